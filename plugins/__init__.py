@@ -1,0 +1,1 @@
+"""The plugins that come with transferbench, through the door that strangers use."""

@@ -1,0 +1,13 @@
+"""The datasets that come with transferbench: this kind's table of contents."""
+
+from __future__ import annotations
+
+from transferbench.hookspecs import hookimpl
+
+__all__ = ["transferbench_datasets"]
+
+
+@hookimpl
+def transferbench_datasets() -> list[object]:
+    """Every built-in of this kind, one a line."""
+    return []

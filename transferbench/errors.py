@@ -1,0 +1,86 @@
+"""The errors a user can act on; everything else is our bug and keeps its traceback.
+
+TransferbenchError
+ +-- PluginError        a plugin is broken, missing or contradicts another
+ +-- UnknownNameError   a name that nothing offers
+ +-- SuiteError         a suite file that cannot be run as written
+ +-- DataError          images or weights missing, truncated or of the wrong content
+ +-- DeviceError        hardware asked for that is not there
+ +-- StoreError         an artefact that cannot be written or is not what was written
+ +-- SubmissionError    a submission that cannot be accepted
+ +-- ConformanceError   a plugin that breaks a promise of its kind
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConformanceError",
+    "DataError",
+    "DeviceError",
+    "PluginError",
+    "StoreError",
+    "SubmissionError",
+    "SuiteError",
+    "TransferbenchError",
+    "UnknownNameError",
+    "nearest",
+]
+
+
+class TransferbenchError(Exception):
+    """A user's mistake or a foreign fault: shown as its message alone, exit code 2.
+
+    The message says what was asked, what was found and what to do.
+    """
+
+
+class PluginError(TransferbenchError):
+    """A plugin is broken, missing or contradicts another."""
+
+
+class UnknownNameError(TransferbenchError):
+    """A name that nothing offers; the message carries the nearest one that exists."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
+        choices = sorted(known)
+        message = f"no {kind} named {name!r}"
+        if close := nearest(name, choices):
+            message += f"; did you mean {close!r}?"
+        elif choices:
+            message += f"; there are: {', '.join(choices)}"
+        if advice:
+            message += f" ({advice})"
+        super().__init__(message)
+
+
+class SuiteError(TransferbenchError):
+    """A suite file that cannot be run as written; lists every mistake at once."""
+
+
+class DataError(TransferbenchError):
+    """Images or weights that are missing, truncated or not the declared content."""
+
+
+class DeviceError(TransferbenchError):
+    """Hardware was asked for that this machine does not have."""
+
+
+class StoreError(TransferbenchError):
+    """An artefact that cannot be written, or is not what was written."""
+
+
+class SubmissionError(TransferbenchError):
+    """A submission that cannot be packed, checked or published."""
+
+
+class ConformanceError(TransferbenchError):
+    """A plugin breaks a promise of its kind."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like ``name``, or None where nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return close[0] if close else None

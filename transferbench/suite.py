@@ -1,0 +1,311 @@
+"""A suite: the versioned file that fixes everything but the entry that is measured.
+
+YAML 1.2, read with ruamel.yaml (``1e-3`` is a number, ``1.10`` quoted stays text, equal keys are
+refused) into strict models. Every mistake is reported at once with file, line and field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from transferbench.errors import SuiteError, UnknownNameError, nearest
+from transferbench.specs import RateFactor
+
+__all__ = [
+    "Augmentation",
+    "Cells",
+    "Claim",
+    "Diagnosis",
+    "Grid",
+    "Image",
+    "Pairing",
+    "PerturbationUse",
+    "Recipe",
+    "Schedule",
+    "Scoring",
+    "Source",
+    "Suite",
+    "Target",
+    "Term",
+    "Use",
+    "bundled_suites",
+    "json_schema",
+    "load_suite",
+    "override",
+    "parse_suite",
+]
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+*-]*$", max_length=60)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """Nothing is coerced and nothing unknown is accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Use(Strict):
+    """A plugin by name, with its parameters."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+
+class PerturbationUse(Use):
+    """A perturbation, and whether training sees it too."""
+
+    apply: Literal["train-and-test", "test-only"] = "train-and-test"
+
+
+class Image(Strict):
+    """What every network of the suite sees: square images, normalised by mean and std."""
+
+    size: Annotated[int, Field(ge=4, le=1024)]
+    channels: Literal[1, 3]
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+
+    @model_validator(mode="after")
+    def _one_value_a_channel(self) -> Self:
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"mean and std need {self.channels} value(s), one a channel")
+        return self
+
+
+class Schedule(Strict):
+    """The learning rate over a training, relative to the recipe's rate.
+
+    ``step`` multiplies by ``gamma`` after each epoch of ``milestones``; ``warmup_epochs`` rise
+    linearly from zero and come before any of the three.
+    """
+
+    name: Literal["constant", "cosine", "step"] = "constant"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    milestones: tuple[Count, ...] = ()
+    gamma: Positive = 0.1
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_step(self) -> Self:
+        if (self.name == "step") != bool(self.milestones):
+            raise ValueError("milestones belong to the step schedule, which needs some")
+        return self
+
+
+class Augmentation(Strict):
+    """Random changes of training images, drawn for each image and step on the device.
+
+    ``random_resized_crop``: (smallest, largest) area fraction, aspect ratio 3/4 to 4/3.
+    ``shift``: crop at a random offset after padding by so many pixels.
+    ``rotate`` in degrees, ``translate`` as a fraction of the side, ``scale`` as (low, high).
+    """
+
+    shift: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    translate: Fraction = 0.0
+    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    random_resized_crop: tuple[Fraction, Fraction] | None = None
+    fill: Annotated[int, Field(ge=0, le=255)] = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return self != Augmentation(fill=self.fill)
+
+
+class Recipe(Strict):
+    """How one network is trained; the rate is for ``batch_size`` images a step."""
+
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: Positive
+    epochs: Count
+    batch_size: Count
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Schedule = Schedule()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    gradient_clip: Positive | None = None
+    precision: Literal["f32", "bf16", "fp16"] = "f32"
+    augmentation: Augmentation = Augmentation()
+    rate_factors: tuple[RateFactor, ...] = ()
+    evaluate_test: Literal["every", "sparse", "last"] = "sparse"
+    evaluate_train: Literal["every", "sparse", "last"] = "every"
+    tuned_over: Count = 1
+    """How many settings this recipe was the best of: unequal budgets are flagged in tables."""
+
+
+class Source(Strict):
+    """The task pre-trained on; epochs of ``checkpoints`` are kept besides the last."""
+
+    dataset: Use
+    recipe: str
+    checkpoints: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shuffle_labels: bool = False
+
+
+class Target(Strict):
+    """The task fine-tuned on.
+
+    ``labels_per_class`` limits the training images, drawn anew for each replicate;
+    ``validation`` is the share of the remaining training groups held out to choose ``best``;
+    ``test_limit`` keeps that many test images, one fixed subset for every trial.
+    """
+
+    dataset: Use
+    labels_per_class: Count | None = None
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    validation_limit: Count | None = None
+    test_limit: Count | None = None
+    distance: str | None = None
+    shuffle_labels: bool = False
+
+
+class InitializationUse(Use):
+    """An initialization under its arm's label, the source it starts from, and its recipe."""
+
+    recipe: str
+    source: str = "source"
+    recipes: dict[Label, str] = {}
+    """Another recipe for some targets."""
+    frozen: bool = False
+    """Train the head alone: the control of fixed features."""
+
+
+class Grid(Strict):
+    """A product of labels; None stands for all."""
+
+    targets: tuple[str, ...] | None = None
+    perturbations: tuple[str, ...] | None = None
+    initializations: tuple[str, ...] | None = None
+
+
+class Pairing(Strict):
+    """Which two networks are compared: the same replicate of two arms, or two of one.
+
+    ``references``: arms whose networks of another replicate serve as independent references.
+    """
+
+    a: str
+    b: str
+    replicates: Literal["same", "different"]
+    references: tuple[str, ...] = ()
+
+
+class Diagnosis(Strict):
+    """A diagnostic and the trials it measures."""
+
+    name: str
+    params: dict[str, Any] = {}
+    of: tuple[str, ...] | None = None
+    pairs: tuple[Pairing, ...] = ()
+    on: Grid = Grid()
+
+
+class Cells(Strict):
+    """The measurements that one term of a claim averages over.
+
+    ``coordinates`` are matched exactly; what is left out is averaged.
+    """
+
+    diagnostic: str
+    metric: str
+    target: str | None = None
+    perturbation: str | None = None
+    initialization: str
+    other_initialization: str | None = None
+    coordinates: dict[str, str | int | float] = {}
+
+
+class Term(Cells):
+    """One summand of an effect."""
+
+    weight: float = 1.0
+
+
+class Claim(Strict):
+    """A predicate over measurements, judged by the interval of an effect.
+
+    The effect is the weighted sum of its terms, computed for each replicate; ``relative_to``
+    divides it by another weighted sum. ``above``/``below`` hold when the whole 95% interval lies
+    beyond ``threshold``; ``within`` holds when it lies inside (-threshold, threshold).
+    ``order`` instead asks for the rank correlation of a list of effects with their position.
+    """
+
+    statement: str
+    source: str = ""
+    terms: tuple[Term, ...] = ()
+    relative_to: tuple[Term, ...] = ()
+    order: tuple[tuple[Term, ...], ...] = ()
+    relation: Literal["above", "below", "within"]
+    threshold: float = 0.0
+    unit: str = "fraction"
+    control: bool = False
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if bool(self.terms) == bool(self.order):
+            raise ValueError("give either terms or order")
+        if self.order and self.relative_to:
+            raise ValueError("relative_to goes with terms")
+        if self.relation == "within" and self.threshold <= 0:
+            raise ValueError("within needs a positive threshold")
+        return self
+
+
+class Scoring(Strict):
+    """How an entry is scored: the mean over ``targets`` of (value - chance) / (reference - chance).
+
+    ``chance`` and ``reference`` are frozen per target, so that a new entry moves no other.
+    """
+
+    metric: str = "test_metric"
+    initialization: str
+    baseline: str
+    perturbation: str
+    chance: dict[str, Fraction]
+    reference: dict[str, Fraction]
+
+
+class Suite(Strict):
+    """Everything but the entry: data, recipes, replicates, diagnostics, claims and scoring."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]*\.[0-9]+$")]
+    summary: str
+    backbones: tuple[str, ...]
+    image: Image
+    sources: dict[Label, Source]
+    targets: dict[Label, Target]
+    perturbations: dict[Label, PerturbationUse]
+    recipes: dict[Label, Recipe]
+    initializations: dict[Label, InitializationUse]
+    replicates: Count
+    trials: tuple[Grid, ...]
+    diagnostics: dict[Label, Diagnosis]
+    claims: dict[Label, Claim] = {}
+    scoring: Scoring
+
+    @property
+    def id(self) -> str:
+        """``name@MAJOR.MINOR``."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def board(self) -> str:
+        """``name@MAJOR``: what shares a leaderboard."""
+        return f"{self.name}@{self.version.split('.')[0]}"
