@@ -1,23 +1,11 @@
-"""A suite: the versioned file that fixes everything but the entry that is measured.
-
-YAML 1.2, read with ruamel.yaml (``1e-3`` is a number, ``1.10`` quoted stays text, equal keys are
-refused) into strict models. Every mistake is reported at once with file, line and field.
-"""
+"""A suite: everything but the entry that is measured, as strict, frozen data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from io import StringIO
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from transferbench.errors import SuiteError, UnknownNameError, nearest
 from transferbench.specs import RateFactor
 
 __all__ = [
@@ -27,6 +15,7 @@ __all__ = [
     "Diagnosis",
     "Grid",
     "Image",
+    "InitializationUse",
     "Pairing",
     "PerturbationUse",
     "Recipe",
@@ -37,11 +26,6 @@ __all__ = [
     "Target",
     "Term",
     "Use",
-    "bundled_suites",
-    "json_schema",
-    "load_suite",
-    "override",
-    "parse_suite",
 ]
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+*-]*$", max_length=60)]

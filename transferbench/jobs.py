@@ -1,0 +1,254 @@
+"""What running one job means: pre-train a network, train one on a target, or measure some.
+
+An engine lives in a worker process. It takes jobs of a plan and leaves artefacts in the store; it
+knows no suite.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from transferbench.errors import PluginError, StoreError
+from transferbench.images import keep_large_allocations
+from transferbench.metrics import chance_level
+from transferbench.modules import freeze_body, partition, split_state
+from transferbench.plan import Job
+from transferbench.records import Measurement
+from transferbench.registry import load_registry
+from transferbench.specs import HEAD, BackboneSpec, DiagnosticContext, InitializationContext
+from transferbench.statistics import wilson
+from transferbench.store import Store
+from transferbench.subjects import FinishedTrial
+from transferbench.suite import Recipe
+from transferbench.training import Execution, Task, Trained, Training, outputs
+from transferbench.workbench import Machine, Prepared, Workbench, blamed, same_version
+
+__all__ = ["Engine", "start_engine"]
+
+SOURCE_BATCH = 256
+"""Images of the batch that a data-dependent initialization sees."""
+
+
+def start_engine(machine: Machine) -> Callable[[Job], None]:
+    """Make a worker process ready for jobs; called once in each.
+
+    CPU work takes one thread a process: numbers then do not depend on how many run at once, and
+    two one-thread processes beat one process with two threads.
+    """
+    torch.set_num_threads(1)
+    keep_large_allocations()
+    registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
+    return Engine(Workbench(registry, Store(machine.store), machine)).run
+
+
+class Engine:
+    """Runs jobs one after another; what they share is loaded once."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        machine = bench.machine
+        self.execution = Execution(
+            bench.device, micro_batch=machine.micro_batch, compile=machine.compile
+        )
+
+    def run(self, job: Job) -> None:
+        """Compute one job and publish its artefact; its requirements are in the store."""
+        if job.kind == "diagnosis":
+            self._diagnose(job)
+        else:
+            self._train(job)
+
+    # --- pre-training and trials --------------------------------------------------------------
+
+    def _train(self, job: Job) -> None:
+        payload = job.payload
+        spec, params = self.bench.backbone(payload)
+        prepared = self.bench.prepare(payload)
+        net = self.bench.network(payload, spec, params, payload["dataset"]["classes"])
+        modules = partition(spec, net)
+        if job.kind == "trial":
+            self._initialize(payload, net, modules, prepared)
+        net.to(self.bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        only_head = None
+        if payload.get("frozen"):
+            freeze_body(net, modules)
+            only_head = spec.head(net)
+        training = Training(
+            net,
+            prepared.task,
+            Recipe.model_validate(payload["recipe"]),
+            self.execution,
+            spec.rate_factors,
+            only_head=only_head,
+        )
+        seeds = payload["seeds"]
+        trained = training.train(
+            data_seed=seeds["data"],
+            augmentation_seed=seeds["augmentation"],
+            checkpoints=payload["checkpoints"],
+        )
+        self._publish(job, net, spec, trained, prepared)
+
+    def _initialize(
+        self,
+        payload: Mapping[str, Any],
+        net: nn.Module,
+        modules: Mapping[str, Sequence[str]],
+        prepared: Prepared,
+    ) -> None:
+        used = payload["initialization"]
+        spec = same_version(
+            self.bench.registry.initialization(used["name"]), used
+        )
+        images = None
+        if "images" in spec.needs:
+            pipeline = prepared.task.train.pipeline
+            first = torch.arange(min(len(pipeline), SOURCE_BATCH), device=self.bench.device)
+            images = pipeline.batch(first, None).cpu()
+        context = InitializationContext(
+            source_state=self._source_state(payload),
+            modules=modules,
+            generator=torch.Generator().manual_seed(payload["seeds"]["initialization"]),
+            images=images,
+        )
+        with blamed(f"initialization {spec.name!r}"):
+            spec.initialize(spec.parse(used["params"]), net, context)
+
+    def _source_state(self, payload: Mapping[str, Any]) -> Mapping[str, torch.Tensor] | None:
+        """The body of the source network, from the suite's pre-training or from outside."""
+        used = payload["initialization"]
+        if "weights" in used:
+            return self._external_state(payload)
+        if "source" not in used:
+            return None
+        which = "final" if used["checkpoint"] is None else f"epoch-{used['checkpoint']}"
+        artefact = self.bench.store.artefact(used["source"])
+        if f"{which}.safetensors" not in artefact.names:
+            kept = ", ".join(sorted(name for name in artefact.names if name.startswith("epoch-")))
+            raise StoreError(
+                f"the pre-training kept no checkpoint {which!r} (it has: {kept or 'none'}); add "
+                "the epoch to the source's checkpoints"
+            )
+        head = set(artefact.json("trial.json")["modules"][HEAD])
+        state = load_file(artefact.path(f"{which}.safetensors"))
+        return {name: tensor for name, tensor in state.items() if name not in head}
+
+    def _external_state(self, payload: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
+        spec, params = self.bench.backbone(payload)
+        tag = payload["initialization"]["weights"]["tag"]
+        if spec.load_weights is None:
+            raise PluginError(f"backbone {spec.name!r} can load no external weights")
+        net = self.bench.network(payload, spec, params, payload["dataset"]["classes"])
+        with blamed(f"backbone {spec.name!r}"):
+            spec.load_weights(params, net, self.bench.machine.weights.get(tag, tag))
+        body, _ = split_state(net.state_dict(), partition(spec, net))
+        return body
+
+    def _publish(
+        self, job: Job, net: nn.Module, spec: BackboneSpec, trained: Trained, prepared: Prepared
+    ) -> None:
+        task = prepared.task
+        found = outputs(net, spec.head(net), task.test.pipeline, self.execution)
+        modules = {name: list(names) for name, names in partition(spec, net).items()}
+        n_train = len(task.train.pipeline)
+        described = {
+            "task": task.kind,
+            "metric": task.metric,
+            "chance": chance_level(task.metric, prepared.test_labels),
+            "modules": modules,
+            "n_train": n_train,
+            "n_test": len(prepared.items),
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "best_epoch": trained.best_epoch,
+        }
+        with self.bench.store.writing(job.id, job.kind) as draft:
+            draft.write_json("payload.json", job.payload)
+            draft.write_json("trial.json", described)
+            draft.write_json("history.json", trained.history)
+            measured = trial_measurements(trained, task, n_train, len(prepared.items))
+            draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
+            for name, state in trained.states.items():
+                save_file(state, draft.path(f"{name}.safetensors"))
+            save_file(
+                {
+                    "logits": found.logits.contiguous(),
+                    "features": found.features.contiguous(),
+                    "labels": torch.from_numpy(prepared.test_labels),
+                    "items": torch.from_numpy(prepared.items),
+                },
+                draft.path("outputs.safetensors"),
+            )
+            draft.facts.update(machine_facts(self.bench.device))
+
+    # --- diagnoses ----------------------------------------------------------------------------
+
+    def _diagnose(self, job: Job) -> None:
+        payload = job.payload
+        used = payload["diagnostic"]
+        spec = same_version(self.bench.registry.diagnostic(used["name"]), used)
+        subjects = [FinishedTrial(self.bench, job_id) for job_id in payload["subjects"]]
+        context = DiagnosticContext(
+            self.bench.device, torch.Generator().manual_seed(payload["seed"]), payload["seed"]
+        )
+        with blamed(f"diagnostic {spec.name!r}"):
+            measured = list(spec.measure(spec.parse(used["params"]), subjects, context))
+        for measurement in measured:
+            if not isinstance(measurement, Measurement):
+                raise PluginError(
+                    f"diagnostic {spec.name!r} yielded {type(measurement).__name__}; "
+                    "it must yield Measurement"
+                )
+        with self.bench.store.writing(job.id, job.kind) as draft:
+            draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
+            draft.facts.update(machine_facts(self.bench.device))
+
+
+def trial_measurements(
+    trained: Trained, task: Task, n_train: int, n_test: int
+) -> list[Measurement]:
+    """What a trial itself reports: final and best metrics, losses and sizes."""
+    final = trained.history[-1]
+    best = next((row for row in trained.history if row["epoch"] == trained.best_epoch), final)
+    values = [
+        ("test_metric", final["test_metric"], "fraction", n_test),
+        ("test_loss", final["test_loss"], "nats", n_test),
+        ("train_metric", final["train_metric"], "fraction", n_train),
+        ("train_loss", final["train_loss"], "nats", n_train),
+        ("best_test_metric", best["test_metric"], "fraction", n_test),
+        ("best_epoch", best["epoch"], "epochs", 1),
+        ("n_train", float(n_train), "images", 1),
+    ]
+    return [_measurement(*value, metric_name=task.metric) for value in values]
+
+
+def _measurement(
+    name: str, value: float | None, unit: str, n: int, *, metric_name: str
+) -> Measurement:
+    if value is None:
+        return Measurement(metric=name, value=None, unit=unit, n=n, flag="not finite: diverged")
+    if metric_name == "accuracy" and name.endswith("_metric"):
+        interval = wilson(round(value * n), n)
+        return Measurement(
+            metric=name,
+            value=value,
+            unit=unit,
+            n=n,
+            low=interval.low,
+            high=interval.high,
+            interval="wilson-95 over items",
+        )
+    return Measurement(metric=name, value=value, unit=unit, n=n)
+
+
+def machine_facts(device: torch.device) -> dict[str, str]:
+    """What the numbers were computed on: published beside them, never in an id."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    packages = {package: version(package) for package in ("torch", "timm", "numpy")}
+    return {"device": device.type, "device_name": name, "host": platform.node(), **packages}
