@@ -1,0 +1,435 @@
+"""The artefacts of finished jobs: one folder for each job id, complete or not there at all.
+
+    jobs/<id[:2]>/<id>/    manifest.json and the files it lists, with size and sha256
+    failures/<id>.json     why the last attempt ended, until a later one succeeds
+    partial/<id>/          what is being written now
+    corrupt/<id>/          what was found not to be what was written
+    locks/<id>             held by the one writer of a job; freed when its process ends
+
+Readers take no lock: a folder appears in ``jobs`` by one rename, after its bytes are on the disk.
+Lock files stay, because removing one would let two writers hold "the" lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from transferbench.errors import StoreError
+from transferbench.identity import file_digest
+
+__all__ = ["Artefact", "CorruptArtefactError", "Draft", "Failure", "Status", "Store"]
+
+Status = Literal["ok", "failed", "timeout", "oom", "skipped"]
+
+MANIFEST = "manifest.json"
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
+
+JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=NAME_PATTERN)]
+Document = TypeVar("Document", bound="_Document")
+
+
+class CorruptArtefactError(StoreError):
+    """An artefact is not what was written; ``job`` is the id of the job to discard and redo."""
+
+    def __init__(self, job: str, path: Path, found: str) -> None:
+        super().__init__(f"the artefact of job {job} is corrupt: {path} {found}; it must be redone")
+        self.job = job
+
+
+class _Document(BaseModel):
+    """A small JSON file of the store; what does not parse counts as not there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    id: JobId
+    kind: str
+
+
+class _FileFacts(BaseModel):
+    """What a file must be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: JobId
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class _Manifest(_Document):
+    """What a finished job left; ``facts`` hold what is no part of its identity."""
+
+    status: Literal["ok"] = "ok"
+    files: dict[FileName, _FileFacts]
+    facts: dict[str, Any]
+
+
+class Failure(_Document):
+    """How the last attempt at a job ended, where it did not succeed."""
+
+    status: Literal["failed", "timeout", "oom", "skipped"]
+    message: str
+    traceback: str
+
+
+class Artefact:
+    """The files of one finished job; each is checked against its sha256 when first asked for."""
+
+    def __init__(self, folder: Path, manifest: _Manifest, verified: set[tuple[Any, ...]]) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._verified = verified
+        self.job = manifest.id
+        self.kind = manifest.kind
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the writer noted besides the files: seconds, host, versions ..."""
+        return self._manifest.facts
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files, sorted."""
+        return tuple(sorted(self._manifest.files))
+
+    def path(self, name: str) -> Path:
+        """Where the file is. Raises: ``CorruptArtefactError`` where it is not what was written."""
+        if name not in self._manifest.files:
+            there = ", ".join(self.names) or "no files"
+            raise StoreError(f"job {self.job} left no file {name!r}; there are: {there}")
+        path = self._folder / name
+        self._verify(path, self._manifest.files[name])
+        return path
+
+    def json(self, name: str) -> Any:
+        """The value of a JSON file."""
+        return json.loads(self.path(name).read_bytes())
+
+    def _verify(self, path: Path, facts: _FileFacts) -> None:
+        try:
+            found = path.lstat()
+            key = (path, found.st_size, found.st_mtime_ns, facts.sha256)
+            if key in self._verified:
+                return
+            right = stat.S_ISREG(found.st_mode) and file_digest(path) == facts.sha256
+        except OSError as error:
+            raise CorruptArtefactError(self.job, path, f"cannot be read ({error})") from error
+        if not right:
+            raise CorruptArtefactError(self.job, path, "does not have the sha256 of its manifest")
+        self._verified.add(key)
+
+
+class Draft:
+    """An artefact being written; nobody sees it before it is complete.
+
+    ``already_done``: another writer finished this job while this one waited for its turn, so
+    there is nothing to compute. Fill ``facts`` with what is no part of the job's identity.
+    """
+
+    def __init__(self, folder: Path, *, already_done: bool) -> None:
+        self._folder = folder
+        self.already_done = already_done
+        self.facts: dict[str, Any] = {}
+
+    def path(self, name: str) -> Path:
+        """Where to write the file of this name."""
+        if name == MANIFEST or not re.match(NAME_PATTERN, name):
+            raise StoreError(
+                f"an artefact cannot hold a file named {name!r}; use letters, digits and . _ + - "
+                f"without a folder, and not {MANIFEST!r}"
+            )
+        return self._folder / name
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``value`` as JSON. Raises: ``ValueError`` for NaN and infinities."""
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        self.path(name).write_text(text, encoding="utf-8")
+
+
+class Store:
+    """The artefacts below ``root``; any number of processes may read and write at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._prepared = False
+        self._verified: set[tuple[Any, ...]] = set()
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def status(self, job: str) -> Status | None:
+        """How the job ended, or None where it has not; reads no content of its files."""
+        if self.is_done(job):
+            return "ok"
+        failure = self._read(Failure, self._failure_path(job), job)
+        return failure.status if failure else None
+
+    def is_done(self, job: str) -> bool:
+        """Whether the manifest says so and every file is there with its size."""
+        return self._manifest(job) is not None
+
+    def artefact(self, job: str) -> Artefact:
+        """What the job left. Raises: ``StoreError`` where it is not done."""
+        if manifest := self._manifest(job):
+            return Artefact(self._folder(job), manifest, self._verified)
+        failure = self.failure(job)
+        found = (
+            f"{failure.status}: {failure.message}" if failure else "it has not been run to its end"
+        )
+        raise StoreError(
+            f"{self.root} holds no finished job {job} ({found}); run the suite again with this "
+            "folder to complete it"
+        )
+
+    def failure(self, job: str) -> Failure | None:
+        """Why the last attempt ended, unless the job is done or was never tried."""
+        if self.is_done(job):
+            return None
+        return self._read(Failure, self._failure_path(job), job)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Make the folders and remove what dead writers left; every first write does this too.
+
+        Raises: ``StoreError`` where nothing can be written.
+        """
+        with self._explained(self.root):
+            for name in ("jobs", "failures", "partial", "corrupt", "locks"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            for leftover in (self.root / "partial").iterdir():
+                with self._locked(leftover.name, wait=False) as free:
+                    if free:
+                        _remove(leftover)
+        self._prepared = True
+
+    @contextmanager
+    def writing(self, job: str, kind: str) -> Iterator[Draft]:
+        """A draft that is published when the block ends, and removed when it raises.
+
+        Waits for another writer of this job. An artefact that is already there is kept.
+        """
+        folder = self._partial(job)
+        with ExitStack() as stack:
+            with self._explained(folder):
+                stack.enter_context(self._locked(job))
+                _remove(folder)
+                folder.mkdir()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            draft = Draft(folder, already_done=self.is_done(job))
+            with self._explained(folder, foreign=True):
+                yield draft
+            with self._explained(folder):
+                manifest = _manifest_of(folder, job, kind, draft.facts)
+                self._publish(manifest, folder)
+
+    def record_failure(
+        self,
+        job: str,
+        kind: str,
+        status: Literal["failed", "timeout", "oom", "skipped"],
+        message: str,
+        traceback: str = "",
+    ) -> None:
+        """Keep why an attempt ended; it is never served as a result."""
+        path, swap = self._failure_path(job), f"{job}.swap"
+        failure = Failure(
+            id=job, kind=kind, status=status, message=_text(message), traceback=_text(traceback)
+        )
+        with self._explained(path):
+            partial = self._partial(swap)
+            with self._locked(swap):
+                _write(partial, failure)
+                partial.replace(path)
+
+    def discard(self, job: str) -> None:
+        """Move a corrupt artefact aside; a sound one (redone by another run) stays."""
+        with self._explained(self._folder(job)), self._locked(f"{job}.swap"):
+            if self._folder(job).exists() and not self._is_sound(job):
+                self._move_aside(job)
+
+    def _publish(self, manifest: _Manifest, folder: Path) -> None:
+        place = self._folder(manifest.id)
+        with self._locked(f"{manifest.id}.swap"):
+            if self._is_sound(manifest.id):
+                return
+            if place.exists():
+                self._move_aside(manifest.id)
+            place.parent.mkdir(exist_ok=True)
+            folder.rename(place)
+            _flush(place.parent)
+            _flush(place.parent.parent)
+            self._failure_path(manifest.id).unlink(missing_ok=True)
+
+    def _move_aside(self, job: str) -> None:
+        aside = self.root / "corrupt" / job
+        _remove(aside)
+        self._folder(job).rename(aside)
+
+    # --- the pieces of both -------------------------------------------------------------------
+
+    def _folder(self, job: str) -> Path:
+        _check_id(job)
+        return self.root / "jobs" / job[:2] / job
+
+    def _failure_path(self, job: str) -> Path:
+        _check_id(job)
+        return self.root / "failures" / f"{job}.json"
+
+    def _partial(self, name: str) -> Path:
+        """A place to write; what is called ``name`` in ``partial`` is guarded by lock ``name``."""
+        _check_id(name.removesuffix(".swap"))
+        if not self._prepared:
+            self.prepare()
+        return self.root / "partial" / name
+
+    def _manifest(self, job: str) -> _Manifest | None:
+        folder = self._folder(job)
+        manifest = self._read(_Manifest, folder / MANIFEST, job)
+        if manifest is None:
+            return None
+        # plain strings: a run asks this of thousands of jobs
+        place = str(folder)
+        if all(_has_size(f"{place}/{name}", it.size_bytes) for name, it in manifest.files.items()):
+            return manifest
+        return None
+
+    def _is_sound(self, job: str) -> bool:
+        try:
+            artefact = self.artefact(job)
+            for name in artefact.names:
+                artefact.path(name)
+        except StoreError:
+            return False
+        return True
+
+    def _read(self, kind: type[Document], path: Path, job: str) -> Document | None:
+        try:
+            document = kind.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValidationError):
+            return None
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}; make it readable") from error
+        return document if document.id == job else None
+
+    @contextmanager
+    def _locked(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock ``name``; yields whether it could be had without waiting, if asked to."""
+        descriptor = os.open(self.root / "locks" / name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            yield _lock(descriptor, wait=wait)
+        finally:
+            # closing alone would leave it with a child process forked in the meantime
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    @contextmanager
+    def _explained(self, path: Path, *, foreign: bool = False) -> Iterator[None]:
+        """Turn what the disk refuses into advice; ``foreign`` code may fail for other reasons."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            number = _error_number(error)
+            if number is None or (foreign and not self._is_ours(error, number)):
+                raise
+            self._refuse(path, number, error)
+
+    def _is_ours(self, error: Exception, number: int) -> bool:
+        place = getattr(error, "filename", None)
+        if place is not None:
+            return Path(os.fsdecode(place)).is_relative_to(self.root)
+        return number in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+    def _refuse(self, path: Path, number: int, error: Exception) -> NoReturn:
+        raise StoreError(
+            f"cannot write {path}: {os.strerror(number)} ({_free_space(self.root)}); choose "
+            "another folder with --out or make room there; what is finished is kept"
+        ) from error
+
+
+def _check_id(job: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", job):
+        raise StoreError(f"{job!r} is not the id of a job: give 64 hexadecimal digits")
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _has_size(path: str, size_bytes: int) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes
+
+
+def _text(told: str) -> str:
+    """``told`` as UTF-8 can hold it: a message may quote a file name that is not text."""
+    return told.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _error_number(error: Exception) -> int | None:
+    """The system's error number; safetensors gives it in the text of its own error alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
+
+
+def _free_space(root: Path) -> str:
+    """How much room there is where ``root`` is, or would be."""
+    place = next((it for it in (root, *root.absolute().parents) if it.exists()), Path("/"))
+    return f"{shutil.disk_usage(place).free / 2**20:,.0f} MiB free there"
+
+
+def _manifest_of(folder: Path, job: str, kind: str, facts: dict[str, Any]) -> _Manifest:
+    """Flush every file of a draft to the disk and write down what it is."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise StoreError(f"an artefact holds plain files only; {path.name!r} is not one")
+        _flush(path)
+        files[path.name] = _FileFacts(sha256=file_digest(path), size_bytes=path.stat().st_size)
+    manifest = _Manifest(id=job, kind=kind, files=files, facts=facts)
+    _write(folder / MANIFEST, manifest)
+    _flush(folder)
+    return manifest
+
+
+def _write(path: Path, document: _Document) -> None:
+    path.write_text(document.model_dump_json(), encoding="utf-8")
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
