@@ -1,0 +1,372 @@
+"""Error bars against scipy, formulas in float64 and simulations of what they promise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from transferbench.statistics import (
+    Interval,
+    bootstrap,
+    bootstrap_mean,
+    jackknife,
+    paired_difference,
+    rank_intervals,
+    student_t,
+    wilson,
+)
+
+VALUES = [0.91, 0.87, 0.94, 0.9, 0.88]
+OTHERS = [0.81, 0.79, 0.83, 0.85, 0.7]
+moderate = st.floats(-10, 10).map(lambda value: round(value, 3))
+
+
+def mean_over(values):
+    return lambda replicates: statistics.fmean(values[r] for r in replicates)
+
+
+def test_student_t_is_scipys_interval_of_the_mean():
+    interval = student_t(VALUES)
+    low, high = stats.ttest_1samp(VALUES, 0).confidence_interval(0.95)
+    assert interval.value == pytest.approx(np.mean(VALUES))
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
+    assert (interval.n, interval.method, interval.reason) == (5, "student-t-95", None)
+
+
+def test_a_level_changes_the_width_and_the_label():
+    assert student_t(VALUES, 0.9).method == "student-t-90"
+    low, high = stats.ttest_1samp(VALUES, 0).confidence_interval(0.9)
+    assert student_t(VALUES, 0.9)[1:3] == pytest.approx((low, high), rel=1e-12)
+
+
+def test_one_replicate_has_a_value_without_bounds_and_a_reason():
+    assert student_t([0.5]) == Interval(
+        0.5, None, None, 1, "student-t-95", "an interval needs two or more, found 1"
+    )
+    assert student_t([]).value is None
+    assert student_t([0.5]).fields() == {}
+
+
+def test_fields_are_those_of_a_measurement():
+    interval = student_t(VALUES)
+    assert interval.fields() == {
+        "low": interval.low,
+        "high": interval.high,
+        "interval": "student-t-95",
+    }
+
+
+def test_paired_difference_is_scipys_paired_test():
+    interval = paired_difference(VALUES, OTHERS)
+    low, high = stats.ttest_rel(VALUES, OTHERS).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
+    assert interval.method == "paired-student-t-95"
+
+
+def test_unequal_lengths_do_not_pair():
+    with pytest.raises(ValueError, match="shorter"):
+        paired_difference(VALUES, OTHERS[:3])
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 7), (7, 7), (1, 3), (463, 1000), (999, 1000)])
+def test_wilson_is_scipys(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    interval = wilson(successes, n)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert interval.low <= interval.value <= interval.high
+
+
+def test_wilson_of_no_items_says_so():
+    assert wilson(0, 0) == Interval(None, None, None, 0, "wilson-95", "no items")
+
+
+# --- bootstrap --------------------------------------------------------------------------------
+
+
+def test_bootstrap_of_a_mean_agrees_with_scipys_percentile_bootstrap():
+    values = np.random.default_rng(0).gamma(2.0, size=400)
+    expected = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=4000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    interval = bootstrap_mean(values, seed=2, resamples=4000)
+    width = expected.high - expected.low
+    assert interval.value == pytest.approx(values.mean())
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected), abs=0.05 * width)
+    assert (interval.n, interval.method) == (400, "bootstrap-95")
+
+
+def test_bootstrap_covers_a_share_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    covered = 0
+    for seed in range(400):
+        wins = rng.binomial(300, 0.7)
+        (interval,) = bootstrap(
+            lambda counts: counts[:, :1] / 300, np.array([wins, 300 - wins]), seed, resamples=400
+        )
+        covered += interval.low <= 0.7 <= interval.high
+    assert 0.91 <= covered / 400 <= 0.98
+
+
+def test_kinds_and_items_are_resampled_alike():
+    values = np.repeat([0.0, 1.0], [70, 30])
+    (by_kind,) = bootstrap(lambda c: c[:, 1:] / 100, np.array([70, 30]), 0, resamples=5000)
+    by_item = bootstrap_mean(values, seed=0, resamples=5000)
+    assert by_kind[:3] == pytest.approx(by_item[:3], abs=0.011)
+    assert by_kind != by_item[:3]
+
+
+def test_a_bootstrap_is_repeated_by_its_seed_alone():
+    values = np.arange(100.0)
+    assert bootstrap_mean(values, seed=5) == bootstrap_mean(values, seed=5)
+    assert bootstrap_mean(values, seed=5) != bootstrap_mean(values, seed=6)
+
+
+def test_blocks_bound_the_memory_and_lose_no_resample(monkeypatch):
+    monkeypatch.setattr("transferbench.statistics.BLOCK", 1000)
+    seen = []
+
+    def statistic(counts):
+        seen.append(len(counts))
+        assert (counts.sum(axis=1) == 100).all()
+        return counts[:, :1]
+
+    bootstrap(statistic, np.ones(100, dtype=np.int64), 0, resamples=25)
+    assert seen == [1, 10, 10, 5]
+
+
+def test_bootstrap_gives_one_interval_for_each_statistic():
+    both = bootstrap(lambda c: np.stack([c[:, 0], c[:, 1]], axis=1), np.array([10, 30]), 0)
+    assert [interval.value for interval in both] == [10, 30]
+    assert both[0].high + both[1].low == pytest.approx(40)
+
+
+def test_an_undefined_statistic_has_no_interval_and_says_why():
+    (interval,) = bootstrap(lambda c: np.full((len(c), 1), np.nan), np.array([4, 4]), 0)
+    assert interval == Interval(None, None, None, 8, "bootstrap-95", "not defined for these items")
+
+
+def test_a_statistic_that_many_resamples_do_not_define_has_no_interval():
+    def inverse(counts):
+        return np.where(counts > 0, 1 / np.maximum(counts, 1), np.nan)[:, :1]
+
+    (rare,) = bootstrap(inverse, np.array([1, 99]), 0)
+    (common,) = bootstrap(inverse, np.array([20, 80]), 0)
+    assert (rare.value, rare.low, rare.reason) == (1.0, None, "not defined for these items")
+    assert common.low is not None
+
+
+def test_bootstrap_of_too_few_items_says_so():
+    assert bootstrap_mean(np.array([]), 0).reason == "no items"
+    one = bootstrap_mean(np.array([2.0]), 0)
+    assert (one.value, one.low, one.reason) == (2.0, None, "an interval needs two or more, found 1")
+
+
+# --- jackknife --------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(moderate, moderate), min_size=2, max_size=8))
+def test_the_jackknife_of_paired_means_is_the_paired_student_t(pairs):
+    a, b = zip(*pairs, strict=True)
+
+    def estimate(replicates):
+        return mean_over(a)(replicates) - mean_over(b)(replicates)
+
+    got, expected = jackknife(estimate, range(len(pairs))), paired_difference(a, b)
+    assert got[:3] == pytest.approx(expected[:3], abs=1e-9)
+
+
+@given(st.permutations(range(5)))
+def test_the_order_of_replicates_does_not_matter(order):
+    expected = jackknife(mean_over(VALUES), range(5))
+    assert jackknife(mean_over(VALUES), order)[:3] == pytest.approx(expected[:3], abs=1e-12)
+
+
+def pair_mean(values):
+    return lambda replicates: statistics.fmean(
+        values[i, j] for i, j in itertools.combinations(sorted(replicates), 2)
+    )
+
+
+def coverage(shared, draws=1500, size=5):
+    """How often the jackknife covers 0, the mean of pair values x_i + x_j + e_ij."""
+    rng = np.random.default_rng(11)
+    covered = 0
+    for _ in range(draws):
+        x = shared * rng.normal(size=size)
+        values = np.add.outer(x, x) + (1 - shared) * rng.normal(size=(size, size))
+        interval = jackknife(pair_mean(values), range(size))
+        covered += interval.low <= 0 <= interval.high
+    return covered / draws
+
+
+def test_the_jackknife_covers_pair_means_where_networks_are_shared():
+    # The standard error of 1,500 draws is 0.6%.
+    assert 0.935 <= coverage(shared=1.0) <= 0.97
+    assert 0.95 <= coverage(shared=0.5) <= 0.985
+
+
+def test_student_t_over_the_pairs_would_be_too_narrow():
+    rng = np.random.default_rng(12)
+    covered = 0
+    for _ in range(500):
+        x = rng.normal(size=5)
+        pairs = [x[i] + x[j] for i, j in itertools.combinations(range(5), 2)]
+        interval = student_t(pairs)
+        covered += interval.low <= 0 <= interval.high
+    assert covered / 500 < 0.85
+
+
+def test_an_estimate_that_one_replicate_fewer_does_not_determine_has_no_interval():
+    interval = jackknife(lambda r: 0.3 if len(r) > 1 else None, [0, 1])
+    assert (interval.value, interval.low) == (0.3, None)
+    assert interval.reason == "2 replicates are too few: one fewer does not determine the estimate"
+
+
+def test_a_jackknife_of_one_or_of_nothing_says_why():
+    assert jackknife(lambda _: 0.3, [4]).reason == "an interval needs two or more, found 1"
+    assert jackknife(lambda _: None, [0, 1]).reason == "not defined by these replicates"
+
+
+# --- ranks ------------------------------------------------------------------------------------
+
+
+def letters(group):
+    return set(re.findall(r"[a-zA-Z]\d*", group))
+
+
+def test_clearly_different_entries_are_ranked_apart():
+    ranks = rank_intervals(
+        {"low": [1.0, 1.1, 1.3], "high": [9.0, 9.2, 9.1], "mid": [5.1, 5.0, 5.2]}
+    )
+    assert list(ranks) == ["high", "mid", "low"]
+    assert [(r.rank, r.rank_low, r.rank_high, r.tie_group) for r in ranks.values()] == [
+        (1, 1, 1, "a"),
+        (2, 2, 2, "b"),
+        (3, 3, 3, "c"),
+    ]
+    assert ranks["mid"].interval == student_t([5.1, 5.0, 5.2])
+    assert ranks["mid"].mean == pytest.approx(5.1)
+
+
+def test_an_entry_between_two_separated_ones_shares_a_letter_with_each():
+    ranks = rank_intervals({"a": [2.0, 2.2, 2.1], "b": [0.0, 3.0, 1.0], "c": [0.1, 0.0, 0.2]})
+    assert {name: rank.tie_group for name, rank in ranks.items()} == {"a": "a", "b": "ab", "c": "b"}
+    assert (ranks["b"].rank_low, ranks["b"].rank_high) == (1, 3)
+    assert (ranks["a"].rank_low, ranks["a"].rank_high) == (1, 2)
+    assert (ranks["c"].rank_low, ranks["c"].rank_high) == (2, 3)
+
+
+def test_two_entries_are_separated_as_their_paired_interval_says():
+    noise = np.random.default_rng(0).normal(size=(200, 2, 4))
+    for a, b in noise + np.array([[1.5], [0.0]]):
+        interval = paired_difference(list(a), list(b))
+        excludes = interval.low > 0 or interval.high < 0
+        ranks = rank_intervals({"a": list(a), "b": list(b)})
+        assert (ranks["a"].tie_group != ranks["b"].tie_group) == excludes
+
+
+def test_replicates_that_differ_are_compared_by_welch():
+    rng = np.random.default_rng(5)
+    verdicts = set()
+    for _ in range(200):
+        a, b = rng.normal(2, 1, 4), rng.normal(0, 0.3, 3)
+        ranks = rank_intervals({"a": list(a), "b": dict(zip((0, 1, 7), b, strict=True))})
+        expected = stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05
+        assert (ranks["a"].tie_group != ranks["b"].tie_group) == expected
+        verdicts.add(expected)
+    assert verdicts == {True, False}
+
+
+def test_holm_takes_the_number_of_pairs_into_account():
+    a, b = [1.0, 2.0, 3.0, 4.0], [0.8, 1.6, 2.9, 3.7]
+    p = stats.ttest_rel(a, b).pvalue
+    assert 0.05 / 3 < p < 0.05
+    assert rank_intervals({"a": a, "b": b})["b"].rank_low == 2
+    assert rank_intervals({"a": a, "b": b, "c": [3.0, 2.0, 1.0, 4.0]})["b"].rank_low == 1
+
+
+def test_equal_entries_are_rarely_separated_by_mistake():
+    rng = np.random.default_rng(7)
+    boards = 300
+    wrong = 0
+    for _ in range(boards):
+        scores = {str(k): list(rng.normal(size=3)) for k in range(8)}
+        wrong += any(rank.rank_low > 1 for rank in rank_intervals(scores).values())
+    assert wrong / boards <= 0.08
+
+
+def test_a_single_replicate_has_no_interval_and_every_rank():
+    ranks = rank_intervals({"a": [9.0], "b": [1.0, 1.1, 1.2], "c": [4.0, 4.1, 4.2]})
+    assert ranks["a"].interval is None
+    assert [(r.rank_low, r.rank_high) for r in ranks.values()] == [(1, 3), (1, 2), (2, 3)]
+
+
+def test_equal_scores_share_rank_and_letter():
+    ranks = rank_intervals({"b": VALUES, "a": VALUES})
+    assert list(ranks) == ["a", "b"]
+    assert {(r.rank, r.rank_low, r.rank_high, r.tie_group) for r in ranks.values()} == {
+        (1, 1, 2, "a")
+    }
+
+
+def test_a_constant_difference_separates():
+    ranks = rank_intervals({"a": [2.0, 3.0], "b": [1.0, 2.0]})
+    assert ranks["b"].rank_low == 2
+
+
+def test_letters_never_read_like_two():
+    scores = {f"{k:03}": [100.0 * k, 100.0 * k + 1, 100.0 * k + 3 + k * 0.01] for k in range(60)}
+    groups = [rank.tie_group for rank in rank_intervals(scores).values()]
+    assert len(set(groups)) == 60
+    assert groups[51:53] == ["Z", "a2"]
+
+
+@pytest.mark.parametrize("scores", [[], [math.nan, 1.0]])
+def test_an_entry_without_a_finite_score_is_refused(scores):
+    with pytest.raises(ValueError, match="entry 'x' needs at least one finite score"):
+        rank_intervals({"x": scores})
+
+
+tables = st.integers(2, 4).flatmap(
+    lambda size: st.dictionaries(
+        st.sampled_from("abcdefgh"), st.lists(moderate, min_size=size, max_size=size), min_size=1
+    )
+)
+
+
+@given(tables)
+@settings(max_examples=60)
+def test_a_rank_lies_in_its_interval_and_letters_show_the_ties(scores):
+    ranks = rank_intervals(scores)
+    assert set(ranks) == set(scores)
+    for entry, rank in ranks.items():
+        assert 1 <= rank.rank_low <= rank.rank <= rank.rank_high <= len(scores)
+        apart = [o for o in ranks if not letters(rank.tie_group) & letters(ranks[o].tie_group)]
+        room = len(scores) - (rank.rank_high - rank.rank_low) - 1
+        assert len(apart) == room
+        assert entry not in apart
+
+
+@given(tables, st.randoms(use_true_random=False))
+@settings(max_examples=40)
+def test_the_order_of_entries_and_replicates_does_not_matter(scores, random):
+    size = len(next(iter(scores.values())))
+    order = random.sample(range(size), size)
+    shuffled = dict(random.sample(sorted(scores.items()), len(scores)))
+    again = rank_intervals({k: {r: v[r] for r in order} for k, v in shuffled.items()})
+    expected = rank_intervals(scores)
+    assert list(again) == list(expected)
+    for entry, rank in expected.items():
+        assert again[entry][2:] == rank[2:]

@@ -1,0 +1,93 @@
+"""The metrics of the tasks, recomputed from predictions: no torch, any machine.
+
+Shape letters: B weightings, G groups of equal scores, K classes, L labels, N items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from transferbench.specs import Metric
+
+__all__ = ["accuracy", "chance_level", "hits", "mean_auc", "score", "weighted_mean_auc"]
+
+
+def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """A task's metric; None where these items do not define it."""
+    return accuracy(logits, labels) if metric == "accuracy" else mean_auc(logits, labels)
+
+
+def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How right the prediction of each item is: 0 or 1, or the share of its labels.
+
+    Shapes: logits (N, K) and labels (N,), or both (N, L) for multi-label; returns float64 (N,).
+    The largest logit, the first of equal ones, is the class; a logit above 0 is a label, a
+    probability above one half.
+    """
+    if labels.ndim == 1:
+        right_N: np.ndarray = logits.argmax(axis=1) == labels
+        return right_N.astype(np.float64)
+    right_NL: np.ndarray = (logits > 0) == (labels > 0.5)
+    share_N: np.ndarray = right_NL.mean(axis=1, dtype=np.float64)
+    return share_N
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """The share of right predictions. Shapes: as ``hits``. Units: fraction."""
+    return float(hits(logits, labels).mean()) if len(labels) else None
+
+
+def mean_auc(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """The area under the ROC curve, a mean over the labels that have both values.
+
+    Shapes: logits and labels (N, L). Units: fraction.
+    Source: the Mann-Whitney form: the share of (positive, negative) pairs in the right order.
+    """
+    if not len(labels) or not np.isfinite(logits).all():
+        return None
+    value = float(weighted_mean_auc(logits, labels, np.ones((1, len(labels))))[0])
+    return None if np.isnan(value) else value
+
+
+def weighted_mean_auc(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``mean_auc`` where item n counts ``weights[b, n]`` times, for each row b.
+
+    Shapes: logits and labels (N, L), weights (B, N); returns (B,), NaN where it is not defined.
+    """
+    weights_BN = np.asarray(weights, dtype=np.float64)
+    areas_LB = np.stack(
+        [_auc(logits[:, k], labels[:, k] > 0.5, weights_BN) for k in range(labels.shape[1])]
+    )
+    defined_LB = ~np.isnan(areas_LB)
+    total_B = np.where(defined_LB, areas_LB, 0.0).sum(axis=0)
+    return _ratio(total_B, defined_LB.sum(axis=0))
+
+
+def chance_level(metric: Metric, labels: np.ndarray) -> float:
+    """What the best constant prediction reaches on these labels. Units: fraction."""
+    if metric == "auc":
+        return 0.5
+    if labels.ndim == 1:
+        return float(np.bincount(labels).max() / len(labels))
+    share_L = (labels > 0.5).mean(axis=0, dtype=np.float64)
+    return float(np.maximum(share_L, 1 - share_L).mean())
+
+
+def _auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_BN: np.ndarray) -> np.ndarray:
+    order = np.argsort(scores_N, kind="stable")
+    ranked = scores_N[order]
+    starts_G = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    weights_BN = weights_BN[:, order]
+    positive_BG = np.add.reduceat(weights_BN * positive_N[order], starts_G, axis=1)
+    negative_BG = np.add.reduceat(weights_BN * ~positive_N[order], starts_G, axis=1)
+    # A pair of equal scores counts half.
+    below_BG = np.cumsum(negative_BG, axis=1) - negative_BG / 2
+    pairs_B = positive_BG.sum(axis=1) * negative_BG.sum(axis=1)
+    return _ratio((positive_BG * below_BG).sum(axis=1), pairs_B)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """``numerator / denominator``, NaN where the denominator is 0."""
+    blank = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=blank, where=denominator != 0)
+    return blank

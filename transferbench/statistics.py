@@ -1,0 +1,398 @@
+"""Error bars, and the ranks that they allow.
+
+Over replicates (few, roughly normal): Student-t, where a percentile bootstrap of 3 values covers
+75% instead of 95%. Over test items (many, of any shape): Wilson or the percentile bootstrap. The
+method stands in every interval, so that the two kinds are never mixed up.
+
+Shape letters: B resamples, C kinds of items, M statistics, N items.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, combinations_with_replacement
+from statistics import fmean
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+__all__ = [
+    "Interval",
+    "Rank",
+    "bootstrap",
+    "bootstrap_mean",
+    "jackknife",
+    "paired_difference",
+    "rank_intervals",
+    "student_t",
+    "wilson",
+]
+
+Scores: TypeAlias = Sequence[float] | Mapping[int, float]
+"""The scores of one entry: value k is replicate k's, or replicate -> score where some lack."""
+
+# The largest block of resampled counts held at once: 32 MB of float64.
+BLOCK = 4_000_000
+# From so many kinds of items on, drawing the items is faster than a multinomial over the kinds.
+MANY_KINDS = 64
+# A percentile of the resamples is given only where at most this share of them is undefined.
+UNDEFINED_SHARE = 0.05
+
+
+class Interval(NamedTuple):
+    """A value between two bounds, from ``n`` replicates or items, as ``method`` says.
+
+    A bound or a value is None only where ``reason`` says why.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    method: str
+    reason: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What a ``Measurement`` says about its bounds: ``low``, ``high`` and ``interval``."""
+        if self.low is None:
+            return {}
+        return {"low": self.low, "high": self.high, "interval": self.method}
+
+
+class Rank(NamedTuple):
+    """Where an entry stands; ``rank_low`` is the best rank that is not ruled out.
+
+    ``interval`` is the mean's, None for a single replicate. Entries that share a letter of
+    ``tie_group`` are not separated.
+    """
+
+    mean: float
+    interval: Interval | None
+    rank: int
+    rank_low: int
+    rank_high: int
+    tie_group: str
+
+
+def student_t(values: Sequence[float], level: float = 0.95) -> Interval:
+    """The mean of independent replicates.
+
+    Error: Student-t over the values; exact for normal ones, from two on.
+    """
+    return _student_t(values, "student-t", level)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval:
+    """The mean of ``a[k] - b[k]``: what replicate k shares between the two cancels.
+
+    Error: Student-t over the differences. Raises: ``ValueError`` for unequal lengths.
+    """
+    return _student_t([x - y for x, y in zip(a, b, strict=True)], "paired-student-t", level)
+
+
+def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
+    """The share of successes among ``n`` test items.
+
+    Error: Wilson's score interval. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    method = _label("wilson", level)
+    if n < 1:
+        return Interval(None, None, None, 0, method, "no items")
+    z = _normal_quantile(level)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At 0 and n successes the bound equals the share; rounding must not move it beyond.
+    low, high = min(centre - half, share), max(centre + half, share)
+    return Interval(share, max(low, 0.0), min(high, 1.0), n, method)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    counts: np.ndarray,
+    seed: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> tuple[Interval, ...]:
+    """Statistics of a sample of items, by drawing as many items again with replacement.
+
+    ``counts[c]`` items are of kind c (all ones: every item its own kind), so that an agreement
+    over 10,000 items is resampled through the five cells of its table. A statistic is NaN where
+    it is not defined.
+    Shapes: ``counts`` (C,); ``statistic`` maps (B, C) counts to (B, M); returns M intervals.
+    Error: percentiles of the resamples where the statistic is defined.
+    """
+    counts = np.asarray(counts)
+    n = int(counts.sum())
+    method = _label("bootstrap", level)
+    values = np.asarray(statistic(counts[None].astype(np.float64)))[0]
+    if n < 2:
+        return tuple(_undefined(float(v), n, method, _too_few(n)) for v in values)
+    blocks = [np.asarray(statistic(block)) for block in _resample(counts, seed, resamples)]
+    draws = np.concatenate(blocks)
+    return tuple(_percentile(float(value), draws[:, m], n, level) for m, value in enumerate(values))
+
+
+def bootstrap_mean(
+    values: np.ndarray, seed: int, resamples: int = 1000, level: float = 0.95
+) -> Interval:
+    """The mean over test items. Shapes: ``values`` (N,). Error: as ``bootstrap``."""
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values):
+        return Interval(None, None, None, 0, _label("bootstrap", level), "no items")
+
+    def mean(counts_BN: np.ndarray) -> np.ndarray:
+        mean_B: np.ndarray = counts_BN @ values / len(values)
+        return mean_B[:, None]
+
+    (interval,) = bootstrap(mean, np.ones(len(values), dtype=np.int64), seed, resamples, level)
+    return interval
+
+
+def jackknife(
+    estimator: Callable[[Sequence[int]], float | None],
+    replicates: Sequence[int],
+    level: float = 0.95,
+) -> Interval:
+    """Any estimate from replicates, also of pairs of networks that share replicates.
+
+    ``estimator`` takes the replicates to use and gives None where they do not determine it.
+    For the mean of one value a replicate this is Student-t exactly.
+    Error: Student-t over the pseudo-values R*theta - (R-1)*theta_(-k), around the estimate.
+    Measured coverage of the nominal 95% (4,000 draws, standard error 0.3%), means over all pairs
+    of R networks: 95.1% (R=3) and 95.4% (R=5) where a network's share of its pairs' values
+    dominates, 96.5% and 96.0% where pair and network count alike, 98.5% and 99.0% where only the
+    pair counts; over pairs in a ring of 5: 94.4 to 98.1%; ratio of two means: 95.7% and 95.6%.
+    Source: Tukey 1958; Arvesen 1969, doi:10.1214/aoms/1177697287, for U-statistics.
+    """
+    n = len(replicates)
+    method = _label("jackknife", level)
+    value = estimator(replicates)
+    if value is None:
+        return Interval(None, None, None, n, method, "not defined by these replicates")
+    if n < 2:
+        return Interval(value, None, None, n, method, _too_few(n))
+    left_out = [estimator([r for r in replicates if r != k]) for k in replicates]
+    if any(estimate is None for estimate in left_out):
+        reason = f"{n} replicates are too few: one fewer does not determine the estimate"
+        return Interval(value, None, None, n, method, reason)
+    pseudo = [n * value - (n - 1) * estimate for estimate in left_out if estimate is not None]
+    half = _half_width(pseudo, level)
+    return Interval(value, value - half, value + half, n, method)
+
+
+def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[str, Rank]:
+    """Ranks of entries by their mean score (larger is better), best first.
+
+    Two entries are separated where the test of their difference (paired by replicate, Welch
+    where the replicates differ) rejects after Holm's correction over all pairs. ``rank_low`` is
+    1 + the number of entries that are separated and better; ``rank_high`` leaves room for those
+    separated and worse. Tie groups are a compact letter display of the pairs not separated.
+    Error: with probability ``level`` no two equal entries are separated. Measured for 10 equal
+    entries of 3 replicates (2,000 boards): 95.4% of boards without a false separation, 16.8%
+    where each pair is tested alone.
+    Source: Holm 1979; Mogstad et al. 2024, doi:10.1093/restud/rdad006, for ranks from it.
+    """
+    board = _board(scores, level)
+    letters = _letters(board)
+    return {entry: _rank(board, entry, letters[entry], level) for entry in board.order}
+
+
+class _Board(NamedTuple):
+    """Entries, best mean first; ``apart`` holds the pairs that are separated."""
+
+    order: list[str]
+    values: dict[str, dict[int, float]]
+    means: dict[str, float]
+    apart: frozenset[frozenset[str]]
+
+    def separated(self, a: str, b: str) -> bool:
+        return frozenset((a, b)) in self.apart
+
+
+def _board(scores: Mapping[str, Scores], level: float) -> _Board:
+    values = {entry: _by_replicate(entry, given) for entry, given in scores.items()}
+    means = {entry: fmean(replicates.values()) for entry, replicates in values.items()}
+    order = sorted(values, key=lambda entry: (-means[entry], entry))
+    return _Board(order, values, means, _separated(values, order, level))
+
+
+def _rank(board: _Board, entry: str, letters: str, level: float) -> Rank:
+    mean, values = board.means[entry], list(board.values[entry].values())
+    others = [other for other in board.order if board.separated(entry, other)]
+    better = sum(board.means[other] > mean for other in others)
+    return Rank(
+        mean=mean,
+        interval=student_t(values, level) if len(values) > 1 else None,
+        rank=1 + sum(other > mean for other in board.means.values()),
+        rank_low=1 + better,
+        rank_high=len(board.order) - (len(others) - better),
+        tie_group=letters,
+    )
+
+
+def _by_replicate(entry: str, given: Scores) -> dict[int, float]:
+    values = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
+    if not values or not all(math.isfinite(value) for value in values.values()):
+        raise ValueError(
+            f"entry {entry!r} needs at least one finite score to be ranked, found "
+            f"{list(values.values())}; list entries without a score apart"
+        )
+    return values
+
+
+def _separated(
+    values: Mapping[str, Mapping[int, float]], order: Sequence[str], level: float
+) -> frozenset[frozenset[str]]:
+    """The pairs of entries that Holm's step-down procedure tells apart."""
+    tested = [
+        (p, frozenset((a, b)))
+        for a, b in combinations(order, 2)
+        if (p := _p_value(values[a], values[b])) is not None
+    ]
+    apart: set[frozenset[str]] = set()
+    for k, (p, pair) in enumerate(sorted(tested, key=lambda item: item[0])):
+        if p * (len(tested) - k) >= 1 - level:
+            break
+        apart.add(pair)
+    return frozenset(apart)
+
+
+def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
+    """Two-sided, of equal means; None where an entry has a single replicate."""
+    if min(len(a), len(b)) < 2:
+        return None
+    if a.keys() == b.keys():
+        differences = [a[replicate] - b[replicate] for replicate in a]
+        value, freedom = fmean(differences), len(differences) - 1.0
+        error = _deviation(differences) / math.sqrt(len(differences))
+    else:
+        first, second = list(a.values()), list(b.values())
+        value = fmean(first) - fmean(second)
+        error, freedom = _welch(first, second)
+    if error == 0:
+        return 1.0 if value == 0 else 0.0
+    return _t_tails(freedom, abs(value) / error)
+
+
+def _letters(board: _Board) -> dict[str, str]:
+    """A cover of the pairs not separated by groups without a separated pair, grown best first."""
+    groups: list[list[str]] = []
+    shared: set[frozenset[str]] = set()
+    for a, b in combinations_with_replacement(board.order, 2):
+        if board.separated(a, b) or frozenset((a, b)) in shared:
+            continue
+        groups.append(_grow(sorted({a, b}), board))
+        shared.update(map(frozenset, combinations_with_replacement(groups[-1], 2)))
+    return {
+        entry: "".join(_letter(k) for k, group in enumerate(groups) if entry in group)
+        for entry in board.order
+    }
+
+
+def _grow(group: list[str], board: _Board) -> list[str]:
+    """``group`` and, best first, every entry that is separated from none of it."""
+    grown = list(group)
+    for entry in board.order:
+        if not any(entry == member or board.separated(entry, member) for member in grown):
+            grown.append(entry)
+    return grown
+
+
+def _letter(number: int) -> str:
+    """Those from a to z, A to Z, then a2 and on: never one that reads like two."""
+    letters = string.ascii_letters
+    turn, place = divmod(number, len(letters))
+    return letters[place] + (str(turn + 1) if turn else "")
+
+
+def _student_t(values: Sequence[float], name: str, level: float) -> Interval:
+    n = len(values)
+    method = _label(name, level)
+    if n < 2:
+        return Interval(fmean(values) if n else None, None, None, n, method, _too_few(n))
+    value, half = fmean(values), _half_width(values, level)
+    return Interval(value, value - half, value + half, n, method)
+
+
+def _half_width(values: Sequence[float], level: float) -> float:
+    n = len(values)
+    return _t_quantile(n - 1, level) * _deviation(values) / math.sqrt(n)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
+
+
+def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """The standard error of a difference of means, and its degrees of freedom."""
+    first, second = _deviation(a) ** 2 / len(a), _deviation(b) ** 2 / len(b)
+    if first + second == 0:
+        return 0.0, float(len(a) + len(b) - 2)
+    freedom = (first + second) ** 2 / (first**2 / (len(a) - 1) + second**2 / (len(b) - 1))
+    return math.sqrt(first + second), freedom
+
+
+def _resample(counts: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Blocks (b, C) of the counts of ``sum(counts)`` items drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    n, kinds = int(counts.sum()), len(counts)
+    rows = max(1, BLOCK // (kinds if kinds <= MANY_KINDS else max(kinds, n)))
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        if kinds <= MANY_KINDS:
+            yield rng.multinomial(n, counts / n, size=size).astype(np.float64)
+        else:
+            yield _draw_items(counts, rng, size)
+
+
+def _draw_items(counts: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    n, kinds = int(counts.sum()), len(counts)
+    kind_N = np.repeat(np.arange(kinds), counts)
+    drawn = kind_N[rng.integers(0, n, size=(size, n))]
+    drawn += np.arange(size)[:, None] * kinds
+    counts_bC: np.ndarray = np.bincount(drawn.ravel(), minlength=size * kinds)
+    return counts_bC.reshape(size, kinds).astype(np.float64)
+
+
+def _percentile(value: float, draws: np.ndarray, n: int, level: float) -> Interval:
+    method = _label("bootstrap", level)
+    defined = draws[~np.isnan(draws)]
+    if math.isnan(value) or len(defined) < (1 - UNDEFINED_SHARE) * len(draws):
+        return _undefined(value, n, method, "not defined for these items")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), n, method)
+
+
+def _undefined(value: float, n: int, method: str, reason: str) -> Interval:
+    return Interval(None if math.isnan(value) else value, None, None, n, method, reason)
+
+
+def _label(name: str, level: float) -> str:
+    return f"{name}-{100 * level:g}"
+
+
+def _too_few(n: int) -> str:
+    return f"an interval needs two or more, found {n}"
+
+
+# scipy.special is imported when a quantile is asked for: it takes 0.14 s, a third of the time
+# that `transferbench --help` may take.
+def _t_quantile(freedom: float, level: float) -> float:
+    from scipy.special import stdtrit  # noqa: PLC0415  # slow to import, see above
+
+    return float(stdtrit(freedom, (1 + level) / 2))
+
+
+def _t_tails(freedom: float, t: float) -> float:
+    from scipy.special import stdtr  # noqa: PLC0415  # slow to import, see above
+
+    return float(2 * stdtr(freedom, -t))
+
+
+def _normal_quantile(level: float) -> float:
+    from scipy.special import ndtri  # noqa: PLC0415  # slow to import, see above
+
+    return float(ndtri((1 + level) / 2))
