@@ -7,6 +7,7 @@ knows no suite.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -53,6 +54,7 @@ class Engine:
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
+        self.started = time.perf_counter()
         machine = bench.machine
         self.execution = Execution(
             bench.device, micro_batch=machine.micro_batch, compile=machine.compile
@@ -60,6 +62,7 @@ class Engine:
 
     def run(self, job: Job) -> None:
         """Compute one job and publish its artefact; its requirements are in the store."""
+        self.started = time.perf_counter()
         if job.kind == "diagnosis":
             self._diagnose(job)
         else:
@@ -185,7 +188,7 @@ class Engine:
                 },
                 draft.path("outputs.safetensors"),
             )
-            draft.facts.update(machine_facts(self.bench.device))
+            draft.facts |= machine_facts(self.bench.device, self.started)
 
     # --- diagnoses ----------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ class Engine:
                 )
         with self.bench.store.writing(job.id, job.kind) as draft:
             draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
-            draft.facts.update(machine_facts(self.bench.device))
+            draft.facts |= machine_facts(self.bench.device, self.started)
 
 
 def trial_measurements(
@@ -247,8 +250,14 @@ def _measurement(
     return Measurement(metric=name, value=value, unit=unit, n=n)
 
 
-def machine_facts(device: torch.device) -> dict[str, str]:
-    """What the numbers were computed on: published beside them, never in an id."""
+def machine_facts(device: torch.device, started: float) -> dict[str, str | float]:
+    """What a job was computed on and how long it took: published beside it, never in an id."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     packages = {package: version(package) for package in ("torch", "timm", "numpy")}
-    return {"device": device.type, "device_name": name, "host": platform.node(), **packages}
+    return {
+        "device": device.type,
+        "device_name": name,
+        "host": platform.node(),
+        "wall_seconds": round(time.perf_counter() - started, 3),
+        **packages,
+    }

@@ -21,7 +21,8 @@ from torch.nn import functional as F  # noqa: N812  # the name everybody knows i
 from transferbench.images import ImagePipeline, mixup
 from transferbench.metrics import score
 from transferbench.modules import FeatureTap, body_in_eval, clone_state, optimizer_groups
-from transferbench.specs import RateFactor
+from transferbench.specs import Metric, RateFactor
+from transferbench.specs import Task as TaskKind
 from transferbench.suite import Recipe
 
 __all__ = [
@@ -62,8 +63,8 @@ class Labelled(NamedTuple):
 class Task(NamedTuple):
     """What is learned from what, and by which metric it is measured."""
 
-    kind: str
-    metric: str
+    kind: TaskKind
+    metric: Metric
     classes: int
     train: Labelled
     test: Labelled
@@ -84,10 +85,10 @@ class Execution:
 
 
 class Evaluation(NamedTuple):
-    """Mean loss in nats (None where it is not finite) and the metric as a fraction."""
+    """Mean loss in nats and the metric as a fraction; None where not finite or not defined."""
 
     loss: float | None
-    metric: float
+    metric: float | None
 
 
 class Outputs(NamedTuple):
