@@ -1,0 +1,167 @@
+"""Which images one replicate trains on, validates on and is tested on.
+
+Groups decide before classes do: two images of one group are never on both sides of a split.
+
+Shape letters: N images, L labels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from transferbench.errors import DataError
+from transferbench.identity import derive_seed
+from transferbench.specs import Task
+
+__all__ = ["TrainingSelection", "select_test", "select_training", "shuffled_labels"]
+
+
+class TrainingSelection(NamedTuple):
+    """Positions in the training split, sorted. Shapes: int64 (N_train,) and (N_validation,)."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def select_training(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    *,
+    seed: int,
+    labels_per_class: int | None,
+    validation: float,
+    validation_limit: int | None,
+    task: Task,
+) -> TrainingSelection:
+    """What one replicate trains and validates on; no group is in both.
+
+    First ``validation``, a share of the images, is held out by whole groups, class by class where
+    groups lie inside one class (so exactly stratified where every image is its own group), by as
+    many groups as come nearest where they do not. A random stratified ``validation_limit`` of
+    the held-out images is kept. Then ``labels_per_class`` images of each class are drawn from the
+    rest; a larger draw with the same seed contains the smaller. For a multi-label task each
+    label gets at least that many positives, rarest label first, and an image drawn for one label
+    counts for all that it has.
+
+    Raises: ``DataError`` where a class has too few images or nothing can be held out.
+    """
+    rest, held = _hold_out(labels, groups, validation, np.random.default_rng([seed, 0]))
+    if labels_per_class is not None:
+        draw = _draw_positives if task == "multi-label" else _draw_images
+        generator = np.random.default_rng([seed, 1])
+        rest = rest[draw(labels[rest], labels_per_class, generator)]
+    if validation_limit is not None and len(held) > validation_limit:
+        strata = _strata(labels[held])
+        generator = np.random.default_rng([seed, 2])
+        held = held[_pick(strata, _quotas(np.bincount(strata), validation_limit), generator)]
+    return TrainingSelection(rest, held)
+
+
+def select_test(labels: np.ndarray, limit: int | None, fingerprint: str) -> np.ndarray:
+    """Sorted int64 positions of the test images that every trial is judged on.
+
+    The subset is stratified by class (by combination of labels where the task is multi-label)
+    and depends on the data's ``fingerprint`` alone, never on a trial's seed.
+    """
+    if limit is None or limit >= len(labels):
+        return np.arange(len(labels), dtype=np.int64)
+    strata = _strata(labels)
+    seed = derive_seed("test-subset", {"fingerprint": fingerprint})
+    return _pick(strata, _quotas(np.bincount(strata), limit), np.random.default_rng(seed))
+
+
+def shuffled_labels(labels: np.ndarray, seed: int) -> np.ndarray:
+    """``labels`` dealt out anew among the images: the control that nothing can be learnt from."""
+    return np.random.default_rng(seed).permutation(labels, axis=0)
+
+
+def _hold_out(
+    labels: np.ndarray, groups: np.ndarray, share: float, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(positions left, positions held out), split by groups; no stratum is held out whole."""
+    if not share:
+        return np.arange(len(labels), dtype=np.int64), np.empty(0, np.int64)
+    group_of, sizes, stratum_of = _grouped(labels, groups)
+    per_stratum = np.bincount(stratum_of, weights=sizes).astype(np.int64)
+    quotas = _quotas(per_stratum, round(share * len(labels)))
+    order = generator.permutation(len(sizes))
+    held = np.zeros(len(sizes), dtype=bool)
+    for stratum, quota in enumerate(quotas):
+        members = order[stratum_of[order] == stratum]
+        reached = np.concatenate([[0], np.cumsum(sizes[members][:-1])])
+        held[members[: np.abs(reached - quota).argmin()]] = True
+    if not held.any():
+        raise DataError(
+            f"a validation share of {share:g} of {len(labels)} images in {len(sizes)} group(s) "
+            "holds out none: raise it, or set it to 0"
+        )
+    mask = held[group_of]
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def _grouped(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The group of each image, and of each group its size and its stratum.
+
+    The stratum is the class where all images of a group share one; the other groups share one.
+    """
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    strata = _strata(labels)
+    lowest = np.full(len(sizes), strata.max())
+    highest = np.zeros(len(sizes), dtype=np.int64)
+    np.minimum.at(lowest, group_of, strata)
+    np.maximum.at(highest, group_of, strata)
+    mixed = strata.max() + 1
+    _, stratum_of = np.unique(np.where(lowest == highest, lowest, mixed), return_inverse=True)
+    return group_of, sizes, stratum_of
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """A code 0, 1, ... for each image: of its class, or of its row of labels."""
+    _, codes = np.unique(labels, axis=0, return_inverse=True)
+    return codes.reshape(-1).astype(np.int64)
+
+
+def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
+    """``total`` shared out in proportion to ``counts`` by largest remainder, first of equals."""
+    whole, remainder = np.divmod(counts.astype(np.int64) * total, counts.sum())
+    first = np.argsort(-remainder, kind="stable")[: total - whole.sum()]
+    whole[first] += 1
+    return whole
+
+
+def _pick(strata: np.ndarray, quotas: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Sorted positions: ``quotas[s]`` random ones of each stratum s."""
+    order = generator.permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]
+    counts = np.bincount(strata, minlength=len(quotas))
+    rank = np.arange(len(strata)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(order[rank < quotas[strata[order]]])
+
+
+def _draw_images(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    counts = np.bincount(labels)
+    _check_enough(counts, count, "images of each class", "class")
+    return _pick(labels, np.full(len(counts), count), generator)
+
+
+def _draw_positives(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    counts = (labels == 1).sum(axis=0)
+    _check_enough(counts, count, "positives of each label", "label")
+    order = generator.permutation(len(labels))
+    drawn = np.zeros(len(labels), dtype=bool)
+    for label in np.argsort(counts, kind="stable"):
+        positives = order[labels[order, label] == 1]
+        lacking = max(count - int(drawn[positives].sum()), 0)
+        drawn[positives[~drawn[positives]][:lacking]] = True
+    return np.flatnonzero(drawn)
+
+
+def _check_enough(counts: np.ndarray, count: int, wanted: str, kind: str) -> None:
+    if len(counts) and counts.min() < count:
+        scarce = int(counts.argmin())
+        raise DataError(
+            f"labels_per_class asks for {count} {wanted}; {kind} {scarce} has {counts[scarce]} "
+            f"behind the validation split: ask for at most {counts[scarce]}, or hold out less"
+        )
