@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, roc_auc_score
 
@@ -74,6 +74,7 @@ def test_a_network_that_diverged_has_no_auc():
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=30))
+@settings(deadline=None)
 def test_auc_counts_pairs_in_order(items):
     scores = np.array([[float(s)] for s, _ in items])
     labels = np.array([[float(p)] for _, p in items])

@@ -1,0 +1,397 @@
+"""Verdicts on effects that are known by construction."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from transferbench.claims import Verdict, judge
+from transferbench.records import Record
+from transferbench.statistics import paired_difference
+from transferbench.suite import Suite
+
+RECIPE = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 1, "batch_size": 8}
+PRETRAINED = [0.9, 0.8, 0.95]
+RANDOM = [0.6, 0.55, 0.6]
+
+
+def suite(claims, *, replicates=3, **changes):
+    body = {
+        "name": "tiny",
+        "version": "1.0",
+        "summary": "A suite for tests.",
+        "backbones": ["net"],
+        "image": {"size": 8, "channels": 1, "mean": [0.5], "std": [0.5]},
+        "sources": {"source": {"dataset": {"name": "digits"}, "recipe": "short"}},
+        "targets": {label: {"dataset": {"name": "digits"}} for label in ("near", "far")},
+        "perturbations": {"identity": {"name": "identity"}, "shuffled": {"name": "shuffle"}},
+        "recipes": {"short": RECIPE},
+        "initializations": {
+            arm: {"name": "random", "recipe": "short"} for arm in ("P-T", "RI-T", "MV-T")
+        },
+        "replicates": replicates,
+        "trials": [{"targets": ["near"], "perturbations": ["identity"]}],
+        "diagnostics": {"curve": {"name": "learning-curve"}},
+        "scoring": {
+            "initialization": "P-T",
+            "baseline": "RI-T",
+            "perturbation": "identity",
+            "chance": {},
+            "reference": {},
+        },
+    }
+    claims = {
+        label: {"statement": "It is so.", "relation": "above"} | claim
+        for label, claim in claims.items()
+    }
+    return Suite.model_validate_json(json.dumps(body | {"claims": claims} | changes))
+
+
+def record(value, **fields):
+    base = {
+        "suite": "tiny@1.0",
+        "entry": "net",
+        "target": "near",
+        "perturbation": "identity",
+        "initialization": "P-T",
+        "replicate": 0,
+        "diagnostic": "trial",
+        "diagnostic_version": 1,
+        "metric": "test_metric",
+        "unit": "fraction",
+        "n": 100,
+        "job": "j",
+        "subjects": ("j",),
+        "value": value,
+        "flag": None if value is not None else "not finite: diverged",
+    }
+    return Record(**base | fields)
+
+
+def trials(**arms):
+    """One trial a value; ``P`` and ``RI`` stand for P-T and RI-T."""
+    return [
+        record(value, initialization=f"{arm}-T", replicate=k)
+        for arm, values in arms.items()
+        for k, value in enumerate(values)
+    ]
+
+
+def table(records):
+    return pd.DataFrame([r.row() for r in records])
+
+
+def term(initialization="P-T", **changes):
+    return {
+        "diagnostic": "trial",
+        "metric": "test_metric",
+        "initialization": initialization,
+    } | changes
+
+
+GAIN = {"terms": [term("P-T"), term("RI-T", weight=-1.0)]}
+
+
+def verdict(claim, records, **options):
+    (found,) = judge(suite({"claim": claim}, **options), table(records), "net")
+    return found
+
+
+def test_a_difference_of_arms_is_judged_by_the_paired_student_t():
+    found = verdict(GAIN | {"source": "Fig. 2"}, trials(P=PRETRAINED, RI=RANDOM))
+    expected = paired_difference(PRETRAINED, RANDOM)
+    assert (found.effect, found.low, found.high) == pytest.approx(expected[:3])
+    assert (found.n, found.interval, found.unit) == (3, "jackknife-95", "fraction")
+    assert (found.verdict, found.reason) == ("reproduced", "")
+    assert (found.claim, found.statement, found.source) == ("claim", "It is so.", "Fig. 2")
+
+
+@pytest.mark.parametrize(
+    ("relation", "threshold", "expected"),
+    [
+        ("above", 0.1, "reproduced"),
+        ("above", 0.3, "undecided"),
+        ("above", 0.9, "contradicted"),
+        ("below", 0.9, "reproduced"),
+        ("below", 0.3, "undecided"),
+        ("below", 0.1, "contradicted"),
+        ("within", 0.9, "reproduced"),
+        ("within", 0.3, "undecided"),
+        ("within", 0.1, "contradicted"),
+    ],
+)
+def test_the_whole_interval_decides(relation, threshold, expected):
+    claim = GAIN | {"relation": relation, "threshold": threshold}
+    found = verdict(claim, trials(P=PRETRAINED, RI=RANDOM))
+    assert found.low < 0.3 < found.high
+    assert (found.verdict, found.relation, found.threshold) == (expected, relation, threshold)
+
+
+def test_within_looks_at_both_sides():
+    claim = {"terms": [term("RI-T"), term("P-T", weight=-1.0)], "relation": "within"}
+    records = trials(P=PRETRAINED, RI=RANDOM)
+    assert verdict(claim | {"threshold": 0.1}, records).verdict == "contradicted"
+    assert verdict(claim | {"threshold": 0.3}, records).verdict == "undecided"
+
+
+def test_an_undecided_claim_says_what_its_interval_includes():
+    records = trials(P=PRETRAINED, RI=RANDOM)
+    assert verdict(GAIN | {"threshold": 0.3}, records).reason == "the interval includes 0.3"
+    within = verdict(GAIN | {"threshold": 0.3, "relation": "within"}, records)
+    assert within.reason == "the interval includes -0.3 or 0.3"
+
+
+def test_one_replicate_is_undecided():
+    found = verdict(GAIN, trials(P=[0.9], RI=[0.5]), replicates=1)
+    assert found.effect == pytest.approx(0.4)
+    assert (found.verdict, found.low, found.n) == ("undecided", None, 1)
+    assert found.reason == "an interval needs two or more, found 1"
+
+
+def test_a_measurement_that_is_not_there_is_named():
+    found = verdict(GAIN, trials(P=PRETRAINED))
+    assert (found.verdict, found.effect, found.n) == ("undecided", None, 0)
+    assert found.reason == (
+        "no measurement: trial test_metric of RI-T; 0 of 3 replicates are complete"
+    )
+
+
+def test_nothing_measured_at_all_is_undecided():
+    (found,) = judge(suite({"claim": GAIN}), pd.DataFrame(), "net")
+    assert found.verdict == "undecided"
+    assert found.reason.startswith("no measurement: trial test_metric of P-T; trial test_metric of")
+
+
+def test_a_place_of_the_suite_that_was_not_measured_is_named():
+    trials_of = [{"perturbations": ["identity"], "targets": ["near", "far"]}]
+    found = verdict(GAIN, trials(P=PRETRAINED, RI=RANDOM), trials=trials_of)
+    assert found.verdict == "undecided"
+    assert "no measurement: trial test_metric of P-T on far, identity; trial" in found.reason
+    narrowed = {"terms": [{**t, "target": "near"} for t in GAIN["terms"]]}
+    records = trials(P=PRETRAINED, RI=RANDOM)
+    assert verdict(narrowed, records, trials=trials_of).verdict == "reproduced"
+
+
+def test_a_diagnostic_is_expected_only_where_the_suite_measures_it():
+    claim = {"terms": [term(diagnostic="curve", metric="area")]}
+    records = [
+        record(value, replicate=k, diagnostic="curve", metric="area")
+        for k, value in enumerate(PRETRAINED)
+    ]
+    everywhere = {"trials": [{"perturbations": ["identity"]}]}
+    assert "on far, identity" in verdict(claim, records, **everywhere).reason
+    near = {"curve": {"name": "learning-curve", "on": {"targets": ["near"]}}}
+    assert verdict(claim, records, diagnostics=near, **everywhere).verdict == "reproduced"
+
+
+def test_many_missing_measurements_are_counted():
+    claim = {"terms": [term(metric=name) for name in "abcde"]}
+    reason = verdict(claim, trials(P=PRETRAINED)).reason
+    assert reason.startswith("no measurement: trial a of P-T; trial b of P-T; trial c of P-T and 2")
+
+
+def test_a_failed_trial_is_left_out_with_its_pair_and_mentioned():
+    found = verdict(GAIN, trials(P=[*PRETRAINED, 0.9], RI=[*RANDOM, None]), replicates=4)
+    assert found.low == pytest.approx(paired_difference(PRETRAINED, RANDOM).low)
+    assert (found.n, found.verdict) == (3, "reproduced")
+    assert found.reason == (
+        "3 of 4 replicates are complete; 1 of 8 measurements have no value and were left out; "
+        "1 of 8 measurements are flagged: not finite: diverged"
+    )
+
+
+def test_an_arm_whose_trials_all_failed_is_missing():
+    found = verdict(GAIN, trials(P=PRETRAINED, RI=[None, None, None]))
+    assert found.verdict == "undecided"
+    assert found.reason.startswith("no measurement: trial test_metric of RI-T; 0 of 3")
+    assert "3 of 6 measurements have no value" in found.reason
+
+
+def test_replicates_that_no_place_has_in_common_are_undecided():
+    found = verdict(GAIN, trials(P=[0.9, None], RI=[None, 0.5]), replicates=2)
+    assert found.reason.startswith("no replicate has a value at every place; 0 of 2 replicates")
+
+
+def test_a_flag_on_a_value_is_mentioned():
+    records = trials(P=PRETRAINED, RI=RANDOM)
+    records[4] = records[4].model_copy(update={"flag": "b did not train"})
+    found = verdict(GAIN, records)
+    assert found.verdict == "reproduced"
+    assert found.reason == "1 of 6 measurements are flagged: b did not train"
+
+
+def test_another_entry_does_not_count():
+    mine = trials(P=PRETRAINED, RI=RANDOM)
+    others = [r.model_copy(update={"entry": "other", "value": 0.0}) for r in mine]
+    claims = suite({"claim": GAIN})
+    assert judge(claims, table(others + mine), "net") == judge(claims, table(mine), "net")
+
+
+def test_what_is_left_out_is_averaged_place_by_place():
+    values = {"near": [0.9, 0.8, 0.95], "far": [0.3, 0.5, 0.4]}
+    records = [
+        record(value, target=target, replicate=k, coordinates={"module": module})
+        for target, given_values in values.items()
+        for k, value in enumerate(given_values)
+        # More modules at one place give it no more weight.
+        for module in (["stem"] if target == "near" else ["stem", "block", "head"])
+    ]
+    found = verdict({"terms": [term()]}, records, trials=[{"perturbations": ["identity"]}])
+    means = np.mean([values["near"], values["far"]], axis=0)
+    low, high = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    assert (found.effect, found.low, found.high) == pytest.approx((means.mean(), low, high))
+
+
+def test_coordinates_are_matched_exactly():
+    records = [
+        record(value + epoch, replicate=k, coordinates={"epoch": epoch})
+        for k, value in enumerate(PRETRAINED)
+        for epoch in (0, 5, 50)
+    ]
+    found = verdict({"terms": [term(coordinates={"epoch": 5})]}, records)
+    assert found.effect == pytest.approx(np.mean(PRETRAINED) + 5)
+    lacking = verdict({"terms": [term(coordinates={"epoch": 7})]}, records)
+    assert lacking.reason.startswith("no measurement: trial test_metric of P-T at epoch=7")
+    assert "at lambda=1" in verdict({"terms": [term(coordinates={"lambda": 1})]}, records).reason
+
+
+def test_a_cell_without_a_value_in_one_replicate_does_not_shift_the_others():
+    base = {"stem": 0.1, "head": 0.9}
+    records = [
+        record(
+            None if (module, k) == ("head", 2) else level + 0.01 * k,
+            replicate=k,
+            coordinates={"module": module},
+        )
+        for module, level in base.items()
+        for k in range(3)
+    ]
+    found = verdict({"terms": [term()]}, records)
+    assert found.effect == pytest.approx((0.11 + 0.905) / 2)
+
+
+def pair(value, i, j, a="P-T", b="P-T"):
+    return record(
+        value,
+        initialization=a,
+        replicate=i,
+        other_initialization=b,
+        other_replicate=j,
+        metric="kappa",
+    )
+
+
+def test_a_pair_counts_where_both_replicates_do():
+    rng = np.random.default_rng(0)
+    own = rng.normal(0.6, 0.05, 5)
+    pairs = list(itertools.combinations(range(5), 2))
+    records = [pair(own[i] + own[j], i, j) for i, j in pairs]
+    claim = {"terms": [term(metric="kappa", other_initialization="P-T")]}
+    found = verdict(claim, records, replicates=5)
+    # A mean over pairs of x_i + x_j is twice the mean of x.
+    low, high = stats.ttest_1samp(2 * own, 0).confidence_interval(0.95)
+    assert (found.effect, found.low, found.high) == pytest.approx((2 * own.mean(), low, high))
+
+
+def test_two_replicates_of_pairs_are_too_few():
+    claim = {"terms": [term(metric="kappa", other_initialization="P-T")]}
+    found = verdict(claim, [pair(0.5, 0, 1)], replicates=2)
+    assert (found.effect, found.verdict) == (0.5, "undecided")
+    assert found.reason == ("2 replicates are too few: one fewer does not determine the estimate")
+
+
+def test_the_arms_of_a_pair_are_told_apart():
+    records = [pair(0.9, i, j) for i, j in itertools.combinations(range(3), 2)]
+    records += [pair(0.2, i, j, b="RI-T") for i in range(3) for j in range(3) if i != j]
+    pure = term(metric="kappa", other_initialization="P-T")
+    mixed = term(metric="kappa", other_initialization="RI-T", weight=-1.0)
+    assert verdict({"terms": [pure, mixed]}, records).effect == pytest.approx(0.7)
+    reversed_arms = term("RI-T", metric="kappa", other_initialization="P-T")
+    assert "kappa of RI-T & P-T" in verdict({"terms": [reversed_arms]}, records).reason
+
+
+def test_a_ratio_is_relative_to_another_sum():
+    records = trials(P=PRETRAINED, RI=RANDOM, MV=[0.7, 0.66, 0.69])
+    claim = {
+        "terms": [term("MV-T"), term("RI-T", weight=-1.0)],
+        "relative_to": [term("P-T"), term("RI-T", weight=-1.0)],
+        "unit": "share",
+    }
+    found = verdict(claim, records)
+    expected = (np.mean([0.7, 0.66, 0.69]) - np.mean(RANDOM)) / (
+        np.mean(PRETRAINED) - np.mean(RANDOM)
+    )
+    assert found.effect == pytest.approx(expected)
+    assert (found.low < expected < found.high, found.unit) == (True, "share")
+
+
+def test_a_ratio_to_what_may_be_zero_is_undecided():
+    records = trials(P=[0.5, 0.6, 0.55], RI=[0.55, 0.5, 0.6])
+    found = verdict({"terms": [term("P-T")], "relative_to": GAIN["terms"]}, records)
+    assert (found.verdict, found.effect) == ("undecided", None)
+    assert found.reason == "what the effect is relative to is not separated from 0"
+
+
+def ordered(values_by_step):
+    records = [
+        record(value, replicate=k, coordinates={"step": step})
+        for step, values in enumerate(values_by_step)
+        for k, value in enumerate(values)
+    ]
+    claim = {
+        "order": [[term(coordinates={"step": step})] for step in range(len(values_by_step))],
+        "threshold": 0.5,
+    }
+    return verdict(claim, records)
+
+
+def test_an_order_is_the_rank_correlation_with_position():
+    values = [[0.1, 0.2, 0.15], [0.4, 0.3, 0.2], [0.3, 0.35, 0.2], [0.8, 0.7, 0.9]]
+    found = ordered(values)
+    expected = stats.spearmanr(range(4), np.mean(values, axis=1)).statistic
+    assert found.effect == pytest.approx(expected)
+    assert found.unit == "rank correlation"
+    assert -1 <= found.low <= found.effect <= found.high <= 1
+
+
+def test_an_order_that_no_replicate_changes_is_reproduced_and_its_reverse_contradicted():
+    rising = [[0.1, 0.2], [0.3, 0.35], [0.5, 0.6]]
+    assert ordered(rising).verdict == "reproduced"
+    assert ordered(rising[::-1]).verdict == "contradicted"
+
+
+def test_an_order_of_equal_effects_is_undecided():
+    found = ordered([[0.3, 0.3], [0.3, 0.3]])
+    assert found.verdict == "undecided"
+    assert found.reason.startswith("not defined by these replicates")
+
+
+def test_equal_effects_share_their_rank():
+    values = [[0.1, 0.1], [0.3, 0.3], [0.3, 0.3], [0.2, 0.2]]
+    expected = stats.spearmanr(range(4), [0.1, 0.3, 0.3, 0.2]).statistic
+    assert ordered(values).effect == pytest.approx(expected)
+
+
+def test_claims_keep_the_suites_order_and_controls_stay_marked():
+    claims = {"z": GAIN, "a": GAIN | {"control": True}}
+    found = judge(suite(claims), table(trials(P=PRETRAINED, RI=RANDOM)), "net")
+    assert [(v.claim, v.control) for v in found] == [("z", False), ("a", True)]
+    assert Verdict.model_validate_json(found[0].model_dump_json()) == found[0]
+
+
+@given(st.permutations(range(6)))
+@settings(max_examples=15, deadline=None)
+def test_the_order_of_rows_does_not_matter(order):
+    records = trials(P=PRETRAINED, RI=RANDOM)
+    expected = verdict(GAIN, records)
+    found = verdict(GAIN, [records[k] for k in order])
+    assert (found.effect, found.low, found.high) == pytest.approx(
+        (expected.effect, expected.low, expected.high)
+    )
