@@ -70,8 +70,8 @@ ENVIRONMENT_VARIABLE = "TRANSFERBENCH_PLUGINS"
 
 _PREFIX = f"{PROJECT}_"
 _HOOKS: Mapping[Kind, str] = {kind: f"{_PREFIX}{kind}s" for kind in SPECS}
-# Frames of these files say how a plugin was reached, never what is wrong with it.
-_MACHINERY = {__file__, importlib.__file__, metadata.__file__}
+# Frames of these folders say how a plugin was reached, never what is wrong with it.
+_MACHINERY = {Path(file).parent for file in (__file__, importlib.__file__, metadata.__file__)}
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,7 @@ def _offers(
 
 # --- where plugins come from ------------------------------------------------------------------
 
+_NAMELESS = "a distribution without metadata"
 _Plugin = tuple[Origin, Callable[[], object]]
 
 
@@ -179,9 +180,18 @@ def _entry_points() -> list[_Plugin]:
 
 
 def _origin(point: metadata.EntryPoint) -> Origin:
-    if point.dist is None:
-        return Origin(point.name, "an unnamed distribution", "0", point.value)
-    return Origin(point.name, point.dist.name, point.dist.version, point.value)
+    return Origin(point.name, *_named(point.dist), point.value)
+
+
+def _named(distribution: metadata.Distribution | None) -> tuple[str, str]:
+    """Name and version; an interrupted uninstall leaves entry points without either."""
+    if distribution is None:
+        return _NAMELESS, "?"
+    try:
+        known = distribution.metadata
+        return known["Name"] or _NAMELESS, known["Version"] or "?"
+    except (KeyError, TypeError, FileNotFoundError):  # one for each version of Python
+        return _NAMELESS, "?"
 
 
 def _loose_files(files: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
@@ -268,16 +278,14 @@ def cause(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in _MACHINERY and not frame.filename.startswith("<")
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [
+        (Path(frame.filename), frame.lineno)
+        for frame in frames
+        if Path(frame.filename).parent not in _MACHINERY and not frame.filename.startswith("<")
     ]
-    if not frames:
-        return ""
-    folder = Path(frames[0].filename).parent
-    deepest = next(frame for frame in reversed(frames) if Path(frame.filename).parent == folder)
-    return f" ({Path(deepest.filename).name}:{deepest.lineno})"
+    own = [(path.name, line) for path, line in places if path.parent == places[0][0].parent]
+    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
 
 
 # --- what a plugin must be --------------------------------------------------------------------
@@ -310,10 +318,8 @@ def _is_hook(manager: pluggy.PluginManager, plugin: object, name: str) -> bool:
 
 
 def _check_unmarked(name: str, member: object) -> None:
-    """The prefix is the hooks' own, save for imported modules and this project's hookspecs."""
-    if not name.startswith(_PREFIX) or inspect.ismodule(member):
-        return
-    if member is getattr(hookspecs, name, None):
+    """The prefix is the hooks' own, save for this project's hookspecs where they are imported."""
+    if not name.startswith(_PREFIX) or member is getattr(hookspecs, name, None):
         return
     if inspect.isroutine(member):
         _check_hook_name(name)
@@ -338,12 +344,12 @@ def _collect(kind: Kind, result: object) -> list[Spec]:
     hook, wanted = _HOOKS[kind], SPECS[kind].__name__
     # A pydantic model is iterable: it would pass as a list of its fields.
     if isinstance(result, BaseModel) or not isinstance(result, Iterable):
-        found = "nothing" if result is None else f"a {type(result).__name__}"
+        found = "nothing" if result is None else f"an object of {type(result).__name__}"
         raise _Fault(f"{hook} returned {found}, not a list", f"return a list of {wanted}")
     specs = list(result)
     for position, spec in enumerate(specs):
         if not isinstance(spec, SPECS[kind]):
-            reason = f"item {position} of {hook} is a {type(spec).__name__}, not a {wanted}"
+            reason = f"item {position} of {hook} is of {type(spec).__name__}, not {wanted}"
             raise _Fault(reason, _right_hook(spec, wanted))
     return specs
 

@@ -252,7 +252,7 @@ _Grouped = dict[tuple[Kind, str], tuple[Offer, ...]]
 
 def _grouped(offers: Iterable[Offer]) -> _Grouped:
     grouped: _Grouped = {}
-    for offer in sorted(offers, key=lambda offer: offer.origin.key):
+    for offer in offers:
         place = (offer.kind, offer.spec.name)
         grouped[place] = (*grouped.get(place, ()), offer)
     return grouped
