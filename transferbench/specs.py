@@ -206,6 +206,12 @@ class PerturbationSpec(Spec):
     """
 
     index: BuildIndex | None = None
+    runs: BuildIndex | None = None
+    """``index`` told in runs of equal length, (M, R): run j of the result is run ``runs[m, j]``.
+
+    Optional, for maps that differ between images: they are built for every batch, and R numbers
+    an image are quicker than H*W*C. It must say what ``index`` says.
+    """
     build: BuildTransform | None = None
     stage: Literal["pixels", "normalised"] = "normalised"
     applies_to: frozenset[Literal["train-and-test", "test-only"]] = frozenset(
@@ -219,6 +225,8 @@ class PerturbationSpec(Spec):
     def _one_builder(self) -> Self:
         if (self.index is None) == (self.build is None):
             raise ValueError(f"perturbation {self.name!r} must give index or build, one of them")
+        if self.runs is not None and self.index is None:
+            raise ValueError(f"perturbation {self.name!r} gives runs, which go with index")
         return self
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from transferbench_plugins.perturbations.block_shuffle import BLOCK_SHUFFLE
+from transferbench_plugins.perturbations.channel_shuffle import CHANNEL_SHUFFLE
+from transferbench_plugins.perturbations.identity import IDENTITY
+from transferbench_plugins.perturbations.pixel_shuffle import PIXEL_SHUFFLE
+
 from transferbench.hookspecs import hookimpl
+from transferbench.specs import PerturbationSpec
 
 __all__ = ["transferbench_perturbations"]
 
 
 @hookimpl
-def transferbench_perturbations() -> list[object]:
+def transferbench_perturbations() -> list[PerturbationSpec]:
     """Every built-in of this kind, one a line."""
-    return []
+    return [
+        BLOCK_SHUFFLE,
+        CHANNEL_SHUFFLE,
+        IDENTITY,
+        PIXEL_SHUFFLE,
+    ]

@@ -1,0 +1,109 @@
+"""Square blocks of an image in random order; what is inside a block stays as it is.
+
+The paper's perturbation: one permutation, drawn once, for all images, in training and test.
+Output block j (row-major) is input block ``perm[j]``. ``per-image`` draws another permutation for
+every image (Zhang and Zhu 2019): a different, harder task.
+
+Shape letters: M maps (1 or one an image), B blocks an image, b the block's side.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from transferbench.specs import ImageShape, Params, PerturbationSpec
+
+__all__ = ["BLOCK_SHUFFLE", "BlockShuffleParams"]
+
+# The splitmix64 generator (Steele, Lea, Flood 2014): its step and the multipliers of its mixing.
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+class BlockShuffleParams(Params):
+    """The side of a block in pixels, and whether every image has its own permutation."""
+
+    block: Annotated[int, Field(ge=1)]
+    mode: Literal["fixed", "per-image"] = "fixed"
+
+
+def _mixed(state: np.ndarray) -> np.ndarray:
+    state = (state ^ (state >> np.uint64(30))) * _MIX[0]
+    state = (state ^ (state >> np.uint64(27))) * _MIX[1]
+    mixed: np.ndarray = state ^ (state >> np.uint64(31))
+    return mixed
+
+
+def _permutations(seed: int, image_ids: np.ndarray, blocks: int) -> np.ndarray:
+    """A permutation an image from (seed, id) alone: the order of the hashes of its blocks.
+
+    The block's number takes the lowest bits of its hash, so that sorting the hashes yields the
+    permutation itself and no two are equal: every sorting algorithm gives the same answer.
+
+    Shapes: int64 (M, B).
+    """
+    stream = _mixed(np.asarray([seed], dtype=np.uint64) + _STEP)
+    image = _mixed(stream + image_ids.astype(np.uint64) * _STEP)
+    places = np.arange(blocks, dtype=np.uint64)
+    low = np.uint64((1 << (blocks - 1).bit_length()) - 1)
+    hashes = _mixed(image[:, None] + places * _STEP)
+    keys = np.sort((hashes & ~low) | places, axis=1)
+    return (keys & low).astype(np.int64)
+
+
+def _runs(
+    params: BlockShuffleParams, image_shape: ImageShape, seed: int, image_ids: np.ndarray
+) -> np.ndarray:
+    """The map in lines of a block, b * C values each.
+
+    Shapes: int32 (M, H * W / b).
+    """
+    block, height, width = params.block, image_shape[0], image_shape[1]
+    down, across = height // block, width // block
+    if params.mode == "fixed":
+        random = np.random.RandomState(seed)  # the released definition
+        chosen = random.permutation(down * across)[None]
+    else:
+        chosen = _permutations(seed, image_ids, down * across)
+    chosen = chosen.reshape(-1, down, 1, across)
+    line = np.arange(block)[:, None]
+    runs = (chosen // across * block + line) * across + chosen % across
+    return runs.reshape(len(chosen), -1).astype(np.int32)
+
+
+def _index(
+    params: BlockShuffleParams, image_shape: ImageShape, seed: int, image_ids: np.ndarray
+) -> np.ndarray:
+    runs = _runs(params, image_shape, seed, image_ids)
+    length = params.block * image_shape[2]
+    values = runs[:, :, None] * np.int32(length) + np.arange(length, dtype=np.int32)
+    return values.reshape(len(runs), -1)
+
+
+def _check(params: BlockShuffleParams, image_shape: ImageShape) -> str | None:
+    side = math.gcd(image_shape[0], image_shape[1])
+    if side % params.block == 0:
+        return None
+    divisors = ", ".join(str(n) for n in range(1, side + 1) if side % n == 0)
+    return f"block {params.block} does not divide the side {side}; choose one of {divisors}"
+
+
+BLOCK_SHUFFLE = PerturbationSpec(
+    name="block-shuffle",
+    version=1,
+    summary="square blocks in random order, by default one order for all images",
+    source="Neyshabur, Sedghi, Zhang 2020, section 3.1: released code, RandomBlockShuffle",
+    license="Apache-2.0",
+    params=BlockShuffleParams,
+    tiny={"block": 2},
+    index=_index,
+    runs=_runs,
+    stage="normalised",
+    check=_check,
+    # The released order is after the normalisation, with which moving whole pixels commutes.
+    severity=lambda params, image_shape: 1 - params.block / max(image_shape[:2]),
+)

@@ -1,0 +1,103 @@
+"""Perturbations made ready for images of one shape: checked once, then only applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from transferbench.errors import PluginError, SuiteError
+from transferbench.gather import RunMap, coarsen
+from transferbench.specs import ImageShape, PerturbationSpec
+
+__all__ = ["CompiledPerturbation", "compile_perturbation"]
+
+Transform = Callable[[Tensor, np.ndarray], Tensor]
+
+
+@dataclass(frozen=True)
+class CompiledPerturbation:
+    """A perturbation at one image shape and seed: at most one of its three forms.
+
+    ``shared``: one map for all images. ``per_image``: the maps of the images with these ids.
+    ``transform``: any function on a batch. None of them: the identity.
+    """
+
+    name: str
+    stage: Literal["pixels", "normalised"]
+    shared: RunMap | None = None
+    per_image: Callable[[np.ndarray], RunMap] | None = None
+    transform: Transform | None = None
+
+
+def compile_perturbation(
+    spec: PerturbationSpec, params: Any, image_shape: ImageShape, seed: int
+) -> CompiledPerturbation:
+    """``spec`` made ready for images of one shape (H, W, C).
+
+    Raises: ``SuiteError`` for parameters that do not fit the images, ``PluginError`` for a map
+    that is not a permutation.
+    """
+    if problem := spec.check(params, image_shape):
+        shape = " x ".join(map(str, image_shape))
+        raise SuiteError(f"perturbation {spec.name!r} does not fit {shape} images: {problem}")
+    if spec.build is not None:
+        transform = spec.build(params, image_shape, seed)
+        return CompiledPerturbation(spec.name, spec.stage, transform=transform)
+
+    def maps(image_ids: np.ndarray) -> RunMap:
+        return _maps(spec, params, image_shape, seed, image_ids)
+
+    probe = maps(np.arange(2))
+    _check_permutation(spec.name, probe)
+    if len(probe.runs) == 2:
+        return CompiledPerturbation(spec.name, spec.stage, per_image=maps)
+    return CompiledPerturbation(spec.name, spec.stage, shared=None if probe.is_identity else probe)
+
+
+def _maps(
+    spec: PerturbationSpec,
+    params: Any,
+    image_shape: ImageShape,
+    seed: int,
+    image_ids: np.ndarray,
+) -> RunMap:
+    """The plugin's maps, of a shape and range that cannot reach into another image."""
+    build = spec.runs or spec.index
+    if build is None:
+        raise PluginError(f"perturbation {spec.name!r} has no map")
+    found = build(params, image_shape, seed, image_ids)
+    values = int(np.prod(image_shape))
+    _check_shape(spec, found, values, len(image_ids))
+    if found.min() < 0 or found.max() >= found.shape[1]:
+        raise PluginError(
+            f"perturbation {spec.name!r} gave a map to {found.min()}..{found.max()}, which must "
+            f"stay within 0..{found.shape[1] - 1}: fix the plugin"
+        )
+    if spec.runs is None:
+        return coarsen(found)
+    return RunMap(found.astype(np.int64), values // found.shape[1])
+
+
+def _check_shape(spec: PerturbationSpec, found: np.ndarray, values: int, count: int) -> None:
+    kind = str(getattr(found, "dtype", type(found).__name__))
+    shape = np.shape(found)
+    fits = len(shape) == 2 and shape[0] in {1, count} and shape[1] > 0
+    fits = fits and (values % shape[1] == 0 if spec.runs else shape[1] == values)
+    if kind != "int32" or not fits:
+        width = f"a divisor of {values}" if spec.runs else values
+        raise PluginError(
+            f"perturbation {spec.name!r} gave a map of {kind} {shape}, which must be int32 "
+            f"(1 or {count}, {width}): fix the plugin"
+        )
+
+
+def _check_permutation(name: str, runs: RunMap) -> None:
+    if not (np.sort(runs.runs, axis=1) == np.arange(runs.runs.shape[1])).all():
+        raise PluginError(
+            f"perturbation {name!r} gave a map that is no permutation: it takes some values twice "
+            "and leaves others out; fix the plugin, or give it build instead of index"
+        )
