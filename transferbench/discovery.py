@@ -148,8 +148,8 @@ def discover(files: Sequence[Path], environment: Mapping[str, str]) -> Discovery
     problems: list[PluginProblem] = []
     origins: dict[str, Origin] = {}
     for origin, load in (*_entry_points(), *map(_file_plugin, loose)):
+        origins[origin.key] = origin
         with _guard(origin, problems):
-            origins[origin.key] = origin
             _register(manager, load(), origin.key)
     offers = tuple(_offers(manager, origins, problems))
     return Discovery(offers, tuple(problems), loose)
