@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transferbench.api import Run, plan_run, run
+    from transferbench.hookspecs import hookimpl
+
+__all__ = ["Run", "__version__", "hookimpl", "plan_run", "run"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for: the command line's help must not wait for them.
+    if name in {"Run", "plan_run", "run"}:
+        from transferbench import api
+
+        return getattr(api, name)
+    if name == "hookimpl":
+        from transferbench.hookspecs import hookimpl
+
+        return hookimpl
+    raise AttributeError(f"module 'transferbench' has no attribute {name!r}")

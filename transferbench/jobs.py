@@ -107,9 +107,7 @@ class Engine:
         prepared: Prepared,
     ) -> None:
         used = payload["initialization"]
-        spec = same_version(
-            self.bench.registry.initialization(used["name"]), used
-        )
+        spec = same_version(self.bench.registry.initialization(used["name"]), used)
         images = None
         if "images" in spec.needs:
             pipeline = prepared.task.train.pipeline

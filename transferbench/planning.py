@@ -21,7 +21,15 @@ from transferbench.store import Store
 from transferbench.suite import InitializationUse, Suite, Use
 from transferbench.suitefile import load_suite
 
-__all__ = ["Options", "Planned", "plan_run", "suite_digest"]
+__all__ = [
+    "Options",
+    "Planned",
+    "go_offline",
+    "open_registry",
+    "plan_run",
+    "plugin_variable",
+    "suite_digest",
+]
 
 PLUGIN_VARIABLE = "TRANSFERBENCH_PLUGINS"
 OWN_PRETRAINING = "suite"
@@ -96,7 +104,7 @@ def plan_run(suite: str | Suite, options: Options) -> Planned:
     Entries that an earlier run in the same folder finished are part of the plan.
     Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``, ``DataError``.
     """
-    registry = load_registry(tuple(options.plugins), {PLUGIN_VARIABLE: plugin_variable()})
+    registry = open_registry(options.plugins)
     loaded, changed = _changed_suite(suite, options, registry)
     names = tuple(options.backbones) or loaded.backbones
     asked = tuple((name, options.weights) for name in dict.fromkeys(names))
@@ -113,6 +121,16 @@ def plan_run(suite: str | Suite, options: Options) -> Planned:
 def plugin_variable() -> str:
     """The loose plugin files that the environment names."""
     return os.environ.get(PLUGIN_VARIABLE, "")
+
+
+def open_registry(files: Sequence[Path]) -> Registry:
+    """The plugins that are installed, in ``files`` and in the environment's files."""
+    return load_registry(tuple(files), {PLUGIN_VARIABLE: plugin_variable()})
+
+
+def go_offline() -> None:
+    """Keep this process and its workers from looking for weights on the network."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def _folder_name(suite: Suite, changed: Sequence[str]) -> str:

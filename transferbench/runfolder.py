@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import TypeAdapter
 
 from transferbench.errors import StoreError
@@ -21,14 +20,23 @@ from transferbench.store import Store
 from transferbench.suitefile import TRIAL
 
 __all__ = [
+    "CLAIMS",
+    "ENVIRONMENT",
+    "RECORDS",
+    "RUN",
     "collect_records",
     "describe_run",
     "environment",
-    "job_statuses",
     "read_json",
+    "read_statuses",
     "write_json",
     "write_text",
 ]
+
+RUN = "run.json"
+RECORDS = "records.jsonl"
+CLAIMS = "claims.json"
+ENVIRONMENT = "environment.json"
 
 MEASUREMENTS = TypeAdapter(list[Measurement])
 PACKAGES = ("transferbench", "torch", "timm", "numpy", "pandas", "scikit-learn")
@@ -169,6 +177,7 @@ def _job_row(plan: Plan, store: Store, name: str, place: Mapping[str, Any]) -> d
     return {
         "id": job.id,
         "kind": job.kind,
+        "label": job.title,
         "status": store.status(job.id) or "missing",
         **place,
         "requires": list(job.requires),
@@ -176,23 +185,29 @@ def _job_row(plan: Plan, store: Store, name: str, place: Mapping[str, Any]) -> d
     }
 
 
-def job_statuses(plan: Plan, store: Store) -> pd.DataFrame:
-    """A row for each job: job, kind, label, status, wall_seconds and the message of a failure."""
-    rows = []
-    for job in plan.jobs.values():
-        done = store.is_done(job.id)
-        failure = None if done else store.failure(job.id)
-        rows.append(
-            {
-                "job": job.id,
-                "kind": job.kind,
-                "label": job.title,
-                "status": "ok" if done else failure.status if failure else "missing",
-                "wall_seconds": store.artefact(job.id).facts.get("wall_seconds") if done else None,
-                "message": failure.message if failure else "",
-            }
-        )
-    return pd.DataFrame(rows)
+def read_statuses(folder: Path) -> list[dict[str, Any]]:
+    """What the jobs of a run have come to, read from the store: one mapping for each job.
+
+    Keys: job, kind, label, status, wall_seconds and the message of a failure.
+    """
+    described = read_json(folder / RUN)
+    store = Store(folder / described["store"])
+    jobs = {row["id"]: row for row in described["jobs"]}
+    return [_status(store, row) for row in jobs.values()]
+
+
+def _status(store: Store, row: Mapping[str, Any]) -> dict[str, Any]:
+    job = row["id"]
+    done = store.is_done(job)
+    failure = None if done else store.failure(job)
+    return {
+        "job": job,
+        "kind": row["kind"],
+        "label": row["label"],
+        "status": "ok" if done else failure.status if failure else "missing",
+        "wall_seconds": store.artefact(job).facts.get("wall_seconds") if done else None,
+        "message": failure.message if failure else "",
+    }
 
 
 def environment(plan: Plan, store: Store) -> dict[str, Any]:

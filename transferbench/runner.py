@@ -3,72 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from transferbench.claims import Verdict, judge
+from transferbench.claims import judge
 from transferbench.executors import Executor, Outcome
 from transferbench.executors.inprocess import InProcessExecutor
 from transferbench.executors.local import LocalExecutor
-from transferbench.planning import Planned, plugin_variable
+from transferbench.planning import Options, Planned, plugin_variable
 from transferbench.records import Record
 from transferbench.runfolder import (
+    CLAIMS,
+    ENVIRONMENT,
+    RECORDS,
+    RUN,
     collect_records,
     describe_run,
     environment,
-    job_statuses,
     write_json,
     write_text,
 )
 from transferbench.scheduling import Watcher, execute
 from transferbench.store import CorruptArtefactError
 
-__all__ = ["Finished", "execute_plan", "frame_of"]
+__all__ = ["execute_plan", "frame_of", "slots_of"]
 
 ATTEMPTS = 3
 """How often a run goes back to compute again what it finds corrupted while collecting."""
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A run that came to its end: what was measured, the verdicts, and what went wrong."""
-
-    planned: Planned
-    outcomes: Mapping[str, Outcome]
-    records: tuple[Record, ...]
-    verdicts: Mapping[str, list[Verdict]]
-
-    @cached_property
-    def measurements(self) -> pd.DataFrame:
-        """One row for each record, a column for each coordinate."""
-        return frame_of(self.records)
-
-    @cached_property
-    def statuses(self) -> pd.DataFrame:
-        """One row for each job."""
-        return job_statuses(self.planned.plan, self.planned.store)
-
-    @property
-    def failed(self) -> list[Outcome]:
-        """The outcomes of the jobs that did not finish."""
-        return [outcome for outcome in self.outcomes.values() if outcome.status != "ok"]
-
-
-def frame_of(records: tuple[Record, ...]) -> pd.DataFrame:
-    """The tidy table of ``records``."""
+def frame_of(records: Iterable[Record]) -> pd.DataFrame:
+    """A tidy table: one row for each record, a column for each coordinate."""
     return pd.DataFrame([record.row() for record in records])
 
 
-def execute_plan(planned: Planned, watcher: Watcher) -> Finished:
-    """Compute what is not in the store, and write the run's folder.
+def execute_plan(planned: Planned, watcher: Watcher) -> dict[str, Outcome]:
+    """Compute what is not in the store, write the run's folder, and say how each job ended.
 
     An interrupt loses nothing that was finished; the same call goes on from there.
     """
-    _check_writable(planned)
+    planned.store.prepare()
+    # Written before the work too: it shows now, not after hours, that the folder is writable.
+    write_json(planned.folder / RUN, describe_run(planned))
     outcomes: dict[str, Outcome] = {}
     for attempt in range(ATTEMPTS):
         outcomes |= _compute(planned, watcher)
@@ -79,7 +58,8 @@ def execute_plan(planned: Planned, watcher: Watcher) -> Finished:
             if attempt == ATTEMPTS - 1:
                 raise
             planned.store.discard(error.job)
-    return _write(planned, outcomes, records)
+    _write(planned, records)
+    return outcomes
 
 
 def _compute(planned: Planned, watcher: Watcher) -> dict[str, Outcome]:
@@ -112,8 +92,12 @@ def _executor(planned: Planned) -> Executor:
     start = partial(start_engine, machine)
     if options.jobs == 1:
         return InProcessExecutor(start)
-    slots = options.jobs or (1 if device.type == "cuda" else len(os.sched_getaffinity(0)))
-    return LocalExecutor(start, slots, options.time_limit_seconds)
+    return LocalExecutor(start, slots_of(options, device.type), options.time_limit_seconds)
+
+
+def slots_of(options: Options, device_type: str) -> int:
+    """How many jobs run at once: one for each core, or one for the GPU, unless asked otherwise."""
+    return options.jobs or (1 if device_type == "cuda" else len(os.sched_getaffinity(0)))
 
 
 def _weight_files(planned: Planned) -> dict[str, str]:
@@ -125,25 +109,15 @@ def _weight_files(planned: Planned) -> dict[str, str]:
     return found
 
 
-def _check_writable(planned: Planned) -> None:
-    """Find out before hours of work, not after, that nothing can be written."""
-    planned.store.prepare()
-    probe = planned.folder / ".writable"
-    write_text(probe, "")
-    probe.unlink()
-
-
-def _write(planned: Planned, outcomes: dict[str, Outcome], records: tuple[Record, ...]) -> Finished:
+def _write(planned: Planned, records: tuple[Record, ...]) -> None:
     folder, plan = planned.folder, planned.plan
     frame = frame_of(records)
-    verdicts = {entry.name: judge(plan.suite, frame, entry.name) for entry in plan.entries}
+    verdicts = {
+        entry.name: [one.model_dump(mode="json") for one in judge(plan.suite, frame, entry.name)]
+        for entry in plan.entries
+    }
     lines = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records)
-    write_text(folder / "records.jsonl", lines)
-    write_json(
-        folder / "claims.json",
-        {name: [one.model_dump(mode="json") for one in found] for name, found in verdicts.items()},
-    )
-    write_json(folder / "environment.json", environment(plan, planned.store))
-    # Last: a folder with a run.json is a run that came to its end.
-    write_json(folder / "run.json", describe_run(planned))
-    return Finished(planned, outcomes, records, verdicts)
+    write_text(folder / RECORDS, lines)
+    write_json(folder / CLAIMS, verdicts)
+    write_json(folder / ENVIRONMENT, environment(plan, planned.store))
+    write_json(folder / RUN, describe_run(planned))

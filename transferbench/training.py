@@ -247,9 +247,10 @@ class Training:
         permutation = torch.randperm(n, generator=order).to(self.run.device)
         for step in range(self.steps_per_epoch):
             start = step * self.recipe.batch_size
-            self._step(permutation[start : start + self.recipe.batch_size], draws)
+            self.step(permutation[start : start + self.recipe.batch_size], draws)
 
-    def _step(self, indices: torch.Tensor, draws: torch.Generator) -> None:
+    def step(self, indices: torch.Tensor, draws: torch.Generator) -> None:
+        """Take one step on the training images at ``indices`` (on the device)."""
         recipe, device = self.recipe, self.run.device
         images = self.task.train.pipeline.batch(indices, draws)
         targets = self.task.train.labels[indices]

@@ -1,0 +1,44 @@
+# quickstart: from a fresh clone to a board and a report.  test: everything that must be green.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: two cores are used by two workers, not by two threads of one.
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND := agg
+
+.PHONY: quickstart test bench board clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/transferbench run quickstart
+
+test: $(VENV)/.installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2
+
+bench: $(VENV)/.installed-for-bench
+	$(BIN)/pytest tests/benchmarks -m benchmark -p no:randomly --benchmark-only --benchmark-json=$(VENV)/benchmarks.json
+	$(BIN)/python tests/benchmarks/table.py $(VENV)/benchmarks.json tests/benchmarks/RESULTS.md
+
+board: $(VENV)/.installed
+	$(BIN)/transferbench leaderboard build
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -e '.[mnist]'
+	touch $@
+
+$(VENV)/.installed-for-tests: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -e '.[mnist,test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-for-bench: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -e '.[mnist,test,bench]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

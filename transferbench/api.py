@@ -1,0 +1,248 @@
+"""The same things as on the command line, as Python calls.
+
+finished = transferbench.run("quickstart", backbones=["timm/resnet10t"])
+finished.measurements, finished.claims, finished.report()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from transferbench.claims import Verdict
+from transferbench.errors import DataError, StoreError, SubmissionError
+from transferbench.executors import Outcome
+from transferbench.leaderboard import boards, show
+from transferbench.plan import Job
+from transferbench.planning import Options, Planned, plan_run
+from transferbench.records import read_records
+from transferbench.report import ReportInput, render_report
+from transferbench.runfolder import CLAIMS, ENVIRONMENT, RECORDS, RUN, read_json, read_statuses
+from transferbench.runner import execute_plan, frame_of
+from transferbench.scheduling import Watcher
+from transferbench.statistics import paired_difference
+from transferbench.store import Store
+from transferbench.submission import Declaration, pack
+from transferbench.suite import Suite
+
+__all__ = ["Run", "compare_runs", "export_run", "finish", "pack_run", "plan_run", "run"]
+
+REPORT = "report.html"
+PLACE = (
+    "entry", "target", "perturbation", "initialization", "other_initialization", "diagnostic",
+    "metric", "unit",
+)  # fmt: skip
+"""What two measurements must share, besides their coordinates, to be compared."""
+
+
+class Silent:
+    """A watcher that tells nobody."""
+
+    def planned(self, total: int, done: int) -> None:
+        """Do nothing."""
+
+    def started(self, job: Job) -> None:
+        """Do nothing."""
+
+    def finished(self, job: Job, outcome: Outcome) -> None:
+        """Do nothing."""
+
+
+class Run:
+    """A run in its folder: its numbers, its verdicts, its report and its failures.
+
+    Raises: ``StoreError`` where the folder holds no run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.described: Mapping[str, Any] = read_json(folder / RUN)
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite as it was run."""
+        return Suite.model_validate(self.described["suite"])
+
+    @cached_property
+    def measurements(self) -> pd.DataFrame:
+        """A tidy table: one row for each measurement, a column for each coordinate."""
+        path = self.folder / RECORDS
+        if not path.is_file():
+            raise StoreError(f"{self.folder} has no {RECORDS}: the run did not come to its end yet")
+        return frame_of(read_records(path))
+
+    @cached_property
+    def claims(self) -> dict[str, list[Verdict]]:
+        """The verdicts on the suite's claims, for each entry."""
+        found = read_json(self.folder / CLAIMS)
+        return {name: [Verdict.model_validate(one) for one in given]
+                for name, given in found.items()}  # fmt: skip
+
+    @cached_property
+    def statuses(self) -> pd.DataFrame:
+        """One row for each job."""
+        return pd.DataFrame(read_statuses(self.folder))
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The jobs that did not finish, with the reason."""
+        return [one for one in read_statuses(self.folder) if one["status"] != "ok"]
+
+    @property
+    def entries(self) -> list[str]:
+        """The names of the entries."""
+        return [entry["name"] for entry in self.described["entries"]]
+
+    def report(self) -> Path:
+        """Write the report, one HTML file, and say where it is."""
+        path = self.folder / REPORT
+        render_report(
+            ReportInput(
+                suite=self.suite,
+                entries=self.entries,
+                measurements=self.measurements,
+                verdicts=self.claims,
+                statuses=self.statuses,
+                provenance=_provenance(self.folder, self.described),
+                changed=self.described["changed"],
+            ),
+            path,
+        )
+        return path
+
+    def board(self) -> str:
+        """The board of this run's entries as text; why there is none, where there is none."""
+        try:
+            pack_run(self.folder, self.folder / "submissions")
+        except SubmissionError as error:
+            return f"no board: {error}"
+        return "\n\n".join(show(board) for board in boards(self.folder / "submissions"))
+
+    def summary(self) -> dict[str, Any]:
+        """What a program wants to know of a finished run."""
+        return {
+            "suite": self.suite.id,
+            "folder": str(self.folder),
+            "entries": self.entries,
+            "changed": list(self.described["changed"]),
+            "jobs": len(self.statuses),
+            "failed": self.failed,
+            "claims": {name: [one.model_dump(mode="json") for one in found]
+                       for name, found in self.claims.items()},
+        }  # fmt: skip
+
+
+def run(suite: str | Suite, watcher: Watcher | None = None, **options: Any) -> Run:
+    """Run ``suite`` and write its folder and report. Options as ``planning.Options``.
+
+    What is already in the store is not computed again; an interrupted run goes on.
+    """
+    return finish(plan_run(suite, Options(**options)), watcher or Silent())
+
+
+def finish(planned: Planned, watcher: Watcher) -> Run:
+    """Execute a plan and write its report."""
+    execute_plan(planned, watcher)
+    finished = Run(planned.folder)
+    finished.report()
+    return finished
+
+
+def pack_run(
+    folder: Path,
+    out: Path,
+    entries: Sequence[str] = (),
+    submitter: str | None = None,
+    weights_license: str | None = None,
+    overlap: Sequence[str] = (),
+) -> list[Path]:
+    """Pack entries of a run (all of them where none is named) into submissions below ``out``.
+
+    ``overlap``: ``TARGET=yes|no|unknown``, whether the weights have seen the target's images.
+    """
+    found = Run(folder)
+    declaration = Declaration(
+        submitter=submitter, license=weights_license, overlap=_overlap(overlap)
+    )
+    store = Store(folder / found.described["store"])
+    return [pack(folder, store, name, out, declaration) for name in entries or found.entries]
+
+
+def _overlap(given: Sequence[str]) -> dict[str, Any]:
+    pairs = [one.partition("=") for one in given]
+    for target, _, answer in pairs:
+        if answer not in {"yes", "no", "unknown"}:
+            raise SubmissionError(
+                f"--overlap {target}={answer}: the answer must be yes, no or unknown"
+            )
+    return {target: answer for target, _, answer in pairs}
+
+
+def export_run(folder: Path, to: Path) -> int:
+    """Write a run's measurements as csv, parquet or json, and say how many rows there are."""
+    table = Run(folder).measurements
+    writers = {
+        ".csv": lambda: table.to_csv(to, index=False),
+        ".parquet": lambda: table.to_parquet(to, index=False),
+        ".json": lambda: table.to_json(to, orient="records", indent=1),
+    }
+    if to.suffix not in writers:
+        raise DataError(f"cannot export to {to.name!r}: its ending must be one of "
+                        f"{', '.join(writers)}")  # fmt: skip
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        writers[to.suffix]()
+    except OSError as error:
+        raise StoreError(f"cannot write {to}: {error.strerror}") from error
+    return len(table)
+
+
+def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
+    """What two runs measured in the same places: both means, and the paired difference.
+
+    The interval is a paired Student-t over the replicates that both have.
+    """
+    tables = [_single_values(Run(folder).measurements) for folder in (first, second)]
+    joined = tables[0].join(tables[1], how="inner", lsuffix="_a", rsuffix="_b")
+    rows = []
+    levels = [name for name in joined.index.names if name != "replicate"]
+    for place, group in joined.groupby(level=levels, sort=False, dropna=False):
+        a, b = group["value_a"].tolist(), group["value_b"].tolist()
+        interval = paired_difference(b, a)
+        rows.append(
+            {
+                **{name: value for name, value in zip(levels, place, strict=True)
+                   if not pd.isna(value)},
+                "a": float(group["value_a"].mean()),
+                "b": float(group["value_b"].mean()),
+                "b - a": interval.value,
+                "low": interval.low,
+                "high": interval.high,
+                "n": len(group),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _single_values(table: pd.DataFrame) -> pd.DataFrame:
+    """The values of single networks at the end of their trials, one a place and replicate."""
+    single = table[table["other_initialization"].isna() & table["value"].notna()]
+    single = single[single["diagnostic"] == "trial"]
+    keys = [*(name for name in PLACE if name != "other_initialization"), "replicate"]
+    return single.set_index(keys)[["value"]]
+
+
+def _provenance(folder: Path, described: Mapping[str, Any]) -> dict[str, str]:
+    facts = read_json(folder / ENVIRONMENT)
+    packages = ", ".join(f"{name} {found}" for name, found in facts["packages"].items())
+    return {
+        "suite": f"{described['suite_id']} (sha256 {described['suite_digest'][:16]})",
+        "python": facts["python"],
+        "platform": facts["platform"],
+        "packages": packages,
+        **{f"jobs: {name}": ", ".join(found) for name, found in facts["jobs"].items()},
+    }

@@ -1,0 +1,58 @@
+"""The command line: parse, one call, print. Exit codes: 0, 1 something failed, 2 a mistake, 130."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from transferbench import __version__
+from transferbench.cli import listing, publishing, running
+from transferbench.cli.output import fail
+from transferbench.errors import TransferbenchError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="transferbench",
+    help="What is being transferred in transfer learning? A plugin-based benchmark.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"transferbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # its callback does the work
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+running.register(app)
+listing.register(app)
+publishing.register(app)
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is a message, our own keeps its traceback."""
+    try:
+        app()
+    except TransferbenchError as error:
+        fail(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        fail("interrupted; what was finished is kept, and the same command goes on from there")
+        sys.exit(INTERRUPTED)

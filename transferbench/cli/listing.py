@@ -1,0 +1,155 @@
+"""The commands that say what there is: plugins, suites, and the state of the installation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from transferbench.cli.output import as_json, note, table
+
+__all__ = ["register"]
+
+
+class Kinds(StrEnum):
+    """The five kinds of plugins, as ``list`` takes them."""
+
+    datasets = "datasets"
+    perturbations = "perturbations"
+    backbones = "backbones"
+    initializations = "initializations"
+    diagnostics = "diagnostics"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="Load this file; may be given again.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    app.command("list")(list_plugins)
+    for command in (show, suites, validate, schema, doctor):
+        app.command()(command)
+
+
+def list_plugins(
+    kind: Annotated[Kinds | None, typer.Argument(help="Only this kind.")] = None,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """List the plugins that are there, and where each comes from."""
+    registry = _registry(plugin)
+    rows = []
+    for one in [kind] if kind else list(Kinds):
+        singular = one.value.removesuffix("s")
+        for name, spec in getattr(registry, one.value).items():
+            origin = registry.origin(singular, name)
+            rows.append((singular, name, spec.version, spec.summary, origin))
+    if json:
+        keys = ("kind", "name", "version", "summary", "origin")
+        as_json([dict(zip(keys, row, strict=True)) for row in rows])
+    else:
+        table(["kind", "name", "version", "summary", "from"], rows)
+
+
+def show(
+    kind: Annotated[str, typer.Argument(help="dataset, backbone, perturbation ...")],
+    name: str,
+    plugin: Plugins = None,
+) -> None:
+    """Show one plugin: what it is, its parameters, its source and licence."""
+    from transferbench.errors import UnknownNameError
+
+    registry = _registry(plugin)
+    singular = kind.removesuffix("s")
+    if singular not in {one.value.removesuffix("s") for one in Kinds}:
+        raise UnknownNameError("kind of plugin", kind, [one.value for one in Kinds])
+    if singular == "backbone":
+        spec, _ = registry.resolve_backbone(name)
+    else:
+        spec = getattr(registry, singular)(name)
+    facts = [
+        ("name", spec.name), ("version", spec.version), ("summary", spec.summary),
+        ("source", spec.source), ("license", spec.license),
+        ("from", registry.origin(singular, spec.name)),  # type: ignore[arg-type]  # checked above
+    ]  # fmt: skip
+    facts += [(field, value) for field in ("task", "metric", "splits", "grouping", "stage",
+                                           "needs", "subjects", "touches")
+              if (value := getattr(spec, field, None))]  # fmt: skip
+    table([], [(key, _text(value)) for key, value in facts])
+    parameters = [
+        (field, info.annotation, "required" if info.is_required() else repr(info.default),
+         info.description or "")
+        for field, info in spec.params.model_fields.items()
+    ]  # fmt: skip
+    if parameters:
+        typer.echo("")
+        table(["parameter", "type", "default", ""],
+              [(a, getattr(b, "__name__", str(b)), c, d) for a, b, c, d in parameters])  # fmt: skip
+
+
+def suites(json: Json = False) -> None:
+    """List the suites that come with transferbench."""
+    from transferbench.suitefile import bundled_suites, load_suite
+
+    loaded = [load_suite(name) for name in bundled_suites()]
+    if json:
+        as_json([{"suite": one.id, "summary": one.summary} for one in loaded])
+    else:
+        table(["suite", "summary"], [(one.id, one.summary) for one in loaded])
+
+
+def validate(
+    suite: Annotated[str, typer.Argument(help="A suite's name or a .yaml file.")],
+    plugin: Plugins = None,
+) -> None:
+    """Check a suite file and the plugins it names; report every mistake at once."""
+    from transferbench.suitefile import load_suite
+
+    loaded = load_suite(suite, _registry(plugin))
+    typer.echo(f"{loaded.id} is valid")
+
+
+def schema() -> None:
+    """Print the JSON Schema of a suite file, for editors."""
+    from transferbench.suitefile import json_schema
+
+    as_json(json_schema())
+
+
+def doctor() -> None:
+    """Check the installation: versions, devices, plugins that could not be loaded."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    packages = ("transferbench", "torch", "torchvision", "timm", "numpy", "pandas")
+    rows = [("python", platform.python_version())]
+    rows += [(name, version(name)) for name in packages]
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows.append(("CUDA devices", ", ".join(devices) or "none: runs use the CPU"))
+    registry = _registry(None)
+    rows.append(("plugins", str(sum(len(getattr(registry, kind.value)) for kind in Kinds))))
+    table([], rows)
+    if registry.problems:
+        raise typer.Exit(1)
+
+
+def _registry(files: list[Path] | None) -> Any:
+    from transferbench.planning import open_registry
+
+    registry = open_registry(files or ())
+    for problem in registry.problems:
+        note(str(problem))
+    return registry
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (tuple, frozenset)):
+        return ", ".join(sorted(map(str, value)))
+    return str(value)

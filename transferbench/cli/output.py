@@ -1,0 +1,35 @@
+"""How the command line prints: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+__all__ = ["as_json", "fail", "note", "table"]
+
+
+def as_json(value: Any) -> None:
+    """Print ``value`` as JSON to stdout."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print an aligned table to stdout."""
+    from tabulate import tabulate
+
+    typer.echo(tabulate(rows, headers=headers, disable_numparse=True))
+
+
+def note(text: str) -> None:
+    """Tell something that asks for no action, on stderr."""
+    typer.echo(f"note: {text}", err=True)
+
+
+def fail(text: str) -> None:
+    """Tell what is wrong, on stderr."""
+    sys.stdout.flush()
+    typer.echo(f"error: {text}", err=True)

@@ -1,0 +1,89 @@
+"""The commands that pack and check submissions and build the leaderboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transferbench.cli.output import as_json, table
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Submissions = Annotated[Path, typer.Argument(help="The folder that holds the submissions.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    submission = typer.Typer(no_args_is_help=True, help="Pack and check submissions.")
+    submission.command("pack")(pack)
+    submission.command("check")(check)
+    leaderboard = typer.Typer(no_args_is_help=True, help="Build and show leaderboards.")
+    leaderboard.command("build")(build)
+    leaderboard.command("show")(show)
+    app.add_typer(submission, name="submission")
+    app.add_typer(leaderboard, name="leaderboard")
+
+
+def pack(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    entry: Annotated[list[str] | None, typer.Option("--entry", help="Only this entry.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Where submissions are kept.")] = Path(
+        "leaderboard/submissions"
+    ),
+    submitter: Annotated[str | None, typer.Option(help="Who submits.")] = None,
+    license: Annotated[  # noqa: A002  # the option's name
+        str | None, typer.Option("--license", help="The licence of the weights.")
+    ] = None,
+    overlap: Annotated[
+        list[str] | None, typer.Option(help="TARGET=yes|no|unknown: seen in pre-training?")
+    ] = None,
+) -> None:
+    """Pack the entries of a run into immutable submissions."""
+    from transferbench.api import pack_run
+
+    for path in pack_run(run, out, entry or (), submitter, license, overlap or ()):
+        typer.echo(str(path))
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="The folder of a submission.")], json: Json = False
+) -> None:
+    """Check a submission: ids, files, cells, and the metrics from its predictions."""
+    from transferbench.submission import check as examine
+
+    report = examine(path)
+    if json:
+        as_json(report.model_dump(mode="json"))
+    else:
+        table(["check", "", "why"], [(one.name, one.status, one.why) for one in report.checks])
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def build(
+    submissions: Submissions = Path("leaderboard/submissions"),
+    out: Annotated[Path, typer.Option("--out", help="Where the boards are written.")] = Path(
+        "leaderboard"
+    ),
+) -> None:
+    """Write every board as md, html, csv, tex and json from one table."""
+    from transferbench.leaderboard import build as build_boards
+
+    for path in build_boards(submissions, out):
+        typer.echo(str(path))
+
+
+def show(
+    suite: Annotated[str | None, typer.Argument(help="Only this board: name@MAJOR.")] = None,
+    submissions: Annotated[Path, typer.Option("--submissions")] = Path("leaderboard/submissions"),
+) -> None:
+    """Print the boards."""
+    from transferbench.leaderboard import boards
+    from transferbench.leaderboard import show as as_text
+
+    for board in boards(submissions):
+        if suite in {None, board.suite}:
+            typer.echo(as_text(board))

@@ -1,0 +1,106 @@
+"""What a plan will cost: hours and memory from a few measured steps of each of its networks."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+
+from transferbench.identity import digest
+from transferbench.images import ImagePipeline
+from transferbench.plan import Job
+from transferbench.registry import Registry
+from transferbench.store import Store
+from transferbench.suite import Recipe
+from transferbench.training import Execution, Labelled, Task, Training, evaluate
+from transferbench.workbench import Machine, Workbench
+
+__all__ = ["Estimate", "estimate"]
+
+STEPS = 3
+EVALUATED = 256
+
+
+class Estimate(NamedTuple):
+    """Seconds of all jobs one after another, and the most memory one of them takes."""
+
+    seconds: float
+    memory_bytes: int
+
+
+class _Speed(NamedTuple):
+    """Seconds an image takes in training and in evaluation."""
+
+    trained: float
+    evaluated: float
+
+
+def estimate(
+    jobs: Iterable[Job], registry: Registry, store: Store, device: torch.device
+) -> Estimate:
+    """The cost of ``jobs`` on this machine, from ``STEPS`` steps of each distinct training."""
+    bench = Workbench(registry, store, Machine(store.root, store.root, None, str(device)))
+    speeds: dict[str, _Speed] = {}
+    seconds = 0.0
+    slowest = _Speed(0.0, 0.0)
+    for job in sorted(jobs, key=lambda job: job.kind == "diagnosis"):
+        if job.kind == "diagnosis":
+            speed = slowest
+        else:
+            key = digest({key: job.payload[key] for key in ("backbone", "image", "recipe")})
+            if key not in speeds:
+                speeds[key] = _measure(bench, job.payload)
+            speed = speeds[key]
+            slowest = max(slowest, speed, key=lambda one: one.evaluated)
+        seconds += job.work.trained * speed.trained + job.work.evaluated * speed.evaluated
+    return Estimate(seconds, _memory(device))
+
+
+def _measure(bench: Workbench, payload: dict[str, Any]) -> _Speed:
+    """Time a few steps on random images; the first step, which warms up, is not counted."""
+    spec, params = bench.backbone(payload)
+    classes = payload["dataset"]["classes"]
+    net = bench.network(payload, spec, params, classes).to(bench.device)
+    recipe = Recipe.model_validate(payload["recipe"])
+    n = max(recipe.batch_size, EVALUATED)
+    data = _random_data(payload, n, classes, bench.device)
+    task = Task(payload["dataset"]["task"], payload["dataset"]["metric"], classes, data, data, None)
+    training = Training(net, task, recipe, Execution(bench.device), spec.rate_factors)
+    draws = torch.Generator(bench.device).manual_seed(0)
+    indices = torch.arange(recipe.batch_size, device=bench.device)
+    training.step(indices, draws)
+    started = _now(bench.device)
+    for _ in range(STEPS):
+        training.step(indices, draws)
+    trained = (_now(bench.device) - started) / (STEPS * recipe.batch_size)
+    started = _now(bench.device)
+    evaluate(net, data, task, training.run, recipe.precision)
+    return _Speed(trained, (_now(bench.device) - started) / n)
+
+
+def _random_data(payload: dict[str, Any], n: int, classes: int, device: torch.device) -> Labelled:
+    image = payload["image"]
+    draws = torch.Generator().manual_seed(0)
+    shape = (n, image["size"], image["size"], image["channels"])
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(device)
+    if payload["dataset"]["task"] == "multi-label":
+        labels = torch.randint(0, 2, (n, classes), generator=draws).float()
+    else:
+        labels = torch.randint(0, classes, (n,), generator=draws)
+    return Labelled(ImagePipeline(images, image["mean"], image["std"]), labels.to(device))
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _memory(device: torch.device) -> int:
+    """The most memory used so far: of the device, or of this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
