@@ -553,7 +553,7 @@ def test_an_unknown_name_tells_which_broken_plugin_may_offer_it(distribution):
     assert told.startswith("no backbone named 'brittle-net'")
     assert "that may offer it could not be loaded: " in told
     assert "plugin 'broken-nets' of brittle 1.0: ModuleNotFoundError" in told
-    assert told.endswith("repair it, or uninstall brittle)")
+    assert "repair it, or uninstall brittle" in told
 
 
 def test_a_broken_hook_is_told_only_for_the_kind_it_would_offer():
