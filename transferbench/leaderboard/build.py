@@ -1,0 +1,204 @@
+"""From a folder of submissions to its boards: check, choose, rank."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from transferbench.errors import SubmissionError
+from transferbench.leaderboard.formats import write_board, write_index
+from transferbench.leaderboard.notes import REPRODUCED_WITHIN, notes_of
+from transferbench.leaderboard.standing import missing_scores, most_severe, stand
+from transferbench.leaderboard.table import (
+    SHORT_ID,
+    BoardTable,
+    Ranked,
+    Unranked,
+    columns_of,
+    row_of,
+    without_empty,
+)
+from transferbench.registry import Registry, load_registry
+from transferbench.statistics import rank_intervals
+from transferbench.submission import Bundle, CheckReport, examine
+from transferbench.suite import Suite
+
+__all__ = ["boards", "build"]
+
+
+class _Examined(NamedTuple):
+    folder: Path
+    report: CheckReport
+    bundle: Bundle | None
+
+
+class _Candidate(NamedTuple):
+    """An accepted submission."""
+
+    folder: Path
+    bundle: Bundle
+    trust: str
+
+    @property
+    def entry(self) -> tuple[str, str | None]:
+        """What stands once on a board: a backbone with its weights."""
+        entry = self.bundle.submission.entry
+        return entry.name, entry.weights.tag if entry.weights else None
+
+    @property
+    def precedence(self) -> tuple[int, str]:
+        """The latest MINOR first, of equals the first id."""
+        return -self.bundle.submission.minor, self.bundle.submission.id
+
+
+def build(submissions: Path, out: Path, registry: Registry | None = None) -> list[Path]:
+    """Check every submission and write each board in every format, with an index of boards.
+
+    The same submissions give the same bytes. Returns the files written.
+    """
+    written = []
+    tables = boards(submissions, registry)
+    for table in tables:
+        written += write_board(table, submissions, out / table.board)
+    written.append(write_index(tables, out))
+    return written
+
+
+def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTable]:
+    """The table of every board that has a submission, sorted by name.
+
+    Raises: ``SubmissionError`` where there is no such folder, or two suites share an id.
+    """
+    if not submissions.is_dir():
+        raise SubmissionError(
+            f"there is no folder {submissions}; give the one that holds"
+            " <suite>@<major>/<entry>/<submission>"
+        )
+    registry = registry or load_registry()
+    by_board: dict[str, list[_Examined]] = defaultdict(list)
+    for head in sorted(submissions.glob("*/*/*/submission.json")):
+        # The folder says where a submission stands, so that an unreadable one is listed too.
+        report, bundle = examine(head.parent, registry)
+        by_board[head.parts[-4]].append(_Examined(head.parent, report, bundle))
+    return [_board(name, examined, submissions) for name, examined in sorted(by_board.items())]
+
+
+def _board(name: str, examined: Sequence[_Examined], root: Path) -> BoardTable:
+    accepted = [
+        _Candidate(one.folder, one.bundle, one.report.trust)
+        for one in examined
+        if one.report.ok and one.bundle is not None and one.bundle.submission.board == name
+    ]
+    taken = {candidate.folder for candidate in accepted}
+    unranked = [_refused(one, name) for one in examined if one.folder not in taken]
+    if not accepted:
+        return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), ())
+    suite = _suite(accepted)
+    chosen, superseded = _choose(accepted)
+    complete = [c for c in chosen if not missing_scores(suite, c.bundle.records)]
+    unranked += [_incomplete(suite, c) for c in chosen if c not in complete]
+    ranked = _rank(suite, complete, superseded, root)
+    severe = most_severe(suite, accepted[0].bundle.submission.severities)
+    rows = [row_of(one) for one in ranked]
+    return BoardTable(
+        board=name,
+        suite=suite.id,
+        summary=suite.summary,
+        arms=(suite.scoring.initialization, suite.scoring.baseline),
+        columns=without_empty(columns_of(suite, severe), rows),
+        rows=tuple(rows),
+        unranked=(*unranked, *(_superseded(c, chosen) for c in superseded)),
+        notes=notes_of(suite, severe),
+    )
+
+
+def _suite(accepted: Iterable[_Candidate]) -> Suite:
+    """The latest MINOR's suite, by which all are scored."""
+    digests: dict[str, _Candidate] = {}
+    for candidate in accepted:
+        head = candidate.bundle.submission
+        other = digests.setdefault(head.suite, candidate)
+        if other.bundle.submission.suite_digest != head.suite_digest:
+            raise SubmissionError(
+                f"two suites call themselves {head.suite}: those of {other.folder} and"
+                f" {candidate.folder}; give one another name or version, or remove it"
+            )
+    return min(digests.values(), key=lambda c: c.precedence).bundle.plan.suite
+
+
+def _choose(accepted: Iterable[_Candidate]) -> tuple[list[_Candidate], list[_Candidate]]:
+    """The one submission of each entry that stands, and those that it supersedes."""
+    by_entry: dict[tuple[str, str | None], list[_Candidate]] = defaultdict(list)
+    for candidate in sorted(accepted, key=lambda c: c.precedence):
+        by_entry[candidate.entry].append(candidate)
+    ordered = [by_entry[key] for key in sorted(by_entry, key=str)]
+    return [several[0] for several in ordered], [c for several in ordered for c in several[1:]]
+
+
+def _rank(
+    suite: Suite,
+    complete: Sequence[_Candidate],
+    superseded: Iterable[_Candidate],
+    root: Path,
+) -> list[Ranked]:
+    standings = {_key(c): stand(suite, c.bundle) for c in complete}
+    candidates = {_key(c): c for c in complete}
+    ranks = rank_intervals({key: found.score for key, found in standings.items()})
+    others = list(superseded)
+    return [
+        Ranked(
+            bundle=candidates[key].bundle,
+            standing=standings[key],
+            rank=rank,
+            trust=_trust(suite, candidates[key], others),
+            folder=candidates[key].folder.relative_to(root).as_posix(),
+        )
+        for key, rank in ranks.items()
+    ]
+
+
+def _key(candidate: _Candidate) -> str:
+    """A name to rank by; equal means are then in the order of these."""
+    return f"{candidate.bundle.submission.entry.name} {candidate.bundle.submission.id}"
+
+
+def _trust(suite: Suite, candidate: _Candidate, others: Iterable[_Candidate]) -> str:
+    """Reproduced, where another named submitter's run of this entry has the same score."""
+    mine = candidate.bundle.submission.declaration.submitter
+    for other in others:
+        theirs = other.bundle.submission.declaration.submitter
+        if other.entry != candidate.entry or None in {mine, theirs} or mine == theirs:
+            continue
+        if missing_scores(suite, other.bundle.records):
+            continue
+        scores = [stand(suite, c.bundle).interval.value for c in (candidate, other)]
+        if abs((scores[0] or 0.0) - (scores[1] or 0.0)) <= REPRODUCED_WITHIN:
+            return "reproduced"
+    return candidate.trust
+
+
+def _refused(one: _Examined, board: str) -> Unranked:
+    failed = [check for check in one.report.checks if check.status == "failed"]
+    why = "; ".join(f"{check.name}: {check.why[0]}" for check in failed)
+    if not why and one.bundle is not None:
+        why = f"it belongs to {one.bundle.submission.board}, not to {board}"
+    entry = one.bundle.submission.entry.name if one.bundle else one.folder.parent.name
+    return Unranked(entry, one.folder.name[:SHORT_ID], "refused", why)
+
+
+def _incomplete(suite: Suite, candidate: _Candidate) -> Unranked:
+    missing = missing_scores(suite, candidate.bundle.records)
+    why = f"no score on {'; '.join(missing[:3])}"
+    if len(missing) > 3:
+        why += f" and {len(missing) - 3} more"
+    head = candidate.bundle.submission
+    return Unranked(head.entry.name, head.id[:SHORT_ID], "incomplete", why)
+
+
+def _superseded(candidate: _Candidate, chosen: Iterable[_Candidate]) -> Unranked:
+    by = next(c for c in chosen if c.entry == candidate.entry)
+    head = candidate.bundle.submission
+    why = f"by {by.bundle.submission.id[:SHORT_ID]} for {by.bundle.submission.suite}"
+    return Unranked(head.entry.name, head.id[:SHORT_ID], "superseded", why)

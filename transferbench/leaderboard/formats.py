@@ -1,0 +1,159 @@
+"""A board in every format: markdown, CSV, JSON, LaTeX, HTML, and the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from transferbench.leaderboard.page import page
+from transferbench.leaderboard.table import (
+    EN_DASH,
+    MINUS,
+    BoardTable,
+    Column,
+    as_json,
+    field_names,
+    text,
+)
+
+__all__ = ["as_csv", "as_latex", "as_markdown", "show", "write_board", "write_index"]
+
+# What a terminal's width has room for.
+TERMINAL = ("rank", "ties", "entry", "score", "pretrained", "baseline", "gain", "claims", "trust")
+UNRANKED = ("entry", "submission", "status", "why")
+
+
+def write_board(table: BoardTable, submissions: Path, folder: Path) -> list[Path]:
+    """Write every format of one board into ``folder``; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    root = Path(os.path.relpath(submissions, folder)).as_posix()
+    contents = {
+        "board.md": as_markdown(table),
+        "board.csv": as_csv(table),
+        "board.json": json.dumps(as_json(table), indent=1, ensure_ascii=False) + "\n",
+        "board.tex": as_latex(table),
+        "index.html": page(table, root),
+    }
+    return [_write(folder / name, content) for name, content in contents.items()]
+
+
+def write_index(tables: Sequence[BoardTable], out: Path) -> Path:
+    """Write the page that links every board."""
+    lines = ["# Leaderboards", ""]
+    if tables:
+        rows = [
+            [
+                f"[{table.board}]({table.board}/board.md)",
+                _markdown(table.summary),
+                len(table.rows),
+                " · ".join(
+                    f"[{kind}]({table.board}/{name})"
+                    for kind, name in (
+                        ("html", "index.html"),
+                        ("csv", "board.csv"),
+                        ("json", "board.json"),
+                        ("tex", "board.tex"),
+                    )
+                ),
+            ]
+            for table in tables
+        ]
+        heads = ["board", "suite", "entries", "formats"]
+        lines.append(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
+    else:
+        lines.append("There is no submission yet.")
+    lines += [
+        "",
+        "Each suite's MAJOR version has its own board; numbers of two boards do not compare.",
+        "Written by `transferbench leaderboard build`; change the submissions, not these files.",
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    return _write(out / "README.md", "\n".join(lines) + "\n")
+
+
+def _write(path: Path, content: str) -> Path:
+    # One line ending everywhere, so that a board has equal bytes on every system.
+    path.write_bytes(content.encode("utf-8"))
+    return path
+
+
+def as_markdown(table: BoardTable) -> str:
+    """The board as a GitHub page."""
+    parts = [f"# {table.board}", _markdown(table.summary)]
+    if table.rows:
+        parts.append(_tabulated(table, table.columns, "pipe", _markdown))
+    else:
+        parts.append("No entry is ranked yet.")
+    if table.unranked:
+        rows = [[_markdown(getattr(row, key)) for key in UNRANKED] for row in table.unranked]
+        listed = tabulate(rows, UNRANKED, tablefmt="pipe", disable_numparse=True)
+        parts += ["## Not ranked", listed]
+    parts += ["## How to read it", "\n".join(f"- {_markdown(note)}" for note in table.notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def as_csv(table: BoardTable) -> str:
+    """The ranked rows at full precision, an interval as three columns."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([name for column in table.columns for name in field_names(column)])
+    for row in table.rows:
+        writer.writerow([_csv(v) for column in table.columns for v in row.cells[column.key]])
+    return buffer.getvalue()
+
+
+def _csv(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        # A spreadsheet would run a text that starts like a formula.
+        return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+    return repr(value)
+
+
+def as_latex(table: BoardTable) -> str:
+    """The ranked rows as a LaTeX table; its preamble needs the booktabs package."""
+    body = _tabulated(table, table.columns, "latex_booktabs", _one_line)
+    # tabulate escapes the rest; these characters are beyond what plain LaTeX reads.
+    for character, command in ((MINUS, "$-$"), (EN_DASH, "--")):
+        body = body.replace(character, command)
+    notes = "\n".join(f"% {_one_line(note)}" for note in table.notes)
+    return f"% {table.board}\n{body}\n{notes}\n"
+
+
+def show(board: BoardTable) -> str:
+    """The board for a terminal: the columns that fit, and what is not ranked."""
+    columns = [column for column in board.columns if column.key in TERMINAL]
+    parts = [f"{board.board}  {board.summary}".rstrip()]
+    parts.append(
+        _tabulated(board, columns, "simple", _one_line) if board.rows else "No entry is ranked yet."
+    )
+    parts += [f"{row.status}: {row.entry} {row.submission}: {row.why}" for row in board.unranked]
+    return "\n\n".join(parts)
+
+
+def _tabulated(
+    table: BoardTable, columns: Sequence[Column], style: str, escape: Callable[[str], str]
+) -> str:
+    rows = [
+        [escape(text(column, row.cells[column.key])) for column in columns] for row in table.rows
+    ]
+    align = ["right" if column.kind in {"count", "rank"} else "left" for column in columns]
+    heads = [escape(column.title) for column in columns]
+    return tabulate(rows, heads, tablefmt=style, colalign=align, disable_numparse=True)
+
+
+def _one_line(value: str) -> str:
+    return " ".join(value.split())
+
+
+def _markdown(value: str) -> str:
+    """Text that markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", _one_line(value))

@@ -1,0 +1,18 @@
+"""Submissions: one entry's records and predictions on one suite, packed, read and checked."""
+
+from __future__ import annotations
+
+from transferbench.submission.bundle import Bundle, Declaration, Submission
+from transferbench.submission.check import Check, CheckReport, check, examine
+from transferbench.submission.pack import pack
+
+__all__ = [
+    "Bundle",
+    "Check",
+    "CheckReport",
+    "Declaration",
+    "Submission",
+    "check",
+    "examine",
+    "pack",
+]

@@ -1,0 +1,248 @@
+"""What a submission's folder holds, and how it is read: as data only, within bounds.
+
+Everything but ``submission.json`` is content, and its sha256 stands there; the submission's id is
+the digest of ``submission.json`` without the id. Changing a byte anywhere changes the id.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from transferbench.claims import Verdict
+from transferbench.errors import SubmissionError
+from transferbench.identity import digest, file_digest
+from transferbench.records import Record, read_records
+from transferbench.specs import Preprocessing, Weights
+from transferbench.submission.predictions import Predictions, read_predictions
+from transferbench.suite import Suite
+
+__all__ = [
+    "CLAIMS",
+    "ENVIRONMENT",
+    "MAX_BYTES",
+    "PLAN",
+    "PREDICTIONS",
+    "RECORDS",
+    "SUBMISSION",
+    "Bundle",
+    "Declaration",
+    "EntryFacts",
+    "Overlap",
+    "PlannedJob",
+    "PlannedJobs",
+    "Submission",
+    "file_problems",
+    "parse_json",
+    "read_bundle",
+    "read_submission",
+    "slug",
+    "submission_id",
+]
+
+SUBMISSION = "submission.json"
+RECORDS = "records.jsonl"
+PREDICTIONS = "predictions.parquet"
+ENVIRONMENT = "environment.json"
+PLAN = "plan.json"
+CLAIMS = "claims.json"
+
+MAX_BYTES = {
+    SUBMISSION: 2**20,
+    RECORDS: 2**29,
+    PREDICTIONS: 2**29,
+    ENVIRONMENT: 2**20,
+    PLAN: 2**28,
+    CLAIMS: 2**24,
+}
+"""The files of a submission, all of them, and the most bytes each may have."""
+
+VERDICTS = TypeAdapter(tuple[Verdict, ...])
+
+Overlap = Literal["yes", "no", "unknown"]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[
+    str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+EntryName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:+-]*$", max_length=200)
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Declaration(_Strict):
+    """What only the submitter can say.
+
+    ``license``: of the weights. ``overlap``: target -> whether its images were in the weights'
+    pre-training; what is not said is unknown, and unknown is not clean.
+    """
+
+    submitter: Text | None = None
+    license: Text | None = None
+    overlap: dict[str, Overlap] = {}
+
+
+class EntryFacts(_Strict):
+    """The backbone that was measured, and the weights it brought (None: the suite's own)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: EntryName
+    backbone: dict[str, Any]
+    license: Text
+    source: Text
+    weights: Weights | None = None
+    preprocessing: Preprocessing | None = None
+    parameters: Annotated[int, Field(ge=0)] | None = None
+
+
+class PlannedJob(_Strict):
+    """A node of the plan: its id is the hash of its kind and payload."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: Sha256
+    kind: Literal["pretrain", "trial", "diagnosis"]
+    payload: dict[str, Any]
+    requires: tuple[Sha256, ...] = ()
+
+
+class PlannedJobs(_Strict):
+    """The suite as it was run and this entry's jobs."""
+
+    suite: Suite
+    jobs: tuple[PlannedJob, ...]
+
+    @cached_property
+    def by_id(self) -> dict[str, PlannedJob]:
+        """The jobs by their ids."""
+        return {job.id: job for job in self.jobs}
+
+
+class Submission(_Strict):
+    """The head of a submission.
+
+    ``plugins``: plugin -> the distribution it came from. ``outputs``: trial -> sha256 of its
+    logits, by which equal networks are found. ``severities``: perturbation -> how strong.
+    """
+
+    schema_version: Literal[1] = 1
+    suite: Text
+    suite_digest: Sha256
+    entry: EntryFacts
+    plugins: dict[str, str] = {}
+    declaration: Declaration
+    trust: Literal["reported"] = "reported"
+    severities: dict[str, float] = {}
+    outputs: dict[str, Sha256]
+    files: dict[str, Sha256]
+    id: Sha256
+
+    @property
+    def board(self) -> str:
+        """``name@MAJOR``: the board it stands on."""
+        return self.suite.partition(".")[0]
+
+    @property
+    def minor(self) -> int:
+        """The suite's MINOR."""
+        return int(self.suite.rpartition(".")[2])
+
+
+class Bundle(NamedTuple):
+    """A submission with all its content read."""
+
+    path: Path
+    submission: Submission
+    plan: PlannedJobs
+    records: tuple[Record, ...]
+    predictions: Mapping[str, Predictions]
+    verdicts: tuple[Verdict, ...]
+    environment: Mapping[str, Any]
+
+
+def submission_id(head: Mapping[str, Any]) -> str:
+    """The id that belongs to the content of ``submission.json``."""
+    return digest({key: value for key, value in head.items() if key != "id"})
+
+
+def slug(entry: str) -> str:
+    """An entry's name as a folder: ``timm/resnet10t`` is ``timm+resnet10t``."""
+    return re.sub(r"[^A-Za-z0-9._-]", "+", entry).lstrip(".") or "+"
+
+
+def parse_json(path: Path) -> Any:
+    """A JSON file's value; equal keys and NaN are refused.
+
+    Raises: ``SubmissionError`` naming the file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise SubmissionError(f"{path.name} is not a JSON file: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("it has one key twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def file_problems(folder: Path) -> Iterator[str]:
+    """What is wrong with the files of a submission before any is opened."""
+    if folder.is_symlink():
+        yield "the folder is a link"
+    found = {entry.name: entry.lstat() for entry in folder.iterdir()}
+    for name in sorted(set(found) - set(MAX_BYTES)):
+        yield f"{name} does not belong to a submission"
+    for name, limit in MAX_BYTES.items():
+        if name not in found:
+            yield f"{name} is missing"
+        elif not stat.S_ISREG(found[name].st_mode):
+            yield f"{name} is not a plain file"
+        elif found[name].st_size > limit:
+            yield f"{name} has {found[name].st_size} bytes, more than {limit}"
+
+
+def read_submission(folder: Path) -> Submission:
+    """The head of the submission in ``folder``. Raises: ``SubmissionError``, ``ValueError``."""
+    return Submission.model_validate(parse_json(folder / SUBMISSION))
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Everything in a folder whose files have no problems.
+
+    Raises: ``TransferbenchError`` or ``ValueError`` for content of another shape.
+    """
+    environment = parse_json(folder / ENVIRONMENT)
+    if not isinstance(environment, dict):
+        raise SubmissionError(f"{ENVIRONMENT} is not a table of facts")
+    return Bundle(
+        path=folder,
+        submission=read_submission(folder),
+        plan=PlannedJobs.model_validate(parse_json(folder / PLAN)),
+        records=tuple(read_records(folder / RECORDS)),
+        predictions=read_predictions(folder / PREDICTIONS),
+        verdicts=VERDICTS.validate_python(parse_json(folder / CLAIMS)),
+        environment=environment,
+    )
+
+
+def content_digests(folder: Path) -> dict[str, str]:
+    """File name -> sha256 of every file but the head."""
+    return {name: file_digest(folder / name) for name in sorted(set(MAX_BYTES) - {SUBMISSION})}

@@ -1,0 +1,279 @@
+"""Packing one entry of a finished run into an immutable submission."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from transferbench.errors import SubmissionError, UnknownNameError
+from transferbench.records import Record, read_records, write_records
+from transferbench.registry import Kind, Registry, load_registry
+from transferbench.submission.bundle import (
+    CLAIMS,
+    ENVIRONMENT,
+    MAX_BYTES,
+    PLAN,
+    PREDICTIONS,
+    RECORDS,
+    SUBMISSION,
+    Declaration,
+    EntryFacts,
+    Overlap,
+    PlannedJob,
+    content_digests,
+    parse_json,
+    slug,
+    submission_id,
+)
+from transferbench.submission.integrity import missing_cells, severities
+from transferbench.submission.predictions import Predictions, read_outputs, write_predictions
+from transferbench.suite import Suite, Use
+
+__all__ = ["ArtefactFiles", "Artefacts", "pack"]
+
+
+class ArtefactFiles(Protocol):
+    """The files of one finished job."""
+
+    def path(self, name: str) -> Path:
+        """Where the file of that name is."""
+        ...
+
+
+class Artefacts(Protocol):
+    """A store, as far as packing reads it."""
+
+    def artefact(self, job: str) -> ArtefactFiles:
+        """What a finished job left."""
+        ...
+
+
+class _RunJob(PlannedJob):
+    entry: str
+    status: str
+
+
+class _Run(BaseModel):
+    """What ``run.json`` says; what packing does not need is left unread."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    suite: Suite
+    suite_id: str
+    suite_digest: str
+    changed: tuple[str, ...] = ()
+    entries: tuple[EntryFacts, ...]
+    jobs: tuple[_RunJob, ...]
+
+
+def pack(
+    run: Path,
+    store: Artefacts,
+    entry: str,
+    out: Path,
+    declaration: Declaration,
+    registry: Registry | None = None,
+) -> Path:
+    """Write ``out/<suite>@<major>/<entry>/<submission-id>/`` from the run in folder ``run``.
+
+    The folder appears complete or not at all; packing the same content again gives the same
+    folder. Raises: ``SubmissionError`` for a changed suite, an entry that the run does not have,
+    or one with missing or failed jobs.
+    """
+    facts = _read_run(run)
+    records = tuple(row for row in read_records(run / "records.jsonl") if row.entry == entry)
+    chosen = _entry(facts, entry)
+    jobs = _jobs(facts, entry, records)
+    _refuse_incomplete(facts, entry, records, jobs)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as scratch:
+        folder = Path(scratch) / "submission"
+        folder.mkdir()
+        digests = _write_content(folder, run, facts, entry, records, jobs, store)
+        head = {
+            "schema_version": 1,
+            "suite": facts.suite_id,
+            "suite_digest": facts.suite_digest,
+            "entry": chosen.model_dump(mode="json"),
+            "declaration": _complete(declaration, chosen, facts.suite),
+            "trust": "reported",
+            "outputs": digests,
+            **_from_plugins(facts.suite, chosen, registry or load_registry()),
+            "files": content_digests(folder),
+        }
+        head |= {"id": submission_id(head)}
+        _write_json(folder / SUBMISSION, head)
+        _refuse_oversized(folder)
+        return _publish(folder, out / facts.suite.board / slug(entry) / str(head["id"]))
+
+
+def _read_run(run: Path) -> _Run:
+    path = run / "run.json"
+    if not path.is_file():
+        raise SubmissionError(f"{run} is not a run: it has no run.json; give the folder of --out")
+    try:
+        return _Run.model_validate(parse_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SubmissionError(f"{path}: {where}: {first['msg']}; run the suite again") from error
+
+
+def _entry(run: _Run, name: str) -> EntryFacts:
+    if run.changed:
+        raise SubmissionError(
+            f"the run changed its suite ({', '.join(run.changed)}), so its numbers cannot stand"
+            f" beside others of {run.suite_id}; run the suite without --set and pack that"
+        )
+    known = {entry.name: entry for entry in run.entries}
+    if name not in known:
+        error = UnknownNameError("entry", name, known)
+        raise SubmissionError(f"{error} (entries of this run)")
+    return known[name]
+
+
+def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> list[_RunJob]:
+    """This entry's jobs and all they need, each once, in the order of the run."""
+    by_id = {job.id: job for job in run.jobs}
+    wanted = {job.id for job in run.jobs if job.entry == entry}
+    # A job that two entries share stands in the run under one of them.
+    wanted |= {row.job for row in records}
+    frontier = list(wanted)
+    while frontier:
+        job = by_id.get(frontier.pop())
+        found = set(job.requires) - wanted if job else set()
+        wanted |= found
+        frontier += found
+    return [job for job in by_id.values() if job.id in wanted]
+
+
+def _refuse_incomplete(
+    run: _Run, entry: str, records: tuple[Record, ...], jobs: Iterable[_RunJob]
+) -> None:
+    told = [f"{job.kind} {job.id[:12]}: {job.status}" for job in jobs if job.status != "ok"]
+    told += [f"{cell}: missing" for cell in missing_cells(run.suite, records)]
+    measured = {row.job for row in records}
+    told += [
+        f"{job.kind} {job.id[:12]}: nothing recorded"
+        for job in jobs
+        if job.kind != "pretrain" and job.status == "ok" and job.id not in measured
+    ]
+    if told:
+        shown = "\n  ".join([*told[:20], *([f"and {len(told) - 20} more"] if told[20:] else [])])
+        raise SubmissionError(
+            f"{entry} is not complete on {run.suite_id}; run the suite again with the same --out,"
+            f" which does what is left:\n  {shown}"
+        )
+
+
+def _write_content(
+    folder: Path,
+    run: Path,
+    facts: _Run,
+    entry: str,
+    records: tuple[Record, ...],
+    jobs: Iterable[_RunJob],
+    store: Artefacts,
+) -> dict[str, str]:
+    """Write every file but the head; gives the digest of each trial's logits."""
+    jobs = list(jobs)
+    write_records(records, folder / RECORDS)
+    plan = [job.model_dump(mode="json", include=set(PlannedJob.model_fields)) for job in jobs]
+    _write_json(folder / PLAN, {"suite": facts.suite.model_dump(mode="json"), "jobs": plan})
+    _write_json(folder / CLAIMS, parse_json(run / "claims.json").get(entry, []))
+    _write_json(folder / ENVIRONMENT, _environment(run / "environment.json"))
+    trials: dict[str, Predictions] = {}
+    digests = {}
+    for job in jobs:
+        if job.kind == "trial":
+            outputs = store.artefact(job.id).path("outputs.safetensors")
+            trials[job.id], digests[job.id] = read_outputs(outputs)
+    write_predictions(trials, folder / PREDICTIONS)
+    return digests
+
+
+def _environment(path: Path) -> Any:
+    """The run's environment without the names of its machines, which are nobody's business."""
+    told = parse_json(path)
+    told.get("jobs", {}).pop("host", None)
+    return told
+
+
+def _complete(declared: Declaration, entry: EntryFacts, suite: Suite) -> dict[str, Any]:
+    """The declaration with a word on the licence and on every target."""
+    if unknown := sorted(set(declared.overlap) - set(suite.targets)):
+        error = UnknownNameError("target", unknown[0], suite.targets)
+        raise SubmissionError(f"overlap declared: {error}")
+    overlap = {target: _overlap(target, entry, suite) for target in suite.targets}
+    weights = entry.weights.license if entry.weights else entry.license
+    return {
+        "submitter": declared.submitter,
+        "license": declared.license or weights,
+        "overlap": overlap | declared.overlap,
+    }
+
+
+def _overlap(target: str, entry: EntryFacts, suite: Suite) -> Overlap:
+    """What follows from the suite: it pre-trains from scratch, on datasets that it names."""
+    if entry.weights is not None:
+        return "unknown"
+    dataset = suite.targets[target].dataset
+    sources = [source.dataset for source in suite.sources.values()]
+    if any(_same_dataset(dataset, source) for source in sources):
+        return "yes"
+    return "no"
+
+
+def _same_dataset(first: Use, second: Use) -> bool:
+    return (first.name, first.params) == (second.name, second.params)
+
+
+def _from_plugins(suite: Suite, entry: EntryFacts, registry: Registry) -> dict[str, Any]:
+    """Where each plugin came from, and how severe each perturbation is."""
+    uses: list[tuple[Kind, str]] = [
+        ("backbone", str(entry.backbone["name"])),
+        *(("dataset", source.dataset.name) for source in suite.sources.values()),
+        *(("dataset", target.dataset.name) for target in suite.targets.values()),
+        *(("perturbation", use.name) for use in suite.perturbations.values()),
+        *(("initialization", use.name) for use in suite.initializations.values()),
+        *(("diagnostic", use.name) for use in suite.diagnostics.values()),
+    ]
+    origins = {f"{kind}:{name}": registry.origin(kind, name) for kind, name in sorted(set(uses))}
+    return {"plugins": origins, "severities": severities(suite, registry)}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _refuse_oversized(folder: Path) -> None:
+    for name, limit in MAX_BYTES.items():
+        if (size := (folder / name).stat().st_size) > limit:
+            raise SubmissionError(
+                f"{name} would have {size} bytes, more than the {limit} that are accepted; give the"
+                " suite's targets a test_limit"
+            )
+
+
+def _publish(folder: Path, place: Path) -> Path:
+    """Move a complete folder to its place; equal content is there already or not at all."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+    else:
+        return place
+    if content_digests(place) != content_digests(folder):
+        raise SubmissionError(
+            f"{place} was changed after it was packed, and a submission never changes; remove that"
+            " folder and pack again"
+        )
+    return place

@@ -1,0 +1,197 @@
+"""What a trial predicted on its test subset, as one table that recomputes the published metrics.
+
+Shape letters: N test images, K classes, L labels of a multi-label task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+
+from transferbench.errors import SubmissionError
+from transferbench.metrics import score
+from transferbench.specs import Metric
+
+__all__ = [
+    "Predictions",
+    "agreement",
+    "read_outputs",
+    "read_predictions",
+    "recompute_metric",
+    "write_predictions",
+]
+
+# Accuracy needs the predicted class alone; a ranking metric needs the scores, kept exactly.
+SCHEMA = pa.schema(
+    [
+        ("job", pa.dictionary(pa.int32(), pa.string())),
+        ("item", pa.int64()),
+        ("label", pa.int32()),
+        ("prediction", pa.int32()),
+        ("labels", pa.list_(pa.int8())),
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
+
+MAX_ROWS = 50_000_000
+MAX_DECODED_BYTES = 4 * 2**30
+
+
+class Predictions(NamedTuple):
+    """One trial on its fixed, ordered test subset.
+
+    items: int64 (N,), positions in the test split.
+    labels: int32 (N,) class indices, or int8 (N, L) of 0 and 1.
+    outputs: int32 (N,) predicted classes, or float32 (N, L) scores, as the labels have it.
+    """
+
+    items: np.ndarray
+    labels: np.ndarray
+    outputs: np.ndarray
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may carry several labels."""
+        return self.labels.ndim == 2
+
+
+def read_outputs(path: Path) -> tuple[Predictions, str]:
+    """The predictions of a trial's ``outputs.safetensors`` and the sha256 of its logits.
+
+    Raises: ``SubmissionError`` where arrays are missing or do not belong together.
+    """
+    arrays = load_file(path)
+    if missing := {"logits", "labels", "items"} - set(arrays):
+        raise SubmissionError(f"{path} holds no {', '.join(sorted(missing))}; run the trial again")
+    logits, labels, items = arrays["logits"], arrays["labels"], arrays["items"]
+    if not len(logits) == len(labels) == len(items):
+        raise SubmissionError(
+            f"{path}: {len(logits)} logits, {len(labels)} labels and {len(items)} items do not"
+            " belong together; run the trial again"
+        )
+    if labels.ndim == 2:
+        made = Predictions(items, labels.astype(np.int8), logits.astype(np.float32))
+    else:
+        made = Predictions(items, labels.astype(np.int32), logits.argmax(axis=1).astype(np.int32))
+    return made, hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()
+
+
+def write_predictions(trials: Mapping[str, Predictions], path: Path) -> None:
+    """Write the predictions of every trial, by job id, as one parquet table."""
+    tables = [_table(job, trial) for job, trial in sorted(trials.items())]
+    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    pq.write_table(table.unify_dictionaries(), path, compression="zstd")
+
+
+def _table(job: str, trial: Predictions) -> pa.Table:
+    count = len(trial.items)
+    empty = {name: pa.nulls(count, SCHEMA.field(name).type) for name in SCHEMA.names}
+    codes = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([job]))
+    columns = empty | {"job": codes, "item": pa.array(trial.items)}
+    if trial.multi_label:
+        columns |= {"labels": _lists(trial.labels), "scores": _lists(trial.outputs)}
+    else:
+        columns |= {"label": pa.array(trial.labels), "prediction": pa.array(trial.outputs)}
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _lists(values_NL: np.ndarray) -> pa.ListArray:
+    count, width = values_NL.shape
+    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * width)
+    return pa.ListArray.from_arrays(offsets, pa.array(values_NL.ravel()))
+
+
+def read_predictions(path: Path) -> dict[str, Predictions]:
+    """The predictions of every trial, by job id, in the order of the file.
+
+    Raises: ``SubmissionError`` for another schema, a table beyond the caps, or ragged lists.
+    """
+    file = pq.ParquetFile(path, memory_map=False)
+    if not file.schema_arrow.equals(SCHEMA):
+        raise SubmissionError(f"its columns are {file.schema_arrow.names}, not {SCHEMA.names}")
+    meta = file.metadata
+    decoded = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+    if meta.num_rows > MAX_ROWS or decoded > MAX_DECODED_BYTES:
+        raise SubmissionError(f"{meta.num_rows} rows in {decoded} bytes are more than is accepted")
+    return dict(_trials(file.read()))
+
+
+def _trials(table: pa.Table) -> Iterator[tuple[str, Predictions]]:
+    jobs = table.column("job").combine_chunks()
+    if jobs.null_count or table.column("item").null_count:
+        raise SubmissionError("a row has no job or no item")
+    names = jobs.dictionary.to_pylist()
+    codes = jobs.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1)) if len(codes) else np.array([], int)
+    if len(starts) != len(set(codes.tolist())) or len(names) != len(set(names)):
+        raise SubmissionError("the rows of a job do not stand together")
+    for start, stop in zip(starts, [*starts[1:], len(codes)], strict=True):
+        yield names[codes[start]], _trial(table.slice(start, stop - start))
+
+
+def _trial(table: pa.Table) -> Predictions:
+    items = table.column("item").to_numpy()
+    multi_label = table.column("labels").null_count == 0
+    used, unused = ("label", "prediction"), ("labels", "scores")
+    if multi_label:
+        used, unused = unused, used
+    if any(table.column(name).null_count for name in used) or any(
+        table.column(name).null_count < len(table) for name in unused
+    ):
+        raise SubmissionError("a trial mixes classes and lists of labels, or leaves some out")
+    read = _matrix if multi_label else _vector
+    labels, outputs = (read(table.column(name)) for name in used)
+    if labels.shape != outputs.shape:
+        raise SubmissionError("labels and predictions of a trial have different shapes")
+    return Predictions(items, labels, outputs)
+
+
+def _vector(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(column.to_numpy())
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    lists = column.combine_chunks()
+    widths = np.unique(lists.value_lengths().to_numpy())
+    values = lists.flatten()
+    if len(widths) != 1 or values.null_count:
+        raise SubmissionError("the lists of one trial have different lengths or holes")
+    return np.asarray(values.to_numpy()).reshape(len(lists), int(widths[0]))
+
+
+def recompute_metric(metric: Metric, trial: Predictions) -> float | None:
+    """The test metric of a trial, from what it predicted; None where it is not defined.
+
+    Units: fraction. Error: exact, up to the rounding of the sum over labels.
+    """
+    if trial.multi_label:
+        return score(metric, trial.outputs, trial.labels)
+    return float(np.mean(trial.labels == trial.outputs))
+
+
+def agreement(first: Predictions, second: Predictions) -> dict[str, float]:
+    """How far two classifiers err on the same images, by the name of each metric.
+
+    Units: ``error_jaccard`` is a fraction; ``error_consistency`` is Cohen's kappa of being right.
+    A metric that is undefined, such as the overlap of two empty sets, is left out.
+    Source: Geirhos, Meding, Wichmann 2020 for error consistency.
+    """
+    right_a, right_b = first.labels == first.outputs, second.labels == second.outputs
+    p_a, p_b = right_a.mean(), right_b.mean()
+    expected = p_a * p_b + (1 - p_a) * (1 - p_b)
+    wrong_either = np.count_nonzero(~(right_a & right_b))
+    found = {}
+    if expected < 1:
+        found["error_consistency"] = float(
+            (np.mean(right_a == right_b) - expected) / (1 - expected)
+        )
+    if wrong_either:
+        found["error_jaccard"] = float(np.count_nonzero(~right_a & ~right_b) / wrong_either)
+    return found
