@@ -145,7 +145,7 @@ class Draft:
 
     def path(self, name: str) -> Path:
         """Where to write the file of this name."""
-        if name == MANIFEST or not re.match(NAME_PATTERN, name):
+        if name == MANIFEST or not re.fullmatch(NAME_PATTERN, name):
             raise StoreError(
                 f"an artefact cannot hold a file named {name!r}; use letters, digits and . _ + - "
                 f"without a folder, and not {MANIFEST!r}"
