@@ -27,7 +27,7 @@ class Measurement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: Annotated[str, Field(min_length=1)]
-    value: float | None
+    value: float | None = None
     unit: Annotated[str, Field(min_length=1)]
     n: Annotated[int, Field(ge=0)]
     coordinates: dict[str, Coordinate] = {}

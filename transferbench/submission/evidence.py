@@ -31,6 +31,9 @@ __all__ = [
 # The engine and this check add up the same counts; only the last bits may differ.
 TOLERANCE = 1e-6
 
+AGREEMENT = "agreement"
+"""The diagnostic of a pair that needs nothing but what both predicted."""
+
 FRACTIONS = {TEST_METRIC, "best_test_metric", "train_metric"}
 
 
@@ -63,8 +66,9 @@ def check_metrics_follow_from_predictions(bundle: Bundle) -> Iterator[Problem]:
     for row in scored_rows(bundle.records):
         if row.job in bundle.predictions:
             yield from _compared(row, bundle.predictions[row.job], _metric(bundle, row.job))
+    pairs = {label for label, use in bundle.plan.suite.diagnostics.items() if use.name == AGREEMENT}
     for row in bundle.records:
-        if row.diagnostic != TRIAL:
+        if row.diagnostic in pairs:
             yield from _compared_pair(row, bundle.predictions)
 
 
@@ -134,12 +138,14 @@ def check_settings_did_something(bundle: Bundle) -> Iterator[Problem]:
 
 
 def _equal(bundle: Bundle) -> list[list[str]]:
-    """Groups of trials with equal logits, and with equal predictions that tell them apart."""
+    """Groups of trials whose logits are equal in every bit."""
     groups = defaultdict(list)
     for job, found in bundle.predictions.items():
-        groups[bundle.submission.outputs.get(job, job)].append(job)
-        if found.multi_label:  # equal scores are equal logits, whatever digest was told
-            groups[hashlib.sha256(found.outputs.tobytes()).hexdigest()].append(job)
+        # The scores of a multi-label trial are its logits; of another only a digest was packed,
+        # since two networks may well agree on every class.
+        told = bundle.submission.outputs.get(job, job)
+        scores = hashlib.sha256(found.outputs.tobytes()).hexdigest() if found.multi_label else told
+        groups[scores].append(job)
     return [jobs for jobs in groups.values() if len(jobs) > 1]
 
 

@@ -177,21 +177,19 @@ def recompute_metric(metric: Metric, trial: Predictions) -> float | None:
 
 
 def agreement(first: Predictions, second: Predictions) -> dict[str, float]:
-    """How far two classifiers err on the same images, by the name of each metric.
+    """How far two classifiers agree on the same images, by the names of the published metrics.
 
-    Units: ``error_jaccard`` is a fraction; ``error_consistency`` is Cohen's kappa of being right.
-    A metric that is undefined, such as the overlap of two empty sets, is left out.
-    Source: Geirhos, Meding, Wichmann 2020 for error consistency.
+    Units: fractions, and Cohen's kappa of being right. A metric that these predictions do not
+    define, such as the overlap of two empty sets of mistakes, is left out.
+    Source: Geirhos, Meding, Wichmann 2020, arXiv 2006.16736, for kappa as error consistency.
     """
     right_a, right_b = first.labels == first.outputs, second.labels == second.outputs
     p_a, p_b = right_a.mean(), right_b.mean()
     expected = p_a * p_b + (1 - p_a) * (1 - p_b)
-    wrong_either = np.count_nonzero(~(right_a & right_b))
-    found = {}
+    either_wrong = np.count_nonzero(~(right_a & right_b))
+    found = {"agreement": float(np.mean(first.outputs == second.outputs))}
     if expected < 1:
-        found["error_consistency"] = float(
-            (np.mean(right_a == right_b) - expected) / (1 - expected)
-        )
-    if wrong_either:
-        found["error_jaccard"] = float(np.count_nonzero(~right_a & ~right_b) / wrong_either)
+        found["kappa"] = float((np.mean(right_a == right_b) - expected) / (1 - expected))
+    if either_wrong:
+        found["error_jaccard"] = float(np.count_nonzero(~right_a & ~right_b) / either_wrong)
     return found

@@ -1,0 +1,313 @@
+"""A finished run made by hand: real plan, store and run folder, invented networks."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+from sklearn.metrics import accuracy_score, cohen_kappa_score, jaccard_score, roc_auc_score
+
+from transferbench.claims import judge
+from transferbench.identity import derive_seed
+from transferbench.plan import DatasetFacts, Entry, Job, Plan, make_plan
+from transferbench.planning import Options, Planned
+from transferbench.records import Measurement, write_records
+from transferbench.registry import Registry, load_registry
+from transferbench.runfolder import collect_records, describe_run, environment, write_json
+from transferbench.specs import Weights
+from transferbench.suite import Suite
+
+N = 120
+CLASSES, MARKS = 5, 3
+
+PLUGIN = textwrap.dedent(
+    '''
+    """Specs that a plan needs, and nothing that computes."""
+    from transferbench import specs
+    from transferbench.hookspecs import hookimpl
+
+    ABOUT = {"version": 1, "summary": "made by hand", "source": "a test", "license": "MIT"}
+
+
+    class Strength(specs.Params):
+        strength: int = 0
+
+
+    def never(*args):
+        raise AssertionError("a plan builds nothing")
+
+
+    @hookimpl
+    def transferbench_datasets():
+        made = {"load": never, "classes": never, "channels": 1, "grouping": "none"}
+        return [
+            specs.DatasetSpec(name="made-digits", **made, **ABOUT),
+            specs.DatasetSpec(name="made-letters", **made, **ABOUT),
+            specs.DatasetSpec(
+                name="made-marks", task="multi-label", metric="auc", **made, **ABOUT
+            ),
+        ]
+
+
+    @hookimpl
+    def transferbench_perturbations():
+        return [
+            specs.PerturbationSpec(
+                name="made-blur", params=Strength, index=never,
+                severity=lambda params, shape: float(params.strength), **ABOUT,
+            )
+        ]
+
+
+    @hookimpl
+    def transferbench_backbones():
+        return [
+            specs.BackboneSpec(name=name, build=never, modules=never, head=never, **ABOUT)
+            for name in ("made-good", "made-fair", "made-poor")
+        ]
+
+
+    @hookimpl
+    def transferbench_initializations():
+        return [
+            specs.InitializationSpec(name="made-random", initialize=never, **ABOUT),
+            specs.InitializationSpec(
+                name="made-pretrained", initialize=never, needs={"source_weights"}, **ABOUT
+            ),
+        ]
+
+
+    @hookimpl
+    def transferbench_diagnostics():
+        return [
+            specs.DiagnosticSpec(name="made-speed", measure=never, subjects="one", **ABOUT),
+        ]
+    '''
+)
+
+RECIPE = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 2, "batch_size": 8}
+SUITE: dict[str, Any] = {
+    "name": "handmade",
+    "version": "1.0",
+    "summary": "Invented numbers.",
+    "backbones": ["made-good"],
+    "image": {"size": 8, "channels": 1, "mean": [0.5], "std": [0.5]},
+    "sources": {"source": {"dataset": {"name": "made-letters"}, "recipe": "P"}},
+    "targets": {
+        "digits": {"dataset": {"name": "made-digits"}},
+        "marks": {"dataset": {"name": "made-marks"}},
+        "shuffled": {"dataset": {"name": "made-digits"}, "shuffle_labels": True},
+    },
+    "perturbations": {
+        "none": {"name": "made-blur"},
+        "blur-2": {"name": "made-blur", "params": {"strength": 2}},
+        "blur-9": {"name": "made-blur", "params": {"strength": 9}},
+    },
+    "recipes": {"P": RECIPE, "P-T": RECIPE | {"tuned_over": 6}, "RI-T": RECIPE},
+    "initializations": {
+        "P-T": {"name": "made-pretrained", "recipe": "P-T"},
+        "RI-T": {"name": "made-random", "recipe": "RI-T"},
+    },
+    "replicates": 3,
+    "trials": [
+        {"targets": ["digits", "marks"]},
+        {"targets": ["shuffled"], "perturbations": ["none"]},
+    ],
+    "diagnostics": {
+        "speed": {
+            "name": "made-speed",
+            "on": {"targets": ["digits", "marks"], "perturbations": ["none", "blur-9"]},
+        },
+        "mistakes": {
+            "name": "agreement",
+            "pairs": [{"a": "P-T", "b": "RI-T", "replicates": "same"}],
+            "on": {"targets": ["digits"], "perturbations": ["none"]},
+        },
+    },
+    "claims": {
+        "helps": {
+            "statement": "Pre-training helps.",
+            "terms": [
+                {"diagnostic": "trial", "metric": "test_metric", "initialization": "P-T",
+                 "target": "digits", "perturbation": "none"},
+                {"diagnostic": "trial", "metric": "test_metric", "initialization": "RI-T",
+                 "target": "digits", "perturbation": "none", "weight": -1.0},
+            ],
+            "relation": "above",
+        },
+    },
+    "scoring": {
+        "initialization": "P-T",
+        "baseline": "RI-T",
+        "perturbation": "none",
+        "chance": {"digits": 0.2, "marks": 0.5},
+        "reference": {"digits": 0.9, "marks": 0.95},
+    },
+}  # fmt: skip
+
+SKILL = {"made-good": 3.0, "made-fair": 2.9, "made-poor": 1.0}
+FACTS = {
+    "source:source": DatasetFacts("a" * 64, CLASSES, "multi-class", "accuracy", 500, N),
+    "target:digits": DatasetFacts("b" * 64, CLASSES, "multi-class", "accuracy", 500, N),
+    "target:marks": DatasetFacts("c" * 64, MARKS, "multi-label", "auc", 500, N),
+    "target:shuffled": DatasetFacts("b" * 64, CLASSES, "multi-class", "accuracy", 500, N),
+}
+
+
+class PlainStore:
+    """A store as far as a run's folder reads it; it waits for no disk and checks nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def status(self, job: str) -> str | None:
+        return "ok" if self.is_done(job) else None
+
+    def is_done(self, job: str) -> bool:
+        return (self.root / job).is_dir()
+
+    def artefact(self, job: str) -> PlainArtefact:
+        return PlainArtefact(self.root / job)
+
+
+class PlainArtefact:
+    """A folder of files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts = {"host": "a-secret-name", "device": "cpu"}
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.path(name).read_text())
+
+
+def handmade_registry(folder: Path) -> Registry:
+    """The real registry with the plugin above, as a loose file."""
+    file = folder / "made.py"
+    file.write_text(PLUGIN)
+    return load_registry([file])
+
+
+def entry_of(name: str, weights: str | None = None) -> Entry:
+    """A made-up backbone with the suite's weights, or with external ones."""
+    given = weights and Weights(
+        tag=weights, origin="afar", license="CC-BY-4.0", pretrained_on="everything"
+    )
+    backbone = {"name": name, "version": 1, "params": {}}
+    label = f"{name}+{weights}" if weights else name
+    return Entry(label, backbone, "MIT", "a test", given or None)
+
+
+def make_run(
+    folder: Path,
+    registry: Registry,
+    entries: tuple[Entry, ...] = (entry_of("made-good"),),
+    suite: Suite | None = None,
+    changed: tuple[str, ...] = (),
+) -> PlainStore:
+    """Write ``folder/run`` as the runner does; returns the store its numbers came from."""
+    suite = suite or Suite.model_validate(SUITE)
+    store = PlainStore(folder / "store")
+    plan = make_plan(suite, entries, registry, FACTS)
+    trained: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    places = {cell.job: cell for cell in plan.cells}
+    for job in plan.jobs.values():
+        place = store.root / job.id
+        place.mkdir(parents=True)
+        if job.kind == "diagnosis":
+            measured = _diagnosis(job, plan, trained)
+        else:
+            labels, logits = _outputs(job, places[job.id]) if job.kind == "trial" else _source()
+            trained[job.id] = labels, logits
+            measured = _trial(labels, logits)
+            tensors = {"logits": logits, "labels": labels, "items": np.arange(0, 3 * N, 3)}
+            save_file(tensors, place / "outputs.safetensors")
+            (place / "trial.json").write_text('{"parameters": 12345}')
+        found = [measurement.model_dump(mode="json") for measurement in measured]
+        (place / "measurements.json").write_text(json.dumps(found))
+    write_run(folder / "run", plan, registry, store, changed)
+    return store
+
+
+def write_run(
+    run: Path, plan: Plan, registry: Registry, store: PlainStore, changed: tuple[str, ...] = ()
+) -> None:
+    """The run's folder, from what the store holds."""
+    run.mkdir(parents=True)
+    asked = tuple((entry.name, "suite") for entry in plan.entries)
+    planned = Planned(plan, registry, Options(), changed, asked, run, store)
+    records = tuple(collect_records(plan, store))
+    frame = pd.DataFrame([record.row() for record in records])
+    write_records(records, run / "records.jsonl")
+    verdicts = {
+        entry.name: [v.model_dump(mode="json") for v in judge(plan.suite, frame, entry.name)]
+        for entry in plan.entries
+    }
+    write_json(run / "claims.json", verdicts)
+    write_json(run / "environment.json", environment(plan, store))
+    write_json(run / "run.json", describe_run(planned))
+
+
+def _labels(multi_label: bool) -> np.ndarray:
+    rng = np.random.default_rng(7)
+    if multi_label:
+        return (rng.random((N, MARKS)) < 0.4).astype(np.float32)
+    return rng.integers(0, CLASSES, N)
+
+
+def _outputs(job: Job, cell: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are better for pre-trained networks and worse under perturbation."""
+    rng = np.random.default_rng(derive_seed("handmade", {"job": job.id}))
+    multi_label = job.payload["dataset"]["task"] == "multi-label"
+    labels = _labels(multi_label)
+    skill = SKILL[job.payload["backbone"]["name"]] * (1.0 if cell.initialization == "P-T" else 0.6)
+    skill *= {"none": 1.0, "blur-2": 0.7, "blur-9": 0.3}[cell.perturbation]
+    skill *= 0.0 if job.payload["shuffle_labels"] else 1.0
+    signal = labels if multi_label else np.eye(CLASSES)[labels]
+    return labels, (signal * skill + rng.normal(size=signal.shape)).astype(np.float32)
+
+
+def _source() -> tuple[np.ndarray, np.ndarray]:
+    labels = _labels(multi_label=False)
+    return labels, np.eye(CLASSES, dtype=np.float32)[labels]
+
+
+def _trial(labels: np.ndarray, logits: np.ndarray) -> list[Measurement]:
+    if labels.ndim == 1:
+        value = float(accuracy_score(labels, logits.argmax(axis=1)))
+    else:
+        value = float(roc_auc_score(labels, logits, average="macro"))
+    common = {"unit": "fraction", "n": len(labels)}
+    return [
+        Measurement(
+            metric="test_metric", value=value, low=value, high=value, interval="made", **common
+        ),
+        Measurement(metric="train_metric", value=1.0, **common),
+        Measurement(metric="test_loss", value=None, unit="nats", n=N, flag="not computed"),
+    ]
+
+
+def _diagnosis(
+    job: Job, plan: Plan, trained: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> list[Measurement]:
+    if job.payload["diagnostic"]["name"] == "made-speed":
+        cell = next(m.a for m in plan.measured if m.job == job.id)
+        value = 0.8 - 0.1 * (cell.initialization == "RI-T") - 0.01 * cell.replicate
+        return [Measurement(metric="speed", value=value, unit="fraction", n=2)]
+    wrong = [labels != logits.argmax(axis=1)
+             for labels, logits in (trained[s] for s in job.payload["subjects"])]  # fmt: skip
+    kappa = cohen_kappa_score(*wrong)
+    return [
+        Measurement(metric="kappa", value=kappa, unit="kappa", n=N),
+        Measurement(metric="error_jaccard", value=jaccard_score(*wrong), unit="fraction", n=N),
+        Measurement(metric="error_jaccard", value=0.5, unit="fraction", n=9,
+                    coordinates={"class": 1}),
+    ]  # fmt: skip
