@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from transferbench.hookspecs import hookimpl
+from transferbench.specs import DatasetSpec
 from transferbench_plugins.datasets.digits import DIGITS
 from transferbench_plugins.datasets.fashion_mnist import FASHION_MNIST
 from transferbench_plugins.datasets.glyphs import GLYPHS
 from transferbench_plugins.datasets.image_folder import IMAGE_FOLDER
 from transferbench_plugins.datasets.mnist_5k import MNIST_5K
-
-from transferbench.hookspecs import hookimpl
-from transferbench.specs import DatasetSpec
 
 __all__ = ["transferbench_datasets"]
 

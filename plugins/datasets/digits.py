@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from transferbench_plugins.datasets.resample import resize_grey
 
 from transferbench.specs import DatasetSpec, DatasetSplit, NoParams
+from transferbench_plugins.datasets.resample import resize_grey
 
 __all__ = ["DIGITS"]
 

