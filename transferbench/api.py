@@ -28,15 +28,13 @@ from transferbench.statistics import paired_difference
 from transferbench.store import Store
 from transferbench.submission import Declaration, pack
 from transferbench.suite import Suite
+from transferbench.suitefile import TRIAL
 
 __all__ = ["Run", "compare_runs", "export_run", "finish", "pack_run", "plan_run", "run"]
 
 REPORT = "report.html"
-PLACE = (
-    "entry", "target", "perturbation", "initialization", "other_initialization", "diagnostic",
-    "metric", "unit",
-)  # fmt: skip
-"""What two measurements must share, besides their coordinates, to be compared."""
+PLACE = ["entry", "target", "perturbation", "initialization", "metric", "unit", "replicate"]
+"""What the measurements of two trials must share to be compared."""
 
 
 class Silent:
@@ -202,38 +200,32 @@ def export_run(folder: Path, to: Path) -> int:
 
 
 def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
-    """What two runs measured in the same places: both means, and the paired difference.
+    """What the trials of two runs measured in the same places: both means and the difference.
 
     The interval is a paired Student-t over the replicates that both have.
     """
     tables = [_single_values(Run(folder).measurements) for folder in (first, second)]
     joined = tables[0].join(tables[1], how="inner", lsuffix="_a", rsuffix="_b")
-    rows = []
     levels = [name for name in joined.index.names if name != "replicate"]
-    for place, group in joined.groupby(level=levels, sort=False, dropna=False):
-        a, b = group["value_a"].tolist(), group["value_b"].tolist()
-        interval = paired_difference(b, a)
-        rows.append(
-            {
-                **{name: value for name, value in zip(levels, place, strict=True)
-                   if not pd.isna(value)},
-                "a": float(group["value_a"].mean()),
-                "b": float(group["value_b"].mean()),
-                "b - a": interval.value,
-                "low": interval.low,
-                "high": interval.high,
-                "n": len(group),
-            }
-        )  # fmt: skip
-    return rows
+    return [
+        dict(zip(levels, place, strict=True)) | _difference(group)
+        for place, group in joined.groupby(level=levels, sort=False)
+    ]
+
+
+def _difference(group: pd.DataFrame) -> dict[str, Any]:
+    a, b = group["value_a"].to_numpy(float), group["value_b"].to_numpy(float)
+    interval = paired_difference(list(a), list(b))
+    return {
+        "a": float(a.mean()), "b": float(b.mean()), "a - b": interval.value,
+        "low": interval.low, "high": interval.high, "n": len(a),
+    }  # fmt: skip
 
 
 def _single_values(table: pd.DataFrame) -> pd.DataFrame:
-    """The values of single networks at the end of their trials, one a place and replicate."""
-    single = table[table["other_initialization"].isna() & table["value"].notna()]
-    single = single[single["diagnostic"] == "trial"]
-    keys = [*(name for name in PLACE if name != "other_initialization"), "replicate"]
-    return single.set_index(keys)[["value"]]
+    """What the trials themselves measured, one value a place and replicate."""
+    trials = table[(table["diagnostic"] == TRIAL) & table["value"].notna()]
+    return trials.set_index(PLACE)[["value"]]
 
 
 def _provenance(folder: Path, described: Mapping[str, Any]) -> dict[str, str]:

@@ -132,10 +132,11 @@ def override(node: Any, change: str) -> None:
     *parents, last = path.split(".")
     for key in parents:
         node = _step(node, key, change)
-    if isinstance(node, list):
-        node[int(last)] = YAML(typ="safe").load(text)
-    elif isinstance(node, dict):
-        node[last] = YAML(typ="safe").load(text)
+    value = YAML(typ="safe").load(text)
+    if isinstance(node, dict):
+        node[last] = value
+    elif isinstance(node, list) and _step(node, last, change) is not None:
+        node[int(last)] = value
     else:
         raise SuiteError(f"--set {change!r}: nothing can be set below {'.'.join(parents)!r}")
 
@@ -221,12 +222,17 @@ def _at(raw: Any, pattern: Sequence[str], here: Location = ()) -> Iterator[tuple
     if not pattern:
         yield here, raw
     elif pattern[0] == "*":
-        items = raw.items() if isinstance(raw, dict) else ()
-        items = enumerate(raw) if isinstance(raw, list) else items
-        for key, value in items:
+        for key, value in _items(raw):
             yield from _at(value, pattern[1:], (*here, key))
     elif isinstance(raw, dict) and pattern[0] in raw:
         yield from _at(raw[pattern[0]], pattern[1:], (*here, pattern[0]))
+
+
+def _items(raw: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(raw, dict):
+        yield from raw.items()
+    elif isinstance(raw, list):
+        yield from enumerate(raw)
 
 
 def _reference_problems(raw: Any) -> Iterator[Problem]:
@@ -300,7 +306,10 @@ def _image_shape(raw: Any) -> tuple[int, int, int] | None:
 
 
 def _report(path: Path, node: Any, problems: Sequence[Problem]) -> str:
-    placed = sorted((_line(node, problem.location), problem) for problem in set(problems))
+    placed = sorted(
+        ((_line(node, problem.location), problem) for problem in dict.fromkeys(problems)),
+        key=lambda one: one[0],
+    )
     lines = [
         f"{path}:{line}: {'.'.join(map(str, problem.location)) or 'suite'}: {problem.message}"
         for line, problem in placed

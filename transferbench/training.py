@@ -258,11 +258,11 @@ class Training:
             images, targets = mixup(images, self._soft(targets), recipe.mixup, draws)
         self.optimizer.zero_grad(set_to_none=True)
         size = self.run.micro_batch or len(indices)
-        for x, y in zip(images.split(size), targets.split(size), strict=True):
+        for x, y in zip(torch.split(images, size), torch.split(targets, size), strict=True):
             with _autocast(device, recipe.precision):
                 logits = self.forward(x)
             loss = OBJECTIVES[self.task.kind](logits, y, recipe.label_smoothing)
-            self.scaler.scale(loss * (len(x) / len(indices))).backward()
+            self.scaler.scale(loss * (len(x) / len(indices))).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.gradient_clip)
@@ -311,7 +311,7 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def _chunks(n: int, size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    return iter(torch.arange(n, device=device).split(size))
+    return iter(torch.split(torch.arange(n, device=device), size))
 
 
 @contextmanager

@@ -11,23 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from transferbench.datacache import (
-    PreparedDataset,
-    prepare,
-    select_test,
-    select_training,
-    shuffled_labels,
-)
+from transferbench.datacache import PreparedDataset, prepare
 from transferbench.errors import DataError, DeviceError, PluginError, TransferbenchError
-from transferbench.images import CompiledPerturbation, ImagePipeline, compile_perturbation
+from transferbench.images import ImagePipeline
 from transferbench.modules import build_network
+from transferbench.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.registry import Registry
+from transferbench.selection import select_test, select_training, shuffled_labels
 from transferbench.specs import BackboneSpec, Spec
 from transferbench.store import Store
 from transferbench.suite import Recipe
 from transferbench.training import Labelled, Task
 
-__all__ = ["Machine", "Prepared", "Workbench", "blamed", "find_device", "same_version"]
+__all__ = ["Machine", "Prepared", "Workbench", "blamed", "cuda_devices", "find_device", "same_version"]
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -59,6 +55,11 @@ def find_device(name: str) -> torch.device:
             "here; use --device cpu, or install a driver and a CUDA build of PyTorch"
         )
     return torch.device(name)
+
+
+def cuda_devices() -> list[str]:
+    """The names of the CUDA devices that PyTorch sees."""
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
 class Prepared(NamedTuple):

@@ -75,7 +75,7 @@ def show(
     facts = [
         ("name", spec.name), ("version", spec.version), ("summary", spec.summary),
         ("source", spec.source), ("license", spec.license),
-        ("from", registry.origin(singular, spec.name)),  # type: ignore[arg-type]  # checked above
+        ("from", registry.origin(singular, spec.name)),
     ]  # fmt: skip
     facts += [(field, value) for field in ("task", "metric", "splits", "grouping", "stage",
                                            "needs", "subjects", "touches")
@@ -126,13 +126,12 @@ def doctor() -> None:
     import platform
     from importlib.metadata import version
 
-    import torch
+    from transferbench.workbench import cuda_devices
 
     packages = ("transferbench", "torch", "torchvision", "timm", "numpy", "pandas")
     rows = [("python", platform.python_version())]
     rows += [(name, version(name)) for name in packages]
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    rows.append(("CUDA devices", ", ".join(devices) or "none: runs use the CPU"))
+    rows.append(("CUDA devices", ", ".join(cuda_devices()) or "none: runs use the CPU"))
     registry = _registry(None)
     rows.append(("plugins", str(sum(len(getattr(registry, kind.value)) for kind in Kinds))))
     table([], rows)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from transferbench.cli.output import as_json, table
+from transferbench.cli.output import as_json
 
 __all__ = ["register"]
 
@@ -56,9 +57,10 @@ def check(
 
     report = examine(path)
     if json:
-        as_json(report.model_dump(mode="json"))
+        as_json({"ok": report.ok, "trust": report.trust,
+                 "checks": [asdict(one) for one in report.checks]})  # fmt: skip
     else:
-        table(["check", "", "why"], [(one.name, one.status, one.why) for one in report.checks])
+        typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(1)
 

@@ -1,0 +1,299 @@
+"""The plan: what is in it, what is shared, and what its ids depend on."""
+
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+
+from transferbench.errors import SuiteError
+from transferbench.identity import digest
+from transferbench.plan import DatasetFacts, Entry, job_id, make_plan
+from transferbench.planning import Options, plan_run
+from transferbench.registry import identity, load_registry
+from transferbench.specs import Weights
+from transferbench.suite import Suite
+
+FACTS = {
+    "source:source": DatasetFacts("a" * 64, 38, "multi-class", "accuracy", 1000, 100),
+    "target:near": DatasetFacts("b" * 64, 10, "multi-class", "accuracy", 1437, 360),
+}
+SUITE = {
+    "name": "tiny",
+    "version": "1.0",
+    "summary": "For tests.",
+    "backbones": ["fixup-resnet8"],
+    "image": {"size": 8, "channels": 1, "mean": [0.5], "std": [0.5]},
+    "sources": {
+        "source": {
+            "dataset": {"name": "glyphs", "params": {"characters": "letters"}},
+            "recipe": "long",
+            "checkpoints": [0, 1],
+        }
+    },
+    "targets": {"near": {"dataset": {"name": "digits"}, "labels_per_class": 2, "test_limit": 50}},
+    "perturbations": {
+        "none": {"name": "identity"},
+        "block-2": {"name": "block-shuffle", "params": {"block": 2}},
+    },
+    "recipes": {
+        "long": {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 3, "batch_size": 8},
+        "short": {"optimizer": "adamw", "learning_rate": 0.001, "epochs": 2, "batch_size": 8},
+    },
+    "initializations": {
+        "P-T": {"name": "pretrained", "recipe": "short"},
+        "RI-T": {"name": "random", "recipe": "short"},
+    },
+    "replicates": 3,
+    "trials": [{}],
+    "diagnostics": {
+        "speed": {"name": "speed"},
+        "mistakes": {
+            "name": "agreement",
+            "pairs": [
+                {"a": "P-T", "b": "P-T", "replicates": "different", "references": ["RI-T"]},
+                {"a": "P-T", "b": "RI-T", "replicates": "same"},
+            ],
+        },
+    },
+    "scoring": {
+        "initialization": "P-T",
+        "baseline": "RI-T",
+        "perturbation": "none",
+        "chance": {"near": 0.1},
+        "reference": {"near": 0.9},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry()
+
+
+def changed(path, value, base=SUITE):
+    """``base`` with the value at a dotted path replaced."""
+    key, _, rest = path.partition(".")
+    if not rest:
+        return base | {key: value}
+    return base | {key: changed(rest, value, base.get(key, {}))}
+
+
+def entry_of(registry, name="fixup-resnet8", weights=None):
+    spec, params = registry.resolve_backbone(name)
+    return Entry(name, identity(spec, spec.parse(params)), "l", "s", weights)
+
+
+def plan_of(registry, suite=SUITE, facts=FACTS, **entry):
+    return make_plan(
+        Suite.model_validate(suite), [entry_of(registry, **entry)], registry, facts
+    )
+
+
+def trials_of(plan):
+    return {cell[1:]: cell.job for cell in plan.cells}
+
+
+def test_the_plan_holds_shared_work_once(registry):
+    plan = plan_of(registry)
+    assert len(plan.of_kind("pretrain")) == 1
+    assert len(plan.of_kind("trial")) == 2 * 2 * 3
+    assert len(plan.of_kind("diagnosis")) == 12 + 2 * (3 + 3)
+    assert len(plan.jobs) == 1 + 12 + 24
+
+
+def test_ids_are_the_digest_of_kind_and_payload(registry):
+    for job in plan_of(registry).jobs.values():
+        assert job.id == digest({"kind": job.kind, "payload": job.payload})
+        assert job.id == job_id(job.kind, job.payload)
+
+
+def test_required_jobs_come_first(registry):
+    seen = set()
+    for job in plan_of(registry).jobs.values():
+        assert seen.issuperset(job.requires)
+        seen.add(job.id)
+
+
+def test_only_the_pre_trained_arm_needs_the_pre_training(registry):
+    plan = plan_of(registry)
+    (source,) = plan.of_kind("pretrain")
+    for cell in plan.cells:
+        wanted = (source.id,) if cell.initialization == "P-T" else ()
+        assert plan.jobs[cell.job].requires == wanted
+
+
+def test_replicates_of_two_arms_and_of_two_backbones_see_the_same_draws(registry):
+    one, other = plan_of(registry), plan_of(registry, name="fixup-resnet14")
+    for plan in (one, other):
+        for cell, partner in itertools.product(plan.cells, one.cells):
+            if cell.replicate == partner.replicate:
+                a, b = (p.jobs[c.job].payload["seeds"] for p, c in ((plan, cell), (one, partner)))
+                assert a == b
+
+
+def test_references_are_other_replicates(registry):
+    plan = plan_of(registry)
+    places = {job: cell for cell, job in trials_of(plan).items()}
+    for job in plan.of_kind("diagnosis"):
+        subjects = [places[one] for one in job.payload["subjects"]]
+        if len(subjects) == 3:
+            assert len({subject[-1] for subject in subjects}) == 3
+            assert subjects[2][2] == "RI-T"
+
+
+def test_a_perturbation_that_does_nothing_is_no_perturbation(registry):
+    whole = changed("perturbations.block-2.params", {"block": 8})
+    trials = trials_of(plan_of(registry, whole))
+    for (target, perturbation, arm, k), job in trials.items():
+        assert job == trials[target, "none", arm, k], perturbation
+
+
+MOVES_EVERY_TRIAL = {
+    "image.size": 4,
+    "image.mean": [0.4],
+    "image.std": [0.4],
+    "targets.near.labels_per_class": 3,
+    "targets.near.validation": 0.2,
+    "targets.near.validation_limit": 5,
+    "targets.near.test_limit": 40,
+    "targets.near.shuffle_labels": True,
+    "recipes.short.optimizer": "sgd",
+    "recipes.short.learning_rate": 0.002,
+    "recipes.short.epochs": 3,
+    "recipes.short.batch_size": 4,
+    "recipes.short.momentum": 0.8,
+    "recipes.short.betas": [0.8, 0.99],
+    "recipes.short.weight_decay": 0.1,
+    "recipes.short.schedule": {"name": "cosine"},
+    "recipes.short.label_smoothing": 0.1,
+    "recipes.short.mixup": 0.7,
+    "recipes.short.gradient_clip": 1.0,
+    "recipes.short.precision": "bf16",
+    "recipes.short.augmentation": {"flip": True},
+    "recipes.short.rate_factors": [{"pattern": "bias", "factor": 0.1}],
+    "recipes.short.evaluate_test": "last",
+    "recipes.short.evaluate_train": "last",
+}
+MOVES_PRETRAINED = {
+    "sources.source.dataset.params": {"characters": "letters", "per_class": 7},
+    "sources.source.shuffle_labels": True,
+    "sources.source.validation": 0.1,
+    "recipes.long.learning_rate": 0.2,
+    "initializations.P-T.params": {"checkpoint": 1},
+}
+MOVES_NOTHING = {
+    "summary": "Other words.",
+    "name": "other",
+    "version": "2.3",
+    "recipes.short.tuned_over": 9,
+    "targets.near.distance": "far",
+    "scoring.reference": {"near": 0.5},
+    "backbones": ["fixup-resnet20"],
+}
+
+
+@pytest.mark.parametrize("path", MOVES_EVERY_TRIAL)
+def test_what_can_move_a_number_moves_every_id_of_a_trial(registry, path):
+    before = set(trials_of(plan_of(registry)).values())
+    after = set(trials_of(plan_of(registry, changed(path, MOVES_EVERY_TRIAL[path]))).values())
+    assert not before & after
+
+
+def test_no_field_of_a_recipe_is_forgotten():
+    fields = set(Suite.model_fields["recipes"].annotation.__args__[1].model_fields)
+    tested = {path.split(".")[2] for path in MOVES_EVERY_TRIAL if path.startswith("recipes.")}
+    assert fields - tested == {"tuned_over"}
+
+
+@pytest.mark.parametrize("path", MOVES_PRETRAINED)
+def test_what_moves_the_source_moves_what_starts_from_it_and_nothing_else(registry, path):
+    before = trials_of(plan_of(registry))
+    after = trials_of(plan_of(registry, changed(path, MOVES_PRETRAINED[path])))
+    for place, job in before.items():
+        assert (after[place] == job) == (place[2] == "RI-T")
+
+
+@pytest.mark.parametrize("path", MOVES_NOTHING)
+def test_what_cannot_move_a_number_moves_no_id(registry, path):
+    before = plan_of(registry).jobs
+    assert plan_of(registry, changed(path, MOVES_NOTHING[path])).jobs.keys() == before.keys()
+
+
+def test_a_perturbation_moves_its_own_trials_alone(registry):
+    before = trials_of(plan_of(registry))
+    for path, value in (
+        ("perturbations.block-2.params", {"block": 4}),
+        ("perturbations.block-2.apply", "test-only"),
+    ):
+        after = trials_of(plan_of(registry, changed(path, value)))
+        for place, job in before.items():
+            assert (after[place] == job) == (place[1] == "none")
+
+
+def test_other_pixels_move_every_id(registry):
+    near = FACTS["target:near"]._replace(fingerprint="c" * 64)
+    before = set(plan_of(registry).jobs)
+    after = plan_of(registry, facts=FACTS | {"target:near": near})
+    assert {job for job in after.jobs if job in before} == {after.of_kind("pretrain")[0].id}
+
+
+def test_external_weights_replace_the_pre_training(registry):
+    def weights(sha256):
+        return Weights(tag="t", origin="o", license="l", pretrained_on="p", sha256=sha256)
+
+    one, two = (plan_of(registry, weights=weights(letter * 64)) for letter in "ab")
+    assert not one.of_kind("pretrain")
+    shared = set(one.jobs) & set(two.jobs)
+    assert {cell.job for cell in one.cells if cell.initialization == "RI-T"} <= shared
+    assert not {cell.job for cell in one.cells if cell.initialization == "P-T"} & shared
+    with pytest.raises(SuiteError, match="have only their final state"):
+        plan_of(registry, changed("initializations.P-T.params", {"checkpoint": 1}),
+                weights=weights("a" * 64))  # fmt: skip
+
+
+def test_a_shared_draw_is_shared_by_the_replicates(registry):
+    suite = changed("initializations.RI-T.name", "same-random")
+    plan = plan_of(registry, suite)
+    draws = {
+        plan.jobs[cell.job].payload["seeds"]["init"]
+        for cell in plan.cells if cell.initialization == "RI-T"
+    }  # fmt: skip
+    assert len(draws) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "cuda"},
+        {"jobs": 7},
+        {"micro_batch": 3},
+        {"time_limit_seconds": 5.0},
+        {"compile": True},
+        {"out": Path("elsewhere") / "deeper"},
+    ],
+)
+def test_where_and_how_a_plan_runs_moves_no_id(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    suite = Suite.model_validate(
+        changed("sources.source.dataset.params", {"characters": "digits", "per_class": 2})
+    )
+    store = tmp_path / "store"
+    before = plan_run(suite, Options(store=store))
+    after = plan_run(suite, Options(store=tmp_path / "other", **options))
+    assert before.plan.jobs.keys() == after.plan.jobs.keys()
+
+
+def test_five_hundred_jobs_are_planned_quickly(registry):
+    suite = changed("replicates", 20)
+    suite = changed("diagnostics.mistakes.pairs", [], suite)
+    suite = changed(
+        "perturbations", {f"b{i}": {"name": "block-shuffle", "params": {"block": 2, "mode": mode}}
+                          for i, mode in enumerate(["fixed", "per-image"])}
+        | SUITE["perturbations"], suite,
+    )  # fmt: skip
+    started = time.process_time()
+    plan = plan_of(registry, suite)
+    assert len(plan.jobs) >= 241
+    # A guard against quadratic growth, not a measurement: that is the benchmarks' work.
+    assert time.process_time() - started < 10

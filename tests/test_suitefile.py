@@ -1,0 +1,168 @@
+"""Suite files: what they may say, and that every mistake is told at once with its line."""
+
+import json
+
+import pytest
+
+from transferbench.errors import SuiteError, UnknownNameError
+from transferbench.registry import load_registry
+from transferbench.suitefile import bundled_suites, json_schema, load_suite
+
+SUITE = """\
+name: tiny
+version: "1.0"
+summary: A suite for tests.
+backbones: [fixup-resnet8]
+image: {size: 8, channels: 1, mean: [0.5], std: [0.5]}
+sources:
+  source: {dataset: {name: glyphs, params: {characters: letters}}, recipe: short}
+targets:
+  near: {dataset: {name: digits}, labels_per_class: 2}
+perturbations:
+  none: {name: identity}
+  block-2: {name: block-shuffle, params: {block: 2}}
+recipes:
+  short: {optimizer: sgd, learning_rate: 1e-3, epochs: 1, batch_size: 8}
+initializations:
+  P-T: {name: pretrained, recipe: short}
+  RI-T: {name: random, recipe: short}
+replicates: 2
+trials: [{}]
+diagnostics:
+  speed: {name: speed, of: [P-T, RI-T]}
+claims:
+  faster:
+    statement: P-T trains faster
+    terms: [{diagnostic: speed, metric: speed, initialization: P-T}]
+    relation: above
+scoring:
+  initialization: P-T
+  baseline: RI-T
+  perturbation: none
+  chance: {near: 0.1}
+  reference: {near: 0.9}
+"""
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*changes):
+        text = SUITE
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "tiny.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def message_of(path, registry=None, changes=()):
+    with pytest.raises(SuiteError) as caught:
+        load_suite(path, registry, changes)
+    return str(caught.value)
+
+
+def test_a_valid_suite_is_read_with_yaml_1_2_numbers(write, registry):
+    suite = load_suite(write(), registry)
+    assert suite.id == "tiny@1.0"
+    assert suite.board == "tiny@1"
+    assert suite.recipes["short"].learning_rate == 0.001
+
+
+@pytest.mark.parametrize("name", bundled_suites())
+def test_bundled_suites_are_valid_and_named_after_their_file(name, registry):
+    assert load_suite(name, registry).name == name
+
+
+def test_five_mistakes_are_told_at_once_each_with_its_line(write, registry):
+    path = write(
+        ("summary: A suite for tests.", "sumary: A suite for tests."),
+        ("name: digits", "name: digitz"),
+        ("{block: 2}", "{block: 3}"),
+        ("epochs: 1,", "epochs: 0,"),
+        ("of: [P-T, RI-T]", "of: [P-T, RIT]"),
+    )
+    message = message_of(path, registry)
+    told = [line.split(": ", 1) for line in message.splitlines()[1:]]
+    lines = {place.rsplit(":", 1)[1].strip(): what for place, what in told}
+    assert "6 mistakes" in message
+    assert "did you mean 'summary'?" in lines["3"]
+    assert "did you mean 'digits'?" in lines["9"]
+    assert "params" in lines["12"]
+    assert "divide" in lines["12"]
+    assert "recipes.short.epochs" in lines["14"]
+    assert "did you mean 'RI-T'?" in lines["20"]
+    assert "summary: Field required" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("name: tiny", "name: tiny\nname: other", "not a YAML file"),
+        ("recipe: short}\ntargets", "recipe: long}\ntargets", "recipes has no 'long'"),
+        ("initialization: P-T\n", "initialization: PT\n", "did you mean 'P-T'?"),
+        ("chance: {near: 0.1}", "chance: {far: 0.1}", "targets has no 'far'"),
+        ("{block: 2}", "{blok: 2}", "did you mean 'block'?"),
+        ("mean: [0.5]", "mean: [0.5, 0.5]", "one a channel"),
+        ("relation: above", "relation: within", "within needs a positive threshold"),
+        ("diagnostic: speed,", "diagnostic: sped,", "did you mean 'speed'?"),
+        ("optimizer: sgd", "optimizer: sgb", "'sgd' or 'adamw'"),
+        ("[fixup-resnet8]", "[fixup-resnet9]", "did you mean 'fixup-resnet8'?"),
+        ("apply: x", "apply: y", "apply"),
+    ],
+)
+def test_each_mistake_names_the_place_and_the_way_on(write, registry, old, new, expected):
+    if old == "apply: x":
+        old, new = "{name: identity}", "{name: identity, apply: never}"
+    assert expected in message_of(write((old, new)), registry)
+
+
+def test_a_file_that_is_not_there_or_not_yaml(tmp_path):
+    assert "No such file" in message_of(str(tmp_path / "none.yaml"))
+    path = tmp_path / "list.yaml"
+    path.write_text("- 1\n")
+    assert "holds no fields" in message_of(str(path))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'quickstart'"):
+        load_suite("quikstart")
+
+
+def test_another_version_than_the_installed_is_refused():
+    with pytest.raises(SuiteError, match=r"'quickstart@9.0' was asked for"):
+        load_suite("quickstart@9.0")
+
+
+def test_changes_are_yaml_values_at_a_path(write):
+    suite = load_suite(write(), changes=["replicates=5", "recipes.short.learning_rate=3e-2"])
+    assert suite.replicates == 5
+    assert suite.recipes["short"].learning_rate == 0.03
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("replicates", "has no '='"),
+        ("recipes.shart.epochs=3", "did you mean 'short'?"),
+        ("replicates=none", "replicates"),
+        ("replicats=3", "did you mean 'replicates'?"),
+        ("name.x=3", "nothing can be set below 'name'"),
+        ("backbones.7=x", "the suite has no '7' there"),
+    ],
+)
+def test_a_change_that_leads_nowhere_is_told(write, change, expected):
+    assert expected in message_of(write(), changes=[change])
+
+
+def test_the_json_schema_describes_a_suite():
+    schema = json.loads(json.dumps(json_schema()))
+    assert set(schema["required"]) <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
