@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transferbench.datacache import missing, prepare, read_file
+from transferbench.datacache import REHASH_LIMIT_BYTES, _intact, missing, prepare, read_file
 from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, Params
 
@@ -221,6 +221,14 @@ def test_damage_is_found_and_repaired(tmp_path, damage, name):
     assert again.fingerprint == fingerprint
     assert np.array_equal(again.splits["train"].images, pixels)
     assert homes(tmp_path) == [home]
+
+
+def test_a_very_large_file_is_checked_by_size_alone(tmp_path):
+    path = tmp_path / "sparse"
+    with path.open("wb") as stream:
+        stream.truncate(REHASH_LIMIT_BYTES + 8)
+    assert _intact(path, size_bytes=REHASH_LIMIT_BYTES + 8, sha256="not read")
+    assert not _intact(path, size_bytes=REHASH_LIMIT_BYTES + 9, sha256="not read")
 
 
 def test_an_edited_manifest_is_not_believed(tmp_path):

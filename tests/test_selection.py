@@ -143,6 +143,13 @@ def test_every_label_of_a_multi_label_task_gets_its_positives(seed, count):
     assert len(chosen) <= 5 * count
 
 
+def test_an_image_counts_for_every_label_it_has():
+    labels = np.ones((30, 2), np.float32)
+    labels[10:, 0] = 0
+    chosen = choose(labels, labels_per_class=4, task="multi-label").train
+    assert labels[chosen].sum(axis=0).tolist() == [4, 4]
+
+
 def test_too_few_positives_of_a_label_is_said():
     labels = np.zeros((10, 2), np.float32)
     labels[:, 0] = 1

@@ -150,11 +150,16 @@ def _locate(root: Path, file: DataFile) -> Path | None:
     return next((path for path in (plain, packed) if path.is_file()), None)
 
 
-def _blocks(root: Path, file: DataFile) -> Iterator[bytes]:
-    """The content of a declared file, unpacked; never much more of it than was declared."""
+def _located(root: Path, file: DataFile) -> Path:
     path = _locate(root, file)
     if path is None:
         raise DataError(f"no file {root / file.path}: get it from {file.origin}")
+    return path
+
+
+def _blocks(root: Path, file: DataFile) -> Iterator[bytes]:
+    """The content of a declared file, unpacked; never more than one byte beyond the declared."""
+    path = _located(root, file)
     left = file.size_bytes + 1
     try:
         with path.open("rb") if path == root / file.path else gzip.open(path) as stream:
@@ -172,7 +177,7 @@ def _compare(root: Path, file: DataFile, size_bytes: int, sha256: str) -> None:
         return
     found = f"{size_bytes} bytes" if size_bytes <= file.size_bytes else "more"
     raise DataError(
-        f"{_locate(root, file)} is not the declared content: expected {file.size_bytes} bytes "
+        f"{_located(root, file)} is not the declared content: expected {file.size_bytes} bytes "
         f"with sha256 {file.sha256}, found {found} with sha256 {sha256}: "
         f"get it again from {file.origin}"
     )
@@ -180,8 +185,8 @@ def _compare(root: Path, file: DataFile, size_bytes: int, sha256: str) -> None:
 
 def _verify(root: Path, file: DataFile, cache: Path) -> None:
     """Check one declared file, unless this very file was found right before."""
-    path = _locate(root, file)
-    stat = (path or root).stat()
+    path = _located(root, file)
+    stat = path.stat()
     seen = [str(path), str(stat.st_size), str(stat.st_mtime_ns), file.sha256]
     mark = cache / "verified" / digest(seen)
     if mark.exists():

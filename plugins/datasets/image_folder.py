@@ -108,8 +108,7 @@ def _folder_names(folder: Path) -> tuple[str, ...]:
 def _load(
     params: ImageFolderParams, split: str, root: Path | None, image_size: int
 ) -> DatasetSplit:
-    own_folder = split == "test" and params.test is not None
-    folder = params.test if own_folder and params.test is not None else params.train
+    folder = params.test if split == "test" and params.test is not None else params.train
     items = _items(params, _below(root, folder), folder, _classes(params, root))
     if params.test is None:
         items = [
