@@ -43,7 +43,7 @@ def mean_auc(logits: np.ndarray, labels: np.ndarray) -> float | None:
     Shapes: logits and labels (N, L). Units: fraction.
     Source: the Mann-Whitney form: the share of (positive, negative) pairs in the right order.
     """
-    if not len(labels) or not np.isfinite(logits).all():
+    if not len(labels):
         return None
     value = float(weighted_mean_auc(logits, labels, np.ones((1, len(labels))))[0])
     return None if np.isnan(value) else value
@@ -52,9 +52,12 @@ def mean_auc(logits: np.ndarray, labels: np.ndarray) -> float | None:
 def weighted_mean_auc(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """``mean_auc`` where item n counts ``weights[b, n]`` times, for each row b.
 
-    Shapes: logits and labels (N, L), weights (B, N); returns (B,), NaN where it is not defined.
+    Shapes: logits and labels (N, L), weights (B, N); returns (B,), NaN where it is not defined:
+    where no label has both values, and for a network whose logits are not all finite.
     """
     weights_BN = np.asarray(weights, dtype=np.float64)
+    if not np.isfinite(logits).all():
+        return np.full(len(weights_BN), np.nan)
     areas_LB = np.stack(
         [_auc(logits[:, k], labels[:, k] > 0.5, weights_BN) for k in range(labels.shape[1])]
     )

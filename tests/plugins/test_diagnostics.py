@@ -1,0 +1,530 @@
+"""The built-in diagnostics on histories and logits whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy import stats
+from sklearn.metrics import cohen_kappa_score, jaccard_score, log_loss, roc_auc_score
+
+from transferbench.records import Measurement
+from transferbench.specs import DiagnosticContext
+from transferbench_plugins.diagnostics import transferbench_diagnostics
+from transferbench_plugins.diagnostics.agreement import AGREEMENT
+from transferbench_plugins.diagnostics.learning_curve import LEARNING_CURVE
+from transferbench_plugins.diagnostics.relative_drop import RELATIVE_DROP
+from transferbench_plugins.diagnostics.speed import SPEED
+
+CONTEXT = DiagnosticContext(device=None, generator=None, seed=3)
+
+
+@dataclass
+class Net:
+    """What these diagnostics ask of a finished trial."""
+
+    job: str = "job"
+    task: str = "multi-class"
+    metric: str = "accuracy"
+    chance: float = 0.25
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(100, dtype=np.int64))
+    history: tuple = ()
+    logits: np.ndarray | None = None
+
+
+def history(test, train=None):
+    """A row for each epoch from 0."""
+    train = test if train is None else train
+    return tuple(
+        {"epoch": epoch, "test_metric": a, "train_metric": b}
+        for epoch, (a, b) in enumerate(zip(test, train, strict=True))
+    )
+
+
+def one_hot(predictions, classes=4):
+    return np.eye(classes, dtype=np.float32)[np.asarray(predictions).astype(np.int64)]
+
+
+def found(spec, *nets, **params):
+    """Metric (and coordinates, where there are some) -> measurement."""
+    measured = list(spec.measure(spec.parse(params), nets, CONTEXT))
+    keyed = {(m.metric, *m.coordinates.values()): m for m in measured}
+    assert len(keyed) == len(measured)
+    return {key[0] if len(key) == 1 else key: m for key, m in keyed.items()}
+
+
+def test_the_table_of_contents_is_sorted_and_costs_no_forward_pass():
+    specs = transferbench_diagnostics()
+    assert [spec.name for spec in specs] == sorted(spec.name for spec in specs)
+    assert {"agreement", "learning-curve", "relative-drop", "speed"} <= {s.name for s in specs}
+    for spec in (AGREEMENT, LEARNING_CURVE, RELATIVE_DROP, SPEED):
+        assert spec.accepts(spec.tiny)
+        assert spec.cost(spec.parse({})) == 0
+
+
+# --- learning curve ---------------------------------------------------------------------------
+
+CURVE = (0.1, None, 0.5, None, 0.7)
+TRAIN = (0.1, 0.4, 0.6, 0.8, 0.9)
+
+
+def test_a_curve_has_the_evaluated_points():
+    got = found(LEARNING_CURVE, Net(history=history(CURVE, TRAIN)))
+    assert [key[1] for key in got if key[0] == "test_metric"] == [0, 2, 4]
+    assert [m.value for key, m in got.items() if key[0] == "train_metric"] == list(TRAIN)
+    point = got["test_metric", 2]
+    expected = stats.binomtest(50, 100).proportion_ci(0.95, method="wilson")
+    assert (point.value, point.n, point.unit) == (0.5, 100, "fraction")
+    assert (point.low, point.high) == pytest.approx((expected.low, expected.high))
+    assert point.interval == "wilson-95"
+    assert point.coordinates == {"epoch": 2}
+
+
+def test_an_area_under_roc_has_no_wilson_interval():
+    net = Net(task="multi-label", metric="auc", history=history([0.5, 0.7]))
+    assert found(LEARNING_CURVE, net)["test_metric", 1].interval is None
+
+
+def test_the_area_is_the_mean_height_of_the_curve():
+    area = found(LEARNING_CURVE, Net(history=history(CURVE, TRAIN)))["area"]
+    assert area.value == pytest.approx(np.trapezoid([0.1, 0.5, 0.7], [0, 2, 4]) / 4)
+    assert (area.n, area.flag) == (100, None)
+
+
+def test_an_area_over_a_part_of_the_epochs_says_so():
+    area = found(LEARNING_CURVE, Net(history=history([None, 0.2, 0.4, None])))["area"]
+    assert (area.value, area.flag) == (pytest.approx(0.3), "over epochs 1 to 2 of 0 to 3")
+
+
+def test_one_point_has_no_area():
+    area = found(LEARNING_CURVE, Net(history=history([None, 0.4])))["area"]
+    assert (area.value, area.flag) == (None, "an area needs two evaluated epochs, found 1")
+
+
+def test_the_peak_is_the_first_best_epoch():
+    got = found(LEARNING_CURVE, Net(history=history([0.1, 0.8, 0.8, 0.5])))
+    assert (got["best"].value, got["best_epoch"].value) == (0.8, 1.0)
+    assert got["best_epoch"].unit == "epochs"
+
+
+def test_thresholds_are_passed_between_evaluated_epochs():
+    net = Net(history=history(CURVE, TRAIN))
+    got = found(LEARNING_CURVE, net, thresholds=[0.05, 0.3, 0.5, 0.6, 0.71])
+    times = {key[1]: m.value for key, m in got.items() if key[0] == "epochs_to_threshold"}
+    assert times == {0.05: 0, 0.3: pytest.approx(1), 0.5: 2, 0.6: pytest.approx(3), 0.71: None}
+    assert got["epochs_to_threshold", 0.71].flag == "not reached"
+    assert got["epochs_to_threshold", 0.3].unit == "epochs"
+
+
+def test_a_curve_that_falls_is_passed_when_it_first_rises():
+    got = found(LEARNING_CURVE, Net(history=history([0.0, 0.8, 0.2, 0.9])), thresholds=[0.4])
+    assert got["epochs_to_threshold", 0.4].value == pytest.approx(0.5)
+
+
+def test_a_curve_without_a_test_metric_says_so_everywhere():
+    got = found(LEARNING_CURVE, Net(history=history([None, None], [0.1, 0.2])), thresholds=[0.5])
+    for key in ("best", "best_epoch", ("epochs_to_threshold", 0.5)):
+        assert got[key].flag == "the test metric was not evaluated"
+    assert got["area"].flag == "an area needs two evaluated epochs, found 0"
+
+
+def test_a_threshold_is_a_fraction():
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        LEARNING_CURVE.parse({"thresholds": [50]})
+
+
+# --- speed ------------------------------------------------------------------------------------
+
+
+def test_speed_is_the_mean_train_metric_without_the_initial_state():
+    net = Net(history=history(CURVE, TRAIN))
+    speed = found(SPEED, net)["speed"]
+    assert speed.value == pytest.approx(np.mean(TRAIN[1:]))
+    assert (speed.n, speed.unit, speed.flag) == (4, "fraction", None)
+    whole = found(SPEED, net, include_initial=True)["speed"]
+    assert (whole.value, whole.n) == (pytest.approx(np.mean(TRAIN)), 5)
+
+
+def test_epochs_that_were_not_evaluated_are_interpolated_and_flagged():
+    train = (0.0, None, 0.4, None, 0.8)
+    speed = found(SPEED, Net(history=history(train, train)))["speed"]
+    assert speed.value == pytest.approx(np.mean([0.2, 0.4, 0.6, 0.8]))
+    assert speed.flag == "train metric of 2 of 4 epochs, the rest interpolated"
+
+
+def test_speed_without_a_trained_epoch_is_not_known():
+    for rows in (history([0.5], [0.5]), history([0.5, 0.6], [0.5, None])):
+        speed = found(SPEED, Net(history=rows))["speed"]
+        assert speed.value is None
+        assert speed.flag == "the train metric was evaluated after no epoch that counts"
+
+
+# --- relative drop ----------------------------------------------------------------------------
+
+LABELS = np.repeat(np.arange(4), 50)
+RNG = np.random.default_rng(0)
+
+
+def answers(wrong_at):
+    predictions = LABELS.copy()
+    predictions[wrong_at] = (predictions[wrong_at] + 1) % 4
+    return one_hot(predictions)
+
+
+def trained(logits, train=(0.3, 0.9), **fields):
+    return Net(labels=LABELS, logits=logits, history=history([0.3, 0.5], train), **fields)
+
+
+A = trained(answers(np.arange(0, 50)), (0.2, 0.9))
+B = trained(answers(np.arange(30, 130)), (0.2, 0.7))
+
+
+def test_the_drop_is_raw_relative_and_corrected_for_chance():
+    got = found(RELATIVE_DROP, A, B)
+    assert got["gain"].value == pytest.approx(0.75 - 0.5)
+    assert got["relative_drop"].value == pytest.approx(100 * 0.25 / 0.75)
+    assert got["corrected_drop"].value == pytest.approx(100 * 0.25 / 0.5)
+    assert got["speed_gain"].value == pytest.approx(0.2)
+    assert (got["train_metric_a"].value, got["train_metric_b"].value) == (0.9, 0.7)
+    assert [got[m].unit for m in ("gain", "relative_drop", "corrected_drop", "speed_gain")] == [
+        "fraction",
+        "percent",
+        "percent",
+        "fraction",
+    ]
+    assert {m.flag for m in got.values()} == {None}
+    assert got["gain"].n == 200
+
+
+def test_the_printed_row_of_the_paper_follows_from_its_accuracies():
+    for a, b, printed in ((64.5, 50.5, 22), (73.2, 44.3, 40), (76.9, 44.7, 42)):
+        labels = np.zeros(1000, dtype=np.int64)
+        nets = [
+            Net(labels=labels, logits=one_hot(np.arange(1000) >= 10 * x, 2), history=A.history)
+            for x in (a, b)
+        ]
+        assert found(RELATIVE_DROP, *nets)["relative_drop"].value == pytest.approx(printed, abs=1)
+
+
+def test_the_drop_is_resampled_over_items_in_pairs():
+    got = found(RELATIVE_DROP, A, B, resamples=4000)
+    right = np.stack([(net.logits.argmax(1) == LABELS) for net in (A, B)]).astype(float)
+    draws = RNG.integers(0, 200, (4000, 200))
+    a, b = right[0][draws].mean(1), right[1][draws].mean(1)
+    for metric, values in (("gain", a - b), ("relative_drop", 100 * (a - b) / a)):
+        low, high = np.quantile(values, [0.025, 0.975])
+        tolerance = 0.08 * (high - low)
+        assert (got[metric].low, got[metric].high) == pytest.approx((low, high), abs=tolerance)
+        assert got[metric].interval == "bootstrap-95"
+
+
+def test_a_pair_with_itself_drops_by_nothing():
+    got = found(RELATIVE_DROP, A, A)
+    assert (got["gain"].value, got["gain"].low, got["gain"].high) == (0, 0, 0)
+
+
+def test_a_network_that_did_not_train_is_flagged_on_every_row():
+    stuck = trained(answers(np.arange(60, 200)), (0.2, 0.28))
+    assert {m.flag for m in found(RELATIVE_DROP, A, stuck).values()} == {
+        "b did not train",
+        None,
+    }
+    got = found(RELATIVE_DROP, A, stuck)
+    assert got["train_metric_a"].flag is None
+    assert [key for key, m in got.items() if m.flag] == [
+        "gain",
+        "relative_drop",
+        "corrected_drop",
+        "speed_gain",
+        "train_metric_b",
+    ]
+    both = found(RELATIVE_DROP, stuck, stuck)
+    assert both["gain"].flag == "a did not train; b did not train"
+    assert found(RELATIVE_DROP, A, stuck, margin=0.01)["gain"].flag is None
+
+
+def test_a_network_at_chance_did_not_train_by_any_margin():
+    stuck = trained(answers(np.arange(50, 200)), (0.25, 0.25))
+    assert found(RELATIVE_DROP, A, stuck, margin=0)["gain"].flag == "b did not train"
+
+
+def test_a_drop_without_a_train_metric_says_so():
+    unknown = trained(B.logits, (None, None))
+    got = found(RELATIVE_DROP, A, unknown)
+    reason = "whether b trained is not known: its train metric was not evaluated"
+    assert got["gain"].flag == reason
+    assert (got["train_metric_b"].value, got["train_metric_b"].flag) == (None, reason)
+    assert got["speed_gain"].flag == (
+        f"b: the train metric was evaluated after no epoch that counts; {reason}"
+    )
+
+
+def test_a_drop_from_nothing_is_not_defined():
+    got = found(RELATIVE_DROP, trained(answers(np.arange(200))), B)
+    assert got["gain"].value == pytest.approx(-0.5)
+    assert got["relative_drop"].flag == "a has no score to lose"
+    assert got["corrected_drop"].flag == "a is not above chance"
+
+
+def multi_label(seed, strength):
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(150, 3))
+    return Net(
+        task="multi-label",
+        metric="auc",
+        chance=0.5,
+        labels=MULTI,
+        logits=(strength * (MULTI - 0.5) + noise).astype(np.float32),
+        history=history([0.5, 0.7], [0.5, 0.8]),
+    )
+
+
+MULTI = (np.random.default_rng(1).random((150, 3)) < 0.4).astype(np.float32)
+MULTI_A, MULTI_B = multi_label(5, 2.0), multi_label(6, 1.0)
+
+
+def test_a_drop_of_auc_is_scikit_learns_and_resampled_by_item():
+    got = found(RELATIVE_DROP, MULTI_A, MULTI_B, resamples=1000)
+    a, b = (roc_auc_score(MULTI, net.logits) for net in (MULTI_A, MULTI_B))
+    assert got["relative_drop"].value == pytest.approx(100 * (a - b) / a)
+    assert got["corrected_drop"].value == pytest.approx(100 * (a - b) / (a - 0.5))
+    draws = RNG.integers(0, 150, (200, 150))
+    gains = [
+        roc_auc_score(MULTI[d], MULTI_A.logits[d]) - roc_auc_score(MULTI[d], MULTI_B.logits[d])
+        for d in draws
+    ]
+    low, high = np.quantile(gains, [0.025, 0.975])
+    assert (got["gain"].low, got["gain"].high) == pytest.approx(
+        (low, high), abs=0.25 * (high - low)
+    )
+
+
+def test_a_network_that_diverged_has_no_auc_to_drop():
+    diverged = multi_label(5, 2.0)
+    diverged.logits = np.full_like(diverged.logits, np.nan)
+    got = found(RELATIVE_DROP, diverged, MULTI_B, resamples=100)
+    assert got["gain"].flag == "the metric is not defined on these items"
+
+
+@pytest.mark.parametrize("spec", [RELATIVE_DROP, AGREEMENT])
+def test_networks_tested_on_different_items_are_not_compared(spec):
+    other = Net(job="other", labels=LABELS[::-1], logits=A.logits, history=A.history)
+    with pytest.raises(ValueError, match="jobs job and other were tested on different items"):
+        found(spec, A, other)
+
+
+# --- agreement --------------------------------------------------------------------------------
+
+
+def random_net(seed, errors=0.3, size=300, classes=4):
+    rng = np.random.default_rng(seed)
+    labels = np.random.default_rng(99).integers(0, classes, size)
+    predictions = np.where(rng.random(size) < errors, rng.integers(0, classes, size), labels)
+    return Net(labels=labels, logits=one_hot(predictions, classes))
+
+
+def test_agreement_is_that_of_scikit_learn():
+    a, b = random_net(0), random_net(1, 0.5)
+    got = found(AGREEMENT, a, b)
+    wrong_a, wrong_b = (net.logits.argmax(1) != net.labels for net in (a, b))
+    same = a.logits.argmax(1) == b.logits.argmax(1)
+    both = wrong_a & wrong_b
+    assert got["kappa"].value == pytest.approx(cohen_kappa_score(wrong_a, wrong_b))
+    assert got["error_jaccard"].value == pytest.approx(jaccard_score(wrong_a, wrong_b))
+    assert got["agreement"].value == pytest.approx(same.mean())
+    assert got["agreement_given_both_wrong"].value == pytest.approx(same[both].mean())
+    assert got["n_common"].value == both.sum()
+    assert got["uncommon_a"].value == (wrong_a & ~wrong_b).sum()
+    assert got["uncommon_b"].value == (wrong_b & ~wrong_a).sum()
+    sizes = {metric: m.n for metric, m in got.items()}
+    assert sizes.pop("error_jaccard") == (wrong_a | wrong_b).sum()
+    assert sizes.pop("agreement_given_both_wrong") == both.sum()
+    assert set(sizes.values()) == {300}
+
+
+def test_kappa_is_resampled_over_items():
+    a, b = random_net(0), random_net(1, 0.5)
+    got = found(AGREEMENT, a, b, resamples=4000)["kappa"]
+    wrong = np.stack([net.logits.argmax(1) != net.labels for net in (a, b)])
+    draws = RNG.integers(0, 300, (500, 300))
+    kappas = [cohen_kappa_score(wrong[0][d], wrong[1][d]) for d in draws]
+    low, high = np.quantile(kappas, [0.025, 0.975])
+    assert (got.low, got.high) == pytest.approx((low, high), abs=0.15 * (high - low))
+
+
+def test_independent_errors_have_no_consistency_at_any_accuracy():
+    for errors in (0.1, 0.5, 0.9):
+        got = found(AGREEMENT, random_net(0, errors, 5000), random_net(1, errors, 5000))
+        assert got["kappa"].low <= 0.02
+        assert got["kappa"].high >= -0.02
+        assert abs(got["kappa"].value) < 0.05
+
+
+def test_a_pair_of_perfect_networks_has_no_errors_to_compare():
+    perfect = random_net(0, errors=0.0)
+    got = found(AGREEMENT, perfect, perfect)
+    assert got["kappa"].value is None
+    assert got["kappa"].flag == "both are right everywhere, or wrong everywhere"
+    assert got["error_jaccard"].flag == "neither errs"
+    assert got["agreement_given_both_wrong"].flag == "no common errors"
+    assert (got["agreement"].value, got["n_common"].value) == (1, 0)
+
+
+def test_one_perfect_network_shares_no_error():
+    got = found(AGREEMENT, random_net(0, errors=0.0), random_net(1))
+    assert (got["kappa"].value, got["error_jaccard"].value) == (pytest.approx(0), 0)
+
+
+def test_the_same_seed_gives_the_same_intervals():
+    nets = random_net(0), random_net(1)
+    first = list(AGREEMENT.measure(AGREEMENT.parse({}), nets, CONTEXT))
+    again = list(AGREEMENT.measure(AGREEMENT.parse({}), nets, CONTEXT))
+    other = list(AGREEMENT.measure(AGREEMENT.parse({}), nets, CONTEXT._replace(seed=4)))
+    assert first == again
+    assert [m.value for m in first] == [m.value for m in other]
+    assert first != other
+
+
+predicted = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=40
+)
+
+
+@given(predicted)
+@settings(max_examples=60, deadline=None)
+def test_agreement_is_bounded_and_symmetric(items):
+    labels, first, second = (np.array(column) for column in zip(*items, strict=True))
+    a = Net(labels=labels, logits=one_hot(first, 3))
+    b = Net(labels=labels, logits=one_hot(second, 3))
+    got, swapped = found(AGREEMENT, a, b, resamples=100), found(AGREEMENT, b, a, resamples=100)
+    for metric in ("error_jaccard", "agreement", "agreement_given_both_wrong", "kappa", "n_common"):
+        expected = got[metric].value
+        assert swapped[metric].value == (expected if expected is None else pytest.approx(expected))
+    assert got["uncommon_a"].value == swapped["uncommon_b"].value
+    for metric in ("error_jaccard", "agreement", "agreement_given_both_wrong"):
+        assert got[metric].value is None or 0 <= got[metric].value <= 1
+    assert got["kappa"].value is None or -1 <= got["kappa"].value <= 1
+    total = sum(got[metric].value for metric in ("n_common", "uncommon_a", "uncommon_b"))
+    assert total == ((first != labels) | (second != labels)).sum()
+
+
+@given(predicted)
+@settings(max_examples=40, deadline=None)
+def test_a_network_agrees_with_itself(items):
+    labels, first, _ = (np.array(column) for column in zip(*items, strict=True))
+    net = Net(labels=labels, logits=one_hot(first, 3))
+    got = found(AGREEMENT, net, net, resamples=100)
+    assert got["agreement"].value == 1
+    assert got["uncommon_a"].value == got["uncommon_b"].value == 0
+    for metric in ("error_jaccard", "agreement_given_both_wrong", "kappa"):
+        assert got[metric].value in {1, None}
+
+
+def test_labels_are_compared_one_by_one_and_on_average():
+    got = found(AGREEMENT, MULTI_A, MULTI_B)
+    kappas, jaccards = [], []
+    for k in range(3):
+        wrong = [(net.logits[:, k] > 0) != (MULTI[:, k] > 0.5) for net in (MULTI_A, MULTI_B)]
+        kappas.append(cohen_kappa_score(*wrong))
+        jaccards.append(jaccard_score(*wrong))
+        assert got["kappa", k].value == pytest.approx(kappas[-1])
+        assert got["kappa", k].coordinates == {"label": k}
+    assert got["kappa"].value == pytest.approx(np.mean(kappas))
+    assert got["error_jaccard"].value == pytest.approx(np.mean(jaccards))
+    assert got["kappa"].low < got["kappa"].value < got["kappa"].high
+    # A mean of three labels is known better than one of them.
+    widths = [got["kappa", k].high - got["kappa", k].low for k in range(3)]
+    assert got["kappa"].high - got["kappa"].low < min(widths)
+
+
+def test_a_label_without_errors_is_left_out_of_the_mean_and_flagged():
+    a, b = multi_label(5, 2.0), multi_label(6, 1.0)
+    for net in (a, b):
+        net.logits = net.logits.copy()
+        net.logits[:, 1] = MULTI[:, 1] - 0.5
+    got = found(AGREEMENT, a, b)
+    assert got["kappa", 1].value is None
+    expected = (got["kappa", 0].value + got["kappa", 2].value) / 2
+    assert got["kappa"].value == pytest.approx(expected)
+    assert got["kappa"].flag == "1 of 3 labels do not define it"
+    assert got["agreement"].flag is None
+
+
+# --- the entropy of references ----------------------------------------------------------------
+
+
+def softmax(logits):
+    powers = np.exp(np.asarray(logits, dtype=np.float64))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_no_references_no_entropy():
+    assert "reference_entropy" not in {m.metric for m in found(AGREEMENT, A, B).values()}
+
+
+def test_reference_entropy_is_that_of_the_mean_prediction_on_each_set():
+    a, b = random_net(0), random_net(1)
+    rng = np.random.default_rng(8)
+    references = [
+        Net(labels=a.labels, logits=rng.normal(size=(300, 4)).astype(np.float32)) for _ in range(2)
+    ]
+    got = found(AGREEMENT, a, b, *references)
+    entropy = stats.entropy(np.mean([softmax(net.logits) for net in references], axis=0), axis=1)
+    wrong_a, wrong_b = (net.logits.argmax(1) != net.labels for net in (a, b))
+    sets = {
+        "all": np.ones(300, dtype=bool),
+        "common": wrong_a & wrong_b,
+        "uncommon_a": wrong_a & ~wrong_b,
+        "uncommon_b": wrong_b & ~wrong_a,
+    }
+    for name, members in sets.items():
+        measured = got["reference_entropy", name]
+        assert measured.value == pytest.approx(entropy[members].mean(), rel=1e-9)
+        assert measured.n == members.sum()
+        assert (measured.unit, measured.coordinates) == ("nats", {"set": name})
+        error = entropy[members].std() / members.sum() ** 0.5
+        assert measured.high - measured.low == pytest.approx(2 * 1.96 * error, rel=0.2)
+
+
+def test_an_empty_set_has_no_entropy():
+    got = found(AGREEMENT, A, A, B)["reference_entropy", "uncommon_a"]
+    assert (got.value, got.n, got.flag) == (None, 0, "no such items")
+
+
+def test_certain_references_have_no_entropy_and_large_logits_no_overflow():
+    certain = trained(1e4 * (2 * answers(np.arange(0)) - 1))
+    assert found(AGREEMENT, A, B, certain)["reference_entropy", "all"].value == 0
+
+
+def test_a_reference_that_diverged_is_named():
+    diverged = trained(np.full((200, 4), np.nan, dtype=np.float32))
+    got = found(AGREEMENT, A, B, diverged)["reference_entropy", "all"]
+    assert (got.value, got.flag) == (None, "the logits of a reference are not finite")
+
+
+def test_reference_entropy_of_labels_is_that_of_each_and_their_mean():
+    reference = multi_label(9, 1.0)
+    got = found(AGREEMENT, MULTI_A, MULTI_B, reference)
+    p = 1 / (1 + np.exp(-reference.logits.astype(np.float64)))
+    for k in range(3):
+        # The entropy of p is the log loss of p under labels drawn from p.
+        weights = np.stack([1 - p[:, k], p[:, k]], axis=1).ravel()
+        expected = log_loss(np.tile([0, 1], 150), np.repeat(p[:, k], 2), sample_weight=weights)
+        assert got["reference_entropy", "all", k].value == pytest.approx(expected)
+    mean = np.mean([got["reference_entropy", "common", k].value for k in range(3)])
+    assert got["reference_entropy", "common"].value == pytest.approx(mean)
+
+
+def test_every_measurement_is_one():
+    for spec, nets in (
+        (AGREEMENT, (A, B, A)),
+        (LEARNING_CURVE, (A,)),
+        (RELATIVE_DROP, (A, B)),
+        (SPEED, (A,)),
+    ):
+        measured = list(spec.measure(spec.parse(spec.tiny), nets, CONTEXT))
+        assert measured == [Measurement.model_validate(m.model_dump()) for m in measured]
