@@ -104,7 +104,7 @@ class Gather:
 
     def __init__(self, runs: RunMap, device: torch.device) -> None:
         self._length = runs.length
-        places = torch.from_numpy(runs.runs).to(device)
+        places = torch.from_numpy(runs.runs.copy()).to(device)
         probe = as_words(torch.empty(1, runs.length, dtype=torch.uint8))
         self._words = probe.shape[1]
         if self._words < FEW_WORDS:

@@ -26,7 +26,8 @@ def _index(
 ) -> np.ndarray:
     height, width, channels = image_shape
     pixels = np.arange(height * width)[:, None] * channels
-    return (pixels + _order(channels, seed)).reshape(1, -1).astype(np.int32)
+    index: np.ndarray = pixels + _order(channels, seed)
+    return index.reshape(1, -1).astype(np.int32)
 
 
 def _check(params: NoParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # the seam's signature

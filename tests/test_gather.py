@@ -1,0 +1,128 @@
+"""Maps, their coarsening and composition, and gathers of runs against plain indexing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transferbench.gather import Gather, RunMap, as_words, coarsen, compose, pieces
+
+CPU = torch.device("cpu")
+
+
+@st.composite
+def run_maps(draw):
+    length = draw(st.sampled_from([1, 2, 3, 4, 6, 7, 8, 12, 24, 40]))
+    runs = draw(st.integers(1, 12))
+    maps = draw(st.integers(1, 3))
+    orders = [draw(st.permutations(range(runs))) for _ in range(maps)]
+    return RunMap(np.asarray(orders, dtype=np.int64), length)
+
+
+def longest_by_trial(index):
+    """The longest fitting run, by trying every divisor as the definition reads."""
+    for length in range(index.shape[1], 0, -1):
+        if index.shape[1] % length:
+            continue
+        runs = index.reshape(len(index), -1, length)
+        aligned = (runs[:, :, 0] % length == 0).all()
+        if aligned and (runs == runs[:, :, :1] + np.arange(length)).all():
+            return length
+    raise AssertionError("length 1 always fits")
+
+
+@given(run_maps())
+def test_coarsening_finds_the_longest_runs_and_says_the_same_map(runs):
+    index = runs.values()
+    found = coarsen(index)
+    assert found.length == longest_by_trial(index)
+    np.testing.assert_array_equal(found.values(), index)
+
+
+def test_coarsening_takes_the_runs_that_all_maps_share():
+    pairs, fours = [2, 3, 0, 1, 4, 5, 6, 7], [4, 5, 6, 7, 0, 1, 2, 3]
+    assert coarsen(np.asarray([fours])).length == 4
+    assert coarsen(np.asarray([pairs, fours])).length == 2
+
+
+def test_runs_that_start_off_their_grid_are_not_moved_whole():
+    # 4 neighbours move together, but they come from places 1..4.
+    assert coarsen(np.asarray([[1, 2, 3, 4, 5, 6, 7, 0]])).length == 1
+
+
+def test_identity_is_one_run():
+    found = coarsen(np.arange(24)[None])
+    assert (found.length, found.is_identity) == (24, True)
+
+
+@given(run_maps(), st.integers(1, 5), st.integers(0, 2**31))
+def test_gather_equals_plain_indexing(runs, count, seed):
+    count = len(runs.runs) if len(runs.runs) > 1 else count
+    index = runs.values()
+    images = np.random.default_rng(seed).integers(0, 256, (count, index.shape[1]), dtype=np.uint8)
+    expected = np.take_along_axis(images, np.broadcast_to(index, images.shape), axis=1)
+    given_images = torch.from_numpy(images.copy())
+    found = Gather(runs, CPU)(given_images)
+    np.testing.assert_array_equal(found.numpy(), expected)
+    np.testing.assert_array_equal(given_images.numpy(), images, err_msg="the input was changed")
+
+
+def test_one_gather_serves_batches_of_any_size_in_any_order():
+    order = np.random.default_rng(0).permutation(8)
+    gather = Gather(RunMap(order[None], 3), CPU)
+    for count in (2, 5, 1, 5, 7):
+        images = torch.randint(0, 256, (count, 24), dtype=torch.uint8)
+        expected = images.view(count, 8, 3)[:, order].reshape(count, 24)
+        assert torch.equal(gather(images), expected)
+
+
+def test_gather_writes_into_the_given_buffer():
+    images = torch.arange(24, dtype=torch.uint8)[None]
+    out = torch.zeros_like(images)
+    returned = Gather(RunMap(np.asarray([[1, 0]]), 12), CPU)(images, out)
+    assert returned is out
+    assert out[0].tolist() == [*range(12, 24), *range(12)]
+
+
+@given(st.data())
+def test_composed_map_does_one_after_the_other(data):
+    size = data.draw(st.integers(1, 12))
+    maps = [
+        np.asarray([data.draw(st.permutations(range(size))) for _ in range(count)])
+        for count in data.draw(st.sampled_from([(1, 1), (1, 3), (3, 1), (3, 3)]))
+    ]
+    values = np.random.default_rng(0).integers(0, 256, (3, size))
+    first, then = (np.broadcast_to(index, values.shape) for index in maps)
+    one_by_one = np.take_along_axis(np.take_along_axis(values, first, 1), then, 1)
+    both = np.broadcast_to(compose(*maps), values.shape)
+    np.testing.assert_array_equal(np.take_along_axis(values, both, 1), one_by_one)
+
+
+def test_composed_with_its_inverse_nothing_moves():
+    index = np.random.default_rng(1).permutation(30)[None]
+    np.testing.assert_array_equal(compose(index, np.argsort(index)), np.arange(30)[None])
+
+
+@given(run_maps(), st.sampled_from([1, 2, 3]))
+def test_keeping_channels_is_told_from_the_runs_alone(runs, channels):
+    index = runs.values()
+    plain = bool((index % channels == np.arange(index.shape[1]) % channels).all())
+    assert runs.keeps_channels(channels) == plain
+
+
+@pytest.mark.parametrize(("length", "word"), [(24, 8), (12, 4), (6, 2), (3, 1), (84, 4), (48, 8)])
+def test_words_are_the_widest_that_divide_a_run(length, word):
+    assert as_words(torch.zeros(2, 48 * 7, dtype=torch.uint8), length).element_size() == word
+
+
+@given(st.integers(0, 40), st.integers(1, 3_000_000))
+def test_pieces_cover_a_batch_once_and_in_order(count, row_bytes):
+    covered = [place for piece in pieces(count, row_bytes, CPU) for place in range(count)[piece]]
+    assert covered == list(range(count))
+
+
+def test_other_devices_work_on_the_whole_batch_at_once():
+    assert list(pieces(512, math.prod((224, 224, 3)), torch.device("meta"))) == [slice(0, 512)]
