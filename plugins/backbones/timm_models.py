@@ -1,0 +1,146 @@
+"""Any timm model as a backbone: ``timm/resnet18`` and some 1,300 others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from transferbench.errors import UnknownNameError
+from transferbench.specs import BackboneSpec, Params, Preprocessing, Weights
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+    from torch.nn import Module
+
+__all__ = ["TIMM"]
+
+DATA = {
+    "cc12m": "CC12M",
+    "ig1b": "Instagram-1B",
+    "in1k": "ImageNet-1k",
+    "in12k": "ImageNet-12k",
+    "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-22k",
+    "inat21": "iNaturalist 2021",
+    "jft": "JFT-300M",
+    "laion2b": "LAION-2B",
+    "laion400m": "LAION-400M",
+    "lvd142m": "LVD-142M",
+    "lvd1689m": "LVD-1689M",
+    "webli": "WebLI",
+    "yfcc100m": "YFCC100M",
+}
+"""What timm's tags call the data that weights have seen, in the order they saw it."""
+
+
+class TimmParams(Params):
+    """``model``: a name of ``timm.list_models()``, without a tag."""
+
+    model: Annotated[str, Field(min_length=1)]
+
+
+def _build(params: TimmParams, num_classes: int, in_chans: int, image_size: int) -> Module:
+    from transferbench_plugins.backbones import timm_building
+
+    return timm_building.build(_known(params.model), num_classes, in_chans, image_size)
+
+
+def _members() -> list[str]:
+    import timm
+
+    return sorted(timm.list_models())
+
+
+def _known(model: str) -> str:
+    import timm
+
+    architecture, _, tag = model.partition(".")
+    if tag:
+        advice = f"a tag names weights, not a model: give {tag!r} as the weights"
+        raise UnknownNameError("timm model", model, [architecture], advice)
+    if not timm.is_model(model):
+        raise UnknownNameError("timm model", model, _members())
+    return model
+
+
+def _modules(net: Module) -> dict[str, Sequence[str]]:
+    from transferbench_plugins.backbones import timm_partition
+
+    return timm_partition.modules(net)
+
+
+def _head(net: Module) -> Module:
+    from transferbench_plugins.backbones import timm_partition
+
+    return timm_partition.classifier(net)
+
+
+def _preprocessing(params: TimmParams) -> Preprocessing:
+    from transferbench_plugins.backbones import timm_building
+
+    found = timm_building.config(_known(params.model))
+    return Preprocessing(mean=tuple(found.mean), std=tuple(found.std))
+
+
+def _batch_statistics(params: TimmParams) -> bool:
+    return _holds_batch_statistics(_known(params.model))
+
+
+@cache
+def _holds_batch_statistics(model: str) -> bool:
+    from transferbench_plugins.backbones import timm_building
+
+    return timm_building.batch_statistics(model)
+
+
+def _weights(params: TimmParams) -> list[Weights]:
+    import timm
+
+    from transferbench_plugins.backbones import timm_building
+
+    names = timm.list_pretrained(f"{_known(params.model)}.*")
+    return [_described(name.partition(".")[2], timm_building.config(name)) for name in names]
+
+
+def _described(tag: str, found: PretrainedCfg) -> Weights:
+    seen = [DATA[token] for token in tag.split("_") if token in DATA]
+    return Weights(
+        tag=tag,
+        origin=found.hf_hub_id or found.url or "unknown",
+        license=found.license or "unknown",
+        pretrained_on=", then ".join(seen) or "unknown",
+        classes=found.num_classes or None,
+    )
+
+
+def _load_weights(params: TimmParams, net: Module, weights: str) -> None:
+    from transferbench_plugins.backbones import timm_building, weight_files
+
+    tags = [known.tag for known in _weights(params)]
+    if not weight_files.is_file(weights) and weights not in tags:
+        advice = "or give a .safetensors or .pth file"
+        raise UnknownNameError(f"weights of timm/{params.model}", weights, tags, advice)
+    timm_building.load(params.model, net, weights)
+
+
+TIMM = BackboneSpec(
+    name="timm",
+    version=1,
+    summary="Any timm model, as timm/MODEL, with its external weights by tag or file",
+    source="Wightman, PyTorch Image Models, https://github.com/huggingface/pytorch-image-models",
+    license="Apache-2.0",
+    params=TimmParams,
+    tiny={"model": "test_resnet"},
+    build=_build,
+    modules=_modules,
+    head=_head,
+    member="model",
+    members=_members,
+    preprocessing=_preprocessing,
+    batch_statistics=_batch_statistics,
+    weights=_weights,
+    load_weights=_load_weights,
+)

@@ -1,0 +1,308 @@
+"""A network as its backbone's declared modules: building, partition, states and features.
+
+Shape letters: N images, C channels, H height, W width, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from transferbench.errors import DataError, PluginError, TransferbenchError
+from transferbench.specs import HEAD, BackboneSpec, RateFactor
+
+__all__ = [
+    "FeatureTap",
+    "body_in_eval",
+    "body_names",
+    "body_state",
+    "build_network",
+    "clone_state",
+    "features_and_logits",
+    "freeze_body",
+    "load_state",
+    "optimizer_groups",
+    "partition",
+    "split_state",
+]
+
+Partition = Mapping[str, Sequence[str]]
+State = Mapping[str, Tensor]
+
+NAMED_IN_MESSAGES = 6
+
+
+# --- partition --------------------------------------------------------------------------------
+
+
+def partition(spec: BackboneSpec, net: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The names of parameters and buffers of each module of ``net``, from input to output.
+
+    Raises: ``PluginError`` unless every name belongs to exactly one module, every prefix matches
+    and the last module is HEAD.
+    """
+    declared = {module: tuple(prefixes) for module, prefixes in spec.modules(net).items()}
+    names = list(net.state_dict())
+    owners = {name: _owners(name, declared) for name in names}
+    _refuse(spec, "no module owns", [name for name in names if not owners[name]])
+    _refuse(spec, "several modules own", [name for name in names if len(owners[name]) > 1])
+    _refuse(spec, "nothing in the network matches", _idle_prefixes(names, declared))
+    _refuse(spec, "no parameter or buffer belongs to", [m for m in declared if not declared[m]])
+    if not declared or list(declared)[-1] != HEAD:
+        raise PluginError(
+            f"backbone {spec.name!r}: the last module must be {HEAD!r}, the layer that a new"
+            f" target replaces, but modules() gives {', '.join(declared) or 'none'}"
+        )
+    return {module: tuple(n for n in names if owners[n] == [module]) for module in declared}
+
+
+def _owners(name: str, declared: Partition) -> list[str]:
+    return [
+        module
+        for module, prefixes in declared.items()
+        for prefix in prefixes
+        if _matches(name, prefix)
+    ]
+
+
+def _matches(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def _idle_prefixes(names: Sequence[str], declared: Partition) -> list[str]:
+    prefixes = [prefix for given in declared.values() for prefix in given]
+    return [prefix for prefix in prefixes if not any(_matches(name, prefix) for name in names)]
+
+
+def _refuse(spec: BackboneSpec, what: str, found: Sequence[str]) -> None:
+    if found:
+        raise PluginError(
+            f"backbone {spec.name!r}: {what} {_some(found)}; modules() must name every parameter"
+            " and buffer exactly once"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - NAMED_IN_MESSAGES
+    return ", ".join(names[:NAMED_IN_MESSAGES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# --- building ---------------------------------------------------------------------------------
+
+
+def build_network(
+    spec: BackboneSpec,
+    params: Any,
+    *,
+    num_classes: int,
+    in_chans: int,
+    image_size: int,
+    init_seed: int,
+    head_seed: int,
+) -> nn.Module:
+    """A new network: its body drawn from ``init_seed``, its head from ``head_seed``, on the CPU.
+
+    The head is taken from a second build, so that it follows the backbone's own initialization.
+    The global generators, CUDA's included, are left as they were.
+
+    Raises: ``PluginError`` naming the backbone and the reason where it cannot be built, or does
+    not map images of this shape to (N, num_classes).
+    """
+
+    def build(seed: int) -> nn.Module:
+        with _seeded(seed):
+            return spec.build(params, num_classes, in_chans, image_size)
+
+    asked = f"{num_classes} classes, {in_chans} channel(s), {image_size} px"
+    with _blamed(spec, f"cannot be built for {asked}"):
+        net = build(init_seed)
+    with _blamed(spec, f"fails on its first images ({asked})"), _seeded(init_seed):
+        found = _output_shape(net, (2, in_chans, image_size, image_size))
+    if found != (2, num_classes):
+        raise PluginError(
+            f"backbone {spec.name!r}: 2 images must give logits of shape (2, {num_classes}), not"
+            f" {found}; its builder must honour num_classes"
+        )
+    head = partition(spec, net)[HEAD]
+    load_state(net, build(head_seed).state_dict(), head)
+    return net
+
+
+def _output_shape(net: nn.Module, images: tuple[int, ...]) -> tuple[int, ...]:
+    training = net.training
+    # In eval mode the check leaves batch statistics as they are.
+    with torch.no_grad():
+        shape = tuple(net.eval()(torch.zeros(images)).shape)
+    net.train(training)
+    return shape
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    # torch.manual_seed would also reseed every CUDA device, which nothing here draws from.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _blamed(spec: BackboneSpec, failed: str) -> Iterator[None]:
+    try:
+        yield
+    except TransferbenchError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(
+            f"backbone {spec.name!r} {failed}: {reason}; choose another image size or other"
+            " parameters, or repair the backbone"
+        ) from error
+
+
+# --- states -----------------------------------------------------------------------------------
+
+
+def clone_state(net: nn.Module) -> dict[str, Tensor]:
+    """A copy of every parameter and buffer: detached, contiguous, on the CPU, sharing nothing."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in net.state_dict().items()
+    }
+
+
+def body_names(modules: Partition) -> list[str]:
+    """The names of all parameters and buffers outside the head, in the order of the modules."""
+    return [name for module, names in modules.items() if module != HEAD for name in names]
+
+
+def body_state(state: State, modules: Partition) -> dict[str, Tensor]:
+    """The part of ``state`` that a new target keeps."""
+    return {name: state[name] for name in body_names(modules)}
+
+
+def split_state(state: State, modules: Partition) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """``state`` as (body, head)."""
+    return body_state(state, modules), {name: state[name] for name in modules[HEAD]}
+
+
+def load_state(net: nn.Module, state: State, names: Iterable[str] | None = None) -> None:
+    """Copy ``state`` into ``net`` in place, keeping device, precision and memory format.
+
+    ``names``: exactly what to copy (None: everything, and ``state`` may hold nothing else).
+
+    Raises: ``DataError`` naming every tensor that is missing, unexpected or of another shape.
+    """
+    own = net.state_dict()
+    wanted = list(own) if names is None else list(names)
+    extra = [name for name in state if name not in own] if names is None else []
+    _check_state(own, state, wanted, extra)
+    with torch.no_grad():
+        for name in wanted:
+            own[name].copy_(state[name])
+
+
+def _check_state(own: State, state: State, wanted: list[str], extra: list[str]) -> None:
+    missing = [name for name in wanted if name not in state]
+    shapes = {name: (own[name].shape, state[name].shape) for name in wanted if name in state}
+    bent = [
+        f"{name} is {tuple(given)} where the network has {tuple(mine)}"
+        for name, (mine, given) in shapes.items()
+        if mine != given
+    ]
+    problems = [
+        f"{what}: {_some(found)}"
+        for what, found in (("missing", missing), ("unexpected", extra), ("of another shape", bent))
+        if found
+    ]
+    if problems:
+        raise DataError(
+            f"these weights do not fit the network ({'; '.join(problems)}); give weights of the"
+            " same backbone, parameters, channels and image size"
+        )
+
+
+# --- training a part --------------------------------------------------------------------------
+
+
+def optimizer_groups(
+    net: nn.Module, rate_factors: Sequence[RateFactor], learning_rate: float
+) -> list[dict[str, Any]]:
+    """The trainable parameters in groups of one learning rate each, for a torch optimizer.
+
+    The first factor whose pattern is found in a parameter's name holds for it, else 1.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(_factor(name, rate_factors), []).append(parameter)
+    return [
+        {"params": parameters, "lr": learning_rate * factor}
+        for factor, parameters in groups.items()
+    ]
+
+
+def _factor(name: str, rate_factors: Sequence[RateFactor]) -> float:
+    return next((rate.factor for rate in rate_factors if re.search(rate.pattern, name)), 1.0)
+
+
+def freeze_body(net: nn.Module, modules: Partition) -> None:
+    """Exclude every parameter outside the head from training."""
+    frozen = set(body_names(modules))
+    for name, parameter in net.named_parameters():
+        if name in frozen:
+            parameter.requires_grad = False
+
+
+def body_in_eval(net: nn.Module, head: nn.Module) -> None:
+    """Put all but the head in eval mode: batch statistics stay and features are fixed."""
+    net.eval()
+    head.train()
+
+
+# --- features ---------------------------------------------------------------------------------
+
+
+class FeatureTap:
+    """The features of each forward pass inside a ``with`` block: what the head reads.
+
+    Shapes: ``features`` is (N, D), the head's input with everything behind N flattened.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        self._head = head
+        self._input: Tensor | None = None
+
+    def __enter__(self) -> Self:
+        self._handle = self._head.register_forward_pre_hook(self._keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._input = inputs[0]
+
+    @property
+    def features(self) -> Tensor:
+        """The head's input in the last forward pass.
+
+        Raises: ``PluginError`` where no forward pass has called the head.
+        """
+        if self._input is None:
+            raise PluginError(
+                f"the head, {type(self._head).__name__}, was not called in a forward pass; the"
+                " backbone's head(net) must give the layer that makes the logits"
+            )
+        return self._input.flatten(1)
+
+
+def features_and_logits(net: nn.Module, head: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """One forward pass: ((N, D) features, (N, K) logits) of (N, C, H, W) images."""
+    with FeatureTap(head) as tap:
+        logits: Tensor = net(images)
+        return tap.features, logits
