@@ -1,0 +1,33 @@
+"""What a report is made from: a suite, its measurements, verdicts and job statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transferbench.claims import Verdict
+from transferbench.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ReportInput"]
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Everything a report shows, and nothing it has to look up.
+
+    ``measurements``: rows of ``Record.row()``. ``verdicts``: per entry, in the suite's order.
+    ``statuses``: columns job, kind, label, status, wall_seconds, message, a row for each job.
+    ``changed``: the overrides of a changed suite, empty where it is the published one.
+    """
+
+    suite: Suite
+    entries: Sequence[str]
+    measurements: pd.DataFrame
+    verdicts: Mapping[str, Sequence[Verdict]]
+    statuses: pd.DataFrame
+    provenance: Mapping[str, str]
+    changed: Sequence[str]

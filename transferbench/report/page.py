@@ -1,0 +1,144 @@
+"""A report as one HTML page: what goes where, filled into the template."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from importlib import resources
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from transferbench.records import Record
+from transferbench.report.answer import answer
+from transferbench.report.figures import controls_figure, curves_figure, severity_figure
+from transferbench.report.inputs import ReportInput
+from transferbench.report.mistakes import mistakes_figure
+from transferbench.report.summaries import Measured
+from transferbench.report.tables import (
+    Table,
+    arms_table,
+    budgets_table,
+    comparison_table,
+    failures_table,
+    mistakes_table,
+    other_tables,
+    transfer_table,
+)
+from transferbench.report.verdicts import ClaimRow, claim_rows
+
+__all__ = ["page"]
+
+FOLDER = resources.files("transferbench.report")
+VERDICTS = ("reproduced", "contradicted", "undecided", "not judged")
+GLOSSARY = {
+    "source, target": "the task pre-trained on, and the task fine-tuned on",
+    "P, RI": "pre-trained weights; random initialization",
+    "P-T, RI-T": "the target networks trained from P and from RI",
+    "arm": "one way to start: an initialization with its recipe",
+    "entry": "what a suite compares: a backbone with its weights",
+    "test metric": "accuracy, or mean area under the ROC curve for multi-label targets, on the "
+    "fixed test subset after the last epoch",
+    "gain": "test metric of the pre-trained arm minus its baseline's, paired by replicate",
+    "relative drop": "100 (A of P-T minus A of RI-T) / (A of P-T): how much of the test metric "
+    "is lost without pre-training",
+    "speed": "the train metric, clean images in eval mode, averaged over the epochs",
+    "replicate": "a training repeated with other seeds; at one replicate all arms and backbones "
+    "see the same data order",
+    "\N{GREEK SMALL LETTER KAPPA} of errors": "agreement about which images are wrong, corrected "
+    "for the agreement that two networks of these accuracies have by chance (Cohen)",
+    "error Jaccard": "images both get wrong, divided by images at least one gets wrong",
+    "reference entropy": "how unsure an independent network is about a set of images: a stand-in "
+    "for their ambiguity",
+    "chance": "the test metric of guessing",
+    "95% interval": "Student-t over replicates unless said otherwise; it covers the seeds, not "
+    "the choice of test images",
+    "student-t-95, jackknife-95": "how a 95% interval was made: from the spread of the replicates, "
+    "or from the estimates that leave one replicate out, which holds for pairs that share networks",
+    "verdict": "reproduced where the whole interval meets the claim's condition, contradicted "
+    "where the whole interval misses it, undecided otherwise",
+}
+
+
+@dataclass(frozen=True)
+class EntrySection:
+    """Everything the page shows of one entry."""
+
+    name: str
+    anchor: str
+    answer: str
+    claims: list[ClaimRow]
+    tally: str
+    judged: bool
+    curves: Markup | None
+    severity: dict[str, Markup]
+    mistakes: Markup | None
+    controls: Markup | None
+    transfer: Table | None
+    arms: Table | None
+    mistakes_table: Table | None
+    others: dict[str, Table]
+
+
+def tally_of(claims: list[ClaimRow]) -> str:
+    """How many claims ended in which verdict."""
+    counts = Counter(claim.verdict for claim in claims)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def entry_section(given: ReportInput, name: str, place: int) -> EntrySection:
+    """One entry's figures and tables; ``place`` keeps the anchors of entries apart."""
+    suite, measured = given.suite, Measured(given.measurements, name)
+    anchor = f"entry-{place}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}"
+    claims = claim_rows(suite, given.verdicts.get(name, ()))
+    severity = {
+        target: severity_figure(measured, suite, target, anchor) for target in suite.targets
+    }
+    return EntrySection(
+        name=name,
+        anchor=anchor,
+        answer=answer(measured, suite),
+        claims=claims,
+        tally=tally_of(claims),
+        judged=any(claim.plot for claim in claims),
+        curves=curves_figure(measured, suite, anchor),
+        severity={target: figure for target, figure in severity.items() if figure},
+        mistakes=mistakes_figure(measured, suite, anchor),
+        controls=controls_figure(measured, suite, anchor),
+        transfer=transfer_table(measured, suite),
+        arms=arms_table(measured, suite),
+        mistakes_table=mistakes_table(measured, suite),
+        others=other_tables(measured, [*Record.model_fields]),
+    )
+
+
+def job_counts(statuses: pd.DataFrame) -> dict[str, int]:
+    """How many jobs ended in which status, in order of name."""
+    if "status" not in statuses.columns:
+        return {}
+    return dict(sorted(Counter(statuses["status"].astype(str)).items()))
+
+
+def page(given: ReportInput) -> str:
+    """The HTML of the report; equal input gives equal text."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(FOLDER.joinpath("report.html.j2").read_text("utf-8"))
+    every = [(name, Measured(given.measurements, name)) for name in given.entries]
+    return template.render(
+        suite=given.suite,
+        entries=[
+            entry_section(given, name, place) for place, name in enumerate(given.entries, start=1)
+        ],
+        comparison=comparison_table(every, given.suite) if len(every) > 1 else None,
+        budgets=budgets_table(given.suite),
+        failures=failures_table(given.statuses),
+        jobs=job_counts(given.statuses),
+        provenance=given.provenance,
+        changed=given.changed,
+        glossary=GLOSSARY,
+        css=Markup(FOLDER.joinpath("report.css").read_text("utf-8")),  # noqa: S704 - our own file
+    )
