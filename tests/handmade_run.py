@@ -281,6 +281,8 @@ def _source() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trial(labels: np.ndarray, logits: np.ndarray) -> list[Measurement]:
+    if not np.isfinite(logits).all():
+        return [Measurement(metric="test_metric", value=None, unit="fraction", n=N, flag="NaN")]
     if labels.ndim == 1:
         value = float(accuracy_score(labels, logits.argmax(axis=1)))
     else:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard.formats import write_board, write_index
-from transferbench.leaderboard.notes import REPRODUCED_WITHIN, notes_of
+from transferbench.leaderboard.notes import REPRODUCED_WITHIN, flags_of, notes_of
 from transferbench.leaderboard.standing import missing_scores, most_severe, stand
 from transferbench.leaderboard.table import (
     SHORT_ID,
@@ -94,7 +94,7 @@ def _board(name: str, examined: Sequence[_Examined], root: Path) -> BoardTable:
     taken = {candidate.folder for candidate in accepted}
     unranked = [_refused(one, name) for one in examined if one.folder not in taken]
     if not accepted:
-        return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), ())
+        return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
     suite = _suite(accepted)
     chosen, superseded = _choose(accepted)
     complete = [c for c in chosen if not missing_scores(suite, c.bundle.records)]
@@ -110,6 +110,7 @@ def _board(name: str, examined: Sequence[_Examined], root: Path) -> BoardTable:
         columns=without_empty(columns_of(suite, severe), rows),
         rows=tuple(rows),
         unranked=(*unranked, *(_superseded(c, chosen) for c in superseded)),
+        flags=flags_of(suite),
         notes=notes_of(suite, severe),
     )
 

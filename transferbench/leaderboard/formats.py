@@ -87,6 +87,7 @@ def _write(path: Path, content: str) -> Path:
 def as_markdown(table: BoardTable) -> str:
     """The board as a GitHub page."""
     parts = [f"# {table.board}", _markdown(table.summary)]
+    parts += [f"**{_markdown(flag)}**" for flag in table.flags]
     if table.rows:
         parts.append(_tabulated(table, table.columns, "pipe", _markdown))
     else:
@@ -124,14 +125,14 @@ def as_latex(table: BoardTable) -> str:
     # tabulate escapes the rest; these characters are beyond what plain LaTeX reads.
     for character, command in ((MINUS, "$-$"), (EN_DASH, "--")):
         body = body.replace(character, command)
-    notes = "\n".join(f"% {_one_line(note)}" for note in table.notes)
+    notes = "\n".join(f"% {_one_line(note)}" for note in (*table.flags, *table.notes))
     return f"% {table.board}\n{body}\n{notes}\n"
 
 
 def show(board: BoardTable) -> str:
     """The board for a terminal: the columns that fit, and what is not ranked."""
     columns = [column for column in board.columns if column.key in TERMINAL]
-    parts = [f"{board.board}  {board.summary}".rstrip()]
+    parts = [f"{board.board}  {board.summary}".rstrip(), *board.flags]
     parts.append(
         _tabulated(board, columns, "simple", _one_line) if board.rows else "No entry is ranked yet."
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from transferbench.suite import Suite
 
-__all__ = ["REPRODUCED_WITHIN", "notes_of"]
+__all__ = ["REPRODUCED_WITHIN", "flags_of", "notes_of"]
 
 REPRODUCED_WITHIN = 0.01
 """How far the score of another party's run may lie for an entry to count as reproduced."""
@@ -54,17 +54,27 @@ def _notes(suite: Suite, severe: str | None) -> Iterator[str]:
     yield RANKS
     if severe is not None:
         yield f"{severe} is the most severe perturbation of the suite's main family."
-    yield _tuning(suite)
+    if _equal_tuning(suite):
+        yield f"Tuning budgets are equal: {_tuning(suite)}."
     yield from (CLAIMS, TRUST, OVERLAP, ONCE)
 
 
-def _tuning(suite: Suite) -> str:
+def flags_of(suite: Suite) -> tuple[str, ...]:
+    """What a reader of a suite's board must not overlook."""
+    if _equal_tuning(suite):
+        return ()
+    return (f"Unequal tuning budgets: {_tuning(suite)}. Gains favour the arm that was tuned more.",)
+
+
+def _equal_tuning(suite: Suite) -> bool:
     scoring = suite.scoring
-    budgets = {arm: _budgets(suite, arm) for arm in (scoring.initialization, scoring.baseline)}
-    told = ", ".join(f"{arm} best of {found}" for arm, found in budgets.items())
-    if len(set(budgets.values())) > 1:
-        return f"Unequal tuning budgets: {told} settings. Gains favour the arm that was tuned more."
-    return f"Tuning budgets are equal: {told} settings."
+    return _budgets(suite, scoring.initialization) == _budgets(suite, scoring.baseline)
+
+
+def _tuning(suite: Suite) -> str:
+    arms = (suite.scoring.initialization, suite.scoring.baseline)
+    told = " and ".join(f"{arm} best of {_budgets(suite, arm)}" for arm in arms)
+    return f"the recipes are of {told} settings"
 
 
 def _budgets(suite: Suite, arm: str) -> str:

@@ -14,7 +14,7 @@ from transferbench.leaderboard.table import BoardTable, Column, Row, text
 __all__ = ["page"]
 
 # Pixels of the drawings in a row.
-WIDTH, HEIGHT, PAD = 150, 34, 6
+WIDTH, HEIGHT, PAD = 120, 34, 6
 
 
 class Bar(NamedTuple):

@@ -78,7 +78,10 @@ class Unranked:
 
 @dataclass(frozen=True)
 class BoardTable:
-    """A suite's board: every format is written from this and nothing else."""
+    """A suite's board: every format is written from this and nothing else.
+
+    ``flags`` are what must not be overlooked, ``notes`` what explains the numbers.
+    """
 
     board: str
     suite: str
@@ -87,6 +90,7 @@ class BoardTable:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     unranked: tuple[Unranked, ...]
+    flags: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -224,6 +228,7 @@ def as_json(table: BoardTable) -> dict[str, Any]:
         "columns": [vars(column) | {"fields": field_names(column)} for column in table.columns],
         "rows": [_json_row(table, row) for row in table.rows],
         "unranked": [vars(row) for row in table.unranked],
+        "flags": list(table.flags),
         "notes": list(table.notes),
     }
 

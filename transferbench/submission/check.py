@@ -82,7 +82,7 @@ def examine(path: Path, registry: Registry | None = None) -> tuple[CheckReport, 
     try:
         bundle = read_bundle(path)
     except Exception as error:  # noqa: BLE001  # whatever foreign bytes break, they are refused
-        shape = Check("every file can be read", "failed", (_told(error),))
+        shape = Check("every file can be read", "failed", (_told(error).replace(f"{path}/", ""),))
         return CheckReport(path, (files, shape)), None
     named = _named_checks(registry or load_registry())
     found = tuple(_check(name, partial(finder, bundle)) for name, finder in named.items())

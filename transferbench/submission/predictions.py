@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,10 +130,10 @@ def _trials(table: pa.Table) -> Iterator[tuple[str, Predictions]]:
         raise SubmissionError("a row has no job or no item")
     names = jobs.dictionary.to_pylist()
     codes = jobs.indices.to_numpy()
-    starts = np.flatnonzero(np.diff(codes, prepend=-1)) if len(codes) else np.array([], int)
-    if len(starts) != len(set(codes.tolist())) or len(names) != len(set(names)):
+    bounds = [*np.flatnonzero(np.diff(codes, prepend=-1)).tolist(), len(codes)]
+    if len(bounds) != len(set(codes.tolist())) + 1 or len(names) != len(set(names)):
         raise SubmissionError("the rows of a job do not stand together")
-    for start, stop in zip(starts, [*starts[1:], len(codes)], strict=True):
+    for start, stop in pairwise(bounds):
         yield names[codes[start]], _trial(table.slice(start, stop - start))
 
 

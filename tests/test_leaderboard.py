@@ -1,0 +1,458 @@
+"""Boards: numbers from records, one table in every format, and who stands on it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import handmade_run
+import numpy as np
+import pytest
+from handmade_run import SKILL, SUITE, entry_of, handmade_registry, make_run
+from scipy import stats
+
+from transferbench.errors import SubmissionError
+from transferbench.leaderboard import BoardTable, boards, build, show
+from transferbench.leaderboard.table import text
+from transferbench.plan import Entry
+from transferbench.records import read_records
+from transferbench.registry import Registry
+from transferbench.specs import Weights
+from transferbench.submission import Declaration, pack
+from transferbench.suite import Suite
+
+FORMATS = ("board.md", "board.csv", "board.json", "board.tex", "index.html")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Made(NamedTuple):
+    """Three entries of one run, packed, and the boards built from them."""
+
+    registry: Registry
+    submissions: Path
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    registry = handmade_registry(folder)
+    submissions = folder / "submissions"
+    submit(folder / "a", registry, submissions, tuple(entry_of(name) for name in SKILL))
+    build(submissions, folder / "boards", registry)
+    return Made(registry, submissions, folder / "boards")
+
+
+def submit(  # what a test may want to vary
+    folder: Path,
+    registry: Registry,
+    submissions: Path,
+    entries: tuple[Entry, ...] = (entry_of("made-good"),),
+    suite: Mapping[str, Any] = SUITE,
+    declaration: Declaration = Declaration(),  # noqa: B008  # frozen
+) -> list[Path]:
+    """Run ``entries`` in ``folder`` and pack each."""
+    store = make_run(folder, registry, entries, Suite.model_validate(suite))
+    return [
+        pack(folder / "run", store, entry.name, submissions, declaration, registry)
+        for entry in entries
+    ]
+
+
+def only(submissions: Path, registry: Registry) -> BoardTable:
+    (board,) = boards(submissions, registry)
+    return board
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+def _values(made: Made, entry: str, metric: str, arm: str, perturbation: str) -> np.ndarray:
+    """(target, replicate) values of digits and marks, straight from the records."""
+    (path,) = made.submissions.glob(f"*/{entry}/*/records.jsonl")
+    found = {
+        (r.target, r.replicate): r.value
+        for r in read_records(path)
+        if (r.metric, r.initialization, r.perturbation) == (metric, arm, perturbation)
+    }
+    return np.array([[found[target, k] for k in range(3)] for target in ("digits", "marks")])
+
+
+def _assert_interval(row: Mapping[str, Any], key: str, values: np.ndarray) -> None:
+    mean, error = values.mean(), stats.sem(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    found = [row[key], row[f"{key}_low"], row[f"{key}_high"]]
+    np.testing.assert_allclose(found, [mean, low, high], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("entry", sorted(SKILL))
+def test_numbers_equal_those_of_scipy(made: Made, entry: str) -> None:
+    rows = json.loads((made.out / "handmade@1" / "board.json").read_text())["rows"]
+    row = next(row for row in rows if row["entry"] == entry)
+    tuned = _values(made, entry, "test_metric", "P-T", "none")
+    scratch = _values(made, entry, "test_metric", "RI-T", "none")
+    chance, reference = np.array([[0.2], [0.5]]), np.array([[0.9], [0.95]])
+    _assert_interval(row, "score", ((tuned - chance) / (reference - chance)).mean(axis=0))
+    _assert_interval(row, "pretrained", tuned.mean(axis=0))
+    _assert_interval(row, "baseline", scratch.mean(axis=0))
+    _assert_interval(row, "gain", (tuned - scratch).mean(axis=0))
+    severe = [_values(made, entry, "test_metric", arm, "blur-9") for arm in ("P-T", "RI-T")]
+    _assert_interval(row, "severe_gain", (severe[0] - severe[1]).mean(axis=0))
+    assert row["speed_gain"] == pytest.approx(0.1)
+    assert row["severe_speed_gain"] == pytest.approx(0.1)
+    assert row["replicates"] == 3
+
+
+def test_the_profile_follows_the_perturbations_by_severity(made: Made) -> None:
+    row = only(made.submissions, made.registry).rows[0]
+    assert row.profile is not None
+    assert row.profile.perturbations == ("none", "blur-2", "blur-9")
+    for k, label in enumerate(row.profile.perturbations):
+        expected = _values(made, "made-good", "test_metric", "P-T", label).mean()
+        assert row.profile.pretrained[k] == pytest.approx(expected, abs=1e-12)
+
+
+def test_entries_are_ranked_by_score_with_tie_groups(made: Made) -> None:
+    board = only(made.submissions, made.registry)
+    ranks = {row.cells["entry"][0]: row.cells["rank"] for row in board.rows}
+    assert list(ranks) == ["made-good", "made-fair", "made-poor"]
+    assert ranks["made-poor"] == (3, 3, 3)
+    ties = {row.cells["entry"][0]: str(row.cells["ties"][0]) for row in board.rows}
+    assert not set(ties["made-poor"]) & set(ties["made-good"])
+
+
+def test_one_replicate_has_a_rank_and_no_interval(made: Made, tmp_path: Path) -> None:
+    submit(tmp_path, made.registry, tmp_path / "s", suite=SUITE | {"replicates": 1})
+    build(tmp_path / "s", tmp_path / "out", made.registry)
+    board = only(tmp_path / "s", made.registry)
+    (row,) = board.rows
+    score = next(column for column in board.columns if column.key == "score")
+    assert row.cells["score"][1:] == (None, None)
+    assert re.fullmatch(r"\d\.\d{3} \[\?, \?\]", text(score, row.cells["score"]))
+
+
+# --- formats ----------------------------------------------------------------------------------
+
+
+class _Tables(HTMLParser):
+    """The rows of a page's tables, each cell as its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self._open = False
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        del attrs
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"}:
+            self.rows[-1].append("")
+            self._open = True
+        elif tag == "span" and self._open and self.rows[-1][-1].strip():
+            self.rows[-1][-1] += " "
+        elif tag == "title":
+            self._open = False
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in {"td", "th"}:
+            self._open = False
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.rows[-1][-1] += data.strip()
+
+
+def _html_rows(path: Path) -> list[list[str]]:
+    parser = _Tables()
+    parser.feed(path.read_text())
+    drawings = {parser.rows[0].index("interval"), parser.rows[0].index("profile")}
+    return [[c for k, c in enumerate(row) if k not in drawings] for row in parser.rows]
+
+
+def _markdown_rows(path: Path) -> list[list[str]]:
+    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    del lines[1]
+    return [
+        [cell.strip().replace("\\", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines
+    ]
+
+
+def _latex_rows(path: Path) -> list[list[str]]:
+    lines = [line for line in path.read_text().splitlines() if line.endswith(r"\\")]
+    plain = [line.replace("$-$", "−").replace("--", "–").rstrip("\\") for line in lines]  # noqa: RUF001  # as shown
+    return [[cell.strip() for cell in line.split("&")] for line in plain]
+
+
+def test_every_format_shows_the_same_table(made: Made) -> None:
+    board, folder = only(made.submissions, made.registry), made.out / "handmade@1"
+    expected = [[column.title for column in board.columns]] + [
+        [text(column, row.cells[column.key]) for column in board.columns] for row in board.rows
+    ]
+    assert len(expected) == 4
+    assert _markdown_rows(folder / "board.md") == expected
+    assert _latex_rows(folder / "board.tex") == expected
+    assert _html_rows(folder / "index.html") == expected
+
+
+def test_csv_and_json_have_full_precision(made: Made) -> None:
+    folder = made.out / "handmade@1"
+    rows = json.loads((folder / "board.json").read_text())["rows"]
+    with (folder / "board.csv").open(newline="") as stream:
+        read = list(csv.DictReader(stream))
+    assert len(read) == len(rows) == 3
+    for flat, row in zip(read, rows, strict=True):
+        assert float(flat["score_low"]) == row["score_low"]
+        assert {key: str(row[key]) for key in flat} == flat
+
+
+def test_the_terminal_shows_the_columns_that_fit(made: Made) -> None:
+    told = show(only(made.submissions, made.registry))
+    assert told.startswith("handmade@1  Invented numbers.")
+    assert "made-good" in told
+    assert "recomputed" in told
+    assert max(map(len, told.splitlines())) < 170
+
+
+def test_the_same_submissions_give_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    submissions = tmp_path / "moved"
+    for folder in sorted(made.submissions.glob("*/*"), reverse=True):
+        shutil.copytree(folder, submissions / folder.relative_to(made.submissions))
+    written = build(submissions, tmp_path / "boards", made.registry)
+    assert [path.name for path in written] == [*FORMATS, "README.md"]
+    for name in FORMATS:
+        again = (tmp_path / "boards" / "handmade@1" / name).read_bytes()
+        first = (made.out / "handmade@1" / name).read_bytes()
+        assert again.replace(b"/moved/", b"/submissions/") == first
+
+
+def test_the_index_links_every_board(made: Made) -> None:
+    index = (made.out / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", index):
+        assert (made.out / link).is_file(), link
+    assert "[handmade@1](handmade@1/board.md)" in index
+
+
+def test_the_page_links_its_submissions_and_loads_nothing(made: Made) -> None:
+    folder = made.out / "handmade@1"
+    page = (folder / "index.html").read_text()
+    assert not re.search(r"src=|@import|url\(|https?:|<link", page)
+    links = [link for link in re.findall(r'href="([^"]+)"', page) if "README" not in link]
+    assert len(links) == 7
+    for link in links:
+        assert (folder / link.replace("%40", "@")).is_file(), link
+
+
+HOSTILE = "<script>alert(1)</script> | a_b & 5% $x$ #1 [y](z)"
+
+
+def test_foreign_text_is_escaped_in_every_format(made: Made, tmp_path: Path) -> None:
+    weights = Weights(tag="=SUM(A1)", origin="afar", license="MIT", pretrained_on=HOSTILE)
+    entry = Entry("made-good", {"name": "made-good", "version": 1, "params": {}}, "MIT", "x",
+                  weights)  # fmt: skip
+    submit(tmp_path, made.registry, tmp_path / "s", (entry,))
+    build(tmp_path / "s", tmp_path / "out", made.registry)
+    folder = tmp_path / "out" / "handmade@1"
+    told = f"=SUM(A1) ({HOSTILE})"
+    page = (folder / "index.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; | a_b &amp; 5%" in page
+    markdown = (folder / "board.md").read_text()
+    assert "<script>" not in re.sub(r"\\.", "", markdown)
+    assert told in _markdown_rows(folder / "board.md")[1]
+    assert r"a\_b \& 5\% \$x\$ \#1" in (folder / "board.tex").read_text()
+    with (folder / "board.csv").open(newline="") as stream:
+        assert next(csv.DictReader(stream))["pretraining"] == f"'{told}"
+    assert json.loads((folder / "board.json").read_text())["rows"][0]["pretraining"] == told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium to open the page")
+def test_a_browser_sorts_the_table_of_a_file(made: Made, tmp_path: Path) -> None:
+    page = (made.out / "handmade@1" / "index.html").read_text()
+    click = "<script>document.querySelector('th.score button, th.interval button').click()</script>"
+    copy = tmp_path / "index.html"
+    copy.write_text(page.replace("</body>", f"{click}</body>"))
+    dumped = subprocess.run(  # noqa: S603  # a browser on our own file
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
+         "--dump-dom", copy.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    order = re.findall(r'<th scope="row" data-sort="([^"]+)"', dumped)
+    assert order == ["made-poor", "made-fair", "made-good"]
+    assert 'aria-sort="ascending"' in dumped
+
+
+# --- notes ------------------------------------------------------------------------------------
+
+
+def test_every_format_says_how_its_numbers_are_made(made: Made) -> None:
+    for name in ("board.md", "board.json", "board.tex", "index.html"):
+        told = (made.out / "handmade@1" / name).read_text().replace("\\", "")
+        assert "95%, Student-t over the n replicates" in told, name
+        assert "P is one pre-trained network shared by all replicates" in told, name
+        assert "Unequal tuning budgets: the recipes are of P-T best of 6 and RI-T best" in told, (
+            name
+        )
+    assert "Unequal tuning budgets" in show(only(made.submissions, made.registry))
+
+
+def test_equal_tuning_is_not_flagged(made: Made, tmp_path: Path) -> None:
+    recipes = SUITE["recipes"] | {"P-T": SUITE["recipes"]["RI-T"]}
+    submit(tmp_path, made.registry, tmp_path / "s", suite=SUITE | {"recipes": recipes})
+    board = only(tmp_path / "s", made.registry)
+    assert board.flags == ()
+    assert "Tuning budgets are equal: the recipes are of P-T best of 1 and RI-T best of 1" in (
+        " ".join(board.notes)
+    )
+
+
+def test_what_no_entry_measured_has_no_column(made: Made, tmp_path: Path) -> None:
+    suite = SUITE | {"diagnostics": {}, "claims": {}}
+    submit(tmp_path, made.registry, tmp_path / "s", suite=suite)
+    keys = {column.key for column in only(tmp_path / "s", made.registry).columns}
+    assert not keys & {"speed_gain", "severe_speed_gain", "claims"}
+    assert {"gain", "severe_gain", "score"} <= keys
+
+
+def test_pretraining_overlap_and_licence_of_external_weights_are_shown(
+    made: Made, tmp_path: Path
+) -> None:
+    submit(
+        tmp_path,
+        made.registry,
+        tmp_path / "s",
+        (entry_of("made-good", "web"),),
+        declaration=Declaration(overlap={"digits": "yes"}),
+    )
+    (row,) = only(tmp_path / "s", made.registry).rows
+    assert row.cells["entry"] == ("made-good+web",)
+    assert row.cells["pretraining"] == ("web (everything)",)
+    assert row.cells["overlap"] == ("unknown: marks; yes: digits",)
+
+
+# --- who stands on a board --------------------------------------------------------------------
+
+
+def test_a_refused_submission_is_listed_with_its_reason(made: Made, tmp_path: Path) -> None:
+    submissions = shutil.copytree(made.submissions, tmp_path / "s")
+    (path,) = submissions.glob("*/made-fair/*/claims.json")
+    path.write_text("[]")
+    board = only(submissions, made.registry)
+    assert [row.cells["entry"][0] for row in board.rows] == ["made-good", "made-poor"]
+    (listed,) = board.unranked
+    assert (listed.entry, listed.status) == ("made-fair", "refused")
+    assert "content is untouched: claims.json is not the file that was packed" in listed.why
+
+
+def test_an_unreadable_submission_is_listed(made: Made, tmp_path: Path) -> None:
+    submissions = shutil.copytree(made.submissions, tmp_path / "s")
+    (path,) = submissions.glob("*/made-fair/*/plan.json")
+    path.write_text("{")
+    (listed,) = only(submissions, made.registry).unranked
+    assert (listed.entry, listed.status) == ("made-fair", "refused")
+    assert "plan.json is not a JSON file" in listed.why
+
+
+def test_a_board_of_refused_submissions_alone_is_still_built(made: Made, tmp_path: Path) -> None:
+    submit(tmp_path, made.registry, tmp_path / "s")
+    (path,) = (tmp_path / "s").glob("*/*/*/environment.json")
+    path.unlink()
+    build(tmp_path / "s", tmp_path / "out", made.registry)
+    page = (tmp_path / "out" / "handmade@1" / "index.html").read_text()
+    assert "No entry is ranked yet" in page
+    assert "environment.json is missing" in page
+
+
+def test_an_entry_that_lacks_a_score_is_listed_apart_without_a_zero(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = handmade_run._outputs
+
+    def diverged(job: Any, place: Any) -> Any:
+        labels, logits = genuine(job, place)
+        lost = (place.target, place.replicate, place.initialization) == ("marks", 1, "P-T")
+        return labels, logits * np.float32(np.nan) if lost else logits
+
+    monkeypatch.setattr(handmade_run, "_outputs", diverged)
+    submit(tmp_path, made.registry, tmp_path / "s")
+    board = only(tmp_path / "s", made.registry)
+    assert board.rows == ()
+    (listed,) = board.unranked
+    assert (listed.status, listed.why) == ("incomplete", "no score on marks, replicate 1")
+    assert "0.000" not in show(board)
+
+
+def test_the_latest_minor_stands_and_the_older_is_superseded(made: Made, tmp_path: Path) -> None:
+    submissions = tmp_path / "s"
+    (old,) = submit(tmp_path / "old", made.registry, submissions)
+    newer = SUITE | {"version": "1.10", "summary": "Newer."}
+    submit(tmp_path / "older", made.registry, submissions, suite=SUITE | {"version": "1.9"})
+    (new,) = submit(tmp_path / "new", made.registry, submissions, suite=newer)
+    board = only(submissions, made.registry)
+    assert (board.suite, board.summary) == ("handmade@1.10", "Newer.")
+    assert [row.folder for row in board.rows] == [new.relative_to(submissions).as_posix()]
+    assert {row.status for row in board.unranked} == {"superseded"}
+    assert old.name[:10] in {row.submission for row in board.unranked}
+
+
+def test_of_equal_minors_the_first_id_stands(made: Made, tmp_path: Path) -> None:
+    packed = [
+        submit(tmp_path / name, made.registry, tmp_path / "s",
+               declaration=Declaration(submitter=name))[0]
+        for name in ("one", "two")
+    ]  # fmt: skip
+    board = only(tmp_path / "s", made.registry)
+    first, second = sorted(path.name for path in packed)
+    assert [row.cells["submission"] for row in board.rows] == [(first[:10],)]
+    assert [row.submission for row in board.unranked] == [second[:10]]
+    assert board.rows[0].cells["trust"] == ("reproduced",)
+
+
+def test_the_same_submitter_reproduces_nothing(made: Made, tmp_path: Path) -> None:
+    for licence in ("MIT", "BSD"):
+        declared = Declaration(submitter="one", license=licence)
+        submit(tmp_path / licence, made.registry, tmp_path / "s", declaration=declared)
+    assert only(tmp_path / "s", made.registry).rows[0].cells["trust"] == ("recomputed",)
+
+
+def test_majors_never_share_a_board(made: Made, tmp_path: Path) -> None:
+    submit(tmp_path / "1", made.registry, tmp_path / "s")
+    submit(tmp_path / "2", made.registry, tmp_path / "s", suite=SUITE | {"version": "2.0"})
+    assert [board.board for board in boards(tmp_path / "s", made.registry)] == [
+        "handmade@1",
+        "handmade@2",
+    ]
+
+
+def test_a_submission_moved_to_another_board_is_refused(made: Made, tmp_path: Path) -> None:
+    submit(tmp_path, made.registry, tmp_path / "s")
+    (tmp_path / "s" / "handmade@1").rename(tmp_path / "s" / "handmade@2")
+    (listed,) = only(tmp_path / "s", made.registry).unranked
+    assert listed.why == "it belongs to handmade@1, not to handmade@2"
+
+
+def test_two_suites_under_one_id_are_refused(made: Made, tmp_path: Path) -> None:
+    submit(tmp_path / "1", made.registry, tmp_path / "s")
+    submit(tmp_path / "2", made.registry, tmp_path / "s", suite=SUITE | {"summary": "Other."})
+    with pytest.raises(SubmissionError, match=r"two suites call themselves handmade@1\.0.*remove"):
+        boards(tmp_path / "s", made.registry)
+
+
+def test_no_submissions_give_an_index_that_says_so(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (index,) = build(tmp_path / "s", tmp_path / "out", made.registry)
+    assert "There is no submission yet." in index.read_text()
+
+
+def test_a_missing_folder_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match=r"there is no folder .*nowhere; give the one that"):
+        build(tmp_path / "nowhere", tmp_path / "out")

@@ -1,0 +1,747 @@
+"""Packing an entry, and the check that catches every way of changing what was packed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import handmade_run
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from handmade_run import SUITE, PlainStore, entry_of, handmade_registry, make_run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from sklearn.metrics import accuracy_score, cohen_kappa_score, jaccard_score, roc_auc_score
+
+from transferbench.errors import SubmissionError
+from transferbench.identity import digest, file_digest
+from transferbench.records import Record, read_records, write_records
+from transferbench.registry import Registry, load_registry
+from transferbench.submission import CheckReport, Declaration, check, pack, predictions
+from transferbench.submission.bundle import MAX_BYTES, content_digests, slug, submission_id
+from transferbench.submission.predictions import (
+    Predictions,
+    agreement,
+    read_outputs,
+    read_predictions,
+    recompute_metric,
+    write_predictions,
+)
+from transferbench.suite import Suite
+
+
+class Made(NamedTuple):
+    """One finished run, and its packed entry."""
+
+    folder: Path
+    registry: Registry
+    store: PlainStore
+    packed: Path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    registry = handmade_registry(folder)
+    store = make_run(folder, registry)
+    out = folder / "submissions"
+    return Made(folder, registry, store, pack_it(folder, store, out, registry))
+
+
+def pack_it(folder: Path, store: PlainStore, out: Path, registry: Registry) -> Path:
+    return pack(folder / "run", store, "made-good", out, Declaration(), registry)
+
+
+@pytest.fixture
+def copied(made: Made, tmp_path: Path) -> Path:
+    """The packed submission in its own place, to be tampered with."""
+    place = tmp_path.joinpath(*made.packed.parts[-3:])
+    shutil.copytree(made.packed, place)
+    return place
+
+
+def failed(report: CheckReport) -> dict[str, str]:
+    return {c.name: " ".join(c.why) for c in report.checks if c.status == "failed"}
+
+
+def warned(report: CheckReport) -> dict[str, str]:
+    return {c.name: " ".join(c.why) for c in report.checks if c.status == "warning"}
+
+
+def sealed(folder: Path) -> Path:
+    """Give changed content new digests, a new id and a new folder, as a forger would."""
+    path = folder / "submission.json"
+    head = json.loads(path.read_text())
+    head["files"] = content_digests(folder)
+    head["id"] = submission_id(head)
+    path.write_text(json.dumps(head))
+    return folder.rename(folder.with_name(head["id"]))
+
+
+def edit_json(path: Path, change: Callable[[Any], None]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def edit_records(folder: Path, change: Callable[[list[Record]], list[Record]]) -> None:
+    path = folder / "records.jsonl"
+    write_records(change(list(read_records(path))), path)
+
+
+def edit_predictions(
+    folder: Path, change: Callable[[dict[str, Predictions]], dict[str, Predictions]]
+) -> None:
+    path = folder / "predictions.parquet"
+    write_predictions(change(read_predictions(path)), path)
+
+
+def cell(records: list[Record], **fields: Any) -> Record:
+    wanted = {"metric": "test_metric", "target": "digits", "perturbation": "none"} | fields
+    wanted = {"initialization": "P-T", "replicate": 0} | wanted
+    return next(r for r in records if all(getattr(r, k) == v for k, v in wanted.items()))
+
+
+# --- packing ----------------------------------------------------------------------------------
+
+
+def test_a_packed_entry_is_accepted_and_recomputed(made: Made) -> None:
+    report = check(made.packed, made.registry)
+    assert not failed(report), str(report)
+    assert set(warned(report)) == {"suite is the published one"}
+    assert report.ok
+    assert report.trust == "recomputed"
+    assert str(report).endswith("accepted, recomputed")
+
+
+def test_the_folder_names_board_entry_and_id(made: Made) -> None:
+    head = json.loads((made.packed / "submission.json").read_text())
+    assert made.packed.parts[-3:] == ("handmade@1", "made-good", head["id"])
+    assert slug("timm/resnet10t+a1_in1k") == "timm+resnet10t+a1_in1k"
+    assert slug("../..") not in {"..", "../.."}
+
+
+def test_the_id_is_the_digest_of_the_content(made: Made) -> None:
+    head = json.loads((made.packed / "submission.json").read_text())
+    claimed = head.pop("id")
+    assert digest(head) == claimed
+    others = {name for name in MAX_BYTES if name != "submission.json"}
+    assert head["files"] == {name: file_digest(made.packed / name) for name in others}
+
+
+def test_packing_again_gives_the_same_folder(made: Made, tmp_path: Path) -> None:
+    first = pack_it(made.folder, made.store, tmp_path, made.registry)
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    assert pack_it(made.folder, made.store, tmp_path, made.registry) == first
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert first.name == made.packed.name
+
+
+def test_a_packed_folder_that_was_changed_is_not_packed_over(made: Made, tmp_path: Path) -> None:
+    first = pack_it(made.folder, made.store, tmp_path, made.registry)
+    (first / "claims.json").write_text("[]")
+    with pytest.raises(SubmissionError, match=r"was changed after it was packed.*remove"):
+        pack_it(made.folder, made.store, tmp_path, made.registry)
+    assert (first / "claims.json").read_text() == "[]"
+
+
+def test_only_the_entry_is_packed_and_no_host_or_store(made: Made) -> None:
+    text = "".join(path.read_text() for path in made.packed.iterdir() if path.suffix != ".parquet")
+    assert "a-secret-name" not in text
+    assert str(made.folder) not in text
+    assert {r.entry for r in read_records(made.packed / "records.jsonl")} == {"made-good"}
+
+
+def test_the_head_says_where_everything_came_from(made: Made) -> None:
+    head = json.loads((made.packed / "submission.json").read_text())
+    assert head["plugins"]["perturbation:made-blur"] == "made.py"
+    assert head["plugins"]["diagnostic:agreement"].startswith("transferbench")
+    assert head["severities"] == {"none": 0.0, "blur-2": 2.0, "blur-9": 9.0}
+    assert head["entry"]["parameters"] == 12345
+    assert head["trust"] == "reported"
+    assert head["declaration"] == {
+        "submitter": None,
+        "license": "MIT",
+        "overlap": {"digits": "no", "marks": "no", "shuffled": "no"},
+    }
+
+
+def test_external_weights_leave_overlap_unknown_unless_declared(made: Made, tmp_path: Path) -> None:
+    store = make_run(tmp_path, made.registry, (entry_of("made-good", "web"),))
+    declared = Declaration(submitter="A. Person", overlap={"digits": "yes"})
+    name = "made-good+web"
+    folder = pack(tmp_path / "run", store, name, tmp_path / "out", declared, made.registry)
+    told = json.loads((folder / "submission.json").read_text())["declaration"]
+    assert told["overlap"] == {"digits": "yes", "marks": "unknown", "shuffled": "unknown"}
+    assert told["license"] == "CC-BY-4.0"
+    report = check(folder, made.registry)
+    assert not failed(report), str(report)
+    assert "overlap is unknown for marks, shuffled" in str(report)
+
+
+def test_a_source_that_is_the_target_overlaps(made: Made, tmp_path: Path) -> None:
+    suite = json.loads(json.dumps(SUITE))
+    suite["sources"]["source"]["dataset"] = {"name": "made-digits"}
+    store = make_run(tmp_path, made.registry, suite=Suite.model_validate(suite))
+    folder = pack_it(tmp_path, store, tmp_path / "out", made.registry)
+    told = json.loads((folder / "submission.json").read_text())["declaration"]
+    assert told["overlap"] == {"digits": "yes", "marks": "no", "shuffled": "yes"}
+
+
+def test_a_changed_suite_is_refused(made: Made, tmp_path: Path) -> None:
+    store = make_run(tmp_path, made.registry, changed=("recipes.P-T.epochs=3",))
+    with pytest.raises(SubmissionError, match=r"recipes\.P-T\.epochs=3.*without --set"):
+        pack_it(tmp_path, store, tmp_path / "out", made.registry)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_entry_is_refused_with_the_nearest(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match=r"no entry named 'made-goood'.*'made-good'"):
+        pack(made.folder / "run", made.store, "made-goood", tmp_path, Declaration(), made.registry)
+
+
+def test_an_unknown_target_of_the_declaration_is_refused(made: Made, tmp_path: Path) -> None:
+    declared = Declaration(overlap={"digit": "no"})
+    with pytest.raises(SubmissionError, match=r"no target named 'digit'; did you mean 'digits'"):
+        pack(made.folder / "run", made.store, "made-good", tmp_path, declared, made.registry)
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_jobs_are_listed(made: Made, tmp_path: Path) -> None:
+    run = shutil.copytree(made.folder / "run", tmp_path / "run")
+
+    def fail(value: Any) -> None:
+        next(job for job in value["jobs"] if job["kind"] == "trial")["status"] = "oom"
+
+    edit_json(run / "run.json", fail)
+    with pytest.raises(
+        SubmissionError, match=r"(?s)not complete.*run the suite again.*: oom"
+    ) as info:
+        pack(run, made.store, "made-good", tmp_path / "out", Declaration(), made.registry)
+    assert "trial" in str(info.value)
+
+
+def test_missing_cells_are_listed(made: Made, tmp_path: Path) -> None:
+    run = shutil.copytree(made.folder / "run", tmp_path / "run")
+    edit_records(run, lambda rows: [r for r in rows if (r.target, r.replicate) != ("marks", 2)])
+    with pytest.raises(SubmissionError, match=r"P-T on marks, none, replicate 2: missing"):
+        pack(run, made.store, "made-good", tmp_path / "out", Declaration(), made.registry)
+
+
+def test_a_folder_that_is_no_run_is_refused(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match=r"is not a run: it has no run\.json"):
+        pack(tmp_path, made.store, "made-good", tmp_path / "out", Declaration(), made.registry)
+    (tmp_path / "run.json").write_text('{"entries": []}')
+    with pytest.raises(SubmissionError, match=r"run\.json: suite: .*run the suite again"):
+        pack(tmp_path, made.store, "made-good", tmp_path / "out", Declaration(), made.registry)
+
+
+def test_a_failure_while_packing_leaves_nothing(made: Made, tmp_path: Path) -> None:
+    class Broken(PlainStore):
+        def artefact(self, job: str) -> Any:
+            raise OSError(job)
+
+    with pytest.raises(OSError, match=r"[0-9a-f]{64}"):
+        pack_it(made.folder, Broken(made.store.root), tmp_path / "out", made.registry)
+    assert not list((tmp_path / "out").iterdir())
+
+
+# --- tampering --------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_submission_is_no_submission(tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match=r"is not a submission: it has no submission\.json"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(MAX_BYTES))
+def test_one_changed_byte_in_any_file_is_found(made: Made, copied: Path, name: str) -> None:
+    content = bytearray((copied / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / name).write_bytes(content)
+    report = check(copied, made.registry)
+    assert not report.ok
+    assert report.trust == "reported"
+
+
+@pytest.mark.parametrize("name", sorted(set(MAX_BYTES) - {"submission.json"}))
+def test_a_missing_file_is_found(made: Made, copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    told = failed(check(copied, made.registry))
+    assert told == {"the files are those of a submission": f"{name} is missing"}
+
+
+def test_an_added_file_is_found(made: Made, copied: Path) -> None:
+    (copied / "run.py").write_text("print()")
+    assert "run.py does not belong" in str(check(copied, made.registry))
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "submission.json"])
+def test_a_link_is_refused_unread(made: Made, copied: Path, tmp_path: Path, name: str) -> None:
+    shutil.move(copied / name, tmp_path / "elsewhere")
+    (copied / name).symlink_to(tmp_path / "elsewhere")
+    told = failed(check(copied, made.registry))
+    assert told == {"the files are those of a submission": f"{name} is not a plain file"}
+
+
+def test_a_linked_folder_is_refused(made: Made, copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(copied)
+    assert "the folder is a link" in str(check(tmp_path / "link", made.registry))
+
+
+def test_an_oversized_file_is_refused_unread(made: Made, copied: Path) -> None:
+    with (copied / "environment.json").open("r+b") as stream:
+        stream.truncate(MAX_BYTES["environment.json"] + 1)
+    assert "environment.json has 1048577 bytes, more than" in str(check(copied, made.registry))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 100_000, "not a JSON file"),
+        ('{"a": 1, "a": 2}', "one key twice"),
+        ('{"a": NaN}', "NaN is not JSON"),
+        ("[]", "not a table of facts"),
+    ],
+)
+def test_odd_json_is_refused(made: Made, copied: Path, text: str, why: str) -> None:
+    (copied / "environment.json").write_text(text)
+    report = check(copied, made.registry)
+    assert why in failed(report)["every file can be read"]
+
+
+def test_a_reason_names_no_folder_of_this_machine(made: Made, copied: Path) -> None:
+    (copied / "records.jsonl").write_text("{}\n")
+    why = failed(check(copied, made.registry))["every file can be read"]
+    assert why.startswith("records.jsonl:1 is not a record")
+
+
+def test_a_flipped_prediction_is_found(made: Made, copied: Path) -> None:
+    def flip(trials: dict[str, Predictions]) -> dict[str, Predictions]:
+        job = next(job for job, trial in trials.items() if not trial.multi_label)
+        trials[job].outputs[3] = (trials[job].outputs[3] + 1) % handmade_run.CLASSES
+        return trials
+
+    edit_predictions(copied, lambda trials: flip(writable(trials)))
+    assert set(failed(check(copied, made.registry))) >= {
+        "content is untouched",
+        "metrics follow from predictions",
+    }
+    told = failed(check(sealed(copied), made.registry))
+    assert "but its predictions give" in told.pop("metrics follow from predictions")
+    assert not told
+
+
+def writable(trials: dict[str, Predictions]) -> dict[str, Predictions]:
+    return {job: Predictions(*map(np.copy, trial)) for job, trial in trials.items()}
+
+
+def test_a_changed_score_of_a_multi_label_trial_is_found(made: Made, copied: Path) -> None:
+    def change(trials: dict[str, Predictions]) -> dict[str, Predictions]:
+        trial = next(trial for trial in trials.values() if trial.multi_label)
+        trial.outputs[:, 0] *= -1
+        return trials
+
+    edit_predictions(copied, lambda trials: change(writable(trials)))
+    assert set(failed(check(sealed(copied), made.registry))) == {"metrics follow from predictions"}
+
+
+def test_a_changed_label_is_found(made: Made, copied: Path) -> None:
+    """A forger who makes the truth what was predicted, and the metric one."""
+    job = cell(list(read_records(copied / "records.jsonl"))).job
+
+    def relabel(trials: dict[str, Predictions]) -> dict[str, Predictions]:
+        trials[job] = trials[job]._replace(labels=trials[job].outputs)
+        return trials
+
+    edit_predictions(copied, relabel)
+    told = failed(check(sealed(copied), made.registry))
+    assert "has other test images than others" in told["predictions belong together"]
+
+
+def test_a_raised_value_is_found(made: Made, copied: Path) -> None:
+    def raise_it(rows: list[Record]) -> list[Record]:
+        at = rows.index(cell(rows))
+        better = {"value": rows[at].value + 1 / handmade_run.N, "low": 0.0, "high": 1.0}
+        rows[at] = rows[at].model_copy(update=better)
+        return rows
+
+    edit_records(copied, raise_it)
+    told = failed(check(sealed(copied), made.registry))
+    assert set(told) == {"metrics follow from predictions"}
+    assert "test_metric of P-T on digits, none" in told["metrics follow from predictions"]
+
+
+@pytest.mark.parametrize("metric", ["kappa", "error_jaccard"])
+def test_a_changed_agreement_is_found(made: Made, copied: Path, metric: str) -> None:
+    def change(rows: list[Record]) -> list[Record]:
+        return [
+            r.model_copy(update={"value": 0.99}) if r.metric == metric and not r.coordinates else r
+            for r in rows
+        ]
+
+    edit_records(copied, change)
+    told = failed(check(sealed(copied), made.registry))
+    assert f"{metric} of P-T and RI-T on digits is 0.99" in told["metrics follow from predictions"]
+
+
+def test_a_deleted_cell_is_found(made: Made, copied: Path) -> None:
+    """The records, the job and the predictions of one trial are gone, everything sealed anew."""
+    lost = cell(list(read_records(copied / "records.jsonl")), target="marks", replicate=1).job
+    edit_records(copied, lambda rows: [r for r in rows if lost not in {r.job, *r.subjects}])
+
+    def drop(plan: Any) -> None:
+        plan["jobs"] = [j for j in plan["jobs"] if lost not in {j["id"], *j["requires"]}]
+
+    edit_json(copied / "plan.json", drop)
+    edit_predictions(copied, lambda trials: {k: v for k, v in trials.items() if k != lost})
+    edit_json(copied / "submission.json", lambda head: head["outputs"].pop(lost))
+    told = failed(check(sealed(copied), made.registry))
+    assert "P-T on marks, none, replicate 1 is missing" in told["every cell is there once"]
+    assert "which is not in the plan" in told["plan can be made again"]
+
+
+def test_a_deleted_diagnosis_is_found(made: Made, copied: Path) -> None:
+    rows = list(read_records(copied / "records.jsonl"))
+    lost = next(r.job for r in rows if r.metric == "kappa")
+    edit_records(copied, lambda rows: [r for r in rows if r.job != lost])
+
+    def drop(plan: Any) -> None:
+        plan["jobs"] = [job for job in plan["jobs"] if job["id"] != lost]
+
+    edit_json(copied / "plan.json", drop)
+    told = failed(check(sealed(copied), made.registry))
+    assert "mistakes of P-T on digits, none, replicate" in told["plan can be made again"]
+
+
+def test_deleted_records_of_a_planned_job_are_found(made: Made, copied: Path) -> None:
+    edit_records(copied, lambda rows: [r for r in rows if r.diagnostic != "mistakes"])
+    told = failed(check(sealed(copied), made.registry))
+    assert "has no records" in told["every cell is there once"]
+
+
+def test_a_duplicated_cell_is_found(made: Made, copied: Path) -> None:
+    edit_records(copied, lambda rows: [*rows, cell(rows)])
+    told = failed(check(sealed(copied), made.registry))
+    assert "P-T on digits, none, replicate 0 is there 2 times" in told["every cell is there once"]
+
+
+def test_two_cells_that_trade_places_are_found(made: Made, copied: Path) -> None:
+    def swap(rows: list[Record]) -> list[Record]:
+        arms = {"P-T": "RI-T", "RI-T": "P-T"}
+        return [
+            r.model_copy(update={"initialization": arms[r.initialization]})
+            if r.diagnostic == "trial"
+            else r
+            for r in rows
+        ]
+
+    edit_records(copied, swap)
+    told = failed(check(sealed(copied), made.registry))
+    assert "is told of another trial's job" in told["plan can be made again"]
+
+
+def test_a_record_of_another_entry_is_found(made: Made, copied: Path) -> None:
+    def add(rows: list[Record]) -> list[Record]:
+        return [*rows, rows[0].model_copy(update={"entry": "other", "metric": "made_up"})]
+
+    edit_records(copied, add)
+    told = failed(check(sealed(copied), made.registry))
+    assert "a record is of other on handmade@1.0" in told["every cell is there once"]
+
+
+def test_an_edited_payload_is_found(made: Made, copied: Path) -> None:
+    def edit(plan: Any) -> None:
+        job = next(job for job in plan["jobs"] if job["kind"] == "trial")
+        job["payload"]["recipe"]["epochs"] = 200
+
+    edit_json(copied / "plan.json", edit)
+    told = failed(check(sealed(copied), made.registry))
+    assert "has another payload than its id" in told["job ids follow from payloads"]
+
+
+def test_an_edited_payload_with_its_right_id_is_found(made: Made, copied: Path) -> None:
+    """Every id is made to fit a longer training; the suite still asks for the shorter one."""
+    ids: dict[str, str] = {}
+
+    def edit(plan: Any) -> None:
+        for kind in ("trial", "diagnosis"):
+            for job in plan["jobs"]:
+                if job["kind"] != kind:
+                    continue
+                if kind == "trial":
+                    job["payload"]["recipe"]["epochs"] = 200
+                else:
+                    job["payload"]["subjects"] = [ids[s] for s in job["payload"]["subjects"]]
+                job["requires"] = [ids.get(need, need) for need in job["requires"]]
+                new = digest({"kind": kind, "payload": job["payload"]})
+                ids[job["id"]] = job["id"] = new
+
+    def rename(rows: list[Record]) -> list[Record]:
+        return [
+            r.model_copy(update={"job": ids[r.job], "subjects": tuple(ids[s] for s in r.subjects)})
+            for r in rows
+        ]
+
+    old = [job["id"] for job in json.loads((copied / "plan.json").read_text())["jobs"]]
+
+    def edit_and_note(plan: Any) -> None:
+        edit(plan)
+        ids.update(
+            {a: job["id"] for a, job in zip(old, plan["jobs"], strict=True) if a != job["id"]}
+        )
+
+    edit_json(copied / "plan.json", edit_and_note)
+    edit_records(copied, rename)
+    edit_predictions(copied, lambda trials: {ids[job]: t for job, t in trials.items()})
+
+    def rename_outputs(head: Any) -> None:
+        head["outputs"] = {ids[job]: value for job, value in head["outputs"].items()}
+
+    edit_json(copied / "submission.json", rename_outputs)
+    told = failed(check(sealed(copied), made.registry))
+    assert set(told) == {"plan can be made again"}
+    assert "which is not in the plan" in told["plan can be made again"]
+
+
+def test_an_edited_suite_is_found(made: Made, copied: Path) -> None:
+    def edit(plan: Any) -> None:
+        plan["suite"]["scoring"]["reference"]["digits"] = 0.5
+
+    edit_json(copied / "plan.json", edit)
+    assert "is not the one of digest" in str(check(sealed(copied), made.registry))
+
+
+def test_a_suite_that_borrows_a_bundled_name_is_found(made: Made, tmp_path: Path) -> None:
+    suite = Suite.model_validate(SUITE | {"name": "quickstart"})
+    store = make_run(tmp_path, made.registry, suite=suite)
+    folder = pack_it(tmp_path, store, tmp_path / "out", made.registry)
+    told = failed(check(folder, made.registry))
+    assert "quickstart@1.0 was changed" in told["suite is the published one"]
+
+
+def test_a_renamed_folder_is_told(made: Made, copied: Path) -> None:
+    moved = copied.rename(copied.with_name("0" * 64))
+    assert "the folder is not handmade@1/made-good/" in str(check(moved, made.registry))
+
+
+def test_an_edited_verdict_is_found(made: Made, copied: Path) -> None:
+    edit_json(copied / "claims.json", lambda rows: rows[0].update(verdict="contradicted"))
+    told = failed(check(sealed(copied), made.registry))
+    assert "told contradicted, judged reproduced" in told["verdicts follow from records"]
+
+
+def test_an_edited_severity_is_found(made: Made, copied: Path) -> None:
+    edit_json(copied / "submission.json", lambda head: head["severities"].update(none=99.0))
+    assert "not as severe" in failed(check(sealed(copied), made.registry))["plan can be made again"]
+
+
+def test_a_missing_declaration_is_found(made: Made, copied: Path) -> None:
+    def edit(head: Any) -> None:
+        head["declaration"] = {"license": None, "overlap": {"digits": "no", "letters": "no"}}
+
+    edit_json(copied / "submission.json", edit)
+    told = failed(check(sealed(copied), made.registry))["licence and overlap are declared"]
+    assert "licence of the weights is not declared" in told
+    assert "overlap of the pre-training with marks is not declared" in told
+    assert "letters, which is not a target" in told
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"metric": "train_metric", "value": 1.5}, "is 1.5, not a fraction"),
+        ({"metric": "other", "low": 0.9, "high": 1.0, "interval": "x"}, "outside its interval"),
+        ({"metric": "other", "n": 0}, "is of no items"),
+    ],
+)
+def test_impossible_numbers_are_found(
+    made: Made, copied: Path, change: dict[str, Any], why: str
+) -> None:
+    def edit(rows: list[Record]) -> list[Record]:
+        at = rows.index(cell(rows, metric="train_metric"))
+        rows[at] = rows[at].model_copy(update={"value": 0.5} | change)
+        return rows
+
+    edit_records(copied, edit)
+    assert why in failed(check(sealed(copied), made.registry))["numbers are possible"]
+
+
+def _copy_outputs(copied: Path, first: str, second: str) -> None:
+    def edit(head: Any) -> None:
+        head["outputs"][second] = head["outputs"][first]
+
+    edit_json(copied / "submission.json", edit)
+
+
+def test_equal_replicates_fail_and_equal_perturbations_warn(made: Made, copied: Path) -> None:
+    rows = list(read_records(copied / "records.jsonl"))
+    _copy_outputs(copied, cell(rows).job, cell(rows, perturbation="blur-2").job)
+    folder = sealed(copied)
+    report = check(folder, made.registry)
+    assert "equal outputs on digits: P-T" in warned(report)["settings did something"]
+    _copy_outputs(folder, cell(rows).job, cell(rows, replicate=1).job)
+    assert "settings did something" in failed(check(sealed(folder), made.registry))
+
+
+def test_an_arm_equal_to_its_baseline_fails(made: Made, copied: Path) -> None:
+    rows = list(read_records(copied / "records.jsonl"))
+    _copy_outputs(copied, cell(rows).job, cell(rows, initialization="RI-T").job)
+    told = failed(check(sealed(copied), made.registry))["settings did something"]
+    assert "a setting between them did nothing" in told
+
+
+def test_learning_from_shuffled_labels_is_told(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = handmade_run._outputs
+
+    def learned(job: Any, place: Any) -> Any:
+        return genuine(job._replace(payload=job.payload | {"shuffle_labels": False}), place)
+
+    monkeypatch.setattr(handmade_run, "_outputs", learned)
+    store = make_run(tmp_path, made.registry)
+    folder = pack_it(tmp_path, store, tmp_path / "out", made.registry)
+    told = warned(check(folder, made.registry))["controls are at chance"]
+    assert "P-T on shuffled (shuffled labels), none is above chance" in told
+
+
+def test_a_plugin_that_is_not_installed_is_named(
+    copied: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other") / "made.py"
+    other.write_text(handmade_run.PLUGIN.replace('"made-blur"', '"made-fog"'))
+    report = check(copied, load_registry([other]))
+    assert report.ok
+    assert "no perturbation named 'made-blur'" in warned(report)["plan can be made again"]
+
+
+def test_a_newer_plugin_is_named_rather_than_blamed(
+    copied: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("newer") / "made.py"
+    other.write_text(handmade_run.PLUGIN.replace('"version": 1', '"version": 2'))
+    report = check(copied, load_registry([other]))
+    assert report.ok
+    assert "made-blur version 1" in warned(report)["plan can be made again"]
+
+
+@given(st.data())
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_no_content_makes_the_check_raise(made: Made, tmp_path: Path, data: st.DataObject) -> None:
+    folder = tmp_path / "fuzzed"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(made.packed, folder)
+    path = folder / data.draw(st.sampled_from(sorted(MAX_BYTES)))
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content)))
+    stop = data.draw(st.integers(at, min(len(content), at + 40)))
+    path.write_bytes(content[:at] + data.draw(st.binary(max_size=20)) + content[stop:])
+    check(folder, made.registry)
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], {}, "x", -1, 1e300, [[]], {"id": 3}, [None], [{"id": "0" * 64}]]
+)
+@pytest.mark.parametrize("name", ["submission.json", "plan.json", "claims.json"])
+def test_json_of_any_shape_is_refused_without_a_crash(
+    made: Made, copied: Path, name: str, value: Any
+) -> None:
+    (copied / name).write_text(json.dumps(value))
+    assert not check(copied, made.registry).ok
+
+
+# --- predictions ------------------------------------------------------------------------------
+
+
+def _predictions(seed: int, *, multi_label: bool = False) -> Predictions:
+    rng = np.random.default_rng(seed)
+    labels = np.random.default_rng(0).integers(0, 4, 300, dtype=np.int32)
+    if not multi_label:
+        wrong = rng.random(300) < 0.4
+        return Predictions(np.arange(300), labels, np.where(wrong, (labels + 1) % 4, labels))
+    marks = (np.random.default_rng(0).random((300, 3)) < 0.3).astype(np.int8)
+    scores = np.round(marks + rng.normal(size=marks.shape), 1).astype(np.float32)
+    return Predictions(np.arange(300), marks, scores)
+
+
+def test_metrics_equal_those_of_scikit_learn() -> None:
+    trial = _predictions(1)
+    assert recompute_metric("accuracy", trial) == accuracy_score(trial.labels, trial.outputs)
+    marks = _predictions(2, multi_label=True)
+    expected = roc_auc_score(marks.labels, marks.outputs, average="macro")
+    assert recompute_metric("auc", marks) == pytest.approx(expected, abs=1e-12)
+
+
+def test_agreement_equals_that_of_scikit_learn() -> None:
+    first, second = _predictions(1), _predictions(2)
+    wrong = first.labels != first.outputs, second.labels != second.outputs
+    found = agreement(first, second)
+    assert found["kappa"] == pytest.approx(cohen_kappa_score(*wrong), abs=1e-12)
+    assert found["error_jaccard"] == pytest.approx(jaccard_score(*wrong), abs=1e-12)
+    assert found["agreement"] == accuracy_score(first.outputs, second.outputs)
+    perfect = first._replace(outputs=first.labels)
+    assert agreement(perfect, perfect) == {"agreement": 1.0}
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    trials = {"b": _predictions(1), "a": _predictions(2, multi_label=True)}
+    write_predictions(trials, tmp_path / "p.parquet")
+    found = read_predictions(tmp_path / "p.parquet")
+    assert list(found) == ["a", "b"]
+    for job, trial in trials.items():
+        for read, written in zip(found[job], trial, strict=True):
+            np.testing.assert_array_equal(read, written)
+            assert read.dtype == written.dtype
+
+
+def test_no_predictions_are_read_back_as_none(tmp_path: Path) -> None:
+    write_predictions({}, tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet") == {}
+
+
+def test_another_table_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"job": ["x"]}), tmp_path / "p.parquet")
+    with pytest.raises(SubmissionError, match="its columns are"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+def test_a_table_beyond_the_caps_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_predictions({"a": _predictions(1)}, tmp_path / "p.parquet")
+    monkeypatch.setattr(predictions, "MAX_ROWS", 299)
+    with pytest.raises(SubmissionError, match=r"300 rows in \d+ bytes are more than is accepted"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+def test_outputs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "outputs.safetensors"
+    arrays = {"logits": np.zeros((3, 2), np.float32), "labels": np.zeros(2, np.int64)}
+    save_file(arrays, path)
+    with pytest.raises(SubmissionError, match=r"holds no items; run the trial again"):
+        read_outputs(path)
+    save_file(arrays | {"items": np.arange(3)}, path)
+    with pytest.raises(SubmissionError, match=r"3 logits, 2 labels and 3 items do not belong"):
+        read_outputs(path)
+
+
+def test_neither_module_imports_torch() -> None:
+    code = "import sys, transferbench.submission, transferbench.leaderboard\n"
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603  # our own code
