@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from math import prod
 from typing import NamedTuple
 
 from transferbench.errors import UnknownNameError
@@ -100,22 +102,27 @@ def check_job_ids_follow_from_payloads(bundle: Bundle) -> Iterator[Problem]:
 
 
 def _grid(suite: Suite) -> Iterator[tuple[str, str, str, int]]:
-    for grid in suite.trials:
-        for target in grid.targets or suite.targets:
-            for perturbation in grid.perturbations or suite.perturbations:
-                for arm in grid.initializations or suite.initializations:
-                    for replicate in range(suite.replicates):
-                        yield target, perturbation, arm, replicate
+    for axes in _axes(suite):
+        yield from product(*axes)
 
 
 def _grid_size(suite: Suite) -> int:
-    return sum(
-        len(grid.targets or suite.targets)
-        * len(grid.perturbations or suite.perturbations)
-        * len(grid.initializations or suite.initializations)
-        * suite.replicates
-        for grid in suite.trials
-    )
+    return sum(prod(map(len, axes)) for axes in _axes(suite))
+
+
+def _axes(suite: Suite) -> Iterator[tuple[Sequence[str], Sequence[str], Sequence[str], range]]:
+    """Targets, perturbations, arms and replicates of each grid of the suite."""
+    for grid in suite.trials:
+        yield (
+            _chosen(grid.targets, suite.targets),
+            _chosen(grid.perturbations, suite.perturbations),
+            _chosen(grid.initializations, suite.initializations),
+            range(suite.replicates),
+        )
+
+
+def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> tuple[str, ...]:
+    return tuple(known) if wanted is None else wanted
 
 
 def missing_cells(suite: Suite, records: tuple[Record, ...]) -> list[str]:
