@@ -386,6 +386,15 @@ def test_pairs_that_share_networks_get_the_jackknife(shown, full):
     assert row[3] == f"{mean:.3f} | {interval} n\N{NO-BREAK SPACE}{REPLICATES}"
 
 
+def test_drops_to_other_arms_stay_apart(small):
+    rows = small.measurements
+    drops = rows[rows["diagnostic"] == "relative-drop"]
+    other = drops.assign(other_initialization="mean-var", value=99.0)
+    both = pd.concat([rows, other], ignore_index=True)
+    tables = [transfer_table(Measured(one, ENTRIES[0]), small.suite) for one in (rows, both)]
+    assert tables[0] == tables[1]
+
+
 def test_labels_of_a_task_do_not_enter_its_mean(small):
     rows = small.measurements
     kappa = rows[rows["metric"].isin(["kappa", "n_common"])]
@@ -442,10 +451,10 @@ def test_entries_are_compared(shown):
 def test_other_diagnostics_are_listed(shown):
     table = shown.tables["cka"]
     assert table[0] == [
-        "target", "perturbation", "arm", "other arm", "module", "metric", "unit", "mean"
+        "target", "perturbation", "arm", "module", "metric", "unit", "mean"
     ]  # fmt: skip
-    assert [row[4] for row in table[1:4]] == ["stem", "stage1", "head"]
-    assert {row[4] for row in shown.tables["learning-curve"][1:]} == {"area"}
+    assert [row[3] for row in table[1:4]] == ["stem", "stage1", "head"]
+    assert {row[3] for row in shown.tables["learning-curve"][1:]} == {"area"}
 
 
 # --- claims, recipes, jobs --------------------------------------------------------------------

@@ -65,8 +65,8 @@ def speed_sentence(measured: Measured, suite: Suite) -> str:
     return f"It {effect(one, 'the speed (mean train metric over the epochs)')}."
 
 
-def fading(measured: Measured, suite: Suite, target: str) -> tuple[int, list[str]]:
-    """How many perturbations show a gain with an interval, and which of them do not exceed zero."""
+def gains_under_perturbation(measured: Measured, suite: Suite, target: str) -> dict[str, Summary]:
+    """The gain under each perturbation that has an interval."""
     gains = {
         label: measured.difference(
             "trial", "test_metric", scored_pair(suite), target=target, perturbation=label
@@ -74,25 +74,24 @@ def fading(measured: Measured, suite: Suite, target: str) -> tuple[int, list[str
         for label in suite.perturbations
         if label != suite.scoring.perturbation
     }
-    known = {label: one for label, one in gains.items() if one and one.low is not None}
-    return len(known), [label for label, one in known.items() if one.side < 1]
+    return {label: one for label, one in gains.items() if one and one.low is not None}
 
 
 def fade_sentence(measured: Measured, suite: Suite) -> str:
     """Where the gain can no longer be told from zero."""
-    counts = {target: fading(measured, suite, target) for target in suite.targets}
-    known = {target: faded for target, (count, faded) in counts.items() if count}
-    if not known:
+    gains = {target: gains_under_perturbation(measured, suite, target) for target in suite.targets}
+    count = sum(map(len, gains.values()))
+    faded = {
+        target: [label for label, one in found.items() if one.side < 1]
+        for target, found in gains.items()
+    }
+    lost = sum(map(len, faded.values()))
+    if not count:
         return ""
-    if not any(known.values()):
+    if not lost:
         return "The gain stays above zero under every perturbation measured."
-    parts = [f"on {target} under {', '.join(faded)}" for target, faded in known.items() if faded]
-    rest = (
-        "; everywhere else it stays above zero"
-        if len(parts) < len(known)
-        or any(len(faded) < counts[target][0] for target, faded in known.items())
-        else ""
-    )
+    parts = [f"on {target} under {', '.join(labels)}" for target, labels in faded.items() if labels]
+    rest = "; elsewhere it stays above zero" if lost < count else ""
     return f"The gain is gone or cannot be told from zero {'; '.join(parts)}{rest}."
 
 

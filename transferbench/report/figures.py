@@ -202,7 +202,7 @@ def severity_figure(measured: Measured, suite: Suite, target: str, name: str) ->
             for arm in arms
         }
 
-    drops = [measured.summary("relative-drop", "relative_drop", **at) for at in places]
+    drops = [measured.drop(pair, **at) for at in places]
     gains = [measured.difference("trial", "test_metric", pair, **at) for at in places]
 
     def draw(figure: Figure) -> None:

@@ -69,11 +69,10 @@ COLUMNS = (
     "diagnostic",
     "metric",
     "value",
-    "unit",
-    "n",
     "flag",
     "epoch",
 )
+COORDINATES = ("set", "label")
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,8 @@ class Measured:
         missing = [name for name in COLUMNS if name not in frame.columns]
         whole = frame.reindex(columns=[*frame.columns, *missing])
         self.frame = whole[whole["entry"] == entry]
-        known = self.frame[self.frame["value"].notna()]
+        names = [name for name in (*COLUMNS, *COORDINATES) if name in self.frame.columns]
+        known = self.frame.loc[self.frame["value"].notna(), names]
         # Cut once into plain rows a metric: thousands of small picks cost a frame seconds.
         self._parts: dict[tuple[Hashable, ...], Sequence[Row]] = {
             key: part.to_dict("records")
@@ -183,11 +183,10 @@ class Measured:
 
         A label of None picks the rows that have none.
         """
-        return [
-            row
-            for row in self._parts.get((diagnostic, metric), ())
-            if all(has_label(row, name, value) for name, value in labels.items())
-        ]
+        rows = self._parts.get((diagnostic, metric), ())
+        for name, value in labels.items():
+            rows = [row for row in rows if has_label(row, name, value)]
+        return list(rows)
 
     def replicates(self, diagnostic: str, metric: str, **labels: object) -> ReplicateValues:
         """One value a replicate, or a pair of them."""
@@ -215,6 +214,17 @@ class Measured:
     ) -> Summary | None:
         """The mean of the paired differences."""
         return summarize(self.differences(diagnostic, metric, arms, **labels).values())
+
+    def drop(self, arms: tuple[str, str], **labels: object) -> Summary | None:
+        """The mean relative drop from the first arm to the second."""
+        first, second = arms
+        return self.summary(
+            "relative-drop",
+            "relative_drop",
+            initialization=first,
+            other_initialization=second,
+            **labels,
+        )
 
     def band(self, diagnostic: str, metric: str, **labels: object) -> Band | None:
         """The metric along the epochs, or None where nothing was measured."""

@@ -38,6 +38,12 @@ INTERVALS = "Brackets: 95% Student-t interval over n replicates."
 OTHER_INTERVALS = (
     "Brackets: 95% interval over n replicates, Student-t for single networks, jackknife for pairs."
 )
+PLACES = {
+    "target": "target",
+    "perturbation": "perturbation",
+    "initialization": "arm",
+    "other_initialization": "other arm",
+}
 MOST_ROWS = 60
 UNTRAINED = 0.05
 """A network did not train if its train metric covers no more of the way from chance to 1."""
@@ -49,7 +55,7 @@ class Cell:
 
     text: str
     detail: str = ""
-    kind: Literal["label", "number", "flag"] = "label"
+    kind: Literal["label", "number", "flag", "text"] = "label"
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def transfer_row(
     train = [measured.summary("trial", "train_metric", initialization=arm, **where) for arm in pair]
     gain = measured.difference("trial", "test_metric", pair, **where)
     speed = measured.difference("speed", "speed", pair, **where)
-    drop = measured.summary("relative-drop", "relative_drop", **where)
+    drop = measured.drop(pair, **where)
     flags = warnings_of(measured, suite, where)
     return (
         Cell(target),
@@ -295,16 +301,12 @@ def mistakes_table(measured: Measured, suite: Suite) -> Table | None:
 # --- anything else a suite measures -----------------------------------------------------------
 
 
-def other_rows(rows: pd.DataFrame, coordinates: Sequence[str]) -> Iterable[tuple[Cell, ...]]:
+def other_rows(rows: pd.DataFrame, places: Sequence[str]) -> Iterable[tuple[Cell, ...]]:
     """The mean over replicates of each metric in each place, in the order of the records."""
-    places = ["target", "perturbation", "initialization", "other_initialization"]
-    keys = [*places, *coordinates, "metric", "unit"]
-    for values, group in rows.groupby(keys, sort=False, dropna=False):
-        one = summary_of(group)
-        labels = [Cell(place_text(value)) for value in values]
-        if one is None:
-            continue
-        yield (*labels, Cell(significant(one.mean), other_detail(one), kind="number"))
+    for values, group in rows.groupby([*places, "metric", "unit"], sort=False, dropna=False):
+        if one := summary_of(group):
+            labels = [Cell(place_text(value)) for value in values]
+            yield (*labels, Cell(significant(one.mean), other_detail(one), kind="number"))
 
 
 def summary_of(group: pd.DataFrame) -> Summary | None:
@@ -330,13 +332,14 @@ def other_detail(one: Summary) -> str:
 
 def other_table(rows: pd.DataFrame, known: Sequence[str]) -> Table:
     """Every metric of one diagnostic that has no place of its own."""
-    coordinates = [name for name in rows.columns if name not in known and rows[name].notna().any()]
-    lines = tuple(other_rows(rows, coordinates))
+    coordinates = [name for name in rows.columns if name not in known]
+    places = [name for name in (*PLACES, *coordinates) if rows[name].notna().any()]
+    lines = tuple(other_rows(rows, places))
     note = OTHER_INTERVALS
     if len(lines) > MOST_ROWS:
         note += f" The first {MOST_ROWS} of {len(lines)} rows; the records hold all of them."
-    head = ("target", "perturbation", "arm", "other arm", *coordinates, "metric", "unit", "mean")
-    return Table(head, lines[:MOST_ROWS], note)
+    head = [PLACES.get(name, name) for name in places]
+    return Table((*head, "metric", "unit", "mean"), lines[:MOST_ROWS], note)
 
 
 def other_tables(measured: Measured, known: Sequence[str]) -> dict[str, Table]:
@@ -384,7 +387,7 @@ def failures_table(statuses: pd.DataFrame) -> Table | None:
         return None
     columns = [name for name in ("status", "kind", "label", "message") if name in failed.columns]
     rows = tuple(
-        tuple(Cell("" if pd.isna(value) else str(value)) for value in row)
+        tuple(Cell("" if pd.isna(value) else str(value), kind="text") for value in row)
         for row in failed[columns].itertuples(index=False)
     )
     return Table(tuple(columns), rows)
