@@ -7,7 +7,7 @@ composite modules are stages, and what such a list holds is a block.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -28,6 +28,17 @@ BLOCK_LISTS = frozenset({"blocks", "stages", "transformer_encoder"})
 """What timm calls the list of blocks inside a stage that is not itself a list."""
 NUMBERED = re.compile(r"^[a-z]+\d+$")
 """Children such as b1, b2, b3 make a stage of a module that is no list."""
+
+
+class Tree(NamedTuple):
+    """A network by the names of its parameters and buffers.
+
+    ``depths``: how many levels of modules hold them at and below a path; 1 for a layer.
+    """
+
+    names: tuple[str, ...]
+    depths: Mapping[str, int]
+    head: str
 
 
 class Unit(NamedTuple):
@@ -88,17 +99,17 @@ def modules(net: nn.Module) -> dict[str, Sequence[str]]:
     What comes before the first block is the stem, what comes after the last one and is not the
     classifier is the neck. ``net`` went through ``record_calls``.
     """
-    head = classifier_name(net)
-    units = _called(net, list(_units(net, "", head)))
+    tree = _tree(net)
+    units = _called(net, list(_units(tree, net, "")))
     if not any(unit.block for unit in units):
-        units = list(chain.from_iterable(_opened(net, unit) for unit in units))
+        units = list(chain.from_iterable(_opened(tree, net, unit) for unit in units))
     blocks = [place for place, unit in enumerate(units) if unit.block]
     first, last = (blocks[0], blocks[-1] + 1) if blocks else (len(units), len(units))
     found: dict[str, Sequence[str]] = {
         STEM: tuple(unit.path for unit in units[:first]),
         **{unit.path: (unit.path,) for unit in units[first:last]},
         NECK: tuple(unit.path for unit in units[last:]),
-        HEAD: (head,),
+        HEAD: (tree.head,),
     }
     return {name: prefixes for name, prefixes in found.items() if prefixes}
 
@@ -114,51 +125,56 @@ def _called(net: nn.Module, units: list[Unit]) -> list[Unit]:
     return [unit for _, unit in sorted(zip(places, units, strict=True), key=lambda pair: pair[0])]
 
 
-def _units(module: nn.Module, path: str, head: str) -> Iterator[Unit]:
-    """``module``'s parts in the order of registration, stages opened and the head left out."""
-    yield from (Unit(path + name, block=False) for name in _own_tensors(module))
-    for name, child in module.named_children():
-        inner = path + name
-        if inner == head or not child.state_dict():
+def _tree(net: nn.Module) -> Tree:
+    names, depths = tuple(net.state_dict()), dict[str, int]()
+    for name in names:
+        parts = name.split(".")
+        for level in range(1, len(parts)):
+            path = ".".join(parts[:level])
+            depths[path] = max(depths.get(path, 0), len(parts) - level)
+    return Tree(names, depths, classifier_name(net))
+
+
+def _units(tree: Tree, module: nn.Module, path: str) -> Iterator[Unit]:
+    """The parts of the module at ``path`` as registered, stages opened and the head left out."""
+    yield from (Unit(name, block=False) for name in tree.names if name.rpartition(".")[0] == path)
+    for inner, child in _children(tree, module, path).items():
+        if inner == tree.head:
             continue
-        if f"{head}.".startswith(f"{inner}."):
-            yield from (unit._replace(block=False) for unit in _units(child, f"{inner}.", head))
-        elif not path and STEMS.search(name):
+        if tree.head.startswith(f"{inner}."):
+            yield from (unit._replace(block=False) for unit in _units(tree, child, inner))
+        elif not path and STEMS.search(inner):
             yield Unit(inner, block=False)
-        elif _is_stage(child, inner=bool(path)):
-            yield from _units(child, f"{inner}.", head)
+        elif _is_stage(tree, child, inner):
+            yield from _units(tree, child, inner)
         else:
-            yield Unit(inner, block=_depth(child) >= (2 if path else 3))
+            yield Unit(inner, block=tree.depths[inner] >= (2 if path else 3))
 
 
-def _own_tensors(module: nn.Module) -> list[str]:
-    return [name for name in module.state_dict() if "." not in name]
+def _children(tree: Tree, module: nn.Module, path: str) -> dict[str, nn.Module]:
+    """The children that hold parameters or buffers, by their paths."""
+    found = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
+    return {inner: child for inner, child in found.items() if inner in tree.depths}
 
 
-def _is_stage(module: nn.Module, *, inner: bool) -> bool:
-    children = {name: child for name, child in module.named_children() if child.state_dict()}
-    depths = [_depth(child) for child in children.values()]
+def _is_stage(tree: Tree, module: nn.Module, path: str) -> bool:
+    children = _children(tree, module, path)
+    depths = [tree.depths[inner] for inner in children]
+    if not children:
+        return False
     if isinstance(module, LISTS):
         # A list inside a stage that mixes layers with composites is a block written as a list.
-        return max(depths) >= 2 and not (inner and min(depths) == 1)
-    if any(isinstance(children.get(name), LISTS) for name in BLOCK_LISTS):
+        return max(depths) >= 2 and ("." not in path or min(depths) >= 2)
+    if any(isinstance(children.get(f"{path}.{name}"), LISTS) for name in BLOCK_LISTS):
         return True
     alike = {type(child) for child in children.values()}
-    numbered = all(NUMBERED.match(name) for name in children)
+    numbered = all(NUMBERED.match(inner.rpartition(".")[2]) for inner in children)
     return len(alike) == 1 and numbered and min(depths) >= 3 and not alike & set(LISTS)
 
 
-def _depth(module: nn.Module) -> int:
-    """How many levels of modules with parameters or buffers there are: 1 for a layer."""
-    if not module.state_dict():
-        return 0
-    return 1 + max((_depth(child) for child in module.children()), default=0)
-
-
-def _opened(net: nn.Module, unit: Unit) -> list[Unit]:
+def _opened(tree: Tree, net: nn.Module, unit: Unit) -> list[Unit]:
     """The layers of a plain list, as blocks: for networks without any composite module."""
-    module = net.get_submodule(unit.path) if unit.path in dict(net.named_modules()) else None
+    module = dict(net.named_modules()).get(unit.path)
     if not isinstance(module, LISTS):
         return [unit]
-    layers = [name for name, layer in module.named_children() if layer.state_dict()]
-    return [Unit(f"{unit.path}.{name}", block=True) for name in layers]
+    return [Unit(layer, block=True) for layer in _children(tree, module, unit.path)]
