@@ -20,6 +20,7 @@ from transferbench.records import Measurement, write_records
 from transferbench.registry import Registry, load_registry
 from transferbench.runfolder import collect_records, describe_run, environment, write_json
 from transferbench.specs import Weights
+from transferbench.submission.bundle import content_digests, submission_id
 from transferbench.suite import Suite
 
 N = 120
@@ -80,13 +81,6 @@ PLUGIN = textwrap.dedent(
                 name="made-pretrained", initialize=never, needs={"source_weights"}, **ABOUT
             ),
         ]
-
-
-    @hookimpl
-    def transferbench_diagnostics():
-        return [
-            specs.DiagnosticSpec(name="made-speed", measure=never, subjects="one", **ABOUT),
-        ]
     '''
 )
 
@@ -120,7 +114,7 @@ SUITE: dict[str, Any] = {
     ],
     "diagnostics": {
         "speed": {
-            "name": "made-speed",
+            "name": "speed",
             "on": {"targets": ["digits", "marks"], "perturbations": ["none", "blur-9"]},
         },
         "mistakes": {
@@ -256,6 +250,16 @@ def write_run(
     write_json(run / "run.json", describe_run(planned))
 
 
+def sealed(folder: Path) -> Path:
+    """Give changed content new digests, a new id and a new folder, as a forger would."""
+    path = folder / "submission.json"
+    head = json.loads(path.read_text())
+    head["files"] = content_digests(folder)
+    head["id"] = submission_id(head)
+    path.write_text(json.dumps(head))
+    return folder.rename(folder.with_name(head["id"]))
+
+
 def _labels(multi_label: bool) -> np.ndarray:
     rng = np.random.default_rng(7)
     if multi_label:
@@ -300,7 +304,7 @@ def _trial(labels: np.ndarray, logits: np.ndarray) -> list[Measurement]:
 def _diagnosis(
     job: Job, plan: Plan, trained: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> list[Measurement]:
-    if job.payload["diagnostic"]["name"] == "made-speed":
+    if job.payload["diagnostic"]["name"] == "speed":
         cell = next(m.a for m in plan.measured if m.job == job.id)
         value = 0.8 - 0.1 * (cell.initialization == "RI-T") - 0.01 * cell.replicate
         return [Measurement(metric="speed", value=value, unit="fraction", n=2)]

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import handmade_run
 import numpy as np
 import pytest
-from handmade_run import SKILL, SUITE, entry_of, handmade_registry, make_run
+from handmade_run import SKILL, SUITE, entry_of, handmade_registry, make_run, sealed
 from scipy import stats
 
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import BoardTable, boards, build, show
 from transferbench.leaderboard.table import text
 from transferbench.plan import Entry
-from transferbench.records import read_records
+from transferbench.records import read_records, write_records
 from transferbench.registry import Registry
 from transferbench.specs import Weights
 from transferbench.submission import Declaration, pack
@@ -108,6 +108,30 @@ def test_numbers_equal_those_of_scipy(made: Made, entry: str) -> None:
     assert row["speed_gain"] == pytest.approx(0.1)
     assert row["severe_speed_gain"] == pytest.approx(0.1)
     assert row["replicates"] == 3
+
+
+def test_another_diagnostic_cannot_stand_in_for_the_score(made: Made, tmp_path: Path) -> None:
+    """A forged test metric of the speed diagnostic, sealed: it is no trial's and moves nothing."""
+    submissions = shutil.copytree(made.submissions, tmp_path / "s")
+    (path,) = submissions.glob("*/made-poor/*/records.jsonl")
+    rows = list(read_records(path))
+    forged = [
+        row.model_copy(update={"metric": "test_metric", "value": 1.0, "flag": None})
+        for row in rows
+        if row.diagnostic == "speed"
+    ]
+    write_records([*rows, *forged], path)
+    sealed(path.parent)
+    before, after = only(made.submissions, made.registry), only(submissions, made.registry)
+    assert len(forged) == 24
+    assert [row.cells["score"] for row in after.rows] == [r.cells["score"] for r in before.rows]
+
+
+def test_a_score_that_predictions_do_not_give_is_only_reported(made: Made, tmp_path: Path) -> None:
+    scoring = SUITE["scoring"] | {"metric": "train_metric"}
+    submit(tmp_path, made.registry, tmp_path / "s", suite=SUITE | {"scoring": scoring})
+    (row,) = only(tmp_path / "s", made.registry).rows
+    assert row.cells["trust"] == ("reported",)
 
 
 def test_the_profile_follows_the_perturbations_by_severity(made: Made) -> None:

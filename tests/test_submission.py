@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from handmade_run import SUITE, PlainStore, entry_of, handmade_registry, make_run
+from handmade_run import SUITE, PlainStore, entry_of, handmade_registry, make_run, sealed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -26,7 +26,7 @@ from transferbench.identity import digest, file_digest
 from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
-from transferbench.submission.bundle import MAX_BYTES, content_digests, slug, submission_id
+from transferbench.submission.bundle import MAX_BYTES, slug
 from transferbench.submission.predictions import (
     Predictions,
     agreement,
@@ -74,16 +74,6 @@ def failed(report: CheckReport) -> dict[str, str]:
 
 def warned(report: CheckReport) -> dict[str, str]:
     return {c.name: " ".join(c.why) for c in report.checks if c.status == "warning"}
-
-
-def sealed(folder: Path) -> Path:
-    """Give changed content new digests, a new id and a new folder, as a forger would."""
-    path = folder / "submission.json"
-    head = json.loads(path.read_text())
-    head["files"] = content_digests(folder)
-    head["id"] = submission_id(head)
-    path.write_text(json.dumps(head))
-    return folder.rename(folder.with_name(head["id"]))
 
 
 def edit_json(path: Path, change: Callable[[Any], None]) -> None:

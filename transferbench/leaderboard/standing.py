@@ -12,14 +12,24 @@ from transferbench.records import Record
 from transferbench.statistics import Interval, paired_difference, student_t
 from transferbench.submission import Bundle
 from transferbench.suite import Scoring, Suite
+from transferbench.suitefile import TRIAL
 
-__all__ = ["Profile", "Series", "Standing", "missing_scores", "most_severe", "profile_of", "stand"]
+__all__ = ["Profile", "Series", "Standing", "missing_scores", "most_severe", "stand"]
 
 Series = Mapping[int, float]
 """Replicate -> value."""
 
 SPEED = "speed"
-"""The metric of the diagnostic that says how fast a trial learned: its mean training metric."""
+"""The diagnostic, and its metric, of how fast a trial learned: its mean training metric."""
+
+
+class Place(NamedTuple):
+    """Where a value of a trial is recorded: nothing else can stand in for it."""
+
+    diagnostic: str
+    metric: str
+    initialization: str
+    perturbation: str
 
 
 class Profile(NamedTuple):
@@ -61,18 +71,16 @@ class _Values:
 
     def __init__(self, records: Iterable[Record], targets: Sequence[str]) -> None:
         self.targets = targets
-        self._found: dict[tuple[str, str, str], dict[str, dict[int, float]]] = defaultdict(
+        self._found: dict[Place, dict[str, dict[int, float]]] = defaultdict(
             lambda: defaultdict(dict)
         )
         for row in records:
-            single = row.other_initialization is None and not row.coordinates
-            if single and row.value is not None:
-                place = (row.metric, row.initialization, row.perturbation)
-                self._found[place][row.target][row.replicate] = row.value
+            if row.value is not None and not row.coordinates:
+                self._found[_place_of(row)][row.target][row.replicate] = row.value
 
     def series(
         self,
-        place: tuple[str, str, str],
+        place: Place,
         scaled: Callable[[str, float], float] = lambda _, value: value,
     ) -> Series:
         """The mean over all targets, for each replicate that has a value on every one."""
@@ -93,9 +101,7 @@ def missing_scores(suite: Suite, records: Iterable[Record]) -> list[str]:
     found = {
         (row.target, row.replicate)
         for row in records
-        if (row.metric, row.initialization, row.perturbation) == _place(scoring)
-        and row.value is not None
-        and not row.coordinates
+        if _place_of(row) == _scored(scoring) and row.value is not None and not row.coordinates
     }
     wanted = [(target, k) for target in scoring.chance for k in range(suite.replicates)]
     return [f"{target}, replicate {k}" for target, k in wanted if (target, k) not in found]
@@ -105,24 +111,39 @@ def stand(suite: Suite, bundle: Bundle) -> Standing:
     """The numbers of a submission that lacks none of the scores of ``suite``."""
     scoring = suite.scoring
     values = _Values(bundle.records, tuple(scoring.chance))
+    scored = _scored(scoring)
+    baseline = scored._replace(initialization=scoring.baseline)
+    speed = _speed_label(suite)
+    speeds = [place._replace(diagnostic=speed, metric=SPEED) for place in (scored, baseline)]
     severe = most_severe(suite, bundle.submission.severities)
-    clean = scoring.perturbation
-    score = values.series(_place(scoring), lambda target, v: _normalised(scoring, target, v))
     return Standing(
-        score=score,
-        pretrained=student_t(list(values.series(_place(scoring)).values())),
-        baseline=_mean(values.series((scoring.metric, scoring.baseline, clean))),
-        gain=_gain(values, scoring, scoring.metric, clean),
-        speed_gain=_gain(values, scoring, SPEED, clean),
-        severe_gain=_gain(values, scoring, scoring.metric, severe),
-        severe_speed_gain=_gain(values, scoring, SPEED, severe),
+        score=values.series(scored, lambda target, value: _normalised(scoring, target, value)),
+        pretrained=student_t(list(values.series(scored).values())),
+        baseline=_mean(values.series(baseline)),
+        gain=_gain(values, scored, baseline),
+        speed_gain=_gain(values, *speeds),
+        severe_gain=_gain(values, *_under(severe, scored, baseline)),
+        severe_speed_gain=_gain(values, *_under(severe, *speeds)),
         claims=_claims(bundle),
-        profile=profile_of(suite, bundle, values),
+        profile=_profile(suite, bundle, values),
     )
 
 
-def _place(scoring: Scoring) -> tuple[str, str, str]:
-    return scoring.metric, scoring.initialization, scoring.perturbation
+def _place_of(row: Record) -> Place:
+    return Place(row.diagnostic, row.metric, row.initialization, row.perturbation)
+
+
+def _scored(scoring: Scoring) -> Place:
+    return Place(TRIAL, scoring.metric, scoring.initialization, scoring.perturbation)
+
+
+def _speed_label(suite: Suite) -> str:
+    """The label of the suite's speed diagnostic; one that no record has where there is none."""
+    return next((label for label, use in suite.diagnostics.items() if use.name == SPEED), "")
+
+
+def _under(perturbation: str | None, *places: Place) -> list[Place]:
+    return [place._replace(perturbation=perturbation or "") for place in places]
 
 
 def _normalised(scoring: Scoring, target: str, value: float) -> float:
@@ -134,18 +155,13 @@ def _mean(series: Series) -> Interval | None:
     return student_t(list(series.values())) if series else None
 
 
-def _gain(
-    values: _Values, scoring: Scoring, metric: str, perturbation: str | None
-) -> Interval | None:
-    """The scored arm minus the baseline, replicate by replicate."""
-    if perturbation is None:
-        return None
-    first = values.series((metric, scoring.initialization, perturbation))
-    second = values.series((metric, scoring.baseline, perturbation))
-    shared = sorted(first.keys() & second.keys())
+def _gain(values: _Values, first: Place, second: Place) -> Interval | None:
+    """The first place's values minus the second's, replicate by replicate."""
+    a, b = values.series(first), values.series(second)
+    shared = sorted(a.keys() & b.keys())
     if not shared:
         return None
-    return paired_difference([first[k] for k in shared], [second[k] for k in shared])
+    return paired_difference([a[k] for k in shared], [b[k] for k in shared])
 
 
 def _claims(bundle: Bundle) -> tuple[int, int, int] | None:
@@ -183,15 +199,13 @@ def most_severe(suite: Suite, severities: Mapping[str, float]) -> str | None:
     return family[-1] if family and severities.get(family[-1], 0.0) > 0 else None
 
 
-def profile_of(suite: Suite, bundle: Bundle, values: _Values) -> Profile | None:
+def _profile(suite: Suite, bundle: Bundle, values: _Values) -> Profile | None:
     """Both arms along the main family, where at least two perturbations have both."""
-    scoring = suite.scoring
+    scored = _scored(suite.scoring)
+    baseline = scored._replace(initialization=suite.scoring.baseline)
     points = []
     for label in _family(suite, bundle.submission.severities):
-        arms = [
-            values.series((scoring.metric, arm, label))
-            for arm in (scoring.initialization, scoring.baseline)
-        ]
+        arms = [values.series(place) for place in _under(label, scored, baseline)]
         if all(arms):
             points.append((label, *(fmean(series.values()) for series in arms)))
     return Profile(*zip(*points, strict=True)) if len(points) > 1 else None

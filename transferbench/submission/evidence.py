@@ -16,8 +16,9 @@ from transferbench.records import Record
 from transferbench.specs import Metric
 from transferbench.statistics import student_t
 from transferbench.submission.bundle import CLAIMS, Bundle
-from transferbench.submission.integrity import TEST_METRIC, TRIAL, Problem, scored_rows
+from transferbench.submission.integrity import TEST_METRIC, Problem, scored_rows
 from transferbench.submission.predictions import Predictions, agreement, recompute_metric
+from transferbench.suitefile import TRIAL
 
 __all__ = [
     "check_controls_are_at_chance",
@@ -63,6 +64,8 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
 
 def check_metrics_follow_from_predictions(bundle: Bundle) -> Iterator[Problem]:
     """Test metrics, and the agreement of pairs, recomputed from the predictions."""
+    if (metric := bundle.plan.suite.scoring.metric) != TEST_METRIC:
+        yield Problem(f"the score is of {metric}, which predictions do not give", warning=True)
     for row in scored_rows(bundle.records):
         if row.job in bundle.predictions:
             yield from _compared(row, bundle.predictions[row.job], _metric(bundle, row.job))

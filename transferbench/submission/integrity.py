@@ -23,10 +23,9 @@ from transferbench.submission.bundle import (
     submission_id,
 )
 from transferbench.suite import Suite
-from transferbench.suitefile import bundled_suites, load_suite
+from transferbench.suitefile import TRIAL, bundled_suites, load_suite
 
 __all__ = [
-    "TRIAL",
     "Problem",
     "check_content_is_untouched",
     "check_every_cell_is_there_once",
@@ -39,7 +38,6 @@ __all__ = [
     "severities",
 ]
 
-TRIAL = "trial"
 TEST_METRIC = "test_metric"
 MAX_CELLS = 1_000_000
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -35,6 +35,10 @@ from transferbench.submission.predictions import Predictions, read_outputs, writ
 from transferbench.suite import Suite, Use
 
 __all__ = ["ArtefactFiles", "Artefacts", "pack"]
+
+
+SHOWN = 20
+"""How much of what an entry lacks is spelled out."""
 
 
 class ArtefactFiles(Protocol):
@@ -85,31 +89,46 @@ def pack(
     folder. Raises: ``SubmissionError`` for a changed suite, an entry that the run does not have,
     or one with missing or failed jobs.
     """
-    facts = _read_run(run)
-    records = tuple(row for row in read_records(run / "records.jsonl") if row.entry == entry)
-    chosen = _entry(facts, entry)
-    jobs = _jobs(facts, entry, records)
-    _refuse_incomplete(facts, entry, records, jobs)
+    chosen = _choose(run, entry)
+    _refuse_incomplete(chosen)
+    declared = _complete(declaration, chosen)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as scratch:
         folder = Path(scratch) / "submission"
         folder.mkdir()
-        digests = _write_content(folder, run, facts, entry, records, jobs, store)
+        digests = _write_content(folder, chosen, store)
         head = {
             "schema_version": 1,
-            "suite": facts.suite_id,
-            "suite_digest": facts.suite_digest,
-            "entry": chosen.model_dump(mode="json"),
-            "declaration": _complete(declaration, chosen, facts.suite),
+            "suite": chosen.run.suite_id,
+            "suite_digest": chosen.run.suite_digest,
+            "entry": chosen.entry.model_dump(mode="json"),
+            "declaration": declared,
             "trust": "reported",
             "outputs": digests,
-            **_from_plugins(facts.suite, chosen, registry or load_registry()),
+            **_from_plugins(chosen, registry or load_registry()),
             "files": content_digests(folder),
         }
         head |= {"id": submission_id(head)}
         _write_json(folder / SUBMISSION, head)
         _refuse_oversized(folder)
-        return _publish(folder, out / facts.suite.board / slug(entry) / str(head["id"]))
+        return _publish(folder, out / chosen.run.suite.board / slug(entry) / str(head["id"]))
+
+
+class _Chosen(NamedTuple):
+    """One entry of a run, with its records and the jobs it needs."""
+
+    folder: Path
+    run: _Run
+    entry: EntryFacts
+    records: tuple[Record, ...]
+    jobs: tuple[_RunJob, ...]
+
+
+def _choose(folder: Path, name: str) -> _Chosen:
+    run = _read_run(folder)
+    entry = _entry(run, name)
+    records = tuple(row for row in read_records(folder / "records.jsonl") if row.entry == name)
+    return _Chosen(folder, run, entry, records, _jobs(run, name, records))
 
 
 def _read_run(run: Path) -> _Run:
@@ -137,7 +156,7 @@ def _entry(run: _Run, name: str) -> EntryFacts:
     return known[name]
 
 
-def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> list[_RunJob]:
+def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> tuple[_RunJob, ...]:
     """This entry's jobs and all they need, each once, in the order of the run."""
     by_id = {job.id: job for job in run.jobs}
     wanted = {job.id for job in run.jobs if job.entry == entry}
@@ -149,47 +168,45 @@ def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> list[_RunJob]:
         found = set(job.requires) - wanted if job else set()
         wanted |= found
         frontier += found
-    return [job for job in by_id.values() if job.id in wanted]
+    return tuple(job for job in by_id.values() if job.id in wanted)
 
 
-def _refuse_incomplete(
-    run: _Run, entry: str, records: tuple[Record, ...], jobs: Iterable[_RunJob]
-) -> None:
-    told = [f"{job.kind} {job.id[:12]}: {job.status}" for job in jobs if job.status != "ok"]
-    told += [f"{cell}: missing" for cell in missing_cells(run.suite, records)]
-    measured = {row.job for row in records}
-    told += [
-        f"{job.kind} {job.id[:12]}: nothing recorded"
-        for job in jobs
-        if job.kind != "pretrain" and job.status == "ok" and job.id not in measured
-    ]
+def _refuse_incomplete(chosen: _Chosen) -> None:
+    told = list(_lacks(chosen))
     if told:
-        shown = "\n  ".join([*told[:20], *([f"and {len(told) - 20} more"] if told[20:] else [])])
+        shown = "\n  ".join(
+            [*told[:SHOWN], *([f"and {len(told) - SHOWN} more"] if told[SHOWN:] else [])]
+        )
         raise SubmissionError(
-            f"{entry} is not complete on {run.suite_id}; run the suite again with the same --out,"
-            f" which does what is left:\n  {shown}"
+            f"{chosen.entry.name} is not complete on {chosen.run.suite_id}; run the suite again"
+            f" with the same --out, which does what is left:\n  {shown}"
         )
 
 
-def _write_content(
-    folder: Path,
-    run: Path,
-    facts: _Run,
-    entry: str,
-    records: tuple[Record, ...],
-    jobs: Iterable[_RunJob],
-    store: Artefacts,
-) -> dict[str, str]:
+def _lacks(chosen: _Chosen) -> Iterator[str]:
+    """The jobs that failed, the cells that are missing, the jobs that left nothing."""
+    measured = {row.job for row in chosen.records}
+    for job in chosen.jobs:
+        if job.status != "ok":
+            yield f"{job.kind} {job.id[:12]}: {job.status}"
+        elif job.kind != "pretrain" and job.id not in measured:
+            yield f"{job.kind} {job.id[:12]}: nothing recorded"
+    for cell in missing_cells(chosen.run.suite, chosen.records):
+        yield f"{cell}: missing"
+
+
+def _write_content(folder: Path, chosen: _Chosen, store: Artefacts) -> dict[str, str]:
     """Write every file but the head; gives the digest of each trial's logits."""
-    jobs = list(jobs)
-    write_records(records, folder / RECORDS)
-    plan = [job.model_dump(mode="json", include=set(PlannedJob.model_fields)) for job in jobs]
-    _write_json(folder / PLAN, {"suite": facts.suite.model_dump(mode="json"), "jobs": plan})
-    _write_json(folder / CLAIMS, parse_json(run / "claims.json").get(entry, []))
-    _write_json(folder / ENVIRONMENT, _environment(run / "environment.json"))
+    write_records(chosen.records, folder / RECORDS)
+    fields = set(PlannedJob.model_fields)
+    plan = [job.model_dump(mode="json", include=fields) for job in chosen.jobs]
+    _write_json(folder / PLAN, {"suite": chosen.run.suite.model_dump(mode="json"), "jobs": plan})
+    verdicts = parse_json(chosen.folder / "claims.json").get(chosen.entry.name, [])
+    _write_json(folder / CLAIMS, verdicts)
+    _write_json(folder / ENVIRONMENT, _environment(chosen.folder / "environment.json"))
     trials: dict[str, Predictions] = {}
     digests = {}
-    for job in jobs:
+    for job in chosen.jobs:
         if job.kind == "trial":
             outputs = store.artefact(job.id).path("outputs.safetensors")
             trials[job.id], digests[job.id] = read_outputs(outputs)
@@ -204,8 +221,9 @@ def _environment(path: Path) -> Any:
     return told
 
 
-def _complete(declared: Declaration, entry: EntryFacts, suite: Suite) -> dict[str, Any]:
+def _complete(declared: Declaration, chosen: _Chosen) -> dict[str, Any]:
     """The declaration with a word on the licence and on every target."""
+    entry, suite = chosen.entry, chosen.run.suite
     if unknown := sorted(set(declared.overlap) - set(suite.targets)):
         error = UnknownNameError("target", unknown[0], suite.targets)
         raise SubmissionError(f"overlap declared: {error}")
@@ -233,10 +251,11 @@ def _same_dataset(first: Use, second: Use) -> bool:
     return (first.name, first.params) == (second.name, second.params)
 
 
-def _from_plugins(suite: Suite, entry: EntryFacts, registry: Registry) -> dict[str, Any]:
+def _from_plugins(chosen: _Chosen, registry: Registry) -> dict[str, Any]:
     """Where each plugin came from, and how severe each perturbation is."""
+    suite = chosen.run.suite
     uses: list[tuple[Kind, str]] = [
-        ("backbone", str(entry.backbone["name"])),
+        ("backbone", str(chosen.entry.backbone["name"])),
         *(("dataset", source.dataset.name) for source in suite.sources.values()),
         *(("dataset", target.dataset.name) for target in suite.targets.values()),
         *(("perturbation", use.name) for use in suite.perturbations.values()),
