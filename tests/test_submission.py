@@ -629,7 +629,7 @@ def test_a_newer_plugin_is_named_rather_than_blamed(
 
 @given(st.data())
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
