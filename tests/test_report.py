@@ -591,7 +591,10 @@ def test_colours_are_variables_of_the_page(html):
 
 def test_nothing_measured_is_said_in_words(small, tmp_path):
     page = Page(write(bare(small), tmp_path))
-    assert "No replicate has finished both P-T and RI-T, so the gain is not known." in page.words
+    assert (
+        "No replicate has finished both P-T and RI-T on every target, so the gain is not known."
+        in page.words
+    )
     for sentence in (
         "No learning curves were measured for this entry.",
         "No trial of this entry has finished with a test metric.",

@@ -52,7 +52,9 @@ def gain_sentence(measured: Measured, suite: Suite) -> str:
     one, targets = mean_over_targets(measured, suite, "trial", "test_metric")
     a, b = scored_pair(suite)
     if one is None:
-        return f"No replicate has finished both {a} and {b}, so the gain is not known."
+        return (
+            f"No replicate has finished both {a} and {b} on every target, so the gain is not known."
+        )
     where = f"on {targets[0]}" if len(targets) == 1 else f"averaged over {len(targets)} targets"
     return f"Pre-training ({a} instead of {b}) {effect(one, f'the test metric {where}')}."
 

@@ -113,7 +113,7 @@ TITLES = (
     "error agreement, \N{GREEK SMALL LETTER KAPPA}",
     "error Jaccard",
     "mistakes: only a | both | only b",
-    "reference entropy",
+    "reference entropy, nats",
 )
 
 

@@ -16,6 +16,7 @@ from transferbench.report.answer import answer
 from transferbench.report.figures import controls_figure, curves_figure, severity_figure
 from transferbench.report.inputs import ReportInput
 from transferbench.report.mistakes import mistakes_figure
+from transferbench.report.others import other_tables
 from transferbench.report.summaries import Measured
 from transferbench.report.tables import (
     Table,
@@ -24,7 +25,6 @@ from transferbench.report.tables import (
     comparison_table,
     failures_table,
     mistakes_table,
-    other_tables,
     transfer_table,
 )
 from transferbench.report.verdicts import ClaimRow, claim_rows

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
-from transferbench.report.formats import ABSENT, interval_text, number, signed, significant
+from transferbench.report.formats import ABSENT, interval_text, number, signed
 from transferbench.report.mistakes import Pair, pairs_of
-from transferbench.report.summaries import (
-    SHOWN,
-    Measured,
-    Summary,
-    mean_per_replicate,
-    summarize,
-    summarize_pairs,
-)
+from transferbench.report.summaries import Measured, Summary
 from transferbench.suite import Recipe, Suite
 
 __all__ = [
@@ -30,21 +21,10 @@ __all__ = [
     "comparison_table",
     "failures_table",
     "mistakes_table",
-    "other_tables",
     "transfer_table",
 ]
 
 INTERVALS = "Brackets: 95% Student-t interval over n replicates."
-OTHER_INTERVALS = (
-    "Brackets: 95% interval over n replicates, Student-t for single networks, jackknife for pairs."
-)
-PLACES = {
-    "target": "target",
-    "perturbation": "perturbation",
-    "initialization": "arm",
-    "other_initialization": "other arm",
-}
-MOST_ROWS = 60
 UNTRAINED = 0.05
 """A network did not train if its train metric covers no more of the way from chance to 1."""
 
@@ -296,64 +276,6 @@ def mistakes_table(measured: Measured, suite: Suite) -> Table | None:
     rows = tuple(mistakes_row(measured, pair) for pair in pairs)
     sets = ("only a wrong", "both wrong", "only b wrong")
     return Table((*head, "error Jaccard", "equal predictions", *sets), rows, note)
-
-
-# --- anything else a suite measures -----------------------------------------------------------
-
-
-def other_rows(rows: pd.DataFrame, places: Sequence[str]) -> Iterable[tuple[Cell, ...]]:
-    """The mean over replicates of each metric in each place, in the order of the records."""
-    for values, group in rows.groupby([*places, "metric", "unit"], sort=False, dropna=False):
-        if one := summary_of(group):
-            labels = [Cell(place_text(value)) for value in values]
-            yield (*labels, Cell(significant(one.mean), other_detail(one), kind="number"))
-
-
-def summary_of(group: pd.DataFrame) -> Summary | None:
-    """The mean over replicates, or over pairs of networks where there are pairs."""
-    values = mean_per_replicate(group.to_dict("records"))
-    paired = group["other_replicate"].notna().any()
-    return summarize_pairs(values) if paired else summarize(values.values())
-
-
-def place_text(value: object) -> str:
-    """A label as it is, a coordinate without needless digits, nothing where there is none."""
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:g}"
-    return "" if value is None else str(value)
-
-
-def other_detail(one: Summary) -> str:
-    """The interval of a number whose size is not known beforehand."""
-    if one.low is None or one.high is None:
-        return f"no interval, n {one.n}"
-    return f"[{significant(one.low)}, {significant(one.high)}] n {one.n}"
-
-
-def other_table(rows: pd.DataFrame, known: Sequence[str]) -> Table:
-    """Every metric of one diagnostic that has no place of its own."""
-    coordinates = [name for name in rows.columns if name not in known]
-    places = [name for name in (*PLACES, *coordinates) if rows[name].notna().any()]
-    lines = tuple(other_rows(rows, places))
-    note = OTHER_INTERVALS
-    if len(lines) > MOST_ROWS:
-        note += f" The first {MOST_ROWS} of {len(lines)} rows; the records hold all of them."
-    head = [PLACES.get(name, name) for name in places]
-    return Table((*head, "metric", "unit", "mean"), lines[:MOST_ROWS], note)
-
-
-def other_tables(measured: Measured, known: Sequence[str]) -> dict[str, Table]:
-    """A table for each diagnostic with metrics that are shown nowhere else.
-
-    ``known``: the columns of a record that are not coordinates.
-    """
-    rows = measured.frame[measured.frame["value"].notna()]
-    places = zip(rows["diagnostic"], rows["metric"], strict=True)
-    other = [metric not in SHOWN.get(diagnostic, ()) for diagnostic, metric in places]
-    rest = rows[np.array(other, dtype=bool)]
-    return {
-        str(name): other_table(part, known) for name, part in rest.groupby("diagnostic", sort=True)
-    }
 
 
 # --- the run ----------------------------------------------------------------------------------
