@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from transferbench.errors import PluginError, TransferbenchError
 from transferbench.executors import Executor, Outcome
 from transferbench.executors.inprocess import InProcessExecutor, attempt
-from transferbench.executors.local import LocalExecutor
+from transferbench.executors.local import GRACE_SECONDS, LocalExecutor
 
 LONG_SECONDS = 60.0
 
@@ -51,9 +52,14 @@ def spin(path: Path) -> None:
         pass
 
 
+def spin_unmoved(path: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    spin(path)
+
+
 def have_child(path: Path) -> None:
     command = [sys.executable, "-c", f"import time; time.sleep({LONG_SECONDS})"]
-    child = subprocess.Popen(command)  # noqa: S603  # our own command
+    child = subprocess.Popen(command)  # our own command
     path.write_text(f"{os.getpid()}\n{child.pid}\n")
     time.sleep(LONG_SECONDS)
 
@@ -352,7 +358,7 @@ def test_a_worker_that_cannot_start_is_an_error(
     broken: Callable[[], Callable[[Any], None]], error: type[Exception], message: str
 ) -> None:
     with LocalExecutor(broken, 2) as executor:
-        executor.submit("a", ())
+        executor.submit("a", "x" * 3_000_000)  # more than a pipe holds
         with pytest.raises(error, match=message):
             executor.wait(30)
         with pytest.raises(error, match=message):
@@ -376,9 +382,24 @@ def test_close_leaves_nobody(tmp_path: Path) -> None:
     assert all(is_alive(pid) for pid in everybody[1:])
     began = time.monotonic()
     executor.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < GRACE_SECONDS
     assert soon(lambda: not any(is_alive(pid) for pid in everybody))
     executor.close()
+
+
+def test_close_kills_who_does_not_go(tmp_path: Path) -> None:
+    with LocalExecutor(start, 1) as executor:
+        executor.submit("unmoved", ("spin_unmoved", tmp_path / "log"))
+        assert soon(lambda: bool(pids(tmp_path / "log")))
+    assert not is_alive(pids(tmp_path / "log")[0])
+
+
+def test_a_closed_executor_is_let_go() -> None:
+    executor = LocalExecutor(start, 1)
+    executor.close()
+    seen = weakref.ref(executor)
+    del executor
+    assert seen() is None
 
 
 def test_a_death_hidden_by_an_open_pipe_is_seen(tmp_path: Path) -> None:
@@ -409,7 +430,7 @@ def script(folder: Path, ending: str) -> Iterator[tuple[subprocess.Popen[str], l
     """A running script with two busy workers, and the ids of its workers and their children."""
     path = folder / "script.py"
     path.write_text(SCRIPT.format(tests=str(Path(__file__).parent), log=str(folder), ending=ending))
-    with subprocess.Popen(  # noqa: S603  # our own script
+    with subprocess.Popen(  # our own script
         [sys.executable, str(path)],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -446,7 +467,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     body = SCRIPT.replace('if __name__ == "__main__":', "if True:")
     ending = "executor.wait()"
     path.write_text(body.format(tests=str(Path(__file__).parent), log=str(tmp_path), ending=ending))
-    done = subprocess.run(  # noqa: S603  # our own script
+    done = subprocess.run(  # our own script
         [sys.executable, str(path)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
@@ -454,9 +475,33 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]
 
 
-def test_a_worker_does_not_import_torch() -> None:
-    code = "import sys, transferbench.executors.local; print('torch' in sys.modules)"
-    done = subprocess.run(  # noqa: S603  # our own code
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+def interrupt_while_a_worker_starts() -> None:
+    with LocalExecutor(start, 1) as executor:
+        executor.submit("job", ("sleep", 0))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.killpg(0, signal.SIGINT)
+        print(executor.wait(30)[0].status)  # noqa: T201  # read by the test
+
+
+def run_code(code: str) -> str:
+    path = str(Path(__file__).parent)
+    done = subprocess.run(  # our own code
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {path!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+        timeout=60,
     )
-    assert done.stdout == "False\n"
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_worker_that_starts_does_not_hear_the_interrupt() -> None:
+    code = "import test_executors; test_executors.interrupt_while_a_worker_starts()"
+    assert run_code(code) == "ok\n"
+
+
+def test_a_worker_does_not_import_torch() -> None:
+    code = "import transferbench.executors.local; print('torch' in sys.modules)"
+    assert run_code(code) == "False\n"

@@ -52,7 +52,7 @@ def check_all(artefact: Artefact) -> None:
 
 def run_here(function: str, *args: object) -> subprocess.CompletedProcess[str]:
     """Run a function of this module in another process."""
-    return subprocess.run(  # noqa: S603  # our own code
+    return subprocess.run(  # our own code
         [sys.executable, "-c", call(function, *args)],
         capture_output=True,
         text=True,
@@ -275,6 +275,9 @@ def test_a_file_of_another_size_is_not_done(store: Store, damage: Callable[[Path
 def test_a_file_that_goes_while_it_is_used_is_corrupt(store: Store) -> None:
     write(store)
     artefact = store.artefact(JOB)
+    link_away(folder(store) / "trial.json")
+    with pytest.raises(CorruptArtefactError, match=r"trial.json does not have the sha256"):
+        artefact.path("trial.json")
     shutil.rmtree(folder(store))
     with pytest.raises(CorruptArtefactError, match=r"cannot be read .*No such file"):
         artefact.path("outputs.bin")
@@ -355,7 +358,7 @@ def write_in_turn(root: str, name: str) -> None:
 
 def test_of_two_writers_one_wins_and_both_see_it(store: Store) -> None:
     writers = [
-        subprocess.Popen(  # noqa: S603  # our own code
+        subprocess.Popen(  # our own code
             [sys.executable, "-c", call("write_in_turn", store.root, f"writer-{number}")],
             stdout=subprocess.PIPE,
             text=True,
@@ -378,6 +381,14 @@ def test_what_dead_writers_left_is_removed_and_the_living_stay(store: Store) -> 
         Store(store.root).prepare()
         assert [path.name for path in (store.root / "partial").iterdir()] == [JOB]
     assert store.is_done(JOB)
+
+
+def test_what_a_killed_attempt_left_does_not_get_into_the_next(store: Store) -> None:
+    store.prepare()
+    (store.root / "partial" / JOB).mkdir()
+    (store.root / "partial" / JOB / "stale.bin").write_bytes(b"x")
+    write(store)
+    assert store.artefact(JOB).names == ("outputs.bin", "trial.json")
 
 
 def leave_a_child(root: str) -> None:
@@ -461,13 +472,13 @@ def write_for_ever(root: str) -> None:
 
 def test_a_writer_killed_at_any_moment_leaves_a_sound_store(store: Store) -> None:
     for _ in range(2):
-        with subprocess.Popen(  # noqa: S603  # our own code
+        with subprocess.Popen(  # our own code
             [sys.executable, "-c", call("write_for_ever", store.root)]
         ) as writer:
             before = len(list((store.root / "jobs").glob("*/*")))
             while len(list((store.root / "jobs").glob("*/*"))) < before + 5:
                 time.sleep(0.01)
-            time.sleep(random.random() / 50)  # noqa: S311  # any moment will do
+            time.sleep(random.random() / 50)  # any moment will do
             writer.kill()
         seen = [path.name for path in (store.root / "jobs").glob("*/*")]
         for job in seen:
@@ -555,10 +566,10 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
     mount = f"mount -t tmpfs -o size=2m none {tmp_path}"
     if shutil.which("unshare") is None:
         pytest.skip("a small disk of one's own needs unshare")
-    if subprocess.run([*own, "sh", "-c", mount], check=False).returncode:  # noqa: S603  # as above
+    if subprocess.run([*own, "sh", "-c", mount], check=False).returncode:  # as above
         pytest.skip("a small disk of one's own needs user namespaces")
     code = call("fill", tmp_path / "run")
-    done = subprocess.run(  # noqa: S603  # our own code
+    done = subprocess.run(  # our own code
         [*own, "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, code],
         capture_output=True,
         text=True,

@@ -375,10 +375,9 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 
 def _has_size(path: str, size_bytes: int) -> bool:
     try:
-        found = os.lstat(path)
+        return os.lstat(path).st_size == size_bytes
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes
 
 
 def _text(told: str) -> str:
