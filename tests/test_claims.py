@@ -219,6 +219,19 @@ def test_replicates_that_no_place_has_in_common_are_undecided():
     assert found.reason.startswith("no replicate has a value at every place; 0 of 2 replicates")
 
 
+def test_a_replicate_that_lacks_one_place_is_left_out_everywhere():
+    near, far = [0.9, 0.8, 0.95, 0.1], [0.3, 0.5, 0.4]
+    records = [
+        record(value, target=target, replicate=k)
+        for target, values in (("near", near), ("far", far))
+        for k, value in enumerate(values)
+    ]
+    places = [{"perturbations": ["identity"]}]
+    found = verdict({"terms": [term()]}, records, trials=places, replicates=4)
+    assert found.effect == pytest.approx(np.mean([near[:3], far]))
+    assert (found.n, found.reason) == (3, "3 of 4 replicates are complete")
+
+
 def test_a_flag_on_a_value_is_mentioned():
     records = trials(P=PRETRAINED, RI=RANDOM)
     records[4] = records[4].model_copy(update={"flag": "b did not train"})
@@ -359,6 +372,12 @@ def test_an_order_is_the_rank_correlation_with_position():
     assert found.effect == pytest.approx(expected)
     assert found.unit == "rank correlation"
     assert -1 <= found.low <= found.effect <= found.high <= 1
+
+
+def test_the_interval_of_an_order_stays_a_correlation():
+    found = ordered([[0.1, 0.9, 0.2], [0.5, 0.3, 0.6], [0.3, 0.35, 0.9]])
+    assert (found.low, found.high) == (-1, 1)
+    assert found.verdict == "undecided"
 
 
 def test_an_order_that_no_replicate_changes_is_reproduced_and_its_reverse_contradicted():

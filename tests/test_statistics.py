@@ -283,7 +283,7 @@ def test_replicates_that_differ_are_compared_by_welch():
     rng = np.random.default_rng(5)
     verdicts = set()
     for _ in range(200):
-        a, b = rng.normal(2, 1, 4), rng.normal(0, 0.3, 3)
+        a, b = rng.normal(2, 1, 3), rng.normal(0, 0.3, 3)
         ranks = rank_intervals({"a": list(a), "b": dict(zip((0, 1, 7), b, strict=True))})
         expected = stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05
         assert (ranks["a"].tie_group != ranks["b"].tie_group) == expected
@@ -297,6 +297,28 @@ def test_holm_takes_the_number_of_pairs_into_account():
     assert 0.05 / 3 < p < 0.05
     assert rank_intervals({"a": a, "b": b})["b"].rank_low == 2
     assert rank_intervals({"a": a, "b": b, "c": [3.0, 2.0, 1.0, 4.0]})["b"].rank_low == 1
+
+
+def holm(scores):
+    """The pairs that Holm's procedure separates, from its definition by adjusted p-values."""
+    pairs = list(itertools.combinations(scores, 2))
+    p = np.array([stats.ttest_rel(scores[a], scores[b]).pvalue for a, b in pairs])
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return {frozenset(pairs[k]) for k, value in zip(order, adjusted, strict=True) if value < 0.05}
+
+
+def test_letters_show_the_pairs_that_holm_separates():
+    rng = np.random.default_rng(6)
+    for _ in range(100):
+        scores = {name: list(rng.normal(2 * k, 1, 4)) for k, name in enumerate("abcd")}
+        ranks = rank_intervals(scores)
+        apart = {
+            frozenset((a, b))
+            for a, b in itertools.combinations(ranks, 2)
+            if not letters(ranks[a].tie_group) & letters(ranks[b].tie_group)
+        }
+        assert apart == holm(scores)
 
 
 def test_equal_entries_are_rarely_separated_by_mistake():

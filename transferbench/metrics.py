@@ -1,6 +1,6 @@
 """The metrics of the tasks, recomputed from predictions: no torch, any machine.
 
-Shape letters: B weightings, G groups of equal scores, K classes, L labels, N items.
+Shape letters: B weightings, K classes, L labels, N items, P positive items.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def weighted_mean_auc(logits: np.ndarray, labels: np.ndarray, weights: np.ndarra
     weights_BN = np.asarray(weights, dtype=np.float64)
     if not np.isfinite(logits).all():
         return np.full(len(weights_BN), np.nan)
+    # Item by item in memory: what follows picks items, and adds along them.
+    weights_NB = np.ascontiguousarray(weights_BN.T)
     areas_LB = np.stack(
-        [_auc(logits[:, k], labels[:, k] > 0.5, weights_BN) for k in range(labels.shape[1])]
+        [_auc(logits[:, k], labels[:, k] > 0.5, weights_NB) for k in range(labels.shape[1])]
     )
     defined_LB = ~np.isnan(areas_LB)
     total_B = np.where(defined_LB, areas_LB, 0.0).sum(axis=0)
@@ -76,17 +78,19 @@ def chance_level(metric: Metric, labels: np.ndarray) -> float:
     return float(np.maximum(share_L, 1 - share_L).mean())
 
 
-def _auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_BN: np.ndarray) -> np.ndarray:
-    order = np.argsort(scores_N, kind="stable")
-    ranked = scores_N[order]
-    starts_G = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    weights_BN = weights_BN[:, order]
-    positive_BG = np.add.reduceat(weights_BN * positive_N[order], starts_G, axis=1)
-    negative_BG = np.add.reduceat(weights_BN * ~positive_N[order], starts_G, axis=1)
-    # A pair of equal scores counts half.
-    below_BG = np.cumsum(negative_BG, axis=1) - negative_BG / 2
-    pairs_B = positive_BG.sum(axis=1) * negative_BG.sum(axis=1)
-    return _ratio((positive_BG * below_BG).sum(axis=1), pairs_B)
+def _auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_NB: np.ndarray) -> np.ndarray:
+    """For each column of weights, NaN where a side has none. Shapes: returns (B,)."""
+    positive, negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
+    negative = negative[np.argsort(scores_N[negative])]
+    ranked = scores_N[negative]
+    sums_NB = np.zeros((len(negative) + 1, weights_NB.shape[1]))
+    np.cumsum(weights_NB[negative], axis=0, out=sums_NB[1:])
+    # The negatives below each positive and, a pair of equal scores counting half, those equal.
+    below_PB = sums_NB[np.searchsorted(ranked, scores_N[positive], "left")]
+    below_PB += sums_NB[np.searchsorted(ranked, scores_N[positive], "right")]
+    chosen_PB = weights_NB[positive]
+    ordered_B = np.einsum("pb,pb->b", chosen_PB, below_PB) / 2
+    return _ratio(ordered_B, chosen_PB.sum(axis=0) * sums_NB[-1])
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ Source: Neyshabur et al. 2020, arXiv 2008.11687, Figure 2; the summaries are our
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -54,7 +54,7 @@ def measure(
     curve = _Curve(*evaluated(history, "test_metric"), last_epoch(history), len(subject.labels))
     yield from _test_points(curve, counts=subject.task == "multi-class")
     for epoch, value in zip(*evaluated(history, "train_metric"), strict=True):
-        yield _fraction("train_metric", float(value), 1, epoch=int(epoch))
+        yield _point("train_metric", epoch, value, n=1)
     yield _area(curve)
     yield from _peak(curve)
     for threshold in params.thresholds:
@@ -64,13 +64,15 @@ def measure(
 def _test_points(curve: _Curve, *, counts: bool) -> Iterator[Measurement]:
     """``counts``: the metric is a share of right items, so that Wilson's interval holds."""
     for epoch, value in zip(curve.epochs, curve.values, strict=True):
-        point = _fraction("test_metric", float(value), curve.n, epoch=int(epoch))
         bounds = wilson(value * curve.n, curve.n).fields() if counts else {}
-        yield point.model_copy(update=bounds)
+        yield _point("test_metric", epoch, value, n=curve.n, **bounds)
 
 
-def _fraction(metric: str, value: float, n: int, **coordinates: int) -> Measurement:
-    return Measurement(metric=metric, value=value, unit="fraction", n=n, coordinates=coordinates)
+def _point(metric: str, epoch: int, value: float, **fields: Any) -> Measurement:
+    place = {"epoch": int(epoch)}
+    return Measurement(
+        metric=metric, value=float(value), unit="fraction", coordinates=place, **fields
+    )
 
 
 def _area(curve: _Curve) -> Measurement:

@@ -104,7 +104,7 @@ def statistics_of(tables_BLT: np.ndarray) -> np.ndarray:
 def _kappa(observed: np.ndarray, error_a: np.ndarray, error_b: np.ndarray) -> np.ndarray:
     """Error consistency (c_obs - c_exp) / (1 - c_exp) from shares of errors.
 
-    Source: Geirhos, Meding, Wichmann 2020, arXiv 2006.16736, Equation 3.
+    Source: Geirhos, Meding, Wichmann 2020, arXiv 2006.16736.
     """
     expected = error_a * error_b + (1 - error_a) * (1 - error_b)
     return ratio(observed - expected, 1 - expected)

@@ -93,6 +93,8 @@ def test_the_area_is_the_mean_height_of_the_curve():
     area = found(LEARNING_CURVE, Net(history=history(CURVE, TRAIN)))["area"]
     assert area.value == pytest.approx(np.trapezoid([0.1, 0.5, 0.7], [0, 2, 4]) / 4)
     assert (area.n, area.flag) == (100, None)
+    uneven = found(LEARNING_CURVE, Net(history=history([0.1, 0.6, None, None, 0.7])))["area"]
+    assert uneven.value == pytest.approx(np.trapezoid([0.1, 0.6, 0.7], [0, 1, 4]) / 4)
 
 
 def test_an_area_over_a_part_of_the_epochs_says_so():
@@ -436,6 +438,9 @@ def test_labels_are_compared_one_by_one_and_on_average():
     assert got["kappa"].value == pytest.approx(np.mean(kappas))
     assert got["error_jaccard"].value == pytest.approx(np.mean(jaccards))
     assert got["kappa"].low < got["kappa"].value < got["kappa"].high
+    wrong_any = [((net.logits > 0) != (MULTI > 0.5)) for net in (MULTI_A, MULTI_B)]
+    assert got["error_jaccard"].n == (wrong_any[0] | wrong_any[1]).any(axis=1).sum()
+    assert got["kappa"].n == 150
     # A mean of three labels is known better than one of them.
     widths = [got["kappa", k].high - got["kappa", k].low for k in range(3)]
     assert got["kappa"].high - got["kappa"].low < min(widths)
