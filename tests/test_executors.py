@@ -266,8 +266,8 @@ def test_two_slots_work_at_the_same_time(tmp_path: Path) -> None:
     ("payload", "message"),
     [
         (("leave", 3), "the worker process ended itself with exit code 3"),
-        (("die", signal.SIGSEGV), r"the worker process was killed by signal 11 \(SIGSEGV\)"),
-        (("die", signal.SIGKILL), r"signal 9 \(SIGKILL; out of memory\?\): try fewer jobs"),
+        (("die", signal.SIGSEGV), r"the worker process was killed by signal 11 \(Segm.*\)$"),
+        (("die", signal.SIGKILL), r"by signal 9 \(Killed.*\); out of memory\? try fewer jobs"),
     ],
 )
 def test_a_death_costs_one_job(payload: tuple[str, int], message: str, tmp_path: Path) -> None:

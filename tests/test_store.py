@@ -328,7 +328,6 @@ def test_a_corrupt_artefact_is_replaced_and_put_aside(store: Store) -> None:
 
 
 def test_discard_takes_the_corrupt_and_leaves_the_sound(store: Store) -> None:
-    store.prepare()
     store.discard(JOB)
     for _ in range(2):
         write(store)

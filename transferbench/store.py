@@ -255,8 +255,10 @@ class Store:
 
     def discard(self, job: str) -> None:
         """Move a corrupt artefact aside; a sound one (redone by another run) stays."""
-        with self._explained(self._folder(job)), self._locked(f"{job}.swap"):
-            if self._folder(job).exists() and not self._is_sound(job):
+        place = self._folder(job)
+        self._prepare_once()
+        with self._explained(place), self._locked(f"{job}.swap"):
+            if place.exists() and not self._is_sound(job):
                 self._move_aside(job)
 
     def _publish(self, manifest: _Manifest, folder: Path) -> None:
@@ -287,11 +289,14 @@ class Store:
         _check_id(job)
         return self.root / "failures" / f"{job}.json"
 
+    def _prepare_once(self) -> None:
+        if not self._prepared:
+            self.prepare()
+
     def _partial(self, name: str) -> Path:
         """A place to write; what is called ``name`` in ``partial`` is guarded by lock ``name``."""
         _check_id(name.removesuffix(".swap"))
-        if not self._prepared:
-            self.prepare()
+        self._prepare_once()
         return self.root / "partial" / name
 
     def _manifest(self, job: str) -> _Manifest | None:

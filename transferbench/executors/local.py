@@ -253,10 +253,8 @@ def _manner_of_death(exit_code: int | None) -> str:
         return "no longer answers"
     if exit_code >= 0:
         return f"ended itself with exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
-    if -exit_code != signal.SIGKILL:
-        return f"was killed by signal {-exit_code} ({name})"
-    return f"was killed by signal 9 ({name}; out of memory?): try fewer jobs at once"
+    advice = "; out of memory? try fewer jobs at once" if -exit_code == signal.SIGKILL else ""
+    return f"was killed by signal {-exit_code} ({signal.strsignal(-exit_code)}){advice}"
 
 
 @contextmanager
