@@ -114,8 +114,22 @@ def test_keeping_channels_is_told_from_the_runs_alone(runs, channels):
 
 
 @pytest.mark.parametrize(("length", "word"), [(24, 8), (12, 4), (6, 2), (3, 1), (84, 4), (48, 8)])
-def test_words_are_the_widest_that_divide_a_run(length, word):
-    assert as_words(torch.zeros(2, 48 * 7, dtype=torch.uint8), length).element_size() == word
+def test_words_are_the_widest_that_divide_a_row(length, word):
+    rows = torch.arange(2 * length, dtype=torch.uint8).view(2, length)
+    words = as_words(rows)
+    assert words.element_size() == word
+    assert words.data_ptr() == rows.data_ptr()
+
+
+@pytest.mark.parametrize("length", [1, 8, 300])
+@pytest.mark.parametrize("maps", [1, 11])
+def test_the_pieces_of_a_gather_cannot_be_seen(maps, length, monkeypatch):
+    random = np.random.default_rng(0)
+    runs = RunMap(np.stack([random.permutation(6) for _ in range(maps)]), length)
+    images = torch.from_numpy(random.integers(0, 256, (11, 6 * length), dtype=np.uint8))
+    whole = Gather(runs, CPU)(images)
+    monkeypatch.setattr("transferbench.gather.PIECE_BYTES", 3 * 6 * length)
+    assert torch.equal(Gather(runs, CPU)(images), whole)
 
 
 @given(st.integers(0, 40), st.integers(1, 3_000_000))

@@ -295,20 +295,21 @@ def faults():
     torch.ones(2**24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-default = faults(), faults()
+default = [faults() for _ in range(10)]
 kept = keep_large_allocations()
-faults()
-print(kept, default[1], faults())
+# The first few only fill the pool that the later ones are served from.
+afterwards = [faults() for _ in range(20)][10:]
+print(kept, sum(default), sum(afterwards))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 def test_large_allocations_are_kept_in_a_process_that_asks_for_it():
     command = [sys.executable, "-c", FAULTS]
-    ran = subprocess.run(command, capture_output=True, check=True)  # noqa: S603  # our own code
+    ran = subprocess.run(command, capture_output=True, check=True)  # our own code
     kept, default, afterwards = ran.stdout.split()
     assert kept == b"True"
-    assert int(afterwards) < int(default) / 2
+    assert int(afterwards) < int(default) / 4
 
 
 def test_other_platforms_are_left_alone(monkeypatch):

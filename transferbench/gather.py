@@ -17,12 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Gather", "RunMap", "as_words", "coarsen", "compose", "pieces"]
+__all__ = ["Gather", "RunMap", "as_words", "coarsen", "compose", "piece_size", "pieces"]
 
 # Four to eight large images: with their results they stay in a core's cache of 2 MB. A gather
 # from main memory waits for every run; fetching a piece in order first made it 2 to 3 times
 # faster for runs below 100 bytes, which is why fetch and gather are two calls and not one.
 PIECE_BYTES = 1_200_000
+
+# Runs of several cache lines are fetched ahead by the processor itself, straight from memory.
+LONG_RUN_BYTES = 256
 
 # Copying a row costs index_select some 10 ns, one lone word 1.5 ns.
 FEW_WORDS = 4
@@ -84,18 +87,27 @@ def compose(first: np.ndarray, then: np.ndarray) -> np.ndarray:
     return np.take_along_axis(wide, np.broadcast_to(then, wide.shape), axis=1)
 
 
-def as_words(rows: Tensor, length: int | None = None) -> Tensor:
-    """The same bytes as the widest integers that divide ``length`` (default: a row).
+def as_words(rows: Tensor) -> Tensor:
+    """The same bytes as the widest integers that divide a row.
 
     Shapes: uint8 (N, V) to (N, V / word bytes). Shares memory.
     """
-    length = length or rows.shape[1]
-    return rows.view(next(dtype for size, dtype in _WORDS if length % size == 0))
+    return rows.view(_widest(rows.shape[1])[0])
+
+
+def _widest(length: int) -> tuple[torch.dtype, int]:
+    """The widest word that divides so many bytes, and how many words they are."""
+    return next((dtype, length // size) for size, dtype in _WORDS if length % size == 0)
+
+
+def piece_size(count: int, row_bytes: int, device: torch.device) -> int:
+    """How many images to work on at a time: what the cache holds on the CPU, elsewhere all."""
+    return max(1, PIECE_BYTES // row_bytes if device.type == "cpu" else count)
 
 
 def pieces(count: int, row_bytes: int, device: torch.device) -> Iterator[slice]:
-    """The slices in which a batch is worked on: cache-sized on the CPU, all at once elsewhere."""
-    size = max(1, PIECE_BYTES // row_bytes) if device.type == "cpu" else max(1, count)
+    """The slices of a batch that are worked on one after another."""
+    size = piece_size(count, row_bytes, device)
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
@@ -103,16 +115,15 @@ class Gather:
     """A run map made ready for batches of uint8 images on one device."""
 
     def __init__(self, runs: RunMap, device: torch.device) -> None:
-        self._length = runs.length
         places = torch.from_numpy(runs.runs.copy()).to(device)
-        probe = as_words(torch.empty(1, runs.length, dtype=torch.uint8))
-        self._words = probe.shape[1]
-        if self._words < FEW_WORDS:
-            places = places[:, :, None] * self._words + torch.arange(self._words, device=device)
-            places = places.flatten(1)
-            self._words = 1
+        self._word, words = _widest(runs.length)
+        self._row = [words]
+        if words < FEW_WORDS:
+            places = places[:, :, None] * words + torch.arange(words, device=device)
+            places, self._row = places.flatten(1), []
         self._places = places
-        self._rows = torch.empty(0, dtype=torch.int32, device=device)
+        self._long = runs.length >= LONG_RUN_BYTES
+        self._kept = torch.empty(0, dtype=torch.int32, device=device)
 
     def __call__(self, images: Tensor, out: Tensor | None = None) -> Tensor:
         """The permuted images.
@@ -120,19 +131,39 @@ class Gather:
         Shapes: uint8 (N, V), contiguous; returns the same, in ``out`` where it is given.
         """
         out = torch.empty_like(images) if out is None else out
-        source, target = (self._as_rows(bytes_) for bytes_ in (images, out))
-        torch.index_select(source, 0, self._rows_for(len(images)), out=target)
+        # A map of single bytes is larger than its image, and must stay in the cache as well.
+        image_bytes = max(images.shape[1], 2 * self._places.shape[1])
+        size = piece_size(len(images), image_bytes, images.device)
+        if size < len(images) and not self._long:
+            self._in_pieces(images, out, size)
+        else:
+            order = self._order(0, len(images))
+            torch.index_select(self._rows(images), 0, order, out=self._rows(out))
         return out
 
-    def _as_rows(self, images: Tensor) -> Tensor:
-        words = as_words(images, self._length)
-        return words.view(-1) if self._words == 1 else words.view(-1, self._words)
+    def _in_pieces(self, images: Tensor, out: Tensor, size: int) -> None:
+        scratch = torch.empty_like(images[:size])
+        source, width = self._rows(scratch), self._places.shape[1]
+        parts, targets = torch.split(images, size), torch.split(self._rows(out), size * width)
+        for i, (part, target) in enumerate(zip(parts, targets, strict=True)):
+            scratch[: len(part)].copy_(part)
+            torch.index_select(source, 0, self._order(i * size, len(part)), out=target)
 
-    def _rows_for(self, count: int) -> Tensor:
-        # One shared map repeats for every image: its rows are kept for the largest batch seen.
+    def _rows(self, images: Tensor) -> Tensor:
+        return images.view(self._word).view(-1, *self._row)
+
+    def _order(self, first: int, count: int) -> Tensor:
+        """The rows, of images one after another, that make up the result of so many images."""
         width = self._places.shape[1]
-        if len(self._rows) < count * width or len(self._places) > 1:
-            starts = torch.arange(count, device=self._places.device)[:, None] * width
-            dtype = torch.int32 if count * width < 2**31 else torch.int64
-            self._rows = (starts + self._places).view(-1).to(dtype)
-        return self._rows[: count * width]
+        if len(self._places) > 1:
+            return self._in_sequence(self._places[first : first + count], count)
+        # One shared map repeats for every image: its rows are kept for the most seen at once.
+        if len(self._kept) < count * width:
+            self._kept = self._in_sequence(self._places, count)
+        return self._kept[: count * width]
+
+    def _in_sequence(self, places: Tensor, count: int) -> Tensor:
+        width = places.shape[1]
+        starts = torch.arange(count, device=places.device)[:, None] * width
+        dtype = torch.int32 if count * width < 2**31 else torch.int64
+        return (starts + places).view(-1).to(dtype)

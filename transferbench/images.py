@@ -45,7 +45,8 @@ def keep_large_allocations() -> bool:
 
     glibc gives every large block back to the kernel, which clears the next one page by page: a
     fresh tensor of 150 MB takes about three times as long as one that exists. The price: memory
-    once used stays with the process. For worker processes; a no-op elsewhere than on glibc.
+    once used stays with the process, some four times its largest tensor. For worker processes; a
+    no-op elsewhere than on glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -209,7 +210,7 @@ class ImagePipeline:
         ready = torch.empty(count, values, dtype=torch.uint8, device=self._device)
         for piece in pieces(count, values, self._device):
             indices = torch.arange(piece.start, piece.stop)
-            ready[piece], rows = self._permute(self._fetch(indices), indices)
+            _, rows = self._permute(self._fetch(indices), indices, ready[piece])
             if rows is not self._rows:
                 # Each image would need its own constants again at every batch.
                 return False
@@ -229,14 +230,16 @@ class ImagePipeline:
             return self._constants.plain
         return self._constants.after(runs)
 
-    def _permute(self, images: Tensor, indices: Tensor) -> tuple[Tensor, Rows]:
+    def _permute(
+        self, images: Tensor, indices: Tensor, out: Tensor | None = None
+    ) -> tuple[Tensor, Rows]:
         """The permuted images, and the rows that normalise them."""
         if self._gather is not None:
-            return self._gather(images), self._rows
+            return self._gather(images, out), self._rows
         if self._per_image is None:
             return images, self._rows
         runs = self._per_image(self._ids(indices))
-        return Gather(runs, self._device)(images), self._rows_after(runs)
+        return Gather(runs, self._device)(images, out), self._rows_after(runs)
 
     def _finish(self, values: Tensor, indices: Tensor) -> Tensor:
         images = values.view(-1, *self._shape).permute(0, 3, 1, 2)

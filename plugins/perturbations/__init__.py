@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from transferbench.hookspecs import hookimpl
+from transferbench.specs import PerturbationSpec
 from transferbench_plugins.perturbations.block_shuffle import BLOCK_SHUFFLE
 from transferbench_plugins.perturbations.channel_shuffle import CHANNEL_SHUFFLE
 from transferbench_plugins.perturbations.identity import IDENTITY
 from transferbench_plugins.perturbations.pixel_shuffle import PIXEL_SHUFFLE
-
-from transferbench.hookspecs import hookimpl
-from transferbench.specs import PerturbationSpec
 
 __all__ = ["transferbench_perturbations"]
 

@@ -1,0 +1,96 @@
+"""Races: ours and its peers timed in turn, so that a busy machine slows all of them alike."""
+
+import importlib.metadata
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from transferbench.images import keep_large_allocations
+
+PACKAGES = ("albumentations", "kornia", "numpy", "timm", "torch", "torchvision")
+THREADS = 1
+
+
+class Peer(NamedTuple):
+    """Who is raced against, and the goal: ``faster`` times at least, or ``within`` times of it."""
+
+    name: str
+    run: Callable[[], object]
+    faster: float | None = None
+    within: float | None = None
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_kept_memory():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    keep_large_allocations()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def race(benchmark):
+    """Time ``ours`` and each peer once a round; note the medians and the goals.
+
+    A ratio is the median over rounds of the two times of one round. The clock counts what this
+    process computed: waiting for a core that others use is nobody's time. Give
+    ``time.perf_counter`` where waiting, or several processes, are what is measured.
+    """
+
+    def run(
+        ours: Callable[[], object],
+        *peers: Peer,
+        rounds: int = 15,
+        clock: Callable[[], float] = time.process_time,
+    ) -> None:
+        own: list[float] = []
+        others: dict[str, list[float]] = {peer.name: [] for peer in peers}
+
+        def timed(work: Callable[[], object], seconds: list[float]) -> None:
+            start = clock()
+            work()
+            seconds.append(clock() - start)
+
+        def run_peers() -> None:
+            for peer in peers:
+                timed(peer.run, others[peer.name])
+
+        benchmark.pedantic(timed, args=(ours, own), setup=run_peers, rounds=rounds, warmup_rounds=2)
+        last = own[-rounds:]
+        benchmark.extra_info["seconds"] = statistics.median(last)
+        benchmark.extra_info["clock"] = clock.__name__
+        benchmark.extra_info["races"] = [
+            result(peer, last, others[peer.name][-rounds:]) for peer in peers
+        ]
+
+    return run
+
+
+def result(peer: Peer, own: list[float], others: list[float]) -> dict[str, object]:
+    speedups = [other / mine for mine, other in zip(own, others, strict=True)]
+    return {
+        "peer": peer.name,
+        "peer_seconds": statistics.median(others),
+        "speedup": statistics.median(speedups),
+        "faster": peer.faster,
+        "within": peer.within,
+    }
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):  # noqa: ARG001  # the hook's name for it
+    """Say what decides a ratio, and not whose machine it was."""
+    machine_info.pop("node", None)
+    machine_info["threads"] = THREADS
+    machine_info["packages"] = {name: version(name) for name in PACKAGES if version(name)}
+
+
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
