@@ -85,13 +85,11 @@ def entry_of(registry, name="fixup-resnet8", weights=None):
 
 
 def plan_of(registry, suite=SUITE, facts=FACTS, **entry):
-    return make_plan(
-        Suite.model_validate(suite), [entry_of(registry, **entry)], registry, facts
-    )
+    return make_plan(Suite.model_validate(suite), [entry_of(registry, **entry)], registry, facts)
 
 
 def trials_of(plan):
-    return {cell[1:]: cell.job for cell in plan.cells}
+    return {cell[2:]: cell.job for cell in plan.cells}
 
 
 def test_the_plan_holds_shared_work_once(registry):

@@ -98,7 +98,7 @@ def test_five_mistakes_are_told_at_once_each_with_its_line(write, registry):
     assert "params" in lines["12"]
     assert "divide" in lines["12"]
     assert "recipes.short.epochs" in lines["14"]
-    assert "did you mean 'RI-T'?" in lines["20"]
+    assert "did you mean 'RI-T'?" in lines["21"]
     assert "summary: Field required" in message
 
 

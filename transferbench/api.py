@@ -208,7 +208,7 @@ def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
     joined = tables[0].join(tables[1], how="inner", lsuffix="_a", rsuffix="_b")
     levels = [name for name in joined.index.names if name != "replicate"]
     return [
-        dict(zip(levels, place, strict=True)) | _difference(group)
+        dict(zip(map(str, levels), place, strict=True)) | _difference(group)
         for place, group in joined.groupby(level=levels, sort=False)
     ]
 

@@ -25,7 +25,7 @@ from transferbench.records import Measurement
 from transferbench.registry import load_registry
 from transferbench.specs import HEAD, BackboneSpec, DiagnosticContext, InitializationContext
 from transferbench.statistics import wilson
-from transferbench.store import Store
+from transferbench.store import CorruptArtefactError, Draft, Store
 from transferbench.subjects import FinishedTrial
 from transferbench.suite import Recipe
 from transferbench.training import Execution, Task, Trained, Training, outputs
@@ -54,7 +54,6 @@ class Engine:
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
-        self.started = time.perf_counter()
         machine = bench.machine
         self.execution = Execution(
             bench.device, micro_batch=machine.micro_batch, compile=machine.compile
@@ -62,15 +61,22 @@ class Engine:
 
     def run(self, job: Job) -> None:
         """Compute one job and publish its artefact; its requirements are in the store."""
-        self.started = time.perf_counter()
-        if job.kind == "diagnosis":
-            self._diagnose(job)
-        else:
-            self._train(job)
+        started = time.perf_counter()
+        # Entered before the work: of two runs that share a store, one computes and one waits.
+        with self.bench.store.writing(job.id, job.kind) as draft:
+            if draft.already_done:
+                return
+            try:
+                (self._diagnose if job.kind == "diagnosis" else self._train)(job, draft)
+            except CorruptArtefactError as error:
+                # Out of the way, so that it is computed again instead of failing every run.
+                self.bench.store.discard(error.job)
+                raise
+            draft.facts |= machine_facts(self.bench.device, started)
 
     # --- pre-training and trials --------------------------------------------------------------
 
-    def _train(self, job: Job) -> None:
+    def _train(self, job: Job, draft: Draft) -> None:
         payload = job.payload
         spec, params = self.bench.backbone(payload)
         prepared = self.bench.prepare(payload)
@@ -97,7 +103,7 @@ class Engine:
             augmentation_seed=seeds["augmentation"],
             checkpoints=payload["checkpoints"],
         )
-        self._publish(job, net, spec, trained, prepared)
+        self._write(draft, job.payload, net, spec, trained, prepared)
 
     def _initialize(
         self,
@@ -152,8 +158,14 @@ class Engine:
         body, _ = split_state(net.state_dict(), partition(spec, net))
         return body
 
-    def _publish(
-        self, job: Job, net: nn.Module, spec: BackboneSpec, trained: Trained, prepared: Prepared
+    def _write(
+        self,
+        draft: Draft,
+        payload: Mapping[str, Any],
+        net: nn.Module,
+        spec: BackboneSpec,
+        trained: Trained,
+        prepared: Prepared,
     ) -> None:
         task = prepared.task
         found = outputs(net, spec.head(net), task.test.pipeline, self.execution)
@@ -169,28 +181,26 @@ class Engine:
             "parameters": sum(p.numel() for p in net.parameters()),
             "best_epoch": trained.best_epoch,
         }
-        with self.bench.store.writing(job.id, job.kind) as draft:
-            draft.write_json("payload.json", job.payload)
-            draft.write_json("trial.json", described)
-            draft.write_json("history.json", trained.history)
-            measured = trial_measurements(trained, task, n_train, len(prepared.items))
-            draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
-            for name, state in trained.states.items():
-                save_file(state, draft.path(f"{name}.safetensors"))
-            save_file(
-                {
-                    "logits": found.logits.contiguous(),
-                    "features": found.features.contiguous(),
-                    "labels": torch.from_numpy(prepared.test_labels),
-                    "items": torch.from_numpy(prepared.items),
-                },
-                draft.path("outputs.safetensors"),
-            )
-            draft.facts |= machine_facts(self.bench.device, self.started)
+        measured = trial_measurements(trained, task, n_train, len(prepared.items))
+        draft.write_json("payload.json", payload)
+        draft.write_json("trial.json", described)
+        draft.write_json("history.json", trained.history)
+        draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
+        for name, state in trained.states.items():
+            save_file(state, draft.path(f"{name}.safetensors"))
+        save_file(
+            {
+                "logits": found.logits.contiguous(),
+                "features": found.features.contiguous(),
+                "labels": torch.from_numpy(prepared.test_labels),
+                "items": torch.from_numpy(prepared.items),
+            },
+            draft.path("outputs.safetensors"),
+        )
 
     # --- diagnoses ----------------------------------------------------------------------------
 
-    def _diagnose(self, job: Job) -> None:
+    def _diagnose(self, job: Job, draft: Draft) -> None:
         payload = job.payload
         used = payload["diagnostic"]
         spec = same_version(self.bench.registry.diagnostic(used["name"]), used)
@@ -206,9 +216,7 @@ class Engine:
                     f"diagnostic {spec.name!r} yielded {type(measurement).__name__}; "
                     "it must yield Measurement"
                 )
-        with self.bench.store.writing(job.id, job.kind) as draft:
-            draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
-            draft.facts |= machine_facts(self.bench.device, self.started)
+        draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
 
 
 def trial_measurements(
@@ -243,7 +251,7 @@ def _measurement(
             n=n,
             low=interval.low,
             high=interval.high,
-            interval="wilson-95 over items",
+            interval=interval.method,
         )
     return Measurement(metric=name, value=value, unit=unit, n=n)
 

@@ -54,7 +54,9 @@ class Display:
     def planned(self, total: int, done: int) -> None:
         """Show how much there is and how much of it needs no work."""
         self.progress.update(self.bar, total=total, completed=done)
-        self.console.print(f"{total} jobs: {done} already done, {total - done} to run")
+        self.console.print(
+            f"{total} jobs: {done} already done, {total - done} to run", soft_wrap=True
+        )
 
     def started(self, job: Job) -> None:
         """Show one more job running."""
@@ -68,11 +70,14 @@ class Display:
         self.work_done += _passes(job)
         self.progress.advance(self.bar)
         if outcome.status != "ok":
-            self.console.print(f"[red]{outcome.status}[/] {job.title}: {outcome.message}")
+            self.console.print(
+                f"[red]{outcome.status}[/] {job.title}: {outcome.message}", soft_wrap=True
+            )
         elif not self.console.is_terminal and job.kind != "diagnosis":
             self.console.print(
                 f"done {job.title} in {outcome.wall_seconds:.1f} s, {self._state()}",
                 highlight=False,
+                soft_wrap=True,
             )
         self._show()
 

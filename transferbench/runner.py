@@ -92,7 +92,19 @@ def _executor(planned: Planned) -> Executor:
     start = partial(start_engine, machine)
     if options.jobs == 1:
         return InProcessExecutor(start)
-    return LocalExecutor(start, slots_of(options, device.type), options.time_limit_seconds)
+    slots = slots_of(options, device.type)
+    return LocalExecutor(start, slots, options.time_limit_seconds, _cards(str(device), slots))
+
+
+def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
+    """The CUDA device that each worker sees, dealt out in turn; None: all see the same."""
+    if device != "cuda":
+        return None
+    from transferbench.workbench import cuda_devices
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = given.split(",") if given else [str(i) for i in range(len(cuda_devices()))]
+    return [{"CUDA_VISIBLE_DEVICES": cards[slot % len(cards)]} for slot in range(slots)]
 
 
 def slots_of(options: Options, device_type: str) -> int:

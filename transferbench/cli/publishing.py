@@ -87,5 +87,5 @@ def show(
     from transferbench.leaderboard import show as as_text
 
     for board in boards(submissions):
-        if suite in {None, board.suite}:
+        if suite in {None, board.board}:
             typer.echo(as_text(board))

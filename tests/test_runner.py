@@ -1,0 +1,353 @@
+"""A whole run: what it leaves, what it does not do twice, and what no accident can take from it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_suite import TINY, tiny_suite
+
+from transferbench.api import Run, compare_runs, export_run, run
+from transferbench.errors import DataError, DeviceError, PluginError, StoreError, UnknownNameError
+from transferbench.planning import Options, plan_run
+from transferbench.runner import execute_plan
+from transferbench.scheduling import execute
+from transferbench.store import Store
+
+
+class Recorder:
+    """A watcher that remembers what it was told."""
+
+    def __init__(self):
+        self.ran, self.outcomes = [], []
+
+    def planned(self, total, done):
+        self.total, self.done = total, done
+
+    def started(self, job):
+        self.ran.append(job)
+
+    def finished(self, job, outcome):
+        self.outcomes.append((job, outcome))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    watcher = Recorder()
+    return run(tiny_suite(), watcher, out=folder, jobs=1, device="cpu"), watcher
+
+
+def test_a_run_leaves_records_verdicts_environment_and_a_report(undisturbed):
+    finished, watcher = undisturbed
+    assert not finished.failed
+    assert watcher.total == len(watcher.ran) == 1 + 8 + 8 + 8 + 4 + 2
+    names = {path.name for path in finished.folder.iterdir()}
+    assert names >= {"run.json", "records.jsonl", "claims.json", "environment.json", "report.html"}
+    assert [one.claim for one in finished.claims["fixup-resnet8"]] == ["faster"]
+    table = finished.measurements
+    trials = table[(table.diagnostic == "trial") & (table.metric == "test_metric")]
+    assert len(trials) == 8
+    assert set(table.diagnostic) == {"trial", "curve", "speed", "drop", "mistakes"}
+
+
+def test_a_second_run_executes_no_job_and_leaves_equal_records(undisturbed):
+    finished, _ = undisturbed
+    before = (finished.folder / "records.jsonl").read_bytes()
+    watcher = Recorder()
+    run(tiny_suite(), watcher, out=finished.folder, jobs=1)
+    assert watcher.ran == []
+    assert watcher.done == watcher.total
+    assert (finished.folder / "records.jsonl").read_bytes() == before
+
+
+def test_the_pretrained_arm_starts_from_the_source_and_the_random_one_does_not(undisturbed):
+    finished, _ = undisturbed
+    store = Store(finished.folder / finished.described["store"])
+    rows = {row["id"]: row for row in finished.described["jobs"]}
+    (source,) = [job for job, row in rows.items() if row["kind"] == "pretrain"]
+    final = load_file(store.artefact(source).path("final.safetensors"))
+    for job, row in rows.items():
+        if row["kind"] == "trial":
+            init = load_file(store.artefact(job).path("init.safetensors"))
+            equal = [bool((init[name] == final[name]).all()) for name in final
+                     if init[name].shape == final[name].shape
+                     and "conv" in name and final[name].any()]  # fmt: skip
+            assert all(equal) == (row["initialization"] == "P-T"), row["label"]
+
+
+def test_worker_processes_give_the_same_bytes_as_one_process(undisturbed, tmp_path):
+    finished, _ = undisturbed
+    again = run(tiny_suite(), out=tmp_path / "run", jobs=2, device="cpu")
+    one, two = (folder / "records.jsonl" for folder in (finished.folder, again.folder))
+    assert one.read_bytes() == two.read_bytes()
+
+
+KILLED = """
+    import json, os, sys
+    import torch
+    torch.set_num_threads(1)
+    from transferbench.api import run
+    from transferbench.suite import Suite
+    from pathlib import Path
+    suite = Suite.model_validate(json.loads(sys.argv[1]))
+    # One import of everything serves all attempts: each runs in a fork of its own.
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            run(suite, out=Path(sys.argv[2]), jobs=1, device="cpu")
+            os._exit(0)
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(status, flush=True)
+"""
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_equal_records(undisturbed, tmp_path):
+    finished, _ = undisturbed
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(TINY), str(out)]
+    pipe = subprocess.PIPE
+    moments = random.Random(20)
+    kills = 0
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as parent:
+        for _ in range(200):
+            kills += _attempt(parent, moments.uniform(0.01, 0.6))
+            if kills == 20:
+                break
+        assert kills == 20
+        assert not _attempt(parent, None)
+        parent.stdin.close()
+    expected = (finished.folder / "records.jsonl").read_bytes()
+    assert (out / "records.jsonl").read_bytes() == expected
+    assert not Run(out).failed
+    assert not list((out.parent / "store" / "partial").iterdir())
+
+
+def _attempt(parent, delay):
+    """Start a run and kill it after ``delay`` seconds; whether it was killed before its end."""
+    parent.stdin.write("go\n")
+    parent.stdin.flush()
+    child = int(parent.stdout.readline())
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+    status = int(parent.stdout.readline())
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
+def test_a_damaged_artefact_is_noticed_and_computed_again(undisturbed, tmp_path, harm):
+    finished, _ = undisturbed
+    expected = (finished.folder / "records.jsonl").read_bytes()
+    planned = plan_run(tiny_suite(), Options(out=tmp_path / "run", jobs=1, device="cpu"))
+    execute_plan(planned, Recorder())
+    victim = next(
+        path for path in sorted((tmp_path / "store" / "jobs").rglob("measurements.json"))
+        if not (path.parent / "trial.json").exists()
+    )  # fmt: skip
+    _damage(victim, harm)
+    watcher = Recorder()
+    execute_plan(planned, watcher)
+    assert len(watcher.ran) == 1
+    assert (tmp_path / "run" / "records.jsonl").read_bytes() == expected
+
+
+def _damage(path: Path, harm):
+    data = bytearray(path.read_bytes())
+    path.chmod(0o644)
+    if harm == "delete":
+        path.unlink()
+    elif harm == "truncate":
+        path.write_bytes(data[:-3])
+    else:
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+def test_a_damaged_trial_is_trained_again_for_the_diagnosis_that_needs_it(tmp_path):
+    options = Options(out=tmp_path / "run", jobs=1, device="cpu")
+    small = {name: TINY["diagnostics"][name] for name in ("curve", "speed")}
+    execute_plan(plan_run(tiny_suite(diagnostics=small), options), Recorder())
+    for outputs in (tmp_path / "store" / "jobs").rglob("outputs.safetensors"):
+        _damage(outputs, "flip")
+    watcher = Recorder()
+    outcomes = execute_plan(plan_run(tiny_suite(), options), watcher)
+    assert {outcome.status for outcome in outcomes.values()} == {"ok"}
+    assert sum(job.kind == "trial" for job in watcher.ran) == 8
+
+
+PLUGIN = """
+from transferbench import hookimpl
+from transferbench.specs import DiagnosticSpec
+
+def measure(params, subjects, context):
+    {body}
+
+@hookimpl
+def transferbench_diagnostics():
+    return [DiagnosticSpec(name="mine", version=1, summary="s", source="s", license="l",
+                           measure=measure, subjects="one")]
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("raise RuntimeError('no luck')", "diagnostic 'mine' failed: RuntimeError: no luck"),
+        ("return [1.0]", "yielded float; it must yield Measurement"),
+        ("return None", "diagnostic 'mine' failed: TypeError"),
+    ],
+)
+def test_a_plugin_that_fails_costs_its_own_jobs_and_is_named(tmp_path, body, expected):
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN.format(body=body))
+    suite = tiny_suite(diagnostics={"mine": {"name": "mine"}, "speed": {"name": "speed"}})
+    finished = run(suite, out=tmp_path / "run", jobs=1, device="cpu", plugins=[file])
+    assert len(finished.failed) == 8
+    assert all(expected in one["message"] for one in finished.failed)
+    assert {one["status"] for one in finished.failed} == {"failed"}
+    assert set(finished.measurements.diagnostic) == {"trial", "speed"}
+
+
+def test_what_fails_is_tried_again_and_what_succeeded_is_not(tmp_path):
+    file = tmp_path / "mine.py"
+    suite = tiny_suite(diagnostics={"mine": {"name": "mine"}})
+    file.write_text(PLUGIN.format(body="raise RuntimeError('no luck')"))
+    run(suite, out=tmp_path / "run", jobs=1, device="cpu", plugins=[file])
+    file.write_text(PLUGIN.format(body="return []"))
+    watcher = Recorder()
+    finished = run(suite, watcher, out=tmp_path / "run", jobs=1, device="cpu", plugins=[file])
+    assert {job.kind for job in watcher.ran} == {"diagnosis"}
+    assert not finished.failed
+
+
+BACKBONE = """
+from transferbench import hookimpl
+from transferbench.specs import BackboneSpec
+
+def build(params, num_classes, in_chans, image_size):
+    from torch import nn
+    {body}
+
+@hookimpl
+def transferbench_backbones():
+    return [BackboneSpec(name="my-net", version=1, summary="s", source="s", license="l",
+                         build=build, modules=lambda net: {{"stem": ["0"], "head": ["2"]}},
+                         head=lambda net: net[2])]
+"""
+FLAT = (
+    "return nn.Sequential(nn.Conv2d(in_chans, 4, 3), nn.Flatten(), "
+    "nn.Linear(4 * (image_size - 2) ** 2, num_classes))"
+)
+
+
+def test_a_failed_pretraining_skips_what_needs_it_and_keeps_the_rest(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(
+        BACKBONE.format(body="if num_classes == 10: raise OSError('broken')\n    " + FLAT)
+    )
+    finished = run(tiny_suite(), out=tmp_path / "run", jobs=1, device="cpu", plugins=[file],
+                   backbones=["my-net"])  # fmt: skip
+    by_status = {one["status"] for one in finished.failed}
+    assert by_status == {"failed", "skipped"}
+    assert any("my-net" in one["message"] and "broken" in one["message"]
+               for one in finished.failed)  # fmt: skip
+    assert any("which did not finish" in one["message"] for one in finished.failed)
+
+
+def test_another_backbone_joins_the_entries_that_are_finished(undisturbed, tmp_path):
+    finished, _ = undisturbed
+    file = tmp_path / "net.py"
+    file.write_text(BACKBONE.format(body=FLAT))
+    more = run(tiny_suite(), out=finished.folder, jobs=1, device="cpu", plugins=[file],
+               backbones=["my-net"])  # fmt: skip
+    assert more.entries == ["fixup-resnet8", "my-net"]
+    assert set(more.measurements.entry) == {"fixup-resnet8", "my-net"}
+    with pytest.raises(UnknownNameError, match="no backbone named 'my-net'"):
+        run(tiny_suite(), out=finished.folder, backbones=["my-net"])
+
+
+def test_a_loose_dataset_runs_in_a_suite(tmp_path):
+    file = Path(__file__).parent / "loose_plugins" / "my_data.py"
+    suite = tiny_suite(
+        targets={"mine": {"dataset": {"name": "my-data"}, "validation": 0.0}},
+        scoring=TINY["scoring"] | {"chance": {"mine": 0.5}, "reference": {"mine": 1.0}},
+    )
+    finished = run(suite, out=tmp_path / "run", jobs=1, device="cpu", plugins=[file])
+    assert not finished.failed
+    with pytest.raises(UnknownNameError, match="no dataset named 'my-data'"):
+        plan_run(suite, Options(out=tmp_path / "run"))
+
+
+def test_cuda_that_is_not_there_is_a_clear_error(tmp_path):
+    with pytest.raises(DeviceError, match="finds no CUDA device"):
+        run(tiny_suite(), out=tmp_path / "run", device="cuda")
+
+
+def test_an_unwritable_folder_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot"):
+        run(tiny_suite(), out=tmp_path / "file" / "run", jobs=1)
+
+
+def test_a_missing_dataset_says_how_to_get_it(tmp_path):
+    suite = tiny_suite(
+        targets={"fashion": {"dataset": {"name": "fashion-mnist"}}},
+        scoring=TINY["scoring"] | {"chance": {"fashion": 0.1}, "reference": {"fashion": 1.0}},
+    )
+    with pytest.raises(DataError, match="target:fashion"):
+        run(suite, out=tmp_path / "run", jobs=1)
+
+
+def test_a_dataset_that_changed_since_it_was_planned_is_refused(tmp_path):
+    planned = plan_run(tiny_suite(), Options(out=tmp_path / "run", jobs=1, device="cpu"))
+    jobs = {
+        name: job._replace(payload=job.payload | {
+            "dataset": job.payload["dataset"] | {"fingerprint": "0" * 64}})
+        for name, job in planned.plan.jobs.items() if job.kind == "pretrain"
+    }  # fmt: skip
+    from functools import partial
+
+    from transferbench.executors.inprocess import InProcessExecutor
+    from transferbench.jobs import start_engine
+    from transferbench.workbench import Machine
+
+    root = planned.store.root
+    machine = Machine(root, root / "datasets", None, "cpu")
+    with InProcessExecutor(partial(start_engine, machine)) as executor:
+        (outcome,) = execute(jobs, planned.store, executor, Recorder()).values()
+    assert "other pixels or labels than when the run was planned" in outcome.message
+
+
+def test_a_plugin_of_another_version_than_planned_is_refused():
+    from transferbench.registry import load_registry
+    from transferbench.workbench import same_version
+
+    spec = load_registry().dataset("digits")
+    with pytest.raises(PluginError, match="is version 1 here, but the job was planned with"):
+        same_version(spec, {"version": 9})
+
+
+def test_runs_are_compared_in_pairs_and_exported(undisturbed, tmp_path):
+    finished, _ = undisturbed
+    rows = compare_runs(finished.folder, finished.folder)
+    assert rows
+    assert all(row["a - b"] == 0 and row["n"] == 2 for row in rows)
+    for ending in ("csv", "parquet", "json"):
+        count = export_run(finished.folder, tmp_path / f"table.{ending}")
+        assert count == len(finished.measurements)
+    with pytest.raises(DataError, match="must be one of"):
+        export_run(finished.folder, tmp_path / "table.xls")
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+    with pytest.raises(StoreError, match="is not a run's folder"):
+        Run(tmp_path)
