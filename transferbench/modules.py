@@ -193,20 +193,20 @@ def split_state(state: State, modules: Partition) -> tuple[dict[str, Tensor], di
 def load_state(net: nn.Module, state: State, names: Iterable[str] | None = None) -> None:
     """Copy ``state`` into ``net`` in place, keeping device, precision and memory format.
 
-    ``names``: exactly what to copy (None: everything, and ``state`` may hold nothing else).
+    ``names``: what to copy (None: everything); ``state`` holds nothing the network has not.
 
     Raises: ``DataError`` naming every tensor that is missing, unexpected or of another shape.
     """
     own = net.state_dict()
     wanted = list(own) if names is None else list(names)
-    extra = [name for name in state if name not in own] if names is None else []
-    _check_state(own, state, wanted, extra)
+    _check_state(own, state, wanted)
     with torch.no_grad():
         for name in wanted:
             own[name].copy_(state[name])
 
 
-def _check_state(own: State, state: State, wanted: list[str], extra: list[str]) -> None:
+def _check_state(own: State, state: State, wanted: list[str]) -> None:
+    extra = [name for name in state if name not in own]
     missing = [name for name in wanted if name not in state]
     shapes = {name: (own[name].shape, state[name].shape) for name in wanted if name in state}
     bent = [

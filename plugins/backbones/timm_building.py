@@ -17,7 +17,7 @@ from transferbench_plugins.backbones.timm_partition import (
     classifier_name,
     record_calls,
 )
-from transferbench_plugins.backbones.weight_files import fill, is_file, read_weights
+from transferbench_plugins.backbones.weight_files import fill, is_file, read_weights, renamed
 
 __all__ = ["batch_statistics", "build", "config", "load"]
 
@@ -79,8 +79,8 @@ def load(model: str, net: nn.Module, weights: str) -> None:
 
 
 def _from_file(model: str, net: nn.Module, file: str) -> Mapping[str, Tensor]:
-    state, arguments = read_weights(file), dict(getattr(net, ARGUMENTS))
-    head, own = classifier_name(net), net.state_dict()
+    head, own, arguments = classifier_name(net), net.state_dict(), dict(getattr(net, ARGUMENTS))
+    state = renamed(file, read_weights(file), own)
     if f"{head}.weight" in state:
         arguments["num_classes"] = len(state[f"{head}.weight"])
     else:

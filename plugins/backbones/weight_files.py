@@ -16,7 +16,7 @@ from transferbench.errors import DataError
 from transferbench.identity import file_digest
 from transferbench.modules import load_state
 
-__all__ = ["fill", "is_file", "read_weights"]
+__all__ = ["fill", "is_file", "read_weights", "renamed"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
@@ -87,6 +87,22 @@ def _state(path: Path, content: Any) -> dict[str, Tensor]:
     if strange := [name for name, tensor in found.items() if not isinstance(tensor, Tensor)]:
         raise DataError(f"{path}: {strange[0]} is not a tensor; give the state dict alone")
     return found
+
+
+def renamed(file: str, state: dict[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` under the names of ``like`` where it is the same tensors under other names alone.
+
+    That is: no name in common, and in the order of the file the same kinds of tensors. Whoever
+    loads it still checks the shapes. A safetensors file keeps no order.
+    """
+    foreign = not state.keys() & like.keys() and _kinds(state) == _kinds(like)
+    if not foreign or ".safetensors" in file:
+        return state
+    return dict(zip(like, state.values(), strict=True))
+
+
+def _kinds(state: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+    return [(name.rpartition(".")[2], tensor.ndim) for name, tensor in state.items()]
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], head: str) -> None:
