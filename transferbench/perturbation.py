@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,12 +45,14 @@ def compile_perturbation(
     if problem := spec.check(params, image_shape):
         shape = " x ".join(map(str, image_shape))
         raise SuiteError(f"perturbation {spec.name!r} does not fit {shape} images: {problem}")
-    if spec.build is not None:
-        transform = spec.build(params, image_shape, seed)
+    build = spec.runs or spec.index
+    if build is None:
+        transform = None if spec.build is None else spec.build(params, image_shape, seed)
         return CompiledPerturbation(spec.name, spec.stage, transform=transform)
 
     def maps(image_ids: np.ndarray) -> RunMap:
-        return _maps(spec, params, image_shape, seed, image_ids)
+        found = build(params, image_shape, seed, image_ids)
+        return _checked(spec, found, math.prod(image_shape), len(image_ids))
 
     probe = maps(np.arange(2))
     _check_permutation(spec.name, probe)
@@ -58,20 +61,9 @@ def compile_perturbation(
     return CompiledPerturbation(spec.name, spec.stage, shared=None if probe.is_identity else probe)
 
 
-def _maps(
-    spec: PerturbationSpec,
-    params: Any,
-    image_shape: ImageShape,
-    seed: int,
-    image_ids: np.ndarray,
-) -> RunMap:
-    """The plugin's maps, of a shape and range that cannot reach into another image."""
-    build = spec.runs or spec.index
-    if build is None:
-        raise PluginError(f"perturbation {spec.name!r} has no map")
-    found = build(params, image_shape, seed, image_ids)
-    values = int(np.prod(image_shape))
-    _check_shape(spec, found, values, len(image_ids))
+def _checked(spec: PerturbationSpec, found: np.ndarray, values: int, count: int) -> RunMap:
+    """The plugin's maps, if they are of a shape and range that stay within each image."""
+    _check_shape(spec, found, values, count)
     if found.min() < 0 or found.max() >= found.shape[1]:
         raise PluginError(
             f"perturbation {spec.name!r} gave a map to {found.min()}..{found.max()}, which must "

@@ -1,13 +1,14 @@
 """Races: ours and its peers timed in turn, so that a busy machine slows all of them alike."""
 
 import importlib.metadata
+import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 import torch
+from racing import Peer, result
 
 from transferbench.images import keep_large_allocations
 
@@ -15,17 +16,8 @@ PACKAGES = ("albumentations", "kornia", "numpy", "timm", "torch", "torchvision")
 THREADS = 1
 
 
-class Peer(NamedTuple):
-    """Who is raced against, and the goal: ``faster`` times at least, or ``within`` times of it."""
-
-    name: str
-    run: Callable[[], object]
-    faster: float | None = None
-    within: float | None = None
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_kept_memory():
+@pytest.fixture
+def one_thread_and_kept_memory():
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     keep_large_allocations()
@@ -34,7 +26,7 @@ def _one_thread_and_kept_memory():
 
 
 @pytest.fixture
-def race(benchmark):
+def race(benchmark, one_thread_and_kept_memory):  # noqa: ARG001  # asked for what it sets
     """Time ``ours`` and each peer once a round; note the medians and the goals.
 
     A ratio is the median over rounds of the two times of one round. The clock counts what this
@@ -71,21 +63,11 @@ def race(benchmark):
     return run
 
 
-def result(peer: Peer, own: list[float], others: list[float]) -> dict[str, object]:
-    speedups = [other / mine for mine, other in zip(own, others, strict=True)]
-    return {
-        "peer": peer.name,
-        "peer_seconds": statistics.median(others),
-        "speedup": statistics.median(speedups),
-        "faster": peer.faster,
-        "within": peer.within,
-    }
-
-
 def pytest_benchmark_update_machine_info(config, machine_info):  # noqa: ARG001  # the hook's name for it
     """Say what decides a ratio, and not whose machine it was."""
     machine_info.pop("node", None)
     machine_info["threads"] = THREADS
+    machine_info["load"] = os.getloadavg()[0]
     machine_info["packages"] = {name: version(name) for name in PACKAGES if version(name)}
 
 

@@ -50,7 +50,7 @@ def page(results: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {found}" for name, found in machine["packages"].items())
     table = tabulate(rows(results), headers=HEADERS, tablefmt="github", disable_numparse=True)
     cpu = machine["cpu"]
-    processor = cpu.get("brand_raw", machine["processor"])
+    processor = cpu.get("brand_raw", machine.get("processor"))
     clocks = {found["extra_info"]["clock"] for found in results["benchmarks"]}
     return f"""# Measured speed
 
@@ -58,6 +58,8 @@ Written by `tests/benchmarks/table.py`. Ours and its peers were timed in turn, r
 one process; a ratio is the median over the rounds, a time the median of its own.
 
 - CPU: {processor}, {cpu.get("count")} cores; {machine["threads"]} thread used
+- Load average {machine["load"]:.1f}: what other processes take from the caches and the memory
+  counts against a gather more than against a copy
 - Clock: {", ".join(sorted(clocks))}
 - Python {machine["python_version"]}, {packages}
 

@@ -6,8 +6,8 @@ Run: ``pytest -m benchmark tests/benchmarks --benchmark-json results.json``
 import numpy as np
 import pytest
 import torch
-from conftest import Peer
 from PIL import Image
+from racing import Peer
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
