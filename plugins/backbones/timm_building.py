@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
@@ -19,7 +19,7 @@ from transferbench_plugins.backbones.timm_partition import (
 )
 from transferbench_plugins.backbones.weight_files import fill, is_file, read_weights, renamed
 
-__all__ = ["batch_statistics", "build", "config", "load"]
+__all__ = ["batch_statistics", "build", "config", "load", "outline"]
 
 ARGUMENTS = "transferbench_arguments"
 
@@ -60,10 +60,20 @@ def _check_patches(model: str, net: nn.Module) -> None:
 
 
 def batch_statistics(model: str) -> bool:
-    """Whether the network normalises by running statistics of batches; allocates no weights."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        net = timm.create_model(model)
+    """Whether the network normalises by running statistics of batches."""
+    net = outline(lambda: timm.create_model(model))
     return any(name.endswith("running_mean") for name, _ in net.named_buffers())
+
+
+def outline(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network for its structure alone, without memory for weights wherever that is possible."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return make()
+        except (RuntimeError, ZeroDivisionError):
+            # Some models compute with values while they are built, which meta tensors have not.
+            return make()
 
 
 def load(model: str, net: nn.Module, weights: str) -> None:

@@ -26,6 +26,7 @@ from transferbench.modules import (
 )
 from transferbench.specs import BackboneSpec
 from transferbench_plugins.backbones import transferbench_backbones
+from transferbench_plugins.backbones.timm_building import outline
 
 SPECS = {spec.name: spec for spec in transferbench_backbones()}
 BLOCKS = {
@@ -180,7 +181,7 @@ def test_every_residual_branch_is_zero_at_initialization(name: str) -> None:
     ("name", "exponent"), [("fixup-resnet50", -0.25), ("fixup-resnet20", -0.5)]
 )
 def test_weights_are_drawn_as_fixup_says(name: str, exponent: float) -> None:
-    net = built(name, {"width": 64}, (400, 3, 32))
+    net = built(name, {"width": 32}, (400, 3, 32))
     shrink = sum(BLOCKS[name]) ** exponent
     inner = ("conv1", "conv2") if name == "fixup-resnet50" else ("conv1",)
     checked = 0
@@ -383,6 +384,16 @@ def test_batch_statistics_are_known_without_weights(model: str, expected: bool) 
     spec, params = timm_spec(model)
     before = torch.get_rng_state()
     assert spec.batch_statistics(params) is expected
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_model_that_computes_while_it_is_built_is_built_for_real() -> None:
+    def make() -> nn.Module:
+        return nn.BatchNorm2d(int(torch.full((), 3).item()))
+
+    before = torch.get_rng_state()
+    assert outline(make).get_buffer("running_mean").shape == (3,)
+    assert outline(lambda: nn.Linear(2, 2)).get_parameter("weight").is_meta
     assert torch.equal(before, torch.get_rng_state())
 
 
