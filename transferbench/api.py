@@ -205,7 +205,7 @@ def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
     The interval is a paired Student-t over the replicates that both have.
     """
     tables = [_single_values(Run(folder).measurements) for folder in (first, second)]
-    joined = tables[0].join(tables[1], how="inner", lsuffix="_a", rsuffix="_b")
+    joined = pd.merge(*tables, left_index=True, right_index=True, suffixes=("_a", "_b"))
     levels = [name for name in joined.index.names if name != "replicate"]
     return [
         dict(zip(map(str, levels), place, strict=True)) | _difference(group)

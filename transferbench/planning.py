@@ -14,7 +14,7 @@ from transferbench.datacache import prepare
 from transferbench.errors import DataError, SuiteError, TransferbenchError, UnknownNameError
 from transferbench.identity import digest, file_digest
 from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
-from transferbench.registry import Registry, identity, load_registry
+from transferbench.registry import Registry, blamed, identity, load_registry
 from transferbench.scheduling import done_jobs
 from transferbench.specs import BackboneSpec, Weights
 from transferbench.store import Store
@@ -111,6 +111,7 @@ def plan_run(suite: str | Suite, options: Options) -> Planned:
     entries = [_entry(registry, *one) for one in asked]
     folder = options.out or Path("runs") / _folder_name(loaded, changed)
     store = Store(options.store or folder.parent / "store")
+    store.prepare()
     facts = dict(_facts(loaded, registry, store.root / "datasets", options.data_root))
     earlier, notes = _finished_earlier(folder, loaded, registry, store, facts, asked)
     plan = make_plan(loaded, [*(_entry(registry, *one) for one in earlier), *entries],
@@ -189,16 +190,18 @@ def _entry(registry: Registry, name: str, weights: str) -> Entry:
     if weights == OWN_PRETRAINING:
         return Entry(name, described, spec.license, spec.source)
     found = _weights(spec, params, name, weights)
+    with blamed(f"backbone {spec.name!r}"):
+        preprocessing = spec.preprocessing(params)
     return Entry(
-        f"{name}+{found.tag}", described, found.license, found.origin, found,
-        spec.preprocessing(params),
-    )  # fmt: skip
+        f"{name}+{found.tag}", described, found.license, found.origin, found, preprocessing
+    )
 
 
 def _weights(spec: BackboneSpec, params: Any, name: str, given: str) -> Weights:
     if spec.load_weights is None:
         raise SuiteError(f"backbone {name!r} loads no external weights; use --weights suite")
-    offered = {weights.tag: weights for weights in spec.weights(params)}
+    with blamed(f"backbone {spec.name!r}"):
+        offered = {weights.tag: weights for weights in spec.weights(params)}
     if given in offered:
         return offered[given]
     path = Path(given)

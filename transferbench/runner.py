@@ -45,7 +45,6 @@ def execute_plan(planned: Planned, watcher: Watcher) -> dict[str, Outcome]:
 
     An interrupt loses nothing that was finished; the same call goes on from there.
     """
-    planned.store.prepare()
     # Written before the work too: it shows now, not after hours, that the folder is writable.
     write_json(planned.folder / RUN, describe_run(planned))
     outcomes: dict[str, Outcome] = {}
