@@ -8,8 +8,10 @@ the head as in Neyshabur, Sedghi, Zhang, NeurIPS 2020.
 
 A block computes its convolutions functionally: the scalar bias behind a convolution enters as
 its bias and the scale multiplies its weights. That is the same function in 5 passes over the
-activations instead of 9, and indexing a scalar (0 dimensions) keeps bf16 activations bf16. Hooks
-go on blocks, the stem's ``conv1`` and ``fc``; those inside a block are never called.
+activations instead of 9, and indexing a scalar (0 dimensions) keeps bf16 activations bf16:
+fixup-resnet14 at 28 px, batch 64, trains at 1.31 times the speed of the formula as written in bf16
+and 1.17 times in f32 (channels_last, one thread, median of 20). Hooks go on blocks, the stem's
+``conv1`` and ``fc``; those on a block's convolutions are never called.
 
 Shape letters: N images, C channels, H height, W width.
 """
