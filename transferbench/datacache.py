@@ -18,6 +18,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from pydantic import ValidationError
 
 from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.identity import canonical_json, digest, file_digest
+from transferbench.registry import blamed
 from transferbench.selection import (
     TrainingSelection,
     select_test,
@@ -225,14 +227,28 @@ def prepare(
         raise DataError("\n".join(lacking))
     root = _root_of(spec, data_root) if spec.needs_root and data_root else None
     if root is not None:
-        for file in spec.files:
-            _verify(root, file, cache)
+        with _written(cache):
+            for file in spec.files:
+                _verify(root, file, cache)
     home = cache / _key(spec, parsed, root, image_size, channels)
     for _ in range(ATTEMPTS):  # a rebuild by another process may take a folder away in between
         if prepared := _open(spec, home):
             return prepared
-        _build(spec, parsed, root, (image_size, channels), home)
+        with _written(cache):
+            _build(spec, parsed, root, (image_size, channels), home)
     raise StoreError(f"{home} does not keep what is written there: check the disk, or use another")
+
+
+@contextmanager
+def _written(cache: Path) -> Iterator[None]:
+    """Turn what the disk refuses into advice."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write decoded images to {cache}: {error.strerror or error}; make room there, "
+            "or choose another folder with --out or --store"
+        ) from error
 
 
 def _parse(spec: DatasetSpec, params: Params | Mapping[str, Any]) -> Params:
@@ -305,12 +321,14 @@ def _build(
     with tempfile.TemporaryDirectory(dir=home.parent, prefix="unfinished-") as scratch:
         staged = Path(scratch) / "new"
         staged.mkdir()
-        classes = spec.classes(params, root)
+        with blamed(f"dataset {spec.name!r}"):
+            classes = tuple(spec.classes(params, root))
         groups: dict[str, np.ndarray] = {}
         fingerprints: dict[str, str] = {}
         for name in spec.splits:
-            split = spec.load(params, name, root, image_size)
-            _check_split(spec, name, split, classes, image_size)
+            with blamed(f"dataset {spec.name!r}, split {name!r},"):
+                split = spec.load(params, name, root, image_size)
+                _check_split(spec, name, split, classes, image_size)
             groups[name] = split.groups
             fingerprints[name] = _write_split(staged, name, split, channels)
         _check_groups(spec, groups)
@@ -331,13 +349,15 @@ def _publish(spec: DatasetSpec, staged: Path, home: Path) -> None:
 
 def _write_split(folder: Path, name: str, split: DatasetSplit, channels: int) -> str:
     shape = (*split.images.shape[:3], channels)
-    images = np.lib.format.open_memmap(
-        folder / f"{name}.images.npy", mode="w+", dtype=np.uint8, shape=shape
-    )
-    for start in range(0, len(images), BLOCK_IMAGES):
-        block = slice(start, start + BLOCK_IMAGES)
-        images[block] = _with_channels(split.images[block], channels)
-    images.flush()
+    path = folder / f"{name}.images.npy"
+    # Not through a memory map: on a full disk that kills the process instead of raising.
+    with path.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(split.images), BLOCK_IMAGES):
+            block = split.images[start : start + BLOCK_IMAGES]
+            stream.write(_with_channels(block, channels).tobytes())
+    images = np.load(path, mmap_mode="r")
     groups = split.groups if split.groups.dtype.kind == "U" else split.groups.astype(np.int64)
     np.save(folder / f"{name}.labels.npy", split.labels, allow_pickle=False)
     np.save(folder / f"{name}.groups.npy", groups, allow_pickle=False)

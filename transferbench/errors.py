@@ -26,6 +26,7 @@ __all__ = [
     "SuiteError",
     "TransferbenchError",
     "UnknownNameError",
+    "is_out_of_memory",
     "nearest",
 ]
 
@@ -42,7 +43,10 @@ class PluginError(TransferbenchError):
 
 
 class UnknownNameError(TransferbenchError):
-    """A name that nothing offers; the message carries the nearest one that exists."""
+    """A name that nothing offers; the message carries the nearest one that exists.
+
+    ``reason`` and ``advice``: the two parts of the message, for who lists several of them.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
         choices = sorted(known)
@@ -51,9 +55,9 @@ class UnknownNameError(TransferbenchError):
             message += f"; did you mean {close!r}?"
         elif choices:
             message += f"; there are: {', '.join(choices)}"
-        if advice:
-            message += f" ({advice})"
-        super().__init__(message)
+        self.reason = message
+        self.advice = advice
+        super().__init__(f"{message} ({advice})" if advice else message)
 
 
 class SuiteError(TransferbenchError):
@@ -78,6 +82,15 @@ class SubmissionError(TransferbenchError):
 
 class ConformanceError(TransferbenchError):
     """A plugin breaks a promise of its kind."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or a GPU.
+
+    Known by name, or on torch's CPU by its text: importing torch would cost every worker.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

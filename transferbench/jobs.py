@@ -19,17 +19,17 @@ from torch import nn
 from transferbench.errors import PluginError, StoreError
 from transferbench.images import keep_large_allocations
 from transferbench.metrics import chance_level
-from transferbench.modules import freeze_body, partition, split_state
+from transferbench.modules import freeze_body, partition
 from transferbench.plan import Job
 from transferbench.records import Measurement
-from transferbench.registry import load_registry
+from transferbench.registry import blamed, load_registry
 from transferbench.specs import HEAD, BackboneSpec, DiagnosticContext, InitializationContext
 from transferbench.statistics import wilson
 from transferbench.store import CorruptArtefactError, Draft, Store
 from transferbench.subjects import FinishedTrial
 from transferbench.suite import Recipe
 from transferbench.training import Execution, Task, Trained, Training, outputs
-from transferbench.workbench import Machine, Prepared, Workbench, blamed, same_version
+from transferbench.workbench import Machine, Prepared, Workbench, same_version
 
 __all__ = ["Engine", "start_engine"]
 
@@ -85,17 +85,16 @@ class Engine:
         if job.kind == "trial":
             self._initialize(payload, net, modules, prepared)
         net.to(self.bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-        only_head = None
+        head = self.bench.head(spec, net)
         if payload.get("frozen"):
             freeze_body(net, modules)
-            only_head = spec.head(net)
         training = Training(
             net,
             prepared.task,
             Recipe.model_validate(payload["recipe"]),
             self.execution,
             spec.rate_factors,
-            only_head=only_head,
+            only_head=head if payload.get("frozen") else None,
         )
         seeds = payload["seeds"]
         trained = training.train(
@@ -132,7 +131,7 @@ class Engine:
         """The body of the source network, from the suite's pre-training or from outside."""
         used = payload["initialization"]
         if "weights" in used:
-            return self._external_state(payload)
+            return self.bench.external_state(payload)
         if "source" not in used:
             return None
         which = "final" if used["checkpoint"] is None else f"epoch-{used['checkpoint']}"
@@ -147,17 +146,6 @@ class Engine:
         state = load_file(artefact.path(f"{which}.safetensors"))
         return {name: tensor for name, tensor in state.items() if name not in head}
 
-    def _external_state(self, payload: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
-        spec, params = self.bench.backbone(payload)
-        tag = payload["initialization"]["weights"]["tag"]
-        if spec.load_weights is None:
-            raise PluginError(f"backbone {spec.name!r} can load no external weights")
-        net = self.bench.network(payload, spec, params, payload["dataset"]["classes"])
-        with blamed(f"backbone {spec.name!r}"):
-            spec.load_weights(params, net, self.bench.machine.weights.get(tag, tag))
-        body, _ = split_state(net.state_dict(), partition(spec, net))
-        return body
-
     def _write(
         self,
         draft: Draft,
@@ -168,7 +156,7 @@ class Engine:
         prepared: Prepared,
     ) -> None:
         task = prepared.task
-        found = outputs(net, spec.head(net), task.test.pipeline, self.execution)
+        found = outputs(net, self.bench.head(spec, net), task.test.pipeline, self.execution)
         modules = {name: list(names) for name, names in partition(spec, net).items()}
         n_train = len(task.train.pipeline)
         described = {

@@ -272,7 +272,9 @@ def _finished_earlier(
         if done_jobs(jobs, store) == set(jobs):
             finished.append((name, weights))
         else:
-            notes.append(f"the earlier entry {name} is unfinished and left out; run it to go on")
+            notes.append(
+                f"the earlier entry {entry.name} is unfinished and left out; run it to go on"
+            )
     return tuple(finished), tuple(notes)
 
 

@@ -7,6 +7,7 @@ offer one name: neither is served, and whoever asks is told both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -24,7 +25,13 @@ from transferbench.discovery import (
     cause,
     discover,
 )
-from transferbench.errors import PluginError, UnknownNameError, nearest
+from transferbench.errors import (
+    PluginError,
+    TransferbenchError,
+    UnknownNameError,
+    is_out_of_memory,
+    nearest,
+)
 from transferbench.specs import (
     BackboneSpec,
     DatasetSpec,
@@ -40,6 +47,7 @@ __all__ = [
     "Kind",
     "PluginProblem",
     "Registry",
+    "blamed",
     "identity",
     "load_registry",
     "parse_params",
@@ -154,6 +162,24 @@ class Registry:
         if nearest(name, known):
             return ""
         return f"install the plugin that offers it, or name its file in {ENVIRONMENT_VARIABLE}"
+
+
+@contextmanager
+def blamed(plugin: str) -> Iterator[None]:
+    """Name the plugin in whatever its code raises inside the block, with the line that did.
+
+    Memory that ran out is nobody's bug: it stays what it is.
+    """
+    try:
+        yield
+    except TransferbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise PluginError(
+            f"{plugin} failed: {cause(error)}; report it to the plugin's author, or leave it out"
+        ) from error
 
 
 def identity(spec: Spec, params: Params) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from transferbench.claims import judge
 from transferbench.executors import Executor, Outcome
 from transferbench.executors.inprocess import InProcessExecutor
 from transferbench.executors.local import LocalExecutor
+from transferbench.identity import digest
 from transferbench.planning import Options, Planned, plugin_variable
 from transferbench.records import Record
 from transferbench.runfolder import (
@@ -28,6 +30,9 @@ from transferbench.runfolder import (
 )
 from transferbench.scheduling import Watcher, execute
 from transferbench.store import CorruptArtefactError
+
+if TYPE_CHECKING:
+    from transferbench.workbench import Machine
 
 __all__ = ["execute_plan", "frame_of", "slots_of"]
 
@@ -88,8 +93,10 @@ def _executor(planned: Planned) -> Executor:
         micro_batch=options.micro_batch,
         compile=options.compile,
     )
+    _try_weights(planned, machine)
     start = partial(start_engine, machine)
-    if options.jobs == 1:
+    # A limit needs a process of its own, which can be ended.
+    if options.jobs == 1 and options.time_limit_seconds is None:
         return InProcessExecutor(start)
     slots = slots_of(options, device.type)
     return LocalExecutor(start, slots, options.time_limit_seconds, _cards(str(device), slots))
@@ -104,6 +111,26 @@ def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     cards = given.split(",") if given else [str(i) for i in range(len(cuda_devices()))]
     return [{"CUDA_VISIBLE_DEVICES": cards[slot % len(cards)]} for slot in range(slots)]
+
+
+def _try_weights(planned: Planned, machine: Machine) -> None:
+    """Load the weights from outside once, so that bad ones are told before anything is trained.
+
+    Raises: ``DataError`` where they cannot be had, are no weights or do not fit.
+    """
+    from transferbench.workbench import Workbench
+
+    bench = Workbench(planned.registry, planned.store, machine._replace(device="cpu"))
+    tried: set[str] = set()
+    for job in planned.plan.of_kind("trial"):
+        weights = job.payload["initialization"].get("weights")
+        if weights is None or planned.store.is_done(job.id):
+            continue
+        network = {key: job.payload[key] for key in ("backbone", "image")}
+        key = digest(network | {"weights": weights, "classes": job.payload["dataset"]["classes"]})
+        if key not in tried:
+            bench.external_state(job.payload)
+            tried.add(key)
 
 
 def slots_of(options: Options, device_type: str) -> int:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from transferbench.datacache import PreparedDataset, prepare
-from transferbench.errors import DataError, DeviceError, PluginError, TransferbenchError
+from transferbench.errors import DataError, DeviceError, PluginError
 from transferbench.images import ImagePipeline
-from transferbench.modules import build_network
+from transferbench.modules import build_network, partition, split_state
 from transferbench.perturbation import CompiledPerturbation, compile_perturbation
-from transferbench.registry import Registry
+from transferbench.registry import Registry, blamed
 from transferbench.selection import select_test, select_training, shuffled_labels
 from transferbench.specs import BackboneSpec, Spec
 from transferbench.store import Store
 from transferbench.suite import Recipe
 from transferbench.training import Labelled, Task
 
-__all__ = ["Machine", "Prepared", "Workbench", "blamed", "cuda_devices", "find_device", "same_version"]
+__all__ = ["Machine", "Prepared", "Workbench", "cuda_devices", "find_device", "same_version"]
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+DEVICES = ("auto", "cpu", "cuda")
+"""What a user may ask for; which GPU ``cuda`` is, CUDA_VISIBLE_DEVICES says."""
 
 
 class Machine(NamedTuple):
@@ -47,9 +53,11 @@ def find_device(name: str) -> torch.device:
 
     Raises: ``DeviceError`` where it is not there.
     """
+    if name not in DEVICES:
+        raise DeviceError(f"no device {name!r}; use one of {', '.join(DEVICES)}")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if name == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"--device {name} was asked for, but PyTorch {torch.__version__} finds no CUDA device "
             "here; use --device cpu, or install a driver and a CUDA build of PyTorch"
@@ -89,15 +97,44 @@ class Workbench:
         self, payload: Mapping[str, Any], spec: BackboneSpec, params: Any, classes: int
     ) -> nn.Module:
         image, seeds = payload["image"], payload["seeds"]
-        return build_network(
-            spec,
-            params,
-            num_classes=classes,
-            in_chans=image["channels"],
-            image_size=image["size"],
-            init_seed=seeds["init"],
-            head_seed=seeds["head"],
-        )
+        with blamed(f"backbone {spec.name!r}"):
+            return build_network(
+                spec,
+                params,
+                num_classes=classes,
+                in_chans=image["channels"],
+                image_size=image["size"],
+                init_seed=seeds["init"],
+                head_seed=seeds["head"],
+            )
+
+    def head(self, spec: BackboneSpec, net: nn.Module) -> nn.Module:
+        """The layer of ``net`` that makes the logits. Raises: ``PluginError`` for anything else."""
+        with blamed(f"backbone {spec.name!r}"):
+            head = spec.head(net)
+        if not isinstance(head, nn.Module):
+            raise PluginError(
+                f"backbone {spec.name!r}: head(net) gave {type(head).__name__}; it must give the "
+                "layer of net that makes the logits"
+            )
+        return head
+
+    def external_state(self, payload: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
+        """The body of the entry's network with the weights from outside that a trial names.
+
+        Raises: ``DataError`` where they cannot be had or do not fit.
+        """
+        spec, params = self.backbone(payload)
+        tag = payload["initialization"]["weights"]["tag"]
+        if spec.load_weights is None:
+            raise PluginError(
+                f"backbone {spec.name!r} can load no external weights; use --weights suite"
+            )
+        net = self.network(payload, spec, params, payload["dataset"]["classes"])
+        with blamed(f"backbone {spec.name!r}"):
+            spec.load_weights(params, net, self.machine.weights.get(tag, tag))
+            body, _ = split_state(net.state_dict(), partition(spec, net))
+        return body
 
     def _dataset(self, payload: Mapping[str, Any]) -> PreparedDataset:
         used, image = payload["dataset"], payload["image"]
@@ -181,7 +218,26 @@ class Workbench:
     ) -> CompiledPerturbation:
         spec = same_version(self.registry.perturbation(used["name"]), used)
         shape = (image["size"], image["size"], image["channels"])
-        return compile_perturbation(spec, spec.parse(used["params"]), shape, used["seed"])
+        plugin = f"perturbation {spec.name!r}"
+        with blamed(plugin):
+            found = compile_perturbation(spec, spec.parse(used["params"]), shape, used["seed"])
+        return replace(
+            found,
+            per_image=_blaming(plugin, found.per_image),
+            transform=_blaming(plugin, found.transform),
+        )
+
+
+def _blaming(plugin: str, called: Callable[P, R] | None) -> Callable[P, R] | None:
+    """``called``, naming the plugin in what it raises."""
+    if called is None:
+        return None
+
+    def call(*given: P.args, **named: P.kwargs) -> R:
+        with blamed(plugin):
+            return called(*given, **named)
+
+    return call
 
 
 def same_version(spec: AnySpec, used: Mapping[str, Any]) -> AnySpec:
@@ -192,17 +248,3 @@ def same_version(spec: AnySpec, used: Mapping[str, Any]) -> AnySpec:
             f"{used['version']}; plan again"
         )
     return spec
-
-
-@contextmanager
-def blamed(plugin: str) -> Iterator[None]:
-    """Name the plugin in whatever it raises inside the block."""
-    try:
-        yield
-    except TransferbenchError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise PluginError(
-            f"{plugin} failed: {reason}; report it to the plugin's author, or leave it out"
-        ) from error

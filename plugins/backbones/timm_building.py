@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from textwrap import shorten
 from typing import Any
 
 import timm
@@ -22,6 +23,8 @@ from transferbench_plugins.backbones.weight_files import fill, is_file, read_wei
 __all__ = ["batch_statistics", "build", "config", "load", "outline"]
 
 ARGUMENTS = "transferbench_arguments"
+LONGEST_LINE = 160
+"""Characters of a line of torch's error in ours: it names every tensor of a large network."""
 
 
 def config(name: str) -> PretrainedCfg:
@@ -105,7 +108,8 @@ def _from_file(model: str, net: nn.Module, file: str) -> Mapping[str, Tensor]:
     try:
         return _pretrained(model, pretrained_cfg_overlay=source, **arguments)
     except (RuntimeError, KeyError, ValueError) as error:
-        reason = "; ".join(line.strip() for line in str(error).splitlines()[:4])
+        lines = [shorten(line, LONGEST_LINE) for line in str(error).splitlines()[:4]]
+        reason = "; ".join(line.rstrip(":") for line in lines)
         raise DataError(
             f"{file} does not fit timm/{model} ({reason}); give weights of this model"
         ) from error

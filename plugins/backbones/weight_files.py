@@ -45,7 +45,8 @@ def read_weights(file: str) -> dict[str, Tensor]:
     try:
         content = _read(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        # Only what is wrong: torch goes on to advise unpickling the file, which may run its code.
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise DataError(
             f"{path} cannot be read as weights ({reason}); give a file of tensors alone, saved"
             " with safetensors or torch.save(net.state_dict())"

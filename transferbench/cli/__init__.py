@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -54,5 +54,14 @@ def main() -> None:
         fail(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
-        fail("interrupted; what was finished is kept, and the same command goes on from there")
-        sys.exit(INTERRUPTED)
+        _interrupted()
+    except SystemExit as leaving:
+        # typer turns an interrupt inside a command into this, without a word
+        if leaving.code == INTERRUPTED:
+            _interrupted()
+        raise
+
+
+def _interrupted() -> NoReturn:
+    fail("interrupted; what was finished is kept, and the same command goes on from there")
+    sys.exit(INTERRUPTED)

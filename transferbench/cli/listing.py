@@ -57,8 +57,8 @@ def list_plugins(
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help="dataset, backbone, perturbation ...")],
-    name: str,
+    kind: Annotated[str, typer.Argument(help="dataset, backbone ...", metavar="KIND")],
+    name: Annotated[str, typer.Argument(help="Its name, as in list.", metavar="NAME")],
     plugin: Plugins = None,
 ) -> None:
     """Show one plugin: what it is, its parameters, its source and licence."""
@@ -68,7 +68,7 @@ def show(
     singular = kind.removesuffix("s")
     if singular not in {one.value.removesuffix("s") for one in Kinds}:
         raise UnknownNameError("kind of plugin", kind, [one.value for one in Kinds])
-    if singular == "backbone":
+    if singular == "backbone" and "/" in name:
         spec, _ = registry.resolve_backbone(name)
     else:
         spec = getattr(registry, singular)(name)
@@ -104,7 +104,7 @@ def suites(json: Json = False) -> None:
 
 
 def validate(
-    suite: Annotated[str, typer.Argument(help="A suite's name or a .yaml file.")],
+    suite: Annotated[str, typer.Argument(help="A suite's name or a .yaml file.", metavar="SUITE")],
     plugin: Plugins = None,
 ) -> None:
     """Check a suite file and the plugins it names; report every mistake at once."""

@@ -83,9 +83,13 @@ def show(
     submissions: Annotated[Path, typer.Option("--submissions")] = Path("leaderboard/submissions"),
 ) -> None:
     """Print the boards."""
+    from transferbench.errors import UnknownNameError
     from transferbench.leaderboard import boards
     from transferbench.leaderboard import show as as_text
 
-    for board in boards(submissions):
+    found = boards(submissions)
+    if suite is not None and suite not in {board.board for board in found}:
+        raise UnknownNameError("board", suite, [board.board for board in found])
+    for board in found:
         if suite in {None, board.board}:
             typer.echo(as_text(board))

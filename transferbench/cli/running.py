@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-SuiteName = Annotated[str, typer.Argument(help="A bundled suite's name or a .yaml file.")]
+
+class Devices(StrEnum):
+    """What ``--device`` takes."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+SuiteName = Annotated[
+    str, typer.Argument(help="A bundled suite's name or a .yaml file.", metavar="SUITE")
+]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Backbones = Annotated[
     list[str] | None, typer.Option("--backbone", help="Compare this one; may be given again.")
@@ -43,9 +55,9 @@ DataRoot = Annotated[
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Load this file; may be given again.")
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[Devices, typer.Option("--device", help="Where to compute.")]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="How many at once; 1 runs in this process.")
+    int | None, typer.Option("--jobs", min=1, help="How many at once; one for each core or GPU.")
 ]
 TimeLimit = Annotated[
     float | None, typer.Option("--time-limit", min=0.001, help="Seconds a job may take.")
@@ -77,7 +89,7 @@ def plan(
     store: StoreFolder = None,
     data_root: DataRoot = None,
     plugin: Plugins = None,
-    device: Device = "auto",
+    device: Device = Devices.auto,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
@@ -127,7 +139,7 @@ def run(
     store: StoreFolder = None,
     data_root: DataRoot = None,
     plugin: Plugins = None,
-    device: Device = "auto",
+    device: Device = Devices.auto,
     jobs: Jobs = None,
     time_limit: TimeLimit = None,
     micro_batch: MicroBatch = None,

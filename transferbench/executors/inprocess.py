@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from transferbench.errors import TransferbenchError
+from transferbench.errors import TransferbenchError, is_out_of_memory
 from transferbench.executors import Outcome
 
 __all__ = ["InProcessExecutor", "attempt"]
@@ -69,13 +69,7 @@ def attempt(job: str, run: Callable[[], None]) -> Outcome:
     except TransferbenchError as error:
         told = ("failed", str(error), "")
     except (Exception, SystemExit) as error:  # noqa: BLE001  # one job's bug must not cost the others
-        status: Literal["failed", "oom"] = "oom" if _is_out_of_memory(error) else "failed"
+        status: Literal["failed", "oom"] = "oom" if is_out_of_memory(error) else "failed"
         message = traceback.format_exception_only(error)[-1].strip()
         told = (status, message, "".join(traceback.format_exception(error)))
     return Outcome(job, *told, wall_seconds=time.perf_counter() - began)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Known by name, or on torch's CPU by its text: importing torch would cost every worker."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
