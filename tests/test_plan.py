@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transferbench.identity import digest
 from transferbench.plan import DatasetFacts, Entry, job_id, make_plan
 from transferbench.planning import Options, plan_run
 from transferbench.registry import identity, load_registry
-from transferbench.specs import Weights
+from transferbench.specs import Preprocessing, Weights
 from transferbench.suite import Suite
 
 FACTS = {
@@ -295,3 +296,29 @@ def test_five_hundred_jobs_are_planned_quickly(registry):
     assert len(plan.jobs) >= 241
     # A guard against quadratic growth, not a measurement: that is the benchmarks' work.
     assert time.process_time() - started < 10
+
+
+def test_the_source_network_itself_can_be_measured_beside_its_trials(registry):
+    pairs = [{"a": "P-T", "b": "P", "replicates": "same"}]
+    suite = changed("diagnostics", {"similar": {"name": "agreement", "pairs": pairs},
+                                    "one": {"name": "speed", "of": ["P"]}})  # fmt: skip
+    plan = plan_of(registry, suite)
+    (source,) = plan.of_kind("pretrain")
+    beside = [one for one in plan.measured if one.diagnostic == "similar"]
+    assert len(beside) == 2 * 3
+    assert {one.b.job for one in beside} == {source.id}
+    assert all(one.a.replicate == one.b.replicate for one in beside)
+    assert {one.job for one in plan.measured if one.diagnostic == "one"} == {
+        job.id for job in plan.of_kind("diagnosis") if job.payload["subjects"] == [source.id]
+    }
+
+
+def test_a_colour_backbones_preprocessing_is_averaged_for_grey_images(registry):
+    wanted = Preprocessing(mean=(0.1, 0.2, 0.6), std=(0.2, 0.3, 0.4))
+    entry = entry_of(registry)
+    plan = make_plan(
+        Suite.model_validate(SUITE), [replace(entry, preprocessing=wanted)], registry, FACTS
+    )
+    image = plan.of_kind("trial")[0].payload["image"]
+    assert image["mean"] == pytest.approx([0.3])
+    assert image["std"] == pytest.approx([0.3])

@@ -27,8 +27,7 @@ from transferbench.scheduling import Watcher
 from transferbench.statistics import paired_difference
 from transferbench.store import Store
 from transferbench.submission import Declaration, pack
-from transferbench.suite import Suite
-from transferbench.suitefile import TRIAL
+from transferbench.suite import TRIAL, Suite
 
 __all__ = ["Run", "compare_runs", "export_run", "finish", "pack_run", "plan_run", "run"]
 
@@ -70,7 +69,10 @@ class Run:
         """A tidy table: one row for each measurement, a column for each coordinate."""
         path = self.folder / RECORDS
         if not path.is_file():
-            raise StoreError(f"{self.folder} has no {RECORDS}: the run did not come to its end yet")
+            raise StoreError(
+                f"{self.folder} has no {RECORDS}: the run did not come to its end; run the suite "
+                "again with this folder as --out to go on"
+            )
         return frame_of(read_records(path))
 
     @cached_property

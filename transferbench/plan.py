@@ -8,11 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 from transferbench.errors import SuiteError
 from transferbench.identity import derive_seed, digest
-from transferbench.registry import Registry, identity
+from transferbench.registry import Registry, blamed, identity
 from transferbench.specs import ImageShape, Preprocessing, Weights
 from transferbench.suite import (
+    SOURCE,
     Diagnosis,
     Grid,
+    Image,
     InitializationUse,
     Pairing,
     Recipe,
@@ -191,7 +193,7 @@ class _Planner:
         """What the payloads of pre-trainings and trials have in common."""
         spec = self.registry.dataset(dataset)
         image = self.suite.image
-        wanted = entry.preprocessing or image
+        mean, std = _constants(entry.preprocessing or image, image.channels)
         return {
             "engine": ENGINE_VERSION,
             "backbone": entry.backbone,
@@ -205,8 +207,8 @@ class _Planner:
             "image": {
                 "size": image.size,
                 "channels": image.channels,
-                "mean": list(wanted.mean),
-                "std": list(wanted.std),
+                "mean": mean,
+                "std": std,
             },
             "recipe": recipe.model_dump(mode="json", exclude={"tuned_over"}),
         }
@@ -254,7 +256,8 @@ class _Planner:
         described: dict[str, Any] = identity(spec, params)
         if "source_weights" not in spec.needs:
             return described, ()
-        checkpoint = spec.checkpoint(params)
+        with blamed(f"initialization {spec.name!r}"):
+            checkpoint = spec.checkpoint(params)
         if entry.weights is not None:
             if checkpoint is not None:
                 raise SuiteError(
@@ -271,7 +274,9 @@ class _Planner:
         use = self.suite.perturbations[label]
         spec = self.registry.perturbation(use.name)
         params = spec.parse(use.params)
-        if spec.severity(params, self.shape) == 0:
+        with blamed(f"perturbation {spec.name!r}"):
+            unchanged = spec.severity(params, self.shape) == 0
+        if unchanged:
             return None
         return identity(spec, params) | {
             "apply": use.apply,
@@ -282,11 +287,27 @@ class _Planner:
 
     def _diagnoses(self, plan: Plan, entry: Entry) -> None:
         cells = {cell[1:]: cell for cell in plan.cells if cell.entry == entry.name}
+        cells |= {cell[1:]: cell for cell in self._source_cells(plan, entry, cells)}
         for label, diagnosis in self.suite.diagnostics.items():
             for target, perturbation in _places(cells.values(), diagnosis.on):
                 place = (entry.name, target, perturbation)
                 for group in self._groups(cells, place, diagnosis):
                     self._diagnosis(plan, label, diagnosis, group)
+
+    def _source_cells(
+        self, plan: Plan, entry: Entry, cells: Mapping[tuple[Any, ...], Cell]
+    ) -> list[Cell]:
+        """P itself beside every trial, where the suite pre-trained it."""
+        use = self.suite.initializations[self.suite.scoring.initialization]
+        needs = self.registry.initialization(use.name).needs
+        if entry.weights is not None or "source_weights" not in needs:
+            return []
+        job = self._pretraining(plan, entry, use.source).id
+        places = {(cell.target, cell.perturbation, cell.replicate) for cell in cells.values()}
+        return [
+            Cell(job, entry.name, target, perturbation, SOURCE, k)
+            for target, perturbation, k in sorted(places)
+        ]
 
     def _groups(
         self,
@@ -295,19 +316,18 @@ class _Planner:
         diagnosis: Diagnosis,
     ) -> Iterator[list[Cell]]:
         """The cells that one diagnosis measures together: one, or two and their references."""
-        replicates = range(self.suite.replicates)
+        n = self.suite.replicates
         if self.registry.diagnostic(diagnosis.name).subjects == "one":
             for arm in _chosen(diagnosis.of, self.suite.initializations):
-                for k in replicates:
+                for k in range(1 if arm == SOURCE else n):
                     if (*place, arm, k) in cells:
                         yield [cells[*place, arm, k]]
             return
         for pairing in diagnosis.pairs:
-            for i, j in _pairs(pairing, len(replicates)):
+            for i, j in _pairs(pairing, n):
                 a, b = (*place, pairing.a, i), (*place, pairing.b, j)
                 if a in cells and b in cells:
-                    others = [(*place, arm, _other(i, j, len(replicates)))
-                              for arm in pairing.references]  # fmt: skip
+                    others = ((*place, arm, _other(i, j, n)) for arm in pairing.references)
                     yield [cells[a], cells[b], *(cells[c] for c in others if c in cells)]
 
     def _diagnosis(
@@ -322,8 +342,9 @@ class _Planner:
             "subjects": subjects,
             "seed": derive_seed("diagnostic", {"subjects": subjects, "name": spec.name}),
         }
-        n_test = plan.jobs[subjects[0]].payload["selection"]["test_limit"] or 0
-        work = Work(0, spec.cost(params) * n_test)
+        n_test = plan.jobs[subjects[0]].payload["selection"].get("test_limit") or 0
+        with blamed(f"diagnostic {spec.name!r}"):
+            work = Work(0, spec.cost(params) * n_test)
         title = f"{label} of {' and '.join(plan.jobs[job].title for job in subjects[:2])}"
         job = _add(plan, "diagnosis", payload, tuple(dict.fromkeys(subjects)), title, work)
         b = group[1] if spec.subjects != "one" else None
@@ -386,6 +407,14 @@ def _budget(target: Target, facts: DatasetFacts) -> float:
     if target.labels_per_class is not None:
         return target.labels_per_class * facts.classes
     return facts.train_size * (1 - target.validation)
+
+
+def _constants(wanted: Preprocessing | Image, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and std, one a channel; for grey images the average of a colour backbone's three."""
+    mean, std = list(wanted.mean), list(wanted.std)
+    if channels == 1 and len(mean) > 1:
+        return [sum(mean) / len(mean)], [sum(std) / len(std)]
+    return mean, std
 
 
 def _work(recipe: Recipe, n_train: float, n_test: float) -> Work:

@@ -17,7 +17,7 @@ from transferbench.plan import ENGINE_VERSION, Cell, Measured, Plan
 from transferbench.planning import Planned, suite_digest
 from transferbench.records import Measurement, Record
 from transferbench.store import Store
-from transferbench.suitefile import TRIAL
+from transferbench.suite import TRIAL
 
 __all__ = [
     "CLAIMS",
@@ -70,7 +70,10 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise StoreError(f"{path.parent} is not a run's folder: it has no {path.name}") from error
+        raise StoreError(
+            f"{path.parent} is not a run's folder: it has no {path.name}; give the folder that "
+            "'transferbench run' wrote its report to"
+        ) from error
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}; run the suite again") from error
 

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transferbench.specs import RateFactor
 
 __all__ = [
+    "SOURCE",
+    "TRIAL",
     "Augmentation",
     "Cells",
     "Claim",
@@ -27,6 +29,12 @@ __all__ = [
     "Term",
     "Use",
 ]
+
+TRIAL = "trial"
+"""The name under which a claim asks for what a trial itself measured."""
+
+SOURCE = "P"
+"""The name under which a diagnostic takes the source network itself."""
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+*-]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

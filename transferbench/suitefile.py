@@ -15,16 +15,20 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from ruamel.yaml.scalarfloat import ScalarFloat
 from ruamel.yaml.scalarint import ScalarInt
 
-from transferbench.errors import SuiteError, TransferbenchError, UnknownNameError, nearest
-from transferbench.registry import Registry
-from transferbench.suite import Suite
+from transferbench.errors import (
+    PluginError,
+    SuiteError,
+    TransferbenchError,
+    UnknownNameError,
+    nearest,
+)
+from transferbench.registry import Registry, blamed
+from transferbench.specs import PerturbationSpec
+from transferbench.suite import SOURCE, TRIAL, Suite
 
 __all__ = ["bundled_suites", "json_schema", "load_suite", "override", "suite_path"]
 
 Location = tuple[str | int, ...]
-
-TRIAL = "trial"
-"""The name under which a claim asks for what a trial itself measured."""
 
 # Which table of labels each field of a suite points into.
 REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -62,10 +66,11 @@ PLUGINS: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 class Problem(NamedTuple):
-    """One mistake in a suite and the place it stands at."""
+    """One mistake in a suite and the place it stands at; ``advice`` is told once for all."""
 
     location: Location
     message: str
+    advice: str = ""
 
 
 def bundled_suites() -> dict[str, Path]:
@@ -112,7 +117,7 @@ def load_suite(
     if registry is not None:
         problems += _plugin_problems(raw, registry)
     if problems:
-        raise SuiteError(_report(path, node, problems))
+        raise SuiteError(_report(path, node, problems, changes))
     return Suite.model_validate(raw)
 
 
@@ -132,7 +137,11 @@ def override(node: Any, change: str) -> None:
     *parents, last = path.split(".")
     for key in parents:
         node = _step(node, key, change)
-    value = YAML(typ="safe").load(text)
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        reason = f"--set {change!r}: {text!r} is no YAML value; write it as in a suite file"
+        raise SuiteError(reason) from error
     if isinstance(node, dict):
         node[last] = value
     elif isinstance(node, list) and _step(node, last, change) is not None:
@@ -146,7 +155,9 @@ def _step(node: Any, key: str, change: str) -> Any:
         return node[int(key)]
     if isinstance(node, dict) and key in node:
         return node[key]
-    known = [str(name) for name in node] if isinstance(node, dict) else []
+    if not isinstance(node, (dict, list)):
+        raise SuiteError(f"--set {change!r}: nothing can be set at {key!r}, below {node!r}")
+    known = [str(name) for name in (node if isinstance(node, dict) else range(len(node)))]
     close = nearest(key, known)
     hint = f"; did you mean {close!r}?" if close else f"; there are: {', '.join(known)}"
     raise SuiteError(f"--set {change!r}: the suite has no {key!r} there{hint}")
@@ -156,7 +167,10 @@ def _read(path: Path) -> Any:
     try:
         node = YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SuiteError(f"cannot read the suite {path}: {error.strerror}") from error
+        raise SuiteError(
+            f"cannot read the suite {path}: {error.strerror}; give the path of a .yaml file, or "
+            f"one of the suites that come along: {', '.join(bundled_suites())}"
+        ) from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(node, dict):
@@ -207,7 +221,9 @@ def _fields_at(location: Location) -> list[str]:
         if "properties" in place:
             place = place["properties"].get(step, {})
         else:
-            place = place.get("additionalProperties") or place.get("items") or {}
+            patterns = list(place.get("patternProperties", {}).values())
+            inner = [place.get("additionalProperties"), place.get("items"), *patterns]
+            place = next((one for one in inner if isinstance(one, dict)), {})
         while "$ref" in place or "anyOf" in place:
             place = (
                 schema["$defs"][place["$ref"].rsplit("/", 1)[-1]]
@@ -240,6 +256,8 @@ def _reference_problems(raw: Any) -> Iterator[Problem]:
         known = raw.get(table)
         labels = list(known) if isinstance(known, dict) else []
         labels += [TRIAL] if table == "diagnostics" else []
+        if table == "initializations" and pattern[0] in {"diagnostics", "claims"}:
+            labels.append(SOURCE)
         for location, label in _at(raw, pattern):
             if isinstance(label, str) and label not in labels:
                 close = nearest(label, labels)
@@ -261,7 +279,13 @@ def _plugin_problems(raw: Any, registry: Registry) -> Iterator[Problem]:
             try:
                 registry.resolve_backbone(name)
             except TransferbenchError as error:
-                yield Problem(location, str(error))
+                yield _plugin_problem(location, error)
+
+
+def _plugin_problem(location: Location, error: TransferbenchError) -> Problem:
+    if isinstance(error, UnknownNameError):
+        return Problem(location, error.reason, error.advice)
+    return Problem(location, str(error))
 
 
 def _use_problems(
@@ -270,20 +294,37 @@ def _use_problems(
     try:
         spec = getattr(registry, kind)(use["name"])
     except TransferbenchError as error:
-        yield Problem((*location, "name"), str(error))
+        yield _plugin_problem((*location, "name"), error)
         return
     given = use.get("params") or {}
+    if not isinstance(given, dict):
+        return  # the schema tells it
     try:
         params = spec.parse(given)
     except ValidationError as error:
         for entry in error.errors():
             yield Problem((*location, "params", *entry["loc"]), _param_reason(spec, entry))
         return
-    if kind == "perturbation" and (shape := _image_shape(raw)):
-        if wrong := spec.check(params, shape):
-            yield Problem((*location, "params"), f"{use['name']}: {wrong}")
-        if use.get("apply", "train-and-test") not in spec.applies_to:
-            yield Problem((*location, "apply"), f"{use['name']} is {', '.join(spec.applies_to)}")
+    if kind == "perturbation":
+        yield from _perturbation_problems(location, spec, params, use, raw)
+
+
+def _perturbation_problems(
+    location: Location, spec: PerturbationSpec, params: Any, use: dict[str, Any], raw: Any
+) -> Iterator[Problem]:
+    applied = use.get("apply", "train-and-test")
+    if applied not in spec.applies_to:
+        reason = f"{spec.name} is for {' or '.join(sorted(spec.applies_to))}, not {applied!r}"
+        yield Problem((*location, "apply"), reason)
+    if shape := _image_shape(raw):
+        try:
+            with blamed(f"perturbation {spec.name!r}"):
+                wrong = spec.check(params, shape)
+        except PluginError as error:
+            yield Problem(location, str(error))
+            return
+        if wrong:
+            yield Problem((*location, "params"), f"{spec.name}: {wrong}")
 
 
 def _param_reason(spec: Any, entry: Any) -> str:
@@ -305,17 +346,29 @@ def _image_shape(raw: Any) -> tuple[int, int, int] | None:
     return (size, size, channels)
 
 
-def _report(path: Path, node: Any, problems: Sequence[Problem]) -> str:
+def _report(path: Path, node: Any, problems: Sequence[Problem], changes: Sequence[str]) -> str:
     placed = sorted(
         ((_line(node, problem.location), problem) for problem in dict.fromkeys(problems)),
         key=lambda one: one[0],
     )
     lines = [
-        f"{path}:{line}: {'.'.join(map(str, problem.location)) or 'suite'}: {problem.message}"
+        f"{_changed(problem.location, changes) or f'{path}:{line}'}: "
+        f"{'.'.join(map(str, problem.location)) or 'suite'}: {problem.message}"
         for line, problem in placed
     ]
     count = "one mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    return f"the suite has {count}:\n  " + "\n  ".join(lines)
+    advice = dict.fromkeys(problem.advice for problem in problems if problem.advice)
+    notes = [f"unknown names: {one}" for one in advice]
+    return f"the suite has {count}:\n  " + "\n  ".join([*lines, *notes])
+
+
+def _changed(location: Location, changes: Sequence[str]) -> str:
+    """The change that set what stands at ``location``, as it was given; '' where none did."""
+    for change in reversed(changes):
+        path = change.partition("=")[0].split(".")
+        if location and all(str(a) == b for a, b in zip(location, path, strict=False)):
+            return f"--set {change}"
+    return ""
 
 
 def _line(node: Any, location: Location) -> int:
