@@ -376,6 +376,10 @@ class Subject(Protocol):
         """A network holding ``state(which)``, in eval mode on the context's device."""
         ...
 
+    def head(self, net: Module) -> Module:
+        """The layer of a ``network`` whose input are the features."""
+        ...
+
     def images(self, split: str, limit: int | None = None) -> Tensor:
         """Normalised, perturbed images (N, C, H, W) of ``train`` or ``test`` in fixed order."""
         ...

@@ -115,6 +115,11 @@ class FinishedTrial:
         net.to(self._bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         return net.eval()
 
+    def head(self, net: nn.Module) -> nn.Module:
+        """The layer of a ``network`` whose input are the features."""
+        spec, _ = self._bench.backbone(self._payload)
+        return self._bench.head(spec, net)
+
     def images(self, split: str, limit: int | None = None) -> torch.Tensor:
         """Normalised, perturbed images (N, C, H, W) of ``train`` or ``test`` in fixed order."""
         pipeline = self._split(split).pipeline
