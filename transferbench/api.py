@@ -14,12 +14,13 @@ from typing import Any
 import pandas as pd
 
 from transferbench.claims import Verdict
-from transferbench.errors import DataError, StoreError, SubmissionError
+from transferbench.errors import DataError, StoreError, SubmissionError, TransferbenchError
 from transferbench.executors import Outcome
 from transferbench.leaderboard import boards, show
 from transferbench.plan import Job
-from transferbench.planning import Options, Planned, plan_run
+from transferbench.planning import Options, Planned, open_registry, plan_run
 from transferbench.records import read_records
+from transferbench.registry import Registry
 from transferbench.report import ReportInput, render_report
 from transferbench.runfolder import CLAIMS, ENVIRONMENT, RECORDS, RUN, read_json, read_statuses
 from transferbench.runner import execute_plan, frame_of
@@ -52,11 +53,13 @@ class Silent:
 class Run:
     """A run in its folder: its numbers, its verdicts, its report and its failures.
 
+    ``registry``: the plugins it ran with (None: those that are installed now).
     Raises: ``StoreError`` where the folder holds no run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, registry: Registry | None = None) -> None:
         self.folder = folder
+        self.registry = registry
         self.described: Mapping[str, Any] = read_json(folder / RUN)
 
     @cached_property
@@ -116,11 +119,13 @@ class Run:
 
     def board(self) -> str:
         """The board of this run's entries as text; why there is none, where there is none."""
+        packed = self.folder / "submissions"
+        registry = self.registry or open_registry(())
         try:
-            pack_run(self.folder, self.folder / "submissions")
-        except SubmissionError as error:
+            pack_run(self.folder, packed, registry=registry)
+        except TransferbenchError as error:
             return f"no board: {error}"
-        return "\n\n".join(show(board) for board in boards(self.folder / "submissions"))
+        return "\n\n".join(show(board) for board in boards(packed, registry))
 
     def summary(self) -> dict[str, Any]:
         """What a program wants to know of a finished run."""
@@ -147,7 +152,7 @@ def run(suite: str | Suite, watcher: Watcher | None = None, **options: Any) -> R
 def finish(planned: Planned, watcher: Watcher) -> Run:
     """Execute a plan and write its report."""
     execute_plan(planned, watcher)
-    finished = Run(planned.folder)
+    finished = Run(planned.folder, planned.registry)
     finished.report()
     return finished
 
@@ -159,17 +164,21 @@ def pack_run(
     submitter: str | None = None,
     weights_license: str | None = None,
     overlap: Sequence[str] = (),
+    registry: Registry | None = None,
 ) -> list[Path]:
     """Pack entries of a run (all of them where none is named) into submissions below ``out``.
 
     ``overlap``: ``TARGET=yes|no|unknown``, whether the weights have seen the target's images.
     """
     found = Run(folder)
+    registry = registry or open_registry(())
     declaration = Declaration(
         submitter=submitter, license=weights_license, overlap=_overlap(overlap)
     )
     store = Store(folder / found.described["store"])
-    return [pack(folder, store, name, out, declaration) for name in entries or found.entries]
+    return [
+        pack(folder, store, name, out, declaration, registry) for name in entries or found.entries
+    ]
 
 
 def _overlap(given: Sequence[str]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transferbench.cli.output import as_json, note, table
+from transferbench.cli.output import as_json, table
+from transferbench.cli.plugins import Plugins, known_plugins
+
+if TYPE_CHECKING:
+    from transferbench.discovery import Kind
 
 __all__ = ["register"]
 
@@ -23,10 +26,16 @@ class Kinds(StrEnum):
     diagnostics = "diagnostics"
 
 
+ONE_OF: dict[str, Kind] = {
+    "datasets": "dataset",
+    "perturbations": "perturbation",
+    "backbones": "backbone",
+    "initializations": "initialization",
+    "diagnostics": "diagnostic",
+}
+"""What one plugin of a kind is called."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Load this file; may be given again.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,10 +51,10 @@ def list_plugins(
     json: Json = False,
 ) -> None:
     """List the plugins that are there, and where each comes from."""
-    registry = _registry(plugin)
+    registry = known_plugins(plugin)
     rows = []
     for one in [kind] if kind else list(Kinds):
-        singular = one.value.removesuffix("s")
+        singular = ONE_OF[one.value]
         for name, spec in getattr(registry, one.value).items():
             origin = registry.origin(singular, name)
             rows.append((singular, name, spec.version, spec.summary, origin))
@@ -64,10 +73,10 @@ def show(
     """Show one plugin: what it is, its parameters, its source and licence."""
     from transferbench.errors import UnknownNameError
 
-    registry = _registry(plugin)
-    singular = kind.removesuffix("s")
-    if singular not in {one.value.removesuffix("s") for one in Kinds}:
-        raise UnknownNameError("kind of plugin", kind, [one.value for one in Kinds])
+    registry = known_plugins(plugin)
+    singular = next((one for many, one in ONE_OF.items() if kind in {one, many}), None)
+    if singular is None:
+        raise UnknownNameError("kind of plugin", kind, ONE_OF.values())
     if singular == "backbone" and "/" in name:
         spec, _ = registry.resolve_backbone(name)
     else:
@@ -110,7 +119,7 @@ def validate(
     """Check a suite file and the plugins it names; report every mistake at once."""
     from transferbench.suitefile import load_suite
 
-    loaded = load_suite(suite, _registry(plugin))
+    loaded = load_suite(suite, known_plugins(plugin))
     typer.echo(f"{loaded.id} is valid")
 
 
@@ -132,20 +141,11 @@ def doctor() -> None:
     rows = [("python", platform.python_version())]
     rows += [(name, version(name)) for name in packages]
     rows.append(("CUDA devices", ", ".join(cuda_devices()) or "none: runs use the CPU"))
-    registry = _registry(None)
+    registry = known_plugins(None)
     rows.append(("plugins", str(sum(len(getattr(registry, kind.value)) for kind in Kinds))))
     table([], rows)
     if registry.problems:
         raise typer.Exit(1)
-
-
-def _registry(files: list[Path] | None) -> Any:
-    from transferbench.planning import open_registry
-
-    registry = open_registry(files or ())
-    for problem in registry.problems:
-        note(str(problem))
-    return registry
 
 
 def _text(value: Any) -> str:

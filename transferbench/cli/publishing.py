@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from transferbench.cli.output import as_json
+from transferbench.cli.plugins import Plugins, known_plugins
 
 __all__ = ["register"]
 
@@ -41,21 +42,25 @@ def pack(
     overlap: Annotated[
         list[str] | None, typer.Option(help="TARGET=yes|no|unknown: seen in pre-training?")
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Pack the entries of a run into immutable submissions."""
     from transferbench.api import pack_run
 
-    for path in pack_run(run, out, entry or (), submitter, license, overlap or ()):
+    registry = known_plugins(plugin)
+    for path in pack_run(run, out, entry or (), submitter, license, overlap or (), registry):
         typer.echo(str(path))
 
 
 def check(
-    path: Annotated[Path, typer.Argument(help="The folder of a submission.")], json: Json = False
+    path: Annotated[Path, typer.Argument(help="The folder of a submission.")],
+    plugin: Plugins = None,
+    json: Json = False,
 ) -> None:
     """Check a submission: ids, files, cells, and the metrics from its predictions."""
     from transferbench.submission import check as examine
 
-    report = examine(path)
+    report = examine(path, known_plugins(plugin))
     if json:
         as_json({"ok": report.ok, "trust": report.trust,
                  "checks": [asdict(one) for one in report.checks]})  # fmt: skip
@@ -70,24 +75,26 @@ def build(
     out: Annotated[Path, typer.Option("--out", help="Where the boards are written.")] = Path(
         "leaderboard"
     ),
+    plugin: Plugins = None,
 ) -> None:
     """Write every board as md, html, csv, tex and json from one table."""
     from transferbench.leaderboard import build as build_boards
 
-    for path in build_boards(submissions, out):
+    for path in build_boards(submissions, out, known_plugins(plugin)):
         typer.echo(str(path))
 
 
 def show(
     suite: Annotated[str | None, typer.Argument(help="Only this board: name@MAJOR.")] = None,
     submissions: Annotated[Path, typer.Option("--submissions")] = Path("leaderboard/submissions"),
+    plugin: Plugins = None,
 ) -> None:
     """Print the boards."""
     from transferbench.errors import UnknownNameError
     from transferbench.leaderboard import boards
     from transferbench.leaderboard import show as as_text
 
-    found = boards(submissions)
+    found = boards(submissions, known_plugins(plugin))
     if suite is not None and suite not in {board.board for board in found}:
         raise UnknownNameError("board", suite, [board.board for board in found])
     for board in found:

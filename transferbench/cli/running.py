@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transferbench.cli.output import as_json, note, table
+from transferbench.cli.plugins import Plugins
 
 if TYPE_CHECKING:
     from transferbench.api import Run
@@ -51,9 +52,6 @@ StoreFolder = Annotated[Path | None, typer.Option("--store", help="Artefacts, sh
 DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", envvar="TRANSFERBENCH_DATA", help="Where datasets' files are."),
-]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Load this file; may be given again.")
 ]
 Device = Annotated[Devices, typer.Option("--device", help="Where to compute.")]
 Jobs = Annotated[

@@ -1,0 +1,345 @@
+"""Every command of the command line, as a user would give it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from command_line import SMALL, artefacts, cli, command, environment, mistake, suite_file
+from tiny_suite import TINY
+
+import transferbench
+from transferbench.api import Run
+from transferbench.registry import load_registry
+
+KINDS = ("datasets", "perturbations", "backbones", "initializations", "diagnostics")
+JOBS = 1 + 8 + 8 + 8 + 4 + 2
+HEAVY = ("torch", "timm", "pandas", "matplotlib", "sklearn", "scipy", "pyarrow")
+
+
+class Finished:
+    """One run of the tiny suite that the tests below look at, and change nothing of."""
+
+    def __init__(self, folder):
+        self.suite = suite_file(folder)
+        self.folder = folder / "run"
+        self.store = folder / "store"
+        self.said = cli("run", self.suite, "--out", self.folder, "--jobs", 1, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return Finished(tmp_path_factory.mktemp("finished"))
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_gives_every_plugin_of_a_kind(kind):
+    specs = getattr(load_registry(), kind)
+    rows = json.loads(cli("list", kind, "--json").out)
+    assert [row["name"] for row in rows] == list(specs)
+    assert {row["kind"] + "s" for row in rows} == {kind}
+    assert all(row["summary"] == specs[row["name"]].summary for row in rows)
+    assert {row["origin"] for row in rows} == {f"transferbench {transferbench.__version__}"}
+    table = cli("list", kind)
+    assert table.code == 0
+    assert all(re.search(rf"\b{re.escape(name)}\b", table.out) for name in specs)
+
+
+def test_list_without_a_kind_gives_all_of_them():
+    rows = json.loads(cli("list", "--json").out)
+    assert len(rows) == sum(len(getattr(load_registry(), kind)) for kind in KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("dataset", "digits", ["multi-class", "accuracy", "test, train", "license"]),
+        ("perturbation", "block-shuffle", ["block", "int", "required", "normalised"]),
+        ("backbone", "timm/resnet18", ["model", "str", "Wightman"]),
+        ("backbones", "timm", ["model", "Wightman"]),
+        ("initialization", "pretrained", ["checkpoint", "None", "body"]),
+        ("diagnostic", "agreement", ["pair", "logits", "from"]),
+    ],
+)
+def test_show_says_what_a_plugin_is_and_takes(kind, name, told):
+    said = cli("show", kind, name)
+    assert said.code == 0
+    assert all(word in said.out for word in told), said.out
+
+
+def test_suites_validate_and_schema_agree_on_what_comes_along():
+    listed = json.loads(cli("suites", "--json").out)
+    table = cli("suites").out
+    assert {row["suite"].partition("@")[0] for row in listed} >= {"quickstart", "characters"}
+    for row in listed:
+        assert row["suite"] in table
+        assert cli("validate", row["suite"]).out == f"{row['suite']} is valid\n"
+    schema = json.loads(cli("schema").out)
+    assert set(schema["required"]) <= set(TINY) <= set(schema["properties"])
+
+
+def test_doctor_tells_versions_and_ends_with_1_where_a_plugin_is_broken(tmp_path, monkeypatch):
+    said = cli("doctor")
+    assert said.code == 0
+    assert re.search(r"^torch +2\.", said.out, re.MULTILINE)
+    assert re.search(r"^plugins +\d\d", said.out, re.MULTILINE)
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nothing_of_this_name\n")
+    monkeypatch.setenv("TRANSFERBENCH_PLUGINS", str(broken))
+    said = cli("doctor")
+    assert said.code == 1
+    assert "broken.py" in said.err
+    assert "nothing_of_this_name" in said.err
+
+
+def test_version_and_help():
+    assert cli("--version").out == f"transferbench {transferbench.__version__}\n"
+    told = cli("--help").out
+    for name in (
+        "plan", "prepare", "run", "status", "report", "compare", "export", "list", "show",
+        "suites", "validate", "schema", "doctor", "submission", "leaderboard",
+    ):  # fmt: skip
+        assert re.search(rf"^  {name} ", told, re.MULTILINE)
+        assert cli(name, "--help").code == 0
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("list",), ("schema",)])
+def test_what_needs_no_training_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom transferbench.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True,
+        env=environment(),
+    )  # fmt: skip
+    assert done.stdout
+    assert done.stderr == "[]\n"
+
+
+# --- plan, prepare, run -----------------------------------------------------------------------
+
+
+def test_plan_runs_nothing_and_tells_jobs_hours_and_memory(tmp_path):
+    options = (suite_file(tmp_path), "--out", tmp_path / "run", "--jobs", 1, "--device", "cpu")
+    said = cli("plan", *options)
+    assert said.code == 0, said.err
+    assert re.search(r"^pretrain +1 +0$", said.out, re.MULTILINE)
+    assert re.search(r"^trial +8 +0$", said.out, re.MULTILINE)
+    assert re.search(rf"^all +{JOBS} +0$", said.out, re.MULTILINE)
+    assert re.search(r"about \d+ s for what is left, 1 job\(s\) at once on cpu, \d+ MiB", said.out)
+    assert str(tmp_path / "run") in said.out
+    assert artefacts(tmp_path / "store") == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_knows_what_is_cached(finished):
+    plan = json.loads(cli("plan", finished.suite, "--out", finished.folder, "--json").out)
+    assert plan["jobs"] == plan["cached"] == JOBS
+    assert plan["kinds"]["trial"] == {"jobs": 8, "cached": 8}
+    assert plan["wall_seconds"] == 0
+    assert plan["memory_bytes"] > 2**20
+
+
+def test_prepare_decodes_the_data_and_a_run_needs_nothing_else(tmp_path):
+    path = suite_file(tmp_path, SMALL)
+    out = ("--out", tmp_path / "run")
+    said = cli("prepare", path, *out)
+    assert said.out == f"the data of tiny@1.0 are ready in {tmp_path / 'store' / 'datasets'}\n"
+    decoded = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.npy")}
+    assert len(decoded) == 2 * 2 * 3
+    assert artefacts(tmp_path / "store") == []
+    assert cli("run", path, *out, "--jobs", 1).code == 0
+    again = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.npy")}
+    assert again == decoded
+
+
+def test_run_tells_claims_board_and_report(finished):
+    said = finished.said
+    assert said.code == 0, said.err
+    assert re.search(r"^faster +(reproduced|contradicted|undecided) ", said.out, re.MULTILINE)
+    assert re.search(r"^ +1 +a +fixup-resnet8 ", said.out, re.MULTILINE)
+    assert said.out.endswith(f"the report is {finished.folder / 'report.html'}\n")
+    assert f"{JOBS} jobs: 0 already done, {JOBS} to run" in said.err
+    assert "done P-T of fixup-resnet8 on handwriting, block-2, replicate 1 in" in said.err
+    assert len(artefacts(finished.store)) == JOBS
+
+
+def test_a_second_run_with_json_is_for_programs(finished):
+    said = cli("run", finished.suite, "--out", finished.folder, "--json")
+    told = json.loads(said.out)
+    assert told["jobs"] == JOBS
+    assert (told["failed"], told["changed"], told["entries"]) == ([], [], ["fixup-resnet8"])
+    (claim,) = told["claims"]["fixup-resnet8"]
+    assert claim["claim"] == "faster"
+    assert f"{JOBS} already done, 0 to run" in said.err
+
+
+def test_a_changed_suite_is_marked_has_its_own_folder_and_no_board(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = suite_file(tmp_path, SMALL)
+    said = cli("run", path, "--set", "recipes.short.epochs=1", "--jobs", 1)
+    assert said.code == 0, said.err
+    assert "no board: " in said.out
+    assert "recipes.short.epochs=1" in said.out
+    assert "run the suite without --set and pack that" in said.out
+    (folder,) = (tmp_path / "runs").glob("tiny*")
+    assert re.fullmatch(r"tiny@1\.0\+[0-9a-f]{8}", folder.name)
+    assert Run(folder).described["changed"] == ["recipes.short.epochs=1"]
+    assert "recipes.short.epochs=1" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "recipes.short.epochs=1" in mistake("submission", "pack", folder)
+
+
+def test_an_initialization_is_added_as_an_arm(tmp_path):
+    out = ("--out", tmp_path / "run", "--jobs", 1)
+    path = suite_file(tmp_path, SMALL)
+    said = cli("run", path, *out, "--initialization", "same-random", "--json")
+    assert json.loads(said.out)["changed"] == ["initializations=same-random"]
+    arms = Run(tmp_path / "run").measurements.initialization
+    assert set(arms) == {"P-T", "RI-T", "same-random"}
+
+
+def test_seed_count_limits_the_replicates(tmp_path):
+    out = ("--out", tmp_path / "run", "--jobs", 1)
+    suite = SMALL | {"replicates": 3}
+    said = cli("run", suite_file(tmp_path, suite), *out, "--seed-count", 1, "--json")
+    assert json.loads(said.out)["changed"] == ["replicates=1"]
+    assert set(Run(tmp_path / "run").measurements.replicate) == {0}
+
+
+def test_a_backbone_from_a_file_and_one_of_a_family_are_compared(tmp_path):
+    names = ("--backbone", "fixup-resnet8", "--backbone", "timm/test_resnet")
+    said = cli("run", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--jobs", 1, *names)
+    assert said.code == 0, said.err
+    assert "timm/test_resnet " in said.out
+    assert Run(tmp_path / "run").entries == ["fixup-resnet8", "timm/test_resnet"]
+
+
+def test_a_time_limit_holds_for_one_job_at_once_too(tmp_path):
+    path = suite_file(tmp_path, SMALL, trials=[{"initializations": ["RI-T"]}], diagnostics={},
+                      claims={})  # fmt: skip
+    limits = ("--jobs", 1, "--time-limit", 0.001)
+    said = cli("run", path, "--out", tmp_path / "run", *limits)
+    assert said.code == 1
+    assert "took longer than 0.001 s" in said.err
+
+
+# --- after a run ------------------------------------------------------------------------------
+
+
+def test_status_counts_jobs_and_tells_them_one_by_one_with_json(finished):
+    said = cli("status", finished.folder)
+    assert said.code == 0
+    assert re.search(r"^trial +ok +8$", said.out, re.MULTILINE)
+    rows = json.loads(cli("status", finished.folder, "--json").out)
+    assert len(rows) == JOBS
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(row["wall_seconds"] > 0 for row in rows)
+
+
+def test_report_writes_the_page_again(finished):
+    page = finished.folder / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert cli("report", finished.folder).out == f"the report is {page}\n"
+    assert page.read_bytes() == before
+
+
+def test_compare_pairs_what_two_runs_have_in_common(finished, tmp_path):
+    other = tmp_path / "other"
+    changed = ("--set", "recipes.short.learning_rate=0.03", "--store", finished.store)
+    assert cli("run", finished.suite, "--out", other, "--jobs", 1, *changed).code == 0
+    rows = json.loads(cli("compare", finished.folder, other, "--json").out)
+    place = {"metric": "train_loss", "perturbation": "none", "initialization": "RI-T"}
+    (row,) = [row for row in rows if place.items() <= row.items()]
+    means = [table.loc[(table[list(place)] == pd.Series(place)).all(axis=1), "value"].mean()
+             for table in (Run(finished.folder).measurements, Run(other).measurements)]  # fmt: skip
+    assert [row["a"], row["b"]] == pytest.approx(means)
+    assert row["a - b"] == pytest.approx(means[0] - means[1])
+    assert row["n"] == 2
+    assert "a - b" in cli("compare", finished.folder, other).out
+
+
+def test_compare_says_where_nothing_is_in_common(finished, tmp_path):
+    other = tmp_path / "run"
+    cli("run", suite_file(tmp_path, SMALL), "--out", other, "--backbone", "timm/test_resnet",
+        "--jobs", 1)  # fmt: skip
+    said = cli("compare", finished.folder, other)
+    assert (said.code, said.out) == (0, "the two runs have no measurement in common\n")
+
+
+@pytest.mark.parametrize(
+    ("ending", "read"),
+    [("csv", pd.read_csv), ("parquet", pd.read_parquet), ("json", pd.read_json)],
+)
+def test_export_writes_one_tidy_table(finished, tmp_path, ending, read):
+    to = tmp_path / "new" / f"table.{ending}"
+    table = Run(finished.folder).measurements
+    assert cli("export", finished.folder, to).out == f"{len(table)} rows in {to}\n"
+    written = read(to)
+    assert list(written.columns) == list(table.columns)
+    assert written["value"].to_numpy() == pytest.approx(table["value"].to_numpy(), nan_ok=True)
+
+
+# --- submissions and boards -------------------------------------------------------------------
+
+
+@pytest.fixture
+def packed(finished, tmp_path):
+    said = cli("submission", "pack", finished.folder, "--out", tmp_path / "submissions",
+               "--submitter", "A. Reader", "--overlap", "handwriting=no")  # fmt: skip
+    assert said.code == 0, said.err
+    return type(finished.folder)(said.out.strip())
+
+
+def test_a_packed_submission_passes_its_check_and_stands_on_the_board(packed, tmp_path):
+    said = cli("submission", "check", packed)
+    assert said.code == 0, said.out
+    report = json.loads(cli("submission", "check", packed, "--json").out)
+    assert report["ok"]
+    assert report["trust"] == "recomputed"
+    submissions, boards = tmp_path / "submissions", tmp_path / "boards"
+    written = cli("leaderboard", "build", submissions, "--out", boards).out.split()
+    endings = {path.rpartition(".")[2] for path in written}
+    assert endings == {"md", "html", "csv", "tex", "json"}
+    assert all((boards / path).is_file() for path in written)
+    board = cli("leaderboard", "show", "--submissions", submissions).out
+    assert "tiny@1 " in board
+    assert "fixup-resnet8" in board
+    assert cli("leaderboard", "show", "tiny@1", "--submissions", submissions).out == board
+
+
+def test_a_submission_that_was_changed_fails_its_check(packed):
+    records = packed / "records.jsonl"
+    text = records.read_text(encoding="utf-8")
+    records.chmod(0o644)
+    records.write_text(text.replace('"value":0.', '"value":0.9', 1), encoding="utf-8")
+    said = cli("submission", "check", packed)
+    assert said.code == 1
+    assert "records.jsonl" in said.out
+    assert not json.loads(cli("submission", "check", packed, "--json").out)["ok"]
+
+
+@pytest.mark.usefixtures("packed")
+def test_publishing_tells_the_users_mistakes(finished, tmp_path):
+    pack = ("submission", "pack", finished.folder, "--out", tmp_path / "submissions")
+    told = mistake(*pack, "--overlap", "handwriting=perhaps")
+    assert "the answer must be yes, no or unknown" in told
+    assert "fixup-resnet8" in mistake(*pack, "--entry", "fixup-resnet9")
+    boards = ("leaderboard", "show", "tiny@2", "--submissions", tmp_path / "submissions")
+    assert "no board named 'tiny@2'; did you mean 'tiny@1'?" in mistake(*boards)
+
+
+def test_the_installed_command_is_this_one():
+    done = subprocess.run(
+        [*command("suites"), "--json"], capture_output=True, text=True, check=False,
+        env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads(cli("suites", "--json").out)

@@ -1,0 +1,526 @@
+"""What a user gets wrong, and what a plugin does: each is told in words, and nothing is lost."""
+
+import re
+import subprocess
+import textwrap
+
+import pytest
+import torch
+from command_line import SMALL, artefacts, cli, command, environment, mistake, suite_file
+from safetensors.torch import save_file
+from tiny_suite import TINY
+
+from transferbench.api import Run
+
+# --- the suite --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--backbone", "fixup-resnet9"), "no backbone named 'fixup-resnet9'; did you mean"),
+        (("--backbone", "timm/resnet18x"), "no timm backbone named 'resnet18x'; did you mean"),
+        (("--backbone", "timm"), "backbone 'timm' is a family; ask for one of it, such as 'timm/"),
+        (("--initialization", "pretraned"), "no initialization or arm named 'pretraned'; did you"),
+        (("--weights", "nowhere.pth"), "named 'nowhere.pth' (or give a file that exists)"),
+        (("--set", "replicates"), "'replicates' has no '='; write it as recipes.P-T.epochs=3"),
+        (("--set", "replicates=[1"), "'[1' is no YAML value; write it as in a suite file"),
+        (("--set", "recipes.shrt.epochs=1"), "has no 'shrt' there; did you mean 'short'?"),
+        (("--set", "trials.7=1"), "the suite has no '7' there; there are: 0"),
+        (("--set", "name.x=1"), "nothing can be set below 'name'"),
+        (("--set", "name.x.y=1"), "nothing can be set at 'x', below 'tiny'"),
+        (("--set", "recipes.short.epochs=0"),
+         "--set recipes.short.epochs=0: recipes.short.epochs: Input should be greater than or"),
+        (("--set", "recipes.short.epoch=1"), "recipes.short.epoch: no such field; did you mean"),
+        (("--set", "recipes.short.speed=1"), "no such field; there are: augmentation, batch_size"),
+        (("--set", "perturbations.block-2.params.block=3"),
+         "block-shuffle: block 3 does not divide the side 8; choose one of 1, 2, 4, 8"),
+        (("--device", "tpu"), "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
+        (("--jobs", "0"), "'--jobs': Input should be greater than or equal to 1"),
+        (("--seed-count", "0"), "'--seed-count': Input should be greater than or equal to 1"),
+        (("--bakbone", "x"), "No such option: --bakbone (Possible options: --backbone)"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_an_option_is_told_with_the_way_on(tmp_path, arguments, told):
+    path = suite_file(tmp_path)
+    assert told in mistake("run", path, "--out", tmp_path / "run", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("verb", ["run", "plan"])
+def test_a_gpu_that_is_not_there_is_told(tmp_path, verb):
+    options = ("--out", tmp_path / "run", "--device", "cuda")
+    told = mistake(verb, suite_file(tmp_path, SMALL), *options)
+    assert "--device cuda was asked for, but PyTorch" in told
+    assert "finds no CUDA device here; use --device cpu, or install a driver" in told
+
+
+def test_five_mistakes_are_told_at_once_each_with_its_line(tmp_path):
+    path = suite_file(
+        tmp_path,
+        imag=3,
+        backbones=["fixup-resnet9"],
+        perturbations=TINY["perturbations"]
+        | {"block-2": {"name": "block-shuffle", "params": {"block": 3}}},
+        recipes={"short": TINY["recipes"]["short"] | {"learning_rate": -1}},
+        diagnostics=TINY["diagnostics"] | {"speed": {"name": "sped"}},
+    )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    told = mistake("validate", path)
+    assert "the suite has 5 mistakes:" in told
+    for wrong, message in {
+        "imag:": "imag: no such field; did you mean 'image'?",
+        "fixup-resnet9": "backbones.0: no backbone named 'fixup-resnet9'; did you mean",
+        "params:": "perturbations.block-2.params: block-shuffle: block 3 does not divide",
+        "learning_rate:": "recipes.short.learning_rate: Input should be greater than 0",
+        "name: sped": "diagnostics.speed.name: no diagnostic named 'sped'; did you mean 'speed'?",
+    }.items():
+        near = told.rpartition(message)[0].rpartition(":")[0].rpartition(":")
+        assert message in told
+        assert near[0].endswith(str(path))
+        here = [number for number, line in enumerate(lines, 1) if wrong in line]
+        assert int(near[2]) in here, (wrong, near[2], here)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "told"),
+    [
+        ("sources", {"source": TINY["sources"]["source"] | {"dataset": {"name": "glyph"}}},
+         "sources.source.dataset.name: no dataset named 'glyph'; did you mean 'glyphs'?"),
+        ("perturbations", {"none": {"name": "idenity"}, "block-2": {"name": "identity"}},
+         "perturbations.none.name: no perturbation named 'idenity'; did you mean 'identity'?"),
+        ("backbones", ["fixup-resnet9"], "no backbone named 'fixup-resnet9'; did you mean"),
+        ("initializations", TINY["initializations"] | {"RI-T": {"name": "randm"}},
+         "initializations.RI-T.name: no initialization named 'randm'; did you mean 'random'?"),
+        ("diagnostics", TINY["diagnostics"] | {"curve": {"name": "learning-curv"}},
+         "diagnostics.curve.name: no diagnostic named 'learning-curv'; did you mean"),
+        ("sources", {"source": TINY["sources"]["source"] | {
+            "dataset": {"name": "glyphs", "params": {"per_class": 0}}}},
+         "sources.source.dataset.params.per_class: glyphs: Input should be greater than"),
+        ("sources", {"source": TINY["sources"]["source"] | {
+            "dataset": {"name": "glyphs", "params": {"per_clas": 4}}}},
+         "glyphs has no such parameter; did you mean 'per_class'?"),
+        ("sources", {"source": TINY["sources"]["source"] | {
+            "dataset": {"name": "glyphs", "params": [4]}}},
+         "sources.source.dataset.params: Input should be a valid dictionary"),
+    ],
+)  # fmt: skip
+def test_a_suite_that_names_a_plugin_or_parameter_wrongly(tmp_path, field, wrong, told):
+    assert told in mistake("validate", suite_file(tmp_path, **{field: wrong}))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"name: [", "is not a YAML file"),
+        (b"\xff\xfe\x00", "is not a YAML file"),
+        (b"- 1\n", "is not a suite: it holds no fields at its top"),
+        (b"", "is not a suite: it holds no fields at its top"),
+        (b"name: a\nname: b\n", "duplicate key"),
+    ],
+)
+def test_a_file_that_is_no_suite(tmp_path, content, told):
+    path = tmp_path / "suite.yaml"
+    path.write_bytes(content)
+    message = mistake("validate", path)
+    assert told in message
+    assert str(path) in message
+
+
+def test_a_suite_that_is_not_there(tmp_path):
+    told = mistake("validate", tmp_path / "suite.yaml")
+    assert "No such file or directory; give the path of a .yaml file, or one of the suites" in told
+    assert "no suite named 'quickstrt'; did you mean 'quickstart'?" in mistake("plan", "quickstrt")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("report",), ("export", "x.csv"), ("compare",),
+                  ("submission", "pack")],
+)  # fmt: skip
+def test_a_folder_that_is_no_run(tmp_path, arguments):
+    verb, more = (arguments, ()) if arguments[0] == "submission" else (arguments[:1], arguments[1:])
+    more = (tmp_path,) if verb == ("compare",) else more
+    told = mistake(*verb, tmp_path, *more)
+    assert f"{tmp_path} is not a run's folder: it has no run.json; give the folder" in told
+
+
+# --- data, weights and disks ------------------------------------------------------------------
+
+FASHION = SMALL | {
+    "targets": {"fashion": {"dataset": {"name": "fashion-mnist"}}},
+    "scoring": SMALL["scoring"] | {"chance": {"fashion": 0.1}, "reference": {"fashion": 1.0}},
+}
+FILES = {
+    "train-images-idx3-ubyte": 47_040_016,
+    "train-labels-idx1-ubyte": 60_008,
+    "t10k-images-idx3-ubyte": 7_840_016,
+    "t10k-labels-idx1-ubyte": 10_008,
+}
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (None, "no data root was given"),
+        ({}, "has no train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte"),
+        (FILES | {"train-images-idx3-ubyte": 1000}, "expected 47040016 bytes with sha256 c59f468a"),
+        (FILES, "found 47040016 bytes with sha256"),
+    ],
+    ids=["no root", "missing", "truncated", "wrong content"],
+)
+def test_a_dataset_whose_files_are_not_right_says_what_and_where_to_get_it(tmp_path, made, told):
+    folder = tmp_path / "data" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for name, size in (made or {}).items():
+        with (folder / name).open("wb") as stream:
+            stream.truncate(size)
+    root = () if made is None else ("--data-root", tmp_path / "data")
+    message = mistake("run", suite_file(tmp_path, FASHION), "--out", tmp_path / "run", *root)
+    assert "target:fashion: " in message
+    assert told in message
+    assert "get" in message
+    assert "dataset-fashion-mnist" in message
+
+
+@pytest.fixture(scope="module")
+def weight_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "garbage.safetensors").write_bytes(b"garbage")
+    (folder / "garbage.pth").write_bytes(b"garbage")
+    (folder / "text.txt").write_text("garbage")
+    torch.save({"code": print}, folder / "code.pth")
+    save_file({"conv1.weight": torch.zeros(3)}, folder / "shape.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("garbage.safetensors", "cannot be read as weights (Error while deserializing header"),
+        ("garbage.pth", "cannot be read as weights (Weights only load failed)"),
+        ("code.pth", "cannot be read as weights (Weights only load failed)"),
+        ("text.txt", "or give a .safetensors or .pth file"),
+        ("shape.safetensors", "does not fit timm/test_resnet (Error(s) in loading state_dict"),
+        ("gone.pth", "there are: r160_in1k (or give a file that exists)"),
+    ],
+)
+def test_weights_that_are_none_are_told_before_anything_is_trained(
+    tmp_path, weight_files, file, told
+):
+    message = mistake(
+        "run", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--jobs", 1,
+        "--backbone", "timm/test_resnet", "--weights", weight_files / file,
+    )  # fmt: skip
+    assert told in message
+    assert file in message
+    assert len(message) < 1000 + len(str(weight_files))
+    assert artefacts(tmp_path / "store") == []
+
+
+def test_weights_of_another_network_say_what_does_not_fit(tmp_path, weight_files):
+    weights = ("--weights", weight_files / "shape.safetensors")
+    out = ("--out", tmp_path / "run", "--jobs", 1)
+    message = mistake("run", suite_file(tmp_path, SMALL), *out, *weights)
+    assert "these weights do not fit the network (missing: " in message
+    assert "give weights of the same backbone" in message
+
+
+def test_weights_of_a_tag_without_a_network_say_to_give_the_file(tmp_path):
+    arguments = ("--backbone", "timm/test_resnet", "--weights", "r160_in1k", "--offline")
+    done = subprocess.run(
+        command("run", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", *arguments),
+        capture_output=True, text=True, check=False,
+        env=environment(HF_HOME=str(tmp_path / "hub")),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "the weights 'r160_in1k' of timm/test_resnet cannot be downloaded" in done.stderr
+    assert "pass the .safetensors or .pth file instead of the tag" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--out", "--store"])
+@pytest.mark.parametrize("verb", ["plan", "run", "prepare"])
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, verb, option):
+    (tmp_path / "file").write_text("in the way")
+    wanted = (option, tmp_path / "file" / "run")
+    told = mistake(verb, suite_file(tmp_path, SMALL), *wanted)
+    assert f"cannot write {tmp_path / 'file'}" in told
+    assert "choose another folder" in told
+
+
+# --- plugins that raise -----------------------------------------------------------------------
+
+OWN = """
+import numpy as np
+
+from transferbench import hookimpl
+from transferbench.records import Measurement
+from transferbench.specs import (
+    BackboneSpec, DatasetSpec, DatasetSplit, DiagnosticSpec, InitializationSpec,
+    PerturbationSpec, Preprocessing, Weights,
+)
+
+ABOUT = {{"version": 1, "summary": "s", "source": "s", "license": "l"}}
+
+
+def reach(place):
+    if place == {broken!r}:
+        raise {error}
+
+
+reach("import")
+
+
+@hookimpl
+def transferbench_datasets():
+    reach("hook")
+
+    def classes(params, root):
+        reach("classes")
+        return ("dark", "light")
+
+    def load(params, split, root, image_size):
+        reach("load")
+        labels = np.arange(20) % 2
+        images = np.broadcast_to(labels[:, None, None, None] * 200, (20, image_size, image_size, 1))
+        groups = np.arange(20) + 100 * (split == "test")
+        return DatasetSplit(images.astype(np.uint8), labels, groups)
+
+    yield DatasetSpec(name="own-data", **ABOUT, load=load, classes=classes, channels=1,
+                      grouping="each image")
+
+
+@hookimpl
+def transferbench_perturbations():
+    def check(params, shape):
+        reach("check")
+
+    def severity(params, shape):
+        reach("severity")
+        return 1.0
+
+    def index(params, shape, seed, image_ids):
+        reach("index")
+        return np.arange(np.prod(shape), dtype=np.int32)[None, ::-1].copy()
+
+    def each(params, shape, seed, image_ids):
+        # The two images of the check before a run differ from a batch of ten.
+        reach("each" if len(image_ids) > 2 else "")
+        one = np.arange(np.prod(shape), dtype=np.int32)
+        return np.stack([np.roll(one, item) for item in image_ids])
+
+    def build(params, shape, seed):
+        reach("build")
+
+        def transform(images, image_ids):
+            reach("transform")
+            return 1 - images
+
+        return transform
+
+    yield PerturbationSpec(name="own-map", **ABOUT, index=index, check=check, severity=severity)
+    yield PerturbationSpec(name="own-maps", **ABOUT, index=each, severity=lambda params, shape: 1.0)
+    yield PerturbationSpec(name="own-transform", **ABOUT, build=build,
+                           severity=lambda params, shape: 1.0)
+
+
+@hookimpl
+def transferbench_backbones():
+    def build(params, num_classes, in_chans, image_size):
+        from torch import nn
+
+        reach("network")
+        return nn.Sequential(nn.Conv2d(in_chans, 2, 3), nn.Flatten(),
+                             nn.Linear(2 * (image_size - 2) ** 2, num_classes))
+
+    def modules(net):
+        reach("modules")
+        return {{"stem": ["0"], "head": ["2"]}}
+
+    def head(net):
+        reach("head")
+        return net[2]
+
+    def members():
+        reach("members")
+        return ["small"]
+
+    def weights(params):
+        reach("weights")
+        return [Weights(tag="own-tag", origin="o", license="l", pretrained_on="p")]
+
+    def load_weights(params, net, tag):
+        reach("load_weights")
+
+    def preprocessing(params):
+        reach("preprocessing")
+        return Preprocessing(mean=(0.5,), std=(0.5,))
+
+    from transferbench.specs import Params
+
+    class Member(Params):
+        member: str
+
+    rest = {{"build": build, "modules": modules, "head": head, "weights": weights,
+            "load_weights": load_weights, "preprocessing": preprocessing}}
+    yield BackboneSpec(name="own-net", **ABOUT, **rest)
+    yield BackboneSpec(name="own-family", **ABOUT, **rest, params=Member, member="member",
+                       members=members)
+
+
+@hookimpl
+def transferbench_initializations():
+    def initialize(params, net, context):
+        reach("initialize")
+
+    def checkpoint(params):
+        reach("checkpoint")
+
+    yield InitializationSpec(name="own-start", **ABOUT, initialize=initialize,
+                             checkpoint=checkpoint, needs=frozenset({{"source_weights"}}))
+
+
+@hookimpl
+def transferbench_diagnostics():
+    def measure(params, subjects, context):
+        yield Measurement(metric="one", value=1.0, unit="fraction", n=1)
+        reach("measure")
+
+    def cost(params):
+        reach("cost")
+        return 1.0
+
+    yield DiagnosticSpec(name="own-measure", **ABOUT, measure=measure, subjects="one", cost=cost)
+"""
+
+OWN_SUITE = SMALL | {
+    "backbones": ["own-net"],
+    "sources": {"source": {"dataset": {"name": "own-data"}, "recipe": "short"}},
+    "targets": {"own": {"dataset": {"name": "own-data"}, "validation": 0.0}},
+    "perturbations": {
+        "none": {"name": "identity"},
+        "map": {"name": "own-map"},
+        "maps": {"name": "own-maps"},
+        "transform": {"name": "own-transform"},
+    },
+    "initializations": {
+        "P-T": {"name": "own-start", "recipe": "short"},
+        "RI-T": {"name": "random", "recipe": "short"},
+    },
+    "diagnostics": {"speed": {"name": "speed"}, "measure": {"name": "own-measure"}},
+    "scoring": SMALL["scoring"] | {"chance": {"own": 0.5}, "reference": {"own": 1.0}},
+}
+OWN_JOBS = 1 + 8 + 8 + 8
+
+
+def own_run(folder, broken, *arguments, error='RuntimeError("on purpose")'):
+    """The arguments of a run whose plugins all are one file's, which raises at one place."""
+    plugin = folder / "own.py"
+    plugin.write_text(textwrap.dedent(OWN.format(broken=broken, error=error)), encoding="utf-8")
+    return (suite_file(folder, OWN_SUITE), "--plugin", plugin, "--out", folder / "run",
+            "--jobs", 1, "--device", "cpu", *arguments)  # fmt: skip
+
+
+def test_the_file_of_these_tests_runs_where_nothing_raises(tmp_path):
+    said = cli("run", *own_run(tmp_path, "nowhere"))
+    assert said.code == 0, said.err
+    assert len(artefacts(tmp_path / "store")) == OWN_JOBS
+    said = cli("plan", *own_run(tmp_path, "nowhere", "--weights", "own-tag"))
+    assert said.code == 0, said.err
+
+
+@pytest.mark.parametrize(
+    ("place", "plugin", "arguments"),
+    [
+        ("classes", "dataset 'own-data'", ()),
+        ("load", "dataset 'own-data', split 'train',", ()),
+        ("check", "perturbation 'own-map'", ()),
+        ("severity", "perturbation 'own-map'", ()),
+        ("checkpoint", "initialization 'own-start'", ()),
+        ("cost", "diagnostic 'own-measure'", ()),
+        ("weights", "backbone 'own-net'", ("--weights", "own-tag")),
+        ("preprocessing", "backbone 'own-net'", ("--weights", "own-tag")),
+        ("load_weights", "backbone 'own-net'", ("--weights", "own-tag")),
+    ],
+)
+def test_a_plugin_that_raises_while_planning_is_named(tmp_path, place, plugin, arguments):
+    told = mistake("run", *own_run(tmp_path, place, *arguments))
+    assert re.search(rf"{re.escape(plugin)} failed: RuntimeError: on purpose \(own.py:\d+\); "
+                     "report it to the plugin's author, or leave it out", told)  # fmt: skip
+    assert artefacts(tmp_path / "store") == []
+
+
+def test_a_family_that_cannot_list_its_members_is_named(tmp_path):
+    told = mistake("run", *own_run(tmp_path, "members", "--backbone", "own-family/small"))
+    assert "backbone family 'own-family' cannot list its members: RuntimeError: on purpose" in told
+
+
+@pytest.mark.parametrize(
+    ("place", "told", "kept"),
+    [
+        ("index", "perturbation 'own-map' failed: RuntimeError: on purpose (own.py:", 19),
+        ("each", "perturbation 'own-maps' failed: RuntimeError: on purpose (own.py:", 19),
+        ("build", "perturbation 'own-transform' failed: RuntimeError: on purpose (own.py:", 19),
+        ("transform", "perturbation 'own-transform' failed: RuntimeError: on purpose", 19),
+        ("network", "backbone 'own-net' cannot be built for 2 classes, 1 channel(s), 8 px", 0),
+        ("modules", "backbone 'own-net' failed: RuntimeError: on purpose (own.py:", 0),
+        ("head", "backbone 'own-net' failed: RuntimeError: on purpose (own.py:", 0),
+        ("initialize", "initialization 'own-start' failed: RuntimeError: on purpose (own.py:", 13),
+        ("measure", "diagnostic 'own-measure' failed: RuntimeError: on purpose (own.py:", 17),
+    ],
+)
+def test_a_plugin_that_raises_in_a_job_is_named_and_costs_its_jobs_alone(
+    tmp_path, place, told, kept
+):
+    said = cli("run", *own_run(tmp_path, place))
+    assert said.code == 1
+    assert "Traceback" not in said.err
+    assert f"job(s) did not finish: transferbench status {tmp_path / 'run'}" in said.err
+    messages = [one["message"] for one in Run(tmp_path / "run").failed]
+    own = [message for message in messages if "which did not finish" not in message]
+    assert own
+    assert all(told in message for message in own), own
+    assert len(artefacts(tmp_path / "store")) == kept == OWN_JOBS - len(messages)
+    assert told in cli("status", tmp_path / "run").out
+
+
+def test_a_backbone_that_cannot_be_built_is_named_by_plan(tmp_path):
+    told = mistake("plan", *own_run(tmp_path, "network"))
+    assert "backbone 'own-net' cannot be built for 2 classes" in told
+    assert "RuntimeError: on purpose" in told
+
+
+def test_a_plugin_that_ends_python_is_named_too(tmp_path):
+    told = mistake("run", *own_run(tmp_path, "severity", error="SystemExit(0)"))
+    assert "perturbation 'own-map' failed: SystemExit: 0 (own.py:" in told
+
+
+def test_memory_that_ran_out_in_a_plugin_is_told_as_such(tmp_path):
+    said = cli("run", *own_run(tmp_path, "measure", error="MemoryError()"))
+    assert said.code == 1
+    assert {one["status"] for one in Run(tmp_path / "run").failed} == {"oom"}
+
+
+@pytest.mark.parametrize("place", ["import", "hook"])
+def test_a_plugin_that_cannot_be_loaded_is_named_once_where_it_is_needed(tmp_path, place):
+    told = mistake("run", *own_run(tmp_path, place))
+    assert told.count("RuntimeError: on purpose") == 1
+    assert re.search(r"unknown names: 1 plugin that may offer it could not be loaded: plugin "
+                     r"'\S+own.py': RuntimeError: on purpose \(own.py:\d+\); repair it, or "
+                     "leave the file out", told)  # fmt: skip
+    assert "no dataset named 'own-data'" in told
+
+
+@pytest.mark.parametrize("place", ["import", "hook"])
+def test_a_broken_plugin_is_one_line_where_it_is_not_needed(tmp_path, monkeypatch, place):
+    own_run(tmp_path, place)
+    monkeypatch.setenv("TRANSFERBENCH_PLUGINS", str(tmp_path / "own.py"))
+    out = ("--out", tmp_path / "run", "--jobs", 1)
+    for arguments in (("list",), ("show", "dataset", "digits"), ("validate", "quickstart"),
+                      ("run", suite_file(tmp_path, SMALL), *out)):  # fmt: skip
+        said = cli(*arguments)
+        assert said.code == 0, said.err
+        (note,) = [line for line in said.err.splitlines() if line.startswith("note: ")]
+        assert "own.py': RuntimeError: on purpose" in note
+    assert cli("--help").err == ""
