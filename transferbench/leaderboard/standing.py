@@ -11,8 +11,7 @@ from typing import NamedTuple
 from transferbench.records import Record
 from transferbench.statistics import Interval, paired_difference, student_t
 from transferbench.submission import Bundle
-from transferbench.suite import Scoring, Suite
-from transferbench.suitefile import TRIAL
+from transferbench.suite import TRIAL, Scoring, Suite
 
 __all__ = ["Profile", "Series", "Standing", "missing_scores", "most_severe", "stand"]
 

@@ -18,7 +18,7 @@ from transferbench.statistics import student_t
 from transferbench.submission.bundle import CLAIMS, Bundle
 from transferbench.submission.integrity import TEST_METRIC, Problem, scored_rows
 from transferbench.submission.predictions import Predictions, agreement, recompute_metric
-from transferbench.suitefile import TRIAL
+from transferbench.suite import TRIAL
 
 __all__ = [
     "check_controls_are_at_chance",

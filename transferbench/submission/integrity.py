@@ -22,8 +22,8 @@ from transferbench.submission.bundle import (
     slug,
     submission_id,
 )
-from transferbench.suite import Suite
-from transferbench.suitefile import TRIAL, bundled_suites, load_suite
+from transferbench.suite import TRIAL, Suite
+from transferbench.suitefile import bundled_suites, load_suite
 
 __all__ = [
     "Problem",
