@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -247,11 +248,16 @@ def _measurement(
 def machine_facts(device: torch.device, started: float) -> dict[str, str | float]:
     """What a job was computed on and how long it took: published beside it, never in an id."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    packages = {package: version(package) for package in ("torch", "timm", "numpy")}
     return {
         "device": device.type,
         "device_name": name,
         "host": platform.node(),
         "wall_seconds": round(time.perf_counter() - started, 3),
-        **packages,
+        **_packages(),
     }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    # Reading three distributions' metadata takes as long as a small diagnosis.
+    return {package: version(package) for package in ("torch", "timm", "numpy")}
