@@ -5,7 +5,15 @@ from __future__ import annotations
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import DiagnosticSpec
 from transferbench_plugins.diagnostics.agreement import AGREEMENT
+from transferbench_plugins.diagnostics.checkpoint_choice import CHECKPOINT_CHOICE
+from transferbench_plugins.diagnostics.h_score import H_SCORE
+from transferbench_plugins.diagnostics.knn import KNN
 from transferbench_plugins.diagnostics.learning_curve import LEARNING_CURVE
+from transferbench_plugins.diagnostics.leep import LEEP
+from transferbench_plugins.diagnostics.linear_probe import LINEAR_PROBE
+from transferbench_plugins.diagnostics.logme import LOGME
+from transferbench_plugins.diagnostics.nce import NCE
+from transferbench_plugins.diagnostics.nleep import NLEEP
 from transferbench_plugins.diagnostics.relative_drop import RELATIVE_DROP
 from transferbench_plugins.diagnostics.speed import SPEED
 
@@ -17,7 +25,15 @@ def transferbench_diagnostics() -> list[DiagnosticSpec]:
     """Every built-in of this kind, one a line."""
     return [
         AGREEMENT,
+        CHECKPOINT_CHOICE,
+        H_SCORE,
+        KNN,
         LEARNING_CURVE,
+        LEEP,
+        LINEAR_PROBE,
+        LOGME,
+        NCE,
+        NLEEP,
         RELATIVE_DROP,
         SPEED,
     ]
