@@ -2,7 +2,7 @@
 
 import pytest
 from racing import Peer, result
-from table import judged, page
+from table import judged, notes, page
 
 
 def nothing():
@@ -44,5 +44,11 @@ def test_the_page_has_a_row_for_each_race_and_says_what_was_measured_on():
     assert "- Python 3.11, torch 2.6" in lines
     assert any(line.startswith("- Load average 0.2:") for line in lines)
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
-    expected = ["B1 shuffle: block[8]", "1.20", "copy", "1.00", "1.00x its time", "<= 1.3x", "yes"]
-    assert cells == expected
+    assert cells[:4] == ["B1 shuffle: block[8]", "1.20", "copy", "1.00"]
+    assert cells[4:] == ["process_time", "1.00x its time", "<= 1.3x", "yes"]
+
+
+def test_what_a_benchmark_notes_stands_below_the_table():
+    info = {"seconds": 1.0, "clock": "process_time", "races": [], "note": "all it can do"}
+    found = {"group": "B13 train", "name": "test_epoch", "extra_info": info}
+    assert notes({"benchmarks": [found]}) == ["- B13 train: epoch: all it can do"]

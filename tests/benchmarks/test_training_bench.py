@@ -1,0 +1,258 @@
+"""Training against the usual loop, and four trainings on two cores against one after another.
+
+Run: ``pytest -m benchmark tests/benchmarks --benchmark-json results.json``
+"""
+
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from racing import Peer
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from transferbench.api import Silent
+from transferbench.executors.local import LocalExecutor
+from transferbench.images import ImagePipeline
+from transferbench.jobs import start_engine
+from transferbench.planning import Options, plan_run
+from transferbench.scheduling import execute
+from transferbench.suite import Recipe
+from transferbench.training import Execution, Labelled, Task, Training
+from transferbench.workbench import Machine
+from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
+
+pytestmark = [
+    pytest.mark.benchmark,
+    # Peers warn of what they will change one day.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+COUNT, SIDE, CLASSES, BATCH = 1024, 32, 10, 128
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+STEP = {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+PRODUCT = 1024
+BF16_PAYS = 1.5
+"""How much faster bf16 products must be than f32 ones for a bf16 row to mean anything."""
+
+
+# --- B13: the loop --------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with batch statistics beside a shortcut, as in CIFAR's ResNets."""
+
+    def __init__(self, inputs, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Identity()
+        if stride > 1:
+            project = nn.Conv2d(inputs, width, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(project, nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        branch = functional.relu(self.norm1(self.conv1(x)), inplace=True)
+        branch = self.norm2(self.conv2(branch))
+        return functional.relu(branch.add_(self.shortcut(x)), inplace=True)
+
+
+def batchnorm_resnet8():
+    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+    blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES)]
+    return nn.Sequential(*stem, *blocks, *head)
+
+
+def fixup_resnet8():
+    return FIXUP_RESNET8.build(FIXUP_RESNET8.parse({}), CLASSES, 3, SIDE)
+
+
+NETWORKS = {"fixup-resnet8": fixup_resnet8, "batchnorm-resnet8": batchnorm_resnet8}
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
+    return images, random.integers(0, CLASSES, COUNT)
+
+
+class Small(Dataset):
+    """Labelled images in memory behind PIL transforms, as torchvision's CIFAR10 serves them."""
+
+    def __init__(self, images, labels, transform):
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def usual_epoch(net, images, labels):
+    """An epoch of the loop of most tutorials: images decoded one by one, NCHW, a loss a step."""
+    chain = transforms.Compose(
+        [
+            transforms.RandomCrop(SIDE, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    loader = DataLoader(Small(images, labels, chain), BATCH, shuffle=True, num_workers=0)
+    optimizer = torch.optim.SGD(
+        net.parameters(), STEP["learning_rate"], STEP["momentum"], weight_decay=STEP["weight_decay"]
+    )
+
+    def run():
+        net.train()
+        total = 0.0
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+    return run
+
+
+def our_epoch(net, images, labels, precision):
+    """An epoch of ``Training``, on a network in the memory format that a worker gives it."""
+    recipe = Recipe.model_validate(
+        {"optimizer": "sgd", "epochs": 1000, "batch_size": BATCH, "precision": precision,
+         "augmentation": {"shift": 4, "flip": True}} | STEP
+    )  # fmt: skip
+    pipeline = ImagePipeline(torch.from_numpy(images), MEAN, STD, augmentation=recipe.augmentation)
+    split = Labelled(pipeline, torch.from_numpy(labels))
+    task = Task("multi-class", "accuracy", CLASSES, split, split, None)
+    net = net.to(memory_format=torch.channels_last).train()
+    training = Training(net, task, recipe, Execution(torch.device("cpu")))
+    generator = torch.Generator().manual_seed(0)
+
+    def run():
+        for indices in torch.randperm(COUNT, generator=generator).split(BATCH):
+            training.step(indices, generator)
+
+    return run
+
+
+def products(dtype, flops):
+    """At least so many operations as nothing but matrix products: what the CPU can do."""
+    a, b = (torch.randn(PRODUCT, PRODUCT).to(dtype) for _ in range(2))
+    times = -(-flops // (2 * PRODUCT**3))
+
+    def run():
+        for _ in range(times):
+            torch.mm(a, b)
+
+    return run
+
+
+def flops_of_an_epoch(net):
+    x, y = torch.randn(BATCH, 3, SIDE, SIDE), torch.zeros(BATCH, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        functional.cross_entropy(net(x), y).backward()
+    return counter.get_total_flops() * (COUNT // BATCH)
+
+
+def seconds_of(work, rounds=5):
+    work()
+    found = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return sorted(found)[rounds // 2]
+
+
+def bf16_gain():
+    one = 2 * PRODUCT**3
+    return seconds_of(products(torch.float32, one)) / seconds_of(products(torch.bfloat16, one))
+
+
+@pytest.mark.benchmark(group="B13 train, 32 pixels")
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_an_epoch(network, precision, data, race, benchmark):
+    if precision == "bf16" and (gain := bf16_gain()) < BF16_PAYS:
+        pytest.skip(f"bf16 products take 1/{gain:.1f} of the time of f32 ones here")
+    make = NETWORKS[network]
+    flops = flops_of_an_epoch(make())
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
+    race(
+        our_epoch(make(), *data, precision),
+        Peer("DataLoader on PIL images, f32", usual_epoch(make(), *data), faster=2.2),
+        Peer(f"as much work as {precision} matrix products", products(dtype, flops), within=2),
+        rounds=7,
+    )
+    usual, ceiling = benchmark.extra_info["races"]
+    most = usual["peer_seconds"] / ceiling["peer_seconds"]
+    benchmark.extra_info["note"] = (
+        f"{flops / 1e9:.0f} GFLOP; as matrix products alone they would be {most:.2f}x faster than "
+        "the loop on PIL images"
+    )
+
+
+# --- B15: two workers -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trials(tmp_path):
+    """Four real trials: quickstart's from random weights, for fewer epochs."""
+    pytest.importorskip("mlxtend")
+    changes = ("recipes.RI-T.epochs=4", "replicates=4")
+    planned = plan_run("quickstart", Options(out=tmp_path / "run", changes=changes, device="cpu"))
+    cells = planned.plan.cells
+    wanted = [cell for cell in cells if cell[3:5] == ("none", "RI-T")]
+    return planned, [planned.plan.jobs[cell.job] for cell in wanted]
+
+
+def start_two_threads(machine):
+    engine = start_engine(machine)
+    torch.set_num_threads(2)
+    return engine
+
+
+def computes_afresh(executor, store, jobs, name):
+    """Runs the trials under ids that the store has not seen."""
+    rounds = iter(range(10**6))
+
+    def run():
+        prefix = f"{name}{next(rounds):06x}"
+        renamed = [
+            job._replace(id=f"{prefix}{position:x}".ljust(64, "0"))
+            for position, job in enumerate(jobs)
+        ]
+        outcomes = execute({job.id: job for job in renamed}, store, executor, Silent())
+        assert [outcome.status for outcome in outcomes.values()] == ["ok"] * len(jobs)
+
+    return run
+
+
+@pytest.mark.benchmark(group="B15 four trials on two cores")
+def test_two_workers(trials, race):
+    planned, jobs = trials
+    store = planned.store
+    machine = Machine(store.root, store.root / "datasets", None, "cpu")
+    with (
+        LocalExecutor(partial(start_engine, machine), 2) as pair,
+        LocalExecutor(partial(start_two_threads, machine), 1) as single,
+    ):
+        # The rounds that warm up also start the workers.
+        race(
+            computes_afresh(pair, store, jobs, "a"),
+            Peer("one process, two threads", computes_afresh(single, store, jobs, "b"), faster=1.1),
+            rounds=7,
+            clock=time.perf_counter,
+        )
