@@ -1,0 +1,92 @@
+"""What the common corruptions of Hendrycks and Dietterich share: five severities and two tables.
+
+The constants were published twice: for 224 px (ImageNet-C) and, gentler, for 32 px (CIFAR-10-C).
+An image takes the table that is nearer to its side in ratio, 32 px up to 84 px and 224 px from
+there. Lengths in pixels are scaled by side / 224 and side / 32, but not below those for 32 px: a
+shorter blur would leave every pixel as it is. At 32 and 224 px all constants are the published.
+
+Not offered: ``frost``, which needs photographs of frost, and ``spatter``, which is defined by an
+edge detector that cannot be batched. A mean over these corruptions is therefore not the mCE.
+
+Source: arXiv 1903.12261; released code, imagenet_c/corruptions.py and make_cifar_c.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
+
+from transferbench.specs import BuildTransform, ImageShape, Params, PerturbationSpec
+
+__all__ = ["SeverityParams", "constant", "corruption", "length_scale", "needs_colour"]
+
+Constant = TypeVar("Constant")
+
+SMALL, LARGE = 32, 224
+SMALLEST = 8
+
+
+class SeverityParams(Params):
+    """The published severity, 1 to 5."""
+
+    severity: Annotated[int, Field(ge=1, le=5)]
+
+
+def _is_large(image_shape: ImageShape) -> bool:
+    return min(image_shape[:2]) > math.sqrt(SMALL * LARGE)
+
+
+def constant(
+    params: SeverityParams,
+    image_shape: ImageShape,
+    small: tuple[Constant, ...],
+    large: tuple[Constant, ...],
+) -> Constant:
+    """The constant of this severity, from the table for 32 px or for 224 px."""
+    return (large if _is_large(image_shape) else small)[params.severity - 1]
+
+
+def length_scale(image_shape: ImageShape) -> float:
+    """What a published length in pixels is multiplied by."""
+    side = min(image_shape[:2])
+    return side / LARGE if _is_large(image_shape) else max(1.0, side / SMALL)
+
+
+def fits(params: SeverityParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # the seam's signature
+    """What is wrong with images of this shape, or None."""
+    side = min(image_shape[:2])
+    if side >= SMALLEST:
+        return None
+    return f"a side of {side} px is below its kernels; use images of {SMALLEST} px or more"
+
+
+def needs_colour(params: Any, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # the seam's signature
+    """What is wrong with images without colours, or None."""
+    if image_shape[2] == 3:
+        return None
+    return f"{image_shape[2]} channel has no colours; use it on images of 3 channels"
+
+
+def corruption(
+    name: str,
+    summary: str,
+    build: BuildTransform,
+    check: Callable[[Any, ImageShape], str | None] = fits,
+) -> PerturbationSpec:
+    """The spec of one common corruption."""
+    return PerturbationSpec(
+        name=name,
+        version=1,
+        summary=summary,
+        source="Hendrycks and Dietterich 2019, arXiv 1903.12261: ImageNet-C, CIFAR-10-C",
+        license="Apache-2.0",
+        params=SeverityParams,
+        tiny={"severity": 3},
+        build=build,
+        stage="pixels",
+        check=check,
+        severity=lambda params, image_shape: float(params.severity),
+    )

@@ -1,0 +1,107 @@
+"""Blurring by a kernel, and sampling between pixels: what the geometric corruptions are made of.
+
+Shape letters: N images, C channels, H height, W width, K side of a kernel, L length of a line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["convolved", "gaussian_blurred", "gaussian_line", "motion_blurred", "sampled"]
+
+
+def gaussian_line(sigma: float) -> np.ndarray:
+    """A normal density at whole pixels, four deviations to each side, of sum 1.
+
+    Shapes: float64 (L,), L odd.
+    Source: scipy.ndimage.gaussian_filter1d, which scikit-image's gaussian calls.
+    """
+    reach = int(4 * sigma + 0.5)
+    places = np.arange(-reach, reach + 1)
+    line = np.exp(-0.5 * (places / sigma) ** 2)
+    normalised: np.ndarray = line / line.sum()
+    return normalised
+
+
+def gaussian_blurred(images: Tensor, sigma: float) -> Tensor:
+    """Images blurred along rows and columns, the outermost pixels repeated beyond the border."""
+    line = gaussian_line(sigma)
+    return convolved(convolved(images, line[:, None], "replicate"), line[None], "replicate")
+
+
+def convolved(images: Tensor, kernel: np.ndarray, border: str) -> Tensor:
+    """Every channel of every image correlated with one kernel of odd sides.
+
+    ``border``: ``replicate`` repeats the outermost pixel, ``reflect`` mirrors about it.
+    Shapes: images (N, C, H, W), kernel (K, K) or a line of it; returns (N, C, H, W).
+    """
+    import torch
+    from torch.nn.functional import conv2d, pad
+
+    count, channels, height, width = images.shape
+    down, across = kernel.shape[0] // 2, kernel.shape[1] // 2
+    planes = images.reshape(count * channels, 1, height, width)
+    planes = pad(planes, (across, across, down, down), mode=border)
+    weight = torch.from_numpy(kernel).to(images.device, images.dtype)
+    return conv2d(planes, weight[None, None]).view(count, channels, height, width)
+
+
+def motion_blurred(images: Tensor, degrees: Tensor, radius: float, sigma: float) -> Tensor:
+    """Each image smeared along its own direction by one side of a normal density.
+
+    Shapes: images (N, C, H, W), degrees float32 (N,).
+    Source: ImageMagick's MotionBlurImage, with its rounding of the steps; the outermost pixels
+    are repeated beyond the border.
+    """
+    import torch
+
+    steps = torch.arange(2 * math.ceil(radius) + 1, device=images.device)
+    weights = torch.exp(-(steps**2) / (2 * sigma**2))
+    weights = weights / weights.sum()
+    radians = torch.deg2rad(degrees)[:, None]
+    right = torch.ceil(steps * radians.cos() - 0.5).long()
+    down = torch.ceil(steps * radians.sin() - 0.5).long()
+    blurred = torch.zeros_like(images, memory_format=torch.contiguous_format)
+    for k in range(len(steps)):
+        blurred += weights[k] * _moved(images, down[:, k], right[:, k])
+    return blurred
+
+
+def _moved(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Pixel (y, x) is that at (y + down, x + right), or the nearest there is.
+
+    Shapes: images (N, C, H, W), down and right int64 (N,).
+    """
+    import torch
+
+    height, width = images.shape[2:]
+    rows = (torch.arange(height, device=images.device) + down[:, None]).clamp_(0, height - 1)
+    columns = (torch.arange(width, device=images.device) + right[:, None]).clamp_(0, width - 1)
+    places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+    values = images.flatten(2)
+    return values.gather(2, places[:, None].expand(values.shape)).view(images.shape)
+
+
+def sampled(images: Tensor, columns: Tensor, rows: Tensor, *, about_centres: bool) -> Tensor:
+    """The bilinear values at (row, column), the image mirrored beyond its border.
+
+    ``about_centres``: mirrored about the centres of the outermost pixels, else about their edges.
+    Shapes: images (N, C, H, W); columns and rows (N, H, W) or (1, H, W), in pixels.
+    Error: below 1e-5 for images of 224 px, from rounding the coordinates.
+    """
+    import torch
+    from torch.nn.functional import grid_sample
+
+    height, width = images.shape[2:]
+    if about_centres:
+        x, y = 2 * columns / (width - 1) - 1, 2 * rows / (height - 1) - 1
+    else:
+        x, y = (2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1
+    grid = torch.stack([x, y], dim=-1).expand(len(images), -1, -1, -1)
+    return grid_sample(images, grid, "bilinear", "reflection", align_corners=about_centres)
