@@ -27,6 +27,7 @@ __all__ = [
     "Criterion",
     "Examples",
     "Precision",
+    "eval_mode",
     "evaluate_states",
     "has_batch_statistics",
     "lerp_state",
@@ -98,7 +99,7 @@ def _gathering_statistics(net: nn.Module) -> Iterator[None]:
     """Inside the block, each forward pass is added to new statistics, their mean over passes."""
     norms = _batch_norms(net)
     momenta = [norm.momentum for norm in norms]
-    with _eval_mode(net):
+    with eval_mode(net):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch's way to ask for a plain mean
@@ -115,7 +116,7 @@ def _batch_norms(net: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-def _eval_mode(net: nn.Module) -> Iterator[None]:
+def eval_mode(net: nn.Module) -> Iterator[None]:
     """Eval mode inside the block; the mode of every module is as it was afterwards."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
@@ -178,7 +179,7 @@ def _evaluate(
 
 def _logits(net: nn.Module, images: Tensor, precision: str, batch_size: int) -> Tensor:
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with _eval_mode(net), torch.inference_mode(), autocast:
+    with eval_mode(net), torch.inference_mode(), autocast:
         return torch.cat([net(batch).float() for batch in torch.split(images, batch_size)])
 
 
