@@ -372,6 +372,10 @@ class Subject(Protocol):
         """The state dict ``init``, ``final``, ``best`` or of a kept epoch."""
         ...
 
+    def fresh(self, seed: int) -> Mapping[str, Tensor]:
+        """The state dict of another random draw of the whole network by its backbone."""
+        ...
+
     def network(self, which: str | int = "final") -> Module:
         """A network holding ``state(which)``, in eval mode on the context's device."""
         ...

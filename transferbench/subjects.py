@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from transferbench.modules import load_state
+from transferbench.modules import clone_state, load_state
 from transferbench.specs import Metric
 from transferbench.specs import Task as TaskKind
 from transferbench.store import Artefact
@@ -106,11 +106,13 @@ class FinishedTrial:
         name = f"epoch-{which}" if isinstance(which, int) else which
         return load_file(self._artefact.path(f"{name}.safetensors"))
 
+    def fresh(self, seed: int) -> Mapping[str, torch.Tensor]:
+        """The state dict of another random draw of the whole network, on the CPU."""
+        return clone_state(self._build({"init": seed, "head": seed}))
+
     def network(self, which: str | int = "final") -> nn.Module:
         """A network holding ``state(which)``, in eval mode on the device."""
-        payload = self._payload
-        spec, params = self._bench.backbone(payload)
-        net = self._bench.network(payload, spec, params, payload["dataset"]["classes"])
+        net = self._build(self._payload["seeds"])
         load_state(net, self.state(which))
         net.to(self._bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         return net.eval()
@@ -129,6 +131,11 @@ class FinishedTrial:
     def targets(self, split: str, limit: int | None = None) -> torch.Tensor:
         """The labels that belong to ``images(split, limit)``."""
         return self._split(split).labels[:limit]
+
+    def _build(self, seeds: Mapping[str, int]) -> nn.Module:
+        payload = {**self._payload, "seeds": seeds}
+        spec, params = self._bench.backbone(payload)
+        return self._bench.network(payload, spec, params, payload["dataset"]["classes"])
 
     def _split(self, split: str) -> Labelled:
         task = self._prepared.task
