@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import InitializationSpec
+from transferbench_plugins.initializations.bootstrap import BOOTSTRAP
+from transferbench_plugins.initializations.data_aligned import DATA_ALIGNED
+from transferbench_plugins.initializations.data_dependent import DATA_DEPENDENT
+from transferbench_plugins.initializations.first_k import FIRST_K
+from transferbench_plugins.initializations.lsuv import LSUV
+from transferbench_plugins.initializations.mean_var import MEAN_VAR
+from transferbench_plugins.initializations.mimetic import MIMETIC
 from transferbench_plugins.initializations.pretrained import PRETRAINED
 from transferbench_plugins.initializations.random_draw import RANDOM, SAME_RANDOM
+from transferbench_plugins.initializations.random_label import RANDOM_LABEL
+from transferbench_plugins.initializations.spectrum import SPECTRUM_MATCHED, TOP_DIRECTIONS
+from transferbench_plugins.initializations.weight_shuffle import WEIGHT_SHUFFLE
 
 __all__ = ["transferbench_initializations"]
 
@@ -14,7 +24,18 @@ __all__ = ["transferbench_initializations"]
 def transferbench_initializations() -> list[InitializationSpec]:
     """Every built-in of this kind, one a line."""
     return [
+        BOOTSTRAP,
+        DATA_ALIGNED,
+        DATA_DEPENDENT,
+        FIRST_K,
+        LSUV,
+        MEAN_VAR,
+        MIMETIC,
         PRETRAINED,
         RANDOM,
+        RANDOM_LABEL,
         SAME_RANDOM,
+        SPECTRUM_MATCHED,
+        TOP_DIRECTIONS,
+        WEIGHT_SHUFFLE,
     ]

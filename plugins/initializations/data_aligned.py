@@ -1,0 +1,55 @@
+"""The data-aligned initialization: a first layer whose covariance has the data's eigenvectors.
+
+Its filters are Gaussian of mean 0; its bias and all other layers stay as built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from transferbench.specs import InitializationContext, InitializationSpec
+from transferbench_plugins.initializations.statistics_params import SourceParams, checkpoint_of
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+__all__ = ["DATA_ALIGNED"]
+
+
+class AlignedParams(SourceParams):
+    """``variances``: how long the filters are along each eigenvector of the data.
+
+    ``source``: the source's mean square there. ``data``: proportional to the data's own variance,
+    with the mean square length of the backbone's draw; it uses no source.
+    """
+
+    variances: Literal["source", "data"] = "source"
+
+
+def _initialize(params: AlignedParams, net: Module, context: InitializationContext) -> None:
+    from transferbench_plugins.initializations import first_layer
+    from transferbench_plugins.initializations.source_weights import copy_source
+
+    images = first_layer.target_images("data-aligned", context)
+    name, layer = first_layer.first_convolution("data-aligned", net, context)
+    variance_E, basis_EE = first_layer.patch_eigenvectors(layer, images)
+    if params.variances == "source":
+        copy_source("data-aligned", net, context, params.checkpoint, [f"{name}.weight"])
+        variance_E = first_layer.mean_squares(layer.weight, basis_EE)
+    else:
+        variance_E = first_layer.proportional(variance_E, layer.weight)
+    first_layer.draw(layer.weight, variance_E, basis_EE, context.generator)
+
+
+DATA_ALIGNED = InitializationSpec(
+    name="data-aligned",
+    version=1,
+    summary="Keeps P's first-layer mean square along each principal component of target patches",
+    source="Maennel et al., NeurIPS 2020, https://arxiv.org/abs/2006.10455",
+    license="Apache-2.0",
+    params=AlignedParams,
+    initialize=_initialize,
+    needs=frozenset({"source_weights", "images"}),
+    touches="body",
+    checkpoint=checkpoint_of,
+)

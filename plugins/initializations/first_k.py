@@ -1,0 +1,62 @@
+"""Weight transfusion: the first modules from the source, the others random or by statistics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from transferbench.errors import PluginError
+from transferbench.specs import HEAD, InitializationContext, InitializationSpec
+from transferbench_plugins.initializations.mean_var import normal_like
+from transferbench_plugins.initializations.statistics_params import SourceParams, checkpoint_of
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+__all__ = ["FIRST_K"]
+
+
+class FirstKParams(SourceParams):
+    """``modules``: how many of the backbone's modules, from the input, are the source's.
+
+    ``rest``: what the others are. ``random``: the backbone's own draw (Raghu et al. 2019).
+    ``mean-var``: N(mean, variance) of the source's tensors with norm layers at the identity, which
+    is WT-ST-n of Matsoukas et al. 2022.
+    """
+
+    modules: Annotated[int, Field(ge=0)] = 1
+    rest: Literal["random", "mean-var"] = "random"
+
+
+def _initialize(params: FirstKParams, net: Module, context: InitializationContext) -> None:
+    from transferbench_plugins.initializations.source_weights import copy_source, redraw
+
+    body = [name for name in context.modules if name != HEAD]
+    if params.modules > len(body):
+        raise PluginError(
+            f"initialization 'first-k' was asked for the first {params.modules} modules, and this"
+            f" backbone has {len(body)} before its head ({', '.join(body)}); choose a smaller"
+            " number, or 'pretrained' for all of them"
+        )
+    kept = [name for module in body[: params.modules] for name in context.modules[module]]
+    rest = [name for module in body[params.modules :] for name in context.modules[module]]
+    wanted = kept if params.rest == "random" else kept + rest
+    copy_source("first-k", net, context, params.checkpoint, wanted)
+    if params.rest == "mean-var":
+        redraw(net, rest, "identity", lambda _, values: normal_like(values, context.generator))
+
+
+FIRST_K = InitializationSpec(
+    name="first-k",
+    version=1,
+    summary="Keeps P's first modules whole; of the rest nothing, or each mean and variance",
+    source="Raghu et al., NeurIPS 2019, https://arxiv.org/abs/1902.07208 (transfusion);"
+    " Matsoukas et al., CVPR 2022, https://arxiv.org/abs/2203.01825 (WT-ST-n)",
+    license="Apache-2.0",
+    params=FirstKParams,
+    initialize=_initialize,
+    needs=frozenset({"source_weights"}),
+    touches="body",
+    checkpoint=checkpoint_of,
+)

@@ -1,0 +1,89 @@
+"""LSUV: orthonormal weights, scaled layer after layer to outputs of unit variance on the data.
+
+Every convolution and linear layer of the body, those included that a backbone starts at zero;
+their biases become zero, and norm layers, scalars and embeddings stay as built.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from transferbench.errors import PluginError
+from transferbench.specs import InitializationContext, InitializationSpec, Params
+
+if TYPE_CHECKING:
+    from torch import Generator
+    from torch.nn import Module
+
+    from transferbench_plugins.initializations.layer_outputs import LayerCall
+
+__all__ = ["LSUV"]
+
+
+class LsuvParams(Params):
+    """The paper's Algorithm 1: how near to 1 a standard deviation must come, in how many tries."""
+
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    tries: Annotated[int, Field(ge=1)] = 10
+
+
+def _orthonormalise(layer: Module, generator: Generator) -> None:
+    """Rows or columns of the weight, whichever are fewer, become orthonormal; the bias zero."""
+    import torch
+
+    from transferbench_plugins.initializations.directions import orthonormal
+
+    weight = layer.get_parameter("weight")
+    filters, entries = weight.shape[0], weight[0].numel()
+    columns = orthonormal(max(filters, entries), min(filters, entries), generator)
+    with torch.no_grad():
+        weight.copy_((columns if filters >= entries else columns.T).reshape(weight.shape))
+        if layer.bias is not None:
+            layer.get_parameter("bias").zero_()
+
+
+def _to_unit_deviation(params: LsuvParams, call: LayerCall) -> None:
+    """One standard deviation over images, places and filters together, as in the paper."""
+    for _ in range(params.tries):
+        deviation = call.filters().std(correction=0)
+        if abs(float(deviation) - 1) <= params.tolerance:
+            return
+        call.scale(1 / deviation)
+    deviation = call.filters().std(correction=0)
+    # Written so that a deviation which is no number counts as a miss.
+    if not abs(float(deviation) - 1) <= params.tolerance:
+        raise PluginError(
+            f"initialization 'lsuv' could not bring the output of {call.name} to a standard"
+            f" deviation of 1 in {params.tries} tries (it is {float(deviation):g}); give images"
+            " that differ, or another initialization"
+        )
+
+
+def _initialize(params: LsuvParams, net: Module, context: InitializationContext) -> None:
+    from transferbench_plugins.initializations.layer_outputs import (
+        adjust_layers,
+        body_layers,
+        target_images,
+    )
+
+    target_images("lsuv", context)
+    for layer in body_layers(net, context).values():
+        _orthonormalise(layer, context.generator)
+    adjust_layers("lsuv", net, context, partial(_to_unit_deviation, params))
+
+
+LSUV = InitializationSpec(
+    name="lsuv",
+    version=1,
+    summary="No statistic of P: orthonormal weights, scaled to unit output variance on images",
+    source="Mishkin, Matas, All you need is a good init, ICLR 2016,"
+    " https://arxiv.org/abs/1511.06422",
+    license="Apache-2.0",
+    params=LsuvParams,
+    initialize=_initialize,
+    needs=frozenset({"images"}),
+    touches="body",
+)

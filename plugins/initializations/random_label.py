@@ -1,0 +1,47 @@
+"""The random-label initialization: the body of a source network trained on shuffled labels.
+
+The suite says so of the source, and names it in the arm::
+
+    sources:
+      shuffled: {dataset: {name: glyphs}, recipe: pretrain, shuffle_labels: true}
+    initializations:
+      RL-T: {name: random-label, source: shuffled, recipe: P-T}
+
+The weights are copied as ``pretrained`` copies them; the name of its own is what tells the arms
+apart in reports. An initialization cannot see what its source was trained on: with an ordinary
+source, or weights from outside, this is ``pretrained``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transferbench.specs import InitializationContext, InitializationSpec
+from transferbench_plugins.initializations.statistics_params import SourceParams, checkpoint_of
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+__all__ = ["RANDOM_LABEL"]
+
+
+def _initialize(params: SourceParams, net: Module, context: InitializationContext) -> None:
+    from transferbench.modules import body_names
+    from transferbench_plugins.initializations.source_weights import copy_source
+
+    body = body_names(context.modules)
+    copy_source("random-label", net, context, params.checkpoint, body)
+
+
+RANDOM_LABEL = InitializationSpec(
+    name="random-label",
+    version=1,
+    summary="Keeps all weights of a source trained on shuffled labels, which its arm must name",
+    source="Maennel et al., NeurIPS 2020, https://arxiv.org/abs/2006.10455",
+    license="Apache-2.0",
+    params=SourceParams,
+    initialize=_initialize,
+    needs=frozenset({"source_weights"}),
+    touches="body",
+    checkpoint=checkpoint_of,
+)

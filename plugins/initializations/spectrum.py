@@ -1,0 +1,106 @@
+"""Initializations that keep a source network's singular values: with random or its top directions.
+
+Shape letters: F filters (outputs), E entries of a filter, R = min(F, E), k kept directions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from transferbench.specs import InitializationContext, InitializationSpec
+from transferbench_plugins.initializations.statistics_params import StatisticsParams, checkpoint_of
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+    from torch.nn import Module
+
+__all__ = ["SPECTRUM_MATCHED", "TOP_DIRECTIONS"]
+
+
+class TopParams(StatisticsParams):
+    """``fraction``: the share of singular directions that are kept, rounded up.
+
+    0 is spectrum-matched, and 1 is pretrained: the norm layers are the source's unless said.
+    """
+
+    fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    norms: Literal["identity", "source"] = "source"
+
+
+def _rotated(values: Tensor, fraction: float, generator: Generator) -> Tensor:
+    """``values`` with its spectrum and its top directions, the other directions random.
+
+    U diag(s) V^T with the first k columns of U and V the source's and the rest Haar in the
+    complement. Error: singular values to 1e-12 relative to the largest, before float32 rounding.
+    """
+    import torch
+
+    from transferbench_plugins.initializations.directions import orthonormal
+    from transferbench_plugins.initializations.source_weights import as_matrix
+
+    u_FR, s_R, vt_RE = torch.linalg.svd(as_matrix(values), full_matrices=False)
+    # The subtrahend keeps 0.55 * 20 = 11.000000000000002 at 11.
+    k = math.ceil(fraction * len(s_R) - 1e-9)
+    if k == len(s_R):
+        return values
+    left, right = u_FR[:, :k], vt_RE[:k].T
+    new_left = orthonormal(len(u_FR), len(s_R) - k, generator, left)
+    new_right = orthonormal(vt_RE.shape[1], len(s_R) - k, generator, right)
+    rotated: Tensor = torch.cat([left, new_left], 1) * s_R @ torch.cat([right, new_right], 1).T
+    return rotated
+
+
+def _initialize(
+    plugin: str,
+    params: StatisticsParams,
+    net: Module,
+    context: InitializationContext,
+    fraction: float,
+) -> None:
+    from transferbench.modules import body_names
+    from transferbench_plugins.initializations.source_weights import copy_source, redraw
+
+    body = body_names(context.modules)
+    copy_source(plugin, net, context, params.checkpoint, body)
+    redraw(net, body, params.norms, lambda _, values: _rotated(values, fraction, context.generator))
+
+
+def _match_spectrum(params: StatisticsParams, net: Module, context: InitializationContext) -> None:
+    _initialize("spectrum-matched", params, net, context, fraction=0)
+
+
+def _keep_top(params: TopParams, net: Module, context: InitializationContext) -> None:
+    _initialize("top-directions", params, net, context, params.fraction)
+
+
+SPECTRUM_MATCHED = InitializationSpec(
+    name="spectrum-matched",
+    version=1,
+    summary="Keeps the singular values of each of P's weights; their directions are random (Haar)",
+    source="The spectra of Neyshabur, Sedghi, Zhang, NeurIPS 2020, appendix,"
+    " https://arxiv.org/abs/2008.11687",
+    license="Apache-2.0",
+    params=StatisticsParams,
+    initialize=_match_spectrum,
+    needs=frozenset({"source_weights"}),
+    touches="body",
+    checkpoint=checkpoint_of,
+)
+
+TOP_DIRECTIONS = InitializationSpec(
+    name="top-directions",
+    version=1,
+    summary="Keeps P's singular values and its top singular directions; the rest are random",
+    source="Proposed in the conclusion of Neyshabur, Sedghi, Zhang, NeurIPS 2020,"
+    " https://arxiv.org/abs/2008.11687",
+    license="Apache-2.0",
+    params=TopParams,
+    tiny={"fraction": 0.25},
+    initialize=_keep_top,
+    needs=frozenset({"source_weights"}),
+    touches="body",
+    checkpoint=checkpoint_of,
+)
