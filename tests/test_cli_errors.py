@@ -485,6 +485,16 @@ def test_a_plugin_that_raises_in_a_job_is_named_and_costs_its_jobs_alone(
     assert told in cli("status", tmp_path / "run").out
 
 
+def test_a_run_in_which_everything_failed_can_be_looked_at(tmp_path):
+    assert cli("run", *own_run(tmp_path, "network")).code == 1
+    folder = tmp_path / "run"
+    assert cli("status", folder).code == 0
+    assert cli("report", folder).code == 0
+    assert cli("export", folder, tmp_path / "table.csv").out.startswith("0 rows in ")
+    said = cli("compare", folder, folder)
+    assert said.out == "the two runs have no measurement in common\n"
+
+
 def test_a_backbone_that_cannot_be_built_is_named_by_plan(tmp_path):
     told = mistake("plan", *own_run(tmp_path, "network"))
     assert "backbone 'own-net' cannot be built for 2 classes" in told

@@ -22,7 +22,15 @@ from transferbench.planning import Options, Planned, open_registry, plan_run
 from transferbench.records import read_records
 from transferbench.registry import Registry
 from transferbench.report import ReportInput, render_report
-from transferbench.runfolder import CLAIMS, ENVIRONMENT, RECORDS, RUN, read_json, read_statuses
+from transferbench.runfolder import (
+    CLAIMS,
+    ENVIRONMENT,
+    RECORDS,
+    RUN,
+    read_json,
+    read_statuses,
+    writing,
+)
 from transferbench.runner import execute_plan, frame_of
 from transferbench.scheduling import Watcher
 from transferbench.statistics import paired_difference
@@ -103,18 +111,19 @@ class Run:
     def report(self) -> Path:
         """Write the report, one HTML file, and say where it is."""
         path = self.folder / REPORT
-        render_report(
-            ReportInput(
-                suite=self.suite,
-                entries=self.entries,
-                measurements=self.measurements,
-                verdicts=self.claims,
-                statuses=self.statuses,
-                provenance=_provenance(self.folder, self.described),
-                changed=self.described["changed"],
-            ),
-            path,
-        )
+        with writing(path):
+            render_report(
+                ReportInput(
+                    suite=self.suite,
+                    entries=self.entries,
+                    measurements=self.measurements,
+                    verdicts=self.claims,
+                    statuses=self.statuses,
+                    provenance=_provenance(self.folder, self.described),
+                    changed=self.described["changed"],
+                ),
+                path,
+            )
         return path
 
     def board(self) -> str:
@@ -176,9 +185,11 @@ def pack_run(
         submitter=submitter, license=weights_license, overlap=_overlap(overlap)
     )
     store = Store(folder / found.described["store"])
-    return [
-        pack(folder, store, name, out, declaration, registry) for name in entries or found.entries
-    ]
+    with writing(out):
+        return [
+            pack(folder, store, name, out, declaration, registry)
+            for name in entries or found.entries
+        ]
 
 
 def _overlap(given: Sequence[str]) -> dict[str, Any]:
@@ -202,11 +213,9 @@ def export_run(folder: Path, to: Path) -> int:
     if to.suffix not in writers:
         raise DataError(f"cannot export to {to.name!r}: its ending must be one of "
                         f"{', '.join(writers)}")  # fmt: skip
-    try:
+    with writing(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         writers[to.suffix]()
-    except OSError as error:
-        raise StoreError(f"cannot write {to}: {error.strerror}") from error
     return len(table)
 
 
@@ -216,7 +225,7 @@ def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
     The interval is a paired Student-t over the replicates that both have.
     """
     tables = [_single_values(Run(folder).measurements) for folder in (first, second)]
-    joined = pd.merge(*tables, left_index=True, right_index=True, suffixes=("_a", "_b"))
+    joined = tables[0].merge(tables[1], left_index=True, right_index=True, suffixes=("_a", "_b"))
     levels = [name for name in joined.index.names if name != "replicate"]
     return [
         dict(zip(map(str, levels), place, strict=True)) | _difference(group)

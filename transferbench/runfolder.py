@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "read_statuses",
     "write_json",
     "write_text",
+    "writing",
 ]
 
 RUN = "run.json"
@@ -42,22 +44,33 @@ MEASUREMENTS = TypeAdapter(list[Measurement])
 PACKAGES = ("transferbench", "torch", "timm", "numpy", "pandas", "scikit-learn")
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into advice. Raises: ``StoreError`` naming path and reason."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; nothing finished is lost: make room "
+            "or choose another folder, and run the command again"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 
     Raises: ``StoreError`` naming the path and the reason.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot write {path}: {error.strerror}; nothing finished is lost: free some space "
-            "or choose another --out, and run again"
-        ) from error
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:

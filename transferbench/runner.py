@@ -42,7 +42,9 @@ ATTEMPTS = 3
 
 def frame_of(records: Iterable[Record]) -> pd.DataFrame:
     """A tidy table: one row for each record, a column for each coordinate."""
-    return pd.DataFrame([record.row() for record in records])
+    rows = [record.row() for record in records]
+    # Where nothing was measured too, so that who selects by a column finds it.
+    return pd.DataFrame(rows, columns=None if rows else list(Record.model_fields))
 
 
 def execute_plan(planned: Planned, watcher: Watcher) -> dict[str, Outcome]:

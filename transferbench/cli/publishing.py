@@ -79,8 +79,11 @@ def build(
 ) -> None:
     """Write every board as md, html, csv, tex and json from one table."""
     from transferbench.leaderboard import build as build_boards
+    from transferbench.runfolder import writing
 
-    for path in build_boards(submissions, out, known_plugins(plugin)):
+    with writing(out):
+        written = build_boards(submissions, out, known_plugins(plugin))
+    for path in written:
         typer.echo(str(path))
 
 
