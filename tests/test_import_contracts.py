@@ -1,0 +1,98 @@
+"""The map of imports is kept, and its contracts are seen to fail where it is not."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+CONTRACTS = CONTRACTS["importlinter"]["contracts"]
+PACKAGES = ("transferbench", "transferbench_plugins")
+
+
+def lint_imports(folder, config):
+    """import-linter over the packages in ``folder``: its exit code and what it says."""
+    code = "import sys; from importlinter.cli import lint_imports_command as lint; lint()"
+    paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--config", str(config), "--no-cache"],
+        cwd=folder, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def names_in(contract):
+    """Every module that a contract names."""
+    given = [contract.get(key, []) for key in ("layers", "modules", "source_modules")]
+    given = [
+        *given,
+        [name for name in contract.get("forbidden_modules", []) if "torch" not in name],
+    ]
+    parts = " ".join(name for names in given for name in names)
+    return set(
+        parts.replace("|", " ").replace(":", " ").replace("(", " ").replace(")", " ").split()
+    )
+
+
+@pytest.fixture
+def skeleton(tmp_path):
+    """Empty modules of every name in the contracts, under the project's own contracts."""
+    names = set(PACKAGES).union(*map(names_in, CONTRACTS))
+    for name in names:
+        path = tmp_path.joinpath(*name.split("."))
+        path.mkdir(parents=True, exist_ok=True)
+        for package in (path, *path.parents):
+            if package == tmp_path:
+                break
+            (package / "__init__.py").touch()
+    config = tmp_path / "pyproject.toml"
+    config.write_bytes((ROOT / "pyproject.toml").read_bytes())
+    return tmp_path
+
+
+def test_the_project_keeps_its_contracts():
+    code, said = lint_imports(ROOT, ROOT / "pyproject.toml")
+    assert code == 0, said
+    assert f"Contracts: {len(CONTRACTS)} kept, 0 broken." in said
+
+
+def test_every_module_has_its_place_on_the_map():
+    (layers,) = [contract for contract in CONTRACTS if contract["type"] == "layers"]
+    below = {name.split(".")[1] for name in names_in(layers)}
+    modules = {path.stem for path in (ROOT / "transferbench").glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in (ROOT / "transferbench").glob("*/__init__.py")}
+    data_alone = {"suites"}
+    without = sorted((modules | packages) - data_alone - below)
+    assert not without, f"give a place in [tool.importlinter] to {', '.join(without)}"
+    assert below <= modules | packages
+
+
+def test_empty_modules_keep_the_contracts(skeleton):
+    code, said = lint_imports(skeleton, skeleton / "pyproject.toml")
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden", "contract"),
+    [
+        ("transferbench.identity", "transferbench.runner", "imports point down the map"),
+        ("transferbench.plan", "transferbench.cli", "imports point down the map"),
+        ("transferbench.modules", "transferbench.images", "imports point down the map"),
+        ("transferbench.claims", "transferbench_plugins.datasets", "the core never imports"),
+        ("transferbench.registry", "torch", "come without torch"),
+        ("transferbench.cli", "torch", "come without torch"),
+        ("transferbench_plugins.backbones", "transferbench_plugins.datasets", "are strangers"),
+    ],
+)
+def test_a_forbidden_import_is_caught(skeleton, module, forbidden, contract):
+    path = skeleton.joinpath(*module.split("."), "__init__.py")
+    path.write_text(f"def late():\n    import {forbidden}\n", encoding="utf-8")
+    code, said = lint_imports(skeleton, skeleton / "pyproject.toml")
+    assert code == 1, said
+    (broken,) = [line for line in said.splitlines() if line.endswith(" BROKEN")]
+    assert contract in broken
