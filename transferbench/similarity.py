@@ -1,0 +1,246 @@
+"""Debiased CKA between all layers of two networks, from tiles of their Gram matrices.
+
+HSIC is the unbiased estimator in all three places of CKA = HSIC(K, L) / sqrt(HSIC(K, K) *
+HSIC(L, L)): independent wide features come out near 0, where the plain estimator gives 0.9 for
+64 images of 1,000 features. Its value does not depend on the features' mean, its digits do:
+centre them first.
+
+A tile holds the same rows and columns of every layer's Gram matrix, so that one matrix product
+serves all pairs of layers; the tiles below the diagonal are the transposes of those above.
+
+Source: Kornblith et al. 2019, arXiv 1905.00414 (CKA, the RBF bandwidth); Szekely and Rizzo 2014,
+doi:10.1214/14-AOS1255 (the unbiased estimator); Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327
+(its mean over minibatches).
+
+Shape letters: A, B layers of the two networks, L layers of one, N images, D features of a layer,
+T and U images of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["LEAST_IMAGES", "Hsic", "centre_", "cka", "debiased_cka", "hsic", "squared_widths"]
+
+LEAST_IMAGES = 4
+"""The estimator divides by N - 3."""
+
+MEDIAN_IMAGES = 1024
+"""Images between which the median distance is taken: half a million distances."""
+
+ROUNDING = 1e-6
+
+TILES = {"cpu": 128, "cuda": 2048}
+"""Images of a tile: on a CPU the tiles of all layers should stay in its cache, on a GPU few large
+products are quicker."""
+
+Features = Sequence[Tensor]
+Widths = tuple[Tensor, Tensor]
+
+
+class Hsic(NamedTuple):
+    """Unbiased HSIC of every pair of layers and of each layer with itself, float64.
+
+    Shapes: cross (A, B), own_a (A,), own_b (B,).
+    """
+
+    cross: Tensor
+    own_a: Tensor
+    own_b: Tensor
+
+
+def debiased_cka(
+    features_a: Features, features_b: Features, bandwidth: float | None = None
+) -> Tensor:
+    """CKA of every layer of one network with every layer of another, over the same images.
+
+    ``bandwidth`` of an RBF kernel as a fraction of the median distance; None: the linear kernel.
+
+    Shapes: each of the features (N, D), D as it likes; returns float64 (A, B), at most 1,
+    NaN where the features of a layer do not vary or are not finite.
+    Error: below 1e-6 for float32 features, of the order of 1e-4 for bfloat16.
+    Raises: ``ValueError`` for fewer than four images or unequal numbers of them.
+    """
+    a = [centre_(features.clone()) for features in features_a]
+    b = a if features_b is features_a else [centre_(features.clone()) for features in features_b]
+    widths = None
+    if bandwidth is not None:
+        widths = squared_widths(a, bandwidth), squared_widths(b, bandwidth)
+    return cka([hsic(a, b, widths)])
+
+
+def centre_(features: Tensor) -> Tensor:
+    """Subtract each feature's mean over the images, in place, and return the features.
+
+    What varies by less than ``ROUNDING`` of the mean's size becomes exactly 0: that is not
+    information but the rounding of features that are the same for all images.
+
+    Shapes: (N, D).
+    """
+    # Summing in float64 takes thirty times longer, and the mean's last digits do not matter.
+    mean = features.mean(0, dtype=torch.promote_types(features.dtype, torch.float32))
+    features.sub_(mean)
+    spread = torch.linalg.vector_norm(features, dtype=mean.dtype) / len(features) ** 0.5
+    # Not finite stays not finite: it must not pass for constant.
+    constant = spread <= ROUNDING * torch.linalg.vector_norm(mean)
+    return features.mul_(torch.where(constant, 0.0, 1.0))
+
+
+def cka(parts: Iterable[Hsic]) -> Tensor:
+    """CKA from the HSIC of one or more sets of images: the ratio of the means, float64 (A, B).
+
+    The mean of the ratios would be another, biased number.
+    """
+    cross, own_a, own_b = (torch.stack(found).sum(0) for found in zip(*parts, strict=True))
+    ratio: Tensor = cross / torch.sqrt(own_a[:, None] * own_b[None, :])
+    return ratio.where(ratio.isfinite(), torch.nan)
+
+
+def squared_widths(features: Features, bandwidth: float) -> Tensor:
+    """The squared width of each layer's RBF kernel: a fraction of its median distance, squared.
+
+    Shapes: features (N, D) each; returns (L,).
+    Error: the median is over the pairs of at most 1,024 images, evenly spaced.
+    """
+    medians = [_median_squared_distance(layer) for layer in features]
+    return bandwidth**2 * torch.stack(medians)
+
+
+def _median_squared_distance(features: Tensor) -> Tensor:
+    step = -(-len(features) // MEDIAN_IMAGES)
+    chosen = features[::step].float()
+    return torch.pdist(chosen).square().quantile(0.5)
+
+
+def hsic(
+    features_a: Features,
+    features_b: Features,
+    widths: Widths | None = None,
+    tile: int | None = None,
+) -> Hsic:
+    """Unbiased HSIC of all pairs of layers, exact over all images.
+
+    Features are centred and only read; products are formed in their precision and summed in
+    float64. ``widths``: the squared widths of RBF kernels; None: linear kernels.
+
+    Shapes: each of the features (N, D); widths (A,) and (B,).
+    Error: below 1e-6 of sqrt(own_a * own_b) for float32 features.
+    Memory: beside the features, A + B tiles and rows of N numbers: 3% of the Gram matrices for
+    12 layers and 3,072 images.
+    Raises: ``ValueError`` for fewer than four images or unequal numbers of them.
+    """
+    n = _count(features_a, features_b)
+    a = _Layers(features_a, None if widths is None else widths[0])
+    b = a if features_b is features_a else _Layers(features_b, widths and widths[1])
+    trace = torch.zeros(len(features_a), len(features_b), dtype=torch.float64, device=a.device)
+    for rows, columns in _tiles(n, tile or TILES.get(a.device.type, max(TILES.values()))):
+        tile_a = a.tile(rows, columns)
+        tile_b = tile_a if b is a else b.tile(rows, columns)
+        trace += _twice_off_diagonal(rows, columns) * (tile_a @ tile_b.T)
+    dot = a.rows @ b.rows.T
+    cross = _unbiased(trace, a.total[:, None] * b.total[None, :], dot, n)
+    return Hsic(cross * a.scale[:, None] * b.scale[None, :], a.own_hsic(n), b.own_hsic(n))
+
+
+def _count(features_a: Features, features_b: Features) -> int:
+    counts = sorted({len(features) for features in (*features_a, *features_b)})
+    if len(counts) != 1:
+        raise ValueError(
+            f"all layers must have the features of the same images, found {counts} of them"
+        )
+    if counts[0] < LEAST_IMAGES:
+        raise ValueError(
+            f"the unbiased estimator needs {LEAST_IMAGES} images or more, found {counts[0]}"
+        )
+    return counts[0]
+
+
+def _tiles(n: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """The tiles on and above the diagonal of an (n, n) matrix."""
+    parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    for number, rows in enumerate(parts):
+        for columns in parts[number:]:
+            yield rows, columns
+
+
+def _twice_off_diagonal(rows: slice, columns: slice) -> int:
+    return 1 if rows == columns else 2
+
+
+def _unbiased(trace: Tensor, totals: Tensor, dot: Tensor, n: int) -> Tensor:
+    """HSIC from tr(KL), 1'K1 * 1'L1 and 1'KL1, the diagonals of K and L being zero."""
+    return (trace + totals / ((n - 1) * (n - 2)) - 2 * dot / (n - 2)) / (n * (n - 3))
+
+
+class _Layers:
+    """One network's Gram matrices, tile by tile, and the sums that HSIC takes from them.
+
+    Linear Gram matrices are divided by ``scale``, a layer's mean squared norm, lest float32
+    overflow in the squares of the products of large features, or lose those of small ones.
+    """
+
+    def __init__(self, features: Features, squared_widths: Tensor | None) -> None:
+        self._features = features
+        self._norms = torch.stack([_squared_norms(layer) for layer in features])
+        self._squared_widths = squared_widths
+        self.device = self._norms.device
+        scale = self._norms.mean(1, dtype=torch.float64)
+        self.scale = scale if squared_widths is None else torch.ones_like(scale)
+        # A layer without any variation has Gram matrices of 0, whatever they are divided by.
+        self._factor = self.scale.where(self.scale > 0, 1.0).reciprocal().float()[:, None, None]
+        self._own = torch.zeros_like(scale)
+        self.rows = torch.zeros(self._norms.shape, dtype=torch.float64, device=self.device)
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """The Gram matrices there, diagonal 0: (L, T * U), counted in the sums."""
+        gram = self._products(rows, columns)
+        if self._squared_widths is None:
+            gram *= self._factor
+        else:
+            self._to_rbf(gram, self._squared_widths, rows, columns)
+        if rows == columns:
+            gram.diagonal(dim1=1, dim2=2).zero_()
+        else:
+            self.rows[:, columns] += gram.sum(1)
+        self.rows[:, rows] += gram.sum(2)
+        flat = gram.flatten(1)
+        self._own += _twice_off_diagonal(rows, columns) * torch.linalg.vecdot(flat, flat)
+        return flat
+
+    def _products(self, rows: slice, columns: slice) -> Tensor:
+        shape = len(self._features), rows.stop - rows.start, columns.stop - columns.start
+        gram = torch.empty(shape, device=self.device)
+        for place, features in enumerate(self._features):
+            if features.dtype == torch.float32:
+                torch.mm(features[rows], features[columns].T, out=gram[place])
+            else:
+                gram[place] = features[rows] @ features[columns].T
+        return gram
+
+    def _to_rbf(self, gram: Tensor, squared_widths: Tensor, rows: slice, columns: slice) -> None:
+        """exp(-d^2 / (2 w^2)) with d^2 = |x|^2 + |y|^2 - 2xy, in place."""
+        gram *= -2
+        gram += self._norms[:, rows, None]
+        gram += self._norms[:, None, columns]
+        # Rounding may leave the distance of two equal images below 0.
+        gram.clamp_(min=0).div_(-2 * squared_widths[:, None, None]).exp_()
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of each Gram matrix, (L,)."""
+        return self.rows.sum(1)
+
+    def own_hsic(self, n: int) -> Tensor:
+        """HSIC of each layer with itself, (L,)."""
+        dot = torch.linalg.vecdot(self.rows, self.rows)
+        return _unbiased(self._own, self.total.square(), dot, n) * self.scale.square()
+
+
+def _squared_norms(features: Tensor) -> Tensor:
+    """Of each image, float32 (N,)."""
+    norms: Tensor = torch.linalg.vector_norm(features, dim=1, dtype=torch.float32)
+    return norms.square()
