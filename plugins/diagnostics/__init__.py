@@ -6,15 +6,20 @@ from transferbench.hookspecs import hookimpl
 from transferbench.specs import DiagnosticSpec
 from transferbench_plugins.diagnostics.agreement import AGREEMENT
 from transferbench_plugins.diagnostics.checkpoint_choice import CHECKPOINT_CHOICE
+from transferbench_plugins.diagnostics.criticality import CRITICALITY
 from transferbench_plugins.diagnostics.h_score import H_SCORE
 from transferbench_plugins.diagnostics.knn import KNN
 from transferbench_plugins.diagnostics.learning_curve import LEARNING_CURVE
 from transferbench_plugins.diagnostics.leep import LEEP
 from transferbench_plugins.diagnostics.linear_probe import LINEAR_PROBE
 from transferbench_plugins.diagnostics.logme import LOGME
+from transferbench_plugins.diagnostics.misalignment import MISALIGNMENT
 from transferbench_plugins.diagnostics.nce import NCE
 from transferbench_plugins.diagnostics.nleep import NLEEP
 from transferbench_plugins.diagnostics.relative_drop import RELATIVE_DROP
+from transferbench_plugins.diagnostics.rerandomisation import RERANDOMISATION
+from transferbench_plugins.diagnostics.rewinding import REWINDING
+from transferbench_plugins.diagnostics.spectrum import SPECTRUM
 from transferbench_plugins.diagnostics.speed import SPEED
 
 __all__ = ["transferbench_diagnostics"]
@@ -26,14 +31,19 @@ def transferbench_diagnostics() -> list[DiagnosticSpec]:
     return [
         AGREEMENT,
         CHECKPOINT_CHOICE,
+        CRITICALITY,
         H_SCORE,
         KNN,
         LEARNING_CURVE,
         LEEP,
         LINEAR_PROBE,
         LOGME,
+        MISALIGNMENT,
         NCE,
         NLEEP,
+        RERANDOMISATION,
         RELATIVE_DROP,
+        REWINDING,
+        SPECTRUM,
         SPEED,
     ]

@@ -1,0 +1,207 @@
+"""Misalignment: whether the first layer's filters vary along the principal axes of its inputs.
+
+A is the covariance of the patches that the layer reads, V_i its distinct eigenspaces; B is the
+covariance of the filters, in D dimensions. M = sqrt(sum_i sqrt(tr(B | V_i) tr(B^-1 | V_i)) - D):
+0 where B has the axes of A, larger the less it has.
+
+Source: Maennel et al., "What do neural networks learn when trained with random labels?", NeurIPS
+2020, arXiv 2006.10455.
+
+Shape letters: N images, C channels, H height, W width, F filters, D values of a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from transferbench.records import Measurement
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.statistics import student_t
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Conv2d
+
+__all__ = ["MISALIGNMENT", "MisalignmentParams", "misalignment", "patch_covariance"]
+
+EQUAL = 1e-7
+"""Neighbouring eigenvalues this near, as a share of the largest, are of one eigenspace.
+
+Patches are float32: directions without variance (a grey image's colours) come out at about this.
+"""
+
+AT_ONCE = 8
+"""Images whose patches are in memory together."""
+
+NO_LAYER = "the first module has no convolution that reads every channel of the images"
+NO_COVARIANCE = "the filters have no invertible covariance: they do not vary, or are not finite"
+
+
+class MisalignmentParams(Params):
+    """``of``: states: ``final``, ``init``, ``best`` or kept epochs. ``limit``: train images.
+
+    ``rotations``: how many random axes the filters are turned to for comparison.
+    """
+
+    of: Annotated[
+        tuple[Literal["final", "init", "best"] | Annotated[int, Field(ge=0)], ...],
+        Field(min_length=1),
+    ] = ("final", "init")
+    limit: Annotated[int, Field(ge=1)] = 500
+    rotations: Annotated[int, Field(ge=2)] = 20
+
+
+def measure(
+    params: MisalignmentParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """M of the first convolution in each state, and of the same spectrum on random axes.
+
+    A few filters have no invertible covariance: theirs is shrunk towards a sphere (Ledoit and
+    Wolf 2004), by ``shrinkage``. That lowers M, whose scale is therefore ``misalignment_random``.
+    ``n``: filters; rotations for misalignment_random.
+    Units: none, the scale of the source. Error: Student-t over rotations.
+    """
+    (subject,) = subjects
+    images = subject.images("train", params.limit)
+    name, layer = _first_convolution(subject, images.shape[1])
+    if layer is None:
+        yield _row("misalignment", None, 0, {}, NO_LAYER)
+        return
+    patches_DD = patch_covariance(images, layer)
+    axes = _random_axes(len(patches_DD), params.rotations, context.seed)
+    for of in params.of:
+        filters_FD = subject.state(of)[f"{name}.weight"].flatten(1).double().numpy()
+        yield from _compared(filters_FD, patches_DD, axes, {"layer": name, "of": of})
+
+
+def _first_convolution(subject: Subject, channels: int) -> tuple[str, Conv2d | None]:
+    from torch import nn
+
+    net = subject.network("init")
+    for state_name in next(iter(subject.modules.values())):
+        name = state_name.rpartition(".")[0]
+        layer = net.get_submodule(name)
+        if isinstance(layer, nn.Conv2d) and layer.weight.shape[1] == channels:
+            return name, layer
+    return "", None
+
+
+def patch_covariance(images: Tensor, layer: Conv2d) -> np.ndarray:
+    """The covariance of the patches of (N, C, H, W) images that ``layer`` reads: float64 (D, D).
+
+    Patches that reach over the border are left out: their zeros are no image.
+    """
+    import torch
+
+    kernel = (layer.kernel_size[0], layer.kernel_size[1])
+    dilation, stride = (layer.dilation[0], layer.dilation[1]), (layer.stride[0], layer.stride[1])
+    size = layer.weight[0].numel()
+    total_D = torch.zeros(size, dtype=torch.float64, device=images.device)
+    squares_DD = torch.zeros(size, size, dtype=torch.float64, device=images.device)
+    n = 0
+    for batch in torch.split(images, AT_ONCE):
+        columns = torch.nn.functional.unfold(batch, kernel, dilation=dilation, stride=stride)
+        rows = columns.transpose(1, 2).reshape(-1, size).double()
+        total_D += rows.sum(dim=0)
+        squares_DD += rows.T @ rows
+        n += len(rows)
+    mean_D = total_D / n
+    covariance_DD: np.ndarray = (squares_DD / n - mean_D[:, None] * mean_D).cpu().numpy()
+    return covariance_DD
+
+
+def misalignment(patches_DD: np.ndarray, filters_DD: np.ndarray) -> float:
+    """M of two covariances; that of the filters is positive definite."""
+    eigenvalues_D, axes_DD = np.linalg.eigh(patches_DD)
+    return _off_axes(eigenvalues_D, axes_DD, (filters_DD, np.linalg.inv(filters_DD)))
+
+
+def _off_axes(
+    eigenvalues_D: np.ndarray, axes_DD: np.ndarray, filters: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """M about the columns of ``axes_DD``; ``filters``: their covariance and its inverse (D, D)."""
+    apart_D = np.diff(eigenvalues_D, prepend=-np.inf) > EQUAL * eigenvalues_D[-1]
+    starts = np.flatnonzero(apart_D)
+    along, against = (
+        np.add.reduceat(((matrix_DD @ axes_DD) * axes_DD).sum(axis=0), starts)
+        for matrix_DD in filters
+    )
+    return float(np.sqrt(max(np.sqrt(along * against).sum() - len(axes_DD), 0.0)))
+
+
+def _random_axes(size: int, rotations: int, seed: int) -> list[np.ndarray]:
+    """Haar-random orthogonal matrices. Source: Mezzadri 2007, arXiv math-ph/0609050."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(rotations):
+        q, r = np.linalg.qr(rng.standard_normal((size, size)))
+        found.append(q * np.sign(np.diag(r)))
+    return found
+
+
+# --- what is published ------------------------------------------------------------------------
+
+
+def _compared(
+    filters_FD: np.ndarray,
+    patches_DD: np.ndarray,
+    random_axes: Sequence[np.ndarray],
+    place: dict[str, str | int],
+) -> Iterator[Measurement]:
+    n = len(filters_FD)
+    covariance_DD, shrinkage = _covariance(filters_FD)
+    if covariance_DD is None:
+        yield _row("misalignment", None, n, place, NO_COVARIANCE)
+        return
+    filters = (covariance_DD, np.linalg.inv(covariance_DD))
+    eigenvalues_D, axes_DD = np.linalg.eigh(patches_DD)
+    yield _row("misalignment", _off_axes(eigenvalues_D, axes_DD, filters), n, place)
+    yield _row("shrinkage", shrinkage, n, place)
+    reference = student_t([_off_axes(eigenvalues_D, axes, filters) for axes in random_axes])
+    yield Measurement(
+        metric="misalignment_random",
+        value=reference.value,
+        unit="misalignment",
+        n=reference.n,
+        coordinates=dict(place),
+        **reference.fields(),
+    )
+
+
+def _covariance(filters_FD: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """The shrunk covariance (D, D), None where it cannot be inverted, and how far it was shrunk."""
+    from sklearn.covariance import ledoit_wolf
+
+    if len(filters_FD) < 2 or not np.isfinite(filters_FD).all():
+        return None, 0.0
+    covariance_DD, shrinkage = ledoit_wolf(filters_FD)
+    eigenvalues_D = np.linalg.eigvalsh(covariance_DD)
+    invertible = eigenvalues_D[0] > 1e-12 * eigenvalues_D[-1]
+    return (covariance_DD if invertible else None), float(shrinkage)
+
+
+def _row(
+    metric: str, value: float | None, n: int, place: dict[str, str | int], flag: str | None = None
+) -> Measurement:
+    unit = "fraction" if metric == "shrinkage" else "misalignment"
+    return Measurement(
+        metric=metric, value=value, unit=unit, n=n, coordinates=dict(place), flag=flag
+    )
+
+
+MISALIGNMENT = DiagnosticSpec(
+    name="misalignment",
+    version=1,
+    summary="Whether the first layer's filters vary along the principal axes of input patches",
+    source="Maennel et al., NeurIPS 2020, arXiv 2006.10455",
+    license="Apache-2.0",
+    params=MisalignmentParams,
+    tiny={"limit": 8, "rotations": 2},
+    measure=measure,
+    subjects="one",
+    needs=frozenset({"init_state", "images"}),
+)

@@ -1,0 +1,154 @@
+"""What a trained network loses when one module takes its weights from another state.
+
+Source: Zhang, Bengio, Singer 2019, arXiv 1902.01996: robust modules hardly care, critical ones do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from transferbench.records import Measurement
+from transferbench.specs import HEAD, Metric, Subject
+from transferbench.statistics import wilson
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from transferbench.training import Evaluation
+
+__all__ = ["ALL", "NONE", "Swap", "cost_of", "measurements", "swapped"]
+
+NONE, ALL = "none", "all"
+
+BATCH = 250
+"""Images at once."""
+
+TYPICAL_MODULES = 10
+"""For the plan's estimate, which knows no backbone; on average half of one is run for a module."""
+
+UNDEFINED = "not finite, or not defined on these images"
+
+Key = str | int
+State = Mapping[str, "Tensor"]
+
+
+class Swap(NamedTuple):
+    """How the network does with ``module`` of the state named ``key``."""
+
+    module: str
+    key: Key
+    found: Evaluation
+
+
+def cost_of(states: int) -> float:
+    """Forward passes for so many states."""
+    return 1 + states * (1 + TYPICAL_MODULES / 2)
+
+
+def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) -> Iterator[Swap]:
+    """The final network (NONE), each state whole (ALL), and each state's modules one by one.
+
+    A module's parameters and buffers, batch statistics too, are taken together. Test images.
+    """
+    from transferbench.landscape import Criterion, Examples, evaluate_states
+    from transferbench.prefix import Prefix
+
+    net, final = subject.network("final"), subject.state("final")
+    images, targets = subject.images("test", limit), subject.targets("test", limit)
+    criterion = Criterion(subject.task, subject.metric)
+
+    def evaluated(inputs: Tensor, given: Iterable[State]) -> list[Evaluation]:
+        splits = {"test": Examples(inputs, targets)}
+        found = evaluate_states(net, given, splits, criterion, batch_size=BATCH)
+        return [evaluation["test"] for evaluation in found]
+
+    whole, *others = evaluated(images, [final, *states.values()])
+    yield Swap(NONE, "final", whole)
+    for key, found in zip(states, others, strict=True):
+        yield Swap(ALL, key, found)
+    prefix = Prefix(net, images, BATCH)
+    for module, names in subject.modules.items():
+        with prefix.behind(names) as inputs:
+            given = (_with(final, state, names) for state in states.values())
+            swaps = evaluated(inputs, given)
+        for key, found in zip(states, swaps, strict=True):
+            yield Swap(module, key, found)
+
+
+def _with(final: State, state: State, names: Sequence[str]) -> State:
+    return {**final, **{name: state[name] for name in names}}
+
+
+# --- what is published ------------------------------------------------------------------------
+
+
+def measurements(
+    swaps: Iterable[Swap], place: str, metric: Metric, n: int
+) -> Iterator[Measurement]:
+    """Metric, loss and drop of each swap, and the drops of the modules outside the head.
+
+    ``place`` names the coordinate of a state's key. drop = metric of NONE - metric.
+    """
+    whole, *others = swaps
+    yield from _levels(whole, {"module": NONE, place: whole.key}, metric, n)
+    drops: dict[Key, list[float | None]] = {}
+    for swap in others:
+        coordinates = {"module": swap.module, place: swap.key}
+        yield from _levels(swap, coordinates, metric, n)
+        drop = _difference(whole.found.metric, swap.found.metric)
+        yield _fraction("drop", drop, n, coordinates)
+        if swap.module not in {ALL, HEAD}:
+            drops.setdefault(swap.key, []).append(drop)
+    for key, found in drops.items():
+        yield from _summary(found, n, {place: key})
+
+
+def _levels(
+    swap: Swap, coordinates: dict[str, Key], metric: Metric, n: int
+) -> Iterator[Measurement]:
+    value, loss = swap.found.metric, swap.found.loss
+    counts = metric == "accuracy" and value is not None
+    bounds = wilson(round(value * n), n).fields() if counts and value is not None else {}
+    yield _fraction("metric", value, n, coordinates, **bounds)
+    yield Measurement(
+        metric="loss",
+        value=loss,
+        unit="nats",
+        n=n,
+        coordinates=dict(coordinates),
+        flag=UNDEFINED if loss is None else None,
+    )
+
+
+def _summary(
+    drops: Sequence[float | None], n: int, coordinates: dict[str, Key]
+) -> Iterator[Measurement]:
+    known = [drop for drop in drops if drop is not None]
+    complete = len(known) == len(drops)
+    mean, worst = (sum(known) / len(known), max(known)) if complete else (None, None)
+    yield _fraction("mean_body_drop", mean, n, coordinates)
+    yield _fraction("worst_body_drop", worst, n, coordinates)
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _fraction(
+    name: str,
+    value: float | None,
+    n: int,
+    coordinates: Mapping[str, Key],
+    **bounds: float | str | None,
+) -> Measurement:
+    flag = UNDEFINED if value is None else None
+    return Measurement(
+        metric=name,
+        value=value,
+        unit="fraction",
+        n=n,
+        coordinates=dict(coordinates),
+        flag=flag,
+        **bounds,
+    )
