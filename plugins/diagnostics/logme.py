@@ -42,7 +42,7 @@ def measure(
     found = log_evidence(view.features, targets)
     yield Measurement(
         metric="logme",
-        value=float(found.values.mean()),
+        value=float(found.per_image.mean()),
         unit="nats",
         n=len(targets),
         coordinates={"checkpoint": view.epoch},
