@@ -1,0 +1,315 @@
+"""Initializations that look at target images: their outputs and filters seen by other means."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from started_networks import (
+    IMAGES,
+    KINDS,
+    TWO_LAYERS,
+    Started,
+    flat,
+    network,
+    norm_names,
+    rows,
+    same,
+    started,
+)
+from torch import Tensor, nn
+
+from transferbench.errors import PluginError
+from transferbench.specs import BackboneSpec
+
+Z = 4.5
+
+
+def hooked_outputs(net: nn.Module) -> dict[str, Tensor]:
+    """What the layers of an ordinary network give, by hooks on them."""
+    seen: dict[str, Tensor] = {}
+
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(lambda *call, name=name: seen.update({name: call[2]}))
+    with torch.no_grad():
+        net.eval()(IMAGES)
+    return seen
+
+
+def fixup_outputs(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the convolutions of fixup-resnet8 give, from the paper's formula."""
+    x = F.conv2d(IMAGES, state["conv1.weight"], padding=1)
+    seen = {"conv1": x}
+    x = F.relu(x + state["bias1"])
+    for stage in (1, 2, 3):
+        block = {
+            key.removeprefix(f"layer{stage}.0."): values
+            for key, values in state.items() if key.startswith(f"layer{stage}.")
+        }  # fmt: skip
+        stride = 1 if stage == 1 else 2
+        branch = F.conv2d(x + block["bias1a"], block["conv1.weight"], None, stride, 1)
+        seen[f"layer{stage}.0.conv1"] = branch
+        branch = F.relu(branch + block["bias1b"]) + block["bias2a"]
+        branch = block["scale"] * F.conv2d(branch, block["conv2.weight"], padding=1)
+        seen[f"layer{stage}.0.conv2"] = branch
+        shortcut = x
+        if stage > 1:
+            shortcut = F.conv2d(x + block["bias1a"], block["downsample.weight"], stride=stride)
+            seen[f"layer{stage}.0.downsample"] = shortcut
+        x = F.relu(branch + block["bias2b"] + shortcut)
+    return seen
+
+
+def layer_outputs(result: Started, kind: str) -> dict[str, np.ndarray]:
+    """The outputs of every layer of the body by filters, (F, values), float64."""
+    seen = fixup_outputs(result.after) if kind == "fixup-resnet8" else hooked_outputs(result.net)
+    weights = {
+        name.removesuffix(".weight")
+        for name, values in result.source.items()
+        if name.endswith(".weight") and values.ndim > 1
+    }
+    assert weights == {name for name in seen if f"{name}.weight" not in result.modules["head"]}
+    return {
+        name: np.moveaxis(output.double().numpy(), 1 if output.ndim == 4 else -1, 0).reshape(
+            output.shape[1] if output.ndim == 4 else output.shape[-1], -1
+        )
+        for name, output in seen.items()
+        if name in weights
+    }
+
+
+def scaled_fixup() -> nn.Module:
+    """A Fixup network whose scalars are away from their neutral values."""
+    net = network("fixup-resnet8", 1)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if parameter.numel() == 1:
+                parameter.fill_(3.0 if "scale" in name else 0.2)
+    return net
+
+
+# --- lsuv -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lsuv_gives_every_layer_unit_deviation(kind: str) -> None:
+    for name, output in layer_outputs(started("lsuv", kind), kind).items():
+        assert abs(output.std() - 1) < 0.1, name
+
+
+def test_lsuv_counts_the_scale_of_a_fixup_block() -> None:
+    result = started("lsuv", net=scaled_fixup())
+    outputs = layer_outputs(result, "fixup-resnet8")
+    assert all(abs(output.std() - 1) < 0.1 for output in outputs.values())
+    scalars = [name for name, values in result.source.items() if values.numel() == 1]
+    assert scalars
+    assert same(result.before, result.after, scalars)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lsuv_weights_are_orthonormal_up_to_a_factor(kind: str) -> None:
+    result = started("lsuv", kind)
+    for name, values in result.after.items():
+        if name in result.source and values.ndim > 1 and name.endswith(".weight"):
+            weight = rows(values)
+            weight = weight if weight.shape[0] <= weight.shape[1] else weight.T
+            gram = weight @ weight.T
+            assert np.abs(gram / gram[0, 0] - np.eye(len(gram))).max() < 1e-5, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["lsuv", "data-dependent"])
+def test_norms_statistics_scalars_and_embeddings_stay_as_built(name: str, kind: str) -> None:
+    result = started(name, kind)
+    layers = {
+        f"{path}.{leaf}" for path, layer in result.net.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear) for leaf in layer.state_dict()
+    }  # fmt: skip
+    rest = set(result.before) - layers
+    assert norm_names(result.net) <= rest
+    assert same(result.before, result.after, rest)
+
+
+def test_lsuv_biases_are_zero() -> None:
+    result = started("lsuv", "timm/test_vit")
+    assert not result.after["blocks.0.mlp.fc1.bias"].any()
+
+
+def test_lsuv_needs_images_that_differ() -> None:
+    with pytest.raises(PluginError) as raised:
+        started("lsuv", images=torch.zeros(4, 1, 16, 16))
+    assert str(raised.value) == (
+        "initialization 'lsuv' could not bring the output of conv1 to a standard deviation of 1 in"
+        " 10 tries (it is nan); give images that differ, or another initialization"
+    )
+
+
+def of_one_layer(stem: type[nn.Module], features: int) -> BackboneSpec:
+    return TWO_LAYERS.model_copy(
+        update={
+            "name": stem.__name__.lower(),
+            "build": lambda params, num_classes, in_chans, image_size: nn.Sequential(
+                stem(), nn.Flatten(), nn.Linear(features, num_classes)
+            ),
+            "modules": lambda net: {"stem": ("0",), "head": ("2",)},
+            "head": lambda net: net.get_submodule("2"),
+        }
+    )
+
+
+class Standardised(nn.Module):
+    """A convolution whose weight is not used as it is, and one that is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.idle = nn.Conv2d(1, 2, 3), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight
+        return F.conv2d(x, (weight - weight.mean()) / weight.std())
+
+
+class Shifted(nn.Module):
+    """A convolution beside fixed offsets of its channels, whose spread no scale can undo."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, bias=False)
+        self.shift = nn.Parameter(torch.tensor([-5.0, 5.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.conv.weight, self.shift)
+
+
+@pytest.mark.parametrize("name", ["lsuv", "data-dependent"])
+def test_layers_whose_output_cannot_be_seen_are_named(name: str) -> None:
+    with pytest.raises(PluginError) as raised:
+        started(name, of_one_layer(Standardised, 392))
+    assert str(raised.value) == (
+        f"initialization '{name}' sees no output of 0.conv, 0.idle: in a forward pass their weights"
+        " reach no convolution or linear map as they are or times a factor; choose another"
+        " backbone, or an initialization that looks at no images"
+    )
+
+
+def test_lsuv_says_so_where_a_layer_cannot_be_brought_to_unit_deviation() -> None:
+    with pytest.raises(PluginError, match=r"the output of 0\.conv to a .* in 3 tries \(it is 5\."):
+        started("lsuv", of_one_layer(Shifted, 392), tries=3)
+
+
+# --- data-dependent ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_channel_has_unit_variance_and_with_a_bias_zero_mean(kind: str) -> None:
+    result = started("data-dependent", kind)
+    for name, output in layer_outputs(result, kind).items():
+        assert np.abs(output.std(axis=1) - 1).max() < 1e-4, name
+        if f"{name}.bias" in result.after:
+            assert np.abs(output.mean(axis=1)).max() < 1e-4, name
+
+
+def test_every_channel_counts_the_scale_of_a_fixup_block() -> None:
+    outputs = layer_outputs(started("data-dependent", net=scaled_fixup()), "fixup-resnet8")
+    assert max(np.abs(output.std(axis=1) - 1).max() for output in outputs.values()) < 1e-4
+
+
+def test_a_channel_that_never_varies_is_named() -> None:
+    with pytest.raises(PluginError) as raised:
+        started("data-dependent", images=torch.zeros(4, 1, 16, 16))
+    assert str(raised.value) == (
+        "initialization 'data-dependent': 8 of 8 channels of conv1 give one value on all images,"
+        " which no factor brings to variance 1; give more images that differ, or another"
+        " initialization"
+    )
+
+
+# --- data-aligned -----------------------------------------------------------------------------
+
+
+def patches_of(padding: int, stride: int) -> np.ndarray:
+    """All 3x3 patches of the images, (patches, 9), float64."""
+    pixels = np.pad(IMAGES[:, 0].double().numpy(), ((0, 0), (padding,) * 2, (padding,) * 2))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (3, 3), axis=(1, 2))
+    return windows[:, ::stride, ::stride].reshape(-1, 9)
+
+
+def aligned_variances(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Mean products of the filters along the data's eigenvectors, and the data's variances."""
+    variance, basis = np.linalg.eigh(np.cov(patches_of(1, 2).T, bias=True))
+    along = rows(weight) @ basis
+    return along.T @ along / len(along), variance
+
+
+def test_first_filters_are_gaussian_along_the_datas_eigenvectors() -> None:
+    result = started("data-aligned", TWO_LAYERS)
+    new, _ = aligned_variances(result.after["0.weight"])
+    old, _ = aligned_variances(result.source["0.weight"])
+    wanted = old.diagonal()
+    error = math.sqrt(2 / 600)
+    assert np.abs(new.diagonal() / wanted - 1).max() < Z * error
+    correlation = new / np.sqrt(np.outer(new.diagonal(), new.diagonal()))
+    assert np.abs(correlation - np.eye(9)).max() < Z / math.sqrt(600)
+
+
+def test_the_sources_own_covariance_is_not_aligned_before() -> None:
+    source = started("pretrained", TWO_LAYERS).source
+    bent = torch.linspace(0.1, 2, 9).reshape(1, 1, 3, 3)
+    mixed = source["0.weight"] * bent
+    result = started("data-aligned", TWO_LAYERS, source=source | {"0.weight": mixed})
+    (new, _), (old, _) = (aligned_variances(w) for w in (result.after["0.weight"], mixed))
+    assert np.abs(new.diagonal() / old.diagonal() - 1).max() < Z * math.sqrt(2 / 600)
+
+    def largest_correlation(squares: np.ndarray) -> float:
+        scale = np.sqrt(np.outer(squares.diagonal(), squares.diagonal()))
+        return float(np.abs(squares / scale - np.eye(9)).max())
+
+    assert largest_correlation(old) > 0.3 > Z / math.sqrt(600) > largest_correlation(new)
+
+
+def test_variances_of_the_data_need_no_source() -> None:
+    result = started("data-aligned", TWO_LAYERS, without="source", variances="data")
+    new, variance = aligned_variances(result.after["0.weight"])
+    length = (rows(result.before["0.weight"]) ** 2).sum(axis=1).mean()
+    wanted = variance / variance.sum() * length
+    assert np.abs(new.diagonal() / wanted - 1).max() < Z * math.sqrt(2 / 600)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alignment_changes_the_first_layer_alone(kind: str) -> None:
+    result = started("data-aligned", kind)
+    changed = [name for name in result.before
+               if not torch.equal(result.before[name], result.after[name])]  # fmt: skip
+    first = {
+        "fixup-resnet8": "conv1.weight", "timm/test_resnet": "conv1.0.weight",
+        "timm/test_vit": "patch_embed.proj.weight",
+    }  # fmt: skip
+    assert changed == [first[kind]]
+    lengths = [flat(state[first[kind]]) @ flat(state[first[kind]])
+               for state in (result.after, result.source)]  # fmt: skip
+    assert 0.5 < lengths[0] / lengths[1] < 2
+
+
+class Mixing(nn.Module):
+    """A linear map of each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x)
+
+
+def test_a_first_layer_that_is_no_convolution_is_named() -> None:
+    with pytest.raises(PluginError) as raised:
+        started("data-aligned", of_one_layer(Mixing, 256))
+    assert str(raised.value) == (
+        "initialization 'data-aligned' aligns a first convolution with the patches it reads, and"
+        " this backbone begins with 0.mix (Linear); choose a backbone whose first layer is an"
+        " ungrouped Conv2d with numeric padding"
+    )
