@@ -281,7 +281,7 @@ print(found.fingerprint, int(found.splits["train"].images.sum()))
 
 def test_two_processes_may_prepare_at_once(tmp_path):
     children = [
-        subprocess.Popen(  # noqa: S603  # our own interpreter and script
+        subprocess.Popen(  # our own interpreter and script
             [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
         for _ in range(2)

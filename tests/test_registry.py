@@ -166,7 +166,7 @@ def test_a_worker_that_loads_the_same_files_can_unpickle_what_they_define(tmp_pa
         f"load = pickle.loads(Path({str(packed)!r}).read_bytes()); "
         "print(load(None, 'test', None, 8).images.sum())"
     )
-    shown = subprocess.run(  # noqa: S603  # this interpreter, our own code
+    shown = subprocess.run(  # this interpreter, our own code
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert int(shown.stdout) == registry.dataset("my-data").load(None, "test", None, 8).images.sum()
@@ -734,7 +734,7 @@ def environment(tmp_path):
 
 
 def call(python, *arguments):
-    done = subprocess.run(  # noqa: S603  # our own environment's interpreter
+    done = subprocess.run(  # our own environment's interpreter
         [python, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

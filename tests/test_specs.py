@@ -182,7 +182,7 @@ def test_specs_hooks_and_registry_come_without_torch():
         "import sys; import transferbench.specs, transferbench.hookspecs, transferbench.registry; "
         "print(sorted({'torch', 'timm', 'matplotlib', 'pandas'} & set(sys.modules)))"
     )
-    shown = subprocess.run(  # noqa: S603  # this interpreter, our own code
+    shown = subprocess.run(  # this interpreter, our own code
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "[]"
