@@ -1,0 +1,57 @@
+"""Canonical correlations between the subspaces that two sets of features span.
+
+Source: Hotelling 1936; Bjorck and Golub 1973, doi:10.1090/S0025-5718-1973-0348991-3, for their
+computation from orthonormal bases.
+
+Shape letters: N images, D features, K and J dimensions of two subspaces, R = min(K, J).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Subspace", "canonical_correlations", "canonical_variates", "subspace"]
+
+ROUNDING = 1.2e-7
+"""Of float32, in which features are computed: what is smaller is no direction of theirs."""
+
+
+class Subspace(NamedTuple):
+    """Centred features (N, D) and an orthonormal basis (N, K) of the directions kept."""
+
+    features: Tensor
+    basis: Tensor
+
+
+def subspace(features: Tensor, variance: float = 1.0) -> Subspace:
+    """The fewest principal directions that hold this share of the variance.
+
+    Shapes: features (N, D), centred, float64.
+    """
+    import torch
+
+    left, values, _ = torch.linalg.svd(features, full_matrices=False)
+    rank = int((values > values[0] * max(features.shape) * ROUNDING).sum())
+    shares = values[:rank].square().cumsum(0) / values[:rank].square().sum()
+    # The last share is 1 but for rounding; all directions are needed where 1 is asked for.
+    kept = min(int((shares < variance).sum()) + 1, rank)
+    return Subspace(features, left[:, :kept])
+
+
+def canonical_correlations(a: Subspace, b: Subspace) -> Tensor:
+    """In [0, 1], largest first: (R,)."""
+    import torch
+
+    correlations: Tensor = torch.linalg.svdvals(a.basis.T @ b.basis)
+    return correlations.clamp(max=1)
+
+
+def canonical_variates(a: Subspace, b: Subspace) -> tuple[Tensor, Tensor]:
+    """The correlations (R,) and the directions of ``a`` that have them, orthonormal (N, R)."""
+    import torch
+
+    turn, correlations, _ = torch.linalg.svd(a.basis.T @ b.basis, full_matrices=False)
+    return correlations.clamp(max=1), a.basis @ turn

@@ -1,0 +1,138 @@
+"""CKA: how similar two networks' features are, module by module, whatever basis they stand in.
+
+Source: Kornblith et al. 2019, arXiv 1905.00414; Neyshabur et al. 2020, arXiv 2008.11687, Table 1,
+which says neither kernel nor estimator nor sample: here the debiased estimator by default, over
+all images at once. What depends on no choice is the order of pairs, not the absolute value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from transferbench.records import Measurement
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench_plugins.diagnostics.module_features import (
+    FeatureParams,
+    Missing,
+    Modules,
+    in_batches,
+    similarities,
+    two_networks,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from transferbench.similarity import Hsic
+
+__all__ = ["CKA", "CkaParams"]
+
+
+class CkaParams(FeatureParams):
+    """``bandwidth`` of the RBF kernel, as a fraction of the median distance.
+
+    ``mode``: ``exact`` over all images, all features in memory; ``minibatch``: HSIC averaged over
+    equal batches of ``batch`` images or a few more, then the ratio; it depends on the batch.
+    """
+
+    kernel: Literal["linear", "rbf"] = "linear"
+    bandwidth: Annotated[float, Field(gt=0)] = 1.0
+    mode: Literal["exact", "minibatch"] = "exact"
+    batch: Annotated[int, Field(ge=4)] = 256
+
+
+def measure(
+    params: CkaParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """Debiased CKA of every module of one body with every module of the other.
+
+    Both see the test images of the first network. Units: 1 for equal features, 0 for unrelated
+    ones; the debiased estimate of a small similarity may fall below 0.
+    Error: none over images; replicates give it.
+    """
+    from transferbench.similarity import LEAST_IMAGES, cka
+
+    del context  # nothing is drawn
+    images = subjects[0].images("test", params.images)
+    n = len(images)
+    networks = two_networks(params, subjects, _parts(params, images))
+    few = Missing(f"debiased CKA needs {LEAST_IMAGES} images or more, found {n}")
+    if n < LEAST_IMAGES or not all(modules.names for modules in networks):
+        yield from similarities("cka", "cka", n, networks, lambda *_: few)
+        return
+    hsics = list(_hsics(params, networks))
+    values = cka(hsics).tolist()
+    wrong_a, wrong_b = _wrong([h.own_a for h in hsics]), _wrong([h.own_b for h in hsics])
+
+    def value_of(row: int, column: int) -> float | Missing:
+        wrong = wrong_a[row] or wrong_b[column]
+        return Missing(wrong) if wrong else float(values[row][column])
+
+    yield from similarities("cka", "cka", n, networks, value_of)
+
+
+def _parts(params: CkaParams, images: Tensor) -> Sequence[Tensor]:
+    if params.mode == "exact":
+        return in_batches(images)
+    # Equal batches: a small last one would weigh as much as the others.
+    parts: Sequence[Tensor] = images.tensor_split(max(1, len(images) // params.batch))
+    return parts
+
+
+def _hsics(params: CkaParams, networks: tuple[Modules, Modules]) -> Iterator[Hsic]:
+    """The HSIC of each part of the images; the RBF kernels keep the widths of the first."""
+    from transferbench.similarity import centre_, hsic, squared_widths
+
+    widths = None
+    for part_a, part_b in _together(params, networks):
+        a = [centre_(features) for features in part_a]
+        b = a if part_b is part_a else [centre_(features) for features in part_b]
+        if params.kernel == "rbf" and widths is None:
+            widths = squared_widths(a, params.bandwidth), squared_widths(b, params.bandwidth)
+        yield hsic(a, b, widths)
+
+
+def _together(
+    params: CkaParams, networks: tuple[Modules, Modules]
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Both networks' features of the same images, part by part; one list for one network."""
+    a, b = networks
+    if params.mode == "exact":
+        features = whole(a)
+        yield features, features if b is a else whole(b)
+    elif b is a:
+        yield from ((part, part) for part in a.features)
+    else:
+        yield from zip(a.features, b.features, strict=True)
+
+
+def _wrong(own: list[Tensor]) -> list[str | None]:
+    """Why a module has no CKA, from its HSIC with itself in each part."""
+    import torch
+
+    total = torch.stack(own).sum(0)
+    return [
+        "the features are not finite: diverged"
+        if not finite
+        else (None if varies else "the features do not vary between images")
+        for finite, varies in zip(total.isfinite().tolist(), (total > 0).tolist(), strict=True)
+    ]
+
+
+CKA = DiagnosticSpec(
+    name="cka",
+    version=1,
+    summary="Similarity of features, module by module: debiased CKA, linear or RBF",
+    source="Kornblith et al. 2019, arXiv 1905.00414; Neyshabur et al. 2020, Table 1",
+    license="Apache-2.0",
+    params=CkaParams,
+    tiny={"images": 16},
+    measure=measure,
+    subjects="pair",
+    needs=frozenset({"images"}),
+    cost=lambda params: 2.0,
+)

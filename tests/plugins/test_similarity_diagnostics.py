@@ -1,0 +1,422 @@
+"""CKA, SVCCA, PWCCA and Procrustes of whole networks, against formulas on features read by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from transferbench.modules import build_network, partition
+from transferbench.records import Measurement
+from transferbench.specs import DiagnosticContext, DiagnosticSpec
+from transferbench_plugins.backbones import transferbench_backbones
+from transferbench_plugins.diagnostics.cka import CKA
+from transferbench_plugins.diagnostics.procrustes import PROCRUSTES
+from transferbench_plugins.diagnostics.pwcca import PWCCA
+from transferbench_plugins.diagnostics.svcca import SVCCA
+
+BACKBONES = {spec.name: spec for spec in transferbench_backbones()}
+CONTEXT = DiagnosticContext(device=torch.device("cpu"), generator=torch.Generator(), seed=0)
+SIDE, COUNT = 32, 72
+SPECS = (CKA, SVCCA, PWCCA, PROCRUSTES)
+PATHS = {"stem": "conv1", "layer1.0": "layer1.0", "layer2.0": "layer2.0", "layer3.0": "layer3.0"}
+"""Of the outputs of a fixup-resnet8."""
+
+
+def images(seed: int = 0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    # Both networks must see structure, or their features are as unlike as the noise is rich.
+    coarse = torch.randn(COUNT, 3, 4, 4, generator=draw)
+    fine = nn.functional.interpolate(coarse, size=SIDE, mode="bilinear")
+    return (fine + 1).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass
+class Trial:
+    """What these diagnostics ask of a finished trial; the same network every time, to look at."""
+
+    net: nn.Module
+    modules: Mapping[str, Sequence[str]]
+    job: str = "job"
+    seen: Tensor = field(default_factory=images)
+
+    def network(self, which: str = "final") -> nn.Module:
+        assert which == "final"
+        return self.net
+
+    def images(self, split: str, limit: int | None = None) -> Tensor:
+        assert split == "test"
+        return self.seen[:limit]
+
+
+def trial(seed: int, backbone: str = "fixup-resnet8", classes: int = 5, **given: Any) -> Trial:
+    spec = BACKBONES[backbone]
+    net = build_network(
+        spec,
+        spec.parse(given or {"width": 4}),
+        num_classes=classes,
+        in_chans=3,
+        image_size=SIDE,
+        init_seed=seed,
+        head_seed=seed,
+    ).eval()
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
+    return Trial(net, partition(spec, net), job=f"{backbone} {seed}")
+
+
+def measured(spec: DiagnosticSpec, *trials: Trial, **params: Any) -> list[Measurement]:
+    return list(spec.measure(spec.parse(params), trials, CONTEXT))
+
+
+def values(spec: DiagnosticSpec, *trials: Trial, **params: Any) -> dict[tuple[Any, ...], Any]:
+    found = measured(spec, *trials, **params)
+    keyed = {(m.coordinates["module"], m.coordinates["other_module"]): m.value for m in found}
+    assert len(keyed) == len(found)
+    return keyed
+
+
+def by_hand(given: Trial, *, pooled: bool = True) -> dict[str, np.ndarray]:
+    """The features of a fixup-resnet8, in float64."""
+    kept: dict[str, Tensor] = {}
+    handles = [
+        given.net.get_submodule(path).register_forward_hook(
+            lambda _, __, output, module=module: kept.update({module: output.clone()})
+        )
+        for module, path in PATHS.items()
+    ]
+    with torch.no_grad():
+        given.net(images())
+    for handle in handles:
+        handle.remove()
+    kept = {module: x.mean((2, 3)) if pooled else x.flatten(1) for module, x in kept.items()}
+    return {module: x.double().numpy() for module, x in kept.items()}
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    return x - x.mean(0)
+
+
+def u_centred(k: np.ndarray) -> np.ndarray:
+    k, n = k.copy(), len(k)
+    np.fill_diagonal(k, 0)
+    sums = k.sum(0)
+    k = k - (sums[:, None] + sums[None]) / (n - 2) + k.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(k, 0)
+    return k
+
+
+def linear(x: np.ndarray) -> np.ndarray:
+    return centred(x) @ centred(x).T
+
+
+def rbf(x: np.ndarray) -> np.ndarray:
+    squared = ((x[:, None] - x[None]) ** 2).sum(-1)
+    return np.exp(-squared / (2 * 0.25 * np.median(squared[np.triu_indices(len(x), 1)])))
+
+
+def cka(k: np.ndarray, other: np.ndarray) -> float:
+    k, other = u_centred(k), u_centred(other)
+    return float((k * other).sum() / np.sqrt((k * k).sum() * (other * other).sum()))
+
+
+def agree(
+    found: Mapping[tuple[Any, ...], Any],
+    a: Mapping[str, np.ndarray],
+    b: Mapping[str, np.ndarray],
+    formula: Callable[[np.ndarray, np.ndarray], float],
+    tolerance: float = 1e-5,
+) -> None:
+    expected = {(m, o): formula(x, y) for m, x in a.items() for o, y in b.items()}
+    assert found == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Trial, Trial]:
+    return trial(1), trial(2, classes=7)
+
+
+# --- CKA --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_cka_is_the_formula_for_all_pairs(pair: tuple[Trial, Trial], pooled: bool) -> None:
+    a, b = (by_hand(given, pooled=pooled) for given in pair)
+    found = values(CKA, *pair, pooled=pooled)
+    agree(found, a, b, lambda x, y: cka(linear(x), linear(y)))
+    assert len(found) == 16
+    assert max(found.values()) > 0.5
+    assert min(found.values()) < 0.9
+
+
+def test_an_rbf_kernel_takes_its_bandwidth(pair: tuple[Trial, Trial]) -> None:
+    a, b = (by_hand(given) for given in pair)
+    found = values(CKA, *pair, kernel="rbf", bandwidth=0.5)
+    agree(found, a, b, lambda x, y: cka(rbf(x), rbf(y)), 1e-4)
+
+
+def test_minibatches_are_averaged_before_the_ratio(pair: tuple[Trial, Trial]) -> None:
+    a, b = (by_hand(given, pooled=False) for given in pair)
+
+    def formula(x: np.ndarray, y: np.ndarray) -> float:
+        def mean(one: np.ndarray, other: np.ndarray) -> float:
+            parts = zip(np.split(one, 3), np.split(other, 3), strict=True)
+            return float(
+                np.mean([(u_centred(linear(p)) * u_centred(linear(q))).sum() for p, q in parts])
+            )
+
+        return mean(x, y) / float(np.sqrt(mean(x, x) * mean(y, y)))
+
+    found = values(CKA, *pair, mode="minibatch", batch=24, pooled=False)
+    agree(found, a, b, formula)
+
+
+def test_no_batch_is_smaller_than_asked_for(pair: tuple[Trial, Trial]) -> None:
+    """47 images in batches of at least 24 are one batch, as in exact mode."""
+    whole = values(CKA, *pair, images=47)
+    assert values(CKA, *pair, images=47, mode="minibatch", batch=24) == pytest.approx(whole)
+    apart = values(CKA, *pair, images=47, mode="minibatch", batch=23)
+    assert apart != pytest.approx(whole, abs=1e-3)
+
+
+def test_an_rbf_kernel_keeps_the_width_of_the_first_batch(pair: tuple[Trial, Trial]) -> None:
+    first = values(CKA, *pair, images=36, kernel="rbf")
+    found = values(CKA, *pair, kernel="rbf", mode="minibatch", batch=36)
+    whole = values(CKA, *pair, kernel="rbf")
+    assert found != pytest.approx(first, abs=1e-4)
+    assert found == pytest.approx(whole, abs=0.2)
+
+
+@pytest.mark.parametrize("mode", ["exact", "minibatch"])
+def test_a_bfloat16_forward_pass_comes_close(pair: tuple[Trial, Trial], mode: str) -> None:
+    exact = values(CKA, *pair, mode=mode, batch=24, pooled=False)
+    found = values(CKA, *pair, mode=mode, batch=24, pooled=False, precision="bf16")
+    assert found == pytest.approx(exact, abs=0.02)
+    assert found != exact
+
+
+def test_both_networks_see_the_first_ones_images(pair: tuple[Trial, Trial]) -> None:
+    first, second = pair
+    elsewhere = Trial(second.net, second.modules, second.job, images(seed=9))
+    assert values(CKA, first, elsewhere) == values(CKA, first, second)
+
+
+# --- second opinions --------------------------------------------------------------------------
+
+
+def kept(x: np.ndarray, share: float) -> np.ndarray:
+    """Principal components that hold this share of the variance."""
+    sizes, directions = np.linalg.eigh(centred(x).T @ centred(x))
+    sizes, directions = sizes[::-1], directions[:, ::-1]
+    count = int(np.searchsorted(sizes.cumsum() / sizes.sum(), share)) + 1
+    return centred(x) @ directions[:, :count]
+
+
+def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.cos(scipy.linalg.subspace_angles(x, y))
+
+
+def test_svcca_is_the_mean_cosine_of_the_angles_between_subspaces(
+    pair: tuple[Trial, Trial],
+) -> None:
+    a, b = (by_hand(given) for given in pair)
+
+    def formula(share: float) -> Callable[[np.ndarray, np.ndarray], float]:
+        return lambda x, y: float(correlations(kept(x, share), kept(y, share)).mean())
+
+    agree(values(SVCCA, *pair), a, b, formula(0.99), 1e-4)
+    agree(values(SVCCA, *pair, variance=0.8), a, b, formula(0.8), 1e-4)
+
+
+def inverse_root(covariance: np.ndarray) -> np.ndarray:
+    """Of the part that is more than rounding."""
+    sizes, directions = np.linalg.eigh(covariance)
+    there = sizes > 1e-10 * sizes.max()
+    return (directions[:, there] / np.sqrt(sizes[there])) @ directions[:, there].T
+
+
+def pwcca(x: np.ndarray, y: np.ndarray) -> float:
+    """By whitening covariances, as the measure is usually written."""
+    x, y = centred(x), centred(y)
+    rank_x, rank_y = (np.linalg.matrix_rank(z, rtol=1e-5) for z in (x, y))
+    x, y = (x, y) if rank_x <= rank_y else (y, x)
+    white_x = inverse_root(x.T @ x)
+    turn, rho, _ = np.linalg.svd(white_x @ x.T @ y @ inverse_root(y.T @ y), full_matrices=False)
+    weights = np.abs((x @ white_x @ turn).T @ x).sum(1)
+    return float((weights * rho).sum() / weights.sum())
+
+
+def test_pwcca_weights_correlations_by_what_they_account_for(pair: tuple[Trial, Trial]) -> None:
+    a, b = (by_hand(given) for given in pair)
+    agree(values(PWCCA, *pair), a, b, pwcca, 1e-3)
+
+
+def test_procrustes_is_the_distance_after_the_best_rotation(pair: tuple[Trial, Trial]) -> None:
+    a, b = (by_hand(given) for given in pair)
+
+    def formula(x: np.ndarray, y: np.ndarray) -> float:
+        size = max(x.shape[1], y.shape[1])
+        x, y = (
+            np.pad(centred(z) / np.linalg.norm(centred(z)), ((0, 0), (0, size - z.shape[1])))
+            for z in (x, y)
+        )
+        rotation, _ = scipy.linalg.orthogonal_procrustes(x, y)
+        return float(np.linalg.norm(x @ rotation - y) ** 2)
+
+    agree(values(PROCRUSTES, *pair), a, b, formula)
+
+
+@pytest.mark.parametrize("spec", [SVCCA, PWCCA, PROCRUSTES], ids=lambda spec: spec.name)
+def test_subspaces_need_more_images_than_features(
+    spec: DiagnosticSpec, pair: tuple[Trial, Trial]
+) -> None:
+    found = {
+        (m.coordinates["module"], m.coordinates["other_module"]): m
+        for m in measured(spec, *pair, images=16)
+    }
+    assert found["layer3.0", "stem"].value is None
+    assert found["layer3.0", "stem"].flag == "16 features need more than 16 images, found 16"
+    assert found["stem", "layer3.0"].flag == "16 features need more than 16 images, found 16"
+    assert found["layer2.0", "stem"].value is not None
+    assert all(m.value is not None for m in measured(spec, *pair, images=17))
+
+
+def test_a_direction_that_is_only_rounding_is_none(pair: tuple[Trial, Trial]) -> None:
+    """Repeated channels leave the span as it is."""
+    first, _ = pair
+    twin = trial(1)
+    with torch.no_grad():
+        twin.net.conv1.weight[3] = twin.net.conv1.weight[2]
+    found = values(PWCCA, twin, first)
+    assert found["stem", "stem"] == pytest.approx(1, abs=1e-5)
+
+
+# --- all of them ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_network_is_equal_to_itself(spec: DiagnosticSpec, pair: tuple[Trial, Trial]) -> None:
+    first, _ = pair
+    copy = Trial(first.net, first.modules, "another job")
+    for other in (first, copy):
+        found = values(spec, first, other)
+        expected = 0 if spec is PROCRUSTES else 1
+        assert [found[name, name] for name in PATHS] == pytest.approx([expected] * 4, abs=1e-5)
+        if spec is not PWCCA:  # which weights by one of the two
+            turned = {(other, module): value for (module, other), value in found.items()}
+            assert found == pytest.approx(turned, abs=1e-5)
+
+
+def test_a_network_with_itself_is_run_once() -> None:
+    class Counted(Trial):
+        loaded = 0
+
+        def network(self, which: str = "final") -> nn.Module:
+            self.loaded += 1
+            return super().network(which)
+
+    base = trial(1)
+    both = Counted(base.net, base.modules)
+    for params in ({}, {"mode": "minibatch", "batch": 12}):
+        both.loaded = 0
+        values(CKA, both, both, **params)
+        assert both.loaded == 1
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_each_number_says_what_it_is(spec: DiagnosticSpec, pair: tuple[Trial, Trial]) -> None:
+    (first, *_) = measured(spec, *pair, images=40)
+    assert first.n == 40
+    assert first.metric == spec.name
+    assert list(first.coordinates) == ["module", "other_module"]
+    units = {"cka": "cka", "procrustes": "squared distance"}
+    assert first.unit == units.get(spec.name, "correlation")
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
+def test_any_backbone_is_measured_and_left_as_it_was(spec: DiagnosticSpec, model: str) -> None:
+    a, b = trial(1, "timm", model=model), trial(2, "timm", classes=3, model=model)
+    before = [{k: v.clone() for k, v in given.net.state_dict().items()} for given in (a, b)]
+    found = measured(spec, a, b)
+    body = [module for module in a.modules if module != "head"]
+    assert [m.coordinates["module"] for m in found] == [name for name in body for _ in body]
+    assert all((m.value is None) == bool(m.flag and "features need more" in m.flag) for m in found)
+    assert sum(m.value is not None for m in found) >= 1
+    for given, state in zip((a, b), before, strict=True):
+        assert not any(module.training for module in given.net.modules())
+        assert not any(module._forward_hooks for module in given.net.modules())
+        assert all(torch.equal(v, state[k]) for k, v in given.net.state_dict().items())
+
+
+def test_backbones_of_two_families_can_be_compared() -> None:
+    found = values(CKA, trial(1), trial(1, "timm", model="test_vit"))
+    assert {module for module, _ in found} == set(PATHS)
+    assert {"stem", "blocks.0", "neck"} <= {other for _, other in found}
+
+
+# --- what has no number -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_features_that_do_not_vary_are_flagged(spec: DiagnosticSpec) -> None:
+    dead = trial(1)
+    with torch.no_grad():
+        dead.net.conv1.weight.zero_()
+    found = measured(spec, dead, trial(2))
+    assert {m.flag for m in found} == {"the features do not vary between images"}
+    assert len(found) == 16
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_diverged_network_is_flagged(spec: DiagnosticSpec) -> None:
+    broken = trial(1)
+    with torch.no_grad():
+        broken.net.layer2[0].conv1.weight[0, 0, 0, 0] = torch.nan
+    found = measured(spec, trial(2), broken)
+    flags = {m.coordinates["other_module"]: m.flag for m in found}
+    diverged = "the features are not finite: diverged"
+    assert flags == {"stem": None, "layer1.0": None, "layer2.0": diverged, "layer3.0": diverged}
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_module_without_an_output_is_flagged(spec: DiagnosticSpec) -> None:
+    given = trial(1)
+    modules = {"scale": ["bias1"], **{k: v for k, v in given.modules.items() if k != "stem"}}
+    found = measured(spec, Trial(given.net, modules), trial(2))
+    flags = {m.coordinates["module"]: m.flag for m in found}
+    assert flags.pop("scale") == "no layer of module 'scale' is called in a forward pass"
+    assert set(flags.values()) == {None}
+
+
+def test_three_images_are_too_few_for_an_unbiased_estimate(pair: tuple[Trial, Trial]) -> None:
+    first, second = pair
+    few = Trial(first.net, first.modules, first.job, images()[:3])
+    found = measured(CKA, few, second)
+    assert {(m.flag, m.n) for m in found} == {
+        ("debiased CKA needs 4 images or more, found 3", 3),
+    }
+
+
+@pytest.mark.parametrize(
+    "given", [{"images": 3}, {"batch": 3}, {"bandwidth": 0}, {"kernel": "cosine"}, {"mode": "fast"}]
+)
+def test_parameters_that_mean_nothing_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CKA.parse(given)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_two_forward_passes_are_told_to_the_plan(spec: DiagnosticSpec) -> None:
+    assert spec.cost(spec.parse({})) == 2
+    assert spec.accepts(spec.tiny)
+    assert (spec.subjects, spec.needs) == ("pair", {"images"})
