@@ -6,6 +6,7 @@ from transferbench.hookspecs import hookimpl
 from transferbench.specs import DiagnosticSpec
 from transferbench_plugins.diagnostics.agreement import AGREEMENT
 from transferbench_plugins.diagnostics.checkpoint_choice import CHECKPOINT_CHOICE
+from transferbench_plugins.diagnostics.cka import CKA
 from transferbench_plugins.diagnostics.criticality import CRITICALITY
 from transferbench_plugins.diagnostics.h_score import H_SCORE
 from transferbench_plugins.diagnostics.knn import KNN
@@ -16,11 +17,14 @@ from transferbench_plugins.diagnostics.logme import LOGME
 from transferbench_plugins.diagnostics.misalignment import MISALIGNMENT
 from transferbench_plugins.diagnostics.nce import NCE
 from transferbench_plugins.diagnostics.nleep import NLEEP
+from transferbench_plugins.diagnostics.procrustes import PROCRUSTES
+from transferbench_plugins.diagnostics.pwcca import PWCCA
 from transferbench_plugins.diagnostics.relative_drop import RELATIVE_DROP
 from transferbench_plugins.diagnostics.rerandomisation import RERANDOMISATION
 from transferbench_plugins.diagnostics.rewinding import REWINDING
 from transferbench_plugins.diagnostics.spectrum import SPECTRUM
 from transferbench_plugins.diagnostics.speed import SPEED
+from transferbench_plugins.diagnostics.svcca import SVCCA
 
 __all__ = ["transferbench_diagnostics"]
 
@@ -31,6 +35,7 @@ def transferbench_diagnostics() -> list[DiagnosticSpec]:
     return [
         AGREEMENT,
         CHECKPOINT_CHOICE,
+        CKA,
         CRITICALITY,
         H_SCORE,
         KNN,
@@ -41,9 +46,12 @@ def transferbench_diagnostics() -> list[DiagnosticSpec]:
         MISALIGNMENT,
         NCE,
         NLEEP,
+        PROCRUSTES,
+        PWCCA,
         RERANDOMISATION,
         RELATIVE_DROP,
         REWINDING,
         SPECTRUM,
         SPEED,
+        SVCCA,
     ]
