@@ -5,9 +5,13 @@ from __future__ import annotations
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import DiagnosticSpec
 from transferbench_plugins.diagnostics.agreement import AGREEMENT
+from transferbench_plugins.diagnostics.aligned_barrier import ALIGNED_BARRIER
+from transferbench_plugins.diagnostics.barrier import BARRIER
+from transferbench_plugins.diagnostics.basin import BASIN
 from transferbench_plugins.diagnostics.checkpoint_choice import CHECKPOINT_CHOICE
 from transferbench_plugins.diagnostics.cka import CKA
 from transferbench_plugins.diagnostics.criticality import CRITICALITY
+from transferbench_plugins.diagnostics.distance import DISTANCE
 from transferbench_plugins.diagnostics.h_score import H_SCORE
 from transferbench_plugins.diagnostics.knn import KNN
 from transferbench_plugins.diagnostics.learning_curve import LEARNING_CURVE
@@ -34,9 +38,13 @@ def transferbench_diagnostics() -> list[DiagnosticSpec]:
     """Every built-in of this kind, one a line."""
     return [
         AGREEMENT,
+        ALIGNED_BARRIER,
+        BARRIER,
+        BASIN,
         CHECKPOINT_CHOICE,
         CKA,
         CRITICALITY,
+        DISTANCE,
         H_SCORE,
         KNN,
         LEARNING_CURVE,
@@ -48,8 +56,8 @@ def transferbench_diagnostics() -> list[DiagnosticSpec]:
         NLEEP,
         PROCRUSTES,
         PWCCA,
-        RERANDOMISATION,
         RELATIVE_DROP,
+        RERANDOMISATION,
         REWINDING,
         SPECTRUM,
         SPEED,

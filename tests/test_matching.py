@@ -1,0 +1,223 @@
+"""Renumbered networks are found again; REPAIR restores what averaging loses."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from transferbench.landscape import eval_mode, lerp_state
+from transferbench.matching import (
+    UnmatchableError,
+    activation_statistics,
+    keeps_function,
+    match_weights,
+    permute_state,
+    random_permutations,
+    repaired,
+    residual_axes,
+)
+from transferbench_plugins.backbones.fixup import FIXUP_RESNET8, FIXUP_RESNET14, FIXUP_RESNET50
+
+
+def drawn(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def fixup(spec, width):
+    return spec.build(spec.parse({"width": width}), 5, 1, 16)
+
+
+NETWORKS = {
+    "fixup-resnet8": lambda: fixup(FIXUP_RESNET8, 4),
+    "fixup-resnet14": lambda: fixup(FIXUP_RESNET14, 8),
+    "fixup-resnet50": lambda: fixup(FIXUP_RESNET50, 4),
+    "timm/test_resnet": lambda: timm.create_model("test_resnet", num_classes=5, in_chans=1),
+}
+
+
+def trained(name, seed=0):
+    """A network whose every weight and statistic has moved, so that no branch is closed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = NETWORKS[name]().eval()
+        for tensor in net.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * torch.rand(tensor.shape))
+    return net
+
+
+def state_of(net):
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+def head_of(net):
+    return [name for name in net.state_dict() if name.startswith("fc.") or name == "bias2"]
+
+
+def images(count=8):
+    return torch.randn(count, 1, 32, 32, generator=drawn(7))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_renumbered_network_computes_the_same(name):
+    net = trained(name)
+    state = state_of(net)
+    axes = residual_axes(state, head_of(net))
+    assert set(axes) >= {key for key, tensor in state.items() if tensor.numel() > 1}
+    permuted = permute_state(state, axes, random_permutations(state, axes, drawn(1)))
+    other = trained(name, seed=1)
+    other.load_state_dict(permuted)
+    assert not torch.equal(permuted["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+    with torch.no_grad():
+        torch.testing.assert_close(other(images()), net(images()), rtol=1e-4, atol=1e-4)
+    assert keeps_function(net, axes, images(), drawn(2))
+    assert all(torch.equal(tensor, state[key]) for key, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_matching_undoes_a_random_permutation_exactly(name):
+    state = state_of(trained(name))
+    axes = residual_axes(state, head_of(trained(name)))
+    renumbered = permute_state(state, axes, random_permutations(state, axes, drawn(1)))
+    found = match_weights(state, renumbered, axes, drawn(2))
+    again = permute_state(renumbered, axes, found)
+    assert all(torch.equal(again[key], tensor) for key, tensor in state.items())
+
+
+def agreement(a, b, axes):
+    named = [key for key in axes if "running" not in key and any(axes[key])]
+    return sum(float((a[key].double() * b[key].double()).sum()) for key in named)
+
+
+def test_matching_finds_the_best_of_all_numberings():
+    # 24 orders of the stream and 24 inside the block: small enough to try every one.
+    a, b = state_of(trained("fixup-resnet8", 0)), state_of(trained("fixup-resnet8", 1))
+    kept = [key for key in a if not key.startswith(("layer2", "layer3"))]
+    a, b = {key: a[key] for key in kept}, {key: b[key] for key in kept}
+    a["fc.weight"], b["fc.weight"] = a["fc.weight"][:, :4], b["fc.weight"][:, :4]
+    axes = residual_axes(a, ["bias2", "fc.weight", "fc.bias"])
+    found = permute_state(b, axes, match_weights(a, b, axes, drawn(0)))
+    orders = [torch.tensor(order) for order in itertools.permutations(range(4))]
+    groups = ("stem", "layer1.0.conv1")
+    best = max(
+        agreement(a, permute_state(b, axes, dict(zip(groups, pair, strict=True))), axes)
+        for pair in itertools.product(orders, orders)
+    )
+    assert agreement(a, found, axes) == pytest.approx(best, rel=1e-6)
+
+
+def test_matching_brings_another_network_nearer():
+    a, b = state_of(trained("timm/test_resnet", 0)), state_of(trained("timm/test_resnet", 1))
+    axes = residual_axes(a, head_of(trained("timm/test_resnet")))
+    nearer = permute_state(b, axes, match_weights(a, b, axes, drawn(0)))
+    assert agreement(a, nearer, axes) > agreement(a, b, axes)
+
+
+def test_the_same_draws_give_the_same_matching():
+    a, b = state_of(trained("fixup-resnet14", 0)), state_of(trained("fixup-resnet14", 1))
+    axes = residual_axes(a, head_of(trained("fixup-resnet14")))
+    one, two = (match_weights(a, b, axes, drawn(3)) for _ in range(2))
+    assert all(torch.equal(one[group], two[group]) for group in one)
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("test_vit", "cls_token"),
+        ("test_resnext_like", "conv2.weight"),
+        ("test_efficientnet", "conv_stem.weight"),
+    ],
+)
+def test_a_network_of_another_form_is_refused(model, named):
+    if model == "test_resnext_like":
+        net = timm.models.resnet.ResNet(
+            timm.models.resnet.Bottleneck, (1, 1, 1, 1), cardinality=2, base_width=8, num_classes=3
+        )
+    else:
+        net = timm.create_model(model, num_classes=3)
+    with pytest.raises(UnmatchableError, match=r"numbers its channels.*without alignment") as told:
+        residual_axes(
+            net.state_dict(), [n for n in net.state_dict() if n.startswith(("fc", "head"))]
+        )
+    assert named in str(told.value)
+
+
+class Crossed(nn.Module):
+    """Named like a residual network, but its channels are turned round before the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 3, bias=False)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.fc(self.conv1(x).relu().mean((2, 3)).flip(1))
+
+
+def test_axes_that_are_no_symmetry_are_found_out():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Crossed()
+    axes = residual_axes(net.state_dict(), ["fc.weight", "fc.bias"])
+    before = state_of(net)
+    assert not keeps_function(net, axes, images(), drawn(0))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
+
+
+# --- REPAIR -----------------------------------------------------------------------------------
+
+
+def outputs_of_convolutions(net, data):
+    """By forward hooks: of networks that call their layers."""
+    seen = []
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, out: seen.append(out))
+        for module in net.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    with eval_mode(net), torch.no_grad():
+        net(data)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_statistics_are_those_of_each_convolution():
+    net, data = trained("timm/test_resnet"), images(16)
+    found = activation_statistics(net, data)
+    expected = outputs_of_convolutions(net, data)
+    assert len(found) == len(expected)
+    for statistics, output in zip(found, expected, strict=True):
+        values = output.double().transpose(0, 1).flatten(1)
+        torch.testing.assert_close(statistics.mean.double(), values.mean(1), rtol=1e-4, atol=1e-4)
+        std = (values.var(1, correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(statistics.std.double(), std, rtol=1e-4, atol=1e-4)
+
+
+def test_repair_of_a_network_by_its_own_statistics_changes_nothing():
+    net, data = trained("fixup-resnet8"), images()
+    with torch.no_grad():
+        expected = net(data)
+        with repaired(net, activation_statistics(net, data), data):
+            for _ in range(2):  # the numbers of the convolutions start anew
+                torch.testing.assert_close(net(data), expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(net(data), expected)
+
+
+def test_a_repaired_average_has_the_statistics_of_its_ends():
+    a, b, data = trained("fixup-resnet14", 0), trained("fixup-resnet14", 1), images(16)
+    one, other = activation_statistics(a, data), activation_statistics(b, data)
+    goal = [x.lerp(y, 0.5) for x, y in zip(one, other, strict=True)]
+    middle = trained("fixup-resnet14", 2)
+    middle.load_state_dict(lerp_state(state_of(a), state_of(b), 0.5))
+    plain = activation_statistics(middle, data)
+    with repaired(middle, goal, data):
+        found = activation_statistics(middle, data)
+    assert not torch.allclose(plain[-1].std, goal[-1].std, rtol=0.05)
+    for at, wanted in zip(found, goal, strict=True):
+        torch.testing.assert_close(at.mean, wanted.mean, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(at.std, wanted.std, rtol=1e-3, atol=1e-3)
