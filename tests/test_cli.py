@@ -133,7 +133,8 @@ def test_plan_runs_nothing_and_tells_jobs_hours_and_memory(tmp_path):
     assert re.search(r"^pretrain +1 +0$", said.out, re.MULTILINE)
     assert re.search(r"^trial +8 +0$", said.out, re.MULTILINE)
     assert re.search(rf"^all +{JOBS} +0$", said.out, re.MULTILINE)
-    assert re.search(r"about \d+ s for what is left, 1 job\(s\) at once on cpu, \d+ MiB", said.out)
+    assert re.search(r"about \S+ (s|min) for what is left, 1 job\(s\) at once on cpu", said.out)
+    assert re.search(r"on cpu, [\d,]+ MiB a job$", said.out, re.MULTILINE)
     assert str(tmp_path / "run") in said.out
     assert artefacts(tmp_path / "store") == []
     assert not (tmp_path / "run").exists()
