@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class Peer(NamedTuple):
-    """Who is raced against, and the goal: ``faster`` times at least, or ``within`` times of it."""
+    """Who is raced against, and the goal: ``faster`` times at least, or ``within`` times of it.
+
+    With neither, it is there to compare with.
+    """
 
     name: str
     run: Callable[[], object]

@@ -34,10 +34,12 @@ def row(found: dict[str, Any], race: dict[str, Any]) -> list[str]:
 
 
 def judged(race: dict[str, Any]) -> tuple[str, str, str]:
-    """The ratio in the words of its goal, the goal, and whether it is met."""
+    """The ratio in the words of its goal, the goal, and whether it is met; both may be none."""
+    times = 1 / race["speedup"]
     if race["within"] is not None:
-        times = 1 / race["speedup"]
         return f"{times:.2f}x its time", f"<= {race['within']}x", verdict(times <= race["within"])
+    if race["faster"] is None:
+        return f"{times:.2f}x its time", "", ""
     met = verdict(race["speedup"] >= race["faster"])
     return f"{race['speedup']:.2f}x faster", f">= {race['faster']}x", met
 

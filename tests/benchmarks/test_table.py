@@ -16,6 +16,7 @@ def nothing():
         (Peer("a", nothing, faster=2.5), "2.00x faster", ">= 2.5x", "**no**"),
         (Peer("a", nothing, within=0.5), "0.50x its time", "<= 0.5x", "yes"),
         (Peer("a", nothing, within=0.4), "0.50x its time", "<= 0.4x", "**no**"),
+        (Peer("a", nothing), "0.50x its time", "", ""),
     ],
 )
 def test_a_race_is_judged_by_the_median_of_its_rounds(peer, ratio, goal, met):

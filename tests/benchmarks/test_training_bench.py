@@ -193,14 +193,14 @@ def test_an_epoch(network, precision, data, race, benchmark):
     race(
         our_epoch(make(), *data, precision),
         Peer("DataLoader on PIL images, f32", usual_epoch(make(), *data), faster=2.2),
-        Peer(f"as much work as {precision} matrix products", products(dtype, flops), within=2),
+        Peer(f"as much work as {precision} matrix products", products(dtype, flops)),
         rounds=7,
     )
     usual, ceiling = benchmark.extra_info["races"]
     most = usual["peer_seconds"] / ceiling["peer_seconds"]
     benchmark.extra_info["note"] = (
-        f"{flops / 1e9:.0f} GFLOP; as matrix products alone they would be {most:.2f}x faster than "
-        "the loop on PIL images"
+        f"its {flops / 1e9:.0f} GFLOP alone, as {precision} matrix products, would be {most:.2f}x "
+        "faster than the usual loop: more than that cannot be had on this CPU"
     )
 
 
@@ -253,6 +253,6 @@ def test_two_workers(trials, race):
         race(
             computes_afresh(pair, store, jobs, "a"),
             Peer("one process, two threads", computes_afresh(single, store, jobs, "b"), faster=1.1),
-            rounds=7,
+            rounds=5,
             clock=time.perf_counter,
         )
