@@ -86,7 +86,7 @@ def _shot(
         levels = (images * 255).round_().long().clamp_(0, 255)
         # Half a step beyond 0, which belongs to the row before.
         wanted = levels + (drawn.double() + 2**-25)
-        found = torch.searchsorted(line.to(images.device), wanted) - levels * counts
+        found = torch.searchsorted(line.to(images.device), wanted.contiguous()) - levels * counts
         return (found.float() / photons).clamp_(0, 1)
 
     return apply

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["corner", "energy_of", "phases", "radii", "rescaled", "respectrum", "texture_amplitude"]
 
 # A frequency this far below the strongest is rounding noise of float32: it has no phase.
-_SILENT = 1e-5
+_SILENT = 1e-6
 
 
 def corner(image_shape: ImageShape) -> float:
@@ -48,15 +48,16 @@ def radii(image_shape: ImageShape, device: torch.device | None = None) -> Tensor
 def respectrum(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Images of the changed spectra, their means kept.
 
+    The mean is taken out before: in float32 a large one would leave its rounding noise everywhere.
     Shapes: images float32 (N, C, H, W); ``change`` maps complex64 (N, C, H, F) to the same.
     """
     import torch
 
-    spectra = torch.fft.rfft2(images)
-    changed = change(spectra)
-    mean = torch.zeros(changed.shape[-2:], dtype=torch.bool, device=images.device)
-    mean[0, 0] = True
-    return torch.fft.irfft2(torch.where(mean, spectra, changed), s=images.shape[-2:])
+    mean = images.mean(dim=(-2, -1), keepdim=True)
+    changed = change(torch.fft.rfft2(images - mean)).clone()
+    changed[..., 0, 0] = 0
+    back: Tensor = torch.fft.irfft2(changed, s=images.shape[-2:])
+    return back + mean
 
 
 def phases(spectra: Tensor) -> Tensor:
