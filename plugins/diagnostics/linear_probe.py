@@ -77,28 +77,33 @@ def measure(
     (fitted,) = regressions(train.features, train.labels, classes, [choice.strength])
     flag = joined(fitted.flag, _unseen(train.labels, classes), train.flag)
     yield _tested(params, trial.metric, fitted, test, context.seed, flag)
-    n, place = len(train.labels), {"checkpoint": train.epoch}
-    reached = score(trial.metric, fitted.logits(train.features), train.labels)
-    yield Measurement(
-        metric="probe_train_metric",
-        value=reached,
-        unit="fraction",
-        n=n,
-        coordinates=place,
-        flag=joined("not defined for these labels" if reached is None else None, flag),
-    )
-    yield Measurement(
-        metric="probe_strength",
-        value=choice.strength,
-        unit="dimensionless",
-        n=n,
-        coordinates=place,
-        flag=choice.flag,
-    )
+    yield from _learnt(trial.metric, fitted, train, choice, flag)
+
+
+def _learnt(
+    metric: Metric, fitted: Regression, train: View, choice: Choice, flag: str | None
+) -> Iterator[Measurement]:
+    reached = score(metric, fitted.logits(train.features), train.labels)
+    undefined = "not defined for these labels" if reached is None else None
+    for name, value, told in (
+        ("probe_train_metric", reached, joined(undefined, flag)),
+        ("probe_strength", choice.strength, joined(choice.flag, train.flag)),
+    ):
+        yield Measurement(
+            metric=name,
+            value=value,
+            unit=UNITS[name],
+            n=len(train.labels),
+            coordinates={"checkpoint": train.epoch},
+            flag=told,
+        )
 
 
 def _unseen(labels: np.ndarray, classes: int) -> str | None:
-    return unseen_classes(labels, classes) if labels.ndim == 1 else None
+    if labels.ndim == 1:
+        return unseen_classes(labels, classes)
+    constant = ", ".join(map(str, np.flatnonzero(np.ptp(labels, axis=0) == 0)))
+    return f"one value on all training images: label {constant}" if constant else None
 
 
 def _choose(params: ProbeParams, train: View, classes: int, metric: Metric) -> Choice:
@@ -110,6 +115,8 @@ def _choose(params: ProbeParams, train: View, classes: int, metric: Metric) -> C
     found = [score(metric, one.logits(train.features[held]), train.labels[held]) for one in fitted]
     values = [-np.inf if value is None else value for value in found]
     best = int(np.argmax(values))
+    if values[best] == -np.inf:
+        return Choice(strengths[0], "no metric on the held-out share: the strongest was taken")
     at_end = best in {0, len(values) - 1} and min(values) < max(values)
     return Choice(strengths[best], "at an end of the strengths offered" if at_end else None)
 

@@ -169,8 +169,7 @@ def test_a_trial_from_elsewhere_is_told_and_the_final_source_measured(spec):
     for metric, m in own.items():
         assert m.value == other[metric].value
         assert m.coordinates["checkpoint"] == 2
-        if metric != "probe_strength":
-            assert "a starts from no kept state of b, whose final one is measured" in m.flag
+        assert "a starts from no kept state of b, whose final one is measured" in m.flag, metric
 
 
 @pytest.mark.parametrize("spec", SCORES, ids=lambda spec: spec.name)
@@ -427,6 +426,18 @@ def test_a_probe_of_labels_has_the_area_of_each_and_an_error_over_test_images():
     assert m.value == pytest.approx(np.mean(areas), abs=2e-3)
     assert m.low < m.value < m.high
     assert (m.n, m.interval) == (100, "bootstrap-95")
+    assert m.flag == "one value on all training images: label 2"
+
+
+def test_a_probe_of_labels_that_are_constant_has_no_area_to_choose_by():
+    pixels, positive = multi_label()["train"]
+    data = {split: (pixels, np.ones_like(positive)) for split in ("train", "test")}
+    a = trial(data=data, task="multi-label", metric="auc")
+    got = found(LINEAR_PROBE, a, source(), resamples=100)
+    flag = "no metric on the held-out share: the strongest was taken"
+    assert (got["probe_strength"].value, got["probe_strength"].flag) == (1, flag)
+    assert got["probe_test_metric"].value is None
+    assert got["probe_train_metric"].flag.startswith("not defined for these labels; one value")
 
 
 def test_a_probe_of_labels_scored_by_accuracy_has_an_error_over_images():
