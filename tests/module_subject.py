@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -38,7 +39,7 @@ class UntrainedTrial:
         backbone, params, self.size = NETWORKS[network]
         self.spec = BACKBONES[backbone]
         self.params = self.spec.parse(params)
-        net = self._build(1)
+        net = self.built = self._build(1).eval()
         self.modules = partition(self.spec, net)
         init = clone_state(net)
         middle = moved(init, 0.02, seed=1)
@@ -70,9 +71,9 @@ class UntrainedTrial:
         return clone_state(self._build(seed))
 
     def network(self, which="final"):
-        net = self._build(1)
+        net = copy.deepcopy(self.built)
         load_state(net, self.states[which])
-        return net.eval()
+        return net
 
     def images(self, split, limit=None):
         """Train and test images differ: the one are the other, backwards."""

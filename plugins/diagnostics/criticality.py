@@ -202,17 +202,11 @@ class _Report:
     def _cells(self, found: PathMap, place: Place) -> Iterator[Measurement]:
         for row, alpha in enumerate(found.alphas):
             point: Place = {**place, "alpha": float(alpha)}
-            yield self._row("distance", "weight", found.distances[row], point, None)
+            yield self._row("distance", "weight", found.distances[row], point)
             for column, sigma in enumerate((0.0, *self._params.sigmas)):
                 cell: Place = {**point, "sigma": sigma}
-                for metric, unit, values in (
-                    ("loss", "nats", found.losses),
-                    ("metric", "fraction", found.metrics),
-                ):
-                    value = values[row, column]
-                    known = None if np.isnan(value) else value
-                    flag = NOT_FINITE if known is None else None
-                    yield self._row(metric, unit, known, cell, flag)
+                yield self._row("loss", "nats", found.losses[row, column], cell)
+                yield self._row("metric", "fraction", found.metrics[row, column], cell)
 
     def _minimum(self, found: Criticality, place: Place, path: Path) -> Iterator[Measurement]:
         flags = self._flags(path)
@@ -232,15 +226,16 @@ class _Report:
         return [*flags, ENDS_ALONE] if alone else flags
 
     def _row(
-        self, metric: str, unit: str, value: float | None, place: Place, flag: str | None
+        self, metric: str, unit: str, value: float | None, place: Place, flag: str | None = None
     ) -> Measurement:
+        known = value is not None and np.isfinite(value)
         return Measurement(
             metric=metric,
-            value=None if value is None else float(value),
+            value=value if known else None,
             unit=unit,
             n=self._paths.images,
             coordinates=place,
-            flag=flag,
+            flag=flag if known else flag or NOT_FINITE,
         )
 
 

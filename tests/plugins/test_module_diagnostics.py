@@ -1,0 +1,609 @@
+"""Diagnostics of modules against copies of networks run whole, numpy, and known answers."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from hypothesis import given
+from hypothesis import strategies as st
+from module_subject import NETWORKS, UntrainedTrial, equal
+from pydantic import ValidationError
+from tiny_suite import TINY, tiny_suite
+from torch import nn
+
+from transferbench.api import run
+from transferbench.errors import StoreError
+from transferbench.identity import derive_seed
+from transferbench.specs import DiagnosticContext
+from transferbench.statistics import wilson
+from transferbench_plugins.diagnostics.criticality import (
+    CRITICALITY,
+    CriticalityParams,
+    best_epoch,
+    criticality,
+)
+from transferbench_plugins.diagnostics.misalignment import (
+    MISALIGNMENT,
+    misalignment,
+    patch_covariance,
+)
+from transferbench_plugins.diagnostics.rerandomisation import RERANDOMISATION
+from transferbench_plugins.diagnostics.rewinding import REWINDING
+from transferbench_plugins.diagnostics.spectrum import SPECTRUM, singular_values
+
+SPECS = (CRITICALITY, MISALIGNMENT, RERANDOMISATION, REWINDING, SPECTRUM)
+CPU = torch.device("cpu")
+GRID = {"alphas": 3, "sigmas": [0.01, 0.1], "draws": 2, "limit": 9}
+
+
+def context(seed=0):
+    return DiagnosticContext(CPU, torch.Generator().manual_seed(seed), seed)
+
+
+def rows(spec, trial, seed=0, **params):
+    """(metric, coordinates in the order given ...) -> measurement."""
+    measured = list(spec.measure(spec.parse(params), [trial], context(seed)))
+    keyed = {(m.metric, *m.coordinates.values()): m for m in measured}
+    assert len(keyed) == len(measured)
+    return keyed
+
+
+def naive(trial, state, split, limit=None):
+    """Loss and metric of a copied network, run whole: what every fast path must give."""
+    net = copy.deepcopy(trial.built)
+    net.load_state_dict(state)
+    labels = trial.targets(split, limit)
+    with torch.no_grad():
+        logits = net(trial.images(split, limit))
+    loss = F.cross_entropy(logits.double(), labels).item()
+    return loss, float((logits.argmax(1) == labels).double().mean())
+
+
+def with_module(base, other, names):
+    return {**base, **{name: other[name] for name in names}}
+
+
+# --- rewinding and re-randomisation -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_rewound_network_is_the_final_one_with_one_module_of_the_initial_one(network):
+    trial = UntrainedTrial(network, n=12)
+    found = rows(REWINDING, trial, to=["init", 1])
+    final = trial.state("final")
+    whole = naive(trial, final, "test")
+    assert (found["loss", "none", "final"].value, found["metric", "none", "final"].value) == whole
+    for to in ("init", 1):
+        state = trial.state(to)
+        expected = {"all": naive(trial, state, "test")} | {
+            module: naive(trial, with_module(final, state, names), "test")
+            for module, names in trial.modules.items()
+        }
+        for module, (loss, metric) in expected.items():
+            assert found["loss", module, to].value == loss
+            assert found["metric", module, to].value == metric
+            assert found["drop", module, to].value == whole[1] - metric
+        body = [whole[1] - expected[module][1] for module in [*trial.modules][:-1]]
+        assert found["mean_body_drop", to].value == pytest.approx(np.mean(body), abs=1e-15)
+        assert found["worst_body_drop", to].value == max(body)
+    assert len({loss for loss, _ in expected.values()}) == len(expected)
+
+
+def test_rewinding_every_module_gives_the_initial_network_and_none_the_final_one():
+    trial = UntrainedTrial()
+    found = rows(REWINDING, trial)
+    assert found["loss", "all", "init"].value == naive(trial, trial.state("init"), "test")[0]
+    assert found["loss", "none", "final"].value == naive(trial, trial.state("final"), "test")[0]
+
+
+def test_batch_statistics_are_rewound_with_their_module():
+    trial = UntrainedTrial("batch-norm", n=6)
+    names = [n for n in trial.modules["layer1.0"] if n.endswith("running_mean")]
+    trial.states["init"] = with_module(
+        trial.state("final"), {n: trial.state("final")[n] + 1 for n in names}, names
+    )
+    found = rows(REWINDING, trial)
+    assert found["loss", "layer1.0", "init"].value != found["loss", "none", "final"].value
+    assert found["loss", "layer2.0", "init"].value == found["loss", "none", "final"].value
+
+
+def test_a_level_has_wilsons_interval_and_counts_test_images():
+    found = rows(REWINDING, UntrainedTrial(), limit=9)["metric", "stem", "init"]
+    expected = wilson(round(found.value * 9), 9)
+    assert (found.low, found.high, found.interval) == (expected.low, expected.high, "wilson-95")
+    assert (found.n, found.unit) == (9, "fraction")
+
+
+def test_an_area_under_roc_has_no_wilson_interval():
+    trial = UntrainedTrial()
+    trial.task, trial.metric = "multi-label", "auc"
+    trial.labels = F.one_hot(trial.labels, 4).float()
+    found = rows(REWINDING, trial)["metric", "stem", "init"]
+    assert found.interval is None
+    assert 0 < found.value < 1
+
+
+def test_a_network_that_diverged_has_no_loss_and_no_drop_of_it_but_says_so():
+    trial = UntrainedTrial()
+    names = trial.modules["layer2.0"]
+    trial.states["init"] |= {n: torch.full_like(trial.states["init"][n], 1e30) for n in names}
+    found = rows(REWINDING, trial)["loss", "layer2.0", "init"]
+    assert found.value is None
+    assert found.flag == "not finite, or not defined on these images"
+
+
+def test_an_epoch_that_was_not_kept_is_told_with_those_that_were():
+    with pytest.raises(StoreError, match=r"epoch 7: the trial kept no .*epochs: 1, 2, 3\); rewind"):
+        rows(REWINDING, UntrainedTrial(), to=[7])
+
+
+def test_a_rerandomised_module_comes_from_a_fresh_network():
+    trial = UntrainedTrial()
+    found = rows(RERANDOMISATION, trial, seed=5, draws=2)
+    final = trial.state("final")
+    for draw in range(2):
+        fresh = trial.fresh(derive_seed("re-randomisation", {"seed": 5, "draw": draw}))
+        assert not equal(fresh, trial.state("init"))
+        for module, names in trial.modules.items():
+            expected, _ = naive(trial, with_module(final, fresh, names), "test")
+            assert found["loss", module, draw].value == expected
+    assert found["loss", "stem", 0].value != found["loss", "stem", 1].value
+    again = rows(RERANDOMISATION, trial, seed=6, draws=2)
+    assert again["loss", "stem", 0].value != found["loss", "stem", 0].value
+
+
+# --- criticality: the map -----------------------------------------------------------------------
+
+
+def naive_map(trial, end, path, grid, seed=0):
+    """(module, alpha, sigma) -> (loss, metric) of each draw, from copies run whole."""
+    generator = torch.Generator().manual_seed(seed)
+    seeds = torch.randint(2**62, (len(trial.modules),), generator=generator).tolist()
+    parameters = dict(trial.built.named_parameters())
+    start, last = trial.state("init"), trial.state(end)
+    found = {}
+    for (module, names), module_seed in zip(trial.modules.items(), seeds, strict=True):
+        drawn = torch.Generator().manual_seed(module_seed)
+        noise = [
+            {n: torch.randn(last[n].shape, generator=drawn) for n in names if n in parameters}
+            for _ in range(grid["draws"])
+        ]
+        if path == "direct":
+            points = {
+                a: {
+                    n: torch.lerp(start[n], last[n], a) if start[n].is_floating_point() else last[n]
+                    for n in names
+                }
+                for a in np.linspace(0, 1, grid["alphas"]).tolist()
+            }
+        else:
+            ended = 4 if end == "final" else 2
+            kept = {t / ended: trial.state(t) for t in trial.epochs if t < ended}
+            points = {0.0: start, **kept, 1.0: last}
+        for alpha, point in points.items():
+            for sigma in (0.0, *grid["sigmas"]):
+                states = [
+                    {n: point[n] + sigma * u[n] if n in u else point[n] for n in names}
+                    for u in noise[: 1 if sigma == 0 else None]
+                ]
+                found[module, alpha, sigma] = [
+                    naive(trial, with_module(last, s, names), "train", grid["limit"])
+                    for s in states
+                ]
+    return found
+
+
+SMALL = {"alphas": 2, "sigmas": [0.05], "draws": 2, "limit": 3}
+
+
+@pytest.mark.parametrize(
+    ("network", "path", "end", "grid"),
+    [
+        ("norm-free", "direct", "final", GRID),
+        ("norm-free", "optimisation", "final", GRID),
+        ("norm-free", "optimisation", "best", GRID),
+        ("batch-norm", "direct", "final", SMALL),
+        ("vit", "direct", "best", SMALL),
+    ],
+)
+def test_the_map_is_that_of_whole_networks_bit_for_bit(network, path, end, grid):
+    trial = UntrainedTrial(network, n=12)
+    found = rows(CRITICALITY, trial, **grid, paths=[path], ends=[end])
+    expected = naive_map(trial, end, path, grid)
+    cells = {key: m for key, m in found.items() if key[0] in {"loss", "metric"}}
+    assert len(cells) == 2 * len(expected)
+    for (module, alpha, sigma), draws in expected.items():
+        place = (module, path, end, alpha, sigma)
+        loss, metric = np.array(draws).mean(axis=0)
+        assert cells["loss", *place].value == loss
+        assert cells["metric", *place].value == metric
+        assert (cells["loss", *place].n, cells["loss", *place].unit) == (grid["limit"], "nats")
+
+
+def test_the_distance_of_a_point_is_that_of_the_parameters_alone():
+    trial = UntrainedTrial("batch-norm", n=3)
+    found = rows(CRITICALITY, trial, **{**GRID, "sigmas": [0.1], "draws": 1}, ends=["final"])
+    start, last = trial.state("init"), trial.state("final")
+    names = [n for n in trial.modules["layer2.0"] if "running" not in n and "batches" not in n]
+    expected = math.sqrt(sum(((last[n] - start[n]).double() ** 2).sum().item() for n in names))
+    distance = found["distance", "layer2.0", "direct", "final", 1.0].value
+    assert distance == pytest.approx(expected, rel=1e-6)
+    half = found["distance", "layer2.0", "direct", "final", 0.5].value
+    assert half == pytest.approx(expected / 2, rel=1e-6)
+    kept = trial.state(1)
+    expected = math.sqrt(sum(((kept[n] - start[n]).double() ** 2).sum().item() for n in names))
+    quarter = found["distance", "layer2.0", "optimisation", "final", 0.25].value
+    assert quarter == pytest.approx(expected, rel=1e-6)
+
+
+# --- criticality: mu ----------------------------------------------------------------------------
+
+ALPHAS, SIGMAS = np.linspace(0, 1, 5), (0.1, 0.5, 1.0)
+
+
+def bowl(curvature=1.0):
+    """Risks (1 - alpha)^2 + curvature sigma^2 with a distance of 2 alpha."""
+    return (1 - ALPHAS[:, None]) ** 2 + curvature * np.array([0, *SIGMAS]) ** 2, 2 * ALPHAS
+
+
+def test_mu_is_the_smallest_squared_ratio_of_distance_to_noise_that_keeps_the_risk():
+    risks, distances = bowl()
+    found = criticality(risks, ALPHAS, distances, SIGMAS, 0.32)
+    # alpha = 0.5 bears sigma = 0.1 (0.26): 100; alpha = 0.75 bears 0.5 (0.3125): 2.25 / 0.25 = 9.
+    assert found == (9.0, 0.75, 0.5, 0.5, 0.5)
+
+
+def test_a_module_that_may_go_all_the_way_back_is_not_critical():
+    risks, distances = bowl()
+    found = criticality(risks, ALPHAS, distances, SIGMAS, math.inf)
+    assert found == (0.0, 0.0, 1.0, 0.0, 1.0)
+
+
+def test_a_module_that_bears_no_noise_of_the_grid_is_infeasible():
+    risks, distances = bowl(curvature=1000)
+    assert criticality(risks, ALPHAS, distances, SIGMAS, 0.01) == (None, None, None, 1.0, 0.0)
+    nothing = (None, None, None, None, None)
+    assert criticality(risks, ALPHAS, distances, SIGMAS, -1.0) == nothing
+    assert criticality(risks, ALPHAS, distances, SIGMAS, None) == nothing
+    assert criticality(risks * np.nan, ALPHAS, distances, SIGMAS, math.inf) == nothing
+
+
+def test_a_module_that_ends_where_it_started_is_not_critical_whatever_noise_it_bears():
+    risks, distances = bowl(curvature=1000)
+    found = criticality(risks, ALPHAS, 0 * distances, SIGMAS, 0.01)
+    assert found == (0.0, None, None, 1.0, 0.0)
+
+
+def test_the_ranges_are_connected_to_the_end():
+    risks, distances = bowl()
+    risks[2, 0] = 9  # a barrier at alpha = 0.5 hides what is feasible before it
+    risks[-1, 2] = 9  # so does one at sigma = 0.5
+    found = criticality(risks, ALPHAS, distances, SIGMAS, 1.0)
+    assert (found.alpha_low, found.sigma_high) == (0.75, 0.1)
+
+
+@given(
+    st.lists(st.floats(0, 2) | st.just(math.nan), min_size=20, max_size=20),
+    st.lists(st.floats(0, 2), min_size=2, max_size=2),
+)
+def test_mu_never_rises_with_epsilon_and_is_the_minimum_over_feasible_cells(values, epsilons):
+    risks, distances = np.array(values).reshape(5, 4), 2 * ALPHAS
+    low, high = (criticality(risks, ALPHAS, distances, SIGMAS, e).mu for e in sorted(epsilons))
+    cells = [
+        distances[a] ** 2 / sigma**2
+        for a in range(5)
+        for s, sigma in enumerate(SIGMAS, start=1)
+        if risks[a, s] <= max(epsilons)
+    ]
+    assert high == (pytest.approx(min(cells)) if cells else None)
+    assert low is None or high <= low
+
+
+def test_epsilon_is_the_risk_at_the_end_plus_the_tolerance():
+    trial = UntrainedTrial()
+    tolerances = [0.0, 0.001, 0.01, 100.0]
+    found = rows(CRITICALITY, trial, **GRID, tolerances=tolerances, ends=["final"])
+    epsilon = naive(trial, trial.state("final"), "train", GRID["limit"])[0]
+    for module in trial.modules:
+        place = (module, "direct", "final")
+        risks = np.array(
+            [
+                [found["loss", *place, a, s].value for s in (0.0, *GRID["sigmas"])]
+                for a in (0.0, 0.5, 1.0)
+            ]
+        )
+        distances = np.array([found["distance", *place, a].value for a in (0.0, 0.5, 1.0)])
+        for tolerance in tolerances:
+            expected = criticality(
+                risks, np.array([0, 0.5, 1]), distances, GRID["sigmas"], epsilon + tolerance
+            )
+            assert found["mu", *place, tolerance].value == expected.mu
+            assert expected.alpha_low is not None, "the end is always feasible"
+        assert found["mu", *place, 100.0].value == 0
+    for modules, chosen in (("all", [*trial.modules]), ("body", [*trial.modules][:-1])):
+        mus = [found["mu", m, "direct", "final", 0.01].value for m in chosen]
+        total = found["mu_total", modules, "direct", "final", 0.01]
+        assert total.value == (None if None in mus else pytest.approx(sum(mus)))
+
+
+def test_the_error_may_be_the_risk():
+    trial = UntrainedTrial()
+    of_loss = rows(CRITICALITY, trial, **GRID, tolerances=[1.0], ends=["final"])
+    of_error = rows(CRITICALITY, trial, **GRID, tolerances=[1.0], ends=["final"], risk="error")
+    huge = {**GRID, "sigmas": [1.0]}
+    assert all(m.value == 0 for key, m in of_error.items() if key[0] == "mu")
+    assert of_loss.keys() == of_error.keys()
+    strict = rows(CRITICALITY, trial, **huge, tolerances=[0.0], ends=["final"], risk="error")
+    place = ("layer3.0", "direct", "final")
+    end = 1 - naive(trial, trial.state("final"), "train", 9)[1]
+    feasible = [
+        a for a in (0.0, 0.5, 1.0) if 1 - strict["metric", *place, a, 1.0].value <= end + 1e-12
+    ]
+    assert (strict["mu", *place, 0.0].value is None) == (not feasible)
+
+
+def test_what_nothing_keeps_is_infeasible_and_named_in_the_total():
+    trial = UntrainedTrial()
+    trial.states["final"] = with_module(
+        trial.state("final"), trial.state("init"), trial.modules["layer1.0"]
+    )
+    params = {**GRID, "sigmas": [1.0], "tolerances": [0.0], "ends": ["final"]}
+    # The labels are what the network says: any other network is worse.
+    net = trial.network()
+    with torch.no_grad():
+        trial.labels = net(trial.images("test")).argmax(1)
+    found = rows(CRITICALITY, trial, **params)
+    head = found["mu", "head", "direct", "final", 0.0]
+    assert head.value is None
+    assert head.flag == "infeasible: no cell of the grid keeps the risk"
+    untouched = found["mu", "layer1.0", "direct", "final", 0.0]
+    assert (untouched.value, untouched.flag) == (0.0, None)
+    where = found["mu_sigma", "layer1.0", "direct", "final", 0.0]
+    assert (where.value, where.flag) == (None, "the module ends where it started")
+    noise = found["sigma_high", "head", "direct", "final", 0.0]
+    assert (noise.value, noise.flag) == (0.0, "less than the smallest noise of the grid")
+    total = found["mu_total", "all", "direct", "final", 0.0]
+    assert total.value is None
+    assert total.flag.startswith("infeasible: no cell of the grid keeps the risk of ")
+    assert "head" in total.flag
+    assert "layer1.0" not in total.flag
+
+
+def test_a_path_without_kept_epochs_and_batch_statistics_are_flagged():
+    trial = UntrainedTrial("batch-norm", n=3)
+    for epoch in (1, 2, 3):
+        del trial.states[epoch]
+    params = {**GRID, "sigmas": [0.01], "draws": 1, "ends": ["final"], "tolerances": [9.0]}
+    found = rows(CRITICALITY, trial, **params)
+    moved = "batch statistics move with the weights and are not recomputed"
+    alone = "no epoch between was kept: the path is its two ends"
+    assert found["mu", "stem", "direct", "final", 9.0].flag == moved
+    assert found["mu", "stem", "optimisation", "final", 9.0].flag == f"{moved}; {alone}"
+    assert found["mu_total", "body", "optimisation", "final", 9.0].flag == f"{moved}; {alone}"
+
+
+def test_a_network_that_diverged_is_infeasible():
+    trial = UntrainedTrial()
+    trial.states["final"] = {n: t * math.inf for n, t in trial.state("final").items()}
+    found = rows(CRITICALITY, trial, **GRID, ends=["final"], paths=["direct"])
+    assert found["mu", "stem", "direct", "final", 0.1].value is None
+    cell = found["loss", "stem", "direct", "final", 1.0, 0.0]
+    assert (cell.value, cell.flag) == (None, "not finite, or not defined on these images")
+
+
+def test_the_best_epoch_is_the_first_of_the_best_or_the_last():
+    assert best_epoch(UntrainedTrial.history) == 2
+    assert best_epoch([{"epoch": 0, "validation_metric": None}, {"epoch": 3}]) == 3
+
+
+def test_noise_levels_ascend():
+    with pytest.raises(ValidationError, match=r"noise levels must ascend.*\[0.1, 0.01\] do not"):
+        CriticalityParams(sigmas=(0.1, 0.01))
+
+
+# --- spectrum -----------------------------------------------------------------------------------
+
+
+def test_singular_values_are_those_of_numpy():
+    random = np.random.default_rng(0)
+    low_rank = random.standard_normal((12, 3)) @ random.standard_normal((3, 20))
+    graded = np.diag(10.0 ** -np.arange(8))
+    weights = {
+        "wide": random.standard_normal((5, 40)),
+        "tall": random.standard_normal((40, 5)),
+        "wide too": random.standard_normal((5, 40)) * 1e-4,
+        "low rank": low_rank,
+        "graded": graded,
+        "zero": np.zeros((5, 40)),
+    }
+    given = {name: torch.from_numpy(w.astype(np.float32)) for name, w in weights.items()}
+    found = singular_values(given, CPU)
+    assert [*found] == [*weights]
+    for name, weight in given.items():
+        expected = np.linalg.svd(weight.numpy().astype(np.float64), compute_uv=False)
+        assert np.abs(found[name] - expected).max() <= 1e-10 * expected[0]
+
+
+def test_every_layer_of_every_state_has_a_spectrum():
+    trial = UntrainedTrial("batch-norm")
+    found = rows(SPECTRUM, trial, of=["final", "init", 2], top=3)
+    layers = [n for n, t in trial.state().items() if n.endswith("weight") and t.ndim > 1]
+    for of in ("final", "init", 2):
+        for name in layers:
+            (module,) = [m for m, names in trial.modules.items() if name in names]
+            matrix = trial.state(of)[name].flatten(1).double().numpy()
+            expected = np.linalg.svd(matrix, compute_uv=False)
+            for index in range(min(3, len(expected))):
+                row = found["singular_value", module, name, of, index]
+                assert row.value == pytest.approx(expected[index], abs=1e-10 * expected[0])
+                assert (row.n, row.unit) == (len(expected), "weight")
+            shares = expected / expected.sum()
+            summary = {
+                "spectral_norm": np.linalg.norm(matrix, 2),
+                "frobenius_norm": np.linalg.norm(matrix),
+                "stable_rank": np.linalg.norm(matrix) ** 2 / np.linalg.norm(matrix, 2) ** 2,
+                "effective_rank": np.exp(-(shares * np.log(shares)).sum()),
+            }
+            for metric, value in summary.items():
+                assert found[metric, module, name, of].value == pytest.approx(value, rel=1e-9)
+    tops = [key for key in found if key[0] == "singular_value"]
+    assert len(found) - len(tops) == 4 * 3 * len(layers)
+
+
+def test_ranks_of_known_matrices():
+    trial = UntrainedTrial()
+    state = trial.states["final"]
+    state["fc.weight"] = torch.eye(4, 16)
+    state["conv1.weight"] = torch.ones_like(state["conv1.weight"])
+    state["layer1.0.conv2.weight"] = torch.zeros_like(state["layer1.0.conv2.weight"])
+    state["layer1.0.conv1.weight"] = torch.full_like(state["layer1.0.conv1.weight"], math.nan)
+    found = rows(SPECTRUM, trial, of=["final"])
+    for metric in ("stable_rank", "effective_rank"):
+        assert found[metric, "head", "fc.weight", "final"].value == pytest.approx(4)
+        assert found[metric, "stem", "conv1.weight", "final"].value == pytest.approx(1)
+        zero = found[metric, "layer1.0", "layer1.0.conv2.weight", "final"]
+        assert (zero.value, zero.flag) == (None, "every weight is zero")
+        broken = found[metric, "layer1.0", "layer1.0.conv1.weight", "final"]
+        assert (broken.value, broken.flag) == (None, "weights are not finite")
+    # A matrix that is not finite leaves those of its shape alone.
+    assert found["spectral_norm", "layer1.0", "layer1.0.conv2.weight", "final"].value == 0
+
+
+# --- misalignment -------------------------------------------------------------------------------
+
+
+def turned(angle, eigenvalues):
+    c, s = math.cos(angle), math.sin(angle)
+    q = np.array([[c, -s], [s, c]])
+    return q @ np.diag(eigenvalues) @ q.T
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.2, math.pi / 4, 1.0])
+def test_misalignment_in_the_plane_is_known(angle):
+    a, b = 4.0, 0.5
+    c, s = math.cos(angle), math.sin(angle)
+    along = [c * c * a + s * s * b, s * s * a + c * c * b]
+    against = [c * c / a + s * s / b, s * s / a + c * c / b]
+    roots = sum(math.sqrt(x * y) for x, y in zip(along, against, strict=True))
+    found = misalignment(np.diag([1.0, 3.0]), turned(angle, [a, b]))
+    assert found == pytest.approx(math.sqrt(max(roots - 2, 0)), abs=1e-7)
+    assert (found < 1e-6) == (angle == 0)
+
+
+def test_the_axes_inside_an_eigenspace_do_not_matter():
+    filters = np.zeros((3, 3))
+    filters[:2, :2], filters[2, 2] = turned(0.4, [3.0, 1.0]), 2.0
+    found = misalignment(np.diag([5.0, 5.0, 1.0]), filters)
+    # tr B tr B^-1 over the plane is (3 + 1) (1/3 + 1) = 16/3.
+    assert found == pytest.approx(math.sqrt(math.sqrt(16 / 3) + 1 - 3))
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2}])
+def test_the_covariance_of_patches_is_that_of_windows_inside_the_images(options):
+    layer = nn.Conv2d(2, 4, 3, **options)
+    images = torch.randn(11, 2, 9, 8, generator=torch.Generator().manual_seed(0))
+    stride, dilation = options.get("stride", 1), options.get("dilation", 1)
+    reach = 2 * dilation + 1
+    windows = np.lib.stride_tricks.sliding_window_view(
+        images.double().numpy(), (reach, reach), axis=(2, 3)
+    )[:, :, ::stride, ::stride, ::dilation, ::dilation]
+    patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 18)
+    expected = np.cov(patches, rowvar=False, bias=True)
+    assert np.abs(patch_covariance(images, layer) - expected).max() < 1e-12
+
+
+def correlated_trial(n=40):
+    """Smooth images: their patches have distinct eigenvalues."""
+    trial = UntrainedTrial(n=n)
+    trial._images = F.avg_pool2d(F.pad(trial._images, (1, 1, 1, 1)), 3, 1)
+    return trial
+
+
+def test_filters_drawn_along_the_axes_of_the_patches_are_aligned_and_others_are_not():
+    trial = correlated_trial()
+    net = trial.network()
+    layer = nn.Conv2d(3, 400, 3, bias=False)
+    trial.network = lambda which="final": net
+    net.conv1 = layer
+    patches = patch_covariance(trial.images("train"), layer)
+    eigenvalues, axes = np.linalg.eigh(patches)
+    random = np.random.default_rng(0)
+    drawn = random.standard_normal((400, 27))
+    scales = np.linspace(1, 6, 27)
+    for state, values in (("final", drawn * scales @ axes.T), ("init", drawn * scales)):
+        weight = torch.from_numpy(values.reshape(400, 3, 3, 3)).float()
+        trial.states[state] = {**trial.states[state], "conv1.weight": weight}
+    found = rows(MISALIGNMENT, trial)
+    aligned = found["misalignment", "conv1", "final"].value
+    reference = found["misalignment_random", "conv1", "final"]
+    assert aligned < 0.5 * reference.low
+    assert found["misalignment", "conv1", "init"].value > 0.8 * reference.value
+    assert (reference.n, reference.interval) == (20, "student-t-95")
+    assert found["misalignment", "conv1", "final"].n == 400
+    assert 0 < found["shrinkage", "conv1", "final"].value < 0.3
+    assert eigenvalues[0] > 0
+
+
+def test_what_has_no_misalignment_says_why():
+    trial = correlated_trial(n=8)
+    weight = trial.state()["conv1.weight"]
+    trial.states["final"] = {**trial.state(), "conv1.weight": torch.ones_like(weight)}
+    trial.states["init"] = {**trial.state(), "conv1.weight": weight * math.nan}
+    found = rows(MISALIGNMENT, trial)
+    reason = "the filters have no invertible covariance: they do not vary, or are not finite"
+    assert found["misalignment", "conv1", "final"].flag == reason
+    assert found["misalignment", "conv1", "init"].flag == reason
+    trial.modules = {"head": trial.modules["head"]}
+    (nothing,) = rows(MISALIGNMENT, trial).values()
+    assert (
+        nothing.flag == "the first module has no convolution that reads every channel of the images"
+    )
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_states_and_generators_are_left_as_they_were_and_numbers_repeat(spec):
+    trial = UntrainedTrial()
+    before = {which: {n: t.clone() for n, t in s.items()} for which, s in trial.states.items()}
+    drawn, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # to see it untouched
+    first = list(spec.measure(spec.parse(spec.tiny), [trial], context()))
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert (np.random.get_state()[1] == legacy).all()  # noqa: NPY002  # to see it untouched
+    assert all(equal(trial.states[which], state) for which, state in before.items())
+    assert first == list(spec.measure(spec.parse(spec.tiny), [trial], context()))
+
+
+def test_costs_grow_with_what_is_asked():
+    costs = [spec.cost(spec.parse({})) for spec in (REWINDING, RERANDOMISATION, CRITICALITY)]
+    assert costs == sorted(costs)
+    assert REWINDING.cost(REWINDING.parse({"to": ["init", "best"]})) > costs[0]
+    assert RERANDOMISATION.cost(RERANDOMISATION.parse({"draws": 4})) > costs[1]
+    assert CRITICALITY.cost(CRITICALITY.parse({"draws": 4})) > costs[2]
+
+
+def test_a_run_measures_the_modules_of_its_trials(tmp_path):
+    diagnostics = {spec.name: {"name": spec.name, "params": spec.tiny} for spec in SPECS}
+    suite = tiny_suite(diagnostics=diagnostics, claims={}, replicates=1, trials=[
+        {"perturbations": ["none"]}
+    ], recipes={"short": TINY["recipes"]["short"] | {"epochs": 1}})  # fmt: skip
+    finished = run(suite, out=tmp_path / "run", jobs=1, device="cpu")
+    assert not finished.failed
+    table = finished.measurements
+    losses = table[(table.metric == "loss") & (table.module == "stem")]
+    for name in ("rewinding", "re-randomisation"):
+        of_random = losses[(losses.diagnostic == name) & (losses.initialization == "RI-T")]
+        assert len(of_random) == 1
+        assert of_random.value.notna().all()
+    rewound, drawn = (
+        losses[(losses.diagnostic == name) & (losses.initialization == "RI-T")].value.item()
+        for name in ("rewinding", "re-randomisation")
+    )
+    assert rewound != drawn, "a fresh network is another draw than the one training started from"
+    assert set(table.diagnostic) == {"trial", *diagnostics}
