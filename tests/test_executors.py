@@ -180,6 +180,18 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
 # --- what both promise ----------------------------------------------------------------------------
 
 
+def test_what_stands_behind_a_users_error_is_kept():
+    def blamed():
+        try:
+            int("in the plugin")
+        except ValueError as error:
+            raise TransferbenchError("plugin 'x' failed") from error
+
+    outcome = attempt("job", blamed)
+    assert outcome.message == "plugin 'x' failed"
+    assert "in the plugin" in outcome.traceback
+
+
 def test_every_ending_is_an_outcome(executor: Executor, tmp_path: Path) -> None:
     ok = run_one(executor, "note", tmp_path / "log")
     assert ok._replace(wall_seconds=0.0) == Outcome("job", "ok", "", "", 0.0)

@@ -34,7 +34,7 @@ from transferbench.store import CorruptArtefactError
 if TYPE_CHECKING:
     from transferbench.workbench import Machine
 
-__all__ = ["execute_plan", "frame_of", "slots_of"]
+__all__ = ["execute_plan", "frame_of", "slots_of", "try_weights"]
 
 ATTEMPTS = 3
 """How often a run goes back to compute again what it finds corrupted while collecting."""
@@ -80,28 +80,34 @@ def _compute(planned: Planned, watcher: Watcher) -> dict[str, Outcome]:
 def _executor(planned: Planned) -> Executor:
     # torch comes with the jobs, and a run that has nothing to compute needs neither.
     from transferbench.jobs import start_engine
-    from transferbench.workbench import Machine, find_device
+    from transferbench.workbench import find_device
 
+    try_weights(planned)
     options = planned.options
     device = find_device(options.device)
-    machine = Machine(
+    start = partial(start_engine, _machine(planned, str(device)))
+    # A limit needs a process of its own, which can be ended.
+    if options.jobs == 1 and options.time_limit_seconds is None:
+        return InProcessExecutor(start)
+    slots = slots_of(options, device.type)
+    return LocalExecutor(start, slots, options.time_limit_seconds, _cards(str(device), slots))
+
+
+def _machine(planned: Planned, device: str) -> Machine:
+    from transferbench.workbench import Machine
+
+    options = planned.options
+    return Machine(
         store=planned.store.root.absolute(),
         cache=(planned.store.root / "datasets").absolute(),
         data_root=None if options.data_root is None else options.data_root.absolute(),
-        device=str(device),
+        device=device,
         plugins=tuple(path.absolute() for path in options.plugins),
         plugin_variable=plugin_variable(),
         weights=_weight_files(planned),
         micro_batch=options.micro_batch,
         compile=options.compile,
     )
-    _try_weights(planned, machine)
-    start = partial(start_engine, machine)
-    # A limit needs a process of its own, which can be ended.
-    if options.jobs == 1 and options.time_limit_seconds is None:
-        return InProcessExecutor(start)
-    slots = slots_of(options, device.type)
-    return LocalExecutor(start, slots, options.time_limit_seconds, _cards(str(device), slots))
 
 
 def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
@@ -115,14 +121,14 @@ def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
     return [{"CUDA_VISIBLE_DEVICES": cards[slot % len(cards)]} for slot in range(slots)]
 
 
-def _try_weights(planned: Planned, machine: Machine) -> None:
+def try_weights(planned: Planned) -> None:
     """Load the weights from outside once, so that bad ones are told before anything is trained.
 
     Raises: ``DataError`` where they cannot be had, are no weights or do not fit.
     """
     from transferbench.workbench import Workbench
 
-    bench = Workbench(planned.registry, planned.store, machine._replace(device="cpu"))
+    bench = Workbench(planned.registry, planned.store, _machine(planned, "cpu"))
     tried: set[str] = set()
     for job in planned.plan.of_kind("trial"):
         weights = job.payload["initialization"].get("weights")

@@ -116,13 +116,26 @@ def plan(
 
 def prepare(
     suite: SuiteName,
+    backbone: Backbones = None,
+    initialization: Initializations = None,
+    weights: WeightsChoice = "suite",
+    changes: Changes = None,
     out: Out = None,
     store: StoreFolder = None,
     data_root: DataRoot = None,
     plugin: Plugins = None,
 ) -> None:
-    """Decode the datasets of a suite, so that a run needs nothing else."""
-    planned = _planned(suite, _options(out=out, store=store, data_root=data_root, plugins=plugin))
+    """Decode the datasets and try the weights of a run, so that it needs nothing else."""
+    from transferbench.runner import try_weights
+
+    planned = _planned(
+        suite,
+        _options(
+            backbones=backbone, initializations=initialization, weights=weights, changes=changes,
+            out=out, store=store, data_root=data_root, plugins=plugin,
+        ),
+    )  # fmt: skip
+    try_weights(planned)
     typer.echo(f"the data of {planned.suite.id} are ready in {planned.store.root / 'datasets'}")
 
 

@@ -67,7 +67,9 @@ def attempt(job: str, run: Callable[[], None]) -> Outcome:
     try:
         run()
     except TransferbenchError as error:
-        told = ("failed", str(error), "")
+        # What a plugin raised stands behind its error: its author needs the lines.
+        cause = error.__cause__
+        told = ("failed", str(error), "".join(traceback.format_exception(cause)) if cause else "")
     except (Exception, SystemExit) as error:  # noqa: BLE001  # one job's bug must not cost the others
         status: Literal["failed", "oom"] = "oom" if is_out_of_memory(error) else "failed"
         message = traceback.format_exception_only(error)[-1].strip()
