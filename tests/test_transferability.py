@@ -78,18 +78,32 @@ def test_leep_is_zero_for_a_source_that_knows_the_classes_and_their_entropy_for_
     assert leep(blind, labels).value == pytest.approx(-stats.entropy([3, 2, 1]))
 
 
-def test_the_error_of_leep_is_that_of_leaving_each_image_out():
+def weighted_leep(probabilities, labels, weights):
+    joint = (np.eye(labels.max() + 1)[labels] * weights[:, None]).T @ probabilities
+    likelihood = ((joint / joint.sum(axis=0))[labels] * probabilities).sum(axis=1)
+    return weights @ np.log(likelihood)
+
+
+def test_the_error_of_leep_is_how_it_moves_with_the_weight_of_each_image():
+    probabilities, labels = source(n=80)
+    found, even, step = leep(probabilities, labels), np.full(80, 1 / 80), 1e-6
+    moved = [
+        weighted_leep(probabilities, labels, (1 - t) * even + t * np.eye(80)[k])
+        for k in range(80)
+        for t in (-step, step)
+    ]
+    influence = np.diff(np.reshape(moved, (80, 2)), axis=1) / (2 * step)
+    half = stats.t.ppf(0.975, 79) * influence.std(ddof=1) / math.sqrt(80)
+    assert found.high - found.value == pytest.approx(half, rel=1e-5)
+    assert found.value - found.low == pytest.approx(half, rel=1e-5)
+
+
+def test_the_error_of_leep_is_nearly_that_of_leaving_each_image_out():
     probabilities, labels = source(n=240)
     found = leep(probabilities, labels)
-    keep = ~np.eye(240, dtype=bool)
-    left_out = np.array([leep(probabilities[k], labels[k]).value for k in keep])
-    pseudo = 240 * found.value - 239 * left_out
-    half = stats.t.ppf(0.975, 239) * pseudo.std(ddof=1) / math.sqrt(240)
-    assert found.high - found.low == pytest.approx(2 * half, rel=0.03)
-    assert found.low + found.high == pytest.approx(2 * found.value)
-    # The table moves with the images: without that the error would be another.
-    naive = np.log(leep_likelihoods(probabilities, labels)).std(ddof=1) / math.sqrt(240)
-    assert naive * stats.t.ppf(0.975, 239) != pytest.approx(half, rel=0.05)
+    left_out = [leep(probabilities[k], labels[k]).value for k in ~np.eye(240, dtype=bool)]
+    half = stats.t.ppf(0.975, 239) * np.std(left_out, ddof=1) * 239 / math.sqrt(240)
+    assert found.high - found.value == pytest.approx(half, rel=0.03)
 
 
 def leep_likelihoods(probabilities, labels):
@@ -307,6 +321,12 @@ def test_correlations_are_those_of_scipy_with_the_jackknife_as_error(over):
         assert interval.low == pytest.approx(max(whole[name] - half, -1))
         assert interval.high == pytest.approx(min(whole[name] + half, 1))
         assert (interval.n, interval.method) == (n, "jackknife-95")
+
+
+@pytest.mark.parametrize(("sign", "end"), [(-1, "low"), (1, "high")])
+def test_no_correlation_lies_beyond_one(sign, end):
+    found = correlations(replicated(sign * SCORES), replicated(TRUTH))["pearson"]
+    assert getattr(found, end) == sign
 
 
 def test_only_replicates_that_every_network_has_count():
