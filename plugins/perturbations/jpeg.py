@@ -3,7 +3,9 @@
 The lossy part of the format, on batches: colours to luma and chroma, chroma at half the side,
 8 x 8 cosine transforms, quantisation, and back, with the roundings of the common library.
 
-Error: of 8-bit values, at most 4 and in the mean below 0.1 off what Pillow decodes.
+Error: 95% of the 8-bit values are within 1 of what Pillow decodes, at qualities from 7 to 80. The
+rest belongs to blocks where one coefficient lies so near the border of two steps that the integer
+transform of the library rounds it to the other.
 
 Shape letters: N images, C channels, H height, W width, B blocks of 64 values.
 """
@@ -108,12 +110,12 @@ def _mixed(images: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.einsum("dc,nchw->ndhw", images.new_tensor(matrix), images)
 
 
-def _padded(planes: Tensor, multiple: int) -> Tensor:
-    """The last row and column repeated up to a multiple."""
+def _padded(planes: Tensor, down: int, across: int) -> Tensor:
+    """The last row and column repeated up to a multiple of ``down`` and of ``across``."""
     from torch.nn.functional import pad
 
     height, width = planes.shape[2:]
-    return pad(planes, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    return pad(planes, (0, -width % across, 0, -height % down), mode="replicate")
 
 
 def _halved(planes: Tensor) -> Tensor:
@@ -123,7 +125,7 @@ def _halved(planes: Tensor) -> Tensor:
     """
     from torch.nn.functional import avg_pool2d
 
-    sums = avg_pool2d(_padded(planes, 16), 2) * 4
+    sums = avg_pool2d(_padded(planes, down=2, across=16), 2) * 4
     sums[..., 0::2] += 1
     sums[..., 1::2] += 2
     return (sums / 4).floor()
@@ -151,13 +153,14 @@ def _coded(planes: Tensor, steps: np.ndarray) -> Tensor:
     from torch.nn.functional import fold, unfold
 
     height, width = planes.shape[2:]
-    padded = _padded(planes, 8)
+    padded = _padded(planes, 8, 8)
     size = padded.shape[2:]
     stacked = padded.reshape(-1, 1, *size) - 128
     # Both axes at once: 64 values of a block to its 64 coefficients.
     cosines = torch.from_numpy(np.kron(_cosines(), _cosines())).to(planes.device)
     step = torch.from_numpy(steps.reshape(64, 1)).to(planes.device)
-    coefficients = cosines @ unfold(stacked, 8, stride=8)
+    # The library's transform gives coefficients in eighths.
+    coefficients = _rounded(cosines @ unfold(stacked, 8, stride=8) * 8) / 8
     blocks = cosines.T @ (_rounded(coefficients / step) * step)
     whole = fold(blocks, size, 8, stride=8).view(padded.shape)
     return _rounded(whole + 128).clamp_(0, 255)[..., :height, :width]
