@@ -52,7 +52,11 @@ def mistake(*arguments) -> str:
 
 def command(*arguments) -> list[str]:
     """The same as a command for ``subprocess``."""
-    code = "from transferbench.cli import main; main()"
+    # A test run in the background of a shell ignores interrupts, and so would its children.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from transferbench.cli import main; main()"
+    )
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
