@@ -20,7 +20,7 @@ test: $(VENV)/.installed-for-tests
 
 bench: $(VENV)/.installed-for-bench
 	$(BIN)/pytest tests/benchmarks -m benchmark -p no:randomly --benchmark-only --benchmark-json=$(VENV)/benchmarks.json
-	$(BIN)/python tests/benchmarks/table.py $(VENV)/benchmarks.json > tests/benchmarks/RESULTS.md
+	$(BIN)/python tests/benchmarks/table.py $(VENV)/benchmarks.json tests/benchmarks/RESULTS.md
 
 board: $(VENV)/.installed
 	$(BIN)/transferbench leaderboard build
