@@ -176,6 +176,11 @@ class ImagePipeline:
     def __len__(self) -> int:
         return len(self._words)
 
+    @property
+    def image_ids(self) -> np.ndarray:
+        """The images' positions in their split, int64 (N,)."""
+        return self._image_ids
+
     def batch(self, indices: Tensor, generator: Generator | None = None) -> Tensor:
         """The images at these positions; without a generator, not augmented.
 

@@ -388,6 +388,17 @@ class Subject(Protocol):
         """Normalised, perturbed images (N, C, H, W) of ``train`` or ``test`` in fixed order."""
         ...
 
+    def perturbed(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        seed: int,
+        split: str,
+        limit: int | None = None,
+    ) -> Tensor:
+        """``images(split, limit)`` under a registered perturbation instead of the trial's own."""
+        ...
+
     def targets(self, split: str, limit: int | None = None) -> Tensor:
         """The labels that belong to ``images(split, limit)``."""
         ...

@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from transferbench.images import ImagePipeline
 from transferbench.modules import clone_state, load_state
+from transferbench.perturbation import CompiledPerturbation, compile_perturbation
+from transferbench.registry import blamed, parse_params
 from transferbench.specs import Metric
 from transferbench.specs import Task as TaskKind
 from transferbench.store import Artefact
@@ -19,6 +22,9 @@ from transferbench.training import Labelled
 from transferbench.workbench import Prepared, Workbench
 
 __all__ = ["FinishedTrial"]
+
+# Images perturbed at once.
+PIECE = 64
 
 
 class FinishedTrial:
@@ -50,6 +56,13 @@ class FinishedTrial:
     @cached_property
     def _prepared(self) -> Prepared:
         return self._bench.prepare(self._payload)
+
+    @cached_property
+    def _plain(self) -> Prepared:
+        """The same images without the trial's perturbation."""
+        if self._payload.get("perturbation") is None:
+            return self._prepared
+        return self._bench.prepare({**self._payload, "perturbation": None})
 
     @property
     def task(self) -> TaskKind:
@@ -128,6 +141,41 @@ class FinishedTrial:
         n = len(pipeline) if limit is None else min(limit, len(pipeline))
         return pipeline.batch(torch.arange(n, device=self._bench.device), None)
 
+    def perturbed(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        seed: int,
+        split: str,
+        limit: int | None = None,
+    ) -> torch.Tensor:
+        """``images(split, limit)`` under a registered perturbation instead of the trial's own.
+
+        Raises: ``UnknownNameError`` for a name that nothing offers, ``PluginError`` for parameters
+        it does not take, ``SuiteError`` for those that do not fit the images.
+        """
+        spec = self._bench.registry.perturbation(name)
+        chosen = parse_params(spec, params, where=self.job)
+        size, channels = self._payload["image"]["size"], self._payload["image"]["channels"]
+        plain = _part(self._plain, split).pipeline
+        with blamed(f"perturbation {name!r}"):
+            compiled = compile_perturbation(spec, chosen, (size, size, channels), seed)
+            # In pieces: what a transform needs beside its images is many times their size.
+            indices = torch.split(torch.arange(len(plain))[:limit], PIECE)
+            return torch.cat([self._under(compiled, plain, piece) for piece in indices])
+
+    def _under(
+        self, perturbation: CompiledPerturbation, plain: ImagePipeline, indices: torch.Tensor
+    ) -> torch.Tensor:
+        """Images of a pipeline that has no perturbation under this one."""
+        mean, std = self._payload["image"]["mean"], self._payload["image"]["std"]
+        images = plain.batch(indices).permute(0, 2, 3, 1)
+        pixels = (images * images.new_tensor(std) + images.new_tensor(mean)) * 255
+        ids = plain.image_ids[indices.numpy()]
+        decoded = pixels.round_().clamp_(0, 255).to(torch.uint8)
+        pipeline = ImagePipeline(decoded, mean, std, perturbation, image_ids=ids)
+        return pipeline.batch(torch.arange(len(ids)))
+
     def targets(self, split: str, limit: int | None = None) -> torch.Tensor:
         """The labels that belong to ``images(split, limit)``."""
         return self._split(split).labels[:limit]
@@ -138,5 +186,8 @@ class FinishedTrial:
         return self._bench.network(payload, spec, params, payload["dataset"]["classes"])
 
     def _split(self, split: str) -> Labelled:
-        task = self._prepared.task
-        return task.train if split == "train" else task.test
+        return _part(self._prepared, split)
+
+
+def _part(prepared: Prepared, split: str) -> Labelled:
+    return prepared.task.train if split == "train" else prepared.task.test

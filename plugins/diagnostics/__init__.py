@@ -26,6 +26,8 @@ from transferbench_plugins.diagnostics.pwcca import PWCCA
 from transferbench_plugins.diagnostics.relative_drop import RELATIVE_DROP
 from transferbench_plugins.diagnostics.rerandomisation import RERANDOMISATION
 from transferbench_plugins.diagnostics.rewinding import REWINDING
+from transferbench_plugins.diagnostics.robustness import ROBUSTNESS
+from transferbench_plugins.diagnostics.shape_bias import SHAPE_BIAS
 from transferbench_plugins.diagnostics.spectrum import SPECTRUM
 from transferbench_plugins.diagnostics.speed import SPEED
 from transferbench_plugins.diagnostics.svcca import SVCCA
@@ -59,6 +61,8 @@ def transferbench_diagnostics() -> list[DiagnosticSpec]:
         RERANDOMISATION,
         RELATIVE_DROP,
         REWINDING,
+        ROBUSTNESS,
+        SHAPE_BIAS,
         SPECTRUM,
         SPEED,
         SVCCA,
