@@ -74,6 +74,16 @@ class LooksBack(Chain):
         return self.fc(x + kept)
 
 
+class LooksBackRarely(Chain):
+    """No image of the trial reaches what is looked back at; the last one does."""
+
+    def forward(self, x):
+        kept = self.layers[0](x)
+        for layer in self.layers[1:]:
+            x = torch.tanh(layer(x))
+        return self.fc(x + torch.relu(kept - 100))
+
+
 class ReadsEarly(Chain):
     """``shift``, of the last module, is used before the second layer."""
 
@@ -123,6 +133,7 @@ LAST = ("layers.3.weight", "layers.3.bias")
     ("net", "names"),
     [
         (LooksBack(), LAST),
+        (LooksBackRarely(), LAST),
         (ReadsEarly(), ("shift", "fc.weight")),
         (ReadsAnothersWeights(), ("fc.weight", "fc.bias")),
         (Overwrites(), LAST),
@@ -133,6 +144,7 @@ LAST = ("layers.3.weight", "layers.3.bias")
 )
 def test_what_is_no_chain_runs_whole(net, names):
     images = torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
+    images[-1] *= 1000
     net.eval()
     with Prefix(net, images, BATCH).behind(names) as inputs, other_weights(net, names):
         assert inputs is images
@@ -151,7 +163,7 @@ def test_a_layer_with_the_weights_of_an_earlier_one_is_cut_before_the_earlier():
 
 
 class Twice(Chain):
-    """One activation serves all layers; the second layer's output is transposed in memory."""
+    """One activation serves all layers, in two shapes; the last output is transposed in memory."""
 
     def __init__(self):
         super().__init__()
@@ -159,7 +171,8 @@ class Twice(Chain):
         self.turn = Turn()
 
     def forward(self, x):
-        for layer in self.layers[:3]:
+        x = self.activation(self.layers[0](x)[:, :, None])[:, :, 0]
+        for layer in self.layers[1:3]:
             x = self.activation(layer(x))
         x = self.turn(x[:, :, None].expand(-1, -1, 4))
         return self.fc(self.layers[3](x).mean(dim=1))
@@ -205,6 +218,13 @@ def test_modules_may_be_asked_for_in_any_order():
             found = logits(net, inputs)
         with other_weights(net, names_of(place)):
             assert torch.equal(found, logits(net, images))
+
+
+def test_inputs_that_would_fill_the_memory_are_not_kept():
+    images = torch.zeros(1, 6).expand(2**40, 6)
+    net = Chain().eval()
+    with Prefix(net, images, BATCH).behind(LAST) as inputs:
+        assert inputs is images
 
 
 def test_the_network_and_the_global_generator_are_as_they_were_even_after_an_error():

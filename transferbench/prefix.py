@@ -29,6 +29,9 @@ __all__ = ["Prefix"]
 TRIED = 3
 """Images of the trial: NaN spoils every image, and weights that are read early move every one."""
 
+KEPT_BYTES = 4 * 2**30
+"""Inputs that would take more memory are not kept: the network runs whole."""
+
 Forward = Callable[..., Any]
 
 
@@ -94,7 +97,8 @@ class Prefix:
     def behind(self, names: Iterable[str]) -> Iterator[Tensor]:
         """The inputs of the parameters and buffers ``names``; ``net`` runs from there on.
 
-        Shapes: N rows. Where ``net`` cannot be cut there: the images, and it runs whole.
+        Shapes: N rows. Where ``net`` cannot be cut there, or the inputs would take more than
+        ``KEPT_BYTES``: the images, and it runs whole.
         """
         cut = self._find(frozenset(names))
         if cut is None:
@@ -113,6 +117,8 @@ class Prefix:
         if not before:
             return None
         *silent, last = sorted(before, key=lambda name: self._calls[name].left)
+        if self._calls[last].outputs[0].nbytes / len(self._tried) * len(self._images) > KEPT_BYTES:
+            return None
         cut = _Cut(last, tuple(silent))
         return cut if self._holds(cut, changed) else None
 

@@ -6,6 +6,7 @@ Shape letters: A points of a path, S noise levels of which the first is none, M 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,11 @@ class ModulePaths:
         self._end = _on(images.device, subject.state(end))
         self._end_epoch = end_epoch
         self.epochs = [epoch for epoch in subject.epochs if 0 < epoch < end_epoch]
-        self._kept = {epoch: subject.state(epoch) for epoch in self.epochs}
+        self._subject = subject
+
+    @cached_property
+    def _kept(self) -> dict[int, State]:
+        return {epoch: self._subject.state(epoch) for epoch in self.epochs}
 
     @property
     def images(self) -> int:
