@@ -1,0 +1,396 @@
+"""Robustness and shape bias: on networks whose answers are known, and on a real trial."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy.stats import binomtest
+from sklearn.metrics import log_loss, roc_auc_score
+from tiny_suite import TINY, tiny_suite
+
+from transferbench.api import run
+from transferbench.errors import PluginError, SuiteError, UnknownNameError
+from transferbench.registry import load_registry
+from transferbench.specs import DiagnosticContext
+from transferbench.store import Store
+from transferbench.subjects import FinishedTrial
+from transferbench.workbench import Machine, Workbench
+from transferbench_plugins.diagnostics.robustness import ROBUSTNESS
+from transferbench_plugins.diagnostics.shape_bias import SHAPE_BIAS, partners, textured
+
+CONTEXT = DiagnosticContext(device=torch.device("cpu"), generator=None, seed=3)
+LABELS = np.arange(200) % 4
+
+
+def softened(strength):
+    """Logits (N, 4) of which the share 1 - strength is right."""
+    wrong = np.random.default_rng(7).permutation(200) < 200 * strength
+    return 3 * np.eye(4, dtype=np.float32)[(LABELS + wrong) % 4]
+
+
+@dataclass
+class Net:
+    """A trial whose images are its logits, made worse by the strength of a perturbation."""
+
+    task: str = "multi-class"
+    metric: str = "accuracy"
+    chance: float = 0.25
+    labels: np.ndarray = field(default_factory=lambda: LABELS)
+    logits: np.ndarray = field(default_factory=lambda: softened(0.1))
+    asked: list = field(default_factory=list)
+
+    def network(self, which):
+        assert which == "final"
+        return torch.nn.Identity()
+
+    def perturbed(self, name, params, seed, split, limit):
+        self.asked.append((name, dict(params), seed, split, limit))
+        return torch.from_numpy(softened(params["strength"])[:limit])
+
+
+def measured(spec, subject, **params):
+    found = list(spec.measure(spec.parse(params), (subject,), CONTEXT))
+    keyed = {(m.metric, *m.coordinates.values()): m for m in found}
+    assert len(keyed) == len(found)
+    return keyed
+
+
+SERIES = [
+    {"name": "blur", "settings": [{"strength": 0.2}, {"strength": 0.4}], "seed": 5},
+    {"name": "noise", "settings": [{"strength": 0.7}]},
+]
+
+
+def test_robustness_measures_metric_and_loss_at_every_severity():
+    subject = Net()
+    found = measured(ROBUSTNESS, subject, perturbations=SERIES, batch=64)
+    assert subject.asked == [
+        ("blur", {"strength": 0.2}, 5, "test", None),
+        ("blur", {"strength": 0.4}, 5, "test", None),
+        ("noise", {"strength": 0.7}, 0, "test", None),
+    ]
+    strengths = {("none", 0): 0.1, ("blur", 1): 0.2, ("blur", 2): 0.4, ("noise", 1): 0.7}
+    for place, strength in strengths.items():
+        metric, loss = found["test_metric", *place], found["test_loss", *place]
+        assert metric.value == pytest.approx(1 - strength)
+        bounds = binomtest(round(200 * (1 - strength)), 200).proportion_ci(method="wilson")
+        assert (metric.low, metric.high) == pytest.approx((bounds.low, bounds.high))
+        chances = np.exp(softened(strength).astype(np.float64))
+        chances /= chances.sum(axis=1, keepdims=True)
+        assert loss.value == pytest.approx(log_loss(LABELS, chances))
+        assert loss.low < loss.value < loss.high
+        assert (metric.n, metric.unit, loss.unit) == (200, "fraction", "nats")
+        assert metric.coordinates == {"perturbation": place[0], "severity": place[1]}
+
+
+def test_robustness_summarises_each_perturbation_and_all_of_them_alike():
+    found = measured(ROBUSTNESS, Net(), perturbations=SERIES)
+    for name, mean in (("blur", 0.7), ("noise", 0.3), ("all", 0.5)):
+        values = [
+            found[metric, name].value
+            for metric in ("mean_metric", "relative_metric", "corrected_relative_metric")
+        ]
+        assert values == pytest.approx([mean, mean / 0.9, (mean - 0.25) / (0.9 - 0.25)])
+        row = found["mean_metric", name]
+        assert row.low < row.value < row.high
+        assert (row.interval, row.n) == ("bootstrap-95", 200)
+    assert len(found) == 4 * 2 + 3 * 3
+
+
+def test_robustness_keeps_to_the_first_items_where_there_is_a_limit():
+    subject = Net()
+    found = measured(ROBUSTNESS, subject, perturbations=SERIES, limit=50)
+    right = softened(0.4)[:50].argmax(axis=1) == LABELS[:50]
+    assert found["test_metric", "blur", 2].value == pytest.approx(right.mean())
+    assert {row.n for row in found.values()} == {50}
+    assert {asked[-1] for asked in subject.asked} == {50}
+
+
+def test_robustness_of_several_labels_is_measured_by_auc():
+    random = np.random.default_rng(2)
+    labels = (random.random((120, 3)) < 0.4).astype(np.float32)
+    logits = (labels + random.normal(0, 0.8, labels.shape)).astype(np.float32)
+    worse = (labels + random.normal(0, 2, labels.shape)).astype(np.float32)
+
+    class Labels(Net):
+        def perturbed(self, *_asked):
+            return torch.from_numpy(worse)
+
+    subject = Labels("multi-label", "auc", 0.5, labels, logits)
+    found = measured(ROBUSTNESS, subject, perturbations=SERIES[1:])
+    areas = [roc_auc_score(labels, values) for values in (logits, worse)]
+    assert found["test_metric", "none", 0].value == pytest.approx(areas[0])
+    assert found["test_metric", "noise", 1].value == pytest.approx(areas[1])
+    assert found["test_metric", "noise", 1].interval == "bootstrap-95"
+    kept = found["corrected_relative_metric", "noise"]
+    assert kept.value == pytest.approx((areas[1] - 0.5) / (areas[0] - 0.5))
+    logistic = torch.nn.functional.binary_cross_entropy_with_logits
+    loss = logistic(torch.from_numpy(worse), torch.from_numpy(labels)).item()
+    assert found["test_loss", "noise", 1].value == pytest.approx(loss, rel=1e-5)
+
+
+def test_robustness_of_a_network_at_chance_has_nothing_to_keep():
+    found = measured(ROBUSTNESS, Net(logits=softened(1)), perturbations=SERIES[1:])
+    assert found["relative_metric", "all"].flag == (
+        "there is no score to keep on unperturbed images"
+    )
+    assert found["corrected_relative_metric", "all"].flag == (
+        "the network is not above chance on unperturbed images"
+    )
+
+
+def test_robustness_of_a_diverged_network_has_no_loss():
+    found = measured(ROBUSTNESS, Net(logits=softened(0.1) * np.nan), perturbations=SERIES[1:])
+    assert found["test_loss", "none", 0].flag == "not finite: the network diverged"
+
+
+@pytest.mark.parametrize("names", [("blur", "blur"), ("none",), ("all",)])
+def test_robustness_tells_its_perturbations_apart(names):
+    with pytest.raises(ValidationError, match=f"'{names[0]}' could not be told apart in the mea"):
+        ROBUSTNESS.parse({"perturbations": [{"name": n, "settings": [{}]} for n in names]})
+
+
+def test_robustness_costs_a_pass_for_every_setting():
+    assert ROBUSTNESS.cost(ROBUSTNESS.parse({"perturbations": SERIES})) == 3
+
+
+# --- shape bias -------------------------------------------------------------------------------
+
+
+class ReadCorner(torch.nn.Module):
+    """Answers with the value in one corner of a block of 2 pixels, that of the texture."""
+
+    def forward(self, images):
+        return torch.nn.functional.one_hot(images[:, 0, 0, 0].round().long(), 9).float()
+
+
+class ReadLayout(torch.nn.Module):
+    """Answers with 4 where the left is brighter than the right, with 5 elsewhere."""
+
+    def forward(self, images):
+        halves = images[:, 0].unflatten(2, (2, -1)).mean(dim=(1, 3))
+        answers = torch.where(halves[:, 0] > halves[:, 1], 4, 5)
+        return torch.nn.functional.one_hot(answers, 9).float()
+
+
+@dataclass
+class Cues:
+    """Images of two classes, 4 and 5: bright on one side, each side in values of its own."""
+
+    net: torch.nn.Module
+    task: str = "multi-class"
+    labels: np.ndarray = field(default_factory=lambda: np.tile([4, 5], 30))
+
+    def network(self, which):
+        assert which == "final"
+        return self.net
+
+    def images(self, split, limit):
+        assert split == "test"
+        images = torch.zeros(len(self.labels), 1, 8, 8)
+        for image, label in zip(images, self.labels, strict=True):
+            sides = (slice(0, 4), slice(4, 8))
+            bright, dark = sides if label == 4 else sides[::-1]
+            image[0, :, bright], image[0, :, dark] = label + 0.2, label - 0.2
+        return images[:limit]
+
+
+@pytest.mark.parametrize(("net", "bias"), [(ReadLayout(), 1), (ReadCorner(), 0)])
+def test_shape_bias_is_1_for_who_sees_the_layout_and_0_for_who_sees_the_values(net, bias):
+    found = measured(SHAPE_BIAS, Cues(net), block=2)
+    bounds = binomtest(60 * bias, 60).proportion_ci(method="wilson")
+    for metric, value in (("shape_bias", bias), ("shape_answers", bias)):
+        row = found[metric,]
+        assert (row.value, row.n, row.unit, row.interval) == (value, 60, "fraction", "wilson-95")
+        assert (row.low, row.high) == pytest.approx((bounds.low, bounds.high))
+    assert found["texture_answers",].value == 1 - bias
+
+
+def test_shape_bias_counts_only_answers_that_follow_a_cue():
+    class Partly(torch.nn.Module):
+        """Answers 4 on the first ten of a batch of images, else a class of neither cue."""
+
+        def forward(self, images):
+            answers = torch.where(torch.arange(len(images)) < 10, 4, 7)
+            return torch.nn.functional.one_hot(answers, 9).float()
+
+    found = measured(SHAPE_BIAS, Cues(Partly()), block=2, batch=64)
+    assert (found["shape_bias",].value, found["shape_bias",].n) == (0.5, 10)
+    assert (found["shape_answers",].value, found["shape_answers",].n) == (5 / 60, 60)
+    limited = measured(SHAPE_BIAS, Cues(Partly()), block=2, limit=20)
+    assert limited["shape_answers",].n == 20
+
+
+def test_shape_bias_without_any_answer_that_follows_a_cue_says_so():
+    class Neither(torch.nn.Module):
+        def forward(self, images):
+            return torch.nn.functional.one_hot(torch.full((len(images),), 8), 9).float()
+
+    row = measured(SHAPE_BIAS, Cues(Neither()), block=2)["shape_bias",]
+    assert (row.value, row.n) == (None, 0)
+    assert row.flag == "no image was given the class of its shape or of its texture"
+
+
+def test_shape_bias_needs_classes_in_conflict():
+    several = measured(SHAPE_BIAS, Cues(ReadLayout(), task="multi-label"))
+    assert {m.flag for m in several.values()} == {
+        "an image of several labels has no one shape: this needs a multi-class task"
+    }
+    one = measured(SHAPE_BIAS, Cues(ReadLayout(), labels=np.full(5, 4)))
+    assert {m.flag for m in one.values()} == {
+        "all test items are of one class: no two cues are in conflict"
+    }
+
+
+def test_shape_bias_says_which_blocks_fit():
+    with pytest.raises(SuiteError) as caught:
+        measured(SHAPE_BIAS, Cues(ReadLayout()), block=3)
+    assert str(caught.value) == (
+        "shape-bias: block 3 does not divide the side 8 of the images; choose one of 1, 2, 4, 8"
+    )
+
+
+def test_partners_are_uniform_over_the_items_of_other_classes():
+    labels = np.asarray([2, 0, 1, 0, 2, 2])
+    drawn = np.stack([partners(labels, seed) for seed in range(4000)])
+    for item, label in enumerate(labels):
+        others = np.flatnonzero(labels != label)
+        found, counts = np.unique(drawn[:, item], return_counts=True)
+        np.testing.assert_array_equal(found, others)
+        assert np.abs(counts / 4000 - 1 / len(others)).max() < 0.04
+    np.testing.assert_array_equal(partners(labels, 9), partners(labels, 9))
+
+
+def nearest_blocks(shape, texture, block):
+    """The same transfer a block at a time, in float64, for one channel (H, W)."""
+    half = max(1, block // 2)
+
+    def described(image, top, left):
+        image = (image - image.mean()) / image.std()
+        part = image[top : top + block, left : left + block]
+        if block == 1:
+            return part.ravel()
+        return part.reshape(2, half, 2, half).mean(axis=(1, 3)).ravel()
+
+    height, width = shape.shape
+    places = [
+        (y, x)
+        for y in range(0, height - block + 1, half)
+        for x in range(0, width - block + 1, half)
+    ]
+    offered = np.stack([described(texture, *place) for place in places])
+    result = np.zeros_like(shape)
+    for y in range(0, height, block):
+        for x in range(0, width, block):
+            distances = ((offered - described(shape, y, x)) ** 2).sum(axis=1)
+            top, left = places[int(distances.argmin())]
+            result[y : y + block, x : x + block] = texture[top : top + block, left : left + block]
+    return result
+
+
+@pytest.mark.parametrize("block", [1, 2, 4, 8])
+def test_texture_is_moved_to_where_it_looks_most_like_the_shape(block):
+    images = np.random.default_rng(block).random((2, 5, 1, 16, 8))
+    shapes, textures = images
+    before = torch.from_numpy(shapes).float(), torch.from_numpy(textures).float()
+    found = textured(*(images.clone() for images in before), block)
+    for k in range(5):
+        expected = nearest_blocks(shapes[k, 0], textures[k, 0], block)
+        np.testing.assert_allclose(found[k, 0], expected, rtol=0, atol=1e-6)
+
+
+def test_an_image_in_its_own_texture_is_itself():
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(textured(images, images, 4), images)
+
+
+# --- a real trial -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of trials on whole images and on shuffled blocks, with both diagnostics."""
+    settings = [{"severity": s} for s in (1, 5)]
+    series = [{"name": "gaussian-noise", "settings": settings}]
+    suite = tiny_suite(
+        image={"size": 8, "channels": 1, "mean": [0.4], "std": [0.3]},
+        initializations={
+            "RI-T": {"name": "random", "recipe": "short"},
+            "RI-same": {"name": "same-random", "recipe": "short"},
+        },
+        replicates=1,
+        perturbations={
+            "none": {"name": "identity"},
+            "moved": {"name": "block-shuffle", "params": {"block": 2, "mode": "per-image"}},
+        },
+        diagnostics={
+            "robust": {"name": "robustness", "params": {"perturbations": series, "limit": 40}},
+            "shape": {"name": "shape-bias", "params": {"block": 2}},
+        },
+        claims={},
+        scoring={**TINY["scoring"], "initialization": "RI-same"},
+    )
+    return run(suite, out=tmp_path_factory.mktemp("robust") / "run", jobs=1, device="cpu")
+
+
+def subjects(finished):
+    """A trial of each perturbation."""
+    store = Store(finished.folder / finished.described["store"])
+    machine = Machine(store.root, finished.folder / "cache", None, "cpu")
+    bench = Workbench(load_registry(), store, machine)
+    trials = [row for row in finished.described["jobs"] if row["kind"] == "trial"]
+    return {row["perturbation"]: FinishedTrial(bench, row["id"]) for row in trials}
+
+
+def test_both_diagnostics_measure_the_trials_of_a_run(finished):
+    table = finished.measurements
+    robust = table[(table.diagnostic == "robust") & (table.metric == "test_metric")]
+    assert len(robust) == 2 * 2 * 3
+    trial = table[(table.diagnostic == "trial") & (table.metric == "test_metric")]
+    assert set(trial.n) == {60}
+    assert set(robust.n) == {40}
+    shape = table[(table.diagnostic == "shape") & (table.metric == "shape_answers")]
+    assert shape.value.between(0, 1).all()
+
+
+def test_under_the_identity_any_trial_has_the_plain_images(finished):
+    trials = subjects(finished)
+    plain = trials["none"].images("test")
+    for trial in trials.values():
+        for split in ("train", "test"):
+            found = trial.perturbed("identity", {}, 0, split)
+            torch.testing.assert_close(found, trials["none"].images(split), rtol=0, atol=1e-6)
+        assert len(trial.perturbed("identity", {}, 0, "test", 7)) == 7
+    assert not torch.equal(trials["moved"].images("test"), plain)
+
+
+def test_a_trials_own_perturbation_gives_its_own_images(finished):
+    trial = subjects(finished)["moved"]
+    used = trial._payload["perturbation"]
+    for split in ("train", "test"):
+        found = trial.perturbed(used["name"], used["params"], used["seed"], split)
+        torch.testing.assert_close(found, trial.images(split), rtol=0, atol=1e-6)
+
+
+def test_a_perturbation_of_pixels_stands_before_the_normalisation(finished):
+    trial = subjects(finished)["none"]
+    found = trial.perturbed("gaussian-noise", {"severity": 5}, 2, "test") * 0.3 + 0.4
+    plain = trial.images("test") * 0.3 + 0.4
+    assert found.min() >= -1e-6
+    assert found.max() <= 1 + 1e-6
+    inside = (found > 0) & (found < 1)
+    assert (found - plain)[inside].std() == pytest.approx(0.1, rel=0.2)
+    again = trial.perturbed("gaussian-noise", {"severity": 5}, 2, "test", 5) * 0.3 + 0.4
+    torch.testing.assert_close(again, found[:5], rtol=0, atol=1e-6)
+
+
+def test_asking_for_what_is_not_there_says_what_is(finished):
+    trial = subjects(finished)["none"]
+    with pytest.raises(UnknownNameError, match="no perturbation named 'gausian-noise'; did you"):
+        trial.perturbed("gausian-noise", {}, 0, "test")
+    with pytest.raises(PluginError, match="perturbation 'low-pass': radius is required"):
+        trial.perturbed("low-pass", {}, 0, "test")
+    with pytest.raises(SuiteError, match="perturbation 'saturate' does not fit 8 x 8 x 1 images"):
+        trial.perturbed("saturate", {"severity": 1}, 0, "test")
