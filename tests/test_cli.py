@@ -27,6 +27,7 @@ class Finished:
         self.folder = folder / "run"
         self.store = folder / "store"
         self.said = cli("run", self.suite, "--out", self.folder, "--jobs", 1, "--device", "cpu")
+        self.artefacts = artefacts(self.store)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_run_tells_claims_board_and_report(finished):
     assert said.out.endswith(f"the report is {finished.folder / 'report.html'}\n")
     assert f"{JOBS} jobs: 0 already done, {JOBS} to run" in said.err
     assert "done P-T of fixup-resnet8 on handwriting, block-2, replicate 1 in" in said.err
-    assert len(artefacts(finished.store)) == JOBS
+    assert len(finished.artefacts) == JOBS
 
 
 def test_a_second_run_with_json_is_for_programs(finished):

@@ -83,7 +83,7 @@ def test_the_python_calls_run(place, monkeypatch):
 def test_every_make_target_that_the_pages_name_exists():
     makefile = (ROOT / "Makefile").read_text()
     for page in PAGES:
-        for target in re.findall(r"make (\w+)", (ROOT / page).read_text()):
+        for target in re.findall(r"(?:^|`)make (\w+)", (ROOT / page).read_text(), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,12 +268,14 @@ def test_another_backbone_joins_the_entries_that_are_finished(undisturbed, tmp_p
     finished, _ = undisturbed
     file = tmp_path / "net.py"
     file.write_text(BACKBONE.format(body=FLAT))
-    more = run(tiny_suite(), out=finished.folder, jobs=1, device="cpu", plugins=[file],
+    # A copy: the tests of the undisturbed run come in any order.
+    folder = shutil.copytree(finished.folder.parent, tmp_path / "copy") / finished.folder.name
+    more = run(tiny_suite(), out=folder, jobs=1, device="cpu", plugins=[file],
                backbones=["my-net"])  # fmt: skip
     assert more.entries == ["fixup-resnet8", "my-net"]
     assert set(more.measurements.entry) == {"fixup-resnet8", "my-net"}
     with pytest.raises(UnknownNameError, match="no backbone named 'my-net'"):
-        run(tiny_suite(), out=finished.folder, backbones=["my-net"])
+        run(tiny_suite(), out=folder, backbones=["my-net"])
 
 
 def test_a_loose_dataset_runs_in_a_suite(tmp_path):
