@@ -13,6 +13,7 @@ from transferbench.landscape import eval_mode, lerp_state
 from transferbench.matching import (
     UnmatchableError,
     activation_statistics,
+    group_lengths,
     keeps_function,
     match_weights,
     permute_state,
@@ -76,6 +77,27 @@ def test_a_renumbered_network_computes_the_same(name):
         torch.testing.assert_close(other(images()), net(images()), rtol=1e-4, atol=1e-4)
     assert keeps_function(net, axes, images(), drawn(2))
     assert all(torch.equal(tensor, state[key]) for key, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_order_of_a_file_does_not_matter(name):
+    state = state_of(trained(name))
+    head = head_of(trained(name))
+    expected = residual_axes(state, head)
+    for order in (sorted(state), sorted(state, reverse=True)):
+        found = residual_axes({key: state[key] for key in order}, head)
+        assert found == expected
+        assert list(group_lengths(state, found)) == list(group_lengths(state, expected))
+
+
+def test_a_stage_of_more_than_ten_blocks_is_read_in_order():
+    blocks = {f"layer1.{block}.conv{k}.weight": (4, 4, 3, 3) for block in range(12) for k in (1, 2)}
+    shapes = {"conv1.weight": (4, 1, 3, 3), **blocks, "layer1.2.downsample.0.weight": (4, 4, 1, 1)}
+    state = {name: torch.zeros(shape) for name, shape in sorted(shapes.items())}
+    axes = residual_axes(state, [])
+    assert axes["layer1.2.conv1.weight"] == ("layer1.2.conv1", "stem", None, None)
+    assert axes["layer1.10.conv1.weight"] == ("layer1.10.conv1", "layer1.2", None, None)
+    assert axes["layer1.10.conv2.weight"] == ("layer1.2", "layer1.10.conv1", None, None)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

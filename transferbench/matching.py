@@ -9,6 +9,7 @@ Shape letters: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ __all__ = [
     "ChannelStatistics",
     "UnmatchableError",
     "activation_statistics",
+    "group_lengths",
     "keeps_function",
     "match_weights",
     "permute_state",
@@ -42,6 +44,7 @@ Change = Callable[[int, Tensor], Tensor]
 
 BLOCK = re.compile(r"^(layer\d+\.\d+)\.(.+)$")
 CONVOLUTION = re.compile(r"^conv\d+(\.\d+)?\.weight$")
+NUMBERED = re.compile(r"^(conv|bn)(\d+)(?:\.(\d+))?\.")
 SHORTCUT = re.compile(r"^downsample(\.\d+)?\.(weight|bias|running_mean|running_var)$")
 PER_CHANNEL = re.compile(r"^(conv|bn)\d+(\.\d+)?\.(weight|bias|running_mean|running_var)$")
 STATISTICS = ("running_mean", "running_var")
@@ -79,15 +82,30 @@ def residual_axes(state: State, head: Sequence[str]) -> dict[str, tuple[str | No
 
 
 def _parts(state: State, head: Sequence[str]) -> dict[str, list[str]]:
-    """The names outside the head by block, each without its block's prefix; ``""`` is the stem."""
+    """The names outside the head by block, each without its block's prefix; ``""`` is the stem.
+
+    In the order of the forward pass, whatever the order of ``state``: files sort by name.
+    """
     parts: dict[str, list[str]] = {}
     for name in state:
-        if name in head:
-            continue
-        found = BLOCK.match(name)
-        part, rest = (found[1], found[2]) if found else ("", name)
-        parts.setdefault(part, []).append(rest)
-    return parts
+        if name not in head:
+            found = BLOCK.match(name)
+            part, rest = (found[1], found[2]) if found else ("", name)
+            parts.setdefault(part, []).append(rest)
+    return {part: sorted(parts[part], key=_place) for part in sorted(parts, key=_block_number)}
+
+
+def _block_number(part: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", part)]
+
+
+def _place(name: str) -> tuple[float, float]:
+    """``conv1``, or ``conv1.0`` and its followers, then ``bn1``, then ``conv2``; the rest last."""
+    found = NUMBERED.match(name)
+    if not found:
+        return (math.inf, 0)
+    kind, number, inner = found.groups()
+    return (int(number), math.inf if kind == "bn" else int(inner or 0))
 
 
 def _read_part(
@@ -127,7 +145,7 @@ def _head_axes(tensor: Tensor, flow: str | None) -> tuple[str | None, ...]:
 
 
 def _check_axes(state: State, axes: Axes) -> None:
-    lengths = _group_lengths(state, axes)
+    lengths = group_lengths(state, axes)
     for name, groups in axes.items():
         numbered = [(axis, group) for axis, group in enumerate(groups) if group is not None]
         fits = all(state[name].shape[axis] == lengths[group] for axis, group in numbered)
@@ -135,7 +153,7 @@ def _check_axes(state: State, axes: Axes) -> None:
             raise _unmatchable(name, state[name])
 
 
-def _group_lengths(state: State, axes: Axes) -> dict[str, int]:
+def group_lengths(state: State, axes: Axes) -> dict[str, int]:
     """How many channels each group numbers, groups in the order of the network."""
     lengths: dict[str, int] = {}
     for name, groups in axes.items():
@@ -176,7 +194,7 @@ def _permuted(
 
 def random_permutations(state: State, axes: Axes, generator: Generator) -> dict[str, Tensor]:
     """One uniformly drawn permutation for each group."""
-    lengths = _group_lengths(state, axes)
+    lengths = group_lengths(state, axes)
     return {group: torch.randperm(n, generator=generator) for group, n in lengths.items()}
 
 
@@ -215,7 +233,7 @@ def match_weights(a: State, b: State, axes: Axes, generator: Generator) -> dict[
     """
     ours, theirs = _matched_tensors(a, axes), _matched_tensors(b, axes)
     problem = _Problem(ours, theirs, {name: axes[name] for name in ours})
-    identity = {group: torch.arange(n) for group, n in _group_lengths(a, axes).items()}
+    identity = {group: torch.arange(n) for group, n in group_lengths(a, axes).items()}
     summits = [problem.climb(start, generator) for start in (identity, problem.forward(identity))]
     return max(summits, key=problem.agreement)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
@@ -43,6 +43,12 @@ class BasinParams(LineParams):
     sigmas: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1e-3, 1.0)
     levels: Annotated[int, Field(ge=2, le=100)] = 13
     draws: Annotated[int, Field(ge=1, le=1000)] = 8
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.sigmas[0] >= self.sigmas[1]:
+            raise ValueError("sigmas are the smallest and the largest, in this order")
+        return self
 
 
 def measure(
