@@ -12,7 +12,7 @@ Shape letters: F filters (outputs), C channels (inputs), S positions of a kernel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ from transferbench.errors import PluginError
 from transferbench.modules import load_state
 from transferbench.specs import InitializationContext
 
-__all__ = ["as_filters", "as_matrix", "copy_source", "redraw", "source_state"]
+__all__ = ["as_filters", "as_matrix", "copy_source", "redraw"]
 
 Redraw = Callable[[str, Tensor], Tensor]
 """A new tensor for the name and float64 values of an old one, of as many elements."""
@@ -36,19 +36,6 @@ IDENTITY = {
 }
 
 
-def source_state(
-    plugin: str, context: InitializationContext, checkpoint: int | None
-) -> Mapping[str, Tensor]:
-    """The source network's body. Raises: ``PluginError`` where there is none."""
-    if context.source_state is None:
-        which = "" if checkpoint is None else f" of epoch {checkpoint}"
-        raise PluginError(
-            f"initialization {plugin!r} needs the source network's weights{which} and was given"
-            " none; name a source in the suite, or weights that the backbone can load"
-        )
-    return context.source_state
-
-
 def copy_source(
     plugin: str,
     net: nn.Module,
@@ -60,7 +47,13 @@ def copy_source(
 
     Raises: ``PluginError`` where there is no source, ``DataError`` where it does not fit.
     """
-    load_state(net, source_state(plugin, context, checkpoint), names)
+    if context.source_state is None:
+        which = "" if checkpoint is None else f" of epoch {checkpoint}"
+        raise PluginError(
+            f"initialization {plugin!r} needs the source network's weights{which} and was given"
+            " none; name a source in the suite, or weights that the backbone can load"
+        )
+    load_state(net, context.source_state, names)
 
 
 def redraw(

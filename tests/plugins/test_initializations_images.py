@@ -135,8 +135,9 @@ def test_norms_statistics_scalars_and_embeddings_stay_as_built(name: str, kind: 
 
 
 def test_lsuv_biases_are_zero() -> None:
-    result = started("lsuv", "timm/test_vit")
-    assert not result.after["blocks.0.mlp.fc1.bias"].any()
+    result = started("lsuv", TWO_LAYERS)
+    assert result.before["0.bias"].any()
+    assert not result.after["0.bias"].any()
 
 
 def test_lsuv_needs_images_that_differ() -> None:
@@ -231,9 +232,13 @@ def test_a_channel_that_never_varies_is_named() -> None:
 # --- data-aligned -----------------------------------------------------------------------------
 
 
+BRIGHT = IMAGES + 2
+"""Off zero, so that a covariance that is not centred is another matrix."""
+
+
 def patches_of(padding: int, stride: int) -> np.ndarray:
     """All 3x3 patches of the images, (patches, 9), float64."""
-    pixels = np.pad(IMAGES[:, 0].double().numpy(), ((0, 0), (padding,) * 2, (padding,) * 2))
+    pixels = np.pad(BRIGHT[:, 0].double().numpy(), ((0, 0), (padding,) * 2, (padding,) * 2))
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (3, 3), axis=(1, 2))
     return windows[:, ::stride, ::stride].reshape(-1, 9)
 
@@ -246,7 +251,7 @@ def aligned_variances(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_first_filters_are_gaussian_along_the_datas_eigenvectors() -> None:
-    result = started("data-aligned", TWO_LAYERS)
+    result = started("data-aligned", TWO_LAYERS, images=BRIGHT)
     new, _ = aligned_variances(result.after["0.weight"])
     old, _ = aligned_variances(result.source["0.weight"])
     wanted = old.diagonal()
@@ -260,7 +265,8 @@ def test_the_sources_own_covariance_is_not_aligned_before() -> None:
     source = started("pretrained", TWO_LAYERS).source
     bent = torch.linspace(0.1, 2, 9).reshape(1, 1, 3, 3)
     mixed = source["0.weight"] * bent
-    result = started("data-aligned", TWO_LAYERS, source=source | {"0.weight": mixed})
+    mixed_source = source | {"0.weight": mixed}
+    result = started("data-aligned", TWO_LAYERS, source=mixed_source, images=BRIGHT)
     (new, _), (old, _) = (aligned_variances(w) for w in (result.after["0.weight"], mixed))
     assert np.abs(new.diagonal() / old.diagonal() - 1).max() < Z * math.sqrt(2 / 600)
 
@@ -272,7 +278,7 @@ def test_the_sources_own_covariance_is_not_aligned_before() -> None:
 
 
 def test_variances_of_the_data_need_no_source() -> None:
-    result = started("data-aligned", TWO_LAYERS, without="source", variances="data")
+    result = started("data-aligned", TWO_LAYERS, images=BRIGHT, without="source", variances="data")
     new, variance = aligned_variances(result.after["0.weight"])
     length = (rows(result.before["0.weight"]) ** 2).sum(axis=1).mean()
     wanted = variance / variance.sum() * length
