@@ -46,6 +46,8 @@ def disc(radius: float, softness: float) -> np.ndarray:
     """The image of a point out of focus: a disc with a softened edge, of sum 1.
 
     Shapes: float64 (K, K), K odd.
+    Error: released images differ by up to 0.011 at severities 4 and 5 of 224 px, where their
+    kernels leave no room for the softened edge.
     """
     # The released kernels: the softening is cut after one pixel, or two where the disc is large.
     soft_reach = 1 if radius <= 8 else 2
@@ -109,7 +111,8 @@ def _zoom(
 def zoomed(images: Tensor, factor: float) -> Tensor:
     """The middle of each image, enlarged to the whole.
 
-    The released code cuts out whole pixels first, which at 8 px would zoom by 1 or not at all.
+    The released code cuts out whole pixels first, so that at 8 px it would not zoom at all.
+    Error: for that reason released zoom blurs of 224 px differ by 0.01 on average.
     """
     import torch
 

@@ -1,8 +1,9 @@
 """Seen through structured glass: pixels take the place of others nearby, between two blurs.
 
 The released code visits the pixels one by one, and where a pixel goes depends on those before.
-Pixels on one slanted line of slope 2 d + 1, with d the farthest move, cannot meet: a line is one
-step here, for all images, with the same result.
+With d the farthest move, pixels on one slanted line, each d + 1 columns from the next row's, are
+out of each other's reach, and whatever is in reach lies on the right side of the line: a line is
+one step here, for all images, with the same result.
 
 Shape letters: N images, C channels, H height, W width, P = H * W, L pixels on a line.
 """
@@ -40,7 +41,7 @@ def visited(height: int, width: int, farthest: int) -> list[np.ndarray]:
     """
     rows = np.arange(height - farthest, farthest, -1)[:, None]
     columns = np.arange(width - farthest, farthest, -1)
-    line = ((height - rows) * (2 * farthest + 1) + (width - columns)).reshape(-1)
+    line = ((height - rows) * (farthest + 1) + (width - columns)).reshape(-1)
     places = (rows * width + columns).reshape(-1)
     order = np.argsort(line, kind="stable")
     _, starts = np.unique(line[order], return_index=True)

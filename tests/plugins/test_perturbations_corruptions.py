@@ -136,6 +136,15 @@ def test_gaussian_blur_is_scipys(side, severity, c):
     check("gaussian-blur", images, severity, expected, 2e-6)
 
 
+@pytest.mark.parametrize(
+    ("side", "sigma"), [(8, 0.7), (16, 0.7), (64, 2 * 0.7), (84, 84 / 32 * 0.7), (112, 1.5)]
+)
+def test_lengths_between_the_published_sizes_are_scaled_with_the_side(side, sigma):
+    images = smooth_images(1, side)
+    expected = ndimage.gaussian_filter(rows(images), (0, sigma, sigma, 0), mode="nearest")
+    check("gaussian-blur", images, 3, expected, 2e-6)
+
+
 @given("defocus-blur", [1, 3, 5])
 def test_defocus_blur_is_a_softened_disc(side, severity, c):
     radius, softness = c
