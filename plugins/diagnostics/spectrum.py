@@ -18,7 +18,7 @@ from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 
 if TYPE_CHECKING:
-    from torch import Tensor, device
+    from torch import Tensor
 
 __all__ = ["SPECTRUM", "SpectrumParams", "layer_weights", "singular_values"]
 
@@ -54,11 +54,12 @@ def measure(
     Units: weight for singular values and norms. ``n``: singular values of the layer.
     Error: 1e-10 of the largest singular value.
     """
+    del context  # nothing is drawn, and numpy computes
     (subject,) = subjects
     owners = {name: module for module, names in subject.modules.items() for name in names}
     for of in params.of:
         weights = layer_weights(subject.state(of), subject.modules)
-        for name, values_R in singular_values(weights, context.device).items():
+        for name, values_R in singular_values(weights).items():
             place: dict[str, str | int] = {"module": owners[name], "layer": name, "of": of}
             yield from _top(values_R, place, params.top)
             yield from _summary(values_R, place)
@@ -77,37 +78,37 @@ def layer_weights(state: State, modules: Mapping[str, Sequence[str]]) -> dict[st
     }
 
 
-def singular_values(weights: Mapping[str, Tensor], device: device) -> dict[str, np.ndarray]:
+def singular_values(weights: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """All singular values of each (O, I) matrix: float64 (R,), descending; equal shapes at once.
 
+    Computed by numpy on the CPU, which forms only half of a Gram matrix: with torch's it takes
+    1.7 times as long for the layers of a ResNet-50 (1.03 s and 0.60 s, one thread).
     Error: 1e-10 of the largest, from the eigenvalues of the smaller Gram matrix, or from an SVD
-    where some are too small for that.
+    where some are too small for that. NaN for a matrix that is not finite.
     """
-    import torch
-
     shapes: dict[tuple[int, ...], list[str]] = {}
     for name, weight in weights.items():
         shapes.setdefault(tuple(weight.shape), []).append(name)
     found: dict[str, np.ndarray] = {}
     for names in shapes.values():
-        stacked_BOI = torch.stack([weights[name] for name in names]).to(device, torch.float64)
-        found |= zip(names, _spectra(stacked_BOI).cpu().numpy(), strict=True)
+        matrices_BOI = np.stack([weights[name].double().cpu().numpy() for name in names])
+        found |= zip(names, _spectra(matrices_BOI), strict=True)
     return {name: found[name] for name in weights}
 
 
-def _spectra(matrices_BOI: Tensor) -> Tensor:
-    """NaN for a matrix that is not finite. Shapes: (B, O, I) to (B, R)."""
-    import torch
-
-    broken_B = ~matrices_BOI.isfinite().all(dim=(1, 2))
-    wide_BRI = matrices_BOI if matrices_BOI.shape[1] <= matrices_BOI.shape[2] else matrices_BOI.mT
-    wide_BRI = torch.where(broken_B[:, None, None], 0.0, wide_BRI)
-    squares_BR: Tensor = torch.linalg.eigvalsh(wide_BRI @ wide_BRI.mT).flip(1)
-    values_BR = squares_BR.clamp(min=0).sqrt()
+def _spectra(matrices_BOI: np.ndarray) -> np.ndarray:
+    """Shapes: (B, O, I) to (B, R)."""
+    broken_B = ~np.isfinite(matrices_BOI).all(axis=(1, 2))
+    matrices_BOI[broken_B] = 0.0
+    turned_BIO = matrices_BOI.swapaxes(1, 2)
+    wide = matrices_BOI.shape[1] <= matrices_BOI.shape[2]
+    gram_BRR = matrices_BOI @ turned_BIO if wide else turned_BIO @ matrices_BOI
+    squares_BR = np.linalg.eigvalsh(gram_BRR)[:, ::-1]
+    values_BR: np.ndarray = np.sqrt(squares_BR.clip(min=0))
     inexact_B = values_BR[:, -1] < SMALL * values_BR[:, 0]
     if inexact_B.any():
-        values_BR[inexact_B] = torch.linalg.svdvals(wide_BRI[inexact_B])
-    values_BR[broken_B] = torch.nan
+        values_BR[inexact_B] = np.linalg.svd(matrices_BOI[inexact_B], compute_uv=False)
+    values_BR[broken_B] = np.nan
     return values_BR
 
 
