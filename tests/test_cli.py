@@ -242,7 +242,9 @@ def test_status_counts_jobs_and_tells_them_one_by_one_with_json(finished):
     rows = json.loads(cli("status", finished.folder, "--json").out)
     assert len(rows) == JOBS
     assert {row["status"] for row in rows} == {"ok"}
-    assert all(row["wall_seconds"] > 0 for row in rows)
+    # Rounded to milliseconds, a small diagnosis may have taken none.
+    assert all(row["wall_seconds"] > 0 for row in rows if row["kind"] == "trial")
+    assert all(row["wall_seconds"] is not None for row in rows)
 
 
 def test_report_writes_the_page_again(finished):

@@ -104,7 +104,8 @@ def module_features(
     """For each batch the features of each module of ``paths``, in order, sharing nothing.
 
     ``pooled``: averaged over places or tokens, in float32; else every value is a feature, in the
-    type that the layer puts out. ``precision``: of the forward pass; bfloat16 is autocast.
+    type that the layer puts out, in an order of its own.
+    ``precision``: of the forward pass; bfloat16 is autocast.
     The network runs in the mode that it is in and is left without hooks.
 
     Shapes: batches (N, C, H, W); features (N, D).
@@ -142,9 +143,12 @@ def _pooled(output: Tensor) -> Tensor:
 
 
 def _flattened(output: Tensor) -> Tensor:
-    """Every value as a feature, (N, D), in memory of its own.
+    """Every value as a feature, (N, D), in the order in which they lie, in memory of its own.
 
     An activation that works in place behind the layer would change what is only viewed.
     """
+    if output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last):
+        # Reordered, a copy takes several times as long.
+        output = output.permute(0, 2, 3, 1)
     flat = output.flatten(1)
     return flat.clone() if flat.data_ptr() == output.data_ptr() else flat

@@ -34,9 +34,12 @@ MEDIAN_IMAGES = 1024
 
 ROUNDING = 1e-6
 
-TILES = {"cpu": 128, "cuda": 2048}
-"""Images of a tile: on a CPU the tiles of all layers should stay in its cache, on a GPU few large
-products are quicker."""
+SCALED_BY = 32
+"""Images whose features tell how large a layer's are."""
+
+TILES = {"cpu": 192, "cuda": 2048}
+"""Images of a tile, at most: on a CPU the tiles of all layers should stay in its cache, on a GPU
+few large products are quicker."""
 
 Features = Sequence[Tensor]
 Widths = tuple[Tensor, Tensor]
@@ -81,13 +84,13 @@ def centre_(features: Tensor) -> Tensor:
 
     Shapes: (N, D).
     """
+    whole = features.to(torch.promote_types(features.dtype, torch.float32))
     # Summing in float64 takes thirty times longer, and the mean's last digits do not matter.
-    mean = features.mean(0, dtype=torch.promote_types(features.dtype, torch.float32))
-    features.sub_(mean)
-    spread = torch.linalg.vector_norm(features, dtype=mean.dtype) / len(features) ** 0.5
-    # Not finite stays not finite: it must not pass for constant.
-    constant = spread <= ROUNDING * torch.linalg.vector_norm(mean)
-    return features.mul_(torch.where(constant, 0.0, 1.0))
+    mean = whole.mean(0)
+    spread = torch.linalg.vector_norm(whole.sub_(mean)) / len(features) ** 0.5
+    if spread <= ROUNDING * torch.linalg.vector_norm(mean):
+        whole.zero_()
+    return features if whole is features else features.copy_(whole)
 
 
 def cka(parts: Iterable[Hsic]) -> Tensor:
@@ -159,8 +162,9 @@ def _count(features_a: Features, features_b: Features) -> int:
     return counts[0]
 
 
-def _tiles(n: int, size: int) -> Iterator[tuple[slice, slice]]:
-    """The tiles on and above the diagonal of an (n, n) matrix."""
+def _tiles(n: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """The tiles on and above the diagonal of an (n, n) matrix, of about equal size."""
+    size = -(-n // -(-n // most))
     parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     for number, rows in enumerate(parts):
         for columns in parts[number:]:
@@ -179,27 +183,30 @@ def _unbiased(trace: Tensor, totals: Tensor, dot: Tensor, n: int) -> Tensor:
 class _Layers:
     """One network's Gram matrices, tile by tile, and the sums that HSIC takes from them.
 
-    Linear Gram matrices are divided by ``scale``, a layer's mean squared norm, lest float32
-    overflow in the squares of the products of large features, or lose those of small ones.
+    Linear Gram matrices are divided by ``scale``, the mean squared norm of a layer's first
+    features, lest float32 overflow in the squares of the products of large features, or lose
+    those of small ones.
     """
 
     def __init__(self, features: Features, squared_widths: Tensor | None) -> None:
         self._features = features
-        self._norms = torch.stack([_squared_norms(layer) for layer in features])
         self._squared_widths = squared_widths
-        self.device = self._norms.device
-        scale = self._norms.mean(1, dtype=torch.float64)
-        self.scale = scale if squared_widths is None else torch.ones_like(scale)
-        # A layer without any variation has Gram matrices of 0, whatever they are divided by.
-        self._factor = self.scale.where(self.scale > 0, 1.0).reciprocal().float()[:, None, None]
-        self._own = torch.zeros_like(scale)
-        self.rows = torch.zeros(self._norms.shape, dtype=torch.float64, device=self.device)
+        self.device = features[0].device
+        self.rows = torch.zeros(
+            len(features), len(features[0]), dtype=torch.float64, device=self.device
+        )
+        self._own = torch.zeros_like(self.rows[:, 0])
+        if squared_widths is None:
+            self.scale = _scale(features)
+        else:
+            self.scale = torch.ones_like(self._own)
+            self._norms = torch.stack([_squared_norms(layer) for layer in features])
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         """The Gram matrices there, diagonal 0: (L, T * U), counted in the sums."""
         gram = self._products(rows, columns)
         if self._squared_widths is None:
-            gram *= self._factor
+            gram *= self.scale.reciprocal().float()[:, None, None]
         else:
             self._to_rbf(gram, self._squared_widths, rows, columns)
         if rows == columns:
@@ -212,6 +219,7 @@ class _Layers:
         return flat
 
     def _products(self, rows: slice, columns: slice) -> Tensor:
+        """The layers may be of several types: a forward pass in bfloat16 keeps some in float32."""
         shape = len(self._features), rows.stop - rows.start, columns.stop - columns.start
         gram = torch.empty(shape, device=self.device)
         for place, features in enumerate(self._features):
@@ -238,6 +246,15 @@ class _Layers:
         """HSIC of each layer with itself, (L,)."""
         dot = torch.linalg.vecdot(self.rows, self.rows)
         return _unbiased(self._own, self.total.square(), dot, n) * self.scale.square()
+
+
+def _scale(features: Features) -> Tensor:
+    """The mean squared norm of each layer's first features, float64 (L,).
+
+    1 for a layer without any: its Gram matrix is 0, whatever it is divided by.
+    """
+    norms = torch.stack([_squared_norms(layer[:SCALED_BY]).double().mean() for layer in features])
+    return norms.where(norms != 0, 1.0)
 
 
 def _squared_norms(features: Tensor) -> Tensor:

@@ -37,8 +37,13 @@ class CkaParams(FeatureParams):
 
     ``mode``: ``exact`` over all images, all features in memory; ``minibatch``: HSIC averaged over
     equal batches of ``batch`` images or a few more, then the ratio; it depends on the batch.
+    ``pooled`` is off: the few averages of an early layer are little more than an image's
+    brightness, alike in any two networks. At 224 px flattened features take some 25 MB an image
+    for a ResNet-50: there choose fewer images, minibatches or pooling.
     """
 
+    images: Annotated[int, Field(ge=4)] = 1024
+    pooled: bool = False
     kernel: Literal["linear", "rbf"] = "linear"
     bandwidth: Annotated[float, Field(gt=0)] = 1.0
     mode: Literal["exact", "minibatch"] = "exact"

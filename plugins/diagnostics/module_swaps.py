@@ -47,7 +47,7 @@ def cost_of(states: int) -> float:
 
 
 def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) -> Iterator[Swap]:
-    """The final network (NONE), each state whole (ALL), and each state's modules one by one.
+    """Each state whole (ALL), each state's modules one by one, and the final network (NONE).
 
     A module's parameters and buffers, batch statistics too, are taken together. Test images.
     """
@@ -57,23 +57,26 @@ def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) ->
     net, final = subject.network("final"), subject.state("final")
     images, targets = subject.images("test", limit), subject.targets("test", limit)
     criterion = Criterion(subject.task, subject.metric)
+    prefix = Prefix(net, images, BATCH)
 
     def evaluated(inputs: Tensor, given: Iterable[State]) -> list[Evaluation]:
         splits = {"test": Examples(inputs, targets)}
         found = evaluate_states(net, given, splits, criterion, batch_size=BATCH)
         return [evaluation["test"] for evaluation in found]
 
-    whole, *others = evaluated(images, [final, *states.values()])
-    yield Swap(NONE, "final", whole)
-    for key, found in zip(states, others, strict=True):
+    for key, found in zip(states, evaluated(images, states.values()), strict=True):
         yield Swap(ALL, key, found)
-    prefix = Prefix(net, images, BATCH)
+    *_, last = subject.modules
     for module, names in subject.modules.items():
         with prefix.behind(names) as inputs:
             given = (_with(final, state, names) for state in states.values())
             swaps = evaluated(inputs, given)
+            # Behind the last module's input the final network costs next to nothing.
+            whole = evaluated(inputs, [final]) if module == last else []
         for key, found in zip(states, swaps, strict=True):
             yield Swap(module, key, found)
+        for found in whole:
+            yield Swap(NONE, "final", found)
 
 
 def _with(final: State, state: State, names: Sequence[str]) -> State:
@@ -86,11 +89,11 @@ def _with(final: State, state: State, names: Sequence[str]) -> State:
 def measurements(
     swaps: Iterable[Swap], place: str, metric: Metric, n: int
 ) -> Iterator[Measurement]:
-    """Metric, loss and drop of each swap, and the drops of the modules outside the head.
+    """Metric, loss and drop of each swap (NONE is the last), and the drops outside the head.
 
     ``place`` names the coordinate of a state's key. drop = metric of NONE - metric.
     """
-    whole, *others = swaps
+    *others, whole = swaps
     yield from _levels(whole, {"module": NONE, place: whole.key}, metric, n)
     drops: dict[Key, list[float | None]] = {}
     for swap in others:

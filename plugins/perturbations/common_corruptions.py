@@ -55,7 +55,7 @@ def length_scale(image_shape: ImageShape) -> float:
     return side / LARGE if _is_large(image_shape) else max(1.0, side / SMALL)
 
 
-def fits(params: SeverityParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # the seam's signature
+def _fits(params: SeverityParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # the seam's signature
     """What is wrong with images of this shape, or None."""
     side = min(image_shape[:2])
     if side >= SMALLEST:
@@ -74,7 +74,7 @@ def corruption(
     name: str,
     summary: str,
     build: BuildTransform,
-    check: Callable[[Any, ImageShape], str | None] = fits,
+    check: Callable[[Any, ImageShape], str | None] = _fits,
 ) -> PerturbationSpec:
     """The spec of one common corruption."""
     return PerturbationSpec(

@@ -49,12 +49,12 @@ def respectrum(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Images of the changed spectra, their means kept.
 
     The mean is taken out before: in float32 a large one would leave its rounding noise everywhere.
-    Shapes: images float32 (N, C, H, W); ``change`` maps complex64 (N, C, H, F) to the same.
+    Shapes: images float32 (N, C, H, W); ``change`` makes new complex64 ones (N, C, H, F).
     """
     import torch
 
     mean = images.mean(dim=(-2, -1), keepdim=True)
-    changed = change(torch.fft.rfft2(images - mean)).clone()
+    changed = change(torch.fft.rfft2(images - mean))
     changed[..., 0, 0] = 0
     back: Tensor = torch.fft.irfft2(changed, s=images.shape[-2:])
     return back + mean
