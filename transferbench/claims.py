@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from transferbench.records import Record
 from transferbench.statistics import Interval, jackknife
-from transferbench.suite import Claim, Grid, Suite, Term
+from transferbench.suite import Axis, Claim, Grid, Suite, Term
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,8 @@ Estimator: TypeAlias = Callable[[Sequence[int]], float | None]
 
 # So many missing measurements are named in a reason; the rest are counted.
 NAMED = 3
+
+LEVEL = 0.95
 
 
 class Verdict(BaseModel):
@@ -61,36 +63,160 @@ def judge(suite: Suite, frame: pd.DataFrame, entry: str) -> list[Verdict]:
     with a value at every place of every term count, so that nothing but the claim's own contrast
     tells its terms apart. A rank correlation that every replicate left out keeps at 1 has an
     interval of no width: it says that the order is stable, not that it is certain.
+
+    A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
+    and contradicted where one does at a level corrected for their number (Bonferroni); the
+    effect is that of the value which is furthest from holding.
     """
     own = frame[frame["entry"] == entry].reset_index(drop=True) if len(frame) else frame
-    return [_judge(suite, label, claim, own) for label, claim in suite.claims.items()]
+    table = _Table(own)
+    return [_judge(suite, label, claim, table) for label, claim in suite.claims.items()]
 
 
-def _judge(suite: Suite, label: str, claim: Claim, frame: pd.DataFrame) -> Verdict:
-    sums = [
-        [_sample(suite, term, frame) for term in terms]
-        for terms in claim.order or (claim.terms, claim.relative_to)
-    ]
-    samples = [sample for summands in sums for sample in summands]
+def _judge(suite: Suite, label: str, claim: Claim, table: _Table) -> Verdict:
+    cases = [_sampled(suite, case, table) for case in _cases(claim, table)]
+    samples = [sample for case in cases for sample in case.samples]
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
-    interval = _interval(claim, sums, replicates)
-    verdict, why = _decide(claim, interval)
+    found = [_judged(claim, case, replicates, len(cases)) for case in cases]
+    worst = min(found, key=lambda one: one.margin(claim))
+    failed = next((one for one in found if one.decision == "contradicted"), None)
+    shown = failed or worst
+    interval = shown.interval
     return Verdict(
         claim=label,
         statement=claim.statement,
         source=claim.source,
         control=claim.control,
         effect=interval.value,
-        unit="rank correlation" if claim.order else claim.unit,
+        unit="rank correlation" if claim.order or claim.along else claim.unit,
         low=interval.low,
         high=interval.high,
         n=interval.n,
         interval=interval.method,
         threshold=claim.threshold,
         relation=claim.relation,
-        verdict=verdict,
-        reason="; ".join([*why, *_notes(suite, samples, frame, len(replicates))]),
+        verdict=shown.decision,
+        reason="; ".join(
+            [
+                *shown.why,
+                *_worst_of(claim, shown, len(cases)),
+                *_notes(suite, samples, table.frame, len(replicates)),
+            ]
+        ),
     )
+
+
+# --- the cases of a claim ---------------------------------------------------------------------
+
+Sums: TypeAlias = Sequence[Sequence["_Sample"]]
+
+
+class _Table:
+    """One entry's measurements; a term looks through those of its diagnostic and metric alone."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+        self._rows = frame.groupby(["diagnostic", "metric"]).indices if len(frame) else {}
+
+    def of(self, term: Term) -> pd.DataFrame:
+        rows = self._rows.get((term.diagnostic, term.metric))
+        return self.frame.iloc[:0] if rows is None else self.frame.iloc[rows]
+
+
+class _Asked(NamedTuple):
+    """A claim at one value of its ``each`` coordinate, or whole (``at`` is None)."""
+
+    at: str | None
+    sums: Sequence[Sequence[Term]]
+    against: Sequence[Sequence[Term]] = ()
+
+
+class _Case(NamedTuple):
+    """The same with its measurements."""
+
+    at: str | None
+    sums: Sums
+    against: Sums
+
+    @property
+    def samples(self) -> list[_Sample]:
+        return [sample for summands in (*self.sums, *self.against) for sample in summands]
+
+
+def _cases(claim: Claim, table: _Table) -> list[_Asked]:
+    """One for each measured value of ``each``; without, the claim as a whole."""
+    if claim.order:
+        return [_Asked(None, claim.order, claim.against)]
+    if claim.along and (values := _values(claim.terms, claim.along, table)):
+        return [_Asked(None, [_placed(claim.terms, claim.along, value) for value in values])]
+    both = claim.terms, claim.relative_to
+    if claim.each and (values := _values(claim.terms, claim.each, table)):
+        return [
+            _Asked(str(value), [_placed(terms, claim.each, value) for terms in both])
+            for value in values
+        ]
+    return [_Asked(None, both)]
+
+
+def _values(terms: Sequence[Term], axis: Axis, table: _Table) -> list[Any]:
+    """The values of ``axis`` where the first term was measured, in that order."""
+    rows = _matching(terms[0], table)
+    first, *others = axis.coordinates
+    if any(name not in rows for name in axis.coordinates):
+        return []
+    for other in others:
+        rows = rows[rows[other] == rows[first]]
+    return [value for value in rows[first].dropna().unique() if value not in axis.without]
+
+
+def _placed(terms: Sequence[Term], axis: Axis, value: Any) -> list[Term]:
+    place = dict.fromkeys(axis.coordinates, value)
+    return [term.model_copy(update={"coordinates": term.coordinates | place}) for term in terms]
+
+
+def _sampled(suite: Suite, asked: _Asked, table: _Table) -> _Case:
+    sums, against = (
+        [[_sample(suite, term, table) for term in terms] for terms in side]
+        for side in (asked.sums, asked.against)
+    )
+    return _Case(asked.at, sums, against)
+
+
+class _Judged(NamedTuple):
+    """One case: the effect's interval, and what it says."""
+
+    at: str | None
+    interval: Interval
+    decision: Literal["reproduced", "contradicted", "undecided"]
+    why: list[str]
+
+    def margin(self, claim: Claim) -> float:
+        """By how much the interval clears the threshold; negative where it does not."""
+        low, high = self.interval.low, self.interval.high
+        if low is None or high is None:
+            return -np.inf
+        return {
+            "above": low - claim.threshold,
+            "below": claim.threshold - high,
+            "within": claim.threshold - max(-low, high),
+        }[claim.relation]
+
+
+def _judged(claim: Claim, case: _Case, replicates: Sequence[int], cases: int) -> _Judged:
+    interval = _interval(claim, case, replicates, LEVEL)
+    decision, why = _decide(claim, interval)
+    if decision == "contradicted" and cases > 1:
+        corrected = _interval(claim, case, replicates, 1 - (1 - LEVEL) / cases)
+        if _decide(claim, corrected)[0] != "contradicted":
+            why = [f"contradicted at {case.at} alone, but not with {cases} of them in view"]
+            decision = "undecided"
+    return _Judged(case.at, interval, decision, why)
+
+
+def _worst_of(claim: Claim, shown: _Judged, cases: int) -> list[str]:
+    if claim.each is None or shown.at is None:
+        return []
+    return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {shown.at}"]
 
 
 # --- the measurements of a term ---------------------------------------------------------------
@@ -137,8 +263,8 @@ def _means(group: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return groups, np.bincount(place, value) / np.bincount(place)
 
 
-def _sample(suite: Suite, term: Term, frame: pd.DataFrame) -> _Sample:
-    rows = _matching(term, frame)
+def _sample(suite: Suite, term: Term, table: _Table) -> _Sample:
+    rows = _matching(term, table)
     valued = rows[rows["value"].notna()] if len(rows) else rows
     place = ["target", "perturbation", "other_initialization"]
     cell_M = _codes(valued, [*place, *_coordinates(valued)])
@@ -157,9 +283,10 @@ def _sample(suite: Suite, term: Term, frame: pd.DataFrame) -> _Sample:
     )
 
 
-def _matching(term: Term, frame: pd.DataFrame) -> pd.DataFrame:
-    wanted = term.model_dump(exclude={"coordinates", "weight"}, exclude_none=True)
-    wanted |= term.coordinates
+def _matching(term: Term, table: _Table) -> pd.DataFrame:
+    frame = table.of(term)
+    found_by = {"coordinates", "weight", "diagnostic", "metric"}
+    wanted = term.model_dump(exclude=found_by, exclude_none=True) | term.coordinates
     for column, value in wanted.items():
         if column not in frame:
             return frame.iloc[:0]
@@ -227,20 +354,18 @@ def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> list[str]:
 # --- the effect -------------------------------------------------------------------------------
 
 
-def _interval(
-    claim: Claim, sums: Sequence[Sequence[_Sample]], replicates: Sequence[int]
-) -> Interval:
-    missing = [place for summands in sums for sample in summands for place in sample.missing]
+def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float) -> Interval:
+    missing = [place for sample in case.samples for place in sample.missing]
     if missing:
         return _undetermined(f"no measurement: {_listed(dict.fromkeys(missing))}")
     if not replicates:
         return _undetermined("no replicate has a value at every place")
-    if claim.order:
-        return _bounded(jackknife(_correlation(sums), replicates), 1.0)
-    effect, divisor = sums
+    if claim.order or claim.along:
+        return _bounded(jackknife(_correlation(case), replicates, level), 1.0)
+    effect, divisor = case.sums
     if not divisor:
-        return jackknife(_sum(effect), replicates)
-    return _relative(_sum(effect), _sum(divisor), replicates)
+        return jackknife(_sum(effect), replicates, level)
+    return _relative(_sum(effect), _sum(divisor), replicates, level)
 
 
 def _undetermined(reason: str) -> Interval:
@@ -266,12 +391,14 @@ def _sum(samples: Sequence[_Sample]) -> Estimator:
     return estimate
 
 
-def _relative(effect: Estimator, divisor: Estimator, replicates: Sequence[int]) -> Interval:
+def _relative(
+    effect: Estimator, divisor: Estimator, replicates: Sequence[int], level: float
+) -> Interval:
     """The ratio of two sums; without bounds where the divisor may be 0.
 
     Source: Fieller 1954: the interval of such a ratio is not bounded.
     """
-    below = jackknife(divisor, replicates)
+    below = jackknife(divisor, replicates, level)
     if below.low is not None and below.high is not None and below.low <= 0 <= below.high:
         reason = "what the effect is relative to is not separated from 0"
         return Interval(None, None, None, below.n, below.method, reason)
@@ -280,20 +407,31 @@ def _relative(effect: Estimator, divisor: Estimator, replicates: Sequence[int]) 
         over, under = effect(chosen), divisor(chosen)
         return over / under if over is not None and under else None
 
-    return jackknife(ratio, replicates)
+    return jackknife(ratio, replicates, level)
 
 
-def _correlation(sums: Sequence[Sequence[_Sample]]) -> Estimator:
-    """Spearman's rank correlation of the effects with their position; None where all are equal."""
-    estimators = [_sum(samples) for samples in sums]
+def _correlation(case: _Case) -> Estimator:
+    """Spearman's rank correlation of the effects with their position, or with those ``against``.
+
+    None where all of one side are equal.
+    """
+    sides = [[_sum(samples) for samples in side] for side in (case.sums, case.against)]
 
     def estimate(replicates: Sequence[int]) -> float | None:
-        effects = [value for e in estimators if (value := e(replicates)) is not None]
-        if len(effects) < len(estimators) or len(set(effects)) < 2:
+        effects, others = (_found(side, replicates) for side in sides)
+        if effects is None or others is None:
             return None
-        return float(np.corrcoef(_ranks(effects), np.arange(len(effects)))[0, 1])
+        others = others or [float(place) for place in range(len(effects))]
+        if min(len(set(effects)), len(set(others))) < 2:
+            return None
+        return float(np.corrcoef(_ranks(effects), _ranks(others))[0, 1])
 
     return estimate
+
+
+def _found(estimators: Sequence[Estimator], replicates: Sequence[int]) -> list[float] | None:
+    values = [value for one in estimators if (value := one(replicates)) is not None]
+    return values if len(values) == len(estimators) else None
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
