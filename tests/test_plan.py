@@ -353,3 +353,15 @@ def test_a_group_takes_the_arms_of_one_replicate_together(tmp_path):
         expected = [cells[*place, arm, one.a.replicate] for arm in ("P-T", "RI-T")]
         assert plan.jobs[one.job].payload["subjects"] == expected
         assert one.b is None
+
+
+@pytest.mark.parametrize(("limit", "images"), [(20, 20), (None, 50), (99, 50)])
+def test_a_diagnosis_costs_its_passes_over_the_images_it_looks_at(registry, limit, images):
+    barrier = {
+        "name": "barrier",
+        "params": {"limit": limit},
+        "pairs": [{"a": "P-T", "b": "RI-T", "replicates": "same"}],
+    }
+    plan = plan_of(registry, changed("diagnostics", {"barrier": barrier}))
+    # Eleven points, on train and test images.
+    assert {job.work.evaluated for job in plan.of_kind("diagnosis")} == {20 * images}

@@ -9,15 +9,14 @@ pairs that share networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from transferbench.records import Record
 from transferbench.statistics import Interval, jackknife
-from transferbench.suite import Axis, Claim, Grid, Suite, Term
+from transferbench.suite import Axis, Claim, Suite, Term
+from transferbench.terms import Sample, Table, matching, sample_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,11 +68,11 @@ def judge(suite: Suite, frame: pd.DataFrame, entry: str) -> list[Verdict]:
     effect is that of the value which is furthest from holding.
     """
     own = frame[frame["entry"] == entry].reset_index(drop=True) if len(frame) else frame
-    table = _Table(own)
+    table = Table(own)
     return [_judge(suite, label, claim, table) for label, claim in suite.claims.items()]
 
 
-def _judge(suite: Suite, label: str, claim: Claim, table: _Table) -> Verdict:
+def _judge(suite: Suite, label: str, claim: Claim, table: Table) -> Verdict:
     cases = [_sampled(suite, case, table) for case in _cases(claim, table)]
     samples = [sample for case in cases for sample in case.samples]
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
@@ -108,19 +107,7 @@ def _judge(suite: Suite, label: str, claim: Claim, table: _Table) -> Verdict:
 
 # --- the cases of a claim ---------------------------------------------------------------------
 
-Sums: TypeAlias = Sequence[Sequence["_Sample"]]
-
-
-class _Table:
-    """One entry's measurements; a term looks through those of its diagnostic and metric alone."""
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
-        self._rows = frame.groupby(["diagnostic", "metric"]).indices if len(frame) else {}
-
-    def of(self, term: Term) -> pd.DataFrame:
-        rows = self._rows.get((term.diagnostic, term.metric))
-        return self.frame.iloc[:0] if rows is None else self.frame.iloc[rows]
+Sums: TypeAlias = Sequence[Sequence["Sample"]]
 
 
 class _Asked(NamedTuple):
@@ -139,11 +126,11 @@ class _Case(NamedTuple):
     against: Sums
 
     @property
-    def samples(self) -> list[_Sample]:
+    def samples(self) -> list[Sample]:
         return [sample for summands in (*self.sums, *self.against) for sample in summands]
 
 
-def _cases(claim: Claim, table: _Table) -> list[_Asked]:
+def _cases(claim: Claim, table: Table) -> list[_Asked]:
     """One for each measured value of ``each``; without, the claim as a whole."""
     if claim.order:
         return [_Asked(None, claim.order, claim.against)]
@@ -158,9 +145,9 @@ def _cases(claim: Claim, table: _Table) -> list[_Asked]:
     return [_Asked(None, both)]
 
 
-def _values(terms: Sequence[Term], axis: Axis, table: _Table) -> list[Any]:
+def _values(terms: Sequence[Term], axis: Axis, table: Table) -> list[Any]:
     """The values of ``axis`` where the first term was measured, in that order."""
-    rows = _matching(terms[0], table)
+    rows = matching(terms[0], table)
     first, *others = axis.coordinates
     if any(name not in rows for name in axis.coordinates):
         return []
@@ -174,9 +161,9 @@ def _placed(terms: Sequence[Term], axis: Axis, value: Any) -> list[Term]:
     return [term.model_copy(update={"coordinates": term.coordinates | place}) for term in terms]
 
 
-def _sampled(suite: Suite, asked: _Asked, table: _Table) -> _Case:
+def _sampled(suite: Suite, asked: _Asked, table: Table) -> _Case:
     sums, against = (
-        [[_sample(suite, term, table) for term in terms] for terms in side]
+        [[sample_of(suite, term, table) for term in terms] for terms in side]
         for side in (asked.sums, asked.against)
     )
     return _Case(asked.at, sums, against)
@@ -219,138 +206,6 @@ def _worst_of(claim: Claim, shown: _Judged, cases: int) -> list[str]:
     return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {shown.at}"]
 
 
-# --- the measurements of a term ---------------------------------------------------------------
-
-
-class _Sample(NamedTuple):
-    """The values that a term averages.
-
-    A cell is one coordinate at one place. ``rows``: where in the frame, also those without a
-    value; ``missing``: the places without a value, in words.
-    Shapes: values (M,); replicates (M, 2) of the network, or of both of a pair (NaN: there is no
-    second); cells (M,), the cell of a value; places (C,), the place of a cell.
-    """
-
-    weight: float
-    values: np.ndarray
-    replicates: np.ndarray
-    cells: np.ndarray
-    places: np.ndarray
-    rows: frozenset[int]
-    missing: tuple[str, ...]
-
-    def complete(self) -> set[int]:
-        """The replicates that have a value at every place."""
-        place_M = self.places[self.cells]
-        found = [
-            {int(k) for k in self.replicates[place_M == place].ravel() if not np.isnan(k)}
-            for place in np.unique(place_M)
-        ]
-        return set.intersection(*found) if found and not self.missing else set()
-
-    def mean(self, replicates: Sequence[int]) -> float | None:
-        """Over values whose networks are of ``replicates``; None where a place has none."""
-        apart_M2 = ~np.isnan(self.replicates) & ~np.isin(self.replicates, replicates)
-        inside_M = ~apart_M2.any(axis=1)
-        cells, mean = _means(self.cells[inside_M], self.values[inside_M])
-        places, mean = _means(self.places[cells], mean)
-        return float(mean.mean()) if len(places) == len(np.unique(self.places)) else None
-
-
-def _means(group: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The groups that occur, and the mean of each."""
-    groups, place = np.unique(group, return_inverse=True)
-    return groups, np.bincount(place, value) / np.bincount(place)
-
-
-def _sample(suite: Suite, term: Term, table: _Table) -> _Sample:
-    rows = _matching(term, table)
-    valued = rows[rows["value"].notna()] if len(rows) else rows
-    place = ["target", "perturbation", "other_initialization"]
-    cell_M = _codes(valued, [*place, *_coordinates(valued)])
-    place_C = np.zeros(cell_M.max(initial=-1) + 1, dtype=np.int64)
-    place_C[cell_M] = _codes(valued, place)
-    return _Sample(
-        weight=term.weight,
-        values=_numbers(valued, "value"),
-        replicates=np.stack(
-            [_numbers(valued, "replicate"), _numbers(valued, "other_replicate")], axis=1
-        ),
-        cells=cell_M,
-        places=place_C,
-        rows=frozenset(rows.index),
-        missing=tuple(_missing(suite, term, valued)),
-    )
-
-
-def _matching(term: Term, table: _Table) -> pd.DataFrame:
-    frame = table.of(term)
-    found_by = {"coordinates", "weight", "diagnostic", "metric"}
-    wanted = term.model_dump(exclude=found_by, exclude_none=True) | term.coordinates
-    for column, value in wanted.items():
-        if column not in frame:
-            return frame.iloc[:0]
-        frame = frame[frame[column] == value]
-    return frame
-
-
-def _coordinates(rows: pd.DataFrame) -> list[str]:
-    extra = [column for column in rows.columns if column not in Record.model_fields]
-    return [column for column in extra if rows[column].notna().any()]
-
-
-def _codes(rows: pd.DataFrame, columns: list[str]) -> np.ndarray:
-    """A number for each distinct row of ``columns``, in the order of appearance. Shapes: (M,)."""
-    if rows.empty:
-        return np.zeros(0, dtype=np.int64)
-    return rows.groupby(columns, dropna=False, sort=False).ngroup().to_numpy(dtype=np.int64)
-
-
-def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
-    if rows.empty:
-        return np.zeros(0)
-    return rows[column].to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _missing(suite: Suite, term: Term, valued: pd.DataFrame) -> list[str]:
-    """The places where the suite measures ``term`` and no replicate has a value, in words."""
-    arms = f"{term.initialization} & {term.other_initialization}"
-    what = f"{term.diagnostic} {term.metric} of "
-    what += arms if term.other_initialization else term.initialization
-    if term.coordinates:
-        what += f" at {', '.join(f'{k}={v}' for k, v in term.coordinates.items())}"
-    if valued.empty:
-        return [what]
-    found = set(zip(valued["target"], valued["perturbation"], strict=True))
-    return [f"{what} on {', '.join(place)}" for place in _places(suite, term) if place not in found]
-
-
-def _places(suite: Suite, term: Term) -> list[tuple[str, str]]:
-    """Where the suite trains all arms of ``term`` and measures them."""
-    diagnosis = suite.diagnostics.get(term.diagnostic)
-    on = diagnosis.on if diagnosis else Grid()
-    targets = [term.target] if term.target else _chosen(on.targets, suite.targets)
-    perturbations = (
-        [term.perturbation] if term.perturbation else _chosen(on.perturbations, suite.perturbations)
-    )
-    arms = {term.initialization, term.other_initialization} - {None}
-    return [
-        (target, perturbation)
-        for target, perturbation in product(targets, perturbations)
-        if all(any(_trains(g, target, perturbation, arm) for g in suite.trials) for arm in arms)
-    ]
-
-
-def _trains(grid: Grid, target: str, perturbation: str, arm: str | None) -> bool:
-    chosen = (grid.targets, grid.perturbations, grid.initializations)
-    wanted = (target, perturbation, arm)
-    return all(c is None or label in c for label, c in zip(wanted, chosen, strict=True))
-
-
-def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> list[str]:
-    return list(known if wanted is None else wanted)
-
-
 # --- the effect -------------------------------------------------------------------------------
 
 
@@ -378,7 +233,7 @@ def _listed(missing: Iterable[str]) -> str:
     return "; ".join(names[:NAMED]) + more
 
 
-def _sum(samples: Sequence[_Sample]) -> Estimator:
+def _sum(samples: Sequence[Sample]) -> Estimator:
     def estimate(replicates: Sequence[int]) -> float | None:
         total = 0.0
         for sample in samples:
@@ -474,7 +329,7 @@ def _decide(
 
 
 def _notes(
-    suite: Suite, samples: Sequence[_Sample], frame: pd.DataFrame, complete: int
+    suite: Suite, samples: Sequence[Sample], frame: pd.DataFrame, complete: int
 ) -> list[str]:
     """What is to know about the measurements of a claim, decided or not."""
     rows = frame.loc[sorted(frozenset().union(*(sample.rows for sample in samples)))]

@@ -370,9 +370,9 @@ class _Planner:
             "subjects": subjects,
             "seed": derive_seed("diagnostic", {"subjects": subjects, "name": spec.name}),
         }
-        n_test = self._test_size(group[0].target)
+        size = self._test_size(group[0].target)
         with blamed(f"diagnostic {spec.name!r}"):
-            work = Work(0, spec.cost(params) * n_test)
+            work = Work(0, spec.cost(params) * min(size, spec.limit(params) or size))
         title = f"{label} of {' and '.join(plan.jobs[job].title for job in subjects[:2])}"
         job = _add(plan, "diagnosis", payload, tuple(dict.fromkeys(subjects)), title, work)
         b = group[1] if spec.subjects == "pair" else None
