@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,6 +19,7 @@ from transferbench.report.summaries import (
 from transferbench.suite import Diagnosis, Suite
 
 __all__ = [
+    "ITSELF",
     "LABEL",
     "Aggregate",
     "Aggregates",
@@ -33,6 +34,9 @@ __all__ = [
     "places_of",
     "views_of",
 ]
+
+ITSELF = "itself"
+"""Stands for the other arm where a network is compared with itself."""
 
 LABEL = "diagnostic_label"
 """The column that keeps a diagnostic's label in the suite beside its plugin's name."""
@@ -79,6 +83,7 @@ class View:
     """
 
     labels: tuple[str, ...]
+    params: Mapping[str, Any]
     rows: pd.DataFrame
     absent: tuple[str, ...]
 
@@ -98,20 +103,31 @@ def views_of(
     found = []
     for group in uses.values():
         part = rows[rows[LABEL].isin(list(group))] if LABEL in rows else rows
-        part = ensured(part, coordinates)
-        found.append(View(tuple(group), part, tuple(_absent(suite, group.values(), part))))
+        part = _with_selves(ensured(part, coordinates))
+        params = next(iter(group.values())).params
+        found.append(View(tuple(group), params, part, tuple(_absent(group.values(), part))))
     return found
 
 
-def _absent(suite: Suite, uses: Iterable[Diagnosis], rows: pd.DataFrame) -> list[str]:
+def _with_selves(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with a network compared with itself told apart from two networks of its arm."""
+    arm, other = (rows[name] for name in NETWORKS)
+    one = (arm == other) & (rows["replicate"] == rows["other_replicate"])
+    return rows.assign(**{NETWORKS[1]: other.mask(one, ITSELF)}) if one.any() else rows
+
+
+def _absent(uses: Iterable[Diagnosis], rows: pd.DataFrame) -> list[str]:
     """The pairs or arms that the suite asks for and that no measurement names."""
-    pairs = [(pair.a, pair.b) for use in uses for pair in use.pairs]
-    if pairs:
+    asked = [
+        (pair.a, ITSELF if pair.a == pair.b and pair.replicates == "same" else pair.b)
+        for use in uses
+        for pair in use.pairs
+    ]
+    if asked:
         seen = set(zip(rows[NETWORKS[0]], rows[NETWORKS[1]], strict=True))
-        return [f"{a} & {b}" for a, b in dict.fromkeys(pairs) if (a, b) not in seen]
-    arms = [arm for use in uses for arm in use.of or suite.initializations]
+        return [f"{a} & {b}" for a, b in dict.fromkeys(asked) if (a, b) not in seen]
     alone = set(rows[NETWORKS[0]])
-    return [arm for arm in dict.fromkeys(arms) if arm not in alone]
+    return [arm for use in uses for arm in use.of or () if arm not in alone]
 
 
 def ensured(rows: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:

@@ -34,6 +34,7 @@ VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"} | {
 STYLE: dict[str, Any] = {
     "axes.edgecolor": MUTED,
     "axes.grid": True,
+    "axes.grid.axis": "y",
     "axes.labelcolor": INK,
     "axes.labelsize": 8,
     "axes.linewidth": 0.6,
@@ -43,6 +44,8 @@ STYLE: dict[str, Any] = {
     "axes.titlelocation": "left",
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
+    # Titles have their place: to look for one measures every tick, a tenth of the time.
+    "axes.titley": 1.0,
     "axes.axisbelow": True,
     "font.size": 8,
     "grid.color": GRID,

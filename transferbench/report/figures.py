@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from transferbench.report.drawing import INK, MUTED, ArmStyle, arm_styles, render, tidy
+from transferbench.report.drawing import INK, MUTED, ArmStyle, arm_styles, render
 from transferbench.report.formats import ABSENT, number
 from transferbench.report.panels import WIDTH, draw_chance, legend_of, write_percent
 from transferbench.report.summaries import Band, Measured, Summary
@@ -55,7 +55,6 @@ def draw_curves(
     axes.set_title(target)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    tidy(axes, grid="y")
 
 
 def curves_figure(measured: Measured, suite: Suite, name: str) -> Markup | None:
@@ -123,7 +122,6 @@ def label_perturbations(axes: Axes, labels: Sequence[str]) -> None:
             tick.set(horizontalalignment="right", rotation_mode="anchor")
     axes.set_xlabel("perturbation")
     write_percent(axes.yaxis)
-    tidy(axes, grid="y")
 
 
 def draw_arms(

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from transferbench.report.drawing import INK, MUTED, SERIES, ArmStyle, render, tidy
+from transferbench.report.aggregates import ITSELF
+from transferbench.report.drawing import INK, MUTED, SERIES, ArmStyle, render
 from transferbench.report.summaries import Summary
 from transferbench.suite import SOURCE
 
@@ -113,14 +114,16 @@ def pair_styles(
 ) -> dict[tuple[str, str], tuple[str, str, Dash]]:
     """Colour, marker and dash of each pair of arms.
 
-    Two networks of one arm have its colour; an arm and the source the same, dashed; two arms ink
-    or, from the second such pair on, another colour, dotted.
+    Two networks of one arm have its colour; an arm and the source the same, dashed, and a network
+    with itself, dotted; two arms ink or, from the second such pair on, another colour, dotted.
     """
     found: dict[tuple[str, str], tuple[str, str, Dash]] = {}
     others: list[tuple[str, Dash]] = [(color, ":") for color in SERIES[2:]]
     mixed = cycle([(INK, "-"), *others])
     for a, b in pairs:
-        if SOURCE in {a, b} and a != b:
+        if b == ITSELF:
+            found[a, b] = (styles[a].color, styles[a].marker, ":")
+        elif SOURCE in {a, b} and a != b:
             arm = styles[b if a == SOURCE else a]
             found[a, b] = (arm.color, arm.marker, "--")
         elif a == b and a in styles:
@@ -245,7 +248,6 @@ def draw_panel(axes: Axes, panel: Panel | None, *, lean: bool) -> None:
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     set_scales(axes, panel, lean=lean)
-    tidy(axes, grid="y")
 
 
 def set_scales(axes: Axes, panel: Panel, *, lean: bool) -> None:

@@ -109,8 +109,21 @@ Builder: TypeAlias = Callable[[Scope], Part | None]
 
 
 def title_of(view: View, views: Sequence[View]) -> str:
-    """How a caption begins where one diagnostic was measured in several ways."""
-    return f"{', '.join(view.labels)}: " if len(views) > 1 else ""
+    """How a caption begins where one diagnostic was measured in several ways: by what differs."""
+    if len(views) < 2:
+        return ""
+    differing = [
+        f"{name} {_written(value)}"
+        for name, value in view.params.items()
+        if any(other.params.get(name) != value for other in views)
+    ]
+    differing = [text for text in differing if len(text) <= LONG_FLAG]
+    told = f" ({', '.join(differing)})" if differing else ""
+    return f"{', '.join(view.labels)}{told}: "
+
+
+def _written(value: object) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def absent_notes(views: Iterable[View]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from transferbench.report.aggregates import Aggregate, Aggregates, difference_name
+from transferbench.report.aggregates import ITSELF, Aggregate, Aggregates, difference_name
 from transferbench.report.drawing import INK
 from transferbench.report.panels import Dash, Series, pair_styles
 from transferbench.report.parts.layout import Scope
@@ -51,14 +51,17 @@ def arms_in(rows: pd.DataFrame, scope: Scope) -> list[Compared]:
 
 
 def pairs_in(rows: pd.DataFrame, scope: Scope) -> list[Compared]:
-    """The pairs that were measured: two of one arm first, then two arms, then with the source."""
-    arms = list(dict.fromkeys([*scope.pair, *scope.suite.initializations, SOURCE]))
+    """The pairs that were measured: two of one arm first, then two arms, then with the source.
+
+    Last those of a network with itself, such as its best state with its final one.
+    """
+    arms = list(dict.fromkeys([*scope.pair, *scope.suite.initializations, SOURCE, ITSELF]))
     seen = set(zip(rows[PAIR[0]], rows[PAIR[1]], strict=True))
     known = [pair for pair in seen if pair[0] in arms and pair[1] in arms]
 
-    def order(pair: tuple[str, str]) -> tuple[bool, bool, int, int]:
+    def order(pair: tuple[str, str]) -> tuple[bool, bool, bool, int, int]:
         a, b = pair
-        return SOURCE in pair, a != b, arms.index(a), arms.index(b)
+        return b == ITSELF, SOURCE in pair, a != b, arms.index(a), arms.index(b)
 
     styles = pair_styles(sorted(known, key=order), scope.styles())
     return [Compared(pair, " & ".join(pair), *style) for pair, style in styles.items()]
