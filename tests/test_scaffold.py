@@ -89,7 +89,7 @@ def test_a_distribution_holds_the_same_plugin_and_all_that_it_needs(kind):
     assert required == imported | {"pydantic", "transferbench"}
     workflow = YAML(typ="safe").load(texts[Path(".github/workflows/check.yaml")])
     steps = [step.get("run") for step in workflow["jobs"]["check"]["steps"]]
-    assert steps[-2:] == ["pytest", "transferbench plugin check my-plugin"]
+    assert steps[-2:] == ["pytest", "transferbench plugin check transferbench-my-plugin"]
     assert f"The {kind} `my-plugin`" in texts[Path("README.md")]
 
 
@@ -131,7 +131,7 @@ def test_it_says_what_was_written_and_what_to_type_next(kind):
     install, test, check, run = map(shlex.split, said[9:])
     assert install == ["pip", "install", "-e", "transferbench-my-plugin[test]"]
     assert test == ["pytest", "transferbench-my-plugin"]
-    assert check == ["transferbench", "plugin", "check", "my-plugin"]
+    assert check == ["transferbench", "plugin", "check", "transferbench-my-plugin"]
     assert run[:3] + run[5:] == ["transferbench", "run", "quickstart"]
 
 

@@ -203,6 +203,8 @@ class PerturbationSpec(Spec):
     """A transform of the input images: either a permutation (``index``) or any other (``build``).
 
     ``severity`` orders parameters: 0 is the identity, larger is a stronger perturbation.
+    ``severity_is_distance``: images move further from the clean ones as it grows; False where it
+    is a published number that orders no distance.
     """
 
     index: BuildIndex | None = None
@@ -220,6 +222,7 @@ class PerturbationSpec(Spec):
     check: Callable[[Any, ImageShape], str | None] = lambda params, image_shape: None
     """What is wrong with these parameters at this image shape, or None."""
     severity: Callable[[Any, ImageShape], float]
+    severity_is_distance: bool = True
 
     @model_validator(mode="after")
     def _one_builder(self) -> Self:
@@ -426,9 +429,13 @@ class DiagnosticSpec(Spec):
 
     ``cost(params)``: forward passes over the evaluation subset, for the plan's estimate.
     A pair's subjects after the first two are references, where the suite names some.
+    ``identical``: metric -> the value that one network compared with itself must give, to within
+    ``identical_within``; of two modules (``module``, ``other_module``) where both are one.
     """
 
     measure: Measure
     subjects: Literal["one", "pair", "group"]
     needs: frozenset[Need] = frozenset()
     cost: Callable[[Any], float] = lambda params: 0.0
+    identical: Mapping[str, float] = {}
+    identical_within: Annotated[float, Field(ge=0)] = 1e-6

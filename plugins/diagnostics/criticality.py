@@ -263,6 +263,6 @@ CRITICALITY = DiagnosticSpec(
     tiny={"alphas": 2, "sigmas": [0.01, 0.1], "draws": 1, "limit": 8},
     measure=measure,
     subjects="one",
-    needs=frozenset({"init_state", "trajectory", "images"}),
+    needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=_cost,
 )

@@ -11,6 +11,7 @@ from transferbench_example_convnet import SPEC
 
 DISTRIBUTION = "transferbench-example-convnet"
 
+
 @parametrize_with_checks([SPEC])
 def test_conforms(check: Callable[[], None]) -> None:
     check()
