@@ -429,8 +429,10 @@ class DiagnosticSpec(Spec):
 
     ``cost(params)``: forward passes over the evaluation subset, for the plan's estimate.
     A pair's subjects after the first two are references, where the suite names some.
-    ``identical``: metric -> the value that one network compared with itself must give, to within
-    ``identical_within``; of two modules (``module``, ``other_module``) where both are one.
+    Known answers, each to within ``answers_within``: ``identical``, metric -> the value that one
+    network compared with itself gives, where a module is compared with itself (coordinates
+    ``module`` and ``other_module``); ``symmetric``, the metrics of a pair that stay when the two
+    exchange their places.
     """
 
     measure: Measure
@@ -438,4 +440,5 @@ class DiagnosticSpec(Spec):
     needs: frozenset[Need] = frozenset()
     cost: Callable[[Any], float] = lambda params: 0.0
     identical: Mapping[str, float] = {}
-    identical_within: Annotated[float, Field(ge=0)] = 1e-6
+    symmetric: frozenset[str] = frozenset()
+    answers_within: Annotated[float, Field(ge=0)] = 1e-6

@@ -140,4 +140,7 @@ CKA = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
+    identical={"cka": 1},
+    symmetric=frozenset({"cka"}),
+    answers_within=1e-5,
 )

@@ -64,4 +64,6 @@ PROCRUSTES = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
+    identical={"procrustes": 0},
+    symmetric=frozenset({"procrustes"}),
 )

@@ -65,4 +65,6 @@ SVCCA = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
+    identical={"svcca": 1},
+    symmetric=frozenset({"svcca"}),
 )

@@ -34,10 +34,9 @@ CLOSE = 1e-4
 class BackboneCase:
     """A backbone with its parameters, at the smallest image size that it takes."""
 
-    def __init__(self, spec: BackboneSpec, params: Any, device: str) -> None:
+    def __init__(self, spec: BackboneSpec, params: Any) -> None:
         self.spec = spec
         self.params = params
-        self.device = device
         self.size = Once(self._size, told_by="it-builds-and-gives-logits")
         self.net = Once(lambda: self.build(seed=1), told_by="it-builds-and-gives-logits")
         self.modules = Once(
@@ -383,6 +382,21 @@ def check_batch_statistics_are_declared_truly(case: BackboneCase) -> None:
         )
 
 
+def check_cpu_and_cuda_agree(case: BackboneCase) -> None:
+    """The same logits on either device, to what float32 allows, once the network is moved."""
+    case.net()
+    if not torch.cuda.is_available():
+        raise SkipTest("there is no CUDA device here")
+    net, images = case.build(1), case.images()
+    wanted = case.logits(net, images)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = case.logits(net.cuda(), images.cuda()).cpu()
+    far = float((found - wanted).abs().max())
+    if far > 10 * CLOSE * max(1.0, float(wanted.abs().max())):
+        raise Broken(f"CPU and CUDA differ by up to {far:.3g}",
+                     "make no tensors on a device of your own in forward")  # fmt: skip
+
+
 def check_the_preprocessing_has_a_value_a_channel(case: BackboneCase) -> None:
     """Mean and std of the weights it can load: one value, or one for each of three channels."""
     wanted = case.spec.preprocessing(case.params)
@@ -455,6 +469,7 @@ CHECKS = (
     check_no_network_is_used,
     check_settings_of_torch_are_kept,
     check_batch_statistics_are_declared_truly,
+    check_cpu_and_cuda_agree,
     check_the_preprocessing_has_a_value_a_channel,
     check_rate_factors_match_parameters,
     check_weights_from_outside_are_offered_whole,

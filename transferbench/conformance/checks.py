@@ -121,7 +121,7 @@ class Once(Generic[T]):
         self._make = make
         self._told_by = told_by
         self._made: list[T] = []
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def told(self) -> T:
         """The thing itself. Raises: what the builder raised."""
@@ -130,7 +130,7 @@ class Once(Generic[T]):
         if not self._made:
             try:
                 self._made.append(self._make())
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._error = error
                 raise
         return self._made[0]
@@ -141,7 +141,7 @@ class Once(Generic[T]):
             return self.told()
         except SkipTest:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SkipTest(f"there is nothing to look at, see {self._told_by}") from error
 
 

@@ -376,34 +376,79 @@ def check_the_source_network_can_be_measured(case: DiagnosticCase) -> None:
 
 def check_one_network_with_itself_gives_known_answers(case: DiagnosticCase) -> None:
     """What ``identical`` states of a pair of one and the same network."""
-    if not case.spec.identical:
-        raise SkipTest("it states no answers for one network with itself (identical)")
-    if case.spec.subjects == "one":
-        raise Broken("it measures one subject and states answers for a pair", "drop identical")
-    case.measured()
+    wanted = case.spec.identical
+    _compares(case, sorted(wanted), "identical")
     seen: set[str] = set()
     for network in NETWORKS:
         subject = case.subjects(network)[0]
         for value in case.measure([subject] * len(case.subjects(network))):
-            wanted = case.spec.identical.get(value.metric)
-            if wanted is None or value.value is None or not _same_place(value):
+            if value.metric not in wanted or value.value is None or not _one_module(value):
                 continue
             seen.add(value.metric)
-            if abs(value.value - wanted) > case.spec.identical_within:
+            if abs(value.value - wanted[value.metric]) > case.spec.answers_within:
                 raise Broken(
                     f"{network} with itself gives {_place(value)} = {value.value:.6g}, and "
-                    f"identical states {wanted:.6g}",
+                    f"identical states {wanted[value.metric]:.6g}",
                     "correct the formula, or what is stated",
                 )
-    if unseen := sorted(case.spec.identical.keys() - seen):
-        raise Broken(f"identical states {', '.join(unseen)}, which is never measured",
+    _refuse_unseen(sorted(wanted.keys() - seen), "identical")
+
+
+def check_symmetric_metrics_stay_when_networks_exchange(case: DiagnosticCase) -> None:
+    """What ``symmetric`` states: a and b give what b and a give."""
+    _compares(case, sorted(case.spec.symmetric), "symmetric")
+    seen: set[str] = set()
+    for network in NETWORKS:
+        a, b, *rest = case.subjects(network)
+        there = case.measure([a, b, *rest])
+        back = {_key(value, exchanged=True): value for value in case.measure([b, a, *rest])}
+        for value in there:
+            other = back.get(_key(value))
+            if value.metric not in case.spec.symmetric or other is None:
+                continue
+            seen.add(value.metric)
+            if not _answers_alike(value, other, case.spec.answers_within):
+                raise Broken(
+                    f"{_place(value)} is {value.value} on {network}, and {other.value} when its "
+                    "two trials exchange their places",
+                    "correct the formula, or take the metric off symmetric",
+                )
+    _refuse_unseen(sorted(case.spec.symmetric - seen), "symmetric")
+
+
+def _compares(case: DiagnosticCase, stated: Sequence[str], field: str) -> None:
+    """Whether there is anything to compare; a diagnostic of one subject can state nothing."""
+    if not stated:
+        raise SkipTest(f"it states no answers ({field})")
+    if case.spec.subjects == "one":
+        raise Broken(f"it measures one subject and states answers for two ({field})",
+                     f"drop {field}")  # fmt: skip
+    case.measured()
+
+
+def _refuse_unseen(unseen: Sequence[str], field: str) -> None:
+    if unseen:
+        raise Broken(f"{field} states {', '.join(unseen)}, which has no value on any trial",
                      "drop it, or measure it")  # fmt: skip
 
 
-def _same_place(value: Measurement) -> bool:
+def _one_module(value: Measurement) -> bool:
     """Where two modules are compared, whether they are one."""
     module, other = (value.coordinates.get(name) for name in OWN)
     return other is None or module == other
+
+
+def _key(value: Measurement, *, exchanged: bool = False) -> tuple[object, ...]:
+    places = dict(value.coordinates)
+    if exchanged and OWN[1] in places:
+        places[OWN[0]], places[OWN[1]] = places[OWN[1]], places[OWN[0]]
+    return value.metric, tuple(sorted(places.items()))
+
+
+def _answers_alike(a: Measurement, b: Measurement, within: float) -> bool:
+    if a.value is None or b.value is None:
+        return a.value is b.value
+    return abs(a.value - b.value) <= within
 
 
 def check_the_cost_is_a_number(case: DiagnosticCase) -> None:
@@ -433,5 +478,6 @@ CHECKS: tuple[Callable[[DiagnosticCase], None], ...] = (
     check_settings_of_torch_are_kept,
     check_the_source_network_can_be_measured,
     check_one_network_with_itself_gives_known_answers,
+    check_symmetric_metrics_stay_when_networks_exchange,
     check_the_cost_is_a_number,
 )

@@ -26,6 +26,7 @@ from transferbench.specs import (
     DatasetSpec,
     DiagnosticSpec,
     InitializationSpec,
+    Params,
     PerturbationSpec,
     Spec,
 )
@@ -47,16 +48,25 @@ def checks_of(
 
     ``params``: parameters to check it with (None: its ``tiny`` ones).
     ``data_root``: the folder that holds the folders of datasets' files.
+    ``device``: where diagnostics measure; the others are compared on CPU and CUDA, if there is one.
     """
     name = _shown(spec, params)
     checks = list(named(kind_of(spec), name, spec, declarations.CHECKS))
     given = dict(spec.tiny if params is None else params)
-    if spec.accepts(given):
-        return [*checks, *_of_kind(spec, name, spec.parse(given), data_root, device)]
+    parsed = _parsed(spec, given)
+    if parsed is not None:
+        return [*checks, *_of_kind(spec, name, parsed, data_root, device)]
     if params is not None:
         checks.append(_failing(spec, name, "given-parameters-are-accepted",
                                lambda: _refuse_params(spec, given)))  # fmt: skip
     return checks  # one of them tells it; nothing else can be looked at
+
+
+def _parsed(spec: Spec, given: Mapping[str, Any]) -> Params | None:
+    try:
+        return spec.parse(given)
+    except Exception:  # noqa: BLE001  # a plugin's validators raise anything; told by a check
+        return None
 
 
 def _failing(spec: Spec, name: str, check: str, look: Callable[[], None]) -> Check:
@@ -78,20 +88,21 @@ def _of_kind(
     spec: Spec, name: str, params: Any, data_root: Path | None, device: str
 ) -> Iterator[Check]:
     # Each kind's module is imported when it is asked for: only some need the engine.
+    case: Any
     if isinstance(spec, DatasetSpec):
-        from transferbench.conformance import datasets as of
+        from transferbench.conformance import datasets
 
-        case: Any = of.DatasetCase(spec, params, data_root)
-        return named("dataset", name, case, of.CHECKS)
+        case = datasets.DatasetCase(spec, params, data_root)
+        return named("dataset", name, case, datasets.CHECKS)
     if isinstance(spec, PerturbationSpec):
         from transferbench.conformance import perturbations
 
-        case = perturbations.PerturbationCase(spec, params, device)
+        case = perturbations.PerturbationCase(spec, params)
         return named("perturbation", name, case, perturbations.CHECKS)
     if isinstance(spec, BackboneSpec):
         from transferbench.conformance import backbones
 
-        case = backbones.BackboneCase(spec, params, device)
+        case = backbones.BackboneCase(spec, params)
         return named("backbone", name, case, backbones.CHECKS)
     if isinstance(spec, InitializationSpec):
         from transferbench.conformance import initializations

@@ -44,10 +44,9 @@ FALL = 0.25
 class PerturbationCase:
     """A perturbation with its parameters, at the shapes that they fit."""
 
-    def __init__(self, spec: PerturbationSpec, params: Any, device: str) -> None:
+    def __init__(self, spec: PerturbationSpec, params: Any) -> None:
         self.spec = spec
         self.params = params
-        self.device = device
         self.shapes = Once(self._shapes, told_by="it-fits-some-images")
         self.results = Once(self._results, told_by="shape-type-and-range-are-kept")
 

@@ -16,7 +16,14 @@ import torch
 
 from transferbench.conformance.checks import Broken
 
-__all__ = ["offline", "randomness", "settings_kept", "untouched_randomness"]
+__all__ = [
+    "moved_since",
+    "offline",
+    "randomness",
+    "refuse_moved",
+    "settings_kept",
+    "untouched_randomness",
+]
 
 LOOKUPS = ("getaddrinfo", "gethostbyname", "create_connection")
 
@@ -34,17 +41,24 @@ def randomness() -> dict[str, Any]:
     return states
 
 
-@contextmanager
-def untouched_randomness(instead: str, *, torch_may: bool = False) -> Iterator[None]:
-    """A block that may not move a global generator; ``torch_may``: save that of torch."""
-    before = randomness()
-    yield
+def moved_since(before: dict[str, Any]) -> list[str]:
+    """The calls whose global generator is no longer where it was."""
     after = randomness()
-    moved = [name for name in before if before[name] != after[name]]
-    if torch_may:
-        moved = [name for name in moved if name != "torch"]
+    return [name for name in before if before[name] != after[name]]
+
+
+def refuse_moved(moved: list[str], instead: str) -> None:
+    """Raises: ``Broken`` where a global generator was moved; ``instead``: what to draw from."""
     if moved:
         raise Broken(f"the global generator of {' and '.join(moved)} was moved", instead)
+
+
+@contextmanager
+def untouched_randomness(instead: str) -> Iterator[None]:
+    """A block that may not move a global generator."""
+    before = randomness()
+    yield
+    refuse_moved(moved_since(before), instead)
 
 
 @contextmanager
