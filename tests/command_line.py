@@ -2,7 +2,6 @@
 
 import io
 import os
-import resource
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
@@ -82,6 +81,8 @@ def artefacts(store: Path) -> list[Path]:
 @contextmanager
 def files_no_larger_than(size_bytes):
     """No file may grow beyond a size: the system's own way to refuse a write."""
+    import resource  # Unix alone has it
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:

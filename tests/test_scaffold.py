@@ -95,11 +95,9 @@ def test_a_distribution_holds_the_same_plugin_and_all_that_it_needs(kind):
 
 def test_the_example_plugin_is_what_the_command_writes():
     new("example-convnet", "backbone", "--package")
-    written = tree(Path("transferbench-example-convnet"))
-    kept = tree(EXAMPLE)
-    assert kept.keys() == written.keys()
-    for path, text in written.items():
-        assert kept[path] == text, f"write {path} of tests/example_plugin again"
+    assert tree(EXAMPLE) == tree(Path("transferbench-example-convnet")), (
+        "write it again: transferbench plugin new example-convnet --kind backbone --package"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
