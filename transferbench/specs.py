@@ -9,7 +9,7 @@ Shape letters: N images, H height, W width, C channels, K classes, L labels, D f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -20,6 +20,7 @@ from typing import (
     Protocol,
     Self,
     TypeAlias,
+    TypeVar,
     runtime_checkable,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "InitializationContext",
     "InitializationSpec",
     "NoParams",
+    "Once",
     "Params",
     "PerturbationSpec",
     "Preprocessing",
@@ -54,7 +56,10 @@ __all__ = [
     "Spec",
     "Subject",
     "Weights",
+    "each_time",
 ]
+
+T = TypeVar("T")
 
 HEAD = "head"
 """The name every backbone gives to the module that a new target replaces."""
@@ -203,6 +208,8 @@ class PerturbationSpec(Spec):
     """A transform of the input images: either a permutation (``index``) or any other (``build``).
 
     ``severity`` orders parameters: 0 is the identity, larger is a stronger perturbation.
+    ``severity_is_distance``: images move further from the clean ones as it grows; False where it
+    is a published number that orders no distance.
     """
 
     index: BuildIndex | None = None
@@ -220,6 +227,7 @@ class PerturbationSpec(Spec):
     check: Callable[[Any, ImageShape], str | None] = lambda params, image_shape: None
     """What is wrong with these parameters at this image shape, or None."""
     severity: Callable[[Any, ImageShape], float]
+    severity_is_distance: bool = True
 
     @model_validator(mode="after")
     def _one_builder(self) -> Self:
@@ -404,12 +412,29 @@ class Subject(Protocol):
         ...
 
 
+class Once(Protocol):
+    """What ``compute`` gives, from memory where this worker has computed ``key`` before.
+
+    For what several diagnoses need of one network, such as its features on the same images: the
+    key says all that the value depends on, and nobody changes it.
+    """
+
+    def __call__(self, key: Hashable, compute: Callable[[], T]) -> T: ...
+
+
+def each_time(key: Hashable, compute: Callable[[], T]) -> T:
+    """``Once`` without a memory."""
+    del key
+    return compute()
+
+
 class DiagnosticContext(NamedTuple):
-    """Where a diagnostic computes and what it may draw from."""
+    """Where a diagnostic computes, what it may draw from, and what it need not compute again."""
 
     device: device
     generator: Generator
     seed: int
+    once: Once = each_time
 
 
 @runtime_checkable
@@ -427,6 +452,10 @@ class DiagnosticSpec(Spec):
     ``cost(params)``: forward passes over the evaluation subset, for the plan's estimate;
     ``limit(params)``: of at most so many images each (None: of all).
     A pair's subjects after the first two are references, where the suite names some.
+    Known answers, each to within ``answers_within``: ``identical``, metric -> the value that one
+    network compared with itself gives, where a module is compared with itself (coordinates
+    ``module`` and ``other_module``); ``symmetric``, the metrics of a pair that stay when the two
+    exchange their places.
     """
 
     measure: Measure
@@ -434,3 +463,6 @@ class DiagnosticSpec(Spec):
     needs: frozenset[Need] = frozenset()
     cost: Callable[[Any], float] = lambda params: 0.0
     limit: Callable[[Any], int | None] = lambda params: None
+    identical: Mapping[str, float] = {}
+    symmetric: frozenset[str] = frozenset()
+    answers_within: Annotated[float, Field(ge=0)] = 1e-6

@@ -68,7 +68,7 @@ def measure(
     Units: fraction. Error: over test images: Wilson for the accuracy of classes, else bootstrap.
     """
     trial, source = subjects
-    train, test = view_of(trial, source, "train", "test")
+    train, test = view_of(trial, source, context, "train", "test")
     if why := view_problem(train, test):
         yield from without_value(UNITS, joined(why, train.flag), train)
         return
@@ -188,6 +188,6 @@ LINEAR_PROBE = DiagnosticSpec(
     tiny={"strengths": [0.1, 0.01], "resamples": 100},
     measure=measure,
     subjects="pair",
-    needs=frozenset({"images", "features"}),
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,
 )
