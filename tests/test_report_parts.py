@@ -16,6 +16,7 @@ from scipy import stats
 from transferbench.report import ReportInput, published, render_report
 from transferbench.report.aggregates import aggregate, differences, flag_notes, views_of
 from transferbench.report.page import _by_plugin
+from transferbench.report.panels import Heat, mosaic
 from transferbench.report.parts import arms, checkpoint, criticality, lines, spectra
 from transferbench.report.parts.layout import Scope
 from transferbench.report.parts.order import parts_of
@@ -236,7 +237,7 @@ def test_criticality_maps_hold_the_means_over_replicates(given, frame):
     scope = scope_of(given)
     (view,) = scope.views("criticality", "module", "path", "end", "alpha", "sigma")
     rows = values_of(view.rows, module="stage1", path="optimisation", initialization="RI-T")
-    heat = criticality.path_map(rows, "title")
+    heat = criticality.path_map(rows)
     own = values_of(frame, diagnostic="critical", metric="metric", module="stage1",
                     path="optimisation", initialization="RI-T")  # fmt: skip
     expected = [
@@ -254,7 +255,8 @@ def test_heat_maps_are_small_pictures_with_a_pixel_a_cell(html):
         for data in re.findall(r'href="data:image/png;base64,([^"]+)"', html)
     ]
     sizes = [picture.size for picture in pictures]
-    assert sizes.count((3, 3)) == 4 * len(MODULES)  # criticality: two arms, two paths
+    assert sizes.count((3, 3)) == 4  # criticality of the first module: two arms, two paths
+    assert sizes.count((15, 4 * (len(MODULES) - 1) - 1)) == 1  # of the others, with gaps
     assert sizes.count((2, 2)) == 4  # CKA: four pairs
 
 
@@ -352,6 +354,25 @@ def test_the_source_is_one_network_and_its_head_another(given):
     source = rows[rows["state"] == "P"]
     assert set(source["replicate"]) == {0}
     assert set(source["module"]) == {"stem", "stage1"}
+
+
+def test_small_maps_are_joined_from_top_to_bottom_with_gaps():
+    def heat(*rows):
+        return Heat("", np.array(rows, dtype=float), [], [])
+
+    wide, narrow = heat([1, 2], [3, 4]), heat([5], [6])
+    joined = mosaic({"up": {"a": wide, "b": narrow}, "down": {"a": None, "b": wide}}, "title")
+    nan = np.nan
+    expected = [
+        [nan, nan, nan, 1, 2],
+        [nan, nan, nan, 3, 4],
+        [nan, nan, nan, nan, nan],
+        [1, 2, nan, 5, 5],
+        [3, 4, nan, 6, 6],
+    ]
+    np.testing.assert_array_equal(joined.values, expected)
+    assert dict(zip(joined.y_ticks, joined.y_places, strict=True)) == {"down": 0.5, "up": 3.5}
+    assert dict(zip(joined.x_ticks, joined.x_places, strict=True)) == {"a": 0.5, "b": 3.5}
 
 
 # --- what is shown, and when ------------------------------------------------------------------

@@ -5,7 +5,7 @@ What a panel shows is data; only here is it drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, zip_longest
 from typing import Any, Literal
@@ -36,6 +36,7 @@ __all__ = [
     "heat_figure",
     "label_width",
     "legend_of",
+    "mosaic",
     "pair_styles",
     "panel_figure",
     "steep",
@@ -94,7 +95,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Heat:
-    """A map of means, NaN where there is none. Shapes: values (Y, X), rows from the bottom."""
+    """A map of means, NaN where there is none.
+
+    ``x_places``, ``y_places``: the cells that the ticks name; else there is one for every cell.
+    Shapes: values (Y, X), rows from the bottom.
+    """
 
     title: str
     values: NDArray[np.float64]
@@ -102,6 +107,8 @@ class Heat:
     y_ticks: Sequence[str]
     x_label: str = ""
     y_label: str = ""
+    x_places: Sequence[float] = ()
+    y_places: Sequence[float] = ()
 
 
 def write_percent(axis: Axis) -> None:
@@ -427,19 +434,52 @@ def draw_heat(
     )  # fmt: skip
     axes.set_xlabel(heat.x_label)
     axes.set_ylabel(heat.y_label)
-    sparse_ticks(axes.xaxis, heat.x_ticks, FULL_NUMBERS if numbers else MOST_TICKS)
-    sparse_ticks(axes.yaxis, heat.y_ticks, FULL_NUMBERS)
+    most = FULL_NUMBERS if numbers else MOST_TICKS
+    name_cells(axes.xaxis, heat.x_ticks, heat.x_places, most)
+    name_cells(axes.yaxis, heat.y_ticks, heat.y_places, FULL_NUMBERS)
     if lean:
         slant(axes)
     if numbers and heat.values.size <= FULL_NUMBERS**2:
         write_numbers(axes, heat.values, scale)
 
 
-def sparse_ticks(axis: Axis, ticks: Sequence[str], most: int) -> None:
-    """Names of at most about ``most`` cells, equally far apart."""
-    step = -(-len(ticks) // most)
-    places = range(0, len(ticks), max(step, 1))
-    axis.set_ticks(list(places), [ticks[place] for place in places])
+def name_cells(axis: Axis, ticks: Sequence[str], places: Sequence[float], most: int) -> None:
+    """Names at their places, or of at most about ``most`` cells, equally far apart."""
+    if places:
+        axis.set_ticks(list(places), list(ticks))
+        axis.set_tick_params(length=0)
+        return
+    step = max(-(-len(ticks) // most), 1)
+    axis.set_ticks(list(range(0, len(ticks), step)), list(ticks[::step]))
+
+
+def mosaic(rows: Mapping[str, Mapping[str, Heat | None]], title: str) -> Heat:
+    """Many small maps as one, a gap between them; the first row on top, named by the keys.
+
+    A map with fewer columns than others is stretched to their width.
+    """
+    heats = [heat for row in rows.values() for heat in row.values() if heat is not None]
+    height, width = np.max([heat.values.shape for heat in heats], axis=0)
+    names = list(next(iter(rows.values())))
+    values = np.full((len(rows) * (height + 1) - 1, len(names) * (width + 1) - 1), np.nan)
+    from_below = list(rows)[::-1]
+    for y, below in enumerate(from_below):
+        for x, name in enumerate(names):
+            heat = rows[below].get(name)
+            if heat is None:
+                continue
+            columns = np.arange(width) * heat.values.shape[1] // width
+            bottom, left = y * (height + 1), x * (width + 1)
+            block = values[bottom : bottom + len(heat.values), left : left + width]
+            block[:] = heat.values[:, columns]
+    return Heat(
+        title=title,
+        values=values,
+        x_ticks=names,
+        y_ticks=from_below,
+        x_places=[x * (width + 1) + (width - 1) / 2 for x in range(len(names))],
+        y_places=[y * (height + 1) + (height - 1) / 2 for y in range(len(rows))],
+    )
 
 
 def write_numbers(axes: Axes, values: NDArray[np.float64], scale: Normalize) -> None:

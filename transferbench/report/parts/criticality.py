@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,6 @@ from markupsafe import Markup
 from transferbench.report.aggregates import (
     Aggregate,
     Aggregates,
-    Place,
     View,
     aggregate,
     differences,
@@ -19,7 +19,7 @@ from transferbench.report.aggregates import (
     places_of,
 )
 from transferbench.report.formats import significant
-from transferbench.report.panels import Heat, Panel, heat_figure, panel_figure
+from transferbench.report.panels import Heat, Panel, heat_figure, mosaic, panel_figure
 from transferbench.report.parts.layout import (
     OVER_NETWORKS,
     Block,
@@ -66,7 +66,10 @@ FIRST = (
     "of its weights (upwards): bright where the network still works. A module is uncritical where "
     "the left edge is bright (it can go back) or the upper one (it bears noise)."
 )
-OTHERS = "The same for each further module, from input to output."
+OTHERS = (
+    "The same for each further module, from input (above) to output: in each map the start of the "
+    "path left, its end right, and the noise upwards."
+)
 PROFILE = (
     f"Criticality {MU} of each module, from input to output, and what makes it up: the distance "
     f"that the module went, how far back it can go at no loss ({ALPHA} = 0: the whole way), and "
@@ -105,13 +108,18 @@ def view_blocks(scope: Scope, view: View, begin: str) -> list[Block]:
     told = f"End point: {end}. Means over replicates; {counted(rows, 'training images')}."
     blocks: list[Block] = []
     for place in places_of(shown, scope.suite):
-        here = place.of(shown)
-        modules = ordered(here, "module")
-        first = map_row(scope, here, place, modules[0])
+        maps = maps_of(scope, place.of(shown))
+        (module, first), *others = maps.items()
         at = f"{name}-{place.target}-{place.perturbation}"
-        blocks.append(Drawing(draw_maps(f"{at}-first", [first], 1.7), f"{begin}{FIRST} {told}"))
-        if rest := [map_row(scope, here, place, module) for module in modules[1:]]:
-            blocks.append(Drawing(draw_maps(f"{at}-others", rest, 1.0), f"{begin}{OTHERS} {told}"))
+        large = [
+            heat and replace(heat, title=f"{place.name}: {module}, {which}")
+            for which, heat in first.items()
+        ]
+        blocks.append(Drawing(draw_maps(f"{at}-first", [large], 1.7), f"{begin}{FIRST} {told}"))
+        if others:
+            one = mosaic(dict(others), place.name)
+            figure = draw_maps(f"{at}-others", [[one]], 0.62 * len(others))
+            blocks.append(Drawing(figure, f"{begin}{OTHERS} {told}"))
     blocks.append(profile(scope, shown, f"{name}-profile", f"{begin}{PROFILE} End point: {end}. "))
     tables = {one: summary_table(scope, rows[rows["end"] == one]) for one in ends}
     blocks += [
@@ -133,19 +141,25 @@ def draw_maps(name: str, lines: Sequence[Sequence[Heat | None]], height: float) 
     )
 
 
-def map_row(scope: Scope, rows: pd.DataFrame, place: Place, module: str) -> list[Heat | None]:
-    """A map for each of the scored pair of arms and each path."""
-    own = rows[rows["module"] == module]
-    arms = [arm for arm in arms_in(own, scope) if arm.name in scope.pair]
-    return [
-        path_map(own[(own[ARM[0]] == arm.name) & (own["path"] == path)],
-                 f"{place.name}: {module}, {arm.name}, {path}")
-        for arm in arms
-        for path in ordered(own, "path")
-    ]  # fmt: skip
+def maps_of(scope: Scope, rows: pd.DataFrame) -> dict[str, dict[str, Heat | None]]:
+    """For each module a map for each of the scored pair of arms and each path."""
+    cells = rows[rows["metric"].isin(["metric", "distance"])]
+    parts = dict(tuple(cells.groupby(["module", ARM[0], "path"], sort=False)))
+    arms = [arm.name for arm in arms_in(rows, scope) if arm.name in scope.pair]
+    paths = ordered(rows, "path")
+    return {
+        module: {
+            f"{arm}, {path}": path_map(parts[module, arm, path])
+            if (module, arm, path) in parts
+            else None
+            for arm in arms
+            for path in paths
+        }
+        for module in ordered(rows, "module")
+    }
 
 
-def path_map(rows: pd.DataFrame, title: str) -> Heat | None:
+def path_map(rows: pd.DataFrame) -> Heat | None:
     """Mean metric at each point of one path (right) and each noise (up)."""
     cells = rows[(rows["metric"] == "metric") & rows["value"].notna()]
     if cells.empty:
@@ -154,7 +168,7 @@ def path_map(rows: pd.DataFrame, title: str) -> Heat | None:
     gone = rows[(rows["metric"] == "distance") & rows["alpha"].notna()]
     distances = gone.groupby("alpha")["value"].mean().reindex(means.columns)
     return Heat(
-        title=title,
+        title="",
         values=means.to_numpy(dtype=np.float64),
         x_ticks=[significant(one, 2) for one in distances],
         y_ticks=[f"{one:g}" for one in means.index],
