@@ -207,6 +207,14 @@ def test_an_initialization_is_added_as_an_arm(tmp_path):
     assert set(arms) == {"P-T", "RI-T", "same-random"}
 
 
+def test_an_added_arm_is_trained_wherever_the_scored_one_is(tmp_path):
+    trials = [{"initializations": ["P-T", "RI-T"]}, {"initializations": ["RI-T"]}]
+    suite = suite_file(tmp_path, TINY, trials=trials)
+    arms = ("--initialization", "same-random", "--initialization", "P-T")
+    told = json.loads(cli("plan", suite, "--out", tmp_path / "run", *arms, "--json").out)
+    assert told["kinds"]["trial"]["jobs"] == 8 + 4
+
+
 def test_seed_count_limits_the_replicates(tmp_path):
     out = ("--out", tmp_path / "run", "--jobs", 1)
     suite = SMALL | {"replicates": 3}

@@ -147,10 +147,36 @@ def test_changes_are_yaml_values_at_a_path(write):
     assert suite.recipes["short"].learning_rate == 0.03
 
 
+def test_a_change_uses_a_plugin_under_a_new_label(write, registry):
+    changes = ("perturbations.mine.name=block-shuffle", "perturbations.mine.params={block: 4}",
+               "diagnostics.agreement.name=learning-curve", "targets.near.dataset.name=glyphs",
+               "perturbations.none.name=pixel-shuffle")  # fmt: skip
+    suite = load_suite(write(), registry, changes)
+    assert list(suite.perturbations) == ["none", "block-2", "mine"]
+    assert suite.perturbations["mine"].params == {"block": 4}
+    assert suite.perturbations["none"].name == "pixel-shuffle"
+    assert suite.diagnostics["agreement"].name == "learning-curve"
+    assert suite.targets["near"].dataset.name == "glyphs"
+
+
+def test_a_label_near_to_a_known_one_is_new_only_as_the_plugins_own_name(write, registry):
+    near = "perturbations.block-shuffle.name=block-shuffle"
+    told = message_of(write(), registry, [near])
+    assert "perturbations.block-shuffle.params.block: block-shuffle: Field required" in told
+    known = load_suite(write(), changes=[near]).perturbations
+    assert "block-shuffle" in known
+    assert "did you mean 'block-2'?" in message_of(
+        write(), registry, ["perturbations.block-3.name=pixel-shuffle"]
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ("replicates", "has no '='"),
+        ("perturbation.mine.name=identity", "did you mean 'perturbations'?"),
+        ("perturbations.mine.nam=identity", "the suite has no 'mine' there"),
+        ("initializations.mine.name=random", "initializations.mine.recipe: Field required"),
         ("recipes.shart.epochs=3", "did you mean 'short'?"),
         ("replicates=none", "replicates"),
         ("replicats=3", "did you mean 'replicates'?"),

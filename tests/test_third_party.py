@@ -1,14 +1,11 @@
 """A stranger's distribution: installed, it runs in a suite; removed, the error names what lacks."""
 
 import json
-import os
 import shutil
-import subprocess
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
+from own_environment import call, install, own_python
 from tiny_suite import TINY
 
 EXAMPLE = Path(__file__).parent / "example_plugin"
@@ -16,24 +13,7 @@ EXAMPLE = Path(__file__).parent / "example_plugin"
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """The Python of an environment of its own that sees this one's packages."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False, symlinks=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    # A .pth line is processed like the folder itself: editable installs are seen through it.
-    (site / "shared.pth").write_text(
-        f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
-    )
-    return folder / "bin" / "python"
-
-
-def call(python, *words, folder):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PIP_CONFIG_FILE": os.devnull}
-    environment.pop("PIP_FIND_LINKS", None)
-    return subprocess.run(
-        [str(python), *words], cwd=folder, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    return own_python(tmp_path_factory.mktemp("environment"))
 
 
 def run_suite(python, folder, *options):
@@ -44,25 +24,21 @@ def run_suite(python, folder, *options):
     )  # fmt: skip
 
 
-def pip(python, folder, *words):
-    done = call(python, "-m", "pip", *words, folder=folder)
-    assert done.returncode == 0, done.stderr
-
-
 def test_an_installed_backbone_runs_in_a_suite_and_a_removed_one_is_named(python, tmp_path):
     small = {"diagnostics": {"speed": {"name": "speed"}}, "replicates": 2}
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY | small))
     # pip builds in the source's folder, which must stay clean.
     source = shutil.copytree(EXAMPLE, tmp_path / "source")
-    pip(python, tmp_path, "install", "--quiet", "--no-index", "--no-deps",
-        "--no-build-isolation", str(source))  # fmt: skip
+    install(python, source, folder=tmp_path)
     done = run_suite(python, tmp_path)
     assert done.returncode == 0, done.stderr
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [entry["origin"] for entry in described["entries"]] == [
         "transferbench-example-convnet 0.1.0"
     ]
-    pip(python, tmp_path, "uninstall", "--quiet", "--yes", "transferbench-example-convnet")
+    name = "transferbench-example-convnet"
+    removed = call(python, "-m", "pip", "uninstall", "--quiet", "--yes", name, folder=tmp_path)
+    assert removed.returncode == 0, removed.stderr
     done = run_suite(python, tmp_path)
     assert done.returncode == 2
     assert "no backbone named 'example-convnet'" in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from transferbench.registry import Registry, blamed, identity, load_registry
 from transferbench.scheduling import done_jobs
 from transferbench.specs import BackboneSpec, Weights
 from transferbench.store import Store
-from transferbench.suite import InitializationUse, Suite, Use
+from transferbench.suite import Grid, InitializationUse, Suite, Use
 from transferbench.suitefile import load_suite
 
 __all__ = [
@@ -158,7 +158,10 @@ def _changed_suite(
 
 
 def _with_arms(suite: Suite, wanted: Sequence[str], registry: Registry) -> Suite:
-    """``suite`` with the arms of ``wanted`` besides its scored ones, those of plugins added."""
+    """``suite`` with the arms of ``wanted`` besides its scored ones, those of plugins added.
+
+    An arm that is added is trained wherever the scored initialization is.
+    """
     arms = {suite.scoring.baseline, suite.scoring.initialization}
     known = dict(suite.initializations)
     for name in wanted:
@@ -172,15 +175,18 @@ def _with_arms(suite: Suite, wanted: Sequence[str], registry: Registry) -> Suite
             known[name] = InitializationUse(name=name, recipe=recipe)
         arms.add(name)
     kept = {label: use for label, use in known.items() if label in arms}
-    grids = tuple(
-        grid.model_copy(update={"initializations": _kept(grid.initializations, kept)})
-        for grid in suite.trials
-    )
+    added = tuple(label for label in kept if label not in suite.initializations)
+    grids = tuple(_with_added(grid, kept, added, suite) for grid in suite.trials)
     return suite.model_copy(update={"initializations": kept, "trials": grids})
 
 
-def _kept(chosen: tuple[str, ...] | None, kept: dict[str, Any]) -> tuple[str, ...] | None:
-    return None if chosen is None else tuple(label for label in chosen if label in kept)
+def _with_added(grid: Grid, kept: Container[str], added: tuple[str, ...], suite: Suite) -> Grid:
+    chosen = grid.initializations
+    if chosen is None:
+        return grid
+    more = added if suite.scoring.initialization in chosen else ()
+    labels = (*(label for label in chosen if label in kept), *more)
+    return grid.model_copy(update={"initializations": labels})
 
 
 def _entry(registry: Registry, name: str, weights: str) -> Entry:

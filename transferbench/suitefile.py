@@ -130,12 +130,15 @@ def json_schema() -> dict[str, Any]:
 def override(node: Any, change: str) -> None:
     """Set one value of a suite in place, as ``recipes.P-T.epochs=3``; the value is YAML.
 
+    ``perturbations.mine.name=my-shuffle`` uses a plugin under a label that may be a new one.
     Raises: ``SuiteError`` where the path does not lead to anything that is there.
     """
     path, sign, text = change.partition("=")
     if not sign:
         raise SuiteError(f"--set {change!r} has no '='; write it as recipes.P-T.epochs=3")
     *parents, last = path.split(".")
+    if _names_plugin(path) and _is_new(parents[1], text, node.get(parents[0])):
+        node[parents[0]][parents[1]] = {}
     for key in parents:
         node = _step(node, key, change)
     try:
@@ -149,6 +152,22 @@ def override(node: Any, change: str) -> None:
         node[int(last)] = value
     else:
         raise SuiteError(f"--set {change!r}: nothing can be set below {'.'.join(parents)!r}")
+
+
+def _names_plugin(path: str) -> bool:
+    """Whether a change says which plugin stands under a label: ``perturbations.mine.name``."""
+    keys = path.split(".")
+    return len(keys) == 3 and keys[2] == "name" and (keys[0], "*") in dict(PLUGINS)
+
+
+def _is_new(label: str, plugin: str, table: Any) -> bool:
+    """Whether ``label`` is to be added; one near to a known label is a slip of the pen.
+
+    Unless it is the plugin's own name: then it is meant.
+    """
+    if not isinstance(table, dict) or label in table:
+        return False
+    return label == plugin or nearest(label, map(str, table)) is None
 
 
 def _step(node: Any, key: str, change: str) -> Any:

@@ -1,0 +1,101 @@
+"""A new plugin as its author finds it: complete, working, with one place to edit.
+
+Beginnings are templates in ``scaffold/templates``: one for each kind, used for a loose file and in
+a distribution alike, and those that every distribution needs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from transferbench.discovery import Kind
+from transferbench.errors import PluginError, UnknownNameError
+from transferbench.registry import Registry
+from transferbench.runfolder import writing
+from transferbench.scaffold.commands import file_commands, package_commands
+from transferbench.scaffold.naming import check_hides_nothing, names_of
+from transferbench.scaffold.rendering import distribution_texts, plugin_text
+
+__all__ = ["Written", "new_file", "new_package"]
+
+
+class Written(NamedTuple):
+    """The files of a new plugin, the one of them to edit, and what to type next."""
+
+    paths: tuple[Path, ...]
+    edit: Path
+    commands: tuple[str, ...]
+
+
+def new_file(kind: Kind, name: str, folder: Path, registry: Registry) -> Written:
+    """Write a plugin of one file into ``folder``.
+
+    Raises: ``PluginError`` for a name that cannot be used or a file that is there, ``StoreError``
+    where nothing can be written.
+    """
+    names = names_of(name)
+    path = folder / f"{names.module}.py"
+    _check_absent(path)
+    _check_free(kind, name, registry)
+    check_hides_nothing(names.module)
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, plugin_text(kind, names))
+    return Written((path,), path, file_commands(kind, names, path))
+
+
+def new_package(kind: Kind, name: str, folder: Path, registry: Registry) -> Written:
+    """Write a distribution, a folder of its own below ``folder``: whole or not at all.
+
+    Raises: as ``new_file``.
+    """
+    names = names_of(name)
+    root = folder / names.distribution
+    _check_absent(root)
+    _check_free(kind, name, registry)
+    check_hides_nothing(names.package)
+    texts = distribution_texts(kind, names)
+    with writing(root):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_tree(root, texts)
+    paths = tuple(root / path for path in sorted(texts))
+    edit = root / names.package / "__init__.py"
+    return Written(paths, edit, package_commands(kind, names, root))
+
+
+def _check_absent(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise PluginError(
+            f"{path} is already there and stays as it is; choose another name, or another folder "
+            "with --out"
+        )
+
+
+def _check_free(kind: Kind, name: str, registry: Registry) -> None:
+    with suppress(UnknownNameError):
+        raise PluginError(
+            f"the {kind} {name!r} is already offered by {registry.origin(kind, name)}; choose "
+            "another name: two plugins with one name are both refused"
+        )
+
+
+def _write_tree(root: Path, texts: Mapping[Path, str]) -> None:
+    partial = root.with_name(f".{root.name}.{os.getpid()}")
+    try:
+        for path, text in texts.items():
+            (partial / path).parent.mkdir(parents=True, exist_ok=True)
+            _write(partial / path, text)
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(path: Path, text: str) -> None:
+    # Mode x: a file that appeared since it was looked for is not overwritten.
+    with path.open("x", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)

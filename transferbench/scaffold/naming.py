@@ -1,0 +1,67 @@
+"""What a plugin's name makes of the names of its file, package and distribution."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from transferbench.errors import PluginError
+from transferbench.hookspecs import PROJECT
+from transferbench.specs import Name
+
+__all__ = ["Names", "check_hides_nothing", "names_of"]
+
+
+class Names(NamedTuple):
+    """``my-net`` and what is derived from it.
+
+    module: ``my_net``, of a loose file and of the tests.
+    label: ``my-net``, in a suite.
+    distribution: ``transferbench-my-net``, as pip knows it.
+    package: ``transferbench_my_net``, as Python imports it: named after the distribution, so that
+    it hides no other package.
+    """
+
+    plugin: str
+    module: str
+    label: str
+    distribution: str
+    package: str
+
+
+def names_of(plugin: str) -> Names:
+    """Every name of the plugin ``plugin``.
+
+    Raises: ``PluginError`` for a name that a plugin cannot have.
+    """
+    _check_name(plugin)
+    words = re.split(r"[._-]+", plugin.strip("._-"))
+    label, module = "-".join(words), "_".join(words)
+    return Names(plugin, module, label, f"{PROJECT}-{label}", f"{PROJECT}_{module}")
+
+
+def _check_name(plugin: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(plugin)
+    except ValidationError as error:
+        close = re.sub(r"[^a-z0-9._-]+", "-", plugin.lower()).strip("._-")[:80]
+        advice = f"write it as {close!r}" if close else "write it as my-net"
+        raise PluginError(
+            f"{plugin!r} cannot be a plugin's name: it has at most 80 characters, small letters, "
+            f"digits, '.', '_' and '-', and starts with a letter or a digit; {advice}"
+        ) from error
+
+
+def check_hides_nothing(module: str) -> None:
+    """Refuse what Python would import in place of another: a file ``random.py``.
+
+    Raises: ``PluginError``.
+    """
+    if find_spec(module) is not None:
+        raise PluginError(
+            f"a module {module!r} is already there, and one of the two would hide the other from "
+            "Python; choose another name"
+        )

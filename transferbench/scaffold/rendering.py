@@ -1,0 +1,66 @@
+"""The templates filled in: a plugin's own text, and the files of a distribution around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from transferbench.discovery import Kind
+from transferbench.hookspecs import PROJECT
+from transferbench.scaffold.commands import run_command
+from transferbench.scaffold.naming import Names
+
+__all__ = ["distribution_texts", "plugin_text"]
+
+# What a plugin of each kind imports besides transferbench, with the bounds that it has there.
+REQUIRES: Mapping[Kind, tuple[str, ...]] = {
+    "backbone": ("pydantic>=2.9", "torch>=2.6"),
+    "dataset": ("numpy>=1.26", "pydantic>=2.9"),
+    "diagnostic": ("numpy>=1.26", "pydantic>=2.9"),
+    "initialization": ("pydantic>=2.9", "torch>=2.6"),
+    "perturbation": ("numpy>=1.26", "pydantic>=2.9"),
+}
+DISTRIBUTION = {
+    Path("pyproject.toml"): "pyproject.toml.j2",
+    Path("README.md"): "README.md.j2",
+    Path("LICENSE"): "LICENSE.j2",
+    Path(".gitignore"): "gitignore.j2",
+    Path(".github/workflows/check.yaml"): "check.yaml.j2",
+}
+
+
+def plugin_text(kind: Kind, names: Names) -> str:
+    """The module that offers a plugin of ``kind``."""
+    return _render(f"{kind}.py.j2", kind, names)
+
+
+def distribution_texts(kind: Kind, names: Names) -> dict[Path, str]:
+    """Every file of a distribution, by its path below the distribution's folder."""
+    texts = {path: _render(template, kind, names) for path, template in DISTRIBUTION.items()}
+    texts[Path(names.package) / "__init__.py"] = plugin_text(kind, names)
+    texts[Path("tests") / f"test_{names.module}.py"] = _render("test_plugin.py.j2", kind, names)
+    return texts
+
+
+def _render(template: str, kind: Kind, names: Names) -> str:
+    environment = Environment(
+        autoescape=False,  # noqa: S701  # Python, TOML and Markdown
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    source = resources.files(f"{__package__}.templates").joinpath(template)
+    return environment.from_string(source.read_text(encoding="utf-8")).render(
+        **names._asdict(),
+        kind=kind,
+        requires=(*REQUIRES[kind], f"{PROJECT}>={_release()}"),
+        run=run_command(kind, names),
+    )
+
+
+def _release() -> str:
+    """This release's major and minor number: what the templates are written for."""
+    return ".".join(version(PROJECT).split(".")[:2])

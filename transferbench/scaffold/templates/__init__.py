@@ -1,0 +1,1 @@
+"""The texts that ``plugin new`` fills in; data alone."""
