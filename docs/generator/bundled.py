@@ -14,8 +14,8 @@ HEAD = """# The bundled suites
 
 `transferbench suites` lists them. What a claim's verdict means: [statistics](../science/statistics.md).
 In a predicate, `speed(P-T, block-1)` is the metric *speed* of the arm *P-T* under *block-1*, averaged
-over what is not named; `P-T & RI-T` is a pair; Spearman is the rank correlation of the values with
-their position.
+over what is not named; `P-T & RI-T` is a pair. Spearman is the rank correlation of values with their
+position, or with those behind the bar.
 
 """
 
@@ -29,7 +29,7 @@ def _section(suite: Suite) -> str:
     parts = [f"## {suite.id}", suite.summary, table(["", ""], _facts(suite))]
     parts += ["**Arms.**", table(["arm", "initialization", "parameters", "source", "recipe"],
                                  _arms(suite))]  # fmt: skip
-    parts += ["**Claims.**", table(["claim", "statement", "holds where", "source"], _claims(suite))]
+    parts += ["**Claims.**", table(["claim", "statement, and where it holds"], _claims(suite))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,38 +55,44 @@ def _arms(suite: Suite) -> Iterator[tuple[str, ...]]:
 
 def _claims(suite: Suite) -> Iterator[tuple[str, ...]]:
     for label, claim in suite.claims.items():
-        control = " (control)" if claim.control else ""
-        yield code(label) + control, claim.statement, code(predicate(claim)), prose(claim.source)
+        source = f" ({prose(claim.source)})" if claim.source else ""
+        control = "Control: " if claim.control else ""
+        yield code(label), f"{control}{claim.statement}{source}<br>{code(predicate(claim))}"
 
 
 def predicate(claim: Claim) -> str:
     """A claim as the inequality that its interval is held against."""
-    if claim.order:
-        effect = f"Spearman({'; '.join(map(_sum, claim.order))})"
-    else:
-        effect = _sum(claim.terms)
-    if claim.relative_to:
-        effect = f"({effect}) / ({_sum(claim.relative_to)})"
     threshold = f"{claim.threshold:g}"
+    every = f"for each {claim.each.coordinates[0]}: " if claim.each else ""
+    effect = _effect(claim)
     if claim.relation == "within":
-        return f"|{effect}| < {threshold}"
-    return f"{effect} {'>' if claim.relation == 'above' else '<'} {threshold}"
+        return f"{every}|{effect}| < {threshold}"
+    return f"{every}{effect} {'>' if claim.relation == 'above' else '<'} {threshold}"
+
+
+def _effect(claim: Claim) -> str:
+    if claim.along:
+        return f"Spearman({_sum(claim.terms)} along {claim.along.coordinates[0]})"
+    if claim.order:
+        against = f" | {'; '.join(map(_sum, claim.against))}" if claim.against else ""
+        return f"Spearman({'; '.join(map(_sum, claim.order))}{against})"
+    if claim.relative_to:
+        return f"({_sum(claim.terms)}) / ({_sum(claim.relative_to)})"
+    return _sum(claim.terms)
 
 
 def _sum(terms: Sequence[Term]) -> str:
     parts = [f"{_sign(term.weight)}{_term(term)}" for term in terms]
-    return "".join(parts).removeprefix(" + ").removeprefix(" ")
+    return "".join(parts).removeprefix(" + ").strip()
 
 
 def _sign(weight: float) -> str:
-    sign = " - " if weight < 0 else " + "
-    size = abs(weight)
-    return sign if size == 1 else f"{sign}{size:g} "
+    size = "" if abs(weight) == 1 else f"{abs(weight):g} "
+    return f" {'-' if weight < 0 else '+'} {size}"
 
 
 def _term(term: Term) -> str:
     arms = " & ".join(filter(None, (term.initialization, term.other_initialization)))
-    coordinates = [f"{key}={value}" for key, value in term.coordinates.items()]
-    return f"{term.metric}({', '.join(filter(None, (arms, term.target, term.perturbation)))}" + (
-        f"; {', '.join(coordinates)})" if coordinates else ")"
-    )
+    place = ", ".join(filter(None, (arms, term.target, term.perturbation)))
+    at = ", ".join(f"{key}={value}" for key, value in term.coordinates.items())
+    return f"{term.metric}({'; '.join(filter(None, (place, at)))})"

@@ -46,6 +46,8 @@ def fields_of(cls: type) -> list[Field]:
     for statement, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             name = statement.target.id
+            if name == "model_config" or "ClassVar" in ast.unparse(statement.annotation):
+                continue
             default = "" if statement.value is None else ast.unparse(statement.value)
             text = _string(after) or texts.get(name, "")
             found.append(Field(name, ast.unparse(statement.annotation), default, text))

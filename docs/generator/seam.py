@@ -107,9 +107,8 @@ def _class(cls: type) -> str:
 
 def _rows(cls: type) -> Iterator[tuple[str, str, str, str]]:
     for field in fields_of(cls):
-        if field.name != "model_config":
-            default = code(field.default) if field.default else "required"
-            yield code(field.name), code(field.annotation), default, prose(field.text)
+        default = code(field.default) if field.default else "required"
+        yield code(field.name), code(field.annotation), default, prose(field.text)
 
 
 def _members(cls: type) -> Iterator[tuple[str, str]]:
