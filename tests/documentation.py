@@ -1,9 +1,9 @@
 """The pages of the documentation, and a reader who does what they say, on a tiny suite.
 
 A reader goes through a page from top to bottom in a folder of its own. What a block is, its first
-word says: ``sh`` are commands, ``python`` is code, ``yaml`` is a suite or a part of one, ``toml`` and
-``json`` are data, ``text`` is what comes out. A block that begins with ``# NAME.py`` (or .yaml) is
-that file. Nothing else may stand in a fence, so that no block goes unread.
+word says: ``sh`` are commands, ``python`` is code, ``yaml`` is a suite or a part of one, ``toml``
+and ``json`` are data, ``text`` is what comes out. A block that begins with ``# NAME.py`` (or .yaml)
+is that file. Nothing else may stand in a fence, so that no block goes unread.
 """
 
 import json
@@ -152,7 +152,7 @@ class Reader:
         assert result.exit_code in allowed, (page, words, result.output, result.exception)
 
     def _stand_ins(self, words):
-        """The words with the stand-in for a bundled suite, a run for RUN, the CPU for any device."""
+        """The words with stand-ins: for a bundled suite, a run for RUN, the CPU for any device."""
         words = [f"{word}.yaml" if word in bundled_suites() else word for word in words]
         words = ["runs/quickstart@1.0" if word == "RUN" else word for word in words]
         words = ["cpu" if before == "--device" else word

@@ -58,20 +58,22 @@ def verbs() -> list[Verb]:
 
 def _below(group: Typer, words: tuple[str, ...]) -> Iterator[Verb]:
     for command in group.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__.replace("_", "-")
-        text = command.help or inspect.getdoc(command.callback) or ""
-        yield Verb((*words, name), text, tuple(_parameters(command.callback)))
+        function: Any = command.callback
+        name = command.name or function.__name__.replace("_", "-")
+        text = command.help or inspect.getdoc(function) or ""
+        yield Verb((*words, name), text, tuple(_parameters(function)))
     for below in group.registered_groups:
-        assert below.typer_instance is not None
-        yield from _below(below.typer_instance, (*words, str(below.name)))
+        inner: Any = below.typer_instance
+        yield from _below(inner, (*words, str(below.name)))
 
 
 def _parameters(callback: Callable[..., Any]) -> Iterator[Parameter]:
     hints = get_type_hints(callback, include_extras=True)
     for name, parameter in inspect.signature(callback).parameters.items():
         annotation, info = get_args(hints[name])[:2]
-        declared = tuple(one for one in info.param_decls or () if one.startswith("-"))
+        # Inside Annotated, typer has the first name in the place of a default.
+        given = (info.default, *(info.param_decls or ()))
+        declared = tuple(one for one in given if isinstance(one, str) and one.startswith("-"))
         names = declared or (f"--{name.replace('_', '-')}",)
         taken = info.metavar or _taken(annotation)
         if isinstance(info, ArgumentInfo):
@@ -91,15 +93,18 @@ def _taken(annotation: Any) -> str:
 def page() -> str:
     """The page."""
     found = verbs()
-    rows = [(f"[`{' '.join(verb.words)}`](#{'-'.join(verb.words)})", _first(verb)) for verb in found]
+    rows = [
+        (f"[`{' '.join(verb.words)}`](#{'-'.join(verb.words)})", _first(verb)) for verb in found
+    ]
     return HEAD + "\n".join([table(["command", ""], rows), _root(), *map(_section, found)])
 
 
 def _root() -> str:
-    callback = app.registered_callback
-    assert callback is not None
-    assert callback.callback is not None
-    rows = [*map(_row, _parameters(callback.callback)), ("`--help`", "Print what a command takes.", "")]
+    root: Any = app.registered_callback
+    rows = [
+        *map(_row, _parameters(root.callback)),
+        ("`--help`", "Print what a command takes.", ""),
+    ]
     return "## transferbench\n\n" + table(["option", "", "default"], rows)
 
 

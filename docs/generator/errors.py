@@ -27,8 +27,8 @@ Anything else is a fault of ours and keeps its traceback.
 
 ## Errors
 
-In Python they are exceptions of `transferbench.errors`. A message says what was asked, what was found
-and what to do, such as `no backbone named 'resnet5'; did you mean 'resnet50'?`.
+In Python they are exceptions of `transferbench.errors`. A message says what was asked, what was
+found and what to do, such as `no backbone named 'resnet5'; did you mean 'resnet50'?`.
 
 ```text
 {tree}
@@ -37,8 +37,9 @@ and what to do, such as `no backbone named 'resnet5'; did you mean 'resnet50'?`.
 {errors}
 ## Job statuses
 
-A job that fails does not stop the others. Its status and its traceback are kept in the store, and it is
-never served as a result; jobs that need it are `skipped`. `transferbench status RUN` shows them.
+A job that fails does not stop the others. Its status and its traceback are kept in the store, and
+it is never served as a result; jobs that need it are `skipped`. `transferbench status RUN` shows
+them.
 
 | status | meaning |
 | --- | --- |

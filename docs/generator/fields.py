@@ -12,7 +12,7 @@ import re
 import textwrap
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
@@ -39,8 +39,7 @@ def described_elsewhere() -> dict[str, dict[str, str]]:
 
 def fields_of(cls: type) -> list[Field]:
     """The fields that ``cls`` itself declares, in their order."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(tree, ast.ClassDef)
+    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     texts = described_elsewhere().get(cls.__name__, {})
     found = []
     for statement, after in zip(tree.body, [*tree.body[1:], None], strict=True):

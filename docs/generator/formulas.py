@@ -23,7 +23,7 @@ def with_formulas(markdown: str) -> str:
 
 
 def _converted(text: str) -> str:
-    text = BLOCK.sub(lambda found: f"<div class=\"formula\">{_mathml(found[1], 'block')}</div>", text)
+    text = BLOCK.sub(lambda found: f'<div class="formula">{_mathml(found[1], "block")}</div>', text)
     return INLINE.sub(lambda found: _mathml(found[1], "inline"), text)
 
 

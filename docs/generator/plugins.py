@@ -59,8 +59,7 @@ def page(kind: Kind) -> str:
     head = [
         f"# Built-in {kind}s",
         SCIENCE[kind],
-        f"`transferbench list {kind}s` lists them with those you have installed; "
-        f"`transferbench show {kind} NAME` shows one.",
+        f"`transferbench list {kind}s` lists them with those you have installed.",
         table(["name", ""], rows),
     ]
     return "\n\n".join([*filter(None, head), *map(_section, found.values())])

@@ -17,9 +17,9 @@ __all__ = ["inner_models", "models", "page"]
 
 HEAD = """# The suite file
 
-A suite is a YAML 1.2 file that fixes everything but the entry. Nothing is coerced: an unknown key, a
-key given twice or a value of the wrong type is refused, with file, line and field; all mistakes are
-told at once.
+A suite is a YAML 1.2 file that fixes everything but the entry. Nothing is coerced: an unknown key,
+a key given twice or a value of the wrong type is refused, with file, line and field; all mistakes
+are told at once.
 
 - `transferbench validate SUITE.yaml` checks a file and the plugins that it names.
 - `transferbench schema` prints its JSON Schema, for editors. With the YAML extension of an editor:

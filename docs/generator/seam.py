@@ -65,8 +65,8 @@ told in a line, and only a run that needs it stops.
 SPECS_HEAD = """# Specs
 
 A spec is frozen data around one function. It is a pydantic model: a field that does not exist, or
-has the wrong type, is refused when the plugin is loaded. `version` goes up when the plugin's numbers
-change; it is part of every id, so old and new numbers never mix.
+has the wrong type, is refused when the plugin is loaded. `version` goes up when the plugin's
+numbers change; it is part of every id, so old and new numbers never mix.
 
 Shape letters: N images, H height, W width, C channels, K classes, L labels, D features.
 
