@@ -161,7 +161,7 @@ def test_every_claim_of_a_bundled_suite_is_shown_as_a_predicate(written):
     for name in bundled_suites():
         for label, claim in load_suite(name).claims.items():
             assert f"| `{label}` |" in written["reference/suites.md"]
-            assert bundled.predicate(claim).replace("|", r"\|") in written["reference/suites.md"]
+            assert bundled.predicate(claim) in written["reference/suites.md"]
 
 
 def test_every_check_of_a_submission_is_a_rule():
@@ -216,7 +216,7 @@ def test_prose_keeps_code_and_takes_markup_from_the_rest():
 
 
 def test_a_cell_is_one_line_and_its_bars_do_not_end_it():
-    assert table(["a"], [["x |\n y"]]) == "| a |\n| --- |\n| x \\| y |\n"
+    assert table(["a"], [["x |\n y `a|b`"]]) == "| a |\n| --- |\n| x \\| y `a|b` |\n"
 
 
 @pytest.mark.parametrize(

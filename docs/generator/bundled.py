@@ -26,7 +26,7 @@ def page() -> str:
 
 
 def _section(suite: Suite) -> str:
-    parts = [f"## {suite.id}", suite.summary, table(["", ""], _facts(suite))]
+    parts = [f"## {suite.id}", suite.summary, table(["part", ""], _facts(suite))]
     parts += ["**Arms.**", table(["arm", "initialization", "parameters", "source", "recipe"],
                                  _arms(suite))]  # fmt: skip
     parts += ["**Claims.**", table(["claim", "statement, and where it holds"], _claims(suite))]

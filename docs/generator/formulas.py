@@ -24,7 +24,12 @@ def with_formulas(markdown: str) -> str:
 
 def _converted(text: str) -> str:
     text = BLOCK.sub(lambda found: f'<div class="formula">{_mathml(found[1], "block")}</div>', text)
-    return INLINE.sub(lambda found: _mathml(found[1], "inline"), text)
+    return INLINE.sub(_inline, text)
+
+
+def _inline(found: re.Match[str]) -> str:
+    # Markdown takes a line that begins with <math> for a block.
+    return f'<span class="math">{_mathml(found[1], "inline")}</span>'
 
 
 def _mathml(latex: str, display: str) -> str:

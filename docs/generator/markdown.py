@@ -24,7 +24,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
+    parts = CODE.split(" ".join(text.split()))
+    return "".join(part if CODE.fullmatch(part) else part.replace("|", r"\|") for part in parts)
 
 
 def prose(docstring: str | None) -> str:

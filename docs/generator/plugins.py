@@ -71,7 +71,7 @@ def _anchor(name: str) -> str:
 
 def _section(spec: Spec) -> str:
     parts = [f"## {spec.name}", f"{spec.summary[0].upper()}{spec.summary[1:]}."]
-    parts += [_about(spec), table(["", ""], _facts(spec)), *_parameters(spec.params)]
+    parts += [_about(spec), table(["declared", ""], _facts(spec)), *_parameters(spec.params)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
