@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
@@ -76,3 +76,16 @@ def suite_file(folder: Path, suite=TINY, **changes) -> Path:
 def artefacts(store: Path) -> list[Path]:
     """The finished jobs in a store."""
     return sorted((store / "jobs").glob("*/*"))
+
+
+@contextmanager
+def files_no_larger_than(size_bytes):
+    """No file may grow beyond a size: the system's own way to refuse a write."""
+    import resource  # Unix alone has it
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,16 +1,23 @@
 """What befalls a run: an interrupt, a worker that is killed, a disk that is full."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, artefacts, cli, command, environment, mistake, suite_file
+from command_line import (
+    SMALL,
+    artefacts,
+    cli,
+    command,
+    environment,
+    files_no_larger_than,
+    mistake,
+    suite_file,
+)
 
 from transferbench.api import Run
 
@@ -147,17 +154,6 @@ def test_a_worker_that_is_killed_costs_one_job(tmp_path):
 
 
 # --- full disks -------------------------------------------------------------------------------
-
-
-@contextmanager
-def files_no_larger_than(size_bytes):
-    """No file may grow beyond a size: the system's own way to refuse a write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(

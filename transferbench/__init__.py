@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transferbench.api import Run, plan_run, run
+    from transferbench.conformance import check_plugin
     from transferbench.hookspecs import hookimpl
 
-__all__ = ["Run", "__version__", "hookimpl", "plan_run", "run"]
+__all__ = ["Run", "__version__", "check_plugin", "hookimpl", "plan_run", "run"]
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from transferbench import api
 
         return getattr(api, name)
+    if name == "check_plugin":
+        from transferbench.conformance import check_plugin
+
+        return check_plugin
     if name == "hookimpl":
         from transferbench.hookspecs import hookimpl
 

@@ -43,6 +43,7 @@ __all__ = [
     "missing",
     "prepare",
     "read_file",
+    "root_of",
     "select_test",
     "select_training",
     "shuffled_labels",
@@ -91,7 +92,7 @@ def missing(spec: DatasetSpec, data_root: Path | None) -> list[str]:
         return lacking
     if data_root is None:
         return [*lacking, _how_to_get(spec, "no data root was given")]
-    root = _root_of(spec, data_root)
+    root = root_of(spec, data_root)
     if not root.is_dir():
         return [*lacking, _how_to_get(spec, f"there is no folder {root}")]
     absent = [file.path for file in spec.files if _locate(root, file) is None]
@@ -137,7 +138,7 @@ def _how_to_get(spec: DatasetSpec, found: str) -> str:
     )
 
 
-def _root_of(spec: DatasetSpec, data_root: Path) -> Path:
+def root_of(spec: DatasetSpec, data_root: Path) -> Path:
     """``data_root/<name>``; where that is absent, ``data_root`` if it holds the files itself."""
     named = data_root / spec.name
     if named.is_dir() or not data_root.is_dir():
@@ -225,7 +226,7 @@ def prepare(
     parsed = _parse(spec, params)
     if lacking := missing(spec, data_root):
         raise DataError("\n".join(lacking))
-    root = _root_of(spec, data_root) if spec.needs_root and data_root else None
+    root = root_of(spec, data_root) if spec.needs_root and data_root else None
     if root is not None:
         with _written(cache):
             for file in spec.files:

@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from transferbench import hookspecs
-from transferbench.errors import nearest
+from transferbench.errors import PluginError, nearest
 from transferbench.hookspecs import PROJECT
 from transferbench.specs import (
     BackboneSpec,
@@ -50,8 +51,10 @@ __all__ = [
     "Offer",
     "Origin",
     "PluginProblem",
+    "canonical",
     "cause",
     "discover",
+    "specs_of",
 ]
 
 Kind = Literal["dataset", "perturbation", "backbone", "initialization", "diagnostic"]
@@ -72,6 +75,12 @@ _PREFIX = f"{PROJECT}_"
 _HOOKS: Mapping[Kind, str] = {kind: f"{_PREFIX}{kind}s" for kind in SPECS}
 # Frames of these folders say how a plugin was reached, never what is wrong with it.
 _MACHINERY = {Path(file).parent for file in (__file__, importlib.__file__, metadata.__file__)}
+_MACHINERY |= {Path(__file__).parent / "conformance"}
+
+
+def canonical(distribution: str) -> str:
+    """A distribution's name as pip compares it (PEP 503): ``My_Net`` and ``my-net`` are one."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,11 @@ class Origin:
         if self.distribution:
             return f"{self.label} (entry point {self.plugin} = {self.value})"
         return self.plugin
+
+    @property
+    def owner(self) -> str:
+        """The distribution, or the file: what its plugins are installed and removed with."""
+        return canonical(self.distribution) if self.distribution else self.plugin
 
     @property
     def label(self) -> str:
@@ -153,6 +167,23 @@ def discover(files: Sequence[Path], environment: Mapping[str, str]) -> Discovery
             _register(manager, load(), origin.key)
     offers = tuple(_offers(manager, origins, problems))
     return Discovery(offers, tuple(problems), loose)
+
+
+def specs_of(plugin: object) -> list[Spec]:
+    """Every spec that the hooks of a module, or object, offer, by kind and in their order.
+
+    Raises: ``PluginError`` naming what is wrong with the plugin.
+    """
+    origin = Origin(getattr(plugin, "__name__", type(plugin).__name__), "", "", "")
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    problems: list[PluginProblem] = []
+    with _guard(origin, problems):
+        _register(manager, plugin, origin.key)
+    offers = list(_offers(manager, {origin.key: origin}, problems))
+    if problems:
+        raise PluginError(" | ".join(map(str, problems)))
+    return [offer.spec for offer in offers]
 
 
 def _offers(

@@ -125,6 +125,20 @@ class Registry:
         """Who offers it: distribution and version, or a file's name. Raises: as ``dataset``."""
         return self._offer(kind, name).origin.label
 
+    def offered_by(self, owner: str) -> tuple[Spec, ...]:
+        """What one plugin's owner (``Origin.owner``) offers, by kind and name.
+
+        What is in conflict is served by nobody and left out.
+        """
+        groups = (offers for _, offers in sorted(self._offers.items()) if len(offers) == 1)
+        return tuple(offers[0].spec for offers in groups if offers[0].origin.owner == owner)
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """The canonical names of the distributions that offer something, sorted."""
+        origins = {offer.origin for offers in self._offers.values() for offer in offers}
+        return tuple(sorted({origin.owner for origin in origins if origin.distribution}))
+
     def resolve_backbone(
         self, name: str, params: Mapping[str, Any] = _NO_PARAMS
     ) -> tuple[BackboneSpec, dict[str, Any]]:

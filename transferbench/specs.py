@@ -203,6 +203,8 @@ class PerturbationSpec(Spec):
     """A transform of the input images: either a permutation (``index``) or any other (``build``).
 
     ``severity`` orders parameters: 0 is the identity, larger is a stronger perturbation.
+    ``severity_is_distance``: images move further from the clean ones as it grows; False where it
+    is a published number that orders no distance.
     """
 
     index: BuildIndex | None = None
@@ -220,6 +222,7 @@ class PerturbationSpec(Spec):
     check: Callable[[Any, ImageShape], str | None] = lambda params, image_shape: None
     """What is wrong with these parameters at this image shape, or None."""
     severity: Callable[[Any, ImageShape], float]
+    severity_is_distance: bool = True
 
     @model_validator(mode="after")
     def _one_builder(self) -> Self:
@@ -427,6 +430,10 @@ class DiagnosticSpec(Spec):
     ``cost(params)``: forward passes over the evaluation subset, for the plan's estimate;
     ``limit(params)``: of at most so many images each (None: of all).
     A pair's subjects after the first two are references, where the suite names some.
+    Known answers, each to within ``answers_within``: ``identical``, metric -> the value that one
+    network compared with itself gives, where a module is compared with itself (coordinates
+    ``module`` and ``other_module``); ``symmetric``, the metrics of a pair that stay when the two
+    exchange their places.
     """
 
     measure: Measure
@@ -434,3 +441,6 @@ class DiagnosticSpec(Spec):
     needs: frozenset[Need] = frozenset()
     cost: Callable[[Any], float] = lambda params: 0.0
     limit: Callable[[Any], int | None] = lambda params: None
+    identical: Mapping[str, float] = {}
+    symmetric: frozenset[str] = frozenset()
+    answers_within: Annotated[float, Field(ge=0)] = 1e-6

@@ -95,4 +95,15 @@ AGREEMENT = DiagnosticSpec(
     measure=measure,
     subjects="pair",
     needs=frozenset({"logits"}),
+    identical={
+        "uncommon_a": 0,
+        "uncommon_b": 0,
+        "error_jaccard": 1,
+        "agreement": 1,
+        "agreement_given_both_wrong": 1,
+        "kappa": 1,
+    },
+    symmetric=frozenset(
+        {"n_common", "error_jaccard", "agreement", "agreement_given_both_wrong", "kappa"}
+    ),
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from transferbench.records import Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Subject
-from transferbench_plugins.diagnostics.line_params import GridParams
+from transferbench_plugins.diagnostics.line_params import BARRIERS, GridParams
 
 __all__ = ["ALIGNED_BARRIER", "AlignedBarrierParams"]
 
@@ -75,4 +75,6 @@ ALIGNED_BARRIER = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=_cost,
     limit=lambda params: params.limit,
+    identical=dict.fromkeys(BARRIERS, 0),
+    answers_within=1e-5,
 )

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
-from transferbench_plugins.diagnostics.line_params import GridParams
+from transferbench_plugins.diagnostics.line_params import BARRIERS, GridParams
 
 __all__ = ["BARRIER", "BarrierParams"]
 
@@ -71,4 +71,6 @@ BARRIER = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=_cost,
     limit=lambda params: params.limit,
+    identical=dict.fromkeys(BARRIERS, 0),
+    answers_within=1e-5,
 )

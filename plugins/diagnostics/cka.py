@@ -141,4 +141,7 @@ CKA = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
+    identical={"cka": 1},
+    symmetric=frozenset({"cka"}),
+    answers_within=1e-5,
 )

@@ -263,7 +263,7 @@ CRITICALITY = DiagnosticSpec(
     tiny={"alphas": 2, "sigmas": [0.01, 0.1], "draws": 1, "limit": 8},
     measure=measure,
     subjects="one",
-    needs=frozenset({"init_state", "trajectory", "images"}),
+    needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=_cost,
     limit=lambda params: params.limit,
 )

@@ -110,4 +110,6 @@ DISTANCE = DiagnosticSpec(
     measure=measure,
     subjects="pair",
     needs=frozenset({"init_state"}),
+    identical={"l2": 0, "l2_normalised": 0, "cosine": 1},
+    symmetric=frozenset({"l2", "l2_normalised", "cosine"}),
 )

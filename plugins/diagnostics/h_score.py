@@ -50,6 +50,6 @@ H_SCORE = DiagnosticSpec(
     license="Apache-2.0",
     measure=measure,
     subjects="pair",
-    needs=frozenset({"images", "features"}),
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
 )

@@ -83,6 +83,6 @@ KNN = DiagnosticSpec(
     tiny={"neighbours": [1]},
     measure=measure,
     subjects="pair",
-    needs=frozenset({"images", "features"}),
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,
 )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from transferbench.errors import SuiteError
 from transferbench.landscape import (
     Criterion,
     Examples,
@@ -76,7 +77,7 @@ def line_between(
 
     ``train`` holds the training images of both, where they were drawn apart: each network has
     learnt its own, and neither end may be favoured.
-    Raises: ``ValueError`` naming the two jobs that were not tested on the same images.
+    Raises: ``SuiteError`` naming the two jobs that were not tested on the same images.
     """
     a, b = subjects
     first, second = params.endpoints
@@ -116,7 +117,7 @@ def _joined(one: Examples, other: Examples) -> Examples:
 def _shared_test(a: Subject, b: Subject) -> Examples:
     one = _examples(a, "test")
     if not _equal(one, _examples(b, "test")):
-        raise ValueError(
+        raise SuiteError(
             f"jobs {a.job} and {b.job} were tested on different images; compare trials of one "
             "target and one perturbation, and under a perturbation that is drawn anew for each "
             "replicate only trials of the same replicate"

@@ -8,7 +8,12 @@ from pydantic import Field, model_validator
 
 from transferbench.specs import Params
 
-__all__ = ["GridParams", "LineParams"]
+__all__ = ["BARRIERS", "GridParams", "LineParams"]
+
+BARRIERS = tuple(
+    f"barrier_{of}_{at}" for of in ("loss", "metric", "metric_relative") for at in ("sup", "mid")
+)
+"""The heights over the chord: none where both ends are one network."""
 
 Which = Literal["final", "best"]
 Count = Annotated[int, Field(ge=1)]

@@ -188,6 +188,6 @@ LINEAR_PROBE = DiagnosticSpec(
     tiny={"strengths": [0.1, 0.01], "resamples": 100},
     measure=measure,
     subjects="pair",
-    needs=frozenset({"images", "features"}),
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,
 )

@@ -35,6 +35,6 @@ NCE = DiagnosticSpec(
     license="Apache-2.0",
     measure=measure,
     subjects="pair",
-    needs=frozenset({"images", "logits"}),
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
     cost=lambda params: 1.0,
 )

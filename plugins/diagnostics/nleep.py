@@ -79,6 +79,6 @@ NLEEP = DiagnosticSpec(
     tiny={"per_class": 1},
     measure=measure,
     subjects="pair",
-    needs=frozenset({"images", "features"}),
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
 )

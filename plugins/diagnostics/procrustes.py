@@ -65,4 +65,6 @@ PROCRUSTES = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
+    identical={"procrustes": 0},
+    symmetric=frozenset({"procrustes"}),
 )

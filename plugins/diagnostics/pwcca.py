@@ -63,4 +63,5 @@ PWCCA = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
+    identical={"pwcca": 1},
 )

@@ -155,4 +155,5 @@ RELATIVE_DROP = DiagnosticSpec(
     measure=measure,
     subjects="pair",
     needs=frozenset({"history", "logits"}),
+    identical={"gain": 0, "relative_drop": 0, "corrected_drop": 0, "speed_gain": 0},
 )

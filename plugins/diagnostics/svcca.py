@@ -66,4 +66,6 @@ SVCCA = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
+    identical={"svcca": 1},
+    symmetric=frozenset({"svcca"}),
 )

@@ -118,6 +118,11 @@ GRAYSCALE = PerturbationSpec(
 )
 CONTRAST = corruption("contrast", "every channel pulled to its mean", _contrast)
 BRIGHTNESS = corruption("brightness", "brighter: the value of HSV raised", _brightness)
+# The published severities take colour away before they add some.
 SATURATE = corruption(
-    "saturate", "paler at severities 1 and 2, more colourful from 3", _saturate, needs_colour
+    "saturate",
+    "paler at severities 1 and 2, more colourful from 3",
+    _saturate,
+    needs_colour,
+    ordered=False,
 )

@@ -75,8 +75,10 @@ def corruption(
     summary: str,
     build: BuildTransform,
     check: Callable[[Any, ImageShape], str | None] = _fits,
+    *,
+    ordered: bool = True,
 ) -> PerturbationSpec:
-    """The spec of one common corruption."""
+    """The spec of one common corruption; ``ordered``: images move further at each severity."""
     return PerturbationSpec(
         name=name,
         version=1,
@@ -89,4 +91,5 @@ def corruption(
         stage="pixels",
         check=check,
         severity=lambda params, image_shape: float(params.severity),
+        severity_is_distance=ordered,
     )

@@ -96,4 +96,7 @@ def _glass(
     return apply
 
 
-GLASS_BLUR = corruption("glass-blur", "pixels exchanged for others nearby, and blurred", _glass)
+# The published severities trade the length of a move against the number of moves.
+GLASS_BLUR = corruption(
+    "glass-blur", "pixels exchanged for others nearby, and blurred", _glass, ordered=False
+)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score, jaccard_score, log_loss, roc_auc_score
 
+from transferbench.errors import SuiteError
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.diagnostics import transferbench_diagnostics
@@ -315,7 +316,7 @@ def test_a_network_that_diverged_has_no_auc_to_drop():
 @pytest.mark.parametrize("spec", [RELATIVE_DROP, AGREEMENT])
 def test_networks_tested_on_different_items_are_not_compared(spec):
     other = Net(job="other", labels=LABELS[::-1], logits=A.logits, history=A.history)
-    with pytest.raises(ValueError, match="jobs job and other were tested on different items"):
+    with pytest.raises(SuiteError, match="jobs job and other were tested on different items"):
         found(spec, A, other)
 
 

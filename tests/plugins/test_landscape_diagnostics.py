@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from scipy.stats import norm
 from torch import nn
 
+from transferbench.errors import SuiteError
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
 from transferbench_plugins.diagnostics import transferbench_diagnostics
@@ -270,7 +271,7 @@ def test_networks_that_learnt_other_images_are_judged_on_both():
 
 
 def test_networks_tested_on_other_images_are_not_compared():
-    with pytest.raises(ValueError, match=r"linear-0 and linear-1 .* different images; compare"):
+    with pytest.raises(SuiteError, match=r"linear-0 and linear-1 .* different images; compare"):
         found(BARRIER, built("linear", 0), built("linear", 1, data_seed=1))
 
 

@@ -43,14 +43,12 @@ def new_file(kind: Kind, name: str, folder: Path, registry: Registry) -> Written
     _check_absent(path)
     _check_free(kind, name, registry)
     check_hides_nothing(names.module)
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, plugin_text(kind, names))
+    _write(path, {Path(): plugin_text(kind, names)})
     return Written((path,), path, file_commands(kind, names, path))
 
 
 def new_package(kind: Kind, name: str, folder: Path, registry: Registry) -> Written:
-    """Write a distribution, a folder of its own below ``folder``: whole or not at all.
+    """Write a distribution, a folder of its own below ``folder``.
 
     Raises: as ``new_file``.
     """
@@ -60,9 +58,7 @@ def new_package(kind: Kind, name: str, folder: Path, registry: Registry) -> Writ
     _check_free(kind, name, registry)
     check_hides_nothing(names.package)
     texts = distribution_texts(kind, names)
-    with writing(root):
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_tree(root, texts)
+    _write(root, texts)
     paths = tuple(root / path for path in sorted(texts))
     edit = root / names.package / "__init__.py"
     return Written(paths, edit, package_commands(kind, names, root))
@@ -84,18 +80,19 @@ def _check_free(kind: Kind, name: str, registry: Registry) -> None:
         )
 
 
-def _write_tree(root: Path, texts: Mapping[Path, str]) -> None:
-    partial = root.with_name(f".{root.name}.{os.getpid()}")
-    try:
-        for path, text in texts.items():
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            _write(partial / path, text)
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _write(target: Path, texts: Mapping[Path, str]) -> None:
+    """Write texts by their paths below ``target``, where an empty one is ``target`` itself.
 
-
-def _write(path: Path, text: str) -> None:
-    # Mode x: a file that appeared since it was looked for is not overwritten.
-    with path.open("x", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
+    Whole or not at all: what the disk refuses leaves nothing in the way of another try.
+    """
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    with writing(target):
+        try:
+            for path, text in texts.items():
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                (partial / path).write_text(text, encoding="utf-8", newline="\n")
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):
+                partial.unlink()

@@ -33,7 +33,7 @@ def package_commands(kind: Kind, names: Names, root: Path) -> tuple[str, ...]:
     return (
         f"pip install -e {shlex.quote(f'{root}[test]')}",
         f"pytest {shlex.quote(str(root))}",
-        f"{PROJECT} plugin check {names.plugin}",
+        f"{PROJECT} plugin check {names.distribution}",
         run_command(kind, names),
     )
 

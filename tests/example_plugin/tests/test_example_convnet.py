@@ -9,6 +9,8 @@ from transferbench.registry import load_registry
 
 from transferbench_example_convnet import SPEC
 
+DISTRIBUTION = "transferbench-example-convnet"
+
 
 @parametrize_with_checks([SPEC])
 def test_conforms(check: Callable[[], None]) -> None:
@@ -17,4 +19,4 @@ def test_conforms(check: Callable[[], None]) -> None:
 
 def test_the_installed_distribution_offers_it() -> None:
     origin = load_registry().origin("backbone", SPEC.name)
-    assert origin.startswith("transferbench-example-convnet ")
+    assert origin.startswith(f"{DISTRIBUTION} ")

@@ -1,0 +1,257 @@
+"""``plugin new``: what it writes, what it says, and what it refuses."""
+
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from command_line import cli, environment, files_no_larger_than, mistake
+from ruamel.yaml import YAML
+
+from transferbench.discovery import SPECS
+from transferbench.registry import load_registry
+from transferbench.scaffold.naming import names_of
+from transferbench.suitefile import load_suite
+
+EXAMPLE = Path(__file__).parent / "example_plugin"
+KINDS = tuple(SPECS)
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def new(name, kind, *options):
+    said = cli("plugin", "new", name, "--kind", kind, *options)
+    assert said.code == 0, said.err
+    return said.out
+
+
+def here():
+    return [path.name for path in Path().iterdir()]
+
+
+def tree(folder):
+    """Every file that is no by-product: its path and text."""
+    return {
+        path.relative_to(folder): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
+    }  # fmt: skip
+
+
+def ruff(*words, folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *words, "--isolated", "--no-cache", "."],
+        capture_output=True, text=True, check=False, cwd=folder,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+# --- what it writes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_offers_one_plugin_and_marks_one_place_to_edit(kind, tmp_path):
+    new("my-plugin", kind)
+    assert here() == ["my_plugin.py"]
+    text = Path("my_plugin.py").read_text(encoding="utf-8")
+    assert text.count("EDIT HERE") == 1
+    assert len(text.splitlines()) < 90
+    registry = load_registry([tmp_path / "my_plugin.py"])
+    assert registry.problems == ()
+    assert registry.origin(kind, "my-plugin") == "my_plugin.py"
+    spec = getattr(registry, kind)("my-plugin")
+    assert spec.accepts({})
+    assert spec.accepts(spec.tiny)
+    assert spec.tiny
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_distribution_holds_the_same_plugin_and_all_that_it_needs(kind):
+    new("my-plugin", kind)
+    new("my-plugin", kind, "--package")
+    texts = tree(Path("transferbench-my-plugin"))
+    assert sorted(map(str, texts)) == [
+        ".github/workflows/check.yaml", ".gitignore", "LICENSE", "README.md", "pyproject.toml",
+        "tests/test_my_plugin.py", "transferbench_my_plugin/__init__.py",
+    ]  # fmt: skip
+    plugin = texts[Path("transferbench_my_plugin/__init__.py")]
+    assert plugin == Path("my_plugin.py").read_text(encoding="utf-8")
+    project = tomllib.loads(texts[Path("pyproject.toml")])["project"]
+    assert project["name"] == "transferbench-my-plugin"
+    assert project["entry-points"]["transferbench"] == {"my-plugin": "transferbench_my_plugin"}
+    imported = {name for name in ("numpy", "torch") if f"import {name}" in plugin}
+    imported |= {"torch"} if "from torch" in plugin else set()
+    required = {one.partition(">")[0] for one in project["dependencies"]}
+    assert required == imported | {"pydantic", "transferbench"}
+    workflow = YAML(typ="safe").load(texts[Path(".github/workflows/check.yaml")])
+    steps = [step.get("run") for step in workflow["jobs"]["check"]["steps"]]
+    assert steps[-2:] == ["pytest", "transferbench plugin check transferbench-my-plugin"]
+    assert f"The {kind} `my-plugin`" in texts[Path("README.md")]
+
+
+def test_the_example_plugin_is_what_the_command_writes():
+    new("example-convnet", "backbone", "--package")
+    assert tree(EXAMPLE) == tree(Path("transferbench-example-convnet")), (
+        "write it again: transferbench plugin new example-convnet --kind backbone --package"
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["x", "my-net", "a-name-of-a-length-that-an-author-may-choose"])
+def test_what_is_written_obeys_the_linter_and_the_formatter_at_both_usual_widths(kind, name):
+    new(name, kind, "--out", "files")
+    new(name, kind, "--package")
+    for folder in ("files", f"transferbench-{name}"):
+        assert ruff("check", folder=folder) == (0, "All checks passed!\n")
+        for width in ("88", "100"):
+            code, said = ruff("format", "--check", "--line-length", width, folder=folder)
+            assert code == 0, said
+
+
+# --- what it says -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_says_what_was_written_and_what_to_type_next(kind):
+    said = new("my-plugin", kind, "--out", "a folder").splitlines()
+    assert said[0] == "written: a folder/my_plugin.py"
+    assert said[2] == "edit a folder/my_plugin.py where it says EDIT HERE, then:"
+    check, run = map(shlex.split, said[3:])
+    assert check == ["transferbench", "plugin", "check", "a folder/my_plugin.py"]
+    loaded = ["transferbench", "run", "quickstart", "--plugin", "a folder/my_plugin.py"]
+    assert run[:5] == loaded
+    said = new("my-plugin", kind, "--package").splitlines()
+    assert all(Path(line.removeprefix("written: ")).is_file() for line in said[:7])
+    install, test, check, run = map(shlex.split, said[9:])
+    assert install == ["pip", "install", "-e", "transferbench-my-plugin[test]"]
+    assert test == ["pytest", "transferbench-my-plugin"]
+    assert check == ["transferbench", "plugin", "check", "transferbench-my-plugin"]
+    assert run[:3] + run[5:] == ["transferbench", "run", "quickstart"]
+
+
+@pytest.mark.parametrize("kind", ["dataset", "perturbation", "diagnostic"])
+@pytest.mark.parametrize("name", ["my-plugin", "block-5", "my.net_2-"])
+def test_the_run_that_it_names_is_valid_on_the_bundled_suite(kind, name):
+    *_, plugin, option, change = shlex.split(new(name, kind).splitlines()[-1])
+    assert option == "--set"
+    light = "backbones=[fixup-resnet8]"  # timm takes seconds to import
+    suite = load_suite("quickstart", load_registry([Path(plugin)]), [light, change])
+    tables = (suite.perturbations, suite.diagnostics)
+    used = [use.name for table in tables for use in table.values()]
+    assert name in [*used, suite.targets["handwriting"].dataset.name]
+
+
+def test_beginning_a_plugin_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom transferbench.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'timm', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "plugin", "new", "my-net", "--kind", "backbone"],
+        capture_output=True, text=True, check=True, env=environment(),
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert Path("my_net.py").is_file()
+
+
+# --- what it refuses --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("My Net", "write it as 'my-net'"),
+        ("net/18", "write it as 'net-18'"),
+        ("-net", "write it as 'net'"),
+        ("../net", "write it as 'net'"),
+        ("n" * 81, f"write it as '{'n' * 80}'"),
+        ("!", "write it as my-net"),
+        ("", "write it as my-net"),
+    ],
+)
+def test_a_name_that_no_plugin_can_have(name, advice):
+    told = mistake("plugin", "new", "--kind", "backbone", "--", name)
+    assert f"{name!r} cannot be a plugin's name: it has at most 80 characters" in told
+    assert told.endswith(f"starts with a letter or a digit; {advice}\n")
+    assert here() == []
+
+
+def test_the_names_that_are_derived():
+    assert names_of("my.net_2-") == (
+        "my.net_2-", "my_net_2", "my-net-2", "transferbench-my-net-2", "transferbench_my_net_2"
+    )  # fmt: skip
+    assert names_of("3d").package == "transferbench_3d"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("backbone", "timm"), ("dataset", "digits"), ("diagnostic", "cka")]
+)
+@pytest.mark.parametrize("options", [(), ("--package",)])
+def test_a_name_that_another_plugin_of_the_kind_has(kind, name, options):
+    told = mistake("plugin", "new", name, "--kind", kind, *options)
+    assert f"the {kind} {name!r} is already offered by transferbench 0.1.0; choose another" in told
+    assert here() == []
+
+
+def test_a_name_that_a_loose_plugin_of_the_environment_has(monkeypatch):
+    new("my-net", "backbone")
+    monkeypatch.setenv("TRANSFERBENCH_PLUGINS", "my_net.py")
+    told = mistake("plugin", "new", "my-net", "--kind", "backbone", "--out", "other")
+    assert "the backbone 'my-net' is already offered by my_net.py" in told
+    new("my-net", "dataset", "--out", "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "module"),
+    [
+        ("random", (), "random"),
+        ("numpy", (), "numpy"),
+        ("plugins", ("--package",), "transferbench_plugins"),
+    ],
+)
+def test_a_file_that_would_hide_another_module(name, options, module):
+    told = mistake("plugin", "new", name, "--kind", "backbone", *options)
+    assert f"a module {module!r} is already there, and one of the two would hide the" in told
+    assert "choose another name" in told
+    assert here() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "path"), [((), "my_net.py"), (("--package",), "transferbench-my-net")]
+)
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_what_is_already_there_is_never_overwritten(options, path, make):
+    make(Path(path))
+    told = mistake("plugin", "new", "my-net", "--kind", "dataset", *options)
+    assert f"{path} is already there and stays as it is; choose another name, or another" in told
+    assert "--out" in told
+    assert here() == [path]
+
+
+@pytest.mark.parametrize("options", [(), ("--package",)])
+def test_a_folder_that_cannot_be_written(options):
+    Path("file").touch()
+    told = mistake("plugin", "new", "my-net", "--kind", "backbone", "--out", "file", *options)
+    assert "cannot write file/" in told
+    assert "choose another folder" in told
+
+
+@pytest.mark.parametrize("options", [(), ("--package",)])
+def test_what_a_full_disk_refuses_leaves_nothing_behind(options):
+    with files_no_larger_than(1000):
+        told = mistake("plugin", "new", "my-net", "--kind", "backbone", *options)
+    assert "File too large; nothing finished is lost: make room or choose another" in told
+    assert here() == []
+    new("my-net", "backbone", *options)
+
+
+def test_a_kind_that_is_none():
+    said = cli("plugin", "new", "my-net", "--kind", "network")
+    assert said.code == 2
+    assert all(kind in said.err for kind in KINDS)
+    assert here() == []
