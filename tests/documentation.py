@@ -10,8 +10,9 @@ import json
 import os
 import re
 import shlex
+import sys
 import tomllib
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
@@ -40,9 +41,11 @@ STAND_IN = TINY | {
         "none": {"name": "identity"},
         "block-1": {"name": "block-shuffle", "params": {"block": 1}},
     },
+    "trials": [{"perturbations": ["none"]}],
+    "diagnostics": {"speed": {"name": "speed"}},
     "replicates": 1,
 }
-"""What stands in for the bundled suites, with the labels that pages use."""
+"""What stands in for the bundled suites, with the labels that pages use; little to draw."""
 
 SEEN_AND_NOT_DONE = {"git", "pip", "pre-commit", "python", ".venv/bin/pip", ".venv/bin/pytest"}
 """Programs that a page may name and a reader here does not start."""
@@ -112,7 +115,8 @@ class Reader:
         code = re.sub(r'device="\w+"', 'device="cpu"', text)
         for name in bundled_suites():
             code = code.replace(f'run("{name}"', f'run("{name}.yaml", jobs=1')
-        exec(compile(code, page, "exec"), self.names)  # noqa: S102  # the page's own code
+        with importing_from(self.folder):
+            exec(compile(code, page, "exec"), self.names)  # noqa: S102  # the page's own code
 
     # --- suites -------------------------------------------------------------------------------
 
@@ -158,6 +162,21 @@ class Reader:
         words = ["cpu" if before == "--device" else word
                  for before, word in zip(["", *words], words, strict=False)]  # fmt: skip
         return words + (["--jobs", "1"] if words[0] == "run" and "--jobs" not in words else [])
+
+
+@contextmanager
+def importing_from(folder):
+    """Files of ``folder`` can be imported inside the block, and are forgotten after it."""
+    known = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in sys.modules.keys() - known:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if Path(file).parent == folder:
+                del sys.modules[name]
 
 
 def globbed(word):

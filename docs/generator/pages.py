@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from generator import bundled, commands, errors, plugins, schema, seam
+from generator import bundled, checks, commands, errors, plugins, schema, seam
 
 __all__ = ["PAGES"]
 
@@ -13,6 +13,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/commands.md": commands.page,
     "reference/hooks.md": seam.hooks_page,
     "reference/specs.md": seam.specs_page,
+    "reference/checks.md": checks.page,
     "reference/suite-file.md": schema.page,
     "reference/suites.md": bundled.page,
     "reference/errors.md": errors.page,
