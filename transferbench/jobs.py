@@ -195,7 +195,10 @@ class Engine:
         spec = same_version(self.bench.registry.diagnostic(used["name"]), used)
         subjects = [FinishedTrial(self.bench, job_id) for job_id in payload["subjects"]]
         context = DiagnosticContext(
-            self.bench.device, torch.Generator().manual_seed(payload["seed"]), payload["seed"]
+            self.bench.device,
+            torch.Generator().manual_seed(payload["seed"]),
+            payload["seed"],
+            self.bench.memory.once,
         )
         with blamed(f"diagnostic {spec.name!r}"):
             measured = list(spec.measure(spec.parse(used["params"]), subjects, context))

@@ -9,7 +9,7 @@ Shape letters: N images, H height, W width, C channels, K classes, L labels, D f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -20,6 +20,7 @@ from typing import (
     Protocol,
     Self,
     TypeAlias,
+    TypeVar,
     runtime_checkable,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "InitializationContext",
     "InitializationSpec",
     "NoParams",
+    "Once",
     "Params",
     "PerturbationSpec",
     "Preprocessing",
@@ -54,7 +56,10 @@ __all__ = [
     "Spec",
     "Subject",
     "Weights",
+    "each_time",
 ]
+
+T = TypeVar("T")
 
 HEAD = "head"
 """The name every backbone gives to the module that a new target replaces."""
@@ -407,12 +412,29 @@ class Subject(Protocol):
         ...
 
 
+class Once(Protocol):
+    """What ``compute`` gives, from memory where this worker has computed ``key`` before.
+
+    For what several diagnoses need of one network, such as its features on the same images: the
+    key says all that the value depends on, and nobody changes it.
+    """
+
+    def __call__(self, key: Hashable, compute: Callable[[], T]) -> T: ...
+
+
+def each_time(key: Hashable, compute: Callable[[], T]) -> T:
+    """``Once`` without a memory."""
+    del key
+    return compute()
+
+
 class DiagnosticContext(NamedTuple):
-    """Where a diagnostic computes and what it may draw from."""
+    """Where a diagnostic computes, what it may draw from, and what it need not compute again."""
 
     device: device
     generator: Generator
     seed: int
+    once: Once = each_time
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from torch import nn
 from transferbench.datacache import PreparedDataset, prepare
 from transferbench.errors import DataError, DeviceError, PluginError
 from transferbench.images import ImagePipeline
+from transferbench.memory import Memory
 from transferbench.modules import build_network, partition, split_state
 from transferbench.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.registry import Registry, blamed
@@ -29,6 +30,9 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+MEMORY_BYTES = 2**30
+"""For what diagnoses of one worker share: the features of a dozen small networks."""
 
 DEVICES = ("auto", "cpu", "cuda")
 """What a user may ask for; which GPU ``cuda`` is, CUDA_VISIBLE_DEVICES says."""
@@ -86,6 +90,7 @@ class Workbench:
         self.store = store
         self.machine = machine
         self.device = find_device(machine.device)
+        self.memory = Memory(MEMORY_BYTES)
         self._datasets: dict[str, PreparedDataset] = {}
 
     def backbone(self, payload: Mapping[str, Any]) -> tuple[BackboneSpec, Any]:

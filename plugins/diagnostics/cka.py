@@ -7,18 +7,18 @@ all images at once. What depends on no choice is the order of pairs, not the abs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
 from transferbench_plugins.diagnostics.module_features import (
+    Body,
     FeatureParams,
     Missing,
     Modules,
-    in_batches,
     similarities,
     two_networks,
     whole,
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from transferbench.similarity import Hsic
 
 __all__ = ["CKA", "CkaParams"]
+
+
+Together: TypeAlias = "tuple[list[Tensor], list[Tensor]]"
+"""Both networks' features of the same images, one (N, D) a module."""
 
 
 class CkaParams(FeatureParams):
@@ -61,15 +65,14 @@ def measure(
     """
     from transferbench.similarity import LEAST_IMAGES, cka
 
-    del context  # nothing is drawn
     images = subjects[0].images("test", params.images)
     n = len(images)
-    networks = two_networks(params, subjects, _parts(params, images))
+    networks, parts = _networks(params, subjects, images, context)
     few = Missing(f"debiased CKA needs {LEAST_IMAGES} images or more, found {n}")
     if n < LEAST_IMAGES or not all(modules.names for modules in networks):
         yield from similarities("cka", "cka", n, networks, lambda *_: few)
         return
-    hsics = list(_hsics(params, networks))
+    hsics = list(_hsics(params, parts))
     values = cka(hsics).tolist()
     wrong_a, wrong_b = _wrong([h.own_a for h in hsics]), _wrong([h.own_b for h in hsics])
 
@@ -80,39 +83,40 @@ def measure(
     yield from similarities("cka", "cka", n, networks, value_of)
 
 
-def _parts(params: CkaParams, images: Tensor) -> Sequence[Tensor]:
+def _networks(
+    params: CkaParams, subjects: Sequence[Subject], images: Tensor, context: DiagnosticContext
+) -> tuple[tuple[Body, Body], Iterable[Together]]:
+    """Both networks, and their centred features: all at once, or batch by batch."""
+    from transferbench.similarity import centre_
+
     if params.mode == "exact":
-        return in_batches(images)
+        a, b = whole(params, subjects, images, context, centre_, "centred")
+        return (a, b), [(a.features, b.features)]
     # Equal batches: a small last one would weigh as much as the others.
     parts: Sequence[Tensor] = images.tensor_split(max(1, len(images) // params.batch))
-    return parts
+    networks = two_networks(params, subjects, parts)
+    return networks, _in_step(*networks)
 
 
-def _hsics(params: CkaParams, networks: tuple[Modules, Modules]) -> Iterator[Hsic]:
+def _in_step(a: Modules, b: Modules) -> Iterator[Together]:
+    """The centred features of each batch; one list for one network."""
+    from transferbench.similarity import centre_
+
+    for part in a.features:
+        centred = [centre_(features) for features in part]
+        other = centred if b is a else [centre_(features) for features in next(b.features)]
+        yield centred, other
+
+
+def _hsics(params: CkaParams, parts: Iterable[Together]) -> Iterator[Hsic]:
     """The HSIC of each part of the images; the RBF kernels keep the widths of the first."""
-    from transferbench.similarity import centre_, hsic, squared_widths
+    from transferbench.similarity import hsic, squared_widths
 
     widths = None
-    for part_a, part_b in _together(params, networks):
-        a = [centre_(features) for features in part_a]
-        b = a if part_b is part_a else [centre_(features) for features in part_b]
+    for a, b in parts:
         if params.kernel == "rbf" and widths is None:
             widths = squared_widths(a, params.bandwidth), squared_widths(b, params.bandwidth)
         yield hsic(a, b, widths)
-
-
-def _together(
-    params: CkaParams, networks: tuple[Modules, Modules]
-) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Both networks' features of the same images, part by part; one list for one network."""
-    a, b = networks
-    if params.mode == "exact":
-        features = whole(a)
-        yield features, features if b is a else whole(b)
-    elif b is a:
-        yield from ((part, part) for part in a.features)
-    else:
-        yield from zip(a.features, b.features, strict=True)
 
 
 def _wrong(own: list[Tensor]) -> list[str | None]:

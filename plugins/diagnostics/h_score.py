@@ -24,8 +24,8 @@ def measure(
     Error: none over the images, which a resample would repeat and so tell apart; replicates give
     it.
     """
-    del params, context  # nothing to choose, nothing drawn
-    return score_classes(subjects, UNITS, _score)
+    del params  # nothing to choose
+    return score_classes(subjects, context, UNITS, _score)
 
 
 def _score(view: View) -> dict[str, Score]:

@@ -39,12 +39,11 @@ def measure(
 
     Units: fraction. Error: Wilson over the test images.
     """
-    del context  # nothing is drawn
     trial, source = subjects
     if why := class_problem(trial):
         yield from without_value(UNITS, why)
         return
-    train, test = view_of(trial, source, "train", "test")
+    train, test = view_of(trial, source, context, "train", "test")
     if why := view_problem(train, test):
         yield from without_value(UNITS, joined(why, train.flag), train)
         return

@@ -68,7 +68,7 @@ def measure(
     Units: fraction. Error: over test images: Wilson for the accuracy of classes, else bootstrap.
     """
     trial, source = subjects
-    train, test = view_of(trial, source, "train", "test")
+    train, test = view_of(trial, source, context, "train", "test")
     if why := view_problem(train, test):
         yield from without_value(UNITS, joined(why, train.flag), train)
         return

@@ -32,9 +32,9 @@ def measure(
     being the logarithm of a density.
     Error: none over the images; replicates give it.
     """
-    del params, context  # nothing to choose, nothing drawn
+    del params  # nothing to choose
     trial, source = subjects
-    (view,) = view_of(trial, source, "train")
+    (view,) = view_of(trial, source, context, "train")
     targets, skipped = _targets(view, trial.logits.shape[1])
     if why := view_problem(view) or _no_target(targets):
         yield from without_value(UNITS, joined(why, view.flag), view)

@@ -5,24 +5,26 @@ Shape letters: N images, D features of a module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field
 
 from transferbench.records import Measurement
-from transferbench.specs import Params, Subject
+from transferbench.specs import DiagnosticContext, Params, Subject
+from transferbench_plugins.diagnostics.seen_images import digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Body",
     "FeatureParams",
     "Missing",
     "Modules",
+    "Whole",
     "compare_each",
-    "in_batches",
     "similarities",
     "two_networks",
     "whole",
@@ -46,6 +48,15 @@ class FeatureParams(Params):
     precision: Literal["f32", "bf16"] = "f32"
 
 
+class Body(Protocol):
+    """The modules of a network's body that have an output, and why the others have none."""
+
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def missing(self) -> Mapping[str, str]: ...
+
+
 class Modules(NamedTuple):
     """One network: its body's modules in order, and their features for each part of the images.
 
@@ -55,6 +66,14 @@ class Modules(NamedTuple):
 
     names: list[str]
     features: Iterator[list[Tensor]]
+    missing: Mapping[str, str]
+
+
+class Whole(NamedTuple, Generic[T]):
+    """One network: its body's modules in order, and what was made of each one's features."""
+
+    names: list[str]
+    features: list[T]
     missing: Mapping[str, str]
 
 
@@ -85,7 +104,7 @@ def _modules(params: FeatureParams, subject: Subject, parts: Sequence[Tensor]) -
     return Modules(list(layers.paths), features, layers.missing)
 
 
-def in_batches(images: Tensor) -> Sequence[Tensor]:
+def _in_batches(images: Tensor) -> Sequence[Tensor]:
     """The images in the order given, as many as a forward pass takes."""
     import torch
 
@@ -93,20 +112,45 @@ def in_batches(images: Tensor) -> Sequence[Tensor]:
     return parts
 
 
-def whole(modules: Modules) -> list[Tensor]:
-    """The features of all parts as one tensor (N, D) a module."""
+def whole(
+    params: FeatureParams,
+    subjects: Sequence[Subject],
+    images: Tensor,
+    context: DiagnosticContext,
+    prepare: Callable[[Tensor], T],
+    made: Hashable,
+) -> tuple[Whole[T], Whole[T]]:
+    """``prepare`` of both networks' features of all images, one (N, D) a module.
+
+    Computed once for a network however many pairs it is in; ``made`` names what ``prepare`` does.
+    """
+    seen = made, params.pooled, params.precision, digest_of(images)
+
+    def of(subject: Subject) -> Whole[T]:
+        return context.once((*seen, subject.job), lambda: _whole(params, subject, images, prepare))
+
+    first, second = subjects[:2]
+    a = of(first)
+    return a, a if second.job == first.job else of(second)
+
+
+def _whole(
+    params: FeatureParams, subject: Subject, images: Tensor, prepare: Callable[[Tensor], T]
+) -> Whole[T]:
     import torch
 
+    modules = _modules(params, subject, _in_batches(images))
     parts = list(modules.features)
     # A module's parts are let go of before the next is joined: they are large.
-    return [torch.cat([part.pop(0) for part in parts]) for _ in modules.names]
+    joined = (torch.cat([part.pop(0) for part in parts]) for _ in modules.names)
+    return Whole(modules.names, [prepare(features) for features in joined], modules.missing)
 
 
 def similarities(
     metric: str,
     unit: str,
     n: int,
-    networks: tuple[Modules, Modules],
+    networks: tuple[Body, Body],
     value_of: Callable[[int, int], float | Missing],
 ) -> Iterator[Measurement]:
     """A measurement for every pair of modules; ``value_of`` takes their places in ``names``."""
@@ -131,6 +175,7 @@ def similarities(
 def compare_each(
     params: FeatureParams,
     subjects: Sequence[Subject],
+    context: DiagnosticContext,
     *,
     metric: str,
     unit: str,
@@ -143,13 +188,11 @@ def compare_each(
     a pair has no number.
     """
     images = subjects[0].images("test", params.images)
-    networks = two_networks(params, subjects, in_batches(images))
-    a = [_prepared(features, prepare) for features in whole(networks[0])]
-    same = networks[1] is networks[0]
-    b = a if same else [_prepared(features, prepare) for features in whole(networks[1])]
+    made = metric, params.model_dump_json()
+    networks = whole(params, subjects, images, context, lambda x: _prepared(x, prepare), made)
 
     def value_of(row: int, column: int) -> float | Missing:
-        one, other = a[row], b[column]
+        one, other = networks[0].features[row], networks[1].features[column]
         if isinstance(one, Missing):
             return one
         if isinstance(other, Missing):

@@ -19,8 +19,8 @@ def measure(
 
     Error: infinitesimal jackknife over the training images, for this source network.
     """
-    del params, context  # nothing to choose, nothing drawn
-    return score_classes(subjects, {"nce": "nats"}, _score, source_head=True)
+    del params  # nothing to choose
+    return score_classes(subjects, context, {"nce": "nats"}, _score, source_head=True)
 
 
 def _score(view: View) -> dict[str, Score]:

@@ -37,7 +37,9 @@ def measure(
     Error: infinitesimal jackknife over the training images, for this source network and mixture;
     what another mixture would give is not in it.
     """
-    return score_classes(subjects, {"nleep": "nats"}, partial(_score, params, context.seed))
+    return score_classes(
+        subjects, context, {"nleep": "nats"}, partial(_score, params, context.seed)
+    )
 
 
 def _score(params: NleepParams, seed: int, view: View) -> dict[str, Score]:

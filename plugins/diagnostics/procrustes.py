@@ -28,10 +28,10 @@ def measure(
     rotation and a scale, 2 for uncorrelated ones.
     Error: none over images; replicates give it.
     """
-    del context  # nothing is drawn
     yield from compare_each(
         params,
         subjects,
+        context,
         metric="procrustes",
         unit="squared distance",
         prepare=_normalised,

@@ -27,10 +27,10 @@ def measure(
     Units: correlation in [0, 1], larger than 0 also for unrelated features.
     Error: none over images; replicates give it.
     """
-    del context  # nothing is drawn
     yield from compare_each(
         params,
         subjects,
+        context,
         metric="pwcca",
         unit="correlation",
         prepare=subspace,

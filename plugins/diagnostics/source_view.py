@@ -6,14 +6,19 @@ Shape letters: N images, D features, Z outputs of the source's own head, L label
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from transferbench.records import Measurement
-from transferbench.specs import Subject
+from transferbench.specs import DiagnosticContext, Subject
 from transferbench.statistics import Interval
+from transferbench_plugins.diagnostics.seen_images import digest_of
 from transferbench_plugins.diagnostics.starting_point import final_point, starting_point
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "BATCH",
@@ -57,33 +62,45 @@ class Score(NamedTuple):
     flag: str | None = None
 
 
-def view_of(trial: Subject, source: Subject, *splits: str) -> tuple[View, ...]:
+def view_of(
+    trial: Subject, source: Subject, context: DiagnosticContext, *splits: str
+) -> tuple[View, ...]:
     """What the state of ``source`` that ``trial`` started from sees of the splits of its target.
 
     Its final state where the trial started from none that was kept.
     """
-    import torch
-
-    from transferbench.modules import features_and_logits
-
     found = starting_point(trial, source)
     flag = None if found else "a starts from no kept state of b, whose final one is measured"
     start = found or final_point(source)
-    net = source.network(start.which)
-    head, views = source.head(net), []
+    views = []
     for split in splits:
-        with torch.no_grad():
-            batches = torch.split(trial.images(split), BATCH)
-            seen = [features_and_logits(net, head, images) for images in batches]
-        features, logits = (
-            torch.cat(parts).double().cpu().numpy() for parts in zip(*seen, strict=True)
-        )
+        images = trial.images(split)
+        # One pass for all the scores of a checkpoint on these images.
+        key = ("view", source.job, start.which, digest_of(images))
+        features, logits = context.once(key, partial(_seen, source, start.which, images))
         views.append(View(features, logits, trial.targets(split).cpu().numpy(), start.epoch, flag))
     return tuple(views)
 
 
+def _seen(source: Subject, which: str | int, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Features and logits. Shapes: (N, C, H, W) to float64 (N, D) and (N, Z)."""
+    import torch
+
+    from transferbench.modules import features_and_logits
+
+    net = source.network(which)
+    head = source.head(net)
+    with torch.no_grad():
+        seen = [features_and_logits(net, head, part) for part in torch.split(images, BATCH)]
+    features, logits = (
+        torch.cat(parts).double().cpu().numpy() for parts in zip(*seen, strict=True)
+    )
+    return features, logits
+
+
 def score_classes(
     subjects: Sequence[Subject],
+    context: DiagnosticContext,
     units: Mapping[str, str],
     score: Callable[[View], Mapping[str, Score]],
     *,
@@ -97,7 +114,7 @@ def score_classes(
     if why := class_problem(trial, source if source_head else None):
         yield from without_value(units, why)
         return
-    (view,) = view_of(trial, source, "train")
+    (view,) = view_of(trial, source, context, "train")
     if why := view_problem(view):
         yield from without_value(units, joined(why, view.flag), view)
         return

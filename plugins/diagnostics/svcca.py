@@ -38,10 +38,10 @@ def measure(
     sqrt(K / N), not 0.
     Error: none over images; replicates give it.
     """
-    del context  # nothing is drawn
     yield from compare_each(
         params,
         subjects,
+        context,
         metric="svcca",
         unit="correlation",
         prepare=lambda features: subspace(features, params.variance),

@@ -18,6 +18,7 @@ from tiny_suite import TINY, tiny_suite
 from torch import nn
 
 from transferbench.api import run
+from transferbench.memory import Memory
 from transferbench.selection import select_training
 from transferbench.specs import DiagnosticContext
 from transferbench.transferability import h_score, leep, log_evidence, nce
@@ -542,3 +543,21 @@ def test_a_run_measures_the_source_beside_every_arm(backbone, tmp_path):
         own = table[table["initialization"] == arm]
         assert set(own["checkpoint"]) == {epoch}
         assert own["value"].notna().all()
+
+
+def test_all_scores_of_a_checkpoint_share_one_pass_of_each_split():
+    class Counted(Trained):
+        loaded = 0
+
+        def network(self, which="final"):
+            self.loaded += which == "final"
+            return super().network(which)
+
+    shared = CONTEXT._replace(once=Memory(2**20).once)
+    whole, first = source(), trial()
+    counted = Counted(whole.nets, whole.data, history=whole.history, job="source")
+    for spec in SCORES:
+        params = spec.parse(spec.tiny)
+        found = list(spec.measure(params, (first, counted), shared))
+        assert found == list(spec.measure(params, (first, whole), CONTEXT))
+    assert counted.loaded == 2

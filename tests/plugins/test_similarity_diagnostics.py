@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from transferbench.memory import Memory
 from transferbench.modules import build_network, partition
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec
@@ -317,14 +319,37 @@ def test_a_network_is_equal_to_itself(spec: DiagnosticSpec, pair: tuple[Trial, T
             assert found == pytest.approx(turned, abs=1e-5)
 
 
+class Counted(Trial):
+    """Counts how often its network is asked for."""
+
+    loaded = 0
+
+    def network(self, which: str = "final") -> nn.Module:
+        self.loaded += 1
+        return super().network(which)
+
+
+def test_all_pairs_of_four_networks_take_four_passes() -> None:
+    trials = [Counted(base.net, base.modules, base.job) for base in map(trial, range(4))]
+    context = CONTEXT._replace(once=Memory(2**30).once)
+    for spec in SPECS:
+        for pair in product(trials, trials):
+            found = list(spec.measure(spec.parse({}), pair, context))
+            assert found == measured(spec, *(replace(one) for one in pair))
+    # Once for CKA, which centres, and once for each of the others, which prepare in their own way.
+    assert [one.loaded for one in trials] == [len(SPECS)] * 4
+
+
+def test_other_images_or_parameters_are_another_pass() -> None:
+    base = trial(1)
+    one = Counted(base.net, base.modules)
+    context = CONTEXT._replace(once=Memory(2**30).once)
+    for params in ({}, {}, {"images": 20}, {"pooled": True}, {"precision": "bf16"}):
+        list(CKA.measure(CKA.parse(params), (one, one), context))
+    assert one.loaded == 4
+
+
 def test_a_network_with_itself_is_run_once() -> None:
-    class Counted(Trial):
-        loaded = 0
-
-        def network(self, which: str = "final") -> nn.Module:
-            self.loaded += 1
-            return super().network(which)
-
     base = trial(1)
     both = Counted(base.net, base.modules)
     for params in ({}, {"mode": "minibatch", "batch": 12}):

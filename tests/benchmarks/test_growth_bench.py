@@ -1,0 +1,78 @@
+"""How the cost of diagnoses grows: with images, with layers, and with the trials compared.
+
+A row tells the larger job beside the smaller one. Its goal is the growth that was planned: images
+squared, layers linearly, trials linearly as long as the forward passes are what costs.
+"""
+
+from itertools import combinations
+
+import pytest
+import torch
+from racing import Peer
+from test_similarity_bench import layers, network
+
+from transferbench.memory import Memory
+from transferbench.similarity import debiased_cka
+from transferbench.specs import DiagnosticContext
+from transferbench_plugins.diagnostics.cka import CKA
+
+pytestmark = pytest.mark.benchmark
+
+SLACK = 1.15
+"""What a cache that holds the small job and not the large one may add."""
+
+
+@pytest.mark.benchmark(group="G1 CKA of 8 x 8 layers, by images")
+@pytest.mark.parametrize("n", [512, 1024, 2048])
+def test_images(n, race):
+    large, small = ((layers(8, count, 1), layers(8, count, 2)) for count in (n, n // 2))
+    peer = Peer(f"{n // 2} images", lambda: debiased_cka(*small), within=4 * SLACK)
+    race(lambda: debiased_cka(*large), peer, rounds=5)
+
+
+@pytest.mark.benchmark(group="G2 CKA of L x L layers, n = 512")
+@pytest.mark.parametrize("count", [8, 16, 32])
+def test_layers(count, race):
+    large, small = ((layers(many, 512, 1), layers(many, 512, 2)) for many in (count, count // 2))
+    peer = Peer(f"{count // 2} layers", lambda: debiased_cka(*small), within=2 * SLACK)
+    race(lambda: debiased_cka(*large), peer, rounds=5)
+
+
+class Trial:
+    """A network of the benchmark as a subject."""
+
+    def __init__(self, seed, images):
+        self.job, self.net, self.seen = f"trial {seed}", network(seed), images
+        self.modules = {
+            part: [n for n in self.net.state_dict() if n.startswith(part)]
+            for part in ("conv1", "layer1", "layer2", "layer3", "layer4")
+        }
+        self.modules["conv1"] += [n for n in self.net.state_dict() if n.startswith("bn1")]
+        self.modules["head"] = ["fc.weight", "fc.bias"]
+
+    def network(self, _):
+        return self.net
+
+    def images(self, *_):
+        return self.seen
+
+
+def all_pairs(trials):
+    """CKA of every pair, as the jobs of one worker."""
+    memory = Memory(2**30)
+    context = DiagnosticContext(torch.device("cpu"), torch.Generator(), 0, memory.once)
+    for pair in combinations(trials, 2):
+        list(CKA.measure(CKA.parse({}), pair, context))
+
+
+@pytest.mark.benchmark(group="G3 CKA of all pairs of k trials, 128 images")
+@pytest.mark.parametrize("k", [4, 8])
+def test_trials(k, race):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(128, 3, 32, 32, generator=draw)
+    trials = [Trial(seed, images) for seed in range(k)]
+    pairs, fewer = k * (k - 1) // 2, k * (k // 2 - 1) // 4
+    name = f"{k // 2} trials: {fewer} of {pairs} pairs"
+    # Twice the passes, and the products of the pairs on top, which alone grow with their number.
+    peer = Peer(name, lambda: all_pairs(trials[: k // 2]), within=3)
+    race(lambda: all_pairs(trials), peer, rounds=3)

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+
+from transferbench.memory import Memory
+
+
+class Computed:
+    """Counts how often a value is computed."""
+
+    def __init__(self, value):
+        self.value, self.times = value, 0
+
+    def __call__(self):
+        self.times += 1
+        return self.value
+
+
+def kilobyte():
+    return Computed(np.zeros(1000, dtype=np.uint8))
+
+
+def test_a_value_is_computed_once():
+    memory, compute = Memory(2000), kilobyte()
+    assert memory.once("a", compute) is memory.once("a", compute) is compute.value
+    assert compute.times == 1
+
+
+def test_the_least_recently_asked_for_makes_room():
+    memory, a, b, c = Memory(2000), kilobyte(), kilobyte(), kilobyte()
+    for key, compute in (("a", a), ("b", b), ("a", a), ("c", c), ("a", a), ("b", b)):
+        memory.once(key, compute)
+    assert (a.times, b.times, c.times) == (1, 2, 1)
+
+
+def test_what_does_not_fit_is_given_and_not_kept():
+    memory, large, small = Memory(1500), Computed(np.zeros(1501, dtype=np.uint8)), kilobyte()
+    for _ in range(2):
+        assert memory.once("large", large) is large.value
+    memory.once("small", small)
+    assert large.times == 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [torch.zeros(250), torch.zeros(250)],
+        {"x": (torch.zeros(250), {"y": np.zeros(250, dtype=np.float32)})},
+    ],
+)
+def test_what_lies_inside_a_value_counts(value):
+    memory, first, second = Memory(2500), Computed(value), Computed(value)
+    for key, compute in (("first", first), ("second", second), ("first", first)):
+        memory.once(key, compute)
+    assert first.times == 2
