@@ -7,7 +7,6 @@ is that file. Nothing else may stand in a fence, so that no block goes unread.
 """
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -91,9 +90,12 @@ class Reader:
             (folder / f"{name}.yaml").write_text(json.dumps(STAND_IN | {"name": name}))
 
     def read(self, page):
+        for block in blocks(page):
+            self.do(page, block)
+
+    def do(self, page, block):
         with chdir(self.folder):
-            for block in blocks(page):
-                self._do(page, block)
+            self._do(page, block)
 
     def _do(self, page, block):
         what = {
@@ -135,8 +137,6 @@ class Reader:
             program, *words = shlex.split(command)
             if program == "make":
                 self._make(words)
-            elif program == "cd":
-                os.chdir(words[0]) if Path(words[0]).exists() else None
             elif Path(program).name == "transferbench":
                 self._transferbench(page, words)
             else:

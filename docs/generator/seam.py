@@ -36,6 +36,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
         specs.Measure,
         specs.Subject,
         specs.DiagnosticContext,
+        specs.Once,
         records.Measurement,
         records.Record,
     ),
