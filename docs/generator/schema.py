@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
@@ -72,19 +73,24 @@ def inner_models(annotation: Any, place: str) -> Iterator[tuple[str, type[BaseMo
 
 def _section(model: type[BaseModel], places: list[str]) -> str:
     shown = ", ".join(map(code, sorted(set(places)))) if any(places) else "the file itself"
-    parts = [f"## {model.__name__}", f"Stands at: {shown}.", prose(_about(model))]
+    parts = [f"## {model.__name__}", f"Stands at: {shown}.", prose(inspect.getdoc(model))]
     return "\n\n".join([*parts, table(["key", "value", "default", ""], _rows(model))]) + "\n"
 
 
-def _about(model: type[BaseModel]) -> str:
-    return inspect.getdoc(model) or ""
-
-
 def _rows(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
-    schema = model.model_json_schema()
-    texts = {f.name: f.text for cls in reversed(model.__mro__) if cls is not object
-             for f in (fields_of(cls) if cls.__module__ == model.__module__ else ())}  # fmt: skip
+    properties = model.model_json_schema()["properties"]
+    texts = _texts(model)
     for name, field in model.model_fields.items():
-        one = schema["properties"][name]
-        default = default_of(one, required=field.is_required())
-        yield code(name), words(one), default, prose(texts.get(name, ""))
+        default = default_of(properties[name], required=field.is_required())
+        yield code(name), _linked(words(properties[name])), default, prose(texts[name])
+
+
+def _texts(model: type[BaseModel]) -> dict[str, str]:
+    """What is said of each field, also of those that it has from another model of the file."""
+    own = [cls for cls in reversed(model.__mro__) if cls.__module__ == model.__module__]
+    return {field.name: field.text for cls in own for field in fields_of(cls)}
+
+
+def _linked(text: str) -> str:
+    """The names of models become links to their sections."""
+    return re.sub(r"\b([A-Z][A-Za-z]+)\b", lambda found: f"[{found[1]}](#{found[1].lower()})", text)

@@ -119,8 +119,6 @@ def _members(cls: type) -> Iterator[tuple[str, str]]:
     for name, member in vars(cls).items():
         function = member.fget if isinstance(member, property) else member
         if inspect.isfunction(function) and (name == "__call__" or not name.startswith("_")):
-            if name == "__init__":
-                continue
             yield code(_signature(name, function, member)), prose(_doc(function))
 
 
