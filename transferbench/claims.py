@@ -8,23 +8,21 @@ pairs that share networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from transferbench.records import Record
-from transferbench.statistics import Interval, jackknife
+from transferbench.statistics import Estimator, Interval, jackknife, jackknife_ratio
 from transferbench.suite import Claim, Grid, Suite, Term
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Verdict", "judge"]
-
-Estimator: TypeAlias = Callable[[Sequence[int]], float | None]
 
 # So many missing measurements are named in a reason; the rest are counted.
 NAMED = 3
@@ -206,18 +204,12 @@ def _places(suite: Suite, term: Term) -> list[tuple[str, str]]:
     perturbations = (
         [term.perturbation] if term.perturbation else _chosen(on.perturbations, suite.perturbations)
     )
-    arms = {term.initialization, term.other_initialization} - {None}
+    arms = [arm for arm in (term.initialization, term.other_initialization) if arm is not None]
     return [
         (target, perturbation)
         for target, perturbation in product(targets, perturbations)
-        if all(any(_trains(g, target, perturbation, arm) for g in suite.trials) for arm in arms)
+        if all(suite.trains(target, perturbation, arm) for arm in arms)
     ]
-
-
-def _trains(grid: Grid, target: str, perturbation: str, arm: str | None) -> bool:
-    chosen = (grid.targets, grid.perturbations, grid.initializations)
-    wanted = (target, perturbation, arm)
-    return all(c is None or label in c for label, c in zip(wanted, chosen, strict=True))
 
 
 def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> list[str]:
@@ -240,7 +232,7 @@ def _interval(
     effect, divisor = sums
     if not divisor:
         return jackknife(_sum(effect), replicates)
-    return _relative(_sum(effect), _sum(divisor), replicates)
+    return jackknife_ratio(_sum(effect), _sum(divisor), replicates)
 
 
 def _undetermined(reason: str) -> Interval:
@@ -264,23 +256,6 @@ def _sum(samples: Sequence[_Sample]) -> Estimator:
         return total
 
     return estimate
-
-
-def _relative(effect: Estimator, divisor: Estimator, replicates: Sequence[int]) -> Interval:
-    """The ratio of two sums; without bounds where the divisor may be 0.
-
-    Source: Fieller 1954: the interval of such a ratio is not bounded.
-    """
-    below = jackknife(divisor, replicates)
-    if below.low is not None and below.high is not None and below.low <= 0 <= below.high:
-        reason = "what the effect is relative to is not separated from 0"
-        return Interval(None, None, None, below.n, below.method, reason)
-
-    def ratio(chosen: Sequence[int]) -> float | None:
-        over, under = effect(chosen), divisor(chosen)
-        return over / under if over is not None and under else None
-
-    return jackknife(ratio, replicates)
 
 
 def _correlation(sums: Sequence[Sequence[_Sample]]) -> Estimator:

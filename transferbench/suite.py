@@ -185,6 +185,12 @@ class Grid(Strict):
     perturbations: tuple[str, ...] | None = None
     initializations: tuple[str, ...] | None = None
 
+    def holds(self, target: str, perturbation: str, initialization: str) -> bool:
+        """Whether a cell is part of the product."""
+        axes = (self.targets, self.perturbations, self.initializations)
+        cell = (target, perturbation, initialization)
+        return all(axis is None or one in axis for axis, one in zip(axes, cell, strict=True))
+
 
 class Pairing(Strict):
     """Which two networks are compared: the same replicate of two arms, or two of one.
@@ -263,6 +269,8 @@ class Scoring(Strict):
     """How an entry is scored: the mean over ``targets`` of (value - chance) / (reference - chance).
 
     ``chance`` and ``reference`` are frozen per target, so that a new entry moves no other.
+    ``ranks``: what the board's rows are: entries, each by ``initialization``, or within each entry
+    every initialization that the suite trains under ``perturbation``.
     """
 
     metric: str = "test_metric"
@@ -271,6 +279,11 @@ class Scoring(Strict):
     perturbation: str
     chance: dict[str, Fraction]
     reference: dict[str, Fraction]
+    # Left out of a suite's content at its default: suites are older than this field, and their
+    # digests stand in published submissions.
+    ranks: Literal["entries", "initializations"] = Field(
+        default="entries", exclude_if=lambda value: value == "entries"
+    )
 
 
 class Suite(Strict):
@@ -291,6 +304,10 @@ class Suite(Strict):
     diagnostics: dict[Label, Diagnosis]
     claims: dict[Label, Claim] = {}
     scoring: Scoring
+
+    def trains(self, target: str, perturbation: str, initialization: str) -> bool:
+        """Whether a cell is in any grid of trials."""
+        return any(grid.holds(target, perturbation, initialization) for grid in self.trials)
 
     @property
     def id(self) -> str:
