@@ -103,7 +103,7 @@ def _tuning(suite: Suite) -> str:
 
 
 def _grouped(suite: Suite, arms: Sequence[str]) -> str:
-    """The arms of each budget together, in the order of the suite."""
+    """The arms of each budget together."""
     groups: dict[str, list[str]] = {}
     for arm in arms:
         groups.setdefault(_budgets(suite, arm), []).append(arm)

@@ -72,9 +72,10 @@ def compared_arms(suite: Suite) -> tuple[str, ...]:
     scoring = suite.scoring
     if scoring.ranks == "entries":
         return scoring.initialization, scoring.baseline
+    # Sorted: the suite of a submission has lost its own order.
     return tuple(
         arm
-        for arm in suite.initializations
+        for arm in sorted(suite.initializations)
         if all(suite.trains(target, scoring.perturbation, arm) for target in scoring.chance)
     )
 
