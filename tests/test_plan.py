@@ -322,3 +322,46 @@ def test_a_colour_backbones_preprocessing_is_averaged_for_grey_images(registry):
     image = plan.of_kind("trial")[0].payload["image"]
     assert image["mean"] == pytest.approx([0.3])
     assert image["std"] == pytest.approx([0.3])
+
+
+def test_the_states_that_a_grid_asks_for_are_kept(registry):
+    grids = [{}, {"initializations": ["P-T"], "checkpoints": [1, 99]}]
+    plan = plan_of(registry, changed("trials", grids))
+    kept = {cell.initialization: plan.jobs[cell.job].payload["checkpoints"] for cell in plan.cells}
+    # An epoch behind the last one does not come.
+    assert kept["P-T"] == [1]
+    assert kept["RI-T"] == []
+
+
+def test_a_group_takes_the_arms_of_one_replicate_together(tmp_path):
+    gathering = tmp_path / "gathering.py"
+    gathering.write_text(
+        "from transferbench import hookimpl\n"
+        "from transferbench.specs import DiagnosticSpec\n"
+        "@hookimpl\n"
+        "def transferbench_diagnostics():\n"
+        "    return [DiagnosticSpec(name='gathering', version=1, summary='s', source='s',\n"
+        "        license='CC0-1.0', subjects='group', measure=lambda p, s, c: [])]\n"
+    )
+    registry = load_registry((gathering,), {})
+    diagnosis = {"name": "gathering", "groups": [["P-T", "RI-T"], ["P-T", "absent"]]}
+    plan = plan_of(registry, changed("diagnostics", {"together": diagnosis}))
+    cells = {(c.target, c.perturbation, c.initialization, c.replicate): c.job for c in plan.cells}
+    assert len(plan.measured) == len(cells) / 2
+    for one in plan.measured:
+        place = one.a.target, one.a.perturbation
+        expected = [cells[*place, arm, one.a.replicate] for arm in ("P-T", "RI-T")]
+        assert plan.jobs[one.job].payload["subjects"] == expected
+        assert one.b is None
+
+
+@pytest.mark.parametrize(("limit", "images"), [(20, 20), (None, 50), (99, 50)])
+def test_a_diagnosis_costs_its_passes_over_the_images_it_looks_at(registry, limit, images):
+    barrier = {
+        "name": "barrier",
+        "params": {"limit": limit},
+        "pairs": [{"a": "P-T", "b": "RI-T", "replicates": "same"}],
+    }
+    plan = plan_of(registry, changed("diagnostics", {"barrier": barrier}))
+    # Eleven points, on train and test images.
+    assert {job.work.evaluated for job in plan.of_kind("diagnosis")} == {20 * images}

@@ -9,15 +9,14 @@ pairs that share networks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import product
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from transferbench.records import Record
 from transferbench.statistics import Estimator, Interval, jackknife, jackknife_ratio
-from transferbench.suite import Claim, Grid, Suite, Term
+from transferbench.suite import Axis, Claim, Suite, Term
+from transferbench.terms import Sample, Table, matching, sample_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +25,8 @@ __all__ = ["Verdict", "judge"]
 
 # So many missing measurements are named in a reason; the rest are counted.
 NAMED = 3
+
+LEVEL = 0.95
 
 
 class Verdict(BaseModel):
@@ -59,180 +60,165 @@ def judge(suite: Suite, frame: pd.DataFrame, entry: str) -> list[Verdict]:
     with a value at every place of every term count, so that nothing but the claim's own contrast
     tells its terms apart. A rank correlation that every replicate left out keeps at 1 has an
     interval of no width: it says that the order is stable, not that it is certain.
+
+    A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
+    and contradicted where one does at a level corrected for their number (Bonferroni); the
+    effect is that of the value which is furthest from holding.
     """
     own = frame[frame["entry"] == entry].reset_index(drop=True) if len(frame) else frame
-    return [_judge(suite, label, claim, own) for label, claim in suite.claims.items()]
+    table = Table(own)
+    return [_judge(suite, label, claim, table) for label, claim in suite.claims.items()]
 
 
-def _judge(suite: Suite, label: str, claim: Claim, frame: pd.DataFrame) -> Verdict:
-    sums = [
-        [_sample(suite, term, frame) for term in terms]
-        for terms in claim.order or (claim.terms, claim.relative_to)
-    ]
-    samples = [sample for summands in sums for sample in summands]
+def _judge(suite: Suite, label: str, claim: Claim, table: Table) -> Verdict:
+    cases = [_sampled(suite, case, table) for case in _cases(claim, table)]
+    samples = [sample for case in cases for sample in case.samples]
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
-    interval = _interval(claim, sums, replicates)
-    verdict, why = _decide(claim, interval)
+    found = [_judged(claim, case, replicates, len(cases)) for case in cases]
+    worst = min(found, key=lambda one: one.margin(claim))
+    failed = next((one for one in found if one.decision == "contradicted"), None)
+    shown = failed or worst
+    interval = shown.interval
     return Verdict(
         claim=label,
         statement=claim.statement,
         source=claim.source,
         control=claim.control,
         effect=interval.value,
-        unit="rank correlation" if claim.order else claim.unit,
+        unit="rank correlation" if claim.order or claim.along else claim.unit,
         low=interval.low,
         high=interval.high,
         n=interval.n,
         interval=interval.method,
         threshold=claim.threshold,
         relation=claim.relation,
-        verdict=verdict,
-        reason="; ".join([*why, *_notes(suite, samples, frame, len(replicates))]),
-    )
-
-
-# --- the measurements of a term ---------------------------------------------------------------
-
-
-class _Sample(NamedTuple):
-    """The values that a term averages.
-
-    A cell is one coordinate at one place. ``rows``: where in the frame, also those without a
-    value; ``missing``: the places without a value, in words.
-    Shapes: values (M,); replicates (M, 2) of the network, or of both of a pair (NaN: there is no
-    second); cells (M,), the cell of a value; places (C,), the place of a cell.
-    """
-
-    weight: float
-    values: np.ndarray
-    replicates: np.ndarray
-    cells: np.ndarray
-    places: np.ndarray
-    rows: frozenset[int]
-    missing: tuple[str, ...]
-
-    def complete(self) -> set[int]:
-        """The replicates that have a value at every place."""
-        place_M = self.places[self.cells]
-        found = [
-            {int(k) for k in self.replicates[place_M == place].ravel() if not np.isnan(k)}
-            for place in np.unique(place_M)
-        ]
-        return set.intersection(*found) if found and not self.missing else set()
-
-    def mean(self, replicates: Sequence[int]) -> float | None:
-        """Over values whose networks are of ``replicates``; None where a place has none."""
-        apart_M2 = ~np.isnan(self.replicates) & ~np.isin(self.replicates, replicates)
-        inside_M = ~apart_M2.any(axis=1)
-        cells, mean = _means(self.cells[inside_M], self.values[inside_M])
-        places, mean = _means(self.places[cells], mean)
-        return float(mean.mean()) if len(places) == len(np.unique(self.places)) else None
-
-
-def _means(group: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The groups that occur, and the mean of each."""
-    groups, place = np.unique(group, return_inverse=True)
-    return groups, np.bincount(place, value) / np.bincount(place)
-
-
-def _sample(suite: Suite, term: Term, frame: pd.DataFrame) -> _Sample:
-    rows = _matching(term, frame)
-    valued = rows[rows["value"].notna()] if len(rows) else rows
-    place = ["target", "perturbation", "other_initialization"]
-    cell_M = _codes(valued, [*place, *_coordinates(valued)])
-    place_C = np.zeros(cell_M.max(initial=-1) + 1, dtype=np.int64)
-    place_C[cell_M] = _codes(valued, place)
-    return _Sample(
-        weight=term.weight,
-        values=_numbers(valued, "value"),
-        replicates=np.stack(
-            [_numbers(valued, "replicate"), _numbers(valued, "other_replicate")], axis=1
+        verdict=shown.decision,
+        reason="; ".join(
+            [
+                *shown.why,
+                *_worst_of(claim, shown, len(cases)),
+                *_notes(suite, samples, table.frame, len(replicates)),
+            ]
         ),
-        cells=cell_M,
-        places=place_C,
-        rows=frozenset(rows.index),
-        missing=tuple(_missing(suite, term, valued)),
     )
 
 
-def _matching(term: Term, frame: pd.DataFrame) -> pd.DataFrame:
-    wanted = term.model_dump(exclude={"coordinates", "weight"}, exclude_none=True)
-    wanted |= term.coordinates
-    for column, value in wanted.items():
-        if column not in frame:
-            return frame.iloc[:0]
-        frame = frame[frame[column] == value]
-    return frame
+# --- the cases of a claim ---------------------------------------------------------------------
+
+Sums: TypeAlias = Sequence[Sequence["Sample"]]
 
 
-def _coordinates(rows: pd.DataFrame) -> list[str]:
-    extra = [column for column in rows.columns if column not in Record.model_fields]
-    return [column for column in extra if rows[column].notna().any()]
+class _Asked(NamedTuple):
+    """A claim at one value of its ``each`` coordinate, or whole (``at`` is None)."""
+
+    at: str | None
+    sums: Sequence[Sequence[Term]]
+    against: Sequence[Sequence[Term]] = ()
 
 
-def _codes(rows: pd.DataFrame, columns: list[str]) -> np.ndarray:
-    """A number for each distinct row of ``columns``, in the order of appearance. Shapes: (M,)."""
-    if rows.empty:
-        return np.zeros(0, dtype=np.int64)
-    return rows.groupby(columns, dropna=False, sort=False).ngroup().to_numpy(dtype=np.int64)
+class _Case(NamedTuple):
+    """The same with its measurements."""
+
+    at: str | None
+    sums: Sums
+    against: Sums
+
+    @property
+    def samples(self) -> list[Sample]:
+        return [sample for summands in (*self.sums, *self.against) for sample in summands]
 
 
-def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
-    if rows.empty:
-        return np.zeros(0)
-    return rows[column].to_numpy(dtype=np.float64, na_value=np.nan)
+def _cases(claim: Claim, table: Table) -> list[_Asked]:
+    """One for each measured value of ``each``; without, the claim as a whole."""
+    if claim.order:
+        return [_Asked(None, claim.order, claim.against)]
+    if claim.along and (values := _values(claim.terms, claim.along, table)):
+        return [_Asked(None, [_placed(claim.terms, claim.along, value) for value in values])]
+    both = claim.terms, claim.relative_to
+    if claim.each and (values := _values(claim.terms, claim.each, table)):
+        return [
+            _Asked(str(value), [_placed(terms, claim.each, value) for terms in both])
+            for value in values
+        ]
+    return [_Asked(None, both)]
 
 
-def _missing(suite: Suite, term: Term, valued: pd.DataFrame) -> list[str]:
-    """The places where the suite measures ``term`` and no replicate has a value, in words."""
-    arms = f"{term.initialization} & {term.other_initialization}"
-    what = f"{term.diagnostic} {term.metric} of "
-    what += arms if term.other_initialization else term.initialization
-    if term.coordinates:
-        what += f" at {', '.join(f'{k}={v}' for k, v in term.coordinates.items())}"
-    if valued.empty:
-        return [what]
-    found = set(zip(valued["target"], valued["perturbation"], strict=True))
-    return [f"{what} on {', '.join(place)}" for place in _places(suite, term) if place not in found]
+def _values(terms: Sequence[Term], axis: Axis, table: Table) -> list[Any]:
+    """The values of ``axis`` where the first term was measured, in that order."""
+    rows = matching(terms[0], table)
+    first, *others = axis.coordinates
+    if any(name not in rows for name in axis.coordinates):
+        return []
+    for other in others:
+        rows = rows[rows[other] == rows[first]]
+    return [value for value in rows[first].dropna().unique() if value not in axis.without]
 
 
-def _places(suite: Suite, term: Term) -> list[tuple[str, str]]:
-    """Where the suite trains all arms of ``term`` and measures them."""
-    diagnosis = suite.diagnostics.get(term.diagnostic)
-    on = diagnosis.on if diagnosis else Grid()
-    targets = [term.target] if term.target else _chosen(on.targets, suite.targets)
-    perturbations = (
-        [term.perturbation] if term.perturbation else _chosen(on.perturbations, suite.perturbations)
+def _placed(terms: Sequence[Term], axis: Axis, value: Any) -> list[Term]:
+    place = dict.fromkeys(axis.coordinates, value)
+    return [term.model_copy(update={"coordinates": term.coordinates | place}) for term in terms]
+
+
+def _sampled(suite: Suite, asked: _Asked, table: Table) -> _Case:
+    sums, against = (
+        [[sample_of(suite, term, table) for term in terms] for terms in side]
+        for side in (asked.sums, asked.against)
     )
-    arms = [arm for arm in (term.initialization, term.other_initialization) if arm is not None]
-    return [
-        (target, perturbation)
-        for target, perturbation in product(targets, perturbations)
-        if all(suite.trains(target, perturbation, arm) for arm in arms)
-    ]
+    return _Case(asked.at, sums, against)
 
 
-def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> list[str]:
-    return list(known if wanted is None else wanted)
+class _Judged(NamedTuple):
+    """One case: the effect's interval, and what it says."""
+
+    at: str | None
+    interval: Interval
+    decision: Literal["reproduced", "contradicted", "undecided"]
+    why: list[str]
+
+    def margin(self, claim: Claim) -> float:
+        """By how much the interval clears the threshold; negative where it does not."""
+        low, high = self.interval.low, self.interval.high
+        if low is None or high is None:
+            return -np.inf
+        return {
+            "above": low - claim.threshold,
+            "below": claim.threshold - high,
+            "within": claim.threshold - max(-low, high),
+        }[claim.relation]
+
+
+def _judged(claim: Claim, case: _Case, replicates: Sequence[int], cases: int) -> _Judged:
+    interval = _interval(claim, case, replicates, LEVEL)
+    decision, why = _decide(claim, interval)
+    if decision == "contradicted" and cases > 1:
+        corrected = _interval(claim, case, replicates, 1 - (1 - LEVEL) / cases)
+        if _decide(claim, corrected)[0] != "contradicted":
+            why = [f"contradicted at {case.at} alone, but not with {cases} of them in view"]
+            decision = "undecided"
+    return _Judged(case.at, interval, decision, why)
+
+
+def _worst_of(claim: Claim, shown: _Judged, cases: int) -> list[str]:
+    if claim.each is None or shown.at is None:
+        return []
+    return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {shown.at}"]
 
 
 # --- the effect -------------------------------------------------------------------------------
 
 
-def _interval(
-    claim: Claim, sums: Sequence[Sequence[_Sample]], replicates: Sequence[int]
-) -> Interval:
-    missing = [place for summands in sums for sample in summands for place in sample.missing]
+def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float) -> Interval:
+    missing = [place for sample in case.samples for place in sample.missing]
     if missing:
         return _undetermined(f"no measurement: {_listed(dict.fromkeys(missing))}")
     if not replicates:
         return _undetermined("no replicate has a value at every place")
-    if claim.order:
-        return _bounded(jackknife(_correlation(sums), replicates), 1.0)
-    effect, divisor = sums
+    if claim.order or claim.along:
+        return _bounded(jackknife(_correlation(case), replicates, level), 1.0)
+    effect, divisor = case.sums
     if not divisor:
-        return jackknife(_sum(effect), replicates)
-    return jackknife_ratio(_sum(effect), _sum(divisor), replicates)
+        return jackknife(_sum(effect), replicates, level)
+    return jackknife_ratio(_sum(effect), _sum(divisor), replicates, level)
 
 
 def _undetermined(reason: str) -> Interval:
@@ -245,7 +231,7 @@ def _listed(missing: Iterable[str]) -> str:
     return "; ".join(names[:NAMED]) + more
 
 
-def _sum(samples: Sequence[_Sample]) -> Estimator:
+def _sum(samples: Sequence[Sample]) -> Estimator:
     def estimate(replicates: Sequence[int]) -> float | None:
         total = 0.0
         for sample in samples:
@@ -258,17 +244,28 @@ def _sum(samples: Sequence[_Sample]) -> Estimator:
     return estimate
 
 
-def _correlation(sums: Sequence[Sequence[_Sample]]) -> Estimator:
-    """Spearman's rank correlation of the effects with their position; None where all are equal."""
-    estimators = [_sum(samples) for samples in sums]
+def _correlation(case: _Case) -> Estimator:
+    """Spearman's rank correlation of the effects with their position, or with those ``against``.
+
+    None where all of one side are equal.
+    """
+    sides = [[_sum(samples) for samples in side] for side in (case.sums, case.against)]
 
     def estimate(replicates: Sequence[int]) -> float | None:
-        effects = [value for e in estimators if (value := e(replicates)) is not None]
-        if len(effects) < len(estimators) or len(set(effects)) < 2:
+        effects, others = (_found(side, replicates) for side in sides)
+        if effects is None or others is None:
             return None
-        return float(np.corrcoef(_ranks(effects), np.arange(len(effects)))[0, 1])
+        others = others or [float(place) for place in range(len(effects))]
+        if min(len(set(effects)), len(set(others))) < 2:
+            return None
+        return float(np.corrcoef(_ranks(effects), _ranks(others))[0, 1])
 
     return estimate
+
+
+def _found(estimators: Sequence[Estimator], replicates: Sequence[int]) -> list[float] | None:
+    values = [value for one in estimators if (value := one(replicates)) is not None]
+    return values if len(values) == len(estimators) else None
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
@@ -311,7 +308,7 @@ def _decide(
 
 
 def _notes(
-    suite: Suite, samples: Sequence[_Sample], frame: pd.DataFrame, complete: int
+    suite: Suite, samples: Sequence[Sample], frame: pd.DataFrame, complete: int
 ) -> list[str]:
     """What is to know about the measurements of a claim, decided or not."""
     rows = frame.loc[sorted(frozenset().union(*(sample.rows for sample in samples)))]

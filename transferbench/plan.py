@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.errors import SuiteError
 from transferbench.identity import derive_seed, digest
@@ -70,6 +70,10 @@ class Work(NamedTuple):
 
     trained: float
     evaluated: float
+
+
+Together: TypeAlias = tuple[list[tuple[str, int | None]], int]
+"""Arms and replicates that are measured together, and how many of them there must be."""
 
 
 class Job(NamedTuple):
@@ -146,18 +150,22 @@ class _Planner:
     def plan(self, entries: Sequence[Entry]) -> Plan:
         plan = Plan(self.suite, tuple(entries))
         for entry in entries:
-            for target, perturbation, arm in self._grid():
+            for (target, perturbation, arm), kept in self._grid().items():
                 for replicate in range(self.suite.replicates):
-                    job = self._trial(plan, entry, target, perturbation, arm, replicate)
+                    job = self._trial(plan, entry, target, perturbation, arm, replicate, kept)
                     plan.cells.append(
                         Cell(job.id, entry.name, target, perturbation, arm, replicate)
                     )
             self._diagnoses(plan, entry)
         return plan
 
-    def _grid(self) -> list[tuple[str, str, str]]:
-        """The cells of all grids of the suite, each once, in the suite's order."""
-        return list(dict.fromkeys(cell for grid in self.suite.trials for cell in self._cells(grid)))
+    def _grid(self) -> dict[tuple[str, str, str], set[int]]:
+        """The cells of all grids of the suite in its order, and the epochs to keep of each."""
+        found: dict[tuple[str, str, str], set[int]] = {}
+        for grid in self.suite.trials:
+            for cell in self._cells(grid):
+                found.setdefault(cell, set()).update(grid.checkpoints)
+        return found
 
     def _cells(self, grid: Grid) -> Iterator[tuple[str, str, str]]:
         for target in _chosen(grid.targets, self.suite.targets):
@@ -216,7 +224,14 @@ class _Planner:
     # --- trials -------------------------------------------------------------------------------
 
     def _trial(
-        self, plan: Plan, entry: Entry, target: str, perturbation: str, arm: str, replicate: int
+        self,
+        plan: Plan,
+        entry: Entry,
+        target: str,
+        perturbation: str,
+        arm: str,
+        replicate: int,
+        kept: Iterable[int],
     ) -> Job:
         use = self.suite.initializations[arm]
         aim: Target = self.suite.targets[target]
@@ -240,13 +255,16 @@ class _Planner:
             "perturbation": self._perturbation(perturbation, replicate),
             "initialization": initialization,
             "frozen": use.frozen,
-            "checkpoints": [],
+            "checkpoints": sorted(t for t in kept if t <= recipe.epochs),
             "seeds": seeds,
         }
-        n_test = min(facts.test_size, aim.test_limit or facts.test_size)
         title = f"{arm} of {entry.name} on {target}, {perturbation}, replicate {replicate}"
-        work = _work(recipe, _budget(aim, facts), n_test)
+        work = _work(recipe, _budget(aim, facts), self._test_size(target))
         return _add(plan, "trial", payload, requires, title, work)
+
+    def _test_size(self, target: str) -> int:
+        size = self.facts[f"target:{target}"].test_size
+        return min(size, self.suite.targets[target].test_limit or size)
 
     def _initialization(
         self, plan: Plan, entry: Entry, use: InitializationUse
@@ -315,20 +333,30 @@ class _Planner:
         place: tuple[str, str, str],
         diagnosis: Diagnosis,
     ) -> Iterator[list[Cell]]:
-        """The cells that one diagnosis measures together: one, or two and their references."""
+        """The cells measured together: one, two and their references, or the arms of a group."""
+        subjects = self.registry.diagnostic(diagnosis.name).subjects
+        together = {"one": self._singles, "pair": self._couples, "group": self._gatherings}
+        for members, needed in together[subjects](diagnosis):
+            keys = [(*place, arm, k) for arm, k in members]
+            if all(key in cells for key in keys[:needed]):
+                yield [cells[key] for key in keys if key in cells]
+
+    def _singles(self, diagnosis: Diagnosis) -> Iterator[Together]:
+        for arm in _chosen(diagnosis.of, self.suite.initializations):
+            for k in range(1 if arm == SOURCE else self.suite.replicates):
+                yield [(arm, k)], 1
+
+    def _couples(self, diagnosis: Diagnosis) -> Iterator[Together]:
         n = self.suite.replicates
-        if self.registry.diagnostic(diagnosis.name).subjects == "one":
-            for arm in _chosen(diagnosis.of, self.suite.initializations):
-                for k in range(1 if arm == SOURCE else n):
-                    if (*place, arm, k) in cells:
-                        yield [cells[*place, arm, k]]
-            return
         for pairing in diagnosis.pairs:
             for i, j in _pairs(pairing, n):
-                a, b = (*place, pairing.a, i), (*place, pairing.b, j)
-                if a in cells and b in cells:
-                    others = ((*place, arm, _other(i, j, n)) for arm in pairing.references)
-                    yield [cells[a], cells[b], *(cells[c] for c in others if c in cells)]
+                others = [(arm, _other(i, j, n)) for arm in pairing.references]
+                yield [(pairing.a, i), (pairing.b, j), *others], 2
+
+    def _gatherings(self, diagnosis: Diagnosis) -> Iterator[Together]:
+        for arms in diagnosis.groups:
+            for k in range(self.suite.replicates):
+                yield [(arm, k) for arm in arms], len(arms)
 
     def _diagnosis(
         self, plan: Plan, label: str, diagnosis: Diagnosis, group: Sequence[Cell]
@@ -342,12 +370,12 @@ class _Planner:
             "subjects": subjects,
             "seed": derive_seed("diagnostic", {"subjects": subjects, "name": spec.name}),
         }
-        n_test = plan.jobs[subjects[0]].payload["selection"].get("test_limit") or 0
+        size = self._test_size(group[0].target)
         with blamed(f"diagnostic {spec.name!r}"):
-            work = Work(0, spec.cost(params) * n_test)
+            work = Work(0, spec.cost(params) * min(size, spec.limit(params) or size))
         title = f"{label} of {' and '.join(plan.jobs[job].title for job in subjects[:2])}"
         job = _add(plan, "diagnosis", payload, tuple(dict.fromkeys(subjects)), title, work)
-        b = group[1] if spec.subjects != "one" else None
+        b = group[1] if spec.subjects == "pair" else None
         plan.measured.append(Measured(job.id, label, group[0], b))
 
 

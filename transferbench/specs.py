@@ -424,7 +424,8 @@ class Measure(Protocol):
 class DiagnosticSpec(Spec):
     """A measurement of one finished trial, a pair of them or a group.
 
-    ``cost(params)``: forward passes over the evaluation subset, for the plan's estimate.
+    ``cost(params)``: forward passes over the evaluation subset, for the plan's estimate;
+    ``limit(params)``: of at most so many images each (None: of all).
     A pair's subjects after the first two are references, where the suite names some.
     """
 
@@ -432,3 +433,4 @@ class DiagnosticSpec(Spec):
     subjects: Literal["one", "pair", "group"]
     needs: frozenset[Need] = frozenset()
     cost: Callable[[Any], float] = lambda params: 0.0
+    limit: Callable[[Any], int | None] = lambda params: None

@@ -188,12 +188,14 @@ def jackknife(
     return Interval(value, value - half, value + half, n, method)
 
 
-def jackknife_ratio(over: Estimator, under: Estimator, replicates: Sequence[int]) -> Interval:
+def jackknife_ratio(
+    over: Estimator, under: Estimator, replicates: Sequence[int], level: float = 0.95
+) -> Interval:
     """The ratio of two estimates; without bounds where the divisor may be 0.
 
     Source: Fieller 1954: the interval of such a ratio is not bounded.
     """
-    divisor = jackknife(under, replicates)
+    divisor = jackknife(under, replicates, level)
     if divisor.low is not None and divisor.high is not None and divisor.low <= 0 <= divisor.high:
         reason = "what the effect is relative to is not separated from 0"
         return Interval(None, None, None, divisor.n, divisor.method, reason)
@@ -202,7 +204,7 @@ def jackknife_ratio(over: Estimator, under: Estimator, replicates: Sequence[int]
         dividend, by = over(chosen), under(chosen)
         return dividend / by if dividend is not None and by else None
 
-    return jackknife(ratio, replicates)
+    return jackknife(ratio, replicates, level)
 
 
 def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[str, Rank]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from transferbench.specs import RateFactor
 
@@ -12,6 +19,7 @@ __all__ = [
     "SOURCE",
     "TRIAL",
     "Augmentation",
+    "Axis",
     "Cells",
     "Claim",
     "Diagnosis",
@@ -27,6 +35,7 @@ __all__ = [
     "Suite",
     "Target",
     "Term",
+    "TrialGrid",
     "Use",
 ]
 
@@ -43,9 +52,23 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel):
-    """Nothing is coerced and nothing unknown is accepted."""
+    """Nothing is coerced and nothing unknown is accepted.
+
+    ``added``: optional fields that came after version 1.0 of the first suites. One that is not
+    used is not written, so that a suite published before has the digest that it had.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    added: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = {
+            name
+            for name in self.added
+            if getattr(self, name) == type(self).model_fields[name].default
+        }
+        return {name: value for name, value in write(self).items() if name not in unused}
 
 
 class Use(Strict):
@@ -192,6 +215,14 @@ class Grid(Strict):
         return all(axis is None or one in axis for axis, one in zip(axes, cell, strict=True))
 
 
+class TrialGrid(Grid):
+    """Trials to run; the states after the epochs of ``checkpoints`` are kept besides the last."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"checkpoints"})
+
+    checkpoints: tuple[Count, ...] = ()
+
+
 class Pairing(Strict):
     """Which two networks are compared: the same replicate of two arms, or two of one.
 
@@ -205,12 +236,18 @@ class Pairing(Strict):
 
 
 class Diagnosis(Strict):
-    """A diagnostic and the trials it measures."""
+    """A diagnostic and the trials it measures.
+
+    ``groups``: of arms whose networks of one replicate a diagnostic of groups takes together.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"groups"})
 
     name: str
     params: dict[str, Any] = {}
     of: tuple[str, ...] | None = None
     pairs: tuple[Pairing, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
     on: Grid = Grid()
 
 
@@ -235,20 +272,38 @@ class Term(Cells):
     weight: float = 1.0
 
 
+class Axis(Strict):
+    """The values of a coordinate that a claim goes through, in the order they were measured.
+
+    Of several ``coordinates`` the rows count where all are equal, such as a module and the same
+    module of the other network. ``without``: values left out, such as the head.
+    """
+
+    coordinates: Annotated[tuple[str, ...], Field(min_length=1)]
+    without: tuple[str | int | float, ...] = ()
+
+
 class Claim(Strict):
     """A predicate over measurements, judged by the interval of an effect.
 
     The effect is the weighted sum of its terms, computed for each replicate; ``relative_to``
     divides it by another weighted sum. ``above``/``below`` hold when the whole 95% interval lies
     beyond ``threshold``; ``within`` holds when it lies inside (-threshold, threshold).
-    ``order`` instead asks for the rank correlation of a list of effects with their position.
+    ``each`` asks for it at every value of a coordinate; ``along`` for the rank correlation of the
+    sum with the place of the value. ``order`` asks for the rank correlation of a list of effects
+    with their position, or with the effects ``against`` which they stand.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"each", "along", "against"})
 
     statement: str
     source: str = ""
     terms: tuple[Term, ...] = ()
     relative_to: tuple[Term, ...] = ()
+    each: Axis | None = None
+    along: Axis | None = None
     order: tuple[tuple[Term, ...], ...] = ()
+    against: tuple[tuple[Term, ...], ...] = ()
     relation: Literal["above", "below", "within"]
     threshold: float = 0.0
     unit: str = "fraction"
@@ -260,6 +315,12 @@ class Claim(Strict):
             raise ValueError("give either terms or order")
         if self.order and self.relative_to:
             raise ValueError("relative_to goes with terms")
+        if (self.each or self.along) and not self.terms:
+            raise ValueError("each and along go with terms")
+        if self.along and (self.each or self.relative_to):
+            raise ValueError("along goes with neither each nor relative_to")
+        if self.against and len(self.against) != len(self.order):
+            raise ValueError("against goes with order, and has as many effects")
         if self.relation == "within" and self.threshold <= 0:
             raise ValueError("within needs a positive threshold")
         return self
@@ -273,17 +334,14 @@ class Scoring(Strict):
     every initialization that the suite trains under ``perturbation``.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"ranks"})
     metric: str = "test_metric"
     initialization: str
     baseline: str
     perturbation: str
     chance: dict[str, Fraction]
     reference: dict[str, Fraction]
-    # Left out of a suite's content at its default: suites are older than this field, and their
-    # digests stand in published submissions.
-    ranks: Literal["entries", "initializations"] = Field(
-        default="entries", exclude_if=lambda value: value == "entries"
-    )
+    ranks: Literal["entries", "initializations"] = "entries"
 
 
 class Suite(Strict):
@@ -300,7 +358,7 @@ class Suite(Strict):
     recipes: dict[Label, Recipe]
     initializations: dict[Label, InitializationUse]
     replicates: Count
-    trials: tuple[Grid, ...]
+    trials: tuple[TrialGrid, ...]
     diagnostics: dict[Label, Diagnosis]
     claims: dict[Label, Claim] = {}
     scoring: Scoring

@@ -43,9 +43,10 @@ REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("diagnostics", "*", "pairs", "*", "a"), "initializations"),
     (("diagnostics", "*", "pairs", "*", "b"), "initializations"),
     (("diagnostics", "*", "pairs", "*", "references", "*"), "initializations"),
+    (("diagnostics", "*", "groups", "*", "*"), "initializations"),
     *(((*path, field), table)
       for path in (("claims", "*", "terms", "*"), ("claims", "*", "relative_to", "*"),
-                   ("claims", "*", "order", "*", "*"))
+                   ("claims", "*", "order", "*", "*"), ("claims", "*", "against", "*", "*"))
       for field, table in (("diagnostic", "diagnostics"), ("target", "targets"),
                            ("perturbation", "perturbations"),
                            ("initialization", "initializations"),

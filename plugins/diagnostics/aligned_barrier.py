@@ -74,4 +74,5 @@ ALIGNED_BARRIER = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=_cost,
+    limit=lambda params: params.limit,
 )

@@ -70,4 +70,5 @@ BARRIER = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=_cost,
+    limit=lambda params: params.limit,
 )

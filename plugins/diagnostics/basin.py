@@ -203,4 +203,5 @@ BASIN = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=_cost,
+    limit=lambda params: params.limit,
 )

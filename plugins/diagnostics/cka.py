@@ -140,4 +140,5 @@ CKA = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
+    limit=lambda params: params.images,
 )

@@ -265,4 +265,5 @@ CRITICALITY = DiagnosticSpec(
     subjects="one",
     needs=frozenset({"init_state", "trajectory", "images"}),
     cost=_cost,
+    limit=lambda params: params.limit,
 )

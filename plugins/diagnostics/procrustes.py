@@ -64,4 +64,5 @@ PROCRUSTES = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
+    limit=lambda params: params.images,
 )

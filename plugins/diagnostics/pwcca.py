@@ -62,4 +62,5 @@ PWCCA = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
+    limit=lambda params: params.images,
 )

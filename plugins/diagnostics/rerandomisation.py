@@ -59,4 +59,5 @@ RERANDOMISATION = DiagnosticSpec(
     subjects="one",
     needs=frozenset({"images"}),
     cost=lambda params: cost_of(params.draws),
+    limit=lambda params: params.limit,
 )

@@ -76,4 +76,5 @@ REWINDING = DiagnosticSpec(
     subjects="one",
     needs=frozenset({"init_state", "images"}),
     cost=lambda params: cost_of(len(params.to)),
+    limit=lambda params: params.limit,
 )

@@ -249,4 +249,5 @@ ROBUSTNESS = DiagnosticSpec(
     subjects="one",
     needs=frozenset({"images", "logits"}),
     cost=lambda params: float(sum(len(series.settings) for series in params.perturbations)),
+    limit=lambda params: params.limit,
 )

@@ -183,4 +183,5 @@ SHAPE_BIAS = DiagnosticSpec(
     subjects="one",
     needs=frozenset({"images", "logits"}),
     cost=lambda params: 1.0,
+    limit=lambda params: params.limit,
 )

@@ -65,4 +65,5 @@ SVCCA = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,
+    limit=lambda params: params.images,
 )

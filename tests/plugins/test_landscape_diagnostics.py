@@ -112,6 +112,7 @@ def test_the_table_of_contents_offers_them():
     assert DISTANCE.cost(DISTANCE.parse({})) == 0
     assert BARRIER.cost(BARRIER.parse({"points": 21})) == 40
     assert BASIN.cost(BASIN.parse({})) == 61 + 4 * 13 * 8
+    assert BARRIER.limit(BARRIER.parse({"limit": 7})) == 7
 
 
 @pytest.mark.parametrize("name", ["fixup", "resnet", "vit"])

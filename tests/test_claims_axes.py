@@ -1,0 +1,160 @@
+"""Verdicts on claims that go through the values of a coordinate, and on two orders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy import stats
+from test_claims import record, suite, term, verdict
+
+from transferbench.statistics import student_t
+
+DEPTH = ("stem", "middle", "top", "head")
+REPLICATES = 5
+
+
+def by_module(values, metric="drop", **fields):
+    """A record for each module and replicate. ``values``: module -> one value a replicate."""
+    return [
+        record(value, metric=metric, coordinates={"module": module}, replicate=k, **fields)
+        for module, found in values.items()
+        for k, value in enumerate(found)
+    ]
+
+
+def around(*means, spread=0.05):
+    noise = spread * np.array([-1, 0.5, 0.2, -0.3, 0.6])
+    return {module: list(mean + noise) for module, mean in zip(DEPTH, means, strict=False)}
+
+
+def judged(claim, records):
+    claim = {"terms": [term(metric="drop")]} | claim
+    return verdict(claim, records, replicates=REPLICATES)
+
+
+EACH = {"each": {"coordinates": ["module"], "without": ["head"]}}
+
+
+def test_each_module_must_hold_and_the_weakest_is_shown():
+    values = around(0.5, 0.2, 0.4, -3.0)
+    found = judged(EACH, by_module(values))
+    expected = student_t(values["middle"])
+    assert (found.effect, found.low, found.high) == pytest.approx(expected[:3])
+    assert found.verdict == "reproduced"
+    assert found.reason == "the furthest from holding of 3 is module middle"
+
+
+def test_one_module_that_is_not_separated_leaves_the_claim_undecided():
+    found = judged(EACH, by_module(around(0.5, 0.01, 0.4)))
+    assert found.verdict == "undecided"
+    assert "module middle" in found.reason
+
+
+def test_one_module_that_fails_contradicts_the_claim():
+    found = judged(EACH, by_module(around(0.5, 0.3, -0.4)))
+    assert (found.verdict, found.effect) == ("contradicted", pytest.approx(-0.4))
+
+
+def test_a_failure_that_the_number_of_modules_explains_contradicts_nothing():
+    values = around(0.5, 0.4, 0.3)
+    spread = np.array([-1, 0.5, 0.2, -0.3, 0.6])
+    # Below 0 at 95%, not at the 98.3% of three modules.
+    values["top"] = list(-0.33 * stats.t.ppf(0.975, 4) + spread)
+    assert student_t(values["top"]).high < 0 < student_t(values["top"], 1 - 0.05 / 3).high
+    found = judged(EACH, by_module(values))
+    assert found.verdict == "undecided"
+    assert "contradicted at top alone, but not with 3 of them in view" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("relation", "threshold", "worst"),
+    [("below", 0.9, "stem"), ("within", 0.9, "stem"), ("above", 0.1, "middle")],
+)
+def test_the_furthest_from_holding_depends_on_the_relation(relation, threshold, worst):
+    claim = EACH | {"relation": relation, "threshold": threshold}
+    found = judged(claim, by_module(around(0.6, 0.3, 0.4)))
+    assert (found.verdict, found.reason.split()[-1]) == ("reproduced", worst)
+
+
+def test_a_difference_is_taken_module_by_module():
+    records = by_module(around(0.5, 0.6), initialization="P-T")
+    records += by_module(around(0.1, 0.5), initialization="RI-T")
+    terms = [term(metric="drop"), term("RI-T", metric="drop", weight=-1.0)]
+    found = judged(EACH | {"terms": terms}, records)
+    assert found.effect == pytest.approx(0.1)
+    assert found.reason.endswith("module middle")
+
+
+def test_a_module_and_the_same_of_the_other_network():
+    records = [
+        record(
+            0.9 if a == b else 0.1, metric="drop", replicate=k, other_replicate=k,
+            other_initialization="P-T", coordinates={"module": a, "other_module": b},
+        )
+        for a in DEPTH for b in DEPTH for k in range(REPLICATES)
+    ]  # fmt: skip
+    axis = {"coordinates": ["module", "other_module"]}
+    found = judged({"each": axis, "threshold": 0.5}, records)
+    assert (found.verdict, found.effect) == ("reproduced", pytest.approx(0.9))
+    assert "of 4 is module" in found.reason
+
+
+def test_along_is_the_rank_correlation_with_depth():
+    means = (0.1, 0.4, 0.3)
+    found = judged({"along": EACH["each"]}, by_module(around(*means, -9)))
+    assert found.effect == pytest.approx(stats.spearmanr(range(3), means).statistic)
+    assert found.unit == "rank correlation"
+
+
+def test_depth_is_the_order_of_measurement_not_of_the_alphabet():
+    assert judged({"along": EACH["each"]}, by_module(around(0.1, 0.2, 0.3))).effect == 1.0
+
+
+@pytest.mark.parametrize("form", ["each", "along"])
+def test_what_has_no_such_coordinate_is_not_measured(form):
+    claim = {form: {"coordinates": ["layer"]}}
+    found = judged(claim, [record(0.5, metric="other", replicate=k) for k in range(REPLICATES)])
+    assert found.verdict == "undecided"
+    assert "no measurement: trial drop of P-T" in found.reason
+
+
+def test_one_order_against_another():
+    values = {0: (0.2, 3.0), 1: (0.1, 1.0), 2: (0.7, 2.0), 3: (0.9, 4.0)}
+    records = [
+        record(value, metric=metric, replicate=k, coordinates={"step": step})
+        for step, pair in values.items()
+        for metric, value in zip(("score", "reached"), pair, strict=True)
+        for k in range(REPLICATES)
+    ]
+    sides = {
+        side: [[term(metric=metric, coordinates={"step": step})] for step in values]
+        for side, metric in (("order", "score"), ("against", "reached"))
+    }
+    found = verdict(sides, records, replicates=REPLICATES)
+    expected = stats.spearmanr(*zip(*values.values(), strict=True)).statistic
+    assert found.effect == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"order": [[term()], [term()]], **EACH}, "each and along go with terms"),
+        ({"terms": [term()], **EACH, "along": EACH["each"]}, "along goes with neither each"),
+        ({"terms": [term()], "against": [[term()]]}, "against goes with order"),
+    ],
+)
+def test_forms_that_do_not_go_together(claim, message):
+    with pytest.raises(ValidationError, match=message):
+        suite({"claim": claim})
+
+
+def test_what_a_suite_does_not_use_is_not_written():
+    written = suite({"claim": {"terms": [term()]}}).model_dump(mode="json")
+    assert not {"each", "along", "against"} & set(written["claims"]["claim"])
+    assert "checkpoints" not in written["trials"][0]
+    assert "groups" not in written["diagnostics"]["curve"]
+    kept = suite({"claim": {"terms": [term()], **EACH}}, trials=[{"checkpoints": [1]}])
+    written = kept.model_dump(mode="json")
+    assert written["claims"]["claim"]["each"]["without"] == ["head"]
+    assert written["trials"][0]["checkpoints"] == [1]
