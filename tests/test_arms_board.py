@@ -333,11 +333,15 @@ def test_the_terminal_shows_arms_with_their_shares(made: Made) -> None:
 def test_equal_budgets_are_told_and_unequal_ones_flagged(made: Made, tmp_path: Path) -> None:
     board = only(made.submissions, made.registry)
     assert board.flags == ()
-    assert "Tuning budgets are equal: the recipes are of all initializations best of 1" in (
+    assert "Tuning budgets are equal: the recipes are of P-T, RI-T, bare, half best of 1" in (
         " ".join(board.notes)
     )
+    one = {label: use | {"recipe": "P-T"} for label, use in ARMS["initializations"].items()}
+    submit(tmp_path / "1", made.registry, tmp_path / "one", ARMS | {"initializations": one})
+    told = " ".join(only(tmp_path / "one", made.registry).notes)
+    assert "all share one recipe, the best of 1 settings; none was tuned apart" in told
     recipes = ARMS["recipes"] | {"P-T": ARMS["recipes"]["RI-T"] | {"tuned_over": 6}}
-    submit(tmp_path, made.registry, tmp_path / "s", ARMS | {"recipes": recipes})
+    submit(tmp_path / "2", made.registry, tmp_path / "s", ARMS | {"recipes": recipes})
     (flag,) = only(tmp_path / "s", made.registry).flags
     assert flag == (
         "Unequal tuning budgets: the recipes are of P-T best of 6 and RI-T, bare, half best of 1"

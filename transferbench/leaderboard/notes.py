@@ -96,10 +96,13 @@ def _equal_tuning(suite: Suite) -> bool:
 
 def _tuning(suite: Suite) -> str:
     arms = compared_arms(suite)
-    if suite.scoring.ranks == "initializations":
-        return f"the recipes are of {_grouped(suite, arms)} settings"
-    told = " and ".join(f"{arm} best of {_budgets(suite, arm)}" for arm in arms)
-    return f"the recipes are of {told} settings"
+    if suite.scoring.ranks == "entries":
+        told = " and ".join(f"{arm} best of {_budgets(suite, arm)}" for arm in arms)
+        return f"the recipes are of {told} settings"
+    if len({_recipes(suite, arm) for arm in arms}) == 1:
+        budget = _budgets(suite, arms[0])
+        return f"all share one recipe, the best of {budget} settings; none was tuned apart"
+    return f"the recipes are of {_grouped(suite, arms)} settings"
 
 
 def _grouped(suite: Suite, arms: Sequence[str]) -> str:
@@ -107,9 +110,13 @@ def _grouped(suite: Suite, arms: Sequence[str]) -> str:
     groups: dict[str, list[str]] = {}
     for arm in arms:
         groups.setdefault(_budgets(suite, arm), []).append(arm)
-    if len(groups) == 1:
-        return f"all initializations best of {next(iter(groups))}"
     return " and ".join(f"{', '.join(found)} best of {n}" for n, found in groups.items())
+
+
+def _recipes(suite: Suite, arm: str) -> tuple[str, ...]:
+    """The recipe of an arm on each scoring target."""
+    use = suite.initializations[arm]
+    return tuple(use.recipes.get(target, use.recipe) for target in suite.scoring.chance)
 
 
 def _budgets(suite: Suite, arm: str) -> str:
