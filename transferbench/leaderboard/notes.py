@@ -18,8 +18,13 @@ INTERVALS = (
     " pre-training run would change is not in them."
 )
 RANKS = (
-    "Ranks: two {ranked} are separated where their scores, paired by replicate, differ at the 5%"
-    " level after Holm's correction over all pairs{of}; {ranked} that share a tie letter are not."
+    "Ranks: two entries are separated where their scores, paired by replicate, differ at the 5%"
+    " level after Holm's correction over all pairs; entries that share a tie letter are not."
+)
+RANKS_OF_ARMS = (
+    "Ranks: among the initializations of one entry. Two are separated where their scores (for the"
+    " speed rank their speeds), paired by replicate, differ at the 5% level after Holm's correction"
+    " over all pairs of the entry; those that share a tie letter are not."
 )
 SHARE = (
     "Speed gain recovered: (S - {baseline}) / ({arm} - {baseline}) of mean speeds over the"
@@ -65,11 +70,11 @@ def _notes(suite: Suite, severe: str | None) -> Iterator[str]:
     )
     yield INTERVALS.format(paired="" if of_arms else "; gains are paired by replicate")
     if of_arms:
-        yield RANKS.format(ranked="initializations", of=" of an entry, among which it is ranked")
+        yield RANKS_OF_ARMS
         yield SHARE.format(arm=scoring.initialization, baseline=scoring.baseline)
         yield NEEDS
     else:
-        yield RANKS.format(ranked="entries", of="")
+        yield RANKS
     if severe is not None:
         yield f"{severe} is the most severe perturbation of the suite's main family."
     if _equal_tuning(suite):
