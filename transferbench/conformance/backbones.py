@@ -47,7 +47,7 @@ class BackboneCase:
     def build(self, seed: int, classes: int = CLASSES, channels: int = 3) -> nn.Module:
         """A fresh network; torch's global generator is given back."""
         with _seeded(seed):
-            return self.spec.build(self.params, classes, channels, self.size.told())
+            return self.spec.build(self.params, classes, channels, self.size())
 
     def _size(self) -> int:
         errors = []
@@ -274,11 +274,11 @@ def check_the_images_are_left_untouched(case: BackboneCase) -> None:
 def check_every_parameter_gets_a_finite_gradient(case: BackboneCase) -> None:
     """What never gets a gradient is no part of the network; zero is allowed (Fixup starts so)."""
     net = case.build(1).train()
-    labels = torch.arange(COUNT) % CLASSES
-    nn.functional.cross_entropy(net(case.images()), labels).backward()  # type: ignore[no-untyped-call]  # torch's
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
     if not trained:
         raise Broken("no parameter requires a gradient", "build the network trainable")
+    labels = torch.arange(COUNT) % CLASSES
+    nn.functional.cross_entropy(net(case.images()), labels).backward()  # type: ignore[no-untyped-call]  # torch's
     if idle := [name for name, parameter in trained.items() if parameter.grad is None]:
         raise Broken(f"{_some(idle)} get no gradient",
                      "use them in forward, or do not register them")  # fmt: skip
