@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Annotated
 
 import numpy as np
@@ -204,7 +205,10 @@ def weight_norm(params, subjects, context):
     (subject,) = subjects
     net = copy.deepcopy(subject.network())
     value = sum(float(one.detach().double().square().sum()) for one in net.parameters()) ** 0.5
-    yield Measurement(metric="norm", value=value, unit="l2", n=1)
+    if math.isfinite(value):
+        yield Measurement(metric="norm", value=value, unit="l2", n=1)
+    else:
+        yield Measurement(metric="norm", unit="l2", n=1, flag="not finite: diverged")
 
 
 NORM = DiagnosticSpec(name="good-norm", **ABOUT, measure=weight_norm, subjects="one")

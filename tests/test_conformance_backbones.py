@@ -240,7 +240,7 @@ BAD = {
     "colour alone": (
         {"build": colour_alone},
         "classes-and-channels-are-honoured",
-        "for 2 classes and 1 channel(s) it raises RuntimeError",
+        "for 2 classes and 1 channel(s) it fails: RuntimeError: Given groups=1",
     ),
     "a buffer that is missed": (
         {**of(Tracking), "modules": lambda net: {"body": ["body.0"], "head": ["head"]}},

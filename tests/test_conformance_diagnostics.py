@@ -99,6 +99,16 @@ UNCHECKED = Measurement.model_construct(
     metric="same", value=float("nan"), unit="1", n=1, coordinates={}
 )
 
+
+def of_classes_alone(params, subjects, context):
+    assert subjects[0].labels.ndim == 1, "one label an image"
+    yield from same_answers(params, subjects, context)
+
+
+def of_finite_logits(params, subjects, context):
+    yield one(value=float(subjects[1].logits.mean()))
+
+
 BAD = {
     "nothing measured": (
         giving(),
@@ -219,6 +229,16 @@ BAD = {
         {"measure": of_trials_alone},
         "the-source-network-can-be-measured",
         "it measures nothing on the source network of a network with batch statistics; yield",
+    ),
+    "several labels forgotten": (
+        {"measure": of_classes_alone},
+        "a-task-of-several-labels-is-measured-or-refused",
+        "trials of a task with several labels an image it fails: AssertionError: one label an",
+    ),
+    "a diverged trial forgotten": (
+        {"measure": of_finite_logits},
+        "a-diverged-trial-is-flagged",
+        "a diverged trial of a network with batch statistics it fails: invalid Measurement: value: ",
     ),
     "a wrong answer for one network": (
         {"measure": without_itself},

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from transferbench.conformance.checks import Broken, Once
 from transferbench.conformance.surroundings import offline, randomness, settings_kept
+from transferbench.discovery import cause
 from transferbench.modules import clone_state, load_state, partition
 from transferbench.specs import HEAD, BackboneSpec
 
@@ -157,8 +158,7 @@ def check_classes_and_channels_are_honoured(case: BackboneCase) -> None:
             logits = case.logits(net, case.images(2, channels))
         except Exception as error:
             raise Broken(
-                f"for {classes} classes and {channels} channel(s) it raises "
-                f"{type(error).__name__}: {error}",
+                f"for {classes} classes and {channels} channel(s) it fails: {cause(error)}",
                 "honour num_classes and in_chans in build",
             ) from error
         _check_logits(logits, 2, classes, channels)
