@@ -511,6 +511,9 @@ def test_a_broken_distribution_fails_its_own_check_and_costs_others_one_line(ins
     said = cli("plugin", "check", "broken-nets")
     assert (said.code, said.err) == (1, "")
     assert "failed: plugin 'nets' of broken-nets 1.0: ModuleNotFoundError" in said.out
+    told = mistake("plugin", "check", "broken-net-18")
+    assert "no plugin or distribution named 'broken-net-18'" in told
+    assert "what may offer it could not be loaded: plugin 'nets' of broken-nets 1.0: Mod" in told
     suite = suite_file(tmp_path, SMALL)
     said = cli("run", suite, "--jobs", 1, "--device", "cpu", "--out", tmp_path / "run")
     assert said.code == 0, said

@@ -238,7 +238,7 @@ BAD = {
     "a diverged trial forgotten": (
         {"measure": of_finite_logits},
         "a-diverged-trial-is-flagged",
-        "a diverged trial of a network with batch statistics it fails: invalid Measurement: value: ",
+        "a diverged trial of a network with batch statistics it fails: invalid Measurement: value",
     ),
     "a wrong answer for one network": (
         {"measure": without_itself},
