@@ -1,4 +1,5 @@
 # quickstart: from a fresh clone to a board and a report.  test: everything that must be green.
+# docs: the site, in build/site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
 
-.PHONY: quickstart test bench board clean
+.PHONY: quickstart test docs bench board clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/transferbench run quickstart
@@ -17,6 +18,10 @@ test: $(VENV)/.installed-for-tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
+
+docs: $(VENV)/.installed-for-tests
+	$(BIN)/properdocs build --strict -f mkdocs.yml
+	@echo "open build/site/index.html"
 
 bench: $(VENV)/.installed-for-bench
 	$(BIN)/pytest tests/benchmarks -m benchmark -p no:randomly --benchmark-only --benchmark-json=$(VENV)/benchmarks.json

@@ -80,6 +80,10 @@ PLUGIN = textwrap.dedent(
             specs.InitializationSpec(
                 name="made-pretrained", initialize=never, needs={"source_weights"}, **ABOUT
             ),
+            specs.InitializationSpec(
+                name="made-statistics", params=Strength, initialize=never,
+                needs={"source_weights", "images"}, **ABOUT,
+            ),
         ]
     '''
 )
@@ -143,6 +147,16 @@ SUITE: dict[str, Any] = {
         "reference": {"digits": 0.9, "marks": 0.95},
     },
 }  # fmt: skip
+
+ARM_SKILL = {"P-T": 1.0, "half": 0.8}
+"""How much of a backbone's skill an arm keeps; others, as RI-T, 0.6."""
+ARM_SPEED = {
+    "P-T": (0.8, 0.79, 0.78),
+    "RI-T": (0.702, 0.688, 0.68),
+    "half": (0.74, 0.72, 0.71),
+    "bare": (0.71, 0.69, 0.65),
+}
+"""The speed of an arm in each replicate."""
 
 SKILL = {"made-good": 3.0, "made-fair": 2.9, "made-poor": 1.0}
 FACTS = {
@@ -272,7 +286,7 @@ def _outputs(job: Job, cell: Any) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(derive_seed("handmade", {"job": job.id}))
     multi_label = job.payload["dataset"]["task"] == "multi-label"
     labels = _labels(multi_label)
-    skill = SKILL[job.payload["backbone"]["name"]] * (1.0 if cell.initialization == "P-T" else 0.6)
+    skill = SKILL[job.payload["backbone"]["name"]] * ARM_SKILL.get(cell.initialization, 0.6)
     skill *= {"none": 1.0, "blur-2": 0.7, "blur-9": 0.3}[cell.perturbation]
     skill *= 0.0 if job.payload["shuffle_labels"] else 1.0
     signal = labels if multi_label else np.eye(CLASSES)[labels]
@@ -312,7 +326,7 @@ def _diagnosis(
 ) -> list[Measurement]:
     if job.payload["diagnostic"]["name"] == "speed":
         cell = next(m.a for m in plan.measured if m.job == job.id)
-        value = 0.8 - 0.1 * (cell.initialization == "RI-T") - 0.01 * cell.replicate
+        value = ARM_SPEED[cell.initialization][cell.replicate]
         return [Measurement(metric="speed", value=value, unit="fraction", n=2)]
     wrong = [labels != logits.argmax(axis=1)
              for labels, logits in (trained[s] for s in job.payload["subjects"])]  # fmt: skip

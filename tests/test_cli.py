@@ -183,14 +183,15 @@ def test_a_second_run_with_json_is_for_programs(finished):
     assert f"{JOBS} already done, 0 to run" in said.err
 
 
-def test_a_changed_suite_is_marked_has_its_own_folder_and_no_board(tmp_path, monkeypatch):
+def test_a_changed_suite_is_marked_has_its_own_folder_and_a_board_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = suite_file(tmp_path, SMALL)
     said = cli("run", path, "--set", "recipes.short.epochs=1", "--jobs", 1)
     assert said.code == 0, said.err
-    assert "no board: " in said.out
-    assert "recipes.short.epochs=1" in said.out
-    assert "run the suite without --set and pack that" in said.out
+    assert re.search(r"^tiny-changed@1 ", said.out, re.MULTILINE)
+    assert re.search(r"^ +1 +a +fixup-resnet8 ", said.out, re.MULTILINE)
+    assert "the suite was changed (recipes.short.epochs=1)" in said.out
+    assert "its rows cannot be submitted" in said.out
     (folder,) = (tmp_path / "runs").glob("tiny*")
     assert re.fullmatch(r"tiny@1\.0\+[0-9a-f]{8}", folder.name)
     assert Run(folder).described["changed"] == ["recipes.short.epochs=1"]

@@ -8,13 +8,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import handmade_run
 import numpy as np
 import pytest
+from board_pages import html_rows, latex_rows, markdown_rows
 from handmade_run import SKILL, SUITE, entry_of, handmade_registry, make_run, sealed
 from scipy import stats
 
@@ -165,66 +165,15 @@ def test_one_replicate_has_a_rank_and_no_interval(made: Made, tmp_path: Path) ->
 # --- formats ----------------------------------------------------------------------------------
 
 
-class _Tables(HTMLParser):
-    """The rows of a page's tables, each cell as its text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self._open = False
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        del attrs
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in {"td", "th"}:
-            self.rows[-1].append("")
-            self._open = True
-        elif tag == "span" and self._open and self.rows[-1][-1].strip():
-            self.rows[-1][-1] += " "
-        elif tag == "title":
-            self._open = False
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in {"td", "th"}:
-            self._open = False
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            self.rows[-1][-1] += data.strip()
-
-
-def _html_rows(path: Path) -> list[list[str]]:
-    parser = _Tables()
-    parser.feed(path.read_text())
-    drawings = {parser.rows[0].index("interval"), parser.rows[0].index("profile")}
-    return [[c for k, c in enumerate(row) if k not in drawings] for row in parser.rows]
-
-
-def _markdown_rows(path: Path) -> list[list[str]]:
-    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
-    del lines[1]
-    return [
-        [cell.strip().replace("\\", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        for line in lines
-    ]
-
-
-def _latex_rows(path: Path) -> list[list[str]]:
-    lines = [line for line in path.read_text().splitlines() if line.endswith(r"\\")]
-    plain = [line.replace("$-$", "−").replace("--", "–").rstrip("\\") for line in lines]  # noqa: RUF001  # as shown
-    return [[cell.strip() for cell in line.split("&")] for line in plain]
-
-
 def test_every_format_shows_the_same_table(made: Made) -> None:
     board, folder = only(made.submissions, made.registry), made.out / "handmade@1"
     expected = [[column.title for column in board.columns]] + [
         [text(column, row.cells[column.key]) for column in board.columns] for row in board.rows
     ]
     assert len(expected) == 4
-    assert _markdown_rows(folder / "board.md") == expected
-    assert _latex_rows(folder / "board.tex") == expected
-    assert _html_rows(folder / "index.html") == expected
+    assert markdown_rows(folder / "board.md") == expected
+    assert latex_rows(folder / "board.tex") == expected
+    assert html_rows(folder / "index.html") == expected
 
 
 def test_csv_and_json_have_full_precision(made: Made) -> None:
@@ -291,7 +240,7 @@ def test_foreign_text_is_escaped_in_every_format(made: Made, tmp_path: Path) -> 
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | a_b &amp; 5%" in page
     markdown = (folder / "board.md").read_text()
     assert "<script>" not in re.sub(r"\\.", "", markdown)
-    assert told in _markdown_rows(folder / "board.md")[1]
+    assert told in markdown_rows(folder / "board.md")[1]
     assert r"a\_b \& 5\% \$x\$ \#1" in (folder / "board.tex").read_text()
     with (folder / "board.csv").open(newline="") as stream:
         assert next(csv.DictReader(stream))["pretraining"] == f"'{told}"

@@ -44,6 +44,9 @@ REPORT = "report.html"
 PLACE = ["entry", "target", "perturbation", "initialization", "metric", "unit", "replicate"]
 """What the measurements of two trials must share to be compared."""
 
+UNDECLARED = Declaration(submitter=None, license=None, overlap={})
+"""By whom, under which licence: for a board that is shown and not published."""
+
 
 class Silent:
     """A watcher that tells nobody."""
@@ -74,6 +77,11 @@ class Run:
     def suite(self) -> Suite:
         """The suite as it was run."""
         return Suite.model_validate(self.described["suite"])
+
+    @cached_property
+    def store(self) -> Store:
+        """The store of its jobs' artefacts."""
+        return Store(self.folder / self.described["store"])
 
     @cached_property
     def measurements(self) -> pd.DataFrame:
@@ -131,10 +139,19 @@ class Run:
         packed = self.folder / "submissions"
         registry = self.registry or open_registry(())
         try:
-            pack_run(self.folder, packed, registry=registry)
+            with writing(packed):
+                for name in self.entries:
+                    pack(self.folder, self.store, name, packed, UNDECLARED, registry,
+                         private=True)  # fmt: skip
         except TransferbenchError as error:
             return f"no board: {error}"
-        return "\n\n".join(show(board) for board in boards(packed, registry))
+        shown = [show(board) for board in boards(packed, registry)]
+        if changed := ", ".join(self.described["changed"]):
+            shown.append(
+                f"the suite was changed ({changed}): this board is of this run alone, and its rows"
+                " cannot be submitted"
+            )
+        return "\n\n".join(shown)
 
     def summary(self) -> dict[str, Any]:
         """What a program wants to know of a finished run."""
@@ -184,10 +201,9 @@ def pack_run(
     declaration = Declaration(
         submitter=submitter, license=weights_license, overlap=_overlap(overlap)
     )
-    store = Store(folder / found.described["store"])
     with writing(out):
         return [
-            pack(folder, store, name, out, declaration, registry)
+            pack(folder, found.store, name, out, declaration, registry)
             for name in entries or found.entries
         ]
 

@@ -8,13 +8,13 @@ pairs that share networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from transferbench.statistics import Interval, jackknife
+from transferbench.statistics import Estimator, Interval, jackknife, jackknife_ratio
 from transferbench.suite import Axis, Claim, Suite, Term
 from transferbench.terms import Sample, Table, matching, sample_of
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Verdict", "judge"]
-
-Estimator: TypeAlias = Callable[[Sequence[int]], float | None]
 
 # So many missing measurements are named in a reason; the rest are counted.
 NAMED = 3
@@ -220,7 +218,7 @@ def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float
     effect, divisor = case.sums
     if not divisor:
         return jackknife(_sum(effect), replicates, level)
-    return _relative(_sum(effect), _sum(divisor), replicates, level)
+    return jackknife_ratio(_sum(effect), _sum(divisor), replicates, level)
 
 
 def _undetermined(reason: str) -> Interval:
@@ -244,25 +242,6 @@ def _sum(samples: Sequence[Sample]) -> Estimator:
         return total
 
     return estimate
-
-
-def _relative(
-    effect: Estimator, divisor: Estimator, replicates: Sequence[int], level: float
-) -> Interval:
-    """The ratio of two sums; without bounds where the divisor may be 0.
-
-    Source: Fieller 1954: the interval of such a ratio is not bounded.
-    """
-    below = jackknife(divisor, replicates, level)
-    if below.low is not None and below.high is not None and below.low <= 0 <= below.high:
-        reason = "what the effect is relative to is not separated from 0"
-        return Interval(None, None, None, below.n, below.method, reason)
-
-    def ratio(chosen: Sequence[int]) -> float | None:
-        over, under = effect(chosen), divisor(chosen)
-        return over / under if over is not None and under else None
-
-    return jackknife(ratio, replicates, level)
 
 
 def _correlation(case: _Case) -> Estimator:

@@ -14,6 +14,9 @@ from transferbench.plan import Job
 
 __all__ = ["Display"]
 
+QUIET_SECONDS = 15
+"""How long plain lines may say nothing while there is something to tell."""
+
 
 class Display:
     """Shows jobs done, running and left, throughput and the time left (a ``Watcher``).
@@ -25,7 +28,7 @@ class Display:
         self.console = console
         self.left = dict(left)
         self.running: dict[str, Job] = {}
-        self.started_at = time.monotonic()
+        self.started_at = self.told_at = time.monotonic()
         self.work_done = 0.0
         self.total = len(left)
         self.progress = Progress(
@@ -73,13 +76,18 @@ class Display:
             self.console.print(
                 f"[red]{outcome.status}[/] {job.title}: {outcome.message}", soft_wrap=True
             )
-        elif not self.console.is_terminal and job.kind != "diagnosis":
+        elif not self.console.is_terminal and self._worth_a_line(job):
+            self.told_at = time.monotonic()
             self.console.print(
                 f"done {job.title} in {outcome.wall_seconds:.1f} s, {self._state()}",
                 highlight=False,
                 soft_wrap=True,
             )
         self._show()
+
+    def _worth_a_line(self, job: Job) -> bool:
+        """Every training; of diagnoses, which may take milliseconds, one now and then."""
+        return job.kind != "diagnosis" or time.monotonic() - self.told_at >= QUIET_SECONDS
 
     def _show(self) -> None:
         self.progress.update(self.bar, state=self._state())

@@ -208,6 +208,12 @@ class Grid(Strict):
     perturbations: tuple[str, ...] | None = None
     initializations: tuple[str, ...] | None = None
 
+    def holds(self, target: str, perturbation: str, initialization: str) -> bool:
+        """Whether a cell is part of the product."""
+        axes = (self.targets, self.perturbations, self.initializations)
+        cell = (target, perturbation, initialization)
+        return all(axis is None or one in axis for axis, one in zip(axes, cell, strict=True))
+
 
 class TrialGrid(Grid):
     """Trials to run; the states after the epochs of ``checkpoints`` are kept besides the last."""
@@ -324,14 +330,18 @@ class Scoring(Strict):
     """How an entry is scored: the mean over ``targets`` of (value - chance) / (reference - chance).
 
     ``chance`` and ``reference`` are frozen per target, so that a new entry moves no other.
+    ``ranks``: what the board's rows are: entries, each by ``initialization``, or within each entry
+    every initialization that the suite trains under ``perturbation``.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"ranks"})
     metric: str = "test_metric"
     initialization: str
     baseline: str
     perturbation: str
     chance: dict[str, Fraction]
     reference: dict[str, Fraction]
+    ranks: Literal["entries", "initializations"] = "entries"
 
 
 class Suite(Strict):
@@ -352,6 +362,10 @@ class Suite(Strict):
     diagnostics: dict[Label, Diagnosis]
     claims: dict[Label, Claim] = {}
     scoring: Scoring
+
+    def trains(self, target: str, perturbation: str, initialization: str) -> bool:
+        """Whether a cell is in any grid of trials."""
+        return any(grid.holds(target, perturbation, initialization) for grid in self.trials)
 
     @property
     def id(self) -> str:

@@ -147,18 +147,12 @@ def _places(suite: Suite, term: Term) -> list[tuple[str, str]]:
     perturbations = (
         [term.perturbation] if term.perturbation else _chosen(on.perturbations, suite.perturbations)
     )
-    arms = {term.initialization, term.other_initialization} - {None}
+    arms = [arm for arm in (term.initialization, term.other_initialization) if arm is not None]
     return [
         (target, perturbation)
         for target, perturbation in product(targets, perturbations)
-        if all(any(_trains(g, target, perturbation, arm) for g in suite.trials) for arm in arms)
+        if all(suite.trains(target, perturbation, arm) for arm in arms)
     ]
-
-
-def _trains(grid: Grid, target: str, perturbation: str, arm: str | None) -> bool:
-    chosen = (grid.targets, grid.perturbations, grid.initializations)
-    wanted = (target, perturbation, arm)
-    return all(c is None or label in c for label, c in zip(wanted, chosen, strict=True))
 
 
 def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> list[str]:

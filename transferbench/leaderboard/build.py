@@ -5,20 +5,37 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from transferbench.errors import SubmissionError
+from transferbench.leaderboard.arms import Arm, ranked_arms
+from transferbench.leaderboard.armtable import (
+    RankedArm,
+    arm_columns,
+    arm_row,
+    described_arms,
+    needs_of,
+)
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import REPRODUCED_WITHIN, flags_of, notes_of
-from transferbench.leaderboard.standing import missing_scores, most_severe, stand
+from transferbench.leaderboard.standing import most_severe, stand
 from transferbench.leaderboard.table import (
     SHORT_ID,
     BoardTable,
+    Column,
     Ranked,
+    Row,
     Unranked,
     columns_of,
     row_of,
     without_empty,
+)
+from transferbench.leaderboard.values import (
+    compared_arms,
+    missing_scores,
+    score_series,
+    values_of,
 )
 from transferbench.registry import Registry, load_registry
 from transferbench.statistics import rank_intervals
@@ -82,10 +99,12 @@ def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTab
         # The folder says where a submission stands, so that an unreadable one is listed too.
         report, bundle = examine(head.parent, registry)
         by_board[head.parts[-4]].append(_Examined(head.parent, report, bundle))
-    return [_board(name, examined, submissions) for name, examined in sorted(by_board.items())]
+    return [
+        _board(name, examined, submissions, registry) for name, examined in sorted(by_board.items())
+    ]
 
 
-def _board(name: str, examined: Sequence[_Examined], root: Path) -> BoardTable:
+def _board(name: str, examined: Sequence[_Examined], root: Path, registry: Registry) -> BoardTable:
     accepted = [
         _Candidate(one.folder, one.bundle, one.report.trust)
         for one in examined
@@ -95,24 +114,96 @@ def _board(name: str, examined: Sequence[_Examined], root: Path) -> BoardTable:
     unranked = [_refused(one, name) for one in examined if one.folder not in taken]
     if not accepted:
         return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
-    suite = _suite(accepted)
-    chosen, superseded = _choose(accepted)
-    complete = [c for c in chosen if not missing_scores(suite, c.bundle.records)]
-    unranked += [_incomplete(suite, c) for c in chosen if c not in complete]
-    ranked = _rank(suite, complete, superseded, root)
-    severe = most_severe(suite, accepted[0].bundle.submission.severities)
-    rows = [row_of(one) for one in ranked]
+    board = _accepted_board(accepted, root, registry)
+    suite, severe = board.suite, board.severe
+    made = _of_arms(board) if suite.scoring.ranks == "initializations" else _of_entries(board)
     return BoardTable(
         board=name,
         suite=suite.id,
         summary=suite.summary,
         arms=(suite.scoring.initialization, suite.scoring.baseline),
-        columns=without_empty(columns_of(suite, severe), rows),
-        rows=tuple(rows),
-        unranked=(*unranked, *(_superseded(c, chosen) for c in superseded)),
+        columns=without_empty(made.columns, made.rows),
+        rows=tuple(made.rows),
+        unranked=(
+            *unranked,
+            *made.unranked,
+            *(_superseded(c, board.chosen) for c in board.superseded),
+        ),
         flags=flags_of(suite),
-        notes=notes_of(suite, severe),
+        notes=(*notes_of(suite, severe), *made.notes),
+        ranks=suite.scoring.ranks,
     )
+
+
+class _Accepted(NamedTuple):
+    """The accepted submissions of a board, and all that their rows are made from."""
+
+    suite: Suite
+    severe: str | None
+    chosen: Sequence[_Candidate]
+    superseded: Sequence[_Candidate]
+    root: Path
+    registry: Registry
+
+
+class _Made(NamedTuple):
+    """The rows of a board, and who is left out of them."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    unranked: Sequence[Unranked]
+    notes: Sequence[str] = ()
+
+
+def _accepted_board(accepted: Sequence[_Candidate], root: Path, registry: Registry) -> _Accepted:
+    suite = _suite(accepted)
+    severe = most_severe(suite, accepted[0].bundle.submission.severities)
+    return _Accepted(suite, severe, *_choose(accepted), root, registry)
+
+
+def _of_entries(board: _Accepted) -> _Made:
+    """A row for each entry that has a score."""
+    suite, scored = board.suite, board.suite.scoring.initialization
+    complete = [c for c in board.chosen if not missing_scores(suite, c.bundle.records, scored)]
+    return _Made(
+        columns=columns_of(suite, board.severe),
+        rows=[row_of(one) for one in _rank(board, complete)],
+        unranked=[_incomplete(suite, c, scored) for c in board.chosen if c not in complete],
+    )
+
+
+def _of_arms(board: _Accepted) -> _Made:
+    """A row for each initialization of each entry that has a score."""
+    suite = board.suite
+    rows: list[Row] = []
+    unranked: list[Unranked] = []
+    for candidate in board.chosen:
+        arms = ranked_arms(suite, candidate.bundle)
+        rows += [_arm_row(board, candidate, arm) for arm in arms]
+        left_out = [a for a in compared_arms(suite) if a not in {arm.label for arm in arms}]
+        unranked += [_incomplete(suite, candidate, label) for label in left_out]
+    return _Made(
+        columns=arm_columns(suite, board.severe),
+        rows=rows,
+        unranked=unranked,
+        notes=tuple(described_arms(suite, board.registry)),
+    )
+
+
+def _arm_row(board: _Accepted, candidate: _Candidate, arm: Arm) -> Row:
+    return arm_row(
+        RankedArm(
+            bundle=candidate.bundle,
+            arm=arm,
+            needs=needs_of(candidate.bundle, arm.label, board.registry),
+            trust=_trust(board, candidate, arm.label),
+            folder=_folder(board, candidate),
+        )
+    )
+
+
+def _folder(board: _Accepted, candidate: _Candidate) -> str:
+    return candidate.folder.relative_to(board.root).as_posix()
 
 
 def _suite(accepted: Iterable[_Candidate]) -> Suite:
@@ -138,23 +229,18 @@ def _choose(accepted: Iterable[_Candidate]) -> tuple[list[_Candidate], list[_Can
     return [several[0] for several in ordered], [c for several in ordered for c in several[1:]]
 
 
-def _rank(
-    suite: Suite,
-    complete: Sequence[_Candidate],
-    superseded: Iterable[_Candidate],
-    root: Path,
-) -> list[Ranked]:
+def _rank(board: _Accepted, complete: Sequence[_Candidate]) -> list[Ranked]:
+    suite = board.suite
     standings = {_key(c): stand(suite, c.bundle) for c in complete}
     candidates = {_key(c): c for c in complete}
     ranks = rank_intervals({key: found.score for key, found in standings.items()})
-    others = list(superseded)
     return [
         Ranked(
             bundle=candidates[key].bundle,
             standing=standings[key],
             rank=rank,
-            trust=_trust(suite, candidates[key], others),
-            folder=candidates[key].folder.relative_to(root).as_posix(),
+            trust=_trust(board, candidates[key], suite.scoring.initialization),
+            folder=_folder(board, candidates[key]),
         )
         for key, rank in ranks.items()
     ]
@@ -165,19 +251,24 @@ def _key(candidate: _Candidate) -> str:
     return f"{candidate.bundle.submission.entry.name} {candidate.bundle.submission.id}"
 
 
-def _trust(suite: Suite, candidate: _Candidate, others: Iterable[_Candidate]) -> str:
-    """Reproduced, where another named submitter's run of this entry has the same score."""
+def _trust(board: _Accepted, candidate: _Candidate, arm: str) -> str:
+    """Reproduced, where another named submitter's run of this arm has the same score."""
     mine = candidate.bundle.submission.declaration.submitter
-    for other in others:
+    for other in board.superseded:
         theirs = other.bundle.submission.declaration.submitter
         if other.entry != candidate.entry or None in {mine, theirs} or mine == theirs:
             continue
-        if missing_scores(suite, other.bundle.records):
+        if missing_scores(board.suite, other.bundle.records, arm):
             continue
-        scores = [stand(suite, c.bundle).interval.value for c in (candidate, other)]
-        if abs((scores[0] or 0.0) - (scores[1] or 0.0)) <= REPRODUCED_WITHIN:
+        scores = [_mean_score(board.suite, c, arm) for c in (candidate, other)]
+        if abs(scores[0] - scores[1]) <= REPRODUCED_WITHIN:
             return "reproduced"
     return candidate.trust
+
+
+def _mean_score(suite: Suite, candidate: _Candidate, arm: str) -> float:
+    values = values_of(suite, candidate.bundle.records)
+    return fmean(score_series(suite.scoring, values, arm).values())
 
 
 def _refused(one: _Examined, board: str) -> Unranked:
@@ -189,9 +280,10 @@ def _refused(one: _Examined, board: str) -> Unranked:
     return Unranked(entry, one.folder.name[:SHORT_ID], "refused", why)
 
 
-def _incomplete(suite: Suite, candidate: _Candidate) -> Unranked:
-    missing = missing_scores(suite, candidate.bundle.records)
-    why = f"no score on {'; '.join(missing[:3])}"
+def _incomplete(suite: Suite, candidate: _Candidate, arm: str) -> Unranked:
+    missing = missing_scores(suite, candidate.bundle.records, arm)
+    of = f" of {arm}" if suite.scoring.ranks == "initializations" else ""
+    why = f"no score{of} on {'; '.join(missing[:3])}"
     if len(missing) > 3:
         why += f" and {len(missing) - 3} more"
     head = candidate.bundle.submission

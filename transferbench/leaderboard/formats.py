@@ -26,7 +26,12 @@ from transferbench.leaderboard.table import (
 __all__ = ["as_csv", "as_latex", "as_markdown", "show", "write_board", "write_index"]
 
 # What a terminal's width has room for.
-TERMINAL = ("rank", "ties", "entry", "score", "pretrained", "baseline", "gain", "claims", "trust")
+TERMINAL = {
+    "entries": ("rank", "ties", "entry", "score", "pretrained", "baseline", "gain", "claims",
+                "trust"),
+    "initializations": ("rank", "ties", "initialization", "entry", "final", "speed", "share",
+                        "severe_final", "severe_share"),
+}  # fmt: skip
 UNRANKED = ("entry", "submission", "status", "why")
 
 
@@ -52,7 +57,7 @@ def write_index(tables: Sequence[BoardTable], out: Path) -> Path:
             [
                 f"[{table.board}]({table.board}/board.md)",
                 _markdown(table.summary),
-                len(table.rows),
+                len({row.folder for row in table.rows}),
                 " · ".join(
                     f"[{kind}]({table.board}/{name})"
                     for kind, name in (
@@ -131,7 +136,7 @@ def as_latex(table: BoardTable) -> str:
 
 def show(board: BoardTable) -> str:
     """The board for a terminal: the columns that fit, and what is not ranked."""
-    columns = [column for column in board.columns if column.key in TERMINAL]
+    columns = [column for column in board.columns if column.key in TERMINAL[board.ranks]]
     parts = [f"{board.board}  {board.summary}".rstrip(), *board.flags]
     parts.append(
         _tabulated(board, columns, "simple", _one_line) if board.rows else "No entry is ranked yet."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from transferbench.leaderboard.values import compared_arms
 from transferbench.suite import Suite
 
 __all__ = ["REPRODUCED_WITHIN", "flags_of", "notes_of"]
@@ -12,13 +13,28 @@ REPRODUCED_WITHIN = 0.01
 """How far the score of another party's run may lie for an entry to count as reproduced."""
 
 INTERVALS = (
-    "Intervals: 95%, Student-t over the n replicates; gains are paired by replicate. They cover the"
-    " target replicates given P: P is one pre-trained network shared by all replicates of an entry,"
-    " so what another pre-training run would change is not in them."
+    "Intervals: 95%, Student-t over the n replicates{paired}. They cover the target replicates"
+    " given P: P is one pre-trained network shared by all replicates of an entry, so what another"
+    " pre-training run would change is not in them."
 )
 RANKS = (
     "Ranks: two entries are separated where their scores, paired by replicate, differ at the 5%"
     " level after Holm's correction over all pairs; entries that share a tie letter are not."
+)
+RANKS_OF_ARMS = (
+    "Ranks: among the initializations of one entry. Two are separated where their scores (for the"
+    " speed rank their speeds), paired by replicate, differ at the 5% level after Holm's correction"
+    " over all pairs of the entry; those that share a tie letter are not."
+)
+SHARE = (
+    "Speed gain recovered: (S - {baseline}) / ({arm} - {baseline}) of mean speeds over the"
+    " replicates, S the row's, with the jackknife's 95% interval; ranks by it are those by speed."
+    " None is given where the gain of {arm} is not separated from 0: such a ratio has no bounds"
+    " (Fieller 1954)."
+)
+NEEDS = (
+    "Needs: what a network starts from besides the backbone's own random draw. Speed is the mean"
+    " over epochs of the train metric on clean images in eval mode."
 )
 CLAIMS = (
     "Claims: reproduced/contradicted/undecided, each judged by a 95% interval; controls are not"
@@ -34,7 +50,7 @@ OVERLAP = (
 )
 ONCE = (
     "An entry stands once: its submission for the latest suite MINOR, of several the first by id."
-    " The others are listed as superseded. An entry that lacks a score is never ranked."
+    " The others are listed as superseded. An {ranked} that lacks a score is never ranked."
 )
 
 
@@ -45,36 +61,67 @@ def notes_of(suite: Suite, severe: str | None) -> tuple[str, ...]:
 
 def _notes(suite: Suite, severe: str | None) -> Iterator[str]:
     scoring = suite.scoring
+    of_arms = scoring.ranks == "initializations"
+    scored = "the row's initialization" if of_arms else scoring.initialization
     yield (
         f"Score: for each replicate the mean over {', '.join(scoring.chance)} of (value - chance) /"
-        f" (reference - chance), where value is {scoring.metric} of {scoring.initialization} under"
+        f" (reference - chance), where value is {scoring.metric} of {scored} under"
         f" {scoring.perturbation}. Chance and reference are frozen in the suite."
     )
-    yield INTERVALS
-    yield RANKS
+    yield INTERVALS.format(paired="" if of_arms else "; gains are paired by replicate")
+    if of_arms:
+        yield RANKS_OF_ARMS
+        yield SHARE.format(arm=scoring.initialization, baseline=scoring.baseline)
+        yield NEEDS
+    else:
+        yield RANKS
     if severe is not None:
         yield f"{severe} is the most severe perturbation of the suite's main family."
     if _equal_tuning(suite):
         yield f"Tuning budgets are equal: {_tuning(suite)}."
-    yield from (CLAIMS, TRUST, OVERLAP, ONCE)
+    yield from (TRUST,) if of_arms else (CLAIMS, TRUST, OVERLAP)
+    yield ONCE.format(ranked="initialization" if of_arms else "entry")
 
 
 def flags_of(suite: Suite) -> tuple[str, ...]:
     """What a reader of a suite's board must not overlook."""
     if _equal_tuning(suite):
         return ()
-    return (f"Unequal tuning budgets: {_tuning(suite)}. Gains favour the arm that was tuned more.",)
+    favoured = (
+        "Ranks favour the initializations that were tuned more."
+        if suite.scoring.ranks == "initializations"
+        else "Gains favour the arm that was tuned more."
+    )
+    return (f"Unequal tuning budgets: {_tuning(suite)}. {favoured}",)
 
 
 def _equal_tuning(suite: Suite) -> bool:
-    scoring = suite.scoring
-    return _budgets(suite, scoring.initialization) == _budgets(suite, scoring.baseline)
+    return len({_budgets(suite, arm) for arm in compared_arms(suite)}) == 1
 
 
 def _tuning(suite: Suite) -> str:
-    arms = (suite.scoring.initialization, suite.scoring.baseline)
-    told = " and ".join(f"{arm} best of {_budgets(suite, arm)}" for arm in arms)
-    return f"the recipes are of {told} settings"
+    arms = compared_arms(suite)
+    if suite.scoring.ranks == "entries":
+        told = " and ".join(f"{arm} best of {_budgets(suite, arm)}" for arm in arms)
+        return f"the recipes are of {told} settings"
+    if len({_recipes(suite, arm) for arm in arms}) == 1:
+        budget = _budgets(suite, arms[0])
+        return f"all share one recipe, the best of {budget} settings; none was tuned apart"
+    return f"the recipes are of {_grouped(suite, arms)} settings"
+
+
+def _grouped(suite: Suite, arms: Sequence[str]) -> str:
+    """The arms of each budget together."""
+    groups: dict[str, list[str]] = {}
+    for arm in arms:
+        groups.setdefault(_budgets(suite, arm), []).append(arm)
+    return " and ".join(f"{', '.join(found)} best of {n}" for n, found in groups.items())
+
+
+def _recipes(suite: Suite, arm: str) -> tuple[str, ...]:
+    """The recipe of an arm on each scoring target."""
+    use = suite.initializations[arm]
+    return tuple(use.recipes.get(target, use.recipe) for target in suite.scoring.chance)
 
 
 def _budgets(suite: Suite, arm: str) -> str:

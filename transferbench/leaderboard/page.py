@@ -13,6 +13,9 @@ from transferbench.leaderboard.table import BoardTable, Column, Row, text
 
 __all__ = ["page"]
 
+HEADING = {"entries": "entry", "initializations": "initialization"}
+"""The column that names a row."""
+
 # Pixels of the drawings in a row.
 WIDTH, HEIGHT, PAD = 120, 34, 6
 
@@ -64,6 +67,7 @@ def page(table: BoardTable, submissions: str) -> str:
         table=table,
         rows=rows,
         submissions=submissions,
+        heading=HEADING[table.ranks],
         profiles=any(row.lines for row in rows),
         width=WIDTH,
         height=HEIGHT,

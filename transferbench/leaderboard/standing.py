@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from transferbench.records import Record
+from transferbench.leaderboard.values import (
+    Place,
+    Series,
+    Values,
+    as_speed,
+    place_of_score,
+    score_series,
+    values_of,
+)
 from transferbench.statistics import Interval, paired_difference, student_t
 from transferbench.submission import Bundle
-from transferbench.suite import TRIAL, Scoring, Suite
+from transferbench.suite import Suite
 
-__all__ = ["Profile", "Series", "Standing", "missing_scores", "most_severe", "stand"]
-
-Series = Mapping[int, float]
-"""Replicate -> value."""
-
-SPEED = "speed"
-"""The diagnostic, and its metric, of how fast a trial learned: its mean training metric."""
-
-
-class Place(NamedTuple):
-    """Where a value of a trial is recorded: nothing else can stand in for it."""
-
-    diagnostic: str
-    metric: str
-    initialization: str
-    perturbation: str
+__all__ = ["Profile", "Standing", "most_severe", "stand"]
 
 
 class Profile(NamedTuple):
@@ -65,58 +58,16 @@ class Standing:
         return student_t(list(self.score.values()))
 
 
-class _Values:
-    """The recorded values of a submission, found by place."""
-
-    def __init__(self, records: Iterable[Record], targets: Sequence[str]) -> None:
-        self.targets = targets
-        self._found: dict[Place, dict[str, dict[int, float]]] = defaultdict(
-            lambda: defaultdict(dict)
-        )
-        for row in records:
-            if row.value is not None and not row.coordinates:
-                self._found[_place_of(row)][row.target][row.replicate] = row.value
-
-    def series(
-        self,
-        place: Place,
-        scaled: Callable[[str, float], float] = lambda _, value: value,
-    ) -> Series:
-        """The mean over all targets, for each replicate that has a value on every one."""
-        by_target = [self._found[place][target] for target in self.targets]
-        complete = set.intersection(*map(set, by_target))
-        return {
-            k: fmean(
-                scaled(target, values[k])
-                for target, values in zip(self.targets, by_target, strict=True)
-            )
-            for k in sorted(complete)
-        }
-
-
-def missing_scores(suite: Suite, records: Iterable[Record]) -> list[str]:
-    """What an entry lacks to be scored by ``suite``: its target and replicate."""
-    scoring = suite.scoring
-    found = {
-        (row.target, row.replicate)
-        for row in records
-        if _place_of(row) == _scored(scoring) and row.value is not None and not row.coordinates
-    }
-    wanted = [(target, k) for target in scoring.chance for k in range(suite.replicates)]
-    return [f"{target}, replicate {k}" for target, k in wanted if (target, k) not in found]
-
-
 def stand(suite: Suite, bundle: Bundle) -> Standing:
     """The numbers of a submission that lacks none of the scores of ``suite``."""
     scoring = suite.scoring
-    values = _Values(bundle.records, tuple(scoring.chance))
-    scored = _scored(scoring)
-    baseline = scored._replace(initialization=scoring.baseline)
-    speed = _speed_label(suite)
-    speeds = [place._replace(diagnostic=speed, metric=SPEED) for place in (scored, baseline)]
+    values = values_of(suite, bundle.records)
+    scored = place_of_score(scoring, scoring.initialization)
+    baseline = place_of_score(scoring, scoring.baseline)
+    speeds = [as_speed(suite, place) for place in (scored, baseline)]
     severe = most_severe(suite, bundle.submission.severities)
     return Standing(
-        score=values.series(scored, lambda target, value: _normalised(scoring, target, value)),
+        score=score_series(scoring, values, scoring.initialization),
         pretrained=student_t(list(values.series(scored).values())),
         baseline=_mean(values.series(baseline)),
         gain=_gain(values, scored, baseline),
@@ -128,33 +79,15 @@ def stand(suite: Suite, bundle: Bundle) -> Standing:
     )
 
 
-def _place_of(row: Record) -> Place:
-    return Place(row.diagnostic, row.metric, row.initialization, row.perturbation)
-
-
-def _scored(scoring: Scoring) -> Place:
-    return Place(TRIAL, scoring.metric, scoring.initialization, scoring.perturbation)
-
-
-def _speed_label(suite: Suite) -> str:
-    """The label of the suite's speed diagnostic; one that no record has where there is none."""
-    return next((label for label, use in suite.diagnostics.items() if use.name == SPEED), "")
-
-
 def _under(perturbation: str | None, *places: Place) -> list[Place]:
     return [place._replace(perturbation=perturbation or "") for place in places]
-
-
-def _normalised(scoring: Scoring, target: str, value: float) -> float:
-    chance, reference = scoring.chance[target], scoring.reference[target]
-    return (value - chance) / (reference - chance)
 
 
 def _mean(series: Series) -> Interval | None:
     return student_t(list(series.values())) if series else None
 
 
-def _gain(values: _Values, first: Place, second: Place) -> Interval | None:
+def _gain(values: Values, first: Place, second: Place) -> Interval | None:
     """The first place's values minus the second's, replicate by replicate."""
     a, b = values.series(first), values.series(second)
     shared = sorted(a.keys() & b.keys())
@@ -198,13 +131,13 @@ def most_severe(suite: Suite, severities: Mapping[str, float]) -> str | None:
     return family[-1] if family and severities.get(family[-1], 0.0) > 0 else None
 
 
-def _profile(suite: Suite, bundle: Bundle, values: _Values) -> Profile | None:
+def _profile(suite: Suite, bundle: Bundle, values: Values) -> Profile | None:
     """Both arms along the main family, where at least two perturbations have both."""
-    scored = _scored(suite.scoring)
-    baseline = scored._replace(initialization=suite.scoring.baseline)
+    arms = (suite.scoring.initialization, suite.scoring.baseline)
+    places = [place_of_score(suite.scoring, arm) for arm in arms]
     points = []
     for label in _family(suite, bundle.submission.severities):
-        arms = [values.series(place) for place in _under(label, scored, baseline)]
-        if all(arms):
-            points.append((label, *(fmean(series.values()) for series in arms)))
+        found = [values.series(place) for place in _under(label, *places)]
+        if all(found):
+            points.append((label, *(fmean(series.values()) for series in found)))
     return Profile(*zip(*points, strict=True)) if len(points) > 1 else None

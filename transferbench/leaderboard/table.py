@@ -20,6 +20,7 @@ __all__ = [
     "Row",
     "Unranked",
     "as_json",
+    "bounds",
     "columns_of",
     "field_names",
     "row_of",
@@ -59,7 +60,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One ranked entry; ``folder`` is its submission, below the folder of submissions."""
+    """A ranked entry, or initialization; ``folder``: its submission, below that of submissions."""
 
     cells: Mapping[str, Cell]
     folder: str
@@ -81,6 +82,7 @@ class BoardTable:
     """A suite's board: every format is written from this and nothing else.
 
     ``flags`` are what must not be overlooked, ``notes`` what explains the numbers.
+    ``ranks``: what a row is.
     """
 
     board: str
@@ -92,6 +94,7 @@ class BoardTable:
     unranked: tuple[Unranked, ...]
     flags: tuple[str, ...]
     notes: tuple[str, ...]
+    ranks: Literal["entries", "initializations"] = "entries"
 
 
 @dataclass(frozen=True)
@@ -166,14 +169,14 @@ def row_of(ranked: Ranked) -> Row:
         "rank": (rank.rank, rank.rank_low, rank.rank_high),
         "ties": (rank.tie_group,),
         "entry": (entry.name,),
-        "score": _bounds(standing.interval),
+        "score": bounds(standing.interval),
         "replicates": (len(standing.score),),
-        "pretrained": _bounds(standing.pretrained),
-        "baseline": _bounds(standing.baseline),
-        "gain": _bounds(standing.gain),
-        "speed_gain": _bounds(standing.speed_gain),
-        "severe_gain": _bounds(standing.severe_gain),
-        "severe_speed_gain": _bounds(standing.severe_speed_gain),
+        "pretrained": bounds(standing.pretrained),
+        "baseline": bounds(standing.baseline),
+        "gain": bounds(standing.gain),
+        "speed_gain": bounds(standing.speed_gain),
+        "severe_gain": bounds(standing.severe_gain),
+        "severe_speed_gain": bounds(standing.severe_speed_gain),
         "claims": standing.claims or (None, None, None),
         "parameters": (entry.parameters,),
         "pretraining": (_pretraining(bundle),),
@@ -184,7 +187,8 @@ def row_of(ranked: Ranked) -> Row:
     return Row(cells, ranked.folder, standing.profile)
 
 
-def _bounds(interval: Interval | None) -> Cell:
+def bounds(interval: Interval | None) -> Cell:
+    """An interval as a cell."""
     if interval is None:
         return None, None, None
     return interval.value, interval.low, interval.high

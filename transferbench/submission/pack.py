@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transferbench.errors import SubmissionError, UnknownNameError
+from transferbench.identity import digest
 from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Kind, Registry, load_registry
 from transferbench.submission.bundle import (
@@ -82,14 +83,17 @@ def pack(
     out: Path,
     declaration: Declaration,
     registry: Registry | None = None,
+    *,
+    private: bool = False,
 ) -> Path:
     """Write ``out/<suite>@<major>/<entry>/<submission-id>/`` from the run in folder ``run``.
 
     The folder appears complete or not at all; packing the same content again gives the same
-    folder. Raises: ``SubmissionError`` for a changed suite, an entry that the run does not have,
-    or one with missing or failed jobs.
+    folder. ``private``: a changed suite is packed too, under a name of its own, for a board that
+    nobody publishes. Raises: ``SubmissionError`` for a changed suite, an entry that the run does
+    not have, or one with missing or failed jobs.
     """
-    chosen = _choose(run, entry)
+    chosen = _choose(run, entry, private=private)
     _refuse_incomplete(chosen)
     declared = _complete(declaration, chosen)
     out.mkdir(parents=True, exist_ok=True)
@@ -124,10 +128,16 @@ class _Chosen(NamedTuple):
     jobs: tuple[_RunJob, ...]
 
 
-def _choose(folder: Path, name: str) -> _Chosen:
+def _choose(folder: Path, name: str, *, private: bool) -> _Chosen:
     run = _read_run(folder)
+    if private and run.changed:
+        run = _renamed(run)
     entry = _entry(run, name)
-    records = tuple(row for row in read_records(folder / "records.jsonl") if row.entry == name)
+    records = tuple(
+        row.model_copy(update={"suite": run.suite_id})
+        for row in read_records(folder / "records.jsonl")
+        if row.entry == name
+    )
     return _Chosen(folder, run, entry, records, _jobs(run, name, records))
 
 
@@ -141,6 +151,17 @@ def _read_run(run: Path) -> _Run:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise SubmissionError(f"{path}: {where}: {first['msg']}; run the suite again") from error
+
+
+def _renamed(run: _Run) -> _Run:
+    """The run with its changed suite under another name: its numbers are not the suite's."""
+    suite = run.suite.model_copy(update={"name": f"{run.suite.name}-changed"})
+    renamed = {"suite": suite, "suite_id": suite.id, "suite_digest": _digest(suite)}
+    return run.model_copy(update={**renamed, "changed": ()})
+
+
+def _digest(suite: Suite) -> str:
+    return digest(suite.model_dump(mode="json"))
 
 
 def _entry(run: _Run, name: str) -> EntryFacts:

@@ -1,0 +1,94 @@
+"""What can go wrong, and how the command line says so."""
+
+from __future__ import annotations
+
+import inspect
+
+from generator.fields import fields_of
+from generator.markdown import code, prose, table
+from transferbench import errors
+from transferbench.planning import Options
+
+__all__ = ["EXIT_CODES", "page"]
+
+EXIT_CODES = {
+    0: "done",
+    1: "some jobs of a run failed, a check failed, or `doctor` found a plugin that is broken",
+    2: "a mistake of the user: a message, no traceback",
+    130: "interrupted; what was finished is kept, and the same command goes on from there",
+}
+
+HEAD = """# Errors and exit codes
+
+## Exit codes
+
+{codes}
+Anything else is a fault of ours and keeps its traceback.
+
+## Errors
+
+In Python they are exceptions of `transferbench.errors`. A message says what was asked, what was
+found and what to do, such as `no backbone named 'resnet5'; did you mean 'resnet50'?`.
+
+```text
+{tree}
+```
+
+{errors}
+## Job statuses
+
+A job that fails does not stop the others. Its status and its traceback are kept in the store, and
+it is never served as a result; jobs that need it are `skipped`. `transferbench status RUN` shows
+them.
+
+| status | meaning |
+| --- | --- |
+| `ok` | done, its artefacts are in the store with their sha256 |
+| `failed` | it raised an error, which is told |
+| `timeout` | it took longer than `--time-limit` |
+| `oom` | memory ran out; a smaller `--micro-batch` may help |
+| `skipped` | a job that it needs did not finish |
+
+## Environment variables
+
+| variable | meaning |
+| --- | --- |
+| `TRANSFERBENCH_PLUGINS` | plugin files to load, separated as in `PATH` |
+| `TRANSFERBENCH_DATA` | where datasets' files are, as `--data-root` |
+
+## Options in Python
+
+The options of `transferbench.run(suite, **options)` and of `transferbench.plan_run(suite,
+transferbench.planning.Options(...))`:
+
+{options}
+"""
+
+
+def page() -> str:
+    """The page."""
+    return HEAD.format(
+        codes=table(["code", "meaning"], [(str(code), text) for code, text in EXIT_CODES.items()]),
+        tree=_tree(),
+        errors=table(["error", ""], map(_error, _classes())),
+        options=_options(),
+    )
+
+
+def _tree() -> str:
+    return (errors.__doc__ or "").partition("\n\n")[2].strip()
+
+
+def _classes() -> list[type]:
+    named = (getattr(errors, name) for name in errors.__all__)
+    return [one for one in named if inspect.isclass(one)]
+
+
+def _error(cls: type) -> tuple[str, str]:
+    return code(cls.__name__), prose((inspect.getdoc(cls) or "").partition("\n\n")[0])
+
+
+def _options() -> str:
+    rows = [(code(f.name), code(f.annotation), code(f.default)) for f in fields_of(Options)]
+    about = prose((inspect.getdoc(Options) or "").partition("\n\n")[2])
+    return about + "\n\n" + table(["field", "type", "default"], rows)

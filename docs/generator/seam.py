@@ -1,0 +1,134 @@
+"""The seam: the five hooks, and what every spec, builder and context declares."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from generator.fields import fields_of
+from generator.markdown import code, prose, table
+from transferbench import discovery, hookspecs, records, specs
+from transferbench.discovery import SPECS
+
+__all__ = ["CLASSES", "HOOKS", "hooks_page", "specs_page"]
+
+HOOKS = [name for name in hookspecs.__all__ if name.startswith(f"{hookspecs.PROJECT}_")]
+
+CLASSES: dict[str, tuple[type, ...]] = {
+    "Every plugin": (specs.Spec, specs.Params),
+    "Datasets": (specs.DatasetSpec, specs.LoadDataset, specs.DatasetSplit, specs.DataFile),
+    "Perturbations": (specs.PerturbationSpec, specs.BuildIndex, specs.BuildTransform),
+    "Backbones": (
+        specs.BackboneSpec,
+        specs.BuildBackbone,
+        specs.Preprocessing,
+        specs.Weights,
+        specs.RateFactor,
+    ),
+    "Initializations": (
+        specs.InitializationSpec,
+        specs.Initialize,
+        specs.InitializationContext,
+    ),
+    "Diagnostics": (
+        specs.DiagnosticSpec,
+        specs.Measure,
+        specs.Subject,
+        specs.DiagnosticContext,
+        specs.Once,
+        records.Measurement,
+        records.Record,
+    ),
+}
+"""What the page of specs shows, kind by kind."""
+
+HOOKS_HEAD = f"""# Hooks
+
+A plugin is a module whose functions carry `hookimpl` and return specs: lists, tuples or generators.
+Hooks take no arguments. They collect and never intercept: a wrapper is refused, so no plugin can
+change what another one measures.
+
+Three ways to be loaded, in this order:
+
+1. an entry point of the group `{hookspecs.PROJECT}` in an installed distribution;
+2. `--plugin FILE.py` on the command line, `plugins=[...]` in Python;
+3. the files named in `{discovery.ENVIRONMENT_VARIABLE}`, separated as in `PATH`.
+
+A file named twice is loaded once. The order changes no result: lists are sorted, and two plugins
+that offer one name are an error that names both. A broken plugin costs itself and no other: it is
+told in a line, and only a run that needs it stops.
+
+| hook | returns | built-in plugins |
+| --- | --- | --- |
+"""
+
+SPECS_HEAD = """# Specs
+
+A spec is frozen data around one function. It is a pydantic model: a field that does not exist, or
+has the wrong type, is refused when the plugin is loaded. `version` goes up when the plugin's
+numbers change; it is part of every id, so old and new numbers never mix.
+
+Shape letters: N images, H height, W width, C channels, K classes, L labels, D features.
+
+"""
+
+
+def hooks_page() -> str:
+    """The page of hooks."""
+    rows = "\n".join(
+        f"| [`{hook}`](#{hook}) | [`{spec.__name__}`](specs.md#{spec.__name__.lower()}) "
+        f"| [{kind}s]({kind}s.md) |"
+        for hook, (kind, spec) in zip(sorted(HOOKS), sorted(SPECS.items()), strict=True)
+    )
+    return HOOKS_HEAD + rows + "\n\n" + "\n".join(map(_hook, sorted(HOOKS)))
+
+
+def _hook(name: str) -> str:
+    first, _, example = inspect.getdoc(getattr(hookspecs, name)).partition("::")  # type: ignore[union-attr]  # every hook has one
+    return f"## {name}\n\n{first}:\n\n```text\n{inspect.cleandoc(example)}\n```\n"
+
+
+def specs_page() -> str:
+    """The page of specs."""
+    parts = [SPECS_HEAD]
+    for kind, classes in CLASSES.items():
+        parts += [f"## {kind}\n", *map(_class, classes)]
+    return "\n".join(parts)
+
+
+def _class(cls: type) -> str:
+    parts = [f"### {cls.__name__}", prose(inspect.getdoc(cls))]
+    if rows := list(_rows(cls)):
+        parts.append(table(["field", "type", "default", ""], rows))
+    if members := list(_members(cls)):
+        parts.append(table(["member", ""], members))
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(cls: type) -> Iterator[tuple[str, str, str, str]]:
+    for field in fields_of(cls):
+        default = code(field.default) if field.default else "required"
+        yield code(field.name), code(field.annotation), default, prose(field.text)
+
+
+def _members(cls: type) -> Iterator[tuple[str, str]]:
+    """The call of a protocol, or the properties and methods of one that is an object."""
+    if not getattr(cls, "_is_protocol", False):
+        return
+    for name, member in vars(cls).items():
+        function = member.fget if isinstance(member, property) else member
+        if inspect.isfunction(function) and (name == "__call__" or not name.startswith("_")):
+            yield code(_signature(name, function, member)), prose(_doc(function))
+
+
+def _signature(name: str, function: Any, member: Any) -> str:
+    signature = str(inspect.signature(function)).replace("'", "").replace("self, ", "")
+    if isinstance(member, property):
+        return f"{name}{signature.removeprefix('(self)')}"
+    return signature if name == "__call__" else f"{name}{signature.replace('(self)', '()')}"
+
+
+def _doc(function: Any) -> str | None:
+    # A protocol's own docstring describes its properties.
+    return inspect.getdoc(function) if function.__name__ != "__call__" else None

@@ -1,0 +1,394 @@
+"""Boards of initializations: shares and ranks against numbers computed here, in every format."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import handmade_run
+import numpy as np
+import pytest
+from board_pages import html_rows, latex_rows, markdown_rows
+from command_line import SMALL, cli, suite_file
+from handmade_run import SUITE, entry_of, handmade_registry, make_run
+from scipy import stats
+
+from transferbench.leaderboard import BoardTable, boards, build, show
+from transferbench.leaderboard.arms import share_of_gain
+from transferbench.leaderboard.table import text
+from transferbench.planning import suite_digest
+from transferbench.records import read_records
+from transferbench.registry import Registry
+from transferbench.submission import Declaration, check, pack
+from transferbench.suite import Suite
+
+PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "submissions"
+ENTRIES = ("made-fair", "made-good")
+
+ARMS: dict[str, Any] = SUITE | {
+    "name": "handmade-arms",
+    "recipes": SUITE["recipes"] | {"P-T": SUITE["recipes"]["RI-T"]},
+    "initializations": SUITE["initializations"] | {
+        "half": {"name": "made-statistics", "params": {"strength": 5}, "recipe": "RI-T"},
+        "bare": {"name": "made-statistics", "recipe": "RI-T"},
+        # A control that is trained where nothing is scored has no row.
+        "aside": {"name": "made-statistics", "params": {"strength": 1}, "recipe": "RI-T"},
+    },
+    "trials": [
+        {"targets": ["digits", "marks"], "initializations": ["P-T", "RI-T", "half", "bare"]},
+        {"targets": ["shuffled"], "perturbations": ["none"], "initializations": ["P-T", "aside"]},
+    ],
+    "scoring": SUITE["scoring"] | {"ranks": "initializations"},
+}  # fmt: skip
+
+
+class Made(NamedTuple):
+    """Two entries of one run, packed, and the boards built from them."""
+
+    registry: Registry
+    submissions: Path
+    out: Path
+
+
+def submit(
+    folder: Path,
+    registry: Registry,
+    submissions: Path,
+    suite: Mapping[str, Any] = ARMS,
+    submitter: str | None = None,
+) -> None:
+    """Run both entries in ``folder`` and pack each."""
+    entries = tuple(entry_of(name) for name in ENTRIES)
+    store = make_run(folder, registry, entries, Suite.model_validate(suite))
+    for name in ENTRIES:
+        declaration = Declaration(submitter=submitter)
+        pack(folder / "run", store, name, submissions, declaration, registry)
+
+
+def only(submissions: Path, registry: Registry) -> BoardTable:
+    (board,) = boards(submissions, registry)
+    return board
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("arms")
+    registry = handmade_registry(folder)
+    submit(folder / "a", registry, folder / "submissions")
+    build(folder / "submissions", folder / "boards", registry)
+    return Made(registry, folder / "submissions", folder / "boards")
+
+
+def rows_of(made: Made, entry: str) -> dict[str, dict[str, Any]]:
+    """Arm -> its row in the JSON of the board."""
+    rows = json.loads((made.out / "handmade-arms@1" / "board.json").read_text())["rows"]
+    return {row["initialization"]: row for row in rows if row["entry"] == entry}
+
+
+def values_of(
+    made: Made, entry: str, metric: str, arm: str, perturbation: str = "none"
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(target, replicate) values of digits and marks, straight from the records."""
+    (path,) = made.submissions.glob(f"*/{entry}/*/records.jsonl")
+    found = {
+        (r.target, r.replicate): r.value
+        for r in read_records(path)
+        if (r.metric, r.initialization, r.perturbation) == (metric, arm, perturbation)
+    }
+    return np.array([[found[target, k] for k in range(3)] for target in ("digits", "marks")])
+
+
+def scores_of(made: Made, entry: str, arm: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    chance, reference = np.array([[0.2], [0.5]]), np.array([[0.9], [0.95]])
+    values = values_of(made, entry, "test_metric", arm)
+    scores: np.ndarray[Any, np.dtype[np.float64]] = (values - chance) / (reference - chance)
+    return scores.mean(axis=0)
+
+
+def student(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
+    bounds = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
+    return [values.mean(), *bounds]
+
+
+def cell(row: Mapping[str, Any], key: str) -> list[float]:
+    return [row[key], row[f"{key}_low"], row[f"{key}_high"]]
+
+
+# --- the share of the speed gain --------------------------------------------------------------
+
+
+def jackknifed_ratio(over: np.ndarray[Any, Any], under: np.ndarray[Any, Any]) -> list[float]:
+    """mean(over) / mean(under) and its bounds, leaving out one replicate after the other."""
+    n = len(over)
+    whole = over.mean() / under.mean()
+    pseudo = np.array([
+        n * whole - (n - 1) * np.delete(over, k).mean() / np.delete(under, k).mean()
+        for k in range(n)
+    ])  # fmt: skip
+    half = stats.t.ppf(0.975, n - 1) * pseudo.std(ddof=1) / np.sqrt(n)
+    return [whole, whole - half, whole + half]
+
+
+def test_the_share_is_the_ratio_of_mean_gains_with_the_jackknife_s_interval() -> None:
+    rng = np.random.default_rng(3)
+    baseline = rng.normal(0.7, 0.01, 5)
+    source, arm = baseline + rng.normal(0.1, 0.01, 5), baseline + rng.normal(0.04, 0.02, 5)
+    share = share_of_gain(*(dict(enumerate(map(float, s))) for s in (arm, source, baseline)))
+    assert share is not None
+    expected = jackknifed_ratio(arm - baseline, source - baseline)
+    np.testing.assert_allclose(share[:3], expected, rtol=0, atol=1e-12)
+    assert (share.n, share.method) == (5, "jackknife-95")
+
+
+def test_the_share_by_hand() -> None:
+    """Gains of 1, 2 and 3 of 4 each: half of it on the mean."""
+    arm, source, baseline = {0: 1.0, 1: 2.0, 2: 3.0}, {0: 4.0, 1: 4.0, 2: 4.0}, dict.fromkeys(
+        range(3), 0.0
+    )  # fmt: skip
+    share = share_of_gain(arm, source, baseline)
+    assert share is not None
+    # Pseudo-values 1/4, 2/4, 3/4: standard error 1/(4 sqrt 3), times t(0.975; 2) = 4.30265.
+    assert share.value == pytest.approx(0.5)
+    assert share.high == pytest.approx(0.5 + 4.302653 / (4 * 3**0.5), abs=1e-6)
+
+
+def test_there_is_no_share_of_a_gain_that_may_be_zero() -> None:
+    source = {0: 0.1, 1: -0.1, 2: 0.05}
+    share = share_of_gain(dict.fromkeys(range(3), 0.1), source, dict.fromkeys(range(3), 0.0))
+    assert share is not None
+    assert share[:3] == (None, None, None)
+    assert share.reason == "what the effect is relative to is not separated from 0"
+
+
+def test_only_replicates_that_all_three_have_count() -> None:
+    arm, source, baseline = {0: 1.0, 1: 2.0, 7: 9.0}, {0: 4.0, 1: 4.0}, {0: 0.0, 1: 0.0, 7: 1.0}
+    share = share_of_gain(arm, source, baseline)
+    assert share is not None
+    assert (share.value, share.n) == (pytest.approx(0.375), 2)
+    assert share_of_gain({7: 1.0}, source, baseline) is None
+
+
+# --- the numbers of a board -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("arm", ["P-T", "RI-T", "half", "bare"])
+def test_numbers_equal_those_of_scipy(made: Made, entry: str, arm: str) -> None:
+    row = rows_of(made, entry)[arm]
+    final = values_of(made, entry, "test_metric", arm).mean(axis=0)
+    severe = values_of(made, entry, "test_metric", arm, "blur-9").mean(axis=0)
+    speed, source, baseline = (
+        values_of(made, entry, "speed", one).mean(axis=0) for one in (arm, "P-T", "RI-T")
+    )
+    share = jackknifed_ratio(speed - baseline, source - baseline)
+    for key, expected in {
+        "score": student(scores_of(made, entry, arm)),
+        "final": student(final),
+        "severe_final": student(severe),
+        "speed": student(speed),
+        "share": share,
+    }.items():
+        np.testing.assert_allclose(cell(row, key), expected, rtol=0, atol=1e-12, err_msg=key)
+    assert row["replicates"] == 3
+
+
+def test_p_recovers_all_of_its_own_gain_and_its_baseline_nothing(made: Made) -> None:
+    rows = rows_of(made, "made-good")
+    assert cell(rows["P-T"], "share") == pytest.approx([1, 1, 1])
+    assert cell(rows["RI-T"], "share") == pytest.approx([0, 0, 0])
+    assert rows["half"]["share"] == pytest.approx((2.17 / 3 - 0.69) / 0.1)
+
+
+def holm(values: Mapping[str, Any]) -> set[frozenset[str]]:
+    """The pairs that paired t tests tell apart after Holm's correction."""
+    tests = sorted(
+        (float(stats.ttest_rel(values[a], values[b]).pvalue), frozenset((a, b)))
+        for a, b in combinations(sorted(values), 2)
+    )
+    apart = set()
+    for k, (p, pair) in enumerate(tests):
+        if p * (len(tests) - k) >= 0.05:
+            break
+        apart.add(pair)
+    return apart
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("key", ["rank", "speed_rank"])
+def test_ranks_are_those_of_paired_tests_within_an_entry(made: Made, entry: str, key: str) -> None:
+    rows = rows_of(made, entry)
+    measure: Callable[[str], Any] = (
+        (lambda arm: scores_of(made, entry, arm)) if key == "rank"
+        else (lambda arm: values_of(made, entry, "speed", arm).mean(axis=0))
+    )  # fmt: skip
+    values = {arm: measure(arm) for arm in rows}
+    apart = holm(values)
+    for arm, row in rows.items():
+        better = [o for o in rows if frozenset((o, arm)) in apart
+                  and values[o].mean() > values[arm].mean()]  # fmt: skip
+        worse = [o for o in rows if frozenset((o, arm)) in apart and o not in better]
+        place = 1 + sum(values[o].mean() > values[arm].mean() for o in rows)
+        assert cell(row, key) == [place, 1 + len(better), len(rows) - len(worse)], arm
+    if key == "rank":
+        for a, b in combinations(rows, 2):
+            tied = set(rows[a]["ties"]) & set(rows[b]["ties"])
+            assert bool(tied) == (frozenset((a, b)) not in apart), (a, b)
+
+
+def test_an_entry_s_arms_stand_together_the_best_first(made: Made) -> None:
+    board = only(made.submissions, made.registry)
+    stands = [(row.cells["entry"][0], row.cells["rank"][0]) for row in board.rows]
+    assert stands == [(entry, rank) for entry in ENTRIES for rank in (1, 2, 3, 4)]
+    assert board.rows[0].cells["initialization"] == ("P-T",)
+
+
+def test_an_arm_that_is_not_trained_where_it_is_scored_has_no_row(made: Made) -> None:
+    board = only(made.submissions, made.registry)
+    assert "aside" not in {row.cells["initialization"][0] for row in board.rows}
+    assert board.unranked == ()
+
+
+def test_what_an_arm_starts_from_is_told(made: Made) -> None:
+    rows = rows_of(made, "made-good")
+    assert {arm: row["needs"] for arm, row in rows.items()} == {
+        "P-T": "weights of source",
+        "RI-T": "nothing",
+        "half": "weights of source, target images",
+        "bare": "weights of source, target images",
+    }
+    assert {row["trust"] for row in rows.values()} == {"recomputed"}
+    notes = " ".join(only(made.submissions, made.registry).notes)
+    assert "half: made-statistics (strength=5). made by hand." in notes
+
+
+def test_an_arm_without_a_score_is_listed_apart_and_the_others_stand(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = handmade_run._outputs
+
+    def diverged(job: Any, place: Any) -> Any:
+        labels, logits = genuine(job, place)
+        lost = (place.target, place.replicate, place.initialization) == ("marks", 1, "half")
+        return labels, logits * np.float32(np.nan) if lost else logits
+
+    monkeypatch.setattr(handmade_run, "_outputs", diverged)
+    submit(tmp_path, made.registry, tmp_path / "s")
+    board = only(tmp_path / "s", made.registry)
+    assert [row.cells["initialization"][0] for row in board.rows].count("half") == 0
+    assert len(board.rows) == 6
+    assert {(one.entry, one.status, one.why) for one in board.unranked} == {
+        (entry, "incomplete", "no score of half on marks, replicate 1") for entry in ENTRIES
+    }
+
+
+def test_another_submitter_reproduces_every_arm(made: Made, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        submit(tmp_path / name, made.registry, tmp_path / "s", submitter=name)
+    board = only(tmp_path / "s", made.registry)
+    assert len(board.rows) == 8
+    assert {row.cells["trust"] for row in board.rows} == {("reproduced",)}
+    assert [one.status for one in board.unranked] == ["superseded", "superseded"]
+
+
+# --- formats and notes ------------------------------------------------------------------------
+
+
+def test_every_format_shows_the_same_table(made: Made) -> None:
+    board, folder = only(made.submissions, made.registry), made.out / "handmade-arms@1"
+    expected = [[column.title for column in board.columns]] + [
+        [text(column, row.cells[column.key]) for column in board.columns] for row in board.rows
+    ]
+    assert len(expected) == 9
+    assert markdown_rows(folder / "board.md") == expected
+    assert latex_rows(folder / "board.tex") == expected
+    assert html_rows(folder / "index.html") == expected
+    rows = json.loads((folder / "board.json").read_text())["rows"]
+    with (folder / "board.csv").open(newline="") as stream:
+        for flat, row in zip(csv.DictReader(stream), rows, strict=True):
+            assert {key: str(row[key]) for key in flat} == flat
+
+
+def test_the_page_names_its_rows_by_their_initialization(made: Made) -> None:
+    page = (made.out / "handmade-arms@1" / "index.html").read_text()
+    assert page.count('<th scope="row" data-sort="half">half</th>') == 2
+    assert 'aria-label="Ranked initializations"' in page
+
+
+def test_the_index_counts_entries_not_rows(made: Made) -> None:
+    (line,) = [one for one in (made.out / "README.md").read_text().splitlines() if "@1" in one]
+    assert [part.strip() for part in line.split("|")][3] == "2"
+
+
+def test_the_terminal_shows_arms_with_their_shares(made: Made) -> None:
+    told = show(only(made.submissions, made.registry))
+    assert "speed gain recovered" in told
+    assert "half" in told
+    assert max(map(len, told.splitlines())) < 190
+
+
+def test_equal_budgets_are_told_and_unequal_ones_flagged(made: Made, tmp_path: Path) -> None:
+    board = only(made.submissions, made.registry)
+    assert board.flags == ()
+    assert "Tuning budgets are equal: the recipes are of P-T, RI-T, bare, half best of 1" in (
+        " ".join(board.notes)
+    )
+    one = {label: use | {"recipe": "P-T"} for label, use in ARMS["initializations"].items()}
+    submit(tmp_path / "1", made.registry, tmp_path / "one", ARMS | {"initializations": one})
+    told = " ".join(only(tmp_path / "one", made.registry).notes)
+    assert "all share one recipe, the best of 1 settings; none was tuned apart" in told
+    recipes = ARMS["recipes"] | {"P-T": ARMS["recipes"]["RI-T"] | {"tuned_over": 6}}
+    submit(tmp_path / "2", made.registry, tmp_path / "s", ARMS | {"recipes": recipes})
+    (flag,) = only(tmp_path / "s", made.registry).flags
+    assert flag == (
+        "Unequal tuning budgets: the recipes are of P-T best of 6 and RI-T, bare, half best of 1"
+        " settings. Ranks favour the initializations that were tuned more."
+    )
+
+
+def test_a_run_ends_with_the_board_of_its_initializations(tmp_path: Path) -> None:
+    arms = SMALL["initializations"] | {"mean-var": {"name": "mean-var", "recipe": "short"}}
+    scoring = SMALL["scoring"] | {"ranks": "initializations"}
+    suite = suite_file(tmp_path, SMALL | {"initializations": arms, "scoring": scoring})
+    said = cli("run", suite, "--out", tmp_path / "run", "--jobs", 1, "--device", "cpu")
+    assert said.code == 0, said.err
+    board = said.out[said.out.index("tiny@1 ") :]
+    assert {"P-T", "RI-T", "mean-var"} <= set(board.split())
+    packed = cli("submission", "pack", tmp_path / "run", "--out", tmp_path / "s").out.strip()
+    assert cli("submission", "check", packed).code == 0
+    shown = cli("leaderboard", "show", "tiny@1", "--submissions", tmp_path / "s").out
+    assert board.startswith(shown.rstrip())
+
+
+# --- what was published before boards of initializations --------------------------------------
+
+
+def published() -> list[Path]:
+    return sorted(path.parent for path in PUBLISHED.glob("*/*/*/submission.json"))
+
+
+@pytest.mark.parametrize("folder", published(), ids=lambda folder: "-".join(folder.parts[-3:-1]))
+def test_a_published_suite_keeps_its_digest(folder: Path) -> None:
+    told = json.loads((folder / "submission.json").read_text())["suite_digest"]
+    kept = json.loads((folder / "plan.json").read_text())["suite"]
+    assert suite_digest(Suite.model_validate(kept)) == told
+
+
+def test_a_published_submission_still_passes_its_check() -> None:
+    (folder,) = PUBLISHED.glob("null-pair@1/*/*")
+    assert check(folder).ok
+
+
+def test_what_a_board_ranks_is_content_where_it_is_said() -> None:
+    plain = Suite.model_validate(SUITE)
+    assert "ranks" not in plain.model_dump(mode="json")["scoring"]
+    said = Suite.model_validate(SUITE | {"scoring": SUITE["scoring"] | {"ranks": "entries"}})
+    assert suite_digest(said) == suite_digest(plain)
+    arms = Suite.model_validate(ARMS)
+    assert arms.model_dump(mode="json")["scoring"]["ranks"] == "initializations"
+    scoring = SUITE["scoring"] | {"ranks": "initializations"}
+    assert suite_digest(Suite.model_validate(SUITE | {"scoring": scoring})) != suite_digest(plain)
+    assert Suite.model_validate(arms.model_dump(mode="json")) == arms

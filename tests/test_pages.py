@@ -1,0 +1,70 @@
+"""Every block of every page runs as written, on a tiny suite; every link and target is there."""
+
+import re
+
+import pytest
+from documentation import PAGES, ROOT, Block, Reader, blocks, text_of
+
+from transferbench.errors import SuiteError
+
+RUNS = [page for page in PAGES if any(block.language != "text" for block in blocks(page))]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """What one page trained, another need not train again."""
+    return tmp_path_factory.mktemp("store")
+
+
+def test_the_blocks_are_found():
+    languages = [block.language for page in PAGES for block in blocks(page)]
+    assert languages.count("sh") > 10
+    assert languages.count("python") > 5
+    assert languages.count("yaml") > 3
+
+
+@pytest.mark.parametrize("page", RUNS)
+def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, store):
+    Reader(tmp_path, store).read(page)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block("ruby", "puts 1"),
+        Block("", "no language"),
+        Block("sh", "rm -rf elsewhere"),
+        Block("sh", "transferbench run no-such-suite"),
+        Block("sh", "make no-such-target"),
+        Block("python", "assert 1 == 2"),
+        Block("yaml", "recipes: {P-T: {momentun: 0.9}}"),
+        Block("json", "{"),
+    ],
+    ids=str,
+)
+def test_a_reader_stops_at_a_block_that_does_not_work(block, tmp_path, store):
+    reader = Reader(tmp_path, store)
+    with pytest.raises((AssertionError, ValueError, SuiteError)):
+        reader.do("a page", block)
+
+
+def test_a_block_that_names_a_file_is_that_file(tmp_path, store):
+    reader = Reader(tmp_path, store)
+    reader.do("a page", Block("python", "# one.py\nx = 1\n"))
+    assert (tmp_path / "one.py").read_text() == "# one.py\nx = 1\n"
+
+
+def test_contributing_stays_short():
+    assert len(text_of("CONTRIBUTING.md").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_target_that_a_page_names_exists(page):
+    for target in re.findall(r"(?:^|`)make (\w+)", text_of(page), re.MULTILINE):
+        assert re.search(rf"^{target}:", text_of("Makefile"), re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_outside_the_site_links_to_exists(page):
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)", text_of(page)):
+        assert (ROOT / link).exists(), link
