@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import NamedTuple
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from transferbench.leaderboard.arms import share_of_gain
 from transferbench.report.drawing import GRID, ArmStyle, render, tidy
 from transferbench.report.formats import signed
 from transferbench.report.panels import Layout, draw_chance, label_width, write_percent
 from transferbench.report.parts.layout import OVER_NETWORKS, Block, Drawing, Listing, Part, Scope
-from transferbench.report.summaries import (
-    ALONE,
-    ReplicateValues,
-    Summary,
-    as_summary,
-    summarize,
-)
+from transferbench.report.summaries import Summary, as_summary, summarize
 from transferbench.report.tables import Cell, Table, arms_table, mean_cell
-from transferbench.statistics import jackknife
 
 __all__ = ["arms_part"]
 
@@ -30,12 +23,13 @@ CAPTION = (
     "Final test metric of the arms that are not scored, below the scored pair; dotted: chance. "
     "Then, where speed was measured, the speed (mean train metric over the epochs) and the share "
     "of the scored arm's gain in speed that an arm recovers: 0 as the baseline, 100 as the scored "
-    f"arm. Bars: {OVER_NETWORKS}; of shares a 95% jackknife interval."
+    f"arm. Bars: {OVER_NETWORKS}; of shares a 95% jackknife interval; n stands in the table."
 )
 NOTE = (
     "Metric and speed in %. Gain: over the baseline in points, paired by replicate. Share: (speed "
     "of the arm \N{MINUS SIGN} speed of the baseline) / (speed of the scored arm \N{MINUS SIGN} "
-    f"speed of the baseline), in %, of the means. Brackets: {OVER_NETWORKS}; of shares a 95% "
+    f"speed of the baseline), in %, of the means; none where the scored arm is not shown to be the "
+    f"faster one. Brackets: {OVER_NETWORKS}; of shares a 95% "
     "jackknife interval."
 )
 
@@ -96,39 +90,19 @@ def arm_of(scope: Scope, where: dict[str, str], arm: str) -> Arm:
     """The numbers of one arm."""
     measured, (a, b) = scope.measured, scope.pair
     speeds = [
-        measured.replicates("speed", "speed", initialization=one, **where) for one in (arm, a, b)
+        {k: value for (k, _), value in found.items()}
+        for one in (arm, a, b)
+        for found in [measured.replicates("speed", "speed", initialization=one, **where)]
     ]
-    gain = None if arm == b else measured.difference("trial", "test_metric", (arm, b), **where)
-    lead = measured.difference("speed", "speed", (a, b), **where)
-    unclear = lead is not None and lead.side < 1 and bool(speeds[0])
+    share = None if arm in scope.pair else share_of_gain(*speeds)
     return Arm(
         name=arm,
         test=measured.summary("trial", "test_metric", initialization=arm, **where),
-        gain=gain,
+        gain=None if arm == b else measured.difference("trial", "test_metric", (arm, b), **where),
         speed=summarize(speeds[0].values()),
-        share=None if arm in (a, b) else recovered(*speeds),
-        flag=f"{a} is not shown to be faster than {b}: no share to speak of"
-        if unclear and arm not in (a, b)
-        else "",
+        share=as_summary(share) if share else None,
+        flag=f"no share: {share.reason}" if share and share.value is None else "",
     )
-
-
-def recovered(
-    speed: ReplicateValues, scored: ReplicateValues, baseline: ReplicateValues
-) -> Summary | None:
-    """The share of the scored arm's speed gain: a ratio of means over common replicates.
-
-    Error: jackknife over replicates. None where no replicate has all three, or nothing was gained.
-    """
-    common = sorted(k for k, other in speed if other == ALONE)
-    common = [k for k in common if (k, ALONE) in scored and (k, ALONE) in baseline]
-
-    def share(chosen: Sequence[int]) -> float | None:
-        start = fmean(baseline[k, ALONE] for k in chosen)
-        gain = fmean(scored[k, ALONE] for k in chosen) - start
-        return (fmean(speed[k, ALONE] for k in chosen) - start) / gain if gain else None
-
-    return as_summary(jackknife(share, common)) if common else None
 
 
 # --- the figure -------------------------------------------------------------------------------
@@ -162,7 +136,7 @@ def draw_group(scope: Scope, panels: Sequence[Axes], group: Group) -> None:
         for place, (arm, one) in enumerate(zip(group.arms, values, strict=True)):
             if one is not None:
                 draw_arm(axes, place, one, styles[arm.name])
-        axes.axhline(1.5, color=GRID, linewidth=0.9)
+        axes.axhline(1.5, color=GRID, linewidth=0.9, zorder=0)
         axes.set_yticks(range(len(group.arms)), [])
         axes.set_ylim(len(group.arms) - 0.4, -0.6)
         axes.set_title(f"{group.target}: {title}")
@@ -172,7 +146,7 @@ def draw_group(scope: Scope, panels: Sequence[Axes], group: Group) -> None:
     draw_chance(panels[0], scope.suite.scoring.chance.get(group.target), along="x")
     for axes in panels[2:]:
         for mark in (0, 1):
-            axes.axvline(mark, color=GRID, linewidth=0.9)
+            axes.axvline(mark, color=GRID, linewidth=0.9, zorder=0)
 
 
 def draw_arm(axes: Axes, place: int, one: Summary, style: ArmStyle) -> None:
