@@ -49,7 +49,12 @@ SUITE = {
             if arm != "P-T"
         },
         "MV-T": {"name": "mean-var", "recipe": "short"},
-        "P-frozen": {"name": "pretrained", "recipe": "short", "frozen": True},
+        "P3-frozen": {
+            "name": "pretrained",
+            "params": {"checkpoint": 3},
+            "recipe": "short",
+            "frozen": True,
+        },
     },
     "replicates": REPLICATES,
     "trials": ({},),
