@@ -18,9 +18,11 @@ from board_pages import html_rows, latex_rows, markdown_rows
 from handmade_run import SKILL, SUITE, entry_of, handmade_registry, make_run, sealed
 from scipy import stats
 
+from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import BoardTable, boards, build, show
-from transferbench.leaderboard.table import text
+from transferbench.leaderboard.claimtable import claims_as_markdown
+from transferbench.leaderboard.table import EN_DASH, MINUS, text
 from transferbench.plan import Entry
 from transferbench.records import read_records, write_records
 from transferbench.registry import Registry
@@ -28,6 +30,7 @@ from transferbench.specs import Weights
 from transferbench.submission import Declaration, pack
 from transferbench.suite import Suite
 
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 FORMATS = ("board.md", "board.csv", "board.json", "board.tex", "index.html")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -430,3 +433,55 @@ def test_no_submissions_give_an_index_that_says_so(made: Made, tmp_path: Path) -
 def test_a_missing_folder_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match=r"there is no folder .*nowhere; give the one that"):
         build(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_every_claim_stands_beside_every_entry(made: Made) -> None:
+    (board,) = boards(made.submissions, made.registry)
+    folder = made.out / board.board
+    assert list(board.verdicts) == [row.cells["entry"][0] for row in board.rows]
+    with (folder / "claims.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    expected = [
+        (entry, one.claim, one.verdict, one.effect)
+        for entry, found in board.verdicts.items()
+        for one in found
+    ]
+    assert [
+        (
+            row["entry"],
+            row["claim"],
+            row["verdict"],
+            float(row["effect"]) if row["effect"] else None,
+        )
+        for row in rows
+    ] == expected
+    page = (folder / "claims.md").read_text(encoding="utf-8")
+    for _, claim, verdict, _ in expected:
+        assert re.search(rf"^\| {re.escape(claim)}\b.*{verdict}", page, re.MULTILINE)
+    assert "(claims.md)" in (folder / "board.md").read_text(encoding="utf-8")
+
+
+def verdict(claim: str, effect: float | None = 0.25, **changes: Any) -> Verdict:
+    known = effect is not None
+    fields: dict[str, Any] = {
+        "claim": claim, "statement": "It is so", "source": "", "control": False, "effect": effect,
+        "unit": "fraction", "low": -0.5 if known else None, "high": 1.0 if known else None, "n": 3,
+        "interval": "jackknife-95", "threshold": 0.1, "relation": "above", "verdict": "undecided",
+        "reason": "",
+    }  # fmt: skip
+    return Verdict(**fields | changes)
+
+
+def test_claims_of_another_minor_are_a_dash_and_missing_effects_a_word(tmp_path: Path) -> None:
+    verdicts = {
+        "old": [verdict("b")],
+        "new": [verdict("a", None), verdict("b"), verdict("c", relation="within", control=True)],
+    }
+    page = tmp_path / "claims.md"
+    page.write_text(claims_as_markdown("made@1", verdicts, str), encoding="utf-8")
+    known = f"**undecided** +0.250 [{MINUS}0.500, +1.000]"
+    assert markdown_rows(page)[1:] == [
+        ["a", "It is so: > 0.1 fraction", EN_DASH, "undecided"],
+        ["b", "It is so: > 0.1 fraction", known, known],
+        ["c (control)", f"It is so: within {PLUS_MINUS}0.1 fraction", EN_DASH, known],
+    ]

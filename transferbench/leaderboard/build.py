@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard.arms import Arm, ranked_arms
 from transferbench.leaderboard.armtable import (
@@ -132,7 +133,15 @@ def _board(name: str, examined: Sequence[_Examined], root: Path, registry: Regis
         flags=flags_of(suite),
         notes=(*notes_of(suite, severe), *made.notes),
         ranks=suite.scoring.ranks,
+        verdicts=_verdicts(board, made.rows),
     )
+
+
+def _verdicts(board: _Accepted, rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
+    """The verdicts on the entries of ``rows``, in that order."""
+    bundles = {c.folder.relative_to(board.root).as_posix(): c.bundle for c in board.chosen}
+    found = [bundles[folder] for folder in dict.fromkeys(row.folder for row in rows)]
+    return {one.submission.entry.name: one.verdicts for one in found if one.verdicts}
 
 
 class _Accepted(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from transferbench.leaderboard.claimtable import claims_as_csv, claims_as_markdown
 from transferbench.leaderboard.page import page
 from transferbench.leaderboard.table import (
     EN_DASH,
@@ -46,6 +47,9 @@ def write_board(table: BoardTable, submissions: Path, folder: Path) -> list[Path
         "board.tex": as_latex(table),
         "index.html": page(table, root),
     }
+    if table.verdicts:
+        contents["claims.md"] = claims_as_markdown(table.board, table.verdicts, _markdown)
+        contents["claims.csv"] = claims_as_csv(table.verdicts)
     return [_write(folder / name, content) for name, content in contents.items()]
 
 
@@ -97,6 +101,8 @@ def as_markdown(table: BoardTable) -> str:
         parts.append(_tabulated(table, table.columns, "pipe", _markdown))
     else:
         parts.append("No entry is ranked yet.")
+    if table.verdicts:
+        parts.append("[Every claim on every entry](claims.md)")
     if table.unranked:
         rows = [[_markdown(getattr(row, key)) for key in UNRANKED] for row in table.unranked]
         listed = tabulate(rows, UNRANKED, tablefmt="pipe", disable_numparse=True)

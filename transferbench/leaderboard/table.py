@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from transferbench.claims import Verdict
 from transferbench.leaderboard.standing import Profile, Standing
 from transferbench.statistics import Interval, Rank
 from transferbench.submission import Bundle
@@ -82,7 +83,7 @@ class BoardTable:
     """A suite's board: every format is written from this and nothing else.
 
     ``flags`` are what must not be overlooked, ``notes`` what explains the numbers.
-    ``ranks``: what a row is.
+    ``ranks``: what a row is. ``verdicts``: on the suite's claims, by entry, best first.
     """
 
     board: str
@@ -95,6 +96,7 @@ class BoardTable:
     flags: tuple[str, ...]
     notes: tuple[str, ...]
     ranks: Literal["entries", "initializations"] = "entries"
+    verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
