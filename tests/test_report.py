@@ -15,7 +15,12 @@ from transferbench.report.answer import answer
 from transferbench.report.drawing import arm_styles
 from transferbench.report.formats import number, signed, significant
 from transferbench.report.summaries import Measured
-from transferbench.report.tables import budgets_table, mistakes_table, transfer_table
+from transferbench.report.tables import (
+    budgets_table,
+    failures_table,
+    mistakes_table,
+    transfer_table,
+)
 from transferbench.report.verdicts import claim_rows
 from transferbench.suite import Suite
 
@@ -472,6 +477,17 @@ def test_failed_jobs_and_changes_are_announced(shown):
     assert "Not every job finished: 1 failed." in shown.words
     table = shown.tables["Jobs that did not finish"]
     assert table[1][-1] == "RuntimeError: loss is not finite after step 31 <of 400>"
+
+
+def test_of_many_unfinished_jobs_those_that_failed_come_first():
+    rows = [("missing", "trial", f"trial {k}", "") for k in range(60)] + [
+        ("oom", "trial", "x", "!")
+    ]
+    statuses = pd.DataFrame(rows, columns=["status", "kind", "label", "message"])
+    table = failures_table(statuses)
+    assert [cell.text for cell in table.rows[0]] == ["oom", "trial", "x", "!"]
+    assert len(table.rows) == 40
+    assert table.note.startswith("And 21 more")
 
 
 def test_a_clean_run_has_no_banner(small, tmp_path):
