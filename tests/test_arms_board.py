@@ -18,12 +18,13 @@ from handmade_run import SUITE, entry_of, handmade_registry, make_run
 from scipy import stats
 
 from transferbench.leaderboard import BoardTable, boards, build, show
-from transferbench.leaderboard.arms import share_of_gain
+from transferbench.leaderboard.arms import ranked_arms, share_of_gain
 from transferbench.leaderboard.table import text
 from transferbench.planning import suite_digest
 from transferbench.records import read_records
 from transferbench.registry import Registry
 from transferbench.submission import Declaration, check, pack
+from transferbench.submission.bundle import read_bundle
 from transferbench.suite import Suite
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "submissions"
@@ -285,6 +286,25 @@ def test_an_arm_without_a_score_is_listed_apart_and_the_others_stand(
     }
 
 
+def test_an_arm_that_did_not_learn_is_flagged(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = handmade_run._outputs
+
+    def collapsed(job: Any, place: Any) -> Any:
+        labels, logits = genuine(job, place)
+        return labels, np.roll(logits, 1, axis=1) if place.initialization == "bare" else logits
+
+    monkeypatch.setattr(handmade_run, "_outputs", collapsed)
+    submit(tmp_path, made.registry, tmp_path / "s")
+    board = only(tmp_path / "s", made.registry)
+    lost = [row.cells["score"][1] for row in board.rows if row.cells["initialization"] == ("bare",)]
+    assert all(isinstance(low, float) and low < 0 for low in lost)
+    (flag,) = board.flags
+    names = "bare of made-fair, bare of made-good"
+    assert flag == f"Not above chance: {names}. Such networks did not learn."
+
+
 def test_another_submitter_reproduces_every_arm(made: Made, tmp_path: Path) -> None:
     for name in ("one", "two"):
         submit(tmp_path / name, made.registry, tmp_path / "s", submitter=name)
@@ -361,6 +381,20 @@ def test_a_run_ends_with_the_board_of_its_initializations(tmp_path: Path) -> Non
     assert cli("submission", "check", packed).code == 0
     shown = cli("leaderboard", "show", "tiny@1", "--submissions", tmp_path / "s").out
     assert board.startswith(shown.rstrip())
+
+
+def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
+    (folder,) = PUBLISHED.glob("initializations@1/fixup-resnet14/*")
+    bundle = read_bundle(folder)
+    arms = {arm.label: arm for arm in ranked_arms(bundle.plan.suite, bundle)}
+    assert len(arms) == 19
+    verdicts = {verdict.claim: verdict for verdict in bundle.verdicts}
+    for label in ("mean-var", "bootstrap", "shuffle-all", "spectrum-matched", "random-label"):
+        for place, outcome in (("whole", arms[label].clean), ("blocks", arms[label].severe)):
+            told = verdicts[f"C7-speed-{place}-{label}"]
+            assert outcome.share is not None
+            expected = [told.effect, told.low, told.high]
+            np.testing.assert_allclose(outcome.share[:3], expected, rtol=0, atol=1e-9)
 
 
 # --- what was published before boards of initializations --------------------------------------

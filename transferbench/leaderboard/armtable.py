@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from transferbench.errors import UnknownNameError
@@ -15,7 +15,11 @@ from transferbench.statistics import Rank, student_t
 from transferbench.submission import Bundle
 from transferbench.suite import Suite
 
-__all__ = ["RankedArm", "arm_columns", "arm_row", "described_arms", "needs_of"]
+__all__ = ["RankedArm", "arm_columns", "arm_row", "described_arms", "flags_of_arms", "needs_of"]
+
+
+ROUNDING = 1e-12
+"""What a score of 0 may be off by."""
 
 
 class RankedArm(NamedTuple):
@@ -98,6 +102,17 @@ def needs_of(bundle: Bundle, label: str, registry: Registry) -> str | None:
     if "images" in spec.needs:
         needs.append("target images")
     return ", ".join(needs) or "nothing"
+
+
+def flags_of_arms(rows: Iterable[Row]) -> Iterator[str]:
+    """Which rows are not above chance: their other numbers are of networks that did not learn."""
+    names = [
+        f"{row.cells['initialization'][0]} of {row.cells['entry'][0]}"
+        for row in rows
+        if isinstance(low := row.cells["score"][1], float) and low <= ROUNDING
+    ]
+    if names:
+        yield f"Not above chance: {', '.join(names)}. Such networks did not learn."
 
 
 def described_arms(suite: Suite, registry: Registry) -> Iterator[str]:

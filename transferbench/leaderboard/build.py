@@ -16,6 +16,7 @@ from transferbench.leaderboard.armtable import (
     arm_columns,
     arm_row,
     described_arms,
+    flags_of_arms,
     needs_of,
 )
 from transferbench.leaderboard.formats import write_board, write_index
@@ -130,7 +131,7 @@ def _board(name: str, examined: Sequence[_Examined], root: Path, registry: Regis
             *made.unranked,
             *(_superseded(c, board.chosen) for c in board.superseded),
         ),
-        flags=flags_of(suite),
+        flags=(*flags_of(suite), *made.flags),
         notes=(*notes_of(suite, severe), *made.notes),
         ranks=suite.scoring.ranks,
         verdicts=_verdicts(board, made.rows),
@@ -162,6 +163,7 @@ class _Made(NamedTuple):
     rows: Sequence[Row]
     unranked: Sequence[Unranked]
     notes: Sequence[str] = ()
+    flags: Sequence[str] = ()
 
 
 def _accepted_board(accepted: Sequence[_Candidate], root: Path, registry: Registry) -> _Accepted:
@@ -196,6 +198,7 @@ def _of_arms(board: _Accepted) -> _Made:
         rows=rows,
         unranked=unranked,
         notes=tuple(described_arms(suite, board.registry)),
+        flags=tuple(flags_of_arms(rows)),
     )
 
 
