@@ -60,11 +60,12 @@ def _by_claim(verdicts: Verdicts) -> dict[str, dict[str, Verdict]]:
 
 
 def _claims(verdicts: Verdicts) -> dict[str, Verdict]:
-    """Every claim once, in the order of the entry that has most of them."""
-    longest_first = sorted(verdicts.values(), key=len, reverse=True)
-    return {one.claim: one for found in reversed(longest_first) for one in found} | {
-        one.claim: one for one in longest_first[0]
-    }
+    """Every claim once, in the order of the entry that has most of them, then others' own."""
+    found: dict[str, Verdict] = {}
+    for judged in sorted(verdicts.values(), key=len, reverse=True):
+        for one in judged:
+            found.setdefault(one.claim, one)
+    return found
 
 
 def _asked(told: Verdict) -> str:
