@@ -30,7 +30,7 @@ from transferbench.registry import Registry, identity
 from transferbench.specs import DatasetSpec, NoParams, Spec
 from transferbench.store import Store
 from transferbench.subjects import FinishedTrial
-from transferbench.suite import Grid, Suite
+from transferbench.suite import Suite, TrialGrid
 from transferbench.workbench import Machine, Workbench
 
 __all__ = ["Trials", "finished_trials"]
@@ -140,7 +140,7 @@ def _registry() -> Registry:
 def _plan(device: str, network: str, target: str) -> Plan:
     spec = NETWORKS[network]
     entry = Entry(spec.name, identity(spec, NoParams()), spec.license, spec.source)
-    suite = SUITE.model_copy(update={"trials": (Grid(targets=(target,)),)})
+    suite = SUITE.model_copy(update={"trials": (TrialGrid(targets=(target,)),)})
     facts = {
         "source:source": _facts(device, DATASET, SUITE.sources["source"].dataset.params),
         "target:target": _facts(device, DATASET, {}),
