@@ -140,6 +140,7 @@ def go_offline() -> None:
 def _left_out(plan: Plan, registry: Registry) -> Iterator[str]:
     """A note on the arms that entries with external weights go without."""
     external = [entry for entry in plan.entries if entry.weights is not None]
+    # The arms are the same whichever external weights an entry has.
     for entry in external[:1]:
         arms = left_out_arms(plan.suite, entry.weights, registry)
         if arms:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -192,18 +192,15 @@ def _weight_files(planned: Planned) -> dict[str, str]:
 def _write(planned: Planned, records: tuple[Record, ...]) -> None:
     folder, plan = planned.folder, planned.plan
     frame = frame_of(records)
-    verdicts = {
-        entry.name: [
-            verdict.model_dump(mode="json")
-            for verdict in judge(
-                plan.suite, frame, entry.name,
-                left_out_arms(plan.suite, entry.weights, planned.registry),
-            )
-        ]
-        for entry in plan.entries
-    }  # fmt: skip
+    verdicts = {entry.name: _verdicts(planned, entry, frame) for entry in plan.entries}
     lines = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records)
     write_text(folder / RECORDS, lines)
     write_json(folder / CLAIMS, verdicts)
     write_json(folder / ENVIRONMENT, environment(plan, planned.store))
     write_json(folder / RUN, describe_run(planned))
+
+
+def _verdicts(planned: Planned, entry: Entry, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    left_out = left_out_arms(planned.suite, entry.weights, planned.registry)
+    judged = judge(planned.suite, frame, entry.name, left_out)
+    return [verdict.model_dump(mode="json") for verdict in judged]
