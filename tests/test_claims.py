@@ -207,6 +207,16 @@ def test_a_failed_trial_is_left_out_with_its_pair_and_mentioned():
     )
 
 
+def test_the_most_frequent_flags_are_named_and_the_rest_counted():
+    flags = ["a", "b", "b", "c", "c", "d", "e", "b"]
+    records = [record(0.5, replicate=k, flag=flag) for k, flag in enumerate(flags)]
+    reason = verdict({"terms": [term()]}, records, replicates=len(flags)).reason
+    assert reason.endswith(
+        "3 of 8 measurements are flagged: b; 2 of 8 measurements are flagged: c; "
+        "1 of 8 measurements are flagged: a; 2 more have other flags"
+    )
+
+
 def test_an_arm_whose_trials_all_failed_is_missing():
     found = verdict(GAIN, trials(P=PRETRAINED, RI=[None, None, None]))
     assert found.verdict == "undecided"

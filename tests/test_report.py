@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from html_page import Page
 from scipy import stats
 
 from transferbench.claims import Verdict
@@ -15,7 +15,12 @@ from transferbench.report.answer import answer
 from transferbench.report.drawing import arm_styles
 from transferbench.report.formats import number, signed, significant
 from transferbench.report.summaries import Measured
-from transferbench.report.tables import budgets_table, mistakes_table, transfer_table
+from transferbench.report.tables import (
+    budgets_table,
+    failures_table,
+    mistakes_table,
+    transfer_table,
+)
 from transferbench.report.verdicts import claim_rows
 from transferbench.suite import Suite
 
@@ -231,47 +236,6 @@ def write(given, folder):
     path = folder / "report.html"
     render_report(given, path)
     return path.read_text("utf-8")
-
-
-class Page(HTMLParser):
-    """What a browser would see: tags with attributes, text, and tables by their caption."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.text, self.tables = [], [], {}
-        self.rows, self.caption, self.open = [], None, []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.open.append(tag)
-        if tag == "table":
-            self.rows, self.caption = [], None
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        while self.open and self.open.pop() != tag:
-            pass
-        if tag == "table":
-            self.tables.setdefault(self.caption, self.rows)
-
-    def handle_data(self, data):
-        if "style" in self.open:
-            return
-        self.text.append(data)
-        if "caption" in self.open:
-            self.caption = data
-        elif "small" in self.open and "table" in self.open:
-            self.rows[-1][-1] += f" | {data}"
-        elif ("td" in self.open or "th" in self.open) and "svg" not in self.open:
-            self.rows[-1][-1] += data
-
-    @property
-    def words(self):
-        return " ".join(" ".join(self.text).split())
 
 
 @pytest.fixture(scope="module")
@@ -515,6 +479,17 @@ def test_failed_jobs_and_changes_are_announced(shown):
     assert table[1][-1] == "RuntimeError: loss is not finite after step 31 <of 400>"
 
 
+def test_of_many_unfinished_jobs_those_that_failed_come_first():
+    rows = [("missing", "trial", f"trial {k}", "") for k in range(60)] + [
+        ("oom", "trial", "x", "!")
+    ]
+    statuses = pd.DataFrame(rows, columns=["status", "kind", "label", "message"])
+    table = failures_table(statuses)
+    assert [cell.text for cell in table.rows[0]] == ["oom", "trial", "x", "!"]
+    assert len(table.rows) == 40
+    assert table.note.startswith("And 21 more")
+
+
 def test_a_clean_run_has_no_banner(small, tmp_path):
     statuses = make_statuses().query("status == 'ok'")
     page = Page(write(replace(bare(small), statuses=statuses), tmp_path))
@@ -541,7 +516,7 @@ def test_page_loads_nothing(html, shown):
         if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
     ]
     assert links
-    assert all(value.startswith("#") for value in links)
+    assert all(value.startswith(("#", "data:image/png;base64,")) for value in links)
     assert not {tag for tag, _ in shown.tags} & {"script", "link", "img", "iframe", "object"}
     assert not re.search(r"@import|url\((?!#)|https?:", html)
 

@@ -11,6 +11,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from transferbench import specs
+from transferbench.records import Measurement
 from transferbench.specs import (
     BackboneSpec,
     DataFile,
@@ -186,3 +187,10 @@ def test_specs_hooks_and_registry_come_without_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "[]"
+
+
+def test_a_coordinate_may_not_hide_where_a_record_comes_from():
+    with pytest.raises(ValueError, match="accuracy: perturbation says where a record comes from"):
+        Measurement(
+            metric="accuracy", value=0.5, unit="fraction", n=2, coordinates={"perturbation": "fog"}
+        )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Verdict", "judge"]
 
-# So many missing measurements are named in a reason; the rest are counted.
+# So many missing measurements, and flags, are named in a reason; the rest are counted.
 NAMED = 3
 
 LEVEL = 0.95
@@ -338,6 +338,14 @@ def _notes(
         return notes
     if without := int(rows["value"].isna().sum()):
         notes.append(f"{without} of {len(rows)} measurements have no value and were left out")
-    for flag, count in rows["flag"].dropna().value_counts().sort_index().items():
-        notes.append(f"{count} of {len(rows)} measurements are flagged: {flag}")
-    return notes
+    return [*notes, *_flags(rows)]
+
+
+def _flags(rows: pd.DataFrame) -> list[str]:
+    """The most frequent flags, and how many measurements have another."""
+    counts = sorted(rows["flag"].dropna().value_counts().items(), key=lambda one: (-one[1], one[0]))
+    named = [
+        f"{count} of {len(rows)} measurements are flagged: {flag}" for flag, count in counts[:NAMED]
+    ]
+    others = sum(count for _, count in counts[NAMED:])
+    return [*named, f"{others} more have other flags"] if others else named

@@ -58,7 +58,8 @@ def partition(spec: BackboneSpec, net: nn.Module) -> dict[str, tuple[str, ...]]:
     if not declared or list(declared)[-1] != HEAD:
         raise PluginError(
             f"backbone {spec.name!r}: the last module must be {HEAD!r}, the layer that a new"
-            f" target replaces, but modules() gives {', '.join(declared) or 'none'}"
+            f" target replaces, but modules() gives {', '.join(declared) or 'none'}; put it"
+            " last"
         )
     return {module: tuple(n for n in names if owners[n] == [module]) for module in declared}
 

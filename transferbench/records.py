@@ -53,6 +53,16 @@ class Measurement(BaseModel):
             raise ValueError(f"{self.metric}: low, high and interval come together")
         return self
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        # In a table of records a coordinate is a column beside these.
+        if taken := sorted(self.coordinates.keys() & Record.model_fields.keys()):
+            raise ValueError(
+                f"{self.metric}: {', '.join(taken)} says where a record comes from; give the "
+                "coordinate another name"
+            )
+        return self
+
 
 class Record(Measurement):
     """A measurement with its full identity, as published.

@@ -32,8 +32,11 @@ PROBES = 8
 def matched(line: Line, head: Sequence[str], generator: Generator) -> Line:
     """``line`` with the channels of ``b`` numbered as ``a`` numbers them, as near as can be.
 
-    Raises: ``UnmatchableError`` where the symmetries of the network are not known.
+    Raises: ``UnmatchableError`` where the symmetries of the network are not known, and where the
+    weights of one are not finite.
     """
+    if not all(bool(t.isfinite().all()) for state in (line.a, line.b) for t in state.values()):
+        raise UnmatchableError("weights that are not finite cannot be matched: diverged")
     axes = residual_axes(line.a, head)
     if not keeps_function(line.net, axes, line.pool[:PROBES], generator):
         raise UnmatchableError(

@@ -23,6 +23,7 @@ BODY = "body"
 """The place of the whole network without its head, which may have other classes."""
 
 NO_HEAD = "the heads have different shapes"
+DIVERGED = "the weights are not finite: diverged"
 
 
 def measure(
@@ -91,6 +92,8 @@ def _norm(a: State, names: Sequence[str]) -> float:
 def _number(
     metric: str, value: float | None, unit: str, n: int, module: str, flag: str | None = None
 ) -> Measurement:
+    if value is not None and not math.isfinite(value):
+        value, flag = None, DIVERGED
     return Measurement(
         metric=metric,
         value=value,

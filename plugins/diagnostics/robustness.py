@@ -72,7 +72,7 @@ class _Setting(NamedTuple):
 
     @property
     def coordinates(self) -> dict[str, str | int | float]:
-        return {"perturbation": self.perturbation, "severity": self.severity}
+        return {"test_perturbation": self.perturbation, "severity": self.severity}
 
 
 def measure(
@@ -80,6 +80,7 @@ def measure(
 ) -> Iterator[Measurement]:
     """The final network on the test images of its own trial and under each setting instead.
 
+    ``test_perturbation`` is one of the settings, beside the trial's own ``perturbation``.
     ``severity`` counts the settings of a perturbation from 1; 0 of ``none`` are the images that
     the trial was tested on. Over the severities of a perturbation, and as ``all`` over all
     perturbations alike: mean_metric; relative_metric = mean_metric / metric at 0;
@@ -193,7 +194,7 @@ def _summaries(
     for name in (*(series.name for series in params.perturbations), ALL):
         for metric, why in SUMMARIES:
             unit = "fraction" if metric == "mean_metric" else "ratio"
-            yield _measurement(metric, next(found), {"perturbation": name}, why, unit=unit)
+            yield _measurement(metric, next(found), {"test_perturbation": name}, why, unit=unit)
 
 
 def _scores(
@@ -235,7 +236,7 @@ def _measurement(
 
 ROBUSTNESS = DiagnosticSpec(
     name="robustness",
-    version=1,
+    version=2,
     summary="Metric and loss on perturbed test images, by severity, and what is kept of the metric",
     source="Hendrycks and Dietterich 2019, arXiv 1903.12261",
     license="Apache-2.0",

@@ -12,7 +12,18 @@ from racing import Peer, result
 
 from transferbench.images import keep_large_allocations
 
-PACKAGES = ("albumentations", "kornia", "numpy", "timm", "torch", "torchvision")
+PACKAGES = (
+    "albumentations",
+    "cka-pytorch",
+    "kornia",
+    "loss-landscapes",
+    "numpy",
+    "pytorch-cka",
+    "timm",
+    "torch",
+    "torch-cka",
+    "torchvision",
+)
 THREADS = 1
 
 

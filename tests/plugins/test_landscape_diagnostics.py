@@ -185,6 +185,22 @@ def test_weights_of_zero_have_no_normalised_distance():
     assert found(DISTANCE, a, b)["l2_normalised", "head"].flag == "one of them is 0 everywhere"
 
 
+@pytest.mark.parametrize("wild", [math.nan, math.inf])
+def test_weights_that_are_not_finite_have_no_distance_and_no_match(wild):
+    a, b = built("resnet", 0), built("resnet", 1)
+    with torch.no_grad():
+        next(b.net.conv1.parameters())[0] = wild
+    got = found(DISTANCE, a, b)
+    why = "the weights are not finite: diverged"
+    assert {got[metric, "conv1"].flag for metric in ("l2", "l2_normalised", "cosine")} == {why}
+    assert got["l2", "body"].flag == why
+    assert got["l2", "head"].value > 0
+    got = found(ALIGNED_BARRIER, a, b, points=3, limit=8, calibration=8)
+    assert got["barrier_loss_sup", "test", "matched"].flag == (
+        "weights that are not finite cannot be matched: diverged"
+    )
+
+
 # --- barrier ----------------------------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ def test_robustness_measures_metric_and_loss_at_every_severity():
         assert loss.value == pytest.approx(log_loss(LABELS, chances))
         assert loss.low < loss.value < loss.high
         assert (metric.n, metric.unit, loss.unit) == (200, "fraction", "nats")
-        assert metric.coordinates == {"perturbation": place[0], "severity": place[1]}
+        assert metric.coordinates == {"test_perturbation": place[0], "severity": place[1]}
 
 
 def test_robustness_summarises_each_perturbation_and_all_of_them_alike():

@@ -66,14 +66,21 @@ def _other(what: str, registry: Registry, kind: Kind | None) -> Asked:
     """A distribution; or why it is not."""
     if canonical(what) in _known_owners(registry):
         return _owned(canonical(what), registry, kind)
-    if kind is not None:
-        getattr(registry, kind)(what)  # raises with the nearest name, or both who offer it
-    for one in SPECS:
-        if any(f"{one} {what!r} is offered by" in problem.reason for problem in registry.problems):
-            getattr(registry, one)(what)
+    for one in SPECS if kind is None else (kind,):
+        try:
+            getattr(registry, one)(what)  # which tells the two who offer one name
+        except UnknownNameError:
+            if kind is not None:
+                raise
     known = {name for one in SPECS for name in registry.names(one)} | set(registry.distributions)
-    advice = "or name a plugin file, which ends in .py"
-    raise UnknownNameError("plugin or distribution", what, known, advice)
+    raise UnknownNameError("plugin or distribution", what, known, _advice(registry))
+
+
+def _advice(registry: Registry) -> str:
+    if not registry.problems:
+        return "or name a plugin file, which ends in .py"
+    lost = " | ".join(map(str, registry.problems))
+    return f"what may offer it could not be loaded: {lost}"
 
 
 def _known_owners(registry: Registry) -> set[str]:

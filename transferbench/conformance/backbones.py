@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from transferbench.conformance.checks import Broken, Once
 from transferbench.conformance.surroundings import offline, randomness, settings_kept
+from transferbench.discovery import cause
 from transferbench.modules import clone_state, load_state, partition
 from transferbench.specs import HEAD, BackboneSpec
 
@@ -47,7 +48,7 @@ class BackboneCase:
     def build(self, seed: int, classes: int = CLASSES, channels: int = 3) -> nn.Module:
         """A fresh network; torch's global generator is given back."""
         with _seeded(seed):
-            return self.spec.build(self.params, classes, channels, self.size.told())
+            return self.spec.build(self.params, classes, channels, self.size())
 
     def _size(self) -> int:
         errors = []
@@ -157,8 +158,7 @@ def check_classes_and_channels_are_honoured(case: BackboneCase) -> None:
             logits = case.logits(net, case.images(2, channels))
         except Exception as error:
             raise Broken(
-                f"for {classes} classes and {channels} channel(s) it raises "
-                f"{type(error).__name__}: {error}",
+                f"for {classes} classes and {channels} channel(s) it fails: {cause(error)}",
                 "honour num_classes and in_chans in build",
             ) from error
         _check_logits(logits, 2, classes, channels)
@@ -274,11 +274,11 @@ def check_the_images_are_left_untouched(case: BackboneCase) -> None:
 def check_every_parameter_gets_a_finite_gradient(case: BackboneCase) -> None:
     """What never gets a gradient is no part of the network; zero is allowed (Fixup starts so)."""
     net = case.build(1).train()
-    labels = torch.arange(COUNT) % CLASSES
-    nn.functional.cross_entropy(net(case.images()), labels).backward()  # type: ignore[no-untyped-call]  # torch's
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
     if not trained:
         raise Broken("no parameter requires a gradient", "build the network trainable")
+    labels = torch.arange(COUNT) % CLASSES
+    nn.functional.cross_entropy(net(case.images()), labels).backward()  # type: ignore[no-untyped-call]  # torch's
     if idle := [name for name, parameter in trained.items() if parameter.grad is None]:
         raise Broken(f"{_some(idle)} get no gradient",
                      "use them in forward, or do not register them")  # fmt: skip

@@ -128,8 +128,12 @@ class Once(Generic[T]):
         if self._error is not None:
             raise self._error
         if not self._made:
+            from transferbench.conformance.surroundings import isolated
+
             try:
-                self._made.append(self._make())
+                # A setting that it changes must be seen to change again, by the check of settings.
+                with isolated(f"once, {self._told_by}"):
+                    self._made.append(self._make())
             except (Exception, SystemExit) as error:
                 self._error = error
                 raise
@@ -155,7 +159,13 @@ def named(
 
 
 def _bound(function: Callable[[Any], None], case: Any) -> Callable[[], None]:
-    return lambda: function(case)
+    def look() -> None:
+        from transferbench.conformance.surroundings import isolated
+
+        with isolated(function.__name__):
+            function(case)
+
+    return look
 
 
 def kind_of(spec: Spec) -> Kind:

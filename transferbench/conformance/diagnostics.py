@@ -23,6 +23,7 @@ from transferbench.conformance.checks import Broken, Once
 from transferbench.conformance.stand_ins import NETWORKS
 from transferbench.conformance.surroundings import offline, settings_kept, untouched_randomness
 from transferbench.conformance.trials import finished_trials
+from transferbench.discovery import cause
 from transferbench.errors import TransferbenchError
 from transferbench.modules import clone_state
 from transferbench.records import Measurement
@@ -362,16 +363,41 @@ def check_the_source_network_can_be_measured(case: DiagnosticCase) -> None:
     case.measured()
     for network in NETWORKS:
         trials = finished_trials(network, case.device)
-        others = case.subjects(network)[1:]
-        subjects = {"one": [trials.source], "pair": [trials.pretrained[0], trials.source],
-                    "group": [trials.source, *others]}  # fmt: skip
-        try:
-            values = case.measure(subjects[case.spec.subjects])
-        except TransferbenchError:
-            continue
-        if not values:
-            raise Broken(f"it measures nothing on the source network of {network}",
-                         "yield a Measurement whose flag says why")  # fmt: skip
+        first = [] if case.spec.subjects == "one" else [trials.pretrained[0]]
+        _measure_or_refuse(case, [*first, trials.source], f"the source network of {network}")
+
+
+def check_a_task_of_several_labels_is_measured_or_refused(case: DiagnosticCase) -> None:
+    """Labels are float32 (N, L) there: it has numbers, a flag that says why not, or a refusal."""
+    case.measured()
+    trials = finished_trials(next(iter(NETWORKS)), case.device, "several")
+    subjects = [trials.pretrained[0], trials.random[0]]
+    _measure_or_refuse(case, subjects, "trials of a task with several labels an image")
+
+
+def check_a_diverged_trial_is_flagged(case: DiagnosticCase) -> None:
+    """Its weights and logits are not finite: a suite goes on, with flags in place of numbers."""
+    case.measured()
+    for network in NETWORKS:
+        trials = finished_trials(network, case.device)
+        first = [] if case.spec.subjects == "one" else [trials.pretrained[0]]
+        _measure_or_refuse(case, [*first, trials.diverged], f"a diverged trial of {network}")
+
+
+def _measure_or_refuse(case: DiagnosticCase, subjects: Sequence[FinishedTrial], of: str) -> None:
+    count = {"one": 1, "pair": 2, "group": 3}[case.spec.subjects]
+    try:
+        # A group repeats its last.
+        values = case.measure([subjects[min(place, len(subjects) - 1)] for place in range(count)])
+    except TransferbenchError:
+        return
+    except Exception as error:
+        raise Broken(
+            f"on {of} it fails: {cause(error)}",
+            "yield a Measurement whose flag says why, or raise a TransferbenchError that does",
+        ) from error
+    if not values:
+        raise Broken(f"it measures nothing on {of}", "yield a Measurement whose flag says why")
 
 
 def check_one_network_with_itself_gives_known_answers(case: DiagnosticCase) -> None:
@@ -477,6 +503,8 @@ CHECKS: tuple[Callable[[DiagnosticCase], None], ...] = (
     check_no_network_is_used,
     check_settings_of_torch_are_kept,
     check_the_source_network_can_be_measured,
+    check_a_task_of_several_labels_is_measured_or_refused,
+    check_a_diverged_trial_is_flagged,
     check_one_network_with_itself_gives_known_answers,
     check_symmetric_metrics_stay_when_networks_exchange,
     check_the_cost_is_a_number,

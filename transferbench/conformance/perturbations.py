@@ -20,6 +20,7 @@ from torch import Tensor
 
 from transferbench.conformance.checks import Broken, Once
 from transferbench.conformance.surroundings import offline, untouched_randomness
+from transferbench.discovery import cause
 from transferbench.gather import RunMap
 from transferbench.specs import ImageShape, Params, PerturbationSpec
 
@@ -398,8 +399,7 @@ def _works_at(case: PerturbationCase, shape: ImageShape) -> None:
         result = case.apply(case.images(shape, 2))
     except Exception as error:
         raise Broken(
-            f"check lets images of {shape} through, which then raise "
-            f"{type(error).__name__}: {error}",
+            f"check lets images of {shape} through, which then fail: {cause(error)}",
             "let check(params, image_shape) refuse them in a sentence",
         ) from error
     if tuple(result.shape) != (2, shape[2], *shape[:2]):

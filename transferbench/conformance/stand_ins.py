@@ -31,7 +31,7 @@ from transferbench.specs import (
     PerturbationSpec,
 )
 
-__all__ = ["CLASSES", "DATASET", "INITIALIZATIONS", "NETWORKS", "SIZE", "UNPERTURBED"]
+__all__ = ["CLASSES", "DATASET", "INITIALIZATIONS", "NETWORKS", "SEVERAL", "SIZE", "UNPERTURBED"]
 
 SIZE = 16
 CLASSES = ("even", "row", "column", "checks")
@@ -185,6 +185,16 @@ def _load(params: DrawnParams, split: str, root: Path | None, image_size: int) -
     return DatasetSplit(pixels, labels, groups)
 
 
+def _load_several(
+    params: DrawnParams, split: str, root: Path | None, image_size: int
+) -> DatasetSplit:
+    """The same images; each class is one label, and the last is also those it is made of."""
+    found = _load(params, split, root, image_size)
+    marks = np.eye(len(CLASSES), dtype=np.float32)
+    marks[3, 1:3] = 1
+    return found._replace(labels=marks[found.labels])
+
+
 DATASET = DatasetSpec(
     name="conformance-patterns",
     version=1,
@@ -194,6 +204,21 @@ DATASET = DatasetSpec(
     params=DrawnParams,
     load=_load,
     classes=lambda params, root: CLASSES,
+    channels=1,
+    grouping="image",
+)
+
+SEVERAL = DatasetSpec(
+    name="conformance-several-patterns",
+    version=1,
+    summary="stripes and checks under noise, several labels an image",
+    source=SOURCE,
+    license=LICENSE,
+    params=DrawnParams,
+    load=_load_several,
+    classes=lambda params, root: CLASSES,
+    task="multi-label",
+    metric="auc",
     channels=1,
     grouping="image",
 )

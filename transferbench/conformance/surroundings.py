@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from transferbench.conformance.checks import Broken
 
 __all__ = [
+    "isolated",
     "moved_since",
     "offline",
     "randomness",
@@ -100,6 +102,38 @@ def _settings() -> dict[str, Any]:
     }
 
 
+def _give_back(before: dict[str, Any]) -> None:
+    torch.set_grad_enabled(before["torch.is_grad_enabled()"])
+    torch.set_default_dtype(before["torch.get_default_dtype()"])
+    torch.set_num_threads(before["torch.get_num_threads()"])
+    torch.use_deterministic_algorithms(before["torch.are_deterministic_algorithms_enabled()"])
+    torch.set_float32_matmul_precision(before["torch.get_float32_matmul_precision()"])
+    torch.backends.cudnn.benchmark = before["torch.backends.cudnn.benchmark"]
+
+
+@contextmanager
+def isolated(label: str) -> Iterator[None]:
+    """A block after which global randomness and torch's settings are as they were.
+
+    What one plugin moves must not reach the next, nor the process that checks it. Inside, the
+    global generators stand where ``label`` puts them: the same in every run, and elsewhere in
+    every block, so that a plugin that draws from them in secret draws something else each time.
+    """
+    settings = _settings()
+    drawn = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  # the global one
+    seed = zlib.crc32(label.encode())
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # the global one
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        _give_back(settings)
+        torch.set_rng_state(drawn[0])
+        np.random.set_state(drawn[1])  # noqa: NPY002  # the global one
+        random.setstate(drawn[2])
+
+
 @contextmanager
 def settings_kept() -> Iterator[None]:
     """A block that may not change how torch computes elsewhere in the process."""
@@ -108,7 +142,5 @@ def settings_kept() -> Iterator[None]:
     after = _settings()
     changed = [f"{name} went from {before[name]} to {after[name]}" for name in before
                if before[name] != after[name]]  # fmt: skip
-    torch.set_grad_enabled(before["torch.is_grad_enabled()"])
-    torch.set_default_dtype(before["torch.get_default_dtype()"])
     if changed:
         raise Broken("; ".join(changed), "set it in a with block that gives it back")

@@ -1,7 +1,8 @@
 """Small finished trials for diagnostics: pre-trained and trained by the engine, once a process.
 
 Each network of the kit is pre-trained on one drawn task and fine-tuned on the other: P, two
-replicates of P-T and two of RI-T, in a store that goes when the process does.
+replicates of P-T and two of RI-T, in a store that goes when the process does. Beside them one that
+diverged, and the same on a target with several labels an image.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -17,6 +18,7 @@ from transferbench.conformance.stand_ins import (
     DATASET,
     INITIALIZATIONS,
     NETWORKS,
+    SEVERAL,
     SIZE,
     UNPERTURBED,
 )
@@ -25,10 +27,10 @@ from transferbench.discovery import SPECS, Discovery, Offer, Origin, discover
 from transferbench.jobs import Engine
 from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
 from transferbench.registry import Registry, identity
-from transferbench.specs import NoParams, Spec
+from transferbench.specs import DatasetSpec, NoParams, Spec
 from transferbench.store import Store
 from transferbench.subjects import FinishedTrial
-from transferbench.suite import Suite
+from transferbench.suite import Grid, Suite
 from transferbench.workbench import Machine, Workbench
 
 __all__ = ["Trials", "finished_trials"]
@@ -47,40 +49,53 @@ SUITE = Suite.model_validate({
             "recipe": "short", "checkpoints": [0, 1],
         },
     },
-    "targets": {"target": {"dataset": {"name": DATASET.name}, "validation": 0.2}},
+    "targets": {
+        "target": {"dataset": {"name": DATASET.name}, "validation": 0.2},
+        "several": {"dataset": {"name": SEVERAL.name}, "validation": 0.2},
+    },
     "perturbations": {"none": {"name": UNPERTURBED.name}},
     "recipes": {
         "short": {
             "optimizer": "adamw", "learning_rate": 0.003, "epochs": 3, "batch_size": 16,
             "evaluate_test": "every",
         },
+        "diverging": {
+            "optimizer": "sgd", "learning_rate": 1e18, "epochs": 2, "batch_size": 16,
+        },
     },
     "initializations": {
         "P-T": {"name": INITIALIZATIONS[0].name, "recipe": "short"},
         "RI-T": {"name": INITIALIZATIONS[1].name, "recipe": "short"},
+        "diverged": {"name": INITIALIZATIONS[1].name, "recipe": "diverging"},
     },
     "replicates": 2,
     "trials": [{}],
     "diagnostics": {},
     "scoring": {
         "initialization": "P-T", "baseline": "RI-T", "perturbation": "none",
-        "chance": {"target": 0.25}, "reference": {"target": 1.0},
+        "chance": {"target": 0.25, "several": 0.5}, "reference": {"target": 1.0, "several": 1.0},
     },
 })  # fmt: skip
 
 
 class Trials(NamedTuple):
-    """What one network's trainings left: the source network, and two trials from each start."""
+    """What one network's trainings left: the source network, two trials from each start.
+
+    ``diverged``: from a random start at a learning rate that no network survives.
+    """
 
     source: FinishedTrial
     pretrained: tuple[FinishedTrial, ...]
     random: tuple[FinishedTrial, ...]
+    diverged: FinishedTrial
 
 
 @cache
-def finished_trials(network: str, device: str) -> Trials:
+def finished_trials(
+    network: str, device: str, target: Literal["target", "several"] = "target"
+) -> Trials:
     """The trials of the network called ``network`` in ``stand_ins.NETWORKS``."""
-    bench, planned = _bench(device), _plan(device, network)
+    bench, planned = _bench(device), _plan(device, network, target)
     engine = Engine(bench)
     threads = torch.get_num_threads()
     # As in a worker: what is checked must not depend on how many cores there are.
@@ -96,7 +111,7 @@ def finished_trials(network: str, device: str) -> Trials:
                      if cell.initialization == arm)  # fmt: skip
 
     (source,) = planned.of_kind("pretrain")
-    return Trials(FinishedTrial(bench, source.id), of("P-T"), of("RI-T"))
+    return Trials(FinishedTrial(bench, source.id), of("P-T"), of("RI-T"), of("diverged")[0])
 
 
 @cache
@@ -116,24 +131,26 @@ def _bench(device: str) -> Workbench:
 def _registry() -> Registry:
     """What is installed, since a diagnostic may ask for perturbations, and the kit's own."""
     found = discover((), {})
-    own: list[Spec] = [DATASET, UNPERTURBED, *INITIALIZATIONS, *NETWORKS.values()]
+    own: list[Spec] = [DATASET, SEVERAL, UNPERTURBED, *INITIALIZATIONS, *NETWORKS.values()]
     offers = [Offer(kind, spec, ORIGIN) for kind, of in SPECS.items() for spec in own
               if isinstance(spec, of)]  # fmt: skip
     return Registry(Discovery((*found.offers, *offers), found.problems, found.files))
 
 
-def _plan(device: str, network: str) -> Plan:
+def _plan(device: str, network: str, target: str) -> Plan:
     spec = NETWORKS[network]
     entry = Entry(spec.name, identity(spec, NoParams()), spec.license, spec.source)
+    suite = SUITE.model_copy(update={"trials": (Grid(targets=(target,)),)})
     facts = {
-        "source:source": _facts(device, SUITE.sources["source"].dataset.params),
-        "target:target": _facts(device, SUITE.targets["target"].dataset.params),
+        "source:source": _facts(device, DATASET, SUITE.sources["source"].dataset.params),
+        "target:target": _facts(device, DATASET, {}),
+        "target:several": _facts(device, SEVERAL, {}),
     }
-    return make_plan(SUITE, [entry], _registry(), facts)
+    return make_plan(suite, [entry], _registry(), facts)
 
 
-def _facts(device: str, params: dict[str, Any]) -> DatasetFacts:
-    found = prepare(DATASET, params, image_size=SIZE, channels=1,
+def _facts(device: str, spec: DatasetSpec, params: dict[str, Any]) -> DatasetFacts:
+    found = prepare(spec, params, image_size=SIZE, channels=1,
                     cache=_bench(device).machine.cache, data_root=None)  # fmt: skip
     train, test = found.splits["train"], found.splits["test"]
     return DatasetFacts(found.fingerprint, len(found.classes), found.task, found.metric,

@@ -7,29 +7,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from transferbench.report.drawing import GRID, INK, MUTED, ArmStyle, arm_styles, render, tidy
+from transferbench.report.drawing import INK, MUTED, ArmStyle, arm_styles, render
 from transferbench.report.formats import ABSENT, number
+from transferbench.report.panels import WIDTH, draw_chance, legend_of, write_percent
 from transferbench.report.summaries import Band, Measured, Summary
 from transferbench.suite import Suite
 
-__all__ = ["controls_figure", "curves_figure", "severity_figure"]
+__all__ = ["curves_figure", "severity_figure"]
 
-WIDTH = 10.4
 PANELS_PER_ROW = 3
 LONG_LABEL = 4
 MANY_RUNS = 12
 
 ArmSummaries = Mapping[str, Sequence[Summary | None]]
 """For each arm one summary a place on the axis, None where nothing was measured."""
-
-
-def write_percent(axis: Axis) -> None:
-    """Ticks of fractions, written in percent or points."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
 
 
 # --- learning curves --------------------------------------------------------------------------
@@ -61,32 +55,6 @@ def draw_curves(
     axes.set_title(target)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    tidy(axes, grid="y")
-
-
-def draw_chance(axes: Axes, chance: float | None, *, along: str = "y") -> None:
-    """A dotted line at chance, where the suite knows it."""
-    if chance is None:
-        return
-    line = axes.axhline if along == "y" else axes.axvline
-    line(chance, color=MUTED, linewidth=0.9, linestyle=":", label="chance")
-
-
-def legend_of(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend above all panels, each label once."""
-    found = dict(
-        pair
-        for panel in axes
-        for pair in zip(*reversed(panel.get_legend_handles_labels()), strict=True)
-    )
-    # Lines before chance, arms in the order they were drawn.
-    labels = sorted(found, key=lambda label: label == "chance")
-    figure.legend(
-        [found[label] for label in labels],
-        labels,
-        loc="outside upper left",
-        ncols=max(1, len(labels)),
-    )
 
 
 def curves_figure(measured: Measured, suite: Suite, name: str) -> Markup | None:
@@ -154,7 +122,6 @@ def label_perturbations(axes: Axes, labels: Sequence[str]) -> None:
             tick.set(horizontalalignment="right", rotation_mode="anchor")
     axes.set_xlabel("perturbation")
     write_percent(axes.yaxis)
-    tidy(axes, grid="y")
 
 
 def draw_arms(
@@ -219,55 +186,3 @@ def severity_figure(measured: Measured, suite: Suite, target: str, name: str) ->
         legend_of(figure, [test])
 
     return render(f"{name}-severity-{target}", f"perturbations of {target}", (WIDTH, 3.3), draw)
-
-
-# --- controls ---------------------------------------------------------------------------------
-
-
-def control_arms(measured: Measured, suite: Suite, target: str) -> list[str]:
-    """The arms that are not scored and have a test metric on this target."""
-    scored = {suite.scoring.initialization, suite.scoring.baseline}
-    where = {"target": target, "perturbation": suite.scoring.perturbation}
-    seen = {row["initialization"] for row in measured.rows("trial", "test_metric", **where)}
-    return [arm for arm in suite.initializations if arm in seen and arm not in scored]
-
-
-def draw_controls(axes: Axes, measured: Measured, suite: Suite, target: str) -> None:
-    """One target's panel: the scored pair above, the control arms below, chance dotted."""
-    scoring = suite.scoring
-    arms = [scoring.initialization, scoring.baseline, *control_arms(measured, suite, target)]
-    styles = arm_styles(suite)
-    where = {"target": target, "perturbation": scoring.perturbation}
-    for place, arm in enumerate(arms):
-        one = measured.summary("trial", "test_metric", initialization=arm, **where)
-        if one is not None:
-            low, high = one.bounds
-            axes.hlines(place, low, high, color=styles[arm].color, linewidth=1.6)
-            axes.plot(one.mean, place, styles[arm].marker, color=styles[arm].color)
-    axes.axhline(1.5, color=GRID, linewidth=0.9)
-    draw_chance(axes, scoring.chance.get(target), along="x")
-    axes.set_yticks(range(len(arms)), arms)
-    axes.set_ylim(len(arms) - 0.4, -0.6)
-    axes.set_title(target)
-    axes.set_xlabel("test metric, %")
-    write_percent(axes.xaxis)
-    tidy(axes, grid="x")
-
-
-def controls_figure(measured: Measured, suite: Suite, name: str) -> Markup | None:
-    """The test metric of every arm that is not scored, against chance and the scored pair."""
-    targets = [target for target in suite.targets if control_arms(measured, suite, target)]
-    if not targets:
-        return None
-    lines, columns = -(-len(targets) // PANELS_PER_ROW), min(len(targets), PANELS_PER_ROW)
-    most = max(len(control_arms(measured, suite, target)) for target in targets) + 2
-
-    def draw(figure: Figure) -> None:
-        panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-        for axes, target in zip(panels, targets, strict=False):
-            draw_controls(axes, measured, suite, target)
-        for axes in panels[len(targets) :]:
-            axes.set_axis_off()
-
-    size = (WIDTH, lines * (0.25 * most + 0.9))
-    return render(f"{name}-controls", "controls against chance", size, draw)

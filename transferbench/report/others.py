@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from transferbench.report.formats import significant
 from transferbench.report.summaries import (
-    SHOWN,
     Measured,
     Summary,
     mean_per_replicate,
@@ -66,23 +64,28 @@ def other_table(rows: pd.DataFrame, known: Sequence[str]) -> Table:
     """Every metric of one diagnostic that has no place of its own."""
     coordinates = [name for name in rows.columns if name not in known]
     places = [name for name in (*PLACES, *coordinates) if rows[name].notna().any()]
-    lines = tuple(other_rows(rows, places))
-    note = INTERVALS
-    if len(lines) > MOST_ROWS:
-        note += f" The first {MOST_ROWS} of {len(lines)} rows; the records hold all of them."
+    numbers = rows.groupby([*places, "metric", "unit"], sort=False, dropna=False).ngroup()
+    # Of a large diagnostic only what is shown is averaged.
+    lines = tuple(other_rows(rows[numbers < MOST_ROWS], places))
+    note, count = INTERVALS, int(numbers.max()) + 1
+    if count > MOST_ROWS:
+        note += f" The first {MOST_ROWS} of {count} rows; the records hold all of them."
     head = [PLACES.get(name, name) for name in places]
-    return Table((*head, "metric", "unit", "mean"), lines[:MOST_ROWS], note)
+    return Table((*head, "metric", "unit", "mean"), lines, note)
 
 
-def other_tables(measured: Measured, known: Sequence[str]) -> dict[str, Table]:
+def other_tables(
+    measured: Measured, known: Sequence[str], shown: Mapping[str, Collection[str]]
+) -> dict[str, Table]:
     """A table for each diagnostic with metrics that are shown nowhere else.
 
-    ``known``: the columns of a record that are not coordinates.
+    ``known``: the columns of a record that are not coordinates; ``shown``: the metrics of each
+    diagnostic that have a place of their own.
     """
     rows = measured.frame[measured.frame["value"].notna()]
-    places = zip(rows["diagnostic"], rows["metric"], strict=True)
-    other = [metric not in SHOWN.get(diagnostic, ()) for diagnostic, metric in places]
-    rest = rows[np.array(other, dtype=bool)]
-    return {
-        str(name): other_table(part, known) for name, part in rest.groupby("diagnostic", sort=True)
-    }
+    tables = {}
+    for name, part in rows.groupby("diagnostic", sort=True):
+        rest = part[~part["metric"].isin(list(shown.get(str(name), ())))]
+        if not rest.empty:
+            tables[str(name)] = other_table(rest, known)
+    return tables

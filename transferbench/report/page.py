@@ -12,15 +12,19 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from transferbench.records import Record
+from transferbench.report.aggregates import LABEL
 from transferbench.report.answer import answer
-from transferbench.report.figures import controls_figure, curves_figure, severity_figure
+from transferbench.report.figures import curves_figure, severity_figure
 from transferbench.report.inputs import ReportInput
 from transferbench.report.mistakes import mistakes_figure
 from transferbench.report.others import other_tables
-from transferbench.report.summaries import Measured
+from transferbench.report.parts.arms import arms_part
+from transferbench.report.parts.layout import Part, Scope, paper
+from transferbench.report.parts.order import parts_of, shown_in_parts
+from transferbench.report.published import CURVES, SHUFFLING
+from transferbench.report.summaries import SHOWN, Measured
 from transferbench.report.tables import (
     Table,
-    arms_table,
     budgets_table,
     comparison_table,
     failures_table,
@@ -53,6 +57,11 @@ GLOSSARY = {
     "reference entropy": "how unsure an independent network is about a set of images: a stand-in "
     "for their ambiguity",
     "chance": "the test metric of guessing",
+    "P & P-T": "a pair of networks: here the source network itself and one fine-tuned from it",
+    "published": "numbers of Neyshabur, Sedghi, Zhang 2020 (arXiv 2008.11687), printed there or "
+    "digitised from its figures; its scale and data differ, so that orders compare and absolute "
+    "numbers do not",
+    "*": "a number whose measurement was flagged; what with stands below the tables",
     "95% interval": "Student-t over replicates unless said otherwise; it covers the seeds, not "
     "the choice of test images",
     "student-t-95, jackknife-95": "how a 95% interval was made: from the spread of the replicates, "
@@ -75,10 +84,9 @@ class EntrySection:
     curves: Markup | None
     severity: dict[str, Markup]
     mistakes: Markup | None
-    controls: Markup | None
     transfer: Table | None
-    arms: Table | None
     mistakes_table: Table | None
+    parts: list[Part]
     others: dict[str, Table]
 
 
@@ -93,6 +101,7 @@ def entry_section(given: ReportInput, name: str, place: int) -> EntrySection:
     suite, measured = given.suite, Measured(given.measurements, name)
     anchor = f"entry-{place}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}"
     claims = claim_rows(suite, given.verdicts.get(name, ()))
+    scope = Scope(suite, name, anchor, measured)
     severity = {
         target: severity_figure(measured, suite, target, anchor) for target in suite.targets
     }
@@ -106,11 +115,12 @@ def entry_section(given: ReportInput, name: str, place: int) -> EntrySection:
         curves=curves_figure(measured, suite, anchor),
         severity={target: figure for target, figure in severity.items() if figure},
         mistakes=mistakes_figure(measured, suite, anchor),
-        controls=controls_figure(measured, suite, anchor),
         transfer=transfer_table(measured, suite),
-        arms=arms_table(measured, suite),
         mistakes_table=mistakes_table(measured, suite),
-        others=other_tables(measured, [*Record.model_fields]),
+        parts=[*parts_of(scope), arms_part(scope)],
+        others=other_tables(
+            measured, [*Record.model_fields, LABEL], {**SHOWN, **shown_in_parts(scope)}
+        ),
     )
 
 
@@ -122,12 +132,17 @@ def job_counts(statuses: pd.DataFrame) -> dict[str, int]:
 
 
 def _by_plugin(given: ReportInput) -> ReportInput:
-    """``given`` with each diagnostic under its plugin's name, whatever the suite calls it."""
+    """``given`` with each diagnostic under its plugin's name, whatever the suite calls it.
+
+    Its label stands in a column of its own.
+    """
     table = given.measurements
     if table.empty:
         return given
     names = {label: use.name for label, use in given.suite.diagnostics.items()}
-    return replace(given, measurements=table.assign(diagnostic=table["diagnostic"].replace(names)))
+    labels = table["diagnostic"]
+    named = table.assign(**{"diagnostic": labels.replace(names), LABEL: labels})
+    return replace(given, measurements=named)
 
 
 def page(given: ReportInput) -> str:
@@ -150,5 +165,6 @@ def page(given: ReportInput) -> str:
         provenance=given.provenance,
         changed=given.changed,
         glossary=GLOSSARY,
+        published={"curves": paper(CURVES), "shuffling": paper(SHUFFLING)},
         css=Markup(FOLDER.joinpath("report.css").read_text("utf-8")),  # noqa: S704 - our own file
     )

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from transferbench.statistics import Interval, jackknife, student_t
 
 __all__ = [
+    "ALONE",
     "SHOWN",
     "Band",
     "Measured",
     "ReplicateValues",
     "Summary",
+    "as_summary",
     "mean_per_replicate",
     "summarize",
     "summarize_pairs",

@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 INTERVALS = "Brackets: 95% Student-t interval over n replicates."
+LISTED = 40
+"""Unfinished jobs in the report; a run that was stopped early has thousands."""
+IDLE = ("missing", "skipped")
 UNTRAINED = 0.05
 """A network did not train if its train metric covers no more of the way from chance to 1."""
 
@@ -307,9 +310,13 @@ def failures_table(statuses: pd.DataFrame) -> Table | None:
     failed = statuses[statuses["status"] != "ok"]
     if failed.empty:
         return None
+    # Those that failed say why; those that wait for them, or for a run to go on, say nothing.
+    failed = failed.sort_values("status", key=lambda found: found.isin(IDLE), kind="stable")
     columns = [name for name in ("status", "kind", "label", "message") if name in failed.columns]
     rows = tuple(
         tuple(Cell("" if pd.isna(value) else str(value), kind="text") for value in row)
         for row in failed[columns].itertuples(index=False)
     )
-    return Table(tuple(columns), rows)
+    left = len(rows) - LISTED
+    note = f"And {left} more: transferbench status RUN --json lists all." if left > 0 else ""
+    return Table(tuple(columns), rows[:LISTED], note)

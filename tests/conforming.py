@@ -1,0 +1,216 @@
+"""A plugin of each kind that keeps its promises, and what a check says of one that does not."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Annotated
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from transferbench.conformance import checks_of
+from transferbench.errors import ConformanceError
+from transferbench.records import Measurement
+from transferbench.specs import (
+    BackboneSpec,
+    DatasetSpec,
+    DatasetSplit,
+    DiagnosticSpec,
+    InitializationSpec,
+    Params,
+    PerturbationSpec,
+)
+
+ABOUT = {"version": 1, "summary": "a test's own", "source": "this test", "license": "CC0-1.0"}
+
+
+def altered(spec, **changes):
+    """``spec`` with fields replaced; a bad one is called so."""
+    return type(spec)(**{**dict(spec), "name": f"bad-{spec.name}", **changes})
+
+
+def failure(spec, check, *, then="; ", **options):
+    """What this check says of the plugin: who, which property, what was found, the way on."""
+    [wanted] = [one for one in checks_of(spec, **options) if one.name == check]
+    with pytest.raises(ConformanceError) as caught:
+        wanted()
+    message = str(caught.value)
+    assert message.startswith(f"{wanted.kind} {spec.name!r}: {check}: ")
+    found, _, advice = message.rpartition(then)
+    assert found
+    assert advice
+    return message
+
+
+def names_of(checks):
+    return {check.__name__.removeprefix("check_").replace("_", "-") for check in checks}
+
+
+# --- a dataset --------------------------------------------------------------------------------
+
+CLASSES = ("dark", "bright", "striped")
+
+
+def split(name, image_size, *, labels=None, channels=1):
+    """Images that no other split has, labels in turn, a group for every two."""
+    count, offset = {"train": (12, 0), "test": (6, 100)}[name]
+    draws = np.random.default_rng(offset)
+    images = draws.integers(0, 256, (count, image_size, image_size, channels), dtype=np.uint8)
+    given = np.arange(count, dtype=np.int64) % len(CLASSES) if labels is None else labels
+    return DatasetSplit(images, given, offset + np.arange(count) // 2)
+
+
+DATASET = DatasetSpec(
+    name="good-data",
+    **ABOUT,
+    load=lambda params, name, root, image_size: split(name, image_size),
+    classes=lambda params, root: CLASSES,
+    channels=1,
+    grouping="pair",
+)
+
+
+# --- perturbations ----------------------------------------------------------------------------
+
+
+class Strength(Params):
+    strength: Annotated[float, Field(ge=0, le=1)]
+
+
+def fade(params, image_shape, seed):
+    return lambda images, image_ids: images * (1 - params.strength)
+
+
+FADE = PerturbationSpec(
+    name="good-fade",
+    **ABOUT,
+    params=Strength,
+    tiny={"strength": 0.5},
+    build=fade,
+    stage="pixels",
+    severity=lambda params, image_shape: params.strength,
+)
+
+
+def noise(params, image_shape, seed):
+    """Drawn for each image from the seed and its id."""
+
+    def apply(images, image_ids):
+        import torch
+
+        drawn = [np.random.default_rng([seed, i]).standard_normal(image.shape)
+                 for i, image in zip(image_ids.tolist(), images, strict=True)]  # fmt: skip
+        return images + params.strength * torch.from_numpy(np.stack(drawn)).float()
+
+    return apply
+
+
+NOISE = altered(FADE, name="good-noise", build=noise, stage="normalised")
+
+
+def flipped(params, image_shape, seed, image_ids):
+    """Rows from right to left."""
+    places = np.arange(np.prod(image_shape), dtype=np.int32).reshape(image_shape)
+    return places[:, ::-1].reshape(1, -1).copy()
+
+
+def flipped_runs(params, image_shape, seed, image_ids):
+    height, width, _ = image_shape
+    places = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    return places[:, ::-1].reshape(1, -1).copy()
+
+
+FLIP = PerturbationSpec(
+    name="good-flip",
+    **ABOUT,
+    index=flipped,
+    runs=flipped_runs,
+    severity=lambda params, image_shape: 1.0,
+    check=lambda params, image_shape: None if image_shape[1] > 1 else "one column has no other",
+)
+
+
+# --- a backbone -------------------------------------------------------------------------------
+
+
+def body(in_chans):
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(in_chans, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    )
+
+
+def build(params, num_classes, in_chans, image_size):
+    from torch import nn
+
+    net = nn.Sequential()
+    net.add_module("body", body(in_chans))
+    net.add_module("head", nn.Linear(16, num_classes))
+    return net
+
+
+BACKBONE = BackboneSpec(
+    name="good-net",
+    **ABOUT,
+    build=build,
+    modules=lambda net: {"body": ["body"], "head": ["head"]},
+    head=lambda net: net.get_submodule("head"),
+)
+
+
+# --- initializations --------------------------------------------------------------------------
+
+
+def redraw(params, net, context):
+    """The source's body with a little noise."""
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            if name in context.source_state:
+                tensor.copy_(context.source_state[name])
+                if tensor.is_floating_point():
+                    draw = torch.rand(tensor.shape, generator=context.generator)
+                    tensor.add_(0.01 * draw)
+
+
+INITIALIZATION = InitializationSpec(
+    name="good-start", **ABOUT, initialize=redraw, needs=frozenset({"source_weights"})
+)
+
+
+# --- diagnostics ------------------------------------------------------------------------------
+
+
+def same_answers(params, subjects, context):
+    a, b = (subject.logits.argmax(1) for subject in subjects[:2])
+    yield Measurement(metric="same", value=float((a == b).mean()), unit="fraction", n=len(a))
+
+
+DIAGNOSTIC = DiagnosticSpec(
+    name="good-measure",
+    **ABOUT,
+    measure=same_answers,
+    subjects="pair",
+    needs=frozenset({"logits"}),
+    identical={"same": 1.0},
+    symmetric=frozenset({"same"}),
+)
+
+
+def weight_norm(params, subjects, context):
+    (subject,) = subjects
+    net = copy.deepcopy(subject.network())
+    value = sum(float(one.detach().double().square().sum()) for one in net.parameters()) ** 0.5
+    if math.isfinite(value):
+        yield Measurement(metric="norm", value=value, unit="l2", n=1)
+    else:
+        yield Measurement(metric="norm", unit="l2", n=1, flag="not finite: diverged")
+
+
+NORM = DiagnosticSpec(name="good-norm", **ABOUT, measure=weight_norm, subjects="one")
+
+GOOD = (DATASET, FADE, NOISE, FLIP, BACKBONE, INITIALIZATION, DIAGNOSTIC, NORM)

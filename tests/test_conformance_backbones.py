@@ -1,0 +1,464 @@
+"""Each promise of a backbone, and the bad one that is caught breaking it."""
+
+import contextlib
+import itertools
+import random
+import socket
+
+import pytest
+import torch
+from conforming import BACKBONE, altered, body, build, failure, names_of
+from torch import nn
+
+from transferbench.conformance import check_plugin
+from transferbench.conformance.backbones import CHECKS
+from transferbench.specs import Params, Preprocessing, RateFactor, Weights
+
+COUNTER = itertools.count()
+MODULES = {"body": ["body"], "head": ["head"]}
+
+
+class Net(nn.Module):
+    """The good network as a class, to be broken in its forward pass."""
+
+    def __init__(self, num_classes, in_chans):
+        super().__init__()
+        self.body = body(in_chans)
+        self.head = nn.Linear(16, num_classes)
+
+    def features(self, x):
+        return self.body(x)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def of(kind):
+    """A builder of one class of networks."""
+    return {"build": lambda params, classes, channels, size: kind(classes, channels)}
+
+
+class Dropping(Net):
+    def features(self, x):
+        return nn.functional.dropout(self.body(x), 0.5, training=True)
+
+
+class Centred(Net):
+    def features(self, x):
+        found = self.body(x)
+        return found - found.mean(dim=0)
+
+
+class InPlace(Net):
+    def features(self, x):
+        return self.body(x.mul_(0.5))
+
+
+class Idle(Net):
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.body.add_module("unused", nn.Linear(2, 2))
+
+    def features(self, x):
+        return self.body[3](self.body[:3](x))
+
+
+class Endless(Net):
+    """sqrt has no finite slope at 0."""
+
+    def features(self, x):
+        return self.body(x) + (self.body[0].bias.sum() * 0).abs().sqrt()
+
+
+class Remembering(Net):
+    """A running mean that no state holds."""
+
+    mean = 0.0
+
+    def features(self, x):
+        found = self.body(x)
+        if self.training:
+            self.mean = found.mean().item()
+        return found - self.mean
+
+
+class Tracking(Net):
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.body.add_module("norm", nn.BatchNorm1d(16))
+
+
+class Twice(Net):
+    def forward(self, x):
+        return self.head(self.features(x)) + self.head(self.features(x))
+
+
+class Scaled(Net):
+    def forward(self, x):
+        return 2 * self.head(self.features(x))
+
+
+class Swapped(Net):
+    """Its head reads one row a class."""
+
+    def forward(self, x):
+        return self.head(self.features(x).repeat(2, 1))[: len(x)]
+
+
+class Listed(Net):
+    def forward(self, x):
+        return [super().forward(x)]
+
+
+class Undefined(Net):
+    def forward(self, x):
+        return super().forward(x) / 0
+
+
+class WithClasses(Net):
+    """Its body knows the number of classes."""
+
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.body.add_module("wide", nn.Linear(16, num_classes))
+        self.head = nn.Linear(num_classes, num_classes)
+
+
+class MoreLayers(Net):
+    """A deeper head for few classes."""
+
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        if num_classes == 2:
+            self.head = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 2))
+
+
+class Frozen(Net):
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.requires_grad_(requires_grad=False)
+
+
+class Double(Net):
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.double()
+
+    def forward(self, x):
+        return super().forward(x.double()).float()
+
+
+def seeding_first(*given):
+    torch.manual_seed(0)
+    return build(*given)
+
+
+def seeding_last(*given):
+    net = build(*given)
+    torch.manual_seed(0)
+    return net
+
+
+def drawing_elsewhere(*given):
+    random.random()
+    return build(*given)
+
+
+def counting(*given):
+    net = build(*given)
+    with torch.no_grad():
+        net.head.bias.fill_(next(COUNTER))
+    return net
+
+
+def downloading(*given):
+    with socket.socket() as asking, contextlib.suppress(OSError):
+        asking.connect(("192.0.2.1", 443))  # and it goes on with random weights
+    return build(*given)
+
+
+def always_deterministic(*given):
+    torch.use_deterministic_algorithms(mode=True)
+    return build(*given)
+
+
+def ten_classes(params, num_classes, in_chans, image_size):
+    return build(params, 10, in_chans, image_size)
+
+
+def five_classes(params, num_classes, in_chans, image_size):
+    return build(params, 5, in_chans, image_size)
+
+
+def colour_alone(params, num_classes, in_chans, image_size):
+    return build(params, num_classes, 3, image_size)
+
+
+class Model(Params):
+    model: str = "small"
+
+
+BAD = {
+    "no network": (
+        {"build": lambda params, classes, channels, size: {}},
+        "it-builds-and-gives-logits",
+        "it raised AttributeError: 'dict' object has no attribute 'eval'",
+    ),
+    "a builder that raises": (
+        {"build": lambda params, classes, channels, size: params.width},
+        "it-builds-and-gives-logits",
+        "it raised AttributeError: 'NoParams' object has no attribute 'width'",
+    ),
+    "ten classes whatever is asked": (
+        {"build": ten_classes},
+        "it-builds-and-gives-logits",
+        (
+            "4 images of 3 channel(s) and 5 classes gave logits of (4, 10); the network must give "
+            "a tensor (4, 5): honour num_classes and in_chans"
+        ),
+    ),
+    "a list of logits": (
+        of(Listed),
+        "it-builds-and-gives-logits",
+        "gave logits of list; the network must give a tensor (4, 5)",
+    ),
+    "logits that are not finite": (
+        of(Undefined),
+        "it-builds-and-gives-logits",
+        "gave logits that are not finite; look at the initialization",
+    ),
+    "double precision": (
+        of(Double),
+        "it-builds-and-gives-logits",
+        "body.0.bias, body.0.weight, head.bias, head.weight are not float32 on the CPU; build",
+    ),
+    "five classes alone": (
+        {"build": five_classes},
+        "classes-and-channels-are-honoured",
+        "2 images of 1 channel(s) and 2 classes gave logits of (2, 5)",
+    ),
+    "colour alone": (
+        {"build": colour_alone},
+        "classes-and-channels-are-honoured",
+        "for 2 classes and 1 channel(s) it fails: RuntimeError: Given groups=1",
+    ),
+    "a buffer that is missed": (
+        {**of(Tracking), "modules": lambda net: {"body": ["body.0"], "head": ["head"]}},
+        "modules-cover-every-parameter-and-buffer-once",
+        "no module owns body.norm.weight, body.norm.bias, body.norm.running_mean",
+    ),
+    "a parameter in two modules": (
+        {"modules": lambda net: {"body": ["body"], "stem": ["body.0"], "head": ["head"]}},
+        "modules-cover-every-parameter-and-buffer-once",
+        "several modules own body.0.weight, body.0.bias; modules() must name every parameter",
+    ),
+    "a prefix of nothing": (
+        {"modules": lambda net: {"body": ["body", "neck"], "head": ["head"]}},
+        "modules-cover-every-parameter-and-buffer-once",
+        "nothing in the network matches neck; modules() must",
+    ),
+    "the head first": (
+        {"modules": lambda net: {"head": ["head"], "body": ["body"]}},
+        "modules-cover-every-parameter-and-buffer-once",
+        "the last module must be 'head', the layer that a new target replaces",
+    ),
+    "layers that depend on the classes": (
+        of(MoreLayers),
+        "the-partition-is-the-same-for-every-size",
+        "with 2 classes the modules head hold other names; build the same layers",
+    ),
+    "a body that depends on the classes": (
+        of(WithClasses),
+        "only-the-head-depends-on-the-classes",
+        (
+            "body.wide.bias, body.wide.weight change their shape with the number of classes; put "
+            "them into 'head'"
+        ),
+    ),
+    "the head's name": (
+        {"head": lambda net: "head"},
+        "the-head-makes-the-logits",
+        "head(net) gave str; return a layer of net",
+    ),
+    "a copy of the head": (
+        {"head": lambda net: nn.Linear(16, 5)},
+        "the-head-makes-the-logits",
+        "head(net) is no part of net; return the layer itself",
+    ),
+    "a layer before the head": (
+        {"head": lambda net: net.body},
+        "the-head-makes-the-logits",
+        "what the head gives are not the logits of the network; head(net) must give the last",
+    ),
+    "a head that is called twice": (
+        of(Twice),
+        "the-head-makes-the-logits",
+        "the head was called 2 times in a forward pass; head(net) must give the layer",
+    ),
+    "logits behind the head": (
+        of(Scaled),
+        "the-head-makes-the-logits",
+        "what the head gives are not the logits of the network",
+    ),
+    "a head outside its module": (
+        {
+            "modules": lambda net: {"body": ["body", "head.weight"], "head": ["head.bias"]},
+        },
+        "the-head-module-holds-the-head",
+        "head.weight belong to head(net), but not to the module 'head'; let modules() and head()",
+    ),
+    "a head without weights": (
+        {
+            "build": lambda *given: nn.Sequential(build(*given), nn.Identity()),
+            "modules": lambda net: {"body": ["0.body"], "head": ["0.head"]},
+            "head": lambda net: net[1],
+        },
+        "the-head-module-holds-the-head",
+        "the layer of head(net) has no parameters; a new target needs weights to learn",
+    ),
+    "dropout in eval mode": (
+        of(Dropping),
+        "eval-is-deterministic",
+        "two passes in eval mode differ by up to",
+    ),
+    "the mean of the batch": (
+        of(Centred),
+        "the-batch-does-not-matter-in-eval",
+        "; compute no statistics over the batch in eval mode",
+    ),
+    "images changed in place": (
+        of(InPlace),
+        "the-images-are-left-untouched",
+        "the forward pass changed its images; make the first layer's operation not in-place",
+    ),
+    "a layer that nothing uses": (
+        of(Idle),
+        "every-parameter-gets-a-finite-gradient",
+        "body.unused.bias, body.unused.weight get no gradient; use them in forward",
+    ),
+    "an endless slope": (
+        of(Endless),
+        "every-parameter-gets-a-finite-gradient",
+        "body.0.bias get gradients that are not finite; look at divisions and roots of zero",
+    ),
+    "a frozen network": (
+        of(Frozen),
+        "every-parameter-gets-a-finite-gradient",
+        "no parameter requires a gradient; build the network trainable",
+    ),
+    "a memory outside the state": (
+        of(Remembering),
+        "the-state-round-trips",
+        "; register everything that a pass reads or writes as a parameter or a buffer",
+    ),
+    "weights that count the builds": (
+        {"build": counting},
+        "equal-seeds-build-equal-networks",
+        "two builds from one seed differ in head.bias; draw from torch's global generator alone",
+    ),
+    "its own seed": (
+        {"build": seeding_first},
+        "other-seeds-build-other-networks",
+        "builds from two seeds have equal weights; leave seeding to the framework: no manual_seed",
+    ),
+    "a seed left behind": (
+        {"build": seeding_last},
+        "the-builder-seeds-nothing",
+        (
+            "after builds from two seeds torch's global generator stands at one place; the "
+            "framework seeds it: no manual_seed in build"
+        ),
+    ),
+    "another global generator": (
+        {"build": drawing_elsewhere},
+        "the-builder-seeds-nothing",
+        "building moves the global generator of random; draw from torch's global generator alone",
+    ),
+    "a download in build": (
+        {"build": downloading},
+        "no-network-is-used",
+        "build asked the network for ('192.0.2.1', 443); build random weights; offer others",
+    ),
+    "a setting of torch": (
+        {"build": always_deterministic},
+        "settings-of-torch-are-kept",
+        "torch.are_deterministic_algorithms_enabled() went from False to True; set it in a with",
+    ),
+    "batch statistics kept secret": (
+        of(Tracking),
+        "batch-statistics-are-declared-truly",
+        "batch_statistics is False, and a pass in train mode changes body.norm",
+    ),
+    "batch statistics that are none": (
+        {"batch_statistics": lambda params: True},
+        "batch-statistics-are-declared-truly",
+        "batch_statistics is True, and a pass in train mode changes no buffer; declare",
+    ),
+    "two means": (
+        {"preprocessing": lambda params: Preprocessing(mean=(0.5, 0.5), std=(0.5,))},
+        "the-preprocessing-has-a-value-a-channel",
+        "mean and std have 2 and 1 values; give 1 or 3 of each",
+    ),
+    "a deviation of 0": (
+        {"preprocessing": lambda params: Preprocessing(mean=(0.5,), std=(0.0,))},
+        "the-preprocessing-has-a-value-a-channel",
+        "std holds 0.0; images are divided by it: give more than 0",
+    ),
+    "a factor for no parameter": (
+        {"rate_factors": (RateFactor(pattern="scale", factor=0.1),)},
+        "rate-factors-match-parameters",
+        "the rate factor 'scale' matches no parameter; parameters are called like body.0.bias",
+    ),
+    "weights without a loader": (
+        {"weights": lambda params: [Weights(tag="w", origin="o", license="l", pretrained_on="p")]},
+        "weights-from-outside-are-offered-whole",
+        "it offers weights 'w' and has no load_weights; write load_weights",
+    ),
+    "a member that is no parameter": (
+        {"params": Model, "member": "size"},
+        "the-family-is-declared-whole",
+        "member 'size' is no parameter; parameters are model",
+    ),
+    "a member twice": (
+        {"params": Model, "member": "model", "members": lambda: ["a", "b", "a"]},
+        "the-family-is-declared-whole",
+        "members() names one member twice; list each once",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_each_bad_backbone_is_caught_with_the_way_on(bad):
+    changes, check, words = BAD[bad]
+    assert words in failure(altered(BACKBONE, **changes), check)
+
+
+def test_every_check_is_seen_to_fail():
+    """But for CUDA, which has a test of its own that needs a device."""
+    seen = {check for _, check, _ in BAD.values()}
+    assert seen == names_of(CHECKS) - {"cpu-and-cuda-agree"}
+
+
+@pytest.mark.gpu
+def test_a_tensor_of_the_cpu_in_forward_is_caught():
+    class Fixed(Net):
+        def features(self, x):
+            return self.body(x) + torch.ones(16)
+
+    message = failure(altered(BACKBONE, **of(Fixed)), "cpu-and-cuda-agree")
+    assert "it raised RuntimeError" in message
+
+
+def test_batch_statistics_that_are_declared_conform():
+    spec = altered(BACKBONE, **of(Tracking), batch_statistics=lambda params: True)
+    assert [one for one in check_plugin(spec) if not one.ok] == []
+
+
+def test_a_failing_builder_is_told_once():
+    spec = altered(BACKBONE, build=lambda params, classes, channels, size: params.width)
+    results = check_plugin(spec)
+    assert [one.check for one in results if one.status == "failed"] == [
+        "it-builds-and-gives-logits"
+    ]
+    skipped = {one.message for one in results if one.status == "skipped"}
+    assert "there is nothing to look at, see it-builds-and-gives-logits" in skipped

@@ -1,0 +1,44 @@
+"""Every built-in plugin keeps the promises of its kind."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transferbench.conformance import check_plugin, parametrize_with_checks, specs_of
+from transferbench_plugins import (
+    backbones,
+    datasets,
+    diagnostics,
+    initializations,
+    perturbations,
+)
+
+KINDS = (datasets, perturbations, backbones, initializations, diagnostics)
+SPECS = [spec for kind in KINDS for spec in specs_of(kind)]
+
+
+@parametrize_with_checks(SPECS)
+def test_every_built_in_plugin_conforms(check):
+    check()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A data root with an image folder: two classes, two people, both splits."""
+    draws = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for kind in ("cat", "dog"):
+            place = tmp_path / "image-folder" / split / kind
+            place.mkdir(parents=True)
+            for number in range(3):
+                pixels = draws.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{split}-{kind}-{number}.png")
+    return tmp_path
+
+
+def test_a_folder_of_images_conforms(folders):
+    (spec,) = (spec for spec in SPECS if spec.name == "image-folder")
+    results = check_plugin(spec, data_root=folders)
+    assert [one.message for one in results if not one.ok] == []
+    skipped = {one.check for one in results if one.status == "skipped"}
+    assert skipped == {"files-are-as-declared"}

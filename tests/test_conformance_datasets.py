@@ -1,0 +1,224 @@
+"""Each promise of a dataset, and the bad one that is caught breaking it."""
+
+import contextlib
+import hashlib
+import itertools
+import socket
+
+import numpy as np
+import pytest
+from conforming import CLASSES, DATASET, altered, failure, names_of, split
+
+from transferbench.conformance import check_plugin
+from transferbench.conformance.datasets import CHECKS
+from transferbench.specs import DataFile, DatasetSplit
+
+COUNTER = itertools.count()
+
+
+def changed(**fields):
+    """The good loader with arrays of both splits replaced by what the functions give."""
+
+    def load(params, name, root, image_size):
+        found = split(name, image_size)
+        return found._replace(**{field: of(getattr(found, field)) for field, of in fields.items()})
+
+    return {"load": load}
+
+
+def unsorted(params, name, root, image_size):
+    found = split(name, image_size)
+    turn = next(COUNTER)
+    return found._replace(images=np.roll(found.images, turn, axis=0))
+
+
+def with_leak(params, name, root, image_size):
+    found = split(name, image_size)
+    if name == "test":
+        found.images[4] = split("train", image_size).images[7]
+    return found
+
+
+def from_the_network(params, name, root, image_size):
+    with contextlib.suppress(OSError):  # it falls back in silence: only who watches can tell
+        socket.create_connection(("192.0.2.1", 80), timeout=0.001)
+    return split(name, image_size)
+
+
+def globally_drawn(params, name, root, image_size):
+    np.random.rand()  # noqa: NPY002  # what is forbidden
+    return split(name, image_size)
+
+
+def one_size(params, name, root, image_size):
+    return split(name, 16)
+
+
+def late_classes(params, root):
+    return (*CLASSES, "never seen")
+
+
+def file(path="a.bin", content=b"abc"):
+    return DataFile(path=path, sha256=hashlib.sha256(content).hexdigest(),
+                    size_bytes=len(content), origin="https://example.org")  # fmt: skip
+
+
+BAD = {
+    "no test split": (
+        {"splits": ("train",)},
+        "every-split-is-loaded",
+        "declares the splits train, without test; every dataset has train and test",
+    ),
+    "a tuple for a split": (
+        {"load": lambda params, name, root, image_size: tuple(split(name, image_size))},
+        "every-split-is-loaded",
+        "load('train') gave tuple; return transferbench.specs.DatasetSplit",
+    ),
+    "a loader that raises": (
+        {"load": lambda params, name, root, image_size: {}[name]},
+        "every-split-is-loaded",
+        "it raised KeyError: 'train' (test_conformance_datasets.py:",
+    ),
+    "floating images": (
+        changed(images=lambda images: images / np.float32(255)),
+        "images-are-uint8-of-the-declared-channels",
+        "split 'train' has images of float32 (12, 16, 16, 1); give uint8 (N, 16, 16, 1)",
+    ),
+    "three channels declared as one": (
+        changed(images=lambda images: images.repeat(3, axis=3)),
+        "images-are-uint8-of-the-declared-channels",
+        "(12, 16, 16, 3); give uint8 (N, 16, 16, 1), or declare other channels",
+    ),
+    "one size whatever is asked": (
+        {"load": one_size},
+        "the-image-size-is-honoured",
+        "was asked for at 24 px and came with shape (12, 16, 16, 1); resize to image_size",
+    ),
+    "a decoder that fails in silence": (
+        changed(images=np.zeros_like),
+        "images-differ-from-each-other",
+        "all 12 images of split 'train' are equal; look at what the decoder reads",
+    ),
+    "too few labels": (
+        changed(labels=lambda labels: labels[:-1]),
+        "arrays-of-a-split-are-of-one-length",
+        "split 'train' has 12 images, 11 labels, 12 groups; give one of each for every image",
+    ),
+    "groups of floats": (
+        changed(groups=lambda groups: groups / 2),
+        "arrays-of-a-split-are-of-one-length",
+        "the groups of split 'train' are float64 (12,); give one string or integer an image",
+    ),
+    "labels of another type": (
+        changed(labels=lambda labels: labels.astype(np.int32)),
+        "labels-are-in-the-range-of-the-classes",
+        "the labels of split 'train' are int32 (12,); a multi-class task has int64 (N,) labels",
+    ),
+    "labels from 1": (
+        changed(labels=lambda labels: labels + 1),
+        "labels-are-in-the-range-of-the-classes",
+        "split 'train' has the label 3; 3 classes allow 0 to 2",
+    ),
+    "labels of one column for several classes": (
+        {
+            **changed(labels=lambda labels: (labels[:, None] > 0).astype(np.float32)),
+            "task": "multi-label",
+        },
+        "labels-are-in-the-range-of-the-classes",
+        "are float32 (12, 1); a multi-label task has float32 (N, 3) labels",
+    ),
+    "a class without images": (
+        {"classes": late_classes},
+        "every-class-is-learnable",
+        "no training image is of class never seen; drop the class, or put images of it into train",
+    ),
+    "one class": (
+        {"classes": lambda params, root: ("only",), **changed(labels=np.zeros_like)},
+        "every-class-is-learnable",
+        "it has 1 class(es); a task needs something to tell apart",
+    ),
+    "two classes of one name": (
+        {"classes": lambda params, root: ("cat", "dog", "cat")},
+        "classes-are-named-once",
+        "two classes are called cat; give each its own name",
+    ),
+    "a list of numbers for classes": (
+        {"classes": lambda params, root: [0, 1, 2]},
+        "classes-are-named-once",
+        "classes() gave [0, 1, 2]; give a tuple of names",
+    ),
+    "a leak under another name": (
+        {"load": with_leak},
+        "no-image-is-in-two-splits",
+        (
+            "splits 'train' and 'test' share 1 image(s) pixel by pixel, such as number 7 of the "
+            "one and number 4 of the other; keep one of each"
+        ),
+    ),
+    "a group on both sides": (
+        changed(groups=lambda groups: groups % 100),
+        "no-group-is-in-two-splits",
+        "share 3 group(s) by pair, such as '0'; split by groups, not by images",
+    ),
+    "another order each time": (
+        {"load": unsorted},
+        "the-same-call-gives-the-same-pixels",
+        "two loads of split 'train' gave other images; sort what is listed",
+    ),
+    "a download in load": (
+        {"load": from_the_network},
+        "a-second-load-needs-no-network",
+        "loading it again asked the network for ('192.0.2.1', 80); read from root",
+    ),
+    "numpy's global generator": (
+        {"load": globally_drawn},
+        "global-randomness-is-untouched",
+        "the global generator of numpy.random was moved; draw from numpy.random.default_rng",
+    ),
+    "a file outside the root": (
+        {"files": (file("../a.bin"),), "needs_root": True},
+        "files-are-as-declared",
+        "declares the file '../a.bin'; give paths below the root",
+    ),
+    "a file declared twice": (
+        {"files": (file(), file()), "needs_root": True},
+        "files-are-as-declared",
+        "declares one file twice; declare each file once",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_each_bad_dataset_is_caught_with_the_way_on(bad):
+    changes, check, words = BAD[bad]
+    assert words in failure(altered(DATASET, **changes), check)
+
+
+def test_every_check_is_seen_to_fail():
+    assert {check for _, check, _ in BAD.values()} == names_of(CHECKS)
+
+
+def test_a_file_of_other_content_is_caught_with_its_origin(tmp_path):
+    spec = altered(DATASET, files=(file(),), needs_root=True)
+    folder = tmp_path / spec.name
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"abd")
+    message = failure(spec, "files-are-as-declared", then=": ", data_root=tmp_path)
+    assert "is not the declared content" in message
+    assert "get it again from https://example.org" in message
+
+
+def test_without_its_files_a_dataset_is_skipped_and_told_what_lacks():
+    spec = altered(DATASET, files=(file(),), needs_root=True)
+    results = {one.check: one for one in check_plugin(spec)}
+    assert results["every-split-is-loaded"].status == "skipped"
+    assert "no data root was given: get them from" in results["every-split-is-loaded"].message
+
+
+def test_several_labels_an_image_conform():
+    def load(params, name, root, image_size):
+        found = split(name, image_size)
+        return DatasetSplit(found.images, np.eye(3, dtype=np.float32)[found.labels], found.groups)
+
+    spec = altered(DATASET, load=load, task="multi-label", metric="auc")
+    assert all(one.ok for one in check_plugin(spec))

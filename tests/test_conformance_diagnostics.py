@@ -1,0 +1,287 @@
+"""Each promise of a diagnostic, and the bad one that is caught breaking it."""
+
+import contextlib
+import itertools
+import socket
+
+import numpy as np
+import pytest
+import torch
+from conforming import DIAGNOSTIC, NORM, altered, failure, names_of, same_answers
+
+from transferbench.conformance.diagnostics import CHECKS
+from transferbench.records import Measurement
+
+COUNTER = itertools.count()
+
+
+def one(metric="same", value=0.5, **more):
+    return Measurement(**{"metric": metric, "value": value, "unit": "fraction", "n": 4, **more})
+
+
+def giving(*values):
+    """A diagnostic of these measurements, whatever it is given."""
+    return {"measure": lambda params, subjects, context: list(values)}
+
+
+def after(act):
+    """The good diagnostic, after something it should not do to the first subject."""
+
+    def measure(params, subjects, context):
+        act(subjects[0])
+        yield from same_answers(params, subjects, context)
+
+    return {"measure": measure}
+
+
+def spoil_weights(subject):
+    with torch.no_grad():
+        next(subject.network().parameters()).zero_()
+
+
+def leave_train_mode(subject):
+    subject.network().train()
+
+
+def leave_gradients(subject):
+    net = subject.network()
+    net(subject.images("test", 2)).sum().backward()
+
+
+def leave_a_hook(subject):
+    subject.network().register_forward_hook(lambda *given: None)
+
+
+def fine_tune(subject):
+    net = subject.network()
+    before = {name: values.clone() for name, values in net.state_dict().items()}
+    net(subject.images("test", 2)).sum().backward()
+    torch.optim.SGD(net.parameters(), lr=0.1).step()
+    net.zero_grad()
+    net.load_state_dict(before)
+
+
+def spoil_logits(subject):
+    logits = subject.logits
+    logits[0] += 1
+
+
+def ask_the_network(subject):
+    with contextlib.suppress(OSError):
+        socket.create_connection(("192.0.2.1", 443))
+
+
+def exact_products(subject):
+    torch.set_float32_matmul_precision("medium")
+
+
+def of_trials_alone(params, subjects, context):
+    if any(len(subject.history) == 0 or subject.job == _source(subject) for subject in subjects):
+        return
+    yield from same_answers(params, subjects, context)
+
+
+def _source(subject):
+    """The job of the pre-training, which has no initialization in its payload."""
+    return subject.job if "initialization" not in subject._payload else None
+
+
+def of_the_first(params, subjects, context):
+    yield one(value=float(subjects[0].logits.mean()))
+
+
+def without_itself(params, subjects, context):
+    a, b = subjects
+    yield one(value=0.25 if a.job == b.job else 0.75)
+
+
+UNCHECKED = Measurement.model_construct(
+    metric="same", value=float("nan"), unit="1", n=1, coordinates={}
+)
+
+
+def of_classes_alone(params, subjects, context):
+    assert subjects[0].labels.ndim == 1, "one label an image"
+    yield from same_answers(params, subjects, context)
+
+
+def of_finite_logits(params, subjects, context):
+    yield one(value=float(subjects[1].logits.mean()))
+
+
+BAD = {
+    "nothing measured": (
+        giving(),
+        "it-measures-finished-trials",
+        "it measures nothing on trials of a network with batch statistics; yield a Measurement",
+    ),
+    "it raises": (
+        {"measure": lambda params, subjects, context: [subjects[0].loggits]},
+        "it-measures-finished-trials",
+        "it raised AttributeError: 'FinishedTrial' object has no attribute 'loggits'",
+    ),
+    "one subject for a pair": (
+        {"subjects": "one", "identical": {}, "symmetric": frozenset()},
+        "it-measures-finished-trials",
+        "it raised ValueError: not enough values to unpack (expected 2, got 1)",
+    ),
+    "plain dicts": (
+        giving({"metric": "same", "value": 0.5}),
+        "it-yields-measurements",
+        "it yields dict; yield transferbench.records.Measurement",
+    ),
+    "an unchecked measurement": (
+        giving(UNCHECKED),
+        "it-yields-measurements",
+        "is not finite: give None and a flag that says why",
+    ),
+    "a number out of nothing": (
+        giving(one(n=0)),
+        "values-have-a-unit-and-an-n",
+        "same is 0.5 out of n=0 on a network with batch statistics; count in n",
+    ),
+    "a blank unit": (
+        giving(one(unit=" ")),
+        "values-have-a-unit-and-an-n",
+        "same has no unit; say it; 1 is a unit",
+    ),
+    "two units": (
+        giving(one(), one(unit="percent", coordinates={"class": 1})),
+        "a-metric-has-one-unit",
+        "same is in 'fraction' and in 'percent'; give each unit its own metric",
+    ),
+    "an interval elsewhere": (
+        giving(one(low=0.6, high=0.7, interval="made")),
+        "values-lie-within-their-intervals",
+        "same is 0.5 with the interval 0.6..0.7; put low and high around the value",
+    ),
+    "one place twice": (
+        giving(one(coordinates={"epoch": 1}), one(coordinates={"epoch": 1}, value=0.6)),
+        "a-place-is-measured-once",
+        "same at {'epoch': 1} is measured 2 times on a network with batch statistics; tell the",
+    ),
+    "an infinite coordinate": (
+        giving(one(coordinates={"lambda": float("inf")})),
+        "coordinates-are-plain",
+        "the coordinate lambda of same is inf; give a string, an integer or a finite float",
+    ),
+    "another number each time": (
+        {"measure": lambda params, subjects, context: [one(value=float(next(COUNTER)))]},
+        "the-same-seed-gives-the-same-numbers",
+        "same is another when it is measured again on a network with batch statistics; draw from",
+    ),
+    "spoilt weights": (
+        after(spoil_weights),
+        "networks-are-left-as-they-were",
+        "conv1.weight of a network with batch statistics were changed; load the state back",
+    ),
+    "train mode": (
+        after(leave_train_mode),
+        "networks-are-left-as-they-were",
+        "a network with batch statistics is left in train mode; call net.eval() at the end",
+    ),
+    "gradients": (
+        after(leave_gradients),
+        "networks-are-left-as-they-were",
+        "gradients are left on a network with batch statistics; use torch.autograd.grad",
+    ),
+    "a hook": (
+        after(leave_a_hook),
+        "networks-are-left-as-they-were",
+        "a hook is left on a network with batch statistics; remove its handle at the end",
+    ),
+    "a training": (
+        after(fine_tune),
+        "nothing-is-trained",
+        "an optimizer stepped on the parameters of a network with batch statistics; measure what",
+    ),
+    "spoilt logits": (
+        after(spoil_logits),
+        "arrays-are-left-as-they-were",
+        "the subject's logits were changed; work on a copy",
+    ),
+    "images read in secret": (
+        after(lambda subject: subject.images("train", 2)),
+        "what-it-reads-is-declared",
+        "it reads images and declares needs=['logits']; add 'images' to needs",
+    ),
+    "the initial state read in secret": (
+        after(lambda subject: subject.state("init")),
+        "what-it-reads-is-declared",
+        "it reads init_state and declares needs=['logits']; add 'init_state' to needs",
+    ),
+    "a global draw": (
+        after(lambda subject: np.random.rand()),  # noqa: NPY002  # what is forbidden
+        "global-randomness-is-untouched",
+        "the global generator of numpy.random was moved; draw from context.generator",
+    ),
+    "a download": (
+        after(ask_the_network),
+        "no-network-is-used",
+        "it asked the network for ('192.0.2.1', 443); measure what the subjects hold",
+    ),
+    "a setting of torch": (
+        after(exact_products),
+        "settings-of-torch-are-kept",
+        "torch.get_float32_matmul_precision() went from highest to medium; set it in a with",
+    ),
+    "nothing of the source": (
+        {"measure": of_trials_alone},
+        "the-source-network-can-be-measured",
+        "it measures nothing on the source network of a network with batch statistics; yield",
+    ),
+    "several labels forgotten": (
+        {"measure": of_classes_alone},
+        "a-task-of-several-labels-is-measured-or-refused",
+        "trials of a task with several labels an image it fails: AssertionError: one label an",
+    ),
+    "a diverged trial forgotten": (
+        {"measure": of_finite_logits},
+        "a-diverged-trial-is-flagged",
+        "a diverged trial of a network with batch statistics it fails: invalid Measurement: value",
+    ),
+    "a wrong answer for one network": (
+        {"measure": without_itself},
+        "one-network-with-itself-gives-known-answers",
+        (
+            "a network with batch statistics with itself gives same = 0.25, and identical states "
+            "1; correct the formula, or what is stated"
+        ),
+    ),
+    "an answer that is never given": (
+        {"identical": {"sane": 1.0}},
+        "one-network-with-itself-gives-known-answers",
+        "identical states sane, which has no value on any trial; drop it, or measure it",
+    ),
+    "sides that matter": (
+        {"measure": of_the_first},
+        "symmetric-metrics-stay-when-networks-exchange",
+        "when its two trials exchange their places; correct the formula, or take the metric off",
+    ),
+    "a cost in words": (
+        {"cost": lambda params: "cheap"},
+        "the-cost-is-a-number",
+        "cost gave 'cheap'; return forward passes as a number",
+    ),
+    "a negative cost": (
+        {"cost": lambda params: -1.0},
+        "the-cost-is-a-number",
+        "cost gave -1.0; return a finite number from 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_each_bad_diagnostic_is_caught_with_the_way_on(bad):
+    changes, check, words = BAD[bad]
+    assert words in failure(altered(DIAGNOSTIC, **changes), check)
+
+
+def test_every_check_is_seen_to_fail():
+    assert {check for _, check, _ in BAD.values()} == names_of(CHECKS)
+
+
+def test_a_diagnostic_of_one_subject_can_state_no_answers_for_two():
+    spec = altered(NORM, identical={"norm": 0.0})
+    message = failure(spec, "one-network-with-itself-gives-known-answers")
+    assert "measures one subject and states answers for two (identical); drop identical" in message

@@ -1,0 +1,233 @@
+"""Each promise of an initialization, and the bad one that is caught breaking it."""
+
+import contextlib
+import socket
+
+import pytest
+import torch
+from conforming import INITIALIZATION, altered, failure, names_of, redraw
+
+from transferbench.conformance import check_plugin
+from transferbench.conformance.initializations import CHECKS
+from transferbench.errors import PluginError
+
+
+def with_images(params, net, context):
+    """It reads the images without a word."""
+    first = next(net.parameters())
+    with torch.no_grad():
+        first.mul_(context.images.std())
+
+
+def refusing(params, net, context):
+    raise PluginError("it needs a network of 100 layers; choose a deeper one")
+
+
+def drawing_globally(params, net, context):
+    redraw(params, net, context)
+    with torch.no_grad():
+        next(net.parameters()).add_(torch.rand(1))
+
+
+def dividing_by_zero(params, net, context):
+    redraw(params, net, context)
+    with torch.no_grad():
+        next(net.parameters()).div_(0)
+
+
+def exploding(params, net, context):
+    redraw(params, net, context)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(1e30)
+
+
+def everything(params, net, context):
+    redraw(params, net, context)
+    with torch.no_grad():
+        for name in context.modules["head"]:
+            net.get_parameter(name).zero_()
+
+
+def nothing(params, net, context):
+    assert context.source_state is not None
+
+
+def reshaping(params, net, context):
+    first = next(iter(net.named_parameters()))
+    layer, _, leaf = first[0].rpartition(".")
+    setattr(net.get_submodule(layer), leaf, torch.nn.Parameter(first[1].detach().double()))
+
+
+def freezing(params, net, context):
+    redraw(params, net, context)
+    next(net.parameters()).requires_grad = False
+
+
+def leaving_eval_mode(params, net, context):
+    redraw(params, net, context)
+    net.eval()
+
+
+def spoiling_the_source(params, net, context):
+    redraw(params, net, context)
+    next(iter(context.source_state.values())).zero_()
+
+
+def sharing(params, net, context):
+    for name, parameter in net.named_parameters():
+        if name in context.source_state:
+            parameter.data = context.source_state[name]
+
+
+def constant(params, net, context):
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name in context.source_state:
+                parameter.fill_(0.01)
+
+
+def spoiling_the_images(params, net, context):
+    with torch.no_grad():
+        next(net.parameters()).mul_(context.images.std())
+        context.images.sub_(context.images.mean())
+
+
+def downloading(params, net, context):
+    redraw(params, net, context)
+    with contextlib.suppress(OSError):
+        socket.create_connection(("192.0.2.1", 443))
+
+
+def without_gradients(params, net, context):
+    torch.set_grad_enabled(False)
+    redraw(params, net, context)
+
+
+BAD = {
+    "needs that it does not declare": (
+        {"initialize": with_images},
+        "it-starts-some-network",
+        "it raised AttributeError: 'NoneType' object has no attribute 'std'",
+    ),
+    "no network will do": (
+        {"initialize": refusing},
+        "it-starts-some-network",
+        "it refuses every network (a network with batch statistics: it needs a network of 100",
+    ),
+    "the global generator for a draw": (
+        {"initialize": drawing_globally},
+        "global-randomness-is-untouched",
+        "the global generator of torch was moved; draw from context.generator",
+    ),
+    "another draw each time": (
+        {"initialize": drawing_globally},
+        "the-same-seed-gives-the-same-weights",
+        "two calls with one seed give other conv1.weight in a network with batch statistics; draw",
+    ),
+    "a division by zero": (
+        {"initialize": dividing_by_zero},
+        "weights-are-finite",
+        "conv1.weight of a network with batch statistics are not finite; guard divisions",
+    ),
+    "weights that explode": (
+        {"initialize": exploding, "touches": "everything"},
+        "weights-are-finite",
+        "gives logits that are not finite; look at the scale of the weights",
+    ),
+    "the head touched in secret": (
+        {"initialize": everything},
+        "it-touches-what-it-declares",
+        "touches is 'body', and it changes the body and the head; declare touches='everything'",
+    ),
+    "nothing touched": (
+        {"initialize": nothing},
+        "it-touches-what-it-declares",
+        "touches is 'body', and it changes nothing; declare touches='nothing'",
+    ),
+    "the head not touched": (
+        {"touches": "everything"},
+        "it-touches-what-it-declares",
+        "touches is 'everything', and it changes the body; declare touches='body'",
+    ),
+    "another type of weights": (
+        {"initialize": reshaping},
+        "names-and-shapes-are-kept",
+        (
+            "conv1.weight of a network with batch statistics have another shape, type or "
+            "requires_grad; copy into the tensors that are there"
+        ),
+    ),
+    "frozen weights": (
+        {"initialize": freezing},
+        "names-and-shapes-are-kept",
+        "conv1.weight of a network with batch statistics have another shape, type or requires_grad",
+    ),
+    "eval mode": (
+        {"initialize": leaving_eval_mode},
+        "names-and-shapes-are-kept",
+        "is left in another mode; give train or eval mode back",
+    ),
+    "a spoilt source": (
+        {"initialize": spoiling_the_source},
+        "what-is-given-is-left-untouched",
+        "the source's weights were changed; work on copies of source_state",
+    ),
+    "spoilt images": (
+        {"initialize": spoiling_the_images, "needs": frozenset({"images"})},
+        "what-is-given-is-left-untouched",
+        "the images were changed; work on a copy of context.images",
+    ),
+    "the source's own tensors": (
+        {"initialize": sharing},
+        "the-network-shares-no-memory",
+        "are the source's own tensors; copy the values: parameter.copy_(...)",
+    ),
+    "a source that it does not read": (
+        {"initialize": constant},
+        "what-it-needs-moves-its-weights",
+        (
+            "it declares needs={'source_weights'}, and gives the same weights whatever they are; "
+            "declare what it reads"
+        ),
+    ),
+    "a download": (
+        {"initialize": downloading},
+        "no-network-is-used",
+        "it asked the network for ('192.0.2.1', 443); read context.source_state",
+    ),
+    "gradients switched off": (
+        {"initialize": without_gradients},
+        "settings-of-torch-are-kept",
+        "torch.is_grad_enabled() went from True to False; set it in a with block",
+    ),
+    "an epoch in words": (
+        {"checkpoint": lambda params: "last"},
+        "the-checkpoint-is-an-epoch",
+        "checkpoint gave 'last'; return an epoch from 0, or None",
+    ),
+    "an epoch of no source": (
+        {"checkpoint": lambda params: 3, "needs": frozenset()},
+        "the-checkpoint-is-an-epoch",
+        "it asks for checkpoint 3 and needs no source; declare needs={'source_weights'}",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_each_bad_initialization_is_caught_with_the_way_on(bad):
+    changes, check, words = BAD[bad]
+    assert words in failure(altered(INITIALIZATION, **changes), check)
+
+
+def test_every_check_is_seen_to_fail():
+    assert {check for _, check, _ in BAD.values()} == names_of(CHECKS)
+
+
+def test_what_suits_one_network_alone_conforms():
+    def initialize(params, net, context):
+        if not hasattr(net, "bn1"):
+            raise PluginError("it needs a residual network; choose one")
+        redraw(params, net, context)
+
+    assert all(one.ok for one in check_plugin(altered(INITIALIZATION, initialize=initialize)))

@@ -1,0 +1,532 @@
+"""The parts of the report that open the networks: numbers against scipy, what is shown and when."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from handmade_diagnostics import ENTRY, FLAG, MODULES, SCORES, SUITE, Opened, opened_suite
+from html_page import Page
+from PIL import Image
+from scipy import stats
+
+from transferbench.report import ReportInput, published, render_report
+from transferbench.report.aggregates import aggregate, differences, flag_notes, views_of
+from transferbench.report.page import _by_plugin
+from transferbench.report.panels import Heat, mosaic
+from transferbench.report.parts import arms, checkpoint, criticality, lines, spectra
+from transferbench.report.parts.layout import Scope
+from transferbench.report.parts.order import parts_of
+from transferbench.report.summaries import Measured
+
+TITLES = [
+    "Similarity of features",
+    "Distance of weights",
+    "Barriers between solutions",
+    "Basins",
+    "Modules rewound and drawn anew",
+    "Module criticality",
+    "Which checkpoint to start from",
+    "Spectra of weights",
+    "Misalignment of the first filters",
+    "Transferability scores",
+    "Robustness",
+    "Shape bias",
+]
+MINUS, NARROW = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return Opened().everything()
+
+
+@pytest.fixture(scope="module")
+def given(frame):
+    return ReportInput(
+        suite=opened_suite(),
+        entries=[ENTRY],
+        measurements=frame,
+        verdicts={},
+        statuses=pd.DataFrame(),
+        provenance={},
+        changed=(),
+    )
+
+
+def write(given, folder):
+    path = folder / "report.html"
+    render_report(given, path)
+    return path.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def html(given, tmp_path_factory):
+    return write(given, tmp_path_factory.mktemp("opened"))
+
+
+@pytest.fixture(scope="module")
+def shown(html):
+    return Page(html)
+
+
+def scope_of(given):
+    """What the page's parts are made from, without a page."""
+    named = _by_plugin(given)
+    return Scope(named.suite, ENTRY, "entry-1", Measured(named.measurements, ENTRY))
+
+
+def only(given, *labels):
+    """The same run of a suite with these diagnostics alone."""
+    kept = {label: SUITE["diagnostics"][label] for label in labels}
+    rows = given.measurements
+    rows = rows[rows["diagnostic"].isin([*labels, "trial"])]
+    return replace(given, suite=opened_suite(diagnostics=kept), measurements=rows)
+
+
+def values_of(rows, **labels):
+    """The values with these labels, in order of replicate, picked without the report's code."""
+    for name, value in labels.items():
+        rows = rows[rows[name].isna() if value is None else rows[name] == value]
+    return rows.sort_values(["replicate", "other_replicate"])
+
+
+def student(values):
+    values = np.asarray(values, dtype=float)
+    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    return values.mean(), low, high
+
+
+def jackknife(rows, statistic=lambda rows: rows["value"].mean()):
+    """The estimate and its interval from pseudo-values, leaving one replicate out at a time."""
+    replicates = sorted({*rows["replicate"], *rows["other_replicate"].dropna()})
+    n, whole = len(replicates), statistic(rows)
+    left = [
+        statistic(rows[(rows["replicate"] != k) & (rows["other_replicate"] != k)])
+        for k in replicates
+    ]
+    mean, low, high = student([n * whole - (n - 1) * one for one in left])
+    return whole, whole - (mean - low), whole + (high - mean)
+
+
+def fixed(numbers, scale=100.0, digits=1, n=3):
+    mean, low, high = (scale * one for one in numbers)
+    text = f"{mean:.{digits}f} | [{low:.{digits}f}, {high:.{digits}f}] n{NARROW}{n}"
+    return re.sub(r"-(0\.0+\b)", r"\1", text).replace("-", MINUS)
+
+
+def read(cell):
+    """The three numbers of a cell of any size."""
+    numbers = re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?", cell.replace(MINUS, "-"))
+    return [float(one) for one in numbers[:3]]
+
+
+def row_of(table, *begin):
+    return next(row for row in table if row[: len(begin)] == list(begin))
+
+
+# --- the numbers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("caption", "label", "metric", "begin", "place"),
+    [
+        ("Table 1: CKA of each module", "alike", "cka", ["stem"],
+         {"module": "stem", "other_module": "stem"}),
+        ("Table 2: distance of the whole body", "apart", "l2", ["l2 distance", "body"],
+         {"module": "body"}),
+        ("Distance of each module", "apart", "cosine", [
+            "cosine of the ways from the start", "stage1"],
+         {"module": "stage1"}),
+    ],
+)  # fmt: skip
+def test_tables_of_pairs_hold_means_and_jackknife_intervals(
+    shown, frame, caption, label, metric, begin, place
+):
+    table = shown.tables[caption]
+    row = row_of(table, "real", *begin)
+    for a, b in (("P-T", "P-T"), ("RI-T", "RI-T"), ("P-T", "RI-T"), ("P-T", "P")):
+        rows = values_of(
+            frame,
+            diagnostic=label,
+            metric=metric,
+            initialization=a,
+            other_initialization=b,
+            **place,
+        )
+        found = read(row[table[0].index(f"{a} & {b}")])
+        np.testing.assert_allclose(found, jackknife(rows), rtol=6e-3)
+
+
+def test_height_of_barriers_and_midpoints(shown, frame):
+    rows = values_of(frame, diagnostic="line", initialization="RI-T", other_initialization="RI-T")
+    row = row_of(shown.tables["line: Height of the barriers"], "real", "RI-T & RI-T", "test")
+    middle = values_of(rows, metric="metric", **{"lambda": 0.5})
+    assert row[3] == fixed(jackknife(middle))
+    assert row[4] == fixed(jackknife(values_of(rows, metric="barrier_metric_sup")))
+    assert row[7] == fixed(jackknife(values_of(rows, metric="barrier_metric_relative_mid")))
+    found = read(row[8])
+    np.testing.assert_allclose(
+        found, jackknife(values_of(rows, metric="barrier_loss_sup")), rtol=6e-3
+    )
+
+
+def test_a_network_with_itself_is_no_pair_of_networks(shown, frame):
+    table = shown.tables["ends (endpoints best and final): Height of the barriers"]
+    assert [row[1] for row in table[1:]] == ["P-T & itself"]
+    twice = frame.assign(diagnostic=frame["diagnostic"].replace({"ends": "line"}))
+    suite = opened_suite()
+    kept = {label: use for label, use in suite.diagnostics.items() if label != "ends"}
+    named = twice.assign(diagnostic=twice["diagnostic"].replace({"line": "barrier"}))
+    (view,) = views_of(suite.model_copy(update={"diagnostics": kept}), named, "barrier", [])
+    own = view.rows[view.rows["initialization"] == "P-T"]
+    assert set(own["other_initialization"]) == {"P-T", "RI-T", "itself"}
+
+
+def test_basin_numbers_and_what_is_missing_there(shown, frame):
+    table = shown.tables["(ε, δ) of the basin around each pair"]
+    inside, outside = table[1:]
+    rows = values_of(frame, diagnostic="valley", initialization="P-T", metric="delta_excess")
+    np.testing.assert_allclose(read(inside[6]), jackknife(rows), rtol=6e-3)
+    assert outside[3] == f"\N{EN DASH} | {FLAG}"
+    assert f"Flagged: {FLAG} (" in shown.words
+    assert "epsilon, 3 of 6, 3 without a value" in shown.words
+
+
+def test_differences_of_drops_are_paired(shown, frame):
+    rows = values_of(frame, diagnostic="back", metric="drop", module="stem")
+    a, b = (values_of(rows, initialization=arm)["value"].to_numpy() for arm in ("P-T", "RI-T"))
+    row = row_of(shown.tables["Drop by module"], "real", "rewound to init", "stem")
+    assert row[3:] == [fixed(student(a)), fixed(student(b)), fixed(student(a - b))]
+
+
+def test_draws_are_averaged_before_replicates(shown, frame):
+    rows = values_of(frame, diagnostic="anew", metric="drop", module="stage1", initialization="P-T")
+    means = rows.groupby("replicate")["value"].mean()
+    row = row_of(shown.tables["Drop by module"], "real", "drawn anew", "stage1")
+    assert row[3] == fixed(student(means))
+
+
+def test_criticality_says_what_has_no_feasible_point(shown, frame):
+    table = shown.tables["Criticality of each module, end point: final"]
+    stem = row_of(table, "real", "direct, 0.1", "stem")
+    rows = values_of(
+        frame,
+        diagnostic="critical",
+        metric="mu",
+        module="stem",
+        path="direct",
+        initialization="RI-T",
+    )
+    np.testing.assert_allclose(read(stem[4]), student(rows["value"]), rtol=6e-3)
+    head = row_of(table, "real", "direct, 0.1", "head")
+    assert head[4] == "\N{EN DASH} | infeasible: no cell"
+    total = row_of(table, "real", "direct, 0.1", "total of the body")
+    rows = values_of(
+        frame, diagnostic="critical", metric="mu_total", modules="body", path="direct",
+        initialization="P-T",
+    )  # fmt: skip
+    np.testing.assert_allclose(read(total[3]), student(rows["value"]), rtol=6e-3)
+    assert total[6] == "\N{EN DASH} | of modules alone"
+
+
+def test_criticality_maps_hold_the_means_over_replicates(given, frame):
+    scope = scope_of(given)
+    (view,) = scope.views("criticality", "module", "path", "end", "alpha", "sigma")
+    rows = values_of(view.rows, module="stage1", path="optimisation", initialization="RI-T")
+    heat = criticality.path_map(rows)
+    own = values_of(frame, diagnostic="critical", metric="metric", module="stage1",
+                    path="optimisation", initialization="RI-T")  # fmt: skip
+    expected = [
+        [own[(own["alpha"] == alpha) & (own["sigma"] == sigma)]["value"].mean()
+         for alpha in (0.0, 0.5, 1.0)]
+        for sigma in (0.0, 0.1, 1.0)
+    ]  # fmt: skip
+    np.testing.assert_allclose(heat.values, expected, rtol=1e-12)
+    assert heat.y_ticks == ["0", "0.1", "1"]
+
+
+def test_heat_maps_are_small_pictures_with_a_pixel_a_cell(html):
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(data)))
+        for data in re.findall(r'href="data:image/png;base64,([^"]+)"', html)
+    ]
+    sizes = [picture.size for picture in pictures]
+    assert sizes.count((3, 3)) == 4  # criticality of the first module: two arms, two paths
+    assert sizes.count((15, 4 * (len(MODULES) - 1) - 1)) == 1  # of the others, with gaps
+    assert sizes.count((2, 2)) == 4  # CKA: four pairs
+
+
+def test_the_earliest_sufficient_checkpoint_is_named(shown):
+    assert re.search(r"real: the earliest sufficient checkpoint is that of epoch \d", shown.words)
+    table = shown.tables["Metric by checkpoint"]
+    assert [row[1:3] for row in table[1:]] == [
+        ["0", "P0-T"], ["1", "P1-T"], ["2", "P2-T"], ["4", "P-T"]
+    ]  # fmt: skip
+
+
+def test_checkpoints_of_equal_trials_need_no_noise(given):
+    rows = given.measurements.copy()
+    trial = (rows["diagnostic"] == "trial") & (rows["metric"] == "test_metric")
+    rows.loc[trial, "value"] = rows["initialization"].map({"P0-T": 0.5}).fillna(0.9)[trial]
+    part = checkpoint.checkpoint_part(scope_of(replace(given, measurements=rows)))
+    assert part.notes[0] == (
+        "real: the earliest sufficient checkpoint is that of epoch 1 "
+        "(95% interval 1 to 1, n = 3 paired replicates)"
+    )
+
+
+def test_a_frozen_arm_is_no_checkpoint(given):
+    assert checkpoint.checkpoint_arms(scope_of(given)) == {
+        "P-T": 4, "P0-T": 0, "P1-T": 1, "P2-T": 2
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("label", "metric", "name"),
+    [("by-leep", "leep", "leep"), ("by-h-score", "regularised_h_score", "regularised h score")],
+)
+def test_scores_are_correlated_with_the_truth(shown, frame, label, metric, name):
+    score = values_of(frame, diagnostic=label, metric=metric)
+    score = score.groupby("initialization")["value"].mean()
+    truth = values_of(frame, diagnostic="trial", metric="test_metric")
+    truth = truth.groupby("initialization")["value"].mean()[score.index]
+    row = row_of(shown.tables["Rank correlation of scores with fine-tuning"], "real", name, "4")
+    found = [float(cell.split(" | ")[0].replace(MINUS, "-")) for cell in row[3:]]
+    tau, pearson = stats.kendalltau(score, truth).statistic, stats.pearsonr(score, truth).statistic
+    weighted = stats.weightedtau(score, truth).statistic
+    np.testing.assert_allclose(found, [tau, weighted, pearson], atol=0.006)
+
+
+def test_each_k_of_knn_is_a_score(shown):
+    names = [row[1] for row in shown.tables["Rank correlation of scores with fine-tuning"][1:]]
+    assert names[-2:] == ["knn accuracy, k = 1", "knn accuracy, k = 5"]
+    assert len(names) == len(SCORES) + 2
+
+
+def test_robustness_and_shape_bias(shown, frame):
+    rows = values_of(frame, diagnostic="bent", metric="relative_metric", test_perturbation="fog")
+    a, b = (values_of(rows, initialization=arm)["value"].to_numpy() for arm in ("P-T", "RI-T"))
+    row = row_of(
+        shown.tables["What is left of the metric"], "real", "fog", "share of the clean metric"
+    )
+    assert row[3:] == [fixed(student(a)), fixed(student(b)), fixed(student(a - b))]
+    rows = values_of(frame, diagnostic="cues", metric="shape_bias", initialization="RI-T")
+    (table,) = [table for name, table in shown.tables.items() if str(name).startswith("Shape")]
+    assert row_of(table, "real", "shape bias")[3] == fixed(student(rows["value"]))
+
+
+def test_share_of_the_speed_gain_is_a_ratio_of_means(shown, frame):
+    rows = values_of(frame, diagnostic="pace", metric="speed")
+    table = rows.pivot_table(index="replicate", columns="initialization", values="value")
+
+    def share(table):
+        mean = table.mean()
+        return (mean["MV-T"] - mean["RI-T"]) / (mean["P-T"] - mean["RI-T"])
+
+    whole = share(table)
+    left = [share(table.drop(index=k)) for k in table.index]
+    mean, low, high = student([3 * whole - 2 * one for one in left])
+    numbers = whole, whole - (mean - low), whole + (high - mean)
+    row = row_of(shown.tables["Initializations compared"], "real", "none", "MV-T", "mean-var")
+    assert row[7] == fixed(numbers)
+    assert row[6] == fixed(student(table["MV-T"]))
+
+
+def test_no_share_is_claimed_of_a_gain_that_is_not_shown(given):
+    rows = given.measurements.copy()
+    slow = (rows["diagnostic"] == "pace") & (rows["initialization"] == "P-T")
+    rows.loc[slow, "value"] = [0.1, 0.9, 0.5]
+    (group,) = arms.groups_of(scope_of(replace(given, measurements=rows)))
+    flags = {arm.name: arm.flag for arm in group.arms}
+    assert flags["MV-T"] == ("no share: what the effect is relative to is not separated from 0")
+    assert flags["P-T"] == flags["RI-T"] == flags["P1-T"] == ""
+
+
+def test_the_source_is_one_network_and_its_head_another(given):
+    scope = scope_of(given)
+    (view,) = scope.views("spectrum", "module", "layer", "of", "index")
+    rows, states = spectra.states_in(view.rows, scope)
+    assert [state.name for state in states] == ["P-T", "P", "RI-T", "RI"]
+    source = rows[rows["state"] == "P"]
+    assert set(source["replicate"]) == {0}
+    assert set(source["module"]) == {"stem", "stage1"}
+
+
+def test_small_maps_are_joined_from_top_to_bottom_with_gaps():
+    def heat(*rows):
+        return Heat("", np.array(rows, dtype=float), [], [])
+
+    wide, narrow = heat([1, 2], [3, 4]), heat([5], [6])
+    joined = mosaic({"up": {"a": wide, "b": narrow}, "down": {"a": None, "b": wide}}, "title")
+    nan = np.nan
+    expected = [
+        [nan, nan, nan, 1, 2],
+        [nan, nan, nan, 3, 4],
+        [nan, nan, nan, nan, nan],
+        [1, 2, nan, 5, 5],
+        [3, 4, nan, 6, 6],
+    ]
+    np.testing.assert_array_equal(joined.values, expected)
+    assert dict(zip(joined.y_ticks, joined.y_places, strict=True)) == {"down": 0.5, "up": 3.5}
+    assert dict(zip(joined.x_ticks, joined.x_places, strict=True)) == {"a": 0.5, "b": 3.5}
+
+
+# --- what is shown, and when ------------------------------------------------------------------
+
+
+def test_parts_stand_in_order_and_in_the_contents(html, shown):
+    heads = [text.strip() for text in re.findall(r"<h3[^>]*>([^<]+)</h3>", html)]
+    assert [head for head in heads if head in TITLES] == TITLES
+    links = {attrs["href"][1:] for tag, attrs in shown.tags if tag == "a"}
+    anchors = {attrs["id"] for tag, attrs in shown.tags if tag == "h3"}
+    assert anchors <= links
+
+
+@pytest.mark.parametrize("label", ["alike", "line", "critical", "bent"])
+def test_a_suite_shows_the_parts_of_its_own_diagnostics_alone(given, label):
+    titles = {"alike": TITLES[0], "line": TITLES[2], "critical": TITLES[5], "bent": TITLES[10]}
+    assert [part.title for part in parts_of(scope_of(only(given, label)))] == [titles[label]]
+
+
+def test_a_suite_without_diagnostics_has_no_part(given):
+    assert parts_of(scope_of(only(given))) == []
+
+
+def test_what_was_asked_for_and_not_measured_is_said(given):
+    rows = given.measurements
+    trials = replace(given, measurements=rows[rows["diagnostic"] == "trial"])
+    parts = parts_of(scope_of(trials))
+    assert [part.title for part in parts] == TITLES
+    for part in parts:
+        assert not part.blocks
+        assert part.notes[0].endswith("this run holds no measurement of it; see the jobs")
+
+
+def test_an_absent_pair_is_named(given):
+    rows = given.measurements
+    lost = (rows["diagnostic"] == "line") & (rows["initialization"] == "RI-same")
+    part = lines.lines_part(scope_of(only(replace(given, measurements=rows[~lost]), "line")))
+    assert "line: not measured for RI-same & RI-same; see the jobs" in part.notes
+
+
+def captions(part):
+    return [block.caption for block in part.blocks]
+
+
+def test_extrapolation_and_the_shared_start_are_drawn_where_measured(given):
+    lines_only = only(given, "line")
+    found = " ".join(captions(lines.lines_part(scope_of(lines_only))))
+    assert "Figure 4." in found
+    assert "Figure 16." in found
+    assert "Extrapolation" in found
+    rows = lines_only.measurements
+    fewer = rows[(rows["lambda"].isna() | rows["lambda"].between(0, 1))]
+    fewer = fewer[fewer["initialization"] != "RI-same"]
+    found = " ".join(captions(lines.lines_part(scope_of(replace(lines_only, measurements=fewer)))))
+    assert "Figure 4." in found
+    assert "Figure 16." not in found
+    assert "Extrapolation" not in found
+
+
+def test_every_figure_has_a_text_alternative_and_a_caption_with_its_n(html):
+    figures = re.findall(r"<figure>(.*?)</figure>", html, flags=re.DOTALL)
+    assert len(figures) > len(TITLES)
+    for figure in figures:
+        assert re.search(r'<svg role="img" aria-label="[^"]{8,}"', figure)
+    told = [figure for figure in figures if "n: 3 replicates" in figure]
+    assert len(told) >= len(TITLES) - 2  # misalignment and shape bias are tables
+
+
+def test_page_loads_nothing_and_its_ids_are_unique(html, shown):
+    links = [
+        value
+        for _, attrs in shown.tags
+        for name, value in attrs.items()
+        if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
+    ]
+    assert all(value.startswith(("#", "data:image/png;base64,")) for value in links)
+    ids = [attrs["id"] for _, attrs in shown.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"(?:href=\"|url\()#([^\")]+)", html)) <= set(ids)
+
+
+def test_equal_input_gives_equal_bytes(given, tmp_path):
+    few = only(given, "alike-too", "valley")
+    assert write(few, tmp_path) == write(few, tmp_path)
+
+
+# --- many at once -----------------------------------------------------------------------------
+
+
+def test_labels_with_equal_parameters_are_one_view(given):
+    uses = {"one": SUITE["diagnostics"]["alike"], "two": SUITE["diagnostics"]["alike"]}
+    suite = opened_suite(diagnostics={**uses, "three": {**uses["one"], "params": {"images": 8}}})
+    rows = given.measurements
+    rows = rows[rows["diagnostic"] == "alike"].assign(diagnostic="cka")
+    labelled = rows.assign(diagnostic_label=["one", "two", "three"] * (len(rows) // 3))
+    views = views_of(suite, labelled, "cka", ["module"])
+    assert [view.labels for view in views] == [("one", "two"), ("three",)]
+    assert [len(view.rows) for view in views] == [2 * len(rows) // 3, len(rows) // 3]
+
+
+def test_a_coordinate_that_is_not_there_is_none_in_the_key():
+    rows = pd.DataFrame({
+        "module": ["a", None], "value": [1.0, 3.0], "flag": None, "replicate": 0,
+        "other_replicate": None,
+    })  # fmt: skip
+    found = aggregate(rows, ["module"])
+    assert [(key, one.summary.mean) for key, one in found.items()] == [
+        (("a",), 1.0),
+        ((None,), 3.0),
+    ]
+
+
+def test_flagged_values_count_as_missing_only_without_a_value():
+    rows = pd.DataFrame({
+        "module": "a", "value": [1.0, None, 3.0], "flag": [None, "lost", "odd"],
+        "replicate": [0, 1, 2], "other_replicate": None, "metric": "mu",
+    })  # fmt: skip
+    (one,) = aggregate(rows, ["module"]).values()
+    assert (one.summary.mean, one.summary.n, one.missing) == (2.0, 2, 1)
+    assert set(one.flags) == {"lost", "odd"}
+    assert flag_notes(rows) == ["lost (mu, 1 of 3, 1 without a value)", "odd (mu, 1 of 3)"]
+
+
+def test_flags_that_differ_in_numbers_are_told_once():
+    rows = pd.DataFrame({"flag": ["loss 1.5", "loss 2.5"], "metric": "mu", "value": None})
+    assert flag_notes(rows) == ["loss 1.5 and the like (mu, 2 of 2, 2 without a value)"]
+
+
+def test_differences_take_common_replicates():
+    rows = pd.DataFrame({
+        "initialization": ["a", "a", "b", "b"], "replicate": [0, 1, 1, 2],
+        "value": [1.0, 5.0, 2.0, 9.0], "module": "m",
+    })  # fmt: skip
+    (one,) = differences(rows, ["module"], ("a", "b")).values()
+    assert (one.summary.mean, one.summary.n) == (3.0, 1)
+
+
+# --- what the paper published -----------------------------------------------------------------
+
+
+def test_published_drops_follow_from_published_accuracies():
+    for row in published.SHUFFLING.rows:
+        for drop, accuracies in zip(row[1::3], row[2::3], strict=True):
+            a, b = (float(one) for one in accuracies.split(" / "))
+            assert abs(100 * (a - b) / a - float(drop)) < 4
+
+
+def test_published_numbers_stand_beside_the_run(shown):
+    table = shown.tables["Published (ImageNet \N{RIGHTWARDS ARROW} CheXpert): Table 1, printed"]
+    assert row_of(table, "layer4") == ["layer4", ".0453", ".1628", ".0808", ".0424"]
+    assert "compare the order of the numbers, not their size" in shown.words
+
+
+def test_every_published_row_fits_its_head():
+    tables = [one for one in vars(published).values() if isinstance(one, published.Published)]
+    assert len(tables) == 8
+    assert all(len(row) == len(one.head) for one in tables for row in one.rows)
