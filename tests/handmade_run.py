@@ -161,6 +161,7 @@ ARM_SPEED = {
 SKILL = {"made-good": 3.0, "made-fair": 2.9, "made-poor": 1.0}
 FACTS = {
     "source:source": DatasetFacts("a" * 64, CLASSES, "multi-class", "accuracy", 500, N),
+    "source:other": DatasetFacts("d" * 64, CLASSES, "multi-class", "accuracy", 500, N),
     "target:digits": DatasetFacts("b" * 64, CLASSES, "multi-class", "accuracy", 500, N),
     "target:marks": DatasetFacts("c" * 64, MARKS, "multi-label", "auc", 500, N),
     "target:shuffled": DatasetFacts("b" * 64, CLASSES, "multi-class", "accuracy", 500, N),

@@ -239,6 +239,19 @@ def test_weights_of_a_tag_without_a_network_say_to_give_the_file(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_micro_batch_that_would_change_batch_statistics_is_told_before_anything_is_trained(
+    tmp_path,
+):
+    arguments = (suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--jobs", 1)
+    batches = ("--backbone", "timm/test_resnet", "--micro-batch")
+    told = mistake("run", *arguments, *batches, 4)
+    assert "--micro-batch 4 would change the numbers of timm/test_resnet: it normalises by" in told
+    assert "the recipe's batch is of 10 images; give a micro-batch of at least 10, or leave" in told
+    assert artefacts(tmp_path / "store") == []
+    said = cli("run", *arguments, *batches, 10)
+    assert said.code == 0, said.err
+
+
 @pytest.mark.parametrize("option", ["--out", "--store"])
 @pytest.mark.parametrize("verb", ["plan", "run", "prepare"])
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, verb, option):

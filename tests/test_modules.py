@@ -20,6 +20,7 @@ from transferbench.modules import (
     features_and_logits,
     freeze_body,
     load_state,
+    normalises_by_batch,
     optimizer_groups,
     partition,
     split_state,
@@ -294,6 +295,22 @@ def test_a_frozen_body_gives_fixed_features() -> None:
 
 
 # --- features ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.BatchNorm1d(3), True),
+        (nn.BatchNorm2d(3, track_running_stats=False), True),
+        (nn.SyncBatchNorm(3), True),
+        (nn.GroupNorm(1, 3), False),
+        (nn.LayerNorm(3), False),
+        (nn.InstanceNorm2d(3, track_running_stats=True), False),
+    ],
+    ids=repr,
+)
+def test_which_networks_normalise_by_their_batch(layer: nn.Module, expected: bool) -> None:
+    assert normalises_by_batch(nn.Sequential(nn.Conv2d(1, 3, 1), layer)) is expected
 
 
 def test_features_are_what_the_head_reads() -> None:

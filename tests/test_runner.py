@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny_suite import TINY, tiny_suite
 
-from transferbench.api import Run, compare_runs, export_run, run
+from transferbench.api import Run, compare_runs, export_run, pack_run, run
 from transferbench.errors import DataError, DeviceError, PluginError, StoreError, UnknownNameError
 from transferbench.planning import Options, plan_run
 from transferbench.runner import execute_plan
@@ -218,6 +218,52 @@ def test_a_plugin_that_fails_costs_its_own_jobs_and_is_named(tmp_path, body, exp
     assert set(finished.measurements.diagnostic) == {"trial", "speed"}
 
 
+def one_trial_an_arm():
+    whole = {"none": {"name": "identity"}}
+    return tiny_suite(perturbations=whole, diagnostics={}, claims={}, replicates=1)
+
+
+BATCH_NORM = """
+from transferbench import hookimpl
+from transferbench.specs import BackboneSpec
+
+def build(params, num_classes, in_chans, image_size):
+    from torch import nn
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(in_chans * image_size**2),
+                         nn.Linear(in_chans * image_size**2, num_classes))
+
+@hookimpl
+def transferbench_backbones():
+    return [BackboneSpec(name="mine", version=1, summary="s", source="s", license="l",
+                         build=build, modules=lambda net: {"norm": ["1"], "head": ["2"]},
+                         head=lambda net: net[2])]
+"""
+
+
+def test_batch_statistics_that_are_not_declared_stop_a_micro_batch_in_the_job(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(BATCH_NORM)
+    suite = one_trial_an_arm()
+    options = {"out": tmp_path / "run", "jobs": 1, "device": "cpu", "plugins": [file]}
+    finished = run(suite, backbones=["mine"], micro_batch=4, **options)
+    own = [one for one in finished.failed if one["status"] == "failed"]
+    assert {one["kind"] for one in own} == {"pretrain", "trial"}
+    told = "--micro-batch 4 would change the numbers of mine: it normalises by statistics of its"
+    assert all(told in one["message"] for one in own)
+    assert not run(suite, backbones=["mine"], **options).failed
+
+
+def test_a_network_without_batch_statistics_accumulates_its_micro_batches(tmp_path):
+    suite = one_trial_an_arm()
+    scores = [
+        run(suite, out=tmp_path / str(size) / "run", jobs=1, device="cpu", micro_batch=size)
+        .measurements.query("metric == 'test_loss'")["value"].to_numpy()
+        for size in (None, 4)
+    ]  # fmt: skip
+    assert len(scores[0]) == 2
+    assert scores[1] == pytest.approx(scores[0], rel=1e-4)
+
+
 def test_what_fails_is_tried_again_and_what_succeeded_is_not(tmp_path):
     file = tmp_path / "mine.py"
     suite = tiny_suite(diagnostics={"mine": {"name": "mine"}})
@@ -349,6 +395,24 @@ def test_runs_are_compared_in_pairs_and_exported(undisturbed, tmp_path):
         assert count == len(Run(finished.folder).measurements)
     with pytest.raises(DataError, match="must be one of"):
         export_run(finished.folder, tmp_path / "table.xls")
+
+
+def test_folders_and_files_may_be_given_as_text(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(PLUGIN.format(body="return []"))
+    out, store, root = (str(tmp_path / name) for name in ("runs/x", "shared", "data"))
+    suite = one_trial_an_arm()
+    finished = run(suite, out=out, store=store, data_root=root, plugins=[str(plugin)],
+                   jobs=1, device="cpu")  # fmt: skip
+    assert finished.folder == Path(out)
+    assert finished.store.root.resolve() == Path(store)
+    assert finished.registry is not None
+    assert "mine" in finished.registry.names("diagnostic")
+    assert Run(out).entries == Run(Path(out)).entries == ["fixup-resnet8"]
+    assert export_run(out, str(tmp_path / "table.csv")) == len(Run(out).measurements)
+    assert len(compare_runs(out, out)) > 0
+    (packed,) = pack_run(out, str(tmp_path / "s"), registry=finished.registry)
+    assert packed.is_relative_to(tmp_path / "s")
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):

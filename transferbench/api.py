@@ -68,10 +68,10 @@ class Run:
     Raises: ``StoreError`` where the folder holds no run.
     """
 
-    def __init__(self, folder: Path, registry: Registry | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, registry: Registry | None = None) -> None:
+        self.folder = Path(folder)
         self.registry = registry
-        self.described: Mapping[str, Any] = read_json(folder / RUN)
+        self.described: Mapping[str, Any] = read_json(self.folder / RUN)
 
     @cached_property
     def suite(self) -> Suite:
@@ -184,8 +184,8 @@ def finish(planned: Planned, watcher: Watcher) -> Run:
 
 
 def pack_run(
-    folder: Path,
-    out: Path,
+    folder: str | Path,
+    out: str | Path,
     entries: Sequence[str] = (),
     submitter: str | None = None,
     weights_license: str | None = None,
@@ -196,14 +196,14 @@ def pack_run(
 
     ``overlap``: ``TARGET=yes|no|unknown``, whether the weights have seen the target's images.
     """
-    found = Run(folder)
+    found, out = Run(folder), Path(out)
     registry = registry or open_registry(())
     declaration = Declaration(
         submitter=submitter, license=weights_license, overlap=_overlap(overlap)
     )
     with writing(out):
         return [
-            pack(folder, found.store, name, out, declaration, registry)
+            pack(found.folder, found.store, name, out, declaration, registry)
             for name in entries or found.entries
         ]
 
@@ -218,9 +218,9 @@ def _overlap(given: Sequence[str]) -> dict[str, Any]:
     return {target: answer for target, _, answer in pairs}
 
 
-def export_run(folder: Path, to: Path) -> int:
+def export_run(folder: str | Path, to: str | Path) -> int:
     """Write a run's measurements as csv, parquet or json, and say how many rows there are."""
-    table = Run(folder).measurements
+    table, to = Run(folder).measurements, Path(to)
     writers = {
         ".csv": lambda: table.to_csv(to, index=False),
         ".parquet": lambda: table.to_parquet(to, index=False),
@@ -235,7 +235,7 @@ def export_run(folder: Path, to: Path) -> int:
     return len(table)
 
 
-def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
+def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
     """What the trials of two runs measured in the same places: both means and the difference.
 
     The interval is a paired Student-t over the replicates that both have.

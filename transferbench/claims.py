@@ -8,7 +8,7 @@ pairs that share networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -53,10 +53,13 @@ class Verdict(BaseModel):
     reason: str
 
 
-def judge(suite: Suite, frame: pd.DataFrame, entry: str) -> list[Verdict]:
+def judge(
+    suite: Suite, frame: pd.DataFrame, entry: str, left_out: Mapping[str, str] | None = None
+) -> list[Verdict]:
     """A verdict on each claim of ``suite``, in its order, for one entry.
 
-    ``frame`` holds ``Record.row()`` of one run, a column for each coordinate. Only replicates
+    ``frame`` holds ``Record.row()`` of one run, a column for each coordinate. ``left_out``: arms
+    that the entry's external weights cannot start, and why; a claim on one says it. Only replicates
     with a value at every place of every term count, so that nothing but the claim's own contrast
     tells its terms apart. A rank correlation that every replicate left out keeps at 1 has an
     interval of no width: it says that the order is stable, not that it is certain.
@@ -67,10 +70,13 @@ def judge(suite: Suite, frame: pd.DataFrame, entry: str) -> list[Verdict]:
     """
     own = frame[frame["entry"] == entry].reset_index(drop=True) if len(frame) else frame
     table = Table(own)
-    return [_judge(suite, label, claim, table) for label, claim in suite.claims.items()]
+    without = left_out or {}
+    return [_judge(suite, label, claim, table, without) for label, claim in suite.claims.items()]
 
 
-def _judge(suite: Suite, label: str, claim: Claim, table: Table) -> Verdict:
+def _judge(
+    suite: Suite, label: str, claim: Claim, table: Table, left_out: Mapping[str, str]
+) -> Verdict:
     cases = [_sampled(suite, case, table) for case in _cases(claim, table)]
     samples = [sample for case in cases for sample in case.samples]
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
@@ -96,6 +102,7 @@ def _judge(suite: Suite, label: str, claim: Claim, table: Table) -> Verdict:
         reason="; ".join(
             [
                 *shown.why,
+                *_left_out(claim, left_out),
                 *_worst_of(claim, shown, len(cases)),
                 *_notes(suite, samples, table.frame, len(replicates)),
             ]
@@ -165,6 +172,18 @@ def _sampled(suite: Suite, asked: _Asked, table: Table) -> _Case:
         for side in (asked.sums, asked.against)
     )
     return _Case(asked.at, sums, against)
+
+
+def _left_out(claim: Claim, left_out: Mapping[str, str]) -> list[str]:
+    """Why the arms of a claim that the entry goes without were not trained."""
+    sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
+    terms = [term for summands in sums for term in summands]
+    arms = {arm for term in terms for arm in (term.initialization, term.other_initialization)}
+    return [
+        f"{arm} {why}, which external weights cannot give"
+        for arm, why in left_out.items()
+        if arm in arms
+    ]
 
 
 class _Judged(NamedTuple):

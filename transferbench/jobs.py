@@ -20,7 +20,7 @@ from torch import nn
 from transferbench.errors import PluginError, StoreError
 from transferbench.images import keep_large_allocations
 from transferbench.metrics import chance_level
-from transferbench.modules import freeze_body, partition
+from transferbench.modules import freeze_body, normalises_by_batch, partition
 from transferbench.plan import Job
 from transferbench.records import Measurement
 from transferbench.registry import blamed, load_registry
@@ -29,7 +29,14 @@ from transferbench.statistics import wilson
 from transferbench.store import CorruptArtefactError, Draft, Store
 from transferbench.subjects import FinishedTrial
 from transferbench.suite import Recipe
-from transferbench.training import Execution, Task, Trained, Training, outputs
+from transferbench.training import (
+    Execution,
+    Task,
+    Trained,
+    Training,
+    outputs,
+    refuse_smaller_batches,
+)
 from transferbench.workbench import Machine, Prepared, Workbench, same_version
 
 __all__ = ["Engine", "start_engine"]
@@ -82,6 +89,10 @@ class Engine:
         spec, params = self.bench.backbone(payload)
         prepared = self.bench.prepare(payload)
         net = self.bench.network(payload, spec, params, payload["dataset"]["classes"])
+        recipe = Recipe.model_validate(payload["recipe"])
+        # The network itself is asked too: a backbone may have declared otherwise.
+        if normalises_by_batch(net):
+            refuse_smaller_batches(spec.name, recipe.batch_size, self.execution.micro_batch)
         modules = partition(spec, net)
         if job.kind == "trial":
             self._initialize(payload, net, modules, prepared)
@@ -92,7 +103,7 @@ class Engine:
         training = Training(
             net,
             prepared.task,
-            Recipe.model_validate(payload["recipe"]),
+            recipe,
             self.execution,
             spec.rate_factors,
             only_head=head if payload.get("frozen") else None,

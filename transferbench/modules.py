@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferbench.errors import DataError, PluginError, TransferbenchError
 from transferbench.specs import HEAD, BackboneSpec, RateFactor
@@ -26,6 +27,7 @@ __all__ = [
     "features_and_logits",
     "freeze_body",
     "load_state",
+    "normalises_by_batch",
     "optimizer_groups",
     "partition",
     "split_state",
@@ -263,6 +265,11 @@ def body_in_eval(net: nn.Module, head: nn.Module) -> None:
     """Put all but the head in eval mode: batch statistics stay and features are fixed."""
     net.eval()
     head.train()
+
+
+def normalises_by_batch(net: nn.Module) -> bool:
+    """Whether what ``net`` says of an image in training depends on the others of its batch."""
+    return any(isinstance(module, _BatchNorm) for module in net.modules())
 
 
 # --- features ---------------------------------------------------------------------------------

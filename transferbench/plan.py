@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.errors import SuiteError
+from transferbench.external import left_out_arms
 from transferbench.identity import derive_seed, digest
 from transferbench.registry import Registry, blamed, identity
 from transferbench.specs import ImageShape, Preprocessing, Weights
@@ -130,7 +131,7 @@ def job_id(kind: str, payload: Mapping[str, Any]) -> str:
 def make_plan(
     suite: Suite, entries: Sequence[Entry], registry: Registry, facts: Mapping[str, DatasetFacts]
 ) -> Plan:
-    """Every job that ``suite`` asks of ``entries``.
+    """Every job that ``suite`` asks of ``entries``, without arms that their weights cannot start.
 
     ``facts`` describe the decoded datasets under ``source:LABEL`` and ``target:LABEL``.
     """
@@ -150,7 +151,10 @@ class _Planner:
     def plan(self, entries: Sequence[Entry]) -> Plan:
         plan = Plan(self.suite, tuple(entries))
         for entry in entries:
+            left_out = left_out_arms(self.suite, entry.weights, self.registry)
             for (target, perturbation, arm), kept in self._grid().items():
+                if arm in left_out:
+                    continue
                 for replicate in range(self.suite.replicates):
                     job = self._trial(plan, entry, target, perturbation, arm, replicate, kept)
                     plan.cells.append(

@@ -12,6 +12,7 @@ from typing import Any
 
 from transferbench.datacache import prepare
 from transferbench.errors import DataError, SuiteError, TransferbenchError, UnknownNameError
+from transferbench.external import left_out_arms
 from transferbench.identity import digest, file_digest
 from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
 from transferbench.registry import Registry, blamed, identity, load_registry
@@ -53,10 +54,10 @@ class Options:
     weights: str = OWN_PRETRAINING
     changes: Sequence[str] = ()
     seed_count: int | None = None
-    out: Path | None = None
-    store: Path | None = None
-    data_root: Path | None = None
-    plugins: Sequence[Path] = ()
+    out: str | Path | None = None
+    store: str | Path | None = None
+    data_root: str | Path | None = None
+    plugins: Sequence[str | Path] = ()
     device: str = "auto"
     jobs: int | None = None
     time_limit_seconds: float | None = None
@@ -109,13 +110,15 @@ def plan_run(suite: str | Suite, options: Options) -> Planned:
     names = tuple(options.backbones) or loaded.backbones
     asked = tuple((name, options.weights) for name in dict.fromkeys(names))
     entries = [_entry(registry, *one) for one in asked]
-    folder = options.out or Path("runs") / _folder_name(loaded, changed)
-    store = Store(options.store or folder.parent / "store")
+    folder = Path(options.out or Path("runs") / _folder_name(loaded, changed))
+    store = Store(Path(options.store or folder.parent / "store"))
     store.prepare()
-    facts = dict(_facts(loaded, registry, store.root / "datasets", options.data_root))
+    data_root = None if options.data_root is None else Path(options.data_root)
+    facts = dict(_facts(loaded, registry, store.root / "datasets", data_root))
     earlier, notes = _finished_earlier(folder, loaded, registry, store, facts, asked)
     plan = make_plan(loaded, [*(_entry(registry, *one) for one in earlier), *entries],
                      registry, facts)  # fmt: skip
+    notes = (*notes, *_left_out(plan, registry))
     return Planned(plan, registry, options, changed, (*earlier, *asked), folder, store, notes)
 
 
@@ -124,14 +127,29 @@ def plugin_variable() -> str:
     return os.environ.get(PLUGIN_VARIABLE, "")
 
 
-def open_registry(files: Sequence[Path]) -> Registry:
+def open_registry(files: Sequence[str | Path]) -> Registry:
     """The plugins that are installed, in ``files`` and in the environment's files."""
-    return load_registry(tuple(files), {PLUGIN_VARIABLE: plugin_variable()})
+    return load_registry(tuple(map(Path, files)), {PLUGIN_VARIABLE: plugin_variable()})
 
 
 def go_offline() -> None:
     """Keep this process and its workers from looking for weights on the network."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _left_out(plan: Plan, registry: Registry) -> Iterator[str]:
+    """A note on the arms that entries with external weights go without."""
+    external = [entry for entry in plan.entries if entry.weights is not None]
+    # The arms are the same whichever external weights an entry has.
+    for entry in external[:1]:
+        arms = left_out_arms(plan.suite, entry.weights, registry)
+        if arms:
+            names = ", ".join(one.name for one in external)
+            named = ", ".join(f"{arm} ({why})" for arm, why in arms.items())
+            yield (
+                f"{names}: external weights cannot start {named}; these arms are left out, "
+                "and claims on them stay undecided"
+            )
 
 
 def _folder_name(suite: Suite, changed: Sequence[str]) -> str:

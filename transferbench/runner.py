@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,9 +14,12 @@ from transferbench.claims import judge
 from transferbench.executors import Executor, Outcome
 from transferbench.executors.inprocess import InProcessExecutor
 from transferbench.executors.local import LocalExecutor
+from transferbench.external import left_out_arms
 from transferbench.identity import digest
+from transferbench.plan import Entry
 from transferbench.planning import Options, Planned, plugin_variable
 from transferbench.records import Record
+from transferbench.registry import blamed
 from transferbench.runfolder import (
     CLAIMS,
     ENVIRONMENT,
@@ -82,6 +85,7 @@ def _executor(planned: Planned) -> Executor:
     from transferbench.jobs import start_engine
     from transferbench.workbench import find_device
 
+    refuse_micro_batch(planned)
     try_weights(planned)
     options = planned.options
     device = find_device(options.device)
@@ -100,9 +104,9 @@ def _machine(planned: Planned, device: str) -> Machine:
     return Machine(
         store=planned.store.root.absolute(),
         cache=(planned.store.root / "datasets").absolute(),
-        data_root=None if options.data_root is None else options.data_root.absolute(),
+        data_root=None if options.data_root is None else Path(options.data_root).absolute(),
         device=device,
-        plugins=tuple(path.absolute() for path in options.plugins),
+        plugins=tuple(Path(path).absolute() for path in options.plugins),
         plugin_variable=plugin_variable(),
         weights=_weight_files(planned),
         micro_batch=options.micro_batch,
@@ -119,6 +123,36 @@ def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     cards = given.split(",") if given else [str(i) for i in range(len(cuda_devices()))]
     return [{"CUDA_VISIBLE_DEVICES": cards[slot % len(cards)]} for slot in range(slots)]
+
+
+def refuse_micro_batch(planned: Planned) -> None:
+    """Refuse a micro-batch that would change what an entry declares to normalise by.
+
+    Raises: ``SuiteError`` before anything is trained.
+    """
+    from transferbench.training import refuse_smaller_batches
+
+    given = planned.options.micro_batch
+    for entry in planned.plan.entries if given is not None else ():
+        spec = planned.registry.backbone(entry.backbone["name"])
+        with blamed(f"backbone {spec.name!r}"):
+            affected = spec.batch_statistics(spec.parse(entry.backbone["params"]))
+        if affected:
+            refuse_smaller_batches(entry.name, _largest_batch(planned, entry), given)
+
+
+def _largest_batch(planned: Planned, entry: Entry) -> int:
+    """Of what is left to train of an entry; 0 where nothing is."""
+    return max(
+        (
+            int(job.payload["recipe"]["batch_size"])
+            for job in planned.plan.jobs.values()
+            if job.kind != "diagnosis"
+            and job.payload["backbone"] == entry.backbone
+            and not planned.store.is_done(job.id)
+        ),
+        default=0,
+    )
 
 
 def try_weights(planned: Planned) -> None:
@@ -158,12 +192,15 @@ def _weight_files(planned: Planned) -> dict[str, str]:
 def _write(planned: Planned, records: tuple[Record, ...]) -> None:
     folder, plan = planned.folder, planned.plan
     frame = frame_of(records)
-    verdicts = {
-        entry.name: [one.model_dump(mode="json") for one in judge(plan.suite, frame, entry.name)]
-        for entry in plan.entries
-    }
+    verdicts = {entry.name: _verdicts(planned, entry, frame) for entry in plan.entries}
     lines = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records)
     write_text(folder / RECORDS, lines)
     write_json(folder / CLAIMS, verdicts)
     write_json(folder / ENVIRONMENT, environment(plan, planned.store))
     write_json(folder / RUN, describe_run(planned))
+
+
+def _verdicts(planned: Planned, entry: Entry, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    left_out = left_out_arms(planned.suite, entry.weights, planned.registry)
+    judged = judge(planned.suite, frame, entry.name, left_out)
+    return [verdict.model_dump(mode="json") for verdict in judged]

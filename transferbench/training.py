@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  # the name everybody knows it by
 
+from transferbench.errors import SuiteError
 from transferbench.images import ImagePipeline, mixup
 from transferbench.metrics import score
 from transferbench.modules import FeatureTap, body_in_eval, clone_state, optimizer_groups
@@ -37,6 +38,7 @@ __all__ = [
     "evaluated_epochs",
     "learning_rate_factor",
     "outputs",
+    "refuse_smaller_batches",
 ]
 
 PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -75,13 +77,28 @@ class Task(NamedTuple):
 class Execution:
     """How a machine computes what a recipe asks for; nothing here is part of an id.
 
-    ``micro_batch``: images at once on the device; gradients accumulate over a step's batch.
+    ``micro_batch``: images at once on the device; gradients accumulate over a step's batch. For
+    networks without batch statistics alone: see ``refuse_smaller_batches``.
     """
 
     device: torch.device
     micro_batch: int | None = None
     evaluation_batch: int = 500
     compile: bool = False
+
+
+def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | None) -> None:
+    """Refuse to accumulate the gradients of a network that normalises by its batch.
+
+    Its statistics would be those of the micro-batches, and so would its numbers; no id says that.
+    Raises: ``SuiteError``.
+    """
+    if micro_batch is not None and micro_batch < batch_size:
+        raise SuiteError(
+            f"--micro-batch {micro_batch} would change the numbers of {network}: it normalises by "
+            f"statistics of its batch (BatchNorm), and the recipe's batch is of {batch_size} "
+            f"images; give a micro-batch of at least {batch_size}, or leave it out"
+        )
 
 
 class Evaluation(NamedTuple):

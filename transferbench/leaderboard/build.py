@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from transferbench.claims import Verdict
-from transferbench.errors import SubmissionError
+from transferbench.errors import SubmissionError, UnknownNameError
+from transferbench.external import left_out_arms
 from transferbench.leaderboard.arms import Arm, ranked_arms
 from transferbench.leaderboard.armtable import (
     RankedArm,
@@ -191,8 +192,9 @@ def _of_arms(board: _Accepted) -> _Made:
     for candidate in board.chosen:
         arms = ranked_arms(suite, candidate.bundle)
         rows += [_arm_row(board, candidate, arm) for arm in arms]
-        left_out = [a for a in compared_arms(suite) if a not in {arm.label for arm in arms}]
-        unranked += [_incomplete(suite, candidate, label) for label in left_out]
+        without = [a for a in compared_arms(suite) if a not in {arm.label for arm in arms}]
+        left_out = _left_out(board, candidate)
+        unranked += [_incomplete(suite, candidate, label, left_out.get(label)) for label in without]
     return _Made(
         columns=arm_columns(suite, board.severe),
         rows=rows,
@@ -200,6 +202,15 @@ def _of_arms(board: _Accepted) -> _Made:
         notes=tuple(described_arms(suite, board.registry)),
         flags=tuple(flags_of_arms(rows)),
     )
+
+
+def _left_out(board: _Accepted, candidate: _Candidate) -> dict[str, str]:
+    """The arms that external weights could not start, and why; none where that is not known."""
+    try:
+        weights = candidate.bundle.submission.entry.weights
+        return left_out_arms(board.suite, weights, board.registry)
+    except UnknownNameError:
+        return {}
 
 
 def _arm_row(board: _Accepted, candidate: _Candidate, arm: Arm) -> Row:
@@ -292,12 +303,17 @@ def _refused(one: _Examined, board: str) -> Unranked:
     return Unranked(entry, one.folder.name[:SHORT_ID], "refused", why)
 
 
-def _incomplete(suite: Suite, candidate: _Candidate, arm: str) -> Unranked:
+def _incomplete(
+    suite: Suite, candidate: _Candidate, arm: str, left_out: str | None = None
+) -> Unranked:
+    """``left_out``: what the arm needs and external weights cannot give."""
     missing = missing_scores(suite, candidate.bundle.records, arm)
     of = f" of {arm}" if suite.scoring.ranks == "initializations" else ""
     why = f"no score{of} on {'; '.join(missing[:3])}"
     if len(missing) > 3:
         why += f" and {len(missing) - 3} more"
+    if left_out:
+        why = f"{arm} {left_out}, which external weights cannot give"
     head = candidate.bundle.submission
     return Unranked(head.entry.name, head.id[:SHORT_ID], "incomplete", why)
 

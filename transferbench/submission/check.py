@@ -99,7 +99,9 @@ def _named_checks(registry: Registry) -> dict[str, Finder]:
         "content is untouched": integrity.check_content_is_untouched,
         "suite is the published one": integrity.check_suite_is_the_published_one,
         "job ids follow from payloads": integrity.check_job_ids_follow_from_payloads,
-        "every cell is there once": integrity.check_every_cell_is_there_once,
+        "every cell is there once": partial(
+            integrity.check_every_cell_is_there_once, registry=registry
+        ),
         "plan can be made again": partial(
             integrity.check_plan_can_be_made_again, registry=registry
         ),

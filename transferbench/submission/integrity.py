@@ -9,10 +9,12 @@ from math import prod
 from typing import NamedTuple
 
 from transferbench.errors import UnknownNameError
+from transferbench.external import left_out_arms
 from transferbench.identity import digest
 from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Plan, job_id, make_plan
 from transferbench.records import Record
 from transferbench.registry import Registry
+from transferbench.specs import Weights
 from transferbench.submission.bundle import (
     SUBMISSION,
     Bundle,
@@ -123,10 +125,23 @@ def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> tuple[str, 
     return tuple(known) if wanted is None else wanted
 
 
-def missing_cells(suite: Suite, records: tuple[Record, ...]) -> list[str]:
-    """The cells of the suite's grid that no test metric was recorded for, readably."""
+def missing_cells(
+    suite: Suite, weights: Weights | None, records: tuple[Record, ...], registry: Registry
+) -> list[str]:
+    """The cells that an entry of ``weights`` can fill and has no test metric for, readably.
+
+    Raises: ``UnknownNameError`` for external weights and an arm whose plugin is not installed.
+    """
     found = {_cell(row) for row in scored_rows(records)}
-    return [_named(cell) for cell in dict.fromkeys(_grid(suite)) if cell not in found]
+    return [_named(cell) for cell in _fillable(suite, weights, registry) if cell not in found]
+
+
+def _fillable(
+    suite: Suite, weights: Weights | None, registry: Registry
+) -> dict[tuple[str, str, str, int], None]:
+    """The cells of the suite's grid without those of arms that the entry goes without."""
+    left_out = left_out_arms(suite, weights, registry)
+    return {cell: None for cell in _grid(suite) if cell[2] not in left_out}
 
 
 def _cell(row: Record) -> tuple[str, str, str, int]:
@@ -138,20 +153,28 @@ def _named(cell: tuple[str, str, str, int]) -> str:
     return f"{arm} on {target}, {perturbation}, replicate {replicate}"
 
 
-def check_every_cell_is_there_once(bundle: Bundle) -> Iterator[Problem]:
-    """Every cell of the suite's grid has one test metric, every job its records, none is extra."""
-    suite, records = bundle.plan.suite, bundle.records
+def check_every_cell_is_there_once(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
+    """Every cell that the entry can fill has one test metric, every job its records, none is extra.
+
+    What external weights cannot start is not missed.
+    """
+    suite, records, weights = bundle.plan.suite, bundle.records, bundle.submission.entry.weights
     if _grid_size(suite) > MAX_CELLS:
         yield Problem(f"the suite asks for more than {MAX_CELLS} cells")
         return
-    for missing in missing_cells(suite, records):
-        yield Problem(f"{missing} is missing")
-    grid = set(_grid(suite))
+    try:
+        for missing in missing_cells(suite, weights, records, registry):
+            yield Problem(f"{missing} is missing")
+        grid = _fillable(suite, weights, registry)
+    except UnknownNameError as error:
+        yield Problem(f"{error}: install its plugin to see what is missing", warning=True)
+        grid = dict.fromkeys(_grid(suite))
     for cell, count in Counter(_cell(row) for row in scored_rows(records)).items():
         if count > 1:
             yield Problem(f"{_named(cell)} is there {count} times")
         if cell not in grid:
-            yield Problem(f"{_named(cell)} is not a cell of the suite")
+            by = " that external weights can fill" if weights else ""
+            yield Problem(f"{_named(cell)} is not a cell of the suite{by}")
     yield from _record_problems(bundle)
 
 

@@ -93,8 +93,9 @@ def pack(
     nobody publishes. Raises: ``SubmissionError`` for a changed suite, an entry that the run does
     not have, or one with missing or failed jobs.
     """
+    registry = registry or load_registry()
     chosen = _choose(run, entry, private=private)
-    _refuse_incomplete(chosen)
+    _refuse_incomplete(chosen, registry)
     declared = _complete(declaration, chosen)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as scratch:
@@ -109,7 +110,7 @@ def pack(
             "declaration": declared,
             "trust": "reported",
             "outputs": digests,
-            **_from_plugins(chosen, registry or load_registry()),
+            **_from_plugins(chosen, registry),
             "files": content_digests(folder),
         }
         head |= {"id": submission_id(head)}
@@ -192,8 +193,8 @@ def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> tuple[_RunJob, ..
     return tuple(job for job in by_id.values() if job.id in wanted)
 
 
-def _refuse_incomplete(chosen: _Chosen) -> None:
-    told = list(_lacks(chosen))
+def _refuse_incomplete(chosen: _Chosen, registry: Registry) -> None:
+    told = list(_lacks(chosen, registry))
     if told:
         shown = "\n  ".join(
             [*told[:SHOWN], *([f"and {len(told) - SHOWN} more"] if told[SHOWN:] else [])]
@@ -204,15 +205,16 @@ def _refuse_incomplete(chosen: _Chosen) -> None:
         )
 
 
-def _lacks(chosen: _Chosen) -> Iterator[str]:
+def _lacks(chosen: _Chosen, registry: Registry) -> Iterator[str]:
     """The jobs that failed, the cells that are missing, the jobs that left nothing."""
+    suite, weights = chosen.run.suite, chosen.entry.weights
     measured = {row.job for row in chosen.records}
     for job in chosen.jobs:
         if job.status != "ok":
             yield f"{job.kind} {job.id[:12]}: {job.status}"
         elif job.kind != "pretrain" and job.id not in measured:
             yield f"{job.kind} {job.id[:12]}: nothing recorded"
-    for cell in missing_cells(chosen.run.suite, chosen.records):
+    for cell in missing_cells(suite, weights, chosen.records, registry):
         yield f"{cell}: missing"
 
 
