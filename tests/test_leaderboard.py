@@ -32,6 +32,7 @@ from transferbench.suite import Suite
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 FORMATS = ("board.md", "board.csv", "board.json", "board.tex", "index.html")
+CLAIMS = ("claims.md", "claims.csv")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -203,8 +204,8 @@ def test_the_same_submissions_give_the_same_bytes(made: Made, tmp_path: Path) ->
     for folder in sorted(made.submissions.glob("*/*"), reverse=True):
         shutil.copytree(folder, submissions / folder.relative_to(made.submissions))
     written = build(submissions, tmp_path / "boards", made.registry)
-    assert [path.name for path in written] == [*FORMATS, "README.md"]
-    for name in FORMATS:
+    assert [path.name for path in written] == [*FORMATS, *CLAIMS, "README.md"]
+    for name in (*FORMATS, *CLAIMS):
         again = (tmp_path / "boards" / "handmade@1" / name).read_bytes()
         first = (made.out / "handmade@1" / name).read_bytes()
         assert again.replace(b"/moved/", b"/submissions/") == first
@@ -222,7 +223,7 @@ def test_the_page_links_its_submissions_and_loads_nothing(made: Made) -> None:
     page = (folder / "index.html").read_text()
     assert not re.search(r"src=|@import|url\(|https?:|<link", page)
     links = [link for link in re.findall(r'href="([^"]+)"', page) if "README" not in link]
-    assert len(links) == 7
+    assert len(links) == 9
     for link in links:
         assert (folder / link.replace("%40", "@")).is_file(), link
 
