@@ -109,7 +109,8 @@ def test_states_are_judged_as_networks_that_hold_them(norm, batch_size, examples
         peer.load_state_dict(state)
         for split, data in (("all", examples), ("few", few)):
             loss, accuracy = judged(peer, data)
-            assert splits[split].loss == pytest.approx(loss, rel=1e-6)
+            # Other batches are other float32 sums: single logits differ by some 1e-6 of their size.
+            assert splits[split].loss == pytest.approx(loss, rel=1e-5)
             assert splits[split].metric == accuracy
 
 
@@ -219,7 +220,7 @@ def test_states_are_judged_with_recomputed_statistics(examples):
     peer.load_state_dict(state)
     recalibrate(peer, examples.images[:30])
     (stored,) = evaluate_states(net, [state], {"test": examples}, ACCURACY)
-    assert found["test"].loss == pytest.approx(judged(peer, examples)[0], rel=1e-6)
+    assert found["test"].loss == pytest.approx(judged(peer, examples)[0], rel=1e-5)
     assert found["test"].loss != pytest.approx(stored["test"].loss, rel=1e-3)
 
 
