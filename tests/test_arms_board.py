@@ -20,7 +20,6 @@ from scipy import stats
 from transferbench.leaderboard import BoardTable, boards, build, show
 from transferbench.leaderboard.arms import ranked_arms, share_of_gain
 from transferbench.leaderboard.table import text
-from transferbench.planning import suite_digest
 from transferbench.records import read_records
 from transferbench.registry import Registry
 from transferbench.submission import Declaration, check, pack
@@ -408,7 +407,7 @@ def published() -> list[Path]:
 def test_a_published_suite_keeps_its_digest(folder: Path) -> None:
     told = json.loads((folder / "submission.json").read_text())["suite_digest"]
     kept = json.loads((folder / "plan.json").read_text())["suite"]
-    assert suite_digest(Suite.model_validate(kept)) == told
+    assert Suite.model_validate(kept).digest == told
 
 
 def test_a_published_submission_still_passes_its_check() -> None:
@@ -420,9 +419,9 @@ def test_what_a_board_ranks_is_content_where_it_is_said() -> None:
     plain = Suite.model_validate(SUITE)
     assert "ranks" not in plain.model_dump(mode="json")["scoring"]
     said = Suite.model_validate(SUITE | {"scoring": SUITE["scoring"] | {"ranks": "entries"}})
-    assert suite_digest(said) == suite_digest(plain)
+    assert said.digest == plain.digest
     arms = Suite.model_validate(ARMS)
     assert arms.model_dump(mode="json")["scoring"]["ranks"] == "initializations"
     scoring = SUITE["scoring"] | {"ranks": "initializations"}
-    assert suite_digest(Suite.model_validate(SUITE | {"scoring": scoring})) != suite_digest(plain)
+    assert Suite.model_validate(SUITE | {"scoring": scoring}).digest != plain.digest
     assert Suite.model_validate(arms.model_dump(mode="json")) == arms

@@ -78,10 +78,11 @@ def check_run(kind, said, folder):
     name, run = NAMES[kind], Run(folder)
     assert run.failed == []
     assert (folder / "report.html").is_file()
-    if kind == "backbone":
-        assert re.search(rf"^ +1 +a +{name} ", said.out, re.MULTILINE), said.out
-    else:
+    entry = name if kind == "backbone" else "fixup-resnet8"
+    assert re.search(rf"^ +1 +a +{entry} ", said.out, re.MULTILINE), said.out
+    if kind != "backbone":
         assert name in " ".join(run.described["changed"])
+        assert re.search(r"^\w+-changed@1 ", said.out, re.MULTILINE), said.out
     table = run.measurements
     if kind == "dataset":
         assert run.suite.targets["handwriting"].dataset.name == name

@@ -13,7 +13,7 @@ from typing import Any
 from transferbench.datacache import prepare
 from transferbench.errors import DataError, SuiteError, TransferbenchError, UnknownNameError
 from transferbench.external import left_out_arms
-from transferbench.identity import digest, file_digest
+from transferbench.identity import file_digest
 from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
 from transferbench.registry import Registry, blamed, identity, load_registry
 from transferbench.scheduling import done_jobs
@@ -29,7 +29,6 @@ __all__ = [
     "open_registry",
     "plan_run",
     "plugin_variable",
-    "suite_digest",
 ]
 
 PLUGIN_VARIABLE = "TRANSFERBENCH_PLUGINS"
@@ -93,11 +92,6 @@ class Planned:
         return done_jobs(self.plan.jobs, self.store)
 
 
-def suite_digest(suite: Suite) -> str:
-    """The sha256 of a suite's content."""
-    return digest(suite.model_dump(mode="json"))
-
-
 def plan_run(suite: str | Suite, options: Options) -> Planned:
     """Everything that ``suite`` asks of the entries in ``options``; trains nothing.
 
@@ -154,7 +148,7 @@ def _left_out(plan: Plan, registry: Registry) -> Iterator[str]:
 
 def _folder_name(suite: Suite, changed: Sequence[str]) -> str:
     # A changed suite has a folder of its own: its numbers are not those of the suite's name.
-    return f"{suite.id}+{suite_digest(suite)[:8]}" if changed else suite.id
+    return f"{suite.id}+{suite.digest[:8]}" if changed else suite.id
 
 
 def _changed_suite(
@@ -305,7 +299,7 @@ def _finished_earlier(
 def _asked_earlier(folder: Path, suite: Suite) -> list[tuple[str, str]]:
     try:
         earlier = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if earlier["suite_digest"] != suite_digest(suite):
+        if earlier["suite_digest"] != suite.digest:
             return []
         return [(str(one["backbone"]), str(one["weights"])) for one in earlier["asked"]]
     except (OSError, ValueError, KeyError, TypeError):

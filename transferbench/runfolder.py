@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from transferbench.errors import StoreError
 from transferbench.plan import ENGINE_VERSION, Cell, Measured, Plan
-from transferbench.planning import Planned, suite_digest
+from transferbench.planning import Planned
 from transferbench.records import Measurement, Record
 from transferbench.store import Store
 from transferbench.suite import TRIAL
@@ -132,7 +132,7 @@ def describe_run(planned: Planned) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "suite_id": plan.suite.id,
-        "suite_digest": suite_digest(plan.suite),
+        "suite_digest": plan.suite.digest,
         "changed": list(planned.changed),
         "store": os.path.relpath(store.root, planned.folder),
         "asked": [{"backbone": name, "weights": weights} for name, weights in planned.asked],

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from transferbench.identity import digest
 from transferbench.specs import RateFactor
 
 __all__ = [
@@ -371,6 +372,11 @@ class Suite(Strict):
     def id(self) -> str:
         """``name@MAJOR.MINOR``."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of its content."""
+        return digest(self.model_dump(mode="json"))
 
     @property
     def board(self) -> str:

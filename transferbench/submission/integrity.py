@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from transferbench.errors import UnknownNameError
 from transferbench.external import left_out_arms
-from transferbench.identity import digest
 from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Plan, job_id, make_plan
 from transferbench.records import Record
 from transferbench.registry import Registry
@@ -75,7 +74,7 @@ def check_suite_is_the_published_one(bundle: Bundle) -> Iterator[Problem]:
     submission, suite = bundle.submission, bundle.plan.suite
     if submission.suite != suite.id:
         yield Problem(f"it is for {submission.suite}, but its plan is of {suite.id}")
-    found = digest(suite.model_dump(mode="json"))
+    found = suite.digest
     if found != submission.suite_digest:
         yield Problem(f"the suite in the plan is not the one of digest {found[:12]}")
     if suite.name not in bundled_suites():
@@ -85,7 +84,7 @@ def check_suite_is_the_published_one(bundle: Bundle) -> Iterator[Problem]:
     if published.id != suite.id:
         why = f"here {suite.name!r} is {published.id}, not {suite.id}: nothing to compare"
         yield Problem(why, warning=True)
-    elif digest(published.model_dump(mode="json")) != found:
+    elif published.digest != found:
         yield Problem(f"{suite.id} was changed: it differs from the bundled suite of that id")
 
 

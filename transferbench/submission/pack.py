@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transferbench.errors import SubmissionError, UnknownNameError
-from transferbench.identity import digest
 from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Kind, Registry, load_registry
 from transferbench.submission.bundle import (
@@ -157,12 +156,8 @@ def _read_run(run: Path) -> _Run:
 def _renamed(run: _Run) -> _Run:
     """The run with its changed suite under another name: its numbers are not the suite's."""
     suite = run.suite.model_copy(update={"name": f"{run.suite.name}-changed"})
-    renamed = {"suite": suite, "suite_id": suite.id, "suite_digest": _digest(suite)}
+    renamed = {"suite": suite, "suite_id": suite.id, "suite_digest": suite.digest}
     return run.model_copy(update={**renamed, "changed": ()})
-
-
-def _digest(suite: Suite) -> str:
-    return digest(suite.model_dump(mode="json"))
 
 
 def _entry(run: _Run, name: str) -> EntryFacts:
