@@ -130,14 +130,13 @@ class _Chosen(NamedTuple):
 
 def _choose(folder: Path, name: str, *, private: bool) -> _Chosen:
     run = _read_run(folder)
-    if private and run.changed:
+    renamed = private and bool(run.changed)
+    if renamed:
         run = _renamed(run)
     entry = _entry(run, name)
-    records = tuple(
-        row.model_copy(update={"suite": run.suite_id})
-        for row in read_records(folder / "records.jsonl")
-        if row.entry == name
-    )
+    records = tuple(row for row in read_records(folder / "records.jsonl") if row.entry == name)
+    if renamed:
+        records = tuple(row.model_copy(update={"suite": run.suite_id}) for row in records)
     return _Chosen(folder, run, entry, records, _jobs(run, name, records))
 
 
