@@ -93,7 +93,7 @@ def values_of(
     made: Made, entry: str, metric: str, arm: str, perturbation: str = "none"
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(target, replicate) values of digits and marks, straight from the records."""
-    (path,) = made.submissions.glob(f"*/{entry}/*/records.jsonl")
+    (path,) = made.submissions.glob(f"*/{entry}/*/records.jsonl.gz")
     found = {
         (r.target, r.replicate): r.value
         for r in read_records(path)

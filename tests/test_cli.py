@@ -1,5 +1,6 @@
 """Every command of the command line, as a user would give it."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -329,10 +330,10 @@ def test_a_packed_submission_passes_its_check_and_stands_on_the_board(packed, tm
 
 
 def test_a_submission_that_was_changed_fails_its_check(packed):
-    records = packed / "records.jsonl"
-    text = records.read_text(encoding="utf-8")
+    records = packed / "records.jsonl.gz"
+    text = gzip.decompress(records.read_bytes())
     records.chmod(0o644)
-    records.write_text(text.replace('"value":0.', '"value":0.9', 1), encoding="utf-8")
+    records.write_bytes(gzip.compress(text.replace(b'"value":0.', b'"value":0.9', 1)))
     said = cli("submission", "check", packed)
     assert said.code == 1
     assert "records.jsonl" in said.out

@@ -80,7 +80,7 @@ def only(submissions: Path, registry: Registry) -> BoardTable:
 
 def _values(made: Made, entry: str, metric: str, arm: str, perturbation: str) -> np.ndarray:
     """(target, replicate) values of digits and marks, straight from the records."""
-    (path,) = made.submissions.glob(f"*/{entry}/*/records.jsonl")
+    (path,) = made.submissions.glob(f"*/{entry}/*/records.jsonl.gz")
     found = {
         (r.target, r.replicate): r.value
         for r in read_records(path)
@@ -117,7 +117,7 @@ def test_numbers_equal_those_of_scipy(made: Made, entry: str) -> None:
 def test_another_diagnostic_cannot_stand_in_for_the_score(made: Made, tmp_path: Path) -> None:
     """A forged test metric of the speed diagnostic, sealed: it is no trial's and moves nothing."""
     submissions = shutil.copytree(made.submissions, tmp_path / "s")
-    (path,) = submissions.glob("*/made-poor/*/records.jsonl")
+    (path,) = submissions.glob("*/made-poor/*/records.jsonl.gz")
     rows = list(read_records(path))
     forged = [
         row.model_copy(update={"metric": "test_metric", "value": 1.0, "flag": None})

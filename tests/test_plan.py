@@ -261,6 +261,20 @@ def test_a_shared_draw_is_shared_by_the_replicates(registry):
     assert len(draws) == 1
 
 
+def test_a_second_draw_differs_in_nothing_but_the_draw(registry):
+    suite = changed("initializations.P-T", {"name": "second-random", "recipe": "short"})
+    plan = plan_of(registry, suite)
+    seeds = {
+        (cell.initialization, cell.replicate): plan.jobs[cell.job].payload["seeds"]
+        for cell in plan.cells
+    }
+    assert len({given["init"] for given in seeds.values()}) == len(seeds)
+    for replicate in {cell.replicate for cell in plan.cells}:
+        first, second = (dict(seeds[arm, replicate]) for arm in ("RI-T", "P-T"))
+        first.pop("init"), second.pop("init")
+        assert first == second
+
+
 @pytest.mark.parametrize(
     "options",
     [

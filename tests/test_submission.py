@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from transferbench.identity import digest, file_digest
 from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
-from transferbench.submission.bundle import MAX_BYTES, slug
+from transferbench.submission.bundle import MAX_BYTES, read_bundle, slug
 from transferbench.submission.predictions import (
     Predictions,
     agreement,
@@ -83,7 +84,7 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def edit_records(folder: Path, change: Callable[[list[Record]], list[Record]]) -> None:
-    path = folder / "records.jsonl"
+    path = folder / "records.jsonl.gz"
     write_records(change(list(read_records(path))), path)
 
 
@@ -144,10 +145,12 @@ def test_a_packed_folder_that_was_changed_is_not_packed_over(made: Made, tmp_pat
 
 
 def test_only_the_entry_is_packed_and_no_host_or_store(made: Made) -> None:
-    text = "".join(path.read_text() for path in made.packed.iterdir() if path.suffix != ".parquet")
+    names = set(MAX_BYTES) - {"predictions.parquet", "records.jsonl.gz"}
+    records = gzip.decompress((made.packed / "records.jsonl.gz").read_bytes()).decode()
+    text = records + "".join((made.packed / name).read_text() for name in names)
     assert "a-secret-name" not in text
     assert str(made.folder) not in text
-    assert {r.entry for r in read_records(made.packed / "records.jsonl")} == {"made-good"}
+    assert {r.entry for r in read_records(made.packed / "records.jsonl.gz")} == {"made-good"}
 
 
 def test_the_head_says_where_everything_came_from(made: Made) -> None:
@@ -274,7 +277,7 @@ def test_an_added_file_is_found(made: Made, copied: Path) -> None:
     assert "run.py does not belong" in str(check(copied, made.registry))
 
 
-@pytest.mark.parametrize("name", ["records.jsonl", "submission.json"])
+@pytest.mark.parametrize("name", ["records.jsonl.gz", "submission.json"])
 def test_a_link_is_refused_unread(made: Made, copied: Path, tmp_path: Path, name: str) -> None:
     shutil.move(copied / name, tmp_path / "elsewhere")
     (copied / name).symlink_to(tmp_path / "elsewhere")
@@ -309,9 +312,65 @@ def test_odd_json_is_refused(made: Made, copied: Path, text: str, why: str) -> N
 
 
 def test_a_reason_names_no_folder_of_this_machine(made: Made, copied: Path) -> None:
-    (copied / "records.jsonl").write_text("{}\n")
+    (copied / "records.jsonl.gz").write_bytes(gzip.compress(b"{}\n"))
     why = failed(check(copied, made.registry))["every file can be read"]
-    assert why.startswith("records.jsonl:1 is not a record")
+    assert why.startswith("records.jsonl.gz:1 is not a record")
+
+
+def as_version_1(folder: Path) -> Path:
+    """The submission as packed before records were compressed, in the folder of its own id."""
+    compressed = folder / "records.jsonl.gz"
+    (folder / "records.jsonl").write_bytes(gzip.decompress(compressed.read_bytes()))
+    compressed.unlink()
+    edit_json(folder / "submission.json", lambda head: head.update(schema_version=1))
+    return handmade_run.sealed(folder)
+
+
+def test_plain_records_of_version_1_are_read(made: Made, copied: Path) -> None:
+    old = as_version_1(copied)
+    report = check(old, made.registry)
+    assert report.ok, str(report)
+    assert read_bundle(old).records == read_bundle(made.packed).records
+
+
+def test_another_form_of_records_than_the_version_says_is_refused(made: Made, copied: Path) -> None:
+    old = as_version_1(copied)
+    edit_json(old / "submission.json", lambda head: head.update(schema_version=2))
+    why = failed(check(handmade_run.sealed(old), made.registry))["every file can be read"]
+    assert why == "schema version 2 has records.jsonl.gz, not records.jsonl"
+
+
+def test_records_of_both_forms_are_refused(made: Made, copied: Path) -> None:
+    (copied / "records.jsonl").write_text("")
+    assert "records.jsonl does not belong" in str(check(copied, made.registry))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"{}", "cannot be decompressed: Not a gzipped file"),
+        (gzip.compress(b"{}")[:-9], "cannot be decompressed: Compressed file ended"),
+        (gzip.compress(b"{}")[:10] + b"\xff" * 20, "cannot be decompressed: Error -3"),
+        (gzip.compress(b" " * 2_000_000), "holds more than 1000000 bytes of text"),
+        (gzip.compress(b"\n" * 2_000_000), ":1 is not a record"),
+    ],
+    ids=["plain text", "cut off", "no deflate stream", "one long line", "empty lines"],
+)
+def test_what_is_no_compressed_text_of_records_is_refused(
+    made: Made, copied: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
+) -> None:
+    monkeypatch.setattr("transferbench.submission.bundle.MAX_RECORD_BYTES", 1_000_000)
+    (copied / "records.jsonl.gz").write_bytes(content)
+    assert why in failed(check(copied, made.registry))["every file can be read"]
+
+
+def test_more_text_than_can_be_read_is_not_packed(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By its module's name: the package's attribute is the function.
+    monkeypatch.setattr(sys.modules[pack.__module__], "MAX_RECORD_BYTES", 1000)
+    with pytest.raises(SubmissionError, match=r"the text of records\.jsonl\.gz would have \d+ byt"):
+        pack_it(made.folder, made.store, tmp_path, made.registry)
 
 
 def test_a_flipped_prediction_is_found(made: Made, copied: Path) -> None:
@@ -346,7 +405,7 @@ def test_a_changed_score_of_a_multi_label_trial_is_found(made: Made, copied: Pat
 
 def test_a_changed_label_is_found(made: Made, copied: Path) -> None:
     """A forger who makes the truth what was predicted, and the metric one."""
-    job = cell(list(read_records(copied / "records.jsonl"))).job
+    job = cell(list(read_records(copied / "records.jsonl.gz"))).job
 
     def relabel(trials: dict[str, Predictions]) -> dict[str, Predictions]:
         trials[job] = trials[job]._replace(labels=trials[job].outputs)
@@ -385,7 +444,7 @@ def test_a_changed_agreement_is_found(made: Made, copied: Path, metric: str) -> 
 
 def test_a_deleted_cell_is_found(made: Made, copied: Path) -> None:
     """The records, the job and the predictions of one trial are gone, everything sealed anew."""
-    lost = cell(list(read_records(copied / "records.jsonl")), target="marks", replicate=1).job
+    lost = cell(list(read_records(copied / "records.jsonl.gz")), target="marks", replicate=1).job
     edit_records(copied, lambda rows: [r for r in rows if lost not in {r.job, *r.subjects}])
 
     def drop(plan: Any) -> None:
@@ -400,7 +459,7 @@ def test_a_deleted_cell_is_found(made: Made, copied: Path) -> None:
 
 
 def test_a_deleted_diagnosis_is_found(made: Made, copied: Path) -> None:
-    rows = list(read_records(copied / "records.jsonl"))
+    rows = list(read_records(copied / "records.jsonl.gz"))
     lost = next(r.job for r in rows if r.metric == "kappa")
     edit_records(copied, lambda rows: [r for r in rows if r.job != lost])
 
@@ -576,7 +635,7 @@ def _copy_outputs(copied: Path, first: str, second: str) -> None:
 
 
 def test_equal_replicates_fail_and_equal_perturbations_warn(made: Made, copied: Path) -> None:
-    rows = list(read_records(copied / "records.jsonl"))
+    rows = list(read_records(copied / "records.jsonl.gz"))
     _copy_outputs(copied, cell(rows).job, cell(rows, perturbation="blur-2").job)
     folder = sealed(copied)
     report = check(folder, made.registry)
@@ -586,7 +645,7 @@ def test_equal_replicates_fail_and_equal_perturbations_warn(made: Made, copied: 
 
 
 def test_an_arm_equal_to_its_baseline_fails(made: Made, copied: Path) -> None:
-    rows = list(read_records(copied / "records.jsonl"))
+    rows = list(read_records(copied / "records.jsonl.gz"))
     _copy_outputs(copied, cell(rows).job, cell(rows, initialization="RI-T").job)
     told = failed(check(sealed(copied), made.registry))["settings did something"]
     assert "a setting between them did nothing" in told

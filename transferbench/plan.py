@@ -10,7 +10,7 @@ from transferbench.errors import SuiteError
 from transferbench.external import left_out_arms
 from transferbench.identity import derive_seed, digest
 from transferbench.registry import Registry, blamed, identity
-from transferbench.specs import ImageShape, Preprocessing, Weights
+from transferbench.specs import ImageShape, InitializationSpec, Preprocessing, Weights
 from transferbench.suite import (
     SOURCE,
     Diagnosis,
@@ -242,10 +242,7 @@ class _Planner:
         facts = self.facts[f"target:{target}"]
         recipe = self.suite.recipes[use.recipes.get(target, use.recipe)]
         initialization, requires = self._initialization(plan, entry, use)
-        shares_draw = self.registry.initialization(use.name).shares_draw
-        seeds = _seeds(replicate)
-        if shares_draw:
-            seeds["init"] = _seed("init", "shared")
+        seeds = _seeds(replicate) | _drawn(self.registry.initialization(use.name), replicate)
         payload = self._training(entry, aim.dataset.name, aim.dataset.params, facts, recipe)
         payload |= {
             "selection": {
@@ -427,6 +424,15 @@ def _seed(purpose: str, replicate: int | str) -> int:
     # The replicate is the only axis: at replicate k every backbone and every arm sees the same
     # draws, which is what makes their differences paired.
     return derive_seed(purpose, {"replicate": replicate})
+
+
+def _drawn(spec: InitializationSpec, replicate: int) -> dict[str, int]:
+    """The seed of the network's random draw, where it is not the replicate's own."""
+    seeds = {
+        "shared": _seed("init", "shared"),
+        "second": _seed("second-init", replicate),
+    }
+    return {"init": seeds[spec.draw]} if spec.draw in seeds else {}
 
 
 def _seeds(replicate: int | str) -> dict[str, int]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -14,6 +17,7 @@ from transferbench.errors import StoreError
 __all__ = ["Measurement", "Record", "read_records", "write_records"]
 
 Coordinate = str | int | float
+COMPRESSED = ".gz"
 
 
 class Measurement(BaseModel):
@@ -92,21 +96,48 @@ class Record(Measurement):
         return fields | self.coordinates
 
 
-def write_records(records: Iterable[Record], path: Path) -> None:
-    """Write one record a line, in the order given."""
-    lines = (record.model_dump_json(exclude_none=True) + "\n" for record in records)
-    path.write_text("".join(lines), encoding="utf-8")
+def write_records(records: Iterable[Record], path: Path) -> int:
+    """Write one record a line, in the order given; compressed where the name ends in ``.gz``.
 
-
-def read_records(path: Path) -> Iterator[Record]:
-    """The records of a file, in order.
-
-    Raises: ``StoreError`` naming the file and the line that is not a record.
+    Gives the number of bytes of text.
     """
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield Record.model_validate_json(line)
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                raise StoreError(f"{path}:{number} is not a record: {reason}") from error
+    size = 0
+    with ExitStack() as files:
+        stream: Any = files.enter_context(path.open("wb"))
+        if path.suffix == COMPRESSED:
+            # Neither a name nor a time: equal records give equal bytes.
+            packed = gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)
+            stream = files.enter_context(packed)
+        for record in records:
+            size += stream.write(f"{record.model_dump_json(exclude_none=True)}\n".encode())
+    return size
+
+
+def read_records(path: Path, limit: int | None = None) -> Iterator[Record]:
+    """The records of a file, in order; a name that ends in ``.gz`` is decompressed.
+
+    ``limit``: how many bytes of text there may be at most.
+
+    Raises: ``StoreError`` naming the file and what is wrong with it, the line where one is no
+    record.
+    """
+    for number, line in enumerate(_lines(path, limit), start=1):
+        try:
+            yield Record.model_validate_json(line)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise StoreError(f"{path}:{number} is not a record: {reason}") from error
+
+
+def _lines(path: Path, limit: int | None) -> Iterator[bytes]:
+    opened = gzip.open if path.suffix == COMPRESSED else open
+    left = -1 if limit is None else limit
+    try:
+        with opened(path, "rb") as stream:
+            # A line is read no further than to the first byte too many.
+            while line := stream.readline(left + 1 if limit is not None else -1):
+                if limit is not None and (left := left - len(line)) < 0:
+                    raise StoreError(f"{path} holds more than {limit} bytes of text")
+                yield line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise StoreError(f"{path} cannot be decompressed: {error}") from error

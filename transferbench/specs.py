@@ -334,14 +334,15 @@ class InitializationSpec(Spec):
     """How a target network's weights start.
 
     ``checkpoint(params)``: the pre-training epoch whose weights it needs (None: the final one).
-    ``shares_draw``: every replicate starts from the same random draw.
+    ``draw``: which random draw of the whole network it starts from: its replicate's, one that all
+    replicates share, or a second one of its replicate, independent of the other arms'.
     """
 
     initialize: Initialize
     needs: frozenset[Literal["source_weights", "images"]] = frozenset()
     touches: Literal["nothing", "body", "everything"] = "body"
     checkpoint: Callable[[Any], int | None] = lambda params: None
-    shares_draw: bool = False
+    draw: Literal["replicate", "shared", "second"] = "replicate"
 
 
 # --- diagnostics ------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ SCIENCE = {
 
 FACTS = (
     "task", "metric", "splits", "channels", "grouping", "needs_root", "requires", "stage",
-    "applies_to", "member", "needs", "touches", "shares_draw", "subjects",
+    "applies_to", "member", "needs", "touches", "draw", "subjects",
 )  # fmt: skip
 """Declared values that a reader chooses by, in the order of the pages."""
 

@@ -12,7 +12,11 @@ from transferbench_plugins.initializations.lsuv import LSUV
 from transferbench_plugins.initializations.mean_var import MEAN_VAR
 from transferbench_plugins.initializations.mimetic import MIMETIC
 from transferbench_plugins.initializations.pretrained import PRETRAINED
-from transferbench_plugins.initializations.random_draw import RANDOM, SAME_RANDOM
+from transferbench_plugins.initializations.random_draw import (
+    RANDOM,
+    SAME_RANDOM,
+    SECOND_RANDOM,
+)
 from transferbench_plugins.initializations.random_label import RANDOM_LABEL
 from transferbench_plugins.initializations.spectrum import SPECTRUM_MATCHED, TOP_DIRECTIONS
 from transferbench_plugins.initializations.weight_shuffle import WEIGHT_SHUFFLE
@@ -35,6 +39,7 @@ def transferbench_initializations() -> list[InitializationSpec]:
         RANDOM,
         RANDOM_LABEL,
         SAME_RANDOM,
+        SECOND_RANDOM,
         SPECTRUM_MATCHED,
         TOP_DIRECTIONS,
         WEIGHT_SHUFFLE,

@@ -9,7 +9,7 @@ from transferbench.specs import InitializationContext, InitializationSpec
 if TYPE_CHECKING:
     from torch.nn import Module
 
-__all__ = ["RANDOM", "SAME_RANDOM"]
+__all__ = ["RANDOM", "SAME_RANDOM", "SECOND_RANDOM"]
 
 SOURCE = "Neyshabur, Sedghi, Zhang, NeurIPS 2020, https://arxiv.org/abs/2008.11687"
 
@@ -36,5 +36,16 @@ SAME_RANDOM = InitializationSpec(
     license="Apache-2.0",
     initialize=_keep,
     touches="nothing",
-    shares_draw=True,
+    draw="shared",
+)
+
+SECOND_RANDOM = InitializationSpec(
+    name="second-random",
+    version=1,
+    summary="RI once more, from a second draw: beside RI it shows what no difference looks like",
+    source=SOURCE,
+    license="Apache-2.0",
+    initialize=_keep,
+    touches="nothing",
+    draw="second",
 )

@@ -57,7 +57,7 @@ def initialized(
     return clone_state(net)
 
 
-@pytest.mark.parametrize("name", ["random", "same-random"])
+@pytest.mark.parametrize("name", ["random", "same-random", "second-random"])
 def test_random_keeps_the_builders_draw(name: str) -> None:
     net = network(1)
     before = clone_state(net)
@@ -68,8 +68,9 @@ def test_random_keeps_the_builders_draw(name: str) -> None:
     assert not SPECS[name].needs
 
 
-def test_only_same_random_shares_its_draw() -> None:
-    assert {name for name, spec in SPECS.items() if spec.shares_draw} == {"same-random"}
+def test_which_draw_each_starts_from() -> None:
+    drawn = {name: spec.draw for name, spec in SPECS.items() if spec.draw != "replicate"}
+    assert drawn == {"same-random": "shared", "second-random": "second"}
 
 
 def test_pretrained_copies_the_body_and_leaves_the_head() -> None:

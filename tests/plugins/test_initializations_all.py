@@ -15,7 +15,7 @@ from transferbench.errors import DataError, PluginError
 from transferbench.registry import load_registry
 
 COPIES = {"pretrained", "random-label", "first-k"}
-AS_BUILT = {"random", "same-random"}
+AS_BUILT = {"random", "same-random", "second-random"}
 OF_IMAGES = {"data-aligned", "data-dependent", "lsuv"}
 OF_SOURCE = {
     "bootstrap", "data-aligned", "first-k", "mean-var", "pretrained", "random-label",

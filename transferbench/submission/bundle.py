@@ -1,7 +1,8 @@
 """What a submission's folder holds, and how it is read: as data only, within bounds.
 
-Everything but ``submission.json`` is content, and its sha256 stands there; the submission's id is
-the digest of ``submission.json`` without the id. Changing a byte anywhere changes the id.
+The records are compressed since schema version 2; before, they were plain text. Everything but
+``submission.json`` is content, and its sha256 stands there; the submission's id is the digest of
+``submission.json`` without the id. Changing a byte anywhere changes the id.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ __all__ = [
     "CLAIMS",
     "ENVIRONMENT",
     "MAX_BYTES",
+    "MAX_RECORD_BYTES",
     "PLAN",
     "PREDICTIONS",
     "RECORDS",
+    "SCHEMA_VERSION",
     "SUBMISSION",
     "Bundle",
     "Declaration",
@@ -48,7 +51,8 @@ __all__ = [
 ]
 
 SUBMISSION = "submission.json"
-RECORDS = "records.jsonl"
+RECORDS = "records.jsonl.gz"
+PLAIN_RECORDS = "records.jsonl"
 PREDICTIONS = "predictions.parquet"
 ENVIRONMENT = "environment.json"
 PLAN = "plan.json"
@@ -56,13 +60,17 @@ CLAIMS = "claims.json"
 
 MAX_BYTES = {
     SUBMISSION: 2**20,
-    RECORDS: 2**29,
+    RECORDS: 2**27,
     PREDICTIONS: 2**29,
     ENVIRONMENT: 2**20,
     PLAN: 2**28,
     CLAIMS: 2**24,
 }
 """The files of a submission, all of them, and the most bytes each may have."""
+MAX_RECORD_BYTES = 2**29
+"""The most bytes of text that records may hold."""
+
+SCHEMA_VERSION: Literal[2] = 2
 
 VERDICTS = TypeAdapter(tuple[Verdict, ...])
 
@@ -136,7 +144,7 @@ class Submission(_Strict):
     logits, by which equal networks are found. ``severities``: perturbation -> how strong.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     suite: Text
     suite_digest: Sha256
     entry: EntryFacts
@@ -208,15 +216,30 @@ def file_problems(folder: Path) -> Iterator[str]:
     if folder.is_symlink():
         yield "the folder is a link"
     found = {entry.name: entry.lstat() for entry in folder.iterdir()}
-    for name in sorted(set(found) - set(MAX_BYTES)):
+    limits = _limits(folder)
+    for name in sorted(set(found) - set(limits)):
         yield f"{name} does not belong to a submission"
-    for name, limit in MAX_BYTES.items():
+    for name, limit in limits.items():
         if name not in found:
             yield f"{name} is missing"
         elif not stat.S_ISREG(found[name].st_mode):
             yield f"{name} is not a plain file"
         elif found[name].st_size > limit:
             yield f"{name} has {found[name].st_size} bytes, more than {limit}"
+
+
+def _limits(folder: Path) -> dict[str, int]:
+    """The names of the files that ``folder`` must hold, and the most bytes each may have."""
+    records = _records(folder).name
+    return {name: size for name, size in MAX_BYTES.items() if name != RECORDS} | {
+        records: MAX_RECORD_BYTES if records == PLAIN_RECORDS else MAX_BYTES[RECORDS]
+    }
+
+
+def _records(folder: Path) -> Path:
+    """The file of the records, compressed unless only plain text is there."""
+    plain, compressed = folder / PLAIN_RECORDS, folder / RECORDS
+    return plain if plain.exists() and not compressed.exists() else compressed
 
 
 def read_submission(folder: Path) -> Submission:
@@ -232,11 +255,16 @@ def read_bundle(folder: Path) -> Bundle:
     environment = parse_json(folder / ENVIRONMENT)
     if not isinstance(environment, dict):
         raise SubmissionError(f"{ENVIRONMENT} is not a table of facts")
+    submission, records = read_submission(folder), _records(folder)
+    expected = PLAIN_RECORDS if submission.schema_version == 1 else RECORDS
+    if records.name != expected:
+        version = submission.schema_version
+        raise SubmissionError(f"schema version {version} has {expected}, not {records.name}")
     return Bundle(
         path=folder,
-        submission=read_submission(folder),
+        submission=submission,
         plan=PlannedJobs.model_validate(parse_json(folder / PLAN)),
-        records=tuple(read_records(folder / RECORDS)),
+        records=tuple(read_records(records, MAX_RECORD_BYTES)),
         predictions=read_predictions(folder / PREDICTIONS),
         verdicts=VERDICTS.validate_python(parse_json(folder / CLAIMS)),
         environment=environment,
@@ -245,4 +273,6 @@ def read_bundle(folder: Path) -> Bundle:
 
 def content_digests(folder: Path) -> dict[str, str]:
     """File name -> sha256 of every file but the head."""
-    return {name: file_digest(folder / name) for name in sorted(set(MAX_BYTES) - {SUBMISSION})}
+    return {
+        name: file_digest(folder / name) for name in sorted(_limits(folder).keys() - {SUBMISSION})
+    }

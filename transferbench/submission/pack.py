@@ -17,9 +17,11 @@ from transferbench.submission.bundle import (
     CLAIMS,
     ENVIRONMENT,
     MAX_BYTES,
+    MAX_RECORD_BYTES,
     PLAN,
     PREDICTIONS,
     RECORDS,
+    SCHEMA_VERSION,
     SUBMISSION,
     Declaration,
     EntryFacts,
@@ -102,7 +104,7 @@ def pack(
         folder.mkdir()
         digests = _write_content(folder, chosen, store)
         head = {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "suite": chosen.run.suite_id,
             "suite_digest": chosen.run.suite_digest,
             "entry": chosen.entry.model_dump(mode="json"),
@@ -114,7 +116,8 @@ def pack(
         }
         head |= {"id": submission_id(head)}
         _write_json(folder / SUBMISSION, head)
-        _refuse_oversized(folder)
+        for name, limit in MAX_BYTES.items():
+            _refuse_oversized(name, (folder / name).stat().st_size, limit)
         return _publish(folder, out / chosen.run.suite.board / slug(entry) / str(head["id"]))
 
 
@@ -214,7 +217,8 @@ def _lacks(chosen: _Chosen, registry: Registry) -> Iterator[str]:
 
 def _write_content(folder: Path, chosen: _Chosen, store: Artefacts) -> dict[str, str]:
     """Write every file but the head; gives the digest of each trial's logits."""
-    write_records(chosen.records, folder / RECORDS)
+    text = write_records(chosen.records, folder / RECORDS)
+    _refuse_oversized(f"the text of {RECORDS}", text, MAX_RECORD_BYTES)
     fields = set(PlannedJob.model_fields)
     plan = [job.model_dump(mode="json", include=fields) for job in chosen.jobs]
     _write_json(folder / PLAN, {"suite": chosen.run.suite.model_dump(mode="json"), "jobs": plan})
@@ -288,13 +292,12 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _refuse_oversized(folder: Path) -> None:
-    for name, limit in MAX_BYTES.items():
-        if (size := (folder / name).stat().st_size) > limit:
-            raise SubmissionError(
-                f"{name} would have {size} bytes, more than the {limit} that are accepted; give the"
-                " suite's targets a test_limit"
-            )
+def _refuse_oversized(name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise SubmissionError(
+            f"{name} would have {size} bytes, more than the {limit} that are accepted; give the"
+            " suite's targets a test_limit"
+        )
 
 
 def _publish(folder: Path, place: Path) -> Path:
