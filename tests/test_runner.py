@@ -376,6 +376,22 @@ def test_a_dataset_that_changed_since_it_was_planned_is_refused(tmp_path):
     assert "other pixels or labels than when the run was planned" in outcome.message
 
 
+def test_a_worker_computes_in_one_thread_whichever_library_computes(tmp_path):
+    import torch
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    from transferbench.jobs import start_engine
+    from transferbench.workbench import Machine
+
+    before = torch.get_num_threads()
+    with threadpool_limits(2):
+        torch.set_num_threads(2)
+        start_engine(Machine(tmp_path, tmp_path / "datasets", None, "cpu"))
+        assert {library["num_threads"] for library in threadpool_info()} == {1}
+        assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
+
+
 def test_a_plugin_of_another_version_than_planned_is_refused():
     from transferbench.registry import load_registry
     from transferbench.workbench import same_version

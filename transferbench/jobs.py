@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from transferbench.errors import PluginError, StoreError
@@ -51,7 +52,10 @@ def start_engine(machine: Machine) -> Callable[[Job], None]:
     CPU work takes one thread a process: numbers then do not depend on how many run at once, and
     two one-thread processes beat one process with two threads.
     """
+    import scipy.linalg  # noqa: F401  # slow; only what is loaded can be limited
+
     torch.set_num_threads(1)
+    threadpool_limits(1)  # the linear algebra of numpy and of scipy have threads of their own
     keep_large_allocations()
     registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
     return Engine(Workbench(registry, Store(machine.store), machine)).run

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from racing import Peer, result
+from threadpoolctl import threadpool_limits
 
 from transferbench.images import keep_large_allocations
 
@@ -32,7 +33,9 @@ def one_thread_and_kept_memory():
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     keep_large_allocations()
-    yield
+    # Numpy's library has threads of its own.
+    with threadpool_limits(THREADS):
+        yield
     torch.set_num_threads(threads)
 
 
