@@ -24,13 +24,14 @@ class LineParams(Params):
 
     ``limit``: so many images of each split, a random subset drawn by the diagnostic's seed (None:
     all). ``calibration``: so many training images recompute batch statistics at every point.
-    ``precision``: of the forward passes; bf16 where the effects are far larger than 1e-3.
+    ``precision``: of the forward passes; bf16 where the effects are far larger than 1e-3, ``fast``
+    for bf16 with batch normalisations folded into convolutions.
     """
 
     endpoints: tuple[Which, Which] = ("final", "final")
     limit: Count | None = None
     calibration: Count = 1000
-    precision: Literal["f32", "bf16"] = "f32"
+    precision: Literal["f32", "bf16", "fast"] = "f32"
 
 
 class GridParams(LineParams):

@@ -84,7 +84,7 @@ def naive(a, b, loader):
 
 
 @pytest.mark.benchmark(group="B11 interpolation, 11 points, 512 images of 32 px")
-@pytest.mark.parametrize(("precision", "faster"), [("f32", 3), ("bf16", 3)])
+@pytest.mark.parametrize(("precision", "faster"), [("f32", 3), ("bf16", 3), ("fast", 3)])
 def test_points(precision, faster, race):
     landscapes = pytest.importorskip("loss_landscapes")
     metrics = pytest.importorskip("loss_landscapes.metrics")
