@@ -10,7 +10,9 @@ Shape letters: N images, M maps (1 or N), R runs an image, V = H*W*C values an i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +21,14 @@ from torch import Tensor
 
 __all__ = ["Gather", "RunMap", "as_words", "coarsen", "compose", "piece_size", "pieces"]
 
-# Four to eight large images: with their results they stay in a core's cache of 2 MB. A gather
-# from main memory waits for every run; fetching a piece in order first made it 2 to 3 times
-# faster for runs below 100 bytes, which is why fetch and gather are two calls and not one.
+# Four to eight large images: with their results they stay in a core's cache of 2 MB. Where a gather
+# from main memory waits for every run, fetching a piece in order first makes it 2 to 3 times faster
+# for runs below 100 bytes; where the processor has them under way at once, 2 to 3 times slower.
 PIECE_BYTES = 1_200_000
 
-# Runs of several cache lines are fetched ahead by the processor itself, straight from memory.
+PROBE_IMAGES, PROBE_BYTES, PROBE_ROUNDS = 128, 150_000, 3
+
+# Runs of several cache lines are fetched ahead by every processor.
 LONG_RUN_BYTES = 256
 
 # Copying a row costs index_select some 10 ns, one lone word 1.5 ns.
@@ -122,7 +126,7 @@ class Gather:
             places = places[:, :, None] * words + torch.arange(words, device=device)
             places, self._row = places.flatten(1), []
         self._places = places
-        self._long = runs.length >= LONG_RUN_BYTES
+        self._run_bytes = runs.length
         self._kept = torch.empty(0, dtype=torch.int32, device=device)
 
     def __call__(self, images: Tensor, out: Tensor | None = None) -> Tensor:
@@ -134,14 +138,19 @@ class Gather:
         # A map of single bytes is larger than its image, and must stay in the cache as well.
         image_bytes = max(images.shape[1], 2 * self._places.shape[1])
         size = piece_size(len(images), image_bytes, images.device)
-        if size < len(images) and not self._long:
-            self._in_pieces(images, out, size)
+        if size < len(images) and _pays_in_pieces(self._run_bytes):
+            self.in_pieces(images, out, size)
         else:
-            order = self._order(0, len(images))
-            torch.index_select(self._rows(images), 0, order, out=self._rows(out))
+            self.at_once(images, out)
         return out
 
-    def _in_pieces(self, images: Tensor, out: Tensor, size: int) -> None:
+    def at_once(self, images: Tensor, out: Tensor) -> None:
+        """The permuted images in ``out``, from where they are."""
+        order = self._order(0, len(images))
+        torch.index_select(self._rows(images), 0, order, out=self._rows(out))
+
+    def in_pieces(self, images: Tensor, out: Tensor, size: int) -> None:
+        """The same, ``size`` images at a time, fetched into the cache first."""
         scratch = torch.empty_like(images[:size])
         source, width = self._rows(scratch), self._places.shape[1]
         parts, targets = torch.split(images, size), torch.split(self._rows(out), size * width)
@@ -167,3 +176,29 @@ class Gather:
         starts = torch.arange(count, device=places.device)[:, None] * width
         dtype = torch.int32 if count * width < 2**31 else torch.int64
         return (starts + places).view(-1).to(dtype)
+
+
+@cache
+def _pays_in_pieces(run_bytes: int) -> bool:
+    """Whether this processor gathers runs of so many bytes faster from pieces in its cache.
+
+    Tried once a process, in some 30 ms.
+    """
+    if run_bytes >= LONG_RUN_BYTES:
+        return False
+    runs = max(1, PROBE_BYTES // run_bytes)
+    order = np.random.RandomState(0).permutation(runs)[None]
+    gather = Gather(RunMap(order, run_bytes), torch.device("cpu"))
+    # Ones: zeros would be one page of memory, over and over.
+    images = torch.ones(PROBE_IMAGES, runs * run_bytes, dtype=torch.uint8)
+    out = torch.ones_like(images)
+    size = piece_size(len(images), images.shape[1], images.device)
+    ways = partial(gather.at_once, images, out), partial(gather.in_pieces, images, out, size)
+    at_once, in_pieces = (min(_seconds(way) for _ in range(PROBE_ROUNDS)) for way in ways)
+    return in_pieces < at_once
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

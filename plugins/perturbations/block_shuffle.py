@@ -69,10 +69,10 @@ def _runs(
         chosen = random.permutation(down * across)[None]
     else:
         chosen = _permutations(seed, image_ids, down * across)
-    chosen = chosen.reshape(-1, down, 1, across)
-    line = np.arange(block)[:, None]
-    runs = (chosen // across * block + line) * across + chosen % across
-    return runs.reshape(len(chosen), -1).astype(np.int32)
+    blocks = chosen.astype(np.int32).reshape(-1, down, 1, across)
+    line = np.arange(block, dtype=np.int32)[:, None]
+    runs = (blocks // across * block + line) * across + blocks % across
+    return runs.reshape(len(chosen), -1)
 
 
 def _index(
