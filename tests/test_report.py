@@ -383,6 +383,20 @@ def test_answer_is_the_paired_gain_over_targets(shown, full):
     ) in shown.words
 
 
+def test_a_target_that_is_not_scored_is_no_part_of_the_answer(full):
+    """Such as the control whose labels are shuffled: what can be learned there is no gain."""
+    scored, control = TARGETS
+    scoring = full.suite.scoring
+    only = {name: {scored: getattr(scoring, name)[scored]} for name in ("chance", "reference")}
+    suite = full.suite.model_copy(update={"scoring": scoring.model_copy(update=only)})
+    rows = full.measurements
+    without = rows[rows["target"] != control]
+    words = [answer(Measured(one, ENTRIES[1]), suite) for one in (rows, without)]
+    assert words[0] == words[1] != answer(Measured(rows, ENTRIES[1]), full.suite)
+    assert f"the test metric on {scored} by" in words[0]
+    assert control not in words[0]
+
+
 def test_answer_names_where_the_gain_fades(small):
     rows = small.measurements.copy()
     trial = (rows["diagnostic"] == "trial") & (rows["perturbation"] == "block-1")

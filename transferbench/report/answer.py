@@ -19,13 +19,14 @@ def scored_pair(suite: Suite) -> tuple[str, str]:
 def mean_over_targets(
     measured: Measured, suite: Suite, diagnostic: str, metric: str
 ) -> tuple[Summary | None, list[str]]:
-    """The paired difference averaged over targets at each replicate, and those targets.
+    """The paired difference averaged over the scored targets at each replicate, and those targets.
 
+    A control, such as a target with shuffled labels, is not scored.
     Error: Student-t over the replicates that every one of these targets has.
     """
     pair, perturbation = scored_pair(suite), suite.scoring.perturbation
     known: dict[str, ReplicateValues] = {}
-    for target in suite.targets:
+    for target in suite.scoring.chance:
         where = {"target": target, "perturbation": perturbation}
         if values := measured.differences(diagnostic, metric, pair, **where):
             known[target] = values
@@ -81,7 +82,8 @@ def gains_under_perturbation(measured: Measured, suite: Suite, target: str) -> d
 
 def fade_sentence(measured: Measured, suite: Suite) -> str:
     """Where the gain can no longer be told from zero."""
-    gains = {target: gains_under_perturbation(measured, suite, target) for target in suite.targets}
+    scored = suite.scoring.chance
+    gains = {target: gains_under_perturbation(measured, suite, target) for target in scored}
     count = sum(map(len, gains.values()))
     faded = {
         target: [label for label, one in found.items() if one.side < 1]
