@@ -261,6 +261,32 @@ def test_a_shared_draw_is_shared_by_the_replicates(registry):
     assert len(draws) == 1
 
 
+@pytest.mark.parametrize(
+    ("replicates", "expected"),
+    [
+        ("same", {(0, 0), (1, 1), (2, 2)}),
+        ("next", {(0, 1), (1, 2), (2, 0)}),
+        ("different", {(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)}),
+    ],
+)
+def test_which_replicates_of_two_arms_are_paired(registry, replicates, expected):
+    pairs = [{"a": "P-T", "b": "RI-T", "replicates": replicates}]
+    plan = plan_of(registry, changed("diagnostics.mistakes.pairs", pairs))
+    found = [
+        (one.a.replicate, one.b.replicate)
+        for one in plan.measured
+        if one.b and one.a.perturbation == "none"
+    ]
+    assert set(found) == expected
+    assert len(found) == len(expected)
+
+
+def test_one_replicate_has_no_next(registry):
+    pairs = [{"a": "P-T", "b": "RI-T", "replicates": "next"}]
+    suite = changed("replicates", 1, changed("diagnostics.mistakes.pairs", pairs))
+    assert not [one for one in plan_of(registry, suite).measured if one.b]
+
+
 def test_a_second_draw_differs_in_nothing_but_the_draw(registry):
     suite = changed("initializations.P-T", {"name": "second-random", "recipe": "short"})
     plan = plan_of(registry, suite)

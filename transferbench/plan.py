@@ -411,6 +411,8 @@ def _places(cells: Any, on: Grid) -> list[tuple[str, str]]:
 def _pairs(pairing: Pairing, n: int) -> list[tuple[int, int]]:
     if pairing.replicates == "same":
         return [(k, k) for k in range(n)]
+    if pairing.replicates == "next":
+        return [(k, (k + 1) % n) for k in range(n if n > 1 else 0)]
     ordered = pairing.a != pairing.b
     return [(i, j) for i in range(n) for j in range(n) if i < j or (ordered and i != j)]
 

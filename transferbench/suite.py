@@ -225,14 +225,16 @@ class TrialGrid(Grid):
 
 
 class Pairing(Strict):
-    """Which two networks are compared: the same replicate of two arms, or two of one.
+    """Which two networks are compared: of the same replicate, or of different ones.
 
+    ``different``: all pairs of replicates; ``next``: each replicate of ``a`` with the one after it
+    of ``b``, the first after the last, so that n replicates make n pairs.
     ``references``: arms whose networks of another replicate serve as independent references.
     """
 
     a: str
     b: str
-    replicates: Literal["same", "different"]
+    replicates: Literal["same", "different", "next"]
     references: tuple[str, ...] = ()
 
 

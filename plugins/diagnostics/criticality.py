@@ -34,7 +34,6 @@ Key = tuple[Path, float]
 
 INFEASIBLE = "infeasible: no cell of the grid keeps the risk"
 NOT_FINITE = "not finite, or not defined on these images"
-UNRECALIBRATED = "batch statistics move with the weights and are not recomputed"
 ENDS_ALONE = "no epoch between was kept: the path is its two ends"
 UNTOUCHED = "the module ends where it started"
 NO_NOISE = "less than the smallest noise of the grid"
@@ -91,8 +90,8 @@ def measure(
     (``alpha_low``; ``distance`` is how far it went), or it bears noise (``sigma_high``).
     ``mu_total`` sums over all modules, or those of the body.
     On the optimisation path alpha is the epoch as a share of the end's. Paths and ends share their
-    draws of noise. Noise goes on parameters alone; buffers, batch statistics too, move along the
-    path, so that alpha = 0 is the rewound network.
+    draws of noise. Noise goes on parameters alone; buffers move along the path, so that alpha = 0
+    is the rewound network; batch statistics are recomputed in every cell, from the same images.
     Units: nats; fraction; weight for sigma and distance (L2 over the module); mu is a ratio.
     Error: cells are f32 means over the draws. mu is the minimum of a grid: a finer one gives less.
     """
@@ -196,7 +195,7 @@ class _Report:
                 missing = [module for module, mu in summands.items() if mu is None]
                 total = None if missing else sum(mu for mu in summands.values() if mu is not None)
                 why = f"{INFEASIBLE} of {', '.join(missing)}" if missing else None
-                flag = _joined(why, *self._flags(path))
+                flag = _joined(why, self._flag(path))
                 yield self._row("mu_total", "ratio", total, {"modules": modules, **place}, flag)
 
     def _cells(self, found: PathMap, place: Place) -> Iterator[Measurement]:
@@ -209,7 +208,7 @@ class _Report:
                 yield self._row("metric", "fraction", found.metrics[row, column], cell)
 
     def _minimum(self, found: Criticality, place: Place, path: Path) -> Iterator[Measurement]:
-        flags = self._flags(path)
+        flag = self._flag(path)
         units = ("ratio", "fraction", "weight", "fraction", "weight")
         for metric, unit, value in zip(Criticality._fields, units, found, strict=True):
             why = None
@@ -217,13 +216,12 @@ class _Report:
                 why = UNTOUCHED if found.mu == 0 else INFEASIBLE
             elif metric == "sigma_high" and value == 0:
                 why = NO_NOISE
-            about = flags if metric == "mu" else []
-            yield self._row(metric, unit, value, place, _joined(why, *about))
+            about = flag if metric == "mu" else None
+            yield self._row(metric, unit, value, place, _joined(why, about))
 
-    def _flags(self, path: Path) -> list[str]:
-        flags = [UNRECALIBRATED] if self._paths.has_batch_statistics else []
+    def _flag(self, path: Path) -> str | None:
         alone = path == "optimisation" and not self._paths.epochs
-        return [*flags, ENDS_ALONE] if alone else flags
+        return ENDS_ALONE if alone else None
 
     def _row(
         self, metric: str, unit: str, value: float | None, place: Place, flag: str | None = None
@@ -255,7 +253,7 @@ def _cost(params: CriticalityParams) -> float:
 
 CRITICALITY = DiagnosticSpec(
     name="criticality",
-    version=1,
+    version=2,
     summary="How far back and how noisy each module can be at no loss: maps and mu per module",
     source="Chatterji, Neyshabur, Sedghi, ICLR 2020, arXiv 1912.00528; arXiv 2008.11687, Figure 6",
     license="Apache-2.0",

@@ -6,6 +6,7 @@ Shape letters: A points of a path, S noise levels of which the first is none, M 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import NamedTuple
 
@@ -70,7 +71,9 @@ class ModulePaths:
         self._examples = Examples(images, subject.targets("train", grid.limit))
         self._criterion = Criterion(subject.task, subject.metric)
         self._grid = grid
-        self._prefix = Prefix(self._net, images, BATCH)
+        # Statistics are of a pass through the whole network.
+        self._recalibrates = has_batch_statistics(self._net)
+        self._prefix = None if self._recalibrates else Prefix(self._net, images, BATCH)
         self._parameters = {name for name, _ in self._net.named_parameters(remove_duplicate=False)}
         self._start = _on(images.device, subject.state("init"))
         self._end = _on(images.device, subject.state(end))
@@ -87,11 +90,6 @@ class ModulePaths:
         """How many images the network is judged by."""
         return len(self._examples.targets)
 
-    @property
-    def has_batch_statistics(self) -> bool:
-        """Whether the network normalises by statistics of batches."""
-        return has_batch_statistics(self._net)
-
     def at_end(self) -> Evaluation:
         """The network as it is at its end."""
         (found,) = self._evaluated(self._examples.images, iter([self._end]))
@@ -100,7 +98,8 @@ class ModulePaths:
     def maps(self, names: Sequence[str], paths: Sequence[str], seed: int) -> Iterator[PathMap]:
         """The map of the module ``names`` along each of ``paths``, on the same draws of noise."""
         noise = self._noise(names, seed)
-        with self._prefix.behind(names) as inputs:
+        images = self._examples.images
+        with self._prefix.behind(names) if self._prefix else nullcontext(images) as inputs:
             for path in paths:
                 points = self._direct(names) if path == "direct" else self._optimisation(names)
                 yield self._map(inputs, points, noise)
@@ -172,7 +171,14 @@ class ModulePaths:
 
     def _evaluated(self, inputs: Tensor, states: Iterator[State]) -> list[Evaluation]:
         splits = {"train": self._examples._replace(images=inputs)}
-        found = evaluate_states(self._net, states, splits, self._criterion, batch_size=BATCH)
+        found = evaluate_states(
+            self._net,
+            states,
+            splits,
+            self._criterion,
+            calibration=self._examples.images if self._recalibrates else None,
+            batch_size=BATCH,
+        )
         return [evaluation["train"] for evaluation in found]
 
 

@@ -6,6 +6,7 @@ Source: Zhang, Bengio, Singer 2019, arXiv 1902.01996: robust modules hardly care
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from transferbench.records import Measurement
@@ -23,6 +24,9 @@ NONE, ALL = "none", "all"
 
 BATCH = 250
 """Images at once."""
+
+CALIBRATION = 1000
+"""Train images from which batch statistics are recomputed."""
 
 TYPICAL_MODULES = 10
 """For the plan's estimate, which knows no backbone; on average half of one is run for a module."""
@@ -49,26 +53,36 @@ def cost_of(states: int) -> float:
 def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) -> Iterator[Swap]:
     """Each state whole (ALL), each state's modules one by one, and the final network (NONE).
 
-    A module's parameters and buffers, batch statistics too, are taken together. Test images.
+    A module's parameters and buffers are taken together. Batch statistics are recomputed, of the
+    final network too: those of layers that saw the weights of another module are of no network.
+    Test images.
     """
-    from transferbench.landscape import Criterion, Examples, evaluate_states
+    from transferbench.landscape import Criterion, Examples, evaluate_states, has_batch_statistics
     from transferbench.prefix import Prefix
 
     net, final = subject.network("final"), subject.state("final")
     images, targets = subject.images("test", limit), subject.targets("test", limit)
     criterion = Criterion(subject.task, subject.metric)
-    prefix = Prefix(net, images, BATCH)
+    calibration = subject.images("train", CALIBRATION) if has_batch_statistics(net) else None
+    # Statistics are of a pass through the whole network.
+    prefix = Prefix(net, images, BATCH) if calibration is None else None
 
     def evaluated(inputs: Tensor, given: Iterable[State]) -> list[Evaluation]:
-        splits = {"test": Examples(inputs, targets)}
-        found = evaluate_states(net, given, splits, criterion, batch_size=BATCH)
+        found = evaluate_states(
+            net,
+            given,
+            {"test": Examples(inputs, targets)},
+            criterion,
+            calibration=calibration,
+            batch_size=BATCH,
+        )
         return [evaluation["test"] for evaluation in found]
 
     for key, found in zip(states, evaluated(images, states.values()), strict=True):
         yield Swap(ALL, key, found)
     *_, last = subject.modules
     for module, names in subject.modules.items():
-        with prefix.behind(names) as inputs:
+        with prefix.behind(names) if prefix else nullcontext(images) as inputs:
             given = (_with(final, state, names) for state in states.values())
             swaps = evaluated(inputs, given)
             # Behind the last module's input the final network costs next to nothing.

@@ -49,7 +49,7 @@ def measure(
 
 RERANDOMISATION = DiagnosticSpec(
     name="re-randomisation",
-    version=1,
+    version=2,
     summary="Metric and loss with each module drawn anew from its initial distribution",
     source="Zhang, Bengio, Singer 2019, arXiv 1902.01996",
     license="Apache-2.0",

@@ -40,7 +40,8 @@ def measure(
     """Metric, loss and drop on test images with each module rewound and nothing trained again.
 
     For a fine-tuned network the body's ``init`` is P and the head's is its random draw. Parameters
-    and buffers of a module, batch statistics too, go back together. ``module`` is ``none`` for the
+    and buffers of a module go back together, and batch statistics are recomputed from train images,
+    of ``none`` too. ``module`` is ``none`` for the
     final network and ``all`` for the one that is rewound to. drop = metric of ``none`` - metric;
     mean_body_drop and worst_body_drop are over the modules outside the head.
     Units: fraction; nats for the loss.
@@ -66,7 +67,7 @@ def _kept(subject: Subject, to: str | int) -> Mapping[str, Tensor]:
 
 REWINDING = DiagnosticSpec(
     name="rewinding",
-    version=1,
+    version=2,
     summary="Metric and loss with each module back at its initial (or a kept) state",
     source="Neyshabur et al. 2020, arXiv 2008.11687, Figure 5; Zhang et al. 2019, arXiv 1902.01996",
     license="Apache-2.0",
