@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import handmade_run
 import numpy as np
+import pandas as pd
 import pytest
 from board_pages import html_rows, latex_rows, markdown_rows
 from command_line import SMALL, cli, suite_file
 from handmade_run import SUITE, entry_of, handmade_registry, make_run
 from scipy import stats
 
+from transferbench.claims import judge
 from transferbench.leaderboard import BoardTable, boards, build, show
 from transferbench.leaderboard.arms import ranked_arms, share_of_gain
 from transferbench.leaderboard.table import text
@@ -121,27 +123,26 @@ def cell(row: Mapping[str, Any], key: str) -> list[float]:
 # --- the share of the speed gain --------------------------------------------------------------
 
 
-def jackknifed_ratio(over: np.ndarray[Any, Any], under: np.ndarray[Any, Any]) -> list[float]:
-    """mean(over) / mean(under) and its bounds, leaving out one replicate after the other."""
+def fieller(over: np.ndarray[Any, Any], under: np.ndarray[Any, Any]) -> list[float]:
+    """mean(over) / mean(under), and the ratios that a paired t test of both does not rule out."""
     n = len(over)
     whole = over.mean() / under.mean()
-    pseudo = np.array([
-        n * whole - (n - 1) * np.delete(over, k).mean() / np.delete(under, k).mean()
-        for k in range(n)
-    ])  # fmt: skip
-    half = stats.t.ppf(0.975, n - 1) * pseudo.std(ddof=1) / np.sqrt(n)
-    return [whole, whole - half, whole + half]
+    (uu, uv), (_, vv) = np.cov(over, under) * stats.t.ppf(0.975, n - 1) ** 2 / n
+    a, b = under.mean() ** 2 - vv, over.mean() * under.mean() - uv
+    # At a double root rounding may leave less than 0.
+    root = max(b**2 - a * (over.mean() ** 2 - uu), 0.0) ** 0.5
+    return [whole, (b - root) / a, (b + root) / a]
 
 
-def test_the_share_is_the_ratio_of_mean_gains_with_the_jackknife_s_interval() -> None:
+def test_the_share_is_the_ratio_of_mean_gains_with_fiellers_interval() -> None:
     rng = np.random.default_rng(3)
     baseline = rng.normal(0.7, 0.01, 5)
     source, arm = baseline + rng.normal(0.1, 0.01, 5), baseline + rng.normal(0.04, 0.02, 5)
     share = share_of_gain(*(dict(enumerate(map(float, s))) for s in (arm, source, baseline)))
     assert share is not None
-    expected = jackknifed_ratio(arm - baseline, source - baseline)
+    expected = fieller(arm - baseline, source - baseline)
     np.testing.assert_allclose(share[:3], expected, rtol=0, atol=1e-12)
-    assert (share.n, share.method) == (5, "jackknife-95")
+    assert (share.n, share.method) == (5, "fieller-95")
 
 
 def test_the_share_by_hand() -> None:
@@ -151,7 +152,8 @@ def test_the_share_by_hand() -> None:
     )  # fmt: skip
     share = share_of_gain(arm, source, baseline)
     assert share is not None
-    # Pseudo-values 1/4, 2/4, 3/4: standard error 1/(4 sqrt 3), times t(0.975; 2) = 4.30265.
+    # P's gain does not vary, so that this is Student-t over 1/4, 2/4 and 3/4: standard error
+    # 1/(4 sqrt 3), times t(0.975; 2) = 4.30265.
     assert share.value == pytest.approx(0.5)
     assert share.high == pytest.approx(0.5 + 4.302653 / (4 * 3**0.5), abs=1e-6)
 
@@ -162,6 +164,14 @@ def test_there_is_no_share_of_a_gain_that_may_be_zero() -> None:
     assert share is not None
     assert share[:3] == (None, None, None)
     assert share.reason == "what the effect is relative to is not separated from 0"
+
+
+def test_there_is_no_share_of_a_loss() -> None:
+    source, baseline = {0: 0.5, 1: 0.51, 2: 0.49}, dict.fromkeys(range(3), 0.7)
+    share = share_of_gain(dict.fromkeys(range(3), 0.6), source, baseline)
+    assert share is not None
+    assert share[:3] == (None, None, None)
+    assert share.reason == "what the effect is relative to is not above 0"
 
 
 def test_only_replicates_that_all_three_have_count() -> None:
@@ -184,7 +194,7 @@ def test_numbers_equal_those_of_scipy(made: Made, entry: str, arm: str) -> None:
     speed, source, baseline = (
         values_of(made, entry, "speed", one).mean(axis=0) for one in (arm, "P-T", "RI-T")
     )
-    share = jackknifed_ratio(speed - baseline, source - baseline)
+    share = fieller(speed - baseline, source - baseline)
     for key, expected in {
         "score": student(scores_of(made, entry, arm)),
         "final": student(final),
@@ -388,12 +398,17 @@ def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
     arms = {arm.label: arm for arm in ranked_arms(bundle.plan.suite, bundle)}
     assert len(arms) == 19
     verdicts = {verdict.claim: verdict for verdict in bundle.verdicts}
+    # The submission was judged before intervals of shares were Fieller's.
+    frame = pd.DataFrame([record.row() for record in bundle.records])
+    again = judge(bundle.plan.suite, frame, bundle.submission.entry.name)
+    judged = {verdict.claim: verdict for verdict in again}
     for label in ("mean-var", "bootstrap", "shuffle-all", "spectrum-matched", "random-label"):
         for place, outcome in (("whole", arms[label].clean), ("blocks", arms[label].severe)):
             told = verdicts[f"C7-speed-{place}-{label}"]
             assert outcome.share is not None
-            expected = [told.effect, told.low, told.high]
-            np.testing.assert_allclose(outcome.share[:3], expected, rtol=0, atol=1e-9)
+            assert outcome.share.value == pytest.approx(told.effect, abs=1e-9)
+            new = judged[f"C7-speed-{place}-{label}"]
+            np.testing.assert_allclose(outcome.share[1:3], [new.low, new.high], atol=1e-9)
 
 
 # --- what was published before boards of initializations --------------------------------------

@@ -353,6 +353,8 @@ def test_a_ratio_is_relative_to_another_sum():
     )
     assert found.effect == pytest.approx(expected)
     assert (found.low < expected < found.high, found.unit) == (True, "share")
+    assert found.interval == "fieller-95"
+    assert verdict(claim, trials(P=PRETRAINED, RI=RANDOM)).interval == "fieller-95"
 
 
 def test_a_ratio_to_what_may_be_zero_is_undecided():
@@ -360,6 +362,18 @@ def test_a_ratio_to_what_may_be_zero_is_undecided():
     found = verdict({"terms": [term("P-T")], "relative_to": GAIN["terms"]}, records)
     assert (found.verdict, found.effect) == ("undecided", None)
     assert found.reason == "what the effect is relative to is not separated from 0"
+
+
+def test_a_share_of_a_loss_is_undecided():
+    """The arm is slower than its baseline, and so is what it is compared with."""
+    records = trials(P=[0.3, 0.28, 0.32], RI=[0.6, 0.6, 0.6], MV=[0.4, 0.39, 0.41])
+    claim = {
+        "terms": [term("MV-T"), term("RI-T", weight=-1.0)],
+        "relative_to": [term("P-T"), term("RI-T", weight=-1.0)],
+    }
+    found = verdict(claim, records)
+    assert (found.verdict, found.effect, found.low) == ("undecided", None, None)
+    assert found.reason == "what the effect is relative to is not above 0"
 
 
 def ordered(values_by_step):

@@ -67,6 +67,22 @@ def test_a_failure_that_the_number_of_modules_explains_contradicts_nothing():
     assert "contradicted at top alone, but not with 3 of them in view" in found.reason
 
 
+def test_the_level_of_a_share_is_corrected_for_the_number_of_modules():
+    gain, slope = np.array([1.0, 1.1, 0.9, 1.05, 0.95]), np.array([-1, 0.5, 0.2, -0.3, 0.6])
+    whole = {module: list(gain) for module in ("stem", "middle", "top")}
+    part = {module: list(0.5 * gain) for module in ("stem", "middle")}
+    # A share below 0 where -0.33 t(95%) + slope is: not at the 98.3% of three modules.
+    part["top"] = list(-0.33 * stats.t.ppf(0.975, 4) + slope)
+    claim = EACH | {"relative_to": [term(metric="gain")]}
+    found = judged(claim, by_module(part) + by_module(whole, "gain"))
+    assert (found.verdict, found.interval) == ("undecided", "fieller-95")
+    assert found.high < 0
+    assert "contradicted at top alone, but not with 3 of them in view" in found.reason
+    part["top"] = list(-0.5 * gain)
+    found = judged(claim, by_module(part) + by_module(whole, "gain"))
+    assert (found.verdict, found.effect) == ("contradicted", pytest.approx(-0.5))
+
+
 @pytest.mark.parametrize(
     ("relation", "threshold", "worst"),
     [("below", 0.9, "stem"), ("within", 0.9, "stem"), ("above", 0.1, "middle")],

@@ -323,14 +323,13 @@ def test_share_of_the_speed_gain_is_a_ratio_of_means(shown, frame):
     rows = values_of(frame, diagnostic="pace", metric="speed")
     table = rows.pivot_table(index="replicate", columns="initialization", values="value")
 
-    def share(table):
-        mean = table.mean()
-        return (mean["MV-T"] - mean["RI-T"]) / (mean["P-T"] - mean["RI-T"])
-
-    whole = share(table)
-    left = [share(table.drop(index=k)) for k in table.index]
-    mean, low, high = student([3 * whole - 2 * one for one in left])
-    numbers = whole, whole - (mean - low), whole + (high - mean)
+    arm, source = (table[one] - table["RI-T"] for one in ("MV-T", "P-T"))
+    # Fieller's interval: the roots of the quadratic in the share.
+    covariance = np.cov(arm, source) * stats.t.ppf(0.975, 2) ** 2 / 3
+    means = np.array([arm.mean(), source.mean()])
+    (c, b), (_, a) = np.outer(means, means) - covariance
+    roots = np.roots([a, -2 * b, c])
+    numbers = arm.mean() / source.mean(), *sorted(roots)
     row = row_of(shown.tables["Initializations compared"], "real", "none", "MV-T", "mean-var")
     assert row[7] == fixed(numbers)
     assert row[6] == fixed(student(table["MV-T"]))

@@ -18,6 +18,7 @@ from transferbench.statistics import (
     bootstrap,
     bootstrap_mean,
     jackknife,
+    jackknife_ratio,
     paired_difference,
     rank_intervals,
     student_t,
@@ -239,6 +240,148 @@ def test_an_estimate_that_one_replicate_fewer_does_not_determine_has_no_interval
 def test_a_jackknife_of_one_or_of_nothing_says_why():
     assert jackknife(lambda _: 0.3, [4]).reason == "an interval needs two or more, found 1"
     assert jackknife(lambda _: None, [0, 1]).reason == "not defined by these replicates"
+
+
+# --- ratios -----------------------------------------------------------------------------------
+
+
+def fieller(over, under, level=0.95):
+    """The roots of Fieller's quadratic for two means of paired values, over the last axis.
+
+    NaN where the values do not show the second mean above 0.
+    """
+    over, under = np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64)
+    n = over.shape[-1]
+    u, v = over.mean(-1), under.mean(-1)
+    g = stats.t.ppf((1 + level) / 2, n - 1) ** 2 / n
+    covariance = ((over - u[..., None]) * (under - v[..., None])).sum(-1) / (n - 1)
+    a = v**2 - g * under.var(-1, ddof=1)
+    b = u * v - g * covariance
+    c = u**2 - g * over.var(-1, ddof=1)
+    shown = (a > 0) & (v > 0)
+    root = np.sqrt(np.where(shown, b**2 - a * c, np.nan))
+    a = np.where(shown, a, np.nan)
+    return np.stack([(b - root) / a, (b + root) / a])
+
+
+def share_of(over, under, level=0.95):
+    return jackknife_ratio(mean_over(over), mean_over(under), range(len(over)), level)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_the_interval_of_a_share_is_fiellers(n, level):
+    rng = np.random.default_rng(n)
+    for _ in range(20):
+        under = rng.normal(100, 1, n)
+        over = 0.4 * under + rng.normal(0, 2, n)
+        interval = share_of(over, under, level)
+        assert interval.value == pytest.approx(over.mean() / under.mean(), rel=1e-12)
+        assert interval[1:3] == pytest.approx(fieller(over, under, level), rel=1e-9, abs=1e-9)
+        assert (interval.n, interval.method) == (n, f"fieller-{100 * level:g}")
+
+
+# The mean is 0.0001 more than the half width of its interval.
+BARELY_FASTER = np.array([0.318, 0.133, 0.110, 0.060, 0.051])
+
+
+@pytest.mark.parametrize(
+    ("over", "bounds"),
+    [
+        ([0.222, 0.087, 0.072, 0.037, 0.040], (-25.77, 0.733)),
+        ([0.211, 0.094, 0.078, 0.045, 0.029], (0.624, 26.82)),
+    ],
+)
+def test_a_share_of_a_gain_that_barely_clears_zero_is_all_but_unbounded(over, bounds):
+    interval = share_of(over, BARELY_FASTER)
+    assert interval.value == pytest.approx(0.68, abs=0.002)
+    assert interval[1:3] == pytest.approx(bounds, rel=1e-3)
+    assert interval[1:3] == pytest.approx(fieller(over, BARELY_FASTER), rel=1e-6)
+    # To leave out one replicate after the other in the ratio finds it exact to 0.05.
+    ratio = jackknife(lambda r: mean_over(over)(r) / mean_over(BARELY_FASTER)(r), range(5))
+    assert ratio.high - ratio.low < 0.11
+
+
+def test_a_share_of_what_does_not_vary_has_the_jackknifes_interval():
+    interval = share_of(VALUES, [0.4] * 5)
+    expected = jackknife(lambda r: mean_over(VALUES)(r) / 0.4, range(5))
+    assert interval[:3] == pytest.approx(expected[:3], rel=1e-12)
+
+
+def test_all_of_a_gain_is_exactly_one_however_much_it_varies():
+    assert share_of(BARELY_FASTER, BARELY_FASTER)[:3] == (1.0, 1.0, 1.0)
+    assert share_of(BARELY_FASTER * 0, BARELY_FASTER)[:3] == (0.0, 0.0, 0.0)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(-1e3, 1e3).filter(lambda x: abs(x) > 1e-3))
+@settings(deadline=None)
+def test_a_share_scales_with_its_parts(under_scale, over_scale):
+    value, low, high = share_of(VALUES, OTHERS)[:3]
+    scaled = share_of(np.array(VALUES) * over_scale, np.array(OTHERS) * under_scale)
+    scale = over_scale / under_scale
+    expected = value * scale, *sorted([low * scale, high * scale])
+    assert scaled[:3] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_share_of_pair_means_is_where_the_difference_may_be_zero():
+    rng = np.random.default_rng(8)
+    pairs = rng.normal([[[0.6]], [[1.0]]], 0.2, size=(2, 5, 5))
+    over, under = map(pair_mean, pairs)
+    share = jackknife_ratio(over, under, range(5))
+    for bound in share[1:3]:
+        difference = jackknife(lambda r, rho=bound: over(r) - rho * under(r), range(5))
+        assert min(abs(difference.low), abs(difference.high)) == pytest.approx(0, abs=1e-12)
+    assert share.low < share.value < share.high
+
+
+def test_the_share_covers_where_a_jackknife_of_the_ratio_does_not():
+    rng = np.random.default_rng(21)
+    # The mean of the divisor lies two standard errors above 0; the true share is 0.5.
+    z = rng.normal(size=(2, 40_000, 5))
+    under = 1 + np.sqrt(5) / 2 * z[0]
+    over = 0.5 + np.sqrt(5) / 2 * (0.9 * z[0] + np.sqrt(1 - 0.9**2) * z[1]) / 4
+    low, high = fieller(over, under)
+    given_bounds = ~np.isnan(low)
+    missed = (low > 0.5) | (high < 0.5)
+    assert 0.3 < given_bounds.mean() < 0.37
+    assert missed.mean() < 0.05
+    assert 0.90 < 1 - missed.sum() / given_bounds.sum() < 0.93
+    ratios = []
+    for k in range(300):
+        interval = share_of(over[k], under[k])
+        assert (interval.low is None) == bool(np.isnan(low[k]))
+        if interval.low is not None:
+            assert interval[1:3] == pytest.approx((low[k], high[k]), rel=1e-6)
+            ratios.append(
+                jackknife(lambda r, k=k: over[k][r].mean() / under[k][r].mean(), range(5))
+            )
+    assert np.mean([one.low <= 0.5 <= one.high for one in ratios]) < 0.87
+
+
+@pytest.mark.parametrize(
+    ("under", "reason"),
+    [
+        ([0.1, -0.1, 0.05], "what the effect is relative to is not separated from 0"),
+        ([-0.1, 0.1, -0.05], "what the effect is relative to is not separated from 0"),
+        ([0.0, 0.0, 0.0], "what the effect is relative to is not separated from 0"),
+        ([-0.1, -0.11, -0.09], "what the effect is relative to is not above 0"),
+        ([-0.1], "what the effect is relative to is not above 0"),
+    ],
+)
+def test_there_is_no_share_of_what_is_not_shown_above_zero(under, reason):
+    interval = share_of([-0.2, -0.19, -0.21][: len(under)], under)
+    assert interval == Interval(None, None, None, len(under), "fieller-95", reason)
+
+
+def test_a_share_of_too_few_replicates_has_a_value_alone():
+    assert share_of([0.1], [0.2]) == Interval(
+        0.5, None, None, 1, "fieller-95", "an interval needs two or more, found 1"
+    )
+    lacking = jackknife_ratio(lambda r: 0.3 if len(r) > 1 else None, lambda _: 0.6, [0, 1])
+    assert (lacking.value, lacking.low) == (0.5, None)
+    assert lacking.reason == "2 replicates are too few: one fewer does not determine the estimate"
+    nothing = jackknife_ratio(lambda _: None, lambda _: 0.6, [0, 1])
+    assert (nothing.value, nothing.reason) == (None, "not defined by these replicates")
 
 
 # --- ranks ------------------------------------------------------------------------------------

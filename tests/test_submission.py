@@ -588,6 +588,37 @@ def test_an_edited_verdict_is_found(made: Made, copied: Path) -> None:
     assert "told contradicted, judged reproduced" in told["verdicts follow from records"]
 
 
+def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
+    made: Made, tmp_path: Path
+) -> None:
+    claim = SUITE["claims"]["helps"]
+    share = claim | {"relative_to": claim["terms"]}
+    suite = Suite.model_validate(SUITE | {"claims": {"helps": claim, "share": share}})
+    store = make_run(tmp_path, made.registry, suite=suite)
+    folder = pack_it(tmp_path, store, tmp_path / "out", made.registry)
+    rows = json.loads((folder / "claims.json").read_text())
+    assert [row["interval"] for row in rows] == ["jackknife-95", "fieller-95"]
+    name = "verdicts follow from records"
+
+    def retold(claim: int, verdict: str, interval: str) -> CheckReport:
+        place = tmp_path.joinpath(f"{claim}-{verdict}-{interval}", *folder.parts[-3:])
+        shutil.copytree(folder, place)
+        edited = {"verdict": verdict, "interval": interval}
+        edit_json(place / "claims.json", lambda rows: rows[claim].update(edited))
+        return check(sealed(place), made.registry)
+
+    former = retold(1, "undecided", "jackknife-95")
+    assert former.ok
+    assert warned(former)[name] == (
+        "claim 'share' was judged undecided by jackknife-95; by fieller-95 it is reproduced"
+    )
+    assert name not in warned(retold(1, "reproduced", "jackknife-95"))
+    forged = "is told undecided, judged reproduced"
+    assert forged in failed(retold(1, "undecided", "fieller-95"))[name]
+    assert forged in failed(retold(1, "undecided", "student-t-95"))[name]
+    assert forged in failed(retold(0, "undecided", "student-t-95"))[name]
+
+
 def test_an_edited_severity_is_found(made: Made, copied: Path) -> None:
     edit_json(copied / "submission.json", lambda head: head["severities"].update(none=99.0))
     assert "not as severe" in failed(check(sealed(copied), made.registry))["plan can be made again"]

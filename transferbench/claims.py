@@ -3,7 +3,7 @@
 An effect is an average of averages: over the coordinates of a measurement, over the places
 (target, perturbation) of a term, then a weighted sum. Its interval is the jackknife over
 replicates: the paired Student-t where every value belongs to one network, and still right for
-pairs that share networks.
+pairs that share networks. That of a share (``relative_to``) is Fieller's, from the same jackknife.
 """
 
 from __future__ import annotations
@@ -229,9 +229,9 @@ def _worst_of(claim: Claim, shown: _Judged, cases: int) -> list[str]:
 def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float) -> Interval:
     missing = [place for sample in case.samples for place in sample.missing]
     if missing:
-        return _undetermined(f"no measurement: {_listed(dict.fromkeys(missing))}")
+        return _undetermined(claim, f"no measurement: {_listed(dict.fromkeys(missing))}")
     if not replicates:
-        return _undetermined("no replicate has a value at every place")
+        return _undetermined(claim, "no replicate has a value at every place")
     if claim.order or claim.along:
         return _bounded(jackknife(_correlation(case), replicates, level), 1.0)
     effect, divisor = case.sums
@@ -240,8 +240,9 @@ def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float
     return jackknife_ratio(_sum(effect), _sum(divisor), replicates, level)
 
 
-def _undetermined(reason: str) -> Interval:
-    return Interval(None, None, None, 0, "jackknife-95", reason)
+def _undetermined(claim: Claim, reason: str) -> Interval:
+    method = "fieller-95" if claim.relative_to else "jackknife-95"
+    return Interval(None, None, None, 0, method, reason)
 
 
 def _listed(missing: Iterable[str]) -> str:

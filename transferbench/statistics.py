@@ -4,7 +4,7 @@ Over replicates (few, roughly normal): Student-t, where a percentile bootstrap o
 75% instead of 95%. Over test items (many, of any shape): Wilson or the percentile bootstrap. The
 method stands in every interval, so that the two kinds are never mixed up.
 
-Shape letters: B resamples, C kinds of items, M statistics, N items.
+Shape letters: B resamples, C kinds of items, M statistics, N items, R replicates.
 """
 
 from __future__ import annotations
@@ -169,42 +169,46 @@ def jackknife(
     of R networks: 95.1% (R=3) and 95.4% (R=5) where a network's share of its pairs' values
     dominates, 96.5% and 96.0% where pair and network count alike, 98.5% and 99.0% where only the
     pair counts, 96.5% and 93.4% for products x_i x_j of normal values; over pairs in a ring of 5:
-    94.4 to 98.1%; ratio of two means: 95.7% and 95.6%.
+    94.4 to 98.1%.
     Source: Tukey 1958; Arvesen 1969, Jackknifing U-statistics.
     """
-    n = len(replicates)
-    method = _label("jackknife", level)
-    value = estimator(replicates)
-    if value is None:
-        return Interval(None, None, None, n, method, "not defined by these replicates")
-    if n < 2:
-        return Interval(value, None, None, n, method, _too_few(n))
-    left_out = [estimator([r for r in replicates if r != k]) for k in replicates]
-    if any(estimate is None for estimate in left_out):
-        reason = f"{n} replicates are too few: one fewer does not determine the estimate"
+    n, method = len(replicates), _label("jackknife", level)
+    value, pseudo_R, reason = _jackknifed(estimator, replicates)
+    if value is None or reason:
         return Interval(value, None, None, n, method, reason)
-    pseudo = [n * value - (n - 1) * estimate for estimate in left_out if estimate is not None]
-    half = _half_width(pseudo, level)
+    half = _half_width(pseudo_R, level)
     return Interval(value, value - half, value + half, n, method)
 
 
 def jackknife_ratio(
     over: Estimator, under: Estimator, replicates: Sequence[int], level: float = 0.95
 ) -> Interval:
-    """The ratio of two estimates; without bounds where the divisor may be 0.
+    """The share that one estimate is of another; none where the divisor is not shown above 0.
 
-    Source: Fieller 1954: the interval of such a ratio is not bounded.
+    The bounds hold every rho for which the jackknife's interval of over - rho * under includes 0.
+    They need not lie evenly around the share, and are those of ``jackknife`` where the divisor does
+    not vary. Where the divisor may be 0 the set has no end, and a share of a loss is no share.
+    Error: Fieller's set from the pseudo-values of both.
+    Measured for means of normal values whose true divisor lies d standard errors above 0 (100,000
+    draws, standard error 0.1%; correlations 0, 0.5, 0.9; dividend as noisy or a quarter): the set
+    covers 94.9 to 95.1%, and bounds that miss are given in at most 5.1% of all draws. Where bounds
+    are given they cover, R=5: 94.8 to 95.1% from d=4 on, 91.7 to 95.1% at d=2, where a third of
+    the draws has any; R=3: 94.7 to 95.1% from d=8 on, 92.0 to 95.0% at d=4, 86.9 to 95.0% at d=2,
+    where a fifth has. A jackknife of the ratio: 78.8% for R=5, d=2. Exponential values: 88 to 89%.
+    Source: Fieller 1954, Some problems in interval estimation.
     """
-    divisor = jackknife(under, replicates, level)
-    if divisor.low is not None and divisor.high is not None and divisor.low <= 0 <= divisor.high:
-        reason = "what the effect is relative to is not separated from 0"
-        return Interval(None, None, None, divisor.n, divisor.method, reason)
-
-    def ratio(chosen: Sequence[int]) -> float | None:
-        dividend, by = over(chosen), under(chosen)
-        return dividend / by if dividend is not None and by else None
-
-    return jackknife(ratio, replicates, level)
+    n, method = len(replicates), _label("fieller", level)
+    dividend, divisor = _jackknifed(over, replicates), _jackknifed(under, replicates)
+    if dividend.value is None or divisor.value is None:
+        return Interval(None, None, None, n, method, dividend.reason or divisor.reason)
+    if reason := _no_gain(divisor.value, divisor.pseudo, level):
+        return Interval(None, None, None, n, method, reason)
+    value = dividend.value / divisor.value
+    if reason := dividend.reason or divisor.reason:
+        return Interval(value, None, None, n, method, reason)
+    w_R = (dividend.pseudo - value * divisor.pseudo) / divisor.value
+    below, above = _fieller_offsets(w_R, divisor.pseudo / divisor.value, level)
+    return Interval(value, value + below, value + above, n, method)
 
 
 def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[str, Rank]:
@@ -341,12 +345,57 @@ def _student_t(values: Sequence[float], name: str, level: float) -> Interval:
     return Interval(value, value - half, value + half, n, method)
 
 
-def _half_width(values: Sequence[float], level: float) -> float:
+class _Jackknifed(NamedTuple):
+    """An estimate and its pseudo-values (R,); ``reason`` says why there are none."""
+
+    value: float | None
+    pseudo: np.ndarray
+    reason: str | None = None
+
+
+def _jackknifed(estimator: Estimator, replicates: Sequence[int]) -> _Jackknifed:
+    n, none = len(replicates), np.empty(0)
+    value = estimator(replicates)
+    if value is None:
+        return _Jackknifed(None, none, "not defined by these replicates")
+    if n < 2:
+        return _Jackknifed(value, none, _too_few(n))
+    estimates = [estimator([r for r in replicates if r != k]) for k in replicates]
+    left_out = [estimate for estimate in estimates if estimate is not None]
+    if len(left_out) < n:
+        reason = f"{n} replicates are too few: one fewer does not determine the estimate"
+        return _Jackknifed(value, none, reason)
+    return _Jackknifed(value, n * value - (n - 1) * np.asarray(left_out, dtype=np.float64))
+
+
+def _no_gain(divisor: float, pseudo_R: np.ndarray, level: float) -> str | None:
+    """Why nothing is a share of ``divisor``; None where it is above 0, as far as can be said."""
+    if len(pseudo_R) and _half_width(pseudo_R, level) >= abs(divisor):
+        return "what the effect is relative to is not separated from 0"
+    return None if divisor > 0 else "what the effect is relative to is not above 0"
+
+
+def _fieller_offsets(w_R: np.ndarray, v_R: np.ndarray, level: float) -> tuple[float, float]:
+    """How far the set of a ratio r = U / V reaches below and above r.
+
+    ``v_R`` are the pseudo-values of V, ``w_R`` those of U - r V, both in units of V. With s their
+    variances and covariance and g = t^2 / R, the set holds each r + d with
+    d^2 <= g (s_ww - 2 d s_wv + d^2 s_vv). The usual quadratic in rho is the same; this one loses
+    no digits, and is exact where U is a multiple of V.
+    """
+    b_w, b_v = _half_width(w_R, level), _half_width(v_R, level)
+    shift = _t_quantile(len(w_R) - 1, level) ** 2 * float(np.cov(w_R, v_R)[0, 1]) / len(w_R)
+    room = (1 - b_v) * (1 + b_v)  # above 0, as V is separated from 0
+    root = math.sqrt(shift**2 + room * b_w**2)
+    return (-shift - root) / room, (-shift + root) / room
+
+
+def _half_width(values: Sequence[float] | np.ndarray, level: float) -> float:
     n = len(values)
     return _t_quantile(n - 1, level) * _deviation(values) / math.sqrt(n)
 
 
-def _deviation(values: Sequence[float]) -> float:
+def _deviation(values: Sequence[float] | np.ndarray) -> float:
     return float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
 
 

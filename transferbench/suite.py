@@ -290,8 +290,9 @@ class Claim(Strict):
     """A predicate over measurements, judged by the interval of an effect.
 
     The effect is the weighted sum of its terms, computed for each replicate; ``relative_to``
-    divides it by another weighted sum. ``above``/``below`` hold when the whole 95% interval lies
-    beyond ``threshold``; ``within`` holds when it lies inside (-threshold, threshold).
+    divides it by another weighted sum, which must be shown to be above 0. ``above``/``below`` hold
+    when the whole 95% interval lies beyond ``threshold``; ``within`` holds when it lies inside
+    (-threshold, threshold).
     ``each`` asks for it at every value of a coordinate; ``along`` for the rank correlation of the
     sum with the place of the value. ``order`` asks for the rank correlation of a list of effects
     with their position, or with the effects ``against`` which they stand.

@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     """What an arm came to under one perturbation; None where it was not measured.
 
     ``share``: of the speed that the suite's scored arm gains over its baseline.
-    Units: fractions. Error: Student-t over replicates; the jackknife for the share.
+    Units: fractions. Error: Student-t over replicates; Fieller's interval for the share.
     """
 
     final: Interval | None
@@ -83,7 +83,7 @@ def ranked_arms(suite: Suite, bundle: Bundle) -> list[Arm]:
 def share_of_gain(arm: Series, source: Series, baseline: Series) -> Interval | None:
     """(S - RI) / (P - RI) of the means over the replicates that all three have.
 
-    Error: jackknife; no value where the gain of P is not separated from 0.
+    Error: Fieller's interval; no value where the gain of P is not shown to be above 0.
     """
     shared = sorted(arm.keys() & source.keys() & baseline.keys())
     if not shared:

@@ -17,14 +17,15 @@ Verdicts = Mapping[str, Sequence[Verdict]]
 """By entry, those of the board in its order."""
 
 FIELDS = ("claim", "statement", "source", "control", "verdict", "effect", "low", "high", "n",
-          "unit", "relation", "threshold", "reason")  # fmt: skip
+          "interval", "unit", "relation", "threshold", "reason")  # fmt: skip
 
 HOW = (
     "An effect stands with its 95% interval: the jackknife over replicates, which is the paired "
-    "Student-t where every value belongs to one network. *Reproduced*: the whole interval lies "
-    "where the claim says; *contradicted*: the whole of it lies elsewhere; *undecided*: neither. "
-    "An interval without width says that no replicate left out changes the value, not that it is "
-    "certain. Controls are judged in the same way. Reasons and units: `claims.csv`."
+    "Student-t where every value belongs to one network; for a share Fieller's (in older "
+    "submissions the jackknife of the ratio). *Reproduced*: the whole interval lies where the "
+    "claim says; *contradicted*: the whole of it lies elsewhere; *undecided*: neither. An interval "
+    "without width says that no replicate left out changes the value, not that it is certain. "
+    "Controls are judged in the same way. Reasons, units and methods: `claims.csv`."
 )
 
 

@@ -28,9 +28,9 @@ RANKS_OF_ARMS = (
 )
 SHARE = (
     "Speed gain recovered: (S - {baseline}) / ({arm} - {baseline}) of mean speeds over the"
-    " replicates, S the row's, with the jackknife's 95% interval; ranks by it are those by speed."
-    " None is given where the gain of {arm} is not separated from 0: such a ratio has no bounds"
-    " (Fieller 1954)."
+    " replicates, S the row's, with Fieller's 95% interval (1954); ranks by it are those by speed."
+    " None is given where the gain of {arm} is not separated from 0, since such a ratio has no"
+    " bounds, or is a loss."
 )
 NEEDS = (
     "Needs: what a network starts from besides the backbone's own random draw. Speed is the mean"

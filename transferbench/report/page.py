@@ -64,8 +64,9 @@ GLOSSARY = {
     "*": "a number whose measurement was flagged; what with stands below the tables",
     "95% interval": "Student-t over replicates unless said otherwise; it covers the seeds, not "
     "the choice of test images",
-    "student-t-95, jackknife-95": "how a 95% interval was made: from the spread of the replicates, "
-    "or from the estimates that leave one replicate out, which holds for pairs that share networks",
+    "student-t-95, jackknife-95, fieller-95": "how a 95% interval was made: from the spread of the "
+    "replicates; from the estimates that leave one replicate out, which holds for pairs that share "
+    "networks; or, of a share, from every value that these do not rule out",
     "verdict": "reproduced where the whole interval meets the claim's condition, contradicted "
     "where the whole interval misses it, undecided otherwise",
 }

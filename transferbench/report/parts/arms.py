@@ -23,14 +23,13 @@ CAPTION = (
     "Final test metric of the arms that are not scored, below the scored pair; dotted: chance. "
     "Then, where speed was measured, the speed (mean train metric over the epochs) and the share "
     "of the scored arm's gain in speed that an arm recovers: 0 as the baseline, 100 as the scored "
-    f"arm. Bars: {OVER_NETWORKS}; of shares a 95% jackknife interval; n stands in the table."
+    f"arm. Bars: {OVER_NETWORKS}; of shares Fieller's 95% interval; n stands in the table."
 )
 NOTE = (
     "Metric and speed in %. Gain: over the baseline in points, paired by replicate. Share: (speed "
     "of the arm \N{MINUS SIGN} speed of the baseline) / (speed of the scored arm \N{MINUS SIGN} "
     f"speed of the baseline), in %, of the means; none where the scored arm is not shown to be the "
-    f"faster one. Brackets: {OVER_NETWORKS}; of shares a 95% "
-    "jackknife interval."
+    f"faster one. Brackets: {OVER_NETWORKS}; of shares Fieller's 95% interval."
 )
 
 
