@@ -84,7 +84,9 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def edit_records(folder: Path, change: Callable[[list[Record]], list[Record]]) -> None:
-    path = folder / "records.jsonl.gz"
+    """Of a submission, or of a run."""
+    packed, plain = folder / "records.jsonl.gz", folder / "records.jsonl"
+    path = packed if packed.exists() else plain
     write_records(change(list(read_records(path))), path)
 
 
