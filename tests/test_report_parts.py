@@ -15,9 +15,10 @@ from scipy import stats
 
 from transferbench.report import ReportInput, published, render_report
 from transferbench.report.aggregates import aggregate, differences, flag_notes, views_of
+from transferbench.report.formats import ABSENT
 from transferbench.report.page import _by_plugin
 from transferbench.report.panels import Heat, mosaic
-from transferbench.report.parts import arms, checkpoint, criticality, lines, spectra
+from transferbench.report.parts import arms, checkpoint, criticality, lines, scores, spectra
 from transferbench.report.parts.layout import Scope
 from transferbench.report.parts.order import parts_of
 from transferbench.report.summaries import Measured
@@ -305,6 +306,60 @@ def test_each_k_of_knn_is_a_score(shown):
     names = [row[1] for row in shown.tables["Rank correlation of scores with fine-tuning"][1:]]
     assert names[-2:] == ["knn accuracy, k = 1", "knn accuracy, k = 5"]
     assert len(names) == len(SCORES) + 2
+
+
+FEW = "20 Gaussians for 30 images: too few"
+
+
+def without_values(given, chosen):
+    """The same run where the chosen measurements have no value."""
+    rows = given.measurements.copy()
+    rows.loc[chosen(rows), ["value", "low", "high"]] = None
+    rows.loc[chosen(rows), "flag"] = FEW
+    return replace(given, measurements=rows)
+
+
+def nleep_lines(given):
+    """Place -> the cells of NLEEP's line, and the whole part."""
+    part = scores.scores_part(scope_of(given))
+    (table,) = [block.table for block in part.blocks if block.table]
+    found = {line[0].text: line[2:] for line in table.rows if line[1].text == "nleep"}
+    return {place: [(c.text, c.detail) for c in cells] for place, cells in found.items()}, part
+
+
+NOTHING = [("0", ""), *[(ABSENT, f"not measured: {FEW}")] * 3]
+
+
+def test_a_score_without_values_anywhere_is_not_measured(given):
+    lines, part = nleep_lines(without_values(given, lambda rows: rows["metric"] == "nleep"))
+    assert lines == {"real": NOTHING}
+    assert any(note.startswith(f"Flagged: {FEW}") for note in part.notes)
+
+
+def test_a_score_without_values_at_a_place_is_not_measured_there(given):
+    rows = given.measurements
+    there = rows[rows["metric"].isin(["test_metric", "nleep", "leep"])].assign(target="small")
+    suite = opened_suite(targets=SUITE["targets"] | {"small": {"dataset": {"name": "toy"}}})
+    rows = pd.concat([rows, there], ignore_index=True)
+    both = replace(given, suite=suite, measurements=rows)
+    lines, part = nleep_lines(
+        without_values(both, lambda r: (r["metric"] == "nleep") & (r["target"] == "small"))
+    )
+    assert lines["small"] == NOTHING
+    assert lines["real"] == nleep_lines(given)[0]["real"]
+    figure = next(block for block in part.blocks if block.caption.startswith("small"))
+    # The scores that nobody measured there, nleep among them, have an empty panel that says so.
+    assert figure.figure.count("not measured") == len(SCORES) + 2 - 1
+
+
+def test_an_arm_without_a_score_is_left_out_and_not_counted(given):
+    lines, _ = nleep_lines(
+        without_values(
+            given, lambda rows: (rows["metric"] == "nleep") & (rows["initialization"] == "P0-T")
+        )
+    )
+    count, kendall, *_ = lines["real"]
+    assert (count[0], kendall[0]) == ("3", "1.00")
 
 
 def test_robustness_and_shape_bias(shown, frame):

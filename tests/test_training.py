@@ -253,6 +253,15 @@ def test_a_training_that_diverges_is_a_result_without_a_loss():
     assert 0 <= row["train_metric"] <= 1
 
 
+def test_an_epoch_that_was_evaluated_has_a_row_also_where_nothing_is_finite():
+    recipe = recipe_of(learning_rate=1e38, epochs=6, evaluate_train="sparse", evaluate_test="last")
+    result, _ = trained(task_of(32, kind="multi-label"), recipe)
+    assert [row["epoch"] for row in result.history] == [0, 1, 2, 5, 6]
+    assert result.history[0]["train_metric"] is not None
+    measured = {row["epoch"]: set(row.values()) - {row["epoch"]} for row in result.history}
+    assert measured[5] == measured[6] == {None}
+
+
 def test_mixup_trains_towards_the_mixed_targets():
     labels = np.zeros(32, dtype=np.int64)
     task = task_of(train=data_of(32, labels=labels))

@@ -45,6 +45,8 @@ __all__ = ["Engine", "start_engine"]
 SOURCE_BATCH = 256
 """Images of the batch that a data-dependent initialization sees."""
 
+DIVERGED = "the outputs are not finite: diverged"
+
 
 def start_engine(machine: Machine) -> Callable[[Job], None]:
     """Make a worker process ready for jobs; called once in each.
@@ -232,35 +234,34 @@ def trial_measurements(
     """What a trial itself reports: final and best metrics, losses and sizes."""
     final = trained.history[-1]
     best = next((row for row in trained.history if row["epoch"] == trained.best_epoch), final)
-    values = [
-        ("test_metric", final["test_metric"], "fraction", n_test),
-        ("test_loss", final["test_loss"], "nats", n_test),
-        ("train_metric", final["train_metric"], "fraction", n_train),
-        ("train_loss", final["train_loss"], "nats", n_train),
-        ("best_test_metric", best["test_metric"], "fraction", n_test),
-        ("best_epoch", best["epoch"], "epochs", 1),
-        ("n_train", float(n_train), "images", 1),
+    return [
+        _metric("test_metric", final, "test", n_test, task),
+        _loss("test_loss", final, n_test),
+        _metric("train_metric", final, "train", n_train, task),
+        _loss("train_loss", final, n_train),
+        _metric("best_test_metric", best, "test", n_test, task),
+        Measurement(metric="best_epoch", value=best["epoch"], unit="epochs", n=1),
+        Measurement(metric="n_train", value=float(n_train), unit="images", n=1),
     ]
-    return [_measurement(*value, metric_name=task.metric) for value in values]
 
 
-def _measurement(
-    name: str, value: float | None, unit: str, n: int, *, metric_name: str
+def _metric(
+    name: str, row: Mapping[str, float | None], split: str, n: int, task: Task
 ) -> Measurement:
-    if value is None:
-        return Measurement(metric=name, value=None, unit=unit, n=n, flag="not finite: diverged")
-    if metric_name == "accuracy" and name.endswith("_metric"):
-        interval = wilson(round(value * n), n)
-        return Measurement(
-            metric=name,
-            value=value,
-            unit=unit,
-            n=n,
-            low=interval.low,
-            high=interval.high,
-            interval=interval.method,
-        )
-    return Measurement(metric=name, value=value, unit=unit, n=n)
+    value, flag = row[f"{split}_metric"], None
+    if row[f"{split}_loss"] is None:
+        # An accuracy has a value all the same: of logits that are NaN the first is the largest.
+        flag = DIVERGED
+    elif value is None:
+        flag = "not defined on these images"
+    counts = task.kind == "multi-class" and task.metric == "accuracy"
+    bounds = wilson(round(value * n), n).fields() if counts and value is not None else {}
+    return Measurement(metric=name, value=value, unit="fraction", n=n, flag=flag, **bounds)
+
+
+def _loss(name: str, row: Mapping[str, float | None], n: int) -> Measurement:
+    flag = DIVERGED if row[name] is None else None
+    return Measurement(metric=name, value=row[name], unit="nats", n=n, flag=flag)
 
 
 def machine_facts(device: torch.device, started: float) -> dict[str, str | float]:

@@ -352,9 +352,10 @@ class Subject(Protocol):
     """A finished trial (or the source network), its artefacts read when first asked for.
 
     ``labels``: of the fixed ordered test subset, int64 (N,) or float32 (N, L).
-    ``history``: one mapping an evaluated epoch, with ``epoch``, ``train_metric``, ``train_loss``
-    and, where it was evaluated, ``test_metric``, ``test_loss``, ``validation_metric`` (None
-    otherwise); metrics are fractions in eval mode on clean inputs; epoch 0 is the initial state.
+    ``history``: one mapping an evaluated epoch, with ``epoch``, ``train_metric``, ``train_loss``,
+    ``test_metric``, ``test_loss``, ``validation_metric``, None where not evaluated or not finite:
+    of a network that diverged, all may be. Train and test are evaluated after the last epoch.
+    Metrics are fractions in eval mode on clean inputs; epoch 0 is the initial state.
     """
 
     @property

@@ -116,7 +116,10 @@ class Outputs(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A history with an entry for each evaluated epoch, and the states that were kept."""
+    """A history with an entry for each evaluated epoch, and the states that were kept.
+
+    An entry's losses and metrics are None where they were not evaluated, or are not finite.
+    """
 
     history: list[dict[str, float | None]]
     states: dict[str, State]
@@ -251,7 +254,9 @@ class Training:
                 states["best"] = clone_state(self.net)
         states["final"] = clone_state(self.net)
         states.setdefault("best", states["final"])
-        rows = [row for row in history if any(row[name] is not None for name in MEASURED)]
+        # By what was asked for: a network that diverged has nothing finite in an evaluated epoch.
+        kept = {epoch for _, schedule in self._splits().values() for epoch in schedule}
+        rows = [row for row in history if row["epoch"] in kept]
         return Trained(rows, states, best_epoch)
 
     def _epoch(self, order: torch.Generator, draws: torch.Generator) -> None:
@@ -295,17 +300,22 @@ class Training:
     def _evaluate(self, epoch: int) -> dict[str, float | None]:
         """The row of an epoch, None where nothing is evaluated after it."""
         row: dict[str, float | None] = {"epoch": epoch, **dict.fromkeys(MEASURED)}
-        wanted = {
-            "train": (self.task.train, self.recipe.evaluate_train),
-            "test": (self.task.test, self.recipe.evaluate_test),
-            "validation": (self.task.validation, self.recipe.evaluate_test),
-        }
-        for name, (data, schedule) in wanted.items():
-            if data is None or epoch not in evaluated_epochs(schedule, self.recipe.epochs):
+        for name, (data, epochs) in self._splits().items():
+            if epoch not in epochs:
                 continue
             found = evaluate(self.net, data, self.task, self.run, self.recipe.precision)
             row |= {f"{name}_loss": found.loss, f"{name}_metric": found.metric}
         return row
+
+    def _splits(self) -> dict[str, tuple[Labelled, frozenset[int]]]:
+        """The images that are evaluated, and after which epochs."""
+        task, recipe = self.task, self.recipe
+        train = evaluated_epochs(recipe.evaluate_train, recipe.epochs)
+        test = evaluated_epochs(recipe.evaluate_test, recipe.epochs)
+        splits = {"train": (task.train, train), "test": (task.test, test)}
+        if task.validation is not None:
+            splits["validation"] = (task.validation, test)
+        return splits
 
 
 def _optimizer(

@@ -14,7 +14,12 @@ from pydantic import Field
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
-from transferbench_plugins.diagnostics.history import evaluated, last_epoch
+from transferbench_plugins.diagnostics.history import (
+    blank_epochs,
+    divergence,
+    evaluated,
+    last_epoch,
+)
 
 __all__ = ["LEARNING_CURVE", "CurveParams"]
 
@@ -30,6 +35,8 @@ class CurveParams(Params):
 class _Curve(NamedTuple):
     """The test metric of a trial that ended at epoch ``end``, of ``n`` test items.
 
+    ``blank``: the evaluated epochs without a finite number; ``diverged``: what to flag where
+    training ended in such.
     Shapes: epochs int64 (T,) ascending, values float64 (T,).
     """
 
@@ -37,6 +44,13 @@ class _Curve(NamedTuple):
     values: np.ndarray
     end: int
     n: int
+    blank: Sequence[int]
+    diverged: str | None
+
+    @property
+    def missing(self) -> str:
+        """Why it has no point at all."""
+        return self.diverged or NEVER
 
 
 def measure(
@@ -45,16 +59,21 @@ def measure(
     """The curve's points, its area, its peak and when it passed each threshold.
 
     The number of training images is not known to a diagnostic: for the train metric ``n`` counts
-    evaluations, each of the whole training set.
+    evaluations, each of the whole training set. A curve that diverged ends in a point without a
+    value.
     Error: Wilson over test items for each point of an accuracy; none for the summaries.
     """
     del context  # a curve draws nothing
     (subject,) = subjects
     history = subject.history
-    curve = _Curve(*evaluated(history, "test_metric"), last_epoch(history), len(subject.labels))
+    points, end, n = evaluated(history, "test_metric"), last_epoch(history), len(subject.labels)
+    curve = _Curve(*points, end, n, blank_epochs(history), divergence(history))
     yield from _test_points(curve, counts=subject.task == "multi-class")
     for epoch, value in zip(*evaluated(history, "train_metric"), strict=True):
         yield _point("train_metric", epoch, value, n=1)
+    if curve.diverged:
+        yield _point("test_metric", end, None, n=n, flag=curve.diverged)
+        yield _point("train_metric", end, None, n=1, flag=curve.diverged)
     yield _area(curve)
     yield from _peak(curve)
     for threshold in params.thresholds:
@@ -68,25 +87,31 @@ def _test_points(curve: _Curve, *, counts: bool) -> Iterator[Measurement]:
         yield _point("test_metric", epoch, value, n=curve.n, **bounds)
 
 
-def _point(metric: str, epoch: int, value: float, **fields: Any) -> Measurement:
+def _point(metric: str, epoch: int, value: float | None, **fields: Any) -> Measurement:
     place = {"epoch": int(epoch)}
-    return Measurement(
-        metric=metric, value=float(value), unit="fraction", coordinates=place, **fields
-    )
+    return Measurement(metric=metric, value=value, unit="fraction", coordinates=place, **fields)
 
 
 def _area(curve: _Curve) -> Measurement:
     """The mean height of the curve: trapezia over its epochs, divided by their span."""
     if len(curve.epochs) < 2:
         few = f"an area needs two evaluated epochs, found {len(curve.epochs)}"
-        return Measurement(metric="area", value=None, unit="fraction", n=curve.n, flag=few)
+        flag = _joined(few, curve.diverged)
+        return Measurement(metric="area", value=None, unit="fraction", n=curve.n, flag=flag)
     widths = np.diff(curve.epochs)
     heights = (curve.values[1:] + curve.values[:-1]) / 2
     area = float((widths * heights).sum() / widths.sum())
     first, last = int(curve.epochs[0]), int(curve.epochs[-1])
     whole = (first, last) == (0, curve.end)
-    flag = None if whole else f"over epochs {first} to {last} of 0 to {curve.end}"
+    part = None if whole else f"over epochs {first} to {last} of 0 to {curve.end}"
+    blank = ", ".join(str(epoch) for epoch in curve.blank if first < epoch < last)
+    gaps = f"nothing finite at epochs {blank}" if blank else None
+    flag = _joined(part, gaps, curve.diverged)
     return Measurement(metric="area", value=area, unit="fraction", n=curve.n, flag=flag)
+
+
+def _joined(*flags: str | None) -> str | None:
+    return "; ".join(flag for flag in flags if flag) or None
 
 
 def _peak(curve: _Curve) -> Iterator[Measurement]:
@@ -97,14 +122,14 @@ def _peak(curve: _Curve) -> Iterator[Measurement]:
         ("best_epoch", "epochs", curve.epochs),
     ):
         value = None if best is None else float(column[best])
-        missing = NEVER if best is None else None
+        missing = curve.missing if best is None else None
         yield Measurement(metric=metric, value=value, unit=unit, n=curve.n, flag=missing)
 
 
 def _passing(curve: _Curve, threshold: float) -> Measurement:
     """The epochs until the metric first was ``threshold``, linear between evaluated epochs."""
     value = _first_passing(curve, threshold)
-    flag = "not reached" if len(curve.values) else NEVER
+    flag = "not reached" if len(curve.values) else curve.missing
     return Measurement(
         metric="epochs_to_threshold",
         value=value,

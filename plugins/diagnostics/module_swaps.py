@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from transferbench.records import Measurement
-from transferbench.specs import HEAD, Metric, Subject
+from transferbench.specs import HEAD, Metric, Subject, Task
 from transferbench.statistics import wilson
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Swap(NamedTuple):
     module: str
     key: Key
     found: Evaluation
+    task: Task
 
 
 def cost_of(states: int) -> float:
@@ -79,7 +80,7 @@ def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) ->
         return [evaluation["test"] for evaluation in found]
 
     for key, found in zip(states, evaluated(images, states.values()), strict=True):
-        yield Swap(ALL, key, found)
+        yield Swap(ALL, key, found, subject.task)
     *_, last = subject.modules
     for module, names in subject.modules.items():
         with prefix.behind(names) if prefix else nullcontext(images) as inputs:
@@ -88,9 +89,9 @@ def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) ->
             # Behind the last module's input the final network costs next to nothing.
             whole = evaluated(inputs, [final]) if module == last else []
         for key, found in zip(states, swaps, strict=True):
-            yield Swap(module, key, found)
+            yield Swap(module, key, found, subject.task)
         for found in whole:
-            yield Swap(NONE, "final", found)
+            yield Swap(NONE, "final", found, subject.task)
 
 
 def _with(final: State, state: State, names: Sequence[str]) -> State:
@@ -125,7 +126,8 @@ def _levels(
     swap: Swap, coordinates: dict[str, Key], metric: Metric, n: int
 ) -> Iterator[Measurement]:
     value, loss = swap.found.metric, swap.found.loss
-    counts = metric == "accuracy" and value is not None
+    # Of several labels an image it is a mean of shares: no count of images.
+    counts = metric == "accuracy" and swap.task == "multi-class"
     bounds = wilson(round(value * n), n).fields() if counts and value is not None else {}
     yield _fraction("metric", value, n, coordinates, **bounds)
     yield Measurement(

@@ -19,10 +19,14 @@ from transferbench_plugins.diagnostics.source_view import Score, View, joined, s
 __all__ = ["NLEEP", "NleepParams"]
 
 
+FEWEST = 2
+"""Images for each Gaussian. With one, each image is its own: the score is 0 for every source."""
+
+
 class NleepParams(Params):
     """``energy``: the share of the features' variance that the principal components keep.
 
-    ``per_class``: Gaussians of the mixture for each class of the target, as many as images allow.
+    ``per_class``: Gaussians of the mixture for each class of the target.
     """
 
     energy: Annotated[float, Field(gt=0, lt=1)] = 0.8
@@ -35,7 +39,8 @@ def measure(
     """One number of b's features on a's training images; larger promises more. Units: nats.
 
     Error: infinitesimal jackknife over the training images, for this source network and mixture;
-    what another mixture would give is not in it.
+    what another mixture would give is not in it. No value for fewer than ``FEWEST`` images a
+    Gaussian.
     """
     return score_classes(
         subjects, context, {"nleep": "nats"}, partial(_score, params, context.seed)
@@ -46,19 +51,25 @@ def _score(params: NleepParams, seed: int, view: View) -> dict[str, Score]:
     if not np.ptp(view.features, axis=0).any():
         none = Interval(None, None, None, len(view.labels), "none", "the features do not vary")
         return {"nleep": Score(none)}
-    posterior_NG, flag = _mixture(params, seed, view)
+    n, gaussians = len(view.labels), params.per_class * len(np.unique(view.labels))
+    if n < FEWEST * gaussians:
+        why = (
+            f"{gaussians} Gaussians for {n} images: with fewer than {FEWEST} images each, a "
+            "Gaussian tells its images by heart"
+        )
+        return {"nleep": Score(Interval(None, None, None, n, "none", why))}
+    posterior_NG, flag = _mixture(params.energy, gaussians, seed, view)
     return {"nleep": Score(leep(posterior_NG, view.labels), flag)}
 
 
-def _mixture(params: NleepParams, seed: int, view: View) -> tuple[np.ndarray, str | None]:
+def _mixture(energy: float, gaussians: int, seed: int, view: View) -> tuple[np.ndarray, str | None]:
     """The probability of each Gaussian for each image, and what to flag about the mixture."""
     from sklearn.decomposition import PCA
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    n, classes = len(view.labels), len(np.unique(view.labels))
-    principal = PCA(n_components=params.energy, svd_solver="full").fit_transform(view.features)
-    gaussians = min(params.per_class * classes, n)
+    n = len(view.labels)
+    principal = PCA(n_components=energy, svd_solver="full").fit_transform(view.features)
     mixture = GaussianMixture(gaussians, random_state=seed)
     with warnings.catch_warnings():
         # What it warns of is flagged below: k-means on repeated images, and too few steps.
@@ -73,7 +84,7 @@ def _mixture(params: NleepParams, seed: int, view: View) -> tuple[np.ndarray, st
 
 NLEEP = DiagnosticSpec(
     name="nleep",
-    version=1,
+    version=2,
     summary="LEEP on a Gaussian mixture of the source's principal components",
     source="Li et al., Ranking Neural Checkpoints, CVPR 2021, arXiv 2011.11200",
     license="Apache-2.0",

@@ -17,7 +17,7 @@ from transferbench.metrics import hits, weighted_mean_auc
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import bootstrap
-from transferbench_plugins.diagnostics.history import last_value
+from transferbench_plugins.diagnostics.history import divergence, last_value
 from transferbench_plugins.diagnostics.same_items import shared_labels
 from transferbench_plugins.diagnostics.speed import speed_of
 
@@ -119,8 +119,8 @@ def _speed_gain(a: Subject, b: Subject, flags: Sequence[str | None]) -> Measurem
         gain = first.value - second.value
     why = [
         f"{name}: {speed.flag}"
-        for name, speed in zip("ab", (first, second), strict=True)
-        if speed.flag
+        for name, speed, known in zip("ab", (first, second), flags, strict=True)
+        if speed.flag and speed.flag not in (known or "")
     ]
     return Measurement(
         metric="speed_gain",
@@ -133,9 +133,11 @@ def _speed_gain(a: Subject, b: Subject, flags: Sequence[str | None]) -> Measurem
 
 def _untrained(name: str, subject: Subject, margin: float) -> str | None:
     """What to flag about the training of a network, or None."""
+    if why := divergence(subject.history):
+        return f"{name} {why}"
     value = last_value(subject.history, "train_metric")
     if value is None:
-        return f"whether {name} trained is not known: its train metric was not evaluated"
+        return f"whether {name} trained is not known: its train metric has no value at the end"
     near_chance = value - subject.chance <= margin * (1 - subject.chance)
     return f"{name} did not train" if near_chance else None
 

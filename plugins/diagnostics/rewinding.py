@@ -45,7 +45,7 @@ def measure(
     final network and ``all`` for the one that is rewound to. drop = metric of ``none`` - metric;
     mean_body_drop and worst_body_drop are over the modules outside the head.
     Units: fraction; nats for the loss.
-    Error: Wilson over test images for an accuracy; a drop has none of its own.
+    Error: Wilson over test images for a multi-class accuracy; a drop has none of its own.
     Raises: ``StoreError`` for an epoch that was not kept.
     """
     del context  # nothing is drawn

@@ -12,7 +12,7 @@ import numpy as np
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench_plugins.diagnostics.history import History, evaluated, last_epoch
+from transferbench_plugins.diagnostics.history import History, divergence, evaluated, last_epoch
 
 __all__ = ["SPEED", "Speed", "SpeedParams", "speed_of"]
 
@@ -35,13 +35,18 @@ def speed_of(history: History, *, include_initial: bool = False) -> Speed:
     """The mean train metric over epochs 1 (or 0) to the last.
 
     Epochs that were not evaluated are interpolated linearly between those that were, and flagged;
-    epoch 0 serves as an end of that line also where it does not count.
+    epoch 0 serves as an end of that line also where it does not count. There is no mean where
+    training ended without a metric: the last one known would stand for all after it.
     """
     epochs = np.arange(0 if include_initial else 1, last_epoch(history) + 1)
     known, values = evaluated(history, "train_metric")
     n, found = len(epochs), int(np.isin(epochs, known).sum())
+    if why := divergence(history):
+        return Speed(None, n, why)
     if not found:
         return Speed(None, n, "the train metric was evaluated after no epoch that counts")
+    if known[-1] < epochs[-1]:
+        return Speed(None, n, f"the train metric has no value after epoch {known[-1]}")
     mean = float(np.interp(epochs, known, values).mean())
     flag = None if found == n else f"train metric of {found} of {n} epochs, the rest interpolated"
     return Speed(mean, n, flag)

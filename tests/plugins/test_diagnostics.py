@@ -99,7 +99,8 @@ def test_the_area_is_the_mean_height_of_the_curve():
 
 
 def test_an_area_over_a_part_of_the_epochs_says_so():
-    area = found(LEARNING_CURVE, Net(history=history([None, 0.2, 0.4, None])))["area"]
+    rows = history([None, 0.2, 0.4, None], [0.1, 0.2, 0.4, 0.5])
+    area = found(LEARNING_CURVE, Net(history=rows))["area"]
     assert (area.value, area.flag) == (pytest.approx(0.3), "over epochs 1 to 2 of 0 to 3")
 
 
@@ -135,6 +136,36 @@ def test_a_curve_without_a_test_metric_says_so_everywhere():
     assert got["area"].flag == "an area needs two evaluated epochs, found 0"
 
 
+DIVERGED = "diverged: nothing finite from epoch 3 on"
+
+
+def test_a_curve_that_ends_in_nothing_finite_says_so():
+    net = Net(history=history([0.2, 0.6, 0.4, None, None]))
+    got = found(LEARNING_CURVE, net, thresholds=[0.3])
+    for metric in ("test_metric", "train_metric"):
+        assert [key[1] for key in got if key[0] == metric] == [0, 1, 2, 4]
+        assert (got[metric, 2].value, got[metric, 2].flag) == (0.4, None)
+        assert (got[metric, 4].value, got[metric, 4].flag) == (None, DIVERGED)
+    area = got["area"]
+    assert area.value == pytest.approx(0.45)
+    assert area.flag == f"over epochs 0 to 2 of 0 to 4; {DIVERGED}"
+    assert (got["best"].value, got["best"].flag) == (0.6, None)
+    assert got["epochs_to_threshold", 0.3].value == pytest.approx(0.25)
+
+
+def test_a_curve_without_a_finite_number_was_evaluated_all_the_same():
+    got = found(LEARNING_CURVE, Net(history=history([None, None])), thresholds=[0.5])
+    diverged = "diverged: nothing finite from epoch 0 on"
+    for key in ("best", "best_epoch", ("epochs_to_threshold", 0.5)):
+        assert (got[key].value, got[key].flag) == (None, diverged)
+    assert got["area"].flag == f"an area needs two evaluated epochs, found 0; {diverged}"
+
+
+def test_an_area_over_epochs_that_were_not_finite_says_so():
+    area = found(LEARNING_CURVE, Net(history=history([0.1, None, None, 0.4])))["area"]
+    assert (area.value, area.flag) == (pytest.approx(0.25), "nothing finite at epochs 1, 2")
+
+
 def test_a_threshold_is_a_fraction():
     with pytest.raises(ValidationError, match="less than or equal to 1"):
         LEARNING_CURVE.parse({"thresholds": [50]})
@@ -164,6 +195,21 @@ def test_speed_without_a_trained_epoch_is_not_known():
         speed = found(SPEED, Net(history=rows))["speed"]
         assert speed.value is None
         assert speed.flag == "the train metric was evaluated after no epoch that counts"
+
+
+def test_speed_does_not_carry_on_the_last_finite_epoch():
+    net = Net(history=history([0.2, 0.6, 0.4, None, None]))
+    speed = found(SPEED, net)["speed"]
+    assert (speed.value, speed.n, speed.flag) == (None, 4, DIVERGED)
+    rows = history([0.2, 0.6, 0.4], [0.2, 0.6, None])
+    speed = found(SPEED, Net(history=rows))["speed"]
+    assert (speed.value, speed.flag) == (None, "the train metric has no value after epoch 1")
+
+
+def test_speed_over_an_epoch_that_was_not_finite_says_so():
+    speed = found(SPEED, Net(history=history([0.2, 0.6, None, 0.8])))["speed"]
+    assert speed.value == pytest.approx(0.7)
+    assert speed.flag == "train metric of 2 of 3 epochs, the rest interpolated"
 
 
 # --- relative drop ----------------------------------------------------------------------------
@@ -258,7 +304,7 @@ def test_a_network_at_chance_did_not_train_by_any_margin():
 def test_a_drop_without_a_train_metric_says_so():
     unknown = trained(B.logits, (None, None))
     got = found(RELATIVE_DROP, A, unknown)
-    reason = "whether b trained is not known: its train metric was not evaluated"
+    reason = "whether b trained is not known: its train metric has no value at the end"
     assert got["gain"].flag == reason
     assert (got["train_metric_b"].value, got["train_metric_b"].flag) == (None, reason)
     assert got["speed_gain"].flag == (
@@ -311,6 +357,17 @@ def test_a_network_that_diverged_has_no_auc_to_drop():
     diverged.logits = np.full_like(diverged.logits, np.nan)
     got = found(RELATIVE_DROP, diverged, MULTI_B, resamples=100)
     assert got["gain"].flag == "the metric is not defined on these items"
+
+
+def test_a_network_that_diverged_did_not_keep_what_it_reached_before():
+    rows = history([0.3, 0.5, 0.6, None], [0.3, 0.8, 0.9, None])
+    diverged = Net(labels=LABELS, logits=np.full_like(A.logits, np.nan), history=rows)
+    got = found(RELATIVE_DROP, A, diverged)
+    told = f"b {DIVERGED}"
+    assert (got["gain"].value, got["gain"].flag) == (pytest.approx(0.5), told)
+    assert (got["train_metric_b"].value, got["train_metric_b"].flag) == (None, told)
+    assert (got["speed_gain"].value, got["speed_gain"].flag) == (None, told)
+    assert (got["train_metric_a"].value, got["train_metric_a"].flag) == (0.9, None)
 
 
 @pytest.mark.parametrize("spec", [RELATIVE_DROP, AGREEMENT])

@@ -127,9 +127,10 @@ def test_a_level_has_wilsons_interval_and_counts_test_images():
     assert (found.n, found.unit) == (9, "fraction")
 
 
-def test_an_area_under_roc_has_no_wilson_interval():
+@pytest.mark.parametrize("metric", ["auc", "accuracy"])
+def test_the_metric_of_several_labels_an_image_has_no_wilson_interval(metric):
     trial = UntrainedTrial()
-    trial.task, trial.metric = "multi-label", "auc"
+    trial.task, trial.metric = "multi-label", metric
     trial.labels = F.one_hot(trial.labels, 4).float()
     found = rows(REWINDING, trial)["metric", "stem", "init"]
     assert found.interval is None

@@ -106,14 +106,15 @@ def scores_part(scope: Scope) -> Part | None:
 
 
 def scores_of(plugin: str, views: Sequence[View]) -> Iterator[Score]:
-    """Every score that has a value."""
+    """Every score that was measured; one without any value has its place in the table too."""
     for view in views:
-        known = view.rows[view.rows["value"].notna()]
         for metric in SCORES[plugin]:
-            of_metric = known[known["metric"] == metric]
-            for k in sorted(of_metric["k"].dropna().unique()):
+            of_metric = view.rows[view.rows["metric"] == metric]
+            known = of_metric[of_metric["value"].notna()]
+            ks = sorted((of_metric if known.empty else known)["k"].dropna().unique())
+            for k in ks:
                 yield Score(view, plugin, metric, float(k))
-            if of_metric["k"].isna().any():
+            if known["k"].isna().any() or (len(of_metric) and known.empty and not ks):
                 yield Score(view, plugin, metric, None)
 
 
@@ -154,6 +155,8 @@ def draw_score(axes: Axes, scores: Aggregates, truth: Aggregates, scope: Scope) 
         score, reached = scores.get((arm,)), truth.get((arm,))
         if score and reached and score.summary and reached.summary:
             draw_point(axes, score.summary, reached.summary, style, arm)
+    if not any(score.summary for score in scores.values()):
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=MUTED)
     axes.grid(visible=True)
     axes.tick_params(axis="x", labelrotation=0)
     axes.margins(x=0.12)
@@ -179,17 +182,33 @@ def correlation_table(scope: Scope, scores: Sequence[Score], places: Sequence[Pl
     lines = []
     for place in places:
         for score in scores:
-            at = {} if score.k is None else {"k": score.k}
-            column = Column(score.plugin, score.metric, place.target, place.perturbation, at)
-            # One set of parameters at a time: two would give a network two values.
-            found = correlate(pd.concat([trials, score.rows]), column)
-            arms = len(set(place.of(score.rows)["initialization"]))
-            cells = [correlation_cell(found[name]) for name in CORRELATIONS]
-            lines.append(
-                (Cell(place.name), Cell(score.name), Cell(str(arms), kind="number"), *cells)
+            here = place.of(score.rows)
+            known = here[here["value"].notna()]
+            arms = Cell(str(known["initialization"].nunique()), kind="number")
+            cells = (
+                [unmeasured_cell(here)] * len(CORRELATIONS)
+                if known.empty
+                else correlation_cells(trials, score, place)
             )
+            lines.append((Cell(place.name), Cell(score.name), arms, *cells))
     head = ("target", "score", "arms", "Kendall", "weighted Kendall", "Pearson")
     return Table(head, tuple(lines), NOTE)
+
+
+def unmeasured_cell(rows: pd.DataFrame) -> Cell:
+    """In the place of a number of a score without values; the commonest flag says why."""
+    flags = rows["flag"].dropna().value_counts()
+    why = f"not measured: {flags.index[0]}" if len(flags) else "not measured"
+    return Cell(ABSENT, why, kind="number")
+
+
+def correlation_cells(trials: pd.DataFrame, score: Score, place: Place) -> list[Cell]:
+    """A score against the trials of one place, in the order of ``CORRELATIONS``."""
+    at = {} if score.k is None else {"k": score.k}
+    column = Column(score.plugin, score.metric, place.target, place.perturbation, at)
+    # One set of parameters at a time: two would give a network two values.
+    found = correlate(pd.concat([trials, score.rows]), column)
+    return [correlation_cell(found[name]) for name in CORRELATIONS]
 
 
 def correlation_cell(found: Interval) -> Cell:
