@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transferbench.claims import judge
 from transferbench.identity import derive_seed
 from transferbench.plan import DatasetFacts, Entry, Job, Plan, make_plan
 from transferbench.planning import Options, Planned
-from transferbench.records import Measurement, write_records
+from transferbench.records import Measurement, Record, read_records, write_records
 from transferbench.registry import Registry, load_registry
 from transferbench.runfolder import collect_records, describe_run, environment, write_json
 from transferbench.specs import Weights
@@ -263,6 +264,13 @@ def write_run(
     write_json(run / "claims.json", verdicts)
     write_json(run / "environment.json", environment(plan, store))
     write_json(run / "run.json", describe_run(planned))
+
+
+def edit_records(folder: Path, change: Callable[[list[Record]], list[Record]]) -> None:
+    """Of a submission, or of a run."""
+    packed, plain = folder / "records.jsonl.gz", folder / "records.jsonl"
+    path = packed if packed.exists() else plain
+    write_records(change(list(read_records(path))), path)
 
 
 def sealed(folder: Path) -> Path:

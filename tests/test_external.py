@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import timm
 from command_line import SMALL, cli, mistake, suite_file
-from handmade_run import SUITE, entry_of, handmade_registry, make_run, sealed
+from handmade_run import SUITE, edit_records, entry_of, handmade_registry, make_run, sealed
 from safetensors.torch import save_file
 
 from transferbench.api import Run
@@ -15,7 +15,6 @@ from transferbench.external import left_out_arms
 from transferbench.leaderboard import boards
 from transferbench.plan import DatasetFacts, Entry, make_plan
 from transferbench.planning import Options, plan_run
-from transferbench.records import read_records, write_records
 from transferbench.registry import identity, load_registry
 from transferbench.specs import Weights
 from transferbench.submission import Declaration, check, pack
@@ -240,11 +239,6 @@ def checked(folder, registry):
     return {one.name: one for one in report.checks}["every cell is there once"]
 
 
-def edit(folder, change):
-    path = folder / "records.jsonl"
-    write_records(change(list(read_records(path))), path)
-
-
 def test_what_external_weights_can_fill_is_still_missed(tmp_path, made_registry):
     store = make_run(tmp_path, made_registry, (entry_of("made-good", "web"),),
                      Suite.model_validate(MADE))  # fmt: skip
@@ -252,7 +246,7 @@ def test_what_external_weights_can_fill_is_still_missed(tmp_path, made_registry)
     def without_one(rows):
         return [r for r in rows if (r.initialization, r.replicate) != ("RI-T", 2)]
 
-    edit(tmp_path / "run", without_one)
+    edit_records(tmp_path / "run", without_one)
     with pytest.raises(SubmissionError) as told:
         pack(tmp_path / "run", store, "made-good+web", tmp_path, Declaration(), made_registry)
     assert "RI-T on digits, none, replicate 2: missing" in str(told.value)
@@ -262,7 +256,7 @@ def test_what_external_weights_can_fill_is_still_missed(tmp_path, made_registry)
 def test_the_suites_own_weights_are_excused_from_nothing(tmp_path, made_registry):
     folder = submitted(tmp_path, made_registry, weights=None)
     assert checked(folder, made_registry).status == "ok"
-    edit(folder, lambda rows: [row for row in rows if row.initialization != "half"])
+    edit_records(folder, lambda rows: [row for row in rows if row.initialization != "half"])
     told = checked(sealed(folder), made_registry)
     assert told.status == "failed"
     assert "half on digits, blur-2, replicate 0 is missing" in told.why
@@ -271,7 +265,7 @@ def test_the_suites_own_weights_are_excused_from_nothing(tmp_path, made_registry
 def test_a_cell_that_external_weights_cannot_fill_is_refused(tmp_path, made_registry):
     folder = submitted(tmp_path, made_registry)
     assert checked(folder, made_registry).status == "ok"
-    edit(folder, lambda rows: [
+    edit_records(folder, lambda rows: [
         *rows, next(r for r in rows if r.metric == "test_metric").model_copy(
             update={"initialization": "half"})
     ])  # fmt: skip

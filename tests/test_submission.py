@@ -16,7 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from handmade_run import SUITE, PlainStore, entry_of, handmade_registry, make_run, sealed
+from handmade_run import (
+    SUITE,
+    PlainStore,
+    edit_records,
+    entry_of,
+    handmade_registry,
+    make_run,
+    sealed,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -24,7 +32,7 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, jaccard_score, ro
 
 from transferbench.errors import SubmissionError
 from transferbench.identity import digest, file_digest
-from transferbench.records import Record, read_records, write_records
+from transferbench.records import Record, read_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
 from transferbench.submission.bundle import MAX_BYTES, read_bundle, slug
@@ -81,13 +89,6 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
-
-
-def edit_records(folder: Path, change: Callable[[list[Record]], list[Record]]) -> None:
-    """Of a submission, or of a run."""
-    packed, plain = folder / "records.jsonl.gz", folder / "records.jsonl"
-    path = packed if packed.exists() else plain
-    write_records(change(list(read_records(path))), path)
 
 
 def edit_predictions(
