@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 
 from transferbench.records import Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench_plugins.diagnostics.flags import joined
 from transferbench_plugins.diagnostics.history import History, evaluated, last_epoch
 from transferbench_plugins.diagnostics.module_swaps import TYPICAL_MODULES
 
@@ -195,7 +196,7 @@ class _Report:
                 missing = [module for module, mu in summands.items() if mu is None]
                 total = None if missing else sum(mu for mu in summands.values() if mu is not None)
                 why = f"{INFEASIBLE} of {', '.join(missing)}" if missing else None
-                flag = _joined(why, self._flag(path))
+                flag = joined(why, self._flag(path))
                 yield self._row("mu_total", "ratio", total, {"modules": modules, **place}, flag)
 
     def _cells(self, found: PathMap, place: Place) -> Iterator[Measurement]:
@@ -217,7 +218,7 @@ class _Report:
             elif metric == "sigma_high" and value == 0:
                 why = NO_NOISE
             about = flag if metric == "mu" else None
-            yield self._row(metric, unit, value, place, _joined(why, about))
+            yield self._row(metric, unit, value, place, joined(why, about))
 
     def _flag(self, path: Path) -> str | None:
         alone = path == "optimisation" and not self._paths.epochs
@@ -239,10 +240,6 @@ class _Report:
 
 def _error(metric: float | None) -> float | None:
     return None if metric is None else 1 - metric
-
-
-def _joined(*flags: str | None) -> str | None:
-    return "; ".join(flag for flag in flags if flag) or None
 
 
 def _cost(params: CriticalityParams) -> float:

@@ -11,10 +11,10 @@ from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
 from transferbench.transferability import nearest_classes
+from transferbench_plugins.diagnostics.flags import joined
 from transferbench_plugins.diagnostics.source_view import (
     View,
     class_problem,
-    joined,
     unseen_classes,
     view_of,
     view_problem,

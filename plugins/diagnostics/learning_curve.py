@@ -14,6 +14,7 @@ from pydantic import Field
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
+from transferbench_plugins.diagnostics.flags import joined
 from transferbench_plugins.diagnostics.history import (
     blank_epochs,
     divergence,
@@ -96,7 +97,7 @@ def _area(curve: _Curve) -> Measurement:
     """The mean height of the curve: trapezia over its epochs, divided by their span."""
     if len(curve.epochs) < 2:
         few = f"an area needs two evaluated epochs, found {len(curve.epochs)}"
-        flag = _joined(few, curve.diverged)
+        flag = joined(few, curve.diverged)
         return Measurement(metric="area", value=None, unit="fraction", n=curve.n, flag=flag)
     widths = np.diff(curve.epochs)
     heights = (curve.values[1:] + curve.values[:-1]) / 2
@@ -106,12 +107,8 @@ def _area(curve: _Curve) -> Measurement:
     part = None if whole else f"over epochs {first} to {last} of 0 to {curve.end}"
     blank = ", ".join(str(epoch) for epoch in curve.blank if first < epoch < last)
     gaps = f"nothing finite at epochs {blank}" if blank else None
-    flag = _joined(part, gaps, curve.diverged)
+    flag = joined(part, gaps, curve.diverged)
     return Measurement(metric="area", value=area, unit="fraction", n=curve.n, flag=flag)
-
-
-def _joined(*flags: str | None) -> str | None:
-    return "; ".join(flag for flag in flags if flag) or None
 
 
 def _peak(curve: _Curve) -> Iterator[Measurement]:

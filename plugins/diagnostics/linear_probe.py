@@ -14,10 +14,10 @@ from transferbench.records import Measurement
 from transferbench.selection import select_training
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Metric, Params, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
+from transferbench_plugins.diagnostics.flags import joined
 from transferbench_plugins.diagnostics.logistic import Regression, regressions
 from transferbench_plugins.diagnostics.source_view import (
     View,
-    joined,
     unseen_classes,
     view_of,
     view_problem,

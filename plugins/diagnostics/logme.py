@@ -9,9 +9,9 @@ import numpy as np
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
 from transferbench.transferability import Evidence, log_evidence
+from transferbench_plugins.diagnostics.flags import joined
 from transferbench_plugins.diagnostics.source_view import (
     View,
-    joined,
     view_of,
     view_problem,
     without_value,

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from transferbench.records import Measurement
-from transferbench.specs import HEAD, Metric, Subject, Task
+from transferbench.specs import HEAD, Subject
 from transferbench.statistics import wilson
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class Swap(NamedTuple):
     module: str
     key: Key
     found: Evaluation
-    task: Task
 
 
 def cost_of(states: int) -> float:
@@ -80,7 +79,7 @@ def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) ->
         return [evaluation["test"] for evaluation in found]
 
     for key, found in zip(states, evaluated(images, states.values()), strict=True):
-        yield Swap(ALL, key, found, subject.task)
+        yield Swap(ALL, key, found)
     *_, last = subject.modules
     for module, names in subject.modules.items():
         with prefix.behind(names) if prefix else nullcontext(images) as inputs:
@@ -89,9 +88,9 @@ def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) ->
             # Behind the last module's input the final network costs next to nothing.
             whole = evaluated(inputs, [final]) if module == last else []
         for key, found in zip(states, swaps, strict=True):
-            yield Swap(module, key, found, subject.task)
+            yield Swap(module, key, found)
         for found in whole:
-            yield Swap(NONE, "final", found, subject.task)
+            yield Swap(NONE, "final", found)
 
 
 def _with(final: State, state: State, names: Sequence[str]) -> State:
@@ -102,18 +101,20 @@ def _with(final: State, state: State, names: Sequence[str]) -> State:
 
 
 def measurements(
-    swaps: Iterable[Swap], place: str, metric: Metric, n: int
+    swaps: Iterable[Swap], place: str, subject: Subject, n: int
 ) -> Iterator[Measurement]:
     """Metric, loss and drop of each swap (NONE is the last), and the drops outside the head.
 
     ``place`` names the coordinate of a state's key. drop = metric of NONE - metric.
     """
+    # Of several labels an image an accuracy is a mean of shares: no count of images.
+    counts = subject.task == "multi-class" and subject.metric == "accuracy"
     *others, whole = swaps
-    yield from _levels(whole, {"module": NONE, place: whole.key}, metric, n)
+    yield from _levels(whole, {"module": NONE, place: whole.key}, n, counts=counts)
     drops: dict[Key, list[float | None]] = {}
     for swap in others:
         coordinates = {"module": swap.module, place: swap.key}
-        yield from _levels(swap, coordinates, metric, n)
+        yield from _levels(swap, coordinates, n, counts=counts)
         drop = _difference(whole.found.metric, swap.found.metric)
         yield _fraction("drop", drop, n, coordinates)
         if swap.module not in {ALL, HEAD}:
@@ -123,11 +124,9 @@ def measurements(
 
 
 def _levels(
-    swap: Swap, coordinates: dict[str, Key], metric: Metric, n: int
+    swap: Swap, coordinates: dict[str, Key], n: int, *, counts: bool
 ) -> Iterator[Measurement]:
     value, loss = swap.found.metric, swap.found.loss
-    # Of several labels an image it is a mean of shares: no count of images.
-    counts = metric == "accuracy" and swap.task == "multi-class"
     bounds = wilson(round(value * n), n).fields() if counts and value is not None else {}
     yield _fraction("metric", value, n, coordinates, **bounds)
     yield Measurement(

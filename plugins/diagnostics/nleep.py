@@ -14,7 +14,8 @@ from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import Interval
 from transferbench.transferability import leep
-from transferbench_plugins.diagnostics.source_view import Score, View, joined, score_classes
+from transferbench_plugins.diagnostics.flags import joined
+from transferbench_plugins.diagnostics.source_view import Score, View, score_classes
 
 __all__ = ["NLEEP", "NleepParams"]
 

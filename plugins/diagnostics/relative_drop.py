@@ -17,6 +17,7 @@ from transferbench.metrics import hits, weighted_mean_auc
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import bootstrap
+from transferbench_plugins.diagnostics.flags import joined
 from transferbench_plugins.diagnostics.history import divergence, last_value
 from transferbench_plugins.diagnostics.same_items import shared_labels
 from transferbench_plugins.diagnostics.speed import speed_of
@@ -79,7 +80,7 @@ def _drops(
             value=interval.value,
             unit=unit,
             n=len(labels),
-            flag=_joined(undefined, *flags),
+            flag=joined(undefined, *flags),
             **interval.fields(),
         )
 
@@ -127,7 +128,7 @@ def _speed_gain(a: Subject, b: Subject, flags: Sequence[str | None]) -> Measurem
         value=gain,
         unit="fraction",
         n=min(first.n, second.n),
-        flag=_joined(*why, *flags),
+        flag=joined(*why, *flags),
     )
 
 
@@ -140,10 +141,6 @@ def _untrained(name: str, subject: Subject, margin: float) -> str | None:
         return f"whether {name} trained is not known: its train metric has no value at the end"
     near_chance = value - subject.chance <= margin * (1 - subject.chance)
     return f"{name} did not train" if near_chance else None
-
-
-def _joined(*flags: str | None) -> str | None:
-    return "; ".join(flag for flag in flags if flag) or None
 
 
 RELATIVE_DROP = DiagnosticSpec(

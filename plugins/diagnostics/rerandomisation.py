@@ -44,7 +44,7 @@ def measure(
         for draw in range(params.draws)
     }
     n = len(subject.targets("test", params.limit))
-    yield from measurements(swapped(subject, states, params.limit), "draw", subject.metric, n)
+    yield from measurements(swapped(subject, states, params.limit), "draw", subject, n)
 
 
 RERANDOMISATION = DiagnosticSpec(

@@ -41,9 +41,9 @@ def measure(
 
     For a fine-tuned network the body's ``init`` is P and the head's is its random draw. Parameters
     and buffers of a module go back together, and batch statistics are recomputed from train images,
-    of ``none`` too. ``module`` is ``none`` for the
-    final network and ``all`` for the one that is rewound to. drop = metric of ``none`` - metric;
-    mean_body_drop and worst_body_drop are over the modules outside the head.
+    of ``none`` too. ``module`` is ``none`` for the final network and ``all`` for the one that is
+    rewound to. drop = metric of ``none`` - metric; mean_body_drop and worst_body_drop are over the
+    modules outside the head.
     Units: fraction; nats for the loss.
     Error: Wilson over test images for a multi-class accuracy; a drop has none of its own.
     Raises: ``StoreError`` for an epoch that was not kept.
@@ -52,7 +52,7 @@ def measure(
     (subject,) = subjects
     states: dict[str | int, Mapping[str, Tensor]] = {to: _kept(subject, to) for to in params.to}
     n = len(subject.targets("test", params.limit))
-    yield from measurements(swapped(subject, states, params.limit), "to", subject.metric, n)
+    yield from measurements(swapped(subject, states, params.limit), "to", subject, n)
 
 
 def _kept(subject: Subject, to: str | int) -> Mapping[str, Tensor]:

@@ -14,6 +14,7 @@ import numpy as np
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, Subject
 from transferbench.statistics import Interval
+from transferbench_plugins.diagnostics.flags import joined
 from transferbench_plugins.diagnostics.seen_images import digest_of
 from transferbench_plugins.diagnostics.starting_point import final_point, starting_point
 
@@ -25,7 +26,6 @@ __all__ = [
     "Score",
     "View",
     "class_problem",
-    "joined",
     "score_classes",
     "unseen_classes",
     "view_of",
@@ -148,11 +148,6 @@ def unseen_classes(labels: np.ndarray, classes: int) -> str | None:
     if not len(unseen):
         return None
     return f"no training image of class {', '.join(map(str, unseen))}"
-
-
-def joined(*flags: str | None) -> str | None:
-    """The flags that there are, in one."""
-    return "; ".join(flag for flag in flags if flag) or None
 
 
 def class_problem(trial: Subject, source: Subject | None = None) -> str | None:
