@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 import torch
 
 from transferbench.identity import digest
 from transferbench.images import ImagePipeline
+from transferbench.jobs import threads_of_a_worker
 from transferbench.plan import Job
 from transferbench.registry import Registry
 from transferbench.store import Store
@@ -39,24 +40,43 @@ class _Speed(NamedTuple):
 
 
 def estimate(
-    jobs: Iterable[Job], registry: Registry, store: Store, device: torch.device
+    jobs: Mapping[str, Job],
+    done: Container[str],
+    registry: Registry,
+    store: Store,
+    device: torch.device,
 ) -> Estimate:
-    """The cost of ``jobs`` on this machine, from ``TRIES`` steps of each distinct training."""
+    """What is left of ``jobs`` costs on this machine, from ``TRIES`` steps of each training.
+
+    Measured as a worker computes, on one thread, and while nothing else runs.
+    """
     bench = Workbench(registry, store, Machine(store.root, store.root, None, str(device)))
-    speeds: dict[str, _Speed] = {}
+    speeds = _Speeds(bench)
     seconds = 0.0
-    slowest = _Speed(0.0, 0.0)
-    for job in sorted(jobs, key=lambda job: job.kind == "diagnosis"):
+    for job in (job for name, job in jobs.items() if name not in done):
         if job.kind == "diagnosis":
-            speed = slowest
+            subjects = (speeds.of(jobs[name]) for name in job.requires)
+            seconds += job.work.evaluated * max(speed.evaluated for speed in subjects)
         else:
-            key = digest({key: job.payload[key] for key in ("backbone", "image", "recipe")})
-            if key not in speeds:
-                speeds[key] = _measure(bench, job.payload)
-            speed = speeds[key]
-            slowest = max(slowest, speed, key=lambda one: one.evaluated)
-        seconds += job.work.trained * speed.trained + job.work.evaluated * speed.evaluated
+            speed = speeds.of(job)
+            seconds += job.work.trained * speed.trained + job.work.evaluated * speed.evaluated
     return Estimate(seconds, _memory(device))
+
+
+class _Speeds:
+    """The speed of each training, measured when it is first asked for."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._known: dict[str, _Speed] = {}
+
+    def of(self, job: Job) -> _Speed:
+        """Trainings of equal networks on equal images by equal recipes share one measurement."""
+        key = digest({key: job.payload[key] for key in ("backbone", "image", "recipe")})
+        if key not in self._known:
+            with threads_of_a_worker():
+                self._known[key] = _measure(self._bench, job.payload)
+        return self._known[key]
 
 
 def _measure(bench: Workbench, payload: dict[str, Any]) -> _Speed:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -40,7 +41,7 @@ from transferbench.training import (
 )
 from transferbench.workbench import Machine, Prepared, Workbench, same_version
 
-__all__ = ["Engine", "start_engine"]
+__all__ = ["Engine", "start_engine", "threads_of_a_worker"]
 
 SOURCE_BATCH = 256
 """Images of the batch that a data-dependent initialization sees."""
@@ -61,6 +62,18 @@ def start_engine(machine: Machine) -> Callable[[Job], None]:
     keep_large_allocations()
     registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
     return Engine(Workbench(registry, Store(machine.store), machine)).run
+
+
+@contextmanager
+def threads_of_a_worker() -> Iterator[None]:
+    """Inside the block this process takes as many threads as a worker does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Engine:

@@ -246,10 +246,9 @@ def _cost(planned: Planned) -> dict[str, Any]:
     from transferbench.workbench import find_device
 
     jobs = planned.plan.jobs
-    left = [job for name, job in jobs.items() if name not in planned.done]
     device = find_device(planned.options.device)
     slots = slots_of(planned.options, device.type)
-    found = estimate(left, planned.registry, planned.store, device)
+    found = estimate(jobs, planned.done, planned.registry, planned.store, device)
     kinds: dict[str, dict[str, int]] = {}
     for name, job in jobs.items():
         one = kinds.setdefault(job.kind, {"jobs": 0, "cached": 0})

@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
-
 from transferbench.conformance.stand_ins import (
     DATASET,
     INITIALIZATIONS,
@@ -24,7 +22,7 @@ from transferbench.conformance.stand_ins import (
 )
 from transferbench.datacache import prepare
 from transferbench.discovery import SPECS, Discovery, Offer, Origin, discover
-from transferbench.jobs import Engine
+from transferbench.jobs import Engine, threads_of_a_worker
 from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
 from transferbench.registry import Registry, identity
 from transferbench.specs import DatasetSpec, NoParams, Spec
@@ -97,14 +95,9 @@ def finished_trials(
     """The trials of the network called ``network`` in ``stand_ins.NETWORKS``."""
     bench, planned = _bench(device), _plan(device, network, target)
     engine = Engine(bench)
-    threads = torch.get_num_threads()
-    # As in a worker: what is checked must not depend on how many cores there are.
-    torch.set_num_threads(1)
-    try:
+    with threads_of_a_worker():  # what is checked must not depend on how many cores there are
         for job in planned.jobs.values():
             engine.run(job)
-    finally:
-        torch.set_num_threads(threads)
 
     def of(arm: str) -> tuple[FinishedTrial, ...]:
         return tuple(FinishedTrial(bench, cell.job) for cell in planned.cells
