@@ -28,7 +28,7 @@ def run_maps(draw):
     runs = draw(st.integers(1, 12))
     maps = draw(st.integers(1, 3))
     orders = [draw(st.permutations(range(runs))) for _ in range(maps)]
-    return RunMap(np.asarray(orders, dtype=np.int64), length)
+    return RunMap(np.asarray(orders, dtype=np.int32), length)
 
 
 def longest_by_trial(index):

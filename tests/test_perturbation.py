@@ -65,6 +65,13 @@ def test_runs_are_used_where_they_are_offered():
     assert (found.length, found.runs.tolist()) == (12, [[0, 1, 2, 3], [3, 0, 1, 2]])
 
 
+def test_a_map_is_kept_though_the_plugin_uses_its_array_again():
+    array = np.asarray([[1, 0, 3, 2]], dtype=np.int32)
+    shared = compiled(fixed(IDENTITY), runs=fixed(array)).shared
+    array[:] = 0
+    assert shared.runs.tolist() == [[1, 0, 3, 2]]
+
+
 def test_a_transform_is_built_with_parameters_shape_and_seed():
     def build(_params, image_shape, seed):
         return lambda images, image_ids: images * seed + image_shape[0]

@@ -40,7 +40,7 @@ _WORDS = ((8, torch.int64), (4, torch.int32), (2, torch.int16), (1, torch.uint8)
 class RunMap(NamedTuple):
     """A gather map in runs: run j of image m's result is run ``runs[m, j]`` of the image.
 
-    Shapes: ``runs`` int64 (M, R); ``length`` values a run, R * length = V.
+    Shapes: ``runs`` int32 (M, R); ``length`` values a run, R * length = V.
     """
 
     runs: np.ndarray
@@ -78,7 +78,7 @@ def coarsen(index: np.ndarray) -> RunMap:
     starts = np.concatenate([[0], jumps])
     length = math.gcd(index.shape[1], int(np.gcd.reduce(starts)))
     length = math.gcd(length, int(np.gcd.reduce(index[:, starts], axis=None)))
-    return RunMap(index[:, ::length] // length, length)
+    return RunMap((index[:, ::length] // length).astype(np.int32), length)
 
 
 def compose(first: np.ndarray, then: np.ndarray) -> np.ndarray:
@@ -119,11 +119,13 @@ class Gather:
     """A run map made ready for batches of uint8 images on one device."""
 
     def __init__(self, runs: RunMap, device: torch.device) -> None:
-        places = torch.from_numpy(runs.runs.copy()).to(device)
+        # A copy, as a map may be read-only, which torch warns of.
+        places = torch.from_numpy(runs.runs.astype(np.int32)).to(device)
         self._word, words = _widest(runs.length)
         self._row = [words]
         if words < FEW_WORDS:
-            places = places[:, :, None] * words + torch.arange(words, device=device)
+            within = torch.arange(words, dtype=torch.int32, device=device)
+            places = places[:, :, None] * words + within
             places, self._row = places.flatten(1), []
         self._places = places
         self._run_bytes = runs.length
@@ -173,9 +175,9 @@ class Gather:
 
     def _in_sequence(self, places: Tensor, count: int) -> Tensor:
         width = places.shape[1]
-        starts = torch.arange(count, device=places.device)[:, None] * width
         dtype = torch.int32 if count * width < 2**31 else torch.int64
-        return (starts + places).view(-1).to(dtype)
+        starts = torch.arange(count, dtype=dtype, device=places.device)[:, None] * width
+        return (starts + places).view(-1)
 
 
 @cache

@@ -58,7 +58,10 @@ def compile_perturbation(
     _check_permutation(spec.name, probe)
     if len(probe.runs) == 2:
         return CompiledPerturbation(spec.name, spec.stage, per_image=maps)
-    return CompiledPerturbation(spec.name, spec.stage, shared=None if probe.is_identity else probe)
+    if probe.is_identity:
+        return CompiledPerturbation(spec.name, spec.stage)
+    kept = probe._replace(runs=probe.runs.copy())  # the plugin may use its array again
+    return CompiledPerturbation(spec.name, spec.stage, shared=kept)
 
 
 def _checked(spec: PerturbationSpec, found: np.ndarray, values: int, count: int) -> RunMap:
@@ -71,7 +74,7 @@ def _checked(spec: PerturbationSpec, found: np.ndarray, values: int, count: int)
         )
     if spec.runs is None:
         return coarsen(found)
-    return RunMap(found.astype(np.int64), values // found.shape[1])
+    return RunMap(found, values // found.shape[1])
 
 
 def _check_shape(spec: PerturbationSpec, found: np.ndarray, values: int, count: int) -> None:

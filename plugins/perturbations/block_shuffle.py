@@ -70,8 +70,9 @@ def _runs(
     else:
         chosen = _permutations(seed, image_ids, down * across)
     blocks = chosen.astype(np.int32).reshape(-1, down, 1, across)
-    line = np.arange(block, dtype=np.int32)[:, None]
-    runs = (blocks // across * block + line) * across + blocks % across
+    first_lines = blocks // across * (block * across) + blocks % across
+    # Lines below one another are as many runs apart as there are blocks across.
+    runs = first_lines + np.arange(block, dtype=np.int32)[:, None] * np.int32(across)
     return runs.reshape(len(chosen), -1)
 
 
