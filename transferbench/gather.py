@@ -26,7 +26,7 @@ __all__ = ["Gather", "RunMap", "as_words", "coarsen", "compose", "piece_size", "
 # for runs below 100 bytes; where the processor has them under way at once, 2 to 3 times slower.
 PIECE_BYTES = 1_200_000
 
-PROBE_IMAGES, PROBE_BYTES, PROBE_ROUNDS = 128, 150_000, 3
+PROBE_IMAGES, PROBE_BYTES, PROBE_ROUNDS = 128, 150_000, 6
 
 # Runs of several cache lines are fetched ahead by every processor.
 LONG_RUN_BYTES = 256
@@ -184,7 +184,7 @@ class Gather:
 def _pays_in_pieces(run_bytes: int) -> bool:
     """Whether this processor gathers runs of so many bytes faster from pieces in its cache.
 
-    Tried once a process, in some 30 ms.
+    Tried once a process, in some 60 ms.
     """
     if run_bytes >= LONG_RUN_BYTES:
         return False
@@ -196,8 +196,10 @@ def _pays_in_pieces(run_bytes: int) -> bool:
     out = torch.ones_like(images)
     size = piece_size(len(images), images.shape[1], images.device)
     ways = partial(gather.at_once, images, out), partial(gather.in_pieces, images, out, size)
-    at_once, in_pieces = (min(_seconds(way) for _ in range(PROBE_ROUNDS)) for way in ways)
-    return in_pieces < at_once
+    # In turn, for the images come closer to the processor from round to round.
+    rounds = [[_seconds(way) for way in ways] for _ in range(PROBE_ROUNDS)]
+    at_once, in_pieces = map(min, zip(*rounds, strict=True))
+    return bool(in_pieces < at_once)
 
 
 def _seconds(work: Callable[[], None]) -> float:
