@@ -1,8 +1,10 @@
 # quickstart: from a fresh clone to a board and a report.  test: everything that must be green.
-# docs: the site, in build/site.
+# docs: the site, in build/site.  bench: the measured speed; RUNS=3 tells what differs between runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNS ?= 1
+BENCH_FILES = $(patsubst %,$(VENV)/benchmarks-%.json,$(shell seq $(RUNS)))
 # One thread a process: two cores are used by two workers, not by two threads of one.
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
@@ -24,8 +26,8 @@ docs: $(VENV)/.installed-for-tests
 	@echo "open build/site/index.html"
 
 bench: $(VENV)/.installed-for-bench
-	$(BIN)/pytest tests/benchmarks -m benchmark -p no:randomly --benchmark-only --benchmark-json=$(VENV)/benchmarks.json
-	$(BIN)/python tests/benchmarks/table.py $(VENV)/benchmarks.json tests/benchmarks/RESULTS.md
+	for file in $(BENCH_FILES); do $(BIN)/pytest tests/benchmarks -m benchmark -p no:randomly --benchmark-only --benchmark-json=$$file || exit; done
+	$(BIN)/python tests/benchmarks/table.py $(BENCH_FILES) tests/benchmarks/RESULTS.md
 
 board: $(VENV)/.installed
 	$(BIN)/transferbench leaderboard build

@@ -23,7 +23,22 @@ def test_a_race_is_judged_by_the_median_of_its_rounds(peer, ratio, goal, met):
     # Rounds of 2x, 2x and, disturbed, 50x; the ratio of the medians would be 4x.
     race = result(peer, [1.0, 2.0, 0.1], [2.0, 4.0, 5.0])
     assert race["peer_seconds"] == 4.0
-    assert judged(race) == (ratio, goal, met)
+    assert judged([race]) == (ratio, "", goal, met)
+
+
+@pytest.mark.parametrize(
+    ("goal", "met"), [(1.5, "yes"), (2.5, "in 2 of 3"), (3.5, "in 1 of 3"), (4.5, "**no**")]
+)
+def test_several_runs_have_a_range_and_a_goal_may_be_met_in_some(goal, met):
+    peer = Peer("a", nothing, faster=goal)
+    races = [result(peer, [1.0], [times]) for times in (4.0, 2.0, 3.0)]
+    assert judged(races) == ("3.00x faster", "2.00-4.00", f">= {goal}x", met)
+
+
+def test_of_several_runs_the_smallest_share_of_time_is_the_best():
+    peer = Peer("a", nothing, within=0.3)
+    races = [result(peer, [1.0], [times]) for times in (4.0, 2.0, 5.0)]
+    assert judged(races) == ("0.25x its time", "0.20-0.50", "<= 0.3x", "in 2 of 3")
 
 
 def test_the_page_has_a_row_for_each_race_and_says_what_was_measured_on():
@@ -40,13 +55,45 @@ def test_the_page_has_a_row_for_each_race_and_says_what_was_measured_on():
         "python_version": "3.11",
         "packages": {"torch": "2.6"},
     }
-    lines = page({"machine_info": machine, "benchmarks": [found]}).splitlines()
+    lines = page([{"machine_info": machine, "benchmarks": [found]}]).splitlines()
     assert "- CPU: A CPU, 2 cores; 1 thread used" in lines
     assert "- Python 3.11, torch 2.6" in lines
     assert any(line.startswith("- Load average 0.2:") for line in lines)
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
     assert cells[:4] == ["B1 shuffle: block[8]", "1.20", "copy", "1.00"]
-    assert cells[4:] == ["process_time", "1.00x its time", "<= 1.3x", "yes"]
+    assert cells[4:] == ["process_time", "1.00x its time", "", "<= 1.3x", "yes"]
+
+
+def test_runs_are_matched_race_by_race_whatever_their_order():
+    def run(seconds, *names):
+        return {
+            "machine_info": {
+                "cpu": {"count": 2},
+                "threads": 1,
+                "load": seconds,
+                "python_version": "3.11",
+                "packages": {},
+            },
+            "benchmarks": [
+                {
+                    "group": "B1",
+                    "name": f"test_{name}",
+                    "extra_info": {
+                        "seconds": seconds,
+                        "clock": "process_time",
+                        "races": [result(Peer(name, nothing), [1.0], [seconds])],
+                    },
+                }
+                for name in names
+            ],
+        }
+
+    lines = page([run(1.0, "a", "b"), run(2.0, "b", "a"), run(4.0, "a", "b")]).splitlines()
+    assert any(line.startswith("- Load average 1.0, 2.0, 4.0:") for line in lines)
+    for name, line in zip("ab", lines[-2:], strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells == [f"B1: {name}", "2000.00", name, "2000.00", "process_time",
+                         "0.50x its time", "0.25-1.00", "", ""]  # fmt: skip
 
 
 def test_what_a_benchmark_notes_stands_below_the_table():
