@@ -73,3 +73,12 @@ def test_a_diagnosis_is_measured_by_the_network_that_it_looks_at(planned, passes
 def test_what_is_done_costs_nothing(planned, passes):
     assert cost(planned, done=planned.plan.jobs.keys()).seconds == 0
     assert passes == []
+
+
+def test_no_network_is_measured_for_diagnoses_that_need_no_pass(tmp_path, passes):
+    options = Options(store=str(tmp_path / "store"), out=str(tmp_path / "run"))
+    planned = plan_run(tiny_suite(), options)
+    trained = jobs(planned, "pretrain") | jobs(planned, "trial")
+    assert jobs(planned, "diagnosis")
+    assert cost(planned, done=trained).seconds == 0
+    assert passes == []

@@ -53,7 +53,7 @@ def estimate(
     bench = Workbench(registry, store, Machine(store.root, store.root, None, str(device)))
     speeds = _Speeds(bench)
     seconds = 0.0
-    for job in (job for name, job in jobs.items() if name not in done):
+    for job in (job for name, job in jobs.items() if name not in done and any(job.work)):
         if job.kind == "diagnosis":
             subjects = (speeds.of(jobs[name]) for name in job.requires)
             seconds += job.work.evaluated * max(speed.evaluated for speed in subjects)
@@ -68,15 +68,22 @@ class _Speeds:
 
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
-        self._known: dict[str, _Speed] = {}
+        self._of_jobs: dict[str, _Speed] = {}
+        self._of_trainings: dict[str, _Speed] = {}
 
     def of(self, job: Job) -> _Speed:
+        """Of a job that trains; many diagnoses ask for the same one."""
+        if job.id not in self._of_jobs:
+            self._of_jobs[job.id] = self._of_training(job.payload)
+        return self._of_jobs[job.id]
+
+    def _of_training(self, payload: dict[str, Any]) -> _Speed:
         """Trainings of equal networks on equal images by equal recipes share one measurement."""
-        key = digest({key: job.payload[key] for key in ("backbone", "image", "recipe")})
-        if key not in self._known:
+        key = digest({key: payload[key] for key in ("backbone", "image", "recipe")})
+        if key not in self._of_trainings:
             with threads_of_a_worker():
-                self._known[key] = _measure(self._bench, job.payload)
-        return self._known[key]
+                self._of_trainings[key] = _measure(self._bench, payload)
+        return self._of_trainings[key]
 
 
 def _measure(bench: Workbench, payload: dict[str, Any]) -> _Speed:

@@ -57,8 +57,7 @@ def start_engine(machine: Machine) -> Callable[[Job], None]:
     """
     import scipy.linalg  # noqa: F401  # slow; only what is loaded can be limited
 
-    torch.set_num_threads(1)
-    threadpool_limits(1)  # the linear algebra of numpy and of scipy have threads of their own
+    _take_one_thread()
     keep_large_allocations()
     registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
     return Engine(Workbench(registry, Store(machine.store), machine)).run
@@ -68,12 +67,17 @@ def start_engine(machine: Machine) -> Callable[[Job], None]:
 def threads_of_a_worker() -> Iterator[None]:
     """Inside the block this process takes as many threads as a worker does."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with _take_one_thread():
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _take_one_thread() -> threadpool_limits:
+    """One for torch, and for the linear algebra of numpy and of scipy, which have their own."""
+    torch.set_num_threads(1)
+    return threadpool_limits(1)
 
 
 class Engine:
