@@ -47,18 +47,16 @@ def milliseconds(seconds: Iterator[float]) -> str:
 
 def judged(races: Sequence[Found]) -> tuple[str, str, str, str]:
     """The ratio in the words of its goal, its range, the goal, and in how many runs it is met."""
-    first = races[0]
-    slower = first["faster"] is None
-    ratios = [1 / race["speedup"] if slower else race["speedup"] for race in races]
-    ratio = f"{statistics.median(ratios):.2f}x {'its time' if slower else 'faster'}"
+    faster, within = races[0]["faster"], races[0]["within"]
+    words = "its time" if faster is None else "faster"
+    ratios = [1 / race["speedup"] if faster is None else race["speedup"] for race in races]
+    goal, met = "", ""
+    if within is not None:
+        goal, met = f"<= {within}x", verdict([ratio <= within for ratio in ratios])
+    elif faster is not None:
+        goal, met = f">= {faster}x", verdict([ratio >= faster for ratio in ratios])
     spread = f"{min(ratios):.2f}-{max(ratios):.2f}" if len(races) > 1 else ""
-    if first["within"] is not None:
-        met = [found <= first["within"] for found in ratios]
-        return ratio, spread, f"<= {first['within']}x", verdict(met)
-    if slower:
-        return ratio, spread, "", ""
-    met = [found >= first["faster"] for found in ratios]
-    return ratio, spread, f">= {first['faster']}x", verdict(met)
+    return f"{statistics.median(ratios):.2f}x {words}", spread, goal, met
 
 
 def notes(run: Found) -> list[str]:
