@@ -21,8 +21,8 @@ from tiny_suite import TINY
 from typer.testing import CliRunner
 
 from transferbench.cli import app
-from transferbench.planning import open_registry
-from transferbench.suitefile import bundled_suites, load_suite
+from transferbench.runner.request import open_registry
+from transferbench.suite.loading import bundled_suites, load_suite
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", *sorted(

@@ -14,12 +14,13 @@ from safetensors.numpy import save_file
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
 from transferbench.claims import judge
+from transferbench.files import write_json
 from transferbench.identity import derive_seed
 from transferbench.plan import DatasetFacts, Entry, Job, Plan, make_plan
-from transferbench.planning import Options, Planned
 from transferbench.records import Measurement, Record, read_records, write_records
 from transferbench.registry import Registry, load_registry
-from transferbench.runfolder import collect_records, describe_run, environment, write_json
+from transferbench.runner.folder import collect_records, describe_run, environment
+from transferbench.runner.request import Options, Planned
 from transferbench.specs import Weights
 from transferbench.submission.bundle import content_digests, submission_id
 from transferbench.suite import Suite

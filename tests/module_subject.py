@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from transferbench.modules import build_network, clone_state, load_state, partition
+from transferbench.networks.modules import build_network, clone_state, load_state, partition
 from transferbench_plugins.backbones import transferbench_backbones
 
 BACKBONES = {spec.name: spec for spec in transferbench_backbones()}

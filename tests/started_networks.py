@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferbench.modules import body_state, build_network, clone_state, partition
+from transferbench.networks.modules import body_state, build_network, clone_state, partition
 from transferbench.specs import BackboneSpec, InitializationContext
 from transferbench_plugins.backbones import transferbench_backbones
 from transferbench_plugins.initializations import transferbench_initializations

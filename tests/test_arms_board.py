@@ -20,10 +20,11 @@ from scipy import stats
 
 from transferbench.claims import judge
 from transferbench.leaderboard import BoardTable, boards, build, show
-from transferbench.leaderboard.arms import ranked_arms, share_of_gain
+from transferbench.leaderboard.arm_scores import ranked_arms
 from transferbench.leaderboard.table import text
 from transferbench.records import read_records
 from transferbench.registry import Registry
+from transferbench.statistics import share_of_gain
 from transferbench.submission import Declaration, check, pack
 from transferbench.submission.bundle import read_bundle
 from transferbench.suite import Suite

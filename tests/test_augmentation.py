@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as peer
 
-from transferbench.augmentation import augment, draw
+from transferbench.data.augmentation import augment, draw
 from transferbench.suite import Augmentation
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transferbench.datacache import REHASH_LIMIT_BYTES, _intact, missing, prepare, read_file
+from transferbench.data.cache import REHASH_LIMIT_BYTES, _intact, missing, prepare, read_file
 from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, Params
 
@@ -271,7 +271,7 @@ def test_a_place_that_keeps_nothing_is_said(tmp_path):
 CHILD = """
 import sys
 from pathlib import Path
-from transferbench.datacache import prepare
+from transferbench.data.cache import prepare
 from transferbench_plugins.datasets.glyphs import GLYPHS
 found = prepare(GLYPHS, GLYPHS.tiny, image_size=28, channels=1, cache=Path(sys.argv[1]),
                 data_root=None)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from transferbench.cli import app
 from transferbench.suite import Claim, Suite
-from transferbench.suitefile import bundled_suites, load_suite
+from transferbench.suite.loading import bundled_suites, load_suite
 
 PARTS = ("Question", "Formula", "Cost", "How to read it", "Source")
 SCIENCE = sorted((ROOT / "docs" / "science" / "diagnostics").glob("*.md"))

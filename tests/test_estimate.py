@@ -5,8 +5,8 @@ import torch
 from tiny_suite import tiny_suite
 from torch.nn.modules.module import register_module_forward_hook
 
-from transferbench.estimate import estimate
-from transferbench.planning import Options, plan_run
+from transferbench.runner.cost import estimate
+from transferbench.runner.request import Options, plan_run
 
 CPU = torch.device("cpu")
 REWINDING = {"rewinding": {"name": "rewinding"}}

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from transferbench.errors import PluginError, TransferbenchError
-from transferbench.executors import Executor, Outcome
-from transferbench.executors.inprocess import InProcessExecutor, attempt
-from transferbench.executors.local import GRACE_SECONDS, LocalExecutor
+from transferbench.runner.executors import Executor, Outcome
+from transferbench.runner.executors.inprocess import InProcessExecutor, attempt
+from transferbench.runner.executors.local import GRACE_SECONDS, LocalExecutor
 
 LONG_SECONDS = 60.0
 
@@ -427,7 +427,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_executors import LONG_SECONDS, start
-from transferbench.executors.local import LocalExecutor
+from transferbench.runner.executors.local import LocalExecutor
 
 if __name__ == "__main__":
     executor = LocalExecutor(start, 2)
@@ -515,5 +515,5 @@ def test_a_worker_that_starts_does_not_hear_the_interrupt() -> None:
 
 
 def test_a_worker_does_not_import_torch() -> None:
-    code = "import transferbench.executors.local; print('torch' in sys.modules)"
+    code = "import transferbench.runner.executors.local; print('torch' in sys.modules)"
     assert run_code(code) == "False\n"

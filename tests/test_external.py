@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 
 from transferbench.api import Run
 from transferbench.errors import SubmissionError
-from transferbench.external import left_out_arms
 from transferbench.leaderboard import boards
 from transferbench.plan import DatasetFacts, Entry, make_plan
-from transferbench.planning import Options, plan_run
+from transferbench.plan.external_weights import left_out_arms
 from transferbench.registry import identity, load_registry
+from transferbench.runner.request import Options, plan_run
 from transferbench.specs import Weights
 from transferbench.submission import Declaration, check, pack
 from transferbench.suite import Suite
-from transferbench.suitefile import load_suite
+from transferbench.suite.loading import load_suite
 
 OUTSIDE = Weights(tag="t", origin="o", license="l", pretrained_on="p", sha256="a" * 64)
 

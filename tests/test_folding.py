@@ -7,8 +7,8 @@ import timm
 import torch
 from torch import nn
 
-from transferbench.folding import fold
-from transferbench.landscape import Criterion, Examples, evaluate_states
+from transferbench.analysis.landscape import Criterion, Examples, evaluate_states
+from transferbench.networks.conv_bn_fusion import fold
 
 
 def drawn(seed):

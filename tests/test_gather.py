@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferbench.gather import (
+from transferbench.data.gather import (
     LONG_RUN_BYTES,
     Gather,
     RunMap,
@@ -134,12 +134,12 @@ def test_words_are_the_widest_that_divide_a_row(length, word):
 @pytest.mark.parametrize("maps", [1, 11])
 @pytest.mark.parametrize("pays", [True, False])
 def test_the_pieces_of_a_gather_cannot_be_seen(pays, maps, length, monkeypatch):
-    monkeypatch.setattr("transferbench.gather._pays_in_pieces", lambda run_bytes: pays)
+    monkeypatch.setattr("transferbench.data.gather._pays_in_pieces", lambda run_bytes: pays)
     random = np.random.default_rng(0)
     runs = RunMap(np.stack([random.permutation(6) for _ in range(maps)]), length)
     images = torch.from_numpy(random.integers(0, 256, (11, 6 * length), dtype=np.uint8))
     whole = Gather(runs, CPU)(images)
-    monkeypatch.setattr("transferbench.gather.PIECE_BYTES", 3 * 6 * length)
+    monkeypatch.setattr("transferbench.data.gather.PIECE_BYTES", 3 * 6 * length)
     assert torch.equal(Gather(runs, CPU)(images), whole)
 
 
@@ -147,7 +147,7 @@ def test_whether_pieces_pay_is_measured_once_and_never_for_long_runs(monkeypatch
     _pays_in_pieces.cache_clear()
     answers = {length: _pays_in_pieces(length) for length in (3, 48, LONG_RUN_BYTES)}
     assert not answers[LONG_RUN_BYTES]
-    monkeypatch.setattr("transferbench.gather._seconds", None)
+    monkeypatch.setattr("transferbench.data.gather._seconds", None)
     assert {length: _pays_in_pieces(length) for length in answers} == answers
 
 

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferbench import images as module
-from transferbench.augmentation import augment, draw
-from transferbench.gather import RunMap, coarsen
-from transferbench.images import ImagePipeline, keep_large_allocations, mixup, normalise
-from transferbench.perturbation import CompiledPerturbation
+from transferbench.data import pipeline as module
+from transferbench.data.augmentation import augment, draw
+from transferbench.data.gather import RunMap, coarsen
+from transferbench.data.perturbation import CompiledPerturbation
+from transferbench.data.pipeline import ImagePipeline, keep_large_allocations, mixup, normalise
 from transferbench.suite import Augmentation
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -192,7 +192,7 @@ def test_the_pieces_that_a_batch_is_worked_on_in_cannot_be_seen(monkeypatch):
     _, perturbation = per_image(keeps_channels=False)
     pipeline = ImagePipeline(images, MEAN, STD, perturbation, AUGMENTATION)
     whole = pipeline.batch(indices, torch.Generator().manual_seed(1))
-    monkeypatch.setattr("transferbench.gather.PIECE_BYTES", 3 * VALUES)
+    monkeypatch.setattr("transferbench.data.gather.PIECE_BYTES", 3 * VALUES)
     assert torch.equal(pipeline.batch(indices, torch.Generator().manual_seed(1)), whole)
 
 
@@ -288,7 +288,7 @@ def test_one_generator_state_one_mixture():
 
 FAULTS = """
 import resource, torch
-from transferbench.images import keep_large_allocations
+from transferbench.data.pipeline import keep_large_allocations
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

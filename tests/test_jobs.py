@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from transferbench.jobs import trial_measurements
+from transferbench.engine.jobs import trial_measurements
 from transferbench.records import Measurement
 from transferbench.training import MEASURED, Task, Trained
 

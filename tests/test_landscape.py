@@ -12,8 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from transferbench.errors import DataError
-from transferbench.landscape import (
+from transferbench.analysis.landscape import (
     Criterion,
     Examples,
     evaluate_states,
@@ -21,6 +20,7 @@ from transferbench.landscape import (
     lerp_state,
     recalibrate,
 )
+from transferbench.errors import DataError
 
 CLASSES, COUNT = 4, 60
 ACCURACY = Criterion("multi-class", "accuracy")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transferbench.layers import module_features, output_layers
-from transferbench.modules import build_network, partition
+from transferbench.networks.features import module_features, output_layers
+from transferbench.networks.modules import build_network, partition
 from transferbench_plugins.backbones import transferbench_backbones
 
 SPECS = {spec.name: spec for spec in transferbench_backbones()}

@@ -21,7 +21,7 @@ from scipy import stats
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import BoardTable, boards, build, show
-from transferbench.leaderboard.claimtable import claims_as_markdown
+from transferbench.leaderboard.claim_table import claims_as_markdown
 from transferbench.leaderboard.table import EN_DASH, MINUS, text
 from transferbench.plan import Entry
 from transferbench.records import read_records, write_records

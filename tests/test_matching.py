@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from transferbench.landscape import eval_mode, lerp_state
-from transferbench.matching import (
+from transferbench.analysis.landscape import eval_mode, lerp_state
+from transferbench.analysis.weight_matching import (
     UnmatchableError,
     activation_statistics,
     group_lengths,

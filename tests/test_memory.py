@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from transferbench.memory import Memory
+from transferbench.engine.lru_cache import Memory
 
 
 class Computed:

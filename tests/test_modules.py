@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.errors import DataError, PluginError
-from transferbench.modules import (
+from transferbench.networks.modules import (
     FeatureTap,
     body_in_eval,
     body_names,

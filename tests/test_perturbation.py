@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from transferbench.data.perturbation import compile_perturbation
 from transferbench.errors import PluginError, SuiteError
-from transferbench.perturbation import compile_perturbation
 from transferbench.specs import NoParams, PerturbationSpec
 
 SHAPE = (4, 4, 3)

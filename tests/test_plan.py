@@ -10,8 +10,8 @@ import pytest
 from transferbench.errors import SuiteError
 from transferbench.identity import digest
 from transferbench.plan import DatasetFacts, Entry, job_id, make_plan
-from transferbench.planning import Options, plan_run
 from transferbench.registry import identity, load_registry
+from transferbench.runner.request import Options, plan_run
 from transferbench.specs import Preprocessing, Weights
 from transferbench.suite import Suite
 

@@ -7,8 +7,8 @@ import torch
 from module_subject import NETWORKS, UntrainedTrial, equal, moved
 from torch import nn
 
-from transferbench.modules import clone_state, load_state
-from transferbench.prefix import Prefix
+from transferbench.networks.modules import clone_state, load_state
+from transferbench.networks.prefix_cache import Prefix
 
 BATCH = 5
 

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from transferbench import progress
-from transferbench.executors import Outcome
 from transferbench.plan import Job, Work
+from transferbench.runner import progress
+from transferbench.runner.executors import Outcome
 
 OK = Outcome("job", "ok", "", "", 1.0)
 

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from transferbench.discovery import Discovery, Offer, Origin
 from transferbench.errors import PluginError, UnknownNameError
 from transferbench.registry import (
     ENVIRONMENT_VARIABLE,
@@ -26,6 +25,7 @@ from transferbench.registry import (
     load_registry,
     parse_params,
 )
+from transferbench.registry.discovery import Discovery, Offer, Origin
 from transferbench.specs import BackboneSpec, Params, PerturbationSpec
 
 HERE = Path(__file__).parent

@@ -11,9 +11,9 @@ from scipy import stats
 
 from transferbench.claims import Verdict
 from transferbench.report import ReportInput, render_report
-from transferbench.report.answer import answer
 from transferbench.report.drawing import arm_styles
 from transferbench.report.formats import number, signed, significant
+from transferbench.report.headline import answer
 from transferbench.report.summaries import Measured
 from transferbench.report.tables import (
     budgets_table,

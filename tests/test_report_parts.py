@@ -18,9 +18,16 @@ from transferbench.report.aggregates import aggregate, differences, flag_notes, 
 from transferbench.report.formats import ABSENT
 from transferbench.report.page import _by_plugin
 from transferbench.report.panels import Heat, mosaic
-from transferbench.report.parts import arms, checkpoint, criticality, lines, scores, spectra
-from transferbench.report.parts.layout import Scope
-from transferbench.report.parts.order import parts_of
+from transferbench.report.parts import (
+    arms,
+    barriers,
+    checkpoint,
+    criticality,
+    parts_of,
+    scores,
+    spectra,
+)
+from transferbench.report.parts.part import Scope
 from transferbench.report.summaries import Measured
 
 TITLES = [
@@ -463,7 +470,7 @@ def test_what_was_asked_for_and_not_measured_is_said(given):
 def test_an_absent_pair_is_named(given):
     rows = given.measurements
     lost = (rows["diagnostic"] == "line") & (rows["initialization"] == "RI-same")
-    part = lines.lines_part(scope_of(only(replace(given, measurements=rows[~lost]), "line")))
+    part = barriers.lines_part(scope_of(only(replace(given, measurements=rows[~lost]), "line")))
     assert "line: not measured for RI-same & RI-same; see the jobs" in part.notes
 
 
@@ -473,14 +480,16 @@ def captions(part):
 
 def test_extrapolation_and_the_shared_start_are_drawn_where_measured(given):
     lines_only = only(given, "line")
-    found = " ".join(captions(lines.lines_part(scope_of(lines_only))))
+    found = " ".join(captions(barriers.lines_part(scope_of(lines_only))))
     assert "Figure 4." in found
     assert "Figure 16." in found
     assert "Extrapolation" in found
     rows = lines_only.measurements
     fewer = rows[(rows["lambda"].isna() | rows["lambda"].between(0, 1))]
     fewer = fewer[fewer["initialization"] != "RI-same"]
-    found = " ".join(captions(lines.lines_part(scope_of(replace(lines_only, measurements=fewer)))))
+    found = " ".join(
+        captions(barriers.lines_part(scope_of(replace(lines_only, measurements=fewer))))
+    )
     assert "Figure 4." in found
     assert "Figure 16." not in found
     assert "Extrapolation" not in found

@@ -17,9 +17,9 @@ from tiny_suite import TINY, tiny_suite
 
 from transferbench.api import Run, compare_runs, export_run, pack_run, run
 from transferbench.errors import DataError, DeviceError, PluginError, StoreError, UnknownNameError
-from transferbench.planning import Options, plan_run
-from transferbench.runner import execute_plan
-from transferbench.scheduling import execute
+from transferbench.runner.execution import execute_plan
+from transferbench.runner.request import Options, plan_run
+from transferbench.runner.scheduler import execute
 from transferbench.store import Store
 
 
@@ -365,9 +365,9 @@ def test_a_dataset_that_changed_since_it_was_planned_is_refused(tmp_path):
     }  # fmt: skip
     from functools import partial
 
-    from transferbench.executors.inprocess import InProcessExecutor
-    from transferbench.jobs import start_engine
-    from transferbench.workbench import Machine
+    from transferbench.engine.jobs import start_engine
+    from transferbench.engine.resources import Machine
+    from transferbench.runner.executors.inprocess import InProcessExecutor
 
     root = planned.store.root
     machine = Machine(root, root / "datasets", None, "cpu")
@@ -380,8 +380,8 @@ def test_a_worker_computes_in_one_thread_whichever_library_computes(tmp_path):
     import torch
     from threadpoolctl import threadpool_info, threadpool_limits
 
-    from transferbench.jobs import start_engine
-    from transferbench.workbench import Machine
+    from transferbench.engine.jobs import start_engine
+    from transferbench.engine.resources import Machine
 
     before = torch.get_num_threads()
     with threadpool_limits(2):
@@ -393,8 +393,8 @@ def test_a_worker_computes_in_one_thread_whichever_library_computes(tmp_path):
 
 
 def test_a_plugin_of_another_version_than_planned_is_refused():
+    from transferbench.engine.resources import same_version
     from transferbench.registry import load_registry
-    from transferbench.workbench import same_version
 
     spec = load_registry().dataset("digits")
     with pytest.raises(PluginError, match="is version 1 here, but the job was planned with"):

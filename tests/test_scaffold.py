@@ -10,10 +10,10 @@ import pytest
 from command_line import cli, environment, files_no_larger_than, mistake
 from ruamel.yaml import YAML
 
-from transferbench.discovery import SPECS
 from transferbench.registry import load_registry
+from transferbench.registry.discovery import SPECS
 from transferbench.scaffold.naming import names_of
-from transferbench.suitefile import load_suite
+from transferbench.suite.loading import load_suite
 
 EXAMPLE = Path(__file__).parent / "example_plugin"
 KINDS = tuple(SPECS)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transferbench.data.splits import select_test, select_training, shuffled_labels
 from transferbench.errors import DataError
-from transferbench.selection import select_test, select_training, shuffled_labels
 
 FINGERPRINT = "ab" * 32
 

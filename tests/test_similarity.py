@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transferbench.similarity import Hsic, centre_, cka, debiased_cka, hsic, squared_widths
+from transferbench.analysis.cka import Hsic, centre_, cka, debiased_cka, hsic, squared_widths
 
 N, SIZES_A, SIZES_B = 37, (5, 90, 12), (64, 3)
 

@@ -6,7 +6,7 @@ import pytest
 
 from transferbench.errors import SuiteError, UnknownNameError
 from transferbench.registry import load_registry
-from transferbench.suitefile import bundled_suites, json_schema, load_suite
+from transferbench.suite.loading import bundled_suites, json_schema, load_suite
 
 SUITE = """\
 name: tiny

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from transferbench.images import ImagePipeline
+from transferbench.data.pipeline import ImagePipeline
 from transferbench.specs import RateFactor
 from transferbench.suite import Recipe, Schedule
 from transferbench.training import (

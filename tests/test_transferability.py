@@ -13,9 +13,8 @@ from scipy.special import softmax
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KNeighborsClassifier
 
-from transferbench.checkpoints import earliest_sufficient, margins
-from transferbench.tidy import Column, Network, values_of
-from transferbench.transferability import (
+from transferbench.analysis.checkpoints import earliest_sufficient, margins
+from transferbench.analysis.transferability import (
     correlate,
     correlations,
     h_score,
@@ -24,6 +23,7 @@ from transferbench.transferability import (
     nce,
     nearest_classes,
 )
+from transferbench.measurements import Column, Network, values_of
 
 
 def sample(n=60, d=7, classes=4, signal=1.0, seed=0):

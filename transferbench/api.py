@@ -6,7 +6,7 @@ finished.measurements, finished.claims, finished.report()
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,24 @@ import pandas as pd
 
 from transferbench.claims import Verdict
 from transferbench.errors import DataError, StoreError, SubmissionError, TransferbenchError
-from transferbench.executors import Outcome
+from transferbench.files import atomic_path, disk_errors_explained
 from transferbench.leaderboard import boards, show
 from transferbench.plan import Job
-from transferbench.planning import Options, Planned, open_registry, plan_run
 from transferbench.records import read_records
 from transferbench.registry import Registry
 from transferbench.report import ReportInput, render_report
-from transferbench.runfolder import (
+from transferbench.runner.execution import execute_plan, frame_of
+from transferbench.runner.executors import Outcome
+from transferbench.runner.folder import (
     CLAIMS,
     ENVIRONMENT,
     RECORDS,
     RUN,
     read_json,
     read_statuses,
-    writing,
 )
-from transferbench.runner import execute_plan, frame_of
-from transferbench.scheduling import Watcher
+from transferbench.runner.request import Options, Planned, open_registry, plan_run
+from transferbench.runner.scheduler import Watcher
 from transferbench.statistics import paired_difference
 from transferbench.store import Store
 from transferbench.submission import Declaration, pack
@@ -119,7 +119,7 @@ class Run:
     def report(self) -> Path:
         """Write the report, one HTML file, and say where it is."""
         path = self.folder / REPORT
-        with writing(path):
+        with atomic_path(path) as temporary:
             render_report(
                 ReportInput(
                     suite=self.suite,
@@ -130,7 +130,7 @@ class Run:
                     provenance=_provenance(self.folder, self.described),
                     changed=self.described["changed"],
                 ),
-                path,
+                temporary,
             )
         return path
 
@@ -139,7 +139,7 @@ class Run:
         packed = self.folder / "submissions"
         registry = self.registry or open_registry(())
         try:
-            with writing(packed):
+            with disk_errors_explained(packed):
                 for name in self.entries:
                     pack(self.folder, self.store, name, packed, UNDECLARED, registry,
                          private=True)  # fmt: skip
@@ -201,7 +201,7 @@ def pack_run(
     declaration = Declaration(
         submitter=submitter, license=weights_license, overlap=_overlap(overlap)
     )
-    with writing(out):
+    with disk_errors_explained(out):
         return [
             pack(found.folder, found.store, name, out, declaration, registry)
             for name in entries or found.entries
@@ -221,17 +221,16 @@ def _overlap(given: Sequence[str]) -> dict[str, Any]:
 def export_run(folder: str | Path, to: str | Path) -> int:
     """Write a run's measurements as csv, parquet or json, and say how many rows there are."""
     table, to = Run(folder).measurements, Path(to)
-    writers = {
-        ".csv": lambda: table.to_csv(to, index=False),
-        ".parquet": lambda: table.to_parquet(to, index=False),
-        ".json": lambda: table.to_json(to, orient="records", indent=1),
+    writers: dict[str, Callable[[Path], None]] = {
+        ".csv": lambda path: table.to_csv(path, index=False),
+        ".parquet": lambda path: table.to_parquet(path, index=False),
+        ".json": lambda path: table.to_json(path, orient="records", indent=1),
     }
     if to.suffix not in writers:
         raise DataError(f"cannot export to {to.name!r}: its ending must be one of "
                         f"{', '.join(writers)}")  # fmt: skip
-    with writing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        writers[to.suffix]()
+    with atomic_path(to) as temporary:
+        writers[to.suffix](temporary)
     return len(table)
 
 

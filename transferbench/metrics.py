@@ -5,11 +5,28 @@ Shape letters: B weightings, K classes, L labels, N items, P positive items.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from transferbench.specs import Metric
 
-__all__ = ["accuracy", "chance_level", "hits", "mean_auc", "score", "weighted_mean_auc"]
+__all__ = [
+    "Evaluation",
+    "accuracy",
+    "chance_level",
+    "hits",
+    "mean_auc",
+    "score",
+    "weighted_mean_auc",
+]
+
+
+class Evaluation(NamedTuple):
+    """Mean loss in nats and the metric as a fraction; None where not finite or not defined."""
+
+    loss: float | None
+    metric: float | None
 
 
 def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float | None:

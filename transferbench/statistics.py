@@ -28,6 +28,7 @@ __all__ = [
     "jackknife_ratio",
     "paired_difference",
     "rank_intervals",
+    "share_of_gain",
     "student_t",
     "wilson",
 ]
@@ -209,6 +210,26 @@ def jackknife_ratio(
     w_R = (dividend.pseudo - value * divisor.pseudo) / divisor.value
     below, above = _fieller_offsets(w_R, divisor.pseudo / divisor.value, level)
     return Interval(value, value + below, value + above, n, method)
+
+
+def share_of_gain(
+    arm: Mapping[int, float], source: Mapping[int, float], baseline: Mapping[int, float]
+) -> Interval | None:
+    """(S - RI) / (P - RI) of the means over the replicates that all three have.
+
+    Error: Fieller's interval; no value where the gain of P is not shown to be above 0.
+    """
+    shared = sorted(arm.keys() & source.keys() & baseline.keys())
+    if not shared:
+        return None
+    return jackknife_ratio(_gain(arm, baseline), _gain(source, baseline), shared)
+
+
+def _gain(series: Mapping[int, float], baseline: Mapping[int, float]) -> Estimator:
+    def estimate(replicates: Sequence[int]) -> float:
+        return fmean(series[k] - baseline[k] for k in replicates)
+
+    return estimate
 
 
 def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[str, Rank]:

@@ -18,16 +18,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  # the name everybody knows it by
 
+from transferbench.data.pipeline import ImagePipeline, mixup
 from transferbench.errors import SuiteError
-from transferbench.images import ImagePipeline, mixup
-from transferbench.metrics import score
-from transferbench.modules import FeatureTap, body_in_eval, clone_state, optimizer_groups
+from transferbench.metrics import Evaluation, score
+from transferbench.networks.modules import FeatureTap, body_in_eval, clone_state, optimizer_groups
 from transferbench.specs import Metric, RateFactor
 from transferbench.specs import Task as TaskKind
 from transferbench.suite import Recipe
 
 __all__ = [
-    "Evaluation",
     "Execution",
     "Labelled",
     "Outputs",
@@ -99,13 +98,6 @@ def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | Non
             f"statistics of its batch (BatchNorm), and the recipe's batch is of {batch_size} "
             f"images; give a micro-batch of at least {batch_size}, or leave it out"
         )
-
-
-class Evaluation(NamedTuple):
-    """Mean loss in nats and the metric as a fraction; None where not finite or not defined."""
-
-    loss: float | None
-    metric: float | None
 
 
 class Outputs(NamedTuple):

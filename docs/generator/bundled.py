@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from generator.markdown import code, prose, table
 from transferbench.suite import Claim, Suite, Term
-from transferbench.suitefile import bundled_suites, load_suite
+from transferbench.suite.loading import bundled_suites, load_suite
 
 __all__ = ["page", "predicate"]
 

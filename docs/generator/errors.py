@@ -7,7 +7,7 @@ import inspect
 from generator.fields import fields_of
 from generator.markdown import code, prose, table
 from transferbench import errors
-from transferbench.planning import Options
+from transferbench.runner.request import Options
 
 __all__ = ["EXIT_CODES", "page"]
 
@@ -59,7 +59,7 @@ them.
 ## Options in Python
 
 The options of `transferbench.run(suite, **options)` and of `transferbench.plan_run(suite,
-transferbench.planning.Options(...))`:
+transferbench.runner.request.Options(...))`:
 
 {options}
 """

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from generator.markdown import code, prose, table
 from generator.words import default_of, words
-from transferbench.discovery import Kind
 from transferbench.registry import Registry, load_registry
+from transferbench.registry.discovery import Kind
 from transferbench.specs import DiagnosticSpec, Params, Spec
 
 __all__ = ["KINDS", "built_in", "page"]

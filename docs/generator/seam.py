@@ -8,8 +8,9 @@ from typing import Any
 
 from generator.fields import fields_of
 from generator.markdown import code, prose, table
-from transferbench import discovery, hookspecs, records, specs
-from transferbench.discovery import SPECS
+from transferbench import hookspecs, records, specs
+from transferbench.registry import discovery
+from transferbench.registry.discovery import SPECS
 
 __all__ = ["CLASSES", "HOOKS", "hooks_page", "specs_page"]
 

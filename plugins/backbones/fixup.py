@@ -47,7 +47,7 @@ def _head(net: Module) -> Module:
 
 
 def _load_weights(params: Any, net: Module, file: str) -> None:  # noqa: ARG001  # the protocol's names
-    from transferbench_plugins.backbones.weight_files import (
+    from transferbench_plugins.backbones._weight_files import (
         fill,
         read_weights,
     )
@@ -56,7 +56,7 @@ def _load_weights(params: Any, net: Module, file: str) -> None:  # noqa: ARG001 
 
 
 def _build_50(params: Width, num_classes: int, in_chans: int, image_size: int) -> Module:  # noqa: ARG001  # any size
-    from transferbench_plugins.backbones.fixup_network import (
+    from transferbench_plugins.backbones._fixup_network import (
         Bottleneck,
         FixupResNet,
     )
@@ -73,7 +73,7 @@ def _build_50(params: Width, num_classes: int, in_chans: int, image_size: int) -
 
 def _build_small(blocks: int) -> BuildBackbone:
     def build(params: SmallWidth, num_classes: int, in_chans: int, image_size: int) -> Module:  # noqa: ARG001  # any size
-        from transferbench_plugins.backbones.fixup_network import (
+        from transferbench_plugins.backbones._fixup_network import (
             Basic,
             FixupResNet,
         )

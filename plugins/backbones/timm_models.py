@@ -43,7 +43,7 @@ class TimmParams(Params):
 
 
 def _build(params: TimmParams, num_classes: int, in_chans: int, image_size: int) -> Module:
-    from transferbench_plugins.backbones import timm_building
+    from transferbench_plugins.backbones import _timm_building as timm_building
 
     return timm_building.build(_known(params.model), num_classes, in_chans, image_size)
 
@@ -67,19 +67,19 @@ def _known(model: str) -> str:
 
 
 def _modules(net: Module) -> dict[str, Sequence[str]]:
-    from transferbench_plugins.backbones import timm_partition
+    from transferbench_plugins.backbones import _timm_partition as timm_partition
 
     return timm_partition.modules(net)
 
 
 def _head(net: Module) -> Module:
-    from transferbench_plugins.backbones import timm_partition
+    from transferbench_plugins.backbones import _timm_partition as timm_partition
 
     return timm_partition.classifier(net)
 
 
 def _preprocessing(params: TimmParams) -> Preprocessing:
-    from transferbench_plugins.backbones import timm_building
+    from transferbench_plugins.backbones import _timm_building as timm_building
 
     found = timm_building.config(_known(params.model))
     return Preprocessing(mean=tuple(found.mean), std=tuple(found.std))
@@ -91,7 +91,7 @@ def _batch_statistics(params: TimmParams) -> bool:
 
 @cache
 def _holds_batch_statistics(model: str) -> bool:
-    from transferbench_plugins.backbones import timm_building
+    from transferbench_plugins.backbones import _timm_building as timm_building
 
     return timm_building.batch_statistics(model)
 
@@ -99,7 +99,7 @@ def _holds_batch_statistics(model: str) -> bool:
 def _weights(params: TimmParams) -> list[Weights]:
     import timm
 
-    from transferbench_plugins.backbones import timm_building
+    from transferbench_plugins.backbones import _timm_building as timm_building
 
     names = timm.list_pretrained(f"{_known(params.model)}.*")
     return [_described(name.partition(".")[2], timm_building.config(name)) for name in names]
@@ -117,7 +117,8 @@ def _described(tag: str, found: PretrainedCfg) -> Weights:
 
 
 def _load_weights(params: TimmParams, net: Module, weights: str) -> None:
-    from transferbench_plugins.backbones import timm_building, weight_files
+    from transferbench_plugins.backbones import _timm_building as timm_building
+    from transferbench_plugins.backbones import _weight_files as weight_files
 
     tags = [known.tag for known in _weights(params)]
     if not weight_files.is_file(weights) and weights not in tags:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from transferbench.specs import DatasetSpec, DatasetSplit, NoParams
-from transferbench_plugins.datasets.resample import resize_grey
+from transferbench_plugins.datasets._resample import resize_grey
 
 __all__ = ["DIGITS"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from transferbench.datacache import read_file
+from transferbench.data.cache import read_file
 from transferbench.errors import DataError
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, NoParams
-from transferbench_plugins.datasets.resample import resize_grey
+from transferbench_plugins.datasets._resample import resize_grey
 
 __all__ = ["FASHION_MNIST", "load_idx", "parse_idx"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transferbench.specs import InitializationContext, InitializationSpec
-from transferbench_plugins.initializations.statistics_params import StatisticsParams, checkpoint_of
+from transferbench_plugins.initializations._statistics_params import StatisticsParams, checkpoint_of
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -21,8 +21,8 @@ def _resample(values: Tensor, generator: Generator) -> Tensor:
 
 
 def _initialize(params: StatisticsParams, net: Module, context: InitializationContext) -> None:
-    from transferbench.modules import body_names
-    from transferbench_plugins.initializations.source_weights import copy_source, redraw
+    from transferbench.networks.modules import body_names
+    from transferbench_plugins.initializations._source_weights import copy_source, redraw
 
     body = body_names(context.modules)
     copy_source("bootstrap", net, context, params.checkpoint, body)

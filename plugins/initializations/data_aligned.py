@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from transferbench.specs import InitializationContext, InitializationSpec
-from transferbench_plugins.initializations.statistics_params import SourceParams, checkpoint_of
+from transferbench_plugins.initializations._statistics_params import SourceParams, checkpoint_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -27,8 +27,8 @@ class AlignedParams(SourceParams):
 
 
 def _initialize(params: AlignedParams, net: Module, context: InitializationContext) -> None:
-    from transferbench_plugins.initializations import first_layer
-    from transferbench_plugins.initializations.source_weights import copy_source
+    from transferbench_plugins.initializations import _first_layer as first_layer
+    from transferbench_plugins.initializations._source_weights import copy_source
 
     images = first_layer.target_images("data-aligned", context)
     name, layer = first_layer.first_convolution("data-aligned", net, context)

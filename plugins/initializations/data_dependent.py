@@ -15,7 +15,7 @@ from transferbench.specs import InitializationContext, InitializationSpec, NoPar
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from transferbench_plugins.initializations.layer_outputs import LayerCall
+    from transferbench_plugins.initializations._layer_outputs import LayerCall
 
 __all__ = ["DATA_DEPENDENT"]
 
@@ -43,7 +43,7 @@ def _standardise(call: LayerCall) -> None:
 def _initialize(_: NoParams, net: Module, context: InitializationContext) -> None:
     import torch
 
-    from transferbench_plugins.initializations.layer_outputs import (
+    from transferbench_plugins.initializations._layer_outputs import (
         adjust_layers,
         body_layers,
         target_images,

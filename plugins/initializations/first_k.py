@@ -8,8 +8,8 @@ from pydantic import Field
 
 from transferbench.errors import PluginError
 from transferbench.specs import HEAD, InitializationContext, InitializationSpec
+from transferbench_plugins.initializations._statistics_params import SourceParams, checkpoint_of
 from transferbench_plugins.initializations.mean_var import normal_like
-from transferbench_plugins.initializations.statistics_params import SourceParams, checkpoint_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,7 +30,7 @@ class FirstKParams(SourceParams):
 
 
 def _initialize(params: FirstKParams, net: Module, context: InitializationContext) -> None:
-    from transferbench_plugins.initializations.source_weights import copy_source, redraw
+    from transferbench_plugins.initializations._source_weights import copy_source, redraw
 
     body = [name for name in context.modules if name != HEAD]
     if params.modules > len(body):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Generator
     from torch.nn import Module
 
-    from transferbench_plugins.initializations.layer_outputs import LayerCall
+    from transferbench_plugins.initializations._layer_outputs import LayerCall
 
 __all__ = ["LSUV"]
 
@@ -34,7 +34,7 @@ def _orthonormalise(layer: Module, generator: Generator) -> None:
     """Rows or columns of the weight, whichever are fewer, become orthonormal; the bias zero."""
     import torch
 
-    from transferbench_plugins.initializations.directions import orthonormal
+    from transferbench_plugins.initializations._directions import orthonormal
 
     weight = layer.get_parameter("weight")
     filters, entries = weight.shape[0], weight[0].numel()
@@ -63,7 +63,7 @@ def _to_unit_deviation(params: LsuvParams, call: LayerCall) -> None:
 
 
 def _initialize(params: LsuvParams, net: Module, context: InitializationContext) -> None:
-    from transferbench_plugins.initializations.layer_outputs import (
+    from transferbench_plugins.initializations._layer_outputs import (
         adjust_layers,
         body_layers,
         target_images,

@@ -33,7 +33,7 @@ class MimeticParams(Params):
 
 
 def _initialize(params: MimeticParams, net: Module, context: InitializationContext) -> None:
-    from transferbench_plugins.initializations import attention_weights
+    from transferbench_plugins.initializations import _attention_weights as attention_weights
 
     for layer in attention_weights.attention_layers("mimetic", net, context):
         attention_weights.set_query_key(

@@ -22,7 +22,7 @@ class PretrainedParams(Params):
 
 
 def _initialize(params: PretrainedParams, net: Module, context: InitializationContext) -> None:
-    from transferbench.modules import body_names, load_state
+    from transferbench.networks.modules import body_names, load_state
 
     if context.source_state is None:
         which = "" if params.checkpoint is None else f" of epoch {params.checkpoint}"

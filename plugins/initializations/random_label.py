@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transferbench.specs import InitializationContext, InitializationSpec
-from transferbench_plugins.initializations.statistics_params import SourceParams, checkpoint_of
+from transferbench_plugins.initializations._statistics_params import SourceParams, checkpoint_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -26,8 +26,8 @@ __all__ = ["RANDOM_LABEL"]
 
 
 def _initialize(params: SourceParams, net: Module, context: InitializationContext) -> None:
-    from transferbench.modules import body_names
-    from transferbench_plugins.initializations.source_weights import copy_source
+    from transferbench.networks.modules import body_names
+    from transferbench_plugins.initializations._source_weights import copy_source
 
     body = body_names(context.modules)
     copy_source("random-label", net, context, params.checkpoint, body)

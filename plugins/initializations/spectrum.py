@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from transferbench.specs import InitializationContext, InitializationSpec
-from transferbench_plugins.initializations.statistics_params import StatisticsParams, checkpoint_of
+from transferbench_plugins.initializations._statistics_params import StatisticsParams, checkpoint_of
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -38,8 +38,8 @@ def _rotated(values: Tensor, fraction: float, generator: Generator) -> Tensor:
     """
     import torch
 
-    from transferbench_plugins.initializations.directions import orthonormal
-    from transferbench_plugins.initializations.source_weights import as_matrix
+    from transferbench_plugins.initializations._directions import orthonormal
+    from transferbench_plugins.initializations._source_weights import as_matrix
 
     u_FR, s_R, vt_RE = torch.linalg.svd(as_matrix(values), full_matrices=False)
     # The subtrahend keeps 0.55 * 20 = 11.000000000000002 at 11.
@@ -60,8 +60,8 @@ def _initialize(
     context: InitializationContext,
     fraction: float,
 ) -> None:
-    from transferbench.modules import body_names
-    from transferbench_plugins.initializations.source_weights import copy_source, redraw
+    from transferbench.networks.modules import body_names
+    from transferbench_plugins.initializations._source_weights import copy_source, redraw
 
     body = body_names(context.modules)
     copy_source(plugin, net, context, params.checkpoint, body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from transferbench.specs import InitializationContext, InitializationSpec
-from transferbench_plugins.initializations.statistics_params import StatisticsParams, checkpoint_of
+from transferbench_plugins.initializations._statistics_params import StatisticsParams, checkpoint_of
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -38,8 +38,8 @@ class ShuffleParams(StatisticsParams):
 
 
 def _initialize(params: ShuffleParams, net: Module, context: InitializationContext) -> None:
-    from transferbench.modules import body_names
-    from transferbench_plugins.initializations.source_weights import copy_source, redraw
+    from transferbench.networks.modules import body_names
+    from transferbench_plugins.initializations._source_weights import copy_source, redraw
 
     orders: dict[tuple[str, int], Tensor] = {}
 
@@ -62,7 +62,7 @@ def _shuffled(values: Tensor, variant: Variant, generator: Generator) -> Tensor:
     The free axis, last, is what each row permutes for itself: one row is the whole tensor
     (``all``), a filter, a kernel, or a filter's kernels.
     """
-    from transferbench_plugins.initializations.source_weights import as_filters
+    from transferbench_plugins.initializations._source_weights import as_filters
 
     filters_FCS = as_filters(values)
     if variant == "channel":

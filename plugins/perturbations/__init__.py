@@ -4,35 +4,40 @@ from __future__ import annotations
 
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import PerturbationSpec
-from transferbench_plugins.perturbations.bands import CUE_CONFLICT, HIGH_PASS, LOW_PASS
-from transferbench_plugins.perturbations.block_shuffle import BLOCK_SHUFFLE
-from transferbench_plugins.perturbations.blurs import (
+from transferbench_plugins.perturbations.corruptions.blurs import (
     DEFOCUS_BLUR,
     GAUSSIAN_BLUR,
     MOTION_BLUR,
     ZOOM_BLUR,
 )
-from transferbench_plugins.perturbations.channel_shuffle import CHANNEL_SHUFFLE
-from transferbench_plugins.perturbations.colours import BRIGHTNESS, CONTRAST, GRAYSCALE, SATURATE
-from transferbench_plugins.perturbations.elastic import ELASTIC
-from transferbench_plugins.perturbations.glass_blur import GLASS_BLUR
-from transferbench_plugins.perturbations.identity import IDENTITY
-from transferbench_plugins.perturbations.jpeg import JPEG
-from transferbench_plugins.perturbations.noises import (
+from transferbench_plugins.perturbations.corruptions.colours import (
+    BRIGHTNESS,
+    CONTRAST,
+    GRAYSCALE,
+    SATURATE,
+)
+from transferbench_plugins.perturbations.corruptions.elastic import ELASTIC
+from transferbench_plugins.perturbations.corruptions.glass_blur import GLASS_BLUR
+from transferbench_plugins.perturbations.corruptions.jpeg import JPEG
+from transferbench_plugins.perturbations.corruptions.noises import (
     GAUSSIAN_NOISE,
     IMPULSE_NOISE,
     SHOT_NOISE,
     SPECKLE_NOISE,
 )
-from transferbench_plugins.perturbations.phase_amplitude import (
+from transferbench_plugins.perturbations.corruptions.pixelate import PIXELATE
+from transferbench_plugins.perturbations.corruptions.weather import FOG, SNOW
+from transferbench_plugins.perturbations.frequency.bands import CUE_CONFLICT, HIGH_PASS, LOW_PASS
+from transferbench_plugins.perturbations.frequency.phase_amplitude import (
     AMPLITUDE_MIX,
     AMPLITUDE_ONLY,
     PHASE_NOISE,
     PHASE_ONLY,
 )
-from transferbench_plugins.perturbations.pixel_shuffle import PIXEL_SHUFFLE
-from transferbench_plugins.perturbations.pixelate import PIXELATE
-from transferbench_plugins.perturbations.weather import FOG, SNOW
+from transferbench_plugins.perturbations.identity import IDENTITY
+from transferbench_plugins.perturbations.shuffles.block_shuffle import BLOCK_SHUFFLE
+from transferbench_plugins.perturbations.shuffles.channel_shuffle import CHANNEL_SHUFFLE
+from transferbench_plugins.perturbations.shuffles.pixel_shuffle import PIXEL_SHUFFLE
 
 __all__ = ["transferbench_perturbations"]
 

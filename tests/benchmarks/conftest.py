@@ -11,7 +11,7 @@ import torch
 from racing import Peer, result
 from threadpoolctl import threadpool_limits
 
-from transferbench.images import keep_large_allocations
+from transferbench.data.pipeline import keep_large_allocations
 
 PACKAGES = (
     "albumentations",

@@ -11,10 +11,10 @@ import torch
 from racing import Peer
 from test_similarity_bench import layers, network
 
-from transferbench.memory import Memory
-from transferbench.similarity import debiased_cka
+from transferbench.analysis.cka import debiased_cka
+from transferbench.engine.lru_cache import Memory
 from transferbench.specs import DiagnosticContext
-from transferbench_plugins.diagnostics.cka import CKA
+from transferbench_plugins.diagnostics.features.cka import CKA
 
 pytestmark = pytest.mark.benchmark
 

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from transferbench.gather import Gather
-from transferbench.images import ImagePipeline, compile_perturbation
+from transferbench.data.gather import Gather
+from transferbench.data.pipeline import ImagePipeline, compile_perturbation
 from transferbench.suite import Augmentation
-from transferbench_plugins.perturbations.block_shuffle import BLOCK_SHUFFLE
+from transferbench_plugins.perturbations.shuffles.block_shuffle import BLOCK_SHUFFLE
 
 pytestmark = [
     pytest.mark.benchmark,

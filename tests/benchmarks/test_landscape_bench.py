@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from transferbench.landscape import Criterion, Examples, evaluate_states, lerp_state
+from transferbench.analysis.landscape import Criterion, Examples, evaluate_states, lerp_state
 
 pytestmark = [
     pytest.mark.benchmark,

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from racing import Peer
 
-from transferbench.landscape import Criterion, Examples, evaluate_states, lerp_state
-from transferbench.modules import build_network, clone_state, load_state, partition
-from transferbench.prefix import Prefix
+from transferbench.analysis.landscape import Criterion, Examples, evaluate_states, lerp_state
+from transferbench.networks.modules import build_network, clone_state, load_state, partition
+from transferbench.networks.prefix_cache import Prefix
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET14
-from transferbench_plugins.diagnostics import module_swaps
-from transferbench_plugins.diagnostics.spectrum import layer_weights, singular_values
+from transferbench_plugins.diagnostics.modules import _module_swaps as module_swaps
+from transferbench_plugins.diagnostics.weights.spectrum import layer_weights, singular_values
 
 pytestmark = pytest.mark.benchmark
 

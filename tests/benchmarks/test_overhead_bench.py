@@ -13,13 +13,13 @@ from racing import Peer, result
 from tiny_suite import TINY, tiny_suite
 
 from transferbench import api
-from transferbench.jobs import Engine, start_engine
+from transferbench.engine.jobs import Engine, start_engine
+from transferbench.engine.resources import Machine
 from transferbench.plan import DatasetFacts, Entry, make_plan
-from transferbench.planning import Options, plan_run
 from transferbench.registry import identity, load_registry
-from transferbench.runner import execute_plan
+from transferbench.runner.execution import execute_plan
+from transferbench.runner.request import Options, plan_run
 from transferbench.training import Training, outputs
-from transferbench.workbench import Machine
 
 pytestmark = pytest.mark.benchmark
 

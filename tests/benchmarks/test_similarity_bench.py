@@ -20,8 +20,8 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from transferbench.layers import module_features
-from transferbench.similarity import centre_, cka, debiased_cka, hsic
+from transferbench.analysis.cka import centre_, cka, debiased_cka, hsic
+from transferbench.networks.features import module_features
 
 pytestmark = [
     pytest.mark.benchmark,

@@ -18,14 +18,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from transferbench.api import Silent
-from transferbench.executors.local import LocalExecutor
-from transferbench.images import ImagePipeline
-from transferbench.jobs import start_engine
-from transferbench.planning import Options, plan_run
-from transferbench.scheduling import execute
+from transferbench.data.pipeline import ImagePipeline
+from transferbench.engine.jobs import start_engine
+from transferbench.engine.resources import Machine
+from transferbench.runner.executors.local import LocalExecutor
+from transferbench.runner.request import Options, plan_run
+from transferbench.runner.scheduler import execute
 from transferbench.suite import Recipe
 from transferbench.training import Execution, Labelled, Task, Training
-from transferbench.workbench import Machine
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
 
 pytestmark = [

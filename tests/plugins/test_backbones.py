@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from transferbench.errors import DataError, PluginError, UnknownNameError
-from transferbench.modules import (
+from transferbench.networks.modules import (
     body_names,
     build_network,
     clone_state,
@@ -26,7 +26,7 @@ from transferbench.modules import (
 )
 from transferbench.specs import BackboneSpec
 from transferbench_plugins.backbones import transferbench_backbones
-from transferbench_plugins.backbones.timm_building import outline
+from transferbench_plugins.backbones._timm_building import outline
 
 SPECS = {spec.name: spec for spec in transferbench_backbones()}
 BLOCKS = {

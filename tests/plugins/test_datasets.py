@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from transferbench.datacache import _how_to_install, missing, prepare
+from transferbench.data.cache import _how_to_install, missing, prepare
 from transferbench.errors import DataError
 from transferbench.specs import DataFile
 from transferbench_plugins.datasets import glyphs, mnist_5k, transferbench_datasets
+from transferbench_plugins.datasets._resample import resize_grey
 from transferbench_plugins.datasets.fashion_mnist import FASHION_MNIST, load_idx, parse_idx
-from transferbench_plugins.datasets.resample import resize_grey
 
 SPECS = {spec.name: spec for spec in transferbench_datasets()}
 SHIPPED = ["digits", "glyphs", "mnist-5k"]

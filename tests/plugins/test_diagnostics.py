@@ -16,10 +16,10 @@ from transferbench.errors import SuiteError
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.diagnostics import transferbench_diagnostics
-from transferbench_plugins.diagnostics.agreement import AGREEMENT
-from transferbench_plugins.diagnostics.learning_curve import LEARNING_CURVE
-from transferbench_plugins.diagnostics.relative_drop import RELATIVE_DROP
-from transferbench_plugins.diagnostics.speed import SPEED
+from transferbench_plugins.diagnostics.mistakes.agreement import AGREEMENT
+from transferbench_plugins.diagnostics.training.learning_curve import LEARNING_CURVE
+from transferbench_plugins.diagnostics.training.relative_drop import RELATIVE_DROP
+from transferbench_plugins.diagnostics.training.speed import SPEED
 
 CONTEXT = DiagnosticContext(device=None, generator=None, seed=3)
 

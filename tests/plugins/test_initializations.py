@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from transferbench.errors import DataError, PluginError
-from transferbench.modules import body_state, build_network, clone_state, partition
+from transferbench.networks.modules import body_state, build_network, clone_state, partition
 from transferbench.specs import BackboneSpec, InitializationContext
 from transferbench_plugins.initializations import transferbench_initializations
 

@@ -11,7 +11,7 @@ from started_networks import TWO_LAYERS, Started, same, started
 from torch import Tensor, nn
 
 from transferbench.errors import PluginError
-from transferbench_plugins.initializations.attention_weights import sinusoids
+from transferbench_plugins.initializations._attention_weights import sinusoids
 
 VIT = "timm/test_vit"
 WIDTH, HEADS, BLOCKS = 64, 2, 6

@@ -13,8 +13,8 @@ from started_networks import KINDS, SPECS, Started, flat, norm_names, rows, same
 from torch import Tensor, nn
 
 from transferbench.errors import PluginError
-from transferbench_plugins.initializations.directions import orthonormal
-from transferbench_plugins.initializations.source_weights import redraw
+from transferbench_plugins.initializations._directions import orthonormal
+from transferbench_plugins.initializations._source_weights import redraw
 
 STATISTICS = ("mean-var", "bootstrap", "weight-shuffle", "spectrum-matched", "top-directions")
 IDENTITY = {

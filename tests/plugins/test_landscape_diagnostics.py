@@ -18,11 +18,11 @@ from transferbench.errors import SuiteError
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
 from transferbench_plugins.diagnostics import transferbench_diagnostics
-from transferbench_plugins.diagnostics.aligned_barrier import ALIGNED_BARRIER
-from transferbench_plugins.diagnostics.barrier import BARRIER
-from transferbench_plugins.diagnostics.basin import BASIN, Report, basin_measurements
-from transferbench_plugins.diagnostics.basin_search import Segment
-from transferbench_plugins.diagnostics.distance import DISTANCE
+from transferbench_plugins.diagnostics.landscape._basin_search import Segment
+from transferbench_plugins.diagnostics.landscape.aligned_barrier import ALIGNED_BARRIER
+from transferbench_plugins.diagnostics.landscape.barrier import BARRIER
+from transferbench_plugins.diagnostics.landscape.basin import BASIN, Report, basin_measurements
+from transferbench_plugins.diagnostics.weights.distance import DISTANCE
 
 CLASSES = 3
 SPLITS = {"train": 40, "test": 30}
@@ -355,7 +355,11 @@ def test_a_grid_that_makes_no_sense_is_refused(params, message):
 
 @pytest.mark.parametrize("name", ["fixup", "resnet"])
 def test_renumbering_the_channels_of_a_network_is_undone(name):
-    from transferbench.matching import permute_state, random_permutations, residual_axes
+    from transferbench.analysis.weight_matching import (
+        permute_state,
+        random_permutations,
+        residual_axes,
+    )
 
     a, b = built(name), built(name)
     state = a.net.state_dict()

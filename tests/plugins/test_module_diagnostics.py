@@ -22,20 +22,20 @@ from transferbench.errors import StoreError
 from transferbench.identity import derive_seed
 from transferbench.specs import DiagnosticContext
 from transferbench.statistics import wilson
-from transferbench_plugins.diagnostics.criticality import (
+from transferbench_plugins.diagnostics.modules.criticality import (
     CRITICALITY,
     CriticalityParams,
     best_epoch,
     criticality,
 )
-from transferbench_plugins.diagnostics.misalignment import (
+from transferbench_plugins.diagnostics.modules.rerandomisation import RERANDOMISATION
+from transferbench_plugins.diagnostics.modules.rewinding import REWINDING
+from transferbench_plugins.diagnostics.weights.misalignment import (
     MISALIGNMENT,
     misalignment,
     patch_covariance,
 )
-from transferbench_plugins.diagnostics.rerandomisation import RERANDOMISATION
-from transferbench_plugins.diagnostics.rewinding import REWINDING
-from transferbench_plugins.diagnostics.spectrum import SPECTRUM, singular_values
+from transferbench_plugins.diagnostics.weights.spectrum import SPECTRUM, singular_values
 
 SPECS = (CRITICALITY, MISALIGNMENT, RERANDOMISATION, REWINDING, SPECTRUM)
 CPU = torch.device("cpu")

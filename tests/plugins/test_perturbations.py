@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transferbench.data.pipeline import ImagePipeline, compile_perturbation
 from transferbench.errors import SuiteError
-from transferbench.images import ImagePipeline, compile_perturbation
 from transferbench_plugins.perturbations import transferbench_perturbations
-from transferbench_plugins.perturbations.block_shuffle import BLOCK_SHUFFLE
-from transferbench_plugins.perturbations.channel_shuffle import CHANNEL_SHUFFLE
 from transferbench_plugins.perturbations.identity import IDENTITY
-from transferbench_plugins.perturbations.pixel_shuffle import PIXEL_SHUFFLE
+from transferbench_plugins.perturbations.shuffles.block_shuffle import BLOCK_SHUFFLE
+from transferbench_plugins.perturbations.shuffles.channel_shuffle import CHANNEL_SHUFFLE
+from transferbench_plugins.perturbations.shuffles.pixel_shuffle import PIXEL_SHUFFLE
 
 ALL_OF_224 = [n for n in range(1, 225) if 224 % n == 0]
 NOTHING, ONE = [0.0] * 3, [1.0] * 3

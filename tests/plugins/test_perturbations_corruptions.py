@@ -10,10 +10,10 @@ from perturbed_images import perturb, smooth_images
 from PIL import Image
 from scipy import ndimage, stats
 
-from transferbench_plugins.perturbations.blurs import disc
-from transferbench_plugins.perturbations.convolution import motion_blurred, sampled
-from transferbench_plugins.perturbations.image_random import normal, uniform
-from transferbench_plugins.perturbations.jpeg import compressed
+from transferbench_plugins.perturbations._image_random import normal, uniform
+from transferbench_plugins.perturbations.corruptions._filters import motion_blurred, sampled
+from transferbench_plugins.perturbations.corruptions.blurs import disc
+from transferbench_plugins.perturbations.corruptions.jpeg import compressed
 
 CPU = torch.device("cpu")
 IDS = np.asarray([4, 11])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from perturbed_images import SPECS, perturb, smooth_images
 
+from transferbench.data.perturbation import compile_perturbation
+from transferbench.data.pipeline import ImagePipeline
 from transferbench.errors import SuiteError
-from transferbench.images import ImagePipeline
-from transferbench.perturbation import compile_perturbation
 
 # Three take an image not always further at a higher published severity: saturate takes colour away
 # before it adds some, elastic bends further at low severities but more gently, and glass blur

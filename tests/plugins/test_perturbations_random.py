@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from transferbench_plugins.perturbations.image_random import bits, normal, uniform
+from transferbench_plugins.perturbations._image_random import bits, normal, uniform
 
 CPU = torch.device("cpu")
 WORD = 2**64 - 1

@@ -11,14 +11,14 @@ from sklearn.metrics import log_loss, roc_auc_score
 from tiny_suite import TINY, tiny_suite
 
 from transferbench.api import run
+from transferbench.engine.finished_trial import FinishedTrial
+from transferbench.engine.resources import Machine, Workbench
 from transferbench.errors import PluginError, SuiteError, UnknownNameError
 from transferbench.registry import load_registry
 from transferbench.specs import DiagnosticContext
 from transferbench.store import Store
-from transferbench.subjects import FinishedTrial
-from transferbench.workbench import Machine, Workbench
-from transferbench_plugins.diagnostics.robustness import ROBUSTNESS
-from transferbench_plugins.diagnostics.shape_bias import SHAPE_BIAS, partners, textured
+from transferbench_plugins.diagnostics.robustness.robustness import ROBUSTNESS
+from transferbench_plugins.diagnostics.robustness.shape_bias import SHAPE_BIAS, partners, textured
 
 CONTEXT = DiagnosticContext(device=torch.device("cpu"), generator=None, seed=3)
 LABELS = np.arange(200) % 4

@@ -17,20 +17,20 @@ from sklearn.preprocessing import StandardScaler
 from tiny_suite import TINY, tiny_suite
 from torch import nn
 
+from transferbench.analysis.transferability import h_score, leep, log_evidence, nce
 from transferbench.api import run
-from transferbench.memory import Memory
-from transferbench.selection import select_training
+from transferbench.data.splits import select_training
+from transferbench.engine.lru_cache import Memory
 from transferbench.specs import DiagnosticContext
-from transferbench.transferability import h_score, leep, log_evidence, nce
-from transferbench_plugins.diagnostics.checkpoint_choice import CHECKPOINT_CHOICE
-from transferbench_plugins.diagnostics.h_score import H_SCORE
-from transferbench_plugins.diagnostics.knn import KNN
-from transferbench_plugins.diagnostics.leep import LEEP
-from transferbench_plugins.diagnostics.linear_probe import LINEAR_PROBE
-from transferbench_plugins.diagnostics.logistic import regressions
-from transferbench_plugins.diagnostics.logme import LOGME
-from transferbench_plugins.diagnostics.nce import NCE
-from transferbench_plugins.diagnostics.nleep import NLEEP
+from transferbench_plugins.diagnostics.training.checkpoint_choice import CHECKPOINT_CHOICE
+from transferbench_plugins.diagnostics.transferability._logistic import regressions
+from transferbench_plugins.diagnostics.transferability.h_score import H_SCORE
+from transferbench_plugins.diagnostics.transferability.knn import KNN
+from transferbench_plugins.diagnostics.transferability.leep import LEEP
+from transferbench_plugins.diagnostics.transferability.linear_probe import LINEAR_PROBE
+from transferbench_plugins.diagnostics.transferability.logme import LOGME
+from transferbench_plugins.diagnostics.transferability.nce import NCE
+from transferbench_plugins.diagnostics.transferability.nleep import NLEEP
 
 SCORES = (H_SCORE, KNN, LEEP, LINEAR_PROBE, LOGME, NCE, NLEEP)
 CLASS_SCORES = (H_SCORE, KNN, LEEP, NCE, NLEEP)

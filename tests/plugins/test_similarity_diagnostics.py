@@ -14,15 +14,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from transferbench.memory import Memory
-from transferbench.modules import build_network, partition
+from transferbench.engine.lru_cache import Memory
+from transferbench.networks.modules import build_network, partition
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec
 from transferbench_plugins.backbones import transferbench_backbones
-from transferbench_plugins.diagnostics.cka import CKA
-from transferbench_plugins.diagnostics.procrustes import PROCRUSTES
-from transferbench_plugins.diagnostics.pwcca import PWCCA
-from transferbench_plugins.diagnostics.svcca import SVCCA
+from transferbench_plugins.diagnostics.features.cka import CKA
+from transferbench_plugins.diagnostics.features.procrustes import PROCRUSTES
+from transferbench_plugins.diagnostics.features.pwcca import PWCCA
+from transferbench_plugins.diagnostics.features.svcca import SVCCA
 
 BACKBONES = {spec.name: spec for spec in transferbench_backbones()}
 CONTEXT = DiagnosticContext(device=torch.device("cpu"), generator=torch.Generator(), seed=0)

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from transferbench import __version__
-from transferbench.cli import listing, plugin, publishing, running
+from transferbench.cli import authoring, listing, publishing, running
 from transferbench.cli.output import fail
 from transferbench.errors import TransferbenchError
 
@@ -44,7 +44,7 @@ def _root(
 running.register(app)
 listing.register(app)
 publishing.register(app)
-app.add_typer(plugin.app, name="plugin")
+app.add_typer(authoring.app, name="plugin")
 
 
 def main() -> None:

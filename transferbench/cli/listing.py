@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from transferbench.cli.options import Plugins, known_plugins
 from transferbench.cli.output import as_json, table
-from transferbench.cli.plugins import Plugins, known_plugins
 
 if TYPE_CHECKING:
-    from transferbench.discovery import Kind
+    from transferbench.registry.discovery import Kind
 
 __all__ = ["register"]
 
@@ -103,7 +103,7 @@ def show(
 
 def suites(json: Json = False) -> None:
     """List the suites that come with transferbench."""
-    from transferbench.suitefile import bundled_suites, load_suite
+    from transferbench.suite.loading import bundled_suites, load_suite
 
     loaded = [load_suite(name) for name in bundled_suites()]
     if json:
@@ -117,7 +117,7 @@ def validate(
     plugin: Plugins = None,
 ) -> None:
     """Check a suite file and the plugins it names; report every mistake at once."""
-    from transferbench.suitefile import load_suite
+    from transferbench.suite.loading import load_suite
 
     loaded = load_suite(suite, known_plugins(plugin))
     typer.echo(f"{loaded.id} is valid")
@@ -125,7 +125,7 @@ def validate(
 
 def schema() -> None:
     """Print the JSON Schema of a suite file, for editors."""
-    from transferbench.suitefile import json_schema
+    from transferbench.suite.loading import json_schema
 
     as_json(json_schema())
 
@@ -135,7 +135,7 @@ def doctor() -> None:
     import platform
     from importlib.metadata import version
 
-    from transferbench.workbench import cuda_devices
+    from transferbench.engine.resources import cuda_devices
 
     packages = ("transferbench", "torch", "torchvision", "timm", "numpy", "pandas")
     rows = [("python", platform.python_version())]

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from transferbench.cli.options import Plugins, known_plugins
 from transferbench.cli.output import as_json
-from transferbench.cli.plugins import Plugins, known_plugins
 
 __all__ = ["register"]
 
@@ -78,10 +78,10 @@ def build(
     plugin: Plugins = None,
 ) -> None:
     """Write every board as md, html, csv, tex and json from one table."""
+    from transferbench.files import disk_errors_explained
     from transferbench.leaderboard import build as build_boards
-    from transferbench.runfolder import writing
 
-    with writing(out):
+    with disk_errors_explained(out):
         written = build_boards(submissions, out, known_plugins(plugin))
     for path in written:
         typer.echo(str(path))

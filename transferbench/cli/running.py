@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from transferbench.cli.options import Plugins
 from transferbench.cli.output import as_json, note, table
-from transferbench.cli.plugins import Plugins
 
 if TYPE_CHECKING:
     from transferbench.api import Run
-    from transferbench.planning import Options, Planned
+    from transferbench.runner.request import Options, Planned
 
 __all__ = ["register"]
 
@@ -126,7 +126,7 @@ def prepare(
     plugin: Plugins = None,
 ) -> None:
     """Decode the datasets and try the weights of a run, so that it needs nothing else."""
-    from transferbench.runner import try_weights
+    from transferbench.runner.execution import try_weights
 
     planned = _planned(
         suite,
@@ -159,7 +159,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a suite: train, measure, judge its claims, write the report and the board."""
-    from transferbench.planning import go_offline
+    from transferbench.runner.request import go_offline
 
     if offline:
         go_offline()
@@ -177,7 +177,7 @@ def run(
 
 def status(folder: RunFolder, json: Json = False) -> None:
     """Show what a run's jobs have come to."""
-    from transferbench.runfolder import read_statuses
+    from transferbench.runner.folder import read_statuses
 
     statuses = read_statuses(folder)
     if json:
@@ -224,13 +224,13 @@ def export(
 
 
 def _options(**given: Any) -> Options:
-    from transferbench.planning import Options
+    from transferbench.runner.request import Options
 
     return Options(**{name: value for name, value in given.items() if value is not None})
 
 
 def _planned(suite: str, options: Options) -> Planned:
-    from transferbench.planning import plan_run
+    from transferbench.runner.request import plan_run
 
     planned = plan_run(suite, options)
     for problem in planned.registry.problems:
@@ -241,9 +241,9 @@ def _planned(suite: str, options: Options) -> Planned:
 
 
 def _cost(planned: Planned) -> dict[str, Any]:
-    from transferbench.estimate import estimate
-    from transferbench.runner import slots_of
-    from transferbench.workbench import find_device
+    from transferbench.engine.resources import find_device
+    from transferbench.runner.cost import estimate
+    from transferbench.runner.execution import slots_of
 
     jobs = planned.plan.jobs
     device = find_device(planned.options.device)
@@ -271,7 +271,7 @@ def _execute(planned: Planned) -> Run:
     from rich.console import Console
 
     from transferbench.api import finish
-    from transferbench.progress import Display
+    from transferbench.runner.progress import Display
 
     left = {name: job for name, job in planned.plan.jobs.items() if name not in planned.done}
     with Display(Console(stderr=True), left=left) as display:

@@ -7,7 +7,6 @@ function ``check_<property>`` to its kind's module and to that module's ``CHECKS
 
 from __future__ import annotations
 
-from transferbench.conformance.asking import Asked, ask, check_asked, read_expected
 from transferbench.conformance.checks import Check, CheckResult
 from transferbench.conformance.kit import (
     Expected,
@@ -16,7 +15,8 @@ from transferbench.conformance.kit import (
     expected_of,
     parametrize_with_checks,
 )
-from transferbench.discovery import specs_of
+from transferbench.conformance.lookup import Asked, ask, check_asked, read_expected
+from transferbench.registry.discovery import specs_of
 
 __all__ = [
     "Asked",

@@ -16,9 +16,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from transferbench.conformance.checks import Broken, Once
-from transferbench.conformance.surroundings import offline, randomness, settings_kept
-from transferbench.discovery import cause
-from transferbench.modules import clone_state, load_state, partition
+from transferbench.conformance.isolation import offline, randomness, settings_kept
+from transferbench.networks.modules import clone_state, load_state, partition
+from transferbench.registry.discovery import cause
 from transferbench.specs import HEAD, BackboneSpec
 
 __all__ = ["CHECKS", "BackboneCase"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 from unittest import SkipTest
 
-from transferbench.discovery import SPECS, Kind, cause
 from transferbench.errors import ConformanceError, TransferbenchError, is_out_of_memory
+from transferbench.registry.discovery import SPECS, Kind, cause
 from transferbench.specs import Spec
 
 __all__ = ["Broken", "Check", "CheckResult", "Once", "Status", "kind_of", "named", "result_of"]
@@ -128,7 +128,7 @@ class Once(Generic[T]):
         if self._error is not None:
             raise self._error
         if not self._made:
-            from transferbench.conformance.surroundings import isolated
+            from transferbench.conformance.isolation import isolated
 
             try:
                 # A setting that it changes must be seen to change again, by the check of settings.
@@ -160,7 +160,7 @@ def named(
 
 def _bound(function: Callable[[Any], None], case: Any) -> Callable[[], None]:
     def look() -> None:
-        from transferbench.conformance.surroundings import isolated
+        from transferbench.conformance.isolation import isolated
 
         with isolated(function.__name__):
             function(case)

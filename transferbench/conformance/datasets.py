@@ -15,13 +15,13 @@ from unittest import SkipTest
 import numpy as np
 
 from transferbench.conformance.checks import Broken, Once
-from transferbench.conformance.surroundings import (
+from transferbench.conformance.isolation import (
     moved_since,
     offline,
     randomness,
     refuse_moved,
 )
-from transferbench.datacache import missing, read_file, root_of
+from transferbench.data.cache import missing, read_file, root_of
 from transferbench.specs import DatasetSpec, DatasetSplit
 
 __all__ = ["CHECKS", "DatasetCase"]

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from transferbench.conformance.checks import Broken, Once
-from transferbench.conformance.stand_ins import NETWORKS
-from transferbench.conformance.surroundings import offline, settings_kept, untouched_randomness
-from transferbench.conformance.trials import finished_trials
-from transferbench.discovery import cause
+from transferbench.conformance.fixture_trials import finished_trials
+from transferbench.conformance.fixtures import NETWORKS
+from transferbench.conformance.isolation import offline, settings_kept, untouched_randomness
+from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.errors import TransferbenchError
-from transferbench.modules import clone_state
+from transferbench.networks.modules import clone_state
 from transferbench.records import Measurement
+from transferbench.registry.discovery import cause
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
-from transferbench.subjects import FinishedTrial
 
 __all__ = ["CHECKS", "DiagnosticCase"]
 

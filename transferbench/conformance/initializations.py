@@ -16,10 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.conformance.checks import Broken, Once
-from transferbench.conformance.stand_ins import CLASSES, NETWORKS, SIZE
-from transferbench.conformance.surroundings import offline, settings_kept, untouched_randomness
+from transferbench.conformance.fixtures import CLASSES, NETWORKS, SIZE
+from transferbench.conformance.isolation import offline, settings_kept, untouched_randomness
 from transferbench.errors import TransferbenchError
-from transferbench.modules import body_names, body_state, build_network, clone_state, partition
+from transferbench.networks.modules import (
+    body_names,
+    body_state,
+    build_network,
+    clone_state,
+    partition,
+)
 from transferbench.specs import HEAD, InitializationContext, InitializationSpec, NoParams
 
 __all__ = ["CHECKS", "InitializationCase"]

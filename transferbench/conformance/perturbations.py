@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from transferbench.conformance.checks import Broken, Once
-from transferbench.conformance.surroundings import offline, untouched_randomness
-from transferbench.discovery import cause
-from transferbench.gather import RunMap
+from transferbench.conformance.isolation import offline, untouched_randomness
+from transferbench.data.gather import RunMap
+from transferbench.registry.discovery import cause
 from transferbench.specs import ImageShape, Params, PerturbationSpec
 
 __all__ = ["CHECKS", "PerturbationCase"]

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, UnknownNameError
-from transferbench.external import left_out_arms
-from transferbench.leaderboard.arms import Arm, ranked_arms
-from transferbench.leaderboard.armtable import (
+from transferbench.leaderboard.arm_scores import Arm, ranked_arms
+from transferbench.leaderboard.arm_table import (
     RankedArm,
     arm_columns,
     arm_row,
@@ -20,9 +19,15 @@ from transferbench.leaderboard.armtable import (
     flags_of_arms,
     needs_of,
 )
+from transferbench.leaderboard.entry_scores import most_severe, stand
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import REPRODUCED_WITHIN, flags_of, notes_of
-from transferbench.leaderboard.standing import most_severe, stand
+from transferbench.leaderboard.scores import (
+    compared_arms,
+    missing_scores,
+    score_series,
+    values_of,
+)
 from transferbench.leaderboard.table import (
     SHORT_ID,
     BoardTable,
@@ -34,12 +39,7 @@ from transferbench.leaderboard.table import (
     row_of,
     without_empty,
 )
-from transferbench.leaderboard.values import (
-    compared_arms,
-    missing_scores,
-    score_series,
-    values_of,
-)
+from transferbench.plan.external_weights import left_out_arms
 from transferbench.registry import Registry, load_registry
 from transferbench.statistics import rank_intervals
 from transferbench.submission import Bundle, CheckReport, examine

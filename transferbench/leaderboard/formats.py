@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from transferbench.leaderboard.claimtable import claims_as_csv, claims_as_markdown
+from transferbench.leaderboard.claim_table import claims_as_csv, claims_as_markdown
 from transferbench.leaderboard.page import page
 from transferbench.leaderboard.table import (
     EN_DASH,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from transferbench.leaderboard.values import compared_arms
+from transferbench.leaderboard.scores import compared_arms
 from transferbench.suite import Suite
 
 __all__ = ["REPRODUCED_WITHIN", "flags_of", "notes_of"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from transferbench.leaderboard.standing import Profile
+from transferbench.leaderboard.entry_scores import Profile
 from transferbench.leaderboard.table import BoardTable, Column, Row, text
 
 __all__ = ["page"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from transferbench.claims import Verdict
-from transferbench.leaderboard.standing import Profile, Standing
+from transferbench.leaderboard.entry_scores import Profile, Standing
 from transferbench.statistics import Interval, Rank
 from transferbench.submission import Bundle
 from transferbench.suite import Suite

@@ -13,15 +13,15 @@ from markupsafe import Markup
 
 from transferbench.records import Record
 from transferbench.report.aggregates import LABEL
-from transferbench.report.answer import answer
 from transferbench.report.figures import curves_figure, severity_figure
+from transferbench.report.headline import answer
 from transferbench.report.inputs import ReportInput
 from transferbench.report.mistakes import mistakes_figure
-from transferbench.report.others import other_tables
+from transferbench.report.parts import parts_of, shown_in_parts
 from transferbench.report.parts.arms import arms_part
-from transferbench.report.parts.layout import Part, Scope, paper
-from transferbench.report.parts.order import parts_of, shown_in_parts
+from transferbench.report.parts.part import Part, Scope, paper
 from transferbench.report.published import CURVES, SHUFFLING
+from transferbench.report.remaining_tables import other_tables
 from transferbench.report.summaries import SHOWN, Measured
 from transferbench.report.tables import (
     Table,

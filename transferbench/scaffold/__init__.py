@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from transferbench.discovery import Kind
 from transferbench.errors import PluginError, UnknownNameError
+from transferbench.files import disk_errors_explained
 from transferbench.registry import Registry
-from transferbench.runfolder import writing
+from transferbench.registry.discovery import Kind
 from transferbench.scaffold.commands import file_commands, package_commands
 from transferbench.scaffold.naming import check_hides_nothing, names_of
 from transferbench.scaffold.rendering import distribution_texts, plugin_text
@@ -86,7 +86,7 @@ def _write(target: Path, texts: Mapping[Path, str]) -> None:
     Whole or not at all: what the disk refuses leaves nothing in the way of another try.
     """
     partial = target.with_name(f".{target.name}.{os.getpid()}")
-    with writing(target):
+    with disk_errors_explained(target):
         try:
             for path, text in texts.items():
                 (partial / path).parent.mkdir(parents=True, exist_ok=True)

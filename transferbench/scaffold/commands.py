@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from transferbench.discovery import Kind
 from transferbench.hookspecs import PROJECT
+from transferbench.registry.discovery import Kind
 from transferbench.scaffold.naming import Names
 
 __all__ = ["file_commands", "package_commands", "run_command"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from transferbench.discovery import Kind
 from transferbench.hookspecs import PROJECT
+from transferbench.registry.discovery import Kind
 from transferbench.scaffold.commands import run_command
 from transferbench.scaffold.naming import Names
 

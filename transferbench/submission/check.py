@@ -11,7 +11,7 @@ from typing import Literal
 
 from transferbench.errors import SubmissionError, TransferbenchError
 from transferbench.registry import Registry, load_registry
-from transferbench.submission import evidence, integrity
+from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, file_problems, read_bundle
 from transferbench.submission.integrity import Problem
 
@@ -105,12 +105,12 @@ def _named_checks(registry: Registry) -> dict[str, Finder]:
         "plan can be made again": partial(
             integrity.check_plan_can_be_made_again, registry=registry
         ),
-        "predictions belong together": evidence.check_predictions_belong_together,
-        "metrics follow from predictions": evidence.check_metrics_follow_from_predictions,
-        "numbers are possible": evidence.check_numbers_are_possible,
-        "settings did something": evidence.check_settings_did_something,
-        "verdicts follow from records": evidence.check_verdicts_follow_from_records,
-        "controls are at chance": evidence.check_controls_are_at_chance,
+        "predictions belong together": recompute.check_predictions_belong_together,
+        "metrics follow from predictions": recompute.check_metrics_follow_from_predictions,
+        "numbers are possible": recompute.check_numbers_are_possible,
+        "settings did something": recompute.check_settings_did_something,
+        "verdicts follow from records": recompute.check_verdicts_follow_from_records,
+        "controls are at chance": recompute.check_controls_are_at_chance,
         "licence and overlap are declared": integrity.check_licence_and_overlap_are_declared,
     }
 

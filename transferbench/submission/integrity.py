@@ -9,8 +9,8 @@ from math import prod
 from typing import NamedTuple
 
 from transferbench.errors import UnknownNameError
-from transferbench.external import left_out_arms
 from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Plan, job_id, make_plan
+from transferbench.plan.external_weights import left_out_arms
 from transferbench.records import Record
 from transferbench.registry import Registry
 from transferbench.specs import Weights
@@ -24,7 +24,7 @@ from transferbench.submission.bundle import (
     submission_id,
 )
 from transferbench.suite import TRIAL, Suite
-from transferbench.suitefile import bundled_suites, load_suite
+from transferbench.suite.loading import bundled_suites, load_suite
 
 __all__ = [
     "Problem",

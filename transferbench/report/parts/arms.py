@@ -9,13 +9,13 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from transferbench.leaderboard.arms import share_of_gain
 from transferbench.report.drawing import GRID, ArmStyle, render, tidy
 from transferbench.report.formats import signed
 from transferbench.report.panels import Layout, draw_chance, label_width, write_percent
-from transferbench.report.parts.layout import OVER_NETWORKS, Block, Drawing, Listing, Part, Scope
+from transferbench.report.parts.part import OVER_NETWORKS, Block, Drawing, Listing, Part, Scope
 from transferbench.report.summaries import Summary, as_summary, summarize
 from transferbench.report.tables import Cell, Table, arms_table, mean_cell
+from transferbench.statistics import share_of_gain
 
 __all__ = ["arms_part"]
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from transferbench.checkpoints import earliest_sufficient
+from transferbench.analysis.checkpoints import earliest_sufficient
 from transferbench.report.aggregates import Place, aggregate, ordered, places_of
 from transferbench.report.drawing import INK
 from transferbench.report.panels import Panel, panel_figure
-from transferbench.report.parts.layout import (
+from transferbench.report.parts.networks import Compared, series_of
+from transferbench.report.parts.part import (
     OVER_NETWORKS,
     Block,
     Drawing,
@@ -23,7 +24,6 @@ from transferbench.report.parts.layout import (
     percent_cell,
     view_notes,
 )
-from transferbench.report.parts.networks import Compared, series_of
 from transferbench.report.published import CHECKPOINTS
 from transferbench.report.tables import Cell, Table
 from transferbench.statistics import Interval

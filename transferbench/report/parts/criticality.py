@@ -20,7 +20,14 @@ from transferbench.report.aggregates import (
 )
 from transferbench.report.formats import significant
 from transferbench.report.panels import Heat, Panel, heat_figure, mosaic, panel_figure
-from transferbench.report.parts.layout import (
+from transferbench.report.parts.networks import (
+    ARM,
+    arms_in,
+    comparison,
+    difference_of,
+    series_of,
+)
+from transferbench.report.parts.part import (
     OVER_NETWORKS,
     Block,
     Drawing,
@@ -32,13 +39,6 @@ from transferbench.report.parts.layout import (
     missing_part,
     title_of,
     view_notes,
-)
-from transferbench.report.parts.networks import (
-    ARM,
-    arms_in,
-    comparison,
-    difference_of,
-    series_of,
 )
 from transferbench.report.tables import Table
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from transferbench.report.aggregates import View, aggregate, ordered, places_of
 from transferbench.report.panels import Panel, panel_figure
-from transferbench.report.parts.layout import (
+from transferbench.report.parts.networks import PAIR, comparison, pairs_in, series_of
+from transferbench.report.parts.part import (
     OVER_PAIRS,
     Block,
     Drawing,
@@ -22,7 +23,6 @@ from transferbench.report.parts.layout import (
     title_of,
     view_notes,
 )
-from transferbench.report.parts.networks import PAIR, comparison, pairs_in, series_of
 from transferbench.report.published import DISTANCES
 from transferbench.report.tables import Table
 

@@ -10,7 +10,7 @@ import pandas as pd
 from transferbench.report.aggregates import ITSELF, Aggregate, Aggregates, difference_name
 from transferbench.report.drawing import INK
 from transferbench.report.panels import Dash, Series, pair_styles
-from transferbench.report.parts.layout import Scope
+from transferbench.report.parts.part import Scope
 from transferbench.report.tables import Cell, Table
 from transferbench.suite import SOURCE
 

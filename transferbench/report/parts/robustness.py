@@ -15,7 +15,14 @@ from transferbench.report.aggregates import (
     places_of,
 )
 from transferbench.report.panels import Panel, panel_figure
-from transferbench.report.parts.layout import (
+from transferbench.report.parts.networks import (
+    ARM,
+    arms_in,
+    comparison,
+    difference_of,
+    series_of,
+)
+from transferbench.report.parts.part import (
     OVER_NETWORKS,
     Block,
     Drawing,
@@ -27,13 +34,6 @@ from transferbench.report.parts.layout import (
     percent_cell,
     title_of,
     view_notes,
-)
-from transferbench.report.parts.networks import (
-    ARM,
-    arms_in,
-    comparison,
-    difference_of,
-    series_of,
 )
 from transferbench.report.tables import Table
 

@@ -11,11 +11,13 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from transferbench.analysis.transferability import CORRELATIONS, correlate
+from transferbench.measurements import Column
 from transferbench.report.aggregates import Aggregates, Place, View, aggregate, places_of
 from transferbench.report.drawing import MUTED, ArmStyle, render
 from transferbench.report.formats import ABSENT, number
 from transferbench.report.panels import Layout, legend_of, write_percent
-from transferbench.report.parts.layout import (
+from transferbench.report.parts.part import (
     OVER_NETWORKS,
     Block,
     Drawing,
@@ -29,8 +31,6 @@ from transferbench.report.parts.layout import (
 from transferbench.report.summaries import Summary
 from transferbench.report.tables import Cell, Table
 from transferbench.statistics import Interval
-from transferbench.tidy import Column
-from transferbench.transferability import CORRELATIONS, correlate
 
 __all__ = ["METRICS", "scores_part"]
 

@@ -9,7 +9,8 @@ import pandas as pd
 
 from transferbench.report.aggregates import View, aggregate, ordered, places_of
 from transferbench.report.panels import Heat, Panel, heat_figure, panel_figure
-from transferbench.report.parts.layout import (
+from transferbench.report.parts.networks import PAIR, Compared, comparison, pairs_in, series_of
+from transferbench.report.parts.part import (
     OVER_PAIRS,
     Block,
     Drawing,
@@ -23,7 +24,6 @@ from transferbench.report.parts.layout import (
     title_of,
     view_notes,
 )
-from transferbench.report.parts.networks import PAIR, Compared, comparison, pairs_in, series_of
 from transferbench.report.published import CKA
 from transferbench.report.tables import Table
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from transferbench.report.aggregates import View, aggregate, ordered, places_of
 from transferbench.report.panels import Panel, panel_figure
-from transferbench.report.parts.layout import (
+from transferbench.report.parts.networks import Compared, arms_in, comparison, series_of
+from transferbench.report.parts.part import (
     OVER_NETWORKS,
     Block,
     Drawing,
@@ -21,7 +22,6 @@ from transferbench.report.parts.layout import (
     title_of,
     view_notes,
 )
-from transferbench.report.parts.networks import Compared, arms_in, comparison, series_of
 from transferbench.report.tables import Table
 from transferbench.specs import HEAD
 from transferbench.suite import SOURCE

@@ -1,0 +1,118 @@
+"""Weights from a local file, read as data only and put into a network."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from transferbench.errors import DataError
+from transferbench.identity import file_digest
+from transferbench.networks.modules import load_state
+
+__all__ = ["fill", "is_file", "read_weights", "renamed"]
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
+"""Where training scripts put the weights inside a checkpoint."""
+
+
+def is_file(weights: str) -> bool:
+    """Whether ``weights`` names a file rather than a tag."""
+    return Path(weights.partition("#")[0]).suffix in SUFFIXES
+
+
+def read_weights(file: str) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a torch checkpoint that holds tensors only.
+
+    ``file`` may end in ``#sha256=`` and 64 hexadecimal digits, which the file must then have.
+
+    Raises: ``DataError`` where the file is missing, has another digest or is not weights.
+    """
+    name, _, fragment = file.partition("#")
+    path = Path(name)
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"{name} is not a weights file; give one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise DataError(f"no weights file {name}; give the path of an existing file")
+    _check_digest(path, fragment)
+    try:
+        content = _read(path)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        # Only what is wrong: torch goes on to advise unpickling the file, which may run its code.
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise DataError(
+            f"{path} cannot be read as weights ({reason}); give a file of tensors alone, saved"
+            " with safetensors or torch.save(net.state_dict())"
+        ) from error
+    return _state(path, content)
+
+
+def _check_digest(path: Path, fragment: str) -> None:
+    if not fragment:
+        return
+    algorithm, _, expected = fragment.partition("=")
+    if algorithm != "sha256":
+        raise DataError(f"{path}#{fragment}: only sha256=DIGEST may follow the name of a file")
+    if (found := file_digest(path)) != expected:
+        raise DataError(
+            f"{path} has sha256 {found}, not {expected}; it is truncated or another file: get it"
+            " again"
+        )
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _state(path: Path, content: Any) -> dict[str, Tensor]:
+    nest = next((key for key in NESTS if isinstance(content, Mapping) and key in content), None)
+    state = content if nest is None else content[nest]
+    if not isinstance(state, Mapping) or not state:
+        raise DataError(
+            f"{path} holds {type(state).__name__}, not named tensors; give a state dict"
+        )
+    # DataParallel and DistributedDataParallel prefix every name.
+    wrapped = all(str(name).startswith("module.") for name in state)
+    found = {
+        str(name).removeprefix("module.") if wrapped else str(name): state[name] for name in state
+    }
+    if strange := [name for name, tensor in found.items() if not isinstance(tensor, Tensor)]:
+        raise DataError(f"{path}: {strange[0]} is not a tensor; give the state dict alone")
+    return found
+
+
+def renamed(file: str, state: dict[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` under the names of ``like`` where it is the same tensors under other names alone.
+
+    That is: no name in common, and in the order of the file the same kinds of tensors. Whoever
+    loads it still checks the shapes. A safetensors file keeps no order.
+    """
+    foreign = not state.keys() & like.keys() and _kinds(state) == _kinds(like)
+    if not foreign or ".safetensors" in file:
+        return state
+    return dict(zip(like, state.values(), strict=True))
+
+
+def _kinds(state: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+    return [(name.rpartition(".")[2], tensor.ndim) for name, tensor in state.items()]
+
+
+def fill(net: nn.Module, state: Mapping[str, Tensor], head: str) -> None:
+    """Load ``state`` into ``net``; the layer ``head`` keeps its own weights where they do not fit.
+
+    Raises: ``DataError`` naming what is missing, unexpected or of another shape in the body.
+    """
+    own = net.state_dict()
+    mine = [name for name in own if name.startswith(f"{head}.")]
+    fits = all(name in state and state[name].shape == own[name].shape for name in mine)
+    given = dict(state) if fits else {**state, **{name: own[name] for name in mine}}
+    load_state(net, given)

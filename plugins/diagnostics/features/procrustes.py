@@ -1,0 +1,70 @@
+"""Procrustes distance: what is left between two sets of features after the best rotation.
+
+Source: Ding, Denain, Steinhardt 2021, arXiv 2108.01661, which finds it to follow differences
+that matter for a network's function where CKA does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from transferbench.records import Measurement
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench_plugins.diagnostics.features._module_features import FeatureParams, compare_each
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["PROCRUSTES"]
+
+
+def measure(
+    params: FeatureParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """The distance of every module of one body to every module of the other.
+
+    Units: squared distance of features scaled to norm 1, in [0, 2]: 0 for the same up to a
+    rotation and a scale, 2 for uncorrelated ones.
+    Error: none over images; replicates give it.
+    """
+    yield from compare_each(
+        params,
+        subjects,
+        context,
+        metric="procrustes",
+        unit="squared distance",
+        prepare=_normalised,
+        compare=_distance,
+    )
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """Shapes: (N, D), centred, to the same of Frobenius norm 1."""
+    normalised: Tensor = features / features.norm()
+    return normalised
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """|A|^2 + |B|^2 - 2 |A'B|_*, both norms being 1: at least 0 but for rounding."""
+    import torch
+
+    return max(0.0, 2 - 2 * float(torch.linalg.svdvals(a.T @ b).sum()))
+
+
+PROCRUSTES = DiagnosticSpec(
+    name="procrustes",
+    version=1,
+    summary="Distance of features, module by module, after the best rotation and scaling",
+    source="Ding, Denain, Steinhardt 2021, arXiv 2108.01661",
+    license="Apache-2.0",
+    params=FeatureParams,
+    tiny={"images": 32},
+    measure=measure,
+    subjects="pair",
+    needs=frozenset({"images"}),
+    cost=lambda params: 2.0,
+    limit=lambda params: params.images,
+    identical={"procrustes": 0},
+    symmetric=frozenset({"procrustes"}),
+)

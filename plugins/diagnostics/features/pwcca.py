@@ -1,0 +1,67 @@
+"""PWCCA: canonical correlations, each weighted by how much of the features it accounts for.
+
+Source: Morcos, Raghu, Bengio 2018, arXiv 1806.05759.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from transferbench.records import Measurement
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench_plugins.diagnostics.features._canonical import (
+    Subspace,
+    canonical_variates,
+    subspace,
+)
+from transferbench_plugins.diagnostics.features._module_features import FeatureParams, compare_each
+
+__all__ = ["PWCCA"]
+
+
+def measure(
+    params: FeatureParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """PWCCA of every module of one body with every module of the other.
+
+    Units: correlation in [0, 1], larger than 0 also for unrelated features.
+    Error: none over images; replicates give it.
+    """
+    yield from compare_each(
+        params,
+        subjects,
+        context,
+        metric="pwcca",
+        unit="correlation",
+        prepare=subspace,
+        compare=_weighted_correlation,
+    )
+
+
+def _weighted_correlation(a: Subspace, b: Subspace) -> float:
+    """sum_i w_i rho_i / sum_i w_i with w_i = sum_j |h_i . x_j|: variate i, feature j.
+
+    The variates and features are those of the network with fewer directions, as in the authors'
+    code, because they then account for all of it; the first network's where both have as many.
+    """
+    one, other = (a, b) if a.basis.shape[1] <= b.basis.shape[1] else (b, a)
+    correlations, variates = canonical_variates(one, other)
+    weights = (variates.T @ one.features).abs().sum(1)
+    return float((weights * correlations).sum() / weights.sum())
+
+
+PWCCA = DiagnosticSpec(
+    name="pwcca",
+    version=1,
+    summary="Similarity of features, module by module: projection-weighted canonical correlation",
+    source="Morcos, Raghu, Bengio 2018, arXiv 1806.05759",
+    license="Apache-2.0",
+    params=FeatureParams,
+    tiny={"images": 32},
+    measure=measure,
+    subjects="pair",
+    needs=frozenset({"images"}),
+    cost=lambda params: 2.0,
+    limit=lambda params: params.images,
+    identical={"pwcca": 1},
+)

@@ -1,0 +1,1 @@
+"""Diagnostics of landscape: one module each; names with an underscore are shared by them."""

@@ -1,0 +1,264 @@
+"""Module criticality: how far back a module can go, and how much noise it bears, at no loss.
+
+mu(module, epsilon) = min { |theta(alpha) - theta(0)|^2 / sigma^2 : the network with the module at
+theta(alpha) + N(0, sigma^2) has a risk of at most epsilon }. On the direct path theta(alpha) is
+(1 - alpha) theta(0) + alpha theta(F), on the optimisation path the module at the kept epochs.
+
+Source: Chatterji, Neyshabur, Sedghi, ICLR 2020, arXiv 1912.00528; Neyshabur et al. 2020, arXiv
+2008.11687, Section 3.4 and Figure 6, for the second path and the second end.
+
+Shape letters: A points of a path, S noise levels of which the first is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from transferbench.records import Measurement
+from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench_plugins.diagnostics._flags import joined
+from transferbench_plugins.diagnostics._history import History, evaluated, last_epoch
+from transferbench_plugins.diagnostics.modules._module_swaps import TYPICAL_MODULES
+
+if TYPE_CHECKING:
+    from transferbench_plugins.diagnostics.modules._module_paths import ModulePaths, PathMap
+
+__all__ = ["CRITICALITY", "Criticality", "CriticalityParams", "best_epoch", "criticality"]
+
+Path = Literal["direct", "optimisation"]
+Place = dict[str, str | int | float]
+Key = tuple[Path, float]
+
+INFEASIBLE = "infeasible: no cell of the grid keeps the risk"
+NOT_FINITE = "not finite, or not defined on these images"
+ENDS_ALONE = "no epoch between was kept: the path is its two ends"
+UNTOUCHED = "the module ends where it started"
+NO_NOISE = "less than the smallest noise of the grid"
+
+
+class CriticalityParams(Params):
+    """The grid, and what counts as no loss.
+
+    ``alphas``: points of the direct path, evenly spaced from the start to the end.
+    ``sigmas``: standard deviations of the noise on each weight; ``draws`` for each.
+    ``limit``: train images. ``tolerances``: epsilon is the risk at the end plus each of these.
+    ``risk``: the loss in nats, or the error, 1 - metric (the 0-1 loss for an accuracy).
+    """
+
+    alphas: Annotated[int, Field(ge=2)] = 11
+    sigmas: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
+        *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+    )
+    draws: Annotated[int, Field(ge=1)] = 3
+    limit: Annotated[int, Field(ge=1)] = 500
+    tolerances: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.1,)
+    risk: Literal["loss", "error"] = "loss"
+    paths: Annotated[tuple[Path, ...], Field(min_length=1)] = ("direct", "optimisation")
+    ends: Annotated[tuple[Literal["final", "best"], ...], Field(min_length=1)] = ("final", "best")
+
+    @field_validator("sigmas")
+    @classmethod
+    def _ascending(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+        if list(sigmas) != sorted(set(sigmas)):
+            raise ValueError(f"noise levels must ascend, from the weakest: {list(sigmas)} do not")
+        return sigmas
+
+
+class Criticality(NamedTuple):
+    """The minimum, where it is, and what makes it up; None where nothing is feasible.
+
+    ``alpha_low``: the point from which on all are feasible without noise.
+    ``sigma_high``: the noise up to which the end is feasible, 0 where the grid has none.
+    """
+
+    mu: float | None
+    mu_alpha: float | None
+    mu_sigma: float | None
+    alpha_low: float | None
+    sigma_high: float | None
+
+
+def measure(
+    params: CriticalityParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """For each module, path and end: loss and metric over (alpha, sigma), mu for each tolerance.
+
+    A module is uncritical for either of two reasons, which are told apart: it can go back
+    (``alpha_low``; ``distance`` is how far it went), or it bears noise (``sigma_high``).
+    ``mu_total`` sums over all modules, or those of the body.
+    On the optimisation path alpha is the epoch as a share of the end's. Paths and ends share their
+    draws of noise. Noise goes on parameters alone; buffers move along the path, so that alpha = 0
+    is the rewound network; batch statistics are recomputed in every cell, from the same images.
+    Units: nats; fraction; weight for sigma and distance (L2 over the module); mu is a ratio.
+    Error: cells are f32 means over the draws. mu is the minimum of a grid: a finer one gives less.
+    """
+    import torch
+
+    from transferbench_plugins.diagnostics.modules._module_paths import Grid, ModulePaths
+
+    (subject,) = subjects
+    alphas = np.linspace(0, 1, params.alphas).tolist()
+    grid = Grid(alphas, params.sigmas, params.draws, params.limit)
+    modules = subject.modules
+    seeds = torch.randint(2**62, (len(modules),), generator=context.generator).tolist()
+    for end in params.ends:
+        ended = last_epoch(subject.history) if end == "final" else best_epoch(subject.history)
+        report = _Report(params, ModulePaths(subject, end, ended, grid), end)
+        for (module, names), seed in zip(modules.items(), seeds, strict=True):
+            yield from report.module(module, names, seed)
+        yield from report.totals()
+
+
+def best_epoch(history: History) -> int:
+    """The epoch of the state ``best``: the first with the largest validation metric, or the last.
+
+    As in training: the final state is the best one where nothing was held out.
+    """
+    epochs, values = evaluated(history, "validation_metric")
+    return int(epochs[values.argmax()]) if len(values) else last_epoch(history)
+
+
+def criticality(
+    risks: np.ndarray,
+    alphas: np.ndarray,
+    distances: np.ndarray,
+    sigmas: Sequence[float],
+    epsilon: float | None,
+) -> Criticality:
+    """The criticality of one module from its map of risks.
+
+    A module that ends where it started is not critical at all: enough little noise is always borne.
+    Shapes: risks (A, S), NaN for what is not finite; alphas and distances (A,); sigmas (S - 1,).
+    """
+    limit = -np.inf if epsilon is None else epsilon
+    feasible_AS = risks <= limit
+    squares_AS = (distances[:, None] / np.asarray(sigmas)) ** 2
+    ratios_AS = np.where(feasible_AS[:, 1:], squares_AS, np.inf)
+    # Of equal minima (all of them 0) the one with the most noise says the most.
+    place = int(ratios_AS[:, ::-1].argmin())
+    row, column = place // len(sigmas), len(sigmas) - 1 - place % len(sigmas)
+    mu = float(ratios_AS[row, column])
+    alpha_low, sigma_high = _ranges(feasible_AS, alphas, sigmas)
+    if np.isfinite(mu):
+        return Criticality(mu, float(alphas[row]), sigmas[column], alpha_low, sigma_high)
+    untouched = distances[-1] == 0 and feasible_AS[-1, 0]
+    return Criticality(0.0 if untouched else None, None, None, alpha_low, sigma_high)
+
+
+def _ranges(
+    feasible_AS: np.ndarray, alphas: np.ndarray, sigmas: Sequence[float]
+) -> tuple[float | None, float | None]:
+    """``alpha_low`` and ``sigma_high``; None where the end itself is not feasible."""
+    back, noise = feasible_AS[::-1, 0], feasible_AS[-1]
+    if not back[0]:
+        return None, None
+    points, levels = (int(np.append(line, False).argmin()) for line in (back, noise))
+    return float(alphas[len(alphas) - points]), (0.0, *sigmas)[levels - 1]
+
+
+# --- what is published ------------------------------------------------------------------------
+
+
+class _Report:
+    """The measurements of one end: a map and its minima for each module and path, their sums."""
+
+    def __init__(self, params: CriticalityParams, paths: ModulePaths, end: str) -> None:
+        self._params = params
+        self._paths = paths
+        self._place: Place = {"end": end}
+        found = paths.at_end()
+        risk = found.loss if params.risk == "loss" else _error(found.metric)
+        self._epsilons = {t: None if risk is None else risk + t for t in params.tolerances}
+        self._mus: dict[Key, dict[str, float | None]] = {}
+
+    def module(self, module: str, names: Sequence[str], seed: int) -> Iterator[Measurement]:
+        maps = self._paths.maps(names, self._params.paths, seed)
+        for path, found in zip(self._params.paths, maps, strict=True):
+            place: Place = {"module": module, "path": path, **self._place}
+            yield from self._cells(found, place)
+            risks = found.losses if self._params.risk == "loss" else 1 - found.metrics
+            for tolerance, epsilon in self._epsilons.items():
+                minimum = criticality(
+                    risks, found.alphas, found.distances, self._params.sigmas, epsilon
+                )
+                self._mus.setdefault((path, tolerance), {})[module] = minimum.mu
+                yield from self._minimum(minimum, {**place, "tolerance": tolerance}, path)
+
+    def totals(self) -> Iterator[Measurement]:
+        for (path, tolerance), mus in self._mus.items():
+            place: Place = {"path": path, **self._place, "tolerance": tolerance}
+            body = {module: mu for module, mu in mus.items() if module != HEAD}
+            for modules, summands in (("all", mus), ("body", body)):
+                missing = [module for module, mu in summands.items() if mu is None]
+                total = None if missing else sum(mu for mu in summands.values() if mu is not None)
+                why = f"{INFEASIBLE} of {', '.join(missing)}" if missing else None
+                flag = joined(why, self._flag(path))
+                yield self._row("mu_total", "ratio", total, {"modules": modules, **place}, flag)
+
+    def _cells(self, found: PathMap, place: Place) -> Iterator[Measurement]:
+        for row, alpha in enumerate(found.alphas):
+            point: Place = {**place, "alpha": float(alpha)}
+            yield self._row("distance", "weight", found.distances[row], point)
+            for column, sigma in enumerate((0.0, *self._params.sigmas)):
+                cell: Place = {**point, "sigma": sigma}
+                yield self._row("loss", "nats", found.losses[row, column], cell)
+                yield self._row("metric", "fraction", found.metrics[row, column], cell)
+
+    def _minimum(self, found: Criticality, place: Place, path: Path) -> Iterator[Measurement]:
+        flag = self._flag(path)
+        units = ("ratio", "fraction", "weight", "fraction", "weight")
+        for metric, unit, value in zip(Criticality._fields, units, found, strict=True):
+            why = None
+            if value is None:
+                why = UNTOUCHED if found.mu == 0 else INFEASIBLE
+            elif metric == "sigma_high" and value == 0:
+                why = NO_NOISE
+            about = flag if metric == "mu" else None
+            yield self._row(metric, unit, value, place, joined(why, about))
+
+    def _flag(self, path: Path) -> str | None:
+        alone = path == "optimisation" and not self._paths.epochs
+        return ENDS_ALONE if alone else None
+
+    def _row(
+        self, metric: str, unit: str, value: float | None, place: Place, flag: str | None = None
+    ) -> Measurement:
+        known = value is not None and np.isfinite(value)
+        return Measurement(
+            metric=metric,
+            value=value if known else None,
+            unit=unit,
+            n=self._paths.images,
+            coordinates=place,
+            flag=flag if known else flag or NOT_FINITE,
+        )
+
+
+def _error(metric: float | None) -> float | None:
+    return None if metric is None else 1 - metric
+
+
+def _cost(params: CriticalityParams) -> float:
+    """For a typical network, of which half is run behind a module, on each of the paths."""
+    cells = params.alphas * (1 + len(params.sigmas) * params.draws)
+    return len(params.ends) * len(params.paths) * cells * TYPICAL_MODULES / 2
+
+
+CRITICALITY = DiagnosticSpec(
+    name="criticality",
+    version=2,
+    summary="How far back and how noisy each module can be at no loss: maps and mu per module",
+    source="Chatterji, Neyshabur, Sedghi, ICLR 2020, arXiv 1912.00528; arXiv 2008.11687, Figure 6",
+    license="Apache-2.0",
+    params=CriticalityParams,
+    tiny={"alphas": 2, "sigmas": [0.01, 0.1], "draws": 1, "limit": 8},
+    measure=measure,
+    subjects="one",
+    needs=frozenset({"init_state", "trajectory", "history", "images"}),
+    cost=_cost,
+    limit=lambda params: params.limit,
+)

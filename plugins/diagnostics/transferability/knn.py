@@ -1,0 +1,87 @@
+"""k nearest neighbours: the target's test images named by the training images they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from transferbench.analysis.transferability import nearest_classes
+from transferbench.records import Measurement
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.statistics import wilson
+from transferbench_plugins.diagnostics._flags import joined
+from transferbench_plugins.diagnostics.transferability._source_view import (
+    View,
+    class_problem,
+    unseen_classes,
+    view_of,
+    view_problem,
+    without_value,
+)
+
+__all__ = ["KNN", "KnnParams"]
+
+UNITS = {"knn_accuracy": "fraction"}
+
+
+class KnnParams(Params):
+    """``neighbours``: each k to vote with."""
+
+    neighbours: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 5, 20)
+
+
+def measure(
+    params: KnnParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """The accuracy on a's test images for each k, by the cosine of b's features.
+
+    Units: fraction. Error: Wilson over the test images.
+    """
+    trial, source = subjects
+    if why := class_problem(trial):
+        yield from without_value(UNITS, why)
+        return
+    train, test = view_of(trial, source, context, "train", "test")
+    if why := view_problem(train, test):
+        yield from without_value(UNITS, joined(why, train.flag), train)
+        return
+    unseen = unseen_classes(train.labels, trial.logits.shape[1])
+    yield from _accuracies(params, train, test, joined(unseen, train.flag))
+
+
+def _accuracies(
+    params: KnnParams, train: View, test: View, flag: str | None
+) -> Iterator[Measurement]:
+    n_train, n_test = len(train.labels), len(test.labels)
+    possible = [k for k in params.neighbours if k <= n_train]
+    named = nearest_classes(train.features, train.labels, test.features, possible)
+    right = dict(zip(possible, (named == test.labels).sum(axis=1), strict=True))
+    for k in params.neighbours:
+        share = wilson(float(right[k]), n_test) if k in right else None
+        few = None if k in right else f"{k} neighbours among {n_train} training images"
+        yield Measurement(
+            metric="knn_accuracy",
+            value=share.value if share else None,
+            unit="fraction",
+            n=n_test,
+            coordinates={"checkpoint": train.epoch, "k": k},
+            flag=joined(few, flag),
+            **(share.fields() if share else {}),
+        )
+
+
+KNN = DiagnosticSpec(
+    name="knn",
+    version=1,
+    summary="Accuracy of the nearest training images in the source's features, by cosine",
+    source="Wu et al., CVPR 2018, arXiv 1805.01978; Caron et al., ICCV 2021, arXiv 2104.14294",
+    license="Apache-2.0",
+    params=KnnParams,
+    tiny={"neighbours": [1]},
+    measure=measure,
+    subjects="pair",
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
+    cost=lambda params: 2.0,
+)

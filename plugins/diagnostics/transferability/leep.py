@@ -1,0 +1,46 @@
+"""LEEP: how well the source's own classes, as its head sees them, tell the target's apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from transferbench.analysis.transferability import leep
+from transferbench.records import Measurement
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
+from transferbench_plugins.diagnostics.transferability._source_view import (
+    Score,
+    View,
+    score_classes,
+)
+
+__all__ = ["LEEP"]
+
+
+def measure(
+    params: NoParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """One number of b's head on a's training images; larger promises more. Units: nats.
+
+    Error: infinitesimal jackknife over the training images, for this source network.
+    """
+    del params  # nothing to choose
+    return score_classes(subjects, context, {"leep": "nats"}, _score, source_head=True)
+
+
+def _score(view: View) -> dict[str, Score]:
+    from scipy.special import softmax  # slow to import
+
+    return {"leep": Score(leep(softmax(view.logits, axis=1), view.labels))}
+
+
+LEEP = DiagnosticSpec(
+    name="leep",
+    version=1,
+    summary="Log expected empirical prediction of the target's classes from the source's",
+    source="Nguyen, Hassner, Seeger, Archambeau, ICML 2020, arXiv 2002.12462",
+    license="Apache-2.0",
+    measure=measure,
+    subjects="pair",
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
+    cost=lambda params: 1.0,
+)

@@ -1,0 +1,82 @@
+"""A network's first convolution beside the patches of the images that it reads.
+
+Shape letters: N images, E entries of a patch and of a filter (channels x height x width of the
+kernel), P places of the kernel, F filters.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from torch import Generator, Tensor, nn
+
+from transferbench.errors import PluginError
+from transferbench.specs import InitializationContext
+from transferbench_plugins.initializations._layer_outputs import body_layers, target_images
+
+__all__ = [
+    "draw",
+    "first_convolution",
+    "mean_squares",
+    "patch_eigenvectors",
+    "proportional",
+    "target_images",
+]
+
+IMAGES_AT_ONCE = 8
+"""The patches of 8 images of 224 px are some 100 MB."""
+
+
+def first_convolution(
+    plugin: str, net: nn.Module, context: InitializationContext
+) -> tuple[str, nn.Conv2d]:
+    """The layer that reads the images, and its name.
+
+    Raises: ``PluginError`` where the first layer is no convolution over all channels.
+    """
+    name, layer = next(iter(body_layers(net, context).items()), ("", net))
+    if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or isinstance(layer.padding, str):
+        raise PluginError(
+            f"initialization {plugin!r} aligns a first convolution with the patches it reads, and"
+            f" this backbone begins with {name or 'no layer'} ({type(layer).__name__}); choose a"
+            " backbone whose first layer is an ungrouped Conv2d with numeric padding"
+        )
+    return name, layer
+
+
+def patch_eigenvectors(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The covariance of the patches that ``layer`` reads, padding included, as its spectrum.
+
+    Shapes: variances (E,), ascending; eigenvectors (E, E), one a column; float64.
+    """
+    size = layer.weight[0].numel()
+    padding = tuple(int(side) for side in layer.padding)
+    total_E = torch.zeros(size, dtype=torch.float64)
+    squares_EE, count = torch.zeros(size, size, dtype=torch.float64), 0
+    for some in torch.split(images, IMAGES_AT_ONCE):
+        patches = F.unfold(some, layer.kernel_size, layer.dilation, padding, layer.stride)
+        flat_PE = patches.transpose(1, 2).reshape(-1, size).double()
+        total_E += flat_PE.sum(0)
+        squares_EE += flat_PE.T @ flat_PE
+        count += len(flat_PE)
+    mean_E = total_E / count
+    variance_E, basis_EE = torch.linalg.eigh(squares_EE / count - torch.outer(mean_E, mean_E))
+    return variance_E.clamp(min=0), basis_EE
+
+
+def mean_squares(weight: Tensor, basis_EE: Tensor) -> Tensor:
+    """The mean square of the filters of ``weight`` along each eigenvector: (E,), float64."""
+    return (weight.detach().flatten(1).double() @ basis_EE).square().mean(0)
+
+
+def proportional(variance_E: Tensor, weight: Tensor) -> Tensor:
+    """``variance_E`` scaled to add up to the mean square length of the filters of ``weight``."""
+    length = weight.detach().double().flatten(1).square().sum(1).mean()
+    return variance_E * (length / variance_E.sum())
+
+
+def draw(weight: Tensor, variance_E: Tensor, basis_EE: Tensor, generator: Generator) -> None:
+    """Fill ``weight`` with filters of N(0, basis diag(variance) basis^T)."""
+    noise_FE = torch.randn(len(weight), len(variance_E), generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        weight.copy_((noise_FE * variance_E.sqrt() @ basis_EE.T).reshape(weight.shape))

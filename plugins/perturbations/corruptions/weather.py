@@ -1,0 +1,134 @@
+"""Fog and snow, drawn for each image.
+
+Shape letters: N images, C channels, H height, W width, S side of a height map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from transferbench.specs import ImageShape
+from transferbench_plugins.perturbations._image_random import normal, uniform
+from transferbench_plugins.perturbations.corruptions._filters import motion_blurred
+from transferbench_plugins.perturbations.corruptions._severities import (
+    SeverityParams,
+    constant,
+    corruption,
+    length_scale,
+)
+from transferbench_plugins.perturbations.corruptions.blurs import zoomed
+from transferbench_plugins.perturbations.corruptions.colours import luma
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+__all__ = ["FOG", "SNOW", "plasma"]
+
+
+def plasma(
+    side: int, decay: float, seed: int, image_ids: np.ndarray, device: torch.device
+) -> Tensor:
+    """Clouds between 0 and 1 for each image, periodic, by the diamond-square algorithm.
+
+    ``side``: a power of two. ``decay``: how much smoother each finer level is.
+    Shapes: float32 (N, S, S).
+    Source: Fournier, Fussell, Carpenter 1982; the released variant, where the noise of a level is
+    uniform within the square of its size.
+    """
+    import torch
+
+    heights = torch.zeros(len(image_ids), side, side, device=device)
+    step, size, level = side, 100.0, 0
+    while step >= 2:
+        for turn, filled in enumerate(_sums(heights, step)):
+            sums, places = filled
+            drawn = uniform(seed, image_ids, tuple(sums.shape[1:]), device, 3 * level + turn)
+            places.copy_(sums / 4 + size**2 * (2 * drawn - 1))
+        step, size, level = step // 2, size / decay, level + 1
+    low = heights.amin(dim=(1, 2), keepdim=True)
+    return (heights - low) / (heights.amax(dim=(1, 2), keepdim=True) - low)
+
+
+def _sums(heights: Tensor, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The sums of the four neighbours, and where their mean belongs: squares, then diamonds.
+
+    A generator, because the diamonds' neighbours are the squares that the caller fills.
+    """
+    half = step // 2
+    corners = heights[:, ::step, ::step]
+    middles = heights[:, half::step, half::step]
+    pairs = corners + corners.roll(-1, 1)
+    yield pairs + pairs.roll(-1, 2), middles
+    yield (
+        middles + middles.roll(1, 1) + corners + corners.roll(-1, 2),
+        heights[:, ::step, half::step],
+    )
+    yield (
+        middles + middles.roll(1, 2) + corners + corners.roll(-1, 1),
+        heights[:, half::step, ::step],
+    )
+
+
+def _fog(
+    params: SeverityParams, image_shape: ImageShape, seed: int
+) -> Callable[[Tensor, np.ndarray], Tensor]:
+    small = ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75))
+    large = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
+    thickness, decay = constant(params, image_shape, small, large)
+    height, width = image_shape[:2]
+    side = 2 ** math.ceil(math.log2(max(height, width)))
+
+    def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
+        clouds = plasma(side, decay, seed, image_ids, images.device)[:, None, :height, :width]
+        brightest = images.amax(dim=(1, 2, 3), keepdim=True)
+        foggy = (images + thickness * clouds) * brightest / (brightest + thickness)
+        return foggy.clamp_(0, 1)
+
+    return apply
+
+
+def _snow(
+    params: SeverityParams, image_shape: ImageShape, seed: int
+) -> Callable[[Tensor, np.ndarray], Tensor]:
+    """Flakes that fall, the layer once more turned by half a circle, on a whitened scene."""
+    mean, deviation, size, threshold, radius, sigma, kept = constant(
+        params, image_shape, _SNOW_SMALL, _SNOW_LARGE
+    )
+    scale = length_scale(image_shape)
+    flake = max(1.0, size * scale)
+
+    def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
+        drawn = normal(seed, image_ids, (1, *image_shape[:2]), images.device)
+        layer = zoomed(mean + deviation * drawn, flake)
+        layer = layer.masked_fill_(layer < threshold, 0).clamp_(0, 1)
+        degrees = uniform(seed, image_ids, (), images.device, stream=1) * 90 - 135
+        layer = motion_blurred(layer, degrees, radius * scale, sigma * scale)
+        whitened = images.maximum(luma(images) * 1.5 + 0.5)
+        scene = kept * images + (1 - kept) * whitened
+        return (scene + layer + layer.rot90(2, (2, 3))).clamp_(0, 1)
+
+    return apply
+
+
+# Mean, deviation, size of a flake, threshold, radius and sigma of its fall, share of the scene.
+_SNOW_SMALL = (
+    (0.10, 0.2, 1.00, 0.60, 8, 3, 0.95),
+    (0.10, 0.2, 1.00, 0.50, 10, 4, 0.90),
+    (0.15, 0.3, 1.75, 0.55, 10, 4, 0.90),
+    (0.25, 0.3, 2.25, 0.60, 12, 6, 0.85),
+    (0.30, 0.3, 1.25, 0.65, 14, 12, 0.80),
+)
+_SNOW_LARGE = (
+    (0.10, 0.3, 3.0, 0.50, 10, 4, 0.80),
+    (0.20, 0.3, 2.0, 0.50, 12, 4, 0.70),
+    (0.55, 0.3, 4.0, 0.90, 12, 8, 0.70),
+    (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+    (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+)
+
+FOG = corruption("fog", "clouds of fog, drawn for each image", _fog)
+SNOW = corruption("snow", "falling flakes, drawn for each image, on a whitened scene", _snow)

@@ -1,0 +1,1 @@
+"""Permutations of pixels, blocks and channels."""

@@ -1,0 +1,120 @@
+"""The commands for people who write plugins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from transferbench.cli.options import Plugins, known_plugins
+from transferbench.cli.output import as_json, note, table
+from transferbench.cli.running import DataRoot, Device, Devices
+
+if TYPE_CHECKING:
+    from transferbench.conformance import CheckResult
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, help="Begin plugins, and check that they keep their promises."
+)
+
+
+class OneKind(StrEnum):
+    """The five kinds of plugins, as ``--kind`` takes them."""
+
+    dataset = "dataset"
+    perturbation = "perturbation"
+    backbone = "backbone"
+    initialization = "initialization"
+    diagnostic = "diagnostic"
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="The plugin's name, such as my-net.", metavar="NAME")],
+    kind: Annotated[OneKind, typer.Option("--kind", help="What it is.")],
+    package: Annotated[
+        bool, typer.Option("--package", help="A distribution to publish, not one file.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write into.")] = Path(),
+) -> None:
+    """Write a new plugin that works as it is, with one marked place to edit."""
+    from transferbench.registry.discovery import SPECS
+    from transferbench.scaffold import new_file, new_package
+
+    write = new_package if package else new_file
+    chosen = next(one for one in SPECS if one == kind)
+    written = write(chosen, name, out, known_plugins(None))
+    for path in written.paths:
+        typer.echo(f"written: {path}")
+    typer.echo(f"\nedit {written.edit} where it says EDIT HERE, then:")
+    for command in written.commands:
+        typer.echo(f"  {command}")
+
+
+@app.command("check")
+def check(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A plugin's name, a plugin file, or a distribution: all that it offers.",
+            metavar="NAME|FILE|DISTRIBUTION",
+        ),
+    ],
+    kind: Annotated[
+        OneKind | None, typer.Option("--kind", help="Which, where two kinds have one name.")
+    ] = None,
+    expected_failures: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON: check: reason, or these below plugins' names."),
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = Devices.cpu,
+    plugin: Plugins = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check whether plugins keep the promises of their kind, with their tiny parameters."""
+    from transferbench.conformance import ask, check_asked, read_expected
+    from transferbench.engine.resources import find_device
+    from transferbench.runner.request import open_registry
+
+    expected = read_expected(expected_failures) if expected_failures else {}
+    found_device = find_device(device.value).type
+    files = [Path(what)] if what.endswith(".py") else []
+    registry = open_registry([*files, *(plugin or ())])
+    asked = ask(what, registry, kind.value if kind else None)
+    for problem in registry.problems:
+        if problem not in asked.problems:
+            note(str(problem))
+    results = check_asked(asked, data_root=data_root, device=found_device, expected=expected)
+    ok = all(result.ok for result in results)
+    if json:
+        as_json({"ok": ok, "checks": [asdict(one) for one in results]})
+    else:
+        _print(results)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _print(results: Sequence[CheckResult]) -> None:
+    rows: list[Sequence[Any]] = [
+        (f"{one.kind} {one.plugin}", one.check, one.status) for one in results
+    ]
+    table(["plugin", "check", "result"], rows)
+    told = [one for one in results if one.message and one.status != "skipped"]
+    skipped = [one for one in results if one.status == "skipped"]
+    for one in told:
+        typer.echo(f"\n{one.status}: {one.message}")
+    if skipped:
+        typer.echo("")
+    for one in skipped:
+        typer.echo(f"skipped: {one.kind} {one.plugin!r}: {one.check}: {one.message}")
+    counts = Counter(one.status for one in results)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    typer.echo(f"\n{len(results)} checks: {summary}")

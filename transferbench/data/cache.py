@@ -1,0 +1,482 @@
+"""Decoded datasets: checked against their promises, kept once, shared by every worker.
+
+A dataset is decoded by its plugin, checked, written to ``cache/<key>/`` and memory-mapped from
+there. The key says what was asked for; the fingerprint says what came: the decoded pixels, labels
+and groups. Only the fingerprint belongs in a trial's id.
+
+Shape letters: N images, H height, W width, C channels, L labels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from transferbench.data.splits import (
+    TrainingSelection,
+    select_test,
+    select_training,
+    shuffled_labels,
+)
+from transferbench.errors import DataError, PluginError, StoreError
+from transferbench.identity import canonical_json, digest, file_digest
+from transferbench.registry import blamed
+from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, Metric, Params, Task
+
+__all__ = [
+    "PreparedDataset",
+    "PreparedSplit",
+    "TrainingSelection",
+    "missing",
+    "prepare",
+    "read_file",
+    "root_of",
+    "select_test",
+    "select_training",
+    "shuffled_labels",
+]
+
+REHASH_LIMIT_BYTES = 2**30
+"""A cached file above this is checked by size alone: hashing it takes longer than half a second."""
+
+BLOCK_BYTES = 2**20
+BLOCK_IMAGES = 1024
+ATTEMPTS = 3
+MANIFEST = "manifest.json"
+ARRAYS = ("images", "labels", "groups")
+
+
+class PreparedSplit(NamedTuple):
+    """One decoded split, read-only.
+
+    Shapes: images uint8 (N, H, W, C), memory-mapped; labels int64 (N,) or float32 (N, L);
+    groups int64 or str (N,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    fingerprint: str
+
+
+class PreparedDataset(NamedTuple):
+    """A dataset ready to train on."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, PreparedSplit]
+    fingerprint: str
+    task: Task
+    metric: Metric
+
+
+# --- files a dataset reads --------------------------------------------------------------------
+
+
+def missing(spec: DatasetSpec, data_root: Path | None) -> list[str]:
+    """What this machine lacks to load ``spec``, each with the way to get it; [] where nothing."""
+    lacking = [_how_to_install(spec, name) for name in spec.requires if not _installed(name)]
+    if not spec.needs_root:
+        return lacking
+    if data_root is None:
+        return [*lacking, _how_to_get(spec, "no data root was given")]
+    root = root_of(spec, data_root)
+    if not root.is_dir():
+        return [*lacking, _how_to_get(spec, f"there is no folder {root}")]
+    absent = [file.path for file in spec.files if _locate(root, file) is None]
+    if absent:
+        lacking.append(_how_to_get(spec, f"{root} has no {', '.join(absent)}"))
+    return lacking
+
+
+def read_file(root: Path, file: DataFile) -> bytes:
+    """The content of a declared file, checked; it may lie there as it is or as ``<path>.gz``.
+
+    Raises: ``DataError`` where it is absent, unreadable or not the declared content.
+    """
+    data = b"".join(_blocks(root, file))
+    _compare(root, file, len(data), hashlib.sha256(data).hexdigest())
+    return data
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _how_to_install(spec: DatasetSpec, distribution: str) -> str:
+    pattern = rf"{re.escape(distribution)}\b.*extra == ['\"](?!test)([\w-]+)['\"]"
+    ours = importlib.metadata.requires("transferbench") or []
+    extras = [found[1] for line in ours if (found := re.match(pattern, line))]
+    wanted = f"'transferbench[{extras[0]}]'" if extras else distribution
+    return (
+        f"dataset {spec.name!r} needs the distribution {distribution!r}, which is not installed: "
+        f"pip install {wanted}"
+    )
+
+
+def _how_to_get(spec: DatasetSpec, found: str) -> str:
+    origins = "; ".join(dict.fromkeys(file.origin for file in spec.files)) or spec.source
+    return (
+        f"dataset {spec.name!r} reads files that are not shipped, and {found}: get them from "
+        f"{origins}; put them in FOLDER/{spec.name} and pass --data-root FOLDER"
+    )
+
+
+def root_of(spec: DatasetSpec, data_root: Path) -> Path:
+    """``data_root/<name>``; where that is absent, ``data_root`` if it holds the files itself."""
+    named = data_root / spec.name
+    if named.is_dir() or not data_root.is_dir():
+        return named
+    holds_them = all(_locate(data_root, file) is not None for file in spec.files)
+    return data_root if holds_them else named
+
+
+def _locate(root: Path, file: DataFile) -> Path | None:
+    plain = root / file.path
+    packed = plain.with_name(plain.name + ".gz")
+    return next((path for path in (plain, packed) if path.is_file()), None)
+
+
+def _located(root: Path, file: DataFile) -> Path:
+    path = _locate(root, file)
+    if path is None:
+        raise DataError(f"no file {root / file.path}: get it from {file.origin}")
+    return path
+
+
+def _blocks(root: Path, file: DataFile) -> Iterator[bytes]:
+    """The content of a declared file, unpacked; never more than one byte beyond the declared."""
+    path = _located(root, file)
+    left = file.size_bytes + 1
+    try:
+        with path.open("rb") if path == root / file.path else gzip.open(path) as stream:
+            while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
+                left -= len(block)
+                yield block
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}): get it again from {file.origin}"
+        ) from error
+
+
+def _compare(root: Path, file: DataFile, size_bytes: int, sha256: str) -> None:
+    if (size_bytes, sha256) == (file.size_bytes, file.sha256):
+        return
+    found = f"{size_bytes} bytes" if size_bytes <= file.size_bytes else "more"
+    raise DataError(
+        f"{_located(root, file)} is not the declared content: expected {file.size_bytes} bytes "
+        f"with sha256 {file.sha256}, found {found} with sha256 {sha256}: "
+        f"get it again from {file.origin}"
+    )
+
+
+def _verify(root: Path, file: DataFile, cache: Path) -> None:
+    """Check one declared file, unless this very file was found right before."""
+    path = _located(root, file)
+    stat = path.stat()
+    seen = [str(path), str(stat.st_size), str(stat.st_mtime_ns), file.sha256]
+    mark = cache / "verified" / digest(seen)
+    if mark.exists():
+        return
+    size_bytes, sha = 0, hashlib.sha256()
+    for block in _blocks(root, file):
+        size_bytes += len(block)
+        sha.update(block)
+    _compare(root, file, size_bytes, sha.hexdigest())
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+# --- the cache --------------------------------------------------------------------------------
+
+
+def prepare(
+    spec: DatasetSpec,
+    params: Params | Mapping[str, Any],
+    *,
+    image_size: int,
+    channels: int,
+    cache: Path,
+    data_root: Path | None,
+) -> PreparedDataset:
+    """The decoded dataset, from the cache where it is there and whole, else decoded once.
+
+    One grey channel is repeated to three; three become one by ITU-R BT.601 luma, rounded.
+    Any number of processes may prepare one dataset at the same time.
+
+    Raises: ``DataError`` for what the user must provide, ``PluginError`` for a dataset that
+    breaks its promises.
+    """
+    parsed = _parse(spec, params)
+    if lacking := missing(spec, data_root):
+        raise DataError("\n".join(lacking))
+    root = root_of(spec, data_root) if spec.needs_root and data_root else None
+    if root is not None:
+        with _written(cache):
+            for file in spec.files:
+                _verify(root, file, cache)
+    home = cache / _key(spec, parsed, root, image_size, channels)
+    for _ in range(ATTEMPTS):  # a rebuild by another process may take a folder away in between
+        if prepared := _open(spec, home):
+            return prepared
+        with _written(cache):
+            _build(spec, parsed, root, (image_size, channels), home)
+    raise StoreError(f"{home} does not keep what is written there: check the disk, or use another")
+
+
+@contextmanager
+def _written(cache: Path) -> Iterator[None]:
+    """Turn what the disk refuses into advice."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write decoded images to {cache}: {error.strerror or error}; make room there, "
+            "or choose another folder with --out or --store"
+        ) from error
+
+
+def _parse(spec: DatasetSpec, params: Params | Mapping[str, Any]) -> Params:
+    try:
+        return spec.parse(dict(params))
+    except ValidationError as error:
+        raise DataError(f"parameters of dataset {spec.name!r}: {error}") from error
+
+
+def _key(
+    spec: DatasetSpec, params: Params, root: Path | None, image_size: int, channels: int
+) -> str:
+    content = [file.sha256 for file in spec.files] or (_listing(root) if root else [])
+    return digest(
+        {
+            "name": spec.name,
+            "version": spec.version,
+            "params": params.model_dump(mode="json"),
+            "image_size": image_size,
+            "channels": channels,
+            "content": content,
+        }
+    )
+
+
+def _listing(root: Path) -> list[list[str]]:
+    """Every file below ``root``: a folder without declared files is known by its listing."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in files]
+    # as text: nanoseconds do not fit the integers of canonical JSON
+    return [[name, str(stat.st_size), str(stat.st_mtime_ns)] for name, stat in stats]
+
+
+def _open(spec: DatasetSpec, home: Path) -> PreparedDataset | None:
+    """What lies in ``home``, or None where it is absent, half, changed or not ours."""
+    try:
+        sealed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))
+        manifest = sealed["manifest"]
+        whole = sealed["sha256"] == digest(manifest) and all(
+            _intact(home / name, **facts) for name, facts in manifest["files"].items()
+        )
+        if not whole:
+            return None
+        splits = {name: _map_split(home, name, manifest) for name in spec.splits}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    classes = tuple(manifest["classes"])
+    return PreparedDataset(classes, splits, manifest["fingerprint"], spec.task, spec.metric)
+
+
+def _intact(path: Path, *, size_bytes: int, sha256: str) -> bool:
+    if path.stat().st_size != size_bytes:
+        return False
+    return size_bytes > REHASH_LIMIT_BYTES or file_digest(path) == sha256
+
+
+def _map_split(home: Path, name: str, manifest: dict[str, Any]) -> PreparedSplit:
+    images, labels, groups = (
+        np.load(home / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False) for array in ARRAYS
+    )
+    return PreparedSplit(images, labels, groups, manifest["fingerprints"][name])
+
+
+def _build(
+    spec: DatasetSpec, params: Params, root: Path | None, image: tuple[int, int], home: Path
+) -> None:
+    """Decode, check and write everything aside, then rename it into place in one step."""
+    image_size, channels = image
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix="unfinished-") as scratch:
+        staged = Path(scratch) / "new"
+        staged.mkdir()
+        with blamed(f"dataset {spec.name!r}"):
+            classes = tuple(spec.classes(params, root))
+        groups: dict[str, np.ndarray] = {}
+        fingerprints: dict[str, str] = {}
+        for name in spec.splits:
+            with blamed(f"dataset {spec.name!r}, split {name!r},"):
+                split = spec.load(params, name, root, image_size)
+                _check_split(spec, name, split, classes, image_size)
+            groups[name] = split.groups
+            fingerprints[name] = _write_split(staged, name, split, channels)
+        _check_groups(spec, groups)
+        _write_manifest(staged, classes, fingerprints)
+        _publish(spec, staged, home)
+
+
+def _publish(spec: DatasetSpec, staged: Path, home: Path) -> None:
+    if home.exists() and _open(spec, home) is None:
+        home.rename(staged.with_name("broken"))
+    try:
+        staged.rename(home)
+    except OSError:
+        if not home.is_dir():
+            raise
+        # another process was first: what it wrote is the same
+
+
+def _write_split(folder: Path, name: str, split: DatasetSplit, channels: int) -> str:
+    shape = (*split.images.shape[:3], channels)
+    path = folder / f"{name}.images.npy"
+    # Not through a memory map: on a full disk that kills the process instead of raising.
+    with path.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(split.images), BLOCK_IMAGES):
+            block = split.images[start : start + BLOCK_IMAGES]
+            stream.write(_with_channels(block, channels).tobytes())
+    images = np.load(path, mmap_mode="r")
+    groups = split.groups if split.groups.dtype.kind == "U" else split.groups.astype(np.int64)
+    np.save(folder / f"{name}.labels.npy", split.labels, allow_pickle=False)
+    np.save(folder / f"{name}.groups.npy", groups, allow_pickle=False)
+    return _fingerprint(images, split.labels, groups)
+
+
+def _write_manifest(
+    folder: Path, classes: tuple[str, ...], fingerprints: Mapping[str, str]
+) -> None:
+    manifest = {
+        "classes": list(classes),
+        "fingerprints": dict(fingerprints),
+        "fingerprint": digest(dict(fingerprints)),
+        "files": {
+            path.name: {"size_bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in sorted(folder.iterdir())
+        },
+    }
+    sealed = {"manifest": manifest, "sha256": digest(manifest)}
+    (folder / MANIFEST).write_text(json.dumps(sealed, indent=1), encoding="utf-8")
+
+
+def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Images (N, H, W, C) with C = ``channels``.
+
+    Source: ITU-R BT.601-7, section 2.5.1: E'Y = 0.299 E'R + 0.587 E'G + 0.114 E'B.
+    """
+    if images.shape[-1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=-1)
+    thousandths = images.astype(np.uint32) @ np.array([299, 587, 114], np.uint32)
+    luma: np.ndarray = ((thousandths + 500) // 1000).astype(np.uint8)[..., None]
+    return luma
+
+
+def _fingerprint(images: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> str:
+    """The sha256 of the decoded values behind a header of their types and shapes."""
+    header = {
+        "images": ["uint8", list(images.shape)],
+        "labels": [labels.dtype.name, list(labels.shape)],
+        "groups": groups.tolist(),
+    }
+    sha = hashlib.sha256(canonical_json(header))
+    sha.update(np.ascontiguousarray(images).data)
+    sha.update(np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("<")).data)
+    return sha.hexdigest()
+
+
+# --- what a dataset promised ------------------------------------------------------------------
+
+
+def _check_split(
+    spec: DatasetSpec, name: str, split: DatasetSplit, classes: tuple[str, ...], image_size: int
+) -> None:
+    faults = itertools.chain(
+        _image_faults(split.images, (image_size, image_size, spec.channels)),
+        _label_faults(split.labels, len(classes), spec.task),
+        _shared_faults(split),
+        _class_faults(name, split.labels, classes, spec.task),
+    )
+    if fault := next(faults, None):
+        raise PluginError(f"dataset {spec.name!r}, split {name!r}: {fault}")
+
+
+def _image_faults(images: np.ndarray, shape: tuple[int, int, int]) -> Iterator[str]:
+    if images.dtype != np.uint8:
+        yield f"images are {images.dtype}, expected uint8"
+    if images.ndim != 4 or images.shape[1:] != shape:
+        yield f"images have shape {images.shape}, expected (N, {', '.join(map(str, shape))})"
+    if not len(images):
+        yield "there are no images"
+
+
+def _label_faults(labels: np.ndarray, classes: int, task: Task) -> Iterator[str]:
+    if task == "multi-class":
+        dtype, ndim = "int64", 1
+        legal = bool(np.all((labels >= 0) & (labels < classes)))
+        values = f"0 to {classes - 1}"
+    else:
+        dtype, ndim = "float32", 2
+        legal = bool(np.all((labels == 0) | (labels == 1)))
+        values = "0 and 1"
+    if labels.dtype != dtype or labels.ndim != ndim:
+        yield f"labels are {labels.dtype} of {labels.ndim} axes, expected {dtype} of {ndim}"
+    if not legal:
+        yield f"labels are not all in range: expected {values} for {classes} classes"
+    if task == "multi-label" and labels.shape[1] != classes:
+        yield f"labels have {labels.shape[1]} columns, expected one for each of {classes} classes"
+
+
+def _shared_faults(split: DatasetSplit) -> Iterator[str]:
+    lengths = [len(array) for array in split]
+    if len(set(lengths)) > 1:
+        yield f"images, labels and groups have different lengths: {lengths}"
+    if split.groups.ndim != 1 or split.groups.dtype.kind not in "Uiu":
+        yield f"groups are {split.groups.dtype}, expected one string or integer an image"
+
+
+def _class_faults(
+    name: str, labels: np.ndarray, classes: tuple[str, ...], task: Task
+) -> Iterator[str]:
+    if len(set(classes)) != len(classes):
+        yield f"two classes have one name: {sorted(classes)}"
+    if len(classes) < (2 if task == "multi-class" else 1):
+        yield f"it has {len(classes)} class(es), which leaves nothing to tell apart"
+    if name == "train" and task == "multi-class":
+        counts = np.bincount(labels, minlength=len(classes))
+        empty = [classes[index] for index in np.flatnonzero(counts == 0)]
+        if empty:
+            yield f"there are {len(classes)} classes, but no image of {', '.join(empty)}"
+
+
+def _check_groups(spec: DatasetSpec, groups: Mapping[str, np.ndarray]) -> None:
+    for one, other in itertools.combinations(groups, 2):
+        shared = np.intersect1d(groups[one].astype(str), groups[other].astype(str))
+        if len(shared):
+            raise PluginError(
+                f"dataset {spec.name!r}: splits {one!r} and {other!r} share {len(shared)} "
+                f"group(s) by {spec.grouping}, the first is {str(shared[0])!r}"
+            )

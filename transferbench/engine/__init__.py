@@ -1,0 +1,3 @@
+"""What a worker process does with one job."""
+
+from __future__ import annotations

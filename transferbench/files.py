@@ -1,0 +1,63 @@
+"""Atomic writing of files: a temporary file in the same folder, fsync, rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transferbench.errors import StoreError
+
+__all__ = ["atomic_path", "disk_errors_explained", "write_json", "write_text"]
+
+
+@contextmanager
+def disk_errors_explained(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` into advice. Raises: ``StoreError`` naming the path and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; nothing finished is lost: make room "
+            "or choose another folder, and run the command again"
+        ) from error
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which replaces ``path`` when the block ends without error.
+
+    Readers see the old file or the new one, never a part. Raises: ``StoreError`` where the disk
+    refuses.
+    """
+    with disk_errors_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix is kept: writers of tables and pictures choose their format by it.
+        # tempfile.mkstemp is not used: only the owner can read what it makes.
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8 with the line ends that ``text`` has."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,25 @@
+"""Which plugin offers what: found, checked, looked up by name."""
+
+from __future__ import annotations
+
+from transferbench.registry.lookup import (
+    ENVIRONMENT_VARIABLE,
+    Kind,
+    PluginProblem,
+    Registry,
+    blamed,
+    identity,
+    load_registry,
+    parse_params,
+)
+
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "Kind",
+    "PluginProblem",
+    "Registry",
+    "blamed",
+    "identity",
+    "load_registry",
+    "parse_params",
+]

@@ -1,0 +1,396 @@
+"""How plugins are found, checked and read; a fault costs its plugin alone and is told by name.
+
+Loading order; the order changes no result, since every list is sorted and no plugin can replace
+what another offers:
+
+1. the entry points of group ``transferbench``, by distribution, version, name and value;
+2. the files given (``--plugin FILE.py``);
+3. the files named in ``TRANSFERBENCH_PLUGINS`` of the environment given, between ``os.pathsep``.
+
+A file named twice is loaded once. Each plugin is imported, checked and registered; then each of its
+hooks is called. Every step runs in a guard: a fault costs that plugin, or that hook, and no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import machinery, metadata, util
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Literal, NamedTuple
+
+import pluggy
+from pydantic import BaseModel, ValidationError
+
+from transferbench import hookspecs
+from transferbench.errors import PluginError, nearest
+from transferbench.hookspecs import PROJECT
+from transferbench.specs import (
+    BackboneSpec,
+    DatasetSpec,
+    DiagnosticSpec,
+    InitializationSpec,
+    PerturbationSpec,
+    Spec,
+)
+
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "SPECS",
+    "Discovery",
+    "Kind",
+    "Offer",
+    "Origin",
+    "PluginProblem",
+    "canonical",
+    "cause",
+    "discover",
+    "specs_of",
+]
+
+Kind = Literal["dataset", "perturbation", "backbone", "initialization", "diagnostic"]
+
+SPECS: Mapping[Kind, type[Spec]] = {
+    "dataset": DatasetSpec,
+    "perturbation": PerturbationSpec,
+    "backbone": BackboneSpec,
+    "initialization": InitializationSpec,
+    "diagnostic": DiagnosticSpec,
+}
+"""What each kind of plugin offers."""
+
+ENVIRONMENT_VARIABLE = "TRANSFERBENCH_PLUGINS"
+"""Names plugin files, separated as in ``PATH``."""
+
+_PREFIX = f"{PROJECT}_"
+_HOOKS: Mapping[Kind, str] = {kind: f"{_PREFIX}{kind}s" for kind in SPECS}
+# Frames of these files say how a plugin was reached, never what is wrong with it.
+_CORE = Path(__file__).parents[1]
+_IMPORTERS = {Path(file).parent for file in (importlib.__file__, metadata.__file__)}
+
+
+def canonical(distribution: str) -> str:
+    """A distribution's name as pip compares it (PEP 503): ``My_Net`` and ``my-net`` are one."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@dataclass(frozen=True)
+class PluginProblem:
+    """Why something of a plugin is not served.
+
+    ``plugin`` is the entry point's name or the file; a file has no ``distribution`` or ``version``.
+    ``kind`` is the one kind that is lost, or None where all of the plugin is.
+    """
+
+    plugin: str
+    distribution: str
+    version: str
+    kind: Kind | None
+    reason: str
+    advice: str
+
+    def __str__(self) -> str:
+        of = f" of {self.distribution} {self.version}" if self.distribution else ""
+        return f"plugin {self.plugin!r}{of}: {self.reason}; {self.advice}"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one plugin comes from: an entry point of a distribution, or a file."""
+
+    plugin: str
+    distribution: str
+    version: str
+    value: str
+
+    @property
+    def key(self) -> str:
+        """What tells this plugin from every other, and orders them."""
+        if self.distribution:
+            return f"{self.label} (entry point {self.plugin} = {self.value})"
+        return self.plugin
+
+    @property
+    def owner(self) -> str:
+        """The distribution, or the file: what its plugins are installed and removed with."""
+        return canonical(self.distribution) if self.distribution else self.plugin
+
+    @property
+    def label(self) -> str:
+        """What readers see: distribution and version, or the file's name without its folder."""
+        if self.distribution:
+            return f"{self.distribution} {self.version}"
+        return Path(self.plugin).name
+
+    def problem(self, reason: str, advice: str = "", kind: Kind | None = None) -> PluginProblem:
+        """A problem of this plugin; without advice, how to go on without it."""
+        repair = f"uninstall {self.distribution}" if self.distribution else "leave the file out"
+        advice = advice or f"repair it, or {repair}"
+        return PluginProblem(self.plugin, self.distribution, self.version, kind, reason, advice)
+
+
+class Offer(NamedTuple):
+    """One spec and the plugin that offers it."""
+
+    kind: Kind
+    spec: Spec
+    origin: Origin
+
+
+class Discovery(NamedTuple):
+    """All that was found; ``files`` are the loose files, absolute."""
+
+    offers: tuple[Offer, ...]
+    problems: tuple[PluginProblem, ...]
+    files: tuple[Path, ...]
+
+
+def discover(files: Sequence[Path], environment: Mapping[str, str]) -> Discovery:
+    """Load every plugin, in the order that this module's head gives; raises for none of them."""
+    loose = _loose_files(files, environment)
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    problems: list[PluginProblem] = []
+    origins: dict[str, Origin] = {}
+    for origin, load in (*_entry_points(), *map(_file_plugin, loose)):
+        origins[origin.key] = origin
+        with _guard(origin, problems):
+            _register(manager, load(), origin.key)
+    offers = tuple(_offers(manager, origins, problems))
+    return Discovery(offers, tuple(problems), loose)
+
+
+def specs_of(plugin: object) -> list[Spec]:
+    """Every spec that the hooks of a module, or object, offer, by kind and in their order.
+
+    Raises: ``PluginError`` naming what is wrong with the plugin.
+    """
+    origin = Origin(getattr(plugin, "__name__", type(plugin).__name__), "", "", "")
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    problems: list[PluginProblem] = []
+    with _guard(origin, problems):
+        _register(manager, plugin, origin.key)
+    offers = list(_offers(manager, {origin.key: origin}, problems))
+    if problems:
+        raise PluginError(" | ".join(map(str, problems)))
+    return [offer.spec for offer in offers]
+
+
+def _offers(
+    manager: pluggy.PluginManager, origins: Mapping[str, Origin], problems: list[PluginProblem]
+) -> Iterator[Offer]:
+    for kind, hook in _HOOKS.items():
+        for implementation in getattr(manager.hook, hook).get_hookimpls():
+            origin = origins[implementation.plugin_name]
+            specs: list[Spec] = []
+            with _guard(origin, problems, kind):
+                specs = _collect(kind, implementation.function())
+            yield from (Offer(kind, spec, origin) for spec in specs)
+
+
+# --- where plugins come from ------------------------------------------------------------------
+
+_NAMELESS = "a distribution without metadata"
+_Plugin = tuple[Origin, Callable[[], object]]
+
+
+def _entry_points() -> list[_Plugin]:
+    # pluggy's own loader drops the second of two equal entry-point names and guards nothing.
+    plugins = [(_origin(point), point.load) for point in metadata.entry_points(group=PROJECT)]
+    return sorted(plugins, key=lambda plugin: plugin[0].key)
+
+
+def _origin(point: metadata.EntryPoint) -> Origin:
+    return Origin(point.name, *_named(point.dist), point.value)
+
+
+def _named(distribution: metadata.Distribution | None) -> tuple[str, str]:
+    """Name and version; an interrupted uninstall leaves entry points without either."""
+    if distribution is None:
+        return _NAMELESS, "?"
+    try:
+        known = distribution.metadata
+        return known["Name"] or _NAMELESS, known["Version"] or "?"
+    except (KeyError, TypeError, FileNotFoundError):  # one for each version of Python
+        return _NAMELESS, "?"
+
+
+def _loose_files(files: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
+    named = environment.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep)
+    given = (*files, *(Path(part) for part in named if part))
+    return tuple(dict.fromkeys(file.resolve() for file in given))
+
+
+def _file_plugin(path: Path) -> _Plugin:
+    return Origin(str(path), "", "", ""), lambda: _import_file(path)
+
+
+class _UncachedLoader(machinery.SourceFileLoader):
+    """Compiles the source each time.
+
+    Python's cache takes a file rewritten within a second at equal length for the old one, and would
+    leave a folder next to a file that is not ours.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """The module of one loose file, under a name that depends on its path and its content.
+
+    A worker that loads the same file gets the same name, so what it defines can be pickled; a file
+    that was edited becomes another module.
+    """
+    _check_file(path)
+    content = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
+    name = f"_{PROJECT}_file_{content[:16]}"
+    if name not in sys.modules:
+        loader = _UncachedLoader(name, str(path))
+        module = sys.modules[name] = util.module_from_spec(machinery.ModuleSpec(name, loader))
+        module.__file__ = str(path)
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix != ".py":
+        raise _Fault("a plugin file ends in .py", "name one Python file, or install the package")
+    if not path.is_file():
+        raise _Fault("there is no such file", "check the path, or leave it out")
+
+
+# --- guarding ---------------------------------------------------------------------------------
+
+
+class _Fault(Exception):  # noqa: N818  # a plugin's, told as a PluginProblem: nobody sees it raised
+    """What is wrong with a plugin, and the way on."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.advice = advice
+
+
+@contextmanager
+def _guard(
+    origin: Origin, problems: list[PluginProblem], kind: Kind | None = None
+) -> Iterator[None]:
+    try:
+        yield
+    except _Fault as fault:
+        problems.append(origin.problem(fault.reason, fault.advice, kind))
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's code raises anything
+        problems.append(origin.problem(cause(error), kind=kind))
+
+
+def cause(error: BaseException) -> str:
+    """One line: what a plugin raised, and the deepest line of its own folder that led there."""
+    if isinstance(error, ValidationError):
+        details = error.errors()
+        fields = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in details)
+        return f"invalid {error.title}: {fields.removeprefix(': ')}{_place(error)}"
+    return " ".join(f"{type(error).__name__}: {error}".split()) + _place(error)
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [
+        (Path(frame.filename), frame.lineno)
+        for frame in frames
+        if not _is_core(Path(frame.filename)) and not frame.filename.startswith("<")
+    ]
+    own = [(path.name, line) for path, line in places if path.parent == places[0][0].parent]
+    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
+
+
+def _is_core(path: Path) -> bool:
+    return path.is_relative_to(_CORE) or path.parent in _IMPORTERS
+
+
+# --- what a plugin must be --------------------------------------------------------------------
+
+
+def _register(manager: pluggy.PluginManager, plugin: object, key: str) -> None:
+    if earlier := manager.get_name(plugin):
+        raise _Fault(f"{earlier} loads the same module", "name it once")
+    hooks = [name for name in dir(plugin) if _is_hook(manager, plugin, name)]
+    if not hooks:
+        hook = f"{_PREFIX}<kind>s"
+        raise _Fault("it has no hook", f"mark a function {hook} with @hookimpl, or leave it out")
+    manager.register(plugin, key)
+
+
+def _is_hook(manager: pluggy.PluginManager, plugin: object, name: str) -> bool:
+    """Whether this attribute is a hook. Raises: _Fault where it only means to be one."""
+    member = getattr(plugin, name, None)
+    options = manager.parse_hookimpl_opts(plugin, name)
+    if options is None or not inspect.isroutine(member):
+        _check_unmarked(name, member)
+        return False
+    _check_hook_name(options["specname"] or name)
+    if options["wrapper"] or options["hookwrapper"] or options["tryfirst"] or options["trylast"]:
+        advice = "hooks collect and never intercept: use @hookimpl without options"
+        raise _Fault(f"{name} wraps or reorders other plugins' hooks", advice)
+    if inspect.signature(member).parameters:
+        raise _Fault(f"{name} takes arguments", "hooks take none: remove them")
+    return True
+
+
+def _check_unmarked(name: str, member: object) -> None:
+    """The prefix is the hooks' own, save for this project's hookspecs where they are imported."""
+    if not name.startswith(_PREFIX) or member is getattr(hookspecs, name, None):
+        return
+    if inspect.isroutine(member):
+        _check_hook_name(name)
+    if name in _HOOKS.values():
+        advice = f"mark it: from {hookspecs.__name__} import hookimpl"
+        raise _Fault(f"{name} is not a function marked with @hookimpl", advice)
+
+
+def _check_hook_name(name: str) -> None:
+    hooks = sorted(_HOOKS.values())
+    if name not in hooks:
+        close = nearest(name, hooks)
+        advice = f"did you mean {close!r}?" if close else f"the hooks are: {', '.join(hooks)}"
+        raise _Fault(f"there is no hook {name!r}", advice)
+
+
+def _collect(kind: Kind, result: object) -> list[Spec]:
+    """What a hook gave, read to its end: a generator that fails late fails here.
+
+    Raises: _Fault for anything but an iterable of this kind's specs.
+    """
+    hook, wanted = _HOOKS[kind], SPECS[kind].__name__
+    # A pydantic model is iterable: it would pass as a list of its fields.
+    if isinstance(result, BaseModel) or not isinstance(result, Iterable):
+        found = "nothing" if result is None else f"an object of {type(result).__name__}"
+        raise _Fault(f"{hook} returned {found}, not a list", f"return a list of {wanted}")
+    specs = list(result)
+    for position, spec in enumerate(specs):
+        if not isinstance(spec, SPECS[kind]):
+            reason = f"item {position} of {hook} is of {type(spec).__name__}, not {wanted}"
+            raise _Fault(reason, _right_hook(spec, wanted))
+    return specs
+
+
+def _right_hook(item: object, wanted: str) -> str:
+    for kind, spec_type in SPECS.items():
+        if isinstance(item, spec_type):
+            return f"offer it from {_HOOKS[kind]}"
+    return f"every item must be a {wanted}"

@@ -1,0 +1,315 @@
+"""Which plugin offers what: names looked up, families resolved, parameters checked.
+
+How plugins are found and in which order is told at the head of ``discovery``. Two plugins that
+offer one name: neither is served, and whoever asks is told both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from transferbench.errors import (
+    PluginError,
+    TransferbenchError,
+    UnknownNameError,
+    is_out_of_memory,
+    nearest,
+)
+from transferbench.registry.discovery import (
+    ENVIRONMENT_VARIABLE,
+    SPECS,
+    Discovery,
+    Kind,
+    Offer,
+    PluginProblem,
+    cause,
+    discover,
+)
+from transferbench.specs import (
+    BackboneSpec,
+    DatasetSpec,
+    DiagnosticSpec,
+    InitializationSpec,
+    Params,
+    PerturbationSpec,
+    Spec,
+)
+
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "Kind",
+    "PluginProblem",
+    "Registry",
+    "blamed",
+    "identity",
+    "load_registry",
+    "parse_params",
+]
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+_NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
+# A message lists so many members of a family at most: timm has more than a thousand.
+_LISTED_MEMBERS = 20
+_SHOWN_LENGTH = 60
+
+
+def load_registry(
+    files: Sequence[Path] = (), environment: Mapping[str, str] | None = None
+) -> Registry:
+    """What every installed plugin, ``files`` and the files that ``environment`` names offer.
+
+    A plugin's fault raises nothing: it is in the registry's ``problems``. The process's own
+    environment is not read: pass ``os.environ`` where it should count.
+    """
+    return Registry(discover(files, environment or {}))
+
+
+class Registry:
+    """What the loaded plugins offer: sorted, read-only mappings of names to specs.
+
+    ``problems``: what is not served and why. ``files``: the loose files, absolute, so that a worker
+    process can load the same ones.
+    """
+
+    def __init__(self, found: Discovery) -> None:
+        self._offers = _grouped(found.offers)
+        self._failures = tuple(sorted(found.problems, key=str))
+        conflicts = _conflict_problems(self._offers.values())
+        self.problems = tuple(sorted((*self._failures, *conflicts), key=str))
+        self.files = found.files
+        self.datasets = self._table("dataset", DatasetSpec)
+        self.perturbations = self._table("perturbation", PerturbationSpec)
+        self.backbones = self._table("backbone", BackboneSpec)
+        self.initializations = self._table("initialization", InitializationSpec)
+        self.diagnostics = self._table("diagnostic", DiagnosticSpec)
+
+    def dataset(self, name: str) -> DatasetSpec:
+        """The dataset of that name. Raises: UnknownNameError, PluginError where two offer it."""
+        self._offer("dataset", name)
+        return self.datasets[name]
+
+    def perturbation(self, name: str) -> PerturbationSpec:
+        """The perturbation of that name. Raises: as ``dataset``."""
+        self._offer("perturbation", name)
+        return self.perturbations[name]
+
+    def backbone(self, name: str) -> BackboneSpec:
+        """The backbone, or family of backbones, of that name. Raises: as ``dataset``."""
+        self._offer("backbone", name)
+        return self.backbones[name]
+
+    def initialization(self, name: str) -> InitializationSpec:
+        """The initialization of that name. Raises: as ``dataset``."""
+        self._offer("initialization", name)
+        return self.initializations[name]
+
+    def diagnostic(self, name: str) -> DiagnosticSpec:
+        """The diagnostic of that name. Raises: as ``dataset``."""
+        self._offer("diagnostic", name)
+        return self.diagnostics[name]
+
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """The names served of one kind, sorted."""
+        served = (place for place, offers in self._offers.items() if len(offers) == 1)
+        return tuple(sorted(name for of, name in served if of == kind))
+
+    def origin(self, kind: Kind, name: str) -> str:
+        """Who offers it: distribution and version, or a file's name. Raises: as ``dataset``."""
+        return self._offer(kind, name).origin.label
+
+    def offered_by(self, owner: str) -> tuple[Spec, ...]:
+        """What one plugin's owner (``Origin.owner``) offers, by kind and name.
+
+        What is in conflict is served by nobody and left out.
+        """
+        groups = (offers for _, offers in sorted(self._offers.items()) if len(offers) == 1)
+        return tuple(offers[0].spec for offers in groups if offers[0].origin.owner == owner)
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """The canonical names of the distributions that offer something, sorted."""
+        origins = {offer.origin for offers in self._offers.values() for offer in offers}
+        return tuple(sorted({origin.owner for origin in origins if origin.distribution}))
+
+    def resolve_backbone(
+        self, name: str, params: Mapping[str, Any] = _NO_PARAMS
+    ) -> tuple[BackboneSpec, dict[str, Any]]:
+        """The spec behind ``NAME`` or ``FAMILY/MEMBER``, and the parameters to build it with.
+
+        ``timm/resnet18`` is the spec ``timm`` with its ``member`` parameter set to ``resnet18``.
+        Raises: UnknownNameError for a family or member that is not there, PluginError for anything
+        else that does not fit the spec.
+        """
+        family, _, member = name.partition("/")
+        spec = self.backbone(family)
+        resolved = dict(params) | _member_param(spec, member, params)
+        parse_params(spec, resolved, where=name)
+        return spec, resolved
+
+    def _table(self, kind: Kind, spec_type: type[SpecT]) -> Mapping[str, SpecT]:
+        specs = {name: self._offers[kind, name][0].spec for name in self.names(kind)}
+        typed = {name: spec for name, spec in specs.items() if isinstance(spec, spec_type)}
+        return MappingProxyType(typed)
+
+    def _offer(self, kind: Kind, name: str) -> Offer:
+        offers = self._offers.get((kind, name), ())
+        if not offers:
+            known = self.names(kind)
+            raise UnknownNameError(kind, name, known, self._advice(kind, name, known))
+        if len(offers) > 1:
+            raise PluginError("; ".join(_conflict(offers)))
+        return offers[0]
+
+    def _advice(self, kind: Kind, name: str, known: Iterable[str]) -> str:
+        lost = [str(problem) for problem in self._failures if problem.kind in {None, kind}]
+        if lost:
+            count = "1 plugin" if len(lost) == 1 else f"{len(lost)} plugins"
+            return f"{count} that may offer it could not be loaded: {' | '.join(lost)}"
+        if nearest(name, known):
+            return ""
+        return f"install the plugin that offers it, or name its file in {ENVIRONMENT_VARIABLE}"
+
+
+@contextmanager
+def blamed(plugin: str) -> Iterator[None]:
+    """Name the plugin in whatever its code raises inside the block, with the line that did.
+
+    Memory that ran out is nobody's bug: it stays what it is.
+    """
+    try:
+        yield
+    except TransferbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise PluginError(
+            f"{plugin} failed: {cause(error)}; report it to the plugin's author, or leave it out"
+        ) from error
+
+
+def identity(spec: Spec, params: Params) -> dict[str, Any]:
+    """What an id says of one use of a plugin: its name, version and parameters, defaults filled."""
+    return {"name": spec.name, "version": spec.version, "params": params.model_dump(mode="json")}
+
+
+# --- parameters -------------------------------------------------------------------------------
+
+
+def parse_params(spec: Spec, given: Mapping[str, Any], where: str) -> Params:
+    """``given`` as the parameters of ``spec``; ``where`` says who asked.
+
+    Raises: PluginError that names the plugin and, for each mistake, the parameter, what was given
+    and what is allowed.
+    """
+    try:
+        return spec.parse(given)
+    except ValidationError as error:
+        mistakes = "; ".join(_mistake(spec, detail) for detail in error.errors())
+        kind = next(kind for kind, spec_type in SPECS.items() if isinstance(spec, spec_type))
+        raise PluginError(f"{where}: parameters of {kind} {spec.name!r}: {mistakes}") from error
+
+
+def _mistake(spec: Spec, detail: ErrorDetails) -> str:
+    field = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return _unknown_parameter(field, sorted(spec.params.model_fields))
+    if detail["type"] == "missing":
+        return f"{field} is required"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{field} is {_short(detail['input'])}: {message}" if field else message
+
+
+def _unknown_parameter(field: str, known: Sequence[str]) -> str:
+    if close := nearest(field, known):
+        return f"no parameter {field!r}; did you mean {close!r}?"
+    return f"no parameter {field!r}; there are: {', '.join(known) or 'none'}"
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN_LENGTH else f"{shown[:_SHOWN_LENGTH]}..."
+
+
+# --- families of backbones --------------------------------------------------------------------
+
+
+def _member_param(spec: BackboneSpec, member: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameter that ``FAMILY/MEMBER`` sets; none where the backbone is no family."""
+    if spec.member is None:
+        if member:
+            asked = f"{spec.name}/{member}"
+            raise PluginError(
+                f"backbone {spec.name!r} has no members, so no {asked!r}; ask for {spec.name!r}"
+            )
+        return {}
+    chosen = member or params.get(spec.member)
+    if params.get(spec.member, chosen) != chosen:
+        raise PluginError(
+            f"'{spec.name}/{member}' is asked for with {spec.member}={params[spec.member]!r}; "
+            "leave the parameter out"
+        )
+    _check_member(spec, chosen)
+    return {spec.member: chosen}
+
+
+def _check_member(spec: BackboneSpec, chosen: str | None) -> None:
+    known = _members(spec)
+    if not chosen:
+        example = f"{spec.name}/{known[0] if known else 'MEMBER'}"
+        raise PluginError(
+            f"backbone {spec.name!r} is a family; ask for one of it, such as {example!r}"
+        )
+    if known and chosen not in known:
+        few = len(known) <= _LISTED_MEMBERS or nearest(chosen, known)
+        advice = "" if few else f"it has {len(known)} members, {known[0]!r} to {known[-1]!r}"
+        raise UnknownNameError(f"{spec.name} backbone", chosen, known if few else (), advice)
+
+
+def _members(spec: BackboneSpec) -> list[str]:
+    """The members a family knows, sorted; none where it does not know them."""
+    try:
+        return sorted(spec.members()) if spec.members else []
+    except Exception as error:
+        raise PluginError(
+            f"backbone family {spec.name!r} cannot list its members: {cause(error)}; "
+            "repair the plugin or what it imports"
+        ) from error
+
+
+# --- two plugins, one name --------------------------------------------------------------------
+
+_Grouped = dict[tuple[Kind, str], tuple[Offer, ...]]
+
+
+def _grouped(offers: Iterable[Offer]) -> _Grouped:
+    grouped: _Grouped = {}
+    for offer in offers:
+        place = (offer.kind, offer.spec.name)
+        grouped[place] = (*grouped.get(place, ()), offer)
+    return grouped
+
+
+def _conflict(offers: Sequence[Offer]) -> tuple[str, str]:
+    """The reason and the way on."""
+    kind, spec, _ = offers[0]
+    keys = sorted({offer.origin.key for offer in offers})
+    by = " and ".join(keys) if len(keys) > 1 else f"{keys[0]}, {len(offers)} times"
+    reason = f"{kind} {spec.name!r} is offered by {by}, so none of them is served"
+    return reason, "rename one of them, or leave one plugin out"
+
+
+def _conflict_problems(groups: Iterable[Sequence[Offer]]) -> Iterator[PluginProblem]:
+    """One problem for each plugin in a conflict."""
+    for offers in groups:
+        if len(offers) > 1:
+            for origin in {offer.origin for offer in offers}:
+                yield origin.problem(*_conflict(offers), kind=offers[0].kind)

@@ -1,0 +1,141 @@
+"""What a plan will cost: hours and memory from a few measured steps of each of its networks."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Container, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from transferbench.data.pipeline import ImagePipeline
+from transferbench.engine.jobs import threads_of_a_worker
+from transferbench.engine.resources import Machine, Workbench
+from transferbench.identity import digest
+from transferbench.plan import Job
+from transferbench.registry import Registry
+from transferbench.store import Store
+from transferbench.suite import Recipe
+from transferbench.training import Execution, Labelled, Task, Training, evaluate
+
+__all__ = ["Estimate", "estimate"]
+
+TRIES = 5
+EVALUATED = 256
+
+
+class Estimate(NamedTuple):
+    """Seconds of all jobs one after another, and the most memory one of them takes."""
+
+    seconds: float
+    memory_bytes: int
+
+
+class _Speed(NamedTuple):
+    """Seconds an image takes in training and in evaluation."""
+
+    trained: float
+    evaluated: float
+
+
+def estimate(
+    jobs: Mapping[str, Job],
+    done: Container[str],
+    registry: Registry,
+    store: Store,
+    device: torch.device,
+) -> Estimate:
+    """What is left of ``jobs`` costs on this machine, from ``TRIES`` steps of each training.
+
+    Measured as a worker computes, on one thread, and while nothing else runs.
+    """
+    bench = Workbench(registry, store, Machine(store.root, store.root, None, str(device)))
+    speeds = _Speeds(bench)
+    seconds = 0.0
+    for job in (job for name, job in jobs.items() if name not in done and any(job.work)):
+        if job.kind == "diagnosis":
+            subjects = (speeds.of(jobs[name]) for name in job.requires)
+            seconds += job.work.evaluated * max(speed.evaluated for speed in subjects)
+        else:
+            speed = speeds.of(job)
+            seconds += job.work.trained * speed.trained + job.work.evaluated * speed.evaluated
+    return Estimate(seconds, _memory(device))
+
+
+class _Speeds:
+    """The speed of each training, measured when it is first asked for."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._of_jobs: dict[str, _Speed] = {}
+        self._of_trainings: dict[str, _Speed] = {}
+
+    def of(self, job: Job) -> _Speed:
+        """Of a job that trains; many diagnoses ask for the same one."""
+        if job.id not in self._of_jobs:
+            self._of_jobs[job.id] = self._of_training(job.payload)
+        return self._of_jobs[job.id]
+
+    def _of_training(self, payload: dict[str, Any]) -> _Speed:
+        """Trainings of equal networks on equal images by equal recipes share one measurement."""
+        key = digest({key: payload[key] for key in ("backbone", "image", "recipe")})
+        if key not in self._of_trainings:
+            with threads_of_a_worker():
+                self._of_trainings[key] = _measure(self._bench, payload)
+        return self._of_trainings[key]
+
+
+def _measure(bench: Workbench, payload: dict[str, Any]) -> _Speed:
+    """Time a few steps on random images; the first step, which warms up, is not counted."""
+    spec, params = bench.backbone(payload)
+    classes = payload["dataset"]["classes"]
+    net = bench.network(payload, spec, params, classes).to(bench.device)
+    recipe = Recipe.model_validate(payload["recipe"])
+    n = max(recipe.batch_size, EVALUATED)
+    data = _random_data(payload, n, classes, bench.device)
+    task = Task(payload["dataset"]["task"], payload["dataset"]["metric"], classes, data, data, None)
+    training = Training(net, task, recipe, Execution(bench.device), spec.rate_factors)
+    draws = torch.Generator(bench.device).manual_seed(0)
+    indices = torch.arange(recipe.batch_size, device=bench.device)
+    training.step(indices, draws)
+    trained = _shortest(lambda: training.step(indices, draws), bench.device)
+    evaluated = _shortest(
+        lambda: evaluate(net, data, task, training.run, recipe.precision), bench.device
+    )
+    return _Speed(trained / recipe.batch_size, evaluated / n)
+
+
+def _shortest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the quickest of a few tries: what else the machine does only adds to it."""
+    tries = []
+    for _ in range(TRIES):
+        started = _now(device)
+        work()
+        tries.append(_now(device) - started)
+    return min(tries)
+
+
+def _random_data(payload: dict[str, Any], n: int, classes: int, device: torch.device) -> Labelled:
+    image = payload["image"]
+    draws = torch.Generator().manual_seed(0)
+    shape = (n, image["size"], image["size"], image["channels"])
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(device)
+    if payload["dataset"]["task"] == "multi-label":
+        labels = torch.randint(0, 2, (n, classes), generator=draws).float()
+    else:
+        labels = torch.randint(0, classes, (n,), generator=draws)
+    return Labelled(ImagePipeline(images, image["mean"], image["std"]), labels.to(device))
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _memory(device: torch.device) -> int:
+    """The most memory used so far: of the device, or of this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

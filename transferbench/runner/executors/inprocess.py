@@ -1,0 +1,77 @@
+"""Jobs run one at a time in this process, where a debugger can follow them."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from transferbench.errors import TransferbenchError, is_out_of_memory
+from transferbench.runner.executors import Outcome
+
+__all__ = ["InProcessExecutor", "attempt"]
+
+
+class InProcessExecutor:
+    """One slot, run inside ``wait``; ``start`` is called once, before the first job."""
+
+    slots = 1
+
+    def __init__(self, start: Callable[[], Callable[[Any], None]]) -> None:
+        self._start = start
+        self._run: Callable[[Any], None] | None = None
+        self._next: tuple[str, Any] | None = None
+
+    @property
+    def free(self) -> int:
+        """How many jobs may be submitted."""
+        return 0 if self._next else 1
+
+    def submit(self, job: str, payload: Any) -> None:
+        """Take a job; it runs when it is waited for."""
+        if self._next:
+            raise RuntimeError("no slot is free: wait for an outcome before the next job")
+        self._next = (job, payload)
+
+    def wait(self, timeout: float | None = None) -> list[Outcome]:  # noqa: ARG002  # a job is never left half-way here
+        """Run the submitted job to its end, however long it takes."""
+        if self._next is None:
+            return []
+        if self._run is None:
+            self._run = self._start()
+        run, (job, payload), self._next = self._run, self._next, None
+        return [attempt(job, lambda: run(payload))]
+
+    def close(self) -> None:
+        """Forget a job that has not begun."""
+        self._next = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def attempt(job: str, run: Callable[[], None]) -> Outcome:
+    """Run a job here; whatever it raises is its outcome, but for the user's interrupt."""
+    began = time.perf_counter()
+    told: tuple[Literal["ok", "failed", "oom"], str, str] = ("ok", "", "")
+    try:
+        run()
+    except TransferbenchError as error:
+        # What a plugin raised stands behind its error: its author needs the lines.
+        cause = error.__cause__
+        told = ("failed", str(error), "".join(traceback.format_exception(cause)) if cause else "")
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # one job's bug must not cost the others
+        status: Literal["failed", "oom"] = "oom" if is_out_of_memory(error) else "failed"
+        message = traceback.format_exception_only(error)[-1].strip()
+        told = (status, message, "".join(traceback.format_exception(error)))
+    return Outcome(job, *told, wall_seconds=time.perf_counter() - began)

@@ -1,0 +1,126 @@
+"""Running a graph of jobs: what is done is skipped, what fails is kept, the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from transferbench.plan import Job
+from transferbench.runner.executors import Executor, Outcome
+from transferbench.store import Store
+
+__all__ = ["Watcher", "done_jobs", "execute"]
+
+REPAIRS = 2
+"""How often a job may be run again because an artefact it reads turned out corrupted."""
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on."""
+
+    def planned(self, total: int, done: int) -> None:
+        """The run has ``total`` jobs, of which ``done`` need no work."""
+        ...
+
+    def started(self, job: Job) -> None:
+        """A job was handed to the executor."""
+        ...
+
+    def finished(self, job: Job, outcome: Outcome) -> None:
+        """A job came back, or was skipped because one it needs failed."""
+        ...
+
+
+def done_jobs(jobs: Mapping[str, Job], store: Store) -> set[str]:
+    """The jobs whose finished artefacts are in the store."""
+    return {job for job in jobs if store.is_done(job)}
+
+
+def execute(
+    jobs: Mapping[str, Job], store: Store, executor: Executor, watcher: Watcher
+) -> dict[str, Outcome]:
+    """Run every job that is not done, each after those it requires.
+
+    A job that fails leaves its failure in the store and costs only the jobs that need it.
+    Returns the outcomes of the jobs that were not done at the start.
+    """
+    return _Execution(jobs, store, executor, watcher).run()
+
+
+class _Execution:
+    def __init__(
+        self, jobs: Mapping[str, Job], store: Store, executor: Executor, watcher: Watcher
+    ) -> None:
+        self.jobs = jobs
+        self.store = store
+        self.executor = executor
+        self.watcher = watcher
+        self.done = done_jobs(jobs, store)
+        # A dictionary keeps the order of the plan and lets one job go in constant time.
+        self.waiting = {job: None for job in jobs if job not in self.done}
+        self.running: set[str] = set()
+        self.repairs: dict[str, int] = {}
+        self.outcomes: dict[str, Outcome] = {}
+
+    def run(self) -> dict[str, Outcome]:
+        self.watcher.planned(len(self.jobs), len(self.done))
+        while self.waiting or self.running:
+            self._skip()
+            self._submit()
+            if self.running:
+                for outcome in self.executor.wait(None):
+                    self._settle(outcome)
+        return self.outcomes
+
+    def _submit(self) -> None:
+        for name in list(self.waiting):
+            if self.executor.free == 0:
+                return
+            job = self.jobs[name]
+            if self.done.issuperset(job.requires):
+                del self.waiting[name]
+                self.running.add(name)
+                self.executor.submit(name, job)
+                self.watcher.started(job)
+
+    def _skip(self) -> None:
+        """Give up the jobs that need one that failed, and so on down the graph."""
+        for name in list(self.waiting):
+            lost = [need for need in self.jobs[name].requires if self._failed(need)]
+            if lost:
+                del self.waiting[name]
+                reason = f"needs {self.jobs[lost[0]].title}, which did not finish"
+                self._record(Outcome(name, "skipped", reason, "", 0.0))
+
+    def _failed(self, name: str) -> bool:
+        return name in self.outcomes and self.outcomes[name].status != "ok"
+
+    def _settle(self, outcome: Outcome) -> None:
+        self.running.discard(outcome.job)
+        if outcome.status == "ok":
+            self.done.add(outcome.job)
+        elif self._repair(outcome.job):
+            return
+        self._record(outcome)
+
+    def _repair(self, name: str) -> bool:
+        """Run again the jobs whose artefacts a failed job found corrupted, and then it."""
+        lost = [need for need in self.jobs[name].requires if not self.store.is_done(need)]
+        if not lost or self.repairs.get(name, 0) >= REPAIRS:
+            return False
+        self.repairs[name] = self.repairs.get(name, 0) + 1
+        for need in lost:
+            if need not in self.running:
+                self.done.discard(need)
+                self.waiting[need] = None
+        self.waiting[name] = None
+        return True
+
+    def _record(self, outcome: Outcome) -> None:
+        job = self.jobs[outcome.job]
+        if outcome.status != "ok":
+            self.store.record_failure(
+                job.id, job.kind, outcome.status, outcome.message, outcome.traceback
+            )
+        self.outcomes[job.id] = outcome
+        self.watcher.finished(job, outcome)

@@ -1,0 +1,51 @@
+"""A suite: what is trained, measured and scored, as a validated file."""
+
+from __future__ import annotations
+
+from transferbench.suite.schema import (
+    SOURCE,
+    TRIAL,
+    Augmentation,
+    Axis,
+    Cells,
+    Claim,
+    Diagnosis,
+    Grid,
+    Image,
+    InitializationUse,
+    Pairing,
+    PerturbationUse,
+    Recipe,
+    Schedule,
+    Scoring,
+    Source,
+    Suite,
+    Target,
+    Term,
+    TrialGrid,
+    Use,
+)
+
+__all__ = [
+    "SOURCE",
+    "TRIAL",
+    "Augmentation",
+    "Axis",
+    "Cells",
+    "Claim",
+    "Diagnosis",
+    "Grid",
+    "Image",
+    "InitializationUse",
+    "Pairing",
+    "PerturbationUse",
+    "Recipe",
+    "Schedule",
+    "Scoring",
+    "Source",
+    "Suite",
+    "Target",
+    "Term",
+    "TrialGrid",
+    "Use",
+]

@@ -1,0 +1,406 @@
+"""Reading a suite file: YAML 1.2 in, a valid suite out, or every mistake at once with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
+from ruamel.yaml.scalarfloat import ScalarFloat
+from ruamel.yaml.scalarint import ScalarInt
+
+from transferbench.errors import (
+    PluginError,
+    SuiteError,
+    TransferbenchError,
+    UnknownNameError,
+    nearest,
+)
+from transferbench.registry import Registry, blamed
+from transferbench.specs import PerturbationSpec
+from transferbench.suite import SOURCE, TRIAL, Suite
+
+__all__ = ["bundled_suites", "json_schema", "load_suite", "override", "suite_path"]
+
+Location = tuple[str | int, ...]
+
+# Which table of labels each field of a suite points into.
+REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("sources", "*", "recipe"), "recipes"),
+    (("initializations", "*", "recipe"), "recipes"),
+    (("initializations", "*", "recipes", "*"), "recipes"),
+    (("initializations", "*", "source"), "sources"),
+    *(((*path, kind, "*"), kind)
+      for path in (("trials", "*"), ("diagnostics", "*", "on"))
+      for kind in ("targets", "perturbations", "initializations")),
+    (("diagnostics", "*", "of", "*"), "initializations"),
+    (("diagnostics", "*", "pairs", "*", "a"), "initializations"),
+    (("diagnostics", "*", "pairs", "*", "b"), "initializations"),
+    (("diagnostics", "*", "pairs", "*", "references", "*"), "initializations"),
+    (("diagnostics", "*", "groups", "*", "*"), "initializations"),
+    *(((*path, field), table)
+      for path in (("claims", "*", "terms", "*"), ("claims", "*", "relative_to", "*"),
+                   ("claims", "*", "order", "*", "*"), ("claims", "*", "against", "*", "*"))
+      for field, table in (("diagnostic", "diagnostics"), ("target", "targets"),
+                           ("perturbation", "perturbations"),
+                           ("initialization", "initializations"),
+                           ("other_initialization", "initializations"))),
+    (("scoring", "initialization"), "initializations"),
+    (("scoring", "baseline"), "initializations"),
+    (("scoring", "perturbation"), "perturbations"),
+)  # fmt: skip
+
+# Where a suite names plugins, and of which kind.
+PLUGINS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("sources", "*", "dataset"), "dataset"),
+    (("targets", "*", "dataset"), "dataset"),
+    (("perturbations", "*"), "perturbation"),
+    (("initializations", "*"), "initialization"),
+    (("diagnostics", "*"), "diagnostic"),
+)
+
+
+class Problem(NamedTuple):
+    """One mistake in a suite and the place it stands at; ``advice`` is told once for all."""
+
+    location: Location
+    message: str
+    advice: str = ""
+
+
+def bundled_suites() -> dict[str, Path]:
+    """The suites that come with transferbench, name to file."""
+    folder = resources.files("transferbench.suite.bundled")
+    return {
+        Path(entry.name).stem: Path(str(entry))
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".yaml")
+    }
+
+
+def suite_path(name_or_file: str) -> Path:
+    """The file of a bundled suite's name (``quickstart`` or ``quickstart@1.0``) or of a path.
+
+    Raises: ``UnknownNameError`` where neither exists.
+    """
+    given = Path(name_or_file)
+    if given.suffix in {".yaml", ".yml"} or given.exists():
+        return given
+    bundled = bundled_suites()
+    name = name_or_file.partition("@")[0]
+    if name not in bundled:
+        raise UnknownNameError("suite", name, bundled, "or give the path of a .yaml file")
+    return bundled[name]
+
+
+def load_suite(
+    name_or_file: str, registry: Registry | None = None, changes: Sequence[str] = ()
+) -> Suite:
+    """The suite of a bundled name or a file, changed by ``changes`` such as ``replicates=3``.
+
+    With a registry, the plugins it names and their parameters are checked too.
+    Raises: ``SuiteError`` that lists every mistake as ``file:line: field: what is wrong``.
+    """
+    path = suite_path(name_or_file)
+    node = _read(path)
+    if "@" in name_or_file and not Path(name_or_file).exists():
+        _check_version(name_or_file, node)
+    for change in changes:
+        override(node, change)
+    raw = _plain(node)
+    problems = [*_schema_problems(raw), *_reference_problems(raw)]
+    if registry is not None:
+        problems += _plugin_problems(raw, registry)
+    if problems:
+        raise SuiteError(_report(path, node, problems, changes))
+    return Suite.model_validate(raw)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a suite file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Suite.model_json_schema()
+
+
+def override(node: Any, change: str) -> None:
+    """Set one value of a suite in place, as ``recipes.P-T.epochs=3``; the value is YAML.
+
+    ``perturbations.mine.name=my-shuffle`` uses a plugin under a label that may be a new one.
+    Raises: ``SuiteError`` where the path does not lead to anything that is there.
+    """
+    path, sign, text = change.partition("=")
+    if not sign:
+        raise SuiteError(f"--set {change!r} has no '='; write it as recipes.P-T.epochs=3")
+    *parents, last = path.split(".")
+    if _names_plugin(path) and _is_new(parents[1], text, node.get(parents[0])):
+        node[parents[0]][parents[1]] = {}
+    for key in parents:
+        node = _step(node, key, change)
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        reason = f"--set {change!r}: {text!r} is no YAML value; write it as in a suite file"
+        raise SuiteError(reason) from error
+    if isinstance(node, dict):
+        node[last] = value
+    elif isinstance(node, list) and _step(node, last, change) is not None:
+        node[int(last)] = value
+    else:
+        raise SuiteError(f"--set {change!r}: nothing can be set below {'.'.join(parents)!r}")
+
+
+def _names_plugin(path: str) -> bool:
+    """Whether a change says which plugin stands under a label: ``perturbations.mine.name``."""
+    keys = path.split(".")
+    return len(keys) == 3 and keys[2] == "name" and (keys[0], "*") in dict(PLUGINS)
+
+
+def _is_new(label: str, plugin: str, table: Any) -> bool:
+    """Whether ``label`` is to be added; one near to a known label is a slip of the pen.
+
+    Unless it is the plugin's own name: then it is meant.
+    """
+    if not isinstance(table, dict) or label in table:
+        return False
+    return label == plugin or nearest(label, map(str, table)) is None
+
+
+def _step(node: Any, key: str, change: str) -> Any:
+    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+        return node[int(key)]
+    if isinstance(node, dict) and key in node:
+        return node[key]
+    if not isinstance(node, (dict, list)):
+        raise SuiteError(f"--set {change!r}: nothing can be set at {key!r}, below {node!r}")
+    known = [str(name) for name in (node if isinstance(node, dict) else range(len(node)))]
+    close = nearest(key, known)
+    hint = f"; did you mean {close!r}?" if close else f"; there are: {', '.join(known)}"
+    raise SuiteError(f"--set {change!r}: the suite has no {key!r} there{hint}")
+
+
+def _read(path: Path) -> Any:
+    try:
+        node = YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SuiteError(
+            f"cannot read the suite {path}: {error.strerror}; give the path of a .yaml file, or "
+            f"one of the suites that come along: {', '.join(bundled_suites())}"
+        ) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(node, dict):
+        raise SuiteError(f"{path} is not a suite: it holds no fields at its top")
+    return node
+
+
+def _check_version(asked: str, node: Any) -> None:
+    found = f"{node.get('name')}@{node.get('version')}"
+    if found != asked and found.partition(".")[0] != asked:
+        raise SuiteError(f"suite {asked!r} was asked for, but this installation has {found!r}")
+
+
+def _plain(node: Any) -> Any:
+    """``node`` in Python's own types, without ruamel's line numbers and comments."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_plain(value) for value in node]
+    for kind, plain in ((ScalarBoolean, bool), (ScalarInt, int), (ScalarFloat, float)):
+        if isinstance(node, kind):
+            return plain(node)
+    return str(node) if isinstance(node, str) else node
+
+
+def _schema_problems(raw: Any) -> Iterator[Problem]:
+    try:
+        Suite.model_validate(raw)
+    except ValidationError as error:
+        for entry in error.errors():
+            yield Problem(entry["loc"], _reason(entry["type"], entry["msg"], entry["loc"]))
+
+
+def _reason(kind: str, message: str, location: Location) -> str:
+    if kind != "extra_forbidden":
+        return message.removeprefix("Value error, ")
+    fields = _fields_at(location[:-1])
+    close = nearest(str(location[-1]), fields)
+    return f"no such field; did you mean {close!r}?" if close else (
+        f"no such field; there are: {', '.join(fields)}")  # fmt: skip
+
+
+def _fields_at(location: Location) -> list[str]:
+    """The names of the fields that the schema allows at a place."""
+    schema = Suite.model_json_schema()
+    place: dict[str, Any] = schema
+    for step in location:
+        if "properties" in place:
+            place = place["properties"].get(step, {})
+        else:
+            patterns = list(place.get("patternProperties", {}).values())
+            inner = [place.get("additionalProperties"), place.get("items"), *patterns]
+            place = next((one for one in inner if isinstance(one, dict)), {})
+        while "$ref" in place or "anyOf" in place:
+            place = (
+                schema["$defs"][place["$ref"].rsplit("/", 1)[-1]]
+                if "$ref" in place
+                else place["anyOf"][0]
+            )
+    return sorted(place.get("properties", {}))
+
+
+def _at(raw: Any, pattern: Sequence[str], here: Location = ()) -> Iterator[tuple[Location, Any]]:
+    """Every value of ``raw`` at ``pattern``, where ``*`` stands for any key or position."""
+    if not pattern:
+        yield here, raw
+    elif pattern[0] == "*":
+        for key, value in _items(raw):
+            yield from _at(value, pattern[1:], (*here, key))
+    elif isinstance(raw, dict) and pattern[0] in raw:
+        yield from _at(raw[pattern[0]], pattern[1:], (*here, pattern[0]))
+
+
+def _items(raw: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(raw, dict):
+        yield from raw.items()
+    elif isinstance(raw, list):
+        yield from enumerate(raw)
+
+
+def _reference_problems(raw: Any) -> Iterator[Problem]:
+    for pattern, table in REFERENCES:
+        known = raw.get(table)
+        labels = list(known) if isinstance(known, dict) else []
+        labels += [TRIAL] if table == "diagnostics" else []
+        if table == "initializations" and pattern[0] in {"diagnostics", "claims"}:
+            labels.append(SOURCE)
+        for location, label in _at(raw, pattern):
+            if isinstance(label, str) and label not in labels:
+                close = nearest(label, labels)
+                hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(labels)}"
+                yield Problem(location, f"{table} has no {label!r}; {hint}")
+    for table in ("chance", "reference"):
+        for location, _ in _at(raw, ("scoring", table, "*")):
+            if location[-1] not in (raw.get("targets") or {}):
+                yield Problem(location, f"targets has no {location[-1]!r}")
+
+
+def _plugin_problems(raw: Any, registry: Registry) -> Iterator[Problem]:
+    for pattern, kind in PLUGINS:
+        for location, use in _at(raw, pattern):
+            if isinstance(use, dict) and isinstance(use.get("name"), str):
+                yield from _use_problems(location, kind, use, raw, registry)
+    for location, name in _at(raw, ("backbones", "*")):
+        if isinstance(name, str):
+            try:
+                registry.resolve_backbone(name)
+            except TransferbenchError as error:
+                yield _plugin_problem(location, error)
+
+
+def _plugin_problem(location: Location, error: TransferbenchError) -> Problem:
+    if isinstance(error, UnknownNameError):
+        return Problem(location, error.reason, error.advice)
+    return Problem(location, str(error))
+
+
+def _use_problems(
+    location: Location, kind: str, use: dict[str, Any], raw: Any, registry: Registry
+) -> Iterator[Problem]:
+    try:
+        spec = getattr(registry, kind)(use["name"])
+    except TransferbenchError as error:
+        yield _plugin_problem((*location, "name"), error)
+        return
+    given = use.get("params") or {}
+    if not isinstance(given, dict):
+        return  # the schema tells it
+    try:
+        params = spec.parse(given)
+    except ValidationError as error:
+        for entry in error.errors():
+            yield Problem((*location, "params", *entry["loc"]), _param_reason(spec, entry))
+        return
+    if kind == "perturbation":
+        yield from _perturbation_problems(location, spec, params, use, raw)
+
+
+def _perturbation_problems(
+    location: Location, spec: PerturbationSpec, params: Any, use: dict[str, Any], raw: Any
+) -> Iterator[Problem]:
+    applied = use.get("apply", "train-and-test")
+    if applied not in spec.applies_to:
+        reason = f"{spec.name} is for {' or '.join(sorted(spec.applies_to))}, not {applied!r}"
+        yield Problem((*location, "apply"), reason)
+    if shape := _image_shape(raw):
+        try:
+            with blamed(f"perturbation {spec.name!r}"):
+                wrong = spec.check(params, shape)
+        except PluginError as error:
+            yield Problem(location, str(error))
+            return
+        if wrong:
+            yield Problem((*location, "params"), f"{spec.name}: {wrong}")
+
+
+def _param_reason(spec: Any, entry: Any) -> str:
+    fields = sorted(spec.params.model_fields)
+    if entry["type"] != "extra_forbidden":
+        return f"{spec.name}: {entry['msg'].removeprefix('Value error, ')}"
+    close = nearest(str(entry["loc"][-1]), fields)
+    hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(fields) or 'none'}"
+    return f"{spec.name} has no such parameter; {hint}"
+
+
+def _image_shape(raw: Any) -> tuple[int, int, int] | None:
+    image = raw.get("image")
+    if not isinstance(image, dict):
+        return None
+    size, channels = image.get("size"), image.get("channels")
+    if not isinstance(size, int) or not isinstance(channels, int):
+        return None
+    return (size, size, channels)
+
+
+def _report(path: Path, node: Any, problems: Sequence[Problem], changes: Sequence[str]) -> str:
+    placed = sorted(
+        ((_line(node, problem.location), problem) for problem in dict.fromkeys(problems)),
+        key=lambda one: one[0],
+    )
+    lines = [
+        f"{_changed(problem.location, changes) or f'{path}:{line}'}: "
+        f"{'.'.join(map(str, problem.location)) or 'suite'}: {problem.message}"
+        for line, problem in placed
+    ]
+    count = "one mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    advice = dict.fromkeys(problem.advice for problem in problems if problem.advice)
+    notes = [f"unknown names: {one}" for one in advice]
+    return f"the suite has {count}:\n  " + "\n  ".join([*lines, *notes])
+
+
+def _changed(location: Location, changes: Sequence[str]) -> str:
+    """The change that set what stands at ``location``, as it was given; '' where none did."""
+    for change in reversed(changes):
+        path = change.partition("=")[0].split(".")
+        if location and all(str(a) == b for a, b in zip(location, path, strict=False)):
+            return f"--set {change}"
+    return ""
+
+
+def _line(node: Any, location: Location) -> int:
+    """The line, counted from 1, of the deepest part of ``location`` that the file holds."""
+    line = 0
+    for step in location:
+        try:
+            if isinstance(node, CommentedMap):
+                line = node.lc.key(step)[0]
+            elif isinstance(node, CommentedSeq) and isinstance(step, int):
+                line = node.lc.item(step)[0]
+            node = node[step]
+        except (KeyError, IndexError, TypeError, AttributeError):
+            break
+    return int(line) + 1
