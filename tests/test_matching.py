@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from transferbench.analysis.landscape import eval_mode, lerp_state
+from transferbench.analysis.landscape import lerp_state
 from transferbench.analysis.weight_matching import (
     UnmatchableError,
     activation_statistics,
@@ -21,6 +21,7 @@ from transferbench.analysis.weight_matching import (
     repaired,
     residual_axes,
 )
+from transferbench.networks.modules import eval_mode
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8, FIXUP_RESNET14, FIXUP_RESNET50
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +20,13 @@ from torch.nn import functional as F  # noqa: N812  # the name everybody knows i
 from transferbench.data.pipeline import ImagePipeline, mixup
 from transferbench.errors import SuiteError
 from transferbench.metrics import Evaluation, score
-from transferbench.networks.modules import FeatureTap, body_in_eval, clone_state, optimizer_groups
+from transferbench.networks.modules import (
+    FeatureTap,
+    body_in_eval,
+    clone_state,
+    eval_mode,
+    optimizer_groups,
+)
 from transferbench.specs import Metric, RateFactor
 from transferbench.specs import Task as TaskKind
 from transferbench.suite import Recipe
@@ -47,7 +52,6 @@ MEASURED = tuple(
 )
 """What a row of the history holds besides its epoch."""
 
-State = dict[str, torch.Tensor]
 Objective = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
@@ -114,7 +118,7 @@ class Trained(NamedTuple):
     """
 
     history: list[dict[str, float | None]]
-    states: dict[str, State]
+    states: dict[str, dict[str, torch.Tensor]]
     best_epoch: int | None
 
 
@@ -167,7 +171,7 @@ OBJECTIVES: dict[str, Objective] = {
 def outputs(net: nn.Module, head: nn.Module, pipeline: ImagePipeline, run: Execution) -> Outputs:
     """Logits and features of every image, in order, in eval mode and float32, on the CPU."""
     logits, features = [], []
-    with _eval_mode(net), FeatureTap(head) as tap, torch.no_grad():
+    with eval_mode(net), FeatureTap(head) as tap, torch.no_grad():
         for indices in _chunks(len(pipeline), run.evaluation_batch, run.device):
             logits.append(net(pipeline.batch(indices, None)).float())
             features.append(tap.features.float())
@@ -178,7 +182,7 @@ def evaluate(
     net: nn.Module, data: Labelled, task: Task, run: Execution, precision: str = "f32"
 ) -> Evaluation:
     """Loss and metric over all images of ``data``, in eval mode on clean inputs."""
-    with _eval_mode(net), torch.no_grad(), _autocast(run.device, precision):
+    with eval_mode(net), torch.no_grad(), _autocast(run.device, precision):
         logits = torch.cat(
             [
                 net(data.pipeline.batch(indices, None)).float()
@@ -331,15 +335,3 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def _chunks(n: int, size: int, device: torch.device) -> Iterator[torch.Tensor]:
     return iter(torch.split(torch.arange(n, device=device), size))
-
-
-@contextmanager
-def _eval_mode(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; the mode of every module is as it was afterwards."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -20,21 +20,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferbench.metrics import Evaluation, score
 from transferbench.networks.conv_bn_fusion import Folded, fold
-from transferbench.networks.modules import clone_state, load_state
+from transferbench.networks.modules import StateDict, clone_state, eval_mode, load_state
 from transferbench.specs import Metric, Task
 
 __all__ = [
     "Criterion",
     "Examples",
     "Precision",
-    "eval_mode",
     "evaluate_states",
     "has_batch_statistics",
     "lerp_state",
     "recalibrate",
 ]
 
-State = Mapping[str, Tensor]
 Precision = Literal["f32", "bf16", "fast"]
 """Of a forward pass; ``fast``: bfloat16 and batch normalisations folded into convolutions."""
 
@@ -63,7 +61,7 @@ class Criterion(NamedTuple):
 # --- weights ----------------------------------------------------------------------------------
 
 
-def lerp_state(a: State, b: State, weight: float) -> dict[str, Tensor]:
+def lerp_state(a: StateDict, b: StateDict, weight: float) -> dict[str, Tensor]:
     """``(1 - weight) * a + weight * b``, exact at both ends; beyond [0, 1] it extrapolates.
 
     What is not floating point (counters) is that of ``a``.
@@ -118,24 +116,12 @@ def _batch_norms(net: nn.Module) -> list[_BatchNorm]:
     return [m for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
-@contextmanager
-def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; the mode of every module is as it was afterwards."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 # --- evaluation -------------------------------------------------------------------------------
 
 
 def evaluate_states(
     net: nn.Module,
-    states: Iterable[State],
+    states: Iterable[StateDict],
     splits: Mapping[str, Examples],
     criterion: Criterion,
     *,

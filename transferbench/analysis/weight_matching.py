@@ -20,9 +20,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from transferbench.analysis.landscape import eval_mode
 from transferbench.errors import TransferbenchError
-from transferbench.networks.modules import clone_state, load_state
+from transferbench.networks.modules import StateDict, clone_state, eval_mode, load_state
 
 __all__ = [
     "ChannelStatistics",
@@ -37,7 +36,6 @@ __all__ = [
     "residual_axes",
 ]
 
-State = Mapping[str, Tensor]
 Axes = Mapping[str, tuple[str | None, ...]]
 Permutations = Mapping[str, Tensor]
 Change = Callable[[int, Tensor], Tensor]
@@ -60,7 +58,7 @@ class UnmatchableError(TransferbenchError):
 # --- which axes are numbered alike ------------------------------------------------------------
 
 
-def residual_axes(state: State, head: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
+def residual_axes(state: StateDict, head: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
     """For each tensor of a residual convolutional network, the group that numbers each axis.
 
     Permuting every axis of a group alike leaves the function as it is. Channels that are added
@@ -81,7 +79,7 @@ def residual_axes(state: State, head: Sequence[str]) -> dict[str, tuple[str | No
     return axes
 
 
-def _parts(state: State, head: Sequence[str]) -> dict[str, list[str]]:
+def _parts(state: StateDict, head: Sequence[str]) -> dict[str, list[str]]:
     """The names outside the head by block, each without its block's prefix; ``""`` is the stem.
 
     In the order of the forward pass, whatever the order of ``state``: files sort by name.
@@ -112,7 +110,7 @@ def _read_part(
     part: str,
     names: list[str],
     flow: str | None,
-    state: State,
+    state: StateDict,
     axes: dict[str, tuple[str | None, ...]],
 ) -> str | None:
     """Note the axes of one block, or of the stem; returns the group that leaves it."""
@@ -144,7 +142,7 @@ def _head_axes(tensor: Tensor, flow: str | None) -> tuple[str | None, ...]:
     return (None, flow) if tensor.ndim == 2 else (None,) * tensor.ndim
 
 
-def _check_axes(state: State, axes: Axes) -> None:
+def _check_axes(state: StateDict, axes: Axes) -> None:
     lengths = group_lengths(state, axes)
     for name, groups in axes.items():
         numbered = [(axis, group) for axis, group in enumerate(groups) if group is not None]
@@ -153,7 +151,7 @@ def _check_axes(state: State, axes: Axes) -> None:
             raise _unmatchable(name, state[name])
 
 
-def group_lengths(state: State, axes: Axes) -> dict[str, int]:
+def group_lengths(state: StateDict, axes: Axes) -> dict[str, int]:
     """How many channels each group numbers, groups in the order of the network."""
     lengths: dict[str, int] = {}
     for name, groups in axes.items():
@@ -174,7 +172,7 @@ def _unmatchable(name: str, tensor: Tensor) -> UnmatchableError:
 # --- permuting --------------------------------------------------------------------------------
 
 
-def permute_state(state: State, axes: Axes, permutations: Permutations) -> dict[str, Tensor]:
+def permute_state(state: StateDict, axes: Axes, permutations: Permutations) -> dict[str, Tensor]:
     """``state`` with channel i of each group taken from channel ``permutations[group][i]``."""
     permuted = dict(state)
     for name, groups in axes.items():
@@ -192,7 +190,7 @@ def _permuted(
     return tensor
 
 
-def random_permutations(state: State, axes: Axes, generator: Generator) -> dict[str, Tensor]:
+def random_permutations(state: StateDict, axes: Axes, generator: Generator) -> dict[str, Tensor]:
     """One uniformly drawn permutation for each group."""
     lengths = group_lengths(state, axes)
     return {group: torch.randperm(n, generator=generator) for group, n in lengths.items()}
@@ -220,7 +218,9 @@ def keeps_function(net: nn.Module, axes: Axes, images: Tensor, generator: Genera
 # --- matching ---------------------------------------------------------------------------------
 
 
-def match_weights(a: State, b: State, axes: Axes, generator: Generator) -> dict[str, Tensor]:
+def match_weights(
+    a: StateDict, b: StateDict, axes: Axes, generator: Generator
+) -> dict[str, Tensor]:
     """The permutations that bring ``b`` nearest to ``a``: the sum of products of their weights.
 
     Coordinate ascent: one group after another, in random order, takes its best assignment while
@@ -238,7 +238,7 @@ def match_weights(a: State, b: State, axes: Axes, generator: Generator) -> dict[
     return max(summits, key=problem.agreement)
 
 
-def _matched_tensors(state: State, axes: Axes) -> dict[str, Tensor]:
+def _matched_tensors(state: StateDict, axes: Axes) -> dict[str, Tensor]:
     return {
         name: state[name].detach().cpu().float()
         for name, groups in axes.items()
@@ -249,8 +249,8 @@ def _matched_tensors(state: State, axes: Axes) -> dict[str, Tensor]:
 class _Problem(NamedTuple):
     """Two networks' weights, and which group numbers which axis of them."""
 
-    a: State
-    b: State
+    a: StateDict
+    b: StateDict
     axes: Axes
 
     def agreement(self, permutations: Permutations) -> float:

@@ -7,7 +7,6 @@ words (a ``TransferbenchError``) does not count, as long as there is one that it
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 from unittest import SkipTest
@@ -20,6 +19,7 @@ from transferbench.conformance.fixtures import CLASSES, NETWORKS, SIZE
 from transferbench.conformance.isolation import offline, settings_kept, untouched_randomness
 from transferbench.errors import TransferbenchError
 from transferbench.networks.modules import (
+    StateDict,
     body_names,
     body_state,
     build_network,
@@ -31,7 +31,6 @@ from transferbench.specs import HEAD, InitializationContext, InitializationSpec,
 __all__ = ["CHECKS", "InitializationCase"]
 
 COUNT = 24
-State = Mapping[str, Tensor]
 
 
 class Given(NamedTuple):
@@ -226,7 +225,7 @@ def check_what_is_given_is_left_untouched(case: InitializationCase) -> None:
             raise Broken("the images were changed", "work on a copy of context.images")
 
 
-def _equal(a: State, b: State) -> bool:
+def _equal(a: StateDict, b: StateDict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 

@@ -5,7 +5,7 @@ Shape letters: N images, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from transferbench.networks.modules import Partition
 from transferbench.specs import HEAD
 
 __all__ = ["OutputLayers", "module_features", "output_layers"]
 
-Partition = Mapping[str, Sequence[str]]
 DIMENSIONS = range(2, 5)
 """Of an output whose features are known how to be read: vectors, tokens, maps."""
 

@@ -19,11 +19,14 @@ from transferbench.specs import HEAD, BackboneSpec, RateFactor
 
 __all__ = [
     "FeatureTap",
+    "Partition",
+    "StateDict",
     "body_in_eval",
     "body_names",
     "body_state",
     "build_network",
     "clone_state",
+    "eval_mode",
     "features_and_logits",
     "freeze_body",
     "load_state",
@@ -34,7 +37,9 @@ __all__ = [
 ]
 
 Partition = Mapping[str, Sequence[str]]
-State = Mapping[str, Tensor]
+"""The names of the parameters and buffers of each module, modules from input to output."""
+StateDict = Mapping[str, Tensor]
+"""Parameters and buffers by name."""
 
 NAMED_IN_MESSAGES = 6
 
@@ -183,17 +188,19 @@ def body_names(modules: Partition) -> list[str]:
     return [name for module, names in modules.items() if module != HEAD for name in names]
 
 
-def body_state(state: State, modules: Partition) -> dict[str, Tensor]:
+def body_state(state: StateDict, modules: Partition) -> dict[str, Tensor]:
     """The part of ``state`` that a new target keeps."""
     return {name: state[name] for name in body_names(modules)}
 
 
-def split_state(state: State, modules: Partition) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def split_state(
+    state: StateDict, modules: Partition
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """``state`` as (body, head)."""
     return body_state(state, modules), {name: state[name] for name in modules[HEAD]}
 
 
-def load_state(net: nn.Module, state: State, names: Iterable[str] | None = None) -> None:
+def load_state(net: nn.Module, state: StateDict, names: Iterable[str] | None = None) -> None:
     """Copy ``state`` into ``net`` in place, keeping device, precision and memory format.
 
     ``names``: what to copy (None: everything); ``state`` holds nothing the network has not.
@@ -208,7 +215,7 @@ def load_state(net: nn.Module, state: State, names: Iterable[str] | None = None)
             own[name].copy_(state[name])
 
 
-def _check_state(own: State, state: State, wanted: list[str]) -> None:
+def _check_state(own: StateDict, state: StateDict, wanted: list[str]) -> None:
     extra = [name for name in state if name not in own]
     missing = [name for name in wanted if name not in state]
     shapes = {name: (own[name].shape, state[name].shape) for name in wanted if name in state}
@@ -265,6 +272,18 @@ def body_in_eval(net: nn.Module, head: nn.Module) -> None:
     """Put all but the head in eval mode: batch statistics stay and features are fixed."""
     net.eval()
     head.train()
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; each submodule's mode is restored afterwards."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def normalises_by_batch(net: nn.Module) -> bool:
