@@ -6,6 +6,7 @@ import pytest
 
 from transferbench.errors import SuiteError, UnknownNameError
 from transferbench.registry import load_registry
+from transferbench.suite.columns import columns_of
 from transferbench.suite.loading import bundled_suites, json_schema, load_suite
 
 SUITE = """\
@@ -186,6 +187,55 @@ def test_a_label_near_to_a_known_one_is_new_only_as_the_plugins_own_name(write, 
 )
 def test_a_change_that_leads_nowhere_is_told(write, change, expected):
     assert expected in message_of(write(), changes=[change])
+
+
+COLUMN = "{key: quick, title: quick, diagnostic: speed, metric: speed, of: gain, help: how quick}"
+
+
+def with_columns(*columns):
+    return ("baseline: RI-T\n", f"baseline: RI-T\n  columns: [{', '.join(columns)}]\n")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (
+            [COLUMN.replace(": speed", ": sped", 1)],
+            "columns.0.diagnostic: diagnostics has no 'sped'",
+        ),
+        ([COLUMN.replace("metric: speed, ", "")], "columns.0.metric: Field required"),
+        ([COLUMN.replace("of: gain", "of: loss")], "columns.0.of: Input should be 'value', 'gain'"),
+        ([COLUMN, COLUMN], "two columns have the key 'quick'"),
+        ([COLUMN.replace("key: quick", "key: score")], "has a column 'score' of its own"),
+        ([COLUMN.replace("of: gain", "of: share")], "belongs to boards with ranks: init"),
+    ],
+)
+def test_a_mistake_in_a_column_is_named(write, registry, columns, expected):
+    message = message_of(write(with_columns(*columns)), registry)
+    assert expected in message
+    assert "tiny.yaml:27: scoring: " in message or "tiny.yaml:30: scoring.columns.0." in message
+
+
+def test_a_suite_says_what_its_board_shows(write):
+    plain = load_suite(write())
+    assert columns_of(plain) == ()
+    assert "columns" not in plain.model_dump(mode="json")["scoring"]
+    suite = load_suite(write(with_columns(COLUMN)))
+    (column,) = columns_of(suite)
+    assert (column.key, column.under, column.terminal) == ("quick", "clean", False)
+    assert suite.digest != plain.digest
+    trial = COLUMN.replace("diagnostic: speed", "diagnostic: trial")
+    assert columns_of(load_suite(write(with_columns(trial))))[0].diagnostic == "trial"
+
+
+@pytest.mark.parametrize("name", sorted(bundled_suites()))
+def test_the_columns_of_a_published_suite_are_listed_apart_and_fit_it(name):
+    suite = load_suite(name)
+    columns = columns_of(suite)
+    assert columns
+    assert suite.scoring.columns == ()
+    assert {column.diagnostic for column in columns} <= set(suite.diagnostics)
+    type(suite.scoring).model_validate(suite.scoring.model_dump() | {"columns": columns})
 
 
 def test_the_json_schema_describes_a_suite():

@@ -54,6 +54,7 @@ REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("scoring", "initialization"), "initializations"),
     (("scoring", "baseline"), "initializations"),
     (("scoring", "perturbation"), "perturbations"),
+    (("scoring", "columns", "*", "diagnostic"), "diagnostics"),
 )  # fmt: skip
 
 # Where a suite names plugins, and of which kind.

@@ -17,10 +17,12 @@ from transferbench.identity import digest
 from transferbench.specs import RateFactor
 
 __all__ = [
+    "BOARD_KEYS",
     "SOURCE",
     "TRIAL",
     "Augmentation",
     "Axis",
+    "BoardColumn",
     "Cells",
     "Claim",
     "Diagnosis",
@@ -45,6 +47,13 @@ TRIAL = "trial"
 
 SOURCE = "P"
 """The name under which a diagnostic takes the source network itself."""
+
+BOARD_KEYS = frozenset(
+    {"rank", "ties", "entry", "initialization", "score", "replicates", "pretrained", "baseline",
+     "gain", "final", "severe_gain", "severe_final", "claims", "parameters", "pretraining",
+     "overlap", "needs", "trust", "submission"}
+)  # fmt: skip
+"""The columns that a board has beside those of its suite."""
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+*-]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -330,15 +339,40 @@ class Claim(Strict):
         return self
 
 
+class BoardColumn(Strict):
+    """A measurement without coordinates that a board shows as a column.
+
+    ``key``: its name in the csv and json files of the board; ``title``: its head.
+    ``diagnostic``: a label of the suite's diagnostics, or ``trial``; ``metric``: of that one.
+    ``of``: the mean ``value`` of the row's arm, its ``gain`` over the baseline (paired), the
+    ``share`` of the scored arm's gain that it reaches (on boards of initializations), or its
+    ``rank`` by the values.
+    ``under``: the perturbation that is scored, or the most severe one of the suite's main family,
+    whose label is then appended to ``title`` and ``help``.
+    ``help``: what the column holds, with its unit.
+    ``terminal``: whether a terminal, which has room for few columns, shows it too.
+    """
+
+    key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+    title: Annotated[str, Field(min_length=1, max_length=60)]
+    diagnostic: str
+    metric: Annotated[str, Field(min_length=1)]
+    of: Literal["value", "gain", "share", "rank"]
+    under: Literal["clean", "most-severe"] = "clean"
+    help: Annotated[str, Field(min_length=1)]
+    terminal: bool = False
+
+
 class Scoring(Strict):
     """How an entry is scored: the mean over ``targets`` of (value - chance) / (reference - chance).
 
     ``chance`` and ``reference`` are frozen per target, so that a new entry moves no other.
     ``ranks``: what the board's rows are: entries, each by ``initialization``, or within each entry
     every initialization that the suite trains under ``perturbation``.
+    ``columns``: the measurements that the board shows beside the score.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"ranks"})
+    added: ClassVar[frozenset[str]] = frozenset({"ranks", "columns"})
     metric: str = "test_metric"
     initialization: str
     baseline: str
@@ -346,6 +380,20 @@ class Scoring(Strict):
     chance: dict[str, Fraction]
     reference: dict[str, Fraction]
     ranks: Literal["entries", "initializations"] = "entries"
+    columns: tuple[BoardColumn, ...] = ()
+
+    @model_validator(mode="after")
+    def _columns_fit_the_board(self) -> Self:
+        keys = [column.key for column in self.columns]
+        if repeated := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"two columns have the key {repeated[0]!r}")
+        if taken := sorted(BOARD_KEYS.intersection(keys)):
+            raise ValueError(
+                f"every board has a column {taken[0]!r} of its own; choose another key"
+            )
+        if self.ranks == "entries" and any(column.of == "share" for column in self.columns):
+            raise ValueError("a share of the gain belongs to boards with ranks: initializations")
+        return self
 
 
 class Suite(Strict):
