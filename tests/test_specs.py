@@ -1,4 +1,4 @@
-"""Specs: plain frozen data, checked when a plugin declares them."""
+"""Specs: frozen models, validated when a plugin declares them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from transferbench.specs import (
     RateFactor,
 )
 
-ABOUT = {"version": 1, "summary": "a test's own", "source": "this test", "license": "CC0-1.0"}
+ABOUT = {"version": 1, "summary": "for this test", "source": "this test", "license": "CC0-1.0"}
 
 
 class BlockParams(Params):
@@ -75,12 +75,12 @@ def test_a_spec_is_frozen(spec, field):
 @pytest.mark.parametrize(
     "name", ["", "Shuffle", "my net", "timm/resnet18", "-x", ".x", "é", "x" * 81, "x\n"]
 )
-def test_a_name_that_no_list_could_print_is_refused(name):
+def test_an_invalid_name_is_refused(name):
     assert reason(perturbation, name=name)[0] == "name"
 
 
 @pytest.mark.parametrize("name", ["x", "fixup-resnet14", "vit_base.tiny", "3d-net", "x" * 80])
-def test_a_name_of_lower_case_letters_digits_and_marks_is_taken(name):
+def test_a_name_of_lower_case_letters_digits_and_punctuation_is_accepted(name):
     assert perturbation(name=name).name == name
 
 
@@ -88,22 +88,22 @@ def test_a_name_of_lower_case_letters_digits_and_marks_is_taken(name):
     ("field", "value"),
     [("version", 0), ("version", "one"), ("summary", ""), ("source", ""), ("license", "")],
 )
-def test_a_spec_says_who_it_is(field, value):
+def test_version_summary_source_and_license_are_validated(field, value):
     assert reason(perturbation, **{field: value})[0] == field
 
 
 @pytest.mark.parametrize("field", ["version", "summary", "source", "license", "severity"])
-def test_nothing_that_a_spec_declares_can_be_left_out(field):
+def test_required_fields_have_no_default(field):
     fields = ABOUT | {"name": "x", "index": identity_map, "severity": lambda params, shape: 0.0}
     del fields[field]
     assert reason(PerturbationSpec, **fields) == (field, "Field required")
 
 
-def test_a_field_that_no_spec_has_is_refused():
+def test_an_unknown_field_is_refused():
     assert reason(backbone, lisence="MIT")[0] == "lisence"
 
 
-def test_parameters_have_defaults_bounds_and_no_strangers():
+def test_parameters_have_defaults_and_bounds_and_unknown_ones_are_refused():
     spec = perturbation()
     assert spec.parse({}) == BlockParams(block=4)
     assert spec.parse({"block": 7}) == BlockParams(block=7)
@@ -130,7 +130,7 @@ def test_tiny_is_a_copy_that_the_plugin_cannot_change_afterwards():
     assert spec.tiny == {"block": 2}
 
 
-def test_a_spec_of_params_that_are_no_params_is_refused():
+def test_params_must_be_a_subclass_of_params():
     assert reason(perturbation, params=dict)[0] == "params"
 
 
@@ -160,7 +160,7 @@ def test_a_rate_factor_is_positive():
     )
 
 
-def test_the_kinds_refuse_what_is_not_theirs():
+def test_fields_with_a_fixed_choice_refuse_other_values():
     about = ABOUT | {"name": "x"}
     dataset = {"load": print, "classes": print, "grouping": "patient"}
     assert reason(DatasetSpec, **about, **dataset, channels=2)[0] == "channels"
@@ -169,7 +169,7 @@ def test_the_kinds_refuse_what_is_not_theirs():
     assert reason(InitializationSpec, **about, initialize=print, needs=needs)[0].startswith("needs")
 
 
-def test_a_split_is_its_images_labels_and_groups_in_this_order():
+def test_a_split_has_images_labels_and_groups_in_this_order():
     assert DatasetSplit._fields == ("images", "labels", "groups")
 
 
@@ -178,19 +178,20 @@ def test_the_exported_names_exist():
         assert hasattr(specs, name)
 
 
-def test_specs_hooks_and_registry_come_without_torch():
+def test_specs_hooks_and_registry_do_not_import_torch():
     code = (
         "import sys; import transferbench.specs, transferbench.hookspecs, transferbench.registry; "
         "print(sorted({'torch', 'timm', 'matplotlib', 'pandas'} & set(sys.modules)))"
     )
-    shown = subprocess.run(  # this interpreter, our own code
+    result = subprocess.run(  # this interpreter, our own code
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert shown.stdout.strip() == "[]"
+    assert result.stdout.strip() == "[]"
 
 
-def test_a_coordinate_may_not_hide_where_a_record_comes_from():
-    with pytest.raises(ValueError, match="accuracy: perturbation says where a record comes from"):
+def test_a_coordinate_may_not_have_the_name_of_a_record_field():
+    message = "accuracy: perturbation is a field of every record; rename the coordinate"
+    with pytest.raises(ValueError, match=message):
         Measurement(
             metric="accuracy", value=0.5, unit="fraction", n=2, coordinates={"perturbation": "fog"}
         )

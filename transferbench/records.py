@@ -1,4 +1,4 @@
-"""What is published: a measurement, and a record that says where it comes from."""
+"""Measurements, and the records published of them: measurements with their full identity."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COMPRESSED = ".gz"
 
 
 class Measurement(BaseModel):
-    """One number out of a diagnostic or a trial.
+    """One number from a diagnostic or a trial.
 
-    ``value`` is in ``unit``, computed from ``n`` items; it is None only where ``flag`` says why.
-    ``low`` and ``high`` bound it as ``interval`` names (such as ``wilson-95`` over test items).
-    ``coordinates`` place it: epoch, module, lambda, block ...
+    ``value`` is in ``unit``, computed from ``n`` items; None requires a ``flag`` with the reason.
+    ``low`` and ``high`` are the bounds of the ``interval`` (such as ``wilson-95`` over test items).
+    ``coordinates`` index it: epoch, module, lambda, block ...
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +48,7 @@ class Measurement(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _explained(self) -> Self:
+    def _complete(self) -> Self:
         if self.value is None and not self.flag:
             raise ValueError(f"{self.metric}: a missing value needs a flag that says why")
         if (self.low is None) != (self.high is None) or (self.low is None) != (
@@ -58,12 +58,12 @@ class Measurement(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Self:
-        # In a table of records a coordinate is a column beside these.
-        if taken := sorted(self.coordinates.keys() & Record.model_fields.keys()):
+    def _coordinates_are_no_fields(self) -> Self:
+        # In a table of records both are columns.
+        if reserved := sorted(self.coordinates.keys() & Record.model_fields.keys()):
             raise ValueError(
-                f"{self.metric}: {', '.join(taken)} says where a record comes from; give the "
-                "coordinate another name"
+                f"{self.metric}: {', '.join(reserved)} is a field of every record; rename the "
+                "coordinate"
             )
         return self
 
@@ -71,9 +71,9 @@ class Measurement(BaseModel):
 class Record(Measurement):
     """A measurement with its full identity, as published.
 
-    A pair's second network is named by ``other_initialization`` and ``other_replicate``.
+    ``other_initialization`` and ``other_replicate`` identify the second network of a pair.
     ``job`` is the id of the job that measured, ``subjects`` the ids of the jobs it measured.
-    A record holds no time, host or path: an undisturbed and a resumed run publish equal bytes.
+    A record holds no time, host or path: an uninterrupted and a resumed run publish equal bytes.
     """
 
     schema_version: int = 1
@@ -91,35 +91,34 @@ class Record(Measurement):
     subjects: tuple[str, ...]
 
     def row(self) -> dict[str, Any]:
-        """This record as one row of a tidy table, a column for each coordinate."""
+        """This record as a row of a tidy table, with one column per coordinate."""
         fields = self.model_dump(exclude={"coordinates", "subjects", "schema_version"})
         return fields | self.coordinates
 
 
 def write_records(records: Iterable[Record], path: Path) -> int:
-    """Write one record a line, in the order given; compressed where the name ends in ``.gz``.
+    """Write one record per line, in order; compressed where the name ends in ``.gz``.
 
-    Gives the number of bytes of text.
+    Returns the number of uncompressed bytes.
     """
     size = 0
     with ExitStack() as files:
         stream: Any = files.enter_context(path.open("wb"))
         if path.suffix == COMPRESSED:
-            # Neither a name nor a time: equal records give equal bytes.
-            packed = gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)
-            stream = files.enter_context(packed)
+            # Without file name and time, equal records give equal bytes.
+            compressed = gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)
+            stream = files.enter_context(compressed)
         for record in records:
             size += stream.write(f"{record.model_dump_json(exclude_none=True)}\n".encode())
     return size
 
 
 def read_records(path: Path, limit: int | None = None) -> Iterator[Record]:
-    """The records of a file, in order; a name that ends in ``.gz`` is decompressed.
+    """The records of a file, in order; decompressed where the name ends in ``.gz``.
 
-    ``limit``: how many bytes of text there may be at most.
+    ``limit``: the maximum number of uncompressed bytes.
 
-    Raises: ``StoreError`` naming the file and what is wrong with it, the line where one is no
-    record.
+    Raises: ``StoreError`` with the file and the problem, and the line where it is no valid record.
     """
     for number, line in enumerate(_lines(path, limit), start=1):
         try:
@@ -130,13 +129,13 @@ def read_records(path: Path, limit: int | None = None) -> Iterator[Record]:
 
 
 def _lines(path: Path, limit: int | None) -> Iterator[bytes]:
-    opened = gzip.open if path.suffix == COMPRESSED else open
-    left = -1 if limit is None else limit
+    opener = gzip.open if path.suffix == COMPRESSED else open
+    remaining = -1 if limit is None else limit
     try:
-        with opened(path, "rb") as stream:
-            # A line is read no further than to the first byte too many.
-            while line := stream.readline(left + 1 if limit is not None else -1):
-                if limit is not None and (left := left - len(line)) < 0:
+        with opener(path, "rb") as stream:
+            # Stops at the first byte beyond the limit, also inside a long line.
+            while line := stream.readline(remaining + 1 if limit is not None else -1):
+                if limit is not None and (remaining := remaining - len(line)) < 0:
                     raise StoreError(f"{path} holds more than {limit} bytes of text")
                 yield line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

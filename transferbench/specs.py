@@ -1,8 +1,8 @@
-"""The seam: what a plugin of each kind declares and promises.
+"""The plugin interface: a spec class for each kind of plugin, and the protocols of its functions.
 
-A spec is plain, frozen data around one builder. Nothing here imports torch when it runs: a
-plugin's builder may import what it needs when it is called, so that ``list`` and ``--help`` stay
-fast.
+Start here to write a plugin. A spec is a frozen pydantic model that declares the plugin and holds
+its functions. This module never imports torch at run time, and neither should the module of a
+plugin: import torch inside the functions, so that ``transferbench list`` and ``--help`` stay fast.
 
 Shape letters: N images, H height, W width, C channels, K classes, L labels, D features.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, device
     from torch.nn import Module
 else:
-    # pydantic reads the annotations of a spec when it runs, and torch must not be imported.
+    # pydantic evaluates the annotations of a spec at run time, and torch must not be imported.
     Generator = Module = Tensor = device = Any
 
 __all__ = [
@@ -47,8 +47,8 @@ __all__ = [
     "ImageShape",
     "InitializationContext",
     "InitializationSpec",
+    "Memoize",
     "NoParams",
-    "Once",
     "Params",
     "PerturbationSpec",
     "Preprocessing",
@@ -56,13 +56,13 @@ __all__ = [
     "Spec",
     "Subject",
     "Weights",
-    "each_time",
+    "uncached",
 ]
 
 T = TypeVar("T")
 
 HEAD = "head"
-"""The name every backbone gives to the module that a new target replaces."""
+"""The name of the last module of every backbone: the classifier, replaced for each target."""
 
 ImageShape: TypeAlias = tuple[int, int, int]
 """(H, W, C) of one image."""
@@ -74,7 +74,7 @@ Need = Literal["init_state", "trajectory", "history", "logits", "features", "ima
 
 
 class Params(BaseModel):
-    """The parameters of a plugin: subclass it, give each field a type, bounds and a default."""
+    """Base class of plugin parameters: subclass it; each field has a type, bounds, a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,35 +84,38 @@ class NoParams(Params):
 
 
 class Spec(BaseModel):
-    """What every plugin declares.
-
-    ``version`` is bumped when the plugin's numbers change; it is part of every id.
-    ``tiny`` holds parameters small enough for a check that runs in seconds.
-    """
+    """The fields that plugins of all kinds declare."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     name: Name
+    """Lower-case letters, digits, dots, hyphens and underscores; unique within the kind."""
     version: Annotated[int, Field(ge=1)]
+    """Incremented whenever the plugin's numbers change; part of every id."""
     summary: Annotated[str, Field(min_length=1)]
+    """One line, shown in lists."""
     source: Annotated[str, Field(min_length=1)]
+    """The paper or other origin."""
     license: Annotated[str, Field(min_length=1)]
+    """An SPDX identifier where one exists."""
     params: type[Params] = NoParams
+    """Validates the parameters when a suite is loaded, before anything runs."""
     tiny: dict[str, Any] = {}
+    """Parameters small enough for conformance checks that run in seconds."""
 
     @field_validator("tiny")
     @classmethod
     def _plain(cls, tiny: dict[str, Any]) -> dict[str, Any]:
         return dict(tiny)
 
-    def parse(self, given: Mapping[str, Any]) -> Params:
-        """``given`` as this plugin's parameters. Raises: pydantic's ``ValidationError``."""
-        return self.params.model_validate(dict(given))
+    def parse(self, values: Mapping[str, Any]) -> Params:
+        """Validate parameters. Raises: pydantic's ``ValidationError``."""
+        return self.params.model_validate(dict(values))
 
-    def accepts(self, given: Mapping[str, Any]) -> bool:
-        """Whether ``given`` are parameters of this plugin."""
+    def accepts(self, values: Mapping[str, Any]) -> bool:
+        """Whether these parameters are valid."""
         try:
-            self.parse(given)
+            self.parse(values)
         except ValidationError:
             return False
         return True
@@ -122,7 +125,7 @@ class Spec(BaseModel):
 
 
 class DataFile(BaseModel):
-    """A file that a dataset reads below its root: what it must be and where to get it."""
+    """A file that a dataset reads: its path below the root, digest, size and where to get it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -137,7 +140,7 @@ class DatasetSplit(NamedTuple):
 
     images: uint8, (N, H, W, C) with C of 1 or 3, in memory or memory-mapped.
     labels: int64 (N,) class indices, or float32 (N, L) of 0 and 1 for multi-label tasks.
-    groups: (N,) strings or integers; two images of one group are never in different splits.
+    groups: (N,) strings or integers; images of one group never end up in different splits.
     """
 
     images: np.ndarray
@@ -147,9 +150,10 @@ class DatasetSplit(NamedTuple):
 
 @runtime_checkable
 class LoadDataset(Protocol):
-    """Decode one split; ``root`` is the folder of the dataset's files (None: it needs none).
+    """Decode one split into square images of side ``image_size``.
 
-    Square images of side ``image_size``; the same call gives the same pixels in the same order.
+    Deterministic: equal arguments return equal pixels in the same order. ``root``: the folder of
+    the dataset's files, None for a dataset without files.
     """
 
     def __call__(
@@ -158,19 +162,27 @@ class LoadDataset(Protocol):
 
 
 class DatasetSpec(Spec):
-    """A labelled set of images with splits that never cross groups."""
+    """A labelled image dataset whose splits never divide a group."""
 
     load: LoadDataset
+    """Decodes one split."""
     classes: Callable[[Any, Path | None], tuple[str, ...]]
+    """``classes(params, root)``: the names of classes or labels, in the order of the indices."""
     task: Task = "multi-class"
+    """One class per image, or several labels."""
     metric: Metric = "accuracy"
+    """``auc`` is the mean over labels of the area under the ROC curve."""
     splits: tuple[str, ...] = ("train", "test")
     channels: Literal[1, 3]
+    """1 for grey images, 3 for colour."""
     grouping: Annotated[str, Field(min_length=1)]
+    """A description of a group, such as "a writer"."""
     files: tuple[DataFile, ...] = ()
+    """The files to be present below the root, checked by digest."""
     needs_root: bool = False
+    """Whether ``--data-root`` is required."""
     requires: tuple[str, ...] = ()
-    """Distributions the loader imports or reads that the core does not install."""
+    """Distributions that the loader needs and the core does not install."""
 
 
 # --- perturbations ----------------------------------------------------------------------------
@@ -180,10 +192,11 @@ class DatasetSpec(Spec):
 class BuildIndex(Protocol):
     """The gather map of a permutation of an image's values.
 
-    Shapes: returns int32 (M, H*W*C), M = 1 (one map for all images) or ``len(image_ids)``.
     Value j of the perturbed image, flattened HWC, is value ``map[j]`` of the original.
     ``image_ids``: int64 positions in the split, for maps that differ between images; the map of
-    an image depends on its own id and the seed alone.
+    an image depends only on its own id and the seed.
+
+    Shapes: returns int32 (M, H*W*C), M = 1 (one map for all images) or ``len(image_ids)``.
     """
 
     def __call__(
@@ -193,10 +206,10 @@ class BuildIndex(Protocol):
 
 @runtime_checkable
 class BuildTransform(Protocol):
-    """A function on a batch of images, on any device, that leaves its input untouched.
+    """Build a function ``(images, image_ids) -> images`` on batches, on any device, not in place.
 
-    Shapes: the function takes and returns float32 (N, C, H, W): values in [0, 1] where the stage
-    is ``pixels``, normalised values where it is ``normalised``. ``image_ids`` as in BuildIndex.
+    Shapes: the function takes and returns float32 (N, C, H, W): values in [0, 1] for stage
+    ``pixels``, normalised values for stage ``normalised``. ``image_ids`` as in BuildIndex.
     """
 
     def __call__(
@@ -205,29 +218,33 @@ class BuildTransform(Protocol):
 
 
 class PerturbationSpec(Spec):
-    """A transform of the input images: either a permutation (``index``) or any other (``build``).
-
-    ``severity`` orders parameters: 0 is the identity, larger is a stronger perturbation.
-    ``severity_is_distance``: images move further from the clean ones as it grows; False where it
-    is a published number that orders no distance.
-    """
+    """A transform of the input images: exactly one of ``index`` and ``build`` is set."""
 
     index: BuildIndex | None = None
+    """Builds a permutation of the values of an image."""
     runs: BuildIndex | None = None
-    """``index`` told in runs of equal length, (M, R): run j of the result is run ``runs[m, j]``.
+    """The same permutation as ``index`` in runs of equal length, int32 (M, R).
 
-    Optional, for maps that differ between images: they are built for every batch, and R numbers
-    an image are quicker than H*W*C. It must say what ``index`` says.
+    Run j of the result is run ``runs[m, j]`` of the image. Optional, for maps that differ between
+    images: they are built for every batch, and R indices per image are faster than H*W*C.
     """
     build: BuildTransform | None = None
+    """Builds any other transform."""
     stage: Literal["pixels", "normalised"] = "normalised"
+    """Before or after normalisation; a permutation of whole pixels commutes with it."""
     applies_to: frozenset[Literal["train-and-test", "test-only"]] = frozenset(
         {"train-and-test", "test-only"}
     )
+    """How a suite may use it."""
     check: Callable[[Any, ImageShape], str | None] = lambda params, image_shape: None
-    """What is wrong with these parameters at this image shape, or None."""
+    """An error message where the parameters do not fit images of this shape, else None."""
     severity: Callable[[Any, ImageShape], float]
+    """Strength of the perturbation: 0 for the identity, larger is stronger."""
     severity_is_distance: bool = True
+    """Whether the distance to the clean images grows with the severity.
+
+    False where the severity is a published level without that meaning.
+    """
 
     @model_validator(mode="after")
     def _one_builder(self) -> Self:
@@ -242,7 +259,7 @@ class PerturbationSpec(Spec):
 
 
 class Preprocessing(BaseModel):
-    """How a backbone wants its input: (pixels / 255 - mean) / std, one value a channel."""
+    """Input normalisation: (pixels / 255 - ``mean``) / ``std``, one value per channel."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -251,20 +268,24 @@ class Preprocessing(BaseModel):
 
 
 class Weights(BaseModel):
-    """Weights that a backbone can load from outside: what they are and what they have seen."""
+    """External weights that a backbone can load."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tag: str
+    """The name to pass to ``--weights``."""
     origin: str
     license: str
     pretrained_on: str
+    """The names of the pre-training datasets."""
     sha256: str | None = None
+    """Digest of the file, if known."""
     classes: int | None = None
+    """Number of classes of the pre-trained head."""
 
 
 class RateFactor(BaseModel):
-    """Parameters whose name matches ``pattern`` (re.search) learn at ``factor`` times the rate."""
+    """Parameters whose name matches ``pattern`` (re.search) train at ``factor`` x learning rate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -274,9 +295,11 @@ class RateFactor(BaseModel):
 
 @runtime_checkable
 class BuildBackbone(Protocol):
-    """A new network with its own random initialization, drawn from torch's global generator.
+    """Build a network with the backbone's own random initialization.
 
-    The framework seeds that generator inside a fork; the builder seeds nothing itself.
+    Draws come from torch's global generator, which the framework seeds and restores: the builder
+    must not seed it.
+
     Shapes: the network maps float (N, C, H, W) to logits (N, num_classes).
     """
 
@@ -284,36 +307,41 @@ class BuildBackbone(Protocol):
 
 
 class BackboneSpec(Spec):
-    """A network family and its declared partition into modules.
-
-    ``modules(net)`` maps each module's name, from input to output, to prefixes of the names of
-    its parameters and buffers; every one is covered exactly once, and the last module is HEAD.
-    ``head(net)`` is the layer whose input are the features and whose output are the logits.
-    ``member``: the parameter named by the part behind the slash in ``timm/resnet18``.
-    ``load_weights(params, net, tag_or_file)`` fills the body of ``net``; it returns nothing.
-    """
+    """A network family and its partition into modules."""
 
     build: BuildBackbone
     modules: Callable[[Module], Mapping[str, Sequence[str]]]
+    """The partition: module name -> prefixes of the names of its parameters and buffers.
+
+    From input to output. Each name belongs to exactly one module; the last module is HEAD.
+    """
     head: Callable[[Module], Module]
+    """The final layer, which maps the penultimate features to the logits."""
     member: str | None = None
+    """The parameter that ``resnet18`` in ``timm/resnet18`` sets, for a family of networks."""
     members: Callable[[], Sequence[str]] | None = None
+    """The values of ``member``, for lists and suggestions."""
     preprocessing: Callable[[Any], Preprocessing | None] = lambda params: None
+    """The input normalisation that the external weights expect."""
     batch_statistics: Callable[[Any], bool] = lambda params: False
+    """Whether the network has buffers of batch statistics, as BatchNorm does."""
     rate_factors: tuple[RateFactor, ...] = ()
+    """Learning rate factors of parameters such as Fixup's scalars; the first match applies."""
     weights: Callable[[Any], Sequence[Weights]] = lambda params: ()
+    """The external weights that are available by tag."""
     load_weights: Callable[[Any, Module, str], None] | None = None
+    """``load_weights(params, net, tag_or_file)`` fills the body of ``net`` in place."""
 
 
 # --- initializations --------------------------------------------------------------------------
 
 
 class InitializationContext(NamedTuple):
-    """What an initialization may use.
+    """The inputs of an initialization.
 
     source_state: the pre-trained network's parameters and buffers without the head's, or None.
-    modules: the backbone's partition, module name to state names.
-    generator: the only randomness it may draw from (on the CPU).
+    modules: the backbone's partition, module name -> names of parameters and buffers.
+    generator: the only source of randomness to use (on the CPU).
     images: one normalised batch (N, C, H, W) of target training images, or None.
     """
 
@@ -325,37 +353,43 @@ class InitializationContext(NamedTuple):
 
 @runtime_checkable
 class Initialize(Protocol):
-    """Set the weights of ``net`` in place; the head was drawn afresh and may be left alone."""
+    """Set the weights of ``net`` in place; its head already has a new random initialization."""
 
     def __call__(self, params: Any, net: Module, context: InitializationContext) -> None: ...
 
 
 class InitializationSpec(Spec):
-    """How a target network's weights start.
-
-    ``checkpoint(params)``: the pre-training epoch whose weights it needs (None: the final one).
-    ``draw``: which random draw of the whole network it starts from: its replicate's, one that all
-    replicates share, or a second one of its replicate, independent of the other arms'.
-    """
+    """The initial weights of a target network."""
 
     initialize: Initialize
     needs: frozenset[Literal["source_weights", "images"]] = frozenset()
+    """The inputs that the context must provide."""
     touches: Literal["nothing", "body", "everything"] = "body"
+    """The weights that it may change; ``transferbench plugin check`` verifies it."""
     checkpoint: Callable[[Any], int | None] = lambda params: None
+    """The pre-training epoch whose weights it needs (None: the last)."""
     draw: Literal["replicate", "shared", "second"] = "replicate"
+    """The random network that ``initialize`` receives.
+
+    One per replicate, one shared by all replicates, or a second one per replicate, independent of
+    the first.
+    """
 
 
 # --- diagnostics ------------------------------------------------------------------------------
 
 
 class Subject(Protocol):
-    """A finished trial (or the source network), its artefacts read when first asked for.
+    """A finished trial (or a source network) as a diagnostic sees it; artefacts are read lazily.
 
-    ``labels``: of the fixed ordered test subset, int64 (N,) or float32 (N, L).
-    ``history``: one mapping an evaluated epoch, with ``epoch``, ``train_metric``, ``train_loss``,
-    ``test_metric``, ``test_loss``, ``validation_metric``, None where not evaluated or not finite:
-    of a network that diverged, all may be. Train and test are evaluated after the last epoch.
-    Metrics are fractions in eval mode on clean inputs; epoch 0 is the initial state.
+    ``job``: the trial's id. ``chance``: the metric of the best constant prediction.
+    ``labels``, ``logits``, ``features``: of the test subset in its fixed order, labels int64 (N,)
+    or float32 (N, L), logits (N, K) and penultimate features (N, D) of the final state.
+    ``history``: one mapping per evaluated epoch, with ``epoch``, ``train_metric``, ``train_loss``,
+    ``test_metric``, ``test_loss``, ``validation_metric``; None where not evaluated or not finite,
+    as after divergence. Epoch 0 is the initial state; the last epoch always has train and test.
+    Metrics are fractions, in eval mode on clean inputs.
+    ``modules``: the backbone's partition. ``epochs``: the epochs whose states are stored.
     """
 
     @property
@@ -379,11 +413,11 @@ class Subject(Protocol):
     @property
     def epochs(self) -> Sequence[int]: ...
     def state(self, which: str | int = "final") -> Mapping[str, Tensor]:
-        """The state dict ``init``, ``final``, ``best`` or of a kept epoch."""
+        """The state dict ``init``, ``final``, ``best``, or that of a stored epoch."""
         ...
 
     def fresh(self, seed: int) -> Mapping[str, Tensor]:
-        """The state dict of another random draw of the whole network by its backbone."""
+        """The state dict of a new random initialization of the whole network."""
         ...
 
     def network(self, which: str | int = "final") -> Module:
@@ -391,7 +425,7 @@ class Subject(Protocol):
         ...
 
     def head(self, net: Module) -> Module:
-        """The layer of a ``network`` whose input are the features."""
+        """The layer of a ``network`` that maps the penultimate features to the logits."""
         ...
 
     def images(self, split: str, limit: int | None = None) -> Tensor:
@@ -410,38 +444,42 @@ class Subject(Protocol):
         ...
 
     def targets(self, split: str, limit: int | None = None) -> Tensor:
-        """The labels that belong to ``images(split, limit)``."""
+        """The labels of ``images(split, limit)``."""
         ...
 
 
-class Once(Protocol):
-    """What ``compute`` gives, from memory where this worker has computed ``key`` before.
+class Memoize(Protocol):
+    """The result of ``compute``, from a cache of this worker where it holds ``key``.
 
-    For what several diagnoses need of one network, such as its features on the same images: the
-    key says all that the value depends on, and nobody changes it.
+    For results that several diagnoses of one network share, such as its features on the same
+    images. The key must contain all that the result depends on; do not modify the result.
     """
 
     def __call__(self, key: Hashable, compute: Callable[[], T]) -> T: ...
 
 
-def each_time(key: Hashable, compute: Callable[[], T]) -> T:
-    """``Once`` without a memory."""
+def uncached(key: Hashable, compute: Callable[[], T]) -> T:
+    """A ``Memoize`` that stores nothing."""
     del key
     return compute()
 
 
 class DiagnosticContext(NamedTuple):
-    """Where a diagnostic computes, what it may draw from, and what it need not compute again."""
+    """The inputs of a diagnostic beside its subjects.
+
+    generator: the only source of randomness to use (on the CPU), seeded with ``seed``.
+    once: a cache of results that several diagnoses share.
+    """
 
     device: device
     generator: Generator
     seed: int
-    once: Once = each_time
+    once: Memoize = uncached
 
 
 @runtime_checkable
 class Measure(Protocol):
-    """Measure finished trials without training; models and mode are left as they were."""
+    """Measure finished trials without training; networks keep their weights and mode."""
 
     def __call__(
         self, params: Any, subjects: Sequence[Subject], context: DiagnosticContext
@@ -449,22 +487,23 @@ class Measure(Protocol):
 
 
 class DiagnosticSpec(Spec):
-    """A measurement of one finished trial, a pair of them or a group.
-
-    ``cost(params)``: forward passes over the evaluation subset, for the plan's estimate;
-    ``limit(params)``: of at most so many images each (None: of all).
-    A pair's subjects after the first two are references, where the suite names some.
-    Known answers, each to within ``answers_within``: ``identical``, metric -> the value that one
-    network compared with itself gives, where a module is compared with itself (coordinates
-    ``module`` and ``other_module``); ``symmetric``, the metrics of a pair that stay when the two
-    exchange their places.
-    """
+    """Measurements of one finished trial, of a pair or of a group."""
 
     measure: Measure
     subjects: Literal["one", "pair", "group"]
+    """The number of trials; a pair may be followed by reference trials that the suite names."""
     needs: frozenset[Need] = frozenset()
+    """The artefacts and data of its subjects that it reads, so that trials store them."""
     cost: Callable[[Any], float] = lambda params: 0.0
+    """Forward passes over the evaluation subset, for the plan's time estimate."""
     limit: Callable[[Any], int | None] = lambda params: None
+    """The maximum number of images in each of these passes (None: all)."""
     identical: Mapping[str, float] = {}
+    """Known answer: metric -> its value for a network compared with itself.
+
+    With coordinates ``module`` and ``other_module``: where both name the same module.
+    """
     symmetric: frozenset[str] = frozenset()
+    """Known answer: metrics of a pair that do not change when its two subjects are swapped."""
     answers_within: Annotated[float, Field(ge=0)] = 1e-6
+    """Absolute tolerance of the known answers."""

@@ -37,7 +37,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
         specs.Measure,
         specs.Subject,
         specs.DiagnosticContext,
-        specs.Once,
+        specs.Memoize,
         records.Measurement,
         records.Record,
     ),

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Memory:
-    """Values by key, the least recently asked for forgotten first (``specs.Once``).
+    """Values by key, the least recently asked for forgotten first (``specs.Memoize``).
 
     ``size_bytes``: of the tensors and arrays in all values together.
     """
