@@ -17,6 +17,7 @@ __all__ = [
     "chance_level",
     "hits",
     "mean_auc",
+    "ratio",
     "score",
     "weighted_mean_auc",
 ]
@@ -82,7 +83,7 @@ def weighted_mean_auc(logits: np.ndarray, labels: np.ndarray, weights: np.ndarra
     )
     defined_LB = ~np.isnan(areas_LB)
     total_B = np.where(defined_LB, areas_LB, 0.0).sum(axis=0)
-    return _ratio(total_B, defined_LB.sum(axis=0))
+    return ratio(total_B, defined_LB.sum(axis=0))
 
 
 def chance_level(metric: Metric, labels: np.ndarray) -> float:
@@ -107,11 +108,14 @@ def _auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_NB: np.ndarray) -
     below_PB += sums_NB[np.searchsorted(ranked, scores_N[positive], "right")]
     chosen_PB = weights_NB[positive]
     ordered_B = np.einsum("pb,pb->b", chosen_PB, below_PB) / 2
-    return _ratio(ordered_B, chosen_PB.sum(axis=0) * sums_NB[-1])
+    return ratio(ordered_B, chosen_PB.sum(axis=0) * sums_NB[-1])
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """``numerator / denominator``, NaN where the denominator is 0."""
-    blank = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=blank, where=denominator != 0)
-    return blank
+def ratio(numerator: np.ndarray, denominator: np.ndarray, undefined: float = np.nan) -> np.ndarray:
+    """``numerator / denominator``; ``undefined`` where the denominator is not positive.
+
+    Shapes: that of ``numerator``, to which ``denominator`` is broadcast; float64.
+    """
+    quotient = np.full(numerator.shape, undefined, dtype=np.float64)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from transferbench.measurements import Column, values_of
+from transferbench.metrics import ratio
 from transferbench.statistics import Interval, jackknife, student_t
 from transferbench.suite import TRIAL
 
@@ -68,12 +69,13 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, level: float = 0.95) -> 
     _, class_N = np.unique(labels, return_inverse=True)
     joint_KZ = _class_sums(source_NZ, class_N) / len(class_N)
     source_Z = joint_KZ.sum(axis=0)
-    given_KZ = _ratio(joint_KZ, source_Z)
+    # A source class without probability on any image adds nothing to the likelihood.
+    given_KZ = ratio(joint_KZ, source_Z, undefined=0)
     likelihood_N = np.einsum("nz,nz->n", source_NZ, given_KZ[class_N])
     log_N = np.log(likelihood_N)
     # How the score moves with the table: its derivative by P(y | z), then by P(y, z).
     pull_KZ = _class_sums(source_NZ / likelihood_N[:, None], class_N) / len(class_N)
-    slope_KZ = _ratio(pull_KZ - (pull_KZ * given_KZ).sum(axis=0), source_Z)
+    slope_KZ = ratio(pull_KZ - (pull_KZ * given_KZ).sum(axis=0), source_Z, undefined=0)
     pseudo_N = log_N + np.einsum("nz,nz->n", source_NZ, slope_KZ[class_N])
     # The slopes sum to zero over the images, so that the mean is the score itself.
     return _around(float(log_N.mean()), student_t(pseudo_N.tolist(), level), level)
@@ -103,13 +105,6 @@ def _class_sums(values: np.ndarray, class_N: np.ndarray) -> np.ndarray:
     starts = np.searchsorted(class_N[order], np.arange(class_N.max() + 1))
     sums: np.ndarray = np.add.reduceat(values[order], starts, axis=0)
     return sums
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """``numerator / denominator``, 0 where no image uses the denominator's source class."""
-    ratio = np.zeros_like(numerator)
-    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
-    return ratio
 
 
 # --- from features ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transferbench_plugins.diagnostics.mistakes._per_label import ratio
+from transferbench.metrics import ratio
 
 __all__ = [
     "BOTH_RIGHT",

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from transferbench.metrics import ratio
 from transferbench.records import Measurement
 from transferbench.statistics import Interval
 
-__all__ = ["Column", "measurements", "ratio", "sizes_of", "with_mean"]
+__all__ = ["Column", "measurements", "sizes_of", "with_mean"]
 
 
 class Column(NamedTuple):
@@ -62,13 +63,6 @@ def measurements(
             )
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """``numerator / denominator``, NaN where the denominator is not positive."""
-    blank = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=blank, where=denominator > 0)
-    return blank
-
-
 def with_mean(values_BLS: np.ndarray) -> np.ndarray:
     """The values and, last, their mean over the labels that define them.
 
@@ -78,5 +72,5 @@ def with_mean(values_BLS: np.ndarray) -> np.ndarray:
         return values_BLS
     defined = ~np.isnan(values_BLS)
     total = np.where(defined, values_BLS, 0.0).sum(axis=1, keepdims=True)
-    mean = ratio(total, defined.sum(axis=1, keepdims=True).astype(np.float64))
+    mean = ratio(total, defined.sum(axis=1, keepdims=True))
     return np.concatenate([values_BLS, mean], axis=1)

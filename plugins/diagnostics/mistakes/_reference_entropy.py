@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from transferbench.metrics import ratio
 from transferbench.records import Measurement
 from transferbench.statistics import bootstrap
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
@@ -22,7 +23,6 @@ from transferbench_plugins.diagnostics.mistakes._outcomes import (
 from transferbench_plugins.diagnostics.mistakes._per_label import (
     Column,
     measurements,
-    ratio,
     sizes_of,
     with_mean,
 )

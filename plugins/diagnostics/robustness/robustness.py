@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from transferbench.metrics import hits, weighted_mean_auc
+from transferbench.metrics import hits, ratio, weighted_mean_auc
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
@@ -186,8 +186,8 @@ def _summaries(
         means_BP = np.add.reduceat(scores_BS[:, 1:], starts, axis=1) / sizes
         means_BP = np.column_stack([means_BP, means_BP.mean(axis=1)])
         clean_B1 = scores_BS[:, :1]
-        kept = [means_BP, _ratio(means_BP, clean_B1)]
-        kept.append(_ratio(means_BP - subject.chance, clean_B1 - subject.chance))
+        kept = [means_BP, ratio(means_BP, clean_B1)]
+        kept.append(ratio(means_BP - subject.chance, clean_B1 - subject.chance))
         return np.stack(kept, axis=-1).reshape(len(counts_BN), -1)
 
     found = iter(bootstrap(statistics, np.ones(len(labels), np.int64), seed, params.resamples))
@@ -207,13 +207,6 @@ def _scores(
     hits_NS = np.stack([hits(setting.logits, labels) for setting in settings], axis=1)
     scores_BS: np.ndarray = counts_BN @ hits_NS / len(labels)
     return scores_BS
-
-
-def _ratio(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """NaN where there is nothing above 0 to compare with."""
-    ratio: np.ndarray = np.full_like(values, np.nan)
-    np.divide(values, reference, out=ratio, where=reference > 0)
-    return ratio
 
 
 def _measurement(

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from transferbench.metrics import hits, weighted_mean_auc
+from transferbench.metrics import hits, ratio, weighted_mean_auc
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import bootstrap
@@ -106,10 +106,7 @@ def _sample(
 def _effects(scores_B2: np.ndarray, chance: float) -> np.ndarray:
     """The effects in the order of ``EFFECTS``, NaN where not defined. Shapes: (B, 2) to (B, 3)."""
     gain_B, a_B = scores_B2[:, 0] - scores_B2[:, 1], scores_B2[:, 0]
-    drops = [
-        np.divide(100 * gain_B, base_B, out=np.full_like(base_B, np.nan), where=base_B > 0)
-        for base_B in (a_B, a_B - chance)
-    ]
+    drops = [ratio(100 * gain_B, base_B) for base_B in (a_B, a_B - chance)]
     return np.stack([gain_B, *drops], axis=1)
 
 
