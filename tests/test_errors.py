@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from transferbench import errors
-from transferbench.errors import PluginError, TransferbenchError, UnknownNameError, nearest
+from transferbench.errors import (
+    PluginError,
+    TransferbenchError,
+    UnknownNameError,
+    listing,
+    nearest,
+    shortened,
+    suggestion,
+)
 
 
 def test_every_error_is_one_the_command_line_catches():
@@ -59,3 +67,16 @@ def test_a_plugin_error_is_shown_as_its_message_alone():
 )
 def test_nearest(name, close):
     assert nearest(name, ["noise", "block-shuffle"]) == close
+
+
+def test_long_lists_end_in_how_many_more_there_are():
+    assert listing(["a", "b", "c"], 3) == "a, b, c"
+    assert listing(["a", "b", "c"], 2, "; ") == "a; b and 1 more"
+    assert shortened(["a", "b", "c"], 1) == ["a", "and 2 more"]
+    assert shortened([], 1) == []
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_or_with_all():
+    assert suggestion("lion", ["zebra", "lions"]) == "did you mean 'lions'?"
+    assert suggestion("x", ["zebra", "lions"]) == "there are: zebra, lions"
+    assert suggestion("x", []) == "there are: none"

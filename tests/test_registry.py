@@ -260,7 +260,7 @@ FAULTS = {
     "a marked function that is no hook": (
         hook("return []", "offer_my_nets"),
         (
-            "there is no hook 'offer_my_nets'; the hooks are: transferbench_backbones, "
+            "there is no hook 'offer_my_nets'; there are: transferbench_backbones, "
             "transferbench_datasets, transferbench_diagnostics, transferbench_initializations, "
             "transferbench_perturbations"
         ),

@@ -14,7 +14,7 @@ TransferbenchError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ConformanceError",
@@ -27,7 +27,10 @@ __all__ = [
     "TransferbenchError",
     "UnknownNameError",
     "is_out_of_memory",
+    "listing",
     "nearest",
+    "shortened",
+    "suggestion",
 ]
 
 
@@ -51,10 +54,8 @@ class UnknownNameError(TransferbenchError):
     def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
         choices = sorted(known)
         message = f"no {kind} named {name!r}"
-        if close := nearest(name, choices):
-            message += f"; did you mean {close!r}?"
-        elif choices:
-            message += f"; there are: {', '.join(choices)}"
+        if choices:
+            message += f"; {suggestion(name, choices)}"
         self.reason = message
         self.advice = advice
         super().__init__(f"{message} ({advice})" if advice else message)
@@ -97,3 +98,22 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like ``name``, or None where nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return close[0] if close else None
+
+
+def suggestion(name: str, available: Sequence[str]) -> str:
+    """The name nearest to ``name`` as a question, or all that there are."""
+    if close := nearest(name, available):
+        return f"did you mean {close!r}?"
+    return f"there are: {', '.join(available) or 'none'}"
+
+
+def shortened(lines: Sequence[str], limit: int) -> list[str]:
+    """The first ``limit`` lines, then how many more there are."""
+    rest = len(lines) - limit
+    return [*lines[:limit], *([f"and {rest} more"] if rest > 0 else [])]
+
+
+def listing(names: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """The first ``limit`` names, and how many more there are, in one line."""
+    first, rest = names[:limit], shortened(names, limit)[limit:]
+    return " ".join([separator.join(first), *rest])

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from transferbench.errors import PluginError
+from transferbench.errors import PluginError, listing
 from transferbench.networks.modules import body_names
 from transferbench.specs import InitializationContext
 
@@ -91,12 +91,10 @@ def adjust_layers(
         net(images)
     net.train(training)
     if unseen := watch.unseen():
-        rest = len(unseen) - NAMED_IN_MESSAGES
         raise PluginError(
-            f"initialization {plugin!r} sees no output of {', '.join(unseen[:NAMED_IN_MESSAGES])}"
-            f"{f' and {rest} more' if rest > 0 else ''}: in a forward pass their weights reach no"
-            " convolution or linear map as they are or times a factor; choose another backbone, or"
-            " an initialization that looks at no images"
+            f"initialization {plugin!r} sees no output of {listing(unseen, NAMED_IN_MESSAGES)}:"
+            " in a forward pass their weights reach no convolution or linear map as they are or"
+            " times a factor; choose another backbone, or an initialization that looks at no images"
         )
 
 

@@ -8,13 +8,14 @@ pairs that share networks. That of a share (``relative_to``) is Fieller's, from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from transferbench.claims.terms import Sample, Table, matching, sample_of
+from transferbench.errors import listing
 from transferbench.statistics import Estimator, Interval, jackknife, jackknife_ratio
 from transferbench.suite import Axis, Claim, Suite, Term
 
@@ -227,9 +228,9 @@ def _worst_of(claim: Claim, shown: _Judged, cases: int) -> list[str]:
 
 
 def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float) -> Interval:
-    missing = [place for sample in case.samples for place in sample.missing]
+    missing = dict.fromkeys(place for sample in case.samples for place in sample.missing)
     if missing:
-        return _undetermined(claim, f"no measurement: {_listed(dict.fromkeys(missing))}")
+        return _undetermined(claim, f"no measurement: {listing(list(missing), NAMED, '; ')}")
     if not replicates:
         return _undetermined(claim, "no replicate has a value at every place")
     if claim.order or claim.along:
@@ -243,12 +244,6 @@ def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float
 def _undetermined(claim: Claim, reason: str) -> Interval:
     method = "fieller-95" if claim.relative_to else "jackknife-95"
     return Interval(None, None, None, 0, method, reason)
-
-
-def _listed(missing: Iterable[str]) -> str:
-    names = list(missing)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return "; ".join(names[:NAMED]) + more
 
 
 def _sum(samples: Sequence[Sample]) -> Estimator:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from transferbench.conformance.checks import Broken, Once
 from transferbench.conformance.isolation import offline, randomness, settings_kept
+from transferbench.errors import listing
 from transferbench.networks.modules import clone_state, load_state, partition
 from transferbench.registry.discovery import cause
 from transferbench.specs import HEAD, BackboneSpec
@@ -114,8 +115,7 @@ def _close(found: Tensor, wanted: Tensor) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+    return listing(sorted(names), 4)
 
 
 # --- the checks -------------------------------------------------------------------------------

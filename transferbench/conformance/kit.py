@@ -19,7 +19,7 @@ from transferbench.conformance.checks import (
     named,
     result_of,
 )
-from transferbench.errors import ConformanceError, nearest
+from transferbench.errors import ConformanceError, suggestion
 from transferbench.registry import parse_params
 from transferbench.specs import (
     BackboneSpec,
@@ -144,10 +144,9 @@ def _with_expected(spec: Spec, expected: Mapping[str, str], checks: list[Check])
         return checks
 
     def refuse() -> None:
-        close = nearest(unknown[0], names)
         raise Broken(
             f"a failure is expected of {unknown[0]!r}, which is no check of it",
-            f"did you mean {close!r}?" if close else f"there are: {', '.join(names)}",
+            suggestion(unknown[0], names),
         )
 
     return [*checks, _failing(spec, spec.name, "expected-failures-are-checks", refuse)]

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from transferbench.claims import Verdict
-from transferbench.errors import SubmissionError, UnknownNameError
+from transferbench.errors import SubmissionError, UnknownNameError, listing
 from transferbench.leaderboard.arm_scores import Arm, ranked_arms
 from transferbench.leaderboard.arm_table import (
     RankedArm,
@@ -309,9 +309,7 @@ def _incomplete(
     """``left_out``: what the arm needs and external weights cannot give."""
     missing = missing_scores(suite, candidate.bundle.records, arm)
     of = f" of {arm}" if suite.scoring.ranks == "initializations" else ""
-    why = f"no score{of} on {'; '.join(missing[:3])}"
-    if len(missing) > 3:
-        why += f" and {len(missing) - 3} more"
+    why = f"no score{of} on {listing(missing, 3, '; ')}"
     if left_out:
         why = f"{arm} {left_out}, which external weights cannot give"
     head = candidate.bundle.submission

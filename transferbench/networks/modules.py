@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferbench.errors import DataError, PluginError, TransferbenchError
+from transferbench.errors import DataError, PluginError, TransferbenchError, listing
 from transferbench.specs import HEAD, BackboneSpec, RateFactor
 
 __all__ = [
@@ -90,14 +90,9 @@ def _idle_prefixes(names: Sequence[str], declared: Partition) -> list[str]:
 def _refuse(spec: BackboneSpec, what: str, found: Sequence[str]) -> None:
     if found:
         raise PluginError(
-            f"backbone {spec.name!r}: {what} {_some(found)}; modules() must name every parameter"
-            " and buffer exactly once"
+            f"backbone {spec.name!r}: {what} {listing(found, NAMED_IN_MESSAGES)}; modules() must"
+            " name every parameter and buffer exactly once"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - NAMED_IN_MESSAGES
-    return ", ".join(names[:NAMED_IN_MESSAGES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 # --- building ---------------------------------------------------------------------------------
@@ -225,7 +220,7 @@ def _check_state(own: StateDict, state: StateDict, wanted: list[str]) -> None:
         if mine != given
     ]
     problems = [
-        f"{what}: {_some(found)}"
+        f"{what}: {listing(found, NAMED_IN_MESSAGES)}"
         for what, found in (("missing", missing), ("unexpected", extra), ("of another shape", bent))
         if found
     ]

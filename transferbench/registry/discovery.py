@@ -32,7 +32,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from transferbench import hookspecs
-from transferbench.errors import PluginError, nearest
+from transferbench.errors import PluginError, suggestion
 from transferbench.hookspecs import PROJECT
 from transferbench.specs import (
     BackboneSpec,
@@ -366,9 +366,7 @@ def _check_unmarked(name: str, member: object) -> None:
 def _check_hook_name(name: str) -> None:
     hooks = sorted(_HOOKS.values())
     if name not in hooks:
-        close = nearest(name, hooks)
-        advice = f"did you mean {close!r}?" if close else f"the hooks are: {', '.join(hooks)}"
-        raise _Fault(f"there is no hook {name!r}", advice)
+        raise _Fault(f"there is no hook {name!r}", suggestion(name, hooks))
 
 
 def _collect(kind: Kind, result: object) -> list[Spec]:

@@ -21,6 +21,7 @@ from transferbench.errors import (
     UnknownNameError,
     is_out_of_memory,
     nearest,
+    suggestion,
 )
 from transferbench.registry.discovery import (
     ENVIRONMENT_VARIABLE,
@@ -221,17 +222,11 @@ def parse_params(spec: Spec, given: Mapping[str, Any], where: str) -> Params:
 def _mistake(spec: Spec, detail: ErrorDetails) -> str:
     field = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
-        return _unknown_parameter(field, sorted(spec.params.model_fields))
+        return f"no parameter {field!r}; {suggestion(field, sorted(spec.params.model_fields))}"
     if detail["type"] == "missing":
         return f"{field} is required"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{field} is {_short(detail['input'])}: {message}" if field else message
-
-
-def _unknown_parameter(field: str, known: Sequence[str]) -> str:
-    if close := nearest(field, known):
-        return f"no parameter {field!r}; did you mean {close!r}?"
-    return f"no parameter {field!r}; there are: {', '.join(known) or 'none'}"
 
 
 def _short(value: object) -> str:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from transferbench.errors import SubmissionError, TransferbenchError
+from transferbench.errors import SubmissionError, TransferbenchError, shortened
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, file_problems, read_bundle
@@ -17,6 +17,7 @@ from transferbench.submission.integrity import Problem
 
 __all__ = ["Check", "CheckReport", "Trust", "check", "examine"]
 
+Status = Literal["ok", "warning", "failed"]
 Trust = Literal["reported", "recomputed"]
 Finder = Callable[[Bundle], Iterator[Problem]]
 
@@ -31,7 +32,7 @@ class Check:
     """One named property of a submission, and why it does not hold."""
 
     name: str
-    status: Literal["ok", "warning", "failed"]
+    status: Status
     why: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -123,10 +124,8 @@ def _check(name: str, find: Callable[[], Iterator[Problem]]) -> Check:
         return Check(name, "failed", (f"it could not be checked: {_told(error)}",))
     grave = [problem.why for problem in problems if not problem.warning]
     mild = [problem.why for problem in problems if problem.warning]
-    shown = (*grave, *mild)
-    if len(shown) > SHOWN:
-        shown = (*shown[:SHOWN], f"and {len(shown) - SHOWN} more")
-    return Check(name, "failed" if grave else "warning" if mild else "ok", shown)
+    status: Status = "failed" if grave else "warning" if mild else "ok"
+    return Check(name, status, tuple(shortened([*grave, *mild], SHOWN)))
 
 
 def _told(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from transferbench.errors import SubmissionError, UnknownNameError
+from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Kind, Registry, load_registry
 from transferbench.submission.bundle import (
@@ -191,14 +191,11 @@ def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> tuple[_RunJob, ..
 
 
 def _refuse_incomplete(chosen: _Chosen, registry: Registry) -> None:
-    told = list(_lacks(chosen, registry))
-    if told:
-        shown = "\n  ".join(
-            [*told[:SHOWN], *([f"and {len(told) - SHOWN} more"] if told[SHOWN:] else [])]
-        )
+    if lacking := list(_lacks(chosen, registry)):
+        lines = "\n  ".join(shortened(lacking, SHOWN))
         raise SubmissionError(
             f"{chosen.entry.name} is not complete on {chosen.run.suite_id}; run the suite again"
-            f" with the same --out, which does what is left:\n  {shown}"
+            f" with the same --out, which does what is left:\n  {lines}"
         )
 
 

@@ -21,6 +21,7 @@ from transferbench.errors import (
     TransferbenchError,
     UnknownNameError,
     nearest,
+    suggestion,
 )
 from transferbench.registry import Registry, blamed
 from transferbench.specs import PerturbationSpec
@@ -179,9 +180,7 @@ def _step(node: Any, key: str, change: str) -> Any:
     if not isinstance(node, (dict, list)):
         raise SuiteError(f"--set {change!r}: nothing can be set at {key!r}, below {node!r}")
     known = [str(name) for name in (node if isinstance(node, dict) else range(len(node)))]
-    close = nearest(key, known)
-    hint = f"; did you mean {close!r}?" if close else f"; there are: {', '.join(known)}"
-    raise SuiteError(f"--set {change!r}: the suite has no {key!r} there{hint}")
+    raise SuiteError(f"--set {change!r}: the suite has no {key!r} there; {suggestion(key, known)}")
 
 
 def _read(path: Path) -> Any:
@@ -228,10 +227,7 @@ def _schema_problems(raw: Any) -> Iterator[Problem]:
 def _reason(kind: str, message: str, location: Location) -> str:
     if kind != "extra_forbidden":
         return message.removeprefix("Value error, ")
-    fields = _fields_at(location[:-1])
-    close = nearest(str(location[-1]), fields)
-    return f"no such field; did you mean {close!r}?" if close else (
-        f"no such field; there are: {', '.join(fields)}")  # fmt: skip
+    return f"no such field; {suggestion(str(location[-1]), _fields_at(location[:-1]))}"
 
 
 def _fields_at(location: Location) -> list[str]:
@@ -281,9 +277,8 @@ def _reference_problems(raw: Any) -> Iterator[Problem]:
             labels.append(SOURCE)
         for location, label in _at(raw, pattern):
             if isinstance(label, str) and label not in labels:
-                close = nearest(label, labels)
-                hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(labels)}"
-                yield Problem(location, f"{table} has no {label!r}; {hint}")
+                reason = f"{table} has no {label!r}; {suggestion(label, labels)}"
+                yield Problem(location, reason)
     for table in ("chance", "reference"):
         for location, _ in _at(raw, ("scoring", table, "*")):
             if location[-1] not in (raw.get("targets") or {}):
@@ -349,11 +344,9 @@ def _perturbation_problems(
 
 
 def _param_reason(spec: Any, entry: Any) -> str:
-    fields = sorted(spec.params.model_fields)
     if entry["type"] != "extra_forbidden":
         return f"{spec.name}: {entry['msg'].removeprefix('Value error, ')}"
-    close = nearest(str(entry["loc"][-1]), fields)
-    hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(fields) or 'none'}"
+    hint = suggestion(str(entry["loc"][-1]), sorted(spec.params.model_fields))
     return f"{spec.name} has no such parameter; {hint}"
 
 
