@@ -1,4 +1,4 @@
-"""A suite times its entries: the graph of jobs with their ids."""
+"""The graph of jobs that a suite asks for, with their ids."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from transferbench.plan.graph import (
     ENGINE_VERSION,
     Cell,
     DatasetFacts,
+    DiagnosisCell,
     Entry,
     Job,
-    Measured,
     Plan,
     Work,
     job_id,
@@ -19,9 +19,9 @@ __all__ = [
     "ENGINE_VERSION",
     "Cell",
     "DatasetFacts",
+    "DiagnosisCell",
     "Entry",
     "Job",
-    "Measured",
     "Plan",
     "Work",
     "job_id",

@@ -1,4 +1,4 @@
-"""Which arms of a suite weights from outside cannot start."""
+"""Which arms of a suite cannot start from external weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def left_out_arms(suite: Suite, weights: Weights | None, registry: Registry) -> 
 
 
 def _missing(use: InitializationUse, source: str, registry: Registry) -> str | None:
-    """What an arm starts from that external weights in the place of ``source`` do not have."""
+    """What an arm needs that external weights, used instead of ``source``, do not have."""
     spec = registry.initialization(use.name)
     if "source_weights" not in spec.needs:
         return None

@@ -1,36 +1,33 @@
-"""A suite times its entries: the graph of jobs to run, each with the id of what it computes."""
+"""The graph of jobs that a suite asks for of its entries, each with the id of what it computes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.errors import SuiteError
 from transferbench.identity import derive_seed, digest
 from transferbench.plan.external_weights import left_out_arms
-from transferbench.registry import Registry, blamed, identity
-from transferbench.specs import ImageShape, InitializationSpec, Preprocessing, Weights
-from transferbench.suite import (
-    SOURCE,
-    Diagnosis,
-    Grid,
-    Image,
-    InitializationUse,
-    Pairing,
-    Recipe,
-    Source,
-    Suite,
-    Target,
+from transferbench.plan.resolve import (
+    PluginIdentity,
+    ResolvedArm,
+    ResolvedSuite,
+    resolve_suite,
 )
+from transferbench.registry import Registry
+from transferbench.specs import Preprocessing, Weights
+from transferbench.suite import SOURCE, Diagnosis, Grid, Image, Pairing, Recipe, Suite, Target
 
 __all__ = [
     "ENGINE_VERSION",
     "Cell",
     "DatasetFacts",
+    "DiagnosisCell",
     "Entry",
     "Job",
-    "Measured",
     "Plan",
     "Work",
     "job_id",
@@ -40,7 +37,7 @@ __all__ = [
 ENGINE_VERSION = 1
 """Part of every id: bumped when the same payload would give other numbers."""
 
-Kind = Literal["pretrain", "trial", "diagnosis"]
+JobKind = Literal["pretrain", "trial", "diagnosis"]
 
 
 class DatasetFacts(NamedTuple):
@@ -73,15 +70,15 @@ class Work(NamedTuple):
     evaluated: float
 
 
-Together: TypeAlias = tuple[list[tuple[str, int | None]], int]
-"""Arms and replicates that are measured together, and how many of them there must be."""
+Members: TypeAlias = tuple[list[tuple[str, int | None]], int]
+"""Arms and replicates that are measured together, and how many of them must be there."""
 
 
 class Job(NamedTuple):
     """One node of the plan. ``payload`` is all that can move its numbers; its hash is ``id``."""
 
     id: str
-    kind: Kind
+    kind: JobKind
     payload: dict[str, Any]
     requires: tuple[str, ...]
     title: str
@@ -89,7 +86,7 @@ class Job(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A place in the suite's grid, and the trial that fills it."""
+    """A cell of the suite's grid, and the trial that fills it."""
 
     job: str
     entry: str
@@ -99,7 +96,7 @@ class Cell(NamedTuple):
     replicate: int
 
 
-class Measured(NamedTuple):
+class DiagnosisCell(NamedTuple):
     """A diagnosis of one cell, or of two, under its label in the suite."""
 
     job: str
@@ -110,15 +107,19 @@ class Measured(NamedTuple):
 
 @dataclass
 class Plan:
-    """The graph of jobs; shared work stands in it once, however many cells need it."""
+    """The graph of jobs; shared work is in it once, however many cells need it.
+
+    ``left_out``: for each entry the arms that it goes without, each with what it needs instead.
+    """
 
     suite: Suite
     entries: tuple[Entry, ...]
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
-    measured: list[Measured] = field(default_factory=list)
+    measured: list[DiagnosisCell] = field(default_factory=list)
 
-    def of_kind(self, kind: Kind) -> list[Job]:
+    def of_kind(self, kind: JobKind) -> list[Job]:
         """The jobs of one kind, in the order they were planned."""
         return [job for job in self.jobs.values() if job.kind == kind]
 
@@ -135,55 +136,51 @@ def make_plan(
 
     ``facts`` describe the decoded datasets under ``source:LABEL`` and ``target:LABEL``.
     """
-    return _Planner(suite, registry, facts).plan(entries)
+    left_out = {entry.name: left_out_arms(suite, entry.weights, registry) for entry in entries}
+    plan = Plan(suite, tuple(entries), left_out)
+    planner = _Planner(plan, resolve_suite(suite, registry, facts), facts)
+    for entry in entries:
+        planner.add(entry)
+    return plan
 
 
 class _Planner:
-    """Builds one plan; holds what every job of it shares."""
+    """Adds the jobs of entries to one plan."""
 
-    def __init__(self, suite: Suite, registry: Registry, facts: Mapping[str, DatasetFacts]) -> None:
-        self.suite = suite
-        self.registry = registry
+    def __init__(
+        self, plan: Plan, resolved: ResolvedSuite, facts: Mapping[str, DatasetFacts]
+    ) -> None:
+        self.plan = plan
+        self.suite = plan.suite
+        self.resolved = resolved
         self.facts = facts
-        image = suite.image
-        self.shape: ImageShape = (image.size, image.size, image.channels)
+        self.cells = _grid_cells(plan.suite)
+        self.sources: dict[tuple[str, str], Job] = {}
 
-    def plan(self, entries: Sequence[Entry]) -> Plan:
-        plan = Plan(self.suite, tuple(entries))
-        for entry in entries:
-            left_out = left_out_arms(self.suite, entry.weights, self.registry)
-            for (target, perturbation, arm), kept in self._grid().items():
-                if arm in left_out:
-                    continue
-                for replicate in range(self.suite.replicates):
-                    job = self._trial(plan, entry, target, perturbation, arm, replicate, kept)
-                    plan.cells.append(
-                        Cell(job.id, entry.name, target, perturbation, arm, replicate)
-                    )
-            self._diagnoses(plan, entry)
-        return plan
-
-    def _grid(self) -> dict[tuple[str, str, str], set[int]]:
-        """The cells of all grids of the suite in its order, and the epochs to keep of each."""
-        found: dict[tuple[str, str, str], set[int]] = {}
-        for grid in self.suite.trials:
-            for cell in self._cells(grid):
-                found.setdefault(cell, set()).update(grid.checkpoints)
-        return found
-
-    def _cells(self, grid: Grid) -> Iterator[tuple[str, str, str]]:
-        for target in _chosen(grid.targets, self.suite.targets):
-            for perturbation in _chosen(grid.perturbations, self.suite.perturbations):
-                for arm in _chosen(grid.initializations, self.suite.initializations):
-                    yield target, perturbation, arm
+    def add(self, entry: Entry) -> None:
+        """The entry's trainings, then its diagnoses."""
+        cells: list[Cell] = []
+        for (target, perturbation, arm), epochs in self.cells.items():
+            if arm in self.plan.left_out[entry.name]:
+                continue
+            for replicate in range(self.suite.replicates):
+                job = self._trial(entry, target, perturbation, arm, replicate, epochs)
+                cells.append(Cell(job.id, entry.name, target, perturbation, arm, replicate))
+        self.plan.cells += cells
+        self._add_diagnoses(cells + self._source_cells(entry, cells))
 
     # --- pre-training -------------------------------------------------------------------------
 
-    def _pretraining(self, plan: Plan, entry: Entry, label: str) -> Job:
-        source: Source = self.suite.sources[label]
+    def _pretraining(self, entry: Entry, label: str) -> Job:
+        if (entry.name, label) not in self.sources:
+            self.sources[entry.name, label] = self._new_pretraining(entry, label)
+        return self.sources[entry.name, label]
+
+    def _new_pretraining(self, entry: Entry, label: str) -> Job:
+        source = self.suite.sources[label]
         recipe = self.suite.recipes[source.recipe]
         facts = self.facts[f"source:{label}"]
-        payload = self._training(entry, source.dataset.name, source.dataset.params, facts, recipe)
+        payload = self._training(entry, f"source:{label}", recipe)
         payload |= {
             "selection": {"validation": source.validation, "seed": _seed("selection", "source")},
             "shuffle_labels": source.shuffle_labels,
@@ -192,24 +189,16 @@ class _Planner:
         }
         n_train = facts.train_size * (1 - source.validation)
         work = _work(recipe, n_train, facts.test_size)
-        return _add(plan, "pretrain", payload, (), f"pre-train {entry.name} on {label}", work)
+        return self._job("pretrain", payload, (), f"pre-train {entry.name} on {label}", work)
 
-    def _training(
-        self,
-        entry: Entry,
-        dataset: str,
-        params: Mapping[str, Any],
-        facts: DatasetFacts,
-        recipe: Recipe,
-    ) -> dict[str, Any]:
+    def _training(self, entry: Entry, dataset: str, recipe: Recipe) -> dict[str, Any]:
         """What the payloads of pre-trainings and trials have in common."""
-        spec = self.registry.dataset(dataset)
-        image = self.suite.image
+        facts, image = self.facts[dataset], self.suite.image
         mean, std = _constants(entry.preprocessing or image, image.channels)
         return {
             "engine": ENGINE_VERSION,
             "backbone": entry.backbone,
-            "dataset": identity(spec, spec.parse(params))
+            "dataset": self.resolved.datasets[dataset]
             | {
                 "fingerprint": facts.fingerprint,
                 "classes": facts.classes,
@@ -229,175 +218,160 @@ class _Planner:
 
     def _trial(
         self,
-        plan: Plan,
         entry: Entry,
-        target: str,
+        label: str,
         perturbation: str,
         arm: str,
         replicate: int,
-        kept: Iterable[int],
+        epochs: Iterable[int],
     ) -> Job:
-        use = self.suite.initializations[arm]
-        aim: Target = self.suite.targets[target]
-        facts = self.facts[f"target:{target}"]
-        recipe = self.suite.recipes[use.recipes.get(target, use.recipe)]
-        initialization, requires = self._initialization(plan, entry, use)
-        seeds = _seeds(replicate) | _drawn(self.registry.initialization(use.name), replicate)
-        payload = self._training(entry, aim.dataset.name, aim.dataset.params, facts, recipe)
+        use, resolved = self.suite.initializations[arm], self.resolved.arms[arm]
+        target = self.suite.targets[label]
+        recipe = self.suite.recipes[use.recipes.get(label, use.recipe)]
+        initialization, requires = self._initialization(entry, arm)
+        payload = self._training(entry, f"target:{label}", recipe)
         payload |= {
             "selection": {
-                "labels_per_class": aim.labels_per_class,
-                "validation": aim.validation,
-                "validation_limit": aim.validation_limit,
-                "test_limit": aim.test_limit,
+                "labels_per_class": target.labels_per_class,
+                "validation": target.validation,
+                "validation_limit": target.validation_limit,
+                "test_limit": target.test_limit,
                 "seed": _seed("selection", replicate),
             },
-            "shuffle_labels": aim.shuffle_labels,
+            "shuffle_labels": target.shuffle_labels,
             "perturbation": self._perturbation(perturbation, replicate),
             "initialization": initialization,
             "frozen": use.frozen,
-            "checkpoints": sorted(t for t in kept if t <= recipe.epochs),
-            "seeds": seeds,
+            "checkpoints": sorted(t for t in epochs if t <= recipe.epochs),
+            "seeds": _seeds(replicate) | _network_seed(resolved, replicate),
         }
-        title = f"{arm} of {entry.name} on {target}, {perturbation}, replicate {replicate}"
-        work = _work(recipe, _budget(aim, facts), self._test_size(target))
-        return _add(plan, "trial", payload, requires, title, work)
+        title = f"{arm} of {entry.name} on {label}, {perturbation}, replicate {replicate}"
+        n_train = _train_size(target, self.facts[f"target:{label}"])
+        work = _work(recipe, n_train, self._test_size(label))
+        return self._job("trial", payload, requires, title, work)
 
     def _test_size(self, target: str) -> int:
         size = self.facts[f"target:{target}"].test_size
         return min(size, self.suite.targets[target].test_limit or size)
 
-    def _initialization(
-        self, plan: Plan, entry: Entry, use: InitializationUse
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        spec = self.registry.initialization(use.name)
-        params = spec.parse(use.params)
-        described: dict[str, Any] = identity(spec, params)
-        if "source_weights" not in spec.needs:
-            return described, ()
-        with blamed(f"initialization {spec.name!r}"):
-            checkpoint = spec.checkpoint(params)
-        if entry.weights is not None:
-            if checkpoint is not None:
-                raise SuiteError(
-                    f"{use.name} asks for pre-training checkpoint {checkpoint}, but the external "
-                    f"weights of {entry.name} have only their final state; use --weights suite"
-                )
-            given = entry.weights
-            return described | {"weights": {"tag": given.tag, "sha256": given.sha256}}, ()
-        source = self._pretraining(plan, entry, use.source)
-        return described | {"source": source.id, "checkpoint": checkpoint}, (source.id,)
+    def _initialization(self, entry: Entry, label: str) -> tuple[PluginIdentity, tuple[str, ...]]:
+        use, arm = self.suite.initializations[label], self.resolved.arms[label]
+        if not arm.needs_source:
+            return arm.identity, ()
+        weights = entry.weights
+        if weights is None:
+            source = self._pretraining(entry, use.source)
+            starts = {"source": source.id, "checkpoint": arm.checkpoint}
+            return arm.identity | starts, (source.id,)
+        if arm.checkpoint is not None:
+            raise SuiteError(
+                f"{use.name} asks for pre-training checkpoint {arm.checkpoint}, but the external "
+                f"weights of {entry.name} have only their final state; use --weights suite"
+            )
+        return arm.identity | {"weights": {"tag": weights.tag, "sha256": weights.sha256}}, ()
 
-    def _perturbation(self, label: str, replicate: int) -> dict[str, Any] | None:
-        """What an id says of a perturbation: nothing where it is the identity."""
-        use = self.suite.perturbations[label]
-        spec = self.registry.perturbation(use.name)
-        params = spec.parse(use.params)
-        with blamed(f"perturbation {spec.name!r}"):
-            unchanged = spec.severity(params, self.shape) == 0
-        if unchanged:
-            return None
-        return identity(spec, params) | {
-            "apply": use.apply,
-            "seed": _seed("perturbation", replicate),
-        }
+    def _perturbation(self, label: str, replicate: int) -> PluginIdentity | None:
+        perturbation = self.resolved.perturbations[label]
+        return perturbation and perturbation | {"seed": _seed("perturbation", replicate)}
 
     # --- diagnoses ----------------------------------------------------------------------------
 
-    def _diagnoses(self, plan: Plan, entry: Entry) -> None:
-        cells = {cell[1:]: cell for cell in plan.cells if cell.entry == entry.name}
-        cells |= {cell[1:]: cell for cell in self._source_cells(plan, entry, cells)}
+    def _add_diagnoses(self, cells: Sequence[Cell]) -> None:
+        by_axes = {cell[2:]: cell for cell in cells}
         for label, diagnosis in self.suite.diagnostics.items():
-            for target, perturbation in _places(cells.values(), diagnosis.on):
-                place = (entry.name, target, perturbation)
-                for group in self._groups(cells, place, diagnosis):
-                    self._diagnosis(plan, label, diagnosis, group)
+            for axes in _axes(cells, diagnosis.on):
+                for group in self._groups(by_axes, axes, label):
+                    self._diagnosis(label, group)
 
-    def _source_cells(
-        self, plan: Plan, entry: Entry, cells: Mapping[tuple[Any, ...], Cell]
-    ) -> list[Cell]:
-        """P itself beside every trial, where the suite pre-trained it."""
-        use = self.suite.initializations[self.suite.scoring.initialization]
-        needs = self.registry.initialization(use.name).needs
-        if entry.weights is not None or "source_weights" not in needs:
+    def _source_cells(self, entry: Entry, cells: Sequence[Cell]) -> list[Cell]:
+        """P itself beside its trials, where the suite pre-trained it."""
+        scored = self.suite.scoring.initialization
+        if entry.weights is not None or not self.resolved.arms[scored].needs_source:
             return []
-        job = self._pretraining(plan, entry, use.source).id
-        places = {(cell.target, cell.perturbation, cell.replicate) for cell in cells.values()}
+        job = self._pretraining(entry, self.suite.initializations[scored].source).id
+        axes = {(cell.target, cell.perturbation, cell.replicate) for cell in cells}
         return [
-            Cell(job, entry.name, target, perturbation, SOURCE, k)
-            for target, perturbation, k in sorted(places)
+            Cell(job, entry.name, target, perturbation, SOURCE, replicate)
+            for target, perturbation, replicate in sorted(axes)
         ]
 
     def _groups(
-        self,
-        cells: Mapping[tuple[Any, ...], Cell],
-        place: tuple[str, str, str],
-        diagnosis: Diagnosis,
+        self, cells: Mapping[tuple[Any, ...], Cell], axes: tuple[str, str], label: str
     ) -> Iterator[list[Cell]]:
         """The cells measured together: one, two and their references, or the arms of a group."""
-        subjects = self.registry.diagnostic(diagnosis.name).subjects
-        together = {"one": self._singles, "pair": self._couples, "group": self._gatherings}
-        for members, needed in together[subjects](diagnosis):
-            keys = [(*place, arm, k) for arm, k in members]
+        diagnosis = self.suite.diagnostics[label]
+        members = {"one": self._singles, "pair": self._couples, "group": self._gatherings}
+        for arms, needed in members[self.resolved.diagnoses[label].subjects](diagnosis):
+            keys = [(*axes, arm, replicate) for arm, replicate in arms]
             if all(key in cells for key in keys[:needed]):
                 yield [cells[key] for key in keys if key in cells]
 
-    def _singles(self, diagnosis: Diagnosis) -> Iterator[Together]:
+    def _singles(self, diagnosis: Diagnosis) -> Iterator[Members]:
         for arm in _chosen(diagnosis.of, self.suite.initializations):
             for k in range(1 if arm == SOURCE else self.suite.replicates):
                 yield [(arm, k)], 1
 
-    def _couples(self, diagnosis: Diagnosis) -> Iterator[Together]:
+    def _couples(self, diagnosis: Diagnosis) -> Iterator[Members]:
         n = self.suite.replicates
         for pairing in diagnosis.pairs:
             for i, j in _pairs(pairing, n):
-                others = [(arm, _other(i, j, n)) for arm in pairing.references]
-                yield [(pairing.a, i), (pairing.b, j), *others], 2
+                references = [(arm, _third(i, j, n)) for arm in pairing.references]
+                yield [(pairing.a, i), (pairing.b, j), *references], 2
 
-    def _gatherings(self, diagnosis: Diagnosis) -> Iterator[Together]:
+    def _gatherings(self, diagnosis: Diagnosis) -> Iterator[Members]:
         for arms in diagnosis.groups:
             for k in range(self.suite.replicates):
                 yield [(arm, k) for arm in arms], len(arms)
 
-    def _diagnosis(
-        self, plan: Plan, label: str, diagnosis: Diagnosis, group: Sequence[Cell]
-    ) -> None:
-        spec = self.registry.diagnostic(diagnosis.name)
-        params = spec.parse(diagnosis.params)
+    def _diagnosis(self, label: str, group: Sequence[Cell]) -> None:
+        diagnosis = self.resolved.diagnoses[label]
         subjects = [cell.job for cell in group]
+        axes = {"subjects": subjects, "name": diagnosis.identity["name"]}
         payload = {
             "engine": ENGINE_VERSION,
-            "diagnostic": identity(spec, params),
+            "diagnostic": diagnosis.identity,
             "subjects": subjects,
-            "seed": derive_seed("diagnostic", {"subjects": subjects, "name": spec.name}),
+            "seed": derive_seed("diagnostic", axes),
         }
         size = self._test_size(group[0].target)
-        with blamed(f"diagnostic {spec.name!r}"):
-            work = Work(0, spec.cost(params) * min(size, spec.limit(params) or size))
-        title = f"{label} of {' and '.join(plan.jobs[job].title for job in subjects[:2])}"
-        job = _add(plan, "diagnosis", payload, tuple(dict.fromkeys(subjects)), title, work)
-        b = group[1] if spec.subjects == "pair" else None
-        plan.measured.append(Measured(job.id, label, group[0], b))
+        work = Work(0, diagnosis.passes * min(size, diagnosis.limit or size))
+        title = f"{label} of {' and '.join(self.plan.jobs[job].title for job in subjects[:2])}"
+        job = self._job("diagnosis", payload, tuple(dict.fromkeys(subjects)), title, work)
+        b = group[1] if diagnosis.subjects == "pair" else None
+        self.plan.measured.append(DiagnosisCell(job.id, label, group[0], b))
+
+    def _job(
+        self,
+        kind: JobKind,
+        payload: dict[str, Any],
+        requires: tuple[str, ...],
+        title: str,
+        work: Work,
+    ) -> Job:
+        job = Job(job_id(kind, payload), kind, payload, requires, title, work)
+        return self.plan.jobs.setdefault(job.id, job)
 
 
-def _add(
-    plan: Plan,
-    kind: Kind,
-    payload: dict[str, Any],
-    requires: tuple[str, ...],
-    title: str,
-    work: Work,
-) -> Job:
-    job = Job(job_id(kind, payload), kind, payload, requires, title, work)
-    return plan.jobs.setdefault(job.id, job)
+def _grid_cells(suite: Suite) -> dict[tuple[str, str, str], set[int]]:
+    """Target, perturbation and arm of the trials, in the suite's order, and the epochs to keep."""
+    cells: dict[tuple[str, str, str], set[int]] = {}
+    for grid in suite.trials:
+        axes = product(
+            _chosen(grid.targets, suite.targets),
+            _chosen(grid.perturbations, suite.perturbations),
+            _chosen(grid.initializations, suite.initializations),
+        )
+        for cell in axes:
+            cells.setdefault(cell, set()).update(grid.checkpoints)
+    return cells
 
 
-def _chosen(wanted: tuple[str, ...] | None, known: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(known) if wanted is None else wanted
+def _chosen(labels: tuple[str, ...] | None, table: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(table) if labels is None else labels
 
 
-def _places(cells: Any, on: Grid) -> list[tuple[str, str]]:
-    """The (target, perturbation) places of ``cells`` that ``on`` allows, each once."""
+def _axes(cells: Iterable[Cell], on: Grid) -> list[tuple[str, str]]:
+    """Target and perturbation of the ``cells`` that ``on`` allows, without repetition."""
     return list(
         dict.fromkeys(
             (cell.target, cell.perturbation)
@@ -417,24 +391,24 @@ def _pairs(pairing: Pairing, n: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(n) for j in range(n) if i < j or (ordered and i != j)]
 
 
-def _other(i: int, j: int, n: int) -> int | None:
-    """The next replicate, counting round, that is neither i nor j; None where there is none."""
+def _third(i: int, j: int, n: int) -> int | None:
+    """The next replicate, cyclically, that is neither i nor j; None where there is none."""
     return next((k % n for k in range(j + 1, j + 1 + n) if k % n not in {i, j}), None)
 
 
+@cache
 def _seed(purpose: str, replicate: int | str) -> int:
     # The replicate is the only axis: at replicate k every backbone and every arm sees the same
     # draws, which is what makes their differences paired.
     return derive_seed(purpose, {"replicate": replicate})
 
 
-def _drawn(spec: InitializationSpec, replicate: int) -> dict[str, int]:
+def _network_seed(arm: ResolvedArm, replicate: int) -> dict[str, int]:
     """The seed of the network's random draw, where it is not the replicate's own."""
-    seeds = {
-        "shared": _seed("init", "shared"),
-        "second": _seed("second-init", replicate),
-    }
-    return {"init": seeds[spec.draw]} if spec.draw in seeds else {}
+    if arm.draw == "replicate":
+        return {}
+    shared = arm.draw == "shared"
+    return {"init": _seed("init", "shared") if shared else _seed("second-init", replicate)}
 
 
 def _seeds(replicate: int | str) -> dict[str, int]:
@@ -442,16 +416,16 @@ def _seeds(replicate: int | str) -> dict[str, int]:
     return {purpose: _seed(purpose, replicate) for purpose in purposes}
 
 
-def _budget(target: Target, facts: DatasetFacts) -> float:
+def _train_size(target: Target, facts: DatasetFacts) -> float:
     """How many images a trial trains on."""
     if target.labels_per_class is not None:
         return target.labels_per_class * facts.classes
     return facts.train_size * (1 - target.validation)
 
 
-def _constants(wanted: Preprocessing | Image, channels: int) -> tuple[list[float], list[float]]:
+def _constants(source: Preprocessing | Image, channels: int) -> tuple[list[float], list[float]]:
     """Mean and std, one a channel; for grey images the average of a colour backbone's three."""
-    mean, std = list(wanted.mean), list(wanted.std)
+    mean, std = list(source.mean), list(source.std)
     if channels == 1 and len(mean) > 1:
         return [sum(mean) / len(mean)], [sum(std) / len(std)]
     return mean, std

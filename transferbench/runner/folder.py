@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from transferbench.errors import StoreError
-from transferbench.plan import ENGINE_VERSION, Cell, Measured, Plan
+from transferbench.plan import ENGINE_VERSION, Cell, DiagnosisCell, Plan
 from transferbench.records import Measurement, Record
 from transferbench.runner.request import Planned
 from transferbench.store import Store
@@ -60,13 +60,13 @@ def collect_records(plan: Plan, store: Store) -> Iterator[Record]:
     """
     for cell in plan.cells:
         if store.is_done(cell.job):
-            yield from _records(plan, store, Measured(cell.job, TRIAL, cell, None))
+            yield from _records(plan, store, DiagnosisCell(cell.job, TRIAL, cell, None))
     for measured in plan.measured:
         if store.is_done(measured.job):
             yield from _records(plan, store, measured)
 
 
-def _records(plan: Plan, store: Store, measured: Measured) -> Iterator[Record]:
+def _records(plan: Plan, store: Store, measured: DiagnosisCell) -> Iterator[Record]:
     job, a, b = plan.jobs[measured.job], measured.a, measured.b
     trial = measured.diagnostic == TRIAL
     found = MEASUREMENTS.validate_python(store.artefact(job.id).json("measurements.json"))

@@ -1,0 +1,114 @@
+"""What a plan needs of the plugins that a suite names: looked up once, plain data afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from transferbench.registry import Registry, blamed, identity
+from transferbench.suite import Diagnosis, InitializationUse, Suite, Use
+
+__all__ = [
+    "PluginIdentity",
+    "ResolvedArm",
+    "ResolvedDiagnosis",
+    "ResolvedSuite",
+    "dataset_uses",
+    "resolve_arms",
+    "resolve_suite",
+]
+
+PluginIdentity: TypeAlias = dict[str, Any]
+"""Name, version and parameters of a plugin, as ids contain them."""
+
+
+class ResolvedArm(NamedTuple):
+    """How the networks of an arm start."""
+
+    identity: PluginIdentity
+    needs_source: bool
+    checkpoint: int | None
+    draw: Literal["replicate", "shared", "second"]
+
+
+class ResolvedDiagnosis(NamedTuple):
+    """What a diagnostic measures, in ``passes`` over at most ``limit`` images."""
+
+    identity: PluginIdentity
+    subjects: Literal["one", "pair", "group"]
+    passes: float
+    limit: int | None
+
+
+class ResolvedSuite(NamedTuple):
+    """A suite with every use of a plugin resolved, by the labels of the suite.
+
+    ``datasets`` stand under ``source:LABEL`` and ``target:LABEL``. A perturbation that leaves
+    images unchanged is None.
+    """
+
+    suite: Suite
+    datasets: dict[str, PluginIdentity]
+    perturbations: dict[str, PluginIdentity | None]
+    arms: dict[str, ResolvedArm]
+    diagnoses: dict[str, ResolvedDiagnosis]
+
+
+def dataset_uses(suite: Suite) -> Iterator[tuple[str, Use]]:
+    """The datasets of the targets and of the sources that an arm names, with their labels."""
+    used = {use.source for use in suite.initializations.values()}
+    for label, source in suite.sources.items():
+        if label in used:
+            yield f"source:{label}", source.dataset
+    for label, target in suite.targets.items():
+        yield f"target:{label}", target.dataset
+
+
+def resolve_suite(suite: Suite, registry: Registry, datasets: Container[str]) -> ResolvedSuite:
+    """Every plugin that a plan of ``suite`` uses; of its datasets those in ``datasets``.
+
+    Raises: ``UnknownNameError`` where a plugin is not installed, ``PluginError`` where it fails.
+    """
+    return ResolvedSuite(
+        suite,
+        {label: _dataset(use, registry) for label, use in dataset_uses(suite) if label in datasets},
+        {label: _perturbation(suite, label, registry) for label in suite.perturbations},
+        resolve_arms(suite, registry),
+        {label: _diagnosis(use, registry) for label, use in suite.diagnostics.items()},
+    )
+
+
+def resolve_arms(suite: Suite, registry: Registry) -> dict[str, ResolvedArm]:
+    """The arms of ``suite``. Raises: as ``resolve_suite``."""
+    return {label: _arm(use, registry) for label, use in suite.initializations.items()}
+
+
+def _dataset(use: Use, registry: Registry) -> PluginIdentity:
+    spec = registry.dataset(use.name)
+    return identity(spec, spec.parse(use.params))
+
+
+def _perturbation(suite: Suite, label: str, registry: Registry) -> PluginIdentity | None:
+    use, image = suite.perturbations[label], suite.image
+    spec = registry.perturbation(use.name)
+    params = spec.parse(use.params)
+    with blamed(f"perturbation {spec.name!r}"):
+        unchanged = spec.severity(params, (image.size, image.size, image.channels)) == 0
+    return None if unchanged else identity(spec, params) | {"apply": use.apply}
+
+
+def _arm(use: InitializationUse, registry: Registry) -> ResolvedArm:
+    spec = registry.initialization(use.name)
+    params = spec.parse(use.params)
+    with blamed(f"initialization {spec.name!r}"):
+        checkpoint = spec.checkpoint(params)
+    needs_source = "source_weights" in spec.needs
+    return ResolvedArm(identity(spec, params), needs_source, checkpoint, spec.draw)
+
+
+def _diagnosis(use: Diagnosis, registry: Registry) -> ResolvedDiagnosis:
+    spec = registry.diagnostic(use.name)
+    params = spec.parse(use.params)
+    with blamed(f"diagnostic {spec.name!r}"):
+        passes, limit = spec.cost(params), spec.limit(params)
+    return ResolvedDiagnosis(identity(spec, params), spec.subjects, passes, limit)
