@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from transferbench.errors import StoreError
 
-__all__ = ["Measurement", "Record", "read_records", "write_records"]
+__all__ = ["Coordinate", "Measurement", "Record", "read_records", "write_records"]
 
 Coordinate = str | int | float
 COMPRESSED = ".gz"

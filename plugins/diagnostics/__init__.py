@@ -1,4 +1,14 @@
-"""The diagnostics that come with transferbench: this kind's table of contents."""
+"""The built-in diagnostics, one package per family.
+
+training: learning curves, speed, gain of pre-training, choice of the pre-training checkpoint.
+mistakes: agreement of two networks' errors.
+features: similarity of two networks' features, module by module.
+weights: distances, spectra and alignment of weights.
+landscape: loss and metric on the line between two networks.
+modules: module rewinding, re-randomisation and criticality.
+transferability: scores of a source network on a target, without fine-tuning.
+robustness: metric and loss on perturbed test images, shape bias.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +47,7 @@ __all__ = ["transferbench_diagnostics"]
 
 @hookimpl
 def transferbench_diagnostics() -> list[DiagnosticSpec]:
-    """Every built-in of this kind, one a line."""
+    """All built-in diagnostics, sorted by name."""
     return [
         AGREEMENT,
         ALIGNED_BARRIER,

@@ -1,4 +1,4 @@
-"""What the history of a trial says of one of its metrics.
+"""Metrics read from the training history of a trial.
 
 Shape letters: T evaluated epochs.
 """
@@ -10,13 +10,20 @@ from itertools import takewhile
 
 import numpy as np
 
-__all__ = ["History", "blank_epochs", "divergence", "evaluated", "last_epoch", "last_value"]
+__all__ = [
+    "History",
+    "divergence_flag",
+    "final_value",
+    "last_epoch",
+    "metric_curve",
+    "non_finite_epochs",
+]
 
 History = Sequence[Mapping[str, float | None]]
 
 
-def evaluated(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """The epochs where ``column`` was evaluated to a number, ascending, and its values.
+def metric_curve(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """The epochs at which ``column`` has a value, ascending, and its values.
 
     Shapes: int64 (T,) and float64 (T,).
     """
@@ -26,18 +33,18 @@ def evaluated(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def last_epoch(history: History) -> int:
-    """The epoch where training ended."""
+    """The epoch at which training ended."""
     return max((int(row["epoch"] or 0) for row in history), default=0)
 
 
-def last_value(history: History, column: str) -> float | None:
-    """The value of ``column`` where training ended, or None: that of an epoch before is no end."""
-    epochs, values = evaluated(history, column)
+def final_value(history: History, column: str) -> float | None:
+    """The value of ``column`` at the last epoch; None if it has none there."""
+    epochs, values = metric_curve(history, column)
     return float(values[-1]) if len(values) and epochs[-1] == last_epoch(history) else None
 
 
-def blank_epochs(history: History) -> list[int]:
-    """The epochs, ascending, that were evaluated and gave no number: nothing was finite."""
+def non_finite_epochs(history: History) -> list[int]:
+    """The epochs, ascending, that were evaluated without a finite value of any metric."""
     return sorted(
         int(row["epoch"] or 0)
         for row in history
@@ -45,9 +52,9 @@ def blank_epochs(history: History) -> list[int]:
     )
 
 
-def divergence(history: History) -> str | None:
-    """What to flag of a training that ended without a finite number, or None."""
-    blank = set(blank_epochs(history))
+def divergence_flag(history: History) -> str | None:
+    """The flag of a training that ended without a finite value of any metric, else None."""
+    non_finite = set(non_finite_epochs(history))
     backwards = sorted((int(row["epoch"] or 0) for row in history), reverse=True)
-    trailing = list(takewhile(blank.__contains__, backwards))
+    trailing = list(takewhile(non_finite.__contains__, backwards))
     return f"diverged: nothing finite from epoch {trailing[-1]} on" if trailing else None

@@ -1,1 +1,1 @@
-"""Diagnostics of features: one module each; names with an underscore are shared by them."""
+"""Features: how similar two networks' features of the same images are, module by module."""

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, Params, Subject
-from transferbench_plugins.diagnostics._seen_images import digest_of
+from transferbench_plugins.diagnostics._image_digest import image_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +124,7 @@ def whole(
 
     Computed once for a network however many pairs it is in; ``made`` names what ``prepare`` does.
     """
-    seen = made, params.pooled, params.precision, digest_of(images)
+    seen = made, params.pooled, params.precision, image_digest(images)
 
     def of(subject: Subject) -> Whole[T]:
         return context.once((*seen, subject.job), lambda: _whole(params, subject, images, prepare))

@@ -1,1 +1,1 @@
-"""Diagnostics of landscape: one module each; names with an underscore are shared by them."""
+"""Landscape: loss and metric on the line between two networks, its barriers and basins."""

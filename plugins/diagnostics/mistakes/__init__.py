@@ -1,1 +1,1 @@
-"""Diagnostics of mistakes: one module each; names with an underscore are shared by them."""
+"""Mistakes: which test items two networks get wrong, and whether they share more than by chance."""

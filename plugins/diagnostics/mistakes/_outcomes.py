@@ -1,7 +1,7 @@
-"""What happened to each test item in a pair of networks, and the statistics of it.
+"""Outcomes of test items for a pair of networks, and statistics of their counts.
 
-Shape letters: B resamples, K classes, L labels (1 where the task is multi-class), N items,
-S statistics, T outcomes.
+Shape letters: B resamples, C distinct rows of outcomes, K classes, L labels (1 for multi-class
+tasks), N items, S statistics, T outcomes.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ __all__ = [
     "SAME_WRONG",
     "STATISTICS",
     "Statistic",
-    "outcomes_of",
-    "statistics_of",
-    "tables_of",
+    "outcome_statistics",
+    "outcome_tables",
+    "pair_outcomes",
 ]
 
 BOTH_RIGHT, ONLY_A_WRONG, ONLY_B_WRONG, SAME_WRONG, OTHER_WRONG = range(5)
-"""The outcomes: in the last two both are wrong, with the same or with another prediction."""
+"""The outcomes; in the last two both networks are wrong, with equal or different predictions."""
 
 
 class Statistic(NamedTuple):
-    """A number out of a table of outcomes.
+    """A statistic of a table of outcomes.
 
-    ``among``: the outcomes that it is a share of; ``why`` it may be without a value.
+    ``among``: the outcomes counted in its denominator. ``undefined``: the flag of a missing value.
     """
 
     metric: str
     unit: str
     among: tuple[int, ...] = tuple(range(5))
-    why: str = ""
+    undefined: str = ""
 
 
 BOTH_WRONG = (SAME_WRONG, OTHER_WRONG)
@@ -51,11 +51,11 @@ STATISTICS = (
     ),
     Statistic("agreement", "fraction"),
     Statistic("agreement_given_both_wrong", "fraction", BOTH_WRONG, "no common errors"),
-    Statistic("kappa", "kappa", why="both are right everywhere, or wrong everywhere"),
+    Statistic("kappa", "kappa", undefined="both are right everywhere, or wrong everywhere"),
 )
 
 
-def outcomes_of(logits_a: np.ndarray, logits_b: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def pair_outcomes(logits_a: np.ndarray, logits_b: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The outcome of each label of each item.
 
     Shapes: logits (N, K) with labels (N,), or all (N, L); returns int64 (N, L).
@@ -71,18 +71,18 @@ def outcomes_of(logits_a: np.ndarray, logits_b: np.ndarray, labels: np.ndarray) 
 
 
 def _predictions(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Classes (N, 1), or labels (N, L) at a probability of one half."""
+    """Predicted classes (N, 1), or labels (N, L) with a probability above one half."""
     predicted: np.ndarray = logits.argmax(axis=1)[:, None] if labels.ndim == 1 else logits > 0
     return predicted
 
 
-def tables_of(counts_BC: np.ndarray, kinds_CL: np.ndarray) -> np.ndarray:
-    """How often each outcome occurs. Shapes: returns (B, L, T)."""
-    return np.stack([counts_BC @ (kinds_CL == outcome) for outcome in range(5)], axis=-1)
+def outcome_tables(counts_BC: np.ndarray, outcomes_CL: np.ndarray) -> np.ndarray:
+    """Counts of each outcome, from the counts of distinct rows. Shapes: returns (B, L, T)."""
+    return np.stack([counts_BC @ (outcomes_CL == outcome) for outcome in range(5)], axis=-1)
 
 
-def statistics_of(tables_BLT: np.ndarray) -> np.ndarray:
-    """The values in the order of ``STATISTICS``, NaN where not defined.
+def outcome_statistics(tables_BLT: np.ndarray) -> np.ndarray:
+    """The values in the order of ``STATISTICS``, NaN where undefined.
 
     Shapes: (B, L, T) to (B, L, S).
     """
@@ -102,7 +102,7 @@ def statistics_of(tables_BLT: np.ndarray) -> np.ndarray:
 
 
 def _kappa(observed: np.ndarray, error_a: np.ndarray, error_b: np.ndarray) -> np.ndarray:
-    """Error consistency (c_obs - c_exp) / (1 - c_exp) from shares of errors.
+    """Error consistency (c_obs - c_exp) / (1 - c_exp) from error rates.
 
     Source: Geirhos, Meding, Wichmann 2020, arXiv 2006.16736.
     """

@@ -1,6 +1,6 @@
-"""Statistics of each label of a task, and of their mean.
+"""Statistics of each label of a task, and their mean over labels.
 
-Shape letters: B resamples, L labels (1 where the task is multi-class), N items, S statistics.
+Shape letters: B resamples, L labels (1 for multi-class tasks), N items, S statistics.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import NamedTuple
 import numpy as np
 
 from transferbench.metrics import ratio
-from transferbench.records import Measurement
+from transferbench.records import Coordinate, Measurement
 from transferbench.statistics import Interval
 
-__all__ = ["Column", "measurements", "sizes_of", "with_mean"]
+__all__ = ["StatisticInfo", "append_label_mean", "item_counts", "label_measurements"]
 
 
-class Column(NamedTuple):
-    """What a statistic is called, and ``why`` it may be without a value."""
+class StatisticInfo(NamedTuple):
+    """Name and unit of a statistic. ``undefined``: the flag of a missing value."""
 
     metric: str
     unit: str
-    why: str
-    coordinates: dict[str, str | int | float]
+    undefined: str
+    coordinates: dict[str, Coordinate]
 
 
-def sizes_of(members_NLS: np.ndarray) -> list[list[int]]:
-    """How many items each statistic is of, for the rows of ``with_mean``.
+def item_counts(members_NLS: np.ndarray) -> list[list[int]]:
+    """The number of items of each statistic, for the rows of ``append_label_mean``.
 
-    The mean over labels is of the items that any label counts.
+    For the mean over labels: the items that count for at least one label.
     Shapes: bool (N, L, S); returns L or L + 1 rows of S.
     """
     rows: list[list[int]] = members_NLS.sum(axis=0).tolist()
@@ -38,35 +38,37 @@ def sizes_of(members_NLS: np.ndarray) -> list[list[int]]:
     return rows
 
 
-def measurements(
-    found: Sequence[Interval], sizes: Sequence[Sequence[int]], columns: Sequence[Column]
+def label_measurements(
+    intervals: Sequence[Interval], counts: Sequence[Sequence[int]], infos: Sequence[StatisticInfo]
 ) -> Iterator[Measurement]:
-    """A measurement for each label and column, then for the mean over labels, without a label.
+    """A measurement of each statistic for each label, then for the mean over labels.
 
-    ``found``: the intervals of ``with_mean``, row after row; ``sizes`` as ``sizes_of`` gives them.
+    ``intervals``: those of ``append_label_mean``, row by row; ``counts``: from ``item_counts``.
     """
-    rows = [found[start : start + len(columns)] for start in range(0, len(found), len(columns))]
-    for label, (row, counts) in enumerate(zip(rows, sizes, strict=True)):
-        labels = rows[:-1] if label == len(rows) - 1 else ()
-        place = {} if label == len(rows) - 1 else {"label": label}
-        for k, (column, interval) in enumerate(zip(columns, row, strict=True)):
-            lacking = sum(other[k].value is None for other in labels)
-            partial = f"{lacking} of {len(labels)} labels do not define it" if lacking else None
+    size = len(infos)
+    rows = [intervals[start : start + size] for start in range(0, len(intervals), size)]
+    for label, (row, row_counts) in enumerate(zip(rows, counts, strict=True)):
+        is_mean = label == len(rows) - 1
+        labels = rows[:-1] if is_mean else ()
+        coordinates: dict[str, Coordinate] = {} if is_mean else {"label": label}
+        for k, (info, interval) in enumerate(zip(infos, row, strict=True)):
+            undefined = sum(label_row[k].value is None for label_row in labels)
+            partial = f"{undefined} of {len(labels)} labels do not define it" if undefined else None
             yield Measurement(
-                metric=column.metric,
+                metric=info.metric,
                 value=interval.value,
-                unit=column.unit,
-                n=counts[k],
-                coordinates=column.coordinates | place,
-                flag=column.why if interval.value is None else partial,
+                unit=info.unit,
+                n=row_counts[k],
+                coordinates=info.coordinates | coordinates,
+                flag=info.undefined if interval.value is None else partial,
                 **interval.fields(),
             )
 
 
-def with_mean(values_BLS: np.ndarray) -> np.ndarray:
-    """The values and, last, their mean over the labels that define them.
+def append_label_mean(values_BLS: np.ndarray) -> np.ndarray:
+    """The values, followed by their mean over the labels for which they are defined.
 
-    Shapes: (B, L, S) to (B, L + 1, S); a single label is its own mean and is left as it is.
+    Shapes: (B, L, S) to (B, L + 1, S); values of a single label are returned unchanged.
     """
     if values_BLS.shape[1] == 1:
         return values_BLS

@@ -1,8 +1,9 @@
-"""How ambiguous references find the items that a pair gets wrong: the entropy of their mean.
+"""Ambiguity of the items that a pair gets wrong: predictive entropy of reference networks.
 
-Mean predictive entropy stands for the ambiguity that the paper judged by looking at images.
+It is a proxy for the ambiguity of common and uncommon mistakes, which the paper judged by
+inspecting images.
 
-Shape letters: B resamples, K classes, L labels (1 where the task is multi-class), M sets, N items.
+Shape letters: B resamples, K classes, L labels (1 for multi-class tasks), M sets, N items.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from transferbench_plugins.diagnostics.mistakes._outcomes import (
     SAME_WRONG,
 )
 from transferbench_plugins.diagnostics.mistakes._per_label import (
-    Column,
-    measurements,
-    sizes_of,
-    with_mean,
+    StatisticInfo,
+    append_label_mean,
+    item_counts,
+    label_measurements,
 )
 
 __all__ = ["reference_entropy"]
@@ -45,51 +46,51 @@ def reference_entropy(
     seed: int,
     resamples: int,
 ) -> Iterator[Measurement]:
-    """The mean entropy on all items, the common and each of the uncommon mistakes.
+    """Mean entropy over all items, the common mistakes and the uncommon mistakes of a and of b.
 
-    ``references``: logits, whose probabilities are averaged; ``exclusive``: of classes, of which
-    one is right, or of labels, each right or wrong.
+    ``references``: logits, whose probabilities are averaged. ``exclusive``: softmax over classes,
+    else a sigmoid per label.
     Shapes: references (N, K) or (N, L), outcomes (N, L). Units: nats.
-    Error: percentile bootstrap over test items, the sizes of the sets varying with them.
+    Error: percentile bootstrap over test items; the sets are resampled with them.
     """
     finite = all(np.isfinite(logits).all() for logits in references)
     entropy_of = _class_entropy if exclusive else _label_entropy
     entropy_NL = entropy_of(references) if finite else np.full(outcomes_NL.shape, np.nan)
-    members_NLM = np.stack([np.isin(outcomes_NL, chosen) for chosen in SETS.values()], axis=-1)
+    members_NLM = np.stack([np.isin(outcomes_NL, outcomes) for outcomes in SETS.values()], axis=-1)
 
     def means(counts_BN: np.ndarray) -> np.ndarray:
         total_BLM = np.tensordot(counts_BN, members_NLM * entropy_NL[..., None], axes=1)
         mean_BLM = ratio(total_BLM, np.tensordot(counts_BN, members_NLM * 1.0, axes=1))
-        return with_mean(mean_BLM).reshape(len(counts_BN), -1)
+        return append_label_mean(mean_BLM).reshape(len(counts_BN), -1)
 
-    found = bootstrap(means, np.ones(len(entropy_NL), dtype=np.int64), seed, resamples)
-    why = "no such items" if finite else "the logits of a reference are not finite"
-    columns = [Column("reference_entropy", "nats", why, {"set": name}) for name in SETS]
-    yield from measurements(found, sizes_of(members_NLM), columns)
+    intervals = bootstrap(means, np.ones(len(entropy_NL), dtype=np.int64), seed, resamples)
+    undefined = "no such items" if finite else "the logits of a reference are not finite"
+    infos = [StatisticInfo("reference_entropy", "nats", undefined, {"set": name}) for name in SETS]
+    yield from label_measurements(intervals, item_counts(members_NLM), infos)
 
 
 def _class_entropy(references: Sequence[np.ndarray]) -> np.ndarray:
-    """Of the mean of the softmaxes. Shapes: (N, K) each to (N, 1)."""
-    shifted = [logits - logits.max(axis=1, keepdims=True) for logits in map(_double, references)]
-    powers = [np.exp(logits) for logits in shifted]
-    mean_NK = np.mean([power / power.sum(axis=1, keepdims=True) for power in powers], axis=0)
-    entropy_N1: np.ndarray = _surprise(mean_NK).sum(axis=1, keepdims=True)
+    """Entropy of the mean softmax. Shapes: (N, K) each to (N, 1)."""
+    shifted = [logits - logits.max(axis=1, keepdims=True) for logits in map(_float64, references)]
+    exponentials = [np.exp(logits) for logits in shifted]
+    mean_NK = np.mean([e / e.sum(axis=1, keepdims=True) for e in exponentials], axis=0)
+    entropy_N1: np.ndarray = _entropy_term(mean_NK).sum(axis=1, keepdims=True)
     return entropy_N1
 
 
 def _label_entropy(references: Sequence[np.ndarray]) -> np.ndarray:
-    """Of the mean of the sigmoids. Shapes: (N, L) each to (N, L)."""
-    # The tanh form of the sigmoid overflows nowhere.
-    mean_NL = np.mean([(1 + np.tanh(_double(logits) / 2)) / 2 for logits in references], axis=0)
-    entropy_NL: np.ndarray = _surprise(mean_NL) + _surprise(1 - mean_NL)
+    """Entropy of the mean sigmoid. Shapes: (N, L) each to (N, L)."""
+    # The tanh form of the sigmoid cannot overflow.
+    mean_NL = np.mean([(1 + np.tanh(_float64(logits) / 2)) / 2 for logits in references], axis=0)
+    entropy_NL: np.ndarray = _entropy_term(mean_NL) + _entropy_term(1 - mean_NL)
     return entropy_NL
 
 
-def _double(logits: np.ndarray) -> np.ndarray:
+def _float64(logits: np.ndarray) -> np.ndarray:
     return logits.astype(np.float64)
 
 
-def _surprise(probability: np.ndarray) -> np.ndarray:
+def _entropy_term(probability: np.ndarray) -> np.ndarray:
     """-p log p, 0 at p = 0."""
-    surprise: np.ndarray = -probability * np.log(np.where(probability == 0, 1.0, probability))
-    return surprise
+    term: np.ndarray = -probability * np.log(np.where(probability == 0, 1.0, probability))
+    return term

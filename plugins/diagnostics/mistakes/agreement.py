@@ -1,9 +1,10 @@
-"""Agreement of two networks: the mistakes they share, corrected for what chance would share.
+"""Agreement of two networks: their common and uncommon mistakes, corrected for chance.
 
 Source: Neyshabur et al. 2020, arXiv 2008.11687, Section 3.2, for common and uncommon mistakes;
 Geirhos, Meding, Wichmann 2020, arXiv 2006.16736, for error consistency.
 
-Shape letters: B resamples, C kinds of items, L labels (1 where the task is multi-class), N items.
+Shape letters: B resamples, C distinct rows of outcomes, L labels (1 for multi-class tasks),
+N items.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from pydantic import Field
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import bootstrap
-from transferbench_plugins.diagnostics._same_items import shared_labels
+from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
     STATISTICS,
-    outcomes_of,
-    statistics_of,
-    tables_of,
+    outcome_statistics,
+    outcome_tables,
+    pair_outcomes,
 )
 from transferbench_plugins.diagnostics.mistakes._per_label import (
-    Column,
-    measurements,
-    sizes_of,
-    with_mean,
+    StatisticInfo,
+    append_label_mean,
+    item_counts,
+    label_measurements,
 )
 from transferbench_plugins.diagnostics.mistakes._reference_entropy import reference_entropy
 
@@ -36,7 +37,7 @@ __all__ = ["AGREEMENT", "AgreementParams"]
 
 
 class AgreementParams(Params):
-    """``resamples`` of the test items for the intervals."""
+    """``resamples``: bootstrap resamples of the test items."""
 
     resamples: Annotated[int, Field(ge=100)] = 1000
 
@@ -44,21 +45,21 @@ class AgreementParams(Params):
 def measure(
     params: AgreementParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """Common and uncommon mistakes, their overlap, and how ambiguous references find them.
+    """Common and uncommon mistakes, their overlap, and the ambiguity of the items.
 
     With M_a the items that a gets wrong: n_common = |M_a & M_b|, uncommon_a = |M_a - M_b|,
     error_jaccard = |M_a & M_b| / |M_a | M_b|, agreement = the share of equal predictions (also
     among M_a & M_b), kappa = (c_obs - c_exp) / (1 - c_exp), where c_obs is the share of items
-    that are right in both or wrong in both, c_exp the share if errors were independent. Overlap
-    rises with the accuracy of both networks; kappa does not.
-    Multi-label: for each label at a probability of one half, then the mean over the labels that
-    define a statistic; two networks that are wrong on a label agree on it by necessity.
-    Subjects after the pair are references: see ``reference_entropy``.
+    that both networks get right or both get wrong, c_exp that share under independent errors.
+    Agreement rises with the accuracy of both networks; kappa does not.
+    Multi-label: for each label at a probability of one half, then the mean over the labels for
+    which a statistic is defined; two networks that are both wrong on a label always agree on it.
+    Subjects after the pair are reference networks: see ``reference_entropy``.
     Error: percentile bootstrap over test items.
     """
     labels = shared_labels(subjects)
     a, b, *references = subjects
-    outcomes_NL = outcomes_of(a.logits, b.logits, labels)
+    outcomes_NL = pair_outcomes(a.logits, b.logits, labels)
     yield from _overlap(outcomes_NL, context.seed, params.resamples)
     if references:
         yield from reference_entropy(
@@ -71,23 +72,23 @@ def measure(
 
 
 def _overlap(outcomes_NL: np.ndarray, seed: int, resamples: int) -> Iterator[Measurement]:
-    # Items with the same outcomes are of one kind: a table of few counts is resampled, not items.
-    kinds_CL, counts = np.unique(outcomes_NL, axis=0, return_counts=True)
+    # Items with equal outcomes are interchangeable: resampling their counts is much cheaper.
+    outcomes_CL, counts = np.unique(outcomes_NL, axis=0, return_counts=True)
 
     def statistics(counts_BC: np.ndarray) -> np.ndarray:
-        values_BLS = statistics_of(tables_of(counts_BC, kinds_CL))
-        return with_mean(values_BLS).reshape(len(counts_BC), -1)
+        values_BLS = outcome_statistics(outcome_tables(counts_BC, outcomes_CL))
+        return append_label_mean(values_BLS).reshape(len(counts_BC), -1)
 
-    found = bootstrap(statistics, counts, seed, resamples)
+    intervals = bootstrap(statistics, counts, seed, resamples)
     members_NLS = np.stack([np.isin(outcomes_NL, s.among) for s in STATISTICS], axis=-1)
-    columns = [Column(s.metric, s.unit, s.why, {}) for s in STATISTICS]
-    yield from measurements(found, sizes_of(members_NLS), columns)
+    infos = [StatisticInfo(s.metric, s.unit, s.undefined, {}) for s in STATISTICS]
+    yield from label_measurements(intervals, item_counts(members_NLS), infos)
 
 
 AGREEMENT = DiagnosticSpec(
     name="agreement",
     version=1,
-    summary="Common and uncommon mistakes, error consistency, ambiguity of the mistakes",
+    summary="Common and uncommon mistakes, error consistency, and ambiguity of the mistakes",
     source="Neyshabur et al. 2020, arXiv 2008.11687, Section 3.2",
     license="Apache-2.0",
     params=AgreementParams,

@@ -1,1 +1,1 @@
-"""Diagnostics of modules: one module each; names with an underscore are shared by them."""
+"""Modules: what a network loses when one module is rewound, re-randomised or perturbed by noise."""

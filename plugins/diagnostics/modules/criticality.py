@@ -20,8 +20,8 @@ from pydantic import Field, field_validator
 
 from transferbench.records import Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench_plugins.diagnostics._flags import joined
-from transferbench_plugins.diagnostics._history import History, evaluated, last_epoch
+from transferbench_plugins.diagnostics._flags import join_flags
+from transferbench_plugins.diagnostics._history import History, last_epoch, metric_curve
 from transferbench_plugins.diagnostics.modules._module_swaps import TYPICAL_MODULES
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def best_epoch(history: History) -> int:
 
     As in training: the final state is the best one where nothing was held out.
     """
-    epochs, values = evaluated(history, "validation_metric")
+    epochs, values = metric_curve(history, "validation_metric")
     return int(epochs[values.argmax()]) if len(values) else last_epoch(history)
 
 
@@ -196,7 +196,7 @@ class _Report:
                 missing = [module for module, mu in summands.items() if mu is None]
                 total = None if missing else sum(mu for mu in summands.values() if mu is not None)
                 why = f"{INFEASIBLE} of {', '.join(missing)}" if missing else None
-                flag = joined(why, self._flag(path))
+                flag = join_flags(why, self._flag(path))
                 yield self._row("mu_total", "ratio", total, {"modules": modules, **place}, flag)
 
     def _cells(self, found: PathMap, place: Place) -> Iterator[Measurement]:
@@ -218,7 +218,7 @@ class _Report:
             elif metric == "sigma_high" and value == 0:
                 why = NO_NOISE
             about = flag if metric == "mu" else None
-            yield self._row(metric, unit, value, place, joined(why, about))
+            yield self._row(metric, unit, value, place, join_flags(why, about))
 
     def _flag(self, path: Path) -> str | None:
         alone = path == "optimisation" and not self._paths.epochs

@@ -1,1 +1,1 @@
-"""Diagnostics of robustness: one module each; names with an underscore are shared by them."""
+"""Robustness: predictions on perturbed test images and on images with conflicting cues."""

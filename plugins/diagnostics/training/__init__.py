@@ -1,1 +1,1 @@
-"""Diagnostics of training: one module each; names with an underscore are shared by them."""
+"""Training: how far and how fast trials learnt, and what pre-training added."""

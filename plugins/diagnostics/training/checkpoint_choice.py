@@ -1,94 +1,101 @@
-"""Checkpoint choice: what fine-tuning reached from a checkpoint, beside what that one knew."""
+"""Checkpoint choice: target metric of a trial and source metric of the checkpoint it started from.
+
+Source: Neyshabur et al. 2020, arXiv 2008.11687, Section 3.5 and Figure 7.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from transferbench.metrics import score
-from transferbench.records import Measurement
+from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
 from transferbench.statistics import wilson
-from transferbench_plugins.diagnostics._history import evaluated, last_value
-from transferbench_plugins.diagnostics._starting_point import StartingPoint, starting_point
+from transferbench_plugins.diagnostics._history import final_value, metric_curve
+from transferbench_plugins.diagnostics._logits import compute_logits
+from transferbench_plugins.diagnostics._source_checkpoint import (
+    SourceCheckpoint,
+    initial_checkpoint,
+)
 from transferbench_plugins.diagnostics.training.speed import speed_of
-from transferbench_plugins.diagnostics.transferability._source_view import BATCH
 
 __all__ = ["CHECKPOINT_CHOICE"]
 
-NO_START = "a starts from no kept state of b"
+BATCH_SIZE = 256
+
+NO_CHECKPOINT = "a starts from no kept state of b"
 
 
 def measure(
     params: NoParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """Of trial a and the source network b that it started from: when, and how good both were.
+    """The checkpoint of source b that trial a started from, and the metrics of both networks.
 
-    ``checkpoint``: the pre-training epoch whose body a started with, found in the weights;
-    ``target_metric`` and ``speed`` of a; ``source_metric`` of b at that epoch.
-    Units: epochs and fractions. Error: Wilson over test images where the metric is the accuracy
-    of classes; ``n`` counts them, for the speed epochs.
+    ``checkpoint``: the pre-training epoch whose body a was initialized with, identified by its
+    weights; ``target_metric`` and ``speed`` of a; ``source_metric`` of b at that epoch.
+    Units: epochs and fractions. Error: Wilson over test images for a multi-class accuracy.
+    ``n`` counts test images; for ``speed``, epochs.
     """
-    del params, context  # nothing to choose, nothing drawn
+    del params, context  # deterministic, without parameters
     trial, source = subjects
-    start = starting_point(trial, source)
-    place = {} if start is None else {"checkpoint": start.epoch}
+    checkpoint = initial_checkpoint(trial, source)
+    flag = NO_CHECKPOINT if checkpoint is None else None
+    coordinates: dict[str, Coordinate] = {}
+    source_metric = None
+    if checkpoint is not None:
+        coordinates = {"checkpoint": checkpoint.epoch}
+        source_metric = _source_metric(source, checkpoint)
     yield Measurement(
         metric="checkpoint",
-        value=None if start is None else start.epoch,
+        value=None if checkpoint is None else checkpoint.epoch,
         unit="epochs",
         n=1,
-        coordinates=place,
-        flag=NO_START if start is None else None,
+        coordinates=coordinates,
+        flag=flag,
     )
-    yield _metric("target_metric", trial, last_value(trial.history, "test_metric"), place)
+    target_metric = final_value(trial.history, "test_metric")
+    yield _metric("target_metric", trial, target_metric, coordinates)
     speed = speed_of(trial.history)
-    yield Measurement(metric="speed", unit="fraction", coordinates=place, **speed._asdict())
-    known = None if start is None else _source_metric(source, start)
-    yield _metric("source_metric", source, known, place, NO_START if start is None else None)
+    yield Measurement(metric="speed", unit="fraction", coordinates=coordinates, **speed._asdict())
+    yield _metric("source_metric", source, source_metric, coordinates, flag)
 
 
 def _metric(
     name: str,
     subject: Subject,
     value: float | None,
-    place: Mapping[str, int],
+    coordinates: dict[str, Coordinate],
     flag: str | None = None,
 ) -> Measurement:
     n = len(subject.labels)
-    shared = value is not None and subject.metric == "accuracy" and subject.labels.ndim == 1
+    is_share = subject.metric == "accuracy" and subject.labels.ndim == 1
     missing = "the test metric is not defined: not evaluated, or diverged"
     return Measurement(
         metric=name,
         value=value,
         unit="fraction",
         n=n,
-        coordinates=dict(place),
+        coordinates=coordinates,
         flag=flag or (missing if value is None else None),
-        **(wilson(round(value * n), n).fields() if value is not None and shared else {}),
+        **(wilson(round(value * n), n).fields() if is_share and value is not None else {}),
     )
 
 
-def _source_metric(source: Subject, start: StartingPoint) -> float | None:
-    """From the history where that epoch was evaluated, else on the source's test images."""
-    epochs, values = evaluated(source.history, "test_metric")
-    found: list[float] = values[epochs == start.epoch].tolist()
-    return found[0] if found else _evaluated(source, start)
-
-
-def _evaluated(source: Subject, start: StartingPoint) -> float | None:
-    import torch
-
-    net = source.network(start.which)
-    with torch.no_grad():
-        batches = torch.split(source.images("test"), BATCH)
-        logits = torch.cat([net(images) for images in batches])
-    return score(source.metric, logits.float().cpu().numpy(), source.labels)
+def _source_metric(source: Subject, checkpoint: SourceCheckpoint) -> float | None:
+    """From the history if that epoch was evaluated, else from a forward pass over test images."""
+    epochs, values = metric_curve(source.history, "test_metric")
+    recorded: list[float] = values[epochs == checkpoint.epoch].tolist()
+    if recorded:
+        return recorded[0]
+    net = source.network(checkpoint.which)
+    logits = compute_logits(net, source.images("test"), BATCH_SIZE)
+    return score(source.metric, logits, source.labels)
 
 
 CHECKPOINT_CHOICE = DiagnosticSpec(
     name="checkpoint-choice",
     version=1,
-    summary="The checkpoint that a trial started from, what it knew and what came of it",
+    summary="The pre-training checkpoint of a trial, with its source metric and the target metric",
     source="Neyshabur et al. 2020, arXiv 2008.11687, Section 3.5 and Figure 7",
     license="Apache-2.0",
     measure=measure,

@@ -1,4 +1,4 @@
-"""Learning curves: the metric after each evaluated epoch, and numbers that sum the curve up.
+"""Learning curves: the metric at each evaluated epoch, and summaries of the curve.
 
 Source: Neyshabur et al. 2020, arXiv 2008.11687, Figure 2; the summaries are ours.
 """
@@ -11,33 +11,33 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from transferbench.records import Measurement
+from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
-from transferbench_plugins.diagnostics._flags import joined
+from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._history import (
-    blank_epochs,
-    divergence,
-    evaluated,
+    divergence_flag,
     last_epoch,
+    metric_curve,
+    non_finite_epochs,
 )
 
 __all__ = ["LEARNING_CURVE", "CurveParams"]
 
-NEVER = "the test metric was not evaluated"
+NOT_EVALUATED = "the test metric was not evaluated"
 
 
 class CurveParams(Params):
-    """``thresholds``: values of the test metric, as fractions, to time the curve at."""
+    """``thresholds``: values of the test metric, as fractions, at which to time the curve."""
 
     thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.5, 0.75, 0.9)
 
 
 class _Curve(NamedTuple):
-    """The test metric of a trial that ended at epoch ``end``, of ``n`` test items.
+    """The test metric of a trial that ended at epoch ``end``, over ``n`` test items.
 
-    ``blank``: the evaluated epochs without a finite number; ``diverged``: what to flag where
-    training ended in such.
+    ``non_finite``: evaluated epochs without a finite value. ``diverged``: the flag of a training
+    that ended in such epochs.
     Shapes: epochs int64 (T,) ascending, values float64 (T,).
     """
 
@@ -45,32 +45,32 @@ class _Curve(NamedTuple):
     values: np.ndarray
     end: int
     n: int
-    blank: Sequence[int]
+    non_finite: Sequence[int]
     diverged: str | None
 
     @property
     def missing(self) -> str:
-        """Why it has no point at all."""
-        return self.diverged or NEVER
+        """Why the curve has no points."""
+        return self.diverged or NOT_EVALUATED
 
 
 def measure(
     params: CurveParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """The curve's points, its area, its peak and when it passed each threshold.
+    """The curve's points, area and peak, and the epochs until it reached each threshold.
 
-    The number of training images is not known to a diagnostic: for the train metric ``n`` counts
-    evaluations, each of the whole training set. A curve that diverged ends in a point without a
+    A diagnostic has no access to the number of training images: for the train metric ``n`` counts
+    evaluations, each on the full training set. A curve that diverged ends in a point without a
     value.
     Error: Wilson over test items for each point of an accuracy; none for the summaries.
     """
-    del context  # a curve draws nothing
+    del context  # no randomness
     (subject,) = subjects
     history = subject.history
-    points, end, n = evaluated(history, "test_metric"), last_epoch(history), len(subject.labels)
-    curve = _Curve(*points, end, n, blank_epochs(history), divergence(history))
-    yield from _test_points(curve, counts=subject.task == "multi-class")
-    for epoch, value in zip(*evaluated(history, "train_metric"), strict=True):
+    points, end, n = metric_curve(history, "test_metric"), last_epoch(history), len(subject.labels)
+    curve = _Curve(*points, end, n, non_finite_epochs(history), divergence_flag(history))
+    yield from _test_points(curve, is_share=subject.task == "multi-class")
+    for epoch, value in zip(*metric_curve(history, "train_metric"), strict=True):
         yield _point("train_metric", epoch, value, n=1)
     if curve.diverged:
         yield _point("test_metric", end, None, n=n, flag=curve.diverged)
@@ -78,54 +78,56 @@ def measure(
     yield _area(curve)
     yield from _peak(curve)
     for threshold in params.thresholds:
-        yield _passing(curve, threshold)
+        yield _epochs_to_threshold(curve, threshold)
 
 
-def _test_points(curve: _Curve, *, counts: bool) -> Iterator[Measurement]:
-    """``counts``: the metric is a share of right items, so that Wilson's interval holds."""
+def _test_points(curve: _Curve, *, is_share: bool) -> Iterator[Measurement]:
+    """``is_share``: the metric is a share of correct items, so Wilson's interval applies."""
     for epoch, value in zip(curve.epochs, curve.values, strict=True):
-        bounds = wilson(value * curve.n, curve.n).fields() if counts else {}
+        bounds = wilson(value * curve.n, curve.n).fields() if is_share else {}
         yield _point("test_metric", epoch, value, n=curve.n, **bounds)
 
 
 def _point(metric: str, epoch: int, value: float | None, **fields: Any) -> Measurement:
-    place = {"epoch": int(epoch)}
-    return Measurement(metric=metric, value=value, unit="fraction", coordinates=place, **fields)
+    coordinates: dict[str, Coordinate] = {"epoch": int(epoch)}
+    return Measurement(
+        metric=metric, value=value, unit="fraction", coordinates=coordinates, **fields
+    )
 
 
 def _area(curve: _Curve) -> Measurement:
-    """The mean height of the curve: trapezia over its epochs, divided by their span."""
+    """The mean height of the curve: its trapezoidal integral over epochs, divided by their span."""
     if len(curve.epochs) < 2:
-        few = f"an area needs two evaluated epochs, found {len(curve.epochs)}"
-        flag = joined(few, curve.diverged)
+        too_few = f"an area needs two evaluated epochs, found {len(curve.epochs)}"
+        flag = join_flags(too_few, curve.diverged)
         return Measurement(metric="area", value=None, unit="fraction", n=curve.n, flag=flag)
     widths = np.diff(curve.epochs)
     heights = (curve.values[1:] + curve.values[:-1]) / 2
     area = float((widths * heights).sum() / widths.sum())
     first, last = int(curve.epochs[0]), int(curve.epochs[-1])
-    whole = (first, last) == (0, curve.end)
-    part = None if whole else f"over epochs {first} to {last} of 0 to {curve.end}"
-    blank = ", ".join(str(epoch) for epoch in curve.blank if first < epoch < last)
-    gaps = f"nothing finite at epochs {blank}" if blank else None
-    flag = joined(part, gaps, curve.diverged)
+    complete = (first, last) == (0, curve.end)
+    part = None if complete else f"over epochs {first} to {last} of 0 to {curve.end}"
+    missing = ", ".join(str(epoch) for epoch in curve.non_finite if first < epoch < last)
+    gaps = f"nothing finite at epochs {missing}" if missing else None
+    flag = join_flags(part, gaps, curve.diverged)
     return Measurement(metric="area", value=area, unit="fraction", n=curve.n, flag=flag)
 
 
 def _peak(curve: _Curve) -> Iterator[Measurement]:
-    """The best test metric and its first epoch: what a curve shows, not a selected model."""
+    """The best test metric and its first epoch: a property of the curve, not a selected model."""
     best = int(curve.values.argmax()) if len(curve.values) else None
-    for metric, unit, column in (
+    for metric, unit, values in (
         ("best", "fraction", curve.values),
         ("best_epoch", "epochs", curve.epochs),
     ):
-        value = None if best is None else float(column[best])
+        value = None if best is None else float(values[best])
         missing = curve.missing if best is None else None
         yield Measurement(metric=metric, value=value, unit=unit, n=curve.n, flag=missing)
 
 
-def _passing(curve: _Curve, threshold: float) -> Measurement:
-    """The epochs until the metric first was ``threshold``, linear between evaluated epochs."""
-    value = _first_passing(curve, threshold)
+def _epochs_to_threshold(curve: _Curve, threshold: float) -> Measurement:
+    """The epochs until the metric first reached ``threshold``, interpolated linearly."""
+    value = _first_crossing(curve, threshold)
     flag = "not reached" if len(curve.values) else curve.missing
     return Measurement(
         metric="epochs_to_threshold",
@@ -137,7 +139,7 @@ def _passing(curve: _Curve, threshold: float) -> Measurement:
     )
 
 
-def _first_passing(curve: _Curve, threshold: float) -> float | None:
+def _first_crossing(curve: _Curve, threshold: float) -> float | None:
     above = np.flatnonzero(curve.values >= threshold)
     if not len(above):
         return None

@@ -1,4 +1,4 @@
-"""Optimisation speed: the mean over epochs of the train metric, on clean images in eval mode.
+"""Optimisation speed: the train metric, on clean images in eval mode, averaged over epochs.
 
 Source: Neyshabur et al. 2020, arXiv 2008.11687, caption of Figure 3.
 """
@@ -12,19 +12,24 @@ import numpy as np
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench_plugins.diagnostics._history import History, divergence, evaluated, last_epoch
+from transferbench_plugins.diagnostics._history import (
+    History,
+    divergence_flag,
+    last_epoch,
+    metric_curve,
+)
 
 __all__ = ["SPEED", "Speed", "SpeedParams", "speed_of"]
 
 
 class SpeedParams(Params):
-    """``include_initial``: count epoch 0, the state before training; the paper does not say."""
+    """``include_initial``: include epoch 0, the untrained state (unspecified in the paper)."""
 
     include_initial: bool = False
 
 
 class Speed(NamedTuple):
-    """A mean over ``n`` epochs; the value is None only where ``flag`` says why."""
+    """A mean over ``n`` epochs; if the value is None, ``flag`` is the reason."""
 
     value: float | None
     n: int
@@ -34,29 +39,29 @@ class Speed(NamedTuple):
 def speed_of(history: History, *, include_initial: bool = False) -> Speed:
     """The mean train metric over epochs 1 (or 0) to the last.
 
-    Epochs that were not evaluated are interpolated linearly between those that were, and flagged;
-    epoch 0 serves as an end of that line also where it does not count. There is no mean where
-    training ended without a metric: the last one known would stand for all after it.
+    Epochs that were not evaluated are interpolated linearly, with a flag; epoch 0 is used for the
+    interpolation even if it is not averaged. Undefined if the last epoch has no value: the last
+    finite one would be extrapolated over all epochs after it.
     """
     epochs = np.arange(0 if include_initial else 1, last_epoch(history) + 1)
-    known, values = evaluated(history, "train_metric")
-    n, found = len(epochs), int(np.isin(epochs, known).sum())
-    if why := divergence(history):
-        return Speed(None, n, why)
-    if not found:
+    evaluated, values = metric_curve(history, "train_metric")
+    n, available = len(epochs), int(np.isin(epochs, evaluated).sum())
+    if diverged := divergence_flag(history):
+        return Speed(None, n, diverged)
+    if not available:
         return Speed(None, n, "the train metric was evaluated after no epoch that counts")
-    if known[-1] < epochs[-1]:
-        return Speed(None, n, f"the train metric has no value after epoch {known[-1]}")
-    mean = float(np.interp(epochs, known, values).mean())
-    flag = None if found == n else f"train metric of {found} of {n} epochs, the rest interpolated"
-    return Speed(mean, n, flag)
+    if evaluated[-1] < epochs[-1]:
+        return Speed(None, n, f"the train metric has no value after epoch {evaluated[-1]}")
+    mean = float(np.interp(epochs, evaluated, values).mean())
+    interpolated = f"train metric of {available} of {n} epochs, the rest interpolated"
+    return Speed(mean, n, None if available == n else interpolated)
 
 
 def measure(
     params: SpeedParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """One number; ``n`` counts the epochs averaged. Units: fraction."""
-    del context  # a mean draws nothing
+    """The mean train metric; ``n`` counts the epochs averaged. Units: fraction."""
+    del context  # no randomness
     (subject,) = subjects
     speed = speed_of(subject.history, include_initial=params.include_initial)
     yield Measurement(metric="speed", unit="fraction", **speed._asdict())

@@ -1,1 +1,1 @@
-"""Diagnostics of transferability: one module each; names with an underscore are shared by them."""
+"""Transferability: scores of a source network on a target task, computed without fine-tuning."""

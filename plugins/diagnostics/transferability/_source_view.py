@@ -14,9 +14,12 @@ import numpy as np
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, Subject
 from transferbench.statistics import Interval
-from transferbench_plugins.diagnostics._flags import joined
-from transferbench_plugins.diagnostics._seen_images import digest_of
-from transferbench_plugins.diagnostics._starting_point import final_point, starting_point
+from transferbench_plugins.diagnostics._flags import join_flags
+from transferbench_plugins.diagnostics._image_digest import image_digest
+from transferbench_plugins.diagnostics._source_checkpoint import (
+    final_checkpoint,
+    initial_checkpoint,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,14 +72,14 @@ def view_of(
 
     Its final state where the trial started from none that was kept.
     """
-    found = starting_point(trial, source)
+    found = initial_checkpoint(trial, source)
     flag = None if found else "a starts from no kept state of b, whose final one is measured"
-    start = found or final_point(source)
+    start = found or final_checkpoint(source)
     views = []
     for split in splits:
         images = trial.images(split)
         # One pass for all the scores of a checkpoint on these images.
-        key = ("view", source.job, start.which, digest_of(images))
+        key = ("view", source.job, start.which, image_digest(images))
         features, logits = context.once(key, partial(_seen, source, start.which, images))
         views.append(View(features, logits, trial.targets(split).cpu().numpy(), start.epoch, flag))
     return tuple(views)
@@ -116,7 +119,7 @@ def score_classes(
         return
     (view,) = view_of(trial, source, context, "train")
     if why := view_problem(view):
-        yield from without_value(units, joined(why, view.flag), view)
+        yield from without_value(units, join_flags(why, view.flag), view)
         return
     unseen = unseen_classes(view.labels, trial.logits.shape[1])
     for metric, found in score(view).items():
@@ -126,7 +129,7 @@ def score_classes(
             unit=units[metric],
             n=len(view.labels),
             coordinates={"checkpoint": view.epoch},
-            flag=joined(found.flag, found.interval.reason, unseen, view.flag),
+            flag=join_flags(found.flag, found.interval.reason, unseen, view.flag),
             **found.interval.fields(),
         )
 

@@ -11,7 +11,7 @@ from transferbench.analysis.transferability import nearest_classes
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
-from transferbench_plugins.diagnostics._flags import joined
+from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics.transferability._source_view import (
     View,
     class_problem,
@@ -45,10 +45,10 @@ def measure(
         return
     train, test = view_of(trial, source, context, "train", "test")
     if why := view_problem(train, test):
-        yield from without_value(UNITS, joined(why, train.flag), train)
+        yield from without_value(UNITS, join_flags(why, train.flag), train)
         return
     unseen = unseen_classes(train.labels, trial.logits.shape[1])
-    yield from _accuracies(params, train, test, joined(unseen, train.flag))
+    yield from _accuracies(params, train, test, join_flags(unseen, train.flag))
 
 
 def _accuracies(
@@ -67,7 +67,7 @@ def _accuracies(
             unit="fraction",
             n=n_test,
             coordinates={"checkpoint": train.epoch, "k": k},
-            flag=joined(few, flag),
+            flag=join_flags(few, flag),
             **(share.fields() if share else {}),
         )
 

@@ -14,7 +14,7 @@ from transferbench.metrics import hits, score, weighted_mean_auc
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Metric, Params, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
-from transferbench_plugins.diagnostics._flags import joined
+from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics.transferability._logistic import Regression, regressions
 from transferbench_plugins.diagnostics.transferability._source_view import (
     View,
@@ -70,12 +70,12 @@ def measure(
     trial, source = subjects
     train, test = view_of(trial, source, context, "train", "test")
     if why := view_problem(train, test):
-        yield from without_value(UNITS, joined(why, train.flag), train)
+        yield from without_value(UNITS, join_flags(why, train.flag), train)
         return
     classes = trial.logits.shape[1]
     choice = _choose(params, train, classes, trial.metric)
     (fitted,) = regressions(train.features, train.labels, classes, [choice.strength])
-    flag = joined(fitted.flag, _unseen(train.labels, classes), train.flag)
+    flag = join_flags(fitted.flag, _unseen(train.labels, classes), train.flag)
     yield _tested(params, trial.metric, fitted, test, context.seed, flag)
     yield from _learnt(trial.metric, fitted, train, choice, flag)
 
@@ -86,8 +86,8 @@ def _learnt(
     reached = score(metric, fitted.logits(train.features), train.labels)
     undefined = "not defined for these labels" if reached is None else None
     for name, value, told in (
-        ("probe_train_metric", reached, joined(undefined, flag)),
-        ("probe_strength", choice.strength, joined(choice.flag, train.flag)),
+        ("probe_train_metric", reached, join_flags(undefined, flag)),
+        ("probe_strength", choice.strength, join_flags(choice.flag, train.flag)),
     ):
         yield Measurement(
             metric=name,
@@ -157,7 +157,7 @@ def _tested(
         unit="fraction",
         n=len(test.labels),
         coordinates={"checkpoint": test.epoch},
-        flag=joined(found.reason, flag),
+        flag=join_flags(found.reason, flag),
         **found.fields(),
     )
 

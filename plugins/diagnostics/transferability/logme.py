@@ -9,7 +9,7 @@ import numpy as np
 from transferbench.analysis.transferability import Evidence, log_evidence
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench_plugins.diagnostics._flags import joined
+from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics.transferability._source_view import (
     View,
     view_of,
@@ -37,7 +37,7 @@ def measure(
     (view,) = view_of(trial, source, context, "train")
     targets, skipped = _targets(view, trial.logits.shape[1])
     if why := view_problem(view) or _no_target(targets):
-        yield from without_value(UNITS, joined(why, view.flag), view)
+        yield from without_value(UNITS, join_flags(why, view.flag), view)
         return
     found = log_evidence(view.features, targets)
     yield Measurement(
@@ -46,7 +46,7 @@ def measure(
         unit="nats",
         n=len(targets),
         coordinates={"checkpoint": view.epoch},
-        flag=joined(_not_reached(found), skipped, view.flag),
+        flag=join_flags(_not_reached(found), skipped, view.flag),
     )
 
 

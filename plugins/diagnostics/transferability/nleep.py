@@ -14,7 +14,7 @@ from transferbench.analysis.transferability import leep
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import Interval
-from transferbench_plugins.diagnostics._flags import joined
+from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics.transferability._source_view import (
     Score,
     View,
@@ -81,7 +81,7 @@ def _mixture(energy: float, gaussians: int, seed: int, view: View) -> tuple[np.n
         warnings.simplefilter("ignore", ConvergenceWarning)
         posterior_NG = mixture.fit(principal).predict_proba(principal)
     few = n < gaussians * (principal.shape[1] + 1)
-    return posterior_NG, joined(
+    return posterior_NG, join_flags(
         f"{gaussians} Gaussians of {principal.shape[1]} dimensions for {n} images" if few else None,
         None if mixture.converged_ else "the mixture did not converge",
     )

@@ -1,1 +1,1 @@
-"""Diagnostics of weights: one module each; names with an underscore are shared by them."""
+"""Weights: distances between networks, spectra of layers and alignment of first-layer filters."""

@@ -1,4 +1,4 @@
-"""The test items that several networks answered: a pair is compared item by item."""
+"""The labels of the test set that a pair of trials must share to be compared item by item."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["shared_labels"]
 
 
 def shared_labels(subjects: Sequence[Subject]) -> np.ndarray:
-    """The labels that all subjects have: int64 (N,) or float32 (N, L).
+    """The test labels of all subjects: int64 (N,) or float32 (N, L).
 
     Raises: ``SuiteError`` naming the two jobs whose labels differ.
     """
-    first, *others = subjects
-    for other in others:
-        if not np.array_equal(first.labels, other.labels):
+    first, *rest = subjects
+    for subject in rest:
+        if not np.array_equal(first.labels, subject.labels):
             raise SuiteError(
-                f"jobs {first.job} and {other.job} were tested on different items "
-                f"({len(first.labels)} and {len(other.labels)}, or other labels); compare trials "
+                f"jobs {first.job} and {subject.job} were tested on different items "
+                f"({len(first.labels)} and {len(subject.labels)}, or other labels); compare trials "
                 "of one target and one perturbation"
             )
     return first.labels
