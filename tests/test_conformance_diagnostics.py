@@ -210,6 +210,12 @@ BAD = {
         "what-it-reads-is-declared",
         "it reads init_state and declares needs=['logits']; add 'init_state' to needs",
     ),
+    "a perturbation that its id does not hold": (
+        after(lambda subject: subject.perturbed("identity", {}, 0, "test", 2))
+        | {"needs": frozenset({"images", "logits"})},
+        "perturbations-are-declared",
+        "it applies identity, which perturbations(params) leaves out; return the name of each",
+    ),
     "a global draw": (
         after(lambda subject: np.random.rand()),  # noqa: NPY002  # what is forbidden
         "global-randomness-is-untouched",

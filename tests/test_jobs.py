@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy import stats
 
-from transferbench.engine.jobs import trial_measurements
+from transferbench.engine.jobs import Engine, trial_measurements
+from transferbench.engine.resources import Machine, Workbench
+from transferbench.errors import PluginError
+from transferbench.plan import Job, Work
 from transferbench.records import Measurement
+from transferbench.registry import load_registry
+from transferbench.store import Store
 from transferbench.training import MEASURED, Task, Trained
 
 DIVERGED = "the outputs are not finite: diverged"
@@ -71,3 +77,18 @@ def test_a_metric_that_the_images_do_not_define_did_not_diverge() -> None:
     for name in METRICS:
         assert (found[name].value, found[name].flag) == (None, "not defined on these images")
     assert found["test_loss"].flag is None
+
+
+def test_another_version_of_a_perturbation_than_planned_is_refused(tmp_path: Path) -> None:
+    bench = Workbench(load_registry(), Store(tmp_path), Machine(tmp_path, tmp_path, None, "cpu"))
+    robustness = bench.registry.diagnostic("robustness")
+    used = {
+        "name": robustness.name,
+        "version": robustness.version,
+        "params": robustness.tiny,
+        "perturbations": [{"name": "identity", "version": 99}],
+    }
+    payload = {"diagnostic": used, "subjects": ["0" * 64], "seed": 0}
+    job = Job("1" * 64, "diagnosis", payload, (), "robustness of a trial", Work(0, 0))
+    with pytest.raises(PluginError, match=r"'identity' is version 1 here.*version 99; plan again"):
+        Engine(bench).run(job)

@@ -395,6 +395,39 @@ def test_a_group_takes_the_arms_of_one_replicate_together(tmp_path):
         assert one.b is None
 
 
+def test_an_id_holds_the_versions_of_perturbations_named_in_parameters(tmp_path):
+    def plan_at(version):
+        fade = tmp_path / f"fade_{version}.py"
+        fade.write_text(
+            "from transferbench import hookimpl\n"
+            "from transferbench.specs import PerturbationSpec\n"
+            "@hookimpl\n"
+            "def transferbench_perturbations():\n"
+            f"    return [PerturbationSpec(name='fade', version={version}, summary='s',\n"
+            "        source='s', license='CC0-1.0', build=print, severity=lambda p, shape: 1)]\n"
+        )
+        named = [{"name": name, "settings": [{}]} for name in ("fade", "identity")]
+        diagnoses = {
+            "faded": {"name": "robustness", "params": {"perturbations": named}},
+            "plain": {"name": "robustness", "params": {"perturbations": named[1:]}},
+        }
+        return plan_of(load_registry((fade,), {}), changed("diagnostics", diagnoses))
+
+    def ids(plan, label):
+        return {row.job for row in plan.measured if row.diagnostic == label}
+
+    plan, newer = plan_at(1), plan_at(2)
+    payload = plan.jobs[min(ids(plan, "faded"))].payload
+    assert payload["diagnostic"]["perturbations"] == [
+        {"name": "fade", "version": 1},
+        {"name": "identity", "version": 1},
+    ]
+    assert ids(plan, "faded").isdisjoint(ids(newer, "faded"))
+    assert ids(plan, "plain") == ids(newer, "plain")
+    trials = [{job.id for job in p.of_kind("trial")} for p in (plan, newer)]
+    assert trials[0] == trials[1]
+
+
 @pytest.mark.parametrize(("limit", "images"), [(20, 20), (None, 50), (99, 50)])
 def test_a_diagnosis_costs_its_passes_over_the_images_it_looks_at(registry, limit, images):
     barrier = {

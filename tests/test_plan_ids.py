@@ -2,6 +2,9 @@
 
 An id moves only for a reason that the changelog names. Then, and only then:
 ``python tests/test_plan_ids.py`` writes the new ids.
+
+Moved so far: ``diagnosis robustness`` of ``characters``, which now holds the versions of the
+perturbations that its parameters name.
 """
 
 import hashlib
@@ -13,8 +16,11 @@ import pytest
 
 from transferbench.plan import DatasetFacts, Entry, make_plan
 from transferbench.registry import identity, load_registry
+from transferbench.submission.bundle import read_bundle
+from transferbench.submission.integrity import check_plan_can_be_made_again
 from transferbench.suite.loading import bundled_suites, load_suite
 
+SUBMISSIONS = Path(__file__).parent.parent / "leaderboard" / "submissions"
 PINNED = Path(__file__).with_name("pinned_plan_ids.json")
 # Plans do not decode here: what they take from the pixels is fixed.
 FACTS = DatasetFacts("0" * 64, 10, "multi-class", "accuracy", 1000, 500)
@@ -45,6 +51,19 @@ def ids_of(name):
 @pytest.mark.parametrize("name", sorted(bundled_suites()))
 def test_job_ids_stay(name):
     assert ids_of(name) == json.loads(PINNED.read_text(encoding="utf-8"))[name]
+
+
+def test_a_submission_made_before_an_id_moved_can_be_planned_again():
+    (folder,) = (SUBMISSIONS / "characters@2" / "timm+test_resnet").iterdir()
+    bundle = read_bundle(folder)
+    robustness = [
+        job.payload["diagnostic"]
+        for job in bundle.plan.jobs
+        if job.payload.get("diagnostic", {}).get("name") == "robustness"
+    ]
+    assert len(robustness) == 20
+    assert not any("perturbations" in diagnostic for diagnostic in robustness)
+    assert list(check_plan_can_be_made_again(bundle, load_registry())) == []
 
 
 if __name__ == "__main__":

@@ -498,6 +498,11 @@ class DiagnosticSpec(Spec):
     """Forward passes over the evaluation subset, for the plan's time estimate."""
     limit: Callable[[Any], int | None] = lambda params: None
     """The maximum number of images in each of these passes (None: all)."""
+    perturbations: Callable[[Any], Iterable[str]] = lambda params: ()
+    """Names of the perturbations that ``Subject.perturbed`` is called with.
+
+    Their versions become part of the diagnosis's id.
+    """
     identical: Mapping[str, float] = {}
     """Known answer: metric -> its value for a network compared with itself.
 

@@ -95,6 +95,7 @@ class WatchedTrial:
     def __init__(self, trial: FinishedTrial) -> None:
         self._trial = trial
         self.taken: set[str] = set()
+        self.perturbations: set[str] = set()
         self.networks: list[tuple[nn.Module, dict[str, Tensor]]] = []
         self.arrays: list[tuple[str, np.ndarray, np.ndarray]] = []
         self.history_then: list[dict[str, float | None]] | None = None
@@ -163,6 +164,7 @@ class WatchedTrial:
     ) -> Tensor:
         """See ``Subject``."""
         self.taken.add("images")
+        self.perturbations.add(name)
         return self._trial.perturbed(name, params, seed, split, limit)
 
 
@@ -329,6 +331,14 @@ def check_what_it_reads_is_declared(case: DiagnosticCase) -> None:
         raise Broken(f"it reads {', '.join(undeclared)} and declares needs="
                      f"{sorted(case.spec.needs)}",
                      f"add {', '.join(map(repr, undeclared))} to needs")  # fmt: skip
+
+
+def check_perturbations_are_declared(case: DiagnosticCase) -> None:
+    """Ids hold the versions of those that ``perturbations`` names: a new version, a new number."""
+    applied = set().union(*(subject.perturbations for _, subject in _subjects(case)))
+    if undeclared := sorted(applied - set(case.spec.perturbations(case.params))):
+        raise Broken(f"it applies {', '.join(undeclared)}, which perturbations(params) leaves out",
+                     "return the name of each perturbation that it applies")  # fmt: skip
 
 
 def check_global_randomness_is_untouched(case: DiagnosticCase) -> None:
@@ -499,6 +509,7 @@ CHECKS: tuple[Callable[[DiagnosticCase], None], ...] = (
     check_nothing_is_trained,
     check_arrays_are_left_as_they_were,
     check_what_it_reads_is_declared,
+    check_perturbations_are_declared,
     check_global_randomness_is_untouched,
     check_no_network_is_used,
     check_settings_of_torch_are_kept,

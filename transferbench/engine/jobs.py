@@ -227,6 +227,8 @@ class Engine:
         payload = job.payload
         used = payload["diagnostic"]
         spec = same_version(self.bench.registry.diagnostic(used["name"]), used)
+        for named in used.get("perturbations", ()):
+            same_version(self.bench.registry.perturbation(named["name"]), named)
         subjects = [FinishedTrial(self.bench, job_id) for job_id in payload["subjects"]]
         context = DiagnosticContext(
             self.bench.device,

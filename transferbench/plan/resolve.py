@@ -111,4 +111,10 @@ def _diagnosis(use: Diagnosis, registry: Registry) -> ResolvedDiagnosis:
     params = spec.parse(use.params)
     with blamed(f"diagnostic {spec.name!r}"):
         passes, limit = spec.cost(params), spec.limit(params)
-    return ResolvedDiagnosis(identity(spec, params), spec.subjects, passes, limit)
+        applied = sorted(set(spec.perturbations(params)))
+    described = identity(spec, params)
+    if applied:
+        described["perturbations"] = [
+            {"name": name, "version": registry.perturbation(name).version} for name in applied
+        ]
+    return ResolvedDiagnosis(described, spec.subjects, passes, limit)

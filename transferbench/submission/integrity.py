@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import NamedTuple
 
 from transferbench.errors import UnknownNameError
-from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Plan, job_id, make_plan
+from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Job, Plan, job_id, make_plan
 from transferbench.plan.external_weights import left_out_arms
 from transferbench.records import Record
 from transferbench.registry import Registry
@@ -235,7 +236,35 @@ def _planned_again(bundle: Bundle, registry: Registry) -> Plan:
         weights=facts.weights,
         preprocessing=facts.preprocessing,
     )
-    return make_plan(bundle.plan.suite, [entry], registry, _dataset_facts(bundle))
+    plan = make_plan(bundle.plan.suite, [entry], registry, _dataset_facts(bundle))
+    return _with_earlier_ids(plan, bundle.plan.by_id)
+
+
+def _with_earlier_ids(plan: Plan, submitted: Container[str]) -> Plan:
+    """``plan`` with the ids of submissions made before payloads held versions of perturbations.
+
+    Only diagnoses change, and no job requires a diagnosis.
+    """
+    earlier = {job.id: _without_perturbation_versions(job) for job in plan.of_kind("diagnosis")}
+    renamed = {
+        job: before
+        for job, before in earlier.items()
+        if job not in submitted and before.id in submitted
+    }
+    jobs = [renamed.get(job.id, job) for job in plan.jobs.values()]
+    measured = [
+        row._replace(job=renamed[row.job].id) if row.job in renamed else row
+        for row in plan.measured
+    ]
+    return replace(plan, jobs={job.id: job for job in jobs}, measured=measured)
+
+
+def _without_perturbation_versions(job: Job) -> Job:
+    if "perturbations" not in job.payload["diagnostic"]:
+        return job
+    diagnostic = {k: v for k, v in job.payload["diagnostic"].items() if k != "perturbations"}
+    payload = job.payload | {"diagnostic": diagnostic}
+    return job._replace(id=job_id(job.kind, payload), payload=payload)
 
 
 def _dataset_facts(bundle: Bundle) -> dict[str, DatasetFacts]:
@@ -274,6 +303,9 @@ def _stale(bundle: Bundle, plan: Plan) -> Iterator[str]:
 
 def _versions(payload: object) -> Iterator[tuple[str, int]]:
     """(name, version) of every plugin that a payload names."""
+    if isinstance(payload, list):
+        for item in payload:
+            yield from _versions(item)
     if isinstance(payload, dict):
         name, version = payload.get("name"), payload.get("version")
         if isinstance(name, str) and isinstance(version, int):

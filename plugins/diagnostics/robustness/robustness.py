@@ -244,4 +244,5 @@ ROBUSTNESS = DiagnosticSpec(
     needs=frozenset({"images", "logits"}),
     cost=lambda params: float(sum(len(series.settings) for series in params.perturbations)),
     limit=lambda params: params.limit,
+    perturbations=lambda params: [series.name for series in params.perturbations],
 )
