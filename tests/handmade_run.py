@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from safetensors.numpy import save_file
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
 from transferbench.claims import judge
 from transferbench.files import write_json
 from transferbench.identity import derive_seed
+from transferbench.measurements import Measurements
 from transferbench.plan import DatasetFacts, Entry, Job, Plan, make_plan
 from transferbench.records import Measurement, Record, read_records, write_records
 from transferbench.registry import Registry, load_registry
@@ -256,10 +256,10 @@ def write_run(
     asked = tuple((entry.name, "suite") for entry in plan.entries)
     planned = Planned(plan, registry, Options(), changed, asked, run, store)
     records = tuple(collect_records(plan, store))
-    frame = pd.DataFrame([record.row() for record in records])
+    measurements = Measurements.of_records(records)
     write_records(records, run / "records.jsonl")
     verdicts = {
-        entry.name: [v.model_dump(mode="json") for v in judge(plan.suite, frame, entry.name)]
+        entry.name: [v.model_dump(mode="json") for v in judge(plan.suite, measurements, entry.name)]
         for entry in plan.entries
     }
     write_json(run / "claims.json", verdicts)

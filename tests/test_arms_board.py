@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import handmade_run
 import numpy as np
-import pandas as pd
 import pytest
 from board_pages import html_rows, latex_rows, markdown_rows
 from command_line import SMALL, cli, suite_file
@@ -22,6 +21,7 @@ from transferbench.claims import judge
 from transferbench.leaderboard import BoardTable, boards, build, show
 from transferbench.leaderboard.arm_scores import ranked_arms
 from transferbench.leaderboard.table import text
+from transferbench.measurements import Measurements
 from transferbench.records import read_records
 from transferbench.registry import Registry
 from transferbench.statistics import share_of_gain
@@ -400,8 +400,8 @@ def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
     assert len(arms) == 19
     verdicts = {verdict.claim: verdict for verdict in bundle.verdicts}
     # The submission was judged before intervals of shares were Fieller's.
-    frame = pd.DataFrame([record.row() for record in bundle.records])
-    again = judge(bundle.plan.suite, frame, bundle.submission.entry.name)
+    measurements = Measurements.of_records(bundle.records)
+    again = judge(bundle.plan.suite, measurements, bundle.submission.entry.name)
     judged = {verdict.claim: verdict for verdict in again}
     for label in ("mean-var", "bootstrap", "shuffle-all", "spectrum-matched", "random-label"):
         for place, outcome in (("whole", arms[label].clean), ("blocks", arms[label].severe)):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from transferbench.claims import Verdict, judge
+from transferbench.measurements import Measurements
 from transferbench.records import Record
 from transferbench.statistics import paired_difference
 from transferbench.suite import Suite
@@ -85,7 +86,7 @@ def trials(**arms):
 
 
 def table(records):
-    return pd.DataFrame([r.row() for r in records])
+    return Measurements.of_records(records)
 
 
 def term(initialization="P-T", **changes):
@@ -164,7 +165,7 @@ def test_a_measurement_that_is_not_there_is_named():
 
 
 def test_nothing_measured_at_all_is_undecided():
-    (found,) = judge(suite({"claim": GAIN}), pd.DataFrame(), "net")
+    (found,) = judge(suite({"claim": GAIN}), Measurements(pd.DataFrame()), "net")
     assert found.verdict == "undecided"
     assert found.reason.startswith("no measurement: trial test_metric of P-T; trial test_metric of")
 

@@ -23,7 +23,7 @@ from transferbench.analysis.transferability import (
     nce,
     nearest_classes,
 )
-from transferbench.measurements import Column, Network, values_of
+from transferbench.measurements import Measurements, Network
 
 
 def sample(n=60, d=7, classes=4, signal=1.0, seed=0):
@@ -370,6 +370,7 @@ def rows(diagnostic, metric, values, arms, **more):
     ]  # fmt: skip
 
 
+TRIALS = {"diagnostic": "trial", "metric": "test_metric"}
 ARMS = ["P0-T", "P1-T", "P2-T", "P4-T", "P-T"]
 
 
@@ -377,7 +378,8 @@ def test_a_frame_gives_scores_and_truth_of_the_same_arms():
     lines = rows("trial", "test_metric", TRUTH, ARMS) + rows("leep", "leep", SCORES, ARMS)
     lines += rows("trial", "test_metric", [[0.1, 0.2, 0.3]], ["RI-T"])
     elsewhere = [row | {"target": "near", "value": 0.0} for row in lines]
-    found = correlate(pd.DataFrame(elsewhere + lines), Column("leep", "leep", "far", "none"))
+    far = Measurements(pd.DataFrame(elsewhere + lines)).select(target="far", perturbation="none")
+    found = correlate(far.select(diagnostic="leep", metric="leep"), far.select(**TRIALS))
     expected = correlations(replicated(SCORES), replicated(TRUTH))
     for name, interval in found.items():
         assert interval[:3] == pytest.approx(expected[name][:3])
@@ -385,18 +387,19 @@ def test_a_frame_gives_scores_and_truth_of_the_same_arms():
 
 def test_a_score_with_coordinates_is_one_of_them():
     lines = rows("knn", "acc", SCORES, ARMS, k=1.0) + rows("knn", "acc", TRUTH, ARMS, k=5.0)
-    frame = pd.DataFrame(lines + rows("trial", "test_metric", TRUTH, ARMS))
-    place = Column("knn", "acc", "far", "none", {"k": 5})
-    assert correlate(frame, place)["pearson"].value == pytest.approx(1)
-    with pytest.raises(ValueError, match="knn gives acc of P0-T of net, replicate 0, more than"):
-        correlate(frame, place._replace(coordinates={}))
-    assert correlate(frame, place._replace(coordinates={"block": 2}))["kendall"].value is None
+    table = Measurements(pd.DataFrame(lines + rows("trial", "test_metric", TRUTH, ARMS)))
+    scores, truth = table.select(diagnostic="knn", metric="acc"), table.select(**TRIALS)
+    assert correlate(scores.select(k=5), truth)["pearson"].value == pytest.approx(1)
+    message = "P0-T of net has 2 values of acc in replicate 0, which differ in k; select one"
+    with pytest.raises(ValueError, match=message):
+        correlate(scores, truth)
+    assert correlate(scores.select(block=2), truth)["kendall"].value is None
 
 
 def test_a_missing_value_is_no_value():
     lines = rows("trial", "test_metric", [[0.5, None, 0.7]], ["P-T"])
-    found = values_of(pd.DataFrame(lines), Column("trial", "test_metric", "far", "none"))
-    assert found == {Network("net", "P-T"): {0: 0.5, 2: 0.7}}
+    expected = {Network("net", "P-T"): {0: 0.5, 2: 0.7}}
+    assert Measurements(pd.DataFrame(lines)).by_network() == expected
 
 
 # --- checkpoints ------------------------------------------------------------------------------
@@ -407,7 +410,7 @@ PLACE = {"entry": "net", "target": "far", "perturbation": "none"}
 
 def earliest(values, arms=EPOCHS, **more):
     frame = pd.DataFrame(rows("trial", "test_metric", values, list(arms)))
-    return earliest_sufficient(frame, arms, **PLACE, **more)
+    return earliest_sufficient(Measurements(frame), arms, **PLACE, **more)
 
 
 GRID = np.array([
@@ -453,7 +456,9 @@ def test_the_order_of_the_arms_does_not_matter_and_other_entries_do_not_count():
     frame = pd.DataFrame(rows("trial", "test_metric", GRID, ARMS))
     other = frame.assign(entry="other", value=0.0)
     arms = dict(reversed(EPOCHS.items()))
-    assert earliest_sufficient(pd.concat([other, frame]), arms, **PLACE) == earliest(GRID)
+    assert earliest_sufficient(Measurements(pd.concat([other, frame])), arms, **PLACE) == earliest(
+        GRID
+    )
 
 
 def test_one_replicate_has_a_checkpoint_and_no_interval():
@@ -464,14 +469,14 @@ def test_one_replicate_has_a_checkpoint_and_no_interval():
 
 def test_arms_without_a_value_or_a_common_replicate_are_told():
     frame = pd.DataFrame(rows("trial", "test_metric", GRID[:2], ARMS[:2]))
-    found = earliest_sufficient(frame, EPOCHS, **PLACE)
+    found = earliest_sufficient(Measurements(frame), EPOCHS, **PLACE)
     assert found.value is None
     assert found.reason == "no test_metric of P-T, P2-T, P4-T of net on far"
     apart = pd.DataFrame(
         [row for row in rows("trial", "test_metric", GRID[:2], ARMS[:2])
          if (row["initialization"] == "P0-T") == (row["replicate"] == 0)]
     )  # fmt: skip
-    found = earliest_sufficient(apart, {"P0-T": 0, "P1-T": 1}, **PLACE)
+    found = earliest_sufficient(Measurements(apart), {"P0-T": 0, "P1-T": 1}, **PLACE)
     assert (found.value, found.n) == (None, 0)
     assert found.reason == "no replicate was fine-tuned from every checkpoint"
 

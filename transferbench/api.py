@@ -17,11 +17,12 @@ from transferbench.claims import Verdict
 from transferbench.errors import DataError, StoreError, SubmissionError, TransferbenchError
 from transferbench.files import atomic_path, disk_errors_explained
 from transferbench.leaderboard import boards, show
+from transferbench.measurements import frame_of
 from transferbench.plan import Job
 from transferbench.records import read_records
 from transferbench.registry import Registry
 from transferbench.report import ReportInput, render_report
-from transferbench.runner.execution import execute_plan, frame_of
+from transferbench.runner.execution import execute_plan
 from transferbench.runner.executors import Outcome
 from transferbench.runner.folder import (
     CLAIMS,

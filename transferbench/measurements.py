@@ -1,64 +1,314 @@
-"""The values of one measurement in a run's tidy table, network by network."""
+"""A run's table of measurements: rows selected by their labels, values by replicate and network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+
+import numpy as np
+
+from transferbench.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Column", "Network", "values_of"]
+__all__ = [
+    "ALONE",
+    "GroupKey",
+    "Label",
+    "Measurements",
+    "Network",
+    "PairValues",
+    "ReplicateValues",
+    "difference_of",
+    "frame_of",
+    "mean_of",
+]
+
+Label: TypeAlias = str | int | float | None
+
+GroupKey: TypeAlias = tuple[Any, ...]
+"""The labels that rows were grouped by; None where the rows of a group have none."""
+
+ReplicateValues: TypeAlias = dict[int, float]
+"""Replicate -> value."""
+
+PairValues: TypeAlias = dict[tuple[int, int], float]
+"""Replicate, and that of the pair's other network or ``ALONE`` -> value."""
+
+ALONE = -1
+"""In the place of a second replicate where a value belongs to one network, not to a pair."""
+
+LARGE = 2**31
+"""Numbers of groups below it can be multiplied by any number of labels."""
 
 
 class Network(NamedTuple):
-    """What has one value a replicate: an arm of an entry."""
+    """An arm of an entry: it has one value a replicate."""
 
     entry: str
     initialization: str
 
 
-class Column(NamedTuple):
-    """A measurement at one place of a suite; ``coordinates`` are matched exactly."""
+def frame_of(records: Iterable[Record]) -> pd.DataFrame:
+    """A tidy table: one row for each record, a column for each coordinate."""
+    import pandas as pd  # slow to import
 
-    diagnostic: str
-    metric: str
-    target: str
-    perturbation: str
-    coordinates: Mapping[str, str | int | float] = {}
+    rows = [record.row() for record in records]
+    # A table without rows has its columns too, so that a selection finds them.
+    return pd.DataFrame(rows, columns=None if rows else list(Record.model_fields))
 
 
-def values_of(frame: pd.DataFrame, column: Column) -> dict[Network, dict[int, float]]:
-    """The values of ``column`` by network and replicate, those that are missing left out.
+def mean_of(series: Collection[Mapping[int, float]]) -> ReplicateValues:
+    """The mean over several series, at each replicate that all of them have."""
+    shared = set.intersection(*map(set, series)) if series else set()
+    return {k: fmean(values[k] for values in series) for k in sorted(shared)}
 
-    ``frame`` holds ``Record.row()`` of a run, a column for each coordinate.
-    Raises: ``ValueError`` where a network has several values in one replicate.
+
+def difference_of(first: Mapping[int, float], second: Mapping[int, float]) -> ReplicateValues:
+    """First minus second, at each replicate that both have."""
+    return {k: value - second[k] for k, value in first.items() if k in second}
+
+
+class Measurements:
+    """Rows of ``Record.row()``, those without a value too; a column for each coordinate.
+
+    A selection is one as well: it shares the columns of the table that it was made from.
     """
-    found: dict[Network, dict[int, float]] = {}
-    rows = _matching(frame, column)
-    keys = zip(rows["entry"], rows["initialization"], rows["replicate"], strict=True)
-    for (entry, arm, replicate), value in zip(keys, rows["value"].astype(float), strict=True):
-        values = found.setdefault(Network(str(entry), str(arm)), {})
-        if int(replicate) in values:
-            raise ValueError(
-                f"{column.diagnostic} gives {column.metric} of {arm} of {entry}, replicate "
-                f"{replicate}, more than once at {dict(column.coordinates) or 'no coordinates'}; "
-                "give the coordinates of one value, or one pair of initializations"
-            )
-        values[int(replicate)] = value
-    return found
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._table = _Table(frame)
+        self._positions = np.arange(len(frame))
+
+    @classmethod
+    def of_records(cls, records: Iterable[Record]) -> Self:
+        """The measurements that these records hold."""
+        return cls(frame_of(records))
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __or__(self, other: Self) -> Self:
+        """The rows of either selection of one table, in the order of the table."""
+        return self._at(np.union1d(self._positions, other._positions))
+
+    def _at(self, positions: np.ndarray) -> Self:
+        selection = object.__new__(type(self))
+        selection._table, selection._positions = self._table, positions
+        return selection
+
+    # --- rows ---------------------------------------------------------------------------------
+
+    def select(self, /, **labels: Label | Collection[Label]) -> Self:
+        """The rows with these labels and coordinates, in order.
+
+        None selects the rows that have none; a tuple, list or set those with one of its members.
+        """
+        positions, rest = self._positions, dict(labels)
+        metric = labels.get("diagnostic"), labels.get("metric")
+        if all(isinstance(label, str) for label in metric):
+            positions = self._by_metric.get(metric, positions[:0])
+            del rest["diagnostic"], rest["metric"]
+        for name, label in rest.items():
+            positions = positions[self._table.column(name).equals(label, positions)]
+        return self._at(positions)
+
+    @cached_property
+    def _by_metric(self) -> dict[GroupKey, np.ndarray]:
+        """The rows of each metric of a diagnostic: they are selected thousands of times."""
+        return self._table.groups(("diagnostic", "metric"), self._positions)
+
+    def valued(self) -> Self:
+        """The rows that have a value."""
+        return self._at(self._positions[~np.isnan(self.to_numpy())])
+
+    def without_coordinates(self) -> Self:
+        """The rows that have no coordinate."""
+        return self.select(**dict.fromkeys(self._table.coordinates))
+
+    def groups(self, *columns: str) -> dict[GroupKey, Self]:
+        """The rows of each combination of labels, in the order of appearance."""
+        groups = self._table.groups(columns, self._positions)
+        return {key: self._at(positions) for key, positions in groups.items()}
+
+    def group_codes(self, *columns: str) -> np.ndarray:
+        """A number for each combination of labels, in the order of appearance. Shapes: (M,)."""
+        return self._table.codes(columns, self._positions)
+
+    # --- columns ------------------------------------------------------------------------------
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """These rows as a table."""
+        return self._table.frame.iloc[self._positions]
+
+    def to_numpy(self) -> np.ndarray:
+        """The values, NaN where a measurement has none. Shapes: (M,)."""
+        return self._table.numbers[self._positions]
+
+    @property
+    def replicates(self) -> np.ndarray:
+        """Of the network, or of both of a pair (NaN: there is no second). Shapes: (M, 2)."""
+        return self._table.replicates[self._positions]
+
+    @property
+    def coordinates(self) -> list[str]:
+        """The coordinates that some row has."""
+        return [name for name in self._table.coordinates if self.distinct(name)]
+
+    def distinct(self, column: str) -> list[Any]:
+        """The labels that occur, in the order of appearance."""
+        encoded = self._table.column(column)
+        codes, first = np.unique(encoded.codes[self._positions], return_index=True)
+        return [encoded.labels[code] for code in codes[np.argsort(first)] if code >= 0]
+
+    def labels(self, column: str) -> list[Any]:
+        """The label of each row, None where it has none."""
+        return self._table.column(column).at(self._positions)
+
+    # --- values -------------------------------------------------------------------------------
+
+    def by_replicate(self) -> ReplicateValues:
+        """One value a replicate: the mean over what else varies, missing values left out."""
+        groups = self.valued().groups("replicate")
+        return {int(k): fmean(rows.to_numpy()) for (k,), rows in groups.items()}
+
+    def by_pair(self) -> PairValues:
+        """One value a replicate, or a pair of them: the mean over what else varies."""
+        return self.by_group().get((), {})
+
+    def by_group(self, *columns: str) -> dict[GroupKey, PairValues]:
+        """``by_pair`` of each combination of labels, in the order of appearance."""
+        positions = self._positions[~np.isnan(self.to_numpy())]
+        codes_M = self._table.codes((*columns, "replicate", "other_replicate"), positions)
+        means_G = np.bincount(codes_M, self._table.numbers[positions]) / np.bincount(codes_M)
+        first_G = positions[np.unique(codes_M, return_index=True)[1]]
+        pairs_G2 = np.nan_to_num(self._table.replicates[first_G], nan=ALONE).astype(np.int64)
+        groups: dict[GroupKey, PairValues] = {}
+        keys = self._table.keys(columns, first_G)
+        for key, (first, second), mean in zip(keys, pairs_G2.tolist(), means_G, strict=True):
+            groups.setdefault(key, {})[first, second] = float(mean)
+        return groups
+
+    def by_network(self) -> dict[Network, ReplicateValues]:
+        """One value a replicate for each network, missing values left out.
+
+        Raises: ``ValueError`` where a network has several values in one replicate.
+        """
+        networks: dict[Network, ReplicateValues] = {}
+        groups = self.valued().groups("entry", "initialization", "replicate")
+        for (entry, arm, replicate), rows in groups.items():
+            if len(rows) > 1:
+                raise ValueError(_several(entry, arm, replicate, rows))
+            values = networks.setdefault(Network(entry, arm), {})
+            values[int(replicate)] = float(rows.to_numpy()[0])
+        return networks
 
 
-def _matching(frame: pd.DataFrame, column: Column) -> pd.DataFrame:
-    wanted = {
-        "diagnostic": column.diagnostic,
-        "metric": column.metric,
-        "target": column.target,
-        "perturbation": column.perturbation,
-        **column.coordinates,
-    }
-    rows = frame[frame["value"].notna()]
-    for name, value in wanted.items():
-        # A table without the coordinate has no row at it.
-        rows = rows[rows[name] == value] if name in rows else rows[:0]
-    return rows
+def _several(entry: str, arm: str, replicate: int, rows: Measurements) -> str:
+    columns = ("diagnostic", "metric", "target", "perturbation", "other_initialization")
+    differing = [name for name in (*columns, *rows.coordinates) if len(set(rows.labels(name))) > 1]
+    return (
+        f"{arm} of {entry} has {len(rows)} values of {', '.join(rows.distinct('metric'))} in "
+        f"replicate {replicate}, which differ in {', '.join(differing) or 'no label'}; select one"
+    )
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+class _Column(NamedTuple):
+    """A column as numbers: where each cell's label stands in ``labels``, -1 where it is empty.
+
+    Shapes: codes (N,).
+    """
+
+    codes: np.ndarray
+    labels: list[Any]
+    code_of: dict[Any, int]
+
+    def equals(self, label: Label | Collection[Label], positions: np.ndarray) -> np.ndarray:
+        """Which cells hold ``label``, or one of several. Shapes: (M,) to bool (M,)."""
+        codes = self.codes[positions]
+        if isinstance(label, str) or not isinstance(label, Collection):
+            equal: np.ndarray = codes == self._code(label)
+            return equal
+        return np.isin(codes, [self._code(member) for member in label])
+
+    def _code(self, label: Label) -> int:
+        return -1 if label is None else self.code_of.get(label, -2)
+
+    def at(self, positions: np.ndarray) -> list[Any]:
+        """The labels of these cells, None where they are empty."""
+        codes: list[int] = self.codes[positions].tolist()
+        return [None if code < 0 else self.labels[code] for code in codes]
+
+
+class _Table:
+    """A frame whose columns are encoded when they are first selected by.
+
+    Numbers compare and group faster than labels, and a selection of rows copies none of them.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+        self.coordinates = [str(name) for name in frame if name not in Record.model_fields]
+        self._columns: dict[str, _Column] = {}
+
+    def column(self, name: str) -> _Column:
+        """A column; one that the frame does not have is empty."""
+        if name not in self._columns:
+            codes, labels = np.full(len(self.frame), -1), list[Any]()
+            if name in self.frame:
+                codes, uniques = self.frame[name].factorize()
+                labels = uniques.tolist()
+            code_of = {label: code for code, label in enumerate(labels)}
+            self._columns[name] = _Column(codes, labels, code_of)
+        return self._columns[name]
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The values, NaN where there is none. Shapes: (N,)."""
+        return self._floats("value")
+
+    @cached_property
+    def replicates(self) -> np.ndarray:
+        """Shapes: (N, 2)."""
+        return np.stack([self._floats("replicate"), self._floats("other_replicate")], axis=1)
+
+    def _floats(self, name: str) -> np.ndarray:
+        if name not in self.frame:
+            return np.full(len(self.frame), np.nan)
+        return self.frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+
+    def codes(self, columns: Sequence[str], positions: np.ndarray) -> np.ndarray:
+        """A number for each combination of labels, in the order of appearance.
+
+        Shapes: (M,) to (M,).
+        """
+        combined_M = np.zeros(len(positions), dtype=np.int64)
+        for column in map(self.column, columns):
+            if combined_M.max(initial=0) >= LARGE:
+                combined_M = np.unique(combined_M, return_inverse=True)[1]
+            combined_M = combined_M * (len(column.labels) + 1) + column.codes[positions] + 1
+        _, first, codes_M = np.unique(combined_M, return_index=True, return_inverse=True)
+        ranks = np.empty_like(first)
+        ranks[np.argsort(first)] = np.arange(len(first))
+        ranked_M: np.ndarray = ranks[codes_M]
+        return ranked_M
+
+    def groups(self, columns: Sequence[str], positions: np.ndarray) -> dict[GroupKey, np.ndarray]:
+        """The positions of each combination of labels, in the order of appearance."""
+        codes = self.codes(columns, positions)
+        ordered = positions[np.argsort(codes, kind="stable")]
+        parts = np.split(ordered, np.cumsum(np.bincount(codes))[:-1]) if len(codes) else []
+        first = np.array([part[0] for part in parts], dtype=np.int64)
+        return dict(zip(self.keys(columns, first), parts, strict=True))
+
+    def keys(self, columns: Sequence[str], positions: np.ndarray) -> list[GroupKey]:
+        """The labels of each row."""
+        if not columns:
+            return [()] * len(positions)
+        return list(zip(*(self.column(name).at(positions) for name in columns), strict=True))

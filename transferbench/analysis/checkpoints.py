@@ -7,20 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
-from transferbench.measurements import Column, Network, values_of
+from transferbench.measurements import Measurements, Network
 from transferbench.statistics import Interval, paired_difference
 from transferbench.suite import TRIAL
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["earliest_sufficient", "margins"]
 
 
 def earliest_sufficient(
-    frame: pd.DataFrame,
+    measurements: Measurements,
     arms: Mapping[str, int],
     *,
     entry: str,
@@ -31,15 +27,18 @@ def earliest_sufficient(
 ) -> Interval:
     """The epoch of the earliest checkpoint that reaches ``1 - tolerance`` of the last one's metric.
 
-    ``frame`` holds ``Record.row()`` of a run; ``arms`` the initializations that start from a
-    checkpoint, each with its epoch. Units: epochs of pre-training; ``n`` counts replicates.
+    ``arms``: the initializations that start from a checkpoint, each with its epoch.
+    Units: epochs of pre-training; ``n`` counts replicates.
     Error: ``low`` is the earliest checkpoint that is not shown to lack, ``high`` the earliest
     that is shown to suffice with all behind it. Going back from the last one, ``high`` can only
     pass the true one where the first that lacks is taken to suffice, so each bound is one test at
     97.5% however many checkpoints there are. Measured coverage of the nominal 95%: 99.5% or more
     (3 and 5 replicates, 4,000 draws each, also where a checkpoint lacks or suffices by a hair).
     """
-    networks = values_of(frame, Column(TRIAL, metric, target, perturbation))
+    trials = measurements.select(
+        diagnostic=TRIAL, metric=metric, target=target, perturbation=perturbation
+    )
+    networks = trials.by_network()
     values = {epoch: networks.get(Network(entry, arm), {}) for arm, epoch in arms.items()}
     if lacking := [arm for arm, epoch in arms.items() if not values[epoch]]:
         return _unknown(f"no {metric} of {', '.join(sorted(lacking))} of {entry} on {target}")

@@ -9,17 +9,13 @@ classes that occur, T targets, P networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from transferbench.measurements import Column, values_of
+from transferbench.measurements import Measurements
 from transferbench.metrics import ratio
 from transferbench.statistics import Interval, jackknife, student_t
-from transferbench.suite import TRIAL
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = [
     "CORRELATIONS",
@@ -315,18 +311,16 @@ Unit: TypeAlias = Literal["replicates", "networks"]
 
 
 def correlate(
-    frame: pd.DataFrame, score: Column, *, truth: str = "test_metric", over: Unit = "replicates"
+    scores: Measurements, truth: Measurements, *, over: Unit = "replicates"
 ) -> dict[str, Interval]:
-    """``correlations`` of one score with what the same networks reached at the same place.
+    """``correlations`` of one score with what the same networks reached.
 
-    ``frame`` holds ``Record.row()`` of one run or of several; ``score`` names a diagnostic of
-    pairs (a trial, its source), whose networks are those of the trials; ``truth`` a metric of
-    trials. Networks without either are left out.
+    Both hold one value a replicate of each network. ``scores``: of a diagnostic of pairs (a trial,
+    its source), whose networks are those of the trials. Networks without either are left out.
     """
-    scores = values_of(frame, score)
-    reached = values_of(frame, Column(TRIAL, truth, score.target, score.perturbation))
-    networks = sorted(scores.keys() & reached.keys())
-    return correlations([scores[n] for n in networks], [reached[n] for n in networks], over=over)
+    score_of, truth_of = scores.by_network(), truth.by_network()
+    networks = sorted(score_of.keys() & truth_of.keys())
+    return correlations([score_of[n] for n in networks], [truth_of[n] for n in networks], over=over)
 
 
 def correlations(

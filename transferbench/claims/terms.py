@@ -1,6 +1,6 @@
 """The measurements that a term of a claim averages over.
 
-An average of averages: over the coordinates of a measurement, then over the places (target,
+An average of averages: over the coordinates of a measurement, then over the cells (target,
 perturbation) of the term.
 """
 
@@ -8,138 +8,97 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from transferbench.records import Record
+from transferbench.measurements import Measurements
 from transferbench.suite import Grid, Suite, Term
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["Sample", "sample_of", "select_term"]
 
-__all__ = ["Sample", "Table", "matching", "sample_of"]
-
-
-class Table:
-    """One entry's measurements; a term looks through those of its diagnostic and metric alone."""
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
-        self._rows = frame.groupby(["diagnostic", "metric"]).indices if len(frame) else {}
-
-    def of(self, term: Term) -> pd.DataFrame:
-        """The rows of the term's diagnostic and metric."""
-        rows = self._rows.get((term.diagnostic, term.metric))
-        return self.frame.iloc[:0] if rows is None else self.frame.iloc[rows]
+CELL = ("target", "perturbation", "other_initialization")
 
 
 class Sample(NamedTuple):
     """The values that a term averages.
 
-    A cell is one coordinate at one place. ``rows``: where in the frame, also those without a
-    value; ``missing``: the places without a value, in words.
+    A point is one coordinate in one cell. ``rows``: the measurements, also those without a value;
+    ``missing``: descriptions of the cells without a value.
     Shapes: values (M,); replicates (M, 2) of the network, or of both of a pair (NaN: there is no
-    second); cells (M,), the cell of a value; places (C,), the place of a cell.
+    second); points (M,), the point of a value; cells (P,), the cell of a point.
     """
 
     weight: float
     values: np.ndarray
     replicates: np.ndarray
+    points: np.ndarray
     cells: np.ndarray
-    places: np.ndarray
-    rows: frozenset[int]
+    rows: Measurements
     missing: tuple[str, ...]
 
     def complete(self) -> set[int]:
-        """The replicates that have a value at every place."""
-        place_M = self.places[self.cells]
-        found = [
-            {int(k) for k in self.replicates[place_M == place].ravel() if not np.isnan(k)}
-            for place in np.unique(place_M)
+        """The replicates that have a value in every cell."""
+        cell_M = self.cells[self.points]
+        by_cell = [
+            {int(k) for k in self.replicates[cell_M == cell].ravel() if not np.isnan(k)}
+            for cell in np.unique(cell_M)
         ]
-        return set.intersection(*found) if found and not self.missing else set()
+        return set.intersection(*by_cell) if by_cell and not self.missing else set()
 
     def mean(self, replicates: Sequence[int]) -> float | None:
-        """Over values whose networks are of ``replicates``; None where a place has none."""
-        apart_M2 = ~np.isnan(self.replicates) & ~np.isin(self.replicates, replicates)
-        inside_M = ~apart_M2.any(axis=1)
-        cells, mean = _means(self.cells[inside_M], self.values[inside_M])
-        places, mean = _means(self.places[cells], mean)
-        return float(mean.mean()) if len(places) == len(np.unique(self.places)) else None
+        """Over values whose networks are of ``replicates``; None where a cell has none."""
+        outside_M2 = ~np.isnan(self.replicates) & ~np.isin(self.replicates, replicates)
+        inside_M = ~outside_M2.any(axis=1)
+        points, mean = _means(self.points[inside_M], self.values[inside_M])
+        cells, mean = _means(self.cells[points], mean)
+        return float(mean.mean()) if len(cells) == len(np.unique(self.cells)) else None
 
 
 def _means(group: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The groups that occur, and the mean of each."""
-    groups, place = np.unique(group, return_inverse=True)
-    return groups, np.bincount(place, value) / np.bincount(place)
+    groups, index = np.unique(group, return_inverse=True)
+    return groups, np.bincount(index, value) / np.bincount(index)
 
 
-def sample_of(suite: Suite, term: Term, table: Table) -> Sample:
+def sample_of(suite: Suite, term: Term, measurements: Measurements) -> Sample:
     """What was measured of ``term``, and where nothing was though the suite measures it."""
-    rows = matching(term, table)
-    valued = rows[rows["value"].notna()] if len(rows) else rows
-    place = ["target", "perturbation", "other_initialization"]
-    cell_M = _codes(valued, [*place, *_coordinates(valued)])
-    place_C = np.zeros(cell_M.max(initial=-1) + 1, dtype=np.int64)
-    place_C[cell_M] = _codes(valued, place)
+    rows = select_term(term, measurements)
+    valued = rows.valued()
+    point_M = valued.group_codes(*CELL, *valued.coordinates)
+    cell_P = np.zeros(point_M.max(initial=-1) + 1, dtype=np.int64)
+    cell_P[point_M] = valued.group_codes(*CELL)
     return Sample(
         weight=term.weight,
-        values=_numbers(valued, "value"),
-        replicates=np.stack(
-            [_numbers(valued, "replicate"), _numbers(valued, "other_replicate")], axis=1
-        ),
-        cells=cell_M,
-        places=place_C,
-        rows=frozenset(rows.index),
+        values=valued.to_numpy(),
+        replicates=valued.replicates,
+        points=point_M,
+        cells=cell_P,
+        rows=rows,
         missing=tuple(_missing(suite, term, valued)),
     )
 
 
-def matching(term: Term, table: Table) -> pd.DataFrame:
+def select_term(term: Term, measurements: Measurements) -> Measurements:
     """The rows of ``term``, also those without a value."""
-    frame = table.of(term)
-    found_by = {"coordinates", "weight", "diagnostic", "metric"}
-    wanted = term.model_dump(exclude=found_by, exclude_none=True) | term.coordinates
-    for column, value in wanted.items():
-        if column not in frame:
-            return frame.iloc[:0]
-        frame = frame[frame[column] == value]
-    return frame
+    labels = term.model_dump(exclude={"coordinates", "weight"}, exclude_none=True)
+    return measurements.select(**labels | term.coordinates)
 
 
-def _coordinates(rows: pd.DataFrame) -> list[str]:
-    extra = [column for column in rows.columns if column not in Record.model_fields]
-    return [column for column in extra if rows[column].notna().any()]
-
-
-def _codes(rows: pd.DataFrame, columns: list[str]) -> np.ndarray:
-    """A number for each distinct row of ``columns``, in the order of appearance. Shapes: (M,)."""
-    if rows.empty:
-        return np.zeros(0, dtype=np.int64)
-    return rows.groupby(columns, dropna=False, sort=False).ngroup().to_numpy(dtype=np.int64)
-
-
-def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
-    if rows.empty:
-        return np.zeros(0)
-    return rows[column].to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _missing(suite: Suite, term: Term, valued: pd.DataFrame) -> list[str]:
-    """The places where the suite measures ``term`` and no replicate has a value, in words."""
+def _missing(suite: Suite, term: Term, valued: Measurements) -> list[str]:
+    """Descriptions of the cells where the suite measures ``term`` and no replicate has a value."""
     arms = f"{term.initialization} & {term.other_initialization}"
-    what = f"{term.diagnostic} {term.metric} of "
-    what += arms if term.other_initialization else term.initialization
+    quantity = f"{term.diagnostic} {term.metric} of "
+    quantity += arms if term.other_initialization else term.initialization
     if term.coordinates:
-        what += f" at {', '.join(f'{k}={v}' for k, v in term.coordinates.items())}"
-    if valued.empty:
-        return [what]
-    found = set(zip(valued["target"], valued["perturbation"], strict=True))
-    return [f"{what} on {', '.join(place)}" for place in _places(suite, term) if place not in found]
+        quantity += f" at {', '.join(f'{k}={v}' for k, v in term.coordinates.items())}"
+    if not len(valued):
+        return [quantity]
+    measured = valued.groups("target", "perturbation")
+    return [f"{quantity} on {', '.join(c)}" for c in _cells(suite, term) if c not in measured]
 
 
-def _places(suite: Suite, term: Term) -> list[tuple[str, str]]:
+def _cells(suite: Suite, term: Term) -> list[tuple[str, str]]:
     """Where the suite trains all arms of ``term`` and measures them."""
     diagnosis = suite.diagnostics.get(term.diagnostic)
     on = diagnosis.on if diagnosis else Grid()
@@ -155,5 +114,5 @@ def _places(suite: Suite, term: Term) -> list[tuple[str, str]]:
     ]
 
 
-def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> list[str]:
-    return list(known if wanted is None else wanted)
+def _chosen(names: tuple[str, ...] | None, available: Iterable[str]) -> list[str]:
+    return list(available if names is None else names)

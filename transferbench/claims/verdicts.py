@@ -1,6 +1,6 @@
-"""The verdicts: what a suite claims, judged by what was measured.
+"""The verdicts on a suite's claims, from its measurements.
 
-An effect is an average of averages: over the coordinates of a measurement, over the places
+An effect is an average of averages: over the coordinates of a measurement, over the cells
 (target, perturbation) of a term, then a weighted sum. Its interval is the jackknife over
 replicates: the paired Student-t where every value belongs to one network, and still right for
 pairs that share networks. That of a share (``relative_to``) is Fieller's, from the same jackknife.
@@ -8,32 +8,35 @@ pairs that share networks. That of a share (``relative_to``) is Fieller's, from 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from functools import reduce
+from operator import or_
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from transferbench.claims.terms import Sample, Table, matching, sample_of
+from transferbench.claims.terms import Sample, sample_of, select_term
 from transferbench.errors import listing
+from transferbench.measurements import Measurements
 from transferbench.statistics import Estimator, Interval, jackknife, jackknife_ratio
 from transferbench.suite import Axis, Claim, Suite, Term
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = ["Verdict", "judge"]
 
-# So many missing measurements, and flags, are named in a reason; the rest are counted.
 NAMED = 3
+"""Missing measurements, and flags, that a reason names; the rest are counted."""
 
 LEVEL = 0.95
 
+Decision: TypeAlias = Literal["reproduced", "contradicted", "undecided"]
+
 
 class Verdict(BaseModel):
-    """What became of a claim: its effect between two bounds, from ``n`` replicates.
+    """A claim's effect with its 95% interval, from ``n`` replicates, and the decision.
 
-    ``reason`` says why a claim is undecided and what is to know about its measurements.
+    ``reason`` says why a claim is undecided, and what is remarkable about its measurements.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,42 +53,42 @@ class Verdict(BaseModel):
     interval: str
     threshold: float
     relation: Literal["above", "below", "within"]
-    verdict: Literal["reproduced", "contradicted", "undecided"]
+    verdict: Decision
     reason: str
 
 
 def judge(
-    suite: Suite, frame: pd.DataFrame, entry: str, left_out: Mapping[str, str] | None = None
+    suite: Suite,
+    measurements: Measurements,
+    entry: str,
+    left_out: Mapping[str, str] | None = None,
 ) -> list[Verdict]:
     """A verdict on each claim of ``suite``, in its order, for one entry.
 
-    ``frame`` holds ``Record.row()`` of one run, a column for each coordinate. ``left_out``: arms
-    that the entry's external weights cannot start, and why; a claim on one says it. Only replicates
-    with a value at every place of every term count, so that nothing but the claim's own contrast
-    tells its terms apart. A rank correlation that every replicate left out keeps at 1 has an
-    interval of no width: it says that the order is stable, not that it is certain.
+    ``left_out``: arms that the entry's external weights cannot start, and why; a claim on one
+    says so. Only replicates with a value in every cell of every term count, so that terms differ
+    in nothing but the contrast of the claim. A rank correlation that every replicate left out
+    keeps at 1 has an interval of no width: the order is stable, not certain.
 
     A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
     and contradicted where one does at a level corrected for their number (Bonferroni); the
     effect is that of the value which is furthest from holding.
     """
-    own = frame[frame["entry"] == entry].reset_index(drop=True) if len(frame) else frame
-    table = Table(own)
-    without = left_out or {}
-    return [_judge(suite, label, claim, table, without) for label, claim in suite.claims.items()]
+    own, reasons = measurements.select(entry=entry), left_out or {}
+    return [_judge(suite, label, claim, own, reasons) for label, claim in suite.claims.items()]
 
 
 def _judge(
-    suite: Suite, label: str, claim: Claim, table: Table, left_out: Mapping[str, str]
+    suite: Suite, label: str, claim: Claim, own: Measurements, left_out: Mapping[str, str]
 ) -> Verdict:
-    cases = [_sampled(suite, case, table) for case in _cases(claim, table)]
+    cases = [_sampled(suite, case, own) for case in _cases(claim, own)]
     samples = [sample for case in cases for sample in case.samples]
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
-    found = [_judged(claim, case, replicates, len(cases)) for case in cases]
-    worst = min(found, key=lambda one: one.margin(claim))
-    failed = next((one for one in found if one.decision == "contradicted"), None)
-    shown = failed or worst
-    interval = shown.interval
+    judged = [_judged(claim, case, replicates, len(cases)) for case in cases]
+    worst = min(judged, key=lambda case: case.margin(claim))
+    failed = next((case for case in judged if case.decision == "contradicted"), None)
+    decisive = failed or worst
+    interval = decisive.interval
     return Verdict(
         claim=label,
         statement=claim.statement,
@@ -99,13 +102,13 @@ def _judge(
         interval=interval.method,
         threshold=claim.threshold,
         relation=claim.relation,
-        verdict=shown.decision,
+        verdict=decisive.decision,
         reason="; ".join(
             [
-                *shown.why,
+                *decisive.reasons,
                 *_left_out(claim, left_out),
-                *_worst_of(claim, shown, len(cases)),
-                *_notes(suite, samples, table.frame, len(replicates)),
+                *_worst_of(claim, decisive, len(cases)),
+                *_notes(suite, samples, len(replicates)),
             ]
         ),
     )
@@ -113,11 +116,11 @@ def _judge(
 
 # --- the cases of a claim ---------------------------------------------------------------------
 
-Sums: TypeAlias = Sequence[Sequence["Sample"]]
+Sums: TypeAlias = Sequence[Sequence[Sample]]
 
 
-class _Asked(NamedTuple):
-    """A claim at one value of its ``each`` coordinate, or whole (``at`` is None)."""
+class _Terms(NamedTuple):
+    """A claim at one value of its ``each`` coordinate, or as a whole (``at`` is None)."""
 
     at: str | None
     sums: Sequence[Sequence[Term]]
@@ -136,47 +139,43 @@ class _Case(NamedTuple):
         return [sample for summands in (*self.sums, *self.against) for sample in summands]
 
 
-def _cases(claim: Claim, table: Table) -> list[_Asked]:
+def _cases(claim: Claim, own: Measurements) -> list[_Terms]:
     """One for each measured value of ``each``; without, the claim as a whole."""
     if claim.order:
-        return [_Asked(None, claim.order, claim.against)]
-    if claim.along and (values := _values(claim.terms, claim.along, table)):
-        return [_Asked(None, [_placed(claim.terms, claim.along, value) for value in values])]
+        return [_Terms(None, claim.order, claim.against)]
+    if claim.along and (values := _values(claim.terms, claim.along, own)):
+        return [_Terms(None, [_placed(claim.terms, claim.along, value) for value in values])]
     both = claim.terms, claim.relative_to
-    if claim.each and (values := _values(claim.terms, claim.each, table)):
+    if claim.each and (values := _values(claim.terms, claim.each, own)):
         return [
-            _Asked(str(value), [_placed(terms, claim.each, value) for terms in both])
+            _Terms(str(value), [_placed(terms, claim.each, value) for terms in both])
             for value in values
         ]
-    return [_Asked(None, both)]
+    return [_Terms(None, both)]
 
 
-def _values(terms: Sequence[Term], axis: Axis, table: Table) -> list[Any]:
-    """The values of ``axis`` where the first term was measured, in that order."""
-    rows = matching(terms[0], table)
-    first, *others = axis.coordinates
-    if any(name not in rows for name in axis.coordinates):
-        return []
-    for other in others:
-        rows = rows[rows[other] == rows[first]]
-    return [value for value in rows[first].dropna().unique() if value not in axis.without]
+def _values(terms: Sequence[Term], axis: Axis, own: Measurements) -> list[Any]:
+    """The values of ``axis`` at which the first term was measured, in that order."""
+    groups = select_term(terms[0], own).groups(*axis.coordinates)
+    values = dict.fromkeys(first for first, *rest in groups if {*rest} <= {first})
+    return [value for value in values if value is not None and value not in axis.without]
 
 
 def _placed(terms: Sequence[Term], axis: Axis, value: Any) -> list[Term]:
-    place = dict.fromkeys(axis.coordinates, value)
-    return [term.model_copy(update={"coordinates": term.coordinates | place}) for term in terms]
+    point = dict.fromkeys(axis.coordinates, value)
+    return [term.model_copy(update={"coordinates": term.coordinates | point}) for term in terms]
 
 
-def _sampled(suite: Suite, asked: _Asked, table: Table) -> _Case:
+def _sampled(suite: Suite, case: _Terms, own: Measurements) -> _Case:
     sums, against = (
-        [[sample_of(suite, term, table) for term in terms] for terms in side]
-        for side in (asked.sums, asked.against)
+        [[sample_of(suite, term, own) for term in terms] for terms in side]
+        for side in (case.sums, case.against)
     )
-    return _Case(asked.at, sums, against)
+    return _Case(case.at, sums, against)
 
 
 def _left_out(claim: Claim, left_out: Mapping[str, str]) -> list[str]:
-    """Why the arms of a claim that the entry goes without were not trained."""
+    """Why arms of the claim were not trained for this entry."""
     sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
     terms = [term for summands in sums for term in summands]
     arms = {arm for term in terms for arm in (term.initialization, term.other_initialization)}
@@ -188,12 +187,12 @@ def _left_out(claim: Claim, left_out: Mapping[str, str]) -> list[str]:
 
 
 class _Judged(NamedTuple):
-    """One case: the effect's interval, and what it says."""
+    """One case: the effect's interval, and the decision by it."""
 
     at: str | None
     interval: Interval
-    decision: Literal["reproduced", "contradicted", "undecided"]
-    why: list[str]
+    decision: Decision
+    reasons: list[str]
 
     def margin(self, claim: Claim) -> float:
         """By how much the interval clears the threshold; negative where it does not."""
@@ -209,26 +208,26 @@ class _Judged(NamedTuple):
 
 def _judged(claim: Claim, case: _Case, replicates: Sequence[int], cases: int) -> _Judged:
     interval = _interval(claim, case, replicates, LEVEL)
-    decision, why = _decide(claim, interval)
+    decision, reasons = _decide(claim, interval)
     if decision == "contradicted" and cases > 1:
         corrected = _interval(claim, case, replicates, 1 - (1 - LEVEL) / cases)
         if _decide(claim, corrected)[0] != "contradicted":
-            why = [f"contradicted at {case.at} alone, but not with {cases} of them in view"]
+            reasons = [f"contradicted at {case.at} alone, but not with {cases} of them in view"]
             decision = "undecided"
-    return _Judged(case.at, interval, decision, why)
+    return _Judged(case.at, interval, decision, reasons)
 
 
-def _worst_of(claim: Claim, shown: _Judged, cases: int) -> list[str]:
-    if claim.each is None or shown.at is None:
+def _worst_of(claim: Claim, decisive: _Judged, cases: int) -> list[str]:
+    if claim.each is None or decisive.at is None:
         return []
-    return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {shown.at}"]
+    return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {decisive.at}"]
 
 
 # --- the effect -------------------------------------------------------------------------------
 
 
 def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float) -> Interval:
-    missing = dict.fromkeys(place for sample in case.samples for place in sample.missing)
+    missing = dict.fromkeys(cell for sample in case.samples for cell in sample.missing)
     if missing:
         return _undetermined(claim, f"no measurement: {listing(list(missing), NAMED, '; ')}")
     if not replicates:
@@ -267,27 +266,27 @@ def _correlation(case: _Case) -> Estimator:
     sides = [[_sum(samples) for samples in side] for side in (case.sums, case.against)]
 
     def estimate(replicates: Sequence[int]) -> float | None:
-        effects, others = (_found(side, replicates) for side in sides)
-        if effects is None or others is None:
+        effects, against = (_estimates(side, replicates) for side in sides)
+        if effects is None or against is None:
             return None
-        others = others or [float(place) for place in range(len(effects))]
-        if min(len(set(effects)), len(set(others))) < 2:
+        against = against or [float(position) for position in range(len(effects))]
+        if min(len(set(effects)), len(set(against))) < 2:
             return None
-        return float(np.corrcoef(_ranks(effects), _ranks(others))[0, 1])
+        return float(np.corrcoef(_ranks(effects), _ranks(against))[0, 1])
 
     return estimate
 
 
-def _found(estimators: Sequence[Estimator], replicates: Sequence[int]) -> list[float] | None:
-    values = [value for one in estimators if (value := one(replicates)) is not None]
+def _estimates(estimators: Sequence[Estimator], replicates: Sequence[int]) -> list[float] | None:
+    values = [v for estimator in estimators if (v := estimator(replicates)) is not None]
     return values if len(values) == len(estimators) else None
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
     """Ranks, equal values sharing their mean rank. Shapes: (M,)."""
-    _, place, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    _, index, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     mean_rank: np.ndarray = np.cumsum(counts) - (counts - 1) / 2
-    ranks: np.ndarray = mean_rank[place]
+    ranks: np.ndarray = mean_rank[index]
     return ranks
 
 
@@ -300,9 +299,7 @@ def _bounded(interval: Interval, limit: float) -> Interval:
 # --- the verdict ------------------------------------------------------------------------------
 
 
-def _decide(
-    claim: Claim, interval: Interval
-) -> tuple[Literal["reproduced", "contradicted", "undecided"], list[str]]:
+def _decide(claim: Claim, interval: Interval) -> tuple[Decision, list[str]]:
     low, high, threshold = interval.low, interval.high, claim.threshold
     if low is None or high is None:
         return "undecided", [interval.reason or ""]
@@ -322,26 +319,23 @@ def _decide(
     return "undecided", [f"the interval includes {limit}"]
 
 
-def _notes(
-    suite: Suite, samples: Sequence[Sample], frame: pd.DataFrame, complete: int
-) -> list[str]:
-    """What is to know about the measurements of a claim, decided or not."""
-    rows = frame.loc[sorted(frozenset().union(*(sample.rows for sample in samples)))]
+def _notes(suite: Suite, samples: Sequence[Sample], complete: int) -> list[str]:
+    """Remarks on the measurements of a claim, decided or not."""
+    rows = reduce(or_, (sample.rows for sample in samples))
     notes = []
     if complete < suite.replicates:
         notes.append(f"{complete} of {suite.replicates} replicates are complete")
-    if rows.empty:
-        return notes
-    if without := int(rows["value"].isna().sum()):
+    if without := len(rows) - len(rows.valued()):
         notes.append(f"{without} of {len(rows)} measurements have no value and were left out")
     return [*notes, *_flags(rows)]
 
 
-def _flags(rows: pd.DataFrame) -> list[str]:
+def _flags(rows: Measurements) -> list[str]:
     """The most frequent flags, and how many measurements have another."""
-    counts = sorted(rows["flag"].dropna().value_counts().items(), key=lambda one: (-one[1], one[0]))
+    flags = Counter(flag for flag in rows.labels("flag") if flag is not None)
+    counts = sorted(flags.items(), key=lambda item: (-item[1], item[0]))
     named = [
         f"{count} of {len(rows)} measurements are flagged: {flag}" for flag, count in counts[:NAMED]
     ]
-    others = sum(count for _, count in counts[NAMED:])
-    return [*named, f"{others} more have other flags"] if others else named
+    rest = sum(count for _, count in counts[NAMED:])
+    return [*named, f"{rest} more have other flags"] if rest else named

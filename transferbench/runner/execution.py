@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from transferbench.claims import judge
 from transferbench.files import write_json, write_text
 from transferbench.identity import digest
+from transferbench.measurements import Measurements
 from transferbench.plan import Entry
 from transferbench.plan.external_weights import left_out_arms
 from transferbench.records import Record
@@ -36,17 +34,10 @@ from transferbench.store import CorruptArtefactError
 if TYPE_CHECKING:
     from transferbench.engine.resources import Machine
 
-__all__ = ["execute_plan", "frame_of", "slots_of", "try_weights"]
+__all__ = ["execute_plan", "slots_of", "try_weights"]
 
 ATTEMPTS = 3
 """How often a run goes back to compute again what it finds corrupted while collecting."""
-
-
-def frame_of(records: Iterable[Record]) -> pd.DataFrame:
-    """A tidy table: one row for each record, a column for each coordinate."""
-    rows = [record.row() for record in records]
-    # Where nothing was measured too, so that who selects by a column finds it.
-    return pd.DataFrame(rows, columns=None if rows else list(Record.model_fields))
 
 
 def execute_plan(planned: Planned, watcher: Watcher) -> dict[str, Outcome]:
@@ -190,8 +181,8 @@ def _weight_files(planned: Planned) -> dict[str, str]:
 
 def _write(planned: Planned, records: tuple[Record, ...]) -> None:
     folder, plan = planned.folder, planned.plan
-    frame = frame_of(records)
-    verdicts = {entry.name: _verdicts(planned, entry, frame) for entry in plan.entries}
+    measurements = Measurements.of_records(records)
+    verdicts = {entry.name: _verdicts(planned, entry, measurements) for entry in plan.entries}
     lines = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records)
     write_text(folder / RECORDS, lines)
     write_json(folder / CLAIMS, verdicts)
@@ -199,7 +190,7 @@ def _write(planned: Planned, records: tuple[Record, ...]) -> None:
     write_json(folder / RUN, describe_run(planned))
 
 
-def _verdicts(planned: Planned, entry: Entry, frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _verdicts(planned: Planned, entry: Entry, measurements: Measurements) -> list[dict[str, Any]]:
     left_out = left_out_arms(planned.suite, entry.weights, planned.registry)
-    judged = judge(planned.suite, frame, entry.name, left_out)
+    judged = judge(planned.suite, measurements, entry.name, left_out)
     return [verdict.model_dump(mode="json") for verdict in judged]

@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from transferbench.claims import Verdict, judge
+from transferbench.measurements import Measurements
 from transferbench.metrics import chance_level
 from transferbench.records import Record
 from transferbench.specs import Metric
@@ -199,10 +200,8 @@ def check_verdicts_follow_from_records(bundle: Bundle) -> Iterator[Problem]:
     A verdict is to be read with its interval's method: one that an earlier version judged by
     another method, and that differs for it, is a warning.
     """
-    import pandas as pd  # it is slow to import, and needed here alone
-
-    frame = pd.DataFrame([row.row() for row in bundle.records])
-    judged = {v.claim: v for v in judge(bundle.plan.suite, frame, bundle.submission.entry.name)}
+    measurements, entry = Measurements.of_records(bundle.records), bundle.submission.entry.name
+    judged = {v.claim: v for v in judge(bundle.plan.suite, measurements, entry)}
     told = {verdict.claim: verdict for verdict in bundle.verdicts}
     for claim in sorted(judged.keys() | told.keys()):
         if claim not in told or claim not in judged:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from transferbench.analysis.checkpoints import earliest_sufficient
+from transferbench.measurements import Measurements
 from transferbench.report.aggregates import Place, aggregate, ordered, places_of
 from transferbench.report.drawing import INK
 from transferbench.report.panels import Panel, panel_figure
@@ -100,7 +101,7 @@ def sufficient(scope: Scope, place: Place, epochs: dict[str, int]) -> Interval:
     trials = place.of(frame[frame["diagnostic"] == "trial"])
     trained = set(trials["initialization"])
     return earliest_sufficient(
-        trials,
+        Measurements(trials),
         {arm: epoch for arm, epoch in epochs.items() if arm in trained},
         entry=scope.entry,
         target=place.target,

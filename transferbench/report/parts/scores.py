@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from transferbench.analysis.transferability import CORRELATIONS, correlate
-from transferbench.measurements import Column
+from transferbench.measurements import Measurements
 from transferbench.report.aggregates import Aggregates, Place, View, aggregate, places_of
 from transferbench.report.drawing import MUTED, ArmStyle, render
 from transferbench.report.formats import ABSENT, number
@@ -204,10 +204,9 @@ def unmeasured_cell(rows: pd.DataFrame) -> Cell:
 
 def correlation_cells(trials: pd.DataFrame, score: Score, place: Place) -> list[Cell]:
     """A score against the trials of one place, in the order of ``CORRELATIONS``."""
-    at = {} if score.k is None else {"k": score.k}
-    column = Column(score.plugin, score.metric, place.target, place.perturbation, at)
+    truth = Measurements(place.of(trials)).select(diagnostic="trial", metric="test_metric")
     # One set of parameters at a time: two would give a network two values.
-    found = correlate(pd.concat([trials, score.rows]), column)
+    found = correlate(Measurements(place.of(score.rows)), truth)
     return [correlation_cell(found[name]) for name in CORRELATIONS]
 
 
