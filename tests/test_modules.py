@@ -1,4 +1,4 @@
-"""The partition, building, states, rate groups and features of a network."""
+"""Partition, building, state dicts, learning rate groups and features of a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from transferbench.errors import DataError, PluginError
 from transferbench.networks.modules import (
-    FeatureTap,
+    FeatureRecorder,
     body_in_eval,
     body_names,
     body_state,
@@ -75,9 +75,9 @@ def network(of: BackboneSpec | None = None, **changes: int) -> nn.Module:
 
 
 def test_the_partition_names_parameters_and_buffers_in_order() -> None:
-    found = partition(spec(), Net(3, 1))
-    assert list(found) == ["stem", "block", "head"]
-    assert found["stem"] == (
+    modules = partition(spec(), Net(3, 1))
+    assert list(modules) == ["stem", "block", "head"]
+    assert modules["stem"] == (
         "conv.weight",
         "conv.bias",
         "norm.weight",
@@ -86,8 +86,8 @@ def test_the_partition_names_parameters_and_buffers_in_order() -> None:
         "norm.running_var",
         "norm.num_batches_tracked",
     )
-    assert found["block"] == ("inner.0.weight", "inner.0.bias")
-    assert body_names(found) == [*found["stem"], *found["block"]]
+    assert modules["block"] == ("inner.0.weight", "inner.0.bias")
+    assert body_names(modules) == [*modules["stem"], *modules["block"]]
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_a_wrong_partition_names_backbone_and_fault(
     assert message in str(caught.value)
 
 
-def test_a_name_that_is_covered_twice_by_one_module_is_covered_twice() -> None:
+def test_two_prefixes_of_one_module_must_not_overlap() -> None:
     modules = {"stem": ("conv", "norm"), "block": ("inner", "inner.0"), "head": ("fc",)}
     with pytest.raises(PluginError, match=r"several modules own inner\.0\.weight"):
         partition(spec(modules), Net(3, 1))
 
 
-def test_long_lists_of_names_are_cut() -> None:
+def test_long_lists_of_names_are_shortened() -> None:
     with pytest.raises(PluginError, match="and 5 more; modules\\(\\) must name every parameter"):
         partition(spec({"head": ("fc",)}), Net(3, 1))
 
@@ -142,7 +142,7 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert_equal(network().state_dict(), network().state_dict())
 
 
-def test_body_and_head_are_drawn_from_seeds_of_their_own() -> None:
+def test_body_and_head_have_separate_seeds() -> None:
     names = partition(spec(), Net(3, 1))
     base, other_head, other_body = network(), network(head_seed=3), network(init_seed=3)
     body, head = split_state(base.state_dict(), names)
@@ -159,14 +159,14 @@ def test_the_body_does_not_depend_on_the_number_of_classes() -> None:
     assert_equal(body_state(few, names), body_state(many, names))
 
 
-def test_building_leaves_the_global_generator_alone() -> None:
+def test_building_does_not_change_the_global_generator() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     network()
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_new_network_is_in_training_mode_with_untouched_statistics() -> None:
+def test_a_new_network_is_in_training_mode_with_initial_statistics() -> None:
     net = network()
     assert net.training
     assert all(module.training for module in net.modules())
@@ -202,7 +202,7 @@ def test_a_builder_that_ignores_the_classes_is_refused() -> None:
 # --- states -----------------------------------------------------------------------------------
 
 
-def test_a_cloned_state_shares_nothing() -> None:
+def test_a_cloned_state_shares_no_memory() -> None:
     net = network().to(memory_format=torch.channels_last)
     state = clone_state(net)
     before = state["conv.weight"].clone()
@@ -215,13 +215,13 @@ def test_a_cloned_state_shares_nothing() -> None:
 
 def test_loading_restores_every_tensor_in_place() -> None:
     source, target = network(), network(init_seed=8, head_seed=9)
-    kept = target.get_parameter("conv.weight")
+    parameter = target.get_parameter("conv.weight")
     load_state(target, clone_state(source))
     assert_equal(source.state_dict(), target.state_dict())
-    assert target.get_parameter("conv.weight") is kept
+    assert target.get_parameter("conv.weight") is parameter
 
 
-def test_loading_names_copies_those_alone() -> None:
+def test_loading_names_copies_only_those() -> None:
     source, target = network(), network(init_seed=8, head_seed=9)
     before = clone_state(target)
     load_state(target, clone_state(source), ["fc.weight"])
@@ -261,11 +261,11 @@ def test_the_first_matching_factor_sets_the_rate() -> None:
     factors = [RateFactor(pattern="fc", factor=2.0), RateFactor(pattern="bias", factor=0.1)]
     groups = optimizer_groups(net, factors, 0.5)
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
-    found = {name: rates[id(p)] for name, p in net.named_parameters()}
-    assert found["fc.bias"] == 1.0
-    assert found["fc.weight"] == 1.0
-    assert found["conv.bias"] == pytest.approx(0.05)
-    assert found["conv.weight"] == 0.5
+    by_name = {name: rates[id(p)] for name, p in net.named_parameters()}
+    assert by_name["fc.bias"] == 1.0
+    assert by_name["fc.weight"] == 1.0
+    assert by_name["conv.bias"] == pytest.approx(0.05)
+    assert by_name["conv.weight"] == 0.5
     assert len(rates) == len(list(net.parameters()))
     assert len(groups) == 3
 
@@ -284,11 +284,11 @@ def test_a_frozen_body_gives_fixed_features() -> None:
     net = network()
     body_in_eval(net, net.get_submodule("fc"))
     x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    with FeatureTap(net.get_submodule("fc")) as tap:
+    with FeatureRecorder(net.get_submodule("fc")) as recorder:
         net(x)
-        first = tap.features
+        first = recorder.features
         net(x)
-        assert torch.equal(first, tap.features)
+        assert torch.equal(first, recorder.features)
     assert torch.equal(net.get_buffer("norm.running_mean"), torch.zeros(4))
     assert net.get_submodule("fc").training
     assert not net.get_submodule("norm").training
@@ -309,11 +309,11 @@ def test_a_frozen_body_gives_fixed_features() -> None:
     ],
     ids=repr,
 )
-def test_which_networks_normalise_by_their_batch(layer: nn.Module, expected: bool) -> None:
+def test_batch_norm_layers_normalise_by_the_batch(layer: nn.Module, expected: bool) -> None:
     assert normalises_by_batch(nn.Sequential(nn.Conv2d(1, 3, 1), layer)) is expected
 
 
-def test_features_are_what_the_head_reads() -> None:
+def test_features_are_the_input_of_the_head() -> None:
     net = network().eval()
     head = net.get_submodule("fc")
     x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -324,22 +324,22 @@ def test_features_are_what_the_head_reads() -> None:
     assert not head._forward_pre_hooks
 
 
-def test_features_behind_n_are_flattened() -> None:
+def test_features_are_flattened_from_dimension_1() -> None:
     head = nn.Conv2d(4, 3, 1)
-    with FeatureTap(head) as tap:
+    with FeatureRecorder(head) as recorder:
         head(torch.ones(2, 4, 1, 1))
-        assert tap.features.shape == (2, 4)
+        assert recorder.features.shape == (2, 4)
 
 
 def test_a_head_that_is_never_called_is_an_error() -> None:
     with (
-        FeatureTap(nn.Linear(2, 2)) as tap,
+        FeatureRecorder(nn.Linear(2, 2)) as recorder,
         pytest.raises(PluginError, match=r"the head, Linear, was not called .* head\(net\) must"),
     ):
-        _ = tap.features
+        _ = recorder.features
 
 
-def assert_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
-    assert list(one) == list(other)
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
+def assert_equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    assert list(a) == list(b)
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name

@@ -21,7 +21,7 @@ from transferbench.data.pipeline import ImagePipeline, mixup
 from transferbench.errors import SuiteError
 from transferbench.metrics import Evaluation, score
 from transferbench.networks.modules import (
-    FeatureTap,
+    FeatureRecorder,
     body_in_eval,
     clone_state,
     eval_mode,
@@ -171,10 +171,10 @@ OBJECTIVES: dict[str, Objective] = {
 def outputs(net: nn.Module, head: nn.Module, pipeline: ImagePipeline, run: Execution) -> Outputs:
     """Logits and features of every image, in order, in eval mode and float32, on the CPU."""
     logits, features = [], []
-    with eval_mode(net), FeatureTap(head) as tap, torch.no_grad():
+    with eval_mode(net), FeatureRecorder(head) as recorder, torch.no_grad():
         for indices in _chunks(len(pipeline), run.evaluation_batch, run.device):
             logits.append(net(pipeline.batch(indices, None)).float())
-            features.append(tap.features.float())
+            features.append(recorder.features.float())
     return Outputs(torch.cat(logits).cpu(), torch.cat(features).cpu())
 
 

@@ -14,7 +14,7 @@ from racing import Peer
 
 from transferbench.analysis.landscape import Criterion, Examples, evaluate_states, lerp_state
 from transferbench.networks.modules import build_network, clone_state, load_state, partition
-from transferbench.networks.prefix_cache import Prefix
+from transferbench.networks.prefix_cache import PrefixCache
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET14
 from transferbench_plugins.diagnostics.modules import _module_swaps as module_swaps
 from transferbench_plugins.diagnostics.weights.spectrum import layer_weights, singular_values
@@ -55,9 +55,9 @@ class Paths:
         return ({**self.end, **lerp_state(start, end, alpha)} for alpha in alphas)
 
     def behind_prefixes(self, alphas):
-        prefix, losses = Prefix(self.net, self.images, BATCH), []
+        prefix, losses = PrefixCache(self.net, self.images, BATCH), []
         for names in self.modules.values():
-            with prefix.behind(names) as inputs:
+            with prefix.inputs_of(names) as inputs:
                 splits = {"train": Examples(inputs, self.targets)}
                 states = self.states(names, alphas)
                 found = evaluate_states(self.net, states, splits, CRITERION, batch_size=BATCH)

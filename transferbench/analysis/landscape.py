@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812  # the name everybody knows i
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferbench.metrics import Evaluation, score
-from transferbench.networks.conv_bn_fusion import Folded, fold
+from transferbench.networks.conv_bn_fusion import FusedNetwork, fuse_conv_bn
 from transferbench.networks.modules import StateDict, clone_state, eval_mode, load_state
 from transferbench.specs import Metric, Task
 
@@ -164,7 +164,7 @@ class _Quick:
 
     def __init__(self, net: nn.Module) -> None:
         self._net = net
-        self._folded: Folded | None = None
+        self._folded: FusedNetwork | None = None
         self._tried = False
 
     def up_to_date(self, splits: Mapping[str, Examples]) -> nn.Module:
@@ -174,7 +174,7 @@ class _Quick:
         elif not self._tried:
             images = next(iter(splits.values())).images[:FEW]
             with eval_mode(self._net):
-                self._folded = fold(self._net, images)
+                self._folded = fuse_conv_bn(self._net, images)
             self._tried = True
         return self._net if self._folded is None else self._folded.net
 

@@ -1,3 +1,3 @@
-"""Networks as their declared modules: built, split, tapped, cut and fused."""
+"""Networks and their declared modules: building, state dicts, features, prefix cache, fusion."""
 
 from __future__ import annotations

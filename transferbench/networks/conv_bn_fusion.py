@@ -1,7 +1,7 @@
-"""Batch normalisations in eval mode, folded into the convolutions before them.
+"""Batch normalisations in eval mode, fused into the convolutions before them.
 
-In eval mode a batch normalisation multiplies and shifts each channel by numbers that no image
-moves. A convolution can do that as well: the network computes the same with a layer less.
+In eval mode a batch normalisation is a fixed affine map of each channel, which the weights and the
+bias of the convolution can absorb: the network computes the same function with fewer layers.
 
 Source: Jacob et al. 2018, arXiv 1712.05877, section 3.2.
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -20,117 +19,111 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["Folded", "fold"]
+__all__ = ["FusedNetwork", "fuse_conv_bn"]
 
-ROUNDING = 1e-4
-"""Of the largest output: what the folded network may differ by, all else being a mistake."""
+TOLERANCE = 1e-4
+"""Largest difference of the outputs, relative to the largest output, that is rounding."""
 
 
 class _Pair(NamedTuple):
-    """A convolution and the normalisation of its output, by their paths."""
+    """The paths of a convolution and of the normalisation of its output."""
 
     convolution: str
     norm: str
 
-    def of(self, net: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-        """The two layers themselves."""
+    def layers(self, net: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+        """The two layers in ``net``."""
         return (
             cast("nn.Conv2d", net.get_submodule(self.convolution)),
             cast("nn.BatchNorm2d", net.get_submodule(self.norm)),
         )
 
 
-class Folded:
-    """A copy of ``original`` without the normalisations of ``pairs``; made by ``fold``."""
+class FusedNetwork:
+    """A copy ``net`` of ``original`` without the normalisations of ``pairs``."""
 
     def __init__(self, original: nn.Module, pairs: list[_Pair]) -> None:
         self.net = copy.deepcopy(original).eval()
         self._original = original
         self._pairs = pairs
         for pair in pairs:
-            convolution, norm = pair.of(self.net)
+            convolution, norm = pair.layers(self.net)
             if convolution.bias is None:
                 zeros = convolution.weight.new_zeros(convolution.out_channels)
                 convolution.bias = nn.Parameter(zeros)
-            _replace(self.net, pair.norm, _what_follows(norm))
+            _replace(self.net, pair.norm, _activation(norm))
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the weights and the batch statistics that the original holds now."""
-        given = dict(self._original.state_dict())
+        """Copy the current weights and batch statistics of the original."""
+        state = dict(self._original.state_dict())
         for pair in self._pairs:
-            given[f"{pair.convolution}.weight"], given[f"{pair.convolution}.bias"] = _fused(
-                *pair.of(self._original)
+            state[f"{pair.convolution}.weight"], state[f"{pair.convolution}.bias"] = _fused(
+                *pair.layers(self._original)
             )
         for name, tensor in self.net.state_dict().items():
-            tensor.copy_(given[name])
+            tensor.copy_(state[name])
 
 
 def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that does what both do."""
+    """Weight and bias of the fused convolution."""
     mean, variance = cast("tuple[Tensor, Tensor]", (norm.running_mean, norm.running_var))
     return fuse_conv_bn_weights(
         convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
     )
 
 
-def fold(net: nn.Module, images: Tensor) -> Folded | None:
-    """``net``, which is in eval mode, with its batch normalisations folded; None where none can be.
+def fuse_conv_bn(net: nn.Module, images: Tensor) -> FusedNetwork | None:
+    """``net``, in eval mode, with its batch normalisations fused; None where none can be.
 
-    What follows what is seen in a forward pass of ``images`` (N, C, H, W). A network whose outputs
-    then differ is not folded at all: it reads the output of a convolution elsewhere, too.
+    Pairs are read off a forward pass of ``images`` (N, C, H, W). Where the outputs on them then
+    differ, nothing is fused: the network also reads the output of a convolution elsewhere.
     """
     pairs = _pairs(net, images)
     if not pairs:
         return None
-    folded = Folded(net, pairs)
+    fused = FusedNetwork(net, pairs)
     with torch.inference_mode():
-        expected, found = net(images), folded.net(images)
-    off = (found - expected).abs().max()
-    return folded if off <= ROUNDING * expected.abs().max() else None
+        expected, outputs = net(images), fused.net(images)
+    error = (outputs - expected).abs().max()
+    return fused if error <= TOLERANCE * expected.abs().max() else None
 
 
 def _pairs(net: nn.Module, images: Tensor) -> list[_Pair]:
-    """Each convolution whose output a batch normalisation reads, both called once."""
+    """Each convolution whose output is the input of a batch normalisation, both called once."""
     calls: Counter[str] = Counter()
-    made: dict[int, tuple[str, Tensor]] = {}
-    found: list[_Pair] = []
+    # The tensors are stored too, so that no id is reused.
+    sources: dict[int, tuple[str, Tensor]] = {}
+    pairs: list[_Pair] = []
 
-    def note_output(path: str, _: nn.Module, __: object, output: Tensor) -> None:
+    def record_output(path: str, _: nn.Module, __: object, output: Tensor) -> None:
         calls[path] += 1
-        # The tensor is kept: its id must not be given to another.
-        made[id(output)] = path, output
+        sources[id(output)] = path, output
 
-    def note_input(path: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record_input(path: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         calls[path] += 1
-        if id(inputs[0]) in made:
-            found.append(_Pair(made[id(inputs[0])][0], path))
+        if id(inputs[0]) in sources:
+            pairs.append(_Pair(sources[id(inputs[0])][0], path))
 
-    with _hooked(net, note_output, note_input), torch.inference_mode():
+    with ExitStack() as hooks, torch.inference_mode():
+        for path, module in net.named_modules():
+            if type(module) is nn.Conv2d:
+                hook = module.register_forward_hook(partial(record_output, path))
+                hooks.enter_context(hook)
+            elif _has_running_statistics(module):
+                hook = module.register_forward_pre_hook(partial(record_input, path))
+                hooks.enter_context(hook)
         net(images)
-    return [pair for pair in found if calls[pair.convolution] == calls[pair.norm] == 1]
+    return [pair for pair in pairs if calls[pair.convolution] == calls[pair.norm] == 1]
 
 
-@contextmanager
-def _hooked(
-    net: nn.Module, note_output: Callable[..., None], note_input: Callable[..., None]
-) -> Iterator[None]:
-    handles = []
-    for path, module in net.named_modules():
-        if type(module) is nn.Conv2d:
-            handles.append(module.register_forward_hook(partial(note_output, path)))
-        elif type(module) in {nn.BatchNorm2d, BatchNormAct2d} and module.running_mean is not None:
-            handles.append(module.register_forward_pre_hook(partial(note_input, path)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _has_running_statistics(module: nn.Module) -> bool:
+    return type(module) in {nn.BatchNorm2d, BatchNormAct2d} and module.running_mean is not None
 
 
-def _what_follows(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a layer does after it has normalised."""
+def _activation(norm: nn.BatchNorm2d) -> nn.Module:
+    """The rest of a normalisation layer that includes dropout and activation."""
     return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
 
 

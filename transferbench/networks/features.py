@@ -1,18 +1,17 @@
-"""What each declared module of a network puts out: its features, caught in the forward pass.
+"""Outputs of a network's declared modules, recorded by forward hooks.
 
 Shape letters: N images, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from transferbench.networks.modules import Partition
 from transferbench.specs import HEAD
@@ -20,13 +19,13 @@ from transferbench.specs import HEAD
 __all__ = ["OutputLayers", "module_features", "output_layers"]
 
 DIMENSIONS = range(2, 5)
-"""Of an output whose features are known how to be read: vectors, tokens, maps."""
+"""Of outputs that can be read as features: vectors, tokens, maps."""
 
 
 class OutputLayers(NamedTuple):
-    """Body module -> the path of the submodule whose output is the module's, in order.
+    """``paths``: body module -> path of the submodule that computes its output, in order.
 
-    ``missing``: body module -> why it has no output that could be read.
+    ``missing``: body module -> the reason why it has no usable output.
     """
 
     paths: dict[str, str]
@@ -34,31 +33,31 @@ class OutputLayers(NamedTuple):
 
 
 def output_layers(net: nn.Module, modules: Partition, images: Tensor) -> OutputLayers:
-    """Where the output of each module but the head is found, by one forward pass of two images.
+    """Find the submodule that computes the output of each module but the head.
 
-    It is the output of the submodule that finishes last of all that hold weights of this module
-    alone: a block itself, the normalisation of a stem of two layers. What a network computes
-    outside of its submodules (the bias behind a Fixup stem, an activation) is not part of it.
+    It is the last submodule to return, in a forward pass of two images, among those that only hold
+    weights of this module: a block itself, or the normalisation of a two-layer stem. Computation
+    outside of submodules (the bias after a Fixup stem, an activation) is not part of the output.
     """
     last: dict[str, tuple[str, object]] = {}
 
-    def note(module: str, path: str, _: nn.Module, __: object, output: object) -> None:
+    def record(module: str, path: str, _: nn.Module, __: object, output: object) -> None:
         last[module] = path, output
 
     few, owners = images[:2], _owners(net, modules)
-    hooks = {path: partial(note, module, path) for path, module in owners.items()}
-    with torch.no_grad(), _hooked(net, hooks):
+    hooks = {path: partial(record, module, path) for path, module in owners.items()}
+    with torch.no_grad(), _forward_hooks(net, hooks):
         net(few)
     body = [module for module in modules if module != HEAD]
-    wrong = {module: _unreadable(module, last, len(few)) for module in body}
+    problems = {module: _problem(module, last, len(few)) for module in body}
     return OutputLayers(
-        paths={module: last[module][0] for module in body if wrong[module] is None},
-        missing={module: reason for module, reason in wrong.items() if reason is not None},
+        paths={module: last[module][0] for module in body if problems[module] is None},
+        missing={module: reason for module, reason in problems.items() if reason is not None},
     )
 
 
 def _owners(net: nn.Module, modules: Partition) -> dict[str, str]:
-    """Submodule path -> the one module that all of its parameters and buffers belong to."""
+    """Submodule path -> the module that owns all of its parameters and buffers, if a single one."""
     owners: dict[str, set[str]] = {}
     for module, names in modules.items():
         for name in names:
@@ -66,10 +65,10 @@ def _owners(net: nn.Module, modules: Partition) -> dict[str, str]:
             for level in range(1, len(parts)):
                 owners.setdefault(".".join(parts[:level]), set()).add(module)
     paths = {path for path, _ in net.named_modules()}
-    return {path: min(found) for path, found in owners.items() if path in paths and len(found) == 1}
+    return {path: min(names) for path, names in owners.items() if path in paths and len(names) == 1}
 
 
-def _unreadable(module: str, last: Mapping[str, tuple[str, object]], n: int) -> str | None:
+def _problem(module: str, last: Mapping[str, tuple[str, object]], n: int) -> str | None:
     if module not in last:
         return f"no layer of module {module!r} is called in a forward pass"
     path, output = last[module]
@@ -82,15 +81,11 @@ def _unreadable(module: str, last: Mapping[str, tuple[str, object]], n: int) -> 
 
 
 @contextmanager
-def _hooked(net: nn.Module, hooks: Mapping[str, object]) -> Iterator[None]:
-    handles: list[RemovableHandle] = []
-    try:
+def _forward_hooks(net: nn.Module, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    with ExitStack() as handles:
         for path, hook in hooks.items():
-            handles.append(net.get_submodule(path).register_forward_hook(hook))  # type: ignore[arg-type]  # any callable of three arguments
+            handles.enter_context(net.get_submodule(path).register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def module_features(
@@ -101,37 +96,36 @@ def module_features(
     pooled: bool,
     precision: torch.dtype = torch.float32,
 ) -> Iterator[list[Tensor]]:
-    """For each batch the features of each module of ``paths``, in order, sharing nothing.
+    """For each batch the features of each module of ``paths``, in order, in memory of their own.
 
-    ``pooled``: averaged over places or tokens, in float32; else every value is a feature, in the
-    type that the layer puts out, in an order of its own.
-    ``precision``: of the forward pass; bfloat16 is autocast.
-    The network runs in the mode that it is in and is left without hooks.
+    ``pooled``: averaged over positions or tokens, in float32; else all values of the output,
+    flattened in memory order, in the layer's dtype.
+    ``precision``: of the forward pass; bfloat16 uses autocast.
+    The network runs in its current mode. Hooks are removed before each yield.
 
     Shapes: batches (N, C, H, W); features (N, D).
     """
     read = _pooled if pooled else _flattened
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def keep(module: str, _: nn.Module, __: object, output: Tensor) -> None:
-        found[module] = read(output)
+    def record(module: str, _: nn.Module, __: object, output: Tensor) -> None:
+        outputs[module] = read(output)
 
-    hooks = {path: partial(keep, module) for module, path in paths.items()}
+    hooks = {path: partial(record, module) for module, path in paths.items()}
     for images in batches:
         autocast = torch.autocast(
             images.device.type, torch.bfloat16, enabled=precision == torch.bfloat16
         )
-        # The hooks are gone whenever the caller has the turn, who may never come back.
-        with torch.no_grad(), autocast, _hooked(net, hooks):
+        with torch.no_grad(), autocast, _forward_hooks(net, hooks):
             net(images)
-        yield [found.pop(module) for module in paths]
+        yield [outputs.pop(module) for module in paths]
 
 
 def _pooled(output: Tensor) -> Tensor:
-    """The mean over places or tokens, float32 (N, D).
+    """The mean over positions or tokens, float32 (N, D).
 
-    Images are square: of maps, the two equal sides are the places, the last two where all three
-    are equal.
+    Maps are taken to be square: the two equal axes are the positions, or the last two axes where
+    all three are equal.
     """
     if output.ndim == 2:
         return output.to(torch.float32, copy=True)
@@ -143,12 +137,12 @@ def _pooled(output: Tensor) -> Tensor:
 
 
 def _flattened(output: Tensor) -> Tensor:
-    """Every value as a feature, (N, D), in the order in which they lie, in memory of its own.
+    """All values as features, (N, D), in memory order, copied.
 
-    An activation that works in place behind the layer would change what is only viewed.
+    An in-place activation after the layer would overwrite a view.
     """
     if output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last):
-        # Reordered, a copy takes several times as long.
+        # Copying in another order takes several times as long.
         output = output.permute(0, 2, 3, 1)
     flat = output.flatten(1)
     return flat.clone() if flat.data_ptr() == output.data_ptr() else flat

@@ -1,4 +1,4 @@
-"""A network as its backbone's declared modules: building, partition, states and features.
+"""A network and its declared modules: partition, building, state dicts and penultimate features.
 
 Shape letters: N images, C channels, H height, W width, D features, K classes.
 """
@@ -18,7 +18,7 @@ from transferbench.errors import DataError, PluginError, TransferbenchError, lis
 from transferbench.specs import HEAD, BackboneSpec, RateFactor
 
 __all__ = [
-    "FeatureTap",
+    "FeatureRecorder",
     "Partition",
     "StateDict",
     "body_in_eval",
@@ -41,7 +41,8 @@ Partition = Mapping[str, Sequence[str]]
 StateDict = Mapping[str, Tensor]
 """Parameters and buffers by name."""
 
-NAMED_IN_MESSAGES = 6
+LISTED = 6
+"""Names in an error message."""
 
 
 # --- partition --------------------------------------------------------------------------------
@@ -58,7 +59,7 @@ def partition(spec: BackboneSpec, net: nn.Module) -> dict[str, tuple[str, ...]]:
     owners = {name: _owners(name, declared) for name in names}
     _refuse(spec, "no module owns", [name for name in names if not owners[name]])
     _refuse(spec, "several modules own", [name for name in names if len(owners[name]) > 1])
-    _refuse(spec, "nothing in the network matches", _idle_prefixes(names, declared))
+    _refuse(spec, "nothing in the network matches", _unused_prefixes(names, declared))
     _refuse(spec, "no parameter or buffer belongs to", [m for m in declared if not declared[m]])
     if not declared or list(declared)[-1] != HEAD:
         raise PluginError(
@@ -82,16 +83,16 @@ def _matches(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix + ".")
 
 
-def _idle_prefixes(names: Sequence[str], declared: Partition) -> list[str]:
-    prefixes = [prefix for given in declared.values() for prefix in given]
+def _unused_prefixes(names: Sequence[str], declared: Partition) -> list[str]:
+    prefixes = [prefix for group in declared.values() for prefix in group]
     return [prefix for prefix in prefixes if not any(_matches(name, prefix) for name in names)]
 
 
-def _refuse(spec: BackboneSpec, what: str, found: Sequence[str]) -> None:
-    if found:
+def _refuse(spec: BackboneSpec, problem: str, names: Sequence[str]) -> None:
+    if names:
         raise PluginError(
-            f"backbone {spec.name!r}: {what} {listing(found, NAMED_IN_MESSAGES)}; modules() must"
-            " name every parameter and buffer exactly once"
+            f"backbone {spec.name!r}: {problem} {listing(names, LISTED)}; modules() must name every"
+            " parameter and buffer exactly once"
         )
 
 
@@ -108,53 +109,46 @@ def build_network(
     init_seed: int,
     head_seed: int,
 ) -> nn.Module:
-    """A new network: its body drawn from ``init_seed``, its head from ``head_seed``, on the CPU.
+    """A new network on the CPU: body initialized from ``init_seed``, head from ``head_seed``.
 
-    The head is taken from a second build, so that it follows the backbone's own initialization.
-    The global generators, CUDA's included, are left as they were.
+    The head comes from a second build, so that the backbone's own initialization applies to it.
+    The states of the global generators, CUDA's included, do not change.
 
-    Raises: ``PluginError`` naming the backbone and the reason where it cannot be built, or does
-    not map images of this shape to (N, num_classes).
+    Raises: ``PluginError`` with the backbone and the reason where it cannot be built, or does not
+    map images of this shape to (N, num_classes).
     """
 
     def build(seed: int) -> nn.Module:
         with _seeded(seed):
             return spec.build(params, num_classes, in_chans, image_size)
 
-    asked = f"{num_classes} classes, {in_chans} channel(s), {image_size} px"
-    with _blamed(spec, f"cannot be built for {asked}"):
+    setting = f"{num_classes} classes, {in_chans} channel(s), {image_size} px"
+    with _plugin_errors(spec, f"cannot be built for {setting}"):
         net = build(init_seed)
-    with _blamed(spec, f"fails on its first images ({asked})"), _seeded(init_seed):
-        found = _output_shape(net, (2, in_chans, image_size, image_size))
-    if found != (2, num_classes):
+    failure = f"fails on its first images ({setting})"
+    # In eval mode the check does not update batch statistics.
+    with _plugin_errors(spec, failure), _seeded(init_seed), torch.no_grad(), eval_mode(net):
+        shape = tuple(net(torch.zeros(2, in_chans, image_size, image_size)).shape)
+    if shape != (2, num_classes):
         raise PluginError(
             f"backbone {spec.name!r}: 2 images must give logits of shape (2, {num_classes}), not"
-            f" {found}; its builder must honour num_classes"
+            f" {shape}; its builder must honour num_classes"
         )
     head = partition(spec, net)[HEAD]
     load_state(net, build(head_seed).state_dict(), head)
     return net
 
 
-def _output_shape(net: nn.Module, images: tuple[int, ...]) -> tuple[int, ...]:
-    training = net.training
-    # In eval mode the check leaves batch statistics as they are.
-    with torch.no_grad():
-        shape = tuple(net.eval()(torch.zeros(images)).shape)
-    net.train(training)
-    return shape
-
-
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    # torch.manual_seed would also reseed every CUDA device, which nothing here draws from.
+    # torch.manual_seed would also reseed all CUDA devices, which are not used here.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 @contextmanager
-def _blamed(spec: BackboneSpec, failed: str) -> Iterator[None]:
+def _plugin_errors(spec: BackboneSpec, failure: str) -> Iterator[None]:
     try:
         yield
     except TransferbenchError:
@@ -162,7 +156,7 @@ def _blamed(spec: BackboneSpec, failed: str) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise PluginError(
-            f"backbone {spec.name!r} {failed}: {reason}; choose another image size or other"
+            f"backbone {spec.name!r} {failure}: {reason}; choose another image size or other"
             " parameters, or repair the backbone"
         ) from error
 
@@ -171,7 +165,7 @@ def _blamed(spec: BackboneSpec, failed: str) -> Iterator[None]:
 
 
 def clone_state(net: nn.Module) -> dict[str, Tensor]:
-    """A copy of every parameter and buffer: detached, contiguous, on the CPU, sharing nothing."""
+    """A copy of all parameters and buffers: detached, contiguous, on the CPU."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in net.state_dict().items()
@@ -179,12 +173,12 @@ def clone_state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def body_names(modules: Partition) -> list[str]:
-    """The names of all parameters and buffers outside the head, in the order of the modules."""
+    """The names of all parameters and buffers outside the head, modules in order."""
     return [name for module, names in modules.items() if module != HEAD for name in names]
 
 
 def body_state(state: StateDict, modules: Partition) -> dict[str, Tensor]:
-    """The part of ``state`` that a new target keeps."""
+    """The part of ``state`` outside the head."""
     return {name: state[name] for name in body_names(modules)}
 
 
@@ -196,37 +190,35 @@ def split_state(
 
 
 def load_state(net: nn.Module, state: StateDict, names: Iterable[str] | None = None) -> None:
-    """Copy ``state`` into ``net`` in place, keeping device, precision and memory format.
+    """Copy ``state`` into ``net`` in place, keeping device, dtype and memory format.
 
-    ``names``: what to copy (None: everything); ``state`` holds nothing the network has not.
+    ``names``: the tensors to copy (None: all).
 
-    Raises: ``DataError`` naming every tensor that is missing, unexpected or of another shape.
+    Raises: ``DataError`` with the tensors that are missing, unexpected or of another shape.
     """
     own = net.state_dict()
-    wanted = list(own) if names is None else list(names)
-    _check_state(own, state, wanted)
+    selected = list(own) if names is None else list(names)
+    _check_state(own, state, selected)
     with torch.no_grad():
-        for name in wanted:
+        for name in selected:
             own[name].copy_(state[name])
 
 
-def _check_state(own: StateDict, state: StateDict, wanted: list[str]) -> None:
-    extra = [name for name in state if name not in own]
-    missing = [name for name in wanted if name not in state]
-    shapes = {name: (own[name].shape, state[name].shape) for name in wanted if name in state}
-    bent = [
-        f"{name} is {tuple(given)} where the network has {tuple(mine)}"
-        for name, (mine, given) in shapes.items()
-        if mine != given
-    ]
-    problems = [
-        f"{what}: {listing(found, NAMED_IN_MESSAGES)}"
-        for what, found in (("missing", missing), ("unexpected", extra), ("of another shape", bent))
-        if found
-    ]
-    if problems:
+def _check_state(own: StateDict, state: StateDict, selected: list[str]) -> None:
+    shapes = {name: (own[name].shape, state[name].shape) for name in selected if name in state}
+    problems = {
+        "missing": [name for name in selected if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [
+            f"{name} is {tuple(shape)} where the network has {tuple(expected)}"
+            for name, (expected, shape) in shapes.items()
+            if shape != expected
+        ],
+    }
+    if any(problems.values()):
+        reasons = [f"{kind}: {listing(names, LISTED)}" for kind, names in problems.items() if names]
         raise DataError(
-            f"these weights do not fit the network ({'; '.join(problems)}); give weights of the"
+            f"these weights do not fit the network ({'; '.join(reasons)}); give weights of the"
             " same backbone, parameters, channels and image size"
         )
 
@@ -237,9 +229,9 @@ def _check_state(own: StateDict, state: StateDict, wanted: list[str]) -> None:
 def optimizer_groups(
     net: nn.Module, rate_factors: Sequence[RateFactor], learning_rate: float
 ) -> list[dict[str, Any]]:
-    """The trainable parameters in groups of one learning rate each, for a torch optimizer.
+    """The trainable parameters in groups of equal learning rate, for a torch optimizer.
 
-    The first factor whose pattern is found in a parameter's name holds for it, else 1.
+    The factor is that of the first pattern that matches a parameter's name, else 1.
     """
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
@@ -256,7 +248,7 @@ def _factor(name: str, rate_factors: Sequence[RateFactor]) -> float:
 
 
 def freeze_body(net: nn.Module, modules: Partition) -> None:
-    """Exclude every parameter outside the head from training."""
+    """Exclude all parameters outside the head from training."""
     frozen = set(body_names(modules))
     for name, parameter in net.named_parameters():
         if name in frozen:
@@ -264,7 +256,7 @@ def freeze_body(net: nn.Module, modules: Partition) -> None:
 
 
 def body_in_eval(net: nn.Module, head: nn.Module) -> None:
-    """Put all but the head in eval mode: batch statistics stay and features are fixed."""
+    """Put all but the head in eval mode: batch statistics and features do not change."""
     net.eval()
     head.train()
 
@@ -282,17 +274,17 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
 
 
 def normalises_by_batch(net: nn.Module) -> bool:
-    """Whether what ``net`` says of an image in training depends on the others of its batch."""
+    """Whether the output for an image in training mode depends on the rest of its batch."""
     return any(isinstance(module, _BatchNorm) for module in net.modules())
 
 
 # --- features ---------------------------------------------------------------------------------
 
 
-class FeatureTap:
-    """The features of each forward pass inside a ``with`` block: what the head reads.
+class FeatureRecorder:
+    """Records the penultimate features, the head's input, inside a ``with`` block.
 
-    Shapes: ``features`` is (N, D), the head's input with everything behind N flattened.
+    Shapes: ``features`` is (N, D), the head's input flattened from dimension 1.
     """
 
     def __init__(self, head: nn.Module) -> None:
@@ -300,18 +292,18 @@ class FeatureTap:
         self._input: Tensor | None = None
 
     def __enter__(self) -> Self:
-        self._handle = self._head.register_forward_pre_hook(self._keep)
+        self._handle = self._head.register_forward_pre_hook(self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._handle.remove()
 
-    def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _record(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._input = inputs[0]
 
     @property
     def features(self) -> Tensor:
-        """The head's input in the last forward pass.
+        """The features of the last forward pass.
 
         Raises: ``PluginError`` where no forward pass has called the head.
         """
@@ -325,6 +317,6 @@ class FeatureTap:
 
 def features_and_logits(net: nn.Module, head: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """One forward pass: ((N, D) features, (N, K) logits) of (N, C, H, W) images."""
-    with FeatureTap(head) as tap:
+    with FeatureRecorder(head) as recorder:
         logits: Tensor = net(images)
-        return tap.features, logits
+        return recorder.features, logits

@@ -22,7 +22,7 @@ from transferbench.analysis.landscape import (
     lerp_state,
 )
 from transferbench.metrics import Evaluation
-from transferbench.networks.prefix_cache import Prefix
+from transferbench.networks.prefix_cache import PrefixCache
 from transferbench.specs import Subject
 
 __all__ = ["Grid", "ModulePaths", "PathMap", "Point"]
@@ -73,7 +73,7 @@ class ModulePaths:
         self._grid = grid
         # Statistics are of a pass through the whole network.
         self._recalibrates = has_batch_statistics(self._net)
-        self._prefix = None if self._recalibrates else Prefix(self._net, images, BATCH)
+        self._prefix = None if self._recalibrates else PrefixCache(self._net, images, BATCH)
         self._parameters = {name for name, _ in self._net.named_parameters(remove_duplicate=False)}
         self._start = _on(images.device, subject.state("init"))
         self._end = _on(images.device, subject.state(end))
@@ -99,7 +99,7 @@ class ModulePaths:
         """The map of the module ``names`` along each of ``paths``, on the same draws of noise."""
         noise = self._noise(names, seed)
         images = self._examples.images
-        with self._prefix.behind(names) if self._prefix else nullcontext(images) as inputs:
+        with self._prefix.inputs_of(names) if self._prefix else nullcontext(images) as inputs:
             for path in paths:
                 points = self._direct(names) if path == "direct" else self._optimisation(names)
                 yield self._map(inputs, points, noise)

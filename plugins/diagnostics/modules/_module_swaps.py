@@ -63,14 +63,14 @@ def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) ->
         evaluate_states,
         has_batch_statistics,
     )
-    from transferbench.networks.prefix_cache import Prefix
+    from transferbench.networks.prefix_cache import PrefixCache
 
     net, final = subject.network("final"), subject.state("final")
     images, targets = subject.images("test", limit), subject.targets("test", limit)
     criterion = Criterion(subject.task, subject.metric)
     calibration = subject.images("train", CALIBRATION) if has_batch_statistics(net) else None
     # Statistics are of a pass through the whole network.
-    prefix = Prefix(net, images, BATCH) if calibration is None else None
+    prefix = PrefixCache(net, images, BATCH) if calibration is None else None
 
     def evaluated(inputs: Tensor, given: Iterable[State]) -> list[Evaluation]:
         found = evaluate_states(
@@ -87,7 +87,7 @@ def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) ->
         yield Swap(ALL, key, found)
     *_, last = subject.modules
     for module, names in subject.modules.items():
-        with prefix.behind(names) if prefix else nullcontext(images) as inputs:
+        with prefix.inputs_of(names) if prefix else nullcontext(images) as inputs:
             given = (_with(final, state, names) for state in states.values())
             swaps = evaluated(inputs, given)
             # Behind the last module's input the final network costs next to nothing.

@@ -1,4 +1,4 @@
-"""A network behind the kept input of a module gives, bit for bit, what the whole network gives."""
+"""A network run on the cached inputs of a module equals, bit for bit, the complete network."""
 
 from contextlib import contextmanager
 
@@ -8,7 +8,7 @@ from module_subject import NETWORKS, UntrainedTrial, equal, moved
 from torch import nn
 
 from transferbench.networks.modules import clone_state, load_state
-from transferbench.networks.prefix_cache import Prefix
+from transferbench.networks.prefix_cache import PrefixCache
 
 BATCH = 5
 
@@ -27,30 +27,30 @@ def other_weights(net, names):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_module_but_the_first_runs_behind_its_input_with_equal_numbers(network):
+def test_all_modules_but_the_first_run_on_cached_inputs_with_equal_numbers(network):
     trial = UntrainedTrial(network, n=13)
     net, images = trial.network(), trial.images("test")
-    prefix = Prefix(net, images, BATCH)
-    for place, names in enumerate(trial.modules.values()):
-        with prefix.behind(names) as inputs, other_weights(net, names):
-            found = logits(net, inputs)
+    prefix = PrefixCache(net, images, BATCH)
+    for number, names in enumerate(trial.modules.values()):
+        with prefix.inputs_of(names) as inputs, other_weights(net, names):
+            outputs = logits(net, inputs)
         with other_weights(net, names):
-            assert torch.equal(found, logits(net, images))
-        assert (inputs is images) == (place == 0)
+            assert torch.equal(outputs, logits(net, images))
+        assert (inputs is images) == (number == 0)
 
 
 class Counting(nn.Linear):
-    """A layer that counts the images it has computed."""
+    """A layer that counts the images it has processed."""
 
-    seen = 0
+    count = 0
 
     def forward(self, x):
-        self.seen += len(x)
+        self.count += len(x)
         return super().forward(x)
 
 
 class Chain(nn.Module):
-    """Four layers and a head; ``shift`` is read by networks that are no chain."""
+    """Four layers and a head; ``shift`` is for the subclasses that are no chain."""
 
     def __init__(self):
         super().__init__()
@@ -66,25 +66,25 @@ class Chain(nn.Module):
         return self.fc(x)
 
 
-class LooksBack(Chain):
+class LongSkip(Chain):
     def forward(self, x):
-        kept = self.layers[0](x)
+        skip = self.layers[0](x)
         for layer in self.layers[1:]:
             x = torch.tanh(layer(x))
-        return self.fc(x + kept)
+        return self.fc(x + skip)
 
 
-class LooksBackRarely(Chain):
-    """No image of the trial reaches what is looked back at; the last one does."""
+class RareSkip(Chain):
+    """The skip connection is 0 for the probe images, and not for the last image."""
 
     def forward(self, x):
-        kept = self.layers[0](x)
+        skip = self.layers[0](x)
         for layer in self.layers[1:]:
             x = torch.tanh(layer(x))
-        return self.fc(x + torch.relu(kept - 100))
+        return self.fc(x + torch.relu(skip - 100))
 
 
-class ReadsEarly(Chain):
+class EarlyShift(Chain):
     """``shift``, of the last module, is used before the second layer."""
 
     def forward(self, x):
@@ -94,7 +94,7 @@ class ReadsEarly(Chain):
         return self.fc(x)
 
 
-class ReadsAnothersWeights(Chain):
+class EarlyHeadBias(Chain):
     def forward(self, x):
         x = self.layers[0](x) + self.fc.bias.sum()
         for layer in self.layers[1:]:
@@ -109,7 +109,7 @@ class Tied(Chain):
 
 
 class Overwrites(Chain):
-    """The last layer's input is changed in place: kept, it would change each time."""
+    """Changes the last layer's input in place, and with it a cached tensor, in each pass."""
 
     def forward(self, x):
         for layer in self.layers[:3]:
@@ -132,107 +132,107 @@ LAST = ("layers.3.weight", "layers.3.bias")
 @pytest.mark.parametrize(
     ("net", "names"),
     [
-        (LooksBack(), LAST),
-        (LooksBackRarely(), LAST),
-        (ReadsEarly(), ("shift", "fc.weight")),
-        (ReadsAnothersWeights(), ("fc.weight", "fc.bias")),
+        (LongSkip(), LAST),
+        (RareSkip(), LAST),
+        (EarlyShift(), ("shift", "fc.weight")),
+        (EarlyHeadBias(), ("fc.weight", "fc.bias")),
         (Overwrites(), LAST),
         (UsesImages(), LAST),
         (Chain(), ("shift",)),
     ],
-    ids=lambda given: type(given).__name__ if isinstance(given, nn.Module) else "",
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_what_is_no_chain_runs_whole(net, names):
+def test_a_network_that_is_no_chain_runs_completely(net, names):
     images = torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
     images[-1] *= 1000
     net.eval()
-    with Prefix(net, images, BATCH).behind(names) as inputs, other_weights(net, names):
+    with PrefixCache(net, images, BATCH).inputs_of(names) as inputs, other_weights(net, names):
         assert inputs is images
-        found = logits(net, inputs)
+        outputs = logits(net, inputs)
     with other_weights(net, names):
-        assert torch.equal(found, logits(net, images))
+        assert torch.equal(outputs, logits(net, images))
 
 
-def test_a_layer_with_the_weights_of_an_earlier_one_is_cut_before_the_earlier():
+def test_a_network_with_tied_weights_is_cut_before_their_first_use():
     images = torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
     net = Tied().eval()
-    with Prefix(net, images, BATCH).behind(LAST) as inputs, other_weights(net, LAST):
-        found = logits(net, inputs)
+    with PrefixCache(net, images, BATCH).inputs_of(LAST) as inputs, other_weights(net, LAST):
+        outputs = logits(net, inputs)
     with other_weights(net, LAST):
-        assert torch.equal(found, logits(net, images))
+        assert torch.equal(outputs, logits(net, images))
 
 
 class Twice(Chain):
-    """One activation serves all layers, in two shapes; the last output is transposed in memory."""
+    """Calls one activation with two shapes; the last cached output is transposed in memory."""
 
     def __init__(self):
         super().__init__()
         self.activation = nn.Tanh()
-        self.turn = Turn()
+        self.transpose = Transpose()
 
     def forward(self, x):
         x = self.activation(self.layers[0](x)[:, :, None])[:, :, 0]
         for layer in self.layers[1:3]:
             x = self.activation(layer(x))
-        x = self.turn(x[:, :, None].expand(-1, -1, 4))
+        x = self.transpose(x[:, :, None].expand(-1, -1, 4))
         return self.fc(self.layers[3](x).mean(dim=1))
 
 
-class Turn(nn.Module):
+class Transpose(nn.Module):
     def forward(self, x):
         return x.contiguous().transpose(1, 2)
 
 
-def test_a_layer_that_is_called_again_and_another_memory_order_are_kept_as_they_are():
+def test_cached_inputs_keep_their_memory_order_beside_a_module_that_is_called_again():
     images = torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
     net = Twice().eval()
-    prefix = Prefix(net, images, BATCH)
-    with prefix.behind(LAST) as inputs, other_weights(net, LAST):
+    prefix = PrefixCache(net, images, BATCH)
+    with prefix.inputs_of(LAST) as inputs, other_weights(net, LAST):
         assert inputs.shape == (7, 4, 6)
         assert inputs.stride() == (24, 1, 4)
-        found = logits(net, inputs)
+        outputs = logits(net, inputs)
     with other_weights(net, LAST):
-        assert torch.equal(found, logits(net, images))
+        assert torch.equal(outputs, logits(net, images))
 
 
-def names_of(place):
-    return [f"layers.{place}.weight", f"layers.{place}.bias"]
+def names_of(layer):
+    return [f"layers.{layer}.weight", f"layers.{layer}.bias"]
 
 
-def test_all_prefixes_together_cost_one_pass_and_nothing_behind_them():
+def test_all_inputs_together_cost_one_pass():
     net, images = Chain().eval(), torch.randn(1000, 6, generator=torch.Generator().manual_seed(1))
-    prefix = Prefix(net, images, BATCH)
-    for place in range(4):
-        with prefix.behind(names_of(place)):
+    prefix = PrefixCache(net, images, BATCH)
+    for layer in range(4):
+        with prefix.inputs_of(names_of(layer)):
             pass
-    trials = 60
-    assert all(1000 <= layer.seen <= 1000 + trials for layer in net.layers[:3])
-    assert net.layers[3].seen <= trials
+    probes = 60
+    assert all(1000 <= layer.count <= 1000 + probes for layer in net.layers[:3])
+    assert net.layers[3].count <= probes
 
 
-def test_modules_may_be_asked_for_in_any_order():
+def test_modules_may_be_requested_in_any_order():
     net, images = Chain().eval(), torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
-    prefix = Prefix(net, images, BATCH)
-    for place in (3, 1, 2, 2, 0, 3):
-        with prefix.behind(names_of(place)) as inputs, other_weights(net, names_of(place)):
-            found = logits(net, inputs)
-        with other_weights(net, names_of(place)):
-            assert torch.equal(found, logits(net, images))
+    prefix = PrefixCache(net, images, BATCH)
+    for layer in (3, 1, 2, 2, 0, 3):
+        with prefix.inputs_of(names_of(layer)) as inputs, other_weights(net, names_of(layer)):
+            outputs = logits(net, inputs)
+        with other_weights(net, names_of(layer)):
+            assert torch.equal(outputs, logits(net, images))
 
 
-def test_inputs_that_would_fill_the_memory_are_not_kept():
+def test_inputs_that_need_too_much_memory_are_not_cached():
     images = torch.zeros(1, 6).expand(2**40, 6)
     net = Chain().eval()
-    with Prefix(net, images, BATCH).behind(LAST) as inputs:
+    with PrefixCache(net, images, BATCH).inputs_of(LAST) as inputs:
         assert inputs is images
 
 
-def test_the_network_and_the_global_generator_are_as_they_were_even_after_an_error():
+def test_the_network_and_the_global_generator_are_unchanged_even_after_an_error():
     trial = UntrainedTrial("batch-norm", n=4)
     net, images = trial.network(), trial.images("test")
-    drawn = torch.get_rng_state()
-    prefix = Prefix(net, images, BATCH)
-    with pytest.raises(KeyError, match="inside"), prefix.behind(trial.modules["layer4.0"]):
+    random_state = torch.get_rng_state()
+    prefix = PrefixCache(net, images, BATCH)
+    with pytest.raises(KeyError, match="inside"), prefix.inputs_of(trial.modules["layer4.0"]):
         raise KeyError("inside")
     assert equal(clone_state(net), trial.state("final"))
     for module in net.modules():
@@ -240,17 +240,17 @@ def test_the_network_and_the_global_generator_are_as_they_were_even_after_an_err
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
         assert "forward" not in vars(module)
-    assert torch.equal(torch.get_rng_state(), drawn)
+    assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_a_forward_that_was_put_on_the_instance_stays():
+def test_a_forward_that_was_set_on_the_instance_is_restored():
     net, images = Chain().eval(), torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
     own = net.layers[2].forward = net.layers[2].forward
-    with Prefix(net, images, BATCH).behind(LAST) as inputs:
+    with PrefixCache(net, images, BATCH).inputs_of(LAST) as inputs:
         assert inputs is not images
     assert vars(net.layers[2])["forward"] is own
 
 
 def test_a_network_in_training_mode_is_refused():
     with pytest.raises(ValueError, match=r"Chain is in training mode.*call eval\(\) first"):
-        Prefix(Chain(), torch.zeros(4, 6), BATCH)
+        PrefixCache(Chain(), torch.zeros(4, 6), BATCH)

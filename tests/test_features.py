@@ -1,4 +1,4 @@
-"""The outputs of a network's declared modules: which layer's, when read, and what is left."""
+"""Features of a network's declared modules: the layer, the values, and the state left behind."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def built(kind: str) -> tuple[nn.Module, dict[str, tuple[str, ...]]]:
-    name, given = NETS[kind]
+    name, params = NETS[kind]
     spec = SPECS[name]
     net = build_network(
         spec,
-        spec.parse(given),
+        spec.parse(params),
         num_classes=5,
         in_chans=3,
         image_size=32,
         init_seed=1,
         head_seed=2,
     )
-    # Batch statistics that are not those of a new network, and branches that are not zero.
+    # Batch statistics unlike those of a new network, and branches that are not zero.
     draw = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for tensor in net.state_dict().values():
@@ -44,11 +44,11 @@ def built(kind: str) -> tuple[nn.Module, dict[str, tuple[str, ...]]]:
     return net.eval(), partition(spec, net)
 
 
-def features(kind: str, **given: Any) -> list[Tensor]:
+def features(kind: str, **options: Any) -> list[Tensor]:
     net, modules = built(kind)
     paths = output_layers(net, modules, IMAGES).paths
-    (found,) = module_features(net, paths, [IMAGES], **({"pooled": False} | given))
-    return found
+    (batch,) = module_features(net, paths, [IMAGES], **({"pooled": False} | options))
+    return batch
 
 
 # --- which layer ------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def features(kind: str, **given: Any) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        # The stage around an only block puts out what the block does.
+        # The output of a stage with a single block is that of the block.
         ("fixup", {"stem": "conv1", "layer1.0": "layer1", "layer3.0": "layer3"}),
         ("resnet", {"stem": "bn1", "layer1.0": "layer1", "layer4.0": "layer4"}),
         ("vit", {"stem": "patch_embed", "blocks.0": "blocks.0", "neck": "norm"}),
@@ -72,8 +72,8 @@ def test_a_modules_output_is_that_of_its_last_layer(kind: str, expected: dict[st
     assert not layers.missing
 
 
-class Odd(nn.Module):
-    """Modules whose output cannot be read, around one that can."""
+class Unusual(nn.Module):
+    """Modules whose output cannot be read, and one (``twice``) whose output can."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Odd(nn.Module):
         return self.fc(self.twice(self.twice(x.mean(1))))
 
 
-ODD = {
+UNUSUAL = {
     "loose": ("scale",),
     "pair": ("pair.weight_ih_l0", "pair.weight_hh_l0", "pair.bias_ih_l0", "pair.bias_hh_l0"),
     "folded": ("folded.weight", "folded.bias"),
@@ -98,10 +98,10 @@ ODD = {
 }
 
 
-def test_a_module_without_a_readable_output_says_why() -> None:
-    found = output_layers(Odd(), ODD, torch.randn(6, 3, 4))
-    assert found.paths == {"twice": "twice"}
-    assert found.missing == {
+def test_a_module_without_a_usable_output_has_a_reason() -> None:
+    layers = output_layers(Unusual(), UNUSUAL, torch.randn(6, 3, 4))
+    assert layers.paths == {"twice": "twice"}
+    assert layers.missing == {
         "loose": "no layer of module 'loose' is called in a forward pass",
         "pair": "layer 'pair' of module 'pair' puts out no tensor: tuple",
         "folded": "layer 'folded' of module 'folded' puts out shape (6, 4) for 2 images",
@@ -109,16 +109,16 @@ def test_a_module_without_a_readable_output_says_why() -> None:
 
 
 def test_of_several_calls_the_last_counts() -> None:
-    net, images = Odd(), torch.randn(6, 3, 4)
-    ((found,),) = module_features(net, {"twice": "twice"}, [images], pooled=False)
-    torch.testing.assert_close(net.fc(found), net(images))
+    net, images = Unusual(), torch.randn(6, 3, 4)
+    ((output,),) = module_features(net, {"twice": "twice"}, [images], pooled=False)
+    torch.testing.assert_close(net.fc(output), net(images))
 
 
 # --- values -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_the_output_is_read_before_an_activation_overwrites_it(pooled: bool) -> None:
+def test_the_output_is_read_before_an_inplace_activation(pooled: bool) -> None:
     net, _ = built("resnet")
     assert net.act1.inplace
     with torch.no_grad():
@@ -128,16 +128,16 @@ def test_the_output_is_read_before_an_activation_overwrites_it(pooled: bool) -> 
     torch.testing.assert_close(features("resnet", pooled=pooled)[0], expected)
 
 
-def test_vectors_are_read_before_they_are_overwritten() -> None:
+def test_vectors_are_read_before_an_inplace_activation() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True))
     images = torch.randn(8, 4)
     for pooled in (False, True):
-        ((found,),) = module_features(net, {"a": "0"}, [images], pooled=pooled)
-        torch.testing.assert_close(found, net[0](images).detach())
+        ((output,),) = module_features(net, {"a": "0"}, [images], pooled=pooled)
+        torch.testing.assert_close(output, net[0](images).detach())
 
 
 @pytest.mark.parametrize("kind", list(NETS))
-def test_the_last_features_make_the_logits(kind: str) -> None:
+def test_the_head_maps_the_last_features_to_the_logits(kind: str) -> None:
     net, _ = built(kind)
     last = features(kind, pooled=kind != "vit")[-1]
     if kind == "vit":
@@ -151,7 +151,7 @@ def test_the_last_features_make_the_logits(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "places"),
+    ("shape", "positions"),
     [
         ((7, 5), ()),
         ((7, 9, 5), (1,)),
@@ -161,14 +161,14 @@ def test_the_last_features_make_the_logits(kind: str) -> None:
         ((7, 5, 1, 1), (2, 3)),
     ],
 )
-def test_pooling_averages_over_places(shape: tuple[int, ...], places: Sequence[int]) -> None:
+def test_pooling_averages_over_positions(shape: tuple[int, ...], positions: Sequence[int]) -> None:
     images = torch.randn(shape)
     net = nn.Sequential(nn.Identity())
-    ((found,),) = module_features(net, {"a": "0"}, [images], pooled=True)
-    torch.testing.assert_close(found, images.mean(places) if places else images)
+    ((output,),) = module_features(net, {"a": "0"}, [images], pooled=True)
+    torch.testing.assert_close(output, images.mean(positions) if positions else images)
 
 
-def test_batches_come_one_by_one_and_share_nothing() -> None:
+def test_batches_are_yielded_separately_and_share_no_memory() -> None:
     net, modules = built("resnet")
     paths = output_layers(net, modules, IMAGES).paths
     parts = list(module_features(net, paths, IMAGES.split(4), pooled=False))
@@ -179,41 +179,41 @@ def test_batches_come_one_by_one_and_share_nothing() -> None:
         torch.testing.assert_close(joined, expected)
 
 
-def test_bfloat16_is_the_forward_pass_alone() -> None:
-    exact, quick = features("fixup"), features("fixup", precision=torch.bfloat16)
-    assert {x.dtype for x in quick} == {torch.bfloat16}
-    assert all((x - y.float()).norm() < 0.02 * x.norm() for x, y in zip(exact, quick, strict=True))
+def test_bfloat16_is_used_in_the_forward_pass_only() -> None:
+    exact, low = features("fixup"), features("fixup", precision=torch.bfloat16)
+    assert {x.dtype for x in low} == {torch.bfloat16}
+    assert all((x - y.float()).norm() < 0.02 * x.norm() for x, y in zip(exact, low, strict=True))
     pooled = features("fixup", precision=torch.bfloat16, pooled=True)
     assert {x.dtype for x in pooled} == {torch.float32}
 
 
-# --- what is left -----------------------------------------------------------------------------
+# --- the network afterwards -------------------------------------------------------------------
 
 
 def hooks(net: nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in net.modules())
 
 
-def remembered(net: nn.Module) -> tuple[Mapping[str, Tensor], list[bool]]:
+def snapshot(net: nn.Module) -> tuple[Mapping[str, Tensor], list[bool]]:
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     return state, [module.training for module in net.modules()]
 
 
 @pytest.mark.parametrize("kind", list(NETS))
-def test_network_mode_and_hooks_are_as_before(kind: str) -> None:
+def test_weights_mode_and_hooks_are_restored(kind: str) -> None:
     net, modules = built(kind)
-    state, modes = remembered(net)
+    state, modes = snapshot(net)
     layers = output_layers(net, modules, IMAGES)
     for _ in module_features(net, layers.paths, IMAGES.split(3), pooled=True):
-        # Whoever stops here leaves no hook behind.
+        # A caller that stops here leaves no hook.
         assert not hooks(net)
-    after, modes_after = remembered(net)
+    after, modes_after = snapshot(net)
     assert modes == modes_after
     assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_hooks_are_gone_after_an_error() -> None:
+def test_hooks_are_removed_after_an_error() -> None:
     net, modules = built("fixup")
     paths = output_layers(net, modules, IMAGES).paths
     wrong = torch.randn(2, 5, 32, 32)

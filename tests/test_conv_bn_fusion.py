@@ -1,4 +1,4 @@
-"""Folded networks against the networks that they were folded from."""
+"""Fused networks against their originals."""
 
 import copy
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from transferbench.analysis.landscape import Criterion, Examples, evaluate_states
-from transferbench.networks.conv_bn_fusion import fold
+from transferbench.networks.conv_bn_fusion import fuse_conv_bn
 
 
 def drawn(seed):
@@ -16,7 +16,7 @@ def drawn(seed):
 
 
 def moved(net, seed=0, scale=0.1):
-    """``net`` with every weight and every batch statistic away from what it starts at."""
+    """``net`` with all weights and batch statistics changed from their initial values."""
     generator = drawn(seed)
     for tensor in net.state_dict().values():
         if tensor.is_floating_point():
@@ -33,51 +33,51 @@ def norms(net):
     return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def same(found, expected):
-    return (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+def same(outputs, expected):
+    return (outputs - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize(
-    ("name", "left"),
-    # Where a normalisation comes before its convolution, half of them have none to join.
+    ("name", "remaining"),
+    # In a pre-activation network half of the normalisations follow no convolution.
     [("test_resnet", 0), ("test_efficientnet", 0), ("mobilenetv3_small_050", 0),
      ("regnetx_002", 0), ("densenet121", 62)],
 )  # fmt: skip
-def test_a_folded_network_computes_the_same(name, left):
-    # Little, lest what 121 layers make of it be rounding.
+def test_a_fused_network_computes_the_same(name, remaining):
+    # A small change, or rounding grows too large over 121 layers.
     net, x = moved(timm.create_model(name, num_classes=5), scale=0.02), images()
-    folded = fold(net, x[:2])
-    assert len(norms(folded.net)) == left < len(norms(net))
+    fused = fuse_conv_bn(net, x[:2])
+    assert len(norms(fused.net)) == remaining < len(norms(net))
     with torch.inference_mode():
-        assert same(folded.net(x), net(x))
+        assert same(fused.net(x), net(x))
 
 
 @pytest.mark.parametrize("options", [{}, {"affine": False}, {"eps": 0.1}])
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_follows_the_weights_and_statistics_of_the_original(options, bias):
+def test_refresh_copies_the_weights_and_statistics_of_the_original(options, bias):
     layers = [nn.Conv2d(3, 6, 3, bias=bias), nn.BatchNorm2d(6, **options), nn.ReLU()]
     layers += [nn.Conv2d(6, 2, 3, groups=2), nn.BatchNorm2d(2)]
     net, x = moved(nn.Sequential(*layers)), images()
-    folded = fold(net, x[:2])
-    before = folded.net(x)
+    fused = fuse_conv_bn(net, x[:2])
+    before = fused.net(x)
     moved(net, seed=3)
-    assert torch.equal(folded.net(x), before)
-    folded.refresh()
-    assert not same(folded.net(x), before)
-    assert same(folded.net(x), net(x))
+    assert torch.equal(fused.net(x), before)
+    fused.refresh()
+    assert not same(fused.net(x), before)
+    assert same(fused.net(x), net(x))
 
 
-def test_the_original_is_left_as_it_was():
+def test_the_original_is_unchanged():
     net, x = moved(timm.create_model("test_resnet")), images()
     before, hooks = copy.deepcopy(net.state_dict()), [len(m._forward_hooks) for m in net.modules()]
-    folded = fold(net, x[:2])
-    folded.net(x)
+    fused = fuse_conv_bn(net, x[:2])
+    fused.net(x)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert [len(m._forward_hooks) for m in net.modules()] == hooks == [0] * len(hooks)
 
 
 class ReadTwice(nn.Module):
-    """The output of its convolution goes round the normalisation as well."""
+    """The output of its convolution also skips the normalisation."""
 
     def __init__(self):
         super().__init__()
@@ -89,7 +89,7 @@ class ReadTwice(nn.Module):
 
 
 class CalledTwice(nn.Module):
-    """One convolution in two places, a normalisation behind one of them."""
+    """One convolution in two places, with a normalisation after one of them."""
 
     def __init__(self):
         super().__init__()
@@ -100,7 +100,7 @@ class CalledTwice(nn.Module):
 
 
 class Scaled(nn.Conv2d):
-    """A convolution that computes with other weights than it holds."""
+    """A convolution that computes with twice the weights it holds."""
 
     def forward(self, x):
         return self._conv_forward(x, 2 * self.weight, self.bias)
@@ -125,13 +125,13 @@ class Scaled(nn.Conv2d):
         "called twice",
     ],
 )
-def test_what_cannot_be_folded_is_not(net):
-    assert fold(moved(net), images(2)) is None
+def test_networks_that_cannot_be_fused_are_left_alone(net):
+    assert fuse_conv_bn(moved(net), images(2)) is None
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_fast_points_are_those_of_f32_within_the_rounding_of_bfloat16(name, calibrated):
+def test_fast_precision_equals_f32_within_the_rounding_of_bfloat16(name, calibrated):
     side = 160 if name == "test_vit" else 32
     nets = [moved(timm.create_model(name, num_classes=4), seed) for seed in range(3)]
     states = [net.state_dict() for net in nets]
@@ -141,7 +141,7 @@ def test_fast_points_are_those_of_f32_within_the_rounding_of_bfloat16(name, cali
     before = copy.deepcopy(net.state_dict())
 
     def losses(precision):
-        found = evaluate_states(
+        evaluations = evaluate_states(
             net,
             iter(states),
             splits,
@@ -149,7 +149,7 @@ def test_fast_points_are_those_of_f32_within_the_rounding_of_bfloat16(name, cali
             calibration=splits["test"].images if calibrated else None,
             precision=precision,
         )
-        return [at["test"].loss for at in found]
+        return [splits["test"].loss for splits in evaluations]
 
     exact, fast = losses("f32"), losses("fast")
     assert len(set(exact)) == 3
