@@ -1,6 +1,6 @@
-"""Invented measurements of every diagnostic that opens the networks, and a suite that asks for it.
+"""Synthetic measurements of all diagnostics of weights and features, and a suite with them.
 
-The labels of the suite are not the names of the plugins, on purpose.
+The labels of the suite differ from the names of the plugins on purpose.
 """
 
 from itertools import combinations
@@ -32,7 +32,7 @@ SCORES = ("leep", "nce", "h-score", "logme", "nleep", "linear-probe", "knn")
 SUITE = {
     "name": "opened",
     "version": "1.0",
-    "summary": "Invented networks, opened.",
+    "summary": "Synthetic measurements of networks.",
     "backbones": ["made"],
     "image": {"size": 8, "channels": 1, "mean": (0.5,), "std": (0.5,)},
     "sources": {"source": {"dataset": {"name": "toy"}, "recipe": "short"}},
@@ -104,13 +104,13 @@ class Opened:
         self.rows = []
 
     def row(self, label, metric, value, arm, replicate, **more):
-        """One measurement; ``value`` wavers a little from replicate to replicate."""
-        known = value if value is None else value * (1 + self.rng.normal(0, 0.03))
-        place = {"entry": ENTRY, "target": "real", "perturbation": "none", "n": 100}
-        place |= {"diagnostic": label, "metric": metric, "value": known, "unit": "fraction"}
+        """One measurement; ``value`` varies a little between replicates."""
+        noisy = value if value is None else value * (1 + self.rng.normal(0, 0.03))
+        cell = {"entry": ENTRY, "target": "real", "perturbation": "none", "n": 100}
+        cell |= {"diagnostic": label, "metric": metric, "value": noisy, "unit": "fraction"}
         pair = {"other_initialization": None, "other_replicate": None}
         self.rows.append(
-            place | pair | {"initialization": arm, "replicate": replicate, "flag": None} | more
+            cell | pair | {"initialization": arm, "replicate": replicate, "flag": None} | more
         )
 
     def pairs(self, chosen):
@@ -143,16 +143,16 @@ class Opened:
             level = 0.9 if other["other_initialization"] == arm == "P-T" else 0.3
             for module in MODULES[:2]:
                 for again in MODULES[:2]:
-                    place = other | {"module": module, "other_module": again}
+                    coordinates = other | {"module": module, "other_module": again}
                     size = level if module == again else level / 2
-                    self.row("alike", "cka", size, arm, k, **place)
+                    self.row("alike", "cka", size, arm, k, **coordinates)
                     if other["other_initialization"] == arm == "P-T":
-                        self.row("alike-too", "svcca", size, arm, k, **place)
+                        self.row("alike-too", "svcca", size, arm, k, **coordinates)
             for module in ("body", *MODULES):
-                place = other | {"module": module}
-                self.row("apart", "l2", 5 / level, arm, k, **place)
-                self.row("apart", "l2_normalised", 1 / level, arm, k, **place)
-                self.row("apart", "cosine", level, arm, k, **place)
+                coordinates = other | {"module": module}
+                self.row("apart", "l2", 5 / level, arm, k, **coordinates)
+                self.row("apart", "l2_normalised", 1 / level, arm, k, **coordinates)
+                self.row("apart", "cosine", level, arm, k, **coordinates)
 
     def lines(self):
         for label, chosen in (
@@ -165,31 +165,31 @@ class Opened:
                 for way in ways:
                     self.line(label, arm, k, other | {"split": "test", "alignment": way})
 
-    def line(self, label, arm, k, place):
+    def line(self, label, arm, k, coordinates):
         deep = 0.05 if arm == "P-T" else 0.5
         for at in LAMBDAS:
             dip = deep * 4 * at * (1 - at)
-            self.row(label, "metric", 0.8 - max(dip, 0.0), arm, k, **place, **{"lambda": at})
-            self.row(label, "loss", 0.5 + abs(dip), arm, k, **place, **{"lambda": at})
+            self.row(label, "metric", 0.8 - max(dip, 0.0), arm, k, **coordinates, **{"lambda": at})
+            self.row(label, "loss", 0.5 + abs(dip), arm, k, **coordinates, **{"lambda": at})
         for suffix in ("sup", "mid"):
-            self.row(label, f"barrier_metric_{suffix}", deep, arm, k, **place)
-            self.row(label, f"barrier_metric_relative_{suffix}", deep / 0.8, arm, k, **place)
-            self.row(label, f"barrier_loss_{suffix}", deep * 2, arm, k, **place)
+            self.row(label, f"barrier_metric_{suffix}", deep, arm, k, **coordinates)
+            self.row(label, f"barrier_metric_relative_{suffix}", deep / 0.8, arm, k, **coordinates)
+            self.row(label, f"barrier_loss_{suffix}", deep * 2, arm, k, **coordinates)
 
     def basins(self):
         for arm, k, other in self.pairs(PAIRS[:2]):
-            place = other | {"split": "test", "of": "loss"}
+            coordinates = other | {"split": "test", "of": "loss"}
             for at in LAMBDAS:
-                self.row("valley", "loss", 1 + at**2, arm, k, **place, **{"lambda": at})
-            self.row("valley", "epsilon_segment", 0.2, arm, k, **place)
+                self.row("valley", "loss", 1 + at**2, arm, k, **coordinates, **{"lambda": at})
+            self.row("valley", "epsilon_segment", 0.2, arm, k, **coordinates)
             numbers = {"a_lo": -0.2, "a_hi": 1.2, "mu": 1.1, "epsilon": 0.004,
                        "delta": 40.0, "delta_excess": 50.0}  # fmt: skip
             for metric, value in numbers.items():
                 lost = {"flag": FLAG} if arm == "RI-T" else {}
-                self.row("valley", metric, None if lost else value, arm, k, **place, **lost)
+                self.row("valley", metric, None if lost else value, arm, k, **coordinates, **lost)
             for metric in ("escape_noise", "escape_extrapolation"):
                 for sigma in SIGMAS if arm == "P-T" else ():
-                    self.row("valley", metric, sigma, arm, k, **place, sigma=sigma)
+                    self.row("valley", metric, sigma, arm, k, **coordinates, sigma=sigma)
 
     def modules(self):
         for k in range(REPLICATES):
@@ -201,9 +201,9 @@ class Opened:
         self.row(label, "metric", 0.8, arm, k, module="none", **{name: whole})
         for state in states:
             for module in (*MODULES, "all"):
-                place = {"module": module, name: state}
-                self.row(label, "metric", 0.8 - lost, arm, k, **place)
-                self.row(label, "drop", lost, arm, k, **place)
+                coordinates = {"module": module, name: state}
+                self.row(label, "metric", 0.8 - lost, arm, k, **coordinates)
+                self.row(label, "drop", lost, arm, k, **coordinates)
             self.row(label, "mean_body_drop", lost, arm, k, **{name: state})
             self.row(label, "worst_body_drop", 1.2 * lost, arm, k, **{name: state})
 
@@ -217,15 +217,15 @@ class Opened:
                     for which in ("all", "body"):
                         self.row("critical", "mu_total", 2 * gone, arm, k, modules=which, **total)
 
-    def module(self, arm, k, gone, place):
+    def module(self, arm, k, gone, coordinates):
         for alpha in ALPHAS:
-            self.row("critical", "distance", alpha * gone, arm, k, **place, alpha=alpha)
+            self.row("critical", "distance", alpha * gone, arm, k, **coordinates, alpha=alpha)
             for sigma in SIGMAS:
-                cell = place | {"alpha": alpha, "sigma": sigma}
+                cell = coordinates | {"alpha": alpha, "sigma": sigma}
                 self.row("critical", "metric", 0.9 - sigma / 2 - (1 - alpha) / 4, arm, k, **cell)
                 self.row("critical", "loss", 0.2 + sigma, arm, k, **cell)
-        at = place | {"tolerance": 0.1}
-        stuck = arm == "RI-T" and place["module"] == "head"
+        at = coordinates | {"tolerance": 0.1}
+        stuck = arm == "RI-T" and coordinates["module"] == "head"
         for metric, value in {"mu": gone, "alpha_low": 0.5, "sigma_high": 0.1}.items():
             lost = {"flag": "infeasible: no cell"} if stuck and metric == "mu" else {}
             self.row("critical", metric, None if lost else value, arm, k, **at, **lost)
@@ -233,18 +233,18 @@ class Opened:
     def checkpoints(self):
         for arm, k, other in self.pairs(FROM_SOURCE):
             epoch = EPOCHS[arm]
-            place = other | {"checkpoint": epoch}
-            self.row("start", "target_metric", 0.5 + 0.1 * epoch, arm, k, **place)
-            self.row("start", "speed", 0.4 + 0.1 * epoch, arm, k, **place)
-            self.row("start", "source_metric", 0.2 * epoch, arm, k, **place)
+            coordinates = other | {"checkpoint": epoch}
+            self.row("start", "target_metric", 0.5 + 0.1 * epoch, arm, k, **coordinates)
+            self.row("start", "speed", 0.4 + 0.1 * epoch, arm, k, **coordinates)
+            self.row("start", "source_metric", 0.2 * epoch, arm, k, **coordinates)
             for name, metrics in {
                 "leep": ("leep",), "nce": ("nce",), "h-score": ("h_score", "regularised_h_score"),
                 "logme": ("logme",), "nleep": ("nleep",), "linear-probe": ("probe_test_metric",),
             }.items():  # fmt: skip
                 for metric in metrics:
-                    self.row(f"by-{name}", metric, 1.0 + epoch, arm, k, **place)
+                    self.row(f"by-{name}", metric, 1.0 + epoch, arm, k, **coordinates)
             for near in (1, 5):
-                self.row("by-knn", "knn_accuracy", 0.9 - 0.1 * epoch, arm, k, **place, k=near)
+                self.row("by-knn", "knn_accuracy", 0.9 - 0.1 * epoch, arm, k, **coordinates, k=near)
 
     def weights(self):
         for k in range(REPLICATES):
@@ -252,15 +252,17 @@ class Opened:
                 for of in ("final", "init"):
                     for module in MODULES:
                         self.layer(arm, k, {"module": module, "layer": f"{module}.w", "of": of})
-                    place = {"layer": "stem.w", "of": of}
+                    coordinates = {"layer": "stem.w", "of": of}
                     for metric in ("misalignment", "misalignment_random", "shrinkage"):
-                        self.row("axes", metric, 0.4, arm, k, **place)
+                        self.row("axes", metric, 0.4, arm, k, **coordinates)
 
-    def layer(self, arm, k, place):
+    def layer(self, arm, k, coordinates):
         for index in range(3):
-            self.row("spectra", "singular_value", 2.0 - index / 2, arm, k, **place, index=index)
+            self.row(
+                "spectra", "singular_value", 2.0 - index / 2, arm, k, **coordinates, index=index
+            )
         for metric in ("stable_rank", "effective_rank", "spectral_norm", "frobenius_norm"):
-            self.row("spectra", metric, 3.0, arm, k, **place)
+            self.row("spectra", metric, 3.0, arm, k, **coordinates)
 
     def perturbed(self):
         for k in range(REPLICATES):

@@ -29,7 +29,7 @@ EDITS = {
     "initialization": ("pretrained.std(correction=0)", "pretrained.abs().mean()"),
     "diagnostic": ("odds.max(axis=1) /", "odds.min(axis=1) /"),
 }
-"""What an author changes in the marked function of each."""
+"""The edit of the marked function of each."""
 
 CALLS = """
 import json, sys
@@ -39,7 +39,7 @@ print(json.dumps([cli(*words) for words in json.loads(sys.argv[1])]))
 
 
 class New(NamedTuple):
-    """What ``plugin new`` tells: the file to edit, and the commands to type as words."""
+    """The output of ``plugin new``: the file to edit, and the commands, split into words."""
 
     file: Path
     commands: list[list[str]]
@@ -56,7 +56,7 @@ def begin(kind, *options):
 
 
 def edit(file, old, new):
-    """Change the function that is marked, and nothing else."""
+    """Change the marked function, and nothing else."""
     text = file.read_text(encoding="utf-8")
     before, mark, after = text.partition("EDIT HERE")
     function, gap, rest = after.partition("\n\n\n")
@@ -73,7 +73,7 @@ def on_the_tiny_suite(command):
 
 
 def check_run(kind, said, folder):
-    """The run used the plugin, and what it measured with it are numbers."""
+    """The run used the plugin, and measured numbers with it."""
     assert said.code == 0, said.err
     name, run = NAMES[kind], Run(folder)
     assert run.failed == []
@@ -108,9 +108,9 @@ def test_a_new_file_is_edited_checked_and_run(kind, tmp_path, monkeypatch):
 
 
 class Installed(NamedTuple):
-    """Distributions in one environment; ``said``: what check and run of each kind gave."""
+    """Distributions in one environment; ``said``: the output of check and run of each kind."""
 
-    place: Path
+    folder: Path
     python: Path
     folders: list[str]
     said: dict[str, tuple[Said, Said]]
@@ -119,26 +119,26 @@ class Installed(NamedTuple):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """A distribution of each kind, installed, checked and run as its commands say."""
-    place = tmp_path_factory.mktemp("installed")
-    python = own_python(place / "environment")
+    folder = tmp_path_factory.mktemp("installed")
+    python = own_python(folder / "environment")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+        patch.chdir(folder)
         commands = {kind: begin(kind, "--package").commands for kind in NAMES}
     pips, tests, checks, runs = zip(*commands.values(), strict=True)
     assert {tuple(words[:2]) for words in pips} == {("pip", "install")}
-    install(python, *(word for words in pips for word in words[2:]), folder=place)
-    suite_file(place, SMALL)
-    # A folder for each, and one store: the source network is trained once.
+    install(python, *(word for words in pips for word in words[2:]), folder=folder)
+    suite_file(folder, SMALL)
+    # A run folder for each kind and one store: the source network is trained once.
     apart = [[*on_the_tiny_suite(run), "--out", kind, "--store", "store"]
              for kind, run in zip(NAMES, runs, strict=True)]  # fmt: skip
     calls = [*(words[1:] for words in checks), *apart]
-    here = {"folder": place, "PYTHONPATH": str(Path(__file__).parent)}
+    here = {"folder": folder, "PYTHONPATH": str(Path(__file__).parent)}
     done = call(python, "-c", CALLS, json.dumps(calls), **here)
     assert done.returncode == 0, done.stderr
-    said = [Said(*one) for one in json.loads(done.stdout)]
+    said = [Said(*output) for output in json.loads(done.stdout)]
     pairs = zip(said[: len(NAMES)], said[len(NAMES) :], strict=True)
-    folders = [folder for _, folder in tests]
-    return Installed(place, python, folders, dict(zip(NAMES, pairs, strict=True)))
+    folders = [words[1] for words in tests]
+    return Installed(folder, python, folders, dict(zip(NAMES, pairs, strict=True)))
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -146,13 +146,13 @@ def test_a_new_distribution_is_installed_checked_and_run(installed, kind):
     checked, run = installed.said[kind]
     assert checked.code == 0, checked.out + checked.err
     assert re.search(rf"^{kind} {NAMES[kind]} .* passed$", checked.out, re.MULTILINE)
-    check_run(kind, run, installed.place / kind)
+    check_run(kind, run, installed.folder / kind)
 
 
 def test_new_distributions_pass_their_own_tests(installed):
     options = ("-W", "error", "-p", "no:cacheprovider")
     done = call(installed.python, "-m", "pytest", *options, *installed.folders,
-                folder=installed.place)  # fmt: skip
+                folder=installed.folder)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     for name in NAMES.values():
         module = f"test_{name.replace('-', '_')}.py"

@@ -1,4 +1,4 @@
-"""``plugin new``: what it writes, what it says, and what it refuses."""
+"""``plugin new``: the files that it writes, the commands that it prints, its refusals."""
 
 import shlex
 import subprocess
@@ -35,7 +35,7 @@ def here():
 
 
 def tree(folder):
-    """Every file that is no by-product: its path and text."""
+    """The path and text of every file, without bytecode."""
     return {
         path.relative_to(folder): path.read_text(encoding="utf-8")
         for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
@@ -50,7 +50,7 @@ def ruff(*words, folder):
     return done.returncode, done.stdout + done.stderr
 
 
-# --- what it writes ---------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,7 +70,7 @@ def test_a_file_offers_one_plugin_and_marks_one_place_to_edit(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_distribution_holds_the_same_plugin_and_all_that_it_needs(kind):
+def test_a_distribution_holds_the_same_plugin_and_the_files_that_it_needs(kind):
     new("my-plugin", kind)
     new("my-plugin", kind, "--package")
     texts = tree(Path("transferbench-my-plugin"))
@@ -85,7 +85,7 @@ def test_a_distribution_holds_the_same_plugin_and_all_that_it_needs(kind):
     assert project["entry-points"]["transferbench"] == {"my-plugin": "transferbench_my_plugin"}
     imported = {name for name in ("numpy", "torch") if f"import {name}" in plugin}
     imported |= {"torch"} if "from torch" in plugin else set()
-    required = {one.partition(">")[0] for one in project["dependencies"]}
+    required = {requirement.partition(">")[0] for requirement in project["dependencies"]}
     assert required == imported | {"pydantic", "transferbench"}
     workflow = YAML(typ="safe").load(texts[Path(".github/workflows/check.yaml")])
     steps = [step.get("run") for step in workflow["jobs"]["check"]["steps"]]
@@ -112,11 +112,11 @@ def test_what_is_written_obeys_the_linter_and_the_formatter_at_both_usual_widths
             assert code == 0, said
 
 
-# --- what it says -----------------------------------------------------------------------------
+# --- commands ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_says_what_was_written_and_what_to_type_next(kind):
+def test_it_prints_the_files_and_the_next_commands(kind):
     said = new("my-plugin", kind, "--out", "a folder").splitlines()
     assert said[0] == "written: a folder/my_plugin.py"
     assert said[2] == "edit a folder/my_plugin.py where it says EDIT HERE, then:"
@@ -135,7 +135,7 @@ def test_it_says_what_was_written_and_what_to_type_next(kind):
 
 @pytest.mark.parametrize("kind", ["dataset", "perturbation", "diagnostic"])
 @pytest.mark.parametrize("name", ["my-plugin", "block-5", "my.net_2-"])
-def test_the_run_that_it_names_is_valid_on_the_bundled_suite(kind, name):
+def test_the_printed_run_is_valid_on_the_bundled_suite(kind, name):
     *_, plugin, option, change = shlex.split(new(name, kind).splitlines()[-1])
     assert option == "--set"
     light = "backbones=[fixup-resnet8]"  # timm takes seconds to import
@@ -145,7 +145,7 @@ def test_the_run_that_it_names_is_valid_on_the_bundled_suite(kind, name):
     assert name in [*used, suite.targets["handwriting"].dataset.name]
 
 
-def test_beginning_a_plugin_imports_nothing_heavy():
+def test_a_new_plugin_imports_nothing_heavy():
     code = (
         "import sys\nfrom transferbench.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
@@ -159,7 +159,7 @@ def test_beginning_a_plugin_imports_nothing_heavy():
     assert Path("my_net.py").is_file()
 
 
-# --- what it refuses --------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_beginning_a_plugin_imports_nothing_heavy():
     ],
 )
 def test_a_name_that_no_plugin_can_have(name, advice):
-    told = mistake("plugin", "new", "--kind", "backbone", "--", name)
-    assert f"{name!r} cannot be a plugin's name: it has at most 80 characters" in told
-    assert told.endswith(f"starts with a letter or a digit; {advice}\n")
+    message = mistake("plugin", "new", "--kind", "backbone", "--", name)
+    assert f"{name!r} cannot be a plugin's name: it has at most 80 characters" in message
+    assert message.endswith(f"starts with a letter or a digit; {advice}\n")
     assert here() == []
 
 
@@ -193,16 +193,18 @@ def test_the_names_that_are_derived():
 )
 @pytest.mark.parametrize("options", [(), ("--package",)])
 def test_a_name_that_another_plugin_of_the_kind_has(kind, name, options):
-    told = mistake("plugin", "new", name, "--kind", kind, *options)
-    assert f"the {kind} {name!r} is already offered by transferbench 0.1.0; choose another" in told
+    message = mistake("plugin", "new", name, "--kind", kind, *options)
+    assert (
+        f"the {kind} {name!r} is already offered by transferbench 0.1.0; choose another" in message
+    )
     assert here() == []
 
 
 def test_a_name_that_a_loose_plugin_of_the_environment_has(monkeypatch):
     new("my-net", "backbone")
     monkeypatch.setenv("TRANSFERBENCH_PLUGINS", "my_net.py")
-    told = mistake("plugin", "new", "my-net", "--kind", "backbone", "--out", "other")
-    assert "the backbone 'my-net' is already offered by my_net.py" in told
+    message = mistake("plugin", "new", "my-net", "--kind", "backbone", "--out", "other")
+    assert "the backbone 'my-net' is already offered by my_net.py" in message
     new("my-net", "dataset", "--out", "other")
 
 
@@ -214,10 +216,10 @@ def test_a_name_that_a_loose_plugin_of_the_environment_has(monkeypatch):
         ("plugins", ("--package",), "transferbench_plugins"),
     ],
 )
-def test_a_file_that_would_hide_another_module(name, options, module):
-    told = mistake("plugin", "new", name, "--kind", "backbone", *options)
-    assert f"a module {module!r} is already there, and one of the two would hide the" in told
-    assert "choose another name" in told
+def test_a_file_that_would_shadow_another_module(name, options, module):
+    message = mistake("plugin", "new", name, "--kind", "backbone", *options)
+    assert f"a module {module!r} already exists, and one of the two would shadow the" in message
+    assert "choose another name" in message
     assert here() == []
 
 
@@ -225,32 +227,34 @@ def test_a_file_that_would_hide_another_module(name, options, module):
     ("options", "path"), [((), "my_net.py"), (("--package",), "transferbench-my-net")]
 )
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
-def test_what_is_already_there_is_never_overwritten(options, path, make):
+def test_an_existing_file_is_never_overwritten(options, path, make):
     make(Path(path))
-    told = mistake("plugin", "new", "my-net", "--kind", "dataset", *options)
-    assert f"{path} is already there and stays as it is; choose another name, or another" in told
-    assert "--out" in told
+    message = mistake("plugin", "new", "my-net", "--kind", "dataset", *options)
+    assert (
+        f"{path} already exists and is not overwritten; choose another name, or another" in message
+    )
+    assert "--out" in message
     assert here() == [path]
 
 
 @pytest.mark.parametrize("options", [(), ("--package",)])
 def test_a_folder_that_cannot_be_written(options):
     Path("file").touch()
-    told = mistake("plugin", "new", "my-net", "--kind", "backbone", "--out", "file", *options)
-    assert "cannot write file/" in told
-    assert "choose another folder" in told
+    message = mistake("plugin", "new", "my-net", "--kind", "backbone", "--out", "file", *options)
+    assert "cannot write file/" in message
+    assert "choose another folder" in message
 
 
 @pytest.mark.parametrize("options", [(), ("--package",)])
-def test_what_a_full_disk_refuses_leaves_nothing_behind(options):
+def test_a_full_disk_leaves_nothing_behind(options):
     with files_no_larger_than(1000):
-        told = mistake("plugin", "new", "my-net", "--kind", "backbone", *options)
-    assert "File too large; nothing finished is lost: make room or choose another" in told
+        message = mistake("plugin", "new", "my-net", "--kind", "backbone", *options)
+    assert "File too large; nothing finished is lost: make room or choose another" in message
     assert here() == []
     new("my-net", "backbone", *options)
 
 
-def test_a_kind_that_is_none():
+def test_an_unknown_kind():
     said = cli("plugin", "new", "my-net", "--kind", "network")
     assert said.code == 2
     assert all(kind in said.err for kind in KINDS)

@@ -1,4 +1,4 @@
-"""A stranger's distribution: installed, it runs in a suite; removed, the error names what lacks."""
+"""A third-party distribution runs in a suite; once uninstalled, the error names the plugin."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def run_suite(python, folder, *options):
 def test_an_installed_backbone_runs_in_a_suite_and_a_removed_one_is_named(python, tmp_path):
     small = {"diagnostics": {"speed": {"name": "speed"}}, "replicates": 2}
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY | small))
-    # pip builds in the source's folder, which must stay clean.
+    # pip builds inside the source folder, which must stay clean.
     source = shutil.copytree(EXAMPLE, tmp_path / "source")
     install(python, source, folder=tmp_path)
     done = run_suite(python, tmp_path)

@@ -1,7 +1,7 @@
-"""A new plugin as its author finds it: complete, working, with one place to edit.
+"""``plugin new``: a complete, working plugin with one marked function to edit.
 
-Beginnings are templates in ``scaffold/templates``: one for each kind, used for a loose file and in
-a distribution alike, and those that every distribution needs.
+The templates are in ``scaffold/templates``: one for each kind, used for a loose file and in a
+distribution alike, and those of the files that every distribution needs.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from transferbench.files import disk_errors_explained
 from transferbench.registry import Registry
 from transferbench.registry.discovery import Kind
 from transferbench.scaffold.commands import file_commands, package_commands
-from transferbench.scaffold.naming import check_hides_nothing, names_of
+from transferbench.scaffold.naming import check_shadows_nothing, names_of
 from transferbench.scaffold.rendering import distribution_texts, plugin_text
 
-__all__ = ["Written", "new_file", "new_package"]
+__all__ = ["NewPlugin", "new_file", "new_package"]
 
 
-class Written(NamedTuple):
-    """The files of a new plugin, the one of them to edit, and what to type next."""
+class NewPlugin(NamedTuple):
+    """The files of a new plugin, the one to edit, and the commands to run next."""
 
     paths: tuple[Path, ...]
     edit: Path
     commands: tuple[str, ...]
 
 
-def new_file(kind: Kind, name: str, folder: Path, registry: Registry) -> Written:
+def new_file(kind: Kind, name: str, folder: Path, registry: Registry) -> NewPlugin:
     """Write a plugin of one file into ``folder``.
 
-    Raises: ``PluginError`` for a name that cannot be used or a file that is there, ``StoreError``
+    Raises: ``PluginError`` for a name that cannot be used or a file that exists, ``StoreError``
     where nothing can be written.
     """
     names = names_of(name)
     path = folder / f"{names.module}.py"
     _check_absent(path)
     _check_free(kind, name, registry)
-    check_hides_nothing(names.module)
+    check_shadows_nothing(names.module)
     _write(path, {Path(): plugin_text(kind, names)})
-    return Written((path,), path, file_commands(kind, names, path))
+    return NewPlugin((path,), path, file_commands(kind, names, path))
 
 
-def new_package(kind: Kind, name: str, folder: Path, registry: Registry) -> Written:
-    """Write a distribution, a folder of its own below ``folder``.
+def new_package(kind: Kind, name: str, folder: Path, registry: Registry) -> NewPlugin:
+    """Write a distribution into a new folder below ``folder``.
 
     Raises: as ``new_file``.
     """
@@ -56,18 +56,18 @@ def new_package(kind: Kind, name: str, folder: Path, registry: Registry) -> Writ
     root = folder / names.distribution
     _check_absent(root)
     _check_free(kind, name, registry)
-    check_hides_nothing(names.package)
+    check_shadows_nothing(names.package)
     texts = distribution_texts(kind, names)
     _write(root, texts)
     paths = tuple(root / path for path in sorted(texts))
     edit = root / names.package / "__init__.py"
-    return Written(paths, edit, package_commands(kind, names, root))
+    return NewPlugin(paths, edit, package_commands(kind, names, root))
 
 
 def _check_absent(path: Path) -> None:
     if path.exists() or path.is_symlink():
         raise PluginError(
-            f"{path} is already there and stays as it is; choose another name, or another folder "
+            f"{path} already exists and is not overwritten; choose another name, or another folder "
             "with --out"
         )
 
@@ -81,9 +81,9 @@ def _check_free(kind: Kind, name: str, registry: Registry) -> None:
 
 
 def _write(target: Path, texts: Mapping[Path, str]) -> None:
-    """Write texts by their paths below ``target``, where an empty one is ``target`` itself.
+    """Write texts by their paths below ``target``; an empty path is ``target`` itself.
 
-    Whole or not at all: what the disk refuses leaves nothing in the way of another try.
+    All or nothing: a write that fails leaves no files behind.
     """
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     with disk_errors_explained(target):

@@ -1,4 +1,4 @@
-"""What to type once a plugin is written: check it, then run a suite with it."""
+"""The commands that follow ``plugin new``: check the plugin, then run a suite with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transferbench.scaffold.naming import Names
 
 __all__ = ["file_commands", "package_commands", "run_command"]
 
-# A suite says what is trained and measured; each of these puts the plugin in, or adds it.
+# The options that make a suite use a plugin of each kind.
 IN_A_RUN: Mapping[Kind, str] = {
     "backbone": "--backbone {plugin}",
     "dataset": "--set targets.handwriting.dataset.name={plugin}",
@@ -29,7 +29,7 @@ def file_commands(kind: Kind, names: Names, path: Path) -> tuple[str, ...]:
 
 
 def package_commands(kind: Kind, names: Names, root: Path) -> tuple[str, ...]:
-    """For a distribution: installed as a link, so that what is edited is what runs."""
+    """For a distribution; it is installed editable."""
     return (
         f"pip install -e {shlex.quote(f'{root}[test]')}",
         f"pytest {shlex.quote(str(root))}",
@@ -39,6 +39,6 @@ def package_commands(kind: Kind, names: Names, root: Path) -> tuple[str, ...]:
 
 
 def run_command(kind: Kind, names: Names, plugin: str = "") -> str:
-    """A run of a suite that uses it; ``plugin``: how it is loaded, where it is not installed."""
+    """A run of a suite that uses it; ``plugin``: the option that loads it, if not installed."""
     use = IN_A_RUN[kind].format(plugin=names.plugin, label=names.label)
     return f"{PROJECT} run quickstart {plugin}{use}"

@@ -1,4 +1,4 @@
-"""What a plugin's name makes of the names of its file, package and distribution."""
+"""The names of a plugin's file, package and distribution, derived from its own."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from transferbench.errors import PluginError
 from transferbench.hookspecs import PROJECT
 from transferbench.specs import Name
 
-__all__ = ["Names", "check_hides_nothing", "names_of"]
+__all__ = ["Names", "check_shadows_nothing", "names_of"]
 
 
 class Names(NamedTuple):
-    """``my-net`` and what is derived from it.
+    """``my-net`` and the names derived from it.
 
     module: ``my_net``, of a loose file and of the tests.
     label: ``my-net``, in a suite.
     distribution: ``transferbench-my-net``, as pip knows it.
     package: ``transferbench_my_net``, as Python imports it: named after the distribution, so that
-    it hides no other package.
+    it shadows no other package.
     """
 
     plugin: str
@@ -33,7 +33,7 @@ class Names(NamedTuple):
 
 
 def names_of(plugin: str) -> Names:
-    """Every name of the plugin ``plugin``.
+    """All names of the plugin ``plugin``.
 
     Raises: ``PluginError`` for a name that a plugin cannot have.
     """
@@ -55,13 +55,13 @@ def _check_name(plugin: str) -> None:
         ) from error
 
 
-def check_hides_nothing(module: str) -> None:
-    """Refuse what Python would import in place of another: a file ``random.py``.
+def check_shadows_nothing(module: str) -> None:
+    """Refuse a module that would shadow another, such as a file ``random.py``.
 
     Raises: ``PluginError``.
     """
     if find_spec(module) is not None:
         raise PluginError(
-            f"a module {module!r} is already there, and one of the two would hide the other from "
-            "Python; choose another name"
+            f"a module {module!r} already exists, and one of the two would shadow the other; "
+            "choose another name"
         )

@@ -1,4 +1,4 @@
-"""The templates filled in: a plugin's own text, and the files of a distribution around it."""
+"""Render the templates: a plugin's module, and the files of a distribution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transferbench.scaffold.naming import Names
 
 __all__ = ["distribution_texts", "plugin_text"]
 
-# What a plugin of each kind imports besides transferbench, with the bounds that it has there.
+# The requirements of each kind's template besides transferbench, bounded as in pyproject.toml.
 REQUIRES: Mapping[Kind, tuple[str, ...]] = {
     "backbone": ("pydantic>=2.9", "torch>=2.6"),
     "dataset": ("numpy>=1.26", "pydantic>=2.9"),
@@ -39,7 +39,7 @@ def plugin_text(kind: Kind, names: Names) -> str:
 
 
 def distribution_texts(kind: Kind, names: Names) -> dict[Path, str]:
-    """Every file of a distribution, by its path below the distribution's folder."""
+    """The files of a distribution, by their paths below its folder."""
     texts = {path: _render(template, kind, names) for path, template in DISTRIBUTION.items()}
     texts[Path(names.package) / "__init__.py"] = plugin_text(kind, names)
     texts[Path("tests") / f"test_{names.module}.py"] = _render("test_plugin.py.j2", kind, names)
@@ -62,5 +62,5 @@ def _render(template: str, kind: Kind, names: Names) -> str:
 
 
 def _release() -> str:
-    """This release's major and minor number: what the templates are written for."""
+    """The major and minor version that the templates are written for."""
     return ".".join(version(PROJECT).split(".")[:2])

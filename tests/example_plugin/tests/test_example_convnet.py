@@ -1,4 +1,4 @@
-"""What example-convnet promises as a backbone, and that its distribution offers it."""
+"""The backbone example-convnet passes all checks, and its distribution offers it."""
 
 from __future__ import annotations
 

@@ -26,14 +26,14 @@ def build(
     in_chans: int,
     image_size: int,
 ) -> Module:
-    """A new network with torch's own random weights; seeds are not the builder's business.
+    """A new network with torch's default random weights; the framework sets the seed.
 
     Shapes: (N, in_chans, image_size, image_size) -> (N, num_classes).
     """
     from torch import nn  # listing plugins must not import torch
 
     # EDIT HERE: your network in named parts, from input to output; the head comes last.
-    # If it has BatchNorm, tell SPEC below: batch_statistics=lambda params: True.
+    # If it has BatchNorm, declare it in SPEC: batch_statistics=lambda params: True.
     width = params.width
     stem = nn.Sequential(nn.Conv2d(in_chans, width, 3, padding=1), nn.ReLU())
     block = nn.Sequential(
@@ -47,7 +47,7 @@ def build(
 
 
 def modules(net: Module) -> Mapping[str, Sequence[str]]:
-    """Each part and the names that its parameters and buffers start with."""
+    """Each part with the prefixes of its parameters and buffers."""
     return {part: [part] for part, _ in net.named_children()}
 
 
@@ -67,5 +67,5 @@ SPEC = BackboneSpec(
 
 @hookimpl
 def transferbench_backbones() -> list[BackboneSpec]:
-    """What this plugin offers."""
+    """The specs that this plugin offers."""
     return [SPEC]

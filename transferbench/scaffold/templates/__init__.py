@@ -1,1 +1,1 @@
-"""The texts that ``plugin new`` fills in; data alone."""
+"""The Jinja templates of ``plugin new``, as package data."""
