@@ -1,4 +1,4 @@
-"""A plugin of each kind that passes all checks, and the message of a check that fails."""
+"""A plugin of each kind that keeps its promises, and what a check says of one that does not."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ ABOUT = {"version": 1, "summary": "a test's own", "source": "this test", "licens
 
 
 def altered(spec, **changes):
-    """``spec`` with fields replaced, under the name of a bad plugin."""
+    """``spec`` with fields replaced; a bad one is called so."""
     return type(spec)(**{**dict(spec), "name": f"bad-{spec.name}", **changes})
 
 
 def failure(spec, check, *, then="; ", **options):
-    """The message of this check: plugin, property, what was observed, advice."""
-    [failing] = [candidate for candidate in checks_of(spec, **options) if candidate.name == check]
+    """What this check says of the plugin: who, which property, what was found, the way on."""
+    [wanted] = [one for one in checks_of(spec, **options) if one.name == check]
     with pytest.raises(ConformanceError) as caught:
-        failing()
+        wanted()
     message = str(caught.value)
-    assert message.startswith(f"{failing.kind} {spec.name!r}: {check}: ")
-    observed, _, advice = message.rpartition(then)
-    assert observed
+    assert message.startswith(f"{wanted.kind} {spec.name!r}: {check}: ")
+    found, _, advice = message.rpartition(then)
+    assert found
     assert advice
     return message
 
@@ -54,13 +54,12 @@ CLASSES = ("dark", "bright", "striped")
 
 
 def split(name, image_size, *, labels=None, channels=1):
-    """Images unique to the split, labels in turn, groups of two images."""
+    """Images that no other split has, labels in turn, a group for every two."""
     count, offset = {"train": (12, 0), "test": (6, 100)}[name]
     draws = np.random.default_rng(offset)
     images = draws.integers(0, 256, (count, image_size, image_size, channels), dtype=np.uint8)
-    if labels is None:
-        labels = np.arange(count, dtype=np.int64) % len(CLASSES)
-    return DatasetSplit(images, labels, offset + np.arange(count) // 2)
+    given = np.arange(count, dtype=np.int64) % len(CLASSES) if labels is None else labels
+    return DatasetSplit(images, given, offset + np.arange(count) // 2)
 
 
 DATASET = DatasetSpec(
@@ -96,7 +95,7 @@ FADE = PerturbationSpec(
 
 
 def noise(params, image_shape, seed):
-    """Noise drawn for each image from the seed and its id."""
+    """Drawn for each image from the seed and its id."""
 
     def apply(images, image_ids):
         import torch
@@ -112,15 +111,15 @@ NOISE = altered(FADE, name="good-noise", build=noise, stage="normalised")
 
 
 def flipped(params, image_shape, seed, image_ids):
-    """The mirrored image."""
-    indices = np.arange(np.prod(image_shape), dtype=np.int32).reshape(image_shape)
-    return indices[:, ::-1].reshape(1, -1).copy()
+    """Rows from right to left."""
+    places = np.arange(np.prod(image_shape), dtype=np.int32).reshape(image_shape)
+    return places[:, ::-1].reshape(1, -1).copy()
 
 
 def flipped_runs(params, image_shape, seed, image_ids):
     height, width, _ = image_shape
-    indices = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    return indices[:, ::-1].reshape(1, -1).copy()
+    places = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    return places[:, ::-1].reshape(1, -1).copy()
 
 
 FLIP = PerturbationSpec(
@@ -205,8 +204,7 @@ DIAGNOSTIC = DiagnosticSpec(
 def weight_norm(params, subjects, context):
     (subject,) = subjects
     net = copy.deepcopy(subject.network())
-    squares = (float(weight.detach().double().square().sum()) for weight in net.parameters())
-    value = sum(squares) ** 0.5
+    value = sum(float(one.detach().double().square().sum()) for one in net.parameters()) ** 0.5
     if math.isfinite(value):
         yield Measurement(metric="norm", value=value, unit="l2", n=1)
     else:

@@ -91,6 +91,7 @@ PLUGIN = textwrap.dedent(
 )
 
 RECIPE = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 2, "batch_size": 8}
+GAIN = {"title": "speed gain", "diagnostic": "speed", "metric": "speed", "of": "gain"}
 SUITE: dict[str, Any] = {
     "name": "handmade",
     "version": "1.0",
@@ -147,6 +148,10 @@ SUITE: dict[str, Any] = {
         "perturbation": "none",
         "chance": {"digits": 0.2, "marks": 0.5},
         "reference": {"digits": 0.9, "marks": 0.95},
+        "columns": [
+            {**GAIN, "key": "speed_gain", "help": "speed of P-T minus RI-T, a fraction"},
+            {**GAIN, "key": "severe_speed_gain", "under": "most-severe", "help": "speed gain"},
+        ],
     },
 }  # fmt: skip
 

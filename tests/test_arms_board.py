@@ -19,19 +19,30 @@ from scipy import stats
 
 from transferbench.claims import judge
 from transferbench.leaderboard import BoardTable, boards, build, show
-from transferbench.leaderboard.arm_scores import ranked_arms
-from transferbench.leaderboard.table import text
+from transferbench.leaderboard.candidates import Candidate, Competition
+from transferbench.leaderboard.rows import board_rows
+from transferbench.leaderboard.table import cell_text
 from transferbench.measurements import Measurements
 from transferbench.records import read_records
-from transferbench.registry import Registry
+from transferbench.registry import Registry, load_registry
 from transferbench.statistics import share_of_gain
 from transferbench.submission import Declaration, check, pack
 from transferbench.submission.bundle import read_bundle
 from transferbench.suite import Suite
+from transferbench.suite.schema import BOARD_KEYS
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "submissions"
 ENTRIES = ("made-fair", "made-good")
 
+SPEED = {"diagnostic": "speed", "metric": "speed", "title": "speed", "help": "speed"}
+SHARE = {**SPEED, "of": "share", "title": "speed gain recovered", "terminal": True}
+COLUMNS = [
+    {**SPEED, "key": "speed", "of": "value", "terminal": True},
+    {**SPEED, "key": "speed_rank", "title": "speed rank", "of": "rank"},
+    {**SPEED, "key": "speed_gain", "title": "speed gain", "of": "gain"},
+    {**SHARE, "key": "share"},
+    {**SHARE, "key": "severe_share", "under": "most-severe"},
+]
 ARMS: dict[str, Any] = SUITE | {
     "name": "handmade-arms",
     "recipes": SUITE["recipes"] | {"P-T": SUITE["recipes"]["RI-T"]},
@@ -45,7 +56,7 @@ ARMS: dict[str, Any] = SUITE | {
         {"targets": ["digits", "marks"], "initializations": ["P-T", "RI-T", "half", "bare"]},
         {"targets": ["shuffled"], "perturbations": ["none"], "initializations": ["P-T", "aside"]},
     ],
-    "scoring": SUITE["scoring"] | {"ranks": "initializations"},
+    "scoring": SUITE["scoring"] | {"ranks": "initializations", "columns": COLUMNS},
 }  # fmt: skip
 
 
@@ -113,6 +124,8 @@ def scores_of(made: Made, entry: str, arm: str) -> np.ndarray[Any, np.dtype[np.f
 
 
 def student(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
+    if not values.any():  # an arm minus itself
+        return [0.0, 0.0, 0.0]
     bounds = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
     return [values.mean(), *bounds]
 
@@ -201,6 +214,7 @@ def test_numbers_equal_those_of_scipy(made: Made, entry: str, arm: str) -> None:
         "final": student(final),
         "severe_final": student(severe),
         "speed": student(speed),
+        "speed_gain": student(speed - baseline),
         "share": share,
     }.items():
         np.testing.assert_allclose(cell(row, key), expected, rtol=0, atol=1e-12, err_msg=key)
@@ -324,13 +338,19 @@ def test_another_submitter_reproduces_every_arm(made: Made, tmp_path: Path) -> N
     assert [one.status for one in board.unranked] == ["superseded", "superseded"]
 
 
+def test_every_board_has_the_columns_that_a_suite_cannot_name(made: Made) -> None:
+    (board,) = boards(made.submissions, made.registry)
+    own = {column["key"] for column in COLUMNS}
+    assert {column.key for column in board.columns} - own <= BOARD_KEYS
+
+
 # --- formats and notes ------------------------------------------------------------------------
 
 
 def test_every_format_shows_the_same_table(made: Made) -> None:
     board, folder = only(made.submissions, made.registry), made.out / "handmade-arms@1"
     expected = [[column.title for column in board.columns]] + [
-        [text(column, row.cells[column.key]) for column in board.columns] for row in board.rows
+        [cell_text(column, row.cells[column.key]) for column in board.columns] for row in board.rows
     ]
     assert len(expected) == 9
     assert markdown_rows(folder / "board.md") == expected
@@ -396,7 +416,8 @@ def test_a_run_ends_with_the_board_of_its_initializations(tmp_path: Path) -> Non
 def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
     (folder,) = PUBLISHED.glob("initializations@1/fixup-resnet14/*")
     bundle = read_bundle(folder)
-    arms = {arm.label: arm for arm in ranked_arms(bundle.plan.suite, bundle)}
+    competition = Competition([Candidate(folder, bundle, "reported")], PUBLISHED, load_registry())
+    arms = {row.cells["initialization"][0]: row.cells for row in board_rows(competition).rows}
     assert len(arms) == 19
     verdicts = {verdict.claim: verdict for verdict in bundle.verdicts}
     # The submission was judged before intervals of shares were Fieller's.
@@ -404,12 +425,11 @@ def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
     again = judge(bundle.plan.suite, measurements, bundle.submission.entry.name)
     judged = {verdict.claim: verdict for verdict in again}
     for label in ("mean-var", "bootstrap", "shuffle-all", "spectrum-matched", "random-label"):
-        for place, outcome in (("whole", arms[label].clean), ("blocks", arms[label].severe)):
-            told = verdicts[f"C7-speed-{place}-{label}"]
-            assert outcome.share is not None
-            assert outcome.share.value == pytest.approx(told.effect, abs=1e-9)
-            new = judged[f"C7-speed-{place}-{label}"]
-            np.testing.assert_allclose(outcome.share[1:3], [new.low, new.high], atol=1e-9)
+        for images, key in (("whole", "share"), ("blocks", "severe_share")):
+            value, *bounds = arms[label][key]
+            assert value == pytest.approx(verdicts[f"C7-speed-{images}-{label}"].effect, abs=1e-9)
+            new = judged[f"C7-speed-{images}-{label}"]
+            np.testing.assert_allclose(bounds, [new.low, new.high], atol=1e-9)
 
 
 # --- what was published before boards of initializations --------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from transferbench.errors import StoreError
 
-__all__ = ["atomic_path", "disk_errors_explained", "write_json", "write_text"]
+__all__ = ["atomic_path", "disk_errors_explained", "json_text", "write_json", "write_text"]
 
 
 @contextmanager
@@ -53,9 +53,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, canonical: bool = False) -> None:
     """Write ``value`` as JSON, atomically."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, canonical=canonical))
+
+
+def json_text(value: Any, *, canonical: bool = False) -> str:
+    """``value`` as the text of a JSON file; ``canonical``: keys are sorted, and NaN is refused."""
+    text = json.dumps(
+        value, indent=1, ensure_ascii=False, sort_keys=canonical, allow_nan=not canonical
+    )
+    return text + "\n"
 
 
 def _flush(path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Small finished trials for diagnostics: pre-trained and trained by the engine, once per process.
+"""Small finished trials for diagnostics: pre-trained and trained by the engine, once a process.
 
-Each network of the kit is pre-trained on one synthetic task and fine-tuned on the other: P, two
-replicates of P-T and two of RI-T, and a trial that diverges; the same on a target with several
-labels an image. The store is temporary.
+Each network of the kit is pre-trained on one drawn task and fine-tuned on the other: P, two
+replicates of P-T and two of RI-T, in a store that goes when the process does. Beside them one that
+diverged, and the same on a target with several labels an image.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ORIGIN = Origin("conformance", "transferbench", "", "transferbench.conformance")
 SUITE = Suite.model_validate({
     "name": "conformance",
     "version": "1.0",
-    "summary": "Trials for the checks of diagnostics.",
+    "summary": "Trials that a diagnostic is tried on.",
     "backbones": [spec.name for spec in NETWORKS.values()],
     "image": {"size": SIZE, "channels": 1, "mean": [0.5], "std": [0.25]},
     "sources": {
@@ -77,9 +77,9 @@ SUITE = Suite.model_validate({
 
 
 class Trials(NamedTuple):
-    """The finished trainings of a network: the source network and two trials per initialization.
+    """What one network's trainings left: the source network, two trials from each start.
 
-    ``diverged``: from random weights at a learning rate at which every network diverges.
+    ``diverged``: from a random start at a learning rate that no network survives.
     """
 
     source: FinishedTrial
@@ -92,10 +92,10 @@ class Trials(NamedTuple):
 def finished_trials(
     network: str, device: str, target: Literal["target", "several"] = "target"
 ) -> Trials:
-    """The trials of the network described as ``network`` in ``fixtures.NETWORKS``."""
+    """The trials of the network called ``network`` in ``stand_ins.NETWORKS``."""
     bench, planned = _bench(device), _plan(device, network, target)
     engine = Engine(bench)
-    with threads_of_a_worker():  # results must not depend on the number of cores
+    with threads_of_a_worker():  # what is checked must not depend on how many cores there are
         for job in planned.jobs.values():
             engine.run(job)
 
@@ -122,13 +122,12 @@ def _bench(device: str) -> Workbench:
 
 @cache
 def _registry() -> Registry:
-    """The installed plugins, since a diagnostic may use perturbations, and the kit's own."""
-    installed = discover((), {})
+    """What is installed, since a diagnostic may ask for perturbations, and the kit's own."""
+    found = discover((), {})
     own: list[Spec] = [DATASET, SEVERAL, UNPERTURBED, *INITIALIZATIONS, *NETWORKS.values()]
     offers = [Offer(kind, spec, ORIGIN) for kind, of in SPECS.items() for spec in own
               if isinstance(spec, of)]  # fmt: skip
-    offered = (*installed.offers, *offers)
-    return Registry(Discovery(offered, installed.problems, installed.files))
+    return Registry(Discovery((*found.offers, *offers), found.problems, found.files))
 
 
 def _plan(device: str, network: str, target: str) -> Plan:
@@ -144,8 +143,8 @@ def _plan(device: str, network: str, target: str) -> Plan:
 
 
 def _facts(device: str, spec: DatasetSpec, params: dict[str, Any]) -> DatasetFacts:
-    data = prepare(spec, params, image_size=SIZE, channels=1,
-                   cache=_bench(device).machine.cache, data_root=None)  # fmt: skip
-    train, test = data.splits["train"], data.splits["test"]
-    return DatasetFacts(data.fingerprint, len(data.classes), data.task, data.metric,
+    found = prepare(spec, params, image_size=SIZE, channels=1,
+                    cache=_bench(device).machine.cache, data_root=None)  # fmt: skip
+    train, test = found.splits["train"], found.splits["test"]
+    return DatasetFacts(found.fingerprint, len(found.classes), found.task, found.metric,
                         len(train.labels), len(test.labels))  # fmt: skip

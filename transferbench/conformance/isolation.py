@@ -1,6 +1,6 @@
-"""Side effects of plugins on the process: global randomness, the network, torch's settings.
+"""What a plugin must leave alone while it works: global randomness, the network, torch's settings.
 
-``observe`` records them during a call, ``isolated`` undoes them after a block.
+Each is watched by a block, and what was touched is told in words.
 """
 
 from __future__ import annotations
@@ -8,56 +8,26 @@ from __future__ import annotations
 import random
 import socket
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["NetworkAccessError", "Observation", "isolated", "moved_since", "observe", "randomness"]
+from transferbench.conformance.checks import Broken
 
-T = TypeVar("T")
+__all__ = [
+    "isolated",
+    "moved_since",
+    "offline",
+    "randomness",
+    "refuse_moved",
+    "settings_kept",
+    "untouched_randomness",
+]
+
 LOOKUPS = ("getaddrinfo", "gethostbyname", "create_connection")
-
-
-class NetworkAccessError(OSError):
-    """A plugin failed because it needs the network."""
-
-
-class Observation(NamedTuple, Generic[T]):
-    """The result of a call and its side effects.
-
-    addresses: what it tried to reach on the network, whether or not it caught the error.
-    moved: the calls whose global generator it advanced or seeded.
-    settings: the settings of torch that it changed, with their values before and after.
-    """
-
-    result: T
-    addresses: list[str]
-    moved: list[str]
-    settings: list[str]
-
-
-def observe(call: Callable[[], T]) -> Observation[T]:
-    """Call without a network and record the side effects.
-
-    Raises: ``NetworkAccessError`` where the call fails for lack of a network.
-    """
-    states, settings = randomness(), _settings()
-    with _offline() as addresses:
-        try:
-            result = call()
-        except OSError as error:
-            if addresses:
-                raise NetworkAccessError(addresses[0]) from error
-            raise
-    changed = [
-        f"{name} went from {before} to {after}"
-        for (name, before), after in zip(settings.items(), _settings().values(), strict=True)
-        if before != after
-    ]
-    return Observation(result, addresses, moved_since(states), changed)
 
 
 def randomness() -> dict[str, Any]:
@@ -74,34 +44,48 @@ def randomness() -> dict[str, Any]:
 
 
 def moved_since(before: dict[str, Any]) -> list[str]:
-    """The calls whose global generator has another state than in ``before``."""
+    """The calls whose global generator is no longer where it was."""
     after = randomness()
     return [name for name in before if before[name] != after[name]]
 
 
-@contextmanager
-def _offline() -> Iterator[list[str]]:
-    """A block without a network; the list collects the addresses that it requests."""
-    addresses: list[str] = []
+def refuse_moved(moved: list[str], instead: str) -> None:
+    """Raises: ``Broken`` where a global generator was moved; ``instead``: what to draw from."""
+    if moved:
+        raise Broken(f"the global generator of {' and '.join(moved)} was moved", instead)
 
-    def refuse(*arguments: Any, **_: Any) -> Any:
-        address = next((part for part in arguments if isinstance(part, (str, tuple))), "?")
-        addresses.append(str(address))
-        raise OSError(f"the network is off limits here, and {address} was requested")
+
+@contextmanager
+def untouched_randomness(instead: str) -> Iterator[None]:
+    """A block that may not move a global generator."""
+    before = randomness()
+    yield
+    refuse_moved(moved_since(before), instead)
+
+
+@contextmanager
+def offline() -> Iterator[list[str]]:
+    """A block without a network; the list tells what was asked for, caught or not."""
+    asked: list[str] = []
+
+    def refuse(*given: Any, **_: Any) -> Any:
+        address = next((one for one in given if isinstance(one, (str, tuple))), "?")
+        asked.append(str(address))
+        raise OSError(f"the network is off limits here, and {address} was asked for")
 
     with ExitStack() as stack:
         for name in LOOKUPS:
-            _replace(stack, socket, name, refuse)
+            _replaced(stack, socket, name, refuse)
         for name in ("connect", "connect_ex"):
-            _replace(stack, socket.socket, name, refuse)
-        yield addresses
+            _replaced(stack, socket.socket, name, refuse)
+        yield asked
 
 
-def _replace(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+def _replaced(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
     own = name in vars(owner)
     before = getattr(owner, name)
     setattr(owner, name, value)
-    # An inherited method is restored by deleting its replacement.
+    # A method that a class inherits is given back by taking ours away.
     stack.callback(setattr, owner, name, before) if own else stack.callback(delattr, owner, name)
 
 
@@ -118,7 +102,7 @@ def _settings() -> dict[str, Any]:
     }
 
 
-def _restore(before: dict[str, Any]) -> None:
+def _give_back(before: dict[str, Any]) -> None:
     torch.set_grad_enabled(before["torch.is_grad_enabled()"])
     torch.set_default_dtype(before["torch.get_default_dtype()"])
     torch.set_num_threads(before["torch.get_num_threads()"])
@@ -129,14 +113,14 @@ def _restore(before: dict[str, Any]) -> None:
 
 @contextmanager
 def isolated(label: str) -> Iterator[None]:
-    """Restore global randomness and torch's settings after the block.
+    """A block after which global randomness and torch's settings are as they were.
 
     What one plugin moves must not reach the next, nor the process that checks it. Inside, the
-    global generators are seeded from ``label``: the same in every run, different in every block,
-    so that a plugin that draws from them gets other numbers each time.
+    global generators stand where ``label`` puts them: the same in every run, and elsewhere in
+    every block, so that a plugin that draws from them in secret draws something else each time.
     """
     settings = _settings()
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  # the global one
+    drawn = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  # the global one
     seed = zlib.crc32(label.encode())
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # the global one
@@ -144,7 +128,19 @@ def isolated(label: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _restore(settings)
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002  # the global one
-        random.setstate(states[2])
+        _give_back(settings)
+        torch.set_rng_state(drawn[0])
+        np.random.set_state(drawn[1])  # noqa: NPY002  # the global one
+        random.setstate(drawn[2])
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """A block that may not change how torch computes elsewhere in the process."""
+    before = _settings()
+    yield
+    after = _settings()
+    changed = [f"{name} went from {before[name]} to {after[name]}" for name in before
+               if before[name] != after[name]]  # fmt: skip
+    if changed:
+        raise Broken("; ".join(changed), "set it in a with block that gives it back")

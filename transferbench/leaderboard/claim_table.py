@@ -31,13 +31,14 @@ HOW = (
 
 def claims_as_markdown(board: str, verdicts: Verdicts, escape: Callable[[str], str]) -> str:
     """The claims as a GitHub page; ``escape`` makes text safe in it."""
+    by_claim = [{v.claim: v for v in of_entry} for of_entry in verdicts.values()]
     rows = [
         [
-            escape(claim) + (" (control)" if told.control else ""),
-            escape(f"{told.statement}: {_asked(told)}"),
-            *(_cell(found.get(claim), escape) for found in _by_claim(verdicts).values()),
+            escape(claim) + (" (control)" if example.control else ""),
+            escape(f"{example.statement}: {_predicate(example)}"),
+            *(_cell(of_entry.get(claim), escape) for of_entry in by_claim),
         ]
-        for claim, told in _claims(verdicts).items()
+        for claim, example in _claims(verdicts).items()
     ]
     heads = ["claim", "what it says", *map(escape, verdicts)]
     listed = tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
@@ -49,39 +50,34 @@ def claims_as_csv(verdicts: Verdicts) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["entry", *FIELDS])
-    for entry, found in verdicts.items():
-        for one in found:
-            written = one.model_dump()
-            writer.writerow([entry, *("" if written[k] is None else written[k] for k in FIELDS)])
+    for entry, of_entry in verdicts.items():
+        for verdict in of_entry:
+            fields = verdict.model_dump()
+            writer.writerow([entry, *("" if fields[k] is None else fields[k] for k in FIELDS)])
     return buffer.getvalue()
 
 
-def _by_claim(verdicts: Verdicts) -> dict[str, dict[str, Verdict]]:
-    return {entry: {one.claim: one for one in found} for entry, found in verdicts.items()}
-
-
 def _claims(verdicts: Verdicts) -> dict[str, Verdict]:
-    """Every claim once, in the order of the entry that has most of them, then others' own."""
-    found: dict[str, Verdict] = {}
-    for judged in sorted(verdicts.values(), key=len, reverse=True):
-        for one in judged:
-            found.setdefault(one.claim, one)
-    return found
+    """A verdict on each claim, in the order of the entry with most claims, then of the others."""
+    by_claim: dict[str, Verdict] = {}
+    for of_entry in sorted(verdicts.values(), key=len, reverse=True):
+        for verdict in of_entry:
+            by_claim.setdefault(verdict.claim, verdict)
+    return by_claim
 
 
-def _asked(told: Verdict) -> str:
-    sign = {"above": ">", "below": "<", "within": "within \N{PLUS-MINUS SIGN}"}[told.relation]
-    between = "" if told.relation == "within" else " "
-    return f"{sign}{between}{told.threshold:g} {told.unit}"
+def _predicate(verdict: Verdict) -> str:
+    sign = {"above": "> ", "below": "< ", "within": "within \N{PLUS-MINUS SIGN}"}[verdict.relation]
+    return f"{sign}{verdict.threshold:g} {verdict.unit}"
 
 
-def _cell(found: Verdict | None, escape: Callable[[str], str]) -> str:
-    if found is None:
+def _cell(verdict: Verdict | None, escape: Callable[[str], str]) -> str:
+    if verdict is None:
         return EN_DASH
-    if found.effect is None or found.low is None or found.high is None:
-        return escape(found.verdict)
-    bounds = f"{_signed(found.effect)} [{_signed(found.low)}, {_signed(found.high)}]"
-    return f"**{escape(found.verdict)}** {escape(bounds)}"
+    if verdict.effect is None or verdict.low is None or verdict.high is None:
+        return escape(verdict.verdict)
+    bounds = f"{_signed(verdict.effect)} [{_signed(verdict.low)}, {_signed(verdict.high)}]"
+    return f"**{escape(verdict.verdict)}** {escape(bounds)}"
 
 
 def _signed(value: float) -> str:

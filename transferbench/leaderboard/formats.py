@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from transferbench.files import json_text, write_text
 from transferbench.leaderboard.claim_table import claims_as_csv, claims_as_markdown
 from transferbench.leaderboard.page import page
 from transferbench.leaderboard.table import (
@@ -20,37 +20,31 @@ from transferbench.leaderboard.table import (
     BoardTable,
     Column,
     as_json,
+    cell_text,
     field_names,
-    text,
 )
 
 __all__ = ["as_csv", "as_latex", "as_markdown", "show", "write_board", "write_index"]
 
-# What a terminal's width has room for.
-TERMINAL = {
-    "entries": ("rank", "ties", "entry", "score", "pretrained", "baseline", "gain", "claims",
-                "trust"),
-    "initializations": ("rank", "ties", "initialization", "entry", "final", "speed", "share",
-                        "severe_final", "severe_share"),
-}  # fmt: skip
 UNRANKED = ("entry", "submission", "status", "why")
 
 
 def write_board(table: BoardTable, submissions: Path, folder: Path) -> list[Path]:
     """Write every format of one board into ``folder``; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     root = Path(os.path.relpath(submissions, folder)).as_posix()
     contents = {
         "board.md": as_markdown(table),
         "board.csv": as_csv(table),
-        "board.json": json.dumps(as_json(table), indent=1, ensure_ascii=False) + "\n",
+        "board.json": json_text(as_json(table)),
         "board.tex": as_latex(table),
         "index.html": page(table, root),
     }
     if table.verdicts:
         contents["claims.md"] = claims_as_markdown(table.board, table.verdicts, _markdown)
         contents["claims.csv"] = claims_as_csv(table.verdicts)
-    return [_write(folder / name, content) for name, content in contents.items()]
+    for name, content in contents.items():
+        write_text(folder / name, content)
+    return [folder / name for name in contents]
 
 
 def write_index(tables: Sequence[BoardTable], out: Path) -> Path:
@@ -83,14 +77,8 @@ def write_index(tables: Sequence[BoardTable], out: Path) -> Path:
         "Each suite's MAJOR version has its own board; numbers of two boards do not compare.",
         "Written by `transferbench leaderboard build`; change the submissions, not these files.",
     ]
-    out.mkdir(parents=True, exist_ok=True)
-    return _write(out / "README.md", "\n".join(lines) + "\n")
-
-
-def _write(path: Path, content: str) -> Path:
-    # One line ending everywhere, so that a board has equal bytes on every system.
-    path.write_bytes(content.encode("utf-8"))
-    return path
+    write_text(out / "README.md", "\n".join(lines) + "\n")
+    return out / "README.md"
 
 
 def as_markdown(table: BoardTable) -> str:
@@ -142,7 +130,7 @@ def as_latex(table: BoardTable) -> str:
 
 def show(board: BoardTable) -> str:
     """The board for a terminal: the columns that fit, and what is not ranked."""
-    columns = [column for column in board.columns if column.key in TERMINAL[board.ranks]]
+    columns = [column for column in board.columns if column.terminal]
     parts = [f"{board.board}  {board.summary}".rstrip(), *board.flags]
     parts.append(
         _tabulated(board, columns, "simple", _one_line) if board.rows else "No entry is ranked yet."
@@ -155,7 +143,8 @@ def _tabulated(
     table: BoardTable, columns: Sequence[Column], style: str, escape: Callable[[str], str]
 ) -> str:
     rows = [
-        [escape(text(column, row.cells[column.key])) for column in columns] for row in table.rows
+        [escape(cell_text(column, row.cells[column.key])) for column in columns]
+        for row in table.rows
     ]
     align = ["right" if column.kind in {"count", "rank"} else "left" for column in columns]
     heads = [escape(column.title) for column in columns]

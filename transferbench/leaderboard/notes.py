@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from transferbench.leaderboard.scores import compared_arms
-from transferbench.suite import Suite
+from transferbench.leaderboard.table import Row
+from transferbench.suite import BoardColumn, Suite
+from transferbench.suite.columns import columns_of
 
 __all__ = ["REPRODUCED_WITHIN", "flags_of", "notes_of"]
+
+ROUNDING = 1e-12
+"""What a score of 0 may be off by."""
 
 REPRODUCED_WITHIN = 0.01
 """How far the score of another party's run may lie for an entry to count as reproduced."""
@@ -22,20 +27,17 @@ RANKS = (
     " level after Holm's correction over all pairs; entries that share a tie letter are not."
 )
 RANKS_OF_ARMS = (
-    "Ranks: among the initializations of one entry. Two are separated where their scores (for the"
-    " speed rank their speeds), paired by replicate, differ at the 5% level after Holm's correction"
-    " over all pairs of the entry; those that share a tie letter are not."
+    "Ranks: among the initializations of one entry. Two are separated where their scores{others},"
+    " paired by replicate, differ at the 5% level after Holm's correction over all pairs of the"
+    " entry; those that share a tie letter are not."
 )
 SHARE = (
-    "Speed gain recovered: (S - {baseline}) / ({arm} - {baseline}) of mean speeds over the"
-    " replicates, S the row's, with Fieller's 95% interval (1954); ranks by it are those by speed."
-    " None is given where the gain of {arm} is not separated from 0, since such a ratio has no"
-    " bounds, or is a loss."
+    "{title}: (S - {baseline}) / ({arm} - {baseline}) of the mean {metric} over the replicates, S"
+    " the row's, with Fieller's 95% interval (1954); ranks by it are those by {metric}. None is"
+    " given where the gain of {arm} is not separated from 0, since such a ratio has no bounds, or"
+    " is a loss."
 )
-NEEDS = (
-    "Needs: what a network starts from besides the backbone's own random draw. Speed is the mean"
-    " over epochs of the train metric on clean images in eval mode."
-)
+NEEDS = "Needs: what a network starts from besides the backbone's own random draw."
 CLAIMS = (
     "Claims: reproduced/contradicted/undecided, each judged by a 95% interval; controls are not"
     " counted."
@@ -69,12 +71,11 @@ def _notes(suite: Suite, severe: str | None) -> Iterator[str]:
         f" {scoring.perturbation}. Chance and reference are frozen in the suite."
     )
     yield INTERVALS.format(paired="" if of_arms else "; gains are paired by replicate")
+    columns = columns_of(suite)
+    yield RANKS_OF_ARMS.format(others=_other_ranks(columns)) if of_arms else RANKS
+    yield from _described(suite, columns)
     if of_arms:
-        yield RANKS_OF_ARMS
-        yield SHARE.format(arm=scoring.initialization, baseline=scoring.baseline)
         yield NEEDS
-    else:
-        yield RANKS
     if severe is not None:
         yield f"{severe} is the most severe perturbation of the suite's main family."
     if _equal_tuning(suite):
@@ -83,16 +84,49 @@ def _notes(suite: Suite, severe: str | None) -> Iterator[str]:
     yield ONCE.format(ranked="initialization" if of_arms else "entry")
 
 
-def flags_of(suite: Suite) -> tuple[str, ...]:
+def _other_ranks(columns: Sequence[BoardColumn]) -> str:
+    ranks = [f"for the {c.title} their {c.metric}" for c in columns if c.of == "rank"]
+    return f" ({', '.join(ranks)})" if ranks else ""
+
+
+def _described(suite: Suite, columns: Sequence[BoardColumn]) -> Iterator[str]:
+    """A line on each measurement that the suite shows."""
+    arms = {"arm": suite.scoring.initialization, "baseline": suite.scoring.baseline}
+    for column in columns:
+        title = f"{column.title[:1].upper()}{column.title[1:]}"
+        if column.under == "clean" and column.of == "share":
+            yield SHARE.format(title=title, metric=column.metric, **arms)
+        elif column.under == "clean" and column.of != "rank":
+            yield f"{title}: {column.help}."
+
+
+def flags_of(suite: Suite, rows: Sequence[Row]) -> tuple[str, ...]:
     """What a reader of a suite's board must not overlook."""
+    return (*_unequal_tuning(suite), *_untrained(suite, rows))
+
+
+def _untrained(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
+    """The arms that are not above chance: their other numbers do not compare."""
+    names = [
+        f"{row.cells['initialization'][0]} of {row.cells['entry'][0]}"
+        for row in rows
+        if suite.scoring.ranks == "initializations"
+        and isinstance(low := row.cells["score"][1], float)
+        and low <= ROUNDING
+    ]
+    if names:
+        yield f"Not above chance: {', '.join(names)}. Such networks did not learn."
+
+
+def _unequal_tuning(suite: Suite) -> Iterator[str]:
     if _equal_tuning(suite):
-        return ()
+        return
     favoured = (
         "Ranks favour the initializations that were tuned more."
         if suite.scoring.ranks == "initializations"
         else "Gains favour the arm that was tuned more."
     )
-    return (f"Unequal tuning budgets: {_tuning(suite)}. {favoured}",)
+    yield f"Unequal tuning budgets: {_tuning(suite)}. {favoured}"
 
 
 def _equal_tuning(suite: Suite) -> bool:
@@ -102,8 +136,8 @@ def _equal_tuning(suite: Suite) -> bool:
 def _tuning(suite: Suite) -> str:
     arms = compared_arms(suite)
     if suite.scoring.ranks == "entries":
-        told = " and ".join(f"{arm} best of {_budgets(suite, arm)}" for arm in arms)
-        return f"the recipes are of {told} settings"
+        budgets = " and ".join(f"{arm} best of {_budgets(suite, arm)}" for arm in arms)
+        return f"the recipes are of {budgets} settings"
     if len({_recipes(suite, arm) for arm in arms}) == 1:
         budget = _budgets(suite, arms[0])
         return f"all share one recipe, the best of {budget} settings; none was tuned apart"
@@ -115,7 +149,7 @@ def _grouped(suite: Suite, arms: Sequence[str]) -> str:
     groups: dict[str, list[str]] = {}
     for arm in arms:
         groups.setdefault(_budgets(suite, arm), []).append(arm)
-    return " and ".join(f"{', '.join(found)} best of {n}" for n, found in groups.items())
+    return " and ".join(f"{', '.join(members)} best of {n}" for n, members in groups.items())
 
 
 def _recipes(suite: Suite, arm: str) -> tuple[str, ...]:

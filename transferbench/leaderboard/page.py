@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from transferbench.leaderboard.entry_scores import Profile
-from transferbench.leaderboard.table import BoardTable, Column, Row, text
+from transferbench.leaderboard.profile import Profile
+from transferbench.leaderboard.table import BoardTable, Column, Row, cell_text
 
 __all__ = ["page"]
 
@@ -20,7 +20,7 @@ HEADING = {"entries": "entry", "initializations": "initialization"}
 WIDTH, HEIGHT, PAD = 120, 34, 6
 
 
-class Bar(NamedTuple):
+class ScoreBar(NamedTuple):
     """A score between its bounds, on the axis that all rows share; lengths in pixels."""
 
     low: float | None
@@ -30,7 +30,7 @@ class Bar(NamedTuple):
     reference: float | None
 
 
-class Lines(NamedTuple):
+class ProfileLines(NamedTuple):
     """Both arms of a profile as points of SVG polylines."""
 
     pretrained: str
@@ -38,7 +38,7 @@ class Lines(NamedTuple):
     title: str
 
 
-class Shown(NamedTuple):
+class PageCell(NamedTuple):
     """A cell as the page shows it; ``sort`` orders a column by number or by text."""
 
     column: Column
@@ -48,21 +48,21 @@ class Shown(NamedTuple):
     sort: str
 
 
-class ShownRow(NamedTuple):
+class PageRow(NamedTuple):
     """A row as the page shows it."""
 
-    cells: Sequence[Shown]
+    cells: Sequence[PageCell]
     folder: str
-    bar: Bar
-    lines: Lines | None
+    bar: ScoreBar
+    lines: ProfileLines | None
 
 
 def page(table: BoardTable, submissions: str) -> str:
-    """The page; ``submissions`` is the way from it to the folder of submissions."""
+    """The page; ``submissions`` is the relative path from it to the folder of submissions."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     source = resources.files(__package__).joinpath("board.html.j2").read_text(encoding="utf-8")
-    scale = _Scale(table.rows)
-    rows = [_shown(table, row, scale) for row in table.rows]
+    scale = _ScoreScale(table.rows)
+    rows = [_page_row(table, row, scale) for row in table.rows]
     return environment.from_string(source).render(
         table=table,
         rows=rows,
@@ -75,7 +75,7 @@ def page(table: BoardTable, submissions: str) -> str:
     )
 
 
-class _Scale:
+class _ScoreScale:
     """Scores to pixels, from the lowest bound of any row to the highest."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -89,33 +89,33 @@ class _Scale:
         return round(PAD + share * (WIDTH - 2 * PAD), 1)
 
 
-def _shown(table: BoardTable, row: Row, scale: _Scale) -> ShownRow:
+def _page_row(table: BoardTable, row: Row, scale: _ScoreScale) -> PageRow:
     value, low, high = row.cells["score"]
-    bar = Bar(scale(low), scale(high), scale(value) or 0.0, scale(0.0), scale(1.0))
-    return ShownRow(
-        cells=[_shown_cell(column, row) for column in table.columns],
+    bar = ScoreBar(scale(low), scale(high), scale(value) or 0.0, scale(0.0), scale(1.0))
+    return PageRow(
+        cells=[_page_cell(column, row) for column in table.columns],
         folder=row.folder,
         bar=bar,
         lines=row.profile and _lines(row.profile, table.arms),
     )
 
 
-def _shown_cell(column: Column, row: Row) -> Shown:
+def _page_cell(column: Column, row: Row) -> PageCell:
     cell = row.cells[column.key]
-    told = text(column, cell)
+    text = cell_text(column, cell)
     value, _, bounds = (
-        told.partition(" ") if column.kind in {"interval", "rank"} else (told, "", "")
+        text.partition(" ") if column.kind in {"interval", "rank"} else (text, "", "")
     )
     sort = "" if cell[0] is None else str(cell[0])
-    return Shown(column, told, value, bounds, sort)
+    return PageCell(column, text, value, bounds, sort)
 
 
-def _lines(profile: Profile, arms: tuple[str, str]) -> Lines:
-    told = "; ".join(
+def _lines(profile: Profile, arms: tuple[str, str]) -> ProfileLines:
+    title = "; ".join(
         f"{label}: {arms[0]} {first:.3f}, {arms[1]} {second:.3f}"
         for label, first, second in zip(*profile, strict=True)
     )
-    return Lines(_points(profile.pretrained), _points(profile.baseline), told)
+    return ProfileLines(_points(profile.pretrained), _points(profile.baseline), title)
 
 
 def _points(values: Sequence[float]) -> str:

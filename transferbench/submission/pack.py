@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transferbench.errors import SubmissionError, UnknownNameError, shortened
+from transferbench.files import write_json
 from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Kind, Registry, load_registry
 from transferbench.submission.bundle import (
@@ -35,6 +35,7 @@ from transferbench.submission.bundle import (
 from transferbench.submission.integrity import missing_cells, severities
 from transferbench.submission.predictions import Predictions, read_outputs, write_predictions
 from transferbench.suite import Suite, Use
+from transferbench.suite.columns import columns_of
 
 __all__ = ["ArtefactFiles", "Artefacts", "pack"]
 
@@ -115,7 +116,7 @@ def pack(
             "files": content_digests(folder),
         }
         head |= {"id": submission_id(head)}
-        _write_json(folder / SUBMISSION, head)
+        write_json(folder / SUBMISSION, head, canonical=True)
         for name, limit in MAX_BYTES.items():
             _refuse_oversized(name, (folder / name).stat().st_size, limit)
         return _publish(folder, out / chosen.run.suite.board / slug(entry) / str(head["id"]))
@@ -157,7 +158,10 @@ def _read_run(run: Path) -> _Run:
 
 def _renamed(run: _Run) -> _Run:
     """The run with its changed suite under another name: its numbers are not the suite's."""
-    suite = run.suite.model_copy(update={"name": f"{run.suite.name}-changed"})
+    # A published suite's columns are listed under its name.
+    scoring = run.suite.scoring.model_copy(update={"columns": columns_of(run.suite)})
+    name = f"{run.suite.name}-changed"
+    suite = run.suite.model_copy(update={"name": name, "scoring": scoring})
     renamed = {"suite": suite, "suite_id": suite.id, "suite_digest": suite.digest}
     return run.model_copy(update={**renamed, "changed": ()})
 
@@ -218,10 +222,13 @@ def _write_content(folder: Path, chosen: _Chosen, store: Artefacts) -> dict[str,
     _refuse_oversized(f"the text of {RECORDS}", text, MAX_RECORD_BYTES)
     fields = set(PlannedJob.model_fields)
     plan = [job.model_dump(mode="json", include=fields) for job in chosen.jobs]
-    _write_json(folder / PLAN, {"suite": chosen.run.suite.model_dump(mode="json"), "jobs": plan})
-    verdicts = parse_json(chosen.folder / "claims.json").get(chosen.entry.name, [])
-    _write_json(folder / CLAIMS, verdicts)
-    _write_json(folder / ENVIRONMENT, _environment(chosen.folder / "environment.json"))
+    contents = {
+        PLAN: {"suite": chosen.run.suite.model_dump(mode="json"), "jobs": plan},
+        CLAIMS: parse_json(chosen.folder / "claims.json").get(chosen.entry.name, []),
+        ENVIRONMENT: _environment(chosen.folder / "environment.json"),
+    }
+    for name, content in contents.items():
+        write_json(folder / name, content, canonical=True)
     trials: dict[str, Predictions] = {}
     digests = {}
     for job in chosen.jobs:
@@ -282,11 +289,6 @@ def _from_plugins(chosen: _Chosen, registry: Registry) -> dict[str, Any]:
     ]
     origins = {f"{kind}:{name}": registry.origin(kind, name) for kind, name in sorted(set(uses))}
     return {"plugins": origins, "severities": severities(suite, registry)}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _refuse_oversized(name: str, size: int, limit: int) -> None:

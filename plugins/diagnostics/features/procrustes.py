@@ -1,7 +1,7 @@
-"""Procrustes distance: distance of two sets of features after the best rotation.
+"""Procrustes distance: what is left between two sets of features after the best rotation.
 
-Source: Ding, Denain, Steinhardt 2021, arXiv 2108.01661, which finds that it detects functionally
-relevant differences that CKA misses.
+Source: Ding, Denain, Steinhardt 2021, arXiv 2108.01661, which finds it to follow differences
+that matter for a network's function where CKA does not.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
-from transferbench_plugins.diagnostics.features._module_features import (
-    FeatureParams,
-    compare_modules,
-)
+from transferbench_plugins.diagnostics.features._module_features import FeatureParams, compare_each
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,11 +24,11 @@ def measure(
 ) -> Iterator[Measurement]:
     """The distance of every module of one body to every module of the other.
 
-    Units: squared distance of features scaled to norm 1, in [0, 2]: 0 for features equal up to
-    rotation and scale, 2 for uncorrelated ones.
-    Error: no interval over images; compare replicates.
+    Units: squared distance of features scaled to norm 1, in [0, 2]: 0 for the same up to a
+    rotation and a scale, 2 for uncorrelated ones.
+    Error: none over images; replicates give it.
     """
-    yield from compare_modules(
+    yield from compare_each(
         params,
         subjects,
         context,
@@ -43,13 +40,13 @@ def measure(
 
 
 def _normalised(features: Tensor) -> Tensor:
-    """Centred features (N, D), scaled to Frobenius norm 1."""
+    """Shapes: (N, D), centred, to the same of Frobenius norm 1."""
     normalised: Tensor = features / features.norm()
     return normalised
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """|A|^2 + |B|^2 - 2 |A'B|_* for norms of 1; rounding below 0 is clipped."""
+    """|A|^2 + |B|^2 - 2 |A'B|_*, both norms being 1: at least 0 but for rounding."""
     import torch
 
     return max(0.0, 2 - 2 * float(torch.linalg.svdvals(a.T @ b).sum()))
