@@ -16,12 +16,13 @@ from transferbench.analysis.landscape import Criterion, Examples, evaluate_state
 from transferbench.networks.modules import build_network, clone_state, load_state, partition
 from transferbench.networks.prefix_cache import PrefixCache
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET14
-from transferbench_plugins.diagnostics.modules import _module_swaps as module_swaps
+from transferbench_plugins.diagnostics.modules._module_evaluation import BATCH_SIZE
+from transferbench_plugins.diagnostics.modules._module_swaps import evaluate_swaps
 from transferbench_plugins.diagnostics.weights.spectrum import layer_weights, singular_values
 
 pytestmark = pytest.mark.benchmark
 
-COUNT, SIDE, BATCH = 250, 32, module_swaps.BATCH
+COUNT, SIDE = 250, 32
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CRITERION = Criterion("multi-class", "accuracy")
 
@@ -55,12 +56,12 @@ class Paths:
         return ({**self.end, **lerp_state(start, end, alpha)} for alpha in alphas)
 
     def behind_prefixes(self, alphas):
-        prefix, losses = PrefixCache(self.net, self.images, BATCH), []
+        prefix, losses = PrefixCache(self.net, self.images, BATCH_SIZE), []
         for names in self.modules.values():
             with prefix.inputs_of(names) as inputs:
                 splits = {"train": Examples(inputs, self.targets)}
                 states = self.states(names, alphas)
-                found = evaluate_states(self.net, states, splits, CRITERION, batch_size=BATCH)
+                found = evaluate_states(self.net, states, splits, CRITERION, batch_size=BATCH_SIZE)
             losses += [evaluation["train"].loss for evaluation in found]
         return losses
 
@@ -70,7 +71,7 @@ class Paths:
             net = copy.deepcopy(self.net)
             net.load_state_dict(state)
             with torch.inference_mode():
-                logits = torch.cat([net(batch) for batch in self.images.split(BATCH)])
+                logits = torch.cat([net(batch) for batch in self.images.split(BATCH_SIZE)])
             losses.append(F.cross_entropy(logits.double(), self.targets).item())
         return losses
 
@@ -122,8 +123,8 @@ def test_rewinding(race):
     trial = Trial(paths)
 
     def ours():
-        found = module_swaps.swapped(trial, {"init": paths.start}, None)
-        return [swap.found.loss for swap in found]
+        swaps = evaluate_swaps(trial, {"init": paths.start}, None)
+        return [swap.evaluation.loss for swap in swaps]
 
     def peer():
         return paths.by_copies([paths.start, *paths.every_module((0.0,)), paths.end])

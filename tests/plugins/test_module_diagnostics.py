@@ -147,7 +147,9 @@ def test_a_network_that_diverged_has_no_loss_and_no_drop_of_it_but_says_so():
 
 
 def test_an_epoch_that_was_not_kept_is_told_with_those_that_were():
-    with pytest.raises(StoreError, match=r"epoch 7: the trial kept no .*epochs: 1, 2, 3\); rewind"):
+    with pytest.raises(
+        StoreError, match=r"epoch 7: the trial stored no .*epochs: 1, 2, 3\); rewind"
+    ):
         rows(REWINDING, UntrainedTrial(), to=[7])
 
 

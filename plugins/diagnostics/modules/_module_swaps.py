@@ -1,12 +1,11 @@
-"""What a trained network loses when one module takes its weights from another state.
+"""The loss of performance of a trained network when one module's weights are replaced.
 
-Source: Zhang, Bengio, Singer 2019, arXiv 1902.01996: robust modules hardly care, critical ones do.
+Source: Zhang, Bengio, Singer 2019, arXiv 1902.01996, which calls modules robust or critical.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from transferbench.records import Measurement
@@ -14,125 +13,115 @@ from transferbench.specs import HEAD, Subject
 from transferbench.statistics import wilson
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from transferbench.metrics import Evaluation
+    from transferbench.networks.modules import StateDict
 
-__all__ = ["ALL", "NONE", "Swap", "cost_of", "measurements", "swapped"]
+__all__ = [
+    "ALL",
+    "NONE",
+    "ModuleSwap",
+    "StateKey",
+    "evaluate_swaps",
+    "forward_passes",
+    "measure_swaps",
+]
 
 NONE, ALL = "none", "all"
-
-BATCH = 250
-"""Images at once."""
 
 CALIBRATION = 1000
 """Train images from which batch statistics are recomputed."""
 
 TYPICAL_MODULES = 10
-"""For the plan's estimate, which knows no backbone; on average half of one is run for a module."""
+"""For cost estimates, which do not depend on the backbone; a swap runs half of them on average."""
 
 UNDEFINED = "not finite, or not defined on these images"
 
-Key = str | int
-State = Mapping[str, "Tensor"]
+StateKey = str | int
 
 
-class Swap(NamedTuple):
-    """How the network does with ``module`` of the state named ``key``."""
+class ModuleSwap(NamedTuple):
+    """The network evaluated with ``module`` from the state ``key``."""
 
     module: str
-    key: Key
-    found: Evaluation
+    key: StateKey
+    evaluation: Evaluation
 
 
-def cost_of(states: int) -> float:
-    """Forward passes for so many states."""
+def forward_passes(states: int) -> float:
+    """The cost of swapping in the modules of ``states`` states."""
     return 1 + states * (1 + TYPICAL_MODULES / 2)
 
 
-def swapped(subject: Subject, states: Mapping[Key, State], limit: int | None) -> Iterator[Swap]:
-    """Each state whole (ALL), each state's modules one by one, and the final network (NONE).
+def evaluate_swaps(
+    subject: Subject, states: Mapping[StateKey, StateDict], limit: int | None
+) -> Iterator[ModuleSwap]:
+    """On test images: each state (ALL), each of its modules in turn, and the final network (NONE).
 
-    A module's parameters and buffers are taken together. Batch statistics are recomputed, of the
-    final network too: those of layers that saw the weights of another module are of no network.
-    Test images.
+    A module's parameters and buffers are swapped together. Batch statistics are recomputed in each
+    case, the final network included: a swap changes the inputs of the layers behind it.
     """
-    from transferbench.analysis.landscape import (
-        Criterion,
-        Examples,
-        evaluate_states,
-        has_batch_statistics,
+    from transferbench.analysis.landscape import Criterion, Examples
+    from transferbench_plugins.diagnostics.modules._module_evaluation import ModuleEvaluator
+
+    final = subject.state("final")
+    evaluator = ModuleEvaluator(
+        subject.network("final"),
+        Examples(subject.images("test", limit), subject.targets("test", limit)),
+        Criterion(subject.task, subject.metric),
+        calibration=lambda: subject.images("train", CALIBRATION),
     )
-    from transferbench.networks.prefix_cache import PrefixCache
-
-    net, final = subject.network("final"), subject.state("final")
-    images, targets = subject.images("test", limit), subject.targets("test", limit)
-    criterion = Criterion(subject.task, subject.metric)
-    calibration = subject.images("train", CALIBRATION) if has_batch_statistics(net) else None
-    # Statistics are of a pass through the whole network.
-    prefix = PrefixCache(net, images, BATCH) if calibration is None else None
-
-    def evaluated(inputs: Tensor, given: Iterable[State]) -> list[Evaluation]:
-        found = evaluate_states(
-            net,
-            given,
-            {"test": Examples(inputs, targets)},
-            criterion,
-            calibration=calibration,
-            batch_size=BATCH,
-        )
-        return [evaluation["test"] for evaluation in found]
-
-    for key, found in zip(states, evaluated(images, states.values()), strict=True):
-        yield Swap(ALL, key, found)
+    for key, evaluation in zip(states, evaluator.evaluate(states.values()), strict=True):
+        yield ModuleSwap(ALL, key, evaluation)
     *_, last = subject.modules
     for module, names in subject.modules.items():
-        with prefix.inputs_of(names) if prefix else nullcontext(images) as inputs:
-            given = (_with(final, state, names) for state in states.values())
-            swaps = evaluated(inputs, given)
-            # Behind the last module's input the final network costs next to nothing.
-            whole = evaluated(inputs, [final]) if module == last else []
-        for key, found in zip(states, swaps, strict=True):
-            yield Swap(module, key, found)
-        for found in whole:
-            yield Swap(NONE, "final", found)
+        with evaluator.within(names) as evaluate:
+            swaps = evaluate(_swap(final, state, names) for state in states.values())
+            # From the last module's inputs the final network costs next to nothing.
+            unchanged = evaluate([final]) if module == last else []
+        for key, evaluation in zip(states, swaps, strict=True):
+            yield ModuleSwap(module, key, evaluation)
+        for evaluation in unchanged:
+            yield ModuleSwap(NONE, "final", evaluation)
 
 
-def _with(final: State, state: State, names: Sequence[str]) -> State:
+def _swap(final: StateDict, state: StateDict, names: Sequence[str]) -> StateDict:
     return {**final, **{name: state[name] for name in names}}
 
 
-# --- what is published ------------------------------------------------------------------------
+# --- measurements -----------------------------------------------------------------------------
 
 
-def measurements(
-    swaps: Iterable[Swap], place: str, subject: Subject, n: int
+def measure_swaps(
+    subject: Subject, states: Mapping[StateKey, StateDict], limit: int | None, coordinate: str
 ) -> Iterator[Measurement]:
-    """Metric, loss and drop of each swap (NONE is the last), and the drops outside the head.
+    """Metric, loss and drop of each swap, and the summaries of drops outside the head.
 
-    ``place`` names the coordinate of a state's key. drop = metric of NONE - metric.
+    ``coordinate``: the name under which the key of a state is published. drop = metric of NONE -
+    metric.
     """
-    # Of several labels an image an accuracy is a mean of shares: no count of images.
-    counts = subject.task == "multi-class" and subject.metric == "accuracy"
-    *others, whole = swaps
-    yield from _levels(whole, {"module": NONE, place: whole.key}, n, counts=counts)
-    drops: dict[Key, list[float | None]] = {}
-    for swap in others:
-        coordinates = {"module": swap.module, place: swap.key}
-        yield from _levels(swap, coordinates, n, counts=counts)
-        drop = _difference(whole.found.metric, swap.found.metric)
+    n = len(subject.targets("test", limit))
+    # A multi-label accuracy is a mean of shares, not a share of images.
+    is_share = subject.task == "multi-class" and subject.metric == "accuracy"
+    *swaps, unchanged = evaluate_swaps(subject, states, limit)
+    coordinates = {"module": NONE, coordinate: unchanged.key}
+    yield from _levels(unchanged.evaluation, coordinates, n, is_share=is_share)
+    drops: dict[StateKey, list[float | None]] = {}
+    for swap in swaps:
+        coordinates = {"module": swap.module, coordinate: swap.key}
+        yield from _levels(swap.evaluation, coordinates, n, is_share=is_share)
+        drop = _difference(unchanged.evaluation.metric, swap.evaluation.metric)
         yield _fraction("drop", drop, n, coordinates)
         if swap.module not in {ALL, HEAD}:
             drops.setdefault(swap.key, []).append(drop)
-    for key, found in drops.items():
-        yield from _summary(found, n, {place: key})
+    for key, body_drops in drops.items():
+        yield from _summary(body_drops, n, {coordinate: key})
 
 
 def _levels(
-    swap: Swap, coordinates: dict[str, Key], n: int, *, counts: bool
+    evaluation: Evaluation, coordinates: dict[str, StateKey], n: int, *, is_share: bool
 ) -> Iterator[Measurement]:
-    value, loss = swap.found.metric, swap.found.loss
-    bounds = wilson(round(value * n), n).fields() if counts and value is not None else {}
+    value, loss = evaluation.metric, evaluation.loss
+    bounds = wilson(round(value * n), n).fields() if is_share and value is not None else {}
     yield _fraction("metric", value, n, coordinates, **bounds)
     yield Measurement(
         metric="loss",
@@ -145,11 +134,11 @@ def _levels(
 
 
 def _summary(
-    drops: Sequence[float | None], n: int, coordinates: dict[str, Key]
+    drops: Sequence[float | None], n: int, coordinates: dict[str, StateKey]
 ) -> Iterator[Measurement]:
-    known = [drop for drop in drops if drop is not None]
-    complete = len(known) == len(drops)
-    mean, worst = (sum(known) / len(known), max(known)) if complete else (None, None)
+    defined = [drop for drop in drops if drop is not None]
+    complete = len(defined) == len(drops)
+    mean, worst = (sum(defined) / len(defined), max(defined)) if complete else (None, None)
     yield _fraction("mean_body_drop", mean, n, coordinates)
     yield _fraction("worst_body_drop", worst, n, coordinates)
 
@@ -162,7 +151,7 @@ def _fraction(
     name: str,
     value: float | None,
     n: int,
-    coordinates: Mapping[str, Key],
+    coordinates: Mapping[str, StateKey],
     **bounds: float | str | None,
 ) -> Measurement:
     flag = UNDEFINED if value is None else None

@@ -1,13 +1,13 @@
-"""Module criticality: how far back a module can go, and how much noise it bears, at no loss.
+"""Module criticality: how far a module can be rewound, and how much weight noise it tolerates.
 
 mu(module, epsilon) = min { |theta(alpha) - theta(0)|^2 / sigma^2 : the network with the module at
 theta(alpha) + N(0, sigma^2) has a risk of at most epsilon }. On the direct path theta(alpha) is
-(1 - alpha) theta(0) + alpha theta(F), on the optimisation path the module at the kept epochs.
+(1 - alpha) theta(0) + alpha theta(F), on the optimisation path the module at the stored epochs.
 
 Source: Chatterji, Neyshabur, Sedghi, ICLR 2020, arXiv 1912.00528; Neyshabur et al. 2020, arXiv
 2008.11687, Section 3.4 and Figure 6, for the second path and the second end.
 
-Shape letters: A points of a path, S noise levels of which the first is none.
+Shape letters: A points of a path, S noise levels of which the first is 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, field_validator
 
-from transferbench.records import Measurement
+from transferbench.records import Coordinate, Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._history import History, last_epoch, metric_curve
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 __all__ = ["CRITICALITY", "Criticality", "CriticalityParams", "best_epoch", "criticality"]
 
 Path = Literal["direct", "optimisation"]
-Place = dict[str, str | int | float]
-Key = tuple[Path, float]
+Coordinates = dict[str, Coordinate]
+PathTolerance = tuple[Path, float]
 
 INFEASIBLE = "infeasible: no cell of the grid keeps the risk"
 NOT_FINITE = "not finite, or not defined on these images"
-ENDS_ALONE = "no epoch between was kept: the path is its two ends"
+NO_CHECKPOINT = "no epoch between was kept: the path is its two ends"
 UNTOUCHED = "the module ends where it started"
 NO_NOISE = "less than the smallest noise of the grid"
 
 
 class CriticalityParams(Params):
-    """The grid, and what counts as no loss.
+    """``alphas``: points of the direct path, evenly spaced, both ends included.
 
-    ``alphas``: points of the direct path, evenly spaced from the start to the end.
-    ``sigmas``: standard deviations of the noise on each weight; ``draws`` for each.
+    ``sigmas``: standard deviations of the weight noise; ``draws``: noise samples for each.
     ``limit``: train images. ``tolerances``: epsilon is the risk at the end plus each of these.
     ``risk``: the loss in nats, or the error, 1 - metric (the 0-1 loss for an accuracy).
+    ``paths``: from initial to trained weights; ``ends``: the trained states.
     """
 
     alphas: Annotated[int, Field(ge=2)] = 11
@@ -69,10 +69,10 @@ class CriticalityParams(Params):
 
 
 class Criticality(NamedTuple):
-    """The minimum, where it is, and what makes it up; None where nothing is feasible.
+    """The minimum, its alpha and sigma, and the feasible ranges; None if no cell is feasible.
 
-    ``alpha_low``: the point from which on all are feasible without noise.
-    ``sigma_high``: the noise up to which the end is feasible, 0 where the grid has none.
+    ``alpha_low``: all points from here to the end are feasible without noise.
+    ``sigma_high``: the end is feasible up to this noise level, 0 if at no level of the grid.
     """
 
     mu: float | None
@@ -87,36 +87,38 @@ def measure(
 ) -> Iterator[Measurement]:
     """For each module, path and end: loss and metric over (alpha, sigma), mu for each tolerance.
 
-    A module is uncritical for either of two reasons, which are told apart: it can go back
-    (``alpha_low``; ``distance`` is how far it went), or it bears noise (``sigma_high``).
-    ``mu_total`` sums over all modules, or those of the body.
-    On the optimisation path alpha is the epoch as a share of the end's. Paths and ends share their
-    draws of noise. Noise goes on parameters alone; buffers move along the path, so that alpha = 0
-    is the rewound network; batch statistics are recomputed in every cell, from the same images.
+    A module can be non-critical for two reasons: it can be rewound (``alpha_low``; ``distance`` is
+    its distance from the start), or it tolerates noise (``sigma_high``). ``mu_total`` sums over all
+    modules, or those of the body.
+    On the optimisation path alpha is the epoch divided by that of the end. Paths and ends share
+    noise samples. Noise is added to parameters only; buffers move along the path, so that
+    alpha = 0 is the rewound network; batch statistics are recomputed in each cell from the same
+    images.
     Units: nats; fraction; weight for sigma and distance (L2 over the module); mu is a ratio.
-    Error: cells are f32 means over the draws. mu is the minimum of a grid: a finer one gives less.
+    Error: cells are f32 means over noise samples. mu is a minimum over the grid: a finer grid
+    gives a smaller value.
     """
     import torch
 
-    from transferbench_plugins.diagnostics.modules._module_paths import Grid, ModulePaths
+    from transferbench_plugins.diagnostics.modules._module_paths import CriticalityGrid, ModulePaths
 
     (subject,) = subjects
     alphas = np.linspace(0, 1, params.alphas).tolist()
-    grid = Grid(alphas, params.sigmas, params.draws, params.limit)
+    grid = CriticalityGrid(alphas, params.sigmas, params.draws, params.limit)
     modules = subject.modules
     seeds = torch.randint(2**62, (len(modules),), generator=context.generator).tolist()
     for end in params.ends:
-        ended = last_epoch(subject.history) if end == "final" else best_epoch(subject.history)
-        report = _Report(params, ModulePaths(subject, end, ended, grid), end)
+        end_epoch = last_epoch(subject.history) if end == "final" else best_epoch(subject.history)
+        measurements = _EndMeasurements(params, ModulePaths(subject, end, end_epoch, grid), end)
         for (module, names), seed in zip(modules.items(), seeds, strict=True):
-            yield from report.module(module, names, seed)
-        yield from report.totals()
+            yield from measurements.of_module(module, names, seed)
+        yield from measurements.totals()
 
 
 def best_epoch(history: History) -> int:
-    """The epoch of the state ``best``: the first with the largest validation metric, or the last.
+    """The epoch of the state ``best``: the first with the largest validation metric.
 
-    As in training: the final state is the best one where nothing was held out.
+    As in training, it is the last epoch if there is no validation set.
     """
     epochs, values = metric_curve(history, "validation_metric")
     return int(epochs[values.argmax()]) if len(values) else last_epoch(history)
@@ -131,16 +133,16 @@ def criticality(
 ) -> Criticality:
     """The criticality of one module from its map of risks.
 
-    A module that ends where it started is not critical at all: enough little noise is always borne.
+    mu is 0 for a module that did not move: sufficiently small noise is always feasible.
     Shapes: risks (A, S), NaN for what is not finite; alphas and distances (A,); sigmas (S - 1,).
     """
     limit = -np.inf if epsilon is None else epsilon
     feasible_AS = risks <= limit
     squares_AS = (distances[:, None] / np.asarray(sigmas)) ** 2
     ratios_AS = np.where(feasible_AS[:, 1:], squares_AS, np.inf)
-    # Of equal minima (all of them 0) the one with the most noise says the most.
-    place = int(ratios_AS[:, ::-1].argmin())
-    row, column = place // len(sigmas), len(sigmas) - 1 - place % len(sigmas)
+    # Among equal minima (all are 0) take the one with the most noise.
+    index = int(ratios_AS[:, ::-1].argmin())
+    row, column = index // len(sigmas), len(sigmas) - 1 - index % len(sigmas)
     mu = float(ratios_AS[row, column])
     alpha_low, sigma_high = _ranges(feasible_AS, alphas, sigmas)
     if np.isfinite(mu):
@@ -152,89 +154,96 @@ def criticality(
 def _ranges(
     feasible_AS: np.ndarray, alphas: np.ndarray, sigmas: Sequence[float]
 ) -> tuple[float | None, float | None]:
-    """``alpha_low`` and ``sigma_high``; None where the end itself is not feasible."""
-    back, noise = feasible_AS[::-1, 0], feasible_AS[-1]
-    if not back[0]:
+    """``alpha_low`` and ``sigma_high``; None if the end itself is not feasible."""
+    backwards_A, noise_S = feasible_AS[::-1, 0], feasible_AS[-1]
+    if not backwards_A[0]:
         return None, None
-    points, levels = (int(np.append(line, False).argmin()) for line in (back, noise))
+    points, levels = (int(np.append(cells, False).argmin()) for cells in (backwards_A, noise_S))
     return float(alphas[len(alphas) - points]), (0.0, *sigmas)[levels - 1]
 
 
-# --- what is published ------------------------------------------------------------------------
+# --- measurements -----------------------------------------------------------------------------
 
 
-class _Report:
-    """The measurements of one end: a map and its minima for each module and path, their sums."""
+class _EndMeasurements:
+    """Measurements for one end: map and minima of each module and path, and their sums."""
 
     def __init__(self, params: CriticalityParams, paths: ModulePaths, end: str) -> None:
         self._params = params
         self._paths = paths
-        self._place: Place = {"end": end}
-        found = paths.at_end()
-        risk = found.loss if params.risk == "loss" else _error(found.metric)
+        self._coordinates: Coordinates = {"end": end}
+        trained = paths.at_end()
+        risk = trained.loss if params.risk == "loss" else _error(trained.metric)
         self._epsilons = {t: None if risk is None else risk + t for t in params.tolerances}
-        self._mus: dict[Key, dict[str, float | None]] = {}
+        self._mus: dict[PathTolerance, dict[str, float | None]] = {}
 
-    def module(self, module: str, names: Sequence[str], seed: int) -> Iterator[Measurement]:
+    def of_module(self, module: str, names: Sequence[str], seed: int) -> Iterator[Measurement]:
         maps = self._paths.maps(names, self._params.paths, seed)
-        for path, found in zip(self._params.paths, maps, strict=True):
-            place: Place = {"module": module, "path": path, **self._place}
-            yield from self._cells(found, place)
-            risks = found.losses if self._params.risk == "loss" else 1 - found.metrics
+        for path, path_map in zip(self._params.paths, maps, strict=True):
+            coordinates: Coordinates = {"module": module, "path": path, **self._coordinates}
+            yield from self._cells(path_map, coordinates)
+            risks = path_map.losses if self._params.risk == "loss" else 1 - path_map.metrics
             for tolerance, epsilon in self._epsilons.items():
                 minimum = criticality(
-                    risks, found.alphas, found.distances, self._params.sigmas, epsilon
+                    risks, path_map.alphas, path_map.distances, self._params.sigmas, epsilon
                 )
                 self._mus.setdefault((path, tolerance), {})[module] = minimum.mu
-                yield from self._minimum(minimum, {**place, "tolerance": tolerance}, path)
+                yield from self._minimum(minimum, {**coordinates, "tolerance": tolerance}, path)
 
     def totals(self) -> Iterator[Measurement]:
         for (path, tolerance), mus in self._mus.items():
-            place: Place = {"path": path, **self._place, "tolerance": tolerance}
+            coordinates: Coordinates = {"path": path, **self._coordinates, "tolerance": tolerance}
             body = {module: mu for module, mu in mus.items() if module != HEAD}
             for modules, summands in (("all", mus), ("body", body)):
                 missing = [module for module, mu in summands.items() if mu is None]
                 total = None if missing else sum(mu for mu in summands.values() if mu is not None)
-                why = f"{INFEASIBLE} of {', '.join(missing)}" if missing else None
-                flag = join_flags(why, self._flag(path))
-                yield self._row("mu_total", "ratio", total, {"modules": modules, **place}, flag)
+                infeasible = f"{INFEASIBLE} of {', '.join(missing)}" if missing else None
+                flag = join_flags(infeasible, self._flag(path))
+                yield self._row(
+                    "mu_total", "ratio", total, {"modules": modules, **coordinates}, flag
+                )
 
-    def _cells(self, found: PathMap, place: Place) -> Iterator[Measurement]:
-        for row, alpha in enumerate(found.alphas):
-            point: Place = {**place, "alpha": float(alpha)}
-            yield self._row("distance", "weight", found.distances[row], point)
+    def _cells(self, path_map: PathMap, coordinates: Coordinates) -> Iterator[Measurement]:
+        for row, alpha in enumerate(path_map.alphas):
+            point: Coordinates = {**coordinates, "alpha": float(alpha)}
+            yield self._row("distance", "weight", path_map.distances[row], point)
             for column, sigma in enumerate((0.0, *self._params.sigmas)):
-                cell: Place = {**point, "sigma": sigma}
-                yield self._row("loss", "nats", found.losses[row, column], cell)
-                yield self._row("metric", "fraction", found.metrics[row, column], cell)
+                cell: Coordinates = {**point, "sigma": sigma}
+                yield self._row("loss", "nats", path_map.losses[row, column], cell)
+                yield self._row("metric", "fraction", path_map.metrics[row, column], cell)
 
-    def _minimum(self, found: Criticality, place: Place, path: Path) -> Iterator[Measurement]:
-        flag = self._flag(path)
+    def _minimum(
+        self, minimum: Criticality, coordinates: Coordinates, path: Path
+    ) -> Iterator[Measurement]:
         units = ("ratio", "fraction", "weight", "fraction", "weight")
-        for metric, unit, value in zip(Criticality._fields, units, found, strict=True):
-            why = None
+        for metric, unit, value in zip(Criticality._fields, units, minimum, strict=True):
+            flag = None
             if value is None:
-                why = UNTOUCHED if found.mu == 0 else INFEASIBLE
+                flag = UNTOUCHED if minimum.mu == 0 else INFEASIBLE
             elif metric == "sigma_high" and value == 0:
-                why = NO_NOISE
-            about = flag if metric == "mu" else None
-            yield self._row(metric, unit, value, place, join_flags(why, about))
+                flag = NO_NOISE
+            path_flag = self._flag(path) if metric == "mu" else None
+            yield self._row(metric, unit, value, coordinates, join_flags(flag, path_flag))
 
     def _flag(self, path: Path) -> str | None:
-        alone = path == "optimisation" and not self._paths.epochs
-        return ENDS_ALONE if alone else None
+        return NO_CHECKPOINT if path == "optimisation" and not self._paths.epochs else None
 
     def _row(
-        self, metric: str, unit: str, value: float | None, place: Place, flag: str | None = None
+        self,
+        metric: str,
+        unit: str,
+        value: float | None,
+        coordinates: Coordinates,
+        flag: str | None = None,
     ) -> Measurement:
-        known = value is not None and np.isfinite(value)
+        finite = value is not None and np.isfinite(value)
         return Measurement(
             metric=metric,
-            value=value if known else None,
+            value=value if finite else None,
             unit=unit,
             n=self._paths.images,
-            coordinates=place,
-            flag=flag if known else flag or NOT_FINITE,
+            coordinates=coordinates,
+            flag=flag if finite else flag or NOT_FINITE,
         )
 
 
@@ -243,7 +252,7 @@ def _error(metric: float | None) -> float | None:
 
 
 def _cost(params: CriticalityParams) -> float:
-    """For a typical network, of which half is run behind a module, on each of the paths."""
+    """For a typical network, of which a swap runs half on average."""
     cells = params.alphas * (1 + len(params.sigmas) * params.draws)
     return len(params.ends) * len(params.paths) * cells * TYPICAL_MODULES / 2
 
@@ -251,7 +260,7 @@ def _cost(params: CriticalityParams) -> float:
 CRITICALITY = DiagnosticSpec(
     name="criticality",
     version=2,
-    summary="How far back and how noisy each module can be at no loss: maps and mu per module",
+    summary="Weight rewinding and noise that each module tolerates: loss maps and criticality mu",
     source="Chatterji, Neyshabur, Sedghi, ICLR 2020, arXiv 1912.00528; arXiv 2008.11687, Figure 6",
     license="Apache-2.0",
     params=CriticalityParams,

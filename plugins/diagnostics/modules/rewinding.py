@@ -1,4 +1,4 @@
-"""Module rewinding: what a network loses when one module goes back to where it started.
+"""Module rewinding: loss of performance when one module is reset to its initial weights.
 
 Source: Neyshabur et al. 2020, arXiv 2008.11687, Figure 5; re-initialization robustness of Zhang,
 Bengio, Singer 2019, arXiv 1902.01996.
@@ -6,7 +6,7 @@ Bengio, Singer 2019, arXiv 1902.01996.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -14,10 +14,14 @@ from pydantic import Field
 from transferbench.errors import StoreError
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench_plugins.diagnostics.modules._module_swaps import cost_of, measurements, swapped
+from transferbench_plugins.diagnostics.modules._module_swaps import (
+    StateKey,
+    forward_passes,
+    measure_swaps,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from transferbench.networks.modules import StateDict
 
 __all__ = ["REWINDING", "RewindingParams"]
 
@@ -25,9 +29,9 @@ Checkpoint = Literal["init", "best"] | Annotated[int, Field(ge=0)]
 
 
 class RewindingParams(Params):
-    """``to``: the states that modules go back to: ``init``, ``best`` or a kept epoch.
+    """``to``: states to rewind modules to: ``init``, ``best`` or a stored epoch.
 
-    ``limit``: how many of the test images (None: all).
+    ``limit``: test images (None: all).
     """
 
     to: Annotated[tuple[Checkpoint, ...], Field(min_length=1)] = ("init",)
@@ -37,30 +41,29 @@ class RewindingParams(Params):
 def measure(
     params: RewindingParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """Metric, loss and drop on test images with each module rewound and nothing trained again.
+    """Metric, loss and drop on test images with each module rewound, without further training.
 
-    For a fine-tuned network the body's ``init`` is P and the head's is its random draw. Parameters
-    and buffers of a module go back together, and batch statistics are recomputed from train images,
-    of ``none`` too. ``module`` is ``none`` for the final network and ``all`` for the one that is
-    rewound to. drop = metric of ``none`` - metric; mean_body_drop and worst_body_drop are over the
-    modules outside the head.
+    For a fine-tuned network ``init`` is P in the body and the random initialization of the head.
+    Parameters and buffers of a module are rewound together; batch statistics are recomputed from
+    train images, for ``none`` too. ``module`` is ``none`` for the final network and ``all`` for the
+    complete state ``to``. drop = metric of ``none`` - metric; mean_body_drop and worst_body_drop
+    are over the modules outside the head.
     Units: fraction; nats for the loss.
-    Error: Wilson over test images for a multi-class accuracy; a drop has none of its own.
-    Raises: ``StoreError`` for an epoch that was not kept.
+    Error: Wilson over test images for a multi-class accuracy; none for drops.
+    Raises: ``StoreError`` for an epoch that was not stored.
     """
-    del context  # nothing is drawn
+    del context  # no randomness
     (subject,) = subjects
-    states: dict[str | int, Mapping[str, Tensor]] = {to: _kept(subject, to) for to in params.to}
-    n = len(subject.targets("test", params.limit))
-    yield from measurements(swapped(subject, states, params.limit), "to", subject, n)
+    states: dict[StateKey, StateDict] = {to: _state(subject, to) for to in params.to}
+    yield from measure_swaps(subject, states, params.limit, "to")
 
 
-def _kept(subject: Subject, to: str | int) -> Mapping[str, Tensor]:
+def _state(subject: Subject, to: StateKey) -> StateDict:
     if isinstance(to, int) and to not in subject.epochs:
-        kept = ", ".join(map(str, subject.epochs)) or "none"
+        stored = ", ".join(map(str, subject.epochs)) or "none"
         raise StoreError(
-            f"rewinding to epoch {to}: the trial kept no such state (its epochs: {kept}); rewind to"
-            " 'init', or keep the epoch when the trial is trained"
+            f"cannot rewind to epoch {to}: the trial stored no such state (stored epochs: {stored})"
+            "; rewind to 'init', or store that epoch during training"
         )
     return subject.state(to)
 
@@ -68,7 +71,7 @@ def _kept(subject: Subject, to: str | int) -> Mapping[str, Tensor]:
 REWINDING = DiagnosticSpec(
     name="rewinding",
     version=2,
-    summary="Metric and loss with each module back at its initial (or a kept) state",
+    summary="Metric and loss with each module rewound to its initial (or a stored) state",
     source="Neyshabur et al. 2020, arXiv 2008.11687, Figure 5; Zhang et al. 2019, arXiv 1902.01996",
     license="Apache-2.0",
     params=RewindingParams,
@@ -76,6 +79,6 @@ REWINDING = DiagnosticSpec(
     measure=measure,
     subjects="one",
     needs=frozenset({"init_state", "images"}),
-    cost=lambda params: cost_of(len(params.to)),
+    cost=lambda params: forward_passes(len(params.to)),
     limit=lambda params: params.limit,
 )
