@@ -285,12 +285,14 @@ class Weights(BaseModel):
 
 
 class RateFactor(BaseModel):
-    """Parameters whose name matches ``pattern`` (re.search) train at ``factor`` x learning rate."""
+    """A learning rate factor of some parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     pattern: str
+    """Regular expression, searched for in the names of parameters."""
     factor: Annotated[float, Field(gt=0)]
+    """Factor of the learning rate."""
 
 
 @runtime_checkable

@@ -62,13 +62,13 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel):
-    """Nothing is coerced and nothing unknown is accepted.
+    """Base of all models of the suite file: nothing is coerced, unknown keys are refused.
 
-    ``added``: optional fields that came after version 1.0 of the first suites. One that is not
-    used is not written, so that a suite published before has the digest that it had.
+    ``added``: optional fields that came after version 1.0 of the first suites. They are serialised
+    only where they differ from their default, so that earlier suites keep their digests.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     added: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
@@ -82,25 +82,32 @@ class Strict(BaseModel):
 
 
 class Use(Strict):
-    """A plugin by name, with its parameters."""
+    """A plugin and its parameters."""
 
     name: str
+    """Name of the plugin, as ``transferbench list`` shows it."""
     params: dict[str, Any] = {}
+    """Parameters of the plugin, checked when the suite is loaded."""
 
 
 class PerturbationUse(Use):
-    """A perturbation, and whether training sees it too."""
+    """A perturbation of the input images."""
 
     apply: Literal["train-and-test", "test-only"] = "train-and-test"
+    """Whether training images are perturbed too, or test images alone."""
 
 
 class Image(Strict):
-    """What every network of the suite sees: square images, normalised by mean and std."""
+    """The input of every network of the suite: square images, normalised per channel."""
 
     size: Annotated[int, Field(ge=4, le=1024)]
+    """Side in pixels."""
     channels: Literal[1, 3]
+    """1 for grey, 3 for colour; images with the other number of channels are converted."""
     mean: tuple[float, ...]
+    """Mean of each channel, for values in [0, 1]."""
     std: tuple[Positive, ...]
+    """Standard deviation of each channel, for values in [0, 1]."""
 
     @model_validator(mode="after")
     def _one_value_a_channel(self) -> Self:
@@ -110,16 +117,16 @@ class Image(Strict):
 
 
 class Schedule(Strict):
-    """The learning rate over a training, relative to the recipe's rate.
-
-    ``step`` multiplies by ``gamma`` after each epoch of ``milestones``; ``warmup_epochs`` rise
-    linearly from zero and come before any of the three.
-    """
+    """Learning rate schedule, as factors of the recipe's learning rate."""
 
     name: Literal["constant", "cosine", "step"] = "constant"
+    """``constant``, ``cosine`` annealing to 0, or ``step`` decay at ``milestones``."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs of linear warm-up from 0, which precede the schedule."""
     milestones: tuple[Count, ...] = ()
+    """Epochs after which ``step`` multiplies the learning rate by ``gamma``."""
     gamma: Positive = 0.1
+    """Factor of ``step``."""
 
     @model_validator(mode="after")
     def _milestones_belong_to_step(self) -> Self:
@@ -129,20 +136,22 @@ class Schedule(Strict):
 
 
 class Augmentation(Strict):
-    """Random changes of training images, drawn for each image and step on the device.
-
-    ``random_resized_crop``: (smallest, largest) area fraction, aspect ratio 3/4 to 4/3.
-    ``shift``: crop at a random offset after padding by so many pixels.
-    ``rotate`` in degrees, ``translate`` as a fraction of the side, ``scale`` as (low, high).
-    """
+    """Random augmentation of training images, sampled for each image and step on the device."""
 
     shift: Annotated[int, Field(ge=0)] = 0
+    """Padding in pixels before a random crop of the original size."""
     flip: bool = False
+    """Horizontal flip with probability 0.5."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Maximum rotation to either side in degrees."""
     translate: Fraction = 0.0
+    """Maximum translation along each axis, as a fraction of the side."""
     scale: tuple[Positive, Positive] = (1.0, 1.0)
+    """Minimum and maximum scale factor."""
     random_resized_crop: tuple[Fraction, Fraction] | None = None
+    """Minimum and maximum area fraction of a random resized crop, aspect ratio 3/4 to 4/3."""
     fill: Annotated[int, Field(ge=0, le=255)] = 0
+    """Grey level, 0 to 255, of pixels from outside the image."""
 
     @property
     def active(self) -> bool:
@@ -151,176 +160,230 @@ class Augmentation(Strict):
 
 
 class Recipe(Strict):
-    """How one network is trained; the rate is for ``batch_size`` images a step."""
+    """Hyperparameters of one training."""
 
     optimizer: Literal["sgd", "adamw"]
+    """SGD with momentum, or AdamW."""
     learning_rate: Positive
+    """Peak learning rate for ``batch_size`` images per step."""
     epochs: Count
+    """Passes over the training images."""
     batch_size: Count
+    """Images per optimizer step; with a smaller ``--micro-batch`` gradients are accumulated."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Betas of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of all parameters, decoupled in AdamW."""
     schedule: Schedule = Schedule()
+    """Learning rate schedule."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target distribution that is spread uniformly over the classes."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup's Beta distribution; 0 turns mixup off."""
     gradient_clip: Positive | None = None
+    """Maximum norm of the gradient over all parameters; none without clipping."""
     precision: Literal["f32", "bf16", "fp16"] = "f32"
+    """Precision of forward and backward passes; weights and updates are float32."""
     augmentation: Augmentation = Augmentation()
+    """Augmentation of the training images."""
     rate_factors: tuple[RateFactor, ...] = ()
+    """Learning rate factors of some parameters; those of the backbone are tried first."""
     evaluate_test: Literal["every", "sparse", "last"] = "sparse"
+    """Epochs after which test and validation images are evaluated.
+
+    ``every`` epoch; ``sparse``: 0, 1, 2, 5, 10, 20, 50 ... and the last; or the ``last``.
+    """
     evaluate_train: Literal["every", "sparse", "last"] = "every"
+    """The same for the training set, in eval mode without augmentation; ``speed`` averages it."""
     tuned_over: Count = 1
-    """How many settings this recipe was the best of: unequal budgets are flagged in tables."""
+    """Number of settings this recipe was selected from; tables flag unequal tuning budgets."""
 
 
 class Source(Strict):
-    """The task pre-trained on; epochs of ``checkpoints`` are kept besides the last."""
+    """A task to pre-train on."""
 
     dataset: Use
+    """Dataset to pre-train on."""
     recipe: str
+    """Label of a recipe."""
     checkpoints: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Epochs whose states are stored besides the last; 0 is the initial state."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training images held out to select the state ``best``."""
     shuffle_labels: bool = False
+    """Randomly permute the training labels (random-label control)."""
 
 
 class Target(Strict):
-    """The task fine-tuned on.
-
-    ``labels_per_class`` limits the training images, drawn anew for each replicate;
-    ``validation`` is the share of the remaining training groups held out to choose ``best``;
-    ``test_limit`` keeps that many test images, one fixed subset for every trial.
-    """
+    """A task to fine-tune on."""
 
     dataset: Use
+    """Dataset to fine-tune on."""
     labels_per_class: Count | None = None
+    """Training images per class, sampled anew for each replicate; none for all."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the remaining training groups held out to select the state ``best``."""
     validation_limit: Count | None = None
+    """Maximum number of validation images, stratified by class; none for all."""
     test_limit: Count | None = None
+    """Maximum number of test images, one fixed subset for every trial; none for all."""
     distance: str | None = None
+    """Distance to the source in a word, such as ``near``; shown in tables only."""
     shuffle_labels: bool = False
+    """Randomly permute the training labels: a control that must stay at chance."""
 
 
 class InitializationUse(Use):
-    """An initialization under its arm's label, the source it starts from, and its recipe."""
+    """An arm: an initialization, its source and its recipe."""
 
     recipe: str
+    """Label of the recipe of this arm."""
     source: str = "source"
+    """Label of the source of its weights."""
     recipes: dict[Label, str] = {}
-    """Another recipe for some targets."""
+    """Target -> label of another recipe for that target."""
     frozen: bool = False
-    """Train the head alone: the control of fixed features."""
+    """Train the head alone, on fixed features."""
 
 
 class Grid(Strict):
-    """A product of labels; None stands for all."""
+    """The product of targets, perturbations and arms."""
 
     targets: tuple[str, ...] | None = None
+    """Labels of targets; none for all."""
     perturbations: tuple[str, ...] | None = None
+    """Labels of perturbations; none for all."""
     initializations: tuple[str, ...] | None = None
+    """Labels of arms; none for all."""
 
     def holds(self, target: str, perturbation: str, initialization: str) -> bool:
         """Whether a cell is part of the product."""
         axes = (self.targets, self.perturbations, self.initializations)
         cell = (target, perturbation, initialization)
-        return all(axis is None or one in axis for axis, one in zip(axes, cell, strict=True))
+        return all(axis is None or label in axis for axis, label in zip(axes, cell, strict=True))
 
 
 class TrialGrid(Grid):
-    """Trials to run; the states after the epochs of ``checkpoints`` are kept besides the last."""
+    """Trials to run; a trial in two grids runs once."""
 
     added: ClassVar[frozenset[str]] = frozenset({"checkpoints"})
 
     checkpoints: tuple[Count, ...] = ()
+    """Epochs whose states are stored besides the last."""
 
 
 class Pairing(Strict):
-    """Which two networks are compared: of the same replicate, or of different ones.
-
-    ``different``: all pairs of replicates; ``next``: each replicate of ``a`` with the one after it
-    of ``b``, the first after the last, so that n replicates make n pairs.
-    ``references``: arms whose networks of another replicate serve as independent references.
-    """
+    """Pairs of networks to compare."""
 
     a: str
+    """Arm of the first network; ``P`` is the source network."""
     b: str
+    """Arm of the second network; ``P`` is the source network."""
     replicates: Literal["same", "different", "next"]
+    """``same``: replicate k of both. ``different``: all pairs of two replicates.
+
+    ``next``: replicate k of the first and k + 1 of the second (the last with the first), so that
+    n replicates make n pairs.
+    """
     references: tuple[str, ...] = ()
+    """Arms whose networks of another replicate serve as independent references."""
 
 
 class Diagnosis(Strict):
-    """A diagnostic and the trials it measures.
-
-    ``groups``: of arms whose networks of one replicate a diagnostic of groups takes together.
-    """
+    """A diagnostic and the trials it measures."""
 
     added: ClassVar[frozenset[str]] = frozenset({"groups"})
 
     name: str
+    """Name of the diagnostic, as ``transferbench list diagnostics`` shows it."""
     params: dict[str, Any] = {}
+    """Parameters of the diagnostic."""
     of: tuple[str, ...] | None = None
+    """For a diagnostic of one network: the arms to measure; none for all."""
     pairs: tuple[Pairing, ...] = ()
+    """For a diagnostic of pairs: the pairs to measure."""
     groups: tuple[tuple[str, ...], ...] = ()
+    """For a diagnostic of groups: arms whose networks of one replicate form a group."""
     on: Grid = Grid()
+    """The trials to measure."""
 
 
 class Cells(Strict):
-    """The measurements that one term of a claim averages over.
-
-    ``coordinates`` are matched exactly; what is left out is averaged.
-    """
+    """The measurements whose mean is one term of a claim."""
 
     diagnostic: str
+    """Label of a diagnosis, or ``trial`` for the measurements of the trials themselves."""
     metric: str
+    """Name of the metric, as the diagnostic reports it."""
     target: str | None = None
+    """Label of a target; none averages over all."""
     perturbation: str | None = None
+    """Label of a perturbation; none averages over all."""
     initialization: str
+    """Arm of the network, or of the first of a pair."""
     other_initialization: str | None = None
+    """Arm of the second network of a pair."""
     coordinates: dict[str, str | int | float] = {}
+    """Coordinates to match exactly; the mean is taken over all others."""
 
 
 class Term(Cells):
-    """One summand of an effect."""
+    """A weighted summand of an effect."""
 
     weight: float = 1.0
+    """Factor of the mean."""
 
 
 class Axis(Strict):
-    """The values of a coordinate that a claim goes through, in the order they were measured.
-
-    Of several ``coordinates`` the rows count where all are equal, such as a module and the same
-    module of the other network. ``without``: values left out, such as the head.
-    """
+    """The values of a coordinate that a claim iterates over, in the order of measurement."""
 
     coordinates: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of coordinates; of several, rows count where all are equal.
+
+    Two networks are compared module by module with ``module`` and ``other_module``.
+    """
     without: tuple[str | int | float, ...] = ()
+    """Values to leave out, such as the head."""
 
 
 class Claim(Strict):
-    """A predicate over measurements, judged by the interval of an effect.
+    """A predicate over measurements, judged by the 95% interval of an effect.
 
-    The effect is the weighted sum of its terms, computed for each replicate; ``relative_to``
-    divides it by another weighted sum, which must be shown to be above 0. ``above``/``below`` hold
-    when the whole 95% interval lies beyond ``threshold``; ``within`` holds when it lies inside
-    (-threshold, threshold).
-    ``each`` asks for it at every value of a coordinate; ``along`` for the rank correlation of the
-    sum with the place of the value. ``order`` asks for the rank correlation of a list of effects
-    with their position, or with the effects ``against`` which they stand.
+    The effect is the weighted sum of ``terms``, computed for each replicate. ``each``, ``along``,
+    ``order`` and ``against`` replace it by effects at several values or by a rank correlation.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"each", "along", "against"})
 
     statement: str
+    """The claim in words."""
     source: str = ""
+    """Reference of the claim, such as a section of a paper."""
     terms: tuple[Term, ...] = ()
+    """Summands of the effect."""
     relative_to: tuple[Term, ...] = ()
+    """Summands of the denominator; undecided where its 95% interval includes 0."""
     each: Axis | None = None
+    """Judge the effect at every value of a coordinate; the claim must hold at all of them."""
     along: Axis | None = None
+    """Use the rank correlation of the terms with the position of the value."""
     order: tuple[tuple[Term, ...], ...] = ()
+    """Effects whose rank correlation is judged, instead of ``terms``."""
     against: tuple[tuple[Term, ...], ...] = ()
+    """Effects to correlate those of ``order`` with; their position where there are none."""
     relation: Literal["above", "below", "within"]
+    """``above`` or ``below``: the whole interval lies beyond ``threshold``.
+
+    ``within``: it lies inside (-threshold, threshold).
+    """
     threshold: float = 0.0
+    """Threshold in the unit of the effect."""
     unit: str = "fraction"
+    """Unit of the effect."""
     control: bool = False
+    """Whether the claim must hold in any sound run; controls do not count as claims of an entry."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -340,47 +403,52 @@ class Claim(Strict):
 
 
 class BoardColumn(Strict):
-    """A measurement without coordinates that a board shows as a column.
-
-    ``key``: its name in the csv and json files of the board; ``title``: its head.
-    ``diagnostic``: a label of the suite's diagnostics, or ``trial``; ``metric``: of that one.
-    ``of``: the mean ``value`` of the row's arm, its ``gain`` over the baseline (paired), the
-    ``share`` of the scored arm's gain that it reaches (on boards of initializations), or its
-    ``rank`` by the values.
-    ``under``: the perturbation that is scored, or the most severe one of the suite's main family,
-    whose label is then appended to ``title`` and ``help``.
-    ``help``: what the column holds, with its unit.
-    ``terminal``: whether a terminal, which has room for few columns, shows it too.
-    """
+    """A measurement without coordinates that a board shows as a column."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+    """Name of the column in the csv and json files of the board."""
     title: Annotated[str, Field(min_length=1, max_length=60)]
+    """Head of the column."""
     diagnostic: str
+    """Label of a diagnosis, or ``trial``."""
     metric: Annotated[str, Field(min_length=1)]
+    """Name of the metric, as the diagnostic reports it."""
     of: Literal["value", "gain", "share", "rank"]
+    """The mean ``value`` of the row's arm, its paired ``gain`` over the baseline, or a ``rank``.
+
+    ``share``: of the scored arm's gain, on boards of initializations; ``rank``: by the values.
+    """
     under: Literal["clean", "most-severe"] = "clean"
+    """The scored perturbation, or the most severe of the suite's main family.
+
+    The label of the latter is appended to ``title`` and ``help``.
+    """
     help: Annotated[str, Field(min_length=1)]
+    """Description of the column, with its unit."""
     terminal: bool = False
+    """Whether terminals, which have room for few columns, show it too."""
 
 
 class Scoring(Strict):
-    """How an entry is scored: the mean over ``targets`` of (value - chance) / (reference - chance).
-
-    ``chance`` and ``reference`` are frozen per target, so that a new entry moves no other.
-    ``ranks``: what the board's rows are: entries, each by ``initialization``, or within each entry
-    every initialization that the suite trains under ``perturbation``.
-    ``columns``: the measurements that the board shows beside the score.
-    """
+    """The score of an entry: the mean over targets of (value - chance) / (reference - chance)."""
 
     added: ClassVar[frozenset[str]] = frozenset({"ranks", "columns"})
     metric: str = "test_metric"
+    """Metric of the trials."""
     initialization: str
+    """The arm that is scored."""
     baseline: str
+    """The arm that it is compared with."""
     perturbation: str
+    """The perturbation that both are scored under."""
     chance: dict[str, Fraction]
+    """Target -> metric at chance level, fixed so that new entries do not change other scores."""
     reference: dict[str, Fraction]
+    """Target -> reference metric, whose score is 1; fixed for the same reason."""
     ranks: Literal["entries", "initializations"] = "entries"
+    """Rows of the board: entries, each by ``initialization``, or all arms of each entry."""
     columns: tuple[BoardColumn, ...] = ()
+    """Measurements that the board shows beside the score."""
 
     @model_validator(mode="after")
     def _columns_fit_the_board(self) -> Self:
@@ -400,20 +468,35 @@ class Suite(Strict):
     """Everything but the entry: data, recipes, replicates, diagnostics, claims and scoring."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Lower-case words joined by hyphens."""
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]*\.[0-9]+$")]
+    """``MAJOR.MINOR`` in quotes; a change of scores is a new MAJOR, with its own board."""
     summary: str
+    """One sentence, shown in lists and above the board."""
     backbones: tuple[str, ...]
+    """Default backbones, without ``--backbone``; ``family/member`` for one of a family."""
     image: Image
+    """The input of the networks."""
     sources: dict[Label, Source]
+    """Label -> task to pre-train on; arms start from ``source`` unless they name another."""
     targets: dict[Label, Target]
+    """Label -> task to fine-tune on."""
     perturbations: dict[Label, PerturbationUse]
+    """Label -> perturbation of the input images, including the identity."""
     recipes: dict[Label, Recipe]
+    """Label -> hyperparameters; sources and arms refer to them."""
     initializations: dict[Label, InitializationUse]
+    """Label -> arm, such as ``P-T`` and ``RI-T``."""
     replicates: Count
+    """Repetitions of every trial, each with its own seeds."""
     trials: tuple[TrialGrid, ...]
+    """Trials to run, as products of targets, perturbations and arms."""
     diagnostics: dict[Label, Diagnosis]
+    """Label -> diagnostic and the trials it measures."""
     claims: dict[Label, Claim] = {}
+    """Label -> claim to judge."""
     scoring: Scoring
+    """How entries are scored and ranked."""
 
     def trains(self, target: str, perturbation: str, initialization: str) -> bool:
         """Whether a cell is in any grid of trials."""
