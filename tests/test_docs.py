@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from documentation import ROOT, text_of
 from generator import bundled, commands, plugins, schema, seam
-from generator.fields import described_elsewhere, undocumented
+from generator.fields import undocumented
 from generator.formulas import with_formulas
 from generator.markdown import prose, table
 from generator.pages import PAGES
@@ -53,13 +53,6 @@ def test_every_hook_has_its_section(written):
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_something_is_said_of_every_field(name):
     assert undocumented(CLASSES[name]) == []
-
-
-def test_texts_are_of_fields_that_there_are():
-    for name, texts in described_elsewhere().items():
-        assert name in CLASSES, name
-        strange = texts.keys() - CLASSES[name].__annotations__.keys()
-        assert not strange, (name, strange)
 
 
 def test_every_field_of_a_spec_has_its_row(written):

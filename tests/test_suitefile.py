@@ -242,3 +242,13 @@ def test_the_json_schema_describes_a_suite():
     schema = json.loads(json.dumps(json_schema()))
     assert set(schema["required"]) <= set(schema["properties"])
     assert schema["additionalProperties"] is False
+
+
+def test_every_field_of_the_json_schema_has_a_description():
+    schema = json_schema()
+    models = schema["$defs"] | {"Suite": schema}
+    assert {"Target", "Claim", "RateFactor"} <= models.keys()
+    for model, definition in models.items():
+        assert definition["description"].endswith("."), model
+        for key, value in definition["properties"].items():
+            assert value.get("description", "").strip().endswith("."), (model, key)

@@ -31,6 +31,7 @@ class Measurement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: Annotated[str, Field(min_length=1)]
+    """Name by which claims and boards select it."""
     value: float | None = None
     unit: Annotated[str, Field(min_length=1)]
     n: Annotated[int, Field(ge=0)]
@@ -77,16 +78,25 @@ class Record(Measurement):
     """
 
     schema_version: int = 1
+    """Version of this format."""
     suite: str
+    """``name@MAJOR.MINOR``."""
     entry: str
+    """The backbone with its weights."""
     target: str
+    """Label of the target in the suite."""
     perturbation: str
+    """Label of the perturbation in the suite."""
     initialization: str
+    """Label of the arm in the suite."""
     replicate: int
+    """Index of the replicate, from 0."""
     other_initialization: str | None = None
     other_replicate: int | None = None
     diagnostic: str
+    """Label of the diagnosis in the suite, or ``trial``."""
     diagnostic_version: int
+    """``version`` of the diagnostic's plugin."""
     job: str
     subjects: tuple[str, ...]
 

@@ -130,9 +130,13 @@ class DataFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
+    """Path below the dataset's root."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Digest of the content."""
     size_bytes: Annotated[int, Field(ge=0)]
+    """Size of the content, uncompressed."""
     origin: str
+    """Where to get the file."""
 
 
 class DatasetSplit(NamedTuple):
@@ -173,6 +177,7 @@ class DatasetSpec(Spec):
     metric: Metric = "accuracy"
     """``auc`` is the mean over labels of the area under the ROC curve."""
     splits: tuple[str, ...] = ("train", "test")
+    """Names of the splits."""
     channels: Literal[1, 3]
     """1 for grey images, 3 for colour."""
     grouping: Annotated[str, Field(min_length=1)]
@@ -275,7 +280,9 @@ class Weights(BaseModel):
     tag: str
     """The name to pass to ``--weights``."""
     origin: str
+    """Where the weights come from."""
     license: str
+    """Licence of the weights."""
     pretrained_on: str
     """The names of the pre-training datasets."""
     sha256: str | None = None
@@ -312,6 +319,7 @@ class BackboneSpec(Spec):
     """A network family and its partition into modules."""
 
     build: BuildBackbone
+    """Builds a network."""
     modules: Callable[[Module], Mapping[str, Sequence[str]]]
     """The partition: module name -> prefixes of the names of its parameters and buffers.
 
@@ -364,6 +372,7 @@ class InitializationSpec(Spec):
     """The initial weights of a target network."""
 
     initialize: Initialize
+    """Sets the weights."""
     needs: frozenset[Literal["source_weights", "images"]] = frozenset()
     """The inputs that the context must provide."""
     touches: Literal["nothing", "body", "everything"] = "body"
@@ -469,6 +478,7 @@ def uncached(key: Hashable, compute: Callable[[], T]) -> T:
 class DiagnosticContext(NamedTuple):
     """The inputs of a diagnostic beside its subjects.
 
+    device: where to compute.
     generator: the only source of randomness to use (on the CPU), seeded with ``seed``.
     once: a cache of results that several diagnoses share.
     """
@@ -492,6 +502,7 @@ class DiagnosticSpec(Spec):
     """Measurements of one finished trial, of a pair or of a group."""
 
     measure: Measure
+    """Yields the measurements."""
     subjects: Literal["one", "pair", "group"]
     """The number of trials; a pair may be followed by reference trials that the suite names."""
     needs: frozenset[Need] = frozenset()

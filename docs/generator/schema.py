@@ -1,4 +1,4 @@
-"""The suite file: every key, where it stands and what may be written there."""
+"""The reference page of the suite file: every key with its path, values and description."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from generator.fields import fields_of
 from generator.markdown import code, prose, table
 from generator.words import default_of, words
 from transferbench.suite import Suite
@@ -42,55 +41,48 @@ def page() -> str:
 
 
 def models() -> dict[type[BaseModel], list[str]]:
-    """Every model of the file, and the places where it stands ('' for the file itself)."""
-    found: dict[type[BaseModel], list[str]] = {}
-    for place, model in _walk(Suite, ""):
-        found.setdefault(model, []).append(place)
-    return found
+    """Model -> the paths at which the file contains it ('' for the file itself)."""
+    paths: dict[type[BaseModel], list[str]] = {}
+    for path, model in _walk(Suite, ""):
+        paths.setdefault(model, []).append(path)
+    return paths
 
 
-def _walk(model: type[BaseModel], place: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    yield place, model
+def _walk(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    yield path, model
     for name, field in model.model_fields.items():
-        for below, inner in inner_models(field.annotation, f"{place}.{name}".lstrip(".")):
+        for below, inner in inner_models(field.annotation, f"{path}.{name}".lstrip(".")):
             yield from _walk(inner, below)
 
 
-def inner_models(annotation: Any, place: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """The models inside an annotation, and where they stand."""
+def inner_models(annotation: Any, path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The models inside an annotation, with their paths."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        yield place, annotation
+        yield path, annotation
         return
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is dict:
-        yield from inner_models(arguments[1], f"{place}.<label>")
+        yield from inner_models(arguments[1], f"{path}.<label>")
     elif origin is tuple:
-        yield from inner_models(arguments[0], f"{place}[]")
+        yield from inner_models(arguments[0], f"{path}[]")
     else:
         for argument in arguments:
-            yield from inner_models(argument, place)
+            yield from inner_models(argument, path)
 
 
-def _section(model: type[BaseModel], places: list[str]) -> str:
-    shown = ", ".join(map(code, sorted(set(places)))) if any(places) else "the file itself"
-    parts = [f"## {model.__name__}", f"Stands at: {shown}.", prose(inspect.getdoc(model))]
+def _section(model: type[BaseModel], paths: list[str]) -> str:
+    listed = ", ".join(map(code, sorted(set(paths)))) if any(paths) else "the file itself"
+    parts = [f"## {model.__name__}", f"Path: {listed}.", prose(inspect.getdoc(model))]
     return "\n\n".join([*parts, table(["key", "value", "default", ""], _rows(model))]) + "\n"
 
 
 def _rows(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
     properties = model.model_json_schema()["properties"]
-    texts = _texts(model)
     for name, field in model.model_fields.items():
         default = default_of(properties[name], required=field.is_required())
-        yield code(name), _linked(words(properties[name])), default, prose(texts[name])
-
-
-def _texts(model: type[BaseModel]) -> dict[str, str]:
-    """What is said of each field, also of those that it has from another model of the file."""
-    own = [cls for cls in reversed(model.__mro__) if cls.__module__ == model.__module__]
-    return {field.name: field.text for cls in own for field in fields_of(cls)}
+        yield code(name), _linked(words(properties[name])), default, prose(field.description)
 
 
 def _linked(text: str) -> str:
-    """The names of models become links to their sections."""
-    return re.sub(r"\b([A-Z][A-Za-z]+)\b", lambda found: f"[{found[1]}](#{found[1].lower()})", text)
+    """``text`` with the names of models linked to their sections."""
+    return re.sub(r"\b([A-Z][A-Za-z]+)\b", lambda match: f"[{match[1]}](#{match[1].lower()})", text)

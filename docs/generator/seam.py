@@ -110,7 +110,7 @@ def _class(cls: type) -> str:
 def _rows(cls: type) -> Iterator[tuple[str, str, str, str]]:
     for field in fields_of(cls):
         default = code(field.default) if field.default else "required"
-        yield code(field.name), code(field.annotation), default, prose(field.text)
+        yield code(field.name), code(field.annotation), default, prose(field.description)
 
 
 def _members(cls: type) -> Iterator[tuple[str, str]]:
