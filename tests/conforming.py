@@ -1,4 +1,4 @@
-"""A plugin of each kind that keeps its promises, and what a check says of one that does not."""
+"""A plugin of each kind that passes all checks, and the message of a check that fails."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ ABOUT = {"version": 1, "summary": "a test's own", "source": "this test", "licens
 
 
 def altered(spec, **changes):
-    """``spec`` with fields replaced; a bad one is called so."""
+    """``spec`` with fields replaced, under the name of a bad plugin."""
     return type(spec)(**{**dict(spec), "name": f"bad-{spec.name}", **changes})
 
 
 def failure(spec, check, *, then="; ", **options):
-    """What this check says of the plugin: who, which property, what was found, the way on."""
-    [wanted] = [one for one in checks_of(spec, **options) if one.name == check]
+    """The message of this check: plugin, property, what was observed, advice."""
+    [failing] = [candidate for candidate in checks_of(spec, **options) if candidate.name == check]
     with pytest.raises(ConformanceError) as caught:
-        wanted()
+        failing()
     message = str(caught.value)
-    assert message.startswith(f"{wanted.kind} {spec.name!r}: {check}: ")
-    found, _, advice = message.rpartition(then)
-    assert found
+    assert message.startswith(f"{failing.kind} {spec.name!r}: {check}: ")
+    observed, _, advice = message.rpartition(then)
+    assert observed
     assert advice
     return message
 
@@ -54,12 +54,13 @@ CLASSES = ("dark", "bright", "striped")
 
 
 def split(name, image_size, *, labels=None, channels=1):
-    """Images that no other split has, labels in turn, a group for every two."""
+    """Images unique to the split, labels in turn, groups of two images."""
     count, offset = {"train": (12, 0), "test": (6, 100)}[name]
     draws = np.random.default_rng(offset)
     images = draws.integers(0, 256, (count, image_size, image_size, channels), dtype=np.uint8)
-    given = np.arange(count, dtype=np.int64) % len(CLASSES) if labels is None else labels
-    return DatasetSplit(images, given, offset + np.arange(count) // 2)
+    if labels is None:
+        labels = np.arange(count, dtype=np.int64) % len(CLASSES)
+    return DatasetSplit(images, labels, offset + np.arange(count) // 2)
 
 
 DATASET = DatasetSpec(
@@ -95,7 +96,7 @@ FADE = PerturbationSpec(
 
 
 def noise(params, image_shape, seed):
-    """Drawn for each image from the seed and its id."""
+    """Noise drawn for each image from the seed and its id."""
 
     def apply(images, image_ids):
         import torch
@@ -111,15 +112,15 @@ NOISE = altered(FADE, name="good-noise", build=noise, stage="normalised")
 
 
 def flipped(params, image_shape, seed, image_ids):
-    """Rows from right to left."""
-    places = np.arange(np.prod(image_shape), dtype=np.int32).reshape(image_shape)
-    return places[:, ::-1].reshape(1, -1).copy()
+    """The mirrored image."""
+    indices = np.arange(np.prod(image_shape), dtype=np.int32).reshape(image_shape)
+    return indices[:, ::-1].reshape(1, -1).copy()
 
 
 def flipped_runs(params, image_shape, seed, image_ids):
     height, width, _ = image_shape
-    places = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    return places[:, ::-1].reshape(1, -1).copy()
+    indices = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    return indices[:, ::-1].reshape(1, -1).copy()
 
 
 FLIP = PerturbationSpec(
@@ -204,7 +205,8 @@ DIAGNOSTIC = DiagnosticSpec(
 def weight_norm(params, subjects, context):
     (subject,) = subjects
     net = copy.deepcopy(subject.network())
-    value = sum(float(one.detach().double().square().sum()) for one in net.parameters()) ** 0.5
+    squares = (float(weight.detach().double().square().sum()) for weight in net.parameters())
+    value = sum(squares) ** 0.5
     if math.isfinite(value):
         yield Measurement(metric="norm", value=value, unit="l2", n=1)
     else:

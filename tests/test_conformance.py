@@ -1,4 +1,4 @@
-"""The kit's faces: results, tests of pytest, and the command; expected failures both ways."""
+"""The kit's interfaces: results, tests of pytest, and the command; expected failures."""
 
 from __future__ import annotations
 
@@ -64,17 +64,17 @@ def plugin_file(folder, name="my-net", source=GOOD_NET):
 @pytest.mark.parametrize("spec", GOOD, ids=lambda spec: spec.name)
 def test_good_plugins_pass_every_check(spec):
     results = check_plugin(spec)
-    assert [one.message for one in results if not one.ok] == []
-    assert [one.status for one in results].count("passed") > len(results) / 2
-    assert all(one.message for one in results if one.status == "skipped")
+    assert [result.message for result in results if not result.ok] == []
+    assert [result.status for result in results].count("passed") > len(results) / 2
+    assert all(result.message for result in results if result.status == "skipped")
 
 
 def test_the_top_level_offers_it():
     assert transferbench.check_plugin is check_plugin
 
 
-def test_a_bad_plugin_is_a_result_and_the_others_are_still_looked_at():
-    results = {one.check: one for one in check_plugin(BRIGHT)}
+def test_a_bad_plugin_is_a_result_and_other_checks_still_run():
+    results = {result.check: result for result in check_plugin(BRIGHT)}
     assert results[FAULT].status == "failed"
     assert results[FAULT].message.startswith(f"perturbation 'bad-good-fade': {FAULT}: pixels went")
     assert results["the-input-is-left-untouched"].status == "passed"
@@ -92,45 +92,42 @@ def test_names_of_checks_are_unique_and_tests_are_named_by_kind_plugin_and_check
 
 def test_an_expected_failure_keeps_its_reason():
     results = {
-        one.check: one
-        for one in check_plugin(BRIGHT, expected_failures={FAULT: "values above 1 are meant"})
+        result.check: result
+        for result in check_plugin(BRIGHT, expected_failures={FAULT: "values above 1 are meant"})
     }
     assert results[FAULT].status == "expected-failure"
     assert results[FAULT].ok
     assert results[FAULT].message.startswith("values above 1 are meant (perturbation 'bad-good-f")
 
 
-def test_an_expected_failure_that_passes_is_told():
+def test_an_expected_failure_that_passes_is_a_failure():
     results = check_plugin(FADE, expected_failures={FAULT: "values above 1 are meant"})
-    [told] = [one for one in results if not one.ok]
-    assert told.status == "unexpected-pass"
-    assert told.message == (
+    [failed] = [result for result in results if not result.ok]
+    assert failed.status == "unexpected-pass"
+    assert failed.message == (
         f"perturbation 'good-fade': {FAULT}: it holds, but was expected to fail (values above 1 "
         "are meant); take it off the expected failures"
     )
 
 
-def test_an_expected_failure_of_no_check_is_told():
-    [told] = [
-        one
-        for one in check_plugin(FADE, expected_failures={"the-input-is-left-untuched": "no"})
-        if not one.ok
-    ]
-    assert told.message == (
+def test_an_expected_failure_of_an_unknown_check_is_a_failure():
+    results = check_plugin(FADE, expected_failures={"the-input-is-left-untuched": "no"})
+    [failed] = [result for result in results if not result.ok]
+    assert failed.message == (
         "perturbation 'good-fade': expected-failures-are-checks: a failure is expected of "
         "'the-input-is-left-untuched', which is no check of it; did you mean "
         "'the-input-is-left-untouched'?"
     )
 
 
-def test_parameters_given_are_used_and_wrong_ones_are_a_result():
-    assert all(one.ok for one in check_plugin(FADE, params={"strength": 0.25}))
-    [told] = [one for one in check_plugin(FADE, params={"strenth": 1}) if not one.ok]
-    assert told.check == "given-parameters-are-accepted"
-    assert "no parameter 'strenth'; did you mean 'strength'?" in told.message
+def test_explicit_parameters_are_used_and_wrong_ones_are_a_result():
+    assert all(result.ok for result in check_plugin(FADE, params={"strength": 0.25}))
+    [failed] = [result for result in check_plugin(FADE, params={"strenth": 1}) if not result.ok]
+    assert failed.check == "given-parameters-are-accepted"
+    assert "no parameter 'strenth'; did you mean 'strength'?" in failed.message
 
 
-def test_the_process_is_left_as_it_was():
+def test_global_state_is_restored():
     def build(params, image_shape, seed):
         torch.set_grad_enabled(False)
         torch.rand(1)
@@ -145,23 +142,23 @@ def test_the_process_is_left_as_it_was():
 
 
 def test_a_plugin_that_exits_is_a_result():
-    def build(*given):
+    def build(*_):
         raise SystemExit("no licence")
 
     results = check_plugin(altered(BACKBONE, build=build))
-    [told] = [one for one in results if one.status == "failed"]
-    assert "it raised SystemExit: no licence (test_conformance.py:" in told.message
+    [failed] = [result for result in results if result.status == "failed"]
+    assert "it raised SystemExit: no licence (test_conformance.py:" in failed.message
 
 
 # --- declarations -----------------------------------------------------------------------------
 
 
 class Lax(Params, extra="allow"):
-    """It takes anything."""
+    """Accepts any parameter."""
 
 
 class Rounded(Params):
-    """A parameter that is another one when it is read back."""
+    """A parameter that changes when it is read back."""
 
     strength: float = 0.5
 
@@ -172,7 +169,7 @@ class Rounded(Params):
 class Moody(Params):
     strength: float = 0.5
 
-    def __init__(self, **given):
+    def __init__(self, **values):
         raise TypeError("not today")
 
 
@@ -180,12 +177,12 @@ DECLARATIONS = {
     "a blank source": (
         {"source": " "},
         "summary-source-and-licence-are-stated",
-        "source is ' '; say it in the spec: source='...'",
+        "source is ' '; state it in the spec: source='...'",
     ),
     "a summary left by the template": (
         {"summary": "TODO: what it does"},
         "summary-source-and-licence-are-stated",
-        "summary is 'TODO: what it does'; say it in the spec",
+        "summary is 'TODO: what it does'; state it in the spec",
     ),
     "a licence of several lines": (
         {"license": "MIT\nand more"},
@@ -211,13 +208,13 @@ DECLARATIONS = {
 
 
 @pytest.mark.parametrize("bad", DECLARATIONS)
-def test_each_bad_declaration_is_caught_with_the_way_on(bad):
+def test_each_bad_declaration_is_caught_with_advice(bad):
     changes, check, words = DECLARATIONS[bad]
     then = ": " if check == "tiny-parameters-are-accepted" else "; "
     assert words in failure(altered(FADE, **changes), check, then=then)
 
 
-def test_every_check_of_declarations_is_seen_to_fail():
+def test_every_check_of_declarations_fails_for_a_bad_spec():
     assert {check for _, check, _ in DECLARATIONS.values()} == names_of(CHECKS)
 
 
@@ -258,7 +255,7 @@ def test_authors_get_a_test_for_each_check_and_expected_failures_are_strict(pyte
     assert f"XFAIL test_mine.py::test_expected[perturbation-bad-good-fade-{FAULT}]" in said
     assert "values above 1 are meant" in said
     assert "[XPASS(strict)] it works in place" in said
-    assert "it gives build, not index" in said  # a reason to skip
+    assert "it declares build, not index" in said  # a reason to skip
     outcomes = ran.parseoutcomes()
     assert (outcomes["failed"], outcomes["xfailed"]) == (2, 1)
 
@@ -272,10 +269,10 @@ def test_a_mark_holds_what_the_kit_generates():
     assert [param.id for param in mark.args[1]] == [str(check) for check in checks_of(FADE)]
 
 
-def test_a_check_that_nobody_can_run_skips():
-    [check] = [one for one in checks_of(BACKBONE) if one.name == "the-family-is-declared-whole"]
+def test_a_check_that_does_not_apply_is_skipped():
+    checks = {check.name: check for check in checks_of(BACKBONE)}
     with pytest.raises(SkipTest, match="it is no family"):
-        check()
+        checks["the-family-is-declared-whole"]()
 
 
 def test_specs_of_a_module_and_of_an_object():
@@ -294,7 +291,7 @@ def test_specs_of_a_module_and_of_an_object():
     assert "timm" in {spec.name for spec in specs_of(backbones)}
 
 
-def test_a_module_that_is_no_plugin_is_told():
+def test_a_module_that_is_no_plugin_is_refused():
     class Plugin:
         def transferbench_backbone(self):
             return [BACKBONE]
@@ -328,19 +325,19 @@ def test_a_bad_file_fails_with_its_message(tmp_path):
 
 def test_json_holds_every_result(tmp_path):
     said = cli("plugin", "check", plugin_file(tmp_path), "--json")
-    found = json.loads(said.out)
-    assert found["ok"] is True
-    assert {one["plugin"] for one in found["checks"]} == {"my-net"}
-    assert set(found["checks"][0]) == {"kind", "plugin", "check", "status", "message"}
+    output = json.loads(said.out)
+    assert output["ok"] is True
+    assert {check["plugin"] for check in output["checks"]} == {"my-net"}
+    assert set(output["checks"][0]) == {"kind", "plugin", "check", "status", "message"}
 
 
 def test_a_file_that_cannot_be_loaded_is_a_failed_check(tmp_path):
     path = plugin_file(tmp_path, source="import absent_module\n")
     said = cli("plugin", "check", path, "--json")
     assert said.code == 1
-    [told] = json.loads(said.out)["checks"]
-    assert (told["kind"], told["plugin"], told["check"]) == ("plugin", "my_net.py", "it-loads")
-    assert "No module named 'absent_module' (my_net.py:1); repair it, or leave" in told["message"]
+    [check] = json.loads(said.out)["checks"]
+    assert (check["kind"], check["plugin"], check["check"]) == ("plugin", "my_net.py", "it-loads")
+    assert "No module named 'absent_module' (my_net.py:1); repair it, or leave" in check["message"]
     assert said.err == ""
 
 
@@ -394,14 +391,14 @@ def transferbench_initializations():
 @hookimpl
 def transferbench_perturbations():
     return [PerturbationSpec(**ABOUT, severity=lambda params, shape: 0.0,
-                             build=lambda *given: lambda images, ids: images.clone())]
+                             build=lambda *_: lambda images, ids: images.clone())]
 """
 
 
-def test_a_name_of_two_kinds_asks_for_the_kind(tmp_path):
+def test_a_name_of_two_kinds_requires_the_kind(tmp_path):
     path = plugin_file(tmp_path, "twin", TWO_KINDS)
-    told = mistake("plugin", "check", "twin", "--plugin", path)
-    assert told == (
+    message = mistake("plugin", "check", "twin", "--plugin", path)
+    assert message == (
         "error: 'twin' is the name of a perturbation and of a initialization; say which with "
         "--kind perturbation\n"
     )
@@ -415,7 +412,7 @@ def test_a_name_of_two_kinds_asks_for_the_kind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("fixup-resnet9",), "no plugin or distribution named 'fixup-resnet9'; did you mean 'fix"),
         (("absent.py",), "there is no plugin file absent.py; check the path"),
@@ -427,22 +424,22 @@ def test_a_name_of_two_kinds_asks_for_the_kind(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_asked_for_is_a_mistake(words, told):
-    assert told in mistake("plugin", "check", *words)
+def test_an_unknown_target_is_a_mistake(words, message):
+    assert message in mistake("plugin", "check", *words)
 
 
-def test_a_file_without_the_kind_asked_for_is_a_mistake(tmp_path):
+def test_a_file_without_the_requested_kind_is_a_mistake(tmp_path):
     path = plugin_file(tmp_path)
-    told = mistake("plugin", "check", path, "--kind", "dataset")
-    assert told == f"error: {path} offers no dataset; leave --kind out, or offer one\n"
+    message = mistake("plugin", "check", path, "--kind", "dataset")
+    assert message == f"error: {path} offers no dataset; leave --kind out, or offer one\n"
 
 
-def test_two_plugins_of_one_name_are_both_told(tmp_path):
-    one, two = plugin_file(tmp_path, "my-net"), tmp_path / "other.py"
-    two.write_text(one.read_text())
-    told = mistake("plugin", "check", "my-net", "--plugin", one, "--plugin", two)
-    assert "backbone 'my-net' is offered by" in told
-    assert "rename one of them, or leave one plugin out" in told
+def test_two_plugins_of_one_name_are_both_named(tmp_path):
+    first, second = plugin_file(tmp_path, "my-net"), tmp_path / "other.py"
+    second.write_text(first.read_text())
+    message = mistake("plugin", "check", "my-net", "--plugin", first, "--plugin", second)
+    assert "backbone 'my-net' is offered by" in message
+    assert "rename one of them, or leave one plugin out" in message
 
 
 def test_help_needs_no_torch():
@@ -466,12 +463,12 @@ def test_the_kit_needs_no_pytest():
     assert done.returncode == 0, done.stderr
 
 
-# --- strangers' distributions -----------------------------------------------------------------
+# --- third-party distributions ----------------------------------------------------------------
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """A distribution as pip leaves it: metadata and module in one folder on the path."""
+    """A distribution as pip installs it: metadata and module in one folder on the path."""
     modules = []
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -489,10 +486,10 @@ def install(tmp_path, monkeypatch):
 
 
 def test_a_distribution_is_checked_whole_by_any_spelling_of_its_name(install):
-    install("strange-nets", GOOD_NET.replace("NAME", "strange-net"))
-    said = cli("plugin", "check", "Strange_Nets", "--json")
+    install("other-nets", GOOD_NET.replace("NAME", "other-net"))
+    said = cli("plugin", "check", "Other_Nets", "--json")
     assert said.code == 0, said
-    assert {one["plugin"] for one in json.loads(said.out)["checks"]} == {"strange-net"}
+    assert {check["plugin"] for check in json.loads(said.out)["checks"]} == {"other-net"}
 
 
 def test_a_broken_distribution_fails_its_own_check_and_costs_others_one_line(install, tmp_path):
@@ -511,9 +508,9 @@ def test_a_broken_distribution_fails_its_own_check_and_costs_others_one_line(ins
     said = cli("plugin", "check", "broken-nets")
     assert (said.code, said.err) == (1, "")
     assert "failed: plugin 'nets' of broken-nets 1.0: ModuleNotFoundError" in said.out
-    told = mistake("plugin", "check", "broken-net-18")
-    assert "no plugin or distribution named 'broken-net-18'" in told
-    assert "what may offer it could not be loaded: plugin 'nets' of broken-nets 1.0: Mod" in told
+    message = mistake("plugin", "check", "broken-net-18")
+    assert "no plugin or distribution named 'broken-net-18'" in message
+    assert "what may offer it could not be loaded: plugin 'nets' of broken-nets 1.0: Mod" in message
     suite = suite_file(tmp_path, SMALL)
     said = cli("run", suite, "--jobs", 1, "--device", "cpu", "--out", tmp_path / "run")
     assert said.code == 0, said
@@ -535,6 +532,7 @@ def test_a_severity_may_order_no_distance():
     spec = altered(
         FADE, severity=lambda params, image_shape: 1 - params.strength, severity_is_distance=False
     )
-    told = {one.check: one for one in check_plugin(spec)}["images-move-further-as-severity-grows"]
-    assert told.status == "skipped"
-    assert "severity_is_distance" in told.message
+    results = {result.check: result for result in check_plugin(spec)}
+    unordered = results["images-move-further-as-severity-grows"]
+    assert unordered.status == "skipped"
+    assert "severity_is_distance" in unordered.message

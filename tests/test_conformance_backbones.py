@@ -1,4 +1,4 @@
-"""Each promise of a backbone, and the bad one that is caught breaking it."""
+"""A bad plugin for each check of a backbone."""
 
 import contextlib
 import itertools
@@ -45,8 +45,8 @@ class Dropping(Net):
 
 class Centred(Net):
     def features(self, x):
-        found = self.body(x)
-        return found - found.mean(dim=0)
+        features = self.body(x)
+        return features - features.mean(dim=0)
 
 
 class InPlace(Net):
@@ -76,10 +76,10 @@ class Remembering(Net):
     mean = 0.0
 
     def features(self, x):
-        found = self.body(x)
+        features = self.body(x)
         if self.training:
-            self.mean = found.mean().item()
-        return found - self.mean
+            self.mean = features.mean().item()
+        return features - self.mean
 
 
 class Tracking(Net):
@@ -148,38 +148,38 @@ class Double(Net):
         return super().forward(x.double()).float()
 
 
-def seeding_first(*given):
+def seeding_first(*arguments):
     torch.manual_seed(0)
-    return build(*given)
+    return build(*arguments)
 
 
-def seeding_last(*given):
-    net = build(*given)
+def seeding_last(*arguments):
+    net = build(*arguments)
     torch.manual_seed(0)
     return net
 
 
-def drawing_elsewhere(*given):
+def drawing_elsewhere(*arguments):
     random.random()
-    return build(*given)
+    return build(*arguments)
 
 
-def counting(*given):
-    net = build(*given)
+def counting(*arguments):
+    net = build(*arguments)
     with torch.no_grad():
         net.head.bias.fill_(next(COUNTER))
     return net
 
 
-def downloading(*given):
-    with socket.socket() as asking, contextlib.suppress(OSError):
-        asking.connect(("192.0.2.1", 443))  # and it goes on with random weights
-    return build(*given)
+def downloading(*arguments):
+    with socket.socket() as connection, contextlib.suppress(OSError):
+        connection.connect(("192.0.2.1", 443))  # a silent fallback to random weights
+    return build(*arguments)
 
 
-def always_deterministic(*given):
+def always_deterministic(*arguments):
     torch.use_deterministic_algorithms(mode=True)
-    return build(*given)
+    return build(*arguments)
 
 
 def ten_classes(params, num_classes, in_chans, image_size):
@@ -209,7 +209,7 @@ BAD = {
         "it-builds-and-gives-logits",
         "it raised AttributeError: 'NoParams' object has no attribute 'width'",
     ),
-    "ten classes whatever is asked": (
+    "always ten classes": (
         {"build": ten_classes},
         "it-builds-and-gives-logits",
         (
@@ -278,7 +278,7 @@ BAD = {
     "the head's name": (
         {"head": lambda net: "head"},
         "the-head-makes-the-logits",
-        "head(net) gave str; return a layer of net",
+        "head(net) returned str; return a layer of net",
     ),
     "a copy of the head": (
         {"head": lambda net: nn.Linear(16, 5)},
@@ -288,17 +288,17 @@ BAD = {
     "a layer before the head": (
         {"head": lambda net: net.body},
         "the-head-makes-the-logits",
-        "what the head gives are not the logits of the network; head(net) must give the last",
+        "the output of the head is not the logits of the network; head(net) must be the last",
     ),
     "a head that is called twice": (
         of(Twice),
         "the-head-makes-the-logits",
-        "the head was called 2 times in a forward pass; head(net) must give the layer",
+        "the head was called 2 times in a forward pass; head(net) must be the layer",
     ),
     "logits behind the head": (
         of(Scaled),
         "the-head-makes-the-logits",
-        "what the head gives are not the logits of the network",
+        "the output of the head is not the logits of the network",
     ),
     "a head outside its module": (
         {
@@ -309,7 +309,7 @@ BAD = {
     ),
     "a head without weights": (
         {
-            "build": lambda *given: nn.Sequential(build(*given), nn.Identity()),
+            "build": lambda *arguments: nn.Sequential(build(*arguments), nn.Identity()),
             "modules": lambda net: {"body": ["0.body"], "head": ["0.head"]},
             "head": lambda net: net[1],
         },
@@ -365,7 +365,7 @@ BAD = {
         {"build": seeding_last},
         "the-builder-seeds-nothing",
         (
-            "after builds from two seeds torch's global generator stands at one place; the "
+            "after builds from two seeds torch's global generator is in the same state; the "
             "framework seeds it: no manual_seed in build"
         ),
     ),
@@ -377,14 +377,14 @@ BAD = {
     "a download in build": (
         {"build": downloading},
         "no-network-is-used",
-        "build asked the network for ('192.0.2.1', 443); build random weights; offer others",
+        "it tried to reach ('192.0.2.1', 443) on the network; build random weights; offer others",
     ),
     "a setting of torch": (
         {"build": always_deterministic},
         "settings-of-torch-are-kept",
         "torch.are_deterministic_algorithms_enabled() went from False to True; set it in a with",
     ),
-    "batch statistics kept secret": (
+    "undeclared batch statistics": (
         of(Tracking),
         "batch-statistics-are-declared-truly",
         "batch_statistics is False, and a pass in train mode changes body.norm",
@@ -422,21 +422,21 @@ BAD = {
     "a member twice": (
         {"params": Model, "member": "model", "members": lambda: ["a", "b", "a"]},
         "the-family-is-declared-whole",
-        "members() names one member twice; list each once",
+        "members() names a member twice; list each once",
     ),
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_each_bad_backbone_is_caught_with_the_way_on(bad):
+def test_each_bad_backbone_is_caught_with_advice(bad):
     changes, check, words = BAD[bad]
     assert words in failure(altered(BACKBONE, **changes), check)
 
 
-def test_every_check_is_seen_to_fail():
+def test_every_check_fails_for_a_bad_plugin():
     """But for CUDA, which has a test of its own that needs a device."""
-    seen = {check for _, check, _ in BAD.values()}
-    assert seen == names_of(CHECKS) - {"cpu-and-cuda-agree"}
+    failing = {check for _, check, _ in BAD.values()}
+    assert failing == names_of(CHECKS) - {"cpu-and-cuda-agree"}
 
 
 @pytest.mark.gpu
@@ -451,14 +451,14 @@ def test_a_tensor_of_the_cpu_in_forward_is_caught():
 
 def test_batch_statistics_that_are_declared_conform():
     spec = altered(BACKBONE, **of(Tracking), batch_statistics=lambda params: True)
-    assert [one for one in check_plugin(spec) if not one.ok] == []
+    assert [result for result in check_plugin(spec) if not result.ok] == []
 
 
-def test_a_failing_builder_is_told_once():
+def test_a_failing_builder_is_reported_once():
     spec = altered(BACKBONE, build=lambda params, classes, channels, size: params.width)
     results = check_plugin(spec)
-    assert [one.check for one in results if one.status == "failed"] == [
+    assert [result.check for result in results if result.status == "failed"] == [
         "it-builds-and-gives-logits"
     ]
-    skipped = {one.message for one in results if one.status == "skipped"}
+    skipped = {result.message for result in results if result.status == "skipped"}
     assert "there is nothing to look at, see it-builds-and-gives-logits" in skipped

@@ -28,17 +28,17 @@ def folders(tmp_path):
     draws = np.random.default_rng(0)
     for split in ("train", "test"):
         for kind in ("cat", "dog"):
-            place = tmp_path / "image-folder" / split / kind
-            place.mkdir(parents=True)
+            folder = tmp_path / "image-folder" / split / kind
+            folder.mkdir(parents=True)
             for number in range(3):
                 pixels = draws.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(place / f"{split}-{kind}-{number}.png")
+                Image.fromarray(pixels).save(folder / f"{split}-{kind}-{number}.png")
     return tmp_path
 
 
 def test_a_folder_of_images_conforms(folders):
     (spec,) = (spec for spec in SPECS if spec.name == "image-folder")
     results = check_plugin(spec, data_root=folders)
-    assert [one.message for one in results if not one.ok] == []
-    skipped = {one.check for one in results if one.status == "skipped"}
+    assert [result.message for result in results if not result.ok] == []
+    skipped = {result.check for result in results if result.status == "skipped"}
     assert skipped == {"files-are-as-declared"}

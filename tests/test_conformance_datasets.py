@@ -1,4 +1,4 @@
-"""Each promise of a dataset, and the bad one that is caught breaking it."""
+"""A bad plugin for each check of a dataset."""
 
 import contextlib
 import hashlib
@@ -17,30 +17,30 @@ COUNTER = itertools.count()
 
 
 def changed(**fields):
-    """The good loader with arrays of both splits replaced by what the functions give."""
+    """The good loader with arrays of both splits replaced by the functions' results."""
 
     def load(params, name, root, image_size):
-        found = split(name, image_size)
-        return found._replace(**{field: of(getattr(found, field)) for field, of in fields.items()})
+        data = split(name, image_size)
+        return data._replace(**{field: of(getattr(data, field)) for field, of in fields.items()})
 
     return {"load": load}
 
 
 def unsorted(params, name, root, image_size):
-    found = split(name, image_size)
+    data = split(name, image_size)
     turn = next(COUNTER)
-    return found._replace(images=np.roll(found.images, turn, axis=0))
+    return data._replace(images=np.roll(data.images, turn, axis=0))
 
 
 def with_leak(params, name, root, image_size):
-    found = split(name, image_size)
+    data = split(name, image_size)
     if name == "test":
-        found.images[4] = split("train", image_size).images[7]
-    return found
+        data.images[4] = split("train", image_size).images[7]
+    return data
 
 
 def from_the_network(params, name, root, image_size):
-    with contextlib.suppress(OSError):  # it falls back in silence: only who watches can tell
+    with contextlib.suppress(OSError):  # a silent fallback
         socket.create_connection(("192.0.2.1", 80), timeout=0.001)
     return split(name, image_size)
 
@@ -72,7 +72,7 @@ BAD = {
     "a tuple for a split": (
         {"load": lambda params, name, root, image_size: tuple(split(name, image_size))},
         "every-split-is-loaded",
-        "load('train') gave tuple; return transferbench.specs.DatasetSplit",
+        "load('train') returned tuple; return transferbench.specs.DatasetSplit",
     ),
     "a loader that raises": (
         {"load": lambda params, name, root, image_size: {}[name]},
@@ -89,10 +89,10 @@ BAD = {
         "images-are-uint8-of-the-declared-channels",
         "(12, 16, 16, 3); give uint8 (N, 16, 16, 1), or declare other channels",
     ),
-    "one size whatever is asked": (
+    "one size for all requests": (
         {"load": one_size},
         "the-image-size-is-honoured",
-        "was asked for at 24 px and came with shape (12, 16, 16, 1); resize to image_size",
+        "was requested at 24 px and has shape (12, 16, 16, 1); resize to image_size",
     ),
     "a decoder that fails in silence": (
         changed(images=np.zeros_like),
@@ -145,14 +145,14 @@ BAD = {
     "a list of numbers for classes": (
         {"classes": lambda params, root: [0, 1, 2]},
         "classes-are-named-once",
-        "classes() gave [0, 1, 2]; give a tuple of names",
+        "classes() returned [0, 1, 2]; give a tuple of names",
     ),
     "a leak under another name": (
         {"load": with_leak},
         "no-image-is-in-two-splits",
         (
-            "splits 'train' and 'test' share 1 image(s) pixel by pixel, such as number 7 of the "
-            "one and number 4 of the other; keep one of each"
+            "splits 'train' and 'test' share 1 image(s) pixel by pixel, such as number 7 of "
+            "'train' and number 4 of 'test'; keep one of each"
         ),
     ),
     "a group on both sides": (
@@ -168,7 +168,7 @@ BAD = {
     "a download in load": (
         {"load": from_the_network},
         "a-second-load-needs-no-network",
-        "loading it again asked the network for ('192.0.2.1', 80); read from root",
+        "loading it again tried to reach ('192.0.2.1', 80) on the network; read from root",
     ),
     "numpy's global generator": (
         {"load": globally_drawn},
@@ -189,12 +189,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_each_bad_dataset_is_caught_with_the_way_on(bad):
+def test_each_bad_dataset_is_caught_with_advice(bad):
     changes, check, words = BAD[bad]
     assert words in failure(altered(DATASET, **changes), check)
 
 
-def test_every_check_is_seen_to_fail():
+def test_every_check_fails_for_a_bad_plugin():
     assert {check for _, check, _ in BAD.values()} == names_of(CHECKS)
 
 
@@ -208,17 +208,17 @@ def test_a_file_of_other_content_is_caught_with_its_origin(tmp_path):
     assert "get it again from https://example.org" in message
 
 
-def test_without_its_files_a_dataset_is_skipped_and_told_what_lacks():
+def test_a_dataset_without_its_files_is_skipped_with_advice():
     spec = altered(DATASET, files=(file(),), needs_root=True)
-    results = {one.check: one for one in check_plugin(spec)}
+    results = {result.check: result for result in check_plugin(spec)}
     assert results["every-split-is-loaded"].status == "skipped"
     assert "no data root was given: get them from" in results["every-split-is-loaded"].message
 
 
 def test_several_labels_an_image_conform():
     def load(params, name, root, image_size):
-        found = split(name, image_size)
-        return DatasetSplit(found.images, np.eye(3, dtype=np.float32)[found.labels], found.groups)
+        data = split(name, image_size)
+        return DatasetSplit(data.images, np.eye(3, dtype=np.float32)[data.labels], data.groups)
 
     spec = altered(DATASET, load=load, task="multi-label", metric="auc")
-    assert all(one.ok for one in check_plugin(spec))
+    assert all(result.ok for result in check_plugin(spec))

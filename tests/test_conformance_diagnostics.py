@@ -1,4 +1,4 @@
-"""Each promise of a diagnostic, and the bad one that is caught breaking it."""
+"""A bad plugin for each check of a diagnostic."""
 
 import contextlib
 import itertools
@@ -15,12 +15,12 @@ from transferbench.records import Measurement
 COUNTER = itertools.count()
 
 
-def one(metric="same", value=0.5, **more):
+def measurement(metric="same", value=0.5, **more):
     return Measurement(**{"metric": metric, "value": value, "unit": "fraction", "n": 4, **more})
 
 
 def giving(*values):
-    """A diagnostic of these measurements, whatever it is given."""
+    """A diagnostic that yields these measurements for any subjects."""
     return {"measure": lambda params, subjects, context: list(values)}
 
 
@@ -49,7 +49,7 @@ def leave_gradients(subject):
 
 
 def leave_a_hook(subject):
-    subject.network().register_forward_hook(lambda *given: None)
+    subject.network().register_forward_hook(lambda *_: None)
 
 
 def fine_tune(subject):
@@ -87,12 +87,12 @@ def _source(subject):
 
 
 def of_the_first(params, subjects, context):
-    yield one(value=float(subjects[0].logits.mean()))
+    yield measurement(value=float(subjects[0].logits.mean()))
 
 
 def without_itself(params, subjects, context):
     a, b = subjects
-    yield one(value=0.25 if a.job == b.job else 0.75)
+    yield measurement(value=0.25 if a.job == b.job else 0.75)
 
 
 UNCHECKED = Measurement.model_construct(
@@ -106,7 +106,7 @@ def of_classes_alone(params, subjects, context):
 
 
 def of_finite_logits(params, subjects, context):
-    yield one(value=float(subjects[1].logits.mean()))
+    yield measurement(value=float(subjects[1].logits.mean()))
 
 
 BAD = {
@@ -136,39 +136,41 @@ BAD = {
         "is not finite: give None and a flag that says why",
     ),
     "a number out of nothing": (
-        giving(one(n=0)),
+        giving(measurement(n=0)),
         "values-have-a-unit-and-an-n",
         "same is 0.5 out of n=0 on a network with batch statistics; count in n",
     ),
     "a blank unit": (
-        giving(one(unit=" ")),
+        giving(measurement(unit=" ")),
         "values-have-a-unit-and-an-n",
-        "same has no unit; say it; 1 is a unit",
+        "same has no unit; state it; 1 is a unit",
     ),
     "two units": (
-        giving(one(), one(unit="percent", coordinates={"class": 1})),
+        giving(measurement(), measurement(unit="percent", coordinates={"class": 1})),
         "a-metric-has-one-unit",
         "same is in 'fraction' and in 'percent'; give each unit its own metric",
     ),
     "an interval elsewhere": (
-        giving(one(low=0.6, high=0.7, interval="made")),
+        giving(measurement(low=0.6, high=0.7, interval="made")),
         "values-lie-within-their-intervals",
         "same is 0.5 with the interval 0.6..0.7; put low and high around the value",
     ),
     "one place twice": (
-        giving(one(coordinates={"epoch": 1}), one(coordinates={"epoch": 1}, value=0.6)),
+        giving(
+            measurement(coordinates={"epoch": 1}), measurement(coordinates={"epoch": 1}, value=0.6)
+        ),
         "a-place-is-measured-once",
-        "same at {'epoch': 1} is measured 2 times on a network with batch statistics; tell the",
+        "same at {'epoch': 1} is measured 2 times on a network with batch statistics; dist",
     ),
     "an infinite coordinate": (
-        giving(one(coordinates={"lambda": float("inf")})),
+        giving(measurement(coordinates={"lambda": float("inf")})),
         "coordinates-are-plain",
-        "the coordinate lambda of same is inf; give a string, an integer or a finite float",
+        "the coordinate lambda of same is inf; use a string, an integer or a finite float",
     ),
     "another number each time": (
-        {"measure": lambda params, subjects, context: [one(value=float(next(COUNTER)))]},
+        {"measure": lambda params, subjects, context: [measurement(value=float(next(COUNTER)))]},
         "the-same-seed-gives-the-same-numbers",
-        "same is another when it is measured again on a network with batch statistics; draw from",
+        "same differs when it is measured again on a network with batch statistics; draw from",
     ),
     "spoilt weights": (
         after(spoil_weights),
@@ -193,19 +195,19 @@ BAD = {
     "a training": (
         after(fine_tune),
         "nothing-is-trained",
-        "an optimizer stepped on the parameters of a network with batch statistics; measure what",
+        "an optimizer stepped on the parameters of a network with batch statistics; measure the",
     ),
     "spoilt logits": (
         after(spoil_logits),
         "arrays-are-left-as-they-were",
         "the subject's logits were changed; work on a copy",
     ),
-    "images read in secret": (
+    "images without declared needs": (
         after(lambda subject: subject.images("train", 2)),
         "what-it-reads-is-declared",
         "it reads images and declares needs=['logits']; add 'images' to needs",
     ),
-    "the initial state read in secret": (
+    "the initial state without declared needs": (
         after(lambda subject: subject.state("init")),
         "what-it-reads-is-declared",
         "it reads init_state and declares needs=['logits']; add 'init_state' to needs",
@@ -214,7 +216,7 @@ BAD = {
         after(lambda subject: subject.perturbed("identity", {}, 0, "test", 2))
         | {"needs": frozenset({"images", "logits"})},
         "perturbations-are-declared",
-        "it applies identity, which perturbations(params) leaves out; return the name of each",
+        "identity is applied, but left out by perturbations(params); return the name of each",
     ),
     "a global draw": (
         after(lambda subject: np.random.rand()),  # noqa: NPY002  # what is forbidden
@@ -224,7 +226,7 @@ BAD = {
     "a download": (
         after(ask_the_network),
         "no-network-is-used",
-        "it asked the network for ('192.0.2.1', 443); measure what the subjects hold",
+        "it tried to reach ('192.0.2.1', 443) on the network; measure what the subjects hold",
     ),
     "a setting of torch": (
         after(exact_products),
@@ -251,7 +253,7 @@ BAD = {
         "one-network-with-itself-gives-known-answers",
         (
             "a network with batch statistics with itself gives same = 0.25, and identical states "
-            "1; correct the formula, or what is stated"
+            "1; correct the formula or the statement"
         ),
     ),
     "an answer that is never given": (
@@ -262,28 +264,28 @@ BAD = {
     "sides that matter": (
         {"measure": of_the_first},
         "symmetric-metrics-stay-when-networks-exchange",
-        "when its two trials exchange their places; correct the formula, or take the metric off",
+        "when its two trials are exchanged; correct the formula, or take the metric off",
     ),
     "a cost in words": (
         {"cost": lambda params: "cheap"},
         "the-cost-is-a-number",
-        "cost gave 'cheap'; return forward passes as a number",
+        "cost returned 'cheap'; return forward passes as a number",
     ),
     "a negative cost": (
         {"cost": lambda params: -1.0},
         "the-cost-is-a-number",
-        "cost gave -1.0; return a finite number from 0",
+        "cost returned -1.0; return a finite number from 0",
     ),
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_each_bad_diagnostic_is_caught_with_the_way_on(bad):
+def test_each_bad_diagnostic_is_caught_with_advice(bad):
     changes, check, words = BAD[bad]
     assert words in failure(altered(DIAGNOSTIC, **changes), check)
 
 
-def test_every_check_is_seen_to_fail():
+def test_every_check_fails_for_a_bad_plugin():
     assert {check for _, check, _ in BAD.values()} == names_of(CHECKS)
 
 

@@ -1,4 +1,4 @@
-"""Each promise of an initialization, and the bad one that is caught breaking it."""
+"""A bad plugin for each check of an initialization."""
 
 import contextlib
 import socket
@@ -13,7 +13,7 @@ from transferbench.errors import PluginError
 
 
 def with_images(params, net, context):
-    """It reads the images without a word."""
+    """It reads images that it does not declare."""
     first = next(net.parameters())
     with torch.no_grad():
         first.mul_(context.images.std())
@@ -135,7 +135,7 @@ BAD = {
         "weights-are-finite",
         "gives logits that are not finite; look at the scale of the weights",
     ),
-    "the head touched in secret": (
+    "an undeclared change of the head": (
         {"initialize": everything},
         "it-touches-what-it-declares",
         "touches is 'body', and it changes the body and the head; declare touches='everything'",
@@ -155,7 +155,7 @@ BAD = {
         "names-and-shapes-are-kept",
         (
             "conv1.weight of a network with batch statistics have another shape, type or "
-            "requires_grad; copy into the tensors that are there"
+            "requires_grad; copy into the existing tensors"
         ),
     ),
     "frozen weights": (
@@ -166,7 +166,7 @@ BAD = {
     "eval mode": (
         {"initialize": leaving_eval_mode},
         "names-and-shapes-are-kept",
-        "is left in another mode; give train or eval mode back",
+        "is left in another mode; restore train or eval mode",
     ),
     "a spoilt source": (
         {"initialize": spoiling_the_source},
@@ -187,14 +187,14 @@ BAD = {
         {"initialize": constant},
         "what-it-needs-moves-its-weights",
         (
-            "it declares needs={'source_weights'}, and gives the same weights whatever they are; "
-            "declare what it reads"
+            "it declares needs={'source_weights'}, and its weights do not depend on them; "
+            "declare only what it reads"
         ),
     ),
     "a download": (
         {"initialize": downloading},
         "no-network-is-used",
-        "it asked the network for ('192.0.2.1', 443); read context.source_state",
+        "it tried to reach ('192.0.2.1', 443) on the network; read context.source_state",
     ),
     "gradients switched off": (
         {"initialize": without_gradients},
@@ -204,7 +204,7 @@ BAD = {
     "an epoch in words": (
         {"checkpoint": lambda params: "last"},
         "the-checkpoint-is-an-epoch",
-        "checkpoint gave 'last'; return an epoch from 0, or None",
+        "checkpoint returned 'last'; return an epoch from 0, or None",
     ),
     "an epoch of no source": (
         {"checkpoint": lambda params: 3, "needs": frozenset()},
@@ -215,12 +215,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_each_bad_initialization_is_caught_with_the_way_on(bad):
+def test_each_bad_initialization_is_caught_with_advice(bad):
     changes, check, words = BAD[bad]
     assert words in failure(altered(INITIALIZATION, **changes), check)
 
 
-def test_every_check_is_seen_to_fail():
+def test_every_check_fails_for_a_bad_plugin():
     assert {check for _, check, _ in BAD.values()} == names_of(CHECKS)
 
 
@@ -230,4 +230,4 @@ def test_what_suits_one_network_alone_conforms():
             raise PluginError("it needs a residual network; choose one")
         redraw(params, net, context)
 
-    assert all(one.ok for one in check_plugin(altered(INITIALIZATION, initialize=initialize)))
+    assert all(result.ok for result in check_plugin(altered(INITIALIZATION, initialize=initialize)))

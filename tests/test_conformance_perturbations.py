@@ -1,4 +1,4 @@
-"""Each promise of a perturbation, and the bad one that is caught breaking it."""
+"""A bad plugin for each check of a perturbation."""
 
 import contextlib
 import random
@@ -25,8 +25,8 @@ def by_the_batch(params, image_shape, seed):
     return lambda images, image_ids: images - images.mean(dim=0) * params.strength
 
 
-def by_the_place(params, image_shape, seed):
-    """The first image of a batch is darker, whichever it is."""
+def by_position(params, image_shape, seed):
+    """The first image of a batch is darker."""
 
     def apply(images, image_ids):
         dark = images.clone()
@@ -44,7 +44,7 @@ def without_a_seed(params, image_shape, seed):
     return apply
 
 
-def deaf_to_the_seed(params, image_shape, seed):
+def ignoring_the_seed(params, image_shape, seed):
     def apply(images, image_ids):
         drawn = [np.random.default_rng(i).standard_normal(images.shape[1:]) for i in image_ids]
         return images + torch.from_numpy(np.stack(drawn)).float()
@@ -58,8 +58,8 @@ def with_a_global_draw(params, image_shape, seed):
     return lambda images, image_ids: images * 0.5
 
 
-def asking_the_network(params, image_shape, seed):
-    with contextlib.suppress(OSError):  # in silence
+def downloading(params, image_shape, seed):
+    with contextlib.suppress(OSError):  # a silent fallback
         socket.getaddrinfo("textures.example.org", 443)
     return lambda images, image_ids: images * 0.5
 
@@ -92,7 +92,7 @@ BAD = {
         FADE,
         {"applies_to": frozenset()},
         "it-fits-some-images",
-        "applies_to is empty; say train-and-test, test-only or both",
+        "applies_to is empty; name train-and-test, test-only or both",
     ),
     "a builder that raises": (
         FADE,
@@ -104,25 +104,25 @@ BAD = {
         FADE,
         giving(lambda images: images.numpy()),
         "shape-type-and-range-are-kept",
-        "it gave ndarray for a batch; return a tensor",
+        "it returned ndarray for a batch; return a tensor",
     ),
     "grey out of colour": (
         FADE,
         giving(lambda images: images.mean(dim=1)),
         "shape-type-and-range-are-kept",
-        "torch.float32 (8, 1, 16, 16) became torch.float32 (8, 16, 16); give back the shape",
+        "torch.float32 (8, 1, 16, 16) became torch.float32 (8, 16, 16); return the shape",
     ),
     "doubles": (
         FADE,
         giving(lambda images: images.double()),
         "shape-type-and-range-are-kept",
-        "became torch.float64 (8, 1, 16, 16); give back the shape and the type that came in",
+        "became torch.float64 (8, 1, 16, 16); return the shape and the type of the input",
     ),
     "a division by zero": (
         FADE,
         giving(lambda images: images / 0),
         "shape-type-and-range-are-kept",
-        "it gave values that are not finite; guard the division",
+        "it returned values that are not finite; guard divisions",
     ),
     "pixels above white": (
         FADE,
@@ -134,31 +134,31 @@ BAD = {
         FLIP,
         {"index": twice_the_first, "runs": None},
         "the-map-is-a-permutation",
-        "the map takes some values twice and leaves others out; give a permutation",
+        "the map takes some values twice and leaves others out; return a permutation",
     ),
     "a map of int64": (
         FLIP,
-        {"index": lambda *given: flipped(*given).astype(np.int64), "runs": None},
+        {"index": lambda *arguments: flipped(*arguments).astype(np.int64), "runs": None},
         "the-map-is-a-permutation",
-        "index gave int64 (1, 256) for 3 images of 256 values; give int32 (1, 256)",
+        "index returned int64 (1, 256) for 3 images of 256 values; return int32 (1, 256)",
     ),
     "a map beyond the image": (
         FLIP,
-        {"index": lambda *given: flipped(*given) + np.int32(1), "runs": None},
+        {"index": lambda *arguments: flipped(*arguments) + np.int32(1), "runs": None},
         "the-map-is-a-permutation",
         "index points to 1..256; stay within the image: 0..255",
     ),
     "runs that say something else": (
         FLIP,
-        {"runs": lambda *given: flipped(*given)[:, ::-1].copy()},
+        {"runs": lambda *arguments: flipped(*arguments)[:, ::-1].copy()},
         "runs-say-what-the-index-says",
         "runs and index move values to different places; make index from runs",
     ),
     "runs of no length": (
         FLIP,
-        {"runs": lambda *given: flipped(*given)[:, :-1].copy()},
+        {"runs": lambda *arguments: flipped(*arguments)[:, :-1].copy()},
         "runs-say-what-the-index-says",
-        "runs are int32 (1, 255); give int32 (M, R) with an R that divides 256",
+        "runs are int32 (1, 255); return int32 (M, R) with an R that divides 256",
     ),
     "in place": (
         FADE,
@@ -172,9 +172,9 @@ BAD = {
         "an-image-does-not-depend-on-its-batch",
         "; use nothing but the image, its id in image_ids and the seed",
     ),
-    "the place in the batch": (
+    "the position in the batch": (
         NOISE,
-        {"build": by_the_place},
+        {"build": by_position},
         "an-image-does-not-depend-on-its-batch",
         "; use nothing but the image, its id in image_ids and the seed",
     ),
@@ -186,9 +186,9 @@ BAD = {
     ),
     "draws by the id alone": (
         NOISE,
-        {"build": deaf_to_the_seed},
+        {"build": ignoring_the_seed},
         "another-seed-gives-other-draws",
-        "drawn by their ids, but seeds (3, 4, 5) all give the same; mix the seed into what is",
+        "on the ids of images, but are the same for seeds (3, 4, 5); make the generator from both",
     ),
     "global generators": (
         FADE,
@@ -198,9 +198,9 @@ BAD = {
     ),
     "a download": (
         FADE,
-        {"build": asking_the_network},
+        {"build": downloading},
         "no-network-is-used",
-        "it asked the network for textures.example.org; ship what it needs with the plugin",
+        "it tried to reach textures.example.org on the network; ship what it needs with the plugin",
     ),
     "a severity below 0": (
         FADE,
@@ -233,39 +233,39 @@ BAD = {
         FADE,
         {"severity": lambda params, image_shape: 1 - params.strength},
         "images-move-further-as-severity-grows",
-        "; turn severity round, or declare severity_is_distance=False and say why",
+        "; reverse severity, or declare severity_is_distance=False and say why",
     ),
     "a size that raises": (
         FADE,
         {"build": up_to_16_px},
         "what-does-not-fit-is-refused-in-words",
-        "check lets images of (1, 1, 1) through, which then fail: ZeroDivisionError: no such size",
+        "check accepts images of (1, 1, 1), which then fail: ZeroDivisionError: no such size",
     ),
     "odd sides cropped": (
         FADE,
         {"build": cropping_odd_sides},
         "what-does-not-fit-is-refused-in-words",
-        "check lets images of (1, 1, 1) through, which come out as (2, 1, 0, 0); let check refuse",
+        "check accepts images of (1, 1, 1), and the result is of (2, 1, 0, 0); let check refuse",
     ),
     "a refusal without words": (
         FADE,
         {"check": lambda params, image_shape: None if image_shape[0] % 8 == 0 else True},
         "what-does-not-fit-is-refused-in-words",
-        "check gave True at (1, 1, 1); return a sentence, or None",
+        "check returned True at (1, 1, 1); return a sentence, or None",
     ),
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_each_bad_perturbation_is_caught_with_the_way_on(bad):
+def test_each_bad_perturbation_is_caught_with_advice(bad):
     good, changes, check, words = BAD[bad]
     assert words in failure(altered(good, **changes), check)
 
 
-def test_every_check_is_seen_to_fail():
+def test_every_check_fails_for_a_bad_plugin():
     """But for CUDA, which has a test of its own that needs a device."""
-    seen = {check for *_, check, _ in BAD.values()}
-    assert seen == names_of(CHECKS) - {"cpu-and-cuda-agree"}
+    failing = {check for *_, check, _ in BAD.values()}
+    assert failing == names_of(CHECKS) - {"cpu-and-cuda-agree"}
 
 
 @pytest.mark.gpu

@@ -1,11 +1,13 @@
-"""The map of imports is kept, and its contracts are seen to fail where it is not."""
+"""The import contracts hold, and each of them fails for an import that it forbids."""
 
 import os
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -28,15 +30,22 @@ def lint_imports(folder, config):
 
 def names_in(contract):
     """Every module that a contract names."""
-    given = [contract.get(key, []) for key in ("layers", "modules", "source_modules")]
-    given = [
-        *given,
-        [name for name in contract.get("forbidden_modules", []) if "torch" not in name],
-    ]
-    parts = " ".join(name for names in given for name in names)
+    keys = ("layers", "modules", "source_modules", "forbidden_modules")
+    parts = " ".join(name for key in keys for name in contract.get(key, []) if name != "torch")
     return set(
         parts.replace("|", " ").replace(":", " ").replace("(", " ").replace(")", " ").split()
     )
+
+
+def import_cycle(*packages):
+    """The modules of a cycle, imports inside functions included; packages count as modules."""
+    graph = grimp.build_graph(*packages, exclude_type_checking_imports=True, cache_dir=None)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
 
 
 @pytest.fixture
@@ -61,7 +70,7 @@ def test_the_project_keeps_its_contracts():
     assert f"Contracts: {len(CONTRACTS)} kept, 0 broken." in said
 
 
-def test_every_module_has_its_place_on_the_map():
+def test_every_module_is_on_the_map():
     (layers,) = [contract for contract in CONTRACTS if contract["type"] == "layers"]
     below = {name.split(".")[1] for name in names_in(layers)}
     modules = {path.stem for path in (ROOT / "transferbench").glob("*.py")} - {"__init__"}
@@ -89,7 +98,11 @@ def test_empty_modules_keep_the_contracts(skeleton):
         ("transferbench.claims", "transferbench_plugins.datasets", "the core never imports"),
         ("transferbench.registry", "torch", "come without torch"),
         ("transferbench.cli", "torch", "come without torch"),
-        ("transferbench_plugins.backbones", "transferbench_plugins.datasets", "are strangers"),
+        (
+            "transferbench_plugins.backbones",
+            "transferbench_plugins.datasets",
+            "do not import each other",
+        ),
     ],
 )
 def test_a_forbidden_import_is_caught(skeleton, module, forbidden, contract):
@@ -99,3 +112,28 @@ def test_a_forbidden_import_is_caught(skeleton, module, forbidden, contract):
     assert code == 1, said
     (broken,) = [line for line in said.splitlines() if line.endswith(" BROKEN")]
     assert contract in broken
+
+
+@pytest.mark.parametrize("package", ["transferbench.conformance", "transferbench_plugins.datasets"])
+def test_a_cycle_inside_a_package_is_caught(skeleton, package):
+    folder = skeleton.joinpath(*package.split("."))
+    (folder / "first.py").write_text(f"import {package}.second\n", encoding="utf-8")
+    late = f"def late():\n    import {package}.first\n"
+    (folder / "second.py").write_text(late, encoding="utf-8")
+    code, said = lint_imports(skeleton, skeleton / "pyproject.toml")
+    assert code == 1, said
+    (broken,) = [line for line in said.splitlines() if line.endswith(" BROKEN")]
+    assert broken.startswith("no import cycles")
+
+
+def test_no_module_imports_itself_through_other_modules():
+    assert import_cycle(*PACKAGES) == []
+
+
+def test_a_cycle_of_a_package_with_its_module_is_caught(tmp_path, monkeypatch):
+    package = tmp_path / "cyclic"
+    package.mkdir()
+    (package / "__init__.py").write_text("from cyclic.part import name\n", encoding="utf-8")
+    (package / "part.py").write_text("def late():\n    import cyclic\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(import_cycle("cyclic")) == {"cyclic", "cyclic.part"}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from transferbench.engine.lru_cache import Memory
+from transferbench.engine.resources import lru_cache
 
 
 class Computed:
@@ -21,23 +21,23 @@ def kilobyte():
 
 
 def test_a_value_is_computed_once():
-    memory, compute = Memory(2000), kilobyte()
-    assert memory.once("a", compute) is memory.once("a", compute) is compute.value
+    memoize, compute = lru_cache(2000), kilobyte()
+    assert memoize("a", compute) is memoize("a", compute) is compute.value
     assert compute.times == 1
 
 
 def test_the_least_recently_asked_for_makes_room():
-    memory, a, b, c = Memory(2000), kilobyte(), kilobyte(), kilobyte()
+    memoize, a, b, c = lru_cache(2000), kilobyte(), kilobyte(), kilobyte()
     for key, compute in (("a", a), ("b", b), ("a", a), ("c", c), ("a", a), ("b", b)):
-        memory.once(key, compute)
+        memoize(key, compute)
     assert (a.times, b.times, c.times) == (1, 2, 1)
 
 
 def test_what_does_not_fit_is_given_and_not_kept():
-    memory, large, small = Memory(1500), Computed(np.zeros(1501, dtype=np.uint8)), kilobyte()
+    memoize, large, small = lru_cache(1500), Computed(np.zeros(1501, dtype=np.uint8)), kilobyte()
     for _ in range(2):
-        assert memory.once("large", large) is large.value
-    memory.once("small", small)
+        assert memoize("large", large) is large.value
+    memoize("small", small)
     assert large.times == 2
 
 
@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_given_and_not_kept():
     ],
 )
 def test_what_lies_inside_a_value_counts(value):
-    memory, first, second = Memory(2500), Computed(value), Computed(value)
+    memoize, first, second = lru_cache(2500), Computed(value), Computed(value)
     for key, compute in (("first", first), ("second", second), ("first", first)):
-        memory.once(key, compute)
+        memoize(key, compute)
     assert first.times == 2

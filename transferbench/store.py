@@ -13,7 +13,6 @@ Lock files stay, because removing one would let two writers hold "the" lock.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transferbench.errors import StoreError
@@ -330,14 +330,16 @@ class Store:
 
     @contextmanager
     def _locked(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock ``name``; yields whether it could be had without waiting, if asked to."""
-        descriptor = os.open(self.root / "locks" / name, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            yield _lock(descriptor, wait=wait)
-        finally:
-            # closing alone would leave it with a child process forked in the meantime
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+        """Hold the lock ``name``; without ``wait``, yields False where another writer holds it."""
+        # preserve_lock_file also rules out SoftFileLock, which a killed process would leave locked.
+        lock = FileLock(self.root / "locks" / name, thread_local=False, preserve_lock_file=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock.acquire(blocking=wait))
+                acquired = True
+            except Timeout:
+                acquired = False
+            yield acquired
 
     @contextmanager
     def _explained(self, path: Path, *, foreign: bool = False) -> Iterator[None]:
@@ -368,14 +370,6 @@ class Store:
 def _check_id(job: str) -> None:
     if not re.fullmatch(r"[0-9a-f]{64}", job):
         raise StoreError(f"{job!r} is not the id of a job: give 64 hexadecimal digits")
-
-
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _has_size(path: str, size_bytes: int) -> bool:

@@ -12,7 +12,7 @@ from racing import Peer
 from test_similarity_bench import layers, network
 
 from transferbench.analysis.cka import debiased_cka
-from transferbench.engine.lru_cache import Memory
+from transferbench.engine.resources import lru_cache
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.diagnostics.features.cka import CKA
 
@@ -59,8 +59,8 @@ class Trial:
 
 def all_pairs(trials):
     """CKA of every pair, as the jobs of one worker."""
-    memory = Memory(2**30)
-    context = DiagnosticContext(torch.device("cpu"), torch.Generator(), 0, memory.once)
+    memoize = lru_cache(2**30)
+    context = DiagnosticContext(torch.device("cpu"), torch.Generator(), 0, memoize)
     for pair in combinations(trials, 2):
         list(CKA.measure(CKA.parse({}), pair, context))
 

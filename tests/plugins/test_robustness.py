@@ -18,7 +18,11 @@ from transferbench.registry import load_registry
 from transferbench.specs import DiagnosticContext
 from transferbench.store import Store
 from transferbench_plugins.diagnostics.robustness.robustness import ROBUSTNESS
-from transferbench_plugins.diagnostics.robustness.shape_bias import SHAPE_BIAS, partners, textured
+from transferbench_plugins.diagnostics.robustness.shape_bias import (
+    SHAPE_BIAS,
+    texture_partners,
+    transfer_texture,
+)
 
 CONTEXT = DiagnosticContext(device=torch.device("cpu"), generator=None, seed=3)
 LABELS = np.arange(200) % 4
@@ -148,7 +152,7 @@ def test_robustness_of_a_diverged_network_has_no_loss():
 
 @pytest.mark.parametrize("names", [("blur", "blur"), ("none",), ("all",)])
 def test_robustness_tells_its_perturbations_apart(names):
-    with pytest.raises(ValidationError, match=f"'{names[0]}' could not be told apart in the mea"):
+    with pytest.raises(ValidationError, match=f"'{names[0]}' is ambiguous in the measurements"):
         ROBUSTNESS.parse({"perturbations": [{"name": n, "settings": [{}]} for n in names]})
 
 
@@ -254,13 +258,13 @@ def test_shape_bias_says_which_blocks_fit():
 
 def test_partners_are_uniform_over_the_items_of_other_classes():
     labels = np.asarray([2, 0, 1, 0, 2, 2])
-    drawn = np.stack([partners(labels, seed) for seed in range(4000)])
+    drawn = np.stack([texture_partners(labels, seed) for seed in range(4000)])
     for item, label in enumerate(labels):
         others = np.flatnonzero(labels != label)
         found, counts = np.unique(drawn[:, item], return_counts=True)
         np.testing.assert_array_equal(found, others)
         assert np.abs(counts / 4000 - 1 / len(others)).max() < 0.04
-    np.testing.assert_array_equal(partners(labels, 9), partners(labels, 9))
+    np.testing.assert_array_equal(texture_partners(labels, 9), texture_partners(labels, 9))
 
 
 def nearest_blocks(shape, texture, block):
@@ -295,7 +299,7 @@ def test_texture_is_moved_to_where_it_looks_most_like_the_shape(block):
     images = np.random.default_rng(block).random((2, 5, 1, 16, 8))
     shapes, textures = images
     before = torch.from_numpy(shapes).float(), torch.from_numpy(textures).float()
-    found = textured(*(images.clone() for images in before), block)
+    found = transfer_texture(*(images.clone() for images in before), block)
     for k in range(5):
         expected = nearest_blocks(shapes[k, 0], textures[k, 0], block)
         np.testing.assert_allclose(found[k, 0], expected, rtol=0, atol=1e-6)
@@ -303,7 +307,7 @@ def test_texture_is_moved_to_where_it_looks_most_like_the_shape(block):
 
 def test_an_image_in_its_own_texture_is_itself():
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(textured(images, images, 4), images)
+    torch.testing.assert_close(transfer_texture(images, images, 4), images)
 
 
 # --- a real trial -----------------------------------------------------------------------------

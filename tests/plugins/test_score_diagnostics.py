@@ -20,7 +20,7 @@ from torch import nn
 from transferbench.analysis.transferability import h_score, leep, log_evidence, nce
 from transferbench.api import run
 from transferbench.data.splits import select_training
-from transferbench.engine.lru_cache import Memory
+from transferbench.engine.resources import lru_cache
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.diagnostics.training.checkpoint_choice import CHECKPOINT_CHOICE
 from transferbench_plugins.diagnostics.transferability._logistic import regressions
@@ -577,7 +577,7 @@ def test_all_scores_of_a_checkpoint_share_one_pass_of_each_split():
             self.loaded += which == "final"
             return super().network(which)
 
-    shared = CONTEXT._replace(once=Memory(2**20).once)
+    shared = CONTEXT._replace(once=lru_cache(2**20))
     whole, first = source(), trial()
     counted = Counted(whole.nets, whole.data, history=whole.history, job="source")
     for spec in SCORES:

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from transferbench.engine.lru_cache import Memory
+from transferbench.engine.resources import lru_cache
 from transferbench.networks.modules import build_network, partition
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec
@@ -331,7 +331,7 @@ class Counted(Trial):
 
 def test_all_pairs_of_four_networks_take_four_passes() -> None:
     trials = [Counted(base.net, base.modules, base.job) for base in map(trial, range(4))]
-    context = CONTEXT._replace(once=Memory(2**30).once)
+    context = CONTEXT._replace(once=lru_cache(2**30))
     for spec in SPECS:
         for pair in product(trials, trials):
             found = list(spec.measure(spec.parse({}), pair, context))
@@ -343,7 +343,7 @@ def test_all_pairs_of_four_networks_take_four_passes() -> None:
 def test_other_images_or_parameters_are_another_pass() -> None:
     base = trial(1)
     one = Counted(base.net, base.modules)
-    context = CONTEXT._replace(once=Memory(2**30).once)
+    context = CONTEXT._replace(once=lru_cache(2**30))
     for params in ({}, {}, {"images": 20}, {"pooled": True}, {"precision": "bf16"}):
         list(CKA.measure(CKA.parse(params), (one, one), context))
     assert one.loaded == 4

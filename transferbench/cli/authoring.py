@@ -80,7 +80,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check whether plugins keep the promises of their kind, with their tiny parameters."""
-    from transferbench.conformance import ask, check_asked, read_expected
+    from transferbench.conformance import check_selection, read_expected, select_plugins
     from transferbench.engine.resources import find_device
     from transferbench.runner.request import open_registry
 
@@ -88,11 +88,13 @@ def check(
     found_device = find_device(device.value).type
     files = [Path(what)] if what.endswith(".py") else []
     registry = open_registry([*files, *(plugin or ())])
-    asked = ask(what, registry, kind.value if kind else None)
+    selection = select_plugins(what, registry, kind.value if kind else None)
     for problem in registry.problems:
-        if problem not in asked.problems:
+        if problem not in selection.problems:
             note(str(problem))
-    results = check_asked(asked, data_root=data_root, device=found_device, expected=expected)
+    results = check_selection(
+        selection, data_root=data_root, device=found_device, expected=expected
+    )
     ok = all(result.ok for result in results)
     if json:
         as_json({"ok": ok, "checks": [asdict(one) for one in results]})

@@ -1,34 +1,39 @@
-"""The kit that tells whether a plugin keeps the promises of its kind.
+"""The conformance kit: checks that a plugin keeps the promises of its kind.
 
-One generator of checks, three faces: ``check_plugin`` gives results, ``parametrize_with_checks``
-makes tests of pytest, ``transferbench plugin check`` prints a table. Adding a check is adding a
-function ``check_<property>`` to its kind's module and to that module's ``CHECKS``.
+One set of checks, three interfaces: ``check_plugin`` returns results, ``parametrize_with_checks``
+makes tests of pytest, ``transferbench plugin check`` prints a table. To add a check, add a function
+``check_<property>`` to its kind's module.
 """
 
 from __future__ import annotations
 
-from transferbench.conformance.checks import Check, CheckResult
+from transferbench.conformance.checks import CheckResult, PluginCheck
 from transferbench.conformance.kit import (
-    Expected,
+    ExpectedFailures,
     check_plugin,
     checks_of,
     expected_of,
     parametrize_with_checks,
 )
-from transferbench.conformance.lookup import Asked, ask, check_asked, read_expected
+from transferbench.conformance.selection import (
+    Selection,
+    check_selection,
+    read_expected,
+    select_plugins,
+)
 from transferbench.registry.discovery import specs_of
 
 __all__ = [
-    "Asked",
-    "Check",
     "CheckResult",
-    "Expected",
-    "ask",
-    "check_asked",
+    "ExpectedFailures",
+    "PluginCheck",
+    "Selection",
     "check_plugin",
+    "check_selection",
     "checks_of",
     "expected_of",
     "parametrize_with_checks",
     "read_expected",
+    "select_plugins",
     "specs_of",
 ]

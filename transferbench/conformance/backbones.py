@@ -1,4 +1,4 @@
-"""The promises of a backbone: its partition, its head, its randomness and its behaviour.
+"""The checks of a backbone: its partition, its head, its randomness and its behaviour.
 
 Shape letters: N images, C channels, H height, W width, D features, K classes.
 """
@@ -15,9 +15,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from transferbench.conformance.checks import Broken, Once
-from transferbench.conformance.isolation import offline, randomness, settings_kept
-from transferbench.errors import listing
+from transferbench.conformance.checks import LazyResult, Violation, defined_in, listed, refuse_any
+from transferbench.conformance.isolation import Observation, moved_since, observe, randomness
+from transferbench.conformance.side_effects import (
+    Advice,
+    check_no_network_is_used,
+    check_settings_of_torch_are_kept,
+)
+from transferbench.conformance.tensors import differing, distance, not_finite
 from transferbench.networks.modules import clone_state, load_state, partition
 from transferbench.registry.discovery import cause
 from transferbench.specs import HEAD, BackboneSpec
@@ -25,31 +30,44 @@ from transferbench.specs import HEAD, BackboneSpec
 __all__ = ["CHECKS", "BackboneCase"]
 
 SIZES = (32, 64, 96, 224)
-"""Image sizes to look for one that the network takes, the cheapest first."""
+"""Image sizes tried until the network accepts one, the cheapest first."""
 CLASSES = 5
 OTHER_CLASSES = (2, 11)
 COUNT = 4
 CLOSE = 1e-4
-"""Logits may move by so much of the largest one where only the order of sums changes."""
+"""Tolerance relative to the largest logit where only the order of summation differs."""
 
 
 class BackboneCase:
-    """A backbone with its parameters, at the smallest image size that it takes."""
+    """A backbone with its parameters, at the smallest image size that it takes.
+
+    ``again``: another build and a forward pass.
+    """
+
+    advice = Advice(
+        draw="draw from torch's global generator alone",
+        network="build random weights; offer others through weights and load_weights",
+    )
 
     def __init__(self, spec: BackboneSpec, params: Any) -> None:
         self.spec = spec
         self.params = params
-        self.size = Once(self._size, told_by="it-builds-and-gives-logits")
-        self.net = Once(lambda: self.build(seed=1), told_by="it-builds-and-gives-logits")
-        self.modules = Once(
+        self.size = LazyResult(self._size, reported_by="it-builds-and-gives-logits")
+        self.net = LazyResult(lambda: self.build(seed=1), reported_by="it-builds-and-gives-logits")
+        self.modules = LazyResult(
             lambda: partition(spec, self.net()),
-            told_by="modules-cover-every-parameter-and-buffer-once",
+            reported_by="modules-cover-every-parameter-and-buffer-once",
         )
+        self.again = LazyResult(self._again, reported_by="no-network-is-used")
 
     def build(self, seed: int, classes: int = CLASSES, channels: int = 3) -> nn.Module:
-        """A fresh network; torch's global generator is given back."""
+        """A fresh network; torch's global generator is restored."""
         with _seeded(seed):
             return self.spec.build(self.params, classes, channels, self.size())
+
+    def _again(self) -> Observation[Tensor]:
+        self.size()
+        return observe(lambda: self.logits(self.build(1), self.images()))
 
     def _size(self) -> int:
         errors = []
@@ -58,7 +76,7 @@ class BackboneCase:
                 with _seeded(1), torch.no_grad():
                     net = self.spec.build(self.params, CLASSES, 3, size)
                     net.eval()(torch.zeros(2, 3, size, size))
-            except Exception as error:  # noqa: BLE001  # told where none of the sizes will do
+            except Exception as error:  # noqa: BLE001  # raised below if no size works
                 errors.append(error)
             else:
                 return size
@@ -71,10 +89,10 @@ class BackboneCase:
         return torch.randn(count, channels, size, size, generator=generator)
 
     def logits(self, net: nn.Module, images: Tensor) -> Tensor:
-        """What ``net`` gives in eval mode, without gradients."""
+        """The output of ``net`` in eval mode, without gradients."""
         with torch.no_grad():
-            found: Tensor = net.eval()(images)
-        return found
+            logits: Tensor = net.eval()(images)
+        return logits
 
     def head(self) -> nn.Module:
         """The head of the network. Raises: ``SkipTest`` where there is none."""
@@ -84,8 +102,8 @@ class BackboneCase:
         return head
 
 
-class _seeded:  # noqa: N801  # a block, called like a function
-    """A block in which torch's global generator starts from ``seed``, given back afterwards."""
+class _seeded:  # noqa: N801  # a context manager, called like a function
+    """A block in which torch's global generator starts from ``seed``; restored afterwards."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -98,24 +116,8 @@ class _seeded:  # noqa: N801  # a block, called like a function
         torch.set_rng_state(self._before)
 
 
-def _differences(a: nn.Module, b: nn.Module) -> list[str]:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return [
-        name for name in ours.keys() | theirs.keys()
-        if name not in ours or name not in theirs or not _same(ours[name], theirs[name])
-    ]  # fmt: skip
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a == b).all())
-
-
-def _close(found: Tensor, wanted: Tensor) -> bool:
-    return bool((found - wanted).abs().max() <= CLOSE * max(1.0, float(wanted.abs().max())))
-
-
-def _some(names: list[str]) -> str:
-    return listing(sorted(names), 4)
+def _tolerance(reference: Tensor) -> float:
+    return CLOSE * max(1.0, float(reference.abs().max()))
 
 
 # --- the checks -------------------------------------------------------------------------------
@@ -123,30 +125,27 @@ def _some(names: list[str]) -> str:
 
 def check_it_builds_and_gives_logits(case: BackboneCase) -> None:
     """float32 logits (N, K) of images (N, 3, H, W), from a network on the CPU."""
-    case.size.told()
-    net = case.net.told()
+    case.size.or_raise()
+    net = case.net.or_raise()
     if not isinstance(net, nn.Module):
-        raise Broken(f"build gave {type(net).__name__}", "return a torch.nn.Module")
+        raise Violation(f"build returned {type(net).__name__}", "return a torch.nn.Module")
     logits = case.logits(net, case.images())
     _check_logits(logits, COUNT, CLASSES, 3)
     wrong = [name for name, tensor in net.state_dict().items()
              if tensor.device.type != "cpu" or tensor.dtype == torch.float64]  # fmt: skip
-    if wrong:
-        raise Broken(
-            f"{_some(wrong)} are not float32 on the CPU",
-            "build plainly: the engine moves and casts the network",
-        )
+    refuse_any(wrong, "are not float32 on the CPU",
+               "build plainly: the engine moves and casts the network")  # fmt: skip
 
 
 def _check_logits(logits: object, count: int, classes: int, channels: int) -> None:
-    asked = f"{count} images of {channels} channel(s) and {classes} classes"
+    batch = f"{count} images of {channels} channel(s) and {classes} classes"
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, classes):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise Broken(f"{asked} gave logits of {found}",
-                     f"the network must give a tensor ({count}, {classes}): honour num_classes "
-                     "and in_chans")  # fmt: skip
+        form = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise Violation(f"{batch} gave logits of {form}",
+                        f"the network must give a tensor ({count}, {classes}): honour num_classes "
+                        "and in_chans")  # fmt: skip
     if not bool(logits.isfinite().all()):
-        raise Broken(f"{asked} gave logits that are not finite", "look at the initialization")
+        raise Violation(f"{batch} gave logits that are not finite", "look at the initialization")
 
 
 def check_classes_and_channels_are_honoured(case: BackboneCase) -> None:
@@ -157,7 +156,7 @@ def check_classes_and_channels_are_honoured(case: BackboneCase) -> None:
             net = case.build(1, classes, channels)
             logits = case.logits(net, case.images(2, channels))
         except Exception as error:
-            raise Broken(
+            raise Violation(
                 f"for {classes} classes and {channels} channel(s) it fails: {cause(error)}",
                 "honour num_classes and in_chans in build",
             ) from error
@@ -165,18 +164,18 @@ def check_classes_and_channels_are_honoured(case: BackboneCase) -> None:
 
 
 def check_modules_cover_every_parameter_and_buffer_once(case: BackboneCase) -> None:
-    """``modules(net)`` leaves nothing out, names nothing twice, and ends with the head."""
+    """``modules(net)`` covers everything exactly once and ends with the head."""
     case.net()
-    case.modules.told()
+    case.modules.or_raise()
 
 
 def check_the_partition_is_the_same_for_every_size(case: BackboneCase) -> None:
     """The names do not depend on the classes, so that a head can be replaced."""
     other = partition(case.spec, case.build(2, OTHER_CLASSES[0]))
     if other != (own := case.modules()):
-        where = [name for name in own.keys() | other.keys() if own.get(name) != other.get(name)]
-        raise Broken(
-            f"with {OTHER_CLASSES[0]} classes the modules {_some(where)} hold other names",
+        changed = [name for name in own.keys() | other.keys() if own.get(name) != other.get(name)]
+        raise Violation(
+            f"with {OTHER_CLASSES[0]} classes the modules {listed(changed)} hold other names",
             "build the same layers for any number of classes",
         )
 
@@ -185,63 +184,64 @@ def check_only_the_head_depends_on_the_classes(case: BackboneCase) -> None:
     """A new target replaces the head alone: every other tensor keeps its shape."""
     ours, theirs = case.net().state_dict(), case.build(2, OTHER_CLASSES[1]).state_dict()
     head = set(case.modules()[HEAD])
-    bent = [name for name in ours if name not in head
-            and (name not in theirs or ours[name].shape != theirs[name].shape)]  # fmt: skip
-    if bent:
-        raise Broken(
-            f"{_some(bent)} change their shape with the number of classes",
-            f"put them into {HEAD!r} in modules()",
-        )
+    changed = [name for name in ours if name not in head
+               and (name not in theirs or ours[name].shape != theirs[name].shape)]  # fmt: skip
+    refuse_any(changed, "change their shape with the number of classes",
+               f"put them into {HEAD!r} in modules()")  # fmt: skip
 
 
 def check_the_head_makes_the_logits(case: BackboneCase) -> None:
-    """``head(net)`` reads the features once a pass, and what it gives are the logits."""
+    """``head(net)`` is called once in a forward pass, and its output are the logits."""
     head = case.spec.head(case.net())
     if not isinstance(head, nn.Module):
-        raise Broken(f"head(net) gave {type(head).__name__}", "return a layer of net")
+        raise Violation(f"head(net) returned {type(head).__name__}", "return a layer of net")
     if not any(head is module for module in case.net().modules()):
-        raise Broken("head(net) is no part of net", "return the layer itself, not a new one")
-    seen: list[tuple[tuple[Any, ...], Any]] = []
-    hook = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs, output)))
+        raise Violation("head(net) is no part of net", "return the layer itself, not a new one")
+    calls: list[tuple[tuple[Any, ...], Any]] = []
+    hook = head.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output)))
     try:
         logits = case.logits(case.net(), case.images())
     finally:
         hook.remove()
-    _check_head_calls(seen, logits)
+    _check_head_calls(calls, logits)
 
 
-def _check_head_calls(seen: list[tuple[tuple[Any, ...], Any]], logits: Tensor) -> None:
-    if len(seen) != 1:
-        raise Broken(f"the head was called {len(seen)} times in a forward pass",
-                     "head(net) must give the layer that net calls to make its logits")  # fmt: skip
-    inputs, output = seen[0]
+def _check_head_calls(calls: list[tuple[tuple[Any, ...], Any]], logits: Tensor) -> None:
+    if len(calls) != 1:
+        raise Violation(
+            f"the head was called {len(calls)} times in a forward pass",
+            "head(net) must be the layer that net calls to make its logits",
+        )
+    inputs, output = calls[0]
     if not isinstance(output, Tensor) or not torch.equal(output.flatten(), logits.flatten()):
-        raise Broken("what the head gives are not the logits of the network",
-                     "head(net) must give the last layer")  # fmt: skip
+        raise Violation("the output of the head is not the logits of the network",
+                        "head(net) must be the last layer")  # fmt: skip
     if not inputs or not isinstance(inputs[0], Tensor) or len(inputs[0]) != len(logits):
-        raise Broken("the head does not read one row of features an image",
-                     "its first argument must be the features, (N, D)")  # fmt: skip
+        raise Violation("the head does not read one row of features an image",
+                        "its first argument must be the features, (N, D)")  # fmt: skip
 
 
 def check_the_head_module_holds_the_head(case: BackboneCase) -> None:
     """The layer of ``head(net)`` has parameters, all of them in the partition's head."""
     mine = {id(parameter) for parameter in case.head().parameters()}
     if not mine:
-        raise Broken("the layer of head(net) has no parameters",
-                     "a new target needs weights to learn: give the last linear layer")  # fmt: skip
+        raise Violation(
+            "the layer of head(net) has no parameters",
+            "a new target needs weights to learn: give the last linear layer",
+        )
     names = {name for name, parameter in case.net().named_parameters() if id(parameter) in mine}
-    if outside := sorted(names - set(case.modules()[HEAD])):
-        raise Broken(f"{_some(outside)} belong to head(net), but not to the module {HEAD!r}",
-                     "let modules() and head() mean the same layer")  # fmt: skip
+    refuse_any(names - set(case.modules()[HEAD]),
+               f"belong to head(net), but not to the module {HEAD!r}",
+               "let modules() and head() name the same layer")  # fmt: skip
 
 
 def check_eval_is_deterministic(case: BackboneCase) -> None:
-    """Two passes in eval mode give the same logits bit for bit."""
+    """Two passes in eval mode give bitwise equal logits."""
     images = case.images()
     first, second = (case.logits(case.net(), images) for _ in range(2))
     if not torch.equal(first, second):
-        raise Broken(
-            f"two passes in eval mode differ by up to {float((first - second).abs().max()):.3g}",
+        raise Violation(
+            f"two passes in eval mode differ by up to {distance(first, second):.3g}",
             "let dropout and every other draw depend on self.training",
         )
 
@@ -251,46 +251,44 @@ def check_the_batch_does_not_matter_in_eval(case: BackboneCase) -> None:
     images = case.images()
     together = case.logits(case.net(), images)
     alone = torch.cat([case.logits(case.net(), image[None]) for image in images])
-    if not _close(alone, together):
-        raise Broken(
-            f"logits alone and in a batch of {COUNT} differ by up to "
-            f"{float((alone - together).abs().max()):.3g}",
+    if not (gap := distance(alone, together)) <= _tolerance(together):
+        raise Violation(
+            f"logits alone and in a batch of {COUNT} differ by up to {gap:.3g}",
             "compute no statistics over the batch in eval mode",
         )
 
 
 def check_the_images_are_left_untouched(case: BackboneCase) -> None:
-    """In train and in eval mode; batches are used again."""
+    """In train and in eval mode; batches are reused."""
     net, images = case.build(1), case.images()
     before = images.clone()
     for mode in (True, False):
         with torch.no_grad():
             net.train(mode)(images)
         if not torch.equal(images, before):
-            raise Broken("the forward pass changed its images", "make the first layer's operation "
-                         "not in-place")  # fmt: skip
+            raise Violation(
+                "the forward pass changed its images",
+                "make the first layer's operation not in-place",
+            )
 
 
 def check_every_parameter_gets_a_finite_gradient(case: BackboneCase) -> None:
-    """What never gets a gradient is no part of the network; zero is allowed (Fixup starts so)."""
+    """No parameter is unused; a gradient of zero is allowed (Fixup starts so)."""
     net = case.build(1).train()
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
     if not trained:
-        raise Broken("no parameter requires a gradient", "build the network trainable")
+        raise Violation("no parameter requires a gradient", "build the network trainable")
     labels = torch.arange(COUNT) % CLASSES
     nn.functional.cross_entropy(net(case.images()), labels).backward()  # type: ignore[no-untyped-call]  # torch's
-    if idle := [name for name, parameter in trained.items() if parameter.grad is None]:
-        raise Broken(f"{_some(idle)} get no gradient",
-                     "use them in forward, or do not register them")  # fmt: skip
-    wild = [name for name, p in trained.items() if p.grad is not None
-            and not bool(p.grad.isfinite().all())]  # fmt: skip
-    if wild:
-        raise Broken(f"{_some(wild)} get gradients that are not finite",
-                     "look at divisions and roots of zero")  # fmt: skip
+    gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
+    refuse_any(trained.keys() - gradients.keys(), "get no gradient",
+               "use them in forward, or do not register them")  # fmt: skip
+    refuse_any(not_finite(gradients), "get gradients that are not finite",
+               "look at divisions and roots of zero")  # fmt: skip
 
 
 def check_the_state_round_trips(case: BackboneCase) -> None:
-    """After a training step, the saved state is all that another build needs."""
+    """After a training step, loading the saved state into another build gives equal logits."""
     net = case.build(1).train()
     images = case.images()
     nn.functional.cross_entropy(net(images), torch.arange(COUNT) % CLASSES).backward()  # type: ignore[no-untyped-call]  # torch's
@@ -299,11 +297,11 @@ def check_the_state_round_trips(case: BackboneCase) -> None:
             parameter.add_(0.01 * torch.ones_like(parameter))
     other = case.build(2)
     load_state(other, load(save(clone_state(net))))
-    wanted, found = case.logits(net, images), case.logits(other, images)
-    if not torch.equal(wanted, found):
-        raise Broken(
-            "a network given the saved state of another answers differently, by up to "
-            f"{float((wanted - found).abs().max()):.3g}",
+    expected, logits = case.logits(net, images), case.logits(other, images)
+    if not torch.equal(expected, logits):
+        raise Violation(
+            "a network that loads the saved state of another gives other logits, by up to "
+            f"{distance(expected, logits):.3g}",
             "register everything that a pass reads or writes as a parameter or a buffer",
         )
 
@@ -311,121 +309,105 @@ def check_the_state_round_trips(case: BackboneCase) -> None:
 def check_equal_seeds_build_equal_networks(case: BackboneCase) -> None:
     """All randomness of the builder comes from torch's global generator."""
     case.net()
-    if different := _differences(case.build(3), case.build(3)):
-        raise Broken(f"two builds from one seed differ in {_some(different)}",
-                     "draw from torch's global generator alone")  # fmt: skip
+    if different := differing(case.build(3).state_dict(), case.build(3).state_dict()):
+        raise Violation(f"two builds from one seed differ in {listed(different)}",
+                        "draw from torch's global generator alone")  # fmt: skip
 
 
 def check_other_seeds_build_other_networks(case: BackboneCase) -> None:
-    """A builder that draws nothing, or seeds itself, gives every replicate the same weights."""
+    """Replicates differ: the builder draws its weights and does not seed itself."""
     case.net()
-    if not _differences(case.build(3), case.build(4)):
-        raise Broken("builds from two seeds have equal weights",
-                     "leave seeding to the framework: no manual_seed in build")  # fmt: skip
+    if not differing(case.build(3).state_dict(), case.build(4).state_dict()):
+        raise Violation("builds from two seeds have equal weights",
+                        "leave seeding to the framework: no manual_seed in build")  # fmt: skip
 
 
 def check_the_builder_seeds_nothing(case: BackboneCase) -> None:
-    """It draws from torch's global generator, and sets neither that nor any other."""
+    """It draws from torch's global generator, and seeds neither that nor any other."""
     size, states = case.size(), []
     for seed in (3, 4):
         with _seeded(seed):
             before = randomness()
             case.spec.build(case.params, CLASSES, 3, size)
-            after = randomness()
-        states.append(after["torch"])
-        if moved := [name for name in before if name != "torch" and before[name] != after[name]]:
-            raise Broken(f"building moves the global generator of {' and '.join(moved)}",
-                         "draw from torch's global generator alone")  # fmt: skip
+            states.append(randomness()["torch"])
+            moved = [name for name in moved_since(before) if name != "torch"]
+        if moved:
+            raise Violation(f"building moves the global generator of {' and '.join(moved)}",
+                            case.advice.draw)  # fmt: skip
     if states[0] == states[1]:
-        raise Broken(
-            "after builds from two seeds torch's global generator stands at one place",
+        raise Violation(
+            "after builds from two seeds torch's global generator is in the same state",
             "the framework seeds it: no manual_seed in build",
         )
 
 
-def check_no_network_is_used(case: BackboneCase) -> None:
-    """Weights are loaded by ``load_weights``, never by ``build``."""
-    case.size()
-    with offline() as asked:
-        try:
-            case.build(1)
-        except OSError:
-            if not asked:
-                raise
-    if asked:
-        raise Broken(f"build asked the network for {asked[0]}",
-                     "build random weights; offer others through weights and "
-                     "load_weights")  # fmt: skip
-
-
-def check_settings_of_torch_are_kept(case: BackboneCase) -> None:
-    """Default type, gradient mode, threads and determinism belong to the whole process."""
-    case.size()
-    with settings_kept():
-        case.logits(case.build(1), case.images())
-
-
 def check_batch_statistics_are_declared_truly(case: BackboneCase) -> None:
-    """Whether a pass in train mode changes buffers: weight arithmetic must recompute them."""
+    """``batch_statistics`` says whether a pass in train mode changes buffers.
+
+    After weight arithmetic they must be recomputed.
+    """
     net = case.build(1).train()
     before = clone_state(net)
     with torch.no_grad():
         net(case.images())
     after = net.state_dict()
-    changed = [name for name in before if not _same(before[name], after[name])]
+    changed = differing(before, after)
     declared = case.spec.batch_statistics(case.params)
     if bool(changed) != declared:
-        found = f"changes {_some(changed)}" if changed else "changes no buffer"
-        raise Broken(
-            f"batch_statistics is {declared}, and a pass in train mode {found}",
+        buffers = listed(changed) if changed else "no buffer"
+        raise Violation(
+            f"batch_statistics is {declared}, and a pass in train mode changes {buffers}",
             f"declare batch_statistics={not declared} for these parameters",
         )
 
 
 def check_cpu_and_cuda_agree(case: BackboneCase) -> None:
-    """The same logits on either device, to what float32 allows, once the network is moved."""
+    """The same logits on either device, to float32 rounding, once the network is moved."""
     case.net()
     if not torch.cuda.is_available():
         raise SkipTest("there is no CUDA device here")
     net, images = case.build(1), case.images()
-    wanted = case.logits(net, images)
+    expected = case.logits(net, images)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        found = case.logits(net.cuda(), images.cuda()).cpu()
-    far = float((found - wanted).abs().max())
-    if far > 10 * CLOSE * max(1.0, float(wanted.abs().max())):
-        raise Broken(f"CPU and CUDA differ by up to {far:.3g}",
-                     "make no tensors on a device of your own in forward")  # fmt: skip
+        logits = case.logits(net.cuda(), images.cuda()).cpu()
+    if (gap := distance(logits, expected)) > 10 * _tolerance(expected):
+        raise Violation(f"CPU and CUDA differ by up to {gap:.3g}",
+                        "make no tensors on a device of your own in forward")  # fmt: skip
 
 
 def check_the_preprocessing_has_a_value_a_channel(case: BackboneCase) -> None:
     """Mean and std of the weights it can load: one value, or one for each of three channels."""
-    wanted = case.spec.preprocessing(case.params)
-    if wanted is None:
+    declared = case.spec.preprocessing(case.params)
+    if declared is None:
         raise SkipTest("it declares no preprocessing")
-    lengths = len(wanted.mean), len(wanted.std)
+    lengths = len(declared.mean), len(declared.std)
     if lengths not in {(1, 1), (3, 3)}:
-        raise Broken(f"mean and std have {lengths[0]} and {lengths[1]} values",
-                     "give 1 or 3 of each")  # fmt: skip
-    if min(wanted.std) <= 0:
-        raise Broken(f"std holds {min(wanted.std)}", "images are divided by it: give more than 0")
+        raise Violation(f"mean and std have {lengths[0]} and {lengths[1]} values",
+                        "give 1 or 3 of each")  # fmt: skip
+    if min(declared.std) <= 0:
+        raise Violation(
+            f"std holds {min(declared.std)}", "images are divided by it: give more than 0"
+        )
 
 
 def check_rate_factors_match_parameters(case: BackboneCase) -> None:
-    """A pattern that matches nothing changes nothing."""
+    """Every pattern of ``rate_factors`` matches at least one parameter."""
     names = [name for name, _ in case.net().named_parameters()]
     for factor in case.spec.rate_factors:
         if not any(re.search(factor.pattern, name) for name in names):
-            raise Broken(f"the rate factor {factor.pattern!r} matches no parameter",
-                         f"parameters are called like {_some(names)}")  # fmt: skip
+            raise Violation(f"the rate factor {factor.pattern!r} matches no parameter",
+                            f"parameters are called like {listed(names)}")  # fmt: skip
 
 
 def check_weights_from_outside_are_offered_whole(case: BackboneCase) -> None:
-    """Tags are unique, and whoever offers weights can load them."""
+    """Tags are unique, and ``load_weights`` exists where weights are offered."""
     tags = [weights.tag for weights in case.spec.weights(case.params)]
     if len(set(tags)) < len(tags):
-        raise Broken(f"two weights have one tag: {', '.join(sorted(tags))}", "rename one")
+        raise Violation(f"two weights have one tag: {', '.join(sorted(tags))}", "rename one")
     if tags and case.spec.load_weights is None:
-        raise Broken(f"it offers weights {tags[0]!r} and has no load_weights", "write load_weights")
+        raise Violation(
+            f"it offers weights {tags[0]!r} and has no load_weights", "write load_weights"
+        )
 
 
 def check_the_family_is_declared_whole(case: BackboneCase) -> None:
@@ -433,45 +415,27 @@ def check_the_family_is_declared_whole(case: BackboneCase) -> None:
     spec = case.spec
     if spec.member is None:
         if spec.members is not None:
-            raise Broken("it lists members and names no member parameter", "set member")
+            raise Violation("it lists members and names no member parameter", "set member")
         raise SkipTest("it is no family")
     if spec.member not in spec.params.model_fields:
-        raise Broken(f"member {spec.member!r} is no parameter",
-                     f"parameters are {', '.join(spec.params.model_fields) or 'none'}")  # fmt: skip
+        raise Violation(
+            f"member {spec.member!r} is no parameter",
+            f"parameters are {', '.join(spec.params.model_fields) or 'none'}",
+        )
     members = list(_members(spec))
     if len(set(members)) < len(members):
-        raise Broken("members() names one member twice", "list each once")
+        raise Violation("members() names a member twice", "list each once")
 
 
 def _members(spec: BackboneSpec) -> Iterator[str]:
     for member in spec.members() if spec.members else ():
         if not isinstance(member, str) or not member:
-            raise Broken(f"members() holds {member!r}", "list names")
+            raise Violation(f"members() holds {member!r}", "list names")
         yield member
 
 
 CHECKS = (
-    check_it_builds_and_gives_logits,
-    check_classes_and_channels_are_honoured,
-    check_modules_cover_every_parameter_and_buffer_once,
-    check_the_partition_is_the_same_for_every_size,
-    check_only_the_head_depends_on_the_classes,
-    check_the_head_makes_the_logits,
-    check_the_head_module_holds_the_head,
-    check_eval_is_deterministic,
-    check_the_batch_does_not_matter_in_eval,
-    check_the_images_are_left_untouched,
-    check_every_parameter_gets_a_finite_gradient,
-    check_the_state_round_trips,
-    check_equal_seeds_build_equal_networks,
-    check_other_seeds_build_other_networks,
-    check_the_builder_seeds_nothing,
+    *defined_in(__name__),
     check_no_network_is_used,
     check_settings_of_torch_are_kept,
-    check_batch_statistics_are_declared_truly,
-    check_cpu_and_cuda_agree,
-    check_the_preprocessing_has_a_value_a_channel,
-    check_rate_factors_match_parameters,
-    check_weights_from_outside_are_offered_whole,
-    check_the_family_is_declared_whole,
 )

@@ -1,46 +1,78 @@
 """What a check is, how it is run, and what its result says.
 
-A check is a function ``check_<property stated as fact>`` of one case, a plugin with its parameters.
-It returns where the property holds and raises ``Broken`` where it does not; whatever else the
-plugin raises inside it counts as broken too. What cannot be looked at raises ``SkipTest``.
+A check is a function ``check_<property stated as fact>`` of a case: a plugin with its parameters.
+It returns where the property holds and raises ``Violation`` where it does not; anything else that
+the plugin raises inside it counts as a violation too. ``SkipTest`` means that the property cannot
+be checked here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from unittest import SkipTest
 
-from transferbench.errors import ConformanceError, TransferbenchError, is_out_of_memory
+from transferbench.errors import (
+    ConformanceError,
+    TransferbenchError,
+    is_out_of_memory,
+    listing,
+)
 from transferbench.registry.discovery import SPECS, Kind, cause
 from transferbench.specs import Spec
 
-__all__ = ["Broken", "Check", "CheckResult", "Once", "Status", "kind_of", "named", "result_of"]
+__all__ = [
+    "CheckFunction",
+    "CheckResult",
+    "CheckStatus",
+    "LazyResult",
+    "PluginCheck",
+    "Violation",
+    "checks_from",
+    "defined_in",
+    "kind_of",
+    "listed",
+    "refuse_any",
+    "result_of",
+]
 
 T = TypeVar("T")
-Status = Literal["passed", "failed", "skipped", "expected-failure", "unexpected-pass"]
+CheckFunction: TypeAlias = Callable[[Any], None]
+CheckStatus = Literal["passed", "failed", "skipped", "expected-failure", "unexpected-pass"]
 REPAIR = "repair the plugin there"
 
 
-class Broken(Exception):  # noqa: N818  # a finding, told as a ConformanceError: nobody sees it raised
-    """What was found instead of the property, and the way on."""
+class Violation(Exception):  # noqa: N818  # always converted to a ConformanceError
+    """A property does not hold: what was observed instead, and advice."""
 
-    def __init__(self, found: str, advice: str) -> None:
-        super().__init__(f"{found}; {advice}")
+    def __init__(self, observed: str, advice: str) -> None:
+        super().__init__(f"{observed}; {advice}")
+
+
+def listed(names: Collection[str]) -> str:
+    """The first names in alphabetical order, and how many more there are."""
+    return listing(sorted(names), 4)
+
+
+def refuse_any(names: Collection[str], observed: str, advice: str) -> None:
+    """Raises: ``Violation`` if there are ``names``; ``observed`` continues a list of them."""
+    if names:
+        raise Violation(f"{listed(names)} {observed}", advice)
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check of one plugin came to; ``message`` is empty where it passed as it should.
+    """The outcome of one check of one plugin; ``message`` is empty where it simply passed.
 
-    ``kind`` is ``plugin`` where something could not be loaded, so that its kind is not known.
+    ``kind`` is ``plugin`` where something could not be loaded, so that its kind is unknown.
     """
 
     kind: Kind | Literal["plugin"]
     plugin: str
     check: str
-    status: Status
+    status: CheckStatus
     message: str = ""
 
     @property
@@ -50,8 +82,8 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
-class Check:
-    """One property of one plugin; calling it looks whether it holds.
+class PluginCheck:
+    """One property of one plugin; calling it checks whether the property holds.
 
     ``plugin``: its name, with the member where it is one of a family.
     """
@@ -59,27 +91,27 @@ class Check:
     kind: Kind
     plugin: str
     name: str
-    look: Callable[[], None]
+    verify: Callable[[], None]
 
     def __str__(self) -> str:
         return f"{self.kind}-{self.plugin}-{self.name}"
 
     def __call__(self) -> None:
-        """Raises: ``ConformanceError`` where it does not hold, ``SkipTest`` where none can tell."""
+        """Raises: ``ConformanceError`` for a violation, ``SkipTest`` where it cannot be checked."""
         try:
-            self.look()
+            self.verify()
         except SkipTest:
             raise
-        except Broken as broken:
-            raise ConformanceError(self._message(str(broken))) from broken
+        except Violation as violation:
+            raise ConformanceError(self._message(str(violation))) from violation
         except (Exception, SystemExit) as error:
-            raise ConformanceError(self._message(_told(error))) from error
+            raise ConformanceError(self._message(_described(error))) from error
 
-    def _message(self, found: str) -> str:
-        return f"{self.kind} {self.plugin!r}: {self.name}: {found}"
+    def _message(self, observed: str) -> str:
+        return f"{self.kind} {self.plugin!r}: {self.name}: {observed}"
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     if isinstance(error, TransferbenchError):
         return str(error)
     if is_out_of_memory(error):
@@ -87,11 +119,11 @@ def _told(error: BaseException) -> str:
     return f"it raised {cause(error)}; {REPAIR}"
 
 
-def result_of(check: Check, expected_failures: Mapping[str, str]) -> CheckResult:
+def result_of(check: PluginCheck, expected_failures: Mapping[str, str]) -> CheckResult:
     """Run one check; ``expected_failures``: check name -> why it is known to fail. Never raises."""
     reason = expected_failures.get(check.name)
 
-    def result(status: Status, message: str = "") -> CheckResult:
+    def result(status: CheckStatus, message: str = "") -> CheckResult:
         return CheckResult(check.kind, check.plugin, check.name, status, message)
 
     try:
@@ -111,61 +143,69 @@ def result_of(check: Check, expected_failures: Mapping[str, str]) -> CheckResult
     )
 
 
-class Once(Generic[T]):
-    """What a plugin's builder gives, made when first asked for; ``told_by`` reports its failure.
+class LazyResult(Generic[T]):
+    """The result of a plugin's function, computed on first access and shared by checks.
 
-    A builder that fails would fail every check alike: one tells it, the others are skipped.
+    A builder that fails would fail every check alike: the check ``reported_by`` reports the error,
+    the others are skipped.
     """
 
-    def __init__(self, make: Callable[[], T], told_by: str) -> None:
-        self._make = make
-        self._told_by = told_by
-        self._made: list[T] = []
+    def __init__(self, compute: Callable[[], T], reported_by: str) -> None:
+        self._compute = compute
+        self._reported_by = reported_by
+        self._results: list[T] = []
         self._error: BaseException | None = None
 
-    def told(self) -> T:
-        """The thing itself. Raises: what the builder raised."""
+    def or_raise(self) -> T:
+        """The result. Raises: what the function raised."""
         if self._error is not None:
             raise self._error
-        if not self._made:
+        if not self._results:
             from transferbench.conformance.isolation import isolated
 
             try:
-                # A setting that it changes must be seen to change again, by the check of settings.
-                with isolated(f"once, {self._told_by}"):
-                    self._made.append(self._make())
+                # A setting that it changes must change again where the settings are checked.
+                with isolated(f"once, {self._reported_by}"):
+                    self._results.append(self._compute())
             except (Exception, SystemExit) as error:
                 self._error = error
                 raise
-        return self._made[0]
+        return self._results[0]
 
     def __call__(self) -> T:
-        """The thing itself. Raises: ``SkipTest`` where there is none."""
+        """The result. Raises: ``SkipTest`` where there is none."""
         try:
-            return self.told()
+            return self.or_raise()
         except SkipTest:
             raise
         except (Exception, SystemExit) as error:
-            raise SkipTest(f"there is nothing to look at, see {self._told_by}") from error
+            raise SkipTest(f"there is nothing to look at, see {self._reported_by}") from error
 
 
-def named(
-    kind: Kind, plugin: str, case: Any, functions: Sequence[Callable[[Any], None]]
-) -> Iterator[Check]:
-    """A check for each function ``check_<property>``, of one case."""
+def defined_in(module: str) -> Iterator[CheckFunction]:
+    """The functions ``check_<property>`` of a module, in the order of its source."""
+    for name, function in vars(sys.modules[module]).items():
+        if name.startswith("check_") and function.__module__ == module:
+            yield function
+
+
+def checks_from(
+    kind: Kind, plugin: str, case: Any, functions: Sequence[CheckFunction]
+) -> Iterator[PluginCheck]:
+    """A check of ``case`` for each function."""
     for function in functions:
         name = function.__name__.removeprefix("check_").replace("_", "-")
-        yield Check(kind, plugin, name, _bound(function, case))
+        yield PluginCheck(kind, plugin, name, _in_isolation(function, case))
 
 
-def _bound(function: Callable[[Any], None], case: Any) -> Callable[[], None]:
-    def look() -> None:
-        from transferbench.conformance.isolation import isolated
+def _in_isolation(function: CheckFunction, case: Any) -> Callable[[], None]:
+    def verify() -> None:
+        from transferbench.conformance.isolation import isolated  # imports torch
 
         with isolated(function.__name__):
             function(case)
 
-    return look
+    return verify
 
 
 def kind_of(spec: Spec) -> Kind:

@@ -1,8 +1,8 @@
-"""Small finished trials for diagnostics: pre-trained and trained by the engine, once a process.
+"""Small finished trials for diagnostics: pre-trained and trained by the engine, once per process.
 
-Each network of the kit is pre-trained on one drawn task and fine-tuned on the other: P, two
-replicates of P-T and two of RI-T, in a store that goes when the process does. Beside them one that
-diverged, and the same on a target with several labels an image.
+Each network of the kit is pre-trained on one synthetic task and fine-tuned on the other: P, two
+replicates of P-T and two of RI-T, and a trial that diverges; the same on a target with several
+labels an image. The store is temporary.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ORIGIN = Origin("conformance", "transferbench", "", "transferbench.conformance")
 SUITE = Suite.model_validate({
     "name": "conformance",
     "version": "1.0",
-    "summary": "Trials that a diagnostic is tried on.",
+    "summary": "Trials for the checks of diagnostics.",
     "backbones": [spec.name for spec in NETWORKS.values()],
     "image": {"size": SIZE, "channels": 1, "mean": [0.5], "std": [0.25]},
     "sources": {
@@ -77,9 +77,9 @@ SUITE = Suite.model_validate({
 
 
 class Trials(NamedTuple):
-    """What one network's trainings left: the source network, two trials from each start.
+    """The finished trainings of a network: the source network and two trials per initialization.
 
-    ``diverged``: from a random start at a learning rate that no network survives.
+    ``diverged``: from random weights at a learning rate at which every network diverges.
     """
 
     source: FinishedTrial
@@ -92,10 +92,10 @@ class Trials(NamedTuple):
 def finished_trials(
     network: str, device: str, target: Literal["target", "several"] = "target"
 ) -> Trials:
-    """The trials of the network called ``network`` in ``stand_ins.NETWORKS``."""
+    """The trials of the network described as ``network`` in ``fixtures.NETWORKS``."""
     bench, planned = _bench(device), _plan(device, network, target)
     engine = Engine(bench)
-    with threads_of_a_worker():  # what is checked must not depend on how many cores there are
+    with threads_of_a_worker():  # results must not depend on the number of cores
         for job in planned.jobs.values():
             engine.run(job)
 
@@ -122,12 +122,13 @@ def _bench(device: str) -> Workbench:
 
 @cache
 def _registry() -> Registry:
-    """What is installed, since a diagnostic may ask for perturbations, and the kit's own."""
-    found = discover((), {})
+    """The installed plugins, since a diagnostic may use perturbations, and the kit's own."""
+    installed = discover((), {})
     own: list[Spec] = [DATASET, SEVERAL, UNPERTURBED, *INITIALIZATIONS, *NETWORKS.values()]
     offers = [Offer(kind, spec, ORIGIN) for kind, of in SPECS.items() for spec in own
               if isinstance(spec, of)]  # fmt: skip
-    return Registry(Discovery((*found.offers, *offers), found.problems, found.files))
+    offered = (*installed.offers, *offers)
+    return Registry(Discovery(offered, installed.problems, installed.files))
 
 
 def _plan(device: str, network: str, target: str) -> Plan:
@@ -143,8 +144,8 @@ def _plan(device: str, network: str, target: str) -> Plan:
 
 
 def _facts(device: str, spec: DatasetSpec, params: dict[str, Any]) -> DatasetFacts:
-    found = prepare(spec, params, image_size=SIZE, channels=1,
-                    cache=_bench(device).machine.cache, data_root=None)  # fmt: skip
-    train, test = found.splits["train"], found.splits["test"]
-    return DatasetFacts(found.fingerprint, len(found.classes), found.task, found.metric,
+    data = prepare(spec, params, image_size=SIZE, channels=1,
+                   cache=_bench(device).machine.cache, data_root=None)  # fmt: skip
+    train, test = data.splits["train"], data.splits["test"]
+    return DatasetFacts(data.fingerprint, len(data.classes), data.task, data.metric,
                         len(train.labels), len(test.labels))  # fmt: skip

@@ -1,7 +1,7 @@
-"""The kit's own small plugins, which the plugin under check is tried with.
+"""The kit's own small plugins, with which the plugin under check is called.
 
-Three networks, as different as initializations and diagnostics must bear: with batch statistics,
-without any normalisation, and a vision transformer. Two tasks on drawn images. Two initializations.
+Three networks: with batch statistics, without any normalisation, and a vision transformer. Two
+tasks on synthetic images. Two initializations.
 
 Shape letters: N images, C channels, H height, W width, K classes.
 """
@@ -58,12 +58,12 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branch = torch.relu(self.bn1(self.conv1(x)))
-        found: Tensor = torch.relu(self.bn2(self.conv2(branch)) + self.downsample(x))
-        return found
+        outputs: Tensor = torch.relu(self.bn2(self.conv2(branch)) + self.downsample(x))
+        return outputs
 
 
 class _Residual(nn.Module):
-    """A stem, two blocks, the mean over places and a linear head: (N, C, H, W) -> (N, K)."""
+    """A stem, two blocks, global average pooling and a linear head: (N, C, H, W) -> (N, K)."""
 
     def __init__(self, classes: int, channels: int, *, norm: bool) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def _build_residual(
     params: Any,  # noqa: ARG001  # the seam's signature
     num_classes: int,
     in_chans: int,
-    image_size: int,  # noqa: ARG001  # any size will do
+    image_size: int,  # noqa: ARG001  # accepts any size
     *,
     norm: bool,
 ) -> nn.Module:
@@ -104,11 +104,11 @@ def _build_transformer(
 ) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
-    found: nn.Module = VisionTransformer(
+    net: nn.Module = VisionTransformer(
         img_size=image_size, patch_size=image_size // 4, in_chans=in_chans,
         num_classes=num_classes, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2,
     )  # fmt: skip
-    return found
+    return net
 
 
 def _transformer_modules(net: nn.Module) -> Mapping[str, Sequence[str]]:
@@ -162,20 +162,20 @@ NETWORKS: Mapping[str, BackboneSpec] = OrderedDict(
 
 
 class DrawnParams(Params):
-    """Which of two tasks: the same patterns, coarse in one and fine in the other."""
+    """One of two tasks, with coarse or fine patterns."""
 
     period: Literal[4, 8] = 4
 
 
 def _load(params: DrawnParams, split: str, root: Path | None, image_size: int) -> DatasetSplit:
-    """Stripes and checks of a period, somewhere, under noise."""
-    del root  # drawn, not read
+    """Stripes and checks of a period, at random offsets, under noise."""
+    del root  # synthetic
     count, seed = {"train": (TRAIN, 1), "test": (TEST, 2)}[split]
     draws = np.random.default_rng([seed, params.period])
     labels = draws.permutation(np.arange(count, dtype=np.int64) % len(CLASSES))
     row, column = np.indices((image_size, image_size))
-    waves = [np.sin((where + draws.integers(0, params.period, (count, 1, 1)))
-                    * 2 * math.pi / params.period) for where in (row, column)]  # fmt: skip
+    waves = [np.sin((axis + draws.integers(0, params.period, (count, 1, 1)))
+                    * 2 * math.pi / params.period) for axis in (row, column)]  # fmt: skip
     flat = np.zeros_like(waves[0])
     patterns = np.stack([flat, waves[0], waves[1], waves[0] * waves[1]])
     images = 128 + 60 * patterns[labels, np.arange(count)]
@@ -188,11 +188,11 @@ def _load(params: DrawnParams, split: str, root: Path | None, image_size: int) -
 def _load_several(
     params: DrawnParams, split: str, root: Path | None, image_size: int
 ) -> DatasetSplit:
-    """The same images; each class is one label, and the last is also those it is made of."""
-    found = _load(params, split, root, image_size)
-    marks = np.eye(len(CLASSES), dtype=np.float32)
-    marks[3, 1:3] = 1
-    return found._replace(labels=marks[found.labels])
+    """The same images; each class is a label, and the last also has the labels of its parts."""
+    patterns = _load(params, split, root, image_size)
+    labels = np.eye(len(CLASSES), dtype=np.float32)
+    labels[3, 1:3] = 1
+    return patterns._replace(labels=labels[patterns.labels])
 
 
 DATASET = DatasetSpec(
@@ -238,14 +238,14 @@ UNPERTURBED = PerturbationSpec(
 
 
 def _copy(params: Any, net: nn.Module, context: InitializationContext) -> None:
-    del params  # nothing to choose
+    del params  # none
     if context.source_state is None:
-        raise AssertionError("the engine gives what is declared")
+        raise AssertionError("the engine provides what needs declares")
     load_state(net, context.source_state, context.source_state)
 
 
 def _keep(params: Any, net: nn.Module, context: InitializationContext) -> None:
-    """The builder's own draw."""
+    """Keep the random weights of the builder."""
 
 
 INITIALIZATIONS: tuple[InitializationSpec, ...] = (

@@ -1,6 +1,6 @@
-"""What a plugin must leave alone while it works: global randomness, the network, torch's settings.
+"""Side effects of plugins on the process: global randomness, the network, torch's settings.
 
-Each is watched by a block, and what was touched is told in words.
+``observe`` records them during a call, ``isolated`` undoes them after a block.
 """
 
 from __future__ import annotations
@@ -8,26 +8,56 @@ from __future__ import annotations
 import random
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from transferbench.conformance.checks import Broken
+__all__ = ["NetworkAccessError", "Observation", "isolated", "moved_since", "observe", "randomness"]
 
-__all__ = [
-    "isolated",
-    "moved_since",
-    "offline",
-    "randomness",
-    "refuse_moved",
-    "settings_kept",
-    "untouched_randomness",
-]
-
+T = TypeVar("T")
 LOOKUPS = ("getaddrinfo", "gethostbyname", "create_connection")
+
+
+class NetworkAccessError(OSError):
+    """A plugin failed because it needs the network."""
+
+
+class Observation(NamedTuple, Generic[T]):
+    """The result of a call and its side effects.
+
+    addresses: what it tried to reach on the network, whether or not it caught the error.
+    moved: the calls whose global generator it advanced or seeded.
+    settings: the settings of torch that it changed, with their values before and after.
+    """
+
+    result: T
+    addresses: list[str]
+    moved: list[str]
+    settings: list[str]
+
+
+def observe(call: Callable[[], T]) -> Observation[T]:
+    """Call without a network and record the side effects.
+
+    Raises: ``NetworkAccessError`` where the call fails for lack of a network.
+    """
+    states, settings = randomness(), _settings()
+    with _offline() as addresses:
+        try:
+            result = call()
+        except OSError as error:
+            if addresses:
+                raise NetworkAccessError(addresses[0]) from error
+            raise
+    changed = [
+        f"{name} went from {before} to {after}"
+        for (name, before), after in zip(settings.items(), _settings().values(), strict=True)
+        if before != after
+    ]
+    return Observation(result, addresses, moved_since(states), changed)
 
 
 def randomness() -> dict[str, Any]:
@@ -44,48 +74,34 @@ def randomness() -> dict[str, Any]:
 
 
 def moved_since(before: dict[str, Any]) -> list[str]:
-    """The calls whose global generator is no longer where it was."""
+    """The calls whose global generator has another state than in ``before``."""
     after = randomness()
     return [name for name in before if before[name] != after[name]]
 
 
-def refuse_moved(moved: list[str], instead: str) -> None:
-    """Raises: ``Broken`` where a global generator was moved; ``instead``: what to draw from."""
-    if moved:
-        raise Broken(f"the global generator of {' and '.join(moved)} was moved", instead)
-
-
 @contextmanager
-def untouched_randomness(instead: str) -> Iterator[None]:
-    """A block that may not move a global generator."""
-    before = randomness()
-    yield
-    refuse_moved(moved_since(before), instead)
+def _offline() -> Iterator[list[str]]:
+    """A block without a network; the list collects the addresses that it requests."""
+    addresses: list[str] = []
 
-
-@contextmanager
-def offline() -> Iterator[list[str]]:
-    """A block without a network; the list tells what was asked for, caught or not."""
-    asked: list[str] = []
-
-    def refuse(*given: Any, **_: Any) -> Any:
-        address = next((one for one in given if isinstance(one, (str, tuple))), "?")
-        asked.append(str(address))
-        raise OSError(f"the network is off limits here, and {address} was asked for")
+    def refuse(*arguments: Any, **_: Any) -> Any:
+        address = next((part for part in arguments if isinstance(part, (str, tuple))), "?")
+        addresses.append(str(address))
+        raise OSError(f"the network is off limits here, and {address} was requested")
 
     with ExitStack() as stack:
         for name in LOOKUPS:
-            _replaced(stack, socket, name, refuse)
+            _replace(stack, socket, name, refuse)
         for name in ("connect", "connect_ex"):
-            _replaced(stack, socket.socket, name, refuse)
-        yield asked
+            _replace(stack, socket.socket, name, refuse)
+        yield addresses
 
 
-def _replaced(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+def _replace(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
     own = name in vars(owner)
     before = getattr(owner, name)
     setattr(owner, name, value)
-    # A method that a class inherits is given back by taking ours away.
+    # An inherited method is restored by deleting its replacement.
     stack.callback(setattr, owner, name, before) if own else stack.callback(delattr, owner, name)
 
 
@@ -102,7 +118,7 @@ def _settings() -> dict[str, Any]:
     }
 
 
-def _give_back(before: dict[str, Any]) -> None:
+def _restore(before: dict[str, Any]) -> None:
     torch.set_grad_enabled(before["torch.is_grad_enabled()"])
     torch.set_default_dtype(before["torch.get_default_dtype()"])
     torch.set_num_threads(before["torch.get_num_threads()"])
@@ -113,14 +129,14 @@ def _give_back(before: dict[str, Any]) -> None:
 
 @contextmanager
 def isolated(label: str) -> Iterator[None]:
-    """A block after which global randomness and torch's settings are as they were.
+    """Restore global randomness and torch's settings after the block.
 
     What one plugin moves must not reach the next, nor the process that checks it. Inside, the
-    global generators stand where ``label`` puts them: the same in every run, and elsewhere in
-    every block, so that a plugin that draws from them in secret draws something else each time.
+    global generators are seeded from ``label``: the same in every run, different in every block,
+    so that a plugin that draws from them gets other numbers each time.
     """
     settings = _settings()
-    drawn = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  # the global one
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  # the global one
     seed = zlib.crc32(label.encode())
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # the global one
@@ -128,19 +144,7 @@ def isolated(label: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _give_back(settings)
-        torch.set_rng_state(drawn[0])
-        np.random.set_state(drawn[1])  # noqa: NPY002  # the global one
-        random.setstate(drawn[2])
-
-
-@contextmanager
-def settings_kept() -> Iterator[None]:
-    """A block that may not change how torch computes elsewhere in the process."""
-    before = _settings()
-    yield
-    after = _settings()
-    changed = [f"{name} went from {before[name]} to {after[name]}" for name in before
-               if before[name] != after[name]]  # fmt: skip
-    if changed:
-        raise Broken("; ".join(changed), "set it in a with block that gives it back")
+        _restore(settings)
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002  # the global one
+        random.setstate(states[2])

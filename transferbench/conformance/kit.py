@@ -1,22 +1,23 @@
-"""One generator of checks, and its faces in Python: results, and tests of pytest.
+"""The checks of a plugin, and their Python interfaces: results, and tests of pytest.
 
-The third face is the command ``transferbench plugin check``.
+The third interface is the command ``transferbench plugin check``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from transferbench.conformance import declarations
 from transferbench.conformance.checks import (
-    Broken,
-    Check,
+    CheckFunction,
     CheckResult,
+    PluginCheck,
+    Violation,
+    checks_from,
     kind_of,
-    named,
     result_of,
 )
 from transferbench.errors import ConformanceError, suggestion
@@ -31,9 +32,15 @@ from transferbench.specs import (
     Spec,
 )
 
-__all__ = ["Expected", "check_plugin", "checks_of", "expected_of", "parametrize_with_checks"]
+__all__ = [
+    "ExpectedFailures",
+    "check_plugin",
+    "checks_of",
+    "expected_of",
+    "parametrize_with_checks",
+]
 
-Expected: TypeAlias = Mapping[str, str] | Mapping[str, Mapping[str, str]]
+ExpectedFailures: TypeAlias = Mapping[str, str] | Mapping[str, Mapping[str, str]]
 """Check name -> why it is known to fail; or plugin name -> such a mapping."""
 
 
@@ -43,77 +50,70 @@ def checks_of(
     params: Mapping[str, Any] | None = None,
     data_root: Path | None = None,
     device: str = "cpu",
-) -> list[Check]:
-    """Every check of one plugin; none is run.
+) -> list[PluginCheck]:
+    """All checks of one plugin, without running them.
 
     ``params``: parameters to check it with (None: its ``tiny`` ones).
     ``data_root``: the folder that holds the folders of datasets' files.
     ``device``: where diagnostics measure; the others are compared on CPU and CUDA, if there is one.
     """
-    name = _shown(spec, params)
-    checks = list(named(kind_of(spec), name, spec, declarations.CHECKS))
-    given = dict(spec.tiny if params is None else params)
-    parsed = _parsed(spec, given)
+    kind, name = kind_of(spec), _display_name(spec, params)
+    checks = list(checks_from(kind, name, spec, declarations.CHECKS))
+    values = dict(spec.tiny if params is None else params)
+    parsed = _parsed(spec, values)
     if parsed is not None:
-        return [*checks, *_of_kind(spec, name, parsed, data_root, device)]
+        case, functions = _case(spec, parsed, data_root, device)
+        return [*checks, *checks_from(kind, name, case, functions)]
     if params is not None:
-        checks.append(_failing(spec, name, "given-parameters-are-accepted",
-                               lambda: _refuse_params(spec, given)))  # fmt: skip
-    return checks  # one of them tells it; nothing else can be looked at
+        checks.append(PluginCheck(kind, name, "given-parameters-are-accepted",
+                                  lambda: _refuse_params(spec, values)))  # fmt: skip
+    return checks  # without parameters no other check can run; one of these fails
 
 
-def _parsed(spec: Spec, given: Mapping[str, Any]) -> Params | None:
+def _parsed(spec: Spec, values: Mapping[str, Any]) -> Params | None:
     try:
-        return spec.parse(given)
-    except Exception:  # noqa: BLE001  # a plugin's validators raise anything; told by a check
+        return spec.parse(values)
+    except Exception:  # noqa: BLE001  # a plugin's validators raise anything; a check reports it
         return None
 
 
-def _failing(spec: Spec, name: str, check: str, look: Callable[[], None]) -> Check:
-    return Check(kind_of(spec), name, check, look)
+def _refuse_params(spec: Spec, values: Mapping[str, Any]) -> None:
+    parse_params(spec, values, where="params")
 
 
-def _refuse_params(spec: Spec, given: Mapping[str, Any]) -> None:
-    parse_params(spec, given, where="params")
-
-
-def _shown(spec: Spec, params: Mapping[str, Any] | None) -> str:
-    """The name, with the member asked for where the plugin is a family."""
+def _display_name(spec: Spec, params: Mapping[str, Any] | None) -> str:
+    """The name, with the requested member where the plugin is a family."""
     if isinstance(spec, BackboneSpec) and spec.member and params and spec.member in params:
         return f"{spec.name}/{params[spec.member]}"
     return spec.name
 
 
-def _of_kind(
-    spec: Spec, name: str, params: Any, data_root: Path | None, device: str
-) -> Iterator[Check]:
-    # Each kind's module is imported when it is asked for: only some need the engine.
-    case: Any
-    if isinstance(spec, DatasetSpec):
-        from transferbench.conformance import datasets
+def _case(
+    spec: Spec, params: Any, data_root: Path | None, device: str
+) -> tuple[Any, Sequence[CheckFunction]]:
+    """The plugin with its parameters as its kind's checks take it, and these checks."""
+    # Imported by kind: only some need the engine.
+    match spec:
+        case DatasetSpec():
+            from transferbench.conformance import datasets
 
-        case = datasets.DatasetCase(spec, params, data_root)
-        return named("dataset", name, case, datasets.CHECKS)
-    if isinstance(spec, PerturbationSpec):
-        from transferbench.conformance import perturbations
+            return datasets.DatasetCase(spec, params, data_root), datasets.CHECKS
+        case PerturbationSpec():
+            from transferbench.conformance import perturbations
 
-        case = perturbations.PerturbationCase(spec, params)
-        return named("perturbation", name, case, perturbations.CHECKS)
-    if isinstance(spec, BackboneSpec):
-        from transferbench.conformance import backbones
+            return perturbations.PerturbationCase(spec, params), perturbations.CHECKS
+        case BackboneSpec():
+            from transferbench.conformance import backbones
 
-        case = backbones.BackboneCase(spec, params)
-        return named("backbone", name, case, backbones.CHECKS)
-    if isinstance(spec, InitializationSpec):
-        from transferbench.conformance import initializations
+            return backbones.BackboneCase(spec, params), backbones.CHECKS
+        case InitializationSpec():
+            from transferbench.conformance import initializations
 
-        case = initializations.InitializationCase(spec, params)
-        return named("initialization", name, case, initializations.CHECKS)
-    if isinstance(spec, DiagnosticSpec):
-        from transferbench.conformance import diagnostics
+            return initializations.InitializationCase(spec, params), initializations.CHECKS
+        case DiagnosticSpec():
+            from transferbench.conformance import diagnostics
 
-        case = diagnostics.DiagnosticCase(spec, params, device)
-        return named("diagnostic", name, case, diagnostics.CHECKS)
+            return diagnostics.DiagnosticCase(spec, params, device), diagnostics.CHECKS
     raise TypeError(f"{type(spec).__name__} is no kind of plugin")
 
 
@@ -125,10 +125,10 @@ def check_plugin(
     device: str = "cpu",
     expected_failures: Mapping[str, str] = MappingProxyType({}),
 ) -> list[CheckResult]:
-    """What every check of one plugin came to; whatever is wrong is a result, and raises nothing.
+    """The results of all checks of one plugin. Never raises: whatever is wrong is a result.
 
-    ``expected_failures``: check name -> why it is known to fail; one that passes is told as well,
-    and so is one that does not exist.
+    ``expected_failures``: check name -> why it is known to fail; one that passes is a failure, and
+    so is one that does not exist.
     """
     checks = _with_expected(
         spec, expected_failures, checks_of(spec, params=params, data_root=data_root, device=device)
@@ -136,30 +136,32 @@ def check_plugin(
     return [result_of(check, expected_failures) for check in checks]
 
 
-def _with_expected(spec: Spec, expected: Mapping[str, str], checks: list[Check]) -> list[Check]:
-    """The checks, and one that fails where a failure is expected of a check that there is not."""
+def _with_expected(
+    spec: Spec, expected: Mapping[str, str], checks: list[PluginCheck]
+) -> list[PluginCheck]:
+    """The checks, and one that fails if a failure is expected of a check that does not exist."""
     names = [check.name for check in checks]
     unknown = [name for name in expected if name not in names]
     if not unknown:
         return checks
 
     def refuse() -> None:
-        raise Broken(
+        raise Violation(
             f"a failure is expected of {unknown[0]!r}, which is no check of it",
             suggestion(unknown[0], names),
         )
 
-    return [*checks, _failing(spec, spec.name, "expected-failures-are-checks", refuse)]
+    return [*checks, PluginCheck(kind_of(spec), spec.name, "expected-failures-are-checks", refuse)]
 
 
 def parametrize_with_checks(
     specs: Iterable[Spec],
-    expected_failures: Expected = MappingProxyType({}),
+    expected_failures: ExpectedFailures = MappingProxyType({}),
     *,
     data_root: Path | None = None,
     device: str = "cpu",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A pytest decorator that gives the test one ``check`` after another::
+    """A pytest decorator that runs the test with each ``check``::
 
         @parametrize_with_checks([MY_NET])
         def test_my_plugin_conforms(check):
@@ -170,29 +172,31 @@ def parametrize_with_checks(
     """
     import pytest
 
-    found: list[Any] = []
+    parameters: list[Any] = []
     for spec in specs:
         reasons = expected_of(spec, expected_failures)
         checks = checks_of(spec, data_root=data_root, device=device)
-        found += [
+        parameters += [
             _parameter(pytest, check, reasons.get(check.name))
             for check in _with_expected(spec, reasons, checks)
         ]
     decorate: Callable[[Callable[..., None]], Callable[..., None]]
-    decorate = pytest.mark.parametrize("check", found)
+    decorate = pytest.mark.parametrize("check", parameters)
     return decorate
 
 
-def _parameter(pytest: Any, check: Check, reason: str | None) -> Any:
+def _parameter(pytest: Any, check: PluginCheck, reason: str | None) -> Any:
     marks = [] if reason is None else [
         pytest.mark.xfail(reason=reason, strict=True, raises=ConformanceError)
     ]  # fmt: skip
     return pytest.param(check, marks=marks, id=str(check))
 
 
-def expected_of(spec: Spec, given: Expected) -> Mapping[str, str]:
+def expected_of(spec: Spec, expected: ExpectedFailures) -> Mapping[str, str]:
     """The expected failures of one plugin, by check."""
-    nested = {name: one for name, one in given.items() if isinstance(one, Mapping)}
-    if nested:
-        return nested.get(spec.name, {})
-    return {name: one for name, one in given.items() if isinstance(one, str)}
+    by_plugin = {
+        name: reasons for name, reasons in expected.items() if isinstance(reasons, Mapping)
+    }
+    if by_plugin:
+        return by_plugin.get(spec.name, {})
+    return {name: reason for name, reason in expected.items() if isinstance(reason, str)}

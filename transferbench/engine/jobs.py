@@ -234,7 +234,7 @@ class Engine:
             self.bench.device,
             torch.Generator().manual_seed(payload["seed"]),
             payload["seed"],
-            self.bench.memory.once,
+            self.bench.memoize,
         )
         with blamed(f"diagnostic {spec.name!r}"):
             measured = list(spec.measure(spec.parse(used["params"]), subjects, context))

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from cachetools import LRUCache, cached
 from torch import nn
 
 from transferbench.data.cache import PreparedDataset, prepare
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.data.splits import select_test, select_training, shuffled_labels
-from transferbench.engine.lru_cache import Memory
 from transferbench.errors import DataError, DeviceError, PluginError
 from transferbench.networks.modules import build_network, partition, split_state
 from transferbench.registry import Registry, blamed
-from transferbench.specs import BackboneSpec, Spec
+from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
 from transferbench.store import Store
 from transferbench.suite import Recipe
 from transferbench.training import Labelled, Task
 
-__all__ = ["Machine", "Prepared", "Workbench", "cuda_devices", "find_device", "same_version"]
+__all__ = [
+    "Machine",
+    "Prepared",
+    "Workbench",
+    "cuda_devices",
+    "find_device",
+    "lru_cache",
+    "same_version",
+]
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 P = ParamSpec("P")
@@ -74,6 +82,22 @@ def cuda_devices() -> list[str]:
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
+def lru_cache(size_bytes: int) -> Memoize:
+    """An LRU cache of ``size_bytes`` of tensors and arrays; larger results are not stored."""
+    cache: LRUCache[Hashable, Any] = LRUCache(size_bytes, getsizeof=_nbytes)
+    memoize: Memoize = cached(cache, key=lambda key, _: key)(uncached)
+    return memoize
+
+
+def _nbytes(value: Any) -> int:
+    """The bytes of all tensors and arrays in ``value``."""
+    if isinstance(value, Mapping):
+        return sum(map(_nbytes, value.values()))
+    if isinstance(value, (tuple, list)):
+        return sum(map(_nbytes, value))
+    return int(getattr(value, "nbytes", 0))
+
+
 class Prepared(NamedTuple):
     """A dataset's images as one job trains and tests on them."""
 
@@ -90,7 +114,7 @@ class Workbench:
         self.store = store
         self.machine = machine
         self.device = find_device(machine.device)
-        self.memory = Memory(MEMORY_BYTES)
+        self.memoize = lru_cache(MEMORY_BYTES)
         self._datasets: dict[str, PreparedDataset] = {}
 
     def backbone(self, payload: Mapping[str, Any]) -> tuple[BackboneSpec, Any]:

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 __all__ = ["Subspace", "canonical_correlations", "canonical_variates", "subspace"]
 
 ROUNDING = 1.2e-7
-"""Of float32, in which features are computed: what is smaller is no direction of theirs."""
+"""Rounding of float32, the precision of features: smaller singular values are noise."""
 
 
 class Subspace(NamedTuple):
-    """Centred features (N, D) and an orthonormal basis (N, K) of the directions kept."""
+    """Centred features (N, D) and an orthonormal basis (N, K) of their leading directions."""
 
     features: Tensor
     basis: Tensor
 
 
 def subspace(features: Tensor, variance: float = 1.0) -> Subspace:
-    """The fewest principal directions that hold this share of the variance.
+    """The fewest principal directions that explain this share of the variance.
 
     Shapes: features (N, D), centred, float64.
     """
@@ -36,13 +36,13 @@ def subspace(features: Tensor, variance: float = 1.0) -> Subspace:
     left, values, _ = torch.linalg.svd(features, full_matrices=False)
     rank = int((values > values[0] * max(features.shape) * ROUNDING).sum())
     shares = values[:rank].square().cumsum(0) / values[:rank].square().sum()
-    # The last share is 1 but for rounding; all directions are needed where 1 is asked for.
-    kept = min(int((shares < variance).sum()) + 1, rank)
-    return Subspace(features, left[:, :kept])
+    # Rounding may leave the last share below 1: variance = 1 must give all directions.
+    size = min(int((shares < variance).sum()) + 1, rank)
+    return Subspace(features, left[:, :size])
 
 
 def canonical_correlations(a: Subspace, b: Subspace) -> Tensor:
-    """In [0, 1], largest first: (R,)."""
+    """Canonical correlations in [0, 1], descending: (R,)."""
     import torch
 
     correlations: Tensor = torch.linalg.svdvals(a.basis.T @ b.basis)
@@ -50,8 +50,8 @@ def canonical_correlations(a: Subspace, b: Subspace) -> Tensor:
 
 
 def canonical_variates(a: Subspace, b: Subspace) -> tuple[Tensor, Tensor]:
-    """The correlations (R,) and the directions of ``a`` that have them, orthonormal (N, R)."""
+    """The correlations (R,) and the canonical variates of ``a``, orthonormal (N, R)."""
     import torch
 
-    turn, correlations, _ = torch.linalg.svd(a.basis.T @ b.basis, full_matrices=False)
-    return correlations.clamp(max=1), a.basis @ turn
+    rotation, correlations, _ = torch.linalg.svd(a.basis.T @ b.basis, full_matrices=False)
+    return correlations.clamp(max=1), a.basis @ rotation

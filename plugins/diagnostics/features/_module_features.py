@@ -1,4 +1,4 @@
-"""The features that two networks' modules give the same images, for diagnostics of similarity.
+"""Features of two networks' modules on the same images, for the similarity diagnostics.
 
 Shape letters: N images, D features of a module.
 """
@@ -6,6 +6,7 @@ Shape letters: N images, D features of a module.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -19,28 +20,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "Body",
+    "BodyModules",
+    "FeatureBatches",
     "FeatureParams",
-    "Missing",
-    "Modules",
-    "Whole",
-    "compare_each",
-    "similarities",
-    "two_networks",
-    "whole",
+    "PreparedFeatures",
+    "Undefined",
+    "compare_modules",
+    "feature_batches",
+    "prepared_features",
+    "similarity_measurements",
 ]
 
-BATCH = 128
-"""Images of a forward pass where all of them are measured together."""
+BATCH_SIZE = 128
 
 T = TypeVar("T")
 
 
 class FeatureParams(Params):
-    """``images``: at most so many of the test subset, the same for both networks.
+    """``images``: maximum number of test images, the same for both networks.
 
-    ``pooled``: features averaged over places or tokens; else every value is one.
-    ``precision`` of the forward pass; pooled features are float32 either way.
+    ``pooled``: average features over spatial positions or tokens; otherwise flatten them.
+    ``precision`` of the forward pass; pooled features are always float32.
     """
 
     images: Annotated[int, Field(ge=4)] = 2048
@@ -48,8 +48,8 @@ class FeatureParams(Params):
     precision: Literal["f32", "bf16"] = "f32"
 
 
-class Body(Protocol):
-    """The modules of a network's body that have an output, and why the others have none."""
+class BodyModules(Protocol):
+    """The modules of a network's body that have an output; ``missing``: reason by module."""
 
     @property
     def names(self) -> list[str]: ...
@@ -57,11 +57,10 @@ class Body(Protocol):
     def missing(self) -> Mapping[str, str]: ...
 
 
-class Modules(NamedTuple):
-    """One network: its body's modules in order, and their features for each part of the images.
+class FeatureBatches(NamedTuple):
+    """The features of a network's body, one list of tensors (N, D) per batch of images.
 
-    ``features``: an iterator of lists, one tensor (N, D) a module that has an output.
-    ``missing``: module -> why it has none.
+    ``names``: modules with an output, in order. ``missing``: module -> why it has none.
     """
 
     names: list[str]
@@ -69,110 +68,108 @@ class Modules(NamedTuple):
     missing: Mapping[str, str]
 
 
-class Whole(NamedTuple, Generic[T]):
-    """One network: its body's modules in order, and what was made of each one's features."""
+class PreparedFeatures(NamedTuple, Generic[T]):
+    """The features of a network's body on all images, preprocessed; one value per module."""
 
     names: list[str]
     features: list[T]
     missing: Mapping[str, str]
 
 
-class Missing(NamedTuple):
-    """Why there is no number."""
+class Undefined(NamedTuple):
+    """The reason why a similarity has no value."""
 
     reason: str
 
 
-def two_networks(
-    params: FeatureParams, subjects: Sequence[Subject], parts: Sequence[Tensor]
-) -> tuple[Modules, Modules]:
-    """Both networks' features of the same images; the one object for a network with itself."""
+def feature_batches(
+    params: FeatureParams, subjects: Sequence[Subject], batches: Sequence[Tensor]
+) -> tuple[FeatureBatches, FeatureBatches]:
+    """Features of both networks; the same object twice if they are the same network."""
     first, second = subjects[:2]
-    a = _modules(params, first, parts)
-    return a, a if second.job == first.job else _modules(params, second, parts)
+    a = _feature_batches(params, first, batches)
+    return a, a if second.job == first.job else _feature_batches(params, second, batches)
 
 
-def _modules(params: FeatureParams, subject: Subject, parts: Sequence[Tensor]) -> Modules:
+def _feature_batches(
+    params: FeatureParams, subject: Subject, batches: Sequence[Tensor]
+) -> FeatureBatches:
     import torch
 
     from transferbench.networks.features import module_features, output_layers
 
     net = subject.network("final")
-    layers = output_layers(net, subject.modules, parts[0])
+    layers = output_layers(net, subject.modules, batches[0])
     precision = torch.bfloat16 if params.precision == "bf16" else torch.float32
-    features = module_features(net, layers.paths, parts, pooled=params.pooled, precision=precision)
-    return Modules(list(layers.paths), features, layers.missing)
+    features = module_features(
+        net, layers.paths, batches, pooled=params.pooled, precision=precision
+    )
+    return FeatureBatches(list(layers.paths), features, layers.missing)
 
 
-def _in_batches(images: Tensor) -> Sequence[Tensor]:
-    """The images in the order given, as many as a forward pass takes."""
-    import torch
-
-    parts: Sequence[Tensor] = torch.split(images, BATCH)
-    return parts
-
-
-def whole(
+def prepared_features(
     params: FeatureParams,
     subjects: Sequence[Subject],
     images: Tensor,
     context: DiagnosticContext,
     prepare: Callable[[Tensor], T],
-    made: Hashable,
-) -> tuple[Whole[T], Whole[T]]:
-    """``prepare`` of both networks' features of all images, one (N, D) a module.
+    prepare_key: Hashable,
+) -> tuple[PreparedFeatures[T], PreparedFeatures[T]]:
+    """``prepare`` applied to the features (N, D) of each module of both networks.
 
-    Computed once for a network however many pairs it is in; ``made`` names what ``prepare`` does.
+    Cached per network, for all pairs that it is in; ``prepare_key`` identifies ``prepare``.
     """
-    seen = made, params.pooled, params.precision, image_digest(images)
+    key = prepare_key, params.pooled, params.precision, image_digest(images)
 
-    def of(subject: Subject) -> Whole[T]:
-        return context.once((*seen, subject.job), lambda: _whole(params, subject, images, prepare))
+    def cached(subject: Subject) -> PreparedFeatures[T]:
+        compute = partial(_prepared_features, params, subject, images, prepare)
+        return context.once((*key, subject.job), compute)
 
     first, second = subjects[:2]
-    a = of(first)
-    return a, a if second.job == first.job else of(second)
+    a = cached(first)
+    return a, a if second.job == first.job else cached(second)
 
 
-def _whole(
+def _prepared_features(
     params: FeatureParams, subject: Subject, images: Tensor, prepare: Callable[[Tensor], T]
-) -> Whole[T]:
+) -> PreparedFeatures[T]:
     import torch
 
-    modules = _modules(params, subject, _in_batches(images))
-    parts = list(modules.features)
-    # A module's parts are let go of before the next is joined: they are large.
-    joined = (torch.cat([part.pop(0) for part in parts]) for _ in modules.names)
-    return Whole(modules.names, [prepare(features) for features in joined], modules.missing)
+    modules = _feature_batches(params, subject, torch.split(images, BATCH_SIZE))
+    batches = list(modules.features)
+    # Batches of one module are freed before the next module is concatenated: they are large.
+    tensors = (torch.cat([batch.pop(0) for batch in batches]) for _ in modules.names)
+    prepared = [prepare(features) for features in tensors]
+    return PreparedFeatures(modules.names, prepared, modules.missing)
 
 
-def similarities(
+def similarity_measurements(
     metric: str,
     unit: str,
     n: int,
-    networks: tuple[Body, Body],
-    value_of: Callable[[int, int], float | Missing],
+    networks: tuple[BodyModules, BodyModules],
+    similarity: Callable[[int, int], float | Undefined],
 ) -> Iterator[Measurement]:
-    """A measurement for every pair of modules; ``value_of`` takes their places in ``names``."""
+    """A measurement for every pair of modules; ``similarity`` takes their indices in ``names``."""
     a, b = networks
     rows, columns = ([*modules.names, *modules.missing] for modules in networks)
     for module, other in product(rows, columns):
-        found: float | Missing
+        value: float | Undefined
         if reason := a.missing.get(module) or b.missing.get(other):
-            found = Missing(reason)
+            value = Undefined(reason)
         else:
-            found = value_of(a.names.index(module), b.names.index(other))
+            value = similarity(a.names.index(module), b.names.index(other))
         yield Measurement(
             metric=metric,
             unit=unit,
             n=n,
             coordinates={"module": module, "other_module": other},
-            value=None if isinstance(found, Missing) else found,
-            flag=found.reason if isinstance(found, Missing) else None,
+            value=None if isinstance(value, Undefined) else value,
+            flag=value.reason if isinstance(value, Undefined) else None,
         )
 
 
-def compare_each(
+def compare_modules(
     params: FeatureParams,
     subjects: Sequence[Subject],
     context: DiagnosticContext,
@@ -182,35 +179,37 @@ def compare_each(
     prepare: Callable[[Tensor], T],
     compare: Callable[[T, T], float],
 ) -> Iterator[Measurement]:
-    """``compare`` every pair of modules, each prepared once from float64, centred features.
+    """``compare`` for every pair of modules; ``prepare`` takes centred float64 features.
 
-    Measures of subspaces need more images than features, else any two fit each other: with fewer
-    a pair has no number.
+    Comparisons of subspaces need more images than features: with fewer, any two subspaces
+    overlap, and the value is undefined.
     """
     images = subjects[0].images("test", params.images)
-    made = metric, params.model_dump_json()
-    networks = whole(params, subjects, images, context, lambda x: _prepared(x, prepare), made)
+    key = metric, params.model_dump_json()
+    networks = prepared_features(
+        params, subjects, images, context, partial(_prepare_checked, prepare), key
+    )
 
-    def value_of(row: int, column: int) -> float | Missing:
-        one, other = networks[0].features[row], networks[1].features[column]
-        if isinstance(one, Missing):
-            return one
-        if isinstance(other, Missing):
-            return other
-        return compare(one, other)
+    def similarity(row: int, column: int) -> float | Undefined:
+        a, b = networks[0].features[row], networks[1].features[column]
+        if isinstance(a, Undefined):
+            return a
+        if isinstance(b, Undefined):
+            return b
+        return compare(a, b)
 
-    yield from similarities(metric, unit, len(images), networks, value_of)
+    yield from similarity_measurements(metric, unit, len(images), networks, similarity)
 
 
-def _prepared(features: Tensor, prepare: Callable[[Tensor], T]) -> T | Missing:
+def _prepare_checked(prepare: Callable[[Tensor], T], features: Tensor) -> T | Undefined:
     from transferbench.analysis.cka import centre_
 
     n, size = features.shape
     if n <= size:
-        return Missing(f"{size} features need more than {size} images, found {n}")
+        return Undefined(f"{size} features need more than {size} images, found {n}")
     centred = centre_(features).double()
     if not bool(centred.isfinite().all()):
-        return Missing("the features are not finite: diverged")
+        return Undefined("the features are not finite: diverged")
     if not bool(centred.any()):
-        return Missing("the features do not vary between images")
+        return Undefined("the features do not vary between images")
     return prepare(centred)

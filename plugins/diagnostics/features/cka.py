@@ -1,8 +1,8 @@
-"""CKA: how similar two networks' features are, module by module, whatever basis they stand in.
+"""CKA: similarity of two networks' features, module by module, invariant to rotation and scale.
 
 Source: Kornblith et al. 2019, arXiv 1905.00414; Neyshabur et al. 2020, arXiv 2008.11687, Table 1,
-which says neither kernel nor estimator nor sample: here the debiased estimator by default, over
-all images at once. What depends on no choice is the order of pairs, not the absolute value.
+which does not specify kernel, estimator or sample. The default here is the debiased estimator over
+all images. Interpret the order of pairs: absolute values depend on these choices.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pydantic import Field
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
 from transferbench_plugins.diagnostics.features._module_features import (
-    Body,
+    BodyModules,
+    FeatureBatches,
     FeatureParams,
-    Missing,
-    Modules,
-    similarities,
-    two_networks,
-    whole,
+    Undefined,
+    feature_batches,
+    prepared_features,
+    similarity_measurements,
 )
 
 if TYPE_CHECKING:
@@ -32,18 +32,19 @@ if TYPE_CHECKING:
 __all__ = ["CKA", "CkaParams"]
 
 
-Together: TypeAlias = "tuple[list[Tensor], list[Tensor]]"
-"""Both networks' features of the same images, one (N, D) a module."""
+FeaturePair: TypeAlias = "tuple[list[Tensor], list[Tensor]]"
+"""Both networks' features of the same images, one (N, D) per module."""
 
 
 class CkaParams(FeatureParams):
     """``bandwidth`` of the RBF kernel, as a fraction of the median distance.
 
-    ``mode``: ``exact`` over all images, all features in memory; ``minibatch``: HSIC averaged over
-    equal batches of ``batch`` images or a few more, then the ratio; it depends on the batch.
-    ``pooled`` is off: the few averages of an early layer are little more than an image's
-    brightness, alike in any two networks. At 224 px flattened features take some 25 MB an image
-    for a ResNet-50: there choose fewer images, minibatches or pooling.
+    ``mode``: ``exact`` over all images, with all features in memory; ``minibatch``: HSIC averaged
+    over equal batches of at least ``batch`` images before the ratio is taken, so that values
+    depend on the batch size.
+    ``pooled`` is off by default: the few channel means of an early layer mostly encode brightness,
+    which is similar in any two networks. Flattened features of a ResNet-50 at 224 px take about
+    25 MB per image: use fewer images, minibatches or pooling there.
     """
 
     images: Annotated[int, Field(ge=4)] = 1024
@@ -59,68 +60,69 @@ def measure(
 ) -> Iterator[Measurement]:
     """Debiased CKA of every module of one body with every module of the other.
 
-    Both see the test images of the first network. Units: 1 for equal features, 0 for unrelated
-    ones; the debiased estimate of a small similarity may fall below 0.
-    Error: none over images; replicates give it.
+    Both networks are run on the test images of the first.
+    Units: 1 for equal features, 0 for unrelated ones; debiased estimates may be negative.
+    Error: no interval over images; compare replicates.
     """
     from transferbench.analysis.cka import LEAST_IMAGES, cka
 
     images = subjects[0].images("test", params.images)
     n = len(images)
-    networks, parts = _networks(params, subjects, images, context)
-    few = Missing(f"debiased CKA needs {LEAST_IMAGES} images or more, found {n}")
+    networks, batches = _networks(params, subjects, images, context)
+    too_few = Undefined(f"debiased CKA needs {LEAST_IMAGES} images or more, found {n}")
     if n < LEAST_IMAGES or not all(modules.names for modules in networks):
-        yield from similarities("cka", "cka", n, networks, lambda *_: few)
+        yield from similarity_measurements("cka", "cka", n, networks, lambda *_: too_few)
         return
-    hsics = list(_hsics(params, parts))
+    hsics = list(_hsics(params, batches))
     values = cka(hsics).tolist()
-    wrong_a, wrong_b = _wrong([h.own_a for h in hsics]), _wrong([h.own_b for h in hsics])
+    reasons_a = _undefined_reasons([h.own_a for h in hsics])
+    reasons_b = _undefined_reasons([h.own_b for h in hsics])
 
-    def value_of(row: int, column: int) -> float | Missing:
-        wrong = wrong_a[row] or wrong_b[column]
-        return Missing(wrong) if wrong else float(values[row][column])
+    def similarity(row: int, column: int) -> float | Undefined:
+        reason = reasons_a[row] or reasons_b[column]
+        return Undefined(reason) if reason else float(values[row][column])
 
-    yield from similarities("cka", "cka", n, networks, value_of)
+    yield from similarity_measurements("cka", "cka", n, networks, similarity)
 
 
 def _networks(
     params: CkaParams, subjects: Sequence[Subject], images: Tensor, context: DiagnosticContext
-) -> tuple[tuple[Body, Body], Iterable[Together]]:
-    """Both networks, and their centred features: all at once, or batch by batch."""
+) -> tuple[tuple[BodyModules, BodyModules], Iterable[FeaturePair]]:
+    """Both networks, and their centred features: one batch in exact mode."""
     from transferbench.analysis.cka import centre_
 
     if params.mode == "exact":
-        a, b = whole(params, subjects, images, context, centre_, "centred")
+        a, b = prepared_features(params, subjects, images, context, centre_, "centred")
         return (a, b), [(a.features, b.features)]
-    # Equal batches: a small last one would weigh as much as the others.
-    parts: Sequence[Tensor] = images.tensor_split(max(1, len(images) // params.batch))
-    networks = two_networks(params, subjects, parts)
-    return networks, _in_step(*networks)
+    # Equal batches: a small last batch would have the same weight as the rest.
+    batches: Sequence[Tensor] = images.tensor_split(max(1, len(images) // params.batch))
+    networks = feature_batches(params, subjects, batches)
+    return networks, _paired_batches(*networks)
 
 
-def _in_step(a: Modules, b: Modules) -> Iterator[Together]:
-    """The centred features of each batch; one list for one network."""
+def _paired_batches(a: FeatureBatches, b: FeatureBatches) -> Iterator[FeaturePair]:
+    """The centred features of each batch; the same list twice if ``b`` is ``a``."""
     from transferbench.analysis.cka import centre_
 
-    for part in a.features:
-        centred = [centre_(features) for features in part]
-        other = centred if b is a else [centre_(features) for features in next(b.features)]
-        yield centred, other
+    for batch in a.features:
+        centred_a = [centre_(features) for features in batch]
+        centred_b = centred_a if b is a else [centre_(features) for features in next(b.features)]
+        yield centred_a, centred_b
 
 
-def _hsics(params: CkaParams, parts: Iterable[Together]) -> Iterator[Hsic]:
-    """The HSIC of each part of the images; the RBF kernels keep the widths of the first."""
+def _hsics(params: CkaParams, batches: Iterable[FeaturePair]) -> Iterator[Hsic]:
+    """The HSIC of each batch; RBF kernels keep the widths of the first batch."""
     from transferbench.analysis.cka import hsic, squared_widths
 
     widths = None
-    for a, b in parts:
+    for a, b in batches:
         if params.kernel == "rbf" and widths is None:
             widths = squared_widths(a, params.bandwidth), squared_widths(b, params.bandwidth)
         yield hsic(a, b, widths)
 
 
-def _wrong(own: list[Tensor]) -> list[str | None]:
-    """Why a module has no CKA, from its HSIC with itself in each part."""
+def _undefined_reasons(own: list[Tensor]) -> list[str | None]:
+    """Why each module has no CKA, from its HSIC with itself in each batch; None if it has."""
     import torch
 
     total = torch.stack(own).sum(0)

@@ -1,7 +1,7 @@
-"""Procrustes distance: what is left between two sets of features after the best rotation.
+"""Procrustes distance: distance of two sets of features after the best rotation.
 
-Source: Ding, Denain, Steinhardt 2021, arXiv 2108.01661, which finds it to follow differences
-that matter for a network's function where CKA does not.
+Source: Ding, Denain, Steinhardt 2021, arXiv 2108.01661, which finds that it detects functionally
+relevant differences that CKA misses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
-from transferbench_plugins.diagnostics.features._module_features import FeatureParams, compare_each
+from transferbench_plugins.diagnostics.features._module_features import (
+    FeatureParams,
+    compare_modules,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,11 +27,11 @@ def measure(
 ) -> Iterator[Measurement]:
     """The distance of every module of one body to every module of the other.
 
-    Units: squared distance of features scaled to norm 1, in [0, 2]: 0 for the same up to a
-    rotation and a scale, 2 for uncorrelated ones.
-    Error: none over images; replicates give it.
+    Units: squared distance of features scaled to norm 1, in [0, 2]: 0 for features equal up to
+    rotation and scale, 2 for uncorrelated ones.
+    Error: no interval over images; compare replicates.
     """
-    yield from compare_each(
+    yield from compare_modules(
         params,
         subjects,
         context,
@@ -40,13 +43,13 @@ def measure(
 
 
 def _normalised(features: Tensor) -> Tensor:
-    """Shapes: (N, D), centred, to the same of Frobenius norm 1."""
+    """Centred features (N, D), scaled to Frobenius norm 1."""
     normalised: Tensor = features / features.norm()
     return normalised
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """|A|^2 + |B|^2 - 2 |A'B|_*, both norms being 1: at least 0 but for rounding."""
+    """|A|^2 + |B|^2 - 2 |A'B|_* for norms of 1; rounding below 0 is clipped."""
     import torch
 
     return max(0.0, 2 - 2 * float(torch.linalg.svdvals(a.T @ b).sum()))

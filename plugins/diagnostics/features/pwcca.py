@@ -1,4 +1,4 @@
-"""PWCCA: canonical correlations, each weighted by how much of the features it accounts for.
+"""PWCCA: canonical correlations weighted by how much of the features each accounts for.
 
 Source: Morcos, Raghu, Bengio 2018, arXiv 1806.05759.
 """
@@ -14,7 +14,10 @@ from transferbench_plugins.diagnostics.features._canonical import (
     canonical_variates,
     subspace,
 )
-from transferbench_plugins.diagnostics.features._module_features import FeatureParams, compare_each
+from transferbench_plugins.diagnostics.features._module_features import (
+    FeatureParams,
+    compare_modules,
+)
 
 __all__ = ["PWCCA"]
 
@@ -24,10 +27,10 @@ def measure(
 ) -> Iterator[Measurement]:
     """PWCCA of every module of one body with every module of the other.
 
-    Units: correlation in [0, 1], larger than 0 also for unrelated features.
-    Error: none over images; replicates give it.
+    Units: correlation in [0, 1]; above 0 for unrelated features too.
+    Error: no interval over images; compare replicates.
     """
-    yield from compare_each(
+    yield from compare_modules(
         params,
         subjects,
         context,
@@ -41,12 +44,12 @@ def measure(
 def _weighted_correlation(a: Subspace, b: Subspace) -> float:
     """sum_i w_i rho_i / sum_i w_i with w_i = sum_j |h_i . x_j|: variate i, feature j.
 
-    The variates and features are those of the network with fewer directions, as in the authors'
-    code, because they then account for all of it; the first network's where both have as many.
+    Variates and features are those of the network with fewer directions (the first if equal), as
+    in the authors' code: its variates then span all of its features.
     """
-    one, other = (a, b) if a.basis.shape[1] <= b.basis.shape[1] else (b, a)
-    correlations, variates = canonical_variates(one, other)
-    weights = (variates.T @ one.features).abs().sum(1)
+    smaller, larger = (a, b) if a.basis.shape[1] <= b.basis.shape[1] else (b, a)
+    correlations, variates = canonical_variates(smaller, larger)
+    weights = (variates.T @ smaller.features).abs().sum(1)
     return float((weights * correlations).sum() / weights.sum())
 
 

@@ -1,7 +1,7 @@
-"""SVCCA: the mean canonical correlation of the directions that hold 99% of the variance.
+"""SVCCA: the mean canonical correlation of the directions that explain 99% of the variance.
 
-Source: Raghu et al. 2017, arXiv 1706.05806. A second opinion on CKA: it gives every direction
-kept the same weight, and so rates similarity higher where it lies in many weak directions.
+Source: Raghu et al. 2017, arXiv 1706.05806. Unlike CKA it weights all directions equally, and is
+higher where similarity lies in many weak directions.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from transferbench_plugins.diagnostics.features._canonical import (
     canonical_correlations,
     subspace,
 )
-from transferbench_plugins.diagnostics.features._module_features import FeatureParams, compare_each
+from transferbench_plugins.diagnostics.features._module_features import (
+    FeatureParams,
+    compare_modules,
+)
 
 __all__ = ["SVCCA", "SvccaParams"]
 
 
 class SvccaParams(FeatureParams):
-    """``variance``: the share that the directions kept hold."""
+    """``variance``: the share explained by the directions that are compared."""
 
     variance: Annotated[float, Field(gt=0, le=1)] = 0.99
 
@@ -34,11 +37,11 @@ def measure(
 ) -> Iterator[Measurement]:
     """SVCCA of every module of one body with every module of the other.
 
-    Units: correlation in [0, 1]; two unrelated sets of K directions over N images have some
-    sqrt(K / N), not 0.
-    Error: none over images; replicates give it.
+    Units: correlation in [0, 1]; about sqrt(K / N) for two unrelated sets of K directions over N
+    images.
+    Error: no interval over images; compare replicates.
     """
-    yield from compare_each(
+    yield from compare_modules(
         params,
         subjects,
         context,

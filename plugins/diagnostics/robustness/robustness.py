@@ -1,7 +1,7 @@
-"""Robustness: how the test metric and loss fall as the test images are perturbed ever more.
+"""Robustness: test metric and loss on perturbed test images, by severity.
 
-Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, for the mean over severities and what is
-lost relative to clean images; without their division by AlexNet's errors.
+Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, for the mean over severities and the loss
+relative to clean images; without their normalisation by AlexNet's errors.
 
 Shape letters: B resamples, C classes or labels, N test items, S settings, P perturbations.
 """
@@ -9,21 +9,18 @@ Shape letters: B resamples, C classes or labels, N test items, S settings, P per
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from transferbench.metrics import hits, ratio, weighted_mean_auc
-from transferbench.records import Measurement
+from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
+from transferbench_plugins.diagnostics._logits import compute_logits
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn import Module
-
-__all__ = ["ROBUSTNESS", "RobustnessParams", "Series"]
+__all__ = ["ROBUSTNESS", "PerturbationSeries", "RobustnessParams"]
 
 UNPERTURBED, ALL = "none", "all"
 
@@ -32,11 +29,11 @@ SUMMARIES = (
     ("relative_metric", "there is no score to keep on unperturbed images"),
     ("corrected_relative_metric", "the network is not above chance on unperturbed images"),
 )
-"""Metric, and why it may be without a value."""
+"""Metric, and the flag of an undefined value."""
 
 
-class Series(Params):
-    """One perturbation at several settings, the weakest first, as ``seed`` draws it."""
+class PerturbationSeries(Params):
+    """One perturbation at several settings, the weakest first, sampled with ``seed``."""
 
     name: str
     settings: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
@@ -44,50 +41,54 @@ class Series(Params):
 
 
 class RobustnessParams(Params):
-    """What to perturb the test images with, how many of them, and how often to resample them."""
+    """``perturbations`` of the test images. ``limit``: the first test images (None: all).
 
-    perturbations: Annotated[tuple[Series, ...], Field(min_length=1)]
+    ``batch``: images per forward pass. ``resamples`` of the test items.
+    """
+
+    perturbations: Annotated[tuple[PerturbationSeries, ...], Field(min_length=1)]
     limit: Annotated[int, Field(ge=1)] | None = None
     batch: Annotated[int, Field(ge=1)] = 256
     resamples: Annotated[int, Field(ge=100)] = 1000
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Self:
+    def _names_are_unique(self) -> Self:
         names = [series.name for series in self.perturbations]
         for name in names:
             if names.count(name) > 1 or name in {UNPERTURBED, ALL}:
                 raise ValueError(
-                    f"perturbation {name!r} could not be told apart in the measurements; name "
-                    "each once, and measure other settings of it as another diagnostic"
+                    f"perturbation {name!r} is ambiguous in the measurements; name each "
+                    f"perturbation once, none of them {UNPERTURBED!r} or {ALL!r}, and measure "
+                    "further settings in a second diagnostic"
                 )
         return self
 
 
 class _Setting(NamedTuple):
-    """One perturbation at one severity; ``logits`` (N, C) of the network under it."""
+    """One perturbation at one severity, and the network's ``logits`` (N, C) on those images."""
 
     perturbation: str
     severity: int
     logits: np.ndarray
 
     @property
-    def coordinates(self) -> dict[str, str | int | float]:
+    def coordinates(self) -> dict[str, Coordinate]:
         return {"test_perturbation": self.perturbation, "severity": self.severity}
 
 
 def measure(
     params: RobustnessParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """The final network on the test images of its own trial and under each setting instead.
+    """The final network on the trial's own test images and on test images under each setting.
 
-    ``test_perturbation`` is one of the settings, beside the trial's own ``perturbation``.
-    ``severity`` counts the settings of a perturbation from 1; 0 of ``none`` are the images that
-    the trial was tested on. Over the severities of a perturbation, and as ``all`` over all
-    perturbations alike: mean_metric; relative_metric = mean_metric / metric at 0;
+    ``test_perturbation`` is that of the setting; the trial's own is ``perturbation``. ``severity``
+    numbers the settings of a perturbation from 1; severity 0 of ``none`` is the trial's own test
+    images. For each perturbation over its severities, and for ``all`` with equal weight per
+    perturbation: mean_metric; relative_metric = mean_metric / metric at 0;
     corrected_relative_metric = (mean_metric - chance) / (metric at 0 - chance).
     Units: metrics as fractions, loss in nats, relative ones as ratios.
     Error: Wilson for an accuracy, else percentile bootstrap over test items; summaries by
-    bootstrap with all settings on the same draw of items.
+    bootstrap with all settings on the same resamples.
     """
     (subject,) = subjects
     labels = subject.labels[: params.limit]
@@ -102,19 +103,9 @@ def _settings(params: RobustnessParams, subject: Subject) -> Iterator[_Setting]:
     yield _Setting(UNPERTURBED, 0, subject.logits[: params.limit])
     net = subject.network("final")
     for series in params.perturbations:
-        for place, chosen in enumerate(series.settings, start=1):
-            images = subject.perturbed(series.name, chosen, series.seed, "test", params.limit)
-            yield _Setting(series.name, place, _answers(net, images, params.batch))
-
-
-def _answers(net: Module, images: Tensor, batch: int) -> np.ndarray:
-    """The logits of a network in eval mode. Shapes: (N, C, H, W) to float32 (N, C)."""
-    import torch
-
-    with torch.no_grad():
-        pieces = [net(piece).float().cpu() for piece in torch.split(images, batch)]
-    logits: np.ndarray = torch.cat(pieces).numpy()
-    return logits
+        for severity, setting in enumerate(series.settings, start=1):
+            images = subject.perturbed(series.name, setting, series.seed, "test", params.limit)
+            yield _Setting(series.name, severity, compute_logits(net, images, params.batch))
 
 
 def _metric(
@@ -134,9 +125,9 @@ def _metric(
         )
     else:
         hits_N = hits(setting.logits, labels)
-        whole = labels.ndim == 1
+        is_share = labels.ndim == 1
         interval = (
-            wilson(hits_N.sum(), n) if whole else bootstrap_mean(hits_N, seed, params.resamples)
+            wilson(hits_N.sum(), n) if is_share else bootstrap_mean(hits_N, seed, params.resamples)
         )
     return _measurement(
         "test_metric", interval, setting.coordinates, "the metric is not defined on these items"
@@ -151,12 +142,12 @@ def _loss(
         interval = Interval(None, None, None, len(labels), "")
     else:
         interval = bootstrap_mean(losses_N, seed, params.resamples)
-    why = "not finite: the network diverged"
-    return _measurement("test_loss", interval, setting.coordinates, why, unit="nats")
+    undefined = "not finite: the network diverged"
+    return _measurement("test_loss", interval, setting.coordinates, undefined, unit="nats")
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The cross-entropy of each item, a mean over its labels where there are several.
+    """The cross-entropy of each item; for multi-label tasks the mean over its labels.
 
     Shapes: float64 (N,).
     """
@@ -166,8 +157,8 @@ def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
         loss_N: np.ndarray = total - logits[np.arange(len(labels)), labels]
         return loss_N
-    several_N: np.ndarray = (np.logaddexp(0, logits) - logits * labels).mean(axis=1)
-    return several_N
+    mean_loss_N: np.ndarray = (np.logaddexp(0, logits) - logits * labels).mean(axis=1)
+    return mean_loss_N
 
 
 def _summaries(
@@ -177,7 +168,7 @@ def _summaries(
     labels: np.ndarray,
     seed: int,
 ) -> Iterator[Measurement]:
-    """What is kept of the metric under each perturbation, then under all."""
+    """The summaries of each perturbation, then of all."""
     sizes = [len(series.settings) for series in params.perturbations]
     starts = np.cumsum([0, *sizes[:-1]])
 
@@ -186,15 +177,17 @@ def _summaries(
         means_BP = np.add.reduceat(scores_BS[:, 1:], starts, axis=1) / sizes
         means_BP = np.column_stack([means_BP, means_BP.mean(axis=1)])
         clean_B1 = scores_BS[:, :1]
-        kept = [means_BP, ratio(means_BP, clean_B1)]
-        kept.append(ratio(means_BP - subject.chance, clean_B1 - subject.chance))
-        return np.stack(kept, axis=-1).reshape(len(counts_BN), -1)
+        relative_BP = ratio(means_BP, clean_B1)
+        corrected_BP = ratio(means_BP - subject.chance, clean_B1 - subject.chance)
+        return np.stack([means_BP, relative_BP, corrected_BP], axis=-1).reshape(len(counts_BN), -1)
 
-    found = iter(bootstrap(statistics, np.ones(len(labels), np.int64), seed, params.resamples))
+    counts = np.ones(len(labels), np.int64)
+    intervals = iter(bootstrap(statistics, counts, seed, params.resamples))
     for name in (*(series.name for series in params.perturbations), ALL):
-        for metric, why in SUMMARIES:
+        coordinates: dict[str, Coordinate] = {"test_perturbation": name}
+        for metric, undefined in SUMMARIES:
             unit = "fraction" if metric == "mean_metric" else "ratio"
-            yield _measurement(metric, next(found), {"test_perturbation": name}, why, unit=unit)
+            yield _measurement(metric, next(intervals), coordinates, undefined, unit=unit)
 
 
 def _scores(
@@ -212,8 +205,8 @@ def _scores(
 def _measurement(
     metric: str,
     interval: Interval,
-    coordinates: dict[str, str | int | float],
-    why: str,
+    coordinates: dict[str, Coordinate],
+    undefined: str,
     unit: str = "fraction",
 ) -> Measurement:
     return Measurement(
@@ -222,7 +215,7 @@ def _measurement(
         unit=unit,
         n=interval.n,
         coordinates=coordinates,
-        flag=why if interval.value is None else None,
+        flag=undefined if interval.value is None else None,
         **interval.fields(),
     )
 
@@ -230,7 +223,7 @@ def _measurement(
 ROBUSTNESS = DiagnosticSpec(
     name="robustness",
     version=2,
-    summary="Metric and loss on perturbed test images, by severity, and what is kept of the metric",
+    summary="Metric and loss on perturbed test images, by severity, and relative to clean images",
     source="Hendrycks and Dietterich 2019, arXiv 1903.12261",
     license="Apache-2.0",
     params=RobustnessParams,

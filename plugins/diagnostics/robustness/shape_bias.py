@@ -1,11 +1,12 @@
-"""Shape bias: what a network sees in an image with the shape of one class, the texture of another.
+"""Shape bias: predictions on images with the shape of one class and the texture of another.
 
-Source: Geirhos et al. 2019, arXiv 1811.12231, for the measure. Their images are made by a style
-network; here the blocks of one test image are put where they look most like those of another, by
-the texture transfer of Efros and Freeman 2001, doi:10.1145/383259.383296, without its seams.
+Source: Geirhos et al. 2019, arXiv 1811.12231, for the measure. Their cue-conflict images come from
+neural style transfer; here each block of a test image is replaced by the most similar block of an
+image of another class, as in the texture transfer of Efros and Freeman 2001,
+doi:10.1145/383259.383296, without its minimum-error seams.
 
-Shape letters: N images, C channels, H height, W width, b side of a block, D values that describe a
-block, P blocks of an image, T blocks to take from.
+Shape letters: N images, C channels, H height, W width, b side of a block, D descriptors of a
+block, P blocks of an image, T candidate blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-__all__ = ["SHAPE_BIAS", "ShapeBiasParams", "partners", "textured"]
+__all__ = ["SHAPE_BIAS", "ShapeBiasParams", "texture_partners", "transfer_texture"]
 
 NO_DECISION = "no image was given the class of its shape or of its texture"
 ONE_CLASS = "all test items are of one class: no two cues are in conflict"
@@ -34,9 +35,10 @@ MULTI_LABEL = "an image of several labels has no one shape: this needs a multi-c
 
 
 class ShapeBiasParams(Params):
-    """The side of the blocks that texture is taken in, how many test images, and their pairing.
+    """``block``: side of the texture blocks. ``limit``: the first test images (None: all).
 
-    ``seed`` is a parameter so that all trials of a suite are shown the same images.
+    ``batch``: images per forward pass. ``seed`` of the pairing: a parameter, so that all trials of
+    a suite are tested on the same images.
     """
 
     block: Annotated[int, Field(ge=1)] = 4
@@ -48,33 +50,33 @@ class ShapeBiasParams(Params):
 def measure(
     params: ShapeBiasParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """Every image the trial was tested on as a shape, with the texture of one of another class.
+    """Predictions on each test image of the trial with the texture of an image of another class.
 
-    shape_bias: of the answers that name the class of the shape or of the texture, the share that
-    name the shape; one half where a network heeds neither. shape_answers and texture_answers: of
-    all answers.
+    shape_bias: the share of the shape's class among predictions of either the shape's or the
+    texture's class; one half for a network that uses neither. shape_answers and texture_answers:
+    shares of all predictions.
     Units: fractions. Error: Wilson over the images counted in ``n``.
     """
-    del context  # the pairing has its own seed, see ShapeBiasParams
+    del context  # the pairing has its own seed
     (subject,) = subjects
     if subject.task != "multi-class":
-        yield from _nothing(MULTI_LABEL)
+        yield from _undefined(MULTI_LABEL)
         return
     shape_N = subject.labels[: params.limit]
-    partner_N = partners(shape_N, params.seed)
+    partner_N = texture_partners(shape_N, params.seed)
     if partner_N is None:
-        yield from _nothing(ONE_CLASS)
+        yield from _undefined(ONE_CLASS)
         return
-    answer_N = _answers(subject, partner_N, params)
-    shapes = int((answer_N == shape_N).sum())
-    textures = int((answer_N == shape_N[partner_N]).sum())
-    yield _share("shape_bias", shapes, shapes + textures)
-    yield _share("shape_answers", shapes, len(shape_N))
-    yield _share("texture_answers", textures, len(shape_N))
+    predicted_N = _predictions(subject, partner_N, params)
+    shape_count = int((predicted_N == shape_N).sum())
+    texture_count = int((predicted_N == shape_N[partner_N]).sum())
+    yield _share("shape_bias", shape_count, shape_count + texture_count)
+    yield _share("shape_answers", shape_count, len(shape_N))
+    yield _share("texture_answers", texture_count, len(shape_N))
 
 
-def partners(labels: np.ndarray, seed: int) -> np.ndarray | None:
-    """For each item another, drawn uniformly from those of other classes; None if there are none.
+def texture_partners(labels: np.ndarray, seed: int) -> np.ndarray | None:
+    """For each item a random item of another class, uniformly; None if there is one class.
 
     Shapes: int64 (N,) to int64 (N,).
     """
@@ -85,66 +87,65 @@ def partners(labels: np.ndarray, seed: int) -> np.ndarray | None:
     if len(sizes) < 2:
         return None
     drawn_N = np.random.default_rng(seed).integers(0, len(labels) - sizes[class_N])
-    # In the order by class, an item's own class is skipped.
+    # Indices into the items sorted by class, skipping the item's own class.
     drawn_N += np.where(drawn_N >= starts[class_N], sizes[class_N], 0)
     partner_N = np.empty(len(labels), dtype=np.int64)
     partner_N[order] = order[drawn_N]
     return partner_N
 
 
-def textured(shapes: Tensor, textures: Tensor, block: int) -> Tensor:
-    """The layout of one image made of the blocks of another.
+def transfer_texture(shapes: Tensor, textures: Tensor, block: int) -> Tensor:
+    """Each block of ``shapes``, replaced by the most similar block of ``textures``.
 
-    A block is described by the means of its quarters, in each image and channel counted from the
-    mean and in units of the deviation, so that neither has to be as bright as the other. Every
-    block of ``shapes`` is replaced by the block of ``textures`` most like it, from places half a
-    block apart.
+    The descriptor of a block is the mean of each quarter, after standardizing each image and
+    channel, so that brightness and contrast may differ. Candidate blocks are half a block apart.
     Shapes: shapes and textures (N, C, H, W); returns the same; b divides H and W.
     """
     from torch.nn.functional import fold, unfold
 
     stride = max(1, block // 2)
-    taken = unfold(textures, block, stride=stride)
-    wanted_NPD = _described(shapes, block, block)
-    offered_NTD = _described(textures, block, stride)
-    # The square of a distance without that of the wanted block, which moves no minimum.
-    distance_NPT = offered_NTD.square().sum(-1)[:, None] - 2 * wanted_NPD @ offered_NTD.mT
+    blocks = unfold(textures, block, stride=stride)
+    target_NPD = _block_descriptors(shapes, block, block)
+    candidate_NTD = _block_descriptors(textures, block, stride)
+    # Squared distances without the norm of the target, which does not change the minimum.
+    distance_NPT = candidate_NTD.square().sum(-1)[:, None] - 2 * target_NPD @ candidate_NTD.mT
     nearest = distance_NPT.argmin(dim=2)
-    chosen = taken.gather(2, nearest[:, None].expand(-1, taken.shape[1], -1))
-    return fold(chosen, shapes.shape[2:], block, stride=block)
+    selected = blocks.gather(2, nearest[:, None].expand(-1, blocks.shape[1], -1))
+    return fold(selected, shapes.shape[2:], block, stride=block)
 
 
-def _described(images: Tensor, block: int, stride: int) -> Tensor:
-    """The quarters of every block. Shapes: (N, C, H, W) to (N, P or T, D)."""
+def _block_descriptors(images: Tensor, block: int, stride: int) -> Tensor:
+    """The mean of each quarter of each block. Shapes: (N, C, H, W) to (N, P or T, D)."""
     from torch.nn.functional import adaptive_avg_pool2d, unfold
 
-    count, channels = images.shape[:2]
+    n, channels = images.shape[:2]
     centred = images - images.mean(dim=(2, 3), keepdim=True)
     scaled = centred / centred.square().mean(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     blocks = unfold(scaled, block, stride=stride)
-    places = blocks.shape[2]
-    blocks = blocks.mT.reshape(count * places, channels, block, block)
-    return adaptive_avg_pool2d(blocks, min(block, 2)).view(count, places, -1)
+    count = blocks.shape[2]
+    blocks = blocks.mT.reshape(n * count, channels, block, block)
+    return adaptive_avg_pool2d(blocks, min(block, 2)).view(n, count, -1)
 
 
-def _answers(subject: Subject, partner_N: np.ndarray, params: ShapeBiasParams) -> np.ndarray:
-    """The class that the final network gives to each image of two cues. Shapes: int64 (N,)."""
+def _predictions(subject: Subject, partner_N: np.ndarray, params: ShapeBiasParams) -> np.ndarray:
+    """The final network's class of each cue-conflict image. Shapes: int64 (N,)."""
     import torch
 
     images = subject.images("test", params.limit)
-    _check(params.block, images.shape[2], images.shape[3])
+    _check_block(params.block, images.shape[2], images.shape[3])
     net: Module = subject.network("final")
-    answers = []
+    batches = []
     with torch.no_grad():
-        for places in torch.split(torch.arange(len(images)), params.batch):
-            textures = images[torch.from_numpy(partner_N)[places].to(images.device)]
-            shown = textured(images[places.to(images.device)], textures, params.block)
-            answers.append(net(shown).argmax(dim=1).cpu())
-    answer_N: np.ndarray = torch.cat(answers).numpy()
-    return answer_N
+        for indices in torch.split(torch.arange(len(images)), params.batch):
+            textures = images[torch.from_numpy(partner_N)[indices].to(images.device)]
+            shapes = images[indices.to(images.device)]
+            logits = net(transfer_texture(shapes, textures, params.block))
+            batches.append(logits.argmax(dim=1).cpu())
+    predicted_N: np.ndarray = torch.cat(batches).numpy()
+    return predicted_N
 
 
-def _check(block: int, height: int, width: int) -> None:
+def _check_block(block: int, height: int, width: int) -> None:
     side = math.gcd(height, width)
     if side % block:
         divisors = ", ".join(str(n) for n in range(1, side + 1) if side % n == 0)
@@ -166,15 +167,15 @@ def _share(metric: str, count: int, n: int) -> Measurement:
     )
 
 
-def _nothing(why: str) -> Iterator[Measurement]:
+def _undefined(reason: str) -> Iterator[Measurement]:
     for metric in ("shape_bias", "shape_answers", "texture_answers"):
-        yield Measurement(metric=metric, unit="fraction", n=0, flag=why)
+        yield Measurement(metric=metric, unit="fraction", n=0, flag=reason)
 
 
 SHAPE_BIAS = DiagnosticSpec(
     name="shape-bias",
     version=1,
-    summary="Of the answers to images of two cues, the share that follow the shape",
+    summary="Share of predictions on cue-conflict images that follow the shape, not the texture",
     source="Geirhos et al. 2019, arXiv 1811.12231",
     license="Apache-2.0",
     params=ShapeBiasParams,

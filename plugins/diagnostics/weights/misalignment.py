@@ -1,8 +1,8 @@
-"""Misalignment: whether the first layer's filters vary along the principal axes of its inputs.
+"""Misalignment: deviation of the first layer's filters from the principal axes of its inputs.
 
 A is the covariance of the patches that the layer reads, V_i its distinct eigenspaces; B is the
 covariance of the filters, in D dimensions. M = sqrt(sum_i sqrt(tr(B | V_i) tr(B^-1 | V_i)) - D):
-0 where B has the axes of A, larger the less it has.
+0 if B has the eigenspaces of A, larger the less they are aligned.
 
 Source: Maennel et al., "What do neural networks learn when trained with random labels?", NeurIPS
 2020, arXiv 2006.10455.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from transferbench.records import Measurement
+from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import student_t
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 __all__ = ["MISALIGNMENT", "MisalignmentParams", "misalignment", "patch_covariance"]
 
-EQUAL = 1e-7
-"""Neighbouring eigenvalues this near, as a share of the largest, are of one eigenspace.
+DEGENERATE = 1e-7
+"""Neighbouring eigenvalues closer than this share of the largest belong to one eigenspace.
 
-Patches are float32: directions without variance (a grey image's colours) come out at about this.
+Patches are float32: directions without variance (the colours of grey images) come out near this.
 """
 
-AT_ONCE = 8
-"""Images whose patches are in memory together."""
+BATCH_SIZE = 8
+"""Images whose patches are in memory at the same time."""
 
 NO_LAYER = "the first module has no convolution that reads every channel of the images"
 NO_COVARIANCE = "the filters have no invertible covariance: they do not vary, or are not finite"
 
 
 class MisalignmentParams(Params):
-    """``of``: states: ``final``, ``init``, ``best`` or kept epochs. ``limit``: train images.
+    """``of``: states: ``final``, ``init``, ``best`` or stored epochs. ``limit``: train images.
 
-    ``rotations``: how many random axes the filters are turned to for comparison.
+    ``rotations``: the number of random sets of axes in the comparison.
     """
 
     of: Annotated[
@@ -58,12 +58,12 @@ class MisalignmentParams(Params):
 def measure(
     params: MisalignmentParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """M of the first convolution in each state, and of the same spectrum on random axes.
+    """M of the first convolution in each state, and of the same filters on random axes.
 
-    A few filters have no invertible covariance: theirs is shrunk towards a sphere (Ledoit and
-    Wolf 2004), by ``shrinkage``. That lowers M, whose scale is therefore ``misalignment_random``.
+    The covariance of few filters is not invertible: it is shrunk towards a sphere (Ledoit and
+    Wolf 2004), by ``shrinkage``. Shrinkage lowers M: compare it with ``misalignment_random``.
     ``n``: filters; rotations for misalignment_random.
-    Units: none, the scale of the source. Error: Student-t over rotations.
+    Units: none, as in the source. Error: Student-t over rotations.
     """
     (subject,) = subjects
     images = subject.images("train", params.limit)
@@ -75,7 +75,7 @@ def measure(
     axes = _random_axes(len(patches_DD), params.rotations, context.seed)
     for of in params.of:
         filters_FD = subject.state(of)[f"{name}.weight"].flatten(1).double().numpy()
-        yield from _compared(filters_FD, patches_DD, axes, {"layer": name, "of": of})
+        yield from _measurements(filters_FD, patches_DD, axes, {"layer": name, "of": of})
 
 
 def _first_convolution(subject: Subject, channels: int) -> tuple[str, Conv2d | None]:
@@ -91,9 +91,9 @@ def _first_convolution(subject: Subject, channels: int) -> tuple[str, Conv2d | N
 
 
 def patch_covariance(images: Tensor, layer: Conv2d) -> np.ndarray:
-    """The covariance of the patches of (N, C, H, W) images that ``layer`` reads: float64 (D, D).
+    """The covariance of the input patches of ``layer`` on (N, C, H, W) images: float64 (D, D).
 
-    Patches that reach over the border are left out: their zeros are no image.
+    Patches that overlap the padding are excluded.
     """
     import torch
 
@@ -103,7 +103,7 @@ def patch_covariance(images: Tensor, layer: Conv2d) -> np.ndarray:
     total_D = torch.zeros(size, dtype=torch.float64, device=images.device)
     squares_DD = torch.zeros(size, size, dtype=torch.float64, device=images.device)
     n = 0
-    for batch in torch.split(images, AT_ONCE):
+    for batch in torch.split(images, BATCH_SIZE):
         columns = torch.nn.functional.unfold(batch, kernel, dilation=dilation, stride=stride)
         rows = columns.transpose(1, 2).reshape(-1, size).double()
         total_D += rows.sum(dim=0)
@@ -115,65 +115,65 @@ def patch_covariance(images: Tensor, layer: Conv2d) -> np.ndarray:
 
 
 def misalignment(patches_DD: np.ndarray, filters_DD: np.ndarray) -> float:
-    """M of two covariances; that of the filters is positive definite."""
+    """M of two covariances; ``filters_DD`` is positive definite."""
     eigenvalues_D, axes_DD = np.linalg.eigh(patches_DD)
-    return _off_axes(eigenvalues_D, axes_DD, (filters_DD, np.linalg.inv(filters_DD)))
+    return _misalignment(eigenvalues_D, axes_DD, (filters_DD, np.linalg.inv(filters_DD)))
 
 
-def _off_axes(
+def _misalignment(
     eigenvalues_D: np.ndarray, axes_DD: np.ndarray, filters: tuple[np.ndarray, np.ndarray]
 ) -> float:
-    """M about the columns of ``axes_DD``; ``filters``: their covariance and its inverse (D, D)."""
-    apart_D = np.diff(eigenvalues_D, prepend=-np.inf) > EQUAL * eigenvalues_D[-1]
-    starts = np.flatnonzero(apart_D)
-    along, against = (
+    """M for the axes in the columns of ``axes_DD``; ``filters``: covariance and its inverse."""
+    is_start_D = np.diff(eigenvalues_D, prepend=-np.inf) > DEGENERATE * eigenvalues_D[-1]
+    starts = np.flatnonzero(is_start_D)
+    variances, precisions = (
         np.add.reduceat(((matrix_DD @ axes_DD) * axes_DD).sum(axis=0), starts)
         for matrix_DD in filters
     )
-    return float(np.sqrt(max(np.sqrt(along * against).sum() - len(axes_DD), 0.0)))
+    return float(np.sqrt(max(np.sqrt(variances * precisions).sum() - len(axes_DD), 0.0)))
 
 
 def _random_axes(size: int, rotations: int, seed: int) -> list[np.ndarray]:
     """Haar-random orthogonal matrices. Source: Mezzadri 2007, arXiv math-ph/0609050."""
     rng = np.random.default_rng(seed)
-    found = []
+    matrices = []
     for _ in range(rotations):
         q, r = np.linalg.qr(rng.standard_normal((size, size)))
-        found.append(q * np.sign(np.diag(r)))
-    return found
+        matrices.append(q * np.sign(np.diag(r)))
+    return matrices
 
 
-# --- what is published ------------------------------------------------------------------------
+# --- measurements -----------------------------------------------------------------------------
 
 
-def _compared(
+def _measurements(
     filters_FD: np.ndarray,
     patches_DD: np.ndarray,
     random_axes: Sequence[np.ndarray],
-    place: dict[str, str | int],
+    coordinates: dict[str, Coordinate],
 ) -> Iterator[Measurement]:
     n = len(filters_FD)
     covariance_DD, shrinkage = _covariance(filters_FD)
     if covariance_DD is None:
-        yield _row("misalignment", None, n, place, NO_COVARIANCE)
+        yield _row("misalignment", None, n, coordinates, NO_COVARIANCE)
         return
     filters = (covariance_DD, np.linalg.inv(covariance_DD))
     eigenvalues_D, axes_DD = np.linalg.eigh(patches_DD)
-    yield _row("misalignment", _off_axes(eigenvalues_D, axes_DD, filters), n, place)
-    yield _row("shrinkage", shrinkage, n, place)
-    reference = student_t([_off_axes(eigenvalues_D, axes, filters) for axes in random_axes])
+    yield _row("misalignment", _misalignment(eigenvalues_D, axes_DD, filters), n, coordinates)
+    yield _row("shrinkage", shrinkage, n, coordinates)
+    reference = student_t([_misalignment(eigenvalues_D, axes, filters) for axes in random_axes])
     yield Measurement(
         metric="misalignment_random",
         value=reference.value,
         unit="misalignment",
         n=reference.n,
-        coordinates=dict(place),
+        coordinates=coordinates,
         **reference.fields(),
     )
 
 
 def _covariance(filters_FD: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """The shrunk covariance (D, D), None where it cannot be inverted, and how far it was shrunk."""
+    """The shrunk covariance (D, D), None if it is singular, and the shrinkage."""
     from sklearn.covariance import ledoit_wolf
 
     if len(filters_FD) < 2 or not np.isfinite(filters_FD).all():
@@ -185,18 +185,22 @@ def _covariance(filters_FD: np.ndarray) -> tuple[np.ndarray | None, float]:
 
 
 def _row(
-    metric: str, value: float | None, n: int, place: dict[str, str | int], flag: str | None = None
+    metric: str,
+    value: float | None,
+    n: int,
+    coordinates: dict[str, Coordinate],
+    flag: str | None = None,
 ) -> Measurement:
     unit = "fraction" if metric == "shrinkage" else "misalignment"
     return Measurement(
-        metric=metric, value=value, unit=unit, n=n, coordinates=dict(place), flag=flag
+        metric=metric, value=value, unit=unit, n=n, coordinates=coordinates, flag=flag
     )
 
 
 MISALIGNMENT = DiagnosticSpec(
     name="misalignment",
     version=1,
-    summary="Whether the first layer's filters vary along the principal axes of input patches",
+    summary="Deviation of the first layer's filters from the principal axes of input patches",
     source="Maennel et al., NeurIPS 2020, arXiv 2006.10455",
     license="Apache-2.0",
     params=MisalignmentParams,

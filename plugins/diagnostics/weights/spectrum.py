@@ -1,4 +1,4 @@
-"""Spectra of weight matrices: singular values of each layer, and how many of them count.
+"""Spectra of weight matrices: singular values and effective ranks of each layer.
 
 Source: Neyshabur et al. 2020, arXiv 2008.11687, appendix; effective rank of Roy and Vetterli,
 EUSIPCO 2007.
@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from transferbench.records import Measurement
+from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from transferbench.networks.modules import StateDict
+
 __all__ = ["SPECTRUM", "SpectrumParams", "layer_weights", "singular_values"]
 
 SMALL = 1e-4
-"""Below this share of the largest, a root of the Gram matrix's eigenvalue is not exact enough.
+"""Singular values below this share of the largest are too inexact from the Gram matrix.
 
-An eigenvalue is exact to about 1e-16 of the largest, its root s to 1e-16 / s of it.
+Its eigenvalues are exact to about 1e-16 of the largest, so a singular value s to 1e-16 / s.
 """
-
-State = Mapping[str, "Tensor"]
 
 
 class SpectrumParams(Params):
-    """``of``: states: ``final``, ``init`` (the body is P's if fine-tuned), ``best``, kept epochs.
+    """``of``: states: ``final``, ``init`` (P's body if fine-tuned), ``best`` or stored epochs.
 
-    ``top``: how many singular values of each layer are published.
+    ``top``: the number of singular values per layer that are published.
     """
 
     of: Annotated[
@@ -47,28 +47,28 @@ class SpectrumParams(Params):
 def measure(
     params: SpectrumParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """The ``top`` singular values of each layer's weight, largest first, and their summary.
+    """The ``top`` singular values of each layer's weight, descending, norms and ranks.
 
-    A convolution counts as the matrix (O, channels x kernel). stable_rank = ||W||_F^2 / ||W||_2^2;
+    A convolution is the matrix (O, channels x kernel). stable_rank = ||W||_F^2 / ||W||_2^2;
     effective_rank = exp of the entropy of the singular values over their sum.
-    Units: weight for singular values and norms. ``n``: singular values of the layer.
+    Units: weight for singular values and norms. ``n``: the layer's singular values.
     Error: 1e-10 of the largest singular value.
     """
-    del context  # nothing is drawn, and numpy computes
+    del context  # no randomness; numpy on the CPU
     (subject,) = subjects
     owners = {name: module for module, names in subject.modules.items() for name in names}
     for of in params.of:
         weights = layer_weights(subject.state(of), subject.modules)
         for name, values_R in singular_values(weights).items():
-            place: dict[str, str | int] = {"module": owners[name], "layer": name, "of": of}
-            yield from _top(values_R, place, params.top)
-            yield from _summary(values_R, place)
+            coordinates: dict[str, Coordinate] = {"module": owners[name], "layer": name, "of": of}
+            yield from _top(values_R, coordinates, params.top)
+            yield from _summary(values_R, coordinates)
 
 
-def layer_weights(state: State, modules: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
-    """The weights that are matrices, as (O, I), from input to output.
+def layer_weights(state: StateDict, modules: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+    """Weights of linear and convolutional layers as matrices (O, I), from input to output.
 
-    Embeddings of positions, class tokens and scales of norms are no maps from input to output.
+    Position embeddings, class tokens and scales of normalisations are not linear maps.
     """
     names = [name for module in modules.values() for name in module]
     return {
@@ -79,59 +79,60 @@ def layer_weights(state: State, modules: Mapping[str, Sequence[str]]) -> dict[st
 
 
 def singular_values(weights: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """All singular values of each (O, I) matrix: float64 (R,), descending; equal shapes at once.
+    """All singular values of each (O, I) matrix, descending: float64 (R,).
 
-    Computed by numpy on the CPU, which forms only half of a Gram matrix: with torch's it takes
-    1.7 times as long for the layers of a ResNet-50 (1.03 s and 0.60 s, one thread).
+    Matrices of equal shape are batched. numpy computes only half of a Gram matrix: torch takes 1.7
+    times as long for the layers of a ResNet-50 (1.03 s and 0.60 s, one thread).
     Error: 1e-10 of the largest, from the eigenvalues of the smaller Gram matrix, or from an SVD
-    where some are too small for that. NaN for a matrix that is not finite.
+    if some are too small for that. NaN for a matrix that is not finite.
     """
     shapes: dict[tuple[int, ...], list[str]] = {}
     for name, weight in weights.items():
         shapes.setdefault(tuple(weight.shape), []).append(name)
-    found: dict[str, np.ndarray] = {}
+    values: dict[str, np.ndarray] = {}
     for names in shapes.values():
         matrices_BOI = np.stack([weights[name].double().cpu().numpy() for name in names])
-        found |= zip(names, _spectra(matrices_BOI), strict=True)
-    return {name: found[name] for name in weights}
+        values |= zip(names, _spectra(matrices_BOI), strict=True)
+    return {name: values[name] for name in weights}
 
 
 def _spectra(matrices_BOI: np.ndarray) -> np.ndarray:
     """Shapes: (B, O, I) to (B, R)."""
-    broken_B = ~np.isfinite(matrices_BOI).all(axis=(1, 2))
-    matrices_BOI[broken_B] = 0.0
-    turned_BIO = matrices_BOI.swapaxes(1, 2)
+    non_finite_B = ~np.isfinite(matrices_BOI).all(axis=(1, 2))
+    matrices_BOI[non_finite_B] = 0.0
+    transposed_BIO = matrices_BOI.swapaxes(1, 2)
     wide = matrices_BOI.shape[1] <= matrices_BOI.shape[2]
-    gram_BRR = matrices_BOI @ turned_BIO if wide else turned_BIO @ matrices_BOI
+    gram_BRR = matrices_BOI @ transposed_BIO if wide else transposed_BIO @ matrices_BOI
     squares_BR = np.linalg.eigvalsh(gram_BRR)[:, ::-1]
     values_BR: np.ndarray = np.sqrt(squares_BR.clip(min=0))
     inexact_B = values_BR[:, -1] < SMALL * values_BR[:, 0]
     if inexact_B.any():
         values_BR[inexact_B] = np.linalg.svd(matrices_BOI[inexact_B], compute_uv=False)
-    values_BR[broken_B] = np.nan
+    values_BR[non_finite_B] = np.nan
     return values_BR
 
 
-# --- what is published ------------------------------------------------------------------------
+# --- measurements -----------------------------------------------------------------------------
 
 
-def _top(values_R: np.ndarray, place: dict[str, str | int], top: int) -> Iterator[Measurement]:
+def _top(
+    values_R: np.ndarray, coordinates: dict[str, Coordinate], top: int
+) -> Iterator[Measurement]:
     for index, value in enumerate(values_R[:top]):
-        yield _row("singular_value", "weight", value, values_R, {**place, "index": index})
+        yield _row("singular_value", "weight", value, values_R, {**coordinates, "index": index})
 
 
-def _summary(values_R: np.ndarray, place: dict[str, str | int]) -> Iterator[Measurement]:
+def _summary(values_R: np.ndarray, coordinates: dict[str, Coordinate]) -> Iterator[Measurement]:
     largest, square = values_R[0], (values_R**2).sum()
-    yield _row("spectral_norm", "weight", largest, values_R, place)
-    yield _row("frobenius_norm", "weight", square**0.5, values_R, place)
-    zero = largest == 0
-    stable_rank = np.nan if zero else square / largest**2
-    yield _row("stable_rank", "rank", stable_rank, values_R, place)
-    yield _row("effective_rank", "rank", _effective_rank(values_R), values_R, place)
+    yield _row("spectral_norm", "weight", largest, values_R, coordinates)
+    yield _row("frobenius_norm", "weight", square**0.5, values_R, coordinates)
+    stable_rank = np.nan if largest == 0 else square / largest**2
+    yield _row("stable_rank", "rank", stable_rank, values_R, coordinates)
+    yield _row("effective_rank", "rank", _effective_rank(values_R), values_R, coordinates)
 
 
 def _row(
-    metric: str, unit: str, value: float, values_R: np.ndarray, place: dict[str, str | int]
+    metric: str, unit: str, value: float, values_R: np.ndarray, coordinates: dict[str, Coordinate]
 ) -> Measurement:
     missing = "every weight is zero" if np.isfinite(values_R).all() else "weights are not finite"
     return Measurement(
@@ -139,13 +140,13 @@ def _row(
         value=None if np.isnan(value) else float(value),
         unit=unit,
         n=len(values_R),
-        coordinates=dict(place),
+        coordinates=coordinates,
         flag=missing if np.isnan(value) else None,
     )
 
 
 def _effective_rank(values_R: np.ndarray) -> float:
-    """Source: Roy and Vetterli, EUSIPCO 2007. NaN for a matrix of zeros."""
+    """NaN for a matrix of zeros. Source: Roy and Vetterli, EUSIPCO 2007."""
     if values_R[0] == 0 or np.isnan(values_R[0]):
         return np.nan
     shares = values_R[values_R > 0] / values_R.sum()

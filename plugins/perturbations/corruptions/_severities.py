@@ -76,12 +76,13 @@ def corruption(
     build: BuildTransform,
     check: Callable[[Any, ImageShape], str | None] = _fits,
     *,
+    version: int = 1,
     ordered: bool = True,
 ) -> PerturbationSpec:
     """The spec of one common corruption; ``ordered``: images move further at each severity."""
     return PerturbationSpec(
         name=name,
-        version=1,
+        version=version,
         summary=summary,
         source="Hendrycks and Dietterich 2019, arXiv 1903.12261: ImageNet-C, CIFAR-10-C",
         license="Apache-2.0",

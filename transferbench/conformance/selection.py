@@ -1,0 +1,139 @@
+"""The plugins that a word on the command line selects, and files of expected failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from transferbench.conformance.checks import CheckResult
+from transferbench.conformance.kit import ExpectedFailures, check_plugin, expected_of
+from transferbench.errors import ConformanceError, PluginError, UnknownNameError
+from transferbench.registry import Registry
+from transferbench.registry.discovery import SPECS, Kind, PluginProblem, canonical
+from transferbench.specs import Spec
+
+__all__ = ["Selection", "check_selection", "read_expected", "select_plugins"]
+
+EXPECTED: TypeAdapter[ExpectedFailures] = TypeAdapter(ExpectedFailures)
+
+
+class Selection(NamedTuple):
+    """Specs, each with parameters (None: its tiny ones), and what could not be loaded."""
+
+    specs: tuple[tuple[Spec, Mapping[str, Any] | None], ...]
+    problems: tuple[PluginProblem, ...] = ()
+
+
+def select_plugins(target: str, registry: Registry, kind: Kind | None = None) -> Selection:
+    """The plugins of ``target``: a name, FAMILY/MEMBER, a loose file or a distribution.
+
+    Raises: ``UnknownNameError`` for what is none of these, ``PluginError`` for a name of several
+    kinds or that several plugins offer.
+    """
+    if target.endswith(".py"):
+        if not Path(target).is_file():
+            raise PluginError(f"there is no plugin file {target}; check the path")
+        return _offered_by(str(Path(target).resolve()), registry, kind)
+    kinds = [known for known in SPECS if kind in {None, known} and _offers(registry, known, target)]
+    if len(kinds) > 1:
+        raise PluginError(
+            f"{target!r} is the name of a {' and of a '.join(kinds)}; say which with "
+            f"--kind {kinds[0]}"
+        )
+    if kinds:
+        return _by_name(target, registry, kinds[0])
+    return _distribution(target, registry, kind)
+
+
+def _offers(registry: Registry, kind: Kind, target: str) -> bool:
+    name = target.partition("/")[0] if kind == "backbone" else target
+    return name in registry.names(kind)
+
+
+def _by_name(target: str, registry: Registry, kind: Kind) -> Selection:
+    if kind == "backbone" and "/" in target:
+        return Selection((registry.resolve_backbone(target),))
+    specs: Mapping[str, Spec] = getattr(registry, f"{kind}s")
+    return Selection(((specs[target], None),))
+
+
+def _distribution(target: str, registry: Registry, kind: Kind | None) -> Selection:
+    """What a distribution offers. Raises: as ``select_plugins``, where there is none."""
+    if canonical(target) in _distributions(registry):
+        return _offered_by(canonical(target), registry, kind)
+    for known in SPECS if kind is None else (kind,):
+        try:
+            getattr(registry, known)(target)  # raises for a name that two plugins offer
+        except UnknownNameError:
+            if kind is not None:
+                raise
+    names = {name for known in SPECS for name in registry.names(known)}
+    raise UnknownNameError(
+        "plugin or distribution", target, names | set(registry.distributions), _advice(registry)
+    )
+
+
+def _advice(registry: Registry) -> str:
+    if not registry.problems:
+        return "or name a plugin file, which ends in .py"
+    broken = " | ".join(map(str, registry.problems))
+    return f"what may offer it could not be loaded: {broken}"
+
+
+def _distributions(registry: Registry) -> set[str]:
+    broken = {canonical(problem.distribution) for problem in registry.problems}
+    return {*registry.distributions, *broken} - {""}
+
+
+def _offered_by(owner: str, registry: Registry, kind: Kind | None) -> Selection:
+    """All plugins of a distribution or a file, and all problems with it."""
+    problems = tuple(
+        problem for problem in registry.problems
+        if owner in {canonical(problem.distribution), problem.plugin}
+    )  # fmt: skip
+    specs = tuple((spec, None) for spec in registry.offered_by(owner)
+                  if kind is None or isinstance(spec, SPECS[kind]))  # fmt: skip
+    if not specs and not problems:
+        raise PluginError(f"{owner} offers no {kind or 'plugin'}; leave --kind out, or offer one")
+    return Selection(specs, problems)
+
+
+def check_selection(
+    selection: Selection, *, data_root: Path | None, device: str, expected: ExpectedFailures
+) -> list[CheckResult]:
+    """The results of all checks; what could not be loaded fails the check ``it-loads``."""
+    results = [
+        CheckResult("plugin", Path(problem.plugin).name, "it-loads", "failed", str(problem))
+        for problem in selection.problems
+    ]
+    for spec, params in selection.specs:
+        results += check_plugin(
+            spec, params=params, data_root=data_root, device=device,
+            expected_failures=expected_of(spec, expected),
+        )  # fmt: skip
+    return results
+
+
+def read_expected(path: Path) -> ExpectedFailures:
+    """Expected failures from a file of YAML or JSON: check -> reason, or plugin -> check -> reason.
+
+    Raises: ``ConformanceError`` where it cannot be read or holds anything else.
+    """
+    try:
+        return EXPECTED.validate_python(
+            YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        )
+    except OSError as error:
+        raise ConformanceError(
+            f"cannot read the expected failures in {path}: {error.strerror}; check the path"
+        ) from error
+    except (YAMLError, UnicodeDecodeError, ValidationError) as error:
+        raise ConformanceError(
+            f"{path} holds no expected failures ({str(error).splitlines()[0]}); write it as "
+            "'check-name: reason', or as such lines below the name of each plugin"
+        ) from error
