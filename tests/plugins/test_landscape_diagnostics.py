@@ -21,7 +21,11 @@ from transferbench_plugins.diagnostics import transferbench_diagnostics
 from transferbench_plugins.diagnostics.landscape._basin_search import Segment
 from transferbench_plugins.diagnostics.landscape.aligned_barrier import ALIGNED_BARRIER
 from transferbench_plugins.diagnostics.landscape.barrier import BARRIER
-from transferbench_plugins.diagnostics.landscape.basin import BASIN, Report, basin_measurements
+from transferbench_plugins.diagnostics.landscape.basin import (
+    BASIN,
+    BasinMeasurements,
+    measure_segment,
+)
 from transferbench_plugins.diagnostics.weights.distance import DISTANCE
 
 CLASSES = 3
@@ -436,8 +440,8 @@ def bowl(loss, **params):
         return [float(loss(state["w"])) for state in states]
 
     parsed = BASIN.parse({"tolerance": 1.0, "sigmas": (1e-3, 1.0), "levels": 31, **params})
-    report = Report("loss", "test", SIZE)
-    measured = list(basin_measurements(parsed, segment, losses, report, 0))
+    measurements = BasinMeasurements("loss", "test", SIZE)
+    measured = list(measure_segment(parsed, segment, losses, measurements, 0))
     return {(m.metric, *list(m.coordinates.values())[2:]): m for m in measured}
 
 

@@ -1,10 +1,10 @@
-"""The line between two networks, and the lines to the second with its channels renumbered."""
+"""The line between two networks after the channels of the second are permuted to match."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Generator
 
 from transferbench.analysis.landscape import has_batch_statistics, lerp_state
 from transferbench.analysis.weight_matching import (
@@ -18,27 +18,25 @@ from transferbench.analysis.weight_matching import (
     residual_axes,
 )
 from transferbench.metrics import Evaluation
-from transferbench.networks.modules import clone_state, load_state
-from transferbench_plugins.diagnostics.landscape._line import Line
+from transferbench.networks.modules import StateDict, clone_state, load_state
+from transferbench_plugins.diagnostics.landscape._line import Curve, Line
 
-__all__ = ["curves", "matched"]
-
-Curve = list[dict[str, Evaluation]]
+__all__ = ["aligned_curves", "match_channels"]
 
 PROBES = 8
-"""Images on which a renumbered network must answer as before."""
+"""Images on which a permuted network must give the same outputs."""
 
 
-def matched(line: Line, head: Sequence[str], generator: Generator) -> Line:
-    """``line`` with the channels of ``b`` numbered as ``a`` numbers them, as near as can be.
+def match_channels(line: Line, head: Sequence[str], generator: Generator) -> Line:
+    """``line`` with the channels of ``b`` permuted to match those of ``a`` (weight matching).
 
-    Raises: ``UnmatchableError`` where the symmetries of the network are not known, and where the
-    weights of one are not finite.
+    Raises: ``UnmatchableError`` if the permutation symmetries of the network are unknown or its
+    weights are not finite.
     """
     if not all(bool(t.isfinite().all()) for state in (line.a, line.b) for t in state.values()):
         raise UnmatchableError("weights that are not finite cannot be matched: diverged")
     axes = residual_axes(line.a, head)
-    if not keeps_function(line.net, axes, line.pool[:PROBES], generator):
+    if not keeps_function(line.net, axes, line.calibration[:PROBES], generator):
         raise UnmatchableError(
             f"renumbering the channels of {type(line.net).__name__} by torchvision's names changed"
             " its answers: its layers are joined in another way; measure the barrier without"
@@ -48,12 +46,15 @@ def matched(line: Line, head: Sequence[str], generator: Generator) -> Line:
     return line._replace(b=permute_state(line.b, axes, permutations))
 
 
-def curves(line: Line, weights: Sequence[float], *, repair: bool) -> dict[str, Curve]:
-    """Of a matched line: ``matched``, and ``repaired`` where batch statistics do not see to it."""
-    found = {"matched": line.evaluate(lerp_state(line.a, line.b, weight) for weight in weights)}
+def aligned_curves(line: Line, weights: Sequence[float], *, repair: bool) -> dict[str, Curve]:
+    """The ``matched`` curve of an aligned line, and ``repaired`` without batch statistics.
+
+    For networks with batch statistics the recomputation at each point is equivalent to REPAIR.
+    """
+    curves = {"matched": line.interpolate(weights)}
     if repair and not has_batch_statistics(line.net):
-        found["repaired"] = _repaired_curve(line, weights)
-    return found
+        curves["repaired"] = _repaired_curve(line, weights)
+    return curves
 
 
 def _repaired_curve(line: Line, weights: Sequence[float]) -> Curve:
@@ -65,17 +66,17 @@ def _repaired_curve(line: Line, weights: Sequence[float]) -> Curve:
         load_state(line.net, before)
 
 
-def _statistics(line: Line, state: Mapping[str, Tensor]) -> list[ChannelStatistics]:
+def _statistics(line: Line, state: StateDict) -> list[ChannelStatistics]:
     load_state(line.net, state)
-    return activation_statistics(line.net, line.pool)
+    return activation_statistics(line.net, line.calibration)
 
 
 def _repaired_point(
     line: Line, a: list[ChannelStatistics], b: list[ChannelStatistics], weight: float
 ) -> dict[str, Evaluation]:
-    goal = [one.lerp(other, weight) for one, other in zip(a, b, strict=True)]
+    target = [start.lerp(end, weight) for start, end in zip(a, b, strict=True)]
     state = lerp_state(line.a, line.b, weight)
     load_state(line.net, state)
-    with repaired(line.net, goal, line.pool):
-        (found,) = line.evaluate([state])
-    return found
+    with repaired(line.net, target, line.calibration):
+        (evaluations,) = line.evaluate([state])
+    return evaluations

@@ -1,14 +1,12 @@
-"""The (epsilon, delta) of a basin around the segment between two points, for any loss.
+"""(epsilon, delta) of the basin around the segment between two points, for any loss function.
 
-Nothing here knows networks: a loss is a function from weights to numbers.
-
-Shape letters: A points of the scan, S noise levels.
+Shape letters: A positions of the scan, S noise levels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,62 +15,63 @@ from scipy.stats import norm
 from torch import Tensor
 
 from transferbench.analysis.landscape import lerp_state
+from transferbench.networks.modules import StateDict
 
 __all__ = ["Basin", "Escape", "Losses", "Segment", "escape", "find_basin", "smallest_delta"]
 
-State = Mapping[str, Tensor]
-Losses = Callable[[Iterable[State]], Sequence[float]]
-"""The loss of each state; infinite where it is not finite."""
+Losses = Callable[[Iterable[StateDict]], Sequence[float]]
+"""The loss of each state; infinite if it is not finite."""
 
 
 class Segment(NamedTuple):
-    """The line through the weights ``a`` (at 0) and ``b`` (at 1).
+    """The line through the weights ``a`` (position 0) and ``b`` (position 1).
 
-    ``parameters``: names of what is weights; the rest (batch statistics) is no direction to go.
+    ``parameters``: the names that count as weights; batch statistics do not.
     """
 
-    a: State
-    b: State
+    a: StateDict
+    b: StateDict
     parameters: Sequence[str]
 
     @property
     def size(self) -> int:
-        """How many weights there are: n of the definition."""
+        """The number of weights: n of the definition."""
         return sum(self.a[name].numel() for name in self.parameters)
 
     @property
     def length(self) -> float:
-        """The distance of ``a`` and ``b``."""
+        """The L2 distance of ``a`` and ``b``."""
         squares = (
             torch.linalg.vector_norm(self.b[name] - self.a[name], dtype=torch.float64) ** 2
             for name in self.parameters
         )
         return math.sqrt(sum(float(square) for square in squares))
 
-    def at(self, place: float) -> dict[str, Tensor]:
-        """The weights at this place of the line."""
-        return lerp_state(self.a, self.b, place)
+    def at(self, position: float) -> dict[str, Tensor]:
+        """The weights at ``position``."""
+        return lerp_state(self.a, self.b, position)
 
-    def noisy(self, place: float, sigma: float, seed: int) -> dict[str, Tensor]:
-        """The weights at ``place``, each moved by an own draw from N(0, sigma^2)."""
-        state, draws = self.at(place), torch.Generator().manual_seed(seed)
+    def noisy(self, position: float, sigma: float, seed: int) -> dict[str, Tensor]:
+        """The weights at ``position`` with noise from N(0, sigma^2)."""
+        state, generator = self.at(position), torch.Generator().manual_seed(seed)
         for name in self.parameters:
-            noise = torch.randn(state[name].shape, generator=draws)
+            noise = torch.randn(state[name].shape, generator=generator)
             state[name] = state[name].add(noise.to(state[name]), alpha=sigma)
         return state
 
 
 class Basin(NamedTuple):
-    """What the scan of a line found: S = [low, high], mu and epsilon of condition 1 on it.
+    """The result of a scan: S = [low, high], and mu and epsilon of condition 1 on it.
 
-    ``epsilon_segment``: the same between the two points alone, basin or not.
-    ``peak``: the highest loss between them, at ``peak_at``; no basin where it is above ``cap``.
+    ``low_inside`` and ``high_inside``: the boundary lies inside the scan. ``epsilon_segment``:
+    epsilon on [0, 1]. ``peak``: the largest loss on [0, 1], at ``peak_at``; it is not a basin if
+    the peak exceeds ``cap``.
     """
 
     low: float
     high: float
-    low_found: bool
-    high_found: bool
+    low_inside: bool
+    high_inside: bool
     mu: float
     epsilon: float
     epsilon_segment: float
@@ -82,44 +81,45 @@ class Basin(NamedTuple):
 
     @property
     def is_basin(self) -> bool:
-        """Whether no barrier stands between the two points."""
+        """Whether there is no barrier between the two points."""
         return math.isfinite(self.peak) and self.peak <= self.cap
 
 
-def find_basin(places: Sequence[float], losses: Sequence[float], tolerance: float) -> Basin:
-    """S: the run around [0, 1] where the loss is at most that of the worse point + tolerance.
+def find_basin(positions: Sequence[float], losses: Sequence[float], tolerance: float) -> Basin:
+    """S: the interval around [0, 1] where the loss is at most the larger endpoint's + tolerance.
 
-    mu = E l and epsilon = E |l - mu| under the uniform law on S, by the trapezoid rule over the
-    scan. ``places`` ascend, hold 0 and 1; ``low_found`` is false where S reaches their end.
+    mu = E l and epsilon = E |l - mu| for the uniform distribution on S, by the trapezoidal rule
+    over the scan. ``positions`` are ascending and include 0 and 1.
     Source: Neyshabur et al. 2020, Definition 3.1, condition 1.
     """
-    at_A, loss_A = np.asarray(places, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-    zero, one = int(np.flatnonzero(at_A == 0)[0]), int(np.flatnonzero(at_A == 1)[0])
-    cap = max(loss_A[zero], loss_A[one]) + tolerance
+    position_A, loss_A = np.asarray(positions, np.float64), np.asarray(losses, np.float64)
+    start, end = (int(np.flatnonzero(position_A == point)[0]) for point in (0, 1))
+    cap = max(loss_A[start], loss_A[end]) + tolerance
     above = np.flatnonzero(~(loss_A <= cap))
-    low = max((place + 1 for place in above if place < zero), default=0)
-    high = min((place - 1 for place in above if place > one), default=len(at_A) - 1)
-    peak = zero + int(loss_A[zero : one + 1].argmax())
-    mu, epsilon = _spread(at_A[low : high + 1], loss_A[low : high + 1])
+    low = max((index + 1 for index in above if index < start), default=0)
+    high = min((index - 1 for index in above if index > end), default=len(position_A) - 1)
+    peak = start + int(loss_A[start : end + 1].argmax())
+    mu, epsilon = _mean_and_deviation(position_A[low : high + 1], loss_A[low : high + 1])
+    segment = slice(start, end + 1)
     return Basin(
-        low=float(at_A[low]),
-        high=float(at_A[high]),
-        low_found=bool(low > 0),
-        high_found=bool(high < len(at_A) - 1),
+        low=float(position_A[low]),
+        high=float(position_A[high]),
+        low_inside=bool(low > 0),
+        high_inside=bool(high < len(position_A) - 1),
         mu=mu,
         epsilon=epsilon,
-        epsilon_segment=_spread(at_A[zero : one + 1], loss_A[zero : one + 1])[1],
+        epsilon_segment=_mean_and_deviation(position_A[segment], loss_A[segment])[1],
         cap=float(cap),
         peak=float(loss_A[peak]),
-        peak_at=float(at_A[peak]),
+        peak_at=float(position_A[peak]),
     )
 
 
-def _spread(at_A: np.ndarray, loss_A: np.ndarray) -> tuple[float, float]:
-    """Mean, and mean absolute deviation from it, over uniform places."""
+def _mean_and_deviation(position_A: np.ndarray, loss_A: np.ndarray) -> tuple[float, float]:
+    """Mean and mean absolute deviation over uniform positions."""
     if not np.isfinite(loss_A).all():
         return math.inf, math.inf
-    shares = np.diff(at_A) / (at_A[-1] - at_A[0])
+    shares = np.diff(position_A) / (position_A[-1] - position_A[0])
 
     def mean(values_A: np.ndarray) -> float:
         return float(shares @ (values_A[1:] + values_A[:-1])) / 2
@@ -129,9 +129,9 @@ def _spread(at_A: np.ndarray, loss_A: np.ndarray) -> tuple[float, float]:
 
 
 class Escape(NamedTuple):
-    """How much the loss exceeds mu beyond the ends of S, by noise level.
+    """The excess of the loss over mu beyond the ends of S, by noise level.
 
-    ``ends``: without noise. Shapes: (S,) each; ``inf`` where a loss was not finite.
+    ``ends``: the excess without noise. Shapes: (S,) each; ``inf`` if a loss is not finite.
     """
 
     ends: float
@@ -144,9 +144,9 @@ def escape(
 ) -> Escape:
     """Conditions 2 (noise) and 3 (extrapolation) as curves over sigma = delta / sqrt(n).
 
-    f(w1, w2) is always one of the two ends of S, each half of the time. The draws are the same at
-    every sigma and end, so that curves are smooth; |nu| of condition 3 is taken at the middles of
-    ``draws`` equally likely parts of its law.
+    f(w1, w2) is one of the two ends of S with equal probability. Noise samples are shared by all
+    sigmas and ends, so that curves are smooth; |nu| of condition 3 is the median of each of
+    ``draws`` equally likely intervals of its distribution.
     Source: Neyshabur et al. 2020, Definition 3.1, conditions 2 and 3.
     """
     ends = (basin.low, basin.high)
@@ -164,9 +164,9 @@ def escape(
         for sign, end in zip((-1, 1), ends, strict=True)
         for step in steps
     )
-    here = np.mean(losses(segment.at(end) for end in ends))
+    end_loss = np.mean(losses(segment.at(end) for end in ends))
     return Escape(
-        float(here) - basin.mu,
+        float(end_loss) - basin.mu,
         _means(losses(noisy), len(sigmas)) - basin.mu,
         _means(losses(beyond), len(sigmas)) - basin.mu,
     )
@@ -178,17 +178,17 @@ def _means(losses: Sequence[float], parts: int) -> np.ndarray:
 
 
 def smallest_delta(
-    found: Escape, sigmas: Sequence[float], size: int, epsilon: float, *, excess: bool
+    curves: Escape, sigmas: Sequence[float], size: int, epsilon: float, *, excess: bool
 ) -> tuple[float | None, bool]:
-    """The sigma * sqrt(n) of the first sigma where both curves reach 2 epsilon.
+    """Sigma * sqrt(n) for the first sigma at which both curves reach 2 epsilon.
 
-    ``excess``: of what noise adds to the ends. Stretched to where the loss reaches its cap, S has
-    ends that are above mu + 2 epsilon already, and the definition holds for any delta.
-    Returns also whether it is the smallest sigma tried.
+    ``excess``: relative to the loss at the ends. Without it the definition is degenerate: S extends
+    to where the loss reaches its cap, where it already exceeds mu + 2 epsilon for any delta.
+    Also returns whether this is the smallest sigma of the grid.
     """
-    base = found.ends if excess else 0.0
-    reached = (found.noise - base >= 2 * epsilon) & (found.extrapolation - base >= 2 * epsilon)
-    places = np.flatnonzero(reached)
-    if not len(places):
+    base = curves.ends if excess else 0.0
+    reached = (curves.noise - base >= 2 * epsilon) & (curves.extrapolation - base >= 2 * epsilon)
+    levels = np.flatnonzero(reached)
+    if not len(levels):
         return None, False
-    return float(sigmas[places[0]]) * math.sqrt(size), bool(places[0] == 0)
+    return float(sigmas[levels[0]]) * math.sqrt(size), bool(levels[0] == 0)

@@ -1,4 +1,4 @@
-"""Two networks as the ends of a line through the space of weights, and the data to judge points.
+"""The line between two networks in weight space, and the images to evaluate its points on.
 
 Shape letters: N images, C channels, H height, W width.
 """
@@ -17,45 +17,54 @@ from transferbench.analysis.landscape import (
     Precision,
     evaluate_states,
     has_batch_statistics,
+    lerp_state,
 )
 from transferbench.errors import SuiteError
 from transferbench.metrics import Evaluation
+from transferbench.networks.modules import StateDict
 from transferbench.specs import DiagnosticContext, Subject
 from transferbench_plugins.diagnostics.landscape._line_params import LineParams
 
-__all__ = ["Line", "line_between", "misfit"]
+__all__ = ["Curve", "Line", "incompatibility", "line_between"]
 
-State = Mapping[str, Tensor]
+Curve = list[dict[str, Evaluation]]
+"""Loss and metric at each point, by split."""
 
 
 class Line(NamedTuple):
-    """The states ``a`` and ``b``, whole, on the device of ``net``, which can hold either.
+    """The states ``a`` and ``b``, heads included, on the device of ``net``, which can load both.
 
-    ``pool``: training images (N, C, H, W) in random order, from which statistics are recomputed.
+    ``calibration``: training images (N, C, H, W), in random order, from which batch statistics are
+    recomputed.
     """
 
     net: nn.Module
-    a: State
-    b: State
+    a: StateDict
+    b: StateDict
     splits: Mapping[str, Examples]
-    pool: Tensor
+    calibration: Tensor
     criterion: Criterion
     precision: Precision
 
-    def evaluate(self, states: Iterable[State]) -> list[dict[str, Evaluation]]:
-        """Loss and metric of each state on each split, batch statistics recomputed."""
+    def evaluate(self, states: Iterable[StateDict]) -> Curve:
+        """Loss and metric of each state on each split, with recomputed batch statistics."""
         return evaluate_states(
             self.net,
             states,
             self.splits,
             self.criterion,
-            calibration=self.pool if has_batch_statistics(self.net) else None,
+            calibration=self.calibration if has_batch_statistics(self.net) else None,
             precision=self.precision,
         )
 
+    def interpolate(self, weights: Sequence[float]) -> Curve:
+        """The curve at ``(1 - weight) * a + weight * b``."""
+        return self.evaluate(lerp_state(self.a, self.b, weight) for weight in weights)
 
-def misfit(a: State, b: State) -> str | None:
-    """Why no line joins these weights, in words; None where one does."""
+
+def incompatibility(subjects: Sequence[Subject], params: LineParams) -> str | None:
+    """Why the endpoints cannot be interpolated, or None."""
+    a, b = (s.state(which) for s, which in zip(subjects, params.endpoints, strict=True))
     for name, tensor in a.items():
         if name not in b:
             return f"no line between these networks: only one of them has {name}"
@@ -73,30 +82,30 @@ def line_between(
     splits: Sequence[str],
     context: DiagnosticContext,
 ) -> Line:
-    """The line from the first subject to the second; ``misfit`` found nothing.
+    """The line from the first subject to the second, which are compatible.
 
-    ``train`` holds the training images of both, where they were drawn apart: each network has
-    learnt its own, and neither end may be favoured.
+    If the trials were trained on different images, ``train`` holds those of both, so that neither
+    end is favoured.
     Raises: ``SuiteError`` naming the two jobs that were not tested on the same images.
     """
     a, b = subjects
     first, second = params.endpoints
-    train = _joined(_examples(a, "train"), _examples(b, "train"))
-    found = {"train": train, "test": _shared_test(a, b)}
-    pool = _subset(train, params.calibration, context.generator).images
+    train = _union(_examples(a, "train"), _examples(b, "train"))
+    examples = {"train": train, "test": _shared_test(a, b)}
+    calibration = _subset(train, params.calibration, context.generator).images
     return Line(
         a.network(first),
-        _copied(a.state(first), context.device),
-        _copied(b.state(second), context.device),
-        {split: _limited(found[split], params.limit, context.generator) for split in splits},
-        pool,
+        _copy(a.state(first), context.device),
+        _copy(b.state(second), context.device),
+        {split: _limited(examples[split], params.limit, context.generator) for split in splits},
+        calibration,
         Criterion(a.task, a.metric),
         params.precision,
     )
 
 
-def _copied(state: State, device: torch.device) -> dict[str, Tensor]:
-    """``state`` on ``device``, sharing nothing with a network that points are written into."""
+def _copy(state: StateDict, device: torch.device) -> dict[str, Tensor]:
+    """``state`` on ``device``, sharing no memory with a network that is overwritten."""
     return {name: tensor.to(device, copy=True) for name, tensor in state.items()}
 
 
@@ -104,25 +113,25 @@ def _examples(subject: Subject, split: str) -> Examples:
     return Examples(subject.images(split), subject.targets(split))
 
 
-def _equal(one: Examples, other: Examples) -> bool:
-    return torch.equal(one.targets, other.targets) and torch.equal(one.images, other.images)
+def _equal(a: Examples, b: Examples) -> bool:
+    return torch.equal(a.targets, b.targets) and torch.equal(a.images, b.images)
 
 
-def _joined(one: Examples, other: Examples) -> Examples:
-    if _equal(one, other):
-        return one
-    return Examples(torch.cat([one.images, other.images]), torch.cat([one.targets, other.targets]))
+def _union(a: Examples, b: Examples) -> Examples:
+    if _equal(a, b):
+        return a
+    return Examples(torch.cat([a.images, b.images]), torch.cat([a.targets, b.targets]))
 
 
 def _shared_test(a: Subject, b: Subject) -> Examples:
-    one = _examples(a, "test")
-    if not _equal(one, _examples(b, "test")):
+    examples = _examples(a, "test")
+    if not _equal(examples, _examples(b, "test")):
         raise SuiteError(
             f"jobs {a.job} and {b.job} were tested on different images; compare trials of one "
-            "target and one perturbation, and under a perturbation that is drawn anew for each "
-            "replicate only trials of the same replicate"
+            "target and one perturbation, and if the perturbation is resampled for each "
+            "replicate, trials of the same replicate"
         )
-    return one
+    return examples
 
 
 def _limited(examples: Examples, limit: int | None, generator: Generator) -> Examples:
@@ -132,9 +141,9 @@ def _limited(examples: Examples, limit: int | None, generator: Generator) -> Exa
 
 
 def _subset(examples: Examples, count: int, generator: Generator) -> Examples:
-    """So many examples in random order: datasets may come sorted by class."""
+    """A random subset in random order: datasets may be sorted by class."""
     order = torch.randperm(len(examples.targets), generator=generator, device=generator.device)
-    chosen = order[:count].to(examples.targets.device)
-    # index_select gives a fresh layout; networks are channels_last.
-    images = examples.images.index_select(0, chosen).contiguous(memory_format=torch.channels_last)
-    return Examples(images, examples.targets[chosen])
+    indices = order[:count].to(examples.targets.device)
+    # index_select does not preserve the memory format; networks are channels_last.
+    images = examples.images.index_select(0, indices).contiguous(memory_format=torch.channels_last)
+    return Examples(images, examples.targets[indices])

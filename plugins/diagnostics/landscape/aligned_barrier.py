@@ -1,4 +1,4 @@
-"""The barrier that is left when the channels of one network are renumbered to match the other's.
+"""The performance barrier before and after permuting one network's channels to match the other's.
 
 Source: Entezari et al. 2021, arXiv 2110.06296; Ainsworth et al. 2022, arXiv 2209.04836 (weight
 matching); Jordan et al. 2022, arXiv 2211.08403 (REPAIR).
@@ -16,7 +16,7 @@ __all__ = ["ALIGNED_BARRIER", "AlignedBarrierParams"]
 
 
 class AlignedBarrierParams(GridParams):
-    """``repair``: measure networks without batch statistics also with REPAIR."""
+    """``repair``: apply REPAIR to networks without batch statistics, as a further curve."""
 
     repair: bool = True
 
@@ -24,41 +24,44 @@ class AlignedBarrierParams(GridParams):
 def measure(
     params: AlignedBarrierParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """The curve and the barriers of ``barrier``, for each way to join the networks.
+    """The curve and barriers of ``barrier``, for each alignment of the two networks.
 
-    ``alignment``: ``before`` as they are, ``matched`` with the second one's channels renumbered,
-    ``repaired`` with the statistics of the activations restored as well. Batch statistics are
-    recomputed at every point in any case: that is REPAIR for the networks that have them.
-    A network whose symmetries are not known has the barrier before, and a flag for ``matched``.
+    ``alignment``: ``before`` without, ``matched`` with the channels of the second network permuted,
+    ``repaired`` with activation statistics restored as well. Batch statistics are recomputed at
+    each point in all cases, which is REPAIR for networks that have them.
+    If the symmetries of the network are unknown, ``matched`` is flagged and has no value.
     """
-    from transferbench.analysis.landscape import lerp_state
     from transferbench.analysis.weight_matching import UnmatchableError
-    from transferbench_plugins.diagnostics.landscape._alignment import curves, matched
+    from transferbench_plugins.diagnostics.landscape._alignment import (
+        aligned_curves,
+        match_channels,
+    )
     from transferbench_plugins.diagnostics.landscape._curve import (
         curve_measurements,
-        grid,
-        no_barrier,
+        interpolation_grid,
+        undefined_barriers,
     )
-    from transferbench_plugins.diagnostics.landscape._line import line_between, misfit
+    from transferbench_plugins.diagnostics.landscape._line import incompatibility, line_between
 
-    places = [{"split": split} for split in params.splits]
-    if why := misfit(*(s.state(e) for s, e in zip(subjects, params.endpoints, strict=True))):
-        for place in places:
-            yield from no_barrier(why, {**place, "alignment": "before"})
-            yield from no_barrier(why, {**place, "alignment": "matched"})
+    splits: Sequence[str] = params.splits
+    if reason := incompatibility(subjects, params):
+        for split in splits:
+            yield from undefined_barriers(reason, {"split": split, "alignment": "before"})
+            yield from undefined_barriers(reason, {"split": split, "alignment": "matched"})
         return
-    line, weights = line_between(subjects, params, params.splits, context), grid(params.points)
-    found = {"before": line.evaluate(lerp_state(line.a, line.b, weight) for weight in weights)}
+    line = line_between(subjects, params, splits, context)
+    weights = interpolation_grid(params.points)
+    curves = {"before": line.interpolate(weights)}
     try:
-        aligned = matched(line, subjects[0].modules[HEAD], context.generator)
+        aligned = match_channels(line, subjects[0].modules[HEAD], context.generator)
     except UnmatchableError as error:
-        for place in places:
-            yield from no_barrier(str(error), {**place, "alignment": "matched"})
+        for split in splits:
+            yield from undefined_barriers(str(error), {"split": split, "alignment": "matched"})
     else:
-        found |= curves(aligned, weights, repair=params.repair)
-    for name, curve in found.items():
+        curves |= aligned_curves(aligned, weights, repair=params.repair)
+    for name, curve in curves.items():
         for split, examples in line.splits.items():
-            points, n = [at[split] for at in curve], len(examples.targets)
+            points, n = [by_split[split] for by_split in curve], len(examples.targets)
             yield from curve_measurements(weights, points, n, {"split": split, "alignment": name})
 
 
@@ -69,7 +72,7 @@ def _cost(params: AlignedBarrierParams) -> float:
 ALIGNED_BARRIER = DiagnosticSpec(
     name="aligned-barrier",
     version=1,
-    summary="The barrier before and after matching channels by their weights (Git Re-Basin)",
+    summary="Performance barrier before and after matching channels by weight (Git Re-Basin)",
     source="Ainsworth et al. 2022, arXiv 2209.04836; Jordan et al. 2022, arXiv 2211.08403",
     license="Apache-2.0",
     params=AlignedBarrierParams,

@@ -1,4 +1,4 @@
-"""The performance barrier: what happens to loss and metric on the line between two networks.
+"""Performance barrier: loss and metric on the line between two networks.
 
 Source: Neyshabur et al. 2020, arXiv 2008.11687, Section 3.3 and Figures 4, 12, 16; Frankle et al.
 2020, arXiv 1912.05671, for the height as the largest excess over the chord.
@@ -19,7 +19,7 @@ __all__ = ["BARRIER", "BarrierParams"]
 
 
 class BarrierParams(GridParams):
-    """``extrapolation``: how far the curve goes on with the same spacing, such as (-1, 2)."""
+    """``extrapolation``: continue the curve to these values of lambda, such as (-1, 2)."""
 
     extrapolation: tuple[
         Annotated[float, Field(ge=-10, le=0)], Annotated[float, Field(ge=1, le=11)]
@@ -32,29 +32,29 @@ def measure(
     """The curve, and its height over the chord between its ends, in [0, 1].
 
     B_sup = max over lambda of L(lambda) - [(1 - lambda) L(0) + lambda L(1)], B_mid the same at 1/2;
-    of the metric with the sign turned, so that a barrier is positive, and also as a share of the
-    mean of the metric at the ends. Whole networks are interpolated, heads included; batch
-    statistics are recomputed at every point, the ends included.
-    Units: nats and fractions. Error: none of its own; replicates tell.
+    for the metric with reversed sign, so that a barrier is positive, and also relative to the mean
+    metric of the ends. All weights are interpolated, heads included; batch statistics are
+    recomputed at each point, the ends included.
+    Units: nats and fractions. Error: no interval; compare replicates.
     """
-    from transferbench.analysis.landscape import lerp_state
     from transferbench_plugins.diagnostics.landscape._curve import (
         curve_measurements,
-        grid,
-        no_barrier,
+        interpolation_grid,
+        undefined_barriers,
     )
-    from transferbench_plugins.diagnostics.landscape._line import line_between, misfit
+    from transferbench_plugins.diagnostics.landscape._line import incompatibility, line_between
 
-    if why := misfit(*(s.state(e) for s, e in zip(subjects, params.endpoints, strict=True))):
-        for name in params.splits:
-            yield from no_barrier(why, {"split": name})
+    splits: Sequence[str] = params.splits
+    if reason := incompatibility(subjects, params):
+        for split in splits:
+            yield from undefined_barriers(reason, {"split": split})
         return
-    line = line_between(subjects, params, params.splits, context)
-    weights = grid(params.points, params.extrapolation)
-    found = line.evaluate(lerp_state(line.a, line.b, weight) for weight in weights)
+    line = line_between(subjects, params, splits, context)
+    weights = interpolation_grid(params.points, params.extrapolation)
+    curve = line.interpolate(weights)
     for split, examples in line.splits.items():
-        curve = [at[split] for at in found]
-        yield from curve_measurements(weights, curve, len(examples.targets), {"split": split})
+        points, n = [by_split[split] for by_split in curve], len(examples.targets)
+        yield from curve_measurements(weights, points, n, {"split": split})
 
 
 def _cost(params: BarrierParams) -> float:
@@ -65,7 +65,7 @@ def _cost(params: BarrierParams) -> float:
 BARRIER = DiagnosticSpec(
     name="barrier",
     version=1,
-    summary="Loss and metric on the line between two networks, and how high its barrier is",
+    summary="Loss and metric on the line between two networks, and the height of the barrier",
     source="Neyshabur et al. 2020, arXiv 2008.11687, Section 3.3",
     license="Apache-2.0",
     params=BarrierParams,

@@ -1,4 +1,4 @@
-"""The basin that two networks share: how flat the loss is inside, how far its walls are.
+"""The basin that two networks share: flatness of the loss inside, distance of its walls.
 
 Source: Neyshabur et al. 2020, arXiv 2008.11687, Definition 3.1 and the procedure behind it.
 """
@@ -16,8 +16,7 @@ from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
 from transferbench_plugins.diagnostics.landscape._line_params import LineParams
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from transferbench.networks.modules import StateDict
     from transferbench_plugins.diagnostics.landscape._basin_search import (
         Basin,
         Escape,
@@ -30,12 +29,12 @@ __all__ = ["BASIN", "BasinParams"]
 
 
 class BasinParams(LineParams):
-    """``loss``: in nats, or the error, 1 - metric; ``split``: the images it is measured on.
+    """``loss``: the loss in nats, or the error, 1 - metric; ``split``: the images to evaluate on.
 
-    ``tolerance``: how much above the worse endpoint the basin may rise, in the unit of the loss.
-    ``scan``: places of the line, ``steps`` to the distance of the two networks.
-    ``sigmas``: smallest and largest noise of a weight, ``levels`` of them, equal ratios apart;
-    ``draws`` of noise at each.
+    ``tolerance``: the largest excess over the worse endpoint in the basin, in units of the loss.
+    ``scan``: range of lambda on the line, with ``steps`` per distance of the two networks.
+    ``sigmas``: smallest and largest standard deviation of weight noise, with ``levels`` at equal
+    ratios; ``draws``: noise samples at each.
     """
 
     loss: Literal["loss", "error"] = "loss"
@@ -50,7 +49,7 @@ class BasinParams(LineParams):
     draws: Annotated[int, Field(ge=1, le=1000)] = 8
 
     @model_validator(mode="after")
-    def _ascends(self) -> Self:
+    def _ascending(self) -> Self:
         if self.sigmas[0] >= self.sigmas[1]:
             raise ValueError("sigmas are the smallest and the largest, in this order")
         return self
@@ -61,57 +60,63 @@ def measure(
 ) -> Iterator[Measurement]:
     """S = [a_lo, a_hi] on the line, mu and epsilon on it, delta, and the curves c2 and c3.
 
-    ``epsilon_segment`` is epsilon between the two networks alone, and stands for those that share
-    no basin as well. ``delta`` is the literal one, ``delta_excess`` counts what noise adds to the
-    loss at the ends of S. ``escape_noise`` and ``escape_extrapolation`` are c2 and c3.
-    Units: of the loss; a_lo and a_hi in distances of the two networks, delta in l2.
-    Error: none of its own; replicates tell.
+    ``epsilon_segment`` is epsilon on the segment between the two networks, which is defined even
+    without a shared basin. ``delta`` follows the definition literally; ``delta_excess`` counts what
+    noise adds to the loss at the ends of S. ``escape_noise`` and ``escape_extrapolation`` are c2
+    and c3.
+    Units: those of the loss; a_lo and a_hi in distances of the two networks, delta in l2.
+    Error: no interval; compare replicates.
     """
     from transferbench_plugins.diagnostics.landscape._basin_search import Segment
-    from transferbench_plugins.diagnostics.landscape._line import line_between, misfit
+    from transferbench_plugins.diagnostics.landscape._line import incompatibility, line_between
 
-    report = Report(params.loss, params.split, 0)
-    if why := misfit(*(s.state(e) for s, e in zip(subjects, params.endpoints, strict=True))):
-        yield from report.nothing(why)
+    measurements = BasinMeasurements(params.loss, params.split, 0)
+    if reason := incompatibility(subjects, params):
+        yield from measurements.undefined(reason)
         return
     line = line_between(subjects, params, (params.split,), context)
-    report = report._replace(n=len(line.splits[params.split].targets))
+    measurements = measurements._replace(n=len(line.splits[params.split].targets))
     names = [name for name, _ in line.net.named_parameters()]
     segment = Segment(line.a, line.b, names)
     if segment.length == 0:
-        yield from report.nothing("the two networks are one")
+        yield from measurements.undefined("the two networks are one")
         return
-    yield from basin_measurements(params, segment, _losses(line, params), report, context.seed)
+    losses = _losses(line, params)
+    yield from measure_segment(params, segment, losses, measurements, context.seed)
 
 
-def basin_measurements(
-    params: BasinParams, segment: Segment, losses: Losses, report: Report, seed: int
+def measure_segment(
+    params: BasinParams,
+    segment: Segment,
+    losses: Losses,
+    measurements: BasinMeasurements,
+    seed: int,
 ) -> Iterator[Measurement]:
-    """What ``measure`` reports of a segment, for any loss."""
+    """The measurements of the basin around a segment, for any loss function."""
     from transferbench_plugins.diagnostics.landscape._basin_search import escape, find_basin
 
-    first, last = params.scan
-    places = [
-        place / params.steps for place in range(first * params.steps, last * params.steps + 1)
-    ]
-    found = losses(segment.at(place) for place in places)
-    yield from report.curve("loss", "lambda", places, found)
-    basin = find_basin(places, found, params.tolerance)
-    yield report.number("epsilon_segment", basin.epsilon_segment)
+    steps = range(params.scan[0] * params.steps, params.scan[1] * params.steps + 1)
+    positions = [step / params.steps for step in steps]
+    scan = losses(segment.at(position) for position in positions)
+    yield from measurements.curve("loss", "lambda", positions, scan)
+    basin = find_basin(positions, scan, params.tolerance)
+    yield measurements.number("epsilon_segment", basin.epsilon_segment)
     if not basin.is_basin:
-        yield from report.nothing(
+        yield from measurements.undefined(
             f"not a basin: {params.loss} {basin.peak:.4g} at {basin.peak_at:g} of the way is above"
             f" {basin.cap:.4g}",
         )
         return
-    yield from report.inside(basin)
+    yield from measurements.extent(basin)
     sigmas = _sigmas(params)
     walls = escape(losses, segment, basin, sigmas, params.draws, seed)
-    yield from report.curve("escape_noise", "sigma", [0.0, *sigmas], [walls.ends, *walls.noise])
-    yield from report.curve(
+    yield from measurements.curve(
+        "escape_noise", "sigma", [0.0, *sigmas], [walls.ends, *walls.noise]
+    )
+    yield from measurements.curve(
         "escape_extrapolation", "sigma", [0.0, *sigmas], [walls.ends, *walls.extrapolation]
     )
-    yield from report.deltas(walls, sigmas, segment.size, basin.epsilon)
+    yield from measurements.deltas(walls, sigmas, segment.size, basin.epsilon)
 
 
 def _sigmas(params: BasinParams) -> list[float]:
@@ -121,19 +126,19 @@ def _sigmas(params: BasinParams) -> list[float]:
 
 
 def _losses(line: Line, params: BasinParams) -> Losses:
-    def losses(states: Iterable[Mapping[str, Tensor]]) -> list[float]:
-        found = [at[params.split] for at in line.evaluate(states)]
+    def losses(states: Iterable[StateDict]) -> list[float]:
+        points = [by_split[params.split] for by_split in line.evaluate(states)]
         if params.loss == "loss":
-            values = [point.loss for point in found]
+            values = [point.loss for point in points]
         else:
-            values = [None if point.metric is None else 1 - point.metric for point in found]
+            values = [None if point.metric is None else 1 - point.metric for point in points]
         return [math.inf if value is None else value for value in values]
 
     return losses
 
 
-class Report(NamedTuple):
-    """How the numbers of a basin are published: of which loss, on how many images of what split."""
+class BasinMeasurements(NamedTuple):
+    """Measurements of a basin of ``loss`` on ``n`` images of ``split``."""
 
     loss: str
     split: str
@@ -145,7 +150,7 @@ class Report(NamedTuple):
         value: float | None,
         unit: str | None = None,
         flag: str | None = None,
-        place: Mapping[str, float] | None = None,
+        position: Mapping[str, float] | None = None,
     ) -> Measurement:
         finite = value is not None and math.isfinite(value)
         return Measurement(
@@ -153,34 +158,34 @@ class Report(NamedTuple):
             value=value if finite else None,
             unit=unit or ("nats" if self.loss == "loss" else "fraction"),
             n=self.n,
-            coordinates={"split": self.split, "of": self.loss, **(place or {})},
+            coordinates={"split": self.split, "of": self.loss, **(position or {})},
             flag=flag or (None if finite else "not finite"),
         )
 
-    def nothing(self, why: str) -> Iterator[Measurement]:
-        """The numbers of a basin where there is none."""
+    def undefined(self, reason: str) -> Iterator[Measurement]:
+        """Measurements without a value, flagged with the reason."""
         units = {"a_lo": "lambda", "a_hi": "lambda", "delta": "l2", "delta_excess": "l2"}
         for metric in ("a_lo", "a_hi", "mu", "epsilon", "delta", "delta_excess"):
-            yield self.number(metric, None, units.get(metric), why)
+            yield self.number(metric, None, units.get(metric), reason)
 
     def curve(
-        self, metric: str, axis: str, places: Sequence[float], values: Sequence[float]
+        self, metric: str, axis: str, positions: Sequence[float], values: Sequence[float]
     ) -> Iterator[Measurement]:
-        for place, value in zip(places, values, strict=True):
-            yield self.number(metric, float(value), place={axis: round(place, 9)})
+        for position, value in zip(positions, values, strict=True):
+            yield self.number(metric, float(value), position={axis: round(position, 9)})
 
-    def inside(self, basin: Basin) -> Iterator[Measurement]:
+    def extent(self, basin: Basin) -> Iterator[Measurement]:
         """The ends of S, and condition 1 on it."""
-        lost = "boundary not found: the basin reaches the end of the scan"
-        yield self.number("a_lo", basin.low, "lambda", None if basin.low_found else lost)
-        yield self.number("a_hi", basin.high, "lambda", None if basin.high_found else lost)
+        outside = "boundary not found: the basin reaches the end of the scan"
+        yield self.number("a_lo", basin.low, "lambda", None if basin.low_inside else outside)
+        yield self.number("a_hi", basin.high, "lambda", None if basin.high_inside else outside)
         yield self.number("mu", basin.mu)
         yield self.number("epsilon", basin.epsilon)
 
     def deltas(
         self, walls: Escape, sigmas: Sequence[float], size: int, epsilon: float
     ) -> Iterator[Measurement]:
-        """Conditions 2 and 3, literally and by what noise adds."""
+        """Delta of conditions 2 and 3, literally and for the excess over the ends."""
         from transferbench_plugins.diagnostics.landscape._basin_search import smallest_delta
 
         for metric, excess in (("delta", False), ("delta_excess", True)):
@@ -199,7 +204,7 @@ def _cost(params: BasinParams) -> float:
 BASIN = DiagnosticSpec(
     name="basin",
     version=1,
-    summary="The (epsilon, delta) of the basin around two networks, with the curves behind it",
+    summary="(epsilon, delta) of the basin around two networks, with the underlying curves",
     source="Neyshabur et al. 2020, arXiv 2008.11687, Definition 3.1",
     license="Apache-2.0",
     params=BasinParams,
