@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conforming import DIAGNOSTIC, NORM, altered, failure, names_of, same_answers
+from fake_subject import FakeSubject
 
 from transferbench.conformance.diagnostics import CHECKS
 from transferbench.records import Measurement
+from transferbench.specs import Subject
 
 COUNTER = itertools.count()
 
@@ -287,6 +289,12 @@ def test_each_bad_diagnostic_is_caught_with_advice(bad):
 
 def test_every_check_fails_for_a_bad_plugin():
     assert {check for _, check, _ in BAD.values()} == names_of(CHECKS)
+
+
+def test_the_fake_subject_has_all_members_of_the_protocol():
+    members = {name for name in vars(Subject) if not name.startswith("_")}
+    assert {"labels", "network", "perturbed"} <= members
+    assert members <= set(dir(FakeSubject()))
 
 
 def test_a_diagnostic_of_one_subject_can_state_no_answers_for_two():

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from module_subject import NETWORKS, UntrainedTrial, equal, moved
+from fake_subject import NETWORKS, equal, moved, untrained_trial
 from torch import nn
 
 from transferbench.networks.modules import clone_state, load_state
@@ -28,7 +28,7 @@ def other_weights(net, names):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_all_modules_but_the_first_run_on_cached_inputs_with_equal_numbers(network):
-    trial = UntrainedTrial(network, n=13)
+    trial = untrained_trial(network, n=13)
     net, images = trial.network(), trial.images("test")
     prefix = PrefixCache(net, images, BATCH)
     for number, names in enumerate(trial.modules.values()):
@@ -228,7 +228,7 @@ def test_inputs_that_need_too_much_memory_are_not_cached():
 
 
 def test_the_network_and_the_global_generator_are_unchanged_even_after_an_error():
-    trial = UntrainedTrial("batch-norm", n=4)
+    trial = untrained_trial("batch-norm", n=4)
     net, images = trial.network(), trial.images("test")
     random_state = torch.get_rng_state()
     prefix = PrefixCache(net, images, BATCH)

@@ -8,6 +8,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from fake_subject import FakeSubject
 from racing import Peer
 from test_similarity_bench import layers, network
 
@@ -38,23 +39,16 @@ def test_layers(count, race):
     race(lambda: debiased_cka(*large), peer, rounds=5)
 
 
-class Trial:
+def trial(seed, images):
     """A network of the benchmark as a subject."""
-
-    def __init__(self, seed, images):
-        self.job, self.net, self.seen = f"trial {seed}", network(seed), images
-        self.modules = {
-            part: [n for n in self.net.state_dict() if n.startswith(part)]
-            for part in ("conv1", "layer1", "layer2", "layer3", "layer4")
-        }
-        self.modules["conv1"] += [n for n in self.net.state_dict() if n.startswith("bn1")]
-        self.modules["head"] = ["fc.weight", "fc.bias"]
-
-    def network(self, _):
-        return self.net
-
-    def images(self, *_):
-        return self.seen
+    net = network(seed)
+    modules = {
+        part: [n for n in net.state_dict() if n.startswith(part)]
+        for part in ("conv1", "layer1", "layer2", "layer3", "layer4")
+    }
+    modules["conv1"] += [n for n in net.state_dict() if n.startswith("bn1")]
+    modules["head"] = ["fc.weight", "fc.bias"]
+    return FakeSubject({"final": net}, modules, {"test": (images, None)}, job=f"trial {seed}")
 
 
 def all_pairs(trials):
@@ -70,7 +64,7 @@ def all_pairs(trials):
 def test_trials(k, race):
     draw = torch.Generator().manual_seed(0)
     images = torch.rand(128, 3, 32, 32, generator=draw)
-    trials = [Trial(seed, images) for seed in range(k)]
+    trials = [trial(seed, images) for seed in range(k)]
     pairs, fewer = k * (k - 1) // 2, k * (k // 2 - 1) // 4
     name = f"{k // 2} trials: {fewer} of {pairs} pairs"
     # Twice the passes, and the products of the pairs on top, which alone grow with their number.

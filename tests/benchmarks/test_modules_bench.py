@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from fake_subject import FakeSubject
 from racing import Peer
 
 from transferbench.analysis.landscape import Criterion, Examples, evaluate_states, lerp_state
@@ -79,27 +80,6 @@ class Paths:
         return (state for names in self.modules.values() for state in self.states(names, alphas))
 
 
-class Trial:
-    """The same network as a subject of rewinding."""
-
-    task, metric = CRITERION
-
-    def __init__(self, paths):
-        self.paths, self.modules = paths, paths.modules
-
-    def network(self, _):
-        return self.paths.net
-
-    def state(self, which):
-        return {"init": self.paths.start, "final": self.paths.end}[which]
-
-    def images(self, *_):
-        return self.paths.images
-
-    def targets(self, *_):
-        return self.paths.targets
-
-
 GROUP = "B12 one module's weights, 8 modules, 250 images, f32"
 
 
@@ -120,7 +100,8 @@ def test_criticality(race):
 def test_rewinding(race):
     # One state a module: the pass that finds the inputs counts, and operations allow 1.6 times.
     paths = Paths()
-    trial = Trial(paths)
+    data = dict.fromkeys(("train", "test"), (paths.images, paths.targets))
+    trial = FakeSubject({"final": paths.net}, paths.modules, data, **CRITERION._asdict())
 
     def ours():
         swaps = evaluate_swaps(trial, {"init": paths.start}, None)

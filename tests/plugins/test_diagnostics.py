@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
+from fake_subject import FakeSubject
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,19 +21,6 @@ from transferbench_plugins.diagnostics.training.relative_drop import RELATIVE_DR
 from transferbench_plugins.diagnostics.training.speed import SPEED
 
 CONTEXT = DiagnosticContext(device=None, generator=None, seed=3)
-
-
-@dataclass
-class Net:
-    """What these diagnostics ask of a finished trial."""
-
-    job: str = "job"
-    task: str = "multi-class"
-    metric: str = "accuracy"
-    chance: float = 0.25
-    labels: np.ndarray = field(default_factory=lambda: np.zeros(100, dtype=np.int64))
-    history: tuple = ()
-    logits: np.ndarray | None = None
 
 
 def history(test, train=None):
@@ -74,7 +60,7 @@ TRAIN = (0.1, 0.4, 0.6, 0.8, 0.9)
 
 
 def test_a_curve_has_the_evaluated_points():
-    got = found(LEARNING_CURVE, Net(history=history(CURVE, TRAIN)))
+    got = found(LEARNING_CURVE, FakeSubject(history=history(CURVE, TRAIN)))
     assert [key[1] for key in got if key[0] == "test_metric"] == [0, 2, 4]
     assert [m.value for key, m in got.items() if key[0] == "train_metric"] == list(TRAIN)
     point = got["test_metric", 2]
@@ -86,37 +72,39 @@ def test_a_curve_has_the_evaluated_points():
 
 
 def test_an_area_under_roc_has_no_wilson_interval():
-    net = Net(task="multi-label", metric="auc", history=history([0.5, 0.7]))
+    net = FakeSubject(task="multi-label", metric="auc", history=history([0.5, 0.7]))
     assert found(LEARNING_CURVE, net)["test_metric", 1].interval is None
 
 
 def test_the_area_is_the_mean_height_of_the_curve():
-    area = found(LEARNING_CURVE, Net(history=history(CURVE, TRAIN)))["area"]
+    area = found(LEARNING_CURVE, FakeSubject(history=history(CURVE, TRAIN)))["area"]
     assert area.value == pytest.approx(np.trapezoid([0.1, 0.5, 0.7], [0, 2, 4]) / 4)
     assert (area.n, area.flag) == (100, None)
-    uneven = found(LEARNING_CURVE, Net(history=history([0.1, 0.6, None, None, 0.7])))["area"]
+    uneven = found(LEARNING_CURVE, FakeSubject(history=history([0.1, 0.6, None, None, 0.7])))[
+        "area"
+    ]
     assert uneven.value == pytest.approx(np.trapezoid([0.1, 0.6, 0.7], [0, 1, 4]) / 4)
 
 
 def test_an_area_over_a_part_of_the_epochs_says_so():
     rows = history([None, 0.2, 0.4, None], [0.1, 0.2, 0.4, 0.5])
-    area = found(LEARNING_CURVE, Net(history=rows))["area"]
+    area = found(LEARNING_CURVE, FakeSubject(history=rows))["area"]
     assert (area.value, area.flag) == (pytest.approx(0.3), "over epochs 1 to 2 of 0 to 3")
 
 
 def test_one_point_has_no_area():
-    area = found(LEARNING_CURVE, Net(history=history([None, 0.4])))["area"]
+    area = found(LEARNING_CURVE, FakeSubject(history=history([None, 0.4])))["area"]
     assert (area.value, area.flag) == (None, "an area needs two evaluated epochs, found 1")
 
 
 def test_the_peak_is_the_first_best_epoch():
-    got = found(LEARNING_CURVE, Net(history=history([0.1, 0.8, 0.8, 0.5])))
+    got = found(LEARNING_CURVE, FakeSubject(history=history([0.1, 0.8, 0.8, 0.5])))
     assert (got["best"].value, got["best_epoch"].value) == (0.8, 1.0)
     assert got["best_epoch"].unit == "epochs"
 
 
 def test_thresholds_are_passed_between_evaluated_epochs():
-    net = Net(history=history(CURVE, TRAIN))
+    net = FakeSubject(history=history(CURVE, TRAIN))
     got = found(LEARNING_CURVE, net, thresholds=[0.05, 0.3, 0.5, 0.6, 0.71])
     times = {key[1]: m.value for key, m in got.items() if key[0] == "epochs_to_threshold"}
     assert times == {0.05: 0, 0.3: pytest.approx(1), 0.5: 2, 0.6: pytest.approx(3), 0.71: None}
@@ -125,12 +113,16 @@ def test_thresholds_are_passed_between_evaluated_epochs():
 
 
 def test_a_curve_that_falls_is_passed_when_it_first_rises():
-    got = found(LEARNING_CURVE, Net(history=history([0.0, 0.8, 0.2, 0.9])), thresholds=[0.4])
+    got = found(
+        LEARNING_CURVE, FakeSubject(history=history([0.0, 0.8, 0.2, 0.9])), thresholds=[0.4]
+    )
     assert got["epochs_to_threshold", 0.4].value == pytest.approx(0.5)
 
 
 def test_a_curve_without_a_test_metric_says_so_everywhere():
-    got = found(LEARNING_CURVE, Net(history=history([None, None], [0.1, 0.2])), thresholds=[0.5])
+    got = found(
+        LEARNING_CURVE, FakeSubject(history=history([None, None], [0.1, 0.2])), thresholds=[0.5]
+    )
     for key in ("best", "best_epoch", ("epochs_to_threshold", 0.5)):
         assert got[key].flag == "the test metric was not evaluated"
     assert got["area"].flag == "an area needs two evaluated epochs, found 0"
@@ -140,7 +132,7 @@ DIVERGED = "diverged: nothing finite from epoch 3 on"
 
 
 def test_a_curve_that_ends_in_nothing_finite_says_so():
-    net = Net(history=history([0.2, 0.6, 0.4, None, None]))
+    net = FakeSubject(history=history([0.2, 0.6, 0.4, None, None]))
     got = found(LEARNING_CURVE, net, thresholds=[0.3])
     for metric in ("test_metric", "train_metric"):
         assert [key[1] for key in got if key[0] == metric] == [0, 1, 2, 4]
@@ -154,7 +146,7 @@ def test_a_curve_that_ends_in_nothing_finite_says_so():
 
 
 def test_a_curve_without_a_finite_number_was_evaluated_all_the_same():
-    got = found(LEARNING_CURVE, Net(history=history([None, None])), thresholds=[0.5])
+    got = found(LEARNING_CURVE, FakeSubject(history=history([None, None])), thresholds=[0.5])
     diverged = "diverged: nothing finite from epoch 0 on"
     for key in ("best", "best_epoch", ("epochs_to_threshold", 0.5)):
         assert (got[key].value, got[key].flag) == (None, diverged)
@@ -162,7 +154,7 @@ def test_a_curve_without_a_finite_number_was_evaluated_all_the_same():
 
 
 def test_an_area_over_epochs_that_were_not_finite_says_so():
-    area = found(LEARNING_CURVE, Net(history=history([0.1, None, None, 0.4])))["area"]
+    area = found(LEARNING_CURVE, FakeSubject(history=history([0.1, None, None, 0.4])))["area"]
     assert (area.value, area.flag) == (pytest.approx(0.25), "nothing finite at epochs 1, 2")
 
 
@@ -175,7 +167,7 @@ def test_a_threshold_is_a_fraction():
 
 
 def test_speed_is_the_mean_train_metric_without_the_initial_state():
-    net = Net(history=history(CURVE, TRAIN))
+    net = FakeSubject(history=history(CURVE, TRAIN))
     speed = found(SPEED, net)["speed"]
     assert speed.value == pytest.approx(np.mean(TRAIN[1:]))
     assert (speed.n, speed.unit, speed.flag) == (4, "fraction", None)
@@ -185,29 +177,29 @@ def test_speed_is_the_mean_train_metric_without_the_initial_state():
 
 def test_epochs_that_were_not_evaluated_are_interpolated_and_flagged():
     train = (0.0, None, 0.4, None, 0.8)
-    speed = found(SPEED, Net(history=history(train, train)))["speed"]
+    speed = found(SPEED, FakeSubject(history=history(train, train)))["speed"]
     assert speed.value == pytest.approx(np.mean([0.2, 0.4, 0.6, 0.8]))
     assert speed.flag == "train metric of 2 of 4 epochs, the rest interpolated"
 
 
 def test_speed_without_a_trained_epoch_is_not_known():
     for rows in (history([0.5], [0.5]), history([0.5, 0.6], [0.5, None])):
-        speed = found(SPEED, Net(history=rows))["speed"]
+        speed = found(SPEED, FakeSubject(history=rows))["speed"]
         assert speed.value is None
         assert speed.flag == "the train metric was evaluated after no epoch that counts"
 
 
 def test_speed_does_not_carry_on_the_last_finite_epoch():
-    net = Net(history=history([0.2, 0.6, 0.4, None, None]))
+    net = FakeSubject(history=history([0.2, 0.6, 0.4, None, None]))
     speed = found(SPEED, net)["speed"]
     assert (speed.value, speed.n, speed.flag) == (None, 4, DIVERGED)
     rows = history([0.2, 0.6, 0.4], [0.2, 0.6, None])
-    speed = found(SPEED, Net(history=rows))["speed"]
+    speed = found(SPEED, FakeSubject(history=rows))["speed"]
     assert (speed.value, speed.flag) == (None, "the train metric has no value after epoch 1")
 
 
 def test_speed_over_an_epoch_that_was_not_finite_says_so():
-    speed = found(SPEED, Net(history=history([0.2, 0.6, None, 0.8])))["speed"]
+    speed = found(SPEED, FakeSubject(history=history([0.2, 0.6, None, 0.8])))["speed"]
     assert speed.value == pytest.approx(0.7)
     assert speed.flag == "train metric of 2 of 3 epochs, the rest interpolated"
 
@@ -225,7 +217,7 @@ def answers(wrong_at):
 
 
 def trained(logits, train=(0.3, 0.9), **fields):
-    return Net(labels=LABELS, logits=logits, history=history([0.3, 0.5], train), **fields)
+    return FakeSubject(labels=LABELS, logits=logits, history=history([0.3, 0.5], train), **fields)
 
 
 A = trained(answers(np.arange(0, 50)), (0.2, 0.9))
@@ -253,7 +245,9 @@ def test_the_printed_row_of_the_paper_follows_from_its_accuracies():
     for a, b, printed in ((64.5, 50.5, 22), (73.2, 44.3, 40), (76.9, 44.7, 42)):
         labels = np.zeros(1000, dtype=np.int64)
         nets = [
-            Net(labels=labels, logits=one_hot(np.arange(1000) >= 10 * x, 2), history=A.history)
+            FakeSubject(
+                labels=labels, logits=one_hot(np.arange(1000) >= 10 * x, 2), history=A.history
+            )
             for x in (a, b)
         ]
         assert found(RELATIVE_DROP, *nets)["relative_drop"].value == pytest.approx(printed, abs=1)
@@ -322,7 +316,7 @@ def test_a_drop_from_nothing_is_not_defined():
 def multi_label(seed, strength):
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(150, 3))
-    return Net(
+    return FakeSubject(
         task="multi-label",
         metric="auc",
         chance=0.5,
@@ -361,7 +355,7 @@ def test_a_network_that_diverged_has_no_auc_to_drop():
 
 def test_a_network_that_diverged_did_not_keep_what_it_reached_before():
     rows = history([0.3, 0.5, 0.6, None], [0.3, 0.8, 0.9, None])
-    diverged = Net(labels=LABELS, logits=np.full_like(A.logits, np.nan), history=rows)
+    diverged = FakeSubject(labels=LABELS, logits=np.full_like(A.logits, np.nan), history=rows)
     got = found(RELATIVE_DROP, A, diverged)
     told = f"b {DIVERGED}"
     assert (got["gain"].value, got["gain"].flag) == (pytest.approx(0.5), told)
@@ -372,7 +366,7 @@ def test_a_network_that_diverged_did_not_keep_what_it_reached_before():
 
 @pytest.mark.parametrize("spec", [RELATIVE_DROP, AGREEMENT])
 def test_networks_tested_on_different_items_are_not_compared(spec):
-    other = Net(job="other", labels=LABELS[::-1], logits=A.logits, history=A.history)
+    other = FakeSubject(job="other", labels=LABELS[::-1], logits=A.logits, history=A.history)
     with pytest.raises(SuiteError, match="jobs job and other were tested on different items"):
         found(spec, A, other)
 
@@ -384,7 +378,7 @@ def random_net(seed, errors=0.3, size=300, classes=4):
     rng = np.random.default_rng(seed)
     labels = np.random.default_rng(99).integers(0, classes, size)
     predictions = np.where(rng.random(size) < errors, rng.integers(0, classes, size), labels)
-    return Net(labels=labels, logits=one_hot(predictions, classes))
+    return FakeSubject(labels=labels, logits=one_hot(predictions, classes))
 
 
 def test_agreement_is_that_of_scikit_learn():
@@ -458,8 +452,8 @@ predicted = st.lists(
 @settings(max_examples=60, deadline=None)
 def test_agreement_is_bounded_and_symmetric(items):
     labels, first, second = (np.array(column) for column in zip(*items, strict=True))
-    a = Net(labels=labels, logits=one_hot(first, 3))
-    b = Net(labels=labels, logits=one_hot(second, 3))
+    a = FakeSubject(labels=labels, logits=one_hot(first, 3))
+    b = FakeSubject(labels=labels, logits=one_hot(second, 3))
     got, swapped = found(AGREEMENT, a, b, resamples=100), found(AGREEMENT, b, a, resamples=100)
     for metric in ("error_jaccard", "agreement", "agreement_given_both_wrong", "kappa", "n_common"):
         expected = got[metric].value
@@ -476,7 +470,7 @@ def test_agreement_is_bounded_and_symmetric(items):
 @settings(max_examples=40, deadline=None)
 def test_a_network_agrees_with_itself(items):
     labels, first, _ = (np.array(column) for column in zip(*items, strict=True))
-    net = Net(labels=labels, logits=one_hot(first, 3))
+    net = FakeSubject(labels=labels, logits=one_hot(first, 3))
     got = found(AGREEMENT, net, net, resamples=100)
     assert got["agreement"].value == 1
     assert got["uncommon_a"].value == got["uncommon_b"].value == 0
@@ -533,7 +527,8 @@ def test_reference_entropy_is_that_of_the_mean_prediction_on_each_set():
     a, b = random_net(0), random_net(1)
     rng = np.random.default_rng(8)
     references = [
-        Net(labels=a.labels, logits=rng.normal(size=(300, 4)).astype(np.float32)) for _ in range(2)
+        FakeSubject(labels=a.labels, logits=rng.normal(size=(300, 4)).astype(np.float32))
+        for _ in range(2)
     ]
     got = found(AGREEMENT, a, b, *references)
     entropy = stats.entropy(np.mean([softmax(net.logits) for net in references], axis=0), axis=1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import timm
 import torch
+from fake_subject import FakeSubject, modules_of
 from pydantic import ValidationError
 from scipy.stats import norm
 from torch import nn
@@ -32,45 +32,21 @@ CLASSES = 3
 SPLITS = {"train": 40, "test": 30}
 
 
-@dataclass
-class Net:
-    """What these diagnostics ask of a finished trial."""
+def drawn(seed):
+    """Images and targets of both splits."""
+    data = {}
+    for split, count in SPLITS.items():
+        generator = torch.Generator().manual_seed(seed + len(split))
+        images = torch.randn(count, 1, 16, 16, generator=generator)
+        targets = images.flatten(1)[:, :CLASSES].argmax(1)
+        data[split] = images.contiguous(memory_format=torch.channels_last), targets
+    return data
 
-    net: nn.Module
-    init: dict = field(default_factory=dict)
-    job: str = "job"
-    data_seed: int = 0
-    head: str = "fc"
-    task: str = "multi-class"
-    metric: str = "accuracy"
 
-    def state(self, which="final"):
-        if which == "init":
-            return self.init
-        # Files hold their tensors sorted by name.
-        return {name: tensor.clone() for name, tensor in sorted(self.net.state_dict().items())}
-
-    def network(self, which="final"):
-        assert which in {"final", "best"}
-        return self.net.eval()
-
-    @property
-    def modules(self):
-        names = list(self.net.state_dict())
-        modules = {}
-        for name in names:
-            modules.setdefault(
-                "head" if name.startswith(self.head) else name.split(".")[0], []
-            ).append(name)
-        return modules
-
-    def images(self, split, limit=None):
-        generator = torch.Generator().manual_seed(self.data_seed + len(split))
-        images = torch.randn(SPLITS[split], 1, 16, 16, generator=generator)
-        return images.contiguous(memory_format=torch.channels_last)[:limit]
-
-    def targets(self, split, limit=None):
-        return self.images(split).flatten(1)[:, :CLASSES].argmax(1)[:limit]
+def trial(net, init=None, *, head="fc", data_seed=0, **fields):
+    """A trial that started from ``init``."""
+    networks = {"init": init, "final": net, "best": net}
+    return FakeSubject(networks, modules_of(net, head), drawn(data_seed), **fields)
 
 
 def fixup():
@@ -91,12 +67,12 @@ def built(name, seed=0, scale=0.2, **given):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BUILDERS[name]().eval()
-        init = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+        init = copy.deepcopy(net)
         with torch.no_grad():
             for tensor in net.parameters():
                 tensor.add_(scale * torch.randn(tensor.shape))
     given.setdefault("head", {"linear": "1", "vit": "head"}.get(name, "fc"))
-    return Net(net, init, job=f"{name}-{seed}", **given)
+    return trial(net, init, job=f"{name}-{seed}", **given)
 
 
 def found(spec, *nets, **params):
@@ -157,14 +133,14 @@ def test_a_distance_is_that_of_the_flattened_parameters(name):
         scale = math.sqrt(np.linalg.norm(x) * np.linalg.norm(y))
         normalised = got["l2_normalised", place].value
         assert normalised == pytest.approx(np.linalg.norm(x - y) / scale, rel=1e-9)
-        p, q = x - flat(a.init, names), y - flat(b.init, names)
+        p, q = x - flat(a.state("init"), names), y - flat(b.state("init"), names)
         cosine = p @ q / (np.linalg.norm(p) * np.linalg.norm(q))
         assert got["cosine", place].value == pytest.approx(cosine, rel=1e-6)
 
 
 def test_the_source_has_a_distance_to_the_body_but_no_cosine_with_what_started_there():
     source, trial = built("fixup", 0), built("fixup", 1)
-    trial.init = dict(source.state())
+    trial.networks["init"].load_state_dict(source.state())
     with torch.no_grad():
         source.net.fc = nn.Linear(source.net.fc.in_features, 7)
     got = found(DISTANCE, trial, source)
@@ -276,16 +252,11 @@ def test_a_convex_loss_has_no_barrier():
 
 def test_networks_that_learnt_other_images_are_judged_on_both():
     a, b = built("linear", 0), built("linear", 1)
-    test = a.images("test"), a.targets("test")
-    drawn = {"train": (a.images("train"), a.targets("train")), "test": test}
-    b.data_seed = 5
-    other = b.images("train"), b.targets("train")
-    b.images = lambda split, limit=None: (other if split == "train" else drawn["test"])[0]
-    b.targets = lambda split, limit=None: (other if split == "train" else drawn["test"])[1]
+    b.data = {"train": drawn(5)["train"], "test": a.data["test"]}
     point = found(BARRIER, a, b)["loss", 0.0, "train"]
     with torch.no_grad():
-        logits = a.net(torch.cat([drawn["train"][0], other[0]]))
-        both = torch.cat([drawn["train"][1], other[1]])
+        logits = a.net(torch.cat([a.images("train"), b.images("train")]))
+        both = torch.cat([a.targets("train"), b.targets("train")])
         expected = nn.functional.cross_entropy(logits, both)
     assert (point.value, point.n) == (pytest.approx(float(expected), rel=1e-5), 80)
 
@@ -420,7 +391,7 @@ class Turned(nn.Module):
 def test_a_network_whose_names_mislead_is_refused_with_a_flag():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = Net(Turned())
+        net = trial(Turned())
     flag = found(ALIGNED_BARRIER, net, net)["barrier_loss_sup", "test", "matched"].flag
     assert flag.startswith("renumbering the channels of Turned by torchvision's names changed")
 

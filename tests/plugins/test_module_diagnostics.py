@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from fake_subject import HISTORY, NETWORKS, both_splits, equal, untrained_trial
 from hypothesis import given
 from hypothesis import strategies as st
-from module_subject import NETWORKS, UntrainedTrial, equal
 from pydantic import ValidationError
 from tiny_suite import TINY, tiny_suite
 from torch import nn
@@ -59,7 +59,7 @@ def naive(trial, state, split, limit=None):
 
     Its batch statistics are those that torch finds of the train images.
     """
-    net = copy.deepcopy(trial.built)
+    net = copy.deepcopy(trial.net)
     net.load_state_dict(state)
     if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         update_bn([trial.images("train", limit if split == "train" else None)], net)
@@ -80,7 +80,7 @@ def with_module(base, other, names):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_rewound_network_is_the_final_one_with_one_module_of_the_initial_one(network):
-    trial = UntrainedTrial(network, n=12)
+    trial = untrained_trial(network, n=12)
     found = rows(REWINDING, trial, to=["init", 1])
     final = trial.state("final")
     whole = naive(trial, final, "test")
@@ -102,7 +102,7 @@ def test_a_rewound_network_is_the_final_one_with_one_module_of_the_initial_one(n
 
 
 def test_rewinding_every_module_gives_the_initial_network_and_none_the_final_one():
-    trial = UntrainedTrial()
+    trial = untrained_trial()
     found = rows(REWINDING, trial)
     assert found["loss", "all", "init"].value == naive(trial, trial.state("init"), "test")[0]
     assert found["loss", "none", "final"].value == naive(trial, trial.state("final"), "test")[0]
@@ -111,17 +111,18 @@ def test_rewinding_every_module_gives_the_initial_network_and_none_the_final_one
 @pytest.mark.parametrize("spec", [REWINDING, RERANDOMISATION])
 def test_stored_batch_statistics_do_not_matter(spec):
     """Those of a module that saw the weights of another module are of no network."""
-    trial, other = UntrainedTrial("batch-norm", n=6), UntrainedTrial("batch-norm", n=6)
-    for state in other.states.values():
-        for name in (n for n in state if n.endswith(("running_mean", "running_var"))):
-            state[name] = state[name] + 1
+    trial, other = untrained_trial("batch-norm", n=6), untrained_trial("batch-norm", n=6)
+    for which in other.networks:
+        state = other.state(which)
+        running = [name for name in state if name.endswith(("running_mean", "running_var"))]
+        other.alter(which, {name: state[name] + 1 for name in running})
     one, two = rows(spec, trial), rows(spec, other)
     assert {key: m.value for key, m in one.items()} == {key: m.value for key, m in two.items()}
     assert len({m.value for key, m in one.items() if key[0] == "loss"}) > len(trial.modules)
 
 
 def test_a_level_has_wilsons_interval_and_counts_test_images():
-    found = rows(REWINDING, UntrainedTrial(), limit=9)["metric", "stem", "init"]
+    found = rows(REWINDING, untrained_trial(), limit=9)["metric", "stem", "init"]
     expected = wilson(round(found.value * 9), 9)
     assert (found.low, found.high, found.interval) == (expected.low, expected.high, "wilson-95")
     assert (found.n, found.unit) == (9, "fraction")
@@ -129,18 +130,19 @@ def test_a_level_has_wilsons_interval_and_counts_test_images():
 
 @pytest.mark.parametrize("metric", ["auc", "accuracy"])
 def test_the_metric_of_several_labels_an_image_has_no_wilson_interval(metric):
-    trial = UntrainedTrial()
+    trial = untrained_trial()
     trial.task, trial.metric = "multi-label", metric
-    trial.labels = F.one_hot(trial.labels, 4).float()
+    trial.data = both_splits(trial.images("test"), F.one_hot(trial.targets("test"), 4).float())
     found = rows(REWINDING, trial)["metric", "stem", "init"]
     assert found.interval is None
     assert 0 < found.value < 1
 
 
 def test_a_network_that_diverged_has_no_loss_and_no_drop_of_it_but_says_so():
-    trial = UntrainedTrial()
+    trial = untrained_trial()
     names = trial.modules["layer2.0"]
-    trial.states["init"] |= {n: torch.full_like(trial.states["init"][n], 1e30) for n in names}
+    init = trial.state("init")
+    trial.alter("init", {n: torch.full_like(init[n], 1e30) for n in names})
     found = rows(REWINDING, trial)["loss", "layer2.0", "init"]
     assert found.value is None
     assert found.flag == "not finite, or not defined on these images"
@@ -150,11 +152,11 @@ def test_an_epoch_that_was_not_kept_is_told_with_those_that_were():
     with pytest.raises(
         StoreError, match=r"epoch 7: the trial stored no .*epochs: 1, 2, 3\); rewind"
     ):
-        rows(REWINDING, UntrainedTrial(), to=[7])
+        rows(REWINDING, untrained_trial(), to=[7])
 
 
 def test_a_rerandomised_module_comes_from_a_fresh_network():
-    trial = UntrainedTrial()
+    trial = untrained_trial()
     found = rows(RERANDOMISATION, trial, seed=5, draws=2)
     final = trial.state("final")
     for draw in range(2):
@@ -175,7 +177,7 @@ def naive_map(trial, end, path, grid, seed=0):
     """(module, alpha, sigma) -> (loss, metric) of each draw, from copies run whole."""
     generator = torch.Generator().manual_seed(seed)
     seeds = torch.randint(2**62, (len(trial.modules),), generator=generator).tolist()
-    parameters = dict(trial.built.named_parameters())
+    parameters = dict(trial.net.named_parameters())
     start, last = trial.state("init"), trial.state(end)
     found = {}
     for (module, names), module_seed in zip(trial.modules.items(), seeds, strict=True):
@@ -223,7 +225,7 @@ SMALL = {"alphas": 2, "sigmas": [0.05], "draws": 2, "limit": 3}
     ],
 )
 def test_the_map_is_that_of_whole_networks_bit_for_bit(network, path, end, grid):
-    trial = UntrainedTrial(network, n=12)
+    trial = untrained_trial(network, n=12)
     found = rows(CRITICALITY, trial, **grid, paths=[path], ends=[end])
     expected = naive_map(trial, end, path, grid)
     cells = {key: m for key, m in found.items() if key[0] in {"loss", "metric"}}
@@ -237,7 +239,7 @@ def test_the_map_is_that_of_whole_networks_bit_for_bit(network, path, end, grid)
 
 
 def test_the_distance_of_a_point_is_that_of_the_parameters_alone():
-    trial = UntrainedTrial("batch-norm", n=3)
+    trial = untrained_trial("batch-norm", n=3)
     found = rows(CRITICALITY, trial, **{**GRID, "sigmas": [0.1], "draws": 1}, ends=["final"])
     start, last = trial.state("init"), trial.state("final")
     names = [n for n in trial.modules["layer2.0"] if "running" not in n and "batches" not in n]
@@ -316,7 +318,7 @@ def test_mu_never_rises_with_epsilon_and_is_the_minimum_over_feasible_cells(valu
 
 
 def test_epsilon_is_the_risk_at_the_end_plus_the_tolerance():
-    trial = UntrainedTrial()
+    trial = untrained_trial()
     tolerances = [0.0, 0.001, 0.01, 100.0]
     found = rows(CRITICALITY, trial, **GRID, tolerances=tolerances, ends=["final"])
     epsilon = naive(trial, trial.state("final"), "train", GRID["limit"])[0]
@@ -343,7 +345,7 @@ def test_epsilon_is_the_risk_at_the_end_plus_the_tolerance():
 
 
 def test_the_error_may_be_the_risk():
-    trial = UntrainedTrial()
+    trial = untrained_trial()
     of_loss = rows(CRITICALITY, trial, **GRID, tolerances=[1.0], ends=["final"])
     of_error = rows(CRITICALITY, trial, **GRID, tolerances=[1.0], ends=["final"], risk="error")
     huge = {**GRID, "sigmas": [1.0]}
@@ -359,15 +361,14 @@ def test_the_error_may_be_the_risk():
 
 
 def test_what_nothing_keeps_is_infeasible_and_named_in_the_total():
-    trial = UntrainedTrial()
-    trial.states["final"] = with_module(
-        trial.state("final"), trial.state("init"), trial.modules["layer1.0"]
-    )
+    trial = untrained_trial()
+    init = trial.state("init")
+    trial.alter("final", {n: init[n] for n in trial.modules["layer1.0"]})
     params = {**GRID, "sigmas": [1.0], "tolerances": [0.0], "ends": ["final"]}
     # The labels are what the network says: any other network is worse.
     net = trial.network()
     with torch.no_grad():
-        trial.labels = net(trial.images("test")).argmax(1)
+        trial.data = both_splits(trial.images("test"), net(trial.images("test")).argmax(1))
     found = rows(CRITICALITY, trial, **params)
     head = found["mu", "head", "direct", "final", 0.0]
     assert head.value is None
@@ -386,9 +387,9 @@ def test_what_nothing_keeps_is_infeasible_and_named_in_the_total():
 
 
 def test_a_path_without_kept_epochs_is_flagged():
-    trial = UntrainedTrial("batch-norm", n=3)
+    trial = untrained_trial("batch-norm", n=3)
     for epoch in (1, 2, 3):
-        del trial.states[epoch]
+        del trial.networks[epoch]
     params = {**GRID, "sigmas": [0.01], "draws": 1, "ends": ["final"], "tolerances": [9.0]}
     found = rows(CRITICALITY, trial, **params)
     alone = "no epoch between was kept: the path is its two ends"
@@ -398,8 +399,8 @@ def test_a_path_without_kept_epochs_is_flagged():
 
 
 def test_a_network_that_diverged_is_infeasible():
-    trial = UntrainedTrial()
-    trial.states["final"] = {n: t * math.inf for n, t in trial.state("final").items()}
+    trial = untrained_trial()
+    trial.alter("final", {n: t * math.inf for n, t in trial.state("final").items()})
     found = rows(CRITICALITY, trial, **GRID, ends=["final"], paths=["direct"])
     assert found["mu", "stem", "direct", "final", 0.1].value is None
     cell = found["loss", "stem", "direct", "final", 1.0, 0.0]
@@ -407,7 +408,7 @@ def test_a_network_that_diverged_is_infeasible():
 
 
 def test_the_best_epoch_is_the_first_of_the_best_or_the_last():
-    assert best_epoch(UntrainedTrial.history) == 2
+    assert best_epoch(HISTORY) == 2
     assert best_epoch([{"epoch": 0, "validation_metric": None}, {"epoch": 3}]) == 3
 
 
@@ -440,7 +441,7 @@ def test_singular_values_are_those_of_numpy():
 
 
 def test_every_layer_of_every_state_has_a_spectrum():
-    trial = UntrainedTrial("batch-norm")
+    trial = untrained_trial("batch-norm")
     found = rows(SPECTRUM, trial, of=["final", "init", 2], top=3)
     layers = [n for n, t in trial.state().items() if n.endswith("weight") and t.ndim > 1]
     for of in ("final", "init", 2):
@@ -466,12 +467,15 @@ def test_every_layer_of_every_state_has_a_spectrum():
 
 
 def test_ranks_of_known_matrices():
-    trial = UntrainedTrial()
-    state = trial.states["final"]
-    state["fc.weight"] = torch.eye(4, 16)
-    state["conv1.weight"] = torch.ones_like(state["conv1.weight"])
-    state["layer1.0.conv2.weight"] = torch.zeros_like(state["layer1.0.conv2.weight"])
-    state["layer1.0.conv1.weight"] = torch.full_like(state["layer1.0.conv1.weight"], math.nan)
+    trial = untrained_trial()
+    state = trial.state("final")
+    tensors = {
+        "fc.weight": torch.eye(4, 16),
+        "conv1.weight": torch.ones_like(state["conv1.weight"]),
+        "layer1.0.conv2.weight": torch.zeros_like(state["layer1.0.conv2.weight"]),
+        "layer1.0.conv1.weight": torch.full_like(state["layer1.0.conv1.weight"], math.nan),
+    }
+    trial.alter("final", tensors)
     found = rows(SPECTRUM, trial, of=["final"])
     for metric in ("stable_rank", "effective_rank"):
         assert found[metric, "head", "fc.weight", "final"].value == pytest.approx(4)
@@ -529,25 +533,24 @@ def test_the_covariance_of_patches_is_that_of_windows_inside_the_images(options)
 
 def correlated_trial(n=40):
     """Smooth images: their patches have distinct eigenvalues."""
-    trial = UntrainedTrial(n=n)
-    trial._images = F.avg_pool2d(F.pad(trial._images, (1, 1, 1, 1)), 3, 1)
+    trial = untrained_trial(n=n)
+    smooth = F.avg_pool2d(F.pad(trial.images("test"), (1, 1, 1, 1)), 3, 1)
+    trial.data = both_splits(smooth, trial.targets("test"))
     return trial
 
 
 def test_filters_drawn_along_the_axes_of_the_patches_are_aligned_and_others_are_not():
     trial = correlated_trial()
-    net = trial.network()
     layer = nn.Conv2d(3, 400, 3, bias=False)
-    trial.network = lambda which="final": net
-    net.conv1 = layer
     patches = patch_covariance(trial.images("train"), layer)
     eigenvalues, axes = np.linalg.eigh(patches)
     random = np.random.default_rng(0)
     drawn = random.standard_normal((400, 27))
     scales = np.linspace(1, 6, 27)
     for state, values in (("final", drawn * scales @ axes.T), ("init", drawn * scales)):
+        trial.networks[state].conv1 = copy.deepcopy(layer)
         weight = torch.from_numpy(values.reshape(400, 3, 3, 3)).float()
-        trial.states[state] = {**trial.states[state], "conv1.weight": weight}
+        trial.alter(state, {"conv1.weight": weight})
     found = rows(MISALIGNMENT, trial)
     aligned = found["misalignment", "conv1", "final"].value
     reference = found["misalignment_random", "conv1", "final"]
@@ -562,8 +565,8 @@ def test_filters_drawn_along_the_axes_of_the_patches_are_aligned_and_others_are_
 def test_what_has_no_misalignment_says_why():
     trial = correlated_trial(n=8)
     weight = trial.state()["conv1.weight"]
-    trial.states["final"] = {**trial.state(), "conv1.weight": torch.ones_like(weight)}
-    trial.states["init"] = {**trial.state(), "conv1.weight": weight * math.nan}
+    trial.alter("final", {"conv1.weight": torch.ones_like(weight)})
+    trial.alter("init", {"conv1.weight": weight * math.nan})
     found = rows(MISALIGNMENT, trial)
     reason = "the filters have no invertible covariance: they do not vary, or are not finite"
     assert found["misalignment", "conv1", "final"].flag == reason
@@ -580,13 +583,13 @@ def test_what_has_no_misalignment_says_why():
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_states_and_generators_are_left_as_they_were_and_numbers_repeat(spec):
-    trial = UntrainedTrial()
-    before = {which: {n: t.clone() for n, t in s.items()} for which, s in trial.states.items()}
+    trial = untrained_trial()
+    before = {which: trial.state(which) for which in trial.networks}
     drawn, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # to see it untouched
     first = list(spec.measure(spec.parse(spec.tiny), [trial], context()))
     assert torch.equal(torch.get_rng_state(), drawn)
     assert (np.random.get_state()[1] == legacy).all()  # noqa: NPY002  # to see it untouched
-    assert all(equal(trial.states[which], state) for which, state in before.items())
+    assert all(equal(trial.state(which), state) for which, state in before.items())
     assert first == list(spec.measure(spec.parse(spec.tiny), [trial], context()))
 
 

@@ -1,10 +1,11 @@
 """Robustness and shape bias: on networks whose answers are known, and on a real trial."""
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from fake_subject import FakeSubject
 from pydantic import ValidationError
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss, roc_auc_score
@@ -34,24 +35,13 @@ def softened(strength):
     return 3 * np.eye(4, dtype=np.float32)[(LABELS + wrong) % 4]
 
 
-@dataclass
-class Net:
+def trial(**fields):
     """A trial whose images are its logits, made worse by the strength of a perturbation."""
-
-    task: str = "multi-class"
-    metric: str = "accuracy"
-    chance: float = 0.25
-    labels: np.ndarray = field(default_factory=lambda: LABELS)
-    logits: np.ndarray = field(default_factory=lambda: softened(0.1))
-    asked: list = field(default_factory=list)
-
-    def network(self, which):
-        assert which == "final"
-        return torch.nn.Identity()
-
-    def perturbed(self, name, params, seed, split, limit):
-        self.asked.append((name, dict(params), seed, split, limit))
-        return torch.from_numpy(softened(params["strength"])[:limit])
+    subject = FakeSubject({"final": torch.nn.Identity()}, labels=LABELS, logits=softened(0.1))
+    subject.perturb = lambda name, params, seed, split: torch.from_numpy(
+        softened(params["strength"])
+    )
+    return replace(subject, **fields)
 
 
 def measured(spec, subject, **params):
@@ -68,9 +58,9 @@ SERIES = [
 
 
 def test_robustness_measures_metric_and_loss_at_every_severity():
-    subject = Net()
+    subject = trial()
     found = measured(ROBUSTNESS, subject, perturbations=SERIES, batch=64)
-    assert subject.asked == [
+    assert subject.perturbations == [
         ("blur", {"strength": 0.2}, 5, "test", None),
         ("blur", {"strength": 0.4}, 5, "test", None),
         ("noise", {"strength": 0.7}, 0, "test", None),
@@ -90,7 +80,7 @@ def test_robustness_measures_metric_and_loss_at_every_severity():
 
 
 def test_robustness_summarises_each_perturbation_and_all_of_them_alike():
-    found = measured(ROBUSTNESS, Net(), perturbations=SERIES)
+    found = measured(ROBUSTNESS, trial(), perturbations=SERIES)
     for name, mean in (("blur", 0.7), ("noise", 0.3), ("all", 0.5)):
         values = [
             found[metric, name].value
@@ -104,12 +94,12 @@ def test_robustness_summarises_each_perturbation_and_all_of_them_alike():
 
 
 def test_robustness_keeps_to_the_first_items_where_there_is_a_limit():
-    subject = Net()
+    subject = trial()
     found = measured(ROBUSTNESS, subject, perturbations=SERIES, limit=50)
     right = softened(0.4)[:50].argmax(axis=1) == LABELS[:50]
     assert found["test_metric", "blur", 2].value == pytest.approx(right.mean())
     assert {row.n for row in found.values()} == {50}
-    assert {asked[-1] for asked in subject.asked} == {50}
+    assert {limit for *_, limit in subject.perturbations} == {50}
 
 
 def test_robustness_of_several_labels_is_measured_by_auc():
@@ -118,11 +108,10 @@ def test_robustness_of_several_labels_is_measured_by_auc():
     logits = (labels + random.normal(0, 0.8, labels.shape)).astype(np.float32)
     worse = (labels + random.normal(0, 2, labels.shape)).astype(np.float32)
 
-    class Labels(Net):
-        def perturbed(self, *_asked):
-            return torch.from_numpy(worse)
-
-    subject = Labels("multi-label", "auc", 0.5, labels, logits)
+    subject = trial(
+        task="multi-label", metric="auc", chance=0.5, labels=labels, logits=logits,
+        perturb=lambda *_: torch.from_numpy(worse),
+    )  # fmt: skip
     found = measured(ROBUSTNESS, subject, perturbations=SERIES[1:])
     areas = [roc_auc_score(labels, values) for values in (logits, worse)]
     assert found["test_metric", "none", 0].value == pytest.approx(areas[0])
@@ -136,7 +125,7 @@ def test_robustness_of_several_labels_is_measured_by_auc():
 
 
 def test_robustness_of_a_network_at_chance_has_nothing_to_keep():
-    found = measured(ROBUSTNESS, Net(logits=softened(1)), perturbations=SERIES[1:])
+    found = measured(ROBUSTNESS, trial(logits=softened(1)), perturbations=SERIES[1:])
     assert found["relative_metric", "all"].flag == (
         "there is no score to keep on unperturbed images"
     )
@@ -146,7 +135,7 @@ def test_robustness_of_a_network_at_chance_has_nothing_to_keep():
 
 
 def test_robustness_of_a_diverged_network_has_no_loss():
-    found = measured(ROBUSTNESS, Net(logits=softened(0.1) * np.nan), perturbations=SERIES[1:])
+    found = measured(ROBUSTNESS, trial(logits=softened(0.1) * np.nan), perturbations=SERIES[1:])
     assert found["test_loss", "none", 0].flag == "not finite: the network diverged"
 
 
@@ -179,31 +168,21 @@ class ReadLayout(torch.nn.Module):
         return torch.nn.functional.one_hot(answers, 9).float()
 
 
-@dataclass
-class Cues:
+def cues(net, labels=None, **fields):
     """Images of two classes, 4 and 5: bright on one side, each side in values of its own."""
-
-    net: torch.nn.Module
-    task: str = "multi-class"
-    labels: np.ndarray = field(default_factory=lambda: np.tile([4, 5], 30))
-
-    def network(self, which):
-        assert which == "final"
-        return self.net
-
-    def images(self, split, limit):
-        assert split == "test"
-        images = torch.zeros(len(self.labels), 1, 8, 8)
-        for image, label in zip(images, self.labels, strict=True):
-            sides = (slice(0, 4), slice(4, 8))
-            bright, dark = sides if label == 4 else sides[::-1]
-            image[0, :, bright], image[0, :, dark] = label + 0.2, label - 0.2
-        return images[:limit]
+    labels = np.tile([4, 5], 30) if labels is None else labels
+    images = torch.zeros(len(labels), 1, 8, 8)
+    for image, label in zip(images, labels, strict=True):
+        sides = (slice(0, 4), slice(4, 8))
+        bright, dark = sides if label == 4 else sides[::-1]
+        image[0, :, bright], image[0, :, dark] = label + 0.2, label - 0.2
+    data = {"test": (images, labels)}
+    return FakeSubject({"final": net}, data=data, labels=labels, **fields)
 
 
 @pytest.mark.parametrize(("net", "bias"), [(ReadLayout(), 1), (ReadCorner(), 0)])
 def test_shape_bias_is_1_for_who_sees_the_layout_and_0_for_who_sees_the_values(net, bias):
-    found = measured(SHAPE_BIAS, Cues(net), block=2)
+    found = measured(SHAPE_BIAS, cues(net), block=2)
     bounds = binomtest(60 * bias, 60).proportion_ci(method="wilson")
     for metric, value in (("shape_bias", bias), ("shape_answers", bias)):
         row = found[metric,]
@@ -220,10 +199,10 @@ def test_shape_bias_counts_only_answers_that_follow_a_cue():
             answers = torch.where(torch.arange(len(images)) < 10, 4, 7)
             return torch.nn.functional.one_hot(answers, 9).float()
 
-    found = measured(SHAPE_BIAS, Cues(Partly()), block=2, batch=64)
+    found = measured(SHAPE_BIAS, cues(Partly()), block=2, batch=64)
     assert (found["shape_bias",].value, found["shape_bias",].n) == (0.5, 10)
     assert (found["shape_answers",].value, found["shape_answers",].n) == (5 / 60, 60)
-    limited = measured(SHAPE_BIAS, Cues(Partly()), block=2, limit=20)
+    limited = measured(SHAPE_BIAS, cues(Partly()), block=2, limit=20)
     assert limited["shape_answers",].n == 20
 
 
@@ -232,17 +211,17 @@ def test_shape_bias_without_any_answer_that_follows_a_cue_says_so():
         def forward(self, images):
             return torch.nn.functional.one_hot(torch.full((len(images),), 8), 9).float()
 
-    row = measured(SHAPE_BIAS, Cues(Neither()), block=2)["shape_bias",]
+    row = measured(SHAPE_BIAS, cues(Neither()), block=2)["shape_bias",]
     assert (row.value, row.n) == (None, 0)
     assert row.flag == "no image was given the class of its shape or of its texture"
 
 
 def test_shape_bias_needs_classes_in_conflict():
-    several = measured(SHAPE_BIAS, Cues(ReadLayout(), task="multi-label"))
+    several = measured(SHAPE_BIAS, cues(ReadLayout(), task="multi-label"))
     assert {m.flag for m in several.values()} == {
         "an image of several labels has no one shape: this needs a multi-class task"
     }
-    one = measured(SHAPE_BIAS, Cues(ReadLayout(), labels=np.full(5, 4)))
+    one = measured(SHAPE_BIAS, cues(ReadLayout(), labels=np.full(5, 4)))
     assert {m.flag for m in one.values()} == {
         "all test items are of one class: no two cues are in conflict"
     }
@@ -250,7 +229,7 @@ def test_shape_bias_needs_classes_in_conflict():
 
 def test_shape_bias_says_which_blocks_fit():
     with pytest.raises(SuiteError) as caught:
-        measured(SHAPE_BIAS, Cues(ReadLayout()), block=3)
+        measured(SHAPE_BIAS, cues(ReadLayout()), block=3)
     assert str(caught.value) == (
         "shape-bias: block 3 does not divide the side 8 of the images; choose one of 1, 2, 4, 8"
     )

@@ -1,10 +1,9 @@
 """Scores of a source network: on networks whose features are known, and in whole runs."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 import torch
+from fake_subject import FakeSubject, modules_of
 from pydantic import ValidationError
 from scipy import stats
 from scipy.special import softmax
@@ -49,48 +48,13 @@ def network(seed, outputs=SOURCE_CLASSES):
     return net.eval()
 
 
-@dataclass
-class Trained:
-    """What these diagnostics ask of a finished trial or of the source network."""
-
-    nets: dict
-    data: dict = field(default_factory=dict)
-    task: str = "multi-class"
-    metric: str = "accuracy"
-    history: tuple = ()
-    job: str = "job"
-
-    @property
-    def modules(self):
-        names = list(next(iter(self.nets.values())).state_dict())
-        return {part: [n for n in names if n.startswith(part)] for part in ("body", "head")}
-
-    @property
-    def epochs(self):
-        return sorted(which for which in self.nets if isinstance(which, int))
-
-    @property
-    def logits(self):
-        return np.zeros((len(self.labels), self.nets["final"].head.out_features), np.float32)
-
-    @property
-    def labels(self):
-        return self.data["test"][1]
-
-    def state(self, which="final"):
-        return self.nets[which].state_dict()
-
-    def network(self, which="final"):
-        return self.nets[which]
-
-    def head(self, net):
-        return net.head
-
-    def images(self, split, limit=None):
-        return self.data[split][0][:limit]
-
-    def targets(self, split, limit=None):
-        return torch.from_numpy(self.data[split][1])[:limit]
+def trained(nets, data, **fields):
+    """A finished trial or a source network of these networks."""
+    labels = data["test"][1]
+    logits = np.zeros((len(labels), nets["final"].head.out_features), np.float32)
+    return FakeSubject(
+        nets, modules_of(nets["final"]), data, labels=labels, logits=logits, **fields
+    )
 
 
 def images(n, classes=CLASSES, seed=0, signal=1.0):
@@ -111,7 +75,7 @@ def source(**more):
     nets = {0: network(0), 1: network(1), "final": network(2)}
     data = {"test": images(50, SOURCE_CLASSES, seed=9)}
     history = ({"epoch": 0}, {"epoch": 1}, {"epoch": 2, "test_metric": 0.5})
-    return Trained(nets, data, history=history, **more)
+    return trained(nets, data, history=history, **more)
 
 
 def trial(start="final", n=300, data=None, **more):
@@ -121,8 +85,8 @@ def trial(start="final", n=300, data=None, **more):
     outputs = labels.shape[1] if labels.ndim == 2 else CLASSES
     init = network(17, outputs)
     if start is not None:
-        init.body.load_state_dict(source().nets[start].body.state_dict())
-    return Trained({"init": init, "final": network(5, outputs)}, data, **more)
+        init.body.load_state_dict(source().networks[start].body.state_dict())
+    return trained({"init": init, "final": network(5, outputs)}, data, **more)
 
 
 def seen(net, pixels):
@@ -145,7 +109,7 @@ def found(spec, a, b, **params):
 @pytest.mark.parametrize(("start", "epoch"), [("final", 2), (0, 0), (1, 1)])
 def test_scores_are_of_the_state_of_the_source_that_the_trial_started_from(start, epoch):
     a, b = trial(start), source()
-    features, logits = seen(b.nets[start], a.images("train"))
+    features, logits = seen(b.networks[start], a.images("train"))
     labels = a.data["train"][1]
     targets = np.eye(CLASSES)[labels]
     expected = {
@@ -177,11 +141,13 @@ def test_a_trial_from_elsewhere_is_told_and_the_final_source_measured(spec):
 def test_a_score_is_the_same_twice_and_leaves_the_networks_as_they_were(spec):
     a, b = trial(), source()
     before = {which: {k: v.clone() for k, v in net.state_dict().items()}
-              for which, net in b.nets.items()}  # fmt: skip
+              for which, net in b.networks.items()}  # fmt: skip
     assert found(spec, a, b) == found(spec, a, b)
     for which, state in before.items():
-        assert all(torch.equal(value, b.nets[which].state_dict()[k]) for k, value in state.items())
-        assert not b.nets[which].training
+        assert all(
+            torch.equal(value, b.networks[which].state_dict()[k]) for k, value in state.items()
+        )
+        assert not b.networks[which].training
 
 
 # --- what is not defined ----------------------------------------------------------------------
@@ -231,9 +197,9 @@ def test_one_class_alone_has_no_score(spec):
 @pytest.mark.parametrize("spec", SCORES, ids=lambda spec: spec.name)
 def test_a_source_that_diverged_has_no_score(spec):
     broken = source()
-    broken.nets["final"].body[1].weight.data.fill_(torch.inf)
+    broken.networks["final"].body[1].weight.data.fill_(torch.inf)
     a = trial()
-    a.nets["init"].body.load_state_dict(broken.nets["final"].body.state_dict())
+    a.networks["init"].body.load_state_dict(broken.networks["final"].body.state_dict())
     for m in found(spec, a, broken).values():
         assert (m.value, m.n) == (None, 300)
         assert m.flag == "features or logits of the source are not finite"
@@ -241,10 +207,10 @@ def test_a_source_that_diverged_has_no_score(spec):
 
 def test_features_that_do_not_vary_have_no_variance_to_explain():
     flat = source()
-    for parameter in flat.nets["final"].body.parameters():
+    for parameter in flat.networks["final"].body.parameters():
         parameter.data.zero_()
     a = trial()
-    a.nets["init"].body.load_state_dict(flat.nets["final"].body.state_dict())
+    a.networks["init"].body.load_state_dict(flat.networks["final"].body.state_dict())
     for spec in (H_SCORE, NLEEP):
         for m in found(spec, a, flat).values():
             assert (m.value, m.flag) == (None, "the features do not vary")
@@ -266,7 +232,7 @@ def test_a_plain_h_score_of_few_images_says_that_any_labels_would_reach_it():
 
 def test_logme_takes_each_label_and_leaves_out_those_of_one_value():
     a = trial(data=multi_label(), task="multi-label", metric="auc")
-    features, _ = seen(source().nets["final"], a.images("train"))
+    features, _ = seen(source().networks["final"], a.images("train"))
     expected = log_evidence(features, a.data["train"][1][:, :2]).per_image.mean()
     m = found(LOGME, a, source())["logme"]
     assert m.value == pytest.approx(expected)
@@ -283,7 +249,7 @@ def test_logme_without_any_target_says_so():
 
 def test_nleep_is_leep_on_the_posterior_of_a_mixture_of_principal_components():
     a, b = trial(), source()
-    features, _ = seen(b.nets["final"], a.images("train"))
+    features, _ = seen(b.networks["final"], a.images("train"))
     principal = PCA(0.9, svd_solver="full").fit_transform(features)
     mixture = GaussianMixture(2 * CLASSES, random_state=CONTEXT.seed).fit(principal)
     expected = leep(mixture.predict_proba(principal), a.data["train"][1])
@@ -315,7 +281,7 @@ def test_a_mixture_with_fewer_than_two_images_a_gaussian_has_no_score(n):
 
 def test_neighbours_are_those_of_scikit_learn_with_the_error_of_test_images():
     a, b = trial(), source()
-    (train, _), (test, _) = (seen(b.nets["final"], a.images(s)) for s in ("train", "test"))
+    (train, _), (test, _) = (seen(b.networks["final"], a.images(s)) for s in ("train", "test"))
     got = found(KNN, a, b, neighbours=[3, 1, 400])
     for k in (1, 3):
         peer = KNeighborsClassifier(k, metric="cosine").fit(train, a.data["train"][1])
@@ -359,7 +325,7 @@ def test_the_probe_chooses_its_penalty_on_training_images_alone():
     got = found(LINEAR_PROBE, a, b, strengths=strengths)
     chosen = got["probe_strength"].value
     assert chosen in strengths
-    (train, _), (test, _) = (seen(b.nets["final"], a.images(s)) for s in ("train", "test"))
+    (train, _), (test, _) = (seen(b.networks["final"], a.images(s)) for s in ("train", "test"))
     scaler = StandardScaler().fit(train)
     labels, truth = a.data["train"][1], a.data["test"][1]
     peer = LogisticRegression(C=1 / (300 * chosen), max_iter=5000).fit(
@@ -380,7 +346,7 @@ def test_the_penalty_is_the_best_on_the_held_out_share_and_the_strongest_of_equa
     strengths, chosen = [3.0, 0.3, 0.03, 3e-3, 3e-4], set()
     for seed in range(4):
         data = {"train": images(80, seed=seed, signal=3.0), "test": images(20)}
-        (train, _) = seen(source().nets["final"], data["train"][0])
+        (train, _) = seen(source().networks["final"], data["train"][0])
         labels = data["train"][1]
         split = select_training(
             labels, np.arange(80), seed=0, labels_per_class=None, validation=0.3,
@@ -425,7 +391,9 @@ def test_a_probe_of_labels_has_the_area_of_each_and_an_error_over_test_images():
     a = trial(data=data, task="multi-label", metric="auc")
     got = found(LINEAR_PROBE, a, source(), resamples=200)
     m = got["probe_test_metric"]
-    (train, _), (test, _) = (seen(source().nets["final"], a.images(s)) for s in ("train", "test"))
+    (train, _), (test, _) = (
+        seen(source().networks["final"], a.images(s)) for s in ("train", "test")
+    )
     scaler = StandardScaler().fit(train)
     areas = []
     for k in (0, 1):
@@ -486,7 +454,7 @@ def test_an_arm_has_its_checkpoint_and_what_both_tasks_reached():
     a, b = trial(1, history=HISTORY), source()
     got = found(CHECKPOINT_CHOICE, a, b)
     pixels, labels = b.data["test"]
-    right = (seen(b.nets[1], pixels)[1].argmax(axis=1) == labels).sum()
+    right = (seen(b.networks[1], pixels)[1].argmax(axis=1) == labels).sum()
     values = {metric: (m.value, m.n) for metric, m in got.items()}
     assert values == {
         "checkpoint": (1, 1),
@@ -570,18 +538,10 @@ def test_a_run_measures_the_source_beside_every_arm(backbone, tmp_path):
 
 
 def test_all_scores_of_a_checkpoint_share_one_pass_of_each_split():
-    class Counted(Trained):
-        loaded = 0
-
-        def network(self, which="final"):
-            self.loaded += which == "final"
-            return super().network(which)
-
     shared = CONTEXT._replace(once=lru_cache(2**20))
-    whole, first = source(), trial()
-    counted = Counted(whole.nets, whole.data, history=whole.history, job="source")
+    first, counted, other = trial(), source(job="source"), source()
     for spec in SCORES:
         params = spec.parse(spec.tiny)
         found = list(spec.measure(params, (first, counted), shared))
-        assert found == list(spec.measure(params, (first, whole), CONTEXT))
-    assert counted.loaded == 2
+        assert found == list(spec.measure(params, (first, other), CONTEXT))
+    assert counted.loaded.count("final") == 2

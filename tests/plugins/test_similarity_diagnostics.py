@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from fake_subject import FakeSubject
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -40,25 +41,9 @@ def images(seed: int = 0) -> Tensor:
     return (fine + 1).contiguous(memory_format=torch.channels_last)
 
 
-@dataclass
-class Trial:
-    """What these diagnostics ask of a finished trial; the same network every time, to look at."""
-
-    net: nn.Module
-    modules: Mapping[str, Sequence[str]]
-    job: str = "job"
-    seen: Tensor = field(default_factory=images)
-
-    def network(self, which: str = "final") -> nn.Module:
-        assert which == "final"
-        return self.net
-
-    def images(self, split: str, limit: int | None = None) -> Tensor:
-        assert split == "test"
-        return self.seen[:limit]
-
-
-def trial(seed: int, backbone: str = "fixup-resnet8", classes: int = 5, **given: Any) -> Trial:
+def trial(
+    seed: int, backbone: str = "fixup-resnet8", classes: int = 5, **given: Any
+) -> FakeSubject:
     spec = BACKBONES[backbone]
     net = build_network(
         spec,
@@ -73,21 +58,26 @@ def trial(seed: int, backbone: str = "fixup-resnet8", classes: int = 5, **given:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
-    return Trial(net, partition(spec, net), job=f"{backbone} {seed}")
+    return fake(net, partition(spec, net), job=f"{backbone} {seed}")
 
 
-def measured(spec: DiagnosticSpec, *trials: Trial, **params: Any) -> list[Measurement]:
+def fake(net: nn.Module, modules: Mapping[str, Sequence[str]], **fields: Any) -> FakeSubject:
+    fields.setdefault("data", {"test": (images(), None)})
+    return FakeSubject({"final": net}, modules, **fields)
+
+
+def measured(spec: DiagnosticSpec, *trials: FakeSubject, **params: Any) -> list[Measurement]:
     return list(spec.measure(spec.parse(params), trials, CONTEXT))
 
 
-def values(spec: DiagnosticSpec, *trials: Trial, **params: Any) -> dict[tuple[Any, ...], Any]:
+def values(spec: DiagnosticSpec, *trials: FakeSubject, **params: Any) -> dict[tuple[Any, ...], Any]:
     found = measured(spec, *trials, **params)
     keyed = {(m.coordinates["module"], m.coordinates["other_module"]): m.value for m in found}
     assert len(keyed) == len(found)
     return keyed
 
 
-def by_hand(given: Trial, *, pooled: bool = True) -> dict[str, np.ndarray]:
+def by_hand(given: FakeSubject, *, pooled: bool = True) -> dict[str, np.ndarray]:
     """The features of a fixup-resnet8, in float64."""
     kept: dict[str, Tensor] = {}
     handles = [
@@ -143,7 +133,7 @@ def agree(
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[Trial, Trial]:
+def pair() -> tuple[FakeSubject, FakeSubject]:
     return trial(1), trial(2, classes=7)
 
 
@@ -151,7 +141,9 @@ def pair() -> tuple[Trial, Trial]:
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_cka_is_the_formula_for_all_pairs(pair: tuple[Trial, Trial], pooled: bool) -> None:
+def test_cka_is_the_formula_for_all_pairs(
+    pair: tuple[FakeSubject, FakeSubject], pooled: bool
+) -> None:
     a, b = (by_hand(given, pooled=pooled) for given in pair)
     found = values(CKA, *pair, pooled=pooled)
     agree(found, a, b, lambda x, y: cka(linear(x), linear(y)))
@@ -161,13 +153,13 @@ def test_cka_is_the_formula_for_all_pairs(pair: tuple[Trial, Trial], pooled: boo
     assert min(found.values()) < 0.9
 
 
-def test_an_rbf_kernel_takes_its_bandwidth(pair: tuple[Trial, Trial]) -> None:
+def test_an_rbf_kernel_takes_its_bandwidth(pair: tuple[FakeSubject, FakeSubject]) -> None:
     a, b = (by_hand(given) for given in pair)
     found = values(CKA, *pair, kernel="rbf", bandwidth=0.5, pooled=True)
     agree(found, a, b, lambda x, y: cka(rbf(x), rbf(y)), 1e-4)
 
 
-def test_minibatches_are_averaged_before_the_ratio(pair: tuple[Trial, Trial]) -> None:
+def test_minibatches_are_averaged_before_the_ratio(pair: tuple[FakeSubject, FakeSubject]) -> None:
     a, b = (by_hand(given, pooled=False) for given in pair)
 
     def formula(x: np.ndarray, y: np.ndarray) -> float:
@@ -183,7 +175,7 @@ def test_minibatches_are_averaged_before_the_ratio(pair: tuple[Trial, Trial]) ->
     agree(found, a, b, formula)
 
 
-def test_no_batch_is_smaller_than_asked_for(pair: tuple[Trial, Trial]) -> None:
+def test_no_batch_is_smaller_than_asked_for(pair: tuple[FakeSubject, FakeSubject]) -> None:
     """47 images in batches of at least 24 are one batch, as in exact mode."""
     whole = values(CKA, *pair, images=47)
     assert values(CKA, *pair, images=47, mode="minibatch", batch=24) == pytest.approx(whole)
@@ -191,7 +183,9 @@ def test_no_batch_is_smaller_than_asked_for(pair: tuple[Trial, Trial]) -> None:
     assert apart != pytest.approx(whole, abs=1e-3)
 
 
-def test_an_rbf_kernel_keeps_the_width_of_the_first_batch(pair: tuple[Trial, Trial]) -> None:
+def test_an_rbf_kernel_keeps_the_width_of_the_first_batch(
+    pair: tuple[FakeSubject, FakeSubject],
+) -> None:
     first = values(CKA, *pair, images=36, kernel="rbf")
     found = values(CKA, *pair, kernel="rbf", mode="minibatch", batch=36)
     whole = values(CKA, *pair, kernel="rbf")
@@ -200,16 +194,18 @@ def test_an_rbf_kernel_keeps_the_width_of_the_first_batch(pair: tuple[Trial, Tri
 
 
 @pytest.mark.parametrize("mode", ["exact", "minibatch"])
-def test_a_bfloat16_forward_pass_comes_close(pair: tuple[Trial, Trial], mode: str) -> None:
+def test_a_bfloat16_forward_pass_comes_close(
+    pair: tuple[FakeSubject, FakeSubject], mode: str
+) -> None:
     exact = values(CKA, *pair, mode=mode, batch=24)
     found = values(CKA, *pair, mode=mode, batch=24, precision="bf16")
     assert found == pytest.approx(exact, abs=0.02)
     assert found != exact
 
 
-def test_both_networks_see_the_first_ones_images(pair: tuple[Trial, Trial]) -> None:
+def test_both_networks_see_the_first_ones_images(pair: tuple[FakeSubject, FakeSubject]) -> None:
     first, second = pair
-    elsewhere = Trial(second.net, second.modules, second.job, images(seed=9))
+    elsewhere = replace(second, data={"test": (images(seed=9), None)})
     assert values(CKA, first, elsewhere) == values(CKA, first, second)
 
 
@@ -229,7 +225,7 @@ def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def test_svcca_is_the_mean_cosine_of_the_angles_between_subspaces(
-    pair: tuple[Trial, Trial],
+    pair: tuple[FakeSubject, FakeSubject],
 ) -> None:
     a, b = (by_hand(given) for given in pair)
 
@@ -258,12 +254,16 @@ def pwcca(x: np.ndarray, y: np.ndarray) -> float:
     return float((weights * rho).sum() / weights.sum())
 
 
-def test_pwcca_weights_correlations_by_what_they_account_for(pair: tuple[Trial, Trial]) -> None:
+def test_pwcca_weights_correlations_by_what_they_account_for(
+    pair: tuple[FakeSubject, FakeSubject],
+) -> None:
     a, b = (by_hand(given) for given in pair)
     agree(values(PWCCA, *pair), a, b, pwcca, 1e-3)
 
 
-def test_procrustes_is_the_distance_after_the_best_rotation(pair: tuple[Trial, Trial]) -> None:
+def test_procrustes_is_the_distance_after_the_best_rotation(
+    pair: tuple[FakeSubject, FakeSubject],
+) -> None:
     a, b = (by_hand(given) for given in pair)
 
     def formula(x: np.ndarray, y: np.ndarray) -> float:
@@ -280,7 +280,7 @@ def test_procrustes_is_the_distance_after_the_best_rotation(pair: tuple[Trial, T
 
 @pytest.mark.parametrize("spec", [SVCCA, PWCCA, PROCRUSTES], ids=lambda spec: spec.name)
 def test_subspaces_need_more_images_than_features(
-    spec: DiagnosticSpec, pair: tuple[Trial, Trial]
+    spec: DiagnosticSpec, pair: tuple[FakeSubject, FakeSubject]
 ) -> None:
     found = {
         (m.coordinates["module"], m.coordinates["other_module"]): m
@@ -293,7 +293,7 @@ def test_subspaces_need_more_images_than_features(
     assert all(m.value is not None for m in measured(spec, *pair, images=17))
 
 
-def test_a_direction_that_is_only_rounding_is_none(pair: tuple[Trial, Trial]) -> None:
+def test_a_direction_that_is_only_rounding_is_none(pair: tuple[FakeSubject, FakeSubject]) -> None:
     """Repeated channels leave the span as it is."""
     first, _ = pair
     twin = trial(1)
@@ -307,9 +307,11 @@ def test_a_direction_that_is_only_rounding_is_none(pair: tuple[Trial, Trial]) ->
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_a_network_is_equal_to_itself(spec: DiagnosticSpec, pair: tuple[Trial, Trial]) -> None:
+def test_a_network_is_equal_to_itself(
+    spec: DiagnosticSpec, pair: tuple[FakeSubject, FakeSubject]
+) -> None:
     first, _ = pair
-    copy = Trial(first.net, first.modules, "another job")
+    copy = replace(first, job="another job")
     for other in (first, copy):
         found = values(spec, first, other)
         expected = 0 if spec is PROCRUSTES else 1
@@ -319,47 +321,37 @@ def test_a_network_is_equal_to_itself(spec: DiagnosticSpec, pair: tuple[Trial, T
             assert found == pytest.approx(turned, abs=1e-5)
 
 
-class Counted(Trial):
-    """Counts how often its network is asked for."""
-
-    loaded = 0
-
-    def network(self, which: str = "final") -> nn.Module:
-        self.loaded += 1
-        return super().network(which)
-
-
 def test_all_pairs_of_four_networks_take_four_passes() -> None:
-    trials = [Counted(base.net, base.modules, base.job) for base in map(trial, range(4))]
+    trials = [trial(seed) for seed in range(4)]
     context = CONTEXT._replace(once=lru_cache(2**30))
     for spec in SPECS:
         for pair in product(trials, trials):
             found = list(spec.measure(spec.parse({}), pair, context))
-            assert found == measured(spec, *(replace(one) for one in pair))
+            assert found == measured(spec, *(replace(subject, loaded=[]) for subject in pair))
     # Once for CKA, which centres, and once for each of the others, which prepare in their own way.
-    assert [one.loaded for one in trials] == [len(SPECS)] * 4
+    assert [subject.loaded for subject in trials] == [["final"] * len(SPECS)] * 4
 
 
 def test_other_images_or_parameters_are_another_pass() -> None:
-    base = trial(1)
-    one = Counted(base.net, base.modules)
+    subject = trial(1)
     context = CONTEXT._replace(once=lru_cache(2**30))
     for params in ({}, {}, {"images": 20}, {"pooled": True}, {"precision": "bf16"}):
-        list(CKA.measure(CKA.parse(params), (one, one), context))
-    assert one.loaded == 4
+        list(CKA.measure(CKA.parse(params), (subject, subject), context))
+    assert len(subject.loaded) == 4
 
 
 def test_a_network_with_itself_is_run_once() -> None:
-    base = trial(1)
-    both = Counted(base.net, base.modules)
+    both = trial(1)
     for params in ({}, {"mode": "minibatch", "batch": 12}):
-        both.loaded = 0
+        both.loaded.clear()
         values(CKA, both, both, **params)
-        assert both.loaded == 1
+        assert len(both.loaded) == 1
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_each_number_says_what_it_is(spec: DiagnosticSpec, pair: tuple[Trial, Trial]) -> None:
+def test_each_number_says_what_it_is(
+    spec: DiagnosticSpec, pair: tuple[FakeSubject, FakeSubject]
+) -> None:
     (first, *_) = measured(spec, *pair, images=40)
     assert first.n == 40
     assert first.metric == spec.name
@@ -418,15 +410,17 @@ def test_a_diverged_network_is_flagged(spec: DiagnosticSpec) -> None:
 def test_a_module_without_an_output_is_flagged(spec: DiagnosticSpec) -> None:
     given = trial(1)
     modules = {"scale": ["bias1"], **{k: v for k, v in given.modules.items() if k != "stem"}}
-    found = measured(spec, Trial(given.net, modules), trial(2))
+    found = measured(spec, replace(given, modules=modules), trial(2))
     flags = {m.coordinates["module"]: m.flag for m in found}
     assert flags.pop("scale") == "no layer of module 'scale' is called in a forward pass"
     assert set(flags.values()) == {None}
 
 
-def test_three_images_are_too_few_for_an_unbiased_estimate(pair: tuple[Trial, Trial]) -> None:
+def test_three_images_are_too_few_for_an_unbiased_estimate(
+    pair: tuple[FakeSubject, FakeSubject],
+) -> None:
     first, second = pair
-    few = Trial(first.net, first.modules, first.job, images()[:3])
+    few = replace(first, data={"test": (images()[:3], None)})
     found = measured(CKA, few, second)
     assert {(m.flag, m.n) for m in found} == {
         ("debiased CKA needs 4 images or more, found 3", 3),
