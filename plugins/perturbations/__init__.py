@@ -1,4 +1,4 @@
-"""The perturbations that come with transferbench: this kind's table of contents."""
+"""The built-in perturbations."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["transferbench_perturbations"]
 
 @hookimpl
 def transferbench_perturbations() -> list[PerturbationSpec]:
-    """Every built-in of this kind, one a line."""
+    """The built-in perturbations, by name."""
     return [
         AMPLITUDE_MIX,
         AMPLITUDE_ONLY,

@@ -1,9 +1,10 @@
-"""Random numbers that belong to an image: a function of the seed and the image's id alone.
+"""Random numbers per image, which depend only on the seed and the image's id.
 
-A counter-based generator (splitmix64), so that a whole batch is drawn at once, on any device, and
-an image gets the same numbers whatever stands beside it in the batch.
+A counter-based generator (splitmix64): a whole batch is drawn at once, on any device, and the
+numbers of an image do not depend on the rest of the batch. Rejected: ``torch.Generator`` and
+``numpy.random.Philox``, which would need one generator per image.
 
-Shape letters: N images, V values an image.
+Shape letters: N images, V values per image.
 """
 
 from __future__ import annotations
@@ -20,10 +21,7 @@ __all__ = ["bits", "normal", "uniform"]
 
 
 def _signed(word: int) -> int:
-    """An unsigned 64-bit word as the int64 with the same bits; torch multiplies those modulo 2^64.
-
-    The price of int64: a right shift drags the sign along, which ``_shifted`` takes away.
-    """
+    """The int64 with the bits of an unsigned 64-bit word; torch multiplies int64 modulo 2^64."""
     return word - 2**64 if word >= 2**63 else word
 
 
@@ -32,8 +30,9 @@ _STEP = _signed(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
-def _shifted(words: Tensor, places: int) -> Tensor:
-    return (words >> places) & ((1 << (64 - places)) - 1)
+def _shifted(words: Tensor, count: int) -> Tensor:
+    # int64 shifts arithmetically: the mask clears the copies of the sign bit.
+    return (words >> count) & ((1 << (64 - count)) - 1)
 
 
 def _mixed(words: Tensor) -> Tensor:
@@ -45,9 +44,8 @@ def _mixed(words: Tensor) -> Tensor:
 def bits(
     seed: int, image_ids: np.ndarray, values: int, device: torch.device, stream: int = 0
 ) -> Tensor:
-    """64 random bits for each value of each image.
+    """64 random bits per value; each ``stream`` is an independent draw.
 
-    ``stream`` tells apart the draws that one image needs.
     Shapes: int64 (N, V).
     """
     import torch
@@ -68,8 +66,8 @@ def uniform(
     stream: int = 0,
 ) -> Tensor:
     """Uniform draws from [0, 1), multiples of 2^-24. Shapes: float32 (N, *shape)."""
-    drawn = bits(seed, image_ids, math.prod(shape), device, stream)
-    return (_shifted(drawn, 40).float() * 2**-24).view(-1, *shape)
+    words = bits(seed, image_ids, math.prod(shape), device, stream)
+    return (_shifted(words, 40).float() * 2**-24).view(-1, *shape)
 
 
 def normal(
@@ -79,16 +77,16 @@ def normal(
     device: torch.device,
     stream: int = 0,
 ) -> Tensor:
-    """Standard normal draws, at most 6.8 in size.
+    """Standard normal draws, of absolute value at most 6.8.
 
     Shapes: float32 (N, *shape).
-    Source: Box and Muller 1958: two draws from the two halves of each 64 bits.
+    Source: Box and Muller 1958; two draws from the two halves of each 64 bits.
     """
     import torch
 
     values = math.prod(shape)
-    drawn = bits(seed, image_ids, (values + 1) // 2, device, stream)
-    size = (_shifted(drawn, 32).float() + 0.5).mul_(2**-32).log_().mul_(-2).sqrt_()
-    angle = (drawn & (2**32 - 1)).float().mul_(2 * math.pi * 2**-32)
-    both = torch.cat([size * angle.cos(), size * angle.sin()], dim=1)
+    words = bits(seed, image_ids, (values + 1) // 2, device, stream)
+    radius = (_shifted(words, 32).float() + 0.5).mul_(2**-32).log_().mul_(-2).sqrt_()
+    angle = (words & (2**32 - 1)).float().mul_(2 * math.pi * 2**-32)
+    both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
     return both[:, :values].reshape(-1, *shape)

@@ -1,4 +1,4 @@
-"""The images as they are: what every perturbation is compared with."""
+"""The identity: unperturbed images, the reference of every perturbation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["IDENTITY"]
 
 
 def _index(
-    params: NoParams,  # noqa: ARG001  # the seam's signature
+    params: NoParams,  # noqa: ARG001  # fixed signature
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
-    image_ids: np.ndarray,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
+    image_ids: np.ndarray,  # noqa: ARG001  # fixed signature
 ) -> np.ndarray:
     return np.arange(math.prod(image_shape), dtype=np.int32)[None]
 
@@ -23,7 +23,7 @@ def _index(
 IDENTITY = PerturbationSpec(
     name="identity",
     version=1,
-    summary="the images as they are",
+    summary="unperturbed images",
     source="none",
     license="Apache-2.0",
     index=_index,

@@ -255,7 +255,7 @@ def test_a_block_that_does_not_divide_the_side_lists_those_that_do():
 
 
 def test_one_channel_cannot_be_shuffled():
-    with pytest.raises(SuiteError, match="one channel has no other order; use it on images of 3"):
+    with pytest.raises(SuiteError, match="a single channel cannot be permuted; use images of 3"):
         compile_perturbation(CHANNEL_SHUFFLE, CHANNEL_SHUFFLE.parse({}), (8, 8, 1), 0)
 
 

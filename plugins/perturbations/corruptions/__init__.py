@@ -1,1 +1,1 @@
-"""The common corruptions of Hendrycks and Dietterich."""
+"""The common corruptions of Hendrycks and Dietterich 2019."""

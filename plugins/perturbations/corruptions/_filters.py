@@ -1,4 +1,4 @@
-"""Blurring by a kernel, and sampling between pixels: what the geometric corruptions are made of.
+"""Convolutions, motion blur and bilinear sampling of batches of images.
 
 Shape letters: N images, C channels, H height, W width, K side of a kernel, L length of a line.
 """
@@ -17,29 +17,30 @@ __all__ = ["convolved", "gaussian_blurred", "gaussian_line", "motion_blurred", "
 
 
 def gaussian_line(sigma: float) -> np.ndarray:
-    """A normal density at whole pixels, four deviations to each side, of sum 1.
+    """A normal density at integer pixels within four standard deviations, normalised to sum 1.
 
     Shapes: float64 (L,), L odd.
     Source: scipy.ndimage.gaussian_filter1d, which scikit-image's gaussian calls.
     """
     reach = int(4 * sigma + 0.5)
-    places = np.arange(-reach, reach + 1)
-    line = np.exp(-0.5 * (places / sigma) ** 2)
+    offsets = np.arange(-reach, reach + 1)
+    line = np.exp(-0.5 * (offsets / sigma) ** 2)
     normalised: np.ndarray = line / line.sum()
     return normalised
 
 
 def gaussian_blurred(images: Tensor, sigma: float) -> Tensor:
-    """Images blurred along rows and columns, the outermost pixels repeated beyond the border."""
+    """Gaussian blur; the outermost pixels are repeated beyond the border."""
     line = gaussian_line(sigma)
     return convolved(convolved(images, line[:, None], "replicate"), line[None], "replicate")
 
 
 def convolved(images: Tensor, kernel: np.ndarray, border: str) -> Tensor:
-    """Every channel of every image correlated with one kernel of odd sides.
+    """The correlation of each channel with one kernel of odd sides.
 
     ``border``: ``replicate`` repeats the outermost pixel, ``reflect`` mirrors about it.
-    Shapes: images (N, C, H, W), kernel (K, K) or a line of it; returns (N, C, H, W).
+
+    Shapes: images (N, C, H, W), kernel (K, K) or a row or column of it; returns (N, C, H, W).
     """
     import torch
     from torch.nn.functional import conv2d, pad
@@ -53,11 +54,12 @@ def convolved(images: Tensor, kernel: np.ndarray, border: str) -> Tensor:
 
 
 def motion_blurred(images: Tensor, degrees: Tensor, radius: float, sigma: float) -> Tensor:
-    """Each image smeared along its own direction by one side of a normal density.
+    """Motion blur of each image along its own direction, by one side of a normal density.
+
+    The outermost pixels are repeated beyond the border.
 
     Shapes: images (N, C, H, W), degrees float32 (N,).
-    Source: ImageMagick's MotionBlurImage, with its rounding of the steps; the outermost pixels
-    are repeated beyond the border.
+    Source: ImageMagick's MotionBlurImage, with its rounding of the steps.
     """
     import torch
 
@@ -69,12 +71,12 @@ def motion_blurred(images: Tensor, degrees: Tensor, radius: float, sigma: float)
     down = torch.ceil(steps * radians.sin() - 0.5).long()
     blurred = torch.zeros_like(images, memory_format=torch.contiguous_format)
     for k in range(len(steps)):
-        blurred += weights[k] * _moved(images, down[:, k], right[:, k])
+        blurred += weights[k] * _shifted(images, down[:, k], right[:, k])
     return blurred
 
 
-def _moved(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Pixel (y, x) is that at (y + down, x + right), or the nearest there is.
+def _shifted(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Pixel (y, x) is pixel (y + down, x + right), clamped to the image.
 
     Shapes: images (N, C, H, W), down and right int64 (N,).
     """
@@ -83,15 +85,16 @@ def _moved(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     height, width = images.shape[2:]
     rows = (torch.arange(height, device=images.device) + down[:, None]).clamp_(0, height - 1)
     columns = (torch.arange(width, device=images.device) + right[:, None]).clamp_(0, width - 1)
-    places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+    positions = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
     values = images.flatten(2)
-    return values.gather(2, places[:, None].expand(values.shape)).view(images.shape)
+    return values.gather(2, positions[:, None].expand(values.shape)).view(images.shape)
 
 
 def sampled(images: Tensor, columns: Tensor, rows: Tensor, *, about_centres: bool) -> Tensor:
-    """The bilinear values at (row, column), the image mirrored beyond its border.
+    """Bilinear interpolation at (row, column), with reflection beyond the border.
 
-    ``about_centres``: mirrored about the centres of the outermost pixels, else about their edges.
+    ``about_centres``: reflect about the centres of the outermost pixels, else about their edges.
+
     Shapes: images (N, C, H, W); columns and rows (N, H, W) or (1, H, W), in pixels.
     Error: below 1e-5 for images of 224 px, from rounding the coordinates.
     """

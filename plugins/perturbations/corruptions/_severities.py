@@ -1,12 +1,15 @@
-"""What the common corruptions of Hendrycks and Dietterich share: five severities and two tables.
+"""The five severities of the common corruptions, with two tables of constants.
 
-The constants were published twice: for 224 px (ImageNet-C) and, gentler, for 32 px (CIFAR-10-C).
-An image takes the table that is nearer to its side in ratio, 32 px up to 84 px and 224 px from
-there. Lengths in pixels are scaled by side / 224 and side / 32, but not below those for 32 px: a
-shorter blur would leave every pixel as it is. At 32 and 224 px all constants are the published.
+The constants were published twice: for 224 px (ImageNet-C) and, weaker, for 32 px (CIFAR-10-C).
+An image uses the table whose side is nearer in ratio: that for 32 px up to 84 px, else that for
+224 px. Lengths in pixels are scaled by side / 224 or side / 32, but never below those for 32 px,
+where a shorter blur would change nothing. At 32 and 224 px all constants are the published ones.
 
-Not offered: ``frost``, which needs photographs of frost, and ``spatter``, which is defined by an
-edge detector that cannot be batched. A mean over these corruptions is therefore not the mCE.
+Left out: ``frost``, which needs photographs of frost, and ``spatter``, which is defined by an edge
+detector that cannot be batched. A mean over these corruptions is therefore not the mCE.
+
+Rejected: the package ``imagecorruptions`` and the released code, which draw from the global
+generators, one image at a time.
 
 Source: arXiv 1903.12261; released code, imagenet_c/corruptions.py and make_cifar_c.py.
 """
@@ -45,26 +48,26 @@ def constant(
     small: tuple[Constant, ...],
     large: tuple[Constant, ...],
 ) -> Constant:
-    """The constant of this severity, from the table for 32 px or for 224 px."""
+    """The constant of a severity, from the table for 32 px or for 224 px."""
     return (large if _is_large(image_shape) else small)[params.severity - 1]
 
 
 def length_scale(image_shape: ImageShape) -> float:
-    """What a published length in pixels is multiplied by."""
+    """The factor of published lengths in pixels."""
     side = min(image_shape[:2])
     return side / LARGE if _is_large(image_shape) else max(1.0, side / SMALL)
 
 
-def _fits(params: SeverityParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # the seam's signature
-    """What is wrong with images of this shape, or None."""
+def _fits(params: SeverityParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # fixed signature
+    """An error message for images that are smaller than the kernels."""
     side = min(image_shape[:2])
     if side >= SMALLEST:
         return None
     return f"a side of {side} px is below its kernels; use images of {SMALLEST} px or more"
 
 
-def needs_colour(params: Any, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # the seam's signature
-    """What is wrong with images without colours, or None."""
+def needs_colour(params: Any, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # fixed signature
+    """An error message for grey images."""
     if image_shape[2] == 3:
         return None
     return f"{image_shape[2]} channel has no colours; use it on images of 3 channels"
@@ -79,7 +82,7 @@ def corruption(
     version: int = 1,
     ordered: bool = True,
 ) -> PerturbationSpec:
-    """The spec of one common corruption; ``ordered``: images move further at each severity."""
+    """The spec of one corruption; ``ordered``: the distance to the images grows with severity."""
     return PerturbationSpec(
         name=name,
         version=version,

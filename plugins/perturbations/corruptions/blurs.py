@@ -1,4 +1,4 @@
-"""Blurred images: gaussian, out of focus, moving camera, moving towards the scene.
+"""Gaussian, defocus, motion and zoom blur.
 
 Shape letters: N images, H height, W width.
 """
@@ -35,7 +35,7 @@ __all__ = ["DEFOCUS_BLUR", "GAUSSIAN_BLUR", "MOTION_BLUR", "ZOOM_BLUR", "disc", 
 def _gaussian(
     params: SeverityParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
     small, large = (0.4, 0.6, 0.7, 0.8, 1.0), (1.0, 2.0, 3.0, 4.0, 6.0)
     sigma = constant(params, image_shape, small, large) * length_scale(image_shape)
@@ -43,27 +43,27 @@ def _gaussian(
 
 
 def disc(radius: float, softness: float) -> np.ndarray:
-    """The image of a point out of focus: a disc with a softened edge, of sum 1.
+    """Kernel of defocus blur: a disc with a softened edge, normalised to sum 1.
 
     Shapes: float64 (K, K), K odd.
     Error: released images differ by up to 0.011 at severities 4 and 5 of 224 px, where their
     kernels leave no room for the softened edge.
     """
-    # The released kernels: the softening is cut after one pixel, or two where the disc is large.
+    # As released, the softening is cut off after one pixel, or two for a large disc.
     soft_reach = 1 if radius <= 8 else 2
-    places = np.arange(-math.ceil(radius) - soft_reach, math.ceil(radius) + soft_reach + 1)
-    whole = (places[:, None] ** 2 + places**2 <= radius**2).astype(np.float64)
+    offsets = np.arange(-math.ceil(radius) - soft_reach, math.ceil(radius) + soft_reach + 1)
+    blurred = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.float64)
     soft = np.exp(-0.5 * (np.arange(-soft_reach, soft_reach + 1) / softness) ** 2)
     for axis in (0, 1):
-        whole = np.apply_along_axis(np.convolve, axis, whole, soft, mode="same")
-    kernel: np.ndarray = whole / whole.sum()
+        blurred = np.apply_along_axis(np.convolve, axis, blurred, soft, mode="same")
+    kernel: np.ndarray = blurred / blurred.sum()
     return kernel
 
 
 def _defocus(
     params: SeverityParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
     small = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))
     large = ((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5))
@@ -90,10 +90,10 @@ def _motion(
 def _zoom(
     params: SeverityParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """The mean over zooms in equal steps from 1; the image itself counts once more."""
-    # How many zooms numpy's arange makes of the released bounds, some of which it oversteps.
+    """The mean over zoom factors in equal steps from 1, with the image counted twice."""
+    # Step, and the number of factors that np.arange makes of the released bounds.
     small = ((0.01, 7), (0.01, 12), (0.01, 16), (0.01, 21), (0.01, 26))
     large = ((0.01, 12), (0.01, 16), (0.02, 11), (0.02, 13), (0.03, 11))
     step, zooms = constant(params, image_shape, small, large)
@@ -109,9 +109,10 @@ def _zoom(
 
 
 def zoomed(images: Tensor, factor: float) -> Tensor:
-    """The middle of each image, enlarged to the whole.
+    """The centre of each image, enlarged to its size.
 
-    The released code cuts out whole pixels first, so that at 8 px it would not zoom at all.
+    The released code crops integer pixels first, which would not zoom at all at 8 px.
+
     Error: for that reason released zoom blurs of 224 px differ by 0.01 on average.
     """
     import torch
@@ -123,7 +124,7 @@ def zoomed(images: Tensor, factor: float) -> Tensor:
     return sampled(images, x[None], y[None], about_centres=True)
 
 
-GAUSSIAN_BLUR = corruption("gaussian-blur", "blurred by a normal density", _gaussian)
+GAUSSIAN_BLUR = corruption("gaussian-blur", "Gaussian blur", _gaussian)
 DEFOCUS_BLUR = corruption("defocus-blur", "out of focus: blurred by a disc", _defocus)
-MOTION_BLUR = corruption("motion-blur", "smeared in a direction drawn for each image", _motion)
+MOTION_BLUR = corruption("motion-blur", "blurred in a direction drawn for each image", _motion)
 ZOOM_BLUR = corruption("zoom-blur", "the mean of the image at growing zooms", _zoom)

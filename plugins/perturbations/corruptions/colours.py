@@ -1,4 +1,4 @@
-"""Contrast, brightness, saturation, and no colour at all.
+"""Contrast, brightness, saturation and grayscale.
 
 Shape letters: N images, C channels, H height, W width.
 """
@@ -24,10 +24,10 @@ __all__ = ["BRIGHTNESS", "CONTRAST", "GRAYSCALE", "SATURATE", "luma"]
 
 
 def luma(images: Tensor) -> Tensor:
-    """How bright a pixel looks; a grey image as it is.
+    """Luma of each pixel; grey images are returned unchanged.
 
     Shapes: (N, C, H, W) to (N, 1, H, W).
-    Source: ITU-R BT.601, as PIL and OpenCV have it.
+    Source: ITU-R BT.601, as in Pillow and OpenCV.
     """
     if images.shape[1] == 1:
         return images
@@ -36,9 +36,9 @@ def luma(images: Tensor) -> Tensor:
 
 
 def _grayscale(
-    params: NoParams,  # noqa: ARG001  # the seam's signature
-    image_shape: ImageShape,  # noqa: ARG001  # the seam's signature
-    seed: int,  # noqa: ARG001  # the seam's signature
+    params: NoParams,  # noqa: ARG001  # fixed signature
+    image_shape: ImageShape,  # noqa: ARG001  # fixed signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
     return lambda images, image_ids: luma(images).clamp(0, 1).repeat(1, images.shape[1], 1, 1)
 
@@ -46,15 +46,15 @@ def _grayscale(
 def _contrast(
     params: SeverityParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """Every channel pulled to its own mean."""
+    """Interpolate between the mean of each channel and the image."""
     small, large = (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)
-    kept = constant(params, image_shape, small, large)
+    contrast = constant(params, image_shape, small, large)
 
     def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
         del image_ids  # nothing is drawn
-        return images.mean(dim=(2, 3), keepdim=True).lerp(images, kept).clamp_(0, 1)
+        return images.mean(dim=(2, 3), keepdim=True).lerp(images, contrast).clamp_(0, 1)
 
     return apply
 
@@ -62,9 +62,9 @@ def _contrast(
 def _brightness(
     params: SeverityParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """The value of HSV raised: every channel in proportion, black to grey."""
+    """Raise the value of HSV: channels in proportion, black becomes grey."""
     small, large = (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)
     added = constant(params, image_shape, small, large)
 
@@ -72,7 +72,7 @@ def _brightness(
         del image_ids  # nothing is drawn
         value = images.amax(dim=1, keepdim=True)
         raised = (value + added).clamp(0, 1)
-        # Black has no channel to raise in proportion; where it is divided by 0 it is not used.
+        # The quotient is not finite for black pixels, where it is not used.
         return (images * (raised / value)).where(value > 0, raised).clamp_(0, 1)
 
     return apply
@@ -81,11 +81,11 @@ def _brightness(
 def _saturate(
     params: SeverityParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """The saturation of HSV scaled and raised; the published severities first take colour away.
+    """Scale and raise the saturation of HSV; severities 1 and 2 reduce it.
 
-    A grey pixel has the hue 0 there: where saturation is raised it turns red.
+    Grey pixels have hue 0 in HSV: they turn red where the saturation is raised.
     """
     small = ((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2))
     large = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))
@@ -96,11 +96,11 @@ def _saturate(
         value = images.amax(dim=1, keepdim=True)
         chroma = value - images.amin(dim=1, keepdim=True)
         saturation = (chroma / value).where(value > 0, 0)
-        wanted = (saturation * factor + added).clamp(0, 1) * value
-        # How far each channel is below the largest, as a share of the chroma.
+        new_chroma = (saturation * factor + added).clamp(0, 1) * value
+        # Distance of each channel to the largest, as a share of the chroma.
         red = images.new_tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1)
         below = ((value - images) / chroma).where(chroma > 0, red)
-        return (value - below * wanted).clamp_(0, 1)
+        return (value - below * new_chroma).clamp_(0, 1)
 
     return apply
 
@@ -108,7 +108,7 @@ def _saturate(
 GRAYSCALE = PerturbationSpec(
     name="grayscale",
     version=1,
-    summary="no colour: the luma of every pixel in all channels",
+    summary="no colour: the luma in all channels",
     source="ITU-R BT.601; as a cue removed: Geirhos et al. 2018, arXiv 1808.08750",
     license="Apache-2.0",
     build=_grayscale,
@@ -116,12 +116,12 @@ GRAYSCALE = PerturbationSpec(
     check=needs_colour,
     severity=lambda params, image_shape: 1.0,
 )
-CONTRAST = corruption("contrast", "every channel pulled to its mean", _contrast)
+CONTRAST = corruption("contrast", "channels interpolated towards their means", _contrast)
 BRIGHTNESS = corruption("brightness", "brighter: the value of HSV raised", _brightness)
-# The published severities take colour away before they add some.
+# Severities 1 and 2 reduce the saturation, 3 to 5 raise it.
 SATURATE = corruption(
     "saturate",
-    "paler at severities 1 and 2, more colourful from 3",
+    "less saturated at severities 1 and 2, more from 3",
     _saturate,
     needs_colour,
     ordered=False,

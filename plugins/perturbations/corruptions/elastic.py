@@ -1,4 +1,4 @@
-"""Stretched like rubber: a random affine map, then a smooth random displacement.
+"""Elastic transform: a random affine map, then a smooth random displacement.
 
 Shape letters: N images, C channels, H height, W width.
 """
@@ -23,29 +23,31 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["ELASTIC", "affine_places", "displacement"]
+__all__ = ["ELASTIC", "affine_coordinates", "displacement"]
 
-# As released: 244 was written where the side, 224, was meant.
+# As released, which has 244 for the side of 224 px.
 _TYPO = 244 / 224
 
 
-def affine_places(image_shape: ImageShape, moved: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel comes from if three points, a third of the side around, are moved so.
+def affine_coordinates(image_shape: ImageShape, moved: Tensor) -> tuple[Tensor, Tensor]:
+    """Source coordinates of the affine map that moves three points around the centre.
 
-    Shapes: moved (N, 3, 2), in pixels (x, y); returns columns and rows (N, H, W).
+    The points are a third of the side from the centre along each axis.
+
+    Shapes: moved (N, 3, 2), displacements in pixels (x, y); returns columns and rows (N, H, W).
     """
     import torch
 
     height, width = image_shape[:2]
-    middle = moved.new_tensor([width // 2, height // 2])
+    centre = moved.new_tensor([width // 2, height // 2])
     reach = min(height, width) // 3
-    corners = moved.new_tensor([[reach, reach], [reach, -reach], [-reach, -reach]]) + middle
+    corners = moved.new_tensor([[reach, reach], [reach, -reach], [-reach, -reach]]) + centre
     ones = moved.new_ones(len(moved), 3, 1)
-    # Rows (x, y, 1) of the moved points, times the map back, are the points as they were.
-    back = torch.linalg.solve(torch.cat([corners + moved, ones], dim=2), corners)
+    # The inverse map, from the moved points in homogeneous coordinates to the original ones.
+    inverse = torch.linalg.solve(torch.cat([corners + moved, ones], dim=2), corners)
     x, y = _pixels(image_shape, moved)
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ back[:, None]
-    return places[..., 0], places[..., 1]
+    coordinates = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ inverse[:, None]
+    return coordinates[..., 0], coordinates[..., 1]
 
 
 def _pixels(image_shape: ImageShape, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +62,7 @@ def _pixels(image_shape: ImageShape, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _smoothing(side: int, sigma: float) -> np.ndarray:
-    """The matrix that blurs a line, mirrored at its ends. Shapes: float64 (side, side)."""
+    """The matrix of a 1-D Gaussian blur with reflection. Shapes: float64 (side, side)."""
     from scipy.ndimage import gaussian_filter1d
 
     matrix: np.ndarray = gaussian_filter1d(
@@ -72,7 +74,7 @@ def _smoothing(side: int, sigma: float) -> np.ndarray:
 def displacement(
     image_shape: ImageShape, strength: float, sigma: float
 ) -> Callable[[Tensor], Tensor]:
-    """How uniform noise in [-1, 1] becomes a displacement in pixels. Shapes: (..., H, W)."""
+    """The map from uniform noise in [-1, 1] to displacements in pixels. Shapes: (..., H, W)."""
     import torch
 
     height, width = image_shape[:2]
@@ -92,7 +94,7 @@ def _elastic(
 
     def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
         moved = _between(seed, image_ids, (3, 2), images.device, stream=0) * jitter
-        stretched = sampled(images, *affine_places(image_shape, moved), about_centres=True)
+        stretched = sampled(images, *affine_coordinates(image_shape, moved), about_centres=True)
         if smooth is None:
             return stretched.clamp_(0, 1)
         shift = smooth(_between(seed, image_ids, shape, images.device, stream=1))
@@ -110,7 +112,7 @@ def _between(
     return 2 * uniform(seed, image_ids, shape, device, stream) - 1
 
 
-# Strength and smoothness of the displacement, jitter of the corners: shares of the side.
+# Strength and smoothness of the displacement, jitter of the points: fractions of the side.
 _SMALL = (
     (0.0, 0.0, 0.08),
     (0.05, 0.2, 0.07),
@@ -129,7 +131,5 @@ _LARGE = tuple(
     )
 )
 
-# The published severities bend further at first, and later more gently but at every place.
-ELASTIC = corruption(
-    "elastic", "stretched and sheared, then displaced smoothly", _elastic, ordered=False
-)
+# Low severities have large smooth displacements, high ones small displacements of fine detail.
+ELASTIC = corruption("elastic", "affine map, then a smooth displacement", _elastic, ordered=False)

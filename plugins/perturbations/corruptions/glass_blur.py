@@ -1,9 +1,9 @@
-"""Seen through structured glass: pixels take the place of others nearby, between two blurs.
+"""Glass blur: pixels are replaced by neighbours, between two Gaussian blurs.
 
-The released code visits the pixels one by one, and where a pixel goes depends on those before.
-With d the farthest move, pixels on one slanted line, each d + 1 columns from the next row's, are
-out of each other's reach, and whatever is in reach lies on the right side of the line: a line is
-one step here, for all images, with the same result.
+The released code visits pixels one by one, each depending on those before. With d the maximum
+displacement, the pixels of one slanted line, which moves d + 1 columns per row, do not depend on
+each other, and pixels within reach are on the same side of the line as in the released order. So a
+whole line is one step here, for all images, with equal results.
 
 Shape letters: N images, C channels, H height, W width, P = H * W, L pixels on a line.
 """
@@ -34,18 +34,19 @@ __all__ = ["GLASS_BLUR", "displaced", "visited"]
 
 
 def visited(height: int, width: int, farthest: int) -> list[np.ndarray]:
-    """The pixels in the order of the released loops, those that cannot meet together.
+    """The pixels in the order of the released loops, grouped into independent lines.
 
-    Rows from H - d down to d + 1, columns alike: the outermost pixels are only moved by others.
-    Shapes: int64 (L,) each, places in the flattened image.
+    Rows and columns run from H - d and W - d down to d + 1; the outer pixels are not visited.
+
+    Shapes: int64 (L,) each, positions in the flattened image.
     """
     rows = np.arange(height - farthest, farthest, -1)[:, None]
     columns = np.arange(width - farthest, farthest, -1)
     line = ((height - rows) * (farthest + 1) + (width - columns)).reshape(-1)
-    places = (rows * width + columns).reshape(-1)
+    positions = (rows * width + columns).reshape(-1)
     order = np.argsort(line, kind="stable")
     _, starts = np.unique(line[order], return_index=True)
-    return [places[order[a:b]] for a, b in pairwise([*starts, len(order)])]
+    return [positions[order[a:b]] for a, b in pairwise([*starts, len(order)])]
 
 
 def displaced(
@@ -56,26 +57,27 @@ def displaced(
     image_ids: np.ndarray,
     device: torch.device,
 ) -> Tensor:
-    """Which pixel each pixel shows in the end.
+    """The source position of each pixel.
 
-    A visited pixel takes what the pixel at a random step now shows, each coordinate of the step
-    one of -d .. d - 1. The paper speaks of swaps; the released code, which made the published
-    images, copies, because numpy hands out views.
+    A visited pixel copies the current source of the pixel at a random offset, whose coordinates
+    are in -d .. d - 1. The paper describes swaps; the released code copies, because it swaps views
+    of numpy arrays.
+
     Shapes: int64 (N, P).
     """
     import torch
 
     height, width = image_shape[:2]
     lines = [torch.from_numpy(line).to(device) for line in visited(height, width, farthest)]
-    shown = torch.arange(height * width, device=device).repeat(len(image_ids), 1)
-    own = torch.arange(height * width, device=device)
-    for turn in range(rounds):
-        drawn = uniform(seed, image_ids, (2, height * width), device, stream=turn)
+    sources = torch.arange(height * width, device=device).repeat(len(image_ids), 1)
+    positions = torch.arange(height * width, device=device)
+    for k in range(rounds):
+        drawn = uniform(seed, image_ids, (2, height * width), device, stream=k)
         steps = (drawn * (2 * farthest)).long() - farthest
-        taken = own + steps[:, 0] * width + steps[:, 1]
+        copied = positions + steps[:, 0] * width + steps[:, 1]
         for line in lines:
-            shown[:, line] = shown.gather(1, taken[:, line])
-    return shown
+            sources[:, line] = sources.gather(1, copied[:, line])
+    return sources
 
 
 def _glass(
@@ -88,15 +90,15 @@ def _glass(
     sigma, farthest = sigma * scale, max(1, round(farthest * scale))
 
     def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
-        places = displaced(image_shape, farthest, rounds, seed, image_ids, images.device)
+        sources = displaced(image_shape, farthest, rounds, seed, image_ids, images.device)
         values = gaussian_blurred(images, sigma).flatten(2)
-        moved = values.gather(2, places[:, None].expand(values.shape)).view(images.shape)
+        moved = values.gather(2, sources[:, None].expand(values.shape)).view(images.shape)
         return gaussian_blurred(moved, sigma).clamp_(0, 1)
 
     return apply
 
 
-# The published severities trade the length of a move against the number of moves.
+# The published severities trade the size of displacements against their number.
 GLASS_BLUR = corruption(
-    "glass-blur", "pixels exchanged for others nearby, and blurred", _glass, ordered=False
+    "glass-blur", "pixels replaced by neighbours, and blurred", _glass, ordered=False
 )

@@ -47,7 +47,7 @@ def compressed(image: np.ndarray, quality: int) -> np.ndarray:
 def _jpeg(
     params: SeverityParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
     quality = constant(params, image_shape, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7))
 

@@ -1,6 +1,6 @@
-"""Noise on every value of an image: gaussian, shot (Poisson), impulse, speckle.
+"""Gaussian, shot (Poisson), impulse and speckle noise.
 
-Shape letters: N images, C channels, H height, W width, K counts of photons.
+Shape letters: N images, C channels, H height, W width, K photon counts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _speckle(
 def _impulse(
     params: SeverityParams, image_shape: ImageShape, seed: int
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """Values, not whole pixels, become 0 or 1, each half as often as the published amount."""
+    """Salt and pepper on single values, each with half the published amount."""
     small, large = (0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27)
     amount = constant(params, image_shape, small, large)
 
@@ -68,9 +68,9 @@ def _impulse(
 def _shot(
     params: SeverityParams, image_shape: ImageShape, seed: int
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """Counts drawn by inverting the Poisson distribution of each value.
+    """Photon counts, drawn by inverting the Poisson distribution of each value.
 
-    A value is one of 256 levels, as in the decoded image, so that one table holds all of them.
+    Values are quantised to 256 levels, as in decoded images, so that one table is enough.
     """
     import torch
 
@@ -78,16 +78,16 @@ def _shot(
     photons = constant(params, image_shape, small, large)
     table = torch.from_numpy(_poisson_table(photons))
     counts = table.shape[1]
-    # One ascending line of all rows: row r lies between r and r + 1.
-    line = (table + torch.arange(256)[:, None]).reshape(-1)
+    # All rows in one ascending sequence: row r lies between r and r + 1.
+    cumulative = (table + torch.arange(256)[:, None]).reshape(-1)
 
     def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
         drawn = uniform(seed, image_ids, tuple(images.shape[1:]), images.device)
         levels = (images * 255).round_().long().clamp_(0, 255)
-        # Half a step beyond 0, which belongs to the row before.
-        wanted = levels + (drawn.double() + 2**-25)
-        found = torch.searchsorted(line.to(images.device), wanted.contiguous()) - levels * counts
-        return (found.float() / photons).clamp_(0, 1)
+        # Half a step of the draws is added, because 0 belongs to the row before.
+        quantiles = (levels + (drawn.double() + 2**-25)).contiguous()
+        indices = torch.searchsorted(cumulative.to(images.device), quantiles)
+        return ((indices - levels * counts).float() / photons).clamp_(0, 1)
 
     return apply
 
@@ -102,7 +102,7 @@ def _poisson_table(photons: int) -> np.ndarray:
     return table
 
 
-GAUSSIAN_NOISE = corruption("gaussian-noise", "normal noise added to every value", _gaussian)
-SHOT_NOISE = corruption("shot-noise", "values counted in few photons: Poisson noise", _shot)
-IMPULSE_NOISE = corruption("impulse-noise", "some values become black or white", _impulse)
-SPECKLE_NOISE = corruption("speckle-noise", "normal noise in proportion to the value", _speckle)
+GAUSSIAN_NOISE = corruption("gaussian-noise", "additive Gaussian noise", _gaussian)
+SHOT_NOISE = corruption("shot-noise", "Poisson noise of photon counts", _shot)
+IMPULSE_NOISE = corruption("impulse-noise", "salt and pepper noise", _impulse)
+SPECKLE_NOISE = corruption("speckle-noise", "multiplicative Gaussian noise", _speckle)

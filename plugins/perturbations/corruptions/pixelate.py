@@ -1,4 +1,4 @@
-"""Fewer, larger pixels: each image shrunk and enlarged again by box filters.
+"""Pixelation: each image is shrunk and enlarged again by box filters.
 
 Shape letters: N images, C channels, H height, W width.
 """
@@ -23,39 +23,41 @@ if TYPE_CHECKING:
 __all__ = ["PIXELATE", "box_resize"]
 
 
-def box_resize(given: int, wanted: int) -> np.ndarray:
-    """The matrix that resizes a line: each new pixel the mean of the old ones inside it.
+def box_resize(old: int, new: int) -> np.ndarray:
+    """The matrix of a 1-D box filter: each new pixel is the mean of the old pixels inside it.
 
-    A pixel counts whole if its centre is inside, and never less than one does.
-    Shapes: float64 (wanted, given).
+    A pixel is inside if its centre is; there is always at least one. Pillow itself, which works on
+    single images on the CPU, gives the same up to its rounding to 8 bits.
+
+    Shapes: float64 (new, old).
     Source: Pillow's resize with BOX.
     """
-    scale = given / wanted
-    middles = (np.arange(wanted)[:, None] + 0.5) * scale
+    scale = old / new
+    centres = (np.arange(new)[:, None] + 0.5) * scale
     half = max(scale, 1.0) / 2
-    distance = np.arange(given) + 0.5 - middles
+    distance = np.arange(old) + 0.5 - centres
     inside = (distance > -half) & (distance <= half)
     weights: np.ndarray = inside / inside.sum(axis=1, keepdims=True)
     return weights
 
 
-def _there_and_back(side: int, kept: float) -> np.ndarray:
-    fewer = int(side * kept)
-    both: np.ndarray = box_resize(fewer, side) @ box_resize(side, fewer)
-    return both
+def _shrink_and_enlarge(side: int, factor: float) -> np.ndarray:
+    small = int(side * factor)
+    matrix: np.ndarray = box_resize(small, side) @ box_resize(side, small)
+    return matrix
 
 
 def _pixelate(
     params: SeverityParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
     import torch
 
     small, large = (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)
-    kept = constant(params, image_shape, small, large)
+    factor = constant(params, image_shape, small, large)
     down, across = (
-        torch.from_numpy(_there_and_back(side, kept)).float() for side in image_shape[:2]
+        torch.from_numpy(_shrink_and_enlarge(side, factor)).float() for side in image_shape[:2]
     )
 
     def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
@@ -66,4 +68,4 @@ def _pixelate(
     return apply
 
 
-PIXELATE = corruption("pixelate", "shrunk and enlarged again: large pixels", _pixelate)
+PIXELATE = corruption("pixelate", "shrunk and enlarged again by box filters", _pixelate)

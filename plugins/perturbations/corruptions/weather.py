@@ -32,43 +32,43 @@ __all__ = ["FOG", "SNOW", "plasma"]
 def plasma(
     side: int, decay: float, seed: int, image_ids: np.ndarray, device: torch.device
 ) -> Tensor:
-    """Clouds between 0 and 1 for each image, periodic, by the diamond-square algorithm.
+    """Periodic clouds in [0, 1] per image, by the diamond-square algorithm.
 
-    ``side``: a power of two. ``decay``: how much smoother each finer level is.
+    ``side``: a power of two. ``decay``: the factor by which noise shrinks at each finer level.
+
     Shapes: float32 (N, S, S).
-    Source: Fournier, Fussell, Carpenter 1982; the released variant, where the noise of a level is
-    uniform within the square of its size.
+    Source: Fournier, Fussell, Carpenter 1982; the released variant, with noise uniform within the
+    square of a level's size.
     """
     import torch
 
     heights = torch.zeros(len(image_ids), side, side, device=device)
     step, size, level = side, 100.0, 0
     while step >= 2:
-        for turn, filled in enumerate(_sums(heights, step)):
-            sums, places = filled
-            drawn = uniform(seed, image_ids, tuple(sums.shape[1:]), device, 3 * level + turn)
-            places.copy_(sums / 4 + size**2 * (2 * drawn - 1))
+        for k, (sums, points) in enumerate(_sums(heights, step)):
+            drawn = uniform(seed, image_ids, tuple(sums.shape[1:]), device, 3 * level + k)
+            points.copy_(sums / 4 + size**2 * (2 * drawn - 1))
         step, size, level = step // 2, size / decay, level + 1
     low = heights.amin(dim=(1, 2), keepdim=True)
     return (heights - low) / (heights.amax(dim=(1, 2), keepdim=True) - low)
 
 
 def _sums(heights: Tensor, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The sums of the four neighbours, and where their mean belongs: squares, then diamonds.
+    """Sums of four neighbours with the view of the points between them: squares, then diamonds.
 
-    A generator, because the diamonds' neighbours are the squares that the caller fills.
+    A generator, because diamonds depend on the squares, which the caller fills in between.
     """
     half = step // 2
     corners = heights[:, ::step, ::step]
-    middles = heights[:, half::step, half::step]
+    centres = heights[:, half::step, half::step]
     pairs = corners + corners.roll(-1, 1)
-    yield pairs + pairs.roll(-1, 2), middles
+    yield pairs + pairs.roll(-1, 2), centres
     yield (
-        middles + middles.roll(1, 1) + corners + corners.roll(-1, 2),
+        centres + centres.roll(1, 1) + corners + corners.roll(-1, 2),
         heights[:, ::step, half::step],
     )
     yield (
-        middles + middles.roll(1, 2) + corners + corners.roll(-1, 1),
+        centres + centres.roll(1, 2) + corners + corners.roll(-1, 1),
         heights[:, half::step, ::step],
     )
 
@@ -94,8 +94,8 @@ def _fog(
 def _snow(
     params: SeverityParams, image_shape: ImageShape, seed: int
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """Flakes that fall, the layer once more turned by half a circle, on a whitened scene."""
-    mean, deviation, size, threshold, radius, sigma, kept = constant(
+    """A layer of blurred flakes and its copy rotated by 180 degrees, on a whitened scene."""
+    mean, deviation, size, threshold, radius, sigma, weight = constant(
         params, image_shape, _SNOW_SMALL, _SNOW_LARGE
     )
     scale = length_scale(image_shape)
@@ -108,13 +108,13 @@ def _snow(
         degrees = uniform(seed, image_ids, (), images.device, stream=1) * 90 - 135
         layer = motion_blurred(layer, degrees, radius * scale, sigma * scale)
         whitened = images.maximum(luma(images) * 1.5 + 0.5)
-        scene = kept * images + (1 - kept) * whitened
+        scene = weight * images + (1 - weight) * whitened
         return (scene + layer + layer.rot90(2, (2, 3))).clamp_(0, 1)
 
     return apply
 
 
-# Mean, deviation, size of a flake, threshold, radius and sigma of its fall, share of the scene.
+# Mean, deviation and size of flakes, threshold, radius and sigma of motion blur, scene weight.
 _SNOW_SMALL = (
     (0.10, 0.2, 1.00, 0.60, 8, 3, 0.95),
     (0.10, 0.2, 1.00, 0.50, 10, 4, 0.90),
@@ -130,5 +130,5 @@ _SNOW_LARGE = (
     (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
 )
 
-FOG = corruption("fog", "clouds of fog, drawn for each image", _fog)
-SNOW = corruption("snow", "falling flakes, drawn for each image, on a whitened scene", _snow)
+FOG = corruption("fog", "fog, drawn for each image", _fog)
+SNOW = corruption("snow", "snow, drawn for each image, on a whitened scene", _snow)

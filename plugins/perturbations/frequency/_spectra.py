@@ -1,7 +1,7 @@
-"""The 2-D spectrum of each channel of each image, and what the Fourier perturbations share.
+"""2-D Fourier spectra of images, shared by the perturbations of this folder.
 
-Everything here commutes with a normalisation of the channels: the mean of a channel is never
-changed, and the rest is scaled by the channel's own energy.
+All functions commute with the normalisation of channels: they preserve the mean of a channel, and
+scale with its energy.
 
 Shape letters: N images, C channels, H height, W width, F = W // 2 + 1 (half of a real spectrum).
 """
@@ -24,60 +24,62 @@ if TYPE_CHECKING:
 
 __all__ = ["corner", "energy_of", "phases", "radii", "rescaled", "respectrum", "texture_amplitude"]
 
-# A frequency this far below the strongest is rounding noise of float32: it has no phase.
+# Relative to the strongest amplitude; below it is float32 rounding noise, without a phase.
 _SILENT = 1e-6
 
 
 def corner(image_shape: ImageShape) -> float:
-    """The highest frequency an image holds, in cycles an image."""
+    """The highest frequency in cycles per image."""
     return math.hypot(image_shape[0] // 2, image_shape[1] // 2)
 
 
 def radii(image_shape: ImageShape, device: torch.device | None = None) -> Tensor:
-    """How far each frequency is from the mean, in cycles an image. Shapes: float64 (H, F)."""
+    """The radius of each frequency in cycles per image. Shapes: float64 (H, F)."""
     import torch
 
     height, width = image_shape[:2]
     down = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64, device=device)
     across = torch.fft.rfftfreq(width, 1 / width, dtype=torch.float64, device=device)
-    # Whole numbers, freed of what dividing by 1 / n left on them.
+    # Rounding removes the error of dividing by 1 / n.
     radius: Tensor = torch.hypot(down.round()[:, None], across.round())
     return radius
 
 
 def respectrum(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Images of the changed spectra, their means kept.
+    """Apply ``change`` to the spectra of images; their means are preserved.
 
-    The mean is taken out before: in float32 a large one would leave its rounding noise everywhere.
-    Shapes: images float32 (N, C, H, W); ``change`` makes new complex64 ones (N, C, H, F).
+    The mean is removed first: in float32, rounding noise of a large mean would spread over all
+    frequencies.
+
+    Shapes: images float32 (N, C, H, W); ``change`` maps complex64 (N, C, H, F) to a new tensor.
     """
     import torch
 
     mean = images.mean(dim=(-2, -1), keepdim=True)
     changed = change(torch.fft.rfft2(images - mean))
     changed[..., 0, 0] = 0
-    back: Tensor = torch.fft.irfft2(changed, s=images.shape[-2:])
-    return back + mean
+    inverse: Tensor = torch.fft.irfft2(changed, s=images.shape[-2:])
+    return inverse + mean
 
 
 def phases(spectra: Tensor) -> Tensor:
-    """Every frequency at amplitude 1, or 0 where there is none to speak of.
+    """Spectra with amplitude 1, or 0 where the amplitude is rounding noise.
 
     Shapes: complex (N, C, H, F).
     """
     amplitude = spectra.abs()
-    loud = amplitude > _SILENT * amplitude.amax(dim=(-2, -1), keepdim=True)
-    return spectra.sgn() * loud
+    audible = amplitude > _SILENT * amplitude.amax(dim=(-2, -1), keepdim=True)
+    return spectra.sgn() * audible
 
 
 def energy_of(amplitude: Tensor, width: int) -> Tensor:
-    """The sum of squares over all frequencies but the mean.
+    """The sum of squared amplitudes over all frequencies but the mean, for images of ``width``.
 
-    Shapes: amplitude float (N, C, H, F), of images ``width`` wide; returns (N, C, 1, 1).
+    Shapes: float (N, C, H, F) to (N, C, 1, 1).
     """
     import torch
 
-    # Half of the spectrum is left out because it mirrors the other; two columns are their own.
+    # A real spectrum omits the mirrored half; columns 0 and W / 2 mirror themselves.
     twice = torch.full((amplitude.shape[-1],), 2.0, device=amplitude.device)
     twice[0] = 1
     if width % 2 == 0:
@@ -87,20 +89,21 @@ def energy_of(amplitude: Tensor, width: int) -> Tensor:
 
 
 def rescaled(amplitude: Tensor, spectra: Tensor, width: int) -> Tensor:
-    """``amplitude`` at the energy of ``spectra``. Shapes: (N, C, H, F)."""
-    wanted = energy_of(spectra.abs(), width)
-    given = energy_of(amplitude, width).clamp_min(1e-30)
-    return amplitude * (wanted / given).sqrt()
+    """``amplitude`` scaled to the energy of ``spectra``. Shapes: (N, C, H, F)."""
+    target = energy_of(spectra.abs(), width)
+    energy = energy_of(amplitude, width).clamp_min(1e-30)
+    return amplitude * (target / energy).sqrt()
 
 
 def texture_amplitude(
     image_shape: ImageShape, exponent: float, seed: int, image_ids: np.ndarray, images: Tensor
 ) -> Tensor:
-    """The spectrum of a random texture for each image, one for all its channels.
+    """The spectrum of a random texture per image, shared by its channels.
 
-    White noise whose amplitudes are weighed by 1 / f**exponent: natural images have about 1.
-    Source: Field 1987, doi:10.1364/JOSAA.4.002379.
+    White noise with amplitudes multiplied by 1 / f**exponent, which is about 1 for natural images.
+
     Shapes: complex64 (N, 1, H, F).
+    Source: Field 1987, doi:10.1364/JOSAA.4.002379.
     """
     import torch
 

@@ -1,6 +1,6 @@
-"""A disc of low spatial frequencies kept, removed, or put on another image's texture.
+"""Low-pass and high-pass filters, and cue conflicts: one image's layout, a texture's details.
 
-Frequencies are in cycles an image, so that a radius means the same at every image size.
+Frequencies are in cycles per image, so that a radius means the same at every image size.
 
 Shape letters: N images, C channels, H height, W width, F = W // 2 + 1.
 """
@@ -29,13 +29,13 @@ __all__ = ["CUE_CONFLICT", "HIGH_PASS", "LOW_PASS"]
 
 
 class BandParams(Params):
-    """The radius of the disc of low frequencies, in cycles an image."""
+    """The cut-off radius in cycles per image."""
 
     radius: Annotated[float, Field(ge=0)]
 
 
 class ConflictParams(BandParams):
-    """``exponent``: how fast the texture's amplitude falls with the frequency."""
+    """``exponent``: the texture's amplitude falls as 1 / f**exponent."""
 
     exponent: Annotated[float, Field(ge=0, le=4)] = 1.0
 
@@ -43,30 +43,30 @@ class ConflictParams(BandParams):
 def _low_pass(
     params: BandParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
     low = radii(image_shape) <= params.radius
-    return _filter(low, keeps_all=bool(low.all()))
+    return _filter(low, is_identity=bool(low.all()))
 
 
 def _high_pass(
     params: BandParams,
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
     high = radii(image_shape) > params.radius
-    return _filter(high, keeps_all=params.radius < 1)
+    return _filter(high, is_identity=params.radius < 1)
 
 
-def _filter(band: Tensor, *, keeps_all: bool) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """Images of the frequencies in ``band`` and their mean. Shapes: band bool (H, F)."""
+def _filter(band: Tensor, *, is_identity: bool) -> Callable[[Tensor, np.ndarray], Tensor]:
+    """Keep the frequencies in ``band`` and the mean. Shapes: band bool (H, F)."""
 
     def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
         del image_ids  # nothing is drawn
-        if keeps_all:
+        if is_identity:
             return images.clone()
-        kept = band.to(images.device)
-        return respectrum(images, lambda spectra: spectra * kept)
+        mask = band.to(images.device)
+        return respectrum(images, lambda spectra: spectra * mask)
 
     return apply
 
@@ -74,7 +74,7 @@ def _filter(band: Tensor, *, keeps_all: bool) -> Callable[[Tensor, np.ndarray], 
 def _cue_conflict(
     params: ConflictParams, image_shape: ImageShape, seed: int
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """The disc of the image's own frequencies, around it those of a texture at equal energy."""
+    """Low frequencies of the image, high frequencies of a texture of equal energy."""
     high = radii(image_shape) > params.radius
 
     def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
@@ -98,14 +98,14 @@ def _removed_above(params: BandParams, image_shape: ImageShape) -> float:
 
 
 def _removed_below(params: BandParams, image_shape: ImageShape) -> float:
-    # Below one cycle an image there is nothing but the mean.
+    # Below one cycle per image there is only the mean.
     return 0.0 if params.radius < 1 else min(1.0, params.radius / corner(image_shape))
 
 
 LOW_PASS = PerturbationSpec(
     name="low-pass",
     version=1,
-    summary="only the frequencies up to a radius: the coarse layout",
+    summary="low-pass filter: frequencies up to a radius, the coarse layout",
     source="Yin et al. 2019, arXiv 1906.08988, section 4",
     license="Apache-2.0",
     params=BandParams,
@@ -117,7 +117,7 @@ LOW_PASS = PerturbationSpec(
 HIGH_PASS = PerturbationSpec(
     name="high-pass",
     version=1,
-    summary="only the frequencies beyond a radius, and the mean: edges and texture",
+    summary="high-pass filter: frequencies beyond a radius and the mean, edges and texture",
     source="Yin et al. 2019, arXiv 1906.08988, section 4",
     license="Apache-2.0",
     params=BandParams,
@@ -129,9 +129,9 @@ HIGH_PASS = PerturbationSpec(
 CUE_CONFLICT = PerturbationSpec(
     name="cue-conflict",
     version=1,
-    # Geirhos et al. paint one image in the style of another. As for amplitude-mix, the other is a
-    # random texture, of no class; conflicts between two classes are made by who measures them.
-    summary="coarse layout of the image, fine structure of a random texture; labelled by shape",
+    # Geirhos et al. transfer the style of another image. Here the other is a random texture without
+    # a class, so that an image depends on its own id alone.
+    summary="coarse layout of the image, details of a random texture; labelled by shape",
     source="after Geirhos et al. 2019, arXiv 1811.12231; hybrids as Oliva et al. 2006",
     license="Apache-2.0",
     params=ConflictParams,

@@ -1,8 +1,8 @@
-"""Where things are (phase) against how much of each frequency there is (amplitude).
+"""Perturbations of the phase or the amplitude of the Fourier spectrum.
 
 The phase of the 2-D spectrum carries the layout of an image, its amplitude the statistics of its
-texture (Oppenheim and Lim 1981, doi:10.1109/PROC.1981.12022). Each perturbation keeps one and
-replaces the other, a channel at a time; the mean of every channel stays.
+texture (Oppenheim and Lim 1981, doi:10.1109/PROC.1981.12022). Each perturbation preserves one and
+replaces the other, channel by channel; the mean of each channel is preserved.
 
 Shape letters: N images, C channels, H height, W width, F = W // 2 + 1.
 """
@@ -32,24 +32,24 @@ __all__ = ["AMPLITUDE_MIX", "AMPLITUDE_ONLY", "PHASE_NOISE", "PHASE_ONLY"]
 
 
 class MixParams(Params):
-    """How much of the amplitude is the texture's, and how fast the texture's amplitude falls."""
+    """``share``: weight of the texture's amplitude, which falls as 1 / f**exponent."""
 
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     exponent: Annotated[float, Field(ge=0, le=4)] = 1.0
 
 
 class NoiseParams(Params):
-    """The widest turn of a phase, as a fraction of half a circle: 1 leaves no phase at all."""
+    """``level``: maximum rotation of a phase as a fraction of pi; 1 removes all phase."""
 
     level: Annotated[float, Field(ge=0, le=1)]
 
 
 def _phase_only(
-    params: NoParams,  # noqa: ARG001  # the seam's signature
+    params: NoParams,  # noqa: ARG001  # fixed signature
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """Every frequency gets the root mean square amplitude of its channel: a white spectrum."""
+    """A white spectrum: all amplitudes are the root mean square of the channel."""
 
     def change(spectra: Tensor) -> Tensor:
         unit = phases(spectra)
@@ -59,19 +59,19 @@ def _phase_only(
 
 
 def _amplitude_only(
-    params: NoParams,  # noqa: ARG001  # the seam's signature
+    params: NoParams,  # noqa: ARG001  # fixed signature
     image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # the seam's signature
+    seed: int,  # noqa: ARG001  # fixed signature
 ) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """All phases zero: what is left of every image is a blob, moved from the corner to the middle.
+    """Set all phases to zero, which turns each image into a blob at its corner.
 
-    The middle, because a network that pads with zeros sees little at a corner.
+    The blob is moved to the centre, because networks with zero padding see little at a corner.
     """
-    middle = (image_shape[0] // 2, image_shape[1] // 2)
+    centre = (image_shape[0] // 2, image_shape[1] // 2)
 
     def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
         del image_ids  # nothing is drawn
-        return respectrum(images, _without_phase).roll(middle, dims=(-2, -1))
+        return respectrum(images, _without_phase).roll(centre, dims=(-2, -1))
 
     return apply
 
@@ -105,18 +105,18 @@ def _phase_noise(
 
         if params.level == 0:
             return images.clone()
-        # The phases of real white noise: uniform, and mirrored as a real image needs them.
+        # Phases of real white noise are uniform, with the symmetry of a real image.
         shape = (1, *image_shape[:2])
         angle = torch.fft.rfft2(normal(seed, image_ids, shape, images.device)).angle()
-        angle = angle.masked_fill(_own_mirror(image_shape, images.device), 0) * params.level
-        turn = torch.polar(torch.ones_like(angle), angle)
-        return respectrum(images, lambda spectra: spectra * turn)
+        angle = angle.masked_fill(_self_conjugate(image_shape, images.device), 0) * params.level
+        rotation = torch.polar(torch.ones_like(angle), angle)
+        return respectrum(images, lambda spectra: spectra * rotation)
 
     return apply
 
 
-def _own_mirror(image_shape: ImageShape, device: torch.device) -> Tensor:
-    """The frequencies that are real in a real image: turned, they would lose amplitude.
+def _self_conjugate(image_shape: ImageShape, device: torch.device) -> Tensor:
+    """The frequencies that are real for real images; a rotation would reduce their amplitude.
 
     Shapes: bool (H, F).
     """
@@ -131,7 +131,7 @@ def _own_mirror(image_shape: ImageShape, device: torch.device) -> Tensor:
 PHASE_ONLY = PerturbationSpec(
     name="phase-only",
     version=1,
-    summary="the phase of every frequency, all amplitudes equal; mean and variance kept",
+    summary="phase alone: all amplitudes equal; mean and variance preserved",
     source="Oppenheim and Lim 1981, doi:10.1109/PROC.1981.12022",
     license="Apache-2.0",
     build=_phase_only,
@@ -141,7 +141,7 @@ PHASE_ONLY = PerturbationSpec(
 AMPLITUDE_ONLY = PerturbationSpec(
     name="amplitude-only",
     version=1,
-    summary="the amplitude of every frequency, all phases zero; mean and variance kept",
+    summary="amplitude alone: all phases zero; mean and variance preserved",
     source="Oppenheim and Lim 1981, doi:10.1109/PROC.1981.12022",
     license="Apache-2.0",
     build=_amplitude_only,
@@ -151,9 +151,9 @@ AMPLITUDE_ONLY = PerturbationSpec(
 AMPLITUDE_MIX = PerturbationSpec(
     name="amplitude-mix",
     version=1,
-    # Chen and Xu take the amplitude of another image of the batch. An image would then depend on
-    # its neighbours, so the other image is a random texture that the image's id determines.
-    summary="the phase of the image with the amplitude of a random 1/f texture of equal energy",
+    # Chen and Xu use the amplitude of another image of the batch, so that an image depends on its
+    # batch. Here the other is a random texture, determined by the image's id.
+    summary="phase of the image, amplitude of a random 1/f texture of equal energy",
     source="after Chen et al. 2021 (APR), arXiv 2108.08487; Xu et al. 2021 (FACT), 2105.11120",
     license="Apache-2.0",
     params=MixParams,
@@ -165,7 +165,7 @@ AMPLITUDE_MIX = PerturbationSpec(
 PHASE_NOISE = PerturbationSpec(
     name="phase-noise",
     version=1,
-    summary="phases turned by uniform noise of a given width, each image by its own",
+    summary="phases rotated by uniform noise of a given width, drawn for each image",
     source="Geirhos et al. 2018, arXiv 1808.08750: phase noise",
     license="Apache-2.0",
     params=NoiseParams,

@@ -1,10 +1,10 @@
-"""Square blocks of an image in random order; what is inside a block stays as it is.
+"""Block shuffle: a random permutation of square blocks; pixels inside a block do not move.
 
-The paper's perturbation: one permutation, drawn once, for all images, in training and test.
-Output block j (row-major) is input block ``perm[j]``. ``per-image`` draws another permutation for
-every image (Zhang and Zhu 2019): a different, harder task.
+The paper's perturbation: one permutation for all images, in training and test. Output block j
+(row-major) is input block ``perm[j]``. ``per-image`` draws a permutation for each image (Zhang and
+Zhu 2019): a different, harder task.
 
-Shape letters: M maps (1 or one an image), B blocks an image, b the block's side.
+Shape letters: M maps (1 or one per image), B blocks per image, b side of a block.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from transferbench.specs import ImageShape, Params, PerturbationSpec
 
 __all__ = ["BLOCK_SHUFFLE", "BlockShuffleParams"]
 
-# The splitmix64 generator (Steele, Lea, Flood 2014): its step and the multipliers of its mixing.
+# Constants of splitmix64 (Steele, Lea, Flood 2014): increment and multipliers.
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 class BlockShuffleParams(Params):
-    """The side of a block in pixels, and whether every image has its own permutation."""
+    """The side of a block in pixels, and whether each image has its own permutation."""
 
     block: Annotated[int, Field(ge=1)]
     mode: Literal["fixed", "per-image"] = "fixed"
@@ -39,41 +39,41 @@ def _mixed(state: np.ndarray) -> np.ndarray:
 
 
 def _permutations(seed: int, image_ids: np.ndarray, blocks: int) -> np.ndarray:
-    """A permutation an image from (seed, id) alone: the order of the hashes of its blocks.
+    """A permutation per image, from (seed, id): its blocks in the order of their hashes.
 
-    The block's number takes the lowest bits of its hash, so that sorting the hashes yields the
-    permutation itself and no two are equal: every sorting algorithm gives the same answer.
+    The lowest bits of a hash are replaced by the block's index. Hashes are then distinct, so that
+    all sorting algorithms agree, and the sorted hashes contain the permutation.
 
     Shapes: int64 (M, B).
     """
     stream = _mixed(np.asarray([seed], dtype=np.uint64) + _STEP)
     image = _mixed(stream + image_ids.astype(np.uint64) * _STEP)
-    places = np.arange(blocks, dtype=np.uint64)
+    indices = np.arange(blocks, dtype=np.uint64)
     low = np.uint64((1 << (blocks - 1).bit_length()) - 1)
-    hashes = _mixed(image[:, None] + places * _STEP)
-    keys = np.sort((hashes & ~low) | places, axis=1)
+    hashes = _mixed(image[:, None] + indices * _STEP)
+    keys = np.sort((hashes & ~low) | indices, axis=1)
     return (keys & low).astype(np.int64)
 
 
 def _runs(
     params: BlockShuffleParams, image_shape: ImageShape, seed: int, image_ids: np.ndarray
 ) -> np.ndarray:
-    """The map in lines of a block, b * C values each.
+    """The map in runs of b * C values: the rows of a block.
 
     Shapes: int32 (M, H * W / b).
     """
     block, height, width = params.block, image_shape[0], image_shape[1]
     down, across = height // block, width // block
     if params.mode == "fixed":
-        random = np.random.RandomState(seed)  # the released definition
-        chosen = random.permutation(down * across)[None]
+        random = np.random.RandomState(seed)  # as in the released code
+        permutations = random.permutation(down * across)[None]
     else:
-        chosen = _permutations(seed, image_ids, down * across)
-    blocks = chosen.astype(np.int32).reshape(-1, down, 1, across)
-    first_lines = blocks // across * (block * across) + blocks % across
-    # Lines below one another are as many runs apart as there are blocks across.
-    runs = first_lines + np.arange(block, dtype=np.int32)[:, None] * np.int32(across)
-    return runs.reshape(len(chosen), -1)
+        permutations = _permutations(seed, image_ids, down * across)
+    blocks = permutations.astype(np.int32).reshape(-1, down, 1, across)
+    first_rows = blocks // across * (block * across) + blocks % across
+    # Consecutive rows of a block are ``across`` runs apart.
+    runs = first_rows + np.arange(block, dtype=np.int32)[:, None] * np.int32(across)
+    return runs.reshape(len(permutations), -1)
 
 
 def _index(
@@ -96,7 +96,7 @@ def _check(params: BlockShuffleParams, image_shape: ImageShape) -> str | None:
 BLOCK_SHUFFLE = PerturbationSpec(
     name="block-shuffle",
     version=1,
-    summary="square blocks in random order, by default one order for all images",
+    summary="random permutation of square blocks, by default one for all images",
     source="Neyshabur, Sedghi, Zhang 2020, section 3.1: released code, RandomBlockShuffle",
     license="Apache-2.0",
     params=BlockShuffleParams,
@@ -105,6 +105,6 @@ BLOCK_SHUFFLE = PerturbationSpec(
     runs=_runs,
     stage="normalised",
     check=_check,
-    # The released order is after the normalisation, with which moving whole pixels commutes.
+    # As released, after normalisation; a permutation of whole pixels commutes with it.
     severity=lambda params, image_shape: 1 - params.block / max(image_shape[:2]),
 )

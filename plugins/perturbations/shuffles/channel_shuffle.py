@@ -1,4 +1,4 @@
-"""The colour channels of every image in one fixed random order that is not their own."""
+"""Channel shuffle: one fixed random permutation of the channels, never the identity."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["CHANNEL_SHUFFLE"]
 
 
 def _order(channels: int, seed: int) -> np.ndarray:
-    """A uniform draw from the permutations of the channels without the identity."""
-    random = np.random.RandomState(seed)  # frozen stream, as for the other shuffles
-    own = order = np.arange(channels)
-    while (order == own).all():
+    """A permutation of the channels, uniform over all but the identity."""
+    random = np.random.RandomState(seed)  # its stream is frozen, as for the other shuffles
+    identity = order = np.arange(channels)
+    while (order == identity).all():
         order = random.permutation(channels)
     return order
 
 
 def _index(
-    params: NoParams,  # noqa: ARG001  # the seam's signature
+    params: NoParams,  # noqa: ARG001  # fixed signature
     image_shape: ImageShape,
     seed: int,
-    image_ids: np.ndarray,  # noqa: ARG001  # the seam's signature
+    image_ids: np.ndarray,  # noqa: ARG001  # fixed signature
 ) -> np.ndarray:
     height, width, channels = image_shape
     pixels = np.arange(height * width)[:, None] * channels
@@ -30,10 +30,10 @@ def _index(
     return index.reshape(1, -1).astype(np.int32)
 
 
-def _check(params: NoParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # the seam's signature
+def _check(params: NoParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # fixed signature
     if image_shape[2] > 1:
         return None
-    return "one channel has no other order; use it on images of 3 channels"
+    return "a single channel cannot be permuted; use images of 3 channels"
 
 
 CHANNEL_SHUFFLE = PerturbationSpec(
