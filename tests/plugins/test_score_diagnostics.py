@@ -22,7 +22,7 @@ from transferbench.data.splits import select_training
 from transferbench.engine.resources import lru_cache
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.diagnostics.training.checkpoint_choice import CHECKPOINT_CHOICE
-from transferbench_plugins.diagnostics.transferability._logistic import regressions
+from transferbench_plugins.diagnostics.transferability._logistic import fit_regressions
 from transferbench_plugins.diagnostics.transferability.h_score import H_SCORE
 from transferbench_plugins.diagnostics.transferability.knn import KNN
 from transferbench_plugins.diagnostics.transferability.leep import LEEP
@@ -303,7 +303,7 @@ def test_neighbours_are_those_of_scikit_learn_with_the_error_of_test_images():
 def test_a_regression_minimises_the_mean_loss_with_its_penalty(classes, strength):
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(80, 5)) * 3 + 1, rng.integers(0, classes, 80)
-    (fitted,) = regressions(features, labels, classes, [strength])
+    (fitted,) = fit_regressions(features, labels, classes, [strength])
     standard = StandardScaler().fit_transform(features)
     peer = LogisticRegression(C=1 / (80 * strength), tol=1e-10, max_iter=10_000)
     expected = peer.fit(standard, labels).predict_proba(standard)
@@ -314,7 +314,7 @@ def test_a_regression_minimises_the_mean_loss_with_its_penalty(classes, strength
 def test_a_class_that_was_never_seen_is_never_named():
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(40, 5)), rng.choice([1, 3], 40)
-    for fitted in regressions(features, labels, 5, [1.0, 0.01]):
+    for fitted in fit_regressions(features, labels, 5, [1.0, 0.01]):
         named = fitted.logits(rng.normal(size=(500, 5)) * 9).argmax(axis=1)
         assert set(named) == {1, 3}
 

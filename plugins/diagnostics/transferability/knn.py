@@ -1,4 +1,4 @@
-"""k nearest neighbours: the target's test images named by the training images they look like."""
+"""k nearest neighbours: classification of the target's test images by their training images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
 from transferbench_plugins.diagnostics._flags import join_flags
-from transferbench_plugins.diagnostics.transferability._source_view import (
-    View,
-    class_problem,
-    unseen_classes,
-    view_of,
-    view_problem,
-    without_value,
+from transferbench_plugins.diagnostics.transferability._source_outputs import (
+    SourceOutputs,
+    missing_classes,
+    source_outputs,
+    undefined_for_outputs,
+    undefined_for_task,
+    undefined_measurements,
 )
 
 __all__ = ["KNN", "KnnParams"]
@@ -27,7 +27,7 @@ UNITS = {"knn_accuracy": "fraction"}
 
 
 class KnnParams(Params):
-    """``neighbours``: each k to vote with."""
+    """``neighbours``: the values of k."""
 
     neighbours: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 5, 20)
 
@@ -35,39 +35,39 @@ class KnnParams(Params):
 def measure(
     params: KnnParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """The accuracy on a's test images for each k, by the cosine of b's features.
+    """The accuracy on a's test images for each k, by cosine similarity of b's features.
 
     Units: fraction. Error: Wilson over the test images.
     """
     trial, source = subjects
-    if why := class_problem(trial):
-        yield from without_value(UNITS, why)
+    if reason := undefined_for_task(trial):
+        yield from undefined_measurements(UNITS, reason)
         return
-    train, test = view_of(trial, source, context, "train", "test")
-    if why := view_problem(train, test):
-        yield from without_value(UNITS, join_flags(why, train.flag), train)
+    train, test = source_outputs(trial, source, context, "train", "test")
+    if reason := undefined_for_outputs(train, test):
+        yield from undefined_measurements(UNITS, reason, train)
         return
-    unseen = unseen_classes(train.labels, trial.logits.shape[1])
-    yield from _accuracies(params, train, test, join_flags(unseen, train.flag))
+    missing = missing_classes(train.labels, trial.logits.shape[1])
+    yield from _accuracies(params, train, test, join_flags(missing, train.flag))
 
 
 def _accuracies(
-    params: KnnParams, train: View, test: View, flag: str | None
+    params: KnnParams, train: SourceOutputs, test: SourceOutputs, flag: str | None
 ) -> Iterator[Measurement]:
     n_train, n_test = len(train.labels), len(test.labels)
     possible = [k for k in params.neighbours if k <= n_train]
-    named = nearest_classes(train.features, train.labels, test.features, possible)
-    right = dict(zip(possible, (named == test.labels).sum(axis=1), strict=True))
+    predicted = nearest_classes(train.features, train.labels, test.features, possible)
+    correct = dict(zip(possible, (predicted == test.labels).sum(axis=1), strict=True))
     for k in params.neighbours:
-        share = wilson(float(right[k]), n_test) if k in right else None
-        few = None if k in right else f"{k} neighbours among {n_train} training images"
+        share = wilson(float(correct[k]), n_test) if k in correct else None
+        too_few = None if k in correct else f"{k} neighbours among {n_train} training images"
         yield Measurement(
             metric="knn_accuracy",
             value=share.value if share else None,
             unit="fraction",
             n=n_test,
             coordinates={"checkpoint": train.epoch, "k": k},
-            flag=join_flags(few, flag),
+            flag=join_flags(too_few, flag),
             **(share.fields() if share else {}),
         )
 
@@ -75,7 +75,7 @@ def _accuracies(
 KNN = DiagnosticSpec(
     name="knn",
     version=1,
-    summary="Accuracy of the nearest training images in the source's features, by cosine",
+    summary="Accuracy of k nearest training images in the source's features, by cosine similarity",
     source="Wu et al., CVPR 2018, arXiv 1805.01978; Caron et al., ICCV 2021, arXiv 2104.14294",
     license="Apache-2.0",
     params=KnnParams,

@@ -1,4 +1,4 @@
-"""LEEP: how well the source's own classes, as its head sees them, tell the target's apart."""
+"""LEEP: how well the source's predicted class probabilities predict the target's classes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from transferbench.analysis.transferability import leep
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench_plugins.diagnostics.transferability._source_view import (
-    Score,
-    View,
-    score_classes,
+from transferbench_plugins.diagnostics.transferability._source_outputs import (
+    SourceOutputs,
+    SourceScore,
+    score_measurements,
 )
 
 __all__ = ["LEEP"]
@@ -19,18 +19,18 @@ __all__ = ["LEEP"]
 def measure(
     params: NoParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """One number of b's head on a's training images; larger promises more. Units: nats.
+    """LEEP of b's head on a's training images; larger is better. Units: nats.
 
     Error: infinitesimal jackknife over the training images, for this source network.
     """
-    del params  # nothing to choose
-    return score_classes(subjects, context, {"leep": "nats"}, _score, source_head=True)
+    del params  # without parameters
+    return score_measurements(subjects, context, {"leep": "nats"}, _score, source_head=True)
 
 
-def _score(view: View) -> dict[str, Score]:
+def _score(outputs: SourceOutputs) -> dict[str, SourceScore]:
     from scipy.special import softmax  # slow to import
 
-    return {"leep": Score(leep(softmax(view.logits, axis=1), view.labels))}
+    return {"leep": SourceScore(leep(softmax(outputs.logits, axis=1), outputs.labels))}
 
 
 LEEP = DiagnosticSpec(

@@ -15,13 +15,16 @@ from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Metric, Params, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
 from transferbench_plugins.diagnostics._flags import join_flags
-from transferbench_plugins.diagnostics.transferability._logistic import Regression, regressions
-from transferbench_plugins.diagnostics.transferability._source_view import (
-    View,
-    unseen_classes,
-    view_of,
-    view_problem,
-    without_value,
+from transferbench_plugins.diagnostics.transferability._logistic import (
+    Regression,
+    fit_regressions,
+)
+from transferbench_plugins.diagnostics.transferability._source_outputs import (
+    SourceOutputs,
+    missing_classes,
+    source_outputs,
+    undefined_for_outputs,
+    undefined_measurements,
 )
 
 __all__ = ["LINEAR_PROBE", "ProbeParams"]
@@ -33,16 +36,16 @@ UNITS = {
 }
 
 SPLIT_SEED = 0
-"""One for all: networks on the same images choose on the same share, and differ in features."""
+"""Fixed, so that all networks validate on the same images."""
 
 Strength = Annotated[float, Field(gt=0)]
 
 
 class ProbeParams(Params):
-    """``strengths``: of the L2 penalty to choose from, s/2 |w|^2 beside the mean log loss.
+    """``strengths`` s of the L2 penalty to choose from: mean log loss + s/2 |w|^2.
 
-    ``validation``: the share of the training images that the choice is made on; ``resamples`` of
-    the test images for the interval of what is not a share of them.
+    ``validation``: the share of the training images held out to choose the strength. ``resamples``
+    of the test images, for metrics that are not a share of them.
     """
 
     strengths: Annotated[tuple[Strength, ...], Field(min_length=1)] = (1, 0.1, 1e-2, 1e-3, 1e-4)
@@ -51,7 +54,7 @@ class ProbeParams(Params):
 
 
 class Choice(NamedTuple):
-    """A penalty, and what to flag about how it was chosen."""
+    """The chosen penalty strength, and the flag of the choice."""
 
     strength: float
     flag: str | None
@@ -60,32 +63,32 @@ class Choice(NamedTuple):
 def measure(
     params: ProbeParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """The metric of a's task that a linear map of b's features reaches, and the penalty chosen.
+    """The metric of a's task reached by a linear map of b's features, and the penalty chosen.
 
-    One regression over all classes, or one for each label of a multi-label task. The penalty has
-    the best metric on the held-out share, the strongest of equals; the regression is then fitted
-    to all training images. Test images choose nothing.
-    Units: fraction. Error: over test images: Wilson for the accuracy of classes, else bootstrap.
+    One multinomial regression, or one regression per label of a multi-label task. The strength
+    has the best metric on the held-out share of the training images (the strongest among equals);
+    the regression is then refitted to all of them. Test images are not used for the choice.
+    Units: fraction. Error: over test images, Wilson for a multi-class accuracy, else bootstrap.
     """
     trial, source = subjects
-    train, test = view_of(trial, source, context, "train", "test")
-    if why := view_problem(train, test):
-        yield from without_value(UNITS, join_flags(why, train.flag), train)
+    train, test = source_outputs(trial, source, context, "train", "test")
+    if reason := undefined_for_outputs(train, test):
+        yield from undefined_measurements(UNITS, reason, train)
         return
     classes = trial.logits.shape[1]
-    choice = _choose(params, train, classes, trial.metric)
-    (fitted,) = regressions(train.features, train.labels, classes, [choice.strength])
-    flag = join_flags(fitted.flag, _unseen(train.labels, classes), train.flag)
-    yield _tested(params, trial.metric, fitted, test, context.seed, flag)
-    yield from _learnt(trial.metric, fitted, train, choice, flag)
+    choice = _choose_strength(params, train, classes, trial.metric)
+    (fitted,) = fit_regressions(train.features, train.labels, classes, [choice.strength])
+    flag = join_flags(fitted.flag, _missing(train.labels, classes), train.flag)
+    yield _test_measurement(params, trial.metric, fitted, test, context.seed, flag)
+    yield from _train_measurements(trial.metric, fitted, train, choice, flag)
 
 
-def _learnt(
-    metric: Metric, fitted: Regression, train: View, choice: Choice, flag: str | None
+def _train_measurements(
+    metric: Metric, fitted: Regression, train: SourceOutputs, choice: Choice, flag: str | None
 ) -> Iterator[Measurement]:
     reached = score(metric, fitted.logits(train.features), train.labels)
     undefined = "not defined for these labels" if reached is None else None
-    for name, value, told in (
+    for name, value, flags in (
         ("probe_train_metric", reached, join_flags(undefined, flag)),
         ("probe_strength", choice.strength, join_flags(choice.flag, train.flag)),
     ):
@@ -95,25 +98,28 @@ def _learnt(
             unit=UNITS[name],
             n=len(train.labels),
             coordinates={"checkpoint": train.epoch},
-            flag=told,
+            flag=flags,
         )
 
 
-def _unseen(labels: np.ndarray, classes: int) -> str | None:
+def _missing(labels: np.ndarray, classes: int) -> str | None:
     if labels.ndim == 1:
-        return unseen_classes(labels, classes)
+        return missing_classes(labels, classes)
     constant = ", ".join(map(str, np.flatnonzero(np.ptp(labels, axis=0) == 0)))
     return f"one value on all training images: label {constant}" if constant else None
 
 
-def _choose(params: ProbeParams, train: View, classes: int, metric: Metric) -> Choice:
+def _choose_strength(
+    params: ProbeParams, train: SourceOutputs, classes: int, metric: Metric
+) -> Choice:
     strengths = sorted(params.strengths, reverse=True)
-    learnt, held = _held_out(train.labels, params.validation)
-    if not len(held):
+    fitting, validation = _held_out(train.labels, params.validation)
+    if not len(validation):
         return Choice(strengths[0], "no image to spare for the choice: the strongest was taken")
-    fitted = regressions(train.features[learnt], train.labels[learnt], classes, strengths)
-    found = [score(metric, one.logits(train.features[held]), train.labels[held]) for one in fitted]
-    values = [-np.inf if value is None else value for value in found]
+    fits = fit_regressions(train.features[fitting], train.labels[fitting], classes, strengths)
+    features, labels = train.features[validation], train.labels[validation]
+    scores = [score(metric, fit.logits(features), labels) for fit in fits]
+    values = [-np.inf if value is None else value for value in scores]
     best = int(np.argmax(values))
     if values[best] == -np.inf:
         return Choice(strengths[0], "no metric on the held-out share: the strongest was taken")
@@ -122,13 +128,13 @@ def _choose(params: ProbeParams, train: View, classes: int, metric: Metric) -> C
 
 
 def _held_out(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to learn from and to choose on: by class, or at random where labels combine."""
+    """Indices to fit on and to validate on: stratified by class, random for multi-label tasks."""
     n = len(labels)
     if labels.ndim == 2:
         order = np.random.default_rng(SPLIT_SEED).permutation(n)
         return np.sort(order[round(share * n) :]), np.sort(order[: round(share * n)])
     try:
-        chosen = select_training(
+        selection = select_training(
             labels,
             np.arange(n),
             seed=SPLIT_SEED,
@@ -139,26 +145,27 @@ def _held_out(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]
         )
     except DataError:  # no class has two images
         return np.arange(n), np.arange(0)
-    return chosen.train, chosen.validation
+    return selection.train, selection.validation
 
 
-def _tested(
+def _test_measurement(
     params: ProbeParams,
     metric: Metric,
     fitted: Regression,
-    test: View,
+    test: SourceOutputs,
     seed: int,
     flag: str | None,
 ) -> Measurement:
-    found = _interval(metric, fitted.logits(test.features), test.labels, seed, params.resamples)
+    logits = fitted.logits(test.features)
+    interval = _interval(metric, logits, test.labels, seed, params.resamples)
     return Measurement(
         metric="probe_test_metric",
-        value=found.value,
+        value=interval.value,
         unit="fraction",
         n=len(test.labels),
         coordinates={"checkpoint": test.epoch},
-        flag=join_flags(found.reason, flag),
-        **found.fields(),
+        flag=join_flags(interval.reason, flag),
+        **interval.fields(),
     )
 
 
@@ -166,16 +173,16 @@ def _interval(
     metric: Metric, logits: np.ndarray, labels: np.ndarray, seed: int, resamples: int
 ) -> Interval:
     if metric == "accuracy":
-        right_N = hits(logits, labels)
+        hits_N = hits(logits, labels)
         if labels.ndim == 1:
-            return wilson(float(right_N.sum()), len(labels))
-        return bootstrap_mean(right_N, seed, resamples)
+            return wilson(float(hits_N.sum()), len(labels))
+        return bootstrap_mean(hits_N, seed, resamples)
 
     def area(counts_BN: np.ndarray) -> np.ndarray:
         return weighted_mean_auc(logits, labels, counts_BN)[:, None]
 
-    (found,) = bootstrap(area, np.ones(len(labels), dtype=np.int64), seed, resamples)
-    return found
+    (interval,) = bootstrap(area, np.ones(len(labels), dtype=np.int64), seed, resamples)
+    return interval
 
 
 LINEAR_PROBE = DiagnosticSpec(

@@ -1,4 +1,4 @@
-"""LogME: the evidence of a Bayesian linear regression of the target's labels on the features."""
+"""LogME: evidence of a Bayesian linear regression of the target's labels on the features."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from transferbench.analysis.transferability import Evidence, log_evidence
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
 from transferbench_plugins.diagnostics._flags import join_flags
-from transferbench_plugins.diagnostics.transferability._source_view import (
-    View,
-    view_of,
-    view_problem,
-    without_value,
+from transferbench_plugins.diagnostics.transferability._source_outputs import (
+    SourceOutputs,
+    source_outputs,
+    undefined_for_outputs,
+    undefined_measurements,
 )
 
 __all__ = ["LOGME"]
@@ -25,47 +25,48 @@ UNITS = {"logme": "nats"}
 def measure(
     params: NoParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """One number of b's features on a's training images, the mean over one-vs-rest targets.
+    """LogME of b's features on a's training images, the mean over one-vs-rest targets.
 
-    For multi-label tasks each label is a target. Classes and labels with one value on all images
-    have no evidence and are left out, which is flagged. Units: nats an image; it may be positive,
-    being the logarithm of a density.
-    Error: none over the images; replicates give it.
+    For multi-label tasks each label is a target. Classes and labels that are constant over the
+    images have no evidence; they are left out and flagged.
+    Units: nats per image; the log of a density, so it may be positive.
+    Error: no interval over images; compare replicates.
     """
-    del params  # nothing to choose
+    del params  # without parameters
     trial, source = subjects
-    (view,) = view_of(trial, source, context, "train")
-    targets, skipped = _targets(view, trial.logits.shape[1])
-    if why := view_problem(view) or _no_target(targets):
-        yield from without_value(UNITS, join_flags(why, view.flag), view)
+    (outputs,) = source_outputs(trial, source, context, "train")
+    targets, skipped = _targets(outputs, trial.logits.shape[1])
+    if reason := undefined_for_outputs(outputs) or _no_target(targets):
+        yield from undefined_measurements(UNITS, reason, outputs)
         return
-    found = log_evidence(view.features, targets)
+    evidence = log_evidence(outputs.features, targets)
     yield Measurement(
         metric="logme",
-        value=float(found.per_image.mean()),
+        value=float(evidence.per_image.mean()),
         unit="nats",
         n=len(targets),
-        coordinates={"checkpoint": view.epoch},
-        flag=join_flags(_not_reached(found), skipped, view.flag),
+        coordinates={"checkpoint": outputs.epoch},
+        flag=join_flags(_not_converged(evidence), skipped, outputs.flag),
     )
 
 
-def _targets(view: View, classes: int) -> tuple[np.ndarray, str | None]:
-    """The targets of both values, and what to flag about the others. Shapes: bool (N, T)."""
-    labels = view.labels
-    wanted = labels > 0.5 if labels.ndim == 2 else labels[:, None] == np.arange(classes)
-    mixed = wanted.any(axis=0) & ~wanted.all(axis=0)
-    skipped = ", ".join(map(str, np.flatnonzero(~mixed)))
-    return wanted[:, mixed], f"one value on all images, left out: {skipped}" if skipped else None
+def _targets(outputs: SourceOutputs, classes: int) -> tuple[np.ndarray, str | None]:
+    """The targets that vary, and the flag of constant ones. Shapes: bool (N, T)."""
+    labels = outputs.labels
+    targets = labels > 0.5 if labels.ndim == 2 else labels[:, None] == np.arange(classes)
+    varying = targets.any(axis=0) & ~targets.all(axis=0)
+    constant = ", ".join(map(str, np.flatnonzero(~varying)))
+    flag = f"one value on all images, left out: {constant}" if constant else None
+    return targets[:, varying], flag
 
 
 def _no_target(targets: np.ndarray) -> str | None:
     return None if targets.shape[1] else "no label has both values among the training images"
 
 
-def _not_reached(found: Evidence) -> str | None:
-    missed = int((~found.converged).sum())
-    return f"{missed} of {len(found.converged)} targets not converged" if missed else None
+def _not_converged(evidence: Evidence) -> str | None:
+    failed = int((~evidence.converged).sum())
+    return f"{failed} of {len(evidence.converged)} targets not converged" if failed else None
 
 
 LOGME = DiagnosticSpec(

@@ -1,4 +1,4 @@
-"""NCE: how much the class that the source predicts leaves open about the target's."""
+"""NCE: conditional entropy of the target's classes given the class that the source predicts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from transferbench.analysis.transferability import nce
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench_plugins.diagnostics.transferability._source_view import (
-    Score,
-    View,
-    score_classes,
+from transferbench_plugins.diagnostics.transferability._source_outputs import (
+    SourceOutputs,
+    SourceScore,
+    score_measurements,
 )
 
 __all__ = ["NCE"]
@@ -19,16 +19,16 @@ __all__ = ["NCE"]
 def measure(
     params: NoParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """One number of b's predictions on a's training images; larger promises more. Units: nats.
+    """NCE of b's predictions on a's training images; larger is better. Units: nats.
 
     Error: infinitesimal jackknife over the training images, for this source network.
     """
-    del params  # nothing to choose
-    return score_classes(subjects, context, {"nce": "nats"}, _score, source_head=True)
+    del params  # without parameters
+    return score_measurements(subjects, context, {"nce": "nats"}, _score, source_head=True)
 
 
-def _score(view: View) -> dict[str, Score]:
-    return {"nce": Score(nce(view.logits.argmax(axis=1), view.labels))}
+def _score(outputs: SourceOutputs) -> dict[str, SourceScore]:
+    return {"nce": SourceScore(nce(outputs.logits.argmax(axis=1), outputs.labels))}
 
 
 NCE = DiagnosticSpec(

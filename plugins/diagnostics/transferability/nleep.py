@@ -1,4 +1,4 @@
-"""NLEEP: LEEP with a Gaussian mixture of the features in the place of the source's head."""
+"""NLEEP: LEEP with a Gaussian mixture of the features instead of the source's head."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import Interval
 from transferbench_plugins.diagnostics._flags import join_flags
-from transferbench_plugins.diagnostics.transferability._source_view import (
-    Score,
-    View,
-    score_classes,
+from transferbench_plugins.diagnostics.transferability._source_outputs import (
+    SourceOutputs,
+    SourceScore,
+    score_measurements,
 )
 
 __all__ = ["NLEEP", "NleepParams"]
 
 
-FEWEST = 2
-"""Images for each Gaussian. With one, each image is its own: the score is 0 for every source."""
+MIN_IMAGES = 2
+"""Per Gaussian. With one image per Gaussian the score is 0 for any source."""
 
 
 class NleepParams(Params):
-    """``energy``: the share of the features' variance that the principal components keep.
+    """``energy``: the share of the features' variance explained by the principal components.
 
     ``per_class``: Gaussians of the mixture for each class of the target.
     """
@@ -41,43 +41,48 @@ class NleepParams(Params):
 def measure(
     params: NleepParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
-    """One number of b's features on a's training images; larger promises more. Units: nats.
+    """NLEEP of b's features on a's training images; larger is better. Units: nats.
 
+    Undefined with fewer than ``MIN_IMAGES`` images per Gaussian.
     Error: infinitesimal jackknife over the training images, for this source network and mixture;
-    what another mixture would give is not in it. No value for fewer than ``FEWEST`` images a
-    Gaussian.
+    it does not include the variation between mixtures.
     """
-    return score_classes(
+    return score_measurements(
         subjects, context, {"nleep": "nats"}, partial(_score, params, context.seed)
     )
 
 
-def _score(params: NleepParams, seed: int, view: View) -> dict[str, Score]:
-    if not np.ptp(view.features, axis=0).any():
-        none = Interval(None, None, None, len(view.labels), "none", "the features do not vary")
-        return {"nleep": Score(none)}
-    n, gaussians = len(view.labels), params.per_class * len(np.unique(view.labels))
-    if n < FEWEST * gaussians:
-        why = (
-            f"{gaussians} Gaussians for {n} images: with fewer than {FEWEST} images each, a "
+def _score(params: NleepParams, seed: int, outputs: SourceOutputs) -> dict[str, SourceScore]:
+    if not np.ptp(outputs.features, axis=0).any():
+        return {"nleep": _undefined(outputs, "the features do not vary")}
+    n, gaussians = len(outputs.labels), params.per_class * len(np.unique(outputs.labels))
+    if n < MIN_IMAGES * gaussians:
+        reason = (
+            f"{gaussians} Gaussians for {n} images: with fewer than {MIN_IMAGES} images each, a "
             "Gaussian tells its images by heart"
         )
-        return {"nleep": Score(Interval(None, None, None, n, "none", why))}
-    posterior_NG, flag = _mixture(params.energy, gaussians, seed, view)
-    return {"nleep": Score(leep(posterior_NG, view.labels), flag)}
+        return {"nleep": _undefined(outputs, reason)}
+    posterior_NG, flag = _mixture(params.energy, gaussians, seed, outputs)
+    return {"nleep": SourceScore(leep(posterior_NG, outputs.labels), flag)}
 
 
-def _mixture(energy: float, gaussians: int, seed: int, view: View) -> tuple[np.ndarray, str | None]:
-    """The probability of each Gaussian for each image, and what to flag about the mixture."""
+def _undefined(outputs: SourceOutputs, reason: str) -> SourceScore:
+    return SourceScore(Interval(None, None, None, len(outputs.labels), "none", reason))
+
+
+def _mixture(
+    energy: float, gaussians: int, seed: int, outputs: SourceOutputs
+) -> tuple[np.ndarray, str | None]:
+    """The posterior of each Gaussian for each image, and the flag of the mixture, or None."""
     from sklearn.decomposition import PCA
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    n = len(view.labels)
-    principal = PCA(n_components=energy, svd_solver="full").fit_transform(view.features)
+    n = len(outputs.labels)
+    principal = PCA(n_components=energy, svd_solver="full").fit_transform(outputs.features)
     mixture = GaussianMixture(gaussians, random_state=seed)
     with warnings.catch_warnings():
-        # What it warns of is flagged below: k-means on repeated images, and too few steps.
+        # Flagged below instead: duplicate images in k-means, and too few iterations.
         warnings.simplefilter("ignore", ConvergenceWarning)
         posterior_NG = mixture.fit(principal).predict_proba(principal)
     few = n < gaussians * (principal.shape[1] + 1)
