@@ -1,4 +1,4 @@
-"""The promises of every kind of plugin, as the checks that hold a plugin to them."""
+"""The page of all checks of plugins, by kind."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ CHECKS: Mapping[str, Sequence[Callable[[Any], None]]] = {
     "Initializations": initializations.CHECKS,
     "Diagnostics": diagnostics.CHECKS,
 }
-"""What each kind promises, in the order in which it is looked at."""
+"""The checks of each kind, in the order in which they run."""
 
 HEAD = """# Checks of plugins
 
-What a plugin promises, as `transferbench plugin check` looks for it. No check
-knows a plugin's name: built-in plugins are held to the same. A plugin is checked with its `tiny`
-parameters; what cannot be told here (no GPU, nothing drawn) is skipped, and says why. Exit code 0:
-everything holds; 1: something does not.
+The checks that `transferbench plugin check` runs; built-in plugins pass them too. A plugin is
+checked with its `tiny` parameters. A check that does not apply (no GPU, no draws) is skipped with a
+reason. Exit code 0: all checks pass; 1: at least one fails.
 
 A check that is known to fail is listed with its reason (`--expected-failures FILE`, or in
 `parametrize_with_checks`). It then has to fail.
