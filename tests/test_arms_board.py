@@ -177,7 +177,7 @@ def test_there_is_no_share_of_a_gain_that_may_be_zero() -> None:
     share = share_of_gain(dict.fromkeys(range(3), 0.1), source, dict.fromkeys(range(3), 0.0))
     assert share is not None
     assert share[:3] == (None, None, None)
-    assert share.reason == "what the effect is relative to is not separated from 0"
+    assert share.reason == "the denominator's 95% interval includes 0"
 
 
 def test_there_is_no_share_of_a_loss() -> None:
@@ -185,7 +185,7 @@ def test_there_is_no_share_of_a_loss() -> None:
     share = share_of_gain(dict.fromkeys(range(3), 0.6), source, baseline)
     assert share is not None
     assert share[:3] == (None, None, None)
-    assert share.reason == "what the effect is relative to is not above 0"
+    assert share.reason == "the denominator is not above 0"
 
 
 def test_only_replicates_that_all_three_have_count() -> None:

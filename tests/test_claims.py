@@ -362,7 +362,7 @@ def test_a_ratio_to_what_may_be_zero_is_undecided():
     records = trials(P=[0.5, 0.6, 0.55], RI=[0.55, 0.5, 0.6])
     found = verdict({"terms": [term("P-T")], "relative_to": GAIN["terms"]}, records)
     assert (found.verdict, found.effect) == ("undecided", None)
-    assert found.reason == "what the effect is relative to is not separated from 0"
+    assert found.reason == "the denominator's 95% interval includes 0"
 
 
 def test_a_share_of_a_loss_is_undecided():
@@ -374,7 +374,7 @@ def test_a_share_of_a_loss_is_undecided():
     }
     found = verdict(claim, records)
     assert (found.verdict, found.effect, found.low) == ("undecided", None, None)
-    assert found.reason == "what the effect is relative to is not above 0"
+    assert found.reason == "the denominator is not above 0"
 
 
 def ordered(values_by_step):

@@ -160,7 +160,7 @@ def test_a_transform_stands_at_its_stage_and_knows_its_images(stage, dtype):
     assert batch.is_contiguous(memory_format=torch.channels_last)
     error = 1e-5 if dtype == torch.float32 else 0.05
     np.testing.assert_allclose(nhwc(batch), expected, rtol=0, atol=error)
-    assert not pipeline.materialise()
+    assert not pipeline.precompute()
 
 
 def test_training_images_are_augmented_then_normalised_then_perturbed():
@@ -203,7 +203,7 @@ def test_materialised_images_give_equal_batches_without_their_map(keeps_channels
     kept = images.clone()
     pipeline = ImagePipeline(images, MEAN, STD, perturbation)
     before = pipeline.batch(indices)
-    assert pipeline.materialise()
+    assert pipeline.precompute()
     monkeypatch.setattr(module.Gather, "__call__", None)
     assert torch.equal(pipeline.batch(indices), before)
     assert torch.equal(images, kept)
@@ -215,14 +215,14 @@ def test_images_with_their_own_maps_are_materialised_where_channels_stay():
         _, perturbation = per_image(keeps_channels=keeps_channels)
         pipeline = ImagePipeline(images, MEAN, STD, perturbation, image_ids=ids)
         before = pipeline.batch(torch.arange(COUNT))
-        assert pipeline.materialise() == keeps_channels
+        assert pipeline.precompute() == keeps_channels
         assert torch.equal(pipeline.batch(torch.arange(COUNT)), before)
 
 
 def test_nothing_is_materialised_before_augmentation_or_for_the_identity():
     _, perturbation = shared()
-    assert not ImagePipeline(noise(), MEAN, STD, perturbation, AUGMENTATION).materialise()
-    assert not ImagePipeline(noise(), MEAN, STD).materialise()
+    assert not ImagePipeline(noise(), MEAN, STD, perturbation, AUGMENTATION).precompute()
+    assert not ImagePipeline(noise(), MEAN, STD).precompute()
 
 
 @pytest.mark.parametrize("side", [1, 5, 8])

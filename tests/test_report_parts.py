@@ -403,7 +403,7 @@ def test_no_share_is_claimed_of_a_gain_that_is_not_shown(given):
     rows.loc[slow, "value"] = [0.1, 0.9, 0.5]
     (group,) = arms.groups_of(scope_of(replace(given, measurements=rows)))
     flags = {arm.name: arm.flag for arm in group.arms}
-    assert flags["MV-T"] == ("no share: what the effect is relative to is not separated from 0")
+    assert flags["MV-T"] == ("no share: the denominator's 95% interval includes 0")
     assert flags["P-T"] == flags["RI-T"] == flags["P1-T"] == ""
 
 

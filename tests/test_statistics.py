@@ -1,4 +1,4 @@
-"""Error bars against scipy, formulas in float64 and simulations of what they promise."""
+"""Intervals against scipy, formulas in float64 and simulations of their coverage."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mean_over(values):
     return lambda replicates: statistics.fmean(values[r] for r in replicates)
 
 
-def test_student_t_is_scipys_interval_of_the_mean():
+def test_student_t_equals_scipy():
     interval = student_t(VALUES)
     low, high = stats.ttest_1samp(VALUES, 0).confidence_interval(0.95)
     assert interval.value == pytest.approx(np.mean(VALUES))
@@ -48,7 +48,7 @@ def test_a_level_changes_the_width_and_the_label():
     assert student_t(VALUES, 0.9)[1:3] == pytest.approx((low, high), rel=1e-12)
 
 
-def test_one_replicate_has_a_value_without_bounds_and_a_reason():
+def test_a_single_replicate_has_a_value_and_no_bounds():
     assert student_t([0.5]) == Interval(
         0.5, None, None, 1, "student-t-95", "an interval needs two or more, found 1"
     )
@@ -65,34 +65,34 @@ def test_fields_are_those_of_a_measurement():
     }
 
 
-def test_paired_difference_is_scipys_paired_test():
+def test_paired_difference_equals_scipys_paired_test():
     interval = paired_difference(VALUES, OTHERS)
     low, high = stats.ttest_rel(VALUES, OTHERS).confidence_interval(0.95)
     assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
     assert interval.method == "paired-student-t-95"
 
 
-def test_unequal_lengths_do_not_pair():
+def test_paired_values_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match="shorter"):
         paired_difference(VALUES, OTHERS[:3])
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (7, 7), (1, 3), (463, 1000), (999, 1000)])
-def test_wilson_is_scipys(successes, n):
+def test_wilson_equals_scipy(successes, n):
     expected = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
     interval = wilson(successes, n)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert interval.low <= interval.value <= interval.high
 
 
-def test_wilson_of_no_items_says_so():
+def test_wilson_of_no_items_has_a_reason():
     assert wilson(0, 0) == Interval(None, None, None, 0, "wilson-95", "no items")
 
 
 # --- bootstrap --------------------------------------------------------------------------------
 
 
-def test_bootstrap_of_a_mean_agrees_with_scipys_percentile_bootstrap():
+def test_bootstrap_of_a_mean_equals_scipys_percentile_bootstrap():
     values = np.random.default_rng(0).gamma(2.0, size=400)
     expected = stats.bootstrap(
         (values,),
@@ -108,7 +108,7 @@ def test_bootstrap_of_a_mean_agrees_with_scipys_percentile_bootstrap():
     assert (interval.n, interval.method) == (400, "bootstrap-95")
 
 
-def test_bootstrap_covers_a_share_as_often_as_it_says():
+def test_bootstrap_has_its_nominal_coverage_for_a_proportion():
     rng = np.random.default_rng(3)
     covered = 0
     for seed in range(400):
@@ -120,7 +120,7 @@ def test_bootstrap_covers_a_share_as_often_as_it_says():
     assert 0.91 <= covered / 400 <= 0.98
 
 
-def test_kinds_and_items_are_resampled_alike():
+def test_resampling_kinds_equals_resampling_items():
     values = np.repeat([0.0, 1.0], [70, 30])
     (by_kind,) = bootstrap(lambda c: c[:, 1:] / 100, np.array([70, 30]), 0, resamples=5000)
     by_item = bootstrap_mean(values, seed=0, resamples=5000)
@@ -128,37 +128,37 @@ def test_kinds_and_items_are_resampled_alike():
     assert by_kind != by_item[:3]
 
 
-def test_a_bootstrap_is_repeated_by_its_seed_alone():
+def test_a_bootstrap_is_reproduced_by_its_seed():
     values = np.arange(100.0)
     assert bootstrap_mean(values, seed=5) == bootstrap_mean(values, seed=5)
     assert bootstrap_mean(values, seed=5) != bootstrap_mean(values, seed=6)
 
 
-def test_blocks_bound_the_memory_and_lose_no_resample(monkeypatch):
+def test_blocks_limit_the_memory_and_contain_all_resamples(monkeypatch):
     monkeypatch.setattr("transferbench.statistics.BLOCK", 1000)
-    seen = []
+    sizes = []
 
     def statistic(counts):
-        seen.append(len(counts))
+        sizes.append(len(counts))
         assert (counts.sum(axis=1) == 100).all()
         return counts[:, :1]
 
     bootstrap(statistic, np.ones(100, dtype=np.int64), 0, resamples=25)
-    assert seen == [1, 10, 10, 5]
+    assert sizes == [1, 10, 10, 5]
 
 
-def test_bootstrap_gives_one_interval_for_each_statistic():
+def test_bootstrap_returns_an_interval_for_each_statistic():
     both = bootstrap(lambda c: np.stack([c[:, 0], c[:, 1]], axis=1), np.array([10, 30]), 0)
     assert [interval.value for interval in both] == [10, 30]
     assert both[0].high + both[1].low == pytest.approx(40)
 
 
-def test_an_undefined_statistic_has_no_interval_and_says_why():
+def test_an_undefined_statistic_has_no_interval_and_a_reason():
     (interval,) = bootstrap(lambda c: np.full((len(c), 1), np.nan), np.array([4, 4]), 0)
     assert interval == Interval(None, None, None, 8, "bootstrap-95", "not defined for these items")
 
 
-def test_a_statistic_that_many_resamples_do_not_define_has_no_interval():
+def test_a_statistic_that_is_undefined_for_many_resamples_has_no_interval():
     def inverse(counts):
         return np.where(counts > 0, 1 / np.maximum(counts, 1), np.nan)[:, :1]
 
@@ -168,10 +168,11 @@ def test_a_statistic_that_many_resamples_do_not_define_has_no_interval():
     assert common.low is not None
 
 
-def test_bootstrap_of_too_few_items_says_so():
+def test_bootstrap_of_too_few_items_has_a_reason():
     assert bootstrap_mean(np.array([]), 0).reason == "no items"
-    one = bootstrap_mean(np.array([2.0]), 0)
-    assert (one.value, one.low, one.reason) == (2.0, None, "an interval needs two or more, found 1")
+    single = bootstrap_mean(np.array([2.0]), 0)
+    assert (single.value, single.low) == (2.0, None)
+    assert single.reason == "an interval needs two or more, found 1"
 
 
 # --- jackknife --------------------------------------------------------------------------------
@@ -179,14 +180,14 @@ def test_bootstrap_of_too_few_items_says_so():
 
 @given(st.lists(st.tuples(moderate, moderate), min_size=2, max_size=8))
 @settings(deadline=None)
-def test_the_jackknife_of_paired_means_is_the_paired_student_t(pairs):
+def test_the_jackknife_of_paired_means_equals_paired_student_t(pairs):
     a, b = zip(*pairs, strict=True)
 
     def estimate(replicates):
         return mean_over(a)(replicates) - mean_over(b)(replicates)
 
-    got, expected = jackknife(estimate, range(len(pairs))), paired_difference(a, b)
-    assert got[:3] == pytest.approx(expected[:3], abs=1e-9)
+    interval, expected = jackknife(estimate, range(len(pairs))), paired_difference(a, b)
+    assert interval[:3] == pytest.approx(expected[:3], abs=1e-9)
 
 
 @given(st.permutations(range(5)))
@@ -214,13 +215,13 @@ def coverage(shared, draws=1500, size=5):
     return covered / draws
 
 
-def test_the_jackknife_covers_pair_means_where_networks_are_shared():
+def test_the_jackknife_has_its_nominal_coverage_for_pairs_that_share_networks():
     # The standard error of 1,500 draws is 0.6%.
     assert 0.935 <= coverage(shared=1.0) <= 0.97
     assert 0.95 <= coverage(shared=0.5) <= 0.985
 
 
-def test_student_t_over_the_pairs_would_be_too_narrow():
+def test_student_t_over_pairs_that_share_networks_is_too_narrow():
     rng = np.random.default_rng(12)
     covered = 0
     for _ in range(500):
@@ -231,13 +232,13 @@ def test_student_t_over_the_pairs_would_be_too_narrow():
     assert covered / 500 < 0.85
 
 
-def test_an_estimate_that_one_replicate_fewer_does_not_determine_has_no_interval():
+def test_an_estimate_that_needs_all_replicates_has_no_interval():
     interval = jackknife(lambda r: 0.3 if len(r) > 1 else None, [0, 1])
     assert (interval.value, interval.low) == (0.3, None)
     assert interval.reason == "2 replicates are too few: one fewer does not determine the estimate"
 
 
-def test_a_jackknife_of_one_or_of_nothing_says_why():
+def test_an_undefined_jackknife_has_a_reason():
     assert jackknife(lambda _: 0.3, [4]).reason == "an interval needs two or more, found 1"
     assert jackknife(lambda _: None, [0, 1]).reason == "not defined by these replicates"
 
@@ -248,7 +249,7 @@ def test_a_jackknife_of_one_or_of_nothing_says_why():
 def fieller(over, under, level=0.95):
     """The roots of Fieller's quadratic for two means of paired values, over the last axis.
 
-    NaN where the values do not show the second mean above 0.
+    NaN unless the second mean is significantly above 0.
     """
     over, under = np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64)
     n = over.shape[-1]
@@ -258,9 +259,9 @@ def fieller(over, under, level=0.95):
     a = v**2 - g * under.var(-1, ddof=1)
     b = u * v - g * covariance
     c = u**2 - g * over.var(-1, ddof=1)
-    shown = (a > 0) & (v > 0)
-    root = np.sqrt(np.where(shown, b**2 - a * c, np.nan))
-    a = np.where(shown, a, np.nan)
+    bounded = (a > 0) & (v > 0)
+    root = np.sqrt(np.where(bounded, b**2 - a * c, np.nan))
+    a = np.where(bounded, a, np.nan)
     return np.stack([(b - root) / a, (b + root) / a])
 
 
@@ -270,7 +271,7 @@ def share_of(over, under, level=0.95):
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
 @pytest.mark.parametrize("n", [2, 3, 5, 9])
-def test_the_interval_of_a_share_is_fiellers(n, level):
+def test_the_interval_of_a_ratio_is_fiellers(n, level):
     rng = np.random.default_rng(n)
     for _ in range(20):
         under = rng.normal(100, 1, n)
@@ -281,7 +282,7 @@ def test_the_interval_of_a_share_is_fiellers(n, level):
         assert (interval.n, interval.method) == (n, f"fieller-{100 * level:g}")
 
 
-# The mean is 0.0001 more than the half width of its interval.
+# The lower bound of the mean is 0.0001 above 0.
 BARELY_FASTER = np.array([0.318, 0.133, 0.110, 0.060, 0.051])
 
 
@@ -292,17 +293,17 @@ BARELY_FASTER = np.array([0.318, 0.133, 0.110, 0.060, 0.051])
         ([0.211, 0.094, 0.078, 0.045, 0.029], (0.624, 26.82)),
     ],
 )
-def test_a_share_of_a_gain_that_barely_clears_zero_is_all_but_unbounded(over, bounds):
+def test_a_denominator_barely_above_zero_gives_a_wide_interval(over, bounds):
     interval = share_of(over, BARELY_FASTER)
     assert interval.value == pytest.approx(0.68, abs=0.002)
     assert interval[1:3] == pytest.approx(bounds, rel=1e-3)
     assert interval[1:3] == pytest.approx(fieller(over, BARELY_FASTER), rel=1e-6)
-    # To leave out one replicate after the other in the ratio finds it exact to 0.05.
+    # A jackknife of the ratio gives a far too narrow interval.
     ratio = jackknife(lambda r: mean_over(over)(r) / mean_over(BARELY_FASTER)(r), range(5))
     assert ratio.high - ratio.low < 0.11
 
 
-def test_a_share_of_what_does_not_vary_has_the_jackknifes_interval():
+def test_a_constant_denominator_gives_the_jackknifes_interval():
     interval = share_of(VALUES, [0.4] * 5)
     expected = jackknife(lambda r: mean_over(VALUES)(r) / 0.4, range(5))
     assert interval[:3] == pytest.approx(expected[:3], rel=1e-12)
@@ -334,18 +335,18 @@ def test_a_share_of_pair_means_is_where_the_difference_may_be_zero():
     assert share.low < share.value < share.high
 
 
-def test_the_share_covers_where_a_jackknife_of_the_ratio_does_not():
+def test_fiellers_interval_covers_where_a_jackknife_of_the_ratio_does_not():
     rng = np.random.default_rng(21)
-    # The mean of the divisor lies two standard errors above 0; the true share is 0.5.
+    # The mean of the denominator lies two standard errors above 0; the true ratio is 0.5.
     z = rng.normal(size=(2, 40_000, 5))
     under = 1 + np.sqrt(5) / 2 * z[0]
     over = 0.5 + np.sqrt(5) / 2 * (0.9 * z[0] + np.sqrt(1 - 0.9**2) * z[1]) / 4
     low, high = fieller(over, under)
-    given_bounds = ~np.isnan(low)
+    bounded = ~np.isnan(low)
     missed = (low > 0.5) | (high < 0.5)
-    assert 0.3 < given_bounds.mean() < 0.37
+    assert 0.3 < bounded.mean() < 0.37
     assert missed.mean() < 0.05
-    assert 0.90 < 1 - missed.sum() / given_bounds.sum() < 0.93
+    assert 0.90 < 1 - missed.sum() / bounded.sum() < 0.93
     ratios = []
     for k in range(300):
         interval = share_of(over[k], under[k])
@@ -355,33 +356,33 @@ def test_the_share_covers_where_a_jackknife_of_the_ratio_does_not():
             ratios.append(
                 jackknife(lambda r, k=k: over[k][r].mean() / under[k][r].mean(), range(5))
             )
-    assert np.mean([one.low <= 0.5 <= one.high for one in ratios]) < 0.87
+    assert np.mean([ratio.low <= 0.5 <= ratio.high for ratio in ratios]) < 0.87
 
 
 @pytest.mark.parametrize(
     ("under", "reason"),
     [
-        ([0.1, -0.1, 0.05], "what the effect is relative to is not separated from 0"),
-        ([-0.1, 0.1, -0.05], "what the effect is relative to is not separated from 0"),
-        ([0.0, 0.0, 0.0], "what the effect is relative to is not separated from 0"),
-        ([-0.1, -0.11, -0.09], "what the effect is relative to is not above 0"),
-        ([-0.1], "what the effect is relative to is not above 0"),
+        ([0.1, -0.1, 0.05], "the denominator's 95% interval includes 0"),
+        ([-0.1, 0.1, -0.05], "the denominator's 95% interval includes 0"),
+        ([0.0, 0.0, 0.0], "the denominator's 95% interval includes 0"),
+        ([-0.1, -0.11, -0.09], "the denominator is not above 0"),
+        ([-0.1], "the denominator is not above 0"),
     ],
 )
-def test_there_is_no_share_of_what_is_not_shown_above_zero(under, reason):
+def test_a_ratio_is_undefined_unless_the_denominator_is_significantly_above_zero(under, reason):
     interval = share_of([-0.2, -0.19, -0.21][: len(under)], under)
     assert interval == Interval(None, None, None, len(under), "fieller-95", reason)
 
 
-def test_a_share_of_too_few_replicates_has_a_value_alone():
+def test_a_ratio_of_too_few_replicates_has_a_value_and_no_bounds():
     assert share_of([0.1], [0.2]) == Interval(
         0.5, None, None, 1, "fieller-95", "an interval needs two or more, found 1"
     )
-    lacking = jackknife_ratio(lambda r: 0.3 if len(r) > 1 else None, lambda _: 0.6, [0, 1])
-    assert (lacking.value, lacking.low) == (0.5, None)
-    assert lacking.reason == "2 replicates are too few: one fewer does not determine the estimate"
-    nothing = jackknife_ratio(lambda _: None, lambda _: 0.6, [0, 1])
-    assert (nothing.value, nothing.reason) == (None, "not defined by these replicates")
+    few = jackknife_ratio(lambda r: 0.3 if len(r) > 1 else None, lambda _: 0.6, [0, 1])
+    assert (few.value, few.low) == (0.5, None)
+    assert few.reason == "2 replicates are too few: one fewer does not determine the estimate"
+    undefined = jackknife_ratio(lambda _: None, lambda _: 0.6, [0, 1])
+    assert (undefined.value, undefined.reason) == (None, "not defined by these replicates")
 
 
 # --- ranks ------------------------------------------------------------------------------------
@@ -391,7 +392,7 @@ def letters(group):
     return set(re.findall(r"[a-zA-Z]\d*", group))
 
 
-def test_clearly_different_entries_are_ranked_apart():
+def test_clearly_different_entries_have_different_ranks():
     ranks = rank_intervals(
         {"low": [1.0, 1.1, 1.3], "high": [9.0, 9.2, 9.1], "mid": [5.1, 5.0, 5.2]}
     )
@@ -413,7 +414,7 @@ def test_an_entry_between_two_separated_ones_shares_a_letter_with_each():
     assert (ranks["c"].rank_low, ranks["c"].rank_high) == (2, 3)
 
 
-def test_two_entries_are_separated_as_their_paired_interval_says():
+def test_two_entries_are_separated_where_their_paired_interval_excludes_zero():
     noise = np.random.default_rng(0).normal(size=(200, 2, 4))
     for a, b in noise + np.array([[1.5], [0.0]]):
         interval = paired_difference(list(a), list(b))
@@ -422,7 +423,7 @@ def test_two_entries_are_separated_as_their_paired_interval_says():
         assert (ranks["a"].tie_group != ranks["b"].tie_group) == excludes
 
 
-def test_replicates_that_differ_are_compared_by_welch():
+def test_entries_with_different_replicates_are_compared_by_welch():
     rng = np.random.default_rng(5)
     verdicts = set()
     for _ in range(200):
@@ -434,7 +435,7 @@ def test_replicates_that_differ_are_compared_by_welch():
     assert verdicts == {True, False}
 
 
-def test_holm_takes_the_number_of_pairs_into_account():
+def test_holms_correction_depends_on_the_number_of_pairs():
     a, b = [1.0, 2.0, 3.0, 4.0], [0.8, 1.6, 2.9, 3.7]
     p = stats.ttest_rel(a, b).pvalue
     assert 0.05 / 3 < p < 0.05
@@ -464,7 +465,7 @@ def test_letters_show_the_pairs_that_holm_separates():
         assert apart == holm(scores)
 
 
-def test_equal_entries_are_rarely_separated_by_mistake():
+def test_equal_entries_are_rarely_separated():
     rng = np.random.default_rng(7)
     boards = 300
     wrong = 0
@@ -474,7 +475,7 @@ def test_equal_entries_are_rarely_separated_by_mistake():
     assert wrong / boards <= 0.08
 
 
-def test_a_single_replicate_has_no_interval_and_every_rank():
+def test_a_single_replicate_has_no_interval_and_all_ranks():
     ranks = rank_intervals({"a": [9.0], "b": [1.0, 1.1, 1.2], "c": [4.0, 4.1, 4.2]})
     assert ranks["a"].interval is None
     assert [(r.rank_low, r.rank_high) for r in ranks.values()] == [(1, 3), (1, 2), (2, 3)]
@@ -493,7 +494,7 @@ def test_a_constant_difference_separates():
     assert ranks["b"].rank_low == 2
 
 
-def test_letters_never_read_like_two():
+def test_a_letter_cannot_be_read_as_two():
     scores = {f"{k:03}": [100.0 * k, 100.0 * k + 1, 100.0 * k + 3 + k * 0.01] for k in range(60)}
     groups = [rank.tie_group for rank in rank_intervals(scores).values()]
     assert len(set(groups)) == 60

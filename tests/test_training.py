@@ -9,21 +9,21 @@ from transferbench.data.pipeline import ImagePipeline
 from transferbench.specs import RateFactor
 from transferbench.suite import Recipe, Schedule
 from transferbench.training import (
+    DataSplit,
     Execution,
-    Labelled,
-    Task,
+    TaskData,
     Training,
     evaluate,
     evaluated_epochs,
     learning_rate_factor,
-    outputs,
+    model_outputs,
 )
 
 CPU = Execution(torch.device("cpu"))
 
 
 class Linear(nn.Module):
-    """Softmax regression on pixels: simple enough to write its training in numpy."""
+    """Softmax regression on pixels, whose training is simple to write in numpy."""
 
     def __init__(self, classes=3, size=4, *, norm=False):
         super().__init__()
@@ -35,24 +35,26 @@ class Linear(nn.Module):
 
 
 def recipe_of(**changes):
-    given = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 2, "batch_size": 8} | changes
-    return Recipe.model_validate(given)
+    fields = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 2, "batch_size": 8} | changes
+    return Recipe.model_validate(fields)
 
 
-def data_of(n, seed=0, classes=3, kind="multi-class", labels=None):
+def split_of(n, seed=0, classes=3, task="multi-class", labels=None):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (n, 4, 4, 1), dtype=np.uint8)
     if labels is None:
         labels = rng.integers(0, classes, n)
-        if kind == "multi-label":
+        if task == "multi-label":
             labels = rng.integers(0, 2, (n, classes)).astype(np.float32)
-    return Labelled(ImagePipeline(torch.from_numpy(images), [0.5], [0.5]), torch.from_numpy(labels))
+    return DataSplit(
+        ImagePipeline(torch.from_numpy(images), [0.5], [0.5]), torch.from_numpy(labels)
+    )
 
 
-def task_of(n=32, kind="multi-class", validation=None, train=None):
-    metric = "accuracy" if kind == "multi-class" else "auc"
-    train = train or data_of(n, kind=kind)
-    return Task(kind, metric, 3, train, data_of(20, seed=1, kind=kind), validation)
+def data_of(n=32, task="multi-class", validation=None, train=None):
+    metric = "accuracy" if task == "multi-class" else "auc"
+    train = train or split_of(n, task=task)
+    return TaskData(task, metric, 3, train, split_of(20, seed=1, task=task), validation)
 
 
 def net_of(seed=0, **kwargs):
@@ -61,15 +63,15 @@ def net_of(seed=0, **kwargs):
         return Linear(**kwargs)
 
 
-def trained(task, recipe, run=CPU, net=None, **seeds):
+def trained(data, recipe, execution=CPU, net=None, **seeds):
     net = net or net_of()
-    training = Training(net, task, recipe, run)
-    given = {"data_seed": 1, "augmentation_seed": 2} | seeds
-    return training.train(**given), net
+    training = Training(net, data, recipe, execution)
+    return training.train(**{"data_seed": 1, "augmentation_seed": 2} | seeds), net
 
 
-def pixels(data):
-    return data.pipeline.batch(torch.arange(len(data.pipeline)), None).flatten(1).double().numpy()
+def pixels(split):
+    indices = torch.arange(len(split.pipeline))
+    return split.pipeline.batch(indices, None).flatten(1).double().numpy()
 
 
 def softmax(z):
@@ -82,10 +84,10 @@ def test_sgd_with_momentum_decay_smoothing_and_cosine_equals_float64_numpy():
         batch_size=32, epochs=5, momentum=0.9, weight_decay=0.01, label_smoothing=0.1,
         schedule={"name": "cosine", "warmup_epochs": 1},
     )  # fmt: skip
-    task = task_of(32)
+    data = data_of(32)
     net = net_of()
     W, b = (p.detach().double().numpy().copy() for p in (net.head.weight, net.head.bias))
-    x, y = pixels(task.train), np.eye(3)[task.train.labels.numpy()] * 0.9 + 0.1 / 3
+    x, y = pixels(data.train), np.eye(3)[data.train.labels.numpy()] * 0.9 + 0.1 / 3
     vW, vb = np.zeros_like(W), np.zeros_like(b)
     for step in range(5):
         factor = 1.0 if step == 0 else 0.5 * (1 + np.cos(np.pi * (step - 1) / 4))
@@ -93,15 +95,15 @@ def test_sgd_with_momentum_decay_smoothing_and_cosine_equals_float64_numpy():
         vW = 0.9 * vW + error.T @ x + 0.01 * W
         vb = 0.9 * vb + error.sum(axis=0) + 0.01 * b
         W, b = W - 0.1 * factor * vW, b - 0.1 * factor * vb
-    trained(task, recipe, net=net)
+    trained(data, recipe, net=net)
     np.testing.assert_allclose(net.head.weight.detach().numpy(), W, atol=1e-6)
     np.testing.assert_allclose(net.head.bias.detach().numpy(), b, atol=1e-6)
 
 
-def test_the_history_holds_loss_and_metric_as_numpy_computes_them():
-    task = task_of(32)
-    result, net = trained(task, recipe_of(evaluate_test="every"))
-    x, y = pixels(task.test), task.test.labels.numpy()
+def test_loss_and_metric_of_the_history_equal_numpy():
+    data = data_of(32)
+    result, net = trained(data, recipe_of(evaluate_test="every"))
+    x, y = pixels(data.test), data.test.labels.numpy()
     z = x @ net.head.weight.detach().double().numpy().T + net.head.bias.detach().double().numpy()
     row = result.history[-1]
     assert row["epoch"] == 2
@@ -111,9 +113,9 @@ def test_the_history_holds_loss_and_metric_as_numpy_computes_them():
 
 
 def test_multi_label_training_lowers_the_binary_cross_entropy():
-    task = task_of(32, kind="multi-label")
-    result, net = trained(task, recipe_of(epochs=20, evaluate_test="every"))
-    x, y = pixels(task.test), task.test.labels.numpy()
+    data = data_of(32, task="multi-label")
+    result, net = trained(data, recipe_of(epochs=20, evaluate_test="every"))
+    x, y = pixels(data.test), data.test.labels.numpy()
     z = x @ net.head.weight.detach().double().numpy().T + net.head.bias.detach().double().numpy()
     expected = (np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0) - z * y).mean()
     assert result.history[-1]["test_loss"] == pytest.approx(expected, 1e-5)
@@ -125,18 +127,18 @@ def test_schedules_equal_those_of_pytorch(schedule):
     milestones = (2, 3) if schedule == "step" else ()
     recipe = recipe_of(epochs=4, schedule=Schedule(name=schedule, milestones=milestones))
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = {
+    scheduler = {
         "constant": torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
         "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20),
         "step": torch.optim.lr_scheduler.MultiStepLR(optimizer, [10, 15]),
     }[schedule]
     for step in range(20):
-        assert learning_rate_factor(recipe, step, 5) == pytest.approx(theirs.get_last_lr()[0])
+        assert learning_rate_factor(recipe, step, 5) == pytest.approx(scheduler.get_last_lr()[0])
         optimizer.step()
-        theirs.step()
+        scheduler.step()
 
 
-def test_the_warm_up_rises_linearly_to_the_full_rate():
+def test_warm_up_is_linear():
     recipe = recipe_of(epochs=4, schedule={"name": "constant", "warmup_epochs": 2})
     factors = [learning_rate_factor(recipe, step, 5) for step in range(12)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
@@ -144,26 +146,26 @@ def test_the_warm_up_rises_linearly_to_the_full_rate():
 
 
 def test_micro_batches_accumulate_to_the_same_gradient():
-    task = task_of(32)
-    whole, _ = trained(task, recipe_of())
-    parts, _ = trained(task, recipe_of(), Execution(torch.device("cpu"), micro_batch=3))
-    for name, tensor in whole.states["final"].items():
-        torch.testing.assert_close(parts.states["final"][name], tensor, rtol=1e-5, atol=1e-6)
+    data = data_of(32)
+    full, _ = trained(data, recipe_of())
+    micro, _ = trained(data, recipe_of(), Execution(torch.device("cpu"), micro_batch=3))
+    for name, tensor in full.states["final"].items():
+        torch.testing.assert_close(micro.states["final"][name], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_equal_seeds_give_equal_bits_and_another_order_other_weights():
-    task = task_of(32)
-    one, two, other = (
-        trained(task, recipe_of(), data_seed=seed)[0].states["final"]["head.weight"]
+def test_equal_seeds_give_equal_bits_and_another_data_seed_other_weights():
+    data = data_of(32)
+    first, second, other = (
+        trained(data, recipe_of(), data_seed=seed)[0].states["final"]["head.weight"]
         for seed in (1, 1, 5)
     )
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
 
 
-def test_training_leaves_the_global_generator_alone():
+def test_training_does_not_change_the_global_generator():
     before = torch.random.get_rng_state()
-    trained(task_of(32), recipe_of(mixup=0.7, augmentation={"flip": True, "shift": 1}))
+    trained(data_of(32), recipe_of(mixup=0.7, augmentation={"flip": True, "shift": 1}))
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -180,56 +182,54 @@ def test_evaluated_epochs(schedule, epochs, expected):
     assert evaluated_epochs(schedule, epochs) == expected
 
 
-def test_an_epoch_that_is_evaluated_nowhere_has_no_row():
-    result, _ = trained(task_of(32), recipe_of(epochs=4, evaluate_train="last",
-                                               evaluate_test="last"))  # fmt: skip
+def test_an_epoch_without_evaluation_has_no_row():
+    recipe = recipe_of(epochs=4, evaluate_train="last", evaluate_test="last")
+    result, _ = trained(data_of(32), recipe)
     assert [row["epoch"] for row in result.history] == [4]
 
 
 def test_best_is_the_earliest_epoch_of_the_highest_validation_metric():
-    validation = data_of(40, seed=3)
+    validation = split_of(40, seed=3)
     recipe = recipe_of(epochs=6, learning_rate=1.0, evaluate_test="every")
-    result, net = trained(task_of(32, validation=validation), recipe)
+    result, net = trained(data_of(32, validation=validation), recipe)
     metrics = [row["validation_metric"] for row in result.history]
     assert result.best_epoch == int(np.argmax(metrics))
     net.load_state_dict(result.states["best"])
-    found = evaluate(net, validation, task_of(32), CPU)
-    assert found.metric == max(metrics)
+    assert evaluate(net, validation, data_of(32), CPU).metric == max(metrics)
 
 
 def test_without_validation_best_is_final():
-    result, _ = trained(task_of(32), recipe_of())
+    result, _ = trained(data_of(32), recipe_of())
     assert result.best_epoch is None
     assert torch.equal(result.states["best"]["head.weight"], result.states["final"]["head.weight"])
 
 
 def test_checkpoints_are_the_states_after_their_epochs():
-    task = task_of(32)
-    training = Training(net_of(), task, recipe_of(epochs=3), CPU)
-    kept = training.train(data_seed=1, augmentation_seed=2, checkpoints=[0, 3]).states
-    assert torch.equal(kept["epoch-0"]["head.weight"], kept["init"]["head.weight"])
-    assert torch.equal(kept["epoch-3"]["head.weight"], kept["final"]["head.weight"])
+    training = Training(net_of(), data_of(32), recipe_of(epochs=3), CPU)
+    states = training.train(data_seed=1, augmentation_seed=2, checkpoints=[0, 3]).states
+    assert torch.equal(states["epoch-0"]["head.weight"], states["init"]["head.weight"])
+    assert torch.equal(states["epoch-3"]["head.weight"], states["final"]["head.weight"])
 
 
-def test_rate_factors_scale_the_step_of_what_they_match():
-    task, recipe = task_of(32), recipe_of(batch_size=32, epochs=1)
+def test_rate_factors_scale_the_steps_of_matching_parameters():
+    data, recipe = data_of(32), recipe_of(batch_size=32, epochs=1)
     moves = []
     for factors in ([], [RateFactor(pattern="bias", factor=0.1)]):
         net = net_of()
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
-        Training(net, task, recipe, CPU, factors).train(data_seed=1, augmentation_seed=2)
+        Training(net, data, recipe, CPU, factors).train(data_seed=1, augmentation_seed=2)
         moves.append({name: p.detach() - before[name] for name, p in net.named_parameters()})
     torch.testing.assert_close(moves[1]["head.bias"], 0.1 * moves[0]["head.bias"],
                                rtol=1e-4, atol=1e-7)  # fmt: skip
     torch.testing.assert_close(moves[1]["head.weight"], moves[0]["head.weight"])
 
 
-def test_a_head_alone_is_trained_and_batch_statistics_stay():
+def test_with_only_head_the_body_and_its_batch_statistics_are_fixed():
     net = net_of(norm=True)
     for parameter in net.body.parameters():
         parameter.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    Training(net, task_of(32), recipe_of(), CPU, only_head=net.head).train(
+    Training(net, data_of(32), recipe_of(), CPU, only_head=net.head).train(
         data_seed=1, augmentation_seed=2
     )
     after = net.state_dict()
@@ -237,25 +237,25 @@ def test_a_head_alone_is_trained_and_batch_statistics_stay():
     assert changed == {"head.weight", "head.bias"}
 
 
-def test_evaluation_leaves_mode_and_statistics_alone():
+def test_evaluation_does_not_change_mode_and_statistics():
     net = net_of(norm=True).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    evaluate(net, data_of(20), task_of(32), CPU)
+    evaluate(net, split_of(20), data_of(32), CPU)
     assert net.training
     assert net.body.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
-def test_a_training_that_diverges_is_a_result_without_a_loss():
-    result, _ = trained(task_of(32), recipe_of(learning_rate=1e38, epochs=4))
+def test_a_diverged_training_has_no_loss():
+    result, _ = trained(data_of(32), recipe_of(learning_rate=1e38, epochs=4))
     row = result.history[-1]
     assert row["train_loss"] is None
     assert 0 <= row["train_metric"] <= 1
 
 
-def test_an_epoch_that_was_evaluated_has_a_row_also_where_nothing_is_finite():
+def test_an_evaluated_epoch_has_a_row_also_after_divergence():
     recipe = recipe_of(learning_rate=1e38, epochs=6, evaluate_train="sparse", evaluate_test="last")
-    result, _ = trained(task_of(32, kind="multi-label"), recipe)
+    result, _ = trained(data_of(32, task="multi-label"), recipe)
     assert [row["epoch"] for row in result.history] == [0, 1, 2, 5, 6]
     assert result.history[0]["train_metric"] is not None
     measured = {row["epoch"]: set(row.values()) - {row["epoch"]} for row in result.history}
@@ -264,31 +264,29 @@ def test_an_epoch_that_was_evaluated_has_a_row_also_where_nothing_is_finite():
 
 def test_mixup_trains_towards_the_mixed_targets():
     labels = np.zeros(32, dtype=np.int64)
-    task = task_of(train=data_of(32, labels=labels))
-    result, _ = trained(task, recipe_of(mixup=0.7, epochs=30))
+    data = data_of(train=split_of(32, labels=labels))
+    result, _ = trained(data, recipe_of(mixup=0.7, epochs=30))
     assert result.history[-1]["train_metric"] == 1.0
 
 
-def test_a_set_smaller_than_a_batch_is_one_batch():
-    result, _ = trained(task_of(5), recipe_of(epochs=3))
+def test_a_dataset_smaller_than_a_batch_is_a_single_batch():
+    result, _ = trained(data_of(5), recipe_of(epochs=3))
     assert not torch.equal(
         result.states["init"]["head.weight"], result.states["final"]["head.weight"]
     )
 
 
-def test_outputs_are_logits_and_what_the_head_reads_in_order():
-    data, net = data_of(20), net_of()
-    found = outputs(net, net.head, data.pipeline, Execution(torch.device("cpu"),
-                                                            evaluation_batch=7))  # fmt: skip
-    torch.testing.assert_close(found.features.double(), torch.from_numpy(pixels(data)))
-    torch.testing.assert_close(net.head(found.features), found.logits)
+def test_model_outputs_are_logits_and_features_in_order():
+    split, net = split_of(20), net_of()
+    execution = Execution(torch.device("cpu"), evaluation_batch=7)
+    outputs = model_outputs(net, net.head, split.pipeline, execution)
+    torch.testing.assert_close(outputs.features.double(), torch.from_numpy(pixels(split)))
+    torch.testing.assert_close(net.head(outputs.features), outputs.logits)
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
-def test_lower_precision_learns_the_same_thing(precision):
-    task = task_of(64)
-    exact, _ = trained(task, recipe_of(epochs=10))
-    rough, _ = trained(task, recipe_of(epochs=10, precision=precision))
-    assert rough.history[-1]["train_loss"] == pytest.approx(
-        exact.history[-1]["train_loss"], rel=0.05
-    )
+def test_lower_precision_reaches_the_same_loss(precision):
+    data = data_of(64)
+    exact, _ = trained(data, recipe_of(epochs=10))
+    low, _ = trained(data, recipe_of(epochs=10, precision=precision))
+    assert low.history[-1]["train_loss"] == pytest.approx(exact.history[-1]["train_loss"], rel=0.05)

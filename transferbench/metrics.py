@@ -1,4 +1,4 @@
-"""The metrics of the tasks, recomputed from predictions: no torch, any machine.
+"""Accuracy and AUC of predictions, in numpy.
 
 Shape letters: B weightings, K classes, L labels, N items, P positive items.
 """
@@ -24,42 +24,43 @@ __all__ = [
 
 
 class Evaluation(NamedTuple):
-    """Mean loss in nats and the metric as a fraction; None where not finite or not defined."""
+    """Mean loss in nats and the metric as a fraction; None where not finite or undefined."""
 
     loss: float | None
     metric: float | None
 
 
 def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float | None:
-    """A task's metric; None where these items do not define it."""
+    """The task's metric; None where it is undefined for these items."""
     return accuracy(logits, labels) if metric == "accuracy" else mean_auc(logits, labels)
 
 
 def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How right the prediction of each item is: 0 or 1, or the share of its labels.
+    """The accuracy of each item: 0 or 1, or the fraction of correct labels for multi-label tasks.
+
+    The predicted class is the largest logit, the first of equal ones; a label is predicted where
+    its logit is above 0, its probability above one half.
 
     Shapes: logits (N, K) and labels (N,), or both (N, L) for multi-label; returns float64 (N,).
-    The largest logit, the first of equal ones, is the class; a logit above 0 is a label, a
-    probability above one half.
     """
     if labels.ndim == 1:
-        right_N: np.ndarray = logits.argmax(axis=1) == labels
-        return right_N.astype(np.float64)
-    right_NL: np.ndarray = (logits > 0) == (labels > 0.5)
-    share_N: np.ndarray = right_NL.mean(axis=1, dtype=np.float64)
-    return share_N
+        correct_N: np.ndarray = logits.argmax(axis=1) == labels
+        return correct_N.astype(np.float64)
+    correct_NL: np.ndarray = (logits > 0) == (labels > 0.5)
+    fraction_N: np.ndarray = correct_NL.mean(axis=1, dtype=np.float64)
+    return fraction_N
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float | None:
-    """The share of right predictions. Shapes: as ``hits``. Units: fraction."""
+    """The fraction of correct predictions. Shapes: as ``hits``. Units: fraction."""
     return float(hits(logits, labels).mean()) if len(labels) else None
 
 
 def mean_auc(logits: np.ndarray, labels: np.ndarray) -> float | None:
-    """The area under the ROC curve, a mean over the labels that have both values.
+    """The area under the ROC curve, averaged over the labels that have both values.
 
     Shapes: logits and labels (N, L). Units: fraction.
-    Source: the Mann-Whitney form: the share of (positive, negative) pairs in the right order.
+    Source: the Mann-Whitney statistic, the fraction of (positive, negative) pairs in order.
     """
     if not len(labels):
         return None
@@ -68,15 +69,15 @@ def mean_auc(logits: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def weighted_mean_auc(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """``mean_auc`` where item n counts ``weights[b, n]`` times, for each row b.
+    """``mean_auc`` with item n counted ``weights[b, n]`` times, for each row b.
 
-    Shapes: logits and labels (N, L), weights (B, N); returns (B,), NaN where it is not defined:
-    where no label has both values, and for a network whose logits are not all finite.
+    Shapes: logits and labels (N, L), weights (B, N); returns (B,), NaN where it is undefined:
+    where no label has both values, or where logits are not finite.
     """
     weights_BN = np.asarray(weights, dtype=np.float64)
     if not np.isfinite(logits).all():
         return np.full(len(weights_BN), np.nan)
-    # Item by item in memory: what follows picks items, and adds along them.
+    # Items along the first axis, which is indexed and summed over below.
     weights_NB = np.ascontiguousarray(weights_BN.T)
     areas_LB = np.stack(
         [_auc(logits[:, k], labels[:, k] > 0.5, weights_NB) for k in range(labels.shape[1])]
@@ -87,7 +88,7 @@ def weighted_mean_auc(logits: np.ndarray, labels: np.ndarray, weights: np.ndarra
 
 
 def chance_level(metric: Metric, labels: np.ndarray) -> float:
-    """What the best constant prediction reaches on these labels. Units: fraction."""
+    """The metric of the best constant prediction. Units: fraction."""
     if metric == "auc":
         return 0.5
     if labels.ndim == 1:
@@ -97,18 +98,21 @@ def chance_level(metric: Metric, labels: np.ndarray) -> float:
 
 
 def _auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_NB: np.ndarray) -> np.ndarray:
-    """For each column of weights, NaN where a side has none. Shapes: returns (B,)."""
+    """AUC of one label for each column of weights, NaN without positives or negatives.
+
+    Shapes: returns (B,).
+    """
     positive, negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
     negative = negative[np.argsort(scores_N[negative])]
     ranked = scores_N[negative]
     sums_NB = np.zeros((len(negative) + 1, weights_NB.shape[1]))
     np.cumsum(weights_NB[negative], axis=0, out=sums_NB[1:])
-    # The negatives below each positive and, a pair of equal scores counting half, those equal.
+    # Twice the negatives below each positive; pairs of equal scores count one half.
     below_PB = sums_NB[np.searchsorted(ranked, scores_N[positive], "left")]
     below_PB += sums_NB[np.searchsorted(ranked, scores_N[positive], "right")]
-    chosen_PB = weights_NB[positive]
-    ordered_B = np.einsum("pb,pb->b", chosen_PB, below_PB) / 2
-    return ratio(ordered_B, chosen_PB.sum(axis=0) * sums_NB[-1])
+    positive_PB = weights_NB[positive]
+    ordered_B = np.einsum("pb,pb->b", positive_PB, below_PB) / 2
+    return ratio(ordered_B, positive_PB.sum(axis=0) * sums_NB[-1])
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray, undefined: float = np.nan) -> np.ndarray:

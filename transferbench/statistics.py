@@ -1,8 +1,8 @@
-"""Error bars, and the ranks that they allow.
+"""Confidence intervals, and ranks with intervals.
 
-Over replicates (few, roughly normal): Student-t, where a percentile bootstrap of 3 values covers
-75% instead of 95%. Over test items (many, of any shape): Wilson or the percentile bootstrap. The
-method stands in every interval, so that the two kinds are never mixed up.
+Over replicates (few, roughly normal) by Student-t: a percentile bootstrap of 3 values covers 75%
+instead of 95%. Over test items (many, any distribution) by Wilson's score or the percentile
+bootstrap. Each interval names its method, so that the two kinds are never confused.
 
 Shape letters: B resamples, C kinds of items, M statistics, N items, R replicates.
 """
@@ -34,23 +34,23 @@ __all__ = [
 ]
 
 Scores: TypeAlias = Sequence[float] | Mapping[int, float]
-"""The scores of one entry: value k is replicate k's, or replicate -> score where some lack."""
+"""The scores of one entry: a list by replicate, or replicate -> score where some are missing."""
 
 Estimator: TypeAlias = Callable[[Sequence[int]], float | None]
-"""What the replicates that it is given say; None where they do not determine it."""
+"""Maps replicates to an estimate; None where they do not determine it."""
 
-# The largest block of resampled counts held at once: 32 MB of float64.
+# Maximum number of resampled counts in memory: 32 MB of float64.
 BLOCK = 4_000_000
-# From so many kinds of items on, drawing the items is faster than a multinomial over the kinds.
+# Above this number of kinds, drawing items is faster than a multinomial over the kinds.
 MANY_KINDS = 64
-# A percentile of the resamples is given only where at most this share of them is undefined.
+# Above this fraction of undefined resamples the percentiles are undefined.
 UNDEFINED_SHARE = 0.05
 
 
 class Interval(NamedTuple):
-    """A value between two bounds, from ``n`` replicates or items, as ``method`` says.
+    """A value and its bounds, from ``n`` replicates or items, by ``method``.
 
-    A bound or a value is None only where ``reason`` says why.
+    Where a bound or the value is None, ``reason`` says why.
     """
 
     value: float | None
@@ -61,16 +61,16 @@ class Interval(NamedTuple):
     reason: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """What a ``Measurement`` says about its bounds: ``low``, ``high`` and ``interval``."""
+        """The fields ``low``, ``high`` and ``interval`` of a ``Measurement``."""
         if self.low is None:
             return {}
         return {"low": self.low, "high": self.high, "interval": self.method}
 
 
 class Rank(NamedTuple):
-    """Where an entry stands; ``rank_low`` is the best rank that is not ruled out.
+    """The rank of an entry, between ``rank_low`` (the best possible) and ``rank_high``.
 
-    ``interval`` is the mean's, None for a single replicate. Entries that share a letter of
+    ``interval`` is that of the mean, None for a single replicate. Entries that share a letter of
     ``tie_group`` are not separated.
     """
 
@@ -85,13 +85,13 @@ class Rank(NamedTuple):
 def student_t(values: Sequence[float], level: float = 0.95) -> Interval:
     """The mean of independent replicates.
 
-    Error: Student-t over the values; exact for normal ones, from two on.
+    Error: Student-t over two or more values; exact for normal ones.
     """
     return _student_t(values, "student-t", level)
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval:
-    """The mean of ``a[k] - b[k]``: what replicate k shares between the two cancels.
+    """The mean of ``a[k] - b[k]``: effects of replicate k common to both cancel.
 
     Error: Student-t over the differences. Raises: ``ValueError`` for unequal lengths.
     """
@@ -110,7 +110,7 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # At 0 and n successes the bound equals the share; rounding must not move it beyond.
+    # At 0 and n successes a bound equals the share; rounding must not move it beyond.
     low, high = min(centre - half, share), max(centre + half, share)
     return Interval(share, max(low, 0.0), min(high, 1.0), n, method)
 
@@ -122,13 +122,14 @@ def bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> tuple[Interval, ...]:
-    """Statistics of a sample of items, by drawing as many items again with replacement.
+    """Percentile bootstrap of statistics of a sample of items.
 
-    ``counts[c]`` items are of kind c (all ones: every item its own kind), so that an agreement
-    over 10,000 items is resampled through the five cells of its table. A statistic is NaN where
-    it is not defined.
+    ``counts[c]`` items are of kind c (all ones: each item is its own kind), so that an agreement
+    over 10,000 items is resampled as the five cells of its contingency table. A statistic is NaN
+    where it is undefined.
+
     Shapes: ``counts`` (C,); ``statistic`` maps (B, C) counts to (B, M); returns M intervals.
-    Error: percentiles of the resamples where the statistic is defined.
+    Error: percentiles of the resamples for which the statistic is defined.
     """
     counts = np.asarray(counts)
     n = int(counts.sum())
@@ -162,14 +163,14 @@ def jackknife(
     replicates: Sequence[int],
     level: float = 0.95,
 ) -> Interval:
-    """Any estimate from replicates, also of pairs of networks that share replicates.
+    """Any estimate from replicates, also from pairs of networks that share replicates.
 
-    For the mean of one value a replicate this is Student-t exactly.
+    For the mean of one value per replicate this equals Student-t.
     Error: Student-t over the pseudo-values R*theta - (R-1)*theta_(-k), around the estimate.
     Measured coverage of the nominal 95% (4,000 draws, standard error 0.3%), means over all pairs
-    of R networks: 95.1% (R=3) and 95.4% (R=5) where a network's share of its pairs' values
-    dominates, 96.5% and 96.0% where pair and network count alike, 98.5% and 99.0% where only the
-    pair counts, 96.5% and 93.4% for products x_i x_j of normal values; over pairs in a ring of 5:
+    of R networks: 95.1% (R=3) and 95.4% (R=5) where the effect of the networks dominates that of
+    the pairs, 96.5% and 96.0% where both are equal, 98.5% and 99.0% without an effect of the
+    networks, 96.5% and 93.4% for products x_i x_j of normal values; over pairs in a ring of 5:
     94.4 to 98.1%.
     Source: Tukey 1958; Arvesen 1969, Jackknifing U-statistics.
     """
@@ -184,31 +185,33 @@ def jackknife(
 def jackknife_ratio(
     over: Estimator, under: Estimator, replicates: Sequence[int], level: float = 0.95
 ) -> Interval:
-    """The share that one estimate is of another; none where the divisor is not shown above 0.
+    """The ratio of two estimates; undefined unless the denominator is significantly above 0.
 
-    The bounds hold every rho for which the jackknife's interval of over - rho * under includes 0.
-    They need not lie evenly around the share, and are those of ``jackknife`` where the divisor does
-    not vary. Where the divisor may be 0 the set has no end, and a share of a loss is no share.
+    The bounds contain each rho for which the jackknife's interval of over - rho * under includes 0.
+    They need not be symmetric about the ratio, and equal those of ``jackknife`` for a denominator
+    without variance. For a denominator that may be 0 the set is unbounded; a fraction of a negative
+    effect has no meaning.
     Error: Fieller's set from the pseudo-values of both.
-    Measured for means of normal values whose true divisor lies d standard errors above 0 (100,000
-    draws, standard error 0.1%; correlations 0, 0.5, 0.9; dividend as noisy or a quarter): the set
-    covers 94.9 to 95.1%, and bounds that miss are given in at most 5.1% of all draws. Where bounds
-    are given they cover, R=5: 94.8 to 95.1% from d=4 on, 91.7 to 95.1% at d=2, where a third of
-    the draws has any; R=3: 94.7 to 95.1% from d=8 on, 92.0 to 95.0% at d=4, 86.9 to 95.0% at d=2,
-    where a fifth has. A jackknife of the ratio: 78.8% for R=5, d=2. Exponential values: 88 to 89%.
+    Measured for means of normal values whose true denominator is d standard errors above 0 (100,000
+    draws, standard error 0.1%; correlations 0, 0.5, 0.9; numerator with equal noise or a quarter of
+    it): the set covers 94.9 to 95.1%, and at most 5.1% of all draws get bounds that miss. Coverage
+    of the bounds where defined, R=5: 94.8 to 95.1% for d >= 4, 91.7 to 95.1% at d=2, where a third
+    of the draws have bounds; R=3: 94.7 to 95.1% for d >= 8, 92.0 to 95.0% at d=4, 86.9 to 95.0% at
+    d=2, where a fifth have. A jackknife of the ratio: 78.8% for R=5, d=2. Exponential values: 88 to
+    89%.
     Source: Fieller 1954, Some problems in interval estimation.
     """
     n, method = len(replicates), _label("fieller", level)
-    dividend, divisor = _jackknifed(over, replicates), _jackknifed(under, replicates)
-    if dividend.value is None or divisor.value is None:
-        return Interval(None, None, None, n, method, dividend.reason or divisor.reason)
-    if reason := _no_gain(divisor.value, divisor.pseudo, level):
+    top, bottom = _jackknifed(over, replicates), _jackknifed(under, replicates)
+    if top.value is None or bottom.value is None:
+        return Interval(None, None, None, n, method, top.reason or bottom.reason)
+    if reason := _not_positive(bottom.value, bottom.pseudo, level):
         return Interval(None, None, None, n, method, reason)
-    value = dividend.value / divisor.value
-    if reason := dividend.reason or divisor.reason:
+    value = top.value / bottom.value
+    if reason := top.reason or bottom.reason:
         return Interval(value, None, None, n, method, reason)
-    w_R = (dividend.pseudo - value * divisor.pseudo) / divisor.value
-    below, above = _fieller_offsets(w_R, divisor.pseudo / divisor.value, level)
+    w_R = (top.pseudo - value * bottom.pseudo) / bottom.value
+    below, above = _fieller_offsets(w_R, bottom.pseudo / bottom.value, level)
     return Interval(value, value + below, value + above, n, method)
 
 
@@ -217,7 +220,7 @@ def share_of_gain(
 ) -> Interval | None:
     """(S - RI) / (P - RI) of the means over the replicates that all three have.
 
-    Error: Fieller's interval; no value where the gain of P is not shown to be above 0.
+    Error: Fieller's interval; undefined unless the gain of P is significantly above 0.
     """
     shared = sorted(arm.keys() & source.keys() & baseline.keys())
     if not shared:
@@ -237,20 +240,21 @@ def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[st
 
     Two entries are separated where the test of their difference (paired by replicate, Welch
     where the replicates differ) rejects after Holm's correction over all pairs. ``rank_low`` is
-    1 + the number of entries that are separated and better; ``rank_high`` leaves room for those
-    separated and worse. Tie groups are a compact letter display of the pairs not separated.
+    1 + the number of separated entries that are better, ``rank_high`` the number of entries minus
+    that of separated entries that are worse. Tie groups are a compact letter display of the pairs
+    not separated.
     Error: with probability ``level`` no two equal entries are separated. Measured for 10 equal
     entries of 3 replicates (2,000 boards): 95.4% of boards without a false separation, 16.8%
-    where each pair is tested alone.
-    Source: Holm 1979; Mogstad et al. 2024, doi:10.1093/restud/rdad006, for ranks from it.
+    without the correction.
+    Source: Holm 1979; Mogstad et al. 2024, doi:10.1093/restud/rdad006, for the ranks.
     """
-    board = _board(scores, level)
-    letters = _letters(board)
-    return {entry: _rank(board, entry, letters[entry], level) for entry in board.order}
+    standings = _standings(scores, level)
+    letters = _letters(standings)
+    return {entry: _rank(standings, entry, letters[entry], level) for entry in standings.order}
 
 
-class _Board(NamedTuple):
-    """Entries, best mean first; ``apart`` holds the pairs that are separated."""
+class _Standings(NamedTuple):
+    """Entries, best mean first; ``apart`` holds the separated pairs."""
 
     order: list[str]
     values: dict[str, dict[int, float]]
@@ -261,29 +265,29 @@ class _Board(NamedTuple):
         return frozenset((a, b)) in self.apart
 
 
-def _board(scores: Mapping[str, Scores], level: float) -> _Board:
-    values = {entry: _by_replicate(entry, given) for entry, given in scores.items()}
+def _standings(scores: Mapping[str, Scores], level: float) -> _Standings:
+    values = {entry: _by_replicate(entry, of_entry) for entry, of_entry in scores.items()}
     means = {entry: fmean(replicates.values()) for entry, replicates in values.items()}
     order = sorted(values, key=lambda entry: (-means[entry], entry))
-    return _Board(order, values, means, _separated(values, order, level))
+    return _Standings(order, values, means, _separated(values, order, level))
 
 
-def _rank(board: _Board, entry: str, letters: str, level: float) -> Rank:
-    mean, values = board.means[entry], list(board.values[entry].values())
-    others = [other for other in board.order if board.separated(entry, other)]
-    better = sum(board.means[other] > mean for other in others)
+def _rank(standings: _Standings, entry: str, letters: str, level: float) -> Rank:
+    mean, values = standings.means[entry], list(standings.values[entry].values())
+    apart = [other for other in standings.order if standings.separated(entry, other)]
+    better = sum(standings.means[other] > mean for other in apart)
     return Rank(
         mean=mean,
         interval=student_t(values, level) if len(values) > 1 else None,
-        rank=1 + sum(other > mean for other in board.means.values()),
+        rank=1 + sum(other > mean for other in standings.means.values()),
         rank_low=1 + better,
-        rank_high=len(board.order) - (len(others) - better),
+        rank_high=len(standings.order) - (len(apart) - better),
         tie_group=letters,
     )
 
 
-def _by_replicate(entry: str, given: Scores) -> dict[int, float]:
-    values = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
+def _by_replicate(entry: str, scores: Scores) -> dict[int, float]:
+    values = dict(scores) if isinstance(scores, Mapping) else dict(enumerate(scores))
     if not values or not all(math.isfinite(value) for value in values.values()):
         raise ValueError(
             f"entry {entry!r} needs at least one finite score to be ranked, found "
@@ -295,7 +299,7 @@ def _by_replicate(entry: str, given: Scores) -> dict[int, float]:
 def _separated(
     values: Mapping[str, Mapping[int, float]], order: Sequence[str], level: float
 ) -> frozenset[frozenset[str]]:
-    """The pairs of entries that Holm's step-down procedure tells apart."""
+    """The pairs of entries that Holm's step-down procedure separates."""
     tested = [
         (p, frozenset((a, b)))
         for a, b in combinations(order, 2)
@@ -310,7 +314,7 @@ def _separated(
 
 
 def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
-    """Two-sided, of equal means; None where an entry has a single replicate."""
+    """Two-sided p-value of equal means; None where an entry has a single replicate."""
     if min(len(a), len(b)) < 2:
         return None
     if a.keys() == b.keys():
@@ -326,35 +330,38 @@ def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
     return _t_tails(freedom, abs(value) / error)
 
 
-def _letters(board: _Board) -> dict[str, str]:
-    """A cover of the pairs not separated by groups without a separated pair, grown best first."""
+def _letters(standings: _Standings) -> dict[str, str]:
+    """Compact letter display: groups without a separated pair that cover all pairs not separated.
+
+    Groups are extended greedily, best entry first.
+    """
     groups: list[list[str]] = []
-    shared: set[frozenset[str]] = set()
-    for a, b in combinations_with_replacement(board.order, 2):
-        if board.separated(a, b) or frozenset((a, b)) in shared:
+    covered: set[frozenset[str]] = set()
+    for a, b in combinations_with_replacement(standings.order, 2):
+        if standings.separated(a, b) or frozenset((a, b)) in covered:
             continue
-        groups.append(_grow(sorted({a, b}), board))
-        shared.update(map(frozenset, combinations_with_replacement(groups[-1], 2)))
+        groups.append(_extended(sorted({a, b}), standings))
+        covered.update(map(frozenset, combinations_with_replacement(groups[-1], 2)))
     return {
         entry: "".join(_letter(k) for k, group in enumerate(groups) if entry in group)
-        for entry in board.order
+        for entry in standings.order
     }
 
 
-def _grow(group: list[str], board: _Board) -> list[str]:
-    """``group`` and, best first, every entry that is separated from none of it."""
-    grown = list(group)
-    for entry in board.order:
-        if not any(entry == member or board.separated(entry, member) for member in grown):
-            grown.append(entry)
-    return grown
+def _extended(group: list[str], standings: _Standings) -> list[str]:
+    """``group`` and, best first, each entry that is separated from no member."""
+    extended = list(group)
+    for entry in standings.order:
+        if not any(entry == member or standings.separated(entry, member) for member in extended):
+            extended.append(entry)
+    return extended
 
 
 def _letter(number: int) -> str:
-    """Those from a to z, A to Z, then a2 and on: never one that reads like two."""
+    """Letters a to z, A to Z, then a2 and so on, so that none can be read as two."""
     letters = string.ascii_letters
-    turn, place = divmod(number, len(letters))
-    return letters[place] + (str(turn + 1) if turn else "")
+    cycle, index = divmod(number, len(letters))
+    return letters[index] + (str(cycle + 1) if cycle else "")
 
 
 def _student_t(values: Sequence[float], name: str, level: float) -> Interval:
@@ -367,7 +374,7 @@ def _student_t(values: Sequence[float], name: str, level: float) -> Interval:
 
 
 class _Jackknifed(NamedTuple):
-    """An estimate and its pseudo-values (R,); ``reason`` says why there are none."""
+    """An estimate and its pseudo-values (R,), or the ``reason`` why there are none."""
 
     value: float | None
     pseudo: np.ndarray
@@ -389,26 +396,26 @@ def _jackknifed(estimator: Estimator, replicates: Sequence[int]) -> _Jackknifed:
     return _Jackknifed(value, n * value - (n - 1) * np.asarray(left_out, dtype=np.float64))
 
 
-def _no_gain(divisor: float, pseudo_R: np.ndarray, level: float) -> str | None:
-    """Why nothing is a share of ``divisor``; None where it is above 0, as far as can be said."""
-    if len(pseudo_R) and _half_width(pseudo_R, level) >= abs(divisor):
-        return "what the effect is relative to is not separated from 0"
-    return None if divisor > 0 else "what the effect is relative to is not above 0"
+def _not_positive(denominator: float, pseudo_R: np.ndarray, level: float) -> str | None:
+    """The reason why a denominator is not significantly above 0, or None."""
+    if len(pseudo_R) and _half_width(pseudo_R, level) >= abs(denominator):
+        return f"the denominator's {100 * level:g}% interval includes 0"
+    return None if denominator > 0 else "the denominator is not above 0"
 
 
 def _fieller_offsets(w_R: np.ndarray, v_R: np.ndarray, level: float) -> tuple[float, float]:
-    """How far the set of a ratio r = U / V reaches below and above r.
+    """The bounds of Fieller's set of a ratio r = U / V, relative to r.
 
     ``v_R`` are the pseudo-values of V, ``w_R`` those of U - r V, both in units of V. With s their
-    variances and covariance and g = t^2 / R, the set holds each r + d with
-    d^2 <= g (s_ww - 2 d s_wv + d^2 s_vv). The usual quadratic in rho is the same; this one loses
-    no digits, and is exact where U is a multiple of V.
+    variances and covariance and g = t^2 / R, the set contains each r + d with
+    d^2 <= g (s_ww - 2 d s_wv + d^2 s_vv). This is equivalent to the usual quadratic in rho, without
+    its loss of digits, and exact where U is a multiple of V.
     """
     b_w, b_v = _half_width(w_R, level), _half_width(v_R, level)
     shift = _t_quantile(len(w_R) - 1, level) ** 2 * float(np.cov(w_R, v_R)[0, 1]) / len(w_R)
-    room = (1 - b_v) * (1 + b_v)  # above 0, as V is separated from 0
-    root = math.sqrt(shift**2 + room * b_w**2)
-    return (-shift - root) / room, (-shift + root) / room
+    leading = (1 - b_v) * (1 + b_v)  # above 0, as the interval of V excludes 0
+    root = math.sqrt(shift**2 + leading * b_w**2)
+    return (-shift - root) / leading, (-shift + root) / leading
 
 
 def _half_width(values: Sequence[float] | np.ndarray, level: float) -> float:
@@ -472,8 +479,7 @@ def _too_few(n: int) -> str:
     return f"an interval needs two or more, found {n}"
 
 
-# scipy.special is imported when a quantile is asked for: it takes 0.14 s, a third of the time
-# that `transferbench --help` may take.
+# Importing scipy.special takes 0.14 s, too long for `transferbench --help`.
 def _t_quantile(freedom: float, level: float) -> float:
     from scipy.special import stdtrit  # slow to import, see above
 

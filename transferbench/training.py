@@ -1,7 +1,7 @@
-"""The one training loop: a network, batches of images and a recipe in; its history and states out.
+"""The training loop: trains a network by a recipe and returns its history and states.
 
-Tensors stay on the device and a step reads nothing back; losses and metrics are read once for
-each evaluated epoch.
+Tensors stay on the device without synchronisation in a step; losses and metrics are read once per
+evaluated epoch.
 
 Shape letters: N images, K classes or labels, D features.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  # the name everybody knows it by
+from torch.nn import functional as F  # noqa: N812  # the usual name
 
 from transferbench.data.pipeline import ImagePipeline, mixup
 from transferbench.errors import SuiteError
@@ -27,36 +27,35 @@ from transferbench.networks.modules import (
     eval_mode,
     optimizer_groups,
 )
-from transferbench.specs import Metric, RateFactor
-from transferbench.specs import Task as TaskKind
+from transferbench.specs import Metric, RateFactor, Task
 from transferbench.suite import Recipe
 
 __all__ = [
+    "DataSplit",
     "Execution",
-    "Labelled",
-    "Outputs",
-    "Task",
-    "Trained",
+    "ModelOutputs",
+    "TaskData",
     "Training",
+    "TrainingResult",
     "evaluate",
     "evaluated_epochs",
     "learning_rate_factor",
-    "outputs",
+    "model_outputs",
     "refuse_smaller_batches",
 ]
 
 PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-MEASURED = tuple(
-    f"{split}_{what}" for split in ("train", "test", "validation") for what in ("loss", "metric")
+HISTORY_VALUES = tuple(
+    f"{split}_{value}" for split in ("train", "test", "validation") for value in ("loss", "metric")
 )
-"""What a row of the history holds besides its epoch."""
+"""The keys of a row of the history, besides ``epoch``."""
 
 Objective = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
-class Labelled(NamedTuple):
-    """Images behind their pipeline, and their labels on the same device.
+class DataSplit(NamedTuple):
+    """A pipeline of images, and their labels on the same device.
 
     labels: int64 (N,) classes, or float32 (N, K) of 0 and 1 for multi-label tasks.
     """
@@ -65,23 +64,23 @@ class Labelled(NamedTuple):
     labels: torch.Tensor
 
 
-class Task(NamedTuple):
-    """What is learned from what, and by which metric it is measured."""
+class TaskData(NamedTuple):
+    """A task with its metric and the splits of its dataset."""
 
-    kind: TaskKind
+    task: Task
     metric: Metric
     classes: int
-    train: Labelled
-    test: Labelled
-    validation: Labelled | None
+    train: DataSplit
+    test: DataSplit
+    validation: DataSplit | None
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a machine computes what a recipe asks for; nothing here is part of an id.
+    """The settings of a machine that do not change results and are part of no id.
 
-    ``micro_batch``: images at once on the device; gradients accumulate over a step's batch. For
-    networks without batch statistics alone: see ``refuse_smaller_batches``.
+    ``micro_batch``: images per forward pass; gradients accumulate over the batch of a step. Only
+    for networks without batch statistics: see ``refuse_smaller_batches``.
     """
 
     device: torch.device
@@ -91,9 +90,9 @@ class Execution:
 
 
 def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | None) -> None:
-    """Refuse to accumulate the gradients of a network that normalises by its batch.
+    """Refuse gradient accumulation for a network with batch normalisation.
 
-    Its statistics would be those of the micro-batches, and so would its numbers; no id says that.
+    Its statistics would be those of the micro-batches, which would change its numbers but no id.
     Raises: ``SuiteError``.
     """
     if micro_batch is not None and micro_batch < batch_size:
@@ -104,17 +103,17 @@ def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | Non
         )
 
 
-class Outputs(NamedTuple):
-    """What a network says of every image: logits (N, K), and what its head read (N, D)."""
+class ModelOutputs(NamedTuple):
+    """Logits (N, K) and penultimate features (N, D)."""
 
     logits: torch.Tensor
     features: torch.Tensor
 
 
-class Trained(NamedTuple):
-    """A history with an entry for each evaluated epoch, and the states that were kept.
+class TrainingResult(NamedTuple):
+    """A history with a row for each evaluated epoch, and the stored states by name.
 
-    An entry's losses and metrics are None where they were not evaluated, or are not finite.
+    The losses and metrics of a row are None where they were not evaluated, or are not finite.
     """
 
     history: list[dict[str, float | None]]
@@ -123,9 +122,9 @@ class Trained(NamedTuple):
 
 
 def evaluated_epochs(schedule: str, epochs: int) -> frozenset[int]:
-    """The epochs after which is evaluated; 0 is the initial state.
+    """The epochs after which the network is evaluated; 0 is the initial state.
 
-    ``sparse``: 0, 1, 2, 5, 10, 20, 50 ... and the last, about three for each tenfold.
+    ``sparse``: 0, 1, 2, 5, 10, 20, 50 ... and the last: about three per decade.
     """
     if schedule == "every":
         return frozenset(range(epochs + 1))
@@ -136,9 +135,9 @@ def evaluated_epochs(schedule: str, epochs: int) -> frozenset[int]:
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The schedule's factor of the learning rate at one step, counted from 0.
+    """The learning rate factor of the schedule at a step, counted from 0.
 
-    The warm-up reaches 1 at its last step; cosine falls from 1 after it to 0 at the end.
+    Warm-up reaches 1 at its last step; cosine then falls from 1 to 0 at the end of the training.
     """
     schedule = recipe.schedule
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
@@ -168,79 +167,82 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def outputs(net: nn.Module, head: nn.Module, pipeline: ImagePipeline, run: Execution) -> Outputs:
-    """Logits and features of every image, in order, in eval mode and float32, on the CPU."""
+def model_outputs(
+    net: nn.Module, head: nn.Module, pipeline: ImagePipeline, execution: Execution
+) -> ModelOutputs:
+    """Logits and features of all images, in order, in eval mode and float32, on the CPU."""
     logits, features = [], []
     with eval_mode(net), FeatureRecorder(head) as recorder, torch.no_grad():
-        for indices in _chunks(len(pipeline), run.evaluation_batch, run.device):
+        for indices in _index_batches(len(pipeline), execution):
             logits.append(net(pipeline.batch(indices, None)).float())
             features.append(recorder.features.float())
-    return Outputs(torch.cat(logits).cpu(), torch.cat(features).cpu())
+    return ModelOutputs(torch.cat(logits).cpu(), torch.cat(features).cpu())
 
 
 def evaluate(
-    net: nn.Module, data: Labelled, task: Task, run: Execution, precision: str = "f32"
+    net: nn.Module, split: DataSplit, data: TaskData, execution: Execution, precision: str = "f32"
 ) -> Evaluation:
-    """Loss and metric over all images of ``data``, in eval mode on clean inputs."""
-    with eval_mode(net), torch.no_grad(), _autocast(run.device, precision):
+    """Loss and metric over all images of ``split``, in eval mode on clean inputs."""
+    with eval_mode(net), torch.no_grad(), _autocast(execution.device, precision):
         logits = torch.cat(
             [
-                net(data.pipeline.batch(indices, None)).float()
-                for indices in _chunks(len(data.pipeline), run.evaluation_batch, run.device)
+                net(split.pipeline.batch(indices, None)).float()
+                for indices in _index_batches(len(split.pipeline), execution)
             ]
         )
-    loss = OBJECTIVES[task.kind](logits, data.labels, 0.0).item()
-    metric = score(task.metric, logits.cpu().numpy(), data.labels.cpu().numpy())
+    loss = OBJECTIVES[data.task](logits, split.labels, 0.0).item()
+    metric = score(data.metric, logits.cpu().numpy(), split.labels.cpu().numpy())
     return Evaluation(loss if math.isfinite(loss) else None, metric)
 
 
 class Training:
-    """One training of one network.
+    """A training of one network.
 
-    ``rate_factors`` are tried before those of the recipe; parameters that need no gradient are
-    left out. ``only_head`` names the head where it alone is trained: the batch statistics of the
-    body then stay as they are.
+    ``rate_factors`` take precedence over those of the recipe; parameters without gradient are
+    excluded. ``only_head``: the head, if only the head is trained; the batch statistics of the
+    body then stay fixed.
     """
 
     def __init__(
         self,
         net: nn.Module,
-        task: Task,
+        data: TaskData,
         recipe: Recipe,
-        run: Execution,
+        execution: Execution,
         rate_factors: Sequence[RateFactor] = (),
         *,
         only_head: nn.Module | None = None,
     ) -> None:
         self.net = net
-        self.task = task
+        self.data = data
         self.recipe = recipe
-        self.run = run
+        self.execution = execution
         self.only_head = only_head
-        self.forward = torch.compile(net) if run.compile else net
-        self.optimizer = _optimizer(net, recipe, rate_factors, run.device)
-        self.scaler = torch.amp.GradScaler(run.device.type, enabled=recipe.precision == "fp16")
-        self.steps_per_epoch = max(len(task.train.pipeline) // recipe.batch_size, 1)
+        device = execution.device
+        self.forward = torch.compile(net) if execution.compile else net
+        self.optimizer = _optimizer(net, recipe, rate_factors, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.steps_per_epoch = max(len(data.train.pipeline) // recipe.batch_size, 1)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(recipe, step, self.steps_per_epoch)
         )
 
     def train(
         self, *, data_seed: int, augmentation_seed: int, checkpoints: Sequence[int] = ()
-    ) -> Trained:
-        """Train to the end; the network holds its final state afterwards.
+    ) -> TrainingResult:
+        """Train to the end; the network then holds its final state.
 
         ``states`` has ``init``, ``final``, ``best`` (by the validation metric at the evaluated
-        epochs, the earliest of equals; the final one where nothing was held out) and
+        epochs, the earliest of equals; the final state without a validation split) and
         ``epoch-T`` for each of ``checkpoints``.
         """
         order = torch.Generator().manual_seed(data_seed)
-        draws = torch.Generator(self.run.device).manual_seed(augmentation_seed)
+        augmentation = torch.Generator(self.execution.device).manual_seed(augmentation_seed)
         history, states = [self._evaluate(0)], {"init": clone_state(self.net)}
         best_epoch, best = None, -math.inf
         for epoch in range(self.recipe.epochs + 1):
             if epoch > 0:
-                self._epoch(order, draws)
+                self._train_epoch(order, augmentation)
                 history.append(self._evaluate(epoch))
             if epoch in checkpoints:
                 states[f"epoch-{epoch}"] = clone_state(self.net)
@@ -250,36 +252,36 @@ class Training:
                 states["best"] = clone_state(self.net)
         states["final"] = clone_state(self.net)
         states.setdefault("best", states["final"])
-        # By what was asked for: a network that diverged has nothing finite in an evaluated epoch.
-        kept = {epoch for _, schedule in self._splits().values() for epoch in schedule}
-        rows = [row for row in history if row["epoch"] in kept]
-        return Trained(rows, states, best_epoch)
+        # Selected by schedule: a diverged network has no finite value in an evaluated epoch.
+        evaluated = {epoch for _, schedule in self._splits().values() for epoch in schedule}
+        rows = [row for row in history if row["epoch"] in evaluated]
+        return TrainingResult(rows, states, best_epoch)
 
-    def _epoch(self, order: torch.Generator, draws: torch.Generator) -> None:
+    def _train_epoch(self, order: torch.Generator, augmentation: torch.Generator) -> None:
         self.net.train()
         if self.only_head is not None:
             body_in_eval(self.net, self.only_head)
-        n = len(self.task.train.pipeline)
+        n = len(self.data.train.pipeline)
         # The incomplete last batch is dropped: its gradient would be noisier than the schedule
-        # assumes, and batch statistics of a single image do not exist.
-        permutation = torch.randperm(n, generator=order).to(self.run.device)
+        # assumes, and a single image has no batch statistics.
+        permutation = torch.randperm(n, generator=order).to(self.execution.device)
         for step in range(self.steps_per_epoch):
             start = step * self.recipe.batch_size
-            self.step(permutation[start : start + self.recipe.batch_size], draws)
+            self.step(permutation[start : start + self.recipe.batch_size], augmentation)
 
-    def step(self, indices: torch.Tensor, draws: torch.Generator) -> None:
-        """Take one step on the training images at ``indices`` (on the device)."""
-        recipe, device = self.recipe, self.run.device
-        images = self.task.train.pipeline.batch(indices, draws)
-        targets = self.task.train.labels[indices]
+    def step(self, indices: torch.Tensor, augmentation: torch.Generator) -> None:
+        """Train one step on the images at ``indices`` (on the device)."""
+        recipe = self.recipe
+        images = self.data.train.pipeline.batch(indices, augmentation)
+        targets = self.data.train.labels[indices]
         if recipe.mixup > 0:
-            images, targets = mixup(images, self._soft(targets), recipe.mixup, draws)
+            images, targets = mixup(images, self._soft(targets), recipe.mixup, augmentation)
         self.optimizer.zero_grad(set_to_none=True)
-        size = self.run.micro_batch or len(indices)
+        size = self.execution.micro_batch or len(indices)
         for x, y in zip(torch.split(images, size), torch.split(targets, size), strict=True):
-            with _autocast(device, recipe.precision):
+            with _autocast(self.execution.device, recipe.precision):
                 logits = self.forward(x)
-            loss = OBJECTIVES[self.task.kind](logits, y, recipe.label_smoothing)
+            loss = OBJECTIVES[self.data.task](logits, y, recipe.label_smoothing)
             self.scaler.scale(loss * (len(x) / len(indices))).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -289,28 +291,30 @@ class Training:
         self.scheduler.step()
 
     def _soft(self, targets: torch.Tensor) -> torch.Tensor:
-        if self.task.kind == "multi-label":
+        if self.data.task == "multi-label":
             return targets
-        return F.one_hot(targets, self.task.classes).float()
+        return F.one_hot(targets, self.data.classes).float()
 
     def _evaluate(self, epoch: int) -> dict[str, float | None]:
-        """The row of an epoch, None where nothing is evaluated after it."""
-        row: dict[str, float | None] = {"epoch": epoch, **dict.fromkeys(MEASURED)}
-        for name, (data, epochs) in self._splits().items():
+        """The history row of an epoch, None for splits not evaluated after it."""
+        row: dict[str, float | None] = {"epoch": epoch, **dict.fromkeys(HISTORY_VALUES)}
+        for name, (split, epochs) in self._splits().items():
             if epoch not in epochs:
                 continue
-            found = evaluate(self.net, data, self.task, self.run, self.recipe.precision)
-            row |= {f"{name}_loss": found.loss, f"{name}_metric": found.metric}
+            loss, metric = evaluate(
+                self.net, split, self.data, self.execution, self.recipe.precision
+            )
+            row |= {f"{name}_loss": loss, f"{name}_metric": metric}
         return row
 
-    def _splits(self) -> dict[str, tuple[Labelled, frozenset[int]]]:
-        """The images that are evaluated, and after which epochs."""
-        task, recipe = self.task, self.recipe
+    def _splits(self) -> dict[str, tuple[DataSplit, frozenset[int]]]:
+        """The splits, each with the epochs after which it is evaluated."""
+        data, recipe = self.data, self.recipe
         train = evaluated_epochs(recipe.evaluate_train, recipe.epochs)
         test = evaluated_epochs(recipe.evaluate_test, recipe.epochs)
-        splits = {"train": (task.train, train), "test": (task.test, test)}
-        if task.validation is not None:
-            splits["validation"] = (task.validation, test)
+        splits = {"train": (data.train, train), "test": (data.test, test)}
+        if data.validation is not None:
+            splits["validation"] = (data.validation, test)
         return splits
 
 
@@ -318,7 +322,7 @@ def _optimizer(
     net: nn.Module, recipe: Recipe, rate_factors: Sequence[RateFactor], device: torch.device
 ) -> torch.optim.Optimizer:
     groups = optimizer_groups(net, [*rate_factors, *recipe.rate_factors], recipe.learning_rate)
-    # One kernel for all tensors: 2.2 to 2.9 times the loop over tensors, on the CPU too.
+    # Fused kernels are 2.2 to 2.9 times faster than the loop over tensors, on the CPU too.
     fused = device.type in {"cpu", "cuda"}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -333,5 +337,6 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "f32")
 
 
-def _chunks(n: int, size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    return iter(torch.split(torch.arange(n, device=device), size))
+def _index_batches(n: int, execution: Execution) -> Iterator[torch.Tensor]:
+    indices = torch.arange(n, device=execution.device)
+    return iter(torch.split(indices, execution.evaluation_batch))

@@ -19,7 +19,7 @@ from transferbench.plan import DatasetFacts, Entry, make_plan
 from transferbench.registry import identity, load_registry
 from transferbench.runner.execution import execute_plan
 from transferbench.runner.request import Options, plan_run
-from transferbench.training import Training, outputs
+from transferbench.training import Training, model_outputs
 
 pytestmark = pytest.mark.benchmark
 
@@ -115,7 +115,7 @@ def profiled(engine, job):
     profile = Profile()
     profile.runcall(engine, job)
     seconds = {entry.code: entry.totaltime for entry in profile.getstats()}
-    core = seconds[Training.train.__code__] + seconds[outputs.__code__]
+    core = seconds[Training.train.__code__] + seconds[model_outputs.__code__]
     return seconds[Engine.run.__code__], core
 
 

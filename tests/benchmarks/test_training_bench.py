@@ -25,7 +25,7 @@ from transferbench.runner.executors.local import LocalExecutor
 from transferbench.runner.request import Options, plan_run
 from transferbench.runner.scheduler import execute
 from transferbench.suite import Recipe
-from transferbench.training import Execution, Labelled, Task, Training
+from transferbench.training import DataSplit, Execution, TaskData, Training
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
 
 pytestmark = [
@@ -87,7 +87,7 @@ def data():
 
 
 class Small(Dataset):
-    """Labelled images in memory behind PIL transforms, as torchvision's CIFAR10 serves them."""
+    """DataSplit images in memory behind PIL transforms, as torchvision's CIFAR10 serves them."""
 
     def __init__(self, images, labels, transform):
         self.images, self.labels, self.transform = images, labels, transform
@@ -134,10 +134,10 @@ def our_epoch(net, images, labels, precision):
          "augmentation": {"shift": 4, "flip": True}} | STEP
     )  # fmt: skip
     pipeline = ImagePipeline(torch.from_numpy(images), MEAN, STD, augmentation=recipe.augmentation)
-    split = Labelled(pipeline, torch.from_numpy(labels))
-    task = Task("multi-class", "accuracy", CLASSES, split, split, None)
+    split = DataSplit(pipeline, torch.from_numpy(labels))
+    data = TaskData("multi-class", "accuracy", CLASSES, split, split, None)
     net = net.to(memory_format=torch.channels_last).train()
-    training = Training(net, task, recipe, Execution(torch.device("cpu")))
+    training = Training(net, data, recipe, Execution(torch.device("cpu")))
     generator = torch.Generator().manual_seed(0)
 
     def run():

@@ -13,7 +13,7 @@ from tiny_suite import TINY, tiny_suite
 
 from transferbench.api import run
 from transferbench.engine.finished_trial import FinishedTrial
-from transferbench.engine.resources import Machine, Workbench
+from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.errors import PluginError, SuiteError, UnknownNameError
 from transferbench.registry import load_registry
 from transferbench.specs import DiagnosticContext
@@ -322,9 +322,9 @@ def subjects(finished):
     """A trial of each perturbation."""
     store = Store(finished.folder / finished.described["store"])
     machine = Machine(store.root, finished.folder / "cache", None, "cpu")
-    bench = Workbench(load_registry(), store, machine)
+    resources = WorkerResources(load_registry(), store, machine)
     trials = [row for row in finished.described["jobs"] if row["kind"] == "trial"]
-    return {row["perturbation"]: FinishedTrial(bench, row["id"]) for row in trials}
+    return {row["perturbation"]: FinishedTrial(resources, row["id"]) for row in trials}
 
 
 def test_both_diagnostics_measure_the_trials_of_a_run(finished):

@@ -22,8 +22,8 @@ from transferbench.conformance.fixtures import (
 )
 from transferbench.data.cache import prepare
 from transferbench.engine.finished_trial import FinishedTrial
-from transferbench.engine.jobs import Engine, threads_of_a_worker
-from transferbench.engine.resources import Machine, Workbench
+from transferbench.engine.jobs import Engine, single_threaded
+from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
 from transferbench.registry import Registry, identity
 from transferbench.registry.discovery import SPECS, Discovery, Offer, Origin, discover
@@ -93,18 +93,18 @@ def finished_trials(
     network: str, device: str, target: Literal["target", "several"] = "target"
 ) -> Trials:
     """The trials of the network described as ``network`` in ``fixtures.NETWORKS``."""
-    bench, planned = _bench(device), _plan(device, network, target)
-    engine = Engine(bench)
-    with threads_of_a_worker():  # results must not depend on the number of cores
+    resources, planned = _resources(device), _plan(device, network, target)
+    engine = Engine(resources)
+    with single_threaded():  # results must not depend on the number of cores
         for job in planned.jobs.values():
             engine.run(job)
 
     def of(arm: str) -> tuple[FinishedTrial, ...]:
-        return tuple(FinishedTrial(bench, cell.job) for cell in planned.cells
+        return tuple(FinishedTrial(resources, cell.job) for cell in planned.cells
                      if cell.initialization == arm)  # fmt: skip
 
     (source,) = planned.of_kind("pretrain")
-    return Trials(FinishedTrial(bench, source.id), of("P-T"), of("RI-T"), of("diverged")[0])
+    return Trials(FinishedTrial(resources, source.id), of("P-T"), of("RI-T"), of("diverged")[0])
 
 
 @cache
@@ -113,11 +113,11 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @cache
-def _bench(device: str) -> Workbench:
+def _resources(device: str) -> WorkerResources:
     store = Store(Path(_folder().name) / device)
     store.prepare()
     machine = Machine(store.root, store.root / "datasets", None, device)
-    return Workbench(_registry(), store, machine)
+    return WorkerResources(_registry(), store, machine)
 
 
 @cache
@@ -145,7 +145,7 @@ def _plan(device: str, network: str, target: str) -> Plan:
 
 def _facts(device: str, spec: DatasetSpec, params: dict[str, Any]) -> DatasetFacts:
     data = prepare(spec, params, image_size=SIZE, channels=1,
-                   cache=_bench(device).machine.cache, data_root=None)  # fmt: skip
+                   cache=_resources(device).machine.cache, data_root=None)  # fmt: skip
     train, test = data.splits["train"], data.splits["test"]
     return DatasetFacts(data.fingerprint, len(data.classes), data.task, data.metric,
                         len(train.labels), len(test.labels))  # fmt: skip

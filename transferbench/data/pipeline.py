@@ -204,7 +204,7 @@ class ImagePipeline:
             _normalise_rows(images, rows, out[piece])
         return self._finish(out, indices)
 
-    def materialise(self) -> bool:
+    def precompute(self) -> bool:
         """Permute all images now, so that no batch has to; returns whether it was done.
 
         Not where augmentation comes first, nor for what is no permutation of 8-bit values.

@@ -1,3 +1,3 @@
-"""What a worker process does with one job."""
+"""Execution of jobs in a worker process: pre-training, trials and diagnoses."""
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What running one job means: pre-train a network, train one on a target, or measure some.
+"""Runs one job: a pre-training, a trial, or a diagnosis of finished trials.
 
-An engine lives in a worker process. It takes jobs of a plan and leaves artefacts in the store; it
-knows no suite.
+An engine runs in a worker process. It reads the payloads of jobs and writes artefacts to the store,
+without access to the suite.
 """
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -21,138 +21,160 @@ from torch import nn
 
 from transferbench.data.pipeline import keep_large_allocations
 from transferbench.engine.finished_trial import FinishedTrial
-from transferbench.engine.resources import Machine, Prepared, Workbench, same_version
+from transferbench.engine.resources import Machine, WorkerResources, same_version
 from transferbench.errors import PluginError, StoreError
 from transferbench.metrics import chance_level
-from transferbench.networks.modules import freeze_body, normalises_by_batch, partition
+from transferbench.networks.modules import (
+    Partition,
+    StateDict,
+    freeze_body,
+    normalises_by_batch,
+    partition,
+)
 from transferbench.plan import Job
 from transferbench.records import Measurement
 from transferbench.registry import blamed, load_registry
-from transferbench.specs import HEAD, BackboneSpec, DiagnosticContext, InitializationContext
+from transferbench.specs import HEAD, DiagnosticContext, InitializationContext
 from transferbench.statistics import wilson
 from transferbench.store import CorruptArtefactError, Draft, Store
 from transferbench.suite import Recipe
 from transferbench.training import (
+    DataSplit,
     Execution,
-    Task,
-    Trained,
+    ModelOutputs,
+    TaskData,
     Training,
-    outputs,
+    TrainingResult,
+    model_outputs,
     refuse_smaller_batches,
 )
 
-__all__ = ["Engine", "start_engine", "threads_of_a_worker"]
+__all__ = ["Engine", "single_threaded", "start_engine"]
 
-SOURCE_BATCH = 256
-"""Images of the batch that a data-dependent initialization sees."""
+INITIALIZATION_BATCH = 256
+"""Number of target images that a data-dependent initialization receives."""
 
 DIVERGED = "the outputs are not finite: diverged"
 
 
 def start_engine(machine: Machine) -> Callable[[Job], None]:
-    """Make a worker process ready for jobs; called once in each.
+    """Set up a worker process, once; returns the function that runs a job.
 
-    CPU work takes one thread a process: numbers then do not depend on how many run at once, and
-    two one-thread processes beat one process with two threads.
+    Each process uses one CPU thread: numbers then do not depend on how many run at once, and two
+    single-threaded processes are faster than one process with two threads.
     """
-    import scipy.linalg  # noqa: F401  # slow; only what is loaded can be limited
+    import scipy.linalg  # noqa: F401  # slow; threads are limited only in loaded libraries
 
-    _take_one_thread()
+    _use_one_thread()
     keep_large_allocations()
     registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
-    return Engine(Workbench(registry, Store(machine.store), machine)).run
+    return Engine(WorkerResources(registry, Store(machine.store), machine)).run
 
 
 @contextmanager
-def threads_of_a_worker() -> Iterator[None]:
-    """Inside the block this process takes as many threads as a worker does."""
+def single_threaded() -> Iterator[None]:
+    """Inside the block this process uses one thread, as a worker does."""
     threads = torch.get_num_threads()
     try:
-        with _take_one_thread():
+        with _use_one_thread():
             yield
     finally:
         torch.set_num_threads(threads)
 
 
-def _take_one_thread() -> threadpool_limits:
-    """One for torch, and for the linear algebra of numpy and of scipy, which have their own."""
+def _use_one_thread() -> threadpool_limits:
+    """Limit torch and the BLAS libraries of numpy and scipy, which have their own thread pools."""
     torch.set_num_threads(1)
     return threadpool_limits(1)
 
 
 class Engine:
-    """Runs jobs one after another; what they share is loaded once."""
+    """Runs jobs one after another with shared resources."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self.bench = bench
-        machine = bench.machine
+    def __init__(self, resources: WorkerResources) -> None:
+        self.resources = resources
+        machine = resources.machine
         self.execution = Execution(
-            bench.device, micro_batch=machine.micro_batch, compile=machine.compile
+            resources.device, micro_batch=machine.micro_batch, compile=machine.compile
         )
 
     def run(self, job: Job) -> None:
-        """Compute one job and publish its artefact; its requirements are in the store."""
+        """Compute one job and publish its artefact; the jobs it requires are in the store."""
         started = time.perf_counter()
-        # Entered before the work: of two runs that share a store, one computes and one waits.
-        with self.bench.store.writing(job.id, job.kind) as draft:
+        # Entered before the work: of two runs that share a store, one computes and the other waits.
+        with self.resources.store.writing(job.id, job.kind) as draft:
             if draft.already_done:
                 return
             try:
                 (self._diagnose if job.kind == "diagnosis" else self._train)(job, draft)
             except CorruptArtefactError as error:
-                # Out of the way, so that it is computed again instead of failing every run.
-                self.bench.store.discard(error.job)
+                # Discarded, so that the next run computes it again instead of failing.
+                self.resources.store.discard(error.job)
                 raise
-            draft.facts |= machine_facts(self.bench.device, started)
+            draft.facts |= machine_facts(self.resources.device, started)
 
     # --- pre-training and trials --------------------------------------------------------------
 
     def _train(self, job: Job, draft: Draft) -> None:
         payload = job.payload
-        spec, params = self.bench.backbone(payload)
-        prepared = self.bench.prepare(payload)
-        net = self.bench.network(payload, spec, params, payload["dataset"]["classes"])
+        spec, params = self.resources.backbone(payload)
+        data = self.resources.task_data(payload)
+        net = self.resources.network(payload, spec, params, payload["dataset"]["classes"])
         recipe = Recipe.model_validate(payload["recipe"])
-        # The network itself is asked too: a backbone may have declared otherwise.
+        # The network is checked too, since the backbone's declaration may be wrong.
         if normalises_by_batch(net):
             refuse_smaller_batches(spec.name, recipe.batch_size, self.execution.micro_batch)
         modules = partition(spec, net)
         if job.kind == "trial":
-            self._initialize(payload, net, modules, prepared)
-        net.to(self.bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-        head = self.bench.head(spec, net)
+            self._initialize(payload, net, modules, data)
+        net.to(self.resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        head = self.resources.head(spec, net)
         if payload.get("frozen"):
             freeze_body(net, modules)
         training = Training(
             net,
-            prepared.task,
+            data,
             recipe,
             self.execution,
             spec.rate_factors,
             only_head=head if payload.get("frozen") else None,
         )
         seeds = payload["seeds"]
-        trained = training.train(
+        result = training.train(
             data_seed=seeds["data"],
             augmentation_seed=seeds["augmentation"],
             checkpoints=payload["checkpoints"],
         )
-        self._write(draft, job.payload, net, spec, trained, prepared)
+        draft.write_json("payload.json", payload)
+        outputs = model_outputs(net, head, data.test.pipeline, self.execution)
+        _write_outputs(draft, outputs, data.test)
+        _write_result(draft, result, data)
+        described = {
+            "task": data.task,
+            "metric": data.metric,
+            "chance": chance_level(data.metric, data.test.labels.cpu().numpy()),
+            "modules": {name: list(names) for name, names in modules.items()},
+            "n_train": len(data.train.pipeline),
+            "n_test": len(data.test.pipeline),
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "best_epoch": result.best_epoch,
+        }
+        draft.write_json("trial.json", described)
 
     def _initialize(
         self,
         payload: Mapping[str, Any],
         net: nn.Module,
-        modules: Mapping[str, Sequence[str]],
-        prepared: Prepared,
+        modules: Partition,
+        data: TaskData,
     ) -> None:
-        used = payload["initialization"]
-        spec = same_version(self.bench.registry.initialization(used["name"]), used)
+        planned = payload["initialization"]
+        spec = same_version(self.resources.registry.initialization(planned["name"]), planned)
         images = None
         if "images" in spec.needs:
-            pipeline = prepared.task.train.pipeline
-            first = torch.arange(min(len(pipeline), SOURCE_BATCH), device=self.bench.device)
-            images = pipeline.batch(first, None).cpu()
+            pipeline = data.train.pipeline
+            n = min(len(pipeline), INITIALIZATION_BATCH)
+            images = pipeline.batch(torch.arange(n, device=self.resources.device), None).cpu()
         context = InitializationContext(
             source_state=self._source_state(payload),
             modules=modules,
@@ -160,121 +182,101 @@ class Engine:
             images=images,
         )
         with blamed(f"initialization {spec.name!r}"):
-            spec.initialize(spec.parse(used["params"]), net, context)
+            spec.initialize(spec.parse(planned["params"]), net, context)
 
-    def _source_state(self, payload: Mapping[str, Any]) -> Mapping[str, torch.Tensor] | None:
-        """The body of the source network, from the suite's pre-training or from outside."""
-        used = payload["initialization"]
-        if "weights" in used:
-            return self.bench.external_state(payload)
-        if "source" not in used:
+    def _source_state(self, payload: Mapping[str, Any]) -> StateDict | None:
+        """The body of the source network, from the suite's pre-training or external weights."""
+        planned = payload["initialization"]
+        if "weights" in planned:
+            return self.resources.external_state(payload)
+        if "source" not in planned:
             return None
-        which = "final" if used["checkpoint"] is None else f"epoch-{used['checkpoint']}"
-        artefact = self.bench.store.artefact(used["source"])
+        which = "final" if planned["checkpoint"] is None else f"epoch-{planned['checkpoint']}"
+        artefact = self.resources.store.artefact(planned["source"])
         if f"{which}.safetensors" not in artefact.names:
-            kept = ", ".join(sorted(name for name in artefact.names if name.startswith("epoch-")))
+            epochs = ", ".join(sorted(name for name in artefact.names if name.startswith("epoch-")))
             raise StoreError(
-                f"the pre-training kept no checkpoint {which!r} (it has: {kept or 'none'}); add "
+                f"the pre-training kept no checkpoint {which!r} (it has: {epochs or 'none'}); add "
                 "the epoch to the source's checkpoints"
             )
         head = set(artefact.json("trial.json")["modules"][HEAD])
         state = load_file(artefact.path(f"{which}.safetensors"))
         return {name: tensor for name, tensor in state.items() if name not in head}
 
-    def _write(
-        self,
-        draft: Draft,
-        payload: Mapping[str, Any],
-        net: nn.Module,
-        spec: BackboneSpec,
-        trained: Trained,
-        prepared: Prepared,
-    ) -> None:
-        task = prepared.task
-        found = outputs(net, self.bench.head(spec, net), task.test.pipeline, self.execution)
-        modules = {name: list(names) for name, names in partition(spec, net).items()}
-        n_train = len(task.train.pipeline)
-        described = {
-            "task": task.kind,
-            "metric": task.metric,
-            "chance": chance_level(task.metric, prepared.test_labels),
-            "modules": modules,
-            "n_train": n_train,
-            "n_test": len(prepared.items),
-            "parameters": sum(p.numel() for p in net.parameters()),
-            "best_epoch": trained.best_epoch,
-        }
-        measured = trial_measurements(trained, task, n_train, len(prepared.items))
-        draft.write_json("payload.json", payload)
-        draft.write_json("trial.json", described)
-        draft.write_json("history.json", trained.history)
-        draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
-        for name, state in trained.states.items():
-            save_file(state, draft.path(f"{name}.safetensors"))
-        save_file(
-            {
-                "logits": found.logits.contiguous(),
-                "features": found.features.contiguous(),
-                "labels": torch.from_numpy(prepared.test_labels),
-                "items": torch.from_numpy(prepared.items),
-            },
-            draft.path("outputs.safetensors"),
-        )
-
     # --- diagnoses ----------------------------------------------------------------------------
 
     def _diagnose(self, job: Job, draft: Draft) -> None:
-        payload = job.payload
-        used = payload["diagnostic"]
-        spec = same_version(self.bench.registry.diagnostic(used["name"]), used)
-        for named in used.get("perturbations", ()):
-            same_version(self.bench.registry.perturbation(named["name"]), named)
-        subjects = [FinishedTrial(self.bench, job_id) for job_id in payload["subjects"]]
+        payload, registry = job.payload, self.resources.registry
+        planned = payload["diagnostic"]
+        spec = same_version(registry.diagnostic(planned["name"]), planned)
+        for perturbation in planned.get("perturbations", ()):
+            same_version(registry.perturbation(perturbation["name"]), perturbation)
+        subjects = [FinishedTrial(self.resources, job_id) for job_id in payload["subjects"]]
         context = DiagnosticContext(
-            self.bench.device,
+            self.resources.device,
             torch.Generator().manual_seed(payload["seed"]),
             payload["seed"],
-            self.bench.memoize,
+            self.resources.memoize,
         )
         with blamed(f"diagnostic {spec.name!r}"):
-            measured = list(spec.measure(spec.parse(used["params"]), subjects, context))
-        for measurement in measured:
+            measurements = list(spec.measure(spec.parse(planned["params"]), subjects, context))
+        for measurement in measurements:
             if not isinstance(measurement, Measurement):
                 raise PluginError(
                     f"diagnostic {spec.name!r} yielded {type(measurement).__name__}; "
                     "it must yield Measurement"
                 )
-        draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measured])
+        _write_measurements(draft, measurements)
 
 
-def trial_measurements(
-    trained: Trained, task: Task, n_train: int, n_test: int
-) -> list[Measurement]:
-    """What a trial itself reports: final and best metrics, losses and sizes."""
-    final = trained.history[-1]
-    best = next((row for row in trained.history if row["epoch"] == trained.best_epoch), final)
+def _write_result(draft: Draft, result: TrainingResult, data: TaskData) -> None:
+    draft.write_json("history.json", result.history)
+    _write_measurements(draft, trial_measurements(result, data))
+    for name, state in result.states.items():
+        save_file(state, draft.path(f"{name}.safetensors"))
+
+
+def _write_outputs(draft: Draft, outputs: ModelOutputs, split: DataSplit) -> None:
+    tensors = {
+        "logits": outputs.logits.contiguous(),
+        "features": outputs.features.contiguous(),
+        "labels": split.labels.cpu(),
+        "items": torch.from_numpy(split.pipeline.image_ids),
+    }
+    save_file(tensors, draft.path("outputs.safetensors"))
+
+
+def _write_measurements(draft: Draft, measurements: Iterable[Measurement]) -> None:
+    draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measurements])
+
+
+def trial_measurements(result: TrainingResult, data: TaskData) -> list[Measurement]:
+    """The measurements of a trial itself: final and best metrics, losses and sizes."""
+    n_train, n_test = len(data.train.pipeline), len(data.test.pipeline)
+    final = result.history[-1]
+    best = next((row for row in result.history if row["epoch"] == result.best_epoch), final)
     return [
-        _metric("test_metric", final, "test", n_test, task),
+        _metric("test_metric", final, "test", n_test, data),
         _loss("test_loss", final, n_test),
-        _metric("train_metric", final, "train", n_train, task),
+        _metric("train_metric", final, "train", n_train, data),
         _loss("train_loss", final, n_train),
-        _metric("best_test_metric", best, "test", n_test, task),
+        _metric("best_test_metric", best, "test", n_test, data),
         Measurement(metric="best_epoch", value=best["epoch"], unit="epochs", n=1),
         Measurement(metric="n_train", value=float(n_train), unit="images", n=1),
     ]
 
 
 def _metric(
-    name: str, row: Mapping[str, float | None], split: str, n: int, task: Task
+    name: str, row: Mapping[str, float | None], split: str, n: int, data: TaskData
 ) -> Measurement:
     value, flag = row[f"{split}_metric"], None
     if row[f"{split}_loss"] is None:
-        # An accuracy has a value all the same: of logits that are NaN the first is the largest.
+        # Accuracy still has a value: the first of NaN logits counts as the largest.
         flag = DIVERGED
     elif value is None:
         flag = "not defined on these images"
-    counts = task.kind == "multi-class" and task.metric == "accuracy"
-    bounds = wilson(round(value * n), n).fields() if counts and value is not None else {}
+    counts_images = data.task == "multi-class" and data.metric == "accuracy"
+    bounds = wilson(round(value * n), n).fields() if counts_images and value is not None else {}
     return Measurement(metric=name, value=value, unit="fraction", n=n, flag=flag, **bounds)
 
 
@@ -284,7 +286,7 @@ def _loss(name: str, row: Mapping[str, float | None], n: int) -> Measurement:
 
 
 def machine_facts(device: torch.device, started: float) -> dict[str, str | float]:
-    """What a job was computed on and how long it took: published beside it, never in an id."""
+    """The machine and the duration of a job: published beside it, never part of an id."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "device": device.type,
@@ -297,5 +299,5 @@ def machine_facts(device: torch.device, started: float) -> dict[str, str | float
 
 @cache
 def _packages() -> dict[str, str]:
-    # Reading three distributions' metadata takes as long as a small diagnosis.
+    # Cached: reading the metadata takes as long as a small diagnosis.
     return {package: version(package) for package in ("torch", "timm", "numpy")}

@@ -1,4 +1,4 @@
-"""What the jobs of one worker process share: plugins, decoded datasets, store and device."""
+"""Resources that the jobs of one worker process share: plugins, datasets, store and device."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from transferbench.registry import Registry, blamed
 from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
 from transferbench.store import Store
 from transferbench.suite import Recipe
-from transferbench.training import Labelled, Task
+from transferbench.training import DataSplit, TaskData
 
 __all__ = [
     "Machine",
-    "Prepared",
-    "Workbench",
+    "WorkerResources",
     "cuda_devices",
     "find_device",
     "lru_cache",
@@ -38,16 +37,15 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-
-MEMORY_BYTES = 2**30
-"""For what diagnoses of one worker share: the features of a dozen small networks."""
+CACHE_BYTES = 2**30
+"""For results that diagnoses share: the features of a dozen small networks."""
 
 DEVICES = ("auto", "cpu", "cuda")
-"""What a user may ask for; which GPU ``cuda`` is, CUDA_VISIBLE_DEVICES says."""
+"""The choices of ``--device``; CUDA_VISIBLE_DEVICES selects the GPU of ``cuda``."""
 
 
 class Machine(NamedTuple):
-    """Where jobs run: everything here may differ between two runs with equal numbers."""
+    """The machine that runs jobs: two runs may differ in all of this and have equal numbers."""
 
     store: Path
     cache: Path
@@ -63,7 +61,7 @@ class Machine(NamedTuple):
 def find_device(name: str) -> torch.device:
     """The device of ``auto``, ``cpu`` or ``cuda``.
 
-    Raises: ``DeviceError`` where it is not there.
+    Raises: ``DeviceError`` where it is not available.
     """
     if name not in DEVICES:
         raise DeviceError(f"no device {name!r}; use one of {', '.join(DEVICES)}")
@@ -71,7 +69,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
-            f"--device {name} was asked for, but PyTorch {torch.__version__} finds no CUDA device "
+            f"--device {name} was requested, but PyTorch {torch.__version__} finds no CUDA device "
             "here; use --device cpu, or install a driver and a CUDA build of PyTorch"
         )
     return torch.device(name)
@@ -98,29 +96,21 @@ def _nbytes(value: Any) -> int:
     return int(getattr(value, "nbytes", 0))
 
 
-class Prepared(NamedTuple):
-    """A dataset's images as one job trains and tests on them."""
-
-    task: Task
-    items: np.ndarray
-    test_labels: np.ndarray
-
-
-class Workbench:
-    """Turns what a payload names into networks and images; each dataset is loaded once."""
+class WorkerResources:
+    """Builds the networks and datasets that a payload names; each dataset is loaded once."""
 
     def __init__(self, registry: Registry, store: Store, machine: Machine) -> None:
         self.registry = registry
         self.store = store
         self.machine = machine
         self.device = find_device(machine.device)
-        self.memoize = lru_cache(MEMORY_BYTES)
+        self.memoize = lru_cache(CACHE_BYTES)
         self._datasets: dict[str, PreparedDataset] = {}
 
     def backbone(self, payload: Mapping[str, Any]) -> tuple[BackboneSpec, Any]:
-        used = payload["backbone"]
-        spec = self.registry.backbone(used["name"])
-        return same_version(spec, used), spec.parse(used["params"])
+        planned = payload["backbone"]
+        spec = self.registry.backbone(planned["name"])
+        return same_version(spec, planned), spec.parse(planned["params"])
 
     def network(
         self, payload: Mapping[str, Any], spec: BackboneSpec, params: Any, classes: int
@@ -138,7 +128,7 @@ class Workbench:
             )
 
     def head(self, spec: BackboneSpec, net: nn.Module) -> nn.Module:
-        """The layer of ``net`` that makes the logits. Raises: ``PluginError`` for anything else."""
+        """The final layer of ``net``. Raises: ``PluginError`` where it is no module."""
         with blamed(f"backbone {spec.name!r}"):
             head = spec.head(net)
         if not isinstance(head, nn.Module):
@@ -149,9 +139,9 @@ class Workbench:
         return head
 
     def external_state(self, payload: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
-        """The body of the entry's network with the weights from outside that a trial names.
+        """The body of the entry's network with the external weights that a trial names.
 
-        Raises: ``DataError`` where they cannot be had or do not fit.
+        Raises: ``DataError`` where they cannot be loaded or do not fit.
         """
         spec, params = self.backbone(payload)
         tag = payload["initialization"]["weights"]["tag"]
@@ -166,114 +156,118 @@ class Workbench:
         return body
 
     def _dataset(self, payload: Mapping[str, Any]) -> PreparedDataset:
-        used, image = payload["dataset"], payload["image"]
-        key = used["fingerprint"]
+        planned, image = payload["dataset"], payload["image"]
+        key = planned["fingerprint"]
         if key not in self._datasets:
-            spec = same_version(self.registry.dataset(used["name"]), used)
-            found = prepare(
+            spec = same_version(self.registry.dataset(planned["name"]), planned)
+            dataset = prepare(
                 spec,
-                spec.parse(used["params"]),
+                spec.parse(planned["params"]),
                 image_size=image["size"],
                 channels=image["channels"],
                 cache=self.machine.cache,
                 data_root=self.machine.data_root,
             )
-            if found.fingerprint != key:
+            if dataset.fingerprint != key:
                 raise DataError(
-                    f"dataset {used['name']!r} has other pixels or labels than when the run was "
-                    f"planned (fingerprint {found.fingerprint[:12]}, planned {key[:12]}); "
+                    f"dataset {planned['name']!r} has other pixels or labels than when the run was "
+                    f"planned (fingerprint {dataset.fingerprint[:12]}, planned {key[:12]}); "
                     "plan again"
                 )
-            self._datasets[key] = found
+            self._datasets[key] = dataset
         return self._datasets[key]
 
-    def prepare(self, payload: Mapping[str, Any]) -> Prepared:
-        data = self._dataset(payload)
+    def task_data(self, payload: Mapping[str, Any]) -> TaskData:
+        """The images that a job trains, validates and tests on."""
+        dataset = self._dataset(payload)
         selection = payload["selection"]
-        train, test = data.splits["train"], data.splits["test"]
-        chosen = select_training(
+        train, test = dataset.splits["train"], dataset.splits["test"]
+        positions = select_training(
             train.labels,
             train.groups,
             seed=selection["seed"],
             labels_per_class=selection.get("labels_per_class"),
             validation=selection["validation"],
             validation_limit=selection.get("validation_limit"),
-            task=data.task,
+            task=dataset.task,
         )
-        items = select_test(test.labels, selection.get("test_limit"), test.fingerprint)
+        test_positions = select_test(test.labels, selection.get("test_limit"), test.fingerprint)
         labels = train.labels
         if payload["shuffle_labels"]:
             labels = shuffled_labels(labels, payload["seeds"]["labels"])
-        learned = self._labelled(payload, train.images, labels, chosen.train, training=True)
         validation = None
-        if len(chosen.validation):
-            validation = self._labelled(payload, train.images, labels, chosen.validation)
-        tested = self._labelled(payload, test.images, test.labels, items)
-        dataset = payload["dataset"]
-        task = Task(
-            dataset["task"], dataset["metric"], dataset["classes"], learned, tested, validation
+        if len(positions.validation):
+            validation = self._split(payload, train.images, labels, positions.validation)
+        planned = payload["dataset"]
+        return TaskData(
+            planned["task"],
+            planned["metric"],
+            planned["classes"],
+            train=self._split(payload, train.images, labels, positions.train, training=True),
+            test=self._split(payload, test.images, test.labels, test_positions),
+            validation=validation,
         )
-        return Prepared(task, items, test.labels[items])
 
-    def _labelled(
+    def _split(
         self,
         payload: Mapping[str, Any],
         images: np.ndarray,
         labels: np.ndarray,
-        items: np.ndarray,
+        positions: np.ndarray,
         *,
         training: bool = False,
-    ) -> Labelled:
-        """The chosen items as uint8 on the device, behind the pipeline of this payload."""
+    ) -> DataSplit:
+        """The images at ``positions`` on the device, with the pipeline of this payload."""
         recipe, image = Recipe.model_validate(payload["recipe"]), payload["image"]
-        used = payload.get("perturbation")
-        if used is not None and training and used["apply"] == "test-only":
-            used = None
+        planned = payload.get("perturbation")
+        if planned is not None and training and planned["apply"] == "test-only":
+            planned = None
         augmentation = recipe.augmentation if training and recipe.augmentation.active else None
         pipeline = ImagePipeline(
-            torch.from_numpy(images[items]).to(self.device),
+            torch.from_numpy(images[positions]).to(self.device),
             image["mean"],
             image["std"],
-            perturbation=None if used is None else self._perturbation(used, image),
+            perturbation=None if planned is None else self._perturbation(planned, image),
             augmentation=augmentation,
-            image_ids=items,
+            image_ids=positions,
         )
         if augmentation is None:
-            pipeline.materialise()
-        return Labelled(pipeline, torch.from_numpy(labels[items]).to(self.device))
+            pipeline.precompute()
+        return DataSplit(pipeline, torch.from_numpy(labels[positions]).to(self.device))
 
     def _perturbation(
-        self, used: Mapping[str, Any], image: Mapping[str, Any]
+        self, planned: Mapping[str, Any], image: Mapping[str, Any]
     ) -> CompiledPerturbation:
-        spec = same_version(self.registry.perturbation(used["name"]), used)
+        spec = same_version(self.registry.perturbation(planned["name"]), planned)
         shape = (image["size"], image["size"], image["channels"])
         plugin = f"perturbation {spec.name!r}"
         with blamed(plugin):
-            found = compile_perturbation(spec, spec.parse(used["params"]), shape, used["seed"])
+            params = spec.parse(planned["params"])
+            perturbation = compile_perturbation(spec, params, shape, planned["seed"])
         return replace(
-            found,
-            per_image=_blaming(plugin, found.per_image),
-            transform=_blaming(plugin, found.transform),
+            perturbation,
+            per_image=_with_plugin_errors(plugin, perturbation.per_image),
+            transform=_with_plugin_errors(plugin, perturbation.transform),
         )
 
 
-def _blaming(plugin: str, called: Callable[P, R] | None) -> Callable[P, R] | None:
-    """``called``, naming the plugin in what it raises."""
-    if called is None:
+def _with_plugin_errors(plugin: str, function: Callable[P, R] | None) -> Callable[P, R] | None:
+    """``function``, with the plugin named in the errors that it raises."""
+    if function is None:
         return None
 
-    def call(*given: P.args, **named: P.kwargs) -> R:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         with blamed(plugin):
-            return called(*given, **named)
+            return function(*args, **kwargs)
 
     return call
 
 
-def same_version(spec: AnySpec, used: Mapping[str, Any]) -> AnySpec:
-    """``spec``, if it is of the version that a payload was planned with."""
-    if spec.version != used["version"]:
+def same_version(spec: AnySpec, planned: Mapping[str, Any]) -> AnySpec:
+    """``spec``; raises ``PluginError`` unless its version is that of the plan."""
+    if spec.version != planned["version"]:
         raise PluginError(
             f"{spec.name!r} is version {spec.version} here, but the job was planned with version "
-            f"{used['version']}; plan again"
+            f"{planned['version']}; plan again"
         )
     return spec

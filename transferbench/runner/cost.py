@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 
 from transferbench.data.pipeline import ImagePipeline
-from transferbench.engine.jobs import threads_of_a_worker
-from transferbench.engine.resources import Machine, Workbench
+from transferbench.engine.jobs import single_threaded
+from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.identity import digest
 from transferbench.plan import Job
 from transferbench.registry import Registry
 from transferbench.store import Store
 from transferbench.suite import Recipe
-from transferbench.training import Execution, Labelled, Task, Training, evaluate
+from transferbench.training import DataSplit, Execution, TaskData, Training, evaluate
 
 __all__ = ["Estimate", "estimate"]
 
@@ -50,8 +50,8 @@ def estimate(
 
     Measured as a worker computes, on one thread, and while nothing else runs.
     """
-    bench = Workbench(registry, store, Machine(store.root, store.root, None, str(device)))
-    speeds = _Speeds(bench)
+    resources = WorkerResources(registry, store, Machine(store.root, store.root, None, str(device)))
+    speeds = _Speeds(resources)
     seconds = 0.0
     for job in (job for name, job in jobs.items() if name not in done and any(job.work)):
         if job.kind == "diagnosis":
@@ -66,8 +66,8 @@ def estimate(
 class _Speeds:
     """The speed of each training, measured when it is first asked for."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, resources: WorkerResources) -> None:
+        self._resources = resources
         self._of_jobs: dict[str, _Speed] = {}
         self._of_trainings: dict[str, _Speed] = {}
 
@@ -81,27 +81,29 @@ class _Speeds:
         """Trainings of equal networks on equal images by equal recipes share one measurement."""
         key = digest({key: payload[key] for key in ("backbone", "image", "recipe")})
         if key not in self._of_trainings:
-            with threads_of_a_worker():
-                self._of_trainings[key] = _measure(self._bench, payload)
+            with single_threaded():
+                self._of_trainings[key] = _measure(self._resources, payload)
         return self._of_trainings[key]
 
 
-def _measure(bench: Workbench, payload: dict[str, Any]) -> _Speed:
+def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
     """Time a few steps on random images; the first step, which warms up, is not counted."""
-    spec, params = bench.backbone(payload)
+    spec, params = resources.backbone(payload)
     classes = payload["dataset"]["classes"]
-    net = bench.network(payload, spec, params, classes).to(bench.device)
+    net = resources.network(payload, spec, params, classes).to(resources.device)
     recipe = Recipe.model_validate(payload["recipe"])
     n = max(recipe.batch_size, EVALUATED)
-    data = _random_data(payload, n, classes, bench.device)
-    task = Task(payload["dataset"]["task"], payload["dataset"]["metric"], classes, data, data, None)
-    training = Training(net, task, recipe, Execution(bench.device), spec.rate_factors)
-    draws = torch.Generator(bench.device).manual_seed(0)
-    indices = torch.arange(recipe.batch_size, device=bench.device)
-    training.step(indices, draws)
-    trained = _shortest(lambda: training.step(indices, draws), bench.device)
+    split = _random_split(payload, n, classes, resources.device)
+    task, metric = payload["dataset"]["task"], payload["dataset"]["metric"]
+    data = TaskData(task, metric, classes, split, split, None)
+    execution = Execution(resources.device)
+    training = Training(net, data, recipe, execution, spec.rate_factors)
+    generator = torch.Generator(resources.device).manual_seed(0)
+    indices = torch.arange(recipe.batch_size, device=resources.device)
+    training.step(indices, generator)
+    trained = _shortest(lambda: training.step(indices, generator), resources.device)
     evaluated = _shortest(
-        lambda: evaluate(net, data, task, training.run, recipe.precision), bench.device
+        lambda: evaluate(net, split, data, execution, recipe.precision), resources.device
     )
     return _Speed(trained / recipe.batch_size, evaluated / n)
 
@@ -116,7 +118,7 @@ def _shortest(work: Callable[[], object], device: torch.device) -> float:
     return min(tries)
 
 
-def _random_data(payload: dict[str, Any], n: int, classes: int, device: torch.device) -> Labelled:
+def _random_split(payload: dict[str, Any], n: int, classes: int, device: torch.device) -> DataSplit:
     image = payload["image"]
     draws = torch.Generator().manual_seed(0)
     shape = (n, image["size"], image["size"], image["channels"])
@@ -125,7 +127,7 @@ def _random_data(payload: dict[str, Any], n: int, classes: int, device: torch.de
         labels = torch.randint(0, 2, (n, classes), generator=draws).float()
     else:
         labels = torch.randint(0, classes, (n,), generator=draws)
-    return Labelled(ImagePipeline(images, image["mean"], image["std"]), labels.to(device))
+    return DataSplit(ImagePipeline(images, image["mean"], image["std"]), labels.to(device))
 
 
 def _now(device: torch.device) -> float:

@@ -150,9 +150,9 @@ def try_weights(planned: Planned) -> None:
 
     Raises: ``DataError`` where they cannot be had, are no weights or do not fit.
     """
-    from transferbench.engine.resources import Workbench
+    from transferbench.engine.resources import WorkerResources
 
-    bench = Workbench(planned.registry, planned.store, _machine(planned, "cpu"))
+    resources = WorkerResources(planned.registry, planned.store, _machine(planned, "cpu"))
     tried: set[str] = set()
     for job in planned.plan.of_kind("trial"):
         weights = job.payload["initialization"].get("weights")
@@ -161,7 +161,7 @@ def try_weights(planned: Planned) -> None:
         network = {key: job.payload[key] for key in ("backbone", "image")}
         key = digest(network | {"weights": weights, "classes": job.payload["dataset"]["classes"]})
         if key not in tried:
-            bench.external_state(job.payload)
+            resources.external_state(job.payload)
             tried.add(key)
 
 
