@@ -1,4 +1,4 @@
-"""Maps, their coarsening and composition, and gathers of runs against plain indexing."""
+"""Gather maps, their coarsening and composition, and gathers of runs against plain indexing."""
 
 import math
 
@@ -12,11 +12,11 @@ from transferbench.data.gather import (
     LONG_RUN_BYTES,
     Gather,
     RunMap,
-    _pays_in_pieces,
+    _chunks_are_faster,
     as_words,
+    chunks,
     coarsen,
     compose,
-    pieces,
 )
 
 CPU = torch.device("cpu")
@@ -31,8 +31,8 @@ def run_maps(draw):
     return RunMap(np.asarray(orders, dtype=np.int32), length)
 
 
-def longest_by_trial(index):
-    """The longest fitting run, by trying every divisor as the definition reads."""
+def longest_by_search(index):
+    """The longest valid run length, by trying all divisors."""
     for length in range(index.shape[1], 0, -1):
         if index.shape[1] % length:
             continue
@@ -40,31 +40,31 @@ def longest_by_trial(index):
         aligned = (runs[:, :, 0] % length == 0).all()
         if aligned and (runs == runs[:, :, :1] + np.arange(length)).all():
             return length
-    raise AssertionError("length 1 always fits")
+    raise AssertionError("length 1 is always valid")
 
 
 @given(run_maps())
-def test_coarsening_finds_the_longest_runs_and_says_the_same_map(runs):
+def test_coarsening_gives_the_longest_runs_of_the_same_map(runs):
     index = runs.values()
-    found = coarsen(index)
-    assert found.length == longest_by_trial(index)
-    np.testing.assert_array_equal(found.values(), index)
+    coarse = coarsen(index)
+    assert coarse.length == longest_by_search(index)
+    np.testing.assert_array_equal(coarse.values(), index)
 
 
-def test_coarsening_takes_the_runs_that_all_maps_share():
+def test_coarsening_gives_the_longest_runs_common_to_all_maps():
     pairs, fours = [2, 3, 0, 1, 4, 5, 6, 7], [4, 5, 6, 7, 0, 1, 2, 3]
     assert coarsen(np.asarray([fours])).length == 4
     assert coarsen(np.asarray([pairs, fours])).length == 2
 
 
-def test_runs_that_start_off_their_grid_are_not_moved_whole():
-    # 4 neighbours move together, but they come from places 1..4.
+def test_runs_must_start_at_multiples_of_their_length():
+    # 4 neighbours move together, but their sources are 1..4.
     assert coarsen(np.asarray([[1, 2, 3, 4, 5, 6, 7, 0]])).length == 1
 
 
-def test_identity_is_one_run():
-    found = coarsen(np.arange(24)[None])
-    assert (found.length, found.is_identity) == (24, True)
+def test_the_identity_is_a_single_run():
+    coarse = coarsen(np.arange(24)[None])
+    assert (coarse.length, coarse.is_identity) == (24, True)
 
 
 @given(run_maps(), st.integers(1, 5), st.integers(0, 2**31))
@@ -73,13 +73,12 @@ def test_gather_equals_plain_indexing(runs, count, seed):
     index = runs.values()
     images = np.random.default_rng(seed).integers(0, 256, (count, index.shape[1]), dtype=np.uint8)
     expected = np.take_along_axis(images, np.broadcast_to(index, images.shape), axis=1)
-    given_images = torch.from_numpy(images.copy())
-    found = Gather(runs, CPU)(given_images)
-    np.testing.assert_array_equal(found.numpy(), expected)
-    np.testing.assert_array_equal(given_images.numpy(), images, err_msg="the input was changed")
+    source = torch.from_numpy(images.copy())
+    np.testing.assert_array_equal(Gather(runs, CPU)(source).numpy(), expected)
+    np.testing.assert_array_equal(source.numpy(), images, err_msg="the input was changed")
 
 
-def test_one_gather_serves_batches_of_any_size_in_any_order():
+def test_a_gather_applies_to_batches_of_any_size_in_any_order():
     order = np.random.default_rng(0).permutation(8)
     gather = Gather(RunMap(order[None], 3), CPU)
     for count in (2, 5, 1, 5, 7):
@@ -88,7 +87,7 @@ def test_one_gather_serves_batches_of_any_size_in_any_order():
         assert torch.equal(gather(images), expected)
 
 
-def test_gather_writes_into_the_given_buffer():
+def test_gather_writes_into_the_output_buffer():
     images = torch.arange(24, dtype=torch.uint8)[None]
     out = torch.zeros_like(images)
     returned = Gather(RunMap(np.asarray([[1, 0]]), 12), CPU)(images, out)
@@ -97,7 +96,7 @@ def test_gather_writes_into_the_given_buffer():
 
 
 @given(st.data())
-def test_composed_map_does_one_after_the_other(data):
+def test_a_composed_map_equals_both_maps_in_sequence(data):
     size = data.draw(st.integers(1, 12))
     maps = [
         np.asarray([data.draw(st.permutations(range(size))) for _ in range(count)])
@@ -105,21 +104,21 @@ def test_composed_map_does_one_after_the_other(data):
     ]
     values = np.random.default_rng(0).integers(0, 256, (3, size))
     first, then = (np.broadcast_to(index, values.shape) for index in maps)
-    one_by_one = np.take_along_axis(np.take_along_axis(values, first, 1), then, 1)
+    expected = np.take_along_axis(np.take_along_axis(values, first, 1), then, 1)
     both = np.broadcast_to(compose(*maps), values.shape)
-    np.testing.assert_array_equal(np.take_along_axis(values, both, 1), one_by_one)
+    np.testing.assert_array_equal(np.take_along_axis(values, both, 1), expected)
 
 
-def test_composed_with_its_inverse_nothing_moves():
+def test_a_map_composed_with_its_inverse_is_the_identity():
     index = np.random.default_rng(1).permutation(30)[None]
     np.testing.assert_array_equal(compose(index, np.argsort(index)), np.arange(30)[None])
 
 
 @given(run_maps(), st.sampled_from([1, 2, 3]))
-def test_keeping_channels_is_told_from_the_runs_alone(runs, channels):
+def test_keeps_channels_equals_its_definition_by_values(runs, channels):
     index = runs.values()
-    plain = bool((index % channels == np.arange(index.shape[1]) % channels).all())
-    assert runs.keeps_channels(channels) == plain
+    expected = bool((index % channels == np.arange(index.shape[1]) % channels).all())
+    assert runs.keeps_channels(channels) == expected
 
 
 @pytest.mark.parametrize(("length", "word"), [(24, 8), (12, 4), (6, 2), (3, 1), (84, 4), (48, 8)])
@@ -132,30 +131,30 @@ def test_words_are_the_widest_that_divide_a_row(length, word):
 
 @pytest.mark.parametrize("length", [1, 8, 300])
 @pytest.mark.parametrize("maps", [1, 11])
-@pytest.mark.parametrize("pays", [True, False])
-def test_the_pieces_of_a_gather_cannot_be_seen(pays, maps, length, monkeypatch):
-    monkeypatch.setattr("transferbench.data.gather._pays_in_pieces", lambda run_bytes: pays)
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_gather_does_not_depend_on_the_chunk_size(chunked, maps, length, monkeypatch):
+    monkeypatch.setattr("transferbench.data.gather._chunks_are_faster", lambda run_bytes: chunked)
     random = np.random.default_rng(0)
     runs = RunMap(np.stack([random.permutation(6) for _ in range(maps)]), length)
     images = torch.from_numpy(random.integers(0, 256, (11, 6 * length), dtype=np.uint8))
-    whole = Gather(runs, CPU)(images)
-    monkeypatch.setattr("transferbench.data.gather.PIECE_BYTES", 3 * 6 * length)
-    assert torch.equal(Gather(runs, CPU)(images), whole)
+    expected = Gather(runs, CPU)(images)
+    monkeypatch.setattr("transferbench.data.gather.CHUNK_BYTES", 3 * 6 * length)
+    assert torch.equal(Gather(runs, CPU)(images), expected)
 
 
-def test_whether_pieces_pay_is_measured_once_and_never_for_long_runs(monkeypatch):
-    _pays_in_pieces.cache_clear()
-    answers = {length: _pays_in_pieces(length) for length in (3, 48, LONG_RUN_BYTES)}
-    assert not answers[LONG_RUN_BYTES]
+def test_the_speed_of_chunks_is_measured_once_and_never_for_long_runs(monkeypatch):
+    _chunks_are_faster.cache_clear()
+    results = {length: _chunks_are_faster(length) for length in (3, 48, LONG_RUN_BYTES)}
+    assert not results[LONG_RUN_BYTES]
     monkeypatch.setattr("transferbench.data.gather._seconds", None)
-    assert {length: _pays_in_pieces(length) for length in answers} == answers
+    assert {length: _chunks_are_faster(length) for length in results} == results
 
 
 @given(st.integers(0, 40), st.integers(1, 3_000_000))
-def test_pieces_cover_a_batch_once_and_in_order(count, row_bytes):
-    covered = [place for piece in pieces(count, row_bytes, CPU) for place in range(count)[piece]]
+def test_chunks_cover_a_batch_once_and_in_order(count, row_bytes):
+    covered = [index for chunk in chunks(count, row_bytes, CPU) for index in range(count)[chunk]]
     assert covered == list(range(count))
 
 
-def test_other_devices_work_on_the_whole_batch_at_once():
-    assert list(pieces(512, math.prod((224, 224, 3)), torch.device("meta"))) == [slice(0, 512)]
+def test_other_devices_process_a_batch_at_once():
+    assert list(chunks(512, math.prod((224, 224, 3)), torch.device("meta"))) == [slice(0, 512)]

@@ -1,4 +1,4 @@
-"""What compiling a perturbation refuses, and what it makes of the rest."""
+"""Compilation of perturbations, and the plugins and parameters that it refuses."""
 
 import numpy as np
 import pytest
@@ -36,36 +36,36 @@ def fixed(index):
 IDENTITY = np.arange(VALUES, dtype=np.int32)[None]
 
 
-def test_identity_map_is_no_map_at_all():
+def test_an_identity_map_compiles_to_no_map():
     assert compiled(fixed(IDENTITY)).shared is None
 
 
-def test_one_map_for_all_images_is_kept_in_its_longest_runs():
+def test_a_shared_map_is_coarsened_to_its_longest_runs():
     halves = IDENTITY.reshape(2, 24)[::-1].reshape(1, -1)
     shared = compiled(fixed(halves)).shared
     assert (shared.length, shared.runs.tolist()) == (24, [[1, 0]])
 
 
-def test_two_maps_for_two_images_mean_a_map_for_each():
+def test_two_maps_for_two_images_are_maps_per_image():
     def index(_params, _image_shape, _seed, image_ids):
         return np.stack([np.roll(IDENTITY[0], -int(image)) for image in image_ids])
 
-    found = compiled(index)
-    assert found.shared is None
+    perturbation = compiled(index)
+    assert perturbation.shared is None
     np.testing.assert_array_equal(
-        found.per_image(np.asarray([5])).values(), np.roll(IDENTITY, -5, axis=1)
+        perturbation.per_image(np.asarray([5])).values(), np.roll(IDENTITY, -5, axis=1)
     )
 
 
-def test_runs_are_used_where_they_are_offered():
+def test_runs_take_precedence_over_index():
     def runs(_params, _image_shape, _seed, image_ids):
         return np.asarray([np.roll(np.arange(4), image) for image in image_ids], dtype=np.int32)
 
-    found = compiled(fixed(IDENTITY), runs=runs).per_image(np.asarray([0, 1]))
-    assert (found.length, found.runs.tolist()) == (12, [[0, 1, 2, 3], [3, 0, 1, 2]])
+    maps = compiled(fixed(IDENTITY), runs=runs).per_image(np.asarray([0, 1]))
+    assert (maps.length, maps.runs.tolist()) == (12, [[0, 1, 2, 3], [3, 0, 1, 2]])
 
 
-def test_a_map_is_kept_though_the_plugin_uses_its_array_again():
+def test_a_shared_map_is_a_copy_of_the_plugins_array():
     array = np.asarray([[1, 0, 3, 2]], dtype=np.int32)
     shared = compiled(fixed(IDENTITY), runs=fixed(array)).shared
     array[:] = 0
@@ -76,12 +76,12 @@ def test_a_transform_is_built_with_parameters_shape_and_seed():
     def build(_params, image_shape, seed):
         return lambda images, image_ids: images * seed + image_shape[0]
 
-    found = compile_perturbation(spec(build=build, stage="pixels"), NoParams(), SHAPE, 7)
-    assert (found.stage, found.name) == ("pixels", "fake")
-    assert found.transform(torch.ones(1), np.zeros(1)).item() == 11
+    perturbation = compile_perturbation(spec(build=build, stage="pixels"), NoParams(), SHAPE, 7)
+    assert (perturbation.stage, perturbation.name) == ("pixels", "fake")
+    assert perturbation.transform(torch.ones(1), np.zeros(1)).item() == 11
 
 
-def test_parameters_that_do_not_fit_the_images_name_the_perturbation():
+def test_parameters_that_do_not_fit_the_images_are_refused():
     with pytest.raises(SuiteError) as caught:
         compiled(fixed(IDENTITY), check=lambda params, image_shape: "too small; use larger ones")
     assert str(caught.value) == (
@@ -90,7 +90,7 @@ def test_parameters_that_do_not_fit_the_images_name_the_perturbation():
 
 
 @pytest.mark.parametrize(
-    ("index", "found"),
+    ("index", "description"),
     [
         (IDENTITY.astype(np.int64), "int64 (1, 48)"),
         (IDENTITY[0], "int32 (48,)"),
@@ -100,11 +100,11 @@ def test_parameters_that_do_not_fit_the_images_name_the_perturbation():
         ([0, 1], "list (2,)"),
     ],
 )
-def test_a_map_of_the_wrong_kind_is_the_plugins_fault(index, found):
+def test_a_map_of_the_wrong_type_or_shape_is_refused(index, description):
     with pytest.raises(PluginError) as caught:
         compiled(fixed(index))
     assert str(caught.value) == (
-        f"perturbation 'fake' gave a map of {found}, which must be int32 (1 or 2, 48): "
+        f"perturbation 'fake' gave a map of {description}, which must be int32 (1 or 2, 48): "
         "fix the plugin"
     )
 
@@ -122,12 +122,12 @@ def test_a_map_that_repeats_a_value_is_no_permutation():
 
 
 @pytest.mark.parametrize("outside", [-1, VALUES])
-def test_a_map_out_of_the_image_is_refused_even_for_later_images(outside):
+def test_a_map_out_of_range_is_refused_also_for_later_images(outside):
     def index(_params, _image_shape, _seed, image_ids):
         maps = np.repeat(IDENTITY, len(image_ids), axis=0)
         maps[image_ids == 9, 0] = outside
         return maps
 
-    found = compiled(index)
+    perturbation = compiled(index)
     with pytest.raises(PluginError, match=rf"gave a map to .*{outside}.*stay within 0\.\.47"):
-        found.per_image(np.asarray([9]))
+        perturbation.per_image(np.asarray([9]))

@@ -1,3 +1,3 @@
-"""From a dataset plugin to the batches that a network sees."""
+"""Datasets in memory: decoding, splits, augmentation, perturbation and batches."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Random changes of training images: drawn for a whole batch, made for all its images at once.
+"""Augmentation of training images: parameters sampled per image, applied to a batch at once.
 
-Every image is changed by its own draws alone, so a batch may be worked on in pieces. The order is
+An image depends only on its own parameters, so a batch may be processed in chunks. The order is
 affine and crop (one bilinear sampling for both, rounded to 8 bits), shift, flip.
 
 Shape letters: N images, H height, W width, C channels.
@@ -19,40 +19,40 @@ from transferbench.data.gather import as_words
 from transferbench.specs import ImageShape
 from transferbench.suite import Augmentation
 
-__all__ = ["Draws", "augment", "draw"]
+__all__ = ["AugmentationParams", "augment", "sample_augmentation"]
 
-# Of the inception crop (Szegedy et al. 2015), as in torchvision's RandomResizedCrop: the aspect
-# ratio is drawn log-uniformly, a crop larger than the image is drawn again, up to ten times.
+# The inception crop (Szegedy et al. 2015) as in torchvision's RandomResizedCrop: the aspect ratio
+# is log-uniform; a crop larger than the image is sampled again, up to ten times.
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
 
-class Draws(NamedTuple):
-    """What chance decided for the images of a batch; what is not asked for has no columns.
+class AugmentationParams(NamedTuple):
+    """Sampled augmentation parameters of a batch; None where an augmentation is off.
 
-    Shapes: ``warp`` float32 (N, 2, 3), from the result's coordinates to the image's, both (x, y)
-    in [-1, 1] from edge to edge; ``offset`` int64 (N, 2), (y, x) of the window in the padded
-    image; ``flip`` bool (N,).
+    Shapes: ``warp`` float32 (N, 2, 3), maps output to input coordinates, both (x, y) in [-1, 1]
+    from edge to edge; ``offset`` int64 (N, 2), (y, x) of the window in the padded image; ``flip``
+    bool (N,).
     """
 
     warp: Tensor | None
     offset: Tensor | None
     flip: Tensor | None
 
-    def part(self, piece: slice) -> Draws:
-        """The draws of some of the images."""
-        return Draws(*(None if drawn is None else drawn[piece] for drawn in self))
+    def chunk(self, rows: slice) -> AugmentationParams:
+        """The parameters of a slice of the batch."""
+        return AugmentationParams(*(None if values is None else values[rows] for values in self))
 
 
-def draw(
+def sample_augmentation(
     augmentation: Augmentation,
     count: int,
     image_shape: ImageShape,
     generator: Generator,
     device: torch.device,
-) -> Draws:
-    """Draw for ``count`` images, on the generator's device; the draws then live on ``device``."""
-    warp = _draw_warp(augmentation, count, image_shape, generator)
+) -> AugmentationParams:
+    """Sample parameters for ``count`` images on the generator's device, then move to ``device``."""
+    warp = _sample_warp(augmentation, count, image_shape, generator)
     offset = flip = None
     if augmentation.shift:
         bound = 2 * augmentation.shift + 1
@@ -61,20 +61,20 @@ def draw(
         )
     if augmentation.flip:
         flip = (_uniform((count,), generator) < 0.5).to(device)
-    return Draws(None if warp is None else warp.float().to(device), offset, flip)
+    return AugmentationParams(None if warp is None else warp.float().to(device), offset, flip)
 
 
-def augment(images: Tensor, draws: Draws, augmentation: Augmentation) -> Tensor:
-    """The changed images.
+def augment(images: Tensor, params: AugmentationParams, augmentation: Augmentation) -> Tensor:
+    """The augmented images.
 
     Shapes: uint8 (N, H, W, C), contiguous; returns the same.
     """
-    if draws.warp is not None:
-        images = _resample(images, draws.warp, augmentation)
-    if draws.offset is not None:
-        images = _shift(images, draws.offset, augmentation)
-    if draws.flip is not None:
-        images = _flip(images, draws.flip)
+    if params.warp is not None:
+        images = _resample(images, params.warp, augmentation)
+    if params.offset is not None:
+        images = _shift(images, params.offset, augmentation)
+    if params.flip is not None:
+        images = _flip(images, params.flip)
     return images
 
 
@@ -86,28 +86,31 @@ def _between(unit: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * unit
 
 
-def _turns(augmentation: Augmentation) -> bool:
-    still = (augmentation.rotate, augmentation.translate, augmentation.scale)
-    return still != (0.0, 0.0, (1.0, 1.0))
+def _is_affine(augmentation: Augmentation) -> bool:
+    transform = (augmentation.rotate, augmentation.translate, augmentation.scale)
+    return transform != (0.0, 0.0, (1.0, 1.0))
 
 
-def _draw_warp(
+def _sample_warp(
     augmentation: Augmentation, count: int, image_shape: ImageShape, generator: Generator
 ) -> Tensor | None:
-    """The map of crop and affine together, (N, 2, 3), or None where neither is asked for."""
+    """The composed map of crop and affine, (N, 2, 3), or None where both are off."""
     area = augmentation.random_resized_crop
-    crop = None if area is None else _draw_crop(area, count, image_shape, generator)
-    turn = _draw_turn(augmentation, count, image_shape, generator) if _turns(augmentation) else None
-    if crop is None or turn is None:
-        return turn if crop is None else crop
-    linear = turn[:, :, :2]
-    return torch.cat([linear @ crop[:, :, :2], linear @ crop[:, :, 2:] + turn[:, :, 2:]], dim=2)
+    crop = affine = None
+    if area is not None:
+        crop = _sample_crop(area, count, image_shape, generator)
+    if _is_affine(augmentation):
+        affine = _sample_affine(augmentation, count, image_shape, generator)
+    if crop is None or affine is None:
+        return affine if crop is None else crop
+    linear = affine[:, :, :2]
+    return torch.cat([linear @ crop[:, :, :2], linear @ crop[:, :, 2:] + affine[:, :, 2:]], dim=2)
 
 
-def _draw_crop(
+def _sample_crop(
     area: tuple[float, float], count: int, image_shape: ImageShape, generator: Generator
 ) -> Tensor:
-    """Crops of whole pixels, stretched to the image's size; the whole image where none fits."""
+    """Crops at integer pixels, resized to the image's size; the full image where none fits."""
     height, width, _ = image_shape
     unit = _uniform((2, count, CROP_ATTEMPTS), generator)
     corner = _uniform((2, count), generator)
@@ -116,9 +119,9 @@ def _draw_crop(
     wide, high = (pixels * ratio).sqrt().round(), (pixels / ratio).sqrt().round()
     fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
     first = fits.int().argmax(dim=1, keepdim=True)
-    none = ~fits.any(dim=1)
-    wide = wide.gather(1, first)[:, 0].masked_fill(none, width)
-    high = high.gather(1, first)[:, 0].masked_fill(none, height)
+    unfit = ~fits.any(dim=1)
+    wide = wide.gather(1, first)[:, 0].masked_fill(unfit, width)
+    high = high.gather(1, first)[:, 0].masked_fill(unfit, height)
     left = (corner[0] * (width - wide + 1)).floor()
     top = (corner[1] * (height - high + 1)).floor()
     zero = torch.zeros_like(wide)
@@ -127,7 +130,7 @@ def _draw_crop(
     return torch.stack([across, down], dim=1)
 
 
-def _draw_turn(
+def _sample_affine(
     augmentation: Augmentation, count: int, image_shape: ImageShape, generator: Generator
 ) -> Tensor:
     """Scale, rotate about the centre, translate: the inverse map, as torchvision's ``affine``."""
@@ -145,9 +148,9 @@ def _draw_turn(
 
 
 def _resample(images: Tensor, warp: Tensor, augmentation: Augmentation) -> Tensor:
-    # Subtracting the fill makes grid_sample's zeros outside the image mean the fill; a crop alone
-    # never leaves the image by more than the half pixel that repeats its edge.
-    padding = "zeros" if _turns(augmentation) else "border"
+    # With the fill subtracted, grid_sample's zeros outside the image become the fill. A crop alone
+    # leaves the image by at most half a pixel, where its border is repeated.
+    padding = "zeros" if _is_affine(augmentation) else "border"
     values = images.permute(0, 3, 1, 2).float().sub_(augmentation.fill)
     grid = _grid(warp, images.shape[1], images.shape[2])
     sampled = functional.grid_sample(
@@ -158,14 +161,14 @@ def _resample(images: Tensor, warp: Tensor, augmentation: Augmentation) -> Tenso
 
 
 def _grid(warp: Tensor, height: int, width: int) -> Tensor:
-    # affine_grid multiplies matrices, which may run in TF32: a fifth of a pixel off at 224.
+    # affine_grid uses matmul, which in TF32 is off by a fifth of a pixel at 224 px.
     x, y = ((torch.arange(side, device=warp.device) * 2 + 1) / side - 1 for side in (width, height))
     warp = warp[:, None, None]
     return warp[..., 0] * x[:, None] + warp[..., 1] * y[:, None, None] + warp[..., 2]
 
 
 def _shift(images: Tensor, offset: Tensor, augmentation: Augmentation) -> Tensor:
-    """Windows of the padded images: each of their lines is one row of a gather."""
+    """Windows of the padded images, gathered line by line."""
     count, height, width, channels = images.shape
     pad = augmentation.shift
     padded = images.new_full(
@@ -181,7 +184,7 @@ def _shift(images: Tensor, offset: Tensor, augmentation: Augmentation) -> Tensor
 
 
 def _flip(images: Tensor, flip: Tensor) -> Tensor:
-    # Choosing in words is seven times quicker than in bytes.
-    flipped, straight = (as_words(both.flatten(1)) for both in (images.flip(2), images))
-    chosen = torch.where(flip[:, None], flipped, straight)
-    return chosen.view(torch.uint8).view(images.shape)
+    # torch.where is seven times faster on words than on bytes.
+    flipped, unflipped = (as_words(version.flatten(1)) for version in (images.flip(2), images))
+    result = torch.where(flip[:, None], flipped, unflipped)
+    return result.view(torch.uint8).view(images.shape)

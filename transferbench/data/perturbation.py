@@ -1,4 +1,4 @@
-"""Perturbations made ready for images of one shape: checked once, then only applied."""
+"""Compilation of perturbations for images of one shape, with validation of the plugin's maps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Transform = Callable[[Tensor, np.ndarray], Tensor]
 
 @dataclass(frozen=True)
 class CompiledPerturbation:
-    """A perturbation at one image shape and seed: at most one of its three forms.
+    """A perturbation for one image shape and seed, in at most one of three forms.
 
-    ``shared``: one map for all images. ``per_image``: the maps of the images with these ids.
-    ``transform``: any function on a batch. None of them: the identity.
+    ``shared``: one map for all images. ``per_image``: image ids -> the maps of these images.
+    ``transform``: any function on a batch. The identity where all three are None.
     """
 
     name: str
@@ -37,10 +37,10 @@ class CompiledPerturbation:
 def compile_perturbation(
     spec: PerturbationSpec, params: Any, image_shape: ImageShape, seed: int
 ) -> CompiledPerturbation:
-    """``spec`` made ready for images of one shape (H, W, C).
+    """``spec`` compiled for images of one shape (H, W, C).
 
     Raises: ``SuiteError`` for parameters that do not fit the images, ``PluginError`` for a map
-    that is not a permutation.
+    that is no permutation.
     """
     if problem := spec.check(params, image_shape):
         shape = " x ".join(map(str, image_shape))
@@ -51,8 +51,8 @@ def compile_perturbation(
         return CompiledPerturbation(spec.name, spec.stage, transform=transform)
 
     def maps(image_ids: np.ndarray) -> RunMap:
-        found = build(params, image_shape, seed, image_ids)
-        return _checked(spec, found, math.prod(image_shape), len(image_ids))
+        index = build(params, image_shape, seed, image_ids)
+        return _checked(spec, index, math.prod(image_shape), len(image_ids))
 
     probe = maps(np.arange(2))
     _check_permutation(spec.name, probe)
@@ -60,26 +60,26 @@ def compile_perturbation(
         return CompiledPerturbation(spec.name, spec.stage, per_image=maps)
     if probe.is_identity:
         return CompiledPerturbation(spec.name, spec.stage)
-    kept = probe._replace(runs=probe.runs.copy())  # the plugin may use its array again
-    return CompiledPerturbation(spec.name, spec.stage, shared=kept)
+    shared = probe._replace(runs=probe.runs.copy())  # the plugin may reuse its array
+    return CompiledPerturbation(spec.name, spec.stage, shared=shared)
 
 
-def _checked(spec: PerturbationSpec, found: np.ndarray, values: int, count: int) -> RunMap:
-    """The plugin's maps, if they are of a shape and range that stay within each image."""
-    _check_shape(spec, found, values, count)
-    if found.min() < 0 or found.max() >= found.shape[1]:
+def _checked(spec: PerturbationSpec, index: np.ndarray, values: int, count: int) -> RunMap:
+    """The plugin's maps, validated in shape and range."""
+    _check_shape(spec, index, values, count)
+    if index.min() < 0 or index.max() >= index.shape[1]:
         raise PluginError(
-            f"perturbation {spec.name!r} gave a map to {found.min()}..{found.max()}, which must "
-            f"stay within 0..{found.shape[1] - 1}: fix the plugin"
+            f"perturbation {spec.name!r} gave a map to {index.min()}..{index.max()}, which must "
+            f"stay within 0..{index.shape[1] - 1}: fix the plugin"
         )
     if spec.runs is None:
-        return coarsen(found)
-    return RunMap(found, values // found.shape[1])
+        return coarsen(index)
+    return RunMap(index, values // index.shape[1])
 
 
-def _check_shape(spec: PerturbationSpec, found: np.ndarray, values: int, count: int) -> None:
-    kind = str(getattr(found, "dtype", type(found).__name__))
-    shape = np.shape(found)
+def _check_shape(spec: PerturbationSpec, index: np.ndarray, values: int, count: int) -> None:
+    kind = str(getattr(index, "dtype", type(index).__name__))
+    shape = np.shape(index)
     fits = len(shape) == 2 and shape[0] in {1, count} and shape[1] > 0
     fits = fits and (values % shape[1] == 0 if spec.runs else shape[1] == values)
     if kind != "int32" or not fits:

@@ -1,8 +1,8 @@
-"""From decoded images in memory to the batches a network sees: augmented, normalised, perturbed.
+"""Batches of augmented, normalised and perturbed images from decoded images in memory.
 
-The meaning is the released one: augment, scale to [0, 1], normalise, perturb. The work is done in
-the cheapest order with equal results: a permutation of values is applied to the 8-bit images, and
-each value is normalised by the constants of the channel that it came from.
+The semantics are those of the released code: augment, scale to [0, 1], normalise, perturb. The
+computation uses the cheapest order with equal results: a permutation of values is applied to the
+8-bit images, and each value is normalised with the constants of its original channel.
 
 Shape letters: N images, H height, W width, C channels, V = H*W*C values, K classes, P a period.
 """
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from transferbench.data.augmentation import augment, draw
-from transferbench.data.gather import Gather, RunMap, as_words, pieces
+from transferbench.data.augmentation import augment, sample_augmentation
+from transferbench.data.gather import Gather, RunMap, as_words, chunks
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.specs import ImageShape
 from transferbench.suite import Augmentation
@@ -41,12 +41,12 @@ M_MMAP_MAX = -4
 
 
 def keep_large_allocations() -> bool:
-    """Let this process keep the memory of freed tensors; whether this platform could be told.
+    """Let this process keep the memory of freed tensors; returns whether the platform supports it.
 
-    glibc gives every large block back to the kernel, which clears the next one page by page: a
-    fresh tensor of 150 MB takes about three times as long as one that exists. The price: memory
-    once used stays with the process, some four times its largest tensor. For worker processes; a
-    no-op elsewhere than on glibc.
+    glibc returns each large block to the kernel, which clears the next one page by page: a new
+    tensor of 150 MB takes about three times as long as an existing one. The cost is that memory
+    once used stays with the process, some four times its largest tensor. For worker processes;
+    does nothing except on glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -60,32 +60,32 @@ def normalise(values: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> Tens
     """``values * scale + shift`` into ``out``, for rows of values.
 
     Rows of many values, because a broadcast over the channels of channels_last images is four
-    times slower. One pass converts and a second scales: one that mixes types takes twice as long.
+    times slower. Converting and scaling in two passes is twice as fast as one pass of mixed types.
 
     Shapes: values (N, P) of any type, scale and shift float32 (1 or N, P), out float (N, P).
     Error: below 1e-6 of the largest result in float32; bfloat16 is rounded once, at the end.
     """
-    whole = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
-    torch.addcmul(shift, whole.copy_(values), scale, out=whole)
-    return out if whole is out else out.copy_(whole)
+    exact = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+    torch.addcmul(shift, exact.copy_(values), scale, out=exact)
+    return out if exact is out else out.copy_(exact)
 
 
 def mixup(
     images: Tensor, targets: Tensor, alpha: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Each image and its target mixed with another's of the batch, by one share for all.
+    """Images and targets, each mixed with those of another image of the batch.
 
-    Shapes: images (N, C, H, W), targets float (N, K); returns the same, layout kept.
-    Source: Zhang et al. 2018; the share is drawn from Beta(alpha, alpha) once a batch.
+    Shapes: images (N, C, H, W), targets float (N, K); returns the same in the same layout.
+    Source: Zhang et al. 2018; the weight is drawn from Beta(alpha, alpha), one for the batch.
     """
     device = images.device
     concentration = torch.full((2,), alpha, device=generator.device)
-    # The sampler beneath torch.distributions.Beta, which takes no generator itself.
-    shares = torch.ops.aten._sample_dirichlet(concentration, generator=generator)  # noqa: SLF001  # no public sampler takes a generator
-    share = shares[0].to(device)
+    # The sampler of torch.distributions.Beta, which takes no generator itself.
+    weights = torch.ops.aten._sample_dirichlet(concentration, generator=generator)  # noqa: SLF001  # no public sampler takes a generator
+    weight = weights[0].to(device)
     partner = torch.randperm(len(images), generator=generator, device=generator.device).to(device)
-    mixed = torch.lerp(_select(images, partner), images, share.to(images.dtype))
-    return mixed, torch.lerp(targets[partner], targets, share.to(targets.dtype))
+    mixed = torch.lerp(_select(images, partner), images, weight.to(images.dtype))
+    return mixed, torch.lerp(targets[partner], targets, weight.to(targets.dtype))
 
 
 def _select(images: Tensor, order: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def _select(images: Tensor, order: Tensor) -> Tensor:
 
 
 class _Constants:
-    """What normalises each value of an image: scale and shift, as rows of one period."""
+    """Normalisation constants of the values of an image: scale and shift of a line of pixels."""
 
     def __init__(
         self,
@@ -114,14 +114,14 @@ class _Constants:
         _, width, self._channels = image_shape
         self.plain = self._rows(torch.arange(width * self._channels, device=device)[None])
 
-    def _rows(self, places: Tensor) -> Rows:
-        channels = places % self._channels
+    def _rows(self, sources: Tensor) -> Rows:
+        channels = sources % self._channels
         return self._scale[channels], self._shift[channels]
 
     def after(self, runs: RunMap) -> Rows:
-        """The rows for values that were normalised before these maps moved them.
+        """The rows for values that are normalised, in meaning, before these maps permute them.
 
-        A map that mixes channels does not commute with constants that differ between them.
+        A map that mixes channels does not commute with constants that differ between channels.
         """
         if self._equal or runs.keeps_channels(self._channels):
             return self.plain
@@ -129,13 +129,13 @@ class _Constants:
 
 
 class ImagePipeline:
-    """Batches of one split's images, as a network sees them.
+    """Batches of the images of one split, as inputs of a network.
 
-    ``images``: uint8 (N, H, W, C), on the device where batches are wanted; only read.
-    ``mean``, ``std``: one value a channel, for pixels in [0, 1].
+    ``images``: uint8 (N, H, W, C), on the device of the batches; only read.
+    ``mean``, ``std``: one value per channel, for pixels in [0, 1].
     ``dtype``: of the batches, float32 or bfloat16.
-    ``image_ids``: int64 (N,), the images' positions in their split, by which a perturbation may
-    tell them apart (default: 0, 1, ...).
+    ``image_ids``: int64 (N,), the images' positions in their split, passed to the perturbation
+    (default: 0, 1, ...).
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class ImagePipeline:
         active = augmentation is not None and augmentation.active
         self._augmentation = augmentation if active else None
         self._dtype = dtype
-        self._travels = perturbation.stage == "normalised"
+        self._after_normalisation = perturbation.stage == "normalised"
         self._transform = perturbation.transform
         self._per_image = perturbation.per_image
         self._set_constants(mean, std)
@@ -166,10 +166,10 @@ class ImagePipeline:
         self._rows = self._rows_after(shared)
 
     def _set_constants(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self._last: _Constants | None = None
-        if self._transform is not None and not self._travels:
-            # The transform stands between the scaling to [0, 1] and the normalisation.
-            self._last = _Constants(mean, std, self._shape, self._device, unit=1.0)
+        self._final: _Constants | None = None
+        if self._transform is not None and not self._after_normalisation:
+            # The transform comes between the scaling to [0, 1] and the normalisation.
+            self._final = _Constants(mean, std, self._shape, self._device, unit=1.0)
             mean, std = [0.0] * len(mean), [1.0] * len(std)
         self._constants = _Constants(mean, std, self._shape, self._device)
 
@@ -182,11 +182,11 @@ class ImagePipeline:
         return self._image_ids
 
     def batch(self, indices: Tensor, generator: Generator | None = None) -> Tensor:
-        """The images at these positions; without a generator, not augmented.
+        """The images at ``indices``; not augmented without a generator.
 
-        The draws are made for the whole batch: for micro-batches, take the batch and split it.
+        Augmentation is sampled for the batch: to get micro-batches, split the result.
 
-        Shapes: indices int64 (N,), best on the CPU where each image has its own perturbation;
+        Shapes: indices int64 (N,), preferably on the CPU where each image has its own map;
         returns (N, C, H, W), channels_last in memory.
         """
         count, values = len(indices), math.prod(self._shape)
@@ -194,32 +194,32 @@ class ImagePipeline:
         out = torch.empty(count, values, dtype=dtype, device=self._device)
         augmentation = None if generator is None else self._augmentation
         if augmentation is not None and generator is not None:
-            draws = draw(augmentation, count, self._shape, generator, self._device)
-        for piece in pieces(count, values, self._device):
-            images = self._fetch(indices[piece])
+            params = sample_augmentation(augmentation, count, self._shape, generator, self._device)
+        for chunk in chunks(count, values, self._device):
+            images = self._fetch(indices[chunk])
             if augmentation is not None:
-                square = images.view(-1, *self._shape)
-                images = augment(square, draws.part(piece), augmentation).flatten(1)
-            images, rows = self._permute(images, indices[piece])
-            _normalise_rows(images, rows, out[piece])
+                unflattened = images.view(-1, *self._shape)
+                images = augment(unflattened, params.chunk(chunk), augmentation).flatten(1)
+            images, rows = self._permute(images, indices[chunk])
+            _normalise_rows(images, rows, out[chunk])
         return self._finish(out, indices)
 
     def precompute(self) -> bool:
-        """Permute all images now, so that no batch has to; returns whether it was done.
+        """Permute all images now instead of in each batch; returns whether this was possible.
 
-        Not where augmentation comes first, nor for what is no permutation of 8-bit values.
+        It is not where augmentation comes first, nor for transforms other than permutations.
         """
         if self._augmentation is not None or (self._gather or self._per_image) is None:
             return False
         count, values = len(self), math.prod(self._shape)
-        ready = torch.empty(count, values, dtype=torch.uint8, device=self._device)
-        for piece in pieces(count, values, self._device):
-            indices = torch.arange(piece.start, piece.stop)
-            _, rows = self._permute(self._fetch(indices), indices, ready[piece])
+        permuted = torch.empty(count, values, dtype=torch.uint8, device=self._device)
+        for chunk in chunks(count, values, self._device):
+            indices = torch.arange(chunk.start, chunk.stop)
+            _, rows = self._permute(self._fetch(indices), indices, permuted[chunk])
             if rows is not self._rows:
-                # Each image would need its own constants again at every batch.
+                # Each batch would still need the constants of its images.
                 return False
-        self._words = as_words(ready)
+        self._words = as_words(permuted)
         self._gather = self._per_image = None
         return True
 
@@ -231,7 +231,7 @@ class ImagePipeline:
         return ids
 
     def _rows_after(self, runs: RunMap | None) -> Rows:
-        if runs is None or not self._travels:
+        if runs is None or not self._after_normalisation:
             return self._constants.plain
         return self._constants.after(runs)
 
@@ -254,11 +254,11 @@ class ImagePipeline:
 
     def _transformed(self, images: Tensor) -> Tensor:
         rows = images.permute(0, 2, 3, 1).contiguous()
-        if self._last is None:
+        if self._final is None:
             out = rows.to(self._dtype)
         else:
             out = torch.empty_like(rows, dtype=self._dtype)
-            _normalise_rows(rows, self._last.plain, out)
+            _normalise_rows(rows, self._final.plain, out)
         return out.permute(0, 3, 1, 2)
 
 

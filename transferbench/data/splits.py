@@ -1,6 +1,6 @@
-"""Which images one replicate trains on, validates on and is tested on.
+"""Selection of the training, validation and test images of a replicate.
 
-Groups decide before classes do: two images of one group are never on both sides of a split.
+Groups take precedence over stratification: images of one group are never on both sides of a split.
 
 Shape letters: N images, L labels.
 """
@@ -35,76 +35,75 @@ def select_training(
     validation_limit: int | None,
     task: Task,
 ) -> TrainingSelection:
-    """What one replicate trains and validates on; no group is in both.
+    """The training and validation images of one replicate; no group is in both.
 
-    First ``validation``, a share of the images, is held out by whole groups, class by class where
-    groups lie inside one class (so exactly stratified where every image is its own group), by as
-    many groups as come nearest where they do not. A random stratified ``validation_limit`` of
-    the held-out images is kept. Then ``labels_per_class`` images of each class are drawn from the
-    rest; a larger draw with the same seed contains the smaller. For a multi-label task each
-    label gets at least that many positives, rarest label first, and an image drawn for one label
-    counts for all that it has.
+    First a fraction ``validation`` of the images is held out in complete groups: stratified by
+    class for groups inside one class (exactly, where each image is its own group), otherwise as
+    many groups as come closest. Of the held-out images a random stratified subset of at most
+    ``validation_limit`` is used. Then ``labels_per_class`` images of each class are drawn from the
+    rest; with the same seed a larger draw contains a smaller one. For a multi-label task each label
+    gets at least that many positives, rarest label first, and an image counts for all its labels.
 
     Raises: ``DataError`` where a class has too few images or nothing can be held out.
     """
-    rest, held = _hold_out(labels, groups, validation, np.random.default_rng([seed, 0]))
+    rest, validating = _hold_out(labels, groups, validation, np.random.default_rng([seed, 0]))
     if labels_per_class is not None:
         draw = _draw_positives if task == "multi-label" else _draw_images
         generator = np.random.default_rng([seed, 1])
         rest = rest[draw(labels[rest], labels_per_class, generator)]
-    if validation_limit is not None and len(held) > validation_limit:
-        strata = _strata(labels[held])
-        generator = np.random.default_rng([seed, 2])
-        held = held[_pick(strata, _quotas(np.bincount(strata), validation_limit), generator)]
-    return TrainingSelection(rest, held)
+    if validation_limit is not None and len(validating) > validation_limit:
+        strata = _strata(labels[validating])
+        quotas = _quotas(np.bincount(strata), validation_limit)
+        validating = validating[_sample(strata, quotas, np.random.default_rng([seed, 2]))]
+    return TrainingSelection(rest, validating)
 
 
 def select_test(labels: np.ndarray, limit: int | None, fingerprint: str) -> np.ndarray:
-    """Sorted int64 positions of the test images that every trial is judged on.
+    """Sorted int64 positions of the test images that all trials are evaluated on.
 
-    The subset is stratified by class (by combination of labels where the task is multi-label)
-    and depends on the data's ``fingerprint`` alone, never on a trial's seed.
+    The subset is stratified by class (by combination of labels for a multi-label task) and depends
+    only on the ``fingerprint`` of the data, not on a trial's seed.
     """
     if limit is None or limit >= len(labels):
         return np.arange(len(labels), dtype=np.int64)
     strata = _strata(labels)
     seed = derive_seed("test-subset", {"fingerprint": fingerprint})
-    return _pick(strata, _quotas(np.bincount(strata), limit), np.random.default_rng(seed))
+    return _sample(strata, _quotas(np.bincount(strata), limit), np.random.default_rng(seed))
 
 
 def shuffled_labels(labels: np.ndarray, seed: int) -> np.ndarray:
-    """``labels`` dealt out anew among the images: the control that nothing can be learnt from."""
+    """``labels``, randomly permuted (random-label control)."""
     return np.random.default_rng(seed).permutation(labels, axis=0)
 
 
 def _hold_out(
     labels: np.ndarray, groups: np.ndarray, share: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(positions left, positions held out), split by groups; no stratum is held out whole."""
+    """(positions left, positions held out), split by groups; no stratum is held out completely."""
     if not share:
         return np.arange(len(labels), dtype=np.int64), np.empty(0, np.int64)
     group_of, sizes, stratum_of = _grouped(labels, groups)
     per_stratum = np.bincount(stratum_of, weights=sizes).astype(np.int64)
     quotas = _quotas(per_stratum, round(share * len(labels)))
     order = generator.permutation(len(sizes))
-    held = np.zeros(len(sizes), dtype=bool)
+    held_out = np.zeros(len(sizes), dtype=bool)
     for stratum, quota in enumerate(quotas):
         members = order[stratum_of[order] == stratum]
-        reached = np.concatenate([[0], np.cumsum(sizes[members][:-1])])
-        held[members[: np.abs(reached - quota).argmin()]] = True
-    if not held.any():
+        totals = np.concatenate([[0], np.cumsum(sizes[members][:-1])])
+        held_out[members[: np.abs(totals - quota).argmin()]] = True
+    if not held_out.any():
         raise DataError(
             f"a validation share of {share:g} of {len(labels)} images in {len(sizes)} group(s) "
             "holds out none: raise it, or set it to 0"
         )
-    mask = held[group_of]
+    mask = held_out[group_of]
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 
 
 def _grouped(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The group of each image, and of each group its size and its stratum.
+    """The group of each image, and the size and the stratum of each group.
 
-    The stratum is the class where all images of a group share one; the other groups share one.
+    The stratum of a group is its class; groups of several classes form one more stratum.
     """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     strata = _strata(labels)
@@ -118,21 +117,21 @@ def _grouped(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _strata(labels: np.ndarray) -> np.ndarray:
-    """A code 0, 1, ... for each image: of its class, or of its row of labels."""
+    """A code 0, 1, ... for each image: its class, or its combination of labels."""
     _, codes = np.unique(labels, axis=0, return_inverse=True)
     return codes.reshape(-1).astype(np.int64)
 
 
 def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
-    """``total`` shared out in proportion to ``counts`` by largest remainder, first of equals."""
-    whole, remainder = np.divmod(counts.astype(np.int64) * total, counts.sum())
-    first = np.argsort(-remainder, kind="stable")[: total - whole.sum()]
-    whole[first] += 1
-    return whole
+    """``total`` apportioned to ``counts`` by largest remainder, the first of equals."""
+    quotas, remainder = np.divmod(counts.astype(np.int64) * total, counts.sum())
+    first = np.argsort(-remainder, kind="stable")[: total - quotas.sum()]
+    quotas[first] += 1
+    return quotas
 
 
-def _pick(strata: np.ndarray, quotas: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Sorted positions: ``quotas[s]`` random ones of each stratum s."""
+def _sample(strata: np.ndarray, quotas: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Sorted random positions, ``quotas[s]`` of each stratum s."""
     order = generator.permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]
     counts = np.bincount(strata, minlength=len(quotas))
@@ -143,7 +142,7 @@ def _pick(strata: np.ndarray, quotas: np.ndarray, generator: np.random.Generator
 def _draw_images(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     counts = np.bincount(labels)
     _check_enough(counts, count, "images of each class", "class")
-    return _pick(labels, np.full(len(counts), count), generator)
+    return _sample(labels, np.full(len(counts), count), generator)
 
 
 def _draw_positives(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -153,15 +152,15 @@ def _draw_positives(labels: np.ndarray, count: int, generator: np.random.Generat
     drawn = np.zeros(len(labels), dtype=bool)
     for label in np.argsort(counts, kind="stable"):
         positives = order[labels[order, label] == 1]
-        lacking = max(count - int(drawn[positives].sum()), 0)
-        drawn[positives[~drawn[positives]][:lacking]] = True
+        missing = max(count - int(drawn[positives].sum()), 0)
+        drawn[positives[~drawn[positives]][:missing]] = True
     return np.flatnonzero(drawn)
 
 
-def _check_enough(counts: np.ndarray, count: int, wanted: str, kind: str) -> None:
+def _check_enough(counts: np.ndarray, count: int, items: str, kind: str) -> None:
     if len(counts) and counts.min() < count:
-        scarce = int(counts.argmin())
+        rarest = int(counts.argmin())
         raise DataError(
-            f"labels_per_class asks for {count} {wanted}; {kind} {scarce} has {counts[scarce]} "
-            f"behind the validation split: ask for at most {counts[scarce]}, or hold out less"
+            f"labels_per_class requests {count} {items}; {kind} {rarest} has {counts[rarest]} left"
+            f" after the validation split: request at most {counts[rarest]}, or hold out less"
         )

@@ -1,0 +1,199 @@
+"""Splits: exact counts, groups on one side only, reproduced by their seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transferbench.data.splits import select_test, select_training, shuffled_labels
+from transferbench.errors import DataError
+
+FINGERPRINT = "ab" * 32
+
+
+def select(labels, groups=None, **changes):
+    groups = np.arange(len(labels)) if groups is None else groups
+    options = {
+        "seed": 0,
+        "labels_per_class": None,
+        "validation": 0.0,
+        "validation_limit": None,
+        "task": "multi-class",
+    }
+    return select_training(labels, groups, **(options | changes))
+
+
+@st.composite
+def grouped_labels(draw):
+    classes = draw(st.integers(2, 5))
+    count = draw(st.integers(20, 120))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    labels = np.concatenate([np.arange(classes), generator.integers(0, classes, count)])
+    groups = generator.integers(0, draw(st.integers(3, 200)), len(labels))
+    return labels.astype(np.int64), groups
+
+
+@given(grouped_labels(), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.3, 0.5]))
+def test_no_group_is_on_two_sides_and_no_image_is_lost(data, seed, share):
+    labels, groups = data
+    try:
+        selection = select(labels, groups, seed=seed, validation=share)
+    except DataError as error:
+        assert "holds out none" in str(error)  # noqa: PT017  # with few large groups
+        return
+    assert not set(groups[selection.train]) & set(groups[selection.validation])
+    both = np.concatenate([selection.train, selection.validation])
+    assert np.array_equal(np.sort(both), np.arange(len(labels)))
+    for positions in selection:
+        assert positions.dtype == np.int64
+        assert np.all(np.diff(positions) > 0)
+
+
+@given(grouped_labels(), st.integers(0, 2**32 - 1))
+def test_a_selection_is_reproduced_by_its_seed(data, seed):
+    labels, _ = data
+    first = select(labels, seed=seed, validation=0.3, labels_per_class=1)
+    second = select(labels, seed=seed, validation=0.3, labels_per_class=1)
+    assert np.array_equal(first.train, second.train)
+    assert np.array_equal(first.validation, second.validation)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.37])
+def test_single_images_are_held_out_stratified_by_class(share):
+    labels = np.repeat(np.arange(4), [10, 40, 50, 100])
+    positions = select(labels, validation=share).validation
+    counts = np.bincount(labels[positions], minlength=4)
+    assert len(positions) == round(share * 200)
+    assert np.all(np.abs(counts - share * np.array([10, 40, 50, 100])) < 1)
+
+
+def test_groups_of_several_classes_are_held_out_completely():
+    labels = np.tile(np.arange(5), 60)
+    groups = np.repeat([f"face-{face}" for face in range(10)], 30)
+    positions = select(labels, groups, validation=0.2).validation
+    assert len(positions) == 60
+    assert len(set(groups[positions])) == 2
+
+
+def test_a_class_is_never_held_out_completely():
+    labels = np.array([0, 1, *[2] * 20])
+    selection = select(labels, validation=0.9)
+    assert set(labels[selection.train]) == {0, 1, 2}
+
+
+def test_another_seed_gives_another_selection():
+    labels = np.repeat(np.arange(3), 100)
+    selections = [
+        select(labels, seed=seed, validation=0.2, labels_per_class=10) for seed in range(4)
+    ]
+    assert len({tuple(selection.train) for selection in selections}) == 4
+    assert len({tuple(selection.validation) for selection in selections}) == 4
+
+
+def test_labels_per_class_is_exact_and_a_larger_draw_contains_a_smaller_one():
+    labels = np.random.default_rng(0).integers(0, 7, 400)
+    few = select(labels, labels_per_class=3, validation=0.2, seed=5)
+    many = select(labels, labels_per_class=11, validation=0.2, seed=5)
+    assert np.bincount(labels[few.train]).tolist() == [3] * 7
+    assert np.bincount(labels[many.train]).tolist() == [11] * 7
+    assert set(few.train) < set(many.train)
+    assert np.array_equal(few.validation, many.validation)
+
+
+def test_all_images_are_drawn_equally_often():
+    labels = np.repeat([0, 1], 20)
+    counts = np.zeros(40)
+    for seed in range(600):
+        counts[select(labels, seed=seed, labels_per_class=5).train] += 1
+    # 600 draws with p = 1/4: mean 150, standard deviation 10.6
+    assert counts.min() > 150 - 5 * 10.6
+    assert counts.max() < 150 + 5 * 10.6
+
+
+def test_the_validation_limit_selects_a_stratified_subset():
+    labels = np.repeat(np.arange(4), 100)
+    unlimited = select(labels, validation=0.5)
+    limited = select(labels, validation=0.5, validation_limit=40)
+    assert set(limited.validation) < set(unlimited.validation)
+    assert np.bincount(labels[limited.validation]).tolist() == [10] * 4
+    assert np.array_equal(limited.train, unlimited.train)
+
+
+def test_too_few_images_of_a_class_are_an_error():
+    labels = np.repeat([0, 1, 2], [30, 30, 4])
+    message = "requests 5 images of each class; class 2 has 4 left after the validation split"
+    with pytest.raises(DataError, match=message):
+        select(labels, labels_per_class=5)
+    with pytest.raises(DataError, match="class 1 has 0"):
+        select(np.array([0, 0, 2, 2]), labels_per_class=1)
+
+
+def test_a_single_group_cannot_be_split():
+    labels = np.tile([0, 1], 10)
+    with pytest.raises(DataError, match=r"share of 0.2 of 20 images in 1 group\(s\) holds out"):
+        select(labels, np.zeros(20, int), validation=0.2)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_each_label_of_a_multi_label_task_gets_enough_positives(seed, count):
+    labels = (np.random.default_rng(1).random((200, 5)) < [0.05, 0.1, 0.3, 0.5, 0.7]).astype(
+        np.float32
+    )
+    positions = select(labels, seed=seed, labels_per_class=count, task="multi-label").train
+    assert labels[positions].sum(axis=0).min() >= count
+    assert len(positions) <= 5 * count
+
+
+def test_an_image_counts_for_all_its_labels():
+    labels = np.ones((30, 2), np.float32)
+    labels[10:, 0] = 0
+    positions = select(labels, labels_per_class=4, task="multi-label").train
+    assert labels[positions].sum(axis=0).tolist() == [4, 4]
+
+
+def test_too_few_positives_of_a_label_are_an_error():
+    labels = np.zeros((10, 2), np.float32)
+    labels[:, 0] = 1
+    with pytest.raises(DataError, match="3 positives of each label; label 1 has 0"):
+        select(labels, labels_per_class=3, task="multi-label")
+
+
+def test_the_test_subset_is_fixed_sorted_and_stratified():
+    labels = np.random.default_rng(3).permutation(np.repeat(np.arange(4), [100, 200, 300, 400]))
+    positions = select_test(labels, 50, FINGERPRINT)
+    assert np.bincount(labels[positions]).tolist() == [5, 10, 15, 20]
+    assert np.all(np.diff(positions) > 0)
+    assert np.array_equal(positions, select_test(labels, 50, FINGERPRINT))
+    assert not np.array_equal(positions, select_test(labels, 50, "cd" * 32))
+
+
+@given(grouped_labels(), st.integers(1, 200))
+def test_the_test_subset_has_exactly_the_limit(data, limit):
+    labels, _ = data
+    positions = select_test(labels, limit, FINGERPRINT)
+    assert len(positions) == min(limit, len(labels))
+    expected = np.bincount(labels) * len(positions) / len(labels)
+    counts = np.bincount(labels[positions], minlength=len(expected))
+    assert np.all(np.abs(counts - expected) < 1)
+
+
+def test_without_a_limit_all_test_images_are_selected():
+    labels = np.array([[0, 1], [1, 1], [1, 0]], np.float32)
+    assert select_test(labels, None, FINGERPRINT).tolist() == [0, 1, 2]
+    assert len(select_test(labels, 2, FINGERPRINT)) == 2
+
+
+def test_shuffled_labels_have_the_same_counts_at_other_images():
+    labels = np.repeat(np.arange(10), 100)
+    shuffled = shuffled_labels(labels, 7)
+    assert np.array_equal(np.bincount(shuffled), np.bincount(labels))
+    assert 0.05 < np.mean(shuffled == labels) < 0.15
+    assert np.array_equal(shuffled, shuffled_labels(labels, 7))
+    assert not np.array_equal(shuffled, shuffled_labels(labels, 8))
+
+
+def test_multi_label_rows_are_shuffled_as_rows():
+    labels = np.eye(6, dtype=np.float32)
+    assert np.array_equal(shuffled_labels(labels, 1).sum(axis=1), np.ones(6))
