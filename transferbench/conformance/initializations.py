@@ -39,7 +39,7 @@ __all__ = ["CHECKS", "InitializationCase"]
 COUNT = 24
 
 
-class Target(NamedTuple):
+class TargetNetwork(NamedTuple):
     """A network with the state that it was built with, and the context of its initialization."""
 
     net: nn.Module
@@ -66,7 +66,7 @@ class InitializationCase:
         self.started = LazyResult(self._started, reported_by="it-starts-some-network")
         self.again = LazyResult(self._again, reported_by="no-network-is-used")
 
-    def _started(self) -> dict[str, Target]:
+    def _started(self) -> dict[str, TargetNetwork]:
         started, refusals = {}, []
         for network in NETWORKS:
             try:
@@ -80,13 +80,13 @@ class InitializationCase:
             )
         return started
 
-    def _again(self) -> Observation[dict[str, Target]]:
+    def _again(self) -> Observation[dict[str, TargetNetwork]]:
         targets = {network: self.target(network) for network in self.started()}
         return observe(
             lambda: {network: self.initialized(target) for network, target in targets.items()}
         )
 
-    def target(self, network: str, *, variant: int = 0) -> Target:
+    def target(self, network: str, *, variant: int = 0) -> TargetNetwork:
         """A fresh network and its context; ``variant``: of other sources and images."""
         net = copy.deepcopy(_network(network, 1))
         modules = partition(NETWORKS[network], net)
@@ -96,9 +96,9 @@ class InitializationCase:
         if "images" in self.spec.needs:
             images = _images(variant)
         context = InitializationContext(source, modules, torch.Generator().manual_seed(0), images)
-        return Target(net, clone_state(net), context)
+        return TargetNetwork(net, clone_state(net), context)
 
-    def initialized(self, target: Target) -> Target:
+    def initialized(self, target: TargetNetwork) -> TargetNetwork:
         """The target after the plugin set its weights."""
         self.spec.initialize(self.params, target.net, target.context)
         return target
