@@ -33,8 +33,12 @@ PLUGIN = textwrap.dedent(
     """Specs that a plan needs, and nothing that computes."""
     from transferbench import specs
     from transferbench.hookspecs import hookimpl
+    from transferbench.records import Measurement
 
     ABOUT = {"version": 1, "summary": "made by hand", "source": "a test", "license": "MIT"}
+
+
+    SIZE = ABOUT | {"version": 1}
 
 
     class Strength(specs.Params):
@@ -87,6 +91,20 @@ PLUGIN = textwrap.dedent(
                 needs={"source_weights", "images"}, **ABOUT,
             ),
         ]
+
+
+    def recompute(params, trials):
+        (trial,) = trials
+        yield Measurement(metric="size", value=len(trial.labels), unit="items", n=len(trial.items))
+
+
+    @hookimpl
+    def transferbench_diagnostics():
+        return [
+            specs.DiagnosticSpec(
+                name="made-size", measure=never, recompute=recompute, subjects="one", **SIZE
+            )
+        ]
     '''
 )
 
@@ -124,6 +142,8 @@ SUITE: dict[str, Any] = {
             "name": "speed",
             "on": {"targets": ["digits", "marks"], "perturbations": ["none", "blur-9"]},
         },
+        "curve": {"name": "learning-curve", "on": {"targets": ["digits"]}},
+        "size": {"name": "made-size", "on": {"targets": ["digits"], "perturbations": ["none"]}},
         "mistakes": {
             "name": "agreement",
             "pairs": [{"a": "P-T", "b": "RI-T", "replicates": "same"}],
@@ -339,16 +359,26 @@ def _auc(positive: np.ndarray, scores: np.ndarray) -> float:
 def _diagnosis(
     job: Job, plan: Plan, trained: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> list[Measurement]:
-    if job.payload["diagnostic"]["name"] == "speed":
+    name = job.payload["diagnostic"]["name"]
+    if name == "made-size":
+        return [Measurement(metric="size", value=N, unit="items", n=N)]
+    if name in {"speed", "learning-curve"}:
         cell = next(m.a for m in plan.measured if m.job == job.id)
         value = ARM_SPEED[cell.initialization][cell.replicate]
-        return [Measurement(metric="speed", value=value, unit="fraction", n=2)]
+        if name == "speed":
+            return [Measurement(metric="speed", value=value, unit="fraction", n=2)]
+        return [
+            Measurement(metric="train_metric", value=value, unit="fraction", n=1,
+                        coordinates={"epoch": epoch})
+            for epoch in (1, 2)
+        ]  # fmt: skip
     wrong = [labels != logits.argmax(axis=1)
              for labels, logits in (trained[s] for s in job.payload["subjects"])]  # fmt: skip
     kappa = cohen_kappa_score(*wrong)
     return [
         Measurement(metric="kappa", value=kappa, unit="kappa", n=N),
-        Measurement(metric="error_jaccard", value=jaccard_score(*wrong), unit="fraction", n=N),
+        Measurement(metric="error_jaccard", value=jaccard_score(*wrong), unit="fraction",
+                    n=int((wrong[0] | wrong[1]).sum())),
         Measurement(metric="error_jaccard", value=0.5, unit="fraction", n=9,
                     coordinates={"class": 1}),
     ]  # fmt: skip

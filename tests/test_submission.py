@@ -38,13 +38,17 @@ from transferbench.submission import CheckReport, Declaration, check, pack, pred
 from transferbench.submission.bundle import MAX_BYTES, read_bundle, slug
 from transferbench.submission.predictions import (
     Predictions,
-    agreement,
     read_outputs,
     read_predictions,
     recompute_metric,
     write_predictions,
 )
+from transferbench.submission.submitted_trials import PackedTrial, packed_trials
 from transferbench.suite import Suite
+from transferbench_plugins.diagnostics.mistakes.agreement import AgreementParams
+from transferbench_plugins.diagnostics.mistakes.agreement import recompute as recompute_agreement
+
+DIAGNOSES = "diagnoses follow from their trials"
 
 
 class Made(NamedTuple):
@@ -442,7 +446,82 @@ def test_a_changed_agreement_is_found(made: Made, copied: Path, metric: str) -> 
 
     edit_records(copied, change)
     told = failed(check(sealed(copied), made.registry))
-    assert f"{metric} of P-T and RI-T on digits is 0.99" in told["metrics follow from predictions"]
+    assert set(told) == {DIAGNOSES}
+    assert f"{metric} of P-T and RI-T on digits, none is 0.99, but its trials" in told[DIAGNOSES]
+
+
+def test_a_changed_speed_is_found_where_the_history_is_recorded(made: Made, copied: Path) -> None:
+    edit_records(
+        copied, lambda rows: [raised(row) if row.metric == "speed" else row for row in rows]
+    )
+    told = failed(check(sealed(copied), made.registry))[DIAGNOSES]
+    assert "speed of P-T on digits, none is 0.99, but its trials give 0.8" in told
+    assert "on marks" not in told
+
+
+def raised(row: Record) -> Record:
+    return row.model_copy(update={"value": 0.99})
+
+
+def test_a_history_that_is_recorded_twice_is_none(copied: Path) -> None:
+    def change(rows: list[Record]) -> list[Record]:
+        points = [row for row in rows if row.coordinates.get("epoch") == 2]
+        assert points
+        return [*rows, *(raised(row).model_copy(update={"diagnostic": "other"}) for row in points)]
+
+    edit_records(copied, change)
+    trials = packed_trials(read_bundle(copied)).values()
+    assert {trial.history for trial in trials} == {None}
+
+
+def test_an_epoch_beyond_any_training_is_no_history(copied: Path) -> None:
+    def change(rows: list[Record]) -> list[Record]:
+        far = {"coordinates": {"epoch": 10**12}}
+        return [row.model_copy(update=far) if row.coordinates.get("epoch") == 2 else row
+                for row in rows]  # fmt: skip
+
+    edit_records(copied, change)
+    assert {t.history for t in packed_trials(read_bundle(copied)).values()} == {None}
+
+
+def test_a_plugin_recomputes_its_own_values(made: Made, copied: Path) -> None:
+    def change(rows: list[Record]) -> list[Record]:
+        return [
+            row.model_copy(update={"n": 7} if row.replicate else {"value": 7.0})
+            if row.metric == "size" else row
+            for row in rows
+        ]  # fmt: skip
+
+    edit_records(copied, change)
+    told = failed(check(sealed(copied), made.registry))[DIAGNOSES]
+    assert "size of P-T on digits, none is 7.0, but its trials give 120" in told
+    assert "size of P-T on digits, none is of 7 items, but its trials have 120" in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status", "expected"),
+    [
+        ('"made-size"', '"made-length"', "warning",
+         "made-size version 1 is not installed here: its values are only reported"),
+        ('SIZE = ABOUT | {"version": 1}', 'SIZE = ABOUT | {"version": 2}', "warning",
+         "made-size version 1 is not installed here"),
+        ("(trial,) = trials", "raise KeyError(params)", "failed",
+         "recompute of diagnostic 'made-size' failed: KeyError"),
+    ],
+)  # fmt: skip
+def test_what_a_plugin_cannot_recompute_is_named(
+    copied: Path, tmp_path_factory: pytest.TempPathFactory, old: str, new: str, status: str,
+    expected: str,
+) -> None:  # fmt: skip
+    file = tmp_path_factory.mktemp("other") / "made.py"
+    assert old in handmade_run.PLUGIN
+    file.write_text(handmade_run.PLUGIN.replace(old, new))
+    report = check(copied, load_registry([file]))
+    (found,) = [one for one in report.checks if one.name == DIAGNOSES]
+    assert (found.status, report.ok) == (status, status == "warning")
+    assert expected in found.why[0]
+    if status == "warning":
+        assert report.trust == "recomputed"
 
 
 def test_a_deleted_cell_is_found(made: Made, copied: Path) -> None:
@@ -771,6 +850,11 @@ def test_metrics_equal_those_of_scikit_learn() -> None:
     assert recompute_metric("auc", marks) == pytest.approx(expected, abs=1e-12)
 
 
+def agreement(*pair: Predictions) -> dict[str, float | None]:
+    trials = [PackedTrial("job", "multi-class", "accuracy", one, None) for one in pair]
+    return {m.metric: m.value for m in recompute_agreement(AgreementParams(), trials)}
+
+
 def test_agreement_equals_that_of_scikit_learn() -> None:
     first, second = _predictions(1), _predictions(2)
     wrong = first.labels != first.outputs, second.labels != second.outputs
@@ -779,7 +863,8 @@ def test_agreement_equals_that_of_scikit_learn() -> None:
     assert found["error_jaccard"] == pytest.approx(jaccard_score(*wrong), abs=1e-12)
     assert found["agreement"] == accuracy_score(first.outputs, second.outputs)
     perfect = first._replace(outputs=first.labels)
-    assert agreement(perfect, perfect) == {"agreement": 1.0}
+    found = agreement(perfect, perfect)
+    assert (found["agreement"], found["kappa"], found["error_jaccard"]) == (1.0, None, None)
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:

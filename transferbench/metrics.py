@@ -15,8 +15,10 @@ __all__ = [
     "Evaluation",
     "accuracy",
     "chance_level",
+    "correctness",
     "hits",
     "mean_auc",
+    "predict",
     "ratio",
     "score",
     "weighted_mean_auc",
@@ -35,18 +37,32 @@ def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float | Non
     return accuracy(logits, labels) if metric == "accuracy" else mean_auc(logits, labels)
 
 
-def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The accuracy of each item: 0 or 1, or the fraction of correct labels for multi-label tasks.
+def predict(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The predicted classes, or the predicted labels of a multi-label task.
 
     The predicted class is the largest logit, the first of equal ones; a label is predicted where
     its logit is above 0, its probability above one half.
 
+    Shapes: logits (N, K) and labels (N,) give int64 (N,); both (N, L) give bool (N, L).
+    """
+    predicted: np.ndarray = logits.argmax(axis=1) if labels.ndim == 1 else logits > 0
+    return predicted
+
+
+def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The accuracy of each item: 0 or 1, or the fraction of correct labels for multi-label tasks.
+
     Shapes: logits (N, K) and labels (N,), or both (N, L) for multi-label; returns float64 (N,).
     """
+    return correctness(predict(logits, labels), labels)
+
+
+def correctness(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """``hits`` of predicted classes (N,) or labels (N, L)."""
     if labels.ndim == 1:
-        correct_N: np.ndarray = logits.argmax(axis=1) == labels
+        correct_N: np.ndarray = predicted == labels
         return correct_N.astype(np.float64)
-    correct_NL: np.ndarray = (logits > 0) == (labels > 0.5)
+    correct_NL: np.ndarray = predicted == (labels > 0.5)
     fraction_N: np.ndarray = correct_NL.mean(axis=1, dtype=np.float64)
     return fraction_N
 

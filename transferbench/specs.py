@@ -55,6 +55,7 @@ __all__ = [
     "RateFactor",
     "Spec",
     "Subject",
+    "SubmittedTrial",
     "Weights",
     "uncached",
 ]
@@ -459,6 +460,36 @@ class Subject(Protocol):
         ...
 
 
+class SubmittedTrial(Protocol):
+    """A finished trial as far as a submission holds it: its predictions and its history.
+
+    ``items``: the positions of the test subset in the test split, int64 (N,). ``labels``: int32
+    (N,) or int8 (N, L). ``predicted``: classes int32 (N,), or bool (N, L) for a multi-label task.
+    ``scores``: the logits float32 (N, L) of a multi-label task; None for a multi-class one.
+    ``history``: as that of a ``Subject``, with the metrics that the submission records by epoch
+    alone; None where it records none.
+    """
+
+    @property
+    def job(self) -> str: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def metric(self) -> Metric: ...
+    @property
+    def chance(self) -> float: ...
+    @property
+    def items(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def predicted(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray | None: ...
+    @property
+    def history(self) -> Sequence[Mapping[str, float | None]] | None: ...
+
+
 class Memoize(Protocol):
     """The result of ``compute``, from a cache of this worker where it holds ``key``.
 
@@ -498,11 +529,26 @@ class Measure(Protocol):
     ) -> Iterable[Measurement]: ...
 
 
+@runtime_checkable
+class Recompute(Protocol):
+    """Measure trials from what a submission holds of them, to check the values that it reports.
+
+    The content is not trusted: read it as data alone.
+    """
+
+    def __call__(self, params: Any, trials: Sequence[SubmittedTrial]) -> Iterable[Measurement]: ...
+
+
 class DiagnosticSpec(Spec):
     """Measurements of one finished trial, of a pair or of a group."""
 
     measure: Measure
     """Yields the measurements."""
+    recompute: Recompute | None = None
+    """Yields those measurements whose values follow from a submission; intervals are not compared.
+
+    They must have the metric, coordinates, value and ``n`` that ``measure`` gives them.
+    """
     subjects: Literal["one", "pair", "group"]
     """The number of trials; a pair may be followed by reference trials that the suite names."""
     needs: frozenset[Need] = frozenset()

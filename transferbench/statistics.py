@@ -27,6 +27,7 @@ __all__ = [
     "jackknife",
     "jackknife_ratio",
     "paired_difference",
+    "point_estimates",
     "rank_intervals",
     "share_of_gain",
     "student_t",
@@ -134,12 +135,26 @@ def bootstrap(
     counts = np.asarray(counts)
     n = int(counts.sum())
     method = _label("bootstrap", level)
-    values = np.asarray(statistic(counts[None].astype(np.float64)))[0]
+    values = _estimates(statistic, counts)
     if n < 2:
-        return tuple(_undefined(float(v), n, method, _too_few(n)) for v in values)
+        return tuple(_undefined(value, n, method, _too_few(n)) for value in values)
     blocks = [np.asarray(statistic(block)) for block in _resample(counts, seed, resamples)]
     draws = np.concatenate(blocks)
-    return tuple(_percentile(float(value), draws[:, m], n, level) for m, value in enumerate(values))
+    return tuple(_percentile(value, draws[:, m], n, level) for m, value in enumerate(values))
+
+
+def point_estimates(
+    statistic: Callable[[np.ndarray], np.ndarray], counts: np.ndarray
+) -> tuple[Interval, ...]:
+    """The values of ``bootstrap`` without bounds. Shapes: as there."""
+    counts = np.asarray(counts)
+    reason, n = "not resampled", int(counts.sum())
+    return tuple(_undefined(v, n, "none", reason) for v in _estimates(statistic, counts))
+
+
+def _estimates(statistic: Callable[[np.ndarray], np.ndarray], counts: np.ndarray) -> list[float]:
+    values: list[float] = np.asarray(statistic(counts[None].astype(np.float64)))[0].tolist()
+    return values
 
 
 def bootstrap_mean(

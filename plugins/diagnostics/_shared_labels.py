@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from transferbench.errors import SuiteError
-from transferbench.specs import Subject
+from transferbench.specs import Subject, SubmittedTrial
 
 __all__ = ["shared_labels"]
 
 
-def shared_labels(subjects: Sequence[Subject]) -> np.ndarray:
+def shared_labels(subjects: Sequence[Subject | SubmittedTrial]) -> np.ndarray:
     """The test labels of all subjects: int64 (N,) or float32 (N, L).
 
     Raises: ``SuiteError`` naming the two jobs whose labels differ.

@@ -13,6 +13,7 @@ from transferbench.errors import SubmissionError, TransferbenchError, shortened
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, file_problems, read_bundle
+from transferbench.submission.diagnoses import check_diagnoses_follow_from_trials
 from transferbench.submission.integrity import Problem
 
 __all__ = ["Check", "CheckReport", "Trust", "check", "examine"]
@@ -108,6 +109,9 @@ def _named_checks(registry: Registry) -> dict[str, Finder]:
         ),
         "predictions belong together": recompute.check_predictions_belong_together,
         "metrics follow from predictions": recompute.check_metrics_follow_from_predictions,
+        "diagnoses follow from their trials": partial(
+            check_diagnoses_follow_from_trials, registry=registry
+        ),
         "numbers are possible": recompute.check_numbers_are_possible,
         "settings did something": recompute.check_settings_did_something,
         "verdicts follow from records": recompute.check_verdicts_follow_from_records,

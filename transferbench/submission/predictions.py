@@ -22,7 +22,6 @@ from transferbench.specs import Metric
 
 __all__ = [
     "Predictions",
-    "agreement",
     "read_outputs",
     "read_predictions",
     "recompute_metric",
@@ -175,22 +174,3 @@ def recompute_metric(metric: Metric, trial: Predictions) -> float | None:
     if trial.multi_label:
         return score(metric, trial.outputs, trial.labels)
     return float(np.mean(trial.labels == trial.outputs))
-
-
-def agreement(first: Predictions, second: Predictions) -> dict[str, float]:
-    """How far two classifiers agree on the same images, by the names of the published metrics.
-
-    Units: fractions, and Cohen's kappa of being right. A metric that these predictions do not
-    define, such as the overlap of two empty sets of mistakes, is left out.
-    Source: Geirhos, Meding, Wichmann 2020, arXiv 2006.16736, for kappa as error consistency.
-    """
-    right_a, right_b = first.labels == first.outputs, second.labels == second.outputs
-    p_a, p_b = right_a.mean(), right_b.mean()
-    expected = p_a * p_b + (1 - p_a) * (1 - p_b)
-    either_wrong = np.count_nonzero(~(right_a & right_b))
-    found = {"agreement": float(np.mean(first.outputs == second.outputs))}
-    if expected < 1:
-        found["kappa"] = float((np.mean(right_a == right_b) - expected) / (1 - expected))
-    if either_wrong:
-        found["error_jaccard"] = float(np.count_nonzero(~right_a & ~right_b) / either_wrong)
-    return found

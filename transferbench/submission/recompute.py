@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
@@ -18,7 +18,7 @@ from transferbench.specs import Metric
 from transferbench.statistics import student_t
 from transferbench.submission.bundle import CLAIMS, Bundle
 from transferbench.submission.integrity import TEST_METRIC, Problem, scored_rows
-from transferbench.submission.predictions import Predictions, agreement, recompute_metric
+from transferbench.submission.predictions import Predictions, recompute_metric
 from transferbench.suite import TRIAL
 
 __all__ = [
@@ -28,13 +28,11 @@ __all__ = [
     "check_predictions_belong_together",
     "check_settings_did_something",
     "check_verdicts_follow_from_records",
+    "equal_values",
 ]
 
 # The engine and this check add up the same counts; only the last bits may differ.
 TOLERANCE = 1e-6
-
-AGREEMENT = "agreement"
-"""The diagnostic of a pair that needs nothing but what both predicted."""
 
 FORMER_INTERVALS = {"fieller-95": "jackknife-95"}
 """How intervals are made now -> how an earlier version made them, told with its verdicts."""
@@ -67,16 +65,12 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def check_metrics_follow_from_predictions(bundle: Bundle) -> Iterator[Problem]:
-    """Test metrics, and the agreement of pairs, recomputed from the predictions."""
+    """Test metrics, recomputed from the predictions."""
     if (metric := bundle.plan.suite.scoring.metric) != TEST_METRIC:
         yield Problem(f"the score is of {metric}, which predictions do not give", warning=True)
     for row in scored_rows(bundle.records):
         if row.job in bundle.predictions:
             yield from _compared(row, bundle.predictions[row.job], _metric(bundle, row.job))
-    pairs = {label for label, use in bundle.plan.suite.diagnostics.items() if use.name == AGREEMENT}
-    for row in bundle.records:
-        if row.diagnostic in pairs:
-            yield from _compared_pair(row, bundle.predictions)
 
 
 def _metric(bundle: Bundle, trial: str) -> Metric:
@@ -87,28 +81,17 @@ def _metric(bundle: Bundle, trial: str) -> Metric:
 def _compared(row: Record, found: Predictions, metric: Metric) -> Iterator[Problem]:
     told = f"{row.metric} of {row.initialization} on {row.target}, {row.perturbation}"
     expected = recompute_metric(metric, found)
-    if not _equal_numbers(row.value, expected):
+    if not equal_values(row.value, expected):
         yield Problem(f"{told} is {row.value}, but its predictions give {expected}")
     if row.n != len(found.items):
         yield Problem(f"{told} is of {row.n} images, but {len(found.items)} were predicted")
 
 
-def _equal_numbers(told: float | None, expected: float | None) -> bool:
-    if told is None or expected is None:
-        return told is expected
-    return math.isclose(told, expected, abs_tol=TOLERANCE, rel_tol=0)
-
-
-def _compared_pair(row: Record, predictions: Mapping[str, Predictions]) -> Iterator[Problem]:
-    pair = [predictions[job] for job in row.subjects[:2] if job in predictions]
-    if len(pair) < 2 or row.value is None or row.coordinates:
-        return
-    if any(found.multi_label for found in pair) or not _same(pair[0].items, pair[1].items):
-        return
-    expected = agreement(*pair).get(row.metric)
-    if expected is not None and not _equal_numbers(row.value, expected):
-        arms = f"{row.initialization} and {row.other_initialization} on {row.target}"
-        yield Problem(f"{row.metric} of {arms} is {row.value}, but predictions give {expected}")
+def equal_values(value: float | None, expected: float | None) -> bool:
+    """Whether a recorded value is the recomputed one."""
+    if value is None or expected is None:
+        return value is expected
+    return math.isclose(value, expected, abs_tol=TOLERANCE, rel_tol=0)
 
 
 def check_numbers_are_possible(bundle: Bundle) -> Iterator[Problem]:

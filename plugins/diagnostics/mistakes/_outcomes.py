@@ -1,7 +1,7 @@
 """Outcomes of test items for a pair of networks, and statistics of their counts.
 
-Shape letters: B resamples, C distinct rows of outcomes, K classes, L labels (1 for multi-class
-tasks), N items, S statistics, T outcomes.
+Shape letters: B resamples, C distinct rows of outcomes, L labels (1 for multi-class tasks),
+N items, S statistics, T outcomes.
 """
 
 from __future__ import annotations
@@ -55,25 +55,22 @@ STATISTICS = (
 )
 
 
-def pair_outcomes(logits_a: np.ndarray, logits_b: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def pair_outcomes(
+    predicted_a: np.ndarray, predicted_b: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
     """The outcome of each label of each item.
 
-    Shapes: logits (N, K) with labels (N,), or all (N, L); returns int64 (N, L).
+    Shapes: all (N,), or all (N, L); returns int64 (N, L).
     """
-    a, b = _predictions(logits_a, labels), _predictions(logits_b, labels)
-    truth = labels[:, None] if labels.ndim == 1 else labels > 0.5
+    truth = labels if labels.ndim == 1 else labels > 0.5
+    # A class is the one label of an item.
+    a, b, truth = (x.reshape(len(labels), -1) for x in (predicted_a, predicted_b, truth))
     wrong_a, wrong_b = a != truth, b != truth
     both_wrong = np.where(a == b, SAME_WRONG, OTHER_WRONG)
     outcomes_NL: np.ndarray = np.select(
         [wrong_a & wrong_b, wrong_a, wrong_b], [both_wrong, ONLY_A_WRONG, ONLY_B_WRONG], BOTH_RIGHT
     )
     return outcomes_NL
-
-
-def _predictions(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Predicted classes (N, 1), or labels (N, L) with a probability above one half."""
-    predicted: np.ndarray = logits.argmax(axis=1)[:, None] if labels.ndim == 1 else logits > 0
-    return predicted
 
 
 def outcome_tables(counts_BC: np.ndarray, outcomes_CL: np.ndarray) -> np.ndarray:

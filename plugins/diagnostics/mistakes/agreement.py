@@ -9,15 +9,23 @@ N items.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
+from transferbench.metrics import predict
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench.statistics import bootstrap
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Params,
+    Subject,
+    SubmittedTrial,
+)
+from transferbench.statistics import Interval, bootstrap, point_estimates
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
     STATISTICS,
@@ -59,8 +67,10 @@ def measure(
     """
     labels = shared_labels(subjects)
     a, b, *references = subjects
-    outcomes_NL = pair_outcomes(a.logits, b.logits, labels)
-    yield from _overlap(outcomes_NL, context.seed, params.resamples)
+    predicted_a, predicted_b = (predict(net.logits, labels) for net in (a, b))
+    outcomes_NL = pair_outcomes(predicted_a, predicted_b, labels)
+    bootstrapped = partial(bootstrap, seed=context.seed, resamples=params.resamples)
+    yield from _overlap(outcomes_NL, bootstrapped)
     if references:
         yield from reference_entropy(
             [reference.logits for reference in references],
@@ -71,7 +81,18 @@ def measure(
         )
 
 
-def _overlap(outcomes_NL: np.ndarray, seed: int, resamples: int) -> Iterator[Measurement]:
+def recompute(params: AgreementParams, trials: Sequence[SubmittedTrial]) -> Iterator[Measurement]:
+    """All but the ambiguity of the items, which depends on logits."""
+    del params  # only intervals depend on it
+    labels = shared_labels(trials)
+    a, b = trials[:2]
+    yield from _overlap(pair_outcomes(a.predicted, b.predicted, labels), point_estimates)
+
+
+def _overlap(
+    outcomes_NL: np.ndarray, estimate: Callable[..., Sequence[Interval]]
+) -> Iterator[Measurement]:
+    """``estimate``: ``bootstrap`` or ``point_estimates``."""
     # Items with equal outcomes are interchangeable: resampling their counts is much cheaper.
     outcomes_CL, counts = np.unique(outcomes_NL, axis=0, return_counts=True)
 
@@ -79,7 +100,7 @@ def _overlap(outcomes_NL: np.ndarray, seed: int, resamples: int) -> Iterator[Mea
         values_BLS = outcome_statistics(outcome_tables(counts_BC, outcomes_CL))
         return append_label_mean(values_BLS).reshape(len(counts_BC), -1)
 
-    intervals = bootstrap(statistics, counts, seed, resamples)
+    intervals = estimate(statistics, counts)
     members_NLS = np.stack([np.isin(outcomes_NL, s.among) for s in STATISTICS], axis=-1)
     infos = [StatisticInfo(s.metric, s.unit, s.undefined, {}) for s in STATISTICS]
     yield from label_measurements(intervals, item_counts(members_NLS), infos)
@@ -94,6 +115,7 @@ AGREEMENT = DiagnosticSpec(
     params=AgreementParams,
     tiny={"resamples": 100},
     measure=measure,
+    recompute=recompute,
     subjects="pair",
     needs=frozenset({"logits"}),
     identical={

@@ -12,10 +12,17 @@ import numpy as np
 from pydantic import Field
 
 from transferbench.records import Coordinate, Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Params,
+    Subject,
+    SubmittedTrial,
+)
 from transferbench.statistics import wilson
 from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._history import (
+    History,
     divergence_flag,
     last_epoch,
     metric_curve,
@@ -67,14 +74,29 @@ def measure(
     del context  # no randomness
     (subject,) = subjects
     history = subject.history
-    points, end, n = metric_curve(history, "test_metric"), last_epoch(history), len(subject.labels)
-    curve = _Curve(*points, end, n, non_finite_epochs(history), divergence_flag(history))
+    curve = _curve(history, len(subject.labels))
     yield from _test_points(curve, is_share=subject.task == "multi-class")
     for epoch, value in zip(*metric_curve(history, "train_metric"), strict=True):
         yield _point("train_metric", epoch, value, n=1)
     if curve.diverged:
-        yield _point("test_metric", end, None, n=n, flag=curve.diverged)
-        yield _point("train_metric", end, None, n=1, flag=curve.diverged)
+        yield _point("test_metric", curve.end, None, n=curve.n, flag=curve.diverged)
+        yield _point("train_metric", curve.end, None, n=1, flag=curve.diverged)
+    yield from _summaries(params, curve)
+
+
+def recompute(params: CurveParams, trials: Sequence[SubmittedTrial]) -> Iterator[Measurement]:
+    """The summaries, from the points of the curve."""
+    (trial,) = trials
+    if trial.history is not None:
+        yield from _summaries(params, _curve(trial.history, len(trial.labels)))
+
+
+def _curve(history: History, n: int) -> _Curve:
+    points, end = metric_curve(history, "test_metric"), last_epoch(history)
+    return _Curve(*points, end, n, non_finite_epochs(history), divergence_flag(history))
+
+
+def _summaries(params: CurveParams, curve: _Curve) -> Iterator[Measurement]:
     yield _area(curve)
     yield from _peak(curve)
     for threshold in params.thresholds:
@@ -159,6 +181,7 @@ LEARNING_CURVE = DiagnosticSpec(
     params=CurveParams,
     tiny={"thresholds": [0.5]},
     measure=measure,
+    recompute=recompute,
     subjects="one",
     needs=frozenset({"history"}),
 )

@@ -8,17 +8,24 @@ Shape letters: B resamples, C classes of items with equal outcomes, N test items
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from transferbench.metrics import hits, ratio, weighted_mean_auc
+from transferbench.metrics import correctness, predict, ratio, weighted_mean_auc
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench.statistics import bootstrap
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Params,
+    Subject,
+    SubmittedTrial,
+)
+from transferbench.statistics import Interval, bootstrap, point_estimates
 from transferbench_plugins.diagnostics._flags import join_flags
-from transferbench_plugins.diagnostics._history import divergence_flag, final_value
+from transferbench_plugins.diagnostics._history import History, divergence_flag, final_value
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.training.speed import speed_of
 
@@ -55,51 +62,79 @@ def measure(
     speed_gain epochs.
     Error: percentile bootstrap over test items, both networks on the same resample.
     """
-    a, b = subjects[:2]
-    flags = [_untrained(name, net, params.margin) for name, net in (("a", a), ("b", b))]
-    yield from _drops(params, (a, b), context.seed, flags)
-    yield _speed_gain(a, b, flags)
-    for name, net, flag in zip(("a", "b"), (a, b), flags, strict=True):
-        value = final_value(net.history, "train_metric")
-        yield Measurement(
-            metric=f"train_metric_{name}", value=value, unit="fraction", n=1, flag=flag
-        )
+    pair = subjects[:2]
+    labels = shared_labels(pair)
+    by_class = pair[0].metric == "accuracy"
+    outputs = [predict(net.logits, labels) if by_class else net.logits for net in pair]
+    histories = [net.history for net in pair]
+    bootstrapped = partial(bootstrap, seed=context.seed, resamples=params.resamples)
+    flags = _untrained_flags(params, histories, pair[0].chance)
+    yield from _drops(_Pair(outputs, labels, pair[0].chance, by_class), flags, bootstrapped)
+    yield from _training_differences(histories, flags)
+
+
+def recompute(params: DropParams, trials: Sequence[SubmittedTrial]) -> Iterator[Measurement]:
+    """The drops from the predictions; the rest from the train metrics, where they are recorded."""
+    pair = trials[:2]
+    by_class, chance = pair[0].metric == "accuracy", pair[0].chance
+    outputs = [trial.predicted if by_class else trial.scores for trial in pair]
+    histories = [trial.history for trial in pair if trial.history is not None]
+    known = len(histories) == len(pair)
+    flags = _untrained_flags(params, histories, chance) if known else ()
+    arrays = [output for output in outputs if output is not None]
+    if len(arrays) == len(pair):
+        sample = _Pair(arrays, shared_labels(pair), chance, by_class)
+        yield from _drops(sample, flags, point_estimates)
+    if known:
+        yield from _training_differences(histories, flags)
+
+
+class _Pair(NamedTuple):
+    """The outputs of both networks: predictions if ``by_class``, else logits.
+
+    Shapes: outputs (N,) or (N, L); labels (N,) or (N, L).
+    """
+
+    outputs: Sequence[np.ndarray]
+    labels: np.ndarray
+    chance: float
+    by_class: bool
 
 
 def _drops(
-    params: DropParams, pair: tuple[Subject, Subject], seed: int, flags: Sequence[str | None]
+    pair: _Pair, flags: Sequence[str | None], estimate: Callable[..., Sequence[Interval]]
 ) -> Iterator[Measurement]:
-    labels = shared_labels(pair)
-    scores, counts = _sample(pair, labels)
-    chance = pair[0].chance
-    effects = bootstrap(lambda c: _effects(scores(c), chance), counts, seed, params.resamples)
+    """``estimate``: ``bootstrap`` or ``point_estimates``."""
+    scores, counts = _sample(pair)
+    effects = estimate(lambda c: _effects(scores(c), pair.chance), counts)
     for (metric, unit, reason), interval in zip(EFFECTS, effects, strict=True):
         undefined = reason if interval.value is None else None
         yield Measurement(
             metric=metric,
             value=interval.value,
             unit=unit,
-            n=len(labels),
+            n=len(pair.labels),
             flag=join_flags(undefined, *flags),
             **interval.fields(),
         )
 
 
 def _sample(
-    pair: tuple[Subject, Subject], labels: np.ndarray
+    pair: _Pair,
 ) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
     """The scores of both networks as a function of resampled counts, and the observed counts.
 
     For accuracy, items with the same outcome in both networks form one class.
     Shapes: the function maps (B, C) to (B, 2); the counts are (C,).
     """
-    if pair[0].metric == "accuracy":
-        hits_N2 = np.stack([hits(net.logits, labels) for net in pair], axis=1)
+    labels = pair.labels
+    if pair.by_class:
+        hits_N2 = np.stack([correctness(each, labels) for each in pair.outputs], axis=1)
         outcomes_C2, counts = np.unique(hits_N2, axis=0, return_counts=True)
         return lambda counts_BC: counts_BC @ outcomes_C2 / len(labels), counts
 
     def areas(counts_BN: np.ndarray) -> np.ndarray:
-        return np.stack([weighted_mean_auc(net.logits, labels, counts_BN) for net in pair], axis=1)
+        return np.stack([weighted_mean_auc(o, labels, counts_BN) for o in pair.outputs], axis=1)
 
     return areas, np.ones(len(labels), dtype=np.int64)
 
@@ -111,8 +146,19 @@ def _effects(scores_B2: np.ndarray, chance: float) -> np.ndarray:
     return np.stack([gain_B, *drops], axis=1)
 
 
-def _speed_gain(a: Subject, b: Subject, flags: Sequence[str | None]) -> Measurement:
-    speed_a, speed_b = speed_of(a.history), speed_of(b.history)
+def _training_differences(
+    histories: Sequence[History], flags: Sequence[str | None]
+) -> Iterator[Measurement]:
+    yield _speed_gain(histories, flags)
+    for name, history, flag in zip(("a", "b"), histories, flags, strict=True):
+        value = final_value(history, "train_metric")
+        yield Measurement(
+            metric=f"train_metric_{name}", value=value, unit="fraction", n=1, flag=flag
+        )
+
+
+def _speed_gain(histories: Sequence[History], flags: Sequence[str | None]) -> Measurement:
+    speed_a, speed_b = map(speed_of, histories)
     gain = None
     if speed_a.value is not None and speed_b.value is not None:
         gain = speed_a.value - speed_b.value
@@ -130,14 +176,23 @@ def _speed_gain(a: Subject, b: Subject, flags: Sequence[str | None]) -> Measurem
     )
 
 
-def _untrained(name: str, subject: Subject, margin: float) -> str | None:
+def _untrained_flags(
+    params: DropParams, histories: Sequence[History], chance: float
+) -> list[str | None]:
+    return [
+        _untrained(name, history, chance, params.margin)
+        for name, history in zip(("a", "b"), histories, strict=True)
+    ]
+
+
+def _untrained(name: str, history: History, chance: float, margin: float) -> str | None:
     """The flag of a network that did not train, or may not have; else None."""
-    if diverged := divergence_flag(subject.history):
+    if diverged := divergence_flag(history):
         return f"{name} {diverged}"
-    value = final_value(subject.history, "train_metric")
+    value = final_value(history, "train_metric")
     if value is None:
         return f"whether {name} trained is not known: its train metric has no value at the end"
-    near_chance = value - subject.chance <= margin * (1 - subject.chance)
+    near_chance = value - chance <= margin * (1 - chance)
     return f"{name} did not train" if near_chance else None
 
 
@@ -150,6 +205,7 @@ RELATIVE_DROP = DiagnosticSpec(
     params=DropParams,
     tiny={"resamples": 100},
     measure=measure,
+    recompute=recompute,
     subjects="pair",
     needs=frozenset({"history", "logits"}),
     identical={"gain": 0, "relative_drop": 0, "corrected_drop": 0, "speed_gain": 0},

@@ -11,7 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Params,
+    Subject,
+    SubmittedTrial,
+)
 from transferbench_plugins.diagnostics._history import (
     History,
     divergence_flag,
@@ -63,8 +69,19 @@ def measure(
     """The mean train metric; ``n`` counts the epochs averaged. Units: fraction."""
     del context  # no randomness
     (subject,) = subjects
-    speed = speed_of(subject.history, include_initial=params.include_initial)
-    yield Measurement(metric="speed", unit="fraction", **speed._asdict())
+    yield _measurement(params, subject.history)
+
+
+def recompute(params: SpeedParams, trials: Sequence[SubmittedTrial]) -> Iterator[Measurement]:
+    """From the train metric of each epoch, where it is recorded."""
+    (trial,) = trials
+    if trial.history is not None:
+        yield _measurement(params, trial.history)
+
+
+def _measurement(params: SpeedParams, history: History) -> Measurement:
+    speed = speed_of(history, include_initial=params.include_initial)
+    return Measurement(metric="speed", unit="fraction", **speed._asdict())
 
 
 SPEED = DiagnosticSpec(
@@ -75,6 +92,7 @@ SPEED = DiagnosticSpec(
     license="Apache-2.0",
     params=SpeedParams,
     measure=measure,
+    recompute=recompute,
     subjects="one",
     needs=frozenset({"history"}),
 )
