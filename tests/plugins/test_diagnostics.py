@@ -1,4 +1,4 @@
-"""The built-in diagnostics on histories and logits whose answers are known."""
+"""The built-in diagnostics on histories and logits with known results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTEXT = DiagnosticContext(device=None, generator=None, seed=3)
 
 
 def history(test, train=None):
-    """A row for each epoch from 0."""
+    """One row per epoch, from 0."""
     train = test if train is None else train
     return tuple(
         {"epoch": epoch, "test_metric": a, "train_metric": b}
@@ -36,15 +36,15 @@ def one_hot(predictions, classes=4):
     return np.eye(classes, dtype=np.float32)[np.asarray(predictions).astype(np.int64)]
 
 
-def found(spec, *nets, **params):
-    """Metric (and coordinates, where there are some) -> measurement."""
+def measure(spec, *nets, **params):
+    """Measurements by metric, or by (metric, *coordinates)."""
     measured = list(spec.measure(spec.parse(params), nets, CONTEXT))
     keyed = {(m.metric, *m.coordinates.values()): m for m in measured}
     assert len(keyed) == len(measured)
     return {key[0] if len(key) == 1 else key: m for key, m in keyed.items()}
 
 
-def test_the_table_of_contents_is_sorted_and_costs_no_forward_pass():
+def test_the_list_of_diagnostics_is_sorted_and_these_need_no_forward_pass():
     specs = transferbench_diagnostics()
     assert [spec.name for spec in specs] == sorted(spec.name for spec in specs)
     assert {"agreement", "learning-curve", "relative-drop", "speed"} <= {s.name for s in specs}
@@ -60,7 +60,7 @@ TRAIN = (0.1, 0.4, 0.6, 0.8, 0.9)
 
 
 def test_a_curve_has_the_evaluated_points():
-    got = found(LEARNING_CURVE, FakeSubject(history=history(CURVE, TRAIN)))
+    got = measure(LEARNING_CURVE, FakeSubject(history=history(CURVE, TRAIN)))
     assert [key[1] for key in got if key[0] == "test_metric"] == [0, 2, 4]
     assert [m.value for key, m in got.items() if key[0] == "train_metric"] == list(TRAIN)
     point = got["test_metric", 2]
@@ -73,54 +73,54 @@ def test_a_curve_has_the_evaluated_points():
 
 def test_an_area_under_roc_has_no_wilson_interval():
     net = FakeSubject(task="multi-label", metric="auc", history=history([0.5, 0.7]))
-    assert found(LEARNING_CURVE, net)["test_metric", 1].interval is None
+    assert measure(LEARNING_CURVE, net)["test_metric", 1].interval is None
 
 
 def test_the_area_is_the_mean_height_of_the_curve():
-    area = found(LEARNING_CURVE, FakeSubject(history=history(CURVE, TRAIN)))["area"]
+    area = measure(LEARNING_CURVE, FakeSubject(history=history(CURVE, TRAIN)))["area"]
     assert area.value == pytest.approx(np.trapezoid([0.1, 0.5, 0.7], [0, 2, 4]) / 4)
     assert (area.n, area.flag) == (100, None)
-    uneven = found(LEARNING_CURVE, FakeSubject(history=history([0.1, 0.6, None, None, 0.7])))[
+    uneven = measure(LEARNING_CURVE, FakeSubject(history=history([0.1, 0.6, None, None, 0.7])))[
         "area"
     ]
     assert uneven.value == pytest.approx(np.trapezoid([0.1, 0.6, 0.7], [0, 1, 4]) / 4)
 
 
-def test_an_area_over_a_part_of_the_epochs_says_so():
+def test_an_area_over_part_of_the_epochs_is_flagged():
     rows = history([None, 0.2, 0.4, None], [0.1, 0.2, 0.4, 0.5])
-    area = found(LEARNING_CURVE, FakeSubject(history=rows))["area"]
+    area = measure(LEARNING_CURVE, FakeSubject(history=rows))["area"]
     assert (area.value, area.flag) == (pytest.approx(0.3), "over epochs 1 to 2 of 0 to 3")
 
 
 def test_one_point_has_no_area():
-    area = found(LEARNING_CURVE, FakeSubject(history=history([None, 0.4])))["area"]
+    area = measure(LEARNING_CURVE, FakeSubject(history=history([None, 0.4])))["area"]
     assert (area.value, area.flag) == (None, "an area needs two evaluated epochs, found 1")
 
 
 def test_the_peak_is_the_first_best_epoch():
-    got = found(LEARNING_CURVE, FakeSubject(history=history([0.1, 0.8, 0.8, 0.5])))
+    got = measure(LEARNING_CURVE, FakeSubject(history=history([0.1, 0.8, 0.8, 0.5])))
     assert (got["best"].value, got["best_epoch"].value) == (0.8, 1.0)
     assert got["best_epoch"].unit == "epochs"
 
 
-def test_thresholds_are_passed_between_evaluated_epochs():
+def test_thresholds_are_interpolated_between_evaluated_epochs():
     net = FakeSubject(history=history(CURVE, TRAIN))
-    got = found(LEARNING_CURVE, net, thresholds=[0.05, 0.3, 0.5, 0.6, 0.71])
+    got = measure(LEARNING_CURVE, net, thresholds=[0.05, 0.3, 0.5, 0.6, 0.71])
     times = {key[1]: m.value for key, m in got.items() if key[0] == "epochs_to_threshold"}
     assert times == {0.05: 0, 0.3: pytest.approx(1), 0.5: 2, 0.6: pytest.approx(3), 0.71: None}
     assert got["epochs_to_threshold", 0.71].flag == "not reached"
     assert got["epochs_to_threshold", 0.3].unit == "epochs"
 
 
-def test_a_curve_that_falls_is_passed_when_it_first_rises():
-    got = found(
+def test_a_threshold_is_timed_at_its_first_crossing():
+    got = measure(
         LEARNING_CURVE, FakeSubject(history=history([0.0, 0.8, 0.2, 0.9])), thresholds=[0.4]
     )
     assert got["epochs_to_threshold", 0.4].value == pytest.approx(0.5)
 
 
-def test_a_curve_without_a_test_metric_says_so_everywhere():
-    got = found(
+def test_a_curve_without_a_test_metric_is_flagged_in_each_measurement():
+    got = measure(
         LEARNING_CURVE, FakeSubject(history=history([None, None], [0.1, 0.2])), thresholds=[0.5]
     )
     for key in ("best", "best_epoch", ("epochs_to_threshold", 0.5)):
@@ -131,9 +131,9 @@ def test_a_curve_without_a_test_metric_says_so_everywhere():
 DIVERGED = "diverged: nothing finite from epoch 3 on"
 
 
-def test_a_curve_that_ends_in_nothing_finite_says_so():
+def test_a_curve_that_ends_without_finite_values_is_flagged():
     net = FakeSubject(history=history([0.2, 0.6, 0.4, None, None]))
-    got = found(LEARNING_CURVE, net, thresholds=[0.3])
+    got = measure(LEARNING_CURVE, net, thresholds=[0.3])
     for metric in ("test_metric", "train_metric"):
         assert [key[1] for key in got if key[0] == metric] == [0, 1, 2, 4]
         assert (got[metric, 2].value, got[metric, 2].flag) == (0.4, None)
@@ -145,16 +145,16 @@ def test_a_curve_that_ends_in_nothing_finite_says_so():
     assert got["epochs_to_threshold", 0.3].value == pytest.approx(0.25)
 
 
-def test_a_curve_without_a_finite_number_was_evaluated_all_the_same():
-    got = found(LEARNING_CURVE, FakeSubject(history=history([None, None])), thresholds=[0.5])
+def test_a_curve_without_finite_values_is_flagged_as_diverged_not_as_unevaluated():
+    got = measure(LEARNING_CURVE, FakeSubject(history=history([None, None])), thresholds=[0.5])
     diverged = "diverged: nothing finite from epoch 0 on"
     for key in ("best", "best_epoch", ("epochs_to_threshold", 0.5)):
         assert (got[key].value, got[key].flag) == (None, diverged)
     assert got["area"].flag == f"an area needs two evaluated epochs, found 0; {diverged}"
 
 
-def test_an_area_over_epochs_that_were_not_finite_says_so():
-    area = found(LEARNING_CURVE, FakeSubject(history=history([0.1, None, None, 0.4])))["area"]
+def test_an_area_over_non_finite_epochs_is_flagged():
+    area = measure(LEARNING_CURVE, FakeSubject(history=history([0.1, None, None, 0.4])))["area"]
     assert (area.value, area.flag) == (pytest.approx(0.25), "nothing finite at epochs 1, 2")
 
 
@@ -168,38 +168,38 @@ def test_a_threshold_is_a_fraction():
 
 def test_speed_is_the_mean_train_metric_without_the_initial_state():
     net = FakeSubject(history=history(CURVE, TRAIN))
-    speed = found(SPEED, net)["speed"]
+    speed = measure(SPEED, net)["speed"]
     assert speed.value == pytest.approx(np.mean(TRAIN[1:]))
     assert (speed.n, speed.unit, speed.flag) == (4, "fraction", None)
-    whole = found(SPEED, net, include_initial=True)["speed"]
+    whole = measure(SPEED, net, include_initial=True)["speed"]
     assert (whole.value, whole.n) == (pytest.approx(np.mean(TRAIN)), 5)
 
 
 def test_epochs_that_were_not_evaluated_are_interpolated_and_flagged():
     train = (0.0, None, 0.4, None, 0.8)
-    speed = found(SPEED, FakeSubject(history=history(train, train)))["speed"]
+    speed = measure(SPEED, FakeSubject(history=history(train, train)))["speed"]
     assert speed.value == pytest.approx(np.mean([0.2, 0.4, 0.6, 0.8]))
     assert speed.flag == "train metric of 2 of 4 epochs, the rest interpolated"
 
 
-def test_speed_without_a_trained_epoch_is_not_known():
+def test_speed_without_an_evaluated_epoch_is_undefined():
     for rows in (history([0.5], [0.5]), history([0.5, 0.6], [0.5, None])):
-        speed = found(SPEED, FakeSubject(history=rows))["speed"]
+        speed = measure(SPEED, FakeSubject(history=rows))["speed"]
         assert speed.value is None
         assert speed.flag == "the train metric was evaluated after no epoch that counts"
 
 
-def test_speed_does_not_carry_on_the_last_finite_epoch():
+def test_speed_does_not_extrapolate_the_last_finite_epoch():
     net = FakeSubject(history=history([0.2, 0.6, 0.4, None, None]))
-    speed = found(SPEED, net)["speed"]
+    speed = measure(SPEED, net)["speed"]
     assert (speed.value, speed.n, speed.flag) == (None, 4, DIVERGED)
     rows = history([0.2, 0.6, 0.4], [0.2, 0.6, None])
-    speed = found(SPEED, FakeSubject(history=rows))["speed"]
+    speed = measure(SPEED, FakeSubject(history=rows))["speed"]
     assert (speed.value, speed.flag) == (None, "the train metric has no value after epoch 1")
 
 
-def test_speed_over_an_epoch_that_was_not_finite_says_so():
-    speed = found(SPEED, FakeSubject(history=history([0.2, 0.6, None, 0.8])))["speed"]
+def test_speed_over_a_non_finite_epoch_is_flagged():
+    speed = measure(SPEED, FakeSubject(history=history([0.2, 0.6, None, 0.8])))["speed"]
     assert speed.value == pytest.approx(0.7)
     assert speed.flag == "train metric of 2 of 3 epochs, the rest interpolated"
 
@@ -225,7 +225,7 @@ B = trained(answers(np.arange(30, 130)), (0.2, 0.7))
 
 
 def test_the_drop_is_raw_relative_and_corrected_for_chance():
-    got = found(RELATIVE_DROP, A, B)
+    got = measure(RELATIVE_DROP, A, B)
     assert got["gain"].value == pytest.approx(0.75 - 0.5)
     assert got["relative_drop"].value == pytest.approx(100 * 0.25 / 0.75)
     assert got["corrected_drop"].value == pytest.approx(100 * 0.25 / 0.5)
@@ -250,11 +250,11 @@ def test_the_printed_row_of_the_paper_follows_from_its_accuracies():
             )
             for x in (a, b)
         ]
-        assert found(RELATIVE_DROP, *nets)["relative_drop"].value == pytest.approx(printed, abs=1)
+        assert measure(RELATIVE_DROP, *nets)["relative_drop"].value == pytest.approx(printed, abs=1)
 
 
 def test_the_drop_is_resampled_over_items_in_pairs():
-    got = found(RELATIVE_DROP, A, B, resamples=4000)
+    got = measure(RELATIVE_DROP, A, B, resamples=4000)
     right = np.stack([(net.logits.argmax(1) == LABELS) for net in (A, B)]).astype(float)
     draws = RNG.integers(0, 200, (4000, 200))
     a, b = right[0][draws].mean(1), right[1][draws].mean(1)
@@ -265,18 +265,18 @@ def test_the_drop_is_resampled_over_items_in_pairs():
         assert got[metric].interval == "bootstrap-95"
 
 
-def test_a_pair_with_itself_drops_by_nothing():
-    got = found(RELATIVE_DROP, A, A)
+def test_a_network_has_no_drop_to_itself():
+    got = measure(RELATIVE_DROP, A, A)
     assert (got["gain"].value, got["gain"].low, got["gain"].high) == (0, 0, 0)
 
 
-def test_a_network_that_did_not_train_is_flagged_on_every_row():
+def test_a_network_that_did_not_train_is_flagged_in_each_measurement():
     stuck = trained(answers(np.arange(60, 200)), (0.2, 0.28))
-    assert {m.flag for m in found(RELATIVE_DROP, A, stuck).values()} == {
+    assert {m.flag for m in measure(RELATIVE_DROP, A, stuck).values()} == {
         "b did not train",
         None,
     }
-    got = found(RELATIVE_DROP, A, stuck)
+    got = measure(RELATIVE_DROP, A, stuck)
     assert got["train_metric_a"].flag is None
     assert [key for key, m in got.items() if m.flag] == [
         "gain",
@@ -285,19 +285,19 @@ def test_a_network_that_did_not_train_is_flagged_on_every_row():
         "speed_gain",
         "train_metric_b",
     ]
-    both = found(RELATIVE_DROP, stuck, stuck)
+    both = measure(RELATIVE_DROP, stuck, stuck)
     assert both["gain"].flag == "a did not train; b did not train"
-    assert found(RELATIVE_DROP, A, stuck, margin=0.01)["gain"].flag is None
+    assert measure(RELATIVE_DROP, A, stuck, margin=0.01)["gain"].flag is None
 
 
 def test_a_network_at_chance_did_not_train_by_any_margin():
     stuck = trained(answers(np.arange(50, 200)), (0.25, 0.25))
-    assert found(RELATIVE_DROP, A, stuck, margin=0)["gain"].flag == "b did not train"
+    assert measure(RELATIVE_DROP, A, stuck, margin=0)["gain"].flag == "b did not train"
 
 
-def test_a_drop_without_a_train_metric_says_so():
+def test_a_drop_without_a_train_metric_is_flagged():
     unknown = trained(B.logits, (None, None))
-    got = found(RELATIVE_DROP, A, unknown)
+    got = measure(RELATIVE_DROP, A, unknown)
     reason = "whether b trained is not known: its train metric has no value at the end"
     assert got["gain"].flag == reason
     assert (got["train_metric_b"].value, got["train_metric_b"].flag) == (None, reason)
@@ -306,8 +306,8 @@ def test_a_drop_without_a_train_metric_says_so():
     )
 
 
-def test_a_drop_from_nothing_is_not_defined():
-    got = found(RELATIVE_DROP, trained(answers(np.arange(200))), B)
+def test_a_relative_drop_from_zero_is_undefined():
+    got = measure(RELATIVE_DROP, trained(answers(np.arange(200))), B)
     assert got["gain"].value == pytest.approx(-0.5)
     assert got["relative_drop"].flag == "a has no score to lose"
     assert got["corrected_drop"].flag == "a is not above chance"
@@ -330,8 +330,8 @@ MULTI = (np.random.default_rng(1).random((150, 3)) < 0.4).astype(np.float32)
 MULTI_A, MULTI_B = multi_label(5, 2.0), multi_label(6, 1.0)
 
 
-def test_a_drop_of_auc_is_scikit_learns_and_resampled_by_item():
-    got = found(RELATIVE_DROP, MULTI_A, MULTI_B, resamples=1000)
+def test_a_drop_of_auc_equals_scikit_learns_and_is_resampled_by_item():
+    got = measure(RELATIVE_DROP, MULTI_A, MULTI_B, resamples=1000)
     a, b = (roc_auc_score(MULTI, net.logits) for net in (MULTI_A, MULTI_B))
     assert got["relative_drop"].value == pytest.approx(100 * (a - b) / a)
     assert got["corrected_drop"].value == pytest.approx(100 * (a - b) / (a - 0.5))
@@ -349,18 +349,18 @@ def test_a_drop_of_auc_is_scikit_learns_and_resampled_by_item():
 def test_a_network_that_diverged_has_no_auc_to_drop():
     diverged = multi_label(5, 2.0)
     diverged.logits = np.full_like(diverged.logits, np.nan)
-    got = found(RELATIVE_DROP, diverged, MULTI_B, resamples=100)
+    got = measure(RELATIVE_DROP, diverged, MULTI_B, resamples=100)
     assert got["gain"].flag == "the metric is not defined on these items"
 
 
-def test_a_network_that_diverged_did_not_keep_what_it_reached_before():
+def test_a_diverged_network_does_not_keep_the_metrics_of_earlier_epochs():
     rows = history([0.3, 0.5, 0.6, None], [0.3, 0.8, 0.9, None])
     diverged = FakeSubject(labels=LABELS, logits=np.full_like(A.logits, np.nan), history=rows)
-    got = found(RELATIVE_DROP, A, diverged)
-    told = f"b {DIVERGED}"
-    assert (got["gain"].value, got["gain"].flag) == (pytest.approx(0.5), told)
-    assert (got["train_metric_b"].value, got["train_metric_b"].flag) == (None, told)
-    assert (got["speed_gain"].value, got["speed_gain"].flag) == (None, told)
+    got = measure(RELATIVE_DROP, A, diverged)
+    flag = f"b {DIVERGED}"
+    assert (got["gain"].value, got["gain"].flag) == (pytest.approx(0.5), flag)
+    assert (got["train_metric_b"].value, got["train_metric_b"].flag) == (None, flag)
+    assert (got["speed_gain"].value, got["speed_gain"].flag) == (None, flag)
     assert (got["train_metric_a"].value, got["train_metric_a"].flag) == (0.9, None)
 
 
@@ -368,7 +368,7 @@ def test_a_network_that_diverged_did_not_keep_what_it_reached_before():
 def test_networks_tested_on_different_items_are_not_compared(spec):
     other = FakeSubject(job="other", labels=LABELS[::-1], logits=A.logits, history=A.history)
     with pytest.raises(SuiteError, match="jobs job and other were tested on different items"):
-        found(spec, A, other)
+        measure(spec, A, other)
 
 
 # --- agreement --------------------------------------------------------------------------------
@@ -381,9 +381,9 @@ def random_net(seed, errors=0.3, size=300, classes=4):
     return FakeSubject(labels=labels, logits=one_hot(predictions, classes))
 
 
-def test_agreement_is_that_of_scikit_learn():
+def test_agreement_equals_scikit_learns():
     a, b = random_net(0), random_net(1, 0.5)
-    got = found(AGREEMENT, a, b)
+    got = measure(AGREEMENT, a, b)
     wrong_a, wrong_b = (net.logits.argmax(1) != net.labels for net in (a, b))
     same = a.logits.argmax(1) == b.logits.argmax(1)
     both = wrong_a & wrong_b
@@ -402,7 +402,7 @@ def test_agreement_is_that_of_scikit_learn():
 
 def test_kappa_is_resampled_over_items():
     a, b = random_net(0), random_net(1, 0.5)
-    got = found(AGREEMENT, a, b, resamples=4000)["kappa"]
+    got = measure(AGREEMENT, a, b, resamples=4000)["kappa"]
     wrong = np.stack([net.logits.argmax(1) != net.labels for net in (a, b)])
     draws = RNG.integers(0, 300, (500, 300))
     kappas = [cohen_kappa_score(wrong[0][d], wrong[1][d]) for d in draws]
@@ -410,9 +410,9 @@ def test_kappa_is_resampled_over_items():
     assert (got.low, got.high) == pytest.approx((low, high), abs=0.15 * (high - low))
 
 
-def test_independent_errors_have_no_consistency_at_any_accuracy():
+def test_independent_errors_have_zero_kappa_at_any_accuracy():
     for errors in (0.1, 0.5, 0.9):
-        got = found(AGREEMENT, random_net(0, errors, 5000), random_net(1, errors, 5000))
+        got = measure(AGREEMENT, random_net(0, errors, 5000), random_net(1, errors, 5000))
         assert got["kappa"].low <= 0.02
         assert got["kappa"].high >= -0.02
         assert abs(got["kappa"].value) < 0.05
@@ -420,7 +420,7 @@ def test_independent_errors_have_no_consistency_at_any_accuracy():
 
 def test_a_pair_of_perfect_networks_has_no_errors_to_compare():
     perfect = random_net(0, errors=0.0)
-    got = found(AGREEMENT, perfect, perfect)
+    got = measure(AGREEMENT, perfect, perfect)
     assert got["kappa"].value is None
     assert got["kappa"].flag == "both are right everywhere, or wrong everywhere"
     assert got["error_jaccard"].flag == "neither errs"
@@ -429,7 +429,7 @@ def test_a_pair_of_perfect_networks_has_no_errors_to_compare():
 
 
 def test_one_perfect_network_shares_no_error():
-    got = found(AGREEMENT, random_net(0, errors=0.0), random_net(1))
+    got = measure(AGREEMENT, random_net(0, errors=0.0), random_net(1))
     assert (got["kappa"].value, got["error_jaccard"].value) == (pytest.approx(0), 0)
 
 
@@ -454,7 +454,7 @@ def test_agreement_is_bounded_and_symmetric(items):
     labels, first, second = (np.array(column) for column in zip(*items, strict=True))
     a = FakeSubject(labels=labels, logits=one_hot(first, 3))
     b = FakeSubject(labels=labels, logits=one_hot(second, 3))
-    got, swapped = found(AGREEMENT, a, b, resamples=100), found(AGREEMENT, b, a, resamples=100)
+    got, swapped = measure(AGREEMENT, a, b, resamples=100), measure(AGREEMENT, b, a, resamples=100)
     for metric in ("error_jaccard", "agreement", "agreement_given_both_wrong", "kappa", "n_common"):
         expected = got[metric].value
         assert swapped[metric].value == (expected if expected is None else pytest.approx(expected))
@@ -471,15 +471,15 @@ def test_agreement_is_bounded_and_symmetric(items):
 def test_a_network_agrees_with_itself(items):
     labels, first, _ = (np.array(column) for column in zip(*items, strict=True))
     net = FakeSubject(labels=labels, logits=one_hot(first, 3))
-    got = found(AGREEMENT, net, net, resamples=100)
+    got = measure(AGREEMENT, net, net, resamples=100)
     assert got["agreement"].value == 1
     assert got["uncommon_a"].value == got["uncommon_b"].value == 0
     for metric in ("error_jaccard", "agreement_given_both_wrong", "kappa"):
         assert got[metric].value in {1, None}
 
 
-def test_labels_are_compared_one_by_one_and_on_average():
-    got = found(AGREEMENT, MULTI_A, MULTI_B)
+def test_labels_are_compared_separately_and_on_average():
+    got = measure(AGREEMENT, MULTI_A, MULTI_B)
     kappas, jaccards = [], []
     for k in range(3):
         wrong = [(net.logits[:, k] > 0) != (MULTI[:, k] > 0.5) for net in (MULTI_A, MULTI_B)]
@@ -493,7 +493,7 @@ def test_labels_are_compared_one_by_one_and_on_average():
     wrong_any = [((net.logits > 0) != (MULTI > 0.5)) for net in (MULTI_A, MULTI_B)]
     assert got["error_jaccard"].n == (wrong_any[0] | wrong_any[1]).any(axis=1).sum()
     assert got["kappa"].n == 150
-    # A mean of three labels is known better than one of them.
+    # The mean of three labels has a narrower interval than each of them.
     widths = [got["kappa", k].high - got["kappa", k].low for k in range(3)]
     assert got["kappa"].high - got["kappa"].low < min(widths)
 
@@ -503,7 +503,7 @@ def test_a_label_without_errors_is_left_out_of_the_mean_and_flagged():
     for net in (a, b):
         net.logits = net.logits.copy()
         net.logits[:, 1] = MULTI[:, 1] - 0.5
-    got = found(AGREEMENT, a, b)
+    got = measure(AGREEMENT, a, b)
     assert got["kappa", 1].value is None
     expected = (got["kappa", 0].value + got["kappa", 2].value) / 2
     assert got["kappa"].value == pytest.approx(expected)
@@ -519,18 +519,18 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def test_no_references_no_entropy():
-    assert "reference_entropy" not in {m.metric for m in found(AGREEMENT, A, B).values()}
+def test_without_references_there_is_no_entropy():
+    assert "reference_entropy" not in {m.metric for m in measure(AGREEMENT, A, B).values()}
 
 
-def test_reference_entropy_is_that_of_the_mean_prediction_on_each_set():
+def test_reference_entropy_is_the_entropy_of_the_mean_prediction_on_each_set():
     a, b = random_net(0), random_net(1)
     rng = np.random.default_rng(8)
     references = [
         FakeSubject(labels=a.labels, logits=rng.normal(size=(300, 4)).astype(np.float32))
         for _ in range(2)
     ]
-    got = found(AGREEMENT, a, b, *references)
+    got = measure(AGREEMENT, a, b, *references)
     entropy = stats.entropy(np.mean([softmax(net.logits) for net in references], axis=0), axis=1)
     wrong_a, wrong_b = (net.logits.argmax(1) != net.labels for net in (a, b))
     sets = {
@@ -549,24 +549,24 @@ def test_reference_entropy_is_that_of_the_mean_prediction_on_each_set():
 
 
 def test_an_empty_set_has_no_entropy():
-    got = found(AGREEMENT, A, A, B)["reference_entropy", "uncommon_a"]
+    got = measure(AGREEMENT, A, A, B)["reference_entropy", "uncommon_a"]
     assert (got.value, got.n, got.flag) == (None, 0, "no such items")
 
 
-def test_certain_references_have_no_entropy_and_large_logits_no_overflow():
+def test_confident_references_have_zero_entropy_and_large_logits_do_not_overflow():
     certain = trained(1e4 * (2 * answers(np.arange(0)) - 1))
-    assert found(AGREEMENT, A, B, certain)["reference_entropy", "all"].value == 0
+    assert measure(AGREEMENT, A, B, certain)["reference_entropy", "all"].value == 0
 
 
-def test_a_reference_that_diverged_is_named():
+def test_a_diverged_reference_is_flagged():
     diverged = trained(np.full((200, 4), np.nan, dtype=np.float32))
-    got = found(AGREEMENT, A, B, diverged)["reference_entropy", "all"]
+    got = measure(AGREEMENT, A, B, diverged)["reference_entropy", "all"]
     assert (got.value, got.flag) == (None, "the logits of a reference are not finite")
 
 
-def test_reference_entropy_of_labels_is_that_of_each_and_their_mean():
+def test_reference_entropy_of_multi_label_tasks_is_per_label_and_averaged():
     reference = multi_label(9, 1.0)
-    got = found(AGREEMENT, MULTI_A, MULTI_B, reference)
+    got = measure(AGREEMENT, MULTI_A, MULTI_B, reference)
     p = 1 / (1 + np.exp(-reference.logits.astype(np.float64)))
     for k in range(3):
         # The entropy of p is the log loss of p under labels drawn from p.
@@ -577,7 +577,7 @@ def test_reference_entropy_of_labels_is_that_of_each_and_their_mean():
     assert got["reference_entropy", "common"].value == pytest.approx(mean)
 
 
-def test_every_measurement_is_one():
+def test_measurements_are_valid():
     for spec, nets in (
         (AGREEMENT, (A, B, A)),
         (LEARNING_CURVE, (A,)),

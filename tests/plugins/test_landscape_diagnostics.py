@@ -1,4 +1,4 @@
-"""The diagnostics of weight space on networks and losses whose answers are known."""
+"""The diagnostics of weight space on networks and losses with known results."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ BUILDERS = {
 }
 
 
-def built(name, seed=0, scale=0.2, **given):
+def built(name, seed=0, scale=0.2, **fields):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BUILDERS[name]().eval()
@@ -71,12 +71,12 @@ def built(name, seed=0, scale=0.2, **given):
         with torch.no_grad():
             for tensor in net.parameters():
                 tensor.add_(scale * torch.randn(tensor.shape))
-    given.setdefault("head", {"linear": "1", "vit": "head"}.get(name, "fc"))
-    return trial(net, init, job=f"{name}-{seed}", **given)
+    fields.setdefault("head", {"linear": "1", "vit": "head"}.get(name, "fc"))
+    return trial(net, init, job=f"{name}-{seed}", **fields)
 
 
-def found(spec, *nets, **params):
-    """Metric and coordinates -> measurement, every one published once."""
+def measure(spec, *nets, **params):
+    """Measurements by (metric, *coordinates), which are unique."""
     context = DiagnosticContext(torch.device("cpu"), torch.Generator().manual_seed(0), 3)
     measured = list(spec.measure(spec.parse(params), nets, context))
     keyed = {(m.metric, *m.coordinates.values()): m for m in measured}
@@ -84,7 +84,7 @@ def found(spec, *nets, **params):
     return keyed
 
 
-def test_the_table_of_contents_offers_them():
+def test_they_are_registered_with_their_costs():
     specs = {spec.name: spec for spec in transferbench_diagnostics()}
     for spec in (ALIGNED_BARRIER, BARRIER, BASIN, DISTANCE):
         assert specs[spec.name] is spec
@@ -98,10 +98,10 @@ def test_the_table_of_contents_offers_them():
 
 @pytest.mark.parametrize("name", ["fixup", "resnet", "vit"])
 @pytest.mark.parametrize("spec", [ALIGNED_BARRIER, BARRIER, BASIN, DISTANCE], ids=lambda s: s.name)
-def test_every_kind_of_network_passes_and_is_left_as_it_was(spec, name):
+def test_every_kind_of_network_is_measured_and_not_modified(spec, name):
     a, b = built(name, 0), built(name, 1)
     before = copy.deepcopy([a.net.state_dict(), b.net.state_dict()])
-    got = found(spec, a, b, **spec.tiny)
+    got = measure(spec, a, b, **spec.tiny)
     assert any(m.value is not None for m in got.values())
     for net, state in zip((a.net, b.net), before, strict=True):
         assert not net.training
@@ -119,31 +119,31 @@ def flat(state, names):
 def test_a_distance_is_that_of_the_flattened_parameters(name):
     a, b = built(name, 0), built(name, 1)
     for tensor in (t for key, t in a.net.state_dict().items() if "running" in key):
-        tensor.add_(100)  # batch statistics are no weights
-    got = found(DISTANCE, a, b)
+        tensor.add_(100)  # batch statistics do not count
+    got = measure(DISTANCE, a, b)
     parameters = [key for key, _ in a.net.named_parameters()]
     places = {
         "body": [key for key in parameters if not key.startswith("fc")],
         **{module: [k for k in names if k in parameters] for module, names in a.modules.items()},
     }
-    for place, names in places.items():
+    for position, names in places.items():
         x, y = flat(a.state(), names), flat(b.state(), names)
-        assert got["l2", place].value == pytest.approx(np.linalg.norm(x - y), rel=1e-9)
-        assert (got["l2", place].n, got["l2", place].unit) == (len(x), "l2")
+        assert got["l2", position].value == pytest.approx(np.linalg.norm(x - y), rel=1e-9)
+        assert (got["l2", position].n, got["l2", position].unit) == (len(x), "l2")
         scale = math.sqrt(np.linalg.norm(x) * np.linalg.norm(y))
-        normalised = got["l2_normalised", place].value
+        normalised = got["l2_normalised", position].value
         assert normalised == pytest.approx(np.linalg.norm(x - y) / scale, rel=1e-9)
         p, q = x - flat(a.state("init"), names), y - flat(b.state("init"), names)
         cosine = p @ q / (np.linalg.norm(p) * np.linalg.norm(q))
-        assert got["cosine", place].value == pytest.approx(cosine, rel=1e-6)
+        assert got["cosine", position].value == pytest.approx(cosine, rel=1e-6)
 
 
-def test_the_source_has_a_distance_to_the_body_but_no_cosine_with_what_started_there():
+def test_a_trial_and_its_source_have_a_body_distance_but_no_cosine():
     source, trial = built("fixup", 0), built("fixup", 1)
     trial.networks["init"].load_state_dict(source.state())
     with torch.no_grad():
         source.net.fc = nn.Linear(source.net.fc.in_features, 7)
-    got = found(DISTANCE, trial, source)
+    got = measure(DISTANCE, trial, source)
     assert got["l2", "body"].value > 0
     assert not any(metric == "cosine" for metric, _ in got)
     assert (got["l2", "head"].value, got["l2", "head"].flag) == (
@@ -152,9 +152,9 @@ def test_the_source_has_a_distance_to_the_body_but_no_cosine_with_what_started_t
     )
 
 
-def test_a_network_that_did_not_move_has_no_direction():
+def test_a_network_that_did_not_move_has_no_cosine():
     a, b = built("fixup", 0, scale=0.0), built("fixup", 1)
-    assert found(DISTANCE, a, b)["cosine", "body"].flag == "one of them did not move"
+    assert measure(DISTANCE, a, b)["cosine", "body"].flag == "one of them did not move"
 
 
 def test_weights_of_zero_have_no_normalised_distance():
@@ -162,7 +162,7 @@ def test_weights_of_zero_have_no_normalised_distance():
     with torch.no_grad():
         a.net[1].bias.zero_()
         a.net[1].weight.zero_()
-    assert found(DISTANCE, a, b)["l2_normalised", "head"].flag == "one of them is 0 everywhere"
+    assert measure(DISTANCE, a, b)["l2_normalised", "head"].flag == "one of them is 0 everywhere"
 
 
 @pytest.mark.parametrize("wild", [math.nan, math.inf])
@@ -170,12 +170,12 @@ def test_weights_that_are_not_finite_have_no_distance_and_no_match(wild):
     a, b = built("resnet", 0), built("resnet", 1)
     with torch.no_grad():
         next(b.net.conv1.parameters())[0] = wild
-    got = found(DISTANCE, a, b)
+    got = measure(DISTANCE, a, b)
     why = "the weights are not finite: diverged"
     assert {got[metric, "conv1"].flag for metric in ("l2", "l2_normalised", "cosine")} == {why}
     assert got["l2", "body"].flag == why
     assert got["l2", "head"].value > 0
-    got = found(ALIGNED_BARRIER, a, b, points=3, limit=8, calibration=8)
+    got = measure(ALIGNED_BARRIER, a, b, points=3, limit=8, calibration=8)
     assert got["barrier_loss_sup", "test", "matched"].flag == (
         "weights that are not finite cannot be matched: diverged"
     )
@@ -185,7 +185,7 @@ def test_weights_that_are_not_finite_have_no_distance_and_no_match(wild):
 
 
 def naive_point(a, b, weight, split, images=None):
-    """Loss and accuracy of a network of its own that holds the average."""
+    """Loss and accuracy of a separate network with the averaged weights."""
     net = copy.deepcopy(a.net)
     state = {
         key: ((1 - weight) * x.double() + weight * b.net.state_dict()[key].double()).to(x.dtype)
@@ -201,28 +201,30 @@ def naive_point(a, b, weight, split, images=None):
 
 
 @pytest.mark.parametrize("name", ["fixup", "resnet", "vit"])
-def test_the_curve_is_that_of_networks_that_hold_the_averages(name):
+def test_the_curve_equals_that_of_networks_with_averaged_weights(name):
     a, b = built(name, 0), built(name, 1)
     calibration = a.images("train") if name == "resnet" else None
-    got = found(BARRIER, a, b, points=5, extrapolation=(-1, 2))
+    got = measure(BARRIER, a, b, points=5, extrapolation=(-1, 2))
     weights = sorted({key[1] for key in got if key[0] == "loss"})
-    assert weights == [place / 4 for place in range(-4, 9)]
+    assert weights == [position / 4 for position in range(-4, 9)]
     for split, count in SPLITS.items():
         for weight in weights:
             loss, accuracy = naive_point(a, b, weight, split, calibration)
             assert got["loss", weight, split].value == pytest.approx(loss, rel=2e-4)
             point = got["metric", weight, split]
-            # A tie of two logits may fall either way.
+            # A tie of two logits may be decided either way.
             assert point.value == pytest.approx(accuracy, abs=1.01 / count)
             assert (point.n, point.unit) == (count, "fraction")
 
 
 def test_the_height_is_the_excess_over_the_chord():
     a, b = built("fixup", 0), built("fixup", 1)
-    got = found(BARRIER, a, b, points=5, extrapolation=(-1, 2))
+    got = measure(BARRIER, a, b, points=5, extrapolation=(-1, 2))
     for split in SPLITS:
         for metric, sign in (("loss", 1), ("metric", -1)):
-            values = sign * np.array([got[metric, place / 4, split].value for place in range(5)])
+            values = sign * np.array(
+                [got[metric, position / 4, split].value for position in range(5)]
+            )
             excess = values - np.linspace(values[0], values[-1], 5)
             sup, mid = got[f"barrier_{metric}_sup", split], got[f"barrier_{metric}_mid", split]
             assert sup.value == pytest.approx(max(excess.max(), 0), abs=1e-12)
@@ -237,23 +239,23 @@ def test_the_height_is_the_excess_over_the_chord():
 @pytest.mark.parametrize("name", ["fixup", "resnet", "vit"])
 def test_a_network_has_no_barrier_to_itself(name):
     net = built(name)
-    got = found(BARRIER, net, net)
+    got = measure(BARRIER, net, net)
     barriers = [m.value for key, m in got.items() if key[0].startswith("barrier")]
     assert len(barriers) == 12
     assert set(barriers) == {0.0}
 
 
 def test_a_convex_loss_has_no_barrier():
-    got = found(BARRIER, built("linear", 0), built("linear", 1))
+    got = measure(BARRIER, built("linear", 0), built("linear", 1))
     for split in SPLITS:
         assert got["barrier_loss_sup", split].value == 0
         assert got["barrier_loss_mid", split].value < 0
 
 
-def test_networks_that_learnt_other_images_are_judged_on_both():
+def test_networks_trained_on_different_images_are_evaluated_on_both():
     a, b = built("linear", 0), built("linear", 1)
     b.data = {"train": drawn(5)["train"], "test": a.data["test"]}
-    point = found(BARRIER, a, b)["loss", 0.0, "train"]
+    point = measure(BARRIER, a, b)["loss", 0.0, "train"]
     with torch.no_grad():
         logits = a.net(torch.cat([a.images("train"), b.images("train")]))
         both = torch.cat([a.targets("train"), b.targets("train")])
@@ -263,12 +265,12 @@ def test_networks_that_learnt_other_images_are_judged_on_both():
 
 def test_networks_tested_on_other_images_are_not_compared():
     with pytest.raises(SuiteError, match=r"linear-0 and linear-1 .* different images; compare"):
-        found(BARRIER, built("linear", 0), built("linear", 1, data_seed=1))
+        measure(BARRIER, built("linear", 0), built("linear", 1, data_seed=1))
 
 
 def test_a_limit_takes_a_random_subset():
     net = built("linear")
-    got = found(BARRIER, net, net, limit=10)
+    got = measure(BARRIER, net, net, limit=10)
     assert got["loss", 0.0, "test"].n == 10
     with torch.no_grad():
         logits = net.net(net.images("test", 10))
@@ -277,18 +279,18 @@ def test_a_limit_takes_a_random_subset():
 
 
 @pytest.mark.parametrize("spec", [ALIGNED_BARRIER, BARRIER, BASIN], ids=lambda s: s.name)
-def test_heads_of_other_shapes_have_no_line(spec):
+def test_heads_of_different_shapes_cannot_be_interpolated(spec):
     a, b = built("fixup", 0), built("fixup", 1)
     b.net.fc = nn.Linear(b.net.fc.in_features, 7)
-    got = found(spec, a, b)
+    got = measure(spec, a, b)
     assert {m.flag for m in got.values()} == {
         "no line between these networks: fc.bias is (3,) in one and (7,) in the other"
     }
     assert len(got) in {6, 12, 24}
 
 
-def test_networks_of_other_layers_have_no_line():
-    (flag,) = {m.flag for m in found(BARRIER, built("resnet"), built("fixup")).values()}
+def test_networks_of_different_layers_cannot_be_interpolated():
+    (flag,) = {m.flag for m in measure(BARRIER, built("resnet"), built("fixup")).values()}
     assert flag == "no line between these networks: only one of them has bn1.bias"
 
 
@@ -296,19 +298,19 @@ def test_a_curve_that_is_not_finite_has_no_barrier():
     a, b = built("linear", 0), built("linear", 1)
     with torch.no_grad():
         b.net[1].bias.fill_(torch.nan)
-    got = found(BARRIER, a, b)
+    got = measure(BARRIER, a, b)
     assert got["loss", 0.5, "test"].flag == "not finite or not defined here"
     barrier = got["barrier_loss_sup", "test"]
     assert (barrier.value, barrier.flag) == (None, "a point between the ends has no finite value")
 
 
-def test_two_networks_that_know_nothing_have_no_relative_barrier():
+def test_two_networks_with_a_metric_of_zero_have_no_relative_barrier():
     a, b = built("linear", 0), built("linear", 1)
     a.targets = b.targets = lambda split, limit=None: torch.full((SPLITS[split],), 2)
     with torch.no_grad():
         for net in (a.net, b.net):
             net[1].bias[2] = -1e4
-    relative = found(BARRIER, a, b)["barrier_metric_relative_sup", "test"]
+    relative = measure(BARRIER, a, b)["barrier_metric_relative_sup", "test"]
     assert (relative.value, relative.flag) == (None, "the metric is 0 at both ends")
 
 
@@ -320,7 +322,7 @@ def test_two_networks_that_know_nothing_have_no_relative_barrier():
         ({"extrapolation": (0.5, 1)}, "less than or equal to 0"),
     ],
 )
-def test_a_grid_that_makes_no_sense_is_refused(params, message):
+def test_an_invalid_grid_is_refused(params, message):
     with pytest.raises(ValidationError, match=message):
         BARRIER.parse(params)
 
@@ -329,7 +331,7 @@ def test_a_grid_that_makes_no_sense_is_refused(params, message):
 
 
 @pytest.mark.parametrize("name", ["fixup", "resnet"])
-def test_renumbering_the_channels_of_a_network_is_undone(name):
+def test_a_permutation_of_channels_is_undone(name):
     from transferbench.analysis.weight_matching import (
         permute_state,
         random_permutations,
@@ -341,7 +343,7 @@ def test_renumbering_the_channels_of_a_network_is_undone(name):
     axes = residual_axes(state, a.modules["head"])
     draws = random_permutations(state, axes, torch.Generator().manual_seed(1))
     b.net.load_state_dict(permute_state(state, axes, draws))
-    got = found(ALIGNED_BARRIER, a, b, points=3)
+    got = measure(ALIGNED_BARRIER, a, b, points=3)
     assert (
         abs(got["loss", 0.5, "test", "before"].value - got["loss", 0, "test", "before"].value)
         > 0.01
@@ -352,24 +354,24 @@ def test_renumbering_the_channels_of_a_network_is_undone(name):
         assert abs(got["barrier_loss_sup", "test", alignment].value) < 1e-3
 
 
-def test_the_curve_before_is_that_of_the_barrier():
+def test_the_curve_before_alignment_is_that_of_barrier():
     a, b = built("fixup", 0), built("fixup", 1)
-    plain, aligned = found(BARRIER, a, b, points=3), found(ALIGNED_BARRIER, a, b, points=3)
+    plain, aligned = measure(BARRIER, a, b, points=3), measure(ALIGNED_BARRIER, a, b, points=3)
     for key, measurement in plain.items():
         assert aligned[*key, "before"].value == measurement.value
     ends = [aligned["loss", 1.0, "test", name].value for name in ("before", "matched", "repaired")]
     assert ends == pytest.approx([ends[0]] * 3, rel=1e-3)
 
 
-def test_a_network_with_batch_statistics_needs_no_other_repair():
-    alignments = {key[-1] for key in found(ALIGNED_BARRIER, built("resnet"), built("resnet", 1))}
+def test_a_network_with_batch_statistics_is_not_repaired_again():
+    alignments = {key[-1] for key in measure(ALIGNED_BARRIER, built("resnet"), built("resnet", 1))}
     assert alignments == {"before", "matched"}
-    unrepaired = found(ALIGNED_BARRIER, built("fixup"), built("fixup", 1), repair=False)
+    unrepaired = measure(ALIGNED_BARRIER, built("fixup"), built("fixup", 1), repair=False)
     assert {key[-1] for key in unrepaired} == {"before", "matched"}
 
 
-def test_a_transformer_is_refused_with_a_flag():
-    got = found(ALIGNED_BARRIER, built("vit", 0), built("vit", 1), points=3)
+def test_a_transformer_is_flagged_as_unmatchable():
+    got = measure(ALIGNED_BARRIER, built("vit", 0), built("vit", 1), points=3)
     matched = {key: m for key, m in got.items() if key[-1] == "matched"}
     assert len(matched) == 12
     assert all(m.value is None and "numbers its channels" in m.flag for m in matched.values())
@@ -377,7 +379,7 @@ def test_a_transformer_is_refused_with_a_flag():
 
 
 class Turned(nn.Module):
-    """Named like a residual network, but its channels are turned round before the head."""
+    """Named like a residual network, but its channels are reversed before the head."""
 
     def __init__(self):
         super().__init__()
@@ -388,11 +390,11 @@ class Turned(nn.Module):
         return self.fc(self.conv1(x).relu().mean((2, 3)).flip(1))
 
 
-def test_a_network_whose_names_mislead_is_refused_with_a_flag():
+def test_a_network_with_misleading_names_is_flagged_as_unmatchable():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = trial(Turned())
-    flag = found(ALIGNED_BARRIER, net, net)["barrier_loss_sup", "test", "matched"].flag
+    flag = measure(ALIGNED_BARRIER, net, net)["barrier_loss_sup", "test", "matched"].flag
     assert flag.startswith("renumbering the channels of Turned by torchvision's names changed")
 
 
@@ -402,7 +404,7 @@ SIZE = 400
 
 
 def bowl(loss, **params):
-    """The basin of two points at -1 and 1 of the first of SIZE axes, for a loss of the weights."""
+    """The basin around -1 and 1 on the first of SIZE axes, for a loss function of the weights."""
     a, b = ({"w": torch.zeros(SIZE, dtype=torch.float64)} for _ in range(2))
     a["w"][0], b["w"][0] = -1.0, 1.0
     segment = Segment(a, b, ["w"])
@@ -422,18 +424,18 @@ def quadratic(w):
 
 def test_a_quadratic_bowl():
     got = bowl(quadratic, steps=200)
-    # The cap of 2 is reached at x = sqrt(2); places are counted from -1 in units of 2.
+    # The cap of 2 is reached at x = sqrt(2); positions are measured from -1 in units of 2.
     half = math.floor(math.sqrt(2) * 100) / 100
     assert got["a_lo",].value == pytest.approx((1 - half) / 2)
     assert got["a_hi",].value == pytest.approx((1 + half) / 2)
     assert got["a_lo",].flag is None
     mu = half**2 / 3
-    turn = math.sqrt(mu)  # where x^2 passes its mean
-    epsilon = 2 * (mu * turn - turn**3 / 3) / half
+    crossing = math.sqrt(mu)  # where x^2 equals its mean
+    epsilon = 2 * (mu * crossing - crossing**3 / 3) / half
     assert got["mu",].value == pytest.approx(mu, rel=1e-4)
     assert got["epsilon",].value == pytest.approx(epsilon, rel=1e-3)
     assert got["epsilon_segment",].value == pytest.approx(4 / 9 / math.sqrt(3), rel=1e-3)
-    # At the ends the loss is above mu + 2 epsilon already: the literal delta says nothing.
+    # At the ends the loss already exceeds mu + 2 epsilon: the literal delta is degenerate.
     assert half**2 - mu < 2 * epsilon or got["delta",].flag == "at the smallest sigma tried"
 
 
@@ -443,21 +445,21 @@ def test_the_curves_of_a_quadratic_bowl():
     assert end == pytest.approx(1.4)
     assert got["escape_noise", 0].value == pytest.approx(end**2 - mu)
     quantiles = norm.ppf(0.5 + (np.arange(64) + 0.5) / 128)
-    for (metric, *place), measurement in got.items():
+    for (metric, *position), measurement in got.items():
         if metric == "escape_noise":
-            expected = end**2 - mu + SIZE * place[0] ** 2
+            expected = end**2 - mu + SIZE * position[0] ** 2
             assert measurement.value == pytest.approx(expected, rel=0.05, abs=0.05)
-        if metric == "escape_extrapolation" and place[0] > 0:
-            steps = place[0] * math.sqrt(SIZE) * quantiles
+        if metric == "escape_extrapolation" and position[0] > 0:
+            steps = position[0] * math.sqrt(SIZE) * quantiles
             expected = ((end + steps) ** 2).mean() - mu
             assert measurement.value == pytest.approx(expected, rel=1e-6)
 
 
-def test_delta_by_what_noise_adds():
+def test_delta_excess_counts_the_loss_that_noise_adds():
     got = bowl(quadratic, steps=20, draws=64)
     epsilon = got["epsilon",].value
     sigmas = sorted({key[1] for key in got if key[0] == "escape_noise" and key[1] > 0})
-    wanted = next(
+    sigma_excess = next(
         sigma
         for sigma in sigmas
         if all(
@@ -465,13 +467,13 @@ def test_delta_by_what_noise_adds():
             for curve in ("escape_noise", "escape_extrapolation")
         )
     )
-    assert got["delta_excess",].value == pytest.approx(wanted * math.sqrt(SIZE))
-    # n sigma^2 = delta^2 is what noise adds: delta_excess is near sqrt(2 epsilon) or above it.
+    assert got["delta_excess",].value == pytest.approx(sigma_excess * math.sqrt(SIZE))
+    # Noise adds n sigma^2 = delta^2, so delta_excess is about sqrt(2 epsilon) or more.
     assert got["delta_excess",].value >= math.sqrt(2 * epsilon) * 0.9
     assert got["delta",].value < got["delta_excess",].value
 
 
-def test_a_flat_bottom_has_a_wall_at_a_distance():
+def test_a_flat_bottom_has_walls_at_a_distance():
     def flat(w):
         return torch.relu(w.norm() - 1.2) ** 2
 
@@ -499,47 +501,47 @@ def test_a_double_well_is_no_basin():
     assert not any(metric.startswith("escape") for metric, *_ in got)
 
 
-def test_a_plain_without_walls_says_so():
+def test_a_plain_without_walls_is_flagged():
     got = bowl(lambda w: 0.5 - 0.1 * w[0].abs().tanh())
-    for end, place in (("a_lo", -1), ("a_hi", 2)):
+    for end, position in (("a_lo", -1), ("a_hi", 2)):
         assert (got[end,].value, got[end,].flag) == (
-            place,
+            position,
             "boundary not found: the basin reaches the end of the scan",
         )
     assert got["delta_excess",].flag == "no wall: not reached up to sigma 1"
 
 
-def test_a_loss_that_explodes_is_a_wall():
+def test_an_infinite_loss_is_a_wall():
     got = bowl(lambda w: 0.1 + 0.1 * w[0] ** 2 if w.norm() < 2 else math.inf, scan=(-2, 3))
     assert got["a_hi",].value == pytest.approx(1.45)
     assert got["escape_noise", 1.0].flag == "not finite"
     assert got["delta_excess",].value is not None
 
 
-def test_a_barrier_that_is_infinite_is_no_basin():
+def test_an_infinite_barrier_is_no_basin():
     got = bowl(lambda w: math.inf if w[0].abs() < 0.5 else 1.0)
     assert got["a_lo",].flag == "not a basin: loss inf at 0.3 of the way is above 2"
     assert got["epsilon_segment",].flag == "not finite"
 
 
-def test_a_basin_of_networks_scans_their_line_on_either_loss():
+def test_a_basin_of_networks_is_scanned_for_either_loss():
     a, b = built("resnet", 0), built("resnet", 1)
     scanned = {"steps": 2, "levels": 2, "draws": 1, "limit": 20, "tolerance": 50}
-    line = found(BARRIER, a, b, points=3, splits=["test"], extrapolation=(-1, 2))
+    line = measure(BARRIER, a, b, points=3, splits=["test"], extrapolation=(-1, 2))
     for loss, unit in (("loss", "nats"), ("error", "fraction")):
-        got = found(BASIN, a, b, **(scanned | {"loss": loss, "limit": None}))
-        for place in (-1, -0.5, 0, 0.5, 1, 1.5, 2):
-            point = got["loss", "test", loss, place]
+        got = measure(BASIN, a, b, **(scanned | {"loss": loss, "limit": None}))
+        for position in (-1, -0.5, 0, 0.5, 1, 1.5, 2):
+            point = got["loss", "test", loss, position]
             if loss == "loss":
-                expected = line["loss", place, "test"].value
+                expected = line["loss", position, "test"].value
             else:
-                expected = 1 - line["metric", place, "test"].value
+                expected = 1 - line["metric", position, "test"].value
             assert point.value == pytest.approx(expected, rel=1e-5)
             assert (point.unit, point.n) == (unit, SPLITS["test"])
         assert got["a_lo", "test", loss].value == -1
 
 
-def test_noise_moves_weights_and_not_batch_statistics():
+def test_noise_is_added_to_weights_and_not_to_batch_statistics():
     net = built("resnet")
     state = net.net.state_dict()
     names = [name for name, _ in net.net.named_parameters()]
@@ -556,6 +558,6 @@ def test_noise_levels_ascend():
         BASIN.parse({"sigmas": (1.0, 0.1)})
 
 
-def test_one_network_has_no_direction_to_leave_its_basin():
+def test_a_network_has_no_basin_with_itself():
     net = built("linear")
-    assert {m.flag for m in found(BASIN, net, net).values()} == {"the two networks are one"}
+    assert {m.flag for m in measure(BASIN, net, net).values()} == {"the two networks are one"}

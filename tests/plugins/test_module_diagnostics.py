@@ -1,4 +1,4 @@
-"""Diagnostics of modules against copies of networks run whole, numpy, and known answers."""
+"""Module diagnostics against forward passes of copied networks, numpy and known results."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def context(seed=0):
 
 
 def rows(spec, trial, seed=0, **params):
-    """(metric, coordinates in the order given ...) -> measurement."""
-    measured = list(spec.measure(spec.parse(params), [trial], context(seed)))
-    keyed = {(m.metric, *m.coordinates.values()): m for m in measured}
-    assert len(keyed) == len(measured)
+    """Measurements by (metric, *coordinates)."""
+    measurements = list(spec.measure(spec.parse(params), [trial], context(seed)))
+    keyed = {(m.metric, *m.coordinates.values()): m for m in measurements}
+    assert len(keyed) == len(measurements)
     return keyed
 
 
 def naive(trial, state, split, limit=None):
-    """Loss and metric of a copied network, run whole: what every fast path must give.
+    """Loss and metric of a copied network without prefix cache: the reference for all fast paths.
 
     Its batch statistics are those that torch finds of the train images.
     """
@@ -79,12 +79,15 @@ def with_module(base, other, names):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_rewound_network_is_the_final_one_with_one_module_of_the_initial_one(network):
+def test_a_rewound_network_is_the_final_network_with_one_initial_module(network):
     trial = untrained_trial(network, n=12)
-    found = rows(REWINDING, trial, to=["init", 1])
+    measured = rows(REWINDING, trial, to=["init", 1])
     final = trial.state("final")
     whole = naive(trial, final, "test")
-    assert (found["loss", "none", "final"].value, found["metric", "none", "final"].value) == whole
+    assert (
+        measured["loss", "none", "final"].value,
+        measured["metric", "none", "final"].value,
+    ) == whole
     for to in ("init", 1):
         state = trial.state(to)
         expected = {"all": naive(trial, state, "test")} | {
@@ -92,63 +95,67 @@ def test_a_rewound_network_is_the_final_one_with_one_module_of_the_initial_one(n
             for module, names in trial.modules.items()
         }
         for module, (loss, metric) in expected.items():
-            assert found["loss", module, to].value == loss
-            assert found["metric", module, to].value == metric
-            assert found["drop", module, to].value == whole[1] - metric
+            assert measured["loss", module, to].value == loss
+            assert measured["metric", module, to].value == metric
+            assert measured["drop", module, to].value == whole[1] - metric
         body = [whole[1] - expected[module][1] for module in [*trial.modules][:-1]]
-        assert found["mean_body_drop", to].value == pytest.approx(np.mean(body), abs=1e-15)
-        assert found["worst_body_drop", to].value == max(body)
+        assert measured["mean_body_drop", to].value == pytest.approx(np.mean(body), abs=1e-15)
+        assert measured["worst_body_drop", to].value == max(body)
     assert len({loss for loss, _ in expected.values()}) == len(expected)
 
 
-def test_rewinding_every_module_gives_the_initial_network_and_none_the_final_one():
+def test_rewinding_all_modules_gives_the_initial_network_and_none_the_final_network():
     trial = untrained_trial()
-    found = rows(REWINDING, trial)
-    assert found["loss", "all", "init"].value == naive(trial, trial.state("init"), "test")[0]
-    assert found["loss", "none", "final"].value == naive(trial, trial.state("final"), "test")[0]
+    measured = rows(REWINDING, trial)
+    assert measured["loss", "all", "init"].value == naive(trial, trial.state("init"), "test")[0]
+    assert measured["loss", "none", "final"].value == naive(trial, trial.state("final"), "test")[0]
 
 
 @pytest.mark.parametrize("spec", [REWINDING, RERANDOMISATION])
 def test_stored_batch_statistics_do_not_matter(spec):
-    """Those of a module that saw the weights of another module are of no network."""
+    """They are recomputed, as swapped weights change the inputs of the layers behind them."""
     trial, other = untrained_trial("batch-norm", n=6), untrained_trial("batch-norm", n=6)
     for which in other.networks:
         state = other.state(which)
         running = [name for name in state if name.endswith(("running_mean", "running_var"))]
         other.alter(which, {name: state[name] + 1 for name in running})
-    one, two = rows(spec, trial), rows(spec, other)
-    assert {key: m.value for key, m in one.items()} == {key: m.value for key, m in two.items()}
-    assert len({m.value for key, m in one.items() if key[0] == "loss"}) > len(trial.modules)
+    first, second = rows(spec, trial), rows(spec, other)
+    assert {key: m.value for key, m in first.items()} == {key: m.value for key, m in second.items()}
+    assert len({m.value for key, m in first.items() if key[0] == "loss"}) > len(trial.modules)
 
 
 def test_a_level_has_wilsons_interval_and_counts_test_images():
-    found = rows(REWINDING, untrained_trial(), limit=9)["metric", "stem", "init"]
-    expected = wilson(round(found.value * 9), 9)
-    assert (found.low, found.high, found.interval) == (expected.low, expected.high, "wilson-95")
-    assert (found.n, found.unit) == (9, "fraction")
+    measured = rows(REWINDING, untrained_trial(), limit=9)["metric", "stem", "init"]
+    expected = wilson(round(measured.value * 9), 9)
+    assert (measured.low, measured.high, measured.interval) == (
+        expected.low,
+        expected.high,
+        "wilson-95",
+    )
+    assert (measured.n, measured.unit) == (9, "fraction")
 
 
 @pytest.mark.parametrize("metric", ["auc", "accuracy"])
-def test_the_metric_of_several_labels_an_image_has_no_wilson_interval(metric):
+def test_a_multi_label_metric_has_no_wilson_interval(metric):
     trial = untrained_trial()
     trial.task, trial.metric = "multi-label", metric
     trial.data = both_splits(trial.images("test"), F.one_hot(trial.targets("test"), 4).float())
-    found = rows(REWINDING, trial)["metric", "stem", "init"]
-    assert found.interval is None
-    assert 0 < found.value < 1
+    measured = rows(REWINDING, trial)["metric", "stem", "init"]
+    assert measured.interval is None
+    assert 0 < measured.value < 1
 
 
-def test_a_network_that_diverged_has_no_loss_and_no_drop_of_it_but_says_so():
+def test_a_diverged_network_has_no_loss_and_is_flagged():
     trial = untrained_trial()
     names = trial.modules["layer2.0"]
     init = trial.state("init")
     trial.alter("init", {n: torch.full_like(init[n], 1e30) for n in names})
-    found = rows(REWINDING, trial)["loss", "layer2.0", "init"]
-    assert found.value is None
-    assert found.flag == "not finite, or not defined on these images"
+    measured = rows(REWINDING, trial)["loss", "layer2.0", "init"]
+    assert measured.value is None
+    assert measured.flag == "not finite, or not defined on these images"
 
 
-def test_an_epoch_that_was_not_kept_is_told_with_those_that_were():
+def test_an_epoch_that_was_not_stored_is_an_error_that_lists_the_stored_epochs():
     with pytest.raises(
         StoreError, match=r"epoch 7: the trial stored no .*epochs: 1, 2, 3\); rewind"
     ):
@@ -157,29 +164,29 @@ def test_an_epoch_that_was_not_kept_is_told_with_those_that_were():
 
 def test_a_rerandomised_module_comes_from_a_fresh_network():
     trial = untrained_trial()
-    found = rows(RERANDOMISATION, trial, seed=5, draws=2)
+    measured = rows(RERANDOMISATION, trial, seed=5, draws=2)
     final = trial.state("final")
     for draw in range(2):
         fresh = trial.fresh(derive_seed("re-randomisation", {"seed": 5, "draw": draw}))
         assert not equal(fresh, trial.state("init"))
         for module, names in trial.modules.items():
             expected, _ = naive(trial, with_module(final, fresh, names), "test")
-            assert found["loss", module, draw].value == expected
-    assert found["loss", "stem", 0].value != found["loss", "stem", 1].value
+            assert measured["loss", module, draw].value == expected
+    assert measured["loss", "stem", 0].value != measured["loss", "stem", 1].value
     again = rows(RERANDOMISATION, trial, seed=6, draws=2)
-    assert again["loss", "stem", 0].value != found["loss", "stem", 0].value
+    assert again["loss", "stem", 0].value != measured["loss", "stem", 0].value
 
 
 # --- criticality: the map -----------------------------------------------------------------------
 
 
 def naive_map(trial, end, path, grid, seed=0):
-    """(module, alpha, sigma) -> (loss, metric) of each draw, from copies run whole."""
+    """(module, alpha, sigma) -> (loss, metric) of each noise sample, from ``naive``."""
     generator = torch.Generator().manual_seed(seed)
     seeds = torch.randint(2**62, (len(trial.modules),), generator=generator).tolist()
     parameters = dict(trial.net.named_parameters())
     start, last = trial.state("init"), trial.state(end)
-    found = {}
+    cells = {}
     for (module, names), module_seed in zip(trial.modules.items(), seeds, strict=True):
         drawn = torch.Generator().manual_seed(module_seed)
         noise = [
@@ -195,20 +202,20 @@ def naive_map(trial, end, path, grid, seed=0):
                 for a in np.linspace(0, 1, grid["alphas"]).tolist()
             }
         else:
-            ended = 4 if end == "final" else 2
-            kept = {t / ended: trial.state(t) for t in trial.epochs if t < ended}
-            points = {0.0: start, **kept, 1.0: last}
+            end_epoch = 4 if end == "final" else 2
+            stored = {t / end_epoch: trial.state(t) for t in trial.epochs if t < end_epoch}
+            points = {0.0: start, **stored, 1.0: last}
         for alpha, point in points.items():
             for sigma in (0.0, *grid["sigmas"]):
                 states = [
                     {n: point[n] + sigma * u[n] if n in u else point[n] for n in names}
                     for u in noise[: 1 if sigma == 0 else None]
                 ]
-                found[module, alpha, sigma] = [
+                cells[module, alpha, sigma] = [
                     naive(trial, with_module(last, s, names), "train", grid["limit"])
                     for s in states
                 ]
-    return found
+    return cells
 
 
 SMALL = {"alphas": 2, "sigmas": [0.05], "draws": 2, "limit": 3}
@@ -224,33 +231,36 @@ SMALL = {"alphas": 2, "sigmas": [0.05], "draws": 2, "limit": 3}
         ("vit", "direct", "best", SMALL),
     ],
 )
-def test_the_map_is_that_of_whole_networks_bit_for_bit(network, path, end, grid):
+def test_the_map_equals_that_of_complete_forward_passes_bit_for_bit(network, path, end, grid):
     trial = untrained_trial(network, n=12)
-    found = rows(CRITICALITY, trial, **grid, paths=[path], ends=[end])
+    measured = rows(CRITICALITY, trial, **grid, paths=[path], ends=[end])
     expected = naive_map(trial, end, path, grid)
-    cells = {key: m for key, m in found.items() if key[0] in {"loss", "metric"}}
+    cells = {key: m for key, m in measured.items() if key[0] in {"loss", "metric"}}
     assert len(cells) == 2 * len(expected)
     for (module, alpha, sigma), draws in expected.items():
-        place = (module, path, end, alpha, sigma)
+        coordinates = (module, path, end, alpha, sigma)
         loss, metric = np.array(draws).mean(axis=0)
-        assert cells["loss", *place].value == loss
-        assert cells["metric", *place].value == metric
-        assert (cells["loss", *place].n, cells["loss", *place].unit) == (grid["limit"], "nats")
+        assert cells["loss", *coordinates].value == loss
+        assert cells["metric", *coordinates].value == metric
+        assert (cells["loss", *coordinates].n, cells["loss", *coordinates].unit) == (
+            grid["limit"],
+            "nats",
+        )
 
 
-def test_the_distance_of_a_point_is_that_of_the_parameters_alone():
+def test_the_distance_of_a_point_is_over_parameters_only():
     trial = untrained_trial("batch-norm", n=3)
-    found = rows(CRITICALITY, trial, **{**GRID, "sigmas": [0.1], "draws": 1}, ends=["final"])
+    measured = rows(CRITICALITY, trial, **{**GRID, "sigmas": [0.1], "draws": 1}, ends=["final"])
     start, last = trial.state("init"), trial.state("final")
     names = [n for n in trial.modules["layer2.0"] if "running" not in n and "batches" not in n]
     expected = math.sqrt(sum(((last[n] - start[n]).double() ** 2).sum().item() for n in names))
-    distance = found["distance", "layer2.0", "direct", "final", 1.0].value
+    distance = measured["distance", "layer2.0", "direct", "final", 1.0].value
     assert distance == pytest.approx(expected, rel=1e-6)
-    half = found["distance", "layer2.0", "direct", "final", 0.5].value
+    half = measured["distance", "layer2.0", "direct", "final", 0.5].value
     assert half == pytest.approx(expected / 2, rel=1e-6)
-    kept = trial.state(1)
-    expected = math.sqrt(sum(((kept[n] - start[n]).double() ** 2).sum().item() for n in names))
-    quarter = found["distance", "layer2.0", "optimisation", "final", 0.25].value
+    stored = trial.state(1)
+    expected = math.sqrt(sum(((stored[n] - start[n]).double() ** 2).sum().item() for n in names))
+    quarter = measured["distance", "layer2.0", "optimisation", "final", 0.25].value
     assert quarter == pytest.approx(expected, rel=1e-6)
 
 
@@ -264,20 +274,20 @@ def bowl(curvature=1.0):
     return (1 - ALPHAS[:, None]) ** 2 + curvature * np.array([0, *SIGMAS]) ** 2, 2 * ALPHAS
 
 
-def test_mu_is_the_smallest_squared_ratio_of_distance_to_noise_that_keeps_the_risk():
+def test_mu_is_the_smallest_squared_ratio_of_distance_to_noise_over_feasible_cells():
     risks, distances = bowl()
-    found = criticality(risks, ALPHAS, distances, SIGMAS, 0.32)
-    # alpha = 0.5 bears sigma = 0.1 (0.26): 100; alpha = 0.75 bears 0.5 (0.3125): 2.25 / 0.25 = 9.
-    assert found == (9.0, 0.75, 0.5, 0.5, 0.5)
+    result = criticality(risks, ALPHAS, distances, SIGMAS, 0.32)
+    # alpha = 0.5 tolerates sigma = 0.1 (0.26): 100; 0.75 tolerates 0.5 (0.3125): 2.25 / 0.25 = 9.
+    assert result == (9.0, 0.75, 0.5, 0.5, 0.5)
 
 
-def test_a_module_that_may_go_all_the_way_back_is_not_critical():
+def test_a_module_that_can_be_fully_rewound_is_not_critical():
     risks, distances = bowl()
-    found = criticality(risks, ALPHAS, distances, SIGMAS, math.inf)
-    assert found == (0.0, 0.0, 1.0, 0.0, 1.0)
+    result = criticality(risks, ALPHAS, distances, SIGMAS, math.inf)
+    assert result == (0.0, 0.0, 1.0, 0.0, 1.0)
 
 
-def test_a_module_that_bears_no_noise_of_the_grid_is_infeasible():
+def test_a_module_that_tolerates_no_noise_of_the_grid_is_infeasible():
     risks, distances = bowl(curvature=1000)
     assert criticality(risks, ALPHAS, distances, SIGMAS, 0.01) == (None, None, None, 1.0, 0.0)
     nothing = (None, None, None, None, None)
@@ -286,18 +296,18 @@ def test_a_module_that_bears_no_noise_of_the_grid_is_infeasible():
     assert criticality(risks * np.nan, ALPHAS, distances, SIGMAS, math.inf) == nothing
 
 
-def test_a_module_that_ends_where_it_started_is_not_critical_whatever_noise_it_bears():
+def test_a_module_that_did_not_move_is_not_critical_for_any_noise():
     risks, distances = bowl(curvature=1000)
-    found = criticality(risks, ALPHAS, 0 * distances, SIGMAS, 0.01)
-    assert found == (0.0, None, None, 1.0, 0.0)
+    result = criticality(risks, ALPHAS, 0 * distances, SIGMAS, 0.01)
+    assert result == (0.0, None, None, 1.0, 0.0)
 
 
 def test_the_ranges_are_connected_to_the_end():
     risks, distances = bowl()
-    risks[2, 0] = 9  # a barrier at alpha = 0.5 hides what is feasible before it
-    risks[-1, 2] = 9  # so does one at sigma = 0.5
-    found = criticality(risks, ALPHAS, distances, SIGMAS, 1.0)
-    assert (found.alpha_low, found.sigma_high) == (0.75, 0.1)
+    risks[2, 0] = 9  # a barrier at alpha = 0.5 ends the feasible range
+    risks[-1, 2] = 9  # and one at sigma = 0.5
+    result = criticality(risks, ALPHAS, distances, SIGMAS, 1.0)
+    assert (result.alpha_low, result.sigma_high) == (0.75, 0.1)
 
 
 @given(
@@ -320,27 +330,27 @@ def test_mu_never_rises_with_epsilon_and_is_the_minimum_over_feasible_cells(valu
 def test_epsilon_is_the_risk_at_the_end_plus_the_tolerance():
     trial = untrained_trial()
     tolerances = [0.0, 0.001, 0.01, 100.0]
-    found = rows(CRITICALITY, trial, **GRID, tolerances=tolerances, ends=["final"])
+    measured = rows(CRITICALITY, trial, **GRID, tolerances=tolerances, ends=["final"])
     epsilon = naive(trial, trial.state("final"), "train", GRID["limit"])[0]
     for module in trial.modules:
-        place = (module, "direct", "final")
+        coordinates = (module, "direct", "final")
         risks = np.array(
             [
-                [found["loss", *place, a, s].value for s in (0.0, *GRID["sigmas"])]
+                [measured["loss", *coordinates, a, s].value for s in (0.0, *GRID["sigmas"])]
                 for a in (0.0, 0.5, 1.0)
             ]
         )
-        distances = np.array([found["distance", *place, a].value for a in (0.0, 0.5, 1.0)])
+        distances = np.array([measured["distance", *coordinates, a].value for a in (0.0, 0.5, 1.0)])
         for tolerance in tolerances:
             expected = criticality(
                 risks, np.array([0, 0.5, 1]), distances, GRID["sigmas"], epsilon + tolerance
             )
-            assert found["mu", *place, tolerance].value == expected.mu
+            assert measured["mu", *coordinates, tolerance].value == expected.mu
             assert expected.alpha_low is not None, "the end is always feasible"
-        assert found["mu", *place, 100.0].value == 0
+        assert measured["mu", *coordinates, 100.0].value == 0
     for modules, chosen in (("all", [*trial.modules]), ("body", [*trial.modules][:-1])):
-        mus = [found["mu", m, "direct", "final", 0.01].value for m in chosen]
-        total = found["mu_total", modules, "direct", "final", 0.01]
+        mus = [measured["mu", m, "direct", "final", 0.01].value for m in chosen]
+        total = measured["mu_total", modules, "direct", "final", 0.01]
         assert total.value == (None if None in mus else pytest.approx(sum(mus)))
 
 
@@ -352,62 +362,64 @@ def test_the_error_may_be_the_risk():
     assert all(m.value == 0 for key, m in of_error.items() if key[0] == "mu")
     assert of_loss.keys() == of_error.keys()
     strict = rows(CRITICALITY, trial, **huge, tolerances=[0.0], ends=["final"], risk="error")
-    place = ("layer3.0", "direct", "final")
+    coordinates = ("layer3.0", "direct", "final")
     end = 1 - naive(trial, trial.state("final"), "train", 9)[1]
     feasible = [
-        a for a in (0.0, 0.5, 1.0) if 1 - strict["metric", *place, a, 1.0].value <= end + 1e-12
+        a
+        for a in (0.0, 0.5, 1.0)
+        if 1 - strict["metric", *coordinates, a, 1.0].value <= end + 1e-12
     ]
-    assert (strict["mu", *place, 0.0].value is None) == (not feasible)
+    assert (strict["mu", *coordinates, 0.0].value is None) == (not feasible)
 
 
-def test_what_nothing_keeps_is_infeasible_and_named_in_the_total():
+def test_an_infeasible_module_is_named_in_the_flag_of_the_total():
     trial = untrained_trial()
     init = trial.state("init")
     trial.alter("final", {n: init[n] for n in trial.modules["layer1.0"]})
     params = {**GRID, "sigmas": [1.0], "tolerances": [0.0], "ends": ["final"]}
-    # The labels are what the network says: any other network is worse.
+    # The labels are the network's predictions: any other network is worse.
     net = trial.network()
     with torch.no_grad():
         trial.data = both_splits(trial.images("test"), net(trial.images("test")).argmax(1))
-    found = rows(CRITICALITY, trial, **params)
-    head = found["mu", "head", "direct", "final", 0.0]
+    measured = rows(CRITICALITY, trial, **params)
+    head = measured["mu", "head", "direct", "final", 0.0]
     assert head.value is None
     assert head.flag == "infeasible: no cell of the grid keeps the risk"
-    untouched = found["mu", "layer1.0", "direct", "final", 0.0]
+    untouched = measured["mu", "layer1.0", "direct", "final", 0.0]
     assert (untouched.value, untouched.flag) == (0.0, None)
-    where = found["mu_sigma", "layer1.0", "direct", "final", 0.0]
+    where = measured["mu_sigma", "layer1.0", "direct", "final", 0.0]
     assert (where.value, where.flag) == (None, "the module ends where it started")
-    noise = found["sigma_high", "head", "direct", "final", 0.0]
+    noise = measured["sigma_high", "head", "direct", "final", 0.0]
     assert (noise.value, noise.flag) == (0.0, "less than the smallest noise of the grid")
-    total = found["mu_total", "all", "direct", "final", 0.0]
+    total = measured["mu_total", "all", "direct", "final", 0.0]
     assert total.value is None
     assert total.flag.startswith("infeasible: no cell of the grid keeps the risk of ")
     assert "head" in total.flag
     assert "layer1.0" not in total.flag
 
 
-def test_a_path_without_kept_epochs_is_flagged():
+def test_a_path_without_stored_epochs_is_flagged():
     trial = untrained_trial("batch-norm", n=3)
     for epoch in (1, 2, 3):
         del trial.networks[epoch]
     params = {**GRID, "sigmas": [0.01], "draws": 1, "ends": ["final"], "tolerances": [9.0]}
-    found = rows(CRITICALITY, trial, **params)
+    measured = rows(CRITICALITY, trial, **params)
     alone = "no epoch between was kept: the path is its two ends"
-    assert found["mu", "stem", "direct", "final", 9.0].flag is None
-    assert found["mu", "stem", "optimisation", "final", 9.0].flag == alone
-    assert found["mu_total", "body", "optimisation", "final", 9.0].flag == alone
+    assert measured["mu", "stem", "direct", "final", 9.0].flag is None
+    assert measured["mu", "stem", "optimisation", "final", 9.0].flag == alone
+    assert measured["mu_total", "body", "optimisation", "final", 9.0].flag == alone
 
 
-def test_a_network_that_diverged_is_infeasible():
+def test_a_diverged_network_is_infeasible():
     trial = untrained_trial()
     trial.alter("final", {n: t * math.inf for n, t in trial.state("final").items()})
-    found = rows(CRITICALITY, trial, **GRID, ends=["final"], paths=["direct"])
-    assert found["mu", "stem", "direct", "final", 0.1].value is None
-    cell = found["loss", "stem", "direct", "final", 1.0, 0.0]
+    measured = rows(CRITICALITY, trial, **GRID, ends=["final"], paths=["direct"])
+    assert measured["mu", "stem", "direct", "final", 0.1].value is None
+    cell = measured["loss", "stem", "direct", "final", 1.0, 0.0]
     assert (cell.value, cell.flag) == (None, "not finite, or not defined on these images")
 
 
-def test_the_best_epoch_is_the_first_of_the_best_or_the_last():
+def test_the_best_epoch_is_the_first_maximum_or_else_the_last():
     assert best_epoch(HISTORY) == 2
     assert best_epoch([{"epoch": 0, "validation_metric": None}, {"epoch": 3}]) == 3
 
@@ -432,17 +444,17 @@ def test_singular_values_are_those_of_numpy():
         "graded": graded,
         "zero": np.zeros((5, 40)),
     }
-    given = {name: torch.from_numpy(w.astype(np.float32)) for name, w in weights.items()}
-    found = singular_values(given)
-    assert [*found] == [*weights]
-    for name, weight in given.items():
+    tensors = {name: torch.from_numpy(w.astype(np.float32)) for name, w in weights.items()}
+    spectra = singular_values(tensors)
+    assert [*spectra] == [*weights]
+    for name, weight in tensors.items():
         expected = np.linalg.svd(weight.numpy().astype(np.float64), compute_uv=False)
-        assert np.abs(found[name] - expected).max() <= 1e-10 * expected[0]
+        assert np.abs(spectra[name] - expected).max() <= 1e-10 * expected[0]
 
 
 def test_every_layer_of_every_state_has_a_spectrum():
     trial = untrained_trial("batch-norm")
-    found = rows(SPECTRUM, trial, of=["final", "init", 2], top=3)
+    measured = rows(SPECTRUM, trial, of=["final", "init", 2], top=3)
     layers = [n for n, t in trial.state().items() if n.endswith("weight") and t.ndim > 1]
     for of in ("final", "init", 2):
         for name in layers:
@@ -450,7 +462,7 @@ def test_every_layer_of_every_state_has_a_spectrum():
             matrix = trial.state(of)[name].flatten(1).double().numpy()
             expected = np.linalg.svd(matrix, compute_uv=False)
             for index in range(min(3, len(expected))):
-                row = found["singular_value", module, name, of, index]
+                row = measured["singular_value", module, name, of, index]
                 assert row.value == pytest.approx(expected[index], abs=1e-10 * expected[0])
                 assert (row.n, row.unit) == (len(expected), "weight")
             shares = expected / expected.sum()
@@ -461,9 +473,9 @@ def test_every_layer_of_every_state_has_a_spectrum():
                 "effective_rank": np.exp(-(shares * np.log(shares)).sum()),
             }
             for metric, value in summary.items():
-                assert found[metric, module, name, of].value == pytest.approx(value, rel=1e-9)
-    tops = [key for key in found if key[0] == "singular_value"]
-    assert len(found) - len(tops) == 4 * 3 * len(layers)
+                assert measured[metric, module, name, of].value == pytest.approx(value, rel=1e-9)
+    tops = [key for key in measured if key[0] == "singular_value"]
+    assert len(measured) - len(tops) == 4 * 3 * len(layers)
 
 
 def test_ranks_of_known_matrices():
@@ -476,16 +488,16 @@ def test_ranks_of_known_matrices():
         "layer1.0.conv1.weight": torch.full_like(state["layer1.0.conv1.weight"], math.nan),
     }
     trial.alter("final", tensors)
-    found = rows(SPECTRUM, trial, of=["final"])
+    measured = rows(SPECTRUM, trial, of=["final"])
     for metric in ("stable_rank", "effective_rank"):
-        assert found[metric, "head", "fc.weight", "final"].value == pytest.approx(4)
-        assert found[metric, "stem", "conv1.weight", "final"].value == pytest.approx(1)
-        zero = found[metric, "layer1.0", "layer1.0.conv2.weight", "final"]
+        assert measured[metric, "head", "fc.weight", "final"].value == pytest.approx(4)
+        assert measured[metric, "stem", "conv1.weight", "final"].value == pytest.approx(1)
+        zero = measured[metric, "layer1.0", "layer1.0.conv2.weight", "final"]
         assert (zero.value, zero.flag) == (None, "every weight is zero")
-        broken = found[metric, "layer1.0", "layer1.0.conv1.weight", "final"]
+        broken = measured[metric, "layer1.0", "layer1.0.conv1.weight", "final"]
         assert (broken.value, broken.flag) == (None, "weights are not finite")
-    # A matrix that is not finite leaves those of its shape alone.
-    assert found["spectral_norm", "layer1.0", "layer1.0.conv2.weight", "final"].value == 0
+    # A non-finite matrix does not affect others of its shape.
+    assert measured["spectral_norm", "layer1.0", "layer1.0.conv2.weight", "final"].value == 0
 
 
 # --- misalignment -------------------------------------------------------------------------------
@@ -504,17 +516,17 @@ def test_misalignment_in_the_plane_is_known(angle):
     along = [c * c * a + s * s * b, s * s * a + c * c * b]
     against = [c * c / a + s * s / b, s * s / a + c * c / b]
     roots = sum(math.sqrt(x * y) for x, y in zip(along, against, strict=True))
-    found = misalignment(np.diag([1.0, 3.0]), turned(angle, [a, b]))
-    assert found == pytest.approx(math.sqrt(max(roots - 2, 0)), abs=1e-7)
-    assert (found < 1e-6) == (angle == 0)
+    value = misalignment(np.diag([1.0, 3.0]), turned(angle, [a, b]))
+    assert value == pytest.approx(math.sqrt(max(roots - 2, 0)), abs=1e-7)
+    assert (value < 1e-6) == (angle == 0)
 
 
 def test_the_axes_inside_an_eigenspace_do_not_matter():
     filters = np.zeros((3, 3))
     filters[:2, :2], filters[2, 2] = turned(0.4, [3.0, 1.0]), 2.0
-    found = misalignment(np.diag([5.0, 5.0, 1.0]), filters)
+    value = misalignment(np.diag([5.0, 5.0, 1.0]), filters)
     # tr B tr B^-1 over the plane is (3 + 1) (1/3 + 1) = 16/3.
-    assert found == pytest.approx(math.sqrt(math.sqrt(16 / 3) + 1 - 3))
+    assert value == pytest.approx(math.sqrt(math.sqrt(16 / 3) + 1 - 3))
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2}])
@@ -551,26 +563,26 @@ def test_filters_drawn_along_the_axes_of_the_patches_are_aligned_and_others_are_
         trial.networks[state].conv1 = copy.deepcopy(layer)
         weight = torch.from_numpy(values.reshape(400, 3, 3, 3)).float()
         trial.alter(state, {"conv1.weight": weight})
-    found = rows(MISALIGNMENT, trial)
-    aligned = found["misalignment", "conv1", "final"].value
-    reference = found["misalignment_random", "conv1", "final"]
+    measured = rows(MISALIGNMENT, trial)
+    aligned = measured["misalignment", "conv1", "final"].value
+    reference = measured["misalignment_random", "conv1", "final"]
     assert aligned < 0.5 * reference.low
-    assert found["misalignment", "conv1", "init"].value > 0.8 * reference.value
+    assert measured["misalignment", "conv1", "init"].value > 0.8 * reference.value
     assert (reference.n, reference.interval) == (20, "student-t-95")
-    assert found["misalignment", "conv1", "final"].n == 400
-    assert 0 < found["shrinkage", "conv1", "final"].value < 0.3
+    assert measured["misalignment", "conv1", "final"].n == 400
+    assert 0 < measured["shrinkage", "conv1", "final"].value < 0.3
     assert eigenvalues[0] > 0
 
 
-def test_what_has_no_misalignment_says_why():
+def test_an_undefined_misalignment_is_flagged():
     trial = correlated_trial(n=8)
     weight = trial.state()["conv1.weight"]
     trial.alter("final", {"conv1.weight": torch.ones_like(weight)})
     trial.alter("init", {"conv1.weight": weight * math.nan})
-    found = rows(MISALIGNMENT, trial)
+    measured = rows(MISALIGNMENT, trial)
     reason = "the filters have no invertible covariance: they do not vary, or are not finite"
-    assert found["misalignment", "conv1", "final"].flag == reason
-    assert found["misalignment", "conv1", "init"].flag == reason
+    assert measured["misalignment", "conv1", "final"].flag == reason
+    assert measured["misalignment", "conv1", "init"].flag == reason
     trial.modules = {"head": trial.modules["head"]}
     (nothing,) = rows(MISALIGNMENT, trial).values()
     assert (
@@ -582,18 +594,18 @@ def test_what_has_no_misalignment_says_why():
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_states_and_generators_are_left_as_they_were_and_numbers_repeat(spec):
+def test_states_and_generators_are_not_modified_and_values_are_deterministic(spec):
     trial = untrained_trial()
     before = {which: trial.state(which) for which in trial.networks}
-    drawn, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # to see it untouched
+    drawn, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # must stay unchanged
     first = list(spec.measure(spec.parse(spec.tiny), [trial], context()))
     assert torch.equal(torch.get_rng_state(), drawn)
-    assert (np.random.get_state()[1] == legacy).all()  # noqa: NPY002  # to see it untouched
+    assert (np.random.get_state()[1] == legacy).all()  # noqa: NPY002  # must stay unchanged
     assert all(equal(trial.state(which), state) for which, state in before.items())
     assert first == list(spec.measure(spec.parse(spec.tiny), [trial], context()))
 
 
-def test_costs_grow_with_what_is_asked():
+def test_costs_grow_with_the_parameters():
     costs = [spec.cost(spec.parse({})) for spec in (REWINDING, RERANDOMISATION, CRITICALITY)]
     assert costs == sorted(costs)
     assert REWINDING.cost(REWINDING.parse({"to": ["init", "best"]})) > costs[0]

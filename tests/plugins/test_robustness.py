@@ -1,4 +1,4 @@
-"""Robustness and shape bias: on networks whose answers are known, and on a real trial."""
+"""Robustness and shape bias: on networks with known predictions, and on a real trial."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ LABELS = np.arange(200) % 4
 
 
 def softened(strength):
-    """Logits (N, 4) of which the share 1 - strength is right."""
+    """Logits (N, 4) with an accuracy of 1 - strength."""
     wrong = np.random.default_rng(7).permutation(200) < 200 * strength
     return 3 * np.eye(4, dtype=np.float32)[(LABELS + wrong) % 4]
 
@@ -45,9 +45,9 @@ def trial(**fields):
 
 
 def measured(spec, subject, **params):
-    found = list(spec.measure(spec.parse(params), (subject,), CONTEXT))
-    keyed = {(m.metric, *m.coordinates.values()): m for m in found}
-    assert len(keyed) == len(found)
+    measurements = list(spec.measure(spec.parse(params), (subject,), CONTEXT))
+    keyed = {(m.metric, *m.coordinates.values()): m for m in measurements}
+    assert len(keyed) == len(measurements)
     return keyed
 
 
@@ -57,17 +57,20 @@ SERIES = [
 ]
 
 
-def test_robustness_measures_metric_and_loss_at_every_severity():
+def test_robustness_measures_metric_and_loss_at_each_severity():
     subject = trial()
-    found = measured(ROBUSTNESS, subject, perturbations=SERIES, batch=64)
+    measurements = measured(ROBUSTNESS, subject, perturbations=SERIES, batch=64)
     assert subject.perturbations == [
         ("blur", {"strength": 0.2}, 5, "test", None),
         ("blur", {"strength": 0.4}, 5, "test", None),
         ("noise", {"strength": 0.7}, 0, "test", None),
     ]
     strengths = {("none", 0): 0.1, ("blur", 1): 0.2, ("blur", 2): 0.4, ("noise", 1): 0.7}
-    for place, strength in strengths.items():
-        metric, loss = found["test_metric", *place], found["test_loss", *place]
+    for coordinates, strength in strengths.items():
+        metric, loss = (
+            measurements["test_metric", *coordinates],
+            measurements["test_loss", *coordinates],
+        )
         assert metric.value == pytest.approx(1 - strength)
         bounds = binomtest(round(200 * (1 - strength)), 200).proportion_ci(method="wilson")
         assert (metric.low, metric.high) == pytest.approx((bounds.low, bounds.high))
@@ -76,33 +79,36 @@ def test_robustness_measures_metric_and_loss_at_every_severity():
         assert loss.value == pytest.approx(log_loss(LABELS, chances))
         assert loss.low < loss.value < loss.high
         assert (metric.n, metric.unit, loss.unit) == (200, "fraction", "nats")
-        assert metric.coordinates == {"test_perturbation": place[0], "severity": place[1]}
+        assert metric.coordinates == {
+            "test_perturbation": coordinates[0],
+            "severity": coordinates[1],
+        }
 
 
-def test_robustness_summarises_each_perturbation_and_all_of_them_alike():
-    found = measured(ROBUSTNESS, trial(), perturbations=SERIES)
+def test_robustness_summarises_each_perturbation_and_all_with_equal_weight():
+    measurements = measured(ROBUSTNESS, trial(), perturbations=SERIES)
     for name, mean in (("blur", 0.7), ("noise", 0.3), ("all", 0.5)):
         values = [
-            found[metric, name].value
+            measurements[metric, name].value
             for metric in ("mean_metric", "relative_metric", "corrected_relative_metric")
         ]
         assert values == pytest.approx([mean, mean / 0.9, (mean - 0.25) / (0.9 - 0.25)])
-        row = found["mean_metric", name]
+        row = measurements["mean_metric", name]
         assert row.low < row.value < row.high
         assert (row.interval, row.n) == ("bootstrap-95", 200)
-    assert len(found) == 4 * 2 + 3 * 3
+    assert len(measurements) == 4 * 2 + 3 * 3
 
 
-def test_robustness_keeps_to_the_first_items_where_there_is_a_limit():
+def test_robustness_is_limited_to_the_first_items():
     subject = trial()
-    found = measured(ROBUSTNESS, subject, perturbations=SERIES, limit=50)
+    measurements = measured(ROBUSTNESS, subject, perturbations=SERIES, limit=50)
     right = softened(0.4)[:50].argmax(axis=1) == LABELS[:50]
-    assert found["test_metric", "blur", 2].value == pytest.approx(right.mean())
-    assert {row.n for row in found.values()} == {50}
+    assert measurements["test_metric", "blur", 2].value == pytest.approx(right.mean())
+    assert {row.n for row in measurements.values()} == {50}
     assert {limit for *_, limit in subject.perturbations} == {50}
 
 
-def test_robustness_of_several_labels_is_measured_by_auc():
+def test_robustness_of_a_multi_label_task_is_measured_by_auc():
     random = np.random.default_rng(2)
     labels = (random.random((120, 3)) < 0.4).astype(np.float32)
     logits = (labels + random.normal(0, 0.8, labels.shape)).astype(np.float32)
@@ -112,40 +118,42 @@ def test_robustness_of_several_labels_is_measured_by_auc():
         task="multi-label", metric="auc", chance=0.5, labels=labels, logits=logits,
         perturb=lambda *_: torch.from_numpy(worse),
     )  # fmt: skip
-    found = measured(ROBUSTNESS, subject, perturbations=SERIES[1:])
+    measurements = measured(ROBUSTNESS, subject, perturbations=SERIES[1:])
     areas = [roc_auc_score(labels, values) for values in (logits, worse)]
-    assert found["test_metric", "none", 0].value == pytest.approx(areas[0])
-    assert found["test_metric", "noise", 1].value == pytest.approx(areas[1])
-    assert found["test_metric", "noise", 1].interval == "bootstrap-95"
-    kept = found["corrected_relative_metric", "noise"]
-    assert kept.value == pytest.approx((areas[1] - 0.5) / (areas[0] - 0.5))
+    assert measurements["test_metric", "none", 0].value == pytest.approx(areas[0])
+    assert measurements["test_metric", "noise", 1].value == pytest.approx(areas[1])
+    assert measurements["test_metric", "noise", 1].interval == "bootstrap-95"
+    relative = measurements["corrected_relative_metric", "noise"]
+    assert relative.value == pytest.approx((areas[1] - 0.5) / (areas[0] - 0.5))
     logistic = torch.nn.functional.binary_cross_entropy_with_logits
     loss = logistic(torch.from_numpy(worse), torch.from_numpy(labels)).item()
-    assert found["test_loss", "noise", 1].value == pytest.approx(loss, rel=1e-5)
+    assert measurements["test_loss", "noise", 1].value == pytest.approx(loss, rel=1e-5)
 
 
-def test_robustness_of_a_network_at_chance_has_nothing_to_keep():
-    found = measured(ROBUSTNESS, trial(logits=softened(1)), perturbations=SERIES[1:])
-    assert found["relative_metric", "all"].flag == (
+def test_relative_metrics_are_undefined_for_a_network_at_chance():
+    measurements = measured(ROBUSTNESS, trial(logits=softened(1)), perturbations=SERIES[1:])
+    assert measurements["relative_metric", "all"].flag == (
         "there is no score to keep on unperturbed images"
     )
-    assert found["corrected_relative_metric", "all"].flag == (
+    assert measurements["corrected_relative_metric", "all"].flag == (
         "the network is not above chance on unperturbed images"
     )
 
 
 def test_robustness_of_a_diverged_network_has_no_loss():
-    found = measured(ROBUSTNESS, trial(logits=softened(0.1) * np.nan), perturbations=SERIES[1:])
-    assert found["test_loss", "none", 0].flag == "not finite: the network diverged"
+    measurements = measured(
+        ROBUSTNESS, trial(logits=softened(0.1) * np.nan), perturbations=SERIES[1:]
+    )
+    assert measurements["test_loss", "none", 0].flag == "not finite: the network diverged"
 
 
 @pytest.mark.parametrize("names", [("blur", "blur"), ("none",), ("all",)])
-def test_robustness_tells_its_perturbations_apart(names):
+def test_robustness_needs_unique_names_of_perturbations(names):
     with pytest.raises(ValidationError, match=f"'{names[0]}' is ambiguous in the measurements"):
         ROBUSTNESS.parse({"perturbations": [{"name": n, "settings": [{}]} for n in names]})
 
 
-def test_robustness_costs_a_pass_for_every_setting():
+def test_robustness_costs_one_pass_per_setting():
     assert ROBUSTNESS.cost(ROBUSTNESS.parse({"perturbations": SERIES})) == 3
 
 
@@ -153,14 +161,14 @@ def test_robustness_costs_a_pass_for_every_setting():
 
 
 class ReadCorner(torch.nn.Module):
-    """Answers with the value in one corner of a block of 2 pixels, that of the texture."""
+    """Predicts the value of a corner pixel, which comes from the texture."""
 
     def forward(self, images):
         return torch.nn.functional.one_hot(images[:, 0, 0, 0].round().long(), 9).float()
 
 
 class ReadLayout(torch.nn.Module):
-    """Answers with 4 where the left is brighter than the right, with 5 elsewhere."""
+    """Predicts 4 if the left half is brighter than the right, else 5."""
 
     def forward(self, images):
         halves = images[:, 0].unflatten(2, (2, -1)).mean(dim=(1, 3))
@@ -169,7 +177,7 @@ class ReadLayout(torch.nn.Module):
 
 
 def cues(net, labels=None, **fields):
-    """Images of two classes, 4 and 5: bright on one side, each side in values of its own."""
+    """Images of two classes, 4 and 5, which differ in layout (shape) and in values (texture)."""
     labels = np.tile([4, 5], 30) if labels is None else labels
     images = torch.zeros(len(labels), 1, 8, 8)
     for image, label in zip(images, labels, strict=True):
@@ -181,32 +189,32 @@ def cues(net, labels=None, **fields):
 
 
 @pytest.mark.parametrize(("net", "bias"), [(ReadLayout(), 1), (ReadCorner(), 0)])
-def test_shape_bias_is_1_for_who_sees_the_layout_and_0_for_who_sees_the_values(net, bias):
-    found = measured(SHAPE_BIAS, cues(net), block=2)
+def test_shape_bias_is_1_for_predictions_by_layout_and_0_by_values(net, bias):
+    measurements = measured(SHAPE_BIAS, cues(net), block=2)
     bounds = binomtest(60 * bias, 60).proportion_ci(method="wilson")
     for metric, value in (("shape_bias", bias), ("shape_answers", bias)):
-        row = found[metric,]
+        row = measurements[metric,]
         assert (row.value, row.n, row.unit, row.interval) == (value, 60, "fraction", "wilson-95")
         assert (row.low, row.high) == pytest.approx((bounds.low, bounds.high))
-    assert found["texture_answers",].value == 1 - bias
+    assert measurements["texture_answers",].value == 1 - bias
 
 
-def test_shape_bias_counts_only_answers_that_follow_a_cue():
+def test_shape_bias_counts_only_predictions_that_follow_a_cue():
     class Partly(torch.nn.Module):
-        """Answers 4 on the first ten of a batch of images, else a class of neither cue."""
+        """Predicts 4 for the first ten images of a batch, else a class of neither cue."""
 
         def forward(self, images):
             answers = torch.where(torch.arange(len(images)) < 10, 4, 7)
             return torch.nn.functional.one_hot(answers, 9).float()
 
-    found = measured(SHAPE_BIAS, cues(Partly()), block=2, batch=64)
-    assert (found["shape_bias",].value, found["shape_bias",].n) == (0.5, 10)
-    assert (found["shape_answers",].value, found["shape_answers",].n) == (5 / 60, 60)
+    measurements = measured(SHAPE_BIAS, cues(Partly()), block=2, batch=64)
+    assert (measurements["shape_bias",].value, measurements["shape_bias",].n) == (0.5, 10)
+    assert (measurements["shape_answers",].value, measurements["shape_answers",].n) == (5 / 60, 60)
     limited = measured(SHAPE_BIAS, cues(Partly()), block=2, limit=20)
     assert limited["shape_answers",].n == 20
 
 
-def test_shape_bias_without_any_answer_that_follows_a_cue_says_so():
+def test_shape_bias_is_undefined_if_no_prediction_follows_a_cue():
     class Neither(torch.nn.Module):
         def forward(self, images):
             return torch.nn.functional.one_hot(torch.full((len(images),), 8), 9).float()
@@ -221,13 +229,13 @@ def test_shape_bias_needs_classes_in_conflict():
     assert {m.flag for m in several.values()} == {
         "an image of several labels has no one shape: this needs a multi-class task"
     }
-    one = measured(SHAPE_BIAS, cues(ReadLayout(), labels=np.full(5, 4)))
-    assert {m.flag for m in one.values()} == {
+    single = measured(SHAPE_BIAS, cues(ReadLayout(), labels=np.full(5, 4)))
+    assert {m.flag for m in single.values()} == {
         "all test items are of one class: no two cues are in conflict"
     }
 
 
-def test_shape_bias_says_which_blocks_fit():
+def test_shape_bias_lists_the_valid_block_sizes():
     with pytest.raises(SuiteError) as caught:
         measured(SHAPE_BIAS, cues(ReadLayout()), block=3)
     assert str(caught.value) == (
@@ -240,14 +248,14 @@ def test_partners_are_uniform_over_the_items_of_other_classes():
     drawn = np.stack([texture_partners(labels, seed) for seed in range(4000)])
     for item, label in enumerate(labels):
         others = np.flatnonzero(labels != label)
-        found, counts = np.unique(drawn[:, item], return_counts=True)
-        np.testing.assert_array_equal(found, others)
+        partners, counts = np.unique(drawn[:, item], return_counts=True)
+        np.testing.assert_array_equal(partners, others)
         assert np.abs(counts / 4000 - 1 / len(others)).max() < 0.04
     np.testing.assert_array_equal(texture_partners(labels, 9), texture_partners(labels, 9))
 
 
 def nearest_blocks(shape, texture, block):
-    """The same transfer a block at a time, in float64, for one channel (H, W)."""
+    """The same texture transfer block by block, in float64, for one channel (H, W)."""
     half = max(1, block // 2)
 
     def described(image, top, left):
@@ -263,7 +271,7 @@ def nearest_blocks(shape, texture, block):
         for y in range(0, height - block + 1, half)
         for x in range(0, width - block + 1, half)
     ]
-    offered = np.stack([described(texture, *place) for place in places])
+    offered = np.stack([described(texture, *coordinates) for coordinates in places])
     result = np.zeros_like(shape)
     for y in range(0, height, block):
         for x in range(0, width, block):
@@ -274,17 +282,17 @@ def nearest_blocks(shape, texture, block):
 
 
 @pytest.mark.parametrize("block", [1, 2, 4, 8])
-def test_texture_is_moved_to_where_it_looks_most_like_the_shape(block):
+def test_texture_blocks_are_placed_where_they_are_most_similar_to_the_shape(block):
     images = np.random.default_rng(block).random((2, 5, 1, 16, 8))
     shapes, textures = images
     before = torch.from_numpy(shapes).float(), torch.from_numpy(textures).float()
-    found = transfer_texture(*(images.clone() for images in before), block)
+    transferred = transfer_texture(*(images.clone() for images in before), block)
     for k in range(5):
         expected = nearest_blocks(shapes[k, 0], textures[k, 0], block)
-        np.testing.assert_allclose(found[k, 0], expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(transferred[k, 0], expected, rtol=0, atol=1e-6)
 
 
-def test_an_image_in_its_own_texture_is_itself():
+def test_an_image_with_its_own_texture_is_unchanged():
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(transfer_texture(images, images, 4), images)
 
@@ -294,7 +302,7 @@ def test_an_image_in_its_own_texture_is_itself():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of trials on whole images and on shuffled blocks, with both diagnostics."""
+    """A run of trials on plain images and on shuffled blocks, with both diagnostics."""
     settings = [{"severity": s} for s in (1, 5)]
     series = [{"name": "gaussian-noise", "settings": settings}]
     suite = tiny_suite(
@@ -338,13 +346,13 @@ def test_both_diagnostics_measure_the_trials_of_a_run(finished):
     assert shape.value.between(0, 1).all()
 
 
-def test_under_the_identity_any_trial_has_the_plain_images(finished):
+def test_under_the_identity_any_trial_has_unperturbed_images(finished):
     trials = subjects(finished)
     plain = trials["none"].images("test")
     for trial in trials.values():
         for split in ("train", "test"):
-            found = trial.perturbed("identity", {}, 0, split)
-            torch.testing.assert_close(found, trials["none"].images(split), rtol=0, atol=1e-6)
+            images = trial.perturbed("identity", {}, 0, split)
+            torch.testing.assert_close(images, trials["none"].images(split), rtol=0, atol=1e-6)
         assert len(trial.perturbed("identity", {}, 0, "test", 7)) == 7
     assert not torch.equal(trials["moved"].images("test"), plain)
 
@@ -353,23 +361,23 @@ def test_a_trials_own_perturbation_gives_its_own_images(finished):
     trial = subjects(finished)["moved"]
     used = trial._payload["perturbation"]
     for split in ("train", "test"):
-        found = trial.perturbed(used["name"], used["params"], used["seed"], split)
-        torch.testing.assert_close(found, trial.images(split), rtol=0, atol=1e-6)
+        images = trial.perturbed(used["name"], used["params"], used["seed"], split)
+        torch.testing.assert_close(images, trial.images(split), rtol=0, atol=1e-6)
 
 
-def test_a_perturbation_of_pixels_stands_before_the_normalisation(finished):
+def test_a_perturbation_of_pixels_is_applied_before_normalisation(finished):
     trial = subjects(finished)["none"]
-    found = trial.perturbed("gaussian-noise", {"severity": 5}, 2, "test") * 0.3 + 0.4
+    images = trial.perturbed("gaussian-noise", {"severity": 5}, 2, "test") * 0.3 + 0.4
     plain = trial.images("test") * 0.3 + 0.4
-    assert found.min() >= -1e-6
-    assert found.max() <= 1 + 1e-6
-    inside = (found > 0) & (found < 1)
-    assert (found - plain)[inside].std() == pytest.approx(0.1, rel=0.2)
+    assert images.min() >= -1e-6
+    assert images.max() <= 1 + 1e-6
+    inside = (images > 0) & (images < 1)
+    assert (images - plain)[inside].std() == pytest.approx(0.1, rel=0.2)
     again = trial.perturbed("gaussian-noise", {"severity": 5}, 2, "test", 5) * 0.3 + 0.4
-    torch.testing.assert_close(again, found[:5], rtol=0, atol=1e-6)
+    torch.testing.assert_close(again, images[:5], rtol=0, atol=1e-6)
 
 
-def test_asking_for_what_is_not_there_says_what_is(finished):
+def test_unknown_and_invalid_perturbations_are_errors(finished):
     trial = subjects(finished)["none"]
     with pytest.raises(UnknownNameError, match="no perturbation named 'gausian-noise'; did you"):
         trial.perturbed("gausian-noise", {}, 0, "test")

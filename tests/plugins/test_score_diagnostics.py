@@ -1,4 +1,4 @@
-"""Scores of a source network: on networks whose features are known, and in whole runs."""
+"""Scores of a source network: on networks with known features, and in complete runs."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ CLASSES, FEATURES, SOURCE_CLASSES = 4, 6, 5
 
 
 def network(seed, outputs=SOURCE_CLASSES):
-    """A body that squares a linear map of 2 x 2 pixels, under a linear head."""
+    """A body of one linear layer and softplus on 2 x 2 pixels, and a linear head."""
     net = nn.Sequential()
     net.add_module("body", nn.Sequential(nn.Flatten(), nn.Linear(4, FEATURES), nn.Softplus()))
     net.add_module("head", nn.Linear(FEATURES, outputs))
@@ -58,7 +58,7 @@ def trained(nets, data, **fields):
 
 
 def images(n, classes=CLASSES, seed=0, signal=1.0):
-    """Images whose first pixels lean on their class."""
+    """Images whose pixels depend on their class."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % classes)
     pixels = rng.normal(size=(n, 1, 2, 2))
@@ -71,7 +71,7 @@ def epochs_of(*epochs):
 
 
 def source(**more):
-    """A network of two epochs, its epochs 0 and 1 kept."""
+    """A source pre-trained for two epochs, with stored epochs 0 and 1."""
     nets = {0: network(0), 1: network(1), "final": network(2)}
     data = {"test": images(50, SOURCE_CLASSES, seed=9)}
     history = ({"epoch": 0}, {"epoch": 1}, {"epoch": 2, "test_metric": 0.5})
@@ -79,7 +79,7 @@ def source(**more):
 
 
 def trial(start="final", n=300, data=None, **more):
-    """A trial that started from a state of ``source()``, or from a network of its own."""
+    """A trial that started from a state of ``source()``, or from another network."""
     data = data or {"train": images(n), "test": images(120, seed=1)}
     labels = data["train"][1]
     outputs = labels.shape[1] if labels.ndim == 2 else CLASSES
@@ -89,27 +89,27 @@ def trial(start="final", n=300, data=None, **more):
     return trained({"init": init, "final": network(5, outputs)}, data, **more)
 
 
-def seen(net, pixels):
+def features_and_logits(net, pixels):
     with torch.no_grad():
         features = net.body(pixels)
         return features.double().numpy(), net.head(features).double().numpy()
 
 
-def found(spec, a, b, **params):
-    """Metric (and k) -> measurement."""
+def measure(spec, a, b, **params):
+    """Measurements by metric, or by (metric, k)."""
     measured = list(spec.measure(spec.parse(params), (a, b), CONTEXT))
     keyed = {(m.metric, m.coordinates.get("k")): m for m in measured}
     assert len(keyed) == len(measured)
     return {metric if k is None else (metric, k): m for (metric, k), m in keyed.items()}
 
 
-# --- what is looked at ------------------------------------------------------------------------
+# --- source states ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("start", "epoch"), [("final", 2), (0, 0), (1, 1)])
-def test_scores_are_of_the_state_of_the_source_that_the_trial_started_from(start, epoch):
+def test_scores_use_the_source_state_that_the_trial_started_from(start, epoch):
     a, b = trial(start), source()
-    features, logits = seen(b.networks[start], a.images("train"))
+    features, logits = features_and_logits(b.networks[start], a.images("train"))
     labels = a.data["train"][1]
     targets = np.eye(CLASSES)[labels]
     expected = {
@@ -119,7 +119,7 @@ def test_scores_are_of_the_state_of_the_source_that_the_trial_started_from(start
         "regularised_h_score": h_score(features, labels).regularised,
         "logme": log_evidence(features, targets).per_image.mean(),
     }
-    got = found(LEEP, a, b) | found(NCE, a, b) | found(H_SCORE, a, b) | found(LOGME, a, b)
+    got = measure(LEEP, a, b) | measure(NCE, a, b) | measure(H_SCORE, a, b) | measure(LOGME, a, b)
     assert {metric: m.value for metric, m in got.items()} == pytest.approx(expected)
     for metric, m in got.items():
         assert (m.n, m.coordinates, m.flag) == (300, {"checkpoint": epoch}, None), metric
@@ -129,8 +129,8 @@ def test_scores_are_of_the_state_of_the_source_that_the_trial_started_from(start
 
 
 @pytest.mark.parametrize("spec", SCORES, ids=lambda spec: spec.name)
-def test_a_trial_from_elsewhere_is_told_and_the_final_source_measured(spec):
-    own, other = found(spec, trial(None), source()), found(spec, trial("final"), source())
+def test_a_trial_of_another_source_is_flagged_and_scored_by_the_final_state(spec):
+    own, other = measure(spec, trial(None), source()), measure(spec, trial("final"), source())
     for metric, m in own.items():
         assert m.value == other[metric].value
         assert m.coordinates["checkpoint"] == 2
@@ -138,11 +138,11 @@ def test_a_trial_from_elsewhere_is_told_and_the_final_source_measured(spec):
 
 
 @pytest.mark.parametrize("spec", SCORES, ids=lambda spec: spec.name)
-def test_a_score_is_the_same_twice_and_leaves_the_networks_as_they_were(spec):
+def test_scores_are_deterministic_and_do_not_modify_networks(spec):
     a, b = trial(), source()
     before = {which: {k: v.clone() for k, v in net.state_dict().items()}
               for which, net in b.networks.items()}  # fmt: skip
-    assert found(spec, a, b) == found(spec, a, b)
+    assert measure(spec, a, b) == measure(spec, a, b)
     for which, state in before.items():
         assert all(
             torch.equal(value, b.networks[which].state_dict()[k]) for k, value in state.items()
@@ -150,7 +150,7 @@ def test_a_score_is_the_same_twice_and_leaves_the_networks_as_they_were(spec):
         assert not b.networks[which].training
 
 
-# --- what is not defined ----------------------------------------------------------------------
+# --- undefined scores -------------------------------------------------------------------------
 
 
 def multi_label(n=300):
@@ -160,47 +160,47 @@ def multi_label(n=300):
 
 
 @pytest.mark.parametrize("spec", CLASS_SCORES, ids=lambda spec: spec.name)
-def test_scores_of_classes_are_not_defined_for_several_labels_an_image(spec):
+def test_scores_of_classes_are_undefined_for_multi_label_targets(spec):
     a = trial(data=multi_label(), task="multi-label", metric="auc")
-    for m in found(spec, a, source()).values():
+    for m in measure(spec, a, source()).values():
         assert m.value is None
         assert m.flag.endswith("exclude each other; the target has several labels an image")
 
 
 @pytest.mark.parametrize("spec", [LEEP, NCE], ids=lambda spec: spec.name)
-def test_scores_of_source_classes_need_them_to_exclude_each_other(spec):
-    (m,) = found(spec, trial(), source(task="multi-label")).values()
+def test_scores_of_source_classes_are_undefined_for_multi_label_sources(spec):
+    (m,) = measure(spec, trial(), source(task="multi-label")).values()
     assert m.value is None
     assert m.flag.endswith("exclude each other; the source has several labels an image")
-    assert found(LOGME, trial(), source(task="multi-label"))["logme"].value is not None
+    assert measure(LOGME, trial(), source(task="multi-label"))["logme"].value is not None
 
 
-def of_classes(*kept, n=300):
+def of_classes(*classes, n=300):
     pixels, labels = images(n)
-    chosen = np.isin(labels, kept)
+    chosen = np.isin(labels, classes)
     return {"train": (pixels[torch.from_numpy(chosen)], labels[chosen]), "test": images(80, seed=1)}
 
 
 @pytest.mark.parametrize("spec", CLASS_SCORES, ids=lambda spec: spec.name)
-def test_classes_without_a_training_image_are_named(spec):
-    for m in found(spec, trial(data=of_classes(0, 3)), source()).values():
+def test_classes_without_a_training_image_are_flagged(spec):
+    for m in measure(spec, trial(data=of_classes(0, 3)), source()).values():
         assert m.value is not None
         assert m.flag == "no training image of class 1, 2"
 
 
 @pytest.mark.parametrize("spec", [*CLASS_SCORES, LINEAR_PROBE], ids=lambda spec: spec.name)
-def test_one_class_alone_has_no_score(spec):
-    for m in found(spec, trial(data=of_classes(2)), source()).values():
+def test_a_single_class_has_no_score(spec):
+    for m in measure(spec, trial(data=of_classes(2)), source()).values():
         assert (m.value, m.flag) == (None, "all training images are of one class")
 
 
 @pytest.mark.parametrize("spec", SCORES, ids=lambda spec: spec.name)
-def test_a_source_that_diverged_has_no_score(spec):
+def test_a_diverged_source_has_no_score(spec):
     broken = source()
     broken.networks["final"].body[1].weight.data.fill_(torch.inf)
     a = trial()
     a.networks["init"].body.load_state_dict(broken.networks["final"].body.state_dict())
-    for m in found(spec, a, broken).values():
+    for m in measure(spec, a, broken).values():
         assert (m.value, m.n) == (None, 300)
         assert m.flag == "features or logits of the source are not finite"
 
@@ -212,14 +212,14 @@ def test_features_that_do_not_vary_have_no_variance_to_explain():
     a = trial()
     a.networks["init"].body.load_state_dict(flat.networks["final"].body.state_dict())
     for spec in (H_SCORE, NLEEP):
-        for m in found(spec, a, flat).values():
+        for m in measure(spec, a, flat).values():
             assert (m.value, m.flag) == (None, "the features do not vary")
     chance = -stats.entropy(np.bincount(a.data["train"][1]))
-    assert found(LEEP, a, flat)["leep"].value == pytest.approx(chance)
+    assert measure(LEEP, a, flat)["leep"].value == pytest.approx(chance)
 
 
-def test_a_plain_h_score_of_few_images_says_that_any_labels_would_reach_it():
-    got = found(H_SCORE, trial(n=6), source())
+def test_a_plain_h_score_of_few_images_is_flagged():
+    got = measure(H_SCORE, trial(n=6), source())
     assert got["h_score"].value == pytest.approx(3)
     assert (
         got["h_score"].flag == "6 images in 6 dimensions: any labels would reach the largest score"
@@ -230,37 +230,37 @@ def test_a_plain_h_score_of_few_images_says_that_any_labels_would_reach_it():
 # --- LogME of labels, NLEEP -------------------------------------------------------------------
 
 
-def test_logme_takes_each_label_and_leaves_out_those_of_one_value():
+def test_logme_averages_over_labels_without_constant_ones():
     a = trial(data=multi_label(), task="multi-label", metric="auc")
-    features, _ = seen(source().networks["final"], a.images("train"))
+    features, _ = features_and_logits(source().networks["final"], a.images("train"))
     expected = log_evidence(features, a.data["train"][1][:, :2]).per_image.mean()
-    m = found(LOGME, a, source())["logme"]
+    m = measure(LOGME, a, source())["logme"]
     assert m.value == pytest.approx(expected)
     assert m.flag == "one value on all images, left out: 2"
 
 
-def test_logme_without_any_target_says_so():
+def test_logme_without_a_varying_label_is_undefined():
     pixels, positive = multi_label()["train"]
     data = {split: (pixels, np.zeros_like(positive)) for split in ("train", "test")}
-    m = found(LOGME, trial(data=data, task="multi-label", metric="auc"), source())["logme"]
+    m = measure(LOGME, trial(data=data, task="multi-label", metric="auc"), source())["logme"]
     assert m.value is None
     assert m.flag == "no label has both values among the training images"
 
 
 def test_nleep_is_leep_on_the_posterior_of_a_mixture_of_principal_components():
     a, b = trial(), source()
-    features, _ = seen(b.networks["final"], a.images("train"))
+    features, _ = features_and_logits(b.networks["final"], a.images("train"))
     principal = PCA(0.9, svd_solver="full").fit_transform(features)
     mixture = GaussianMixture(2 * CLASSES, random_state=CONTEXT.seed).fit(principal)
     expected = leep(mixture.predict_proba(principal), a.data["train"][1])
-    m = found(NLEEP, a, b, energy=0.9, per_class=2)["nleep"]
+    m = measure(NLEEP, a, b, energy=0.9, per_class=2)["nleep"]
     assert m.value == pytest.approx(expected.value)
     assert (m.low, m.high) == pytest.approx((expected.low, expected.high))
     assert m.flag is None
 
 
-def test_a_mixture_of_few_images_says_so():
-    m = found(NLEEP, trial(n=40), source())["nleep"]
+def test_a_mixture_of_few_images_is_flagged():
+    m = measure(NLEEP, trial(n=40), source())["nleep"]
     assert m.value is not None
     assert m.flag.startswith("20 Gaussians of ")
     assert m.flag.endswith(" dimensions for 40 images")
@@ -268,7 +268,7 @@ def test_a_mixture_of_few_images_says_so():
 
 @pytest.mark.parametrize("n", [12, 39])
 def test_a_mixture_with_fewer_than_two_images_a_gaussian_has_no_score(n):
-    m = found(NLEEP, trial(n=n), source())["nleep"]
+    m = measure(NLEEP, trial(n=n), source())["nleep"]
     assert (m.value, m.low, m.high, m.interval, m.n) == (None, None, None, None, n)
     assert m.flag == (
         f"20 Gaussians for {n} images: with fewer than 2 images each, a Gaussian tells its "
@@ -279,15 +279,17 @@ def test_a_mixture_with_fewer_than_two_images_a_gaussian_has_no_score(n):
 # --- nearest neighbours, linear probe ---------------------------------------------------------
 
 
-def test_neighbours_are_those_of_scikit_learn_with_the_error_of_test_images():
+def test_neighbours_equal_scikit_learns_with_an_error_over_test_images():
     a, b = trial(), source()
-    (train, _), (test, _) = (seen(b.networks["final"], a.images(s)) for s in ("train", "test"))
-    got = found(KNN, a, b, neighbours=[3, 1, 400])
+    (train, _), (test, _) = (
+        features_and_logits(b.networks["final"], a.images(s)) for s in ("train", "test")
+    )
+    got = measure(KNN, a, b, neighbours=[3, 1, 400])
     for k in (1, 3):
         peer = KNeighborsClassifier(k, metric="cosine").fit(train, a.data["train"][1])
         m = got["knn_accuracy", k]
         right = round(m.value * 120)
-        # Of tied classes scikit-learn takes the first, which may name a few images otherwise.
+        # Ties: scikit-learn takes the first class, so a few predictions may differ.
         assert m.value == pytest.approx(
             peer.score(test, a.data["test"][1]), abs=1e-9 if k == 1 else 0.1
         )
@@ -311,7 +313,7 @@ def test_a_regression_minimises_the_mean_loss_with_its_penalty(classes, strength
     assert fitted.flag is None
 
 
-def test_a_class_that_was_never_seen_is_never_named():
+def test_a_class_without_training_images_is_never_predicted():
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(40, 5)), rng.choice([1, 3], 40)
     for fitted in fit_regressions(features, labels, 5, [1.0, 0.01]):
@@ -319,13 +321,15 @@ def test_a_class_that_was_never_seen_is_never_named():
         assert set(named) == {1, 3}
 
 
-def test_the_probe_chooses_its_penalty_on_training_images_alone():
+def test_the_probe_chooses_its_penalty_on_training_images_only():
     a, b = trial(), source()
     strengths = [1.0, 0.1, 0.01, 0.001]
-    got = found(LINEAR_PROBE, a, b, strengths=strengths)
+    got = measure(LINEAR_PROBE, a, b, strengths=strengths)
     chosen = got["probe_strength"].value
     assert chosen in strengths
-    (train, _), (test, _) = (seen(b.networks["final"], a.images(s)) for s in ("train", "test"))
+    (train, _), (test, _) = (
+        features_and_logits(b.networks["final"], a.images(s)) for s in ("train", "test")
+    )
     scaler = StandardScaler().fit(train)
     labels, truth = a.data["train"][1], a.data["test"][1]
     peer = LogisticRegression(C=1 / (300 * chosen), max_iter=5000).fit(
@@ -339,14 +343,14 @@ def test_the_probe_chooses_its_penalty_on_training_images_alone():
     )
     assert (got["probe_test_metric"].n, got["probe_test_metric"].interval) == (120, "wilson-95")
     other = trial(data=a.data | {"test": images(120, seed=8)})
-    assert found(LINEAR_PROBE, other, b, strengths=strengths)["probe_strength"].value == chosen
+    assert measure(LINEAR_PROBE, other, b, strengths=strengths)["probe_strength"].value == chosen
 
 
-def test_the_penalty_is_the_best_on_the_held_out_share_and_the_strongest_of_equals():
+def test_the_penalty_is_the_best_on_validation_and_the_strongest_among_equals():
     strengths, chosen = [3.0, 0.3, 0.03, 3e-3, 3e-4], set()
     for seed in range(4):
         data = {"train": images(80, seed=seed, signal=3.0), "test": images(20)}
-        (train, _) = seen(source().networks["final"], data["train"][0])
+        (train, _) = features_and_logits(source().networks["final"], data["train"][0])
         labels = data["train"][1]
         split = select_training(
             labels, np.arange(80), seed=0, labels_per_class=None, validation=0.3,
@@ -362,9 +366,9 @@ def test_the_penalty_is_the_best_on_the_held_out_share_and_the_strongest_of_equa
             for strength in strengths
         }
         expected = max(strengths, key=lambda s: (accuracy[s], s))
-        got = found(LINEAR_PROBE, trial(data=data), source(), strengths=strengths, validation=0.3)[
-            "probe_strength"
-        ].value
+        got = measure(
+            LINEAR_PROBE, trial(data=data), source(), strengths=strengths, validation=0.3
+        )["probe_strength"].value
         assert got == expected
         chosen.add(got)
     assert len(chosen) > 1
@@ -372,27 +376,27 @@ def test_the_penalty_is_the_best_on_the_held_out_share_and_the_strongest_of_equa
 
 def test_a_choice_at_the_end_of_the_grid_is_flagged():
     flags = {
-        tuple(grid): found(LINEAR_PROBE, trial(), source(), strengths=grid)["probe_strength"].flag
+        tuple(grid): measure(LINEAR_PROBE, trial(), source(), strengths=grid)["probe_strength"].flag
         for grid in ([1e3, 1e-3], [0.01])
     }
     assert flags == {(1e3, 1e-3): "at an end of the strengths offered", (0.01,): None}
 
 
-def test_a_probe_with_one_image_a_class_chooses_nothing():
+def test_a_probe_with_one_image_per_class_takes_the_strongest_penalty():
     data = {"train": (images(4)[0], np.arange(4)), "test": images(20)}
-    m = found(LINEAR_PROBE, trial(data=data), source())["probe_strength"]
+    m = measure(LINEAR_PROBE, trial(data=data), source())["probe_strength"]
     assert m.value == 1
     assert m.flag == "no image to spare for the choice: the strongest was taken"
 
 
-def test_a_probe_of_labels_has_the_area_of_each_and_an_error_over_test_images():
+def test_a_multi_label_probe_has_the_mean_auc_and_an_error_over_test_images():
     data = multi_label()
     data["test"] = (data["test"][0], data["test"][1].copy())
     a = trial(data=data, task="multi-label", metric="auc")
-    got = found(LINEAR_PROBE, a, source(), resamples=200)
+    got = measure(LINEAR_PROBE, a, source(), resamples=200)
     m = got["probe_test_metric"]
     (train, _), (test, _) = (
-        seen(source().networks["final"], a.images(s)) for s in ("train", "test")
+        features_and_logits(source().networks["final"], a.images(s)) for s in ("train", "test")
     )
     scaler = StandardScaler().fit(train)
     areas = []
@@ -408,20 +412,20 @@ def test_a_probe_of_labels_has_the_area_of_each_and_an_error_over_test_images():
     assert m.flag == "one value on all training images: label 2"
 
 
-def test_a_probe_of_labels_that_are_constant_has_no_area_to_choose_by():
+def test_a_probe_of_constant_labels_has_no_auc_to_choose_by():
     pixels, positive = multi_label()["train"]
     data = {split: (pixels, np.ones_like(positive)) for split in ("train", "test")}
     a = trial(data=data, task="multi-label", metric="auc")
-    got = found(LINEAR_PROBE, a, source(), resamples=100)
+    got = measure(LINEAR_PROBE, a, source(), resamples=100)
     flag = "no metric on the held-out share: the strongest was taken"
     assert (got["probe_strength"].value, got["probe_strength"].flag) == (1, flag)
     assert got["probe_test_metric"].value is None
     assert got["probe_train_metric"].flag.startswith("not defined for these labels; one value")
 
 
-def test_a_probe_of_labels_scored_by_accuracy_has_an_error_over_images():
+def test_a_multi_label_accuracy_has_an_error_over_images():
     a = trial(data=multi_label(), task="multi-label", metric="accuracy")
-    m = found(LINEAR_PROBE, a, source(), resamples=200)["probe_test_metric"]
+    m = measure(LINEAR_PROBE, a, source(), resamples=200)["probe_test_metric"]
     assert 0.5 < m.low < m.value < m.high <= 1
     assert m.interval == "bootstrap-95"
 
@@ -436,7 +440,7 @@ def test_a_probe_of_labels_scored_by_accuracy_has_an_error_over_images():
         (NLEEP, {"energy": 1}, "less than 1"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused(spec, params, message):
+def test_invalid_parameters_are_refused(spec, params, message):
     with pytest.raises(ValidationError, match=message):
         spec.parse(params)
 
@@ -450,11 +454,11 @@ HISTORY = (
 )
 
 
-def test_an_arm_has_its_checkpoint_and_what_both_tasks_reached():
+def test_a_trial_has_its_checkpoint_and_the_metrics_of_both_tasks():
     a, b = trial(1, history=HISTORY), source()
-    got = found(CHECKPOINT_CHOICE, a, b)
+    got = measure(CHECKPOINT_CHOICE, a, b)
     pixels, labels = b.data["test"]
-    right = (seen(b.networks[1], pixels)[1].argmax(axis=1) == labels).sum()
+    right = (features_and_logits(b.networks[1], pixels)[1].argmax(axis=1) == labels).sum()
     values = {metric: (m.value, m.n) for metric, m in got.items()}
     assert values == {
         "checkpoint": (1, 1),
@@ -468,29 +472,29 @@ def test_an_arm_has_its_checkpoint_and_what_both_tasks_reached():
     assert got["checkpoint"].unit == "epochs"
 
 
-def test_the_source_metric_is_read_where_it_was_evaluated():
-    m = found(CHECKPOINT_CHOICE, trial("final", history=HISTORY), source())["source_metric"]
+def test_the_source_metric_is_taken_from_the_history_if_evaluated():
+    m = measure(CHECKPOINT_CHOICE, trial("final", history=HISTORY), source())["source_metric"]
     assert (m.value, m.coordinates) == (0.5, {"checkpoint": 2})
 
 
-def test_an_arm_from_elsewhere_has_no_checkpoint_and_its_own_numbers():
-    got = found(CHECKPOINT_CHOICE, trial(None, history=HISTORY), source())
+def test_a_trial_of_another_source_has_no_checkpoint_but_a_target_metric():
+    got = measure(CHECKPOINT_CHOICE, trial(None, history=HISTORY), source())
     for metric in ("checkpoint", "source_metric"):
         assert got[metric].value is None
         assert got[metric].flag == "a starts from no kept state of b"
     assert (got["target_metric"].value, got["speed"].value) == (0.7, pytest.approx(0.6))
 
 
-def test_a_trial_without_a_test_metric_says_so():
+def test_a_trial_without_a_test_metric_is_flagged():
     diverged = ({"epoch": 0, "train_metric": 0.1, "test_metric": None},)
-    m = found(CHECKPOINT_CHOICE, trial("final", history=diverged), source())["target_metric"]
+    m = measure(CHECKPOINT_CHOICE, trial("final", history=diverged), source())["target_metric"]
     assert m.value is None
     assert m.flag == "the test metric is not defined: not evaluated, or diverged"
 
 
-def test_a_trial_that_diverged_has_no_metric_of_before():
+def test_a_diverged_trial_does_not_keep_the_metric_of_an_earlier_epoch():
     history = (*HISTORY, {"epoch": 3, "train_metric": None, "test_metric": None})
-    got = found(CHECKPOINT_CHOICE, trial("final", history=history), source())
+    got = measure(CHECKPOINT_CHOICE, trial("final", history=history), source())
     m = got["target_metric"]
     assert (m.value, m.flag) == (
         None,
@@ -502,11 +506,11 @@ def test_a_trial_that_diverged_has_no_metric_of_before():
     )
 
 
-# --- whole runs -------------------------------------------------------------------------------
+# --- complete runs ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backbone", ["fixup-resnet8", "timm/test_resnet", "timm/test_vit"])
-def test_a_run_measures_the_source_beside_every_arm(backbone, tmp_path):
+def test_a_run_measures_each_arm_with_its_source(backbone, tmp_path):
     arms = ["P-T", "P0-T"]
     pairs = [{"a": arm, "b": "P", "replicates": "same"} for arm in arms]
     image = {"size": 16, "channels": 1, "mean": [0.5], "std": [0.5]} if "vit" in backbone else None
@@ -537,11 +541,11 @@ def test_a_run_measures_the_source_beside_every_arm(backbone, tmp_path):
         assert own["value"].notna().all()
 
 
-def test_all_scores_of_a_checkpoint_share_one_pass_of_each_split():
+def test_all_scores_of_a_checkpoint_share_one_forward_pass_per_split():
     shared = CONTEXT._replace(once=lru_cache(2**20))
     first, counted, other = trial(), source(job="source"), source()
     for spec in SCORES:
         params = spec.parse(spec.tiny)
-        found = list(spec.measure(params, (first, counted), shared))
-        assert found == list(spec.measure(params, (first, other), CONTEXT))
+        measurements = list(spec.measure(params, (first, counted), shared))
+        assert measurements == list(spec.measure(params, (first, other), CONTEXT))
     assert counted.loaded.count("final") == 2

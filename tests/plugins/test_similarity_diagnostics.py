@@ -1,4 +1,4 @@
-"""CKA, SVCCA, PWCCA and Procrustes of whole networks, against formulas on features read by hand."""
+"""CKA, SVCCA, PWCCA and Procrustes against their formulas on features recorded by hooks."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ CONTEXT = DiagnosticContext(device=torch.device("cpu"), generator=torch.Generato
 SIDE, COUNT = 32, 72
 SPECS = (CKA, SVCCA, PWCCA, PROCRUSTES)
 PATHS = {"stem": "conv1", "layer1.0": "layer1.0", "layer2.0": "layer2.0", "layer3.0": "layer3.0"}
-"""Of the outputs of a fixup-resnet8."""
+"""The layers whose outputs are the features of a fixup-resnet8."""
 
 
 def images(seed: int = 0) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
-    # Both networks must see structure, or their features are as unlike as the noise is rich.
+    # Structured images: on noise the features of two networks are hardly similar.
     coarse = torch.randn(COUNT, 3, 4, 4, generator=draw)
     fine = nn.functional.interpolate(coarse, size=SIDE, mode="bilinear")
     return (fine + 1).contiguous(memory_format=torch.channels_last)
 
 
 def trial(
-    seed: int, backbone: str = "fixup-resnet8", classes: int = 5, **given: Any
+    seed: int, backbone: str = "fixup-resnet8", classes: int = 5, **params: Any
 ) -> FakeSubject:
     spec = BACKBONES[backbone]
     net = build_network(
         spec,
-        spec.parse(given or {"width": 4}),
+        spec.parse(params or {"width": 4}),
         num_classes=classes,
         in_chans=3,
         image_size=SIDE,
@@ -71,27 +71,29 @@ def measured(spec: DiagnosticSpec, *trials: FakeSubject, **params: Any) -> list[
 
 
 def values(spec: DiagnosticSpec, *trials: FakeSubject, **params: Any) -> dict[tuple[Any, ...], Any]:
-    found = measured(spec, *trials, **params)
-    keyed = {(m.coordinates["module"], m.coordinates["other_module"]): m.value for m in found}
-    assert len(keyed) == len(found)
+    measurements = measured(spec, *trials, **params)
+    keyed = {
+        (m.coordinates["module"], m.coordinates["other_module"]): m.value for m in measurements
+    }
+    assert len(keyed) == len(measurements)
     return keyed
 
 
-def by_hand(given: FakeSubject, *, pooled: bool = True) -> dict[str, np.ndarray]:
+def by_hand(subject: FakeSubject, *, pooled: bool = True) -> dict[str, np.ndarray]:
     """The features of a fixup-resnet8, in float64."""
-    kept: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     handles = [
-        given.net.get_submodule(path).register_forward_hook(
-            lambda _, __, output, module=module: kept.update({module: output.clone()})
+        subject.net.get_submodule(path).register_forward_hook(
+            lambda _, __, output, module=module: outputs.update({module: output.clone()})
         )
         for module, path in PATHS.items()
     ]
     with torch.no_grad():
-        given.net(images())
+        subject.net(images())
     for handle in handles:
         handle.remove()
-    kept = {module: x.mean((2, 3)) if pooled else x.flatten(1) for module, x in kept.items()}
-    return {module: x.double().numpy() for module, x in kept.items()}
+    features = {m: x.mean((2, 3)) if pooled else x.flatten(1) for m, x in outputs.items()}
+    return {module: x.double().numpy() for module, x in features.items()}
 
 
 def centred(x: np.ndarray) -> np.ndarray:
@@ -122,14 +124,14 @@ def cka(k: np.ndarray, other: np.ndarray) -> float:
 
 
 def agree(
-    found: Mapping[tuple[Any, ...], Any],
+    similarities: Mapping[tuple[Any, ...], Any],
     a: Mapping[str, np.ndarray],
     b: Mapping[str, np.ndarray],
     formula: Callable[[np.ndarray, np.ndarray], float],
     tolerance: float = 1e-5,
 ) -> None:
     expected = {(m, o): formula(x, y) for m, x in a.items() for o, y in b.items()}
-    assert found == pytest.approx(expected, abs=tolerance)
+    assert similarities == pytest.approx(expected, abs=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -144,38 +146,38 @@ def pair() -> tuple[FakeSubject, FakeSubject]:
 def test_cka_is_the_formula_for_all_pairs(
     pair: tuple[FakeSubject, FakeSubject], pooled: bool
 ) -> None:
-    a, b = (by_hand(given, pooled=pooled) for given in pair)
-    found = values(CKA, *pair, pooled=pooled)
-    agree(found, a, b, lambda x, y: cka(linear(x), linear(y)))
-    assert len(found) == 16
-    assert found == values(CKA, *pair) or pooled
-    assert max(found.values()) > 0.5
-    assert min(found.values()) < 0.9
+    a, b = (by_hand(subject, pooled=pooled) for subject in pair)
+    similarities = values(CKA, *pair, pooled=pooled)
+    agree(similarities, a, b, lambda x, y: cka(linear(x), linear(y)))
+    assert len(similarities) == 16
+    assert similarities == values(CKA, *pair) or pooled
+    assert max(similarities.values()) > 0.5
+    assert min(similarities.values()) < 0.9
 
 
 def test_an_rbf_kernel_takes_its_bandwidth(pair: tuple[FakeSubject, FakeSubject]) -> None:
-    a, b = (by_hand(given) for given in pair)
-    found = values(CKA, *pair, kernel="rbf", bandwidth=0.5, pooled=True)
-    agree(found, a, b, lambda x, y: cka(rbf(x), rbf(y)), 1e-4)
+    a, b = (by_hand(subject) for subject in pair)
+    similarities = values(CKA, *pair, kernel="rbf", bandwidth=0.5, pooled=True)
+    agree(similarities, a, b, lambda x, y: cka(rbf(x), rbf(y)), 1e-4)
 
 
 def test_minibatches_are_averaged_before_the_ratio(pair: tuple[FakeSubject, FakeSubject]) -> None:
-    a, b = (by_hand(given, pooled=False) for given in pair)
+    a, b = (by_hand(subject, pooled=False) for subject in pair)
 
     def formula(x: np.ndarray, y: np.ndarray) -> float:
-        def mean(one: np.ndarray, other: np.ndarray) -> float:
-            parts = zip(np.split(one, 3), np.split(other, 3), strict=True)
+        def mean(k: np.ndarray, other: np.ndarray) -> float:
+            parts = zip(np.split(k, 3), np.split(other, 3), strict=True)
             return float(
                 np.mean([(u_centred(linear(p)) * u_centred(linear(q))).sum() for p, q in parts])
             )
 
         return mean(x, y) / float(np.sqrt(mean(x, x) * mean(y, y)))
 
-    found = values(CKA, *pair, mode="minibatch", batch=24)
-    agree(found, a, b, formula)
+    similarities = values(CKA, *pair, mode="minibatch", batch=24)
+    agree(similarities, a, b, formula)
 
 
-def test_no_batch_is_smaller_than_asked_for(pair: tuple[FakeSubject, FakeSubject]) -> None:
+def test_no_batch_is_smaller_than_requested(pair: tuple[FakeSubject, FakeSubject]) -> None:
     """47 images in batches of at least 24 are one batch, as in exact mode."""
     whole = values(CKA, *pair, images=47)
     assert values(CKA, *pair, images=47, mode="minibatch", batch=24) == pytest.approx(whole)
@@ -187,33 +189,33 @@ def test_an_rbf_kernel_keeps_the_width_of_the_first_batch(
     pair: tuple[FakeSubject, FakeSubject],
 ) -> None:
     first = values(CKA, *pair, images=36, kernel="rbf")
-    found = values(CKA, *pair, kernel="rbf", mode="minibatch", batch=36)
+    similarities = values(CKA, *pair, kernel="rbf", mode="minibatch", batch=36)
     whole = values(CKA, *pair, kernel="rbf")
-    assert found != pytest.approx(first, abs=1e-4)
-    assert found == pytest.approx(whole, abs=0.2)
+    assert similarities != pytest.approx(first, abs=1e-4)
+    assert similarities == pytest.approx(whole, abs=0.2)
 
 
 @pytest.mark.parametrize("mode", ["exact", "minibatch"])
-def test_a_bfloat16_forward_pass_comes_close(
-    pair: tuple[FakeSubject, FakeSubject], mode: str
-) -> None:
+def test_a_bfloat16_forward_pass_is_close(pair: tuple[FakeSubject, FakeSubject], mode: str) -> None:
     exact = values(CKA, *pair, mode=mode, batch=24)
-    found = values(CKA, *pair, mode=mode, batch=24, precision="bf16")
-    assert found == pytest.approx(exact, abs=0.02)
-    assert found != exact
+    similarities = values(CKA, *pair, mode=mode, batch=24, precision="bf16")
+    assert similarities == pytest.approx(exact, abs=0.02)
+    assert similarities != exact
 
 
-def test_both_networks_see_the_first_ones_images(pair: tuple[FakeSubject, FakeSubject]) -> None:
+def test_both_networks_are_run_on_the_images_of_the_first(
+    pair: tuple[FakeSubject, FakeSubject],
+) -> None:
     first, second = pair
     elsewhere = replace(second, data={"test": (images(seed=9), None)})
     assert values(CKA, first, elsewhere) == values(CKA, first, second)
 
 
-# --- second opinions --------------------------------------------------------------------------
+# --- SVCCA, PWCCA, Procrustes -----------------------------------------------------------------
 
 
-def kept(x: np.ndarray, share: float) -> np.ndarray:
-    """Principal components that hold this share of the variance."""
+def principal_components(x: np.ndarray, share: float) -> np.ndarray:
+    """The principal components that explain this share of the variance."""
     sizes, directions = np.linalg.eigh(centred(x).T @ centred(x))
     sizes, directions = sizes[::-1], directions[:, ::-1]
     count = int(np.searchsorted(sizes.cumsum() / sizes.sum(), share)) + 1
@@ -227,24 +229,26 @@ def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def test_svcca_is_the_mean_cosine_of_the_angles_between_subspaces(
     pair: tuple[FakeSubject, FakeSubject],
 ) -> None:
-    a, b = (by_hand(given) for given in pair)
+    a, b = (by_hand(subject) for subject in pair)
 
     def formula(share: float) -> Callable[[np.ndarray, np.ndarray], float]:
-        return lambda x, y: float(correlations(kept(x, share), kept(y, share)).mean())
+        return lambda x, y: float(
+            correlations(principal_components(x, share), principal_components(y, share)).mean()
+        )
 
     agree(values(SVCCA, *pair), a, b, formula(0.99), 1e-4)
     agree(values(SVCCA, *pair, variance=0.8), a, b, formula(0.8), 1e-4)
 
 
 def inverse_root(covariance: np.ndarray) -> np.ndarray:
-    """Of the part that is more than rounding."""
+    """The inverse square root on the range of the covariance, without rounding."""
     sizes, directions = np.linalg.eigh(covariance)
     there = sizes > 1e-10 * sizes.max()
     return (directions[:, there] / np.sqrt(sizes[there])) @ directions[:, there].T
 
 
 def pwcca(x: np.ndarray, y: np.ndarray) -> float:
-    """By whitening covariances, as the measure is usually written."""
+    """By whitening covariances, the usual formulation."""
     x, y = centred(x), centred(y)
     rank_x, rank_y = (np.linalg.matrix_rank(z, rtol=1e-5) for z in (x, y))
     x, y = (x, y) if rank_x <= rank_y else (y, x)
@@ -254,17 +258,17 @@ def pwcca(x: np.ndarray, y: np.ndarray) -> float:
     return float((weights * rho).sum() / weights.sum())
 
 
-def test_pwcca_weights_correlations_by_what_they_account_for(
+def test_pwcca_weights_correlations_by_the_features_they_account_for(
     pair: tuple[FakeSubject, FakeSubject],
 ) -> None:
-    a, b = (by_hand(given) for given in pair)
+    a, b = (by_hand(subject) for subject in pair)
     agree(values(PWCCA, *pair), a, b, pwcca, 1e-3)
 
 
 def test_procrustes_is_the_distance_after_the_best_rotation(
     pair: tuple[FakeSubject, FakeSubject],
 ) -> None:
-    a, b = (by_hand(given) for given in pair)
+    a, b = (by_hand(subject) for subject in pair)
 
     def formula(x: np.ndarray, y: np.ndarray) -> float:
         size = max(x.shape[1], y.shape[1])
@@ -282,25 +286,25 @@ def test_procrustes_is_the_distance_after_the_best_rotation(
 def test_subspaces_need_more_images_than_features(
     spec: DiagnosticSpec, pair: tuple[FakeSubject, FakeSubject]
 ) -> None:
-    found = {
+    measurements = {
         (m.coordinates["module"], m.coordinates["other_module"]): m
         for m in measured(spec, *pair, images=16)
     }
-    assert found["layer3.0", "stem"].value is None
-    assert found["layer3.0", "stem"].flag == "16 features need more than 16 images, found 16"
-    assert found["stem", "layer3.0"].flag == "16 features need more than 16 images, found 16"
-    assert found["layer2.0", "stem"].value is not None
+    assert measurements["layer3.0", "stem"].value is None
+    assert measurements["layer3.0", "stem"].flag == "16 features need more than 16 images, found 16"
+    assert measurements["stem", "layer3.0"].flag == "16 features need more than 16 images, found 16"
+    assert measurements["layer2.0", "stem"].value is not None
     assert all(m.value is not None for m in measured(spec, *pair, images=17))
 
 
-def test_a_direction_that_is_only_rounding_is_none(pair: tuple[FakeSubject, FakeSubject]) -> None:
-    """Repeated channels leave the span as it is."""
+def test_directions_of_rounding_errors_are_ignored(pair: tuple[FakeSubject, FakeSubject]) -> None:
+    """Repeated channels do not change the span."""
     first, _ = pair
     twin = trial(1)
     with torch.no_grad():
         twin.net.conv1.weight[3] = twin.net.conv1.weight[2]
-    found = values(PWCCA, twin, first)
-    assert found["stem", "stem"] == pytest.approx(1, abs=1e-5)
+    similarities = values(PWCCA, twin, first)
+    assert similarities["stem", "stem"] == pytest.approx(1, abs=1e-5)
 
 
 # --- all of them ------------------------------------------------------------------------------
@@ -313,12 +317,14 @@ def test_a_network_is_equal_to_itself(
     first, _ = pair
     copy = replace(first, job="another job")
     for other in (first, copy):
-        found = values(spec, first, other)
+        similarities = values(spec, first, other)
         expected = 0 if spec is PROCRUSTES else 1
-        assert [found[name, name] for name in PATHS] == pytest.approx([expected] * 4, abs=1e-5)
-        if spec is not PWCCA:  # which weights by one of the two
-            turned = {(other, module): value for (module, other), value in found.items()}
-            assert found == pytest.approx(turned, abs=1e-5)
+        assert [similarities[name, name] for name in PATHS] == pytest.approx(
+            [expected] * 4, abs=1e-5
+        )
+        if spec is not PWCCA:  # weighted by one of the two networks
+            turned = {(other, module): value for (module, other), value in similarities.items()}
+            assert similarities == pytest.approx(turned, abs=1e-5)
 
 
 def test_all_pairs_of_four_networks_take_four_passes() -> None:
@@ -326,13 +332,15 @@ def test_all_pairs_of_four_networks_take_four_passes() -> None:
     context = CONTEXT._replace(once=lru_cache(2**30))
     for spec in SPECS:
         for pair in product(trials, trials):
-            found = list(spec.measure(spec.parse({}), pair, context))
-            assert found == measured(spec, *(replace(subject, loaded=[]) for subject in pair))
+            measurements = list(spec.measure(spec.parse({}), pair, context))
+            assert measurements == measured(
+                spec, *(replace(subject, loaded=[]) for subject in pair)
+            )
     # Once for CKA, which centres, and once for each of the others, which prepare in their own way.
     assert [subject.loaded for subject in trials] == [["final"] * len(SPECS)] * 4
 
 
-def test_other_images_or_parameters_are_another_pass() -> None:
+def test_other_images_or_parameters_need_another_pass() -> None:
     subject = trial(1)
     context = CONTEXT._replace(once=lru_cache(2**30))
     for params in ({}, {}, {"images": 20}, {"pooled": True}, {"precision": "bf16"}):
@@ -349,7 +357,7 @@ def test_a_network_with_itself_is_run_once() -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_each_number_says_what_it_is(
+def test_measurements_have_metric_unit_and_coordinates(
     spec: DiagnosticSpec, pair: tuple[FakeSubject, FakeSubject]
 ) -> None:
     (first, *_) = measured(spec, *pair, images=40)
@@ -362,27 +370,29 @@ def test_each_number_says_what_it_is(
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
-def test_any_backbone_is_measured_and_left_as_it_was(spec: DiagnosticSpec, model: str) -> None:
+def test_any_backbone_is_measured_and_not_modified(spec: DiagnosticSpec, model: str) -> None:
     a, b = trial(1, "timm", model=model), trial(2, "timm", classes=3, model=model)
-    before = [{k: v.clone() for k, v in given.net.state_dict().items()} for given in (a, b)]
-    found = measured(spec, a, b)
+    before = [{k: v.clone() for k, v in subject.net.state_dict().items()} for subject in (a, b)]
+    measurements = measured(spec, a, b)
     body = [module for module in a.modules if module != "head"]
-    assert [m.coordinates["module"] for m in found] == [name for name in body for _ in body]
-    assert all((m.value is None) == bool(m.flag and "features need more" in m.flag) for m in found)
-    assert sum(m.value is not None for m in found) >= 1
-    for given, state in zip((a, b), before, strict=True):
-        assert not any(module.training for module in given.net.modules())
-        assert not any(module._forward_hooks for module in given.net.modules())
-        assert all(torch.equal(v, state[k]) for k, v in given.net.state_dict().items())
+    assert [m.coordinates["module"] for m in measurements] == [name for name in body for _ in body]
+    assert all(
+        (m.value is None) == bool(m.flag and "features need more" in m.flag) for m in measurements
+    )
+    assert sum(m.value is not None for m in measurements) >= 1
+    for subject, state in zip((a, b), before, strict=True):
+        assert not any(module.training for module in subject.net.modules())
+        assert not any(module._forward_hooks for module in subject.net.modules())
+        assert all(torch.equal(v, state[k]) for k, v in subject.net.state_dict().items())
 
 
 def test_backbones_of_two_families_can_be_compared() -> None:
-    found = values(CKA, trial(1), trial(1, "timm", model="test_vit"))
-    assert {module for module, _ in found} == set(PATHS)
-    assert {"stem", "blocks.0", "neck"} <= {other for _, other in found}
+    similarities = values(CKA, trial(1), trial(1, "timm", model="test_vit"))
+    assert {module for module, _ in similarities} == set(PATHS)
+    assert {"stem", "blocks.0", "neck"} <= {other for _, other in similarities}
 
 
-# --- what has no number -----------------------------------------------------------------------
+# --- undefined values -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -390,9 +400,9 @@ def test_features_that_do_not_vary_are_flagged(spec: DiagnosticSpec) -> None:
     dead = trial(1)
     with torch.no_grad():
         dead.net.conv1.weight.zero_()
-    found = measured(spec, dead, trial(2))
-    assert {m.flag for m in found} == {"the features do not vary between images"}
-    assert len(found) == 16
+    measurements = measured(spec, dead, trial(2))
+    assert {m.flag for m in measurements} == {"the features do not vary between images"}
+    assert len(measurements) == 16
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -400,18 +410,18 @@ def test_a_diverged_network_is_flagged(spec: DiagnosticSpec) -> None:
     broken = trial(1)
     with torch.no_grad():
         broken.net.layer2[0].conv1.weight[0, 0, 0, 0] = torch.nan
-    found = measured(spec, trial(2), broken)
-    flags = {m.coordinates["other_module"]: m.flag for m in found}
+    measurements = measured(spec, trial(2), broken)
+    flags = {m.coordinates["other_module"]: m.flag for m in measurements}
     diverged = "the features are not finite: diverged"
     assert flags == {"stem": None, "layer1.0": None, "layer2.0": diverged, "layer3.0": diverged}
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_a_module_without_an_output_is_flagged(spec: DiagnosticSpec) -> None:
-    given = trial(1)
-    modules = {"scale": ["bias1"], **{k: v for k, v in given.modules.items() if k != "stem"}}
-    found = measured(spec, replace(given, modules=modules), trial(2))
-    flags = {m.coordinates["module"]: m.flag for m in found}
+    subject = trial(1)
+    modules = {"scale": ["bias1"], **{k: v for k, v in subject.modules.items() if k != "stem"}}
+    measurements = measured(spec, replace(subject, modules=modules), trial(2))
+    flags = {m.coordinates["module"]: m.flag for m in measurements}
     assert flags.pop("scale") == "no layer of module 'scale' is called in a forward pass"
     assert set(flags.values()) == {None}
 
@@ -421,22 +431,23 @@ def test_three_images_are_too_few_for_an_unbiased_estimate(
 ) -> None:
     first, second = pair
     few = replace(first, data={"test": (images()[:3], None)})
-    found = measured(CKA, few, second)
-    assert {(m.flag, m.n) for m in found} == {
+    measurements = measured(CKA, few, second)
+    assert {(m.flag, m.n) for m in measurements} == {
         ("debiased CKA needs 4 images or more, found 3", 3),
     }
 
 
 @pytest.mark.parametrize(
-    "given", [{"images": 3}, {"batch": 3}, {"bandwidth": 0}, {"kernel": "cosine"}, {"mode": "fast"}]
+    "params",
+    [{"images": 3}, {"batch": 3}, {"bandwidth": 0}, {"kernel": "cosine"}, {"mode": "fast"}],
 )
-def test_parameters_that_mean_nothing_are_refused(given: dict[str, Any]) -> None:
+def test_invalid_parameters_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        CKA.parse(given)
+        CKA.parse(params)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_two_forward_passes_are_told_to_the_plan(spec: DiagnosticSpec) -> None:
+def test_the_cost_is_two_forward_passes(spec: DiagnosticSpec) -> None:
     assert spec.cost(spec.parse({})) == 2
     assert spec.accepts(spec.tiny)
     assert (spec.subjects, spec.needs) == ("pair", {"images"})
