@@ -1,6 +1,6 @@
-"""What happens when the site is built: pages are written from the code, formulas become MathML.
+"""Hooks of the site builder: pages generated from the code, formulas as MathML.
 
-The site builder calls these functions by their names. Nothing they write is kept in the repository.
+The site builder calls these functions by name. Generated pages are not part of the repository.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["on_files", "on_page_content", "on_page_markdown"]
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that are written from the code."""
+    """Add the generated pages."""
     # The class of the builder that runs: MkDocs or its fork.
     page = type(next(iter(files)))
     for path, write in pages.PAGES.items():
@@ -24,10 +24,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Formulas between dollars become MathML, which browsers draw without a network."""
+    """Convert formulas between dollars to MathML."""
     return with_formulas(markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """A wide table scrolls inside its own box, never the page."""
+    """Let wide tables scroll inside a box."""
     return in_boxes(html)

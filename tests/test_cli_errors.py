@@ -52,7 +52,7 @@ def test_a_mistake_in_an_option_is_told_with_the_way_on(tmp_path, arguments, tol
 def test_a_gpu_that_is_not_there_is_told(tmp_path, verb):
     options = ("--out", tmp_path / "run", "--device", "cuda")
     told = mistake(verb, suite_file(tmp_path, SMALL), *options)
-    assert "--device cuda was asked for, but PyTorch" in told
+    assert "--device cuda was requested, but PyTorch" in told
     assert "finds no CUDA device here; use --device cpu, or install a driver" in told
 
 
@@ -115,8 +115,8 @@ def test_a_suite_that_names_a_plugin_or_parameter_wrongly(tmp_path, field, wrong
     [
         (b"name: [", "is not a YAML file"),
         (b"\xff\xfe\x00", "is not a YAML file"),
-        (b"- 1\n", "is not a suite: it holds no fields at its top"),
-        (b"", "is not a suite: it holds no fields at its top"),
+        (b"- 1\n", "is not a suite: it has no fields at the top level"),
+        (b"", "is not a suite: it has no fields at the top level"),
         (b"name: a\nname: b\n", "duplicate key"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_file_that_is_no_suite(tmp_path, content, told):
 
 def test_a_suite_that_is_not_there(tmp_path):
     told = mistake("validate", tmp_path / "suite.yaml")
-    assert "No such file or directory; give the path of a .yaml file, or one of the suites" in told
+    assert "No such file or directory; give the path of a .yaml file, or a bundled" in told
     assert "no suite named 'quickstrt'; did you mean 'quickstart'?" in mistake("plan", "quickstrt")
 
 

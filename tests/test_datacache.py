@@ -264,7 +264,7 @@ class UnreadablePath(type(Path())):
 
 
 def test_a_place_that_keeps_nothing_is_said(tmp_path):
-    with pytest.raises(StoreError, match="does not keep what is written there: check the disk"):
+    with pytest.raises(StoreError, match="is corrupt right after it was written: check the disk"):
         get(make_spec(), UnreadablePath(tmp_path))
 
 
@@ -318,7 +318,7 @@ def spoilt(**arrays):
         (spoilt(groups=lambda s: s.groups[:-1]), r"have different lengths: \[6, 6, 5\]"),
         (
             spoilt(groups=lambda s: s.groups.astype(object)),
-            "groups are object, expected one string or integer an image",
+            "groups are object, expected one string or integer per image",
         ),
     ],
 )
@@ -352,7 +352,7 @@ def test_classes_must_be_told_apart(tmp_path, names, message):
 
 def test_one_class_is_nothing_to_learn(tmp_path):
     load = FakeLoader(change=spoilt(labels=lambda s: s.labels * 0))
-    with pytest.raises(PluginError, match=r"it has 1 class\(es\), which leaves nothing to tell"):
+    with pytest.raises(PluginError, match=r"it has 1 class\(es\), too few to classify"):
         get(make_spec(load, classes=lambda params, root: ("a",)), tmp_path)
 
 

@@ -3,10 +3,11 @@
 import logging
 import re
 from html.parser import HTMLParser
+from itertools import chain
 
 import pytest
 from documentation import ROOT, text_of
-from generator import bundled, commands, plugins, schema, seam
+from generator import bundled, commands, plugin_interface, plugins, schema
 from generator.fields import undocumented
 from generator.formulas import with_formulas
 from generator.markdown import prose, table
@@ -22,8 +23,8 @@ PARTS = ("Question", "Formula", "Cost", "How to read it", "Source")
 SCIENCE = sorted((ROOT / "docs" / "science" / "diagnostics").glob("*.md"))
 CLASSES = {
     cls.__name__: cls
-    for chosen in (*[one for group in seam.CLASSES.values() for one in group], *schema.models())
-    for cls in chosen.__mro__
+    for documented in (*chain(*plugin_interface.CLASSES.values()), *schema.models())
+    for cls in documented.__mro__
     if cls.__module__.startswith("transferbench.")
 }  # fmt: skip
 
@@ -45,9 +46,9 @@ def sections():
 
 
 def test_every_hook_has_its_section(written):
-    for hook in seam.HOOKS:
+    for hook in plugin_interface.HOOKS:
         assert f"## {hook}\n" in written["reference/hooks.md"]
-    assert len(seam.HOOKS) == 5
+    assert len(plugin_interface.HOOKS) == 5
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
@@ -56,7 +57,7 @@ def test_something_is_said_of_every_field(name):
 
 
 def test_every_field_of_a_spec_has_its_row(written):
-    for cls in (cls for group in seam.CLASSES.values() for cls in group):
+    for cls in (cls for group in plugin_interface.CLASSES.values() for cls in group):
         section = written["reference/specs.md"].partition(f"### {cls.__name__}\n")[2]
         section = section.partition("\n### ")[0]
         for field in vars(cls).get("model_fields", {}).keys() & cls.__annotations__.keys():

@@ -120,7 +120,7 @@ def test_the_first_artefact_is_kept(store: Store) -> None:
 
 
 def test_a_missing_job_and_a_missing_file_are_told(store: Store) -> None:
-    with pytest.raises(StoreError, match=f"no finished job {JOB} .it has not been run to its end"):
+    with pytest.raises(StoreError, match=f"no finished job {JOB} .it has not finished"):
         store.artefact(JOB)
     write(store)
     with pytest.raises(StoreError, match=r"left no file 'x'; there are: outputs.bin, trial.json"):
@@ -447,7 +447,7 @@ def crash_everywhere(base: str) -> None:
 def check_after_crash(store: Store) -> None:
     check_all(store.artefact(OTHER))
     if folder(store).exists():
-        content = "second" if store._is_sound(JOB) else "first"
+        content = "second" if store._is_intact(JOB) else "first"
         assert (folder(store) / "outputs.bin").read_bytes() == content.encode() * 100
         assert store.is_done(JOB), "something half written is seen"
     write(store, content="third")
@@ -591,7 +591,7 @@ STEPS = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(STEPS)
-def test_any_sequence_keeps_what_is_sound(steps: list[tuple[str, str]]) -> None:
+def test_any_sequence_keeps_what_is_intact(steps: list[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as root:
         store = Store(Path(root))
         store.prepare()

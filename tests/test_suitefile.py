@@ -111,7 +111,7 @@ def test_five_mistakes_are_told_at_once_each_with_its_line(write, registry):
         ("initialization: P-T\n", "initialization: PT\n", "did you mean 'P-T'?"),
         ("chance: {near: 0.1}", "chance: {far: 0.1}", "targets has no 'far'"),
         ("{block: 2}", "{blok: 2}", "did you mean 'block'?"),
-        ("mean: [0.5]", "mean: [0.5, 0.5]", "one a channel"),
+        ("mean: [0.5]", "mean: [0.5, 0.5]", "one per channel"),
         ("relation: above", "relation: within", "within needs a positive threshold"),
         ("diagnostic: speed,", "diagnostic: sped,", "did you mean 'speed'?"),
         ("optimizer: sgd", "optimizer: sgb", "'sgd' or 'adamw'"),
@@ -129,7 +129,7 @@ def test_a_file_that_is_not_there_or_not_yaml(tmp_path):
     assert "No such file" in message_of(str(tmp_path / "none.yaml"))
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n")
-    assert "holds no fields" in message_of(str(path))
+    assert "has no fields" in message_of(str(path))
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
@@ -138,7 +138,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_another_version_than_the_installed_is_refused():
-    with pytest.raises(SuiteError, match=r"'quickstart@9.0' was asked for"):
+    with pytest.raises(SuiteError, match=r"has suite 'quickstart@1.0', not 'quickstart@9.0'"):
         load_suite("quickstart@9.0")
 
 

@@ -1,13 +1,15 @@
-"""The artefacts of finished jobs: one folder for each job id, complete or not there at all.
+"""The store: artefacts of finished jobs, one folder per job id, written atomically.
 
     jobs/<id[:2]>/<id>/    manifest.json and the files it lists, with size and sha256
-    failures/<id>.json     why the last attempt ended, until a later one succeeds
-    partial/<id>/          what is being written now
-    corrupt/<id>/          what was found not to be what was written
-    locks/<id>             held by the one writer of a job; freed when its process ends
+    failures/<id>.json     status and message of the last failed attempt, until one succeeds
+    partial/<id>/          artefacts that are being written
+    corrupt/<id>/          artefacts that differ from their manifest
+    locks/<id>             held by the writer of a job, released when its process ends
 
-Readers take no lock: a folder appears in ``jobs`` by one rename, after its bytes are on the disk.
-Lock files stay, because removing one would let two writers hold "the" lock.
+Readers need no lock: a folder appears in ``jobs`` by a rename, after its content is on the disk.
+Lock files are never removed: with another file at the same path two writers could hold the lock.
+Rejected: joblib.Memory, diskcache and zarr, none of which publishes a set of files atomically,
+verifies them by digest and records failures.
 """
 
 from __future__ import annotations
@@ -42,15 +44,15 @@ Document = TypeVar("Document", bound="_Document")
 
 
 class CorruptArtefactError(StoreError):
-    """An artefact is not what was written; ``job`` is the id of the job to discard and redo."""
+    """An artefact differs from its manifest; ``job`` is the id of the job to discard and rerun."""
 
-    def __init__(self, job: str, path: Path, found: str) -> None:
-        super().__init__(f"the artefact of job {job} is corrupt: {path} {found}; it must be redone")
+    def __init__(self, job: str, path: Path, fault: str) -> None:
+        super().__init__(f"the artefact of job {job} is corrupt: {path} {fault}; it must be redone")
         self.job = job
 
 
 class _Document(BaseModel):
-    """A small JSON file of the store; what does not parse counts as not there."""
+    """A small JSON file of the store; one that is invalid counts as absent."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +62,7 @@ class _Document(BaseModel):
 
 
 class _FileFacts(BaseModel):
-    """What a file must be."""
+    """Size and digest of a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,7 +71,7 @@ class _FileFacts(BaseModel):
 
 
 class _Manifest(_Document):
-    """What a finished job left; ``facts`` hold what is no part of its identity."""
+    """The files of an artefact; ``facts`` are not part of the job's identity."""
 
     status: Literal["ok"] = "ok"
     files: dict[FileName, _FileFacts]
@@ -77,7 +79,7 @@ class _Manifest(_Document):
 
 
 class Failure(_Document):
-    """How the last attempt at a job ended, where it did not succeed."""
+    """The last failed attempt at a job."""
 
     status: Literal["failed", "timeout", "oom", "skipped"]
     message: str
@@ -85,7 +87,7 @@ class Failure(_Document):
 
 
 class Artefact:
-    """The files of one finished job; each is checked against its sha256 when first asked for."""
+    """The files of a finished job; each is verified by sha256 on first access."""
 
     def __init__(self, folder: Path, manifest: _Manifest, verified: set[tuple[Any, ...]]) -> None:
         self._folder = folder
@@ -96,7 +98,7 @@ class Artefact:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What the writer noted besides the files: seconds, host, versions ..."""
+        """Facts recorded with the files: seconds, host, versions ..."""
         return self._manifest.facts
 
     @property
@@ -105,10 +107,13 @@ class Artefact:
         return tuple(sorted(self._manifest.files))
 
     def path(self, name: str) -> Path:
-        """Where the file is. Raises: ``CorruptArtefactError`` where it is not what was written."""
+        """The path of a file.
+
+        Raises: ``CorruptArtefactError`` where it differs from the manifest.
+        """
         if name not in self._manifest.files:
-            there = ", ".join(self.names) or "no files"
-            raise StoreError(f"job {self.job} left no file {name!r}; there are: {there}")
+            available = ", ".join(self.names) or "no files"
+            raise StoreError(f"job {self.job} left no file {name!r}; there are: {available}")
         path = self._folder / name
         self._verify(path, self._manifest.files[name])
         return path
@@ -119,23 +124,23 @@ class Artefact:
 
     def _verify(self, path: Path, facts: _FileFacts) -> None:
         try:
-            found = path.lstat()
-            key = (path, found.st_size, found.st_mtime_ns, facts.sha256)
+            status = path.lstat()
+            key = (path, status.st_size, status.st_mtime_ns, facts.sha256)
             if key in self._verified:
                 return
-            right = stat.S_ISREG(found.st_mode) and file_digest(path) == facts.sha256
+            intact = stat.S_ISREG(status.st_mode) and file_digest(path) == facts.sha256
         except OSError as error:
             raise CorruptArtefactError(self.job, path, f"cannot be read ({error})") from error
-        if not right:
+        if not intact:
             raise CorruptArtefactError(self.job, path, "does not have the sha256 of its manifest")
         self._verified.add(key)
 
 
 class Draft:
-    """An artefact being written; nobody sees it before it is complete.
+    """An artefact being written, invisible to readers until it is complete.
 
-    ``already_done``: another writer finished this job while this one waited for its turn, so
-    there is nothing to compute. Fill ``facts`` with what is no part of the job's identity.
+    ``already_done``: another writer finished the job while this one waited for the lock, so that
+    there is nothing to compute. ``facts``: to be filled, not part of the job's identity.
     """
 
     def __init__(self, folder: Path, *, already_done: bool) -> None:
@@ -144,7 +149,7 @@ class Draft:
         self.facts: dict[str, Any] = {}
 
     def path(self, name: str) -> Path:
-        """Where to write the file of this name."""
+        """The path to write a file to."""
         if name == MANIFEST or not re.fullmatch(NAME_PATTERN, name):
             raise StoreError(
                 f"an artefact cannot hold a file named {name!r}; use letters, digits and . _ + - "
@@ -159,7 +164,7 @@ class Draft:
 
 
 class Store:
-    """The artefacts below ``root``; any number of processes may read and write at once."""
+    """The artefacts below ``root``; safe for concurrent readers and writers."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -169,31 +174,29 @@ class Store:
     # --- reading ------------------------------------------------------------------------------
 
     def status(self, job: str) -> Status | None:
-        """How the job ended, or None where it has not; reads no content of its files."""
+        """The status of the job, None if it never ran; does not read its files."""
         if self.is_done(job):
             return "ok"
         failure = self._read(Failure, self._failure_path(job), job)
         return failure.status if failure else None
 
     def is_done(self, job: str) -> bool:
-        """Whether the manifest says so and every file is there with its size."""
+        """Whether there is a valid manifest, and every file with its size."""
         return self._manifest(job) is not None
 
     def artefact(self, job: str) -> Artefact:
-        """What the job left. Raises: ``StoreError`` where it is not done."""
+        """The artefact of a job. Raises: ``StoreError`` where it is not done."""
         if manifest := self._manifest(job):
             return Artefact(self._folder(job), manifest, self._verified)
         failure = self.failure(job)
-        found = (
-            f"{failure.status}: {failure.message}" if failure else "it has not been run to its end"
-        )
+        status = f"{failure.status}: {failure.message}" if failure else "it has not finished"
         raise StoreError(
-            f"{self.root} holds no finished job {job} ({found}); run the suite again with this "
+            f"{self.root} contains no finished job {job} ({status}); run the suite again with this "
             "folder to complete it"
         )
 
     def failure(self, job: str) -> Failure | None:
-        """Why the last attempt ended, unless the job is done or was never tried."""
+        """The last failed attempt, None if the job is done or never ran."""
         if self.is_done(job):
             return None
         return self._read(Failure, self._failure_path(job), job)
@@ -201,24 +204,24 @@ class Store:
     # --- writing ------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make the folders and remove what dead writers left; every first write does this too.
+        """Create the folders and remove partial files of dead writers; the first write does it too.
 
-        Raises: ``StoreError`` where nothing can be written.
+        Raises: ``StoreError`` where the disk refuses.
         """
         with self._explained(self.root):
             for name in ("jobs", "failures", "partial", "corrupt", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             for leftover in (self.root / "partial").iterdir():
-                with self._locked(leftover.name, wait=False) as free:
-                    if free:
+                with self._locked(leftover.name, wait=False) as acquired:
+                    if acquired:
                         _remove(leftover)
         self._prepared = True
 
     @contextmanager
     def writing(self, job: str, kind: str) -> Iterator[Draft]:
-        """A draft that is published when the block ends, and removed when it raises.
+        """A draft that is published when the block ends, and removed where it raises.
 
-        Waits for another writer of this job. An artefact that is already there is kept.
+        Waits for another writer of this job. An existing artefact is not replaced.
         """
         folder = self._partial(job)
         with ExitStack() as stack:
@@ -242,7 +245,7 @@ class Store:
         message: str,
         traceback: str = "",
     ) -> None:
-        """Keep why an attempt ended; it is never served as a result."""
+        """Record a failed attempt; it is never served as a result."""
         path, swap = self._failure_path(job), f"{job}.swap"
         failure = Failure(
             id=job, kind=kind, status=status, message=_text(message), traceback=_text(traceback)
@@ -254,24 +257,24 @@ class Store:
                 partial.replace(path)
 
     def discard(self, job: str) -> None:
-        """Move a corrupt artefact aside; a sound one (redone by another run) stays."""
-        place = self._folder(job)
+        """Move a corrupt artefact aside; an intact one (rerun by another process) stays."""
+        folder = self._folder(job)
         self._prepare_once()
-        with self._explained(place), self._locked(f"{job}.swap"):
-            if place.exists() and not self._is_sound(job):
+        with self._explained(folder), self._locked(f"{job}.swap"):
+            if folder.exists() and not self._is_intact(job):
                 self._move_aside(job)
 
-    def _publish(self, manifest: _Manifest, folder: Path) -> None:
-        place = self._folder(manifest.id)
+    def _publish(self, manifest: _Manifest, partial: Path) -> None:
+        folder = self._folder(manifest.id)
         with self._locked(f"{manifest.id}.swap"):
-            if self._is_sound(manifest.id):
+            if self._is_intact(manifest.id):
                 return
-            if place.exists():
+            if folder.exists():
                 self._move_aside(manifest.id)
-            place.parent.mkdir(exist_ok=True)
-            folder.rename(place)
-            _flush(place.parent)
-            _flush(place.parent.parent)
+            folder.parent.mkdir(exist_ok=True)
+            partial.rename(folder)
+            _flush(folder.parent)
+            _flush(folder.parent.parent)
             self._failure_path(manifest.id).unlink(missing_ok=True)
 
     def _move_aside(self, job: str) -> None:
@@ -279,7 +282,7 @@ class Store:
         _remove(aside)
         self._folder(job).rename(aside)
 
-    # --- the pieces of both -------------------------------------------------------------------
+    # --- shared by both -------------------------------------------------------------------
 
     def _folder(self, job: str) -> Path:
         _check_id(job)
@@ -294,7 +297,7 @@ class Store:
             self.prepare()
 
     def _partial(self, name: str) -> Path:
-        """A place to write; what is called ``name`` in ``partial`` is guarded by lock ``name``."""
+        """A path in ``partial``, guarded by the lock of the same name."""
         _check_id(name.removesuffix(".swap"))
         self._prepare_once()
         return self.root / "partial" / name
@@ -304,13 +307,12 @@ class Store:
         manifest = self._read(_Manifest, folder / MANIFEST, job)
         if manifest is None:
             return None
-        # plain strings: a run asks this of thousands of jobs
-        place = str(folder)
-        if all(_has_size(f"{place}/{name}", it.size_bytes) for name, it in manifest.files.items()):
-            return manifest
-        return None
+        # Strings are faster than paths, and a run checks thousands of jobs.
+        prefix = str(folder)
+        sizes = ((f"{prefix}/{name}", file.size_bytes) for name, file in manifest.files.items())
+        return manifest if all(_has_size(path, size) for path, size in sizes) else None
 
-    def _is_sound(self, job: str) -> bool:
+    def _is_intact(self, job: str) -> bool:
         try:
             artefact = self.artefact(job)
             for name in artefact.names:
@@ -343,7 +345,7 @@ class Store:
 
     @contextmanager
     def _explained(self, path: Path, *, foreign: bool = False) -> Iterator[None]:
-        """Turn what the disk refuses into advice; ``foreign`` code may fail for other reasons."""
+        """Turn errors of the disk into advice; ``foreign`` code may fail on other files."""
         try:
             yield
         except StoreError:
@@ -355,9 +357,9 @@ class Store:
             self._refuse(path, number, error)
 
     def _is_ours(self, error: Exception, number: int) -> bool:
-        place = getattr(error, "filename", None)
-        if place is not None:
-            return Path(os.fsdecode(place)).is_relative_to(self.root)
+        path = getattr(error, "filename", None)
+        if path is not None:
+            return Path(os.fsdecode(path)).is_relative_to(self.root)
         return number in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
     def _refuse(self, path: Path, number: int, error: Exception) -> NoReturn:
@@ -379,27 +381,28 @@ def _has_size(path: str, size_bytes: int) -> bool:
         return False
 
 
-def _text(told: str) -> str:
-    """``told`` as UTF-8 can hold it: a message may quote a file name that is not text."""
-    return told.encode("utf-8", "backslashreplace").decode("utf-8")
+def _text(message: str) -> str:
+    """``message`` without lone surrogates, which come from file names that are not UTF-8."""
+    return message.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _error_number(error: Exception) -> int | None:
-    """The system's error number; safetensors gives it in the text of its own error alone."""
+    """The system's error number; errors of safetensors contain it in their text only."""
     if isinstance(error, OSError):
         return error.errno
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    return int(told[1]) if told else None
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
 
 
 def _free_space(root: Path) -> str:
-    """How much room there is where ``root`` is, or would be."""
-    place = next((it for it in (root, *root.absolute().parents) if it.exists()), Path("/"))
-    return f"{shutil.disk_usage(place).free / 2**20:,.0f} MiB free there"
+    """The free space of the disk of ``root``, which need not exist yet."""
+    folders = (root, *root.absolute().parents)
+    existing = next((folder for folder in folders if folder.exists()), Path("/"))
+    return f"{shutil.disk_usage(existing).free / 2**20:,.0f} MiB free there"
 
 
 def _manifest_of(folder: Path, job: str, kind: str, facts: dict[str, Any]) -> _Manifest:
-    """Flush every file of a draft to the disk and write down what it is."""
+    """Flush the files of a draft to the disk and write its manifest."""
     files = {}
     for path in sorted(folder.iterdir()):
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -418,7 +421,7 @@ def _write(path: Path, document: _Document) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    """Wait until the content of a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

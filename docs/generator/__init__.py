@@ -1,1 +1,1 @@
-"""The pages of the site that say what the code says: written from it, never by hand."""
+"""Reference pages that are generated from the code."""

@@ -1,4 +1,4 @@
-"""The suites that come along: what they train and measure, and their claims as predicates."""
+"""The page of bundled suites: arms, diagnostics, and claims as predicates."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ HEAD = """# The bundled suites
 
 `transferbench suites` lists them. What a claim's verdict means:
 [statistics](../science/statistics.md). In a predicate, `speed(P-T, block-1)` is the metric *speed*
-of the arm *P-T* under *block-1*, averaged over what is not named; `P-T & RI-T` is a pair. Spearman
-is the rank correlation of values with their position, or with those behind the bar.
+of the arm *P-T* under *block-1*, averaged over all labels that are left out; `P-T & RI-T` is a
+pair. Spearman is the rank correlation of values with their position, or with those behind the bar.
 
 """
 
@@ -29,7 +29,7 @@ def _section(suite: Suite) -> str:
     parts = [f"## {suite.id}", suite.summary, table(["part", ""], _facts(suite))]
     parts += ["**Arms.**", table(["arm", "initialization", "parameters", "source", "recipe"],
                                  _arms(suite))]  # fmt: skip
-    parts += ["**Claims.**", table(["claim", "statement, and where it holds"], _claims(suite))]
+    parts += ["**Claims.**", table(["claim", "statement and predicate"], _claims(suite))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,13 +61,13 @@ def _claims(suite: Suite) -> Iterator[tuple[str, ...]]:
 
 
 def predicate(claim: Claim) -> str:
-    """A claim as the inequality that its interval is held against."""
+    """A claim as an inequality."""
     threshold = f"{claim.threshold:g}"
-    every = f"for each {claim.each.coordinates[0]}: " if claim.each else ""
+    prefix = f"for each {claim.each.coordinates[0]}: " if claim.each else ""
     effect = _effect(claim)
     if claim.relation == "within":
-        return f"{every}|{effect}| < {threshold}"
-    return f"{every}{effect} {'>' if claim.relation == 'above' else '<'} {threshold}"
+        return f"{prefix}|{effect}| < {threshold}"
+    return f"{prefix}{effect} {'>' if claim.relation == 'above' else '<'} {threshold}"
 
 
 def _effect(claim: Claim) -> str:
@@ -93,6 +93,6 @@ def _sign(weight: float) -> str:
 
 def _term(term: Term) -> str:
     arms = " & ".join(filter(None, (term.initialization, term.other_initialization)))
-    place = ", ".join(filter(None, (arms, term.target, term.perturbation)))
-    at = ", ".join(f"{key}={value}" for key, value in term.coordinates.items())
-    return f"{term.metric}({'; '.join(filter(None, (place, at)))})"
+    labels = ", ".join(filter(None, (arms, term.target, term.perturbation)))
+    coordinates = ", ".join(f"{key}={value}" for key, value in term.coordinates.items())
+    return f"{term.metric}({'; '.join(filter(None, (labels, coordinates)))})"

@@ -1,4 +1,4 @@
-"""The command line: every verb with its arguments and options, as its functions declare them."""
+"""The page of the command line, from the signatures of its commands."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Results go to stdout, everything else to stderr. What the exit codes mean:
 
 
 class Parameter(NamedTuple):
-    """An argument, or an option with its names; ``taken`` is '' for a flag."""
+    """An argument or option; ``metavar`` is '' for a flag."""
 
     info: ArgumentInfo | OptionInfo
     names: tuple[str, ...]
-    taken: str
+    metavar: str
     default: Any
 
     @property
@@ -44,7 +44,7 @@ class Parameter(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A command: its words after ``transferbench``, what it says of itself, what it takes."""
+    """A command: its words after ``transferbench``, its help and its parameters."""
 
     words: tuple[str, ...]
     help: str
@@ -52,7 +52,7 @@ class Verb(NamedTuple):
 
 
 def verbs() -> list[Verb]:
-    """Every command, sorted."""
+    """All commands, sorted."""
     return sorted(_below(app, ()), key=lambda verb: verb.words)
 
 
@@ -71,47 +71,47 @@ def _parameters(callback: Callable[..., Any]) -> Iterator[Parameter]:
     hints = get_type_hints(callback, include_extras=True)
     for name, parameter in inspect.signature(callback).parameters.items():
         annotation, info = get_args(hints[name])[:2]
-        # Inside Annotated, typer has the first name in the place of a default.
-        given = (info.default, *(info.param_decls or ()))
-        declared = tuple(one for one in given if isinstance(one, str) and one.startswith("-"))
+        # Inside Annotated, typer stores the first name as the default.
+        names = (info.default, *(info.param_decls or ()))
+        declared = tuple(n for n in names if isinstance(n, str) and n.startswith("-"))
         names = declared or (f"--{name.replace('_', '-')}",)
-        taken = info.metavar or _taken(annotation)
+        metavar = info.metavar or _metavar(annotation)
         if isinstance(info, ArgumentInfo):
             names = (info.metavar or name.upper(),)
-        yield Parameter(info, names, taken, parameter.default)
+        yield Parameter(info, names, metavar, parameter.default)
 
 
-def _taken(annotation: Any) -> str:
-    """What a value looks like: choices, or a word for its type; '' for a flag."""
+def _metavar(annotation: Any) -> str:
+    """The choices of a value, or a word for its type; '' for a flag."""
     if get_origin(annotation) in {list, types.UnionType}:
-        return _taken(next(one for one in get_args(annotation) if one is not type(None)))
+        return _metavar(next(a for a in get_args(annotation) if a is not type(None)))
     if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
-        return "|".join(str(one.value) for one in annotation)
+        return "|".join(str(member.value) for member in annotation)
     return {bool: "", str: "TEXT", int: "INTEGER", float: "NUMBER"}.get(annotation, "PATH")
 
 
 def page() -> str:
     """The page."""
-    found = verbs()
+    commands = verbs()
     rows = [
-        (f"[`{' '.join(verb.words)}`](#{'-'.join(verb.words)})", _first(verb)) for verb in found
+        (f"[`{' '.join(verb.words)}`](#{'-'.join(verb.words)})", _first(verb)) for verb in commands
     ]
-    return HEAD + "\n".join([table(["command", ""], rows), _root(), *map(_section, found)])
+    return HEAD + "\n".join([table(["command", ""], rows), _root(), *map(_section, commands)])
 
 
 def _root() -> str:
     root: Any = app.registered_callback
     rows = [
         *map(_row, _parameters(root.callback)),
-        ("`--help`", "Print what a command takes.", ""),
+        ("`--help`", "Print the arguments and options of a command.", ""),
     ]
     return "## transferbench\n\n" + table(["option", "", "default"], rows)
 
 
 def _section(verb: Verb) -> str:
-    arguments = [one for one in verb.parameters if not one.is_option]
-    options = [one for one in verb.parameters if one.is_option]
-    placeholders = [one.names[0] if one.required else f"[{one.names[0]}]" for one in arguments]
+    arguments = [p for p in verb.parameters if not p.is_option]
+    options = [p for p in verb.parameters if p.is_option]
+    placeholders = [p.names[0] if p.required else f"[{p.names[0]}]" for p in arguments]
     usage = " ".join(["transferbench", *verb.words, *placeholders, *["[OPTIONS]"] * bool(options)])
     parts = [f"## {' '.join(verb.words)}", prose(verb.help), f"```text\n{usage}\n```"]
     for title, group in (("argument", arguments), ("option", options)):
@@ -124,14 +124,16 @@ def _first(verb: Verb) -> str:
     return prose(verb.help).splitlines()[0]
 
 
-def _row(one: Parameter) -> tuple[str, str, str]:
-    told = [f"{name} {one.taken}".strip() if one.is_option else name for name in one.names]
-    environment = f" Also: `{one.info.envvar}` of the environment." if one.info.envvar else ""
-    return ", ".join(map(code, told)), (one.info.help or "") + environment, _default(one)
+def _row(parameter: Parameter) -> tuple[str, str, str]:
+    info, names = parameter.info, parameter.names
+    if parameter.is_option:
+        names = tuple(f"{name} {parameter.metavar}".strip() for name in names)
+    environment = f" Environment variable: `{info.envvar}`." if info.envvar else ""
+    return ", ".join(map(code, names)), (info.help or "") + environment, _default(parameter)
 
 
-def _default(one: Parameter) -> str:
-    if one.required:
+def _default(parameter: Parameter) -> str:
+    if parameter.required:
         return "required"
-    default = getattr(one.default, "value", one.default)
+    default = getattr(parameter.default, "value", parameter.default)
     return "" if default in {None, False} else code(str(default))

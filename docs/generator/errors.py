@@ -1,4 +1,4 @@
-"""What can go wrong, and how the command line says so."""
+"""The page of exit codes, errors, job statuses and options."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["EXIT_CODES", "page"]
 EXIT_CODES = {
     0: "done",
     1: "some jobs of a run failed, a check failed, or `doctor` found a plugin that is broken",
-    2: "a mistake of the user: a message, no traceback",
-    130: "interrupted; what was finished is kept, and the same command goes on from there",
+    2: "a user error: a message without a traceback",
+    130: "interrupted; finished jobs are kept, and the same command continues",
 }
 
 HEAD = """# Errors and exit codes
@@ -23,12 +23,12 @@ HEAD = """# Errors and exit codes
 ## Exit codes
 
 {codes}
-Anything else is a fault of ours and keeps its traceback.
+Anything else is a bug in transferbench and shows its traceback.
 
 ## Errors
 
-In Python they are exceptions of `transferbench.errors`. A message says what was asked, what was
-found and what to do, such as `no backbone named 'resnet5'; did you mean 'resnet50'?`.
+In Python they are exceptions of `transferbench.errors`. A message states the problem and what to
+do, such as `no backbone named 'resnet5'; did you mean 'resnet50'?`.
 
 ```text
 {tree}
@@ -44,7 +44,7 @@ them.
 | status | meaning |
 | --- | --- |
 | `ok` | done, its artefacts are in the store with their sha256 |
-| `failed` | it raised an error, which is told |
+| `failed` | it raised an error |
 | `timeout` | it took longer than `--time-limit` |
 | `oom` | memory ran out; a smaller `--micro-batch` may help |
 | `skipped` | a job that it needs did not finish |
@@ -54,7 +54,7 @@ them.
 | variable | meaning |
 | --- | --- |
 | `TRANSFERBENCH_PLUGINS` | plugin files to load, separated as in `PATH` |
-| `TRANSFERBENCH_DATA` | where datasets' files are, as `--data-root` |
+| `TRANSFERBENCH_DATA` | folder of the datasets' files, as `--data-root` |
 
 ## Options in Python
 
@@ -81,7 +81,7 @@ def _tree() -> str:
 
 def _classes() -> list[type]:
     named = (getattr(errors, name) for name in errors.__all__)
-    return [one for one in named if inspect.isclass(one)]
+    return [error for error in named if inspect.isclass(error)]
 
 
 def _error(cls: type) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Small pieces of Markdown, and docstrings as prose."""
+"""Markdown tables and code, and docstrings as Markdown."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
 
 
 def code(text: str) -> str:
-    """``text`` as code, also inside a table."""
+    """``text`` as inline code."""
     return f"`{text}`" if text else ""
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a cell is one line, and its bars do not end it."""
+    """A table; cells are joined into one line and their bars escaped."""
     lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
@@ -29,10 +29,7 @@ def _cell(text: str) -> str:
 
 
 def prose(docstring: str | None) -> str:
-    """A docstring as Markdown: its code stays code, its sections are told apart.
-
-    Outside code nothing is markup: a product's asterisk is an asterisk.
-    """
+    """A docstring as Markdown, with headings for its sections; only its code is markup."""
     text = inspect.cleandoc(docstring or "")
     parts = CODE.split(text)
     return "".join(_code(part) if CODE.fullmatch(part) else _plain(part) for part in parts)
@@ -48,7 +45,7 @@ def _plain(part: str) -> str:
 
 
 def in_boxes(html: str) -> str:
-    """Every table in a box of its own, which scrolls where the window is narrow."""
+    """``html`` with each table in a box that scrolls in narrow windows."""
     return html.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )

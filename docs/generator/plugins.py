@@ -1,4 +1,4 @@
-"""The built-in plugins of one kind: what each is, its parameters, its source and licence."""
+"""The pages of built-in plugins: summary, declarations, parameters, source and licence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FACTS = (
     "task", "metric", "splits", "channels", "grouping", "needs_root", "requires", "stage",
     "applies_to", "member", "needs", "touches", "draw", "subjects",
 )  # fmt: skip
-"""Declared values that a reader chooses by, in the order of the pages."""
+"""Fields of specs that the pages show, in this order."""
 
 
 @cache
@@ -46,23 +46,23 @@ def _registry() -> Registry:
 
 
 def built_in(kind: Kind) -> Mapping[str, Spec]:
-    """The plugins of a kind that come with transferbench, sorted."""
-    found: Mapping[str, Spec] = getattr(_registry(), f"{kind}s")
-    return {name: spec for name, spec in found.items()
+    """Name -> spec of the built-in plugins of a kind, sorted."""
+    specs: Mapping[str, Spec] = getattr(_registry(), f"{kind}s")
+    return {name: spec for name, spec in specs.items()
             if _registry().origin(kind, name).startswith("transferbench ")}  # fmt: skip
 
 
 def page(kind: Kind) -> str:
     """The page of a kind."""
-    found = built_in(kind)
-    rows = [(f"[`{name}`](#{_anchor(name)})", spec.summary) for name, spec in found.items()]
+    specs = built_in(kind)
+    rows = [(f"[`{name}`](#{_anchor(name)})", spec.summary) for name, spec in specs.items()]
     head = [
         f"# Built-in {kind}s",
         SCIENCE[kind],
         f"`transferbench list {kind}s` lists them with those you have installed.",
         table(["name", ""], rows),
     ]
-    return "\n\n".join([*filter(None, head), *map(_section, found.values())])
+    return "\n\n".join([*filter(None, head), *map(_section, specs.values())])
 
 
 def _anchor(name: str) -> str:
@@ -76,7 +76,7 @@ def _section(spec: Spec) -> str:
 
 
 def _about(spec: Spec) -> str:
-    """Of a diagnostic, what its measurements are: the other builders' docstrings say less."""
+    """The docstring of a diagnostic's ``measure``, which describes its measurements."""
     return prose(inspect.getdoc(spec.measure)) if isinstance(spec, DiagnosticSpec) else ""
 
 
@@ -106,7 +106,7 @@ def _parameters(params: type[Params]) -> Iterator[str]:
     schema = params.model_json_schema()
     yield from _described(params, schema)
     for name in schema.get("$defs", {}):
-        inner = next(one for one in _models(params) if one.__name__ == name)
+        inner = next(model for model in _models(params) if model.__name__ == name)
         yield from _described(inner, schema["$defs"][name])
 
 
@@ -122,7 +122,7 @@ def _described(model: type[BaseModel], schema: dict[str, Any]) -> Iterator[str]:
 
 
 def _docs(model: type[BaseModel]) -> Iterator[str]:
-    """What a model and those it extends say of their fields."""
+    """The docstrings of a model and of its bases."""
     for cls in model.__mro__:
         if cls in {Params, BaseModel, object}:
             return

@@ -17,15 +17,15 @@ __all__ = ["inner_models", "models", "page"]
 
 HEAD = """# The suite file
 
-A suite is a YAML 1.2 file that fixes everything but the entry. Nothing is coerced: an unknown key,
-a key given twice or a value of the wrong type is refused, with file, line and field; all mistakes
-are told at once.
+A suite is a YAML 1.2 file that fixes everything but the entry. Nothing is coerced: unknown keys,
+duplicate keys and values of the wrong type are refused, with file, line and field; all mistakes are
+reported at once.
 
 - `transferbench validate SUITE.yaml` checks a file and the plugins that it names.
 - `transferbench schema` prints its JSON Schema, for editors. With the YAML extension of an editor:
   save it as `suite.schema.json` and begin the suite with
   `# yaml-language-server: $schema=suite.schema.json`.
-- YAML 1.2 knows `true` and `false` alone as truths, so that `no` and `on` are words; `1e-3` is a
+- In YAML 1.2 only `true` and `false` are booleans, so that `no` and `on` are text; `1e-3` is a
   number. Anchors (`&name`, `*name`, `<<: *name`) save repetition.
 - A version is text: `"1.0"`, in quotes.
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of a value in words: what may be written there."""
+"""Values that a JSON Schema allows, in words."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ BOUNDS = {
 
 
 def words(schema: Schema) -> str:
-    """What a value may be, with its bounds."""
+    """The type of a value with its bounds."""
     kind = _kind(schema)
-    # What every text has to be is no bound worth a word.
     bounds = [text.format(_value(schema[key])) for key, text in BOUNDS.items() if key in schema]
     return ", ".join([kind, *bounds])
 

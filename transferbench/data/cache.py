@@ -1,8 +1,8 @@
-"""Decoded datasets: checked against their promises, kept once, shared by every worker.
+"""The cache of decoded datasets, shared by all workers.
 
-A dataset is decoded by its plugin, checked, written to ``cache/<key>/`` and memory-mapped from
-there. The key says what was asked for; the fingerprint says what came: the decoded pixels, labels
-and groups. Only the fingerprint belongs in a trial's id.
+A dataset is decoded by its plugin, validated, written to ``cache/<key>/`` and memory-mapped from
+there. The key is a digest of the request (plugin, parameters, files, image size); the fingerprint
+is a digest of the result (pixels, labels, groups). Only the fingerprint is part of a trial's id.
 
 Shape letters: N images, H height, W width, C channels, L labels.
 """
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 REHASH_LIMIT_BYTES = 2**30
-"""A cached file above this is checked by size alone: hashing it takes longer than half a second."""
+"""Larger cached files are checked by size alone; hashing takes more than half a second."""
 
 BLOCK_BYTES = 2**20
 BLOCK_IMAGES = 1024
@@ -73,7 +73,7 @@ class PreparedSplit(NamedTuple):
 
 
 class PreparedDataset(NamedTuple):
-    """A dataset ready to train on."""
+    """A decoded dataset and its task."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, PreparedSplit]
@@ -86,7 +86,7 @@ class PreparedDataset(NamedTuple):
 
 
 def missing(spec: DatasetSpec, data_root: Path | None) -> list[str]:
-    """What this machine lacks to load ``spec``, each with the way to get it; [] where nothing."""
+    """What is missing on this machine to load ``spec``, each with instructions; [] for nothing."""
     lacking = [_how_to_install(spec, name) for name in spec.requires if not _installed(name)]
     if not spec.needs_root:
         return lacking
@@ -102,9 +102,9 @@ def missing(spec: DatasetSpec, data_root: Path | None) -> list[str]:
 
 
 def read_file(root: Path, file: DataFile) -> bytes:
-    """The content of a declared file, checked; it may lie there as it is or as ``<path>.gz``.
+    """The verified content of a declared file, read from ``<path>`` or from ``<path>.gz``.
 
-    Raises: ``DataError`` where it is absent, unreadable or not the declared content.
+    Raises: ``DataError`` where it is absent, unreadable or has other content than declared.
     """
     data = b"".join(_blocks(root, file))
     _compare(root, file, len(data), hashlib.sha256(data).hexdigest())
@@ -121,30 +121,30 @@ def _installed(distribution: str) -> bool:
 
 def _how_to_install(spec: DatasetSpec, distribution: str) -> str:
     pattern = rf"{re.escape(distribution)}\b.*extra == ['\"](?!test)([\w-]+)['\"]"
-    ours = importlib.metadata.requires("transferbench") or []
-    extras = [found[1] for line in ours if (found := re.match(pattern, line))]
-    wanted = f"'transferbench[{extras[0]}]'" if extras else distribution
+    requirements = importlib.metadata.requires("transferbench") or []
+    extras = [match[1] for line in requirements if (match := re.match(pattern, line))]
+    target = f"'transferbench[{extras[0]}]'" if extras else distribution
     return (
         f"dataset {spec.name!r} needs the distribution {distribution!r}, which is not installed: "
-        f"pip install {wanted}"
+        f"pip install {target}"
     )
 
 
-def _how_to_get(spec: DatasetSpec, found: str) -> str:
+def _how_to_get(spec: DatasetSpec, problem: str) -> str:
     origins = "; ".join(dict.fromkeys(file.origin for file in spec.files)) or spec.source
     return (
-        f"dataset {spec.name!r} reads files that are not shipped, and {found}: get them from "
+        f"dataset {spec.name!r} reads files that are not shipped, and {problem}: get them from "
         f"{origins}; put them in FOLDER/{spec.name} and pass --data-root FOLDER"
     )
 
 
 def root_of(spec: DatasetSpec, data_root: Path) -> Path:
-    """``data_root/<name>``; where that is absent, ``data_root`` if it holds the files itself."""
+    """``data_root/<name>``, or ``data_root`` itself if that is absent and the files are here."""
     named = data_root / spec.name
     if named.is_dir() or not data_root.is_dir():
         return named
-    holds_them = all(_locate(data_root, file) is not None for file in spec.files)
-    return data_root if holds_them else named
+    has_files = all(_locate(data_root, file) is not None for file in spec.files)
+    return data_root if has_files else named
 
 
 def _locate(root: Path, file: DataFile) -> Path | None:
@@ -161,13 +161,13 @@ def _located(root: Path, file: DataFile) -> Path:
 
 
 def _blocks(root: Path, file: DataFile) -> Iterator[bytes]:
-    """The content of a declared file, unpacked; never more than one byte beyond the declared."""
+    """The decompressed content of a declared file, at most one byte more than declared."""
     path = _located(root, file)
-    left = file.size_bytes + 1
+    remaining = file.size_bytes + 1
     try:
         with path.open("rb") if path == root / file.path else gzip.open(path) as stream:
-            while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
-                left -= len(block)
+            while remaining > 0 and (block := stream.read(min(BLOCK_BYTES, remaining))):
+                remaining -= len(block)
                 yield block
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
@@ -178,20 +178,20 @@ def _blocks(root: Path, file: DataFile) -> Iterator[bytes]:
 def _compare(root: Path, file: DataFile, size_bytes: int, sha256: str) -> None:
     if (size_bytes, sha256) == (file.size_bytes, file.sha256):
         return
-    found = f"{size_bytes} bytes" if size_bytes <= file.size_bytes else "more"
+    size = f"{size_bytes} bytes" if size_bytes <= file.size_bytes else "more"
     raise DataError(
         f"{_located(root, file)} is not the declared content: expected {file.size_bytes} bytes "
-        f"with sha256 {file.sha256}, found {found} with sha256 {sha256}: "
+        f"with sha256 {file.sha256}, found {size} with sha256 {sha256}: "
         f"get it again from {file.origin}"
     )
 
 
 def _verify(root: Path, file: DataFile, cache: Path) -> None:
-    """Check one declared file, unless this very file was found right before."""
+    """Check a declared file, unless it was checked before and has not changed since."""
     path = _located(root, file)
     stat = path.stat()
-    seen = [str(path), str(stat.st_size), str(stat.st_mtime_ns), file.sha256]
-    mark = cache / "verified" / digest(seen)
+    facts = [str(path), str(stat.st_size), str(stat.st_mtime_ns), file.sha256]
+    mark = cache / "verified" / digest(facts)
     if mark.exists():
         return
     size_bytes, sha = 0, hashlib.sha256()
@@ -215,34 +215,34 @@ def prepare(
     cache: Path,
     data_root: Path | None,
 ) -> PreparedDataset:
-    """The decoded dataset, from the cache where it is there and whole, else decoded once.
+    """The decoded dataset, from the cache if it contains an intact copy.
 
-    One grey channel is repeated to three; three become one by ITU-R BT.601 luma, rounded.
-    Any number of processes may prepare one dataset at the same time.
+    Grey images are repeated to three channels; three become one by ITU-R BT.601 luma, rounded.
+    Any number of processes may prepare a dataset at the same time.
 
-    Raises: ``DataError`` for what the user must provide, ``PluginError`` for a dataset that
-    breaks its promises.
+    Raises: ``DataError`` for missing or wrong files, ``PluginError`` for a plugin whose output is
+    not what it declares.
     """
     parsed = _parse(spec, params)
     if lacking := missing(spec, data_root):
         raise DataError("\n".join(lacking))
     root = root_of(spec, data_root) if spec.needs_root and data_root else None
     if root is not None:
-        with _written(cache):
+        with _explained(cache):
             for file in spec.files:
                 _verify(root, file, cache)
-    home = cache / _key(spec, parsed, root, image_size, channels)
-    for _ in range(ATTEMPTS):  # a rebuild by another process may take a folder away in between
-        if prepared := _open(spec, home):
+    folder = cache / _key(spec, parsed, root, image_size, channels)
+    for _ in range(ATTEMPTS):  # another process may replace the folder in between
+        if prepared := _open(spec, folder):
             return prepared
-        with _written(cache):
-            _build(spec, parsed, root, (image_size, channels), home)
-    raise StoreError(f"{home} does not keep what is written there: check the disk, or use another")
+        with _explained(cache):
+            _build(spec, parsed, root, (image_size, channels), folder)
+    raise StoreError(f"{folder} is corrupt right after it was written: check the disk")
 
 
 @contextmanager
-def _written(cache: Path) -> Iterator[None]:
-    """Turn what the disk refuses into advice."""
+def _explained(cache: Path) -> Iterator[None]:
+    """Turn errors of the disk into advice."""
     try:
         yield
     except OSError as error:
@@ -276,24 +276,24 @@ def _key(
 
 
 def _listing(root: Path) -> list[list[str]]:
-    """Every file below ``root``: a folder without declared files is known by its listing."""
+    """Every file below ``root``, which identifies a folder without declared files."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     stats = [(path.relative_to(root).as_posix(), path.stat()) for path in files]
     # as text: nanoseconds do not fit the integers of canonical JSON
     return [[name, str(stat.st_size), str(stat.st_mtime_ns)] for name, stat in stats]
 
 
-def _open(spec: DatasetSpec, home: Path) -> PreparedDataset | None:
-    """What lies in ``home``, or None where it is absent, half, changed or not ours."""
+def _open(spec: DatasetSpec, folder: Path) -> PreparedDataset | None:
+    """The dataset in ``folder``, None where it is absent, incomplete or changed."""
     try:
-        sealed = json.loads((home / MANIFEST).read_text(encoding="utf-8"))
+        sealed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         manifest = sealed["manifest"]
-        whole = sealed["sha256"] == digest(manifest) and all(
-            _intact(home / name, **facts) for name, facts in manifest["files"].items()
+        intact = sealed["sha256"] == digest(manifest) and all(
+            _intact(folder / name, **facts) for name, facts in manifest["files"].items()
         )
-        if not whole:
+        if not intact:
             return None
-        splits = {name: _map_split(home, name, manifest) for name in spec.splits}
+        splits = {name: _map_split(folder, name, manifest) for name in spec.splits}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     classes = tuple(manifest["classes"])
@@ -306,20 +306,21 @@ def _intact(path: Path, *, size_bytes: int, sha256: str) -> bool:
     return size_bytes > REHASH_LIMIT_BYTES or file_digest(path) == sha256
 
 
-def _map_split(home: Path, name: str, manifest: dict[str, Any]) -> PreparedSplit:
+def _map_split(folder: Path, name: str, manifest: dict[str, Any]) -> PreparedSplit:
     images, labels, groups = (
-        np.load(home / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False) for array in ARRAYS
+        np.load(folder / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False)
+        for array in ARRAYS
     )
     return PreparedSplit(images, labels, groups, manifest["fingerprints"][name])
 
 
 def _build(
-    spec: DatasetSpec, params: Params, root: Path | None, image: tuple[int, int], home: Path
+    spec: DatasetSpec, params: Params, root: Path | None, image: tuple[int, int], folder: Path
 ) -> None:
-    """Decode, check and write everything aside, then rename it into place in one step."""
+    """Decode, validate and write to a temporary folder, then rename it."""
     image_size, channels = image
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix="unfinished-") as scratch:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as scratch:
         staged = Path(scratch) / "new"
         staged.mkdir()
         with blamed(f"dataset {spec.name!r}"):
@@ -334,24 +335,24 @@ def _build(
             fingerprints[name] = _write_split(staged, name, split, channels)
         _check_groups(spec, groups)
         _write_manifest(staged, classes, fingerprints)
-        _publish(spec, staged, home)
+        _publish(spec, staged, folder)
 
 
-def _publish(spec: DatasetSpec, staged: Path, home: Path) -> None:
-    if home.exists() and _open(spec, home) is None:
-        home.rename(staged.with_name("broken"))
+def _publish(spec: DatasetSpec, staged: Path, folder: Path) -> None:
+    if folder.exists() and _open(spec, folder) is None:
+        folder.rename(staged.with_name("broken"))
     try:
-        staged.rename(home)
+        staged.rename(folder)
     except OSError:
-        if not home.is_dir():
+        if not folder.is_dir():
             raise
-        # another process was first: what it wrote is the same
+        # Another process was first, and wrote the same.
 
 
 def _write_split(folder: Path, name: str, split: DatasetSplit, channels: int) -> str:
     shape = (*split.images.shape[:3], channels)
     path = folder / f"{name}.images.npy"
-    # Not through a memory map: on a full disk that kills the process instead of raising.
+    # Not through a memory map, where a full disk kills the process instead of raising.
     with path.open("wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
@@ -396,7 +397,7 @@ def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _fingerprint(images: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> str:
-    """The sha256 of the decoded values behind a header of their types and shapes."""
+    """The sha256 of a header of types and shapes, followed by the decoded values."""
     header = {
         "images": ["uint8", list(images.shape)],
         "labels": [labels.dtype.name, list(labels.shape)],
@@ -408,7 +409,7 @@ def _fingerprint(images: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> 
     return sha.hexdigest()
 
 
-# --- what a dataset promised ------------------------------------------------------------------
+# --- validation of decoded splits ---------------------------------------------------------------
 
 
 def _check_split(
@@ -436,15 +437,15 @@ def _image_faults(images: np.ndarray, shape: tuple[int, int, int]) -> Iterator[s
 def _label_faults(labels: np.ndarray, classes: int, task: Task) -> Iterator[str]:
     if task == "multi-class":
         dtype, ndim = "int64", 1
-        legal = bool(np.all((labels >= 0) & (labels < classes)))
+        valid = bool(np.all((labels >= 0) & (labels < classes)))
         values = f"0 to {classes - 1}"
     else:
         dtype, ndim = "float32", 2
-        legal = bool(np.all((labels == 0) | (labels == 1)))
+        valid = bool(np.all((labels == 0) | (labels == 1)))
         values = "0 and 1"
     if labels.dtype != dtype or labels.ndim != ndim:
         yield f"labels are {labels.dtype} of {labels.ndim} axes, expected {dtype} of {ndim}"
-    if not legal:
+    if not valid:
         yield f"labels are not all in range: expected {values} for {classes} classes"
     if task == "multi-label" and labels.shape[1] != classes:
         yield f"labels have {labels.shape[1]} columns, expected one for each of {classes} classes"
@@ -455,7 +456,7 @@ def _shared_faults(split: DatasetSplit) -> Iterator[str]:
     if len(set(lengths)) > 1:
         yield f"images, labels and groups have different lengths: {lengths}"
     if split.groups.ndim != 1 or split.groups.dtype.kind not in "Uiu":
-        yield f"groups are {split.groups.dtype}, expected one string or integer an image"
+        yield f"groups are {split.groups.dtype}, expected one string or integer per image"
 
 
 def _class_faults(
@@ -464,7 +465,7 @@ def _class_faults(
     if len(set(classes)) != len(classes):
         yield f"two classes have one name: {sorted(classes)}"
     if len(classes) < (2 if task == "multi-class" else 1):
-        yield f"it has {len(classes)} class(es), which leaves nothing to tell apart"
+        yield f"it has {len(classes)} class(es), too few to classify"
     if name == "train" and task == "multi-class":
         counts = np.bincount(labels, minlength=len(classes))
         empty = [classes[index] for index in np.flatnonzero(counts == 0)]
@@ -473,10 +474,10 @@ def _class_faults(
 
 
 def _check_groups(spec: DatasetSpec, groups: Mapping[str, np.ndarray]) -> None:
-    for one, other in itertools.combinations(groups, 2):
-        shared = np.intersect1d(groups[one].astype(str), groups[other].astype(str))
+    for a, b in itertools.combinations(groups, 2):
+        shared = np.intersect1d(groups[a].astype(str), groups[b].astype(str))
         if len(shared):
             raise PluginError(
-                f"dataset {spec.name!r}: splits {one!r} and {other!r} share {len(shared)} "
+                f"dataset {spec.name!r}: splits {a!r} and {b!r} share {len(shared)} "
                 f"group(s) by {spec.grouping}, the first is {str(shared[0])!r}"
             )

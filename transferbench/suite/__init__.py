@@ -1,4 +1,4 @@
-"""A suite: what is trained, measured and scored, as a validated file."""
+"""Suites: the definition of a benchmark as a validated file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of a suite's board: the suite's own, or those listed for a published suite."""
+"""Columns of a suite's board: its own, or those listed for suites published before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def columns_of(suite: Suite) -> tuple[BoardColumn, ...]:
 
 
 def _published() -> dict[str, tuple[BoardColumn, ...]]:
-    """The columns of suites that were published before a suite could name them, by board."""
+    """Board -> columns, for suites published before ``scoring.columns`` existed."""
     text = resources.files(__package__).joinpath("columns.yaml").read_text(encoding="utf-8")
     return {
         board: tuple(BoardColumn.model_validate(column) for column in columns)

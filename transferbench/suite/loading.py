@@ -1,4 +1,4 @@
-"""Reading a suite file: YAML 1.2 in, a valid suite out, or every mistake at once with its line."""
+"""Loading and validation of suite files (YAML 1.2): all mistakes at once, each with its line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["bundled_suites", "json_schema", "load_suite", "override", "suite_pat
 
 Location = tuple[str | int, ...]
 
-# Which table of labels each field of a suite points into.
+# Path of a field -> the table whose labels it refers to.
 REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("sources", "*", "recipe"), "recipes"),
     (("initializations", "*", "recipe"), "recipes"),
@@ -58,7 +58,7 @@ REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("scoring", "columns", "*", "diagnostic"), "diagnostics"),
 )  # fmt: skip
 
-# Where a suite names plugins, and of which kind.
+# Path of a plugin -> its kind.
 PLUGINS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("sources", "*", "dataset"), "dataset"),
     (("targets", "*", "dataset"), "dataset"),
@@ -69,7 +69,7 @@ PLUGINS: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 class Problem(NamedTuple):
-    """One mistake in a suite and the place it stands at; ``advice`` is told once for all."""
+    """A mistake in a suite and its location; equal ``advice`` is printed once."""
 
     location: Location
     message: str
@@ -77,7 +77,7 @@ class Problem(NamedTuple):
 
 
 def bundled_suites() -> dict[str, Path]:
-    """The suites that come with transferbench, name to file."""
+    """The suites that come with transferbench: name -> file."""
     folder = resources.files("transferbench.suite.bundled")
     return {
         Path(entry.name).stem: Path(str(entry))
@@ -87,13 +87,13 @@ def bundled_suites() -> dict[str, Path]:
 
 
 def suite_path(name_or_file: str) -> Path:
-    """The file of a bundled suite's name (``quickstart`` or ``quickstart@1.0``) or of a path.
+    """The file of a bundled suite (``quickstart`` or ``quickstart@1.0``), or the given path.
 
     Raises: ``UnknownNameError`` where neither exists.
     """
-    given = Path(name_or_file)
-    if given.suffix in {".yaml", ".yml"} or given.exists():
-        return given
+    path = Path(name_or_file)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        return path
     bundled = bundled_suites()
     name = name_or_file.partition("@")[0]
     if name not in bundled:
@@ -104,10 +104,11 @@ def suite_path(name_or_file: str) -> Path:
 def load_suite(
     name_or_file: str, registry: Registry | None = None, changes: Sequence[str] = ()
 ) -> Suite:
-    """The suite of a bundled name or a file, changed by ``changes`` such as ``replicates=3``.
+    """A bundled suite or one from a file, with ``changes`` such as ``replicates=3``.
 
-    With a registry, the plugins it names and their parameters are checked too.
-    Raises: ``SuiteError`` that lists every mistake as ``file:line: field: what is wrong``.
+    With a registry, plugins and their parameters are checked too.
+
+    Raises: ``SuiteError`` that lists every mistake as ``file:line: field: message``.
     """
     path = suite_path(name_or_file)
     node = _read(path)
@@ -130,10 +131,11 @@ def json_schema() -> dict[str, Any]:
 
 
 def override(node: Any, change: str) -> None:
-    """Set one value of a suite in place, as ``recipes.P-T.epochs=3``; the value is YAML.
+    """Set a value of a suite in place, as in ``recipes.P-T.epochs=3``; the value is YAML.
 
-    ``perturbations.mine.name=my-shuffle`` uses a plugin under a label that may be a new one.
-    Raises: ``SuiteError`` where the path does not lead to anything that is there.
+    ``perturbations.mine.name=my-shuffle`` may add a new label.
+
+    Raises: ``SuiteError`` where the path does not exist.
     """
     path, sign, text = change.partition("=")
     if not sign:
@@ -157,15 +159,15 @@ def override(node: Any, change: str) -> None:
 
 
 def _names_plugin(path: str) -> bool:
-    """Whether a change says which plugin stands under a label: ``perturbations.mine.name``."""
+    """Whether a path is that of a plugin's name, such as ``perturbations.mine.name``."""
     keys = path.split(".")
     return len(keys) == 3 and keys[2] == "name" and (keys[0], "*") in dict(PLUGINS)
 
 
 def _is_new(label: str, plugin: str, table: Any) -> bool:
-    """Whether ``label`` is to be added; one near to a known label is a slip of the pen.
+    """Whether to add ``label``: not if it looks like a typo of an existing label.
 
-    Unless it is the plugin's own name: then it is meant.
+    A label that equals the plugin's name is no typo.
     """
     if not isinstance(table, dict) or label in table:
         return False
@@ -179,8 +181,8 @@ def _step(node: Any, key: str, change: str) -> Any:
         return node[key]
     if not isinstance(node, (dict, list)):
         raise SuiteError(f"--set {change!r}: nothing can be set at {key!r}, below {node!r}")
-    known = [str(name) for name in (node if isinstance(node, dict) else range(len(node)))]
-    raise SuiteError(f"--set {change!r}: the suite has no {key!r} there; {suggestion(key, known)}")
+    keys = [str(name) for name in (node if isinstance(node, dict) else range(len(node)))]
+    raise SuiteError(f"--set {change!r}: the suite has no {key!r} there; {suggestion(key, keys)}")
 
 
 def _read(path: Path) -> Any:
@@ -189,23 +191,23 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise SuiteError(
             f"cannot read the suite {path}: {error.strerror}; give the path of a .yaml file, or "
-            f"one of the suites that come along: {', '.join(bundled_suites())}"
+            f"a bundled suite: {', '.join(bundled_suites())}"
         ) from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(node, dict):
-        raise SuiteError(f"{path} is not a suite: it holds no fields at its top")
+        raise SuiteError(f"{path} is not a suite: it has no fields at the top level")
     return node
 
 
-def _check_version(asked: str, node: Any) -> None:
-    found = f"{node.get('name')}@{node.get('version')}"
-    if found != asked and found.partition(".")[0] != asked:
-        raise SuiteError(f"suite {asked!r} was asked for, but this installation has {found!r}")
+def _check_version(requested: str, node: Any) -> None:
+    installed = f"{node.get('name')}@{node.get('version')}"
+    if requested not in {installed, installed.partition(".")[0]}:
+        raise SuiteError(f"this installation has suite {installed!r}, not {requested!r}")
 
 
 def _plain(node: Any) -> Any:
-    """``node`` in Python's own types, without ruamel's line numbers and comments."""
+    """``node`` in built-in types, without ruamel's line numbers and comments."""
     if isinstance(node, Mapping):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, (list, tuple)):
@@ -231,27 +233,27 @@ def _reason(kind: str, message: str, location: Location) -> str:
 
 
 def _fields_at(location: Location) -> list[str]:
-    """The names of the fields that the schema allows at a place."""
-    schema = Suite.model_json_schema()
-    place: dict[str, Any] = schema
+    """The names of the fields that the schema allows at a location."""
+    root = Suite.model_json_schema()
+    node: dict[str, Any] = root
     for step in location:
-        if "properties" in place:
-            place = place["properties"].get(step, {})
+        if "properties" in node:
+            node = node["properties"].get(step, {})
         else:
-            patterns = list(place.get("patternProperties", {}).values())
-            inner = [place.get("additionalProperties"), place.get("items"), *patterns]
-            place = next((one for one in inner if isinstance(one, dict)), {})
-        while "$ref" in place or "anyOf" in place:
-            place = (
-                schema["$defs"][place["$ref"].rsplit("/", 1)[-1]]
-                if "$ref" in place
-                else place["anyOf"][0]
+            patterns = list(node.get("patternProperties", {}).values())
+            inner = [node.get("additionalProperties"), node.get("items"), *patterns]
+            node = next((schema for schema in inner if isinstance(schema, dict)), {})
+        while "$ref" in node or "anyOf" in node:
+            node = (
+                root["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+                if "$ref" in node
+                else node["anyOf"][0]
             )
-    return sorted(place.get("properties", {}))
+    return sorted(node.get("properties", {}))
 
 
 def _at(raw: Any, pattern: Sequence[str], here: Location = ()) -> Iterator[tuple[Location, Any]]:
-    """Every value of ``raw`` at ``pattern``, where ``*`` stands for any key or position."""
+    """The values of ``raw`` at ``pattern``, where ``*`` matches any key or index."""
     if not pattern:
         yield here, raw
     elif pattern[0] == "*":
@@ -270,8 +272,8 @@ def _items(raw: Any) -> Iterator[tuple[str | int, Any]]:
 
 def _reference_problems(raw: Any) -> Iterator[Problem]:
     for pattern, table in REFERENCES:
-        known = raw.get(table)
-        labels = list(known) if isinstance(known, dict) else []
+        entries = raw.get(table)
+        labels = list(entries) if isinstance(entries, dict) else []
         labels += [TRIAL] if table == "diagnostics" else []
         if table == "initializations" and pattern[0] in {"diagnostics", "claims"}:
             labels.append(SOURCE)
@@ -312,11 +314,11 @@ def _use_problems(
     except TransferbenchError as error:
         yield _plugin_problem((*location, "name"), error)
         return
-    given = use.get("params") or {}
-    if not isinstance(given, dict):
-        return  # the schema tells it
+    values = use.get("params") or {}
+    if not isinstance(values, dict):
+        return  # reported by the schema
     try:
-        params = spec.parse(given)
+        params = spec.parse(values)
     except ValidationError as error:
         for entry in error.errors():
             yield Problem((*location, "params", *entry["loc"]), _param_reason(spec, entry))
@@ -335,12 +337,12 @@ def _perturbation_problems(
     if shape := _image_shape(raw):
         try:
             with blamed(f"perturbation {spec.name!r}"):
-                wrong = spec.check(params, shape)
+                fault = spec.check(params, shape)
         except PluginError as error:
             yield Problem(location, str(error))
             return
-        if wrong:
-            yield Problem((*location, "params"), f"{spec.name}: {wrong}")
+        if fault:
+            yield Problem((*location, "params"), f"{spec.name}: {fault}")
 
 
 def _param_reason(spec: Any, entry: Any) -> str:
@@ -363,7 +365,7 @@ def _image_shape(raw: Any) -> tuple[int, int, int] | None:
 def _report(path: Path, node: Any, problems: Sequence[Problem], changes: Sequence[str]) -> str:
     placed = sorted(
         ((_line(node, problem.location), problem) for problem in dict.fromkeys(problems)),
-        key=lambda one: one[0],
+        key=lambda item: item[0],
     )
     lines = [
         f"{_changed(problem.location, changes) or f'{path}:{line}'}: "
@@ -372,12 +374,12 @@ def _report(path: Path, node: Any, problems: Sequence[Problem], changes: Sequenc
     ]
     count = "one mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     advice = dict.fromkeys(problem.advice for problem in problems if problem.advice)
-    notes = [f"unknown names: {one}" for one in advice]
+    notes = [f"unknown names: {text}" for text in advice]
     return f"the suite has {count}:\n  " + "\n  ".join([*lines, *notes])
 
 
 def _changed(location: Location, changes: Sequence[str]) -> str:
-    """The change that set what stands at ``location``, as it was given; '' where none did."""
+    """The option that set the value at ``location``; '' if none did."""
     for change in reversed(changes):
         path = change.partition("=")[0].split(".")
         if location and all(str(a) == b for a, b in zip(location, path, strict=False)):
@@ -386,7 +388,7 @@ def _changed(location: Location, changes: Sequence[str]) -> str:
 
 
 def _line(node: Any, location: Location) -> int:
-    """The line, counted from 1, of the deepest part of ``location`` that the file holds."""
+    """The line, from 1, of the deepest part of ``location`` that exists in the file."""
     line = 0
     for step in location:
         try:

@@ -1,4 +1,4 @@
-"""A suite: everything but the entry that is measured, as strict, frozen data."""
+"""The suite file as frozen pydantic models."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ __all__ = [
 ]
 
 TRIAL = "trial"
-"""The name under which a claim asks for what a trial itself measured."""
+"""As the ``diagnostic`` of a claim: the measurements of the trials themselves."""
 
 SOURCE = "P"
-"""The name under which a diagnostic takes the source network itself."""
+"""As an arm of a diagnostic: the source network."""
 
 BOARD_KEYS = frozenset(
     {"rank", "ties", "entry", "initialization", "score", "replicates", "pretrained", "baseline",
      "gain", "final", "severe_gain", "severe_final", "claims", "parameters", "pretraining",
      "overlap", "needs", "trust", "submission"}
 )  # fmt: skip
-"""The columns that a board has beside those of its suite."""
+"""Keys of the columns that every board has."""
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+*-]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -112,7 +112,7 @@ class Image(Strict):
     @model_validator(mode="after")
     def _one_value_a_channel(self) -> Self:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise ValueError(f"mean and std need {self.channels} value(s), one a channel")
+            raise ValueError(f"mean and std need {self.channels} value(s), one per channel")
         return self
 
 
@@ -155,7 +155,7 @@ class Augmentation(Strict):
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed at all."""
+        """Whether it changes images at all."""
         return self != Augmentation(fill=self.fill)
 
 
@@ -499,7 +499,7 @@ class Suite(Strict):
     """How entries are scored and ranked."""
 
     def trains(self, target: str, perturbation: str, initialization: str) -> bool:
-        """Whether a cell is in any grid of trials."""
+        """Whether a cell is part of any grid of trials."""
         return any(grid.holds(target, perturbation, initialization) for grid in self.trials)
 
     @property
@@ -514,5 +514,5 @@ class Suite(Strict):
 
     @property
     def board(self) -> str:
-        """``name@MAJOR``: what shares a leaderboard."""
+        """``name@MAJOR``: suites of one board."""
         return f"{self.name}@{self.version.split('.')[0]}"

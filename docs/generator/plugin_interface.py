@@ -1,4 +1,4 @@
-"""The seam: the five hooks, and what every spec, builder and context declares."""
+"""The pages of hooks and of specs: the interface of plugins."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ CLASSES: dict[str, tuple[type, ...]] = {
         records.Record,
     ),
 }
-"""What the page of specs shows, kind by kind."""
+"""The classes on the page of specs, by kind."""
 
 HOOKS_HEAD = f"""# Hooks
 
 A plugin is a module whose functions carry `hookimpl` and return specs: lists, tuples or generators.
-Hooks take no arguments. They collect and never intercept: a wrapper is refused, so no plugin can
-change what another one measures.
+Hooks take no arguments. Hook wrappers are refused, so that no plugin can change the results of
+another.
 
 Three ways to be loaded, in this order:
 
@@ -56,9 +56,9 @@ Three ways to be loaded, in this order:
 2. `--plugin FILE.py` on the command line, `plugins=[...]` in Python;
 3. the files named in `{discovery.ENVIRONMENT_VARIABLE}`, separated as in `PATH`.
 
-A file named twice is loaded once. The order changes no result: lists are sorted, and two plugins
-that offer one name are an error that names both. A broken plugin costs itself and no other: it is
-told in a line, and only a run that needs it stops.
+A file named twice is loaded once. The order does not matter: lists are sorted, and two plugins with
+the same name are an error that names both. A broken plugin is reported in one line and does not
+affect others; only a run that needs it stops.
 
 | hook | returns | built-in plugins |
 | --- | --- | --- |
@@ -66,9 +66,9 @@ told in a line, and only a run that needs it stops.
 
 SPECS_HEAD = """# Specs
 
-A spec is frozen data around one function. It is a pydantic model: a field that does not exist, or
-has the wrong type, is refused when the plugin is loaded. `version` goes up when the plugin's
-numbers change; it is part of every id, so old and new numbers never mix.
+A spec is a frozen pydantic model that declares a plugin and holds its functions. Unknown fields and
+values of the wrong type are refused when the plugin is loaded. `version` is incremented when the
+plugin's numbers change; it is part of every id, so that old and new numbers never mix.
 
 Shape letters: N images, H height, W width, C channels, K classes, L labels, D features.
 
@@ -114,7 +114,7 @@ def _rows(cls: type) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _members(cls: type) -> Iterator[tuple[str, str]]:
-    """The call of a protocol, or the properties and methods of one that is an object."""
+    """The methods and properties of a protocol."""
     if not getattr(cls, "_is_protocol", False):
         return
     for name, member in vars(cls).items():
