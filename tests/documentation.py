@@ -21,7 +21,7 @@ from tiny_suite import TINY
 from typer.testing import CliRunner
 
 from transferbench.cli import app
-from transferbench.runner.request import open_registry
+from transferbench.registry import open_registry
 from transferbench.suite.loading import bundled_suites, load_suite
 
 ROOT = Path(__file__).parents[1]

@@ -13,14 +13,16 @@ from safetensors.numpy import save_file
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
 from transferbench.claims import judge
-from transferbench.files import write_json
 from transferbench.identity import derive_seed
 from transferbench.measurements import Measurements
 from transferbench.plan import DatasetFacts, Entry, Job, Plan, make_plan
 from transferbench.records import Measurement, Record, read_records, write_records
 from transferbench.registry import Registry, load_registry
-from transferbench.runner.folder import collect_records, describe_run, environment
-from transferbench.runner.request import Options, Planned
+from transferbench.runner.collect import collect
+from transferbench.runner.options import Options
+from transferbench.runner.planning import Planned
+from transferbench.runner.request import RequestedEntry
+from transferbench.runner.write import write_results
 from transferbench.specs import Weights
 from transferbench.submission.bundle import content_digests, submission_id
 from transferbench.suite import Suite
@@ -278,18 +280,21 @@ def write_run(
 ) -> None:
     """The run's folder, from what the store holds."""
     run.mkdir(parents=True)
-    asked = tuple((entry.name, "suite") for entry in plan.entries)
-    planned = Planned(plan, registry, Options(), changed, asked, run, store)
-    records = tuple(collect_records(plan, store))
-    measurements = Measurements.of_records(records)
-    write_records(records, run / "records.jsonl")
-    verdicts = {
-        entry.name: [v.model_dump(mode="json") for v in judge(plan.suite, measurements, entry.name)]
+    requested = tuple(
+        RequestedEntry(
+            entry, entry.name, "suite", registry.origin("backbone", entry.backbone["name"])
+        )
         for entry in plan.entries
-    }
-    write_json(run / "claims.json", verdicts)
-    write_json(run / "environment.json", environment(plan, store))
-    write_json(run / "run.json", describe_run(planned))
+    )
+    planned = Planned(plan, registry, Options(), changed, requested, run, store)
+    collected = collect(plan, store)
+    measurements = Measurements.of_records(collected.records)
+    verdicts = {entry.name: judge(plan.suite, measurements, entry.name) for entry in plan.entries}
+    write_results(planned, collected, verdicts)
+
+
+def _origin(entry: Entry, registry: Registry) -> str:
+    return registry.origin("backbone", entry.backbone["name"])
 
 
 def edit_records(folder: Path, change: Callable[[list[Record]], list[Record]]) -> None:

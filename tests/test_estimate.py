@@ -6,7 +6,8 @@ from tiny_suite import tiny_suite
 from torch.nn.modules.module import register_module_forward_hook
 
 from transferbench.runner.cost import estimate
-from transferbench.runner.request import Options, plan_run
+from transferbench.runner.options import Options
+from transferbench.runner.planning import plan_suite
 
 CPU = torch.device("cpu")
 REWINDING = {"rewinding": {"name": "rewinding"}}
@@ -17,7 +18,7 @@ def planned(tmp_path):
     suite = tiny_suite(backbones=["fixup-resnet8", "timm/test_resnet"], diagnostics=REWINDING,
                        claims={})  # fmt: skip
     options = Options(store=str(tmp_path / "store"), out=str(tmp_path / "run"))
-    return plan_run(suite, options)
+    return plan_suite(suite, options)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_what_is_done_costs_nothing(planned, passes):
 
 def test_no_network_is_measured_for_diagnoses_that_need_no_pass(tmp_path, passes):
     options = Options(store=str(tmp_path / "store"), out=str(tmp_path / "run"))
-    planned = plan_run(tiny_suite(), options)
+    planned = plan_suite(tiny_suite(), options)
     trained = jobs(planned, "pretrain") | jobs(planned, "trial")
     assert jobs(planned, "diagnosis")
     assert cost(planned, done=trained).seconds == 0

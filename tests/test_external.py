@@ -15,7 +15,8 @@ from transferbench.leaderboard import boards
 from transferbench.plan import DatasetFacts, Entry, make_plan
 from transferbench.plan.external_weights import left_out_arms
 from transferbench.registry import identity, load_registry
-from transferbench.runner.request import Options, plan_run
+from transferbench.runner.options import Options
+from transferbench.runner.planning import plan_suite
 from transferbench.specs import Weights
 from transferbench.submission import Declaration, check, pack
 from transferbench.suite import Suite
@@ -154,7 +155,7 @@ def test_quickstart_with_a_file_of_weights_has_all_cells_but_those_of_the_null_c
     tmp_path, weights
 ):
     options = Options(backbones=["timm/test_resnet"], weights=str(weights), out=tmp_path / "run")
-    planned = plan_run("quickstart", options)
+    planned = plan_suite("quickstart", options)
     assert set(grid_of(planned.plan)) == {
         ("handwriting", perturbation, arm, replicate)
         for perturbation in ("none", "block-4", "block-1")

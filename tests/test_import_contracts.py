@@ -88,7 +88,7 @@ def test_empty_modules_keep_the_contracts(skeleton):
 @pytest.mark.parametrize(
     ("module", "forbidden", "contract"),
     [
-        ("transferbench.identity", "transferbench.runner.execution", "imports point down the map"),
+        ("transferbench.identity", "transferbench.runner.execute", "imports point down the map"),
         ("transferbench.plan", "transferbench.cli", "imports point down the map"),
         (
             "transferbench.networks",

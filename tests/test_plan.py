@@ -11,7 +11,8 @@ from transferbench.errors import SuiteError
 from transferbench.identity import digest
 from transferbench.plan import DatasetFacts, Entry, job_id, make_plan
 from transferbench.registry import identity, load_registry
-from transferbench.runner.request import Options, plan_run
+from transferbench.runner.options import Options
+from transferbench.runner.planning import plan_suite
 from transferbench.specs import Preprocessing, Weights
 from transferbench.suite import Suite
 
@@ -318,8 +319,8 @@ def test_where_and_how_a_plan_runs_moves_no_id(tmp_path, monkeypatch, options):
         changed("sources.source.dataset.params", {"characters": "digits", "per_class": 2})
     )
     store = tmp_path / "store"
-    before = plan_run(suite, Options(store=store))
-    after = plan_run(suite, Options(store=tmp_path / "other", **options))
+    before = plan_suite(suite, Options(store=store))
+    after = plan_suite(suite, Options(store=tmp_path / "other", **options))
     assert before.plan.jobs.keys() == after.plan.jobs.keys()
 
 

@@ -20,11 +20,14 @@ def told(jobs, monkeypatch, quiet_seconds):
     monkeypatch.setattr(progress, "QUIET_SECONDS", quiet_seconds)
     text = io.StringIO()
     console = Console(file=text, force_terminal=False, width=200)
-    with progress.Display(console, left={one.id: one for one in jobs}) as display:
-        for one in jobs:
-            display.started(one)
-            display.finished(one, OK)
-    return text.getvalue().splitlines()
+    with progress.Display(console) as display:
+        display.planned({each.id: each for each in jobs}, done=())
+        for each in jobs:
+            display.started(each)
+            display.finished(each, OK)
+    first, *lines = text.getvalue().splitlines()
+    assert first == f"{len(jobs)} jobs: 0 already done, {len(jobs)} to run"
+    return lines
 
 
 def test_every_training_has_a_line_with_what_is_left(monkeypatch):

@@ -17,20 +17,21 @@ from tiny_suite import TINY, tiny_suite
 
 from transferbench.api import Run, compare_runs, export_run, pack_run, run
 from transferbench.errors import DataError, DeviceError, PluginError, StoreError, UnknownNameError
-from transferbench.runner.execution import execute_plan
-from transferbench.runner.request import Options, plan_run
-from transferbench.runner.scheduler import execute
+from transferbench.runner.options import Options
+from transferbench.runner.planning import plan_suite
+from transferbench.runner.run import run_plan
+from transferbench.runner.schedule import schedule
 from transferbench.store import Store
 
 
 class Recorder:
-    """A watcher that remembers what it was told."""
+    """A watcher that keeps what happened."""
 
     def __init__(self):
         self.ran, self.outcomes = [], []
 
-    def planned(self, total, done):
-        self.total, self.done = total, done
+    def planned(self, jobs, done):
+        self.total, self.done = len(jobs), len(done)
 
     def started(self, job):
         self.ran.append(job)
@@ -43,7 +44,7 @@ class Recorder:
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     watcher = Recorder()
-    return run(tiny_suite(), watcher, out=folder, jobs=1, device="cpu"), watcher
+    return run(tiny_suite(), progress=watcher, out=folder, jobs=1, device="cpu"), watcher
 
 
 def test_a_run_leaves_records_verdicts_environment_and_a_report(undisturbed):
@@ -63,7 +64,7 @@ def test_a_second_run_executes_no_job_and_leaves_equal_records(undisturbed):
     finished, _ = undisturbed
     before = (finished.folder / "records.jsonl").read_bytes()
     watcher = Recorder()
-    run(tiny_suite(), watcher, out=finished.folder, jobs=1)
+    run(tiny_suite(), progress=watcher, out=finished.folder, jobs=1)
     assert watcher.ran == []
     assert watcher.done == watcher.total
     assert (finished.folder / "records.jsonl").read_bytes() == before
@@ -148,15 +149,15 @@ def _attempt(parent, delay):
 def test_a_damaged_artefact_is_noticed_and_computed_again(undisturbed, tmp_path, harm):
     finished, _ = undisturbed
     expected = (finished.folder / "records.jsonl").read_bytes()
-    planned = plan_run(tiny_suite(), Options(out=tmp_path / "run", jobs=1, device="cpu"))
-    execute_plan(planned, Recorder())
+    planned = plan_suite(tiny_suite(), Options(out=tmp_path / "run", jobs=1, device="cpu"))
+    run_plan(planned, Recorder())
     victim = next(
         path for path in sorted((tmp_path / "store" / "jobs").rglob("measurements.json"))
         if not (path.parent / "trial.json").exists()
     )  # fmt: skip
     _damage(victim, harm)
     watcher = Recorder()
-    execute_plan(planned, watcher)
+    run_plan(planned, watcher)
     assert len(watcher.ran) == 1
     assert (tmp_path / "run" / "records.jsonl").read_bytes() == expected
 
@@ -176,11 +177,11 @@ def _damage(path: Path, harm):
 def test_a_damaged_trial_is_trained_again_for_the_diagnosis_that_needs_it(tmp_path):
     options = Options(out=tmp_path / "run", jobs=1, device="cpu")
     small = {name: TINY["diagnostics"][name] for name in ("curve", "speed")}
-    execute_plan(plan_run(tiny_suite(diagnostics=small), options), Recorder())
+    run_plan(plan_suite(tiny_suite(diagnostics=small), options), Recorder())
     for outputs in (tmp_path / "store" / "jobs").rglob("outputs.safetensors"):
         _damage(outputs, "flip")
     watcher = Recorder()
-    outcomes = execute_plan(plan_run(tiny_suite(), options), watcher)
+    outcomes = run_plan(plan_suite(tiny_suite(), options), watcher).outcomes
     assert {outcome.status for outcome in outcomes.values()} == {"ok"}
     assert sum(job.kind == "trial" for job in watcher.ran) == 8
 
@@ -271,7 +272,8 @@ def test_what_fails_is_tried_again_and_what_succeeded_is_not(tmp_path):
     run(suite, out=tmp_path / "run", jobs=1, device="cpu", plugins=[file])
     file.write_text(PLUGIN.format(body="return []"))
     watcher = Recorder()
-    finished = run(suite, watcher, out=tmp_path / "run", jobs=1, device="cpu", plugins=[file])
+    finished = run(suite, progress=watcher, out=tmp_path / "run", jobs=1, device="cpu",
+                   plugins=[file])  # fmt: skip
     assert {job.kind for job in watcher.ran} == {"diagnosis"}
     assert not finished.failed
 
@@ -333,7 +335,7 @@ def test_a_loose_dataset_runs_in_a_suite(tmp_path):
     finished = run(suite, out=tmp_path / "run", jobs=1, device="cpu", plugins=[file])
     assert not finished.failed
     with pytest.raises(UnknownNameError, match="no dataset named 'my-data'"):
-        plan_run(suite, Options(out=tmp_path / "run"))
+        plan_suite(suite, Options(out=tmp_path / "run"))
 
 
 def test_cuda_that_is_not_there_is_a_clear_error(tmp_path):
@@ -357,7 +359,7 @@ def test_a_missing_dataset_says_how_to_get_it(tmp_path):
 
 
 def test_a_dataset_that_changed_since_it_was_planned_is_refused(tmp_path):
-    planned = plan_run(tiny_suite(), Options(out=tmp_path / "run", jobs=1, device="cpu"))
+    planned = plan_suite(tiny_suite(), Options(out=tmp_path / "run", jobs=1, device="cpu"))
     jobs = {
         name: job._replace(payload=job.payload | {
             "dataset": job.payload["dataset"] | {"fingerprint": "0" * 64}})
@@ -372,7 +374,7 @@ def test_a_dataset_that_changed_since_it_was_planned_is_refused(tmp_path):
     root = planned.store.root
     machine = Machine(root, root / "datasets", None, "cpu")
     with InProcessExecutor(partial(start_engine, machine)) as executor:
-        (outcome,) = execute(jobs, planned.store, executor, Recorder()).values()
+        (outcome,) = schedule(jobs, set(), planned.store, executor, Recorder()).values()
     assert "other pixels or labels than when the run was planned" in outcome.message
 
 

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transferbench.api import Run, plan_run, run
+    from transferbench.api import Run, compare_runs, export_run, pack_run, plan_run, run
+    from transferbench.api import compare_runs as compare
+    from transferbench.api import export_run as export
+    from transferbench.api import pack_run as pack
     from transferbench.conformance import check_plugin
     from transferbench.hookspecs import hookimpl
 
-__all__ = ["Run", "__version__", "check_plugin", "hookimpl", "plan_run", "run"]
+__all__ = [
+    "Run",
+    "__version__",
+    "check_plugin",
+    "compare",
+    "compare_runs",
+    "export",
+    "export_run",
+    "hookimpl",
+    "pack",
+    "pack_run",
+    "plan_run",
+    "run",
+]
 
 __version__ = "0.1.0"
 
+_ALIASES = {"compare": "compare_runs", "export": "export_run", "pack": "pack_run"}
+_MODULES = {"check_plugin": "transferbench.conformance", "hookimpl": "transferbench.hookspecs"}
+
 
 def __getattr__(name: str) -> Any:
-    # Imported when first asked for: the command line's help must not wait for them.
-    if name in {"Run", "plan_run", "run"}:
-        from transferbench import api
+    # Imported at the first access: the command line's help must not wait for them.
+    if name not in __all__:
+        raise AttributeError(f"module 'transferbench' has no attribute {name!r}")
+    module = import_module(_MODULES.get(name, "transferbench.api"))
+    return getattr(module, _ALIASES.get(name, name))
 
-        return getattr(api, name)
-    if name == "check_plugin":
-        from transferbench.conformance import check_plugin
 
-        return check_plugin
-    if name == "hookimpl":
-        from transferbench.hookspecs import hookimpl
-
-        return hookimpl
-    raise AttributeError(f"module 'transferbench' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

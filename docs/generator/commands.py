@@ -21,7 +21,7 @@ HEAD = """# Command line
 Results go to stdout, everything else to stderr. What the exit codes mean:
 [errors](errors.md#exit-codes). What the command line does, Python does in one call:
 `transferbench run quickstart` is `transferbench.run("quickstart")`, and its options are
-[`planning.Options`](errors.md#options-in-python).
+[keyword arguments](errors.md#options-in-python).
 
 """
 

@@ -7,7 +7,7 @@ import inspect
 from generator.fields import fields_of
 from generator.markdown import code, prose, table
 from transferbench import errors
-from transferbench.runner.request import Options
+from transferbench.runner.options import Options, RunOptions
 
 __all__ = ["EXIT_CODES", "page"]
 
@@ -58,8 +58,7 @@ them.
 
 ## Options in Python
 
-The options of `transferbench.run(suite, **options)` and of `transferbench.plan_run(suite,
-transferbench.runner.request.Options(...))`:
+The keyword arguments of `transferbench.run`; `transferbench.plan_run` takes all but `progress`:
 
 {options}
 """
@@ -89,6 +88,8 @@ def _error(cls: type) -> tuple[str, str]:
 
 
 def _options() -> str:
-    rows = [(code(f.name), code(f.annotation), code(f.default)) for f in fields_of(Options)]
-    about = prose((inspect.getdoc(Options) or "").partition("\n\n")[2])
-    return about + "\n\n" + table(["field", "type", "default"], rows)
+    classes = (Options, RunOptions)
+    about = "\n".join((inspect.getdoc(cls) or "").partition("\n\n")[2] for cls in classes)
+    fields = (field for cls in classes for field in fields_of(cls))
+    rows = [(code(f.name), code(f.annotation), code(f.default)) for f in fields]
+    return prose(about) + "\n\n" + table(["argument", "type", "default"], rows)

@@ -17,8 +17,10 @@ from transferbench.engine.jobs import Engine, start_engine
 from transferbench.engine.resources import Machine
 from transferbench.plan import DatasetFacts, Entry, make_plan
 from transferbench.registry import identity, load_registry
-from transferbench.runner.execution import execute_plan
-from transferbench.runner.request import Options, plan_run
+from transferbench.runner.options import Options
+from transferbench.runner.planning import plan_suite
+from transferbench.runner.run import run_plan
+from transferbench.runner.schedule import SilentWatcher
 from transferbench.training import Training, model_outputs
 
 pytestmark = pytest.mark.benchmark
@@ -91,9 +93,9 @@ def done(tmp_path_factory):
 
 
 def run_again(folder):
-    planned = plan_run(many_jobs(), Options(out=folder, jobs=1, device="cpu"))
+    planned = plan_suite(many_jobs(), Options(out=folder, jobs=1, device="cpu"))
     assert len(planned.plan.jobs) == 501
-    assert execute_plan(planned, api.Silent()) == {}
+    assert run_plan(planned, SilentWatcher()).outcomes == {}
 
 
 def run_and_report_again(folder):
@@ -123,7 +125,7 @@ def profiled(engine, job):
 def test_whole_trial(tmp_path, hold):
     pytest.importorskip("mlxtend")
     asked = Options(backbones=("fixup-resnet8",), out=tmp_path / "run", device="cpu")
-    planned = plan_run("quickstart", asked)
+    planned = plan_suite("quickstart", asked)
     job = next(job for job in planned.plan.of_kind("trial") if not job.requires)
     root = planned.store.root
     engine = start_engine(Machine(root, root / "datasets", None, "cpu"))

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from transferbench.api import Silent
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.engine.jobs import start_engine
 from transferbench.engine.resources import Machine
 from transferbench.runner.executors.local import LocalExecutor
-from transferbench.runner.request import Options, plan_run
-from transferbench.runner.scheduler import execute
+from transferbench.runner.options import Options
+from transferbench.runner.planning import plan_suite
+from transferbench.runner.schedule import SilentWatcher, schedule
 from transferbench.suite import Recipe
 from transferbench.training import DataSplit, Execution, TaskData, Training
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
@@ -212,7 +212,7 @@ def trials(tmp_path):
     """Four real trials: quickstart's from random weights, for fewer epochs."""
     pytest.importorskip("mlxtend")
     changes = ("recipes.RI-T.epochs=4", "replicates=4")
-    planned = plan_run("quickstart", Options(out=tmp_path / "run", changes=changes, device="cpu"))
+    planned = plan_suite("quickstart", Options(out=tmp_path / "run", changes=changes, device="cpu"))
     cells = planned.plan.cells
     wanted = [cell for cell in cells if cell[3:5] == ("none", "RI-T")]
     return planned, [planned.plan.jobs[cell.job] for cell in wanted]
@@ -234,7 +234,9 @@ def computes_afresh(executor, store, jobs, name):
             job._replace(id=f"{prefix}{position:x}".ljust(64, "0"))
             for position, job in enumerate(jobs)
         ]
-        outcomes = execute({job.id: job for job in renamed}, store, executor, Silent())
+        outcomes = schedule(
+            {job.id: job for job in renamed}, set(), store, executor, SilentWatcher()
+        )
         assert [outcome.status for outcome in outcomes.values()] == ["ok"] * len(jobs)
 
     return run

@@ -1,4 +1,4 @@
-"""The command line: parse, one call, print. Exit codes: 0, 1 something failed, 2 a mistake, 130."""
+"""The command line: parse, one call, print. Exit codes: 0, 1 a failure, 2 a mistake, 130."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"transferbench {__version__}")
         raise typer.Exit
 
@@ -48,7 +48,7 @@ app.add_typer(authoring.app, name="plugin")
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is a message, our own keeps its traceback."""
+    """Run the command line: a user's mistake is a message, a bug keeps its traceback."""
     try:
         app()
     except TransferbenchError as error:
@@ -57,7 +57,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as leaving:
-        # typer turns an interrupt inside a command into this, without a word
+        # Typer turns an interrupt inside a command into this, without a message.
         if leaving.code == INTERRUPTED:
             _interrupted()
         raise

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transferbench.cli.options import Plugins, known_plugins
+from transferbench.cli.options import DataRoot, Device, Devices, Json, Plugins, known_plugins
 from transferbench.cli.output import as_json, note, table
-from transferbench.cli.running import DataRoot, Device, Devices
 
 if TYPE_CHECKING:
     from transferbench.conformance import CheckResult
@@ -49,8 +48,8 @@ def new(
     from transferbench.scaffold import new_file, new_package
 
     write = new_package if package else new_file
-    chosen = next(one for one in SPECS if one == kind)
-    written = write(chosen, name, out, known_plugins(None))
+    literal = next(each for each in SPECS if each == kind)
+    written = write(literal, name, out, known_plugins(None))
     for path in written.paths:
         typer.echo(f"written: {path}")
     typer.echo(f"\nedit {written.edit} where it says EDIT HERE, then:")
@@ -77,27 +76,25 @@ def check(
     data_root: DataRoot = None,
     device: Device = Devices.cpu,
     plugin: Plugins = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Check whether plugins keep the promises of their kind, with their tiny parameters."""
     from transferbench.conformance import check_selection, read_expected, select_plugins
     from transferbench.engine.resources import find_device
-    from transferbench.runner.request import open_registry
+    from transferbench.registry import open_registry
 
     expected = read_expected(expected_failures) if expected_failures else {}
-    found_device = find_device(device.value).type
+    device_type = find_device(device.value).type
     files = [Path(what)] if what.endswith(".py") else []
     registry = open_registry([*files, *(plugin or ())])
     selection = select_plugins(what, registry, kind.value if kind else None)
     for problem in registry.problems:
         if problem not in selection.problems:
             note(str(problem))
-    results = check_selection(
-        selection, data_root=data_root, device=found_device, expected=expected
-    )
+    results = check_selection(selection, data_root=data_root, device=device_type, expected=expected)
     ok = all(result.ok for result in results)
     if json:
-        as_json({"ok": ok, "checks": [asdict(one) for one in results]})
+        as_json({"ok": ok, "checks": [asdict(result) for result in results]})
     else:
         _print(results)
     if not ok:
@@ -106,17 +103,17 @@ def check(
 
 def _print(results: Sequence[CheckResult]) -> None:
     rows: list[Sequence[Any]] = [
-        (f"{one.kind} {one.plugin}", one.check, one.status) for one in results
+        (f"{result.kind} {result.plugin}", result.check, result.status) for result in results
     ]
     table(["plugin", "check", "result"], rows)
-    told = [one for one in results if one.message and one.status != "skipped"]
-    skipped = [one for one in results if one.status == "skipped"]
-    for one in told:
-        typer.echo(f"\n{one.status}: {one.message}")
+    skipped = [result for result in results if result.status == "skipped"]
+    for result in results:
+        if result.message and result.status != "skipped":
+            typer.echo(f"\n{result.status}: {result.message}")
     if skipped:
         typer.echo("")
-    for one in skipped:
-        typer.echo(f"skipped: {one.kind} {one.plugin!r}: {one.check}: {one.message}")
-    counts = Counter(one.status for one in results)
+    for result in skipped:
+        typer.echo(f"skipped: {result.kind} {result.plugin!r}: {result.check}: {result.message}")
+    counts = Counter(result.status for result in results)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     typer.echo(f"\n{len(results)} checks: {summary}")

@@ -1,17 +1,14 @@
-"""The commands that say what there is: plugins, suites, and the state of the installation."""
+"""The commands that list plugins and suites, and check the installation."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from transferbench.cli.options import Plugins, known_plugins
+from transferbench.cli.options import Json, Plugins, SuiteName, known_plugins
 from transferbench.cli.output import as_json, table
-
-if TYPE_CHECKING:
-    from transferbench.registry.discovery import Kind
 
 __all__ = ["register"]
 
@@ -24,18 +21,6 @@ class Kinds(StrEnum):
     backbones = "backbones"
     initializations = "initializations"
     diagnostics = "diagnostics"
-
-
-ONE_OF: dict[str, Kind] = {
-    "datasets": "dataset",
-    "perturbations": "perturbation",
-    "backbones": "backbone",
-    "initializations": "initialization",
-    "diagnostics": "diagnostic",
-}
-"""What one plugin of a kind is called."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,13 +36,15 @@ def list_plugins(
     json: Json = False,
 ) -> None:
     """List the plugins that are there, and where each comes from."""
+    from transferbench.registry.discovery import SPECS
+
     registry = known_plugins(plugin)
-    rows = []
-    for one in [kind] if kind else list(Kinds):
-        singular = ONE_OF[one.value]
-        for name, spec in getattr(registry, one.value).items():
-            origin = registry.origin(singular, name)
-            rows.append((singular, name, spec.version, spec.summary, origin))
+    rows = [
+        (singular, name, spec.version, spec.summary, registry.origin(singular, name))
+        for singular in SPECS
+        if kind in {None, f"{singular}s"}
+        for name, spec in getattr(registry, f"{singular}s").items()
+    ]
     if json:
         keys = ("kind", "name", "version", "summary", "origin")
         as_json([dict(zip(keys, row, strict=True)) for row in rows])
@@ -72,11 +59,12 @@ def show(
 ) -> None:
     """Show one plugin: what it is, its parameters, its source and licence."""
     from transferbench.errors import UnknownNameError
+    from transferbench.registry.discovery import SPECS
 
     registry = known_plugins(plugin)
-    singular = next((one for many, one in ONE_OF.items() if kind in {one, many}), None)
+    singular = next((each for each in SPECS if kind in {each, f"{each}s"}), None)
     if singular is None:
-        raise UnknownNameError("kind of plugin", kind, ONE_OF.values())
+        raise UnknownNameError("kind of plugin", kind, SPECS)
     if singular == "backbone" and "/" in name:
         spec, _ = registry.resolve_backbone(name)
     else:
@@ -107,13 +95,13 @@ def suites(json: Json = False) -> None:
 
     loaded = [load_suite(name) for name in bundled_suites()]
     if json:
-        as_json([{"suite": one.id, "summary": one.summary} for one in loaded])
+        as_json([{"suite": suite.id, "summary": suite.summary} for suite in loaded])
     else:
-        table(["suite", "summary"], [(one.id, one.summary) for one in loaded])
+        table(["suite", "summary"], [(suite.id, suite.summary) for suite in loaded])
 
 
 def validate(
-    suite: Annotated[str, typer.Argument(help="A suite's name or a .yaml file.", metavar="SUITE")],
+    suite: SuiteName,
     plugin: Plugins = None,
 ) -> None:
     """Check a suite file and the plugins it names; report every mistake at once."""

@@ -25,11 +25,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def note(text: str) -> None:
-    """Tell something that asks for no action, on stderr."""
+    """Print what needs no action, to stderr."""
     typer.echo(f"note: {text}", err=True)
 
 
 def fail(text: str) -> None:
-    """Tell what is wrong, on stderr."""
+    """Print what is wrong, to stderr."""
     sys.stdout.flush()
     typer.echo(f"error: {text}", err=True)

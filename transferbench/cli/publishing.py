@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from transferbench.cli.options import Plugins, known_plugins
+from transferbench.cli.options import Json, Plugins, known_plugins
 from transferbench.cli.output import as_json
 
 __all__ = ["register"]
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Submissions = Annotated[Path, typer.Argument(help="The folder that holds the submissions.")]
 
 
@@ -97,9 +96,9 @@ def show(
     from transferbench.leaderboard import boards
     from transferbench.leaderboard import show as as_text
 
-    found = boards(submissions, known_plugins(plugin))
-    if suite is not None and suite not in {board.board for board in found}:
-        raise UnknownNameError("board", suite, [board.board for board in found])
-    for board in found:
-        if suite in {None, board.board}:
-            typer.echo(as_text(board))
+    tables = {table.board: table for table in boards(submissions, known_plugins(plugin))}
+    if suite is not None and suite not in tables:
+        raise UnknownNameError("board", suite, tables)
+    for name, table in tables.items():
+        if suite in {None, name}:
+            typer.echo(as_text(table))

@@ -13,7 +13,9 @@ from transferbench.plan.graph import (
     Work,
     job_id,
     make_plan,
+    plan_resolved,
 )
+from transferbench.plan.resolve import ResolvedSuite, resolve_suite
 
 __all__ = [
     "ENGINE_VERSION",
@@ -23,7 +25,10 @@ __all__ = [
     "Entry",
     "Job",
     "Plan",
+    "ResolvedSuite",
     "Work",
     "job_id",
     "make_plan",
+    "plan_resolved",
+    "resolve_suite",
 ]

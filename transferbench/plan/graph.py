@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.errors import SuiteError
 from transferbench.identity import derive_seed, digest
-from transferbench.plan.external_weights import left_out_arms
+from transferbench.plan.external_weights import unstartable_arms
 from transferbench.plan.resolve import (
     PluginIdentity,
     ResolvedArm,
@@ -32,6 +32,7 @@ __all__ = [
     "Work",
     "job_id",
     "make_plan",
+    "plan_resolved",
 ]
 
 ENGINE_VERSION = 1
@@ -123,6 +124,12 @@ class Plan:
         """The jobs of one kind, in the order they were planned."""
         return [job for job in self.jobs.values() if job.kind == kind]
 
+    def jobs_of(self, entry: str) -> set[str]:
+        """The ids of the jobs of an entry, with those that they require."""
+        ids = {cell.job for cell in self.cells if cell.entry == entry}
+        ids |= {diagnosis.job for diagnosis in self.measured if diagnosis.a.entry == entry}
+        return ids | {need for job in ids for need in self.jobs[job].requires}
+
 
 def job_id(kind: str, payload: Mapping[str, Any]) -> str:
     """The id of a job: the sha256 of the canonical JSON of its kind and payload."""
@@ -136,9 +143,17 @@ def make_plan(
 
     ``facts`` describe the decoded datasets under ``source:LABEL`` and ``target:LABEL``.
     """
-    left_out = {entry.name: left_out_arms(suite, entry.weights, registry) for entry in entries}
-    plan = Plan(suite, tuple(entries), left_out)
-    planner = _Planner(plan, resolve_suite(suite, registry, facts), facts)
+    return plan_resolved(resolve_suite(suite, registry, facts), entries, facts)
+
+
+def plan_resolved(
+    resolved: ResolvedSuite, entries: Sequence[Entry], facts: Mapping[str, DatasetFacts]
+) -> Plan:
+    """As ``make_plan``, of a suite whose plugins are resolved."""
+    unstartable = unstartable_arms(resolved.suite, resolved.arms)
+    left_out = {entry.name: unstartable if entry.weights else {} for entry in entries}
+    plan = Plan(resolved.suite, tuple(entries), left_out)
+    planner = _Planner(plan, resolved, facts)
     for entry in entries:
         planner.add(entry)
     return plan
@@ -198,7 +213,7 @@ class _Planner:
         return {
             "engine": ENGINE_VERSION,
             "backbone": entry.backbone,
-            "dataset": self.resolved.datasets[dataset]
+            "dataset": self.resolved.datasets[dataset].identity
             | {
                 "fingerprint": facts.fingerprint,
                 "classes": facts.classes,

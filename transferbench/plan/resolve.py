@@ -6,20 +6,29 @@ from collections.abc import Container, Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.registry import Registry, blamed, identity
+from transferbench.specs import DatasetSpec, Params
 from transferbench.suite import Diagnosis, InitializationUse, Suite, Use
 
 __all__ = [
     "PluginIdentity",
     "ResolvedArm",
+    "ResolvedDataset",
     "ResolvedDiagnosis",
     "ResolvedSuite",
-    "dataset_uses",
-    "resolve_arms",
+    "resolve_arm",
     "resolve_suite",
 ]
 
 PluginIdentity: TypeAlias = dict[str, Any]
 """Name, version and parameters of a plugin, as ids contain them."""
+
+
+class ResolvedDataset(NamedTuple):
+    """A dataset, with what it takes to decode it."""
+
+    identity: PluginIdentity
+    spec: DatasetSpec
+    params: Params
 
 
 class ResolvedArm(NamedTuple):
@@ -48,13 +57,13 @@ class ResolvedSuite(NamedTuple):
     """
 
     suite: Suite
-    datasets: dict[str, PluginIdentity]
+    datasets: dict[str, ResolvedDataset]
     perturbations: dict[str, PluginIdentity | None]
     arms: dict[str, ResolvedArm]
     diagnoses: dict[str, ResolvedDiagnosis]
 
 
-def dataset_uses(suite: Suite) -> Iterator[tuple[str, Use]]:
+def _dataset_uses(suite: Suite) -> Iterator[tuple[str, Use]]:
     """The datasets of the targets and of the sources that an arm names, with their labels."""
     used = {use.source for use in suite.initializations.values()}
     for label, source in suite.sources.items():
@@ -64,28 +73,30 @@ def dataset_uses(suite: Suite) -> Iterator[tuple[str, Use]]:
         yield f"target:{label}", target.dataset
 
 
-def resolve_suite(suite: Suite, registry: Registry, datasets: Container[str]) -> ResolvedSuite:
-    """Every plugin that a plan of ``suite`` uses; of its datasets those in ``datasets``.
+def resolve_suite(
+    suite: Suite, registry: Registry, datasets: Container[str] | None = None
+) -> ResolvedSuite:
+    """Every plugin that a plan of ``suite`` uses; of its datasets those in ``datasets``, or all.
 
     Raises: ``UnknownNameError`` where a plugin is not installed, ``PluginError`` where it fails.
     """
     return ResolvedSuite(
         suite,
-        {label: _dataset(use, registry) for label, use in dataset_uses(suite) if label in datasets},
+        {
+            label: _dataset(use, registry)
+            for label, use in _dataset_uses(suite)
+            if datasets is None or label in datasets
+        },
         {label: _perturbation(suite, label, registry) for label in suite.perturbations},
-        resolve_arms(suite, registry),
+        {label: resolve_arm(use, registry) for label, use in suite.initializations.items()},
         {label: _diagnosis(use, registry) for label, use in suite.diagnostics.items()},
     )
 
 
-def resolve_arms(suite: Suite, registry: Registry) -> dict[str, ResolvedArm]:
-    """The arms of ``suite``. Raises: as ``resolve_suite``."""
-    return {label: _arm(use, registry) for label, use in suite.initializations.items()}
-
-
-def _dataset(use: Use, registry: Registry) -> PluginIdentity:
+def _dataset(use: Use, registry: Registry) -> ResolvedDataset:
     spec = registry.dataset(use.name)
-    return identity(spec, spec.parse(use.params))
+    params = spec.parse(use.params)
+    return ResolvedDataset(identity(spec, params), spec, params)
 
 
 def _perturbation(suite: Suite, label: str, registry: Registry) -> PluginIdentity | None:
@@ -97,7 +108,8 @@ def _perturbation(suite: Suite, label: str, registry: Registry) -> PluginIdentit
     return None if unchanged else identity(spec, params) | {"apply": use.apply}
 
 
-def _arm(use: InitializationUse, registry: Registry) -> ResolvedArm:
+def resolve_arm(use: InitializationUse, registry: Registry) -> ResolvedArm:
+    """How the networks of one arm start. Raises: as ``resolve_suite``."""
     spec = registry.initialization(use.name)
     params = spec.parse(use.params)
     with blamed(f"initialization {spec.name!r}"):

@@ -10,6 +10,7 @@ from transferbench.registry.lookup import (
     blamed,
     identity,
     load_registry,
+    open_registry,
     parse_params,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "blamed",
     "identity",
     "load_registry",
+    "open_registry",
     "parse_params",
 ]

@@ -6,6 +6,7 @@ offer one name: neither is served, and whoever asks is told both.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,7 @@ __all__ = [
     "blamed",
     "identity",
     "load_registry",
+    "open_registry",
     "parse_params",
 ]
 
@@ -71,6 +73,11 @@ def load_registry(
     environment is not read: pass ``os.environ`` where it should count.
     """
     return Registry(discover(files, environment or {}))
+
+
+def open_registry(files: Sequence[str | Path] = ()) -> Registry:
+    """What every installed plugin, ``files`` and the files of the environment offer."""
+    return load_registry(tuple(map(Path, files)), os.environ)
 
 
 class Registry:

@@ -1,21 +1,42 @@
-"""How a run looks while it goes on: a live bar on a terminal, plain lines elsewhere."""
+"""The progress of a run: a live bar on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import io
 import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from transferbench.plan import Job
 from transferbench.runner.executors import Outcome
+from transferbench.runner.schedule import SilentWatcher, Watcher
 
-__all__ = ["Display"]
+__all__ = ["Display", "progress_watcher"]
 
 QUIET_SECONDS = 15
-"""How long plain lines may say nothing while there is something to tell."""
+"""How long plain lines may report nothing while jobs finish."""
+REDRAW_SECONDS = 0.1
+"""The shortest time between two pictures of the bar in a notebook."""
+NOTEBOOK_WIDTH = 100
+
+
+@contextmanager
+def progress_watcher(progress: bool | Watcher) -> Iterator[Watcher]:
+    """The watcher that ``RunOptions.progress`` asks for; a bar only where somebody can see it."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    console = Console(stderr=True)
+    if progress and (console.is_terminal or console.is_jupyter):
+        with Display(console) as display:
+            yield display
+    else:
+        yield SilentWatcher()
 
 
 class Display:
@@ -24,13 +45,12 @@ class Display:
     The time left is that of the work left, in images, at the rate of the work done so far.
     """
 
-    def __init__(self, console: Console, *, left: dict[str, Job]) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.left = dict(left)
-        self.running: dict[str, Job] = {}
-        self.started_at = self.told_at = time.monotonic()
+        self.left: dict[str, Job] = {}
+        self.running: set[str] = set()
+        self.started_at = self.reported_at = time.monotonic()
         self.work_done = 0.0
-        self.total = len(left)
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -38,9 +58,10 @@ class Display:
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=console.is_jupyter or not console.is_terminal,
         )
-        self.bar = self.progress.add_task("jobs", total=self.total, state="")
+        self.bar = self.progress.add_task("jobs", total=None, state="")
+        self.picture = _NotebookPicture(self.progress) if console.is_jupyter else None
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -53,22 +74,25 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         self.progress.stop()
+        if self.picture:
+            self.picture.draw()
 
-    def planned(self, total: int, done: int) -> None:
+    def planned(self, jobs: Mapping[str, Job], done: Collection[str]) -> None:
         """Show how much there is and how much of it needs no work."""
-        self.progress.update(self.bar, total=total, completed=done)
-        self.console.print(
-            f"{total} jobs: {done} already done, {total - done} to run", soft_wrap=True
-        )
+        self.left = {name: job for name, job in jobs.items() if name not in done}
+        total, left = len(jobs), len(self.left)
+        self.progress.update(self.bar, total=total, completed=total - left)
+        line = f"{total} jobs: {total - left} already done, {left} to run"
+        self.console.print(line, soft_wrap=True)
 
     def started(self, job: Job) -> None:
         """Show one more job running."""
-        self.running[job.id] = job
+        self.running.add(job.id)
         self._show()
 
     def finished(self, job: Job, outcome: Outcome) -> None:
-        """Count a job as over; a failure is told in a line of its own."""
-        self.running.pop(job.id, None)
+        """Count a job as over; a failure has a line of its own."""
+        self.running.discard(job.id)
         self.left.pop(job.id, None)
         self.work_done += _passes(job)
         self.progress.advance(self.bar)
@@ -76,8 +100,8 @@ class Display:
             self.console.print(
                 f"[red]{outcome.status}[/] {job.title}: {outcome.message}", soft_wrap=True
             )
-        elif not self.console.is_terminal and self._worth_a_line(job):
-            self.told_at = time.monotonic()
+        elif self._worth_a_line(job):
+            self.reported_at = time.monotonic()
             self.console.print(
                 f"done {job.title} in {outcome.wall_seconds:.1f} s, {self._state()}",
                 highlight=False,
@@ -86,11 +110,15 @@ class Display:
         self._show()
 
     def _worth_a_line(self, job: Job) -> bool:
-        """Every training; of diagnoses, which may take milliseconds, one now and then."""
-        return job.kind != "diagnosis" or time.monotonic() - self.told_at >= QUIET_SECONDS
+        """Without a bar, every training; of diagnoses, which may take milliseconds, a few."""
+        if self.console.is_terminal or self.console.is_jupyter:
+            return False
+        return job.kind != "diagnosis" or time.monotonic() - self.reported_at >= QUIET_SECONDS
 
     def _show(self) -> None:
         self.progress.update(self.bar, state=self._state())
+        if self.picture:
+            self.picture.draw_soon()
 
     def _state(self) -> str:
         elapsed = time.monotonic() - self.started_at
@@ -100,6 +128,39 @@ class Display:
             rate = self.work_done / elapsed
             state += f", {rate:,.0f} images/s, {_duration(work_left / rate)} to go"
         return state
+
+
+class _NotebookPicture:
+    """The bar as one output of a notebook's cell; rich's own needs ipywidgets."""
+
+    def __init__(self, progress: Progress) -> None:
+        from IPython.display import display
+
+        self.progress = progress
+        self.drawn_at = time.monotonic()
+        self.handle: Any = display(self._content(), raw=True, display_id=True)
+
+    def draw_soon(self) -> None:
+        """Update the output, unless that was done just now."""
+        if time.monotonic() - self.drawn_at >= REDRAW_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Update the output."""
+        self.drawn_at = time.monotonic()
+        self.handle.update(self._content(), raw=True)
+
+    def _content(self) -> dict[str, str]:
+        console = Console(
+            file=io.StringIO(), force_jupyter=False, record=True, width=NOTEBOOK_WIDTH
+        )
+        console.print(self.progress.get_renderable())
+        page = console.export_html(
+            code_format="<pre style='line-height:normal'>{code}</pre>",
+            inline_styles=True,
+            clear=False,
+        )
+        return {"text/html": page, "text/plain": console.export_text().strip()}
 
 
 def _passes(job: Job) -> float:

@@ -1,149 +1,74 @@
-"""From what a user asks for to a plan: the suite as changed, its entries, its decoded data."""
+"""The request of a run: the suite as changed, its entries and its decoded datasets."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transferbench.data.cache import prepare
 from transferbench.errors import DataError, SuiteError, TransferbenchError, UnknownNameError
 from transferbench.identity import file_digest
-from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
-from transferbench.plan.external_weights import left_out_arms
-from transferbench.registry import Registry, blamed, identity, load_registry
-from transferbench.runner.scheduler import done_jobs
+from transferbench.plan import DatasetFacts, Entry, ResolvedSuite, resolve_suite
+from transferbench.registry import Registry, blamed, identity, open_registry
+from transferbench.runner.options import SUITE_WEIGHTS, Options
 from transferbench.specs import BackboneSpec, Weights
 from transferbench.store import Store
-from transferbench.suite import Grid, InitializationUse, Suite, Use
+from transferbench.suite import Grid, InitializationUse, Suite
 from transferbench.suite.loading import load_suite
 
-__all__ = [
-    "Options",
-    "Planned",
-    "go_offline",
-    "open_registry",
-    "plan_run",
-    "plugin_variable",
-]
+__all__ = ["Request", "RequestedEntry", "make_request"]
 
-PLUGIN_VARIABLE = "TRANSFERBENCH_PLUGINS"
-OWN_PRETRAINING = "suite"
-"""The value of ``--weights`` that asks for the suite's own pre-training."""
+
+class RequestedEntry(NamedTuple):
+    """An entry with the names that it was requested by, and the distribution of its backbone."""
+
+    entry: Entry
+    backbone: str
+    weights: str
+    origin: str
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a user asks of a run besides its suite.
+class Request:
+    """All that a plan is made from, and where it will run.
 
-    ``initializations``: arms of the suite to keep, or plugins to add as arms.
-    ``weights``: ``suite``, or a tag or a file of the backbone's own weights.
-    ``changes``: settings of the suite to change, as ``recipes.P-T.epochs=3``.
-    ``out``: the run's folder (None: ``runs/SUITE@VERSION``); ``store``: shared between runs and
-    suites (None: ``store`` beside the run's folder).
-    ``jobs``: how many at once (None: one for each core, or one for the GPU).
-    """
-
-    backbones: Sequence[str] = ()
-    initializations: Sequence[str] = ()
-    weights: str = OWN_PRETRAINING
-    changes: Sequence[str] = ()
-    seed_count: int | None = None
-    out: str | Path | None = None
-    store: str | Path | None = None
-    data_root: str | Path | None = None
-    plugins: Sequence[str | Path] = ()
-    device: str = "auto"
-    jobs: int | None = None
-    time_limit_seconds: float | None = None
-    micro_batch: int | None = None
-    compile: bool = False
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A plan with all that its execution needs.
-
-    ``asked``: what was asked for each entry, to be asked again by a later run in this folder.
+    ``earlier``: entries of earlier runs in the same folder, finished or not.
     ``notes``: what the user should know and need not act on.
     """
 
-    plan: Plan
+    suite: ResolvedSuite
+    changed: tuple[str, ...]
+    entries: tuple[RequestedEntry, ...]
+    earlier: tuple[RequestedEntry, ...]
+    facts: Mapping[str, DatasetFacts]
     registry: Registry
     options: Options
-    changed: tuple[str, ...]
-    asked: tuple[tuple[str, str], ...]
     folder: Path
     store: Store
-    notes: tuple[str, ...] = ()
-
-    @property
-    def suite(self) -> Suite:
-        """The suite as it is run."""
-        return self.plan.suite
-
-    @cached_property
-    def done(self) -> set[str]:
-        """The jobs that were in the store when this was first asked."""
-        return done_jobs(self.plan.jobs, self.store)
+    notes: tuple[str, ...]
 
 
-def plan_run(suite: str | Suite, options: Options) -> Planned:
-    """Everything that ``suite`` asks of the entries in ``options``; trains nothing.
+def make_request(suite: str | Suite, options: Options) -> Request:
+    """Resolve what ``options`` name, and decode the datasets that are not decoded yet.
 
-    Datasets are decoded where they are not yet, since their pixels are part of every id.
-    Entries that an earlier run in the same folder finished are part of the plan.
     Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``, ``DataError``.
     """
     registry = open_registry(options.plugins)
     loaded, changed = _changed_suite(suite, options, registry)
-    names = tuple(options.backbones) or loaded.backbones
-    asked = tuple((name, options.weights) for name in dict.fromkeys(names))
-    entries = [_entry(registry, *one) for one in asked]
+    names = dict.fromkeys(options.backbones or loaded.backbones)
+    entries = tuple(_entry(registry, name, options.weights) for name in names)
     folder = Path(options.out or Path("runs") / _folder_name(loaded, changed))
+    earlier, notes = _earlier_entries(folder, loaded, registry, entries)
+    resolved = resolve_suite(loaded, registry)
     store = Store(Path(options.store or folder.parent / "store"))
     store.prepare()
     data_root = None if options.data_root is None else Path(options.data_root)
-    facts = dict(_facts(loaded, registry, store.root / "datasets", data_root))
-    earlier, notes = _finished_earlier(folder, loaded, registry, store, facts, asked)
-    plan = make_plan(loaded, [*(_entry(registry, *one) for one in earlier), *entries],
-                     registry, facts)  # fmt: skip
-    notes = (*notes, *_left_out(plan, registry))
-    return Planned(plan, registry, options, changed, (*earlier, *asked), folder, store, notes)
-
-
-def plugin_variable() -> str:
-    """The loose plugin files that the environment names."""
-    return os.environ.get(PLUGIN_VARIABLE, "")
-
-
-def open_registry(files: Sequence[str | Path]) -> Registry:
-    """The plugins that are installed, in ``files`` and in the environment's files."""
-    return load_registry(tuple(map(Path, files)), {PLUGIN_VARIABLE: plugin_variable()})
-
-
-def go_offline() -> None:
-    """Keep this process and its workers from looking for weights on the network."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def _left_out(plan: Plan, registry: Registry) -> Iterator[str]:
-    """A note on the arms that entries with external weights go without."""
-    external = [entry for entry in plan.entries if entry.weights is not None]
-    # The arms are the same whichever external weights an entry has.
-    for entry in external[:1]:
-        arms = left_out_arms(plan.suite, entry.weights, registry)
-        if arms:
-            names = ", ".join(one.name for one in external)
-            named = ", ".join(f"{arm} ({why})" for arm, why in arms.items())
-            yield (
-                f"{names}: external weights cannot start {named}; these arms are left out, "
-                "and claims on them stay undecided"
-            )
+    facts = dict(_facts(resolved, store.root / "datasets", data_root))
+    return Request(resolved, changed, entries, earlier, facts, registry, options, folder, store,
+                   notes)  # fmt: skip
 
 
 def _folder_name(suite: Suite, changed: Sequence[str]) -> str:
@@ -169,81 +94,81 @@ def _changed_suite(
     return loaded, tuple(changes)
 
 
-def _with_arms(suite: Suite, wanted: Sequence[str], registry: Registry) -> Suite:
-    """``suite`` with the arms of ``wanted`` besides its scored ones, those of plugins added.
+def _with_arms(suite: Suite, names: Sequence[str], registry: Registry) -> Suite:
+    """``suite`` with its scored arms and those of ``names``, which may be plugins to add.
 
     An arm that is added is trained wherever the scored initialization is.
     """
-    arms = {suite.scoring.baseline, suite.scoring.initialization}
-    known = dict(suite.initializations)
-    for name in wanted:
-        if name not in known:
+    table = dict(suite.initializations)
+    for name in names:
+        if name not in table:
             try:
                 registry.initialization(name)
             except UnknownNameError as error:
-                choices = [*known, *registry.names("initialization")]
+                choices = [*table, *registry.names("initialization")]
                 raise UnknownNameError("initialization or arm", name, choices) from error
-            recipe = known[suite.scoring.initialization].recipe
-            known[name] = InitializationUse(name=name, recipe=recipe)
-        arms.add(name)
-    kept = {label: use for label, use in known.items() if label in arms}
-    added = tuple(label for label in kept if label not in suite.initializations)
-    grids = tuple(_with_added(grid, kept, added, suite) for grid in suite.trials)
-    return suite.model_copy(update={"initializations": kept, "trials": grids})
+            recipe = table[suite.scoring.initialization].recipe
+            table[name] = InitializationUse(name=name, recipe=recipe)
+    arms = {suite.scoring.baseline, suite.scoring.initialization, *names}
+    uses = {label: use for label, use in table.items() if label in arms}
+    added = tuple(label for label in uses if label not in suite.initializations)
+    grids = tuple(_with_added(grid, uses, added, suite) for grid in suite.trials)
+    return suite.model_copy(update={"initializations": uses, "trials": grids})
 
 
-def _with_added(grid: Grid, kept: Container[str], added: tuple[str, ...], suite: Suite) -> Grid:
+def _with_added(grid: Grid, arms: Container[str], added: tuple[str, ...], suite: Suite) -> Grid:
     chosen = grid.initializations
     if chosen is None:
         return grid
     more = added if suite.scoring.initialization in chosen else ()
-    labels = (*(label for label in chosen if label in kept), *more)
+    labels = (*(label for label in chosen if label in arms), *more)
     return grid.model_copy(update={"initializations": labels})
 
 
-def _entry(registry: Registry, name: str, weights: str) -> Entry:
-    spec, given = registry.resolve_backbone(name)
-    params = spec.parse(given)
-    described = identity(spec, params)
-    if weights == OWN_PRETRAINING:
-        return Entry(name, described, spec.license, spec.source)
-    found = _weights(spec, params, name, weights)
-    with blamed(f"backbone {spec.name!r}"):
-        preprocessing = spec.preprocessing(params)
-    return Entry(
-        f"{name}+{found.tag}", described, found.license, found.origin, found, preprocessing
-    )
+def _entry(registry: Registry, name: str, weights: str) -> RequestedEntry:
+    spec, values = registry.resolve_backbone(name)
+    params = spec.parse(values)
+    backbone = identity(spec, params)
+    if weights == SUITE_WEIGHTS:
+        entry = Entry(name, backbone, spec.license, spec.source)
+    else:
+        external = _external_weights(spec, params, name, weights)
+        with blamed(f"backbone {spec.name!r}"):
+            preprocessing = spec.preprocessing(params)
+        label = f"{name}+{external.tag}"
+        entry = Entry(label, backbone, external.license, external.origin, external, preprocessing)
+    return RequestedEntry(entry, name, weights, registry.origin("backbone", spec.name))
 
 
-def _weights(spec: BackboneSpec, params: Any, name: str, given: str) -> Weights:
+def _external_weights(spec: BackboneSpec, params: Any, name: str, tag_or_file: str) -> Weights:
     if spec.load_weights is None:
         raise SuiteError(f"backbone {name!r} loads no external weights; use --weights suite")
     with blamed(f"backbone {spec.name!r}"):
-        offered = {weights.tag: weights for weights in spec.weights(params)}
-    if given in offered:
-        return offered[given]
-    path = Path(given)
+        tagged = {weights.tag: weights for weights in spec.weights(params)}
+    if tag_or_file in tagged:
+        return tagged[tag_or_file]
+    path = Path(tag_or_file)
     if path.is_file():
         return Weights(
             tag=path.stem, origin=path.name, license="unknown", pretrained_on="unknown",
             sha256=file_digest(path),
         )  # fmt: skip
-    raise UnknownNameError(f"weights of {name}", given, offered, "or give a file that exists")
+    raise UnknownNameError(f"weights of {name}", tag_or_file, tagged, "or give a file that exists")
 
 
 def _facts(
-    suite: Suite, registry: Registry, cache: Path, data_root: Path | None
+    resolved: ResolvedSuite, cache: Path, data_root: Path | None
 ) -> Iterator[tuple[str, DatasetFacts]]:
-    """What a plan needs to know of the suite's datasets; every one that is missing is named."""
+    """What a plan needs to know of the suite's datasets; all that are missing are named."""
     missing: list[str] = []
-    for label, use in _datasets(suite):
-        spec = registry.dataset(use.name)
+    image = resolved.suite.image
+    for label, (_, spec, params) in resolved.datasets.items():
         try:
-            found = prepare(
+            dataset = prepare(
                 spec,
-                spec.parse(use.params),
-                image_size=suite.image.size,
-                channels=suite.image.channels,
+                params,
+                image_size=image.size,
+                channels=image.channels,
                 cache=cache,
                 data_root=data_root,
             )
@@ -251,57 +176,35 @@ def _facts(
             missing.append(f"{label}: {error}")
             continue
         yield label, DatasetFacts(
-            found.fingerprint, len(found.classes), found.task, found.metric,
-            len(found.splits["train"].labels), len(found.splits["test"].labels),
+            dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
+            len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
         )  # fmt: skip
     if missing:
         raise DataError("\n".join(missing))
 
 
-def _datasets(suite: Suite) -> Iterator[tuple[str, Use]]:
-    used = {use.source for use in suite.initializations.values()}
-    for label, source in suite.sources.items():
-        if label in used:
-            yield f"source:{label}", source.dataset
-    for label, target in suite.targets.items():
-        yield f"target:{label}", target.dataset
-
-
-def _finished_earlier(
-    folder: Path,
-    suite: Suite,
-    registry: Registry,
-    store: Store,
-    facts: dict[str, DatasetFacts],
-    asked: Sequence[tuple[str, str]],
-) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """The entries that earlier runs of this very suite finished in ``folder``, and notes."""
-    finished: list[tuple[str, str]] = []
+def _earlier_entries(
+    folder: Path, suite: Suite, registry: Registry, requested: Sequence[RequestedEntry]
+) -> tuple[tuple[RequestedEntry, ...], tuple[str, ...]]:
+    """The entries that earlier runs of this very suite requested in ``folder``, and notes."""
+    again = {(entry.backbone, entry.weights) for entry in requested}
+    entries: list[RequestedEntry] = []
     notes: list[str] = []
-    for name, weights in _asked_earlier(folder, suite):
-        if (name, weights) in asked:
-            continue
-        try:
-            entry = _entry(registry, name, weights)
-        except TransferbenchError as error:
-            notes.append(f"the earlier entry {name} is left out: {error}")
-            continue
-        jobs = make_plan(suite, [entry], registry, facts).jobs
-        if done_jobs(jobs, store) == set(jobs):
-            finished.append((name, weights))
-        else:
-            notes.append(
-                f"the earlier entry {entry.name} is unfinished and left out; run it to go on"
-            )
-    return tuple(finished), tuple(notes)
+    for name, weights in _requested_earlier(folder, suite):
+        if (name, weights) not in again:
+            try:
+                entries.append(_entry(registry, name, weights))
+            except TransferbenchError as error:
+                notes.append(f"the earlier entry {name} is left out: {error}")
+    return tuple(entries), tuple(notes)
 
 
-def _asked_earlier(folder: Path, suite: Suite) -> list[tuple[str, str]]:
+def _requested_earlier(folder: Path, suite: Suite) -> list[tuple[str, str]]:
     try:
         earlier = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if earlier["suite_digest"] != suite.digest:
             return []
-        return [(str(one["backbone"]), str(one["weights"])) for one in earlier["asked"]]
+        return [(str(entry["backbone"]), str(entry["weights"])) for entry in earlier["asked"]]
     except (OSError, ValueError, KeyError, TypeError):
         # A run folder that was never finished, or is not ours to read, holds no entries.
         return []

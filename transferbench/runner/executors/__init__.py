@@ -1,6 +1,6 @@
-"""Who runs the jobs of a plan: worker processes here, a cluster elsewhere.
+"""Executors run the jobs of a plan: in this process, or in workers on this machine.
 
-An executor takes ready jobs and gives outcomes; it knows neither what a job does nor where its
+An executor takes ready jobs and returns outcomes; it knows neither what a job does nor where its
 results are kept.
 """
 
@@ -25,8 +25,8 @@ class Outcome(NamedTuple):
 class Executor(Protocol):
     """Runs up to ``slots`` jobs at once; used as a context, it leaves no process behind.
 
-    ``submit`` may be called while ``free`` is positive. ``wait`` gives the outcomes that came,
-    waiting for at least one up to ``timeout`` seconds (None: as long as it takes); it gives none
+    ``submit`` may be called while ``free`` is positive. ``wait`` returns the outcomes so far,
+    waiting for at least one up to ``timeout`` seconds (None: as long as it takes); it returns none
     where nothing is running. ``close`` ends what still runs, without an outcome.
     """
 

@@ -30,7 +30,7 @@ class InProcessExecutor:
         return 0 if self._next else 1
 
     def submit(self, job: str, payload: Any) -> None:
-        """Take a job; it runs when it is waited for."""
+        """Take a job; ``wait`` runs it."""
         if self._next:
             raise RuntimeError("no slot is free: wait for an outcome before the next job")
         self._next = (job, payload)
@@ -45,7 +45,7 @@ class InProcessExecutor:
         return [attempt(job, lambda: run(payload))]
 
     def close(self) -> None:
-        """Forget a job that has not begun."""
+        """Drop a job that has not begun."""
         self._next = None
 
     def __enter__(self) -> Self:
@@ -61,17 +61,18 @@ class InProcessExecutor:
 
 
 def attempt(job: str, run: Callable[[], None]) -> Outcome:
-    """Run a job here; whatever it raises is its outcome, but for the user's interrupt."""
+    """Run a job here; whatever it raises is its outcome, except the user's interrupt."""
     began = time.perf_counter()
-    told: tuple[Literal["ok", "failed", "oom"], str, str] = ("ok", "", "")
+    ending: tuple[Literal["ok", "failed", "oom"], str, str] = ("ok", "", "")
     try:
         run()
     except TransferbenchError as error:
-        # What a plugin raised stands behind its error: its author needs the lines.
+        # The author of a plugin needs the traceback of what it raised, which is the cause.
         cause = error.__cause__
-        told = ("failed", str(error), "".join(traceback.format_exception(cause)) if cause else "")
+        trace = "".join(traceback.format_exception(cause)) if cause else ""
+        ending = ("failed", str(error), trace)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # one job's bug must not cost the others
         status: Literal["failed", "oom"] = "oom" if is_out_of_memory(error) else "failed"
         message = traceback.format_exception_only(error)[-1].strip()
-        told = (status, message, "".join(traceback.format_exception(error)))
-    return Outcome(job, *told, wall_seconds=time.perf_counter() - began)
+        ending = (status, message, "".join(traceback.format_exception(error)))
+    return Outcome(job, *ending, wall_seconds=time.perf_counter() - began)

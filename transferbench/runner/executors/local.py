@@ -2,41 +2,35 @@
 
 Each worker keeps what its ``start`` loaded from job to job. It leads a process group of its own,
 so that ending it ends what it started, and a terminal's interrupt reaches the parent alone, which
-decides. A worker whose parent is gone ends itself.
+decides. A worker whose parent is gone ends itself. How a worker runs: ``worker``.
 """
 
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, resource_tracker
-from queue import SimpleQueue
-from threading import Thread
+from multiprocessing import Pipe, connection
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from transferbench.errors import TransferbenchError
 from transferbench.runner.executors import Outcome
-from transferbench.runner.executors.inprocess import attempt
+from transferbench.runner.executors.worker import COMMAND, START
 
 __all__ = ["LocalExecutor"]
 
-if TYPE_CHECKING:
-    Pipe: TypeAlias = connection.Connection[Any, Any]
-
 Start: TypeAlias = Callable[[], Callable[[Any], None]]
-Inbox: TypeAlias = SimpleQueue[tuple[str, bytes] | None]
 
-START = ""
-"""What stands for a job's id where the outcome is that of a worker's start."""
 TICK_SECONDS = 0.2
-"""How often limits are looked at, and deaths that no closed pipe tells of (a child holds it)."""
+"""How often limits are checked, and deaths that no closed pipe shows (a child holds it open)."""
 GRACE_SECONDS = 2.0
 """How long a worker may take to leave before it is killed."""
 
@@ -46,7 +40,7 @@ class LocalExecutor:
 
     ``start`` is pickled and called once in each worker; what it returns runs one payload.
     ``time_limit_seconds`` is for one job, not counting its worker's start. ``environments[i]``
-    holds variables of the worker in slot i, set before ``start`` (such as CUDA_VISIBLE_DEVICES).
+    holds variables of the worker in slot i (such as CUDA_VISIBLE_DEVICES).
     """
 
     def __init__(
@@ -63,7 +57,7 @@ class LocalExecutor:
         self._limit_seconds = time_limit_seconds
         self._environments = environments or [{}] * slots
         self._workers: list[_Worker | None] = [None] * slots
-        # at exit multiprocessing waits for its children: those that nobody closed must be gone
+        # Workers of an executor that nobody closed end with this process.
         atexit.register(self.close)
 
     @property
@@ -85,16 +79,14 @@ class LocalExecutor:
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            outcomes = [
-                it for worker in self._busy() if (it := worker.outcome(self._limit_seconds))
-            ]
-            if outcomes:
+            ended = [worker.outcome(self._limit_seconds) for worker in self._busy()]
+            if outcomes := [outcome for outcome in ended if outcome]:
                 return outcomes
             self._raise_if_broken()
             left = TICK_SECONDS if until is None else until - time.monotonic()
             if not self._busy() or left <= 0:
                 return []
-            connection.wait([it.pipe for it in self._busy()], min(left, TICK_SECONDS))
+            connection.wait([worker.pipe for worker in self._busy()], min(left, TICK_SECONDS))
 
     def close(self) -> None:
         """End every worker: idle ones leave, busy ones are terminated, and then killed."""
@@ -104,7 +96,7 @@ class LocalExecutor:
             worker.dismiss()
         until = time.monotonic() + GRACE_SECONDS
         for worker in workers:
-            worker.process.join(max(0.0, until - time.monotonic()))
+            worker.join(max(0.0, until - time.monotonic()))
             worker.kill()
         self._workers = [None] * self.slots
 
@@ -123,7 +115,8 @@ class LocalExecutor:
         return [worker for worker in self._workers if worker and worker.job is not None]
 
     def _idle_worker(self) -> _Worker:
-        idle = {slot: it for slot, it in enumerate(self._workers) if it is None or it.job is None}
+        workers = enumerate(self._workers)
+        idle = {slot: worker for slot, worker in workers if worker is None or worker.job is None}
         for worker in idle.values():
             if worker and worker.is_usable:
                 return worker
@@ -142,37 +135,54 @@ class LocalExecutor:
 class _Worker:
     """A worker process as its parent sees it.
 
-    ``job`` is what it was given and has not ended; ``broken`` says why it could not start.
+    ``job`` is the one it runs; ``broken`` says why it could not start.
     """
 
     def __init__(self, start: bytes, environment: Mapping[str, str]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
+        self.pipe, worker_end = Pipe()
         self.job: str | None = None
         self.broken: Exception | None = None
         self._started = False
         self._killed = False
         self._began = 0.0
-        self.process = context.Process(target=_serve, args=(theirs, start, dict(environment)))
+        descriptor = worker_end.fileno()
         with _interrupts_held():
-            self.process.start()
-        theirs.close()
+            self.process = subprocess.Popen(  # noqa: S603  # our own command
+                [*COMMAND, str(descriptor)],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | environment,
+                pass_fds=[descriptor],
+                process_group=0,
+            )
+        worker_end.close()
+        # A worker that dies at once shows when it is waited for.
+        with suppress(OSError):
+            self.pipe.send([str(Path(path).absolute()) for path in sys.path])
+            self.pipe.send(start)
 
     @property
     def is_usable(self) -> bool:
-        return not self._killed and self.process.is_alive()
+        return not self._killed and self._is_alive()
+
+    def _is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def join(self, seconds: float) -> None:
+        """Wait for the process to end, for so many seconds at most."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
 
     def give(self, job: str, payload: bytes) -> None:
         self.job, self._began = job, time.monotonic()
-        # a worker that died just now is seen to be dead when it is waited for
+        # A worker that died just now shows when it is waited for.
         with suppress(OSError):
             self.pipe.send((job, payload))
 
     def outcome(self, limit_seconds: float | None) -> Outcome | None:
         """How the job ended, or None where it has not."""
-        alive = self.process.is_alive()
+        alive = self._is_alive()
         try:
-            outcome = self._hear()
+            outcome = self._receive()
         except (EOFError, OSError):
             outcome, alive = None, False
         if outcome is None and not self.broken:
@@ -193,11 +203,11 @@ class _Worker:
         """End the process, and what it started, whatever they do."""
         self._killed = True
         self._signal(signal.SIGKILL)
-        # a process stuck in a driver outlives even this; the others must not wait for it
-        self.process.join(GRACE_SECONDS)
+        # A process stuck in a driver outlives even this; the others must not wait for it.
+        self.join(GRACE_SECONDS)
         self.pipe.close()
 
-    def _hear(self) -> Outcome | None:
+    def _receive(self) -> Outcome | None:
         while self.pipe.poll():
             outcome: Outcome = self.pipe.recv()
             if outcome.job != START:
@@ -217,14 +227,13 @@ class _Worker:
 
     def _death(self) -> Outcome | None:
         seconds = time.monotonic() - self._began
-        self.process.join(GRACE_SECONDS)
-        manner = _manner_of_death(self.process.exitcode)
+        self.join(GRACE_SECONDS)
+        manner = _manner_of_death(self.process.returncode)
         self.kill()
         if self._started:
             return self._ended("failed", f"the worker process {manner}", seconds)
         self.broken = TransferbenchError(
-            f"a worker process could not start: it {manner}; see what it wrote above (a script "
-            "that runs a benchmark does so under `if __name__ == '__main__':`)"
+            f"a worker process could not start: it {manner}; see what it wrote above"
         )
         return None
 
@@ -232,14 +241,9 @@ class _Worker:
         return Outcome(str(self.job), status, message, "", seconds)
 
     def _signal(self, number: int) -> None:
-        if self.process.pid is None:
-            return
-        try:
+        # The group may be gone already.
+        with suppress(OSError):
             os.killpg(self.process.pid, number)
-        except OSError:
-            # it has not made its group yet, or all of it is gone
-            if self.process.is_alive():
-                os.kill(self.process.pid, number)
 
 
 def _start_error(outcome: Outcome) -> Exception:
@@ -260,51 +264,8 @@ def _manner_of_death(exit_code: int | None) -> str:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Hold SIGINT back, here and in a process started meanwhile, until that can ignore it."""
-    resource_tracker.ensure_running()  # starting it would let signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# --- in the worker --------------------------------------------------------------------------------
-
-
-def _serve(pipe: Pipe, start: bytes, environment: Mapping[str, str]) -> None:
-    """Run what comes through the pipe until told to leave."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    os.setpgid(0, 0)
-    os.environ.update(environment)
-    inbox: Inbox = SimpleQueue()
-    Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-    # a parent that is gone is the listener's concern
-    with suppress(BrokenPipeError, ConnectionResetError):
-        _work(pipe, inbox, start)
-
-
-def _work(pipe: Pipe, inbox: Inbox, start: bytes) -> None:
-    run: list[Callable[[Any], None]] = []
-    pipe.send(attempt(START, lambda: run.append(_unpickle(start)())))
-    while run and (message := inbox.get()) is not None:
-        job, payload = message
-        pipe.send(_attempt_pickled(job, run[0], payload))
-
-
-def _attempt_pickled(job: str, run: Callable[[Any], None], payload: bytes) -> Outcome:
-    return attempt(job, lambda: run(_unpickle(payload)))
-
-
-def _listen(pipe: Pipe, inbox: Inbox) -> None:
-    """Pass messages on; end this process and what it started when the parent is gone."""
-    try:
-        while (message := pipe.recv()) is not None:
-            inbox.put(message)
-    except (EOFError, OSError):
-        os.killpg(os.getpid(), signal.SIGKILL)
-    inbox.put(None)
-
-
-def _unpickle(pickled: bytes) -> Any:
-    return pickle.loads(pickled)  # noqa: S301  # the bytes come from our parent's pipe alone

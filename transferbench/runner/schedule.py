@@ -1,25 +1,25 @@
-"""Running a graph of jobs: what is done is skipped, what fails is kept, the rest goes on."""
+"""Running a graph of jobs in the order of their requirements; a failure costs its dependents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from transferbench.plan import Job
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.store import Store
 
-__all__ = ["Watcher", "done_jobs", "execute"]
+__all__ = ["SilentWatcher", "Watcher", "schedule"]
 
 REPAIRS = 2
 """How often a job may be run again because an artefact it reads turned out corrupted."""
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes on."""
+    """Callbacks on the progress of a run."""
 
-    def planned(self, total: int, done: int) -> None:
-        """The run has ``total`` jobs, of which ``done`` need no work."""
+    def planned(self, jobs: Mapping[str, Job], done: Collection[str]) -> None:
+        """The run has ``jobs``, of which those in ``done`` need no work."""
         ...
 
     def started(self, job: Job) -> None:
@@ -27,35 +27,52 @@ class Watcher(Protocol):
         ...
 
     def finished(self, job: Job, outcome: Outcome) -> None:
-        """A job came back, or was skipped because one it needs failed."""
+        """A job ended, or was skipped because a job that it requires failed."""
         ...
 
 
-def done_jobs(jobs: Mapping[str, Job], store: Store) -> set[str]:
-    """The jobs whose finished artefacts are in the store."""
-    return {job for job in jobs if store.is_done(job)}
+class SilentWatcher:
+    """A watcher that shows nothing."""
+
+    def planned(self, jobs: Mapping[str, Job], done: Collection[str]) -> None:
+        """Do nothing."""
+
+    def started(self, job: Job) -> None:
+        """Do nothing."""
+
+    def finished(self, job: Job, outcome: Outcome) -> None:
+        """Do nothing."""
 
 
-def execute(
-    jobs: Mapping[str, Job], store: Store, executor: Executor, watcher: Watcher
+def schedule(
+    jobs: Mapping[str, Job],
+    done: Collection[str],
+    store: Store,
+    executor: Executor,
+    watcher: Watcher,
 ) -> dict[str, Outcome]:
-    """Run every job that is not done, each after those it requires.
+    """Run every job that is not ``done``, each after those it requires.
 
     A job that fails leaves its failure in the store and costs only the jobs that need it.
     Returns the outcomes of the jobs that were not done at the start.
     """
-    return _Execution(jobs, store, executor, watcher).run()
+    return _Schedule(jobs, done, store, executor, watcher).run()
 
 
-class _Execution:
+class _Schedule:
     def __init__(
-        self, jobs: Mapping[str, Job], store: Store, executor: Executor, watcher: Watcher
+        self,
+        jobs: Mapping[str, Job],
+        done: Collection[str],
+        store: Store,
+        executor: Executor,
+        watcher: Watcher,
     ) -> None:
         self.jobs = jobs
         self.store = store
         self.executor = executor
         self.watcher = watcher
-        self.done = done_jobs(jobs, store)
+        self.done = set(done)
         # A dictionary keeps the order of the plan and lets one job go in constant time.
         self.waiting = {job: None for job in jobs if job not in self.done}
         self.running: set[str] = set()
@@ -63,7 +80,7 @@ class _Execution:
         self.outcomes: dict[str, Outcome] = {}
 
     def run(self) -> dict[str, Outcome]:
-        self.watcher.planned(len(self.jobs), len(self.done))
+        self.watcher.planned(self.jobs, frozenset(self.done))
         while self.waiting or self.running:
             self._skip()
             self._submit()

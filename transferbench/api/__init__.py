@@ -1,0 +1,144 @@
+"""The command line's verbs as Python calls.
+
+finished = transferbench.run("quickstart", backbones=["timm/resnet10t"])
+finished.measurements, finished.claims, finished.report()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from transferbench.api.finished_run import Run
+from transferbench.api.keywords import names_suggested, options_as_keywords
+from transferbench.errors import DataError, SubmissionError
+from transferbench.files import atomic_path, disk_errors_explained
+from transferbench.registry import Registry, open_registry
+from transferbench.runner.options import Options, RunOptions
+from transferbench.runner.planning import Planned, plan_suite
+from transferbench.runner.progress import progress_watcher
+from transferbench.runner.run import run_plan
+from transferbench.runner.schedule import Watcher
+from transferbench.statistics import paired_difference
+from transferbench.submission import Declaration, pack
+from transferbench.submission.bundle import Overlap
+from transferbench.suite import TRIAL, Suite
+
+__all__ = ["Run", "compare_runs", "export_run", "finish", "pack_run", "plan_run", "run"]
+
+AXES = ["entry", "target", "perturbation", "initialization", "metric", "unit", "replicate"]
+"""The columns that the measurements of two trials must share to be compared."""
+
+
+@options_as_keywords(RunOptions)
+def run(suite: str | Suite, options: RunOptions) -> Run:
+    """Run ``suite`` and write its folder and report.
+
+    What is already in the store is not computed again; an interrupted run goes on.
+    """
+    planned = plan_suite(suite, options)
+    with progress_watcher(options.progress) as watcher:
+        return finish(planned, watcher)
+
+
+@options_as_keywords(Options)
+def plan_run(suite: str | Suite, options: Options) -> Planned:
+    """The jobs that a run of ``suite`` consists of; trains nothing.
+
+    Datasets are decoded where they are not yet, since their pixels are part of every id.
+    """
+    return plan_suite(suite, options)
+
+
+def finish(planned: Planned, watcher: Watcher) -> Run:
+    """Execute a plan and write its report."""
+    finished = Run.of_results(planned, run_plan(planned, watcher))
+    finished.report()
+    return finished
+
+
+@names_suggested
+def pack_run(
+    folder: str | Path,
+    out: str | Path,
+    entries: Sequence[str] = (),
+    submitter: str | None = None,
+    weights_license: str | None = None,
+    overlap: Sequence[str] = (),
+    registry: Registry | None = None,
+) -> list[Path]:
+    """Pack entries of a run (by default all of them) into submissions below ``out``.
+
+    ``overlap``: ``TARGET=yes|no|unknown``, whether the weights were trained on images of the
+    target.
+    """
+    finished, out = Run(folder), Path(out)
+    registry = registry or open_registry()
+    declaration = Declaration(
+        submitter=submitter, license=weights_license, overlap=_overlap(overlap)
+    )
+    with disk_errors_explained(out):
+        return [
+            pack(finished.folder, finished.store, name, out, declaration, registry)
+            for name in entries or finished.entries
+        ]
+
+
+def _overlap(answers: Sequence[str]) -> dict[str, Any]:
+    pairs = [text.partition("=") for text in answers]
+    for target, _, answer in pairs:
+        if answer not in get_args(Overlap):
+            raise SubmissionError(
+                f"--overlap {target}={answer}: the answer must be yes, no or unknown"
+            )
+    return {target: answer for target, _, answer in pairs}
+
+
+@names_suggested
+def export_run(folder: str | Path, to: str | Path) -> int:
+    """Write a run's measurements as csv, parquet or json; returns the number of rows."""
+    table, to = Run(folder).measurements, Path(to)
+    writers: dict[str, Callable[[Path], None]] = {
+        ".csv": lambda path: table.to_csv(path, index=False),
+        ".parquet": lambda path: table.to_parquet(path, index=False),
+        ".json": lambda path: table.to_json(path, orient="records", indent=1),
+    }
+    if to.suffix not in writers:
+        raise DataError(f"cannot export to {to.name!r}: its ending must be one of "
+                        f"{', '.join(writers)}")  # fmt: skip
+    with atomic_path(to) as temporary:
+        writers[to.suffix](temporary)
+    return len(table)
+
+
+@names_suggested
+def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
+    """What the trials of two runs measured in the same cells: both means and the difference.
+
+    The interval is a paired Student-t over the replicates that both have.
+    """
+    tables = [_trial_values(Run(folder).measurements) for folder in (first, second)]
+    joined = tables[0].merge(tables[1], left_index=True, right_index=True, suffixes=("_a", "_b"))
+    levels = [name for name in joined.index.names if name != "replicate"]
+    return [
+        dict(zip(map(str, levels), axes, strict=True)) | _difference(group)
+        for axes, group in joined.groupby(level=levels, sort=False)
+    ]
+
+
+def _difference(group: pd.DataFrame) -> dict[str, Any]:
+    a, b = group["value_a"].to_numpy(float), group["value_b"].to_numpy(float)
+    interval = paired_difference(list(a), list(b))
+    return {
+        "a": float(a.mean()), "b": float(b.mean()), "a - b": interval.value,
+        "low": interval.low, "high": interval.high, "n": len(a),
+    }  # fmt: skip
+
+
+def _trial_values(table: pd.DataFrame) -> pd.DataFrame:
+    """What the trials themselves measured, indexed by their axes."""
+    trials = table[(table["diagnostic"] == TRIAL) & table["value"].notna()]
+    return trials.set_index(AXES)[["value"]]

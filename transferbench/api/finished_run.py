@@ -1,0 +1,223 @@
+"""A run in its folder: its numbers, its verdicts, its report and its failures."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from transferbench.api.notebook_view import notebook_view
+from transferbench.claims import Verdict
+from transferbench.errors import StoreError, TransferbenchError
+from transferbench.files import atomic_path, disk_errors_explained
+from transferbench.leaderboard import boards, show
+from transferbench.measurements import Measurements, frame_of
+from transferbench.records import read_records
+from transferbench.registry import Registry, open_registry
+from transferbench.report import ReportInput, render_report
+from transferbench.runner.collect import JobState, job_states
+from transferbench.runner.planning import Planned
+from transferbench.runner.run import Results
+from transferbench.runner.write import CLAIMS, ENVIRONMENT, RECORDS, RUN
+from transferbench.statistics import student_t
+from transferbench.store import Store
+from transferbench.submission import Declaration, pack
+from transferbench.suite import TRIAL, Suite
+
+__all__ = ["Run"]
+
+REPORT = "report.html"
+UNDECLARED = Declaration(submitter=None, license=None, overlap={})
+"""For a board that is shown and not published."""
+
+
+class Run:
+    """A run in its folder.
+
+    ``registry``: the plugins it ran with (None: those that are installed now).
+    Raises: ``StoreError`` where the folder holds no run.
+    """
+
+    def __init__(self, folder: str | Path, registry: Registry | None = None) -> None:
+        self.folder = Path(folder)
+        self.registry = registry
+        self.described: Mapping[str, Any] = _read_json(self.folder / RUN)
+
+    @classmethod
+    def of_results(cls, planned: Planned, results: Results) -> Self:
+        """The run that has just written its folder, without reading it again."""
+        run = cls(planned.folder, planned.registry)
+        run.measurements = results.measurements.frame
+        run.claims = dict(results.verdicts)
+        run.job_rows = run._job_rows(results.collected.states)
+        return run
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite as it was run."""
+        return Suite.model_validate(self.described["suite"])
+
+    @cached_property
+    def store(self) -> Store:
+        """The store of its jobs' artefacts."""
+        return Store(self.folder / self.described["store"])
+
+    @cached_property
+    def measurements(self) -> pd.DataFrame:
+        """A tidy table: one row for each measurement, a column for each coordinate."""
+        path = self.folder / RECORDS
+        if not path.is_file():
+            raise StoreError(
+                f"{self.folder} has no {RECORDS}: the run did not come to its end; run the suite "
+                "again with this folder as --out to go on"
+            )
+        return frame_of(read_records(path))
+
+    def table(self, metric: str = "test_metric") -> pd.DataFrame:
+        """The mean of what the trials measured, one row for each entry, target, perturbation, arm.
+
+        Error: ``low`` and ``high`` bound a 95% Student-t interval over ``n`` replicates.
+        """
+        rows = Measurements(self.measurements).select(diagnostic=TRIAL, metric=metric).valued()
+        groups = rows.groups("entry", "target", "perturbation", "initialization")
+        means = {axes: student_t(group.to_numpy().tolist()) for axes, group in groups.items()}
+        return pd.DataFrame(
+            [(*axes, mean.value, mean.low, mean.high, mean.n) for axes, mean in means.items()],
+            columns=["entry", "target", "perturbation", "arm", "mean", "low", "high", "n"],
+        )
+
+    @cached_property
+    def claims(self) -> dict[str, list[Verdict]]:
+        """The verdicts on the suite's claims, for each entry."""
+        return {
+            entry: [Verdict.model_validate(verdict) for verdict in verdicts]
+            for entry, verdicts in _read_json(self.folder / CLAIMS).items()
+        }
+
+    @cached_property
+    def job_rows(self) -> list[dict[str, Any]]:
+        """How each job ended: job, kind, label, status, wall_seconds, message of a failure."""
+        return self._job_rows(job_states(self._jobs, self.store))
+
+    def _job_rows(self, states: Mapping[str, JobState]) -> list[dict[str, Any]]:
+        return [
+            {"job": job, "kind": row["kind"], "label": row["label"], **states[job]._asdict()}
+            for job, row in self._jobs.items()
+        ]
+
+    @property
+    def _jobs(self) -> dict[str, Mapping[str, Any]]:
+        return {row["id"]: row for row in self.described["jobs"]}
+
+    @property
+    def statuses(self) -> pd.DataFrame:
+        """``job_rows`` as a table."""
+        return pd.DataFrame(self.job_rows)
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The jobs that did not finish, with the reason."""
+        return [row for row in self.job_rows if row["status"] != "ok"]
+
+    @property
+    def entries(self) -> list[str]:
+        """The names of the entries."""
+        return [entry["name"] for entry in self.described["entries"]]
+
+    def report(self) -> Path:
+        """Write the report, one HTML file; returns its path."""
+        path = self.folder / REPORT
+        with atomic_path(path) as temporary:
+            render_report(
+                ReportInput(
+                    suite=self.suite,
+                    entries=self.entries,
+                    measurements=self.measurements,
+                    verdicts=self.claims,
+                    statuses=self.statuses,
+                    provenance=self._provenance(),
+                    changed=self.described["changed"],
+                ),
+                temporary,
+            )
+        return path
+
+    def board(self) -> str:
+        """The board of this run's entries as text, or the reason why there is none."""
+        packed = self.folder / "submissions"
+        registry = self.registry or open_registry()
+        try:
+            with disk_errors_explained(packed):
+                for name in self.entries:
+                    pack(self.folder, self.store, name, packed, UNDECLARED, registry,
+                         private=True)  # fmt: skip
+        except TransferbenchError as error:
+            return f"no board: {error}"
+        texts = [show(board) for board in boards(packed, registry)]
+        if changed := ", ".join(self.described["changed"]):
+            texts.append(
+                f"the suite was changed ({changed}): this board is of this run alone, and its rows"
+                " cannot be submitted"
+            )
+        return "\n\n".join(texts)
+
+    def summary(self) -> dict[str, Any]:
+        """The outcome of the run as plain data, for programs."""
+        return {
+            "suite": self.suite.id,
+            "folder": str(self.folder),
+            "entries": self.entries,
+            "changed": list(self.described["changed"]),
+            "jobs": len(self.statuses),
+            "failed": self.failed,
+            "claims": {entry: [verdict.model_dump(mode="json") for verdict in verdicts]
+                       for entry, verdicts in self.claims.items()},
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        statuses = Counter(row["status"] for row in self.job_rows)
+        jobs = ", ".join(f"{count} {status}" for status, count in statuses.items())
+        facts = [f"{self.described['suite_id']} of {', '.join(self.entries)}", f"jobs: {jobs}"]
+        if (self.folder / CLAIMS).is_file():
+            counts = Counter(judged.verdict for own in self.claims.values() for judged in own)
+            verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+            facts.append(f"claims: {verdicts or 'none'}")
+        return f"<Run {'; '.join([*facts, str(self.folder)])}>"
+
+    def _repr_html_(self) -> str:
+        if not (self.folder / CLAIMS).is_file():
+            return f"<p>{escape(repr(self))}</p>"
+        scoring = self.suite.scoring
+        arms = (scoring.initialization, scoring.baseline)
+        return notebook_view(repr(self), self.claims, self.table(), arms)
+
+    def _provenance(self) -> dict[str, str]:
+        facts = _read_json(self.folder / ENVIRONMENT)
+        packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+        described = self.described
+        return {
+            "suite": f"{described['suite_id']} (sha256 {described['suite_digest'][:16]})",
+            "python": facts["python"],
+            "platform": facts["platform"],
+            "packages": packages,
+            **{f"jobs: {name}": ", ".join(values) for name, values in facts["jobs"].items()},
+        }
+
+
+def _read_json(path: Path) -> Any:
+    """A JSON file's value. Raises: ``StoreError`` naming a file that is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{path.parent} is not a run's folder: it has no {path.name}; give the folder that "
+            "'transferbench run' wrote its report to"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}; run the suite again") from error

@@ -1,0 +1,62 @@
+"""Keyword arguments of the Python calls: explicit in signatures, misspelt ones suggested."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+from transferbench.errors import suggestion
+from transferbench.suite import Suite
+
+__all__ = ["names_suggested", "options_as_keywords"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+OptionsT = TypeVar("OptionsT")
+
+
+def options_as_keywords(
+    options: Callable[P, OptionsT],
+) -> Callable[[Callable[[str | Suite, OptionsT], R]], Callable[Concatenate[str | Suite, P], R]]:
+    """Turn a function of a suite and ``options`` into one with a keyword for each option.
+
+    The options are written once, in their dataclass: type checkers, ``help`` and completion show
+    its fields as parameters of the function.
+    """
+
+    def decorate(
+        function: Callable[[str | Suite, OptionsT], R],
+    ) -> Callable[Concatenate[str | Suite, P], R]:
+        @wraps(function)
+        def call(suite: str | Suite, /, *args: P.args, **keywords: P.kwargs) -> R:
+            return function(suite, options(*args, **keywords))
+
+        signature = inspect.signature(function)
+        suite = signature.parameters["suite"].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
+        fields = inspect.signature(options).parameters.values()
+        signature = signature.replace(parameters=[suite, *fields])
+        call.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect.signature
+        call.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(options)}"
+        return names_suggested(call)
+
+    return decorate
+
+
+def names_suggested(function: Callable[P, R]) -> Callable[P, R]:
+    """``function`` with a suggestion in the ``TypeError`` for an unknown keyword argument."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> R:
+        try:
+            signature.bind(*args, **keywords)
+        except TypeError as error:
+            names = list(signature.parameters)
+            hints = [suggestion(name, names) for name in keywords if name not in names]
+            message = "; ".join([f"{function.__name__}() {error}", *hints[:1]])
+            raise TypeError(message) from None
+        return function(*args, **keywords)
+
+    return call

@@ -1,0 +1,160 @@
+"""Computing what a plan lacks: which executor runs the jobs, on which device, with what checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transferbench.identity import digest
+from transferbench.plan import Entry
+from transferbench.registry import ENVIRONMENT_VARIABLE, blamed
+from transferbench.runner.executors import Executor, Outcome
+from transferbench.runner.executors.inprocess import InProcessExecutor
+from transferbench.runner.executors.local import LocalExecutor
+from transferbench.runner.options import Options
+from transferbench.runner.planning import Planned
+from transferbench.runner.schedule import Watcher, schedule
+
+if TYPE_CHECKING:
+    from transferbench.engine.resources import Machine
+
+__all__ = ["available_cpus", "execute", "go_offline", "slots_of", "try_weights"]
+
+
+def execute(planned: Planned, done: set[str], watcher: Watcher) -> dict[str, Outcome]:
+    """Run the jobs that are not ``done``; says how each of them ended."""
+    jobs = planned.plan.jobs
+    if done.issuperset(jobs):
+        watcher.planned(jobs, done)
+        return {}
+    with _executor(planned, done) as executor:
+        return schedule(jobs, done, planned.store, executor, watcher)
+
+
+def _executor(planned: Planned, done: Container[str]) -> Executor:
+    # torch comes with the jobs, and a run that has nothing to compute needs neither.
+    from transferbench.engine.jobs import start_engine
+    from transferbench.engine.resources import find_device
+
+    _refuse_micro_batch(planned, done)
+    try_weights(planned, done)
+    options = planned.options
+    device = find_device(options.device)
+    start = partial(start_engine, _machine(planned, str(device)))
+    # A limit needs a process of its own, which can be ended.
+    if options.jobs == 1 and options.time_limit_seconds is None:
+        return InProcessExecutor(start)
+    slots = slots_of(options, device.type)
+    return LocalExecutor(start, slots, options.time_limit_seconds, _cards(str(device), slots))
+
+
+def _machine(planned: Planned, device: str) -> Machine:
+    from transferbench.engine.resources import Machine
+
+    options = planned.options
+    return Machine(
+        store=planned.store.root.absolute(),
+        cache=(planned.store.root / "datasets").absolute(),
+        data_root=None if options.data_root is None else Path(options.data_root).absolute(),
+        device=device,
+        plugins=tuple(Path(path).absolute() for path in options.plugins),
+        plugin_variable=os.environ.get(ENVIRONMENT_VARIABLE, ""),
+        weights=_weight_files(planned),
+        micro_batch=options.micro_batch,
+        compile=options.compile,
+    )
+
+
+def _weight_files(planned: Planned) -> dict[str, str]:
+    """The file of each tag of weights that were given as a file."""
+    return {
+        requested.entry.weights.tag: str(Path(requested.weights).absolute())
+        for requested in planned.entries
+        if requested.entry.weights is not None and Path(requested.weights).is_file()
+    }
+
+
+def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
+    """The CUDA device that each worker sees, assigned in turn; None: all see the same."""
+    if device != "cuda":
+        return None
+    from transferbench.engine.resources import cuda_devices
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = visible.split(",") if visible else [str(i) for i in range(len(cuda_devices()))]
+    return [{"CUDA_VISIBLE_DEVICES": cards[slot % len(cards)]} for slot in range(slots)]
+
+
+def go_offline() -> None:
+    """Keep this process and its workers from looking for weights on the network."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def slots_of(options: Options, device_type: str) -> int:
+    """How many jobs run at once: by default one for each CPU core, or one for the GPU."""
+    return options.jobs or (1 if device_type == "cuda" else available_cpus())
+
+
+def available_cpus() -> int:
+    """The CPUs that this process may use; all of them where the system has no affinity (macOS)."""
+    if hasattr(os, "process_cpu_count"):  # since Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# --- checked before anything is trained -------------------------------------------------------
+
+
+def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:
+    """Refuse a micro-batch that would change what an entry declares to normalise by.
+
+    Raises: ``SuiteError``.
+    """
+    from transferbench.training import refuse_smaller_batches
+
+    size = planned.options.micro_batch
+    for entry in planned.plan.entries if size is not None else ():
+        spec = planned.registry.backbone(entry.backbone["name"])
+        with blamed(f"backbone {spec.name!r}"):
+            affected = spec.batch_statistics(spec.parse(entry.backbone["params"]))
+        if affected:
+            refuse_smaller_batches(entry.name, _largest_batch(planned, entry, done), size)
+
+
+def _largest_batch(planned: Planned, entry: Entry, done: Container[str]) -> int:
+    """Of what is left to train of an entry; 0 where nothing is."""
+    return max(
+        (
+            int(job.payload["recipe"]["batch_size"])
+            for job in planned.plan.jobs.values()
+            if job.kind != "diagnosis"
+            and job.payload["backbone"] == entry.backbone
+            and job.id not in done
+        ),
+        default=0,
+    )
+
+
+def try_weights(planned: Planned, done: Container[str]) -> None:
+    """Load the external weights of the jobs that are not ``done`` once, to report bad ones early.
+
+    Raises: ``DataError`` where they cannot be had, are no weights or do not fit.
+    """
+    from transferbench.engine.resources import WorkerResources
+
+    resources = WorkerResources(planned.registry, planned.store, _machine(planned, "cpu"))
+    tried: set[str] = set()
+    for job in planned.plan.of_kind("trial"):
+        weights = job.payload["initialization"].get("weights")
+        if weights is None or job.id in done:
+            continue
+        network = {key: job.payload[key] for key in ("backbone", "image")}
+        key = digest(network | {"weights": weights, "classes": job.payload["dataset"]["classes"]})
+        if key not in tried:
+            resources.external_state(job.payload)
+            tried.add(key)

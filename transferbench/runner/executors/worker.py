@@ -1,0 +1,81 @@
+"""A worker process: runs the jobs that arrive through a pipe, until its parent says so or is gone.
+
+The parent starts it with ``COMMAND`` and sends, in this order: its ``sys.path``, the pickled
+start, then (job, pickled payload) pairs, and None to end it. The parent's ``__main__`` is never
+imported: scripts need no ``__main__`` guard.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from transferbench.runner.executors.inprocess import attempt
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    Pipe: TypeAlias = Connection[Any, Any]
+
+__all__ = ["COMMAND", "START", "serve"]
+
+Inbox: TypeAlias = SimpleQueue[tuple[str, bytes] | None]
+
+START = ""
+"""Instead of a job's id in the outcome of a worker's start."""
+
+# The path comes first: the parent may have found this package on a path of its own. -P keeps
+# files of the working directory from being imported instead of the standard library.
+_BOOTSTRAP = (
+    "import sys; from multiprocessing.connection import Connection; "
+    "pipe = Connection(int(sys.argv[1])); sys.path[:] = pipe.recv(); "
+    f"from {__name__} import serve; serve(pipe)"
+)
+COMMAND = (sys.executable, "-P", "-c", _BOOTSTRAP)
+"""Starts a worker; the file descriptor of its end of the pipe follows."""
+
+
+def serve(pipe: Pipe) -> None:
+    """Run what arrives through the pipe until None does."""
+    # The parent blocks SIGINT while it starts a worker, which inherits that.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    start: bytes = pipe.recv()
+    inbox: Inbox = SimpleQueue()
+    Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    # The listener handles a parent that is gone.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        _work(pipe, inbox, start)
+
+
+def _work(pipe: Pipe, inbox: Inbox, start: bytes) -> None:
+    run: list[Callable[[Any], None]] = []
+    pipe.send(attempt(START, lambda: run.append(_unpickle(start)())))
+    while run and (message := inbox.get()) is not None:
+        job, payload = message
+        pipe.send(_attempt_pickled(job, run[0], payload))
+
+
+def _attempt_pickled(job: str, run: Callable[[Any], None], payload: bytes) -> Any:
+    return attempt(job, lambda: run(_unpickle(payload)))
+
+
+def _listen(pipe: Pipe, inbox: Inbox) -> None:
+    """Pass messages on; end this process and what it started when the parent is gone."""
+    try:
+        while (message := pipe.recv()) is not None:
+            inbox.put(message)
+    except (EOFError, OSError):
+        os.killpg(os.getpid(), signal.SIGKILL)
+    inbox.put(None)
+
+
+def _unpickle(pickled: bytes) -> Any:
+    return pickle.loads(pickled)  # noqa: S301  # the bytes come from our parent's pipe alone

@@ -1,0 +1,131 @@
+"""The folder of a run: ``run.json``, the records, the verdicts and the environment."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from transferbench.claims import Verdict
+from transferbench.files import write_json, write_text
+from transferbench.plan import Cell, Plan
+from transferbench.runner.collect import Collected, JobState
+from transferbench.runner.planning import Planned
+from transferbench.runner.request import RequestedEntry
+
+__all__ = ["CLAIMS", "ENVIRONMENT", "RECORDS", "RUN", "write_plan", "write_results"]
+
+RUN = "run.json"
+RECORDS = "records.jsonl"
+CLAIMS = "claims.json"
+ENVIRONMENT = "environment.json"
+
+PACKAGES = ("transferbench", "torch", "timm", "numpy", "pandas", "scikit-learn")
+
+
+def write_plan(planned: Planned, states: Mapping[str, JobState]) -> None:
+    """Write ``run.json`` before the work: an unwritable folder shows now, not after hours."""
+    write_json(planned.folder / RUN, _description(planned, states, {}))
+
+
+def write_results(
+    planned: Planned, collected: Collected, verdicts: Mapping[str, Sequence[Verdict]]
+) -> None:
+    """Write everything that a finished run leaves; ``verdicts``: of each entry."""
+    folder = planned.folder
+    lines = (f"{record.model_dump_json(exclude_none=True)}\n" for record in collected.records)
+    write_text(folder / RECORDS, "".join(lines))
+    write_json(
+        folder / CLAIMS,
+        {entry: [verdict.model_dump(mode="json") for verdict in own]
+         for entry, own in verdicts.items()},
+    )  # fmt: skip
+    write_json(folder / ENVIRONMENT, _environment(collected.facts))
+    write_json(folder / RUN, _description(planned, collected.states, collected.parameters))
+
+
+def _description(
+    planned: Planned, states: Mapping[str, JobState], parameters: Mapping[str, int]
+) -> dict[str, Any]:
+    """The content of ``run.json``: the suite, its entries and a row for each cell of a job."""
+    plan = planned.plan
+    return {
+        "schema_version": 1,
+        "suite_id": plan.suite.id,
+        "suite_digest": plan.suite.digest,
+        "changed": list(planned.changed),
+        "store": os.path.relpath(planned.store.root, planned.folder),
+        "asked": [{"backbone": entry.backbone, "weights": entry.weights}
+                  for entry in planned.entries],
+        "entries": [_entry(entry, parameters) for entry in planned.entries],
+        "jobs": [_job_row(plan, job, states, axes) for job, axes in _cells(plan)],
+        "suite": plan.suite.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def _entry(requested: RequestedEntry, parameters: Mapping[str, int]) -> dict[str, Any]:
+    entry = requested.entry
+    weights, preprocessing = entry.weights, entry.preprocessing
+    return {
+        "name": entry.name,
+        "backbone": entry.backbone,
+        "license": entry.license,
+        "source": entry.source,
+        "weights": None if weights is None else weights.model_dump(mode="json"),
+        "preprocessing": None if preprocessing is None else preprocessing.model_dump(mode="json"),
+        "parameters": parameters.get(entry.name),
+        "origin": requested.origin,
+    }
+
+
+def _cells(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The job of each cell with its axes; pre-trainings first."""
+    for entry, job in dict.fromkeys(_pretrainings(plan)):
+        yield job, {"entry": entry}
+    for cell in plan.cells:
+        yield cell.job, _axes(cell)
+    for diagnosis in plan.measured:
+        axes = _axes(diagnosis.a) | {"diagnostic": diagnosis.diagnostic}
+        if diagnosis.b is not None:
+            axes |= {
+                "other_initialization": diagnosis.b.initialization,
+                "other_replicate": diagnosis.b.replicate,
+            }
+        yield diagnosis.job, axes
+
+
+def _pretrainings(plan: Plan) -> Iterator[tuple[str, str]]:
+    for cell in plan.cells:
+        for need in plan.jobs[cell.job].requires:
+            yield cell.entry, need
+
+
+def _axes(cell: Cell) -> dict[str, Any]:
+    return {key: value for key, value in cell._asdict().items() if key != "job"}
+
+
+def _job_row(
+    plan: Plan, name: str, states: Mapping[str, JobState], axes: Mapping[str, Any]
+) -> dict[str, Any]:
+    job = plan.jobs[name]
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "label": job.title,
+        "status": states[job.id].status,
+        **axes,
+        "requires": list(job.requires),
+        "payload": job.payload,
+    }
+
+
+def _environment(facts: Mapping[str, list[str]]) -> dict[str, Any]:
+    """What the numbers were computed on and with."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "jobs": facts,
+    }
