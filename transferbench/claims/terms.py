@@ -6,7 +6,7 @@ perturbation) of the term.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -102,17 +102,12 @@ def _cells(suite: Suite, term: Term) -> list[tuple[str, str]]:
     """Where the suite trains all arms of ``term`` and measures them."""
     diagnosis = suite.diagnostics.get(term.diagnostic)
     on = diagnosis.on if diagnosis else Grid()
-    targets = [term.target] if term.target else _chosen(on.targets, suite.targets)
-    perturbations = (
-        [term.perturbation] if term.perturbation else _chosen(on.perturbations, suite.perturbations)
-    )
+    targets, perturbations, _ = suite.axes(on)
+    targets = (term.target,) if term.target else targets
+    perturbations = (term.perturbation,) if term.perturbation else perturbations
     arms = [arm for arm in (term.initialization, term.other_initialization) if arm is not None]
     return [
         (target, perturbation)
         for target, perturbation in product(targets, perturbations)
         if all(suite.trains(target, perturbation, arm) for arm in arms)
     ]
-
-
-def _chosen(names: tuple[str, ...] | None, available: Iterable[str]) -> list[str]:
-    return list(available if names is None else names)

@@ -12,7 +12,7 @@ from transferbench.errors import SubmissionError, UnknownNameError, listing
 from transferbench.leaderboard.notes import REPRODUCED_WITHIN
 from transferbench.leaderboard.profile import most_severe
 from transferbench.leaderboard.scores import SubmissionValues
-from transferbench.leaderboard.table import SHORT_ID, Status, Unranked
+from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
 from transferbench.plan.external_weights import left_out_arms
 from transferbench.registry import Registry
 from transferbench.submission import Bundle, CheckReport
@@ -113,7 +113,7 @@ class Competition:
             return {}
 
 
-def _unranked(candidate: Candidate, status: Status, why: str) -> Unranked:
+def _unranked(candidate: Candidate, status: UnrankedStatus, why: str) -> Unranked:
     head = candidate.bundle.submission
     return Unranked(head.entry.name, head.id[:SHORT_ID], status, why)
 

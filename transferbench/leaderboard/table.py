@@ -15,8 +15,8 @@ __all__ = [
     "CellKind",
     "Column",
     "Row",
-    "Status",
     "Unranked",
+    "UnrankedStatus",
     "as_json",
     "cell_text",
     "field_names",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 CellKind = Literal["text", "count", "interval", "rank", "claims"]
-Status = Literal["incomplete", "refused", "superseded"]
+UnrankedStatus = Literal["incomplete", "refused", "superseded"]
 Scalar: TypeAlias = str | int | float | None
 Cell: TypeAlias = tuple[Scalar, ...]
 """As many values as the column's kind has fields; a first value of None: not measured."""
@@ -73,7 +73,7 @@ class Unranked:
 
     entry: str
     submission: str
-    status: Status
+    status: UnrankedStatus
     why: str
 
 

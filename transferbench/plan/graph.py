@@ -322,7 +322,7 @@ class _Planner:
                 yield [cells[key] for key in keys if key in cells]
 
     def _singles(self, diagnosis: Diagnosis) -> Iterator[Members]:
-        for arm in _chosen(diagnosis.of, self.suite.initializations):
+        for arm in self.suite.initializations if diagnosis.of is None else diagnosis.of:
             for k in range(1 if arm == SOURCE else self.suite.replicates):
                 yield [(arm, k)], 1
 
@@ -371,18 +371,9 @@ def _grid_cells(suite: Suite) -> dict[tuple[str, str, str], set[int]]:
     """Target, perturbation and arm of the trials, in the suite's order, and the epochs to keep."""
     cells: dict[tuple[str, str, str], set[int]] = {}
     for grid in suite.trials:
-        axes = product(
-            _chosen(grid.targets, suite.targets),
-            _chosen(grid.perturbations, suite.perturbations),
-            _chosen(grid.initializations, suite.initializations),
-        )
-        for cell in axes:
+        for cell in product(*suite.axes(grid)):
             cells.setdefault(cell, set()).update(grid.checkpoints)
     return cells
-
-
-def _chosen(labels: tuple[str, ...] | None, table: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(table) if labels is None else labels
 
 
 def _axes(cells: Iterable[Cell], on: Grid) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""What a submission's folder holds, and how it is read: as data only, within bounds.
+"""The files of a submission and how they are read: as data only, with size limits.
 
-The records are compressed since schema version 2; before, they were plain text. Everything but
-``submission.json`` is content, and its sha256 stands there; the submission's id is the digest of
-``submission.json`` without the id. Changing a byte anywhere changes the id.
+Records are compressed since schema version 2; before, they were plain text. ``submission.json``
+holds the sha256 of every other file; the submission's id is the digest of ``submission.json``
+without the id. Changing a byte anywhere changes the id.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ MAX_BYTES = {
     PLAN: 2**28,
     CLAIMS: 2**24,
 }
-"""The files of a submission, all of them, and the most bytes each may have."""
+"""The files of a submission, and their size limits."""
 MAX_RECORD_BYTES = 2**29
-"""The most bytes of text that records may hold."""
+"""The size limit of the decompressed records."""
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -89,10 +89,10 @@ class _Strict(BaseModel):
 
 
 class Declaration(_Strict):
-    """What only the submitter can say.
+    """Facts that only the submitter knows.
 
     ``license``: of the weights. ``overlap``: target -> whether its images were in the weights'
-    pre-training; what is not said is unknown, and unknown is not clean.
+    pre-training; targets that are left out are unknown.
     """
 
     submitter: Text | None = None
@@ -101,7 +101,7 @@ class Declaration(_Strict):
 
 
 class EntryFacts(_Strict):
-    """The backbone that was measured, and the weights it brought (None: the suite's own)."""
+    """The measured backbone and its external weights (None: the suite pre-trained it)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -126,22 +126,22 @@ class PlannedJob(_Strict):
 
 
 class PlannedJobs(_Strict):
-    """The suite as it was run and this entry's jobs."""
+    """The suite that was run, and the jobs of this entry."""
 
     suite: Suite
     jobs: tuple[PlannedJob, ...]
 
     @cached_property
     def by_id(self) -> dict[str, PlannedJob]:
-        """The jobs by their ids."""
+        """Id -> job."""
         return {job.id: job for job in self.jobs}
 
 
 class Submission(_Strict):
     """The head of a submission.
 
-    ``plugins``: plugin -> the distribution it came from. ``outputs``: trial -> sha256 of its
-    logits, by which equal networks are found. ``severities``: perturbation -> how strong.
+    ``plugins``: plugin -> its distribution. ``outputs``: trial -> sha256 of its logits, to detect
+    equal networks. ``severities``: perturbation -> its severity.
     """
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
@@ -158,7 +158,7 @@ class Submission(_Strict):
 
     @property
     def board(self) -> str:
-        """``name@MAJOR``: the board it stands on."""
+        """``name@MAJOR``: the board that it is for."""
         return self.suite.partition(".")[0]
 
     @property
@@ -168,7 +168,7 @@ class Submission(_Strict):
 
 
 class Bundle(NamedTuple):
-    """A submission with all its content read."""
+    """The content of a submission."""
 
     path: Path
     submission: Submission
@@ -180,7 +180,7 @@ class Bundle(NamedTuple):
 
 
 def submission_id(head: Mapping[str, Any]) -> str:
-    """The id that belongs to the content of ``submission.json``."""
+    """The id of a submission with this content of ``submission.json``."""
     return digest({key: value for key, value in head.items() if key != "id"})
 
 
@@ -190,7 +190,7 @@ def slug(entry: str) -> str:
 
 
 def parse_json(path: Path) -> Any:
-    """A JSON file's value; equal keys and NaN are refused.
+    """A JSON file's value; duplicate keys and NaN are refused.
 
     Raises: ``SubmissionError`` naming the file.
     """
@@ -202,9 +202,10 @@ def parse_json(path: Path) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("it has one key twice")
-    return found
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        raise ValueError("it has a duplicate key")
+    return unique
 
 
 def _refuse(constant: str) -> None:
@@ -212,24 +213,24 @@ def _refuse(constant: str) -> None:
 
 
 def file_problems(folder: Path) -> Iterator[str]:
-    """What is wrong with the files of a submission before any is opened."""
+    """The problems of a submission's files that show before any is opened."""
     if folder.is_symlink():
         yield "the folder is a link"
-    found = {entry.name: entry.lstat() for entry in folder.iterdir()}
+    files = {entry.name: entry.lstat() for entry in folder.iterdir()}
     limits = _limits(folder)
-    for name in sorted(set(found) - set(limits)):
+    for name in sorted(set(files) - set(limits)):
         yield f"{name} does not belong to a submission"
     for name, limit in limits.items():
-        if name not in found:
+        if name not in files:
             yield f"{name} is missing"
-        elif not stat.S_ISREG(found[name].st_mode):
+        elif not stat.S_ISREG(files[name].st_mode):
             yield f"{name} is not a plain file"
-        elif found[name].st_size > limit:
-            yield f"{name} has {found[name].st_size} bytes, more than {limit}"
+        elif files[name].st_size > limit:
+            yield f"{name} has {files[name].st_size} bytes, more than {limit}"
 
 
 def _limits(folder: Path) -> dict[str, int]:
-    """The names of the files that ``folder`` must hold, and the most bytes each may have."""
+    """The names and size limits of the files that ``folder`` must hold."""
     records = _records(folder).name
     return {name: size for name, size in MAX_BYTES.items() if name != RECORDS} | {
         records: MAX_RECORD_BYTES if records == PLAIN_RECORDS else MAX_BYTES[RECORDS]
@@ -237,7 +238,7 @@ def _limits(folder: Path) -> dict[str, int]:
 
 
 def _records(folder: Path) -> Path:
-    """The file of the records, compressed unless only plain text is there."""
+    """The file of the records, compressed unless there is only plain text."""
     plain, compressed = folder / PLAIN_RECORDS, folder / RECORDS
     return plain if plain.exists() and not compressed.exists() else compressed
 
@@ -248,13 +249,13 @@ def read_submission(folder: Path) -> Submission:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Everything in a folder whose files have no problems.
+    """The content of a folder without ``file_problems``.
 
     Raises: ``TransferbenchError`` or ``ValueError`` for content of another shape.
     """
     environment = parse_json(folder / ENVIRONMENT)
     if not isinstance(environment, dict):
-        raise SubmissionError(f"{ENVIRONMENT} is not a table of facts")
+        raise SubmissionError(f"{ENVIRONMENT} is not a JSON object")
     submission, records = read_submission(folder), _records(folder)
     expected = PLAIN_RECORDS if submission.schema_version == 1 else RECORDS
     if records.name != expected:

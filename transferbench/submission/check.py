@@ -1,4 +1,4 @@
-"""The one check of a submission, the same at home and where it is published."""
+"""The check of a submission, the same for submitters and for maintainers."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from transferbench.submission.integrity import Problem
 
 __all__ = ["Check", "CheckReport", "Trust", "check", "examine"]
 
-Status = Literal["ok", "warning", "failed"]
+CheckStatus = Literal["ok", "warning", "failed"]
 Trust = Literal["reported", "recomputed"]
 Finder = Callable[[Bundle], Iterator[Problem]]
 
-SHOWN = 5
-"""How many problems of one check are spelled out."""
+MAX_LISTED = 5
+"""Problems of a check that are listed."""
 
 RECOMPUTING = ("predictions belong together", "metrics follow from predictions")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One named property of a submission, and why it does not hold."""
+    """A named property of a submission; ``why``: the problems."""
 
     name: str
-    status: Status
+    status: CheckStatus
     why: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -42,21 +42,21 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Everything that was checked, in a fixed order."""
+    """The checks of a submission, in a fixed order."""
 
     path: Path
     checks: tuple[Check, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether the submission can be published; warnings do not stand in its way."""
+        """Whether the submission can be published; warnings do not prevent it."""
         return all(check.status != "failed" for check in self.checks)
 
     @property
     def trust(self) -> Trust:
-        """``recomputed`` where every test metric was recomputed from the predictions."""
-        held = {check.name for check in self.checks if check.status == "ok"}
-        return "recomputed" if self.ok and held.issuperset(RECOMPUTING) else "reported"
+        """``recomputed`` if every test metric was recomputed from the predictions."""
+        passed = {check.name for check in self.checks if check.status == "ok"}
+        return "recomputed" if self.ok and passed.issuperset(RECOMPUTING) else "reported"
 
     def __str__(self) -> str:
         verdict = f"accepted, {self.trust}" if self.ok else "refused"
@@ -66,33 +66,32 @@ class CheckReport:
 def check(path: Path, registry: Registry | None = None) -> CheckReport:
     """Check the submission in the folder ``path``; bad content is a failed check, never an error.
 
-    Raises: ``SubmissionError`` where there is no submission at all.
+    Raises: ``SubmissionError`` if there is no submission.
     """
     return examine(path, registry)[0]
 
 
 def examine(path: Path, registry: Registry | None = None) -> tuple[CheckReport, Bundle | None]:
-    """As ``check``, with the content where it could be read."""
+    """``check``, and the content if it could be read."""
     if not path.is_dir() or not (path / SUBMISSION).exists():
         raise SubmissionError(
             f"{path} is not a submission: it has no {SUBMISSION}; give the folder that"
             " 'transferbench submission pack' printed"
         )
-    files = _check("the files are those of a submission", partial(file_problems_found, path))
+    files = _check("the files are those of a submission", partial(_file_problems, path))
     if files.status == "failed":
         return CheckReport(path, (files,)), None
     try:
         bundle = read_bundle(path)
-    except Exception as error:  # noqa: BLE001  # whatever foreign bytes break, they are refused
-        shape = Check("every file can be read", "failed", (_told(error).replace(f"{path}/", ""),))
-        return CheckReport(path, (files, shape)), None
+    except Exception as error:  # noqa: BLE001  # untrusted bytes may raise anything
+        why = _error_line(error).replace(f"{path}/", "")
+        return CheckReport(path, (files, Check("every file can be read", "failed", (why,)))), None
     named = _named_checks(registry or load_registry())
-    found = tuple(_check(name, partial(finder, bundle)) for name, finder in named.items())
-    return CheckReport(path, (files, Check("every file can be read", "ok"), *found)), bundle
+    checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
+    return CheckReport(path, (files, Check("every file can be read", "ok"), *checks)), bundle
 
 
-def file_problems_found(path: Path) -> Iterator[Problem]:
-    """What is wrong with the files before any is opened."""
+def _file_problems(path: Path) -> Iterator[Problem]:
     return (Problem(why) for why in file_problems(path))
 
 
@@ -121,19 +120,19 @@ def _named_checks(registry: Registry) -> dict[str, Finder]:
 
 
 def _check(name: str, find: Callable[[], Iterator[Problem]]) -> Check:
-    """Run one check; what it cannot read is its failure."""
+    """Run a check; content that it cannot read is a failure."""
     try:
         problems = list(islice(find(), 1000))
-    except Exception as error:  # noqa: BLE001  # whatever foreign content breaks, it is refused
-        return Check(name, "failed", (f"it could not be checked: {_told(error)}",))
+    except Exception as error:  # noqa: BLE001  # untrusted content may raise anything
+        return Check(name, "failed", (f"it could not be checked: {_error_line(error)}",))
     grave = [problem.why for problem in problems if not problem.warning]
     mild = [problem.why for problem in problems if problem.warning]
-    status: Status = "failed" if grave else "warning" if mild else "ok"
-    return Check(name, status, tuple(shortened([*grave, *mild], SHOWN)))
+    status: CheckStatus = "failed" if grave else "warning" if mild else "ok"
+    return Check(name, status, tuple(shortened([*grave, *mild], MAX_LISTED)))
 
 
-def _told(error: Exception) -> str:
-    """An error in one bounded line."""
+def _error_line(error: Exception) -> str:
+    """The message in a line of limited length."""
     text = " ".join(str(error).split())
     kind = "" if isinstance(error, TransferbenchError) else f"{type(error).__name__}: "
     return (kind + text)[:300]

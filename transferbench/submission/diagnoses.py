@@ -1,4 +1,4 @@
-"""Do the values of diagnoses follow from the trials that a submission holds?"""
+"""A check that the values of diagnoses follow from the trials that a submission holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transferbench.registry import Registry, blamed
 from transferbench.specs import DiagnosticSpec
 from transferbench.submission.bundle import Bundle
 from transferbench.submission.integrity import Problem
-from transferbench.submission.recompute import equal_values
+from transferbench.submission.recompute import equal_values, measurement_name
 from transferbench.submission.submitted_trials import PackedTrial, packed_trials
 
 __all__ = ["check_diagnoses_follow_from_trials"]
@@ -71,7 +71,7 @@ def _differences(
         expected = recomputed.get(_key(record))
         if expected is None:
             continue
-        name = f"{record.metric} of {_arms(record)} on {record.target}, {record.perturbation}"
+        name = measurement_name(record)
         if not equal_values(record.value, expected.value):
             yield Problem(f"{name} is {record.value}, but its trials give {expected.value}")
         elif record.n != expected.n:
@@ -80,9 +80,3 @@ def _differences(
 
 def _key(measurement: Measurement) -> tuple[str, frozenset[tuple[str, Any]]]:
     return measurement.metric, frozenset(measurement.coordinates.items())
-
-
-def _arms(record: Record) -> str:
-    if record.other_initialization is None:
-        return record.initialization
-    return f"{record.initialization} and {record.other_initialization}"

@@ -1,13 +1,13 @@
-"""Is this submission what it says it is: untouched, complete, and what the suite asks for?"""
+"""Checks that a submission is unmodified, complete, and what its suite requires."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from itertools import product
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from transferbench.errors import UnknownNameError
 from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Job, Plan, job_id, make_plan
@@ -40,28 +40,31 @@ __all__ = [
     "severities",
 ]
 
+TrialKey: TypeAlias = tuple[str, str, str, int]
+"""Target, perturbation, arm and replicate of a trial."""
+
 TEST_METRIC = "test_metric"
 MAX_CELLS = 1_000_000
 
 
 class Problem(NamedTuple):
-    """Why a check does not hold; a warning leaves the submission acceptable."""
+    """Why a check fails; with ``warning``, the submission is still accepted."""
 
     why: str
     warning: bool = False
 
 
 def scored_rows(records: tuple[Record, ...]) -> list[Record]:
-    """The rows that say how well each trial did on its test subset, one a cell."""
+    """The test metric of each trial, one record per cell."""
     return [row for row in records if row.diagnostic == TRIAL and row.metric == TEST_METRIC]
 
 
 def check_content_is_untouched(bundle: Bundle) -> Iterator[Problem]:
     """Files, id and folder names are those that were packed."""
     submission, folder = bundle.submission, bundle.path
-    found = content_digests(folder)
-    for name in sorted(found.keys() | submission.files.keys()):
-        if found.get(name) != submission.files.get(name):
+    digests = content_digests(folder)
+    for name in sorted(digests.keys() | submission.files.keys()):
+        if digests.get(name) != submission.files.get(name):
             yield Problem(f"{name} is not the file that was packed: its sha256 differs")
     if submission_id(parse_json(folder / SUBMISSION)) != submission.id:
         yield Problem(f"the id {submission.id[:12]} does not belong to this {SUBMISSION}")
@@ -75,9 +78,12 @@ def check_suite_is_the_published_one(bundle: Bundle) -> Iterator[Problem]:
     submission, suite = bundle.submission, bundle.plan.suite
     if submission.suite != suite.id:
         yield Problem(f"it is for {submission.suite}, but its plan is of {suite.id}")
-    found = suite.digest
-    if found != submission.suite_digest:
-        yield Problem(f"the suite in the plan is not the one of digest {found[:12]}")
+    suite_digest = suite.digest
+    if suite_digest != submission.suite_digest:
+        yield Problem(
+            f"the suite of the plan has digest {suite_digest[:12]}, not"
+            f" {submission.suite_digest[:12]}"
+        )
     if suite.name not in bundled_suites():
         yield Problem(f"{suite.name!r} is not a bundled suite: nothing to compare", warning=True)
         return
@@ -85,7 +91,7 @@ def check_suite_is_the_published_one(bundle: Bundle) -> Iterator[Problem]:
     if published.id != suite.id:
         why = f"here {suite.name!r} is {published.id}, not {suite.id}: nothing to compare"
         yield Problem(why, warning=True)
-    elif published.digest != found:
+    elif published.digest != suite_digest:
         yield Problem(f"{suite.id} was changed: it differs from the bundled suite of that id")
 
 
@@ -96,71 +102,54 @@ def check_job_ids_follow_from_payloads(bundle: Bundle) -> Iterator[Problem]:
             yield Problem(f"job {name[:12]} is planned {count} times")
     for job in bundle.plan.jobs:
         if job_id(job.kind, job.payload) != job.id:
-            yield Problem(f"{job.kind} {job.id[:12]} has another payload than its id says")
+            yield Problem(f"{job.kind} {job.id[:12]} has an id that is not the hash of its payload")
         for needed in sorted(set(job.requires) - set(bundle.plan.by_id)):
             yield Problem(f"{job.kind} {job.id[:12]} needs {needed[:12]}, which is not planned")
 
 
-def _grid(suite: Suite) -> Iterator[tuple[str, str, str, int]]:
-    for axes in _axes(suite):
-        yield from product(*axes)
+def _grid(suite: Suite) -> Iterator[TrialKey]:
+    for grid in suite.trials:
+        yield from product(*suite.axes(grid), range(suite.replicates))
 
 
 def _grid_size(suite: Suite) -> int:
-    return sum(prod(map(len, axes)) for axes in _axes(suite))
-
-
-def _axes(suite: Suite) -> Iterator[tuple[Sequence[str], Sequence[str], Sequence[str], range]]:
-    """Targets, perturbations, arms and replicates of each grid of the suite."""
-    for grid in suite.trials:
-        yield (
-            _chosen(grid.targets, suite.targets),
-            _chosen(grid.perturbations, suite.perturbations),
-            _chosen(grid.initializations, suite.initializations),
-            range(suite.replicates),
-        )
-
-
-def _chosen(wanted: tuple[str, ...] | None, known: Iterable[str]) -> tuple[str, ...]:
-    return tuple(known) if wanted is None else wanted
+    return sum(suite.replicates * prod(map(len, suite.axes(grid))) for grid in suite.trials)
 
 
 def missing_cells(
     suite: Suite, weights: Weights | None, records: tuple[Record, ...], registry: Registry
 ) -> list[str]:
-    """The cells that an entry of ``weights`` can fill and has no test metric for, readably.
+    """Descriptions of the cells that an entry with ``weights`` can fill and has no test metric for.
 
     Raises: ``UnknownNameError`` for external weights and an arm whose plugin is not installed.
     """
-    found = {_cell(row) for row in scored_rows(records)}
-    return [_named(cell) for cell in _fillable(suite, weights, registry) if cell not in found]
+    measured = {_cell(row) for row in scored_rows(records)}
+    return [_named(cell) for cell in _fillable(suite, weights, registry) if cell not in measured]
 
 
-def _fillable(
-    suite: Suite, weights: Weights | None, registry: Registry
-) -> dict[tuple[str, str, str, int], None]:
-    """The cells of the suite's grid without those of arms that the entry goes without."""
+def _fillable(suite: Suite, weights: Weights | None, registry: Registry) -> dict[TrialKey, None]:
+    """The cells of the suite's grid, without those of arms that the entry leaves out."""
     left_out = left_out_arms(suite, weights, registry)
     return {cell: None for cell in _grid(suite) if cell[2] not in left_out}
 
 
-def _cell(row: Record) -> tuple[str, str, str, int]:
+def _cell(row: Record) -> TrialKey:
     return row.target, row.perturbation, row.initialization, row.replicate
 
 
-def _named(cell: tuple[str, str, str, int]) -> str:
+def _named(cell: TrialKey) -> str:
     target, perturbation, arm, replicate = cell
     return f"{arm} on {target}, {perturbation}, replicate {replicate}"
 
 
 def check_every_cell_is_there_once(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
-    """Every cell that the entry can fill has one test metric, every job its records, none is extra.
+    """Each cell that the entry can fill has one test metric, each job has records, none is extra.
 
-    What external weights cannot start is not missed.
+    Arms that external weights cannot start may be missing.
     """
     suite, records, weights = bundle.plan.suite, bundle.records, bundle.submission.entry.weights
     if _grid_size(suite) > MAX_CELLS:
-        yield Problem(f"the suite asks for more than {MAX_CELLS} cells")
+        yield Problem(f"the suite has more than {MAX_CELLS} cells")
         return
     try:
         for missing in missing_cells(suite, weights, records, registry):
@@ -171,7 +160,7 @@ def check_every_cell_is_there_once(bundle: Bundle, registry: Registry) -> Iterat
         grid = dict.fromkeys(_grid(suite))
     for cell, count in Counter(_cell(row) for row in scored_rows(records)).items():
         if count > 1:
-            yield Problem(f"{_named(cell)} is there {count} times")
+            yield Problem(f"{_named(cell)} is recorded {count} times")
         if cell not in grid:
             by = " that external weights can fill" if weights else ""
             yield Problem(f"{_named(cell)} is not a cell of the suite{by}")
@@ -190,15 +179,15 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
     for job in bundle.plan.jobs:
         if job.kind != "pretrain" and job.id not in measured:
             yield Problem(f"{job.kind} {job.id[:12]} has no records")
-    # A shared job fills several cells, so its rows are told apart by every field but the number.
+    # A shared job fills several cells, so its records differ in any field but the numbers.
     numbers = {"value", "n", "low", "high", "interval", "flag", "unit"}
     for key, count in Counter(row.model_dump_json(exclude=numbers) for row in records).items():
         if count > 1:
-            yield Problem(f"a record is there {count} times: {key[:200]}")
+            yield Problem(f"a record is repeated {count} times: {key[:200]}")
 
 
 def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
-    """The suite, planned here for this entry, asks for exactly these jobs and diagnoses."""
+    """The suite, planned here for this entry, has exactly these jobs and diagnoses."""
     try:
         plan = _planned_again(bundle, registry)
     except UnknownNameError as error:
@@ -208,22 +197,22 @@ def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator
         yield Problem(f"made with {', '.join(stale)}: cannot be planned again", warning=True)
         return
     for job in sorted(plan.jobs.keys() - bundle.plan.by_id.keys()):
-        yield Problem(f"the suite asks for: {plan.jobs[job].title}, which is not in the plan")
+        yield Problem(f"the suite requires: {plan.jobs[job].title}, which is not in the plan")
     for job in sorted(bundle.plan.by_id.keys() - plan.jobs.keys()):
-        yield Problem(f"{bundle.plan.by_id[job].kind} {job[:12]} is not asked for by the suite")
+        yield Problem(f"{bundle.plan.by_id[job].kind} {job[:12]} is not required by the suite")
     yield from _misplaced(bundle, plan)
     if severities(bundle.plan.suite, registry) != bundle.submission.severities:
-        yield Problem("its perturbations are not as severe as it says")
+        yield Problem("the severities of its perturbations are not those of their plugins")
 
 
 def severities(suite: Suite, registry: Registry) -> dict[str, float]:
-    """How strong each perturbation of the suite is, on its own plugin's scale."""
+    """The severity of each perturbation of the suite, on the scale of its plugin."""
     shape = (suite.image.size, suite.image.size, suite.image.channels)
-    found = {}
+    by_label = {}
     for label, use in suite.perturbations.items():
         spec = registry.perturbation(use.name)
-        found[label] = float(spec.severity(spec.parse(use.params), shape))
-    return found
+        by_label[label] = float(spec.severity(spec.parse(use.params), shape))
+    return by_label
 
 
 def _planned_again(bundle: Bundle, registry: Registry) -> Plan:
@@ -268,36 +257,35 @@ def _without_perturbation_versions(job: Job) -> Job:
 
 
 def _dataset_facts(bundle: Bundle) -> dict[str, DatasetFacts]:
-    """What the payloads say of the data: all that planning again needs to know of it."""
+    """The facts about datasets that planning needs, from the payloads of trials."""
     planned, suite = bundle.plan.by_id, bundle.plan.suite
-    found = {}
+    facts = {}
     for row in scored_rows(bundle.records):
-        if (
-            trial := planned.get(row.job)
-        ) is None or row.initialization not in suite.initializations:
+        trial = planned.get(row.job)
+        if trial is None or row.initialization not in suite.initializations:
             continue
-        found[f"target:{row.target}"] = _facts(trial)
+        facts[f"target:{row.target}"] = _facts(trial)
         source = planned.get(str(trial.payload["initialization"].get("source")))
         if source is not None:
-            found[f"source:{suite.initializations[row.initialization].source}"] = _facts(source)
-    return found
+            facts[f"source:{suite.initializations[row.initialization].source}"] = _facts(source)
+    return facts
 
 
 def _facts(job: PlannedJob) -> DatasetFacts:
-    told = job.payload["dataset"]
-    # Sizes only estimate the work; no payload holds them.
-    return DatasetFacts(told["fingerprint"], told["classes"], told["task"], told["metric"], 0, 0)
+    data = job.payload["dataset"]
+    # Sizes are only used to estimate the work; no payload holds them.
+    return DatasetFacts(data["fingerprint"], data["classes"], data["task"], data["metric"], 0, 0)
 
 
 def _stale(bundle: Bundle, plan: Plan) -> Iterator[str]:
     """Versions in the payloads that this installation does not have."""
-    here = {name for job in plan.jobs.values() for name in _versions(job.payload)}
+    installed = {use for job in plan.jobs.values() for use in _versions(job.payload)}
+    names = {name for name, _ in installed}
     for job in bundle.plan.jobs:
         if job.payload.get("engine") != ENGINE_VERSION:
             yield f"engine version {job.payload.get('engine')}"
-        names = {name for name, _ in here}
         for name, version in _versions(job.payload):
-            if name in names and (name, version) not in here:
+            if name in names and (name, version) not in installed:
                 yield f"{name} version {version}"
 
 
@@ -315,31 +303,31 @@ def _versions(payload: object) -> Iterator[tuple[str, int]]:
 
 
 def _misplaced(bundle: Bundle, plan: Plan) -> Iterator[Problem]:
-    """Records whose labels are not those of the job that the suite puts there."""
+    """Records whose cell is not that of their job in the plan."""
     trials = {(c.target, c.perturbation, c.initialization, c.replicate): c.job for c in plan.cells}
     for row in scored_rows(bundle.records):
         if trials.get(_cell(row), row.job) != row.job:
-            yield Problem(f"{_named(_cell(row))} is told of another trial's job")
-    wanted = {(m.job, m.diagnostic, m.a[2:], m.b and m.b[2:]) for m in plan.measured}
-    found = {
+            yield Problem(f"{_named(_cell(row))} has the job of another trial")
+    planned = {(m.job, m.diagnostic, m.a[2:], m.b and m.b[2:]) for m in plan.measured}
+    recorded = {
         (row.job, row.diagnostic, _cell(row), _other_cell(row))
         for row in bundle.records
         if row.diagnostic != TRIAL
     }
-    for job, diagnostic, cell, _ in sorted(wanted - found, key=str):
+    for job, diagnostic, cell, _ in sorted(planned - recorded, key=str):
         yield Problem(f"{diagnostic} of {_named(cell)} is missing (job {job[:12]})")
-    for job, diagnostic, cell, _ in sorted(found - wanted, key=str):
-        yield Problem(f"{diagnostic} of {_named(cell)} is not asked for (job {job[:12]})")
+    for job, diagnostic, cell, _ in sorted(recorded - planned, key=str):
+        yield Problem(f"{diagnostic} of {_named(cell)} is not required (job {job[:12]})")
 
 
-def _other_cell(row: Record) -> tuple[str, str, str, int] | None:
+def _other_cell(row: Record) -> TrialKey | None:
     if row.other_initialization is None or row.other_replicate is None:
         return None
     return row.target, row.perturbation, row.other_initialization, row.other_replicate
 
 
 def check_licence_and_overlap_are_declared(bundle: Bundle) -> Iterator[Problem]:
-    """The weights have a licence, and each target a word on overlap with the pre-training."""
+    """The licence of the weights and the overlap of each target with the pre-training."""
     declared = bundle.submission.declaration
     if not declared.license:
         yield Problem("the licence of the weights is not declared")

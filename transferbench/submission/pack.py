@@ -40,23 +40,23 @@ from transferbench.suite.columns import columns_of
 __all__ = ["ArtefactFiles", "Artefacts", "pack"]
 
 
-SHOWN = 20
-"""How much of what an entry lacks is spelled out."""
+MAX_LISTED = 20
+"""Missing parts of an entry that are listed."""
 
 
 class ArtefactFiles(Protocol):
     """The files of one finished job."""
 
     def path(self, name: str) -> Path:
-        """Where the file of that name is."""
+        """The path of a file by its name."""
         ...
 
 
 class Artefacts(Protocol):
-    """A store, as far as packing reads it."""
+    """The part of a store that packing reads."""
 
     def artefact(self, job: str) -> ArtefactFiles:
-        """What a finished job left."""
+        """The artefact of a finished job."""
         ...
 
 
@@ -66,7 +66,7 @@ class _RunJob(PlannedJob):
 
 
 class _Run(BaseModel):
-    """What ``run.json`` says; what packing does not need is left unread."""
+    """The part of ``run.json`` that packing reads."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -91,9 +91,9 @@ def pack(
     """Write ``out/<suite>@<major>/<entry>/<submission-id>/`` from the run in folder ``run``.
 
     The folder appears complete or not at all; packing the same content again gives the same
-    folder. ``private``: a changed suite is packed too, under a name of its own, for a board that
-    nobody publishes. Raises: ``SubmissionError`` for a changed suite, an entry that the run does
-    not have, or one with missing or failed jobs.
+    folder. ``private``: pack a changed suite too, under another name, for a board that is not
+    published. Raises: ``SubmissionError`` for a changed suite, an entry that the run does not
+    have, or one with missing or failed jobs.
     """
     registry = registry or load_registry()
     chosen = _choose(run, entry, private=private)
@@ -158,7 +158,7 @@ def _read_run(run: Path) -> _Run:
 
 def _renamed(run: _Run) -> _Run:
     """The run with its changed suite under another name: its numbers are not the suite's."""
-    # A published suite's columns are listed under its name.
+    # The columns of a published suite are listed by its name, which is lost here.
     scoring = run.suite.scoring.model_copy(update={"columns": columns_of(run.suite)})
     name = f"{run.suite.name}-changed"
     suite = run.suite.model_copy(update={"name": name, "scoring": scoring})
@@ -172,31 +172,30 @@ def _entry(run: _Run, name: str) -> EntryFacts:
             f"the run changed its suite ({', '.join(run.changed)}), so its numbers cannot stand"
             f" beside others of {run.suite_id}; run the suite without --set and pack that"
         )
-    known = {entry.name: entry for entry in run.entries}
-    if name not in known:
-        error = UnknownNameError("entry", name, known)
+    entries = {entry.name: entry for entry in run.entries}
+    if name not in entries:
+        error = UnknownNameError("entry", name, entries)
         raise SubmissionError(f"{error} (entries of this run)")
-    return known[name]
+    return entries[name]
 
 
 def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> tuple[_RunJob, ...]:
-    """This entry's jobs and all they need, each once, in the order of the run."""
+    """The jobs of this entry and all that they require, in the order of the run."""
     by_id = {job.id: job for job in run.jobs}
-    wanted = {job.id for job in run.jobs if job.entry == entry}
-    # A job that two entries share stands in the run under one of them.
-    wanted |= {row.job for row in records}
-    frontier = list(wanted)
+    # A job that two entries share is listed under one of them.
+    required = {job.id for job in run.jobs if job.entry == entry} | {row.job for row in records}
+    frontier = list(required)
     while frontier:
         job = by_id.get(frontier.pop())
-        found = set(job.requires) - wanted if job else set()
-        wanted |= found
-        frontier += found
-    return tuple(job for job in by_id.values() if job.id in wanted)
+        more = set(job.requires) - required if job else set()
+        required |= more
+        frontier += more
+    return tuple(job for job in by_id.values() if job.id in required)
 
 
 def _refuse_incomplete(chosen: _Chosen, registry: Registry) -> None:
     if lacking := list(_lacks(chosen, registry)):
-        lines = "\n  ".join(shortened(lacking, SHOWN))
+        lines = "\n  ".join(shortened(lacking, MAX_LISTED))
         raise SubmissionError(
             f"{chosen.entry.name} is not complete on {chosen.run.suite_id}; run the suite again"
             f" with the same --out, which does what is left:\n  {lines}"
@@ -204,7 +203,7 @@ def _refuse_incomplete(chosen: _Chosen, registry: Registry) -> None:
 
 
 def _lacks(chosen: _Chosen, registry: Registry) -> Iterator[str]:
-    """The jobs that failed, the cells that are missing, the jobs that left nothing."""
+    """Failed jobs, jobs without records, and missing cells."""
     suite, weights = chosen.run.suite, chosen.entry.weights
     measured = {row.job for row in chosen.records}
     for job in chosen.jobs:
@@ -217,7 +216,7 @@ def _lacks(chosen: _Chosen, registry: Registry) -> Iterator[str]:
 
 
 def _write_content(folder: Path, chosen: _Chosen, store: Artefacts) -> dict[str, str]:
-    """Write every file but the head; gives the digest of each trial's logits."""
+    """Write every file but the head; returns the digest of each trial's logits."""
     text = write_records(chosen.records, folder / RECORDS)
     _refuse_oversized(f"the text of {RECORDS}", text, MAX_RECORD_BYTES)
     fields = set(PlannedJob.model_fields)
@@ -240,14 +239,14 @@ def _write_content(folder: Path, chosen: _Chosen, store: Artefacts) -> dict[str,
 
 
 def _environment(path: Path) -> Any:
-    """The run's environment without the names of its machines, which are nobody's business."""
-    told = parse_json(path)
-    told.get("jobs", {}).pop("host", None)
-    return told
+    """The run's environment without the names of its machines."""
+    environment = parse_json(path)
+    environment.get("jobs", {}).pop("host", None)
+    return environment
 
 
 def _complete(declared: Declaration, chosen: _Chosen) -> dict[str, Any]:
-    """The declaration with a word on the licence and on every target."""
+    """The declaration with defaults for the licence and the overlap of every target."""
     entry, suite = chosen.entry, chosen.run.suite
     if unknown := sorted(set(declared.overlap) - set(suite.targets)):
         error = UnknownNameError("target", unknown[0], suite.targets)
@@ -262,7 +261,7 @@ def _complete(declared: Declaration, chosen: _Chosen) -> dict[str, Any]:
 
 
 def _overlap(target: str, entry: EntryFacts, suite: Suite) -> Overlap:
-    """What follows from the suite: it pre-trains from scratch, on datasets that it names."""
+    """The overlap that follows from the suite, which pre-trains from scratch on its sources."""
     if entry.weights is not None:
         return "unknown"
     dataset = suite.targets[target].dataset
@@ -277,7 +276,7 @@ def _same_dataset(first: Use, second: Use) -> bool:
 
 
 def _from_plugins(chosen: _Chosen, registry: Registry) -> dict[str, Any]:
-    """Where each plugin came from, and how severe each perturbation is."""
+    """The distribution of each plugin, and the severity of each perturbation."""
     suite = chosen.run.suite
     uses: list[tuple[Kind, str]] = [
         ("backbone", str(chosen.entry.backbone["name"])),
@@ -299,19 +298,19 @@ def _refuse_oversized(name: str, size: int, limit: int) -> None:
         )
 
 
-def _publish(folder: Path, place: Path) -> Path:
-    """Move a complete folder to its place; equal content is there already or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _publish(folder: Path, path: Path) -> Path:
+    """Rename a complete folder to ``path``, unless it is there already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        folder.rename(place)
+        folder.rename(path)
     except OSError:
-        if not place.is_dir():
+        if not path.is_dir():
             raise
     else:
-        return place
-    if content_digests(place) != content_digests(folder):
+        return path
+    if content_digests(path) != content_digests(folder):
         raise SubmissionError(
-            f"{place} was changed after it was packed, and a submission never changes; remove that"
+            f"{path} was changed after it was packed, and a submission never changes; remove that"
             " folder and pack again"
         )
-    return place
+    return path

@@ -1,4 +1,4 @@
-"""What a trial predicted on its test subset, as one table that recomputes the published metrics.
+"""Predictions of trials on their test subsets: a table from which the metrics are recomputed.
 
 Shape letters: N test images, K classes, L labels of a multi-label task.
 """
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from transferbench.errors import SubmissionError
-from transferbench.metrics import score
+from transferbench.metrics import predict, score
 from transferbench.specs import Metric
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "write_predictions",
 ]
 
-# Accuracy needs the predicted class alone; a ranking metric needs the scores, kept exactly.
+# Accuracy needs the predicted class only; a ranking metric needs the exact scores.
 SCHEMA = pa.schema(
     [
         ("job", pa.dictionary(pa.int32(), pa.string())),
@@ -45,11 +45,11 @@ MAX_DECODED_BYTES = 4 * 2**30
 
 
 class Predictions(NamedTuple):
-    """One trial on its fixed, ordered test subset.
+    """The predictions of a trial on its fixed, ordered test subset.
 
     items: int64 (N,), positions in the test split.
     labels: int32 (N,) class indices, or int8 (N, L) of 0 and 1.
-    outputs: int32 (N,) predicted classes, or float32 (N, L) scores, as the labels have it.
+    outputs: int32 (N,) predicted classes, or float32 (N, L) scores for the latter labels.
     """
 
     items: np.ndarray
@@ -58,7 +58,7 @@ class Predictions(NamedTuple):
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image may carry several labels."""
+        """Whether an image may have several labels."""
         return self.labels.ndim == 2
 
 
@@ -77,10 +77,11 @@ def read_outputs(path: Path) -> tuple[Predictions, str]:
             " belong together; run the trial again"
         )
     if labels.ndim == 2:
-        made = Predictions(items, labels.astype(np.int8), logits.astype(np.float32))
+        predictions = Predictions(items, labels.astype(np.int8), logits.astype(np.float32))
     else:
-        made = Predictions(items, labels.astype(np.int32), logits.argmax(axis=1).astype(np.int32))
-    return made, hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()
+        classes = predict(logits, labels).astype(np.int32)
+        predictions = Predictions(items, labels.astype(np.int32), classes)
+    return predictions, hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()
 
 
 def write_predictions(trials: Mapping[str, Predictions], path: Path) -> None:
@@ -167,7 +168,7 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def recompute_metric(metric: Metric, trial: Predictions) -> float | None:
-    """The test metric of a trial, from what it predicted; None where it is not defined.
+    """The test metric of a trial; None where it is undefined.
 
     Units: fraction. Error: exact, up to the rounding of the sum over labels.
     """

@@ -1,4 +1,4 @@
-"""Do the numbers of a submission follow from its predictions, and can they be right at all?"""
+"""Checks that the numbers of a submission follow from its predictions and are plausible."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ __all__ = [
     "check_settings_did_something",
     "check_verdicts_follow_from_records",
     "equal_values",
+    "measurement_name",
 ]
 
 # The engine and this check add up the same counts; only the last bits may differ.
 TOLERANCE = 1e-6
 
 FORMER_INTERVALS = {"fieller-95": "jackknife-95"}
-"""How intervals are made now -> how an earlier version made them, told with its verdicts."""
+"""Method of an interval -> the method of an earlier version, whose verdicts name it."""
 
 FRACTIONS = {TEST_METRIC, "best_test_metric", "train_metric"}
 
 
 def check_predictions_belong_together(bundle: Bundle) -> Iterator[Problem]:
-    """Every trial has predictions, on one fixed test subset with one set of labels a target."""
+    """Every trial has predictions; those of a target have the same test items and labels."""
     trials = {job.id for job in bundle.plan.jobs if job.kind == "trial"}
     for job in sorted(trials - set(bundle.predictions)):
         yield Problem(f"trial {job[:12]} has no predictions")
@@ -51,12 +52,12 @@ def check_predictions_belong_together(bundle: Bundle) -> Iterator[Problem]:
         yield Problem("the logits' digests are not of the trials that have predictions")
     first: dict[str, Predictions] = {}
     for row in scored_rows(bundle.records):
-        if (found := bundle.predictions.get(row.job)) is None:
+        if (trial := bundle.predictions.get(row.job)) is None:
             continue
-        if len(np.unique(found.items)) < len(found.items):
+        if len(np.unique(trial.items)) < len(trial.items):
             yield Problem(f"trial {row.job[:12]} has an image twice")
-        other = first.setdefault(row.target, found)
-        if not (_same(found.items, other.items) and _same(found.labels, other.labels)):
+        other = first.setdefault(row.target, trial)
+        if not (_same(trial.items, other.items) and _same(trial.labels, other.labels)):
             yield Problem(f"trial {row.job[:12]} has other test images than others on {row.target}")
 
 
@@ -78,13 +79,19 @@ def _metric(bundle: Bundle, trial: str) -> Metric:
     return metric
 
 
-def _compared(row: Record, found: Predictions, metric: Metric) -> Iterator[Problem]:
-    told = f"{row.metric} of {row.initialization} on {row.target}, {row.perturbation}"
-    expected = recompute_metric(metric, found)
+def _compared(row: Record, trial: Predictions, metric: Metric) -> Iterator[Problem]:
+    name = measurement_name(row)
+    expected = recompute_metric(metric, trial)
     if not equal_values(row.value, expected):
-        yield Problem(f"{told} is {row.value}, but its predictions give {expected}")
-    if row.n != len(found.items):
-        yield Problem(f"{told} is of {row.n} images, but {len(found.items)} were predicted")
+        yield Problem(f"{name} is {row.value}, but its predictions give {expected}")
+    if row.n != len(trial.items):
+        yield Problem(f"{name} is of {row.n} images, but {len(trial.items)} were predicted")
+
+
+def measurement_name(row: Record) -> str:
+    """Metric, arms, target and perturbation of a record, for messages."""
+    arms = [arm for arm in (row.initialization, row.other_initialization) if arm is not None]
+    return f"{row.metric} of {' and '.join(arms)} on {row.target}, {row.perturbation}"
 
 
 def equal_values(value: float | None, expected: float | None) -> bool:
@@ -95,18 +102,17 @@ def equal_values(value: float | None, expected: float | None) -> bool:
 
 
 def check_numbers_are_possible(bundle: Bundle) -> Iterator[Problem]:
-    """Fractions lie in [0, 1], values within their intervals, and each is of some items."""
+    """Fractions are in [0, 1], values within their intervals, and ``n`` is positive."""
     for row in bundle.records:
         if row.value is None:
             continue
-        told = f"{row.metric} of {row.initialization} on {row.target}, {row.perturbation}"
+        name, low, high = measurement_name(row), row.low, row.high
         if row.diagnostic == TRIAL and row.metric in FRACTIONS and not 0 <= row.value <= 1:
-            yield Problem(f"{told} is {row.value}, not a fraction")
-        low, high = row.low, row.high
+            yield Problem(f"{name} is {row.value}, not a fraction")
         if low is not None and high is not None and not _within(row.value, low, high):
-            yield Problem(f"{told} is {row.value}, outside its interval {low} to {high}")
+            yield Problem(f"{name} is {row.value}, outside its interval {low} to {high}")
         if row.n == 0:
-            yield Problem(f"{told} is of no items")
+            yield Problem(f"{name} is of no items")
 
 
 def _within(value: float, low: float, high: float) -> bool:
@@ -115,10 +121,10 @@ def _within(value: float, low: float, high: float) -> bool:
 
 
 def check_settings_did_something(bundle: Bundle) -> Iterator[Problem]:
-    """No two trials end in the same network: then a setting between them did nothing.
+    """No two trials end in the same network, which means that their settings had no effect.
 
-    A replicate, or the arm against its baseline, must differ. Between other arms or
-    perturbations a suite may have a reason (the last checkpoint *is* P), so these are warnings.
+    Replicates must differ, and so must the scored arm and its baseline. Other arms or
+    perturbations may be equal for a reason (the last checkpoint *is* P): these are warnings.
     """
     by_job = {row.job: row for row in scored_rows(bundle.records)}
     for jobs in _equal(bundle):
@@ -130,32 +136,30 @@ def check_settings_did_something(bundle: Bundle) -> Iterator[Problem]:
 def _equal(bundle: Bundle) -> list[list[str]]:
     """Groups of trials whose logits are equal in every bit."""
     groups = defaultdict(list)
-    for job, found in bundle.predictions.items():
-        # The scores of a multi-label trial are its logits; of another only a digest was packed,
-        # since two networks may well agree on every class.
-        told = bundle.submission.outputs.get(job, job)
-        scores = hashlib.sha256(found.outputs.tobytes()).hexdigest() if found.multi_label else told
-        groups[scores].append(job)
+    for job, trial in bundle.predictions.items():
+        if trial.multi_label:
+            logits = hashlib.sha256(trial.outputs.tobytes()).hexdigest()
+        else:
+            # Different networks may predict equal classes; their logits are packed as a digest.
+            logits = bundle.submission.outputs.get(job, job)
+        groups[logits].append(job)
     return [jobs for jobs in groups.values() if len(jobs) > 1]
 
 
 def _equal_problem(bundle: Bundle, first: Record, second: Record) -> Problem:
     scoring = bundle.plan.suite.scoring
     arms = {first.initialization, second.initialization}
-    grave = first.replicate != second.replicate or arms == {
-        scoring.initialization,
-        scoring.baseline,
-    }
-    told = " and ".join(
+    compared = {scoring.initialization, scoring.baseline}
+    cells = " and ".join(
         f"{row.initialization}, {row.perturbation}, replicate {row.replicate}"
         for row in (first, second)
     )
-    why = f"equal outputs on {first.target}: {told}; a setting between them did nothing"
-    return Problem(why, warning=not grave)
+    why = f"equal outputs on {first.target}: {cells}; a setting between them did nothing"
+    return Problem(why, warning=first.replicate == second.replicate and arms != compared)
 
 
 def check_controls_are_at_chance(bundle: Bundle) -> Iterator[Problem]:
-    """Networks that learned shuffled labels are not above chance; control claims are not broken."""
+    """Networks trained on shuffled labels are at chance; control claims are not contradicted."""
     suite = bundle.plan.suite
     values = defaultdict(list)
     chances: dict[str, float] = {}
@@ -167,39 +171,39 @@ def check_controls_are_at_chance(bundle: Bundle) -> Iterator[Problem]:
                 chances[row.target] = chance_level(
                     _metric(bundle, row.job), bundle.predictions[row.job].labels
                 )
-    for (target, perturbation, arm), found in sorted(values.items()):
-        low, chance = student_t(found).low, chances.get(target, 1.0)
+    for (target, perturbation, arm), replicates in sorted(values.items()):
+        low, chance = student_t(replicates).low, chances.get(target, 1.0)
         if low is not None and low > chance:
-            told = f"{arm} on {target} (shuffled labels), {perturbation}"
-            yield Problem(f"{told} is above chance: {low:.4f} > {chance:.4f}", warning=True)
+            cell = f"{arm} on {target} (shuffled labels), {perturbation}"
+            yield Problem(f"{cell} is above chance: {low:.4f} > {chance:.4f}", warning=True)
     for verdict in bundle.verdicts:
         if verdict.control and verdict.verdict == "contradicted":
             yield Problem(f"control {verdict.claim!r} is contradicted", warning=True)
 
 
 def check_verdicts_follow_from_records(bundle: Bundle) -> Iterator[Problem]:
-    """Every claim of the suite, judged again, has the verdict that was told.
+    """Each claim of the suite, judged again, has the submitted verdict.
 
-    A verdict is to be read with its interval's method: one that an earlier version judged by
-    another method, and that differs for it, is a warning.
+    A verdict that differs because an earlier version used another method for intervals is a
+    warning.
     """
     measurements, entry = Measurements.of_records(bundle.records), bundle.submission.entry.name
     judged = {v.claim: v for v in judge(bundle.plan.suite, measurements, entry)}
-    told = {verdict.claim: verdict for verdict in bundle.verdicts}
-    for claim in sorted(judged.keys() | told.keys()):
-        if claim not in told or claim not in judged:
-            where = "the suite" if claim in judged else CLAIMS
-            yield Problem(f"claim {claim!r} stands in {where} alone")
-        elif told[claim].verdict != judged[claim].verdict:
-            yield _other_verdict(told[claim], judged[claim])
+    submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
+    for claim in sorted(judged.keys() | submitted.keys()):
+        if claim not in submitted or claim not in judged:
+            source = "the suite" if claim in judged else CLAIMS
+            yield Problem(f"claim {claim!r} is only in {source}")
+        elif submitted[claim].verdict != judged[claim].verdict:
+            yield _other_verdict(submitted[claim], judged[claim])
 
 
-def _other_verdict(told: Verdict, judged: Verdict) -> Problem:
-    if told.interval != FORMER_INTERVALS.get(judged.interval):
-        why = f"claim {told.claim!r} is told {told.verdict}, judged {judged.verdict}"
-        return Problem(why)
+def _other_verdict(submitted: Verdict, judged: Verdict) -> Problem:
+    claim, former = submitted.claim, submitted.interval
+    if former != FORMER_INTERVALS.get(judged.interval):
+        return Problem(f"claim {claim!r} is {judged.verdict}, not {submitted.verdict}")
     why = (
-        f"claim {told.claim!r} was judged {told.verdict} by {told.interval}; by {judged.interval}"
-        f" it is {judged.verdict}"
+        f"claim {claim!r} was judged {submitted.verdict} by {former}; by {judged.interval} it is"
+        f" {judged.verdict}"
     )
     return Problem(why, warning=True)

@@ -498,6 +498,18 @@ class Suite(Strict):
     scoring: Scoring
     """How entries are scored and ranked."""
 
+    def axes(self, grid: Grid) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """The targets, perturbations and arms of a grid."""
+        axes = (
+            (grid.targets, self.targets),
+            (grid.perturbations, self.perturbations),
+            (grid.initializations, self.initializations),
+        )
+        targets, perturbations, arms = (
+            tuple(table) if labels is None else labels for labels, table in axes
+        )
+        return targets, perturbations, arms
+
     def trains(self, target: str, perturbation: str, initialization: str) -> bool:
         """Whether a cell is part of any grid of trials."""
         return any(grid.holds(target, perturbation, initialization) for grid in self.trials)
