@@ -1,4 +1,7 @@
-"""Atomic writing of files: a temporary file in the same folder, fsync, rename."""
+"""Atomic writing of files: a temporary file in the same folder, fsync, rename.
+
+Rejected: the package atomicwrites, which its author no longer maintains.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Accuracy and AUC of predictions, in numpy.
 
+Rejected: ``sklearn.metrics.roc_auc_score``, which takes one weighting per call where a bootstrap
+has a thousand.
+
 Shape letters: B weightings, K classes, L labels, N items, P positive items.
 """
 

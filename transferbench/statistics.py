@@ -4,6 +4,9 @@ Over replicates (few, roughly normal) by Student-t: a percentile bootstrap of 3 
 instead of 95%. Over test items (many, any distribution) by Wilson's score or the percentile
 bootstrap. Each interval names its method, so that the two kinds are never confused.
 
+Quantiles are scipy's. Rejected: ``scipy.stats.bootstrap``, which resamples arrays of items instead
+of their counts, and statsmodels, a large dependency for Wilson's formula.
+
 Shape letters: B resamples, C kinds of items, M statistics, N items, R replicates.
 """
 

@@ -8,6 +8,9 @@ centre them first.
 A tile holds the same rows and columns of every layer's Gram matrix, so that one matrix product
 serves all pairs of layers; the tiles below the diagonal are the transposes of those above.
 
+Rejected: torch-cka, cka-pytorch and pytorch-cka, with errors of 0.03 to 0.07 on the features of
+networks (benchmarks B8 and B9).
+
 Source: Kornblith et al. 2019, arXiv 1905.00414 (CKA, the RBF bandwidth); Szekely and Rizzo 2014,
 doi:10.1214/14-AOS1255 (the unbiased estimator); Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327
 (its mean over minibatches).

@@ -3,6 +3,9 @@
 Images are decoded once and held on the device, so the loop over states is the outer one: each
 state is written once, may come from a generator, and no two are in memory at a time.
 
+Rejected: loss-landscapes, which evaluates one metric at a time and takes 1.2 to 3.7 times as long
+(benchmark B11).
+
 Shape letters: N images, C channels, H height, W width, K classes or labels.
 """
 

@@ -2,6 +2,8 @@
 
 All in float64, from arrays; where the images come from is not known here.
 
+Rejected: tllib.ranking, which has LEEP, NCE, H-score and LogME without intervals.
+
 Shape letters: N images, M other images, D features, R their rank, Z source classes, K target
 classes that occur, T targets, P networks.
 """

@@ -4,6 +4,9 @@ Two networks that compute the same function can be far apart only because their 
 numbered differently. Matching undoes that as far as weights alone can tell; REPAIR then restores
 the activation statistics that interpolated weights lose.
 
+Rejected: the authors' code for Git Re-Basin, in JAX, where the permutations of each architecture
+are written by hand. The assignment problem is solved by scipy.
+
 Shape letters: N images, C channels, H height, W width.
 """
 

@@ -3,6 +3,9 @@
 An image depends only on its own parameters, so a batch may be processed in chunks. The order is
 affine and crop (one bilinear sampling for both, rounded to 8 bits), shift, flip.
 
+Rejected: torchvision.transforms.v2, which samples one set of parameters for a whole batch, and
+kornia, which augments float images.
+
 Shape letters: N images, H height, W width, C channels.
 """
 

@@ -4,6 +4,9 @@ A map gives the source of each value. Most permutations move runs of neighbours 
 shuffle moves ``block * C`` values), so a map is first coarsened to its longest runs, which are then
 copied as 8-, 4-, 2- or 1-byte words.
 
+Rejected: kornia's RandomJigsaw and albumentations' RandomGridShuffle, which draw permutations of
+their own and take 12 to 14 times as long (benchmark B2).
+
 Shape letters: N images, M maps (1 or N), R runs an image, V = H*W*C values an image.
 """
 

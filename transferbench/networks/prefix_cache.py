@@ -9,6 +9,9 @@ inputs and the others return NaN of the right shape. This is exact only where th
 chain. A network that reads an earlier output, or the changed weights too early, is detected by
 comparing logits on a few images, and runs completely.
 
+Rejected: cutting the network with torch.fx or torchvision's feature extraction, whose tracing does
+not support control flow that depends on tensors.
+
 Shape letters: N images, C channels, H height, W width.
 """
 

@@ -3,6 +3,8 @@
 Each worker keeps what its ``start`` loaded from job to job. It leads a process group of its own,
 so that ending it ends what it started, and a terminal's interrupt reaches the parent alone, which
 decides. A worker whose parent is gone ends itself. How a worker runs: ``worker``.
+
+Rejected: ``concurrent.futures.ProcessPoolExecutor``, where a worker that dies breaks the pool.
 """
 
 from __future__ import annotations
