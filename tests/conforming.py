@@ -191,10 +191,16 @@ def same_answers(params, subjects, context):
     yield Measurement(metric="same", value=float((a == b).mean()), unit="fraction", n=len(a))
 
 
+def same_predictions(params, trials):
+    a, b = (trial.predicted for trial in trials[:2])
+    yield Measurement(metric="same", value=float((a == b).mean()), unit="fraction", n=len(a))
+
+
 DIAGNOSTIC = DiagnosticSpec(
     name="good-measure",
     **ABOUT,
     measure=same_answers,
+    recompute=same_predictions,
     subjects="pair",
     needs=frozenset({"logits"}),
     identical={"same": 1.0},

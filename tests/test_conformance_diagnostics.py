@@ -26,6 +26,20 @@ def giving(*values):
     return {"measure": lambda params, subjects, context: list(values)}
 
 
+def recomputing(*values):
+    """``recompute`` of these measurements for any trials."""
+    return {"recompute": lambda params, trials: list(values)}
+
+
+def recomputing_from_history():
+    """The same number of epochs, measured and recomputed, where there is a history."""
+
+    def epochs(params, trials, context=None):
+        yield measurement(value=float(len(trials[0].history)))
+
+    return {"measure": epochs, "recompute": epochs, "needs": frozenset({"history"})}
+
+
 def after(act):
     """The good diagnostic, after something it should not do to the first subject."""
 
@@ -267,6 +281,39 @@ BAD = {
         {"measure": of_the_first},
         "symmetric-metrics-stay-when-networks-exchange",
         "when its two trials are exchanged; correct the formula, or take the metric off",
+    ),
+    "nothing recomputed": (
+        {"recompute": lambda params, trials: []},
+        "recomputed-values-are-those-measured",
+        "it recomputes nothing of trials of a network with batch statistics; yield values of",
+    ),
+    "a value that was not measured": (
+        recomputing(measurement("other")),
+        "recomputed-values-are-those-measured",
+        "other is recomputed, but not measured, on a network with batch statistics; yield metrics",
+    ),
+    "another value": (
+        giving(measurement(value=0.5)) | recomputing(measurement(value=0.25)),
+        "recomputed-values-are-those-measured",
+        (
+            "same is 0.5 (n=4) on a network with batch statistics, and 0.25 (n=4) when it is "
+            "recomputed; use one function of predictions and history in both"
+        ),
+    ),
+    "another count": (
+        giving(measurement(n=4)) | recomputing(measurement(n=5)),
+        "recomputed-values-are-those-measured",
+        "same is 0.5 (n=4) on a network with batch statistics, and 0.5 (n=5) when it is",
+    ),
+    "logits that a submission lacks": (
+        {"recompute": lambda params, trials: [trials[0].logits]},
+        "recomputed-values-are-those-measured",
+        "it raised AttributeError: 'PackedTrial' object has no attribute 'logits'",
+    ),
+    "a history that a submission may lack": (
+        recomputing_from_history(),
+        "recomputed-values-are-those-measured",
+        "it raised TypeError: object of type 'NoneType' has no len()",
     ),
     "a cost in words": (
         {"cost": lambda params: "cheap"},

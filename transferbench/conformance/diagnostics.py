@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest import SkipTest
 
@@ -32,10 +33,14 @@ from transferbench.conformance.side_effects import (
 from transferbench.conformance.tensors import differing
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.errors import TransferbenchError
+from transferbench.metrics import predict
 from transferbench.networks.modules import clone_state
 from transferbench.records import Measurement
 from transferbench.registry.discovery import cause
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench.submission.predictions import Predictions
+from transferbench.submission.recompute import equal_values
+from transferbench.submission.submitted_trials import PackedTrial
 
 __all__ = ["CHECKS", "DiagnosticCase"]
 
@@ -486,6 +491,44 @@ def _close(a: Measurement, b: Measurement, within: float) -> bool:
     if a.value is None or b.value is None:
         return a.value is b.value
     return abs(a.value - b.value) <= within
+
+
+def check_recomputed_values_are_those_measured(case: DiagnosticCase) -> None:
+    """``recompute`` gives the values of ``measure`` from predictions and history alone."""
+    if case.spec.recompute is None:
+        raise SkipTest("it recomputes nothing")
+    for network, values in case.values():
+        trials = [_submitted(trial) for trial in case.subjects(network)]
+        recomputed = list(case.spec.recompute(case.params, trials))
+        if not recomputed:
+            raise Violation(f"it recomputes nothing of trials of {network}",
+                            "yield values of measure again, or leave recompute out")  # fmt: skip
+        _check_recomputed(network, recomputed, {_key(value): value for value in values})
+        # A submission has no history of a trial whose history no diagnosis records.
+        list(case.spec.recompute(case.params, [replace(trial, history=None) for trial in trials]))
+
+
+def _submitted(trial: FinishedTrial) -> PackedTrial:
+    """The trial as a submission holds it."""
+    labels, outputs = trial.labels.astype(np.int32), predict(trial.logits, trial.labels)
+    predictions = Predictions(np.arange(len(labels)), labels, outputs.astype(np.int32))
+    return PackedTrial(trial.job, trial.task, trial.metric, predictions, trial.history)
+
+
+def _check_recomputed(
+    network: str, recomputed: Sequence[Measurement], measured: Mapping[Any, Measurement]
+) -> None:
+    for value in recomputed:
+        expected = measured.get(_key(value))
+        if expected is None:
+            raise Violation(f"{_described(value)} is recomputed, but not measured, on {network}",
+                            "yield metrics and coordinates of measure alone")  # fmt: skip
+        if not equal_values(value.value, expected.value) or value.n != expected.n:
+            raise Violation(
+                f"{_described(value)} is {expected.value} (n={expected.n}) on {network}, and "
+                f"{value.value} (n={value.n}) when it is recomputed",
+                "use one function of predictions and history in both, or leave the metric out",
+            )
 
 
 def check_the_cost_is_a_number(case: DiagnosticCase) -> None:
