@@ -1,11 +1,13 @@
-# quickstart: from a fresh clone to a board and a report.  test: everything that must be green.
-# docs: the site, in build/site.  bench: the measured speed; RUNS=3 tells what differs between runs.
+# quickstart: a virtual environment, a small run and its report.
+# test: linters, type checks and all tests.  docs: the site, in build/site.
+# bench: measured speed; RUNS=3 repeats the benchmarks and reports the range.
+# board: rebuild the leaderboard from its submissions.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= 1
 BENCH_FILES = $(patsubst %,$(VENV)/benchmarks-%.json,$(shell seq $(RUNS)))
-# One thread a process: two cores are used by two workers, not by two threads of one.
+# One thread per process: cores are used by parallel worker processes.
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
 

@@ -1,4 +1,4 @@
-"""Races: ours and its peers timed in turn, so that a busy machine slows all of them alike."""
+"""Benchmarks against peers, timed in turn so that load on the machine affects all of them."""
 
 import importlib.metadata
 import os
@@ -33,19 +33,19 @@ def one_thread_and_kept_memory():
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     keep_large_allocations()
-    # Numpy's library has threads of its own.
+    # The BLAS of numpy has its own threads.
     with threadpool_limits(THREADS):
         yield
     torch.set_num_threads(threads)
 
 
 @pytest.fixture
-def race(benchmark, one_thread_and_kept_memory):  # noqa: ARG001  # asked for what it sets
-    """Time ``ours`` and each peer once a round; note the medians and the goals.
+def race(benchmark, one_thread_and_kept_memory):  # noqa: ARG001  # sets threads and allocator
+    """Time ``ours`` and each peer once per round; record the medians and the goals.
 
-    A ratio is the median over rounds of the two times of one round. The clock counts what this
-    process computed: waiting for a core that others use is nobody's time. Give
-    ``time.perf_counter`` where waiting, or several processes, are what is measured.
+    A ratio is the median over rounds of the ratio of both times in a round. The default clock is
+    CPU time of this process, which excludes waiting for a busy core. Pass ``time.perf_counter`` to
+    measure waiting or several processes.
     """
 
     def run(
@@ -55,7 +55,7 @@ def race(benchmark, one_thread_and_kept_memory):  # noqa: ARG001  # asked for wh
         clock: Callable[[], float] = time.process_time,
     ) -> None:
         own: list[float] = []
-        others: dict[str, list[float]] = {peer.name: [] for peer in peers}
+        peer_seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
 
         def timed(work: Callable[[], object], seconds: list[float]) -> None:
             start = clock()
@@ -64,21 +64,21 @@ def race(benchmark, one_thread_and_kept_memory):  # noqa: ARG001  # asked for wh
 
         def run_peers() -> None:
             for peer in peers:
-                timed(peer.run, others[peer.name])
+                timed(peer.run, peer_seconds[peer.name])
 
         benchmark.pedantic(timed, args=(ours, own), setup=run_peers, rounds=rounds, warmup_rounds=2)
         last = own[-rounds:]
         benchmark.extra_info["seconds"] = statistics.median(last)
         benchmark.extra_info["clock"] = clock.__name__
         benchmark.extra_info["races"] = [
-            result(peer, last, others[peer.name][-rounds:]) for peer in peers
+            result(peer, last, peer_seconds[peer.name][-rounds:]) for peer in peers
         ]
 
     return run
 
 
-def pytest_benchmark_update_machine_info(config, machine_info):  # noqa: ARG001  # the hook's name for it
-    """Say what decides a ratio, and not whose machine it was."""
+def pytest_benchmark_update_machine_info(config, machine_info):  # noqa: ARG001  # the hook's signature
+    """Record what affects the ratios, without the name of the machine."""
     machine_info.pop("node", None)
     machine_info["threads"] = THREADS
     machine_info["load"] = os.getloadavg()[0]

@@ -1,4 +1,4 @@
-"""Who is raced against, and what a race came to."""
+"""The peers of a benchmark, and the result of a comparison."""
 
 import statistics
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 
 class Peer(NamedTuple):
-    """Who is raced against, and the goal: ``faster`` times at least, or ``within`` times of it.
+    """An implementation to compare with, and the goal of the comparison, if any.
 
-    With neither, it is there to compare with.
+    ``faster``: the least speed-up over the peer. ``within``: the largest multiple of its time.
     """
 
     name: str
@@ -17,11 +17,11 @@ class Peer(NamedTuple):
     within: float | None = None
 
 
-def result(peer: Peer, own: list[float], others: list[float]) -> dict[str, object]:
-    speedups = [other / mine for mine, other in zip(own, others, strict=True)]
+def result(peer: Peer, own: list[float], peer_seconds: list[float]) -> dict[str, object]:
+    speedups = [theirs / ours for ours, theirs in zip(own, peer_seconds, strict=True)]
     return {
         "peer": peer.name,
-        "peer_seconds": statistics.median(others),
+        "peer_seconds": statistics.median(peer_seconds),
         "speedup": statistics.median(speedups),
         "faster": peer.faster,
         "within": peer.within,

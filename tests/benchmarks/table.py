@@ -1,6 +1,6 @@
 """The results of ``pytest -m benchmark --benchmark-json FILE`` as a table of ratios and goals.
 
-Usage: ``python tests/benchmarks/table.py FILE [FILE ...] RESULTS.md``, a file for each run
+Usage: ``python tests/benchmarks/table.py FILE [FILE ...] RESULTS.md``, one file per run
 """
 
 import json
@@ -14,26 +14,26 @@ from tabulate import tabulate
 
 HEADERS = ("benchmark", "ours (ms)", "peer", "peer (ms)", "clock", "ratio", "runs", "goal", "met")
 
-Found = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def rows(runs: Sequence[Found]) -> Iterator[list[str]]:
-    """One row for each race, in the order of the groups; every run has the same races."""
-    labelled = [{label(found): found for found in run["benchmarks"]} for run in runs]
+def rows(runs: Sequence[JsonObject]) -> Iterator[list[str]]:
+    """One row per comparison, sorted by group; all runs have the same comparisons."""
+    labelled = [{label(benchmark): benchmark for benchmark in run["benchmarks"]} for run in runs]
     for name in map(label, ordered(runs[0])):
         same = [run[name] for run in labelled]
-        for races in zip(*(found["extra_info"]["races"] for found in same), strict=True):
+        for races in zip(*(benchmark["extra_info"]["races"] for benchmark in same), strict=True):
             yield row(same, races)
 
 
-def ordered(run: Found) -> list[Found]:
-    return sorted(run["benchmarks"], key=lambda found: str(found["group"]))
+def ordered(run: JsonObject) -> list[JsonObject]:
+    return sorted(run["benchmarks"], key=lambda benchmark: str(benchmark["group"]))
 
 
-def row(same: Sequence[Found], races: Sequence[Found]) -> list[str]:
+def row(same: Sequence[JsonObject], races: Sequence[JsonObject]) -> list[str]:
     return [
         label(same[0]),
-        milliseconds(found["extra_info"]["seconds"] for found in same),
+        milliseconds(benchmark["extra_info"]["seconds"] for benchmark in same),
         races[0]["peer"],
         milliseconds(race["peer_seconds"] for race in races),
         same[0]["extra_info"]["clock"],
@@ -45,8 +45,8 @@ def milliseconds(seconds: Iterator[float]) -> str:
     return f"{statistics.median(seconds) * 1e3:.2f}"
 
 
-def judged(races: Sequence[Found]) -> tuple[str, str, str, str]:
-    """The ratio in the words of its goal, its range, the goal, and in how many runs it is met."""
+def judged(races: Sequence[JsonObject]) -> tuple[str, str, str, str]:
+    """The ratio, its range over runs, the goal, and the number of runs that meet it."""
     faster, within = races[0]["faster"], races[0]["within"]
     words = "its time" if faster is None else "faster"
     ratios = [1 / race["speedup"] if faster is None else race["speedup"] for race in races]
@@ -59,17 +59,17 @@ def judged(races: Sequence[Found]) -> tuple[str, str, str, str]:
     return f"{statistics.median(ratios):.2f}x {words}", spread, goal, met
 
 
-def notes(run: Found) -> list[str]:
-    """What the benchmarks found besides, which tells why a goal cannot be met here."""
+def notes(run: JsonObject) -> list[str]:
+    """The notes of benchmarks, such as why a goal cannot be met on this machine."""
     return [
-        f"- {label(found)}: {found['extra_info']['note']}"
-        for found in ordered(run)
-        if "note" in found["extra_info"]
+        f"- {label(benchmark)}: {benchmark['extra_info']['note']}"
+        for benchmark in ordered(run)
+        if "note" in benchmark["extra_info"]
     ]
 
 
-def label(found: Found) -> str:
-    return f"{found['group']}: {found['name'].removeprefix('test_')}"
+def label(benchmark: JsonObject) -> str:
+    return f"{benchmark['group']}: {benchmark['name'].removeprefix('test_')}"
 
 
 def verdict(met: Sequence[bool]) -> str:
@@ -78,9 +78,9 @@ def verdict(met: Sequence[bool]) -> str:
     return f"in {sum(met)} of {len(met)}" if any(met) else "**no**"
 
 
-def page(runs: Sequence[Found]) -> str:
+def page(runs: Sequence[JsonObject]) -> str:
     machine = runs[-1]["machine_info"]
-    packages = ", ".join(f"{name} {found}" for name, found in machine["packages"].items())
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     table = tabulate(rows(runs), headers=HEADERS, tablefmt="github", disable_numparse=True)
     loads = ", ".join(f"{run['machine_info']['load']:.1f}" for run in runs)
     cpu = machine["cpu"]
@@ -88,15 +88,14 @@ def page(runs: Sequence[Found]) -> str:
     below = "\n".join([table, "", *notes(runs[-1])]).rstrip()
     return f"""# Measured speed
 
-Written by `tests/benchmarks/table.py` from {len(runs)} run(s) one after another. In a run ours and
-its peers were timed in turn, round by round, in one process; a ratio is the median over the rounds,
-a time the median of its own. What stands here is the median over the runs; `runs` are the least
-and the largest ratio of one.
+Written by `tests/benchmarks/table.py` from {len(runs)} consecutive run(s). In each run ours and its
+peers were timed in turn, round by round, in one process; ratios and times are medians over the
+rounds. The table shows the median over the runs; `runs` is the range of the ratio over runs.
 
 - CPU: {processor}, {cpu.get("count")} cores; {machine["threads"]} thread used
-- Load average {loads}: what other processes take from the caches and the memory
-  counts against a gather more than against a copy
-- Clock: process_time counts what one process computed, perf_counter what passed for the user
+- Load average {loads}: other processes' use of caches and memory bandwidth slows a
+  gather more than a copy
+- Clock: process_time is CPU time of the process, perf_counter wall-clock time
 - Python {machine["python_version"]}, {packages}
 
 {below}
@@ -104,6 +103,6 @@ and the largest ratio of one.
 
 
 if __name__ == "__main__":
-    *files, results = (Path(given) for given in sys.argv[1:])
-    found_in = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    results.write_text(page(found_in), encoding="utf-8")
+    *files, results = (Path(argument) for argument in sys.argv[1:])
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    results.write_text(page(runs), encoding="utf-8")

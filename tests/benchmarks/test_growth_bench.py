@@ -1,7 +1,7 @@
-"""How the cost of diagnoses grows: with images, with layers, and with the trials compared.
+"""Growth of the cost of diagnoses with the number of images, layers and trials.
 
-A row tells the larger job beside the smaller one. Its goal is the growth that was planned: images
-squared, layers linearly, trials linearly as long as the forward passes are what costs.
+Each row compares a larger job with a smaller one. The goals: quadratic in images, linear in
+layers, linear in trials as long as forward passes dominate.
 """
 
 from itertools import combinations
@@ -20,7 +20,7 @@ from transferbench_plugins.diagnostics.features.cka import CKA
 pytestmark = pytest.mark.benchmark
 
 SLACK = 1.15
-"""What a cache that holds the small job and not the large one may add."""
+"""Tolerance for the smaller job fitting into a cache that the larger one exceeds."""
 
 
 @pytest.mark.benchmark(group="G1 CKA of 8 x 8 layers, by images")
@@ -40,7 +40,7 @@ def test_layers(count, race):
 
 
 def trial(seed, images):
-    """A network of the benchmark as a subject."""
+    """A subject with the network of the benchmark."""
     net = network(seed)
     modules = {
         part: [n for n in net.state_dict() if n.startswith(part)]
@@ -52,7 +52,7 @@ def trial(seed, images):
 
 
 def all_pairs(trials):
-    """CKA of every pair, as the jobs of one worker."""
+    """CKA of all pairs, as the jobs of one worker."""
     memoize = lru_cache(2**30)
     context = DiagnosticContext(torch.device("cpu"), torch.Generator(), 0, memoize)
     for pair in combinations(trials, 2):
@@ -67,6 +67,6 @@ def test_trials(k, race):
     trials = [trial(seed, images) for seed in range(k)]
     pairs, fewer = k * (k - 1) // 2, k * (k // 2 - 1) // 4
     name = f"{k // 2} trials: {fewer} of {pairs} pairs"
-    # Twice the passes, and the products of the pairs on top, which alone grow with their number.
+    # Twice the forward passes; only the matrix products grow with the number of pairs.
     peer = Peer(name, lambda: all_pairs(trials[: k // 2]), within=3)
     race(lambda: all_pairs(trials), peer, rounds=3)

@@ -1,4 +1,4 @@
-"""Image work against its floor (a plain copy) and against the packages that offer the same.
+"""Image processing against a lower bound (a plain copy) and against packages of equal function.
 
 Run: ``pytest -m benchmark tests/benchmarks --benchmark-json results.json``
 """
@@ -20,7 +20,7 @@ from transferbench_plugins.perturbations.shuffles.block_shuffle import BLOCK_SHU
 
 pytestmark = [
     pytest.mark.benchmark,
-    # Peers warn of what they will change one day.
+    # Deprecation warnings of peers.
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -53,7 +53,7 @@ def test_block(block, images, race):
 
 
 def permute_afresh(images, out):
-    """A new permutation for every image at every call, from maps to pixels."""
+    """New permutations for all images in each call, maps included."""
     per_image = compiled(16, "per-image").per_image
     batches = iter(range(0, 10**9, COUNT))
 
@@ -109,11 +109,11 @@ def test_unfold_and_fold(maps, images, race):
 
 @pytest.mark.benchmark(group="B4 normalise")
 def test_to_float32(images, race):
-    pipeline, every = ImagePipeline(images, MEAN, STD), torch.arange(COUNT)
+    pipeline, indices = ImagePipeline(images, MEAN, STD), torch.arange(COUNT)
     chain = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
     batch = images.permute(0, 3, 1, 2).contiguous()
     race(
-        lambda: pipeline.batch(every),
+        lambda: pipeline.batch(indices),
         Peer("torchvision v2 ToDtype, Normalize", lambda: chain(batch), faster=1.8),
     )
 

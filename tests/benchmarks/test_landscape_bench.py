@@ -1,4 +1,4 @@
-"""Interpolation between two networks against the package that offers it and the plain loop.
+"""Interpolation between two networks against loss-landscapes and a naive loop.
 
 Run: ``pytest -m benchmark tests/benchmarks --benchmark-json results.json``
 The package: ``pip install loss-landscapes==3.0.6``.
@@ -19,7 +19,7 @@ from transferbench.analysis.landscape import Criterion, Examples, evaluate_state
 
 pytestmark = [
     pytest.mark.benchmark,
-    # Peers warn of what they will change one day.
+    # Deprecation warnings of peers.
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -27,7 +27,7 @@ COUNT, SIDE, CLASSES, POINTS = 512, 32, 10, 11
 
 
 class Files(Dataset):
-    """Images that are decoded and normalised each time they are asked for."""
+    """Images that are decoded and normalised at each access."""
 
     chain = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
 
@@ -69,7 +69,7 @@ def network(seed):
 
 
 def naive(a, b, loader):
-    """A state of its own for each point, loaded into a copy; a pass over the loader; items read."""
+    """For each point: a new state in a copied network, and a pass over the loader."""
     losses = []
     for weight in np.linspace(0, 1, POINTS):
         net = copy.deepcopy(a)
@@ -101,7 +101,7 @@ def test_points(precision, faster, race):
     states = a.state_dict(), b.state_dict()
 
     def ours():
-        points = (lerp_state(*states, place / (POINTS - 1)) for place in range(POINTS))
+        points = (lerp_state(*states, index / (POINTS - 1)) for index in range(POINTS))
         return evaluate_states(net, points, splits, criterion, precision=precision)
 
     def package():
@@ -109,8 +109,8 @@ def test_points(precision, faster, race):
         return landscapes.linear_interpolation(a, b, judged, steps=POINTS, deepcopy_model=True)
 
     loader = DataLoader(files, batch_size=256, num_workers=0)
-    found = [at["test"].loss for at in ours()]
-    assert found == pytest.approx(naive(a, b, loader), rel=1e-4 if precision == "f32" else 1e-2)
+    losses = [by_split["test"].loss for by_split in ours()]
+    assert losses == pytest.approx(naive(a, b, loader), rel=1e-4 if precision == "f32" else 1e-2)
     race(
         ours,
         Peer("loss-landscapes 3.0.6", package, faster=faster),

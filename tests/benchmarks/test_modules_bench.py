@@ -1,4 +1,4 @@
-"""Diagnostics of modules against the loops that say what they compute.
+"""Module diagnostics against naive loops.
 
 Run: ``pytest -m benchmark tests/benchmarks --benchmark-json results.json``
 """
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+import torch.nn.functional as F  # noqa: N812  # torch's convention
 from fake_subject import FakeSubject
 from racing import Peer
 
@@ -29,7 +29,7 @@ CRITERION = Criterion("multi-class", "accuracy")
 
 
 class Paths:
-    """A network of 8 modules, its weights from a start to an end, and images to judge it by."""
+    """A network of 8 modules, its initial and trained weights, and images to evaluate it on."""
 
     def __init__(self):
         self.net = build_network(
@@ -62,8 +62,10 @@ class Paths:
             with prefix.inputs_of(names) as inputs:
                 splits = {"train": Examples(inputs, self.targets)}
                 states = self.states(names, alphas)
-                found = evaluate_states(self.net, states, splits, CRITERION, batch_size=BATCH_SIZE)
-            losses += [evaluation["train"].loss for evaluation in found]
+                evaluations = evaluate_states(
+                    self.net, states, splits, CRITERION, batch_size=BATCH_SIZE
+                )
+            losses += [evaluation["train"].loss for evaluation in evaluations]
         return losses
 
     def by_copies(self, states):
@@ -76,7 +78,7 @@ class Paths:
             losses.append(F.cross_entropy(logits.double(), self.targets).item())
         return losses
 
-    def every_module(self, alphas):
+    def all_modules(self, alphas):
         return (state for names in self.modules.values() for state in self.states(names, alphas))
 
 
@@ -89,7 +91,7 @@ def test_criticality(race):
     assert len(paths.modules) == 8
 
     def peer():
-        return paths.by_copies(paths.every_module(ALPHAS))
+        return paths.by_copies(paths.all_modules(ALPHAS))
 
     assert paths.behind_prefixes(ALPHAS) == peer()
     peers = Peer("deepcopy, whole forward", peer, faster=1.8)
@@ -98,7 +100,7 @@ def test_criticality(race):
 
 @pytest.mark.benchmark(group=GROUP)
 def test_rewinding(race):
-    # One state a module: the pass that finds the inputs counts, and operations allow 1.6 times.
+    # One state per module: caching the inputs takes one pass, which limits the speed-up to 1.6.
     paths = Paths()
     data = dict.fromkeys(("train", "test"), (paths.images, paths.targets))
     trial = FakeSubject({"final": paths.net}, paths.modules, data, **CRITERION._asdict())
@@ -108,7 +110,7 @@ def test_rewinding(race):
         return [swap.evaluation.loss for swap in swaps]
 
     def peer():
-        return paths.by_copies([paths.start, *paths.every_module((0.0,)), paths.end])
+        return paths.by_copies([paths.start, *paths.all_modules((0.0,)), paths.end])
 
     assert ours() == peer()
     race(ours, Peer("deepcopy, whole forward", peer, faster=1.4), rounds=5)
@@ -129,7 +131,7 @@ def test_all_layers(race):
     def ours():
         return singular_values(weights)
 
-    found, expected = ours(), peer()
-    errors = [np.abs(found[n] - expected[n]).max() / expected[n][0] for n in weights]
+    values, expected = ours(), peer()
+    errors = [np.abs(values[n] - expected[n]).max() / expected[n][0] for n in weights]
     assert max(errors) <= 1e-10
     race(ours, Peer("numpy.linalg.svd, f64", peer, faster=3), rounds=3)

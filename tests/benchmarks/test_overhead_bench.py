@@ -1,4 +1,4 @@
-"""What a run costs besides training: planning, running again what is done, and each trial's rest.
+"""Overhead of a run: planning, re-running finished jobs, and a trial besides its training.
 
 Run: ``pytest -m benchmark tests/benchmarks --benchmark-json results.json``
 """
@@ -38,8 +38,8 @@ def many_jobs():
 
 
 @pytest.fixture
-def hold(benchmark, one_thread_and_kept_memory):  # noqa: ARG001  # asked for what it sets
-    """Repeat ``work``, which says its own seconds and those that it must stay within."""
+def hold(benchmark, one_thread_and_kept_memory):  # noqa: ARG001  # sets threads and allocator
+    """Repeat ``work``, which returns its seconds and the seconds of its limit."""
 
     def run(work, against, *, within, rounds, clock):
         pairs = []
@@ -68,8 +68,8 @@ def held_to(limit_seconds, work):
 @pytest.mark.benchmark(group="P1 plan 501 jobs")
 def test_make_plan(hold):
     registry, suite = load_registry(), many_jobs()
-    spec, given = registry.resolve_backbone("fixup-resnet8")
-    entry = Entry(spec.name, identity(spec, spec.parse(given)), spec.license, spec.source)
+    spec, params = registry.resolve_backbone("fixup-resnet8")
+    entry = Entry(spec.name, identity(spec, spec.parse(params)), spec.license, spec.source)
     facts = {
         "source:source": DatasetFacts("a" * 64, 10, "multi-class", "accuracy", 800, 200),
         "target:handwriting": DatasetFacts("b" * 64, 10, "multi-class", "accuracy", 1437, 360),
@@ -79,7 +79,7 @@ def test_make_plan(hold):
     hold(work, "a limit of 1 s", within=1.0, rounds=15, clock=time.process_time)
 
 
-# --- running again what is done -------------------------------------------------------------------
+# --- re-running finished jobs ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +109,11 @@ def test_a_cached(again, done, hold):
     hold(work, "a limit of 2 s", within=1.0, rounds=7, clock=time.process_time)
 
 
-# --- a trial's rest -------------------------------------------------------------------------------
+# --- a trial besides its training -----------------------------------------------------------------
 
 
 def profiled(engine, job):
-    """The seconds of a whole job, and of its training and evaluation."""
+    """The seconds of a job, and of its training and evaluation."""
     profile = Profile()
     profile.runcall(engine, job)
     seconds = {entry.code: entry.totaltime for entry in profile.getstats()}
@@ -124,14 +124,14 @@ def profiled(engine, job):
 @pytest.mark.benchmark(group="P3 a trial of quickstart, start to end")
 def test_whole_trial(tmp_path, hold):
     pytest.importorskip("mlxtend")
-    asked = Options(backbones=("fixup-resnet8",), out=tmp_path / "run", device="cpu")
-    planned = plan_suite("quickstart", asked)
+    options = Options(backbones=("fixup-resnet8",), out=tmp_path / "run", device="cpu")
+    planned = plan_suite("quickstart", options)
     job = next(job for job in planned.plan.of_kind("trial") if not job.requires)
     root = planned.store.root
     engine = start_engine(Machine(root, root / "datasets", None, "cpu"))
-    unseen = iter(range(10**6))
+    new_ids = iter(range(10**6))
     hold(
-        lambda: profiled(engine, job._replace(id=f"{next(unseen):064x}")),
+        lambda: profiled(engine, job._replace(id=f"{next(new_ids):064x}")),
         "its training and evaluation",
         within=1.05,
         rounds=3,

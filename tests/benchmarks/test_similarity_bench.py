@@ -1,7 +1,7 @@
-"""Debiased CKA against the packages that offer it: time, error against float64, and memory.
+"""Debiased CKA against three packages: time, error against float64, and memory.
 
-Peers, each skipped where it is missing: torch-cka 0.21, pytorch-cka 1.1.3, cka-pytorch 1.1.3.
-A peer's error, the largest over all pairs of layers, stands beside its name; ours is asserted.
+Peers, skipped if not installed: torch-cka 0.21, pytorch-cka 1.1.3, cka-pytorch 1.1.3. A peer's
+error, the maximum over all pairs of layers, is part of its name; ours is asserted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transferbench.networks.features import module_features
 
 pytestmark = [
     pytest.mark.benchmark,
-    # Peers warn of missing names and of what they will change one day.
+    # Deprecation warnings of peers, and of missing names.
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -38,7 +38,7 @@ CONVOLUTIONS = (
 
 
 def layers(count: int, n: int, seed: int) -> list[Tensor]:
-    """Layers that share a part of their features, around a mean of their spread."""
+    """Layers with a shared component, and a mean as large as their standard deviation."""
     shared = torch.randn(n, FEATURES, generator=torch.Generator().manual_seed(99))
     draw = torch.Generator().manual_seed(seed)
     return [1 + 0.3 * shared + torch.randn(n, FEATURES, generator=draw) for _ in range(count)]
@@ -49,12 +49,12 @@ def features() -> tuple[list[Tensor], list[Tensor]]:
     return layers(LAYERS, IMAGES, 1), layers(LAYERS, IMAGES, 2)
 
 
-def gram_stack(given: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(x @ x.T).fill_diagonal_(0) for x in given])
+def gram_stack(layers: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(x @ x.T).fill_diagonal_(0) for x in layers])
 
 
-def of_stacks(k: Tensor, other: Tensor) -> Tensor:
-    """Nguyen et al. 2021, equation 3, for stacks of whole Gram matrices: HSIC of all pairs."""
+def hsic_of_stacks(k: Tensor, other: Tensor) -> Tensor:
+    """Nguyen et al. 2021, equation 3: HSIC of all pairs of two stacks of Gram matrices."""
     n = k.shape[1]
     trace = torch.einsum("aij,bij->ab", k, other)
     totals = k.sum((1, 2))[:, None] * other.sum((1, 2))[None]
@@ -64,42 +64,44 @@ def of_stacks(k: Tensor, other: Tensor) -> Tensor:
 
 
 def reference(parts: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]]) -> Tensor:
-    """CKA of all pairs in float64, from whole Gram matrices of centred features."""
+    """CKA of all pairs in float64, from full Gram matrices of centred features."""
     cross: Tensor | float = 0.0
     own_a: Tensor | float = 0.0
     own_b: Tensor | float = 0.0
     for part in parts:
-        k, other = (gram_stack([x.double() - x.double().mean(0) for x in given]) for given in part)
-        cross = cross + of_stacks(k, other)
-        own_a = own_a + of_stacks(k, k).diagonal()
-        own_b = own_b + of_stacks(other, other).diagonal()
+        k, other = (
+            gram_stack([x.double() - x.double().mean(0) for x in layers]) for layers in part
+        )
+        cross = cross + hsic_of_stacks(k, other)
+        own_a = own_a + hsic_of_stacks(k, k).diagonal()
+        own_b = own_b + hsic_of_stacks(other, other).diagonal()
     return cross / (own_a[:, None] * own_b[None]).sqrt()
 
 
-def error(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected).abs().max())
+def error(values: Tensor, expected: Tensor) -> float:
+    return float((values.double() - expected).abs().max())
 
 
-def named(package: str, found: Tensor, expected: Tensor) -> str:
-    return f"{package} (error {error(found, expected):.0e})"
+def named(package: str, values: Tensor, expected: Tensor) -> str:
+    return f"{package} (error {error(values, expected):.0e})"
 
 
 def needs_quick_bf16() -> None:
-    """Half precision pays only where the processor multiplies in it."""
+    """Skip where the processor has no fast bfloat16 products."""
     x = torch.randn(1024, 1024)
     y = x.bfloat16()
     seconds = []
-    for given in (x, y):
-        given @ given
+    for matrix in (x, y):
+        matrix @ matrix
         start = time.process_time()
         for _ in range(5):
-            given @ given
+            matrix @ matrix
         seconds.append(time.process_time() - start)
     if seconds[0] < 1.5 * seconds[1]:
         pytest.skip(f"bfloat16 is {seconds[0] / seconds[1]:.1f} times as fast as float32 here")
 
 
-# --- features given ---------------------------------------------------------------------------
+# --- from features ----------------------------------------------------------------------------
 
 
 @cache
@@ -126,15 +128,15 @@ def test_against_torch_cka(race):
 
     def compare() -> Tensor:
         """The loops of its ``compare``, on features instead of networks."""
-        found = torch.zeros(LAYERS, LAYERS, 3)
+        sums = torch.zeros(LAYERS, LAYERS, 3)
         for i, x in enumerate(a):
             k = (x @ x.t()).fill_diagonal_(0.0)
-            found[i, :, 0] += bare._HSIC(k, k)
+            sums[i, :, 0] += bare._HSIC(k, k)
             for j, y in enumerate(b):
                 other = (y @ y.t()).fill_diagonal_(0.0)
-                found[i, j, 1] += bare._HSIC(k, other)
-                found[i, j, 2] += bare._HSIC(other, other)
-        return found[:, :, 1] / (found[:, :, 0].sqrt() * found[:, :, 2].sqrt())
+                sums[i, j, 1] += bare._HSIC(k, other)
+                sums[i, j, 2] += bare._HSIC(other, other)
+        return sums[:, :, 1] / (sums[:, :, 0].sqrt() * sums[:, :, 2].sqrt())
 
     name = named("torch-cka", compare(), expected_pairs())
     race(lambda: debiased_cka(a, b), Peer(name, compare, faster=30), rounds=3)
@@ -145,7 +147,7 @@ def test_in_bfloat16(race):
     needs_quick_bf16()
     package = pytest.importorskip("cka")
     a, b = features()
-    half_a, half_b = ([x.bfloat16() for x in given] for given in (a, b))
+    half_a, half_b = ([x.bfloat16() for x in layers] for layers in (a, b))
     assert error(debiased_cka(half_a, half_b), expected_pairs()) < 1e-4
     name = named("pytorch-cka, float32", package.cka_from_features(a, b), expected_pairs())
     peer = Peer(name, lambda: package.cka_from_features(a, b), faster=1.8)
@@ -171,7 +173,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
 
 @cache
 def channels_last_networks() -> tuple[nn.Module, nn.Module]:
-    """The same as a finished trial gives them."""
+    """The networks in the memory format of a finished trial."""
     a, b = (network(seed).to(memory_format=torch.channels_last) for seed in (1, 2))
     return a, b
 
@@ -190,8 +192,8 @@ def from_networks(precision: torch.dtype) -> Tensor:
         for net in channels_last_networks()
     )
     return cka(
-        hsic([centre_(x) for x in one], [centre_(y) for y in other])
-        for one, other in zip(a, b, strict=True)
+        hsic([centre_(x) for x in batch_a], [centre_(y) for y in batch_b])
+        for batch_a, batch_b in zip(a, b, strict=True)
     )
 
 
@@ -219,14 +221,14 @@ def with_torch_cka() -> Callable[[], Tensor]:
 
     def run() -> Tensor:
         names = list(CONVOLUTIONS)
-        found = package.CKA(*networks(), model1_layers=names, model2_layers=names)
+        comparison = package.CKA(*networks(), model1_layers=names, model2_layers=names)
         with torch.no_grad():
-            found.compare(loader())
+            comparison.compare(loader())
         for net in networks():
-            # It leaves its hooks behind, which would slow whoever comes next.
+            # It does not remove its hooks, which would slow later benchmarks.
             for module in net.modules():
                 module._forward_hooks.clear()
-        return found.hsic_matrix
+        return comparison.hsic_matrix
 
     return run
 
@@ -235,9 +237,9 @@ def with_cka_pytorch() -> Callable[[], Tensor]:
     package = pytest.importorskip("cka_pytorch.cka", reason="cka-pytorch or lightning is missing")
 
     def run() -> Tensor:
-        found = package.CKACalculator(*networks(), list(CONVOLUTIONS), verbose=False)
-        matrix = found.calculate_cka_matrix(loader(), num_epochs=1)
-        for manager in (found.hook_manager1, found.hook_manager2):
+        calculator = package.CKACalculator(*networks(), list(CONVOLUTIONS), verbose=False)
+        matrix = calculator.calculate_cka_matrix(loader(), num_epochs=1)
+        for manager in (calculator.hook_manager1, calculator.hook_manager2):
             manager.clear_all()
         assert len(matrix) == len(CONVOLUTIONS)
         return matrix
@@ -283,9 +285,9 @@ def many() -> tuple[list[Tensor], list[Tensor]]:
 
 
 def whole_stacks() -> Tensor:
-    k, other = (gram_stack(given) for given in many())
-    own = of_stacks(k, k).diagonal()[:, None] * of_stacks(other, other).diagonal()[None]
-    return of_stacks(k, other) / own.sqrt()
+    k, other = (gram_stack(layers) for layers in many())
+    own = hsic_of_stacks(k, k).diagonal()[:, None] * hsic_of_stacks(other, other).diagonal()[None]
+    return hsic_of_stacks(k, other) / own.sqrt()
 
 
 def tiles() -> Tensor:
@@ -294,11 +296,11 @@ def tiles() -> Tensor:
 
 @pytest.mark.benchmark(group="B10 exact CKA of 12 x 12 layers, n = 3072")
 def test_tiles_against_whole_gram_matrices(race):
-    found, whole = tiles(), whole_stacks()
-    # The peer's error is that of one float32 sum over nine million products.
+    tiled, whole = tiles(), whole_stacks()
+    # The peer's error comes from a float32 sum over nine million products.
     first = reference([(many()[0][:3], many()[1][:3])])
-    assert error(found[:3, :3], first) < 1e-6
-    name = named("whole Gram matrices", whole, found)
+    assert error(tiled[:3, :3], first) < 1e-6
+    name = named("whole Gram matrices", whole, tiled)
     race(tiles, Peer(name, whole_stacks, faster=1.5), rounds=3)
 
 
@@ -316,7 +318,7 @@ def kibibytes(field):
 
 a, b = bench.many()
 bench.cka([bench.hsic([x[:300] for x in a], [y[:300] for y in b])])
-# What was freed must not be there to be used again.
+# Return freed memory to the system, so that it is not reused.
 ctypes.CDLL(None).malloc_trim(0)
 Path("/proc/self/clear_refs").write_text("5")
 before = kibibytes("VmRSS")
@@ -326,9 +328,9 @@ print(kibibytes("VmHWM") - before)
 STACKS = 24 * 3072**2 * 4
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for the peak")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_tiles_need_a_twentieth_of_the_memory():
-    """Beside the features, which are there in either case."""
+    """Without the features, which both need."""
 
     def grown(run: str) -> int:
         code = MEASURE.format(folder=str(Path(__file__).parent), run=run)

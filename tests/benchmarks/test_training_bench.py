@@ -1,4 +1,4 @@
-"""Training against the usual loop, and four trainings on two cores against one after another.
+"""Training against a usual PyTorch loop, and four trainings on two workers against one.
 
 Run: ``pytest -m benchmark tests/benchmarks --benchmark-json results.json``
 """
@@ -30,7 +30,7 @@ from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
 
 pytestmark = [
     pytest.mark.benchmark,
-    # Peers warn of what they will change one day.
+    # Deprecation warnings of peers.
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -39,7 +39,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEP = {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 PRODUCT = 1024
 BF16_PAYS = 1.5
-"""How much faster bf16 products must be than f32 ones for a bf16 row to mean anything."""
+"""Skip bf16 if its matrix products are not faster than f32 by this factor."""
 
 
 # --- B13: the loop --------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def data():
 
 
 class Small(Dataset):
-    """DataSplit images in memory behind PIL transforms, as torchvision's CIFAR10 serves them."""
+    """Labelled images in memory behind PIL transforms, as in torchvision's CIFAR10."""
 
     def __init__(self, images, labels, transform):
         self.images, self.labels, self.transform = images, labels, transform
@@ -100,7 +100,7 @@ class Small(Dataset):
 
 
 def usual_epoch(net, images, labels):
-    """An epoch of the loop of most tutorials: images decoded one by one, NCHW, a loss a step."""
+    """An epoch of a typical tutorial: images decoded one by one, NCHW, the loss read each step."""
     chain = transforms.Compose(
         [
             transforms.RandomCrop(SIDE, padding=4),
@@ -128,7 +128,7 @@ def usual_epoch(net, images, labels):
 
 
 def our_epoch(net, images, labels, precision):
-    """An epoch of ``Training``, on a network in the memory format that a worker gives it."""
+    """An epoch of ``Training``, on a network in the memory format of a worker."""
     recipe = Recipe.model_validate(
         {"optimizer": "sgd", "epochs": 1000, "batch_size": BATCH, "precision": precision,
          "augmentation": {"shift": 4, "flip": True}} | STEP
@@ -148,7 +148,7 @@ def our_epoch(net, images, labels, precision):
 
 
 def products(dtype, flops):
-    """At least so many operations as nothing but matrix products: what the CPU can do."""
+    """At least ``flops`` operations of matrix products: the peak performance of the CPU."""
     a, b = (torch.randn(PRODUCT, PRODUCT).to(dtype) for _ in range(2))
     times = -(-flops // (2 * PRODUCT**3))
 
@@ -168,17 +168,17 @@ def flops_of_an_epoch(net):
 
 def seconds_of(work, rounds=5):
     work()
-    found = []
+    seconds = []
     for _ in range(rounds):
         start = time.process_time()
         work()
-        found.append(time.process_time() - start)
-    return sorted(found)[rounds // 2]
+        seconds.append(time.process_time() - start)
+    return sorted(seconds)[rounds // 2]
 
 
 def bf16_gain():
-    one = 2 * PRODUCT**3
-    return seconds_of(products(torch.float32, one)) / seconds_of(products(torch.bfloat16, one))
+    flops = 2 * PRODUCT**3
+    return seconds_of(products(torch.float32, flops)) / seconds_of(products(torch.bfloat16, flops))
 
 
 @pytest.mark.benchmark(group="B13 train, 32 pixels")
@@ -200,7 +200,7 @@ def test_an_epoch(network, precision, data, race, benchmark):
     most = usual["peer_seconds"] / ceiling["peer_seconds"]
     benchmark.extra_info["note"] = (
         f"its {flops / 1e9:.0f} GFLOP alone, as {precision} matrix products, would be {most:.2f}x "
-        "faster than the usual loop: more than that cannot be had on this CPU"
+        "faster than the usual loop: the upper bound on this CPU"
     )
 
 
@@ -209,13 +209,13 @@ def test_an_epoch(network, precision, data, race, benchmark):
 
 @pytest.fixture
 def trials(tmp_path):
-    """Four real trials: quickstart's from random weights, for fewer epochs."""
+    """Four real trials: those of quickstart from random weights, for fewer epochs."""
     pytest.importorskip("mlxtend")
     changes = ("recipes.RI-T.epochs=4", "replicates=4")
     planned = plan_suite("quickstart", Options(out=tmp_path / "run", changes=changes, device="cpu"))
     cells = planned.plan.cells
-    wanted = [cell for cell in cells if cell[3:5] == ("none", "RI-T")]
-    return planned, [planned.plan.jobs[cell.job] for cell in wanted]
+    selected = [cell for cell in cells if cell[3:5] == ("none", "RI-T")]
+    return planned, [planned.plan.jobs[cell.job] for cell in selected]
 
 
 def start_two_threads(machine):
@@ -225,7 +225,7 @@ def start_two_threads(machine):
 
 
 def computes_afresh(executor, store, jobs, name):
-    """Runs the trials under ids that the store has not seen."""
+    """Runs the trials under new ids, which the store does not have."""
     rounds = iter(range(10**6))
 
     def run():
@@ -251,7 +251,7 @@ def test_two_workers(trials, race):
         LocalExecutor(partial(start_engine, machine), 2) as pair,
         LocalExecutor(partial(start_two_threads, machine), 1) as single,
     ):
-        # The rounds that warm up also start the workers.
+        # Warm-up rounds also start the workers.
         race(
             computes_afresh(pair, store, jobs, "a"),
             Peer("one process, two threads", computes_afresh(single, store, jobs, "b"), faster=1.1),
