@@ -58,8 +58,8 @@ class Block(NamedTuple):
 
     @property
     def file(self):
-        found = re.match(r"# ([\w./-]+\.(?:py|yaml|toml))\n", self.text)
-        return found[1] if found else ""
+        match = re.match(r"# ([\w./-]+\.(?:py|yaml|toml))\n", self.text)
+        return match[1] if match else ""
 
 
 def text_of(page):
@@ -67,7 +67,7 @@ def text_of(page):
 
 
 def blocks(page):
-    return [Block(*found) for found in FENCE.findall(text_of(page))]
+    return [Block(*match) for match in FENCE.findall(text_of(page))]
 
 
 def commands(text):
@@ -123,8 +123,8 @@ class Reader:
     # --- suites -------------------------------------------------------------------------------
 
     def _yaml(self, page, text):
-        found = YAML(typ="safe").load(text)
-        whole = found if "name" in found else merged(STAND_IN, found)
+        part = YAML(typ="safe").load(text)
+        whole = part if "name" in part else merged(STAND_IN, part)
         path = Path("read.yaml")
         path.write_text(json.dumps(whole))
         suite = load_suite(str(path), open_registry([Path(file) for file in self.plugins]))
@@ -167,13 +167,13 @@ class Reader:
 @contextmanager
 def importing_from(folder):
     """Files of ``folder`` can be imported inside the block, and are forgotten after it."""
-    known = set(sys.modules)
+    loaded = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
-        for name in sys.modules.keys() - known:
+        for name in sys.modules.keys() - loaded:
             file = getattr(sys.modules[name], "__file__", None) or ""
             if Path(file).parent == folder:
                 del sys.modules[name]

@@ -80,8 +80,8 @@ def test_a_dataset_is_decoded_once_and_read_only(tmp_path):
     assert second.classes == ("a", "b", "c")
     assert (second.task, second.metric) == ("multi-class", "accuracy")
     expected = load(None, "train", None, SIZE)
-    for array, wanted in zip(second.splits["train"][:3], expected, strict=True):
-        assert np.array_equal(array, wanted)
+    for array, values in zip(second.splits["train"][:3], expected, strict=True):
+        assert np.array_equal(array, values)
         with pytest.raises(ValueError, match="read-only"):
             array[0] = array[1]
 
@@ -125,18 +125,18 @@ def test_fingerprints_change_with_the_smallest_change(tmp_path, change):
 
 
 def test_fingerprints_do_not_depend_on_the_name_or_the_version(tmp_path):
-    one = get(make_spec(), tmp_path)
-    two = get(make_spec(name="other", version=2), tmp_path)
-    assert one.fingerprint == two.fingerprint
+    a = get(make_spec(), tmp_path)
+    b = get(make_spec(name="other", version=2), tmp_path)
+    assert a.fingerprint == b.fingerprint
     assert len(homes(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(
-    "asked", [{"params": {"shade": 2}}, {"image_size": 5}, {"channels": 3}], ids=str
+    "changes", [{"params": {"shade": 2}}, {"image_size": 5}, {"channels": 3}], ids=str
 )
-def test_what_is_asked_for_decides_the_place(tmp_path, asked):
+def test_each_request_has_its_own_folder(tmp_path, changes):
     get(make_spec(), tmp_path)
-    get(make_spec(), tmp_path, **asked)
+    get(make_spec(), tmp_path, **changes)
     assert len(homes(tmp_path)) == 2
 
 
@@ -362,10 +362,10 @@ def rows(split):
 
 def test_multi_label_rows_are_kept(tmp_path):
     load = FakeLoader(change=spoilt(labels=rows))
-    found = get(make_spec(load, task="multi-label", metric="auc"), tmp_path)
-    assert found.splits["test"].labels.shape == (6, 3)
-    assert found.splits["test"].labels.dtype == np.float32
-    assert (found.task, found.metric) == ("multi-label", "auc")
+    prepared = get(make_spec(load, task="multi-label", metric="auc"), tmp_path)
+    assert prepared.splits["test"].labels.shape == (6, 3)
+    assert prepared.splits["test"].labels.dtype == np.float32
+    assert (prepared.task, prepared.metric) == ("multi-label", "auc")
 
 
 @pytest.mark.parametrize(
@@ -460,12 +460,12 @@ def test_an_absent_file_is_read_with_advice(tmp_path):
 def test_missing_data_says_where_to_get_it(tmp_path):
     advice = "get them from https://example.org/pixels; put them in FOLDER/fake and pass"
     (tmp_path / "empty").mkdir()
-    for root, found in [
+    for root, problem in [
         (None, "no data root was given"),
         (tmp_path / "absent", "there is no folder .*absent/fake"),
         (tmp_path / "empty", "there is no folder .*empty/fake"),
     ]:
-        with pytest.raises(DataError, match=rf"dataset 'fake' reads .*{found}: {advice}"):
+        with pytest.raises(DataError, match=rf"dataset 'fake' reads .*{problem}: {advice}"):
             get(filed(), tmp_path / "cache", data_root=root)
     put(tmp_path / "empty" / "fake", name="another.bin")
     (lacking,) = missing(filed(), tmp_path / "empty")

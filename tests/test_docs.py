@@ -38,8 +38,8 @@ def written():
 def sections():
     """Diagnostic -> its section of the science pages."""
     texts = [path.read_text(encoding="utf-8") for path in SCIENCE]
-    found = [re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:] for text in texts]
-    return {name: text for one in found for name, text in zip(one[::2], one[1::2], strict=True)}
+    pages = [re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:] for text in texts]
+    return {name: text for page in pages for name, text in zip(page[::2], page[1::2], strict=True)}
 
 
 # --- everything is documented -----------------------------------------------------------------
@@ -78,12 +78,12 @@ def helps():
     said = CliRunner().invoke(app, ["--help"]).output
     groups = {(name,) for name in named_commands(said)}
     while groups:
-        one = groups.pop()
-        said = CliRunner().invoke(app, [*one, "--help"]).output
+        verb = groups.pop()
+        said = CliRunner().invoke(app, [*verb, "--help"]).output
         below = named_commands(said)
-        groups |= {(*one, name) for name in below}
+        groups |= {(*verb, name) for name in below}
         if not below:
-            yield one, said
+            yield verb, said
 
 
 def named_commands(said):
@@ -91,10 +91,10 @@ def named_commands(said):
 
 
 def test_every_verb_and_option_is_documented(written):
-    found = dict(helps())
-    assert ("submission", "pack") in found
-    assert {verb.words for verb in commands.verbs()} == found.keys()
-    for verb, said in found.items():
+    help_texts = dict(helps())
+    assert ("submission", "pack") in help_texts
+    assert {verb.words for verb in commands.verbs()} == help_texts.keys()
+    for verb, said in help_texts.items():
         section = written["reference/commands.md"].partition(f"## {' '.join(verb)}\n")[2]
         section = section.partition("\n## ")[0]
         for option in re.findall(r"^ +(--[\w-]+)", said, re.MULTILINE):
@@ -129,8 +129,8 @@ def test_every_diagnostic_has_its_section_and_no_other_has():
 def test_a_diagnostic_is_told_in_five_parts(name):
     text = sections()[name]
     assert re.findall(r"^\*\*([\w ]+)\.\*\*", text, re.MULTILINE) == list(PARTS)
-    told = re.split(r"^\*\*[\w ]+\.\*\*", text, flags=re.MULTILINE)[1:]
-    assert all(len(part.split()) >= 4 for part in told), [len(part) for part in told]
+    parts = re.split(r"^\*\*[\w ]+\.\*\*", text, flags=re.MULTILINE)[1:]
+    assert all(len(part.split()) >= 4 for part in parts), [len(part) for part in parts]
 
 
 @pytest.mark.parametrize("name", sorted(plugins.built_in("diagnostic")))
@@ -167,7 +167,7 @@ def test_every_check_of_a_submission_is_a_rule():
 
 
 @pytest.mark.parametrize(
-    ("claim", "told"),
+    ("claim", "expected"),
     [
         ({"terms": [("a", 1), ("b", -1)], "relation": "above"}, "m(a) - m(b) > 0"),
         ({"terms": [("a", -0.5)], "relation": "below", "threshold": 2}, "- 0.5 m(a) < 2"),
@@ -179,27 +179,27 @@ def test_every_check_of_a_submission_is_a_rule():
         ),
     ],
 )
-def test_a_predicate_says_what_is_compared(claim, told):
-    def terms(given):
+def test_a_predicate_says_what_is_compared(claim, expected):
+    def terms(weights):
         return [{"diagnostic": "d", "metric": "m", "initialization": arm, "weight": weight}
-                for arm, weight in given]  # fmt: skip
+                for arm, weight in weights]  # fmt: skip
 
     for key in ("terms", "relative_to"):
         claim = claim | {key: terms(claim.get(key, ()))}
-    claim["order"] = [terms(one) for one in claim.get("order", ())]
-    assert bundled.predicate(Claim.model_validate(claim | {"statement": "s"})) == told
+    claim["order"] = [terms(effect) for effect in claim.get("order", ())]
+    assert bundled.predicate(Claim.model_validate(claim | {"statement": "s"})) == expected
 
 
 # --- how pages are written --------------------------------------------------------------------
 
 
 def test_formulas_become_mathml_and_code_stays():
-    found = with_formulas("a $x_1$ b `$x$` \\$5 and $6\n\n$$\\frac{1}{2}$$\n\n```\n$y$\n```\n")
-    assert found.count("<math") == 2
-    assert 'display="block"' in found
-    assert "`$x$`" in found
-    assert "```\n$y$\n```" in found
-    assert "\\$5 and $6" in found
+    result = with_formulas("a $x_1$ b `$x$` \\$5 and $6\n\n$$\\frac{1}{2}$$\n\n```\n$y$\n```\n")
+    assert result.count("<math") == 2
+    assert 'display="block"' in result
+    assert "`$x$`" in result
+    assert "```\n$y$\n```" in result
+    assert "\\$5 and $6" in result
 
 
 def test_prose_keeps_code_and_takes_markup_from_the_rest():
@@ -214,7 +214,7 @@ def test_a_cell_is_one_line_and_its_bars_do_not_end_it():
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         ({"type": "integer", "minimum": 1}, "integer, at least 1"),
         ({"enum": ["a", "b"]}, "`a` or `b`"),
@@ -228,8 +228,8 @@ def test_a_cell_is_one_line_and_its_bars_do_not_end_it():
         ({"type": "object"}, "mapping"),
     ],
 )
-def test_a_schema_in_words(value, told):
-    assert words(value) == told
+def test_a_schema_in_words(value, expected):
+    assert words(value) == expected
 
 
 # --- the site ---------------------------------------------------------------------------------
@@ -240,14 +240,14 @@ class Fetched(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.found = set()
+        self.addresses = set()
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        if tag in {"script", "img", "iframe", "source"} and given.get("src"):
-            self.found.add(given["src"])
-        if tag == "link" and "stylesheet" in given.get("rel", ""):
-            self.found.add(given["href"])
+        attributes = dict(attrs)
+        if tag in {"script", "img", "iframe", "source"} and attributes.get("src"):
+            self.addresses.add(attributes["src"])
+        if tag == "link" and "stylesheet" in attributes.get("rel", ""):
+            self.addresses.add(attributes["href"])
 
 
 @pytest.fixture(scope="module")
@@ -257,17 +257,17 @@ def site(tmp_path_factory):
     from properdocs.config import load_config
 
     folder = tmp_path_factory.mktemp("site")
-    told = []
+    warnings = []
 
     class Told(logging.Handler):
         def emit(self, record):
-            told.append(record.getMessage())
+            warnings.append(record.getMessage())
 
     handler = Told(logging.WARNING)
     logging.getLogger("properdocs").addHandler(handler)
     build(load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(folder)))
     logging.getLogger("properdocs").removeHandler(handler)
-    assert not told, told
+    assert not warnings, warnings
     return folder
 
 
@@ -284,7 +284,7 @@ def test_a_page_fetches_nothing_from_elsewhere(site):
     for path in site.rglob("*.html"):
         parser = Fetched()
         parser.feed(path.read_text(encoding="utf-8"))
-        assert not [one for one in parser.found if re.match(r"(?:https?:)?//", one)], path
+        assert not [url for url in parser.addresses if re.match(r"(?:https?:)?//", url)], path
     for path in site.rglob("*.css"):
         assert not re.search(r"url\(['\"]?(?:https?:)?//", path.read_text("utf-8")), path
 

@@ -63,10 +63,8 @@ def run_here(function: str, *args: object) -> subprocess.CompletedProcess[str]:
 
 def call(function: str, *args: object) -> str:
     tests = str(Path(__file__).parent)
-    told = ", ".join(repr(str(arg)) for arg in args)
-    return (
-        f"import sys; sys.path.insert(0, {tests!r}); import test_store as t; t.{function}({told})"
-    )
+    called = f"{function}({', '.join(repr(str(arg)) for arg in args)})"
+    return f"import sys; sys.path.insert(0, {tests!r}); import test_store as t; t.{called}"
 
 
 @pytest.fixture
@@ -238,10 +236,10 @@ def link_away(path: Path) -> None:
     path.symlink_to(target)
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_flipped_byte_is_found(store: Store, known: bool) -> None:
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_flipped_byte_is_found(store: Store, verified: bool) -> None:
     write(store)
-    if known:
+    if verified:
         check_all(store.artefact(JOB))
     path = folder(store) / "outputs.bin"
     flip(path)
@@ -257,9 +255,9 @@ def test_a_flipped_byte_is_found(store: Store, known: bool) -> None:
 def test_a_file_is_hashed_once(store: Store) -> None:
     write(store)
     path = store.artefact(JOB).path("outputs.bin")
-    found = path.stat()
+    status = path.stat()
     flip(path)
-    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert store.artefact(JOB).path("outputs.bin") == path
     with pytest.raises(CorruptArtefactError):
         Store(store.root).artefact(JOB).path("outputs.bin")
@@ -409,13 +407,13 @@ def test_a_child_that_lives_on_holds_no_lock(store: Store) -> None:
 
 def act_until(count: int, root: Path) -> None:
     """Fail, then write over something corrupt, dying at the ``count``-th touch of the disk."""
-    seen = 0
+    touches = 0
 
     def watch(event: str, args: tuple[object, ...]) -> None:
-        nonlocal seen
+        nonlocal touches
         if event in {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.scandir"}:
-            seen += str(args[0]).startswith(str(root))
-            if seen == count:
+            touches += str(args[0]).startswith(str(root))
+            if touches == count:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
@@ -479,8 +477,8 @@ def test_a_writer_killed_at_any_moment_leaves_a_sound_store(store: Store) -> Non
                 time.sleep(0.01)
             time.sleep(random.random() / 50)  # any moment will do
             writer.kill()
-        seen = [path.name for path in (store.root / "jobs").glob("*/*")]
-        for job in seen:
+        jobs = [path.name for path in (store.root / "jobs").glob("*/*")]
+        for job in jobs:
             check_all(store.artefact(job))
     store.prepare()
     assert list((store.root / "partial").iterdir()) == []

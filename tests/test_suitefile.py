@@ -91,8 +91,8 @@ def test_five_mistakes_are_told_at_once_each_with_its_line(write, registry):
         ("of: [P-T, RI-T]", "of: [P-T, RIT]"),
     )
     message = message_of(path, registry)
-    told = [line.split(": ", 1) for line in message.splitlines()[1:]]
-    lines = {place.rsplit(":", 1)[1].strip(): what for place, what in told}
+    mistakes = [line.split(": ", 1) for line in message.splitlines()[1:]]
+    lines = {at.rsplit(":", 1)[1].strip(): mistake for at, mistake in mistakes}
     assert "6 mistakes" in message
     assert "did you mean 'summary'?" in lines["3"]
     assert "did you mean 'digits'?" in lines["9"]
@@ -162,10 +162,10 @@ def test_a_change_uses_a_plugin_under_a_new_label(write, registry):
 
 def test_a_label_near_to_a_known_one_is_new_only_as_the_plugins_own_name(write, registry):
     near = "perturbations.block-shuffle.name=block-shuffle"
-    told = message_of(write(), registry, [near])
-    assert "perturbations.block-shuffle.params.block: block-shuffle: Field required" in told
-    known = load_suite(write(), changes=[near]).perturbations
-    assert "block-shuffle" in known
+    message = message_of(write(), registry, [near])
+    assert "perturbations.block-shuffle.params.block: block-shuffle: Field required" in message
+    perturbations = load_suite(write(), changes=[near]).perturbations
+    assert "block-shuffle" in perturbations
     assert "did you mean 'block-2'?" in message_of(
         write(), registry, ["perturbations.block-3.name=pixel-shuffle"]
     )

@@ -65,10 +65,10 @@ def test_block_shuffle_is_the_released_one_at_every_divisor_of_224(block, seed):
     # Block 1 as one fancy index: cutting 50,176 blocks takes a second.
     pixels = places.reshape(-1, 3)
     expected = cut_and_paste(places, block, order) if block > 1 else pixels[order]
-    found = BLOCK_SHUFFLE.index(
+    actual = BLOCK_SHUFFLE.index(
         BLOCK_SHUFFLE.parse({"block": block}), (224, 224, 3), seed, np.arange(1)
     )
-    np.testing.assert_array_equal(found[0], expected.reshape(-1))
+    np.testing.assert_array_equal(actual[0], expected.reshape(-1))
 
 
 @pytest.mark.parametrize("block", ALL_OF_224)
@@ -82,8 +82,8 @@ def test_batches_of_224_pixels_are_the_released_shuffle_of_normalised_images(blo
         if block == 1
         else cut_and_paste(normal, block, order)
     )
-    found = batch(pipeline(BLOCK_SHUFFLE, images, 7, mean, std, block=block))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    actual = batch(pipeline(BLOCK_SHUFFLE, images, 7, mean, std, block=block))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_pixel_shuffle_moves_values_that_were_normalised_where_they_came_from():
 @given(st.integers(0, 2**32 - 1))
 def test_channel_shuffle_moves_whole_channels_and_never_none(seed):
     images = noise(2, 4).astype(np.float64)
-    found = moved(CHANNEL_SHUFFLE, images, seed)
+    actual = moved(CHANNEL_SHUFFLE, images, seed)
     sources = [
-        next(c for c in range(3) if (found[..., target] == images[..., c]).all())
+        next(c for c in range(3) if (actual[..., target] == images[..., c]).all())
         for target in range(3)
     ]
     assert sorted(sources) == [0, 1, 2]
@@ -166,11 +166,11 @@ CASES = [
 @pytest.mark.parametrize(("spec", "params"), CASES)
 @given(seed=st.integers(0, 2**32 - 1), first=st.integers(0, 10**6))
 def test_every_map_is_a_permutation_of_int32(spec, params, seed, first):
-    found = spec.index(spec.parse(params), (6, 12, 3), seed, np.arange(first, first + 2))
-    assert found.dtype == np.int32
-    assert found.shape in {(1, 216), (2, 216)}
+    actual = spec.index(spec.parse(params), (6, 12, 3), seed, np.arange(first, first + 2))
+    assert actual.dtype == np.int32
+    assert actual.shape in {(1, 216), (2, 216)}
     np.testing.assert_array_equal(
-        np.sort(found, axis=1), np.broadcast_to(np.arange(216), found.shape)
+        np.sort(actual, axis=1), np.broadcast_to(np.arange(216), actual.shape)
     )
 
 
@@ -179,10 +179,10 @@ def test_values_stay_the_inverse_brings_them_back_and_the_input_is_untouched(spe
     images = noise(3, 12)
     before = images.copy()
     pipe = pipeline(spec, images, 4, **params)
-    found = np.rint(batch(pipe) * 255).astype(np.uint8).reshape(3, -1)
-    np.testing.assert_array_equal(np.sort(found), np.sort(before.reshape(3, -1)))
+    actual = np.rint(batch(pipe) * 255).astype(np.uint8).reshape(3, -1)
+    np.testing.assert_array_equal(np.sort(actual), np.sort(before.reshape(3, -1)))
     index = spec.index(spec.parse(params), (12, 12, 3), 4, np.arange(3))
-    back = np.take_along_axis(found, np.broadcast_to(np.argsort(index), found.shape), axis=1)
+    back = np.take_along_axis(actual, np.broadcast_to(np.argsort(index), actual.shape), axis=1)
     np.testing.assert_array_equal(back, before.reshape(3, -1))
     np.testing.assert_array_equal(images, before)
 
@@ -197,7 +197,7 @@ def test_runs_say_what_the_index_says(mode, block):
     length = index.shape[1] // runs.shape[1]
     assert length == block * 3
     for image_map, image_runs in zip(index, runs, strict=True):
-        spelled = [run * length + place for run in image_runs for place in range(length)]
+        spelled = [run * length + offset for run in image_runs for offset in range(length)]
         assert image_map.tolist() == spelled
 
 
@@ -217,9 +217,9 @@ def test_per_image_batches_equal_cut_and_paste_of_each_image():
     ids = np.asarray([3, 1, 4, 15, 9])
     params = {"block": 4, "mode": "per-image"}
     pipe = pipeline(BLOCK_SHUFFLE, images, 8, image_ids=ids, **params)
-    found = np.rint(batch(pipe) * 255)
+    actual = np.rint(batch(pipe) * 255)
     places = np.arange(9.0).reshape(1, 3, 3, 1).repeat(4, 1).repeat(4, 2)
-    for image, image_id, shuffled in zip(images, ids, found, strict=True):
+    for image, image_id, shuffled in zip(images, ids, actual, strict=True):
         order = moved(BLOCK_SHUFFLE, places, 8, np.asarray([image_id]), **params)[0, ::4, ::4, 0]
         expected = cut_and_paste(image[None], 4, order.astype(int).reshape(-1))[0]
         np.testing.assert_array_equal(shuffled, expected)

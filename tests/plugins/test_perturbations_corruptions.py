@@ -71,7 +71,7 @@ def cases(name, few=SEVERITIES):
     return small + [(224, s, C224[name][s - 1]) for s in few]
 
 
-def given(name, few=SEVERITIES):
+def at_severities(name, few=SEVERITIES):
     return pytest.mark.parametrize(("side", "severity", "c"), cases(name, few))
 
 
@@ -82,28 +82,28 @@ def rows(images):
 
 def check(name, images, severity, expected, atol):
     """``expected``: float64 NHWC."""
-    found = perturb(name, images, seed=5, ids=IDS[: len(images)], severity=severity)
-    np.testing.assert_allclose(rows(found), np.clip(expected, 0, 1), rtol=0, atol=atol)
+    actual = perturb(name, images, seed=5, ids=IDS[: len(images)], severity=severity)
+    np.testing.assert_allclose(rows(actual), np.clip(expected, 0, 1), rtol=0, atol=atol)
 
 
 # --- noise ------------------------------------------------------------------------------------
 
 
-@given("gaussian-noise", [1, 5])
+@at_severities("gaussian-noise", [1, 5])
 def test_gaussian_noise_adds_normal_values_of_the_published_deviation(side, severity, c):
     images = smooth_images(2, side)
     drawn = normal(5, IDS, (3, side, side), CPU)
     check("gaussian-noise", images, severity, rows(images) + c * rows(drawn), 1e-6)
 
 
-@given("speckle-noise", [1, 5])
+@at_severities("speckle-noise", [1, 5])
 def test_speckle_noise_grows_with_the_value(side, severity, c):
     images = smooth_images(2, side)
     drawn = normal(5, IDS, (3, side, side), CPU)
     check("speckle-noise", images, severity, rows(images) * (1 + c * rows(drawn)), 1e-6)
 
 
-@given("shot-noise", [1, 3, 5])
+@at_severities("shot-noise", [1, 3, 5])
 def test_shot_noise_inverts_the_poisson_distribution(side, severity, c):
     images = smooth_images(2, side)[:, :1]
     drawn = rows(uniform(5, IDS, (1, side, side), CPU)) + 2.0**-25
@@ -115,21 +115,21 @@ def test_shot_noise_leaves_black_black():
     assert perturb("shot-noise", torch.zeros(2, 1, 32, 32), severity=5).max() == 0
 
 
-@given("impulse-noise", [1, 5])
+@at_severities("impulse-noise", [1, 5])
 def test_impulse_noise_blackens_and_whitens_the_published_share(side, severity, c):
     images = torch.full((40 if side == 32 else 2, 3, side, side), 0.5)
-    found = perturb("impulse-noise", images, severity=severity)
-    n = found.numel()
+    actual = perturb("impulse-noise", images, severity=severity)
+    n = actual.numel()
     for value in (0, 1):
-        count = int((found == value).sum())
+        count = int((actual == value).sum())
         assert stats.binomtest(count, n, c / 2).pvalue > 1e-4
-    assert set(found.unique().tolist()) == {0, 0.5, 1}
+    assert set(actual.unique().tolist()) == {0, 0.5, 1}
 
 
 # --- blur -------------------------------------------------------------------------------------
 
 
-@given("gaussian-blur", [1, 5])
+@at_severities("gaussian-blur", [1, 5])
 def test_gaussian_blur_is_scipys(side, severity, c):
     images = smooth_images(2, side)
     expected = ndimage.gaussian_filter(rows(images), (0, c, c, 0), mode="nearest", truncate=4)
@@ -145,7 +145,7 @@ def test_lengths_between_the_published_sizes_are_scaled_with_the_side(side, sigm
     check("gaussian-blur", images, 3, expected, 2e-6)
 
 
-@given("defocus-blur", [1, 3, 5])
+@at_severities("defocus-blur", [1, 3, 5])
 def test_defocus_blur_is_a_softened_disc(side, severity, c):
     radius, softness = c
     images = smooth_images(1, side)
@@ -178,7 +178,7 @@ def smear(image, degrees, radius, sigma):
     return result
 
 
-@given("motion-blur", [1, 5])
+@at_severities("motion-blur", [1, 5])
 def test_motion_blur_smears_each_image_in_its_direction(side, severity, c):
     images = smooth_images(2, side)
     degrees = uniform(5, IDS, (), CPU).double().numpy() * 90 - 45
@@ -192,13 +192,13 @@ def test_motion_blur_smears_each_image_in_its_direction(side, severity, c):
 def test_motion_of_0_degrees_brings_what_is_on_the_right():
     images = torch.zeros(1, 1, 5, 9)
     images[0, 0, 2, 5] = 1
-    found = motion_blurred(images, torch.zeros(1), 2, 1.0)[0, 0]
+    actual = motion_blurred(images, torch.zeros(1), 2, 1.0)[0, 0]
     half = np.exp(-(np.arange(5) ** 2) / 2)
-    np.testing.assert_allclose(found[2, 1:6], (half / half.sum())[::-1], rtol=1e-6)
-    assert found.sum() == pytest.approx(1)
+    np.testing.assert_allclose(actual[2, 1:6], (half / half.sum())[::-1], rtol=1e-6)
+    assert actual.sum() == pytest.approx(1)
 
 
-@given("zoom-blur", [1, 3])
+@at_severities("zoom-blur", [1, 3])
 def test_zoom_blur_is_the_mean_of_the_zooms(side, severity, c):
     stop, step = c
     image = rows(smooth_images(1, side))[0]
@@ -212,7 +212,7 @@ def test_zoom_blur_is_the_mean_of_the_zooms(side, severity, c):
     check("zoom-blur", smooth_images(1, side), severity, total[None] / (len(zooms) + 1), 2e-5)
 
 
-@given("glass-blur", [1, 5])
+@at_severities("glass-blur", [1, 5])
 def test_glass_blur_gives_what_the_released_loops_give(side, severity, c):
     sigma, farthest, rounds = c
     images = smooth_images(1, side)
@@ -244,8 +244,8 @@ def clouds(side, decay, seed, image):
         for (row, column), u in zip(points, drawn.double().numpy().ravel(), strict=True):
             near = [heights[(row + y) % side, (column + x) % side] for y, x in neighbours]
             filled[row, column] = np.mean(near) + size * (2 * u - 1) * size
-        for place, value in filled.items():
-            heights[place] = value
+        for point, value in filled.items():
+            heights[point] = value
 
     while step >= 2:
         half = step // 2
@@ -260,7 +260,7 @@ def clouds(side, decay, seed, image):
     return heights / heights.max()
 
 
-@given("fog", [5])
+@at_severities("fog", [5])
 def test_fog_is_a_diamond_square_cloud_for_each_image(side, severity, c):
     thickness, decay = c
     images = smooth_images(2, side) * torch.tensor([0.5, 0.9]).view(2, 1, 1, 1)
@@ -270,9 +270,9 @@ def test_fog_is_a_diamond_square_cloud_for_each_image(side, severity, c):
     check("fog", images, severity, foggy * brightest / (brightest + thickness), 2e-5)
 
 
-@given("snow", [1, 5])
+@at_severities("snow", [1, 5])
 def test_snow_is_a_smeared_layer_and_its_half_turn_on_a_whitened_scene(side, severity, c):
-    mean, deviation, flake, threshold, radius, sigma, kept = c
+    mean, deviation, flake, threshold, radius, sigma, weight = c
     images = smooth_images(1, side)
     layer = mean + deviation * normal(5, IDS[:1], (side, side), CPU)[0].double().numpy()
     middle = (side - 1) / 2
@@ -284,7 +284,7 @@ def test_snow_is_a_smeared_layer_and_its_half_turn_on_a_whitened_scene(side, sev
     layer = smear(layer, degrees, radius, sigma)
     scene = rows(images)
     grey = scene @ [0.299, 0.587, 0.114]
-    scene = kept * scene + (1 - kept) * np.maximum(scene, grey[..., None] * 1.5 + 0.5)
+    scene = weight * scene + (1 - weight) * np.maximum(scene, grey[..., None] * 1.5 + 0.5)
     # A flake at its threshold may fall on either side in float32.
     atol = 2e-5 if unsure > 2e-5 else 0.1
     check("snow", images, severity, scene + (layer + layer[::-1, ::-1])[None, ..., None], atol)
@@ -293,7 +293,7 @@ def test_snow_is_a_smeared_layer_and_its_half_turn_on_a_whitened_scene(side, sev
 # --- colour -----------------------------------------------------------------------------------
 
 
-@given("contrast")
+@at_severities("contrast")
 def test_contrast_pulls_every_channel_to_its_mean(side, severity, c):
     images = smooth_images(2, side)
     means = rows(images).mean(axis=(1, 2), keepdims=True)
@@ -309,7 +309,7 @@ def extreme_colours(side):
     return images
 
 
-@given("brightness")
+@at_severities("brightness")
 def test_brightness_raises_the_value_of_hsv(side, severity, c):
     images = extreme_colours(side)
     hsv = rgb_to_hsv(rows(images))
@@ -317,13 +317,13 @@ def test_brightness_raises_the_value_of_hsv(side, severity, c):
     check("brightness", images, severity, hsv_to_rgb(hsv), 2e-6)
 
 
-@given("brightness", [3])
+@at_severities("brightness", [3])
 def test_brightness_of_grey_images_is_added(side, severity, c):
     images = smooth_images(2, side, channels=1)
     check("brightness", images, severity, rows(images) + c, 1e-6)
 
 
-@given("saturate")
+@at_severities("saturate")
 def test_saturate_scales_the_saturation_of_hsv(side, severity, c):
     images = extreme_colours(side)
     hsv = rgb_to_hsv(rows(images))
@@ -338,10 +338,10 @@ def as_pictures(images):
 
 def test_grayscale_is_pillows_in_all_channels():
     images = smooth_images(3, 16)
-    found = perturb("grayscale", images)
+    actual = perturb("grayscale", images)
     expected = np.stack([np.asarray(picture.convert("L")) for picture in as_pictures(images)])
-    assert torch.equal(found[:, 0], found[:, 2])
-    np.testing.assert_allclose(found[:, 1] * 255, expected, rtol=0, atol=0.51)
+    assert torch.equal(actual[:, 0], actual[:, 2])
+    np.testing.assert_allclose(actual[:, 1] * 255, expected, rtol=0, atol=0.51)
 
 
 # --- digital ----------------------------------------------------------------------------------
@@ -369,13 +369,15 @@ def saved(picture, quality):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@given("jpeg")
+@at_severities("jpeg")
 def test_jpeg_is_what_pillow_decodes(side, severity, c, channels):
     images = smooth_images(3, side, channels)
     decoded = [saved(picture, c) for picture in as_pictures(images)]
     expected = np.stack(decoded).reshape(3, side, side, channels) / np.float32(255)
-    found = perturb("jpeg", images.contiguous(memory_format=torch.channels_last), severity=severity)
-    np.testing.assert_array_equal(found.permute(0, 2, 3, 1).numpy(), expected)
+    actual = perturb(
+        "jpeg", images.contiguous(memory_format=torch.channels_last), severity=severity
+    )
+    np.testing.assert_array_equal(actual.permute(0, 2, 3, 1).numpy(), expected)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (13, 22), (17, 9), (40, 31)])
@@ -385,11 +387,11 @@ def test_jpeg_of_noise_of_any_size_and_quality(size, quality):
     picture = Image.fromarray(values)
     np.testing.assert_array_equal(compressed(values, quality), saved(picture, quality))
     grey = picture.convert("L")
-    found = compressed(np.asarray(grey)[..., None], quality)
-    np.testing.assert_array_equal(found[..., 0], saved(grey, quality))
+    actual = compressed(np.asarray(grey)[..., None], quality)
+    np.testing.assert_array_equal(actual[..., 0], saved(grey, quality))
 
 
-@given("elastic")
+@at_severities("elastic")
 def test_elastic_is_an_affine_map_and_then_a_smooth_displacement(side, severity, c):
     strength, sigma, jitter = c
     images = smooth_images(1, side)
@@ -407,8 +409,8 @@ def test_elastic_is_an_affine_map_and_then_a_smooth_displacement(side, severity,
     if strength:
         noise = 2 * uniform(5, IDS[:1], (2, side, side), CPU, 1)[0].double().numpy() - 1
         shift = [
-            strength * ndimage.gaussian_filter(one, sigma, mode="reflect", truncate=3)
-            for one in noise
+            strength * ndimage.gaussian_filter(plane, sigma, mode="reflect", truncate=3)
+            for plane in noise
         ]
         image = warped(image, [y + shift[1], x + shift[0]], "reflect")
     check("elastic", images, severity, image[None], 2e-3)
@@ -428,6 +430,6 @@ def test_sampling_mirrors_beyond_the_border_as_scipy_does(about_centres, mode):
     random = np.random.default_rng(0)
     places = random.uniform(-9, 20, (2, 12, 12))
     columns, down = torch.from_numpy(places).float()[:, None]
-    found = sampled(image, columns, down, about_centres=about_centres)
+    actual = sampled(image, columns, down, about_centres=about_centres)
     expected = warped(rows(image)[0], [places[1], places[0]], mode)
-    np.testing.assert_allclose(rows(found)[0], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(rows(actual)[0], expected, rtol=0, atol=1e-5)

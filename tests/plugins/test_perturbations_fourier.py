@@ -41,8 +41,8 @@ def energy(images):
 @pytest.mark.parametrize("name", sorted(FOURIER))
 def test_the_mean_of_every_channel_stays(name, side):
     images = smooth_images(4, side)
-    found = perturb(name, images, **FOURIER[name])
-    torch.testing.assert_close(found.mean((2, 3)), images.mean((2, 3)), rtol=0, atol=1e-5)
+    actual = perturb(name, images, **FOURIER[name])
+    torch.testing.assert_close(actual.mean((2, 3)), images.mean((2, 3)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(FOURIER))
@@ -86,12 +86,12 @@ def test_phase_only_gives_no_amplitude_to_rounding_noise():
 @pytest.mark.parametrize("side", SIDES)
 def test_amplitude_only_keeps_the_amplitudes_and_peaks_in_the_middle(side):
     images = smooth_images(4, side)
-    found = perturb("amplitude-only", images)
-    np.testing.assert_allclose(np.abs(spectrum(found)), np.abs(spectrum(images)), atol=1e-3)
-    peaks = found.flatten(2).argmax(dim=2)
+    actual = perturb("amplitude-only", images)
+    np.testing.assert_allclose(np.abs(spectrum(actual)), np.abs(spectrum(images)), atol=1e-3)
+    peaks = actual.flatten(2).argmax(dim=2)
     assert set(peaks.flatten().tolist()) == {side // 2 * side + side // 2}
     moved = perturb("amplitude-only", images.roll((3, 5), dims=(2, 3)))
-    torch.testing.assert_close(moved, found, rtol=0, atol=1e-5)
+    torch.testing.assert_close(moved, actual, rtol=0, atol=1e-5)
 
 
 def test_amplitude_mix_keeps_the_phases_and_takes_the_amplitude_of_a_texture():
@@ -143,14 +143,14 @@ def test_bands_are_discs_around_the_mean(side, radius):
     mean = distance_from_mean(side, side) == 0
     for name, band in (("low-pass", low), ("high-pass", ~low)):
         expected = np.fft.ifft2(spectrum(images) * (band | mean)).real
-        found = perturb(name, images, radius=radius)
-        np.testing.assert_allclose(found, expected, atol=2e-6)
+        actual = perturb(name, images, radius=radius)
+        np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
 def test_bands_of_a_rectangle():
     images = smooth_images(2, 20)[:, :, :14]
-    kept = distance_from_mean(14, 20) <= 4
-    expected = np.fft.ifft2(spectrum(images) * kept).real
+    band = distance_from_mean(14, 20) <= 4
+    expected = np.fft.ifft2(spectrum(images) * band).real
     np.testing.assert_allclose(perturb("low-pass", images, radius=4), expected, atol=2e-6)
 
 

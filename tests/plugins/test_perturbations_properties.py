@@ -47,17 +47,17 @@ def test_an_image_depends_on_nothing_but_itself_its_id_and_the_seed(name, side, 
     images = smooth_images(2, side, channels)
     before = images.clone()
     state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # the state that must not move
-    found = perturb(name, images, ids=[7, 2], **params)
+    actual = perturb(name, images, ids=[7, 2], **params)
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state[0])
     np.testing.assert_array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002  # as above
-    assert (found.dtype, found.shape) == (torch.float32, images.shape)
-    assert found.isfinite().all()
+    assert (actual.dtype, actual.shape) == (torch.float32, images.shape)
+    assert actual.isfinite().all()
     if SPECS[name].stage == "pixels":
-        assert 0 <= found.min() <= found.max() <= 1
+        assert 0 <= actual.min() <= actual.max() <= 1
     alone = perturb(name, images[1:], ids=[2], **params)
-    torch.testing.assert_close(found[1:], alone, **CLOSE)
-    assert (found - images).abs().max() > 1e-4
+    torch.testing.assert_close(actual[1:], alone, **CLOSE)
+    assert (actual - images).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))
@@ -75,8 +75,8 @@ def test_draws_differ_by_seed_and_by_image_where_there_are_any(name):
 def test_memory_layout_does_not_matter(name):
     images = smooth_images(2, 16)
     rows = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    found = perturb(name, rows, **SPECS[name].tiny)
-    torch.testing.assert_close(found, perturb(name, images, **SPECS[name].tiny), **CLOSE)
+    actual = perturb(name, rows, **SPECS[name].tiny)
+    torch.testing.assert_close(actual, perturb(name, images, **SPECS[name].tiny), **CLOSE)
 
 
 @pytest.mark.parametrize("side", [16, 32, 96])
@@ -118,9 +118,9 @@ def test_severity_orders_the_fourier_perturbations(name, field, values):
 @pytest.mark.parametrize("name", sorted(IDENTITIES))
 def test_severity_0_is_exactly_the_identity(name):
     images, spec = smooth_images(3, 16), SPECS[name]
-    found = perturb(name, images, **IDENTITIES[name])
-    assert torch.equal(found, images)
-    assert found.data_ptr() != images.data_ptr()
+    actual = perturb(name, images, **IDENTITIES[name])
+    assert torch.equal(actual, images)
+    assert actual.data_ptr() != images.data_ptr()
     assert spec.severity(spec.parse(IDENTITIES[name]), (16, 16, 3)) == 0
 
 
@@ -159,16 +159,16 @@ def test_grey_images_have_no_colour_to_take(name):
 @pytest.mark.parametrize("name", sorted(SPECS))
 def test_rectangles_are_images_too(name):
     images = smooth_images(2, 24)[:, :, :18]
-    found = perturb(name, images, **SPECS[name].tiny)
-    assert found.shape == images.shape
-    assert found.isfinite().all()
+    actual = perturb(name, images, **SPECS[name].tiny)
+    assert actual.shape == images.shape
+    assert actual.isfinite().all()
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_flat_images_give_finite_ones(name, level):
-    found = perturb(name, torch.full((2, 3, 16, 16), level), **SPECS[name].tiny)
-    assert found.isfinite().all()
+    actual = perturb(name, torch.full((2, 3, 16, 16), level), **SPECS[name].tiny)
+    assert actual.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["gaussian-noise", "low-pass"])
@@ -178,20 +178,20 @@ def test_a_batch_of_the_pipeline_is_perturbed_where_its_stage_says(name):
     decoded = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     mean, std = [0.2, 0.4, 0.6], [0.5, 0.25, 0.2]
     compiled = compile_perturbation(spec, spec.parse(spec.tiny), (16, 16, 3), 3)
-    found = ImagePipeline(decoded, mean, std, compiled, image_ids=ids).batch(torch.arange(2))
+    actual = ImagePipeline(decoded, mean, std, compiled, image_ids=ids).batch(torch.arange(2))
     m, s = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
     if spec.stage == "pixels":
         expected = (perturb(name, images, ids=ids, **spec.tiny) - m) / s
     else:
         expected = perturb(name, (images - m) / s, ids=ids, **spec.tiny)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("side", "table"), [(32, "small"), (84, "small"), (85, "large")])
 def test_the_nearer_of_the_two_published_tables_is_used(side, table):
     images = torch.full((40, 1, side, side), 0.5)
-    found = perturb("gaussian-noise", images, severity=1)
+    actual = perturb("gaussian-noise", images, severity=1)
     expected = {"small": 0.04, "large": 0.08}[table]
     # The deviation of a sample of n normal values is known to 1 / sqrt(2 n).
     within = 5 * expected / math.sqrt(2 * images.numel())
-    assert abs((found - images).std().item() - expected) < within
+    assert abs((actual - images).std().item() - expected) < within

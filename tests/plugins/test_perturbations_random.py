@@ -26,9 +26,9 @@ def mixed(word):
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**40), st.integers(0, 30), st.integers(1, 5))
 def test_bits_are_splitmix64_keyed_by_seed_stream_and_image(seed, image, stream, values):
     key = mixed((mixed(mixed((seed + STEP) & WORD) + stream * STEP & WORD) + image * STEP) & WORD)
-    expected = [mixed((key + place * STEP) & WORD) for place in range(1, values + 1)]
-    found = bits(seed, np.asarray([image]), values, CPU, stream)
-    assert [int(word) & WORD for word in found[0]] == expected
+    expected = [mixed((key + counter * STEP) & WORD) for counter in range(1, values + 1)]
+    actual = bits(seed, np.asarray([image]), values, CPU, stream)
+    assert [int(word) & WORD for word in actual[0]] == expected
 
 
 @pytest.mark.parametrize(("draw", "law"), [(uniform, "uniform"), (normal, "norm")])
