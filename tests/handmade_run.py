@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -14,6 +14,7 @@ from sklearn.metrics import cohen_kappa_score, jaccard_score
 
 from transferbench.claims import judge
 from transferbench.identity import derive_seed
+from transferbench.leaderboard import BoardTable, boards
 from transferbench.measurements import Measurements
 from transferbench.plan import DatasetFacts, Entry, Job, Plan, make_plan
 from transferbench.records import Measurement, Record, read_records, write_records
@@ -24,6 +25,7 @@ from transferbench.runner.planning import Planned
 from transferbench.runner.request import RequestedEntry
 from transferbench.runner.write import write_results
 from transferbench.specs import Weights
+from transferbench.submission import Declaration, pack
 from transferbench.submission.bundle import content_digests, submission_id
 from transferbench.suite import Suite
 
@@ -236,12 +238,12 @@ def handmade_registry(folder: Path) -> Registry:
 
 def entry_of(name: str, weights: str | None = None) -> Entry:
     """A made-up backbone with the suite's weights, or with external ones."""
-    given = weights and Weights(
+    external = weights and Weights(
         tag=weights, origin="afar", license="CC-BY-4.0", pretrained_on="everything"
     )
     backbone = {"name": name, "version": 1, "params": {}}
     label = f"{name}+{weights}" if weights else name
-    return Entry(label, backbone, "MIT", "a test", given or None)
+    return Entry(label, backbone, "MIT", "a test", external or None)
 
 
 def make_run(
@@ -256,23 +258,65 @@ def make_run(
     store = PlainStore(folder / "store")
     plan = make_plan(suite, entries, registry, FACTS)
     trained: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    places = {cell.job: cell for cell in plan.cells}
+    cells = {cell.job: cell for cell in plan.cells}
     for job in plan.jobs.values():
-        place = store.root / job.id
-        place.mkdir(parents=True)
+        artefact = store.root / job.id
+        artefact.mkdir(parents=True)
         if job.kind == "diagnosis":
             measured = _diagnosis(job, plan, trained)
         else:
-            labels, logits = _outputs(job, places[job.id]) if job.kind == "trial" else _source()
+            labels, logits = _outputs(job, cells[job.id]) if job.kind == "trial" else _source()
             trained[job.id] = labels, logits
             measured = _trial(labels, logits)
             tensors = {"logits": logits, "labels": labels, "items": np.arange(0, 3 * N, 3)}
-            save_file(tensors, place / "outputs.safetensors")
-            (place / "trial.json").write_text('{"parameters": 12345}')
-        found = [measurement.model_dump(mode="json") for measurement in measured]
-        (place / "measurements.json").write_text(json.dumps(found))
+            save_file(tensors, artefact / "outputs.safetensors")
+            (artefact / "trial.json").write_text('{"parameters": 12345}')
+        dumped = [measurement.model_dump(mode="json") for measurement in measured]
+        (artefact / "measurements.json").write_text(json.dumps(dumped))
     write_run(folder / "run", plan, registry, store, changed)
     return store
+
+
+class BuiltBoards(NamedTuple):
+    """Packed submissions, and the folder of the boards built from them."""
+
+    registry: Registry
+    submissions: Path
+    out: Path
+
+
+def submit(
+    folder: Path,
+    registry: Registry,
+    submissions: Path,
+    entries: Sequence[Entry] = (entry_of("made-good"),),
+    suite: Mapping[str, Any] = SUITE,
+    declaration: Declaration = Declaration(),  # noqa: B008  # frozen
+) -> list[Path]:
+    """Run ``entries`` in ``folder`` and pack each."""
+    store = make_run(folder, registry, tuple(entries), Suite.model_validate(suite))
+    return [
+        pack(folder / "run", store, entry.name, submissions, declaration, registry)
+        for entry in entries
+    ]
+
+
+def only_board(submissions: Path, registry: Registry) -> BoardTable:
+    (board,) = boards(submissions, registry)
+    return board
+
+
+def recorded_values(
+    submissions: Path, entry: str, metric: str, arm: str, perturbation: str = "none"
+) -> np.ndarray:
+    """(target, replicate) values of digits and marks, straight from the records."""
+    (path,) = submissions.glob(f"*/{entry}/*/records.jsonl.gz")
+    by_cell = {
+        (r.target, r.replicate): r.value
+        for r in read_records(path)
+        if (r.metric, r.initialization, r.perturbation) == (metric, arm, perturbation)
+    }
+    return np.array([[by_cell[target, k] for k in range(3)] for target in ("digits", "marks")])
 
 
 def write_run(

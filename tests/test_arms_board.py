@@ -7,26 +7,33 @@ import json
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import handmade_run
 import numpy as np
 import pytest
 from board_pages import html_rows, latex_rows, markdown_rows
 from command_line import SMALL, cli, suite_file
-from handmade_run import SUITE, entry_of, handmade_registry, make_run
+from handmade_run import (
+    SUITE,
+    BuiltBoards,
+    entry_of,
+    handmade_registry,
+    only_board,
+    recorded_values,
+    submit,
+)
 from scipy import stats
 
 from transferbench.claims import judge
-from transferbench.leaderboard import BoardTable, boards, build, show
+from transferbench.leaderboard import boards, build, show
 from transferbench.leaderboard.candidates import Candidate, Competition
 from transferbench.leaderboard.rows import board_rows
 from transferbench.leaderboard.table import cell_text
 from transferbench.measurements import Measurements
-from transferbench.records import read_records
 from transferbench.registry import Registry, load_registry
 from transferbench.statistics import share_of_gain
-from transferbench.submission import Declaration, check, pack
+from transferbench.submission import Declaration, check
 from transferbench.submission.bundle import read_bundle
 from transferbench.suite import Suite
 from transferbench.suite.schema import BOARD_KEYS
@@ -60,65 +67,35 @@ ARMS: dict[str, Any] = SUITE | {
 }  # fmt: skip
 
 
-class Made(NamedTuple):
-    """Two entries of one run, packed, and the boards built from them."""
-
-    registry: Registry
-    submissions: Path
-    out: Path
-
-
-def submit(
+def submit_arms(
     folder: Path,
     registry: Registry,
     submissions: Path,
     suite: Mapping[str, Any] = ARMS,
     submitter: str | None = None,
 ) -> None:
-    """Run both entries in ``folder`` and pack each."""
-    entries = tuple(entry_of(name) for name in ENTRIES)
-    store = make_run(folder, registry, entries, Suite.model_validate(suite))
-    for name in ENTRIES:
-        declaration = Declaration(submitter=submitter)
-        pack(folder / "run", store, name, submissions, declaration, registry)
-
-
-def only(submissions: Path, registry: Registry) -> BoardTable:
-    (board,) = boards(submissions, registry)
-    return board
+    entries, declaration = [entry_of(name) for name in ENTRIES], Declaration(submitter=submitter)
+    submit(folder, registry, submissions, entries, suite, declaration)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltBoards:
     folder = tmp_path_factory.mktemp("arms")
     registry = handmade_registry(folder)
-    submit(folder / "a", registry, folder / "submissions")
+    submit_arms(folder / "a", registry, folder / "submissions")
     build(folder / "submissions", folder / "boards", registry)
-    return Made(registry, folder / "submissions", folder / "boards")
+    return BuiltBoards(registry, folder / "submissions", folder / "boards")
 
 
-def rows_of(made: Made, entry: str) -> dict[str, dict[str, Any]]:
+def rows_of(built: BuiltBoards, entry: str) -> dict[str, dict[str, Any]]:
     """Arm -> its row in the JSON of the board."""
-    rows = json.loads((made.out / "handmade-arms@1" / "board.json").read_text())["rows"]
+    rows = json.loads((built.out / "handmade-arms@1" / "board.json").read_text())["rows"]
     return {row["initialization"]: row for row in rows if row["entry"] == entry}
 
 
-def values_of(
-    made: Made, entry: str, metric: str, arm: str, perturbation: str = "none"
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(target, replicate) values of digits and marks, straight from the records."""
-    (path,) = made.submissions.glob(f"*/{entry}/*/records.jsonl.gz")
-    found = {
-        (r.target, r.replicate): r.value
-        for r in read_records(path)
-        if (r.metric, r.initialization, r.perturbation) == (metric, arm, perturbation)
-    }
-    return np.array([[found[target, k] for k in range(3)] for target in ("digits", "marks")])
-
-
-def scores_of(made: Made, entry: str, arm: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def scores_of(built: BuiltBoards, entry: str, arm: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     chance, reference = np.array([[0.2], [0.5]]), np.array([[0.9], [0.95]])
-    values = values_of(made, entry, "test_metric", arm)
+    values = recorded_values(built.submissions, entry, "test_metric", arm)
     scores: np.ndarray[Any, np.dtype[np.float64]] = (values - chance) / (reference - chance)
     return scores.mean(axis=0)
 
@@ -201,16 +178,17 @@ def test_only_replicates_that_all_three_have_count() -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("arm", ["P-T", "RI-T", "half", "bare"])
-def test_numbers_equal_those_of_scipy(made: Made, entry: str, arm: str) -> None:
-    row = rows_of(made, entry)[arm]
-    final = values_of(made, entry, "test_metric", arm).mean(axis=0)
-    severe = values_of(made, entry, "test_metric", arm, "blur-9").mean(axis=0)
+def test_numbers_equal_those_of_scipy(built: BuiltBoards, entry: str, arm: str) -> None:
+    row = rows_of(built, entry)[arm]
+    final = recorded_values(built.submissions, entry, "test_metric", arm).mean(axis=0)
+    severe = recorded_values(built.submissions, entry, "test_metric", arm, "blur-9").mean(axis=0)
     speed, source, baseline = (
-        values_of(made, entry, "speed", one).mean(axis=0) for one in (arm, "P-T", "RI-T")
+        recorded_values(built.submissions, entry, "speed", label).mean(axis=0)
+        for label in (arm, "P-T", "RI-T")
     )
     share = fieller(speed - baseline, source - baseline)
     for key, expected in {
-        "score": student(scores_of(made, entry, arm)),
+        "score": student(scores_of(built, entry, arm)),
         "final": student(final),
         "severe_final": student(severe),
         "speed": student(speed),
@@ -221,8 +199,8 @@ def test_numbers_equal_those_of_scipy(made: Made, entry: str, arm: str) -> None:
     assert row["replicates"] == 3
 
 
-def test_p_recovers_all_of_its_own_gain_and_its_baseline_nothing(made: Made) -> None:
-    rows = rows_of(made, "made-good")
+def test_p_recovers_all_of_its_own_gain_and_its_baseline_nothing(built: BuiltBoards) -> None:
+    rows = rows_of(built, "made-good")
     assert cell(rows["P-T"], "share") == pytest.approx([1, 1, 1])
     assert cell(rows["RI-T"], "share") == pytest.approx([0, 0, 0])
     assert rows["half"]["share"] == pytest.approx((2.17 / 3 - 0.69) / 0.1)
@@ -244,11 +222,13 @@ def holm(values: Mapping[str, Any]) -> set[frozenset[str]]:
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("key", ["rank", "speed_rank"])
-def test_ranks_are_those_of_paired_tests_within_an_entry(made: Made, entry: str, key: str) -> None:
-    rows = rows_of(made, entry)
+def test_ranks_are_those_of_paired_tests_within_an_entry(
+    built: BuiltBoards, entry: str, key: str
+) -> None:
+    rows = rows_of(built, entry)
     measure: Callable[[str], Any] = (
-        (lambda arm: scores_of(made, entry, arm)) if key == "rank"
-        else (lambda arm: values_of(made, entry, "speed", arm).mean(axis=0))
+        (lambda arm: scores_of(built, entry, arm)) if key == "rank"
+        else (lambda arm: recorded_values(built.submissions, entry, "speed", arm).mean(axis=0))
     )  # fmt: skip
     values = {arm: measure(arm) for arm in rows}
     apart = holm(values)
@@ -256,29 +236,29 @@ def test_ranks_are_those_of_paired_tests_within_an_entry(made: Made, entry: str,
         better = [o for o in rows if frozenset((o, arm)) in apart
                   and values[o].mean() > values[arm].mean()]  # fmt: skip
         worse = [o for o in rows if frozenset((o, arm)) in apart and o not in better]
-        place = 1 + sum(values[o].mean() > values[arm].mean() for o in rows)
-        assert cell(row, key) == [place, 1 + len(better), len(rows) - len(worse)], arm
+        rank = 1 + sum(values[o].mean() > values[arm].mean() for o in rows)
+        assert cell(row, key) == [rank, 1 + len(better), len(rows) - len(worse)], arm
     if key == "rank":
         for a, b in combinations(rows, 2):
             tied = set(rows[a]["ties"]) & set(rows[b]["ties"])
             assert bool(tied) == (frozenset((a, b)) not in apart), (a, b)
 
 
-def test_an_entry_s_arms_stand_together_the_best_first(made: Made) -> None:
-    board = only(made.submissions, made.registry)
+def test_an_entry_s_arms_stand_together_the_best_first(built: BuiltBoards) -> None:
+    board = only_board(built.submissions, built.registry)
     stands = [(row.cells["entry"][0], row.cells["rank"][0]) for row in board.rows]
     assert stands == [(entry, rank) for entry in ENTRIES for rank in (1, 2, 3, 4)]
     assert board.rows[0].cells["initialization"] == ("P-T",)
 
 
-def test_an_arm_that_is_not_trained_where_it_is_scored_has_no_row(made: Made) -> None:
-    board = only(made.submissions, made.registry)
+def test_an_arm_that_is_not_trained_where_it_is_scored_has_no_row(built: BuiltBoards) -> None:
+    board = only_board(built.submissions, built.registry)
     assert "aside" not in {row.cells["initialization"][0] for row in board.rows}
     assert board.unranked == ()
 
 
-def test_what_an_arm_starts_from_is_told(made: Made) -> None:
-    rows = rows_of(made, "made-good")
+def test_what_an_arm_starts_from_is_told(built: BuiltBoards) -> None:
+    rows = rows_of(built, "made-good")
     assert {arm: row["needs"] for arm, row in rows.items()} == {
         "P-T": "weights of source",
         "RI-T": "nothing",
@@ -286,42 +266,42 @@ def test_what_an_arm_starts_from_is_told(made: Made) -> None:
         "bare": "weights of source, target images",
     }
     assert {row["trust"] for row in rows.values()} == {"recomputed"}
-    notes = " ".join(only(made.submissions, made.registry).notes)
+    notes = " ".join(only_board(built.submissions, built.registry).notes)
     assert "half: made-statistics (strength=5). made by hand." in notes
 
 
 def test_an_arm_without_a_score_is_listed_apart_and_the_others_stand(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: BuiltBoards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genuine = handmade_run._outputs
 
-    def diverged(job: Any, place: Any) -> Any:
-        labels, logits = genuine(job, place)
-        lost = (place.target, place.replicate, place.initialization) == ("marks", 1, "half")
+    def diverged(job: Any, cell: Any) -> Any:
+        labels, logits = genuine(job, cell)
+        lost = (cell.target, cell.replicate, cell.initialization) == ("marks", 1, "half")
         return labels, logits * np.float32(np.nan) if lost else logits
 
     monkeypatch.setattr(handmade_run, "_outputs", diverged)
-    submit(tmp_path, made.registry, tmp_path / "s")
-    board = only(tmp_path / "s", made.registry)
+    submit_arms(tmp_path, built.registry, tmp_path / "s")
+    board = only_board(tmp_path / "s", built.registry)
     assert [row.cells["initialization"][0] for row in board.rows].count("half") == 0
     assert len(board.rows) == 6
-    assert {(one.entry, one.status, one.why) for one in board.unranked} == {
+    assert {(row.entry, row.status, row.why) for row in board.unranked} == {
         (entry, "incomplete", "no score of half on marks, replicate 1") for entry in ENTRIES
     }
 
 
 def test_an_arm_that_did_not_learn_is_flagged(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: BuiltBoards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genuine = handmade_run._outputs
 
-    def collapsed(job: Any, place: Any) -> Any:
-        labels, logits = genuine(job, place)
-        return labels, np.roll(logits, 1, axis=1) if place.initialization == "bare" else logits
+    def collapsed(job: Any, cell: Any) -> Any:
+        labels, logits = genuine(job, cell)
+        return labels, np.roll(logits, 1, axis=1) if cell.initialization == "bare" else logits
 
     monkeypatch.setattr(handmade_run, "_outputs", collapsed)
-    submit(tmp_path, made.registry, tmp_path / "s")
-    board = only(tmp_path / "s", made.registry)
+    submit_arms(tmp_path, built.registry, tmp_path / "s")
+    board = only_board(tmp_path / "s", built.registry)
     lost = [row.cells["score"][1] for row in board.rows if row.cells["initialization"] == ("bare",)]
     assert all(isinstance(low, float) and low < 0 for low in lost)
     (flag,) = board.flags
@@ -329,17 +309,17 @@ def test_an_arm_that_did_not_learn_is_flagged(
     assert flag == f"Not above chance: {names}. Such networks did not learn."
 
 
-def test_another_submitter_reproduces_every_arm(made: Made, tmp_path: Path) -> None:
+def test_another_submitter_reproduces_every_arm(built: BuiltBoards, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        submit(tmp_path / name, made.registry, tmp_path / "s", submitter=name)
-    board = only(tmp_path / "s", made.registry)
+        submit_arms(tmp_path / name, built.registry, tmp_path / "s", submitter=name)
+    board = only_board(tmp_path / "s", built.registry)
     assert len(board.rows) == 8
     assert {row.cells["trust"] for row in board.rows} == {("reproduced",)}
-    assert [one.status for one in board.unranked] == ["superseded", "superseded"]
+    assert [row.status for row in board.unranked] == ["superseded", "superseded"]
 
 
-def test_every_board_has_the_columns_that_a_suite_cannot_name(made: Made) -> None:
-    (board,) = boards(made.submissions, made.registry)
+def test_every_board_has_the_columns_that_a_suite_cannot_name(built: BuiltBoards) -> None:
+    (board,) = boards(built.submissions, built.registry)
     own = {column["key"] for column in COLUMNS}
     assert {column.key for column in board.columns} - own <= BOARD_KEYS
 
@@ -347,8 +327,8 @@ def test_every_board_has_the_columns_that_a_suite_cannot_name(made: Made) -> Non
 # --- formats and notes ------------------------------------------------------------------------
 
 
-def test_every_format_shows_the_same_table(made: Made) -> None:
-    board, folder = only(made.submissions, made.registry), made.out / "handmade-arms@1"
+def test_every_format_shows_the_same_table(built: BuiltBoards) -> None:
+    board, folder = only_board(built.submissions, built.registry), built.out / "handmade-arms@1"
     expected = [[column.title for column in board.columns]] + [
         [cell_text(column, row.cells[column.key]) for column in board.columns] for row in board.rows
     ]
@@ -362,37 +342,41 @@ def test_every_format_shows_the_same_table(made: Made) -> None:
             assert {key: str(row[key]) for key in flat} == flat
 
 
-def test_the_page_names_its_rows_by_their_initialization(made: Made) -> None:
-    page = (made.out / "handmade-arms@1" / "index.html").read_text()
+def test_the_page_names_its_rows_by_their_initialization(built: BuiltBoards) -> None:
+    page = (built.out / "handmade-arms@1" / "index.html").read_text()
     assert page.count('<th scope="row" data-sort="half">half</th>') == 2
     assert 'aria-label="Ranked initializations"' in page
 
 
-def test_the_index_counts_entries_not_rows(made: Made) -> None:
-    (line,) = [one for one in (made.out / "README.md").read_text().splitlines() if "@1" in one]
+def test_the_index_counts_entries_not_rows(built: BuiltBoards) -> None:
+    (line,) = [line for line in (built.out / "README.md").read_text().splitlines() if "@1" in line]
     assert [part.strip() for part in line.split("|")][3] == "2"
 
 
-def test_the_terminal_shows_arms_with_their_shares(made: Made) -> None:
-    told = show(only(made.submissions, made.registry))
-    assert "speed gain recovered" in told
-    assert "half" in told
-    assert max(map(len, told.splitlines())) < 190
+def test_the_terminal_shows_arms_with_their_shares(built: BuiltBoards) -> None:
+    message = show(only_board(built.submissions, built.registry))
+    assert "speed gain recovered" in message
+    assert "half" in message
+    assert max(map(len, message.splitlines())) < 190
 
 
-def test_equal_budgets_are_told_and_unequal_ones_flagged(made: Made, tmp_path: Path) -> None:
-    board = only(made.submissions, made.registry)
+def test_equal_budgets_are_told_and_unequal_ones_flagged(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
+    board = only_board(built.submissions, built.registry)
     assert board.flags == ()
     assert "Tuning budgets are equal: the recipes are of P-T, RI-T, bare, half best of 1" in (
         " ".join(board.notes)
     )
-    one = {label: use | {"recipe": "P-T"} for label, use in ARMS["initializations"].items()}
-    submit(tmp_path / "1", made.registry, tmp_path / "one", ARMS | {"initializations": one})
-    told = " ".join(only(tmp_path / "one", made.registry).notes)
-    assert "all share one recipe, the best of 1 settings; none was tuned apart" in told
+    shared = {label: use | {"recipe": "P-T"} for label, use in ARMS["initializations"].items()}
+    submit_arms(
+        tmp_path / "1", built.registry, tmp_path / "one", ARMS | {"initializations": shared}
+    )
+    message = " ".join(only_board(tmp_path / "one", built.registry).notes)
+    assert "all share one recipe, the best of 1 settings; none was tuned apart" in message
     recipes = ARMS["recipes"] | {"P-T": ARMS["recipes"]["RI-T"] | {"tuned_over": 6}}
-    submit(tmp_path / "2", made.registry, tmp_path / "s", ARMS | {"recipes": recipes})
-    (flag,) = only(tmp_path / "s", made.registry).flags
+    submit_arms(tmp_path / "2", built.registry, tmp_path / "s", ARMS | {"recipes": recipes})
+    (flag,) = only_board(tmp_path / "s", built.registry).flags
     assert flag == (
         "Unequal tuning budgets: the recipes are of P-T best of 6 and RI-T, bare, half best of 1"
         " settings. Ranks favour the initializations that were tuned more."
@@ -409,8 +393,8 @@ def test_a_run_ends_with_the_board_of_its_initializations(tmp_path: Path) -> Non
     assert {"P-T", "RI-T", "mean-var"} <= set(board.split())
     packed = cli("submission", "pack", tmp_path / "run", "--out", tmp_path / "s").out.strip()
     assert cli("submission", "check", packed).code == 0
-    shown = cli("leaderboard", "show", "tiny@1", "--submissions", tmp_path / "s").out
-    assert board.startswith(shown.rstrip())
+    board_text = cli("leaderboard", "show", "tiny@1", "--submissions", tmp_path / "s").out
+    assert board.startswith(board_text.rstrip())
 
 
 def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
@@ -441,9 +425,9 @@ def published() -> list[Path]:
 
 @pytest.mark.parametrize("folder", published(), ids=lambda folder: "-".join(folder.parts[-3:-1]))
 def test_a_published_suite_keeps_its_digest(folder: Path) -> None:
-    told = json.loads((folder / "submission.json").read_text())["suite_digest"]
-    kept = json.loads((folder / "plan.json").read_text())["suite"]
-    assert Suite.model_validate(kept).digest == told
+    message = json.loads((folder / "submission.json").read_text())["suite_digest"]
+    suite = json.loads((folder / "plan.json").read_text())["suite"]
+    assert Suite.model_validate(suite).digest == message
 
 
 def test_a_published_submission_still_passes_its_check() -> None:

@@ -129,7 +129,7 @@ def test_every_bundled_suite_can_be_planned_with_external_weights(name, expected
     assert set(left_out_arms(suite, OUTSIDE, registry)) == expected
     assert set(grid_of(external)) == {cell for cell in grid_of(own) if cell[2] not in expected}
     assert not external.of_kind("pretrain")
-    measured = {one.initialization for m in external.measured for one in (m.a, m.b) if one}
+    measured = {cell.initialization for m in external.measured for cell in (m.a, m.b) if cell}
     assert measured.isdisjoint(expected)
 
 
@@ -139,7 +139,9 @@ def test_what_stays_has_the_id_that_it_has_in_a_suite_without_those_arms(registr
         "diagnostics": {},
         "claims": {},
     }
-    plain, whole = (plan_of(Suite.model_validate(one), registry) for one in (without, CONTROLLED))
+    plain, whole = (
+        plan_of(Suite.model_validate(suite), registry) for suite in (without, CONTROLLED)
+    )
     assert grid_of(whole) == grid_of(plain)
 
 
@@ -172,10 +174,10 @@ def test_quickstart_with_a_file_of_weights_has_all_cells_but_those_of_the_null_c
 def test_a_scored_arm_that_external_weights_cannot_start_is_a_mistake(tmp_path, weights):
     scoring = SMALL["scoring"] | {"initialization": "P0-T"}
     suite = suite_file(tmp_path, CONTROLLED | {"scoring": scoring})
-    told = mistake("run", suite, "--backbone", "timm/test_resnet", "--weights", weights,
+    message = mistake("run", suite, "--backbone", "timm/test_resnet", "--weights", weights,
                    "--out", tmp_path / "run")  # fmt: skip
-    assert "pretrained asks for pre-training checkpoint 0, but the external weights of" in told
-    assert "have only their final state; use --weights suite" in told
+    assert "pretrained asks for pre-training checkpoint 0, but the external weights of" in message
+    assert "have only their final state; use --weights suite" in message
 
 
 # --- the run ----------------------------------------------------------------------------------
@@ -192,12 +194,12 @@ def test_the_rest_runs_and_one_note_names_what_is_left_out(finished):
 
 def test_a_claim_on_an_arm_that_is_left_out_is_undecided_and_says_why(finished):
     (verdicts,) = finished.run.claims.values()
-    found = {one.claim: one for one in verdicts}
+    verdicts = {verdict.claim: verdict for verdict in verdicts}
     for arm, why in NEEDS.items():
-        assert found[arm].verdict == "undecided"
-        assert f"{arm} {why}, which external weights cannot give" in found[arm].reason
-    assert found["mean-var"].n == 2
-    assert "external" not in found["mean-var"].reason
+        assert verdicts[arm].verdict == "undecided"
+        assert f"{arm} {why}, which external weights cannot give" in verdicts[arm].reason
+    assert verdicts["mean-var"].n == 2
+    assert "external" not in verdicts["mean-var"].reason
 
 
 def test_the_entry_is_packed_checked_and_ranked(finished):
@@ -237,7 +239,7 @@ def submitted(folder, registry, suite=MADE, weights="web"):
 
 def checked(folder, registry):
     report = check(folder, registry)
-    return {one.name: one for one in report.checks}["every cell is there once"]
+    return {check.name: check for check in report.checks}["every cell is there once"]
 
 
 def test_what_external_weights_can_fill_is_still_missed(tmp_path, made_registry):
@@ -248,19 +250,19 @@ def test_what_external_weights_can_fill_is_still_missed(tmp_path, made_registry)
         return [r for r in rows if (r.initialization, r.replicate) != ("RI-T", 2)]
 
     edit_records(tmp_path / "run", without_one)
-    with pytest.raises(SubmissionError) as told:
+    with pytest.raises(SubmissionError) as message:
         pack(tmp_path / "run", store, "made-good+web", tmp_path, Declaration(), made_registry)
-    assert "RI-T on digits, none, replicate 2: missing" in str(told.value)
-    assert "half" not in str(told.value)
+    assert "RI-T on digits, none, replicate 2: missing" in str(message.value)
+    assert "half" not in str(message.value)
 
 
 def test_the_suites_own_weights_are_excused_from_nothing(tmp_path, made_registry):
     folder = submitted(tmp_path, made_registry, weights=None)
     assert checked(folder, made_registry).status == "ok"
     edit_records(folder, lambda rows: [row for row in rows if row.initialization != "half"])
-    told = checked(sealed(folder), made_registry)
-    assert told.status == "failed"
-    assert "half on digits, blur-2, replicate 0 is missing" in told.why
+    result = checked(sealed(folder), made_registry)
+    assert result.status == "failed"
+    assert "half on digits, blur-2, replicate 0 is missing" in result.why
 
 
 def test_a_cell_that_external_weights_cannot_fill_is_refused(tmp_path, made_registry):
@@ -270,16 +272,16 @@ def test_a_cell_that_external_weights_cannot_fill_is_refused(tmp_path, made_regi
         *rows, next(r for r in rows if r.metric == "test_metric").model_copy(
             update={"initialization": "half"})
     ])  # fmt: skip
-    told = checked(sealed(folder), made_registry)
-    assert told.status == "failed"
+    result = checked(sealed(folder), made_registry)
+    assert result.status == "failed"
     why = "is not a cell of the suite that external weights can fill"
-    assert any(one.startswith("half on ") and one.endswith(why) for one in told.why)
+    assert any(text.startswith("half on ") and text.endswith(why) for text in result.why)
 
 
 def test_without_the_plugin_of_an_arm_nobody_knows_what_is_missing(tmp_path, made_registry):
-    told = checked(submitted(tmp_path, made_registry), load_registry())
-    assert told.status == "warning"
-    (why,) = told.why
+    result = checked(submitted(tmp_path, made_registry), load_registry())
+    assert result.status == "warning"
+    (why,) = result.why
     assert why.startswith("no initialization named 'made-random'; ")
     assert why.endswith(": install its plugin to see what is missing")
 

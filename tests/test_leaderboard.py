@@ -9,18 +9,28 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import handmade_run
 import numpy as np
 import pytest
 from board_pages import html_rows, latex_rows, markdown_rows
-from handmade_run import SKILL, SUITE, entry_of, handmade_registry, make_run, sealed
+from handmade_run import (
+    SKILL,
+    SUITE,
+    BuiltBoards,
+    entry_of,
+    handmade_registry,
+    only_board,
+    recorded_values,
+    sealed,
+    submit,
+)
 from scipy import stats
 
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
-from transferbench.leaderboard import BoardTable, boards, build, show
+from transferbench.leaderboard import boards, build, show
 from transferbench.leaderboard.build import board_table
 from transferbench.leaderboard.candidates import Examined
 from transferbench.leaderboard.claim_table import claims_as_markdown
@@ -28,12 +38,11 @@ from transferbench.leaderboard.formats import write_board
 from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text
 from transferbench.plan import Entry
 from transferbench.records import read_records, write_records
-from transferbench.registry import Registry, load_registry
+from transferbench.registry import load_registry
 from transferbench.specs import Weights
-from transferbench.submission import Check, CheckReport, Declaration, pack
+from transferbench.submission import Check, CheckReport, Declaration
 from transferbench.submission.bundle import read_bundle
 from transferbench.submission.check import RECOMPUTING
-from transferbench.suite import Suite
 from transferbench.suite.schema import BOARD_KEYS
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -42,87 +51,52 @@ CLAIMS = ("claims.md", "claims.csv")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-class Made(NamedTuple):
-    """Three entries of one run, packed, and the boards built from them."""
-
-    registry: Registry
-    submissions: Path
-    out: Path
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltBoards:
     folder = tmp_path_factory.mktemp("made")
     registry = handmade_registry(folder)
     submissions = folder / "submissions"
     submit(folder / "a", registry, submissions, tuple(entry_of(name) for name in SKILL))
     build(submissions, folder / "boards", registry)
-    return Made(registry, submissions, folder / "boards")
-
-
-def submit(  # what a test may want to vary
-    folder: Path,
-    registry: Registry,
-    submissions: Path,
-    entries: tuple[Entry, ...] = (entry_of("made-good"),),
-    suite: Mapping[str, Any] = SUITE,
-    declaration: Declaration = Declaration(),  # noqa: B008  # frozen
-) -> list[Path]:
-    """Run ``entries`` in ``folder`` and pack each."""
-    store = make_run(folder, registry, entries, Suite.model_validate(suite))
-    return [
-        pack(folder / "run", store, entry.name, submissions, declaration, registry)
-        for entry in entries
-    ]
-
-
-def only(submissions: Path, registry: Registry) -> BoardTable:
-    (board,) = boards(submissions, registry)
-    return board
+    return BuiltBoards(registry, submissions, folder / "boards")
 
 
 # --- numbers ----------------------------------------------------------------------------------
 
 
-def _values(made: Made, entry: str, metric: str, arm: str, perturbation: str) -> np.ndarray:
-    """(target, replicate) values of digits and marks, straight from the records."""
-    (path,) = made.submissions.glob(f"*/{entry}/*/records.jsonl.gz")
-    found = {
-        (r.target, r.replicate): r.value
-        for r in read_records(path)
-        if (r.metric, r.initialization, r.perturbation) == (metric, arm, perturbation)
-    }
-    return np.array([[found[target, k] for k in range(3)] for target in ("digits", "marks")])
-
-
 def _assert_interval(row: Mapping[str, Any], key: str, values: np.ndarray) -> None:
     mean, error = values.mean(), stats.sem(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
-    found = [row[key], row[f"{key}_low"], row[f"{key}_high"]]
-    np.testing.assert_allclose(found, [mean, low, high], rtol=0, atol=1e-12)
+    interval = [row[key], row[f"{key}_low"], row[f"{key}_high"]]
+    np.testing.assert_allclose(interval, [mean, low, high], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("entry", sorted(SKILL))
-def test_numbers_equal_those_of_scipy(made: Made, entry: str) -> None:
-    rows = json.loads((made.out / "handmade@1" / "board.json").read_text())["rows"]
+def test_numbers_equal_those_of_scipy(built: BuiltBoards, entry: str) -> None:
+    rows = json.loads((built.out / "handmade@1" / "board.json").read_text())["rows"]
     row = next(row for row in rows if row["entry"] == entry)
-    tuned = _values(made, entry, "test_metric", "P-T", "none")
-    scratch = _values(made, entry, "test_metric", "RI-T", "none")
+    tuned = recorded_values(built.submissions, entry, "test_metric", "P-T")
+    scratch = recorded_values(built.submissions, entry, "test_metric", "RI-T")
     chance, reference = np.array([[0.2], [0.5]]), np.array([[0.9], [0.95]])
     _assert_interval(row, "score", ((tuned - chance) / (reference - chance)).mean(axis=0))
     _assert_interval(row, "pretrained", tuned.mean(axis=0))
     _assert_interval(row, "baseline", scratch.mean(axis=0))
     _assert_interval(row, "gain", (tuned - scratch).mean(axis=0))
-    severe = [_values(made, entry, "test_metric", arm, "blur-9") for arm in ("P-T", "RI-T")]
+    severe = [
+        recorded_values(built.submissions, entry, "test_metric", arm, "blur-9")
+        for arm in ("P-T", "RI-T")
+    ]
     _assert_interval(row, "severe_gain", (severe[0] - severe[1]).mean(axis=0))
     assert row["speed_gain"] == pytest.approx(0.1)
     assert row["severe_speed_gain"] == pytest.approx(0.1)
     assert row["replicates"] == 3
 
 
-def test_another_diagnostic_cannot_stand_in_for_the_score(made: Made, tmp_path: Path) -> None:
+def test_another_diagnostic_cannot_stand_in_for_the_score(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
     """A forged test metric of the speed diagnostic, sealed: it is no trial's and moves nothing."""
-    submissions = shutil.copytree(made.submissions, tmp_path / "s")
+    submissions = shutil.copytree(built.submissions, tmp_path / "s")
     (path,) = submissions.glob("*/made-poor/*/records.jsonl.gz")
     rows = list(read_records(path))
     forged = [
@@ -132,29 +106,36 @@ def test_another_diagnostic_cannot_stand_in_for_the_score(made: Made, tmp_path: 
     ]
     write_records([*rows, *forged], path)
     sealed(path.parent)
-    before, after = only(made.submissions, made.registry), only(submissions, made.registry)
+    before, after = (
+        only_board(built.submissions, built.registry),
+        only_board(submissions, built.registry),
+    )
     assert len(forged) == 24
     assert [row.cells["score"] for row in after.rows] == [r.cells["score"] for r in before.rows]
 
 
-def test_a_score_that_predictions_do_not_give_is_only_reported(made: Made, tmp_path: Path) -> None:
+def test_a_score_that_predictions_do_not_give_is_only_reported(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
     scoring = SUITE["scoring"] | {"metric": "train_metric"}
-    submit(tmp_path, made.registry, tmp_path / "s", suite=SUITE | {"scoring": scoring})
-    (row,) = only(tmp_path / "s", made.registry).rows
+    submit(tmp_path, built.registry, tmp_path / "s", suite=SUITE | {"scoring": scoring})
+    (row,) = only_board(tmp_path / "s", built.registry).rows
     assert row.cells["trust"] == ("reported",)
 
 
-def test_the_profile_follows_the_perturbations_by_severity(made: Made) -> None:
-    row = only(made.submissions, made.registry).rows[0]
+def test_the_profile_follows_the_perturbations_by_severity(built: BuiltBoards) -> None:
+    row = only_board(built.submissions, built.registry).rows[0]
     assert row.profile is not None
     assert row.profile.perturbations == ("none", "blur-2", "blur-9")
     for k, label in enumerate(row.profile.perturbations):
-        expected = _values(made, "made-good", "test_metric", "P-T", label).mean()
+        expected = recorded_values(
+            built.submissions, "made-good", "test_metric", "P-T", label
+        ).mean()
         assert row.profile.pretrained[k] == pytest.approx(expected, abs=1e-12)
 
 
-def test_entries_are_ranked_by_score_with_tie_groups(made: Made) -> None:
-    board = only(made.submissions, made.registry)
+def test_entries_are_ranked_by_score_with_tie_groups(built: BuiltBoards) -> None:
+    board = only_board(built.submissions, built.registry)
     ranks = {row.cells["entry"][0]: row.cells["rank"] for row in board.rows}
     assert list(ranks) == ["made-good", "made-fair", "made-poor"]
     assert ranks["made-poor"] == (3, 3, 3)
@@ -162,10 +143,10 @@ def test_entries_are_ranked_by_score_with_tie_groups(made: Made) -> None:
     assert not set(ties["made-poor"]) & set(ties["made-good"])
 
 
-def test_one_replicate_has_a_rank_and_no_interval(made: Made, tmp_path: Path) -> None:
-    submit(tmp_path, made.registry, tmp_path / "s", suite=SUITE | {"replicates": 1})
-    build(tmp_path / "s", tmp_path / "out", made.registry)
-    board = only(tmp_path / "s", made.registry)
+def test_one_replicate_has_a_rank_and_no_interval(built: BuiltBoards, tmp_path: Path) -> None:
+    submit(tmp_path, built.registry, tmp_path / "s", suite=SUITE | {"replicates": 1})
+    build(tmp_path / "s", tmp_path / "out", built.registry)
+    board = only_board(tmp_path / "s", built.registry)
     (row,) = board.rows
     score = next(column for column in board.columns if column.key == "score")
     assert row.cells["score"][1:] == (None, None)
@@ -200,8 +181,8 @@ def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Pa
 # --- formats ----------------------------------------------------------------------------------
 
 
-def test_every_format_shows_the_same_table(made: Made) -> None:
-    board, folder = only(made.submissions, made.registry), made.out / "handmade@1"
+def test_every_format_shows_the_same_table(built: BuiltBoards) -> None:
+    board, folder = only_board(built.submissions, built.registry), built.out / "handmade@1"
     expected = [[column.title for column in board.columns]] + [
         [cell_text(column, row.cells[column.key]) for column in board.columns] for row in board.rows
     ]
@@ -211,8 +192,8 @@ def test_every_format_shows_the_same_table(made: Made) -> None:
     assert html_rows(folder / "index.html") == expected
 
 
-def test_csv_and_json_have_full_precision(made: Made) -> None:
-    folder = made.out / "handmade@1"
+def test_csv_and_json_have_full_precision(built: BuiltBoards) -> None:
+    folder = built.out / "handmade@1"
     rows = json.loads((folder / "board.json").read_text())["rows"]
     with (folder / "board.csv").open(newline="") as stream:
         read = list(csv.DictReader(stream))
@@ -222,35 +203,35 @@ def test_csv_and_json_have_full_precision(made: Made) -> None:
         assert {key: str(row[key]) for key in flat} == flat
 
 
-def test_the_terminal_shows_the_columns_that_fit(made: Made) -> None:
-    told = show(only(made.submissions, made.registry))
-    assert told.startswith("handmade@1  Invented numbers.")
-    assert "made-good" in told
-    assert "recomputed" in told
-    assert max(map(len, told.splitlines())) < 170
+def test_the_terminal_shows_the_columns_that_fit(built: BuiltBoards) -> None:
+    message = show(only_board(built.submissions, built.registry))
+    assert message.startswith("handmade@1  Invented numbers.")
+    assert "made-good" in message
+    assert "recomputed" in message
+    assert max(map(len, message.splitlines())) < 170
 
 
-def test_the_same_submissions_give_the_same_bytes(made: Made, tmp_path: Path) -> None:
+def test_the_same_submissions_give_the_same_bytes(built: BuiltBoards, tmp_path: Path) -> None:
     submissions = tmp_path / "moved"
-    for folder in sorted(made.submissions.glob("*/*"), reverse=True):
-        shutil.copytree(folder, submissions / folder.relative_to(made.submissions))
-    written = build(submissions, tmp_path / "boards", made.registry)
+    for folder in sorted(built.submissions.glob("*/*"), reverse=True):
+        shutil.copytree(folder, submissions / folder.relative_to(built.submissions))
+    written = build(submissions, tmp_path / "boards", built.registry)
     assert [path.name for path in written] == [*FORMATS, *CLAIMS, "README.md"]
     for name in (*FORMATS, *CLAIMS):
         again = (tmp_path / "boards" / "handmade@1" / name).read_bytes()
-        first = (made.out / "handmade@1" / name).read_bytes()
+        first = (built.out / "handmade@1" / name).read_bytes()
         assert again.replace(b"/moved/", b"/submissions/") == first
 
 
-def test_the_index_links_every_board(made: Made) -> None:
-    index = (made.out / "README.md").read_text()
+def test_the_index_links_every_board(built: BuiltBoards) -> None:
+    index = (built.out / "README.md").read_text()
     for link in re.findall(r"\]\(([^)]+)\)", index):
-        assert (made.out / link).is_file(), link
+        assert (built.out / link).is_file(), link
     assert "[handmade@1](handmade@1/board.md)" in index
 
 
-def test_the_page_links_its_submissions_and_loads_nothing(made: Made) -> None:
-    folder = made.out / "handmade@1"
+def test_the_page_links_its_submissions_and_loads_nothing(built: BuiltBoards) -> None:
+    folder = built.out / "handmade@1"
     page = (folder / "index.html").read_text()
     assert not re.search(r"src=|@import|url\(|https?:|<link", page)
     links = [link for link in re.findall(r'href="([^"]+)"', page) if "README" not in link]
@@ -262,30 +243,30 @@ def test_the_page_links_its_submissions_and_loads_nothing(made: Made) -> None:
 HOSTILE = "<script>alert(1)</script> | a_b & 5% $x$ #1 [y](z)"
 
 
-def test_foreign_text_is_escaped_in_every_format(made: Made, tmp_path: Path) -> None:
+def test_foreign_text_is_escaped_in_every_format(built: BuiltBoards, tmp_path: Path) -> None:
     weights = Weights(tag="=SUM(A1)", origin="afar", license="MIT", pretrained_on=HOSTILE)
     entry = Entry("made-good", {"name": "made-good", "version": 1, "params": {}}, "MIT", "x",
                   weights)  # fmt: skip
-    submit(tmp_path, made.registry, tmp_path / "s", (entry,))
-    build(tmp_path / "s", tmp_path / "out", made.registry)
+    submit(tmp_path, built.registry, tmp_path / "s", (entry,))
+    build(tmp_path / "s", tmp_path / "out", built.registry)
     folder = tmp_path / "out" / "handmade@1"
-    told = f"=SUM(A1) ({HOSTILE})"
+    message = f"=SUM(A1) ({HOSTILE})"
     page = (folder / "index.html").read_text()
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | a_b &amp; 5%" in page
     markdown = (folder / "board.md").read_text()
     assert "<script>" not in re.sub(r"\\.", "", markdown)
-    assert told in markdown_rows(folder / "board.md")[1]
+    assert message in markdown_rows(folder / "board.md")[1]
     assert r"a\_b \& 5\% \$x\$ \#1" in (folder / "board.tex").read_text()
     with (folder / "board.csv").open(newline="") as stream:
-        assert next(csv.DictReader(stream))["pretraining"] == f"'{told}"
-    assert json.loads((folder / "board.json").read_text())["rows"][0]["pretraining"] == told
+        assert next(csv.DictReader(stream))["pretraining"] == f"'{message}"
+    assert json.loads((folder / "board.json").read_text())["rows"][0]["pretraining"] == message
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium to open the page")
-def test_a_browser_sorts_the_table_of_a_file(made: Made, tmp_path: Path) -> None:
-    page = (made.out / "handmade@1" / "index.html").read_text()
+def test_a_browser_sorts_the_table_of_a_file(built: BuiltBoards, tmp_path: Path) -> None:
+    page = (built.out / "handmade@1" / "index.html").read_text()
     click = "<script>document.querySelector('th.score button, th.interval button').click()</script>"
     copy = tmp_path / "index.html"
     copy.write_text(page.replace("</body>", f"{click}</body>"))
@@ -303,53 +284,52 @@ def test_a_browser_sorts_the_table_of_a_file(made: Made, tmp_path: Path) -> None
 # --- notes ------------------------------------------------------------------------------------
 
 
-def test_every_format_says_how_its_numbers_are_made(made: Made) -> None:
+def test_every_format_says_how_its_numbers_are_made(built: BuiltBoards) -> None:
     for name in ("board.md", "board.json", "board.tex", "index.html"):
-        told = (made.out / "handmade@1" / name).read_text().replace("\\", "")
-        assert "95%, Student-t over the n replicates" in told, name
-        assert "P is one pre-trained network shared by all replicates" in told, name
-        assert "Unequal tuning budgets: the recipes are of P-T best of 6 and RI-T best" in told, (
-            name
-        )
-    assert "Unequal tuning budgets" in show(only(made.submissions, made.registry))
+        message = (built.out / "handmade@1" / name).read_text().replace("\\", "")
+        assert "95%, Student-t over the n replicates" in message, name
+        assert "P is one pre-trained network shared by all replicates" in message, name
+        assert (
+            "Unequal tuning budgets: the recipes are of P-T best of 6 and RI-T best" in message
+        ), name
+    assert "Unequal tuning budgets" in show(only_board(built.submissions, built.registry))
 
 
-def test_equal_tuning_is_not_flagged(made: Made, tmp_path: Path) -> None:
+def test_equal_tuning_is_not_flagged(built: BuiltBoards, tmp_path: Path) -> None:
     recipes = SUITE["recipes"] | {"P-T": SUITE["recipes"]["RI-T"]}
-    submit(tmp_path, made.registry, tmp_path / "s", suite=SUITE | {"recipes": recipes})
-    board = only(tmp_path / "s", made.registry)
+    submit(tmp_path, built.registry, tmp_path / "s", suite=SUITE | {"recipes": recipes})
+    board = only_board(tmp_path / "s", built.registry)
     assert board.flags == ()
     assert "Tuning budgets are equal: the recipes are of P-T best of 1 and RI-T best of 1" in (
         " ".join(board.notes)
     )
 
 
-def test_a_board_shows_the_columns_that_its_suite_names(made: Made, tmp_path: Path) -> None:
-    column = {
+def test_a_board_shows_the_columns_that_its_suite_names(built: BuiltBoards, tmp_path: Path) -> None:
+    measured = {
         "title": "train",
         "diagnostic": "trial",
         "metric": "test_metric",
         "help": "at the end",
     }
     columns = [
-        {**column, "key": "train", "of": "value", "terminal": True},
-        {**column, "key": "train_rank", "title": "train rank", "of": "rank"},
-        {**column, "key": "severe_train", "of": "gain", "under": "most-severe"},
-        {**column, "key": "nowhere", "metric": "unheard_of", "of": "value"},
+        {**measured, "key": "train", "of": "value", "terminal": True},
+        {**measured, "key": "train_rank", "title": "train rank", "of": "rank"},
+        {**measured, "key": "severe_train", "of": "gain", "under": "most-severe"},
+        {**measured, "key": "nowhere", "metric": "unheard_of", "of": "value"},
     ]
     scoring = SUITE["scoring"] | {"columns": columns}
     entries = tuple(entry_of(name) for name in ("made-fair", "made-poor"))
-    submit(tmp_path, made.registry, tmp_path / "s", entries, SUITE | {"scoring": scoring})
-    board = only(tmp_path / "s", made.registry)
-    titles = {shown.key: (shown.title, shown.help) for shown in board.columns}
+    submit(tmp_path, built.registry, tmp_path / "s", entries, SUITE | {"scoring": scoring})
+    board = only_board(tmp_path / "s", built.registry)
+    titles = {column.key: (column.title, column.help) for column in board.columns}
     assert titles["train"] == ("train", "at the end")
     assert titles["severe_train"] == ("train, blur-9", "at the end under blur-9")
     assert list(titles)[7:12] == ["gain", "train", "train_rank", "severe_gain", "severe_train"]
     assert "nowhere" not in titles
     for row, rank in zip(board.rows, (1, 2), strict=True):
         entry = str(row.cells["entry"][0])
-        values = _values(Made(made.registry, tmp_path / "s", tmp_path), entry, "test_metric",
-                         "P-T", "none").mean(axis=0)  # fmt: skip
+        values = recorded_values(tmp_path / "s", entry, "test_metric", "P-T")
         assert row.cells["train"][0] == pytest.approx(values.mean(), abs=1e-12)
         assert row.cells["train_rank"][0] == rank
     assert "Train: at the end." in board.notes
@@ -357,33 +337,33 @@ def test_a_board_shows_the_columns_that_its_suite_names(made: Made, tmp_path: Pa
     assert "train rank" not in show(board)
 
 
-def test_every_board_has_the_columns_that_a_suite_cannot_name(made: Made) -> None:
-    (board,) = boards(made.submissions, made.registry)
+def test_every_board_has_the_columns_that_a_suite_cannot_name(built: BuiltBoards) -> None:
+    (board,) = boards(built.submissions, built.registry)
     own = {column["key"] for column in SUITE["scoring"]["columns"]}
     assert {column.key for column in board.columns} - own <= BOARD_KEYS
 
 
-def test_what_no_entry_measured_has_no_column(made: Made, tmp_path: Path) -> None:
+def test_what_no_entry_measured_has_no_column(built: BuiltBoards, tmp_path: Path) -> None:
     diagnostics = {"speed": SUITE["diagnostics"]["speed"] | {"on": {"perturbations": ["none"]}}}
     suite = SUITE | {"diagnostics": diagnostics, "claims": {}}
-    submit(tmp_path, made.registry, tmp_path / "s", suite=suite)
-    keys = {column.key for column in only(tmp_path / "s", made.registry).columns}
+    submit(tmp_path, built.registry, tmp_path / "s", suite=suite)
+    keys = {column.key for column in only_board(tmp_path / "s", built.registry).columns}
     assert "speed_gain" in keys
     assert not keys & {"severe_speed_gain", "claims"}
     assert {"gain", "severe_gain", "score"} <= keys
 
 
 def test_pretraining_overlap_and_licence_of_external_weights_are_shown(
-    made: Made, tmp_path: Path
+    built: BuiltBoards, tmp_path: Path
 ) -> None:
     submit(
         tmp_path,
-        made.registry,
+        built.registry,
         tmp_path / "s",
         (entry_of("made-good", "web"),),
         declaration=Declaration(overlap={"digits": "yes"}),
     )
-    (row,) = only(tmp_path / "s", made.registry).rows
+    (row,) = only_board(tmp_path / "s", built.registry).rows
     assert row.cells["entry"] == ("made-good+web",)
     assert row.cells["pretraining"] == ("web (everything)",)
     assert row.cells["overlap"] == ("unknown: marks; yes: digits",)
@@ -392,114 +372,118 @@ def test_pretraining_overlap_and_licence_of_external_weights_are_shown(
 # --- who stands on a board --------------------------------------------------------------------
 
 
-def test_a_refused_submission_is_listed_with_its_reason(made: Made, tmp_path: Path) -> None:
-    submissions = shutil.copytree(made.submissions, tmp_path / "s")
+def test_a_refused_submission_is_listed_with_its_reason(built: BuiltBoards, tmp_path: Path) -> None:
+    submissions = shutil.copytree(built.submissions, tmp_path / "s")
     (path,) = submissions.glob("*/made-fair/*/claims.json")
     path.write_text("[]")
-    board = only(submissions, made.registry)
+    board = only_board(submissions, built.registry)
     assert [row.cells["entry"][0] for row in board.rows] == ["made-good", "made-poor"]
     (listed,) = board.unranked
     assert (listed.entry, listed.status) == ("made-fair", "refused")
     assert "content is untouched: claims.json is not the file that was packed" in listed.why
 
 
-def test_an_unreadable_submission_is_listed(made: Made, tmp_path: Path) -> None:
-    submissions = shutil.copytree(made.submissions, tmp_path / "s")
+def test_an_unreadable_submission_is_listed(built: BuiltBoards, tmp_path: Path) -> None:
+    submissions = shutil.copytree(built.submissions, tmp_path / "s")
     (path,) = submissions.glob("*/made-fair/*/plan.json")
     path.write_text("{")
-    (listed,) = only(submissions, made.registry).unranked
+    (listed,) = only_board(submissions, built.registry).unranked
     assert (listed.entry, listed.status) == ("made-fair", "refused")
     assert "plan.json is not a JSON file" in listed.why
 
 
-def test_a_board_of_refused_submissions_alone_is_still_built(made: Made, tmp_path: Path) -> None:
-    submit(tmp_path, made.registry, tmp_path / "s")
+def test_a_board_of_refused_submissions_alone_is_still_built(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
+    submit(tmp_path, built.registry, tmp_path / "s")
     (path,) = (tmp_path / "s").glob("*/*/*/environment.json")
     path.unlink()
-    build(tmp_path / "s", tmp_path / "out", made.registry)
+    build(tmp_path / "s", tmp_path / "out", built.registry)
     page = (tmp_path / "out" / "handmade@1" / "index.html").read_text()
     assert "No entry is ranked yet" in page
     assert "environment.json is missing" in page
 
 
 def test_an_entry_that_lacks_a_score_is_listed_apart_without_a_zero(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: BuiltBoards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genuine = handmade_run._outputs
 
-    def diverged(job: Any, place: Any) -> Any:
-        labels, logits = genuine(job, place)
-        lost = (place.target, place.replicate, place.initialization) == ("marks", 1, "P-T")
+    def diverged(job: Any, cell: Any) -> Any:
+        labels, logits = genuine(job, cell)
+        lost = (cell.target, cell.replicate, cell.initialization) == ("marks", 1, "P-T")
         return labels, logits * np.float32(np.nan) if lost else logits
 
     monkeypatch.setattr(handmade_run, "_outputs", diverged)
-    submit(tmp_path, made.registry, tmp_path / "s")
-    board = only(tmp_path / "s", made.registry)
+    submit(tmp_path, built.registry, tmp_path / "s")
+    board = only_board(tmp_path / "s", built.registry)
     assert board.rows == ()
     (listed,) = board.unranked
     assert (listed.status, listed.why) == ("incomplete", "no score on marks, replicate 1")
     assert "0.000" not in show(board)
 
 
-def test_the_latest_minor_stands_and_the_older_is_superseded(made: Made, tmp_path: Path) -> None:
+def test_the_latest_minor_stands_and_the_older_is_superseded(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
     submissions = tmp_path / "s"
-    (old,) = submit(tmp_path / "old", made.registry, submissions)
+    (old,) = submit(tmp_path / "old", built.registry, submissions)
     newer = SUITE | {"version": "1.10", "summary": "Newer."}
-    submit(tmp_path / "older", made.registry, submissions, suite=SUITE | {"version": "1.9"})
-    (new,) = submit(tmp_path / "new", made.registry, submissions, suite=newer)
-    board = only(submissions, made.registry)
+    submit(tmp_path / "older", built.registry, submissions, suite=SUITE | {"version": "1.9"})
+    (new,) = submit(tmp_path / "new", built.registry, submissions, suite=newer)
+    board = only_board(submissions, built.registry)
     assert (board.suite, board.summary) == ("handmade@1.10", "Newer.")
     assert [row.folder for row in board.rows] == [new.relative_to(submissions).as_posix()]
     assert {row.status for row in board.unranked} == {"superseded"}
     assert old.name[:10] in {row.submission for row in board.unranked}
 
 
-def test_of_equal_minors_the_first_id_stands(made: Made, tmp_path: Path) -> None:
+def test_of_equal_minors_the_first_id_stands(built: BuiltBoards, tmp_path: Path) -> None:
     packed = [
-        submit(tmp_path / name, made.registry, tmp_path / "s",
+        submit(tmp_path / name, built.registry, tmp_path / "s",
                declaration=Declaration(submitter=name))[0]
         for name in ("one", "two")
     ]  # fmt: skip
-    board = only(tmp_path / "s", made.registry)
+    board = only_board(tmp_path / "s", built.registry)
     first, second = sorted(path.name for path in packed)
     assert [row.cells["submission"] for row in board.rows] == [(first[:10],)]
     assert [row.submission for row in board.unranked] == [second[:10]]
     assert board.rows[0].cells["trust"] == ("reproduced",)
 
 
-def test_the_same_submitter_reproduces_nothing(made: Made, tmp_path: Path) -> None:
+def test_the_same_submitter_reproduces_nothing(built: BuiltBoards, tmp_path: Path) -> None:
     for licence in ("MIT", "BSD"):
         declared = Declaration(submitter="one", license=licence)
-        submit(tmp_path / licence, made.registry, tmp_path / "s", declaration=declared)
-    assert only(tmp_path / "s", made.registry).rows[0].cells["trust"] == ("recomputed",)
+        submit(tmp_path / licence, built.registry, tmp_path / "s", declaration=declared)
+    assert only_board(tmp_path / "s", built.registry).rows[0].cells["trust"] == ("recomputed",)
 
 
-def test_majors_never_share_a_board(made: Made, tmp_path: Path) -> None:
-    submit(tmp_path / "1", made.registry, tmp_path / "s")
-    submit(tmp_path / "2", made.registry, tmp_path / "s", suite=SUITE | {"version": "2.0"})
-    assert [board.board for board in boards(tmp_path / "s", made.registry)] == [
+def test_majors_never_share_a_board(built: BuiltBoards, tmp_path: Path) -> None:
+    submit(tmp_path / "1", built.registry, tmp_path / "s")
+    submit(tmp_path / "2", built.registry, tmp_path / "s", suite=SUITE | {"version": "2.0"})
+    assert [board.board for board in boards(tmp_path / "s", built.registry)] == [
         "handmade@1",
         "handmade@2",
     ]
 
 
-def test_a_submission_moved_to_another_board_is_refused(made: Made, tmp_path: Path) -> None:
-    submit(tmp_path, made.registry, tmp_path / "s")
+def test_a_submission_moved_to_another_board_is_refused(built: BuiltBoards, tmp_path: Path) -> None:
+    submit(tmp_path, built.registry, tmp_path / "s")
     (tmp_path / "s" / "handmade@1").rename(tmp_path / "s" / "handmade@2")
-    (listed,) = only(tmp_path / "s", made.registry).unranked
+    (listed,) = only_board(tmp_path / "s", built.registry).unranked
     assert listed.why == "it belongs to handmade@1, not to handmade@2"
 
 
-def test_two_suites_under_one_id_are_refused(made: Made, tmp_path: Path) -> None:
-    submit(tmp_path / "1", made.registry, tmp_path / "s")
-    submit(tmp_path / "2", made.registry, tmp_path / "s", suite=SUITE | {"summary": "Other."})
+def test_two_suites_under_one_id_are_refused(built: BuiltBoards, tmp_path: Path) -> None:
+    submit(tmp_path / "1", built.registry, tmp_path / "s")
+    submit(tmp_path / "2", built.registry, tmp_path / "s", suite=SUITE | {"summary": "Other."})
     with pytest.raises(SubmissionError, match=r"two suites call themselves handmade@1\.0.*remove"):
-        boards(tmp_path / "s", made.registry)
+        boards(tmp_path / "s", built.registry)
 
 
-def test_no_submissions_give_an_index_that_says_so(made: Made, tmp_path: Path) -> None:
+def test_no_submissions_give_an_index_that_says_so(built: BuiltBoards, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
-    (index,) = build(tmp_path / "s", tmp_path / "out", made.registry)
+    (index,) = build(tmp_path / "s", tmp_path / "out", built.registry)
     assert "There is no submission yet." in index.read_text()
 
 
@@ -508,16 +492,16 @@ def test_a_missing_folder_is_an_error_that_says_what_to_give(tmp_path: Path) -> 
         build(tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_every_claim_stands_beside_every_entry(made: Made) -> None:
-    (board,) = boards(made.submissions, made.registry)
-    folder = made.out / board.board
+def test_every_claim_stands_beside_every_entry(built: BuiltBoards) -> None:
+    (board,) = boards(built.submissions, built.registry)
+    folder = built.out / board.board
     assert list(board.verdicts) == [row.cells["entry"][0] for row in board.rows]
     with (folder / "claims.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     expected = [
-        (entry, one.claim, one.verdict, one.effect)
-        for entry, found in board.verdicts.items()
-        for one in found
+        (entry, verdict.claim, verdict.verdict, verdict.effect)
+        for entry, verdicts in board.verdicts.items()
+        for verdict in verdicts
     ]
     assert [
         (
@@ -534,11 +518,12 @@ def test_every_claim_stands_beside_every_entry(made: Made) -> None:
     assert "(claims.md)" in (folder / "board.md").read_text(encoding="utf-8")
 
 
-def verdict(claim: str, effect: float | None = 0.25, **changes: Any) -> Verdict:
-    known = effect is not None
+def verdict_on(claim: str, effect: float | None = 0.25, **changes: Any) -> Verdict:
+    judged = effect is not None
     fields: dict[str, Any] = {
         "claim": claim, "statement": "It is so", "source": "", "control": False, "effect": effect,
-        "unit": "fraction", "low": -0.5 if known else None, "high": 1.0 if known else None, "n": 3,
+        "unit": "fraction", "n": 3,
+        "low": -0.5 if judged else None, "high": 1.0 if judged else None,
         "interval": "jackknife-95", "threshold": 0.1, "relation": "above", "verdict": "undecided",
         "reason": "",
     }  # fmt: skip
@@ -547,14 +532,18 @@ def verdict(claim: str, effect: float | None = 0.25, **changes: Any) -> Verdict:
 
 def test_claims_of_another_minor_are_a_dash_and_missing_effects_a_word(tmp_path: Path) -> None:
     verdicts = {
-        "old": [verdict("b")],
-        "new": [verdict("a", None), verdict("b"), verdict("c", relation="within", control=True)],
+        "old": [verdict_on("b")],
+        "new": [
+            verdict_on("a", None),
+            verdict_on("b"),
+            verdict_on("c", relation="within", control=True),
+        ],
     }
     page = tmp_path / "claims.md"
     page.write_text(claims_as_markdown("made@1", verdicts, str), encoding="utf-8")
-    known = f"**undecided** +0.250 [{MINUS}0.500, +1.000]"
+    bounds = f"**undecided** +0.250 [{MINUS}0.500, +1.000]"
     assert markdown_rows(page)[1:] == [
         ["a", "It is so: > 0.1 fraction", EN_DASH, "undecided"],
-        ["b", "It is so: > 0.1 fraction", known, known],
-        ["c (control)", f"It is so: within {PLUS_MINUS}0.1 fraction", EN_DASH, known],
+        ["b", "It is so: > 0.1 fraction", bounds, bounds],
+        ["c (control)", f"It is so: within {PLUS_MINUS}0.1 fraction", EN_DASH, bounds],
     ]

@@ -51,7 +51,7 @@ from transferbench_plugins.diagnostics.mistakes.agreement import recompute as re
 DIAGNOSES = "diagnoses follow from their trials"
 
 
-class Made(NamedTuple):
+class PackedRun(NamedTuple):
     """One finished run, and its packed entry."""
 
     folder: Path
@@ -61,12 +61,12 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def packed_run(tmp_path_factory: pytest.TempPathFactory) -> PackedRun:
     folder = tmp_path_factory.mktemp("made")
     registry = handmade_registry(folder)
     store = make_run(folder, registry)
     out = folder / "submissions"
-    return Made(folder, registry, store, pack_it(folder, store, out, registry))
+    return PackedRun(folder, registry, store, pack_it(folder, store, out, registry))
 
 
 def pack_it(folder: Path, store: PlainStore, out: Path, registry: Registry) -> Path:
@@ -74,11 +74,11 @@ def pack_it(folder: Path, store: PlainStore, out: Path, registry: Registry) -> P
 
 
 @pytest.fixture
-def copied(made: Made, tmp_path: Path) -> Path:
+def copied(packed_run: PackedRun, tmp_path: Path) -> Path:
     """The packed submission in its own place, to be tampered with."""
-    place = tmp_path.joinpath(*made.packed.parts[-3:])
-    shutil.copytree(made.packed, place)
-    return place
+    folder = tmp_path.joinpath(*packed_run.packed.parts[-3:])
+    shutil.copytree(packed_run.packed, folder)
+    return folder
 
 
 def failed(report: CheckReport) -> dict[str, str]:
@@ -103,16 +103,16 @@ def edit_predictions(
 
 
 def cell(records: list[Record], **fields: Any) -> Record:
-    wanted = {"metric": "test_metric", "target": "digits", "perturbation": "none"} | fields
-    wanted = {"initialization": "P-T", "replicate": 0} | wanted
-    return next(r for r in records if all(getattr(r, k) == v for k, v in wanted.items()))
+    labels = {"metric": "test_metric", "target": "digits", "perturbation": "none"} | fields
+    labels = {"initialization": "P-T", "replicate": 0} | labels
+    return next(r for r in records if all(getattr(r, k) == v for k, v in labels.items()))
 
 
 # --- packing ----------------------------------------------------------------------------------
 
 
-def test_a_packed_entry_is_accepted_and_recomputed(made: Made) -> None:
-    report = check(made.packed, made.registry)
+def test_a_packed_entry_is_accepted_and_recomputed(packed_run: PackedRun) -> None:
+    report = check(packed_run.packed, packed_run.registry)
     assert not failed(report), str(report)
     assert set(warned(report)) == {"suite is the published one"}
     assert report.ok
@@ -120,48 +120,50 @@ def test_a_packed_entry_is_accepted_and_recomputed(made: Made) -> None:
     assert str(report).endswith("accepted, recomputed")
 
 
-def test_the_folder_names_board_entry_and_id(made: Made) -> None:
-    head = json.loads((made.packed / "submission.json").read_text())
-    assert made.packed.parts[-3:] == ("handmade@1", "made-good", head["id"])
+def test_the_folder_names_board_entry_and_id(packed_run: PackedRun) -> None:
+    head = json.loads((packed_run.packed / "submission.json").read_text())
+    assert packed_run.packed.parts[-3:] == ("handmade@1", "made-good", head["id"])
     assert slug("timm/resnet10t+a1_in1k") == "timm+resnet10t+a1_in1k"
     assert slug("../..") not in {"..", "../.."}
 
 
-def test_the_id_is_the_digest_of_the_content(made: Made) -> None:
-    head = json.loads((made.packed / "submission.json").read_text())
+def test_the_id_is_the_digest_of_the_content(packed_run: PackedRun) -> None:
+    head = json.loads((packed_run.packed / "submission.json").read_text())
     claimed = head.pop("id")
     assert digest(head) == claimed
     others = {name for name in MAX_BYTES if name != "submission.json"}
-    assert head["files"] == {name: file_digest(made.packed / name) for name in others}
+    assert head["files"] == {name: file_digest(packed_run.packed / name) for name in others}
 
 
-def test_packing_again_gives_the_same_folder(made: Made, tmp_path: Path) -> None:
-    first = pack_it(made.folder, made.store, tmp_path, made.registry)
+def test_packing_again_gives_the_same_folder(packed_run: PackedRun, tmp_path: Path) -> None:
+    first = pack_it(packed_run.folder, packed_run.store, tmp_path, packed_run.registry)
     before = {path.name: path.read_bytes() for path in first.iterdir()}
-    assert pack_it(made.folder, made.store, tmp_path, made.registry) == first
+    assert pack_it(packed_run.folder, packed_run.store, tmp_path, packed_run.registry) == first
     assert {path.name: path.read_bytes() for path in first.iterdir()} == before
-    assert first.name == made.packed.name
+    assert first.name == packed_run.packed.name
 
 
-def test_a_packed_folder_that_was_changed_is_not_packed_over(made: Made, tmp_path: Path) -> None:
-    first = pack_it(made.folder, made.store, tmp_path, made.registry)
+def test_a_packed_folder_that_was_changed_is_not_packed_over(
+    packed_run: PackedRun, tmp_path: Path
+) -> None:
+    first = pack_it(packed_run.folder, packed_run.store, tmp_path, packed_run.registry)
     (first / "claims.json").write_text("[]")
     with pytest.raises(SubmissionError, match=r"was changed after it was packed.*remove"):
-        pack_it(made.folder, made.store, tmp_path, made.registry)
+        pack_it(packed_run.folder, packed_run.store, tmp_path, packed_run.registry)
     assert (first / "claims.json").read_text() == "[]"
 
 
-def test_only_the_entry_is_packed_and_no_host_or_store(made: Made) -> None:
+def test_only_the_entry_is_packed_and_no_host_or_store(packed_run: PackedRun) -> None:
     names = set(MAX_BYTES) - {"predictions.parquet", "records.jsonl.gz"}
-    records = gzip.decompress((made.packed / "records.jsonl.gz").read_bytes()).decode()
-    text = records + "".join((made.packed / name).read_text() for name in names)
+    records = gzip.decompress((packed_run.packed / "records.jsonl.gz").read_bytes()).decode()
+    text = records + "".join((packed_run.packed / name).read_text() for name in names)
     assert "a-secret-name" not in text
-    assert str(made.folder) not in text
-    assert {r.entry for r in read_records(made.packed / "records.jsonl.gz")} == {"made-good"}
+    assert str(packed_run.folder) not in text
+    assert {r.entry for r in read_records(packed_run.packed / "records.jsonl.gz")} == {"made-good"}
 
 
-def test_the_head_says_where_everything_came_from(made: Made) -> None:
-    head = json.loads((made.packed / "submission.json").read_text())
+def test_the_head_says_where_everything_came_from(packed_run: PackedRun) -> None:
+    head = json.loads((packed_run.packed / "submission.json").read_text())
     assert head["plugins"]["perturbation:made-blur"] == "made.py"
     assert head["plugins"]["diagnostic:agreement"].startswith("transferbench")
     assert head["severities"] == {"none": 0.0, "blur-2": 2.0, "blur-9": 9.0}
@@ -174,49 +176,69 @@ def test_the_head_says_where_everything_came_from(made: Made) -> None:
     }
 
 
-def test_external_weights_leave_overlap_unknown_unless_declared(made: Made, tmp_path: Path) -> None:
-    store = make_run(tmp_path, made.registry, (entry_of("made-good", "web"),))
+def test_external_weights_leave_overlap_unknown_unless_declared(
+    packed_run: PackedRun, tmp_path: Path
+) -> None:
+    store = make_run(tmp_path, packed_run.registry, (entry_of("made-good", "web"),))
     declared = Declaration(submitter="A. Person", overlap={"digits": "yes"})
     name = "made-good+web"
-    folder = pack(tmp_path / "run", store, name, tmp_path / "out", declared, made.registry)
-    told = json.loads((folder / "submission.json").read_text())["declaration"]
-    assert told["overlap"] == {"digits": "yes", "marks": "unknown", "shuffled": "unknown"}
-    assert told["license"] == "CC-BY-4.0"
-    report = check(folder, made.registry)
+    folder = pack(tmp_path / "run", store, name, tmp_path / "out", declared, packed_run.registry)
+    problems = json.loads((folder / "submission.json").read_text())["declaration"]
+    assert problems["overlap"] == {"digits": "yes", "marks": "unknown", "shuffled": "unknown"}
+    assert problems["license"] == "CC-BY-4.0"
+    report = check(folder, packed_run.registry)
     assert not failed(report), str(report)
     assert "overlap is unknown for marks, shuffled" in str(report)
 
 
-def test_a_source_that_is_the_target_overlaps(made: Made, tmp_path: Path) -> None:
+def test_a_source_that_is_the_target_overlaps(packed_run: PackedRun, tmp_path: Path) -> None:
     suite = json.loads(json.dumps(SUITE))
     suite["sources"]["source"]["dataset"] = {"name": "made-digits"}
-    store = make_run(tmp_path, made.registry, suite=Suite.model_validate(suite))
-    folder = pack_it(tmp_path, store, tmp_path / "out", made.registry)
-    told = json.loads((folder / "submission.json").read_text())["declaration"]
-    assert told["overlap"] == {"digits": "yes", "marks": "no", "shuffled": "yes"}
+    store = make_run(tmp_path, packed_run.registry, suite=Suite.model_validate(suite))
+    folder = pack_it(tmp_path, store, tmp_path / "out", packed_run.registry)
+    problems = json.loads((folder / "submission.json").read_text())["declaration"]
+    assert problems["overlap"] == {"digits": "yes", "marks": "no", "shuffled": "yes"}
 
 
-def test_a_changed_suite_is_refused(made: Made, tmp_path: Path) -> None:
-    store = make_run(tmp_path, made.registry, changed=("recipes.P-T.epochs=3",))
+def test_a_changed_suite_is_refused(packed_run: PackedRun, tmp_path: Path) -> None:
+    store = make_run(tmp_path, packed_run.registry, changed=("recipes.P-T.epochs=3",))
     with pytest.raises(SubmissionError, match=r"recipes\.P-T\.epochs=3.*without --set"):
-        pack_it(tmp_path, store, tmp_path / "out", made.registry)
+        pack_it(tmp_path, store, tmp_path / "out", packed_run.registry)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_entry_is_refused_with_the_nearest(made: Made, tmp_path: Path) -> None:
+def test_an_unknown_entry_is_refused_with_the_nearest(
+    packed_run: PackedRun, tmp_path: Path
+) -> None:
     with pytest.raises(SubmissionError, match=r"no entry named 'made-goood'.*'made-good'"):
-        pack(made.folder / "run", made.store, "made-goood", tmp_path, Declaration(), made.registry)
+        pack(
+            packed_run.folder / "run",
+            packed_run.store,
+            "made-goood",
+            tmp_path,
+            Declaration(),
+            packed_run.registry,
+        )
 
 
-def test_an_unknown_target_of_the_declaration_is_refused(made: Made, tmp_path: Path) -> None:
+def test_an_unknown_target_of_the_declaration_is_refused(
+    packed_run: PackedRun, tmp_path: Path
+) -> None:
     declared = Declaration(overlap={"digit": "no"})
     with pytest.raises(SubmissionError, match=r"no target named 'digit'; did you mean 'digits'"):
-        pack(made.folder / "run", made.store, "made-good", tmp_path, declared, made.registry)
+        pack(
+            packed_run.folder / "run",
+            packed_run.store,
+            "made-good",
+            tmp_path,
+            declared,
+            packed_run.registry,
+        )
     assert not list(tmp_path.iterdir())
 
 
-def test_failed_jobs_are_listed(made: Made, tmp_path: Path) -> None:
-    run = shutil.copytree(made.folder / "run", tmp_path / "run")
+def test_failed_jobs_are_listed(packed_run: PackedRun, tmp_path: Path) -> None:
+    run = shutil.copytree(packed_run.folder / "run", tmp_path / "run")
 
     def fail(value: Any) -> None:
         next(job for job in value["jobs"] if job["kind"] == "trial")["status"] = "oom"
@@ -225,32 +247,52 @@ def test_failed_jobs_are_listed(made: Made, tmp_path: Path) -> None:
     with pytest.raises(
         SubmissionError, match=r"(?s)not complete.*run the suite again.*: oom"
     ) as info:
-        pack(run, made.store, "made-good", tmp_path / "out", Declaration(), made.registry)
+        pack(
+            run, packed_run.store, "made-good", tmp_path / "out", Declaration(), packed_run.registry
+        )
     assert "trial" in str(info.value)
 
 
-def test_missing_cells_are_listed(made: Made, tmp_path: Path) -> None:
-    run = shutil.copytree(made.folder / "run", tmp_path / "run")
+def test_missing_cells_are_listed(packed_run: PackedRun, tmp_path: Path) -> None:
+    run = shutil.copytree(packed_run.folder / "run", tmp_path / "run")
     edit_records(run, lambda rows: [r for r in rows if (r.target, r.replicate) != ("marks", 2)])
     with pytest.raises(SubmissionError, match=r"P-T on marks, none, replicate 2: missing"):
-        pack(run, made.store, "made-good", tmp_path / "out", Declaration(), made.registry)
+        pack(
+            run, packed_run.store, "made-good", tmp_path / "out", Declaration(), packed_run.registry
+        )
 
 
-def test_a_folder_that_is_no_run_is_refused(made: Made, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_refused(packed_run: PackedRun, tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match=r"is not a run: it has no run\.json"):
-        pack(tmp_path, made.store, "made-good", tmp_path / "out", Declaration(), made.registry)
+        pack(
+            tmp_path,
+            packed_run.store,
+            "made-good",
+            tmp_path / "out",
+            Declaration(),
+            packed_run.registry,
+        )
     (tmp_path / "run.json").write_text('{"entries": []}')
     with pytest.raises(SubmissionError, match=r"run\.json: suite: .*run the suite again"):
-        pack(tmp_path, made.store, "made-good", tmp_path / "out", Declaration(), made.registry)
+        pack(
+            tmp_path,
+            packed_run.store,
+            "made-good",
+            tmp_path / "out",
+            Declaration(),
+            packed_run.registry,
+        )
 
 
-def test_a_failure_while_packing_leaves_nothing(made: Made, tmp_path: Path) -> None:
+def test_a_failure_while_packing_leaves_nothing(packed_run: PackedRun, tmp_path: Path) -> None:
     class Broken(PlainStore):
         def artefact(self, job: str) -> Any:
             raise OSError(job)
 
     with pytest.raises(OSError, match=r"[0-9a-f]{64}"):
-        pack_it(made.folder, Broken(made.store.root), tmp_path / "out", made.registry)
+        pack_it(
+            packed_run.folder, Broken(packed_run.store.root), tmp_path / "out", packed_run.registry
+        )
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -263,44 +305,50 @@ def test_a_folder_without_a_submission_is_no_submission(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MAX_BYTES))
-def test_one_changed_byte_in_any_file_is_found(made: Made, copied: Path, name: str) -> None:
+def test_one_changed_byte_in_any_file_is_found(
+    packed_run: PackedRun, copied: Path, name: str
+) -> None:
     content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copied / name).write_bytes(content)
-    report = check(copied, made.registry)
+    report = check(copied, packed_run.registry)
     assert not report.ok
     assert report.trust == "reported"
 
 
 @pytest.mark.parametrize("name", sorted(set(MAX_BYTES) - {"submission.json"}))
-def test_a_missing_file_is_found(made: Made, copied: Path, name: str) -> None:
+def test_a_missing_file_is_found(packed_run: PackedRun, copied: Path, name: str) -> None:
     (copied / name).unlink()
-    told = failed(check(copied, made.registry))
-    assert told == {"the files are those of a submission": f"{name} is missing"}
+    problems = failed(check(copied, packed_run.registry))
+    assert problems == {"the files are those of a submission": f"{name} is missing"}
 
 
-def test_an_added_file_is_found(made: Made, copied: Path) -> None:
+def test_an_added_file_is_found(packed_run: PackedRun, copied: Path) -> None:
     (copied / "run.py").write_text("print()")
-    assert "run.py does not belong" in str(check(copied, made.registry))
+    assert "run.py does not belong" in str(check(copied, packed_run.registry))
 
 
 @pytest.mark.parametrize("name", ["records.jsonl.gz", "submission.json"])
-def test_a_link_is_refused_unread(made: Made, copied: Path, tmp_path: Path, name: str) -> None:
+def test_a_link_is_refused_unread(
+    packed_run: PackedRun, copied: Path, tmp_path: Path, name: str
+) -> None:
     shutil.move(copied / name, tmp_path / "elsewhere")
     (copied / name).symlink_to(tmp_path / "elsewhere")
-    told = failed(check(copied, made.registry))
-    assert told == {"the files are those of a submission": f"{name} is not a plain file"}
+    problems = failed(check(copied, packed_run.registry))
+    assert problems == {"the files are those of a submission": f"{name} is not a plain file"}
 
 
-def test_a_linked_folder_is_refused(made: Made, copied: Path, tmp_path: Path) -> None:
+def test_a_linked_folder_is_refused(packed_run: PackedRun, copied: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(copied)
-    assert "the folder is a link" in str(check(tmp_path / "link", made.registry))
+    assert "the folder is a link" in str(check(tmp_path / "link", packed_run.registry))
 
 
-def test_an_oversized_file_is_refused_unread(made: Made, copied: Path) -> None:
+def test_an_oversized_file_is_refused_unread(packed_run: PackedRun, copied: Path) -> None:
     with (copied / "environment.json").open("r+b") as stream:
         stream.truncate(MAX_BYTES["environment.json"] + 1)
-    assert "environment.json has 1048577 bytes, more than" in str(check(copied, made.registry))
+    assert "environment.json has 1048577 bytes, more than" in str(
+        check(copied, packed_run.registry)
+    )
 
 
 @pytest.mark.parametrize(
@@ -312,15 +360,15 @@ def test_an_oversized_file_is_refused_unread(made: Made, copied: Path) -> None:
         ("[]", "not a JSON object"),
     ],
 )
-def test_odd_json_is_refused(made: Made, copied: Path, text: str, why: str) -> None:
+def test_odd_json_is_refused(packed_run: PackedRun, copied: Path, text: str, why: str) -> None:
     (copied / "environment.json").write_text(text)
-    report = check(copied, made.registry)
+    report = check(copied, packed_run.registry)
     assert why in failed(report)["every file can be read"]
 
 
-def test_a_reason_names_no_folder_of_this_machine(made: Made, copied: Path) -> None:
+def test_a_reason_names_no_folder_of_this_machine(packed_run: PackedRun, copied: Path) -> None:
     (copied / "records.jsonl.gz").write_bytes(gzip.compress(b"{}\n"))
-    why = failed(check(copied, made.registry))["every file can be read"]
+    why = failed(check(copied, packed_run.registry))["every file can be read"]
     assert why.startswith("records.jsonl.gz:1 is not a record")
 
 
@@ -333,23 +381,25 @@ def as_version_1(folder: Path) -> Path:
     return handmade_run.sealed(folder)
 
 
-def test_plain_records_of_version_1_are_read(made: Made, copied: Path) -> None:
+def test_plain_records_of_version_1_are_read(packed_run: PackedRun, copied: Path) -> None:
     old = as_version_1(copied)
-    report = check(old, made.registry)
+    report = check(old, packed_run.registry)
     assert report.ok, str(report)
-    assert read_bundle(old).records == read_bundle(made.packed).records
+    assert read_bundle(old).records == read_bundle(packed_run.packed).records
 
 
-def test_another_form_of_records_than_the_version_says_is_refused(made: Made, copied: Path) -> None:
+def test_another_form_of_records_than_the_version_says_is_refused(
+    packed_run: PackedRun, copied: Path
+) -> None:
     old = as_version_1(copied)
     edit_json(old / "submission.json", lambda head: head.update(schema_version=2))
-    why = failed(check(handmade_run.sealed(old), made.registry))["every file can be read"]
+    why = failed(check(handmade_run.sealed(old), packed_run.registry))["every file can be read"]
     assert why == "schema version 2 has records.jsonl.gz, not records.jsonl"
 
 
-def test_records_of_both_forms_are_refused(made: Made, copied: Path) -> None:
+def test_records_of_both_forms_are_refused(packed_run: PackedRun, copied: Path) -> None:
     (copied / "records.jsonl").write_text("")
-    assert "records.jsonl does not belong" in str(check(copied, made.registry))
+    assert "records.jsonl does not belong" in str(check(copied, packed_run.registry))
 
 
 @pytest.mark.parametrize(
@@ -364,53 +414,57 @@ def test_records_of_both_forms_are_refused(made: Made, copied: Path) -> None:
     ids=["plain text", "cut off", "no deflate stream", "one long line", "empty lines"],
 )
 def test_what_is_no_compressed_text_of_records_is_refused(
-    made: Made, copied: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
+    packed_run: PackedRun, copied: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
 ) -> None:
     monkeypatch.setattr("transferbench.submission.bundle.MAX_RECORD_BYTES", 1_000_000)
     (copied / "records.jsonl.gz").write_bytes(content)
-    assert why in failed(check(copied, made.registry))["every file can be read"]
+    assert why in failed(check(copied, packed_run.registry))["every file can be read"]
 
 
 def test_more_text_than_can_be_read_is_not_packed(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packed_run: PackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # By its module's name: the package's attribute is the function.
     monkeypatch.setattr(sys.modules[pack.__module__], "MAX_RECORD_BYTES", 1000)
     with pytest.raises(SubmissionError, match=r"the text of records\.jsonl\.gz would have \d+ byt"):
-        pack_it(made.folder, made.store, tmp_path, made.registry)
+        pack_it(packed_run.folder, packed_run.store, tmp_path, packed_run.registry)
 
 
-def test_a_flipped_prediction_is_found(made: Made, copied: Path) -> None:
+def test_a_flipped_prediction_is_found(packed_run: PackedRun, copied: Path) -> None:
     def flip(trials: dict[str, Predictions]) -> dict[str, Predictions]:
         job = next(job for job, trial in trials.items() if not trial.multi_label)
         trials[job].outputs[3] = (trials[job].outputs[3] + 1) % handmade_run.CLASSES
         return trials
 
     edit_predictions(copied, lambda trials: flip(writable(trials)))
-    assert set(failed(check(copied, made.registry))) >= {
+    assert set(failed(check(copied, packed_run.registry))) >= {
         "content is untouched",
         "metrics follow from predictions",
     }
-    told = failed(check(sealed(copied), made.registry))
-    assert "but its predictions give" in told.pop("metrics follow from predictions")
-    assert not told
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert "but its predictions give" in problems.pop("metrics follow from predictions")
+    assert not problems
 
 
 def writable(trials: dict[str, Predictions]) -> dict[str, Predictions]:
     return {job: Predictions(*map(np.copy, trial)) for job, trial in trials.items()}
 
 
-def test_a_changed_score_of_a_multi_label_trial_is_found(made: Made, copied: Path) -> None:
+def test_a_changed_score_of_a_multi_label_trial_is_found(
+    packed_run: PackedRun, copied: Path
+) -> None:
     def change(trials: dict[str, Predictions]) -> dict[str, Predictions]:
         trial = next(trial for trial in trials.values() if trial.multi_label)
         trial.outputs[:, 0] *= -1
         return trials
 
     edit_predictions(copied, lambda trials: change(writable(trials)))
-    assert set(failed(check(sealed(copied), made.registry))) == {"metrics follow from predictions"}
+    assert set(failed(check(sealed(copied), packed_run.registry))) == {
+        "metrics follow from predictions"
+    }
 
 
-def test_a_changed_label_is_found(made: Made, copied: Path) -> None:
+def test_a_changed_label_is_found(packed_run: PackedRun, copied: Path) -> None:
     """A forger who makes the truth what was predicted, and the metric one."""
     job = cell(list(read_records(copied / "records.jsonl.gz"))).job
 
@@ -419,11 +473,11 @@ def test_a_changed_label_is_found(made: Made, copied: Path) -> None:
         return trials
 
     edit_predictions(copied, relabel)
-    told = failed(check(sealed(copied), made.registry))
-    assert "has other test images than others" in told["predictions belong together"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert "has other test images than others" in problems["predictions belong together"]
 
 
-def test_a_raised_value_is_found(made: Made, copied: Path) -> None:
+def test_a_raised_value_is_found(packed_run: PackedRun, copied: Path) -> None:
     def raise_it(rows: list[Record]) -> list[Record]:
         at = rows.index(cell(rows))
         better = {"value": rows[at].value + 1 / handmade_run.N, "low": 0.0, "high": 1.0}
@@ -431,13 +485,13 @@ def test_a_raised_value_is_found(made: Made, copied: Path) -> None:
         return rows
 
     edit_records(copied, raise_it)
-    told = failed(check(sealed(copied), made.registry))
-    assert set(told) == {"metrics follow from predictions"}
-    assert "test_metric of P-T on digits, none" in told["metrics follow from predictions"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert set(problems) == {"metrics follow from predictions"}
+    assert "test_metric of P-T on digits, none" in problems["metrics follow from predictions"]
 
 
 @pytest.mark.parametrize("metric", ["kappa", "error_jaccard"])
-def test_a_changed_agreement_is_found(made: Made, copied: Path, metric: str) -> None:
+def test_a_changed_agreement_is_found(packed_run: PackedRun, copied: Path, metric: str) -> None:
     def change(rows: list[Record]) -> list[Record]:
         return [
             r.model_copy(update={"value": 0.99}) if r.metric == metric and not r.coordinates else r
@@ -445,18 +499,22 @@ def test_a_changed_agreement_is_found(made: Made, copied: Path, metric: str) -> 
         ]
 
     edit_records(copied, change)
-    told = failed(check(sealed(copied), made.registry))
-    assert set(told) == {DIAGNOSES}
-    assert f"{metric} of P-T and RI-T on digits, none is 0.99, but its trials" in told[DIAGNOSES]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert set(problems) == {DIAGNOSES}
+    assert (
+        f"{metric} of P-T and RI-T on digits, none is 0.99, but its trials" in problems[DIAGNOSES]
+    )
 
 
-def test_a_changed_speed_is_found_where_the_history_is_recorded(made: Made, copied: Path) -> None:
+def test_a_changed_speed_is_found_where_the_history_is_recorded(
+    packed_run: PackedRun, copied: Path
+) -> None:
     edit_records(
         copied, lambda rows: [raised(row) if row.metric == "speed" else row for row in rows]
     )
-    told = failed(check(sealed(copied), made.registry))[DIAGNOSES]
-    assert "speed of P-T on digits, none is 0.99, but its trials give 0.8" in told
-    assert "on marks" not in told
+    problems = failed(check(sealed(copied), packed_run.registry))[DIAGNOSES]
+    assert "speed of P-T on digits, none is 0.99, but its trials give 0.8" in problems
+    assert "on marks" not in problems
 
 
 def raised(row: Record) -> Record:
@@ -484,7 +542,7 @@ def test_an_epoch_beyond_any_training_is_no_history(copied: Path) -> None:
     assert {t.history for t in packed_trials(read_bundle(copied)).values()} == {None}
 
 
-def test_a_plugin_recomputes_its_own_values(made: Made, copied: Path) -> None:
+def test_a_plugin_recomputes_its_own_values(packed_run: PackedRun, copied: Path) -> None:
     def change(rows: list[Record]) -> list[Record]:
         return [
             row.model_copy(update={"n": 7} if row.replicate else {"value": 7.0})
@@ -493,9 +551,9 @@ def test_a_plugin_recomputes_its_own_values(made: Made, copied: Path) -> None:
         ]  # fmt: skip
 
     edit_records(copied, change)
-    told = failed(check(sealed(copied), made.registry))[DIAGNOSES]
-    assert "size of P-T on digits, none is 7.0, but its trials give 120" in told
-    assert "size of P-T on digits, none is of 7 items, but its trials have 120" in told
+    problems = failed(check(sealed(copied), packed_run.registry))[DIAGNOSES]
+    assert "size of P-T on digits, none is 7.0, but its trials give 120" in problems
+    assert "size of P-T on digits, none is of 7 items, but its trials have 120" in problems
 
 
 @pytest.mark.parametrize(
@@ -517,14 +575,14 @@ def test_what_a_plugin_cannot_recompute_is_named(
     assert old in handmade_run.PLUGIN
     file.write_text(handmade_run.PLUGIN.replace(old, new))
     report = check(copied, load_registry([file]))
-    (found,) = [one for one in report.checks if one.name == DIAGNOSES]
-    assert (found.status, report.ok) == (status, status == "warning")
-    assert expected in found.why[0]
+    (diagnoses,) = [check for check in report.checks if check.name == DIAGNOSES]
+    assert (diagnoses.status, report.ok) == (status, status == "warning")
+    assert expected in diagnoses.why[0]
     if status == "warning":
         assert report.trust == "recomputed"
 
 
-def test_a_deleted_cell_is_found(made: Made, copied: Path) -> None:
+def test_a_deleted_cell_is_found(packed_run: PackedRun, copied: Path) -> None:
     """The records, the job and the predictions of one trial are gone, everything sealed anew."""
     lost = cell(list(read_records(copied / "records.jsonl.gz")), target="marks", replicate=1).job
     edit_records(copied, lambda rows: [r for r in rows if lost not in {r.job, *r.subjects}])
@@ -535,12 +593,12 @@ def test_a_deleted_cell_is_found(made: Made, copied: Path) -> None:
     edit_json(copied / "plan.json", drop)
     edit_predictions(copied, lambda trials: {k: v for k, v in trials.items() if k != lost})
     edit_json(copied / "submission.json", lambda head: head["outputs"].pop(lost))
-    told = failed(check(sealed(copied), made.registry))
-    assert "P-T on marks, none, replicate 1 is missing" in told["every cell is there once"]
-    assert "which is not in the plan" in told["plan can be made again"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert "P-T on marks, none, replicate 1 is missing" in problems["every cell is there once"]
+    assert "which is not in the plan" in problems["plan can be made again"]
 
 
-def test_a_deleted_diagnosis_is_found(made: Made, copied: Path) -> None:
+def test_a_deleted_diagnosis_is_found(packed_run: PackedRun, copied: Path) -> None:
     rows = list(read_records(copied / "records.jsonl.gz"))
     lost = next(r.job for r in rows if r.metric == "kappa")
     edit_records(copied, lambda rows: [r for r in rows if r.job != lost])
@@ -549,25 +607,26 @@ def test_a_deleted_diagnosis_is_found(made: Made, copied: Path) -> None:
         plan["jobs"] = [job for job in plan["jobs"] if job["id"] != lost]
 
     edit_json(copied / "plan.json", drop)
-    told = failed(check(sealed(copied), made.registry))
-    assert "mistakes of P-T on digits, none, replicate" in told["plan can be made again"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert "mistakes of P-T on digits, none, replicate" in problems["plan can be made again"]
 
 
-def test_deleted_records_of_a_planned_job_are_found(made: Made, copied: Path) -> None:
+def test_deleted_records_of_a_planned_job_are_found(packed_run: PackedRun, copied: Path) -> None:
     edit_records(copied, lambda rows: [r for r in rows if r.diagnostic != "mistakes"])
-    told = failed(check(sealed(copied), made.registry))
-    assert "has no records" in told["every cell is there once"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert "has no records" in problems["every cell is there once"]
 
 
-def test_a_duplicated_cell_is_found(made: Made, copied: Path) -> None:
+def test_a_duplicated_cell_is_found(packed_run: PackedRun, copied: Path) -> None:
     edit_records(copied, lambda rows: [*rows, cell(rows)])
-    told = failed(check(sealed(copied), made.registry))
+    problems = failed(check(sealed(copied), packed_run.registry))
     assert (
-        "P-T on digits, none, replicate 0 is recorded 2 times" in told["every cell is there once"]
+        "P-T on digits, none, replicate 0 is recorded 2 times"
+        in problems["every cell is there once"]
     )
 
 
-def test_two_cells_that_trade_places_are_found(made: Made, copied: Path) -> None:
+def test_two_cells_that_trade_places_are_found(packed_run: PackedRun, copied: Path) -> None:
     def swap(rows: list[Record]) -> list[Record]:
         arms = {"P-T": "RI-T", "RI-T": "P-T"}
         return [
@@ -578,30 +637,32 @@ def test_two_cells_that_trade_places_are_found(made: Made, copied: Path) -> None
         ]
 
     edit_records(copied, swap)
-    told = failed(check(sealed(copied), made.registry))
-    assert "has the job of another trial" in told["plan can be made again"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert "has the job of another trial" in problems["plan can be made again"]
 
 
-def test_a_record_of_another_entry_is_found(made: Made, copied: Path) -> None:
+def test_a_record_of_another_entry_is_found(packed_run: PackedRun, copied: Path) -> None:
     def add(rows: list[Record]) -> list[Record]:
         return [*rows, rows[0].model_copy(update={"entry": "other", "metric": "made_up"})]
 
     edit_records(copied, add)
-    told = failed(check(sealed(copied), made.registry))
-    assert "a record is of other on handmade@1.0" in told["every cell is there once"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert "a record is of other on handmade@1.0" in problems["every cell is there once"]
 
 
-def test_an_edited_payload_is_found(made: Made, copied: Path) -> None:
+def test_an_edited_payload_is_found(packed_run: PackedRun, copied: Path) -> None:
     def edit(plan: Any) -> None:
         job = next(job for job in plan["jobs"] if job["kind"] == "trial")
         job["payload"]["recipe"]["epochs"] = 200
 
     edit_json(copied / "plan.json", edit)
-    told = failed(check(sealed(copied), made.registry))
-    assert "has an id that is not the hash of its payload" in told["job ids follow from payloads"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert (
+        "has an id that is not the hash of its payload" in problems["job ids follow from payloads"]
+    )
 
 
-def test_an_edited_payload_with_its_right_id_is_found(made: Made, copied: Path) -> None:
+def test_an_edited_payload_with_its_right_id_is_found(packed_run: PackedRun, copied: Path) -> None:
     """Every id is made to fit a longer training; the suite still asks for the shorter one."""
     ids: dict[str, str] = {}
 
@@ -640,56 +701,58 @@ def test_an_edited_payload_with_its_right_id_is_found(made: Made, copied: Path) 
         head["outputs"] = {ids[job]: value for job, value in head["outputs"].items()}
 
     edit_json(copied / "submission.json", rename_outputs)
-    told = failed(check(sealed(copied), made.registry))
-    assert set(told) == {"plan can be made again"}
-    assert "which is not in the plan" in told["plan can be made again"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert set(problems) == {"plan can be made again"}
+    assert "which is not in the plan" in problems["plan can be made again"]
 
 
-def test_an_edited_suite_is_found(made: Made, copied: Path) -> None:
+def test_an_edited_suite_is_found(packed_run: PackedRun, copied: Path) -> None:
     def edit(plan: Any) -> None:
         plan["suite"]["scoring"]["reference"]["digits"] = 0.5
 
     edit_json(copied / "plan.json", edit)
-    assert "the suite of the plan has digest" in str(check(sealed(copied), made.registry))
+    assert "the suite of the plan has digest" in str(check(sealed(copied), packed_run.registry))
 
 
-def test_a_suite_that_borrows_a_bundled_name_is_found(made: Made, tmp_path: Path) -> None:
+def test_a_suite_that_borrows_a_bundled_name_is_found(
+    packed_run: PackedRun, tmp_path: Path
+) -> None:
     suite = Suite.model_validate(SUITE | {"name": "quickstart"})
-    store = make_run(tmp_path, made.registry, suite=suite)
-    folder = pack_it(tmp_path, store, tmp_path / "out", made.registry)
-    told = failed(check(folder, made.registry))
-    assert "quickstart@1.0 was changed" in told["suite is the published one"]
+    store = make_run(tmp_path, packed_run.registry, suite=suite)
+    folder = pack_it(tmp_path, store, tmp_path / "out", packed_run.registry)
+    problems = failed(check(folder, packed_run.registry))
+    assert "quickstart@1.0 was changed" in problems["suite is the published one"]
 
 
-def test_a_renamed_folder_is_told(made: Made, copied: Path) -> None:
+def test_a_renamed_folder_is_told(packed_run: PackedRun, copied: Path) -> None:
     moved = copied.rename(copied.with_name("0" * 64))
-    assert "the folder is not handmade@1/made-good/" in str(check(moved, made.registry))
+    assert "the folder is not handmade@1/made-good/" in str(check(moved, packed_run.registry))
 
 
-def test_an_edited_verdict_is_found(made: Made, copied: Path) -> None:
+def test_an_edited_verdict_is_found(packed_run: PackedRun, copied: Path) -> None:
     edit_json(copied / "claims.json", lambda rows: rows[0].update(verdict="contradicted"))
-    told = failed(check(sealed(copied), made.registry))
-    assert "is reproduced, not contradicted" in told["verdicts follow from records"]
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert "is reproduced, not contradicted" in problems["verdicts follow from records"]
 
 
 def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
-    made: Made, tmp_path: Path
+    packed_run: PackedRun, tmp_path: Path
 ) -> None:
     claim = SUITE["claims"]["helps"]
     share = claim | {"relative_to": claim["terms"]}
     suite = Suite.model_validate(SUITE | {"claims": {"helps": claim, "share": share}})
-    store = make_run(tmp_path, made.registry, suite=suite)
-    folder = pack_it(tmp_path, store, tmp_path / "out", made.registry)
+    store = make_run(tmp_path, packed_run.registry, suite=suite)
+    folder = pack_it(tmp_path, store, tmp_path / "out", packed_run.registry)
     rows = json.loads((folder / "claims.json").read_text())
     assert [row["interval"] for row in rows] == ["jackknife-95", "fieller-95"]
     name = "verdicts follow from records"
 
     def retold(claim: int, verdict: str, interval: str) -> CheckReport:
-        place = tmp_path.joinpath(f"{claim}-{verdict}-{interval}", *folder.parts[-3:])
-        shutil.copytree(folder, place)
+        copy = tmp_path.joinpath(f"{claim}-{verdict}-{interval}", *folder.parts[-3:])
+        shutil.copytree(folder, copy)
         edited = {"verdict": verdict, "interval": interval}
-        edit_json(place / "claims.json", lambda rows: rows[claim].update(edited))
-        return check(sealed(place), made.registry)
+        edit_json(copy / "claims.json", lambda rows: rows[claim].update(edited))
+        return check(sealed(copy), packed_run.registry)
 
     former = retold(1, "undecided", "jackknife-95")
     assert former.ok
@@ -703,23 +766,25 @@ def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
     assert forged in failed(retold(0, "undecided", "student-t-95"))[name]
 
 
-def test_an_edited_severity_is_found(made: Made, copied: Path) -> None:
+def test_an_edited_severity_is_found(packed_run: PackedRun, copied: Path) -> None:
     edit_json(copied / "submission.json", lambda head: head["severities"].update(none=99.0))
     assert (
         "severities of its perturbations are not"
-        in failed(check(sealed(copied), made.registry))["plan can be made again"]
+        in failed(check(sealed(copied), packed_run.registry))["plan can be made again"]
     )
 
 
-def test_a_missing_declaration_is_found(made: Made, copied: Path) -> None:
+def test_a_missing_declaration_is_found(packed_run: PackedRun, copied: Path) -> None:
     def edit(head: Any) -> None:
         head["declaration"] = {"license": None, "overlap": {"digits": "no", "letters": "no"}}
 
     edit_json(copied / "submission.json", edit)
-    told = failed(check(sealed(copied), made.registry))["licence and overlap are declared"]
-    assert "licence of the weights is not declared" in told
-    assert "overlap of the pre-training with marks is not declared" in told
-    assert "letters, which is not a target" in told
+    problems = failed(check(sealed(copied), packed_run.registry))[
+        "licence and overlap are declared"
+    ]
+    assert "licence of the weights is not declared" in problems
+    assert "overlap of the pre-training with marks is not declared" in problems
+    assert "letters, which is not a target" in problems
 
 
 # --- numbers ----------------------------------------------------------------------------------
@@ -734,7 +799,7 @@ def test_a_missing_declaration_is_found(made: Made, copied: Path) -> None:
     ],
 )
 def test_impossible_numbers_are_found(
-    made: Made, copied: Path, change: dict[str, Any], why: str
+    packed_run: PackedRun, copied: Path, change: dict[str, Any], why: str
 ) -> None:
     def edit(rows: list[Record]) -> list[Record]:
         at = rows.index(cell(rows, metric="train_metric"))
@@ -742,7 +807,7 @@ def test_impossible_numbers_are_found(
         return rows
 
     edit_records(copied, edit)
-    assert why in failed(check(sealed(copied), made.registry))["numbers are possible"]
+    assert why in failed(check(sealed(copied), packed_run.registry))["numbers are possible"]
 
 
 def _copy_outputs(copied: Path, first: str, second: str) -> None:
@@ -752,36 +817,38 @@ def _copy_outputs(copied: Path, first: str, second: str) -> None:
     edit_json(copied / "submission.json", edit)
 
 
-def test_equal_replicates_fail_and_equal_perturbations_warn(made: Made, copied: Path) -> None:
+def test_equal_replicates_fail_and_equal_perturbations_warn(
+    packed_run: PackedRun, copied: Path
+) -> None:
     rows = list(read_records(copied / "records.jsonl.gz"))
     _copy_outputs(copied, cell(rows).job, cell(rows, perturbation="blur-2").job)
     folder = sealed(copied)
-    report = check(folder, made.registry)
+    report = check(folder, packed_run.registry)
     assert "equal outputs on digits: P-T" in warned(report)["settings did something"]
     _copy_outputs(folder, cell(rows).job, cell(rows, replicate=1).job)
-    assert "settings did something" in failed(check(sealed(folder), made.registry))
+    assert "settings did something" in failed(check(sealed(folder), packed_run.registry))
 
 
-def test_an_arm_equal_to_its_baseline_fails(made: Made, copied: Path) -> None:
+def test_an_arm_equal_to_its_baseline_fails(packed_run: PackedRun, copied: Path) -> None:
     rows = list(read_records(copied / "records.jsonl.gz"))
     _copy_outputs(copied, cell(rows).job, cell(rows, initialization="RI-T").job)
-    told = failed(check(sealed(copied), made.registry))["settings did something"]
-    assert "a setting between them did nothing" in told
+    problems = failed(check(sealed(copied), packed_run.registry))["settings did something"]
+    assert "a setting between them did nothing" in problems
 
 
 def test_learning_from_shuffled_labels_is_told(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packed_run: PackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genuine = handmade_run._outputs
 
-    def learned(job: Any, place: Any) -> Any:
-        return genuine(job._replace(payload=job.payload | {"shuffle_labels": False}), place)
+    def learned(job: Any, cell: Any) -> Any:
+        return genuine(job._replace(payload=job.payload | {"shuffle_labels": False}), cell)
 
     monkeypatch.setattr(handmade_run, "_outputs", learned)
-    store = make_run(tmp_path, made.registry)
-    folder = pack_it(tmp_path, store, tmp_path / "out", made.registry)
-    told = warned(check(folder, made.registry))["controls are at chance"]
-    assert "P-T on shuffled (shuffled labels), none is above chance" in told
+    store = make_run(tmp_path, packed_run.registry)
+    folder = pack_it(tmp_path, store, tmp_path / "out", packed_run.registry)
+    problems = warned(check(folder, packed_run.registry))["controls are at chance"]
+    assert "P-T on shuffled (shuffled labels), none is above chance" in problems
 
 
 def test_a_plugin_that_is_not_installed_is_named(
@@ -810,16 +877,18 @@ def test_a_newer_plugin_is_named_rather_than_blamed(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_no_content_makes_the_check_raise(made: Made, tmp_path: Path, data: st.DataObject) -> None:
+def test_no_content_makes_the_check_raise(
+    packed_run: PackedRun, tmp_path: Path, data: st.DataObject
+) -> None:
     folder = tmp_path / "fuzzed"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(made.packed, folder)
+    shutil.copytree(packed_run.packed, folder)
     path = folder / data.draw(st.sampled_from(sorted(MAX_BYTES)))
     content = path.read_bytes()
     at = data.draw(st.integers(0, len(content)))
     stop = data.draw(st.integers(at, min(len(content), at + 40)))
     path.write_bytes(content[:at] + data.draw(st.binary(max_size=20)) + content[stop:])
-    check(folder, made.registry)
+    check(folder, packed_run.registry)
 
 
 @pytest.mark.parametrize(
@@ -827,10 +896,10 @@ def test_no_content_makes_the_check_raise(made: Made, tmp_path: Path, data: st.D
 )
 @pytest.mark.parametrize("name", ["submission.json", "plan.json", "claims.json"])
 def test_json_of_any_shape_is_refused_without_a_crash(
-    made: Made, copied: Path, name: str, value: Any
+    packed_run: PackedRun, copied: Path, name: str, value: Any
 ) -> None:
     (copied / name).write_text(json.dumps(value))
-    assert not check(copied, made.registry).ok
+    assert not check(copied, packed_run.registry).ok
 
 
 # --- predictions ------------------------------------------------------------------------------
@@ -856,29 +925,29 @@ def test_metrics_equal_those_of_scikit_learn() -> None:
 
 
 def agreement(*pair: Predictions) -> dict[str, float | None]:
-    trials = [PackedTrial("job", "multi-class", "accuracy", one, None) for one in pair]
+    trials = [PackedTrial("job", "multi-class", "accuracy", trial, None) for trial in pair]
     return {m.metric: m.value for m in recompute_agreement(AgreementParams(), trials)}
 
 
 def test_agreement_equals_that_of_scikit_learn() -> None:
     first, second = _predictions(1), _predictions(2)
     wrong = first.labels != first.outputs, second.labels != second.outputs
-    found = agreement(first, second)
-    assert found["kappa"] == pytest.approx(cohen_kappa_score(*wrong), abs=1e-12)
-    assert found["error_jaccard"] == pytest.approx(jaccard_score(*wrong), abs=1e-12)
-    assert found["agreement"] == accuracy_score(first.outputs, second.outputs)
+    values = agreement(first, second)
+    assert values["kappa"] == pytest.approx(cohen_kappa_score(*wrong), abs=1e-12)
+    assert values["error_jaccard"] == pytest.approx(jaccard_score(*wrong), abs=1e-12)
+    assert values["agreement"] == accuracy_score(first.outputs, second.outputs)
     perfect = first._replace(outputs=first.labels)
-    found = agreement(perfect, perfect)
-    assert (found["agreement"], found["kappa"], found["error_jaccard"]) == (1.0, None, None)
+    values = agreement(perfect, perfect)
+    assert (values["agreement"], values["kappa"], values["error_jaccard"]) == (1.0, None, None)
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     trials = {"b": _predictions(1), "a": _predictions(2, multi_label=True)}
     write_predictions(trials, tmp_path / "p.parquet")
-    found = read_predictions(tmp_path / "p.parquet")
-    assert list(found) == ["a", "b"]
+    values = read_predictions(tmp_path / "p.parquet")
+    assert list(values) == ["a", "b"]
     for job, trial in trials.items():
-        for read, written in zip(found[job], trial, strict=True):
+        for read, written in zip(values[job], trial, strict=True):
             np.testing.assert_array_equal(read, written)
             assert read.dtype == written.dtype
 
