@@ -1,10 +1,10 @@
-"""A page as a browser would see it, for tests to read."""
+"""Parsed HTML pages, for tests."""
 
 from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags with attributes, text, and tables by their caption."""
+    """Tags with attributes, text, and tables by caption."""
 
     def __init__(self, html):
         super().__init__()

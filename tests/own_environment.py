@@ -1,4 +1,4 @@
-"""An environment of its own that sees this one's packages, and installs without a network."""
+"""A virtual environment that shares the packages of this one, and installs offline."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ def own_python(folder):
     """The Python of a new environment in ``folder``."""
     venv.create(folder, with_pip=False, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    # A .pth line is processed like the folder itself: editable installs are seen through it.
+    # addsitedir also processes .pth files, so that editable installs are importable.
     (site / "shared.pth").write_text(
         f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
     )
@@ -27,7 +27,7 @@ def call(python, *words, folder, **more):
 
 
 def install(python, *words, folder):
-    """``pip install`` with nothing but what this machine holds."""
+    """``pip install`` without network access."""
     offline = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation")
     done = call(python, "-m", "pip", "install", *offline, *words, folder=folder)
     assert done.returncode == 0, done.stderr

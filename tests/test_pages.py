@@ -1,4 +1,4 @@
-"""Every block of every page runs as written, on a tiny suite; every link and target is there."""
+"""All blocks of all pages run as written, on a tiny suite; links and make targets exist."""
 
 import re
 
@@ -12,7 +12,7 @@ RUNS = [page for page in PAGES if any(block.language != "text" for block in bloc
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """What one page trained, another need not train again."""
+    """One store for all pages, so that trials are not repeated."""
     return tmp_path_factory.mktemp("store")
 
 
@@ -24,7 +24,7 @@ def test_the_blocks_are_found():
 
 
 @pytest.mark.parametrize("page", RUNS)
-def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, store):
+def test_the_blocks_of_a_page_run_in_order(page, tmp_path, store):
     Reader(tmp_path, store).read(page)
 
 
@@ -42,13 +42,13 @@ def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, store):
     ],
     ids=str,
 )
-def test_a_reader_stops_at_a_block_that_does_not_work(block, tmp_path, store):
+def test_a_broken_block_is_an_error(block, tmp_path, store):
     reader = Reader(tmp_path, store)
     with pytest.raises((AssertionError, ValueError, SuiteError)):
         reader.do("a page", block)
 
 
-def test_a_block_that_names_a_file_is_that_file(tmp_path, store):
+def test_a_block_with_a_file_name_is_written_to_that_file(tmp_path, store):
     reader = Reader(tmp_path, store)
     reader.do("a page", Block("python", "# one.py\nx = 1\n"))
     assert (tmp_path / "one.py").read_text() == "# one.py\nx = 1\n"
@@ -59,12 +59,12 @@ def test_contributing_stays_short():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_make_target_that_a_page_names_exists(page):
+def test_make_targets_on_pages_exist(page):
     for target in re.findall(r"(?:^|`)make (\w+)", text_of(page), re.MULTILINE):
         assert re.search(rf"^{target}:", text_of("Makefile"), re.MULTILINE), target
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_every_file_that_a_page_outside_the_site_links_to_exists(page):
+def test_linked_files_of_pages_outside_the_site_exist(page):
     for link in re.findall(r"\]\((?!http|#)([^)#]+)", text_of(page)):
         assert (ROOT / link).exists(), link

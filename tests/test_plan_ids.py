@@ -1,10 +1,10 @@
-"""The job ids of every bundled suite's plan are those of the published numbers.
+"""The job ids of the plans of all bundled suites are those of the published numbers.
 
-An id moves only for a reason that the changelog names. Then, and only then:
-``python tests/test_plan_ids.py`` writes the new ids.
+An id changes only for a reason given in the changelog; only then run
+``python tests/test_plan_ids.py`` to write the new ids.
 
-Moved so far: ``diagnosis robustness`` of ``characters``, which now holds the versions of the
-perturbations that its parameters name.
+Changed so far: ``diagnosis robustness`` of ``characters``, which now contains the versions of the
+perturbations in its parameters.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from transferbench.suite.loading import bundled_suites, load_suite
 
 SUBMISSIONS = Path(__file__).parent.parent / "leaderboard" / "submissions"
 PINNED = Path(__file__).with_name("pinned_plan_ids.json")
-# Plans do not decode here: what they take from the pixels is fixed.
+# Fixed values instead of decoded datasets.
 FACTS = DatasetFacts("0" * 64, 10, "multi-class", "accuracy", 1000, 500)
 
 
 def ids_of(name):
-    """Kind of job, with a diagnosis's label -> how many there are, and a digest of their ids."""
+    """Number and digest of the job ids, by kind of job and label of diagnosis."""
     registry = load_registry()
     suite = load_suite(name, registry, [])
     facts = {f"source:{label}": FACTS for label in suite.sources}
@@ -49,11 +49,11 @@ def ids_of(name):
 
 
 @pytest.mark.parametrize("name", sorted(bundled_suites()))
-def test_job_ids_stay(name):
+def test_job_ids_are_pinned(name):
     assert ids_of(name) == json.loads(PINNED.read_text(encoding="utf-8"))[name]
 
 
-def test_a_submission_made_before_an_id_moved_can_be_planned_again():
+def test_a_submission_from_before_the_change_of_an_id_can_be_planned_again():
     (folder,) = (SUBMISSIONS / "characters@2" / "timm+test_resnet").iterdir()
     bundle = read_bundle(folder)
     robustness = [
@@ -67,5 +67,5 @@ def test_a_submission_made_before_an_id_moved_can_be_planned_again():
 
 
 if __name__ == "__main__":
-    every = {name: ids_of(name) for name in sorted(bundled_suites())}
-    PINNED.write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")
+    plan_ids = {name: ids_of(name) for name in sorted(bundled_suites())}
+    PINNED.write_text(json.dumps(plan_ids, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A suite that runs in seconds, for the tests that need a whole run."""
+"""A suite that runs in seconds, for tests of complete runs."""
 
 from transferbench.suite import Suite
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from started_networks import IMAGES, KINDS, SPECS, network, same, started
+from initialized_networks import IMAGES, KINDS, SPECS, initialize, network, same
 from tiny_suite import TINY, tiny_suite
 
 from transferbench.api import run
@@ -32,7 +32,7 @@ CASES = [(name, kind) for name in sorted(SPECS) for kind in KINDS if fits(name, 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_equal_seeds_give_equal_weights_and_only_the_body_changes(name: str, kind: str) -> None:
-    one, two = started(name, kind), started(name, kind)
+    one, two = initialize(name, kind), initialize(name, kind)
     head = one.modules["head"]
     assert same(one.after, two.after)
     assert same(one.before, one.after, head)
@@ -44,7 +44,7 @@ def test_equal_seeds_give_equal_weights_and_only_the_body_changes(name: str, kin
 @pytest.mark.parametrize("name", sorted(set(SPECS) - COPIES - AS_BUILT))
 def test_another_seed_gives_other_weights(name: str) -> None:
     kind = "timm/test_vit"
-    assert not same(started(name, kind, seed=0).after, started(name, kind, seed=1).after)
+    assert not same(initialize(name, kind, seed=0).after, initialize(name, kind, seed=1).after)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -52,10 +52,10 @@ def test_nothing_else_is_drawn_from_or_written_to(name: str, kind: str) -> None:
     net = network(kind, 1)
     images = IMAGES.clone()
     trainable = [parameter.requires_grad for parameter in net.parameters()]
-    source = started("pretrained", kind).source
+    source = initialize("pretrained", kind).source
     kept = {key: values.clone() for key, values in source.items()}
     draws = (torch.get_rng_state(), repr(np.random.get_state()), random.getstate())  # noqa: NPY002  # the global one
-    started(name, kind, net=net, source=source, images=images)
+    initialize(name, kind, net=net, source=source, images=images)
     assert torch.equal(torch.get_rng_state(), draws[0])
     assert (repr(np.random.get_state()), random.getstate()) == draws[1:]  # noqa: NPY002  # as above
     assert torch.equal(images, IMAGES)
@@ -76,10 +76,10 @@ def test_without_a_source_it_says_what_to_do(name: str) -> None:
         " name a source in the suite, or weights that the backbone can load"
     )
     with pytest.raises(PluginError) as raised:
-        started(name, without="source")
+        initialize(name, without="source")
     assert str(raised.value) == message
     with pytest.raises(PluginError, match="source network's weights of epoch 3 and was given none"):
-        started(name, without="source", checkpoint=3)
+        initialize(name, without="source", checkpoint=3)
 
 
 @pytest.mark.parametrize("name", sorted(OF_SOURCE))
@@ -94,19 +94,19 @@ def test_each_starts_from_the_checkpoint_it_names(name: str) -> None:
 def test_without_images_it_says_what_to_do(name: str, images: torch.Tensor | None) -> None:
     given = {"without": "images"} if images is None else {"images": images}
     with pytest.raises(PluginError, match="looks at target images and was given none; run it in a"):
-        started(name, **given)
+        initialize(name, **given)
 
 
 @pytest.mark.parametrize("name", sorted(set(SPECS) - OF_SOURCE - {"mimetic"}))
 def test_what_needs_no_source_uses_none(name: str) -> None:
-    assert same(started(name).after, started(name, without="source").after)
+    assert same(initialize(name).after, initialize(name, without="source").after)
 
 
 @pytest.mark.parametrize("name", sorted(OF_SOURCE))
 def test_a_source_of_another_shape_is_named(name: str) -> None:
-    source = started("pretrained").source | {"conv1.weight": torch.ones(2, 1, 3, 3)}
+    source = initialize("pretrained").source | {"conv1.weight": torch.ones(2, 1, 3, 3)}
     with pytest.raises(DataError, match=r"conv1\.weight is \(2, 1, 3, 3\) where the network has"):
-        started(name, source=source)
+        initialize(name, source=source)
 
 
 def test_all_are_offered_with_their_statistic_and_origin() -> None:

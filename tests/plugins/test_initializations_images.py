@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
-from started_networks import (
+from initialized_networks import (
     IMAGES,
     KINDS,
     TWO_LAYERS,
-    Started,
+    InitializedNetwork,
     flat,
+    initialize,
     network,
     norm_names,
     rows,
     same,
-    started,
 )
 from torch import Tensor, nn
 
@@ -64,7 +64,7 @@ def fixup_outputs(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return seen
 
 
-def layer_outputs(result: Started, kind: str) -> dict[str, np.ndarray]:
+def layer_outputs(result: InitializedNetwork, kind: str) -> dict[str, np.ndarray]:
     """The outputs of every layer of the body by filters, (F, values), float64."""
     seen = fixup_outputs(result.after) if kind == "fixup-resnet8" else hooked_outputs(result.net)
     weights = {
@@ -97,12 +97,12 @@ def scaled_fixup() -> nn.Module:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lsuv_gives_every_layer_unit_deviation(kind: str) -> None:
-    for name, output in layer_outputs(started("lsuv", kind), kind).items():
+    for name, output in layer_outputs(initialize("lsuv", kind), kind).items():
         assert abs(output.std() - 1) < 0.1, name
 
 
 def test_lsuv_counts_the_scale_of_a_fixup_block() -> None:
-    result = started("lsuv", net=scaled_fixup())
+    result = initialize("lsuv", net=scaled_fixup())
     outputs = layer_outputs(result, "fixup-resnet8")
     assert all(abs(output.std() - 1) < 0.1 for output in outputs.values())
     scalars = [name for name, values in result.source.items() if values.numel() == 1]
@@ -112,7 +112,7 @@ def test_lsuv_counts_the_scale_of_a_fixup_block() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lsuv_weights_are_orthonormal_up_to_a_factor(kind: str) -> None:
-    result = started("lsuv", kind)
+    result = initialize("lsuv", kind)
     for name, values in result.after.items():
         if name in result.source and values.ndim > 1 and name.endswith(".weight"):
             weight = rows(values)
@@ -124,7 +124,7 @@ def test_lsuv_weights_are_orthonormal_up_to_a_factor(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lsuv", "data-dependent"])
 def test_norms_statistics_scalars_and_embeddings_stay_as_built(name: str, kind: str) -> None:
-    result = started(name, kind)
+    result = initialize(name, kind)
     layers = {
         f"{path}.{leaf}" for path, layer in result.net.named_modules()
         if isinstance(layer, nn.Conv2d | nn.Linear) for leaf in layer.state_dict()
@@ -135,14 +135,14 @@ def test_norms_statistics_scalars_and_embeddings_stay_as_built(name: str, kind: 
 
 
 def test_lsuv_biases_are_zero() -> None:
-    result = started("lsuv", TWO_LAYERS)
+    result = initialize("lsuv", TWO_LAYERS)
     assert result.before["0.bias"].any()
     assert not result.after["0.bias"].any()
 
 
 def test_lsuv_needs_images_that_differ() -> None:
     with pytest.raises(PluginError) as raised:
-        started("lsuv", images=torch.zeros(4, 1, 16, 16))
+        initialize("lsuv", images=torch.zeros(4, 1, 16, 16))
     assert str(raised.value) == (
         "initialization 'lsuv' could not bring the output of conv1 to a standard deviation of 1 in"
         " 10 tries (it is nan); give images that differ, or another initialization"
@@ -189,7 +189,7 @@ class Shifted(nn.Module):
 @pytest.mark.parametrize("name", ["lsuv", "data-dependent"])
 def test_layers_whose_output_cannot_be_seen_are_named(name: str) -> None:
     with pytest.raises(PluginError) as raised:
-        started(name, of_one_layer(Standardised, 392))
+        initialize(name, of_one_layer(Standardised, 392))
     assert str(raised.value) == (
         f"initialization '{name}' sees no output of 0.conv, 0.idle: in a forward pass their weights"
         " reach no convolution or linear map as they are or times a factor; choose another"
@@ -199,7 +199,7 @@ def test_layers_whose_output_cannot_be_seen_are_named(name: str) -> None:
 
 def test_lsuv_says_so_where_a_layer_cannot_be_brought_to_unit_deviation() -> None:
     with pytest.raises(PluginError, match=r"the output of 0\.conv to a .* in 3 tries \(it is 5\."):
-        started("lsuv", of_one_layer(Shifted, 392), tries=3)
+        initialize("lsuv", of_one_layer(Shifted, 392), tries=3)
 
 
 # --- data-dependent ---------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_lsuv_says_so_where_a_layer_cannot_be_brought_to_unit_deviation() -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_channel_has_unit_variance_and_with_a_bias_zero_mean(kind: str) -> None:
-    result = started("data-dependent", kind)
+    result = initialize("data-dependent", kind)
     for name, output in layer_outputs(result, kind).items():
         assert np.abs(output.std(axis=1) - 1).max() < 1e-4, name
         if f"{name}.bias" in result.after:
@@ -215,13 +215,13 @@ def test_every_channel_has_unit_variance_and_with_a_bias_zero_mean(kind: str) ->
 
 
 def test_every_channel_counts_the_scale_of_a_fixup_block() -> None:
-    outputs = layer_outputs(started("data-dependent", net=scaled_fixup()), "fixup-resnet8")
+    outputs = layer_outputs(initialize("data-dependent", net=scaled_fixup()), "fixup-resnet8")
     assert max(np.abs(output.std(axis=1) - 1).max() for output in outputs.values()) < 1e-4
 
 
 def test_a_channel_that_never_varies_is_named() -> None:
     with pytest.raises(PluginError) as raised:
-        started("data-dependent", images=torch.zeros(4, 1, 16, 16))
+        initialize("data-dependent", images=torch.zeros(4, 1, 16, 16))
     assert str(raised.value) == (
         "initialization 'data-dependent': 8 of 8 channels of conv1 give one value on all images,"
         " which no factor brings to variance 1; give more images that differ, or another"
@@ -251,7 +251,7 @@ def aligned_variances(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_first_filters_are_gaussian_along_the_datas_eigenvectors() -> None:
-    result = started("data-aligned", TWO_LAYERS, images=BRIGHT)
+    result = initialize("data-aligned", TWO_LAYERS, images=BRIGHT)
     new, _ = aligned_variances(result.after["0.weight"])
     old, _ = aligned_variances(result.source["0.weight"])
     wanted = old.diagonal()
@@ -262,11 +262,11 @@ def test_first_filters_are_gaussian_along_the_datas_eigenvectors() -> None:
 
 
 def test_the_sources_own_covariance_is_not_aligned_before() -> None:
-    source = started("pretrained", TWO_LAYERS).source
+    source = initialize("pretrained", TWO_LAYERS).source
     bent = torch.linspace(0.1, 2, 9).reshape(1, 1, 3, 3)
     mixed = source["0.weight"] * bent
     mixed_source = source | {"0.weight": mixed}
-    result = started("data-aligned", TWO_LAYERS, source=mixed_source, images=BRIGHT)
+    result = initialize("data-aligned", TWO_LAYERS, source=mixed_source, images=BRIGHT)
     (new, _), (old, _) = (aligned_variances(w) for w in (result.after["0.weight"], mixed))
     assert np.abs(new.diagonal() / old.diagonal() - 1).max() < Z * math.sqrt(2 / 600)
 
@@ -278,7 +278,9 @@ def test_the_sources_own_covariance_is_not_aligned_before() -> None:
 
 
 def test_variances_of_the_data_need_no_source() -> None:
-    result = started("data-aligned", TWO_LAYERS, images=BRIGHT, without="source", variances="data")
+    result = initialize(
+        "data-aligned", TWO_LAYERS, images=BRIGHT, without="source", variances="data"
+    )
     new, variance = aligned_variances(result.after["0.weight"])
     length = (rows(result.before["0.weight"]) ** 2).sum(axis=1).mean()
     wanted = variance / variance.sum() * length
@@ -287,7 +289,7 @@ def test_variances_of_the_data_need_no_source() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_alignment_changes_the_first_layer_alone(kind: str) -> None:
-    result = started("data-aligned", kind)
+    result = initialize("data-aligned", kind)
     changed = [name for name in result.before
                if not torch.equal(result.before[name], result.after[name])]  # fmt: skip
     first = {
@@ -313,7 +315,7 @@ class Mixing(nn.Module):
 
 def test_a_first_layer_that_is_no_convolution_is_named() -> None:
     with pytest.raises(PluginError) as raised:
-        started("data-aligned", of_one_layer(Mixing, 256))
+        initialize("data-aligned", of_one_layer(Mixing, 256))
     assert str(raised.value) == (
         "initialization 'data-aligned' aligns a first convolution with the patches it reads, and"
         " this backbone begins with 0.mix (Linear); choose a backbone whose first layer is an"

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from started_networks import TWO_LAYERS, Started, same, started
+from initialized_networks import TWO_LAYERS, InitializedNetwork, initialize, same
 from torch import Tensor, nn
 
 from transferbench.errors import PluginError
@@ -18,7 +18,7 @@ WIDTH, HEADS, BLOCKS = 64, 2, 6
 Z = 4.5
 
 
-def projections(result: Started, block: int) -> list[np.ndarray]:
+def projections(result: InitializedNetwork, block: int) -> list[np.ndarray]:
     """W_Q, W_K, W_V and W_proj for row vectors, (64, 64) each."""
     qkv = result.after[f"blocks.{block}.attn.qkv.weight"].double().numpy()
     proj = result.after[f"blocks.{block}.attn.proj.weight"].double().numpy()
@@ -36,14 +36,14 @@ def check_gaussian(noise: np.ndarray, std: float) -> None:
 
 
 def test_the_network_is_the_one_counted_here() -> None:
-    result = started("mimetic", VIT)
+    result = initialize("mimetic", VIT)
     assert len([name for name in result.modules if name.startswith("blocks")]) == BLOCKS
     assert result.net.get_submodule("blocks.0.attn").num_heads == HEADS
 
 
 @pytest.mark.parametrize("given", [{}, {"value_noise": 0.1, "value_identity": 0.9}])
 def test_values_are_projected_to_their_negative(given: dict[str, float]) -> None:
-    result = started("mimetic", VIT, **given)
+    result = initialize("mimetic", VIT, **given)
     alpha, beta = given.get("value_noise", 0.4), given.get("value_identity", 0.4)
     for block in range(BLOCKS):
         _, _, value, proj = projections(result, block)
@@ -53,7 +53,7 @@ def test_values_are_projected_to_their_negative(given: dict[str, float]) -> None
 
 
 def test_with_one_direction_a_head_queries_agree_with_keys() -> None:
-    result = started("mimetic", VIT)
+    result = initialize("mimetic", VIT)
     rank = WIDTH // HEADS
     for block in range(BLOCKS):
         query, key, _, _ = projections(result, block)
@@ -68,14 +68,14 @@ def test_with_one_direction_a_head_queries_agree_with_keys() -> None:
 
 
 def test_heads_and_layers_are_drawn_apart() -> None:
-    result = started("mimetic", VIT)
+    result = initialize("mimetic", VIT)
     queries = [projections(result, block)[0][:, at : at + 32] for block in (0, 1) for at in (0, 32)]
     values = [projections(result, block)[2] for block in (0, 1)]
     assert len({one.tobytes() for one in (*queries, *values)}) == 6
 
 
 def test_queries_and_keys_are_the_leading_part_of_the_drawn_matrix() -> None:
-    result = started("mimetic", VIT, query_key_noise=0, query_key_identity=0.5, sinusoidal=False)
+    result = initialize("mimetic", VIT, query_key_noise=0, query_key_identity=0.5, sinusoidal=False)
     query, key, _, _ = projections(result, 0)
     rank = WIDTH // HEADS
     product = query[:, :rank] @ key[:, :rank].T
@@ -85,18 +85,18 @@ def test_queries_and_keys_are_the_leading_part_of_the_drawn_matrix() -> None:
 
 
 def test_only_attention_and_positions_change() -> None:
-    result = started("mimetic", VIT)
+    result = initialize("mimetic", VIT)
     expected = {f"blocks.{block}.attn.{name}.weight"
                 for block in range(BLOCKS) for name in ("qkv", "proj")} | {"pos_embed"}  # fmt: skip
     changed = {name for name in result.before
                if not torch.equal(result.before[name], result.after[name])}  # fmt: skip
     assert changed == expected
-    plain = started("mimetic", VIT, sinusoidal=False)
+    plain = initialize("mimetic", VIT, sinusoidal=False)
     assert same(plain.before, plain.after, ["pos_embed"])
 
 
 def test_positions_of_patches_are_sinusoids_and_class_tokens_have_none() -> None:
-    positions = started("mimetic", VIT).after["pos_embed"][0]
+    positions = initialize("mimetic", VIT).after["pos_embed"][0]
     assert positions.shape == (2, WIDTH)
     assert not positions[0].any()
     assert positions[1].tolist() == [0.0] * 16 + [1.0] * 16 + [0.0] * 16 + [1.0] * 16
@@ -140,7 +140,7 @@ def test_torchs_own_attention_is_known() -> None:
             "head": lambda net: net.get_submodule("2"),
         }
     )
-    result = started("mimetic", spec)
+    result = initialize("mimetic", spec)
     value = result.after["0.attn.in_proj_weight"][32:].double().numpy().T
     proj = result.after["0.attn.out_proj.weight"].double().numpy().T
     check_gaussian(noise_of(value @ proj, -0.4), 0.1)
@@ -149,7 +149,7 @@ def test_torchs_own_attention_is_known() -> None:
 @pytest.mark.parametrize("kind", ["fixup-resnet8", "timm/test_resnet"])
 def test_a_network_without_attention_is_told(kind: str) -> None:
     with pytest.raises(PluginError) as raised:
-        started("mimetic", kind)
+        initialize("mimetic", kind)
     name = "FixupResNet" if kind == "fixup-resnet8" else "ResNet"
     assert str(raised.value) == (
         "initialization 'mimetic' sets attention, and there are no attention layers in this"

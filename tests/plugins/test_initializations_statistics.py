@@ -7,9 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from initialized_networks import (
+    KINDS,
+    SPECS,
+    InitializedNetwork,
+    flat,
+    initialize,
+    norm_names,
+    rows,
+    same,
+)
 from pydantic import ValidationError
 from scipy.stats import kstest
-from started_networks import KINDS, SPECS, Started, flat, norm_names, rows, same, started
 from torch import Tensor, nn
 
 from transferbench.errors import PluginError
@@ -24,8 +33,8 @@ Z = 4.5
 """Standard errors: a test over some hundred tensors fails by chance once in a thousand seeds."""
 
 
-def large(result: Started, least: int = 30) -> list[str]:
-    return [name for name in result.redrawn() if result.source[name].numel() >= least]
+def large(result: InitializedNetwork, least: int = 30) -> list[str]:
+    return [name for name in result.body_weights() if result.source[name].numel() >= least]
 
 
 def is_table(values: Tensor) -> bool:
@@ -39,7 +48,7 @@ def is_table(values: Tensor) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", STATISTICS)
 def test_norm_layers_become_the_identity_or_stay_the_sources(name: str, kind: str) -> None:
-    neutral, kept = (started(name, kind, norms=norms) for norms in ("identity", "source"))
+    neutral, kept = (initialize(name, kind, norms=norms) for norms in ("identity", "source"))
     norms = norm_names(neutral.net)
     assert bool(norms) == (kind != "fixup-resnet8")
     for key in norms:
@@ -49,7 +58,7 @@ def test_norm_layers_become_the_identity_or_stay_the_sources(name: str, kind: st
 
 @pytest.mark.parametrize("name", STATISTICS)
 def test_a_statistic_of_one_number_is_that_number(name: str) -> None:
-    result = started(name)
+    result = initialize(name)
     scalars = [key for key in result.source if result.source[key].numel() == 1]
     assert "layer1.0.scale" in scalars
     assert same(result.after, result.source, scalars)
@@ -60,9 +69,9 @@ def test_a_statistic_of_one_number_is_that_number(name: str) -> None:
 def test_every_other_tensor_is_redrawn(name: str, kind: str) -> None:
     # some top direction of every tensor is kept
     given = {"fraction": 0} if name == "top-directions" else {}
-    result = started(name, kind, **given)
-    assert result.redrawn()
-    for key in result.redrawn():
+    result = initialize(name, kind, **given)
+    assert result.body_weights()
+    for key in result.body_weights():
         assert not torch.equal(result.after[key], result.source[key]), key
 
 
@@ -101,7 +110,7 @@ def test_buffers_that_are_no_statistics_stay() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mean_var_keeps_mean_and_variance_within_sampling_error(kind: str) -> None:
-    result = started("mean-var", kind)
+    result = initialize("mean-var", kind)
     for name in large(result):
         drawn, source = flat(result.after[name]), flat(result.source[name])
         n, std = len(source), source.std()
@@ -112,12 +121,12 @@ def test_mean_var_keeps_mean_and_variance_within_sampling_error(kind: str) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mean_var_draws_a_normal_whatever_the_source(kind: str) -> None:
-    plain = started("pretrained", kind)
+    plain = initialize("pretrained", kind)
     two_valued = {
         key: torch.where(values > 0, 2.0, -1.0) if values.numel() > 1 else values
         for key, values in plain.source.items()
     }
-    result = started("mean-var", kind, source=two_valued)
+    result = initialize("mean-var", kind, source=two_valued)
     drawn = [
         (flat(result.after[name]) - flat(two_valued[name]).mean()) / flat(two_valued[name]).std()
         for name in large(result)
@@ -127,7 +136,7 @@ def test_mean_var_draws_a_normal_whatever_the_source(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bootstrap_draws_the_sources_entries_with_replacement(kind: str) -> None:
-    result = started("bootstrap", kind)
+    result = initialize("bootstrap", kind)
     for name in large(result):
         drawn, source = flat(result.after[name]), flat(result.source[name])
         assert set(drawn) <= set(source)
@@ -162,31 +171,31 @@ VARIANTS = ("all", "within-filter", "across-filters", "spatial", "channel")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_shuffle_keeps_its_histogram(variant: str, kind: str) -> None:
-    result = started("weight-shuffle", kind, variant=variant)
+    result = initialize("weight-shuffle", kind, variant=variant)
     moved = 0
-    for name in result.redrawn():
+    for name in result.body_weights():
         new, old = result.after[name], result.source[name]
         assert np.array_equal(shuffled_sets(new, variant), shuffled_sets(old, variant)), name
         moved += int((new != old).sum())
-    assert moved > 0.5 * sum(result.source[name].numel() for name in result.redrawn()) or (
+    assert moved > 0.5 * sum(result.source[name].numel() for name in result.body_weights()) or (
         variant == "spatial" and kind == "timm/test_vit"
     )
 
 
 @pytest.mark.parametrize("variant", ["within-filter", "spatial", "channel"])
 def test_a_shuffle_inside_filters_keeps_their_norms(variant: str) -> None:
-    result = started("weight-shuffle", variant=variant)
+    result = initialize("weight-shuffle", variant=variant)
     name = "layer2.0.conv1.weight"
     new, old = (
         np.linalg.norm(rows(state[name]), axis=1) for state in (result.after, result.source)
     )
     assert np.allclose(new, old, rtol=1e-12)
     for other in {"within-filter", "spatial", "channel", "all", "across-filters"} - {variant}:
-        assert not same(started("weight-shuffle", variant=other).after, result.after)
+        assert not same(initialize("weight-shuffle", variant=other).after, result.after)
 
 
 def test_filters_move_with_their_biases() -> None:
-    result = started("weight-shuffle", "timm/test_vit", variant="across-filters")
+    result = initialize("weight-shuffle", "timm/test_vit", variant="across-filters")
     name = "blocks.0.mlp.fc1"
     old, new = (
         np.column_stack([rows(state[f"{name}.weight"]), flat(state[f"{name}.bias"])])
@@ -199,20 +208,22 @@ def test_filters_move_with_their_biases() -> None:
 
 @pytest.mark.parametrize("variant", ["within-filter", "spatial", "channel"])
 def test_filters_are_shuffled_independently(variant: str) -> None:
-    source = started("pretrained").source
+    source = initialize("pretrained").source
     name = "layer2.0.conv1.weight"
     count = source[name][0].numel()
     equal = torch.arange(float(count)).reshape(source[name][:1].shape).expand_as(source[name])
-    drawn = started("weight-shuffle", variant=variant, source=source | {name: equal}).after[name]
+    drawn = initialize("weight-shuffle", variant=variant, source=source | {name: equal}).after[name]
     assert len(np.unique(rows(drawn), axis=0)) == len(drawn)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_shuffle_is_uniform(seed: int) -> None:
-    source = started("pretrained").source
+    source = initialize("pretrained").source
     name = "layer3.0.conv2.weight"
     places = torch.arange(float(source[name].numel())).reshape(source[name].shape)
-    moved = flat(started("weight-shuffle", seed=seed, source=source | {name: places}).after[name])
+    moved = flat(
+        initialize("weight-shuffle", seed=seed, source=source | {name: places}).after[name]
+    )
     n = len(moved)
     # rank correlation of two independent orders has standard error 1/sqrt(n - 1)
     assert abs(np.corrcoef(moved, np.arange(n))[0, 1]) < Z / math.sqrt(n - 1)
@@ -233,14 +244,14 @@ def singular(values: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["spectrum-matched", "top-directions"])
 def test_singular_values_are_kept(name: str, kind: str) -> None:
-    result = started(name, kind)
-    for key in result.redrawn():
+    result = initialize(name, kind)
+    for key in result.body_weights():
         old, new = singular(result.source[key]), singular(result.after[key])
         assert np.abs(new - old).max() < 1e-5 * old.max(), key
 
 
 def test_directions_are_not_kept() -> None:
-    result = started("spectrum-matched", "timm/test_resnet")
+    result = initialize("spectrum-matched", "timm/test_resnet")
     for name in large(result, least=5000):
         (u, _, v), (p, _, q) = (
             np.linalg.svd(matrix(state[name]), full_matrices=False)
@@ -271,7 +282,7 @@ def test_directions_beside_others_complete_them() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_top_directions_are_the_sources_and_the_rest_is_random(kind: str) -> None:
-    result = started("top-directions", kind, fraction=0.25)
+    result = initialize("top-directions", kind, fraction=0.25)
     for name in large(result, least=500):
         new = matrix(result.after[name])
         u, s, vt = np.linalg.svd(matrix(result.source[name]), full_matrices=False)
@@ -286,10 +297,13 @@ def test_top_directions_are_the_sources_and_the_rest_is_random(kind: str) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_ends_of_top_directions_are_pretrained_and_spectrum_matched(kind: str) -> None:
-    whole, pretrained = started("top-directions", kind, fraction=1), started("pretrained", kind)
+    whole, pretrained = (
+        initialize("top-directions", kind, fraction=1),
+        initialize("pretrained", kind),
+    )
     assert same(whole.after, pretrained.after)
-    none = started("top-directions", kind, fraction=0, norms="identity")
-    assert same(none.after, started("spectrum-matched", kind).after)
+    none = initialize("top-directions", kind, fraction=0, norms="identity")
+    assert same(none.after, initialize("spectrum-matched", kind).after)
 
 
 def test_a_share_of_directions_lies_between_none_and_all() -> None:
@@ -303,9 +317,9 @@ def test_a_share_of_directions_lies_between_none_and_all() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rest", ["random", "mean-var"])
 def test_the_first_modules_are_the_sources(rest: str, kind: str) -> None:
-    names = list(started("pretrained", kind).modules)
+    names = list(initialize("pretrained", kind).modules)
     for k in range(len(names)):
-        result = started("first-k", kind, modules=k, rest=rest)
+        result = initialize("first-k", kind, modules=k, rest=rest)
         first = [name for module in names[:k] for name in result.modules[module]]
         others = [name for module in names[k:-1] for name in result.modules[module]]
         assert same(result.after, result.source, first)
@@ -316,9 +330,9 @@ def test_the_first_modules_are_the_sources(rest: str, kind: str) -> None:
 
 
 def test_transfusion_into_statistics_is_mean_var_where_nothing_is_transferred() -> None:
-    none = started("first-k", "timm/test_resnet", modules=0, rest="mean-var")
-    assert same(none.after, started("mean-var", "timm/test_resnet").after)
-    half = started("first-k", "timm/test_resnet", modules=2, rest="mean-var")
+    none = initialize("first-k", "timm/test_resnet", modules=0, rest="mean-var")
+    assert same(none.after, initialize("mean-var", "timm/test_resnet").after)
+    half = initialize("first-k", "timm/test_resnet", modules=2, rest="mean-var")
     norms = {name for name in norm_names(half.net) if name.startswith("layer4")}
     assert all(np.all(half.after[n].numpy() == IDENTITY[n.rpartition(".")[2]]) for n in norms)
     for name in set(large(half)) & set(half.modules["layer4.0"]):
@@ -328,7 +342,7 @@ def test_transfusion_into_statistics_is_mean_var_where_nothing_is_transferred() 
 
 def test_more_modules_than_there_are_is_a_mistake() -> None:
     with pytest.raises(PluginError) as raised:
-        started("first-k", modules=5)
+        initialize("first-k", modules=5)
     assert str(raised.value) == (
         "initialization 'first-k' was asked for the first 5 modules, and this backbone has 4 before"
         " its head (stem, layer1.0, layer2.0, layer3.0); choose a smaller number, or 'pretrained'"
@@ -338,5 +352,5 @@ def test_more_modules_than_there_are_is_a_mistake() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_label_copies_its_source(kind: str) -> None:
-    result = started("random-label", kind)
+    result = initialize("random-label", kind)
     assert same(result.after, result.source, result.source)

@@ -1,4 +1,4 @@
-"""Networks before and after an initialization, on the three kinds of backbone it must handle."""
+"""Networks before and after an initialization, for the three kinds of backbones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BACKBONES = {spec.name: spec for spec in transferbench_backbones()}
 KINDS = ("fixup-resnet8", "timm/test_resnet", "timm/test_vit")
 SIZE = 16
 IMAGES = torch.randn(24, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(4)).cumsum(3) / 3
-"""Neighbouring pixels correlate, as in images."""
+"""Neighbouring pixels are correlated, as in natural images."""
 
 BUILT: dict[tuple[str, int], nn.Module] = {}
 
@@ -41,8 +41,8 @@ TWO_LAYERS = BackboneSpec(
 )
 
 
-class Started(NamedTuple):
-    """A network's state before and after, and what the initialization was given."""
+class InitializedNetwork(NamedTuple):
+    """A network before and after an initialization, and the arguments of the initialization."""
 
     before: dict[str, Tensor]
     after: dict[str, Tensor]
@@ -50,8 +50,8 @@ class Started(NamedTuple):
     modules: dict[str, tuple[str, ...]]
     net: nn.Module
 
-    def redrawn(self) -> list[str]:
-        """Parameters of the body that are of no norm layer and hold more than one element."""
+    def body_weights(self) -> list[str]:
+        """Parameters of the body outside norm layers, without scalars."""
         norms = norm_names(self.net)
         parameters = dict(self.net.named_parameters())
         return [
@@ -74,7 +74,7 @@ def backbone(kind: str | BackboneSpec) -> tuple[BackboneSpec, Any]:
 
 
 def network(kind: str | BackboneSpec, seed: int) -> nn.Module:
-    """A fresh copy of a network; building one takes longer than most initializations."""
+    """A copy of a cached network, as building one is slower than most initializations."""
     key = (kind if isinstance(kind, str) else kind.name, seed)
     if key not in BUILT:
         BUILT[key] = built(kind, seed)
@@ -88,13 +88,13 @@ def built(kind: str | BackboneSpec, seed: int) -> nn.Module:
     )
 
 
-def trained_looking(net: nn.Module) -> nn.Module:
-    """Every tensor as after a training: no zeros, no identity norms, off-centre."""
-    draws = torch.Generator().manual_seed(8)
+def with_trained_values(net: nn.Module) -> nn.Module:
+    """Replace all tensors by values as after training: non-zero, norms not the identity."""
+    generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
         for name, values in net.state_dict().items():
             if values.is_floating_point():
-                values.copy_(0.3 * torch.randn(values.shape, generator=draws) + 0.05)
+                values.copy_(0.3 * torch.randn(values.shape, generator=generator) + 0.05)
             if name.endswith("running_var"):
                 values.abs_().add_(0.5)
             if name.endswith("num_batches_tracked"):
@@ -102,7 +102,7 @@ def trained_looking(net: nn.Module) -> nn.Module:
     return net
 
 
-def started(
+def initialize(
     name: str,
     kind: str | BackboneSpec = "fixup-resnet8",
     *,
@@ -111,14 +111,14 @@ def started(
     source: Mapping[str, Tensor] | None = None,
     without: str = "",
     images: Tensor = IMAGES,
-    **given: Any,
-) -> Started:
-    """``kind`` after the initialization called ``name``; ``without``: source or images."""
+    **params: Any,
+) -> InitializedNetwork:
+    """``kind`` after the initialization ``name``; ``without``: source or images."""
     spec, _ = backbone(kind)
     net = network(kind, 1) if net is None else net
     modules = partition(spec, net)
     if source is None:
-        source = body_state(clone_state(trained_looking(network(kind, 2))), modules)
+        source = body_state(clone_state(with_trained_values(network(kind, 2))), modules)
     before = clone_state(net)
     context = InitializationContext(
         None if without == "source" else source,
@@ -126,8 +126,8 @@ def started(
         torch.Generator().manual_seed(seed),
         None if without == "images" else images,
     )
-    SPECS[name].initialize(SPECS[name].parse(given), net, context)
-    return Started(before, clone_state(net), dict(source), modules, net)
+    SPECS[name].initialize(SPECS[name].parse(params), net, context)
+    return InitializedNetwork(before, clone_state(net), dict(source), modules, net)
 
 
 def flat(values: Tensor) -> np.ndarray:
@@ -135,7 +135,7 @@ def flat(values: Tensor) -> np.ndarray:
 
 
 def rows(values: Tensor) -> np.ndarray:
-    """The stored weight as a matrix of its filters."""
+    """The weight as a matrix with one row per filter."""
     return values.double().numpy().reshape(len(values), -1)
 
 
