@@ -63,7 +63,7 @@ def board_table(
         if report.ok and bundle is not None and bundle.submission.board == name
     ]
     accepted = {candidate.folder for candidate in candidates}
-    unranked = [refused(each, name) for each in examined if each.folder not in accepted]
+    unranked = [refused(e, name) for e in examined if e.folder not in accepted]
     if not candidates:
         return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
     competition = Competition(candidates, root, registry)

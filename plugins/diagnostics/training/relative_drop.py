@@ -79,13 +79,13 @@ def recompute(params: DropParams, trials: Sequence[SubmittedTrial]) -> Iterator[
     by_class, chance = pair[0].metric == "accuracy", pair[0].chance
     outputs = [trial.predicted if by_class else trial.scores for trial in pair]
     histories = [trial.history for trial in pair if trial.history is not None]
-    known = len(histories) == len(pair)
-    flags = _untrained_flags(params, histories, chance) if known else ()
+    has_histories = len(histories) == len(pair)
+    flags = _untrained_flags(params, histories, chance) if has_histories else ()
     arrays = [output for output in outputs if output is not None]
     if len(arrays) == len(pair):
         sample = _Pair(arrays, shared_labels(pair), chance, by_class)
         yield from _drops(sample, flags, point_estimates)
-    if known:
+    if has_histories:
         yield from _training_differences(histories, flags)
 
 
@@ -129,7 +129,7 @@ def _sample(
     """
     labels = pair.labels
     if pair.by_class:
-        hits_N2 = np.stack([correctness(each, labels) for each in pair.outputs], axis=1)
+        hits_N2 = np.stack([correctness(predicted, labels) for predicted in pair.outputs], axis=1)
         outcomes_C2, counts = np.unique(hits_N2, axis=0, return_counts=True)
         return lambda counts_BC: counts_BC @ outcomes_C2 / len(labels), counts
 
