@@ -87,6 +87,16 @@ SUITE = {
         "perturbation": "none",
         "chance": {"real": 0.1},
         "reference": {"real": 0.9},
+        "columns": [
+            {
+                "key": "pace",
+                "title": "speed gain",
+                "diagnostic": "pace",
+                "metric": "speed",
+                "of": "gain",
+                "help": "how much faster P-T learns",
+            }
+        ],
     },
 }
 

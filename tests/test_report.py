@@ -10,19 +10,19 @@ from html_page import Page
 from scipy import stats
 
 from transferbench.claims import Verdict
+from transferbench.measurements import Measurements
+from transferbench.registry import load_registry
 from transferbench.report import ReportInput, render_report
-from transferbench.report.drawing import arm_styles
-from transferbench.report.formats import number, signed, significant
+from transferbench.report.formats import number, signed_percent, significant
 from transferbench.report.headline import answer
-from transferbench.report.summaries import Measured
-from transferbench.report.tables import (
-    budgets_table,
-    failures_table,
-    mistakes_table,
-    transfer_table,
-)
+from transferbench.report.parts import Scope
+from transferbench.report.run_tables import budgets_table, failures_table
+from transferbench.report.styles import arm_styles
+from transferbench.report.trials import transfer_table
 from transferbench.report.verdicts import claim_rows
 from transferbench.suite import Suite
+from transferbench_plugins.diagnostics.mistakes.agreement import AGREEMENT
+from transferbench_plugins.diagnostics.training.learning_curve import LEARNING_CURVE
 
 ENTRIES = ("fixup-resnet14", "timm/resnet10t")
 TARGETS = {"real": 0.62, "clipart": 0.52}
@@ -54,6 +54,17 @@ CLAIMS = {
 }
 
 
+SCORED = {"a": "P-T", "b": "RI-T", "replicates": "same"}
+SPEED_GAIN = {
+    "key": "speed_gain",
+    "title": "speed gain",
+    "diagnostic": "speed",
+    "metric": "speed",
+    "of": "gain",
+    "help": "how much faster P-T learns",
+}
+
+
 def suite_fields():
     recipe = {"optimizer": "sgd", "learning_rate": 0.02, "epochs": EPOCHS, "batch_size": 64}
     uses = {arm: {"name": arm.lower(), "recipe": "fine-tune"} for arm in ARMS}
@@ -74,7 +85,19 @@ def suite_fields():
         "initializations": uses,
         "replicates": REPLICATES,
         "trials": [{}],
-        "diagnostics": {},
+        "diagnostics": {
+            "learning-curve": {"name": "learning-curve"},
+            "speed": {"name": "speed"},
+            "relative-drop": {"name": "relative-drop", "pairs": [SCORED]},
+            "agreement": {
+                "name": "agreement",
+                "pairs": [
+                    {"a": "P-T", "b": "P-T", "replicates": "different"},
+                    {"a": "RI-T", "b": "RI-T", "replicates": "different"},
+                    SCORED,
+                ],
+            },
+        },
         "claims": CLAIMS,
         "scoring": {
             "initialization": "P-T",
@@ -82,6 +105,7 @@ def suite_fields():
             "perturbation": "none",
             "chance": dict.fromkeys(TARGETS, CHANCE),
             "reference": dict.fromkeys(TARGETS, 0.9),
+            "columns": [SPEED_GAIN],
         },
     }
 
@@ -232,6 +256,12 @@ def make_statuses():
     return pd.DataFrame([*ok, {**failed, "message": message}]).assign(wall_seconds=3.2)
 
 
+def scope_of(rows, entry, suite):
+    """One entry's measurements, as the parts of a report get them."""
+    plugins = frozenset({"learning-curve", "agreement"})
+    return Scope(suite, entry, Measurements(rows).select(entry=entry), plugins)
+
+
 def write(given, folder):
     path = folder / "report.html"
     render_report(given, path)
@@ -256,6 +286,7 @@ def full(measurements):
         statuses=make_statuses(),
         provenance={"transferbench": "0.1.0", "device": "CPU, 2 cores"},
         changed=("recipes.fine-tune.epochs=12",),
+        diagnostics=load_registry().diagnostics,
     )
 
 
@@ -325,9 +356,14 @@ def test_table_holds_the_means_and_intervals_of_the_frame(shown, full, target, p
     drop = values_of(rows, diagnostic="relative-drop", **where)
     assert row[2:4] == [expected(test[0]), expected(test[1])]
     assert row[4].lstrip("+") == expected(test[0] - test[1])
-    assert row[5] == expected(drop, scale=1)
-    assert row[6:8] == [expected(train[0]), expected(train[1])]
-    assert row[8] == expected(speed[0] - speed[1], sign="+")
+    assert row[5:7] == [expected(train[0]), expected(train[1])]
+    assert row[7] == expected(speed[0] - speed[1], sign="+")
+    drops = shown.tables["Drops from the first arm of a pair to the second"]
+    row = next(row for row in drops if row[:3] == [target, perturbation, "P-T & RI-T"])
+    assert row[drops[0].index("relative drop, %")] == expected(drop, scale=1)
+    speeds = shown.tables["Optimisation speed in every cell"]
+    row = next(row for row in speeds if row[:2] == [target, perturbation])
+    assert row[2:4] == [expected(speed[0]), expected(speed[1])]
 
 
 def test_pairs_that_share_networks_get_the_jackknife(shown, full):
@@ -350,21 +386,33 @@ def test_pairs_that_share_networks_get_the_jackknife(shown, full):
     assert row[3] == f"{mean:.3f} | {interval} n\N{NO-BREAK SPACE}{REPLICATES}"
 
 
-def test_drops_to_other_arms_stay_apart(small):
+def test_drops_to_other_arms_stay_apart(small, tmp_path):
     rows = small.measurements
     drops = rows[rows["diagnostic"] == "relative-drop"]
     other = drops.assign(other_initialization="mean-var", value=99.0)
     both = pd.concat([rows, other], ignore_index=True)
-    tables = [transfer_table(Measured(one, ENTRIES[0]), small.suite) for one in (rows, both)]
-    assert tables[0] == tables[1]
+    tables = [
+        Page(write(replace(small, measurements=chosen), tmp_path)).tables for chosen in (rows, both)
+    ]
+    caption = "Drops from the first arm of a pair to the second"
+    own, all_pairs = (table[caption] for table in tables)
+    assert own == [row for row in all_pairs if row[2] != "P-T & mean-var"]
+    assert len(all_pairs) == len(own) + len(BLOCKS)
+    transfer = "P-T and RI-T in every cell"
+    assert tables[0][transfer] == tables[1][transfer]
 
 
 def test_labels_of_a_task_do_not_enter_its_mean(small):
     rows = small.measurements
     kappa = rows[rows["metric"].isin(["kappa", "n_common"])]
     doubled = pd.concat([rows, kappa.assign(value=-1.0, label=0)], ignore_index=True)
-    tables = [mistakes_table(Measured(one, ENTRIES[0]), small.suite) for one in (rows, doubled)]
-    assert tables[0] == tables[1]
+    parts = [
+        AGREEMENT.report.build(scope_of(one, ENTRIES[0], small.suite)) for one in (rows, doubled)
+    ]
+    assert [block.table for block in parts[0].blocks[1:]] == [
+        block.table for block in parts[1].blocks[1:]
+    ]
+    assert parts[0].blocks[0].figure == parts[1].blocks[0].figure
 
 
 def test_answer_is_the_paired_gain_over_targets(shown, full):
@@ -391,8 +439,8 @@ def test_a_target_that_is_not_scored_is_no_part_of_the_answer(full):
     suite = full.suite.model_copy(update={"scoring": scoring.model_copy(update=only)})
     rows = full.measurements
     without = rows[rows["target"] != control]
-    words = [answer(Measured(one, ENTRIES[1]), suite) for one in (rows, without)]
-    assert words[0] == words[1] != answer(Measured(rows, ENTRIES[1]), full.suite)
+    words = [answer(scope_of(one, ENTRIES[1], suite)) for one in (rows, without)]
+    assert words[0] == words[1] != answer(scope_of(rows, ENTRIES[1], full.suite))
     assert f"the test metric on {scored} by" in words[0]
     assert control not in words[0]
 
@@ -401,24 +449,29 @@ def test_answer_names_where_the_gain_fades(small):
     rows = small.measurements.copy()
     trial = (rows["diagnostic"] == "trial") & (rows["perturbation"] == "block-1")
     rows.loc[trial & (rows["metric"] == "test_metric"), "value"] = [0.2, 0.3, 0.3, 0.2] * 2
-    words = answer(Measured(rows, ENTRIES[0]), small.suite)
+    words = answer(scope_of(rows, ENTRIES[0], small.suite))
     assert re.search(r"cannot be told from zero on real under block-1[;, .]", words)
 
 
 def test_band_is_the_interval_at_each_epoch(full):
-    band = Measured(full.measurements, ENTRIES[0]).band(
-        "learning-curve",
-        "test_metric",
-        target="real",
-        perturbation="none",
-        initialization="RI-T",
-    )
-    assert band.runs.shape == (REPLICATES, EPOCHS + 1)
+    part = LEARNING_CURVE.report.build(scope_of(full.measurements, ENTRIES[0], full.suite))
+    panels = [panel for row in part.blocks[0].figure.rows for panel in row]
+    assert [panel.title for panel in panels] == list(TARGETS)
+    (line,) = [line for line in panels[0].series if line.label == "RI-T, test"]
+    assert line.x == list(range(EPOCHS + 1))
+    assert line.runs.shape == (REPLICATES, EPOCHS + 1)
+    rows = full.measurements[full.measurements["entry"] == ENTRIES[0]]
+    for epoch in (0, EPOCHS):
+        runs = values_of(
+            rows, diagnostic="learning-curve", metric="test_metric", target="real",
+            perturbation="none", initialization="RI-T", epoch=epoch,
+        )  # fmt: skip
+        np.testing.assert_array_equal(line.runs[:, epoch], runs)
     low, high = stats.t.interval(
-        0.95, REPLICATES - 1, band.runs.mean(axis=0), stats.sem(band.runs, axis=0)
+        0.95, REPLICATES - 1, line.runs.mean(axis=0), stats.sem(line.runs, axis=0)
     )
-    np.testing.assert_allclose(band.low, low, rtol=1e-12)
-    np.testing.assert_allclose(band.high, high, rtol=1e-12)
+    np.testing.assert_allclose([point.low for point in line.y], low, rtol=1e-12)
+    np.testing.assert_allclose([point.high for point in line.y], high, rtol=1e-12)
 
 
 def test_entries_are_compared(shown):
@@ -478,7 +531,7 @@ def test_an_arm_that_did_not_train_is_flagged(small):
     rows = small.measurements.copy()
     stuck = (rows["metric"] == "train_metric") & (rows["initialization"] == "RI-T")
     rows.loc[stuck & (rows["perturbation"] == "pixels"), "value"] = CHANCE + 0.03
-    table = transfer_table(Measured(rows, ENTRIES[0]), small.suite)
+    table = transfer_table(scope_of(rows, ENTRIES[0], small.suite))
     flags = {row[1].text: row[-1].text for row in table.rows}
     assert flags == dict.fromkeys(BLOCKS, "") | {
         "pixels": "RI-T did not train in 4 of 4 replicates"
@@ -585,9 +638,9 @@ def test_nothing_measured_is_said_in_words(small, tmp_path):
         in page.words
     )
     for sentence in (
-        "No learning curves were measured for this entry.",
+        "learning-curve: this run holds no measurement of it; see the jobs",
         "No trial of this entry has finished with a test metric.",
-        "This suite compared no mistakes for this entry.",
+        "agreement: this run holds no measurement of it; see the jobs",
         "No job statuses came with these measurements.",
         "No provenance came with these measurements.",
     ):
@@ -617,7 +670,7 @@ def test_only_trials_leave_the_rest_unsaid(small, tmp_path):
     assert "No target was trained under two or more perturbations" in page.words
     assert "This suite trained no arm besides P-T and RI-T" in page.words
     row = page.tables["P-T and RI-T in every cell"][1]
-    assert row[5] == "\N{EN DASH} | not measured"
+    assert row[7] == "\N{EN DASH} | not measured"
 
 
 def test_missing_values_are_left_out_of_the_mean(small):
@@ -627,7 +680,7 @@ def test_missing_values_are_left_out_of_the_mean(small):
     rows.loc[lost, "value"] = None
     rows["flag"] = None
     rows.loc[lost & (rows["diagnostic"] == "trial"), "flag"] = "not finite: diverged"
-    row = transfer_table(Measured(rows, ENTRIES[0]), small.suite).rows[0]
+    row = transfer_table(scope_of(rows, ENTRIES[0], small.suite)).rows[0]
     for cell in row[3:5]:
         assert cell.detail.endswith(f"n\N{NO-BREAK SPACE}{REPLICATES - 1}")
     assert row[-1].text == "RI-T: not finite: diverged"
@@ -646,6 +699,6 @@ def test_significant_digits(value, text):
 
 def test_no_negative_zero():
     assert number(-0.04) == "0.0"
-    assert signed(0.04) == "0.0"
-    assert signed(1.0) == "+1.0"
-    assert signed(-1.0) == "\N{MINUS SIGN}1.0"
+    assert signed_percent(0.0004) == "0.0"
+    assert signed_percent(0.01) == "+1.0"
+    assert signed_percent(-0.01) == "\N{MINUS SIGN}1.0"

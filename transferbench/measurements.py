@@ -91,7 +91,12 @@ class Measurements:
         return len(self._positions)
 
     def __or__(self, other: Self) -> Self:
-        """The rows of either selection of one table, in the order of the table."""
+        """The rows of either selection, in the order of the table.
+
+        Raises: ``ValueError`` where they are not of one table.
+        """
+        if self._table is not other._table:
+            raise ValueError("rows of two tables have no common order")
         return self._at(np.union1d(self._positions, other._positions))
 
     def _at(self, positions: np.ndarray) -> Self:
@@ -127,6 +132,12 @@ class Measurements:
     def without_coordinates(self) -> Self:
         """The rows that have no coordinate."""
         return self.select(**dict.fromkeys(self._table.coordinates))
+
+    def matching(self, first: str, second: str) -> Self:
+        """The rows that have equal labels in two columns."""
+        groups = self._table.groups((first, second), self._positions)
+        equal = [rows for (a, b), rows in groups.items() if a == b and a is not None]
+        return self._at(np.sort(np.concatenate([self._positions[:0], *equal])))
 
     def groups(self, *columns: str) -> dict[GroupKey, Self]:
         """The rows of each combination of labels, in the order of appearance."""

@@ -32,9 +32,11 @@ from transferbench.records import Measurement
 if TYPE_CHECKING:
     from torch import Generator, Tensor, device
     from torch.nn import Module
+
+    from transferbench.reporting import Part, Scope
 else:
     # pydantic evaluates the annotations of a spec at run time, and torch must not be imported.
-    Generator = Module = Tensor = device = Any
+    Generator = Module = Part = Scope = Tensor = device = Any
 
 __all__ = [
     "HEAD",
@@ -53,6 +55,7 @@ __all__ = [
     "PerturbationSpec",
     "Preprocessing",
     "RateFactor",
+    "ReportPart",
     "Spec",
     "Subject",
     "SubmittedTrial",
@@ -539,6 +542,21 @@ class Recompute(Protocol):
     def __call__(self, params: Any, trials: Sequence[SubmittedTrial]) -> Iterable[Measurement]: ...
 
 
+class ReportPart(BaseModel):
+    """How the measurements of a diagnostic are shown in the report of a run.
+
+    Diagnostics with equal ``build`` share one part, drawn once for all of them. What a part is
+    made from is in ``transferbench.reporting``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    build: Callable[[Scope], Part | None]
+    """Makes the part of one entry; None where there is nothing to show."""
+    metrics: frozenset[str]
+    """The metrics that the part shows; a table at the end of the report lists all others."""
+
+
 class DiagnosticSpec(Spec):
     """Measurements of one finished trial, of a pair or of a group."""
 
@@ -571,3 +589,5 @@ class DiagnosticSpec(Spec):
     """Known answer: metrics of a pair that do not change when its two subjects are swapped."""
     answers_within: Annotated[float, Field(ge=0)] = 1e-6
     """Absolute tolerance of the known answers."""
+    report: ReportPart | None = None
+    """Its part of a run's report; without one, its means are listed in a table."""

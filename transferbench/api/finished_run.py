@@ -15,7 +15,7 @@ import pandas as pd
 from transferbench.api.notebook_view import notebook_view
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError, TransferbenchError
-from transferbench.files import atomic_path, disk_errors_explained
+from transferbench.files import disk_errors_explained
 from transferbench.leaderboard import boards, show
 from transferbench.measurements import Measurements, frame_of
 from transferbench.records import read_records
@@ -133,19 +133,20 @@ class Run:
     def report(self) -> Path:
         """Write the report, one HTML file; returns its path."""
         path = self.folder / REPORT
-        with atomic_path(path) as temporary:
-            render_report(
-                ReportInput(
-                    suite=self.suite,
-                    entries=self.entries,
-                    measurements=self.measurements,
-                    verdicts=self.claims,
-                    statuses=self.statuses,
-                    provenance=self._provenance(),
-                    changed=self.described["changed"],
-                ),
-                temporary,
-            )
+        registry = self.registry or open_registry()
+        render_report(
+            ReportInput(
+                suite=self.suite,
+                entries=self.entries,
+                measurements=self.measurements,
+                verdicts=self.claims,
+                statuses=self.statuses,
+                provenance=self._provenance(),
+                changed=self.described["changed"],
+                diagnostics=registry.diagnostics,
+            ),
+            path,
+        )
         return path
 
     def board(self) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.files import write_text
 from transferbench.report.inputs import ReportInput
 
 __all__ = ["ReportInput", "render_report"]
 
 
 def render_report(results: ReportInput, path: Path) -> None:
-    """Write the report: one self-contained HTML file, equal bytes for equal input."""
-    # matplotlib and jinja2 take half a second to import: only who renders pays it.
+    """Write the report atomically: one HTML file that loads no other, equal for equal input."""
+    # matplotlib and jinja2 take half a second to import.
     from transferbench.report.page import page
 
-    path.write_text(page(results), encoding="utf-8", newline="\n")
+    write_text(path, page(results))

@@ -1,4 +1,4 @@
-"""How every figure of a report looks, and how a drawing becomes inline SVG.
+"""Draws the figures of a report with matplotlib, as inline SVG.
 
 Colours reach the SVG as CSS variables, so one drawing serves light and dark pages and paper.
 """
@@ -6,30 +6,32 @@ Colours reach the SVG as CSS variables, so one drawing serves light and dark pag
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from io import StringIO
+from itertools import zip_longest
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 from markupsafe import Markup, escape
+from matplotlib import figure as mpl
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
 
-from transferbench.suite import Suite
+from transferbench.report.figures import Figure, Heat, HeatFigure, Panel, PanelFigure, Series
+from transferbench.report.styles import GRID, INK, MUTED, PALETTE
+from transferbench.report.summaries import Summary
 
-__all__ = ["GRID", "INK", "MUTED", "SERIES", "ArmStyle", "arm_styles", "render", "tidy"]
+__all__ = ["Layout", "draw", "inline", "label_width"]
 
-INK = "#1f2430"
-MUTED = "#667081"
-GRID = "#dde1e8"
-# Okabe and Ito (2008), colours that readers with any colour vision tell apart; black is the ink.
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
-# Seven against four colours: 28 arms before a pair of both comes again.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"} | {
-    color: f"series-{position}" for position, color in enumerate(SERIES)
+    color: f"series-{position}" for position, color in enumerate(PALETTE)
 }
 STYLE: dict[str, Any] = {
     "axes.edgecolor": MUTED,
@@ -44,7 +46,7 @@ STYLE: dict[str, Any] = {
     "axes.titlelocation": "left",
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
-    # Titles have their place: to look for one measures every tick, a tenth of the time.
+    # Titles have a fixed position: finding one measures every tick, a tenth of the time.
     "axes.titley": 1.0,
     "axes.axisbelow": True,
     "font.size": 8,
@@ -73,52 +75,33 @@ DECIMALS = re.compile(r"(\d+\.\d\d)\d+")
 """A hundredth of a point is finer than any screen or printer."""
 METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
-
-@dataclass(frozen=True)
-class ArmStyle:
-    """The colour and marker that an arm keeps in every figure."""
-
-    color: str
-    marker: str
-
-
-def arm_styles(suite: Suite) -> dict[str, ArmStyle]:
-    """The scored arm is blue, its baseline orange, the others follow in the suite's order."""
-    first = [suite.scoring.initialization, suite.scoring.baseline]
-    arms = [*first, *(arm for arm in suite.initializations if arm not in first)]
-    rest = SERIES[2:]
-    colors = [*SERIES[:2], *(rest[place % len(rest)] for place in range(len(arms)))]
-    return {
-        arm: ArmStyle(colors[place], MARKERS[place % len(MARKERS)])
-        for place, arm in enumerate(arms)
-    }
+WIDTH = 10.4
+COLORS = "cividis"
+"""For readers with any colour vision, and in grey. Source: Nuñez et al. 2018, arXiv 1712.01662."""
+TITLE, LEGEND_LINE, LETTER, BOLD_LETTER = 0.24, 0.2, 0.062, 0.075
+"""Inches: above a panel, of a line of the legend, of a letter of a tick and of a title."""
+FULL_NUMBERS = 9
+MOST_COLUMNS = 6
+MOST_TICKS = 6
+MANY_RUNS = 12
+BAR = 0.75
+"""Inches that a scale of colours takes to the right of its maps."""
+CHANCE = "chance"
 
 
-def tidy(axes: Axes, *, grid: str) -> None:
-    """Grid lines along one axis only: ``x`` or ``y``."""
-    axes.grid(visible=False)
-    axes.grid(visible=True, axis="x" if grid == "x" else "y")
-
-
-def render(
-    name: str,
-    description: str,
-    size: tuple[float, float],
-    draw: Callable[[Figure], None],
-    *,
-    placed: bool = False,
-) -> Markup:
-    """What ``draw`` draws, as an SVG element whose ids begin with ``name``.
-
-    ``placed``: ``draw`` says where its axes go; to find it out takes longer than to draw them.
-    Units: ``size`` in inches of a page about ten inches wide.
-    """
+def draw(figure: Figure, name: str) -> Markup:
+    """A figure as an SVG element whose ids begin with ``name``."""
+    if isinstance(figure, HeatFigure):
+        layout, fill = _heats(figure)
+    else:
+        layout, fill = _panels(figure)
     buffer = StringIO()
     with matplotlib.style.context(["default", STYLE]), rc_context({"svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout=None if placed else "constrained")
-        draw(figure)
-        figure.savefig(buffer, format="svg", transparent=True, metadata=METADATA)
-    return Markup(inline(buffer.getvalue(), name, description))  # noqa: S704 - made here, escaped
+        canvas = mpl.Figure(figsize=layout.size)
+        fill(canvas)
+        canvas.savefig(buffer, format="svg", transparent=True, metadata=METADATA)
+    svg = inline(buffer.getvalue(), name, figure.description)
+    return Markup(svg)  # noqa: S704 - made here, escaped
 
 
 def inline(text: str, name: str, description: str) -> str:
@@ -129,7 +112,347 @@ def inline(text: str, name: str, description: str) -> str:
     text = re.sub(r"<style type=\"text/css\">.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"\sxmlns(:xlink)?=\"[^\"]*\"", "", text)
     text = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\g<1>{name}-", text)
-    text = GEOMETRY.sub(lambda found: DECIMALS.sub(r"\1", found[0]), text)
+    text = GEOMETRY.sub(lambda match: DECIMALS.sub(r"\1", match[0]), text)
     for color, variable in VARIABLES.items():
         text = text.replace(color, f"var(--{variable}, {color})")
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+
+
+# --- where panels go --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A grid of axes. Units: inches, measured on the fonts of ``STYLE``.
+
+    ``left`` and ``below``: the space that each panel leaves for its ticks and labels.
+    """
+
+    rows: int
+    columns: int
+    height: float
+    left: float = 0.52
+    below: float = 0.42
+    legend: float = 0.0
+    right: float = 0.1
+    title: float = TITLE
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Of the figure."""
+        return WIDTH, self.legend + self.rows * (self.title + self.height + self.below)
+
+    @property
+    def panel_width(self) -> float:
+        """The width of one panel."""
+        return (WIDTH - self.right) / self.columns - self.left
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """The same as matplotlib takes it: in fractions of the figure and of a panel."""
+        width, height = self.size
+        return {
+            "left": self.left / width,
+            "right": 1 - self.right / width,
+            "top": 1 - (self.legend + self.title) / height,
+            "bottom": self.below / height,
+            "wspace": self.left / self.panel_width,
+            "hspace": (self.title + self.below) / self.height,
+        }
+
+    def axes(self, canvas: mpl.Figure) -> NDArray[Any]:
+        """The axes of the grid. Shapes: (rows, columns)."""
+        return canvas.subplots(self.rows, self.columns, squeeze=False, gridspec_kw=self.fractions)
+
+
+def label_width(labels: Iterable[str]) -> float:
+    """The approximate width of the longest. Units: inches."""
+    return LETTER * max(map(len, labels), default=0)
+
+
+def _broken(titles: Sequence[str], layout: Layout) -> tuple[Layout, dict[str, str]]:
+    """Titles as they are drawn: on two lines, broken after a colon, where one is too wide."""
+    if all(len(title) * BOLD_LETTER <= layout.panel_width for title in titles):
+        return layout, {title: title for title in titles}
+    lines = {title: title.replace(": ", "\n", 1) for title in titles}
+    return replace(layout, title=TITLE + 0.14), lines
+
+
+def _too_wide(ticks: Sequence[str], width: float) -> bool:
+    """Whether names side by side would touch. Units: ``width`` of the axis in inches."""
+    return bool(ticks) and label_width(ticks) * len(ticks) > 0.9 * width
+
+
+def _slant(axes: Axes) -> None:
+    """Slanted names of ticks, each ending below its tick."""
+    for tick in axes.get_xticklabels():
+        tick.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
+
+
+Fill = Callable[[mpl.Figure], None]
+
+
+# --- lines and points -------------------------------------------------------------------------
+
+
+def _panels(figure: PanelFigure) -> tuple[Layout, Fill]:
+    panels = [panel for row in figure.rows for panel in row if panel is not None]
+    columns = max(map(len, figure.rows))
+    legend = {series.label for panel in panels for series in panel.series if series.label}
+    legend |= {CHANCE for panel in panels if panel.chance is not None}
+    upright = [panel.ticks for panel in panels if not panel.across]
+    slanted = [ticks for ticks in upright if _too_wide(ticks, WIDTH / columns - 0.6)]
+    names = [tick for panel in panels if panel.across for tick in panel.ticks]
+    tick_height = 0.25 + 0.72 * max(map(label_width, slanted), default=0.0)
+    left = 0.3 + label_width(names) if names else 0.52
+    layout = Layout(
+        rows=len(figure.rows),
+        columns=columns,
+        height=figure.height,
+        left=max(left, 0.68 * any(panel.y_label for panel in panels)),
+        below=tick_height + 0.18 * any(panel.x_label for panel in panels),
+        legend=LEGEND_LINE * -(-len(legend) // MOST_COLUMNS) + 0.06 if legend else 0.0,
+    )
+    layout, titles = _broken([panel.title for panel in panels], layout)
+
+    def fill(canvas: mpl.Figure) -> None:
+        grid = layout.axes(canvas)
+        for line, row in zip(grid, figure.rows, strict=True):
+            for position, (axes, panel) in enumerate(zip_longest(line, row)):
+                _draw_panel(axes, panel, slanted=bool(slanted), named=position == 0)
+                axes.set_title(titles[panel.title] if panel else "")
+        _draw_legend(canvas, list(grid.flat))
+
+    return layout, fill
+
+
+def _draw_panel(axes: Axes, panel: Panel | None, *, slanted: bool, named: bool) -> None:
+    """One panel, or nothing; ``named``: the first of its row, which names the rows of all."""
+    if panel is None:
+        axes.set_axis_off()
+        return
+    side_by_side = panel.bars and panel.ticks and not panel.across
+    for position, series in enumerate(panel.series):
+        shift = 0.14 * (position - (len(panel.series) - 1) / 2) if side_by_side else 0
+        _draw_series(axes, panel, series, shift)
+    along, up = (axes.axhline, axes.axvline) if panel.across else (axes.axvline, axes.axhline)
+    for mark in panel.marks:
+        along(mark, color=MUTED, linewidth=0.8, linestyle=":")
+    for level in panel.levels:
+        up(level, color=MUTED, linewidth=0.9, linestyle=":")
+    if panel.chance is not None:
+        up(panel.chance, color=MUTED, linewidth=0.9, linestyle=":", label=CHANCE)
+    if panel.remark:
+        axes.text(0.5, 0.5, panel.remark, transform=axes.transAxes, ha="center", color=MUTED)
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    if panel.across:
+        _name_rows(axes, panel, named=named)
+    else:
+        _set_x(axes, panel, slanted=slanted)
+        _set_y(axes, panel)
+    axes.minorticks_off()
+
+
+def _name_rows(axes: Axes, panel: Panel, *, named: bool) -> None:
+    """Rows from the top, named in the first panel; values along the x axis."""
+    axes.set_yticks(range(len(panel.ticks)), list(panel.ticks) if named else [])
+    axes.set_ylim(len(panel.ticks) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False)
+    axes.grid(visible=True, axis="x")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+    if panel.scale:
+        _write_percent(axes.xaxis)
+
+
+def _set_x(axes: Axes, panel: Panel, *, slanted: bool) -> None:
+    if panel.log == "x":
+        axes.set_xscale("log")
+    elif panel.ticks:
+        axes.set_xticks(range(len(panel.ticks)), list(panel.ticks))
+        axes.set_xlim(-0.6, len(panel.ticks) - 0.4)
+        if slanted:
+            _slant(axes)
+    elif any(not series.style.dash for series in panel.series):  # a scatter plot
+        axes.margins(x=0.12)
+        axes.grid(visible=True)
+    else:
+        points = [x for series in panel.series for x in series.x if not isinstance(x, Summary)]
+        whole_numbers = all(float(x).is_integer() for x in points)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole_numbers))
+
+
+def _set_y(axes: Axes, panel: Panel) -> None:
+    smallest = min((mean for series in panel.series for mean in series.means), default=0.0)
+    if panel.log == "symmetric":
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(bottom=min(smallest, 0) - 0.3)
+    elif panel.log == "y":
+        axes.set_yscale("log")
+        # A band that reaches 0 would fill the axis with decades of nothing.
+        axes.set_ylim(bottom=0.5 * smallest)
+    elif panel.scale:
+        _write_percent(axes.yaxis)
+        if panel.scale == "percent":
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, -0.03), min(high, 1.03))
+
+
+def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> None:
+    """A line through the means with their intervals as a band or as bars."""
+    points = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y]
+    if not points:
+        return
+    x = np.array([x.mean if isinstance(x, Summary) else x + shift for x, _ in points])
+    y = np.array([y.mean for _, y in points])
+    low, high = np.array([y.bounds for _, y in points]).T
+    style: dict[str, Any] = {"color": series.style.color, "linestyle": series.style.dash}
+    if series.label:
+        style["label"] = series.label
+    if panel.bars:
+        error = np.abs([low - y, high - y])
+        if panel.across:
+            _draw_bars(axes, (y, x), (error, None), series, style)
+        else:
+            spread = [np.subtract(x.bounds, x.mean) for x, _ in points if isinstance(x, Summary)]
+            _draw_bars(axes, (x, y), (np.abs(spread).T if spread else None, error), series, style)
+        return
+    for run in () if series.runs is None else series.runs[:MANY_RUNS]:
+        known = ~np.isnan(run)
+        axes.plot(
+            np.asarray(series.x, dtype=float)[known], run[known],
+            color=series.style.color, linewidth=0.5, alpha=0.35,
+        )  # fmt: skip
+    color, marker = series.style.color, series.style.marker
+    axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0, zorder=1)
+    axes.plot(x, y, marker=marker, markersize=3, linewidth=1.6, **style)
+
+
+def _draw_bars(
+    axes: Axes,
+    points: tuple[NDArray[np.float64], NDArray[np.float64]],
+    errors: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None],
+    series: Series,
+    style: dict[str, Any],
+) -> None:
+    axes.errorbar(
+        *points,
+        xerr=errors[0],
+        yerr=errors[1],
+        marker=series.style.marker,
+        markersize=4,
+        linewidth=1,
+        elinewidth=1.3,
+        **style,
+    )
+
+
+def _draw_legend(canvas: mpl.Figure, grid: Sequence[Axes]) -> None:
+    """One legend above all panels, each label once."""
+    handles: dict[str, Any] = {}
+    for axes in grid:
+        artists, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, artists, strict=True))
+    # Chance last, arms in the order they were drawn.
+    labels = sorted(handles, key=lambda label: label == CHANCE)
+    if labels:
+        canvas.legend(
+            [handles[label] for label in labels],
+            labels,
+            loc="upper left",
+            ncols=min(len(labels), MOST_COLUMNS),
+            borderaxespad=0.1,
+        )
+
+
+def _write_percent(axis: Axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
+
+
+# --- heat maps --------------------------------------------------------------------------------
+
+
+def _heats(figure: HeatFigure) -> tuple[Layout, Fill]:
+    heats = [heat for row in figure.rows for heat in row if heat is not None]
+    values = np.concatenate([heat.values[np.isfinite(heat.values)] for heat in heats])
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    scale = Normalize(low, high if high > low else low + 1)
+    up = {tick for heat in heats for tick in heat.y_ticks}
+    right = sorted({tick for heat in heats for tick in heat.x_ticks})
+    columns = max(map(len, figure.rows))
+    written = right[: FULL_NUMBERS if figure.numbers else MOST_TICKS]
+    slanted = _too_wide(written, WIDTH / columns - 1)
+    layout = Layout(
+        rows=len(figure.rows),
+        columns=columns,
+        height=figure.height,
+        left=0.36 + label_width(up),
+        below=0.42 + (0.72 * label_width(right) if slanted else 0.0),
+        right=BAR,
+    )
+    layout, titles = _broken([heat.title for heat in heats], layout)
+
+    def fill(canvas: mpl.Figure) -> None:
+        for line, row in zip(layout.axes(canvas), figure.rows, strict=True):
+            for axes, heat in zip_longest(line, row):
+                _draw_heat(axes, heat, scale, numbers=figure.numbers, slanted=slanted)
+                axes.set_title(titles[heat.title] if heat else "")
+        _draw_scale(canvas, layout, scale, figure)
+
+    return layout, fill
+
+
+def _draw_scale(canvas: mpl.Figure, layout: Layout, scale: Normalize, figure: HeatFigure) -> None:
+    """The scale of colours beside the uppermost row."""
+    width, height = layout.size
+    top = 1 - layout.title / height
+    corner = (1 - (BAR - 0.12) / width, top - layout.height / height)
+    axes = canvas.add_axes((*corner, 0.12 / width, layout.height / height))
+    bar = canvas.colorbar(ScalarMappable(scale, COLORS), cax=axes, label=figure.label)
+    bar.outline.set_visible(False)
+    if figure.percent:
+        _write_percent(axes.yaxis)
+
+
+def _draw_heat(
+    axes: Axes, heat: Heat | None, scale: Normalize, *, numbers: bool, slanted: bool
+) -> None:
+    """One map; cells without a value stay empty."""
+    if heat is None:
+        axes.set_axis_off()
+        return
+    axes.grid(visible=False)
+    # As raw pixels of a PNG inside the SVG: a path for each cell would weigh fifty times as much.
+    axes.imshow(
+        heat.values, cmap=COLORS, norm=scale, origin="lower",
+        aspect="auto", interpolation="none",
+    )  # fmt: skip
+    axes.set_xlabel(heat.x_label)
+    axes.set_ylabel(heat.y_label)
+    most = FULL_NUMBERS if numbers else MOST_TICKS
+    _name_cells(axes.xaxis, heat.x_ticks, heat.x_positions, most)
+    _name_cells(axes.yaxis, heat.y_ticks, heat.y_positions, FULL_NUMBERS)
+    if slanted:
+        _slant(axes)
+    if numbers and heat.values.size <= FULL_NUMBERS**2:
+        _write_numbers(axes, heat.values, scale)
+
+
+def _name_cells(axis: Axis, ticks: Sequence[str], positions: Sequence[float], most: int) -> None:
+    """Names at their positions, or of at most about ``most`` cells, equally far apart."""
+    if positions:
+        axis.set_ticks(list(positions), list(ticks))
+        axis.set_tick_params(length=0)
+        return
+    step = max(-(-len(ticks) // most), 1)
+    axis.set_ticks(list(range(0, len(ticks), step)), list(ticks[::step]))
+
+
+def _write_numbers(axes: Axes, values: NDArray[np.float64], scale: Normalize) -> None:
+    """The mean in each cell, light on dark and dark on light."""
+    for (y, x), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = value < (scale.vmin or 0) / 2 + (scale.vmax or 0) / 2
+            axes.text(x, y, f"{value:.2f}".replace("0.", ".", 1), ha="center", va="center",
+                      fontsize=6, color="white" if dark else "black")  # fmt: skip

@@ -2,104 +2,95 @@
 
 from __future__ import annotations
 
-from statistics import fmean
-
-from transferbench.report.formats import number, signed
-from transferbench.report.summaries import Measured, ReplicateValues, Summary, summarize
-from transferbench.suite import Suite
+from transferbench.measurements import mean_of
+from transferbench.report.formats import percent, signed_percent, significant
+from transferbench.report.parts import Scope
+from transferbench.report.quantities import TEST, Quantity, quantities_of
+from transferbench.report.summaries import Summary, summarize
 
 __all__ = ["answer"]
 
 
-def scored_pair(suite: Suite) -> tuple[str, str]:
-    """The arm that is scored and the one it is compared with."""
-    return suite.scoring.initialization, suite.scoring.baseline
+def answer(scope: Scope) -> str:
+    """The sentences that have data behind them."""
+    sentences = [
+        _gain_sentence(scope),
+        *(_quantity_sentence(scope, q) for q in quantities_of(scope.suite, scope.measurements)),
+        _fade_sentence(scope),
+    ]
+    return " ".join(filter(None, sentences))
 
 
-def mean_over_targets(
-    measured: Measured, suite: Suite, diagnostic: str, metric: str
-) -> tuple[Summary | None, list[str]]:
-    """The paired difference averaged over the scored targets at each replicate, and those targets.
+def _mean_over_targets(scope: Scope, quantity: Quantity) -> tuple[Summary | None, list[str]]:
+    """The paired difference averaged over the scored targets, and those targets.
 
     A control, such as a target with shuffled labels, is not scored.
     Error: Student-t over the replicates that every one of these targets has.
     """
-    pair, perturbation = scored_pair(suite), suite.scoring.perturbation
-    known: dict[str, ReplicateValues] = {}
-    for target in suite.scoring.chance:
-        where = {"target": target, "perturbation": perturbation}
-        if values := measured.differences(diagnostic, metric, pair, **where):
-            known[target] = values
-    shared = set.intersection(*map(set, known.values())) if known else set()
-    means = [fmean(values[one] for values in known.values()) for one in sorted(shared)]
-    return summarize(means), list(known)
+    scoring = scope.suite.scoring
+    rows = quantity.rows(scope.measurements).select(perturbation=scoring.perturbation)
+    gains = {
+        target: values
+        for target in scoring.chance
+        if (values := quantity.gains(rows.select(target=target), scope.pair))
+    }
+    return summarize(mean_of(gains.values()).values()), list(gains)
 
 
-def effect(one: Summary, what: str) -> str:
-    """What the difference does to ``what``, with its interval in points and its n."""
-    size = number(abs(100 * one.mean))
-    if one.low is None or one.high is None:
-        word = "higher" if one.mean > 0 else "lower"
-        return f"leaves {what} {size} points {word} (n = {one.n}: no interval)"
-    low, high = signed(100 * one.low), signed(100 * one.high)
-    error = f"95% interval {low} to {high}, n = {one.n} paired replicates"
-    if one.side == 0:
-        return f"does not measurably move {what}: {signed(100 * one.mean)} points ({error})"
-    return f"{'raises' if one.side > 0 else 'lowers'} {what} by {size} points ({error})"
+def _effect(gain: Summary, name: str, quantity: Quantity) -> str:
+    """What the difference does to ``name``, with its interval and its n."""
+    write, sign, unit = (
+        (percent, signed_percent, "points")
+        if quantity.of_fractions
+        else (significant, significant, quantity.unit)
+    )
+    size = write(abs(gain.mean))
+    if gain.low is None or gain.high is None:
+        word = "higher" if gain.mean > 0 else "lower"
+        return f"leaves {name} {size} {unit} {word} (n = {gain.n}: no interval)"
+    bounds = f"{sign(gain.low)} to {sign(gain.high)}"
+    error = f"95% interval {bounds}, n = {gain.n} paired replicates"
+    if gain.side == 0:
+        return f"does not measurably move {name}: {sign(gain.mean)} {unit} ({error})"
+    return f"{'raises' if gain.side > 0 else 'lowers'} {name} by {size} {unit} ({error})"
 
 
-def gain_sentence(measured: Measured, suite: Suite) -> str:
+def _gain_sentence(scope: Scope) -> str:
     """The gain of the scored arm over its baseline, without perturbation."""
-    one, targets = mean_over_targets(measured, suite, "trial", "test_metric")
-    a, b = scored_pair(suite)
-    if one is None:
+    gain, targets = _mean_over_targets(scope, TEST)
+    a, b = scope.pair
+    if gain is None:
         return (
             f"No replicate has finished both {a} and {b} on every target, so the gain is not known."
         )
     where = f"on {targets[0]}" if len(targets) == 1 else f"averaged over {len(targets)} targets"
-    return f"Pre-training ({a} instead of {b}) {effect(one, f'the test metric {where}')}."
+    return f"Pre-training ({a} instead of {b}) {_effect(gain, f'the test metric {where}', TEST)}."
 
 
-def speed_sentence(measured: Measured, suite: Suite) -> str:
-    """The gain in optimisation speed, where speed was measured."""
-    one, _ = mean_over_targets(measured, suite, "speed", "speed")
-    if one is None:
-        return ""
-    return f"It {effect(one, 'the speed (mean train metric over the epochs)')}."
+def _quantity_sentence(scope: Scope, quantity: Quantity) -> str:
+    """The gain in another quantity, where it was measured."""
+    gain, _ = _mean_over_targets(scope, quantity)
+    return "" if gain is None else f"It {_effect(gain, f'the {quantity.name}', quantity)}."
 
 
-def gains_under_perturbation(measured: Measured, suite: Suite, target: str) -> dict[str, Summary]:
-    """The gain under each perturbation that has an interval."""
-    gains = {
-        label: measured.difference(
-            "trial", "test_metric", scored_pair(suite), target=target, perturbation=label
-        )
-        for label in suite.perturbations
-        if label != suite.scoring.perturbation
-    }
-    return {label: one for label, one in gains.items() if one and one.low is not None}
-
-
-def fade_sentence(measured: Measured, suite: Suite) -> str:
+def _fade_sentence(scope: Scope) -> str:
     """Where the gain can no longer be told from zero."""
-    scored = suite.scoring.chance
-    gains = {target: gains_under_perturbation(measured, suite, target) for target in scored}
-    count = sum(map(len, gains.values()))
-    faded = {
-        target: [label for label, one in found.items() if one.side < 1]
-        for target, found in gains.items()
-    }
+    scoring, rows = scope.suite.scoring, TEST.rows(scope.measurements)
+    faded: dict[str, list[str]] = {}
+    count = 0
+    for target in scoring.chance:
+        for label in scope.suite.perturbations:
+            here = rows.select(target=target, perturbation=label)
+            gain = summarize(TEST.gains(here, scope.pair).values())
+            if label != scoring.perturbation and gain and gain.low is not None:
+                count += 1
+                if gain.side < 1:
+                    faded.setdefault(target, []).append(label)
     lost = sum(map(len, faded.values()))
     if not count:
         return ""
     if not lost:
         return "The gain stays above zero under every perturbation measured."
-    parts = [f"on {target} under {', '.join(labels)}" for target, labels in faded.items() if labels]
+    parts = [f"on {target} under {', '.join(labels)}" for target, labels in faded.items()]
     rest = "; elsewhere it stays above zero" if lost < count else ""
     return f"The gain is gone or cannot be told from zero {'; '.join(parts)}{rest}."
-
-
-def answer(measured: Measured, suite: Suite) -> str:
-    """The sentences that have data behind them."""
-    sentences = (gain_sentence, speed_sentence, fade_sentence)
-    return " ".join(filter(None, (write(measured, suite) for write in sentences)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transferbench.claims import Verdict
+from transferbench.specs import DiagnosticSpec
 from transferbench.suite import Suite
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class ReportInput:
     ``measurements``: rows of ``Record.row()``. ``verdicts``: per entry, in the suite's order.
     ``statuses``: columns job, kind, label, status, wall_seconds, message, a row for each job.
     ``changed``: the overrides of a changed suite, empty where it is the published one.
+    ``diagnostics``: the plugins, by name, that draw the parts of their diagnostics; those of a
+    diagnostic without one go to the tables of the remaining measurements.
     """
 
     suite: Suite
@@ -31,3 +34,4 @@ class ReportInput:
     statuses: pd.DataFrame
     provenance: Mapping[str, str]
     changed: Sequence[str]
+    diagnostics: Mapping[str, DiagnosticSpec]

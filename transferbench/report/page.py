@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from transferbench.records import Record
-from transferbench.report.aggregates import LABEL
-from transferbench.report.figures import curves_figure, severity_figure
+from transferbench.errors import TransferbenchError
+from transferbench.measurements import Measurements
+from transferbench.registry import blamed
+from transferbench.report.comparisons import name_selves
+from transferbench.report.drawing import draw
 from transferbench.report.headline import answer
 from transferbench.report.inputs import ReportInput
-from transferbench.report.mistakes import mistakes_figure
-from transferbench.report.parts import parts_of, shown_in_parts
-from transferbench.report.parts.arms import arms_part
-from transferbench.report.parts.part import Part, Scope, paper
-from transferbench.report.published import CURVES, SHUFFLING
-from transferbench.report.remaining_tables import other_tables
-from transferbench.report.summaries import SHOWN, Measured
-from transferbench.report.tables import (
-    Table,
-    budgets_table,
-    comparison_table,
-    failures_table,
-    mistakes_table,
-    transfer_table,
-)
+from transferbench.report.parts import Drawing, Part, Scope
+from transferbench.report.remaining_tables import remaining_tables
+from transferbench.report.run_tables import budgets_table, entries_table, failures_table
+from transferbench.report.tables import Table
+from transferbench.report.trials import SHOWN, arms_part, transfer_part
 from transferbench.report.verdicts import ClaimRow, claim_rows
+from transferbench.specs import DiagnosticSpec
+from transferbench.suite import TRIAL, Suite
 
-__all__ = ["page"]
+__all__ = ["diagnostic_parts", "page"]
 
-FOLDER = resources.files("transferbench.report")
+PACKAGE = "transferbench.report"
 VERDICTS = ("reproduced", "contradicted", "undecided", "not judged")
 GLOSSARY = {
     "source, target": "the task pre-trained on, and the task fine-tuned on",
@@ -45,23 +40,16 @@ GLOSSARY = {
     "entry": "what a suite compares: a backbone with its weights",
     "test metric": "accuracy, or mean area under the ROC curve for multi-label targets, on the "
     "fixed test subset after the last epoch",
+    "train metric": "the same on clean train images in eval mode",
     "gain": "test metric of the pre-trained arm minus its baseline's, paired by replicate",
-    "relative drop": "100 (A of P-T minus A of RI-T) / (A of P-T): how much of the test metric "
-    "is lost without pre-training",
-    "speed": "the train metric, clean images in eval mode, averaged over the epochs",
     "replicate": "a training repeated with other seeds; at one replicate all arms and backbones "
     "see the same data order",
-    "\N{GREEK SMALL LETTER KAPPA} of errors": "agreement about which images are wrong, corrected "
-    "for the agreement that two networks of these accuracies have by chance (Cohen)",
-    "error Jaccard": "images both get wrong, divided by images at least one gets wrong",
-    "reference entropy": "how unsure an independent network is about a set of images: a stand-in "
-    "for their ambiguity",
     "chance": "the test metric of guessing",
     "P & P-T": "a pair of networks: here the source network itself and one fine-tuned from it",
     "published": "numbers of Neyshabur, Sedghi, Zhang 2020 (arXiv 2008.11687), printed there or "
     "digitised from its figures; its scale and data differ, so that orders compare and absolute "
     "numbers do not",
-    "*": "a number whose measurement was flagged; what with stands below the tables",
+    "*": "a number whose measurement was flagged; the flags are listed below the tables",
     "95% interval": "Student-t over replicates unless said otherwise; it covers the seeds, not "
     "the choice of test images",
     "student-t-95, jackknife-95, fieller-95": "how a 95% interval was made: from the spread of the "
@@ -70,6 +58,15 @@ GLOSSARY = {
     "verdict": "reproduced where the whole interval meets the claim's condition, contradicted "
     "where the whole interval misses it, undecided otherwise",
 }
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page as it is shown."""
+
+    title: str
+    anchor: str
+    html: Markup
 
 
 @dataclass(frozen=True)
@@ -82,13 +79,139 @@ class EntrySection:
     claims: list[ClaimRow]
     tally: str
     judged: bool
-    curves: Markup | None
-    severity: dict[str, Markup]
-    mistakes: Markup | None
-    transfer: Table | None
-    mistakes_table: Table | None
-    parts: list[Part]
-    others: dict[str, Table]
+    sections: list[Section]
+    remaining: dict[str, Table]
+
+
+def page(results: ReportInput) -> str:
+    """The HTML of the report; equal input gives equal text."""
+    environment = Environment(
+        loader=PackageLoader(PACKAGE, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    measurements = Measurements(name_selves(results.measurements))
+    scopes = [
+        Scope(results.suite, name, measurements.select(entry=name)) for name in results.entries
+    ]
+    glossary = dict(GLOSSARY)
+    entries = [
+        _Writer(environment, results, scope, position, glossary).entry()
+        for position, scope in enumerate(scopes, start=1)
+    ]
+    css = resources.files(PACKAGE).joinpath("report.css").read_text("utf-8")
+    return environment.get_template("report.html.j2").render(
+        suite=results.suite,
+        entries=entries,
+        comparison=entries_table(scopes, results.suite) if len(scopes) > 1 else None,
+        budgets=budgets_table(results.suite),
+        failures=failures_table(results.statuses),
+        jobs=_job_counts(results.statuses),
+        provenance=results.provenance,
+        changed=results.changed,
+        glossary=glossary,
+        css=Markup(css),  # noqa: S704 - our own file
+    )
+
+
+def diagnostic_parts(
+    suite: Suite, diagnostics: Mapping[str, DiagnosticSpec]
+) -> dict[Callable[[Scope], Part | None], dict[str, str]]:
+    """The parts that the diagnostics of ``suite`` bring: how to build each, and for which labels.
+
+    In the order of the suite; label -> name of the plugin.
+    """
+    parts: dict[Callable[[Scope], Part | None], dict[str, str]] = {}
+    for label, use in suite.diagnostics.items():
+        spec = diagnostics.get(use.name)
+        if spec is not None and spec.report is not None:
+            parts.setdefault(spec.report.build, {})[label] = use.name
+    return parts
+
+
+class _Writer:
+    """Writes one entry; ``glossary`` collects the words that its parts explain."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        results: ReportInput,
+        scope: Scope,
+        position: int,
+        glossary: dict[str, str],
+    ) -> None:
+        self.macros = environment.get_template("macros.html.j2").module
+        self.results = results
+        self.scope = scope
+        # The position tells two entries apart whose names differ in signs alone.
+        self.anchor = f"entry-{position}-{_slug(scope.entry)}"
+        self.glossary = glossary
+        self.anchors = Counter(("claims", "others"))
+        self.shown: dict[str, frozenset[str]] = {TRIAL: SHOWN}
+
+    def entry(self) -> EntrySection:
+        """Claims, the trials, the parts of diagnostics in the suite's order, and all the rest."""
+        name, suite = self.scope.entry, self.results.suite
+        claims = claim_rows(suite, self.results.verdicts.get(name, ()))
+        sections = [
+            self._section(transfer_part(self.scope)),
+            *self._diagnostic_sections(),
+            self._section(arms_part(self.scope)),
+        ]
+        return EntrySection(
+            name=name,
+            anchor=self.anchor,
+            answer=answer(self.scope),
+            claims=claims,
+            tally=tally_of(claims),
+            judged=any(claim.plot for claim in claims),
+            sections=sections,
+            remaining=remaining_tables(self.scope.measurements, self.shown),
+        )
+
+    def _diagnostic_sections(self) -> Iterator[Section]:
+        """The parts of diagnostics; a plugin's failure costs its part alone."""
+        diagnostics = self.results.diagnostics
+        for build, labels in diagnostic_parts(self.results.suite, diagnostics).items():
+            plugins = dict.fromkeys(labels.values())
+            owner = f"the report of diagnostic {', '.join(map(repr, plugins))}"
+            scope = Scope(self.scope.suite, self.scope.entry, self.scope.measurements,
+                          frozenset(plugins))  # fmt: skip
+            try:
+                with blamed(owner):
+                    section = self._built(build, scope)
+            except TransferbenchError as error:
+                yield self._section(Part(", ".join(labels), (), [str(error)]))
+                continue
+            if section is not None:
+                for label, plugin in labels.items():
+                    report = diagnostics[plugin].report
+                    self.shown[label] = report.metrics if report else frozenset()
+                yield section
+
+    def _built(self, build: Callable[[Scope], Part | None], scope: Scope) -> Section | None:
+        part = build(scope)
+        if part is not None and not isinstance(part, Part):
+            raise TypeError(f"build gave {type(part).__name__}, not a reporting.Part or None")
+        return self._section(part) if part else None
+
+    def _section(self, part: Part) -> Section:
+        """A part as HTML, its figures drawn."""
+        slug = _slug(part.title)
+        self.anchors[slug] += 1
+        number = self.anchors[slug]
+        anchor = f"{self.anchor}-{slug}" if number == 1 else f"{self.anchor}-{slug}-{number}"
+        blocks = [
+            (block.caption, draw(block.figure, f"{anchor}-{position}"), None, False)
+            if isinstance(block, Drawing)
+            else (block.caption, None, block.table, block.published)
+            for position, block in enumerate(part.blocks)
+        ]
+        html = self.macros.part(part, anchor, blocks)  # type: ignore[attr-defined]  # a macro of the template
+        self.glossary.update(part.words)
+        return Section(part.title, anchor, Markup(html))  # noqa: S704 - escaped by the template
 
 
 def tally_of(claims: list[ClaimRow]) -> str:
@@ -97,75 +220,12 @@ def tally_of(claims: list[ClaimRow]) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
-def entry_section(given: ReportInput, name: str, place: int) -> EntrySection:
-    """One entry's figures and tables; ``place`` keeps the anchors of entries apart."""
-    suite, measured = given.suite, Measured(given.measurements, name)
-    anchor = f"entry-{place}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}"
-    claims = claim_rows(suite, given.verdicts.get(name, ()))
-    scope = Scope(suite, name, anchor, measured)
-    severity = {
-        target: severity_figure(measured, suite, target, anchor) for target in suite.targets
-    }
-    return EntrySection(
-        name=name,
-        anchor=anchor,
-        answer=answer(measured, suite),
-        claims=claims,
-        tally=tally_of(claims),
-        judged=any(claim.plot for claim in claims),
-        curves=curves_figure(measured, suite, anchor),
-        severity={target: figure for target, figure in severity.items() if figure},
-        mistakes=mistakes_figure(measured, suite, anchor),
-        transfer=transfer_table(measured, suite),
-        mistakes_table=mistakes_table(measured, suite),
-        parts=[*parts_of(scope), arms_part(scope)],
-        others=other_tables(
-            measured, [*Record.model_fields, LABEL], {**SHOWN, **shown_in_parts(scope)}
-        ),
-    )
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()
 
 
-def job_counts(statuses: pd.DataFrame) -> dict[str, int]:
+def _job_counts(statuses: pd.DataFrame) -> dict[str, int]:
     """How many jobs ended in which status, in order of name."""
     if "status" not in statuses.columns:
         return {}
     return dict(sorted(Counter(statuses["status"].astype(str)).items()))
-
-
-def _by_plugin(given: ReportInput) -> ReportInput:
-    """``given`` with each diagnostic under its plugin's name, whatever the suite calls it.
-
-    Its label stands in a column of its own.
-    """
-    table = given.measurements
-    if table.empty:
-        return given
-    names = {label: use.name for label, use in given.suite.diagnostics.items()}
-    labels = table["diagnostic"]
-    named = table.assign(**{"diagnostic": labels.replace(names), LABEL: labels})
-    return replace(given, measurements=named)
-
-
-def page(given: ReportInput) -> str:
-    """The HTML of the report; equal input gives equal text."""
-    given = _by_plugin(given)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(FOLDER.joinpath("report.html.j2").read_text("utf-8"))
-    every = [(name, Measured(given.measurements, name)) for name in given.entries]
-    return template.render(
-        suite=given.suite,
-        entries=[
-            entry_section(given, name, place) for place, name in enumerate(given.entries, start=1)
-        ],
-        comparison=comparison_table(every, given.suite) if len(every) > 1 else None,
-        budgets=budgets_table(given.suite),
-        failures=failures_table(given.statuses),
-        jobs=job_counts(given.statuses),
-        provenance=given.provenance,
-        changed=given.changed,
-        glossary=GLOSSARY,
-        published={"curves": paper(CURVES), "shuffling": paper(SHUFFLING)},
-        css=Markup(FOLDER.joinpath("report.css").read_text("utf-8")),  # noqa: S704 - our own file
-    )

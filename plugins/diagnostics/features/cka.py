@@ -23,6 +23,7 @@ from transferbench_plugins.diagnostics.features._module_features import (
     prepared_features,
     similarity_measurements,
 )
+from transferbench_plugins.diagnostics.features._similarity_report import SIMILARITY_PART
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,4 +151,5 @@ CKA = DiagnosticSpec(
     identical={"cka": 1},
     symmetric=frozenset({"cka"}),
     answers_within=1e-5,
+    report=SIMILARITY_PART,
 )

@@ -15,6 +15,7 @@ from transferbench_plugins.diagnostics.features._module_features import (
     FeatureParams,
     compare_modules,
 )
+from transferbench_plugins.diagnostics.features._similarity_report import SIMILARITY_PART
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,4 +71,5 @@ PROCRUSTES = DiagnosticSpec(
     limit=lambda params: params.images,
     identical={"procrustes": 0},
     symmetric=frozenset({"procrustes"}),
+    report=SIMILARITY_PART,
 )

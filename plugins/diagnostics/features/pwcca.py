@@ -18,6 +18,7 @@ from transferbench_plugins.diagnostics.features._module_features import (
     FeatureParams,
     compare_modules,
 )
+from transferbench_plugins.diagnostics.features._similarity_report import SIMILARITY_PART
 
 __all__ = ["PWCCA"]
 
@@ -67,4 +68,5 @@ PWCCA = DiagnosticSpec(
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
     identical={"pwcca": 1},
+    report=SIMILARITY_PART,
 )

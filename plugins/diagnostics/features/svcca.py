@@ -22,6 +22,7 @@ from transferbench_plugins.diagnostics.features._module_features import (
     FeatureParams,
     compare_modules,
 )
+from transferbench_plugins.diagnostics.features._similarity_report import SIMILARITY_PART
 
 __all__ = ["SVCCA", "SvccaParams"]
 
@@ -71,4 +72,5 @@ SVCCA = DiagnosticSpec(
     limit=lambda params: params.images,
     identical={"svcca": 1},
     symmetric=frozenset({"svcca"}),
+    report=SIMILARITY_PART,
 )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from transferbench.records import Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Subject
+from transferbench_plugins.diagnostics.landscape._barrier_report import BARRIER_PART
 from transferbench_plugins.diagnostics.landscape._line_params import BARRIERS, GridParams
 
 __all__ = ["ALIGNED_BARRIER", "AlignedBarrierParams"]
@@ -84,4 +85,5 @@ ALIGNED_BARRIER = DiagnosticSpec(
     limit=lambda params: params.limit,
     identical=dict.fromkeys(BARRIERS, 0),
     answers_within=1e-5,
+    report=BARRIER_PART,
 )

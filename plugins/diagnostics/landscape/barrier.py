@@ -13,6 +13,7 @@ from pydantic import Field
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench_plugins.diagnostics.landscape._barrier_report import BARRIER_PART
 from transferbench_plugins.diagnostics.landscape._line_params import BARRIERS, GridParams
 
 __all__ = ["BARRIER", "BarrierParams"]
@@ -77,4 +78,5 @@ BARRIER = DiagnosticSpec(
     limit=lambda params: params.limit,
     identical=dict.fromkeys(BARRIERS, 0),
     answers_within=1e-5,
+    report=BARRIER_PART,
 )

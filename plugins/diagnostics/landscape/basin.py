@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench_plugins.diagnostics.landscape._basin_report import BASIN_PART
 from transferbench_plugins.diagnostics.landscape._line_params import LineParams
 
 if TYPE_CHECKING:
@@ -214,4 +215,5 @@ BASIN = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=_cost,
     limit=lambda params: params.limit,
+    report=BASIN_PART,
 )

@@ -27,6 +27,7 @@ from transferbench.specs import (
 )
 from transferbench.statistics import Interval, bootstrap, point_estimates
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
+from transferbench_plugins.diagnostics.mistakes._agreement_report import AGREEMENT_PART
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
     STATISTICS,
     outcome_statistics,
@@ -129,4 +130,5 @@ AGREEMENT = DiagnosticSpec(
     symmetric=frozenset(
         {"n_common", "error_jaccard", "agreement", "agreement_given_both_wrong", "kappa"}
     ),
+    report=AGREEMENT_PART,
 )

@@ -22,6 +22,7 @@ from transferbench.records import Coordinate, Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._history import History, last_epoch, metric_curve
+from transferbench_plugins.diagnostics.modules._criticality_report import CRITICALITY_PART
 from transferbench_plugins.diagnostics.modules._module_swaps import TYPICAL_MODULES
 
 if TYPE_CHECKING:
@@ -270,4 +271,5 @@ CRITICALITY = DiagnosticSpec(
     needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=_cost,
     limit=lambda params: params.limit,
+    report=CRITICALITY_PART,
 )

@@ -20,6 +20,7 @@ from transferbench_plugins.diagnostics.modules._module_swaps import (
     forward_passes,
     measure_swaps,
 )
+from transferbench_plugins.diagnostics.modules._swaps_report import SWAP_PART
 
 if TYPE_CHECKING:
     from transferbench.networks.modules import StateDict
@@ -63,4 +64,5 @@ RERANDOMISATION = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=lambda params: forward_passes(params.draws),
     limit=lambda params: params.limit,
+    report=SWAP_PART,
 )

@@ -19,6 +19,7 @@ from transferbench_plugins.diagnostics.modules._module_swaps import (
     forward_passes,
     measure_swaps,
 )
+from transferbench_plugins.diagnostics.modules._swaps_report import SWAP_PART
 
 if TYPE_CHECKING:
     from transferbench.networks.modules import StateDict
@@ -81,4 +82,5 @@ REWINDING = DiagnosticSpec(
     needs=frozenset({"init_state", "images"}),
     cost=lambda params: forward_passes(len(params.to)),
     limit=lambda params: params.limit,
+    report=SWAP_PART,
 )

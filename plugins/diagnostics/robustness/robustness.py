@@ -19,6 +19,7 @@ from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
 from transferbench_plugins.diagnostics._logits import compute_logits
+from transferbench_plugins.diagnostics.robustness._robustness_report import ROBUSTNESS_PART
 
 __all__ = ["ROBUSTNESS", "PerturbationSeries", "RobustnessParams"]
 
@@ -238,4 +239,5 @@ ROBUSTNESS = DiagnosticSpec(
     cost=lambda params: float(sum(len(series.settings) for series in params.perturbations)),
     limit=lambda params: params.limit,
     perturbations=lambda params: [series.name for series in params.perturbations],
+    report=ROBUSTNESS_PART,
 )

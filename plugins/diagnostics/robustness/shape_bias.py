@@ -22,6 +22,7 @@ from transferbench.errors import SuiteError
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
+from transferbench_plugins.diagnostics.robustness._robustness_report import SHAPE_BIAS_PART
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,4 +186,5 @@ SHAPE_BIAS = DiagnosticSpec(
     needs=frozenset({"images", "logits"}),
     cost=lambda params: 1.0,
     limit=lambda params: params.limit,
+    report=SHAPE_BIAS_PART,
 )

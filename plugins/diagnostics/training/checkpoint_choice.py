@@ -17,6 +17,7 @@ from transferbench_plugins.diagnostics._source_checkpoint import (
     SourceCheckpoint,
     initial_checkpoint,
 )
+from transferbench_plugins.diagnostics.training._checkpoint_choice_report import CHECKPOINT_PART
 from transferbench_plugins.diagnostics.training.speed import speed_of
 
 __all__ = ["CHECKPOINT_CHOICE"]
@@ -102,4 +103,5 @@ CHECKPOINT_CHOICE = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=lambda params: 1.0,
+    report=CHECKPOINT_PART,
 )

@@ -28,6 +28,7 @@ from transferbench_plugins.diagnostics._history import (
     metric_curve,
     non_finite_epochs,
 )
+from transferbench_plugins.diagnostics.training._learning_curve_report import CURVE_PART
 
 __all__ = ["LEARNING_CURVE", "CurveParams"]
 
@@ -184,4 +185,5 @@ LEARNING_CURVE = DiagnosticSpec(
     recompute=recompute,
     subjects="one",
     needs=frozenset({"history"}),
+    report=CURVE_PART,
 )

@@ -27,6 +27,7 @@ from transferbench.statistics import Interval, bootstrap, point_estimates
 from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._history import History, divergence_flag, final_value
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
+from transferbench_plugins.diagnostics.training._relative_drop_report import DROP_PART
 from transferbench_plugins.diagnostics.training.speed import speed_of
 
 __all__ = ["RELATIVE_DROP", "DropParams"]
@@ -209,4 +210,5 @@ RELATIVE_DROP = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"history", "logits"}),
     identical={"gain": 0, "relative_drop": 0, "corrected_drop": 0, "speed_gain": 0},
+    report=DROP_PART,
 )

@@ -24,6 +24,7 @@ from transferbench_plugins.diagnostics._history import (
     last_epoch,
     metric_curve,
 )
+from transferbench_plugins.diagnostics.training._speed_report import SPEED_PART
 
 __all__ = ["SPEED", "Speed", "SpeedParams", "speed_of"]
 
@@ -95,4 +96,5 @@ SPEED = DiagnosticSpec(
     recompute=recompute,
     subjects="one",
     needs=frozenset({"history"}),
+    report=SPEED_PART,
 )

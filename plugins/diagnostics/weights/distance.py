@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from transferbench.records import Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, NoParams, Subject
+from transferbench_plugins.diagnostics.weights._distance_report import DISTANCE_PART
 
 if TYPE_CHECKING:
     from transferbench.networks.modules import StateDict
@@ -116,4 +117,5 @@ DISTANCE = DiagnosticSpec(
     needs=frozenset({"init_state"}),
     identical={"l2": 0, "l2_normalised": 0, "cosine": 1},
     symmetric=frozenset({"l2", "l2_normalised", "cosine"}),
+    report=DISTANCE_PART,
 )

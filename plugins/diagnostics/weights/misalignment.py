@@ -21,6 +21,7 @@ from pydantic import Field
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import student_t
+from transferbench_plugins.diagnostics.weights._spectrum_report import MISALIGNMENT_PART
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,4 +209,5 @@ MISALIGNMENT = DiagnosticSpec(
     measure=measure,
     subjects="one",
     needs=frozenset({"init_state", "images"}),
+    report=MISALIGNMENT_PART,
 )

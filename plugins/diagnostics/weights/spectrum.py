@@ -16,6 +16,7 @@ from pydantic import Field
 
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench_plugins.diagnostics.weights._spectrum_report import SPECTRUM_PART
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,4 +165,5 @@ SPECTRUM = DiagnosticSpec(
     measure=measure,
     subjects="one",
     needs=frozenset({"init_state"}),
+    report=SPECTRUM_PART,
 )

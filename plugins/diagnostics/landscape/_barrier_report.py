@@ -1,0 +1,207 @@
+"""Figures 4 and 16 of the paper: the barrier between two networks, and the line beyond them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from transferbench import reporting
+from transferbench.specs import ReportPart
+
+__all__ = ["BARRIER_PART"]
+
+BARRIER = "barrier"
+SHARED_START = "same-random"
+HEIGHTS = {
+    "barrier_metric_sup": ("B_sup, points", reporting.percent_cell),
+    "barrier_metric_mid": ("B_mid, points", reporting.percent_cell),
+    "barrier_metric_relative_sup": ("B_sup, % of ends", reporting.percent_cell),
+    "barrier_metric_relative_mid": ("B_mid, % of ends", reporting.percent_cell),
+    "barrier_loss_sup": ("B_sup, nats", reporting.exact_cell),
+    "barrier_loss_mid": ("B_mid, nats", reporting.exact_cell),
+}
+CURVES = ("metric", "loss")
+LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
+WAYS = {
+    "before": ("as they are", reporting.MUTED),
+    "matched": ("channels matched", reporting.PALETTE[2]),
+    "repaired": ("matched, activations repaired", reporting.PALETTE[3]),
+}
+
+LINE = (
+    f"Figure 4. Metric and loss of the network (1 \N{MINUS SIGN} {LAMBDA}) a + {LAMBDA} b between "
+    "two trained networks a and b, the mean over pairs. A curve that stays on the chord between "
+    "its ends has no barrier: one basin holds both."
+)
+SHARED = (
+    "Figure 16. The same for networks that start from one random draw. Where their barrier is "
+    "lower than that of other random pairs, a shared start explains a part of it; only what is "
+    "left to the pre-trained pair is due to pre-training."
+)
+BEYOND = (
+    "Extrapolation: the same lines beyond the two networks, which the dotted lines mark. How far a "
+    "curve stays flat outside says how far the basin reaches."
+)
+MATCHED = (
+    "Aligned barrier: the same lines after the channels of b are renumbered to match those of a. "
+    "What is left of the barrier is not due to the order of channels."
+)
+NOTE = (
+    "B_sup: the largest drop of the metric (rise of the loss) below (above) the chord between "
+    "the ends; B_mid: the same at the midpoint, negative where the mean of two networks is "
+    "better than they are."
+)
+PUBLISHED = reporting.Published(
+    "ImageNet \N{RIGHTWARDS ARROW} CheXpert, DomainNet",
+    "Figures 4 and 16",
+    "digitised",
+    ("target", "pair", "ends", "midpoint"),
+    (
+        ("real, accuracy in %", "P-T & P-T", "78.4", "79.3"),
+        ("real, accuracy in %", "RI-T & RI-T", "61.5", "0.5"),
+        ("real, accuracy in %", "P-T & RI-T", "78.4, 61.5", "0.5"),
+        ("real, accuracy in %", "RI-T & RI-T, same start", "\N{EN DASH}", "6.5"),
+        ("clipart, accuracy in %", "RI-T & RI-T, same start", "\N{EN DASH}", "5.5"),
+        ("quickdraw, accuracy in %", "RI-T & RI-T, same start", "\N{EN DASH}", "16"),
+        ("CheXpert, AUC, best", "P-T & P-T", ".787", ".787"),
+        ("CheXpert, AUC, final", "P-T & P-T", ".735", ".75"),
+        ("CheXpert, AUC, best", "RI-T & RI-T", ".77", ".53"),
+        ("CheXpert, AUC, final", "RI-T & RI-T", ".70", ".52"),
+        ("CheXpert, AUC", "RI-T best & final, one run", ".77, .70", ".635"),
+    ),
+)
+
+
+def barriers_part(scope: reporting.Scope) -> reporting.Part:
+    """The barriers of every pair, matched ones beside them, then the paper's."""
+
+    def blocks(
+        scope: reporting.Scope, views: Sequence[reporting.View]
+    ) -> Iterator[reporting.Block | None]:
+        for view in views:
+            yield from (_plain if view.plugin == BARRIER else _aligned)(scope, view)
+        yield PUBLISHED.listing
+
+    return scope.part("Barriers between solutions", blocks)
+
+
+# --- as they are ------------------------------------------------------------------------------
+
+
+def _plain(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+    """The line itself, the control of a shared start, the extrapolation, and the heights."""
+    curves = view.rows.select(metric=CURVES)
+    inside = curves.select(**{"lambda": [at for at in curves.distinct("lambda") if 0 <= at <= 1]})
+    pairs = scope.pairs(view.rows)
+    shared = [pair for pair in pairs if _starts_together(scope, pair)]
+    apart = [pair for pair in pairs if pair not in shared]
+    control = [*apart[:2], *shared] if shared else []
+    beyond = pairs if len(inside) < len(curves) else []
+    for text, rows, drawn in (
+        (LINE, inside, apart),
+        (SHARED, inside, control),
+        (BEYOND, curves, beyond),
+    ):
+        lines = [_curves(c.name, here, drawn) for c, here in scope.conditions(rows)]
+        lines = [panels for panels in lines if any(panel.series for panel in panels)]
+        if lines:
+            figure = reporting.PanelFigure(_description(drawn), lines)
+            yield view.drawing(figure, text, rows)
+    yield view.listing("Height of the barriers", _heights(scope, view.rows, ["split"]))
+
+
+def _starts_together(scope: reporting.Scope, pair: reporting.Compared) -> bool:
+    """Whether both networks start from one random draw that all replicates share."""
+    arms = set(pair.labels.values())
+    use = scope.suite.initializations.get(str(next(iter(arms))))
+    return len(arms) == 1 and use is not None and use.name == SHARED_START
+
+
+def _description(pairs: Sequence[reporting.Compared]) -> str:
+    return f"metric and loss on the line between {', '.join(pair.name for pair in pairs)}"
+
+
+def _curves(
+    name: str, here: reporting.Measurements, pairs: Sequence[reporting.Compared]
+) -> list[reporting.Panel]:
+    """Metric and loss on the images of each split."""
+    return [
+        _curve(f"{name}: {split}", here.select(metric=metric, split=split), pairs, metric)
+        for metric in CURVES
+        for split in here.distinct("split")
+    ]
+
+
+def _curve(
+    name: str,
+    rows: reporting.Measurements,
+    pairs: Sequence[reporting.Compared],
+    metric: str,
+) -> reporting.Panel:
+    """One metric along the line; dotted lines mark the networks where it goes beyond them."""
+    title = f"{name} {metric}{', %' if metric == 'metric' else ', nats'}"
+    panel = reporting.profile(title, rows, pairs, "lambda")
+    lambdas = rows.distinct("lambda")
+    return replace(
+        panel,
+        x_label=LAMBDA,
+        scale="percent" if metric == "metric" else "",
+        log="y" if metric == "loss" and panel.steep else "",
+        marks=(0, 1) if any(not 0 <= at <= 1 for at in lambdas) else (),
+    )
+
+
+def _heights(
+    scope: reporting.Scope, rows: reporting.Measurements, columns: Sequence[str]
+) -> reporting.Table | None:
+    """B_sup and B_mid of metric and loss; ``columns`` tell the rows of a pair apart."""
+    lines = []
+    for condition, here in scope.conditions(rows):
+        for pair in scope.pairs(here):
+            own = here.select(**pair.labels)
+            heights = own.select(metric=list(HEIGHTS))
+            for labels in heights.groups(*columns):
+                cell = own.select(**dict(zip(columns, labels, strict=True)))
+                lines.append(((condition.name, pair.name, *map(str, labels)), cell))
+    compared = [
+        reporting.Compared("midpoint, %", {"metric": "metric", "lambda": 0.5}),
+        *(reporting.Compared(name, {"metric": metric}) for metric, (name, _) in HEIGHTS.items()),
+    ]
+    write = [reporting.percent_cell, *(write for _, write in HEIGHTS.values())]
+    return reporting.comparison(("target", "pair", *columns), lines, compared, write, NOTE)
+
+
+# --- after matching ---------------------------------------------------------------------------
+
+
+def _aligned(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+    """The curves of each pair before and after matching, and the heights of all."""
+    curves = view.rows.select(metric=CURVES)
+    pairs = scope.pairs(view.rows)
+    lines: list[Sequence[reporting.Panel]] = []
+    for condition, here in scope.conditions(curves):
+        last = here.select(split=curves.distinct("split")[-1])
+        panels = [
+            _aligned_curve(f"{condition.name}, {pair.name}", last.select(**pair.labels), metric)
+            for pair in scope.pairs(last)
+            for metric in CURVES
+        ]
+        lines += reporting.in_rows(panels, 4)
+    if lines:
+        description = f"before and after matching: {_description(pairs)}"
+        yield view.drawing(reporting.PanelFigure(description, lines), MATCHED, curves)
+    heights = _heights(scope, view.rows, ["split", "alignment"])
+    yield view.listing("Height of the barriers before and after matching", heights)
+
+
+def _aligned_curve(name: str, rows: reporting.Measurements, metric: str) -> reporting.Panel:
+    split = rows.distinct("split")[-1]
+    ways = [
+        reporting.Compared(text, {"alignment": way}, reporting.LineStyle(color, ""))
+        for way, (text, color) in WAYS.items()
+    ]
+    panel = _curve(f"{name}: {split}", rows.select(metric=metric), ways, metric)
+    return replace(panel, log="", marks=())
+
+
+BARRIER_PART = ReportPart(build=barriers_part, metrics=frozenset({*HEIGHTS, *CURVES}))

@@ -1,0 +1,103 @@
+"""What is left of the metric on perturbed test images, and which cue a network follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from transferbench import reporting
+from transferbench.specs import ReportPart
+
+__all__ = ["ROBUSTNESS_PART", "SHAPE_BIAS_PART"]
+
+LEFT = {
+    "mean_metric": "mean metric",
+    "relative_metric": "share of the clean metric",
+    "corrected_relative_metric": "share above chance",
+}
+SHAPE = {
+    "shape_bias": "shape bias",
+    "shape_answers": "answers that name the shape",
+    "texture_answers": "answers that name the texture",
+}
+CLEAN = "none"
+COLUMNS = 4
+
+CAPTION = (
+    "Test metric on images that were perturbed at test time alone, by severity; 0: the images as "
+    "trained on. The slower a curve falls, the more robust the network; compare what is left, not "
+    "the height of the start. Dotted: chance."
+)
+NOTE = (
+    "In %, differences in points. Mean metric: over all severities of a perturbation; share of the "
+    "clean metric: the mean divided by the metric on unperturbed images; share above chance: the "
+    "same of what exceeds chance."
+)
+SHAPE_NOTE = (
+    "In %, differences in points. Images with the shape of one class and the texture of another. "
+    "Shape bias: of the answers that name either class, the share that name the shape; 50% where a "
+    "network heeds neither."
+)
+
+
+def robustness_part(scope: reporting.Scope) -> reporting.Part:
+    """Metric against severity, and what is left of it."""
+    return scope.part_by_view("Robustness", _blocks)
+
+
+def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+    """A figure for each condition, then the table."""
+    rows = view.rows.select(metric="test_metric")
+    for condition, here in scope.conditions(rows):
+        names = [name for name in here.distinct("test_perturbation") if name != CLEAN]
+        panels = [_severities(scope, condition, here, name) for name in names]
+        figure = reporting.PanelFigure(
+            f"test metric by severity on {condition.name}", reporting.in_rows(panels, COLUMNS)
+        )
+        yield view.drawing(figure, f"{condition.name}. {CAPTION}", rows, "test images")
+    left = view.rows.select(metric=list(LEFT))
+    lines = [
+        ((condition.name, name, text), here.select(test_perturbation=name, metric=metric))
+        for condition, here in scope.conditions(left)
+        for name in here.distinct("test_perturbation")
+        for metric, text in LEFT.items()
+    ]
+    compared = [*scope.arms(left), scope.difference()]
+    head = ("target", "perturbation", "measure")
+    table = reporting.comparison(head, lines, compared, reporting.percent_cell, NOTE)
+    yield view.listing("What is left of the metric", table)
+
+
+def _severities(
+    scope: reporting.Scope,
+    condition: reporting.Condition,
+    here: reporting.Measurements,
+    name: str,
+) -> reporting.Panel:
+    """One perturbation of the test images, from the clean images on."""
+    rows = here.select(test_perturbation=(CLEAN, name))
+    panel = reporting.profile(name, rows, scope.arms(here), "severity")
+    return replace(panel, x_label="severity", scale="percent", chance=condition.chance)
+
+
+def shape_bias_part(scope: reporting.Scope) -> reporting.Part:
+    """A table of the answers to images whose cues are in conflict."""
+    return scope.part_by_view("Shape bias", _answers)
+
+
+def _answers(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+    lines = [
+        ((condition.name, text), here.select(metric=metric))
+        for condition, here in scope.conditions(view.rows)
+        for metric, text in SHAPE.items()
+    ]
+    compared = [*scope.arms(view.rows), scope.difference()]
+    head = ("target", "measure")
+    table = reporting.comparison(head, lines, compared, reporting.percent_cell, SHAPE_NOTE)
+    yield view.listing("Shape against texture", table)
+
+
+ROBUSTNESS_PART = ReportPart(
+    build=robustness_part, metrics=frozenset({"test_metric", "test_loss", *LEFT})
+)
+SHAPE_BIAS_PART = ReportPart(build=shape_bias_part, metrics=frozenset(SHAPE))

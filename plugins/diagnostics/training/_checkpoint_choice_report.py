@@ -1,0 +1,175 @@
+"""Figure 7 of the paper: how long to pre-train for what pre-training gives to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from transferbench import reporting
+from transferbench.analysis.checkpoints import earliest_sufficient
+from transferbench.specs import ReportPart
+from transferbench.statistics import Interval
+
+__all__ = ["CHECKPOINT_PART", "checkpoint_arms"]
+
+SOURCE_METRIC = "source_metric"
+MEASURES = {
+    "target_metric": "target metric after fine-tuning",
+    "speed": "speed: mean train metric",
+    SOURCE_METRIC: "source metric of the checkpoint",
+}
+TOLERANCE = 0.01
+PRETRAINED = "pretrained"
+
+CAPTION = (
+    "Figure 7. What fine-tuning reaches from each checkpoint of pre-training, beside the "
+    "checkpoint's metric on its own task. Where the target's curve is flat while the source's "
+    "still rises, further pre-training is not transferred. Dotted: the earliest checkpoint that "
+    f"reaches {1 - TOLERANCE:.0%} of the last one's target metric."
+)
+NOTE = "In %. The source was trained once: its metric has no interval."
+PUBLISHED = reporting.Published(
+    "ImageNet \N{RIGHTWARDS ARROW} DomainNet",
+    "Figure 7",
+    "digitised",
+    (
+        "epoch of pre-training",
+        "real, %",
+        "clipart, %",
+        "quickdraw, %",
+        "speed on real / clipart / quickdraw, %",
+        "ImageNet top-1, %",
+    ),
+    (
+        ("0", "61.2", "below 60", "64.3", "70 to 73", "\N{EN DASH}"),
+        ("1", "61.8", "below 60", "64.6", "\N{EN DASH}", "\N{EN DASH}"),
+        ("2", "64.0", "61", "64.9", "\N{EN DASH}", "\N{EN DASH}"),
+        ("5", "69.6", "67", "66.0", "\N{EN DASH}", "\N{EN DASH}"),
+        ("10", "73.5", "70.6", "66.7", "\N{EN DASH}", "50"),
+        ("29", "76.2", "72.5", "66.9", "\N{EN DASH}", "56"),
+        ("30", "76.5", "72.8", "66.8", "\N{EN DASH}", "\N{EN DASH}"),
+        ("31", "76.8", "72.8", "66.8", "\N{EN DASH}", "68"),
+        ("59", "78.4", "74.2", "67.2", "\N{EN DASH}", "71"),
+        ("60", "78.3", "74.1", "67.2", "\N{EN DASH}", "\N{EN DASH}"),
+        ("61", "78.3", "74.1", "67.3", "\N{EN DASH}", "\N{EN DASH}"),
+        ("90", "78.4", "73.9", "66.9", "93.3 / 92.5 / 86.5", "75"),
+    ),
+)
+
+
+def checkpoints_part(scope: reporting.Scope) -> reporting.Part:
+    """The three curves and their table, with the earliest sufficient checkpoint."""
+    part = scope.part("Which checkpoint to start from", _blocks)
+    if not part.blocks:
+        return part
+    conditions = [condition for condition, _ in scope.conditions(_rows(scope))]
+    notes = [f"{c.name}: {_sentence(_earliest(scope, c))}" for c in conditions]
+    return replace(part, notes=[*notes, *part.notes])
+
+
+def _blocks(
+    scope: reporting.Scope, views: Sequence[reporting.View]
+) -> Iterator[reporting.Block | None]:
+    del views  # there is one set of parameters
+    rows = _rows(scope)
+    conditions = scope.conditions(rows)
+    if not conditions:
+        return
+    figure = reporting.PanelFigure(
+        "target metric, speed and source metric against the epoch of the checkpoint",
+        [_panels(here, condition, _earliest(scope, condition)) for condition, here in conditions],
+    )
+    yield reporting.Drawing(figure, reporting.caption(CAPTION, figure, rows, ""))
+    if table := _table(conditions):
+        yield reporting.Listing("Metric by checkpoint", table)
+    yield PUBLISHED.listing
+
+
+def _rows(scope: reporting.Scope) -> reporting.Measurements:
+    """The measures of the arms that start from a checkpoint.
+
+    The source was trained once, however many trials start from it.
+    """
+    rows = scope.rows.select(initialization=list(checkpoint_arms(scope)))
+    rows = rows.select(checkpoint=rows.distinct("checkpoint"))
+    first = min(rows.distinct("replicate"), default=0)
+    own = rows.select(metric=[metric for metric in MEASURES if metric != SOURCE_METRIC])
+    return own | rows.select(metric=SOURCE_METRIC, replicate=first)
+
+
+def checkpoint_arms(scope: reporting.Scope) -> dict[str, int]:
+    """The arms that fine-tune a checkpoint of the scored arm's source, each with its epoch.
+
+    Of two arms with one checkpoint the scored one, or the first of the suite, stands for it.
+    """
+    suite = scope.suite
+    scored = suite.initializations[scope.pair[0]]
+    last = suite.recipes[suite.sources[scored.source].recipe].epochs
+    arms: dict[int, str] = {}
+    for arm in [scope.pair[0], *suite.initializations]:
+        use = suite.initializations[arm]
+        if use.name == PRETRAINED and use.source == scored.source and not use.frozen:
+            epoch = use.params.get("checkpoint")
+            arms.setdefault(last if epoch is None else int(epoch), arm)
+    return {arm: epoch for epoch, arm in arms.items()}
+
+
+def _earliest(scope: reporting.Scope, condition: reporting.Condition) -> Interval:
+    """The earliest sufficient checkpoint, of the arms that were trained in this condition."""
+    trials = scope.trials.select(target=condition.target, perturbation=condition.perturbation)
+    trained = trials.distinct("initialization")
+    return earliest_sufficient(
+        trials,
+        {arm: epoch for arm, epoch in checkpoint_arms(scope).items() if arm in trained},
+        entry=scope.entry,
+        target=condition.target,
+        perturbation=condition.perturbation,
+        tolerance=TOLERANCE,
+    )
+
+
+def _sentence(earliest: Interval) -> str:
+    """The earliest sufficient checkpoint in words."""
+    if earliest.value is None:
+        return f"the earliest sufficient checkpoint is not known: {earliest.reason}"
+    text = f"the earliest sufficient checkpoint is that of epoch {earliest.value:g}"
+    if earliest.low is None or earliest.high is None:
+        return f"{text} ({earliest.reason})"
+    bounds = f"95% interval {earliest.low:g} to {earliest.high:g}"
+    return f"{text} ({bounds}, n = {earliest.n} paired replicates)"
+
+
+def _panels(
+    here: reporting.Measurements, condition: reporting.Condition, earliest: Interval
+) -> list[reporting.Panel]:
+    """The three curves of one condition."""
+    curve = reporting.Compared("", {})
+    return [
+        replace(
+            reporting.profile(
+                f"{condition.name}: {title}, %", here.select(metric=metric), [curve], "checkpoint"
+            ),
+            x_label="epoch of pre-training",
+            scale="percent",
+            marks=() if earliest.value is None else (earliest.value,),
+        )
+        for metric, title in MEASURES.items()
+    ]
+
+
+def _table(
+    conditions: Sequence[tuple[reporting.Condition, reporting.Measurements]],
+) -> reporting.Table | None:
+    """A row for each checkpoint of each condition."""
+    lines = []
+    for condition, here in conditions:
+        for epoch in sorted(here.distinct("checkpoint")):
+            own = here.select(checkpoint=epoch)
+            arms = ", ".join(own.distinct("initialization"))
+            lines.append(((condition.name, f"{epoch:g}", arms), own))
+    compared = [reporting.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
+    head = ("target", "epoch", "arm")
+    return reporting.comparison(head, lines, compared, reporting.percent_cell, NOTE)
+
+
+CHECKPOINT_PART = ReportPart(build=checkpoints_part, metrics=frozenset({"checkpoint", *MEASURES}))

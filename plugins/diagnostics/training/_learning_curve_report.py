@@ -1,0 +1,82 @@
+"""Figure 2 of the paper: the learning curves of the scored pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from transferbench import reporting
+from transferbench.specs import ReportPart
+
+__all__ = ["CURVE_PART"]
+
+COLUMNS = 3
+CAPTION = (
+    "Figure 2. Metric after each evaluated epoch on clean images in eval mode. Thick: mean test "
+    "metric over replicates; thin: single replicates; dashed: mean train metric. Dotted: chance."
+)
+PUBLISHED = reporting.Published(
+    "ImageNet \N{RIGHTWARDS ARROW} CheXpert, DomainNet",
+    "Figure 2",
+    "digitised",
+    ("target", "P-T, rate 0.02", "P-T, rate 0.1", "RI-T, rate 0.02", "RI-T, rate 0.1"),
+    (
+        ("CheXpert, AUC, best", ".787", "diverged", ".77", ".77"),
+        ("CheXpert, AUC, final", ".735", "diverged", ".70", ".70"),
+        ("real, accuracy in %", "78.4", "76", "49", "61.5"),
+        ("clipart, accuracy in %", "74", "73", "38", "58"),
+        ("quickdraw, accuracy in %", "67", "54", "56.5", "64"),
+    ),
+)
+
+
+def curves_part(scope: reporting.Scope) -> reporting.Part:
+    """Test and train metric of the scored pair, a panel for each target."""
+    return scope.part_by_view("Learning curves", _blocks)
+
+
+def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+    scored = view.rows.select(
+        metric=("test_metric", "train_metric"),
+        perturbation=scope.suite.scoring.perturbation,
+        initialization=scope.pair,
+    )
+    panels = [_panel(scope, *condition) for condition in scope.conditions(scored.valued())]
+    if panels:
+        figure = reporting.PanelFigure(
+            "learning curves", reporting.in_rows(panels, COLUMNS), height=2.2
+        )
+        yield view.drawing(figure, CAPTION, scored.select(metric="test_metric"), "test images")
+        yield PUBLISHED.listing
+
+
+def _panel(
+    scope: reporting.Scope, condition: reporting.Condition, here: reporting.Measurements
+) -> reporting.Panel:
+    lines = []
+    for arm in scope.arms(here):
+        lines += [_line(arm, here, split) for split in ("test", "train")]
+    return reporting.Panel(
+        condition.name,
+        lines,
+        x_label="epoch",
+        y_label="metric, %",
+        scale="percent",
+        chance=condition.chance,
+    )
+
+
+def _line(arm: reporting.Compared, here: reporting.Measurements, split: str) -> reporting.Series:
+    """The test metric with its band and single runs; of the train metric the mean alone."""
+    rows = here.select(metric=f"{split}_metric", initialization=arm.name)
+    epochs = sorted(rows.distinct("epoch"))
+    values = arm.along(rows, "epoch", epochs)
+    style = arm.style._replace(marker="")
+    if split == "test":
+        runs = arm.runs(rows, "epoch", epochs)
+        return reporting.Series(f"{arm.name}, test", epochs, values, style, runs)
+    means = [value and replace(value, low=None, high=None) for value in values]
+    return reporting.Series(f"{arm.name}, train", epochs, means, style._replace(dash="--"))
+
+
+CURVE_PART = ReportPart(build=curves_part, metrics=frozenset({"test_metric", "train_metric"}))

@@ -1,0 +1,169 @@
+"""Transferability scores against what fine-tuning reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from transferbench import reporting
+from transferbench.analysis.transferability import CORRELATIONS, correlate
+from transferbench.specs import ReportPart
+from transferbench.statistics import Interval
+
+__all__ = ["SCORE_PART"]
+
+METRICS = {
+    "leep": ("leep",),
+    "nce": ("nce",),
+    "h-score": ("h_score", "regularised_h_score"),
+    "logme": ("logme",),
+    "nleep": ("nleep",),
+    "linear-probe": ("probe_test_metric",),
+    "knn": ("knn_accuracy",),
+}
+"""The metrics of each diagnostic that are scores: larger promises more."""
+
+COLUMNS = 4
+
+CAPTION = (
+    "Each score of a starting point, computed without fine-tuning, against the test metric that "
+    "fine-tuning from it reached; a point for each arm, the mean over replicates. A score is of "
+    "use where the points rise from left to right."
+)
+NOTE = (
+    "Correlation over arms of the mean score with the mean test metric: 1 where the score orders "
+    "the arms as fine-tuning does, 0 where it says nothing; weighted: exchanges among the best "
+    "count more. Brackets: 95% jackknife interval over replicates, cut at \N{MINUS SIGN}1 and 1."
+)
+
+
+class Score(NamedTuple):
+    """One score: a metric of one diagnostic at one k, where it has a k."""
+
+    metric: str
+    k: float | None
+    rows: reporting.Measurements
+
+    @property
+    def name(self) -> str:
+        """As a title."""
+        text = self.metric.replace("_", " ")
+        return text if self.k is None else f"{text}, k = {self.k:g}"
+
+    def at(self, condition: reporting.Condition) -> reporting.Measurements:
+        """Its measurements in one condition."""
+        return self.rows.select(target=condition.target, perturbation=condition.perturbation)
+
+
+def scores_part(scope: reporting.Scope) -> reporting.Part:
+    """A panel for each score and condition, and the table of rank correlations."""
+    return scope.part("Transferability scores", _blocks)
+
+
+def _blocks(
+    scope: reporting.Scope, views: Sequence[reporting.View]
+) -> Iterator[reporting.Block | None]:
+    del views  # a score without any value has its row in the table too
+    scores = [score for view in scope.views() for score in _scores(view)]
+    metrics = [score.metric for score in scores]
+    conditions = [condition for condition, _ in scope.conditions(scope.rows.select(metric=metrics))]
+    for condition in conditions:
+        panels = [_panel(scope, score, condition) for score in scores]
+        figure = reporting.PanelFigure(
+            f"transferability scores against the fine-tuned test metric on {condition.name}",
+            reporting.in_rows(panels, COLUMNS),
+        )
+        rows = scope.rows.select(metric=metrics)
+        text = reporting.caption(f"{condition.name}. {CAPTION}", figure, rows, "")
+        yield reporting.Drawing(figure, text)
+    table = _table(scope, scores, conditions)
+    yield reporting.Listing("Rank correlation of scores with fine-tuning", table)
+
+
+def _scores(view: reporting.View) -> Iterator[Score]:
+    """Every score that was measured; one without any value has its row in the table too."""
+    for metric in METRICS[view.plugin]:
+        rows = view.rows.select(metric=metric)
+        measured = rows.valued() if len(rows.valued()) else rows
+        for k in sorted(measured.distinct("k")):
+            yield Score(metric, k, rows.select(k=k))
+        if len(measured.select(k=None)):
+            yield Score(metric, None, rows.select(k=None))
+
+
+def _truth(scope: reporting.Scope, condition: reporting.Condition) -> reporting.Measurements:
+    """What fine-tuning reached in one condition."""
+    return scope.trials.select(
+        metric="test_metric", target=condition.target, perturbation=condition.perturbation
+    )
+
+
+def _panel(scope: reporting.Scope, score: Score, condition: reporting.Condition) -> reporting.Panel:
+    """A point with its two intervals for each arm that has both numbers."""
+    scores, truth = score.at(condition), _truth(scope, condition)
+    series = []
+    for arm in scope.arms(truth):
+        x, y = arm.of(scores), arm.of(truth)
+        if x and y and x.summary and y.summary:
+            style = arm.style._replace(dash="")
+            series.append(reporting.Series(arm.name, [x.summary], [y.summary], style))
+    return reporting.Panel(
+        score.name,
+        series,
+        x_label="score",
+        y_label="test metric, %",
+        scale="percent",
+        bars=True,
+        remark="" if len(scores.valued()) else "not measured",
+    )
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def _table(
+    scope: reporting.Scope, scores: Sequence[Score], conditions: Sequence[reporting.Condition]
+) -> reporting.Table:
+    """A row for each score in each condition."""
+    lines = []
+    for condition in conditions:
+        for score in scores:
+            rows = score.at(condition)
+            arms = len(rows.valued().distinct("initialization"))
+            if arms:
+                intervals = correlate(rows, _truth(scope, condition))
+                cells = [_correlation_cell(intervals[name]) for name in CORRELATIONS]
+            else:
+                cells = [_unmeasured_cell(rows)] * len(CORRELATIONS)
+            count = reporting.Cell(str(arms), kind="number")
+            labels = reporting.Cell(condition.name), reporting.Cell(score.name)
+            lines.append((*labels, count, *cells))
+    head = ("target", "score", "arms", "Kendall", "weighted Kendall", "Pearson")
+    return reporting.Table(head, lines, NOTE)
+
+
+def _unmeasured_cell(rows: reporting.Measurements) -> reporting.Cell:
+    """A score without values; the most frequent flag says why."""
+    flags = [flag for flag in rows.labels("flag") if flag is not None]
+    reason = f"not measured: {max(flags, key=flags.count)}" if flags else "not measured"
+    return reporting.Cell(reporting.ABSENT, reason, kind="number")
+
+
+def _correlation_cell(interval: Interval) -> reporting.Cell:
+    """A correlation with its interval, or why there is none."""
+    summary = reporting.as_summary(interval)
+    if summary is None:
+        return reporting.Cell(reporting.ABSENT, interval.reason or "", kind="number")
+    return reporting.decimal_cell(reporting.Aggregate(summary), 2)
+
+
+SCORE_PART = ReportPart(
+    build=scores_part,
+    metrics=frozenset(
+        {
+            "probe_train_metric",
+            "probe_strength",
+            *(metric for metrics in METRICS.values() for metric in metrics),
+        }
+    ),
+)

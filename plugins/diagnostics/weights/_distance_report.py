@@ -1,0 +1,88 @@
+"""Table 2 of the paper: the distance of two networks in weight space, body and modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from transferbench import reporting
+from transferbench.specs import ReportPart
+
+__all__ = ["DISTANCE_PART"]
+
+MEASURES = {
+    "l2": "l2 distance",
+    "l2_normalised": "normalised distance",
+    "cosine": "cosine of the ways from the start",
+}
+BODY = "body"
+
+NOTE = (
+    "l2: |a \N{MINUS SIGN} b|; normalised: divided by the root of |a| |b|; cosine: of the ways "
+    "that the two went from their own starts. The body is the network without its head, as P has "
+    "other classes."
+)
+PROFILE = (
+    "Distance of the weights of two networks at each module, from input to output, the mean over "
+    "pairs. Raw distances are dominated by large modules: compare pairs within a module. A cosine "
+    "near 0 says that the two trainings moved in unrelated directions."
+)
+PUBLISHED = reporting.Published(
+    "ImageNet \N{RIGHTWARDS ARROW} CheXpert, DomainNet",
+    "Table 2",
+    "printed",
+    ("target", "P-T & P-T", "RI-T & RI-T", "P-T & P", "RI-T & P"),
+    (
+        ("CheXpert", "200.12", "255.34", "237.31", "598.19"),
+        ("clipart", "178.07", "822.43", "157.19", "811.87"),
+        ("quickdraw", "218.52", "776.76", "195.44", "785.22"),
+        ("real", "193.45", "815.08", "164.83", "796.80"),
+    ),
+)
+
+
+def distances_part(scope: reporting.Scope) -> reporting.Part:
+    """The body as in the paper's table, then module by module."""
+    return scope.part_by_view("Distance of weights", _blocks)
+
+
+def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+    body, names = view.rows.select(module=BODY), view.rows.distinct("module")
+    modules = view.rows.select(module=[name for name in names if name != BODY])
+    if table := _table(scope, body):
+        yield view.listing("Table 2: distance of the whole body", table)
+        yield PUBLISHED.listing
+    lines = [
+        [_panel(scope, condition, here, metric) for metric in MEASURES]
+        for condition, here in scope.conditions(modules)
+    ]
+    figure = reporting.PanelFigure("distance of weights by module and pair", lines)
+    yield view.drawing(figure, PROFILE, modules, "weights")
+    yield view.listing("Distance of each module", _table(scope, modules))
+
+
+def _panel(
+    scope: reporting.Scope,
+    condition: reporting.Condition,
+    here: reporting.Measurements,
+    metric: str,
+) -> reporting.Panel:
+    title = f"{condition.name}: {MEASURES[metric]}"
+    panel = reporting.profile(title, here.select(metric=metric), scope.pairs(here), "module")
+    return replace(panel, levels=(0,) if metric == "cosine" else ())
+
+
+def _table(scope: reporting.Scope, rows: reporting.Measurements) -> reporting.Table | None:
+    """A row for each measure and module of each condition, a column for each pair."""
+    lines: list[tuple[Sequence[str], reporting.Measurements]] = [
+        ((condition.name, text, module), here.select(metric=metric, module=module))
+        for condition, here in scope.conditions(rows)
+        for metric, text in MEASURES.items()
+        for module in rows.distinct("module")
+    ]
+    return reporting.comparison(
+        ("target", "measure", "module"), lines, scope.pairs(rows), note=NOTE
+    )
+
+
+DISTANCE_PART = ReportPart(build=distances_part, metrics=frozenset(MEASURES))

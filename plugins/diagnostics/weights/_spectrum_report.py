@@ -1,0 +1,152 @@
+"""Spectra of the weights, and the misalignment of the first filters with the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from transferbench import reporting
+from transferbench.specs import HEAD, ReportPart
+from transferbench.suite import SOURCE
+
+__all__ = ["MISALIGNMENT_PART", "SPECTRUM_PART", "states_in"]
+
+RANKS = {"stable_rank": "stable rank", "effective_rank": "effective rank"}
+MISALIGNED = {
+    "misalignment": "misalignment",
+    "misalignment_random": "of the same filters on random axes",
+    "shrinkage": "shrinkage of their covariance",
+}
+MOST_LAYERS, COLUMNS = 12, 4
+
+VALUES = (
+    "The largest singular values of each layer's weight, a convolution taken as a matrix of "
+    "outputs by inputs, the mean over networks. Where P-T lies on P, fine-tuning kept the "
+    "spectrum that pre-training gave."
+)
+PROFILE = (
+    "Stable rank (squared Frobenius norm over squared largest singular value) and effective rank "
+    "(exponential of the entropy of the singular values) of each layer, from input to output: how "
+    "many directions count."
+)
+NOTE = (
+    "Misalignment of the first layer's filters with the principal axes of the image patches that "
+    "they read: 0 where their covariance has the same axes. The scale is that of the same filters "
+    "turned at random: a value below it says that the filters have taken up the axes of the data."
+)
+
+
+def states_in(scope: reporting.Scope, rows: reporting.Measurements) -> list[reporting.Compared]:
+    """The states that were measured: P-T, P, RI-T, RI and the rest.
+
+    What the scored arm starts from is P but for its head, which is drawn; what the baseline
+    starts from is RI.
+    """
+    starts = {scope.pair[0]: SOURCE, scope.pair[1]: "RI"}
+    states: dict[str, reporting.Compared] = {}
+    for arm in scope.arms(rows):
+        own = rows.select(**arm.labels)
+        for of in own.distinct("of"):
+            name = arm.name if of == "final" else f"{arm.name} at {of}"
+            if of == "init":
+                name = starts.get(arm.name, f"{arm.name} at its start")
+            labels = {**arm.labels, "of": of}
+            if name == SOURCE:
+                # The source is one network, however many trials start from it.
+                modules = [None, *(m for m in own.distinct("module") if m != HEAD)]
+                labels |= {"replicate": min(own.distinct("replicate")), "module": modules}
+            style = arm.style._replace(dash="--" if of == "init" else "-")
+            states.setdefault(name, reporting.Compared(name, labels, style))
+    return list(states.values())
+
+
+# --- spectra ----------------------------------------------------------------------------------
+
+
+def spectra_part(scope: reporting.Scope) -> reporting.Part:
+    """Singular values layer by layer, ranks over depth, and their table."""
+    return scope.part_by_view("Spectra of weights", _blocks)
+
+
+def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+    states = states_in(scope, view.rows)
+    singular = view.rows.select(metric="singular_value")
+    layers = singular.distinct("layer")
+    step = max(-(-len(layers) // MOST_LAYERS), 1)
+    lines: list[Sequence[reporting.Panel]] = []
+    for condition, here in scope.conditions(singular):
+        panels = [
+            replace(
+                reporting.profile(
+                    f"{condition.name}: {layer}", here.select(layer=layer), states, "index"
+                ),
+                x_label="index",
+            )
+            for layer in layers[::step]
+        ]
+        lines += reporting.in_rows(panels, COLUMNS)
+    if lines:
+        text = VALUES
+        if left := len(layers) - len(layers[::step]):
+            text += f" {left} more layers lie between those drawn; the records hold all of them."
+        figure = reporting.PanelFigure("singular values of each layer", lines, height=1.3)
+        yield view.drawing(figure, text, singular, "")
+    conditions = scope.conditions(view.rows)
+    figure = reporting.PanelFigure(
+        "stable and effective rank of each layer",
+        [[_ranks(*condition, metric, states) for metric in RANKS] for condition in conditions],
+    )
+    yield view.drawing(figure, PROFILE, items="")
+    table = _table(scope, view.rows, RANKS)
+    yield view.listing("Stable and effective rank of each layer", table)
+
+
+def _ranks(
+    condition: reporting.Condition,
+    here: reporting.Measurements,
+    metric: str,
+    states: Sequence[reporting.Compared],
+) -> reporting.Panel:
+    """A rank over depth."""
+    title = f"{condition.name}: {RANKS[metric]}"
+    panel = reporting.profile(title, here.select(metric=metric), states, "layer")
+    return replace(panel, ticks=[tick.removesuffix(".weight") for tick in panel.ticks])
+
+
+def _table(
+    scope: reporting.Scope,
+    rows: reporting.Measurements,
+    measures: Mapping[str, str],
+    note: str = "",
+) -> reporting.Table | None:
+    """A row for each layer and measure of each condition, a column for each state."""
+    lines = [
+        ((condition.name, layer, text), here.select(layer=layer, metric=metric))
+        for condition, here in scope.conditions(rows)
+        for layer in rows.distinct("layer")
+        for metric, text in measures.items()
+    ]
+    head = ("target", "layer", "measure")
+    return reporting.comparison(head, lines, states_in(scope, rows), note=note)
+
+
+# --- misalignment -----------------------------------------------------------------------------
+
+
+def misalignment_part(scope: reporting.Scope) -> reporting.Part:
+    """A table: each state beside the same filters on random axes."""
+    return scope.part_by_view("Misalignment of the first filters", _misalignments)
+
+
+def _misalignments(
+    scope: reporting.Scope, view: reporting.View
+) -> Iterator[reporting.Block | None]:
+    table = _table(scope, view.rows, MISALIGNED, NOTE)
+    yield view.listing("Misalignment with the axes of the data", table)
+
+
+SPECTRUM_PART = ReportPart(
+    build=spectra_part,
+    metrics=frozenset({"singular_value", "spectral_norm", "frobenius_norm", *RANKS}),
+)
+MISALIGNMENT_PART = ReportPart(build=misalignment_part, metrics=frozenset(MISALIGNED))

@@ -1,0 +1,235 @@
+"""What is compared, as lines of a panel or columns of a table: arms, pairs of arms, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transferbench.measurements import Label, Measurements, difference_of
+from transferbench.report.figures import Panel, Series
+from transferbench.report.styles import INK, PALETTE, Dash, LineStyle, arm_styles
+from transferbench.report.summaries import (
+    Aggregate,
+    Summary,
+    aggregate,
+    summarize,
+    summary_of,
+)
+from transferbench.report.tables import Cell, Table, WriteCell, exact_cell
+from transferbench.suite import SOURCE, Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "ITSELF",
+    "OVER_NETWORKS",
+    "OVER_PAIRS",
+    "Compared",
+    "arms_in",
+    "comparison",
+    "difference",
+    "error_of",
+    "grid_means",
+    "name_selves",
+    "pairs_in",
+    "profile",
+]
+
+ARM, OTHER = "initialization", "other_initialization"
+ITSELF = "itself"
+"""The other arm where a network is compared with itself."""
+
+PLAIN = LineStyle()
+
+OVER_NETWORKS = "95% Student-t interval over replicates"
+OVER_PAIRS = "95% jackknife interval over replicates, since pairs share networks"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The measurements with some labels, as a line of a panel or a column of a table.
+
+    ``minus``: the labels of those to subtract, paired by replicate.
+    """
+
+    name: str
+    labels: Mapping[str, Label]
+    style: LineStyle = PLAIN
+    minus: Mapping[str, Label] = field(default_factory=dict)
+
+    def of(self, rows: Measurements) -> Aggregate | None:
+        """The mean over replicates; None where nothing was measured."""
+        own = rows.select(**self.labels)
+        if not self.minus:
+            return aggregate(own)
+        differences = difference_of(own.by_replicate(), rows.select(**self.minus).by_replicate())
+        summary = summarize(differences.values())
+        return Aggregate(summary) if summary else None
+
+    def along(self, rows: Measurements, column: str, values: Iterable[Any]) -> list[Summary | None]:
+        """The mean at each value of a column."""
+        if self.minus:
+            points = [self.of(rows.select(**{column: value})) for value in values]
+            return [point.summary if point else None for point in points]
+        groups = rows.select(**self.labels).by_group(column)
+        return [summary_of(groups[value,]) if (value,) in groups else None for value in values]
+
+    def runs(self, rows: Measurements, column: str, values: Sequence[Any]) -> NDArray[np.float64]:
+        """The single replicates at each value of a column, NaN where one has none.
+
+        Shapes: returns (R, len(values)).
+        """
+        groups = rows.select(**self.labels).by_group(column)
+        points = [groups.get((value,), {}) for value in values]
+        pairs = sorted({pair for point in points for pair in point})
+        return np.array([[point.get(pair, np.nan) for point in points] for pair in pairs])
+
+
+def name_selves(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` where the other arm of a network compared with itself is ``ITSELF``.
+
+    It is no pair of two networks of its arm.
+    """
+    if not {OTHER, "other_replicate"} <= set(frame.columns):
+        return frame
+    same = (frame[ARM] == frame[OTHER]) & (frame["replicate"] == frame["other_replicate"])
+    return frame.assign(**{OTHER: frame[OTHER].mask(same, ITSELF)})
+
+
+def difference(arms: tuple[str, str], **labels: Label) -> Compared:
+    """The first arm minus the second, of the measurements with these labels."""
+    first, second = ({ARM: arm, **labels} for arm in arms)
+    return Compared(" \N{MINUS SIGN} ".join(arms), first, minus=second)
+
+
+def arms_in(rows: Measurements, suite: Suite) -> list[Compared]:
+    """The arms that were measured: the scored pair first, the source itself last.
+
+    The source has the style of the arm that starts from it, dashed.
+    """
+    styles, measured = arm_styles(suite), set(rows.distinct(ARM))
+    source = styles[suite.scoring.initialization]._replace(dash="--")
+    styles = {arm: style for arm, style in styles.items() if arm != SOURCE} | {SOURCE: source}
+    return [Compared(arm, {ARM: arm}, style) for arm, style in styles.items() if arm in measured]
+
+
+def pairs_in(rows: Measurements, suite: Suite) -> list[Compared]:
+    """The pairs that were measured: two of one arm first, then two arms, then with the source.
+
+    Last those of a network with itself, such as its best state with its final one.
+    """
+    arms = [*arm_styles(suite), SOURCE, ITSELF]
+    measured = [(a, b) for a, b in rows.groups(ARM, OTHER) if a in arms and b in arms]
+
+    def order(pair: tuple[str, str]) -> tuple[bool, bool, bool, int, int]:
+        a, b = pair
+        return b == ITSELF, SOURCE in pair, a != b, arms.index(a), arms.index(b)
+
+    return [
+        Compared(" & ".join(pair), dict(zip((ARM, OTHER), pair, strict=True)), style)
+        for pair, style in _pair_styles(sorted(measured, key=order), suite)
+    ]
+
+
+def _pair_styles(
+    pairs: Sequence[tuple[str, str]], suite: Suite
+) -> Iterable[tuple[tuple[str, str], LineStyle]]:
+    """Two networks of one arm have its style; an arm and the source the same, dashed.
+
+    A network with itself is dotted; two arms have ink or, from the second such pair on, another
+    colour, dotted.
+    """
+    styles = arm_styles(suite)
+    styles = {SOURCE: styles[suite.scoring.initialization], **styles}
+    rest: list[tuple[str, Dash]] = [(color, ":") for color in PALETTE[2:]]
+    mixed = cycle([(INK, "-"), *rest])
+    for a, b in pairs:
+        if b == ITSELF:
+            yield (a, b), styles[a]._replace(dash=":")
+        elif SOURCE in {a, b} and a != b:
+            yield (a, b), styles[b if a == SOURCE else a]._replace(dash="--")
+        elif a == b:
+            yield (a, b), styles[a]
+        else:
+            color, dash = next(mixed)
+            yield (a, b), LineStyle(color, "D", dash)
+
+
+def error_of(rows: Measurements) -> str:
+    """How the intervals of these measurements are made."""
+    return OVER_PAIRS if rows.distinct("other_replicate") else OVER_NETWORKS
+
+
+def profile(
+    title: str,
+    rows: Measurements,
+    compared: Iterable[Compared],
+    column: str,
+    values: Sequence[Any] | None = None,
+) -> Panel:
+    """A panel with the means along a column: by default at every value that occurs.
+
+    Names get a tick each, in order of appearance; numbers a scale.
+    """
+    points = rows.distinct(column) if values is None else list(values)
+    named = any(isinstance(point, str) for point in points)
+    if not named and values is None:
+        points = sorted(points)
+    x = range(len(points)) if named else points
+    lines = [Series(c.name, x, c.along(rows, column, points), c.style) for c in compared]
+    return Panel(
+        title,
+        [line for line in lines if any(line.y)],
+        ticks=list(map(str, points)) if named else (),
+        bars=named,
+    )
+
+
+def grid_means(
+    rows: Measurements, columns: tuple[str, str], y: Sequence[Any], x: Sequence[Any]
+) -> NDArray[np.float64]:
+    """The mean at each combination of two columns' labels, NaN where there is none.
+
+    Shapes: returns (len(y), len(x)); ``columns`` are those of y and of x.
+    """
+    groups = rows.valued().groups(*columns)
+    return np.array(
+        [
+            [groups[cell].to_numpy().mean() if cell in groups else np.nan for cell in line]
+            for line in ([(label, other) for other in x] for label in y)
+        ]
+    )
+
+
+def comparison(
+    head: Sequence[str],
+    lines: Iterable[tuple[Sequence[str], Measurements]],
+    compared: Sequence[Compared],
+    write: WriteCell | Sequence[WriteCell] = exact_cell,
+    note: str = "",
+) -> Table | None:
+    """A column for each of ``compared``, a row for each line: its labels and its measurements.
+
+    Lines without any measurement are left out; None where all are.
+    """
+    writers = [write] * len(compared) if callable(write) else list(write)
+    table = []
+    paired = False
+    for labels, rows in lines:
+        values = [one.of(rows) for one in compared]
+        if any(value is not None for value in values):
+            cells = [writer(value) for writer, value in zip(writers, values, strict=True)]
+            table.append((*map(Cell, labels), *cells))
+            paired = paired or bool(rows.distinct("other_replicate"))
+    if not table:
+        return None
+    error = f"{OVER_PAIRS}; n counts replicates" if paired else OVER_NETWORKS
+    if any(one.minus for one in compared):
+        error += ", differences paired"
+    return Table((*head, *(one.name for one in compared)), table, f"{note} Brackets: {error}.")

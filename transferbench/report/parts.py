@@ -1,0 +1,331 @@
+"""What a part of a report is made of, and the run that it is about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from transferbench.measurements import Measurements
+from transferbench.report.comparisons import (
+    ITSELF,
+    Compared,
+    arms_in,
+    difference,
+    error_of,
+    pairs_in,
+)
+from transferbench.report.figures import Figure, HeatFigure
+from transferbench.report.summaries import flag_notes
+from transferbench.report.tables import Cell, Table
+from transferbench.suite import TRIAL, Diagnosis, Suite
+
+__all__ = [
+    "Block",
+    "Condition",
+    "Drawing",
+    "Listing",
+    "Part",
+    "Published",
+    "Scope",
+    "View",
+    "caption",
+]
+
+COMPARE = "Scale and data differ from this run's: compare the order of the numbers, not their size."
+LONG_TEXT = 60
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its caption."""
+
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table with its caption; ``published``: its numbers are of a paper, not of this run."""
+
+    caption: str
+    table: Table
+    published: bool = False
+
+
+Block: TypeAlias = Drawing | Listing
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of an entry: figures and tables in order, then remarks on them.
+
+    ``words``: what the glossary at the end of the page explains.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    notes: Sequence[str] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Numbers of a paper, to stand beside those of a run.
+
+    ``task``: source and target; ``where`` in the paper; ``how``: printed or digitised.
+    """
+
+    task: str
+    where: str
+    how: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def listing(self) -> Listing:
+        """Them as a table; a text that begins with a letter is a label."""
+        rows = [
+            (
+                Cell(first),
+                *(Cell(text, kind="label" if text[:1].isupper() else "number") for text in rest),
+            )
+            for first, *rest in self.rows
+        ]
+        heading = f"Published ({self.task}): {self.where}, {self.how}"
+        return Listing(heading, Table(self.head, rows, COMPARE), published=True)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A target under a perturbation; ``name``: the bare target where it is the scored one."""
+
+    target: str
+    perturbation: str
+    name: str
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class View:
+    """What an entry has of one diagnostic with one set of parameters.
+
+    ``labels``: its labels in the suite; ``heading``: how captions begin where the diagnostic was
+    measured in several ways. ``rows``: the measurements, those without a value too. ``absent``:
+    what the suite names and nobody measured.
+    """
+
+    plugin: str
+    labels: tuple[str, ...]
+    params: Mapping[str, Any]
+    rows: Measurements
+    absent: tuple[str, ...]
+    heading: str
+
+    def drawing(
+        self, figure: Figure, text: str, rows: Measurements | None = None, items: str = "images"
+    ) -> Drawing:
+        """A figure with ``caption``."""
+        shown = self.rows if rows is None else rows
+        return Drawing(figure, f"{self.heading}{caption(text, figure, shown, items)}")
+
+    def listing(self, title: str, table: Table | None) -> Listing | None:
+        """A table with its caption; None where there is none."""
+        return Listing(f"{self.heading}{title}", table) if table else None
+
+
+def caption(text: str, figure: Figure, rows: Measurements, items: str = "images") -> str:
+    """``text``, how the intervals of the figure were made, and how many numbers are behind it.
+
+    ``items``: what the ``n`` of a measurement counts, "" where it is of no interest.
+    """
+    if isinstance(figure, HeatFigure):
+        error = "Means over replicates"
+    else:
+        bars = any(panel.bars for row in figure.rows for panel in row if panel)
+        error = f"{'Bars' if bars else 'Bands'}: {error_of(rows)}"
+    return f"{text} {error}; {_counted(rows, items)}."
+
+
+def _counted(rows: Measurements, items: str) -> str:
+    valued = rows.valued()
+    replicates = {k for name in ("replicate", "other_replicate") for k in valued.distinct(name)}
+    text = f"n: {len(replicates)} replicates"
+    counts = valued.distinct("n")
+    if not counts or not items:
+        return text
+    low, high = int(min(counts)), int(max(counts))
+    span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{text}, {span} {items} each"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The entry that a part is about, and the diagnostics that it shows.
+
+    ``measurements``: all of the entry, where the other arm of a network that was compared with
+    itself is ``ITSELF``; ``plugins``: the names of the part's diagnostics.
+    """
+
+    suite: Suite
+    entry: str
+    measurements: Measurements
+    plugins: frozenset[str] = frozenset()
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The arm that is scored and its baseline."""
+        return self.suite.scoring.initialization, self.suite.scoring.baseline
+
+    @property
+    def trials(self) -> Measurements:
+        """What the trials themselves measured."""
+        return self.measurements.select(diagnostic=TRIAL)
+
+    @property
+    def rows(self) -> Measurements:
+        """The measurements of the part's diagnostics."""
+        uses = self.suite.diagnostics
+        labels = [label for label, use in uses.items() if use.name in self.plugins]
+        return self.measurements.select(diagnostic=labels)
+
+    def arms(self, rows: Measurements) -> list[Compared]:
+        """The arms that were measured, the scored pair first."""
+        return arms_in(rows, self.suite)
+
+    def pairs(self, rows: Measurements) -> list[Compared]:
+        """The pairs of arms that were measured, two of one arm first."""
+        return pairs_in(rows, self.suite)
+
+    def difference(self) -> Compared:
+        """The scored arm minus its baseline, paired."""
+        return difference(self.pair)
+
+    def conditions(self, rows: Measurements) -> list[tuple[Condition, Measurements]]:
+        """Where these were measured, in the suite's order, and the rows of each condition."""
+        scoring, groups = self.suite.scoring, rows.groups("target", "perturbation")
+        return [
+            (
+                Condition(
+                    target,
+                    label,
+                    target if label == scoring.perturbation else f"{target}, {label}",
+                    scoring.chance.get(target),
+                ),
+                groups[target, label],
+            )
+            for label in self.suite.perturbations
+            for target in self.suite.targets
+            if (target, label) in groups
+        ]
+
+    def by_perturbation(
+        self, rows: Measurements, least: int = 2
+    ) -> list[tuple[str, list[str], Measurements]]:
+        """The targets that were measured under ``least`` perturbations or more.
+
+        With each its perturbations, in the suite's order, and its rows.
+        """
+        by_target = [(target, rows.select(target=target)) for target in self.suite.targets]
+        measured = [(t, set(here.valued().distinct("perturbation")), here) for t, here in by_target]
+        return [
+            (target, [label for label in self.suite.perturbations if label in labels], here)
+            for target, labels, here in measured
+            if len(labels) >= least
+        ]
+
+    def views(self) -> list[View]:
+        """The measurements of the part's diagnostics, one view for each set of parameters.
+
+        Labels of the suite with equal parameters are one view.
+        """
+        uses: dict[tuple[str, str], dict[str, Diagnosis]] = {}
+        for label, use in self.suite.diagnostics.items():
+            if use.name in self.plugins:
+                key = use.name, json.dumps(use.params, sort_keys=True)
+                uses.setdefault(key, {})[label] = use
+        groups = list(uses.values())
+        return [self._view(group, groups) for group in groups]
+
+    def _view(
+        self, group: Mapping[str, Diagnosis], groups: Sequence[Mapping[str, Diagnosis]]
+    ) -> View:
+        first = next(iter(group.values()))
+        firsts = [next(iter(other.values())) for other in groups]
+        rows = self.measurements.select(diagnostic=tuple(group))
+        return View(
+            plugin=first.name,
+            labels=tuple(group),
+            params=first.params,
+            rows=rows,
+            absent=tuple(_absent(group.values(), rows)),
+            heading=_heading(group, first, [use for use in firsts if use.name == first.name]),
+        )
+
+    def part_by_view(
+        self,
+        title: str,
+        draw: Callable[[Scope, View], Iterable[Block | None]],
+        words: Mapping[str, str] | None = None,
+    ) -> Part:
+        """As ``part``, where each view is drawn on its own."""
+
+        def draw_each(scope: Scope, views: Sequence[View]) -> Iterator[Block | None]:
+            for view in views:
+                yield from draw(scope, view)
+
+        return self.part(title, draw_each, words)
+
+    def part(
+        self,
+        title: str,
+        draw: Callable[[Scope, Sequence[View]], Iterable[Block | None]],
+        words: Mapping[str, str] | None = None,
+    ) -> Part:
+        """The part of the views that have values, with remarks on what is absent and flagged.
+
+        Where nothing was measured it says so.
+        """
+        views = self.views()
+        measured = [view for view in views if len(view.rows.valued())]
+        blocks = [block for block in draw(self, measured) if block is not None] if measured else []
+        if not blocks:
+            names = ", ".join(label for view in views for label in view.labels)
+            note = f"{names}: this run holds no measurement of it; see the jobs"
+            return Part(title, (), [note], words or {})
+        absent = [
+            f"{', '.join(view.labels)}: not measured for {', '.join(view.absent)}; see the jobs"
+            for view in views
+            if view.absent
+        ]
+        flags = [f"Flagged: {note}" for view in views for note in flag_notes(view.rows)]
+        return Part(title, blocks, [*absent, *flags], words or {})
+
+
+def _heading(labels: Iterable[str], own: Diagnosis, uses: Sequence[Diagnosis]) -> str:
+    """How captions begin where one diagnostic was measured in several ways: by what differs."""
+    if len(uses) < 2:
+        return ""
+    differing = [
+        f"{name} {' and '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in own.params.items()
+        if any(use.params.get(name) != value for use in uses)
+    ]
+    differing = [text for text in differing if len(text) <= LONG_TEXT]
+    settings = f" ({', '.join(differing)})" if differing else ""
+    return f"{', '.join(labels)}{settings}: "
+
+
+def _absent(uses: Iterable[Diagnosis], rows: Measurements) -> list[str]:
+    """The pairs or arms that the suite asks for and that no measurement names."""
+    requested = [
+        (pair.a, ITSELF if pair.a == pair.b and pair.replicates == "same" else pair.b)
+        for use in uses
+        for pair in use.pairs
+    ]
+    if requested:
+        measured = rows.groups("initialization", "other_initialization")
+        return [f"{a} & {b}" for a, b in dict.fromkeys(requested) if (a, b) not in measured]
+    arms = rows.distinct("initialization")
+    return [arm for use in uses for arm in use.of or () if arm not in arms]

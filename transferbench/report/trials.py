@@ -1,0 +1,318 @@
+"""What the trials of an entry measured: the scored pair in every condition, and every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from transferbench.measurements import Measurements
+from transferbench.report.comparisons import OVER_NETWORKS, Compared, profile
+from transferbench.report.figures import Panel, PanelFigure, Series
+from transferbench.report.parts import Block, Condition, Drawing, Listing, Part, Scope, caption
+from transferbench.report.quantities import TEST, Quantity, quantities_of
+from transferbench.report.styles import arm_styles
+from transferbench.report.summaries import Aggregate, as_summary
+from transferbench.report.tables import (
+    Cell,
+    Table,
+    WriteCell,
+    count_cell,
+    decimal_cell,
+    percent_cell,
+)
+from transferbench.statistics import share_of_gain
+
+__all__ = ["SHOWN", "arms_part", "transfer_part", "transfer_table"]
+
+INTERVALS = "Brackets: 95% Student-t interval over n replicates."
+TRAIN = TEST._replace(name="train metric", metric="train_metric")
+UNTRAINED = 0.05
+"""A network did not train if its train metric covers no more of the way from chance to 1."""
+
+COLUMNS: dict[str, tuple[str, WriteCell]] = {
+    "test_metric": ("test", percent_cell),
+    "best_test_metric": ("test at best", percent_cell),
+    "train_metric": ("train", percent_cell),
+    "test_loss": ("test loss", decimal_cell),
+    "train_loss": ("train loss", decimal_cell),
+    "best_epoch": ("best epoch", count_cell),
+    "n_train": ("train images", count_cell),
+}
+SHOWN = frozenset(COLUMNS)
+"""The metrics of trials that these parts show."""
+
+PERTURBED = (
+    "Final test metric, and the gain of the scored arm over its baseline, in the suite's order of "
+    "perturbations; gains are paired by replicate, and the table below gives each n. Dotted: "
+    "chance, and no gain."
+)
+
+
+# --- the scored pair --------------------------------------------------------------------------
+
+
+def transfer_part(scope: Scope) -> Part:
+    """Test metric and gain of the scored pair under each perturbation."""
+    blocks: list[Block] = []
+    notes = []
+    if figure := _perturbation_figure(scope):
+        blocks.append(Drawing(figure, caption(PERTURBED, figure, TEST.rows(scope.measurements))))
+    else:
+        notes.append(
+            "No target was trained under two or more perturbations, so there is no dependence to "
+            "draw."
+        )
+    if table := transfer_table(scope):
+        blocks.append(Listing(f"{' and '.join(scope.pair)} in every cell", table))
+    else:
+        notes.append("No trial of this entry has finished with a test metric.")
+    return Part("What survives perturbation", blocks, notes)
+
+
+def _perturbation_figure(scope: Scope) -> PanelFigure | None:
+    """A row for each target that was trained under several perturbations."""
+    rows = TEST.rows(scope.measurements).select(initialization=scope.pair)
+    lines = []
+    for target, labels, here in scope.by_perturbation(rows):
+        test, gain = (
+            profile(f"{target}: {title}", here, compared, "perturbation", labels)
+            for title, compared in (
+                ("test metric, %", scope.arms(here)),
+                ("gain, points", [scope.difference()]),
+            )
+        )
+        chance = scope.suite.scoring.chance.get(target)
+        lines.append(
+            [
+                replace(test, scale="percent", chance=chance),
+                replace(gain, scale="points", levels=(0,)),
+            ]
+        )
+    if not lines:
+        return None
+    return PanelFigure("test metric and gain by perturbation", lines, height=2.2)
+
+
+def transfer_table(scope: Scope) -> Table | None:
+    """Test metric, gain and train metric of the scored pair, and what the suite's columns name."""
+    a, b = scope.pair
+    quantities = quantities_of(scope.suite, scope.measurements)
+    columns: list[tuple[Compared, WriteCell]] = [
+        (TEST.of_arm(a, f"test {a}"), TEST.write),
+        (TEST.of_arm(b, f"test {b}"), TEST.write),
+        (TEST.gain(scope.pair, "gain"), TEST.write_gain),
+        (TRAIN.of_arm(a, f"train {a}"), TRAIN.write),
+        (TRAIN.of_arm(b, f"train {b}"), TRAIN.write),
+        *((q.gain(scope.pair, f"{q.name} gain"), q.write_gain) for q in quantities),
+    ]
+    lines = []
+    for condition, here in _conditions(scope, quantities):
+        cells = [write(_unflagged(compared.of(here))) for compared, write in columns]
+        flags = Cell("; ".join(_warnings(scope, condition, here)), kind="flag")
+        lines.append((Cell(condition.target), Cell(condition.perturbation), *cells, flags))
+    if not lines:
+        return None
+    note = (
+        f"Metrics in %, differences in points. {INTERVALS} Gains are {a} minus {b}, paired by "
+        "replicate. A network is flagged as untrained where its train metric covers no more than "
+        f"{UNTRAINED:.0%} of the way from chance to 100%: the gain then measures trainability."
+    )
+    names = (compared.name for compared, _ in columns)
+    return Table(("target", "perturbation", *names, "flag"), lines, note)
+
+
+def _conditions(
+    scope: Scope, quantities: Sequence[Quantity]
+) -> list[tuple[Condition, Measurements]]:
+    """The conditions with a finished trial, and what was measured there without coordinates."""
+    diagnostics = [TEST.diagnostic, *(quantity.diagnostic for quantity in quantities)]
+    rows = scope.measurements.select(diagnostic=diagnostics).without_coordinates()
+    conditions = scope.conditions(rows)
+    return [(c, here) for c, here in conditions if len(TEST.rows(here).valued())]
+
+
+def _unflagged(value: Aggregate | None) -> Aggregate | None:
+    """A mean without its flags, which have a column of their own; None without a value."""
+    return Aggregate(value.summary) if value and value.summary else None
+
+
+def _warnings(scope: Scope, condition: Condition, here: Measurements) -> list[str]:
+    """What makes the comparison of a condition doubtful, arm by arm."""
+    warnings = []
+    for arm in scope.pair:
+        own = here.select(initialization=arm)
+        train = TRAIN.rows(own).by_replicate()
+        if condition.chance is not None:
+            limit = condition.chance + UNTRAINED * (1 - condition.chance)
+            if stuck := sum(value <= limit for value in train.values()):
+                warnings.append(f"{arm} did not train in {stuck} of {len(train)} replicates")
+        flags = own.select(diagnostic=TEST.diagnostic).distinct("flag")
+        warnings += [f"{arm}: {flag}" for flag in sorted(flags)]
+    return warnings
+
+
+# --- every arm --------------------------------------------------------------------------------
+
+ARMS = (
+    "Final test metric of the arms that are not scored, below the scored pair; dotted: chance. "
+    "Then, for each quantity that the suite's columns name, its value and the share of the scored "
+    "arm's gain that an arm recovers: 0 as the baseline, 100 as the scored arm. Bars: "
+    f"{OVER_NETWORKS}; of shares Fieller's 95% interval; n stands in the table."
+)
+ARMS_NOTE = (
+    "Fractions in %. Gain: over the baseline, paired by replicate. Share: (arm \N{MINUS SIGN} "
+    "baseline) / (scored arm \N{MINUS SIGN} baseline), in %, of the means; none where the gain of "
+    f"the scored arm is not shown to be above 0. Brackets: {OVER_NETWORKS}; of shares Fieller's "
+    "95% interval."
+)
+
+
+class Share(NamedTuple):
+    """Of a gain, the part that an arm recovers; ``flag`` says why there is none."""
+
+    value: Aggregate | None
+    flag: str = ""
+
+
+class ArmGroup(NamedTuple):
+    """The arms of one condition, the scored pair first, and what was measured there."""
+
+    condition: Condition
+    arms: Sequence[str]
+    rows: Measurements
+
+
+def arms_part(scope: Scope) -> Part:
+    """The arms besides the scored pair as figure and table, then every arm in every cell."""
+    quantities = quantities_of(scope.suite, scope.measurements)
+    groups = _groups(scope, quantities)
+    blocks: list[Block] = []
+    notes = []
+    scored = scope.suite.scoring.perturbation
+    if clean := [group for group in groups if group.condition.perturbation == scored]:
+        blocks.append(Drawing(_arms_figure(scope, clean, quantities), ARMS))
+    if groups:
+        compared = _groups_table(scope, groups, quantities)
+        blocks.append(Listing("Initializations compared", compared))
+    else:
+        a, b = scope.pair
+        notes.append(f"This suite trained no arm besides {a} and {b}, so there is none to compare.")
+    if table := _every_arm(scope):
+        blocks.append(Listing("Every arm in every cell", table))
+    return Part("Other initializations and controls", blocks, notes)
+
+
+def _groups(scope: Scope, quantities: Sequence[Quantity]) -> list[ArmGroup]:
+    """The conditions where arms besides the scored pair were trained."""
+    groups = []
+    for condition, here in _conditions(scope, quantities):
+        measured = TEST.rows(here).valued().distinct("initialization")
+        rest = [arm for arm in scope.suite.initializations if arm in {*measured} - {*scope.pair}]
+        if rest:
+            groups.append(ArmGroup(condition, [*scope.pair, *rest], here))
+    return groups
+
+
+def share_of(scope: Scope, quantity: Quantity, arm: str, rows: Measurements) -> Share:
+    """The share of the scored arm's gain that an arm recovers in one condition."""
+    values = (
+        quantity.rows(rows).select(initialization=name).by_replicate()
+        for name in (arm, *scope.pair)
+    )
+    share = None if arm in scope.pair else share_of_gain(*values)
+    if share is None:
+        return Share(None)
+    summary = as_summary(share)
+    if summary is None:
+        return Share(None, f"no share of the {quantity.name} gain: {share.reason}")
+    return Share(Aggregate(summary))
+
+
+def _arms_figure(
+    scope: Scope, groups: Sequence[ArmGroup], quantities: Sequence[Quantity]
+) -> PanelFigure:
+    """A row for each target: the test metric, then of each quantity its value and the share."""
+    measured = [q for q in quantities if any(len(q.rows(group.rows)) for group in groups)]
+    lines = []
+    for group in groups:
+        target = group.condition.target
+        panels = [replace(_arms_panel(scope, group, TEST, target), chance=group.condition.chance)]
+        for quantity in measured:
+            shares = [share_of(scope, quantity, arm, group.rows).value for arm in group.arms]
+            title = f"{target}: share of the {quantity.name} gain, %"
+            panels += [
+                _arms_panel(scope, group, quantity, target),
+                replace(_rows_panel(scope, group, title, shares), levels=(0, 1), scale="percent"),
+            ]
+        lines.append(panels)
+    most = max(len(group.arms) for group in groups)
+    return PanelFigure("test metric and other quantities of every arm", lines, 0.22 * most + 0.1)
+
+
+def _arms_panel(scope: Scope, group: ArmGroup, quantity: Quantity, target: str) -> Panel:
+    values = [quantity.of_arm(arm).of(group.rows) for arm in group.arms]
+    percent = ", %" if quantity.of_fractions else f", {quantity.unit}"
+    panel = _rows_panel(scope, group, f"{target}: {quantity.name}{percent}", values)
+    return replace(panel, scale="percent" if quantity.of_fractions else "")
+
+
+def _rows_panel(
+    scope: Scope, group: ArmGroup, title: str, values: Sequence[Aggregate | None]
+) -> Panel:
+    """A row for each arm, a line below the scored pair."""
+    styles = arm_styles(scope.suite)
+    series = [
+        Series("", [row], [value.summary if value else None], styles[arm]._replace(dash=""))
+        for row, (arm, value) in enumerate(zip(group.arms, values, strict=True))
+    ]
+    return Panel(title, series, bars=True, ticks=group.arms, across=True, marks=(1.5,))
+
+
+def _groups_table(
+    scope: Scope, groups: Sequence[ArmGroup], quantities: Sequence[Quantity]
+) -> Table:
+    """A row for each arm of each condition."""
+    baseline = scope.pair[1]
+    lines = []
+    for condition, arms, rows in groups:
+        for arm in arms:
+            own = rows
+            cells = [TEST.write(TEST.of_arm(arm).of(own))]
+            gain = TEST.gain((arm, baseline)).of(own)
+            cells.append(Cell("") if arm == baseline else TEST.write_gain(gain))
+            flags = []
+            for quantity in quantities:
+                share = share_of(scope, quantity, arm, own)
+                cells.append(quantity.write(quantity.of_arm(arm).of(own)))
+                cells.append(Cell("") if arm in scope.pair else percent_cell(share.value))
+                flags += [share.flag] if share.flag else []
+            name = scope.suite.initializations[arm].name
+            labels = map(Cell, (condition.target, condition.perturbation, arm, name))
+            lines.append((*labels, *cells, Cell("; ".join(flags), kind="flag")))
+    head = ["target", "perturbation", "arm", "initialization", "test", f"gain over {baseline}"]
+    for quantity in quantities:
+        head += [quantity.name, f"share of the {quantity.name} gain"]
+    return Table((*head, "flag"), lines, ARMS_NOTE)
+
+
+def _every_arm(scope: Scope) -> Table | None:
+    """Every metric of every arm in every condition, controls included."""
+    lines = []
+    for condition, here in scope.conditions(scope.trials):
+        measured = TEST.rows(here).valued().distinct("initialization")
+        for arm in (arm for arm in scope.suite.initializations if arm in measured):
+            cells = [
+                write(Compared("", {"initialization": arm, "metric": metric}).of(here))
+                for metric, (_, write) in COLUMNS.items()
+            ]
+            labels = (condition.target, condition.perturbation, arm)
+            lines.append((*map(Cell, labels), *cells))
+    if not lines:
+        return None
+    note = (
+        f"Metrics in %. {INTERVALS} Test is after the last epoch; test at best is at the epoch "
+        "that the validation images chose, never the test images."
+    )
+    names = (name for name, _ in COLUMNS.values())
+    return Table(("target", "perturbation", "arm", *names), lines, note)

@@ -1,0 +1,128 @@
+"""What a diagnostic draws its part of a run's report with.
+
+Figures are data: a plugin says what a panel shows, and the report draws it. Names are imported
+when they are first used, so that a plugin's module can import this one at its top.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transferbench.measurements import Measurements
+    from transferbench.report.comparisons import (
+        ITSELF,
+        OVER_NETWORKS,
+        OVER_PAIRS,
+        Compared,
+        comparison,
+        difference,
+        grid_means,
+        profile,
+    )
+    from transferbench.report.figures import (
+        Heat,
+        HeatFigure,
+        Panel,
+        PanelFigure,
+        Series,
+        in_rows,
+        mosaic,
+    )
+    from transferbench.report.formats import ABSENT, number, percent, signed_percent, significant
+    from transferbench.report.parts import (
+        Block,
+        Condition,
+        Drawing,
+        Listing,
+        Part,
+        Published,
+        Scope,
+        View,
+        caption,
+    )
+    from transferbench.report.styles import INK, MUTED, PALETTE, LineStyle, arm_styles
+    from transferbench.report.summaries import (
+        Aggregate,
+        Summary,
+        aggregate,
+        as_summary,
+        summarize,
+        summary_of,
+    )
+    from transferbench.report.tables import (
+        Cell,
+        Table,
+        WriteCell,
+        bounds_text,
+        count_cell,
+        decimal_cell,
+        exact_cell,
+        percent_cell,
+        points_cell,
+    )
+
+__all__ = [
+    "ABSENT",
+    "INK",
+    "ITSELF",
+    "MUTED",
+    "OVER_NETWORKS",
+    "OVER_PAIRS",
+    "PALETTE",
+    "Aggregate",
+    "Block",
+    "Cell",
+    "Compared",
+    "Condition",
+    "Drawing",
+    "Heat",
+    "HeatFigure",
+    "LineStyle",
+    "Listing",
+    "Measurements",
+    "Panel",
+    "PanelFigure",
+    "Part",
+    "Published",
+    "Scope",
+    "Series",
+    "Summary",
+    "Table",
+    "View",
+    "WriteCell",
+    "aggregate",
+    "arm_styles",
+    "as_summary",
+    "bounds_text",
+    "caption",
+    "comparison",
+    "count_cell",
+    "decimal_cell",
+    "difference",
+    "exact_cell",
+    "grid_means",
+    "in_rows",
+    "mosaic",
+    "number",
+    "percent",
+    "percent_cell",
+    "points_cell",
+    "profile",
+    "signed_percent",
+    "significant",
+    "summarize",
+    "summary_of",
+]
+
+_HOMES = ("parts", "comparisons", "figures", "tables", "summaries", "styles", "formats")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in ("measurements", *(f"report.{module}" for module in _HOMES)):
+            module = import_module(f"transferbench.{home}")
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
