@@ -1,0 +1,199 @@
+"""A third-party diagnostic in a report: its own figure, its failures, what it may import."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from handmade_diagnostics import ENTRY, SUITE, Opened, opened_suite
+from html_page import Page
+
+from transferbench import reporting
+from transferbench.report import ReportInput, render_report
+from transferbench.specs import DiagnosticSpec, ReportPart
+
+METRIC = "sharpness"
+
+
+def sharpness_part(scope):
+    """A panel with a line for each arm, and the means in a table."""
+    return scope.part_by_view("Sharpness", draw, {"sharpness": "how sharp the minimum is"})
+
+
+def draw(scope, view):
+    rows = view.rows.select(metric=METRIC)
+    figure = reporting.PanelFigure(
+        "sharpness by epoch",
+        [
+            [reporting.profile(condition.name, here, scope.arms(here), "epoch")]
+            for condition, here in scope.conditions(rows)
+        ],
+    )
+    yield view.drawing(figure, "Sharpness of the minimum.")
+    lines = [((condition.name,), here) for condition, here in scope.conditions(rows)]
+    yield view.listing("Means", reporting.comparison(("target",), lines, scope.arms(rows)))
+
+
+def spec(name, build=None, metrics=(METRIC,)):
+    return DiagnosticSpec(
+        name=name,
+        version=1,
+        summary="Invented",
+        source="This test",
+        license="Apache-2.0",
+        measure=lambda params, subjects, context: [],
+        subjects="one",
+        report=ReportPart(build=build, metrics=frozenset(metrics)) if build else None,
+    )
+
+
+def measurements(*labels):
+    maker = Opened()
+    maker.trials()
+    for label in labels:
+        for k in range(3):
+            for arm, level in (("P-T", 1.0), ("RI-T", 3.0)):
+                for epoch in (0, 1, 2):
+                    maker.row(label, METRIC, level + epoch, arm, k, epoch=epoch)
+                maker.row(label, "rest", level, arm, k)
+    return pd.DataFrame(maker.rows)
+
+
+def results(**specs):
+    """A run of a suite with these diagnostics, each under its plugin's name in capitals."""
+    labels = {name.upper(): {"name": name} for name in specs}
+    return ReportInput(
+        suite=opened_suite(diagnostics={"pace": SUITE["diagnostics"]["pace"], **labels}),
+        entries=[ENTRY],
+        measurements=measurements(*labels),
+        verdicts={},
+        statuses=pd.DataFrame(),
+        provenance={},
+        changed=(),
+        diagnostics=specs,
+    )
+
+
+def write(given, folder):
+    path = folder / "report.html"
+    render_report(given, path)
+    return path.read_text("utf-8")
+
+
+def heads(html):
+    return [part.split("<")[0] for part in html.split("<h3 ")[1:] for part in [part.split(">")[1]]]
+
+
+def test_a_third_party_diagnostic_shows_its_own_figure(tmp_path):
+    html = write(results(sharp=spec("sharp", sharpness_part)), tmp_path)
+    assert 'aria-label="sharpness by epoch"' in html
+    page = Page(html)
+    assert "Sharpness of the minimum. Bands: 95% Student-t interval over replicates" in page.words
+    assert page.tables["Means"][0] == ["target", "P-T", "RI-T"]
+    assert "how sharp the minimum is" in page.words
+    # Where its part leaves off the generic table goes on.
+    assert {row[page.tables["SHARP"][0].index("metric")] for row in page.tables["SHARP"][1:]} == {
+        "rest"
+    }
+
+
+def test_diagnostics_with_one_build_share_a_part_in_the_order_of_the_suite(tmp_path):
+    def other(scope):
+        return reporting.Part("Other", [], [f"of {', '.join(sorted(scope.plugins))}"])
+
+    given = results(
+        first=spec("first", sharpness_part),
+        second=spec("second", other, ()),
+        third=spec("third", sharpness_part),
+    )
+    html = write(given, tmp_path)
+    titles = heads(html)
+    assert titles.count("Sharpness") == 1
+    assert titles.index("Sharpness") < titles.index("Other")
+    assert html.count('aria-label="sharpness by epoch"') == 2  # a view for each diagnostic
+    assert "of second" in Page(html).words
+
+
+def test_a_diagnostic_without_a_part_is_listed_and_so_is_one_that_is_not_installed(tmp_path):
+    given = results(plain=spec("plain"), gone=spec("gone"))
+    page = Page(write(replace(given, diagnostics={"plain": spec("plain")}), tmp_path))
+    for label in ("PLAIN", "GONE"):
+        metrics = page.tables[label][0].index("metric")
+        assert {row[metrics] for row in page.tables[label][1:]} == {METRIC, "rest"}
+
+
+def raises(scope):
+    del scope
+    raise ZeroDivisionError("no replicate")
+
+
+def gives_text(scope):
+    del scope
+    return "a figure"
+
+
+def draws_nothing_drawable(scope):
+    del scope
+    panel = reporting.Panel("", [reporting.Series("", [0], ["high"], reporting.LineStyle())])
+    figure = reporting.PanelFigure("broken", [[panel]])
+    return reporting.Part("Broken", [reporting.Drawing(figure, "")])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (raises, "ZeroDivisionError: no replicate"),
+        (gives_text, "build gave str, not a reporting.Part or None"),
+        (draws_nothing_drawable, "AttributeError"),
+    ],
+)
+def test_a_broken_part_is_named_and_the_rest_stands(tmp_path, build, message):
+    given = results(broken=spec("broken", build), sharp=spec("sharp", sharpness_part))
+    html = write(given, tmp_path)
+    page = Page(html)
+    assert "the report of diagnostic 'broken' failed: " in page.words
+    assert message in page.words
+    assert "BROKEN" in heads(html)
+    # Its measurements are in the generic table, and the other part is drawn.
+    metrics = page.tables["BROKEN"][0].index("metric")
+    assert {row[metrics] for row in page.tables["BROKEN"][1:]} == {METRIC, "rest"}
+    assert 'aria-label="sharpness by epoch"' in html
+    assert "P-T and RI-T in every cell" in page.tables
+
+
+def test_a_part_of_none_leaves_its_metrics_to_the_table(tmp_path):
+    page = Page(write(results(quiet=spec("quiet", lambda scope: None)), tmp_path))
+    metrics = page.tables["QUIET"][0].index("metric")
+    assert {row[metrics] for row in page.tables["QUIET"][1:]} == {METRIC, "rest"}
+
+
+def test_equal_titles_have_anchors_of_their_own(tmp_path):
+    def titled(scope):
+        del scope
+        return reporting.Part("Claims", [])
+
+    html = write(results(one=spec("one", titled), two=spec("two", sharpness_part)), tmp_path)
+    ids = [attrs["id"] for _, attrs in Page(html).tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+# --- what a plugin imports --------------------------------------------------------------------
+
+
+def test_the_vocabulary_is_imported_without_matplotlib_and_pandas():
+    code = (
+        "import sys, transferbench.reporting as r\n"
+        "r.Published('a', 'b', 'c', (), ()), r.LineStyle(), r.PALETTE, r.percent_cell\n"
+        "r.Panel, r.PanelFigure, r.profile, r.Scope\n"
+        "print({'matplotlib', 'pandas', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_every_name_of_the_vocabulary_is_there():
+    for name in reporting.__all__:
+        assert getattr(reporting, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Pannel'"):
+        reporting.Pannel  # noqa: B018
