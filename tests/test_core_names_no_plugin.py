@@ -13,17 +13,13 @@ CORE = Path(transferbench.__file__).parent
 LEFT_OUT = ("scaffold/templates/", "suite/bundled/")
 KINDS = ("dataset", "perturbation", "backbone", "initialization", "diagnostic")
 
-DISTRIBUTION = "the distribution, whose version is recorded"
 BY_ACCIDENT = {
-    ("cli/listing.py", "timm"): DISTRIBUTION,
-    ("engine/jobs.py", "timm"): DISTRIBUTION,
-    ("runner/folder.py", "timm"): DISTRIBUTION,
-    ("conformance/isolation.py", "random"): "Python's module, whose state is compared",
-    ("leaderboard/rows.py", "pretrained"): "the key of a board's column, published",
-    ("suite/schema.py", "pretrained"): "the key of a board's column, published",
-    ("statistics.py", "bootstrap"): "how an interval is made",
+    "bootstrap": "how an interval is made",
+    "pretrained": "the key of a board's column, published",
+    "random": "Python's module, whose state is compared",
+    "timm": "the distribution, whose version is recorded",
 }
-"""Where a plugin's name is another thing's too, and what it means there."""
+"""Names of plugins that are another thing's too, and what they mean in the core."""
 
 
 def strings(path):
@@ -40,20 +36,21 @@ def strings(path):
 
 
 def named_plugins(core):
-    """(file, name) of every string that is a plugin's name."""
+    """Plugin -> the files with a string that is its name."""
     registry = load_registry()
     names = {name for kind in KINDS for name in registry.names(kind)}
     files = {path.relative_to(core).as_posix(): path for path in core.rglob("*.py")}
-    return {
-        (file, name)
-        for file, path in files.items()
-        if not file.startswith(LEFT_OUT)
-        for name in strings(path) & names
-    }
+    named = {}
+    for file, path in files.items():
+        for name in strings(path) & names if not file.startswith(LEFT_OUT) else ():
+            named.setdefault(name, []).append(file)
+    return named
 
 
 def test_the_core_names_no_plugin():
-    assert named_plugins(CORE) == BY_ACCIDENT.keys()
+    named = named_plugins(CORE)
+    assert {name: files for name, files in named.items() if name not in BY_ACCIDENT} == {}
+    assert named.keys() == BY_ACCIDENT.keys()
 
 
 def test_a_plugin_that_is_named_is_found(tmp_path):
@@ -62,5 +59,5 @@ def test_a_plugin_that_is_named_is_found(tmp_path):
         '    use = {"logme": [f"x{label}", "barriers"]}\n',
         "utf-8",
     )
-    names = {name for _, name in named_plugins(tmp_path)}
-    assert names == {"knn", "leep", "svcca", "logme"}
+    expected = ("knn", "leep", "svcca", "logme")
+    assert named_plugins(tmp_path) == {name: ["page.py"] for name in expected}
