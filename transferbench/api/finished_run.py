@@ -80,17 +80,18 @@ class Run:
         return frame_of(read_records(path))
 
     def table(self, metric: str = "test_metric") -> pd.DataFrame:
-        """The mean of what the trials measured, one row for each entry, target, perturbation, arm.
+        """The mean of what the trials measured: a row for each entry, target, perturbation, arm.
 
         Error: ``low`` and ``high`` bound a 95% Student-t interval over ``n`` replicates.
         """
         rows = Measurements(self.measurements).select(diagnostic=TRIAL, metric=metric).valued()
         groups = rows.groups("entry", "target", "perturbation", "initialization")
         means = {axes: student_t(group.to_numpy().tolist()) for axes, group in groups.items()}
-        return pd.DataFrame(
+        table = pd.DataFrame(
             [(*axes, mean.value, mean.low, mean.high, mean.n) for axes, mean in means.items()],
             columns=["entry", "target", "perturbation", "arm", "mean", "low", "high", "n"],
         )
+        return table.astype({"mean": float, "low": float, "high": float})
 
     @cached_property
     def claims(self) -> dict[str, list[Verdict]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from transferbench.errors import suggestion
 from transferbench.suite import Suite
@@ -38,7 +38,8 @@ def options_as_keywords(
         fields = inspect.signature(options).parameters.values()
         signature = signature.replace(parameters=[suite, *fields])
         call.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect.signature
-        call.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(options)}"
+        classes = reversed(inspect.getmro(cast("type", options))[:-1])
+        call.__doc__ = "\n\n".join(str(inspect.getdoc(each)) for each in (function, *classes))
         return names_suggested(call)
 
     return decorate

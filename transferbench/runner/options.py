@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Options):
-    """The options of a plan, and how its execution is shown.
+    """How the execution is shown.
 
     ``progress``: True shows a bar in terminals and notebooks, False nothing; or a ``Watcher``.
     """

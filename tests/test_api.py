@@ -1,0 +1,214 @@
+"""The Python calls as a user meets them: signatures, mistakes, scripts, and what a run shows."""
+
+import inspect
+import io
+import os
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from command_line import SMALL, cli, environment, suite_file
+from rich.console import Console
+from tiny_suite import TINY, tiny_suite
+
+import transferbench
+from transferbench.cli.options import RUN_OPTIONS
+from transferbench.runner import execute, progress
+from transferbench.runner.options import Options, RunOptions
+from transferbench.runner.schedule import SilentWatcher
+from transferbench.statistics import student_t
+
+
+def names(options):
+    return [field.name for field in fields(options)]
+
+
+# --- signatures -------------------------------------------------------------------------------
+
+
+def test_every_option_is_a_keyword_in_the_signature():
+    run, plan = inspect.signature(transferbench.run), inspect.signature(transferbench.plan_run)
+    assert list(run.parameters) == ["suite", *names(RunOptions)]
+    assert list(plan.parameters) == ["suite", *names(Options)]
+    defaults = {name: run.parameters[name].default for name in names(RunOptions)}
+    assert defaults == {field.name: field.default for field in fields(RunOptions)}
+    assert "``changes``: settings of the suite to change" in inspect.getdoc(transferbench.run)
+
+
+def test_the_command_line_has_the_same_options():
+    assert list(RUN_OPTIONS) == names(Options)
+
+
+@pytest.mark.parametrize(
+    ("call", "keywords", "message"),
+    [
+        ("run", {"backbone": ["x"]},
+         "run() got an unexpected keyword argument 'backbone'; did you mean 'backbones'?"),
+        ("plan_run", {"seedcount": 2},
+         "plan_run() got an unexpected keyword argument 'seedcount'; did you mean 'seed_count'?"),
+        ("compare", {"zzz": 2},
+         "compare_runs() got an unexpected keyword argument 'zzz'; there are: first, second"),
+        ("export", {"too": "x.csv"},
+         "export_run() got an unexpected keyword argument 'too'; did you mean 'to'?"),
+        ("pack", {"submiter": "x"},
+         "pack_run() got an unexpected keyword argument 'submiter'; did you mean 'submitter'?"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_option_is_a_type_error_that_suggests_the_right_one(call, keywords, message):
+    arguments = ["quickstart"] if "run" in call else ["a", "b"]
+    with pytest.raises(TypeError) as caught:
+        getattr(transferbench, call)(*arguments, **keywords)
+    assert str(caught.value) == message
+
+
+def test_a_call_without_its_suite_says_so():
+    with pytest.raises(TypeError, match=r"^run\(\) missing a required argument: 'suite'$"):
+        transferbench.run()
+
+
+@pytest.mark.parametrize("name", ["backbones", "initializations", "changes", "plugins"])
+def test_a_text_where_a_list_belongs_is_a_type_error(name):
+    with pytest.raises(TypeError, match=rf"^{name} is a list: write {name}=\['x'\]$"):
+        transferbench.run("quickstart", **{name: "x"})
+
+
+def test_short_names_are_the_same_calls():
+    assert transferbench.compare is transferbench.compare_runs
+    assert transferbench.export is transferbench.export_run
+    assert transferbench.pack is transferbench.pack_run
+    assert set(transferbench.__all__) <= set(dir(transferbench))
+
+
+# --- scripts ----------------------------------------------------------------------------------
+
+
+def test_three_lines_without_a_main_guard_run_on_a_fresh_store(tmp_path):
+    suite_file(tmp_path, SMALL)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import transferbench\n"
+        "run = transferbench.run('suite.yaml', seed_count=2, jobs=2, device='cpu')\n"
+        "print(run.claims)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment(), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("{'fixup-resnet8': [Verdict(claim='faster'")
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "transferbench", "--version"], env=environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"transferbench {transferbench.__version__}\n"
+
+
+# --- what a run shows -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return transferbench.run(tiny_suite(), out=folder, jobs=1, device="cpu")
+
+
+def test_the_repr_says_suite_entries_jobs_verdicts_and_folder(finished):
+    verdict = finished.claims["fixup-resnet8"][0].verdict
+    assert repr(finished) == (
+        f"<Run tiny@1.0 of fixup-resnet8; jobs: 31 ok; claims: 1 {verdict}; {finished.folder}>"
+    )
+    assert repr(transferbench.Run(finished.folder)) == repr(finished)
+
+
+def test_what_was_just_computed_is_what_the_folder_holds(finished):
+    again = transferbench.Run(finished.folder)
+    assert finished.measurements.equals(again.measurements)
+    assert finished.claims == again.claims
+    assert finished.job_rows == again.job_rows
+
+
+def test_the_table_holds_the_mean_of_each_arm_with_its_interval(finished):
+    table = finished.table()
+    assert list(table.columns) == [
+        "entry", "target", "perturbation", "arm", "mean", "low", "high", "n",
+    ]  # fmt: skip
+    assert list(table["arm"]) == ["P-T", "RI-T"] * 2
+    assert list(table["perturbation"]) == ["none"] * 2 + ["block-2"] * 2
+    rows = finished.measurements.query(
+        "diagnostic == 'trial' and metric == 'test_metric' and perturbation == 'none' "
+        "and initialization == 'P-T'"
+    )
+    expected = student_t(list(rows["value"]))
+    assert tuple(table.loc[0, ["mean", "low", "high", "n"]]) == (*expected[:3], 2)
+    assert finished.table("train_loss")["mean"].notna().all()
+
+
+def test_a_notebook_shows_verdicts_and_a_picture(finished):
+    page = finished._repr_html_()
+    assert "&lt;Run tiny@1.0" in page
+    assert "P-T trains faster" in page
+    assert page.count('<img src="data:image/png;base64,iVBOR') == 1
+
+
+def test_one_replicate_has_no_interval_and_is_still_drawn(tmp_path):
+    alone = transferbench.run(tiny_suite(replicates=1, diagnostics={}, claims={}),
+                              out=tmp_path / "run", jobs=1, device="cpu")  # fmt: skip
+    table = alone.table()
+    assert table["low"].isna().all()
+    assert (table["n"] == 1).all()
+    assert "<img" in alone._repr_html_()
+
+
+def test_an_unfinished_run_shows_its_jobs(tmp_path):
+    options = ("--out", tmp_path / "run", "--jobs", 1, "--time-limit", 0.001)
+    arms = [{"initializations": ["RI-T"]}]
+    said = cli("run", suite_file(tmp_path, TINY, trials=arms, claims={}), *options)
+    assert said.code == 1
+    (tmp_path / "run" / "claims.json").unlink()
+    unfinished = transferbench.Run(tmp_path / "run")
+    assert "jobs: 4 timeout" in repr(unfinished)
+    assert "claims" not in repr(unfinished)
+    assert "4 timeout" in unfinished._repr_html_()
+
+
+# --- progress ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_printed_where_nobody_watches(tmp_path, capfd):
+    transferbench.run(tiny_suite(replicates=1, diagnostics={}, claims={}), out=tmp_path / "run",
+                      jobs=1, device="cpu")  # fmt: skip
+    assert capfd.readouterr() == ("", "")
+
+
+def watcher_of(option, monkeypatch, *, terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    with progress.progress_watcher(option) as watcher:
+        return watcher
+
+
+def test_a_terminal_has_a_bar_unless_it_is_silenced(monkeypatch):
+    assert isinstance(watcher_of(True, monkeypatch, terminal=True), progress.Display)
+    for option, terminal in ((False, True), (True, False)):
+        assert isinstance(watcher_of(option, monkeypatch, terminal=terminal), SilentWatcher)
+    own = SilentWatcher()
+    assert watcher_of(own, monkeypatch, terminal=True) is own
+
+
+# --- the machine ------------------------------------------------------------------------------
+
+
+def test_cpus_are_counted_where_the_system_has_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+    if hasattr(os, "sched_getaffinity"):
+        assert execute.available_cpus() == len(os.sched_getaffinity(0))
+        monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert execute.available_cpus() == 7
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)
+    assert execute.available_cpus() == 3
