@@ -35,9 +35,9 @@ __all__ = [
 
 
 class TransferbenchError(Exception):
-    """A user's mistake or a foreign fault: shown as its message alone, exit code 2.
+    """A user's mistake or a third party's fault: shown as its message alone, exit code 2.
 
-    The message says what was asked, what was found and what to do.
+    The message says what was requested, what is there and what to do.
     """
 
 
@@ -46,13 +46,13 @@ class PluginError(TransferbenchError):
 
 
 class UnknownNameError(TransferbenchError):
-    """A name that nothing offers; the message carries the nearest one that exists.
+    """A name that nothing offers; the message suggests the nearest one that exists.
 
-    ``reason`` and ``advice``: the two parts of the message, for who lists several of them.
+    ``reason`` and ``advice``: the two parts of the message, for lists of several.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
-        choices = sorted(known)
+    def __init__(self, kind: str, name: str, available: Iterable[str], advice: str = "") -> None:
+        choices = sorted(available)
         message = f"no {kind} named {name!r}"
         if choices:
             message += f"; {suggestion(name, choices)}"
@@ -94,9 +94,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like ``name``, or None where nothing is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+def nearest(name: str, available: Iterable[str]) -> str | None:
+    """The available name most like ``name``, or None where nothing is close."""
+    close = difflib.get_close_matches(name, list(available), n=1, cutoff=0.6)
     return close[0] if close else None
 
 

@@ -62,7 +62,7 @@ def check(
     report = examine(path, known_plugins(plugin))
     if json:
         as_json({"ok": report.ok, "trust": report.trust,
-                 "checks": [asdict(one) for one in report.checks]})  # fmt: skip
+                 "checks": [asdict(result) for result in report.checks]})  # fmt: skip
     else:
         typer.echo(str(report))
     if not report.ok:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from transferbench.plan.graph import (
     ENGINE_VERSION,
-    Cell,
     DatasetFacts,
     DiagnosisCell,
     Entry,
     Job,
     Plan,
+    TrialCell,
     Work,
     job_id,
     make_plan,
@@ -19,13 +19,13 @@ from transferbench.plan.resolve import ResolvedSuite, resolve_suite
 
 __all__ = [
     "ENGINE_VERSION",
-    "Cell",
     "DatasetFacts",
     "DiagnosisCell",
     "Entry",
     "Job",
     "Plan",
     "ResolvedSuite",
+    "TrialCell",
     "Work",
     "job_id",
     "make_plan",

@@ -23,12 +23,12 @@ from transferbench.suite import SOURCE, Diagnosis, Grid, Image, Pairing, Recipe,
 
 __all__ = [
     "ENGINE_VERSION",
-    "Cell",
     "DatasetFacts",
     "DiagnosisCell",
     "Entry",
     "Job",
     "Plan",
+    "TrialCell",
     "Work",
     "job_id",
     "make_plan",
@@ -86,7 +86,7 @@ class Job(NamedTuple):
     work: Work
 
 
-class Cell(NamedTuple):
+class TrialCell(NamedTuple):
     """A cell of the suite's grid, and the trial that fills it."""
 
     job: str
@@ -102,8 +102,8 @@ class DiagnosisCell(NamedTuple):
 
     job: str
     diagnostic: str
-    a: Cell
-    b: Cell | None
+    a: TrialCell
+    b: TrialCell | None
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Plan:
     entries: tuple[Entry, ...]
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[TrialCell] = field(default_factory=list)
     measured: list[DiagnosisCell] = field(default_factory=list)
 
     def of_kind(self, kind: JobKind) -> list[Job]:
@@ -174,13 +174,13 @@ class _Planner:
 
     def add(self, entry: Entry) -> None:
         """The entry's trainings, then its diagnoses."""
-        cells: list[Cell] = []
+        cells: list[TrialCell] = []
         for (target, perturbation, arm), epochs in self.cells.items():
             if arm in self.plan.left_out[entry.name]:
                 continue
             for replicate in range(self.suite.replicates):
                 job = self._trial(entry, target, perturbation, arm, replicate, epochs)
-                cells.append(Cell(job.id, entry.name, target, perturbation, arm, replicate))
+                cells.append(TrialCell(job.id, entry.name, target, perturbation, arm, replicate))
         self.plan.cells += cells
         self._add_diagnoses(cells + self._source_cells(entry, cells))
 
@@ -291,14 +291,14 @@ class _Planner:
 
     # --- diagnoses ----------------------------------------------------------------------------
 
-    def _add_diagnoses(self, cells: Sequence[Cell]) -> None:
+    def _add_diagnoses(self, cells: Sequence[TrialCell]) -> None:
         by_axes = {cell[2:]: cell for cell in cells}
         for label, diagnosis in self.suite.diagnostics.items():
             for axes in _axes(cells, diagnosis.on):
                 for group in self._groups(by_axes, axes, label):
                     self._diagnosis(label, group)
 
-    def _source_cells(self, entry: Entry, cells: Sequence[Cell]) -> list[Cell]:
+    def _source_cells(self, entry: Entry, cells: Sequence[TrialCell]) -> list[TrialCell]:
         """P itself beside its trials, where the suite pre-trained it."""
         scored = self.suite.scoring.initialization
         if entry.weights is not None or not self.resolved.arms[scored].needs_source:
@@ -306,13 +306,13 @@ class _Planner:
         job = self._pretraining(entry, self.suite.initializations[scored].source).id
         axes = {(cell.target, cell.perturbation, cell.replicate) for cell in cells}
         return [
-            Cell(job, entry.name, target, perturbation, SOURCE, replicate)
+            TrialCell(job, entry.name, target, perturbation, SOURCE, replicate)
             for target, perturbation, replicate in sorted(axes)
         ]
 
     def _groups(
-        self, cells: Mapping[tuple[Any, ...], Cell], axes: tuple[str, str], label: str
-    ) -> Iterator[list[Cell]]:
+        self, cells: Mapping[tuple[Any, ...], TrialCell], axes: tuple[str, str], label: str
+    ) -> Iterator[list[TrialCell]]:
         """The cells measured together: one, two and their references, or the arms of a group."""
         diagnosis = self.suite.diagnostics[label]
         members = {"one": self._singles, "pair": self._couples, "group": self._gatherings}
@@ -338,7 +338,7 @@ class _Planner:
             for k in range(self.suite.replicates):
                 yield [(arm, k) for arm in arms], len(arms)
 
-    def _diagnosis(self, label: str, group: Sequence[Cell]) -> None:
+    def _diagnosis(self, label: str, group: Sequence[TrialCell]) -> None:
         diagnosis = self.resolved.diagnoses[label]
         subjects = [cell.job for cell in group]
         axes = {"subjects": subjects, "name": diagnosis.identity["name"]}
@@ -376,7 +376,7 @@ def _grid_cells(suite: Suite) -> dict[tuple[str, str, str], set[int]]:
     return cells
 
 
-def _axes(cells: Iterable[Cell], on: Grid) -> list[tuple[str, str]]:
+def _axes(cells: Iterable[TrialCell], on: Grid) -> list[tuple[str, str]]:
     """Target and perturbation of the ``cells`` that ``on`` allows, without repetition."""
     return list(
         dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Which plugin offers what: found, checked, looked up by name."""
+"""Which plugin offers what: discovered, checked, looked up by name."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""How plugins are found, checked and read; a fault costs its plugin alone and is told by name.
+"""How plugins are discovered and checked; a fault disables its plugin alone and is reported.
 
-Loading order; the order changes no result, since every list is sorted and no plugin can replace
-what another offers:
+Loading order; it changes no result, since every list is sorted and no plugin can replace what
+another offers:
 
 1. the entry points of group ``transferbench``, by distribution, version, name and value;
 2. the files given (``--plugin FILE.py``);
 3. the files named in ``TRANSFERBENCH_PLUGINS`` of the environment given, between ``os.pathsep``.
 
 A file named twice is loaded once. Each plugin is imported, checked and registered; then each of its
-hooks is called. Every step runs in a guard: a fault costs that plugin, or that hook, and no other.
+hooks is called. Every step is guarded: a fault disables that plugin, or that hook, and no other.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ ENVIRONMENT_VARIABLE = "TRANSFERBENCH_PLUGINS"
 
 _PREFIX = f"{PROJECT}_"
 _HOOKS: Mapping[Kind, str] = {kind: f"{_PREFIX}{kind}s" for kind in SPECS}
-# Frames of these files say how a plugin was reached, never what is wrong with it.
+# Frames of these files show how a plugin was reached, never what is wrong with it.
 _CORE = Path(__file__).parents[1]
 _IMPORTERS = {Path(file).parent for file in (importlib.__file__, metadata.__file__)}
 
@@ -88,7 +88,7 @@ class PluginProblem:
     """Why something of a plugin is not served.
 
     ``plugin`` is the entry point's name or the file; a file has no ``distribution`` or ``version``.
-    ``kind`` is the one kind that is lost, or None where all of the plugin is.
+    ``kind`` is the only kind that is not served, or None where nothing of the plugin is.
     """
 
     plugin: str
@@ -114,25 +114,25 @@ class Origin:
 
     @property
     def key(self) -> str:
-        """What tells this plugin from every other, and orders them."""
+        """A unique key, which plugins are sorted by."""
         if self.distribution:
             return f"{self.label} (entry point {self.plugin} = {self.value})"
         return self.plugin
 
     @property
     def owner(self) -> str:
-        """The distribution, or the file: what its plugins are installed and removed with."""
+        """The distribution or the file that provides it."""
         return canonical(self.distribution) if self.distribution else self.plugin
 
     @property
     def label(self) -> str:
-        """What readers see: distribution and version, or the file's name without its folder."""
+        """For display: distribution and version, or the file's name without its folder."""
         if self.distribution:
             return f"{self.distribution} {self.version}"
         return Path(self.plugin).name
 
     def problem(self, reason: str, advice: str = "", kind: Kind | None = None) -> PluginProblem:
-        """A problem of this plugin; without advice, how to go on without it."""
+        """A problem of this plugin; the default advice is to go on without it."""
         repair = f"uninstall {self.distribution}" if self.distribution else "leave the file out"
         advice = advice or f"repair it, or {repair}"
         return PluginProblem(self.plugin, self.distribution, self.version, kind, reason, advice)
@@ -147,7 +147,7 @@ class Offer(NamedTuple):
 
 
 class Discovery(NamedTuple):
-    """All that was found; ``files`` are the loose files, absolute."""
+    """All plugins that there are; ``files`` are the plugin files, absolute."""
 
     offers: tuple[Offer, ...]
     problems: tuple[PluginProblem, ...]
@@ -155,18 +155,18 @@ class Discovery(NamedTuple):
 
 
 def discover(files: Sequence[Path], environment: Mapping[str, str]) -> Discovery:
-    """Load every plugin, in the order that this module's head gives; raises for none of them."""
-    loose = _loose_files(files, environment)
+    """Load every plugin, in the order of this module's docstring; raises for none of them."""
+    plugin_files = _plugin_files(files, environment)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     problems: list[PluginProblem] = []
     origins: dict[str, Origin] = {}
-    for origin, load in (*_entry_points(), *map(_file_plugin, loose)):
+    for origin, load in (*_entry_points(), *map(_file_plugin, plugin_files)):
         origins[origin.key] = origin
         with _guard(origin, problems):
             _register(manager, load(), origin.key)
     offers = tuple(_offers(manager, origins, problems))
-    return Discovery(offers, tuple(problems), loose)
+    return Discovery(offers, tuple(problems), plugin_files)
 
 
 def specs_of(plugin: object) -> list[Spec]:
@@ -219,16 +219,16 @@ def _named(distribution: metadata.Distribution | None) -> tuple[str, str]:
     if distribution is None:
         return _NAMELESS, "?"
     try:
-        known = distribution.metadata
-        return known["Name"] or _NAMELESS, known["Version"] or "?"
+        fields = distribution.metadata
+        return fields["Name"] or _NAMELESS, fields["Version"] or "?"
     except (KeyError, TypeError, FileNotFoundError):  # one for each version of Python
         return _NAMELESS, "?"
 
 
-def _loose_files(files: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
+def _plugin_files(files: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
     named = environment.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep)
-    given = (*files, *(Path(part) for part in named if part))
-    return tuple(dict.fromkeys(file.resolve() for file in given))
+    paths = (*files, *(Path(part) for part in named if part))
+    return tuple(dict.fromkeys(path.resolve() for path in paths))
 
 
 def _file_plugin(path: Path) -> _Plugin:
@@ -238,8 +238,8 @@ def _file_plugin(path: Path) -> _Plugin:
 class _UncachedLoader(machinery.SourceFileLoader):
     """Compiles the source each time.
 
-    Python's cache takes a file rewritten within a second at equal length for the old one, and would
-    leave a folder next to a file that is not ours.
+    Python's cache mistakes a file rewritten within a second at equal length for the old one, and
+    would leave a folder next to a file that is not ours.
     """
 
     def get_code(self, fullname: str) -> CodeType:
@@ -248,10 +248,10 @@ class _UncachedLoader(machinery.SourceFileLoader):
 
 
 def _import_file(path: Path) -> ModuleType:
-    """The module of one loose file, under a name that depends on its path and its content.
+    """The module of a plugin file, under a name that depends on its path and its content.
 
-    A worker that loads the same file gets the same name, so what it defines can be pickled; a file
-    that was edited becomes another module.
+    A worker that loads the same file gets the same name, so what it defines can be pickled; an
+    edited file becomes another module.
     """
     _check_file(path)
     content = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
@@ -278,8 +278,8 @@ def _check_file(path: Path) -> None:
 # --- guarding ---------------------------------------------------------------------------------
 
 
-class _Fault(Exception):  # noqa: N818  # a plugin's, told as a PluginProblem: nobody sees it raised
-    """What is wrong with a plugin, and the way on."""
+class _Fault(Exception):  # noqa: N818  # of a plugin: it becomes a PluginProblem
+    """What is wrong with a plugin, and what to do."""
 
     def __init__(self, reason: str, advice: str) -> None:
         super().__init__(reason)
@@ -295,7 +295,7 @@ def _guard(
         yield
     except _Fault as fault:
         problems.append(origin.problem(fault.reason, fault.advice, kind))
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's code raises anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # third-party code may raise anything
         problems.append(origin.problem(cause(error), kind=kind))
 
 
@@ -304,18 +304,18 @@ def cause(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         details = error.errors()
         fields = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in details)
-        return f"invalid {error.title}: {fields.removeprefix(': ')}{_place(error)}"
-    return " ".join(f"{type(error).__name__}: {error}".split()) + _place(error)
+        return f"invalid {error.title}: {fields.removeprefix(': ')}{_line(error)}"
+    return " ".join(f"{type(error).__name__}: {error}".split()) + _line(error)
 
 
-def _place(error: BaseException) -> str:
+def _line(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    places = [
+    lines = [
         (Path(frame.filename), frame.lineno)
         for frame in frames
         if not _is_core(Path(frame.filename)) and not frame.filename.startswith("<")
     ]
-    own = [(path.name, line) for path, line in places if path.parent == places[0][0].parent]
+    own = [(path.name, line) for path, line in lines if path.parent == lines[0][0].parent]
     return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
 
 
@@ -337,7 +337,7 @@ def _register(manager: pluggy.PluginManager, plugin: object, key: str) -> None:
 
 
 def _is_hook(manager: pluggy.PluginManager, plugin: object, name: str) -> bool:
-    """Whether this attribute is a hook. Raises: _Fault where it only means to be one."""
+    """Whether this attribute is a hook. Raises: _Fault where it looks like one and is not."""
     member = getattr(plugin, name, None)
     options = manager.parse_hookimpl_opts(plugin, name)
     if options is None or not inspect.isroutine(member):
@@ -353,7 +353,7 @@ def _is_hook(manager: pluggy.PluginManager, plugin: object, name: str) -> bool:
 
 
 def _check_unmarked(name: str, member: object) -> None:
-    """The prefix is the hooks' own, save for this project's hookspecs where they are imported."""
+    """The prefix is reserved for hooks; imported hookspecs of this project may have it too."""
     if not name.startswith(_PREFIX) or member is getattr(hookspecs, name, None):
         return
     if inspect.isroutine(member):
@@ -370,25 +370,25 @@ def _check_hook_name(name: str) -> None:
 
 
 def _collect(kind: Kind, result: object) -> list[Spec]:
-    """What a hook gave, read to its end: a generator that fails late fails here.
+    """The items of a hook's result, all of them: a generator that fails late fails here.
 
     Raises: _Fault for anything but an iterable of this kind's specs.
     """
-    hook, wanted = _HOOKS[kind], SPECS[kind].__name__
+    hook, expected = _HOOKS[kind], SPECS[kind].__name__
     # A pydantic model is iterable: it would pass as a list of its fields.
     if isinstance(result, BaseModel) or not isinstance(result, Iterable):
-        found = "nothing" if result is None else f"an object of {type(result).__name__}"
-        raise _Fault(f"{hook} returned {found}, not a list", f"return a list of {wanted}")
+        actual = "nothing" if result is None else f"an object of {type(result).__name__}"
+        raise _Fault(f"{hook} returned {actual}, not a list", f"return a list of {expected}")
     specs = list(result)
     for position, spec in enumerate(specs):
         if not isinstance(spec, SPECS[kind]):
-            reason = f"item {position} of {hook} is of {type(spec).__name__}, not {wanted}"
-            raise _Fault(reason, _right_hook(spec, wanted))
+            reason = f"item {position} of {hook} is of {type(spec).__name__}, not {expected}"
+            raise _Fault(reason, _right_hook(spec, expected))
     return specs
 
 
-def _right_hook(item: object, wanted: str) -> str:
+def _right_hook(item: object, expected: str) -> str:
     for kind, spec_type in SPECS.items():
         if isinstance(item, spec_type):
             return f"offer it from {_HOOKS[kind]}"
-    return f"every item must be a {wanted}"
+    return f"every item must be a {expected}"

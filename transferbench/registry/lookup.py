@@ -1,7 +1,7 @@
 """Which plugin offers what: names looked up, families resolved, parameters checked.
 
-How plugins are found and in which order is told at the head of ``discovery``. Two plugins that
-offer one name: neither is served, and whoever asks is told both.
+The loading order is documented in ``discovery``. Where two plugins offer one name, neither is
+served, and the error names both.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ __all__ = [
 SpecT = TypeVar("SpecT", bound=Spec)
 
 _NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
-# A message lists so many members of a family at most: timm has more than a thousand.
+# The most members of a family that a message lists: timm has more than a thousand.
 _LISTED_MEMBERS = 20
-_SHOWN_LENGTH = 60
+_SHORT_LENGTH = 60
 
 
 def load_registry(
@@ -70,7 +70,7 @@ def load_registry(
     """What every installed plugin, ``files`` and the files that ``environment`` names offer.
 
     A plugin's fault raises nothing: it is in the registry's ``problems``. The process's own
-    environment is not read: pass ``os.environ`` where it should count.
+    environment is not read: ``open_registry`` does that.
     """
     return Registry(discover(files, environment or {}))
 
@@ -83,16 +83,16 @@ def open_registry(files: Sequence[str | Path] = ()) -> Registry:
 class Registry:
     """What the loaded plugins offer: sorted, read-only mappings of names to specs.
 
-    ``problems``: what is not served and why. ``files``: the loose files, absolute, so that a worker
-    process can load the same ones.
+    ``problems``: what is not served and why. ``files``: the plugin files, absolute, so that worker
+    processes can load them too.
     """
 
-    def __init__(self, found: Discovery) -> None:
-        self._offers = _grouped(found.offers)
-        self._failures = tuple(sorted(found.problems, key=str))
+    def __init__(self, discovery: Discovery) -> None:
+        self._offers = _grouped(discovery.offers)
+        self._failures = tuple(sorted(discovery.problems, key=str))
         conflicts = _conflict_problems(self._offers.values())
         self.problems = tuple(sorted((*self._failures, *conflicts), key=str))
-        self.files = found.files
+        self.files = discovery.files
         self.datasets = self._table("dataset", DatasetSpec)
         self.perturbations = self._table("perturbation", PerturbationSpec)
         self.backbones = self._table("backbone", BackboneSpec)
@@ -126,8 +126,8 @@ class Registry:
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names served of one kind, sorted."""
-        served = (place for place, offers in self._offers.items() if len(offers) == 1)
-        return tuple(sorted(name for of, name in served if of == kind))
+        served = (key for key, offers in self._offers.items() if len(offers) == 1)
+        return tuple(sorted(name for served_kind, name in served if served_kind == kind))
 
     def origin(self, kind: Kind, name: str) -> str:
         """Who offers it: distribution and version, or a file's name. Raises: as ``dataset``."""
@@ -136,7 +136,7 @@ class Registry:
     def offered_by(self, owner: str) -> tuple[Spec, ...]:
         """What one plugin's owner (``Origin.owner``) offers, by kind and name.
 
-        What is in conflict is served by nobody and left out.
+        Names in conflict are not served and left out.
         """
         groups = (offers for _, offers in sorted(self._offers.items()) if len(offers) == 1)
         return tuple(offers[0].spec for offers in groups if offers[0].origin.owner == owner)
@@ -170,18 +170,18 @@ class Registry:
     def _offer(self, kind: Kind, name: str) -> Offer:
         offers = self._offers.get((kind, name), ())
         if not offers:
-            known = self.names(kind)
-            raise UnknownNameError(kind, name, known, self._advice(kind, name, known))
+            names = self.names(kind)
+            raise UnknownNameError(kind, name, names, self._advice(kind, name, names))
         if len(offers) > 1:
             raise PluginError("; ".join(_conflict(offers)))
         return offers[0]
 
-    def _advice(self, kind: Kind, name: str, known: Iterable[str]) -> str:
+    def _advice(self, kind: Kind, name: str, names: Iterable[str]) -> str:
         lost = [str(problem) for problem in self._failures if problem.kind in {None, kind}]
         if lost:
             count = "1 plugin" if len(lost) == 1 else f"{len(lost)} plugins"
             return f"{count} that may offer it could not be loaded: {' | '.join(lost)}"
-        if nearest(name, known):
+        if nearest(name, names):
             return ""
         return f"install the plugin that offers it, or name its file in {ENVIRONMENT_VARIABLE}"
 
@@ -190,7 +190,7 @@ class Registry:
 def blamed(plugin: str) -> Iterator[None]:
     """Name the plugin in whatever its code raises inside the block, with the line that did.
 
-    Memory that ran out is nobody's bug: it stays what it is.
+    Errors of exhausted memory are no plugin's bug and pass unchanged.
     """
     try:
         yield
@@ -205,21 +205,21 @@ def blamed(plugin: str) -> Iterator[None]:
 
 
 def identity(spec: Spec, params: Params) -> dict[str, Any]:
-    """What an id says of one use of a plugin: its name, version and parameters, defaults filled."""
+    """What an id contains of one use of a plugin: name, version and all parameters."""
     return {"name": spec.name, "version": spec.version, "params": params.model_dump(mode="json")}
 
 
 # --- parameters -------------------------------------------------------------------------------
 
 
-def parse_params(spec: Spec, given: Mapping[str, Any], where: str) -> Params:
-    """``given`` as the parameters of ``spec``; ``where`` says who asked.
+def parse_params(spec: Spec, values: Mapping[str, Any], where: str) -> Params:
+    """``values`` as the parameters of ``spec``; ``where`` begins the message of an error.
 
-    Raises: PluginError that names the plugin and, for each mistake, the parameter, what was given
-    and what is allowed.
+    Raises: PluginError that names the plugin and, for each mistake, the parameter, its value and
+    what is allowed.
     """
     try:
-        return spec.parse(given)
+        return spec.parse(values)
     except ValidationError as error:
         mistakes = "; ".join(_mistake(spec, detail) for detail in error.errors())
         kind = next(kind for kind, spec_type in SPECS.items() if isinstance(spec, spec_type))
@@ -237,8 +237,8 @@ def _mistake(spec: Spec, detail: ErrorDetails) -> str:
 
 
 def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN_LENGTH else f"{shown[:_SHOWN_LENGTH]}..."
+    text = repr(value)
+    return text if len(text) <= _SHORT_LENGTH else f"{text[:_SHORT_LENGTH]}..."
 
 
 # --- families of backbones --------------------------------------------------------------------
@@ -248,9 +248,9 @@ def _member_param(spec: BackboneSpec, member: str, params: Mapping[str, Any]) ->
     """The parameter that ``FAMILY/MEMBER`` sets; none where the backbone is no family."""
     if spec.member is None:
         if member:
-            asked = f"{spec.name}/{member}"
             raise PluginError(
-                f"backbone {spec.name!r} has no members, so no {asked!r}; ask for {spec.name!r}"
+                f"backbone {spec.name!r} has no members, so no '{spec.name}/{member}'; ask for "
+                f"{spec.name!r}"
             )
         return {}
     chosen = member or params.get(spec.member)
@@ -264,20 +264,22 @@ def _member_param(spec: BackboneSpec, member: str, params: Mapping[str, Any]) ->
 
 
 def _check_member(spec: BackboneSpec, chosen: str | None) -> None:
-    known = _members(spec)
+    members = _members(spec)
     if not chosen:
-        example = f"{spec.name}/{known[0] if known else 'MEMBER'}"
+        example = f"{spec.name}/{members[0] if members else 'MEMBER'}"
         raise PluginError(
             f"backbone {spec.name!r} is a family; ask for one of it, such as {example!r}"
         )
-    if known and chosen not in known:
-        few = len(known) <= _LISTED_MEMBERS or nearest(chosen, known)
-        advice = "" if few else f"it has {len(known)} members, {known[0]!r} to {known[-1]!r}"
-        raise UnknownNameError(f"{spec.name} backbone", chosen, known if few else (), advice)
+    if members and chosen not in members:
+        kind = f"{spec.name} backbone"
+        if len(members) <= _LISTED_MEMBERS or nearest(chosen, members):
+            raise UnknownNameError(kind, chosen, members)
+        advice = f"it has {len(members)} members, {members[0]!r} to {members[-1]!r}"
+        raise UnknownNameError(kind, chosen, (), advice)
 
 
 def _members(spec: BackboneSpec) -> list[str]:
-    """The members a family knows, sorted; none where it does not know them."""
+    """The members that a family lists, sorted; none where it lists none."""
     try:
         return sorted(spec.members()) if spec.members else []
     except Exception as error:
@@ -295,13 +297,13 @@ _Grouped = dict[tuple[Kind, str], tuple[Offer, ...]]
 def _grouped(offers: Iterable[Offer]) -> _Grouped:
     grouped: _Grouped = {}
     for offer in offers:
-        place = (offer.kind, offer.spec.name)
-        grouped[place] = (*grouped.get(place, ()), offer)
+        key = (offer.kind, offer.spec.name)
+        grouped[key] = (*grouped.get(key, ()), offer)
     return grouped
 
 
 def _conflict(offers: Sequence[Offer]) -> tuple[str, str]:
-    """The reason and the way on."""
+    """The reason and the advice of a problem."""
     kind, spec, _ = offers[0]
     keys = sorted({offer.origin.key for offer in offers})
     by = " and ".join(keys) if len(keys) > 1 else f"{keys[0]}, {len(offers)} times"

@@ -1,8 +1,9 @@
-"""What a plan will cost: hours and memory from a few measured steps of each of its networks."""
+"""The cost of a plan: time and memory, from a few measured steps of each of its networks."""
 
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
@@ -46,9 +47,9 @@ def estimate(
     store: Store,
     device: torch.device,
 ) -> Estimate:
-    """What is left of ``jobs`` costs on this machine, from ``TRIES`` steps of each training.
+    """The cost on this machine of the ``jobs`` that are not ``done``.
 
-    Measured as a worker computes, on one thread, and while nothing else runs.
+    Measured on ``TRIES`` steps of each training, on one thread as in a worker.
     """
     resources = WorkerResources(registry, store, Machine(store.root, store.root, None, str(device)))
     speeds = _Speeds(resources)
@@ -64,7 +65,7 @@ def estimate(
 
 
 class _Speeds:
-    """The speed of each training, measured when it is first asked for."""
+    """The speed of each training, measured at the first request."""
 
     def __init__(self, resources: WorkerResources) -> None:
         self._resources = resources
@@ -72,7 +73,7 @@ class _Speeds:
         self._of_trainings: dict[str, _Speed] = {}
 
     def of(self, job: Job) -> _Speed:
-        """Of a job that trains; many diagnoses ask for the same one."""
+        """The speed of a job that trains; many diagnoses need the same one."""
         if job.id not in self._of_jobs:
             self._of_jobs[job.id] = self._of_training(job.payload)
         return self._of_jobs[job.id]
@@ -109,7 +110,7 @@ def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
 
 
 def _shortest(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the quickest of a few tries: what else the machine does only adds to it."""
+    """Seconds of the fastest of a few tries: other load only adds to them."""
     tries = []
     for _ in range(TRIES):
         started = _now(device)
@@ -140,4 +141,5 @@ def _memory(device: torch.device) -> int:
     """The most memory used so far: of the device, or of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes

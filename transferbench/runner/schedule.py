@@ -12,7 +12,7 @@ from transferbench.store import Store
 __all__ = ["SilentWatcher", "Watcher", "schedule"]
 
 REPAIRS = 2
-"""How often a job may be run again because an artefact it reads turned out corrupted."""
+"""How often a job is run again because an artefact that it reads is corrupted."""
 
 
 class Watcher(Protocol):
@@ -101,7 +101,7 @@ class _Schedule:
                 self.watcher.started(job)
 
     def _skip(self) -> None:
-        """Give up the jobs that need one that failed, and so on down the graph."""
+        """Skip the jobs that require a failed one, and so on down the graph."""
         for name in list(self.waiting):
             lost = [need for need in self.jobs[name].requires if self._failed(need)]
             if lost:

@@ -10,7 +10,7 @@ from typing import Any
 
 from transferbench.claims import Verdict
 from transferbench.files import write_json, write_text
-from transferbench.plan import Cell, Plan
+from transferbench.plan import Plan, TrialCell
 from transferbench.runner.collect import Collected, JobState
 from transferbench.runner.planning import Planned
 from transferbench.runner.request import RequestedEntry
@@ -102,7 +102,7 @@ def _pretrainings(plan: Plan) -> Iterator[tuple[str, str]]:
             yield cell.entry, need
 
 
-def _axes(cell: Cell) -> dict[str, Any]:
+def _axes(cell: TrialCell) -> dict[str, Any]:
     return {key: value for key, value in cell._asdict().items() if key != "job"}
 
 
