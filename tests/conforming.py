@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import Field
 
+from transferbench import reporting
 from transferbench.conformance import checks_of
 from transferbench.errors import ConformanceError
 from transferbench.records import Measurement
@@ -21,6 +22,7 @@ from transferbench.specs import (
     InitializationSpec,
     Params,
     PerturbationSpec,
+    ReportPart,
 )
 
 ABOUT = {"version": 1, "summary": "a test's own", "source": "this test", "license": "CC0-1.0"}
@@ -196,11 +198,24 @@ def same_predictions(params, trials):
     yield Measurement(metric="same", value=float((a == b).mean()), unit="fraction", n=len(a))
 
 
+def same_part(scope):
+    return scope.part_by_view("Equal predictions", draw_same)
+
+
+def draw_same(scope, view):
+    pairs = [
+        reporting.profile(condition.name, rows, scope.pairs(rows), "perturbation")
+        for condition, rows in scope.conditions(view.rows)
+    ]
+    yield view.drawing(reporting.PanelFigure("equal predictions", [pairs]), "Equal predictions.")
+
+
 DIAGNOSTIC = DiagnosticSpec(
     name="good-measure",
     **ABOUT,
     measure=same_answers,
     recompute=same_predictions,
+    report=ReportPart(build=same_part, metrics=frozenset({"same"})),
     subjects="pair",
     needs=frozenset({"logits"}),
     identical={"same": 1.0},

@@ -3,16 +3,19 @@
 import contextlib
 import itertools
 import socket
+from unittest import SkipTest
 
 import numpy as np
 import pytest
 import torch
-from conforming import DIAGNOSTIC, NORM, altered, failure, names_of, same_answers
+from conforming import DIAGNOSTIC, NORM, altered, failure, names_of, same_answers, same_part
 from fake_subject import FakeSubject
 
+from transferbench import reporting
+from transferbench.conformance import checks_of
 from transferbench.conformance.diagnostics import CHECKS
 from transferbench.records import Measurement
-from transferbench.specs import Subject
+from transferbench.specs import ReportPart, Subject
 
 COUNTER = itertools.count()
 
@@ -38,6 +41,16 @@ def recomputing_from_history():
         yield measurement(value=float(len(trials[0].history)))
 
     return {"measure": epochs, "recompute": epochs, "needs": frozenset({"history"})}
+
+
+def reporting_as(build, metric="same"):
+    return {"report": ReportPart(build=build, metrics=frozenset({metric}))}
+
+
+def draw_text(scope):
+    series = reporting.Series("", [0], ["high"], reporting.LineStyle())
+    figure = reporting.PanelFigure("text for numbers", [[reporting.Panel("", [series])]])
+    return reporting.Part("Broken", [reporting.Drawing(figure, "")])
 
 
 def after(act):
@@ -315,6 +328,29 @@ BAD = {
         "recomputed-values-are-those-measured",
         "it raised TypeError: object of type 'NoneType' has no len()",
     ),
+    "a part of text": (
+        reporting_as(lambda scope: "a figure"),
+        "the-report-shows-its-measurements",
+        "report.build returned str for measured trials; return transferbench.reporting.Part",
+    ),
+    "an empty part": (
+        reporting_as(lambda scope: scope.part("Equal", lambda scope, views: [])),
+        "the-report-shows-its-measurements",
+        (
+            "the part 'Equal' shows nothing of measured trials (checked: this run holds no "
+            "measurement of it; see the jobs); give it a figure or a table"
+        ),
+    ),
+    "a metric that the report does not get": (
+        reporting_as(same_part, "sane"),
+        "the-report-shows-its-measurements",
+        "sane is named in report.metrics, but not measured; name metrics that it yields",
+    ),
+    "a figure that cannot be drawn": (
+        reporting_as(draw_text),
+        "the-report-shows-its-measurements",
+        "it raised AttributeError: 'str' object has no attribute",
+    ),
     "a cost in words": (
         {"cost": lambda params: "cheap"},
         "the-cost-is-a-number",
@@ -342,6 +378,13 @@ def test_the_fake_subject_has_all_members_of_the_protocol():
     members = {name for name in vars(Subject) if not name.startswith("_")}
     assert {"labels", "network", "perturbed"} <= members
     assert members <= set(dir(FakeSubject()))
+
+
+def test_a_part_of_none_is_skipped():
+    spec = altered(DIAGNOSTIC, **reporting_as(lambda scope: None))
+    checks = {check.name: check for check in checks_of(spec)}
+    with pytest.raises(SkipTest, match="its part has nothing to show of the kit's trials"):
+        checks["the-report-shows-its-measurements"]()
 
 
 def test_a_diagnostic_of_one_subject_can_state_no_answers_for_two():

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 from unittest import SkipTest
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from transferbench.conformance.checks import LazyResult, Violation, defined_in, refuse_any
+from transferbench.conformance import diagnostic_outputs
+from transferbench.conformance.checks import Violation, defined_in, refuse_any
+from transferbench.conformance.diagnostic_case import (
+    COUNTS,
+    SIDES,
+    DiagnosticCase,
+    RecordedTrial,
+    described,
+    key_of,
+)
 from transferbench.conformance.fixture_trials import finished_trials
 from transferbench.conformance.fixtures import NETWORKS
-from transferbench.conformance.isolation import Observation, observe
 from transferbench.conformance.side_effects import (
-    Advice,
     check_global_randomness_is_untouched,
     check_no_network_is_used,
     check_settings_of_torch_are_kept,
@@ -33,183 +34,10 @@ from transferbench.conformance.side_effects import (
 from transferbench.conformance.tensors import differing
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.errors import TransferbenchError
-from transferbench.metrics import predict
-from transferbench.networks.modules import clone_state
 from transferbench.records import Measurement
 from transferbench.registry.discovery import cause
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
-from transferbench.submission.predictions import Predictions
-from transferbench.submission.recompute import equal_values
-from transferbench.submission.submitted_trials import PackedTrial
 
 __all__ = ["CHECKS", "DiagnosticCase"]
-
-SEED = 20
-SIDES = ("module", "other_module")
-"""The coordinates of a measurement in the first network of a pair and in the second."""
-COUNTS = {"one": 1, "pair": 2, "group": 3}
-
-
-class DiagnosticCase:
-    """A diagnostic with its parameters.
-
-    ``measured``, ``again``: its measurements of the trials of each network, computed twice.
-    """
-
-    advice = Advice(draw="draw from context.generator", network="measure what the subjects hold")
-
-    def __init__(self, spec: DiagnosticSpec, params: Any, device: str) -> None:
-        self.spec = spec
-        self.params = params
-        self.device = device
-        self.measured = LazyResult(self._measured, reported_by="it-measures-finished-trials")
-        self.again = LazyResult(self._again, reported_by="no-network-is-used")
-
-    def _measured(self) -> dict[str, RecordedCall]:
-        return {network: self.record(self.subjects(network)) for network in NETWORKS}
-
-    def _again(self) -> Observation[dict[str, list[Any]]]:
-        trials = {network: self.subjects(network) for network in self.measured()}
-        return observe(
-            lambda: {network: self.measure(subjects) for network, subjects in trials.items()}
-        )
-
-    def subjects(self, network: str) -> list[FinishedTrial]:
-        """As many trials of one network as it declares."""
-        trials = finished_trials(network, self.device)
-        subjects = [trials.pretrained[0], trials.random[0], trials.pretrained[1]]
-        return subjects[: COUNTS[self.spec.subjects]]
-
-    def measure(self, subjects: Sequence[Subject]) -> list[Any]:
-        """All measurements of the subjects."""
-        device = torch.device(self.device)
-        context = DiagnosticContext(device, torch.Generator().manual_seed(SEED), SEED)
-        return list(self.spec.measure(self.params, subjects, context))
-
-    def record(self, subjects: Sequence[FinishedTrial]) -> RecordedCall:
-        """The measurements, and how the subjects were used."""
-        recorded = [RecordedTrial(subject) for subject in subjects]
-        with _optimizer_steps() as stepped:
-            values = self.measure(recorded)
-        return RecordedCall(values, recorded, stepped)
-
-    def values(self) -> Iterator[tuple[str, list[Measurement]]]:
-        """The measurements on each network. Raises: ``SkipTest`` where they are something else."""
-        for network, call in self.measured().items():
-            if not all(isinstance(value, Measurement) for value in call.values):
-                raise SkipTest("there are no measurements, see it-yields-measurements")
-            yield network, call.values
-
-
-class RecordedCall(NamedTuple):
-    """The result of one call; ``stepped``: ids of the parameters that an optimizer updated."""
-
-    values: list[Any]
-    subjects: list[RecordedTrial]
-    stepped: set[int]
-
-
-class RecordedTrial:
-    """A trial that records how it is used (``specs.Subject``).
-
-    ``used``: the needs that the reads amount to. ``perturbations``: the names of those applied.
-    ``networks``, ``arrays``: the returned objects with copies made at that time.
-    """
-
-    def __init__(self, trial: FinishedTrial) -> None:
-        self._trial = trial
-        self.used: set[str] = set()
-        self.perturbations: set[str] = set()
-        self.networks: list[tuple[nn.Module, dict[str, Tensor]]] = []
-        self.arrays: list[tuple[str, np.ndarray, np.ndarray]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trial, name)
-
-    def _array(self, name: str, array: np.ndarray) -> np.ndarray:
-        self.arrays.append((name, array, array.copy()))
-        return array
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self._array("labels", self._trial.labels)
-
-    @property
-    def logits(self) -> np.ndarray:
-        self.used.add("logits")
-        return self._array("logits", self._trial.logits)
-
-    @property
-    def features(self) -> np.ndarray:
-        self.used.add("features")
-        return self._array("features", self._trial.features)
-
-    @property
-    def history(self) -> Sequence[Mapping[str, float | None]]:
-        self.used.add("history")
-        return self._trial.history
-
-    @property
-    def epochs(self) -> Sequence[int]:
-        self.used.add("trajectory")
-        return self._trial.epochs
-
-    def state(self, which: str | int = "final") -> Mapping[str, Tensor]:
-        """See ``Subject``."""
-        self._use_state(which)
-        return self._trial.state(which)
-
-    def network(self, which: str | int = "final") -> nn.Module:
-        """See ``Subject``."""
-        self._use_state(which)
-        net = self._trial.network(which)
-        self.networks.append((net, clone_state(net)))
-        return net
-
-    def _use_state(self, which: str | int) -> None:
-        if which == "init":
-            self.used.add("init_state")
-        elif which != "final":
-            self.used.add("trajectory")
-
-    def images(self, split: str, limit: int | None = None) -> Tensor:
-        """See ``Subject``."""
-        self.used.add("images")
-        return self._trial.images(split, limit)
-
-    def perturbed(
-        self,
-        name: str,
-        params: Mapping[str, Any],
-        seed: int,
-        split: str,
-        limit: int | None = None,
-    ) -> Tensor:
-        """See ``Subject``."""
-        self.used.add("images")
-        self.perturbations.add(name)
-        return self._trial.perturbed(name, params, seed, split, limit)
-
-
-@contextmanager
-def _optimizer_steps() -> Iterator[set[int]]:
-    """The ids of all parameters that an optimizer steps on inside the block."""
-    stepped: set[int] = set()
-
-    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups:
-            stepped.update(map(id, group["params"]))
-
-    handle = register_optimizer_step_pre_hook(note)
-    try:
-        yield stepped
-    finally:
-        handle.remove()
-
-
-def _described(value: Measurement) -> str:
-    coordinates = ", ".join(f"{name}={position}" for name, position in value.coordinates.items())
-    return f"{value.metric} at {coordinates}" if coordinates else value.metric
 
 
 def _measurements(case: DiagnosticCase) -> Iterator[tuple[str, Measurement]]:
@@ -244,10 +72,10 @@ def check_values_have_a_unit_and_an_n(case: DiagnosticCase) -> None:
     """A value is made of at least one item, and its unit is not empty."""
     for network, value in _measurements(case):
         if not value.unit.strip():
-            raise Violation(f"{_described(value)} has no unit", "state it; 1 is a unit")
+            raise Violation(f"{described(value)} has no unit", "state it; 1 is a unit")
         if value.value is not None and value.n < 1:
             raise Violation(
-                f"{_described(value)} is {value.value:.3g} out of n={value.n} on {network}",
+                f"{described(value)} is {value.value:.3g} out of n={value.n} on {network}",
                 "count in n what the number is made of",
             )
 
@@ -268,7 +96,7 @@ def check_values_lie_within_their_intervals(case: DiagnosticCase) -> None:
             continue
         slack = 1e-6 * max(1.0, abs(value.value))
         if not value.low - slack <= value.value <= value.high + slack:
-            raise Violation(f"{_described(value)} is {value.value:.6g} with the interval "
+            raise Violation(f"{described(value)} is {value.value:.6g} with the interval "
                             f"{value.low:.6g}..{value.high:.6g}",
                             "put low and high around the value")  # fmt: skip
 
@@ -276,7 +104,7 @@ def check_values_lie_within_their_intervals(case: DiagnosticCase) -> None:
 def check_a_place_is_measured_once(case: DiagnosticCase) -> None:
     """No two measurements of a metric have equal coordinates."""
     for network, values in case.values():
-        for (metric, coordinates), count in Counter(map(_key, values)).items():
+        for (metric, coordinates), count in Counter(map(key_of, values)).items():
             if count > 1:
                 raise Violation(
                     f"{metric} at {dict(coordinates)} is measured {count} times on {network}",
@@ -302,7 +130,7 @@ def check_the_same_seed_gives_the_same_numbers(case: DiagnosticCase) -> None:
             pairs = zip(values, again[network], strict=False)
             changed = next((first for first, second in pairs if first != second), values[-1])
             raise Violation(
-                f"{_described(changed)} differs when it is measured again on {network}",
+                f"{described(changed)} differs when it is measured again on {network}",
                 "draw from context.generator or context.seed alone",
             )
 
@@ -429,7 +257,7 @@ def check_one_network_with_itself_gives_known_answers(case: DiagnosticCase) -> N
             measured.add(value.metric)
             if abs(value.value - stated[value.metric]) > case.spec.answers_within:
                 raise Violation(
-                    f"{network} with itself gives {_described(value)} = {value.value:.6g}, and "
+                    f"{network} with itself gives {described(value)} = {value.value:.6g}, and "
                     f"identical states {stated[value.metric]:.6g}",
                     "correct the formula or the statement",
                 )
@@ -442,15 +270,15 @@ def check_symmetric_metrics_stay_when_networks_exchange(case: DiagnosticCase) ->
     measured: set[str] = set()
     for network in NETWORKS:
         a, b, *rest = case.subjects(network)
-        swapped = {_key(value, exchanged=True): value for value in case.measure([b, a, *rest])}
+        swapped = {key_of(value, exchanged=True): value for value in case.measure([b, a, *rest])}
         for value in case.measure([a, b, *rest]):
-            other = swapped.get(_key(value))
+            other = swapped.get(key_of(value))
             if value.metric not in case.spec.symmetric or other is None:
                 continue
             measured.add(value.metric)
             if not _close(value, other, case.spec.answers_within):
                 raise Violation(
-                    f"{_described(value)} is {value.value} on {network}, and {other.value} when "
+                    f"{described(value)} is {value.value} on {network}, and {other.value} when "
                     "its two trials are exchanged",
                     "correct the formula, or take the metric off symmetric",
                 )
@@ -479,56 +307,10 @@ def _same_module(value: Measurement) -> bool:
     return other is None or module == other
 
 
-def _key(value: Measurement, *, exchanged: bool = False) -> tuple[str, tuple[tuple[str, Any], ...]]:
-    coordinates = dict(value.coordinates)
-    first, second = SIDES
-    if exchanged and second in coordinates:
-        coordinates[first], coordinates[second] = coordinates[second], coordinates[first]
-    return value.metric, tuple(sorted(coordinates.items()))
-
-
 def _close(a: Measurement, b: Measurement, within: float) -> bool:
     if a.value is None or b.value is None:
         return a.value is b.value
     return abs(a.value - b.value) <= within
-
-
-def check_recomputed_values_are_those_measured(case: DiagnosticCase) -> None:
-    """``recompute`` gives the values of ``measure`` from predictions and history alone."""
-    if case.spec.recompute is None:
-        raise SkipTest("it recomputes nothing")
-    for network, values in case.values():
-        trials = [_submitted(trial) for trial in case.subjects(network)]
-        recomputed = list(case.spec.recompute(case.params, trials))
-        if not recomputed:
-            raise Violation(f"it recomputes nothing of trials of {network}",
-                            "yield values of measure again, or leave recompute out")  # fmt: skip
-        _check_recomputed(network, recomputed, {_key(value): value for value in values})
-        # A submission has no history of a trial whose history no diagnosis records.
-        list(case.spec.recompute(case.params, [replace(trial, history=None) for trial in trials]))
-
-
-def _submitted(trial: FinishedTrial) -> PackedTrial:
-    """The trial as a submission holds it."""
-    labels, outputs = trial.labels.astype(np.int32), predict(trial.logits, trial.labels)
-    predictions = Predictions(np.arange(len(labels)), labels, outputs.astype(np.int32))
-    return PackedTrial(trial.job, trial.task, trial.metric, predictions, trial.history)
-
-
-def _check_recomputed(
-    network: str, recomputed: Sequence[Measurement], measured: Mapping[Any, Measurement]
-) -> None:
-    for value in recomputed:
-        expected = measured.get(_key(value))
-        if expected is None:
-            raise Violation(f"{_described(value)} is recomputed, but not measured, on {network}",
-                            "yield metrics and coordinates of measure alone")  # fmt: skip
-        if not equal_values(value.value, expected.value) or value.n != expected.n:
-            raise Violation(
-                f"{_described(value)} is {expected.value} (n={expected.n}) on {network}, and "
-                f"{value.value} (n={value.n}) when it is recomputed",
-                "use one function of predictions and history in both, or leave the metric out",
-            )
 
 
 def check_the_cost_is_a_number(case: DiagnosticCase) -> None:
@@ -542,6 +324,7 @@ def check_the_cost_is_a_number(case: DiagnosticCase) -> None:
 
 CHECKS = (
     *defined_in(__name__),
+    *diagnostic_outputs.CHECKS,
     check_global_randomness_is_untouched,
     check_no_network_is_used,
     check_settings_of_torch_are_kept,

@@ -27,12 +27,29 @@ from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
 from transferbench.registry import Registry, identity
 from transferbench.registry.discovery import SPECS, Discovery, Offer, Origin, discover
-from transferbench.specs import DatasetSpec, NoParams, Spec
+from transferbench.runner.collect import collect
+from transferbench.specs import DatasetSpec, DiagnosticSpec, NoParams, Spec
 from transferbench.store import Store
-from transferbench.suite import Suite, TrialGrid
+from transferbench.suite import Diagnosis, Suite, TrialGrid
 
-__all__ = ["Trials", "finished_trials"]
+__all__ = ["FixtureRun", "Trials", "finished_trials", "fixture_run"]
 
+LABEL = "checked"
+"""The label in the suite of the diagnostic under check."""
+USES: dict[str, dict[str, Any]] = {
+    "one": {},
+    "pair": {
+        "pairs": [
+            {"a": "P-T", "b": "P-T", "replicates": "different"},
+            {"a": "RI-T", "b": "RI-T", "replicates": "different"},
+            {"a": "P-T", "b": "RI-T", "replicates": "same"},
+            {"a": "RI-T", "b": "P-T", "replicates": "same", "references": ["RI-T"]},
+            {"a": "P-T", "b": "P", "replicates": "same"},
+        ],
+    },
+    "group": {"groups": [["P-T", "RI-T"]]},
+}
+"""The trials that it measures there."""
 ORIGIN = Origin("conformance", "transferbench", "", "transferbench.conformance")
 
 SUITE = Suite.model_validate({
@@ -107,6 +124,38 @@ def finished_trials(
     return Trials(FinishedTrial(resources, source.id), of("P-T"), of("RI-T"), of("diverged")[0])
 
 
+class FixtureRun(NamedTuple):
+    """A suite with one diagnostic on one network, before the diagnostic has measured.
+
+    ``trials``: the measurements of the trials themselves, as rows of the run's table.
+    ``diagnoses``: the fields of a row that identify the trials, and the trials.
+    """
+
+    suite: Suite
+    trials: list[dict[str, Any]]
+    diagnoses: list[tuple[dict[str, Any], list[FinishedTrial]]]
+
+
+def fixture_run(spec: DiagnosticSpec, params: Any, device: str) -> FixtureRun:
+    """A run with the diagnostic under check, on the first network."""
+    network = next(iter(NETWORKS))
+    finished_trials(network, device)
+    use = {"name": spec.name, "params": identity(spec, params)["params"], **USES[spec.subjects]}
+    suite = SUITE.model_copy(update={"diagnostics": {LABEL: Diagnosis.model_validate(use)}})
+    planned = _plan(device, network, "target", suite, _registry_with(spec))
+    resources = _resources(device)
+    diagnoses = []
+    for cell in planned.measured:
+        fields = cell.a._asdict() | {"diagnostic": LABEL}
+        if cell.b is not None:
+            fields |= {"other_initialization": cell.b.initialization,
+                       "other_replicate": cell.b.replicate}  # fmt: skip
+        subjects = planned.jobs[cell.job].payload["subjects"]
+        diagnoses.append((fields, [FinishedTrial(resources, job) for job in subjects]))
+    trials = [record.row() for record in collect(planned, resources.store).records]
+    return FixtureRun(suite, trials, diagnoses)
+
+
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="transferbench-conformance-")
@@ -122,25 +171,42 @@ def _resources(device: str) -> WorkerResources:
 
 @cache
 def _registry() -> Registry:
-    """The installed plugins, since a diagnostic may use perturbations, and the kit's own."""
+    return _registry_with()
+
+
+def _registry_with(*checked: DiagnosticSpec) -> Registry:
+    """The installed plugins, since a diagnostic may use perturbations, and the kit's own.
+
+    ``checked``: a diagnostic that replaces an installed one of its name.
+    """
     installed = discover((), {})
-    own: list[Spec] = [DATASET, SEVERAL, UNPERTURBED, *INITIALIZATIONS, *NETWORKS.values()]
+    own: list[Spec] = [
+        DATASET,
+        SEVERAL,
+        UNPERTURBED,
+        *INITIALIZATIONS,
+        *NETWORKS.values(),
+        *checked,
+    ]
     offers = [Offer(kind, spec, ORIGIN) for kind, of in SPECS.items() for spec in own
               if isinstance(spec, of)]  # fmt: skip
-    offered = (*installed.offers, *offers)
-    return Registry(Discovery(offered, installed.problems, installed.files))
+    replaced = {(offer.kind, offer.spec.name) for offer in offers}
+    others = [offer for offer in installed.offers if (offer.kind, offer.spec.name) not in replaced]
+    return Registry(Discovery((*others, *offers), installed.problems, installed.files))
 
 
-def _plan(device: str, network: str, target: str) -> Plan:
+def _plan(
+    device: str, network: str, target: str, suite: Suite = SUITE, registry: Registry | None = None
+) -> Plan:
     spec = NETWORKS[network]
     entry = Entry(spec.name, identity(spec, NoParams()), spec.license, spec.source)
-    suite = SUITE.model_copy(update={"trials": (TrialGrid(targets=(target,)),)})
+    suite = suite.model_copy(update={"trials": (TrialGrid(targets=(target,)),)})
     facts = {
         "source:source": _facts(device, DATASET, SUITE.sources["source"].dataset.params),
         "target:target": _facts(device, DATASET, {}),
         "target:several": _facts(device, SEVERAL, {}),
     }
-    return make_plan(suite, [entry], _registry(), facts)
+    return make_plan(suite, [entry], registry or _registry(), facts)
 
 
 def _facts(device: str, spec: DatasetSpec, params: dict[str, Any]) -> DatasetFacts:

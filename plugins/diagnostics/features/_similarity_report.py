@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from transferbench import reporting
 from transferbench.specs import ReportPart
 
-__all__ = ["SIMILARITY_PART"]
+__all__ = ["similarity_report"]
 
 COLUMNS = 3
 CKA = "cka"
@@ -126,4 +126,6 @@ def _heat(
     return reporting.Heat(f"{condition.name}: {pair.name}", means, right, up, second, first)
 
 
-SIMILARITY_PART = ReportPart(build=similarity_part, metrics=frozenset(TITLES))
+def similarity_report(metric: str) -> ReportPart:
+    """The part that all measures of similarity share."""
+    return ReportPart(build=similarity_part, metrics=frozenset({metric}))

@@ -23,7 +23,7 @@ from transferbench_plugins.diagnostics.features._module_features import (
     prepared_features,
     similarity_measurements,
 )
-from transferbench_plugins.diagnostics.features._similarity_report import SIMILARITY_PART
+from transferbench_plugins.diagnostics.features._similarity_report import similarity_report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,5 +151,5 @@ CKA = DiagnosticSpec(
     identical={"cka": 1},
     symmetric=frozenset({"cka"}),
     answers_within=1e-5,
-    report=SIMILARITY_PART,
+    report=similarity_report("cka"),
 )

@@ -15,7 +15,7 @@ from transferbench_plugins.diagnostics.features._module_features import (
     FeatureParams,
     compare_modules,
 )
-from transferbench_plugins.diagnostics.features._similarity_report import SIMILARITY_PART
+from transferbench_plugins.diagnostics.features._similarity_report import similarity_report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,5 +71,5 @@ PROCRUSTES = DiagnosticSpec(
     limit=lambda params: params.images,
     identical={"procrustes": 0},
     symmetric=frozenset({"procrustes"}),
-    report=SIMILARITY_PART,
+    report=similarity_report("procrustes"),
 )

@@ -18,7 +18,7 @@ from transferbench_plugins.diagnostics.features._module_features import (
     FeatureParams,
     compare_modules,
 )
-from transferbench_plugins.diagnostics.features._similarity_report import SIMILARITY_PART
+from transferbench_plugins.diagnostics.features._similarity_report import similarity_report
 
 __all__ = ["PWCCA"]
 
@@ -68,5 +68,5 @@ PWCCA = DiagnosticSpec(
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
     identical={"pwcca": 1},
-    report=SIMILARITY_PART,
+    report=similarity_report("pwcca"),
 )

@@ -22,7 +22,7 @@ from transferbench_plugins.diagnostics.features._module_features import (
     FeatureParams,
     compare_modules,
 )
-from transferbench_plugins.diagnostics.features._similarity_report import SIMILARITY_PART
+from transferbench_plugins.diagnostics.features._similarity_report import similarity_report
 
 __all__ = ["SVCCA", "SvccaParams"]
 
@@ -72,5 +72,5 @@ SVCCA = DiagnosticSpec(
     limit=lambda params: params.images,
     identical={"svcca": 1},
     symmetric=frozenset({"svcca"}),
-    report=SIMILARITY_PART,
+    report=similarity_report("svcca"),
 )

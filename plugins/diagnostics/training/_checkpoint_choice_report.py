@@ -57,8 +57,13 @@ PUBLISHED = reporting.Published(
 )
 
 
-def checkpoints_part(scope: reporting.Scope) -> reporting.Part:
-    """The three curves and their table, with the earliest sufficient checkpoint."""
+def checkpoints_part(scope: reporting.Scope) -> reporting.Part | None:
+    """The three curves and their table, with the earliest sufficient checkpoint.
+
+    None where no arm starts from a checkpoint.
+    """
+    if not checkpoint_arms(scope):
+        return None
     part = scope.part("Which checkpoint to start from", _blocks)
     if not part.blocks:
         return part

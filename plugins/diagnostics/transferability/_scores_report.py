@@ -9,8 +9,9 @@ from transferbench import reporting
 from transferbench.analysis.transferability import CORRELATIONS, correlate
 from transferbench.specs import ReportPart
 from transferbench.statistics import Interval
+from transferbench.suite import SOURCE
 
-__all__ = ["SCORE_PART"]
+__all__ = ["score_report"]
 
 METRICS = {
     "leep": ("leep",),
@@ -81,9 +82,9 @@ def _blocks(
 
 
 def _scores(view: reporting.View) -> Iterator[Score]:
-    """Every score that was measured; one without any value has its row in the table too."""
+    """Every score of the source; one without any value has its row in the table too."""
     for metric in METRICS[view.plugin]:
-        rows = view.rows.select(metric=metric)
+        rows = view.rows.select(metric=metric, other_initialization=SOURCE)
         measured = rows.valued() if len(rows.valued()) else rows
         for k in sorted(measured.distinct("k")):
             yield Score(metric, k, rows.select(k=k))
@@ -157,13 +158,6 @@ def _correlation_cell(interval: Interval) -> reporting.Cell:
     return reporting.decimal_cell(reporting.Aggregate(summary), 2)
 
 
-SCORE_PART = ReportPart(
-    build=scores_part,
-    metrics=frozenset(
-        {
-            "probe_train_metric",
-            "probe_strength",
-            *(metric for metrics in METRICS.values() for metric in metrics),
-        }
-    ),
-)
+def score_report(plugin: str, *others: str) -> ReportPart:
+    """The part that all scores share; ``others``: metrics of ``plugin`` that are no scores."""
+    return ReportPart(build=scores_part, metrics=frozenset({*METRICS[plugin], *others}))

@@ -8,7 +8,7 @@ from transferbench.analysis.transferability import h_score
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
 from transferbench.statistics import Interval
-from transferbench_plugins.diagnostics.transferability._scores_report import SCORE_PART
+from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     SourceScore,
@@ -59,5 +59,5 @@ H_SCORE = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
-    report=SCORE_PART,
+    report=score_report("h-score"),
 )

@@ -12,7 +12,7 @@ from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
 from transferbench_plugins.diagnostics._flags import join_flags
-from transferbench_plugins.diagnostics.transferability._scores_report import SCORE_PART
+from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     missing_classes,
@@ -85,5 +85,5 @@ KNN = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,
-    report=SCORE_PART,
+    report=score_report("knn"),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from transferbench.analysis.transferability import leep
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench_plugins.diagnostics.transferability._scores_report import SCORE_PART
+from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     SourceScore,
@@ -44,5 +44,5 @@ LEEP = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
     cost=lambda params: 1.0,
-    report=SCORE_PART,
+    report=score_report("leep"),
 )

@@ -19,7 +19,7 @@ from transferbench_plugins.diagnostics.transferability._logistic import (
     Regression,
     fit_regressions,
 )
-from transferbench_plugins.diagnostics.transferability._scores_report import SCORE_PART
+from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     missing_classes,
@@ -198,5 +198,5 @@ LINEAR_PROBE = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,
-    report=SCORE_PART,
+    report=score_report("linear-probe", "probe_train_metric", "probe_strength"),
 )

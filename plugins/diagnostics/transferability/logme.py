@@ -10,7 +10,7 @@ from transferbench.analysis.transferability import Evidence, log_evidence
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
 from transferbench_plugins.diagnostics._flags import join_flags
-from transferbench_plugins.diagnostics.transferability._scores_report import SCORE_PART
+from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     source_outputs,
@@ -80,5 +80,5 @@ LOGME = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
-    report=SCORE_PART,
+    report=score_report("logme"),
 )

@@ -15,7 +15,7 @@ from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import Interval
 from transferbench_plugins.diagnostics._flags import join_flags
-from transferbench_plugins.diagnostics.transferability._scores_report import SCORE_PART
+from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     SourceScore,
@@ -105,5 +105,5 @@ NLEEP = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
-    report=SCORE_PART,
+    report=score_report("nleep"),
 )
