@@ -1,4 +1,4 @@
-"""Transferability scores against formulas written out, scipy and scikit-learn; checkpoints."""
+"""Transferability scores against their formulas, scipy and scikit-learn; checkpoints."""
 
 import math
 from collections import Counter
@@ -27,7 +27,7 @@ from transferbench.measurements import Measurements, Network
 
 
 def sample(n=60, d=7, classes=4, signal=1.0, seed=0):
-    """Features that say something of the labels, and some labels each."""
+    """Features correlated with the labels, and labels of equal frequency."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % classes)
     features = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 3
@@ -63,19 +63,19 @@ def leep_by_loops(probabilities, labels):
     return total / n
 
 
-def test_leep_is_the_formula_written_as_loops():
+def test_leep_equals_the_formula_in_loops():
     probabilities, labels = source()
-    found = leep(probabilities, labels)
-    assert found.value == pytest.approx(leep_by_loops(probabilities, labels), rel=1e-12)
-    assert (found.n, found.method) == (60, "infinitesimal-jackknife-95")
+    interval = leep(probabilities, labels)
+    assert interval.value == pytest.approx(leep_by_loops(probabilities, labels), rel=1e-12)
+    assert (interval.n, interval.method) == (60, "infinitesimal-jackknife-95")
 
 
-def test_leep_is_zero_for_a_source_that_knows_the_classes_and_their_entropy_for_one_that_does_not():
+def test_leep_is_zero_for_a_perfect_source_and_minus_the_entropy_for_an_uninformative_one():
     labels = np.array([4, 4, 4, 9, 9, 1])
-    known = np.eye(10)[labels]
-    assert leep(known, labels).value == pytest.approx(0, abs=1e-15)
-    blind = np.full((6, 3), 1 / 3)
-    assert leep(blind, labels).value == pytest.approx(-stats.entropy([3, 2, 1]))
+    perfect = np.eye(10)[labels]
+    assert leep(perfect, labels).value == pytest.approx(0, abs=1e-15)
+    uninformative = np.full((6, 3), 1 / 3)
+    assert leep(uninformative, labels).value == pytest.approx(-stats.entropy([3, 2, 1]))
 
 
 def weighted_leep(probabilities, labels, weights):
@@ -84,31 +84,30 @@ def weighted_leep(probabilities, labels, weights):
     return weights @ np.log(likelihood)
 
 
-def test_the_error_of_leep_is_how_it_moves_with_the_weight_of_each_image():
+def test_the_error_of_leep_is_that_of_its_influence_function():
     probabilities, labels = source(n=80)
-    found, even, step = leep(probabilities, labels), np.full(80, 1 / 80), 1e-6
-    moved = [
+    interval, even, step = leep(probabilities, labels), np.full(80, 1 / 80), 1e-6
+    reweighted = [
         weighted_leep(probabilities, labels, (1 - t) * even + t * np.eye(80)[k])
         for k in range(80)
         for t in (-step, step)
     ]
-    influence = np.diff(np.reshape(moved, (80, 2)), axis=1) / (2 * step)
+    influence = np.diff(np.reshape(reweighted, (80, 2)), axis=1) / (2 * step)
     half = stats.t.ppf(0.975, 79) * influence.std(ddof=1) / math.sqrt(80)
-    assert found.high - found.value == pytest.approx(half, rel=1e-5)
-    assert found.value - found.low == pytest.approx(half, rel=1e-5)
+    assert interval.high - interval.value == pytest.approx(half, rel=1e-5)
+    assert interval.value - interval.low == pytest.approx(half, rel=1e-5)
 
 
-def test_the_error_of_leep_is_nearly_that_of_leaving_each_image_out():
+def test_the_error_of_leep_is_close_to_the_jackknife():
     probabilities, labels = source(n=240)
-    found = leep(probabilities, labels)
+    interval = leep(probabilities, labels)
     left_out = [leep(probabilities[k], labels[k]).value for k in ~np.eye(240, dtype=bool)]
     half = stats.t.ppf(0.975, 239) * np.std(left_out, ddof=1) * 239 / math.sqrt(240)
-    assert found.high - found.value == pytest.approx(half, rel=0.03)
+    assert interval.high - interval.value == pytest.approx(half, rel=0.03)
 
 
 def leep_likelihoods(probabilities, labels):
-    shown = np.eye(labels.max() + 1)[labels]
-    joint = shown.T @ probabilities
+    joint = np.eye(labels.max() + 1)[labels].T @ probabilities
     return ((joint / joint.sum(axis=0))[labels] * probabilities).sum(axis=1)
 
 
@@ -125,29 +124,29 @@ def test_nce_is_minus_the_conditional_entropy():
     )
 
 
-def test_the_error_of_nce_is_that_of_a_mean_of_log_shares():
-    # Known of the plug-in entropy: the first-order effect of its table cancels.
+def test_the_error_of_nce_is_that_of_a_mean_of_log_likelihoods():
+    # The first-order effect of the table cancels in a plug-in entropy.
     rng = np.random.default_rng(2)
     labels, predicted = rng.integers(0, 3, 300), rng.integers(0, 4, 300)
-    shares = leep_likelihoods(np.eye(4)[predicted], labels)
-    half = stats.t.ppf(0.975, 299) * np.log(shares).std(ddof=1) / math.sqrt(300)
-    found = nce(predicted, labels)
-    assert found.high - found.value == pytest.approx(half, rel=1e-9)
+    likelihoods = leep_likelihoods(np.eye(4)[predicted], labels)
+    half = stats.t.ppf(0.975, 299) * np.log(likelihoods).std(ddof=1) / math.sqrt(300)
+    interval = nce(predicted, labels)
+    assert interval.high - interval.value == pytest.approx(half, rel=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
-def test_no_score_depends_on_the_order_of_the_images_or_the_names_of_classes(seed):
+def test_scores_do_not_depend_on_the_order_of_images_or_the_names_of_classes(seed):
     rng = np.random.default_rng(seed)
     features, labels = sample(n=40, seed=seed)
     probabilities, _ = source(n=40, seed=seed)
     order, names = rng.permutation(40), rng.permutation(9)
-    moved = features[order], names[labels[order]]
-    assert leep(probabilities[order], moved[1]).value == pytest.approx(
+    reordered = features[order], names[labels[order]]
+    assert leep(probabilities[order], reordered[1]).value == pytest.approx(
         leep(probabilities, labels).value
     )
     assert leep(probabilities, labels).value <= 1e-12
-    assert h_score(*moved)[:3] == pytest.approx(h_score(features, labels)[:3])
+    assert h_score(*reordered)[:3] == pytest.approx(h_score(features, labels)[:3])
     targets = np.eye(4)[labels]
     assert log_evidence(features[order], targets[order]).per_image == pytest.approx(
         log_evidence(features, targets).per_image
@@ -162,36 +161,36 @@ def between_classes(features, labels):
     return np.cov(np.array([means[y] for y in labels.tolist()]), rowvar=False, bias=True)
 
 
-def test_h_score_is_the_trace_written_out():
+def test_h_score_equals_its_formula():
     features, labels = sample()
-    whole = np.cov(features, rowvar=False, bias=True)
-    expected = np.trace(np.linalg.inv(whole) @ between_classes(features, labels))
+    total = np.cov(features, rowvar=False, bias=True)
+    expected = np.trace(np.linalg.inv(total) @ between_classes(features, labels))
     assert h_score(features, labels).plain == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 7), (20, 40), (30, 1)])
-def test_the_regularised_h_score_takes_the_covariance_of_ledoit_and_wolf(n, d):
+def test_the_regularised_h_score_uses_the_covariance_of_ledoit_and_wolf(n, d):
     features, labels = sample(n=n, d=max(d, 4))
     features = features[:, :d]
     fitted = LedoitWolf().fit(features)
     between = np.atleast_2d(between_classes(features, labels))
     expected = (1 - fitted.shrinkage_) * np.trace(np.linalg.inv(fitted.covariance_) @ between)
-    found = h_score(features, labels)
-    assert found.shrinkage == pytest.approx(fitted.shrinkage_)
-    assert found.regularised == pytest.approx(expected)
-    assert found.regularised <= found.plain + 1e-12
+    result = h_score(features, labels)
+    assert result.shrinkage == pytest.approx(fitted.shrinkage_)
+    assert result.regularised == pytest.approx(expected)
+    assert result.regularised <= result.plain + 1e-12
 
 
-def test_features_that_determine_the_class_score_one_less_than_the_classes():
+def test_features_that_determine_the_class_have_the_maximum_h_score():
     labels = np.arange(30) % 5
     assert h_score(np.eye(5)[labels], labels).plain == pytest.approx(4)
-    # As any do in as many dimensions as there are images: which regularisation tells apart.
+    # So does noise with more dimensions than images, unless regularised.
     noise = np.random.default_rng(0).normal(size=(30, 50))
     assert h_score(noise, labels).plain == pytest.approx(4)
     assert h_score(noise, labels).regularised < 2
 
 
-def test_features_that_do_not_vary_score_nothing_and_have_no_rank():
+def test_constant_features_have_h_score_and_rank_0():
     assert h_score(np.full((10, 3), 7.0), np.arange(10) % 2) == (0, 0, 0, 0)
 
 
@@ -205,32 +204,32 @@ def evidence(features, target, log_a, log_b):
 
 
 def highest_evidence(features, target):
-    found = optimize.minimize(
+    result = optimize.minimize(
         lambda x: -evidence(features, target, *x),
         x0=[0.0, 0.0],
         method="Nelder-Mead",
         options={"xatol": 1e-6, "fatol": 1e-12},
     )
-    return -found.fun
+    return -result.fun
 
 
 @pytest.mark.parametrize("shape", [(60, 7), (50, 20)])
-def test_logme_is_the_highest_evidence_that_direct_search_finds(shape):
+def test_logme_equals_the_maximum_evidence_by_direct_search(shape):
     features, labels = sample(*shape, signal=2.0)
     targets = np.eye(4)[labels]
-    found = log_evidence(features, targets)
-    assert found.converged.all()
+    result = log_evidence(features, targets)
+    assert result.converged.all()
     expected = [highest_evidence(features, target) for target in targets.T]
-    assert found.per_image == pytest.approx(expected, abs=1e-6)
+    assert result.per_image == pytest.approx(expected, abs=1e-6)
 
 
-def test_logme_with_more_features_than_images_is_the_highest_evidence_to_a_hair():
+def test_logme_with_more_features_than_images_is_close_to_the_maximum_evidence():
     features, labels = sample(24, 40, signal=2.0)
     targets = np.eye(4)[labels]
-    found = log_evidence(features, targets)
+    result = log_evidence(features, targets)
     expected = [highest_evidence(features, target) for target in targets.T]
-    assert found.per_image == pytest.approx(expected, abs=2e-5)
-    assert not found.converged.all()
+    assert result.per_image == pytest.approx(expected, abs=2e-5)
+    assert not result.converged.all()
 
 
 def test_logme_does_not_depend_on_the_scale_of_the_features():
@@ -241,36 +240,36 @@ def test_logme_does_not_depend_on_the_scale_of_the_features():
         assert log_evidence(features * scale, targets).per_image == pytest.approx(expected)
 
 
-def test_logme_of_features_that_say_nothing_is_the_evidence_of_noise():
+def test_logme_of_uninformative_features_is_the_evidence_of_noise():
     target = np.array([1.0, -1, 1, -1, 1, -1])
     noise = -0.5 * (math.log(2 * math.pi) + 1)
     for features in (np.zeros((6, 2)), np.ones((6, 1))):
-        found = log_evidence(features, target[:, None])
-        assert found.per_image == pytest.approx(noise)
-        assert found.converged.all()
+        result = log_evidence(features, target[:, None])
+        assert result.per_image == pytest.approx(noise)
+        assert result.converged.all()
 
 
-def test_logme_of_features_that_say_everything_is_finite():
+def test_logme_of_features_that_determine_the_target_is_finite():
     labels = np.arange(40) % 4
-    found = log_evidence(np.eye(4)[labels] * 100, np.eye(4)[labels])
-    assert np.isfinite(found.per_image).all()
-    assert (found.per_image > 5).all()
+    result = log_evidence(np.eye(4)[labels] * 100, np.eye(4)[labels])
+    assert np.isfinite(result.per_image).all()
+    assert (result.per_image > 5).all()
 
 
 # --- nearest neighbours -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
-def test_neighbours_vote_as_in_scikit_learn(k):
+def test_nearest_classes_equal_scikit_learn(k):
     features, labels = sample(n=1500, classes=2)
     others, _ = sample(n=1100, classes=2, seed=3)
-    peer = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(features, labels)
+    model = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(features, labels)
     np.testing.assert_array_equal(
-        nearest_classes(features, labels, others, [k, 1])[0], peer.predict(others)
+        nearest_classes(features, labels, others, [k, 1])[0], model.predict(others)
     )
 
 
-def test_of_two_classes_with_as_many_neighbours_the_nearer_wins():
+def test_a_tie_goes_to_the_class_with_the_nearer_neighbours():
     angles = np.radians([0, 30, 40, 50])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     other = 7 * np.array([[np.cos(np.radians(34)), np.sin(np.radians(34))]])
@@ -279,7 +278,7 @@ def test_of_two_classes_with_as_many_neighbours_the_nearer_wins():
         assert nearest_classes(features, labels, other, [4, 2]).tolist() == [[near], [near]]
 
 
-def test_no_count_of_neighbours_gives_no_row():
+def test_no_counts_give_no_rows():
     features, labels = sample()
     assert nearest_classes(features, labels, features, []).shape == (0, 60)
 
@@ -306,37 +305,37 @@ def by_scipy(scores, truth):
 
 
 @pytest.mark.parametrize("over", ["replicates", "networks"])
-def test_correlations_are_those_of_scipy_with_the_jackknife_as_error(over):
-    found = correlations(replicated(SCORES), replicated(TRUTH), over=over)
-    whole = by_scipy(SCORES.mean(1), TRUTH.mean(1))
-    assert {name: interval.value for name, interval in found.items()} == pytest.approx(whole)
+def test_correlations_equal_scipy_with_the_jackknife_as_error(over):
+    intervals = correlations(replicated(SCORES), replicated(TRUTH), over=over)
+    expected = by_scipy(SCORES.mean(1), TRUTH.mean(1))
+    assert {name: interval.value for name, interval in intervals.items()} == pytest.approx(expected)
     axis, n = (1, 3) if over == "replicates" else (0, 5)
-    for name, interval in found.items():
-        parts = [
+    for name, interval in intervals.items():
+        left_out = [
             by_scipy(np.delete(SCORES, k, axis).mean(1), np.delete(TRUTH, k, axis).mean(1))[name]
             for k in range(n)
         ]
-        pseudo = n * whole[name] - (n - 1) * np.array(parts)
+        pseudo = n * expected[name] - (n - 1) * np.array(left_out)
         half = stats.t.ppf(0.975, n - 1) * pseudo.std(ddof=1) / math.sqrt(n)
-        assert interval.low == pytest.approx(max(whole[name] - half, -1))
-        assert interval.high == pytest.approx(min(whole[name] + half, 1))
+        assert interval.low == pytest.approx(max(expected[name] - half, -1))
+        assert interval.high == pytest.approx(min(expected[name] + half, 1))
         assert (interval.n, interval.method) == (n, "jackknife-95")
 
 
 @pytest.mark.parametrize(("sign", "end"), [(-1, "low"), (1, "high")])
-def test_no_correlation_lies_beyond_one(sign, end):
-    found = correlations(replicated(sign * SCORES), replicated(TRUTH))["pearson"]
-    assert getattr(found, end) == sign
+def test_the_interval_of_a_correlation_is_clipped_at_one(sign, end):
+    interval = correlations(replicated(sign * SCORES), replicated(TRUTH))["pearson"]
+    assert getattr(interval, end) == sign
 
 
-def test_only_replicates_that_every_network_has_count():
+def test_only_replicates_that_all_networks_have_are_used():
     scores, truth = replicated(SCORES), replicated(TRUTH)
     scores[2].pop(1)
-    kept = [0, 2]
-    expected = by_scipy(SCORES[:, kept].mean(1), TRUTH[:, kept].mean(1))
-    found = correlations(scores, truth)
-    assert found["pearson"].value == pytest.approx(expected["pearson"])
-    assert found["pearson"].n == 2
+    common = [0, 2]
+    expected = by_scipy(SCORES[:, common].mean(1), TRUTH[:, common].mean(1))
+    intervals = correlations(scores, truth)
+    assert intervals["pearson"].value == pytest.approx(expected["pearson"])
+    assert intervals["pearson"].n == 2
 
 
 @pytest.mark.parametrize(
@@ -348,13 +347,13 @@ def test_only_replicates_that_every_network_has_count():
         (SCORES[:, :0], TRUTH[:, :0]),
     ],
 )
-def test_a_correlation_that_is_not_defined_says_so(scores, truth):
+def test_an_undefined_correlation_has_a_reason(scores, truth):
     for interval in correlations(replicated(scores), replicated(truth)).values():
         assert interval.value is None
         assert interval.reason == "not defined by these replicates"
 
 
-def test_scores_and_truth_are_of_the_same_networks():
+def test_scores_and_truth_must_have_the_same_length():
     with pytest.raises(ValueError, match="zip"):
         correlations(replicated(SCORES), replicated(TRUTH[:4]))
 
@@ -374,18 +373,18 @@ TRIALS = {"diagnostic": "trial", "metric": "test_metric"}
 ARMS = ["P0-T", "P1-T", "P2-T", "P4-T", "P-T"]
 
 
-def test_a_frame_gives_scores_and_truth_of_the_same_arms():
+def test_scores_and_truth_are_matched_by_arm():
     lines = rows("trial", "test_metric", TRUTH, ARMS) + rows("leep", "leep", SCORES, ARMS)
     lines += rows("trial", "test_metric", [[0.1, 0.2, 0.3]], ["RI-T"])
     elsewhere = [row | {"target": "near", "value": 0.0} for row in lines]
     far = Measurements(pd.DataFrame(elsewhere + lines)).select(target="far", perturbation="none")
-    found = correlate(far.select(diagnostic="leep", metric="leep"), far.select(**TRIALS))
+    intervals = correlate(far.select(diagnostic="leep", metric="leep"), far.select(**TRIALS))
     expected = correlations(replicated(SCORES), replicated(TRUTH))
-    for name, interval in found.items():
+    for name, interval in intervals.items():
         assert interval[:3] == pytest.approx(expected[name][:3])
 
 
-def test_a_score_with_coordinates_is_one_of_them():
+def test_a_score_with_coordinates_must_be_selected_by_them():
     lines = rows("knn", "acc", SCORES, ARMS, k=1.0) + rows("knn", "acc", TRUTH, ARMS, k=5.0)
     table = Measurements(pd.DataFrame(lines + rows("trial", "test_metric", TRUTH, ARMS)))
     scores, truth = table.select(diagnostic="knn", metric="acc"), table.select(**TRIALS)
@@ -405,12 +404,12 @@ def test_a_missing_value_is_no_value():
 # --- checkpoints ------------------------------------------------------------------------------
 
 EPOCHS = dict(zip(ARMS, [0, 1, 2, 4, 9], strict=True))
-PLACE = {"entry": "net", "target": "far", "perturbation": "none"}
+SELECTION = {"entry": "net", "target": "far", "perturbation": "none"}
 
 
 def earliest(values, arms=EPOCHS, **more):
     frame = pd.DataFrame(rows("trial", "test_metric", values, list(arms)))
-    return earliest_sufficient(Measurements(frame), arms, **PLACE, **more)
+    return earliest_sufficient(Measurements(frame), arms, **SELECTION, **more)
 
 
 GRID = np.array([
@@ -423,28 +422,28 @@ GRID = np.array([
 
 
 def test_the_earliest_sufficient_checkpoint_is_the_first_within_a_hundredth_of_the_last():
-    found = earliest(GRID)
+    interval = earliest(GRID)
     mean = (GRID - 0.99 * GRID[-1]).mean(axis=1)
     half = stats.t.ppf(0.975, 3) * (GRID - 0.99 * GRID[-1]).std(axis=1, ddof=1) / 2
-    got = margins(by_epoch(GRID), 0.01)
-    assert [one.value for one in got.values()] == pytest.approx(mean)
-    assert [one.low for one in got.values()] == pytest.approx(mean - half)
-    # 0 is shown to lack, 1 may lack, 2 suffices on average, 4 is shown to suffice.
+    margin_of = margins(by_epoch(GRID), 0.01)
+    assert [margin.value for margin in margin_of.values()] == pytest.approx(mean)
+    assert [margin.low for margin in margin_of.values()] == pytest.approx(mean - half)
+    # Epoch 0 is insufficient, 1 undecided, 2 sufficient on average, 4 significantly sufficient.
     assert (mean + half >= 0).tolist() == [False, True, True, True, True]
     assert (mean >= 0).tolist() == [False, False, True, True, True]
     assert (mean - half >= 0).tolist() == [False, False, False, True, True]
-    assert (found.low, found.value, found.high) == (1, 2, 4)
-    assert (found.n, found.method, found.reason) == (4, "paired-student-t-95", None)
+    assert (interval.low, interval.value, interval.high) == (1, 2, 4)
+    assert (interval.n, interval.method, interval.reason) == (4, "paired-student-t-95", None)
 
 
 def by_epoch(values):
     return dict(zip(EPOCHS.values(), replicated(values), strict=True))
 
 
-def test_a_gap_behind_a_good_checkpoint_keeps_it_from_being_shown():
+def test_an_insufficient_checkpoint_after_a_sufficient_one_raises_the_upper_bound():
     values = np.array([[0.8, 0.81, 0.8], [0.5, 0.51, 0.5], [0.8, 0.81, 0.8]])
-    found = earliest(values, {"a": 0, "b": 3, "c": 9})
-    assert (found.value, found.low, found.high) == (0, 0, 9)
+    interval = earliest(values, {"a": 0, "b": 3, "c": 9})
+    assert (interval.value, interval.low, interval.high) == (0, 0, 9)
 
 
 def test_more_tolerance_allows_an_earlier_checkpoint():
@@ -452,44 +451,44 @@ def test_more_tolerance_allows_an_earlier_checkpoint():
     assert earliest(GRID, tolerance=0.5).value == 0
 
 
-def test_the_order_of_the_arms_does_not_matter_and_other_entries_do_not_count():
+def test_the_order_of_the_arms_and_other_entries_do_not_matter():
     frame = pd.DataFrame(rows("trial", "test_metric", GRID, ARMS))
     other = frame.assign(entry="other", value=0.0)
     arms = dict(reversed(EPOCHS.items()))
-    assert earliest_sufficient(Measurements(pd.concat([other, frame])), arms, **PLACE) == earliest(
-        GRID
-    )
+    assert earliest_sufficient(
+        Measurements(pd.concat([other, frame])), arms, **SELECTION
+    ) == earliest(GRID)
 
 
-def test_one_replicate_has_a_checkpoint_and_no_interval():
-    found = earliest(GRID[:, :1])
-    assert (found.value, found.low, found.high) == (4, None, None)
-    assert found.reason == "an interval needs two or more, found 1"
+def test_a_single_replicate_has_a_checkpoint_and_no_interval():
+    interval = earliest(GRID[:, :1])
+    assert (interval.value, interval.low, interval.high) == (4, None, None)
+    assert interval.reason == "an interval needs two or more, found 1"
 
 
-def test_arms_without_a_value_or_a_common_replicate_are_told():
+def test_arms_without_a_value_or_a_common_replicate_are_the_reason():
     frame = pd.DataFrame(rows("trial", "test_metric", GRID[:2], ARMS[:2]))
-    found = earliest_sufficient(Measurements(frame), EPOCHS, **PLACE)
-    assert found.value is None
-    assert found.reason == "no test_metric of P-T, P2-T, P4-T of net on far"
+    interval = earliest_sufficient(Measurements(frame), EPOCHS, **SELECTION)
+    assert interval.value is None
+    assert interval.reason == "no test_metric of P-T, P2-T, P4-T of net on far"
     apart = pd.DataFrame(
         [row for row in rows("trial", "test_metric", GRID[:2], ARMS[:2])
          if (row["initialization"] == "P0-T") == (row["replicate"] == 0)]
     )  # fmt: skip
-    found = earliest_sufficient(Measurements(apart), {"P0-T": 0, "P1-T": 1}, **PLACE)
-    assert (found.value, found.n) == (None, 0)
-    assert found.reason == "no replicate was fine-tuned from every checkpoint"
+    interval = earliest_sufficient(Measurements(apart), {"P0-T": 0, "P1-T": 1}, **SELECTION)
+    assert (interval.value, interval.n) == (None, 0)
+    assert interval.reason == "no replicate was fine-tuned from every checkpoint"
 
 
-def test_the_interval_covers_a_true_checkpoint_that_hardly_suffices():
-    # The second checkpoint lacks and the third suffices by a hair, where each bound fails most.
+def test_the_interval_covers_a_checkpoint_close_to_the_tolerance():
+    # The second checkpoint is just insufficient and the third just sufficient: the worst case.
     rng = np.random.default_rng(0)
     truth = np.array([0.6, 0.7919, 0.7921, 0.80, 0.80])
     covered = 0
     for _ in range(300):
         values = truth[:, None] + rng.normal(size=(5, 4)) * 0.01 + rng.normal(size=4) * 0.05
-        found = earliest(values)
-        assert found.low <= found.value <= found.high
-        covered += found.low <= 2 <= found.high
+        interval = earliest(values)
+        assert interval.low <= interval.value <= interval.high
+        covered += interval.low <= 2 <= interval.high
     # Three standard errors below 95%.
     assert covered / 300 >= 0.912

@@ -1,3 +1,3 @@
-"""Numerics that diagnostics share: landscapes, weight matching, CKA, transferability scores."""
+"""Numerical methods of diagnostics: loss landscape, weight matching, CKA, transferability."""
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Debiased CKA between all layers of two networks, from tiles of their Gram matrices.
 
-HSIC is the unbiased estimator in all three places of CKA = HSIC(K, L) / sqrt(HSIC(K, K) *
-HSIC(L, L)): independent wide features come out near 0, where the plain estimator gives 0.9 for
-64 images of 1,000 features. Its value does not depend on the features' mean, its digits do:
-centre them first.
+CKA = HSIC(K, L) / sqrt(HSIC(K, K) * HSIC(L, L)) with the unbiased estimator of HSIC in all three
+places: independent wide features get a value near 0, where the biased estimator gives 0.9 for 64
+images of 1,000 features. In exact arithmetic it does not depend on the features' mean; in floating
+point it does: centre them first.
 
-A tile holds the same rows and columns of every layer's Gram matrix, so that one matrix product
-serves all pairs of layers; the tiles below the diagonal are the transposes of those above.
+A tile holds the same rows and columns of the Gram matrices of all layers, so that one matrix
+product serves all pairs of layers; tiles below the diagonal are transposes of those above.
 
 Rejected: torch-cka, cka-pytorch and pytorch-cka, with errors of 0.03 to 0.07 on the features of
 networks (benchmarks B8 and B9).
@@ -27,29 +27,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LEAST_IMAGES", "Hsic", "centre_", "cka", "debiased_cka", "hsic", "squared_widths"]
+__all__ = ["MIN_IMAGES", "Hsic", "centre_", "cka", "debiased_cka", "hsic", "squared_widths"]
 
-LEAST_IMAGES = 4
+MIN_IMAGES = 4
 """The estimator divides by N - 3."""
 
 MEDIAN_IMAGES = 1024
-"""Images between which the median distance is taken: half a million distances."""
+"""Number of images for the median distance: half a million distances."""
 
 ROUNDING = 1e-6
 
-SCALED_BY = 32
-"""Images whose features tell how large a layer's are."""
+SCALE_IMAGES = 32
+"""Number of images for the scale of a layer's features."""
 
 TILES = {"cpu": 192, "cuda": 2048}
-"""Images of a tile, at most: on a CPU the tiles of all layers should stay in its cache, on a GPU
-few large products are quicker."""
+"""Maximum number of images of a tile: on a CPU the tiles of all layers should fit into the cache,
+on a GPU few large products are faster."""
 
 Features = Sequence[Tensor]
 Widths = tuple[Tensor, Tensor]
 
 
 class Hsic(NamedTuple):
-    """Unbiased HSIC of every pair of layers and of each layer with itself, float64.
+    """Unbiased HSIC of all pairs of layers and of each layer with itself, float64.
 
     Shapes: cross (A, B), own_a (A,), own_b (B,).
     """
@@ -62,14 +62,14 @@ class Hsic(NamedTuple):
 def debiased_cka(
     features_a: Features, features_b: Features, bandwidth: float | None = None
 ) -> Tensor:
-    """CKA of every layer of one network with every layer of another, over the same images.
+    """CKA of all layers of one network with all layers of another, over the same images.
 
     ``bandwidth`` of an RBF kernel as a fraction of the median distance; None: the linear kernel.
 
-    Shapes: each of the features (N, D), D as it likes; returns float64 (A, B), at most 1,
-    NaN where the features of a layer do not vary or are not finite.
+    Shapes: features (N, D), D may differ between layers; returns float64 (A, B), at most 1, NaN
+    where the features of a layer do not vary or are not finite.
     Error: below 1e-6 for float32 features, of the order of 1e-4 for bfloat16.
-    Raises: ``ValueError`` for fewer than four images or unequal numbers of them.
+    Raises: ``ValueError`` for fewer than four images or unequal numbers of images.
     """
     a = [centre_(features.clone()) for features in features_a]
     b = a if features_b is features_a else [centre_(features.clone()) for features in features_b]
@@ -82,32 +82,32 @@ def debiased_cka(
 def centre_(features: Tensor) -> Tensor:
     """Subtract each feature's mean over the images, in place, and return the features.
 
-    What varies by less than ``ROUNDING`` of the mean's size becomes exactly 0: that is not
-    information but the rounding of features that are the same for all images.
+    Features that vary by less than ``ROUNDING`` of the mean's norm become exactly 0: they are
+    constant up to rounding.
 
     Shapes: (N, D).
     """
-    whole = features.to(torch.promote_types(features.dtype, torch.float32))
+    exact = features.to(torch.promote_types(features.dtype, torch.float32))
     # Summing in float64 takes thirty times longer, and the mean's last digits do not matter.
-    mean = whole.mean(0)
-    spread = torch.linalg.vector_norm(whole.sub_(mean)) / len(features) ** 0.5
-    if spread <= ROUNDING * torch.linalg.vector_norm(mean):
-        whole.zero_()
-    return features if whole is features else features.copy_(whole)
+    mean = exact.mean(0)
+    deviation = torch.linalg.vector_norm(exact.sub_(mean)) / len(features) ** 0.5
+    if deviation <= ROUNDING * torch.linalg.vector_norm(mean):
+        exact.zero_()
+    return features if exact is features else features.copy_(exact)
 
 
 def cka(parts: Iterable[Hsic]) -> Tensor:
     """CKA from the HSIC of one or more sets of images: the ratio of the means, float64 (A, B).
 
-    The mean of the ratios would be another, biased number.
+    The mean of the ratios would be biased.
     """
-    cross, own_a, own_b = (torch.stack(found).sum(0) for found in zip(*parts, strict=True))
+    cross, own_a, own_b = (torch.stack(values).sum(0) for values in zip(*parts, strict=True))
     ratio: Tensor = cross / torch.sqrt(own_a[:, None] * own_b[None, :])
     return ratio.where(ratio.isfinite(), torch.nan)
 
 
 def squared_widths(features: Features, bandwidth: float) -> Tensor:
-    """The squared width of each layer's RBF kernel: a fraction of its median distance, squared.
+    """The squared width of each layer's RBF kernel: (``bandwidth`` * median distance) ** 2.
 
     Shapes: features (N, D) each; returns (L,).
     Error: the median is over the pairs of at most 1,024 images, evenly spaced.
@@ -118,8 +118,8 @@ def squared_widths(features: Features, bandwidth: float) -> Tensor:
 
 def _median_squared_distance(features: Tensor) -> Tensor:
     step = -(-len(features) // MEDIAN_IMAGES)
-    chosen = features[::step].float()
-    return torch.pdist(chosen).square().quantile(0.5)
+    subset = features[::step].float()
+    return torch.pdist(subset).square().quantile(0.5)
 
 
 def hsic(
@@ -130,14 +130,14 @@ def hsic(
 ) -> Hsic:
     """Unbiased HSIC of all pairs of layers, exact over all images.
 
-    Features are centred and only read; products are formed in their precision and summed in
-    float64. ``widths``: the squared widths of RBF kernels; None: linear kernels.
+    Features must be centred and are not modified; products are computed in their precision and
+    summed in float64. ``widths``: the squared widths of RBF kernels; None: linear kernels.
 
-    Shapes: each of the features (N, D); widths (A,) and (B,).
+    Shapes: features (N, D); widths (A,) and (B,).
     Error: below 1e-6 of sqrt(own_a * own_b) for float32 features.
-    Memory: beside the features, A + B tiles and rows of N numbers: 3% of the Gram matrices for
+    Memory: besides the features, A + B tiles and rows of N numbers: 3% of the Gram matrices for
     12 layers and 3,072 images.
-    Raises: ``ValueError`` for fewer than four images or unequal numbers of them.
+    Raises: ``ValueError`` for fewer than four images or unequal numbers of images.
     """
     n = _count(features_a, features_b)
     a = _Layers(features_a, None if widths is None else widths[0])
@@ -158,16 +158,16 @@ def _count(features_a: Features, features_b: Features) -> int:
         raise ValueError(
             f"all layers must have the features of the same images, found {counts} of them"
         )
-    if counts[0] < LEAST_IMAGES:
+    if counts[0] < MIN_IMAGES:
         raise ValueError(
-            f"the unbiased estimator needs {LEAST_IMAGES} images or more, found {counts[0]}"
+            f"the unbiased estimator needs {MIN_IMAGES} images or more, found {counts[0]}"
         )
     return counts[0]
 
 
-def _tiles(n: int, most: int) -> Iterator[tuple[slice, slice]]:
+def _tiles(n: int, max_size: int) -> Iterator[tuple[slice, slice]]:
     """The tiles on and above the diagonal of an (n, n) matrix, of about equal size."""
-    size = -(-n // -(-n // most))
+    size = -(-n // -(-n // max_size))
     parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     for number, rows in enumerate(parts):
         for columns in parts[number:]:
@@ -179,16 +179,15 @@ def _twice_off_diagonal(rows: slice, columns: slice) -> int:
 
 
 def _unbiased(trace: Tensor, totals: Tensor, dot: Tensor, n: int) -> Tensor:
-    """HSIC from tr(KL), 1'K1 * 1'L1 and 1'KL1, the diagonals of K and L being zero."""
+    """HSIC from tr(KL), 1'K1 * 1'L1 and 1'KL1, with zero diagonals of K and L."""
     return (trace + totals / ((n - 1) * (n - 2)) - 2 * dot / (n - 2)) / (n * (n - 3))
 
 
 class _Layers:
-    """One network's Gram matrices, tile by tile, and the sums that HSIC takes from them.
+    """The Gram matrices of one network, computed in tiles, and their sums for HSIC.
 
     Linear Gram matrices are divided by ``scale``, the mean squared norm of a layer's first
-    features, lest float32 overflow in the squares of the products of large features, or lose
-    those of small ones.
+    features, so that the squares of their entries neither overflow nor underflow in float32.
     """
 
     def __init__(self, features: Features, squared_widths: Tensor | None) -> None:
@@ -206,7 +205,7 @@ class _Layers:
             self._norms = torch.stack([_squared_norms(layer) for layer in features])
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """The Gram matrices there, diagonal 0: (L, T * U), counted in the sums."""
+        """A tile of the Gram matrices with zero diagonal, (L, T * U); adds it to the sums."""
         gram = self._products(rows, columns)
         if self._squared_widths is None:
             gram *= self.scale.reciprocal().float()[:, None, None]
@@ -222,14 +221,14 @@ class _Layers:
         return flat
 
     def _products(self, rows: slice, columns: slice) -> Tensor:
-        """The layers may be of several types: a forward pass in bfloat16 keeps some in float32."""
+        """Layers may differ in dtype: with autocast to bfloat16 some stay in float32."""
         shape = len(self._features), rows.stop - rows.start, columns.stop - columns.start
         gram = torch.empty(shape, device=self.device)
-        for place, features in enumerate(self._features):
+        for layer, features in enumerate(self._features):
             if features.dtype == torch.float32:
-                torch.mm(features[rows], features[columns].T, out=gram[place])
+                torch.mm(features[rows], features[columns].T, out=gram[layer])
             else:
-                gram[place] = features[rows] @ features[columns].T
+                gram[layer] = features[rows] @ features[columns].T
         return gram
 
     def _to_rbf(self, gram: Tensor, squared_widths: Tensor, rows: slice, columns: slice) -> None:
@@ -237,7 +236,7 @@ class _Layers:
         gram *= -2
         gram += self._norms[:, rows, None]
         gram += self._norms[:, None, columns]
-        # Rounding may leave the distance of two equal images below 0.
+        # Rounding may make the squared distance of two equal images negative.
         gram.clamp_(min=0).div_(-2 * squared_widths[:, None, None]).exp_()
 
     @property
@@ -252,15 +251,14 @@ class _Layers:
 
 
 def _scale(features: Features) -> Tensor:
-    """The mean squared norm of each layer's first features, float64 (L,).
-
-    1 for a layer without any: its Gram matrix is 0, whatever it is divided by.
-    """
-    norms = torch.stack([_squared_norms(layer[:SCALED_BY]).double().mean() for layer in features])
+    """The mean squared norm of each layer's first features, float64 (L,); 1 where it is 0."""
+    norms = torch.stack(
+        [_squared_norms(layer[:SCALE_IMAGES]).double().mean() for layer in features]
+    )
     return norms.where(norms != 0, 1.0)
 
 
 def _squared_norms(features: Tensor) -> Tensor:
-    """Of each image, float32 (N,)."""
+    """The squared norm of each row, float32 (N,)."""
     norms: Tensor = torch.linalg.vector_norm(features, dim=1, dtype=torch.float32)
     return norms.square()

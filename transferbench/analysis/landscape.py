@@ -1,7 +1,7 @@
-"""The loss landscape: weights between and beyond two networks, and how well each point does.
+"""The loss landscape: interpolated and extrapolated weights, their batch statistics and their loss.
 
-Images are decoded once and held on the device, so the loop over states is the outer one: each
-state is written once, may come from a generator, and no two are in memory at a time.
+Images stay on the device, so the loop over states is the outer one: each state is loaded once, may
+come from a generator, and only one is in memory at a time.
 
 Rejected: loss-landscapes, which evaluates one metric at a time and takes 1.2 to 3.7 times as long
 (benchmark B11).
@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # the name everybody knows it by
+from torch.nn import functional as F  # noqa: N812  # the usual name
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferbench.metrics import Evaluation, score
@@ -37,15 +37,15 @@ __all__ = [
 ]
 
 Precision = Literal["f32", "bf16", "fast"]
-"""Of a forward pass; ``fast``: bfloat16 and batch normalisations folded into convolutions."""
+"""Of a forward pass; ``fast``: bfloat16 and batch normalisations fused into convolutions."""
 
-BATCH = 500
-FEW = 8
-"""Images by which a network is compared with itself."""
+BATCH_SIZE = 500
+FUSION_IMAGES = 8
+"""Number of images on which a fused network is compared with the original."""
 
 
 class Examples(NamedTuple):
-    """Images (N, C, H, W) as a network sees them, and their labels, on one device.
+    """Images (N, C, H, W), normalised, and their labels, on one device.
 
     targets: int64 (N,) classes, or float32 (N, K) of 0 and 1 for multi-label tasks.
     """
@@ -55,7 +55,7 @@ class Examples(NamedTuple):
 
 
 class Criterion(NamedTuple):
-    """What a point of the landscape is judged by: the loss of a task, and its metric."""
+    """The task, which determines the loss, and the metric."""
 
     task: Task
     metric: Metric
@@ -67,7 +67,7 @@ class Criterion(NamedTuple):
 def lerp_state(a: StateDict, b: StateDict, weight: float) -> dict[str, Tensor]:
     """``(1 - weight) * a + weight * b``, exact at both ends; beyond [0, 1] it extrapolates.
 
-    What is not floating point (counters) is that of ``a``.
+    Tensors that are not floating point (counters) are those of ``a``.
     """
     return {
         name: torch.lerp(tensor, b[name], weight) if tensor.is_floating_point() else tensor
@@ -79,16 +79,16 @@ def lerp_state(a: StateDict, b: StateDict, weight: float) -> dict[str, Tensor]:
 
 
 def has_batch_statistics(net: nn.Module) -> bool:
-    """Whether eval mode of ``net`` depends on statistics of the batches it was trained on."""
+    """Whether ``net`` has running batch statistics, which eval mode uses."""
     return bool(_batch_norms(net))
 
 
-def recalibrate(net: nn.Module, images: Tensor, batch_size: int = BATCH) -> None:
+def recalibrate(net: nn.Module, images: Tensor, batch_size: int = BATCH_SIZE) -> None:
     """Recompute the batch statistics of ``net`` in place from ``images`` (N, C, H, W).
 
-    After any arithmetic on weights the stored ones are those of no network. Only the batch
-    normalisations leave eval mode: dropout must not disturb what they see. The batches are of
-    nearly equal size, as their statistics are averaged with equal weights.
+    Needed after arithmetic on weights, for which the stored statistics are wrong. Only batch
+    normalisation layers leave eval mode, so that dropout stays off. Batches have nearly equal
+    sizes, as their statistics are averaged with equal weights.
 
     Source: Izmailov et al. 2018, arXiv 1803.05407; Jordan et al. 2022, arXiv 2211.08403.
     """
@@ -100,13 +100,13 @@ def recalibrate(net: nn.Module, images: Tensor, batch_size: int = BATCH) -> None
 
 @contextmanager
 def _gathering_statistics(net: nn.Module) -> Iterator[None]:
-    """Inside the block, each forward pass is added to new statistics, their mean over passes."""
+    """Inside the block, batch statistics are averaged over the forward passes, from a reset."""
     norms = _batch_norms(net)
     momenta = [norm.momentum for norm in norms]
     with eval_mode(net):
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # torch's way to ask for a plain mean
+            norm.momentum = None  # cumulative average
             norm.training = True
         try:
             yield
@@ -130,56 +130,56 @@ def evaluate_states(
     *,
     calibration: Tensor | None = None,
     precision: Precision = "f32",
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
 ) -> list[dict[str, Evaluation]]:
-    """Loss and metric of each state on each split, in eval mode; ``net`` is left as it was.
+    """Loss and metric of each state on each split, in eval mode; ``net`` is restored afterwards.
 
-    ``states`` may be a generator and may be on any device; they are written into ``net``.
+    ``states`` may be a generator and may be on any device; they are loaded into ``net``.
     ``calibration``: images from which the batch statistics of each state are recomputed (None:
-    they are those of the state).
+    those of the state are used).
 
     Units: loss in nats, metric as a fraction; None where not finite or not defined.
     Error: the loss is a mean in float64 over logits in ``precision``.
     Raises: ``DataError`` for a state that does not fit the network.
     """
     before = clone_state(net)
-    quick = _Quick(net) if precision == "fast" else None
-    found = []
+    fusion = _Fusion(net) if precision == "fast" else None
+    evaluations = []
     try:
         for state in states:
             load_state(net, state)
             if calibration is not None:
                 recalibrate(net, calibration, batch_size)
-            judged = net if quick is None else quick.up_to_date(splits)
-            found.append(
+            current = net if fusion is None else fusion.current(splits)
+            evaluations.append(
                 {
-                    name: _evaluate(judged, examples, criterion, precision, batch_size)
+                    name: _evaluate(current, examples, criterion, precision, batch_size)
                     for name, examples in splits.items()
                 }
             )
     finally:
         load_state(net, before)
-    return found
+    return evaluations
 
 
-class _Quick:
-    """A network with its batch normalisations folded, once it holds the first weights to judge."""
+class _Fusion:
+    """Fuses ``net`` when it holds the first state, and then updates the fused network."""
 
     def __init__(self, net: nn.Module) -> None:
         self._net = net
-        self._folded: FusedNetwork | None = None
-        self._tried = False
+        self._fused: FusedNetwork | None = None
+        self._attempted = False
 
-    def up_to_date(self, splits: Mapping[str, Examples]) -> nn.Module:
-        """The network to judge the weights by that ``net`` holds now."""
-        if self._folded is not None:
-            self._folded.refresh()
-        elif not self._tried:
-            images = next(iter(splits.values())).images[:FEW]
+    def current(self, splits: Mapping[str, Examples]) -> nn.Module:
+        """The fused network with the current weights of ``net``; ``net`` where it has no fusion."""
+        if self._fused is not None:
+            self._fused.refresh()
+        elif not self._attempted:
+            images = next(iter(splits.values())).images[:FUSION_IMAGES]
             with eval_mode(self._net):
-                self._folded = fuse_conv_bn(self._net, images)
-            self._tried = True
-        return self._net if self._folded is None else self._folded.net
+                self._fused = fuse_conv_bn(self._net, images)
+            self._attempted = True
+        return self._net if self._fused is None else self._fused.net
 
 
 def _evaluate(

@@ -1,6 +1,6 @@
-"""Transferability scores of features and source outputs, and how well they rank the truth.
+"""Transferability scores of features and source outputs, and their correlation with the truth.
 
-All in float64, from arrays; where the images come from is not known here.
+All in float64, on arrays.
 
 Rejected: tllib.ranking, which has LEEP, NCE, H-score and LogME without intervals.
 
@@ -33,19 +33,19 @@ __all__ = [
 ]
 
 CORRELATIONS = ("kendall", "weighted-kendall", "pearson")
-"""How scores are compared with the truth, in the order of a report."""
+"""The correlation coefficients, in the order of a report."""
 
-ITERATIONS = 11
-"""Of LogME's fixed point at most. Source: You et al. 2021, arXiv 2102.11005, Section 4.4."""
+MAX_ITERATIONS = 11
+"""Of LogME's fixed point iteration. Source: You et al. 2021, arXiv 2102.11005, Section 4.4."""
 
-CONVERGED = 1e-3
-"""The relative change of LogME's penalty at which its fixed point is reached; as released."""
+TOLERANCE = 1e-3
+"""Relative change of LogME's penalty at convergence, as in the released code."""
 
-STARTS, MARGIN = 41, 1e4
-"""How many penalties are tried before it, and how far they reach beyond the variances."""
+GRID_SIZE, GRID_MARGIN = 41, 1e4
+"""Number of penalties of the initial grid search, and its range beyond the variances."""
 
-ROWS = 1024
-"""Images whose similarities to all others are held at once."""
+BLOCK = 1024
+"""Number of images whose similarities to all others are in memory at a time."""
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -54,13 +54,13 @@ EPS = float(np.finfo(np.float64).eps)
 
 
 def leep(probabilities: np.ndarray, labels: np.ndarray, level: float = 0.95) -> Interval:
-    """LEEP: the mean log-likelihood of the labels, read off a table of source and target class.
+    """LEEP: the mean log-likelihood of the labels under a joint table of source and target class.
 
     With P(y, z) the mean of the source's probabilities over images of target class y:
-    mean over n of log sum_z P(y_n | z) p(z | x_n). 0 where the source tells the classes apart.
+    mean over n of log sum_z P(y_n | z) p(z | x_n). 0 where the source separates the classes.
 
     Shapes: (N, Z) and (N,). Units: nats.
-    Error: infinitesimal jackknife over the images, the table moving with them.
+    Error: infinitesimal jackknife over the images, including their effect on the table.
     Source: Nguyen et al. 2020, arXiv 2002.12462, Equations 1 and 2.
     """
     source_NZ = np.asarray(probabilities, dtype=np.float64)
@@ -68,37 +68,40 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, level: float = 0.95) -> 
     joint_KZ = _class_sums(source_NZ, class_N) / len(class_N)
     source_Z = joint_KZ.sum(axis=0)
     # A source class without probability on any image adds nothing to the likelihood.
-    given_KZ = ratio(joint_KZ, source_Z, undefined=0)
-    likelihood_N = np.einsum("nz,nz->n", source_NZ, given_KZ[class_N])
+    conditional_KZ = ratio(joint_KZ, source_Z, undefined=0)
+    likelihood_N = np.einsum("nz,nz->n", source_NZ, conditional_KZ[class_N])
     log_N = np.log(likelihood_N)
-    # How the score moves with the table: its derivative by P(y | z), then by P(y, z).
-    pull_KZ = _class_sums(source_NZ / likelihood_N[:, None], class_N) / len(class_N)
-    slope_KZ = ratio(pull_KZ - (pull_KZ * given_KZ).sum(axis=0), source_Z, undefined=0)
-    pseudo_N = log_N + np.einsum("nz,nz->n", source_NZ, slope_KZ[class_N])
-    # The slopes sum to zero over the images, so that the mean is the score itself.
-    return _around(float(log_N.mean()), student_t(pseudo_N.tolist(), level), level)
+    # The derivatives of the score by P(y | z), then by P(y, z).
+    by_conditional_KZ = _class_sums(source_NZ / likelihood_N[:, None], class_N) / len(class_N)
+    by_joint_KZ = ratio(
+        by_conditional_KZ - (by_conditional_KZ * conditional_KZ).sum(axis=0), source_Z, undefined=0
+    )
+    pseudo_N = log_N + np.einsum("nz,nz->n", source_NZ, by_joint_KZ[class_N])
+    # The derivatives sum to zero over the images, so that the mean is the score itself.
+    return _centred(float(log_N.mean()), student_t(pseudo_N.tolist(), level), level)
 
 
-def _around(value: float, spread: Interval, level: float) -> Interval:
+def _centred(value: float, interval: Interval, level: float) -> Interval:
+    """``interval`` moved to the centre ``value``."""
     method = f"infinitesimal-jackknife-{100 * level:g}"
-    if spread.low is None or spread.high is None:
-        return spread._replace(value=value, method=method)
-    half = (spread.high - spread.low) / 2
-    return spread._replace(value=value, low=value - half, high=value + half, method=method)
+    if interval.low is None or interval.high is None:
+        return interval._replace(value=value, method=method)
+    half = (interval.high - interval.low) / 2
+    return interval._replace(value=value, low=value - half, high=value + half, method=method)
 
 
 def nce(source_classes: np.ndarray, labels: np.ndarray, level: float = 0.95) -> Interval:
-    """NCE: minus the entropy of the labels given the class that the source predicts.
+    """NCE: minus the conditional entropy of the labels given the source's predicted class.
 
-    Shapes: (N,) both. Units: nats. Error: as ``leep``, which it is for a source without doubt.
+    Shapes: (N,) both. Units: nats. Error: as ``leep``, which it equals for one-hot probabilities.
     Source: Tran, Nguyen, Hassner 2019, arXiv 1908.08142, Equation 4.
     """
-    known, source_N = np.unique(source_classes, return_inverse=True)
-    return leep(np.eye(len(known))[source_N], labels, level)
+    classes, source_N = np.unique(source_classes, return_inverse=True)
+    return leep(np.eye(len(classes))[source_N], labels, level)
 
 
 def _class_sums(values: np.ndarray, class_N: np.ndarray) -> np.ndarray:
-    """Sums over the images of each class 0..K-1, all of which occur. Shapes: (N, X) to (K, X)."""
+    """Sums over the images of each class 0..K-1, none empty. Shapes: (N, X) to (K, X)."""
     order = np.argsort(class_N, kind="stable")
     starts = np.searchsorted(class_N[order], np.arange(class_N.max() + 1))
     sums: np.ndarray = np.add.reduceat(values[order], starts, axis=0)
@@ -109,7 +112,7 @@ def _class_sums(values: np.ndarray, class_N: np.ndarray) -> np.ndarray:
 
 
 class HScore(NamedTuple):
-    """``regularised`` has the covariance shrunk by ``shrinkage`` in [0, 1]."""
+    """``regularised`` uses the covariance with ``shrinkage`` in [0, 1]."""
 
     plain: float
     regularised: float
@@ -118,34 +121,34 @@ class HScore(NamedTuple):
 
 
 def h_score(features: np.ndarray, labels: np.ndarray) -> HScore:
-    """The variance between classes in units of the whole: tr(cov(f)^-1 cov(E[f | y])).
+    """The variance between classes relative to the total: tr(cov(f)^-1 cov(E[f | y])).
 
-    Between 0 and K - 1, which it reaches where features determine the class linearly; and which
-    the plain score reaches for any labels once N <= D. The regularised score takes Ledoit and
-    Wolf's covariance (1 - a) cov(f) + a tr(cov(f)) / D and counts (1 - a) of the signal.
+    Between 0 and K - 1, which it reaches where features determine the class linearly, and for any
+    labels once N <= D. The regularised score uses Ledoit and Wolf's covariance
+    (1 - a) cov(f) + a tr(cov(f)) / D and weights the signal by (1 - a).
 
-    Shapes: (N, D) and (N,). Units: none. Error: pseudo-inverse, as its rank says.
+    Shapes: (N, D) and (N,). Units: none. Error: pseudo-inverse, of the rank returned.
     Source: Bao et al. 2019, doi:10.1109/ICIP.2019.8803726; Ibrahim et al. 2021, arXiv
-    2110.06893, for the regularised; Ledoit and Wolf 2004 for the shrinkage.
+    2110.06893, for the regularised score; Ledoit and Wolf 2004 for the shrinkage.
     """
     centred_ND = np.asarray(features, dtype=np.float64)
     centred_ND = centred_ND - centred_ND.mean(axis=0)
     _, class_N, size_K = np.unique(labels, return_inverse=True, return_counts=True)
     left_NR, variance_R = _spectrum(centred_ND)
-    # tr(U' Q U) with Q the projection on the classes: no inverse of a covariance is needed.
+    # tr(U' Q U) with Q the projection onto the classes needs no inverse of the covariance.
     between_R = (_class_sums(left_NR, class_N) ** 2 / size_K[:, None]).sum(axis=0)
     shrinkage, mean = _ledoit_wolf(centred_ND, variance_R)
-    kept_R = (1 - shrinkage) * variance_R / len(class_N)
-    share_R = np.divide(
-        kept_R, kept_R + shrinkage * mean, out=np.zeros_like(kept_R), where=mean > 0
+    signal_R = (1 - shrinkage) * variance_R / len(class_N)
+    weight_R = np.divide(
+        signal_R, signal_R + shrinkage * mean, out=np.zeros_like(signal_R), where=mean > 0
     )
     return HScore(
-        float(between_R.sum()), float((share_R * between_R).sum()), shrinkage, len(variance_R)
+        float(between_R.sum()), float((weight_R * between_R).sum()), shrinkage, len(variance_R)
     )
 
 
 def _ledoit_wolf(centred_ND: np.ndarray, variance_R: np.ndarray) -> tuple[float, float]:
-    """The shrinkage towards the mean variance of a feature, and that mean.
+    """The shrinkage towards the mean variance of the features, and that mean.
 
     ``variance_R``: the squared singular values. Source: Ledoit and Wolf 2004, Section 3.2.
     """
@@ -153,14 +156,14 @@ def _ledoit_wolf(centred_ND: np.ndarray, variance_R: np.ndarray) -> tuple[float,
     mean = variance_R.sum() / (n * d)
     squares = (variance_R**2).sum() / n**2
     distance = squares - d * mean**2
-    if distance <= EPS * squares:  # all directions vary alike: there is nothing to shrink
+    if distance <= EPS * squares:  # all directions have equal variance
         return 0.0, float(mean)
     noise = ((np.einsum("nd,nd->n", centred_ND, centred_ND) ** 2).sum() / n - squares) / n
     return float(min(noise / distance, 1.0)), float(mean)
 
 
 class Evidence(NamedTuple):
-    """Of each target; ``converged``: whether the fixed point was reached. Shapes: (T,) both."""
+    """Log evidence per image, and whether the fixed point converged. Shapes: (T,) both."""
 
     per_image: np.ndarray
     converged: np.ndarray
@@ -170,33 +173,33 @@ def log_evidence(features: np.ndarray, targets: np.ndarray) -> Evidence:
     """LogME: the evidence of a Bayesian linear regression of each target on the features.
 
     max over a, b of log p(y | F) / N, y ~ Normal(0, I / b + F F' / a), by MacKay's fixed point in
-    t = a / b, for which the best b is known: b = N / (|Fm - y|^2 + t |m|^2).
+    t = a / b, given which the optimal b is N / (|Fm - y|^2 + t |m|^2).
 
-    Shapes: (N, D) and (N, T); no target is 0 everywhere. Units: nats an image.
-    Error: after at most ``ITERATIONS`` steps from the best of a grid; measured on random features
-    of 24 to 1,000 images: less than 0.00001 nats short, also where t had not converged.
+    Shapes: (N, D) and (N, T); no target is 0 everywhere. Units: nats per image.
+    Error: after at most ``MAX_ITERATIONS`` steps from the best of a grid; measured on random
+    features of 24 to 1,000 images: less than 0.00001 nats too low, also where t did not converge.
     Source: You et al. 2021, arXiv 2102.11005; You et al. 2022, arXiv 2110.10545, Algorithm 3.
     """
-    wanted_NT = np.asarray(targets, dtype=np.float64)
+    target_NT = np.asarray(targets, dtype=np.float64)
     left_NR, variance_R = _spectrum(np.asarray(features, dtype=np.float64))
-    inside_RT = left_NR.T @ wanted_NT
-    # As a difference of squares it would be noise where the features explain everything.
-    outside_T = ((wanted_NT - left_NR @ inside_RT) ** 2).sum(axis=0)
-    fit = _Regression(len(wanted_NT), variance_R[:, None], inside_RT**2, outside_T)
+    inside_RT = left_NR.T @ target_NT
+    # A difference of squares would be dominated by rounding where the features explain everything.
+    outside_T = ((target_NT - left_NR @ inside_RT) ** 2).sum(axis=0)
+    fit = _Regression(len(target_NT), variance_R[:, None], inside_RT**2, outside_T)
     penalty_T = fit.start()
-    for _ in range(ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         before_T, penalty_T = penalty_T, fit.step(penalty_T)
-        converged_T = np.abs(penalty_T - before_T) <= CONVERGED * before_T
+        converged_T = np.abs(penalty_T - before_T) <= TOLERANCE * before_T
         if converged_T.all():
             break
-    return Evidence(fit.evidence(penalty_T) / len(wanted_NT), converged_T)
+    return Evidence(fit.evidence(penalty_T) / len(target_NT), converged_T)
 
 
 class _Regression(NamedTuple):
     """Targets in the basis of the features; m are the weights at penalty t.
 
-    Shapes: variance (R, 1), squared parts of the targets inside (R, T) and outside (T,) of what
-    the features span; penalties (T,).
+    Shapes: variance (R, 1), squared components of the targets inside (R, T) and outside (T,) the
+    span of the features; penalties (T,).
     """
 
     n: int
@@ -211,37 +214,37 @@ class _Regression(NamedTuple):
         return error_T, (self.inside * self.variance / total_RT**2).sum(axis=0)
 
     def start(self) -> np.ndarray:
-        """The best penalty of a grid from where nothing to where everything is penalised.
+        """The best penalty of a grid from negligible to complete shrinkage.
 
         From t = 1, as published, the result of 11 steps depends on the scale of the features: for
-        200 images in 512 dimensions they ended 0.22 nats short, from here 0.000003.
+        200 images in 512 dimensions it was 0.22 nats too low, from here 0.000003.
         Shapes: returns (T,).
         """
         if not len(self.variance):
             return np.ones_like(self.outside)
-        ends = self.variance.min() / MARGIN, self.variance.max() * MARGIN
-        grid_G = np.geomspace(*ends, STARTS)
-        found_GT = np.stack([self.evidence(np.full_like(self.outside, t)) for t in grid_G])
-        best_T: np.ndarray = grid_G[found_GT.argmax(axis=0)]
+        ends = self.variance.min() / GRID_MARGIN, self.variance.max() * GRID_MARGIN
+        grid_G = np.geomspace(*ends, GRID_SIZE)
+        evidence_GT = np.stack([self.evidence(np.full_like(self.outside, t)) for t in grid_G])
+        best_T: np.ndarray = grid_G[evidence_GT.argmax(axis=0)]
         return best_T
 
     def step(self, penalty_T: np.ndarray) -> np.ndarray:
-        """The next t = a / b: a = g / |m|^2, b = (N - g) / |Fm - y|^2, g directions determined."""
+        """The next t = a / b: a = g / |m|^2, b = (N - g) / |Fm - y|^2, g effective parameters."""
         if not len(self.variance):
             return penalty_T
         error_T, weight_T = self.errors(penalty_T)
         free_RT = penalty_T / (self.variance + penalty_T)
         free_T = self.n - len(self.variance) + free_RT.sum(axis=0)
-        # Beyond these ends the evidence is that of noise alone, or of no noise.
+        # Beyond these limits the evidence is that of pure noise, or of no noise.
         low, high = EPS * self.variance.min(), self.variance.max() / EPS
-        found_T = np.full_like(penalty_T, high)
-        bound_T = free_T * weight_T
-        np.divide((1 - free_RT).sum(axis=0) * error_T, bound_T, out=found_T, where=bound_T > 0)
-        np.clip(found_T, low, high, out=found_T)
-        return found_T
+        next_T = np.full_like(penalty_T, high)
+        bottom_T = free_T * weight_T
+        np.divide((1 - free_RT).sum(axis=0) * error_T, bottom_T, out=next_T, where=bottom_T > 0)
+        np.clip(next_T, low, high, out=next_T)
+        return next_T
 
     def evidence(self, penalty_T: np.ndarray) -> np.ndarray:
-        """The log of p(y | F) at penalty t and the best noise. Shapes: (T,)."""
+        """The log of p(y | F) at penalty t and the optimal noise. Shapes: (T,)."""
         error_T, weight_T = self.errors(penalty_T)
         noise_T = (error_T + penalty_T * weight_T) / self.n
         shrunk_T = np.log1p(self.variance / penalty_T).sum(axis=0)
@@ -250,35 +253,35 @@ class _Regression(NamedTuple):
 
 
 def _spectrum(features_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The left singular vectors and squared singular values of what is not rounding.
+    """The left singular vectors and squared singular values above rounding.
 
     Shapes: (N, R) and (R,).
     """
     from scipy.linalg import svd  # slow to import
 
     left_NR, singular_R, _ = svd(features_ND, full_matrices=False)
-    kept = singular_R > singular_R.max(initial=0.0) * max(features_ND.shape) * EPS
-    return left_NR[:, kept], singular_R[kept] ** 2
+    nonzero = singular_R > singular_R.max(initial=0.0) * max(features_ND.shape) * EPS
+    return left_NR[:, nonzero], singular_R[nonzero] ** 2
 
 
 def nearest_classes(
     features: np.ndarray, labels: np.ndarray, others: np.ndarray, counts: Sequence[int]
 ) -> np.ndarray:
-    """The class that most of the k nearest images have, by cosine, for each k of ``counts``.
+    """Predictions of k nearest neighbours by cosine similarity, for each k of ``counts``.
 
-    Of classes with equally many neighbours, the one whose neighbours are nearer.
+    Of classes with equally many neighbours, the one with the nearer neighbours.
     Shapes: features (N, D) with labels (N,), others (M, D); returns (len(counts), M) labels.
     """
     if not counts:
         return np.empty((0, len(others)), labels.dtype)
-    known, class_N = np.unique(labels, return_inverse=True)
+    classes, class_N = np.unique(labels, return_inverse=True)
     unit_ND, unit_MD = _unit_rows(features), _unit_rows(others)
-    found = [
-        _vote(unit_MD[start : start + ROWS] @ unit_ND.T, class_N, counts)
-        for start in range(0, len(unit_MD), ROWS)
+    winners = [
+        _vote(unit_MD[start : start + BLOCK] @ unit_ND.T, class_N, counts)
+        for start in range(0, len(unit_MD), BLOCK)
     ]
-    classes: np.ndarray = known[np.concatenate(found, axis=1)]
-    return classes
+    predictions: np.ndarray = classes[np.concatenate(winners, axis=1)]
+    return predictions
 
 
 def _vote(similarity_MN: np.ndarray, class_N: np.ndarray, counts: Sequence[int]) -> np.ndarray:
@@ -289,7 +292,7 @@ def _vote(similarity_MN: np.ndarray, class_N: np.ndarray, counts: Sequence[int])
     winners = []
     for k in counts:
         votes_MK = np.zeros((len(near_Mk), class_N.max() + 1))
-        # Similarities of k neighbours sum to [-k, k]: divided so, they part ties and no more.
+        # Similarities of k neighbours sum to [-k, k]: scaled like this, they only break ties.
         weight_Mk = 1 + similarity_Mk[:, :k] / (2 * k + 1)
         np.add.at(votes_MK, (rows, class_N[near_Mk[:, :k]]), weight_Mk)
         winners.append(votes_MK.argmax(axis=1))
@@ -309,16 +312,16 @@ def _unit_rows(features: np.ndarray) -> np.ndarray:
 Replicated: TypeAlias = Mapping[int, float]
 """A value for each replicate."""
 
-Unit: TypeAlias = Literal["replicates", "networks"]
+SamplingUnit: TypeAlias = Literal["replicates", "networks"]
 
 
 def correlate(
-    scores: Measurements, truth: Measurements, *, over: Unit = "replicates"
+    scores: Measurements, truth: Measurements, *, over: SamplingUnit = "replicates"
 ) -> dict[str, Interval]:
-    """``correlations`` of one score with what the same networks reached.
+    """``correlations`` of a score with a metric of the same networks after fine-tuning.
 
-    Both hold one value a replicate of each network. ``scores``: of a diagnostic of pairs (a trial,
-    its source), whose networks are those of the trials. Networks without either are left out.
+    Both hold one value per replicate and network. ``scores``: of a diagnostic of pairs (a trial,
+    its source), identified by the trial. Networks without either are left out.
     """
     score_of, truth_of = scores.by_network(), truth.by_network()
     networks = sorted(score_of.keys() & truth_of.keys())
@@ -329,19 +332,19 @@ def correlations(
     scores: Sequence[Replicated],
     truth: Sequence[Replicated],
     *,
-    over: Unit = "replicates",
+    over: SamplingUnit = "replicates",
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """How the mean scores of networks order with what fine-tuning reached, as ``CORRELATIONS``.
+    """``CORRELATIONS`` over networks between mean scores and mean metrics after fine-tuning.
 
-    ``scores[i]`` and ``truth[i]`` are of network i; only replicates that all of them have count.
-    Weighted tau counts an exchange among the best networks more. ``over``: what another
-    experiment would draw anew: the replicates of these very networks (a grid of checkpoints), or
-    the networks (a zoo of backbones); ``n`` counts it.
-    Error: jackknife over it, cut at -1 and 1. Tau is coarse: where leaving any one out changes
-    nothing, the interval has no width, which says that the order is stable, not certain.
+    ``scores[i]`` and ``truth[i]`` are of network i; only replicates that all networks have are
+    used. Weighted tau gives more weight to exchanges among the best networks. ``over``: the
+    sampling unit, the replicates of fixed networks (a grid of checkpoints) or the networks (a zoo
+    of backbones); ``n`` counts its units.
+    Error: jackknife over the units, clipped to [-1, 1]. Tau is coarse: where leaving out any unit
+    changes nothing, the interval has width 0, which means a stable order, not a certain one.
     Source: Kendall 1938; Vigna 2015, doi:10.1145/2736277.2741088, for the weighted tau.
-    Raises: ``ValueError`` where scores and truth are not of equally many networks.
+    Raises: ``ValueError`` where scores and truth have different numbers of networks.
     """
     pairs = list(zip(scores, truth, strict=True))
     sides = [set(side) for pair in pairs for side in pair]
@@ -351,14 +354,14 @@ def correlations(
     axis = 1 if over == "replicates" else 0
 
     def estimator(name: str) -> Callable[[Sequence[int]], float | None]:
-        return lambda chosen: _correlation(name, values_PR2.take(chosen, axis=axis))
+        return lambda subset: _correlation(name, values_PR2.take(subset, axis=axis))
 
     units = range(values_PR2.shape[axis])
-    return {name: _cut(jackknife(estimator(name), units, level)) for name in CORRELATIONS}
+    return {name: _clipped(jackknife(estimator(name), units, level)) for name in CORRELATIONS}
 
 
 def _correlation(name: str, values_PR2: np.ndarray) -> float | None:
-    """None for fewer than three networks, and where one side does not differ between them."""
+    """None for fewer than three networks, and where scores or truth are constant."""
     from scipy import stats  # slow to import
 
     if len(values_PR2) < 3 or not values_PR2.shape[1]:
@@ -372,7 +375,7 @@ def _correlation(name: str, values_PR2: np.ndarray) -> float | None:
     return float(tau(score_P, truth_P).statistic)
 
 
-def _cut(interval: Interval) -> Interval:
+def _clipped(interval: Interval) -> Interval:
     if interval.low is None or interval.high is None:
         return interval
     return interval._replace(low=max(interval.low, -1.0), high=min(interval.high, 1.0))

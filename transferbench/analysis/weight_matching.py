@@ -1,8 +1,8 @@
-"""Permuting the channels of one residual network so that its weights come near another's.
+"""Weight matching: permutes the channels of a residual network to align it with another.
 
-Two networks that compute the same function can be far apart only because their channels are
-numbered differently. Matching undoes that as far as weights alone can tell; REPAIR then restores
-the activation statistics that interpolated weights lose.
+Two networks that compute the same function can have very different weights because their channels
+are in another order. Matching finds the permutation from the weights alone; REPAIR then restores
+the activation statistics that are lost by interpolating weights.
 
 Rejected: the authors' code for Git Re-Basin, in JAX, where the permutations of each architecture
 are written by hand. The assignment problem is solved by scipy.
@@ -49,113 +49,116 @@ NUMBERED = re.compile(r"^(conv|bn)(\d+)(?:\.(\d+))?\.")
 SHORTCUT = re.compile(r"^downsample(\.\d+)?\.(weight|bias|running_mean|running_var)$")
 PER_CHANNEL = re.compile(r"^(conv|bn)\d+(\.\d+)?\.(weight|bias|running_mean|running_var)$")
 STATISTICS = ("running_mean", "running_var")
-MOST_SWEEPS = 100
-GAIN = 1e-6
-"""The smallest relative gain worth another assignment: below it is the rounding of float32."""
+MAX_SWEEPS = 100
+MIN_GAIN = 1e-6
+"""Relative gains below it are rounding of float32."""
 
 
 class UnmatchableError(TransferbenchError):
-    """The symmetries of a network are not known, so its channels cannot be matched."""
+    """The permutation symmetries of a network are unknown, so its channels cannot be matched."""
 
 
-# --- which axes are numbered alike ------------------------------------------------------------
+# --- permutation groups -----------------------------------------------------------------------
 
 
 def residual_axes(state: StateDict, head: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
-    """For each tensor of a residual convolutional network, the group that numbers each axis.
+    """For each tensor of a residual convolutional network, the permutation group of each axis.
 
-    Permuting every axis of a group alike leaves the function as it is. Channels that are added
-    to each other share a group: those of the residual stream, from one projection to the next.
-    Networks are read by torchvision's names, which timm's and the Fixup ResNets follow:
-    ``conv1`` (or a chain ``conv1.0`` ...), ``layerS.B.convJ``, ``bnJ``, ``downsample``. Tensors of
-    one element number nothing. ``head``: the names of what follows the global average.
+    Permuting all axes of a group in the same way does not change the function. Channels that are
+    added to each other share a group: those of the residual stream, from one projection to the
+    next. Networks must use torchvision's names, as timm's and the Fixup ResNets do: ``conv1`` (or a
+    chain ``conv1.0`` ...), ``layerS.B.convJ``, ``bnJ``, ``downsample``. Tensors of one element have
+    no group. ``head``: the names of the tensors after the global average.
 
     Source: Ainsworth et al. 2022, arXiv 2209.04836, Section 3.2 and its residual specification.
-    Raises: ``UnmatchableError`` naming the first tensor that does not fit this form.
+    Raises: ``UnmatchableError`` with the first tensor that does not fit this form.
     """
     axes: dict[str, tuple[str | None, ...]] = {}
-    flow: str | None = None
-    for part, names in _parts(state, head).items():
-        flow = _read_part(part, names, flow, state, axes)
-    axes |= {name: _head_axes(state[name], flow) for name in head}
+    stream: str | None = None
+    for block, names in _blocks(state, head).items():
+        stream = _add_block_axes(block, names, stream, state, axes)
+    axes |= {name: _head_axes(state[name], stream) for name in head}
     _check_axes(state, axes)
     return axes
 
 
-def _parts(state: StateDict, head: Sequence[str]) -> dict[str, list[str]]:
-    """The names outside the head by block, each without its block's prefix; ``""`` is the stem.
+def _blocks(state: StateDict, head: Sequence[str]) -> dict[str, list[str]]:
+    """The names outside the head by block, without the block's prefix; ``""`` is the stem.
 
-    In the order of the forward pass, whatever the order of ``state``: files sort by name.
+    In the order of the forward pass, for any order of ``state``: files sort by name.
     """
-    parts: dict[str, list[str]] = {}
+    blocks: dict[str, list[str]] = {}
     for name in state:
         if name not in head:
-            found = BLOCK.match(name)
-            part, rest = (found[1], found[2]) if found else ("", name)
-            parts.setdefault(part, []).append(rest)
-    return {part: sorted(parts[part], key=_place) for part in sorted(parts, key=_block_number)}
+            match = BLOCK.match(name)
+            block, rest = (match[1], match[2]) if match else ("", name)
+            blocks.setdefault(block, []).append(rest)
+    return {
+        block: sorted(blocks[block], key=_layer_order)
+        for block in sorted(blocks, key=_block_number)
+    }
 
 
-def _block_number(part: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", part)]
+def _block_number(block: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", block)]
 
 
-def _place(name: str) -> tuple[float, float]:
+def _layer_order(name: str) -> tuple[float, float]:
     """``conv1``, or ``conv1.0`` and its followers, then ``bn1``, then ``conv2``; the rest last."""
-    found = NUMBERED.match(name)
-    if not found:
+    match = NUMBERED.match(name)
+    if not match:
         return (math.inf, 0)
-    kind, number, inner = found.groups()
+    kind, number, inner = match.groups()
     return (int(number), math.inf if kind == "bn" else int(inner or 0))
 
 
-def _read_part(
-    part: str,
+def _add_block_axes(
+    block: str,
     names: list[str],
-    flow: str | None,
+    stream: str | None,
     state: StateDict,
     axes: dict[str, tuple[str | None, ...]],
 ) -> str | None:
-    """Note the axes of one block, or of the stem; returns the group that leaves it."""
-    prefix = f"{part}." if part else ""
+    """Add the axes of one block, or of the stem, to ``axes``; returns the group of its output."""
+    prefix = f"{block}." if block else ""
     convolutions = [
         name for name in names if CONVOLUTION.match(name) and state[prefix + name].ndim == 4
     ]
-    projects = not part or any(SHORTCUT.match(name) for name in names)
-    leaving = (part or "stem") if projects else flow
-    entering, current = flow, flow
+    projects = not block or any(SHORTCUT.match(name) for name in names)
+    output = (block or "stem") if projects else stream
+    current = stream
     for name in names:
         tensor = state[prefix + name]
         if name in convolutions:
-            into, last = current, name == convolutions[-1]
-            current = leaving if last else prefix + name.removesuffix(".weight")
-            axes[prefix + name] = (current, into, None, None)
+            source, last = current, name == convolutions[-1]
+            current = output if last else prefix + name.removesuffix(".weight")
+            axes[prefix + name] = (current, source, None, None)
         elif tensor.numel() == 1:
             axes[prefix + name] = (None,) * tensor.ndim
         elif SHORTCUT.match(name):
-            axes[prefix + name] = (leaving, entering, None, None)[: tensor.ndim]
+            axes[prefix + name] = (output, stream, None, None)[: tensor.ndim]
         elif PER_CHANNEL.match(name) and tensor.ndim == 1:
             axes[prefix + name] = (current,)
         else:
             raise _unmatchable(prefix + name, tensor)
-    return leaving
+    return output
 
 
-def _head_axes(tensor: Tensor, flow: str | None) -> tuple[str | None, ...]:
-    return (None, flow) if tensor.ndim == 2 else (None,) * tensor.ndim
+def _head_axes(tensor: Tensor, stream: str | None) -> tuple[str | None, ...]:
+    return (None, stream) if tensor.ndim == 2 else (None,) * tensor.ndim
 
 
 def _check_axes(state: StateDict, axes: Axes) -> None:
     lengths = group_lengths(state, axes)
     for name, groups in axes.items():
-        numbered = [(axis, group) for axis, group in enumerate(groups) if group is not None]
-        fits = all(state[name].shape[axis] == lengths[group] for axis, group in numbered)
-        if not fits or len({group for _, group in numbered}) < len(numbered):
+        grouped = [(axis, group) for axis, group in enumerate(groups) if group is not None]
+        fits = all(state[name].shape[axis] == lengths[group] for axis, group in grouped)
+        if not fits or len({group for _, group in grouped}) < len(grouped):
             raise _unmatchable(name, state[name])
 
 
 def group_lengths(state: StateDict, axes: Axes) -> dict[str, int]:
-    """How many channels each group numbers, groups in the order of the network."""
+    """The number of channels of each group, groups in the order of the network."""
     lengths: dict[str, int] = {}
     for name, groups in axes.items():
         for axis, group in enumerate(groups):
@@ -184,11 +187,14 @@ def permute_state(state: StateDict, axes: Axes, permutations: Permutations) -> d
 
 
 def _permuted(
-    tensor: Tensor, groups: Sequence[str | None], permutations: Permutations, but: int | None = None
+    tensor: Tensor,
+    groups: Sequence[str | None],
+    permutations: Permutations,
+    skip: int | None = None,
 ) -> Tensor:
-    """``tensor`` permuted along every axis but ``but``."""
+    """``tensor`` permuted along all axes but ``skip``."""
     for axis, group in enumerate(groups):
-        if group is not None and axis != but:
+        if group is not None and axis != skip:
             tensor = tensor.index_select(axis, permutations[group].to(tensor.device))
     return tensor
 
@@ -200,10 +206,10 @@ def random_permutations(state: StateDict, axes: Axes, generator: Generator) -> d
 
 
 def keeps_function(net: nn.Module, axes: Axes, images: Tensor, generator: Generator) -> bool:
-    """Whether ``net`` answers these images (N, C, H, W) alike after a random permutation.
+    """Whether the logits of these images (N, C, H, W) are unchanged by a random permutation.
 
-    The proof that ``axes`` are symmetries of this network; ``net`` is left as it was.
-    Error: alike means within 1e-3 of the largest logit, far above rounding.
+    Checks that ``axes`` are symmetries of this network; ``net`` is restored afterwards.
+    Error: unchanged to within 1e-3 of the largest logit, far above rounding.
     """
     before = clone_state(net)
     with eval_mode(net), torch.no_grad():
@@ -212,10 +218,10 @@ def keeps_function(net: nn.Module, axes: Axes, images: Tensor, generator: Genera
             load_state(
                 net, permute_state(before, axes, random_permutations(before, axes, generator))
             )
-            found = net(images)
+            logits = net(images)
         finally:
             load_state(net, before)
-    return bool((found - expected).abs().max() <= 1e-3 * expected.abs().max())
+    return bool((logits - expected).abs().max() <= 1e-3 * expected.abs().max())
 
 
 # --- matching ---------------------------------------------------------------------------------
@@ -224,21 +230,21 @@ def keeps_function(net: nn.Module, axes: Axes, images: Tensor, generator: Genera
 def match_weights(
     a: StateDict, b: StateDict, axes: Axes, generator: Generator
 ) -> dict[str, Tensor]:
-    """The permutations that bring ``b`` nearest to ``a``: the sum of products of their weights.
+    """The permutations of ``b`` that maximise the inner product of its weights with those of ``a``.
 
-    Coordinate ascent: one group after another, in random order, takes its best assignment while
-    the others stand still, until a sweep gains nothing. It climbs twice, from the numbering as it
-    is and from a pass from input to output in which each group sees only what is numbered
-    already, and keeps the higher summit: ascent alone can end on a low one, while the pass undoes
-    a pure renumbering at once. Batch statistics are permuted but not matched.
+    Coordinate ascent: one group after another, in random order, gets its best assignment with the
+    others fixed, until a sweep has no gain. It runs twice, from the identity and from a greedy pass
+    from input to output in which each group only uses the groups before it, and keeps the better
+    local optimum: ascent alone can end in a poor one, while the greedy pass recovers a pure
+    permutation at once. Batch statistics are permuted but not matched.
 
     Source: Ainsworth et al. 2022, arXiv 2209.04836, Algorithm 1 (weight matching).
     """
-    ours, theirs = _matched_tensors(a, axes), _matched_tensors(b, axes)
-    problem = _Problem(ours, theirs, {name: axes[name] for name in ours})
+    weights_a, weights_b = _matched_tensors(a, axes), _matched_tensors(b, axes)
+    matching = _Matching(weights_a, weights_b, {name: axes[name] for name in weights_a})
     identity = {group: torch.arange(n) for group, n in group_lengths(a, axes).items()}
-    summits = [problem.climb(start, generator) for start in (identity, problem.forward(identity))]
-    return max(summits, key=problem.agreement)
+    starts = (identity, matching.greedy(identity))
+    return max((matching.ascend(start, generator) for start in starts), key=matching.objective)
 
 
 def _matched_tensors(state: StateDict, axes: Axes) -> dict[str, Tensor]:
@@ -249,52 +255,52 @@ def _matched_tensors(state: StateDict, axes: Axes) -> dict[str, Tensor]:
     }
 
 
-class _Problem(NamedTuple):
-    """Two networks' weights, and which group numbers which axis of them."""
+class _Matching(NamedTuple):
+    """The weights of two networks, and the groups of their axes."""
 
     a: StateDict
     b: StateDict
     axes: Axes
 
-    def agreement(self, permutations: Permutations) -> float:
-        """What matching maximises: the sum of products of weights that stand in one place."""
+    def objective(self, permutations: Permutations) -> float:
+        """The inner product of the weights after permutation."""
         return sum(
             float((tensor * _permuted(self.b[name], self.axes[name], permutations)).sum())
             for name, tensor in self.a.items()
         )
 
-    def climb(self, start: Permutations, generator: Generator) -> dict[str, Tensor]:
-        """Assign groups anew, in random order, until none gains; only what changed is redone."""
+    def ascend(self, start: Permutations, generator: Generator) -> dict[str, Tensor]:
+        """Reassign groups in random order until none gains, skipping those without a change."""
         permutations, stale = dict(start), set(start)
-        for _ in range(MOST_SWEEPS):
-            waiting = [group for group in start if group in stale]
-            for place in torch.randperm(len(waiting), generator=generator).tolist():
-                group = waiting[place]
+        for _ in range(MAX_SWEEPS):
+            pending = [group for group in start if group in stale]
+            for index in torch.randperm(len(pending), generator=generator).tolist():
+                group = pending[index]
                 stale.discard(group)
                 products = self._products(group, permutations)
-                best, old = _assignment(products), _agreed(products, permutations[group])
-                if _agreed(products, best) > old + GAIN * abs(old):
+                best, old = _assignment(products), _assigned_sum(products, permutations[group])
+                if _assigned_sum(products, best) > old + MIN_GAIN * abs(old):
                     permutations[group] = best
                     stale |= self._neighbours(group)
             if not stale:
                 break
         return permutations
 
-    def forward(self, start: Permutations) -> dict[str, Tensor]:
-        """Each group in turn by the tensors whose other axes are numbered already."""
-        settled: dict[str, Tensor] = {}
+    def greedy(self, start: Permutations) -> dict[str, Tensor]:
+        """Assigns each group in turn, from tensors whose other axes are already assigned."""
+        assigned: dict[str, Tensor] = {}
         for group in start:
-            settled[group] = _assignment(self._products(group, settled))
-        return settled
+            assigned[group] = _assignment(self._products(group, assigned))
+        return assigned
 
     def _products(self, group: str, permutations: Permutations) -> Tensor:
-        """How much channel i of ``a`` agrees with channel j of ``b``. Shapes: returns (C, C).
+        """Inner products of the weights of channel i of ``a`` and channel j of ``b``.
 
-        Tensors with an axis that nothing numbers yet have no say.
+        Tensors with another axis without a permutation are excluded. Shapes: returns (C, C).
         """
         products = [
             _rows(self.a[name], axis)
-            @ _rows(_permuted(self.b[name], groups, permutations, but=axis), axis).T
+            @ _rows(_permuted(self.b[name], groups, permutations, skip=axis), axis).T
             for name, groups in self.axes.items()
             for axis, own in enumerate(groups)
             if own == group and _others(groups, axis) <= permutations.keys()
@@ -302,7 +308,7 @@ class _Problem(NamedTuple):
         return torch.stack(products).double().sum(0)
 
     def _neighbours(self, group: str) -> set[str]:
-        """The groups that number another axis of a tensor of this one."""
+        """The groups that share a tensor with this one."""
         shared = (set(groups) for groups in self.axes.values() if group in groups)
         return {other for groups in shared for other in groups if other is not None} - {group}
 
@@ -312,12 +318,12 @@ def _assignment(products: Tensor) -> Tensor:
     return torch.from_numpy(columns)
 
 
-def _agreed(products: Tensor, permutation: Tensor) -> float:
+def _assigned_sum(products: Tensor, permutation: Tensor) -> float:
     return float(products.gather(1, permutation[:, None]).sum())
 
 
 def _others(groups: Sequence[str | None], axis: int) -> set[str]:
-    return {group for place, group in enumerate(groups) if group is not None and place != axis}
+    return {group for i, group in enumerate(groups) if group is not None and i != axis}
 
 
 def _rows(tensor: Tensor, axis: int) -> Tensor:
@@ -328,71 +334,72 @@ def _rows(tensor: Tensor, axis: int) -> Tensor:
 
 
 class ChannelStatistics(NamedTuple):
-    """Mean and standard deviation of each channel behind one convolution. Shapes: (C,) each."""
+    """Mean and standard deviation of each output channel of a convolution. Shapes: (C,) each."""
 
     mean: Tensor
     std: Tensor
 
     def lerp(self, other: ChannelStatistics, weight: float) -> ChannelStatistics:
-        """``(1 - weight)`` of these statistics and ``weight`` of the others."""
+        """``(1 - weight) * self + weight * other``."""
         return ChannelStatistics(
             torch.lerp(self.mean, other.mean, weight), torch.lerp(self.std, other.std, weight)
         )
 
 
 EPSILON = 1e-5
-"""Added to each variance, as batch normalisation does: a closed branch has none."""
+"""Added to each variance, as in batch normalisation: that of a zero-initialized branch is 0."""
 
 
-class _Convolutions(TorchFunctionMode):
-    """Hands the output of every convolution inside the block to ``change``, with its number.
+class _ConvolutionOutputs(TorchFunctionMode):
+    """Inside the block, replaces the output of convolution i by ``change(i, output)``.
 
-    Seen as function calls, because networks (Fixup's) may use a layer's weights without calling
-    the layer. ``count``: convolutions in one forward pass; numbers start anew after each.
+    It intercepts function calls, because networks (Fixup's) may use a layer's weights without
+    calling the layer. ``count``: the number of convolutions of a forward pass, after which the
+    index restarts at 0.
     """
 
     def __init__(self, change: Change, count: int | None = None) -> None:
         super().__init__()
         self._change = change
         self._count = count
-        self._place = 0
+        self._index = 0
 
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Sequence[type],  # torch's protocol
+        types: Sequence[type],  # required by torch
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
         if func is not torch.conv2d:
-            return found
-        place = self._place
-        self._place = place + 1 if self._count is None else (place + 1) % self._count
-        return self._change(place, found)
+            return output
+        index = self._index
+        self._index = index + 1 if self._count is None else (index + 1) % self._count
+        return self._change(index, output)
 
 
 def activation_statistics(
     net: nn.Module, images: Tensor, goal: Sequence[ChannelStatistics] | None = None
 ) -> list[ChannelStatistics]:
-    """What each convolution of ``net`` gives on these images (N, C, H, W), in order of the calls.
+    """Statistics of each convolution's output on these images (N, C, H, W), in call order.
 
-    With a ``goal``, each output is brought to the goal's statistics before it goes on, as batch
-    normalisation would do in train mode.
+    With a ``goal``, each output is normalised to the goal's statistics before it is passed on, as
+    batch normalisation does in training mode.
     """
-    found: list[ChannelStatistics] = []
+    statistics: list[ChannelStatistics] = []
 
-    def note(place: int, output: Tensor) -> Tensor:
+    def record(index: int, output: Tensor) -> Tensor:
         variance, mean = torch.var_mean(output.float(), dim=(0, 2, 3), correction=0)
-        found.append(ChannelStatistics(mean, (variance + EPSILON).sqrt()))
-        return output if goal is None else _moved(output, found[place], goal[place])
+        statistics.append(ChannelStatistics(mean, (variance + EPSILON).sqrt()))
+        return output if goal is None else _rescaled(output, statistics[index], goal[index])
 
-    with eval_mode(net), torch.no_grad(), _Convolutions(note):
+    with eval_mode(net), torch.no_grad(), _ConvolutionOutputs(record):
         net(images)
-    return found
+    return statistics
 
 
-def _moved(output: Tensor, own: ChannelStatistics, goal: ChannelStatistics) -> Tensor:
+def _rescaled(output: Tensor, own: ChannelStatistics, goal: ChannelStatistics) -> Tensor:
     scale = goal.std / own.std
     shift = goal.mean - own.mean * scale
     return output * scale[:, None, None] + shift[:, None, None]
@@ -401,16 +408,16 @@ def _moved(output: Tensor, own: ChannelStatistics, goal: ChannelStatistics) -> T
 def repaired(
     net: nn.Module, goal: Sequence[ChannelStatistics], images: Tensor
 ) -> AbstractContextManager[object]:
-    """A block in which every convolution of ``net`` gives each channel the goal's statistics.
+    """A context in which the convolution outputs of ``net`` have the goal's channel statistics.
 
-    They are met exactly on ``images`` (N, C, H, W); other images pass the same affine maps. For
-    networks without batch normalisation; with it, recomputing the batch statistics does the same.
+    Exactly on ``images`` (N, C, H, W); other images pass the same affine maps. For networks without
+    batch normalisation; with it, recomputing the batch statistics has the same effect.
 
     Source: Jordan et al. 2022, arXiv 2211.08403 (REPAIR), for the variance collapse of averages.
     """
     own = activation_statistics(net, images, goal)
 
-    def move(place: int, output: Tensor) -> Tensor:
-        return _moved(output, own[place], goal[place])
+    def rescale(index: int, output: Tensor) -> Tensor:
+        return _rescaled(output, own[index], goal[index])
 
-    return _Convolutions(move, count=len(goal))
+    return _ConvolutionOutputs(rescale, count=len(goal))

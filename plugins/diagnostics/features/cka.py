@@ -65,13 +65,13 @@ def measure(
     Units: 1 for equal features, 0 for unrelated ones; debiased estimates may be negative.
     Error: no interval over images; compare replicates.
     """
-    from transferbench.analysis.cka import LEAST_IMAGES, cka
+    from transferbench.analysis.cka import MIN_IMAGES, cka
 
     images = subjects[0].images("test", params.images)
     n = len(images)
     networks, batches = _networks(params, subjects, images, context)
-    too_few = Undefined(f"debiased CKA needs {LEAST_IMAGES} images or more, found {n}")
-    if n < LEAST_IMAGES or not all(modules.names for modules in networks):
+    too_few = Undefined(f"debiased CKA needs {MIN_IMAGES} images or more, found {n}")
+    if n < MIN_IMAGES or not all(modules.names for modules in networks):
         yield from similarity_measurements("cka", "cka", n, networks, lambda *_: too_few)
         return
     hsics = list(_hsics(params, batches))

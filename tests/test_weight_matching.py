@@ -1,4 +1,4 @@
-"""Renumbered networks are found again; REPAIR restores what averaging loses."""
+"""Weight matching recovers permutations; REPAIR restores activation statistics of averages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NETWORKS = {
 
 
 def trained(name, seed=0):
-    """A network whose every weight and statistic has moved, so that no branch is closed."""
+    """A network with all weights and statistics changed, so that no branch is zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = NETWORKS[name]().eval()
@@ -65,7 +65,7 @@ def images(count=8):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_renumbered_network_computes_the_same(name):
+def test_a_permuted_network_computes_the_same(name):
     net = trained(name)
     state = state_of(net)
     axes = residual_axes(state, head_of(net))
@@ -81,17 +81,17 @@ def test_a_renumbered_network_computes_the_same(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_order_of_a_file_does_not_matter(name):
+def test_axes_do_not_depend_on_the_order_of_the_state(name):
     state = state_of(trained(name))
     head = head_of(trained(name))
     expected = residual_axes(state, head)
     for order in (sorted(state), sorted(state, reverse=True)):
-        found = residual_axes({key: state[key] for key in order}, head)
-        assert found == expected
-        assert list(group_lengths(state, found)) == list(group_lengths(state, expected))
+        axes = residual_axes({key: state[key] for key in order}, head)
+        assert axes == expected
+        assert list(group_lengths(state, axes)) == list(group_lengths(state, expected))
 
 
-def test_a_stage_of_more_than_ten_blocks_is_read_in_order():
+def test_more_than_ten_blocks_are_in_numerical_order():
     blocks = {f"layer1.{block}.conv{k}.weight": (4, 4, 3, 3) for block in range(12) for k in (1, 2)}
     shapes = {"conv1.weight": (4, 1, 3, 3), **blocks, "layer1.2.downsample.0.weight": (4, 4, 1, 1)}
     state = {name: torch.zeros(shape) for name, shape in sorted(shapes.items())}
@@ -102,75 +102,74 @@ def test_a_stage_of_more_than_ten_blocks_is_read_in_order():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_matching_undoes_a_random_permutation_exactly(name):
+def test_matching_recovers_a_random_permutation_exactly(name):
     state = state_of(trained(name))
     axes = residual_axes(state, head_of(trained(name)))
-    renumbered = permute_state(state, axes, random_permutations(state, axes, drawn(1)))
-    found = match_weights(state, renumbered, axes, drawn(2))
-    again = permute_state(renumbered, axes, found)
-    assert all(torch.equal(again[key], tensor) for key, tensor in state.items())
+    permuted = permute_state(state, axes, random_permutations(state, axes, drawn(1)))
+    recovered = permute_state(permuted, axes, match_weights(state, permuted, axes, drawn(2)))
+    assert all(torch.equal(recovered[key], tensor) for key, tensor in state.items())
 
 
-def agreement(a, b, axes):
-    named = [key for key in axes if "running" not in key and any(axes[key])]
-    return sum(float((a[key].double() * b[key].double()).sum()) for key in named)
+def inner_product(a, b, axes):
+    names = [key for key in axes if "running" not in key and any(axes[key])]
+    return sum(float((a[key].double() * b[key].double()).sum()) for key in names)
 
 
-def test_matching_finds_the_best_of_all_numberings():
-    # 24 orders of the stream and 24 inside the block: small enough to try every one.
+def test_matching_reaches_the_best_of_all_permutations():
+    # 24 orders of the residual stream and 24 inside the block: few enough to try all.
     a, b = state_of(trained("fixup-resnet8", 0)), state_of(trained("fixup-resnet8", 1))
-    kept = [key for key in a if not key.startswith(("layer2", "layer3"))]
-    a, b = {key: a[key] for key in kept}, {key: b[key] for key in kept}
+    names = [key for key in a if not key.startswith(("layer2", "layer3"))]
+    a, b = {key: a[key] for key in names}, {key: b[key] for key in names}
     a["fc.weight"], b["fc.weight"] = a["fc.weight"][:, :4], b["fc.weight"][:, :4]
     axes = residual_axes(a, ["bias2", "fc.weight", "fc.bias"])
-    found = permute_state(b, axes, match_weights(a, b, axes, drawn(0)))
+    matched = permute_state(b, axes, match_weights(a, b, axes, drawn(0)))
     orders = [torch.tensor(order) for order in itertools.permutations(range(4))]
     groups = ("stem", "layer1.0.conv1")
     best = max(
-        agreement(a, permute_state(b, axes, dict(zip(groups, pair, strict=True))), axes)
+        inner_product(a, permute_state(b, axes, dict(zip(groups, pair, strict=True))), axes)
         for pair in itertools.product(orders, orders)
     )
-    assert agreement(a, found, axes) == pytest.approx(best, rel=1e-6)
+    assert inner_product(a, matched, axes) == pytest.approx(best, rel=1e-6)
 
 
-def test_matching_brings_another_network_nearer():
+def test_matching_increases_the_inner_product_with_another_network():
     a, b = state_of(trained("timm/test_resnet", 0)), state_of(trained("timm/test_resnet", 1))
     axes = residual_axes(a, head_of(trained("timm/test_resnet")))
-    nearer = permute_state(b, axes, match_weights(a, b, axes, drawn(0)))
-    assert agreement(a, nearer, axes) > agreement(a, b, axes)
+    matched = permute_state(b, axes, match_weights(a, b, axes, drawn(0)))
+    assert inner_product(a, matched, axes) > inner_product(a, b, axes)
 
 
-def test_the_same_draws_give_the_same_matching():
+def test_matching_is_reproduced_by_its_generator():
     a, b = state_of(trained("fixup-resnet14", 0)), state_of(trained("fixup-resnet14", 1))
     axes = residual_axes(a, head_of(trained("fixup-resnet14")))
-    one, two = (match_weights(a, b, axes, drawn(3)) for _ in range(2))
-    assert all(torch.equal(one[group], two[group]) for group in one)
+    first, second = (match_weights(a, b, axes, drawn(3)) for _ in range(2))
+    assert all(torch.equal(first[group], second[group]) for group in first)
 
 
 @pytest.mark.parametrize(
-    ("model", "named"),
+    ("model", "name"),
     [
         ("test_vit", "cls_token"),
         ("test_resnext_like", "conv2.weight"),
         ("test_efficientnet", "conv_stem.weight"),
     ],
 )
-def test_a_network_of_another_form_is_refused(model, named):
+def test_a_network_of_another_form_is_refused(model, name):
     if model == "test_resnext_like":
         net = timm.models.resnet.ResNet(
             timm.models.resnet.Bottleneck, (1, 1, 1, 1), cardinality=2, base_width=8, num_classes=3
         )
     else:
         net = timm.create_model(model, num_classes=3)
-    with pytest.raises(UnmatchableError, match=r"numbers its channels.*without alignment") as told:
-        residual_axes(
-            net.state_dict(), [n for n in net.state_dict() if n.startswith(("fc", "head"))]
-        )
-    assert named in str(told.value)
+    head = [key for key in net.state_dict() if key.startswith(("fc", "head"))]
+    message = r"numbers its channels.*without alignment"
+    with pytest.raises(UnmatchableError, match=message) as caught:
+        residual_axes(net.state_dict(), head)
+    assert name in str(caught.value)
 
 
-class Crossed(nn.Module):
-    """Named like a residual network, but its channels are turned round before the head."""
+class Reversed(nn.Module):
+    """Has the names of a residual network, but reverses its channels before the head."""
 
     def __init__(self):
         super().__init__()
@@ -181,10 +180,10 @@ class Crossed(nn.Module):
         return self.fc(self.conv1(x).relu().mean((2, 3)).flip(1))
 
 
-def test_axes_that_are_no_symmetry_are_found_out():
+def test_axes_that_are_no_symmetry_are_detected():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = Crossed()
+        net = Reversed()
     axes = residual_axes(net.state_dict(), ["fc.weight", "fc.bias"])
     before = state_of(net)
     assert not keeps_function(net, axes, images(), drawn(0))
@@ -195,10 +194,10 @@ def test_axes_that_are_no_symmetry_are_found_out():
 
 
 def outputs_of_convolutions(net, data):
-    """By forward hooks: of networks that call their layers."""
-    seen = []
+    """By forward hooks, for networks that call their layers."""
+    outputs = []
     hooks = [
-        module.register_forward_hook(lambda _m, _i, out: seen.append(out))
+        module.register_forward_hook(lambda _m, _i, output: outputs.append(output))
         for module in net.modules()
         if isinstance(module, nn.Conv2d)
     ]
@@ -206,41 +205,41 @@ def outputs_of_convolutions(net, data):
         net(data)
     for hook in hooks:
         hook.remove()
-    return seen
+    return outputs
 
 
-def test_statistics_are_those_of_each_convolution():
+def test_activation_statistics_are_those_of_each_convolution():
     net, data = trained("timm/test_resnet"), images(16)
-    found = activation_statistics(net, data)
-    expected = outputs_of_convolutions(net, data)
-    assert len(found) == len(expected)
-    for statistics, output in zip(found, expected, strict=True):
+    statistics = activation_statistics(net, data)
+    outputs = outputs_of_convolutions(net, data)
+    assert len(statistics) == len(outputs)
+    for channels, output in zip(statistics, outputs, strict=True):
         values = output.double().transpose(0, 1).flatten(1)
-        torch.testing.assert_close(statistics.mean.double(), values.mean(1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(channels.mean.double(), values.mean(1), rtol=1e-4, atol=1e-4)
         std = (values.var(1, correction=0) + 1e-5).sqrt()
-        torch.testing.assert_close(statistics.std.double(), std, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(channels.std.double(), std, rtol=1e-4, atol=1e-4)
 
 
-def test_repair_of_a_network_by_its_own_statistics_changes_nothing():
+def test_repair_with_a_networks_own_statistics_is_the_identity():
     net, data = trained("fixup-resnet8"), images()
     with torch.no_grad():
         expected = net(data)
         with repaired(net, activation_statistics(net, data), data):
-            for _ in range(2):  # the numbers of the convolutions start anew
+            for _ in range(2):  # the index of the convolutions restarts
                 torch.testing.assert_close(net(data), expected, rtol=1e-4, atol=1e-4)
         assert torch.equal(net(data), expected)
 
 
 def test_a_repaired_average_has_the_statistics_of_its_ends():
     a, b, data = trained("fixup-resnet14", 0), trained("fixup-resnet14", 1), images(16)
-    one, other = activation_statistics(a, data), activation_statistics(b, data)
-    goal = [x.lerp(y, 0.5) for x, y in zip(one, other, strict=True)]
+    ends = activation_statistics(a, data), activation_statistics(b, data)
+    goal = [x.lerp(y, 0.5) for x, y in zip(*ends, strict=True)]
     middle = trained("fixup-resnet14", 2)
     middle.load_state_dict(lerp_state(state_of(a), state_of(b), 0.5))
-    plain = activation_statistics(middle, data)
+    before = activation_statistics(middle, data)
     with repaired(middle, goal, data):
-        found = activation_statistics(middle, data)
-    assert not torch.allclose(plain[-1].std, goal[-1].std, rtol=0.05)
-    for at, wanted in zip(found, goal, strict=True):
-        torch.testing.assert_close(at.mean, wanted.mean, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(at.std, wanted.std, rtol=1e-3, atol=1e-3)
+        after = activation_statistics(middle, data)
+    assert not torch.allclose(before[-1].std, goal[-1].std, rtol=0.05)
+    for channels, expected in zip(after, goal, strict=True):
+        torch.testing.assert_close(channels.mean, expected.mean, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(channels.std, expected.std, rtol=1e-3, atol=1e-3)

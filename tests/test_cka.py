@@ -1,4 +1,4 @@
-"""Debiased CKA against Szekely's form in float64, its invariances and its peers."""
+"""Debiased CKA against Szekely's formula in float64, its invariances and other packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def layers(sizes: Sequence[int], seed: int, n: int = N) -> list[Tensor]:
-    """Features that share a part, around a mean far from 0."""
+    """Features with a common component, around a mean far from 0."""
     shared = torch.randn(n, 4, generator=generator(99))
     draw = generator(seed)
     return [
@@ -55,7 +55,7 @@ def u_centred(gram: np.ndarray) -> np.ndarray:
     return k
 
 
-def szekely(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741  # K and L are the Gram matrices' names
+def szekely(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741  # K and L are the usual names
     return float((u_centred(k) * u_centred(l)).sum() / (len(k) * (len(k) - 3)))
 
 
@@ -63,8 +63,7 @@ def ratio(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741  # as above
     return szekely(k, l) / np.sqrt(szekely(k, k) * szekely(l, l))
 
 
-def plain(x: Tensor, y: Tensor) -> float:
-    """The biased estimator."""
+def biased(x: Tensor, y: Tensor) -> float:
     x, y = x - x.mean(0), y - y.mean(0)
     return float((x.T @ y).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm()))
 
@@ -72,52 +71,51 @@ def plain(x: Tensor, y: Tensor) -> float:
 # --- values -----------------------------------------------------------------------------------
 
 
-def test_it_is_szekelys_form_for_every_pair() -> None:
+def test_it_equals_szekelys_formula_for_all_pairs() -> None:
     expected = [[ratio(linear(x), linear(y)) for y in B] for x in A]
     assert debiased_cka(A, B).numpy() == pytest.approx(np.array(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("bandwidth", [0.4, 1.0])
-def test_an_rbf_kernel_is_as_wide_as_a_fraction_of_the_median_distance(bandwidth: float) -> None:
+def test_bandwidth_is_a_fraction_of_the_median_distance(bandwidth: float) -> None:
     expected = [[ratio(rbf(x, bandwidth), rbf(y, bandwidth)) for y in B] for x in A]
     assert debiased_cka(A, B, bandwidth).numpy() == pytest.approx(np.array(expected), abs=1e-5)
 
 
-def test_the_median_of_many_images_is_that_of_evenly_spaced_ones() -> None:
+def test_the_median_of_many_images_is_that_of_an_evenly_spaced_subset() -> None:
     features = layers((3,), 5, n=2500)
-    (found,) = squared_widths(features, 2.0)
+    (width,) = squared_widths(features, 2.0)
     (expected,) = squared_widths([features[0][::3]], 2.0)
-    assert found == expected
-    assert float(found) == pytest.approx(4 * float(squared_widths(features, 1.0)))
+    assert width == expected
+    assert float(width) == pytest.approx(4 * float(squared_widths(features, 1.0)))
 
 
 @pytest.mark.parametrize("bandwidth", [None, 0.7])
 @pytest.mark.parametrize("tile", [1, 5, 16, 36, 37, 500])
-def test_no_number_depends_on_the_tiles(tile: int, bandwidth: float | None) -> None:
-    a, b = [[centre_(x.clone()) for x in given] for given in (A, B)]
+def test_hsic_does_not_depend_on_the_tile_size(tile: int, bandwidth: float | None) -> None:
+    a, b = [[centre_(x.clone()) for x in features] for features in (A, B)]
     widths = None
     if bandwidth is not None:
         widths = squared_widths(a, bandwidth), squared_widths(b, bandwidth)
-    found, expected = hsic(a, b, widths, tile), hsic(a, b, widths, N)
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    tiled, expected = hsic(a, b, widths, tile), hsic(a, b, widths, N)
+    torch.testing.assert_close(tuple(tiled), tuple(expected), rtol=1e-5, atol=1e-6)
 
 
-def test_hsic_itself_is_szekelys_also_for_large_features() -> None:
-    a, b = [[centre_(100 * x) for x in given] for given in (A, B)]
-    found = hsic(a, b, tile=10)
+def test_hsic_equals_szekelys_formula_also_for_large_features() -> None:
+    a, b = [[centre_(100 * x) for x in features] for features in (A, B)]
+    tiled = hsic(a, b, tile=10)
     for row, x in enumerate(a):
         own = szekely(linear(x), linear(x))
-        assert float(found.own_a[row]) == pytest.approx(own, rel=1e-5)
+        assert float(tiled.own_a[row]) == pytest.approx(own, rel=1e-5)
         for column, y in enumerate(b):
             size = np.sqrt(own * szekely(linear(y), linear(y)))
             expected = szekely(linear(x), linear(y))
-            assert float(found.cross[row, column]) == pytest.approx(expected, abs=1e-6 * size)
+            assert float(tiled.cross[row, column]) == pytest.approx(expected, abs=1e-6 * size)
 
 
 def test_minibatches_are_averaged_before_the_ratio() -> None:
     parts = [slice(0, 20), slice(20, 37)]
-    found = cka(
+    averaged = cka(
         hsic([centre_(x[part].clone()) for x in A], [centre_(y[part].clone()) for y in B])
         for part in parts
     )
@@ -126,26 +124,25 @@ def test_minibatches_are_averaged_before_the_ratio() -> None:
         return float(np.mean([szekely(linear(x[part]), linear(y[part])) for part in parts]))
 
     expected = [[mean(x, y) / np.sqrt(mean(x, x) * mean(y, y)) for y in B] for x in A]
-    assert found.numpy() == pytest.approx(np.array(expected), abs=1e-6)
-    whole = debiased_cka(A, B).numpy()
-    assert np.abs(found.numpy() - whole).max() > 1e-3
+    assert averaged.numpy() == pytest.approx(np.array(expected), abs=1e-6)
+    assert np.abs(averaged.numpy() - debiased_cka(A, B).numpy()).max() > 1e-3
 
 
-def test_a_package_agrees() -> None:
-    peer = pytest.importorskip("cka", reason="pytorch-cka is not installed: nothing to agree with")
-    a, b = [[x.double() - x.double().mean(0) for x in given] for given in (A, B)]
-    expected = peer.cka_from_features(a, b)
+def test_it_equals_pytorch_cka() -> None:
+    package = pytest.importorskip("cka", reason="pytorch-cka is not installed")
+    a, b = [[x.double() - x.double().mean(0) for x in features] for features in (A, B)]
+    expected = package.cka_from_features(a, b)
     assert debiased_cka(A, B).clamp(0, 1).numpy() == pytest.approx(expected.numpy(), abs=1e-6)
 
 
-def test_another_package_agrees() -> None:
-    peer = pytest.importorskip("cka_pytorch.hsic", reason="cka-pytorch is not installed")
+def test_it_equals_cka_pytorch() -> None:
+    package = pytest.importorskip("cka_pytorch.hsic", reason="cka-pytorch is not installed")
     x, y = (features.double() @ features.double().T for features in (A[1], B[0]))
 
-    def found(k: Tensor, other: Tensor) -> Tensor:
-        return peer.hsic1(k[None], other[None])[0]
+    def peer_hsic(k: Tensor, other: Tensor) -> Tensor:
+        return package.hsic1(k[None], other[None])[0]
 
-    expected = found(x, y) / torch.sqrt(found(x, x) * found(y, y))
+    expected = peer_hsic(x, y) / torch.sqrt(peer_hsic(x, x) * peer_hsic(y, y))
     assert float(debiased_cka(A, B)[1, 0]) == pytest.approx(float(expected), abs=1e-6)
 
 
@@ -166,31 +163,31 @@ def orthogonal(size: int) -> Tensor:
         lambda x: x + 7,
         lambda x: x[:, torch.arange(x.shape[1] - 1, -1, -1)],
     ],
-    ids=["rotated", "scaled", "huge", "minute", "shifted", "reversed"],
+    ids=["rotated", "scaled", "huge", "tiny", "shifted", "reversed"],
 )
-def test_it_does_not_change_when_features_are(change) -> None:
+def test_it_is_invariant_to_transforms_of_the_features(change) -> None:
     expected = debiased_cka(A, B)
-    found = debiased_cka([change(x) for x in A], B)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    transformed = debiased_cka([change(x) for x in A], B)
+    torch.testing.assert_close(transformed, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("bandwidth", [None, 0.7])
-def test_equal_features_have_one(bandwidth: float | None) -> None:
+def test_equal_features_have_cka_1(bandwidth: float | None) -> None:
     for other in (A, [x.clone() for x in A]):
-        found = debiased_cka(A, other, bandwidth)
-        assert found.diagonal().numpy() == pytest.approx(1, abs=1e-6)
-        assert torch.allclose(found, found.T, atol=1e-6)
+        similarity = debiased_cka(A, other, bandwidth)
+        assert similarity.diagonal().numpy() == pytest.approx(1, abs=1e-6)
+        assert torch.allclose(similarity, similarity.T, atol=1e-6)
 
 
-def test_independent_wide_features_have_none() -> None:
+def test_independent_wide_features_have_cka_near_0() -> None:
     x, y = torch.randn(2, 64, 1000, generator=generator())
-    assert plain(x, y) > 0.9
+    assert biased(x, y) > 0.9
     assert abs(float(debiased_cka([x], [y]))) < 0.05
 
 
-def test_a_large_mean_costs_no_digits() -> None:
-    """Where the same formula on features as they are loses the second decimal."""
-    a, b = [[x + 1000 for x in given] for given in (A, B)]
+def test_a_large_mean_costs_no_precision() -> None:
+    """Without centring, the second decimal is wrong."""
+    a, b = [[x + 1000 for x in features] for features in (A, B)]
     exact = [[ratio(linear(x - 1000), linear(y - 1000)) for y in b] for x in a]
     assert debiased_cka(a, b).numpy() == pytest.approx(np.array(exact), abs=1e-4)
     uncentred = cka([hsic(a, b)]).numpy()
@@ -203,50 +200,50 @@ def test_bfloat16_products_are_close() -> None:
     assert debiased_cka(a, b).numpy() == pytest.approx(np.array(expected), abs=2e-3)
 
 
-# --- what has no similarity -------------------------------------------------------------------
+# --- undefined similarities -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_features_that_do_not_vary_have_no_number(dtype: torch.dtype) -> None:
-    flat = (torch.full((N, 6), 0.3) + torch.arange(6)).to(dtype)
-    found = debiased_cka([flat, A[0].to(dtype)], [A[0].to(dtype)])
-    assert found.isnan().flatten().tolist() == [True, False]
-    assert torch.equal(centre_(flat.clone()), torch.zeros_like(flat))
-    assert hsic([centre_(flat)], [A[0].to(dtype)]).own_a.tolist() == [0]
+def test_cka_of_constant_features_is_nan(dtype: torch.dtype) -> None:
+    constant = (torch.full((N, 6), 0.3) + torch.arange(6)).to(dtype)
+    similarity = debiased_cka([constant, A[0].to(dtype)], [A[0].to(dtype)])
+    assert similarity.isnan().flatten().tolist() == [True, False]
+    assert torch.equal(centre_(constant.clone()), torch.zeros_like(constant))
+    assert hsic([centre_(constant)], [A[0].to(dtype)]).own_a.tolist() == [0]
 
 
-def test_rounding_is_no_variation() -> None:
+def test_features_that_are_constant_up_to_rounding_are_constant() -> None:
     noisy = 5 + 1e-7 * torch.randn(N, 40, generator=generator())
     assert debiased_cka([noisy], B).isnan().all()
     assert not debiased_cka([5 + 1e-3 * A[0]], B).isnan().any()
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-def test_features_that_are_not_finite_have_no_number(value: float) -> None:
+def test_cka_of_features_that_are_not_finite_is_nan(value: float) -> None:
     broken = A[0].clone()
     broken[3, 2] = value
     assert debiased_cka([broken, A[0]], B).isnan().tolist() == [[True, True], [False, False]]
     assert not hsic([centre_(broken)], B).own_a.isfinite().any()
 
 
-def test_features_given_are_only_read() -> None:
+def test_features_are_not_modified() -> None:
     before = [x.clone() for x in (*A, *B)]
     debiased_cka(A, B)
     debiased_cka(A, B, 1.0)
     assert all(torch.equal(x, y) for x, y in zip((*A, *B), before, strict=True))
 
 
-def test_too_few_images_are_told() -> None:
+def test_too_few_images_are_an_error() -> None:
     with pytest.raises(ValueError, match="needs 4 images or more, found 3"):
         debiased_cka([A[0][:3]], [B[0][:3]])
     assert debiased_cka([A[0][:4]], [B[0][:4]]).shape == (1, 1)
 
 
-def test_other_images_are_told() -> None:
+def test_unequal_numbers_of_images_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"features of the same images, found \[36, 37\] of them"):
         debiased_cka(A, [B[0], B[1][1:]])
 
 
-def test_sums_of_one_part_are_that_part() -> None:
-    one = Hsic(torch.tensor([[2.0]]), torch.tensor([4.0]), torch.tensor([1.0]))
-    assert cka([one]).item() == cka([one, one]).item() == 1
+def test_repeated_parts_do_not_change_the_ratio() -> None:
+    part = Hsic(torch.tensor([[2.0]]), torch.tensor([4.0]), torch.tensor([1.0]))
+    assert cka([part]).item() == cka([part, part]).item() == 1
