@@ -1,4 +1,4 @@
-"""The backbones that come with transferbench: this kind's table of contents."""
+"""The built-in backbones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["transferbench_backbones"]
 
 @hookimpl
 def transferbench_backbones() -> list[BackboneSpec]:
-    """Every built-in of this kind, one a line."""
+    """All built-in backbones."""
     return [
         FIXUP_RESNET8,
         FIXUP_RESNET14,

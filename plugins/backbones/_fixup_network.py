@@ -1,17 +1,17 @@
-"""The Fixup residual network: no normalisation, scalar biases and scales, zero residual branches.
+"""Fixup residual networks: no normalisation, scalar biases and scales, zero residual branches.
 
-At initialization a network is its shortcuts alone, and it holds no batch statistics: weights can
-be interpolated, perturbed and rewound without recalibration.
+At initialization only the shortcuts contribute, and there are no batch statistics: weights can be
+interpolated, perturbed and rewound without recalibration.
 
 Source: Zhang, Dauphin, Ma, "Fixup Initialization", ICLR 2019; default linear initialization of
 the head as in Neyshabur, Sedghi, Zhang, NeurIPS 2020.
 
-A block computes its convolutions functionally: the scalar bias behind a convolution enters as
-its bias and the scale multiplies its weights. That is the same function in 5 passes over the
-activations instead of 9, and indexing a scalar (0 dimensions) keeps bf16 activations bf16:
-fixup-resnet14 at 28 px, batch 64, trains at 1.31 times the speed of the formula as written in bf16
-and 1.17 times in f32 (channels_last, one thread, median of 20). Hooks go on blocks, the stem's
-``conv1`` and ``fc``; those on a block's convolutions are never called.
+A block calls its convolutions functionally: the scalar bias after a convolution becomes its bias,
+and the scale multiplies its weights. This is the same function in 5 passes over the activations
+instead of 9, and indexing a scalar (0 dimensions) keeps bf16 activations in bf16: fixup-resnet14
+at 28 px, batch 64, trains 1.31 times as fast as the formula in bf16 and 1.17 times in f32
+(channels_last, one thread, median of 20). Register hooks on blocks, the stem's ``conv1`` and
+``fc``; those on a block's convolutions are never called.
 
 Shape letters: N images, C channels, H height, W width.
 """
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+import torch.nn.functional as F  # noqa: N812  # the usual name
 from torch import Tensor, nn
 
 __all__ = ["Basic", "Bottleneck", "FixupResNet"]
@@ -50,8 +50,8 @@ class Basic(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(shifted)
         return branch.add_(shortcut).relu_()
 
-    def draw(self, blocks: int) -> None:
-        """Scale the first convolution for a net of ``blocks`` blocks, and close the branch."""
+    def initialize(self, blocks: int) -> None:
+        """Scale the first convolution for a net of ``blocks`` blocks, and set the last to zero."""
         _he_normal(self.conv1, blocks**-0.5)
         nn.init.zeros_(self.conv2.weight)
         if self.downsample is not None:
@@ -83,8 +83,8 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(shifted)
         return branch.add_(shortcut).relu_()
 
-    def draw(self, blocks: int) -> None:
-        """Scale both inner convolutions for a net of ``blocks`` blocks, and close the branch."""
+    def initialize(self, blocks: int) -> None:
+        """Scale two convolutions for a net of ``blocks`` blocks, and set the last to zero."""
         _he_normal(self.conv1, blocks**-0.25)
         _he_normal(self.conv2, blocks**-0.25)
         nn.init.zeros_(self.conv3.weight)
@@ -92,11 +92,11 @@ class Bottleneck(nn.Module):
             _he_normal(self.downsample)
 
 
-Block: TypeAlias = type[Basic] | type[Bottleneck]
+BlockClass: TypeAlias = type[Basic] | type[Bottleneck]
 
 
 class FixupResNet(nn.Module):
-    """A stem, one stage of blocks for each count, a global average and a linear head.
+    """A stem, a stage of blocks for each of ``counts``, global average pooling and a linear head.
 
     Shapes: (N, in_chans, H, W) -> (N, num_classes). Stage s, from 0, has width ``width * 2**s``
     and halves H and W where s > 0. Stem ``3x3`` keeps H and W, ``7x7`` quarters them.
@@ -104,7 +104,7 @@ class FixupResNet(nn.Module):
 
     def __init__(
         self,
-        block: Block,
+        block: BlockClass,
         counts: Sequence[int],
         *,
         width: int,
@@ -127,10 +127,10 @@ class FixupResNet(nn.Module):
         self.fc = nn.Linear(inputs, num_classes)
         for module in self.modules():
             if isinstance(module, Basic | Bottleneck):
-                module.draw(blocks=sum(counts))
+                module.initialize(blocks=sum(counts))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Out of place: a hook on conv1 may keep its output.
+        # Not in place: a hook may store the output of conv1.
         x = self.pool(torch.relu(self.conv1(x) + self.bias1[0]))
         for name in self.stages:
             x = self.get_submodule(name)(x)
@@ -138,7 +138,7 @@ class FixupResNet(nn.Module):
         return logits
 
 
-def _stage(block: Block, inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
+def _stage(block: BlockClass, inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
     rest = [block(width * block.expansion, width, 1) for _ in range(count - 1)]
     return nn.Sequential(block(inputs, width, stride), *rest)
 
@@ -157,7 +157,7 @@ def _projection(inputs: int, outputs: int, stride: int) -> nn.Conv2d | None:
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor, bias: Tensor, scale: Tensor | None = None) -> Tensor:
-    """``scale * conv(x) + bias`` with scalars."""
+    """``scale * conv(x) + bias`` with scalar ``scale`` and ``bias``."""
     weight = conv.weight if scale is None else conv.weight * scale
     return F.conv2d(x, weight, bias.expand(conv.out_channels), conv.stride, conv.padding)
 

@@ -1,4 +1,4 @@
-"""Building timm networks and loading their weights, through timm's own paths."""
+"""Building of timm networks, and loading of their weights by timm's own functions."""
 
 from __future__ import annotations
 
@@ -18,24 +18,29 @@ from transferbench_plugins.backbones._timm_partition import (
     classifier_name,
     record_calls,
 )
-from transferbench_plugins.backbones._weight_files import fill, is_file, read_weights, renamed
+from transferbench_plugins.backbones._weight_files import (
+    is_file,
+    load_weights,
+    read_weights,
+    renamed,
+)
 
-__all__ = ["batch_statistics", "build", "config", "load", "outline"]
+__all__ = ["batch_statistics", "build", "build_on_meta", "config", "load"]
 
 ARGUMENTS = "transferbench_arguments"
-LONGEST_LINE = 160
-"""Characters of a line of torch's error in ours: it names every tensor of a large network."""
+MAX_LINE = 160
+"""Characters of each line of torch's error message, which lists all tensors."""
 
 
 def config(name: str) -> PretrainedCfg:
-    """What timm declares about a model, or about its weights where ``name`` carries a tag."""
+    """Timm's configuration of a model, or of its weights where ``name`` has a tag."""
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def build(model: str, num_classes: int, in_chans: int, image_size: int) -> nn.Module:
     """A new network, (N, in_chans, image_size, image_size) -> (N, num_classes).
 
-    Raises: ``PluginError`` where the model has several classifiers or would not see the whole
+    Raises: ``PluginError`` where the model has several classifiers or would ignore a part of the
     image.
     """
     shape: dict[str, Any] = {"in_chans": in_chans}
@@ -63,32 +68,32 @@ def _check_patches(model: str, net: nn.Module) -> None:
 
 
 def batch_statistics(model: str) -> bool:
-    """Whether the network normalises by running statistics of batches."""
-    net = outline(lambda: timm.create_model(model))
+    """Whether the network has buffers of batch statistics."""
+    net = build_on_meta(lambda: timm.create_model(model))
     return any(name.endswith("running_mean") for name, _ in net.named_buffers())
 
 
-def outline(make: Callable[[], nn.Module]) -> nn.Module:
-    """A network for its structure alone, without memory for weights wherever that is possible."""
+def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network on the meta device, without memory for its weights, where it can be built there."""
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                return make()
+                return build()
         except (RuntimeError, ZeroDivisionError):
-            # Some models compute with values while they are built, which meta tensors have not.
-            return make()
+            # Some constructors read values of tensors, which meta tensors do not have.
+            return build()
 
 
 def load(model: str, net: nn.Module, weights: str) -> None:
-    """Fill ``net``, built by ``build``, from a file or from what timm knows under a tag.
+    """Load weights from a file or by timm's tag into ``net``, which was built by ``build``.
 
     timm adapts names, first convolution and position embedding to the network. The classifier
-    keeps its own weights where it has other classes.
+    keeps its weights where the number of classes differs.
 
-    Raises: ``DataError`` naming the weights and what does not fit or cannot be had.
+    Raises: ``DataError`` with the weights and the reason where they cannot be loaded or do not fit.
     """
     state = _from_file(model, net, weights) if is_file(weights) else _from_tag(model, net, weights)
-    fill(net, state, head=classifier_name(net))
+    load_weights(net, state, head=classifier_name(net))
 
 
 def _from_file(model: str, net: nn.Module, file: str) -> Mapping[str, Tensor]:
@@ -98,7 +103,7 @@ def _from_file(model: str, net: nn.Module, file: str) -> Mapping[str, Tensor]:
         arguments["num_classes"] = len(state[f"{head}.weight"])
     else:
         state |= {name: own[name] for name in own if name.startswith(f"{head}.")}
-    # timm loads strictly only where the classes agree: it would skip missing tensors in silence.
+    # timm silently skips missing tensors unless the numbers of classes are equal.
     source = {
         "state_dict": state,
         "num_classes": arguments["num_classes"],
@@ -108,7 +113,7 @@ def _from_file(model: str, net: nn.Module, file: str) -> Mapping[str, Tensor]:
     try:
         return _pretrained(model, pretrained_cfg_overlay=source, **arguments)
     except (RuntimeError, KeyError, ValueError) as error:
-        lines = [shorten(line, LONGEST_LINE) for line in str(error).splitlines()[:4]]
+        lines = [shorten(line, MAX_LINE) for line in str(error).splitlines()[:4]]
         reason = "; ".join(line.rstrip(":") for line in lines)
         raise DataError(
             f"{file} does not fit timm/{model} ({reason}); give weights of this model"
@@ -118,7 +123,7 @@ def _from_file(model: str, net: nn.Module, file: str) -> Mapping[str, Tensor]:
 def _from_tag(model: str, net: nn.Module, tag: str) -> Mapping[str, Tensor]:
     arguments = dict(getattr(net, ARGUMENTS))
     del arguments["num_classes"]
-    # The hub's clients raise whatever their transport raises.
+    # The hub's client raises any exception of its transport.
     try:
         return _pretrained(f"{model}.{tag}", **arguments)
     except Exception as error:
@@ -132,5 +137,5 @@ def _from_tag(model: str, net: nn.Module, tag: str) -> Mapping[str, Tensor]:
 
 def _pretrained(name: str, **arguments: Any) -> Mapping[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
-        donor: nn.Module = timm.create_model(name, pretrained=True, **arguments)
-    return donor.state_dict()
+        net: nn.Module = timm.create_model(name, pretrained=True, **arguments)
+    return net.state_dict()

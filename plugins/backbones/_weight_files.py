@@ -1,4 +1,4 @@
-"""Weights from a local file, read as data only and put into a network."""
+"""Weights from local files, read without executing code, and loaded into a network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from transferbench.errors import DataError
 from transferbench.identity import file_digest
 from transferbench.networks.modules import load_state
 
-__all__ = ["fill", "is_file", "read_weights", "renamed"]
+__all__ = ["is_file", "load_weights", "read_weights", "renamed"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
-"""Where training scripts put the weights inside a checkpoint."""
+"""Keys of the weights in checkpoints of training scripts."""
 
 
 def is_file(weights: str) -> bool:
@@ -31,9 +31,9 @@ def is_file(weights: str) -> bool:
 def read_weights(file: str) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file, or of a torch checkpoint that holds tensors only.
 
-    ``file`` may end in ``#sha256=`` and 64 hexadecimal digits, which the file must then have.
+    ``file`` may end in ``#sha256=`` and 64 hexadecimal digits, the digest to be checked.
 
-    Raises: ``DataError`` where the file is missing, has another digest or is not weights.
+    Raises: ``DataError`` where the file is missing, has another digest or holds no weights.
     """
     name, _, fragment = file.partition("#")
     path = Path(name)
@@ -45,7 +45,7 @@ def read_weights(file: str) -> dict[str, Tensor]:
     try:
         content = _read(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        # Only what is wrong: torch goes on to advise unpickling the file, which may run its code.
+        # The first sentence only: torch then advises to unpickle the file, which may run its code.
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise DataError(
             f"{path} cannot be read as weights ({reason}); give a file of tensors alone, saved"
@@ -60,9 +60,9 @@ def _check_digest(path: Path, fragment: str) -> None:
     algorithm, _, expected = fragment.partition("=")
     if algorithm != "sha256":
         raise DataError(f"{path}#{fragment}: only sha256=DIGEST may follow the name of a file")
-    if (found := file_digest(path)) != expected:
+    if (digest := file_digest(path)) != expected:
         raise DataError(
-            f"{path} has sha256 {found}, not {expected}; it is truncated or another file: get it"
+            f"{path} has sha256 {digest}, not {expected}; it is truncated or another file: get it"
             " again"
         )
 
@@ -80,24 +80,24 @@ def _state(path: Path, content: Any) -> dict[str, Tensor]:
         raise DataError(
             f"{path} holds {type(state).__name__}, not named tensors; give a state dict"
         )
-    # DataParallel and DistributedDataParallel prefix every name.
+    # DataParallel and DistributedDataParallel add this prefix to all names.
     wrapped = all(str(name).startswith("module.") for name in state)
-    found = {
+    tensors = {
         str(name).removeprefix("module.") if wrapped else str(name): state[name] for name in state
     }
-    if strange := [name for name, tensor in found.items() if not isinstance(tensor, Tensor)]:
-        raise DataError(f"{path}: {strange[0]} is not a tensor; give the state dict alone")
-    return found
+    if invalid := [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]:
+        raise DataError(f"{path}: {invalid[0]} is not a tensor; give the state dict alone")
+    return tensors
 
 
 def renamed(file: str, state: dict[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` under the names of ``like`` where it is the same tensors under other names alone.
+    """``state`` with the names of ``like``, where only the names differ.
 
-    That is: no name in common, and in the order of the file the same kinds of tensors. Whoever
-    loads it still checks the shapes. A safetensors file keeps no order.
+    That is, with no name in common, and the same kinds of tensors in the order of the file. Shapes
+    are checked when the state is loaded. Safetensors files have no order.
     """
-    foreign = not state.keys() & like.keys() and _kinds(state) == _kinds(like)
-    if not foreign or ".safetensors" in file:
+    only_names_differ = not state.keys() & like.keys() and _kinds(state) == _kinds(like)
+    if not only_names_differ or ".safetensors" in file:
         return state
     return dict(zip(like, state.values(), strict=True))
 
@@ -106,13 +106,13 @@ def _kinds(state: Mapping[str, Tensor]) -> list[tuple[str, int]]:
     return [(name.rpartition(".")[2], tensor.ndim) for name, tensor in state.items()]
 
 
-def fill(net: nn.Module, state: Mapping[str, Tensor], head: str) -> None:
-    """Load ``state`` into ``net``; the layer ``head`` keeps its own weights where they do not fit.
+def load_weights(net: nn.Module, state: Mapping[str, Tensor], head: str) -> None:
+    """Load ``state`` into ``net``; the layer ``head`` keeps its weights where shapes differ.
 
-    Raises: ``DataError`` naming what is missing, unexpected or of another shape in the body.
+    Raises: ``DataError`` with the tensors that are missing, unexpected or of another shape in the
+    body.
     """
     own = net.state_dict()
-    mine = [name for name in own if name.startswith(f"{head}.")]
-    fits = all(name in state and state[name].shape == own[name].shape for name in mine)
-    given = dict(state) if fits else {**state, **{name: own[name] for name in mine}}
-    load_state(net, given)
+    names = [name for name in own if name.startswith(f"{head}.")]
+    fits = all(name in state and state[name].shape == own[name].shape for name in names)
+    load_state(net, state if fits else {**state, **{name: own[name] for name in names}})

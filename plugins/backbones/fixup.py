@@ -17,7 +17,7 @@ __all__ = ["FIXUP_RESNET8", "FIXUP_RESNET14", "FIXUP_RESNET20", "FIXUP_RESNET50"
 SOURCE = "Zhang, Dauphin, Ma, ICLR 2019, https://arxiv.org/abs/1901.09321"
 
 SCALARS = RateFactor(pattern="bias|scale", factor=0.1)
-"""The scalars learn at a tenth of the rate; the pattern, as released, takes ``fc.bias`` too."""
+"""A tenth of the learning rate for scalars; as in the released code, also for ``fc.bias``."""
 
 
 class SmallWidth(Params):
@@ -46,20 +46,14 @@ def _head(net: Module) -> Module:
     return net.get_submodule("fc")
 
 
-def _load_weights(params: Any, net: Module, file: str) -> None:  # noqa: ARG001  # the protocol's names
-    from transferbench_plugins.backbones._weight_files import (
-        fill,
-        read_weights,
-    )
+def _load_weights(params: Any, net: Module, file: str) -> None:  # noqa: ARG001  # protocol
+    from transferbench_plugins.backbones._weight_files import load_weights, read_weights
 
-    fill(net, read_weights(file), head="fc")
+    load_weights(net, read_weights(file), head="fc")
 
 
 def _build_50(params: Width, num_classes: int, in_chans: int, image_size: int) -> Module:  # noqa: ARG001  # any size
-    from transferbench_plugins.backbones._fixup_network import (
-        Bottleneck,
-        FixupResNet,
-    )
+    from transferbench_plugins.backbones._fixup_network import Bottleneck, FixupResNet
 
     return FixupResNet(
         Bottleneck,
@@ -73,10 +67,7 @@ def _build_50(params: Width, num_classes: int, in_chans: int, image_size: int) -
 
 def _build_small(blocks: int) -> BuildBackbone:
     def build(params: SmallWidth, num_classes: int, in_chans: int, image_size: int) -> Module:  # noqa: ARG001  # any size
-        from transferbench_plugins.backbones._fixup_network import (
-            Basic,
-            FixupResNet,
-        )
+        from transferbench_plugins.backbones._fixup_network import Basic, FixupResNet
 
         return FixupResNet(
             Basic,

@@ -33,7 +33,7 @@ DATA = {
     "webli": "WebLI",
     "yfcc100m": "YFCC100M",
 }
-"""What timm's tags call the data that weights have seen, in the order they saw it."""
+"""Pre-training datasets by their token in timm's tags."""
 
 
 class TimmParams(Params):
@@ -45,7 +45,7 @@ class TimmParams(Params):
 def _build(params: TimmParams, num_classes: int, in_chans: int, image_size: int) -> Module:
     from transferbench_plugins.backbones import _timm_building as timm_building
 
-    return timm_building.build(_known(params.model), num_classes, in_chans, image_size)
+    return timm_building.build(_checked(params.model), num_classes, in_chans, image_size)
 
 
 def _members() -> list[str]:
@@ -54,7 +54,7 @@ def _members() -> list[str]:
     return sorted(timm.list_models())
 
 
-def _known(model: str) -> str:
+def _checked(model: str) -> str:
     import timm
 
     architecture, _, tag = model.partition(".")
@@ -81,16 +81,16 @@ def _head(net: Module) -> Module:
 def _preprocessing(params: TimmParams) -> Preprocessing:
     from transferbench_plugins.backbones import _timm_building as timm_building
 
-    found = timm_building.config(_known(params.model))
-    return Preprocessing(mean=tuple(found.mean), std=tuple(found.std))
+    config = timm_building.config(_checked(params.model))
+    return Preprocessing(mean=tuple(config.mean), std=tuple(config.std))
 
 
 def _batch_statistics(params: TimmParams) -> bool:
-    return _holds_batch_statistics(_known(params.model))
+    return _has_batch_statistics(_checked(params.model))
 
 
 @cache
-def _holds_batch_statistics(model: str) -> bool:
+def _has_batch_statistics(model: str) -> bool:
     from transferbench_plugins.backbones import _timm_building as timm_building
 
     return timm_building.batch_statistics(model)
@@ -101,18 +101,19 @@ def _weights(params: TimmParams) -> list[Weights]:
 
     from transferbench_plugins.backbones import _timm_building as timm_building
 
-    names = timm.list_pretrained(f"{_known(params.model)}.*")
-    return [_described(name.partition(".")[2], timm_building.config(name)) for name in names]
+    names = timm.list_pretrained(f"{_checked(params.model)}.*")
+    return [_weights_of(name.partition(".")[2], timm_building.config(name)) for name in names]
 
 
-def _described(tag: str, found: PretrainedCfg) -> Weights:
-    seen = [DATA[token] for token in tag.split("_") if token in DATA]
+def _weights_of(tag: str, config: PretrainedCfg) -> Weights:
+    # Tags list the pre-training datasets in order.
+    datasets = [DATA[token] for token in tag.split("_") if token in DATA]
     return Weights(
         tag=tag,
-        origin=found.hf_hub_id or found.url or "unknown",
-        license=found.license or "unknown",
-        pretrained_on=", then ".join(seen) or "unknown",
-        classes=found.num_classes or None,
+        origin=config.hf_hub_id or config.url or "unknown",
+        license=config.license or "unknown",
+        pretrained_on=", then ".join(datasets) or "unknown",
+        classes=config.num_classes or None,
     )
 
 
@@ -120,7 +121,7 @@ def _load_weights(params: TimmParams, net: Module, weights: str) -> None:
     from transferbench_plugins.backbones import _timm_building as timm_building
     from transferbench_plugins.backbones import _weight_files as weight_files
 
-    tags = [known.tag for known in _weights(params)]
+    tags = [available.tag for available in _weights(params)]
     if not weight_files.is_file(weights) and weights not in tags:
         advice = "or give a .safetensors or .pth file"
         raise UnknownNameError(f"weights of timm/{params.model}", weights, tags, advice)

@@ -1,4 +1,4 @@
-"""The datasets that come with transferbench: this kind's table of contents."""
+"""The built-in datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["transferbench_datasets"]
 
 @hookimpl
 def transferbench_datasets() -> list[DatasetSpec]:
-    """Every built-in of this kind, one a line."""
+    """All built-in datasets."""
     return [
         DIGITS,
         FASHION_MNIST,

@@ -1,4 +1,4 @@
-"""Grey images brought to the size a suite asks for, one way for every dataset of scans."""
+"""Resizing of greyscale scans to the image size of a suite."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["resize_grey"]
 
 
 def resize_grey(images: np.ndarray, size: int) -> np.ndarray:
-    """Square images of side ``size`` by Pillow's bicubic filter, antialiased where it shrinks.
+    """Square images of side ``size`` by Pillow's bicubic filter, antialiased when shrinking.
 
-    Shapes: uint8 (N, H, W) to uint8 (N, size, size, 1); equal sizes are left as they are.
+    Shapes: uint8 (N, H, W) to uint8 (N, size, size, 1); unchanged where H = W = size.
     """
-    from PIL import Image  # listing plugins stays fast
+    from PIL import Image  # slow to import
 
     if images.shape[1:] != (size, size):
         resized = [

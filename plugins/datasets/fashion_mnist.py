@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 pictures of clothes, from the four idx files of its official layout."""
+"""Fashion-MNIST: 70,000 images of clothes, from the four idx files of its official layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORIGIN = (
     "(apt-get install dataset-fashion-mnist, then --data-root /usr/share/datasets)"
 )
 
-# Checked unpacked: Debian packs the files anew, so that only their content is the same everywhere.
+# Digests of the uncompressed content: Debian compresses the files again.
 TRAIN_IMAGES = DataFile(
     path="train-images-idx3-ubyte",
     sha256="c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -61,7 +61,7 @@ CLASSES = (
 
 
 def parse_idx(data: bytes, axes: int, name: str) -> np.ndarray:
-    """The unsigned bytes of an idx file, with as many axes as asked for.
+    """The unsigned bytes of an idx file with ``axes`` axes.
 
     Source: http://yann.lecun.com/exdb/mnist, "the idx file format": two zero bytes, the type
     (8: unsigned byte), the number of axes, each length as a big-endian 32-bit integer, values.
@@ -107,7 +107,7 @@ def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> D
     train = split == "train"
     files = (TRAIN_IMAGES, TRAIN_LABELS) if train else (TEST_IMAGES, TEST_LABELS)
     pixels, labels = load_idx(root, *files)
-    # counted over both splits, so that no image of one has the group of an image of the other
+    # Counted over both splits, so that no group occurs in both.
     groups = np.arange(len(labels), dtype=np.int64) + (0 if train else 60_000)
     return DatasetSplit(resize_grey(pixels, image_size), labels, groups)
 
@@ -115,7 +115,7 @@ def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> D
 FASHION_MNIST = DatasetSpec(
     name="fashion-mnist",
     version=1,
-    summary="70,000 pictures of clothes, 28x28 grey, in 10 classes with the official split",
+    summary="70,000 images of clothes, 28x28 grey, in 10 classes with the official split",
     source="H. Xiao, K. Rasul, R. Vollgraf (2017), Fashion-MNIST, arXiv 1708.07747",
     license="MIT",
     load=_load,

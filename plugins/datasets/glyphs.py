@@ -1,8 +1,7 @@
-"""Printed letters or digits, drawn from the text faces that matplotlib ships.
+"""Printed letters or digits, rendered from the text faces that matplotlib ships.
 
-Each character of each face is kept once as a signed distance to its outline; an image samples
-that field along a random affine map, which gives antialiased strokes of any weight at any size
-for the price of a bilinear lookup.
+Each character of each face is stored as a signed distance field. An image samples a field along a
+random affine map: this renders antialiased strokes of any weight and size by bilinear lookup.
 
 Shape letters: F faces, K characters, M side of a field, N images, S side of an image.
 """
@@ -44,10 +43,10 @@ FACES = (
     "cmti10",
     "cmtt10",
 )
-"""Every text face in matplotlib's font folder.
+"""All text faces in matplotlib's font folder.
 
-cmex10, cmsy10 and LastResort hold symbols where their tables promise letters, STIXSiz* and
-STIXNonUni* hold no letters, cmmi10 has the letters of cmti10 and old-style digits.
+Excluded: cmex10, cmsy10 and LastResort, which have symbols instead of letters, STIXSiz* and
+STIXNonUni*, which have no letters, and cmmi10, with the letters of cmti10 and old-style digits.
 """
 
 TEST_FACES = FACES[4::5]
@@ -57,28 +56,28 @@ CHARACTERS = {
     "digits": string.digits,
     "letters": "ABCDEFGHJKLMNPQRSTUVWXYZabdefghimnqrty",
 }
-"""38 letters with shapes of their own, none of which is a digit's.
+"""38 letters with distinct shapes, different from those of the digits.
 
-All are drawn at one size, so c k o p s u v w x z are their capitals and are left out, and j, which
-is J with a dot. O o are the digit 0, and I l the digit 1.
+Letters are rendered at the same size, so c k o p s u v w x z, which look like their capitals, are
+excluded, and so is j, which is J with a dot. O o look like the digit 0, I l like the digit 1.
 """
 
 BOX = 20 / 28
-"""The longer side of a glyph over the image's, as MNIST's digits lie in their frame."""
+"""The longer side of a glyph relative to the image, as in MNIST."""
 
 ROTATION_DEGREES = 12.0
 SHEAR = 0.12
 SCALE = (0.85, 1.1)
 SHIFT = 0.06
 STROKE = (0.0, 0.02)
-"""How far the outline moves outwards. Shift and stroke are shares of the image's side."""
+"""Range of outward moves of the outline. Shift and stroke are fractions of the image's side."""
 NOISE = 0.02
-"""Standard deviation of the pixel noise, a share of full scale."""
+"""Standard deviation of the pixel noise, as a fraction of full scale."""
 
 FONT_SIZE = 64
 FIELD_SIDE = 96
-"""Of the field: the widest glyph at FONT_SIZE has 74 pixels."""
-BLOCK_IMAGES = 512
+"""Of a distance field, in pixels: the widest glyph at FONT_SIZE has 74."""
+RENDER_BATCH = 512
 
 
 class GlyphParams(Params):
@@ -90,7 +89,7 @@ class GlyphParams(Params):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
-class Fields(NamedTuple):
+class DistanceFields(NamedTuple):
     """Signed distances to the outlines, positive inside, in pixels of the field.
 
     Shapes: distance float32 (F, K, M, M); extent float32 (F, K), a glyph's longer side.
@@ -100,10 +99,10 @@ class Fields(NamedTuple):
     extent: np.ndarray
 
 
-class Plan(NamedTuple):
-    """What each image shows and how it is bent.
+class GlyphSamples(NamedTuple):
+    """The character, the face and the affine parameters of each image.
 
-    Shapes: all (N,) but shift (N, 2). Units: radians; shares of the image's side.
+    Shapes: all (N,) but shift (N, 2). Units: radians; fractions of the image's side.
     """
 
     character: np.ndarray
@@ -125,21 +124,23 @@ def _load(params: GlyphParams, split: str, root: Path | None, image_size: int) -
     characters = CHARACTERS[params.characters]
     generator = np.random.default_rng([params.seed, int(testing)])
     count = params.test_per_class if testing else params.per_class
-    plan = _draw_plan(len(characters), len(faces), count, generator)
-    fields = _fields(faces, characters)
-    images = np.empty((len(plan.character), image_size, image_size, 1), np.uint8)
-    for start in range(0, len(images), BLOCK_IMAGES):
-        block = slice(start, start + BLOCK_IMAGES)
-        part = Plan(*(values[block] for values in plan))
-        images[block, ..., 0] = _render(fields, part, image_size, generator)
-    return DatasetSplit(images, plan.character, np.array(faces)[plan.face])
+    samples = _draw_samples(len(characters), len(faces), count, generator)
+    fields = _distance_fields(faces, characters)
+    images = np.empty((len(samples.character), image_size, image_size, 1), np.uint8)
+    for start in range(0, len(images), RENDER_BATCH):
+        rows = slice(start, start + RENDER_BATCH)
+        batch = GlyphSamples(*(values[rows] for values in samples))
+        images[rows, ..., 0] = _render(fields, batch, image_size, generator)
+    return DatasetSplit(images, samples.character, np.array(faces)[samples.face])
 
 
-def _draw_plan(characters: int, faces: int, per_class: int, generator: np.random.Generator) -> Plan:
-    """Every class the same number of images, and in it every face as often as can be."""
+def _draw_samples(
+    characters: int, faces: int, per_class: int, generator: np.random.Generator
+) -> GlyphSamples:
+    """Balanced classes, with faces as balanced as possible within each class."""
     count = characters * per_class
     face_of = [np.resize(generator.permutation(faces), per_class) for _ in range(characters)]
-    return Plan(
+    return GlyphSamples(
         character=np.repeat(np.arange(characters, dtype=np.int64), per_class),
         face=np.concatenate(face_of),
         angle=np.radians(generator.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, count)),
@@ -150,79 +151,83 @@ def _draw_plan(characters: int, faces: int, per_class: int, generator: np.random
     )
 
 
-def _fields(faces: list[str], characters: str) -> Fields:
-    from PIL import ImageFont  # listing plugins stays fast
+def _distance_fields(faces: list[str], characters: str) -> DistanceFields:
+    from PIL import ImageFont  # slow to import
 
     distance = np.empty((len(faces), len(characters), FIELD_SIDE, FIELD_SIDE), np.float32)
     extent = np.empty(distance.shape[:2], np.float32)
     for f, face in enumerate(faces):
-        # the basic layout: the other one depends on a library that may be absent
+        # The default layout engine depends on a library that may be absent.
         font = ImageFont.truetype(
             str(_font_file(face)), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC
         )
         for k, character in enumerate(characters):
             mask = font.getmask(character, mode="L")
             ink = np.asarray(mask, dtype=np.uint8).reshape(mask.size[::-1])
-            distance[f, k], extent[f, k] = _field(ink)
-    return Fields(distance, extent)
+            distance[f, k], extent[f, k] = _distance_field(ink)
+    return DistanceFields(distance, extent)
 
 
 def _font_file(face: str) -> Path:
-    import matplotlib as mpl  # listing plugins stays fast
+    import matplotlib as mpl  # slow to import
 
     path = Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
     if not path.is_file():
         raise DataError(
-            f"dataset 'glyphs' draws from the face {face}, but there is no {path}: "
+            f"dataset 'glyphs' needs the face {face}, but there is no {path}: "
             "reinstall matplotlib with its bundled fonts"
         )
     return path
 
 
-def _field(ink: np.ndarray) -> tuple[np.ndarray, int]:
-    """The signed distance field around a glyph's cropped coverage, and its longer side."""
-    from scipy.ndimage import distance_transform_edt  # listing stays fast
+def _distance_field(ink: np.ndarray) -> tuple[np.ndarray, int]:
+    """The signed distance field of a cropped glyph, and the glyph's longer side."""
+    from scipy.ndimage import distance_transform_edt  # slow to import
 
     inside = np.zeros((FIELD_SIDE, FIELD_SIDE), dtype=bool)
     height, width = ink.shape
     top, left = (FIELD_SIDE - height) // 2, (FIELD_SIDE - width) // 2
     inside[top : top + height, left : left + width] = ink >= 128
-    # half a pixel: the outline lies between the last pixel inside and the first outside
+    # The outline lies half a pixel from the pixels on both sides.
     signed = distance_transform_edt(inside) - distance_transform_edt(~inside)
     return signed - np.copysign(0.5, signed), max(height, width)
 
 
 def _render(
-    fields: Fields, plan: Plan, image_size: int, generator: np.random.Generator
+    fields: DistanceFields, samples: GlyphSamples, image_size: int, generator: np.random.Generator
 ) -> np.ndarray:
     """White characters on black, with noise. Shapes: uint8 (N, S, S)."""
-    zoom = fields.extent[plan.face, plan.character] / (BOX * image_size * plan.scale)
-    signed = _sample(fields, plan, zoom[:, None, None], image_size)
-    # a pixel's coverage falls from 1 to 0 while the outline crosses its width
-    outline = signed / zoom[:, None, None] + image_size * plan.stroke[:, None, None] + 0.5
+    zoom = fields.extent[samples.face, samples.character] / (BOX * image_size * samples.scale)
+    signed = _sample_fields(fields, samples, zoom[:, None, None], image_size)
+    # A pixel's coverage falls from 1 to 0 while the outline crosses its width.
+    outline = signed / zoom[:, None, None] + image_size * samples.stroke[:, None, None] + 0.5
     coverage = np.clip(outline, 0, 1, dtype=np.float32)
     coverage += NOISE * generator.standard_normal(coverage.shape, dtype=np.float32)
     pixels: np.ndarray = np.rint(255 * np.clip(coverage, 0, 1)).astype(np.uint8)
     return pixels
 
 
-def _sample(fields: Fields, plan: Plan, zoom: np.ndarray, image_size: int) -> np.ndarray:
-    """The distance at each pixel's place in the field, bilinear. Shapes: float (N, S, S)."""
+def _sample_fields(
+    fields: DistanceFields, samples: GlyphSamples, zoom: np.ndarray, image_size: int
+) -> np.ndarray:
+    """The distance at each pixel's position in the field, bilinear. Shapes: float (N, S, S)."""
     centre = np.arange(image_size) - (image_size - 1) / 2
-    shift = plan.shift[:, :, None, None] * image_size
+    shift = samples.shift[:, :, None, None] * image_size
     y, x = centre[:, None] - shift[:, 0], centre - shift[:, 1]
-    cosine, sine = (turn(plan.angle)[:, None, None] for turn in (np.cos, np.sin))
+    cosine, sine = (function(samples.angle)[:, None, None] for function in (np.cos, np.sin))
     x, y = cosine * x + sine * y, cosine * y - sine * x
-    x = x + plan.shear[:, None, None] * y
+    x = x + samples.shear[:, None, None] * y
     last = FIELD_SIDE - 1
     row, column = (np.clip(last / 2 + zoom * axis, 0, last - 1e-3) for axis in (y, x))
-    return _bilinear(fields.distance, plan, row.astype(np.float32), column.astype(np.float32))
+    return _bilinear(fields.distance, samples, row.astype(np.float32), column.astype(np.float32))
 
 
-def _bilinear(distance: np.ndarray, plan: Plan, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+def _bilinear(
+    distance: np.ndarray, samples: GlyphSamples, row: np.ndarray, column: np.ndarray
+) -> np.ndarray:
     top, left = row.astype(np.int32), column.astype(np.int32)
     down, right = row - top, column - left
-    glyph = (plan.face * distance.shape[1] + plan.character) * FIELD_SIDE**2
+    glyph = (samples.face * distance.shape[1] + samples.character) * FIELD_SIDE**2
     corner = glyph[:, None, None] + top * FIELD_SIDE + left
     flat = distance.reshape(-1)
     upper = flat[corner] * (1 - right) + flat[corner + 1] * right
@@ -234,7 +239,7 @@ def _bilinear(distance: np.ndarray, plan: Plan, row: np.ndarray, column: np.ndar
 GLYPHS = DatasetSpec(
     name="glyphs",
     version=1,
-    summary="Printed letters or digits of 21 text faces, slightly bent, white on black",
+    summary="Printed letters or digits in 21 text faces, slightly distorted, white on black",
     source="The DejaVu, STIX and Computer Modern faces that matplotlib ships",
     license="Bitstream Vera and public domain (DejaVu), OFL-1.1 (STIX), AMS/Knuth (cm)",
     params=GlyphParams,

@@ -1,4 +1,4 @@
-"""Any folder of class folders of pictures, such as ImageNet's and DomainNet's layouts."""
+"""Your own images in class folders, as in the layouts of ImageNet and DomainNet."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def _one_group(pattern: str) -> str:
     except re.error as error:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
     if groups < 1:
-        raise ValueError(f"{pattern!r} needs a (...) that finds the grouping key")
+        raise ValueError(f"{pattern!r} needs a group (...) that matches the grouping key")
     return pattern
 
 
 class ImageFolderParams(Params):
-    r"""Where the class folders lie, and what may not be torn apart.
+    r"""The folders of the splits, and the groups of files.
 
-    ``train``, ``test``: folders below the root. Without ``test``, ``test_share`` of the groups
-    of ``train``, chosen by a hash of their keys, are the test split.
+    ``train``, ``test``: folders below the root. Without ``test``, ``test_share`` of the groups of
+    ``train``, selected by a hash of their keys, are the test split.
     ``group``: a regular expression whose first group, searched in the file's name, is the key,
-    such as ``^([^_]+)_``; files of one key belong together whatever their class. Without it every
+    such as ``^([^_]+)_``; files with one key are one group, also across classes. Without it each
     file is a group of its own.
     """
 
@@ -60,12 +60,12 @@ class ImageFolderParams(Params):
     @model_validator(mode="after")
     def _two_folders(self) -> Self:
         if self.test is not None and PurePosixPath(self.test) == PurePosixPath(self.train):
-            raise ValueError("train and test are one folder: leave test out to split it")
+            raise ValueError("train and test are the same folder: leave test out to split it")
         return self
 
 
-class Item(NamedTuple):
-    """One file, the index of its class and the key of its group."""
+class ImageFile(NamedTuple):
+    """A file, the index of its class and the key of its group."""
 
     path: Path
     label: int
@@ -78,10 +78,10 @@ def _classes(params: ImageFolderParams, root: Path | None) -> tuple[str, ...]:
     if params.test is not None:
         test_names = _folder_names(_below(root, params.test))
         if names != test_names:
-            odd = sorted(set(names) ^ set(test_names))
+            different = sorted(set(names) ^ set(test_names))
             raise DataError(
                 f"folders {params.train!r} and {params.test!r} must have the same class folders; "
-                f"only one has: {', '.join(odd)}"
+                f"only one has: {', '.join(different)}"
             )
     return names
 
@@ -109,24 +109,24 @@ def _load(
     params: ImageFolderParams, split: str, root: Path | None, image_size: int
 ) -> DatasetSplit:
     folder = params.test if split == "test" and params.test is not None else params.train
-    items = _items(params, _below(root, folder), folder, _classes(params, root))
+    files = _image_files(params, _below(root, folder), folder, _classes(params, root))
     if params.test is None:
-        items = [
-            item
-            for item in items
-            if (_hash_share(item.group) < params.test_share) == (split == "test")
+        files = [
+            file
+            for file in files
+            if (_hash_fraction(file.group) < params.test_share) == (split == "test")
         ]
-    images = _decode_all([item.path for item in items], image_size)
-    labels = np.array([item.label for item in items], np.int64)
-    return DatasetSplit(images, labels, np.array([item.group for item in items], str))
+    images = _decode_all([file.path for file in files], image_size)
+    labels = np.array([file.label for file in files], np.int64)
+    return DatasetSplit(images, labels, np.array([file.group for file in files], str))
 
 
-def _items(
+def _image_files(
     params: ImageFolderParams, folder: Path, name: str, classes: Sequence[str]
-) -> list[Item]:
-    """Every picture below the class folders, in the order of their names."""
+) -> list[ImageFile]:
+    """All images below the class folders, in the order of their names."""
     return [
-        Item(path, label, _group_of(params, path, folder, name))
+        ImageFile(path, label, _group_of(params, path, folder, name))
         for label, class_name in enumerate(classes)
         for path in sorted((folder / class_name).rglob("*"))
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
@@ -136,17 +136,17 @@ def _items(
 def _group_of(params: ImageFolderParams, path: Path, folder: Path, name: str) -> str:
     if params.group is None:
         return (PurePosixPath(name) / path.relative_to(folder).as_posix()).as_posix()
-    found = re.search(params.group, path.name)
-    if found is None or found[1] is None:
+    match = re.search(params.group, path.name)
+    if match is None or match[1] is None:
         raise DataError(
-            f"dataset 'image-folder': the group pattern {params.group!r} finds no key in the "
+            f"dataset 'image-folder': the group pattern {params.group!r} matches no key in the "
             f"name of {path}: change the pattern or the name"
         )
-    return found[1]
+    return match[1]
 
 
-def _hash_share(group: str) -> float:
-    """A number in [0, 1) that depends on the key alone: new files move no old one."""
+def _hash_fraction(group: str) -> float:
+    """A number in [0, 1) that depends only on the key, so that new files move no other file."""
     return int(hashlib.sha256(group.encode()).hexdigest()[:13], 16) / 16**13
 
 
@@ -160,11 +160,11 @@ def _decode_all(paths: Sequence[Path], image_size: int) -> np.ndarray:
 
 
 def _decode(path: Path, image_size: int) -> np.ndarray:
-    """The centre of one picture, its short side resized by an antialiased bilinear filter.
+    """The centre crop of an image, resized by its short side with an antialiased bilinear filter.
 
     Shapes: uint8 (image_size, image_size, 3).
     """
-    from PIL import Image  # listing plugins stays fast
+    from PIL import Image  # slow to import
 
     try:
         with Image.open(path) as picture:
@@ -181,7 +181,7 @@ def _decode(path: Path, image_size: int) -> np.ndarray:
 
 
 def _on_white(picture: Picture) -> Picture:
-    from PIL import Image  # listing plugins stays fast
+    from PIL import Image  # slow to import
 
     if picture.mode in OPAQUE_MODES:
         return picture.convert("RGB")
@@ -195,13 +195,13 @@ def _on_white(picture: Picture) -> Picture:
 IMAGE_FOLDER = DatasetSpec(
     name="image-folder",
     version=1,
-    summary="Your own pictures: a folder of class folders, with or without one for testing",
+    summary="Your own images in class folders, with or without a folder for testing",
     source="your own files",
     license="that of your files",
     params=ImageFolderParams,
     load=_load,
     classes=_classes,
     channels=3,
-    grouping="file, or the key that the parameter group finds in its name",
+    grouping="file, or the key that the parameter group matches in its name",
     needs_root=True,
 )

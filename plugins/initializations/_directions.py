@@ -1,4 +1,4 @@
-"""Random orthonormal directions, uniform over all of them (Haar)."""
+"""Random orthonormal directions from the uniform (Haar) distribution."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def orthonormal(
 ) -> Tensor:
     """``count`` orthonormal vectors of ``size`` dimensions, orthogonal to those of ``beside``.
 
-    Shapes: float64 (size, count), count + beside's at most size; beside (size, any).
+    Shapes: float64 (size, count), at most size vectors in total; beside (size, any).
     Error: orthonormal to 1e-12.
     Source: Mezzadri 2007, https://arxiv.org/abs/math-ph/0609050: QR of a Gaussian matrix is Haar
     only with the sign of R's diagonal fixed.
     """
     draws = torch.randn(size, count, generator=generator, dtype=torch.float64)
     if beside is not None:
-        # Twice: the first projection leaves a rounding error where little of a draw remains.
+        # Twice, to remove the rounding error of the first projection.
         for _ in range(2):
             draws = draws - beside @ (beside.T @ draws)
     q, r = torch.linalg.qr(draws)

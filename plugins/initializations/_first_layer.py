@@ -1,13 +1,13 @@
-"""A network's first convolution beside the patches of the images that it reads.
+"""The first convolution of a network, and the covariance of the image patches that it reads.
 
 Shape letters: N images, E entries of a patch and of a filter (channels x height x width of the
-kernel), P places of the kernel, F filters.
+kernel), P patches, F filters.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+import torch.nn.functional as F  # noqa: N812  # the usual name
 from torch import Generator, Tensor, nn
 
 from transferbench.errors import PluginError
@@ -23,16 +23,16 @@ __all__ = [
     "target_images",
 ]
 
-IMAGES_AT_ONCE = 8
+BATCH_SIZE = 8
 """The patches of 8 images of 224 px are some 100 MB."""
 
 
 def first_convolution(
     plugin: str, net: nn.Module, context: InitializationContext
 ) -> tuple[str, nn.Conv2d]:
-    """The layer that reads the images, and its name.
+    """The name of the first layer, and the layer.
 
-    Raises: ``PluginError`` where the first layer is no convolution over all channels.
+    Raises: ``PluginError`` where it is no convolution over all channels.
     """
     name, layer = next(iter(body_layers(net, context).items()), ("", net))
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or isinstance(layer.padding, str):
@@ -45,16 +45,16 @@ def first_convolution(
 
 
 def patch_eigenvectors(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The covariance of the patches that ``layer`` reads, padding included, as its spectrum.
+    """Eigenvalues and eigenvectors of the covariance of the patches of ``layer``, with padding.
 
-    Shapes: variances (E,), ascending; eigenvectors (E, E), one a column; float64.
+    Shapes: variances (E,), ascending; eigenvectors (E, E), one per column; float64.
     """
     size = layer.weight[0].numel()
     padding = tuple(int(side) for side in layer.padding)
     total_E = torch.zeros(size, dtype=torch.float64)
     squares_EE, count = torch.zeros(size, size, dtype=torch.float64), 0
-    for some in torch.split(images, IMAGES_AT_ONCE):
-        patches = F.unfold(some, layer.kernel_size, layer.dilation, padding, layer.stride)
+    for batch in torch.split(images, BATCH_SIZE):
+        patches = F.unfold(batch, layer.kernel_size, layer.dilation, padding, layer.stride)
         flat_PE = patches.transpose(1, 2).reshape(-1, size).double()
         total_E += flat_PE.sum(0)
         squares_EE += flat_PE.T @ flat_PE
@@ -70,9 +70,9 @@ def mean_squares(weight: Tensor, basis_EE: Tensor) -> Tensor:
 
 
 def proportional(variance_E: Tensor, weight: Tensor) -> Tensor:
-    """``variance_E`` scaled to add up to the mean square length of the filters of ``weight``."""
-    length = weight.detach().double().flatten(1).square().sum(1).mean()
-    return variance_E * (length / variance_E.sum())
+    """``variance_E`` scaled to the mean squared norm of the filters of ``weight``."""
+    squared_norm = weight.detach().double().flatten(1).square().sum(1).mean()
+    return variance_E * (squared_norm / variance_E.sum())
 
 
 def draw(weight: Tensor, variance_E: Tensor, basis_EE: Tensor, generator: Generator) -> None:

@@ -1,11 +1,10 @@
-"""A source network's weights as what statistics are taken of: filters, matrices and the rest.
+"""Copying of a source network's weights, and redrawing of them from their statistics.
 
-Every tensor of the body is one of three:
+Each tensor of the body is one of three kinds:
 
-- of a norm layer (any BatchNorm, LayerNorm, GroupNorm, RMSNorm): set to the identity, or kept;
-- constant: one element (Fixup's scalars; a statistic of one number is that number), or a buffer
-  (an index of positions): the source's value is kept, whatever the initialization;
-- redrawn: all other parameters, biases, tokens and position embeddings included.
+- of a norm layer (any BatchNorm, LayerNorm, GroupNorm, RMSNorm): set to the identity, or copied;
+- constant: a single element (Fixup's scalars), or a buffer (an index of positions): copied;
+- redrawn: all other parameters, including biases, tokens and position embeddings.
 
 Shape letters: F filters (outputs), C channels (inputs), S positions of a kernel, D features.
 """
@@ -19,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.errors import PluginError
-from transferbench.networks.modules import load_state
+from transferbench.networks.modules import body_names, load_state
 from transferbench.specs import InitializationContext
+from transferbench_plugins.initializations._statistics_params import StatisticsParams
 
-__all__ = ["as_filters", "as_matrix", "copy_source", "redraw"]
+__all__ = ["as_filters", "as_matrix", "copy_source", "redraw", "redraw_source"]
 
 Redraw = Callable[[str, Tensor], Tensor]
-"""A new tensor for the name and float64 values of an old one, of as many elements."""
+"""Maps the name and the float64 values of a tensor to new values, of as many elements."""
 
 IDENTITY = {
     "weight": 1.0,
@@ -41,25 +41,37 @@ def copy_source(
     net: nn.Module,
     context: InitializationContext,
     checkpoint: int | None,
-    names: Iterable[str],
+    names: Iterable[str] | None = None,
 ) -> None:
-    """Give ``net`` the source's tensors called ``names``.
+    """Copy the tensors ``names`` of the source (None: its body) into ``net``.
 
     Raises: ``PluginError`` where there is no source, ``DataError`` where it does not fit.
     """
     if context.source_state is None:
         which = "" if checkpoint is None else f" of epoch {checkpoint}"
         raise PluginError(
-            f"initialization {plugin!r} needs the source network's weights{which} and was given"
-            " none; name a source in the suite, or weights that the backbone can load"
+            f"initialization {plugin!r} needs the source network's weights{which}, and the context"
+            " has none; name a source in the suite, or weights that the backbone can load"
         )
-    load_state(net, context.source_state, names)
+    load_state(net, context.source_state, body_names(context.modules) if names is None else names)
+
+
+def redraw_source(
+    plugin: str,
+    net: nn.Module,
+    context: InitializationContext,
+    params: StatisticsParams,
+    draw: Redraw,
+) -> None:
+    """Copy the source's body into ``net``, and ``redraw`` it. Raises: as ``copy_source``."""
+    copy_source(plugin, net, context, params.checkpoint)
+    redraw(net, body_names(context.modules), params.norms, draw)
 
 
 def redraw(
     net: nn.Module, names: Iterable[str], norms: Literal["identity", "source"], draw: Redraw
 ) -> None:
-    """Replace what ``net`` holds under ``names``, in their order, as this module's head says."""
+    """Redraw the tensors ``names`` of ``net`` in order, by the rules of this module."""
     of_norms = _norm_names(net)
     parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
     own = net.state_dict()
@@ -68,7 +80,7 @@ def redraw(
             values = own[name]
             if name in of_norms:
                 if norms == "identity":
-                    _neutralise(name, values)
+                    _set_identity(name, values)
             elif name in parameters and values.numel() > 1:
                 values.copy_(draw(name, values.double()).reshape(values.shape))
 
@@ -83,15 +95,15 @@ def _norm_names(net: nn.Module) -> set[str]:
 
 
 def _is_norm(layer: nn.Module) -> bool:
-    # timm has norm layers of its own beside torch's, all called so; a container is none, nor is
-    # ConvNeXt's global response norm, which is a gain beside a shortcut.
+    # By name, since timm has its own norm layers. Containers are excluded, and ConvNeXt's global
+    # response norm, which is a gain next to a shortcut.
     kind = type(layer).__name__.lower()
     holds_layers = any(list(child.parameters()) for child in layer.children())
     return "norm" in kind and "responsenorm" not in kind and not holds_layers
 
 
-def _neutralise(name: str, values: Tensor) -> None:
-    # A rarer parameter (EvoNorm's v) keeps the source's value: its neutral value is not known.
+def _set_identity(name: str, values: Tensor) -> None:
+    # Other parameters (EvoNorm's v) keep the source's value, as their identity is unknown.
     if (leaf := name.rpartition(".")[2]) in IDENTITY:
         values.fill_(IDENTITY[leaf])
 
@@ -100,7 +112,7 @@ def as_filters(values: Tensor) -> Tensor:
     """A tensor as its filters, (F, C, S).
 
     A kernel (F, C, H, W) has S = H W; a linear weight (F, C) has S = 1; a bias has C = S = 1.
-    Tokens and position embeddings, (1, N, D), are one filter of N D channels.
+    Tokens and position embeddings, (1, N, D), are a single filter of N D channels.
     """
     if _is_table(values):
         return values.reshape(1, -1, 1)
@@ -110,11 +122,11 @@ def as_filters(values: Tensor) -> Tensor:
 
 
 def as_matrix(values: Tensor) -> Tensor:
-    """A tensor as the matrix whose spectrum counts: a kernel is (F, C H W), as stored.
+    """A tensor as the matrix of which singular values are computed: a kernel is (F, C H W).
 
-    A bias (F,) is a matrix of one column, whose one singular value is its norm; tokens and
-    position embeddings (1, N, D) are (N, D). Grouped kernels and fused queries, keys and values
-    are one matrix.
+    A bias (F,) is a matrix of one column, whose singular value is its norm; tokens and position
+    embeddings (1, N, D) are (N, D). Grouped kernels and fused queries, keys and values are a
+    single matrix.
     """
     values = values.squeeze(0) if _is_table(values) else values
     return values.flatten(1) if values.ndim > 1 else values[:, None]

@@ -1,4 +1,4 @@
-"""The bootstrap initialization: entries of a source network's tensors, drawn with replacement."""
+"""The bootstrap initialization: entries of each source tensor, resampled with replacement."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _resample(values: Tensor, generator: Generator) -> Tensor:
 
 
 def _initialize(params: StatisticsParams, net: Module, context: InitializationContext) -> None:
-    from transferbench.networks.modules import body_names
-    from transferbench_plugins.initializations._source_weights import copy_source, redraw
+    from transferbench_plugins.initializations._source_weights import redraw_source
 
-    body = body_names(context.modules)
-    copy_source("bootstrap", net, context, params.checkpoint, body)
-    redraw(net, body, params.norms, lambda _, values: _resample(values, context.generator))
+    def draw(_: str, values: Tensor) -> Tensor:
+        return _resample(values, context.generator)
+
+    redraw_source("bootstrap", net, context, params, draw)
 
 
 BOOTSTRAP = InitializationSpec(

@@ -1,6 +1,7 @@
-"""The data-aligned initialization: a first layer whose covariance has the data's eigenvectors.
+"""The data-aligned initialization: the first layer's covariance has the data's eigenvectors.
 
-Its filters are Gaussian of mean 0; its bias and all other layers stay as built.
+Its filters are Gaussian with mean 0; its bias and all other layers are those of the backbone's
+random initialization.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ __all__ = ["DATA_ALIGNED"]
 
 
 class AlignedParams(SourceParams):
-    """``variances``: how long the filters are along each eigenvector of the data.
+    """``variances``: the variance of the filters along each eigenvector of the data.
 
-    ``source``: the source's mean square there. ``data``: proportional to the data's own variance,
-    with the mean square length of the backbone's draw; it uses no source.
+    ``source``: the mean square of the source's filters. ``data``: proportional to the variance of
+    the data, with the mean squared norm of the backbone's random initialization; without a source.
     """
 
     variances: Literal["source", "data"] = "source"

@@ -1,8 +1,8 @@
-"""Data-dependent initialization: every channel of every layer of mean 0 and variance 1 on the data.
+"""Data-dependent initialization: each channel of all layers has mean 0 and variance 1 on the data.
 
-This is the paper's within-layer step (its Algorithm 1) with Gaussian weights; its second step,
-equal rates of change between layers, is left out. A layer without a bias cannot move its mean and
-gets the variance alone. Norm layers, scalars and embeddings stay as built.
+This is the within-layer step of the paper (Algorithm 1) with Gaussian weights; the second step,
+equal rates of change between layers, is omitted. A layer without a bias only gets the variance.
+Norm layers, scalars and embeddings are those of the backbone's random initialization.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DATA_DEPENDENT"]
 
 ROUNDING = 1e-6
-"""A deviation below this share of a channel's mean is float32 rounding of a constant."""
+"""A standard deviation below this fraction of a channel's mean is rounding of a constant."""
 
 
 def _standardise(call: LayerCall) -> None:
@@ -32,8 +32,8 @@ def _standardise(call: LayerCall) -> None:
     if not bool(varied.all()):
         raise PluginError(
             f"initialization 'data-dependent': {int((~varied).sum())} of {len(varied)} channels of"
-            f" {call.name} give one value on all images, which no factor brings to variance 1;"
-            " give more images that differ, or another initialization"
+            f" {call.name} are constant on all images, so that no factor gives them variance 1;"
+            " use more, different images, or another initialization"
         )
     call.scale(1 / deviation_F)
     if call.layer.bias is not None:

@@ -1,4 +1,4 @@
-"""Weight transfusion: the first modules from the source, the others random or by statistics."""
+"""Weight transfusion: the first modules from the source, the rest random or from statistics."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["FIRST_K"]
 
 
 class FirstKParams(SourceParams):
-    """``modules``: how many of the backbone's modules, from the input, are the source's.
+    """``modules``: how many of the backbone's modules, from the input, are copied from the source.
 
-    ``rest``: what the others are. ``random``: the backbone's own draw (Raghu et al. 2019).
-    ``mean-var``: N(mean, variance) of the source's tensors with norm layers at the identity, which
-    is WT-ST-n of Matsoukas et al. 2022.
+    ``rest``: the other modules. ``random``: the backbone's random initialization (Raghu et al.
+    2019). ``mean-var``: N(mean, variance) of the source's tensors with norm layers at the identity,
+    which is WT-ST-n of Matsoukas et al. 2022.
     """
 
     modules: Annotated[int, Field(ge=0)] = 1
@@ -35,14 +35,14 @@ def _initialize(params: FirstKParams, net: Module, context: InitializationContex
     body = [name for name in context.modules if name != HEAD]
     if params.modules > len(body):
         raise PluginError(
-            f"initialization 'first-k' was asked for the first {params.modules} modules, and this"
-            f" backbone has {len(body)} before its head ({', '.join(body)}); choose a smaller"
-            " number, or 'pretrained' for all of them"
+            f"initialization 'first-k' copies the first {params.modules} modules, and this backbone"
+            f" has {len(body)} before its head ({', '.join(body)}); choose a smaller number, or"
+            " 'pretrained' for all of them"
         )
-    kept = [name for module in body[: params.modules] for name in context.modules[module]]
+    first = [name for module in body[: params.modules] for name in context.modules[module]]
     rest = [name for module in body[params.modules :] for name in context.modules[module]]
-    wanted = kept if params.rest == "random" else kept + rest
-    copy_source("first-k", net, context, params.checkpoint, wanted)
+    copied = first if params.rest == "random" else first + rest
+    copy_source("first-k", net, context, params.checkpoint, copied)
     if params.rest == "mean-var":
         redraw(net, rest, "identity", lambda _, values: normal_like(values, context.generator))
 
@@ -50,7 +50,7 @@ def _initialize(params: FirstKParams, net: Module, context: InitializationContex
 FIRST_K = InitializationSpec(
     name="first-k",
     version=1,
-    summary="Keeps P's first modules whole; of the rest nothing, or each mean and variance",
+    summary="Keeps P's first modules; of the rest nothing, or each tensor's mean and variance",
     source="Raghu et al., NeurIPS 2019, https://arxiv.org/abs/1902.07208 (transfusion);"
     " Matsoukas et al., CVPR 2022, https://arxiv.org/abs/2203.01825 (WT-ST-n)",
     license="Apache-2.0",

@@ -1,7 +1,8 @@
-"""LSUV: orthonormal weights, scaled layer after layer to outputs of unit variance on the data.
+"""LSUV: orthonormal weights, scaled layer by layer to outputs of unit variance on the data.
 
-Every convolution and linear layer of the body, those included that a backbone starts at zero;
-their biases become zero, and norm layers, scalars and embeddings stay as built.
+All convolutions and linear layers of the body, including those that a backbone initializes to
+zero; their biases become zero. Norm layers, scalars and embeddings are those of the backbone's
+random initialization.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ __all__ = ["LSUV"]
 
 
 class LsuvParams(Params):
-    """The paper's Algorithm 1: how near to 1 a standard deviation must come, in how many tries."""
+    """The paper's Algorithm 1: tolerance of the standard deviation, and maximum number of tries."""
 
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
     tries: Annotated[int, Field(ge=1)] = 10
 
 
 def _orthonormalise(layer: Module, generator: Generator) -> None:
-    """Rows or columns of the weight, whichever are fewer, become orthonormal; the bias zero."""
+    """Make the rows or columns of the weight, whichever are fewer, orthonormal; the bias zero."""
     import torch
 
     from transferbench_plugins.initializations._directions import orthonormal
@@ -46,19 +47,19 @@ def _orthonormalise(layer: Module, generator: Generator) -> None:
 
 
 def _to_unit_deviation(params: LsuvParams, call: LayerCall) -> None:
-    """One standard deviation over images, places and filters together, as in the paper."""
+    """A single standard deviation over images, positions and filters, as in the paper."""
     for _ in range(params.tries):
         deviation = call.filters().std(correction=0)
         if abs(float(deviation) - 1) <= params.tolerance:
             return
         call.scale(1 / deviation)
     deviation = call.filters().std(correction=0)
-    # Written so that a deviation which is no number counts as a miss.
+    # Also raises for NaN.
     if not abs(float(deviation) - 1) <= params.tolerance:
         raise PluginError(
             f"initialization 'lsuv' could not bring the output of {call.name} to a standard"
-            f" deviation of 1 in {params.tries} tries (it is {float(deviation):g}); give images"
-            " that differ, or another initialization"
+            f" deviation of 1 in {params.tries} tries (it is {float(deviation):g}); use different"
+            " images, or another initialization"
         )
 
 

@@ -1,4 +1,4 @@
-"""The mean-var initialization: a source network's weights known by their mean and variance."""
+"""The mean-var initialization: normal draws with the mean and variance of each source tensor."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["MEAN_VAR", "normal_like"]
 
 
 def normal_like(values: Tensor, generator: Generator) -> Tensor:
-    """Independent draws of N(mean, variance) of ``values``, of the same shape.
+    """Independent draws from N(mean, variance) of ``values``, of the same shape.
 
-    Error: mean and variance are kept in expectation; with n elements the drawn mean is off by a
-    standard error of std / sqrt(n).
+    Error: mean and variance are equal in expectation; with n elements the standard error of the
+    mean is std / sqrt(n).
     """
     import torch
 
@@ -27,12 +27,12 @@ def normal_like(values: Tensor, generator: Generator) -> Tensor:
 
 
 def _initialize(params: StatisticsParams, net: Module, context: InitializationContext) -> None:
-    from transferbench.networks.modules import body_names
-    from transferbench_plugins.initializations._source_weights import copy_source, redraw
+    from transferbench_plugins.initializations._source_weights import redraw_source
 
-    body = body_names(context.modules)
-    copy_source("mean-var", net, context, params.checkpoint, body)
-    redraw(net, body, params.norms, lambda _, values: normal_like(values, context.generator))
+    def draw(_: str, values: Tensor) -> Tensor:
+        return normal_like(values, context.generator)
+
+    redraw_source("mean-var", net, context, params, draw)
 
 
 MEAN_VAR = InitializationSpec(

@@ -1,4 +1,4 @@
-"""Mimetic initialization of attention: queries agree with keys, and values write themselves off."""
+"""Mimetic initialization of attention layers: W_Q W_K^T near I and W_V W_proj near -I."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Share = Annotated[float, Field(ge=0)]
 
 
 class MimeticParams(Params):
-    """How much noise and how much identity the two products of an attention layer hold.
+    """The weights of noise and identity in the two products of an attention layer.
 
-    W_Q W_K^T, for each head, is ``query_key_noise`` Z + ``query_key_identity`` I cut to the
+    W_Q W_K^T, for each head, is ``query_key_noise`` Z + ``query_key_identity`` I truncated to the
     head's rank; W_V W_proj is ``value_noise`` Z - ``value_identity`` I; Z has entries N(0, 1/D).
     The defaults are the paper's for vision. ``sinusoidal``: absolute position embeddings
-    (``pos_embed`` beside ``patch_embed``) become the sinusoids of the paper's recipe.
+    (``pos_embed`` beside ``patch_embed``) are set to sinusoids, as in the paper's recipe.
     """
 
     query_key_noise: Share = 0.7

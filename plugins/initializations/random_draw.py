@@ -1,4 +1,4 @@
-"""Random initializations: the backbone's own draw, fresh for each replicate or shared by all."""
+"""Random initializations by the backbone: one per replicate, a second one, or shared by all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE = "Neyshabur, Sedghi, Zhang, NeurIPS 2020, https://arxiv.org/abs/2008.116
 
 
 def _keep(params: Any, net: Module, context: InitializationContext) -> None:
-    """The builder has drawn already."""
+    """Keep the weights that the builder has drawn."""
 
 
 RANDOM = InitializationSpec(
@@ -42,7 +42,7 @@ SAME_RANDOM = InitializationSpec(
 SECOND_RANDOM = InitializationSpec(
     name="second-random",
     version=1,
-    summary="RI once more, from a second draw: beside RI it shows what no difference looks like",
+    summary="RI again, from a second draw: the null difference to RI",
     source=SOURCE,
     license="Apache-2.0",
     initialize=_keep,

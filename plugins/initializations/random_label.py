@@ -1,15 +1,15 @@
 """The random-label initialization: the body of a source network trained on shuffled labels.
 
-The suite says so of the source, and names it in the arm::
+The suite declares such a source, and the arm names it::
 
     sources:
       shuffled: {dataset: {name: glyphs}, recipe: pretrain, shuffle_labels: true}
     initializations:
       RL-T: {name: random-label, source: shuffled, recipe: P-T}
 
-The weights are copied as ``pretrained`` copies them; the name of its own is what tells the arms
-apart in reports. An initialization cannot see what its source was trained on: with an ordinary
-source, or weights from outside, this is ``pretrained``.
+The weights are copied as by ``pretrained``; the separate name distinguishes the arms in reports.
+An initialization does not know what its source was trained on: with an ordinary source, or
+external weights, this equals ``pretrained``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ __all__ = ["RANDOM_LABEL"]
 
 
 def _initialize(params: SourceParams, net: Module, context: InitializationContext) -> None:
-    from transferbench.networks.modules import body_names
     from transferbench_plugins.initializations._source_weights import copy_source
 
-    body = body_names(context.modules)
-    copy_source("random-label", net, context, params.checkpoint, body)
+    copy_source("random-label", net, context, params.checkpoint)
 
 
 RANDOM_LABEL = InitializationSpec(

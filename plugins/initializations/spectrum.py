@@ -1,6 +1,6 @@
-"""Initializations that keep a source network's singular values: with random or its top directions.
+"""Initializations with the singular values of the source, and random or its top directions.
 
-Shape letters: F filters (outputs), E entries of a filter, R = min(F, E), k kept directions.
+Shape letters: F filters (outputs), E entries of a filter, R = min(F, E), k top directions.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["SPECTRUM_MATCHED", "TOP_DIRECTIONS"]
 
 
 class TopParams(StatisticsParams):
-    """``fraction``: the share of singular directions that are kept, rounded up.
+    """``fraction``: the fraction of singular directions that are kept, rounded up.
 
-    0 is spectrum-matched, and 1 is pretrained: the norm layers are the source's unless said.
+    0 equals spectrum-matched, and 1 pretrained: norm layers are the source's by default.
     """
 
     fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -31,10 +31,11 @@ class TopParams(StatisticsParams):
 
 
 def _rotated(values: Tensor, fraction: float, generator: Generator) -> Tensor:
-    """``values`` with its spectrum and its top directions, the other directions random.
+    """``values`` with the same singular values and top directions, and other directions random.
 
-    U diag(s) V^T with the first k columns of U and V the source's and the rest Haar in the
-    complement. Error: singular values to 1e-12 relative to the largest, before float32 rounding.
+    U diag(s) V^T with the first k columns of U and V of the source and the rest from the Haar
+    distribution of the complement. Error: singular values to 1e-12 relative to the largest, before
+    rounding to float32.
     """
     import torch
 
@@ -42,7 +43,7 @@ def _rotated(values: Tensor, fraction: float, generator: Generator) -> Tensor:
     from transferbench_plugins.initializations._source_weights import as_matrix
 
     u_FR, s_R, vt_RE = torch.linalg.svd(as_matrix(values), full_matrices=False)
-    # The subtrahend keeps 0.55 * 20 = 11.000000000000002 at 11.
+    # The subtraction rounds 0.55 * 20 = 11.000000000000002 to 11.
     k = math.ceil(fraction * len(s_R) - 1e-9)
     if k == len(s_R):
         return values
@@ -60,12 +61,12 @@ def _initialize(
     context: InitializationContext,
     fraction: float,
 ) -> None:
-    from transferbench.networks.modules import body_names
-    from transferbench_plugins.initializations._source_weights import copy_source, redraw
+    from transferbench_plugins.initializations._source_weights import redraw_source
 
-    body = body_names(context.modules)
-    copy_source(plugin, net, context, params.checkpoint, body)
-    redraw(net, body, params.norms, lambda _, values: _rotated(values, fraction, context.generator))
+    def draw(_: str, values: Tensor) -> Tensor:
+        return _rotated(values, fraction, context.generator)
+
+    redraw_source(plugin, net, context, params, draw)
 
 
 def _match_spectrum(params: StatisticsParams, net: Module, context: InitializationContext) -> None:

@@ -1,4 +1,4 @@
-"""The weight-shuffle initialization: a source network's entries, in another order.
+"""The weight-shuffle initialization: the entries of the source's tensors, permuted.
 
 Shape letters: F filters (outputs), C channels (inputs), S positions of a kernel.
 """
@@ -20,26 +20,24 @@ Variant = Literal["all", "within-filter", "across-filters", "spatial", "channel"
 
 
 class ShuffleParams(StatisticsParams):
-    """``variant``: what changes places, and so which statistic is kept.
+    """``variant``: what is permuted, and so which statistic is preserved.
 
-    ``all``: every entry of a tensor; its histogram is kept.
-    ``within-filter``: the entries of each filter; each filter's histogram and norm are kept.
-    ``across-filters``: whole filters, each with its bias; the set of filters is kept, not which
-    reads which.
-    ``spatial``: the positions inside each kernel; each kernel's sum and histogram are kept, and a
-    weight without positions (linear, 1x1) is the source's.
-    ``channel``: the kernels inside each filter; each kernel is kept, not which channel it reads.
+    ``all``: the entries of a tensor; preserves its histogram.
+    ``within-filter``: the entries of each filter; preserves each filter's histogram and norm.
+    ``across-filters``: filters with their biases; preserves the set of filters.
+    ``spatial``: the positions in each kernel; preserves each kernel's sum and histogram, and copies
+    weights without positions (linear, 1x1).
+    ``channel``: the kernels of each filter; preserves the set of kernels of each filter.
 
-    The last three leave biases their filters; tokens and position embeddings are one filter of
-    one-entry kernels.
+    The last three do not separate biases from their filters; tokens and position embeddings are a
+    single filter of kernels with one entry.
     """
 
     variant: Variant = "all"
 
 
 def _initialize(params: ShuffleParams, net: Module, context: InitializationContext) -> None:
-    from transferbench.networks.modules import body_names
-    from transferbench_plugins.initializations._source_weights import copy_source, redraw
+    from transferbench_plugins.initializations._source_weights import redraw_source
 
     orders: dict[tuple[str, int], Tensor] = {}
 
@@ -51,16 +49,14 @@ def _initialize(params: ShuffleParams, net: Module, context: InitializationConte
             orders[layer] = _orders(1, len(values), context.generator)[0]
         return values[orders[layer]]
 
-    body = body_names(context.modules)
-    copy_source("weight-shuffle", net, context, params.checkpoint, body)
-    redraw(net, body, params.norms, shuffle)
+    redraw_source("weight-shuffle", net, context, params, shuffle)
 
 
 def _shuffled(values: Tensor, variant: Variant, generator: Generator) -> Tensor:
-    """The entries of ``values`` in another order.
+    """The entries of ``values``, permuted.
 
-    The free axis, last, is what each row permutes for itself: one row is the whole tensor
-    (``all``), a filter, a kernel, or a filter's kernels.
+    Each row is permuted independently: a row is the tensor (``all``), a filter, a kernel, or the
+    kernels of a filter.
     """
     from transferbench_plugins.initializations._source_weights import as_filters
 
@@ -76,7 +72,7 @@ def _shuffled(values: Tensor, variant: Variant, generator: Generator) -> Tensor:
 def _orders(rows: int, length: int, generator: Generator) -> Tensor:
     """``rows`` independent uniform permutations of range(length): (rows, length).
 
-    float64 keys: two of one row are equal with a chance of below 1e-7 at a million entries.
+    With float64 keys the probability of equal keys in a row is below 1e-7 at a million entries.
     """
     import torch
 
@@ -86,7 +82,7 @@ def _orders(rows: int, length: int, generator: Generator) -> Tensor:
 WEIGHT_SHUFFLE = InitializationSpec(
     name="weight-shuffle",
     version=1,
-    summary="Keeps the entries of each tensor, filter or kernel of P (variant), in another order",
+    summary="Keeps the entries of each tensor, filter or kernel of P (variant), permuted",
     source="Matsoukas et al., CVPR 2022, https://arxiv.org/abs/2203.01825 (released code)",
     license="Apache-2.0",
     params=ShuffleParams,

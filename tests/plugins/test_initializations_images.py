@@ -1,4 +1,4 @@
-"""Initializations that look at target images: their outputs and filters seen by other means."""
+"""Initializations from target images: layer outputs and filters, computed independently."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+import torch.nn.functional as F  # noqa: N812  # the usual name
 from initialized_networks import (
     IMAGES,
     KINDS,
@@ -29,21 +29,21 @@ Z = 4.5
 
 
 def hooked_outputs(net: nn.Module) -> dict[str, Tensor]:
-    """What the layers of an ordinary network give, by hooks on them."""
-    seen: dict[str, Tensor] = {}
+    """Outputs of the layers of an ordinary network, by forward hooks."""
+    outputs: dict[str, Tensor] = {}
 
     for name, layer in net.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(lambda *call, name=name: seen.update({name: call[2]}))
+            layer.register_forward_hook(lambda *call, name=name: outputs.update({name: call[2]}))
     with torch.no_grad():
         net.eval()(IMAGES)
-    return seen
+    return outputs
 
 
 def fixup_outputs(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the convolutions of fixup-resnet8 give, from the paper's formula."""
+    """Outputs of the convolutions of fixup-resnet8, by the paper's formula."""
     x = F.conv2d(IMAGES, state["conv1.weight"], padding=1)
-    seen = {"conv1": x}
+    outputs = {"conv1": x}
     x = F.relu(x + state["bias1"])
     for stage in (1, 2, 3):
         block = {
@@ -52,38 +52,39 @@ def fixup_outputs(state: dict[str, Tensor]) -> dict[str, Tensor]:
         }  # fmt: skip
         stride = 1 if stage == 1 else 2
         branch = F.conv2d(x + block["bias1a"], block["conv1.weight"], None, stride, 1)
-        seen[f"layer{stage}.0.conv1"] = branch
+        outputs[f"layer{stage}.0.conv1"] = branch
         branch = F.relu(branch + block["bias1b"]) + block["bias2a"]
         branch = block["scale"] * F.conv2d(branch, block["conv2.weight"], padding=1)
-        seen[f"layer{stage}.0.conv2"] = branch
+        outputs[f"layer{stage}.0.conv2"] = branch
         shortcut = x
         if stage > 1:
             shortcut = F.conv2d(x + block["bias1a"], block["downsample.weight"], stride=stride)
-            seen[f"layer{stage}.0.downsample"] = shortcut
+            outputs[f"layer{stage}.0.downsample"] = shortcut
         x = F.relu(branch + block["bias2b"] + shortcut)
-    return seen
+    return outputs
 
 
 def layer_outputs(result: InitializedNetwork, kind: str) -> dict[str, np.ndarray]:
-    """The outputs of every layer of the body by filters, (F, values), float64."""
-    seen = fixup_outputs(result.after) if kind == "fixup-resnet8" else hooked_outputs(result.net)
+    """The outputs of all layers of the body by filters, (F, values), float64."""
+    fixup = kind == "fixup-resnet8"
+    outputs = fixup_outputs(result.after) if fixup else hooked_outputs(result.net)
     weights = {
         name.removesuffix(".weight")
         for name, values in result.source.items()
         if name.endswith(".weight") and values.ndim > 1
     }
-    assert weights == {name for name in seen if f"{name}.weight" not in result.modules["head"]}
+    assert weights == {name for name in outputs if f"{name}.weight" not in result.modules["head"]}
     return {
         name: np.moveaxis(output.double().numpy(), 1 if output.ndim == 4 else -1, 0).reshape(
             output.shape[1] if output.ndim == 4 else output.shape[-1], -1
         )
-        for name, output in seen.items()
+        for name, output in outputs.items()
         if name in weights
     }
 
 
 def scaled_fixup() -> nn.Module:
-    """A Fixup network whose scalars are away from their neutral values."""
+    """A Fixup network whose scalars differ from their initial values."""
     net = network("fixup-resnet8", 1)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -96,12 +97,12 @@ def scaled_fixup() -> nn.Module:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lsuv_gives_every_layer_unit_deviation(kind: str) -> None:
+def test_lsuv_gives_all_layers_unit_deviation(kind: str) -> None:
     for name, output in layer_outputs(initialize("lsuv", kind), kind).items():
         assert abs(output.std() - 1) < 0.1, name
 
 
-def test_lsuv_counts_the_scale_of_a_fixup_block() -> None:
+def test_lsuv_includes_the_scale_of_a_fixup_block() -> None:
     result = initialize("lsuv", net=scaled_fixup())
     outputs = layer_outputs(result, "fixup-resnet8")
     assert all(abs(output.std() - 1) < 0.1 for output in outputs.values())
@@ -123,7 +124,7 @@ def test_lsuv_weights_are_orthonormal_up_to_a_factor(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lsuv", "data-dependent"])
-def test_norms_statistics_scalars_and_embeddings_stay_as_built(name: str, kind: str) -> None:
+def test_norms_statistics_scalars_and_embeddings_are_unchanged(name: str, kind: str) -> None:
     result = initialize(name, kind)
     layers = {
         f"{path}.{leaf}" for path, layer in result.net.named_modules()
@@ -140,16 +141,16 @@ def test_lsuv_biases_are_zero() -> None:
     assert not result.after["0.bias"].any()
 
 
-def test_lsuv_needs_images_that_differ() -> None:
+def test_lsuv_needs_different_images() -> None:
     with pytest.raises(PluginError) as raised:
         initialize("lsuv", images=torch.zeros(4, 1, 16, 16))
     assert str(raised.value) == (
         "initialization 'lsuv' could not bring the output of conv1 to a standard deviation of 1 in"
-        " 10 tries (it is nan); give images that differ, or another initialization"
+        " 10 tries (it is nan); use different images, or another initialization"
     )
 
 
-def of_one_layer(stem: type[nn.Module], features: int) -> BackboneSpec:
+def single_layer(stem: type[nn.Module], features: int) -> BackboneSpec:
     return TWO_LAYERS.model_copy(
         update={
             "name": stem.__name__.lower(),
@@ -163,7 +164,7 @@ def of_one_layer(stem: type[nn.Module], features: int) -> BackboneSpec:
 
 
 class Standardised(nn.Module):
-    """A convolution whose weight is not used as it is, and one that is never called."""
+    """A convolution with a standardised weight, and a linear layer that is never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +176,7 @@ class Standardised(nn.Module):
 
 
 class Shifted(nn.Module):
-    """A convolution beside fixed offsets of its channels, whose spread no scale can undo."""
+    """A convolution with large fixed offsets of its channels, independent of its scale."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,26 +188,26 @@ class Shifted(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["lsuv", "data-dependent"])
-def test_layers_whose_output_cannot_be_seen_are_named(name: str) -> None:
+def test_layers_without_an_intercepted_call_are_an_error(name: str) -> None:
     with pytest.raises(PluginError) as raised:
-        initialize(name, of_one_layer(Standardised, 392))
+        initialize(name, single_layer(Standardised, 392))
     assert str(raised.value) == (
-        f"initialization '{name}' sees no output of 0.conv, 0.idle: in a forward pass their weights"
-        " reach no convolution or linear map as they are or times a factor; choose another"
-        " backbone, or an initialization that looks at no images"
+        f"initialization '{name}' finds no output of 0.conv, 0.idle: in a forward pass no"
+        " convolution or linear map uses their weights, directly or times a factor; choose another"
+        " backbone, or an initialization without target images"
     )
 
 
-def test_lsuv_says_so_where_a_layer_cannot_be_brought_to_unit_deviation() -> None:
+def test_a_layer_that_lsuv_cannot_bring_to_unit_deviation_is_an_error() -> None:
     with pytest.raises(PluginError, match=r"the output of 0\.conv to a .* in 3 tries \(it is 5\."):
-        initialize("lsuv", of_one_layer(Shifted, 392), tries=3)
+        initialize("lsuv", single_layer(Shifted, 392), tries=3)
 
 
 # --- data-dependent ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_channel_has_unit_variance_and_with_a_bias_zero_mean(kind: str) -> None:
+def test_all_channels_have_unit_variance_and_with_a_bias_zero_mean(kind: str) -> None:
     result = initialize("data-dependent", kind)
     for name, output in layer_outputs(result, kind).items():
         assert np.abs(output.std(axis=1) - 1).max() < 1e-4, name
@@ -214,17 +215,17 @@ def test_every_channel_has_unit_variance_and_with_a_bias_zero_mean(kind: str) ->
             assert np.abs(output.mean(axis=1)).max() < 1e-4, name
 
 
-def test_every_channel_counts_the_scale_of_a_fixup_block() -> None:
+def test_unit_variance_includes_the_scale_of_a_fixup_block() -> None:
     outputs = layer_outputs(initialize("data-dependent", net=scaled_fixup()), "fixup-resnet8")
     assert max(np.abs(output.std(axis=1) - 1).max() for output in outputs.values()) < 1e-4
 
 
-def test_a_channel_that_never_varies_is_named() -> None:
+def test_constant_channels_are_an_error() -> None:
     with pytest.raises(PluginError) as raised:
         initialize("data-dependent", images=torch.zeros(4, 1, 16, 16))
     assert str(raised.value) == (
-        "initialization 'data-dependent': 8 of 8 channels of conv1 give one value on all images,"
-        " which no factor brings to variance 1; give more images that differ, or another"
+        "initialization 'data-dependent': 8 of 8 channels of conv1 are constant on all images, so"
+        " that no factor gives them variance 1; use more, different images, or another"
         " initialization"
     )
 
@@ -233,7 +234,7 @@ def test_a_channel_that_never_varies_is_named() -> None:
 
 
 BRIGHT = IMAGES + 2
-"""Off zero, so that a covariance that is not centred is another matrix."""
+"""With a mean, so that the uncentred covariance differs."""
 
 
 def patches_of(padding: int, stride: int) -> np.ndarray:
@@ -244,7 +245,7 @@ def patches_of(padding: int, stride: int) -> np.ndarray:
 
 
 def aligned_variances(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Mean products of the filters along the data's eigenvectors, and the data's variances."""
+    """Second moments of the filters in the data's eigenbasis, and the data's variances."""
     variance, basis = np.linalg.eigh(np.cov(patches_of(1, 2).T, bias=True))
     along = rows(weight) @ basis
     return along.T @ along / len(along), variance
@@ -254,17 +255,16 @@ def test_first_filters_are_gaussian_along_the_datas_eigenvectors() -> None:
     result = initialize("data-aligned", TWO_LAYERS, images=BRIGHT)
     new, _ = aligned_variances(result.after["0.weight"])
     old, _ = aligned_variances(result.source["0.weight"])
-    wanted = old.diagonal()
     error = math.sqrt(2 / 600)
-    assert np.abs(new.diagonal() / wanted - 1).max() < Z * error
+    assert np.abs(new.diagonal() / old.diagonal() - 1).max() < Z * error
     correlation = new / np.sqrt(np.outer(new.diagonal(), new.diagonal()))
     assert np.abs(correlation - np.eye(9)).max() < Z / math.sqrt(600)
 
 
-def test_the_sources_own_covariance_is_not_aligned_before() -> None:
+def test_correlations_of_the_source_are_removed() -> None:
     source = initialize("pretrained", TWO_LAYERS).source
-    bent = torch.linspace(0.1, 2, 9).reshape(1, 1, 3, 3)
-    mixed = source["0.weight"] * bent
+    factors = torch.linspace(0.1, 2, 9).reshape(1, 1, 3, 3)
+    mixed = source["0.weight"] * factors
     mixed_source = source | {"0.weight": mixed}
     result = initialize("data-aligned", TWO_LAYERS, source=mixed_source, images=BRIGHT)
     (new, _), (old, _) = (aligned_variances(w) for w in (result.after["0.weight"], mixed))
@@ -283,12 +283,12 @@ def test_variances_of_the_data_need_no_source() -> None:
     )
     new, variance = aligned_variances(result.after["0.weight"])
     length = (rows(result.before["0.weight"]) ** 2).sum(axis=1).mean()
-    wanted = variance / variance.sum() * length
-    assert np.abs(new.diagonal() / wanted - 1).max() < Z * math.sqrt(2 / 600)
+    expected = variance / variance.sum() * length
+    assert np.abs(new.diagonal() / expected - 1).max() < Z * math.sqrt(2 / 600)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_alignment_changes_the_first_layer_alone(kind: str) -> None:
+def test_alignment_changes_only_the_first_layer(kind: str) -> None:
     result = initialize("data-aligned", kind)
     changed = [name for name in result.before
                if not torch.equal(result.before[name], result.after[name])]  # fmt: skip
@@ -313,9 +313,9 @@ class Mixing(nn.Module):
         return self.mix(x)
 
 
-def test_a_first_layer_that_is_no_convolution_is_named() -> None:
+def test_a_first_layer_that_is_no_convolution_is_an_error() -> None:
     with pytest.raises(PluginError) as raised:
-        initialize("data-aligned", of_one_layer(Mixing, 256))
+        initialize("data-aligned", single_layer(Mixing, 256))
     assert str(raised.value) == (
         "initialization 'data-aligned' aligns a first convolution with the patches it reads, and"
         " this backbone begins with 0.mix (Linear); choose a backbone whose first layer is an"

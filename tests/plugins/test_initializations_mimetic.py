@@ -1,4 +1,4 @@
-"""Mimetic initialization: the products of attention weights, by numpy, and where it cannot be."""
+"""Mimetic initialization: the products of attention weights, by numpy, and its errors."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def check_gaussian(noise: np.ndarray, std: float) -> None:
     assert abs(noise.var() / std**2 - 1) < Z * math.sqrt(2 / n)
 
 
-def test_the_network_is_the_one_counted_here() -> None:
+def test_the_network_has_the_expected_size() -> None:
     result = initialize("mimetic", VIT)
     assert len([name for name in result.modules if name.startswith("blocks")]) == BLOCKS
     assert result.net.get_submodule("blocks.0.attn").num_heads == HEADS
 
 
-@pytest.mark.parametrize("given", [{}, {"value_noise": 0.1, "value_identity": 0.9}])
-def test_values_are_projected_to_their_negative(given: dict[str, float]) -> None:
-    result = initialize("mimetic", VIT, **given)
-    alpha, beta = given.get("value_noise", 0.4), given.get("value_identity", 0.4)
+@pytest.mark.parametrize("params", [{}, {"value_noise": 0.1, "value_identity": 0.9}])
+def test_the_value_projection_product_is_near_minus_identity(params: dict[str, float]) -> None:
+    result = initialize("mimetic", VIT, **params)
+    alpha, beta = params.get("value_noise", 0.4), params.get("value_identity", 0.4)
     for block in range(BLOCKS):
         _, _, value, proj = projections(result, block)
         check_gaussian(noise_of(value @ proj, -beta), alpha / math.sqrt(WIDTH))
-        # both carry the root of the spectrum
+        # Both have the square roots of the singular values.
         assert np.allclose(np.linalg.norm(value, axis=0), np.linalg.norm(proj, axis=1), rtol=1e-4)
 
 
-def test_with_one_direction_a_head_queries_agree_with_keys() -> None:
+def test_the_query_key_product_of_a_head_has_low_rank_and_is_near_identity() -> None:
     result = initialize("mimetic", VIT)
     rank = WIDTH // HEADS
     for block in range(BLOCKS):
@@ -62,19 +62,19 @@ def test_with_one_direction_a_head_queries_agree_with_keys() -> None:
             product = query[:, of_head] @ key[:, of_head].T
             singular = np.linalg.svd(product, compute_uv=False)
             assert singular[rank] < 1e-5 < singular[rank - 1]
-            # the best rank-h part of .7 Z + .7 I still agrees: its trace is far above the chance
-            # of a product with Z alone, which has mean 0 and standard deviation .7
+            # The trace of the rank-h approximation of .7 Z + .7 I is far above that of Z alone,
+            # which has mean 0 and standard deviation .7.
             assert np.trace(product) > 5 * 0.7
 
 
-def test_heads_and_layers_are_drawn_apart() -> None:
+def test_heads_and_layers_are_drawn_independently() -> None:
     result = initialize("mimetic", VIT)
     queries = [projections(result, block)[0][:, at : at + 32] for block in (0, 1) for at in (0, 32)]
     values = [projections(result, block)[2] for block in (0, 1)]
-    assert len({one.tobytes() for one in (*queries, *values)}) == 6
+    assert len({matrix.tobytes() for matrix in (*queries, *values)}) == 6
 
 
-def test_queries_and_keys_are_the_leading_part_of_the_drawn_matrix() -> None:
+def test_the_query_key_product_is_the_best_low_rank_approximation() -> None:
     result = initialize("mimetic", VIT, query_key_noise=0, query_key_identity=0.5, sinusoidal=False)
     query, key, _, _ = projections(result, 0)
     rank = WIDTH // HEADS
@@ -95,26 +95,27 @@ def test_only_attention_and_positions_change() -> None:
     assert same(plain.before, plain.after, ["pos_embed"])
 
 
-def test_positions_of_patches_are_sinusoids_and_class_tokens_have_none() -> None:
+def test_position_embeddings_are_sinusoids_for_patches_and_0_for_class_tokens() -> None:
     positions = initialize("mimetic", VIT).after["pos_embed"][0]
     assert positions.shape == (2, WIDTH)
     assert not positions[0].any()
     assert positions[1].tolist() == [0.0] * 16 + [1.0] * 16 + [0.0] * 16 + [1.0] * 16
 
 
-def test_sinusoids_are_the_formula() -> None:
-    found = sinusoids(2, 3, 8).double().numpy()
+def test_sinusoids_equal_their_formula() -> None:
+    embeddings = sinusoids(2, 3, 8).double().numpy()
     for y in range(2):
         for x in range(3):
             rates = [1.0, 10000**-0.5]
-            expected = [f(place * r) for place in (x, y) for f in (np.sin, np.cos) for r in rates]
-            assert np.allclose(found[y * 3 + x], expected, atol=1e-6)
+            expected = [
+                f(axis * rate) for axis in (x, y) for f in (np.sin, np.cos) for rate in rates
+            ]
+            assert np.allclose(embeddings[y * 3 + x], expected, atol=1e-6)
 
 
-def test_sinusoids_need_a_width_that_four_divides() -> None:
-    with pytest.raises(
-        PluginError, match="width that 4 divides, and the tokens have 6; set sinuso"
-    ):
+def test_sinusoids_need_a_width_that_is_a_multiple_of_four() -> None:
+    message = "width that is a multiple of 4, and the tokens have 6; set sinusoidal"
+    with pytest.raises(PluginError, match=message):
         sinusoids(2, 2, 6)
 
 
@@ -129,7 +130,7 @@ class TorchAttention(nn.Module):
         return self.attn(x[:, 0], x[:, 0], x[:, 0], need_weights=False)[0]
 
 
-def test_torchs_own_attention_is_known() -> None:
+def test_torchs_attention_layer_is_supported() -> None:
     spec = TWO_LAYERS.model_copy(
         update={
             "name": "torch-attention",
@@ -147,7 +148,7 @@ def test_torchs_own_attention_is_known() -> None:
 
 
 @pytest.mark.parametrize("kind", ["fixup-resnet8", "timm/test_resnet"])
-def test_a_network_without_attention_is_told(kind: str) -> None:
+def test_a_network_without_attention_is_an_error(kind: str) -> None:
     with pytest.raises(PluginError) as raised:
         initialize("mimetic", kind)
     name = "FixupResNet" if kind == "fixup-resnet8" else "ResNet"

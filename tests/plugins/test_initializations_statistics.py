@@ -1,4 +1,4 @@
-"""Initializations from a source's statistics: what is kept, by numpy and scipy, and what is not."""
+"""Initializations from statistics of the source: what they preserve, by numpy and scipy."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Z = 4.5
 """Standard errors: a test over some hundred tensors fails by chance once in a thousand seeds."""
 
 
-def large(result: InitializedNetwork, least: int = 30) -> list[str]:
-    return [name for name in result.body_weights() if result.source[name].numel() >= least]
+def large(result: InitializedNetwork, min_size: int = 30) -> list[str]:
+    return [name for name in result.body_weights() if result.source[name].numel() >= min_size]
 
 
 def is_table(values: Tensor) -> bool:
@@ -42,22 +42,22 @@ def is_table(values: Tensor) -> bool:
     return values.ndim == 3 and len(values) == 1
 
 
-# --- what all of them do ----------------------------------------------------------------------
+# --- common to all ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", STATISTICS)
-def test_norm_layers_become_the_identity_or_stay_the_sources(name: str, kind: str) -> None:
-    neutral, kept = (initialize(name, kind, norms=norms) for norms in ("identity", "source"))
-    norms = norm_names(neutral.net)
+def test_norm_layers_are_set_to_the_identity_or_copied(name: str, kind: str) -> None:
+    identity, copied = (initialize(name, kind, norms=norms) for norms in ("identity", "source"))
+    norms = norm_names(identity.net)
     assert bool(norms) == (kind != "fixup-resnet8")
     for key in norms:
-        assert np.all(neutral.after[key].numpy() == IDENTITY[key.rpartition(".")[2]])
-    assert same(kept.after, kept.source, norms)
+        assert np.all(identity.after[key].numpy() == IDENTITY[key.rpartition(".")[2]])
+    assert same(copied.after, copied.source, norms)
 
 
 @pytest.mark.parametrize("name", STATISTICS)
-def test_a_statistic_of_one_number_is_that_number(name: str) -> None:
+def test_scalars_are_copied(name: str) -> None:
     result = initialize(name)
     scalars = [key for key in result.source if result.source[key].numel() == 1]
     assert "layer1.0.scale" in scalars
@@ -66,23 +66,23 @@ def test_a_statistic_of_one_number_is_that_number(name: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", STATISTICS)
-def test_every_other_tensor_is_redrawn(name: str, kind: str) -> None:
-    # some top direction of every tensor is kept
-    given = {"fraction": 0} if name == "top-directions" else {}
-    result = initialize(name, kind, **given)
+def test_all_other_tensors_are_redrawn(name: str, kind: str) -> None:
+    # With a positive fraction a top direction of each tensor is copied.
+    params = {"fraction": 0} if name == "top-directions" else {}
+    result = initialize(name, kind, **params)
     assert result.body_weights()
     for key in result.body_weights():
         assert not torch.equal(result.after[key], result.source[key]), key
 
 
-def test_norm_layers_of_any_library_are_known_by_their_kind() -> None:
+def test_norm_layers_of_any_library_are_recognised_by_their_class_name() -> None:
     class RmsNorm(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight, self.v = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.full((3,), 2.0))
 
     class GlobalResponseNorm(RmsNorm):
-        """A gain beside a shortcut, whose neutral value is 0."""
+        """A gain next to a shortcut, whose identity is 0."""
 
     class NormHead(nn.Module):
         def __init__(self) -> None:
@@ -91,14 +91,14 @@ def test_norm_layers_of_any_library_are_known_by_their_kind() -> None:
 
     net = nn.ModuleDict({"rms": RmsNorm(), "gain": GlobalResponseNorm(), "head": NormHead()})
     redraw(net, net.state_dict(), "identity", lambda _, values: torch.full_like(values, 5))
-    found = {name: float(values[0]) for name, values in net.state_dict().items()}
-    assert found == {
+    first_values = {name: float(values[0]) for name, values in net.state_dict().items()}
+    assert first_values == {
         "rms.weight": 1, "rms.v": 2, "gain.weight": 5, "gain.v": 5,
         "head.weight": 5, "head.norm.weight": 1, "head.norm.bias": 0,
     }  # fmt: skip
 
 
-def test_buffers_that_are_no_statistics_stay() -> None:
+def test_other_buffers_are_copied() -> None:
     net = nn.Module()
     net.register_buffer("index", torch.arange(4))
     redraw(net, ["index"], "identity", lambda _, values: values.flip(0))
@@ -109,18 +109,18 @@ def test_buffers_that_are_no_statistics_stay() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mean_var_keeps_mean_and_variance_within_sampling_error(kind: str) -> None:
+def test_mean_var_preserves_mean_and_variance_within_sampling_error(kind: str) -> None:
     result = initialize("mean-var", kind)
     for name in large(result):
         drawn, source = flat(result.after[name]), flat(result.source[name])
         n, std = len(source), source.std()
         assert abs(drawn.mean() - source.mean()) < Z * std / math.sqrt(n), name
-        # the standard error of a normal sample's variance
+        # The standard error of a normal sample's variance.
         assert abs(drawn.var() / source.var() - 1) < Z * math.sqrt(2 / n), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mean_var_draws_a_normal_whatever_the_source(kind: str) -> None:
+def test_mean_var_draws_are_normal_for_any_source(kind: str) -> None:
     plain = initialize("pretrained", kind)
     two_valued = {
         key: torch.where(values > 0, 2.0, -1.0) if values.numel() > 1 else values
@@ -140,7 +140,7 @@ def test_bootstrap_draws_the_sources_entries_with_replacement(kind: str) -> None
     for name in large(result):
         drawn, source = flat(result.after[name]), flat(result.source[name])
         assert set(drawn) <= set(source)
-        # n draws miss an entry with probability (1 - 1/n)^n, and misses are negatively correlated
+        # n draws miss an entry with probability (1 - 1/n)^n; misses are negatively correlated.
         n = len(set(source))
         missed = (1 - 1 / n) ** n
         error = math.sqrt(missed * (1 - missed) / n)
@@ -151,7 +151,7 @@ def test_bootstrap_draws_the_sources_entries_with_replacement(kind: str) -> None
 
 
 def shuffled_sets(values: Tensor, variant: str) -> np.ndarray:
-    """What a variant keeps, in an order that does not depend on the shuffle."""
+    """The statistic that a variant preserves, in an order independent of the shuffle."""
     shape = (*values.shape, 1, 1)[:2] if values.ndim < 3 else values.shape[:2]
     shape = (1, values.numel()) if is_table(values) else shape
     kernels = values.double().numpy().reshape(*shape, -1)
@@ -161,7 +161,7 @@ def shuffled_sets(values: Tensor, variant: str) -> np.ndarray:
         "within-filter": lambda: np.sort(filters, axis=1),
         "across-filters": lambda: filters[np.lexsort(filters.T)],
         "spatial": lambda: np.sort(kernels, axis=2),
-        "channel": lambda: np.stack([one[np.lexsort(one.T)] for one in kernels]),
+        "channel": lambda: np.stack([filter_[np.lexsort(filter_.T)] for filter_ in kernels]),
     }[variant]()
 
 
@@ -170,7 +170,7 @@ VARIANTS = ("all", "within-filter", "across-filters", "spatial", "channel")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_shuffle_keeps_its_histogram(variant: str, kind: str) -> None:
+def test_a_shuffle_preserves_its_statistic(variant: str, kind: str) -> None:
     result = initialize("weight-shuffle", kind, variant=variant)
     moved = 0
     for name in result.body_weights():
@@ -183,7 +183,7 @@ def test_a_shuffle_keeps_its_histogram(variant: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["within-filter", "spatial", "channel"])
-def test_a_shuffle_inside_filters_keeps_their_norms(variant: str) -> None:
+def test_a_shuffle_inside_filters_preserves_their_norms(variant: str) -> None:
     result = initialize("weight-shuffle", variant=variant)
     name = "layer2.0.conv1.weight"
     new, old = (
@@ -194,14 +194,14 @@ def test_a_shuffle_inside_filters_keeps_their_norms(variant: str) -> None:
         assert not same(initialize("weight-shuffle", variant=other).after, result.after)
 
 
-def test_filters_move_with_their_biases() -> None:
+def test_filters_are_permuted_with_their_biases() -> None:
     result = initialize("weight-shuffle", "timm/test_vit", variant="across-filters")
     name = "blocks.0.mlp.fc1"
     old, new = (
         np.column_stack([rows(state[f"{name}.weight"]), flat(state[f"{name}.bias"])])
         for state in (result.source, result.after)
     )
-    order = [int(np.flatnonzero((old == one).all(axis=1))[0]) for one in new]
+    order = [int(np.flatnonzero((old == row).all(axis=1))[0]) for row in new]
     assert sorted(order) == list(range(len(old)))
     assert order != sorted(order)
 
@@ -225,7 +225,7 @@ def test_a_shuffle_is_uniform(seed: int) -> None:
         initialize("weight-shuffle", seed=seed, source=source | {name: places}).after[name]
     )
     n = len(moved)
-    # rank correlation of two independent orders has standard error 1/sqrt(n - 1)
+    # The rank correlation of two independent orders has standard error 1/sqrt(n - 1).
     assert abs(np.corrcoef(moved, np.arange(n))[0, 1]) < Z / math.sqrt(n - 1)
     assert (moved == np.arange(n)).sum() < 8
 
@@ -243,21 +243,21 @@ def singular(values: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["spectrum-matched", "top-directions"])
-def test_singular_values_are_kept(name: str, kind: str) -> None:
+def test_singular_values_are_preserved(name: str, kind: str) -> None:
     result = initialize(name, kind)
     for key in result.body_weights():
         old, new = singular(result.source[key]), singular(result.after[key])
         assert np.abs(new - old).max() < 1e-5 * old.max(), key
 
 
-def test_directions_are_not_kept() -> None:
+def test_singular_directions_are_random() -> None:
     result = initialize("spectrum-matched", "timm/test_resnet")
-    for name in large(result, least=5000):
+    for name in large(result, min_size=5000):
         (u, _, v), (p, _, q) = (
             np.linalg.svd(matrix(state[name]), full_matrices=False)
             for state in (result.source, result.after)
         )
-        # the product of two random unit vectors has standard deviation 1/sqrt(dimension)
+        # The product of two random unit vectors has standard deviation 1/sqrt(dimension).
         assert abs(u[:, 0] @ p[:, 0]) < Z / math.sqrt(len(u)), name
         assert abs(v[0] @ q[0]) < Z / math.sqrt(v.shape[1]), name
 
@@ -266,14 +266,14 @@ def test_random_directions_are_orthonormal_and_uniform() -> None:
     generator = torch.Generator().manual_seed(0)
     draws = np.stack([orthonormal(4, 4, generator).numpy() for _ in range(2000)])
     assert np.abs(draws.transpose(0, 2, 1) @ draws - np.eye(4)).max() < 1e-12
-    # Haar: E[q_ij] = 0, E[q_ij^2] = 1/4 with variance 3/24 - 1/16, and a trace of variance 1, which
-    # Householder's signs, unfixed, would push off zero
+    # Haar: E[q_ij] = 0, E[q_ij^2] = 1/4 with variance 3/24 - 1/16, and a trace with mean 0 and
+    # variance 1; without fixed signs, Householder's QR would give the trace another mean.
     assert np.abs(draws.mean(0)).max() < Z * math.sqrt(1 / 4 / 2000)
     assert np.abs((draws**2).mean(0) - 1 / 4).max() < Z * math.sqrt(1 / 16 / 2000)
     assert abs(np.trace(draws, axis1=1, axis2=2).mean()) < Z / math.sqrt(2000)
 
 
-def test_directions_beside_others_complete_them() -> None:
+def test_directions_are_orthogonal_to_those_beside_them() -> None:
     generator = torch.Generator().manual_seed(0)
     first = orthonormal(50, 20, generator)
     both = torch.cat([first, orthonormal(50, 30, generator, first)], 1).numpy()
@@ -283,7 +283,7 @@ def test_directions_beside_others_complete_them() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_top_directions_are_the_sources_and_the_rest_is_random(kind: str) -> None:
     result = initialize("top-directions", kind, fraction=0.25)
-    for name in large(result, least=500):
+    for name in large(result, min_size=500):
         new = matrix(result.after[name])
         u, s, vt = np.linalg.svd(matrix(result.source[name]), full_matrices=False)
         k = -(-len(s) // 4)
@@ -306,7 +306,7 @@ def test_the_ends_of_top_directions_are_pretrained_and_spectrum_matched(kind: st
     assert same(none.after, initialize("spectrum-matched", kind).after)
 
 
-def test_a_share_of_directions_lies_between_none_and_all() -> None:
+def test_the_fraction_of_directions_is_at_most_1() -> None:
     with pytest.raises(ValidationError, match="less than or equal to 1"):
         SPECS["top-directions"].parse({"fraction": 1.1})
 
@@ -329,7 +329,7 @@ def test_the_first_modules_are_the_sources(rest: str, kind: str) -> None:
             assert not torch.equal(result.after[name], result.source[name])
 
 
-def test_transfusion_into_statistics_is_mean_var_where_nothing_is_transferred() -> None:
+def test_first_k_with_mean_var_and_no_modules_equals_mean_var() -> None:
     none = initialize("first-k", "timm/test_resnet", modules=0, rest="mean-var")
     assert same(none.after, initialize("mean-var", "timm/test_resnet").after)
     half = initialize("first-k", "timm/test_resnet", modules=2, rest="mean-var")
@@ -340,13 +340,13 @@ def test_transfusion_into_statistics_is_mean_var_where_nothing_is_transferred() 
         assert abs(drawn.mean() - source.mean()) < Z * source.std() / math.sqrt(len(source))
 
 
-def test_more_modules_than_there_are_is_a_mistake() -> None:
+def test_more_modules_than_the_backbone_has_are_an_error() -> None:
     with pytest.raises(PluginError) as raised:
         initialize("first-k", modules=5)
     assert str(raised.value) == (
-        "initialization 'first-k' was asked for the first 5 modules, and this backbone has 4 before"
-        " its head (stem, layer1.0, layer2.0, layer3.0); choose a smaller number, or 'pretrained'"
-        " for all of them"
+        "initialization 'first-k' copies the first 5 modules, and this backbone has 4 before its"
+        " head (stem, layer1.0, layer2.0, layer3.0); choose a smaller number, or 'pretrained' for"
+        " all of them"
     )
 
 
