@@ -16,7 +16,6 @@ from transferbench.data.gather import (
     as_words,
     chunks,
     coarsen,
-    compose,
 )
 
 CPU = torch.device("cpu")
@@ -93,25 +92,6 @@ def test_gather_writes_into_the_output_buffer():
     returned = Gather(RunMap(np.asarray([[1, 0]]), 12), CPU)(images, out)
     assert returned is out
     assert out[0].tolist() == [*range(12, 24), *range(12)]
-
-
-@given(st.data())
-def test_a_composed_map_equals_both_maps_in_sequence(data):
-    size = data.draw(st.integers(1, 12))
-    maps = [
-        np.asarray([data.draw(st.permutations(range(size))) for _ in range(count)])
-        for count in data.draw(st.sampled_from([(1, 1), (1, 3), (3, 1), (3, 3)]))
-    ]
-    values = np.random.default_rng(0).integers(0, 256, (3, size))
-    first, then = (np.broadcast_to(index, values.shape) for index in maps)
-    expected = np.take_along_axis(np.take_along_axis(values, first, 1), then, 1)
-    both = np.broadcast_to(compose(*maps), values.shape)
-    np.testing.assert_array_equal(np.take_along_axis(values, both, 1), expected)
-
-
-def test_a_map_composed_with_its_inverse_is_the_identity():
-    index = np.random.default_rng(1).permutation(30)[None]
-    np.testing.assert_array_equal(compose(index, np.argsort(index)), np.arange(30)[None])
 
 
 @given(run_maps(), st.sampled_from([1, 2, 3]))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MIMETIC"]
 
-Share = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class MimeticParams(Params):
@@ -25,10 +25,10 @@ class MimeticParams(Params):
     (``pos_embed`` beside ``patch_embed``) are set to sinusoids, as in the paper's recipe.
     """
 
-    query_key_noise: Share = 0.7
-    query_key_identity: Share = 0.7
-    value_noise: Share = 0.4
-    value_identity: Share = 0.4
+    query_key_noise: NonNegative = 0.7
+    query_key_identity: NonNegative = 0.7
+    value_noise: NonNegative = 0.4
+    value_identity: NonNegative = 0.4
     sinusoidal: bool = True
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Gather", "RunMap", "as_words", "chunk_size", "chunks", "coarsen", "compose"]
+__all__ = ["Gather", "RunMap", "as_words", "chunk_size", "chunks", "coarsen"]
 
 # Four to eight large images, which fit with their results into a core's cache of 2 MB. On
 # processors that wait for each run of a gather from main memory, copying a chunk into the cache
@@ -83,16 +83,6 @@ def coarsen(index: np.ndarray) -> RunMap:
     length = math.gcd(index.shape[1], int(np.gcd.reduce(starts)))
     length = math.gcd(length, int(np.gcd.reduce(index[:, starts], axis=None)))
     return RunMap((index[:, ::length] // length).astype(np.int32), length)
-
-
-def compose(first: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """The map equal to ``first`` followed by ``then``.
-
-    Shapes: (M, V) each, M may be 1 in either; returns (M, V).
-    """
-    count = max(len(first), len(then))
-    wide = np.broadcast_to(first, (count, first.shape[1]))
-    return np.take_along_axis(wide, np.broadcast_to(then, wide.shape), axis=1)
 
 
 def as_words(rows: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 """Largest difference of the outputs, relative to the largest output, that is rounding."""
 
 
-class _Pair(NamedTuple):
+class _ConvNorm(NamedTuple):
     """The paths of a convolution and of the normalisation of its output."""
 
     convolution: str
@@ -42,7 +42,7 @@ class _Pair(NamedTuple):
 class FusedNetwork:
     """A copy ``net`` of ``original`` without the normalisations of ``pairs``."""
 
-    def __init__(self, original: nn.Module, pairs: list[_Pair]) -> None:
+    def __init__(self, original: nn.Module, pairs: list[_ConvNorm]) -> None:
         self.net = copy.deepcopy(original).eval()
         self._original = original
         self._pairs = pairs
@@ -90,12 +90,12 @@ def fuse_conv_bn(net: nn.Module, images: Tensor) -> FusedNetwork | None:
     return fused if error <= TOLERANCE * expected.abs().max() else None
 
 
-def _pairs(net: nn.Module, images: Tensor) -> list[_Pair]:
+def _pairs(net: nn.Module, images: Tensor) -> list[_ConvNorm]:
     """Each convolution whose output is the input of a batch normalisation, both called once."""
     calls: Counter[str] = Counter()
     # The tensors are stored too, so that no id is reused.
     sources: dict[int, tuple[str, Tensor]] = {}
-    pairs: list[_Pair] = []
+    pairs: list[_ConvNorm] = []
 
     def record_output(path: str, _: nn.Module, __: object, output: Tensor) -> None:
         calls[path] += 1
@@ -104,7 +104,7 @@ def _pairs(net: nn.Module, images: Tensor) -> list[_Pair]:
     def record_input(path: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         calls[path] += 1
         if id(inputs[0]) in sources:
-            pairs.append(_Pair(sources[id(inputs[0])][0], path))
+            pairs.append(_ConvNorm(sources[id(inputs[0])][0], path))
 
     with ExitStack() as hooks, torch.inference_mode():
         for path, module in net.named_modules():
