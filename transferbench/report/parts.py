@@ -215,8 +215,8 @@ class Scope:
                 ),
                 groups[target, label],
             )
-            for label in self.suite.perturbations
             for target in self.suite.targets
+            for label in self.suite.perturbations
             if (target, label) in groups
         ]
 
