@@ -212,8 +212,8 @@ def test_basin_numbers_and_what_is_missing_there(shown, frame):
     table = shown.tables["(ε, δ) of the basin around each pair"]
     inside, outside = table[1:]
     rows = values_of(frame, diagnostic="valley", initialization="P-T", metric="delta_excess")
-    np.testing.assert_allclose(read(inside[6]), jackknife(rows), rtol=6e-3)
-    assert outside[3] == f"\N{EN DASH} | {FLAG}"
+    np.testing.assert_allclose(read(inside[7]), jackknife(rows), rtol=6e-3)
+    assert outside[4] == f"\N{EN DASH} | {FLAG}"
     assert f"Flagged: {FLAG} (" in shown.words
     assert "epsilon, 3 of 6, 3 without a value" in shown.words
 

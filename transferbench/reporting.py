@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transferbench.measurements import Measurements
     from transferbench.report.comparisons import (
-        ITSELF,
-        OVER_NETWORKS,
-        OVER_PAIRS,
         Compared,
+        TableLine,
+        by_metric,
         comparison,
         difference,
         grid_means,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
         in_rows,
         mosaic,
     )
-    from transferbench.report.formats import ABSENT, number, percent, signed_percent, significant
+    from transferbench.report.formats import ABSENT, significant
     from transferbench.report.parts import (
         Block,
         Condition,
@@ -46,16 +45,12 @@ if TYPE_CHECKING:
     from transferbench.report.summaries import (
         Aggregate,
         Summary,
-        aggregate,
         as_summary,
-        summarize,
-        summary_of,
     )
     from transferbench.report.tables import (
         Cell,
         Table,
         WriteCell,
-        bounds_text,
         count_cell,
         decimal_cell,
         exact_cell,
@@ -66,10 +61,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ABSENT",
     "INK",
-    "ITSELF",
     "MUTED",
-    "OVER_NETWORKS",
-    "OVER_PAIRS",
     "PALETTE",
     "Aggregate",
     "Block",
@@ -90,12 +82,12 @@ __all__ = [
     "Series",
     "Summary",
     "Table",
+    "TableLine",
     "View",
     "WriteCell",
-    "aggregate",
     "arm_styles",
     "as_summary",
-    "bounds_text",
+    "by_metric",
     "caption",
     "comparison",
     "count_cell",
@@ -105,15 +97,10 @@ __all__ = [
     "grid_means",
     "in_rows",
     "mosaic",
-    "number",
-    "percent",
     "percent_cell",
     "points_cell",
     "profile",
-    "signed_percent",
     "significant",
-    "summarize",
-    "summary_of",
 ]
 
 _HOMES = ("parts", "comparisons", "figures", "tables", "summaries", "styles", "formats")

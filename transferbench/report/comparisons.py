@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,9 @@ __all__ = [
     "OVER_NETWORKS",
     "OVER_PAIRS",
     "Compared",
+    "TableLine",
     "arms_in",
+    "by_metric",
     "comparison",
     "difference",
     "error_of",
@@ -46,6 +48,9 @@ ITSELF = "itself"
 """The other arm where a network is compared with itself."""
 
 PLAIN = LineStyle()
+
+TableLine: TypeAlias = tuple[Sequence[str], Measurements]
+"""The first cells of a row, and the measurements of the others."""
 
 OVER_NETWORKS = "95% Student-t interval over replicates"
 OVER_PAIRS = "95% jackknife interval over replicates, since pairs share networks"
@@ -207,9 +212,17 @@ def grid_means(
     )
 
 
+def by_metric(
+    columns: Mapping[str, tuple[str, WriteCell]],
+) -> tuple[list[Compared], list[WriteCell]]:
+    """The columns of a ``comparison`` of metrics: metric -> its name and how to write it."""
+    compared = [Compared(name, {"metric": metric}) for metric, (name, _) in columns.items()]
+    return compared, [write for _, write in columns.values()]
+
+
 def comparison(
     head: Sequence[str],
-    lines: Iterable[tuple[Sequence[str], Measurements]],
+    lines: Iterable[TableLine],
     compared: Sequence[Compared],
     write: WriteCell | Sequence[WriteCell] = exact_cell,
     note: str = "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["ABSENT", "number", "percent", "signed_percent", "significant"]
+__all__ = ["ABSENT", "label_text", "number", "percent", "signed_percent", "significant"]
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -27,6 +27,13 @@ def signed_percent(value: float) -> str:
     """As ``percent``, with a plus where the number is positive."""
     text = percent(value)
     return f"+{text}" if value > 0 and float(text) != 0 else text
+
+
+def label_text(label: object) -> str:
+    """A label as it is, a number without needless digits, nothing where there is none."""
+    if isinstance(label, float):
+        return f"{label:g}"
+    return "" if label is None else str(label)
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -11,12 +11,14 @@ from transferbench.measurements import Measurements
 from transferbench.report.comparisons import (
     ITSELF,
     Compared,
+    TableLine,
     arms_in,
     difference,
     error_of,
     pairs_in,
 )
 from transferbench.report.figures import Figure, HeatFigure
+from transferbench.report.formats import label_text
 from transferbench.report.summaries import flag_notes
 from transferbench.report.tables import Cell, Table
 from transferbench.suite import TRIAL, Diagnosis, Suite
@@ -218,6 +220,30 @@ class Scope:
             for target in self.suite.targets
             for label in self.suite.perturbations
             if (target, label) in groups
+        ]
+
+    def lines(self, rows: Measurements, **columns: Mapping[Any, str] | None) -> list[TableLine]:
+        """The lines of a table: one for each condition and combination of labels.
+
+        A mapping names the labels of a column, with their texts; None takes all that occur.
+        """
+        lines: list[TableLine] = [((c.name,), here) for c, here in self.conditions(rows)]
+        for column, texts in columns.items():
+            named = texts or {label: label_text(label) for label in rows.distinct(column)}
+            lines = [
+                ((*labels, text), here.select(**{column: label}))
+                for labels, here in lines
+                for label, text in named.items()
+            ]
+        return lines
+
+    def pair_lines(self, rows: Measurements, *columns: str) -> list[TableLine]:
+        """The lines of a table: one for each condition, pair and combination of labels."""
+        return [
+            ((condition.name, pair.name, *map(label_text, labels)), own)
+            for condition, here in self.conditions(rows)
+            for pair in self.pairs(here)
+            for labels, own in here.select(**pair.labels).groups(*columns).items()
         ]
 
     def by_perturbation(

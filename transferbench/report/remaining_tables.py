@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from transferbench.measurements import Measurements
-from transferbench.report.formats import significant
+from transferbench.report.formats import label_text, significant
 from transferbench.report.summaries import summary_of
 from transferbench.report.tables import Cell, Table, bounds_text
 
@@ -48,16 +48,9 @@ def _table(rows: Measurements) -> Table:
         summary = summary_of(values)
         if summary is not None:
             mean = Cell(significant(summary.mean), bounds_text(summary, significant), kind="number")
-            lines.append((*(Cell(_label_text(label)) for label in labels), mean))
+            lines.append((*(Cell(label_text(label)) for label in labels), mean))
     note = INTERVALS
     if len(groups) > MOST_ROWS:
         note += f" The first {MOST_ROWS} of {len(groups)} rows; the records hold all of them."
     head = [LABELS.get(name, name) for name in columns]
     return Table((*head, "metric", "unit", "mean"), lines, note)
-
-
-def _label_text(label: object) -> str:
-    """A label as it is, a number without needless digits, nothing where there is none."""
-    if isinstance(label, float):
-        return f"{label:g}"
-    return "" if label is None else str(label)

@@ -7,7 +7,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from transferbench.measurements import Measurements
-from transferbench.report.comparisons import OVER_NETWORKS, Compared, profile
+from transferbench.report.comparisons import (
+    OVER_NETWORKS,
+    Compared,
+    by_metric,
+    comparison,
+    profile,
+)
 from transferbench.report.figures import Panel, PanelFigure, Series
 from transferbench.report.parts import Block, Condition, Drawing, Listing, Part, Scope, caption
 from transferbench.report.quantities import TEST, Quantity, quantities_of
@@ -298,21 +304,14 @@ def _groups_table(
 
 def _every_arm(scope: Scope) -> Table | None:
     """Every metric of every arm in every condition, controls included."""
-    lines = []
-    for condition, here in scope.conditions(scope.trials):
-        measured = TEST.rows(here).valued().distinct("initialization")
-        for arm in (arm for arm in scope.suite.initializations if arm in measured):
-            cells = [
-                write(Compared("", {"initialization": arm, "metric": metric}).of(here))
-                for metric, (_, write) in COLUMNS.items()
-            ]
-            labels = (condition.target, condition.perturbation, arm)
-            lines.append((*map(Cell, labels), *cells))
-    if not lines:
-        return None
+    lines = [
+        ((condition.target, condition.perturbation, arm), here.select(initialization=arm))
+        for condition, here in scope.conditions(scope.trials)
+        for arm in scope.suite.initializations
+    ]
+    lines = [(labels, rows) for labels, rows in lines if len(TEST.rows(rows).valued())]
     note = (
-        f"Metrics in %. {INTERVALS} Test is after the last epoch; test at best is at the epoch "
-        "that the validation images chose, never the test images."
+        "Metrics in %. Test is after the last epoch; test at best is at the epoch that the "
+        "validation images chose, never the test images."
     )
-    names = (name for name, _ in COLUMNS.values())
-    return Table(("target", "perturbation", "arm", *names), lines, note)
+    return comparison(("target", "perturbation", "arm"), lines, *by_metric(COLUMNS), note)

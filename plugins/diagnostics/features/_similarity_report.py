@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["similarity_report"]
@@ -37,7 +37,7 @@ MAPS = (
     "mean over pairs of networks. A bright diagonal says that the two do the same thing at the "
     "same depth."
 )
-PUBLISHED = reporting.Published(
+PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} CheXpert",
     "Table 1",
     "printed",
@@ -52,14 +52,12 @@ PUBLISHED = reporting.Published(
 )
 
 
-def similarity_part(scope: reporting.Scope) -> reporting.Part:
+def similarity_part(scope: rp.Scope) -> rp.Part:
     """Each measure at equal modules, then CKA of all modules with all."""
     return scope.part("Similarity of features", _blocks)
 
 
-def _blocks(
-    scope: reporting.Scope, views: Sequence[reporting.View]
-) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
     yield _profile(scope, views)
     for view in views:
         yield view.listing(f"{TITLES[view.plugin]} of each module", _table(scope, view))
@@ -68,44 +66,38 @@ def _blocks(
             yield _maps(scope, view)
 
 
-def _same_module(rows: reporting.Measurements) -> reporting.Measurements:
+def _same_module(rows: rp.Measurements) -> rp.Measurements:
     return rows.matching("module", "other_module")
 
 
-def _profile(scope: reporting.Scope, views: Sequence[reporting.View]) -> reporting.Drawing:
+def _profile(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Drawing:
     """Each measure against depth, a row of panels for each condition."""
-    lines: dict[reporting.Condition, list[reporting.Panel]] = {}
+    lines: dict[rp.Condition, list[rp.Panel]] = {}
     for view in views:
         for condition, here in scope.conditions(_same_module(view.rows)):
             title = f"{condition.name}: {view.plugin}"
-            panel = reporting.profile(title, here, scope.pairs(here), "module")
+            panel = rp.profile(title, here, scope.pairs(here), "module")
             lines.setdefault(condition, []).append(panel)
-    figure = reporting.PanelFigure(
-        "similarity of features by module and pair", list(lines.values())
-    )
+    figure = rp.PanelFigure("similarity of features by module and pair", list(lines.values()))
     rows = _same_module(scope.rows)
-    return reporting.Drawing(figure, reporting.caption(PROFILE, figure, rows, "test images"))
+    return rp.Drawing(figure, rp.caption(PROFILE, figure, rows, "test images"))
 
 
-def _table(scope: reporting.Scope, view: reporting.View) -> reporting.Table | None:
+def _table(scope: rp.Scope, view: rp.View) -> rp.Table | None:
     """A row for each module of each condition, a column for each pair."""
     rows = _same_module(view.rows)
-    lines = [
-        ((condition.name, module), here.select(module=module))
-        for condition, here in scope.conditions(rows)
-        for module in here.distinct("module")
-    ]
-    head = ("target", "module")
-    return reporting.comparison(head, lines, scope.pairs(rows), note=NOTES[view.plugin])
+    lines = scope.lines(rows, module=None)
+    head, note = ("target", "module"), NOTES[view.plugin]
+    return rp.comparison(head, lines, scope.pairs(rows), note=note)
 
 
-def _maps(scope: reporting.Scope, view: reporting.View) -> reporting.Drawing:
+def _maps(scope: rp.Scope, view: rp.View) -> rp.Drawing:
     """CKA of all modules with all, a map for each pair and condition."""
-    lines: list[Sequence[reporting.Heat]] = []
+    lines: list[Sequence[rp.Heat]] = []
     for condition, here in scope.conditions(view.rows):
         heats = [_heat(here, pair, condition) for pair in scope.pairs(here)]
-        lines += reporting.in_rows(heats, COLUMNS)
-    figure = reporting.HeatFigure(
+        lines += rp.in_rows(heats, COLUMNS)
+    figure = rp.HeatFigure(
         "CKA of all modules with all modules, a map for each pair of arms",
         lines,
         label="CKA",
@@ -115,15 +107,13 @@ def _maps(scope: reporting.Scope, view: reporting.View) -> reporting.Drawing:
     return view.drawing(figure, MAPS, items="test images")
 
 
-def _heat(
-    rows: reporting.Measurements, pair: reporting.Compared, condition: reporting.Condition
-) -> reporting.Heat:
+def _heat(rows: rp.Measurements, pair: rp.Compared, condition: rp.Condition) -> rp.Heat:
     """The means of one pair, modules in the order of the network."""
     own = rows.select(**pair.labels)
     up, right = own.distinct("module"), own.distinct("other_module")
     first, second = pair.name.split(" & ")
-    means = reporting.grid_means(own, ("module", "other_module"), up, right)
-    return reporting.Heat(f"{condition.name}: {pair.name}", means, right, up, second, first)
+    means = rp.grid_means(own, ("module", "other_module"), up, right)
+    return rp.Heat(f"{condition.name}: {pair.name}", means, right, up, second, first)
 
 
 def similarity_report(metric: str) -> ReportPart:

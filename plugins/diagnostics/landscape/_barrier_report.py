@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["BARRIER_PART"]
@@ -13,19 +13,19 @@ __all__ = ["BARRIER_PART"]
 BARRIER = "barrier"
 SHARED_START = "same-random"
 HEIGHTS = {
-    "barrier_metric_sup": ("B_sup, points", reporting.percent_cell),
-    "barrier_metric_mid": ("B_mid, points", reporting.percent_cell),
-    "barrier_metric_relative_sup": ("B_sup, % of ends", reporting.percent_cell),
-    "barrier_metric_relative_mid": ("B_mid, % of ends", reporting.percent_cell),
-    "barrier_loss_sup": ("B_sup, nats", reporting.exact_cell),
-    "barrier_loss_mid": ("B_mid, nats", reporting.exact_cell),
+    "barrier_metric_sup": ("B_sup, points", rp.percent_cell),
+    "barrier_metric_mid": ("B_mid, points", rp.percent_cell),
+    "barrier_metric_relative_sup": ("B_sup, % of ends", rp.percent_cell),
+    "barrier_metric_relative_mid": ("B_mid, % of ends", rp.percent_cell),
+    "barrier_loss_sup": ("B_sup, nats", rp.exact_cell),
+    "barrier_loss_mid": ("B_mid, nats", rp.exact_cell),
 }
 CURVES = ("metric", "loss")
 LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
 WAYS = {
-    "before": ("as they are", reporting.MUTED),
-    "matched": ("channels matched", reporting.PALETTE[2]),
-    "repaired": ("matched, activations repaired", reporting.PALETTE[3]),
+    "before": ("as they are", rp.MUTED),
+    "matched": ("channels matched", rp.PALETTE[2]),
+    "repaired": ("matched, activations repaired", rp.PALETTE[3]),
 }
 
 LINE = (
@@ -51,7 +51,7 @@ NOTE = (
     "the ends; B_mid: the same at the midpoint, negative where the mean of two networks is "
     "better than they are."
 )
-PUBLISHED = reporting.Published(
+PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} CheXpert, DomainNet",
     "Figures 4 and 16",
     "digitised",
@@ -72,12 +72,10 @@ PUBLISHED = reporting.Published(
 )
 
 
-def barriers_part(scope: reporting.Scope) -> reporting.Part:
+def barriers_part(scope: rp.Scope) -> rp.Part:
     """The barriers of every pair, matched ones beside them, then the paper's."""
 
-    def blocks(
-        scope: reporting.Scope, views: Sequence[reporting.View]
-    ) -> Iterator[reporting.Block | None]:
+    def blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
         for view in views:
             yield from (_plain if view.plugin == BARRIER else _aligned)(scope, view)
         yield PUBLISHED.listing
@@ -88,7 +86,7 @@ def barriers_part(scope: reporting.Scope) -> reporting.Part:
 # --- as they are ------------------------------------------------------------------------------
 
 
-def _plain(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _plain(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     """The line itself, the control of a shared start, the extrapolation, and the heights."""
     curves = view.rows.select(metric=CURVES)
     inside = curves.select(**{"lambda": [at for at in curves.distinct("lambda") if 0 <= at <= 1]})
@@ -105,25 +103,23 @@ def _plain(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.B
         lines = [_curves(c.name, here, drawn) for c, here in scope.conditions(rows)]
         lines = [panels for panels in lines if any(panel.series for panel in panels)]
         if lines:
-            figure = reporting.PanelFigure(_description(drawn), lines)
+            figure = rp.PanelFigure(_description(drawn), lines)
             yield view.drawing(figure, text, rows)
     yield view.listing("Height of the barriers", _heights(scope, view.rows, ["split"]))
 
 
-def _starts_together(scope: reporting.Scope, pair: reporting.Compared) -> bool:
+def _starts_together(scope: rp.Scope, pair: rp.Compared) -> bool:
     """Whether both networks start from one random draw that all replicates share."""
     arms = set(pair.labels.values())
     use = scope.suite.initializations.get(str(next(iter(arms))))
     return len(arms) == 1 and use is not None and use.name == SHARED_START
 
 
-def _description(pairs: Sequence[reporting.Compared]) -> str:
+def _description(pairs: Sequence[rp.Compared]) -> str:
     return f"metric and loss on the line between {', '.join(pair.name for pair in pairs)}"
 
 
-def _curves(
-    name: str, here: reporting.Measurements, pairs: Sequence[reporting.Compared]
-) -> list[reporting.Panel]:
+def _curves(name: str, here: rp.Measurements, pairs: Sequence[rp.Compared]) -> list[rp.Panel]:
     """Metric and loss on the images of each split."""
     return [
         _curve(f"{name}: {split}", here.select(metric=metric, split=split), pairs, metric)
@@ -132,15 +128,10 @@ def _curves(
     ]
 
 
-def _curve(
-    name: str,
-    rows: reporting.Measurements,
-    pairs: Sequence[reporting.Compared],
-    metric: str,
-) -> reporting.Panel:
+def _curve(name: str, rows: rp.Measurements, pairs: Sequence[rp.Compared], metric: str) -> rp.Panel:
     """One metric along the line; dotted lines mark the networks where it goes beyond them."""
     title = f"{name} {metric}{', %' if metric == 'metric' else ', nats'}"
-    panel = reporting.profile(title, rows, pairs, "lambda")
+    panel = rp.profile(title, rows, pairs, "lambda")
     lambdas = rows.distinct("lambda")
     return replace(
         panel,
@@ -151,34 +142,23 @@ def _curve(
     )
 
 
-def _heights(
-    scope: reporting.Scope, rows: reporting.Measurements, columns: Sequence[str]
-) -> reporting.Table | None:
+def _heights(scope: rp.Scope, rows: rp.Measurements, columns: Sequence[str]) -> rp.Table | None:
     """B_sup and B_mid of metric and loss; ``columns`` tell the rows of a pair apart."""
-    lines = []
-    for condition, here in scope.conditions(rows):
-        for pair in scope.pairs(here):
-            own = here.select(**pair.labels)
-            heights = own.select(metric=list(HEIGHTS))
-            for labels in heights.groups(*columns):
-                cell = own.select(**dict(zip(columns, labels, strict=True)))
-                lines.append(((condition.name, pair.name, *map(str, labels)), cell))
-    compared = [
-        reporting.Compared("midpoint, %", {"metric": "metric", "lambda": 0.5}),
-        *(reporting.Compared(name, {"metric": metric}) for metric, (name, _) in HEIGHTS.items()),
-    ]
-    write = [reporting.percent_cell, *(write for _, write in HEIGHTS.values())]
-    return reporting.comparison(("target", "pair", *columns), lines, compared, write, NOTE)
+    lines = scope.pair_lines(rows, *columns)
+    compared, write = rp.by_metric(HEIGHTS)
+    midpoint = rp.Compared("midpoint, %", {"metric": "metric", "lambda": 0.5})
+    compared, write = [midpoint, *compared], [rp.percent_cell, *write]
+    return rp.comparison(("target", "pair", *columns), lines, compared, write, NOTE)
 
 
 # --- after matching ---------------------------------------------------------------------------
 
 
-def _aligned(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _aligned(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     """The curves of each pair before and after matching, and the heights of all."""
     curves = view.rows.select(metric=CURVES)
     pairs = scope.pairs(view.rows)
-    lines: list[Sequence[reporting.Panel]] = []
+    lines: list[Sequence[rp.Panel]] = []
     for condition, here in scope.conditions(curves):
         last = here.select(split=curves.distinct("split")[-1])
         panels = [
@@ -186,18 +166,18 @@ def _aligned(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting
             for pair in scope.pairs(last)
             for metric in CURVES
         ]
-        lines += reporting.in_rows(panels, 4)
+        lines += rp.in_rows(panels, 4)
     if lines:
         description = f"before and after matching: {_description(pairs)}"
-        yield view.drawing(reporting.PanelFigure(description, lines), MATCHED, curves)
+        yield view.drawing(rp.PanelFigure(description, lines), MATCHED, curves)
     heights = _heights(scope, view.rows, ["split", "alignment"])
     yield view.listing("Height of the barriers before and after matching", heights)
 
 
-def _aligned_curve(name: str, rows: reporting.Measurements, metric: str) -> reporting.Panel:
+def _aligned_curve(name: str, rows: rp.Measurements, metric: str) -> rp.Panel:
     split = rows.distinct("split")[-1]
     ways = [
-        reporting.Compared(text, {"alignment": way}, reporting.LineStyle(color, ""))
+        rp.Compared(text, {"alignment": way}, rp.LineStyle(color, ""))
         for way, (text, color) in WAYS.items()
     ]
     panel = _curve(f"{name}: {split}", rows.select(metric=metric), ways, metric)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["BASIN_PART"]
@@ -43,7 +43,7 @@ NOTE = (
     f"the loss by 2{EPSILON}, literally and counting only what noise adds to the ends; from, to: "
     "the ends of the basin, in distances of the two networks from the first."
 )
-PUBLISHED = reporting.Published(
+PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} DomainNet",
     "Section 3.3",
     "printed",
@@ -56,12 +56,10 @@ PUBLISHED = reporting.Published(
 )
 
 
-def basins_part(scope: reporting.Scope) -> reporting.Part:
+def basins_part(scope: rp.Scope) -> rp.Part:
     """The curves of every pair, then (epsilon, delta) beside the paper's."""
 
-    def blocks(
-        scope: reporting.Scope, views: Sequence[reporting.View]
-    ) -> Iterator[reporting.Block | None]:
+    def blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
         for view in views:
             yield from _blocks(scope, view)
         yield PUBLISHED.listing
@@ -69,18 +67,16 @@ def basins_part(scope: reporting.Scope) -> reporting.Part:
     return scope.part("Basins", blocks)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     curves = view.rows.select(metric=list(CURVES))
     lines = [_panels(scope, *condition) for condition in scope.conditions(curves)]
     if lines := [panels for panels in lines if panels]:
         description = "loss along the line through two networks, and its rise beyond the basin"
-        yield view.drawing(reporting.PanelFigure(description, lines), CAPTION)
+        yield view.drawing(rp.PanelFigure(description, lines), CAPTION)
     yield view.listing(f"({EPSILON}, {DELTA}) of the basin around each pair", _table(scope, view))
 
 
-def _panels(
-    scope: reporting.Scope, condition: reporting.Condition, here: reporting.Measurements
-) -> list[reporting.Panel]:
+def _panels(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> list[rp.Panel]:
     """The curves of one condition, those that were measured."""
     panels = []
     for metric, title in CURVES.items():
@@ -88,7 +84,7 @@ def _panels(
         rows = here.select(metric=metric)
         points = sorted(at for at in rows.distinct(column) if metric == LOSS or at > 0)
         heading = f"{condition.name}: {title}"
-        panel = reporting.profile(heading, rows, scope.pairs(here), column, points)
+        panel = rp.profile(heading, rows, scope.pairs(here), column, points)
         if metric == LOSS:
             panel = replace(panel, x_label=LAMBDA, log="y" if panel.steep else "", marks=(0, 1))
         else:
@@ -97,17 +93,12 @@ def _panels(
     return panels
 
 
-def _table(scope: reporting.Scope, view: reporting.View) -> reporting.Table | None:
+def _table(scope: rp.Scope, view: rp.View) -> rp.Table | None:
     """A row for each pair of each condition."""
     numbers = view.rows.select(metric=list(NUMBERS))
-    lines = [
-        ((condition.name, pair.name, ", ".join(map(str, labels))), cell)
-        for condition, here in scope.conditions(numbers)
-        for pair in scope.pairs(here)
-        for labels, cell in here.select(**pair.labels).groups("of", "split").items()
-    ]
-    compared = [reporting.Compared(name, {"metric": metric}) for metric, name in NUMBERS.items()]
-    return reporting.comparison(("target", "pair", "of"), lines, compared, note=NOTE)
+    lines = scope.pair_lines(numbers, "of", "split")
+    compared = [rp.Compared(name, {"metric": metric}) for metric, name in NUMBERS.items()]
+    return rp.comparison(("target", "pair", "of", "split"), lines, compared, note=NOTE)
 
 
 BASIN_PART = ReportPart(build=basins_part, metrics=frozenset({*NUMBERS, *CURVES}))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["AGREEMENT_PART"]
 
 KAPPA = "\N{GREEK SMALL LETTER KAPPA}"
 COLUMNS = {
-    "kappa": (f"{KAPPA} of errors", reporting.decimal_cell),
-    "error_jaccard": ("error Jaccard", reporting.decimal_cell),
-    "agreement": ("equal predictions", reporting.decimal_cell),
-    "uncommon_a": ("only a wrong", reporting.count_cell),
-    "n_common": ("both wrong", reporting.count_cell),
-    "uncommon_b": ("only b wrong", reporting.count_cell),
+    "kappa": (f"{KAPPA} of errors", rp.decimal_cell),
+    "error_jaccard": ("error Jaccard", rp.decimal_cell),
+    "agreement": ("equal predictions", rp.decimal_cell),
+    "uncommon_a": ("only a wrong", rp.count_cell),
+    "n_common": ("both wrong", rp.count_cell),
+    "uncommon_b": ("only b wrong", rp.count_cell),
 }
 SIZES = ("uncommon_a", "n_common", "uncommon_b")
 SETS = ("uncommon_a", "common", "uncommon_b")
@@ -35,36 +35,25 @@ WORDS = {
 }
 
 
-def mistakes_part(scope: reporting.Scope) -> reporting.Part:
+def mistakes_part(scope: rp.Scope) -> rp.Part:
     """Agreement of errors, sizes of the sets of mistakes and their ambiguity, by pair of arms."""
     return scope.part_by_view("Common and uncommon mistakes", _blocks, WORDS)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     # Of a multi-label task the mean over its labels, which has no label.
     rows = view.rows.select(label=None, metric=[*COLUMNS, "reference_entropy"])
     scored = rows.select(perturbation=scope.suite.scoring.perturbation).valued()
     if panels := [_panels(scope, *condition) for condition in scope.conditions(scored)]:
         most = max(len(line[0].ticks) for line in panels)
-        figure = reporting.PanelFigure(
-            "common and uncommon mistakes", panels, height=0.3 * most + 0.1
-        )
+        figure = rp.PanelFigure("common and uncommon mistakes", panels, height=0.3 * most + 0.1)
         yield view.drawing(figure, CAPTION, scored.select(metric=list(COLUMNS)), "test images")
-    lines = [
-        ((condition.target, condition.perturbation, pair.name), here.select(**pair.labels))
-        for condition, here in scope.conditions(rows)
-        for pair in scope.pairs(here)
-    ]
-    compared = [reporting.Compared(name, {"metric": m}) for m, (name, _) in COLUMNS.items()]
-    write = [write for _, write in COLUMNS.values()]
-    note = "The last three columns count test images."
-    table = reporting.comparison(("target", "perturbation", "pair"), lines, compared, write, note)
+    lines, note = scope.pair_lines(rows), "The last three columns count test images."
+    table = rp.comparison(("target", "pair"), lines, *rp.by_metric(COLUMNS), note)
     yield view.listing("Agreement of errors by pair of arms", table)
 
 
-def _panels(
-    scope: reporting.Scope, condition: reporting.Condition, here: reporting.Measurements
-) -> list[reporting.Panel]:
+def _panels(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> list[rp.Panel]:
     """The four panels of one target, a row for each pair."""
     pairs = scope.pairs(here)
     names = [pair.name for pair in pairs]
@@ -82,37 +71,30 @@ def _panels(
         ("reference entropy, nats", _points_of_sets(scope, pairs, entropies), ()),
     )
     return [
-        reporting.Panel(
-            f"{condition.name}: {title}",
-            series,
-            bars=True,
-            ticks=names,
-            across=True,
-            levels=levels,
+        rp.Panel(
+            f"{condition.name}: {title}", series, bars=True, ticks=names, across=True, levels=levels
         )
         for title, series, levels in panels
     ]
 
 
 def _points_of_sets(
-    scope: reporting.Scope,
-    pairs: Sequence[reporting.Compared],
-    sets: Sequence[reporting.Measurements],
-) -> list[reporting.Series]:
+    scope: rp.Scope, pairs: Sequence[rp.Compared], sets: Sequence[rp.Measurements]
+) -> list[rp.Series]:
     """For each pair a point for what only a, both, and only b get wrong."""
-    styles = reporting.arm_styles(scope.suite)
+    styles = rp.arm_styles(scope.suite)
     series = []
     for row, pair in enumerate(pairs):
-        a, b = (styles[arm].color if arm in styles else reporting.INK
+        a, b = (styles[arm].color if arm in styles else rp.INK
                 for arm in pair.labels.values())  # fmt: skip
-        for shift, color, rows in zip((-0.2, 0.0, 0.2), (a, reporting.MUTED, b), sets, strict=True):
+        for shift, color, rows in zip((-0.2, 0.0, 0.2), (a, rp.MUTED, b), sets, strict=True):
             series.append(_point(row + shift, pair.of(rows), color))
     return series
 
 
-def _point(row: float, value: reporting.Aggregate | None, color: str) -> reporting.Series:
-    style = reporting.LineStyle(color, "o", "")
-    return reporting.Series("", [row], [value.summary if value else None], style)
+def _point(row: float, value: rp.Aggregate | None, color: str) -> rp.Series:
+    style = rp.LineStyle(color, "o", "")
+    return rp.Series("", [row], [value.summary if value else None], style)
 
 
 AGREEMENT_PART = ReportPart(build=mistakes_part, metrics=frozenset({*COLUMNS, "reference_entropy"}))

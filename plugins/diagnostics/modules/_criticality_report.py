@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["CRITICALITY_PART", "path_map"]
-
-Line: TypeAlias = tuple[Sequence[str], reporting.Measurements]
-"""The labels of a table's row, and its measurements."""
 
 SIGMA, MU, ALPHA = (
     "\N{GREEK SMALL LETTER SIGMA}",
@@ -50,12 +46,12 @@ NOTE = (
 )
 
 
-def criticality_part(scope: reporting.Scope) -> reporting.Part:
+def criticality_part(scope: rp.Scope) -> rp.Part:
     """The maps, the profile over depth and the table, for each set of parameters."""
     return scope.part_by_view("Module criticality", _blocks)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     """Figures show the first end that was measured, tables each."""
     ends = view.rows.distinct("end")
     drawn = view.rows.select(end=ends[0])
@@ -68,13 +64,13 @@ def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.
         ]
         yield view.drawing(_map_figure([heats]), f"{FIRST} {end}", drawn, "training images")
         if rest:
-            joined = reporting.mosaic(dict(rest), condition.name)
+            joined = rp.mosaic(dict(rest), condition.name)
             figure = _map_figure([[joined]], 0.62 * len(rest))
             yield view.drawing(figure, f"{OTHERS} {end}", drawn, "training images")
     path, tolerance = drawn.distinct("path")[0], min(drawn.distinct("tolerance"))
     summaries = _summaries(drawn.select(path=path), tolerance)
     lines = [_profile(scope, *condition) for condition in scope.conditions(summaries)]
-    panels = reporting.PanelFigure("criticality of each module and what makes it up", lines)
+    panels = rp.PanelFigure("criticality of each module and what makes it up", lines)
     text = f"{PROFILE} {end} Path: {path}; tolerance {tolerance:g}."
     yield view.drawing(panels, text, summaries, items="")
     for name in ends:
@@ -84,19 +80,13 @@ def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.
 # --- maps -------------------------------------------------------------------------------------
 
 
-def _map_figure(
-    rows: Sequence[Sequence[reporting.Heat | None]], height: float = 1.7
-) -> reporting.HeatFigure:
+def _map_figure(rows: Sequence[Sequence[rp.Heat | None]], height: float = 1.7) -> rp.HeatFigure:
     """Maps on one scale, which is the train metric's."""
     description = "train metric over distance gone and noise, for each module, arm and path"
-    return reporting.HeatFigure(
-        description, rows, label="train metric, %", percent=True, height=height
-    )
+    return rp.HeatFigure(description, rows, label="train metric, %", percent=True, height=height)
 
 
-def _maps(
-    scope: reporting.Scope, rows: reporting.Measurements
-) -> dict[str, dict[str, reporting.Heat | None]]:
+def _maps(scope: rp.Scope, rows: rp.Measurements) -> dict[str, dict[str, rp.Heat | None]]:
     """For each module a map for each of the scored pair of arms and each path."""
     cells = rows.select(metric=("metric", "distance"))
     groups = cells.groups("module", "initialization", "path")
@@ -113,18 +103,18 @@ def _maps(
     }
 
 
-def path_map(rows: reporting.Measurements) -> reporting.Heat | None:
+def path_map(rows: rp.Measurements) -> rp.Heat | None:
     """Mean metric at each point of one path (right) and each noise (up)."""
     cells = rows.select(metric="metric").valued()
     if not len(cells):
         return None
     alphas, sigmas = sorted(cells.distinct("alpha")), sorted(cells.distinct("sigma"))
     distances = rows.select(metric="distance")
-    gone = reporting.grid_means(distances, ("metric", "alpha"), ["distance"], alphas)[0]
-    return reporting.Heat(
+    gone = rp.grid_means(distances, ("metric", "alpha"), ["distance"], alphas)[0]
+    return rp.Heat(
         title="",
-        values=reporting.grid_means(cells, ("sigma", "alpha"), sigmas, alphas),
-        x_ticks=[reporting.significant(distance, 2) for distance in gone],
+        values=rp.grid_means(cells, ("sigma", "alpha"), sigmas, alphas),
+        x_ticks=[rp.significant(distance, 2) for distance in gone],
         y_ticks=[f"{sigma:g}" for sigma in sigmas],
         x_label="distance gone",
         y_label=SIGMA,
@@ -134,21 +124,19 @@ def path_map(rows: reporting.Measurements) -> reporting.Heat | None:
 # --- what makes a module critical -------------------------------------------------------------
 
 
-def _summaries(rows: reporting.Measurements, tolerance: float) -> reporting.Measurements:
+def _summaries(rows: rp.Measurements, tolerance: float) -> rp.Measurements:
     """The summaries of modules at one tolerance; the distance of the whole path, which has none."""
     return rows.select(
         metric=("mu", "alpha_low", "sigma_high", "mu_total"), tolerance=tolerance
     ) | rows.select(metric="distance", alpha=1)
 
 
-def _profile(
-    scope: reporting.Scope, condition: reporting.Condition, here: reporting.Measurements
-) -> list[reporting.Panel]:
+def _profile(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> list[rp.Panel]:
     """The four summaries over depth."""
     modules = here.distinct("module")
     return [
         replace(
-            reporting.profile(
+            rp.profile(
                 f"{condition.name}: {title}",
                 here.select(metric=metric),
                 scope.arms(here),
@@ -161,13 +149,11 @@ def _profile(
     ]
 
 
-def _tables(
-    scope: reporting.Scope, view: reporting.View, end: str
-) -> Iterator[reporting.Block | None]:
+def _tables(scope: rp.Scope, view: rp.View, end: str) -> Iterator[rp.Block | None]:
     """The totals, then each module, for each path and tolerance; columns: measures and arms."""
     rows = view.rows.select(end=end)
-    totals: list[Line] = []
-    modules: list[Line] = []
+    totals: list[rp.TableLine] = []
+    modules: list[rp.TableLine] = []
     for condition, here in scope.conditions(rows):
         for path in here.distinct("path"):
             for tolerance in sorted(here.distinct("tolerance")):
@@ -179,15 +165,15 @@ def _tables(
                 modules += [((*begin, name), group) for (name,), group in of_module.items()]
     head, arms = ("target", "path, tolerance"), scope.arms(rows)
     compared = [*arms, scope.difference()]
-    table = reporting.comparison((*head, "sum"), totals, compared, note=NOTE)
+    table = rp.comparison((*head, "sum"), totals, compared, note=NOTE)
     yield view.listing(f"Total criticality {MU}, end point: {end}", table)
     compared = [_measure("mu", arm) for arm in compared]
     compared += [_measure(metric, arm) for metric in list(SUMMARIES)[1:] for arm in arms]
-    table = reporting.comparison((*head, "module"), modules, compared, note=NOTE)
+    table = rp.comparison((*head, "module"), modules, compared, note=NOTE)
     yield view.listing(f"Criticality of each module, end point: {end}", table)
 
 
-def _measure(metric: str, arm: reporting.Compared) -> reporting.Compared:
+def _measure(metric: str, arm: rp.Compared) -> rp.Compared:
     """One summary of an arm, or of the difference of two."""
     return replace(
         arm,

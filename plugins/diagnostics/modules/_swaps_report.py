@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["SWAP_PART"]
@@ -28,7 +28,7 @@ NOTE = (
     "Points of the test metric lost against the network as it is. Mean and worst are over the "
     "modules outside the head."
 )
-PUBLISHED = reporting.Published(
+PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} CheXpert",
     "Figure 5",
     "digitised",
@@ -47,20 +47,18 @@ PUBLISHED = reporting.Published(
 )
 
 
-def swaps_part(scope: reporting.Scope) -> reporting.Part:
+def swaps_part(scope: rp.Scope) -> rp.Part:
     """Rewinding and re-randomisation side by side, and the drops of each module."""
     return scope.part("Modules rewound and drawn anew", _blocks)
 
 
-def _blocks(
-    scope: reporting.Scope, views: Sequence[reporting.View]
-) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
     ways = [(name, rows) for view in views for name, rows in _ways(view)]
-    by_condition: dict[reporting.Condition, list[tuple[str, reporting.Measurements]]] = {}
+    by_condition: dict[rp.Condition, list[tuple[str, rp.Measurements]]] = {}
     for name, rows in ways:
         for condition, here in scope.conditions(rows):
             by_condition.setdefault(condition, []).append((name, here))
-    figure = reporting.PanelFigure(
+    figure = rp.PanelFigure(
         "test metric by module replaced",
         [
             [_profile(scope, condition, name, here) for name, here in group]
@@ -68,14 +66,14 @@ def _blocks(
         ],
     )
     rows = scope.rows.select(metric="metric")
-    text = reporting.caption(CAPTION, figure, rows, "test images")
-    yield reporting.Drawing(figure, text)
+    text = rp.caption(CAPTION, figure, rows, "test images")
+    yield rp.Drawing(figure, text)
     if table := _table(scope, by_condition):
-        yield reporting.Listing("Drop by module", table)
+        yield rp.Listing("Drop by module", table)
     yield PUBLISHED.listing
 
 
-def _ways(view: reporting.View) -> Iterator[tuple[str, reporting.Measurements]]:
+def _ways(view: rp.View) -> Iterator[tuple[str, rp.Measurements]]:
     """The states that modules are taken from, each with its rows.
 
     The network as it is was measured once for all states: it belongs to each of them.
@@ -90,30 +88,24 @@ def _ways(view: reporting.View) -> Iterator[tuple[str, reporting.Measurements]]:
         yield f"rewound to {state}", view.rows.select(to=state) | whole
 
 
-def _modules(rows: reporting.Measurements) -> list[str]:
+def _modules(rows: rp.Measurements) -> list[str]:
     """From input to output, between the network as it is and one with every module replaced."""
     return [NONE, *(m for m in rows.distinct("module") if m not in {NONE, ALL}), ALL]
 
 
-def _profile(
-    scope: reporting.Scope,
-    condition: reporting.Condition,
-    way: str,
-    here: reporting.Measurements,
-) -> reporting.Panel:
+def _profile(scope: rp.Scope, condition: rp.Condition, way: str, here: rp.Measurements) -> rp.Panel:
     """The metric by module."""
     rows = here.select(metric="metric")
     title = f"{condition.name}: {way}"
-    panel = reporting.profile(title, rows, scope.arms(rows), "module", _modules(rows))
+    panel = rp.profile(title, rows, scope.arms(rows), "module", _modules(rows))
     return replace(panel, y_label="test metric, %", scale="percent", chance=condition.chance)
 
 
 def _table(
-    scope: reporting.Scope,
-    by_condition: dict[reporting.Condition, list[tuple[str, reporting.Measurements]]],
-) -> reporting.Table | None:
+    scope: rp.Scope, by_condition: dict[rp.Condition, list[tuple[str, rp.Measurements]]]
+) -> rp.Table | None:
     """A row for mean and worst and for each module, of each condition and way."""
-    lines: list[tuple[Sequence[str], reporting.Measurements]] = []
+    lines: list[rp.TableLine] = []
     for condition, group in by_condition.items():
         for way, here in group:
             begin, drops = (condition.name, way), here.select(metric="drop")
@@ -121,7 +113,7 @@ def _table(
             lines += [((*begin, m), drops.select(module=m)) for m in _modules(here)[1:]]
     compared = [*scope.arms(scope.rows), scope.difference()]
     head = ("target", "way", "module")
-    return reporting.comparison(head, lines, compared, reporting.percent_cell, NOTE)
+    return rp.comparison(head, lines, compared, rp.percent_cell, NOTE)
 
 
 SWAP_PART = ReportPart(build=swaps_part, metrics=frozenset({"metric", "loss", "drop", *DROPS}))

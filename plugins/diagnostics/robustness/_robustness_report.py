@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["ROBUSTNESS_PART", "SHAPE_BIAS_PART"]
@@ -40,60 +40,48 @@ SHAPE_NOTE = (
 )
 
 
-def robustness_part(scope: reporting.Scope) -> reporting.Part:
+def robustness_part(scope: rp.Scope) -> rp.Part:
     """Metric against severity, and what is left of it."""
     return scope.part_by_view("Robustness", _blocks)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     """A figure for each condition, then the table."""
     rows = view.rows.select(metric="test_metric")
     for condition, here in scope.conditions(rows):
         names = [name for name in here.distinct("test_perturbation") if name != CLEAN]
         panels = [_severities(scope, condition, here, name) for name in names]
-        figure = reporting.PanelFigure(
-            f"test metric by severity on {condition.name}", reporting.in_rows(panels, COLUMNS)
+        figure = rp.PanelFigure(
+            f"test metric by severity on {condition.name}", rp.in_rows(panels, COLUMNS)
         )
         yield view.drawing(figure, f"{condition.name}. {CAPTION}", rows, "test images")
     left = view.rows.select(metric=list(LEFT))
-    lines = [
-        ((condition.name, name, text), here.select(test_perturbation=name, metric=metric))
-        for condition, here in scope.conditions(left)
-        for name in here.distinct("test_perturbation")
-        for metric, text in LEFT.items()
-    ]
+    lines = scope.lines(left, test_perturbation=None, metric=LEFT)
     compared = [*scope.arms(left), scope.difference()]
     head = ("target", "perturbation", "measure")
-    table = reporting.comparison(head, lines, compared, reporting.percent_cell, NOTE)
+    table = rp.comparison(head, lines, compared, rp.percent_cell, NOTE)
     yield view.listing("What is left of the metric", table)
 
 
 def _severities(
-    scope: reporting.Scope,
-    condition: reporting.Condition,
-    here: reporting.Measurements,
-    name: str,
-) -> reporting.Panel:
+    scope: rp.Scope, condition: rp.Condition, here: rp.Measurements, name: str
+) -> rp.Panel:
     """One perturbation of the test images, from the clean images on."""
     rows = here.select(test_perturbation=(CLEAN, name))
-    panel = reporting.profile(name, rows, scope.arms(here), "severity")
+    panel = rp.profile(name, rows, scope.arms(here), "severity")
     return replace(panel, x_label="severity", scale="percent", chance=condition.chance)
 
 
-def shape_bias_part(scope: reporting.Scope) -> reporting.Part:
+def shape_bias_part(scope: rp.Scope) -> rp.Part:
     """A table of the answers to images whose cues are in conflict."""
     return scope.part_by_view("Shape bias", _answers)
 
 
-def _answers(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
-    lines = [
-        ((condition.name, text), here.select(metric=metric))
-        for condition, here in scope.conditions(view.rows)
-        for metric, text in SHAPE.items()
-    ]
+def _answers(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
+    lines = scope.lines(view.rows, metric=SHAPE)
     compared = [*scope.arms(view.rows), scope.difference()]
     head = ("target", "measure")
-    table = reporting.comparison(head, lines, compared, reporting.percent_cell, SHAPE_NOTE)
+    table = rp.comparison(head, lines, compared, rp.percent_cell, SHAPE_NOTE)
     yield view.listing("Shape against texture", table)
 
 

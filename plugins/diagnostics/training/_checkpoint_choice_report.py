@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.analysis.checkpoints import earliest_sufficient
 from transferbench.specs import ReportPart
 from transferbench.statistics import Interval
@@ -28,7 +28,7 @@ CAPTION = (
     f"reaches {1 - TOLERANCE:.0%} of the last one's target metric."
 )
 NOTE = "In %. The source was trained once: its metric has no interval."
-PUBLISHED = reporting.Published(
+PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} DomainNet",
     "Figure 7",
     "digitised",
@@ -57,7 +57,7 @@ PUBLISHED = reporting.Published(
 )
 
 
-def checkpoints_part(scope: reporting.Scope) -> reporting.Part | None:
+def checkpoints_part(scope: rp.Scope) -> rp.Part | None:
     """The three curves and their table, with the earliest sufficient checkpoint.
 
     None where no arm starts from a checkpoint.
@@ -72,25 +72,23 @@ def checkpoints_part(scope: reporting.Scope) -> reporting.Part | None:
     return replace(part, notes=[*notes, *part.notes])
 
 
-def _blocks(
-    scope: reporting.Scope, views: Sequence[reporting.View]
-) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
     del views  # there is one set of parameters
     rows = _rows(scope)
     conditions = scope.conditions(rows)
     if not conditions:
         return
-    figure = reporting.PanelFigure(
+    figure = rp.PanelFigure(
         "target metric, speed and source metric against the epoch of the checkpoint",
         [_panels(here, condition, _earliest(scope, condition)) for condition, here in conditions],
     )
-    yield reporting.Drawing(figure, reporting.caption(CAPTION, figure, rows, ""))
+    yield rp.Drawing(figure, rp.caption(CAPTION, figure, rows, ""))
     if table := _table(conditions):
-        yield reporting.Listing("Metric by checkpoint", table)
+        yield rp.Listing("Metric by checkpoint", table)
     yield PUBLISHED.listing
 
 
-def _rows(scope: reporting.Scope) -> reporting.Measurements:
+def _rows(scope: rp.Scope) -> rp.Measurements:
     """The measures of the arms that start from a checkpoint.
 
     The source was trained once, however many trials start from it.
@@ -102,7 +100,7 @@ def _rows(scope: reporting.Scope) -> reporting.Measurements:
     return own | rows.select(metric=SOURCE_METRIC, replicate=first)
 
 
-def checkpoint_arms(scope: reporting.Scope) -> dict[str, int]:
+def checkpoint_arms(scope: rp.Scope) -> dict[str, int]:
     """The arms that fine-tune a checkpoint of the scored arm's source, each with its epoch.
 
     Of two arms with one checkpoint the scored one, or the first of the suite, stands for it.
@@ -119,7 +117,7 @@ def checkpoint_arms(scope: reporting.Scope) -> dict[str, int]:
     return {arm: epoch for epoch, arm in arms.items()}
 
 
-def _earliest(scope: reporting.Scope, condition: reporting.Condition) -> Interval:
+def _earliest(scope: rp.Scope, condition: rp.Condition) -> Interval:
     """The earliest sufficient checkpoint, of the arms that were trained in this condition."""
     trials = scope.trials.select(target=condition.target, perturbation=condition.perturbation)
     trained = trials.distinct("initialization")
@@ -144,14 +142,12 @@ def _sentence(earliest: Interval) -> str:
     return f"{text} ({bounds}, n = {earliest.n} paired replicates)"
 
 
-def _panels(
-    here: reporting.Measurements, condition: reporting.Condition, earliest: Interval
-) -> list[reporting.Panel]:
+def _panels(here: rp.Measurements, condition: rp.Condition, earliest: Interval) -> list[rp.Panel]:
     """The three curves of one condition."""
-    curve = reporting.Compared("", {})
+    curve = rp.Compared("", {})
     return [
         replace(
-            reporting.profile(
+            rp.profile(
                 f"{condition.name}: {title}, %", here.select(metric=metric), [curve], "checkpoint"
             ),
             x_label="epoch of pre-training",
@@ -162,9 +158,7 @@ def _panels(
     ]
 
 
-def _table(
-    conditions: Sequence[tuple[reporting.Condition, reporting.Measurements]],
-) -> reporting.Table | None:
+def _table(conditions: Sequence[tuple[rp.Condition, rp.Measurements]]) -> rp.Table | None:
     """A row for each checkpoint of each condition."""
     lines = []
     for condition, here in conditions:
@@ -172,9 +166,9 @@ def _table(
             own = here.select(checkpoint=epoch)
             arms = ", ".join(own.distinct("initialization"))
             lines.append(((condition.name, f"{epoch:g}", arms), own))
-    compared = [reporting.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
+    compared = [rp.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
     head = ("target", "epoch", "arm")
-    return reporting.comparison(head, lines, compared, reporting.percent_cell, NOTE)
+    return rp.comparison(head, lines, compared, rp.percent_cell, NOTE)
 
 
 CHECKPOINT_PART = ReportPart(build=checkpoints_part, metrics=frozenset({"checkpoint", *MEASURES}))

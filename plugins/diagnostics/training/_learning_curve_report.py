@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["CURVE_PART"]
@@ -15,7 +15,7 @@ CAPTION = (
     "Figure 2. Metric after each evaluated epoch on clean images in eval mode. Thick: mean test "
     "metric over replicates; thin: single replicates; dashed: mean train metric. Dotted: chance."
 )
-PUBLISHED = reporting.Published(
+PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} CheXpert, DomainNet",
     "Figure 2",
     "digitised",
@@ -30,12 +30,12 @@ PUBLISHED = reporting.Published(
 )
 
 
-def curves_part(scope: reporting.Scope) -> reporting.Part:
+def curves_part(scope: rp.Scope) -> rp.Part:
     """Test and train metric of the scored pair, a panel for each target."""
     return scope.part_by_view("Learning curves", _blocks)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     scored = view.rows.select(
         metric=("test_metric", "train_metric"),
         perturbation=scope.suite.scoring.perturbation,
@@ -43,20 +43,16 @@ def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.
     )
     panels = [_panel(scope, *condition) for condition in scope.conditions(scored.valued())]
     if panels:
-        figure = reporting.PanelFigure(
-            "learning curves", reporting.in_rows(panels, COLUMNS), height=2.2
-        )
+        figure = rp.PanelFigure("learning curves", rp.in_rows(panels, COLUMNS), height=2.2)
         yield view.drawing(figure, CAPTION, scored.select(metric="test_metric"), "test images")
         yield PUBLISHED.listing
 
 
-def _panel(
-    scope: reporting.Scope, condition: reporting.Condition, here: reporting.Measurements
-) -> reporting.Panel:
+def _panel(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> rp.Panel:
     lines = []
     for arm in scope.arms(here):
         lines += [_line(arm, here, split) for split in ("test", "train")]
-    return reporting.Panel(
+    return rp.Panel(
         condition.name,
         lines,
         x_label="epoch",
@@ -66,7 +62,7 @@ def _panel(
     )
 
 
-def _line(arm: reporting.Compared, here: reporting.Measurements, split: str) -> reporting.Series:
+def _line(arm: rp.Compared, here: rp.Measurements, split: str) -> rp.Series:
     """The test metric with its band and single runs; of the train metric the mean alone."""
     rows = here.select(metric=f"{split}_metric", initialization=arm.name)
     epochs = sorted(rows.distinct("epoch"))
@@ -74,9 +70,9 @@ def _line(arm: reporting.Compared, here: reporting.Measurements, split: str) -> 
     style = arm.style._replace(marker="")
     if split == "test":
         runs = arm.runs(rows, "epoch", epochs)
-        return reporting.Series(f"{arm.name}, test", epochs, values, style, runs)
+        return rp.Series(f"{arm.name}, test", epochs, values, style, runs)
     means = [value and replace(value, low=None, high=None) for value in values]
-    return reporting.Series(f"{arm.name}, train", epochs, means, style._replace(dash="--"))
+    return rp.Series(f"{arm.name}, train", epochs, means, style._replace(dash="--"))
 
 
 CURVE_PART = ReportPart(build=curves_part, metrics=frozenset({"test_metric", "train_metric"}))

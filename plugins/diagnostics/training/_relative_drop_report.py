@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["DROP_PART"]
@@ -21,14 +21,14 @@ NOTE = (
     "network did not train where its train metric stays near chance: the drop then measures "
     "trainability."
 )
-one_decimal = partial(reporting.decimal_cell, digits=1)
-COLUMNS: dict[str, tuple[str, reporting.WriteCell]] = {
-    "gain": ("gain, points", reporting.points_cell),
+one_decimal = partial(rp.decimal_cell, digits=1)
+COLUMNS: dict[str, tuple[str, rp.WriteCell]] = {
+    "gain": ("gain, points", rp.points_cell),
     "relative_drop": ("relative drop, %", one_decimal),
     "corrected_drop": ("corrected drop, %", one_decimal),
-    "speed_gain": ("speed gain, points", reporting.points_cell),
-    "train_metric_a": ("train a, %", reporting.percent_cell),
-    "train_metric_b": ("train b, %", reporting.percent_cell),
+    "speed_gain": ("speed gain, points", rp.points_cell),
+    "train_metric_a": ("train a, %", rp.percent_cell),
+    "train_metric_b": ("train b, %", rp.percent_cell),
 }
 SHUFFLED = """\
 pixels | 16 | 8.8 / 7.3 | 81 / 47 | 33 | 10.5 / 6.8 | 80 / 15 | 91 | 10.5 / 1 | 83 / 0
@@ -48,7 +48,7 @@ pixels | 16 | 8.8 / 7.3 | 81 / 47 | 33 | 10.5 / 6.8 | 80 / 15 | 91 | 10.5 / 1 | 
 """Block size; then of real, clipart and quickdraw each: relative drop, test accuracy and mean
 train accuracy, these of P-T / RI-T."""
 
-PUBLISHED = reporting.Published(
+PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} DomainNet",
     "Figure 3",
     "printed drops, digitised accuracies",
@@ -68,16 +68,16 @@ WORDS = {
 }
 
 
-def drops_part(scope: reporting.Scope) -> reporting.Part:
+def drops_part(scope: rp.Scope) -> rp.Part:
     """Drops by perturbation, and a table of every pair in every condition."""
     return scope.part_by_view("Relative drop", _blocks, WORDS)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     drops = view.rows.select(metric="relative_drop")
     panels = [
         replace(
-            reporting.profile(
+            rp.profile(
                 f"{target}: relative drop, %", here, _drawn(scope, here), "perturbation", labels
             ),
             levels=(0,),
@@ -85,25 +85,16 @@ def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.
         for target, labels, here in scope.by_perturbation(drops)
     ]
     if panels:
-        figure = reporting.PanelFigure(
-            "relative drop by perturbation", reporting.in_rows(panels, 2), height=2.2
-        )
+        figure = rp.PanelFigure("relative drop by perturbation", rp.in_rows(panels, 2), height=2.2)
         yield view.drawing(figure, CAPTION, drops, "test images")
-    lines = [
-        ((condition.target, condition.perturbation, pair.name), here.select(**pair.labels))
-        for condition, here in scope.conditions(view.rows)
-        for pair in scope.pairs(here)
-    ]
-    compared = [reporting.Compared(name, {"metric": m}) for m, (name, _) in COLUMNS.items()]
-    write = [write for _, write in COLUMNS.values()]
-    head = ("target", "perturbation", "pair")
-    table = reporting.comparison(head, lines, compared, write, NOTE)
+    lines = scope.pair_lines(view.rows)
+    table = rp.comparison(("target", "pair"), lines, *rp.by_metric(COLUMNS), NOTE)
     yield view.listing("Drops from the first arm of a pair to the second", table)
     if panels:
         yield PUBLISHED.listing
 
 
-def _drawn(scope: reporting.Scope, rows: reporting.Measurements) -> list[reporting.Compared]:
+def _drawn(scope: rp.Scope, rows: rp.Measurements) -> list[rp.Compared]:
     """The scored pair alone where it was measured: a suite may compare many more."""
     pairs = scope.pairs(rows)
     return [pair for pair in pairs if pair.name == " & ".join(scope.pair)] or pairs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["SPEED_PART"]
@@ -17,33 +17,29 @@ CAPTION = (
 WORDS = {"speed": "the train metric, clean images in eval mode, averaged over the epochs"}
 
 
-def speed_part(scope: reporting.Scope) -> reporting.Part:
+def speed_part(scope: rp.Scope) -> rp.Part:
     """A row of panels for each target, then a row of a table for each condition."""
     return scope.part_by_view("Optimisation speed", _blocks, WORDS)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     scored = view.rows.select(initialization=scope.pair)
-    lines = []
+    panels = []
     for target, labels, here in scope.by_perturbation(scored):
         speed, gain = (
-            reporting.profile(f"{target}: {title}", here, compared, "perturbation", labels)
+            rp.profile(f"{target}: {title}", here, compared, "perturbation", labels)
             for title, compared in (
                 ("speed, %", scope.arms(here)),
                 ("speed gain, points", [scope.difference()]),
             )
         )
-        lines.append([replace(speed, scale="percent"), replace(gain, scale="points", levels=(0,))])
-    if lines:
-        figure = reporting.PanelFigure("optimisation speed by perturbation", lines, height=2.2)
+        panels.append([replace(speed, scale="percent"), replace(gain, scale="points", levels=(0,))])
+    if panels:
+        figure = rp.PanelFigure("optimisation speed by perturbation", panels, height=2.2)
         yield view.drawing(figure, CAPTION, scored, items="")
-    conditions = [
-        ((condition.target, condition.perturbation), here)
-        for condition, here in scope.conditions(view.rows)
-    ]
     compared = [*scope.arms(view.rows), scope.difference()]
-    head = ("target", "perturbation")
-    table = reporting.comparison(head, conditions, compared, reporting.percent_cell, "In %.")
+    lines = scope.lines(view.rows)
+    table = rp.comparison(("target",), lines, compared, rp.percent_cell, "In %.")
     yield view.listing("Optimisation speed in every cell", table)
 
 

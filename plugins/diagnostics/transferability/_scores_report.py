@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.analysis.transferability import CORRELATIONS, correlate
 from transferbench.specs import ReportPart
 from transferbench.statistics import Interval
@@ -43,7 +43,7 @@ class Score(NamedTuple):
 
     metric: str
     k: float | None
-    rows: reporting.Measurements
+    rows: rp.Measurements
 
     @property
     def name(self) -> str:
@@ -51,37 +51,35 @@ class Score(NamedTuple):
         text = self.metric.replace("_", " ")
         return text if self.k is None else f"{text}, k = {self.k:g}"
 
-    def at(self, condition: reporting.Condition) -> reporting.Measurements:
+    def at(self, condition: rp.Condition) -> rp.Measurements:
         """Its measurements in one condition."""
         return self.rows.select(target=condition.target, perturbation=condition.perturbation)
 
 
-def scores_part(scope: reporting.Scope) -> reporting.Part:
+def scores_part(scope: rp.Scope) -> rp.Part:
     """A panel for each score and condition, and the table of rank correlations."""
     return scope.part("Transferability scores", _blocks)
 
 
-def _blocks(
-    scope: reporting.Scope, views: Sequence[reporting.View]
-) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
     del views  # a score without any value has its row in the table too
     scores = [score for view in scope.views() for score in _scores(view)]
     metrics = [score.metric for score in scores]
     conditions = [condition for condition, _ in scope.conditions(scope.rows.select(metric=metrics))]
     for condition in conditions:
         panels = [_panel(scope, score, condition) for score in scores]
-        figure = reporting.PanelFigure(
+        figure = rp.PanelFigure(
             f"transferability scores against the fine-tuned test metric on {condition.name}",
-            reporting.in_rows(panels, COLUMNS),
+            rp.in_rows(panels, COLUMNS),
         )
         rows = scope.rows.select(metric=metrics)
-        text = reporting.caption(f"{condition.name}. {CAPTION}", figure, rows, "")
-        yield reporting.Drawing(figure, text)
+        text = rp.caption(f"{condition.name}. {CAPTION}", figure, rows, "")
+        yield rp.Drawing(figure, text)
     table = _table(scope, scores, conditions)
-    yield reporting.Listing("Rank correlation of scores with fine-tuning", table)
+    yield rp.Listing("Rank correlation of scores with fine-tuning", table)
 
 
-def _scores(view: reporting.View) -> Iterator[Score]:
+def _scores(view: rp.View) -> Iterator[Score]:
     """Every score of the source; one without any value has its row in the table too."""
     for metric in METRICS[view.plugin]:
         rows = view.rows.select(metric=metric, other_initialization=SOURCE)
@@ -92,14 +90,14 @@ def _scores(view: reporting.View) -> Iterator[Score]:
             yield Score(metric, None, rows.select(k=None))
 
 
-def _truth(scope: reporting.Scope, condition: reporting.Condition) -> reporting.Measurements:
+def _truth(scope: rp.Scope, condition: rp.Condition) -> rp.Measurements:
     """What fine-tuning reached in one condition."""
     return scope.trials.select(
         metric="test_metric", target=condition.target, perturbation=condition.perturbation
     )
 
 
-def _panel(scope: reporting.Scope, score: Score, condition: reporting.Condition) -> reporting.Panel:
+def _panel(scope: rp.Scope, score: Score, condition: rp.Condition) -> rp.Panel:
     """A point with its two intervals for each arm that has both numbers."""
     scores, truth = score.at(condition), _truth(scope, condition)
     series = []
@@ -107,8 +105,8 @@ def _panel(scope: reporting.Scope, score: Score, condition: reporting.Condition)
         x, y = arm.of(scores), arm.of(truth)
         if x and y and x.summary and y.summary:
             style = arm.style._replace(dash="")
-            series.append(reporting.Series(arm.name, [x.summary], [y.summary], style))
-    return reporting.Panel(
+            series.append(rp.Series(arm.name, [x.summary], [y.summary], style))
+    return rp.Panel(
         score.name,
         series,
         x_label="score",
@@ -123,8 +121,8 @@ def _panel(scope: reporting.Scope, score: Score, condition: reporting.Condition)
 
 
 def _table(
-    scope: reporting.Scope, scores: Sequence[Score], conditions: Sequence[reporting.Condition]
-) -> reporting.Table:
+    scope: rp.Scope, scores: Sequence[Score], conditions: Sequence[rp.Condition]
+) -> rp.Table:
     """A row for each score in each condition."""
     lines = []
     for condition in conditions:
@@ -136,26 +134,26 @@ def _table(
                 cells = [_correlation_cell(intervals[name]) for name in CORRELATIONS]
             else:
                 cells = [_unmeasured_cell(rows)] * len(CORRELATIONS)
-            count = reporting.Cell(str(arms), kind="number")
-            labels = reporting.Cell(condition.name), reporting.Cell(score.name)
+            count = rp.Cell(str(arms), kind="number")
+            labels = rp.Cell(condition.name), rp.Cell(score.name)
             lines.append((*labels, count, *cells))
     head = ("target", "score", "arms", "Kendall", "weighted Kendall", "Pearson")
-    return reporting.Table(head, lines, NOTE)
+    return rp.Table(head, lines, NOTE)
 
 
-def _unmeasured_cell(rows: reporting.Measurements) -> reporting.Cell:
+def _unmeasured_cell(rows: rp.Measurements) -> rp.Cell:
     """A score without values; the most frequent flag says why."""
     flags = [flag for flag in rows.labels("flag") if flag is not None]
     reason = f"not measured: {max(flags, key=flags.count)}" if flags else "not measured"
-    return reporting.Cell(reporting.ABSENT, reason, kind="number")
+    return rp.Cell(rp.ABSENT, reason, kind="number")
 
 
-def _correlation_cell(interval: Interval) -> reporting.Cell:
+def _correlation_cell(interval: Interval) -> rp.Cell:
     """A correlation with its interval, or why there is none."""
-    summary = reporting.as_summary(interval)
+    summary = rp.as_summary(interval)
     if summary is None:
-        return reporting.Cell(reporting.ABSENT, interval.reason or "", kind="number")
-    return reporting.decimal_cell(reporting.Aggregate(summary), 2)
+        return rp.Cell(rp.ABSENT, interval.reason or "", kind="number")
+    return rp.decimal_cell(rp.Aggregate(summary), 2)
 
 
 def score_report(plugin: str, *others: str) -> ReportPart:

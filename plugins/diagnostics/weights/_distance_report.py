@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import ReportPart
 
 __all__ = ["DISTANCE_PART"]
@@ -27,7 +27,7 @@ PROFILE = (
     "pairs. Raw distances are dominated by large modules: compare pairs within a module. A cosine "
     "near 0 says that the two trainings moved in unrelated directions."
 )
-PUBLISHED = reporting.Published(
+PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} CheXpert, DomainNet",
     "Table 2",
     "printed",
@@ -41,12 +41,12 @@ PUBLISHED = reporting.Published(
 )
 
 
-def distances_part(scope: reporting.Scope) -> reporting.Part:
+def distances_part(scope: rp.Scope) -> rp.Part:
     """The body as in the paper's table, then module by module."""
     return scope.part_by_view("Distance of weights", _blocks)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     body, names = view.rows.select(module=BODY), view.rows.distinct("module")
     modules = view.rows.select(module=[name for name in names if name != BODY])
     if table := _table(scope, body):
@@ -56,33 +56,23 @@ def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.
         [_panel(scope, condition, here, metric) for metric in MEASURES]
         for condition, here in scope.conditions(modules)
     ]
-    figure = reporting.PanelFigure("distance of weights by module and pair", lines)
+    figure = rp.PanelFigure("distance of weights by module and pair", lines)
     yield view.drawing(figure, PROFILE, modules, "weights")
     yield view.listing("Distance of each module", _table(scope, modules))
 
 
 def _panel(
-    scope: reporting.Scope,
-    condition: reporting.Condition,
-    here: reporting.Measurements,
-    metric: str,
-) -> reporting.Panel:
+    scope: rp.Scope, condition: rp.Condition, here: rp.Measurements, metric: str
+) -> rp.Panel:
     title = f"{condition.name}: {MEASURES[metric]}"
-    panel = reporting.profile(title, here.select(metric=metric), scope.pairs(here), "module")
+    panel = rp.profile(title, here.select(metric=metric), scope.pairs(here), "module")
     return replace(panel, levels=(0,) if metric == "cosine" else ())
 
 
-def _table(scope: reporting.Scope, rows: reporting.Measurements) -> reporting.Table | None:
+def _table(scope: rp.Scope, rows: rp.Measurements) -> rp.Table | None:
     """A row for each measure and module of each condition, a column for each pair."""
-    lines: list[tuple[Sequence[str], reporting.Measurements]] = [
-        ((condition.name, text, module), here.select(metric=metric, module=module))
-        for condition, here in scope.conditions(rows)
-        for metric, text in MEASURES.items()
-        for module in rows.distinct("module")
-    ]
-    return reporting.comparison(
-        ("target", "measure", "module"), lines, scope.pairs(rows), note=NOTE
-    )
+    lines = scope.lines(rows, metric=MEASURES, module=None)
+    return rp.comparison(("target", "measure", "module"), lines, scope.pairs(rows), note=NOTE)
 
 
 DISTANCE_PART = ReportPart(build=distances_part, metrics=frozenset(MEASURES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from transferbench import reporting
+from transferbench import reporting as rp
 from transferbench.specs import HEAD, ReportPart
 from transferbench.suite import SOURCE
 
@@ -36,14 +36,14 @@ NOTE = (
 )
 
 
-def states_in(scope: reporting.Scope, rows: reporting.Measurements) -> list[reporting.Compared]:
+def states_in(scope: rp.Scope, rows: rp.Measurements) -> list[rp.Compared]:
     """The states that were measured: P-T, P, RI-T, RI and the rest.
 
     What the scored arm starts from is P but for its head, which is drawn; what the baseline
     starts from is RI.
     """
     starts = {scope.pair[0]: SOURCE, scope.pair[1]: "RI"}
-    states: dict[str, reporting.Compared] = {}
+    states: dict[str, rp.Compared] = {}
     for arm in scope.arms(rows):
         own = rows.select(**arm.labels)
         for of in own.distinct("of"):
@@ -56,43 +56,41 @@ def states_in(scope: reporting.Scope, rows: reporting.Measurements) -> list[repo
                 modules = [None, *(m for m in own.distinct("module") if m != HEAD)]
                 labels |= {"replicate": min(own.distinct("replicate")), "module": modules}
             style = arm.style._replace(dash="--" if of == "init" else "-")
-            states.setdefault(name, reporting.Compared(name, labels, style))
+            states.setdefault(name, rp.Compared(name, labels, style))
     return list(states.values())
 
 
 # --- spectra ----------------------------------------------------------------------------------
 
 
-def spectra_part(scope: reporting.Scope) -> reporting.Part:
+def spectra_part(scope: rp.Scope) -> rp.Part:
     """Singular values layer by layer, ranks over depth, and their table."""
     return scope.part_by_view("Spectra of weights", _blocks)
 
 
-def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.Block | None]:
+def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     states = states_in(scope, view.rows)
     singular = view.rows.select(metric="singular_value")
     layers = singular.distinct("layer")
     step = max(-(-len(layers) // MOST_LAYERS), 1)
-    lines: list[Sequence[reporting.Panel]] = []
+    lines: list[Sequence[rp.Panel]] = []
     for condition, here in scope.conditions(singular):
         panels = [
             replace(
-                reporting.profile(
-                    f"{condition.name}: {layer}", here.select(layer=layer), states, "index"
-                ),
+                rp.profile(f"{condition.name}: {layer}", here.select(layer=layer), states, "index"),
                 x_label="index",
             )
             for layer in layers[::step]
         ]
-        lines += reporting.in_rows(panels, COLUMNS)
+        lines += rp.in_rows(panels, COLUMNS)
     if lines:
         text = VALUES
         if left := len(layers) - len(layers[::step]):
             text += f" {left} more layers lie between those drawn; the records hold all of them."
-        figure = reporting.PanelFigure("singular values of each layer", lines, height=1.3)
+        figure = rp.PanelFigure("singular values of each layer", lines, height=1.3)
         yield view.drawing(figure, text, singular, "")
     conditions = scope.conditions(view.rows)
-    figure = reporting.PanelFigure(
+    figure = rp.PanelFigure(
         "stable and effective rank of each layer",
         [[_ranks(*condition, metric, states) for metric in RANKS] for condition in conditions],
     )
@@ -102,45 +100,32 @@ def _blocks(scope: reporting.Scope, view: reporting.View) -> Iterator[reporting.
 
 
 def _ranks(
-    condition: reporting.Condition,
-    here: reporting.Measurements,
-    metric: str,
-    states: Sequence[reporting.Compared],
-) -> reporting.Panel:
+    condition: rp.Condition, here: rp.Measurements, metric: str, states: Sequence[rp.Compared]
+) -> rp.Panel:
     """A rank over depth."""
     title = f"{condition.name}: {RANKS[metric]}"
-    panel = reporting.profile(title, here.select(metric=metric), states, "layer")
+    panel = rp.profile(title, here.select(metric=metric), states, "layer")
     return replace(panel, ticks=[tick.removesuffix(".weight") for tick in panel.ticks])
 
 
 def _table(
-    scope: reporting.Scope,
-    rows: reporting.Measurements,
-    measures: Mapping[str, str],
-    note: str = "",
-) -> reporting.Table | None:
+    scope: rp.Scope, rows: rp.Measurements, measures: Mapping[str, str], note: str = ""
+) -> rp.Table | None:
     """A row for each layer and measure of each condition, a column for each state."""
-    lines = [
-        ((condition.name, layer, text), here.select(layer=layer, metric=metric))
-        for condition, here in scope.conditions(rows)
-        for layer in rows.distinct("layer")
-        for metric, text in measures.items()
-    ]
+    lines = scope.lines(rows, layer=None, metric=measures)
     head = ("target", "layer", "measure")
-    return reporting.comparison(head, lines, states_in(scope, rows), note=note)
+    return rp.comparison(head, lines, states_in(scope, rows), note=note)
 
 
 # --- misalignment -----------------------------------------------------------------------------
 
 
-def misalignment_part(scope: reporting.Scope) -> reporting.Part:
+def misalignment_part(scope: rp.Scope) -> rp.Part:
     """A table: each state beside the same filters on random axes."""
     return scope.part_by_view("Misalignment of the first filters", _misalignments)
 
 
-def _misalignments(
-    scope: reporting.Scope, view: reporting.View
-) -> Iterator[reporting.Block | None]:
+def _misalignments(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     table = _table(scope, view.rows, MISALIGNED, NOTE)
     yield view.listing("Misalignment with the axes of the data", table)
 
