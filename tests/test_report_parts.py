@@ -420,11 +420,11 @@ def test_no_share_is_claimed_of_a_gain_that_is_not_shown(given):
     rows.loc[slow, "value"] = [0.1, 0.9, 0.5]
     part = arms_part(scope_of(replace(given, measurements=rows)))
     (table,) = [block.table for block in part.blocks if block.caption == "Initializations compared"]
-    flags = {row[2].text: row[-1].text for row in table.rows}
-    assert flags["MV-T"] == (
-        "no share of the speed gain: the denominator's 95% interval includes 0"
-    )
-    assert flags["P-T"] == flags["RI-T"] == flags["P1-T"] == ""
+    shares = {row[2].text: row[-1] for row in table.rows}
+    assert shares["MV-T"].text == ABSENT
+    assert shares["MV-T"].detail == "the denominator's 95% interval includes 0"
+    assert shares["P-T"].text == shares["RI-T"].text == ""
+    assert shares["P1-T"].detail == "not measured"
 
 
 def test_the_source_is_one_network_and_its_head_another(given):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from transferbench.measurements import Measurements
@@ -16,8 +16,9 @@ from transferbench.report.comparisons import (
     difference,
     error_of,
     pairs_in,
+    profile,
 )
-from transferbench.report.figures import Figure, HeatFigure
+from transferbench.report.figures import Figure, HeatFigure, PanelFigure
 from transferbench.report.formats import label_text
 from transferbench.report.summaries import flag_notes
 from transferbench.report.tables import Cell, Table
@@ -260,6 +261,28 @@ class Scope:
             for target, labels, here in measured
             if len(labels) >= least
         ]
+
+    def gain_figure(
+        self, rows: Measurements, name: str, *, chance: bool = False
+    ) -> PanelFigure | None:
+        """A fraction and its gain by perturbation, a row for each target under several of them.
+
+        ``name``: of the fraction; ``chance``: whether to draw its chance.
+        """
+        scored = rows.select(initialization=self.pair)
+        lines = []
+        for target, labels, here in self.by_perturbation(scored):
+            value, gain = (
+                profile(f"{target}: {title}", here, compared, "perturbation", labels)
+                for title, compared in (
+                    (f"{name}, %", self.arms(here)),
+                    (f"{name} gain, points", [self.difference()]),
+                )
+            )
+            level = self.suite.scoring.chance.get(target) if chance else None
+            value = replace(value, scale="percent", chance=level)
+            lines.append([value, replace(gain, scale="points", levels=(0,))])
+        return PanelFigure(f"{name} and its gain by perturbation", lines, 2.2) if lines else None
 
     def views(self) -> list[View]:
         """The measurements of the part's diagnostics, one view for each set of parameters.

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from transferbench.measurements import Measurements
-from transferbench.report.comparisons import (
-    OVER_NETWORKS,
-    Compared,
-    by_metric,
-    comparison,
-    profile,
-)
+from transferbench.report.comparisons import OVER_NETWORKS, Compared, by_metric, comparison
 from transferbench.report.figures import Panel, PanelFigure, Series
 from transferbench.report.parts import Block, Condition, Drawing, Listing, Part, Scope, caption
 from transferbench.report.quantities import TEST, Quantity, quantities_of
@@ -62,8 +56,9 @@ def transfer_part(scope: Scope) -> Part:
     """Test metric and gain of the scored pair under each perturbation."""
     blocks: list[Block] = []
     notes = []
-    if figure := _perturbation_figure(scope):
-        blocks.append(Drawing(figure, caption(PERTURBED, figure, TEST.rows(scope.measurements))))
+    rows = TEST.rows(scope.measurements)
+    if figure := scope.gain_figure(rows, TEST.name, chance=True):
+        blocks.append(Drawing(figure, caption(PERTURBED, figure, rows)))
     else:
         notes.append(
             "No target was trained under two or more perturbations, so there is no dependence to "
@@ -74,30 +69,6 @@ def transfer_part(scope: Scope) -> Part:
     else:
         notes.append("No trial of this entry has finished with a test metric.")
     return Part("What survives perturbation", blocks, notes)
-
-
-def _perturbation_figure(scope: Scope) -> PanelFigure | None:
-    """A row for each target that was trained under several perturbations."""
-    rows = TEST.rows(scope.measurements).select(initialization=scope.pair)
-    lines = []
-    for target, labels, here in scope.by_perturbation(rows):
-        test, gain = (
-            profile(f"{target}: {title}", here, compared, "perturbation", labels)
-            for title, compared in (
-                ("test metric, %", scope.arms(here)),
-                ("gain, points", [scope.difference()]),
-            )
-        )
-        chance = scope.suite.scoring.chance.get(target)
-        lines.append(
-            [
-                replace(test, scale="percent", chance=chance),
-                replace(gain, scale="points", levels=(0,)),
-            ]
-        )
-    if not lines:
-        return None
-    return PanelFigure("test metric and gain by perturbation", lines, height=2.2)
 
 
 def transfer_table(scope: Scope) -> Table | None:
@@ -174,13 +145,6 @@ ARMS_NOTE = (
 )
 
 
-class Share(NamedTuple):
-    """Of a gain, the part that an arm recovers; ``flag`` says why there is none."""
-
-    value: Aggregate | None
-    flag: str = ""
-
-
 class ArmGroup(NamedTuple):
     """The arms of one condition, the scored pair first, and what was measured there."""
 
@@ -220,19 +184,16 @@ def _groups(scope: Scope, quantities: Sequence[Quantity]) -> list[ArmGroup]:
     return groups
 
 
-def share_of(scope: Scope, quantity: Quantity, arm: str, rows: Measurements) -> Share:
-    """The share of the scored arm's gain that an arm recovers in one condition."""
+def _share(scope: Scope, quantity: Quantity, arm: str, rows: Measurements) -> Aggregate | None:
+    """The share of the scored arm's gain that an arm recovers; its flag says why there is none."""
     values = (
         quantity.rows(rows).select(initialization=name).by_replicate()
         for name in (arm, *scope.pair)
     )
     share = None if arm in scope.pair else share_of_gain(*values)
     if share is None:
-        return Share(None)
-    summary = as_summary(share)
-    if summary is None:
-        return Share(None, f"no share of the {quantity.name} gain: {share.reason}")
-    return Share(Aggregate(summary))
+        return None
+    return Aggregate(as_summary(share), (share.reason,) if share.reason else ())
 
 
 def _arms_figure(
@@ -242,29 +203,33 @@ def _arms_figure(
     measured = [q for q in quantities if any(len(q.rows(group.rows)) for group in groups)]
     lines = []
     for group in groups:
-        target = group.condition.target
-        panels = [replace(_arms_panel(scope, group, TEST, target), chance=group.condition.chance)]
+        test = _values_panel(scope, group, TEST)
+        panels = [replace(test, chance=group.condition.chance)]
         for quantity in measured:
-            shares = [share_of(scope, quantity, arm, group.rows).value for arm in group.arms]
-            title = f"{target}: share of the {quantity.name} gain, %"
+            shares = [_share(scope, quantity, arm, group.rows) for arm in group.arms]
+            title = f"share of the {quantity.name} gain, %"
             panels += [
-                _arms_panel(scope, group, quantity, target),
-                replace(_rows_panel(scope, group, title, shares), levels=(0, 1), scale="percent"),
+                _values_panel(scope, group, quantity),
+                replace(_rows_panel(scope, group, title, shares, "percent"), levels=(0, 1)),
             ]
         lines.append(panels)
     most = max(len(group.arms) for group in groups)
     return PanelFigure("test metric and other quantities of every arm", lines, 0.22 * most + 0.1)
 
 
-def _arms_panel(scope: Scope, group: ArmGroup, quantity: Quantity, target: str) -> Panel:
+def _values_panel(scope: Scope, group: ArmGroup, quantity: Quantity) -> Panel:
     values = [quantity.of_arm(arm).of(group.rows) for arm in group.arms]
-    percent = ", %" if quantity.of_fractions else f", {quantity.unit}"
-    panel = _rows_panel(scope, group, f"{target}: {quantity.name}{percent}", values)
-    return replace(panel, scale="percent" if quantity.of_fractions else "")
+    if quantity.of_fractions:
+        return _rows_panel(scope, group, f"{quantity.name}, %", values, "percent")
+    return _rows_panel(scope, group, f"{quantity.name}, {quantity.unit}", values)
 
 
 def _rows_panel(
-    scope: Scope, group: ArmGroup, title: str, values: Sequence[Aggregate | None]
+    scope: Scope,
+    group: ArmGroup,
+    title: str,
+    values: Sequence[Aggregate | None],
+    scale: Literal["", "percent"] = "",
 ) -> Panel:
     """A row for each arm, a line below the scored pair."""
     styles = arm_styles(scope.suite)
@@ -272,7 +237,15 @@ def _rows_panel(
         Series("", [row], [value.summary if value else None], styles[arm]._replace(dash=""))
         for row, (arm, value) in enumerate(zip(group.arms, values, strict=True))
     ]
-    return Panel(title, series, bars=True, ticks=group.arms, across=True, marks=(1.5,))
+    return Panel(
+        f"{group.condition.target}: {title}",
+        series,
+        scale=scale,
+        bars=True,
+        ticks=group.arms,
+        across=True,
+        marks=(1.5,),
+    )
 
 
 def _groups_table(
@@ -280,26 +253,23 @@ def _groups_table(
 ) -> Table:
     """A row for each arm of each condition."""
     baseline = scope.pair[1]
-    lines = []
-    for condition, arms, rows in groups:
-        for arm in arms:
-            own = rows
-            cells = [TEST.write(TEST.of_arm(arm).of(own))]
-            gain = TEST.gain((arm, baseline)).of(own)
-            cells.append(Cell("") if arm == baseline else TEST.write_gain(gain))
-            flags = []
-            for quantity in quantities:
-                share = share_of(scope, quantity, arm, own)
-                cells.append(quantity.write(quantity.of_arm(arm).of(own)))
-                cells.append(Cell("") if arm in scope.pair else percent_cell(share.value))
-                flags += [share.flag] if share.flag else []
-            name = scope.suite.initializations[arm].name
-            labels = map(Cell, (condition.target, condition.perturbation, arm, name))
-            lines.append((*labels, *cells, Cell("; ".join(flags), kind="flag")))
     head = ["target", "perturbation", "arm", "initialization", "test", f"gain over {baseline}"]
     for quantity in quantities:
         head += [quantity.name, f"share of the {quantity.name} gain"]
-    return Table((*head, "flag"), lines, ARMS_NOTE)
+    lines = []
+    for condition, arms, rows in groups:
+        for arm in arms:
+            name = scope.suite.initializations[arm].name
+            cells = [*map(Cell, (condition.target, condition.perturbation, arm, name))]
+            gain = TEST.gain((arm, baseline)).of(rows)
+            cells.append(TEST.write(TEST.of_arm(arm).of(rows)))
+            cells.append(Cell("") if arm == baseline else TEST.write_gain(gain))
+            for quantity in quantities:
+                share = _share(scope, quantity, arm, rows)
+                cells.append(quantity.write(quantity.of_arm(arm).of(rows)))
+                cells.append(Cell("") if arm in scope.pair else percent_cell(share))
+            lines.append(cells)
+    return Table(head, lines, ARMS_NOTE)
 
 
 def _every_arm(scope: Scope) -> Table | None:

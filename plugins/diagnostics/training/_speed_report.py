@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from transferbench import reporting as rp
 from transferbench.specs import ReportPart
@@ -23,20 +22,8 @@ def speed_part(scope: rp.Scope) -> rp.Part:
 
 
 def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
-    scored = view.rows.select(initialization=scope.pair)
-    panels = []
-    for target, labels, here in scope.by_perturbation(scored):
-        speed, gain = (
-            rp.profile(f"{target}: {title}", here, compared, "perturbation", labels)
-            for title, compared in (
-                ("speed, %", scope.arms(here)),
-                ("speed gain, points", [scope.difference()]),
-            )
-        )
-        panels.append([replace(speed, scale="percent"), replace(gain, scale="points", levels=(0,))])
-    if panels:
-        figure = rp.PanelFigure("optimisation speed by perturbation", panels, height=2.2)
-        yield view.drawing(figure, CAPTION, scored, items="")
+    if figure := scope.gain_figure(view.rows, "speed"):
+        yield view.drawing(figure, CAPTION, items="")
     compared = [*scope.arms(view.rows), scope.difference()]
     lines = scope.lines(view.rows)
     table = rp.comparison(("target",), lines, compared, rp.percent_cell, "In %.")
