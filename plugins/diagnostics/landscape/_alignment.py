@@ -19,7 +19,7 @@ from transferbench.analysis.weight_matching import (
 )
 from transferbench.metrics import Evaluation
 from transferbench.networks.modules import StateDict, clone_state, load_state
-from transferbench_plugins.diagnostics.landscape._line import Curve, Line
+from transferbench_plugins.diagnostics.landscape._line import Curve, NetworkLine
 
 __all__ = ["aligned_curves", "match_channels"]
 
@@ -27,7 +27,7 @@ PROBES = 8
 """Images on which a permuted network must give the same outputs."""
 
 
-def match_channels(line: Line, head: Sequence[str], generator: Generator) -> Line:
+def match_channels(line: NetworkLine, head: Sequence[str], generator: Generator) -> NetworkLine:
     """``line`` with the channels of ``b`` permuted to match those of ``a`` (weight matching).
 
     Raises: ``UnmatchableError`` if the permutation symmetries of the network are unknown or its
@@ -46,7 +46,9 @@ def match_channels(line: Line, head: Sequence[str], generator: Generator) -> Lin
     return line._replace(b=permute_state(line.b, axes, permutations))
 
 
-def aligned_curves(line: Line, weights: Sequence[float], *, repair: bool) -> dict[str, Curve]:
+def aligned_curves(
+    line: NetworkLine, weights: Sequence[float], *, repair: bool
+) -> dict[str, Curve]:
     """The ``matched`` curve of an aligned line, and ``repaired`` without batch statistics.
 
     For networks with batch statistics the recomputation at each point is equivalent to REPAIR.
@@ -57,7 +59,7 @@ def aligned_curves(line: Line, weights: Sequence[float], *, repair: bool) -> dic
     return curves
 
 
-def _repaired_curve(line: Line, weights: Sequence[float]) -> Curve:
+def _repaired_curve(line: NetworkLine, weights: Sequence[float]) -> Curve:
     before = clone_state(line.net)
     try:
         a, b = _statistics(line, line.a), _statistics(line, line.b)
@@ -66,13 +68,13 @@ def _repaired_curve(line: Line, weights: Sequence[float]) -> Curve:
         load_state(line.net, before)
 
 
-def _statistics(line: Line, state: StateDict) -> list[ChannelStatistics]:
+def _statistics(line: NetworkLine, state: StateDict) -> list[ChannelStatistics]:
     load_state(line.net, state)
     return activation_statistics(line.net, line.calibration)
 
 
 def _repaired_point(
-    line: Line, a: list[ChannelStatistics], b: list[ChannelStatistics], weight: float
+    line: NetworkLine, a: list[ChannelStatistics], b: list[ChannelStatistics], weight: float
 ) -> dict[str, Evaluation]:
     target = [start.lerp(end, weight) for start, end in zip(a, b, strict=True)]
     state = lerp_state(line.a, line.b, weight)

@@ -25,13 +25,13 @@ from transferbench.networks.modules import StateDict
 from transferbench.specs import DiagnosticContext, Subject
 from transferbench_plugins.diagnostics.landscape._line_params import LineParams
 
-__all__ = ["Curve", "Line", "incompatibility", "line_between"]
+__all__ = ["Curve", "NetworkLine", "incompatibility", "line_between"]
 
 Curve = list[dict[str, Evaluation]]
 """Loss and metric at each point, by split."""
 
 
-class Line(NamedTuple):
+class NetworkLine(NamedTuple):
     """The states ``a`` and ``b``, heads included, on the device of ``net``, which can load both.
 
     ``calibration``: training images (N, C, H, W), in random order, from which batch statistics are
@@ -81,7 +81,7 @@ def line_between(
     params: LineParams,
     splits: Sequence[str],
     context: DiagnosticContext,
-) -> Line:
+) -> NetworkLine:
     """The line from the first subject to the second, which are compatible.
 
     If the trials were trained on different images, ``train`` holds those of both, so that neither
@@ -93,7 +93,7 @@ def line_between(
     train = _union(_examples(a, "train"), _examples(b, "train"))
     examples = {"train": train, "test": _shared_test(a, b)}
     calibration = _subset(train, params.calibration, context.generator).images
-    return Line(
+    return NetworkLine(
         a.network(first),
         _copy(a.state(first), context.device),
         _copy(b.state(second), context.device),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Losses,
         Segment,
     )
-    from transferbench_plugins.diagnostics.landscape._line import Line
+    from transferbench_plugins.diagnostics.landscape._line import NetworkLine
 
 __all__ = ["BASIN", "BasinParams"]
 
@@ -126,7 +126,7 @@ def _sigmas(params: BasinParams) -> list[float]:
     return [float(f"{smallest * ratio**level:.6g}") for level in range(params.levels)]
 
 
-def _losses(line: Line, params: BasinParams) -> Losses:
+def _losses(line: NetworkLine, params: BasinParams) -> Losses:
     def losses(states: Iterable[StateDict]) -> list[float]:
         points = [by_split[params.split] for by_split in line.evaluate(states)]
         if params.loss == "loss":

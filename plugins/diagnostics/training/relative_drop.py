@@ -70,7 +70,7 @@ def measure(
     histories = [net.history for net in pair]
     bootstrapped = partial(bootstrap, seed=context.seed, resamples=params.resamples)
     flags = _untrained_flags(params, histories, pair[0].chance)
-    yield from _drops(_Pair(outputs, labels, pair[0].chance, by_class), flags, bootstrapped)
+    yield from _drops(_PairOutputs(outputs, labels, pair[0].chance, by_class), flags, bootstrapped)
     yield from _training_differences(histories, flags)
 
 
@@ -84,13 +84,13 @@ def recompute(params: DropParams, trials: Sequence[SubmittedTrial]) -> Iterator[
     flags = _untrained_flags(params, histories, chance) if has_histories else ()
     arrays = [output for output in outputs if output is not None]
     if len(arrays) == len(pair):
-        sample = _Pair(arrays, shared_labels(pair), chance, by_class)
+        sample = _PairOutputs(arrays, shared_labels(pair), chance, by_class)
         yield from _drops(sample, flags, point_estimates)
     if has_histories:
         yield from _training_differences(histories, flags)
 
 
-class _Pair(NamedTuple):
+class _PairOutputs(NamedTuple):
     """The outputs of both networks: predictions if ``by_class``, else logits.
 
     Shapes: outputs (N,) or (N, L); labels (N,) or (N, L).
@@ -103,7 +103,7 @@ class _Pair(NamedTuple):
 
 
 def _drops(
-    pair: _Pair, flags: Sequence[str | None], estimate: Callable[..., Sequence[Interval]]
+    pair: _PairOutputs, flags: Sequence[str | None], estimate: Callable[..., Sequence[Interval]]
 ) -> Iterator[Measurement]:
     """``estimate``: ``bootstrap`` or ``point_estimates``."""
     scores, counts = _sample(pair)
@@ -121,7 +121,7 @@ def _drops(
 
 
 def _sample(
-    pair: _Pair,
+    pair: _PairOutputs,
 ) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
     """The scores of both networks as a function of resampled counts, and the observed counts.
 
