@@ -152,7 +152,8 @@ def test_a_notebook_shows_verdicts_and_a_picture(finished):
     page = finished._repr_html_()
     assert "&lt;Run tiny@1.0" in page
     assert "P-T trains faster" in page
-    assert page.count('<img src="data:image/png;base64,iVBOR') == 1
+    assert page.count("<svg ") == 1
+    assert "fixup-resnet8 on handwriting" in page
 
 
 def test_one_replicate_has_no_interval_and_is_still_drawn(tmp_path):
@@ -161,7 +162,16 @@ def test_one_replicate_has_no_interval_and_is_still_drawn(tmp_path):
     table = alone.table()
     assert table["low"].isna().all()
     assert (table["n"] == 1).all()
-    assert "<img" in alone._repr_html_()
+    assert "<svg " in alone._repr_html_()
+
+
+def test_a_plan_says_what_is_left(finished, tmp_path):
+    planned = transferbench.plan_run(tiny_suite(), out=finished.folder)
+    assert repr(planned) == (
+        f"<Planned tiny@1.0 of fixup-resnet8; 31 jobs, 31 already done; {finished.folder}>"
+    )
+    fresh = transferbench.plan_run(tiny_suite(), out=tmp_path / "run")
+    assert "31 jobs, 0 already done" in repr(fresh)
 
 
 def test_an_unfinished_run_shows_its_jobs(tmp_path):

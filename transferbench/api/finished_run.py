@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from transferbench.api.notebook_view import notebook_view
+from transferbench.api.views import notebook_view
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError, TransferbenchError
 from transferbench.files import disk_errors_explained
@@ -195,9 +195,7 @@ class Run:
     def _repr_html_(self) -> str:
         if not (self.folder / CLAIMS).is_file():
             return f"<p>{escape(repr(self))}</p>"
-        scoring = self.suite.scoring
-        arms = (scoring.initialization, scoring.baseline)
-        return notebook_view(repr(self), self.claims, self.table(), arms)
+        return notebook_view(repr(self), self.claims, self.table(), self.suite)
 
     def _provenance(self) -> dict[str, str]:
         facts = _read_json(self.folder / ENVIRONMENT)

@@ -18,7 +18,7 @@ from transferbench.suite import Suite
 __all__ = ["Planned", "plan_request", "plan_suite"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Planned:
     """A plan with all that its execution needs.
 
@@ -39,6 +39,11 @@ class Planned:
     def suite(self) -> Suite:
         """The suite as it is run."""
         return self.plan.suite
+
+    def __repr__(self) -> str:
+        entries = ", ".join(entry.name for entry in self.plan.entries)
+        jobs = f"{len(self.plan.jobs)} jobs, {len(self.done)} already done"
+        return f"<Planned {self.suite.id} of {entries}; {jobs}; {self.folder}>"
 
     @cached_property
     def done(self) -> set[str]:
