@@ -6,6 +6,7 @@ and ``json`` are data, ``text`` is what comes out. A block that begins with ``# 
 is that file. Nothing else may stand in a fence, so that no block goes unread.
 """
 
+import ast
 import json
 import re
 import shlex
@@ -190,3 +191,9 @@ def merged(base, change):
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = merged(result[key], value) if both else value
     return result
+
+
+def suite_lines(file):
+    """The part of a suite in the docstring of a new diagnostic."""
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    return YAML(typ="safe").load(docstring.partition("with these lines:\n")[2])

@@ -77,7 +77,8 @@ def check_run(kind, said, folder):
     assert said.code == 0, said.err
     name, run = NAMES[kind], Run(folder)
     assert run.failed == []
-    assert (folder / "report.html").is_file()
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert ('aria-label="mean confidence by perturbation"' in report) == (kind == "diagnostic")
     entry = name if kind == "backbone" else "fixup-resnet8"
     assert re.search(rf"^ +1 +a +{entry} ", said.out, re.MULTILINE), said.out
     if kind != "backbone":

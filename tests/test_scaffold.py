@@ -1,5 +1,6 @@
 """``plugin new``: the files that it writes, the commands that it prints, its refusals."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from command_line import cli, environment, files_no_larger_than, mistake
+from documentation import merged, suite_lines
 from ruamel.yaml import YAML
+from tiny_suite import TINY
 
 from transferbench.registry import load_registry
 from transferbench.registry.discovery import SPECS
@@ -59,7 +62,8 @@ def test_a_file_offers_one_plugin_and_marks_one_place_to_edit(kind, tmp_path):
     assert here() == ["my_plugin.py"]
     text = Path("my_plugin.py").read_text(encoding="utf-8")
     assert text.count("EDIT HERE") == 1
-    assert len(text.splitlines()) < 90
+    # A diagnostic also brings its part of the report and the suite's lines of its column.
+    assert len(text.splitlines()) < (120 if kind == "diagnostic" else 90)
     registry = load_registry([tmp_path / "my_plugin.py"])
     assert registry.problems == ()
     assert registry.origin(kind, "my-plugin") == "my_plugin.py"
@@ -143,6 +147,17 @@ def test_the_printed_run_is_valid_on_the_bundled_suite(kind, name):
     tables = (suite.perturbations, suite.diagnostics)
     used = [use.name for table in tables for use in table.values()]
     assert name in [*used, suite.targets["handwriting"].dataset.name]
+
+
+@pytest.mark.parametrize("name", ["my-plugin", "block-5", "my.net_2-"])
+def test_the_suite_lines_of_a_diagnostic_make_it_a_column(name):
+    new(name, "diagnostic")
+    (file,) = here()
+    lines = suite_lines(Path(file))
+    Path("suite.json").write_text(json.dumps(merged(TINY, lines)), encoding="utf-8")
+    suite = load_suite("suite.json", load_registry([Path(file)]))
+    (column,) = suite.scoring.columns
+    assert suite.diagnostics[column.diagnostic].name == name
 
 
 def test_a_new_plugin_imports_nothing_heavy():

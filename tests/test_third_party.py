@@ -4,9 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from command_line import SMALL, cli
+from documentation import merged, suite_lines
 from own_environment import call, install, own_python
 from tiny_suite import TINY
+
+from transferbench import Run
 
 EXAMPLE = Path(__file__).parent / "example_plugin"
 
@@ -16,12 +21,14 @@ def python(tmp_path_factory):
     return own_python(tmp_path_factory.mktemp("environment"))
 
 
+def transferbench(python, folder, *words):
+    code = "from transferbench.cli import main; main()"
+    return call(python, "-c", code, *words, folder=folder)
+
+
 def run_suite(python, folder, *options):
-    return call(
-        python, "-c", "from transferbench.cli import main; main()", "run", "tiny.yaml",
-        "--backbone", "example-convnet", "--out", "run", "--jobs", "1", "--device", "cpu",
-        *options, folder=folder,
-    )  # fmt: skip
+    words = ("run", "tiny.yaml", "--out", "run", "--jobs", "1", "--device", "cpu", *options)
+    return transferbench(python, folder, *words)
 
 
 def test_an_installed_backbone_runs_in_a_suite_and_a_removed_one_is_named(python, tmp_path):
@@ -30,7 +37,7 @@ def test_an_installed_backbone_runs_in_a_suite_and_a_removed_one_is_named(python
     # pip builds inside the source folder, which must stay clean.
     source = shutil.copytree(EXAMPLE, tmp_path / "source")
     install(python, source, folder=tmp_path)
-    done = run_suite(python, tmp_path)
+    done = run_suite(python, tmp_path, "--backbone", "example-convnet")
     assert done.returncode == 0, done.stderr
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [entry["origin"] for entry in described["entries"]] == [
@@ -39,7 +46,34 @@ def test_an_installed_backbone_runs_in_a_suite_and_a_removed_one_is_named(python
     name = "transferbench-example-convnet"
     removed = call(python, "-m", "pip", "uninstall", "--quiet", "--yes", name, folder=tmp_path)
     assert removed.returncode == 0, removed.stderr
-    done = run_suite(python, tmp_path)
+    done = run_suite(python, tmp_path, "--backbone", "example-convnet")
     assert done.returncode == 2
     assert "no backbone named 'example-convnet'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_installed_diagnostic_has_its_figure_in_the_report_and_its_column_on_a_board(
+    python, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    said = cli("plugin", "new", "my-measure", "--kind", "diagnostic", "--package")
+    assert said.code == 0, said.err
+    source = tmp_path / "transferbench-my-measure"
+    suite = merged(SMALL, suite_lines(source / "transferbench_my_measure" / "__init__.py"))
+    (tmp_path / "tiny.yaml").write_text(json.dumps(suite | {"replicates": 2}))
+    install(python, source, folder=tmp_path)
+    done = run_suite(python, tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert 'aria-label="mean confidence by perturbation"' in report
+    assert "Mean confidence under each perturbation. Bars: 95% Student-t interval over" in report
+    pack = ("submission", "pack", "run", "--out", "submissions", "--submitter", "A. Reader",
+            "--overlap", "handwriting=no")  # fmt: skip
+    for words in (pack, ("leaderboard", "build", "submissions", "--out", "boards")):
+        done = transferbench(python, tmp_path, *words)
+        assert done.returncode == 0, done.stderr
+    (row,) = pd.read_csv(tmp_path / "boards" / "tiny@1" / "board.csv").to_dict("records")
+    measured = Run(tmp_path / "run").measurements
+    own = measured[(measured["metric"] == "confidence") & (measured["initialization"] == "P-T")]
+    assert len(own) == 2
+    assert row["confidence"] == pytest.approx(own["value"].mean())
