@@ -235,7 +235,7 @@ def comparison(
     table = []
     paired = False
     for labels, rows in lines:
-        values = [one.of(rows) for one in compared]
+        values = [column.of(rows) for column in compared]
         if any(value is not None for value in values):
             cells = [writer(value) for writer, value in zip(writers, values, strict=True)]
             table.append((*map(Cell, labels), *cells))
@@ -243,6 +243,7 @@ def comparison(
     if not table:
         return None
     error = f"{OVER_PAIRS}; n counts replicates" if paired else OVER_NETWORKS
-    if any(one.minus for one in compared):
+    if any(column.minus for column in compared):
         error += ", differences paired"
-    return Table((*head, *(one.name for one in compared)), table, f"{note} Brackets: {error}.")
+    names = (column.name for column in compared)
+    return Table((*head, *names), table, f"{note} Brackets: {error}.")

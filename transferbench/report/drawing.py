@@ -319,9 +319,9 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> None
             _draw_bars(axes, (x, y), (np.abs(spread).T if spread else None, error), series, style)
         return
     for run in () if series.runs is None else series.runs[:MANY_RUNS]:
-        known = ~np.isnan(run)
+        measured = ~np.isnan(run)
         axes.plot(
-            np.asarray(series.x, dtype=float)[known], run[known],
+            np.asarray(series.x, dtype=float)[measured], run[measured],
             color=series.style.color, linewidth=0.5, alpha=0.35,
         )  # fmt: skip
     color, marker = series.style.color, series.style.marker

@@ -23,7 +23,7 @@ from transferbench.report.parts import Drawing, Part, Scope
 from transferbench.report.remaining_tables import remaining_tables
 from transferbench.report.run_tables import budgets_table, entries_table, failures_table
 from transferbench.report.tables import Table
-from transferbench.report.trials import SHOWN, arms_part, transfer_part
+from transferbench.report.trials import DRAWN, arms_part, transfer_part
 from transferbench.report.verdicts import ClaimRow, claim_rows
 from transferbench.specs import DiagnosticSpec
 from transferbench.suite import TRIAL, Suite
@@ -149,7 +149,7 @@ class _Writer:
         self.anchor = f"entry-{position}-{_slug(scope.entry)}"
         self.glossary = glossary
         self.anchors = Counter(("claims", "others"))
-        self.shown: dict[str, frozenset[str]] = {TRIAL: SHOWN}
+        self.drawn: dict[str, frozenset[str]] = {TRIAL: DRAWN}
 
     def entry(self) -> EntrySection:
         """Claims, the trials, the parts of diagnostics in the suite's order, and all the rest."""
@@ -168,7 +168,7 @@ class _Writer:
             tally=tally_of(claims),
             judged=any(claim.plot for claim in claims),
             sections=sections,
-            remaining=remaining_tables(self.scope.measurements, self.shown),
+            remaining=remaining_tables(self.scope.measurements, self.drawn),
         )
 
     def _diagnostic_sections(self) -> Iterator[Section]:
@@ -188,7 +188,7 @@ class _Writer:
             if section is not None:
                 for label, plugin in labels.items():
                     report = diagnostics[plugin].report
-                    self.shown[label] = report.metrics if report else frozenset()
+                    self.drawn[label] = report.metrics if report else frozenset()
                 yield section
 
     def _built(self, build: Callable[[Scope], Part | None], scope: Scope) -> Section | None:

@@ -130,8 +130,8 @@ class View:
         self, figure: Figure, text: str, rows: Measurements | None = None, items: str = "images"
     ) -> Drawing:
         """A figure with ``caption``."""
-        shown = self.rows if rows is None else rows
-        return Drawing(figure, f"{self.heading}{caption(text, figure, shown, items)}")
+        drawn = self.rows if rows is None else rows
+        return Drawing(figure, f"{self.heading}{caption(text, figure, drawn, items)}")
 
     def listing(self, title: str, table: Table | None) -> Listing | None:
         """A table with its caption; None where there is none."""

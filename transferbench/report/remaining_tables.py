@@ -24,16 +24,16 @@ MOST_ROWS = 60
 
 
 def remaining_tables(
-    measurements: Measurements, shown: Mapping[str, Collection[str]]
+    measurements: Measurements, drawn: Mapping[str, Collection[str]]
 ) -> dict[str, Table]:
-    """A table for each diagnostic of an entry with metrics that are shown nowhere else.
+    """A table for each diagnostic of an entry, of the metrics that no part shows.
 
-    ``shown``: the metrics of each diagnostic that a part shows.
+    ``drawn``: the metrics of each diagnostic that a part shows.
     """
     tables = {}
     for (name,), rows in sorted(measurements.valued().groups("diagnostic").items()):
-        hidden = shown.get(name, ())
-        rest = rows.select(metric=[m for m in rows.distinct("metric") if m not in hidden])
+        in_part = drawn.get(name, ())
+        rest = rows.select(metric=[m for m in rows.distinct("metric") if m not in in_part])
         if len(rest):
             tables[str(name)] = _table(rest)
     return tables

@@ -23,7 +23,7 @@ from transferbench.report.tables import (
 )
 from transferbench.statistics import share_of_gain
 
-__all__ = ["SHOWN", "arms_part", "transfer_part", "transfer_table"]
+__all__ = ["DRAWN", "arms_part", "transfer_part", "transfer_table"]
 
 INTERVALS = "Brackets: 95% Student-t interval over n replicates."
 TRAIN = TEST._replace(name="train metric", metric="train_metric")
@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, WriteCell]] = {
     "best_epoch": ("best epoch", count_cell),
     "n_train": ("train images", count_cell),
 }
-SHOWN = frozenset(COLUMNS)
+DRAWN = frozenset(COLUMNS)
 """The metrics of trials that these parts show."""
 
 PERTURBED = (
