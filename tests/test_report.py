@@ -451,7 +451,7 @@ def test_answer_names_where_the_gain_fades(small):
     trial = (rows["diagnostic"] == "trial") & (rows["perturbation"] == "block-1")
     rows.loc[trial & (rows["metric"] == "test_metric"), "value"] = [0.2, 0.3, 0.3, 0.2] * 2
     words = answer(scope_of(rows, ENTRIES[0], small.suite))
-    assert re.search(r"cannot be told from zero on real under block-1[;, .]", words)
+    assert re.search(r"not significantly above zero on real under block-1[;, .]", words)
 
 
 def test_band_is_the_interval_at_each_epoch(full):

@@ -36,7 +36,7 @@ TITLES = [
     "Distance of weights",
     "Barriers between solutions",
     "Basins",
-    "Modules rewound and drawn anew",
+    "Modules rewound and re-randomised",
     "Module criticality",
     "Which checkpoint to start from",
     "Spectra of weights",
@@ -161,7 +161,7 @@ def row_of(table, *begin):
         ("Table 2: distance of the whole body", "apart", "l2", ["l2 distance", "body"],
          {"module": "body"}),
         ("Distance of each module", "apart", "cosine", [
-            "cosine of the ways from the start", "stage1"],
+            "cosine of the displacements", "stage1"],
          {"module": "stage1"}),
     ],
 )  # fmt: skip
@@ -228,7 +228,7 @@ def test_differences_of_drops_are_paired(shown, frame):
 def test_draws_are_averaged_before_replicates(shown, frame):
     rows = values_of(frame, diagnostic="anew", metric="drop", module="stage1", initialization="P-T")
     means = rows.groupby("replicate")["value"].mean()
-    row = row_of(shown.tables["Drop by module"], "real", "drawn anew", "stage1")
+    row = row_of(shown.tables["Drop by module"], "real", "re-randomised", "stage1")
     assert row[3] == fixed(student(means))
 
 

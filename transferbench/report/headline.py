@@ -51,7 +51,7 @@ def _effect(gain: Summary, name: str, quantity: Quantity) -> str:
     bounds = f"{sign(gain.low)} to {sign(gain.high)}"
     error = f"95% interval {bounds}, n = {gain.n} paired replicates"
     if gain.side == 0:
-        return f"does not measurably move {name}: {sign(gain.mean)} {unit} ({error})"
+        return f"does not significantly change {name}: {sign(gain.mean)} {unit} ({error})"
     return f"{'raises' if gain.side > 0 else 'lowers'} {name} by {size} {unit} ({error})"
 
 
@@ -74,7 +74,7 @@ def _quantity_sentence(scope: Scope, quantity: Quantity) -> str:
 
 
 def _fade_sentence(scope: Scope) -> str:
-    """Where the gain can no longer be told from zero."""
+    """Where the gain is not significantly above zero."""
     scoring, rows = scope.suite.scoring, TEST.rows(scope.measurements)
     faded: dict[str, list[str]] = {}
     count = 0
@@ -90,7 +90,7 @@ def _fade_sentence(scope: Scope) -> str:
     if not count:
         return ""
     if not lost:
-        return "The gain stays above zero under every perturbation measured."
+        return "The gain is significant under every perturbation measured."
     parts = [f"on {target} under {', '.join(labels)}" for target, labels in faded.items()]
-    rest = "; elsewhere it stays above zero" if lost < count else ""
-    return f"The gain is gone or cannot be told from zero {'; '.join(parts)}{rest}."
+    rest = "; elsewhere it is" if lost < count else ""
+    return f"The gain is not significantly above zero {'; '.join(parts)}{rest}."

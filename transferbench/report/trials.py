@@ -68,7 +68,7 @@ def transfer_part(scope: Scope) -> Part:
         blocks.append(Listing(f"{' and '.join(scope.pair)} in every cell", table))
     else:
         notes.append("No trial of this entry has finished with a test metric.")
-    return Part("What survives perturbation", blocks, notes)
+    return Part("Test metric by perturbation", blocks, notes)
 
 
 def transfer_table(scope: Scope) -> Table | None:

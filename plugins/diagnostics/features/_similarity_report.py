@@ -34,8 +34,8 @@ PROFILE = (
 )
 MAPS = (
     "CKA of every module of the first network (up) with every module of the second (right), the "
-    "mean over pairs of networks. A bright diagonal says that the two do the same thing at the "
-    "same depth."
+    "mean over pairs of networks. A bright diagonal means that the two compute the same at "
+    "the same depth."
 )
 PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} CheXpert",

@@ -17,7 +17,7 @@ SIGMA, MU, ALPHA = (
 )
 SUMMARIES = {
     "mu": f"criticality {MU}",
-    "distance": "distance gone",
+    "distance": "distance from the start",
     "alpha_low": f"can go back to {ALPHA}",
     "sigma_high": f"tolerates noise {SIGMA}",
 }
@@ -25,9 +25,10 @@ TOTALS = {"all": "total of all modules", "body": "total of the body"}
 
 FIRST = (
     "Figure 6. Train metric of the network with its first module at a point of the path from its "
-    f"start (left) to its end (right), the distance gone written below, and noise {SIGMA} on each "
-    "of its weights (upwards): bright where the network still works. A module is uncritical where "
-    "the left edge is bright (it can go back) or the upper one (it tolerates noise)."
+    "start (left) to its end (right), with its distance from the start as tick, and noise "
+    f"{SIGMA} on each of its weights (upwards): bright where the network still works. A module is "
+    "uncritical where the left edge is bright (it can go back) or the upper one (it tolerates "
+    "noise)."
 )
 OTHERS = (
     "The same for each further module, from input (above) to output: in each map the start of the "
@@ -35,7 +36,7 @@ OTHERS = (
 )
 PROFILE = (
     f"Criticality {MU} of each module, from input to output, and what makes it up: the distance "
-    "that the module went, how far back it can go without increasing the loss "
+    "of the module from its start, how far back it can go without increasing the loss "
     f"({ALPHA} = 0: to its start), and the noise {SIGMA} that its end tolerates. A module may be "
     "uncritical because it hardly moved although it tolerates little noise: look at all four."
 )
@@ -82,7 +83,7 @@ def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
 
 def _map_figure(rows: Sequence[Sequence[rp.Heat | None]], height: float = 1.7) -> rp.HeatFigure:
     """Maps on one scale, which is the train metric's."""
-    description = "train metric over distance gone and noise, for each module, arm and path"
+    description = "train metric over distance and noise, for each module, arm and path"
     return rp.HeatFigure(description, rows, label="train metric, %", percent=True, height=height)
 
 
@@ -116,7 +117,7 @@ def path_map(rows: rp.Measurements) -> rp.Heat | None:
         values=rp.grid_means(cells, ("sigma", "alpha"), sigmas, alphas),
         x_ticks=[rp.significant(distance, 2) for distance in gone],
         y_ticks=[f"{sigma:g}" for sigma in sigmas],
-        x_label="distance gone",
+        x_label="distance from the start",
         y_label=SIGMA,
     )
 

@@ -16,13 +16,13 @@ DROPS = {
     "worst_body_drop": "worst drop of a module of the body",
 }
 NONE, ALL = "none", "all"
-FRESH = "drawn anew"
+FRESH = "re-randomised"
 
 CAPTION = (
     "Figure 5. Test metric with one module taken from another state and nothing trained again: "
-    "rewound to where training started, or drawn anew from its initial distribution. The module "
-    "is named on the axis, from input to output; none is the trained network as it is, all has "
-    "every module replaced. The lower a point, the more critical its module. Dotted: chance."
+    "rewound to where training started, or re-randomised: sampled from its initial distribution. "
+    "The axis names the module, from input to output; none is the trained network as it is, all "
+    "has every module replaced. The lower a point, the more critical its module. Dotted: chance."
 )
 NOTE = (
     "Points of the test metric lost against the network as it is. Mean and worst are over the "
@@ -49,7 +49,7 @@ PUBLISHED = rp.Published(
 
 def swaps_part(scope: rp.Scope) -> rp.Part:
     """Rewinding and re-randomisation side by side, and the drops of each module."""
-    return scope.part("Modules rewound and drawn anew", _blocks)
+    return scope.part("Modules rewound and re-randomised", _blocks)
 
 
 def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:

@@ -36,7 +36,7 @@ NOTE = (
 SHAPE_NOTE = (
     "In %, differences in points. Images with the shape of one class and the texture of another. "
     "Shape bias: of the answers that name either class, the share that name the shape; 50% where a "
-    "network heeds neither."
+    "network uses neither cue."
 )
 
 

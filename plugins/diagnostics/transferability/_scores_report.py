@@ -28,8 +28,8 @@ COLUMNS = 4
 
 CAPTION = (
     "Each score of a starting point, computed without fine-tuning, against the test metric that "
-    "fine-tuning from it reached; a point for each arm, the mean over replicates. A score is of "
-    "use where the points rise from left to right."
+    "fine-tuning from it reached; a point for each arm, the mean over replicates. A score is "
+    "useful where the points rise from left to right."
 )
 NOTE = (
     "Correlation over arms of the mean score with the mean test metric: 1 where the score orders "

@@ -13,19 +13,19 @@ __all__ = ["DISTANCE_PART"]
 MEASURES = {
     "l2": "l2 distance",
     "l2_normalised": "normalised distance",
-    "cosine": "cosine of the ways from the start",
+    "cosine": "cosine of the displacements",
 }
 BODY = "body"
 
 NOTE = (
-    "l2: |a \N{MINUS SIGN} b|; normalised: divided by the root of |a| |b|; cosine: of the ways "
-    "that the two went from their own starts. The body is the network without its head, as P has "
-    "other classes."
+    "l2: |a \N{MINUS SIGN} b|; normalised: divided by the root of |a| |b|; cosine: of the "
+    "displacements of the two from their own starts. The body is the network without its head, as "
+    "P has other classes."
 )
 PROFILE = (
     "Distance of the weights of two networks at each module, from input to output, the mean over "
     "pairs. Raw distances are dominated by large modules: compare pairs within a module. A cosine "
-    "near 0 says that the two trainings moved in unrelated directions."
+    "near 0 means that the two trainings moved in unrelated directions."
 )
 PUBLISHED = rp.Published(
     "ImageNet \N{RIGHTWARDS ARROW} CheXpert, DomainNet",

@@ -32,7 +32,7 @@ PROFILE = (
 NOTE = (
     "Misalignment of the first layer's filters with the principal axes of the image patches that "
     "they read: 0 where their covariance has the same axes. The scale is that of the same filters "
-    "turned at random: a value below it says that the filters have taken up the axes of the data."
+    "rotated at random: a value below it means that the filters are aligned with the data."
 )
 
 
