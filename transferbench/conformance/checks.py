@@ -25,8 +25,8 @@ from transferbench.specs import Spec
 
 __all__ = [
     "CheckFunction",
+    "CheckOutcome",
     "CheckResult",
-    "CheckStatus",
     "LazyResult",
     "PluginCheck",
     "Violation",
@@ -40,7 +40,7 @@ __all__ = [
 
 T = TypeVar("T")
 CheckFunction: TypeAlias = Callable[[Any], None]
-CheckStatus = Literal["passed", "failed", "skipped", "expected-failure", "unexpected-pass"]
+CheckOutcome = Literal["passed", "failed", "skipped", "expected-failure", "unexpected-pass"]
 REPAIR = "repair the plugin there"
 
 
@@ -72,7 +72,7 @@ class CheckResult:
     kind: Kind | Literal["plugin"]
     plugin: str
     check: str
-    status: CheckStatus
+    status: CheckOutcome
     message: str = ""
 
     @property
@@ -123,7 +123,7 @@ def result_of(check: PluginCheck, expected_failures: Mapping[str, str]) -> Check
     """Run one check; ``expected_failures``: check name -> why it is known to fail. Never raises."""
     reason = expected_failures.get(check.name)
 
-    def result(status: CheckStatus, message: str = "") -> CheckResult:
+    def result(status: CheckOutcome, message: str = "") -> CheckResult:
         return CheckResult(check.kind, check.plugin, check.name, status, message)
 
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import socket
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +19,22 @@ __all__ = ["NetworkAccessError", "Observation", "isolated", "moved_since", "obse
 
 T = TypeVar("T")
 LOOKUPS = ("getaddrinfo", "gethostbyname", "create_connection")
+SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "torch.is_grad_enabled()": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.get_default_dtype()": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch.get_num_threads()": (torch.get_num_threads, torch.set_num_threads),
+    "torch.are_deterministic_algorithms_enabled()": (
+        torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms,
+    ),
+    "torch.get_float32_matmul_precision()": (
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision,
+    ),
+    "torch.backends.cudnn.benchmark": (
+        lambda: torch.backends.cudnn.benchmark,
+        lambda value: setattr(torch.backends.cudnn, "benchmark", value),
+    ),
+}  # fmt: skip
+"""How each setting is read and set."""
 
 
 class NetworkAccessError(OSError):
@@ -106,25 +122,7 @@ def _replace(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
 
 
 def _settings() -> dict[str, Any]:
-    return {
-        "torch.is_grad_enabled()": torch.is_grad_enabled(),
-        "torch.get_default_dtype()": torch.get_default_dtype(),
-        "torch.get_num_threads()": torch.get_num_threads(),
-        "torch.are_deterministic_algorithms_enabled()": (
-            torch.are_deterministic_algorithms_enabled()
-        ),
-        "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
-        "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
-    }
-
-
-def _restore(before: dict[str, Any]) -> None:
-    torch.set_grad_enabled(before["torch.is_grad_enabled()"])
-    torch.set_default_dtype(before["torch.get_default_dtype()"])
-    torch.set_num_threads(before["torch.get_num_threads()"])
-    torch.use_deterministic_algorithms(before["torch.are_deterministic_algorithms_enabled()"])
-    torch.set_float32_matmul_precision(before["torch.get_float32_matmul_precision()"])
-    torch.backends.cudnn.benchmark = before["torch.backends.cudnn.benchmark"]
+    return {name: read() for name, (read, _) in SETTINGS.items()}
 
 
 @contextmanager
@@ -144,7 +142,8 @@ def isolated(label: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _restore(settings)
+        for name, (_, restore) in SETTINGS.items():
+            restore(settings[name])
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])  # noqa: NPY002  # the global one
         random.setstate(states[2])

@@ -39,7 +39,7 @@ def select_plugins(target: str, registry: Registry, kind: Kind | None = None) ->
         if not Path(target).is_file():
             raise PluginError(f"there is no plugin file {target}; check the path")
         return _offered_by(str(Path(target).resolve()), registry, kind)
-    kinds = [known for known in SPECS if kind in {None, known} and _offers(registry, known, target)]
+    kinds = [name for name in SPECS if kind in {None, name} and _offers(registry, name, target)]
     if len(kinds) > 1:
         raise PluginError(
             f"{target!r} is the name of a {' and of a '.join(kinds)}; say which with "
@@ -66,13 +66,13 @@ def _distribution(target: str, registry: Registry, kind: Kind | None) -> Selecti
     """What a distribution offers. Raises: as ``select_plugins``, where there is none."""
     if canonical(target) in _distributions(registry):
         return _offered_by(canonical(target), registry, kind)
-    for known in SPECS if kind is None else (kind,):
+    for candidate in SPECS if kind is None else (kind,):
         try:
-            getattr(registry, known)(target)  # raises for a name that two plugins offer
+            getattr(registry, candidate)(target)  # raises for a name that two plugins offer
         except UnknownNameError:
             if kind is not None:
                 raise
-    names = {name for known in SPECS for name in registry.names(known)}
+    names = {name for candidate in SPECS for name in registry.names(candidate)}
     raise UnknownNameError(
         "plugin or distribution", target, names | set(registry.distributions), _advice(registry)
     )
