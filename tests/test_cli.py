@@ -58,7 +58,7 @@ def test_list_without_a_kind_gives_all_of_them():
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "told"),
+    ("kind", "name", "words"),
     [
         ("dataset", "digits", ["multi-class", "accuracy", "test, train", "license"]),
         ("perturbation", "block-shuffle", ["block", "int", "required", "normalised"]),
@@ -68,10 +68,10 @@ def test_list_without_a_kind_gives_all_of_them():
         ("diagnostic", "agreement", ["pair", "logits", "from"]),
     ],
 )
-def test_show_says_what_a_plugin_is_and_takes(kind, name, told):
+def test_show_says_what_a_plugin_is_and_takes(kind, name, words):
     said = cli("show", kind, name)
     assert said.code == 0
-    assert all(word in said.out for word in told), said.out
+    assert all(word in said.out for word in words), said.out
 
 
 def test_suites_validate_and_schema_agree_on_what_comes_along():
@@ -101,12 +101,12 @@ def test_doctor_tells_versions_and_ends_with_1_where_a_plugin_is_broken(tmp_path
 
 def test_version_and_help():
     assert cli("--version").out == f"transferbench {transferbench.__version__}\n"
-    told = cli("--help").out
+    text = cli("--help").out
     for name in (
         "plan", "prepare", "run", "status", "report", "compare", "export", "list", "show",
         "suites", "validate", "schema", "doctor", "submission", "leaderboard",
     ):  # fmt: skip
-        assert re.search(rf"^  {name} ", told, re.MULTILINE)
+        assert re.search(rf"^  {name} ", text, re.MULTILINE)
         assert cli(name, "--help").code == 0
 
 
@@ -176,10 +176,14 @@ def test_run_tells_claims_board_and_report(finished):
 
 def test_a_second_run_with_json_is_for_programs(finished):
     said = cli("run", finished.suite, "--out", finished.folder, "--json")
-    told = json.loads(said.out)
-    assert told["jobs"] == JOBS
-    assert (told["failed"], told["changed"], told["entries"]) == ([], [], ["fixup-resnet8"])
-    (claim,) = told["claims"]["fixup-resnet8"]
+    summary = json.loads(said.out)
+    assert summary["jobs"] == JOBS
+    assert (summary["failed"], summary["changed"], summary["entries"]) == (
+        [],
+        [],
+        ["fixup-resnet8"],
+    )
+    (claim,) = summary["claims"]["fixup-resnet8"]
     assert claim["claim"] == "faster"
     assert f"{JOBS} already done, 0 to run" in said.err
 
@@ -213,8 +217,8 @@ def test_an_added_arm_is_trained_wherever_the_scored_one_is(tmp_path):
     trials = [{"initializations": ["P-T", "RI-T"]}, {"initializations": ["RI-T"]}]
     suite = suite_file(tmp_path, TINY, trials=trials)
     arms = ("--initialization", "same-random", "--initialization", "P-T")
-    told = json.loads(cli("plan", suite, "--out", tmp_path / "run", *arms, "--json").out)
-    assert told["kinds"]["trial"]["jobs"] == 8 + 4
+    cost = json.loads(cli("plan", suite, "--out", tmp_path / "run", *arms, "--json").out)
+    assert cost["kinds"]["trial"]["jobs"] == 8 + 4
 
 
 def test_seed_count_limits_the_replicates(tmp_path):
@@ -270,9 +274,9 @@ def test_compare_pairs_what_two_runs_have_in_common(finished, tmp_path):
     changed = ("--set", "recipes.short.learning_rate=0.03", "--store", finished.store)
     assert cli("run", finished.suite, "--out", other, "--jobs", 1, *changed).code == 0
     rows = json.loads(cli("compare", finished.folder, other, "--json").out)
-    place = {"metric": "train_loss", "perturbation": "none", "initialization": "RI-T"}
-    (row,) = [row for row in rows if place.items() <= row.items()]
-    means = [table.loc[(table[list(place)] == pd.Series(place)).all(axis=1), "value"].mean()
+    cell = {"metric": "train_loss", "perturbation": "none", "initialization": "RI-T"}
+    (row,) = [row for row in rows if cell.items() <= row.items()]
+    means = [table.loc[(table[list(cell)] == pd.Series(cell)).all(axis=1), "value"].mean()
              for table in (Run(finished.folder).measurements, Run(other).measurements)]  # fmt: skip
     assert [row["a"], row["b"]] == pytest.approx(means)
     assert row["a - b"] == pytest.approx(means[0] - means[1])
@@ -343,8 +347,8 @@ def test_a_submission_that_was_changed_fails_its_check(packed):
 @pytest.mark.usefixtures("packed")
 def test_publishing_tells_the_users_mistakes(finished, tmp_path):
     pack = ("submission", "pack", finished.folder, "--out", tmp_path / "submissions")
-    told = mistake(*pack, "--overlap", "handwriting=perhaps")
-    assert "the answer must be yes, no or unknown" in told
+    message = mistake(*pack, "--overlap", "handwriting=perhaps")
+    assert "the answer must be yes, no or unknown" in message
     assert "fixup-resnet8" in mistake(*pack, "--entry", "fixup-resnet9")
     boards = ("leaderboard", "show", "tiny@2", "--submissions", tmp_path / "submissions")
     assert "no board named 'tiny@2'; did you mean 'tiny@1'?" in mistake(*boards)

@@ -26,15 +26,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 def children(parent):
     """The ids of the living processes whose parent is ``parent``."""
-    found = []
+    ids = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
         if int(ppid) == parent and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
+            ids.append(int(stat.parent.name))
+    return ids
 
 
 def alive(process):
@@ -108,8 +108,8 @@ def finished_of_an_interrupted_run(folder):
     said = cli("status", folder / "run")
     assert said.code == 0
     assert "missing" in said.out
-    told = mistake("report", folder / "run")
-    assert "the run did not come to its end; run the suite again with this folder as" in told
+    message = mistake("report", folder / "run")
+    assert "the run did not come to its end; run the suite again with this folder as" in message
     return finished
 
 
@@ -144,7 +144,7 @@ def test_a_worker_that_is_killed_costs_one_job(tmp_path):
     run = ("run", suite, "--out", tmp_path / "run", "--plugin", plugin)
     said = cli(*run, "--jobs", 2)
     assert said.code == 1
-    lost = {one["status"]: one["message"] for one in Run(tmp_path / "run").failed}
+    lost = {row["status"]: row["message"] for row in Run(tmp_path / "run").failed}
     assert set(lost) == {"failed", "skipped"}
     assert "the worker process was killed by signal 9 (Killed); out of memory?" in lost["failed"]
     assert len(artefacts(tmp_path / "store")) == 1 + 4 + 4 - 2
@@ -157,19 +157,21 @@ def test_a_worker_that_is_killed_costs_one_job(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "code", "told"),
+    ("size_bytes", "code", "expected"),
     [
         (2_000, 2, "cannot write decoded images to"),
         (150_000, 1, "File too large"),
     ],
     ids=["decoding", "training"],
 )
-def test_a_refused_write_is_told_and_room_lets_the_run_go_on(tmp_path, size_bytes, code, told):
+def test_a_refused_write_is_reported_and_room_lets_the_run_go_on(
+    tmp_path, size_bytes, code, expected
+):
     run = ("run", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--jobs", 1)
     with files_no_larger_than(size_bytes):
         said = cli(*run)
     assert said.code == code, said.err
-    assert told in said.err
+    assert expected in said.err
     assert "make room there" in said.err
     assert "Traceback" not in said.err
     assert list((tmp_path / "store" / "partial").iterdir()) == []
@@ -179,12 +181,12 @@ def test_a_refused_write_is_told_and_room_lets_the_run_go_on(tmp_path, size_byte
 @pytest.fixture
 def small_disk(tmp_path):
     """A real disk of 600 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if not system("mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", place):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not system("mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder):
         pytest.skip("needs the right to mount")
-    yield place
-    assert system("umount", place)
+    yield folder
+    assert system("umount", folder)
 
 
 def system(*words):
@@ -206,17 +208,17 @@ def test_a_disk_that_fills_up_while_training_keeps_what_was_finished(small_disk,
     assert f"5 jobs: {len(finished)} already done" in said.err
 
 
-def test_a_disk_that_is_full_before_anything_is_decoded_is_told(small_disk, tmp_path):
+def test_a_disk_that_is_full_before_anything_is_decoded_is_reported(small_disk, tmp_path):
     filler = small_disk / "filler"
     filler.write_bytes(bytes(500 * 1024))
     run = ("run", suite_file(tmp_path, SMALL), "--out", small_disk / "run", "--jobs", 1)
-    told = mistake(*run)
-    assert "cannot write decoded images to" in told
-    assert "No space left on device; make room there, or choose another folder" in told
+    message = mistake(*run)
+    assert "cannot write decoded images to" in message
+    assert "No space left on device; make room there, or choose another folder" in message
 
 
 @pytest.mark.parametrize("verb", ["report", "export", "pack", "build"])
-def test_a_refused_write_after_the_run_is_told(tmp_path, verb):
+def test_a_refused_write_after_the_run_is_reported(tmp_path, verb):
     folder = tmp_path / "run"
     run = ("run", suite_file(tmp_path, SMALL), "--out", folder, "--jobs", 1)
     assert cli(*run).code == 0
@@ -227,6 +229,6 @@ def test_a_refused_write_after_the_run_is_told(tmp_path, verb):
         "build": ("leaderboard", "build", folder / "submissions", "--out", tmp_path / "boards"),
     }
     with files_no_larger_than(500):
-        told = mistake(*commands[verb])
-    assert "cannot write" in told
-    assert "File too large; nothing finished is lost: make room or choose another folder" in told
+        message = mistake(*commands[verb])
+    assert "cannot write" in message
+    assert "File too large; nothing finished is lost: make room or choose another folder" in message

@@ -1,4 +1,4 @@
-"""What a user gets wrong, and what a plugin does: each is told in words, and nothing is lost."""
+"""Mistakes of users and faults of plugins: each has a clear message, and nothing is lost."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ from transferbench.api import Run
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("--backbone", "fixup-resnet9"), "no backbone named 'fixup-resnet9'; did you mean"),
         (("--backbone", "timm/resnet18x"), "no timm backbone named 'resnet18x'; did you mean"),
@@ -41,22 +41,22 @@ from transferbench.api import Run
         (("--bakbone", "x"), "No such option: --bakbone (Possible options: --backbone)"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_an_option_is_told_with_the_way_on(tmp_path, arguments, told):
+def test_a_mistake_in_an_option_is_reported_with_advice(tmp_path, arguments, expected):
     path = suite_file(tmp_path)
-    assert told in mistake("run", path, "--out", tmp_path / "run", *arguments)
+    assert expected in mistake("run", path, "--out", tmp_path / "run", *arguments)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("verb", ["run", "plan"])
-def test_a_gpu_that_is_not_there_is_told(tmp_path, verb):
+def test_a_gpu_that_is_not_there_is_reported(tmp_path, verb):
     options = ("--out", tmp_path / "run", "--device", "cuda")
-    told = mistake(verb, suite_file(tmp_path, SMALL), *options)
-    assert "--device cuda was requested, but PyTorch" in told
-    assert "finds no CUDA device here; use --device cpu, or install a driver" in told
+    message = mistake(verb, suite_file(tmp_path, SMALL), *options)
+    assert "--device cuda was requested, but PyTorch" in message
+    assert "finds no CUDA device here; use --device cpu, or install a driver" in message
 
 
-def test_five_mistakes_are_told_at_once_each_with_its_line(tmp_path):
+def test_five_mistakes_are_reported_at_once_each_with_its_line(tmp_path):
     path = suite_file(
         tmp_path,
         imag=3,
@@ -67,8 +67,8 @@ def test_five_mistakes_are_told_at_once_each_with_its_line(tmp_path):
         diagnostics=TINY["diagnostics"] | {"speed": {"name": "sped"}},
     )
     lines = path.read_text(encoding="utf-8").splitlines()
-    told = mistake("validate", path)
-    assert "the suite has 5 mistakes:" in told
+    report = mistake("validate", path)
+    assert "the suite has 5 mistakes:" in report
     for wrong, message in {
         "imag:": "imag: no such field; did you mean 'image'?",
         "fixup-resnet9": "backbones.0: no backbone named 'fixup-resnet9'; did you mean",
@@ -76,15 +76,15 @@ def test_five_mistakes_are_told_at_once_each_with_its_line(tmp_path):
         "learning_rate:": "recipes.short.learning_rate: Input should be greater than 0",
         "name: sped": "diagnostics.speed.name: no diagnostic named 'sped'; did you mean 'speed'?",
     }.items():
-        near = told.rpartition(message)[0].rpartition(":")[0].rpartition(":")
-        assert message in told
+        near = report.rpartition(message)[0].rpartition(":")[0].rpartition(":")
+        assert message in report
         assert near[0].endswith(str(path))
         here = [number for number, line in enumerate(lines, 1) if wrong in line]
         assert int(near[2]) in here, (wrong, near[2], here)
 
 
 @pytest.mark.parametrize(
-    ("field", "wrong", "told"),
+    ("field", "wrong", "expected"),
     [
         ("sources", {"source": TINY["sources"]["source"] | {"dataset": {"name": "glyph"}}},
          "sources.source.dataset.name: no dataset named 'glyph'; did you mean 'glyphs'?"),
@@ -106,12 +106,12 @@ def test_five_mistakes_are_told_at_once_each_with_its_line(tmp_path):
          "sources.source.dataset.params: Input should be a valid dictionary"),
     ],
 )  # fmt: skip
-def test_a_suite_that_names_a_plugin_or_parameter_wrongly(tmp_path, field, wrong, told):
-    assert told in mistake("validate", suite_file(tmp_path, **{field: wrong}))
+def test_a_suite_that_names_a_plugin_or_parameter_wrongly(tmp_path, field, wrong, expected):
+    assert expected in mistake("validate", suite_file(tmp_path, **{field: wrong}))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"name: [", "is not a YAML file"),
         (b"\xff\xfe\x00", "is not a YAML file"),
@@ -120,17 +120,17 @@ def test_a_suite_that_names_a_plugin_or_parameter_wrongly(tmp_path, field, wrong
         (b"name: a\nname: b\n", "duplicate key"),
     ],
 )
-def test_a_file_that_is_no_suite(tmp_path, content, told):
+def test_a_file_that_is_no_suite(tmp_path, content, expected):
     path = tmp_path / "suite.yaml"
     path.write_bytes(content)
     message = mistake("validate", path)
-    assert told in message
+    assert expected in message
     assert str(path) in message
 
 
 def test_a_suite_that_is_not_there(tmp_path):
-    told = mistake("validate", tmp_path / "suite.yaml")
-    assert "No such file or directory; give the path of a .yaml file, or a bundled" in told
+    message = mistake("validate", tmp_path / "suite.yaml")
+    assert "No such file or directory; give the path of a .yaml file, or a bundled" in message
     assert "no suite named 'quickstrt'; did you mean 'quickstart'?" in mistake("plan", "quickstrt")
 
 
@@ -141,8 +141,8 @@ def test_a_suite_that_is_not_there(tmp_path):
 def test_a_folder_that_is_no_run(tmp_path, arguments):
     verb, more = (arguments, ()) if arguments[0] == "submission" else (arguments[:1], arguments[1:])
     more = (tmp_path,) if verb == ("compare",) else more
-    told = mistake(*verb, tmp_path, *more)
-    assert f"{tmp_path} is not a run's folder: it has no run.json; give the folder" in told
+    message = mistake(*verb, tmp_path, *more)
+    assert f"{tmp_path} is not a run's folder: it has no run.json; give the folder" in message
 
 
 # --- data, weights and disks ------------------------------------------------------------------
@@ -160,7 +160,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("sizes", "expected"),
     [
         (None, "no data root was given"),
         ({}, "has no train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte"),
@@ -169,16 +169,18 @@ FILES = {
     ],
     ids=["no root", "missing", "truncated", "wrong content"],
 )
-def test_a_dataset_whose_files_are_not_right_says_what_and_where_to_get_it(tmp_path, made, told):
+def test_a_dataset_whose_files_are_not_right_says_what_and_where_to_get_it(
+    tmp_path, sizes, expected
+):
     folder = tmp_path / "data" / "fashion-mnist"
     folder.mkdir(parents=True)
-    for name, size in (made or {}).items():
+    for name, size in (sizes or {}).items():
         with (folder / name).open("wb") as stream:
             stream.truncate(size)
-    root = () if made is None else ("--data-root", tmp_path / "data")
+    root = () if sizes is None else ("--data-root", tmp_path / "data")
     message = mistake("run", suite_file(tmp_path, FASHION), "--out", tmp_path / "run", *root)
     assert "target:fashion: " in message
-    assert told in message
+    assert expected in message
     assert "get" in message
     assert "dataset-fashion-mnist" in message
 
@@ -195,7 +197,7 @@ def weight_files(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "expected"),
     [
         ("garbage.safetensors", "cannot be read as weights (Error while deserializing header"),
         ("garbage.pth", "cannot be read as weights (Weights only load failed)"),
@@ -205,14 +207,14 @@ def weight_files(tmp_path_factory):
         ("gone.pth", "there are: r160_in1k (or give a file that exists)"),
     ],
 )
-def test_weights_that_are_none_are_told_before_anything_is_trained(
-    tmp_path, weight_files, file, told
+def test_weights_that_are_none_are_reported_before_anything_is_trained(
+    tmp_path, weight_files, file, expected
 ):
     message = mistake(
         "run", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--jobs", 1,
         "--backbone", "timm/test_resnet", "--weights", weight_files / file,
     )  # fmt: skip
-    assert told in message
+    assert expected in message
     assert file in message
     assert len(message) < 1000 + len(str(weight_files))
     assert artefacts(tmp_path / "store") == []
@@ -239,14 +241,18 @@ def test_weights_of_a_tag_without_a_network_say_to_give_the_file(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_micro_batch_that_would_change_batch_statistics_is_told_before_anything_is_trained(
+def test_a_micro_batch_that_would_change_batch_statistics_is_reported_before_anything_is_trained(
     tmp_path,
 ):
     arguments = (suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--jobs", 1)
     batches = ("--backbone", "timm/test_resnet", "--micro-batch")
-    told = mistake("run", *arguments, *batches, 4)
-    assert "--micro-batch 4 would change the numbers of timm/test_resnet: it normalises by" in told
-    assert "the recipe's batch is of 10 images; give a micro-batch of at least 10, or leave" in told
+    message = mistake("run", *arguments, *batches, 4)
+    assert (
+        "--micro-batch 4 would change the numbers of timm/test_resnet: it normalises by" in message
+    )
+    assert (
+        "the recipe's batch is of 10 images; give a micro-batch of at least 10, or leave" in message
+    )
     assert artefacts(tmp_path / "store") == []
     said = cli("run", *arguments, *batches, 10)
     assert said.code == 0, said.err
@@ -254,12 +260,12 @@ def test_a_micro_batch_that_would_change_batch_statistics_is_told_before_anythin
 
 @pytest.mark.parametrize("option", ["--out", "--store"])
 @pytest.mark.parametrize("verb", ["plan", "run", "prepare"])
-def test_a_folder_that_cannot_be_written_is_told(tmp_path, verb, option):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, verb, option):
     (tmp_path / "file").write_text("in the way")
-    wanted = (option, tmp_path / "file" / "run")
-    told = mistake(verb, suite_file(tmp_path, SMALL), *wanted)
-    assert f"cannot write {tmp_path / 'file'}" in told
-    assert "choose another folder" in told
+    unwritable = (option, tmp_path / "file" / "run")
+    message = mistake(verb, suite_file(tmp_path, SMALL), *unwritable)
+    assert f"cannot write {tmp_path / 'file'}" in message
+    assert "choose another folder" in message
 
 
 # --- plugins that raise -----------------------------------------------------------------------
@@ -444,7 +450,7 @@ def test_the_file_of_these_tests_runs_where_nothing_raises(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "plugin", "arguments"),
+    ("step", "plugin", "arguments"),
     [
         ("classes", "dataset 'own-data'", ()),
         ("load", "dataset 'own-data', split 'train',", ()),
@@ -457,20 +463,22 @@ def test_the_file_of_these_tests_runs_where_nothing_raises(tmp_path):
         ("load_weights", "backbone 'own-net'", ("--weights", "own-tag")),
     ],
 )
-def test_a_plugin_that_raises_while_planning_is_named(tmp_path, place, plugin, arguments):
-    told = mistake("run", *own_run(tmp_path, place, *arguments))
+def test_a_plugin_that_raises_while_planning_is_named(tmp_path, step, plugin, arguments):
+    message = mistake("run", *own_run(tmp_path, step, *arguments))
     assert re.search(rf"{re.escape(plugin)} failed: RuntimeError: on purpose \(own.py:\d+\); "
-                     "report it to the plugin's author, or leave it out", told)  # fmt: skip
+                     "report it to the plugin's author, or leave it out", message)  # fmt: skip
     assert artefacts(tmp_path / "store") == []
 
 
 def test_a_family_that_cannot_list_its_members_is_named(tmp_path):
-    told = mistake("run", *own_run(tmp_path, "members", "--backbone", "own-family/small"))
-    assert "backbone family 'own-family' cannot list its members: RuntimeError: on purpose" in told
+    message = mistake("run", *own_run(tmp_path, "members", "--backbone", "own-family/small"))
+    assert (
+        "backbone family 'own-family' cannot list its members: RuntimeError: on purpose" in message
+    )
 
 
 @pytest.mark.parametrize(
-    ("place", "told", "kept"),
+    ("step", "expected", "finished"),
     [
         ("index", "perturbation 'own-map' failed: RuntimeError: on purpose (own.py:", 19),
         ("each", "perturbation 'own-maps' failed: RuntimeError: on purpose (own.py:", 19),
@@ -484,18 +492,18 @@ def test_a_family_that_cannot_list_its_members_is_named(tmp_path):
     ],
 )
 def test_a_plugin_that_raises_in_a_job_is_named_and_costs_its_jobs_alone(
-    tmp_path, place, told, kept
+    tmp_path, step, expected, finished
 ):
-    said = cli("run", *own_run(tmp_path, place))
+    said = cli("run", *own_run(tmp_path, step))
     assert said.code == 1
     assert "Traceback" not in said.err
     assert f"job(s) did not finish: transferbench status {tmp_path / 'run'}" in said.err
-    messages = [one["message"] for one in Run(tmp_path / "run").failed]
+    messages = [row["message"] for row in Run(tmp_path / "run").failed]
     own = [message for message in messages if "which did not finish" not in message]
     assert own
-    assert all(told in message for message in own), own
-    assert len(artefacts(tmp_path / "store")) == kept == OWN_JOBS - len(messages)
-    assert told in cli("status", tmp_path / "run").out
+    assert all(expected in message for message in own), own
+    assert len(artefacts(tmp_path / "store")) == finished == OWN_JOBS - len(messages)
+    assert expected in cli("status", tmp_path / "run").out
 
 
 def test_a_run_in_which_everything_failed_can_be_looked_at(tmp_path):
@@ -509,35 +517,35 @@ def test_a_run_in_which_everything_failed_can_be_looked_at(tmp_path):
 
 
 def test_a_backbone_that_cannot_be_built_is_named_by_plan(tmp_path):
-    told = mistake("plan", *own_run(tmp_path, "network"))
-    assert "backbone 'own-net' cannot be built for 2 classes" in told
-    assert "RuntimeError: on purpose" in told
+    message = mistake("plan", *own_run(tmp_path, "network"))
+    assert "backbone 'own-net' cannot be built for 2 classes" in message
+    assert "RuntimeError: on purpose" in message
 
 
 def test_a_plugin_that_ends_python_is_named_too(tmp_path):
-    told = mistake("run", *own_run(tmp_path, "severity", error="SystemExit(0)"))
-    assert "perturbation 'own-map' failed: SystemExit: 0 (own.py:" in told
+    message = mistake("run", *own_run(tmp_path, "severity", error="SystemExit(0)"))
+    assert "perturbation 'own-map' failed: SystemExit: 0 (own.py:" in message
 
 
-def test_memory_that_ran_out_in_a_plugin_is_told_as_such(tmp_path):
+def test_memory_that_ran_out_in_a_plugin_is_reported_as_such(tmp_path):
     said = cli("run", *own_run(tmp_path, "measure", error="MemoryError()"))
     assert said.code == 1
-    assert {one["status"] for one in Run(tmp_path / "run").failed} == {"oom"}
+    assert {row["status"] for row in Run(tmp_path / "run").failed} == {"oom"}
 
 
-@pytest.mark.parametrize("place", ["import", "hook"])
-def test_a_plugin_that_cannot_be_loaded_is_named_once_where_it_is_needed(tmp_path, place):
-    told = mistake("run", *own_run(tmp_path, place))
-    assert told.count("RuntimeError: on purpose") == 1
+@pytest.mark.parametrize("step", ["import", "hook"])
+def test_a_plugin_that_cannot_be_loaded_is_named_once_where_it_is_needed(tmp_path, step):
+    message = mistake("run", *own_run(tmp_path, step))
+    assert message.count("RuntimeError: on purpose") == 1
     assert re.search(r"unknown names: 1 plugin that may offer it could not be loaded: plugin "
                      r"'\S+own.py': RuntimeError: on purpose \(own.py:\d+\); repair it, or "
-                     "leave the file out", told)  # fmt: skip
-    assert "no dataset named 'own-data'" in told
+                     "leave the file out", message)  # fmt: skip
+    assert "no dataset named 'own-data'" in message
 
 
-@pytest.mark.parametrize("place", ["import", "hook"])
-def test_a_broken_plugin_is_one_line_where_it_is_not_needed(tmp_path, monkeypatch, place):
-    own_run(tmp_path, place)
+@pytest.mark.parametrize("step", ["import", "hook"])
+def test_a_broken_plugin_is_one_line_where_it_is_not_needed(tmp_path, monkeypatch, step):
+    own_run(tmp_path, step)
     monkeypatch.setenv("TRANSFERBENCH_PLUGINS", str(tmp_path / "own.py"))
     out = ("--out", tmp_path / "run", "--jobs", 1)
     for arguments in (("list",), ("show", "dataset", "digits"), ("validate", "quickstart"),

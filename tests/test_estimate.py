@@ -24,13 +24,13 @@ def planned(tmp_path):
 @pytest.fixture
 def passes():
     """The networks whose outputs were computed, and on how many threads."""
-    seen = []
+    outputs = []
 
     def note(module, *_):
-        seen.append((type(module).__name__, torch.get_num_threads()))
+        outputs.append((type(module).__name__, torch.get_num_threads()))
 
     handle = register_module_forward_hook(note)
-    yield seen
+    yield outputs
     handle.remove()
 
 

@@ -152,12 +152,12 @@ def pids(path: Path) -> list[int]:
 
 
 def gather(executor: Executor, count: int) -> dict[str, Outcome]:
-    found: dict[str, Outcome] = {}
-    while len(found) < count:
+    outcomes_by_job: dict[str, Outcome] = {}
+    while len(outcomes_by_job) < count:
         outcomes = executor.wait(30)
         assert outcomes, "nothing came in time"
-        found |= {outcome.job: outcome for outcome in outcomes}
-    return found
+        outcomes_by_job |= {outcome.job: outcome for outcome in outcomes}
+    return outcomes_by_job
 
 
 def run_one(executor: Executor, *payload: Any) -> Outcome:
@@ -167,14 +167,18 @@ def run_one(executor: Executor, *payload: Any) -> Outcome:
 
 @contextmanager
 def both(kind: type[InProcessExecutor | LocalExecutor]) -> Iterator[Executor]:
-    with InProcessExecutor(start) if kind is InProcessExecutor else LocalExecutor(start, 1) as made:
-        yield made
+    with (
+        InProcessExecutor(start)
+        if kind is InProcessExecutor
+        else LocalExecutor(start, 1) as executor
+    ):
+        yield executor
 
 
 @pytest.fixture(params=[InProcessExecutor, LocalExecutor])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    with both(request.param) as made:
-        yield made
+    with both(request.param) as shared:
+        yield shared
 
 
 # --- what both promise ----------------------------------------------------------------------------
@@ -239,7 +243,7 @@ def test_start_is_called_once_for_many_jobs(tmp_path: Path) -> None:
         assert len(pids(tmp_path / str(number))) == 1
 
 
-def test_torchs_own_memory_errors_are_told_apart() -> None:
+def test_torchs_own_memory_errors_are_reported_apart() -> None:
     torch = pytest.importorskip("torch")
     assert attempt("job", lambda: torch.empty(1 << 50)).status == "oom"
     assert (
@@ -286,12 +290,12 @@ def test_a_death_costs_one_job(payload: tuple[str, int], message: str, tmp_path:
     with LocalExecutor(start, 2) as executor:
         executor.submit("lives", ("sleep", 0.6))
         executor.submit("dies", payload)
-        found = gather(executor, 2)
-        assert (found["lives"].status, found["dies"].status) == ("ok", "failed")
-        assert re.search(message, found["dies"].message)
+        outcomes = gather(executor, 2)
+        assert (outcomes["lives"].status, outcomes["dies"].status) == ("ok", "failed")
+        assert re.search(message, outcomes["dies"].message)
         executor.submit("a", ("note", tmp_path / "log"))
         executor.submit("b", ("note", tmp_path / "log"))
-        assert {it.status for it in gather(executor, 2).values()} == {"ok"}
+        assert {outcome.status for outcome in gather(executor, 2).values()} == {"ok"}
 
 
 def test_a_worker_that_dies_idle_is_replaced(tmp_path: Path) -> None:
@@ -307,11 +311,11 @@ def test_a_job_over_the_limit_is_ended_alone(tmp_path: Path) -> None:
     with LocalExecutor(start, 2, time_limit_seconds=0.5) as executor:
         executor.submit("endless", ("spin", tmp_path / "log"))
         executor.submit("quick", ("sleep", 0))
-        found = gather(executor, 2)
-        assert found["quick"].status == "ok"
-        assert found["endless"].status == "timeout"
-        assert found["endless"].message.startswith("took longer than 0.5 s; raise the limit")
-        assert 0.5 < found["endless"].wall_seconds < 5
+        outcomes = gather(executor, 2)
+        assert outcomes["quick"].status == "ok"
+        assert outcomes["endless"].status == "timeout"
+        assert outcomes["endless"].message.startswith("took longer than 0.5 s; raise the limit")
+        assert 0.5 < outcomes["endless"].wall_seconds < 5
         assert not any(is_alive(pid) for pid in pids(tmp_path / "log"))
         assert run_one(executor, "sleep", 0).status == "ok"
 
@@ -413,9 +417,9 @@ def test_close_kills_who_does_not_go(tmp_path: Path) -> None:
 def test_a_closed_executor_is_let_go() -> None:
     executor = LocalExecutor(start, 1)
     executor.close()
-    seen = weakref.ref(executor)
+    reference = weakref.ref(executor)
     del executor
-    assert seen() is None
+    assert reference() is None
 
 
 def test_a_death_hidden_by_an_open_pipe_is_seen(tmp_path: Path) -> None:

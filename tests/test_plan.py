@@ -109,26 +109,26 @@ def test_ids_are_the_digest_of_kind_and_payload(registry):
 
 
 def test_required_jobs_come_first(registry):
-    seen = set()
+    earlier = set()
     for job in plan_of(registry).jobs.values():
-        assert seen.issuperset(job.requires)
-        seen.add(job.id)
+        assert earlier.issuperset(job.requires)
+        earlier.add(job.id)
 
 
 def test_only_the_pre_trained_arm_needs_the_pre_training(registry):
     plan = plan_of(registry)
     (source,) = plan.of_kind("pretrain")
     for cell in plan.cells:
-        wanted = (source.id,) if cell.initialization == "P-T" else ()
-        assert plan.jobs[cell.job].requires == wanted
+        required = (source.id,) if cell.initialization == "P-T" else ()
+        assert plan.jobs[cell.job].requires == required
 
 
 def test_replicates_of_two_arms_and_of_two_backbones_see_the_same_draws(registry):
-    one, other = plan_of(registry), plan_of(registry, name="fixup-resnet14")
-    for plan in (one, other):
-        for cell, partner in itertools.product(plan.cells, one.cells):
+    first, other = plan_of(registry), plan_of(registry, name="fixup-resnet14")
+    for plan in (first, other):
+        for cell, partner in itertools.product(plan.cells, first.cells):
             if cell.replicate == partner.replicate:
-                a, b = (p.jobs[c.job].payload["seeds"] for p, c in ((plan, cell), (one, partner)))
+                a, b = (p.jobs[c.job].payload["seeds"] for p, c in ((plan, cell), (first, partner)))
                 assert a == b
 
 
@@ -136,7 +136,7 @@ def test_references_are_other_replicates(registry):
     plan = plan_of(registry)
     places = {job: cell for cell, job in trials_of(plan).items()}
     for job in plan.of_kind("diagnosis"):
-        subjects = [places[one] for one in job.payload["subjects"]]
+        subjects = [places[subject_id] for subject_id in job.payload["subjects"]]
         if len(subjects) == 3:
             assert len({subject[-1] for subject in subjects}) == 3
             assert subjects[2][2] == "RI-T"
@@ -210,8 +210,8 @@ def test_no_field_of_a_recipe_is_forgotten():
 def test_what_moves_the_source_moves_what_starts_from_it_and_nothing_else(registry, path):
     before = trials_of(plan_of(registry))
     after = trials_of(plan_of(registry, changed(path, MOVES_PRETRAINED[path])))
-    for place, job in before.items():
-        assert (after[place] == job) == (place[2] == "RI-T")
+    for axes, job in before.items():
+        assert (after[axes] == job) == (axes[2] == "RI-T")
 
 
 @pytest.mark.parametrize("path", MOVES_NOTHING)
@@ -227,8 +227,8 @@ def test_a_perturbation_moves_its_own_trials_alone(registry):
         ("perturbations.block-2.apply", "test-only"),
     ):
         after = trials_of(plan_of(registry, changed(path, value)))
-        for place, job in before.items():
-            assert (after[place] == job) == (place[1] == "none")
+        for axes, job in before.items():
+            assert (after[axes] == job) == (axes[1] == "none")
 
 
 def test_other_pixels_move_every_id(registry):
@@ -242,11 +242,11 @@ def test_external_weights_replace_the_pre_training(registry):
     def weights(sha256):
         return Weights(tag="t", origin="o", license="l", pretrained_on="p", sha256=sha256)
 
-    one, two = (plan_of(registry, weights=weights(letter * 64)) for letter in "ab")
-    assert not one.of_kind("pretrain")
-    shared = set(one.jobs) & set(two.jobs)
-    assert {cell.job for cell in one.cells if cell.initialization == "RI-T"} <= shared
-    assert not {cell.job for cell in one.cells if cell.initialization == "P-T"} & shared
+    first, second = (plan_of(registry, weights=weights(letter * 64)) for letter in "ab")
+    assert not first.of_kind("pretrain")
+    shared = set(first.jobs) & set(second.jobs)
+    assert {cell.job for cell in first.cells if cell.initialization == "RI-T"} <= shared
+    assert not {cell.job for cell in first.cells if cell.initialization == "P-T"} & shared
     with pytest.raises(SuiteError, match="have only their final state"):
         plan_of(registry, changed("initializations.P-T.params", {"checkpoint": 1}),
                 weights=weights("a" * 64))  # fmt: skip
@@ -273,19 +273,19 @@ def test_a_shared_draw_is_shared_by_the_replicates(registry):
 def test_which_replicates_of_two_arms_are_paired(registry, replicates, expected):
     pairs = [{"a": "P-T", "b": "RI-T", "replicates": replicates}]
     plan = plan_of(registry, changed("diagnostics.mistakes.pairs", pairs))
-    found = [
-        (one.a.replicate, one.b.replicate)
-        for one in plan.measured
-        if one.b and one.a.perturbation == "none"
+    pairs_made = [
+        (diagnosis.a.replicate, diagnosis.b.replicate)
+        for diagnosis in plan.measured
+        if diagnosis.b and diagnosis.a.perturbation == "none"
     ]
-    assert set(found) == expected
-    assert len(found) == len(expected)
+    assert set(pairs_made) == expected
+    assert len(pairs_made) == len(expected)
 
 
 def test_one_replicate_has_no_next(registry):
     pairs = [{"a": "P-T", "b": "RI-T", "replicates": "next"}]
     suite = changed("replicates", 1, changed("diagnostics.mistakes.pairs", pairs))
-    assert not [one for one in plan_of(registry, suite).measured if one.b]
+    assert not [diagnosis for diagnosis in plan_of(registry, suite).measured if diagnosis.b]
 
 
 def test_a_second_draw_differs_in_nothing_but_the_draw(registry):
@@ -295,7 +295,7 @@ def test_a_second_draw_differs_in_nothing_but_the_draw(registry):
         (cell.initialization, cell.replicate): plan.jobs[cell.job].payload["seeds"]
         for cell in plan.cells
     }
-    assert len({given["init"] for given in seeds.values()}) == len(seeds)
+    assert len({drawn["init"] for drawn in seeds.values()}) == len(seeds)
     for replicate in {cell.replicate for cell in plan.cells}:
         first, second = (dict(seeds[arm, replicate]) for arm in ("RI-T", "P-T"))
         first.pop("init"), second.pop("init")
@@ -345,20 +345,20 @@ def test_the_source_network_itself_can_be_measured_beside_its_trials(registry):
                                     "one": {"name": "speed", "of": ["P"]}})  # fmt: skip
     plan = plan_of(registry, suite)
     (source,) = plan.of_kind("pretrain")
-    beside = [one for one in plan.measured if one.diagnostic == "similar"]
+    beside = [diagnosis for diagnosis in plan.measured if diagnosis.diagnostic == "similar"]
     assert len(beside) == 2 * 3
-    assert {one.b.job for one in beside} == {source.id}
-    assert all(one.a.replicate == one.b.replicate for one in beside)
-    assert {one.job for one in plan.measured if one.diagnostic == "one"} == {
+    assert {diagnosis.b.job for diagnosis in beside} == {source.id}
+    assert all(diagnosis.a.replicate == diagnosis.b.replicate for diagnosis in beside)
+    assert {diagnosis.job for diagnosis in plan.measured if diagnosis.diagnostic == "one"} == {
         job.id for job in plan.of_kind("diagnosis") if job.payload["subjects"] == [source.id]
     }
 
 
 def test_a_colour_backbones_preprocessing_is_averaged_for_grey_images(registry):
-    wanted = Preprocessing(mean=(0.1, 0.2, 0.6), std=(0.2, 0.3, 0.4))
+    constants = Preprocessing(mean=(0.1, 0.2, 0.6), std=(0.2, 0.3, 0.4))
     entry = entry_of(registry)
     plan = make_plan(
-        Suite.model_validate(SUITE), [replace(entry, preprocessing=wanted)], registry, FACTS
+        Suite.model_validate(SUITE), [replace(entry, preprocessing=constants)], registry, FACTS
     )
     image = plan.of_kind("trial")[0].payload["image"]
     assert image["mean"] == pytest.approx([0.3])
@@ -368,10 +368,12 @@ def test_a_colour_backbones_preprocessing_is_averaged_for_grey_images(registry):
 def test_the_states_that_a_grid_asks_for_are_kept(registry):
     grids = [{}, {"initializations": ["P-T"], "checkpoints": [1, 99]}]
     plan = plan_of(registry, changed("trials", grids))
-    kept = {cell.initialization: plan.jobs[cell.job].payload["checkpoints"] for cell in plan.cells}
+    checkpoints = {
+        cell.initialization: plan.jobs[cell.job].payload["checkpoints"] for cell in plan.cells
+    }
     # An epoch behind the last one does not come.
-    assert kept["P-T"] == [1]
-    assert kept["RI-T"] == []
+    assert checkpoints["P-T"] == [1]
+    assert checkpoints["RI-T"] == []
 
 
 def test_a_group_takes_the_arms_of_one_replicate_together(tmp_path):
@@ -389,11 +391,11 @@ def test_a_group_takes_the_arms_of_one_replicate_together(tmp_path):
     plan = plan_of(registry, changed("diagnostics", {"together": diagnosis}))
     cells = {(c.target, c.perturbation, c.initialization, c.replicate): c.job for c in plan.cells}
     assert len(plan.measured) == len(cells) / 2
-    for one in plan.measured:
-        place = one.a.target, one.a.perturbation
-        expected = [cells[*place, arm, one.a.replicate] for arm in ("P-T", "RI-T")]
-        assert plan.jobs[one.job].payload["subjects"] == expected
-        assert one.b is None
+    for measured in plan.measured:
+        axes = measured.a.target, measured.a.perturbation
+        expected = [cells[*axes, arm, measured.a.replicate] for arm in ("P-T", "RI-T")]
+        assert plan.jobs[measured.job].payload["subjects"] == expected
+        assert measured.b is None
 
 
 def test_an_id_holds_the_versions_of_perturbations_named_in_parameters(tmp_path):

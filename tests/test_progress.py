@@ -16,7 +16,7 @@ def job(name, kind="trial"):
     return Job(name, kind, {}, (), f"{kind} {name}", Work(10, 10))
 
 
-def told(jobs, monkeypatch, quiet_seconds):
+def lines_of(jobs, monkeypatch, quiet_seconds):
     monkeypatch.setattr(progress, "QUIET_SECONDS", quiet_seconds)
     text = io.StringIO()
     console = Console(file=text, force_terminal=False, width=200)
@@ -31,7 +31,7 @@ def told(jobs, monkeypatch, quiet_seconds):
 
 
 def test_every_training_has_a_line_with_what_is_left(monkeypatch):
-    lines = told([job("a"), job("b")], monkeypatch, quiet_seconds=60)
+    lines = lines_of([job("a"), job("b")], monkeypatch, quiet_seconds=60)
     assert [line.split(" in ")[0] for line in lines] == ["done trial a", "done trial b"]
     assert "0 running, 1 left" in lines[0]
 
@@ -39,4 +39,4 @@ def test_every_training_has_a_line_with_what_is_left(monkeypatch):
 @pytest.mark.parametrize(("quiet_seconds", "expected"), [(60, 0), (0, 3)])
 def test_diagnoses_have_a_line_now_and_then(monkeypatch, quiet_seconds, expected):
     jobs = [job(name, "diagnosis") for name in "abc"]
-    assert len(told(jobs, monkeypatch, quiet_seconds)) == expected
+    assert len(lines_of(jobs, monkeypatch, quiet_seconds)) == expected

@@ -1,4 +1,4 @@
-"""The registry: what good plugins offer is found, and each bad one is told by its name."""
+"""The registry: what good plugins offer is served, and each bad plugin is named in a message."""
 
 from __future__ import annotations
 
@@ -119,12 +119,12 @@ def test_an_installed_distribution_is_a_plugin(distribution):
 
 
 def test_the_environment_names_files_and_is_read_only_where_given(plugin_file, monkeypatch):
-    one, two = plugin_file(offering("one"), "one.py"), plugin_file(offering("two"), "two.py")
-    named = {ENVIRONMENT_VARIABLE: os.pathsep.join([str(one), "", str(two)])}
+    first, second = plugin_file(offering("one"), "one.py"), plugin_file(offering("two"), "two.py")
+    named = {ENVIRONMENT_VARIABLE: os.pathsep.join([str(first), "", str(second)])}
     registry = load_registry(environment=named)
     assert {"one", "two"} <= set(registry.names("backbone"))
-    assert registry.files == (one, two)
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(one))
+    assert registry.files == (first, second)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(first))
     assert "one" not in load_registry().backbones
 
 
@@ -166,10 +166,10 @@ def test_a_worker_that_loads_the_same_files_can_unpickle_what_they_define(tmp_pa
         f"load = pickle.loads(Path({str(packed)!r}).read_bytes()); "
         "print(load(None, 'test', None, 8).images.sum())"
     )
-    shown = subprocess.run(  # this interpreter, our own code
+    done = subprocess.run(  # this interpreter, our own code
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert int(shown.stdout) == registry.dataset("my-data").load(None, "test", None, 8).images.sum()
+    assert int(done.stdout) == registry.dataset("my-data").load(None, "test", None, 8).images.sum()
 
 
 def test_one_plugin_may_offer_several_kinds_and_give_them_late(plugin_file):
@@ -210,9 +210,9 @@ def test_the_order_of_installation_changes_nothing(names, distribution):
     distribution("other", offering("clash", "other-net"))
     distribution("another", offering("clash"))
     registry = load_registry()
-    told = [str(p).split(":")[0] for p in registry.problems if p.plugin == "nets"]
+    text = [str(p).split(":")[0] for p in registry.problems if p.plugin == "nets"]
     ours = ["another 1.0", "first 1.0", "other 1.0", "second 1.0"]
-    assert told == [f"plugin 'nets' of {name}" for name in ours]
+    assert text == [f"plugin 'nets' of {name}" for name in ours]
     assert (
         str(registry.problems).count(
             "by another 1.0 (entry point nets = another_module) and other 1.0"
@@ -358,7 +358,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_plugin_is_told_and_costs_no_other(fault, plugin_file):
+def test_a_faulty_plugin_is_reported_and_costs_no_other(fault, plugin_file):
     source, expected = FAULTS[fault]
     bad = plugin_file(source)
     good = plugin_file(offering("good-net"), "good.py")
@@ -379,7 +379,7 @@ def test_a_faulty_plugin_is_told_and_costs_no_other(fault, plugin_file):
         (".", "a plugin file ends in .py; name one Python file, or install the package"),
     ],
 )
-def test_a_file_that_is_no_plugin_is_told(name, expected, tmp_path):
+def test_a_file_that_is_no_plugin_is_reported(name, expected, tmp_path):
     (tmp_path / "plugin.txt").touch()
     path = (tmp_path / name).resolve()
     assert str(the_problem(load_registry([path]), path)) == f"plugin '{path}': {expected}"
@@ -403,7 +403,7 @@ def test_a_broken_distribution_is_named_with_its_version_and_leaves_the_others(d
     assert registry.backbone("sturdy-net")
 
 
-def test_an_entry_point_to_a_module_that_is_gone_is_told(distribution):
+def test_an_entry_point_to_a_module_that_is_gone_is_reported(distribution):
     distribution("hollow", None, entry="hollow")
     assert str(the_problem(load_registry(), "hollow")) == (
         "plugin 'hollow' of hollow 1.0: ModuleNotFoundError: No module named 'hollow_module'; "
@@ -411,7 +411,7 @@ def test_an_entry_point_to_a_module_that_is_gone_is_told(distribution):
     )
 
 
-def test_a_distribution_that_lost_its_metadata_is_still_told(distribution):
+def test_a_distribution_that_lost_its_metadata_is_still_reported(distribution):
     folder = distribution("ghost", "import absent_module\n", entry="ghost")
     (folder / "ghost-1.0.dist-info" / "METADATA").unlink()
     assert str(the_problem(load_registry(), "ghost")) == (
@@ -482,7 +482,7 @@ def test_two_copies_of_one_file_are_two_plugins(plugin_file):
     )
 
 
-def test_one_plugin_that_offers_a_name_twice_is_told(plugin_file):
+def test_one_plugin_that_offers_a_name_twice_is_reported(plugin_file):
     path = plugin_file(offering("net", "net"))
     registry = load_registry([path])
     with pytest.raises(PluginError) as caught:
@@ -528,7 +528,7 @@ def family(members=("resnet18", "resnet50", "vit")):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unknown_name_of_any_kind_is_told_with_the_way_on(kind):
+def test_an_unknown_name_of_any_kind_is_reported_with_advice(kind):
     with pytest.raises(UnknownNameError) as caught:
         getattr(served(), kind)("x")
     assert str(caught.value) == (
@@ -539,7 +539,7 @@ def test_an_unknown_name_of_any_kind_is_told_with_the_way_on(kind):
         served().origin(kind, "x")
 
 
-def test_a_name_nearly_right_is_told_the_nearest():
+def test_a_name_nearly_right_suggests_the_nearest():
     with pytest.raises(UnknownNameError) as caught:
         served(backbone("resnet50"), backbone("mlp")).backbone("resnet5")
     assert str(caught.value) == "no backbone named 'resnet5'; did you mean 'resnet50'?"
@@ -549,14 +549,14 @@ def test_an_unknown_name_tells_which_broken_plugin_may_offer_it(distribution):
     distribution("brittle", "import absent_module\n", entry="broken-nets")
     with pytest.raises(UnknownNameError) as caught:
         load_registry().backbone("brittle-net")
-    told = str(caught.value)
-    assert told.startswith("no backbone named 'brittle-net'")
-    assert "that may offer it could not be loaded: " in told
-    assert "plugin 'broken-nets' of brittle 1.0: ModuleNotFoundError" in told
-    assert "repair it, or uninstall brittle" in told
+    message = str(caught.value)
+    assert message.startswith("no backbone named 'brittle-net'")
+    assert "that may offer it could not be loaded: " in message
+    assert "plugin 'broken-nets' of brittle 1.0: ModuleNotFoundError" in message
+    assert "repair it, or uninstall brittle" in message
 
 
-def test_a_broken_hook_is_told_only_for_the_kind_it_would_offer():
+def test_a_broken_hook_is_reported_only_for_the_kind_it_would_offer():
     origin = Origin("nets", "brittle", "1.0", "nets")
     problems = (origin.problem("it broke", kind="dataset"), origin.problem("bad", kind="backbone"))
     with pytest.raises(UnknownNameError) as caught:
@@ -569,7 +569,7 @@ def test_a_broken_hook_is_told_only_for_the_kind_it_would_offer():
         served(problems=problems).diagnostic("x")
 
 
-def test_several_broken_plugins_are_all_told():
+def test_several_broken_plugins_are_all_reported():
     problems = tuple(Origin(name, name, "1", name).problem("it broke") for name in ("b", "a"))
     with pytest.raises(UnknownNameError) as caught:
         served(problems=problems).dataset("x")
@@ -661,7 +661,7 @@ def resolve_error(registry, name, params=None):
         ),
     ],
 )
-def test_what_is_no_backbone_is_told(name, params, error, message):
+def test_what_is_no_backbone_is_reported(name, params, error, message):
     assert resolve_error(served(backbone("mlp"), family()), name, params) == (error, message)
 
 
@@ -677,7 +677,7 @@ def test_a_large_family_is_not_listed_in_a_message():
     assert resolve_error(registry, "zoo/nett07")[1].endswith("did you mean 'net07'?")
 
 
-def test_a_family_that_cannot_list_its_members_is_told():
+def test_a_family_that_cannot_list_its_members_is_reported():
     def members():
         raise ImportError("no zoo here")
 
@@ -697,7 +697,7 @@ def test_good_parameters_are_parsed():
     assert parse_params(family(), {"model": "vit"}, "here") == FamilyParams(model="vit")
 
 
-def test_every_mistake_in_the_parameters_is_told_at_once():
+def test_every_mistake_in_the_parameters_is_reported_at_once():
     with pytest.raises(PluginError) as caught:
         parse_params(family(), {"width": 0, "modell": "vit"}, "suite.yaml:3")
     assert str(caught.value) == (
@@ -714,9 +714,9 @@ def test_a_long_value_is_cut_short_in_the_message():
 
 def test_an_identity_holds_the_defaults_and_is_plain():
     spec = family()
-    known = identity(spec, spec.parse({"model": "vit"}))
-    assert known == {"name": "zoo", "version": 1, "params": {"model": "vit", "width": 8}}
-    assert json.loads(json.dumps(known)) == known
+    described = identity(spec, spec.parse({"model": "vit"}))
+    assert described == {"name": "zoo", "version": 1, "params": {"model": "vit", "width": 8}}
+    assert json.loads(json.dumps(described)) == described
 
 
 # --- a stranger's distribution, installed -----------------------------------------------------

@@ -53,7 +53,7 @@ def test_a_run_leaves_records_verdicts_environment_and_a_report(undisturbed):
     assert watcher.total == len(watcher.ran) == 1 + 8 + 8 + 8 + 4 + 2
     names = {path.name for path in finished.folder.iterdir()}
     assert names >= {"run.json", "records.jsonl", "claims.json", "environment.json", "report.html"}
-    assert [one.claim for one in finished.claims["fixup-resnet8"]] == ["faster"]
+    assert [verdict.claim for verdict in finished.claims["fixup-resnet8"]] == ["faster"]
     table = finished.measurements
     trials = table[(table.diagnostic == "trial") & (table.metric == "test_metric")]
     assert len(trials) == 8
@@ -88,8 +88,8 @@ def test_the_pretrained_arm_starts_from_the_source_and_the_random_one_does_not(u
 def test_worker_processes_give_the_same_bytes_as_one_process(undisturbed, tmp_path):
     finished, _ = undisturbed
     again = run(tiny_suite(), out=tmp_path / "run", jobs=2, device="cpu")
-    one, two = (folder / "records.jsonl" for folder in (finished.folder, again.folder))
-    assert one.read_bytes() == two.read_bytes()
+    first, second = (folder / "records.jsonl" for folder in (finished.folder, again.folder))
+    assert first.read_bytes() == second.read_bytes()
 
 
 KILLED = """
@@ -214,8 +214,8 @@ def test_a_plugin_that_fails_costs_its_own_jobs_and_is_named(tmp_path, body, exp
     suite = tiny_suite(diagnostics={"mine": {"name": "mine"}, "speed": {"name": "speed"}})
     finished = run(suite, out=tmp_path / "run", jobs=1, device="cpu", plugins=[file])
     assert len(finished.failed) == 8
-    assert all(expected in one["message"] for one in finished.failed)
-    assert {one["status"] for one in finished.failed} == {"failed"}
+    assert all(expected in row["message"] for row in finished.failed)
+    assert {row["status"] for row in finished.failed} == {"failed"}
     assert set(finished.measurements.diagnostic) == {"trial", "speed"}
 
 
@@ -247,10 +247,12 @@ def test_batch_statistics_that_are_not_declared_stop_a_micro_batch_in_the_job(tm
     suite = one_trial_an_arm()
     options = {"out": tmp_path / "run", "jobs": 1, "device": "cpu", "plugins": [file]}
     finished = run(suite, backbones=["mine"], micro_batch=4, **options)
-    own = [one for one in finished.failed if one["status"] == "failed"]
-    assert {one["kind"] for one in own} == {"pretrain", "trial"}
-    told = "--micro-batch 4 would change the numbers of mine: it normalises by statistics of its"
-    assert all(told in one["message"] for one in own)
+    own = [row for row in finished.failed if row["status"] == "failed"]
+    assert {row["kind"] for row in own} == {"pretrain", "trial"}
+    expected = (
+        "--micro-batch 4 would change the numbers of mine: it normalises by statistics of its"
+    )
+    assert all(expected in row["message"] for row in own)
     assert not run(suite, backbones=["mine"], **options).failed
 
 
@@ -305,11 +307,11 @@ def test_a_failed_pretraining_skips_what_needs_it_and_keeps_the_rest(tmp_path):
     )
     finished = run(tiny_suite(), out=tmp_path / "run", jobs=1, device="cpu", plugins=[file],
                    backbones=["my-net"])  # fmt: skip
-    by_status = {one["status"] for one in finished.failed}
+    by_status = {row["status"] for row in finished.failed}
     assert by_status == {"failed", "skipped"}
-    assert any("my-net" in one["message"] and "broken" in one["message"]
-               for one in finished.failed)  # fmt: skip
-    assert any("which did not finish" in one["message"] for one in finished.failed)
+    assert any("my-net" in row["message"] and "broken" in row["message"]
+               for row in finished.failed)  # fmt: skip
+    assert any("which did not finish" in row["message"] for row in finished.failed)
 
 
 def test_another_backbone_joins_the_entries_that_are_finished(undisturbed, tmp_path):
@@ -433,6 +435,6 @@ def test_folders_and_files_may_be_given_as_text(tmp_path):
     assert packed.is_relative_to(tmp_path / "s")
 
 
-def test_a_folder_without_a_run_is_told(tmp_path):
+def test_a_folder_without_a_run_is_reported(tmp_path):
     with pytest.raises(StoreError, match="is not a run's folder"):
         Run(tmp_path)
