@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -187,7 +188,7 @@ class Run:
         jobs = ", ".join(f"{count} {status}" for status, count in statuses.items())
         facts = [f"{self.described['suite_id']} of {', '.join(self.entries)}", f"jobs: {jobs}"]
         if (self.folder / CLAIMS).is_file():
-            counts = Counter(judged.verdict for own in self.claims.values() for judged in own)
+            counts = Counter(verdict.verdict for verdict in chain(*self.claims.values()))
             verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
             facts.append(f"claims: {verdicts or 'none'}")
         return f"<Run {'; '.join([*facts, str(self.folder)])}>"

@@ -38,8 +38,8 @@ def options_as_keywords(
         fields = inspect.signature(options).parameters.values()
         signature = signature.replace(parameters=[suite, *fields])
         call.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect.signature
-        classes = reversed(inspect.getmro(cast("type", options))[:-1])
-        call.__doc__ = "\n\n".join(str(inspect.getdoc(each)) for each in (function, *classes))
+        documented = (function, *reversed(inspect.getmro(cast("type", options))[:-1]))
+        call.__doc__ = "\n\n".join(str(inspect.getdoc(part)) for part in documented)
         return names_suggested(call)
 
     return decorate

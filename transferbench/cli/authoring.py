@@ -48,7 +48,7 @@ def new(
     from transferbench.scaffold import new_file, new_package
 
     write = new_package if package else new_file
-    literal = next(each for each in SPECS if each == kind)
+    literal = next(choice for choice in SPECS if choice == kind)
     written = write(literal, name, out, known_plugins(None))
     for path in written.paths:
         typer.echo(f"written: {path}")
@@ -59,7 +59,7 @@ def new(
 
 @app.command("check")
 def check(
-    what: Annotated[
+    plugins: Annotated[
         str,
         typer.Argument(
             help="A plugin's name, a plugin file, or a distribution: all that it offers.",
@@ -85,9 +85,9 @@ def check(
 
     expected = read_expected(expected_failures) if expected_failures else {}
     device_type = find_device(device.value).type
-    files = [Path(what)] if what.endswith(".py") else []
+    files = [Path(plugins)] if plugins.endswith(".py") else []
     registry = open_registry([*files, *(plugin or ())])
-    selection = select_plugins(what, registry, kind.value if kind else None)
+    selection = select_plugins(plugins, registry, kind.value if kind else None)
     for problem in registry.problems:
         if problem not in selection.problems:
             note(str(problem))

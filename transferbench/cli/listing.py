@@ -62,7 +62,7 @@ def show(
     from transferbench.registry.discovery import SPECS
 
     registry = known_plugins(plugin)
-    singular = next((each for each in SPECS if kind in {each, f"{each}s"}), None)
+    singular = next((choice for choice in SPECS if kind in {choice, f"{choice}s"}), None)
     if singular is None:
         raise UnknownNameError("kind of plugin", kind, SPECS)
     if singular == "backbone" and "/" in name:
@@ -100,10 +100,7 @@ def suites(json: Json = False) -> None:
         table(["suite", "summary"], [(suite.id, suite.summary) for suite in loaded])
 
 
-def validate(
-    suite: SuiteName,
-    plugin: Plugins = None,
-) -> None:
+def validate(suite: SuiteName, plugin: Plugins = None) -> None:
     """Check a suite file and the plugins it names; report every mistake at once."""
     from transferbench.suite.loading import load_suite
 

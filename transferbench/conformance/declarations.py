@@ -31,7 +31,7 @@ def check_summary_source_and_licence_are_stated(spec: Spec) -> None:
 
 def check_tiny_parameters_are_accepted(spec: Spec) -> None:
     """The kit, and people who try the plugin out, run it with ``tiny``."""
-    parse_params(spec, spec.tiny, where="tiny")
+    parse_params(spec, spec.tiny, origin="tiny")
 
 
 def _tiny(spec: Spec) -> Params:

@@ -78,7 +78,7 @@ def _parsed(spec: Spec, values: Mapping[str, Any]) -> Params | None:
 
 
 def _refuse_params(spec: Spec, values: Mapping[str, Any]) -> None:
-    parse_params(spec, values, where="params")
+    parse_params(spec, values, origin="params")
 
 
 def _display_name(spec: Spec, params: Mapping[str, Any] | None) -> str:

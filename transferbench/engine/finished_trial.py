@@ -153,7 +153,7 @@ class FinishedTrial:
         parameters, ``SuiteError`` for parameters that do not fit the images.
         """
         spec = self._resources.registry.perturbation(name)
-        parsed = parse_params(spec, params, where=self.job)
+        parsed = parse_params(spec, params, origin=self.job)
         size, channels = self._payload["image"]["size"], self._payload["image"]["channels"]
         clean = _split(self._unperturbed_data, split).pipeline
         with blamed(f"perturbation {name!r}"):

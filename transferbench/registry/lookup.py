@@ -159,7 +159,7 @@ class Registry:
         family, _, member = name.partition("/")
         spec = self.backbone(family)
         resolved = dict(params) | _member_param(spec, member, params)
-        parse_params(spec, resolved, where=name)
+        parse_params(spec, resolved, origin=name)
         return spec, resolved
 
     def _table(self, kind: Kind, spec_type: type[SpecT]) -> Mapping[str, SpecT]:
@@ -212,8 +212,8 @@ def identity(spec: Spec, params: Params) -> dict[str, Any]:
 # --- parameters -------------------------------------------------------------------------------
 
 
-def parse_params(spec: Spec, values: Mapping[str, Any], where: str) -> Params:
-    """``values`` as the parameters of ``spec``; ``where`` begins the message of an error.
+def parse_params(spec: Spec, values: Mapping[str, Any], origin: str) -> Params:
+    """``values`` as the parameters of ``spec``; ``origin`` begins the message of an error.
 
     Raises: PluginError that names the plugin and, for each mistake, the parameter, its value and
     what is allowed.
@@ -223,7 +223,7 @@ def parse_params(spec: Spec, values: Mapping[str, Any], where: str) -> Params:
     except ValidationError as error:
         mistakes = "; ".join(_mistake(spec, detail) for detail in error.errors())
         kind = next(kind for kind, spec_type in SPECS.items() if isinstance(spec, spec_type))
-        raise PluginError(f"{where}: parameters of {kind} {spec.name!r}: {mistakes}") from error
+        raise PluginError(f"{origin}: parameters of {kind} {spec.name!r}: {mistakes}") from error
 
 
 def _mistake(spec: Spec, detail: ErrorDetails) -> str:

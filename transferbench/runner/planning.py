@@ -63,9 +63,9 @@ def plan_request(request: Request) -> Planned:
     """
     entries = (*request.earlier, *request.entries)
     plan = _plan(request, entries)
-    unfinished = [each for each in request.earlier if not _is_done(each, plan, request.store)]
+    unfinished = [entry for entry in request.earlier if not _is_done(entry, plan, request.store)]
     if unfinished:
-        entries = tuple(each for each in entries if each not in unfinished)
+        entries = tuple(entry for entry in entries if entry not in unfinished)
         plan = _plan(request, entries)
     notes = (*request.notes, *map(_unfinished_note, unfinished), *_left_out_notes(plan))
     return Planned(plan, request.registry, request.options, request.changed, entries,
@@ -73,7 +73,7 @@ def plan_request(request: Request) -> Planned:
 
 
 def _plan(request: Request, entries: Iterable[RequestedEntry]) -> Plan:
-    return plan_resolved(request.suite, [each.entry for each in entries], request.facts)
+    return plan_resolved(request.suite, [requested.entry for requested in entries], request.facts)
 
 
 def _is_done(requested: RequestedEntry, plan: Plan, store: Store) -> bool:
