@@ -400,8 +400,9 @@ def test_a_run_ends_with_the_board_of_its_initializations(tmp_path: Path) -> Non
 def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
     (folder,) = PUBLISHED.glob("initializations@1/fixup-resnet14/*")
     bundle = read_bundle(folder)
-    competition = Competition([Candidate(folder, bundle, "reported")], PUBLISHED, load_registry())
-    arms = {row.cells["initialization"][0]: row.cells for row in board_rows(competition).rows}
+    competition = Competition([Candidate(bundle, "reported")], PUBLISHED, load_registry())
+    _, rows = board_rows(competition)
+    arms = {row.cells["initialization"][0]: row.cells for row in rows}
     assert len(arms) == 19
     verdicts = {verdict.claim: verdict for verdict in bundle.verdicts}
     # The submission was judged before intervals of shares were Fieller's.

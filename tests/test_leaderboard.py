@@ -32,7 +32,6 @@ from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import boards, build, show
 from transferbench.leaderboard.build import board_table
-from transferbench.leaderboard.candidates import Examined
 from transferbench.leaderboard.claim_table import claims_as_markdown
 from transferbench.leaderboard.formats import write_board
 from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text
@@ -170,7 +169,7 @@ def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Pa
     root = PUBLISHED / "submissions"
     checks = tuple(Check(name, "ok") for name in RECOMPUTING)
     examined = [
-        Examined(head.parent, CheckReport(head.parent, checks), read_bundle(head.parent))
+        CheckReport(head.parent, checks, read_bundle(head.parent))
         for head in sorted((root / board).glob("*/*/submission.json"))
     ]
     table = board_table(board, examined, root, load_registry())

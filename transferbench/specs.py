@@ -448,12 +448,7 @@ class Subject(Protocol):
         ...
 
     def perturbed(
-        self,
-        name: str,
-        params: Mapping[str, Any],
-        seed: int,
-        split: str,
-        limit: int | None = None,
+        self, name: str, params: Mapping[str, Any], seed: int, split: str, limit: int | None = None
     ) -> Tensor:
         """``images(split, limit)`` under a registered perturbation instead of the trial's own."""
         ...

@@ -57,9 +57,9 @@ def check(
     json: Json = False,
 ) -> None:
     """Check a submission: ids, files, cells, and the metrics from its predictions."""
-    from transferbench.submission import check as examine
+    from transferbench.submission import check as check_submission
 
-    report = examine(path, known_plugins(plugin))
+    report = check_submission(path, known_plugins(plugin))
     if json:
         as_json({"ok": report.ok, "trust": report.trust,
                  "checks": [asdict(result) for result in report.checks]})  # fmt: skip

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
-from transferbench.leaderboard.candidates import Candidate, Competition, Examined, refused
+from transferbench.leaderboard.candidates import Candidate, Competition, refused
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import flags_of, notes_of
-from transferbench.leaderboard.rows import board_rows, described_arms
+from transferbench.leaderboard.rows import board_rows
 from transferbench.leaderboard.table import BoardTable, Row, without_empty
 from transferbench.registry import Registry, load_registry
-from transferbench.submission import examine
+from transferbench.submission import CheckReport, check
 
 __all__ = ["board_table", "boards", "build"]
 
@@ -43,53 +43,48 @@ def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTab
             " <suite>@<major>/<entry>/<submission>"
         )
     registry = registry or load_registry()
-    by_board: dict[str, list[Examined]] = defaultdict(list)
+    by_board: dict[str, list[CheckReport]] = defaultdict(list)
     for head in sorted(submissions.glob("*/*/*/submission.json")):
         # The folder says which board a submission is for, so that an unreadable one is listed too.
-        by_board[head.parts[-4]].append(Examined(head.parent, *examine(head.parent, registry)))
+        by_board[head.parts[-4]].append(check(head.parent, registry))
     return [
-        board_table(name, examined, submissions, registry)
-        for name, examined in sorted(by_board.items())
+        board_table(name, reports, submissions, registry)
+        for name, reports in sorted(by_board.items())
     ]
 
 
 def board_table(
-    name: str, examined: Sequence[Examined], root: Path, registry: Registry
+    name: str, reports: Sequence[CheckReport], root: Path, registry: Registry
 ) -> BoardTable:
     """The board ``name`` of the submissions that are meant for it, below the folder ``root``."""
-    candidates = [
-        Candidate(folder, bundle, report.trust)
-        for folder, report, bundle in examined
-        if report.ok and bundle is not None and bundle.submission.board == name
-    ]
-    accepted = {candidate.folder for candidate in candidates}
-    unranked = [refused(e, name) for e in examined if e.folder not in accepted]
+    candidates, unranked = [], []
+    for report in reports:
+        bundle = report.bundle
+        if report.ok and bundle is not None and bundle.submission.board == name:
+            candidates.append(Candidate(bundle, report.trust))
+        else:
+            unranked.append(refused(report, name))
     if not candidates:
         return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
     competition = Competition(candidates, root, registry)
-    suite, ranked = competition.suite, board_rows(competition)
-    of_arms = suite.scoring.ranks == "initializations"
-    unranked += [competition.incomplete(*member) for member in ranked.incomplete]
+    suite, (columns, rows) = competition.suite, board_rows(competition)
     return BoardTable(
         board=name,
         suite=suite.id,
         summary=suite.summary,
         arms=(suite.scoring.initialization, suite.scoring.baseline),
-        columns=without_empty(ranked.columns, ranked.rows),
-        rows=tuple(ranked.rows),
-        unranked=(*unranked, *competition.superseded_rows()),
-        flags=flags_of(suite, ranked.rows),
-        notes=(
-            *notes_of(suite, competition.severe),
-            *(described_arms(suite, registry) if of_arms else ()),
-        ),
+        columns=without_empty(columns, rows),
+        rows=tuple(rows),
+        unranked=(*unranked, *competition.unranked()),
+        flags=tuple(flags_of(suite, rows)),
+        notes=tuple(notes_of(suite, competition.severe, registry)),
         ranks=suite.scoring.ranks,
-        verdicts=_verdicts(competition, ranked.rows),
+        verdicts=_verdicts(competition, rows),
     )
 
 
 def _verdicts(competition: Competition, rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
     """The verdicts on the entries of ``rows``, in that order."""
-    bundles = {competition.folder(c): c.bundle for c in competition.chosen}
+    bundles = {competition.folder(c): c.bundle for c in competition.chosen.values()}
     ranked = [bundles[folder] for folder in dict.fromkeys(row.folder for row in rows)]
     return {b.submission.entry.name: b.verdicts for b in ranked if b.verdicts}

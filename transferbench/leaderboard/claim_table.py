@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 
-from tabulate import tabulate
-
 from transferbench.claims import Verdict
-from transferbench.leaderboard.table import EN_DASH, MINUS
+from transferbench.leaderboard.table import EN_DASH, MINUS, csv_text, markdown_table
 
 __all__ = ["Verdicts", "claims_as_csv", "claims_as_markdown"]
 
@@ -41,20 +37,17 @@ def claims_as_markdown(board: str, verdicts: Verdicts, escape: Callable[[str], s
         for claim, example in _claims(verdicts).items()
     ]
     heads = ["claim", "what it says", *map(escape, verdicts)]
-    listed = tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
-    return f"# Claims of {board}\n\n{HOW}\n\n{listed}\n"
+    return f"# Claims of {board}\n\n{HOW}\n\n{markdown_table(rows, heads)}\n"
 
 
 def claims_as_csv(verdicts: Verdicts) -> str:
     """The claims at full precision, one row for each claim of each entry."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["entry", *FIELDS])
-    for entry, of_entry in verdicts.items():
-        for verdict in of_entry:
-            fields = verdict.model_dump()
-            writer.writerow([entry, *("" if fields[k] is None else fields[k] for k in FIELDS)])
-    return buffer.getvalue()
+    rows = [
+        [entry, *(getattr(verdict, field) for field in FIELDS)]
+        for entry, of_entry in verdicts.items()
+        for verdict in of_entry
+    ]
+    return csv_text([["entry", *FIELDS], *rows])
 
 
 def _claims(verdicts: Verdicts) -> dict[str, Verdict]:

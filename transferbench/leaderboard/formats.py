@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -21,12 +19,19 @@ from transferbench.leaderboard.table import (
     Column,
     as_json,
     cell_text,
+    csv_text,
     field_names,
+    flat_row,
+    markdown_table,
 )
 
 __all__ = ["as_csv", "as_latex", "as_markdown", "show", "write_board", "write_index"]
 
 UNRANKED = ("entry", "submission", "status", "why")
+LINKED = {"html": "index.html", "csv": "board.csv", "json": "board.json", "tex": "board.tex"}
+FOOTER = """\
+Each suite's MAJOR version has its own board; numbers of two boards do not compare.
+Written by `transferbench leaderboard build`; change the submissions, not these files."""
 
 
 def write_board(table: BoardTable, submissions: Path, folder: Path) -> list[Path]:
@@ -49,36 +54,20 @@ def write_board(table: BoardTable, submissions: Path, folder: Path) -> list[Path
 
 def write_index(tables: Sequence[BoardTable], out: Path) -> Path:
     """Write the page that links every board."""
-    lines = ["# Leaderboards", ""]
-    if tables:
-        rows = [
-            [
-                f"[{table.board}]({table.board}/board.md)",
-                _markdown(table.summary),
-                len({row.folder for row in table.rows}),
-                " · ".join(
-                    f"[{kind}]({table.board}/{name})"
-                    for kind, name in (
-                        ("html", "index.html"),
-                        ("csv", "board.csv"),
-                        ("json", "board.json"),
-                        ("tex", "board.tex"),
-                    )
-                ),
-            ]
-            for table in tables
+    rows = [
+        [
+            f"[{table.board}]({table.board}/board.md)",
+            _markdown(table.summary),
+            len({row.folder for row in table.rows}),
+            " · ".join(f"[{kind}]({table.board}/{name})" for kind, name in LINKED.items()),
         ]
-        heads = ["board", "suite", "entries", "formats"]
-        lines.append(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
-    else:
-        lines.append("There is no submission yet.")
-    lines += [
-        "",
-        "Each suite's MAJOR version has its own board; numbers of two boards do not compare.",
-        "Written by `transferbench leaderboard build`; change the submissions, not these files.",
+        for table in tables
     ]
-    write_text(out / "README.md", "\n".join(lines) + "\n")
-    return out / "README.md"
+    heads = ["board", "suite", "entries", "formats"]
+    listed = markdown_table(rows, heads) if rows else "There is no submission yet."
+    path = out / "README.md"
+    write_text(path, f"# Leaderboards\n\n{listed}\n\n{FOOTER}\n")
+    return path
 
 
 def as_markdown(table: BoardTable) -> str:
@@ -93,29 +82,22 @@ def as_markdown(table: BoardTable) -> str:
         parts.append("[Every claim on every entry](claims.md)")
     if table.unranked:
         rows = [[_markdown(getattr(row, key)) for key in UNRANKED] for row in table.unranked]
-        listed = tabulate(rows, UNRANKED, tablefmt="pipe", disable_numparse=True)
-        parts += ["## Not ranked", listed]
+        parts += ["## Not ranked", markdown_table(rows, UNRANKED)]
     parts += ["## How to read it", "\n".join(f"- {_markdown(note)}" for note in table.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def as_csv(table: BoardTable) -> str:
     """The ranked rows at full precision, an interval as three columns."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([name for column in table.columns for name in field_names(column)])
-    for row in table.rows:
-        writer.writerow([_csv(v) for column in table.columns for v in row.cells[column.key]])
-    return buffer.getvalue()
+    heads = [name for column in table.columns for name in field_names(column)]
+    rows = [map(_inert, flat_row(table, row).values()) for row in table.rows]
+    return csv_text([heads, *rows])
 
 
-def _csv(value: str | float | None) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        # A spreadsheet would run a text that starts like a formula.
-        return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
-    return repr(value)
+def _inert(value: str | float | None) -> str | float | None:
+    """A value that no spreadsheet runs as a formula."""
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if formula else value
 
 
 def as_latex(table: BoardTable) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from transferbench.errors import UnknownNameError
 from transferbench.leaderboard.scores import compared_arms
 from transferbench.leaderboard.table import Row
-from transferbench.suite import BoardColumn, Suite
+from transferbench.registry import Registry
+from transferbench.specs import InitializationSpec
+from transferbench.suite import BoardColumn, InitializationUse, Suite
 from transferbench.suite.columns import columns_of
 
-__all__ = ["REPRODUCED_WITHIN", "flags_of", "notes_of"]
+__all__ = ["REPRODUCED_WITHIN", "flags_of", "installed_initialization", "notes_of"]
 
 ROUNDING = 1e-12
 """What a score of 0 may be off by."""
@@ -56,12 +59,8 @@ ONCE = (
 )
 
 
-def notes_of(suite: Suite, severe: str | None) -> tuple[str, ...]:
-    """What a reader must know to read the numbers of a suite's board right."""
-    return tuple(_notes(suite, severe))
-
-
-def _notes(suite: Suite, severe: str | None) -> Iterator[str]:
+def notes_of(suite: Suite, severe: str | None, registry: Registry) -> Iterator[str]:
+    """How to read the numbers of a suite's board."""
     scoring = suite.scoring
     of_arms = scoring.ranks == "initializations"
     scored = "the row's initialization" if of_arms else scoring.initialization
@@ -82,6 +81,8 @@ def _notes(suite: Suite, severe: str | None) -> Iterator[str]:
         yield f"Tuning budgets are equal: {_tuning(suite)}."
     yield from (TRUST,) if of_arms else (CLAIMS, TRUST, OVERLAP)
     yield ONCE.format(ranked="initialization" if of_arms else "entry")
+    if of_arms:
+        yield from _described_arms(suite, registry)
 
 
 def _other_ranks(columns: Sequence[BoardColumn]) -> str:
@@ -100,33 +101,44 @@ def _described(suite: Suite, columns: Sequence[BoardColumn]) -> Iterator[str]:
             yield f"{title}: {column.help}."
 
 
-def flags_of(suite: Suite, rows: Sequence[Row]) -> tuple[str, ...]:
+def _described_arms(suite: Suite, registry: Registry) -> Iterator[str]:
+    """A line on each compared arm: its plugin, parameters and summary."""
+    for label in compared_arms(suite):
+        use = suite.initializations[label]
+        spec = installed_initialization(use, registry)
+        params = ", ".join(f"{name}={value}" for name, value in use.params.items())
+        text = f"{label}: {use.name}{f' ({params})' if params else ''}"
+        yield f"{text}. {spec.summary}." if spec else f"{text}."
+
+
+def installed_initialization(
+    use: InitializationUse, registry: Registry
+) -> InitializationSpec | None:
+    """The initialization of an arm; None where its plugin is not installed."""
+    try:
+        return registry.initialization(use.name)
+    except UnknownNameError:
+        return None
+
+
+def flags_of(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
     """What a reader of a suite's board must not overlook."""
-    return (*_unequal_tuning(suite), *_untrained(suite, rows))
-
-
-def _untrained(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
-    """The arms that are not above chance: their other numbers do not compare."""
-    names = [
+    of_arms = suite.scoring.ranks == "initializations"
+    if not _equal_tuning(suite):
+        favoured = (
+            "Ranks favour the initializations that were tuned more."
+            if of_arms
+            else "Gains favour the arm that was tuned more."
+        )
+        yield f"Unequal tuning budgets: {_tuning(suite)}. {favoured}"
+    # The other numbers of arms that are not above chance do not compare.
+    untrained = [
         f"{row.cells['initialization'][0]} of {row.cells['entry'][0]}"
         for row in rows
-        if suite.scoring.ranks == "initializations"
-        and isinstance(low := row.cells["score"][1], float)
-        and low <= ROUNDING
+        if of_arms and isinstance(low := row.cells["score"][1], float) and low <= ROUNDING
     ]
-    if names:
-        yield f"Not above chance: {', '.join(names)}. Such networks did not learn."
-
-
-def _unequal_tuning(suite: Suite) -> Iterator[str]:
-    if _equal_tuning(suite):
-        return
-    favoured = (
-        "Ranks favour the initializations that were tuned more."
-        if suite.scoring.ranks == "initializations"
-        else "Gains favour the arm that was tuned more."
-    )
-    yield f"Unequal tuning budgets: {_tuning(suite)}. {favoured}"
+    if untrained:
+        yield f"Not above chance: {', '.join(untrained)}. Such networks did not learn."
 
 
 def _equal_tuning(suite: Suite) -> bool:
@@ -136,20 +148,16 @@ def _equal_tuning(suite: Suite) -> bool:
 def _tuning(suite: Suite) -> str:
     arms = compared_arms(suite)
     if suite.scoring.ranks == "entries":
-        budgets = " and ".join(f"{arm} best of {_budgets(suite, arm)}" for arm in arms)
-        return f"the recipes are of {budgets} settings"
-    if len({_recipes(suite, arm) for arm in arms}) == 1:
+        parts = [f"{arm} best of {_budgets(suite, arm)}" for arm in arms]
+    elif len({_recipes(suite, arm) for arm in arms}) == 1:
         budget = _budgets(suite, arms[0])
         return f"all share one recipe, the best of {budget} settings; none was tuned apart"
-    return f"the recipes are of {_grouped(suite, arms)} settings"
-
-
-def _grouped(suite: Suite, arms: Sequence[str]) -> str:
-    """The arms of each budget together."""
-    groups: dict[str, list[str]] = {}
-    for arm in arms:
-        groups.setdefault(_budgets(suite, arm), []).append(arm)
-    return " and ".join(f"{', '.join(members)} best of {n}" for n, members in groups.items())
+    else:
+        groups: dict[str, list[str]] = {}
+        for arm in arms:
+            groups.setdefault(_budgets(suite, arm), []).append(arm)
+        parts = [f"{', '.join(members)} best of {n}" for n, members in groups.items()]
+    return f"the recipes are of {' and '.join(parts)} settings"
 
 
 def _recipes(suite: Suite, arm: str) -> tuple[str, ...]:

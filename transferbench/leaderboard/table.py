@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
+
+from tabulate import tabulate
 
 from transferbench.claims import Verdict
 from transferbench.leaderboard.profile import Profile
@@ -19,7 +23,10 @@ __all__ = [
     "UnrankedStatus",
     "as_json",
     "cell_text",
+    "csv_text",
     "field_names",
+    "flat_row",
+    "markdown_table",
     "without_empty",
 ]
 
@@ -103,6 +110,15 @@ def field_names(column: Column) -> list[str]:
     return [column.key + suffix for suffix in FIELDS[column.kind]]
 
 
+def flat_row(table: BoardTable, row: Row) -> dict[str, Scalar]:
+    """The values of a row by their names in flat formats."""
+    return {
+        name: value
+        for column in table.columns
+        for name, value in zip(field_names(column), row.cells[column.key], strict=True)
+    }
+
+
 def cell_text(column: Column, cell: Cell) -> str:
     """A cell as a reader sees it, three digits; a dash where nothing was measured."""
     first = cell[0]
@@ -122,6 +138,18 @@ def _decimal(value: Scalar) -> str:
     return "?" if value is None else f"{value:.3f}".replace("-", MINUS)
 
 
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as the text of a CSV file."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def markdown_table(rows: Iterable[Sequence[object]], heads: Sequence[str]) -> str:
+    """Rows of escaped text as a table of a GitHub page."""
+    return tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
+
+
 def without_empty(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns that at least one row has something in."""
     return tuple(
@@ -137,21 +165,17 @@ def as_json(table: BoardTable) -> dict[str, Any]:
         "board": table.board,
         "suite": table.suite,
         "summary": table.summary,
-        "columns": [_json_column(column) for column in table.columns],
-        "rows": [_json_row(table, row) for row in table.rows],
+        "columns": [
+            {"key": column.key, "title": column.title, "kind": column.kind, "help": column.help,
+             "fields": field_names(column)}
+            for column in table.columns
+        ],
+        "rows": [
+            flat_row(table, row)
+            | {"folder": row.folder, "profile": row.profile and row.profile._asdict()}
+            for row in table.rows
+        ],
         "unranked": [vars(row) for row in table.unranked],
         "flags": list(table.flags),
         "notes": list(table.notes),
-    }
-
-
-def _json_column(column: Column) -> dict[str, Any]:
-    described = {"key": column.key, "title": column.title, "kind": column.kind}
-    return described | {"help": column.help, "fields": field_names(column)}
-
-
-def _json_row(table: BoardTable, row: Row) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for column in table.columns:
-        flat |= zip(field_names(column), row.cells[column.key], strict=True)
-    return flat | {"folder": row.folder, "profile": row.profile and row.profile._asdict()}
+    }  # fmt: skip

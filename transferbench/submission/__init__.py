@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from transferbench.submission.bundle import Bundle, Declaration, Submission
-from transferbench.submission.check import Check, CheckReport, check, examine
+from transferbench.submission.check import Check, CheckReport, check
 from transferbench.submission.pack import pack
 
-__all__ = [
-    "Bundle",
-    "Check",
-    "CheckReport",
-    "Declaration",
-    "Submission",
-    "check",
-    "examine",
-    "pack",
-]
+__all__ = ["Bundle", "Check", "CheckReport", "Declaration", "Submission", "check", "pack"]

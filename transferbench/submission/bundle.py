@@ -41,11 +41,12 @@ __all__ = [
     "Overlap",
     "PlannedJob",
     "PlannedJobs",
+    "Problem",
     "Submission",
+    "content_digests",
     "file_problems",
     "parse_json",
     "read_bundle",
-    "read_submission",
     "slug",
     "submission_id",
 ]
@@ -179,6 +180,13 @@ class Bundle(NamedTuple):
     environment: Mapping[str, Any]
 
 
+class Problem(NamedTuple):
+    """Why a check fails; with ``warning``, the submission is still accepted."""
+
+    why: str
+    warning: bool = False
+
+
 def submission_id(head: Mapping[str, Any]) -> str:
     """The id of a submission with this content of ``submission.json``."""
     return digest({key: value for key, value in head.items() if key != "id"})
@@ -212,40 +220,29 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def file_problems(folder: Path) -> Iterator[str]:
+def file_problems(folder: Path) -> Iterator[Problem]:
     """The problems of a submission's files that show before any is opened."""
     if folder.is_symlink():
-        yield "the folder is a link"
+        yield Problem("the folder is a link")
     files = {entry.name: entry.lstat() for entry in folder.iterdir()}
     limits = _limits(folder)
     for name in sorted(set(files) - set(limits)):
-        yield f"{name} does not belong to a submission"
+        yield Problem(f"{name} does not belong to a submission")
     for name, limit in limits.items():
         if name not in files:
-            yield f"{name} is missing"
+            yield Problem(f"{name} is missing")
         elif not stat.S_ISREG(files[name].st_mode):
-            yield f"{name} is not a plain file"
+            yield Problem(f"{name} is not a plain file")
         elif files[name].st_size > limit:
-            yield f"{name} has {files[name].st_size} bytes, more than {limit}"
+            yield Problem(f"{name} has {files[name].st_size} bytes, more than {limit}")
 
 
 def _limits(folder: Path) -> dict[str, int]:
     """The names and size limits of the files that ``folder`` must hold."""
-    records = _records(folder).name
-    return {name: size for name, size in MAX_BYTES.items() if name != RECORDS} | {
-        records: MAX_RECORD_BYTES if records == PLAIN_RECORDS else MAX_BYTES[RECORDS]
-    }
-
-
-def _records(folder: Path) -> Path:
-    """The file of the records, compressed unless there is only plain text."""
-    plain, compressed = folder / PLAIN_RECORDS, folder / RECORDS
-    return plain if plain.exists() and not compressed.exists() else compressed
-
-
-def read_submission(folder: Path) -> Submission:
-    """The head of the submission in ``folder``. Raises: ``SubmissionError``, ``ValueError``."""
-    return Submission.model_validate(parse_json(folder / SUBMISSION))
+    plain = (folder / PLAIN_RECORDS).exists() and not (folder / RECORDS).exists()
+    limits = MAX_BYTES | {PLAIN_RECORDS: MAX_RECORD_BYTES}
+    del limits[RECORDS if plain else PLAIN_RECORDS]
+    return limits
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -256,16 +253,16 @@ def read_bundle(folder: Path) -> Bundle:
     environment = parse_json(folder / ENVIRONMENT)
     if not isinstance(environment, dict):
         raise SubmissionError(f"{ENVIRONMENT} is not a JSON object")
-    submission, records = read_submission(folder), _records(folder)
-    expected = PLAIN_RECORDS if submission.schema_version == 1 else RECORDS
-    if records.name != expected:
-        version = submission.schema_version
-        raise SubmissionError(f"schema version {version} has {expected}, not {records.name}")
+    submission = Submission.model_validate(parse_json(folder / SUBMISSION))
+    version = submission.schema_version
+    records, other = (PLAIN_RECORDS, RECORDS) if version == 1 else (RECORDS, PLAIN_RECORDS)
+    if not (folder / records).exists():
+        raise SubmissionError(f"schema version {version} has {records}, not {other}")
     return Bundle(
         path=folder,
         submission=submission,
         plan=PlannedJobs.model_validate(parse_json(folder / PLAN)),
-        records=tuple(read_records(records, MAX_RECORD_BYTES)),
+        records=tuple(read_records(folder / records, MAX_RECORD_BYTES)),
         predictions=read_predictions(folder / PREDICTIONS),
         verdicts=VERDICTS.validate_python(parse_json(folder / CLAIMS)),
         environment=environment,

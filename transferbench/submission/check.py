@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,11 +12,10 @@ from typing import Literal
 from transferbench.errors import SubmissionError, TransferbenchError, shortened
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import integrity, recompute
-from transferbench.submission.bundle import SUBMISSION, Bundle, file_problems, read_bundle
+from transferbench.submission.bundle import SUBMISSION, Bundle, Problem, file_problems, read_bundle
 from transferbench.submission.diagnoses import check_diagnoses_follow_from_trials
-from transferbench.submission.integrity import Problem
 
-__all__ = ["Check", "CheckReport", "Trust", "check", "examine"]
+__all__ = ["Check", "CheckReport", "Trust", "check"]
 
 CheckStatus = Literal["ok", "warning", "failed"]
 Trust = Literal["reported", "recomputed"]
@@ -42,10 +41,11 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The checks of a submission, in a fixed order."""
+    """The checks of a submission, in a fixed order; ``bundle``: its content, if it can be read."""
 
     path: Path
     checks: tuple[Check, ...]
+    bundle: Bundle | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -68,31 +68,22 @@ def check(path: Path, registry: Registry | None = None) -> CheckReport:
 
     Raises: ``SubmissionError`` if there is no submission.
     """
-    return examine(path, registry)[0]
-
-
-def examine(path: Path, registry: Registry | None = None) -> tuple[CheckReport, Bundle | None]:
-    """``check``, and the content if it could be read."""
-    if not path.is_dir() or not (path / SUBMISSION).exists():
+    if not (path / SUBMISSION).exists():
         raise SubmissionError(
             f"{path} is not a submission: it has no {SUBMISSION}; give the folder that"
             " 'transferbench submission pack' printed"
         )
-    files = _check("the files are those of a submission", partial(_file_problems, path))
+    files = _check("the files are those of a submission", partial(file_problems, path))
     if files.status == "failed":
-        return CheckReport(path, (files,)), None
+        return CheckReport(path, (files,))
     try:
         bundle = read_bundle(path)
     except Exception as error:  # noqa: BLE001  # untrusted bytes may raise anything
         why = _error_line(error).replace(f"{path}/", "")
-        return CheckReport(path, (files, Check("every file can be read", "failed", (why,)))), None
+        return CheckReport(path, (files, Check("every file can be read", "failed", (why,))))
     named = _named_checks(registry or load_registry())
     checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
-    return CheckReport(path, (files, Check("every file can be read", "ok"), *checks)), bundle
-
-
-def _file_problems(path: Path) -> Iterator[Problem]:
-    return (Problem(why) for why in file_problems(path))
+    return CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
 
 
 def _named_checks(registry: Registry) -> dict[str, Finder]:

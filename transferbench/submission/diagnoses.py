@@ -10,8 +10,7 @@ from transferbench.errors import PluginError, TransferbenchError, UnknownNameErr
 from transferbench.records import Measurement, Record
 from transferbench.registry import Registry, blamed
 from transferbench.specs import DiagnosticSpec
-from transferbench.submission.bundle import Bundle
-from transferbench.submission.integrity import Problem
+from transferbench.submission.bundle import Bundle, Problem
 from transferbench.submission.recompute import equal_values, measurement_name
 from transferbench.submission.submitted_trials import PackedTrial, packed_trials
 

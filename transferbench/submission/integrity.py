@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator
-from dataclasses import replace
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import fields, replace
 from itertools import product
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from transferbench.errors import UnknownNameError
-from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Job, Plan, job_id, make_plan
+from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Plan, job_id, make_plan
 from transferbench.plan.external_weights import left_out_arms
 from transferbench.records import Record
 from transferbench.registry import Registry
@@ -19,6 +19,7 @@ from transferbench.submission.bundle import (
     SUBMISSION,
     Bundle,
     PlannedJob,
+    Problem,
     content_digests,
     parse_json,
     slug,
@@ -28,13 +29,13 @@ from transferbench.suite import TRIAL, Suite
 from transferbench.suite.loading import bundled_suites, load_suite
 
 __all__ = [
-    "Problem",
     "check_content_is_untouched",
     "check_every_cell_is_there_once",
     "check_job_ids_follow_from_payloads",
     "check_licence_and_overlap_are_declared",
     "check_plan_can_be_made_again",
     "check_suite_is_the_published_one",
+    "fillable_cells",
     "missing_cells",
     "scored_rows",
     "severities",
@@ -45,13 +46,6 @@ TrialKey: TypeAlias = tuple[str, str, str, int]
 
 TEST_METRIC = "test_metric"
 MAX_CELLS = 1_000_000
-
-
-class Problem(NamedTuple):
-    """Why a check fails; with ``warning``, the submission is still accepted."""
-
-    why: str
-    warning: bool = False
 
 
 def scored_rows(records: tuple[Record, ...]) -> list[Record]:
@@ -107,30 +101,27 @@ def check_job_ids_follow_from_payloads(bundle: Bundle) -> Iterator[Problem]:
             yield Problem(f"{job.kind} {job.id[:12]} needs {needed[:12]}, which is not planned")
 
 
-def _grid(suite: Suite) -> Iterator[TrialKey]:
-    for grid in suite.trials:
-        yield from product(*suite.axes(grid), range(suite.replicates))
+def _grid(suite: Suite) -> dict[TrialKey, None]:
+    """The cells of the suite, in its order."""
+    axes = [(*suite.axes(grid), range(suite.replicates)) for grid in suite.trials]
+    return dict.fromkeys(cell for grid in axes for cell in product(*grid))
 
 
-def _grid_size(suite: Suite) -> int:
-    return sum(suite.replicates * prod(map(len, suite.axes(grid))) for grid in suite.trials)
-
-
-def missing_cells(
-    suite: Suite, weights: Weights | None, records: tuple[Record, ...], registry: Registry
-) -> list[str]:
-    """Descriptions of the cells that an entry with ``weights`` can fill and has no test metric for.
+def fillable_cells(
+    suite: Suite, weights: Weights | None, registry: Registry
+) -> dict[TrialKey, None]:
+    """The cells of the suite without those of arms that an entry with ``weights`` leaves out.
 
     Raises: ``UnknownNameError`` for external weights and an arm whose plugin is not installed.
     """
-    measured = {_cell(row) for row in scored_rows(records)}
-    return [_named(cell) for cell in _fillable(suite, weights, registry) if cell not in measured]
-
-
-def _fillable(suite: Suite, weights: Weights | None, registry: Registry) -> dict[TrialKey, None]:
-    """The cells of the suite's grid, without those of arms that the entry leaves out."""
     left_out = left_out_arms(suite, weights, registry)
     return {cell: None for cell in _grid(suite) if cell[2] not in left_out}
+
+
+def missing_cells(cells: Iterable[TrialKey], records: tuple[Record, ...]) -> list[str]:
+    """Descriptions of those of ``cells`` that have no test metric."""
+    measured = {_cell(row) for row in scored_rows(records)}
+    return [_named(cell) for cell in cells if cell not in measured]
 
 
 def _cell(row: Record) -> TrialKey:
@@ -148,28 +139,31 @@ def check_every_cell_is_there_once(bundle: Bundle, registry: Registry) -> Iterat
     Arms that external weights cannot start may be missing.
     """
     suite, records, weights = bundle.plan.suite, bundle.records, bundle.submission.entry.weights
-    if _grid_size(suite) > MAX_CELLS:
+    if (
+        sum(suite.replicates * prod(map(len, suite.axes(grid))) for grid in suite.trials)
+        > MAX_CELLS
+    ):
         yield Problem(f"the suite has more than {MAX_CELLS} cells")
         return
     try:
-        for missing in missing_cells(suite, weights, records, registry):
-            yield Problem(f"{missing} is missing")
-        grid = _fillable(suite, weights, registry)
+        cells = fillable_cells(suite, weights, registry)
     except UnknownNameError as error:
         yield Problem(f"{error}: install its plugin to see what is missing", warning=True)
-        grid = dict.fromkeys(_grid(suite))
+        cells = _grid(suite)
+    else:
+        for missing in missing_cells(cells, records):
+            yield Problem(f"{missing} is missing")
     for cell, count in Counter(_cell(row) for row in scored_rows(records)).items():
         if count > 1:
             yield Problem(f"{_named(cell)} is recorded {count} times")
-        if cell not in grid:
+        if cell not in cells:
             by = " that external weights can fill" if weights else ""
             yield Problem(f"{_named(cell)} is not a cell of the suite{by}")
     yield from _record_problems(bundle)
 
 
 def _record_problems(bundle: Bundle) -> Iterator[Problem]:
-    records, planned = bundle.records, bundle.plan.by_id
-    head = bundle.submission
+    records, planned, head = bundle.records, bundle.plan.by_id, bundle.submission
     for row in records:
         if (row.suite, row.entry) != (head.suite, head.entry.name):
             yield Problem(f"a record is of {row.entry} on {row.suite}")
@@ -188,11 +182,14 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
 
 def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
     """The suite, planned here for this entry, has exactly these jobs and diagnoses."""
+    facts = bundle.submission.entry
+    entry = Entry(**{field.name: getattr(facts, field.name) for field in fields(Entry)})
     try:
-        plan = _planned_again(bundle, registry)
+        plan = make_plan(bundle.plan.suite, [entry], registry, _dataset_facts(bundle))
     except UnknownNameError as error:
         yield Problem(f"{error}: install its plugin to plan again", warning=True)
         return
+    plan = _with_earlier_ids(plan, bundle.plan.by_id)
     if stale := sorted(set(_stale(bundle, plan))):
         yield Problem(f"made with {', '.join(stale)}: cannot be planned again", warning=True)
         return
@@ -215,45 +212,26 @@ def severities(suite: Suite, registry: Registry) -> dict[str, float]:
     return by_label
 
 
-def _planned_again(bundle: Bundle, registry: Registry) -> Plan:
-    facts = bundle.submission.entry
-    entry = Entry(
-        name=facts.name,
-        backbone=facts.backbone,
-        license=facts.license,
-        source=facts.source,
-        weights=facts.weights,
-        preprocessing=facts.preprocessing,
-    )
-    plan = make_plan(bundle.plan.suite, [entry], registry, _dataset_facts(bundle))
-    return _with_earlier_ids(plan, bundle.plan.by_id)
-
-
 def _with_earlier_ids(plan: Plan, submitted: Container[str]) -> Plan:
     """``plan`` with the ids of submissions made before payloads held versions of perturbations.
 
     Only diagnoses change, and no job requires a diagnosis.
     """
-    earlier = {job.id: _without_perturbation_versions(job) for job in plan.of_kind("diagnosis")}
-    renamed = {
-        job: before
-        for job, before in earlier.items()
-        if job not in submitted and before.id in submitted
-    }
+    renamed = {}
+    for job in plan.of_kind("diagnosis"):
+        if job.id not in submitted:
+            diagnostic = {
+                k: v for k, v in job.payload["diagnostic"].items() if k != "perturbations"
+            }
+            payload = job.payload | {"diagnostic": diagnostic}
+            earlier = job._replace(id=job_id(job.kind, payload), payload=payload)
+            if earlier.id in submitted:
+                renamed[job.id] = earlier
     jobs = [renamed.get(job.id, job) for job in plan.jobs.values()]
     measured = [
-        row._replace(job=renamed[row.job].id) if row.job in renamed else row
-        for row in plan.measured
+        row._replace(job=renamed.get(row.job, plan.jobs[row.job]).id) for row in plan.measured
     ]
     return replace(plan, jobs={job.id: job for job in jobs}, measured=measured)
-
-
-def _without_perturbation_versions(job: Job) -> Job:
-    if "perturbations" not in job.payload["diagnostic"]:
-        return job
-    diagnostic = {k: v for k, v in job.payload["diagnostic"].items() if k != "perturbations"}
-    payload = job.payload | {"diagnostic": diagnostic}
-    return job._replace(id=job_id(job.kind, payload), payload=payload)
 
 
 def _dataset_facts(bundle: Bundle) -> dict[str, DatasetFacts]:
@@ -304,7 +282,7 @@ def _versions(payload: object) -> Iterator[tuple[str, int]]:
 
 def _misplaced(bundle: Bundle, plan: Plan) -> Iterator[Problem]:
     """Records whose cell is not that of their job in the plan."""
-    trials = {(c.target, c.perturbation, c.initialization, c.replicate): c.job for c in plan.cells}
+    trials = {cell[2:]: cell.job for cell in plan.cells}
     for row in scored_rows(bundle.records):
         if trials.get(_cell(row), row.job) != row.job:
             yield Problem(f"{_named(_cell(row))} has the job of another trial")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,6 +13,7 @@ from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.files import write_json
 from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Kind, Registry, load_registry
+from transferbench.store import Store
 from transferbench.submission.bundle import (
     CLAIMS,
     ENVIRONMENT,
@@ -25,39 +26,21 @@ from transferbench.submission.bundle import (
     SUBMISSION,
     Declaration,
     EntryFacts,
-    Overlap,
     PlannedJob,
     content_digests,
     parse_json,
     slug,
     submission_id,
 )
-from transferbench.submission.integrity import missing_cells, severities
+from transferbench.submission.integrity import fillable_cells, missing_cells, severities
 from transferbench.submission.predictions import Predictions, read_outputs, write_predictions
-from transferbench.suite import Suite, Use
+from transferbench.suite import Suite
 from transferbench.suite.columns import columns_of
 
-__all__ = ["ArtefactFiles", "Artefacts", "pack"]
-
+__all__ = ["pack"]
 
 MAX_LISTED = 20
 """Missing parts of an entry that are listed."""
-
-
-class ArtefactFiles(Protocol):
-    """The files of one finished job."""
-
-    def path(self, name: str) -> Path:
-        """The path of a file by its name."""
-        ...
-
-
-class Artefacts(Protocol):
-    """The part of a store that packing reads."""
-
-    def artefact(self, job: str) -> ArtefactFiles:
-        """The artefact of a finished job."""
-        ...
 
 
 class _RunJob(PlannedJob):
@@ -80,7 +63,7 @@ class _Run(BaseModel):
 
 def pack(
     run: Path,
-    store: Artefacts,
+    store: Store,
     entry: str,
     out: Path,
     declaration: Declaration,
@@ -194,7 +177,17 @@ def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> tuple[_RunJob, ..
 
 
 def _refuse_incomplete(chosen: _Chosen, registry: Registry) -> None:
-    if lacking := list(_lacks(chosen, registry)):
+    """Raise an error that lists failed jobs, jobs without records, and missing cells."""
+    measured = {row.job for row in chosen.records}
+    lacking = []
+    for job in chosen.jobs:
+        if job.status != "ok":
+            lacking.append(f"{job.kind} {job.id[:12]}: {job.status}")
+        elif job.kind != "pretrain" and job.id not in measured:
+            lacking.append(f"{job.kind} {job.id[:12]}: nothing recorded")
+    cells = fillable_cells(chosen.run.suite, chosen.entry.weights, registry)
+    lacking += [f"{cell}: missing" for cell in missing_cells(cells, chosen.records)]
+    if lacking:
         lines = "\n  ".join(shortened(lacking, MAX_LISTED))
         raise SubmissionError(
             f"{chosen.entry.name} is not complete on {chosen.run.suite_id}; run the suite again"
@@ -202,29 +195,18 @@ def _refuse_incomplete(chosen: _Chosen, registry: Registry) -> None:
         )
 
 
-def _lacks(chosen: _Chosen, registry: Registry) -> Iterator[str]:
-    """Failed jobs, jobs without records, and missing cells."""
-    suite, weights = chosen.run.suite, chosen.entry.weights
-    measured = {row.job for row in chosen.records}
-    for job in chosen.jobs:
-        if job.status != "ok":
-            yield f"{job.kind} {job.id[:12]}: {job.status}"
-        elif job.kind != "pretrain" and job.id not in measured:
-            yield f"{job.kind} {job.id[:12]}: nothing recorded"
-    for cell in missing_cells(suite, weights, chosen.records, registry):
-        yield f"{cell}: missing"
-
-
-def _write_content(folder: Path, chosen: _Chosen, store: Artefacts) -> dict[str, str]:
+def _write_content(folder: Path, chosen: _Chosen, store: Store) -> dict[str, str]:
     """Write every file but the head; returns the digest of each trial's logits."""
     text = write_records(chosen.records, folder / RECORDS)
     _refuse_oversized(f"the text of {RECORDS}", text, MAX_RECORD_BYTES)
     fields = set(PlannedJob.model_fields)
     plan = [job.model_dump(mode="json", include=fields) for job in chosen.jobs]
+    environment = parse_json(chosen.folder / "environment.json")
+    environment.get("jobs", {}).pop("host", None)  # the names of machines stay private
     contents = {
         PLAN: {"suite": chosen.run.suite.model_dump(mode="json"), "jobs": plan},
         CLAIMS: parse_json(chosen.folder / "claims.json").get(chosen.entry.name, []),
-        ENVIRONMENT: _environment(chosen.folder / "environment.json"),
+        ENVIRONMENT: environment,
     }
     for name, content in contents.items():
         write_json(folder / name, content, canonical=True)
@@ -238,41 +220,26 @@ def _write_content(folder: Path, chosen: _Chosen, store: Artefacts) -> dict[str,
     return digests
 
 
-def _environment(path: Path) -> Any:
-    """The run's environment without the names of its machines."""
-    environment = parse_json(path)
-    environment.get("jobs", {}).pop("host", None)
-    return environment
-
-
 def _complete(declared: Declaration, chosen: _Chosen) -> dict[str, Any]:
-    """The declaration with defaults for the licence and the overlap of every target."""
+    """The declaration with defaults for the licence and the overlap of every target.
+
+    Where the suite pre-trains from scratch, the overlap follows from its sources.
+    """
     entry, suite = chosen.entry, chosen.run.suite
     if unknown := sorted(set(declared.overlap) - set(suite.targets)):
         error = UnknownNameError("target", unknown[0], suite.targets)
         raise SubmissionError(f"overlap declared: {error}")
-    overlap = {target: _overlap(target, entry, suite) for target in suite.targets}
+    sources = [source.dataset for source in suite.sources.values()]
+    overlap = {
+        label: "unknown" if entry.weights else "yes" if target.dataset in sources else "no"
+        for label, target in suite.targets.items()
+    }
     weights = entry.weights.license if entry.weights else entry.license
     return {
         "submitter": declared.submitter,
         "license": declared.license or weights,
         "overlap": overlap | declared.overlap,
     }
-
-
-def _overlap(target: str, entry: EntryFacts, suite: Suite) -> Overlap:
-    """The overlap that follows from the suite, which pre-trains from scratch on its sources."""
-    if entry.weights is not None:
-        return "unknown"
-    dataset = suite.targets[target].dataset
-    sources = [source.dataset for source in suite.sources.values()]
-    if any(_same_dataset(dataset, source) for source in sources):
-        return "yes"
-    return "no"
-
-
-def _same_dataset(first: Use, second: Use) -> bool:
-    return (first.name, first.params) == (second.name, second.params)
 
 
 def _from_plugins(chosen: _Chosen, registry: Registry) -> dict[str, Any]:
@@ -306,11 +273,9 @@ def _publish(folder: Path, path: Path) -> Path:
     except OSError:
         if not path.is_dir():
             raise
-    else:
-        return path
-    if content_digests(path) != content_digests(folder):
-        raise SubmissionError(
-            f"{path} was changed after it was packed, and a submission never changes; remove that"
-            " folder and pack again"
-        )
+        if content_digests(path) != content_digests(folder):
+            raise SubmissionError(
+                f"{path} was changed after it was packed, and a submission never changes; remove"
+                " that folder and pack again"
+            ) from None
     return path

@@ -147,18 +147,16 @@ def _trial(table: pa.Table) -> Predictions:
         table.column(name).null_count < len(table) for name in unused
     ):
         raise SubmissionError("a trial mixes classes and lists of labels, or leaves some out")
-    read = _matrix if multi_label else _vector
-    labels, outputs = (read(table.column(name)) for name in used)
+    labels, outputs = (_array(table.column(name)) for name in used)
     if labels.shape != outputs.shape:
         raise SubmissionError("labels and predictions of a trial have different shapes")
     return Predictions(items, labels, outputs)
 
 
-def _vector(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.to_numpy())
-
-
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+def _array(column: pa.ChunkedArray) -> np.ndarray:
+    """Shapes: (N,), or (N, L) of a column of lists."""
+    if not pa.types.is_list(column.type):
+        return np.asarray(column.to_numpy())
     lists = column.combine_chunks()
     widths = np.unique(lists.value_lengths().to_numpy())
     values = lists.flatten()

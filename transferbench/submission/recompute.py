@@ -16,8 +16,8 @@ from transferbench.metrics import chance_level
 from transferbench.records import Record
 from transferbench.specs import Metric
 from transferbench.statistics import student_t
-from transferbench.submission.bundle import CLAIMS, Bundle
-from transferbench.submission.integrity import TEST_METRIC, Problem, scored_rows
+from transferbench.submission.bundle import CLAIMS, Bundle, Problem
+from transferbench.submission.integrity import TEST_METRIC, scored_rows
 from transferbench.submission.predictions import Predictions, recompute_metric
 from transferbench.suite import TRIAL
 
@@ -57,12 +57,8 @@ def check_predictions_belong_together(bundle: Bundle) -> Iterator[Problem]:
         if len(np.unique(trial.items)) < len(trial.items):
             yield Problem(f"trial {row.job[:12]} has an image twice")
         other = first.setdefault(row.target, trial)
-        if not (_same(trial.items, other.items) and _same(trial.labels, other.labels)):
+        if not all(map(np.array_equal, trial[:2], other[:2])):
             yield Problem(f"trial {row.job[:12]} has other test images than others on {row.target}")
-
-
-def _same(first: np.ndarray, second: np.ndarray) -> bool:
-    return first.shape == second.shape and bool(np.array_equal(first, second))
 
 
 def check_metrics_follow_from_predictions(bundle: Bundle) -> Iterator[Problem]:
@@ -70,22 +66,18 @@ def check_metrics_follow_from_predictions(bundle: Bundle) -> Iterator[Problem]:
     if (metric := bundle.plan.suite.scoring.metric) != TEST_METRIC:
         yield Problem(f"the score is of {metric}, which predictions do not give", warning=True)
     for row in scored_rows(bundle.records):
-        if row.job in bundle.predictions:
-            yield from _compared(row, bundle.predictions[row.job], _metric(bundle, row.job))
+        if (trial := bundle.predictions.get(row.job)) is None:
+            continue
+        name, expected = measurement_name(row), recompute_metric(_metric(bundle, row.job), trial)
+        if not equal_values(row.value, expected):
+            yield Problem(f"{name} is {row.value}, but its predictions give {expected}")
+        if row.n != len(trial.items):
+            yield Problem(f"{name} is of {row.n} images, but {len(trial.items)} were predicted")
 
 
 def _metric(bundle: Bundle, trial: str) -> Metric:
     metric: Metric = bundle.plan.by_id[trial].payload["dataset"]["metric"]
     return metric
-
-
-def _compared(row: Record, trial: Predictions, metric: Metric) -> Iterator[Problem]:
-    name = measurement_name(row)
-    expected = recompute_metric(metric, trial)
-    if not equal_values(row.value, expected):
-        yield Problem(f"{name} is {row.value}, but its predictions give {expected}")
-    if row.n != len(trial.items):
-        yield Problem(f"{name} is of {row.n} images, but {len(trial.items)} were predicted")
 
 
 def measurement_name(row: Record) -> str:
@@ -109,15 +101,12 @@ def check_numbers_are_possible(bundle: Bundle) -> Iterator[Problem]:
         name, low, high = measurement_name(row), row.low, row.high
         if row.diagnostic == TRIAL and row.metric in FRACTIONS and not 0 <= row.value <= 1:
             yield Problem(f"{name} is {row.value}, not a fraction")
-        if low is not None and high is not None and not _within(row.value, low, high):
-            yield Problem(f"{name} is {row.value}, outside its interval {low} to {high}")
+        if low is not None and high is not None:
+            tolerance = TOLERANCE * max(1.0, abs(row.value))
+            if not low - tolerance <= row.value <= high + tolerance:
+                yield Problem(f"{name} is {row.value}, outside its interval {low} to {high}")
         if row.n == 0:
             yield Problem(f"{name} is of no items")
-
-
-def _within(value: float, low: float, high: float) -> bool:
-    slack = TOLERANCE * max(1.0, abs(value))
-    return low - slack <= value <= high + slack
 
 
 def check_settings_did_something(bundle: Bundle) -> Iterator[Problem]:
