@@ -178,6 +178,32 @@ def test_equal_titles_have_anchors_of_their_own(tmp_path):
     assert len(ids) == len(set(ids))
 
 
+def test_a_column_of_the_suite_is_a_sentence_of_the_answer_and_a_column_of_the_tables(tmp_path):
+    column = {
+        "key": "sharpness_gain", "title": "sharpness gain", "diagnostic": "SHARP",
+        "metric": "rest", "of": "gain", "help": "in nats",
+    }  # fmt: skip
+    given = results(sharp=spec("sharp"))
+    rows = given.measurements
+    # Only P-T and RI-T are in SHARP; MV-T, of the handmade trials, has no share of their gain.
+    nats = rows.assign(unit=rows["unit"].where(rows["diagnostic"] != "SHARP", "nats"))
+    suite = given.suite
+    scoring = suite.scoring.model_validate({**suite.scoring.model_dump(), "columns": [column]})
+    suite = suite.model_copy(update={"scoring": scoring})
+    page = Page(write(replace(given, suite=suite, measurements=nats), tmp_path))
+    own = rows[(rows["diagnostic"] == "SHARP") & (rows["metric"] == "rest")]
+    arms = own.pivot_table(index="replicate", columns="initialization", values="value")
+    gain = (arms["P-T"] - arms["RI-T"]).mean()
+    assert f"It lowers the sharpness by {-gain:.2f} nats (95% interval " in page.words
+    head, row = page.tables["P-T and RI-T in every cell"][:2]
+    assert row[head.index("sharpness gain")].startswith(f"\N{MINUS SIGN}{-gain:.2f} | ")
+    head, *rows = page.tables["Initializations compared"]
+    values = {row[2]: row[head.index("sharpness")].split(" | ")[0] for row in rows}
+    assert values["RI-T"] == f"{arms['RI-T'].mean():.2f}"
+    assert values["MV-T"] == "\N{EN DASH}"
+    assert "share of the sharpness gain" in head
+
+
 # --- what a plugin imports --------------------------------------------------------------------
 
 
