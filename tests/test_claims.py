@@ -101,17 +101,17 @@ GAIN = {"terms": [term("P-T"), term("RI-T", weight=-1.0)]}
 
 
 def verdict(claim, records, **options):
-    (found,) = judge(suite({"claim": claim}, **options), table(records), "net")
-    return found
+    (result,) = judge(suite({"claim": claim}, **options), table(records), "net")
+    return result
 
 
 def test_a_difference_of_arms_is_judged_by_the_paired_student_t():
-    found = verdict(GAIN | {"source": "Fig. 2"}, trials(P=PRETRAINED, RI=RANDOM))
+    result = verdict(GAIN | {"source": "Fig. 2"}, trials(P=PRETRAINED, RI=RANDOM))
     expected = paired_difference(PRETRAINED, RANDOM)
-    assert (found.effect, found.low, found.high) == pytest.approx(expected[:3])
-    assert (found.n, found.interval, found.unit) == (3, "jackknife-95", "fraction")
-    assert (found.verdict, found.reason) == ("reproduced", "")
-    assert (found.claim, found.statement, found.source) == ("claim", "It is so.", "Fig. 2")
+    assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
+    assert (result.n, result.interval, result.unit) == (3, "jackknife-95", "fraction")
+    assert (result.verdict, result.reason) == ("reproduced", "")
+    assert (result.claim, result.statement, result.source) == ("claim", "It is so.", "Fig. 2")
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_a_difference_of_arms_is_judged_by_the_paired_student_t():
 )
 def test_the_whole_interval_decides(relation, threshold, expected):
     claim = GAIN | {"relation": relation, "threshold": threshold}
-    found = verdict(claim, trials(P=PRETRAINED, RI=RANDOM))
-    assert found.low < 0.3 < found.high
-    assert (found.verdict, found.relation, found.threshold) == (expected, relation, threshold)
+    result = verdict(claim, trials(P=PRETRAINED, RI=RANDOM))
+    assert result.low < 0.3 < result.high
+    assert (result.verdict, result.relation, result.threshold) == (expected, relation, threshold)
 
 
 def test_within_looks_at_both_sides():
@@ -150,31 +150,33 @@ def test_an_undecided_claim_says_what_its_interval_includes():
 
 
 def test_one_replicate_is_undecided():
-    found = verdict(GAIN, trials(P=[0.9], RI=[0.5]), replicates=1)
-    assert found.effect == pytest.approx(0.4)
-    assert (found.verdict, found.low, found.n) == ("undecided", None, 1)
-    assert found.reason == "an interval needs two or more, found 1"
+    result = verdict(GAIN, trials(P=[0.9], RI=[0.5]), replicates=1)
+    assert result.effect == pytest.approx(0.4)
+    assert (result.verdict, result.low, result.n) == ("undecided", None, 1)
+    assert result.reason == "an interval needs two or more, found 1"
 
 
 def test_a_measurement_that_is_not_there_is_named():
-    found = verdict(GAIN, trials(P=PRETRAINED))
-    assert (found.verdict, found.effect, found.n) == ("undecided", None, 0)
-    assert found.reason == (
+    result = verdict(GAIN, trials(P=PRETRAINED))
+    assert (result.verdict, result.effect, result.n) == ("undecided", None, 0)
+    assert result.reason == (
         "no measurement: trial test_metric of RI-T; 0 of 3 replicates are complete"
     )
 
 
 def test_nothing_measured_at_all_is_undecided():
-    (found,) = judge(suite({"claim": GAIN}), Measurements(pd.DataFrame()), "net")
-    assert found.verdict == "undecided"
-    assert found.reason.startswith("no measurement: trial test_metric of P-T; trial test_metric of")
+    (result,) = judge(suite({"claim": GAIN}), Measurements(pd.DataFrame()), "net")
+    assert result.verdict == "undecided"
+    assert result.reason.startswith(
+        "no measurement: trial test_metric of P-T; trial test_metric of"
+    )
 
 
 def test_a_place_of_the_suite_that_was_not_measured_is_named():
     trials_of = [{"perturbations": ["identity"], "targets": ["near", "far"]}]
-    found = verdict(GAIN, trials(P=PRETRAINED, RI=RANDOM), trials=trials_of)
-    assert found.verdict == "undecided"
-    assert "no measurement: trial test_metric of P-T on far, identity; trial" in found.reason
+    result = verdict(GAIN, trials(P=PRETRAINED, RI=RANDOM), trials=trials_of)
+    assert result.verdict == "undecided"
+    assert "no measurement: trial test_metric of P-T on far, identity; trial" in result.reason
     narrowed = {"terms": [{**t, "target": "near"} for t in GAIN["terms"]]}
     records = trials(P=PRETRAINED, RI=RANDOM)
     assert verdict(narrowed, records, trials=trials_of).verdict == "reproduced"
@@ -199,10 +201,10 @@ def test_many_missing_measurements_are_counted():
 
 
 def test_a_failed_trial_is_left_out_with_its_pair_and_mentioned():
-    found = verdict(GAIN, trials(P=[*PRETRAINED, 0.9], RI=[*RANDOM, None]), replicates=4)
-    assert found.low == pytest.approx(paired_difference(PRETRAINED, RANDOM).low)
-    assert (found.n, found.verdict) == (3, "reproduced")
-    assert found.reason == (
+    result = verdict(GAIN, trials(P=[*PRETRAINED, 0.9], RI=[*RANDOM, None]), replicates=4)
+    assert result.low == pytest.approx(paired_difference(PRETRAINED, RANDOM).low)
+    assert (result.n, result.verdict) == (3, "reproduced")
+    assert result.reason == (
         "3 of 4 replicates are complete; 1 of 8 measurements have no value and were left out; "
         "1 of 8 measurements are flagged: not finite: diverged"
     )
@@ -219,15 +221,15 @@ def test_the_most_frequent_flags_are_named_and_the_rest_counted():
 
 
 def test_an_arm_whose_trials_all_failed_is_missing():
-    found = verdict(GAIN, trials(P=PRETRAINED, RI=[None, None, None]))
-    assert found.verdict == "undecided"
-    assert found.reason.startswith("no measurement: trial test_metric of RI-T; 0 of 3")
-    assert "3 of 6 measurements have no value" in found.reason
+    result = verdict(GAIN, trials(P=PRETRAINED, RI=[None, None, None]))
+    assert result.verdict == "undecided"
+    assert result.reason.startswith("no measurement: trial test_metric of RI-T; 0 of 3")
+    assert "3 of 6 measurements have no value" in result.reason
 
 
 def test_replicates_that_no_place_has_in_common_are_undecided():
-    found = verdict(GAIN, trials(P=[0.9, None], RI=[None, 0.5]), replicates=2)
-    assert found.reason.startswith("no replicate has a value at every place; 0 of 2 replicates")
+    result = verdict(GAIN, trials(P=[0.9, None], RI=[None, 0.5]), replicates=2)
+    assert result.reason.startswith("no replicate has a value at every place; 0 of 2 replicates")
 
 
 def test_a_replicate_that_lacks_one_place_is_left_out_everywhere():
@@ -238,17 +240,17 @@ def test_a_replicate_that_lacks_one_place_is_left_out_everywhere():
         for k, value in enumerate(values)
     ]
     places = [{"perturbations": ["identity"]}]
-    found = verdict({"terms": [term()]}, records, trials=places, replicates=4)
-    assert found.effect == pytest.approx(np.mean([near[:3], far]))
-    assert (found.n, found.reason) == (3, "3 of 4 replicates are complete")
+    result = verdict({"terms": [term()]}, records, trials=places, replicates=4)
+    assert result.effect == pytest.approx(np.mean([near[:3], far]))
+    assert (result.n, result.reason) == (3, "3 of 4 replicates are complete")
 
 
 def test_a_flag_on_a_value_is_mentioned():
     records = trials(P=PRETRAINED, RI=RANDOM)
     records[4] = records[4].model_copy(update={"flag": "b did not train"})
-    found = verdict(GAIN, records)
-    assert found.verdict == "reproduced"
-    assert found.reason == "1 of 6 measurements are flagged: b did not train"
+    result = verdict(GAIN, records)
+    assert result.verdict == "reproduced"
+    assert result.reason == "1 of 6 measurements are flagged: b did not train"
 
 
 def test_another_entry_does_not_count():
@@ -267,10 +269,10 @@ def test_what_is_left_out_is_averaged_place_by_place():
         # More modules at one place give it no more weight.
         for module in (["stem"] if target == "near" else ["stem", "block", "head"])
     ]
-    found = verdict({"terms": [term()]}, records, trials=[{"perturbations": ["identity"]}])
+    result = verdict({"terms": [term()]}, records, trials=[{"perturbations": ["identity"]}])
     means = np.mean([values["near"], values["far"]], axis=0)
     low, high = stats.ttest_1samp(means, 0).confidence_interval(0.95)
-    assert (found.effect, found.low, found.high) == pytest.approx((means.mean(), low, high))
+    assert (result.effect, result.low, result.high) == pytest.approx((means.mean(), low, high))
 
 
 def test_coordinates_are_matched_exactly():
@@ -279,8 +281,8 @@ def test_coordinates_are_matched_exactly():
         for k, value in enumerate(PRETRAINED)
         for epoch in (0, 5, 50)
     ]
-    found = verdict({"terms": [term(coordinates={"epoch": 5})]}, records)
-    assert found.effect == pytest.approx(np.mean(PRETRAINED) + 5)
+    result = verdict({"terms": [term(coordinates={"epoch": 5})]}, records)
+    assert result.effect == pytest.approx(np.mean(PRETRAINED) + 5)
     lacking = verdict({"terms": [term(coordinates={"epoch": 7})]}, records)
     assert lacking.reason.startswith("no measurement: trial test_metric of P-T at epoch=7")
     assert "at lambda=1" in verdict({"terms": [term(coordinates={"lambda": 1})]}, records).reason
@@ -297,8 +299,8 @@ def test_a_cell_without_a_value_in_one_replicate_does_not_shift_the_others():
         for module, level in base.items()
         for k in range(3)
     ]
-    found = verdict({"terms": [term()]}, records)
-    assert found.effect == pytest.approx((0.11 + 0.905) / 2)
+    result = verdict({"terms": [term()]}, records)
+    assert result.effect == pytest.approx((0.11 + 0.905) / 2)
 
 
 def pair(value, i, j, a="P-T", b="P-T"):
@@ -318,17 +320,17 @@ def test_a_pair_counts_where_both_replicates_do():
     pairs = list(itertools.combinations(range(5), 2))
     records = [pair(own[i] + own[j], i, j) for i, j in pairs]
     claim = {"terms": [term(metric="kappa", other_initialization="P-T")]}
-    found = verdict(claim, records, replicates=5)
+    result = verdict(claim, records, replicates=5)
     # A mean over pairs of x_i + x_j is twice the mean of x.
     low, high = stats.ttest_1samp(2 * own, 0).confidence_interval(0.95)
-    assert (found.effect, found.low, found.high) == pytest.approx((2 * own.mean(), low, high))
+    assert (result.effect, result.low, result.high) == pytest.approx((2 * own.mean(), low, high))
 
 
 def test_two_replicates_of_pairs_are_too_few():
     claim = {"terms": [term(metric="kappa", other_initialization="P-T")]}
-    found = verdict(claim, [pair(0.5, 0, 1)], replicates=2)
-    assert (found.effect, found.verdict) == (0.5, "undecided")
-    assert found.reason == ("2 replicates are too few: one fewer does not determine the estimate")
+    result = verdict(claim, [pair(0.5, 0, 1)], replicates=2)
+    assert (result.effect, result.verdict) == (0.5, "undecided")
+    assert result.reason == ("2 replicates are too few: one fewer does not determine the estimate")
 
 
 def test_the_arms_of_a_pair_are_told_apart():
@@ -348,21 +350,21 @@ def test_a_ratio_is_relative_to_another_sum():
         "relative_to": [term("P-T"), term("RI-T", weight=-1.0)],
         "unit": "share",
     }
-    found = verdict(claim, records)
+    result = verdict(claim, records)
     expected = (np.mean([0.7, 0.66, 0.69]) - np.mean(RANDOM)) / (
         np.mean(PRETRAINED) - np.mean(RANDOM)
     )
-    assert found.effect == pytest.approx(expected)
-    assert (found.low < expected < found.high, found.unit) == (True, "share")
-    assert found.interval == "fieller-95"
+    assert result.effect == pytest.approx(expected)
+    assert (result.low < expected < result.high, result.unit) == (True, "share")
+    assert result.interval == "fieller-95"
     assert verdict(claim, trials(P=PRETRAINED, RI=RANDOM)).interval == "fieller-95"
 
 
 def test_a_ratio_to_what_may_be_zero_is_undecided():
     records = trials(P=[0.5, 0.6, 0.55], RI=[0.55, 0.5, 0.6])
-    found = verdict({"terms": [term("P-T")], "relative_to": GAIN["terms"]}, records)
-    assert (found.verdict, found.effect) == ("undecided", None)
-    assert found.reason == "the denominator's 95% interval includes 0"
+    result = verdict({"terms": [term("P-T")], "relative_to": GAIN["terms"]}, records)
+    assert (result.verdict, result.effect) == ("undecided", None)
+    assert result.reason == "the denominator's 95% interval includes 0"
 
 
 def test_a_share_of_a_loss_is_undecided():
@@ -372,9 +374,9 @@ def test_a_share_of_a_loss_is_undecided():
         "terms": [term("MV-T"), term("RI-T", weight=-1.0)],
         "relative_to": [term("P-T"), term("RI-T", weight=-1.0)],
     }
-    found = verdict(claim, records)
-    assert (found.verdict, found.effect, found.low) == ("undecided", None, None)
-    assert found.reason == "the denominator is not above 0"
+    result = verdict(claim, records)
+    assert (result.verdict, result.effect, result.low) == ("undecided", None, None)
+    assert result.reason == "the denominator is not above 0"
 
 
 def ordered(values_by_step):
@@ -392,17 +394,17 @@ def ordered(values_by_step):
 
 def test_an_order_is_the_rank_correlation_with_position():
     values = [[0.1, 0.2, 0.15], [0.4, 0.3, 0.2], [0.3, 0.35, 0.2], [0.8, 0.7, 0.9]]
-    found = ordered(values)
+    result = ordered(values)
     expected = stats.spearmanr(range(4), np.mean(values, axis=1)).statistic
-    assert found.effect == pytest.approx(expected)
-    assert found.unit == "rank correlation"
-    assert -1 <= found.low <= found.effect <= found.high <= 1
+    assert result.effect == pytest.approx(expected)
+    assert result.unit == "rank correlation"
+    assert -1 <= result.low <= result.effect <= result.high <= 1
 
 
 def test_the_interval_of_an_order_stays_a_correlation():
-    found = ordered([[0.1, 0.9, 0.2], [0.5, 0.3, 0.6], [0.3, 0.35, 0.9]])
-    assert (found.low, found.high) == (-1, 1)
-    assert found.verdict == "undecided"
+    result = ordered([[0.1, 0.9, 0.2], [0.5, 0.3, 0.6], [0.3, 0.35, 0.9]])
+    assert (result.low, result.high) == (-1, 1)
+    assert result.verdict == "undecided"
 
 
 def test_an_order_that_no_replicate_changes_is_reproduced_and_its_reverse_contradicted():
@@ -412,9 +414,9 @@ def test_an_order_that_no_replicate_changes_is_reproduced_and_its_reverse_contra
 
 
 def test_an_order_of_equal_effects_is_undecided():
-    found = ordered([[0.3, 0.3], [0.3, 0.3]])
-    assert found.verdict == "undecided"
-    assert found.reason.startswith("not defined by these replicates")
+    result = ordered([[0.3, 0.3], [0.3, 0.3]])
+    assert result.verdict == "undecided"
+    assert result.reason.startswith("not defined by these replicates")
 
 
 def test_equal_effects_share_their_rank():
@@ -425,9 +427,9 @@ def test_equal_effects_share_their_rank():
 
 def test_claims_keep_the_suites_order_and_controls_stay_marked():
     claims = {"z": GAIN, "a": GAIN | {"control": True}}
-    found = judge(suite(claims), table(trials(P=PRETRAINED, RI=RANDOM)), "net")
-    assert [(v.claim, v.control) for v in found] == [("z", False), ("a", True)]
-    assert Verdict.model_validate_json(found[0].model_dump_json()) == found[0]
+    result = judge(suite(claims), table(trials(P=PRETRAINED, RI=RANDOM)), "net")
+    assert [(v.claim, v.control) for v in result] == [("z", False), ("a", True)]
+    assert Verdict.model_validate_json(result[0].model_dump_json()) == result[0]
 
 
 @given(st.permutations(range(6)))
@@ -435,7 +437,7 @@ def test_claims_keep_the_suites_order_and_controls_stay_marked():
 def test_the_order_of_rows_does_not_matter(order):
     records = trials(P=PRETRAINED, RI=RANDOM)
     expected = verdict(GAIN, records)
-    found = verdict(GAIN, [records[k] for k in order])
-    assert (found.effect, found.low, found.high) == pytest.approx(
+    result = verdict(GAIN, [records[k] for k in order])
+    assert (result.effect, result.low, result.high) == pytest.approx(
         (expected.effect, expected.low, expected.high)
     )

@@ -18,8 +18,8 @@ def by_module(values, metric="drop", **fields):
     """A record for each module and replicate. ``values``: module -> one value a replicate."""
     return [
         record(value, metric=metric, coordinates={"module": module}, replicate=k, **fields)
-        for module, found in values.items()
-        for k, value in enumerate(found)
+        for module, result in values.items()
+        for k, value in enumerate(result)
     ]
 
 
@@ -38,22 +38,22 @@ EACH = {"each": {"coordinates": ["module"], "without": ["head"]}}
 
 def test_each_module_must_hold_and_the_weakest_is_shown():
     values = around(0.5, 0.2, 0.4, -3.0)
-    found = judged(EACH, by_module(values))
+    result = judged(EACH, by_module(values))
     expected = student_t(values["middle"])
-    assert (found.effect, found.low, found.high) == pytest.approx(expected[:3])
-    assert found.verdict == "reproduced"
-    assert found.reason == "the furthest from holding of 3 is module middle"
+    assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
+    assert result.verdict == "reproduced"
+    assert result.reason == "the furthest from holding of 3 is module middle"
 
 
 def test_one_module_that_is_not_separated_leaves_the_claim_undecided():
-    found = judged(EACH, by_module(around(0.5, 0.01, 0.4)))
-    assert found.verdict == "undecided"
-    assert "module middle" in found.reason
+    result = judged(EACH, by_module(around(0.5, 0.01, 0.4)))
+    assert result.verdict == "undecided"
+    assert "module middle" in result.reason
 
 
 def test_one_module_that_fails_contradicts_the_claim():
-    found = judged(EACH, by_module(around(0.5, 0.3, -0.4)))
-    assert (found.verdict, found.effect) == ("contradicted", pytest.approx(-0.4))
+    result = judged(EACH, by_module(around(0.5, 0.3, -0.4)))
+    assert (result.verdict, result.effect) == ("contradicted", pytest.approx(-0.4))
 
 
 def test_a_failure_that_the_number_of_modules_explains_contradicts_nothing():
@@ -62,9 +62,9 @@ def test_a_failure_that_the_number_of_modules_explains_contradicts_nothing():
     # Below 0 at 95%, not at the 98.3% of three modules.
     values["top"] = list(-0.33 * stats.t.ppf(0.975, 4) + spread)
     assert student_t(values["top"]).high < 0 < student_t(values["top"], 1 - 0.05 / 3).high
-    found = judged(EACH, by_module(values))
-    assert found.verdict == "undecided"
-    assert "contradicted at top alone, but not with 3 of them in view" in found.reason
+    result = judged(EACH, by_module(values))
+    assert result.verdict == "undecided"
+    assert "contradicted at top alone, but not with 3 of them in view" in result.reason
 
 
 def test_the_level_of_a_share_is_corrected_for_the_number_of_modules():
@@ -74,13 +74,13 @@ def test_the_level_of_a_share_is_corrected_for_the_number_of_modules():
     # A share below 0 where -0.33 t(95%) + slope is: not at the 98.3% of three modules.
     part["top"] = list(-0.33 * stats.t.ppf(0.975, 4) + slope)
     claim = EACH | {"relative_to": [term(metric="gain")]}
-    found = judged(claim, by_module(part) + by_module(whole, "gain"))
-    assert (found.verdict, found.interval) == ("undecided", "fieller-95")
-    assert found.high < 0
-    assert "contradicted at top alone, but not with 3 of them in view" in found.reason
+    result = judged(claim, by_module(part) + by_module(whole, "gain"))
+    assert (result.verdict, result.interval) == ("undecided", "fieller-95")
+    assert result.high < 0
+    assert "contradicted at top alone, but not with 3 of them in view" in result.reason
     part["top"] = list(-0.5 * gain)
-    found = judged(claim, by_module(part) + by_module(whole, "gain"))
-    assert (found.verdict, found.effect) == ("contradicted", pytest.approx(-0.5))
+    result = judged(claim, by_module(part) + by_module(whole, "gain"))
+    assert (result.verdict, result.effect) == ("contradicted", pytest.approx(-0.5))
 
 
 @pytest.mark.parametrize(
@@ -89,17 +89,17 @@ def test_the_level_of_a_share_is_corrected_for_the_number_of_modules():
 )
 def test_the_furthest_from_holding_depends_on_the_relation(relation, threshold, worst):
     claim = EACH | {"relation": relation, "threshold": threshold}
-    found = judged(claim, by_module(around(0.6, 0.3, 0.4)))
-    assert (found.verdict, found.reason.split()[-1]) == ("reproduced", worst)
+    result = judged(claim, by_module(around(0.6, 0.3, 0.4)))
+    assert (result.verdict, result.reason.split()[-1]) == ("reproduced", worst)
 
 
 def test_a_difference_is_taken_module_by_module():
     records = by_module(around(0.5, 0.6), initialization="P-T")
     records += by_module(around(0.1, 0.5), initialization="RI-T")
     terms = [term(metric="drop"), term("RI-T", metric="drop", weight=-1.0)]
-    found = judged(EACH | {"terms": terms}, records)
-    assert found.effect == pytest.approx(0.1)
-    assert found.reason.endswith("module middle")
+    result = judged(EACH | {"terms": terms}, records)
+    assert result.effect == pytest.approx(0.1)
+    assert result.reason.endswith("module middle")
 
 
 def test_a_module_and_the_same_of_the_other_network():
@@ -111,16 +111,16 @@ def test_a_module_and_the_same_of_the_other_network():
         for a in DEPTH for b in DEPTH for k in range(REPLICATES)
     ]  # fmt: skip
     axis = {"coordinates": ["module", "other_module"]}
-    found = judged({"each": axis, "threshold": 0.5}, records)
-    assert (found.verdict, found.effect) == ("reproduced", pytest.approx(0.9))
-    assert "of 4 is module" in found.reason
+    result = judged({"each": axis, "threshold": 0.5}, records)
+    assert (result.verdict, result.effect) == ("reproduced", pytest.approx(0.9))
+    assert "of 4 is module" in result.reason
 
 
 def test_along_is_the_rank_correlation_with_depth():
     means = (0.1, 0.4, 0.3)
-    found = judged({"along": EACH["each"]}, by_module(around(*means, -9)))
-    assert found.effect == pytest.approx(stats.spearmanr(range(3), means).statistic)
-    assert found.unit == "rank correlation"
+    result = judged({"along": EACH["each"]}, by_module(around(*means, -9)))
+    assert result.effect == pytest.approx(stats.spearmanr(range(3), means).statistic)
+    assert result.unit == "rank correlation"
 
 
 def test_depth_is_the_order_of_measurement_not_of_the_alphabet():
@@ -130,9 +130,9 @@ def test_depth_is_the_order_of_measurement_not_of_the_alphabet():
 @pytest.mark.parametrize("form", ["each", "along"])
 def test_what_has_no_such_coordinate_is_not_measured(form):
     claim = {form: {"coordinates": ["layer"]}}
-    found = judged(claim, [record(0.5, metric="other", replicate=k) for k in range(REPLICATES)])
-    assert found.verdict == "undecided"
-    assert "no measurement: trial drop of P-T" in found.reason
+    result = judged(claim, [record(0.5, metric="other", replicate=k) for k in range(REPLICATES)])
+    assert result.verdict == "undecided"
+    assert "no measurement: trial drop of P-T" in result.reason
 
 
 def test_one_order_against_another():
@@ -147,9 +147,9 @@ def test_one_order_against_another():
         side: [[term(metric=metric, coordinates={"step": step})] for step in values]
         for side, metric in (("order", "score"), ("against", "reached"))
     }
-    found = verdict(sides, records, replicates=REPLICATES)
+    result = verdict(sides, records, replicates=REPLICATES)
     expected = stats.spearmanr(*zip(*values.values(), strict=True)).statistic
-    assert found.effect == pytest.approx(expected)
+    assert result.effect == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_a_suite_does_not_use_is_not_written():
     assert not {"each", "along", "against"} & set(written["claims"]["claim"])
     assert "checkpoints" not in written["trials"][0]
     assert "groups" not in written["diagnostics"]["curve"]
-    kept = suite({"claim": {"terms": [term()], **EACH}}, trials=[{"checkpoints": [1]}])
-    written = kept.model_dump(mode="json")
+    used = suite({"claim": {"terms": [term()], **EACH}}, trials=[{"checkpoints": [1]}])
+    written = used.model_dump(mode="json")
     assert written["claims"]["claim"]["each"]["without"] == ["head"]
     assert written["trials"][0]["checkpoints"] == [1]

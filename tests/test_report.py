@@ -123,9 +123,9 @@ class Maker:
         self.rows = []
 
     def row(self, diagnostic, metric, value, **labels):
-        place = {"entry": self.entry, "unit": "fraction", "n": 2000, "perturbation": "none"}
+        common = {"entry": self.entry, "unit": "fraction", "n": 2000, "perturbation": "none"}
         measured = {"diagnostic": diagnostic, "metric": metric, "value": value}
-        self.rows.append(LABELS | place | measured | labels)
+        self.rows.append(LABELS | common | measured | labels)
 
     def trial(self, where, final, speed):
         curve = CHANCE + (final - CHANCE) * (1 - np.exp(-speed * np.arange(EPOCHS + 1)))
@@ -262,9 +262,9 @@ def scope_of(rows, entry, suite):
     return Scope(suite, entry, Measurements(rows).select(entry=entry), plugins)
 
 
-def write(given, folder):
+def write(results, folder):
     path = folder / "report.html"
-    render_report(given, path)
+    render_report(results, path)
     return path.read_text("utf-8")
 
 
@@ -312,12 +312,12 @@ def html(full, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shown(html):
+def page(html):
     return Page(html)
 
 
-def bare(given):
-    return replace(given, measurements=given.measurements.iloc[:0])
+def bare(results):
+    return replace(results, measurements=results.measurements.iloc[:0])
 
 
 def values_of(rows, **labels):
@@ -341,10 +341,10 @@ def expected(values, scale=100.0, digits=1, sign=""):
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("perturbation", BLOCKS)
-def test_table_holds_the_means_and_intervals_of_the_frame(shown, full, target, perturbation):
+def test_table_holds_the_means_and_intervals_of_the_frame(page, full, target, perturbation):
     rows = full.measurements[full.measurements["entry"] == ENTRIES[0]]
     where = {"target": target, "perturbation": perturbation}
-    table = shown.tables["P-T and RI-T in every cell"]
+    table = page.tables["P-T and RI-T in every cell"]
     row = next(row for row in table if row[:2] == [target, perturbation])
 
     def of(diagnostic, metric, arm):
@@ -359,15 +359,15 @@ def test_table_holds_the_means_and_intervals_of_the_frame(shown, full, target, p
     assert row[5:7] == [expected(train[0]), expected(train[1])]
     assert row[7] == expected(speed[0] - speed[1], sign="+")
     name = target if perturbation == "none" else f"{target}, {perturbation}"
-    drops = shown.tables["Drops from the first arm of a pair to the second"]
+    drops = page.tables["Drops from the first arm of a pair to the second"]
     row = next(row for row in drops if row[:2] == [name, "P-T & RI-T"])
     assert row[drops[0].index("relative drop, %")] == expected(drop, scale=1)
-    speeds = shown.tables["Optimisation speed in every cell"]
+    speeds = page.tables["Optimisation speed in every cell"]
     row = next(row for row in speeds if row[0] == name)
     assert row[1:3] == [expected(speed[0]), expected(speed[1])]
 
 
-def test_pairs_that_share_networks_get_the_jackknife(shown, full):
+def test_pairs_that_share_networks_get_the_jackknife(page, full):
     rows = full.measurements[full.measurements["entry"] == ENTRIES[0]]
     kappa = rows[
         (rows["metric"] == "kappa")
@@ -380,7 +380,7 @@ def test_pairs_that_share_networks_get_the_jackknife(shown, full):
     left_out = [values[~(pairs == k).any(axis=1)].mean() for k in range(REPLICATES)]
     pseudo = REPLICATES * values.mean() - (REPLICATES - 1) * np.array(left_out)
     half = stats.t.ppf(0.975, REPLICATES - 1) * stats.sem(pseudo)
-    table = shown.tables["Agreement of errors by pair of arms"]
+    table = page.tables["Agreement of errors by pair of arms"]
     row = next(row for row in table if row[:2] == ["real", "P-T & P-T"])
     mean = values.mean()
     interval = f"[{mean - half:.3f}, {mean + half:.3f}]"
@@ -408,7 +408,8 @@ def test_labels_of_a_task_do_not_enter_its_mean(small):
     kappa = rows[rows["metric"].isin(["kappa", "n_common"])]
     doubled = pd.concat([rows, kappa.assign(value=-1.0, label=0)], ignore_index=True)
     parts = [
-        AGREEMENT.report.build(scope_of(one, ENTRIES[0], small.suite)) for one in (rows, doubled)
+        AGREEMENT.report.build(scope_of(chosen, ENTRIES[0], small.suite))
+        for chosen in (rows, doubled)
     ]
     assert [block.table for block in parts[0].blocks[1:]] == [
         block.table for block in parts[1].blocks[1:]
@@ -416,7 +417,7 @@ def test_labels_of_a_task_do_not_enter_its_mean(small):
     assert parts[0].blocks[0].figure == parts[1].blocks[0].figure
 
 
-def test_answer_is_the_paired_gain_over_targets(shown, full):
+def test_answer_is_the_paired_gain_over_targets(page, full):
     rows = full.measurements[full.measurements["entry"] == ENTRIES[1]]
     where = {"diagnostic": "trial", "metric": "test_metric", "perturbation": "none"}
     gains = [
@@ -429,7 +430,7 @@ def test_answer_is_the_paired_gain_over_targets(shown, full):
     assert (
         f"raises the test metric averaged over 2 targets by {mean.mean():.1f} points "
         f"(95% interval +{low:.1f} to +{high:.1f}, n = {REPLICATES} paired replicates)"
-    ) in shown.words
+    ) in page.words
 
 
 def test_a_target_that_is_not_scored_is_no_part_of_the_answer(full):
@@ -440,7 +441,7 @@ def test_a_target_that_is_not_scored_is_no_part_of_the_answer(full):
     suite = full.suite.model_copy(update={"scoring": scoring.model_copy(update=only)})
     rows = full.measurements
     without = rows[rows["target"] != control]
-    words = [answer(scope_of(one, ENTRIES[1], suite)) for one in (rows, without)]
+    words = [answer(scope_of(chosen, ENTRIES[1], suite)) for chosen in (rows, without)]
     assert words[0] == words[1] != answer(scope_of(rows, ENTRIES[1], full.suite))
     assert f"the test metric on {scored} by" in words[0]
     assert control not in words[0]
@@ -475,25 +476,25 @@ def test_band_is_the_interval_at_each_epoch(full):
     np.testing.assert_allclose([point.high for point in line.y], high, rtol=1e-12)
 
 
-def test_entries_are_compared(shown):
-    table = shown.tables["Final test metric without perturbation (none)"]
+def test_entries_are_compared(page):
+    table = page.tables["Final test metric without perturbation (none)"]
     assert [row[:2] for row in table[1:]] == [[t, e] for t in TARGETS for e in ENTRIES]
 
 
-def test_other_diagnostics_are_listed(shown):
-    table = shown.tables["cka"]
+def test_other_diagnostics_are_listed(page):
+    table = page.tables["cka"]
     assert table[0] == [
         "target", "perturbation", "arm", "module", "metric", "unit", "mean"
     ]  # fmt: skip
     assert [row[3] for row in table[1:4]] == ["stem", "stage1", "head"]
-    assert {row[3] for row in shown.tables["learning-curve"][1:]} == {"area"}
+    assert {row[3] for row in page.tables["learning-curve"][1:]} == {"area"}
 
 
 # --- claims, recipes, jobs --------------------------------------------------------------------
 
 
-def test_every_claim_is_shown_with_its_verdict(shown):
-    table = shown.tables["Each claim against its threshold"]
+def test_every_claim_is_shown_with_its_verdict(page):
+    table = page.tables["Each claim against its threshold"]
     for row, label in zip(table[1:], CLAIMS, strict=True):
         assert row[0].startswith(label)
         assert CLAIMS[label]["statement"] in row[0]
@@ -512,8 +513,8 @@ def test_interval_plot_keeps_the_order_of_its_numbers(full):
     assert faded.zero == faded.thresholds[0] < faded.low
 
 
-def test_unequal_tuning_is_flagged(shown):
-    rows = {row[0]: row for row in shown.tables["What each arm was trained with"][1:]}
+def test_unequal_tuning_is_flagged(page):
+    rows = {row[0]: row for row in page.tables["What each arm was trained with"][1:]}
     assert rows["RI-T"][-1] == "unequal tuning: 6 against 4"
     assert rows["mean-var"][-1] == ""
 
@@ -539,11 +540,11 @@ def test_an_arm_that_did_not_train_is_flagged(small):
     }
 
 
-def test_failed_jobs_and_changes_are_announced(shown):
-    assert "Changed suite: cannot be submitted." in shown.words
-    assert "recipes.fine-tune.epochs=12" in shown.words
-    assert "Not every job finished: 1 failed." in shown.words
-    table = shown.tables["Jobs that did not finish"]
+def test_failed_jobs_and_changes_are_announced(page):
+    assert "Changed suite: cannot be submitted." in page.words
+    assert "recipes.fine-tune.epochs=12" in page.words
+    assert "Not every job finished: 1 failed." in page.words
+    table = page.tables["Jobs that did not finish"]
     assert table[1][-1] == "RuntimeError: loss is not finite after step 31 <of 400>"
 
 
@@ -576,21 +577,21 @@ def test_equal_input_gives_equal_bytes(small, tmp_path):
     assert write(small, tmp_path) == write(shuffled, tmp_path)
 
 
-def test_page_loads_nothing(html, shown):
+def test_page_loads_nothing(html, page):
     links = [
         value
-        for _, attrs in shown.tags
+        for _, attrs in page.tags
         for name, value in attrs.items()
         if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
     ]
     assert links
     assert all(value.startswith(("#", "data:image/png;base64,")) for value in links)
-    assert not {tag for tag, _ in shown.tags} & {"script", "link", "img", "iframe", "object"}
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object"}
     assert not re.search(r"@import|url\((?!#)|https?:", html)
 
 
-def test_ids_are_unique_and_references_resolve(html, shown):
-    ids = [attrs["id"] for _, attrs in shown.tags if "id" in attrs]
+def test_ids_are_unique_and_references_resolve(html, page):
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"(?:href=\"|url\()#([^\")]+)", html)) <= set(ids)
 

@@ -55,7 +55,7 @@ def frame():
 
 
 @pytest.fixture(scope="module")
-def given(frame):
+def results(frame):
     return ReportInput(
         suite=opened_suite(),
         entries=[ENTRY],
@@ -68,45 +68,45 @@ def given(frame):
     )
 
 
-def write(given, folder):
+def write(results, folder):
     path = folder / "report.html"
-    render_report(given, path)
+    render_report(results, path)
     return path.read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
-def html(given, tmp_path_factory):
-    return write(given, tmp_path_factory.mktemp("opened"))
+def html(results, tmp_path_factory):
+    return write(results, tmp_path_factory.mktemp("opened"))
 
 
 @pytest.fixture(scope="module")
-def shown(html):
+def page(html):
     return Page(html)
 
 
-def scope_of(given, *plugins):
+def scope_of(results, *plugins):
     """What the page's parts are made from, without a page."""
-    measurements = Measurements(name_selves(given.measurements)).select(entry=ENTRY)
-    return Scope(given.suite, ENTRY, measurements, frozenset(plugins))
+    measurements = Measurements(name_selves(results.measurements)).select(entry=ENTRY)
+    return Scope(results.suite, ENTRY, measurements, frozenset(plugins))
 
 
-def parts_of(given):
+def parts_of(results):
     """The parts that the diagnostics of the suite bring."""
-    parts = diagnostic_parts(given.suite, DIAGNOSTICS)
-    return [build(scope_of(given, *labels.values())) for build, labels in parts.items()]
+    parts = diagnostic_parts(results.suite, DIAGNOSTICS)
+    return [build(scope_of(results, *labels.values())) for build, labels in parts.items()]
 
 
-def part_of(given, plugin):
+def part_of(results, plugin):
     """The part of one diagnostic alone."""
-    return DIAGNOSTICS[plugin].report.build(scope_of(given, plugin))
+    return DIAGNOSTICS[plugin].report.build(scope_of(results, plugin))
 
 
-def only(given, *labels):
+def only(results, *labels):
     """The same run of a suite with these diagnostics alone."""
-    kept = {label: SUITE["diagnostics"][label] for label in labels}
-    rows = given.measurements
+    uses = {label: SUITE["diagnostics"][label] for label in labels}
+    rows = results.measurements
     rows = rows[rows["diagnostic"].isin([*labels, "trial"])]
-    return replace(given, suite=opened_suite(diagnostics=kept), measurements=rows)
+    return replace(results, suite=opened_suite(diagnostics=uses), measurements=rows)
 
 
 def values_of(rows, **labels):
@@ -130,12 +130,12 @@ def jackknife(rows, statistic=lambda rows: rows["value"].mean()):
         statistic(rows[(rows["replicate"] != k) & (rows["other_replicate"] != k)])
         for k in replicates
     ]
-    mean, low, high = student([n * whole - (n - 1) * one for one in left])
+    mean, low, high = student([n * whole - (n - 1) * estimate for estimate in left])
     return whole, whole - (mean - low), whole + (high - mean)
 
 
 def fixed(numbers, scale=100.0, digits=1, n=3):
-    mean, low, high = (scale * one for one in numbers)
+    mean, low, high = (scale * number for number in numbers)
     text = f"{mean:.{digits}f} | [{low:.{digits}f}, {high:.{digits}f}] n{NARROW}{n}"
     return re.sub(r"-(0\.0+\b)", r"\1", text).replace("-", MINUS)
 
@@ -143,7 +143,7 @@ def fixed(numbers, scale=100.0, digits=1, n=3):
 def read(cell):
     """The three numbers of a cell of any size."""
     numbers = re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?", cell.replace(MINUS, "-"))
-    return [float(one) for one in numbers[:3]]
+    return [float(number) for number in numbers[:3]]
 
 
 def row_of(table, *begin):
@@ -154,7 +154,7 @@ def row_of(table, *begin):
 
 
 @pytest.mark.parametrize(
-    ("caption", "label", "metric", "begin", "place"),
+    ("caption", "label", "metric", "begin", "labels"),
     [
         ("Table 1: CKA of each module", "alike", "cka", ["stem"],
          {"module": "stem", "other_module": "stem"}),
@@ -166,9 +166,9 @@ def row_of(table, *begin):
     ],
 )  # fmt: skip
 def test_tables_of_pairs_hold_means_and_jackknife_intervals(
-    shown, frame, caption, label, metric, begin, place
+    page, frame, caption, label, metric, begin, labels
 ):
-    table = shown.tables[caption]
+    table = page.tables[caption]
     row = row_of(table, "real", *begin)
     for a, b in (("P-T", "P-T"), ("RI-T", "RI-T"), ("P-T", "RI-T"), ("P-T", "P")):
         rows = values_of(
@@ -177,63 +177,63 @@ def test_tables_of_pairs_hold_means_and_jackknife_intervals(
             metric=metric,
             initialization=a,
             other_initialization=b,
-            **place,
+            **labels,
         )
-        found = read(row[table[0].index(f"{a} & {b}")])
-        np.testing.assert_allclose(found, jackknife(rows), rtol=6e-3)
+        values = read(row[table[0].index(f"{a} & {b}")])
+        np.testing.assert_allclose(values, jackknife(rows), rtol=6e-3)
 
 
-def test_height_of_barriers_and_midpoints(shown, frame):
+def test_height_of_barriers_and_midpoints(page, frame):
     rows = values_of(frame, diagnostic="line", initialization="RI-T", other_initialization="RI-T")
-    row = row_of(shown.tables["line: Height of the barriers"], "real", "RI-T & RI-T", "test")
+    row = row_of(page.tables["line: Height of the barriers"], "real", "RI-T & RI-T", "test")
     middle = values_of(rows, metric="metric", **{"lambda": 0.5})
     assert row[3] == fixed(jackknife(middle))
     assert row[4] == fixed(jackknife(values_of(rows, metric="barrier_metric_sup")))
     assert row[7] == fixed(jackknife(values_of(rows, metric="barrier_metric_relative_mid")))
-    found = read(row[8])
+    values = read(row[8])
     np.testing.assert_allclose(
-        found, jackknife(values_of(rows, metric="barrier_loss_sup")), rtol=6e-3
+        values, jackknife(values_of(rows, metric="barrier_loss_sup")), rtol=6e-3
     )
 
 
-def test_a_network_with_itself_is_no_pair_of_networks(shown, frame, given):
-    table = shown.tables["ends (endpoints best and final): Height of the barriers"]
+def test_a_network_with_itself_is_no_pair_of_networks(page, frame, results):
+    table = page.tables["ends (endpoints best and final): Height of the barriers"]
     assert [row[1] for row in table[1:]] == ["P-T & itself"]
     twice = frame.assign(diagnostic=frame["diagnostic"].replace({"ends": "line"}))
     suite = opened_suite()
-    kept = {label: use for label, use in suite.diagnostics.items() if label != "ends"}
-    suite = suite.model_copy(update={"diagnostics": kept})
-    (view,) = scope_of(replace(given, suite=suite, measurements=twice), "barrier").views()
+    uses = {label: use for label, use in suite.diagnostics.items() if label != "ends"}
+    suite = suite.model_copy(update={"diagnostics": uses})
+    (view,) = scope_of(replace(results, suite=suite, measurements=twice), "barrier").views()
     own = view.rows.select(initialization="P-T")
     assert set(own.distinct("other_initialization")) == {"P-T", "RI-T", "itself"}
 
 
-def test_basin_numbers_and_what_is_missing_there(shown, frame):
-    table = shown.tables["(ε, δ) of the basin around each pair"]
+def test_basin_numbers_and_what_is_missing_there(page, frame):
+    table = page.tables["(ε, δ) of the basin around each pair"]
     inside, outside = table[1:]
     rows = values_of(frame, diagnostic="valley", initialization="P-T", metric="delta_excess")
     np.testing.assert_allclose(read(inside[7]), jackknife(rows), rtol=6e-3)
     assert outside[4] == f"\N{EN DASH} | {FLAG}"
-    assert f"Flagged: {FLAG} (" in shown.words
-    assert "epsilon, 3 of 6, 3 without a value" in shown.words
+    assert f"Flagged: {FLAG} (" in page.words
+    assert "epsilon, 3 of 6, 3 without a value" in page.words
 
 
-def test_differences_of_drops_are_paired(shown, frame):
+def test_differences_of_drops_are_paired(page, frame):
     rows = values_of(frame, diagnostic="back", metric="drop", module="stem")
     a, b = (values_of(rows, initialization=arm)["value"].to_numpy() for arm in ("P-T", "RI-T"))
-    row = row_of(shown.tables["Drop by module"], "real", "rewound to init", "stem")
+    row = row_of(page.tables["Drop by module"], "real", "rewound to init", "stem")
     assert row[3:] == [fixed(student(a)), fixed(student(b)), fixed(student(a - b))]
 
 
-def test_draws_are_averaged_before_replicates(shown, frame):
+def test_draws_are_averaged_before_replicates(page, frame):
     rows = values_of(frame, diagnostic="anew", metric="drop", module="stage1", initialization="P-T")
     means = rows.groupby("replicate")["value"].mean()
-    row = row_of(shown.tables["Drop by module"], "real", "re-randomised", "stage1")
+    row = row_of(page.tables["Drop by module"], "real", "re-randomised", "stage1")
     assert row[3] == fixed(student(means))
 
 
-def test_criticality_says_what_has_no_feasible_point(shown, frame):
-    table = shown.tables["Criticality of each module, end point: final"]
+def test_criticality_says_what_has_no_feasible_point(page, frame):
+    table = page.tables["Criticality of each module, end point: final"]
     stem = row_of(table, "real", "direct, 0.1", "stem")
     rows = values_of(
         frame,
@@ -246,7 +246,7 @@ def test_criticality_says_what_has_no_feasible_point(shown, frame):
     np.testing.assert_allclose(read(stem[4]), student(rows["value"]), rtol=6e-3)
     head = row_of(table, "real", "direct, 0.1", "head")
     assert head[4] == "\N{EN DASH} | infeasible: no cell"
-    totals = shown.tables["Total criticality \N{GREEK SMALL LETTER MU}, end point: final"]
+    totals = page.tables["Total criticality \N{GREEK SMALL LETTER MU}, end point: final"]
     total = row_of(totals, "real", "direct, 0.1", "total of the body")
     rows = values_of(
         frame, diagnostic="critical", metric="mu_total", modules="body", path="direct",
@@ -256,8 +256,8 @@ def test_criticality_says_what_has_no_feasible_point(shown, frame):
     assert len(total) == len(table[0]) - 6  # no distance, way back or noise of several modules
 
 
-def test_criticality_maps_hold_the_means_over_replicates(given, frame):
-    (view,) = scope_of(given, "criticality").views()
+def test_criticality_maps_hold_the_means_over_replicates(results, frame):
+    (view,) = scope_of(results, "criticality").views()
     rows = view.rows.select(module="stage1", path="optimisation", initialization="RI-T")
     heat = path_map(rows)
     own = values_of(frame, diagnostic="critical", metric="metric", module="stage1",
@@ -282,27 +282,27 @@ def test_heat_maps_are_small_pictures_with_a_pixel_a_cell(html):
     assert sizes.count((2, 2)) == 4  # CKA: four pairs
 
 
-def test_the_earliest_sufficient_checkpoint_is_named(shown):
-    assert re.search(r"real: the earliest sufficient checkpoint is that of epoch \d", shown.words)
-    table = shown.tables["Metric by checkpoint"]
+def test_the_earliest_sufficient_checkpoint_is_named(page):
+    assert re.search(r"real: the earliest sufficient checkpoint is that of epoch \d", page.words)
+    table = page.tables["Metric by checkpoint"]
     assert [row[1:3] for row in table[1:]] == [
         ["0", "P0-T"], ["1", "P1-T"], ["2", "P2-T"], ["4", "P-T"]
     ]  # fmt: skip
 
 
-def test_checkpoints_of_equal_trials_need_no_noise(given):
-    rows = given.measurements.copy()
+def test_checkpoints_of_equal_trials_need_no_noise(results):
+    rows = results.measurements.copy()
     trial = (rows["diagnostic"] == "trial") & (rows["metric"] == "test_metric")
     rows.loc[trial, "value"] = rows["initialization"].map({"P0-T": 0.5}).fillna(0.9)[trial]
-    part = part_of(replace(given, measurements=rows), "checkpoint-choice")
+    part = part_of(replace(results, measurements=rows), "checkpoint-choice")
     assert part.notes[0] == (
         "real: the earliest sufficient checkpoint is that of epoch 1 "
         "(95% interval 1 to 1, n = 3 paired replicates)"
     )
 
 
-def test_a_frozen_arm_is_no_checkpoint(given):
-    assert checkpoint_arms(scope_of(given)) == {
+def test_a_frozen_arm_is_no_checkpoint(results):
+    assert checkpoint_arms(scope_of(results)) == {
         "P-T": 4, "P0-T": 0, "P1-T": 1, "P2-T": 2
     }  # fmt: skip
 
@@ -311,20 +311,20 @@ def test_a_frozen_arm_is_no_checkpoint(given):
     ("label", "metric", "name"),
     [("by-leep", "leep", "leep"), ("by-h-score", "regularised_h_score", "regularised h score")],
 )
-def test_scores_are_correlated_with_the_truth(shown, frame, label, metric, name):
+def test_scores_are_correlated_with_the_truth(page, frame, label, metric, name):
     score = values_of(frame, diagnostic=label, metric=metric)
     score = score.groupby("initialization")["value"].mean()
     truth = values_of(frame, diagnostic="trial", metric="test_metric")
     truth = truth.groupby("initialization")["value"].mean()[score.index]
-    row = row_of(shown.tables["Rank correlation of scores with fine-tuning"], "real", name, "4")
-    found = [float(cell.split(" | ")[0].replace(MINUS, "-")) for cell in row[3:]]
+    row = row_of(page.tables["Rank correlation of scores with fine-tuning"], "real", name, "4")
+    correlations = [float(cell.split(" | ")[0].replace(MINUS, "-")) for cell in row[3:]]
     tau, pearson = stats.kendalltau(score, truth).statistic, stats.pearsonr(score, truth).statistic
     weighted = stats.weightedtau(score, truth).statistic
-    np.testing.assert_allclose(found, [tau, weighted, pearson], atol=0.006)
+    np.testing.assert_allclose(correlations, [tau, weighted, pearson], atol=0.006)
 
 
-def test_each_k_of_knn_is_a_score(shown):
-    names = [row[1] for row in shown.tables["Rank correlation of scores with fine-tuning"][1:]]
+def test_each_k_of_knn_is_a_score(page):
+    names = [row[1] for row in page.tables["Rank correlation of scores with fine-tuning"][1:]]
     assert names[-2:] == ["knn accuracy, k = 1", "knn accuracy, k = 5"]
     assert len(names) == len(SCORES) + 2
 
@@ -332,42 +332,43 @@ def test_each_k_of_knn_is_a_score(shown):
 FEW = "20 Gaussians for 30 images: too few"
 
 
-def without_values(given, chosen):
+def without_values(results, chosen):
     """The same run where the chosen measurements have no value."""
-    rows = given.measurements.copy()
+    rows = results.measurements.copy()
     rows.loc[chosen(rows), ["value", "low", "high"]] = None
     rows.loc[chosen(rows), "flag"] = FEW
-    return replace(given, measurements=rows)
+    return replace(results, measurements=rows)
 
 
-def nleep_lines(given):
+def nleep_lines(results):
     """Place -> the cells of NLEEP's line, and the whole part."""
-    part = DIAGNOSTICS["nleep"].report.build(scope_of(given, *SCORES))
+    part = DIAGNOSTICS["nleep"].report.build(scope_of(results, *SCORES))
     (table,) = [block.table for block in part.blocks if hasattr(block, "table")]
-    found = {line[0].text: line[2:] for line in table.rows if line[1].text == "nleep"}
-    return {place: [(c.text, c.detail) for c in cells] for place, cells in found.items()}, part
+    cells_of = {line[0].text: line[2:] for line in table.rows if line[1].text == "nleep"}
+    texts = {name: [(c.text, c.detail) for c in cells] for name, cells in cells_of.items()}
+    return texts, part
 
 
 NOTHING = [("0", ""), *[(ABSENT, f"not measured: {FEW}")] * 3]
 
 
-def test_a_score_without_values_anywhere_is_not_measured(given):
-    lines, part = nleep_lines(without_values(given, lambda rows: rows["metric"] == "nleep"))
+def test_a_score_without_values_anywhere_is_not_measured(results):
+    lines, part = nleep_lines(without_values(results, lambda rows: rows["metric"] == "nleep"))
     assert lines == {"real": NOTHING}
     assert any(note.startswith(f"Flagged: {FEW}") for note in part.notes)
 
 
-def test_a_score_without_values_at_a_place_is_not_measured_there(given):
-    rows = given.measurements
+def test_a_score_without_values_at_a_place_is_not_measured_there(results):
+    rows = results.measurements
     there = rows[rows["metric"].isin(["test_metric", "nleep", "leep"])].assign(target="small")
     suite = opened_suite(targets=SUITE["targets"] | {"small": {"dataset": {"name": "toy"}}})
     rows = pd.concat([rows, there], ignore_index=True)
-    both = replace(given, suite=suite, measurements=rows)
+    both = replace(results, suite=suite, measurements=rows)
     lines, part = nleep_lines(
         without_values(both, lambda r: (r["metric"] == "nleep") & (r["target"] == "small"))
     )
     assert lines["small"] == NOTHING
-    assert lines["real"] == nleep_lines(given)[0]["real"]
+    assert lines["real"] == nleep_lines(results)[0]["real"]
     figure = next(block for block in part.blocks if block.caption.startswith("small"))
     # The scores that nobody measured there, nleep among them, have an empty panel that says so.
     empty = [panel for row in figure.figure.rows for panel in row if not panel.series]
@@ -376,49 +377,49 @@ def test_a_score_without_values_at_a_place_is_not_measured_there(given):
     assert draw(figure.figure, "scores").count("not measured") == len(empty)
 
 
-def test_an_arm_without_a_score_is_left_out_and_not_counted(given):
+def test_an_arm_without_a_score_is_left_out_and_not_counted(results):
     lines, _ = nleep_lines(
         without_values(
-            given, lambda rows: (rows["metric"] == "nleep") & (rows["initialization"] == "P0-T")
+            results, lambda rows: (rows["metric"] == "nleep") & (rows["initialization"] == "P0-T")
         )
     )
     count, kendall, *_ = lines["real"]
     assert (count[0], kendall[0]) == ("3", "1.00")
 
 
-def test_robustness_and_shape_bias(shown, frame):
+def test_robustness_and_shape_bias(page, frame):
     rows = values_of(frame, diagnostic="bent", metric="relative_metric", test_perturbation="fog")
     a, b = (values_of(rows, initialization=arm)["value"].to_numpy() for arm in ("P-T", "RI-T"))
     row = row_of(
-        shown.tables["What is left of the metric"], "real", "fog", "share of the clean metric"
+        page.tables["What is left of the metric"], "real", "fog", "share of the clean metric"
     )
     assert row[3:] == [fixed(student(a)), fixed(student(b)), fixed(student(a - b))]
     rows = values_of(frame, diagnostic="cues", metric="shape_bias", initialization="RI-T")
-    table = shown.tables["Shape against texture"]
+    table = page.tables["Shape against texture"]
     assert row_of(table, "real", "shape bias")[3] == fixed(student(rows["value"]))
 
 
-def test_share_of_the_speed_gain_is_a_ratio_of_means(shown, frame):
+def test_share_of_the_speed_gain_is_a_ratio_of_means(page, frame):
     rows = values_of(frame, diagnostic="pace", metric="speed")
     table = rows.pivot_table(index="replicate", columns="initialization", values="value")
 
-    arm, source = (table[one] - table["RI-T"] for one in ("MV-T", "P-T"))
+    arm, source = (table[name] - table["RI-T"] for name in ("MV-T", "P-T"))
     # Fieller's interval: the roots of the quadratic in the share.
     covariance = np.cov(arm, source) * stats.t.ppf(0.975, 2) ** 2 / 3
     means = np.array([arm.mean(), source.mean()])
     (c, b), (_, a) = np.outer(means, means) - covariance
     roots = np.roots([a, -2 * b, c])
     numbers = arm.mean() / source.mean(), *sorted(roots)
-    row = row_of(shown.tables["Initializations compared"], "real", "none", "MV-T", "mean-var")
+    row = row_of(page.tables["Initializations compared"], "real", "none", "MV-T", "mean-var")
     assert row[7] == fixed(numbers)
     assert row[6] == fixed(student(table["MV-T"]))
 
 
-def test_no_share_is_claimed_of_a_gain_that_is_not_shown(given):
-    rows = given.measurements.copy()
+def test_no_share_is_claimed_of_a_gain_that_is_not_shown(results):
+    rows = results.measurements.copy()
     slow = (rows["diagnostic"] == "pace") & (rows["initialization"] == "P-T")
     rows.loc[slow, "value"] = [0.1, 0.9, 0.5]
-    part = arms_part(scope_of(replace(given, measurements=rows)))
+    part = arms_part(scope_of(replace(results, measurements=rows)))
     (table,) = [block.table for block in part.blocks if block.caption == "Initializations compared"]
     shares = {row[2].text: row[-1] for row in table.rows}
     assert shares["MV-T"].text == ABSENT
@@ -427,8 +428,8 @@ def test_no_share_is_claimed_of_a_gain_that_is_not_shown(given):
     assert shares["P1-T"].detail == "not measured"
 
 
-def test_the_source_is_one_network_and_its_head_another(given):
-    scope = scope_of(given, "spectrum")
+def test_the_source_is_one_network_and_its_head_another(results):
+    scope = scope_of(results, "spectrum")
     (view,) = scope.views()
     states = states_in(scope, view.rows)
     assert [state.name for state in states] == ["P-T", "P", "RI-T", "RI"]
@@ -459,27 +460,27 @@ def test_small_maps_are_joined_from_top_to_bottom_with_gaps():
 # --- what is shown, and when ------------------------------------------------------------------
 
 
-def test_parts_stand_in_order_and_in_the_contents(html, shown):
+def test_parts_stand_in_order_and_in_the_contents(html, page):
     heads = [text.strip() for text in re.findall(r"<h3[^>]*>([^<]+)</h3>", html)]
     assert [head for head in heads if head in TITLES] == TITLES
-    links = {attrs["href"][1:] for tag, attrs in shown.tags if tag == "a"}
-    anchors = {attrs["id"] for tag, attrs in shown.tags if tag == "h3"}
+    links = {attrs["href"][1:] for tag, attrs in page.tags if tag == "a"}
+    anchors = {attrs["id"] for tag, attrs in page.tags if tag == "h3"}
     assert anchors <= links
 
 
 @pytest.mark.parametrize("label", ["alike", "line", "critical", "bent"])
-def test_a_suite_shows_the_parts_of_its_own_diagnostics_alone(given, label):
+def test_a_suite_shows_the_parts_of_its_own_diagnostics_alone(results, label):
     titles = {"alike": TITLES[1], "line": TITLES[3], "critical": TITLES[6], "bent": TITLES[11]}
-    assert [part.title for part in parts_of(only(given, label))] == [titles[label]]
+    assert [part.title for part in parts_of(only(results, label))] == [titles[label]]
 
 
-def test_a_suite_without_diagnostics_has_no_part(given):
-    assert parts_of(only(given)) == []
+def test_a_suite_without_diagnostics_has_no_part(results):
+    assert parts_of(only(results)) == []
 
 
-def test_what_was_asked_for_and_not_measured_is_said(given):
-    rows = given.measurements
-    trials = replace(given, measurements=rows[rows["diagnostic"] == "trial"])
+def test_what_was_asked_for_and_not_measured_is_said(results):
+    rows = results.measurements
+    trials = replace(results, measurements=rows[rows["diagnostic"] == "trial"])
     parts = parts_of(trials)
     assert [part.title for part in parts] == TITLES
     for part in parts:
@@ -487,10 +488,10 @@ def test_what_was_asked_for_and_not_measured_is_said(given):
         assert part.notes[0].endswith("this run holds no measurement of it; see the jobs")
 
 
-def test_an_absent_pair_is_named(given):
-    rows = given.measurements
+def test_an_absent_pair_is_named(results):
+    rows = results.measurements
     lost = (rows["diagnostic"] == "line") & (rows["initialization"] == "RI-same")
-    part = part_of(only(replace(given, measurements=rows[~lost]), "line"), "barrier")
+    part = part_of(only(replace(results, measurements=rows[~lost]), "line"), "barrier")
     assert "line: not measured for RI-same & RI-same; see the jobs" in part.notes
 
 
@@ -498,19 +499,19 @@ def captions(part):
     return [block.caption for block in part.blocks]
 
 
-def test_extrapolation_and_the_shared_start_are_drawn_where_measured(given):
-    lines_only = only(given, "line")
-    found = " ".join(captions(part_of(lines_only, "barrier")))
-    assert "Figure 4." in found
-    assert "Figure 16." in found
-    assert "Extrapolation" in found
+def test_extrapolation_and_the_shared_start_are_drawn_where_measured(results):
+    lines_only = only(results, "line")
+    texts = " ".join(captions(part_of(lines_only, "barrier")))
+    assert "Figure 4." in texts
+    assert "Figure 16." in texts
+    assert "Extrapolation" in texts
     rows = lines_only.measurements
     fewer = rows[(rows["lambda"].isna() | rows["lambda"].between(0, 1))]
     fewer = fewer[fewer["initialization"] != "RI-same"]
-    found = " ".join(captions(part_of(replace(lines_only, measurements=fewer), "barrier")))
-    assert "Figure 4." in found
-    assert "Figure 16." not in found
-    assert "Extrapolation" not in found
+    texts = " ".join(captions(part_of(replace(lines_only, measurements=fewer), "barrier")))
+    assert "Figure 4." in texts
+    assert "Figure 16." not in texts
+    assert "Extrapolation" not in texts
 
 
 def test_every_figure_has_a_text_alternative_and_a_caption_with_its_n(html):
@@ -518,38 +519,38 @@ def test_every_figure_has_a_text_alternative_and_a_caption_with_its_n(html):
     assert len(figures) > len(TITLES)
     for figure in figures:
         assert re.search(r'<svg role="img" aria-label="[^"]{8,}"', figure)
-    told = [figure for figure in figures if "n: 3 replicates" in figure]
-    assert len(told) >= len(TITLES) - 3  # speed here, misalignment and shape bias are tables
+    counted = [figure for figure in figures if "n: 3 replicates" in figure]
+    assert len(counted) >= len(TITLES) - 3  # speed here, misalignment and shape bias are tables
 
 
-def test_page_loads_nothing_and_its_ids_are_unique(html, shown):
+def test_page_loads_nothing_and_its_ids_are_unique(html, page):
     links = [
         value
-        for _, attrs in shown.tags
+        for _, attrs in page.tags
         for name, value in attrs.items()
         if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
     ]
     assert all(value.startswith(("#", "data:image/png;base64,")) for value in links)
-    ids = [attrs["id"] for _, attrs in shown.tags if "id" in attrs]
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"(?:href=\"|url\()#([^\")]+)", html)) <= set(ids)
 
 
-def test_equal_input_gives_equal_bytes(given, tmp_path):
-    few = only(given, "alike-too", "valley")
+def test_equal_input_gives_equal_bytes(results, tmp_path):
+    few = only(results, "alike-too", "valley")
     assert write(few, tmp_path) == write(few, tmp_path)
 
 
 # --- many at once -----------------------------------------------------------------------------
 
 
-def test_labels_with_equal_parameters_are_one_view(given):
+def test_labels_with_equal_parameters_are_one_view(results):
     uses = {"one": SUITE["diagnostics"]["alike"], "two": SUITE["diagnostics"]["alike"]}
     suite = opened_suite(diagnostics={**uses, "three": {**uses["one"], "params": {"images": 8}}})
-    rows = given.measurements
+    rows = results.measurements
     rows = rows[rows["diagnostic"] == "alike"]
     labelled = rows.assign(diagnostic=["one", "two", "three"] * (len(rows) // 3))
-    views = scope_of(replace(given, suite=suite, measurements=labelled), "cka").views()
+    views = scope_of(replace(results, suite=suite, measurements=labelled), "cka").views()
     assert [view.labels for view in views] == [("one", "two"), ("three",)]
     assert [len(view.rows) for view in views] == [2 * len(rows) // 3, len(rows) // 3]
 
@@ -590,14 +591,14 @@ def test_published_drops_follow_from_published_accuracies():
             assert abs(100 * (a - b) / a - float(drop)) < 4
 
 
-def test_published_numbers_stand_beside_the_run(shown):
-    table = shown.tables["Published (ImageNet \N{RIGHTWARDS ARROW} CheXpert): Table 1, printed"]
+def test_published_numbers_stand_beside_the_run(page):
+    table = page.tables["Published (ImageNet \N{RIGHTWARDS ARROW} CheXpert): Table 1, printed"]
     assert row_of(table, "layer4") == ["layer4", ".0453", ".1628", ".0808", ".0424"]
-    assert "compare the order of the numbers, not their size" in shown.words
+    assert "compare the order of the numbers, not their size" in page.words
 
 
 def test_every_published_row_fits_its_head():
     names = {module: vars(module) for name, module in sys.modules.items() if "_report" in name}
-    tables = [one["PUBLISHED"] for one in names.values() if "PUBLISHED" in one]
+    tables = [module["PUBLISHED"] for module in names.values() if "PUBLISHED" in module]
     assert len(tables) == 8
-    assert all(len(row) == len(one.head) for one in tables for row in one.rows)
+    assert all(len(row) == len(table.head) for table in tables for row in table.rows)

@@ -75,9 +75,9 @@ def results(**specs):
     )
 
 
-def write(given, folder):
+def write(run, folder):
     path = folder / "report.html"
-    render_report(given, path)
+    render_report(run, path)
     return path.read_text("utf-8")
 
 
@@ -102,12 +102,12 @@ def test_diagnostics_with_one_build_share_a_part_in_the_order_of_the_suite(tmp_p
     def other(scope):
         return reporting.Part("Other", [], [f"of {', '.join(sorted(scope.plugins))}"])
 
-    given = results(
+    run = results(
         first=spec("first", sharpness_part),
         second=spec("second", other, ()),
         third=spec("third", sharpness_part),
     )
-    html = write(given, tmp_path)
+    html = write(run, tmp_path)
     titles = heads(html)
     assert titles.count("Sharpness") == 1
     assert titles.index("Sharpness") < titles.index("Other")
@@ -116,8 +116,8 @@ def test_diagnostics_with_one_build_share_a_part_in_the_order_of_the_suite(tmp_p
 
 
 def test_a_diagnostic_without_a_part_is_listed_and_so_is_one_that_is_not_installed(tmp_path):
-    given = results(plain=spec("plain"), gone=spec("gone"))
-    page = Page(write(replace(given, diagnostics={"plain": spec("plain")}), tmp_path))
+    run = results(plain=spec("plain"), gone=spec("gone"))
+    page = Page(write(replace(run, diagnostics={"plain": spec("plain")}), tmp_path))
     for label in ("PLAIN", "GONE"):
         metrics = page.tables[label][0].index("metric")
         assert {row[metrics] for row in page.tables[label][1:]} == {METRIC, "rest"}
@@ -149,8 +149,8 @@ def draws_nothing_drawable(scope):
     ],
 )
 def test_a_broken_part_is_named_and_the_rest_stands(tmp_path, build, message):
-    given = results(broken=spec("broken", build), sharp=spec("sharp", sharpness_part))
-    html = write(given, tmp_path)
+    run = results(broken=spec("broken", build), sharp=spec("sharp", sharpness_part))
+    html = write(run, tmp_path)
     page = Page(html)
     assert "the report of diagnostic 'broken' failed: " in page.words
     assert message in page.words
@@ -183,14 +183,14 @@ def test_a_column_of_the_suite_is_a_sentence_of_the_answer_and_a_column_of_the_t
         "key": "sharpness_gain", "title": "sharpness gain", "diagnostic": "SHARP",
         "metric": "rest", "of": "gain", "help": "in nats",
     }  # fmt: skip
-    given = results(sharp=spec("sharp"))
-    rows = given.measurements
+    run = results(sharp=spec("sharp"))
+    rows = run.measurements
     # Only P-T and RI-T are in SHARP; MV-T, of the handmade trials, has no share of their gain.
     nats = rows.assign(unit=rows["unit"].where(rows["diagnostic"] != "SHARP", "nats"))
-    suite = given.suite
+    suite = run.suite
     scoring = suite.scoring.model_validate({**suite.scoring.model_dump(), "columns": [column]})
     suite = suite.model_copy(update={"scoring": scoring})
-    page = Page(write(replace(given, suite=suite, measurements=nats), tmp_path))
+    page = Page(write(replace(run, suite=suite, measurements=nats), tmp_path))
     own = rows[(rows["diagnostic"] == "SHARP") & (rows["metric"] == "rest")]
     arms = own.pivot_table(index="replicate", columns="initialization", values="value")
     gain = (arms["P-T"] - arms["RI-T"]).mean()
