@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import PerturbationSpec
-from transferbench_plugins.perturbations.corruptions.blurs import (
-    DEFOCUS_BLUR,
-    GAUSSIAN_BLUR,
-    MOTION_BLUR,
-    ZOOM_BLUR,
-)
-from transferbench_plugins.perturbations.corruptions.colours import (
-    BRIGHTNESS,
-    CONTRAST,
-    GRAYSCALE,
-    SATURATE,
-)
+from transferbench_plugins.perturbations.corruptions.blurs import BLURS
+from transferbench_plugins.perturbations.corruptions.colours import COLOURS
 from transferbench_plugins.perturbations.corruptions.elastic import ELASTIC
 from transferbench_plugins.perturbations.corruptions.glass_blur import GLASS_BLUR
 from transferbench_plugins.perturbations.corruptions.jpeg import JPEG
-from transferbench_plugins.perturbations.corruptions.noises import (
-    GAUSSIAN_NOISE,
-    IMPULSE_NOISE,
-    SHOT_NOISE,
-    SPECKLE_NOISE,
-)
+from transferbench_plugins.perturbations.corruptions.noises import NOISES
 from transferbench_plugins.perturbations.corruptions.pixelate import PIXELATE
-from transferbench_plugins.perturbations.corruptions.weather import FOG, SNOW
-from transferbench_plugins.perturbations.frequency.bands import CUE_CONFLICT, HIGH_PASS, LOW_PASS
-from transferbench_plugins.perturbations.frequency.phase_amplitude import (
-    AMPLITUDE_MIX,
-    AMPLITUDE_ONLY,
-    PHASE_NOISE,
-    PHASE_ONLY,
-)
+from transferbench_plugins.perturbations.corruptions.weather import WEATHER
+from transferbench_plugins.perturbations.frequency.bands import BANDS
+from transferbench_plugins.perturbations.frequency.phase_amplitude import PHASE_AND_AMPLITUDE
 from transferbench_plugins.perturbations.identity import IDENTITY
 from transferbench_plugins.perturbations.shuffles.block_shuffle import BLOCK_SHUFFLE
 from transferbench_plugins.perturbations.shuffles.channel_shuffle import CHANNEL_SHUFFLE
@@ -44,35 +26,21 @@ __all__ = ["transferbench_perturbations"]
 
 @hookimpl
 def transferbench_perturbations() -> list[PerturbationSpec]:
-    """The built-in perturbations, by name."""
-    return [
-        AMPLITUDE_MIX,
-        AMPLITUDE_ONLY,
+    """All built-in perturbations, by name."""
+    specs = [
+        *BANDS,
+        *BLURS,
+        *COLOURS,
+        *NOISES,
+        *PHASE_AND_AMPLITUDE,
+        *WEATHER,
         BLOCK_SHUFFLE,
-        BRIGHTNESS,
         CHANNEL_SHUFFLE,
-        CONTRAST,
-        CUE_CONFLICT,
-        DEFOCUS_BLUR,
         ELASTIC,
-        FOG,
-        GAUSSIAN_BLUR,
-        GAUSSIAN_NOISE,
         GLASS_BLUR,
-        GRAYSCALE,
-        HIGH_PASS,
         IDENTITY,
-        IMPULSE_NOISE,
         JPEG,
-        LOW_PASS,
-        MOTION_BLUR,
-        PHASE_NOISE,
-        PHASE_ONLY,
         PIXEL_SHUFFLE,
         PIXELATE,
-        SATURATE,
-        SHOT_NOISE,
-        SNOW,
-        SPECKLE_NOISE,
-        ZOOM_BLUR,
     ]
+    return sorted(specs, key=attrgetter("name"))

@@ -10,7 +10,7 @@ from perturbed_images import perturb, smooth_images
 from PIL import Image
 from scipy import ndimage, stats
 
-from transferbench_plugins.perturbations._image_random import normal, uniform
+from transferbench_plugins.perturbations._image_random import ImageRandom
 from transferbench_plugins.perturbations.corruptions._filters import motion_blurred, sampled
 from transferbench_plugins.perturbations.corruptions.blurs import disc
 from transferbench_plugins.perturbations.corruptions.jpeg import compressed
@@ -92,21 +92,21 @@ def check(name, images, severity, expected, atol):
 @at_severities("gaussian-noise", [1, 5])
 def test_gaussian_noise_adds_normal_values_of_the_published_deviation(side, severity, c):
     images = smooth_images(2, side)
-    drawn = normal(5, IDS, (3, side, side), CPU)
+    drawn = ImageRandom(5, IDS, CPU).normal(3, side, side)
     check("gaussian-noise", images, severity, rows(images) + c * rows(drawn), 1e-6)
 
 
 @at_severities("speckle-noise", [1, 5])
 def test_speckle_noise_grows_with_the_value(side, severity, c):
     images = smooth_images(2, side)
-    drawn = normal(5, IDS, (3, side, side), CPU)
+    drawn = ImageRandom(5, IDS, CPU).normal(3, side, side)
     check("speckle-noise", images, severity, rows(images) * (1 + c * rows(drawn)), 1e-6)
 
 
 @at_severities("shot-noise", [1, 3, 5])
 def test_shot_noise_inverts_the_poisson_distribution(side, severity, c):
     images = smooth_images(2, side)[:, :1]
-    drawn = rows(uniform(5, IDS, (1, side, side), CPU)) + 2.0**-25
+    drawn = rows(ImageRandom(5, IDS, CPU).uniform(1, side, side)) + 2.0**-25
     exact = np.rint(rows(images) * 255) / 255
     check("shot-noise", images, severity, stats.poisson.ppf(drawn, exact * c) / c, 1e-6)
 
@@ -181,7 +181,7 @@ def smear(image, degrees, radius, sigma):
 @at_severities("motion-blur", [1, 5])
 def test_motion_blur_smears_each_image_in_its_direction(side, severity, c):
     images = smooth_images(2, side)
-    degrees = uniform(5, IDS, (), CPU).double().numpy() * 90 - 45
+    degrees = ImageRandom(5, IDS, CPU).uniform().double().numpy() * 90 - 45
     expected = [
         np.stack([smear(channel, turn, *c) for channel in image.double().numpy()], axis=-1)
         for image, turn in zip(images, degrees, strict=True)
@@ -218,7 +218,7 @@ def test_glass_blur_gives_what_the_released_loops_give(side, severity, c):
     images = smooth_images(1, side)
     blurred = ndimage.gaussian_filter(rows(images), (0, sigma, sigma, 0), mode="nearest")[0]
     for turn in range(rounds):
-        drawn = uniform(5, IDS[:1], (2, side * side), CPU, stream=turn)[0]
+        drawn = ImageRandom(5, IDS[:1], CPU).uniform(2, side * side, stream=turn)[0]
         steps = np.floor(drawn.double().numpy() * 2 * farthest).astype(int) - farthest
         for h in range(side - farthest, farthest, -1):
             for w in range(side - farthest, farthest, -1):
@@ -239,7 +239,9 @@ def clouds(side, decay, seed, image):
 
     def fill(points, neighbours, turn):
         count = side // step
-        drawn = uniform(seed, np.asarray([image]), (count, count), CPU, 3 * level + turn)
+        drawn = ImageRandom(seed, np.asarray([image]), CPU).uniform(
+            count, count, stream=3 * level + turn
+        )
         filled = {}
         for (row, column), u in zip(points, drawn.double().numpy().ravel(), strict=True):
             near = [heights[(row + y) % side, (column + x) % side] for y, x in neighbours]
@@ -274,13 +276,13 @@ def test_fog_is_a_diamond_square_cloud_for_each_image(side, severity, c):
 def test_snow_is_a_smeared_layer_and_its_half_turn_on_a_whitened_scene(side, severity, c):
     mean, deviation, flake, threshold, radius, sigma, weight = c
     images = smooth_images(1, side)
-    layer = mean + deviation * normal(5, IDS[:1], (side, side), CPU)[0].double().numpy()
+    layer = mean + deviation * ImageRandom(5, IDS[:1], CPU).normal(side, side)[0].double().numpy()
     middle = (side - 1) / 2
     offset = middle * (1 - 1 / flake)
     layer = ndimage.affine_transform(layer, np.eye(2) / flake, offset, order=1, mode="mirror")
     unsure = np.abs(layer - threshold).min()
     layer = np.clip(np.where(layer < threshold, 0, layer), 0, 1)
-    degrees = uniform(5, IDS[:1], (), CPU, stream=1).item() * 90 - 135
+    degrees = ImageRandom(5, IDS[:1], CPU).uniform(stream=1).item() * 90 - 135
     layer = smear(layer, degrees, radius, sigma)
     scene = rows(images)
     grey = scene @ [0.299, 0.587, 0.114]
@@ -396,7 +398,7 @@ def test_elastic_is_an_affine_map_and_then_a_smooth_displacement(side, severity,
     strength, sigma, jitter = c
     images = smooth_images(1, side)
     image = rows(images)[0]
-    moves = 2 * uniform(5, IDS[:1], (3, 2), CPU, 0)[0].double().numpy() - 1
+    moves = 2 * ImageRandom(5, IDS[:1], CPU).uniform(3, 2, stream=0)[0].double().numpy() - 1
     middle, reach = side // 2, side // 3
     corners = np.asarray([[middle + reach] * 2, [middle + reach, middle - reach],
                           [middle - reach] * 2])  # fmt: skip
@@ -407,7 +409,10 @@ def test_elastic_is_an_affine_map_and_then_a_smooth_displacement(side, severity,
     places = [source[..., 1], source[..., 0]]
     image = warped(image, places, "mirror")
     if strength:
-        noise = 2 * uniform(5, IDS[:1], (2, side, side), CPU, 1)[0].double().numpy() - 1
+        noise = (
+            2 * ImageRandom(5, IDS[:1], CPU).uniform(2, side, side, stream=1)[0].double().numpy()
+            - 1
+        )
         shift = [
             strength * ndimage.gaussian_filter(plane, sigma, mode="reflect", truncate=3)
             for plane in noise

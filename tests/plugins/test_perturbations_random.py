@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from transferbench_plugins.perturbations._image_random import bits, normal, uniform
+from transferbench_plugins.perturbations._image_random import ImageRandom
 
 CPU = torch.device("cpu")
 WORD = 2**64 - 1
@@ -27,22 +27,24 @@ def mixed(word):
 def test_bits_are_splitmix64_keyed_by_seed_stream_and_image(seed, image, stream, values):
     key = mixed((mixed(mixed((seed + STEP) & WORD) + stream * STEP & WORD) + image * STEP) & WORD)
     expected = [mixed((key + counter * STEP) & WORD) for counter in range(1, values + 1)]
-    actual = bits(seed, np.asarray([image]), values, CPU, stream)
+    actual = ImageRandom(seed, np.asarray([image]), CPU).bits(values, stream)
     assert [int(word) & WORD for word in actual[0]] == expected
 
 
-@pytest.mark.parametrize(("draw", "law"), [(uniform, "uniform"), (normal, "norm")])
+@pytest.mark.parametrize(
+    ("draw", "law"), [(ImageRandom.uniform, "uniform"), (ImageRandom.normal, "norm")]
+)
 def test_draws_follow_their_law_within_an_image_and_across_images(draw, law):
     ids = np.arange(1000)
-    drawn = draw(11, ids, (4, 50), CPU, 1).double().numpy()
+    drawn = draw(ImageRandom(11, ids, CPU), 4, 50, stream=1).double().numpy()
     for sample in (drawn[0].ravel(), drawn[:, 0, 0], drawn[:, 3, 49], drawn.ravel()[:20_000]):
         assert stats.kstest(sample, law).pvalue > 1e-4
     pairs = (
         (drawn[:-1], drawn[1:]),
         (drawn[:, :, :-1], drawn[:, :, 1:]),
         (drawn[:, :2], drawn[:, 2:]),
-        (drawn, draw(12, ids, (4, 50), CPU, 1).double().numpy()),
-        (drawn, draw(11, ids, (4, 50), CPU, 2).double().numpy()),
+        (drawn, draw(ImageRandom(12, ids, CPU), 4, 50, stream=1).double().numpy()),
+        (drawn, draw(ImageRandom(11, ids, CPU), 4, 50, stream=2).double().numpy()),
     )
     for a, b in pairs:
         # Uncorrelated: beyond 5 standard errors once in a million.
@@ -50,11 +52,11 @@ def test_draws_follow_their_law_within_an_image_and_across_images(draw, law):
 
 
 def test_an_odd_number_of_normal_values_and_a_single_uniform_one():
-    assert normal(0, np.arange(3), (3, 3), CPU).shape == (3, 3, 3)
-    drawn = uniform(0, np.arange(4), (), CPU)
+    assert ImageRandom(0, np.arange(3), CPU).normal(3, 3).shape == (3, 3, 3)
+    drawn = ImageRandom(0, np.arange(4), CPU).uniform()
     assert drawn.shape == (4,)
     assert len(set(drawn.tolist())) == 4
 
 
 def test_uniform_draws_never_reach_1():
-    assert uniform(5, np.arange(50), (20_000,), CPU).max() < 1
+    assert ImageRandom(5, np.arange(50), CPU).uniform(20_000).max() < 1

@@ -17,16 +17,18 @@ Source: arXiv 1903.12261; released code, imagenet_c/corruptions.py and make_cifa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from transferbench.specs import BuildTransform, ImageShape, Params, PerturbationSpec
+from transferbench.specs import ImageShape, Params, PerturbationSpec
+from transferbench_plugins.perturbations._image_random import ImageRandom, on_batches
 
-__all__ = ["SeverityParams", "constant", "corruption", "length_scale", "needs_colour"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Constant = TypeVar("Constant")
+__all__ = ["corruption", "length_scale", "needs_colour"]
 
 SMALL, LARGE = 32, 224
 SMALLEST = 8
@@ -38,27 +40,18 @@ class SeverityParams(Params):
     severity: Annotated[int, Field(ge=1, le=5)]
 
 
-def _is_large(image_shape: ImageShape) -> bool:
-    return min(image_shape[:2]) > math.sqrt(SMALL * LARGE)
+def _table(side: int) -> int:
+    return LARGE if side > math.sqrt(SMALL * LARGE) else SMALL
 
 
-def constant(
-    params: SeverityParams,
-    image_shape: ImageShape,
-    small: tuple[Constant, ...],
-    large: tuple[Constant, ...],
-) -> Constant:
-    """The constant of a severity, from the table for 32 px or for 224 px."""
-    return (large if _is_large(image_shape) else small)[params.severity - 1]
+def length_scale(images: Tensor) -> float:
+    """The factor of published lengths in pixels, for images (N, C, H, W)."""
+    side = min(images.shape[2:])
+    scale = side / _table(side)
+    return scale if _table(side) == LARGE else max(1.0, scale)
 
 
-def length_scale(image_shape: ImageShape) -> float:
-    """The factor of published lengths in pixels."""
-    side = min(image_shape[:2])
-    return side / LARGE if _is_large(image_shape) else max(1.0, side / SMALL)
-
-
-def _fits(params: SeverityParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # fixed signature
+def _fits(params: SeverityParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # protocol
     """An error message for images that are smaller than the kernels."""
     side = min(image_shape[:2])
     if side >= SMALLEST:
@@ -66,7 +59,7 @@ def _fits(params: SeverityParams, image_shape: ImageShape) -> str | None:  # noq
     return f"a side of {side} px is below its kernels; use images of {SMALLEST} px or more"
 
 
-def needs_colour(params: Any, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # fixed signature
+def needs_colour(params: Any, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # protocol
     """An error message for grey images."""
     if image_shape[2] == 3:
         return None
@@ -76,13 +69,24 @@ def needs_colour(params: Any, image_shape: ImageShape) -> str | None:  # noqa: A
 def corruption(
     name: str,
     summary: str,
-    build: BuildTransform,
+    corrupt: Callable[[Tensor, Any, ImageRandom], Tensor],
+    constants: Mapping[int, Sequence[Any]],
     check: Callable[[Any, ImageShape], str | None] = _fits,
     *,
     version: int = 1,
     ordered: bool = True,
 ) -> PerturbationSpec:
-    """The spec of one corruption; ``ordered``: the distance to the images grows with severity."""
+    """The spec of one corruption.
+
+    ``corrupt(images, constant, random)`` returns new images, which are then clamped to [0, 1].
+    ``constants``: by severity, for the published sides of 32 and 224 px.
+    ``ordered``: whether the distance to the images grows with the severity.
+    """
+
+    def apply(images: Tensor, params: SeverityParams, random: ImageRandom) -> Tensor:
+        constant = constants[_table(min(images.shape[2:]))][params.severity - 1]
+        return corrupt(images, constant, random).clamp_(0, 1)
+
     return PerturbationSpec(
         name=name,
         version=version,
@@ -91,7 +95,7 @@ def corruption(
         license="Apache-2.0",
         params=SeverityParams,
         tiny={"severity": 3},
-        build=build,
+        build=on_batches(apply),
         stage="pixels",
         check=check,
         severity=lambda params, image_shape: float(params.severity),

@@ -10,30 +10,22 @@ Shape letters: N images, C channels, H height, W width, P = H * W, L pixels on a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferbench.specs import ImageShape
-from transferbench_plugins.perturbations._image_random import uniform
+from transferbench_plugins.perturbations._image_random import ImageRandom
 from transferbench_plugins.perturbations.corruptions._filters import gaussian_blurred
-from transferbench_plugins.perturbations.corruptions._severities import (
-    SeverityParams,
-    constant,
-    corruption,
-    length_scale,
-)
+from transferbench_plugins.perturbations.corruptions._severities import corruption, length_scale
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-__all__ = ["GLASS_BLUR", "displaced", "visited"]
+__all__ = ["GLASS_BLUR"]
 
 
-def visited(height: int, width: int, farthest: int) -> list[np.ndarray]:
+def _visited(height: int, width: int, farthest: int) -> list[np.ndarray]:
     """The pixels in the order of the released loops, grouped into independent lines.
 
     Rows and columns run from H - d and W - d down to d + 1; the outer pixels are not visited.
@@ -49,14 +41,7 @@ def visited(height: int, width: int, farthest: int) -> list[np.ndarray]:
     return [positions[order[a:b]] for a, b in pairwise([*starts, len(order)])]
 
 
-def displaced(
-    image_shape: ImageShape,
-    farthest: int,
-    rounds: int,
-    seed: int,
-    image_ids: np.ndarray,
-    device: torch.device,
-) -> Tensor:
+def _sources(height: int, width: int, farthest: int, rounds: int, random: ImageRandom) -> Tensor:
     """The source position of each pixel.
 
     A visited pixel copies the current source of the pixel at a random offset, whose coordinates
@@ -67,38 +52,36 @@ def displaced(
     """
     import torch
 
-    height, width = image_shape[:2]
-    lines = [torch.from_numpy(line).to(device) for line in visited(height, width, farthest)]
-    sources = torch.arange(height * width, device=device).repeat(len(image_ids), 1)
-    positions = torch.arange(height * width, device=device)
+    lines = [torch.from_numpy(line).to(random.device) for line in _visited(height, width, farthest)]
+    positions = torch.arange(height * width, device=random.device)
+    sources = positions.repeat(len(random.image_ids), 1)
     for k in range(rounds):
-        drawn = uniform(seed, image_ids, (2, height * width), device, stream=k)
-        steps = (drawn * (2 * farthest)).long() - farthest
+        steps = (random.uniform(2, height * width, stream=k) * (2 * farthest)).long() - farthest
         copied = positions + steps[:, 0] * width + steps[:, 1]
         for line in lines:
             sources[:, line] = sources.gather(1, copied[:, line])
     return sources
 
 
-def _glass(
-    params: SeverityParams, image_shape: ImageShape, seed: int
-) -> Callable[[Tensor, np.ndarray], Tensor]:
-    small = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
-    large = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
-    sigma, farthest, rounds = constant(params, image_shape, small, large)
-    scale = length_scale(image_shape)
+def _glass(images: Tensor, constant: tuple[float, int, int], random: ImageRandom) -> Tensor:
+    sigma, farthest, rounds = constant
+    scale = length_scale(images)
     sigma, farthest = sigma * scale, max(1, round(farthest * scale))
-
-    def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
-        sources = displaced(image_shape, farthest, rounds, seed, image_ids, images.device)
-        values = gaussian_blurred(images, sigma).flatten(2)
-        moved = values.gather(2, sources[:, None].expand(values.shape)).view(images.shape)
-        return gaussian_blurred(moved, sigma).clamp_(0, 1)
-
-    return apply
+    height, width = images.shape[2:]
+    sources = _sources(height, width, farthest, rounds, random)
+    values = gaussian_blurred(images, sigma).flatten(2)
+    moved = values.gather(2, sources[:, None].expand(values.shape)).view(images.shape)
+    return gaussian_blurred(moved, sigma)
 
 
 # The published severities trade the size of displacements against their number.
 GLASS_BLUR = corruption(
-    "glass-blur", "pixels replaced by neighbours, and blurred", _glass, ordered=False
+    "glass-blur",
+    "pixels replaced by neighbours, and blurred",
+    _glass,
+    {
+        32: ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+        224: ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    },
+    ordered=False,
 )

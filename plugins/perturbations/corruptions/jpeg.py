@@ -12,17 +12,12 @@ Shape letters: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferbench.specs import ImageShape
-from transferbench_plugins.perturbations.corruptions._severities import (
-    SeverityParams,
-    constant,
-    corruption,
-)
+from transferbench_plugins.perturbations._image_random import ImageRandom
+from transferbench_plugins.perturbations.corruptions._severities import corruption
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,23 +39,19 @@ def compressed(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(file)).reshape(image.shape)
 
 
-def _jpeg(
-    params: SeverityParams,
-    image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # fixed signature
-) -> Callable[[Tensor, np.ndarray], Tensor]:
-    quality = constant(params, image_shape, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7))
+def _jpeg(images: Tensor, quality: int, _: ImageRandom) -> Tensor:
+    import torch
 
-    def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
-        import torch
-
-        del image_ids  # nothing is drawn
-        bytes_NHWC = (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-        decoded_NHWC = np.stack([compressed(image, quality) for image in bytes_NHWC])
-        decoded = torch.from_numpy(decoded_NHWC).permute(0, 3, 1, 2)
-        return decoded.to(images.device, images.dtype) / 255
-
-    return apply
+    bytes_NHWC = (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    decoded_NHWC = np.stack([compressed(image, quality) for image in bytes_NHWC])
+    decoded = torch.from_numpy(decoded_NHWC).permute(0, 3, 1, 2)
+    return decoded.to(images.device, images.dtype) / 255
 
 
-JPEG = corruption("jpeg", "JPEG compression at low quality", _jpeg, version=2)
+JPEG = corruption(
+    "jpeg",
+    "JPEG compression at low quality",
+    _jpeg,
+    {32: (80, 65, 58, 50, 40), 224: (25, 18, 15, 10, 7)},
+    version=2,
+)

@@ -5,17 +5,12 @@ Shape letters: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferbench.specs import ImageShape
-from transferbench_plugins.perturbations.corruptions._severities import (
-    SeverityParams,
-    constant,
-    corruption,
-)
+from transferbench_plugins.perturbations._image_random import ImageRandom
+from transferbench_plugins.perturbations.corruptions._severities import corruption
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,25 +42,19 @@ def _shrink_and_enlarge(side: int, factor: float) -> np.ndarray:
     return matrix
 
 
-def _pixelate(
-    params: SeverityParams,
-    image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # fixed signature
-) -> Callable[[Tensor, np.ndarray], Tensor]:
+def _pixelate(images: Tensor, factor: float, _: ImageRandom) -> Tensor:
     import torch
 
-    small, large = (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)
-    factor = constant(params, image_shape, small, large)
     down, across = (
-        torch.from_numpy(_shrink_and_enlarge(side, factor)).float() for side in image_shape[:2]
+        torch.from_numpy(_shrink_and_enlarge(side, factor)).float().to(images.device)
+        for side in images.shape[2:]
     )
-
-    def apply(images: Tensor, image_ids: np.ndarray) -> Tensor:
-        del image_ids  # nothing is drawn
-        rows = down.to(images.device) @ images
-        return (rows @ across.T.to(images.device)).clamp_(0, 1)
-
-    return apply
+    return down @ images @ across.T
 
 
-PIXELATE = corruption("pixelate", "shrunk and enlarged again by box filters", _pixelate)
+PIXELATE = corruption(
+    "pixelate",
+    "shrunk and enlarged again by box filters",
+    _pixelate,
+    {32: (0.95, 0.9, 0.85, 0.75, 0.65), 224: (0.6, 0.5, 0.4, 0.3, 0.25)},
+)

@@ -8,36 +8,26 @@ Shape letters: N images, C channels, H height, W width, F = W // 2 + 1 (half of 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from transferbench_plugins.perturbations._image_random import normal
+from transferbench_plugins.perturbations._image_random import ImageRandom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     import torch
     from torch import Tensor
 
-    from transferbench.specs import ImageShape
-
-__all__ = ["corner", "energy_of", "phases", "radii", "rescaled", "respectrum", "texture_amplitude"]
+__all__ = ["phases", "radii", "rescaled", "respectrum", "texture_spectrum"]
 
 # Relative to the strongest amplitude; below it is float32 rounding noise, without a phase.
-_SILENT = 1e-6
+_ROUNDING = 1e-6
 
 
-def corner(image_shape: ImageShape) -> float:
-    """The highest frequency in cycles per image."""
-    return math.hypot(image_shape[0] // 2, image_shape[1] // 2)
-
-
-def radii(image_shape: ImageShape, device: torch.device | None = None) -> Tensor:
+def radii(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """The radius of each frequency in cycles per image. Shapes: float64 (H, F)."""
     import torch
 
-    height, width = image_shape[:2]
     down = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64, device=device)
     across = torch.fft.rfftfreq(width, 1 / width, dtype=torch.float64, device=device)
     # Rounding removes the error of dividing by 1 / n.
@@ -68,12 +58,21 @@ def phases(spectra: Tensor) -> Tensor:
     Shapes: complex (N, C, H, F).
     """
     amplitude = spectra.abs()
-    audible = amplitude > _SILENT * amplitude.amax(dim=(-2, -1), keepdim=True)
-    return spectra.sgn() * audible
+    above = amplitude > _ROUNDING * amplitude.amax(dim=(-2, -1), keepdim=True)
+    return spectra.sgn() * above
 
 
-def energy_of(amplitude: Tensor, width: int) -> Tensor:
-    """The sum of squared amplitudes over all frequencies but the mean, for images of ``width``.
+def rescaled(amplitude: Tensor, spectra: Tensor, width: int) -> Tensor:
+    """``amplitude`` scaled to the energy of ``spectra`` of images of ``width``.
+
+    Shapes: (N, C, H, F).
+    """
+    energy = _energy(amplitude, width).clamp_min(1e-30)
+    return amplitude * (_energy(spectra.abs(), width) / energy).sqrt()
+
+
+def _energy(amplitude: Tensor, width: int) -> Tensor:
+    """The sum of squared amplitudes over all frequencies but the mean.
 
     Shapes: float (N, C, H, F) to (N, C, 1, 1).
     """
@@ -88,27 +87,18 @@ def energy_of(amplitude: Tensor, width: int) -> Tensor:
     return power.sum(dim=(-2, -1), keepdim=True) - power[..., :1, :1]
 
 
-def rescaled(amplitude: Tensor, spectra: Tensor, width: int) -> Tensor:
-    """``amplitude`` scaled to the energy of ``spectra``. Shapes: (N, C, H, F)."""
-    target = energy_of(spectra.abs(), width)
-    energy = energy_of(amplitude, width).clamp_min(1e-30)
-    return amplitude * (target / energy).sqrt()
-
-
-def texture_amplitude(
-    image_shape: ImageShape, exponent: float, seed: int, image_ids: np.ndarray, images: Tensor
-) -> Tensor:
+def texture_spectrum(images: Tensor, exponent: float, random: ImageRandom) -> Tensor:
     """The spectrum of a random texture per image, shared by its channels.
 
     White noise with amplitudes multiplied by 1 / f**exponent, which is about 1 for natural images.
 
-    Shapes: complex64 (N, 1, H, F).
+    Shapes: images (N, C, H, W); returns complex64 (N, 1, H, F).
     Source: Field 1987, doi:10.1364/JOSAA.4.002379.
     """
     import torch
 
-    height, width = image_shape[:2]
-    white = torch.fft.rfft2(normal(seed, image_ids, (1, height, width), images.device))
-    falling = radii(image_shape, images.device).clamp_min(1).pow(-exponent)
+    height, width = images.shape[2:]
+    white = torch.fft.rfft2(random.normal(1, height, width))
+    falling = radii(height, width, images.device).clamp_min(1).pow(-exponent)
     texture: Tensor = white * falling.float()
     return texture

@@ -16,12 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from transferbench.specs import ImageShape, Params, PerturbationSpec
+from transferbench_plugins.perturbations._image_random import STEP, mixed
 
 __all__ = ["BLOCK_SHUFFLE", "BlockShuffleParams"]
-
-# Constants of splitmix64 (Steele, Lea, Flood 2014): increment and multipliers.
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 class BlockShuffleParams(Params):
@@ -29,13 +26,6 @@ class BlockShuffleParams(Params):
 
     block: Annotated[int, Field(ge=1)]
     mode: Literal["fixed", "per-image"] = "fixed"
-
-
-def _mixed(state: np.ndarray) -> np.ndarray:
-    state = (state ^ (state >> np.uint64(30))) * _MIX[0]
-    state = (state ^ (state >> np.uint64(27))) * _MIX[1]
-    mixed: np.ndarray = state ^ (state >> np.uint64(31))
-    return mixed
 
 
 def _permutations(seed: int, image_ids: np.ndarray, blocks: int) -> np.ndarray:
@@ -46,13 +36,13 @@ def _permutations(seed: int, image_ids: np.ndarray, blocks: int) -> np.ndarray:
 
     Shapes: int64 (M, B).
     """
-    stream = _mixed(np.asarray([seed], dtype=np.uint64) + _STEP)
-    image = _mixed(stream + image_ids.astype(np.uint64) * _STEP)
-    indices = np.arange(blocks, dtype=np.uint64)
-    low = np.uint64((1 << (blocks - 1).bit_length()) - 1)
-    hashes = _mixed(image[:, None] + indices * _STEP)
-    keys = np.sort((hashes & ~low) | indices, axis=1)
-    return (keys & low).astype(np.int64)
+    stream = mixed(np.asarray([seed], dtype=np.int64) + STEP)
+    image = mixed(stream + image_ids.astype(np.int64) * STEP)
+    indices = np.arange(blocks, dtype=np.int64)
+    low = (1 << (blocks - 1).bit_length()) - 1
+    hashes = mixed(image[:, None] + indices * STEP)
+    keys = np.sort(((hashes & ~low) | indices).view(np.uint64), axis=1)
+    return keys.view(np.int64) & low
 
 
 def _runs(
