@@ -25,7 +25,7 @@ from typing import (
 )
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from transferbench.records import Measurement
 
@@ -46,6 +46,7 @@ __all__ = [
     "DatasetSplit",
     "DiagnosticContext",
     "DiagnosticSpec",
+    "Frozen",
     "ImageShape",
     "InitializationContext",
     "InitializationSpec",
@@ -77,20 +78,24 @@ Metric = Literal["accuracy", "auc"]
 Need = Literal["init_state", "trajectory", "history", "logits", "features", "images", "gradients"]
 
 
-class Params(BaseModel):
-    """Base class of plugin parameters: subclass it; each field has a type, bounds, a default."""
+class Frozen(BaseModel):
+    """An immutable model that refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Params(Frozen):
+    """Base class of plugin parameters: subclass it; each field has a type, bounds, a default."""
 
 
 class NoParams(Params):
     """A plugin that takes no parameters."""
 
 
-class Spec(BaseModel):
+class Spec(Frozen):
     """The fields that plugins of all kinds declare."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: Name
     """Lower-case letters, digits, dots, hyphens and underscores; unique within the kind."""
@@ -106,11 +111,6 @@ class Spec(BaseModel):
     """Validates the parameters when a suite is loaded, before anything runs."""
     tiny: dict[str, Any] = {}
     """Parameters small enough for conformance checks that run in seconds."""
-
-    @field_validator("tiny")
-    @classmethod
-    def _plain(cls, tiny: dict[str, Any]) -> dict[str, Any]:
-        return dict(tiny)
 
     def parse(self, values: Mapping[str, Any]) -> Params:
         """Validate parameters. Raises: pydantic's ``ValidationError``."""
@@ -128,10 +128,8 @@ class Spec(BaseModel):
 # --- datasets ---------------------------------------------------------------------------------
 
 
-class DataFile(BaseModel):
+class DataFile(Frozen):
     """A file that a dataset reads: its path below the root, digest, size and where to get it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     """Path below the dataset's root."""
@@ -267,19 +265,15 @@ class PerturbationSpec(Spec):
 # --- backbones --------------------------------------------------------------------------------
 
 
-class Preprocessing(BaseModel):
+class Preprocessing(Frozen):
     """Input normalisation: (pixels / 255 - ``mean``) / ``std``, one value per channel."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-class Weights(BaseModel):
+class Weights(Frozen):
     """External weights that a backbone can load."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tag: str
     """The name to pass to ``--weights``."""
@@ -295,10 +289,10 @@ class Weights(BaseModel):
     """Number of classes of the pre-trained head."""
 
 
-class RateFactor(BaseModel):
+class RateFactor(Frozen):
     """A learning rate factor of some parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     pattern: str
     """Regular expression, searched for in the names of parameters."""
@@ -394,7 +388,22 @@ class InitializationSpec(Spec):
 # --- diagnostics ------------------------------------------------------------------------------
 
 
-class Subject(Protocol):
+class TrialFacts(Protocol):
+    """The facts that a diagnostic and a recomputation both read of a trial."""
+
+    @property
+    def job(self) -> str: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def metric(self) -> Metric: ...
+    @property
+    def chance(self) -> float: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+
+
+class Subject(TrialFacts, Protocol):
     """A finished trial (or a source network) as a diagnostic sees it; artefacts are read lazily.
 
     ``job``: the trial's id. ``chance``: the metric of the best constant prediction.
@@ -407,16 +416,6 @@ class Subject(Protocol):
     ``modules``: the backbone's partition. ``epochs``: the epochs whose states are stored.
     """
 
-    @property
-    def job(self) -> str: ...
-    @property
-    def task(self) -> Task: ...
-    @property
-    def metric(self) -> Metric: ...
-    @property
-    def chance(self) -> float: ...
-    @property
-    def labels(self) -> np.ndarray: ...
     @property
     def history(self) -> Sequence[Mapping[str, float | None]]: ...
     @property
@@ -458,7 +457,7 @@ class Subject(Protocol):
         ...
 
 
-class SubmittedTrial(Protocol):
+class SubmittedTrial(TrialFacts, Protocol):
     """A finished trial as far as a submission holds it: its predictions and its history.
 
     ``items``: the positions of the test subset in the test split, int64 (N,). ``labels``: int32
@@ -469,17 +468,7 @@ class SubmittedTrial(Protocol):
     """
 
     @property
-    def job(self) -> str: ...
-    @property
-    def task(self) -> Task: ...
-    @property
-    def metric(self) -> Metric: ...
-    @property
-    def chance(self) -> float: ...
-    @property
     def items(self) -> np.ndarray: ...
-    @property
-    def labels(self) -> np.ndarray: ...
     @property
     def predicted(self) -> np.ndarray: ...
     @property
@@ -537,14 +526,12 @@ class Recompute(Protocol):
     def __call__(self, params: Any, trials: Sequence[SubmittedTrial]) -> Iterable[Measurement]: ...
 
 
-class ReportPart(BaseModel):
+class ReportPart(Frozen):
     """How the measurements of a diagnostic are shown in the report of a run.
 
     Diagnostics with equal ``build`` share one part, drawn once for all of them. What a part is
     made from is in ``transferbench.reporting``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     build: Callable[[Scope], Part | None]
     """Makes the part of one entry; None where there is nothing to show."""

@@ -23,7 +23,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -33,7 +33,8 @@ from transferbench.identity import file_digest
 
 __all__ = ["Artefact", "CorruptArtefactError", "Draft", "Failure", "Status", "Store"]
 
-Status = Literal["ok", "failed", "timeout", "oom", "skipped"]
+FailureStatus = Literal["failed", "timeout", "oom", "skipped"]
+Status = Literal["ok"] | FailureStatus
 
 MANIFEST = "manifest.json"
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
@@ -81,7 +82,7 @@ class _Manifest(_Document):
 class Failure(_Document):
     """The last failed attempt at a job."""
 
-    status: Literal["failed", "timeout", "oom", "skipped"]
+    status: FailureStatus
     message: str
     traceback: str
 
@@ -111,29 +112,27 @@ class Artefact:
 
         Raises: ``CorruptArtefactError`` where it differs from the manifest.
         """
-        if name not in self._manifest.files:
+        facts = self._manifest.files.get(name)
+        if facts is None:
             available = ", ".join(self.names) or "no files"
             raise StoreError(f"job {self.job} left no file {name!r}; there are: {available}")
         path = self._folder / name
-        self._verify(path, self._manifest.files[name])
-        return path
-
-    def json(self, name: str) -> Any:
-        """The value of a JSON file."""
-        return json.loads(self.path(name).read_bytes())
-
-    def _verify(self, path: Path, facts: _FileFacts) -> None:
         try:
             status = path.lstat()
             key = (path, status.st_size, status.st_mtime_ns, facts.sha256)
             if key in self._verified:
-                return
+                return path
             intact = stat.S_ISREG(status.st_mode) and file_digest(path) == facts.sha256
         except OSError as error:
             raise CorruptArtefactError(self.job, path, f"cannot be read ({error})") from error
         if not intact:
             raise CorruptArtefactError(self.job, path, "does not have the sha256 of its manifest")
         self._verified.add(key)
+        return path
+
+    def json(self, name: str) -> Any:
+        """The value of a JSON file."""
+        return json.loads(self.path(name).read_bytes())
 
 
 class Draft:
@@ -177,7 +176,7 @@ class Store:
         """The status of the job, None if it never ran; does not read its files."""
         if self.is_done(job):
             return "ok"
-        failure = self._read(Failure, self._failure_path(job), job)
+        failure = self.failure(job)
         return failure.status if failure else None
 
     def is_done(self, job: str) -> bool:
@@ -238,18 +237,12 @@ class Store:
                 self._publish(manifest, folder)
 
     def record_failure(
-        self,
-        job: str,
-        kind: str,
-        status: Literal["failed", "timeout", "oom", "skipped"],
-        message: str,
-        traceback: str = "",
+        self, job: str, kind: str, status: FailureStatus, message: str, traceback: str = ""
     ) -> None:
         """Record a failed attempt; it is never served as a result."""
         path, swap = self._failure_path(job), f"{job}.swap"
-        failure = Failure(
-            id=job, kind=kind, status=status, message=_text(message), traceback=_text(traceback)
-        )
+        message, traceback = _text(message), _text(traceback)
+        failure = Failure(id=job, kind=kind, status=status, message=message, traceback=traceback)
         with self._explained(path):
             partial = self._partial(swap)
             with self._locked(swap):
@@ -259,7 +252,8 @@ class Store:
     def discard(self, job: str) -> None:
         """Move a corrupt artefact aside; an intact one (rerun by another process) stays."""
         folder = self._folder(job)
-        self._prepare_once()
+        if not self._prepared:
+            self.prepare()
         with self._explained(folder), self._locked(f"{job}.swap"):
             if folder.exists() and not self._is_intact(job):
                 self._move_aside(job)
@@ -292,14 +286,11 @@ class Store:
         _check_id(job)
         return self.root / "failures" / f"{job}.json"
 
-    def _prepare_once(self) -> None:
-        if not self._prepared:
-            self.prepare()
-
     def _partial(self, name: str) -> Path:
         """A path in ``partial``, guarded by the lock of the same name."""
         _check_id(name.removesuffix(".swap"))
-        self._prepare_once()
+        if not self._prepared:
+            self.prepare()
         return self.root / "partial" / name
 
     def _manifest(self, job: str) -> _Manifest | None:
@@ -354,19 +345,16 @@ class Store:
             number = _error_number(error)
             if number is None or (foreign and not self._is_ours(error, number)):
                 raise
-            self._refuse(path, number, error)
+            raise StoreError(
+                f"cannot write {path}: {os.strerror(number)} ({_free_space(self.root)}); choose "
+                "another folder with --out or make room there; what is finished is kept"
+            ) from error
 
     def _is_ours(self, error: Exception, number: int) -> bool:
         path = getattr(error, "filename", None)
         if path is not None:
             return Path(os.fsdecode(path)).is_relative_to(self.root)
         return number in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-
-    def _refuse(self, path: Path, number: int, error: Exception) -> NoReturn:
-        raise StoreError(
-            f"cannot write {path}: {os.strerror(number)} ({_free_space(self.root)}); choose "
-            "another folder with --out or make room there; what is finished is kept"
-        ) from error
 
 
 def _check_id(job: str) -> None:

@@ -117,7 +117,8 @@ def _members(cls: type) -> Iterator[tuple[str, str]]:
     """The methods and properties of a protocol."""
     if not getattr(cls, "_is_protocol", False):
         return
-    for name, member in vars(cls).items():
+    members = {key: value for base in reversed(cls.__mro__) for key, value in vars(base).items()}
+    for name, member in members.items():
         function = member.fget if isinstance(member, property) else member
         if inspect.isfunction(function) and (name == "__call__" or not name.startswith("_")):
             yield code(_signature(name, function, member)), prose(_doc(function))

@@ -25,29 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from transferbench.data.splits import (
-    TrainingSelection,
-    select_test,
-    select_training,
-    shuffled_labels,
-)
 from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.identity import canonical_json, digest, file_digest
 from transferbench.registry import blamed
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, Metric, Params, Task
 
-__all__ = [
-    "PreparedDataset",
-    "PreparedSplit",
-    "TrainingSelection",
-    "missing",
-    "prepare",
-    "read_file",
-    "root_of",
-    "select_test",
-    "select_training",
-    "shuffled_labels",
-]
+__all__ = ["PreparedDataset", "PreparedSplit", "missing", "prepare", "read_file", "root_of"]
 
 REHASH_LIMIT_BYTES = 2**30
 """Larger cached files are checked by size alone; hashing takes more than half a second."""
@@ -106,9 +89,7 @@ def read_file(root: Path, file: DataFile) -> bytes:
 
     Raises: ``DataError`` where it is absent, unreadable or has other content than declared.
     """
-    data = b"".join(_blocks(root, file))
-    _compare(root, file, len(data), hashlib.sha256(data).hexdigest())
-    return data
+    return b"".join(_verified_blocks(root, file))
 
 
 def _installed(distribution: str) -> bool:
@@ -160,30 +141,28 @@ def _located(root: Path, file: DataFile) -> Path:
     return path
 
 
-def _blocks(root: Path, file: DataFile) -> Iterator[bytes]:
-    """The decompressed content of a declared file, at most one byte more than declared."""
+def _verified_blocks(root: Path, file: DataFile) -> Iterator[bytes]:
+    """The decompressed content of a declared file; raises at its end where it is another."""
     path = _located(root, file)
-    remaining = file.size_bytes + 1
+    size_bytes, sha = 0, hashlib.sha256()
     try:
         with path.open("rb") if path == root / file.path else gzip.open(path) as stream:
-            while remaining > 0 and (block := stream.read(min(BLOCK_BYTES, remaining))):
-                remaining -= len(block)
+            # Reads at most one byte more than declared.
+            while block := stream.read(min(BLOCK_BYTES, file.size_bytes + 1 - size_bytes)):
+                size_bytes += len(block)
+                sha.update(block)
                 yield block
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read ({error}): get it again from {file.origin}"
         ) from error
-
-
-def _compare(root: Path, file: DataFile, size_bytes: int, sha256: str) -> None:
-    if (size_bytes, sha256) == (file.size_bytes, file.sha256):
-        return
-    size = f"{size_bytes} bytes" if size_bytes <= file.size_bytes else "more"
-    raise DataError(
-        f"{_located(root, file)} is not the declared content: expected {file.size_bytes} bytes "
-        f"with sha256 {file.sha256}, found {size} with sha256 {sha256}: "
-        f"get it again from {file.origin}"
-    )
+    if (size_bytes, sha.hexdigest()) != (file.size_bytes, file.sha256):
+        size = f"{size_bytes} bytes" if size_bytes <= file.size_bytes else "more"
+        raise DataError(
+            f"{path} is not the declared content: expected {file.size_bytes} bytes "
+            f"with sha256 {file.sha256}, found {size} with sha256 {sha.hexdigest()}: "
+            f"get it again from {file.origin}"
+        )
 
 
 def _verify(root: Path, file: DataFile, cache: Path) -> None:
@@ -192,15 +171,11 @@ def _verify(root: Path, file: DataFile, cache: Path) -> None:
     stat = path.stat()
     facts = [str(path), str(stat.st_size), str(stat.st_mtime_ns), file.sha256]
     mark = cache / "verified" / digest(facts)
-    if mark.exists():
-        return
-    size_bytes, sha = 0, hashlib.sha256()
-    for block in _blocks(root, file):
-        size_bytes += len(block)
-        sha.update(block)
-    _compare(root, file, size_bytes, sha.hexdigest())
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    if not mark.exists():
+        for _ in _verified_blocks(root, file):
+            pass
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 # --- the cache --------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.files import write_json
 from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Kind, Registry, load_registry
+from transferbench.specs import Frozen
 from transferbench.store import Store
 from transferbench.submission.bundle import (
     CLAIMS,
@@ -48,10 +49,10 @@ class _RunJob(PlannedJob):
     status: str
 
 
-class _Run(BaseModel):
+class _Run(Frozen):
     """The part of ``run.json`` that packing reads."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     suite: Suite
     suite_id: str
