@@ -10,6 +10,7 @@ from html_page import Page
 from scipy import stats
 
 from transferbench.claims import Verdict
+from transferbench.errors import StoreError
 from transferbench.measurements import Measurements
 from transferbench.registry import load_registry
 from transferbench.report import ReportInput, render_report
@@ -575,6 +576,21 @@ def test_a_clean_run_has_no_banner(small, tmp_path):
 def test_equal_input_gives_equal_bytes(small, tmp_path):
     shuffled = replace(small, measurements=small.measurements.copy())
     assert write(small, tmp_path) == write(shuffled, tmp_path)
+
+
+def test_a_report_that_cannot_be_written_leaves_the_former_one(small, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("former", "utf-8")
+
+    def full_disk(descriptor):
+        del descriptor
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(StoreError, match=r"cannot write .*report\.html: No space left on device"):
+        render_report(bare(small), path)
+    assert path.read_text("utf-8") == "former"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_page_loads_nothing(html, page):

@@ -165,7 +165,7 @@ class _Writer:
             anchor=self.anchor,
             answer=answer(self.scope),
             claims=claims,
-            tally=tally_of(claims),
+            tally=_tally(claims),
             judged=any(claim.plot for claim in claims),
             sections=sections,
             remaining=remaining_tables(self.scope.measurements, self.drawn),
@@ -210,11 +210,11 @@ class _Writer:
             for position, block in enumerate(part.blocks)
         ]
         html = self.macros.part(part, anchor, blocks)  # type: ignore[attr-defined]  # a macro of the template
-        self.glossary.update(part.words)
+        self.glossary |= {word: text for word, text in part.words.items() if word not in GLOSSARY}
         return Section(part.title, anchor, Markup(html))  # noqa: S704 - escaped by the template
 
 
-def tally_of(claims: list[ClaimRow]) -> str:
+def _tally(claims: list[ClaimRow]) -> str:
     """How many claims ended in which verdict."""
     counts = Counter(claim.verdict for claim in claims)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
