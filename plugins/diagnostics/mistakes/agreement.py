@@ -18,13 +18,7 @@ from pydantic import Field
 
 from transferbench.metrics import predict
 from transferbench.records import Measurement
-from transferbench.specs import (
-    DiagnosticContext,
-    DiagnosticSpec,
-    Params,
-    Subject,
-    SubmittedTrial,
-)
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
 from transferbench.statistics import Interval, bootstrap, point_estimates
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.mistakes._agreement_report import AGREEMENT_PART

@@ -20,8 +20,8 @@ from pydantic import Field, field_validator
 
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._history import History, last_epoch, metric_curve
+from transferbench_plugins.diagnostics._measurement import join_flags
 from transferbench_plugins.diagnostics.modules._criticality_report import CRITICALITY_PART
 from transferbench_plugins.diagnostics.modules._module_swaps import TYPICAL_MODULES
 

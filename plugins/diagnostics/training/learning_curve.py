@@ -12,15 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from transferbench.records import Coordinate, Measurement
-from transferbench.specs import (
-    DiagnosticContext,
-    DiagnosticSpec,
-    Params,
-    Subject,
-    SubmittedTrial,
-)
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
 from transferbench.statistics import wilson
-from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._history import (
     History,
     divergence_flag,
@@ -28,6 +21,7 @@ from transferbench_plugins.diagnostics._history import (
     metric_curve,
     non_finite_epochs,
 )
+from transferbench_plugins.diagnostics._measurement import join_flags
 from transferbench_plugins.diagnostics.training._learning_curve_report import CURVE_PART
 
 __all__ = ["LEARNING_CURVE", "CurveParams"]

@@ -16,16 +16,10 @@ from pydantic import Field
 
 from transferbench.metrics import correctness, predict, ratio, weighted_mean_auc
 from transferbench.records import Measurement
-from transferbench.specs import (
-    DiagnosticContext,
-    DiagnosticSpec,
-    Params,
-    Subject,
-    SubmittedTrial,
-)
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
 from transferbench.statistics import Interval, bootstrap, point_estimates
-from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._history import History, divergence_flag, final_value
+from transferbench_plugins.diagnostics._measurement import join_flags
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.training._relative_drop_report import DROP_PART
 from transferbench_plugins.diagnostics.training.speed import speed_of

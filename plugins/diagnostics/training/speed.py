@@ -11,13 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transferbench.records import Measurement
-from transferbench.specs import (
-    DiagnosticContext,
-    DiagnosticSpec,
-    Params,
-    Subject,
-    SubmittedTrial,
-)
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
 from transferbench_plugins.diagnostics._history import (
     History,
     divergence_flag,

@@ -60,14 +60,11 @@ def fit_regressions(
     scale_D = np.where(spread_D > 0, spread_D, 1.0)
     standard_ND = (features - mean_D) / scale_D
     fit = _classes if labels.ndim == 1 else _labels
+    stopped = f"a regression did not converge in {MAX_ITERATIONS} steps"
     return [
-        Regression(mean_D, scale_D, part.weights, part.bias, _flag(part))
-        for part in fit(standard_ND, labels, classes, strengths)
+        Regression(mean_D, scale_D, weights, bias, None if converged else stopped)
+        for weights, bias, converged in fit(standard_ND, labels, classes, strengths)
     ]
-
-
-def _flag(part: Coefficients) -> str | None:
-    return None if part.converged else f"a regression did not converge in {MAX_ITERATIONS} steps"
 
 
 def _classes(
@@ -75,11 +72,11 @@ def _classes(
 ) -> list[Coefficients]:
     present = np.unique(labels)
     fits = []
+    # For two classes scikit-learn fits one column, the logit of the second over the first.
+    columns = present[1:] if len(present) == 2 else present
     for part in _regularisation_path(features, labels, strengths):
         weights_DK = np.zeros((features.shape[1], classes))
         bias_K = np.full(classes, -np.inf)
-        # For two classes scikit-learn fits one column, the logit of the second over the first.
-        columns = present[1:] if len(present) == 2 else present
         bias_K[present] = 0.0
         weights_DK[:, columns], bias_K[columns] = part.weights, part.bias
         fits.append(Coefficients(weights_DK, bias_K, part.converged))

@@ -5,7 +5,7 @@ Shape letters: N images, D features, Z outputs of the source's own head, L label
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,8 +14,8 @@ import numpy as np
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, Subject
 from transferbench.statistics import Interval
-from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics._image_digest import image_digest
+from transferbench_plugins.diagnostics._measurement import join_flags, measurement
 from transferbench_plugins.diagnostics._source_checkpoint import (
     final_checkpoint,
     initial_checkpoint,
@@ -24,30 +24,30 @@ from transferbench_plugins.diagnostics._source_checkpoint import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "SourceOutputs",
-    "SourceScore",
-    "missing_classes",
-    "score_measurements",
-    "source_outputs",
-    "undefined_for_outputs",
-    "undefined_for_task",
-    "undefined_measurements",
-]
+__all__ = ["SourceOutputs", "score_measurements"]
 
 BATCH_SIZE = 256
+
+MULTI_LABEL = {
+    "target": "defined for classes that exclude each other; the target has several labels an image",
+    "source": "needs source classes that exclude each other; the source has several labels an "
+    "image",
+}
+"""The flag of a score that needs exclusive classes of this network's task."""
 
 
 class SourceOutputs(NamedTuple):
     """Features and logits of the source at pre-training ``epoch``, and the images' labels.
 
-    ``flag``: set if the trial did not start from that epoch.
+    ``classes``: those of the target's task, or its labels. ``flag``: set if the trial did not
+    start from that epoch.
     Shapes: float64 features (N, D) and logits (N, Z); labels (N,) int64 or (N, L).
     """
 
     features: np.ndarray
     logits: np.ndarray
     labels: np.ndarray
+    classes: int
     epoch: int
     flag: str | None
 
@@ -56,17 +56,68 @@ class SourceOutputs(NamedTuple):
         """Whether all features and logits are finite."""
         return bool(np.isfinite(self.features).all() and np.isfinite(self.logits).all())
 
+    @property
+    def missing_classes(self) -> str | None:
+        """The flag of classes of a multi-class task without an image, or None."""
+        missing = np.flatnonzero(np.bincount(self.labels, minlength=self.classes) == 0)
+        return (
+            f"no training image of class {', '.join(map(str, missing))}" if len(missing) else None
+        )
 
-class SourceScore(NamedTuple):
-    """A value with its interval, if it has one, and its flag."""
+    def measurement(
+        self,
+        metric: str,
+        value: Interval | float | None,
+        unit: str,
+        *flags: str | None,
+        **coordinates: Coordinate,
+    ) -> Measurement:
+        """A measurement over these images; without a value, the first flag says why."""
+        at: dict[str, Coordinate] = {"checkpoint": self.epoch, **coordinates}
+        flag = join_flags(*flags, self.flag)
+        return measurement(metric, value, unit, len(self.labels), at, flag=flag)
 
-    interval: Interval
-    flag: str | None = None
+
+def score_measurements(
+    subjects: Sequence[Subject],
+    context: DiagnosticContext,
+    units: Mapping[str, str],
+    score: Callable[..., Iterable[Measurement]],
+    splits: Sequence[str] = ("train",),
+    *,
+    exclusive: Sequence[str] = ("target",),
+) -> Iterator[Measurement]:
+    """``score`` of the outputs on each of ``splits``, or a flag for each metric of ``units``.
+
+    ``exclusive``: those of ``target`` and ``source`` whose task must be multi-class.
+    """
+    trial, source = subjects
+    tasks = {"target": trial.task, "source": source.task}
+    if reasons := [MULTI_LABEL[role] for role in exclusive if tasks[role] != "multi-class"]:
+        for metric, unit in units.items():
+            yield measurement(metric, None, unit, 0, flag=reasons[0])
+        return
+    outputs = _source_outputs(trial, source, context, splits)
+    if reason := _undefined(outputs):
+        for metric, unit in units.items():
+            yield outputs[0].measurement(metric, None, unit, reason)
+        return
+    yield from score(*outputs)
 
 
-def source_outputs(
-    trial: Subject, source: Subject, context: DiagnosticContext, *splits: str
-) -> tuple[SourceOutputs, ...]:
+def _undefined(outputs: Sequence[SourceOutputs]) -> str | None:
+    """Why no score can be computed from these outputs, or None."""
+    if not all(part.finite for part in outputs):
+        return "features or logits of the source are not finite"
+    labels = outputs[0].labels
+    if labels.ndim == 1 and len(np.unique(labels)) < 2:
+        return "all training images are of one class"
+    return None
+
+
+def _source_outputs(
+    trial: Subject, source: Subject, context: DiagnosticContext, splits: Sequence[str]
+) -> list[SourceOutputs]:
     """Outputs of the source checkpoint that ``trial`` started from, on splits of its target.
 
     Those of the final state if the trial started from no stored state of ``source``.
@@ -80,9 +131,9 @@ def source_outputs(
         # Cached: all scores of a checkpoint share one forward pass.
         key = ("source outputs", source.job, which, image_digest(images))
         features, logits = context.once(key, partial(_forward, source, which, images))
-        labels = trial.targets(split).cpu().numpy()
-        outputs.append(SourceOutputs(features, logits, labels, epoch, flag))
-    return tuple(outputs)
+        labels, classes = trial.targets(split).cpu().numpy(), trial.logits.shape[1]
+        outputs.append(SourceOutputs(features, logits, labels, classes, epoch, flag))
+    return outputs
 
 
 def _forward(source: Subject, which: str | int, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -101,81 +152,3 @@ def _forward(source: Subject, which: str | int, images: Tensor) -> tuple[np.ndar
         torch.cat(parts).double().cpu().numpy() for parts in zip(*batches, strict=True)
     )
     return features, logits
-
-
-def score_measurements(
-    subjects: Sequence[Subject],
-    context: DiagnosticContext,
-    units: Mapping[str, str],
-    score: Callable[[SourceOutputs], Mapping[str, SourceScore]],
-    *,
-    source_head: bool = False,
-) -> Iterator[Measurement]:
-    """``score`` on the training images of a multi-class target.
-
-    ``units``: unit of each metric of ``score``. ``source_head``: the score uses the source's
-    classes.
-    """
-    trial, source = subjects
-    if reason := undefined_for_task(trial, source if source_head else None):
-        yield from undefined_measurements(units, reason)
-        return
-    (outputs,) = source_outputs(trial, source, context, "train")
-    if reason := undefined_for_outputs(outputs):
-        yield from undefined_measurements(units, reason, outputs)
-        return
-    missing = missing_classes(outputs.labels, trial.logits.shape[1])
-    for metric, (interval, flag) in score(outputs).items():
-        yield Measurement(
-            metric=metric,
-            value=interval.value,
-            unit=units[metric],
-            n=len(outputs.labels),
-            coordinates={"checkpoint": outputs.epoch},
-            flag=join_flags(flag, interval.reason, missing, outputs.flag),
-            **interval.fields(),
-        )
-
-
-def undefined_measurements(
-    units: Mapping[str, str], reason: str, outputs: SourceOutputs | None = None
-) -> Iterator[Measurement]:
-    """A measurement without a value for each metric, flagged with the reason."""
-    coordinates: dict[str, Coordinate] = {}
-    n, flag = 0, None
-    if outputs is not None:
-        coordinates, n = {"checkpoint": outputs.epoch}, len(outputs.labels)
-        flag = outputs.flag
-    flag = join_flags(reason, flag)
-    for metric, unit in units.items():
-        yield Measurement(metric=metric, unit=unit, n=n, coordinates=coordinates, flag=flag)
-
-
-def missing_classes(labels: np.ndarray, classes: int) -> str | None:
-    """The flag of classes of the task without a training image, or None."""
-    counts = np.bincount(labels, minlength=classes)
-    missing = np.flatnonzero(counts == 0)
-    if not len(missing):
-        return None
-    return f"no training image of class {', '.join(map(str, missing))}"
-
-
-def undefined_for_task(trial: Subject, source: Subject | None = None) -> str | None:
-    """Why a score of classes is undefined on the task of ``trial`` or ``source``, or None."""
-    if trial.task != "multi-class":
-        return "defined for classes that exclude each other; the target has several labels an image"
-    if source is not None and source.task != "multi-class":
-        return (
-            "needs source classes that exclude each other; the source has several labels an image"
-        )
-    return None
-
-
-def undefined_for_outputs(train: SourceOutputs, *others: SourceOutputs) -> str | None:
-    """Why no score can be computed from these outputs, or None."""
-    if not all(outputs.finite for outputs in (train, *others)):
-        return "features or logits of the source are not finite"
-    labels = train.labels
-    if labels.ndim == 1 and len(np.unique(labels)) < 2:
-        return "all training images are of one class"
-    return None

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from transferbench.analysis.transferability import h_score
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench.statistics import Interval
 from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
-    SourceScore,
     score_measurements,
 )
 
@@ -30,23 +28,19 @@ def measure(
     replicates.
     """
     del params  # without parameters
-    return score_measurements(subjects, context, UNITS, _score)
+    return score_measurements(subjects, context, UNITS, _scores)
 
 
-def _score(outputs: SourceOutputs) -> dict[str, SourceScore]:
-    n, d = outputs.features.shape
-    scores = h_score(outputs.features, outputs.labels)
-    if not scores.rank:
-        return {
-            metric: SourceScore(_point(None, n), "the features do not vary") for metric in UNITS
-        }
+def _scores(train: SourceOutputs) -> Iterator[Measurement]:
+    n, d = train.features.shape
+    scores = h_score(train.features, train.labels)
+    constant = None if scores.rank else "the features do not vary"
     full_rank = f"{n} images in {d} dimensions: any labels would reach the largest score"
-    plain = SourceScore(_point(scores.plain, n), full_rank if scores.rank >= n - 1 else None)
-    return {"h_score": plain, "regularised_h_score": SourceScore(_point(scores.regularised, n))}
-
-
-def _point(value: float | None, n: int) -> Interval:
-    return Interval(value, None, None, n, "none")
+    flags = (constant or (full_rank if scores.rank >= n - 1 else None), constant)
+    values = (scores.plain, scores.regularised)
+    for (metric, unit), value, flag in zip(UNITS.items(), values, flags, strict=True):
+        score = None if constant else value
+        yield train.measurement(metric, score, unit, flag, train.missing_classes)
 
 
 H_SCORE = DiagnosticSpec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -11,20 +12,13 @@ from transferbench.analysis.transferability import nearest_classes
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
-from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
-    missing_classes,
-    source_outputs,
-    undefined_for_outputs,
-    undefined_for_task,
-    undefined_measurements,
+    score_measurements,
 )
 
 __all__ = ["KNN", "KnnParams"]
-
-UNITS = {"knn_accuracy": "fraction"}
 
 
 class KnnParams(Params):
@@ -40,37 +34,22 @@ def measure(
 
     Units: fraction. Error: Wilson over the test images.
     """
-    trial, source = subjects
-    if reason := undefined_for_task(trial):
-        yield from undefined_measurements(UNITS, reason)
-        return
-    train, test = source_outputs(trial, source, context, "train", "test")
-    if reason := undefined_for_outputs(train, test):
-        yield from undefined_measurements(UNITS, reason, train)
-        return
-    missing = missing_classes(train.labels, trial.logits.shape[1])
-    yield from _accuracies(params, train, test, join_flags(missing, train.flag))
+    score, units = partial(_accuracies, params.neighbours), {"knn_accuracy": "fraction"}
+    return score_measurements(subjects, context, units, score, ("train", "test"))
 
 
 def _accuracies(
-    params: KnnParams, train: SourceOutputs, test: SourceOutputs, flag: str | None
+    neighbours: Sequence[int], train: SourceOutputs, test: SourceOutputs
 ) -> Iterator[Measurement]:
-    n_train, n_test = len(train.labels), len(test.labels)
-    possible = [k for k in params.neighbours if k <= n_train]
+    n = len(train.labels)
+    possible = [k for k in neighbours if k <= n]
     predicted = nearest_classes(train.features, train.labels, test.features, possible)
     correct = dict(zip(possible, (predicted == test.labels).sum(axis=1), strict=True))
-    for k in params.neighbours:
-        share = wilson(float(correct[k]), n_test) if k in correct else None
-        too_few = None if k in correct else f"{k} neighbours among {n_train} training images"
-        yield Measurement(
-            metric="knn_accuracy",
-            value=share.value if share else None,
-            unit="fraction",
-            n=n_test,
-            coordinates={"checkpoint": train.epoch, "k": k},
-            flag=join_flags(too_few, flag),
-            **(share.fields() if share else {}),
-        )
+    for k in neighbours:
+        share = wilson(float(correct[k]), len(test.labels)) if k in correct else None
+        too_few = None if share else f"{k} neighbours among {n} training images"
+        flags = (too_few, train.missing_classes)
+        yield test.measurement("knn_accuracy", share, "fraction", *flags, k=k)
 
 
 KNN = DiagnosticSpec(

@@ -10,7 +10,6 @@ from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Sub
 from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
-    SourceScore,
     score_measurements,
 )
 
@@ -25,13 +24,15 @@ def measure(
     Error: infinitesimal jackknife over the training images, for this source network.
     """
     del params  # without parameters
-    return score_measurements(subjects, context, {"leep": "nats"}, _score, source_head=True)
+    exclusive = ("target", "source")
+    return score_measurements(subjects, context, {"leep": "nats"}, _score, exclusive=exclusive)
 
 
-def _score(outputs: SourceOutputs) -> dict[str, SourceScore]:
+def _score(train: SourceOutputs) -> Iterator[Measurement]:
     from scipy.special import softmax  # slow to import
 
-    return {"leep": SourceScore(leep(softmax(outputs.logits, axis=1), outputs.labels))}
+    interval = leep(softmax(train.logits, axis=1), train.labels)
+    yield train.measurement("leep", interval, "nats", train.missing_classes)
 
 
 LEEP = DiagnosticSpec(

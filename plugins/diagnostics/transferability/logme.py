@@ -6,21 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from transferbench.analysis.transferability import Evidence, log_evidence
+from transferbench.analysis.transferability import log_evidence
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench_plugins.diagnostics._flags import join_flags
 from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
-    source_outputs,
-    undefined_for_outputs,
-    undefined_measurements,
+    score_measurements,
 )
 
 __all__ = ["LOGME"]
-
-UNITS = {"logme": "nats"}
 
 
 def measure(
@@ -34,40 +29,27 @@ def measure(
     Error: no interval over images; compare replicates.
     """
     del params  # without parameters
-    trial, source = subjects
-    (outputs,) = source_outputs(trial, source, context, "train")
-    targets, skipped = _targets(outputs, trial.logits.shape[1])
-    if reason := undefined_for_outputs(outputs) or _no_target(targets):
-        yield from undefined_measurements(UNITS, reason, outputs)
+    return score_measurements(subjects, context, {"logme": "nats"}, _score, exclusive=())
+
+
+def _score(train: SourceOutputs) -> Iterator[Measurement]:
+    labels = train.labels
+    target_NT = labels > 0.5 if labels.ndim == 2 else labels[:, None] == np.arange(train.classes)
+    varying_T = target_NT.any(axis=0) & ~target_NT.all(axis=0)
+    if not varying_T.any():
+        flag = "no label has both values among the training images"
+        yield train.measurement("logme", None, "nats", flag)
         return
-    evidence = log_evidence(outputs.features, targets)
-    yield Measurement(
-        metric="logme",
-        value=float(evidence.per_image.mean()),
-        unit="nats",
-        n=len(targets),
-        coordinates={"checkpoint": outputs.epoch},
-        flag=join_flags(_not_converged(evidence), skipped, outputs.flag),
+    evidence = log_evidence(train.features, target_NT[:, varying_T])
+    failed, count = int((~evidence.converged).sum()), len(evidence.converged)
+    constant = ", ".join(map(str, np.flatnonzero(~varying_T)))
+    yield train.measurement(
+        "logme",
+        float(evidence.per_image.mean()),
+        "nats",
+        f"{failed} of {count} targets not converged" if failed else None,
+        f"one value on all images, left out: {constant}" if constant else None,
     )
-
-
-def _targets(outputs: SourceOutputs, classes: int) -> tuple[np.ndarray, str | None]:
-    """The targets that vary, and the flag of constant ones. Shapes: bool (N, T)."""
-    labels = outputs.labels
-    targets = labels > 0.5 if labels.ndim == 2 else labels[:, None] == np.arange(classes)
-    varying = targets.any(axis=0) & ~targets.all(axis=0)
-    constant = ", ".join(map(str, np.flatnonzero(~varying)))
-    flag = f"one value on all images, left out: {constant}" if constant else None
-    return targets[:, varying], flag
-
-
-def _no_target(targets: np.ndarray) -> str | None:
-    return None if targets.shape[1] else "no label has both values among the training images"
-
-
-def _not_converged(evidence: Evidence) -> str | None:
-    failed = int((~evidence.converged).sum())
-    return f"{failed} of {len(evidence.converged)} targets not converged" if failed else None
 
 
 LOGME = DiagnosticSpec(

@@ -10,7 +10,6 @@ from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Sub
 from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
-    SourceScore,
     score_measurements,
 )
 
@@ -25,11 +24,13 @@ def measure(
     Error: infinitesimal jackknife over the training images, for this source network.
     """
     del params  # without parameters
-    return score_measurements(subjects, context, {"nce": "nats"}, _score, source_head=True)
+    exclusive = ("target", "source")
+    return score_measurements(subjects, context, {"nce": "nats"}, _score, exclusive=exclusive)
 
 
-def _score(outputs: SourceOutputs) -> dict[str, SourceScore]:
-    return {"nce": SourceScore(nce(outputs.logits.argmax(axis=1), outputs.labels))}
+def _score(train: SourceOutputs) -> Iterator[Measurement]:
+    interval = nce(train.logits.argmax(axis=1), train.labels)
+    yield train.measurement("nce", interval, "nats", train.missing_classes)
 
 
 NCE = DiagnosticSpec(

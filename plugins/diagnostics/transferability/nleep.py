@@ -13,17 +13,14 @@ from pydantic import Field
 from transferbench.analysis.transferability import leep
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench.statistics import Interval
-from transferbench_plugins.diagnostics._flags import join_flags
+from transferbench_plugins.diagnostics._measurement import join_flags
 from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
-    SourceScore,
     score_measurements,
 )
 
 __all__ = ["NLEEP", "NleepParams"]
-
 
 MIN_IMAGES = 2
 """Per Gaussian. With one image per Gaussian the score is 0 for any source."""
@@ -53,42 +50,40 @@ def measure(
     )
 
 
-def _score(params: NleepParams, seed: int, outputs: SourceOutputs) -> dict[str, SourceScore]:
-    if not np.ptp(outputs.features, axis=0).any():
-        return {"nleep": _undefined(outputs, "the features do not vary")}
-    n, gaussians = len(outputs.labels), params.per_class * len(np.unique(outputs.labels))
-    if n < MIN_IMAGES * gaussians:
-        reason = (
+def _score(params: NleepParams, seed: int, train: SourceOutputs) -> Iterator[Measurement]:
+    n, gaussians = len(train.labels), params.per_class * len(np.unique(train.labels))
+    interval = None
+    if not np.ptp(train.features, axis=0).any():
+        flag: str | None = "the features do not vary"
+    elif n < MIN_IMAGES * gaussians:
+        flag = (
             f"{gaussians} Gaussians for {n} images: with fewer than {MIN_IMAGES} images each, a "
             "Gaussian tells its images by heart"
         )
-        return {"nleep": _undefined(outputs, reason)}
-    posterior_NG, flag = _mixture(params.energy, gaussians, seed, outputs)
-    return {"nleep": SourceScore(leep(posterior_NG, outputs.labels), flag)}
-
-
-def _undefined(outputs: SourceOutputs, reason: str) -> SourceScore:
-    return SourceScore(Interval(None, None, None, len(outputs.labels), "none", reason))
+    else:
+        posterior_NG, flag = _mixture(params.energy, gaussians, seed, train.features)
+        interval = leep(posterior_NG, train.labels)
+    yield train.measurement("nleep", interval, "nats", flag, train.missing_classes)
 
 
 def _mixture(
-    energy: float, gaussians: int, seed: int, outputs: SourceOutputs
+    energy: float, gaussians: int, seed: int, features: np.ndarray
 ) -> tuple[np.ndarray, str | None]:
     """The posterior of each Gaussian for each image, and the flag of the mixture, or None."""
     from sklearn.decomposition import PCA
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    n = len(outputs.labels)
-    principal = PCA(n_components=energy, svd_solver="full").fit_transform(outputs.features)
+    principal = PCA(n_components=energy, svd_solver="full").fit_transform(features)
     mixture = GaussianMixture(gaussians, random_state=seed)
     with warnings.catch_warnings():
         # Flagged below instead: duplicate images in k-means, and too few iterations.
         warnings.simplefilter("ignore", ConvergenceWarning)
         posterior_NG = mixture.fit(principal).predict_proba(principal)
-    few = n < gaussians * (principal.shape[1] + 1)
+    n, size = principal.shape
+    few = n < gaussians * (size + 1)
     return posterior_NG, join_flags(
-        f"{gaussians} Gaussians of {principal.shape[1]} dimensions for {n} images" if few else None,
+        f"{gaussians} Gaussians of {size} dimensions for {n} images" if few else None,
         None if mixture.converged_ else "the mixture did not converge",
     )
 

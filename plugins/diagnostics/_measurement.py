@@ -1,0 +1,67 @@
+"""Measurements of diagnostics: bounds from an interval, and flags of missing values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from transferbench.metrics import hits, weighted_mean_auc
+from transferbench.records import Coordinate, Measurement
+from transferbench.specs import Metric
+from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
+
+__all__ = ["join_flags", "measurement", "metric_interval"]
+
+
+def join_flags(*flags: str | None) -> str | None:
+    """The non-empty flags, joined by semicolons; None if there are none."""
+    return "; ".join(flag for flag in flags if flag) or None
+
+
+def measurement(
+    metric: str,
+    value: Interval | float | None,
+    unit: str,
+    n: int,
+    coordinates: Mapping[str, Coordinate] | None = None,
+    *,
+    missing: str | None = None,
+    flag: str | None = None,
+) -> Measurement:
+    """``value`` with its bounds, if it has any; no value if it is not finite.
+
+    ``missing``: the flag of a measurement without a value; ``flag``: that of any.
+    """
+    interval = value if isinstance(value, Interval) else Interval(value, None, None, n, "none")
+    finite = interval.value is not None and math.isfinite(interval.value)
+    return Measurement(
+        metric=metric,
+        value=interval.value if finite else None,
+        unit=unit,
+        n=n,
+        coordinates=dict(coordinates or {}),
+        flag=join_flags(None if finite else missing, flag),
+        **interval.fields(),
+    )
+
+
+def metric_interval(
+    metric: Metric, logits: np.ndarray, labels: np.ndarray, seed: int, resamples: int
+) -> Interval:
+    """The test metric. Shapes: (N, K), and (N,) or (N, K).
+
+    Error: Wilson over test items for a multi-class accuracy, else percentile bootstrap.
+    """
+    if metric == "accuracy":
+        hits_N = hits(logits, labels)
+        if labels.ndim == 1:
+            return wilson(float(hits_N.sum()), len(labels))
+        return bootstrap_mean(hits_N, seed, resamples)
+
+    def area(counts_BN: np.ndarray) -> np.ndarray:
+        return weighted_mean_auc(logits, labels, counts_BN)[:, None]
+
+    (interval,) = bootstrap(area, np.ones(len(labels), dtype=np.int64), seed, resamples)
+    return interval
