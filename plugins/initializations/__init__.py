@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import InitializationSpec
-from transferbench_plugins.initializations.bootstrap import BOOTSTRAP
 from transferbench_plugins.initializations.data_aligned import DATA_ALIGNED
 from transferbench_plugins.initializations.data_dependent import DATA_DEPENDENT
+from transferbench_plugins.initializations.entries import BOOTSTRAP, MEAN_VAR
 from transferbench_plugins.initializations.first_k import FIRST_K
 from transferbench_plugins.initializations.lsuv import LSUV
-from transferbench_plugins.initializations.mean_var import MEAN_VAR
 from transferbench_plugins.initializations.mimetic import MIMETIC
-from transferbench_plugins.initializations.pretrained import PRETRAINED
-from transferbench_plugins.initializations.random_draw import (
-    RANDOM,
-    SAME_RANDOM,
-    SECOND_RANDOM,
-)
-from transferbench_plugins.initializations.random_label import RANDOM_LABEL
+from transferbench_plugins.initializations.pretrained import PRETRAINED, RANDOM_LABEL
+from transferbench_plugins.initializations.random_draw import RANDOM, SAME_RANDOM, SECOND_RANDOM
 from transferbench_plugins.initializations.spectrum import SPECTRUM_MATCHED, TOP_DIRECTIONS
 from transferbench_plugins.initializations.weight_shuffle import WEIGHT_SHUFFLE
 

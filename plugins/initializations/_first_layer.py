@@ -12,16 +12,9 @@ from torch import Generator, Tensor, nn
 
 from transferbench.errors import PluginError
 from transferbench.specs import InitializationContext
-from transferbench_plugins.initializations._layer_outputs import body_layers, target_images
+from transferbench_plugins.initializations._layer_outputs import body_layers
 
-__all__ = [
-    "draw",
-    "first_convolution",
-    "mean_squares",
-    "patch_eigenvectors",
-    "proportional",
-    "target_images",
-]
+__all__ = ["draw_filters", "first_convolution", "patch_eigenvectors"]
 
 BATCH_SIZE = 8
 """The patches of 8 images of 224 px are some 100 MB."""
@@ -64,18 +57,9 @@ def patch_eigenvectors(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, Tensor
     return variance_E.clamp(min=0), basis_EE
 
 
-def mean_squares(weight: Tensor, basis_EE: Tensor) -> Tensor:
-    """The mean square of the filters of ``weight`` along each eigenvector: (E,), float64."""
-    return (weight.detach().flatten(1).double() @ basis_EE).square().mean(0)
-
-
-def proportional(variance_E: Tensor, weight: Tensor) -> Tensor:
-    """``variance_E`` scaled to the mean squared norm of the filters of ``weight``."""
-    squared_norm = weight.detach().double().flatten(1).square().sum(1).mean()
-    return variance_E * (squared_norm / variance_E.sum())
-
-
-def draw(weight: Tensor, variance_E: Tensor, basis_EE: Tensor, generator: Generator) -> None:
+def draw_filters(
+    weight: Tensor, variance_E: Tensor, basis_EE: Tensor, generator: Generator
+) -> None:
     """Fill ``weight`` with filters of N(0, basis diag(variance) basis^T)."""
     noise_FE = torch.randn(len(weight), len(variance_E), generator=generator, dtype=torch.float64)
     with torch.no_grad():

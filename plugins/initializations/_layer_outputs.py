@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the usual name
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from transferbench.errors import PluginError, listing
@@ -78,37 +78,52 @@ def body_layers(net: nn.Module, context: InitializationContext) -> dict[str, nn.
 
 
 def adjust_layers(
-    plugin: str, net: nn.Module, context: InitializationContext, adjust: Adjust
+    plugin: str,
+    net: nn.Module,
+    context: InitializationContext,
+    draw: Callable[[Tensor, Generator], object],
+    adjust: Adjust,
 ) -> None:
-    """Run the target images through ``net``, adjusting each layer of the body at its first call.
+    """Draw the weights of the body's layers, set their biases to 0, then adjust each layer.
 
-    Raises: ``PluginError`` with the layers whose calls are not found.
+    ``draw`` fills a weight in place. ``adjust`` is called at the first call of each layer in a
+    forward pass of the target images.
+
+    Raises: ``PluginError`` without images, or with the layers whose calls are not found.
     """
-    images = target_images(plugin, context)
-    interceptor = _LayerInterceptor(body_layers(net, context), adjust)
-    with torch.no_grad(), eval_mode(net), interceptor:
-        net(images)
-    if missing := interceptor.missing():
+    images, layers = target_images(plugin, context), body_layers(net, context)
+    interceptor = _LayerInterceptor(layers, adjust)
+    with torch.no_grad():
+        for layer in layers.values():
+            draw(layer.get_parameter("weight"), context.generator)
+            if layer.bias is not None:
+                layer.get_parameter("bias").zero_()
+        with eval_mode(net), interceptor:
+            net(images)
+    if interceptor.missing:
+        missing = listing(list(interceptor.missing), LISTED)
         raise PluginError(
-            f"initialization {plugin!r} finds no output of {listing(missing, LISTED)}: in a"
-            " forward pass no convolution or linear map uses their weights, directly or times a"
-            " factor; choose another backbone, or an initialization without target images"
+            f"initialization {plugin!r} finds no output of {missing}: in a forward pass no"
+            " convolution or linear map uses their weights, directly or times a factor; choose"
+            " another backbone, or an initialization without target images"
         )
 
 
 class _LayerInterceptor(TorchFunctionMode):
-    """Calls ``adjust`` before the first call of each layer inside the block."""
+    """Calls ``adjust`` before the first call of each layer inside the block.
+
+    ``missing``: the layers that were not called yet, by name.
+    """
 
     def __init__(self, layers: Mapping[str, nn.Module], adjust: Adjust) -> None:
         super().__init__()
-        self._layers = dict(layers)
+        self.missing = dict(layers)
         self._adjust = adjust
         # By id of the tensor; the weights are stored too, so that no id is reused.
-        self._weights: dict[int, tuple[str, tuple[Tensor, ...]]] = {
-            id(weight): (name, (weight,))
-            for name, layer in layers.items()
-            for weight in [layer.get_parameter("weight")]
-        }
+        self._weights: dict[int, tuple[str, tuple[Tensor, ...]]] = {}
+        for name, layer in layers.items():
+            weight = layer.get_parameter("weight")
+            self._weights[id(weight)] = (name, (weight,))
 
     def __torch_function__(
         self,
@@ -136,9 +151,5 @@ class _LayerInterceptor(TorchFunctionMode):
     ) -> None:
         weight = args[1] if len(args) > 1 else named["weight"]
         name, weights = self._weights.get(id(weight), ("", ()))
-        if (layer := self._layers.pop(name, None)) is not None:
+        if (layer := self.missing.pop(name, None)) is not None:
             self._adjust(LayerCall(name, layer, weights, lambda: func(*args, **named)))
-
-    def missing(self) -> list[str]:
-        """The layers without a call."""
-        return list(self._layers)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transferbench.errors import PluginError
 from transferbench.networks.modules import body_names, load_state
 from transferbench.specs import InitializationContext
-from transferbench_plugins.initializations._statistics_params import StatisticsParams
 
 __all__ = ["as_filters", "as_matrix", "copy_source", "redraw", "redraw_source"]
 
+Norms = Literal["identity", "source"]
 Redraw = Callable[[str, Tensor], Tensor]
 """Maps the name and the float64 values of a tensor to new values, of as many elements."""
 
@@ -60,17 +60,16 @@ def redraw_source(
     plugin: str,
     net: nn.Module,
     context: InitializationContext,
-    params: StatisticsParams,
+    checkpoint: int | None,
+    norms: Norms,
     draw: Redraw,
 ) -> None:
     """Copy the source's body into ``net``, and ``redraw`` it. Raises: as ``copy_source``."""
-    copy_source(plugin, net, context, params.checkpoint)
-    redraw(net, body_names(context.modules), params.norms, draw)
+    copy_source(plugin, net, context, checkpoint)
+    redraw(net, body_names(context.modules), norms, draw)
 
 
-def redraw(
-    net: nn.Module, names: Iterable[str], norms: Literal["identity", "source"], draw: Redraw
-) -> None:
+def redraw(net: nn.Module, names: Iterable[str], norms: Norms, draw: Redraw) -> None:
     """Redraw the tensors ``names`` of ``net`` in order, by the rules of this module."""
     of_norms = _norm_names(net)
     parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from transferbench.specs import InitializationContext, InitializationSpec
-from transferbench_plugins.initializations._statistics_params import SourceParams, checkpoint_of
+from transferbench.specs import InitializationContext
+from transferbench_plugins.initializations._source_specs import SourceParams, source_spec
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,29 +28,32 @@ class AlignedParams(SourceParams):
 
 
 def _initialize(params: AlignedParams, net: Module, context: InitializationContext) -> None:
-    from transferbench_plugins.initializations import _first_layer as first_layer
+    from transferbench_plugins.initializations._first_layer import (
+        draw_filters,
+        first_convolution,
+        patch_eigenvectors,
+    )
+    from transferbench_plugins.initializations._layer_outputs import target_images
     from transferbench_plugins.initializations._source_weights import copy_source
 
-    images = first_layer.target_images("data-aligned", context)
-    name, layer = first_layer.first_convolution("data-aligned", net, context)
-    variance_E, basis_EE = first_layer.patch_eigenvectors(layer, images)
+    images = target_images("data-aligned", context)
+    name, layer = first_convolution("data-aligned", net, context)
+    variance_E, basis_EE = patch_eigenvectors(layer, images)
     if params.variances == "source":
         copy_source("data-aligned", net, context, params.checkpoint, [f"{name}.weight"])
-        variance_E = first_layer.mean_squares(layer.weight, basis_EE)
+    filters_FE = layer.weight.detach().flatten(1).double()
+    if params.variances == "source":
+        variance_E = (filters_FE @ basis_EE).square().mean(0)
     else:
-        variance_E = first_layer.proportional(variance_E, layer.weight)
-    first_layer.draw(layer.weight, variance_E, basis_EE, context.generator)
+        variance_E = variance_E * (filters_FE.square().sum(1).mean() / variance_E.sum())
+    draw_filters(layer.weight, variance_E, basis_EE, context.generator)
 
 
-DATA_ALIGNED = InitializationSpec(
-    name="data-aligned",
-    version=1,
-    summary="Keeps P's first-layer mean square along each principal component of target patches",
-    source="Maennel et al., NeurIPS 2020, https://arxiv.org/abs/2006.10455",
-    license="Apache-2.0",
-    params=AlignedParams,
-    initialize=_initialize,
-    needs=frozenset({"source_weights", "images"}),
-    touches="body",
-    checkpoint=checkpoint_of,
+DATA_ALIGNED = source_spec(
+    "data-aligned",
+    "Keeps P's first-layer mean square along each principal component of target patches",
+    "Maennel et al., NeurIPS 2020, https://arxiv.org/abs/2006.10455",
+    _initialize,
+    AlignedParams,
+    images=True,
 )

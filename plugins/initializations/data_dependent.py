@@ -13,6 +13,7 @@ from transferbench.errors import PluginError
 from transferbench.specs import InitializationContext, InitializationSpec, NoParams
 
 if TYPE_CHECKING:
+    from torch import Generator, Tensor
     from torch.nn import Module
 
     from transferbench_plugins.initializations._layer_outputs import LayerCall
@@ -41,21 +42,12 @@ def _standardise(call: LayerCall) -> None:
 
 
 def _initialize(_: NoParams, net: Module, context: InitializationContext) -> None:
-    import torch
+    from transferbench_plugins.initializations._layer_outputs import adjust_layers
 
-    from transferbench_plugins.initializations._layer_outputs import (
-        adjust_layers,
-        body_layers,
-        target_images,
-    )
+    def draw(weight: Tensor, generator: Generator) -> None:
+        weight.normal_(generator=generator)
 
-    target_images("data-dependent", context)
-    with torch.no_grad():
-        for layer in body_layers(net, context).values():
-            layer.get_parameter("weight").normal_(generator=context.generator)
-            if layer.bias is not None:
-                layer.get_parameter("bias").zero_()
-    adjust_layers("data-dependent", net, context, _standardise)
+    adjust_layers("data-dependent", net, context, draw, _standardise)
 
 
 DATA_DEPENDENT = InitializationSpec(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from transferbench.errors import PluginError
-from transferbench.specs import HEAD, InitializationContext, InitializationSpec
-from transferbench_plugins.initializations._statistics_params import SourceParams, checkpoint_of
-from transferbench_plugins.initializations.mean_var import normal_like
+from transferbench.specs import HEAD, InitializationContext
+from transferbench_plugins.initializations._source_specs import SourceParams, source_spec
+from transferbench_plugins.initializations.entries import normal_like
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -47,16 +47,11 @@ def _initialize(params: FirstKParams, net: Module, context: InitializationContex
         redraw(net, rest, "identity", lambda _, values: normal_like(values, context.generator))
 
 
-FIRST_K = InitializationSpec(
-    name="first-k",
-    version=1,
-    summary="Keeps P's first modules; of the rest nothing, or each tensor's mean and variance",
-    source="Raghu et al., NeurIPS 2019, https://arxiv.org/abs/1902.07208 (transfusion);"
+FIRST_K = source_spec(
+    "first-k",
+    "Keeps P's first modules; of the rest nothing, or each tensor's mean and variance",
+    "Raghu et al., NeurIPS 2019, https://arxiv.org/abs/1902.07208 (transfusion);"
     " Matsoukas et al., CVPR 2022, https://arxiv.org/abs/2203.01825 (WT-ST-n)",
-    license="Apache-2.0",
-    params=FirstKParams,
-    initialize=_initialize,
-    needs=frozenset({"source_weights"}),
-    touches="body",
-    checkpoint=checkpoint_of,
+    _initialize,
+    FirstKParams,
 )

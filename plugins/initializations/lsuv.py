@@ -16,7 +16,7 @@ from transferbench.errors import PluginError
 from transferbench.specs import InitializationContext, InitializationSpec, Params
 
 if TYPE_CHECKING:
-    from torch import Generator
+    from torch import Generator, Tensor
     from torch.nn import Module
 
     from transferbench_plugins.initializations._layer_outputs import LayerCall
@@ -31,19 +31,13 @@ class LsuvParams(Params):
     tries: Annotated[int, Field(ge=1)] = 10
 
 
-def _orthonormalise(layer: Module, generator: Generator) -> None:
-    """Make the rows or columns of the weight, whichever are fewer, orthonormal; the bias zero."""
-    import torch
-
+def _orthonormalise(weight: Tensor, generator: Generator) -> None:
+    """Make the rows or columns of the weight, whichever are fewer, orthonormal."""
     from transferbench_plugins.initializations._directions import orthonormal
 
-    weight = layer.get_parameter("weight")
     filters, entries = weight.shape[0], weight[0].numel()
     columns = orthonormal(max(filters, entries), min(filters, entries), generator)
-    with torch.no_grad():
-        weight.copy_((columns if filters >= entries else columns.T).reshape(weight.shape))
-        if layer.bias is not None:
-            layer.get_parameter("bias").zero_()
+    weight.copy_((columns if filters >= entries else columns.T).reshape(weight.shape))
 
 
 def _to_unit_deviation(params: LsuvParams, call: LayerCall) -> None:
@@ -64,16 +58,9 @@ def _to_unit_deviation(params: LsuvParams, call: LayerCall) -> None:
 
 
 def _initialize(params: LsuvParams, net: Module, context: InitializationContext) -> None:
-    from transferbench_plugins.initializations._layer_outputs import (
-        adjust_layers,
-        body_layers,
-        target_images,
-    )
+    from transferbench_plugins.initializations._layer_outputs import adjust_layers
 
-    target_images("lsuv", context)
-    for layer in body_layers(net, context).values():
-        _orthonormalise(layer, context.generator)
-    adjust_layers("lsuv", net, context, partial(_to_unit_deviation, params))
+    adjust_layers("lsuv", net, context, _orthonormalise, partial(_to_unit_deviation, params))
 
 
 LSUV = InitializationSpec(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from transferbench.specs import InitializationContext, InitializationSpec
 
@@ -18,34 +18,34 @@ def _keep(params: Any, net: Module, context: InitializationContext) -> None:
     """Keep the weights that the builder has drawn."""
 
 
-RANDOM = InitializationSpec(
-    name="random",
-    version=1,
-    summary="RI: the backbone's own random initialization, another draw for each replicate",
-    source=SOURCE,
-    license="Apache-2.0",
-    initialize=_keep,
-    touches="nothing",
+def _random_spec(
+    name: str, summary: str, draw: Literal["replicate", "shared", "second"], source: str = SOURCE
+) -> InitializationSpec:
+    return InitializationSpec(
+        name=name,
+        version=1,
+        summary=summary,
+        source=source,
+        license="Apache-2.0",
+        initialize=_keep,
+        touches="nothing",
+        draw=draw,
+    )
+
+
+RANDOM = _random_spec(
+    "random",
+    "RI: the backbone's own random initialization, another draw for each replicate",
+    "replicate",
 )
 
-SAME_RANDOM = InitializationSpec(
-    name="same-random",
-    version=1,
-    summary="One random draw of the body that all replicates share: the control for shared starts",
-    source=f"{SOURCE}, figure 16",
-    license="Apache-2.0",
-    initialize=_keep,
-    touches="nothing",
-    draw="shared",
+SAME_RANDOM = _random_spec(
+    "same-random",
+    "One random draw of the body that all replicates share: the control for shared starts",
+    "shared",
+    f"{SOURCE}, figure 16",
 )
 
-SECOND_RANDOM = InitializationSpec(
-    name="second-random",
-    version=1,
-    summary="RI again, from a second draw: the null difference to RI",
-    source=SOURCE,
-    license="Apache-2.0",
-    initialize=_keep,
-    touches="nothing",
-    draw="second",
+SECOND_RANDOM = _random_spec(
+    "second-random", "RI again, from a second draw: the null difference to RI", "second"
 )

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from transferbench.specs import InitializationContext, InitializationSpec
-from transferbench_plugins.initializations._statistics_params import StatisticsParams, checkpoint_of
+from transferbench_plugins.initializations._source_specs import StatisticsParams, redrawing_spec
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-    from torch.nn import Module
 
 __all__ = ["SPECTRUM_MATCHED", "TOP_DIRECTIONS"]
 
@@ -54,54 +52,20 @@ def _rotated(values: Tensor, fraction: float, generator: Generator) -> Tensor:
     return rotated
 
 
-def _initialize(
-    plugin: str,
-    params: StatisticsParams,
-    net: Module,
-    context: InitializationContext,
-    fraction: float,
-) -> None:
-    from transferbench_plugins.initializations._source_weights import redraw_source
-
-    def draw(_: str, values: Tensor) -> Tensor:
-        return _rotated(values, fraction, context.generator)
-
-    redraw_source(plugin, net, context, params, draw)
-
-
-def _match_spectrum(params: StatisticsParams, net: Module, context: InitializationContext) -> None:
-    _initialize("spectrum-matched", params, net, context, fraction=0)
-
-
-def _keep_top(params: TopParams, net: Module, context: InitializationContext) -> None:
-    _initialize("top-directions", params, net, context, params.fraction)
-
-
-SPECTRUM_MATCHED = InitializationSpec(
-    name="spectrum-matched",
-    version=1,
-    summary="Keeps the singular values of each of P's weights; their directions are random (Haar)",
-    source="The spectra of Neyshabur, Sedghi, Zhang, NeurIPS 2020, appendix,"
+SPECTRUM_MATCHED = redrawing_spec(
+    "spectrum-matched",
+    "Keeps the singular values of each of P's weights; their directions are random (Haar)",
+    "The spectra of Neyshabur, Sedghi, Zhang, NeurIPS 2020, appendix,"
     " https://arxiv.org/abs/2008.11687",
-    license="Apache-2.0",
-    params=StatisticsParams,
-    initialize=_match_spectrum,
-    needs=frozenset({"source_weights"}),
-    touches="body",
-    checkpoint=checkpoint_of,
+    lambda values, params, generator: _rotated(values, 0, generator),
 )
 
-TOP_DIRECTIONS = InitializationSpec(
-    name="top-directions",
-    version=1,
-    summary="Keeps P's singular values and its top singular directions; the rest are random",
-    source="Proposed in the conclusion of Neyshabur, Sedghi, Zhang, NeurIPS 2020,"
+TOP_DIRECTIONS = redrawing_spec(
+    "top-directions",
+    "Keeps P's singular values and its top singular directions; the rest are random",
+    "Proposed in the conclusion of Neyshabur, Sedghi, Zhang, NeurIPS 2020,"
     " https://arxiv.org/abs/2008.11687",
-    license="Apache-2.0",
-    params=TopParams,
+    lambda values, params, generator: _rotated(values, params.fraction, generator),
+    TopParams,
     tiny={"fraction": 0.25},
-    initialize=_keep_top,
-    needs=frozenset({"source_weights"}),
-    touches="body",
-    checkpoint=checkpoint_of,
 )

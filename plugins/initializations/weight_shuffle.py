@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from transferbench.specs import InitializationContext, InitializationSpec
-from transferbench_plugins.initializations._statistics_params import StatisticsParams, checkpoint_of
+from transferbench.specs import InitializationContext
+from transferbench_plugins.initializations._source_specs import StatisticsParams, source_spec
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -49,7 +49,7 @@ def _initialize(params: ShuffleParams, net: Module, context: InitializationConte
             orders[layer] = _orders(1, len(values), context.generator)[0]
         return values[orders[layer]]
 
-    redraw_source("weight-shuffle", net, context, params, shuffle)
+    redraw_source("weight-shuffle", net, context, params.checkpoint, params.norms, shuffle)
 
 
 def _shuffled(values: Tensor, variant: Variant, generator: Generator) -> Tensor:
@@ -79,15 +79,10 @@ def _orders(rows: int, length: int, generator: Generator) -> Tensor:
     return torch.rand(rows, length, generator=generator, dtype=torch.float64).argsort(1)
 
 
-WEIGHT_SHUFFLE = InitializationSpec(
-    name="weight-shuffle",
-    version=1,
-    summary="Keeps the entries of each tensor, filter or kernel of P (variant), permuted",
-    source="Matsoukas et al., CVPR 2022, https://arxiv.org/abs/2203.01825 (released code)",
-    license="Apache-2.0",
-    params=ShuffleParams,
-    initialize=_initialize,
-    needs=frozenset({"source_weights"}),
-    touches="body",
-    checkpoint=checkpoint_of,
+WEIGHT_SHUFFLE = source_spec(
+    "weight-shuffle",
+    "Keeps the entries of each tensor, filter or kernel of P (variant), permuted",
+    "Matsoukas et al., CVPR 2022, https://arxiv.org/abs/2203.01825 (released code)",
+    _initialize,
+    ShuffleParams,
 )
