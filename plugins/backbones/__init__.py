@@ -18,10 +18,4 @@ __all__ = ["transferbench_backbones"]
 @hookimpl
 def transferbench_backbones() -> list[BackboneSpec]:
     """All built-in backbones."""
-    return [
-        FIXUP_RESNET8,
-        FIXUP_RESNET14,
-        FIXUP_RESNET20,
-        FIXUP_RESNET50,
-        TIMM,
-    ]
+    return [FIXUP_RESNET8, FIXUP_RESNET14, FIXUP_RESNET20, FIXUP_RESNET50, TIMM]

@@ -16,10 +16,4 @@ __all__ = ["transferbench_datasets"]
 @hookimpl
 def transferbench_datasets() -> list[DatasetSpec]:
     """All built-in datasets."""
-    return [
-        DIGITS,
-        FASHION_MNIST,
-        GLYPHS,
-        IMAGE_FOLDER,
-        MNIST_5K,
-    ]
+    return [DIGITS, FASHION_MNIST, GLYPHS, IMAGE_FOLDER, MNIST_5K]

