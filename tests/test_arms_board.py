@@ -27,7 +27,7 @@ from scipy import stats
 
 from transferbench.claims import judge
 from transferbench.leaderboard import boards, build, show
-from transferbench.leaderboard.candidates import Candidate, Competition
+from transferbench.leaderboard.candidates import Competition
 from transferbench.leaderboard.rows import board_rows
 from transferbench.leaderboard.table import cell_text
 from transferbench.measurements import Measurements
@@ -400,7 +400,7 @@ def test_a_run_ends_with_the_board_of_its_initializations(tmp_path: Path) -> Non
 def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
     (folder,) = PUBLISHED.glob("initializations@1/fixup-resnet14/*")
     bundle = read_bundle(folder)
-    competition = Competition([Candidate(bundle, "reported")], PUBLISHED, load_registry())
+    competition = Competition([(bundle, "reported")], load_registry())
     _, rows = board_rows(competition)
     arms = {row.cells["initialization"][0]: row.cells for row in rows}
     assert len(arms) == 19

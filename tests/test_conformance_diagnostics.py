@@ -375,7 +375,7 @@ def test_every_check_fails_for_a_bad_plugin():
 
 
 def test_the_fake_subject_has_all_members_of_the_protocol():
-    members = {name for name in vars(Subject) if not name.startswith("_")}
+    members = {name for name in dir(Subject) if not name.startswith("_")}
     assert {"labels", "network", "perturbed"} <= members
     assert members <= set(dir(FakeSubject()))
 

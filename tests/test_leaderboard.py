@@ -172,7 +172,7 @@ def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Pa
         CheckReport(head.parent, checks, read_bundle(head.parent))
         for head in sorted((root / board).glob("*/*/submission.json"))
     ]
-    table = board_table(board, examined, root, load_registry())
+    table = board_table(board, examined, load_registry())
     for path in write_board(table, tmp_path / "submissions", tmp_path / board):
         assert path.read_bytes() == (PUBLISHED / board / path.name).read_bytes(), path.name
 

@@ -925,7 +925,7 @@ def test_metrics_equal_those_of_scikit_learn() -> None:
 
 
 def agreement(*pair: Predictions) -> dict[str, float | None]:
-    trials = [PackedTrial("job", "multi-class", "accuracy", trial, None) for trial in pair]
+    trials = [PackedTrial("job", "multi-class", "accuracy", None, *trial) for trial in pair]
     return {m.metric: m.value for m in recompute_agreement(AgreementParams(), trials)}
 
 

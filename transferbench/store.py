@@ -21,7 +21,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -327,12 +327,9 @@ class Store:
         # preserve_lock_file also rules out SoftFileLock, which a killed process would leave locked.
         lock = FileLock(self.root / "locks" / name, thread_local=False, preserve_lock_file=True)
         with ExitStack() as stack:
-            try:
+            with suppress(Timeout):
                 stack.enter_context(lock.acquire(blocking=wait))
-                acquired = True
-            except Timeout:
-                acquired = False
-            yield acquired
+            yield lock.is_locked
 
     @contextmanager
     def _explained(self, path: Path, *, foreign: bool = False) -> Iterator[None]:

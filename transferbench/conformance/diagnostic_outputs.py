@@ -22,7 +22,6 @@ from transferbench.records import Measurement
 from transferbench.report.comparisons import name_selves
 from transferbench.report.drawing import draw
 from transferbench.report.parts import Drawing, Part, Scope
-from transferbench.submission.predictions import Predictions
 from transferbench.submission.recompute import equal_values
 from transferbench.submission.submitted_trials import PackedTrial
 
@@ -46,9 +45,9 @@ def check_recomputed_values_are_those_measured(case: DiagnosticCase) -> None:
 
 def _submitted(trial: FinishedTrial) -> PackedTrial:
     """The trial as a submission holds it."""
-    labels, outputs = trial.labels.astype(np.int32), predict(trial.logits, trial.labels)
-    predictions = Predictions(np.arange(len(labels)), labels, outputs.astype(np.int32))
-    return PackedTrial(trial.job, trial.task, trial.metric, predictions, trial.history)
+    items, labels = np.arange(len(trial.labels)), trial.labels.astype(np.int32)
+    outputs = predict(trial.logits, labels).astype(np.int32)
+    return PackedTrial(trial.job, trial.task, trial.metric, trial.history, items, labels, outputs)
 
 
 def _check_recomputed(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
-from transferbench.leaderboard.candidates import Candidate, Competition, refused
+from transferbench.leaderboard.candidates import Competition, refused
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import flags_of, notes_of
 from transferbench.leaderboard.rows import board_rows
@@ -47,26 +47,21 @@ def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTab
     for head in sorted(submissions.glob("*/*/*/submission.json")):
         # The folder says which board a submission is for, so that an unreadable one is listed too.
         by_board[head.parts[-4]].append(check(head.parent, registry))
-    return [
-        board_table(name, reports, submissions, registry)
-        for name, reports in sorted(by_board.items())
-    ]
+    return [board_table(name, reports, registry) for name, reports in sorted(by_board.items())]
 
 
-def board_table(
-    name: str, reports: Sequence[CheckReport], root: Path, registry: Registry
-) -> BoardTable:
-    """The board ``name`` of the submissions that are meant for it, below the folder ``root``."""
-    candidates, unranked = [], []
+def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -> BoardTable:
+    """The board ``name`` of the submissions that are meant for it."""
+    accepted, unranked = [], []
     for report in reports:
         bundle = report.bundle
         if report.ok and bundle is not None and bundle.submission.board == name:
-            candidates.append(Candidate(bundle, report.trust))
+            accepted.append((bundle, report.trust))
         else:
             unranked.append(refused(report, name))
-    if not candidates:
+    if not accepted:
         return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
-    competition = Competition(candidates, root, registry)
+    competition = Competition(accepted, registry)
     suite, (columns, rows) = competition.suite, board_rows(competition)
     return BoardTable(
         board=name,
@@ -85,6 +80,6 @@ def board_table(
 
 def _verdicts(competition: Competition, rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
     """The verdicts on the entries of ``rows``, in that order."""
-    bundles = {competition.folder(c): c.bundle for c in competition.chosen.values()}
+    bundles = {c.folder: c.bundle for c in competition.chosen.values()}
     ranked = [bundles[folder] for folder in dict.fromkeys(row.folder for row in rows)]
     return {b.submission.entry.name: b.verdicts for b in ranked if b.verdicts}

@@ -5,48 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from transferbench.errors import SubmissionError, UnknownNameError, listing
 from transferbench.leaderboard.notes import REPRODUCED_WITHIN
 from transferbench.leaderboard.profile import most_severe
-from transferbench.leaderboard.scores import SubmissionValues, compared_arms
+from transferbench.leaderboard.scores import Candidate, EntryKey, compared_arms
 from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
 from transferbench.plan.external_weights import left_out_arms
 from transferbench.registry import Registry
 from transferbench.submission import Bundle, CheckReport, Submission
 from transferbench.suite import Suite
 
-__all__ = ["Arm", "Candidate", "Competition", "refused"]
-
-EntryKey: TypeAlias = tuple[str, str | None]
-"""A backbone, and the tag of its external weights: ranked once on a board."""
-
-
-class Candidate(NamedTuple):
-    """A submission that passed its check."""
-
-    bundle: Bundle
-    trust: str
-
-    @property
-    def head(self) -> Submission:
-        """The head of the submission."""
-        return self.bundle.submission
-
-    @property
-    def entry(self) -> EntryKey:
-        """The entry that it is a submission of."""
-        entry = self.head.entry
-        return entry.name, entry.weights.tag if entry.weights else None
-
-    @property
-    def precedence(self) -> tuple[int, str]:
-        """The latest MINOR first, of equals the first id."""
-        return -self.head.minor, self.head.id
-
+__all__ = ["Arm", "Competition", "refused"]
 
 Arm: TypeAlias = tuple[Candidate, str]
 """An arm of a candidate."""
@@ -55,32 +27,21 @@ Arm: TypeAlias = tuple[Candidate, str]
 class Competition:
     """The candidates of a board, ``chosen`` and ``superseded``, and the suite that scores them.
 
-    ``root``: the folder of all submissions. Raises: ``SubmissionError`` where two suites share an
-    id.
+    ``accepted``: the submissions and the trust in each. Raises: ``SubmissionError`` where two
+    suites share an id.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], root: Path, registry: Registry) -> None:
-        self.suite = _latest_suite(candidates)
-        self.severe = most_severe(self.suite, candidates[0].head.severities)
-        ordered = sorted(candidates, key=lambda c: (str(c.entry), c.precedence))
+    def __init__(self, accepted: Sequence[tuple[Bundle, str]], registry: Registry) -> None:
+        bundles = [bundle for bundle, _ in accepted]
+        self.suite = _latest_suite(bundles)
+        self.severe = most_severe(self.suite, bundles[0].submission.severities)
+        candidates = [Candidate(bundle, trust, self.suite) for bundle, trust in accepted]
+        candidates.sort(key=lambda c: (str(c.entry), _precedence(c.head)))
         self.chosen: dict[EntryKey, Candidate] = {}
-        for candidate in ordered:
+        for candidate in candidates:
             self.chosen.setdefault(candidate.entry, candidate)
-        self.superseded = [c for c in ordered if self.chosen[c.entry] is not c]
+        self.superseded = [c for c in candidates if self.chosen[c.entry] is not c]
         self.registry = registry
-        self._root = root
-        self._values: dict[Path, SubmissionValues] = {}
-
-    def values(self, candidate: Candidate) -> SubmissionValues:
-        """The values of a candidate, scored by the suite of the board."""
-        path = candidate.bundle.path
-        if path not in self._values:
-            self._values[path] = SubmissionValues(self.suite, candidate.bundle)
-        return self._values[path]
-
-    def folder(self, candidate: Candidate) -> str:
-        """The folder of a candidate, relative to that of all submissions."""
-        return candidate.bundle.path.relative_to(self._root).as_posix()
 
     def trust(self, candidate: Candidate, arm: str) -> str:
         """Reproduced, where another named submitter's run of this arm has the same score."""
@@ -89,9 +50,9 @@ class Competition:
             second = other.head.declaration.submitter
             if other.entry != candidate.entry or None in {submitter, second} or second == submitter:
                 continue
-            if self.values(other).missing_scores(arm):
+            if other.missing_scores(arm):
                 continue
-            scores = [fmean(self.values(c).score(arm).values()) for c in (candidate, other)]
+            scores = [fmean(c.score(arm).values()) for c in (candidate, other)]
             if abs(scores[0] - scores[1]) <= REPRODUCED_WITHIN:
                 return "reproduced"
         return candidate.trust
@@ -108,7 +69,7 @@ class Competition:
         rows = [
             _unranked(candidate, "incomplete", self._incomplete(candidate, arm, missing))
             for candidate, arm in chain(*self.groups())
-            if (missing := self.values(candidate).missing_scores(arm))
+            if (missing := candidate.missing_scores(arm))
         ]
         for candidate in self.superseded:
             head = self.chosen[candidate.entry].head
@@ -142,15 +103,20 @@ def refused(report: CheckReport, board: str) -> Unranked:
     return Unranked(entry, report.path.name[:SHORT_ID], "refused", why)
 
 
-def _latest_suite(candidates: Iterable[Candidate]) -> Suite:
+def _precedence(head: Submission) -> tuple[int, str]:
+    """The latest MINOR first, of equals the first id."""
+    return -head.minor, head.id
+
+
+def _latest_suite(bundles: Iterable[Bundle]) -> Suite:
     """The latest MINOR's suite, by which all are scored."""
-    digests: dict[str, Candidate] = {}
-    for candidate in candidates:
-        head = candidate.head
-        other = digests.setdefault(head.suite, candidate)
-        if other.head.suite_digest != head.suite_digest:
+    by_suite: dict[str, Bundle] = {}
+    for bundle in bundles:
+        head = bundle.submission
+        other = by_suite.setdefault(head.suite, bundle)
+        if other.submission.suite_digest != head.suite_digest:
             raise SubmissionError(
-                f"two suites call themselves {head.suite}: those of {other.bundle.path} and"
-                f" {candidate.bundle.path}; give one another name or version, or remove it"
+                f"two suites call themselves {head.suite}: those of {other.path} and"
+                f" {bundle.path}; give one another name or version, or remove it"
             )
-    return min(digests.values(), key=lambda c: c.precedence).bundle.plan.suite
+    return min(by_suite.values(), key=lambda bundle: _precedence(bundle.submission)).plan.suite

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import NamedTuple
 
-from transferbench.leaderboard.scores import SubmissionValues
+from transferbench.leaderboard.scores import Candidate
 from transferbench.suite import TRIAL, Suite
 
 __all__ = ["Profile", "most_severe", "profile_of"]
@@ -24,13 +24,13 @@ class Profile(NamedTuple):
     baseline: tuple[float, ...]
 
 
-def profile_of(values: SubmissionValues, severities: Severities) -> Profile | None:
+def profile_of(candidate: Candidate) -> Profile | None:
     """Both arms along the main family, where at least two perturbations have both."""
-    scoring = values.suite.scoring
+    scoring = candidate.suite.scoring
     arms = (scoring.initialization, scoring.baseline)
     points = []
-    for label in _family(values.suite, severities):
-        series = [values.series(TRIAL, scoring.metric, arm, label) for arm in arms]
+    for label in _family(candidate.suite, candidate.head.severities):
+        series = [candidate.series(TRIAL, scoring.metric, arm, label) for arm in arms]
         if all(series):
             points.append((label, *(fmean(one_arm.values()) for one_arm in series)))
     return Profile(*zip(*points, strict=True)) if len(points) > 1 else None

@@ -6,19 +6,19 @@ of initializations are the arms of each entry, a group for each.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from transferbench.leaderboard.candidates import Arm, Candidate, Competition
+from transferbench.leaderboard.candidates import Arm, Competition
 from transferbench.leaderboard.notes import installed_initialization
 from transferbench.leaderboard.profile import profile_of
-from transferbench.leaderboard.scores import SubmissionValues
+from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.table import SHORT_ID, Cell, CellKind, Column, Row, field_names
 from transferbench.measurements import ReplicateValues, difference_of
 from transferbench.registry import Registry
 from transferbench.statistics import Interval, Rank, rank_intervals, share_of_gain, student_t
-from transferbench.submission import Bundle
+from transferbench.submission import Submission
 from transferbench.suite import TRIAL, BoardColumn, Suite
 from transferbench.suite.columns import columns_of
 
@@ -30,9 +30,13 @@ class Standing(NamedTuple):
 
     candidate: Candidate
     arm: str
-    values: SubmissionValues
     score: ReplicateValues
     rank: Rank
+
+    @property
+    def head(self) -> Submission:
+        """The head of the candidate's submission."""
+        return self.candidate.head
 
     @property
     def key(self) -> str:
@@ -51,7 +55,7 @@ def board_rows(competition: Competition) -> tuple[list[Column], list[Row]]:
     of_arms = competition.suite.scoring.ranks == "initializations"
     rows: list[Row] = []
     for group in competition.groups():
-        standings = _ranked(competition, group)
+        standings = _ranked(group)
         by_key = {
             column.key: [_cell(column, value) for value in values_of(standings)]
             for column, values_of in columns
@@ -59,21 +63,19 @@ def board_rows(competition: Competition) -> tuple[list[Column], list[Row]]:
         for position, standing in enumerate(standings):
             cells = {key: column[position] for key, column in by_key.items()}
             # The arms of one entry would all have the same profile.
-            profile = (
-                None if of_arms else profile_of(standing.values, standing.candidate.head.severities)
-            )
-            rows.append(Row(cells, competition.folder(standing.candidate), profile))
+            profile = None if of_arms else profile_of(standing.candidate)
+            rows.append(Row(cells, standing.candidate.folder, profile))
     return [column for column, _ in columns], rows
 
 
-def _ranked(competition: Competition, group: Sequence[Arm]) -> list[Standing]:
+def _ranked(group: Sequence[Arm]) -> list[Standing]:
     """The arms of a group that have every score, the best first."""
     members = {
-        _key(candidate, arm): (candidate, arm, competition.values(candidate))
+        _key(candidate, arm): (candidate, arm)
         for candidate, arm in group
-        if not competition.values(candidate).missing_scores(arm)
+        if not candidate.missing_scores(arm)
     }
-    scores = {key: values.score(arm) for key, (_, arm, values) in members.items()}
+    scores = {key: candidate.score(arm) for key, (candidate, arm) in members.items()}
     return [
         Standing(*members[key], scores[key], rank) for key, rank in rank_intervals(scores).items()
     ]
@@ -110,18 +112,21 @@ def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
         for column, arm in measured:
             if column.under == under and perturbation is not None:
                 yield _measured(column, perturbation, arm)
-    yield from _arm_facts(competition.registry) if of_arms else _entry_facts()
+    if of_arms:
+        text = "what it starts from besides the backbone's own draw"
+        yield _column("needs", "needs", "text", text, lambda row: _needs(row, competition.registry))
+    else:
+        yield from _entry_facts()
+    text, trust = "reported, recomputed or reproduced", competition.trust
     yield _column(
         "trust",
         "trust",
         "text",
-        "reported, recomputed or reproduced",
-        lambda row: competition.trust(row.candidate, row.arm),
+        text,
+        lambda row: trust(row.candidate, row.arm),
         terminal=not of_arms,
     )
-    yield _column(
-        "submission", "submission", "text", "its id", lambda row: row.candidate.head.id[:SHORT_ID]
-    )
+    yield _column("submission", "submission", "text", "its id", lambda row: row.head.id[:SHORT_ID])
 
 
 def _column(
@@ -146,10 +151,8 @@ def _leading_columns(*, of_arms: bool) -> Iterator[tuple[Column, ColumnValues]]:
     if of_arms:
         title, text = "initialization", "the arm of the suite"
         yield _column(title, title, "text", text, lambda row: row.arm, terminal=True)
-    name = "the backbone"
-    yield _column(
-        "entry", "entry", "text", name, lambda row: row.candidate.head.entry.name, terminal=True
-    )
+    text = "the backbone"
+    yield _column("entry", "entry", "text", text, lambda row: row.head.entry.name, terminal=True)
     text = "mean over the scoring targets; 0 is chance, 1 the frozen reference"
     yield _column(
         "score", "score", "interval", text, lambda row: _mean(row.score), terminal=not of_arms
@@ -197,10 +200,10 @@ def _measured(
     )
 
     def series(row: Standing, label: str) -> ReplicateValues:
-        return row.values.series(column.diagnostic, column.metric, label, perturbation)
+        return row.candidate.series(column.diagnostic, column.metric, label, perturbation)
 
     def interval(row: Standing) -> Interval | None:
-        scoring, values = row.values.suite.scoring, series(row, arm or row.arm)
+        scoring, values = row.candidate.suite.scoring, series(row, arm or row.arm)
         if column.of == "value":
             return _mean(values)
         baseline = series(row, scoring.baseline)
@@ -225,64 +228,50 @@ def _mean(values: ReplicateValues) -> Interval:
 
 def _entry_facts() -> Iterator[tuple[Column, ColumnValues]]:
     text = "reproduced/contradicted/undecided"
-    yield _column(
-        "claims", "claims", "claims", text, lambda row: _claims(row.candidate.bundle), terminal=True
-    )
+    yield _column("claims", "claims", "claims", text, _claims, terminal=True)
     text = "of the network that is scored"
-    yield _column(
-        "parameters", "parameters", "count", text, lambda row: row.candidate.head.entry.parameters
-    )
+    yield _column("parameters", "parameters", "count", text, lambda row: row.head.entry.parameters)
     text = "the suite's source, or external weights"
-    yield _column(
-        "pretraining", "pre-training", "text", text, lambda row: _pretraining(row.candidate.bundle)
-    )
+    yield _column("pretraining", "pre-training", "text", text, _pretraining)
     text = "whether the targets' images were in the pre-training"
-    yield _column("overlap", "overlap", "text", text, lambda row: _overlap(row.candidate.bundle))
+    yield _column("overlap", "overlap", "text", text, _overlap)
 
 
-def _claims(bundle: Bundle) -> tuple[int, int, int] | None:
+def _claims(row: Standing) -> tuple[int, int, int] | None:
     """How many claims were reproduced, contradicted and left undecided; controls are no claims."""
-    counts = Counter(row.verdict for row in bundle.verdicts if not row.control)
+    verdicts = row.candidate.bundle.verdicts
+    counts = Counter(verdict.verdict for verdict in verdicts if not verdict.control)
     return (counts["reproduced"], counts["contradicted"], counts["undecided"]) if counts else None
 
 
-def _pretraining(bundle: Bundle) -> str:
-    weights = bundle.submission.entry.weights
-    if weights is not None:
+def _pretraining(row: Standing) -> str:
+    if weights := row.head.entry.weights:
         return f"{weights.tag} ({weights.pretrained_on})"
-    suite = bundle.plan.suite
+    suite = row.candidate.bundle.plan.suite
     source = suite.initializations[suite.scoring.initialization].source
     return f"suite: {suite.sources[source].dataset.name}"
 
 
-def _overlap(bundle: Bundle) -> str:
+def _overlap(row: Standing) -> str:
     """The declared overlap with the scoring targets: one word, or the targets of each."""
-    declared = bundle.submission.declaration.overlap
-    by_word: dict[str, list[str]] = {}
-    for target in bundle.plan.suite.scoring.chance:
-        by_word.setdefault(declared.get(target, "unknown"), []).append(target)
+    declared = row.head.declaration.overlap
+    by_word: dict[str, list[str]] = defaultdict(list)
+    for target in row.candidate.bundle.plan.suite.scoring.chance:
+        by_word[declared.get(target, "unknown")].append(target)
     if len(by_word) == 1:
         return next(iter(by_word))
     return "; ".join(f"{word}: {', '.join(targets)}" for word, targets in sorted(by_word.items()))
 
 
-def _arm_facts(registry: Registry) -> Iterator[tuple[Column, ColumnValues]]:
-    text = "what it starts from besides the backbone's own draw"
-    yield _column(
-        "needs", "needs", "text", text, lambda row: _needs(row.candidate.bundle, row.arm, registry)
-    )
-
-
-def _needs(bundle: Bundle, label: str, registry: Registry) -> str | None:
+def _needs(row: Standing, registry: Registry) -> str | None:
     """What an arm starts from; None where its plugin is not installed here."""
-    use = bundle.plan.suite.initializations[label]
+    use = row.candidate.bundle.plan.suite.initializations[row.arm]
     spec = installed_initialization(use, registry)
     if spec is None:
         return None
     needs = []
     if "source_weights" in spec.needs:
-        external = bundle.submission.entry.weights is not None
-        needs.append("external weights" if external else f"weights of {use.source}")
+        needs.append("external weights" if row.head.entry.weights else f"weights of {use.source}")
     if "images" in spec.needs:
         needs.append("target images")
     return ", ".join(needs) or "nothing"

@@ -1,12 +1,18 @@
-"""The values of a submission on the scoring targets of a suite, and the scores from them."""
+"""A submission on a board: its values on the scoring targets of the suite, and its scores."""
 
 from __future__ import annotations
+
+from functools import cached_property
+from typing import TypeAlias
 
 from transferbench.measurements import Measurements, ReplicateValues, mean_of
 from transferbench.submission import Bundle
 from transferbench.suite import TRIAL, Suite
 
-__all__ = ["SubmissionValues", "compared_arms"]
+__all__ = ["Candidate", "EntryKey", "compared_arms"]
+
+EntryKey: TypeAlias = tuple[str, str | None]
+"""A backbone, and the tag of its external weights: ranked once on a board."""
 
 
 def compared_arms(suite: Suite) -> tuple[str, ...]:
@@ -22,19 +28,28 @@ def compared_arms(suite: Suite) -> tuple[str, ...]:
     )
 
 
-class SubmissionValues:
-    """The values of one submission, a series over replicates for each arm.
+class Candidate:
+    """A submission that passed its check.
 
     ``suite``: the one that scores the board, which may have another MINOR than the submission's.
     """
 
-    def __init__(self, suite: Suite, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, trust: str, suite: Suite) -> None:
+        self.bundle = bundle
+        self.head = bundle.submission
+        self.trust = trust
         self.suite = suite
-        self._rows = Measurements.of_records(
-            record
-            for record in bundle.records
-            if record.target in suite.scoring.chance and not record.coordinates
-        )
+
+    @property
+    def entry(self) -> EntryKey:
+        """The entry that it is a submission of."""
+        entry = self.head.entry
+        return entry.name, entry.weights.tag if entry.weights else None
+
+    @property
+    def folder(self) -> str:
+        """Its folder, relative to that of all submissions."""
+        return "/".join(self.bundle.path.parts[-3:])
 
     def series(self, diagnostic: str, metric: str, arm: str, perturbation: str) -> ReplicateValues:
         """The mean over the scoring targets, at each replicate that has a value on all of them."""
@@ -75,3 +90,11 @@ class SubmissionValues:
             diagnostic=diagnostic, metric=metric, initialization=arm, perturbation=perturbation
         )
         return [rows.select(target=target).by_replicate() for target in self.suite.scoring.chance]
+
+    @cached_property
+    def _rows(self) -> Measurements:
+        return Measurements.of_records(
+            record
+            for record in self.bundle.records
+            if record.target in self.suite.scoring.chance and not record.coordinates
+        )

@@ -87,21 +87,18 @@ def check(path: Path, registry: Registry | None = None) -> CheckReport:
 
 
 def _named_checks(registry: Registry) -> dict[str, Finder]:
+    def registered(check: Callable[[Bundle, Registry], Iterator[Problem]]) -> Finder:
+        return lambda bundle: check(bundle, registry)
+
     return {
         "content is untouched": integrity.check_content_is_untouched,
         "suite is the published one": integrity.check_suite_is_the_published_one,
         "job ids follow from payloads": integrity.check_job_ids_follow_from_payloads,
-        "every cell is there once": partial(
-            integrity.check_every_cell_is_there_once, registry=registry
-        ),
-        "plan can be made again": partial(
-            integrity.check_plan_can_be_made_again, registry=registry
-        ),
+        "every cell is there once": registered(integrity.check_every_cell_is_there_once),
+        "plan can be made again": registered(integrity.check_plan_can_be_made_again),
         "predictions belong together": recompute.check_predictions_belong_together,
         "metrics follow from predictions": recompute.check_metrics_follow_from_predictions,
-        "diagnoses follow from their trials": partial(
-            check_diagnoses_follow_from_trials, registry=registry
-        ),
+        "diagnoses follow from their trials": registered(check_diagnoses_follow_from_trials),
         "numbers are possible": recompute.check_numbers_are_possible,
         "settings did something": recompute.check_settings_did_something,
         "verdicts follow from records": recompute.check_verdicts_follow_from_records,

@@ -12,7 +12,6 @@ import numpy as np
 from transferbench.metrics import chance_level, predict
 from transferbench.specs import Metric, Task
 from transferbench.submission.bundle import Bundle
-from transferbench.submission.predictions import Predictions
 
 __all__ = ["PackedTrial", "packed_trials"]
 
@@ -27,13 +26,15 @@ MAX_EPOCH = 100_000
 
 @dataclass(frozen=True)
 class PackedTrial:
-    """A ``transferbench.specs.SubmittedTrial``."""
+    """A ``transferbench.specs.SubmittedTrial`` with the fields of its ``Predictions``."""
 
     job: str
     task: Task
     metric: Metric
-    predictions: Predictions
     history: RecordedHistory | None
+    items: np.ndarray
+    labels: np.ndarray
+    outputs: np.ndarray
 
     @property
     def chance(self) -> float:
@@ -41,25 +42,14 @@ class PackedTrial:
         return chance_level(self.metric, self.labels)
 
     @property
-    def items(self) -> np.ndarray:
-        """Shapes: (N,)."""
-        return self.predictions.items
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Shapes: (N,) or (N, L)."""
-        return self.predictions.labels
-
-    @property
     def predicted(self) -> np.ndarray:
         """Shapes: (N,) or (N, L)."""
-        outputs = self.predictions.outputs
-        return predict(outputs, self.labels) if self.predictions.multi_label else outputs
+        return self.outputs if self.scores is None else predict(self.scores, self.labels)
 
     @property
     def scores(self) -> np.ndarray | None:
         """Shapes: (N, L)."""
-        return self.predictions.outputs if self.predictions.multi_label else None
+        return self.outputs if self.labels.ndim == 2 else None
 
 
 def packed_trials(bundle: Bundle) -> dict[str, PackedTrial]:
@@ -68,10 +58,9 @@ def packed_trials(bundle: Bundle) -> dict[str, PackedTrial]:
     trials = {}
     for job in bundle.plan.jobs:
         if job.kind == "trial" and job.id in bundle.predictions:
-            dataset = job.payload["dataset"]
-            predictions, history = bundle.predictions[job.id], histories.get(job.id)
+            dataset, history = job.payload["dataset"], histories.get(job.id)
             trials[job.id] = PackedTrial(
-                job.id, dataset["task"], dataset["metric"], predictions, history
+                job.id, dataset["task"], dataset["metric"], history, *bundle.predictions[job.id]
             )
     return trials
 
