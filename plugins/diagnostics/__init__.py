@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import DiagnosticSpec
+from transferbench_plugins.diagnostics.features.canonical_correlation import PWCCA, SVCCA
 from transferbench_plugins.diagnostics.features.cka import CKA
 from transferbench_plugins.diagnostics.features.procrustes import PROCRUSTES
-from transferbench_plugins.diagnostics.features.pwcca import PWCCA
-from transferbench_plugins.diagnostics.features.svcca import SVCCA
 from transferbench_plugins.diagnostics.landscape.aligned_barrier import ALIGNED_BARRIER
 from transferbench_plugins.diagnostics.landscape.barrier import BARRIER
 from transferbench_plugins.diagnostics.landscape.basin import BASIN

@@ -20,10 +20,9 @@ from transferbench.networks.modules import build_network, partition
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec
 from transferbench_plugins.backbones import transferbench_backbones
+from transferbench_plugins.diagnostics.features.canonical_correlation import PWCCA, SVCCA
 from transferbench_plugins.diagnostics.features.cka import CKA
 from transferbench_plugins.diagnostics.features.procrustes import PROCRUSTES
-from transferbench_plugins.diagnostics.features.pwcca import PWCCA
-from transferbench_plugins.diagnostics.features.svcca import SVCCA
 
 BACKBONES = {spec.name: spec for spec in transferbench_backbones()}
 CONTEXT = DiagnosticContext(device=torch.device("cpu"), generator=torch.Generator(), seed=0)

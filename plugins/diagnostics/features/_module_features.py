@@ -8,25 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import Field
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, Params, Subject
 from transferbench_plugins.diagnostics._image_digest import image_digest
+from transferbench_plugins.diagnostics._measurement import measurement
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "BodyModules",
+    "BodyFeatures",
     "FeatureBatches",
     "FeatureParams",
-    "PreparedFeatures",
     "Undefined",
     "compare_modules",
     "feature_batches",
+    "of_both",
     "prepared_features",
     "similarity_measurements",
 ]
@@ -34,6 +35,7 @@ __all__ = [
 BATCH_SIZE = 128
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class FeatureParams(Params):
@@ -48,32 +50,19 @@ class FeatureParams(Params):
     precision: Literal["f32", "bf16"] = "f32"
 
 
-class BodyModules(Protocol):
-    """The modules of a network's body that have an output; ``missing``: reason by module."""
-
-    @property
-    def names(self) -> list[str]: ...
-    @property
-    def missing(self) -> Mapping[str, str]: ...
-
-
-class FeatureBatches(NamedTuple):
-    """The features of a network's body, one list of tensors (N, D) per batch of images.
+class BodyFeatures(NamedTuple, Generic[T_co]):
+    """Features of the modules of a network's body.
 
     ``names``: modules with an output, in order. ``missing``: module -> why it has none.
     """
 
     names: list[str]
-    features: Iterator[list[Tensor]]
+    features: T_co
     missing: Mapping[str, str]
 
 
-class PreparedFeatures(NamedTuple, Generic[T]):
-    """The features of a network's body on all images, preprocessed; one value per module."""
-
-    names: list[str]
-    features: list[T]
-    missing: Mapping[str, str]
+FeatureBatches: TypeAlias = "BodyFeatures[Iterator[list[Tensor]]]"
+"""For each batch of images one tensor (N, D) per module."""
 
 
 class Undefined(NamedTuple):
@@ -82,18 +71,17 @@ class Undefined(NamedTuple):
     reason: str
 
 
-def feature_batches(
-    params: FeatureParams, subjects: Sequence[Subject], batches: Sequence[Tensor]
-) -> tuple[FeatureBatches, FeatureBatches]:
-    """Features of both networks; the same object twice if they are the same network."""
+def of_both(subjects: Sequence[Subject], compute: Callable[[Subject], T]) -> tuple[T, T]:
+    """``compute`` for both networks; the same object twice if they are the same network."""
     first, second = subjects[:2]
-    a = _feature_batches(params, first, batches)
-    return a, a if second.job == first.job else _feature_batches(params, second, batches)
+    a = compute(first)
+    return a, a if second.job == first.job else compute(second)
 
 
-def _feature_batches(
-    params: FeatureParams, subject: Subject, batches: Sequence[Tensor]
+def feature_batches(
+    params: FeatureParams, batches: Sequence[Tensor], subject: Subject
 ) -> FeatureBatches:
+    """The features of a network's body on each batch of images."""
     import torch
 
     from transferbench.networks.features import module_features, output_layers
@@ -104,7 +92,7 @@ def _feature_batches(
     features = module_features(
         net, layers.paths, batches, pooled=params.pooled, precision=precision
     )
-    return FeatureBatches(list(layers.paths), features, layers.missing)
+    return BodyFeatures(list(layers.paths), features, layers.missing)
 
 
 def prepared_features(
@@ -114,40 +102,37 @@ def prepared_features(
     context: DiagnosticContext,
     prepare: Callable[[Tensor], T],
     prepare_key: Hashable,
-) -> tuple[PreparedFeatures[T], PreparedFeatures[T]]:
+) -> tuple[BodyFeatures[list[T]], BodyFeatures[list[T]]]:
     """``prepare`` applied to the features (N, D) of each module of both networks.
 
     Cached per network, for all pairs that it is in; ``prepare_key`` identifies ``prepare``.
     """
     key = prepare_key, params.pooled, params.precision, image_digest(images)
 
-    def cached(subject: Subject) -> PreparedFeatures[T]:
+    def cached(subject: Subject) -> BodyFeatures[list[T]]:
         compute = partial(_prepared_features, params, subject, images, prepare)
         return context.once((*key, subject.job), compute)
 
-    first, second = subjects[:2]
-    a = cached(first)
-    return a, a if second.job == first.job else cached(second)
+    return of_both(subjects, cached)
 
 
 def _prepared_features(
     params: FeatureParams, subject: Subject, images: Tensor, prepare: Callable[[Tensor], T]
-) -> PreparedFeatures[T]:
+) -> BodyFeatures[list[T]]:
     import torch
 
-    modules = _feature_batches(params, subject, torch.split(images, BATCH_SIZE))
-    batches = list(modules.features)
+    names, features, missing = feature_batches(params, torch.split(images, BATCH_SIZE), subject)
+    batches = list(features)
     # Batches of one module are freed before the next module is concatenated: they are large.
-    tensors = (torch.cat([batch.pop(0) for batch in batches]) for _ in modules.names)
-    prepared = [prepare(features) for features in tensors]
-    return PreparedFeatures(modules.names, prepared, modules.missing)
+    tensors = (torch.cat([batch.pop(0) for batch in batches]) for _ in names)
+    return BodyFeatures(names, [prepare(tensor) for tensor in tensors], missing)
 
 
 def similarity_measurements(
     metric: str,
     unit: str,
     n: int,
-    networks: tuple[BodyModules, BodyModules],
+    networks: tuple[BodyFeatures[object], BodyFeatures[object]],
     similarity: Callable[[int, int], float | Undefined],
 ) -> Iterator[Measurement]:
     """A measurement for every pair of modules; ``similarity`` takes their indices in ``names``."""
@@ -159,21 +144,15 @@ def similarity_measurements(
             value = Undefined(reason)
         else:
             value = similarity(a.names.index(module), b.names.index(other))
-        yield Measurement(
-            metric=metric,
-            unit=unit,
-            n=n,
-            coordinates={"module": module, "other_module": other},
-            value=None if isinstance(value, Undefined) else value,
-            flag=value.reason if isinstance(value, Undefined) else None,
-        )
+        number, flag = (None, value.reason) if isinstance(value, Undefined) else (value, None)
+        coordinates = {"module": module, "other_module": other}
+        yield measurement(metric, number, unit, n, coordinates, flag=flag)
 
 
 def compare_modules(
     params: FeatureParams,
     subjects: Sequence[Subject],
     context: DiagnosticContext,
-    *,
     metric: str,
     unit: str,
     prepare: Callable[[Tensor], T],
@@ -194,9 +173,7 @@ def compare_modules(
         a, b = networks[0].features[row], networks[1].features[column]
         if isinstance(a, Undefined):
             return a
-        if isinstance(b, Undefined):
-            return b
-        return compare(a, b)
+        return b if isinstance(b, Undefined) else compare(a, b)
 
     yield from similarity_measurements(metric, unit, len(images), networks, similarity)
 

@@ -7,7 +7,9 @@ all images. Interpret the order of pairs: absolute values depend on these choice
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
@@ -15,11 +17,12 @@ from pydantic import Field
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
 from transferbench_plugins.diagnostics.features._module_features import (
-    BodyModules,
+    BodyFeatures,
     FeatureBatches,
     FeatureParams,
     Undefined,
     feature_batches,
+    of_both,
     prepared_features,
     similarity_measurements,
 )
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from transferbench.analysis.cka import Hsic
 
 __all__ = ["CKA", "CkaParams"]
-
 
 FeaturePair: TypeAlias = "tuple[list[Tensor], list[Tensor]]"
 """Both networks' features of the same images, one (N, D) per module."""
@@ -65,6 +67,8 @@ def measure(
     Units: 1 for equal features, 0 for unrelated ones; debiased estimates may be negative.
     Error: no interval over images; compare replicates.
     """
+    import torch
+
     from transferbench.analysis.cka import MIN_IMAGES, cka
 
     images = subjects[0].images("test", params.images)
@@ -76,11 +80,10 @@ def measure(
         return
     hsics = list(_hsics(params, batches))
     values = cka(hsics).tolist()
-    reasons_a = _undefined_reasons([h.own_a for h in hsics])
-    reasons_b = _undefined_reasons([h.own_b for h in hsics])
+    _, own_a, own_b = (torch.stack(parts).sum(0).tolist() for parts in zip(*hsics, strict=True))
 
     def similarity(row: int, column: int) -> float | Undefined:
-        reason = reasons_a[row] or reasons_b[column]
+        reason = _undefined_reason(own_a[row]) or _undefined_reason(own_b[column])
         return Undefined(reason) if reason else float(values[row][column])
 
     yield from similarity_measurements("cka", "cka", n, networks, similarity)
@@ -88,7 +91,7 @@ def measure(
 
 def _networks(
     params: CkaParams, subjects: Sequence[Subject], images: Tensor, context: DiagnosticContext
-) -> tuple[tuple[BodyModules, BodyModules], Iterable[FeaturePair]]:
+) -> tuple[tuple[BodyFeatures[object], BodyFeatures[object]], Iterable[FeaturePair]]:
     """Both networks, and their centred features: one batch in exact mode."""
     from transferbench.analysis.cka import centre_
 
@@ -97,7 +100,7 @@ def _networks(
         return (a, b), [(a.features, b.features)]
     # Equal batches: a small last batch would have the same weight as the rest.
     batches: Sequence[Tensor] = images.tensor_split(max(1, len(images) // params.batch))
-    networks = feature_batches(params, subjects, batches)
+    networks = of_both(subjects, partial(feature_batches, params, batches))
     return networks, _paired_batches(*networks)
 
 
@@ -122,17 +125,11 @@ def _hsics(params: CkaParams, batches: Iterable[FeaturePair]) -> Iterator[Hsic]:
         yield hsic(a, b, widths)
 
 
-def _undefined_reasons(own: list[Tensor]) -> list[str | None]:
-    """Why each module has no CKA, from its HSIC with itself in each batch; None if it has."""
-    import torch
-
-    total = torch.stack(own).sum(0)
-    return [
-        "the features are not finite: diverged"
-        if not finite
-        else (None if varies else "the features do not vary between images")
-        for finite, varies in zip(total.isfinite().tolist(), (total > 0).tolist(), strict=True)
-    ]
+def _undefined_reason(own_hsic: float) -> str | None:
+    """Why a module with this HSIC with itself has no CKA; None if it has."""
+    if not math.isfinite(own_hsic):
+        return "the features are not finite: diverged"
+    return None if own_hsic > 0 else "the features do not vary between images"
 
 
 CKA = DiagnosticSpec(

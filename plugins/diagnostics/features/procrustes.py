@@ -32,14 +32,8 @@ def measure(
     rotation and scale, 2 for uncorrelated ones.
     Error: no interval over images; compare replicates.
     """
-    yield from compare_modules(
-        params,
-        subjects,
-        context,
-        metric="procrustes",
-        unit="squared distance",
-        prepare=_normalised,
-        compare=_distance,
+    return compare_modules(
+        params, subjects, context, "procrustes", "squared distance", _normalised, _distance
     )
 
 
