@@ -32,11 +32,9 @@ from transferbench_plugins.diagnostics.training.relative_drop import RELATIVE_DR
 from transferbench_plugins.diagnostics.training.speed import SPEED
 from transferbench_plugins.diagnostics.transferability.h_score import H_SCORE
 from transferbench_plugins.diagnostics.transferability.knn import KNN
-from transferbench_plugins.diagnostics.transferability.leep import LEEP
+from transferbench_plugins.diagnostics.transferability.leep import LEEP, NCE, NLEEP
 from transferbench_plugins.diagnostics.transferability.linear_probe import LINEAR_PROBE
 from transferbench_plugins.diagnostics.transferability.logme import LOGME
-from transferbench_plugins.diagnostics.transferability.nce import NCE
-from transferbench_plugins.diagnostics.transferability.nleep import NLEEP
 from transferbench_plugins.diagnostics.weights.distance import DISTANCE
 from transferbench_plugins.diagnostics.weights.misalignment import MISALIGNMENT
 from transferbench_plugins.diagnostics.weights.spectrum import SPECTRUM

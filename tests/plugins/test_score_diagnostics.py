@@ -25,11 +25,9 @@ from transferbench_plugins.diagnostics.training.checkpoint_choice import CHECKPO
 from transferbench_plugins.diagnostics.transferability._logistic import fit_regressions
 from transferbench_plugins.diagnostics.transferability.h_score import H_SCORE
 from transferbench_plugins.diagnostics.transferability.knn import KNN
-from transferbench_plugins.diagnostics.transferability.leep import LEEP
+from transferbench_plugins.diagnostics.transferability.leep import LEEP, NCE, NLEEP
 from transferbench_plugins.diagnostics.transferability.linear_probe import LINEAR_PROBE
 from transferbench_plugins.diagnostics.transferability.logme import LOGME
-from transferbench_plugins.diagnostics.transferability.nce import NCE
-from transferbench_plugins.diagnostics.transferability.nleep import NLEEP
 
 SCORES = (H_SCORE, KNN, LEEP, LINEAR_PROBE, LOGME, NCE, NLEEP)
 CLASS_SCORES = (H_SCORE, KNN, LEEP, NCE, NLEEP)

@@ -1,22 +1,49 @@
-"""LEEP: how well the source's predicted class probabilities predict the target's classes."""
+"""LEEP: how well source classes predict the target's classes; with it NCE and NLEEP.
+
+The source classes are those of the source's head, as probabilities (LEEP) or as predicted (NCE),
+or the Gaussians of a mixture of its features (NLEEP).
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated
 
-from transferbench.analysis.transferability import leep
+import numpy as np
+from pydantic import Field
+
+from transferbench.analysis.transferability import leep, nce
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Params, Subject
+from transferbench_plugins.diagnostics._measurement import join_flags
 from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     score_measurements,
 )
 
-__all__ = ["LEEP"]
+__all__ = ["LEEP", "NCE", "NLEEP", "NleepParams"]
+
+BOTH = ("target", "source")
+"""The tasks whose classes must exclude each other."""
+
+MIN_IMAGES = 2
+"""Per Gaussian of NLEEP. With one image per Gaussian the score is 0 for any source."""
 
 
-def measure(
+class NleepParams(Params):
+    """``energy``: the share of the features' variance explained by the principal components.
+
+    ``per_class``: Gaussians of the mixture for each class of the target.
+    """
+
+    energy: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    per_class: Annotated[int, Field(ge=1)] = 5
+
+
+def _measure_leep(
     params: NoParams, subjects: Sequence[Subject], context: DiagnosticContext
 ) -> Iterator[Measurement]:
     """LEEP of b's head on a's training images; larger is better. Units: nats.
@@ -24,15 +51,82 @@ def measure(
     Error: infinitesimal jackknife over the training images, for this source network.
     """
     del params  # without parameters
-    exclusive = ("target", "source")
-    return score_measurements(subjects, context, {"leep": "nats"}, _score, exclusive=exclusive)
+    return score_measurements(subjects, context, {"leep": "nats"}, _leep_score, exclusive=BOTH)
 
 
-def _score(train: SourceOutputs) -> Iterator[Measurement]:
+def _leep_score(train: SourceOutputs) -> Iterator[Measurement]:
     from scipy.special import softmax  # slow to import
 
     interval = leep(softmax(train.logits, axis=1), train.labels)
     yield train.measurement("leep", interval, "nats", train.missing_classes)
+
+
+def _measure_nce(
+    params: NoParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """NCE of b's predictions on a's training images; larger is better. Units: nats.
+
+    Error: infinitesimal jackknife over the training images, for this source network.
+    """
+    del params  # without parameters
+    return score_measurements(subjects, context, {"nce": "nats"}, _nce_score, exclusive=BOTH)
+
+
+def _nce_score(train: SourceOutputs) -> Iterator[Measurement]:
+    interval = nce(train.logits.argmax(axis=1), train.labels)
+    yield train.measurement("nce", interval, "nats", train.missing_classes)
+
+
+def _measure_nleep(
+    params: NleepParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """NLEEP of b's features on a's training images; larger is better. Units: nats.
+
+    Undefined with fewer than ``MIN_IMAGES`` images per Gaussian.
+    Error: infinitesimal jackknife over the training images, for this source network and mixture;
+    it does not include the variation between mixtures.
+    """
+    return score_measurements(
+        subjects, context, {"nleep": "nats"}, partial(_nleep_score, params, context.seed)
+    )
+
+
+def _nleep_score(params: NleepParams, seed: int, train: SourceOutputs) -> Iterator[Measurement]:
+    n, gaussians = len(train.labels), params.per_class * len(np.unique(train.labels))
+    interval = None
+    if not np.ptp(train.features, axis=0).any():
+        flag: str | None = "the features do not vary"
+    elif n < MIN_IMAGES * gaussians:
+        flag = (
+            f"{gaussians} Gaussians for {n} images: with fewer than {MIN_IMAGES} images each, a "
+            "Gaussian tells its images by heart"
+        )
+    else:
+        posterior_NG, flag = _mixture(params.energy, gaussians, seed, train.features)
+        interval = leep(posterior_NG, train.labels)
+    yield train.measurement("nleep", interval, "nats", flag, train.missing_classes)
+
+
+def _mixture(
+    energy: float, gaussians: int, seed: int, features: np.ndarray
+) -> tuple[np.ndarray, str | None]:
+    """The posterior of each Gaussian for each image, and the flag of the mixture, or None."""
+    from sklearn.decomposition import PCA
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    principal = PCA(n_components=energy, svd_solver="full").fit_transform(features)
+    mixture = GaussianMixture(gaussians, random_state=seed)
+    with warnings.catch_warnings():
+        # Flagged below instead: duplicate images in k-means, and too few iterations.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        posterior_NG = mixture.fit(principal).predict_proba(principal)
+    n, size = principal.shape
+    few = n < gaussians * (size + 1)
+    return posterior_NG, join_flags(
+        f"{gaussians} Gaussians of {size} dimensions for {n} images" if few else None,
+        None if mixture.converged_ else "the mixture did not converge",
+    )
 
 
 LEEP = DiagnosticSpec(
@@ -41,9 +135,37 @@ LEEP = DiagnosticSpec(
     summary="Log expected empirical prediction of the target's classes from the source's",
     source="Nguyen, Hassner, Seeger, Archambeau, ICML 2020, arXiv 2002.12462",
     license="Apache-2.0",
-    measure=measure,
+    measure=_measure_leep,
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
     cost=lambda params: 1.0,
     report=score_report("leep"),
+)
+
+NCE = DiagnosticSpec(
+    name="nce",
+    version=1,
+    summary="Negative conditional entropy of the target's classes given the source's",
+    source="Tran, Nguyen, Hassner, ICCV 2019, arXiv 1908.08142",
+    license="Apache-2.0",
+    measure=_measure_nce,
+    subjects="pair",
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
+    cost=lambda params: 1.0,
+    report=score_report("nce"),
+)
+
+NLEEP = DiagnosticSpec(
+    name="nleep",
+    version=2,
+    summary="LEEP on a Gaussian mixture of the source's principal components",
+    source="Li et al., Ranking Neural Checkpoints, CVPR 2021, arXiv 2011.11200",
+    license="Apache-2.0",
+    params=NleepParams,
+    tiny={"per_class": 1},
+    measure=_measure_nleep,
+    subjects="pair",
+    needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
+    cost=lambda params: 1.0,
+    report=score_report("nleep"),
 )
