@@ -198,7 +198,10 @@ def prepare(
     Raises: ``DataError`` for missing or wrong files, ``PluginError`` for a plugin whose output is
     not what it declares.
     """
-    parsed = _parse(spec, params)
+    try:
+        parsed = spec.parse(dict(params))
+    except ValidationError as error:
+        raise DataError(f"parameters of dataset {spec.name!r}: {error}") from error
     if lacking := missing(spec, data_root):
         raise DataError("\n".join(lacking))
     root = root_of(spec, data_root) if spec.needs_root and data_root else None
@@ -225,13 +228,6 @@ def _explained(cache: Path) -> Iterator[None]:
             f"cannot write decoded images to {cache}: {error.strerror or error}; make room there, "
             "or choose another folder with --out or --store"
         ) from error
-
-
-def _parse(spec: DatasetSpec, params: Params | Mapping[str, Any]) -> Params:
-    try:
-        return spec.parse(dict(params))
-    except ValidationError as error:
-        raise DataError(f"parameters of dataset {spec.name!r}: {error}") from error
 
 
 def _key(
@@ -391,29 +387,36 @@ def _check_split(
     spec: DatasetSpec, name: str, split: DatasetSplit, classes: tuple[str, ...], image_size: int
 ) -> None:
     faults = itertools.chain(
-        _image_faults(split.images, (image_size, image_size, spec.channels)),
-        _label_faults(split.labels, len(classes), spec.task),
-        _shared_faults(split),
-        _class_faults(name, split.labels, classes, spec.task),
+        _array_faults(split, (image_size, image_size, spec.channels)),
+        _label_faults(split.labels, classes, spec.task, train=name == "train"),
     )
     if fault := next(faults, None):
         raise PluginError(f"dataset {spec.name!r}, split {name!r}: {fault}")
 
 
-def _image_faults(images: np.ndarray, shape: tuple[int, int, int]) -> Iterator[str]:
+def _array_faults(split: DatasetSplit, shape: tuple[int, int, int]) -> Iterator[str]:
+    images, _, groups = split
     if images.dtype != np.uint8:
         yield f"images are {images.dtype}, expected uint8"
     if images.ndim != 4 or images.shape[1:] != shape:
         yield f"images have shape {images.shape}, expected (N, {', '.join(map(str, shape))})"
     if not len(images):
         yield "there are no images"
+    lengths = [len(array) for array in split]
+    if len(set(lengths)) > 1:
+        yield f"images, labels and groups have different lengths: {lengths}"
+    if groups.ndim != 1 or groups.dtype.kind not in "Uiu":
+        yield f"groups are {groups.dtype}, expected one string or integer per image"
 
 
-def _label_faults(labels: np.ndarray, classes: int, task: Task) -> Iterator[str]:
+def _label_faults(
+    labels: np.ndarray, classes: tuple[str, ...], task: Task, *, train: bool
+) -> Iterator[str]:
+    count = len(classes)
     if task == "multi-class":
         dtype, ndim = "int64", 1
-        valid = bool(np.all((labels >= 0) & (labels < classes)))
-        values = f"0 to {classes - 1}"
+        valid = bool(np.all((labels >= 0) & (labels < count)))
+        values = f"0 to {count - 1}"
     else:
         dtype, ndim = "float32", 2
         valid = bool(np.all((labels == 0) | (labels == 1)))
@@ -421,31 +424,19 @@ def _label_faults(labels: np.ndarray, classes: int, task: Task) -> Iterator[str]
     if labels.dtype != dtype or labels.ndim != ndim:
         yield f"labels are {labels.dtype} of {labels.ndim} axes, expected {dtype} of {ndim}"
     if not valid:
-        yield f"labels are not all in range: expected {values} for {classes} classes"
-    if task == "multi-label" and labels.shape[1] != classes:
-        yield f"labels have {labels.shape[1]} columns, expected one for each of {classes} classes"
-
-
-def _shared_faults(split: DatasetSplit) -> Iterator[str]:
-    lengths = [len(array) for array in split]
-    if len(set(lengths)) > 1:
-        yield f"images, labels and groups have different lengths: {lengths}"
-    if split.groups.ndim != 1 or split.groups.dtype.kind not in "Uiu":
-        yield f"groups are {split.groups.dtype}, expected one string or integer per image"
-
-
-def _class_faults(
-    name: str, labels: np.ndarray, classes: tuple[str, ...], task: Task
-) -> Iterator[str]:
-    if len(set(classes)) != len(classes):
+        yield f"labels are not all in range: expected {values} for {count} classes"
+    if task == "multi-label" and labels.shape[1] != count:
+        yield f"labels have {labels.shape[1]} columns, expected one for each of {count} classes"
+    if len(set(classes)) != count:
         yield f"two classes have one name: {sorted(classes)}"
-    if len(classes) < (2 if task == "multi-class" else 1):
-        yield f"it has {len(classes)} class(es), too few to classify"
-    if name == "train" and task == "multi-class":
-        counts = np.bincount(labels, minlength=len(classes))
-        empty = [classes[index] for index in np.flatnonzero(counts == 0)]
+    if count < (2 if task == "multi-class" else 1):
+        yield f"it has {count} class(es), too few to classify"
+    if train and task == "multi-class":
+        empty = [
+            classes[index] for index in np.flatnonzero(np.bincount(labels, minlength=count) == 0)
+        ]
         if empty:
-            yield f"there are {len(classes)} classes, but no image of {', '.join(empty)}"
+            yield f"there are {count} classes, but no image of {', '.join(empty)}"
 
 
 def _check_groups(spec: DatasetSpec, groups: Mapping[str, np.ndarray]) -> None:

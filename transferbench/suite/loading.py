@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from transferbench.registry import Registry, blamed
 from transferbench.specs import PerturbationSpec
 from transferbench.suite import SOURCE, TRIAL, Suite
 
-__all__ = ["bundled_suites", "json_schema", "load_suite", "override", "suite_path"]
+__all__ = ["bundled_suites", "json_schema", "load_suite", "suite_path"]
 
 Location = tuple[str | int, ...]
 
@@ -58,6 +57,8 @@ REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("scoring", "columns", "*", "diagnostic"), "diagnostics"),
 )  # fmt: skip
 
+BUNDLED = Path(__file__).with_name("bundled")
+
 # Path of a plugin -> its kind.
 PLUGINS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("sources", "*", "dataset"), "dataset"),
@@ -68,7 +69,7 @@ PLUGINS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-class Problem(NamedTuple):
+class Mistake(NamedTuple):
     """A mistake in a suite and its location; equal ``advice`` is printed once."""
 
     location: Location
@@ -78,12 +79,7 @@ class Problem(NamedTuple):
 
 def bundled_suites() -> dict[str, Path]:
     """The suites that come with transferbench: name -> file."""
-    folder = resources.files("transferbench.suite.bundled")
-    return {
-        Path(entry.name).stem: Path(str(entry))
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".yaml")
-    }
+    return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
 
 
 def suite_path(name_or_file: str) -> Path:
@@ -115,13 +111,13 @@ def load_suite(
     if "@" in name_or_file and not Path(name_or_file).exists():
         _check_version(name_or_file, node)
     for change in changes:
-        override(node, change)
+        _override(node, change)
     raw = _plain(node)
-    problems = [*_schema_problems(raw), *_reference_problems(raw)]
+    mistakes = [*_schema_mistakes(raw), *_reference_mistakes(raw)]
     if registry is not None:
-        problems += _plugin_problems(raw, registry)
-    if problems:
-        raise SuiteError(_report(path, node, problems, changes))
+        mistakes += _plugin_mistakes(raw, registry)
+    if mistakes:
+        raise SuiteError(_report(path, node, mistakes, changes))
     return Suite.model_validate(raw)
 
 
@@ -130,7 +126,7 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Suite.model_json_schema()
 
 
-def override(node: Any, change: str) -> None:
+def _override(node: Any, change: str) -> None:
     """Set a value of a suite in place, as in ``recipes.P-T.epochs=3``; the value is YAML.
 
     ``perturbations.mine.name=my-shuffle`` may add a new label.
@@ -141,8 +137,8 @@ def override(node: Any, change: str) -> None:
     if not sign:
         raise SuiteError(f"--set {change!r} has no '='; write it as recipes.P-T.epochs=3")
     *parents, last = path.split(".")
-    if _names_plugin(path) and _is_new(parents[1], text, node.get(parents[0])):
-        node[parents[0]][parents[1]] = {}
+    if last == "name" and len(parents) == 2:
+        _add_label(node, parents[0], parents[1], text)
     for key in parents:
         node = _step(node, key, change)
     try:
@@ -158,20 +154,16 @@ def override(node: Any, change: str) -> None:
         raise SuiteError(f"--set {change!r}: nothing can be set below {'.'.join(parents)!r}")
 
 
-def _names_plugin(path: str) -> bool:
-    """Whether a path is that of a plugin's name, such as ``perturbations.mine.name``."""
-    keys = path.split(".")
-    return len(keys) == 3 and keys[2] == "name" and (keys[0], "*") in dict(PLUGINS)
-
-
-def _is_new(label: str, plugin: str, table: Any) -> bool:
-    """Whether to add ``label``: not if it looks like a typo of an existing label.
+def _add_label(suite: Any, table: str, label: str, plugin: str) -> None:
+    """Add ``label`` to a table of plugins, unless it looks like a typo of a label there.
 
     A label that equals the plugin's name is no typo.
     """
-    if not isinstance(table, dict) or label in table:
-        return False
-    return label == plugin or nearest(label, map(str, table)) is None
+    labels = suite.get(table)
+    if (table, "*") not in dict(PLUGINS) or not isinstance(labels, dict) or label in labels:
+        return
+    if label == plugin or nearest(label, map(str, labels)) is None:
+        labels[label] = {}
 
 
 def _step(node: Any, key: str, change: str) -> Any:
@@ -218,12 +210,12 @@ def _plain(node: Any) -> Any:
     return str(node) if isinstance(node, str) else node
 
 
-def _schema_problems(raw: Any) -> Iterator[Problem]:
+def _schema_mistakes(raw: Any) -> Iterator[Mistake]:
     try:
         Suite.model_validate(raw)
     except ValidationError as error:
         for entry in error.errors():
-            yield Problem(entry["loc"], _reason(entry["type"], entry["msg"], entry["loc"]))
+            yield Mistake(entry["loc"], _reason(entry["type"], entry["msg"], entry["loc"]))
 
 
 def _reason(kind: str, message: str, location: Location) -> str:
@@ -252,25 +244,18 @@ def _fields_at(location: Location) -> list[str]:
     return sorted(node.get("properties", {}))
 
 
-def _at(raw: Any, pattern: Sequence[str], here: Location = ()) -> Iterator[tuple[Location, Any]]:
+def _at(raw: Any, pattern: Sequence[str], start: Location = ()) -> Iterator[tuple[Location, Any]]:
     """The values of ``raw`` at ``pattern``, where ``*`` matches any key or index."""
     if not pattern:
-        yield here, raw
-    elif pattern[0] == "*":
-        for key, value in _items(raw):
-            yield from _at(value, pattern[1:], (*here, key))
-    elif isinstance(raw, dict) and pattern[0] in raw:
-        yield from _at(raw[pattern[0]], pattern[1:], (*here, pattern[0]))
+        yield start, raw
+        return
+    values = dict(enumerate(raw)) if isinstance(raw, list) else raw
+    for key in values if isinstance(values, dict) else ():
+        if pattern[0] in {"*", key}:
+            yield from _at(values[key], pattern[1:], (*start, key))
 
 
-def _items(raw: Any) -> Iterator[tuple[str | int, Any]]:
-    if isinstance(raw, dict):
-        yield from raw.items()
-    elif isinstance(raw, list):
-        yield from enumerate(raw)
-
-
-def _reference_problems(raw: Any) -> Iterator[Problem]:
+def _reference_mistakes(raw: Any) -> Iterator[Mistake]:
     for pattern, table in REFERENCES:
         entries = raw.get(table)
         labels = list(entries) if isinstance(entries, dict) else []
@@ -280,39 +265,39 @@ def _reference_problems(raw: Any) -> Iterator[Problem]:
         for location, label in _at(raw, pattern):
             if isinstance(label, str) and label not in labels:
                 reason = f"{table} has no {label!r}; {suggestion(label, labels)}"
-                yield Problem(location, reason)
+                yield Mistake(location, reason)
     for table in ("chance", "reference"):
         for location, _ in _at(raw, ("scoring", table, "*")):
             if location[-1] not in (raw.get("targets") or {}):
-                yield Problem(location, f"targets has no {location[-1]!r}")
+                yield Mistake(location, f"targets has no {location[-1]!r}")
 
 
-def _plugin_problems(raw: Any, registry: Registry) -> Iterator[Problem]:
+def _plugin_mistakes(raw: Any, registry: Registry) -> Iterator[Mistake]:
     for pattern, kind in PLUGINS:
         for location, use in _at(raw, pattern):
             if isinstance(use, dict) and isinstance(use.get("name"), str):
-                yield from _use_problems(location, kind, use, raw, registry)
+                yield from _use_mistakes(location, kind, use, raw, registry)
     for location, name in _at(raw, ("backbones", "*")):
         if isinstance(name, str):
             try:
                 registry.resolve_backbone(name)
             except TransferbenchError as error:
-                yield _plugin_problem(location, error)
+                yield _plugin_mistake(location, error)
 
 
-def _plugin_problem(location: Location, error: TransferbenchError) -> Problem:
+def _plugin_mistake(location: Location, error: TransferbenchError) -> Mistake:
     if isinstance(error, UnknownNameError):
-        return Problem(location, error.reason, error.advice)
-    return Problem(location, str(error))
+        return Mistake(location, error.reason, error.advice)
+    return Mistake(location, str(error))
 
 
-def _use_problems(
+def _use_mistakes(
     location: Location, kind: str, use: dict[str, Any], raw: Any, registry: Registry
-) -> Iterator[Problem]:
+) -> Iterator[Mistake]:
     try:
         spec = getattr(registry, kind)(use["name"])
     except TransferbenchError as error:
-        yield _plugin_problem((*location, "name"), error)
+        yield _plugin_mistake((*location, "name"), error)
         return
     values = use.get("params") or {}
     if not isinstance(values, dict):
@@ -321,28 +306,28 @@ def _use_problems(
         params = spec.parse(values)
     except ValidationError as error:
         for entry in error.errors():
-            yield Problem((*location, "params", *entry["loc"]), _param_reason(spec, entry))
+            yield Mistake((*location, "params", *entry["loc"]), _param_reason(spec, entry))
         return
     if kind == "perturbation":
-        yield from _perturbation_problems(location, spec, params, use, raw)
+        yield from _perturbation_mistakes(location, spec, params, use, raw)
 
 
-def _perturbation_problems(
+def _perturbation_mistakes(
     location: Location, spec: PerturbationSpec, params: Any, use: dict[str, Any], raw: Any
-) -> Iterator[Problem]:
+) -> Iterator[Mistake]:
     applied = use.get("apply", "train-and-test")
     if applied not in spec.applies_to:
         reason = f"{spec.name} is for {' or '.join(sorted(spec.applies_to))}, not {applied!r}"
-        yield Problem((*location, "apply"), reason)
+        yield Mistake((*location, "apply"), reason)
     if shape := _image_shape(raw):
         try:
             with blamed(f"perturbation {spec.name!r}"):
                 fault = spec.check(params, shape)
         except PluginError as error:
-            yield Problem(location, str(error))
+            yield Mistake(location, str(error))
             return
         if fault:
-            yield Problem((*location, "params"), f"{spec.name}: {fault}")
+            yield Mistake((*location, "params"), f"{spec.name}: {fault}")
 
 
 def _param_reason(spec: Any, entry: Any) -> str:
@@ -353,27 +338,24 @@ def _param_reason(spec: Any, entry: Any) -> str:
 
 
 def _image_shape(raw: Any) -> tuple[int, int, int] | None:
-    image = raw.get("image")
-    if not isinstance(image, dict):
-        return None
-    size, channels = image.get("size"), image.get("channels")
-    if not isinstance(size, int) or not isinstance(channels, int):
-        return None
-    return (size, size, channels)
+    match raw.get("image"):
+        case {"size": int(size), "channels": int(channels)}:
+            return size, size, channels
+    return None
 
 
-def _report(path: Path, node: Any, problems: Sequence[Problem], changes: Sequence[str]) -> str:
+def _report(path: Path, node: Any, mistakes: Sequence[Mistake], changes: Sequence[str]) -> str:
     placed = sorted(
-        ((_line(node, problem.location), problem) for problem in dict.fromkeys(problems)),
+        ((_line(node, mistake.location), mistake) for mistake in dict.fromkeys(mistakes)),
         key=lambda item: item[0],
     )
     lines = [
-        f"{_changed(problem.location, changes) or f'{path}:{line}'}: "
-        f"{'.'.join(map(str, problem.location)) or 'suite'}: {problem.message}"
-        for line, problem in placed
+        f"{_changed(mistake.location, changes) or f'{path}:{line}'}: "
+        f"{'.'.join(map(str, mistake.location)) or 'suite'}: {mistake.message}"
+        for line, mistake in placed
     ]
     count = "one mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    advice = dict.fromkeys(problem.advice for problem in problems if problem.advice)
+    advice = dict.fromkeys(mistake.advice for mistake in mistakes if mistake.advice)
     notes = [f"unknown names: {text}" for text in advice]
     return f"the suite has {count}:\n  " + "\n  ".join([*lines, *notes])
 

@@ -291,15 +291,11 @@ class Pairing(Strict):
     """Arms whose networks of another replicate serve as independent references."""
 
 
-class Diagnosis(Strict):
+class Diagnosis(Use):
     """A diagnostic and the trials it measures."""
 
     added: ClassVar[frozenset[str]] = frozenset({"groups"})
 
-    name: str
-    """Name of the diagnostic, as ``transferbench list diagnostics`` shows it."""
-    params: dict[str, Any] = {}
-    """Parameters of the diagnostic."""
     of: tuple[str, ...] | None = None
     """For a diagnostic of one network: the arms to measure; none for all."""
     pairs: tuple[Pairing, ...] = ()
@@ -500,15 +496,15 @@ class Suite(Strict):
 
     def axes(self, grid: Grid) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """The targets, perturbations and arms of a grid."""
-        axes = (
-            (grid.targets, self.targets),
-            (grid.perturbations, self.perturbations),
-            (grid.initializations, self.initializations),
+
+        def labels(chosen: tuple[str, ...] | None, table: dict[str, Any]) -> tuple[str, ...]:
+            return tuple(table) if chosen is None else chosen
+
+        return (
+            labels(grid.targets, self.targets),
+            labels(grid.perturbations, self.perturbations),
+            labels(grid.initializations, self.initializations),
         )
-        targets, perturbations, arms = (
-            tuple(table) if labels is None else labels for labels, table in axes
-        )
-        return targets, perturbations, arms
 
     def trains(self, target: str, perturbation: str, initialization: str) -> bool:
         """Whether a cell is part of any grid of trials."""
