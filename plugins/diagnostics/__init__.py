@@ -17,8 +17,7 @@ from transferbench.specs import DiagnosticSpec
 from transferbench_plugins.diagnostics.features.canonical_correlation import PWCCA, SVCCA
 from transferbench_plugins.diagnostics.features.cka import CKA
 from transferbench_plugins.diagnostics.features.procrustes import PROCRUSTES
-from transferbench_plugins.diagnostics.landscape.aligned_barrier import ALIGNED_BARRIER
-from transferbench_plugins.diagnostics.landscape.barrier import BARRIER
+from transferbench_plugins.diagnostics.landscape.barrier import ALIGNED_BARRIER, BARRIER
 from transferbench_plugins.diagnostics.landscape.basin import BASIN
 from transferbench_plugins.diagnostics.mistakes.agreement import AGREEMENT
 from transferbench_plugins.diagnostics.modules.criticality import CRITICALITY

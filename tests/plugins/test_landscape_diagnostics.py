@@ -19,13 +19,8 @@ from transferbench.specs import DiagnosticContext
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
 from transferbench_plugins.diagnostics import transferbench_diagnostics
 from transferbench_plugins.diagnostics.landscape._basin_search import Segment
-from transferbench_plugins.diagnostics.landscape.aligned_barrier import ALIGNED_BARRIER
-from transferbench_plugins.diagnostics.landscape.barrier import BARRIER
-from transferbench_plugins.diagnostics.landscape.basin import (
-    BASIN,
-    BasinMeasurements,
-    measure_segment,
-)
+from transferbench_plugins.diagnostics.landscape.barrier import ALIGNED_BARRIER, BARRIER
+from transferbench_plugins.diagnostics.landscape.basin import BASIN, measure_segment
 from transferbench_plugins.diagnostics.weights.distance import DISTANCE
 
 CLASSES = 3
@@ -413,8 +408,7 @@ def bowl(loss, **params):
         return [float(loss(state["w"])) for state in states]
 
     parsed = BASIN.parse({"tolerance": 1.0, "sigmas": (1e-3, 1.0), "levels": 31, **params})
-    measurements = BasinMeasurements("loss", "test", SIZE)
-    measured = list(measure_segment(parsed, segment, losses, measurements, 0))
+    measured = list(measure_segment(parsed, segment, losses, SIZE, 0))
     return {(m.metric, *list(m.coordinates.values())[2:]): m for m in measured}
 
 

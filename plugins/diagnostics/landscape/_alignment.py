@@ -8,7 +8,6 @@ from torch import Generator
 
 from transferbench.analysis.landscape import has_batch_statistics, lerp_state
 from transferbench.analysis.weight_matching import (
-    ChannelStatistics,
     UnmatchableError,
     activation_statistics,
     keeps_function,
@@ -17,8 +16,7 @@ from transferbench.analysis.weight_matching import (
     repaired,
     residual_axes,
 )
-from transferbench.metrics import Evaluation
-from transferbench.networks.modules import StateDict, clone_state, load_state
+from transferbench.networks.modules import clone_state, load_state
 from transferbench_plugins.diagnostics.landscape._line import Curve, NetworkLine
 
 __all__ = ["aligned_curves", "match_channels"]
@@ -60,25 +58,17 @@ def aligned_curves(
 
 
 def _repaired_curve(line: NetworkLine, weights: Sequence[float]) -> Curve:
-    before = clone_state(line.net)
+    before, ends, curve = clone_state(line.net), [], []
     try:
-        a, b = _statistics(line, line.a), _statistics(line, line.b)
-        return [_repaired_point(line, a, b, weight) for weight in weights]
+        for state in (line.a, line.b):
+            load_state(line.net, state)
+            ends.append(activation_statistics(line.net, line.calibration))
+        for weight in weights:
+            goal = [start.lerp(end, weight) for start, end in zip(*ends, strict=True)]
+            state = lerp_state(line.a, line.b, weight)
+            load_state(line.net, state)
+            with repaired(line.net, goal, line.calibration):
+                curve += line.evaluate([state])
     finally:
         load_state(line.net, before)
-
-
-def _statistics(line: NetworkLine, state: StateDict) -> list[ChannelStatistics]:
-    load_state(line.net, state)
-    return activation_statistics(line.net, line.calibration)
-
-
-def _repaired_point(
-    line: NetworkLine, a: list[ChannelStatistics], b: list[ChannelStatistics], weight: float
-) -> dict[str, Evaluation]:
-    target = [start.lerp(end, weight) for start, end in zip(a, b, strict=True)]
-    state = lerp_state(line.a, line.b, weight)
-    load_state(line.net, state)
-    with repaired(line.net, target, line.calibration):
-        (evaluations,) = line.evaluate([state])
-    return evaluations
+    return curve

@@ -178,15 +178,15 @@ def _means(losses: Sequence[float], parts: int) -> np.ndarray:
 
 
 def smallest_delta(
-    curves: Escape, sigmas: Sequence[float], size: int, epsilon: float, *, excess: bool
+    curves: Escape, base: float, sigmas: Sequence[float], size: int, epsilon: float
 ) -> tuple[float | None, bool]:
-    """Sigma * sqrt(n) for the first sigma at which both curves reach 2 epsilon.
+    """Sigma * sqrt(n) for the first sigma at which both curves reach ``base`` + 2 epsilon.
 
-    ``excess``: relative to the loss at the ends. Without it the definition is degenerate: S extends
-    to where the loss reaches its cap, where it already exceeds mu + 2 epsilon for any delta.
+    With a ``base`` of 0 the definition is degenerate: S extends to where the loss reaches its cap,
+    where it already exceeds mu + 2 epsilon for any delta. ``curves.ends``, the loss at the ends,
+    leaves what noise adds to it.
     Also returns whether this is the smallest sigma of the grid.
     """
-    base = curves.ends if excess else 0.0
     reached = (curves.noise - base >= 2 * epsilon) & (curves.extrapolation - base >= 2 * epsilon)
     levels = np.flatnonzero(reached)
     if not len(levels):

@@ -1,19 +1,14 @@
-"""Parameters shared by the diagnostics on the line between two networks."""
+"""Parameters of the line between two networks."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from transferbench.specs import Params
 
-__all__ = ["BARRIERS", "GridParams", "LineParams"]
-
-BARRIERS = tuple(
-    f"barrier_{of}_{at}" for of in ("loss", "metric", "metric_relative") for at in ("sup", "mid")
-)
-"""The barrier metrics; all are 0 if both ends are the same network."""
+__all__ = ["LineParams"]
 
 Endpoint = Literal["final", "best"]
 ImageCount = Annotated[int, Field(ge=1)]
@@ -32,21 +27,3 @@ class LineParams(Params):
     limit: ImageCount | None = None
     calibration: ImageCount = 1000
     precision: Literal["f32", "bf16", "fast"] = "f32"
-
-
-class GridParams(LineParams):
-    """``points``: grid points in [0, 1], ends included; odd, so that there is a midpoint.
-
-    ``splits``: the images to evaluate on.
-    """
-
-    points: Annotated[int, Field(ge=3, le=1001)] = 11
-    splits: tuple[Literal["train", "test"], ...] = ("train", "test")
-
-    @model_validator(mode="after")
-    def _has_midpoint(self) -> Self:
-        if self.points % 2 == 0:
-            raise ValueError(f"points must be odd, so that one is the midpoint, not {self.points}")
-        if not self.splits or len(set(self.splits)) < len(self.splits):
-            raise ValueError("splits names train, test or both, each once")
-        return self

@@ -6,27 +6,29 @@ Source: Neyshabur et al. 2020, arXiv 2008.11687, Definition 3.1 and the procedur
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench_plugins.diagnostics._measurement import measurement
 from transferbench_plugins.diagnostics.landscape._basin_report import BASIN_PART
 from transferbench_plugins.diagnostics.landscape._line_params import LineParams
 
 if TYPE_CHECKING:
     from transferbench.networks.modules import StateDict
-    from transferbench_plugins.diagnostics.landscape._basin_search import (
-        Basin,
-        Escape,
-        Losses,
-        Segment,
-    )
+    from transferbench_plugins.diagnostics.landscape._basin_search import Basin, Losses, Segment
     from transferbench_plugins.diagnostics.landscape._line import NetworkLine
 
 __all__ = ["BASIN", "BasinParams"]
+
+UNITS = {"a_lo": "lambda", "a_hi": "lambda", "delta": "l2", "delta_excess": "l2"}
+"""The units of metrics that are not losses."""
+
+OUTSIDE = "boundary not found: the basin reaches the end of the scan"
 
 
 class BasinParams(LineParams):
@@ -71,53 +73,67 @@ def measure(
     from transferbench_plugins.diagnostics.landscape._basin_search import Segment
     from transferbench_plugins.diagnostics.landscape._line import incompatibility, line_between
 
-    measurements = BasinMeasurements(params.loss, params.split, 0)
     if reason := incompatibility(subjects, params):
-        yield from measurements.undefined(reason)
+        yield from _undefined(params, 0, reason)
         return
     line = line_between(subjects, params, (params.split,), context)
-    measurements = measurements._replace(n=len(line.splits[params.split].targets))
-    names = [name for name, _ in line.net.named_parameters()]
-    segment = Segment(line.a, line.b, names)
+    n = len(line.splits[params.split].targets)
+    segment = Segment(line.a, line.b, [name for name, _ in line.net.named_parameters()])
     if segment.length == 0:
-        yield from measurements.undefined("the two networks are one")
+        yield from _undefined(params, n, "the two networks are one")
         return
-    losses = _losses(line, params)
-    yield from measure_segment(params, segment, losses, measurements, context.seed)
+    yield from measure_segment(params, segment, partial(_losses, line, params), n, context.seed)
 
 
 def measure_segment(
-    params: BasinParams,
-    segment: Segment,
-    losses: Losses,
-    measurements: BasinMeasurements,
-    seed: int,
+    params: BasinParams, segment: Segment, losses: Losses, n: int, seed: int
 ) -> Iterator[Measurement]:
-    """The measurements of the basin around a segment, for any loss function."""
-    from transferbench_plugins.diagnostics.landscape._basin_search import escape, find_basin
+    """The measurements of the basin around a segment, for any loss function over ``n`` images."""
+    from transferbench_plugins.diagnostics.landscape._basin_search import find_basin
 
+    number = partial(_number, params, n)
     steps = range(params.scan[0] * params.steps, params.scan[1] * params.steps + 1)
     positions = [step / params.steps for step in steps]
     scan = losses(segment.at(position) for position in positions)
-    yield from measurements.curve("loss", "lambda", positions, scan)
+    for position, value in zip(positions, scan, strict=True):
+        yield number("loss", value, {"lambda": round(position, 9)})
     basin = find_basin(positions, scan, params.tolerance)
-    yield measurements.number("epsilon_segment", basin.epsilon_segment)
+    yield number("epsilon_segment", basin.epsilon_segment)
     if not basin.is_basin:
-        yield from measurements.undefined(
+        reason = (
             f"not a basin: {params.loss} {basin.peak:.4g} at {basin.peak_at:g} of the way is above"
-            f" {basin.cap:.4g}",
+            f" {basin.cap:.4g}"
         )
+        yield from _undefined(params, n, reason)
         return
-    yield from measurements.extent(basin)
+    yield number("a_lo", basin.low, flag=None if basin.low_inside else OUTSIDE)
+    yield number("a_hi", basin.high, flag=None if basin.high_inside else OUTSIDE)
+    yield number("mu", basin.mu)
+    yield number("epsilon", basin.epsilon)
+    yield from _escape_measurements(params, segment, losses, basin, number, seed)
+
+
+def _escape_measurements(
+    params: BasinParams,
+    segment: Segment,
+    losses: Losses,
+    basin: Basin,
+    number: Callable[..., Measurement],
+    seed: int,
+) -> Iterator[Measurement]:
+    """The curves c2 and c3, and the delta at which both leave the basin."""
+    from transferbench_plugins.diagnostics.landscape._basin_search import escape, smallest_delta
+
     sigmas = _sigmas(params)
     walls = escape(losses, segment, basin, sigmas, params.draws, seed)
-    yield from measurements.curve(
-        "escape_noise", "sigma", [0.0, *sigmas], [walls.ends, *walls.noise]
-    )
-    yield from measurements.curve(
-        "escape_extrapolation", "sigma", [0.0, *sigmas], [walls.ends, *walls.extrapolation]
-    )
-    yield from measurements.deltas(walls, sigmas, segment.size, basin.epsilon)
+    for metric, curve in (("noise", walls.noise), ("extrapolation", walls.extrapolation)):
+        for sigma, value in zip((0.0, *sigmas), (walls.ends, *curve), strict=True):
+            yield number(f"escape_{metric}", float(value), {"sigma": round(sigma, 9)})
+    for metric, base in (("delta", 0.0), ("delta_excess", walls.ends)):
+        delta, is_smallest = smallest_delta(walls, base, sigmas, segment.size, basin.epsilon)
+        flag = "at the smallest sigma tried" if is_smallest else None
+        no_wall = f"no wall: not reached up to sigma {sigmas[-1]:g}"
+        yield number(metric, delta, missing=no_wall, flag=flag)
 
 
 def _sigmas(params: BasinParams) -> list[float]:
@@ -126,75 +142,34 @@ def _sigmas(params: BasinParams) -> list[float]:
     return [float(f"{smallest * ratio**level:.6g}") for level in range(params.levels)]
 
 
-def _losses(line: NetworkLine, params: BasinParams) -> Losses:
-    def losses(states: Iterable[StateDict]) -> list[float]:
-        points = [by_split[params.split] for by_split in line.evaluate(states)]
-        if params.loss == "loss":
-            values = [point.loss for point in points]
-        else:
-            values = [None if point.metric is None else 1 - point.metric for point in points]
-        return [math.inf if value is None else value for value in values]
-
-    return losses
+def _losses(line: NetworkLine, params: BasinParams, states: Iterable[StateDict]) -> list[float]:
+    points = [by_split[params.split] for by_split in line.evaluate(states)]
+    if params.loss == "loss":
+        values = [point.loss for point in points]
+    else:
+        values = [None if point.metric is None else 1 - point.metric for point in points]
+    return [math.inf if value is None else value for value in values]
 
 
-class BasinMeasurements(NamedTuple):
-    """Measurements of a basin of ``loss`` on ``n`` images of ``split``."""
+def _number(
+    params: BasinParams,
+    n: int,
+    metric: str,
+    value: float | None,
+    position: Mapping[str, float] | None = None,
+    *,
+    missing: str = "not finite",
+    flag: str | None = None,
+) -> Measurement:
+    unit = UNITS.get(metric, "nats" if params.loss == "loss" else "fraction")
+    coordinates = {"split": params.split, "of": params.loss, **(position or {})}
+    return measurement(metric, value, unit, n, coordinates, missing=missing, flag=flag)
 
-    loss: str
-    split: str
-    n: int
 
-    def number(
-        self,
-        metric: str,
-        value: float | None,
-        unit: str | None = None,
-        flag: str | None = None,
-        position: Mapping[str, float] | None = None,
-    ) -> Measurement:
-        finite = value is not None and math.isfinite(value)
-        return Measurement(
-            metric=metric,
-            value=value if finite else None,
-            unit=unit or ("nats" if self.loss == "loss" else "fraction"),
-            n=self.n,
-            coordinates={"split": self.split, "of": self.loss, **(position or {})},
-            flag=flag or (None if finite else "not finite"),
-        )
-
-    def undefined(self, reason: str) -> Iterator[Measurement]:
-        """Measurements without a value, flagged with the reason."""
-        units = {"a_lo": "lambda", "a_hi": "lambda", "delta": "l2", "delta_excess": "l2"}
-        for metric in ("a_lo", "a_hi", "mu", "epsilon", "delta", "delta_excess"):
-            yield self.number(metric, None, units.get(metric), reason)
-
-    def curve(
-        self, metric: str, axis: str, positions: Sequence[float], values: Sequence[float]
-    ) -> Iterator[Measurement]:
-        for position, value in zip(positions, values, strict=True):
-            yield self.number(metric, float(value), position={axis: round(position, 9)})
-
-    def extent(self, basin: Basin) -> Iterator[Measurement]:
-        """The ends of S, and condition 1 on it."""
-        outside = "boundary not found: the basin reaches the end of the scan"
-        yield self.number("a_lo", basin.low, "lambda", None if basin.low_inside else outside)
-        yield self.number("a_hi", basin.high, "lambda", None if basin.high_inside else outside)
-        yield self.number("mu", basin.mu)
-        yield self.number("epsilon", basin.epsilon)
-
-    def deltas(
-        self, walls: Escape, sigmas: Sequence[float], size: int, epsilon: float
-    ) -> Iterator[Measurement]:
-        """Delta of conditions 2 and 3, literally and for the excess over the ends."""
-        from transferbench_plugins.diagnostics.landscape._basin_search import smallest_delta
-
-        for metric, excess in (("delta", False), ("delta_excess", True)):
-            value, smallest = smallest_delta(walls, sigmas, size, epsilon, excess=excess)
-            flag = "at the smallest sigma tried" if smallest else None
-            if value is None:
-                flag = f"no wall: not reached up to sigma {sigmas[-1]:g}"
-            yield self.number(metric, value, "l2", flag)
+def _undefined(params: BasinParams, n: int, reason: str) -> Iterator[Measurement]:
+    """Measurements without a value, flagged with the reason."""
+    for metric in ("a_lo", "a_hi", "mu", "epsilon", "delta", "delta_excess"):
+        yield _number(params, n, metric, None, missing=reason)
 
 
 def _cost(params: BasinParams) -> float:
@@ -210,14 +185,7 @@ BASIN = DiagnosticSpec(
     license="Apache-2.0",
     params=BasinParams,
     # With this tolerance the two networks of the conformance kit share a basin.
-    tiny={
-        "limit": 16,
-        "calibration": 16,
-        "steps": 2,
-        "levels": 2,
-        "draws": 1,
-        "tolerance": 1,
-    },
+    tiny={"limit": 16, "calibration": 16, "steps": 2, "levels": 2, "draws": 1, "tolerance": 1},
     measure=measure,
     subjects="pair",
     needs=frozenset({"images"}),
