@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from debiased_cka import debiased_cka
 from torch import Tensor
 
-from transferbench.analysis.cka import Hsic, centre_, cka, debiased_cka, hsic, squared_widths
+from transferbench.analysis.cka import Hsic, centre_, cka, hsic, squared_widths
 
 N, SIZES_A, SIZES_B = 37, (5, 90, 12), (64, 3)
 

@@ -40,6 +40,8 @@ __all__ = [
 Scores: TypeAlias = Sequence[float] | Mapping[int, float]
 """The scores of one entry: a list by replicate, or replicate -> score where some are missing."""
 
+Pairs: TypeAlias = set[frozenset[str]]
+
 Estimator: TypeAlias = Callable[[Sequence[int]], float | None]
 """Maps replicates to an estimate; None where they do not determine it."""
 
@@ -107,10 +109,12 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
 
     Error: Wilson's score interval. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
+    from scipy.special import ndtri  # slow to import, see below
+
     method = _label("wilson", level)
     if n < 1:
         return Interval(None, None, None, 0, method, "no items")
-    z = _normal_quantile(level)
+    z = float(ndtri((1 + level) / 2))
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -243,14 +247,11 @@ def share_of_gain(
     shared = sorted(arm.keys() & source.keys() & baseline.keys())
     if not shared:
         return None
-    return jackknife_ratio(_gain(arm, baseline), _gain(source, baseline), shared)
 
+    def gain(series: Mapping[int, float]) -> Estimator:
+        return lambda replicates: fmean(series[k] - baseline[k] for k in replicates)
 
-def _gain(series: Mapping[int, float], baseline: Mapping[int, float]) -> Estimator:
-    def estimate(replicates: Sequence[int]) -> float:
-        return fmean(series[k] - baseline[k] for k in replicates)
-
-    return estimate
+    return jackknife_ratio(gain(arm), gain(source), shared)
 
 
 def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[str, Rank]:
@@ -266,42 +267,25 @@ def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[st
     without the correction.
     Source: Holm 1979; Mogstad et al. 2024, doi:10.1093/restud/rdad006, for the ranks.
     """
-    standings = _standings(scores, level)
-    letters = _letters(standings)
-    return {entry: _rank(standings, entry, letters[entry], level) for entry in standings.order}
-
-
-class _Standings(NamedTuple):
-    """Entries, best mean first; ``apart`` holds the separated pairs."""
-
-    order: list[str]
-    values: dict[str, dict[int, float]]
-    means: dict[str, float]
-    apart: frozenset[frozenset[str]]
-
-    def separated(self, a: str, b: str) -> bool:
-        return frozenset((a, b)) in self.apart
-
-
-def _standings(scores: Mapping[str, Scores], level: float) -> _Standings:
     values = {entry: _by_replicate(entry, of_entry) for entry, of_entry in scores.items()}
     means = {entry: fmean(replicates.values()) for entry, replicates in values.items()}
     order = sorted(values, key=lambda entry: (-means[entry], entry))
-    return _Standings(order, values, means, _separated(values, order, level))
-
-
-def _rank(standings: _Standings, entry: str, letters: str, level: float) -> Rank:
-    mean, values = standings.means[entry], list(standings.values[entry].values())
-    apart = [other for other in standings.order if standings.separated(entry, other)]
-    better = sum(standings.means[other] > mean for other in apart)
-    return Rank(
-        mean=mean,
-        interval=student_t(values, level) if len(values) > 1 else None,
-        rank=1 + sum(other > mean for other in standings.means.values()),
-        rank_low=1 + better,
-        rank_high=len(standings.order) - (len(apart) - better),
-        tie_group=letters,
-    )
+    separated = _separated(values, order, level)
+    letters = _letters(order, separated)
+    ranks = {}
+    for entry in order:
+        mean, replicates = means[entry], list(values[entry].values())
+        apart = [other for other in order if {entry, other} in separated]
+        better = sum(means[other] > mean for other in apart)
+        ranks[entry] = Rank(
+            mean=mean,
+            interval=student_t(replicates, level) if len(replicates) > 1 else None,
+            rank=1 + sum(other > mean for other in means.values()),
+            rank_low=1 + better,
+            rank_high=len(order) - (len(apart) - better),
+            tie_group=letters[entry],
+        )
+    return ranks
 
 
 def _by_replicate(entry: str, scores: Scores) -> dict[int, float]:
@@ -316,7 +300,7 @@ def _by_replicate(entry: str, scores: Scores) -> dict[int, float]:
 
 def _separated(
     values: Mapping[str, Mapping[int, float]], order: Sequence[str], level: float
-) -> frozenset[frozenset[str]]:
+) -> Pairs:
     """The pairs of entries that Holm's step-down procedure separates."""
     tested = [
         (p, frozenset((a, b)))
@@ -328,11 +312,13 @@ def _separated(
         if p * (len(tested) - k) >= 1 - level:
             break
         apart.add(pair)
-    return frozenset(apart)
+    return apart
 
 
 def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
     """Two-sided p-value of equal means; None where an entry has a single replicate."""
+    from scipy.special import stdtr  # slow to import, see below
+
     if min(len(a), len(b)) < 2:
         return None
     if a.keys() == b.keys():
@@ -345,34 +331,29 @@ def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
         error, freedom = _welch(first, second)
     if error == 0:
         return 1.0 if value == 0 else 0.0
-    return _t_tails(freedom, abs(value) / error)
+    return float(2 * stdtr(freedom, -abs(value) / error))
 
 
-def _letters(standings: _Standings) -> dict[str, str]:
+def _letters(order: Sequence[str], separated: Pairs) -> dict[str, str]:
     """Compact letter display: groups without a separated pair that cover all pairs not separated.
 
     Groups are extended greedily, best entry first.
     """
     groups: list[list[str]] = []
     covered: set[frozenset[str]] = set()
-    for a, b in combinations_with_replacement(standings.order, 2):
-        if standings.separated(a, b) or frozenset((a, b)) in covered:
+    for pair in map(frozenset, combinations_with_replacement(order, 2)):
+        if pair in separated or pair in covered:
             continue
-        groups.append(_extended(sorted({a, b}), standings))
-        covered.update(map(frozenset, combinations_with_replacement(groups[-1], 2)))
+        group = sorted(pair)
+        for entry in order:
+            if not any(entry == member or {entry, member} in separated for member in group):
+                group.append(entry)
+        groups.append(group)
+        covered.update(map(frozenset, combinations_with_replacement(group, 2)))
     return {
         entry: "".join(_letter(k) for k, group in enumerate(groups) if entry in group)
-        for entry in standings.order
+        for entry in order
     }
-
-
-def _extended(group: list[str], standings: _Standings) -> list[str]:
-    """``group`` and, best first, each entry that is separated from no member."""
-    extended = list(group)
-    for entry in standings.order:
-        if not any(entry == member or standings.separated(entry, member) for member in extended):
-            extended.append(entry)
-    return extended
 
 
 def _letter(number: int) -> str:
@@ -502,15 +483,3 @@ def _t_quantile(freedom: float, level: float) -> float:
     from scipy.special import stdtrit  # slow to import, see above
 
     return float(stdtrit(freedom, (1 + level) / 2))
-
-
-def _t_tails(freedom: float, t: float) -> float:
-    from scipy.special import stdtr  # slow to import, see above
-
-    return float(2 * stdtr(freedom, -t))
-
-
-def _normal_quantile(level: float) -> float:
-    from scipy.special import ndtri  # slow to import, see above
-
-    return float(ndtri((1 + level) / 2))

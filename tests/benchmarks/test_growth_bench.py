@@ -8,11 +8,11 @@ from itertools import combinations
 
 import pytest
 import torch
+from debiased_cka import debiased_cka
 from fake_subject import FakeSubject
 from racing import Peer
 from test_similarity_bench import layers, network
 
-from transferbench.analysis.cka import debiased_cka
 from transferbench.engine.resources import lru_cache
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.diagnostics.features.cka import CKA

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from debiased_cka import debiased_cka
 from racing import Peer
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from transferbench.analysis.cka import centre_, cka, debiased_cka, hsic
+from transferbench.analysis.cka import centre_, cka, hsic
 from transferbench.networks.features import module_features
 
 pytestmark = [

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["MIN_IMAGES", "Hsic", "centre_", "cka", "debiased_cka", "hsic", "squared_widths"]
+__all__ = ["MIN_IMAGES", "Hsic", "centre_", "cka", "hsic", "squared_widths"]
 
 MIN_IMAGES = 4
 """The estimator divides by N - 3."""
@@ -59,26 +59,6 @@ class Hsic(NamedTuple):
     own_b: Tensor
 
 
-def debiased_cka(
-    features_a: Features, features_b: Features, bandwidth: float | None = None
-) -> Tensor:
-    """CKA of all layers of one network with all layers of another, over the same images.
-
-    ``bandwidth`` of an RBF kernel as a fraction of the median distance; None: the linear kernel.
-
-    Shapes: features (N, D), D may differ between layers; returns float64 (A, B), at most 1, NaN
-    where the features of a layer do not vary or are not finite.
-    Error: below 1e-6 for float32 features, of the order of 1e-4 for bfloat16.
-    Raises: ``ValueError`` for fewer than four images or unequal numbers of images.
-    """
-    a = [centre_(features.clone()) for features in features_a]
-    b = a if features_b is features_a else [centre_(features.clone()) for features in features_b]
-    widths = None
-    if bandwidth is not None:
-        widths = squared_widths(a, bandwidth), squared_widths(b, bandwidth)
-    return cka([hsic(a, b, widths)])
-
-
 def centre_(features: Tensor) -> Tensor:
     """Subtract each feature's mean over the images, in place, and return the features.
 
@@ -97,9 +77,13 @@ def centre_(features: Tensor) -> Tensor:
 
 
 def cka(parts: Iterable[Hsic]) -> Tensor:
-    """CKA from the HSIC of one or more sets of images: the ratio of the means, float64 (A, B).
+    """CKA from the HSIC of one or more sets of images: the ratio of the means.
 
     The mean of the ratios would be biased.
+
+    Shapes: float64 (A, B), at most 1, NaN where the features of a layer do not vary or are not
+    finite.
+    Error: below 1e-6 for float32 features, of the order of 1e-4 for bfloat16.
     """
     cross, own_a, own_b = (torch.stack(values).sum(0) for values in zip(*parts, strict=True))
     ratio: Tensor = cross / torch.sqrt(own_a[:, None] * own_b[None, :])

@@ -143,14 +143,20 @@ def evaluate_states(
     Raises: ``DataError`` for a state that does not fit the network.
     """
     before = clone_state(net)
-    fusion = _Fusion(net) if precision == "fast" else None
-    evaluations = []
+    fused: FusedNetwork | None = None
+    evaluations: list[dict[str, Evaluation]] = []
     try:
         for state in states:
             load_state(net, state)
             if calibration is not None:
                 recalibrate(net, calibration, batch_size)
-            current = net if fusion is None else fusion.current(splits)
+            if fused is not None:
+                fused.refresh()
+            elif precision == "fast" and not evaluations:
+                few = next(iter(splits.values())).images[:FUSION_IMAGES]
+                with eval_mode(net):
+                    fused = fuse_conv_bn(net, few)
+            current = net if fused is None else fused.net
             evaluations.append(
                 {
                     name: _evaluate(current, examples, criterion, precision, batch_size)
@@ -160,26 +166,6 @@ def evaluate_states(
     finally:
         load_state(net, before)
     return evaluations
-
-
-class _Fusion:
-    """Fuses ``net`` when it holds the first state, and then updates the fused network."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self._net = net
-        self._fused: FusedNetwork | None = None
-        self._attempted = False
-
-    def current(self, splits: Mapping[str, Examples]) -> nn.Module:
-        """The fused network with the current weights of ``net``; ``net`` where it has no fusion."""
-        if self._fused is not None:
-            self._fused.refresh()
-        elif not self._attempted:
-            images = next(iter(splits.values())).images[:FUSION_IMAGES]
-            with eval_mode(self._net):
-                self._fused = fuse_conv_bn(self._net, images)
-            self._attempted = True
-        return self._net if self._fused is None else self._fused.net
 
 
 def _evaluate(

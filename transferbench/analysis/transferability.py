@@ -139,12 +139,8 @@ def h_score(features: np.ndarray, labels: np.ndarray) -> HScore:
     between_R = (_class_sums(left_NR, class_N) ** 2 / size_K[:, None]).sum(axis=0)
     shrinkage, mean = _ledoit_wolf(centred_ND, variance_R)
     signal_R = (1 - shrinkage) * variance_R / len(class_N)
-    weight_R = np.divide(
-        signal_R, signal_R + shrinkage * mean, out=np.zeros_like(signal_R), where=mean > 0
-    )
-    return HScore(
-        float(between_R.sum()), float((weight_R * between_R).sum()), shrinkage, len(variance_R)
-    )
+    weighted = float((signal_R / (signal_R + shrinkage * mean) * between_R).sum())
+    return HScore(float(between_R.sum()), weighted, shrinkage, len(variance_R))
 
 
 def _ledoit_wolf(centred_ND: np.ndarray, variance_R: np.ndarray) -> tuple[float, float]:
@@ -301,10 +297,7 @@ def _vote(similarity_MN: np.ndarray, class_N: np.ndarray, counts: Sequence[int])
 
 def _unit_rows(features: np.ndarray) -> np.ndarray:
     values = np.asarray(features, dtype=np.float64)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    unit = np.zeros_like(values)
-    np.divide(values, length, out=unit, where=length > 0)
-    return unit
+    return ratio(values, np.linalg.norm(values, axis=1, keepdims=True), undefined=0)
 
 
 # --- against the truth ------------------------------------------------------------------------

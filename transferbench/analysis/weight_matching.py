@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -43,7 +44,7 @@ Axes = Mapping[str, tuple[str | None, ...]]
 Permutations = Mapping[str, Tensor]
 Change = Callable[[int, Tensor], Tensor]
 
-BLOCK = re.compile(r"^(layer\d+\.\d+)\.(.+)$")
+BLOCK = re.compile(r"^layer\d+\.\d+\.")
 CONVOLUTION = re.compile(r"^conv\d+(\.\d+)?\.weight$")
 NUMBERED = re.compile(r"^(conv|bn)(\d+)(?:\.(\d+))?\.")
 SHORTCUT = re.compile(r"^downsample(\.\d+)?\.(weight|bias|running_mean|running_var)$")
@@ -75,41 +76,32 @@ def residual_axes(state: StateDict, head: Sequence[str]) -> dict[str, tuple[str 
     """
     axes: dict[str, tuple[str | None, ...]] = {}
     stream: str | None = None
-    for block, names in _blocks(state, head).items():
-        stream = _add_block_axes(block, names, stream, state, axes)
-    axes |= {name: _head_axes(state[name], stream) for name in head}
+    # In the order of the forward pass, for any order of ``state``: files sort by name.
+    body = sorted((name for name in state if name not in head), key=_layer_order)
+    for block, names in groupby(body, key=_block):
+        stream = _add_block_axes(block, list(names), stream, state, axes)
+    for name in head:
+        ndim = state[name].ndim
+        axes[name] = (None, stream) if ndim == 2 else (None,) * ndim
     _check_axes(state, axes)
     return axes
 
 
-def _blocks(state: StateDict, head: Sequence[str]) -> dict[str, list[str]]:
-    """The names outside the head by block, without the block's prefix; ``""`` is the stem.
-
-    In the order of the forward pass, for any order of ``state``: files sort by name.
-    """
-    blocks: dict[str, list[str]] = {}
-    for name in state:
-        if name not in head:
-            match = BLOCK.match(name)
-            block, rest = (match[1], match[2]) if match else ("", name)
-            blocks.setdefault(block, []).append(rest)
-    return {
-        block: sorted(blocks[block], key=_layer_order)
-        for block in sorted(blocks, key=_block_number)
-    }
+def _block(name: str) -> str:
+    """The prefix ``layerS.B.`` of a tensor; empty for the stem."""
+    match = BLOCK.match(name)
+    return match[0] if match else ""
 
 
-def _block_number(block: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", block)]
-
-
-def _layer_order(name: str) -> tuple[float, float]:
-    """``conv1``, or ``conv1.0`` and its followers, then ``bn1``, then ``conv2``; the rest last."""
-    match = NUMBERED.match(name)
+def _layer_order(name: str) -> tuple[list[int], float, float]:
+    """By block, then ``conv1`` or ``conv1.0`` and its followers, ``bn1``, ``conv2``, the rest."""
+    block = _block(name)
+    blocks = [int(number) for number in re.findall(r"\d+", block)]
+    match = NUMBERED.match(name.removeprefix(block))
     if not match:
-        return (math.inf, 0)
+        return blocks, math.inf, 0
     kind, number, inner = match.groups()
-    return (int(number), math.inf if kind == "bn" else int(inner or 0))
+    return blocks, int(number), math.inf if kind == "bn" else int(inner or 0)
 
 
 def _add_block_axes(
@@ -120,32 +112,26 @@ def _add_block_axes(
     axes: dict[str, tuple[str | None, ...]],
 ) -> str | None:
     """Add the axes of one block, or of the stem, to ``axes``; returns the group of its output."""
-    prefix = f"{block}." if block else ""
-    convolutions = [
-        name for name in names if CONVOLUTION.match(name) and state[prefix + name].ndim == 4
-    ]
-    projects = not block or any(SHORTCUT.match(name) for name in names)
-    output = (block or "stem") if projects else stream
+    layers = {name: name.removeprefix(block) for name in names}
+    convolutions = [n for n in names if CONVOLUTION.match(layers[n]) and state[n].ndim == 4]
+    projects = not block or any(SHORTCUT.match(layer) for layer in layers.values())
+    output = (block.removesuffix(".") or "stem") if projects else stream
     current = stream
-    for name in names:
-        tensor = state[prefix + name]
+    for name, layer in layers.items():
+        tensor = state[name]
         if name in convolutions:
             source, last = current, name == convolutions[-1]
-            current = output if last else prefix + name.removesuffix(".weight")
-            axes[prefix + name] = (current, source, None, None)
+            current = output if last else name.removesuffix(".weight")
+            axes[name] = (current, source, None, None)
         elif tensor.numel() == 1:
-            axes[prefix + name] = (None,) * tensor.ndim
-        elif SHORTCUT.match(name):
-            axes[prefix + name] = (output, stream, None, None)[: tensor.ndim]
-        elif PER_CHANNEL.match(name) and tensor.ndim == 1:
-            axes[prefix + name] = (current,)
+            axes[name] = (None,) * tensor.ndim
+        elif SHORTCUT.match(layer):
+            axes[name] = (output, stream, None, None)[: tensor.ndim]
+        elif PER_CHANNEL.match(layer) and tensor.ndim == 1:
+            axes[name] = (current,)
         else:
-            raise _unmatchable(prefix + name, tensor)
+            raise _unmatchable(name, tensor)
     return output
-
-
-def _head_axes(tensor: Tensor, stream: str | None) -> tuple[str | None, ...]:
-    return (None, stream) if tensor.ndim == 2 else (None,) * tensor.ndim
 
 
 def _check_axes(state: StateDict, axes: Axes) -> None:
@@ -215,9 +201,8 @@ def keeps_function(net: nn.Module, axes: Axes, images: Tensor, generator: Genera
     with eval_mode(net), torch.no_grad():
         expected = net(images)
         try:
-            load_state(
-                net, permute_state(before, axes, random_permutations(before, axes, generator))
-            )
+            permutations = random_permutations(before, axes, generator)
+            load_state(net, permute_state(before, axes, permutations))
             logits = net(images)
         finally:
             load_state(net, before)
@@ -287,7 +272,7 @@ class _Matching(NamedTuple):
         return permutations
 
     def greedy(self, start: Permutations) -> dict[str, Tensor]:
-        """Assigns each group in turn, from tensors whose other axes are already assigned."""
+        """Assign each group in turn, from tensors whose other axes are already assigned."""
         assigned: dict[str, Tensor] = {}
         for group in start:
             assigned[group] = _assignment(self._products(group, assigned))
@@ -298,19 +283,18 @@ class _Matching(NamedTuple):
 
         Tensors with another axis without a permutation are excluded. Shapes: returns (C, C).
         """
-        products = [
-            _rows(self.a[name], axis)
-            @ _rows(_permuted(self.b[name], groups, permutations, skip=axis), axis).T
-            for name, groups in self.axes.items()
-            for axis, own in enumerate(groups)
-            if own == group and _others(groups, axis) <= permutations.keys()
-        ]
+        products = []
+        for name, groups in self.axes.items():
+            if group in groups and set(groups) - {group, None} <= permutations.keys():
+                axis = groups.index(group)
+                permuted = _permuted(self.b[name], groups, permutations, skip=axis)
+                products.append(_rows(self.a[name], axis) @ _rows(permuted, axis).T)
         return torch.stack(products).double().sum(0)
 
     def _neighbours(self, group: str) -> set[str]:
         """The groups that share a tensor with this one."""
-        shared = (set(groups) for groups in self.axes.values() if group in groups)
-        return {other for groups in shared for other in groups if other is not None} - {group}
+        shared = (groups for groups in self.axes.values() if group in groups)
+        return {other for groups in shared for other in groups if other not in {group, None}}
 
 
 def _assignment(products: Tensor) -> Tensor:
@@ -320,10 +304,6 @@ def _assignment(products: Tensor) -> Tensor:
 
 def _assigned_sum(products: Tensor, permutation: Tensor) -> float:
     return float(products.gather(1, permutation[:, None]).sum())
-
-
-def _others(groups: Sequence[str | None], axis: int) -> set[str]:
-    return {group for i, group in enumerate(groups) if group is not None and i != axis}
 
 
 def _rows(tensor: Tensor, axis: int) -> Tensor:
