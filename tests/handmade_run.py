@@ -205,9 +205,6 @@ class PlainStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def status(self, job: str) -> str | None:
-        return "ok" if self.is_done(job) else None
-
     def is_done(self, job: str) -> bool:
         return (self.root / job).is_dir()
 

@@ -36,6 +36,7 @@ from transferbench.records import Record, read_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
 from transferbench.submission.bundle import MAX_BYTES, read_bundle, slug
+from transferbench.submission.diagnoses import PackedTrial, packed_trials
 from transferbench.submission.predictions import (
     Predictions,
     read_outputs,
@@ -43,7 +44,6 @@ from transferbench.submission.predictions import (
     recompute_metric,
     write_predictions,
 )
-from transferbench.submission.submitted_trials import PackedTrial, packed_trials
 from transferbench.suite import Suite
 from transferbench_plugins.diagnostics.mistakes.agreement import AgreementParams
 from transferbench_plugins.diagnostics.mistakes.agreement import recompute as recompute_agreement

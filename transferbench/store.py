@@ -31,10 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transferbench.errors import StoreError
 from transferbench.identity import file_digest
 
-__all__ = ["Artefact", "CorruptArtefactError", "Draft", "Failure", "Status", "Store"]
+__all__ = ["Artefact", "CorruptArtefactError", "Draft", "Failure", "Store"]
 
 FailureStatus = Literal["failed", "timeout", "oom", "skipped"]
-Status = Literal["ok"] | FailureStatus
 
 MANIFEST = "manifest.json"
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
@@ -171,13 +170,6 @@ class Store:
         self._verified: set[tuple[Any, ...]] = set()
 
     # --- reading ------------------------------------------------------------------------------
-
-    def status(self, job: str) -> Status | None:
-        """The status of the job, None if it never ran; does not read its files."""
-        if self.is_done(job):
-            return "ok"
-        failure = self.failure(job)
-        return failure.status if failure else None
 
     def is_done(self, job: str) -> bool:
         """Whether there is a valid manifest, and every file with its size."""

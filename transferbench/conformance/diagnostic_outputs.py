@@ -22,8 +22,8 @@ from transferbench.records import Measurement
 from transferbench.report.comparisons import name_selves
 from transferbench.report.drawing import draw
 from transferbench.report.parts import Drawing, Part, Scope
+from transferbench.submission.diagnoses import PackedTrial
 from transferbench.submission.recompute import equal_values
-from transferbench.submission.submitted_trials import PackedTrial
 
 __all__ = ["CHECKS"]
 

@@ -12,7 +12,7 @@ from transferbench.leaderboard.candidates import Competition, refused
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import flags_of, notes_of
 from transferbench.leaderboard.rows import board_rows
-from transferbench.leaderboard.table import BoardTable, Row, without_empty
+from transferbench.leaderboard.table import BoardTable, Row
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
 
@@ -68,7 +68,7 @@ def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -
         suite=suite.id,
         summary=suite.summary,
         arms=(suite.scoring.initialization, suite.scoring.baseline),
-        columns=without_empty(columns, rows),
+        columns=tuple(columns),
         rows=tuple(rows),
         unranked=(*unranked, *competition.unranked()),
         flags=tuple(flags_of(suite, rows)),

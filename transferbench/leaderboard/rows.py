@@ -50,7 +50,7 @@ ColumnValues: TypeAlias = Callable[[Sequence[Standing]], Iterable[CellValue]]
 
 
 def board_rows(competition: Competition) -> tuple[list[Column], list[Row]]:
-    """The columns and rows of a board, group after group, in each the best first."""
+    """The columns that have a value, and the rows, group after group, in each the best first."""
     columns = list(_columns(competition))
     of_arms = competition.suite.scoring.ranks == "initializations"
     rows: list[Row] = []
@@ -65,7 +65,12 @@ def board_rows(competition: Competition) -> tuple[list[Column], list[Row]]:
             # The arms of one entry would all have the same profile.
             profile = None if of_arms else profile_of(standing.candidate)
             rows.append(Row(cells, standing.candidate.folder, profile))
-    return [column for column, _ in columns], rows
+    measured = [
+        column
+        for column, _ in columns
+        if not rows or any(row.cells[column.key][0] is not None for row in rows)
+    ]
+    return measured, rows
 
 
 def _ranked(group: Sequence[Arm]) -> list[Standing]:
@@ -100,7 +105,7 @@ def _cell(column: Column, value: CellValue) -> Cell:
 
 
 def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
-    """The columns of a board and their values; those without any value are left out later.
+    """The columns of a board and their values.
 
     The suite's own stand behind those of the trials under the same perturbation.
     """
@@ -117,15 +122,12 @@ def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
         yield _column("needs", "needs", "text", text, lambda row: _needs(row, competition.registry))
     else:
         yield from _entry_facts()
-    text, trust = "reported, recomputed or reproduced", competition.trust
-    yield _column(
-        "trust",
-        "trust",
-        "text",
-        text,
-        lambda row: trust(row.candidate, row.arm),
-        terminal=not of_arms,
-    )
+
+    def trust(row: Standing) -> str:
+        return competition.trust(row.candidate, row.arm)
+
+    text = "reported, recomputed or reproduced"
+    yield _column("trust", "trust", "text", text, trust, terminal=not of_arms)
     yield _column("submission", "submission", "text", "its id", lambda row: row.head.id[:SHORT_ID])
 
 

@@ -27,7 +27,6 @@ __all__ = [
     "field_names",
     "flat_row",
     "markdown_table",
-    "without_empty",
 ]
 
 CellKind = Literal["text", "count", "interval", "rank", "claims"]
@@ -148,15 +147,6 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 def markdown_table(rows: Iterable[Sequence[object]], heads: Sequence[str]) -> str:
     """Rows of escaped text as a table of a GitHub page."""
     return tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
-
-
-def without_empty(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The columns that at least one row has something in."""
-    return tuple(
-        column
-        for column in columns
-        if not rows or any(row.cells[column.key][0] is not None for row in rows)
-    )
 
 
 def as_json(table: BoardTable) -> dict[str, Any]:
