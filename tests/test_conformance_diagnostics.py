@@ -354,12 +354,12 @@ BAD = {
     "a cost in words": (
         {"cost": lambda params: "cheap"},
         "the-cost-is-a-number",
-        "cost returned 'cheap'; return forward passes as a number",
+        "cost returned 'cheap'; return forward passes: a finite number from 0",
     ),
     "a negative cost": (
         {"cost": lambda params: -1.0},
         "the-cost-is-a-number",
-        "cost returned -1.0; return a finite number from 0",
+        "cost returned -1.0; return forward passes: a finite number from 0",
     ),
 }
 

@@ -206,13 +206,13 @@ BAD = {
         FADE,
         {"severity": lambda params, image_shape: -1.0},
         "severity-is-a-number-from-0",
-        "severity is -1.0; 0 is the identity, larger is stronger",
+        "severity is -1.0; return a finite float: 0 is the identity, larger is stronger",
     ),
     "a severity in words": (
         FADE,
         {"severity": lambda params, image_shape: "strong"},
         "severity-is-a-number-from-0",
-        "severity is 'strong'; return a float",
+        "severity is 'strong'; return a finite float: 0 is the identity",
     ),
     "an identity to rounding": (
         FADE,

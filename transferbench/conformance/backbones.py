@@ -6,7 +6,6 @@ Shape letters: N images, C channels, H height, W width, D features, K classes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 from unittest import SkipTest
@@ -15,19 +14,15 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from transferbench.conformance.checks import LazyResult, Violation, defined_in, listed, refuse_any
-from transferbench.conformance.isolation import Observation, moved_since, observe, randomness
-from transferbench.conformance.side_effects import (
-    Advice,
-    check_no_network_is_used,
-    check_settings_of_torch_are_kept,
-)
-from transferbench.conformance.tensors import differing, distance, not_finite
-from transferbench.networks.modules import clone_state, load_state, partition
+from transferbench.conformance import cases
+from transferbench.conformance.cases import Case, differing, not_finite, refuse_gap
+from transferbench.conformance.checks import Violation, defined_in, listed, refuse_any, shared
+from transferbench.conformance.isolation import Observation, moved_since, randomness
+from transferbench.networks.modules import body_names, clone_state, load_state, partition, seeded
 from transferbench.registry.discovery import cause
 from transferbench.specs import HEAD, BackboneSpec
 
-__all__ = ["CHECKS", "BackboneCase"]
+__all__ = ["CASE", "CHECKS", "BackboneCase"]
 
 SIZES = (32, 64, 96, 224)
 """Image sizes tried until the network accepts one, the cheapest first."""
@@ -38,42 +33,19 @@ CLOSE = 1e-4
 """Tolerance relative to the largest logit where only the order of summation differs."""
 
 
-class BackboneCase:
-    """A backbone with its parameters, at the smallest image size that it takes.
+class BackboneCase(Case[BackboneSpec]):
+    """A backbone with its parameters, at the smallest image size that it takes."""
 
-    ``again``: another build and a forward pass.
-    """
+    draw_advice = "draw from torch's global generator alone"
+    network_advice = "build random weights; offer others through weights and load_weights"
 
-    advice = Advice(
-        draw="draw from torch's global generator alone",
-        network="build random weights; offer others through weights and load_weights",
-    )
-
-    def __init__(self, spec: BackboneSpec, params: Any) -> None:
-        self.spec = spec
-        self.params = params
-        self.size = LazyResult(self._size, reported_by="it-builds-and-gives-logits")
-        self.net = LazyResult(lambda: self.build(seed=1), reported_by="it-builds-and-gives-logits")
-        self.modules = LazyResult(
-            lambda: partition(spec, self.net()),
-            reported_by="modules-cover-every-parameter-and-buffer-once",
-        )
-        self.again = LazyResult(self._again, reported_by="no-network-is-used")
-
-    def build(self, seed: int, classes: int = CLASSES, channels: int = 3) -> nn.Module:
-        """A fresh network; torch's global generator is restored."""
-        with _seeded(seed):
-            return self.spec.build(self.params, classes, channels, self.size())
-
-    def _again(self) -> Observation[Tensor]:
-        self.size()
-        return observe(lambda: self.logits(self.build(1), self.images()))
-
-    def _size(self) -> int:
+    @shared(reported_by="it-builds-and-gives-logits")
+    def size(self) -> int:
+        """The first of ``SIZES`` at which it builds and takes images."""
         errors = []
         for size in SIZES:
             try:
-                with _seeded(1), torch.no_grad():
+                with seeded(1), torch.no_grad():
                     net = self.spec.build(self.params, CLASSES, 3, size)
                     net.eval()(torch.zeros(2, 3, size, size))
             except Exception as error:  # noqa: BLE001  # raised below if no size works
@@ -82,11 +54,32 @@ class BackboneCase:
                 return size
         raise errors[0]
 
+    @shared(reported_by="it-builds-and-gives-logits")
+    def net(self) -> nn.Module:
+        """A network that no check changes."""
+        return self.build(seed=1)
+
+    @shared(reported_by="modules-cover-every-parameter-and-buffer-once")
+    def modules(self) -> dict[str, tuple[str, ...]]:
+        """The partition of the network."""
+        return partition(self.spec, self.net)
+
+    @shared(reported_by="no-network-is-used")
+    def again(self) -> Observation[Tensor]:
+        """Another build and a forward pass."""
+        images = self.images()
+        return self.observed(lambda: self.logits(self.build(1), images))
+
+    def build(self, seed: int, classes: int = CLASSES, channels: int = 3) -> nn.Module:
+        """A fresh network; torch's global generator is restored."""
+        size = self.size
+        with seeded(seed):
+            return self.spec.build(self.params, classes, channels, size)
+
     def images(self, count: int = COUNT, channels: int = 3) -> Tensor:
         """Normalised noise, (N, C, H, W)."""
-        size = self.size()
         generator = torch.Generator().manual_seed(7)
-        return torch.randn(count, channels, size, size, generator=generator)
+        return torch.randn(count, channels, self.size, self.size, generator=generator)
 
     def logits(self, net: nn.Module, images: Tensor) -> Tensor:
         """The output of ``net`` in eval mode, without gradients."""
@@ -94,26 +87,10 @@ class BackboneCase:
             logits: Tensor = net.eval()(images)
         return logits
 
-    def head(self) -> nn.Module:
-        """The head of the network. Raises: ``SkipTest`` where there is none."""
-        head = self.spec.head(self.net())
-        if not isinstance(head, nn.Module):
-            raise SkipTest("there is no head, see the-head-makes-the-logits")
-        return head
-
-
-class _seeded:  # noqa: N801  # a context manager, called like a function
-    """A block in which torch's global generator starts from ``seed``; restored afterwards."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._before = torch.get_rng_state()
-        torch.default_generator.manual_seed(self._seed)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self._before)
+    def backward(self, net: nn.Module) -> None:
+        """The gradients of the cross-entropy of the images in train mode."""
+        labels = torch.arange(COUNT) % CLASSES
+        nn.functional.cross_entropy(net.train()(self.images()), labels).backward()  # type: ignore[no-untyped-call]  # torch's
 
 
 def _tolerance(reference: Tensor) -> float:
@@ -125,12 +102,10 @@ def _tolerance(reference: Tensor) -> float:
 
 def check_it_builds_and_gives_logits(case: BackboneCase) -> None:
     """float32 logits (N, K) of images (N, 3, H, W), from a network on the CPU."""
-    case.size.or_raise()
-    net = case.net.or_raise()
+    net = case.net
     if not isinstance(net, nn.Module):
         raise Violation(f"build returned {type(net).__name__}", "return a torch.nn.Module")
-    logits = case.logits(net, case.images())
-    _check_logits(logits, COUNT, CLASSES, 3)
+    _check_logits(case.logits(net, case.images()), COUNT, CLASSES, 3)
     wrong = [name for name, tensor in net.state_dict().items()
              if tensor.device.type != "cpu" or tensor.dtype == torch.float64]  # fmt: skip
     refuse_any(wrong, "are not float32 on the CPU",
@@ -150,11 +125,10 @@ def _check_logits(logits: object, count: int, classes: int, channels: int) -> No
 
 def check_classes_and_channels_are_honoured(case: BackboneCase) -> None:
     """Other numbers of classes, and grey images as well as colour ones."""
-    case.net()
     for classes, channels in product(OTHER_CLASSES, (1, 3)):
+        images = case.images(2, channels)
         try:
-            net = case.build(1, classes, channels)
-            logits = case.logits(net, case.images(2, channels))
+            logits = case.logits(case.build(1, classes, channels), images)
         except Exception as error:
             raise Violation(
                 f"for {classes} classes and {channels} channel(s) it fails: {cause(error)}",
@@ -165,15 +139,14 @@ def check_classes_and_channels_are_honoured(case: BackboneCase) -> None:
 
 def check_modules_cover_every_parameter_and_buffer_once(case: BackboneCase) -> None:
     """``modules(net)`` covers everything exactly once and ends with the head."""
-    case.net()
-    case.modules.or_raise()
+    partition(case.spec, case.net)
 
 
 def check_the_partition_is_the_same_for_every_size(case: BackboneCase) -> None:
     """The names do not depend on the classes, so that a head can be replaced."""
-    other = partition(case.spec, case.build(2, OTHER_CLASSES[0]))
-    if other != (own := case.modules()):
-        changed = [name for name in own.keys() | other.keys() if own.get(name) != other.get(name)]
+    own, other = case.modules, partition(case.spec, case.build(2, OTHER_CLASSES[0]))
+    changed = [name for name in own.keys() | other.keys() if own.get(name) != other.get(name)]
+    if changed:
         raise Violation(
             f"with {OTHER_CLASSES[0]} classes the modules {listed(changed)} hold other names",
             "build the same layers for any number of classes",
@@ -182,37 +155,29 @@ def check_the_partition_is_the_same_for_every_size(case: BackboneCase) -> None:
 
 def check_only_the_head_depends_on_the_classes(case: BackboneCase) -> None:
     """A new target replaces the head alone: every other tensor keeps its shape."""
-    ours, theirs = case.net().state_dict(), case.build(2, OTHER_CLASSES[1]).state_dict()
-    head = set(case.modules()[HEAD])
-    changed = [name for name in ours if name not in head
-               and (name not in theirs or ours[name].shape != theirs[name].shape)]  # fmt: skip
+    ours, theirs = case.net.state_dict(), case.build(2, OTHER_CLASSES[1]).state_dict()
+    changed = [name for name in body_names(case.modules)
+               if name not in theirs or ours[name].shape != theirs[name].shape]  # fmt: skip
     refuse_any(changed, "change their shape with the number of classes",
                f"put them into {HEAD!r} in modules()")  # fmt: skip
 
 
 def check_the_head_makes_the_logits(case: BackboneCase) -> None:
     """``head(net)`` is called once in a forward pass, and its output are the logits."""
-    head = case.spec.head(case.net())
+    head = case.spec.head(case.net)
     if not isinstance(head, nn.Module):
         raise Violation(f"head(net) returned {type(head).__name__}", "return a layer of net")
-    if not any(head is module for module in case.net().modules()):
+    if head not in case.net.modules():
         raise Violation("head(net) is no part of net", "return the layer itself, not a new one")
     calls: list[tuple[tuple[Any, ...], Any]] = []
-    hook = head.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output)))
-    try:
-        logits = case.logits(case.net(), case.images())
-    finally:
-        hook.remove()
-    _check_head_calls(calls, logits)
-
-
-def _check_head_calls(calls: list[tuple[tuple[Any, ...], Any]], logits: Tensor) -> None:
+    with head.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output))):
+        logits = case.logits(case.net, case.images())
     if len(calls) != 1:
         raise Violation(
             f"the head was called {len(calls)} times in a forward pass",
             "head(net) must be the layer that net calls to make its logits",
         )
-    inputs, output = calls[0]
+    ((inputs, output),) = calls
     if not isinstance(output, Tensor) or not torch.equal(output.flatten(), logits.flatten()):
         raise Violation("the output of the head is not the logits of the network",
                         "head(net) must be the last layer")  # fmt: skip
@@ -223,14 +188,17 @@ def _check_head_calls(calls: list[tuple[tuple[Any, ...], Any]], logits: Tensor) 
 
 def check_the_head_module_holds_the_head(case: BackboneCase) -> None:
     """The layer of ``head(net)`` has parameters, all of them in the partition's head."""
-    mine = {id(parameter) for parameter in case.head().parameters()}
+    head = case.spec.head(case.net)
+    if not isinstance(head, nn.Module):
+        raise SkipTest("there is no head, see the-head-makes-the-logits")
+    mine = {id(parameter) for parameter in head.parameters()}
     if not mine:
         raise Violation(
             "the layer of head(net) has no parameters",
             "a new target needs weights to learn: give the last linear layer",
         )
-    names = {name for name, parameter in case.net().named_parameters() if id(parameter) in mine}
-    refuse_any(names - set(case.modules()[HEAD]),
+    names = {name for name, parameter in case.net.named_parameters() if id(parameter) in mine}
+    refuse_any(names - set(case.modules[HEAD]),
                f"belong to head(net), but not to the module {HEAD!r}",
                "let modules() and head() name the same layer")  # fmt: skip
 
@@ -238,48 +206,39 @@ def check_the_head_module_holds_the_head(case: BackboneCase) -> None:
 def check_eval_is_deterministic(case: BackboneCase) -> None:
     """Two passes in eval mode give bitwise equal logits."""
     images = case.images()
-    first, second = (case.logits(case.net(), images) for _ in range(2))
-    if not torch.equal(first, second):
-        raise Violation(
-            f"two passes in eval mode differ by up to {distance(first, second):.3g}",
-            "let dropout and every other draw depend on self.training",
-        )
+    refuse_gap(case.logits(case.net, images), case.logits(case.net, images),
+               "two passes in eval mode differ",
+               "let dropout and every other draw depend on self.training")  # fmt: skip
 
 
 def check_the_batch_does_not_matter_in_eval(case: BackboneCase) -> None:
     """An image gives the same logits alone and in a batch."""
     images = case.images()
-    together = case.logits(case.net(), images)
-    alone = torch.cat([case.logits(case.net(), image[None]) for image in images])
-    if not (gap := distance(alone, together)) <= _tolerance(together):
-        raise Violation(
-            f"logits alone and in a batch of {COUNT} differ by up to {gap:.3g}",
-            "compute no statistics over the batch in eval mode",
-        )
+    together = case.logits(case.net, images)
+    alone = torch.cat([case.logits(case.net, image[None]) for image in images])
+    refuse_gap(alone, together, f"logits alone and in a batch of {COUNT} differ",
+               "compute no statistics over the batch in eval mode",
+               within=_tolerance(together))  # fmt: skip
 
 
 def check_the_images_are_left_untouched(case: BackboneCase) -> None:
     """In train and in eval mode; batches are reused."""
     net, images = case.build(1), case.images()
-    before = images.clone()
     for mode in (True, False):
         with torch.no_grad():
             net.train(mode)(images)
-        if not torch.equal(images, before):
-            raise Violation(
-                "the forward pass changed its images",
-                "make the first layer's operation not in-place",
-            )
+        if not torch.equal(images, case.images()):
+            raise Violation("the forward pass changed its images",
+                            "make the first layer's operation not in-place")  # fmt: skip
 
 
 def check_every_parameter_gets_a_finite_gradient(case: BackboneCase) -> None:
     """No parameter is unused; a gradient of zero is allowed (Fixup starts so)."""
-    net = case.build(1).train()
+    net = case.build(1)
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
     if not trained:
         raise Violation("no parameter requires a gradient", "build the network trainable")
-    labels = torch.arange(COUNT) % CLASSES
-    nn.functional.cross_entropy(net(case.images()), labels).backward()  # type: ignore[no-untyped-call]  # torch's
+    case.backward(net)
     gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
     refuse_any(trained.keys() - gradients.keys(), "get no gradient",
                "use them in forward, or do not register them")  # fmt: skip
@@ -289,26 +248,21 @@ def check_every_parameter_gets_a_finite_gradient(case: BackboneCase) -> None:
 
 def check_the_state_round_trips(case: BackboneCase) -> None:
     """After a training step, loading the saved state into another build gives equal logits."""
-    net = case.build(1).train()
-    images = case.images()
-    nn.functional.cross_entropy(net(images), torch.arange(COUNT) % CLASSES).backward()  # type: ignore[no-untyped-call]  # torch's
+    net, other, images = case.build(1), case.build(2), case.images()
+    case.backward(net)
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.add_(0.01 * torch.ones_like(parameter))
-    other = case.build(2)
+            parameter.add_(0.01)
     load_state(other, load(save(clone_state(net))))
-    expected, logits = case.logits(net, images), case.logits(other, images)
-    if not torch.equal(expected, logits):
-        raise Violation(
-            "a network that loads the saved state of another gives other logits, by up to "
-            f"{distance(expected, logits):.3g}",
-            "register everything that a pass reads or writes as a parameter or a buffer",
-        )
+    refuse_gap(
+        case.logits(net, images), case.logits(other, images),
+        "a network that loads the saved state of another gives other logits,",
+        "register everything that a pass reads or writes as a parameter or a buffer",
+    )  # fmt: skip
 
 
 def check_equal_seeds_build_equal_networks(case: BackboneCase) -> None:
     """All randomness of the builder comes from torch's global generator."""
-    case.net()
     if different := differing(case.build(3).state_dict(), case.build(3).state_dict()):
         raise Violation(f"two builds from one seed differ in {listed(different)}",
                         "draw from torch's global generator alone")  # fmt: skip
@@ -316,7 +270,6 @@ def check_equal_seeds_build_equal_networks(case: BackboneCase) -> None:
 
 def check_other_seeds_build_other_networks(case: BackboneCase) -> None:
     """Replicates differ: the builder draws its weights and does not seed itself."""
-    case.net()
     if not differing(case.build(3).state_dict(), case.build(4).state_dict()):
         raise Violation("builds from two seeds have equal weights",
                         "leave seeding to the framework: no manual_seed in build")  # fmt: skip
@@ -324,21 +277,19 @@ def check_other_seeds_build_other_networks(case: BackboneCase) -> None:
 
 def check_the_builder_seeds_nothing(case: BackboneCase) -> None:
     """It draws from torch's global generator, and seeds neither that nor any other."""
-    size, states = case.size(), []
+    size, states = case.size, []
     for seed in (3, 4):
-        with _seeded(seed):
+        with seeded(seed):
             before = randomness()
             case.spec.build(case.params, CLASSES, 3, size)
             states.append(randomness()["torch"])
             moved = [name for name in moved_since(before) if name != "torch"]
         if moved:
             raise Violation(f"building moves the global generator of {' and '.join(moved)}",
-                            case.advice.draw)  # fmt: skip
+                            case.draw_advice)  # fmt: skip
     if states[0] == states[1]:
-        raise Violation(
-            "after builds from two seeds torch's global generator is in the same state",
-            "the framework seeds it: no manual_seed in build",
-        )
+        raise Violation("after builds from two seeds torch's global generator is in the same state",
+                        "the framework seeds it: no manual_seed in build")  # fmt: skip
 
 
 def check_batch_statistics_are_declared_truly(case: BackboneCase) -> None:
@@ -350,29 +301,27 @@ def check_batch_statistics_are_declared_truly(case: BackboneCase) -> None:
     before = clone_state(net)
     with torch.no_grad():
         net(case.images())
-    after = net.state_dict()
-    changed = differing(before, after)
+    changed = differing(before, net.state_dict())
     declared = case.spec.batch_statistics(case.params)
     if bool(changed) != declared:
-        buffers = listed(changed) if changed else "no buffer"
         raise Violation(
-            f"batch_statistics is {declared}, and a pass in train mode changes {buffers}",
+            f"batch_statistics is {declared}, and a pass in train mode changes "
+            f"{listed(changed) or 'no buffer'}",
             f"declare batch_statistics={not declared} for these parameters",
         )
 
 
 def check_cpu_and_cuda_agree(case: BackboneCase) -> None:
     """The same logits on either device, to float32 rounding, once the network is moved."""
-    case.net()
+    net, images = case.build(1), case.images()
     if not torch.cuda.is_available():
         raise SkipTest("there is no CUDA device here")
-    net, images = case.build(1), case.images()
     expected = case.logits(net, images)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         logits = case.logits(net.cuda(), images.cuda()).cpu()
-    if (gap := distance(logits, expected)) > 10 * _tolerance(expected):
-        raise Violation(f"CPU and CUDA differ by up to {gap:.3g}",
-                        "make no tensors on a device of your own in forward")  # fmt: skip
+    refuse_gap(logits, expected, "CPU and CUDA differ",
+               "make no tensors on a device of your own in forward",
+               within=10 * _tolerance(expected))  # fmt: skip
 
 
 def check_the_preprocessing_has_a_value_a_channel(case: BackboneCase) -> None:
@@ -385,14 +334,13 @@ def check_the_preprocessing_has_a_value_a_channel(case: BackboneCase) -> None:
         raise Violation(f"mean and std have {lengths[0]} and {lengths[1]} values",
                         "give 1 or 3 of each")  # fmt: skip
     if min(declared.std) <= 0:
-        raise Violation(
-            f"std holds {min(declared.std)}", "images are divided by it: give more than 0"
-        )
+        raise Violation(f"std holds {min(declared.std)}",
+                        "images are divided by it: give more than 0")  # fmt: skip
 
 
 def check_rate_factors_match_parameters(case: BackboneCase) -> None:
     """Every pattern of ``rate_factors`` matches at least one parameter."""
-    names = [name for name, _ in case.net().named_parameters()]
+    names = [name for name, _ in case.net.named_parameters()]
     for factor in case.spec.rate_factors:
         if not any(re.search(factor.pattern, name) for name in names):
             raise Violation(f"the rate factor {factor.pattern!r} matches no parameter",
@@ -405,9 +353,8 @@ def check_weights_from_outside_are_offered_whole(case: BackboneCase) -> None:
     if len(set(tags)) < len(tags):
         raise Violation(f"two weights have one tag: {', '.join(sorted(tags))}", "rename one")
     if tags and case.spec.load_weights is None:
-        raise Violation(
-            f"it offers weights {tags[0]!r} and has no load_weights", "write load_weights"
-        )
+        raise Violation(f"it offers weights {tags[0]!r} and has no load_weights",
+                        "write load_weights")  # fmt: skip
 
 
 def check_the_family_is_declared_whole(case: BackboneCase) -> None:
@@ -418,24 +365,19 @@ def check_the_family_is_declared_whole(case: BackboneCase) -> None:
             raise Violation("it lists members and names no member parameter", "set member")
         raise SkipTest("it is no family")
     if spec.member not in spec.params.model_fields:
-        raise Violation(
-            f"member {spec.member!r} is no parameter",
-            f"parameters are {', '.join(spec.params.model_fields) or 'none'}",
-        )
-    members = list(_members(spec))
+        fields = ", ".join(spec.params.model_fields) or "none"
+        raise Violation(f"member {spec.member!r} is no parameter", f"parameters are {fields}")
+    members = spec.members() if spec.members else ()
+    for member in members:
+        if not isinstance(member, str) or not member:
+            raise Violation(f"members() holds {member!r}", "list names")
     if len(set(members)) < len(members):
         raise Violation("members() names a member twice", "list each once")
 
 
-def _members(spec: BackboneSpec) -> Iterator[str]:
-    for member in spec.members() if spec.members else ():
-        if not isinstance(member, str) or not member:
-            raise Violation(f"members() holds {member!r}", "list names")
-        yield member
-
-
+CASE = BackboneCase
 CHECKS = (
     *defined_in(__name__),
-    check_no_network_is_used,
-    check_settings_of_torch_are_kept,
+    cases.check_no_network_is_used,
+    cases.check_settings_of_torch_are_kept,
 )

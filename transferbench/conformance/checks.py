@@ -1,4 +1,4 @@
-"""What a check is, how it is run, and what its result says.
+"""What a check is, how it is run, and its result.
 
 A check is a function ``check_<property stated as fact>`` of a case: a plugin with its parameters.
 It returns where the property holds and raises ``Violation`` where it does not; anything else that
@@ -11,40 +11,35 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 from unittest import SkipTest
 
-from transferbench.errors import (
-    ConformanceError,
-    TransferbenchError,
-    is_out_of_memory,
-    listing,
-)
-from transferbench.registry.discovery import SPECS, Kind, cause
-from transferbench.specs import Spec
+from transferbench.conformance.isolation import isolated
+from transferbench.errors import ConformanceError, TransferbenchError, is_out_of_memory, listing
+from transferbench.registry.discovery import Kind, cause
 
 __all__ = [
     "CheckFunction",
     "CheckOutcome",
     "CheckResult",
-    "LazyResult",
     "PluginCheck",
+    "Shared",
     "Violation",
     "checks_from",
     "defined_in",
-    "kind_of",
     "listed",
     "refuse_any",
     "result_of",
+    "shared",
 ]
 
 T = TypeVar("T")
 CheckFunction: TypeAlias = Callable[[Any], None]
 CheckOutcome = Literal["passed", "failed", "skipped", "expected-failure", "unexpected-pass"]
-REPAIR = "repair the plugin there"
 
 
-class Violation(Exception):  # noqa: N818  # always converted to a ConformanceError
+class Violation(ConformanceError):  # noqa: N818  # a check raises what it refutes
     """A property does not hold: what was observed instead, and advice."""
 
     def __init__(self, observed: str, advice: str) -> None:
@@ -60,6 +55,62 @@ def refuse_any(names: Collection[str], observed: str, advice: str) -> None:
     """Raises: ``Violation`` if there are ``names``; ``observed`` continues a list of them."""
     if names:
         raise Violation(f"{listed(names)} {observed}", advice)
+
+
+# --- results that checks share ----------------------------------------------------------------
+
+
+class Unavailable(SkipTest):
+    """A shared result could not be computed: the check ``reported_by`` reports the error."""
+
+    def __init__(self, error: BaseException, reported_by: str) -> None:
+        super().__init__(f"there is nothing to look at, see {reported_by}")
+        self.error = error
+        self.reported_by = reported_by
+
+
+class Shared(Generic[T]):
+    """An attribute of a case, computed on first access; see ``shared``."""
+
+    def __init__(self, compute: Callable[[Any], T], reported_by: str) -> None:
+        self._compute = compute
+        self._reported_by = reported_by
+
+    def __get__(self, case: Any, _: type | None = None) -> T:
+        """The result. Raises: ``SkipTest`` where there is none."""
+        results: dict[Shared[Any], tuple[T] | SkipTest]
+        results = vars(case).setdefault("shared_results", {})
+        if self not in results:
+            results[self] = self._result(case)
+        if isinstance(result := results[self], SkipTest):
+            raise result
+        return result[0]
+
+    def _result(self, case: Any) -> tuple[T] | SkipTest:
+        try:
+            # A setting that it changes must change again where the settings are checked.
+            with isolated(f"once, {self._reported_by}"):
+                return (self._compute(case),)
+        except SkipTest as skipped:
+            return skipped
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin's, reported by a check
+            return Unavailable(error, self._reported_by)
+
+
+def shared(reported_by: str) -> Callable[[Callable[[Any], T]], Shared[T]]:
+    """Compute an attribute of a case once, for several checks.
+
+    A builder that fails would fail every check alike: the check ``reported_by`` reports the error,
+    the others are skipped.
+    """
+
+    def decorate(compute: Callable[[Any], T]) -> Shared[T]:
+        return Shared(compute, reported_by)
+
+    return decorate
+
+
+# --- checks and results -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -91,7 +142,7 @@ class PluginCheck:
     kind: Kind
     plugin: str
     name: str
-    verify: Callable[[], None]
+    verify: Callable[[], object]
 
     def __str__(self) -> str:
         return f"{self.kind}-{self.plugin}-{self.name}"
@@ -99,16 +150,20 @@ class PluginCheck:
     def __call__(self) -> None:
         """Raises: ``ConformanceError`` for a violation, ``SkipTest`` where it cannot be checked."""
         try:
-            self.verify()
+            with isolated(self.name):
+                self.verify()
+        except Unavailable as unavailable:
+            if unavailable.reported_by != self.name:
+                raise
+            self._fail(unavailable.error)
         except SkipTest:
             raise
-        except Violation as violation:
-            raise ConformanceError(self._message(str(violation))) from violation
-        except (Exception, SystemExit) as error:
-            raise ConformanceError(self._message(_described(error))) from error
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin raises anything
+            self._fail(error)
 
-    def _message(self, observed: str) -> str:
-        return f"{self.kind} {self.plugin!r}: {self.name}: {observed}"
+    def _fail(self, error: BaseException) -> NoReturn:
+        message = f"{self.kind} {self.plugin!r}: {self.name}: {_described(error)}"
+        raise ConformanceError(message) from error
 
 
 def _described(error: BaseException) -> str:
@@ -116,70 +171,30 @@ def _described(error: BaseException) -> str:
         return str(error)
     if is_out_of_memory(error):
         return f"memory ran out ({error}); give the plugin smaller tiny parameters"
-    return f"it raised {cause(error)}; {REPAIR}"
+    return f"it raised {cause(error)}; repair the plugin there"
 
 
 def result_of(check: PluginCheck, expected_failures: Mapping[str, str]) -> CheckResult:
     """Run one check; ``expected_failures``: check name -> why it is known to fail. Never raises."""
     reason = expected_failures.get(check.name)
-
-    def result(status: CheckOutcome, message: str = "") -> CheckResult:
-        return CheckResult(check.kind, check.plugin, check.name, status, message)
-
+    status: CheckOutcome = "passed"
+    message = ""
     try:
         check()
     except SkipTest as skipped:
-        return result("skipped", str(skipped))
+        status, message = "skipped", str(skipped)
     except ConformanceError as error:
-        if reason is None:
-            return result("failed", str(error))
-        return result("expected-failure", f"{reason} ({error})")
-    if reason is None:
-        return result("passed")
-    return result(
-        "unexpected-pass",
-        f"{check.kind} {check.plugin!r}: {check.name}: it holds, but was expected to fail "
-        f"({reason}); take it off the expected failures",
-    )
-
-
-class LazyResult(Generic[T]):
-    """The result of a plugin's function, computed on first access and shared by checks.
-
-    A builder that fails would fail every check alike: the check ``reported_by`` reports the error,
-    the others are skipped.
-    """
-
-    def __init__(self, compute: Callable[[], T], reported_by: str) -> None:
-        self._compute = compute
-        self._reported_by = reported_by
-        self._results: list[T] = []
-        self._error: BaseException | None = None
-
-    def or_raise(self) -> T:
-        """The result. Raises: what the function raised."""
-        if self._error is not None:
-            raise self._error
-        if not self._results:
-            from transferbench.conformance.isolation import isolated
-
-            try:
-                # A setting that it changes must change again where the settings are checked.
-                with isolated(f"once, {self._reported_by}"):
-                    self._results.append(self._compute())
-            except (Exception, SystemExit) as error:
-                self._error = error
-                raise
-        return self._results[0]
-
-    def __call__(self) -> T:
-        """The result. Raises: ``SkipTest`` where there is none."""
-        try:
-            return self.or_raise()
-        except SkipTest:
-            raise
-        except (Exception, SystemExit) as error:
-            raise SkipTest(f"there is nothing to look at, see {self._reported_by}") from error
+        status, message = "failed", str(error)
+        if reason is not None:
+            status, message = "expected-failure", f"{reason} ({error})"
+    else:
+        if reason is not None:
+            status = "unexpected-pass"
+            message = (
+                f"{check.kind} {check.plugin!r}: {check.name}: it holds, but was expected to fail "
+                f"({reason}); take it off the expected failures"
+            )
+    return CheckResult(check.kind, check.plugin, check.name, status, message)
 
 
 def defined_in(module: str) -> Iterator[CheckFunction]:
@@ -195,19 +210,4 @@ def checks_from(
     """A check of ``case`` for each function."""
     for function in functions:
         name = function.__name__.removeprefix("check_").replace("_", "-")
-        yield PluginCheck(kind, plugin, name, _in_isolation(function, case))
-
-
-def _in_isolation(function: CheckFunction, case: Any) -> Callable[[], None]:
-    def verify() -> None:
-        from transferbench.conformance.isolation import isolated  # imports torch
-
-        with isolated(function.__name__):
-            function(case)
-
-    return verify
-
-
-def kind_of(spec: Spec) -> Kind:
-    """The kind of plugin that a spec declares."""
-    return next(kind for kind, spec_type in SPECS.items() if isinstance(spec, spec_type))
+        yield PluginCheck(kind, plugin, name, partial(function, case))

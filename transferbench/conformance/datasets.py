@@ -6,84 +6,68 @@ Shape letters: N images, H height, W width, C channels, K classes, L labels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 from unittest import SkipTest
 
 import numpy as np
 
-from transferbench.conformance.checks import LazyResult, Violation, defined_in
-from transferbench.conformance.isolation import Observation, observe
-from transferbench.conformance.side_effects import (
-    Advice,
-    check_global_randomness_is_untouched,
-    refuse_network,
-)
+from transferbench.conformance import cases
+from transferbench.conformance.cases import Case
+from transferbench.conformance.checks import Violation, defined_in, shared
+from transferbench.conformance.isolation import Observation
 from transferbench.data.cache import missing, read_file, root_of
 from transferbench.specs import DatasetSpec, DatasetSplit
 
-__all__ = ["CHECKS", "DatasetCase"]
+__all__ = ["CASE", "CHECKS", "DatasetCase"]
 
 SIZES = (16, 24)
 """Two image sizes that the small networks of this field take."""
 
-Splits = Mapping[str, DatasetSplit]
 
+class DatasetCase(Case[DatasetSpec]):
+    """A dataset with its parameters."""
 
-class DatasetCase:
-    """A dataset with its parameters; ``again``: a second load of all splits.
+    draw_advice = "draw from numpy.random.default_rng(seed)"
+    network_advice = "read from root; declare files with their sha256 and origin instead"
+    repeated = "loading it again"
 
-    ``data_root``: the folder that holds the folders of datasets' files, as in ``--data-root``.
-    """
+    @shared(reported_by="every-split-is-loaded")
+    def splits(self) -> dict[str, DatasetSplit]:
+        """All splits by name."""
+        splits = {name: self.load(name, SIZES[0]) for name in self.spec.splits}
+        for name, split in splits.items():
+            if not isinstance(split, DatasetSplit) or not all(
+                isinstance(array, np.ndarray) for array in split
+            ):
+                raise Violation(
+                    f"load({name!r}) returned {type(split).__name__}",
+                    "return transferbench.specs.DatasetSplit(images, labels, groups), three arrays",
+                )
+        return splits
 
-    advice = Advice(
-        draw="draw from numpy.random.default_rng(seed)",
-        network="read from root; declare files with their sha256 and origin instead",
-    )
+    @shared(reported_by="a-second-load-needs-no-network")
+    def again(self) -> Observation[dict[str, DatasetSplit]]:
+        """A second load of the splits."""
+        names = tuple(self.splits)
+        return self.observed(lambda: {name: self.load(name, SIZES[0]) for name in names})
 
-    def __init__(self, spec: DatasetSpec, params: Any, data_root: Path | None) -> None:
-        self.spec = spec
-        self.params = params
-        self._data_root = data_root
-        self.splits = LazyResult(self._load, reported_by="every-split-is-loaded")
-        self.again = LazyResult(self._again, reported_by="a-second-load-needs-no-network")
-        self.classes = LazyResult(self._classes, reported_by="classes-are-named-once")
+    @shared(reported_by="classes-are-named-once")
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.spec.classes(self.params, self.root())
 
     def root(self) -> Path | None:
         """The folder of its files. Raises: ``SkipTest`` where this machine lacks them."""
-        if lacking := missing(self.spec, self._data_root):
+        if lacking := missing(self.spec, self.data_root):
             raise SkipTest("; ".join(lacking))
-        if not self.spec.needs_root or self._data_root is None:
+        if not self.spec.needs_root or self.data_root is None:
             return None
-        return root_of(self.spec, self._data_root)
+        return root_of(self.spec, self.data_root)
 
     def load(self, split: str, image_size: int) -> DatasetSplit:
         """One split, decoded on each call."""
         return self.spec.load(self.params, split, self.root(), image_size)
-
-    def _load(self) -> dict[str, DatasetSplit]:
-        return {name: self.load(name, SIZES[0]) for name in self.spec.splits}
-
-    def _again(self) -> Observation[Splits]:
-        self.splits()
-        return observe(self._load)
-
-    def _classes(self) -> tuple[str, ...]:
-        return self.spec.classes(self.params, self.root())
-
-
-def _named_splits(case: DatasetCase) -> Iterator[tuple[str, DatasetSplit]]:
-    """All splits by name. Raises: ``SkipTest`` where the first check reports another type."""
-    for name, split in case.splits().items():
-        if not _is_split(split):
-            raise SkipTest("there is nothing to look at, see every-split-is-loaded")
-        yield name, split
-
-
-def _is_split(split: object) -> bool:
-    return isinstance(split, DatasetSplit) and all(isinstance(array, np.ndarray) for array in split)
 
 
 # --- the checks -------------------------------------------------------------------------------
@@ -91,25 +75,18 @@ def _is_split(split: object) -> bool:
 
 def check_every_split_is_loaded(case: DatasetCase) -> None:
     """``load`` returns a ``DatasetSplit`` of arrays for train, test and all declared splits."""
-    if absent := {"train", "test"} - set(case.spec.splits):
+    if absent := {"train", "test"} - case.splits.keys():
         raise Violation(
-            f"it declares the splits {', '.join(case.spec.splits) or 'none'}, without "
+            f"it declares the splits {', '.join(case.splits) or 'none'}, without "
             f"{' and '.join(sorted(absent))}",
             "every dataset has train and test: declare and load them",
         )
-    for name, split in case.splits.or_raise().items():
-        if not _is_split(split):
-            raise Violation(
-                f"load({name!r}) returned {type(split).__name__}",
-                "return transferbench.specs.DatasetSplit(images, labels, groups), three arrays",
-            )
 
 
 def check_images_are_uint8_of_the_declared_channels(case: DatasetCase) -> None:
     """(N, H, W, C) with the C of ``channels``, and at least one image."""
-    for name, split in _named_splits(case):
-        side, channels = SIZES[0], case.spec.channels
-        images = split.images
+    for name, split in case.splits.items():
+        images, side, channels = split.images, SIZES[0], case.spec.channels
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
             raise Violation(
                 f"split {name!r} has images of {images.dtype} {images.shape}",
@@ -121,41 +98,40 @@ def check_images_are_uint8_of_the_declared_channels(case: DatasetCase) -> None:
 
 def check_the_image_size_is_honoured(case: DatasetCase) -> None:
     """Square images of the requested side, for any side."""
-    for side in SIZES:
-        for name in case.spec.splits:
-            images = (case.splits()[name] if side == SIZES[0] else case.load(name, side)).images
-            if images.shape[1:3] != (side, side):
-                raise Violation(
-                    f"split {name!r} was requested at {side} px and has shape {images.shape}",
-                    "resize to image_size in load",
-                )
+    for name, side in product(case.splits, SIZES):
+        split = case.splits[name] if side == SIZES[0] else case.load(name, side)
+        if split.images.shape[1:3] != (side, side):
+            raise Violation(
+                f"split {name!r} was requested at {side} px and has shape {split.images.shape}",
+                "resize to image_size in load",
+            )
 
 
 def check_images_differ_from_each_other(case: DatasetCase) -> None:
     """A decoder that fails silently returns the same grey image many times."""
-    for name, split in _named_splits(case):
-        if len(split.images) > 1 and len(_contents(split.images)) == 1:
-            raise Violation(f"all {len(split.images)} images of split {name!r} are equal",
+    for name, split in case.splits.items():
+        if (count := len(split.images)) > 1 and len(_contents(split.images)) == 1:
+            raise Violation(f"all {count} images of split {name!r} are equal",
                             "look at what the decoder reads")  # fmt: skip
 
 
 def check_arrays_of_a_split_are_of_one_length(case: DatasetCase) -> None:
     """Image i, label i and group i belong together."""
-    for name, split in _named_splits(case):
+    for name, split in case.splits.items():
         lengths = {field: len(array) for field, array in split._asdict().items()}
         if len(set(lengths.values())) > 1:
             counts = ", ".join(f"{count} {field}" for field, count in lengths.items())
             raise Violation(f"split {name!r} has {counts}", "give one of each for every image")
         if split.groups.ndim != 1 or split.groups.dtype.kind not in "Uiu":
-            raise Violation(f"the groups of split {name!r} are {split.groups.dtype} "
-                            f"{split.groups.shape}",
+            form = f"{split.groups.dtype} {split.groups.shape}"
+            raise Violation(f"the groups of split {name!r} are {form}",
                             "give one string or integer an image")  # fmt: skip
 
 
 def check_labels_are_in_the_range_of_the_classes(case: DatasetCase) -> None:
     """int64 (N,) in 0..K-1, or float32 (N, K) of 0 and 1 for several labels an image."""
-    count = len(case.classes())
-    for name, split in _named_splits(case):
+    count = len(case.classes)
+    for name, split in case.splits.items():
         labels = split.labels
         if case.spec.task == "multi-class":
             expected, fits = "int64 (N,)", labels.dtype == np.int64 and labels.ndim == 1
@@ -175,7 +151,7 @@ def check_labels_are_in_the_range_of_the_classes(case: DatasetCase) -> None:
 
 def check_every_class_is_learnable(case: DatasetCase) -> None:
     """The training split has images of every class, and there are at least two classes."""
-    classes, labels = case.classes(), case.splits()["train"].labels
+    classes, labels = case.classes, case.splits["train"].labels
     if len(classes) < (2 if case.spec.task == "multi-class" else 1):
         raise Violation(f"it has {len(classes)} class(es)", "a task needs something to tell apart")
     if case.spec.task == "multi-class":
@@ -192,27 +168,23 @@ def check_every_class_is_learnable(case: DatasetCase) -> None:
 
 def check_classes_are_named_once(case: DatasetCase) -> None:
     """``classes`` is a tuple of different, non-empty strings."""
-    classes = case.classes.or_raise()
-    if not isinstance(classes, tuple) or not all(
-        isinstance(name, str) and name.strip() for name in classes
-    ):
-        raise Violation(
-            f"classes() returned {classes!r}", "give a tuple of names, one for each label"
-        )
-    repeated = sorted({name for name in classes if classes.count(name) > 1})
-    if repeated:
+    classes = case.classes
+    named = [isinstance(name, str) and name.strip() for name in classes]
+    if not isinstance(classes, tuple) or not all(named):
+        raise Violation(f"classes() returned {classes!r}",
+                        "give a tuple of names, one for each label")  # fmt: skip
+    if repeated := sorted({name for name in classes if classes.count(name) > 1}):
         raise Violation(f"two classes are called {', '.join(repeated)}", "give each its own name")
 
 
 def check_no_image_is_in_two_splits(case: DatasetCase) -> None:
     """Splits are disjoint by content: equal decoded pixels under two file names leak."""
-    contents = {name: _contents(split.images) for name, split in _named_splits(case)}
+    contents = {name: _contents(split.images) for name, split in case.splits.items()}
     for name, other in combinations(contents, 2):
-        shared = contents[name].keys() & contents[other].keys()
-        if shared:
-            first = min((contents[name][digest], contents[other][digest]) for digest in shared)
+        if common := contents[name].keys() & contents[other].keys():
+            first = min((contents[name][digest], contents[other][digest]) for digest in common)
             raise Violation(
-                f"splits {name!r} and {other!r} share {len(shared)} image(s) pixel by pixel, such "
+                f"splits {name!r} and {other!r} share {len(common)} image(s) pixel by pixel, such "
                 f"as number {first[0]} of {name!r} and number {first[1]} of {other!r}",
                 "keep one of each, or put both copies into one split",
             )
@@ -228,22 +200,22 @@ def _contents(images: np.ndarray) -> dict[bytes, int]:
 
 def check_no_group_is_in_two_splits(case: DatasetCase) -> None:
     """No writer, patient or font (whatever ``grouping`` names) is in two splits."""
-    groups = {name: set(split.groups.astype(str).tolist()) for name, split in _named_splits(case)}
+    groups = {name: set(split.groups.astype(str).tolist()) for name, split in case.splits.items()}
     for name, other in combinations(groups, 2):
-        if shared := sorted(groups[name] & groups[other]):
+        if common := sorted(groups[name] & groups[other]):
             raise Violation(
-                f"splits {name!r} and {other!r} share {len(shared)} group(s) by "
-                f"{case.spec.grouping}, such as {shared[0]!r}",
+                f"splits {name!r} and {other!r} share {len(common)} group(s) by "
+                f"{case.spec.grouping}, such as {common[0]!r}",
                 "split by groups, not by images",
             )
 
 
 def check_the_same_call_gives_the_same_pixels(case: DatasetCase) -> None:
     """Same pixels, labels and groups in the same order: they are part of every id."""
-    again = case.again().result
-    for name, split in _named_splits(case):
+    again = case.again.result
+    for name, split in case.splits.items():
         for field, before, after in zip(split._fields, split, again[name], strict=True):
-            if before.shape != after.shape or not np.array_equal(before, after):
+            if not np.array_equal(before, after):
                 raise Violation(
                     f"two loads of split {name!r} gave other {field}",
                     "sort what is listed, and seed what is drawn from the parameters",
@@ -252,7 +224,7 @@ def check_the_same_call_gives_the_same_pixels(case: DatasetCase) -> None:
 
 def check_a_second_load_needs_no_network(case: DatasetCase) -> None:
     """``prepare`` fetches files; afterwards they are read from disk."""
-    refuse_network(case, "loading it again")
+    cases.check_no_network_is_used(case)
 
 
 def check_files_are_as_declared(case: DatasetCase) -> None:
@@ -271,7 +243,5 @@ def check_files_are_as_declared(case: DatasetCase) -> None:
         read_file(root, file)
 
 
-CHECKS = (
-    *defined_in(__name__),
-    check_global_randomness_is_untouched,
-)
+CASE = DatasetCase
+CHECKS = (*defined_in(__name__), cases.check_global_randomness_is_untouched)

@@ -2,55 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-from unittest import SkipTest
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from transferbench.conformance.checks import LazyResult
+from transferbench.conformance.cases import Case
+from transferbench.conformance.checks import Violation, shared
 from transferbench.conformance.fixture_trials import finished_trials
 from transferbench.conformance.fixtures import NETWORKS
-from transferbench.conformance.isolation import Observation, observe
-from transferbench.conformance.side_effects import Advice
+from transferbench.conformance.isolation import Observation
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.networks.modules import clone_state
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec
 
-__all__ = ["COUNTS", "SIDES", "DiagnosticCase", "RecordedTrial", "described", "key_of"]
+__all__ = ["COUNTS", "SIDES", "DiagnosticCase", "described", "key_of"]
 
 SEED = 20
 SIDES = ("module", "other_module")
 """The coordinates of a measurement in the first network of a pair and in the second."""
 COUNTS = {"one": 1, "pair": 2, "group": 3}
+READS = {
+    "logits": "logits",
+    "features": "features",
+    "history": "history",
+    "epochs": "trajectory",
+    "images": "images",
+}
+"""What a diagnostic must declare in ``needs`` to use a member of a subject."""
 
 
-class DiagnosticCase:
-    """A diagnostic with its parameters.
+class DiagnosticCase(Case[DiagnosticSpec]):
+    """A diagnostic with its parameters."""
 
-    ``measured``, ``again``: its measurements of the trials of each network, computed twice.
-    """
+    draw_advice = "draw from context.generator"
+    network_advice = "measure what the subjects hold"
 
-    advice = Advice(draw="draw from context.generator", network="measure what the subjects hold")
+    @shared(reported_by="it-measures-finished-trials")
+    def calls(self) -> dict[str, RecordedCall]:
+        """A call on the trials of each network, by its description."""
+        return {network: self._record(self.subjects(network)) for network in NETWORKS}
 
-    def __init__(self, spec: DiagnosticSpec, params: Any, device: str) -> None:
-        self.spec = spec
-        self.params = params
-        self.device = device
-        self.measured = LazyResult(self._measured, reported_by="it-measures-finished-trials")
-        self.again = LazyResult(self._again, reported_by="no-network-is-used")
+    @shared(reported_by="it-yields-measurements")
+    def measurements(self) -> dict[str, list[Measurement]]:
+        """The measurements on each network."""
+        for call in self.calls.values():
+            for value in call.values:
+                if not isinstance(value, Measurement):
+                    raise Violation(f"it yields {type(value).__name__}",
+                                    "yield transferbench.records.Measurement")  # fmt: skip
+                # Validated again, because model_construct accepts anything.
+                Measurement.model_validate(value.model_dump())
+        return {network: call.values for network, call in self.calls.items()}
 
-    def _measured(self) -> dict[str, RecordedCall]:
-        return {network: self.record(self.subjects(network)) for network in NETWORKS}
-
-    def _again(self) -> Observation[dict[str, list[Any]]]:
-        trials = {network: self.subjects(network) for network in self.measured()}
-        return observe(
+    @shared(reported_by="no-network-is-used")
+    def again(self) -> Observation[dict[str, list[Any]]]:
+        """The measurements on each network, a second time."""
+        trials = {network: self.subjects(network) for network in self.calls}
+        return self.observed(
             lambda: {network: self.measure(subjects) for network, subjects in trials.items()}
         )
 
@@ -60,25 +73,34 @@ class DiagnosticCase:
         subjects = [trials.pretrained[0], trials.random[0], trials.pretrained[1]]
         return subjects[: COUNTS[self.spec.subjects]]
 
-    def measure(self, subjects: Sequence[Subject]) -> list[Any]:
+    def measure(self, subjects: Sequence[Any]) -> list[Any]:
         """All measurements of the subjects."""
         device = torch.device(self.device)
         context = DiagnosticContext(device, torch.Generator().manual_seed(SEED), SEED)
         return list(self.spec.measure(self.params, subjects, context))
 
-    def record(self, subjects: Sequence[FinishedTrial]) -> RecordedCall:
-        """The measurements, and how the subjects were used."""
+    def _record(self, subjects: Sequence[FinishedTrial]) -> RecordedCall:
         recorded = [RecordedTrial(subject) for subject in subjects]
-        with _optimizer_steps() as stepped:
-            values = self.measure(recorded)
-        return RecordedCall(values, recorded, stepped)
+        stepped: set[int] = set()
 
-    def values(self) -> Iterator[tuple[str, list[Measurement]]]:
-        """The measurements on each network. Raises: ``SkipTest`` where they are something else."""
-        for network, call in self.measured().items():
-            if not all(isinstance(value, Measurement) for value in call.values):
-                raise SkipTest("there are no measurements, see it-yields-measurements")
-            yield network, call.values
+        def record_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            for group in optimizer.param_groups:
+                stepped.update(map(id, group["params"]))
+
+        with register_optimizer_step_pre_hook(record_step):
+            return RecordedCall(self.measure(recorded), recorded, stepped)
+
+    def all_measurements(self) -> Iterator[tuple[str, Measurement]]:
+        """Each measurement, and the description of its network."""
+        return (
+            (network, value) for network, values in self.measurements.items() for value in values
+        )
+
+    def used_subjects(self) -> Iterator[tuple[str, RecordedTrial]]:
+        """Each subject, and the description of its network."""
+        for network, call in self.calls.items():
+            for subject in call.subjects:
+                yield network, subject
 
 
 class RecordedCall(NamedTuple):
@@ -104,87 +126,31 @@ class RecordedTrial:
         self.arrays: list[tuple[str, np.ndarray, np.ndarray]] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._trial, name)
+        value = getattr(self._trial, name)
+        if name in READS:
+            self.used.add(READS[name])
+        if isinstance(value, np.ndarray):
+            self.arrays.append((name, value, value.copy()))
+        return value
 
-    def _array(self, name: str, array: np.ndarray) -> np.ndarray:
-        self.arrays.append((name, array, array.copy()))
-        return array
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self._array("labels", self._trial.labels)
-
-    @property
-    def logits(self) -> np.ndarray:
-        self.used.add("logits")
-        return self._array("logits", self._trial.logits)
-
-    @property
-    def features(self) -> np.ndarray:
-        self.used.add("features")
-        return self._array("features", self._trial.features)
-
-    @property
-    def history(self) -> Sequence[Mapping[str, float | None]]:
-        self.used.add("history")
-        return self._trial.history
-
-    @property
-    def epochs(self) -> Sequence[int]:
-        self.used.add("trajectory")
-        return self._trial.epochs
-
-    def state(self, which: str | int = "final") -> Mapping[str, Tensor]:
+    def state(self, which: str | int = "final") -> Any:
         """See ``Subject``."""
-        self._use_state(which)
+        if which != "final":
+            self.used.add("init_state" if which == "init" else "trajectory")
         return self._trial.state(which)
 
     def network(self, which: str | int = "final") -> nn.Module:
         """See ``Subject``."""
-        self._use_state(which)
+        self.state(which)
         net = self._trial.network(which)
         self.networks.append((net, clone_state(net)))
         return net
 
-    def _use_state(self, which: str | int) -> None:
-        if which == "init":
-            self.used.add("init_state")
-        elif which != "final":
-            self.used.add("trajectory")
-
-    def images(self, split: str, limit: int | None = None) -> Tensor:
-        """See ``Subject``."""
-        self.used.add("images")
-        return self._trial.images(split, limit)
-
-    def perturbed(
-        self,
-        name: str,
-        params: Mapping[str, Any],
-        seed: int,
-        split: str,
-        limit: int | None = None,
-    ) -> Tensor:
+    def perturbed(self, name: str, *arguments: Any, **options: Any) -> Tensor:
         """See ``Subject``."""
         self.used.add("images")
         self.perturbations.add(name)
-        return self._trial.perturbed(name, params, seed, split, limit)
-
-
-@contextmanager
-def _optimizer_steps() -> Iterator[set[int]]:
-    """The ids of all parameters that an optimizer steps on inside the block."""
-    stepped: set[int] = set()
-
-    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups:
-            stepped.update(map(id, group["params"]))
-
-    handle = register_optimizer_step_pre_hook(note)
-    try:
-        yield stepped
-    finally:
-        handle.remove()
+        return self._trial.perturbed(name, *arguments, **options)
 
 
 def described(value: Measurement) -> str:

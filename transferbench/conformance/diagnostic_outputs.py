@@ -32,7 +32,7 @@ def check_recomputed_values_are_those_measured(case: DiagnosticCase) -> None:
     """``recompute`` gives the values of ``measure`` from predictions and history alone."""
     if case.spec.recompute is None:
         raise SkipTest("it recomputes nothing")
-    for network, values in case.values():
+    for network, values in case.measurements.items():
         trials = [_submitted(trial) for trial in case.subjects(network)]
         recomputed = list(case.spec.recompute(case.params, trials))
         if not recomputed:
@@ -71,7 +71,7 @@ def check_the_report_shows_its_measurements(case: DiagnosticCase) -> None:
     report = case.spec.report
     if report is None:
         raise SkipTest("it brings no part of the report")
-    case.measured()
+    _ = case.calls
     run = fixture_run(case.spec, case.params, case.device)
     rows = _rows(case, run)
     measured = {row["metric"] for row in rows}

@@ -9,39 +9,34 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Literal, TypeAlias
 from unittest import SkipTest
 
 import numpy as np
 
-from transferbench.conformance import diagnostic_outputs
+from transferbench.conformance import cases, diagnostic_outputs
+from transferbench.conformance.cases import differing, is_number_from_0
 from transferbench.conformance.checks import Violation, defined_in, refuse_any
 from transferbench.conformance.diagnostic_case import (
     COUNTS,
     SIDES,
     DiagnosticCase,
-    RecordedTrial,
     described,
     key_of,
 )
-from transferbench.conformance.fixture_trials import finished_trials
+from transferbench.conformance.fixture_trials import Trials, finished_trials
 from transferbench.conformance.fixtures import NETWORKS
-from transferbench.conformance.side_effects import (
-    check_global_randomness_is_untouched,
-    check_no_network_is_used,
-    check_settings_of_torch_are_kept,
-)
-from transferbench.conformance.tensors import differing
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.errors import TransferbenchError
 from transferbench.records import Measurement
 from transferbench.registry.discovery import cause
 
-__all__ = ["CHECKS", "DiagnosticCase"]
+__all__ = ["CASE", "CHECKS", "DiagnosticCase"]
 
 
-def _measurements(case: DiagnosticCase) -> Iterator[tuple[str, Measurement]]:
-    return ((network, value) for network, values in case.values() for value in values)
+Answer: TypeAlias = tuple[Measurement, float | None, str]
+"""A measurement, the value that the spec states for it, and the message where they differ."""
 
 
 # --- the checks -------------------------------------------------------------------------------
@@ -49,7 +44,7 @@ def _measurements(case: DiagnosticCase) -> Iterator[tuple[str, Measurement]]:
 
 def check_it_measures_finished_trials(case: DiagnosticCase) -> None:
     """On every network it yields at least one measurement; a flag may replace the number."""
-    for network, call in case.measured.or_raise().items():
+    for network, call in case.calls.items():
         if not call.values:
             raise Violation(
                 f"it measures nothing on trials of {network}",
@@ -59,18 +54,12 @@ def check_it_measures_finished_trials(case: DiagnosticCase) -> None:
 
 def check_it_yields_measurements(case: DiagnosticCase) -> None:
     """Valid objects of ``transferbench.records.Measurement``."""
-    for call in case.measured().values():
-        for value in call.values:
-            if not isinstance(value, Measurement):
-                raise Violation(f"it yields {type(value).__name__}",
-                                "yield transferbench.records.Measurement")  # fmt: skip
-            # Validated again, because model_construct accepts anything.
-            Measurement.model_validate(value.model_dump())
+    _ = case.measurements
 
 
 def check_values_have_a_unit_and_an_n(case: DiagnosticCase) -> None:
     """A value is made of at least one item, and its unit is not empty."""
-    for network, value in _measurements(case):
+    for network, value in case.all_measurements():
         if not value.unit.strip():
             raise Violation(f"{described(value)} has no unit", "state it; 1 is a unit")
         if value.value is not None and value.n < 1:
@@ -83,7 +72,7 @@ def check_values_have_a_unit_and_an_n(case: DiagnosticCase) -> None:
 def check_a_metric_has_one_unit(case: DiagnosticCase) -> None:
     """Tables and claims average over a metric's measurements."""
     units: dict[str, str] = {}
-    for _, value in _measurements(case):
+    for _, value in case.all_measurements():
         if units.setdefault(value.metric, value.unit) != value.unit:
             raise Violation(f"{value.metric} is in {units[value.metric]!r} and in {value.unit!r}",
                             "give each unit its own metric")  # fmt: skip
@@ -91,7 +80,7 @@ def check_a_metric_has_one_unit(case: DiagnosticCase) -> None:
 
 def check_values_lie_within_their_intervals(case: DiagnosticCase) -> None:
     """The value lies between low and high, to rounding."""
-    for _, value in _measurements(case):
+    for _, value in case.all_measurements():
         if value.low is None or value.high is None or value.value is None:
             continue
         slack = 1e-6 * max(1.0, abs(value.value))
@@ -103,18 +92,18 @@ def check_values_lie_within_their_intervals(case: DiagnosticCase) -> None:
 
 def check_a_place_is_measured_once(case: DiagnosticCase) -> None:
     """No two measurements of a metric have equal coordinates."""
-    for network, values in case.values():
-        for (metric, coordinates), count in Counter(map(key_of, values)).items():
-            if count > 1:
-                raise Violation(
-                    f"{metric} at {dict(coordinates)} is measured {count} times on {network}",
-                    "distinguish them by a coordinate",
-                )
+    counts = Counter((network, *key_of(value)) for network, value in case.all_measurements())
+    for (network, metric, coordinates), count in counts.items():
+        if count > 1:
+            raise Violation(
+                f"{metric} at {dict(coordinates)} is measured {count} times on {network}",
+                "distinguish them by a coordinate",
+            )
 
 
 def check_coordinates_are_plain(case: DiagnosticCase) -> None:
     """Strings, integers and finite floats: they become columns, and are compared for equality."""
-    for _, value in _measurements(case):
+    for _, value in case.all_measurements():
         for name, position in value.coordinates.items():
             plain = type(position) in {str, int, float}
             if not plain or (isinstance(position, float) and not math.isfinite(position)):
@@ -124,10 +113,9 @@ def check_coordinates_are_plain(case: DiagnosticCase) -> None:
 
 def check_the_same_seed_gives_the_same_numbers(case: DiagnosticCase) -> None:
     """Bitwise, when they are measured again."""
-    again = case.again().result
-    for network, values in case.values():
-        if again[network] != values:
-            pairs = zip(values, again[network], strict=False)
+    for network, values in case.measurements.items():
+        if (again := case.again.result[network]) != values:
+            pairs = zip(values, again, strict=False)
             changed = next((first for first, second in pairs if first != second), values[-1])
             raise Violation(
                 f"{described(changed)} differs when it is measured again on {network}",
@@ -137,7 +125,7 @@ def check_the_same_seed_gives_the_same_numbers(case: DiagnosticCase) -> None:
 
 def check_networks_are_left_as_they_were(case: DiagnosticCase) -> None:
     """Weights, batch statistics, mode, gradients and hooks of all networks that it used."""
-    for network, subject in _subjects(case):
+    for network, subject in case.used_subjects():
         for net, before in subject.networks:
             refuse_any(differing(net.state_dict(), before), f"of {network} were changed",
                        "load the state back, or work on a copy of the network")  # fmt: skip
@@ -151,16 +139,9 @@ def check_networks_are_left_as_they_were(case: DiagnosticCase) -> None:
                 raise Violation(f"a hook is left on {network}", "remove its handle at the end")
 
 
-def _subjects(case: DiagnosticCase) -> Iterator[tuple[str, RecordedTrial]]:
-    return (
-        (network, subject)
-        for network, call in case.measured().items() for subject in call.subjects
-    )  # fmt: skip
-
-
 def check_nothing_is_trained(case: DiagnosticCase) -> None:
     """No optimizer steps on a network of a subject."""
-    for network, call in case.measured().items():
+    for network, call in case.calls.items():
         owned = {id(parameter) for subject in call.subjects
                  for net, _ in subject.networks for parameter in net.parameters()}  # fmt: skip
         if owned & call.stepped:
@@ -172,7 +153,7 @@ def check_nothing_is_trained(case: DiagnosticCase) -> None:
 
 def check_arrays_are_left_as_they_were(case: DiagnosticCase) -> None:
     """Logits, features and labels are read once and shared with other diagnostics."""
-    for _, subject in _subjects(case):
+    for _, subject in case.used_subjects():
         for name, array, before in subject.arrays:
             if not np.array_equal(array, before, equal_nan=True):
                 raise Violation(f"the subject's {name} were changed", "work on a copy")
@@ -180,7 +161,7 @@ def check_arrays_are_left_as_they_were(case: DiagnosticCase) -> None:
 
 def check_what_it_reads_is_declared(case: DiagnosticCase) -> None:
     """``needs`` names all artefacts of a trial that it reads."""
-    used = set().union(*(subject.used for _, subject in _subjects(case)))
+    used = set().union(*(subject.used for _, subject in case.used_subjects()))
     if undeclared := sorted(used - case.spec.needs):
         raise Violation(f"it reads {', '.join(undeclared)} and declares needs="
                         f"{sorted(case.spec.needs)}",
@@ -189,7 +170,7 @@ def check_what_it_reads_is_declared(case: DiagnosticCase) -> None:
 
 def check_perturbations_are_declared(case: DiagnosticCase) -> None:
     """``perturbations`` names all that it applies, so that ids hold their versions."""
-    applied = set().union(*(subject.perturbations for _, subject in _subjects(case)))
+    applied = set().union(*(subject.perturbations for _, subject in case.used_subjects()))
     refuse_any(applied - set(case.spec.perturbations(case.params)),
                "is applied, but left out by perturbations(params)",
                "return the name of each perturbation that it applies")  # fmt: skip
@@ -200,37 +181,33 @@ def check_the_source_network_can_be_measured(case: DiagnosticCase) -> None:
 
     What cannot be compared with a trial on other images is refused with a message.
     """
-    case.measured()
-    for network in NETWORKS:
+    for network in case.calls:
         trials = finished_trials(network, case.device)
-        first = [] if case.spec.subjects == "one" else [trials.pretrained[0]]
-        _measure_or_refuse(case, [*first, trials.source], f"the source network of {network}")
+        _measure_or_refuse(case, trials, trials.source, f"the source network of {network}")
 
 
 def check_a_task_of_several_labels_is_measured_or_refused(case: DiagnosticCase) -> None:
     """With labels float32 (N, L) it yields numbers or flags, or refuses with a message."""
-    case.measured()
-    trials = finished_trials(next(iter(NETWORKS)), case.device, "several")
-    subjects = [trials.pretrained[0], trials.random[0]]
-    _measure_or_refuse(case, subjects, "trials of a task with several labels an image")
+    trials = finished_trials(next(iter(case.calls)), case.device, "several")
+    description = "trials of a task with several labels an image"
+    _measure_or_refuse(case, trials, trials.random[0], description)
 
 
 def check_a_diverged_trial_is_flagged(case: DiagnosticCase) -> None:
     """If weights and logits are not finite, flags replace the numbers and a suite continues."""
-    case.measured()
-    for network in NETWORKS:
+    for network in case.calls:
         trials = finished_trials(network, case.device)
-        first = [] if case.spec.subjects == "one" else [trials.pretrained[0]]
-        _measure_or_refuse(case, [*first, trials.diverged], f"a diverged trial of {network}")
+        _measure_or_refuse(case, trials, trials.diverged, f"a diverged trial of {network}")
 
 
 def _measure_or_refuse(
-    case: DiagnosticCase, subjects: Sequence[FinishedTrial], description: str
+    case: DiagnosticCase, trials: Trials, subject: FinishedTrial, description: str
 ) -> None:
+    """Measure the subject, beside a trial from pre-trained weights where it takes several."""
     count = COUNTS[case.spec.subjects]
-    padded = [*subjects, *[subjects[-1]] * count][:count]
+    subjects = [trials.pretrained[0], *[subject] * (count - 1)] if count > 1 else [subject]
     try:
-        values = case.measure(padded)
+        values = case.measure(subjects)
     except TransferbenchError:
         return
     except Exception as error:
@@ -239,93 +216,84 @@ def _measure_or_refuse(
             "yield a Measurement whose flag says why, or raise a TransferbenchError that does",
         ) from error
     if not values:
-        raise Violation(
-            f"it measures nothing on {description}", "yield a Measurement whose flag says why"
-        )
+        raise Violation(f"it measures nothing on {description}",
+                        "yield a Measurement whose flag says why")  # fmt: skip
 
 
 def check_one_network_with_itself_gives_known_answers(case: DiagnosticCase) -> None:
     """A pair of a network and itself has the values that ``identical`` states."""
-    stated = case.spec.identical
-    _check_comparable(case, sorted(stated), "identical")
-    measured: set[str] = set()
+    _check_answers(case, "identical", _of_one_network(case), "correct the formula or the statement")
+
+
+def _of_one_network(case: DiagnosticCase) -> Iterator[Answer]:
     for network in NETWORKS:
-        subject = case.subjects(network)[0]
-        for value in case.measure([subject] * len(case.subjects(network))):
-            if value.metric not in stated or value.value is None or not _same_module(value):
+        subjects = case.subjects(network)
+        for value in case.measure(subjects[:1] * len(subjects)):
+            expected = case.spec.identical.get(value.metric)
+            module, other = (value.coordinates.get(name) for name in SIDES)
+            if expected is None or value.value is None or other not in {None, module}:
                 continue
-            measured.add(value.metric)
-            if abs(value.value - stated[value.metric]) > case.spec.answers_within:
-                raise Violation(
-                    f"{network} with itself gives {described(value)} = {value.value:.6g}, and "
-                    f"identical states {stated[value.metric]:.6g}",
-                    "correct the formula or the statement",
-                )
-    _refuse_unmeasured(sorted(stated.keys() - measured), "identical")
+            observed = f"{network} with itself gives {described(value)} = {value.value:.6g}"
+            yield value, expected, f"{observed}, and identical states {expected:.6g}"
 
 
 def check_symmetric_metrics_stay_when_networks_exchange(case: DiagnosticCase) -> None:
     """The metrics in ``symmetric`` are equal for (a, b) and for (b, a)."""
-    _check_comparable(case, sorted(case.spec.symmetric), "symmetric")
-    measured: set[str] = set()
+    advice = "correct the formula, or take the metric off symmetric"
+    _check_answers(case, "symmetric", _of_exchanged_networks(case), advice)
+
+
+def _of_exchanged_networks(case: DiagnosticCase) -> Iterator[Answer]:
     for network in NETWORKS:
         a, b, *rest = case.subjects(network)
         swapped = {key_of(value, exchanged=True): value for value in case.measure([b, a, *rest])}
         for value in case.measure([a, b, *rest]):
             other = swapped.get(key_of(value))
-            if value.metric not in case.spec.symmetric or other is None:
-                continue
-            measured.add(value.metric)
-            if not _close(value, other, case.spec.answers_within):
-                raise Violation(
-                    f"{described(value)} is {value.value} on {network}, and {other.value} when "
-                    "its two trials are exchanged",
-                    "correct the formula, or take the metric off symmetric",
-                )
-    _refuse_unmeasured(sorted(case.spec.symmetric - measured), "symmetric")
+            if value.metric in case.spec.symmetric and other is not None:
+                observed = f"{described(value)} is {value.value} on {network}, and {other.value}"
+                yield value, other.value, f"{observed} when its two trials are exchanged"
 
 
-def _check_comparable(case: DiagnosticCase, stated: Sequence[str], field: str) -> None:
-    """Raises: ``SkipTest`` if nothing is stated, ``Violation`` for a diagnostic of one subject."""
-    if not stated:
+def _check_answers(
+    case: DiagnosticCase,
+    field: Literal["identical", "symmetric"],
+    answers: Iterable[Answer],
+    advice: str,
+) -> None:
+    """The answers that ``field`` of the spec states; each metric in it has one at least."""
+    if not (stated := set(getattr(case.spec, field))):
         raise SkipTest(f"it states no answers ({field})")
     if case.spec.subjects == "one":
         raise Violation(f"it measures one subject and states answers for two ({field})",
                         f"drop {field}")  # fmt: skip
-    case.measured()
+    _ = case.measurements
+    for value, expected, observed in answers:
+        stated.discard(value.metric)
+        if not _close(value.value, expected, case.spec.answers_within):
+            raise Violation(observed, advice)
+    if stated:
+        raise Violation(
+            f"{field} states {', '.join(sorted(stated))}, which has no value on any trial",
+            "drop it, or measure it",
+        )
 
 
-def _refuse_unmeasured(unmeasured: Sequence[str], field: str) -> None:
-    if unmeasured:
-        raise Violation(f"{field} states {', '.join(unmeasured)}, which has no value on any trial",
-                        "drop it, or measure it")  # fmt: skip
-
-
-def _same_module(value: Measurement) -> bool:
-    """Whether a module is compared with itself, where two modules are compared."""
-    module, other = (value.coordinates.get(name) for name in SIDES)
-    return other is None or module == other
-
-
-def _close(a: Measurement, b: Measurement, within: float) -> bool:
-    if a.value is None or b.value is None:
-        return a.value is b.value
-    return abs(a.value - b.value) <= within
+def _close(a: float | None, b: float | None, within: float) -> bool:
+    return a is b if a is None or b is None else abs(a - b) <= within
 
 
 def check_the_cost_is_a_number(case: DiagnosticCase) -> None:
     """Forward passes over the evaluation subset, for the plan's hours."""
     cost = case.spec.cost(case.params)
-    if isinstance(cost, bool) or not isinstance(cost, (int, float)):
-        raise Violation(f"cost returned {cost!r}", "return forward passes as a number")
-    if not (math.isfinite(cost) and cost >= 0):
-        raise Violation(f"cost returned {cost}", "return a finite number from 0")
+    if not is_number_from_0(cost):
+        raise Violation(f"cost returned {cost!r}", "return forward passes: a finite number from 0")
 
 
+CASE = DiagnosticCase
 CHECKS = (
     *defined_in(__name__),
     *diagnostic_outputs.CHECKS,
-    check_global_randomness_is_untouched,
-    check_no_network_is_used,
-    check_settings_of_torch_are_kept,
+    cases.check_global_randomness_is_untouched,
+    cases.check_no_network_is_used,
+    cases.check_settings_of_torch_are_kept,
 )

@@ -7,6 +7,7 @@ with a ``TransferbenchError``, but not all.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 from unittest import SkipTest
@@ -14,59 +15,36 @@ from unittest import SkipTest
 import torch
 from torch import Tensor, nn
 
-from transferbench.conformance.checks import LazyResult, Violation, defined_in, listed, refuse_any
+from transferbench.conformance import cases
+from transferbench.conformance.cases import Case, differing, not_finite
+from transferbench.conformance.checks import Violation, defined_in, listed, refuse_any, shared
 from transferbench.conformance.fixtures import CLASSES, NETWORKS, SIZE
-from transferbench.conformance.isolation import Observation, observe
-from transferbench.conformance.side_effects import (
-    Advice,
-    check_global_randomness_is_untouched,
-    check_no_network_is_used,
-    check_settings_of_torch_are_kept,
-)
-from transferbench.conformance.tensors import differing, not_finite
+from transferbench.conformance.isolation import Observation
 from transferbench.errors import TransferbenchError
-from transferbench.networks.modules import (
-    body_names,
-    body_state,
-    build_network,
-    clone_state,
-    partition,
-)
+from transferbench.networks.modules import body_state, build_network, clone_state, partition
 from transferbench.specs import HEAD, InitializationContext, InitializationSpec, NoParams
 
-__all__ = ["CHECKS", "InitializationCase"]
+__all__ = ["CASE", "CHECKS", "InitializationCase"]
 
 COUNT = 24
 
 
 class TargetNetwork(NamedTuple):
-    """A network with the state that it was built with, and the context of its initialization."""
+    """A network and the context of its initialization."""
 
     net: nn.Module
-    before: dict[str, Tensor]
     context: InitializationContext
 
-    @property
-    def changed(self) -> set[str]:
-        """The names of the tensors that differ from the state before."""
-        return set(differing(self.before, self.net.state_dict()))
 
+class InitializationCase(Case[InitializationSpec]):
+    """An initialization with its parameters, and the networks that it takes."""
 
-class InitializationCase:
-    """An initialization with its parameters, and the networks that it takes.
+    draw_advice = "draw from context.generator"
+    network_advice = "read context.source_state"
 
-    ``started``, ``again``: the initialized networks by description, computed twice.
-    """
-
-    advice = Advice(draw="draw from context.generator", network="read context.source_state")
-
-    def __init__(self, spec: InitializationSpec, params: Any) -> None:
-        self.spec = spec
-        self.params = params
-        self.started = LazyResult(self._started, reported_by="it-starts-some-network")
-        self.again = LazyResult(self._again, reported_by="no-network-is-used")
-
-    def _started(self) -> dict[str, TargetNetwork]:
+    @shared(reported_by="it-starts-some-network")
+    def started(self) -> dict[str, TargetNetwork]:
+        """The initialized networks by description."""
         started, refusals = {}, []
         for network in NETWORKS:
             try:
@@ -80,23 +58,30 @@ class InitializationCase:
             )
         return started
 
-    def _again(self) -> Observation[dict[str, TargetNetwork]]:
-        targets = {network: self.target(network) for network in self.started()}
-        return observe(
+    @shared(reported_by="no-network-is-used")
+    def again(self) -> Observation[dict[str, TargetNetwork]]:
+        """The same networks, initialized once more."""
+        targets = {network: self.target(network) for network in self.started}
+        return self.observed(
             lambda: {network: self.initialized(target) for network, target in targets.items()}
         )
 
     def target(self, network: str, *, variant: int = 0) -> TargetNetwork:
         """A fresh network and its context; ``variant``: of other sources and images."""
-        net = copy.deepcopy(_network(network, 1))
+        net, needs = copy.deepcopy(_network(network, 1)), self.spec.needs
         modules = partition(NETWORKS[network], net)
-        source = images = None
-        if "source_weights" in self.spec.needs:
-            source = body_state(_source(network, 2 + variant), modules)
-        if "images" in self.spec.needs:
-            images = _images(variant)
-        context = InitializationContext(source, modules, torch.Generator().manual_seed(0), images)
-        return TargetNetwork(net, clone_state(net), context)
+        source = body_state(_source(network, 2 + variant), modules)
+        return TargetNetwork(net, InitializationContext(
+            source if "source_weights" in needs else None,
+            modules,
+            torch.Generator().manual_seed(0),
+            _images(variant) if "images" in needs else None,
+        ))  # fmt: skip
+
+    def with_fresh(self) -> Iterator[tuple[str, TargetNetwork, TargetNetwork]]:
+        """The description of each network, the network as initialized, and a fresh one."""
+        for network, started in self.started.items():
+            yield network, started, self.target(network)
 
     def initialized(self, target: TargetNetwork) -> TargetNetwork:
         """The target after the plugin set its weights."""
@@ -138,14 +123,14 @@ def check_it_starts_some_network(case: InitializationCase) -> None:
 
     A network that it cannot start it refuses with a ``TransferbenchError``.
     """
-    case.started.or_raise()
+    _ = case.started
 
 
 def check_the_same_seed_gives_the_same_weights(case: InitializationCase) -> None:
     """Bitwise, on every network."""
-    again = case.again().result
-    for network, started in case.started().items():
-        if different := differing(started.net.state_dict(), again[network].net.state_dict()):
+    for network, started in case.started.items():
+        again = case.again.result[network]
+        if different := differing(started.net.state_dict(), again.net.state_dict()):
             raise Violation(
                 f"two calls with one seed give other {listed(different)} in {network}",
                 "draw from context.generator alone",
@@ -154,7 +139,7 @@ def check_the_same_seed_gives_the_same_weights(case: InitializationCase) -> None
 
 def check_weights_are_finite(case: InitializationCase) -> None:
     """Every tensor, and the logits of a first pass."""
-    for network, started in case.started().items():
+    for network, started in case.started.items():
         refuse_any(not_finite(started.net.state_dict()), f"of {network} are not finite",
                    "guard divisions by a deviation of zero")  # fmt: skip
         with torch.no_grad():
@@ -166,50 +151,44 @@ def check_weights_are_finite(case: InitializationCase) -> None:
 
 def check_it_touches_what_it_declares(case: InitializationCase) -> None:
     """It changes exactly what ``touches`` declares: nothing, the body, or the head too."""
-    parts: set[str] = set()
-    for started in case.started().values():
-        body, head = set(body_names(started.context.modules)), set(started.context.modules[HEAD])
-        parts |= {"body"} if started.changed & body else set()
-        parts |= {"head"} if started.changed & head else set()
-    declarations = {"nothing": set(), "body": {"body"}, "everything": {"body", "head"}}
-    if parts != declarations[case.spec.touches]:
-        fitting = next((name for name, covered in declarations.items() if covered == parts), None)
+    changed: set[str] = set()
+    for _, started, fresh in case.with_fresh():
+        head = fresh.context.modules[HEAD]
+        names = differing(started.net.state_dict(), fresh.net.state_dict())
+        changed |= {"head" if name in head else "body" for name in names}
+    covered = {"nothing": [], "body": ["body"], "everything": ["body", "head"]}
+    if sorted(changed) != covered[case.spec.touches]:
+        parts = " and ".join(f"the {part}" for part in sorted(changed)) or "nothing"
+        fitting = [name for name, parts in covered.items() if parts == sorted(changed)]
         raise Violation(
-            f"touches is {case.spec.touches!r}, and it changes {_parts(parts)}",
-            f"declare touches={fitting!r}, or leave the rest alone" if fitting
+            f"touches is {case.spec.touches!r}, and it changes {parts}",
+            f"declare touches={fitting[0]!r}, or leave the rest alone" if fitting
             else "leave the head alone, which is drawn afresh",
         )  # fmt: skip
 
 
-def _parts(parts: set[str]) -> str:
-    return " and ".join(f"the {part}" for part in sorted(parts)) or "nothing"
-
-
 def check_names_and_shapes_are_kept(case: InitializationCase) -> None:
     """Weights are set in place: the same names, shapes, types and trainable parameters."""
-    for network, started in case.started().items():
-        fresh = case.target(network).net
-        after, before = _structure(started.net), _structure(fresh)
-        changed = {name for name, _ in after.items() ^ before.items()}
+    for network, started, fresh in case.with_fresh():
+        changed = {name for name, _ in _structure(started.net) ^ _structure(fresh.net)}
         refuse_any(changed, f"of {network} have another shape, type or requires_grad",
                    "copy into the existing tensors: parameter.copy_(...)")  # fmt: skip
-        if started.net.training != fresh.training:
+        if started.net.training != fresh.net.training:
             raise Violation(f"{network} is left in another mode", "restore train or eval mode")
 
 
-def _structure(net: nn.Module) -> dict[str, Any]:
-    trainable = {name: parameter.requires_grad for name, parameter in net.named_parameters()}
+def _structure(net: nn.Module) -> set[tuple[str, Any]]:
     return {
-        name: (tuple(tensor.shape), tensor.dtype, trainable.get(name))
-        for name, tensor in net.state_dict().items()
+        (name, (tensor.shape, tensor.dtype, tensor.requires_grad))
+        for name, tensor in net.state_dict(keep_vars=True).items()
     }
 
 
 def check_what_is_given_is_left_untouched(case: InitializationCase) -> None:
     """The source's weights and the images belong to other jobs as well."""
-    for network, started in case.started().items():
-        used, fresh = started.context, case.target(network).context
-        if differing(used.source_state or {}, fresh.source_state or {}):
+    for _, started, fresh in case.with_fresh():
+        used = started.context
+        if differing(used.source_state or {}, fresh.context.source_state or {}):
             raise Violation("the source's weights were changed", "work on copies of source_state")
         if used.images is not None and not torch.equal(used.images, _images(0)):
             raise Violation("the images were changed", "work on a copy of context.images")
@@ -217,12 +196,12 @@ def check_what_is_given_is_left_untouched(case: InitializationCase) -> None:
 
 def check_the_network_shares_no_memory(case: InitializationCase) -> None:
     """Training the network must not move the source's weights."""
-    for network, started in case.started().items():
+    for network, started in case.started.items():
         source = started.context.source_state or {}
         theirs = {tensor.untyped_storage().data_ptr() for tensor in source.values()}
-        shared = [name for name, tensor in started.net.state_dict().items()
-                  if tensor.untyped_storage().data_ptr() in theirs]  # fmt: skip
-        refuse_any(shared, f"of {network} are the source's own tensors",
+        aliases = [name for name, tensor in started.net.state_dict().items()
+                   if tensor.untyped_storage().data_ptr() in theirs]  # fmt: skip
+        refuse_any(aliases, f"of {network} are the source's own tensors",
                    "copy the values: parameter.copy_(...)")  # fmt: skip
 
 
@@ -230,7 +209,7 @@ def check_what_it_needs_moves_its_weights(case: InitializationCase) -> None:
     """Another source and other images lead to other weights: what ``needs`` declares is used."""
     if not case.spec.needs:
         raise SkipTest("it needs nothing")
-    for network, started in case.started().items():
+    for network, started in case.started.items():
         other = case.initialized(case.target(network, variant=1))
         if differing(started.net.state_dict(), other.net.state_dict()):
             return
@@ -252,9 +231,10 @@ def check_the_checkpoint_is_an_epoch(case: InitializationCase) -> None:
                         "declare needs={'source_weights'}")  # fmt: skip
 
 
+CASE = InitializationCase
 CHECKS = (
     *defined_in(__name__),
-    check_global_randomness_is_untouched,
-    check_no_network_is_used,
-    check_settings_of_torch_are_kept,
+    cases.check_global_randomness_is_untouched,
+    cases.check_no_network_is_used,
+    cases.check_settings_of_torch_are_kept,
 )

@@ -9,8 +9,9 @@ import random
 import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ import torch
 __all__ = ["NetworkAccessError", "Observation", "isolated", "moved_since", "observe", "randomness"]
 
 T = TypeVar("T")
-LOOKUPS = ("getaddrinfo", "gethostbyname", "create_connection")
-SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+Accessors: TypeAlias = tuple[Callable[[], Any], Callable[[Any], object]]
+"""How a state is read and set."""
+SETTINGS: Mapping[str, Accessors] = {
     "torch.is_grad_enabled()": (torch.is_grad_enabled, torch.set_grad_enabled),
     "torch.get_default_dtype()": (torch.get_default_dtype, torch.set_default_dtype),
     "torch.get_num_threads()": (torch.get_num_threads, torch.set_num_threads),
@@ -34,7 +36,6 @@ SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
         lambda value: setattr(torch.backends.cudnn, "benchmark", value),
     ),
 }  # fmt: skip
-"""How each setting is read and set."""
 
 
 class NetworkAccessError(OSError):
@@ -69,10 +70,9 @@ def observe(call: Callable[[], T]) -> Observation[T]:
                 raise NetworkAccessError(addresses[0]) from error
             raise
     changed = [
-        f"{name} went from {before} to {after}"
-        for (name, before), after in zip(settings.items(), _settings().values(), strict=True)
-        if before != after
-    ]
+        f"{name} went from {settings[name]} to {value}"
+        for name, value in _settings().items() if value != settings[name]
+    ]  # fmt: skip
     return Observation(result, addresses, moved_since(states), changed)
 
 
@@ -89,7 +89,7 @@ def randomness() -> dict[str, Any]:
     return states
 
 
-def moved_since(before: dict[str, Any]) -> list[str]:
+def moved_since(before: Mapping[str, Any]) -> list[str]:
     """The calls whose global generator has another state than in ``before``."""
     after = randomness()
     return [name for name in before if before[name] != after[name]]
@@ -105,20 +105,11 @@ def _offline() -> Iterator[list[str]]:
         addresses.append(str(address))
         raise OSError(f"the network is off limits here, and {address} was requested")
 
-    with ExitStack() as stack:
-        for name in LOOKUPS:
-            _replace(stack, socket, name, refuse)
-        for name in ("connect", "connect_ex"):
-            _replace(stack, socket.socket, name, refuse)
+    with (
+        patch.multiple(socket, getaddrinfo=refuse, gethostbyname=refuse, create_connection=refuse),
+        patch.multiple(socket.socket, connect=refuse, connect_ex=refuse),
+    ):
         yield addresses
-
-
-def _replace(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
-    own = name in vars(owner)
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    # An inherited method is restored by deleting its replacement.
-    stack.callback(setattr, owner, name, before) if own else stack.callback(delattr, owner, name)
 
 
 def _settings() -> dict[str, Any]:
@@ -133,17 +124,20 @@ def isolated(label: str) -> Iterator[None]:
     global generators are seeded from ``label``: the same in every run, different in every block,
     so that a plugin that draws from them gets other numbers each time.
     """
-    settings = _settings()
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  # the global one
-    seed = zlib.crc32(label.encode())
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # the global one
-    random.seed(seed)
+    generators: tuple[Accessors, ...] = (
+        (torch.get_rng_state, torch.set_rng_state),
+        (np.random.get_state, np.random.set_state),
+        (random.getstate, random.setstate),
+    )
+    before = [(restore, read()) for read, restore in (*SETTINGS.values(), *generators)]
+    for seed in (
+        torch.default_generator.manual_seed,
+        np.random.seed,
+        random.seed,
+    ):  # the global one
+        seed(zlib.crc32(label.encode()))
     try:
         yield
     finally:
-        for name, (_, restore) in SETTINGS.items():
-            restore(settings[name])
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002  # the global one
-        random.setstate(states[2])
+        for restore, value in before:
+            restore(value)

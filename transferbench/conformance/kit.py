@@ -6,31 +6,24 @@ The third interface is the command ``transferbench plugin check``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from transferbench.conformance import declarations
 from transferbench.conformance.checks import (
-    CheckFunction,
     CheckResult,
     PluginCheck,
     Violation,
     checks_from,
-    kind_of,
     result_of,
 )
 from transferbench.errors import ConformanceError, suggestion
-from transferbench.registry import parse_params
-from transferbench.specs import (
-    BackboneSpec,
-    DatasetSpec,
-    DiagnosticSpec,
-    InitializationSpec,
-    Params,
-    PerturbationSpec,
-    Spec,
-)
+from transferbench.registry import Kind, parse_params
+from transferbench.registry.discovery import SPECS
+from transferbench.specs import BackboneSpec, Spec
 
 __all__ = [
     "ExpectedFailures",
@@ -42,6 +35,7 @@ __all__ = [
 
 ExpectedFailures: TypeAlias = Mapping[str, str] | Mapping[str, Mapping[str, str]]
 """Check name -> why it is known to fail; or plugin name -> such a mapping."""
+NONE_EXPECTED: Mapping[str, str] = MappingProxyType({})
 
 
 def checks_of(
@@ -50,35 +44,39 @@ def checks_of(
     params: Mapping[str, Any] | None = None,
     data_root: Path | None = None,
     device: str = "cpu",
+    expected_failures: Mapping[str, str] = NONE_EXPECTED,
 ) -> list[PluginCheck]:
     """All checks of one plugin, without running them.
 
     ``params``: parameters to check it with (None: its ``tiny`` ones).
     ``data_root``: the folder that holds the folders of datasets' files.
     ``device``: where diagnostics measure; the others are compared on CPU and CUDA, if there is one.
+    ``expected_failures``: check name -> reason; one that does not exist adds a check that fails.
     """
-    kind, name = kind_of(spec), _display_name(spec, params)
+    kind, name = _kind_of(spec), _display_name(spec, params)
     checks = list(checks_from(kind, name, spec, declarations.CHECKS))
     values = dict(spec.tiny if params is None else params)
-    parsed = _parsed(spec, values)
-    if parsed is not None:
-        case, functions = _case(spec, parsed, data_root, device)
-        return [*checks, *checks_from(kind, name, case, functions)]
-    if params is not None:
-        checks.append(PluginCheck(kind, name, "given-parameters-are-accepted",
-                                  lambda: _refuse_params(spec, values)))  # fmt: skip
-    return checks  # without parameters no other check can run; one of these fails
-
-
-def _parsed(spec: Spec, values: Mapping[str, Any]) -> Params | None:
     try:
-        return spec.parse(values)
+        parsed = spec.parse(values)
     except Exception:  # noqa: BLE001  # a plugin's validators raise anything; a check reports it
-        return None
+        # Without parameters no other check can run.
+        if params is not None:
+            parse: Callable[[], object] = partial(parse_params, spec, values, origin="params")
+            checks.append(PluginCheck(kind, name, "given-parameters-are-accepted", parse))
+    else:
+        module = import_module(f"{__package__}.{kind}s")  # only some need the engine
+        case = module.CASE(spec, parsed, data_root, device)
+        checks += checks_from(kind, name, case, module.CHECKS)
+    names = [check.name for check in checks]
+    unknown = next((check for check in expected_failures if check not in names), None)
+    if unknown is not None:
+        verify = partial(_refuse_expected, unknown, names)
+        checks.append(PluginCheck(kind, name, "expected-failures-are-checks", verify))
+    return checks
 
 
-def _refuse_params(spec: Spec, values: Mapping[str, Any]) -> None:
-    parse_params(spec, values, origin="params")
+def _kind_of(spec: Spec) -> Kind:
+    return next(kind for kind, spec_type in SPECS.items() if isinstance(spec, spec_type))
 
 
 def _display_name(spec: Spec, params: Mapping[str, Any] | None) -> str:
@@ -88,33 +86,10 @@ def _display_name(spec: Spec, params: Mapping[str, Any] | None) -> str:
     return spec.name
 
 
-def _case(
-    spec: Spec, params: Any, data_root: Path | None, device: str
-) -> tuple[Any, Sequence[CheckFunction]]:
-    """The plugin with its parameters as its kind's checks take it, and these checks."""
-    # Imported by kind: only some need the engine.
-    match spec:
-        case DatasetSpec():
-            from transferbench.conformance import datasets
-
-            return datasets.DatasetCase(spec, params, data_root), datasets.CHECKS
-        case PerturbationSpec():
-            from transferbench.conformance import perturbations
-
-            return perturbations.PerturbationCase(spec, params), perturbations.CHECKS
-        case BackboneSpec():
-            from transferbench.conformance import backbones
-
-            return backbones.BackboneCase(spec, params), backbones.CHECKS
-        case InitializationSpec():
-            from transferbench.conformance import initializations
-
-            return initializations.InitializationCase(spec, params), initializations.CHECKS
-        case DiagnosticSpec():
-            from transferbench.conformance import diagnostics
-
-            return diagnostics.DiagnosticCase(spec, params, device), diagnostics.CHECKS
-    raise TypeError(f"{type(spec).__name__} is no kind of plugin")
+def _refuse_expected(unknown: str, names: Sequence[str]) -> None:
+    raise Violation(
+        f"a failure is expected of {unknown!r}, which is no check of it", suggestion(unknown, names)
+    )
 
 
 def check_plugin(
@@ -123,40 +98,22 @@ def check_plugin(
     params: Mapping[str, Any] | None = None,
     data_root: Path | None = None,
     device: str = "cpu",
-    expected_failures: Mapping[str, str] = MappingProxyType({}),
+    expected_failures: Mapping[str, str] = NONE_EXPECTED,
 ) -> list[CheckResult]:
     """The results of all checks of one plugin. Never raises: whatever is wrong is a result.
 
     ``expected_failures``: check name -> why it is known to fail; one that passes is a failure, and
     so is one that does not exist.
     """
-    checks = _with_expected(
-        spec, expected_failures, checks_of(spec, params=params, data_root=data_root, device=device)
+    checks = checks_of(
+        spec, params=params, data_root=data_root, device=device, expected_failures=expected_failures
     )
     return [result_of(check, expected_failures) for check in checks]
 
 
-def _with_expected(
-    spec: Spec, expected: Mapping[str, str], checks: list[PluginCheck]
-) -> list[PluginCheck]:
-    """The checks, and one that fails if a failure is expected of a check that does not exist."""
-    names = [check.name for check in checks]
-    unknown = [name for name in expected if name not in names]
-    if not unknown:
-        return checks
-
-    def refuse() -> None:
-        raise Violation(
-            f"a failure is expected of {unknown[0]!r}, which is no check of it",
-            suggestion(unknown[0], names),
-        )
-
-    return [*checks, PluginCheck(kind_of(spec), spec.name, "expected-failures-are-checks", refuse)]
-
-
 def parametrize_with_checks(
     specs: Iterable[Spec],
-    expected_failures: ExpectedFailures = MappingProxyType({}),
+    expected_failures: ExpectedFailures = NONE_EXPECTED,
     *,
     data_root: Path | None = None,
     device: str = "cpu",
@@ -172,24 +129,17 @@ def parametrize_with_checks(
     """
     import pytest
 
-    parameters: list[Any] = []
+    parameters = []
     for spec in specs:
         reasons = expected_of(spec, expected_failures)
-        checks = checks_of(spec, data_root=data_root, device=device)
-        parameters += [
-            _parameter(pytest, check, reasons.get(check.name))
-            for check in _with_expected(spec, reasons, checks)
-        ]
+        for check in checks_of(spec, data_root=data_root, device=device, expected_failures=reasons):
+            reason = reasons.get(check.name, "")
+            xfail = pytest.mark.xfail(reason=reason, strict=True, raises=ConformanceError)
+            marks = [xfail] if check.name in reasons else []
+            parameters.append(pytest.param(check, marks=marks, id=str(check)))
     decorate: Callable[[Callable[..., None]], Callable[..., None]]
     decorate = pytest.mark.parametrize("check", parameters)
     return decorate
-
-
-def _parameter(pytest: Any, check: PluginCheck, reason: str | None) -> Any:
-    marks = [] if reason is None else [
-        pytest.mark.xfail(reason=reason, strict=True, raises=ConformanceError)
-    ]  # fmt: skip
-    return pytest.param(check, marks=marks, id=str(check))
 
 
 def expected_of(spec: Spec, expected: ExpectedFailures) -> Mapping[str, str]:

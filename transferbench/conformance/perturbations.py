@@ -18,19 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transferbench.conformance.checks import LazyResult, Violation, defined_in
-from transferbench.conformance.isolation import Observation, observe
-from transferbench.conformance.side_effects import (
-    Advice,
-    check_global_randomness_is_untouched,
-    check_no_network_is_used,
-)
-from transferbench.conformance.tensors import distance
+from transferbench.conformance import cases
+from transferbench.conformance.cases import Case, is_number_from_0, refuse_gap
+from transferbench.conformance.checks import Violation, defined_in, shared
+from transferbench.conformance.isolation import Observation
 from transferbench.data.gather import RunMap
 from transferbench.registry.discovery import cause
 from transferbench.specs import ImageShape, Params, PerturbationSpec
 
-__all__ = ["CHECKS", "PerturbationCase"]
+__all__ = ["CASE", "CHECKS", "PerturbationCase"]
 
 SIDES = (16, 32, 8, 64, 96, 224)
 """Image sides tried until one fits the parameters, the most usual first."""
@@ -48,48 +44,44 @@ FALL = 0.25
 """Tolerated relative drop of a step of a ladder below the largest distance before it."""
 
 
-class PerturbationCase:
-    """A perturbation with its parameters, at the shapes that they fit.
+class PerturbationCase(Case[PerturbationSpec]):
+    """A perturbation with its parameters, at the shapes that they fit."""
 
-    ``results``, ``again``: the perturbed images of each shape, computed twice.
-    """
+    draw_advice = "draw from a generator made from the seed"
+    network_advice = "ship what it needs with the plugin"
 
-    advice = Advice(
-        draw="draw from a generator made from the seed",
-        network="ship what it needs with the plugin",
-    )
-
-    def __init__(self, spec: PerturbationSpec, params: Any) -> None:
-        self.spec = spec
-        self.params = params
-        self.shapes = LazyResult(self._shapes, reported_by="it-fits-some-images")
-        self.results = LazyResult(self._results, reported_by="shape-type-and-range-are-kept")
-        self.again = LazyResult(self._again, reported_by="no-network-is-used")
-
-    def _shapes(self) -> list[ImageShape]:
+    @shared(reported_by="it-fits-some-images")
+    def shapes(self) -> list[ImageShape]:
+        """The smallest grey and the smallest colour images that fit."""
         shapes: list[ImageShape] = []
         for channels in (1, 3):
             square = ((side, side, channels) for side in SIDES)
-            shapes += [shape for shape in square if self.fits(shape)][:1]
+            shapes += [shape for shape in square if not self.refusal(shape)][:1]
         if not shapes:
             side = SIDES[0]
             raise Violation(
                 f"check refuses grey and colour images of {', '.join(map(str, sorted(SIDES)))} px "
-                f"({self.spec.check(self.params, (side, side, 3))})",
+                f"({self.refusal((side, side, 3))})",
                 "give tiny parameters that fit one of these sizes",
             )
         return shapes
 
-    def fits(self, shape: ImageShape, params: Any = None) -> bool:
-        """Whether ``check`` accepts these parameters at this shape."""
-        return not self.spec.check(self.params if params is None else params, shape)
+    @shared(reported_by="shape-type-and-range-are-kept")
+    def results(self) -> dict[ImageShape, Tensor]:
+        """The perturbed images of each shape."""
+        return {shape: self.apply(self.images(shape)) for shape in self.shapes}
 
-    def _results(self) -> dict[ImageShape, Tensor]:
-        return {shape: self.apply(self.images(shape)) for shape in self.shapes()}
+    @shared(reported_by="no-network-is-used")
+    def again(self) -> Observation[dict[ImageShape, Tensor]]:
+        """The images perturbed once more."""
+        batches = {shape: self.images(shape) for shape in self.results}
+        return self.observed(
+            lambda: {shape: self.apply(images) for shape, images in batches.items()}
+        )
 
-    def _again(self) -> Observation[dict[ImageShape, Tensor]]:
-        self.results()
-        return observe(self._results)
+    def refusal(self, shape: ImageShape, params: Any = None) -> str | None:
+        """What ``check`` returns for these parameters at this shape."""
+        return self.spec.check(self.params if params is None else params, shape)
 
     def images(self, shape: ImageShape, count: int = COUNT) -> Tensor:
         """Smooth images with edges, float32 (N, C, H, W), scaled as at the plugin's stage.
@@ -127,6 +119,12 @@ class PerturbationCase:
             return result
         return _gathered(images, self.index(shape, image_ids, seed, params))
 
+    def mean_distance(self, shape: ImageShape, params: Any) -> float:
+        """The distance to the clean images: root mean square over images, values and seeds."""
+        images = self.images(shape, MANY)
+        moved = [self.apply(images, seed=seed, params=params) - images for seed in SEEDS]
+        return float(torch.stack(moved).square().mean().sqrt())
+
     def index(
         self, shape: ImageShape, ids: np.ndarray, seed: int = SEEDS[0], params: Any = None
     ) -> np.ndarray:
@@ -144,7 +142,7 @@ class PerturbationCase:
         Values are tried for one parameter at a time, the others keep theirs.
         """
         ladders = []
-        for shape, field in product(self.shapes(), self.spec.params.model_fields):
+        for shape, field in product(self.shapes, self.spec.params.model_fields):
             steps: dict[float, Params] = {}
             for params in self._settings(field, shape):
                 steps.setdefault(float(self.spec.severity(params, shape)), params)
@@ -157,7 +155,7 @@ class PerturbationCase:
             setting = {**self.params.model_dump(), field: value}
             if self.spec.accepts(setting):
                 params = self.spec.parse(setting)
-                if self.fits(shape, params):
+                if not self.refusal(shape, params):
                     yield params
 
 
@@ -197,15 +195,14 @@ def _check_map(index: Any, count: int, values: int) -> None:
 
 def check_it_fits_some_images(case: PerturbationCase) -> None:
     """``check`` accepts grey or colour images of a usual size."""
-    case.shapes.or_raise()
+    _ = case.shapes
     if not case.spec.applies_to:
         raise Violation("applies_to is empty", "name train-and-test, test-only or both")
 
 
 def check_shape_type_and_range_are_kept(case: PerturbationCase) -> None:
     """float32 (N, C, H, W) in and out, finite; within [0, 1] where the stage is pixels."""
-    case.shapes()
-    for shape, result in case.results.or_raise().items():
+    for shape, result in case.results.items():
         images = case.images(shape)
         if not isinstance(result, Tensor):
             raise Violation(f"it returned {type(result).__name__} for a batch", "return a tensor")
@@ -223,7 +220,7 @@ def check_shape_type_and_range_are_kept(case: PerturbationCase) -> None:
 
 def check_the_map_is_a_permutation(case: PerturbationCase) -> None:
     """``index`` uses every value of the image exactly once, for a batch and for one image."""
-    for shape, ids in product(case.shapes(), ([0, 5, 2], [7])):
+    for shape, ids in product(case.shapes, ([0, 5, 2], [7])):
         index = case.index(shape, np.asarray(ids))
         if not bool((np.sort(index, axis=1) == np.arange(index.shape[1])).all()):
             raise Violation(
@@ -236,7 +233,7 @@ def check_runs_say_what_the_index_says(case: PerturbationCase) -> None:
     """``runs`` and ``index`` describe the same map; runs are of equal length."""
     if case.spec.runs is None:
         raise SkipTest("it declares no runs")
-    for shape in case.shapes():
+    for shape in case.shapes:
         ids = np.arange(3)
         index, values = case.index(shape, ids), math.prod(shape)
         runs = np.asarray(case.spec.runs(case.params, shape, SEEDS[0], ids))
@@ -251,53 +248,40 @@ def check_runs_say_what_the_index_says(case: PerturbationCase) -> None:
 
 def check_the_input_is_left_untouched(case: PerturbationCase) -> None:
     """The batch belongs to the caller, who may reuse it."""
-    for shape in case.shapes():
+    for shape in case.shapes:
         images = case.images(shape)
-        before = images.clone()
         case.apply(images)
-        if not torch.equal(images, before):
-            raise Violation(
-                f"the batch was changed, by up to {distance(images, before):.3g}",
-                "clone it first, or leave out the underscore of an in-place call",
-            )
+        refuse_gap(images, case.images(shape), "the batch was changed,",
+                   "clone it first, or leave out the underscore of an in-place call")  # fmt: skip
 
 
 def check_an_image_does_not_depend_on_its_batch(case: PerturbationCase) -> None:
     """The result for an image depends on its id, not on the batch or the order."""
-    for shape, result in case.results().items():
-        images, order = case.images(shape), [5, 0, 7, 2, 1, 6, 3, 4]
-        alone = case.apply(images[2:3], [2])
-        permuted = case.apply(images[order], order)
-        for perturbed, expected, context in (
-            (alone, result[2:3], "alone and in a batch"),
-            (permuted, result[order], "in two orders of one batch"),
-        ):
-            if (gap := distance(perturbed, expected)) > CLOSE:
-                raise Violation(
-                    f"an image differs by up to {gap:.3g} {context}",
-                    "use nothing but the image, its id in image_ids and the seed",
-                )
+    batches = {"alone and in a batch": [2], "in two orders of one batch": [5, 0, 7, 2, 1, 6, 3, 4]}
+    for (shape, result), (contexts, ids) in product(case.results.items(), batches.items()):
+        refuse_gap(case.apply(case.images(shape)[ids], ids), result[ids],
+                   f"an image {contexts} differs",
+                   "use nothing but the image, its id in image_ids and the seed",
+                   within=CLOSE)  # fmt: skip
 
 
 def check_the_same_seed_gives_the_same_images(case: PerturbationCase) -> None:
     """Built twice, applied twice: the same values."""
-    again = case.again().result
-    for shape, result in case.results().items():
-        if (gap := distance(again[shape], result)) > 0:
-            raise Violation(
-                f"two calls with one seed differ by up to {gap:.3g}",
-                "draw from a generator that is made from the seed, and the ids, in each call",
-            )
+    for shape, result in case.results.items():
+        refuse_gap(
+            case.again.result[shape], result, "two calls with one seed differ",
+            "draw from a generator that is made from the seed, and the ids, in each call",
+        )  # fmt: skip
 
 
 def check_another_seed_gives_other_draws(case: PerturbationCase) -> None:
     """Where results depend on the ids of images, they depend on the seed too."""
     drawn = False
-    for shape in case.results():
+    for shape in case.results:
         image = case.images(shape)[:1].repeat(COUNT, 1, 1, 1)
         first, *others = [case.apply(image, seed=seed) for seed in SEEDS]
-        by_seed = any(distance(other, first) > 0 for other in others)
-        by_id = distance(first, first[:1].expand_as(first)) > CLOSE
+        by_seed = not all(torch.equal(other, first) for other in others)
+        by_id = not torch.allclose(first, first[:1], rtol=0, atol=CLOSE)
         if by_id and not by_seed:
             raise Violation(
                 f"draws depend on the ids of images, but are the same for seeds {SEEDS}",
@@ -310,50 +294,44 @@ def check_another_seed_gives_other_draws(case: PerturbationCase) -> None:
 
 def check_severity_is_a_number_from_0(case: PerturbationCase) -> None:
     """Suites and figures order settings by it."""
-    for shape in case.shapes():
+    for shape in case.shapes:
         severity = case.spec.severity(case.params, shape)
-        if isinstance(severity, bool) or not isinstance(severity, (int, float)):
-            raise Violation(f"severity is {severity!r}", "return a float")
-        if not (math.isfinite(severity) and severity >= 0):
-            raise Violation(f"severity is {severity}", "0 is the identity, larger is stronger")
+        if not is_number_from_0(severity):
+            raise Violation(
+                f"severity is {severity!r}",
+                "return a finite float: 0 is the identity, larger is stronger",
+            )
 
 
 def check_severity_0_is_the_identity(case: PerturbationCase) -> None:
     """Bitwise: trials under severity 0 are taken from the unperturbed ones."""
-    settings = list(_settings_of(case, zero=True))
-    for shape, params in settings:
+    for shape, params in _settings_of(case, zero=True):
         images = case.images(shape)
-        if (gap := distance(case.apply(images, params=params), images)) > 0:
-            raise Violation(
-                f"{params!r} has severity 0 and changes images by up to {gap:.3g}",
-                "return the values as they are, or give it a severity above 0",
-            )
-    if not settings:
-        raise SkipTest("no setting of severity 0 was found")
+        refuse_gap(case.apply(images, params=params), images,
+                   f"{params!r} has severity 0 and changes images",
+                   "return the values as they are, or give it a severity above 0")  # fmt: skip
 
 
 def check_a_severity_above_0_changes_images(case: PerturbationCase) -> None:
     """A setting that changes nothing would be published as harmless."""
-    settings = list(_settings_of(case, zero=False))
-    for shape, params in settings:
-        if _mean_distance(case, shape, params) == 0:
+    for shape, params in _settings_of(case, zero=False):
+        if case.mean_distance(shape, params) == 0:
             raise Violation(
                 f"{params!r} has severity {case.spec.severity(params, shape):.3g} and changes "
                 f"nothing on images of {shape}",
                 "give it severity 0, or let check refuse it",
             )
-    if not settings:
-        raise SkipTest("no setting of a severity above 0 was found")
 
 
-def _settings_of(case: PerturbationCase, *, zero: bool) -> Iterator[tuple[ImageShape, Any]]:
-    for shape in case.shapes():
-        if (case.spec.severity(case.params, shape) == 0) == zero:
-            yield shape, case.params
-    for shape, _, steps in case.ladders:
-        for severity, params in steps:
-            if (severity == 0) == zero:
-                yield shape, params
+def _settings_of(case: PerturbationCase, *, zero: bool) -> list[tuple[ImageShape, Any]]:
+    """The parameters of the case and of its ladders. Raises: ``SkipTest`` where there are none."""
+    settings = [(shape, case.params) for shape in case.shapes]
+    settings += [(shape, params) for shape, _, steps in case.ladders for _, params in steps]
+    chosen = [(shape, params) for shape, params in settings
+              if (case.spec.severity(params, shape) == 0) == zero]  # fmt: skip
+    if not chosen:
+        raise SkipTest(f"no setting of {'severity 0' if zero else 'a severity above 0'} was found")
+    return chosen
 
 
 def check_images_move_further_as_severity_grows(case: PerturbationCase) -> None:
@@ -365,7 +343,7 @@ def check_images_move_further_as_severity_grows(case: PerturbationCase) -> None:
     for shape, field, steps in case.ladders:
         furthest = 0.0
         for severity, params in steps:
-            moved = _mean_distance(case, shape, params)
+            moved = case.mean_distance(shape, params)
             if moved < (1 - FALL) * furthest:
                 raise Violation(
                     f"at {field}={getattr(params, field)!r}, severity {severity:.3g}, images are "
@@ -375,35 +353,27 @@ def check_images_move_further_as_severity_grows(case: PerturbationCase) -> None:
             furthest = max(furthest, moved)
 
 
-def _mean_distance(case: PerturbationCase, shape: ImageShape, params: Any) -> float:
-    """Root mean square over images, values and seeds."""
-    images = case.images(shape, MANY)
-    moved = [case.apply(images, seed=seed, params=params) - images for seed in SEEDS]
-    return float(torch.stack(moved).square().mean().sqrt())
-
-
 def check_what_does_not_fit_is_refused_in_words(case: PerturbationCase) -> None:
     """At any shape ``check`` returns a sentence, or the perturbation works."""
-    case.shapes()
+    _ = case.shapes
     for shape in MISFITS:
-        refusal = case.spec.check(case.params, shape)
+        refusal = case.refusal(shape)
         if refusal is not None and not (isinstance(refusal, str) and refusal.strip()):
             raise Violation(f"check returned {refusal!r} at {shape}", "return a sentence, or None")
-        if not refusal:
+        if refusal is None:
             _works_at(case, shape)
 
 
 def _works_at(case: PerturbationCase, shape: ImageShape) -> None:
     try:
-        result = case.apply(case.images(shape, 2))
+        form = tuple(case.apply(case.images(shape, 2)).shape)
     except Exception as error:
         raise Violation(
             f"check accepts images of {shape}, which then fail: {cause(error)}",
             "let check(params, image_shape) refuse them in a sentence",
         ) from error
-    if tuple(result.shape) != (2, shape[2], *shape[:2]):
-        raise Violation(f"check accepts images of {shape}, and the result is of "
-                        f"{tuple(result.shape)}",
+    if form != (2, shape[2], *shape[:2]):
+        raise Violation(f"check accepts images of {shape}, and the result is of {form}",
                         "let check refuse them")  # fmt: skip
 
 
@@ -411,18 +381,19 @@ def check_cpu_and_cuda_agree(case: PerturbationCase) -> None:
     """The same images on either device, to float32 rounding."""
     if not torch.cuda.is_available():
         raise SkipTest("there is no CUDA device here")
-    for shape, result in case.results().items():
+    for shape, result in case.results.items():
         on_cuda = case.apply(case.images(shape).cuda())
         if on_cuda.device.type != "cuda":
             raise Violation("images on CUDA came back on the CPU", "compute where the images are")
         scale = max(1.0, float(result.abs().max()))
-        if (gap := distance(on_cuda.cpu(), result)) > 5 * CLOSE * scale:
-            raise Violation(f"CPU and CUDA differ by up to {gap:.3g}",
-                            "draw on the CPU and copy the draws to the device")  # fmt: skip
+        refuse_gap(on_cuda.cpu(), result, "CPU and CUDA differ",
+                   "draw on the CPU and copy the draws to the device",
+                   within=5 * CLOSE * scale)  # fmt: skip
 
 
+CASE = PerturbationCase
 CHECKS = (
     *defined_in(__name__),
-    check_global_randomness_is_untouched,
-    check_no_network_is_used,
+    cases.check_global_randomness_is_untouched,
+    cases.check_no_network_is_used,
 )

@@ -33,6 +33,7 @@ __all__ = [
     "normalises_by_batch",
     "optimizer_groups",
     "partition",
+    "seeded",
     "split_state",
 ]
 
@@ -119,7 +120,7 @@ def build_network(
     """
 
     def build(seed: int) -> nn.Module:
-        with _seeded(seed):
+        with seeded(seed):
             return spec.build(params, num_classes, in_chans, image_size)
 
     setting = f"{num_classes} classes, {in_chans} channel(s), {image_size} px"
@@ -127,7 +128,7 @@ def build_network(
         net = build(init_seed)
     failure = f"fails on its first images ({setting})"
     # In eval mode the check does not update batch statistics.
-    with _plugin_errors(spec, failure), _seeded(init_seed), torch.no_grad(), eval_mode(net):
+    with _plugin_errors(spec, failure), seeded(init_seed), torch.no_grad(), eval_mode(net):
         shape = tuple(net(torch.zeros(2, in_chans, image_size, image_size)).shape)
     if shape != (2, num_classes):
         raise PluginError(
@@ -140,7 +141,8 @@ def build_network(
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
+    """A block in which torch's CPU generator starts from ``seed``; restored afterwards."""
     # torch.manual_seed would also reseed all CUDA devices, which are not used here.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

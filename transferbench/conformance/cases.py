@@ -1,0 +1,123 @@
+"""A plugin under check with its parameters, the checks that several kinds share, and comparisons.
+
+The kind of a case calls its plugin twice with equal arguments, and the second call is observed:
+what a plugin must leave alone while it works.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from transferbench.conformance.checks import Violation
+from transferbench.conformance.isolation import NetworkAccessError, Observation, observe
+from transferbench.networks.modules import StateDict
+from transferbench.specs import Spec
+
+__all__ = [
+    "Case",
+    "check_global_randomness_is_untouched",
+    "check_no_network_is_used",
+    "check_settings_of_torch_are_kept",
+    "differing",
+    "is_number_from_0",
+    "not_finite",
+    "refuse_gap",
+]
+
+T = TypeVar("T")
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+@dataclass(eq=False)
+class Case(Generic[SpecT]):
+    """A plugin with its parameters, as the checks of its kind take it.
+
+    ``data_root``: the folder that holds the folders of datasets' files, as in ``--data-root``.
+    ``device``: where diagnostics measure.
+    ``draw_advice``, ``network_advice``: for plugins that draw from global generators, or use the
+    network in a ``repeated`` call.
+    """
+
+    spec: SpecT
+    params: Any
+    data_root: Path | None = None
+    device: str = "cpu"
+    draw_advice: ClassVar[str]
+    network_advice: ClassVar[str]
+    repeated: ClassVar[str] = "it"
+
+    def observed(self, call: Callable[[], T]) -> Observation[T]:
+        """Call and record the side effects. Raises: ``Violation`` where it needs the network."""
+        try:
+            return observe(call)
+        except NetworkAccessError as error:
+            raise self.network_violation(str(error)) from error
+
+    def network_violation(self, address: str) -> Violation:
+        """That a call tried to use the network."""
+        observed = f"{self.repeated} tried to reach {address} on the network"
+        return Violation(observed, self.network_advice)
+
+
+# --- shared checks ----------------------------------------------------------------------------
+# ``case.again`` is the second call.
+
+
+def check_global_randomness_is_untouched(case: Any) -> None:
+    """Global generators keep their state: all draws come from the seed or the context."""
+    if moved := case.again.moved:
+        raise Violation(
+            f"the global generator of {' and '.join(moved)} was moved", case.draw_advice
+        )
+
+
+def check_no_network_is_used(case: Any) -> None:
+    """Nothing is fetched: arguments and files hold all that the plugin needs."""
+    if addresses := case.again.addresses:
+        raise case.network_violation(addresses[0])
+
+
+def check_settings_of_torch_are_kept(case: Any) -> None:
+    """Default type, gradient mode, threads and determinism belong to the whole process."""
+    if changed := case.again.settings:
+        raise Violation("; ".join(changed), "set it in a with block that restores it")
+
+
+# --- numbers and tensors ----------------------------------------------------------------------
+
+
+def is_number_from_0(value: object) -> bool:
+    """Whether it is a finite number of at least 0."""
+    return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value < math.inf
+
+
+def refuse_gap(a: Tensor, b: Tensor, observed: str, advice: str, *, within: float = 0) -> None:
+    """Raises: ``Violation`` where two tensors of one shape differ by more than ``within``.
+
+    ``observed`` continues with the largest difference.
+    """
+    if not torch.allclose(a, b, rtol=0, atol=within, equal_nan=True):
+        raise Violation(f"{observed} by up to {float((a - b).abs().max()):.3g}", advice)
+
+
+def differing(a: StateDict, b: StateDict) -> list[str]:
+    """The names that are in one state alone, or whose tensors are not bitwise equal."""
+    return [
+        name for name in a.keys() | b.keys()
+        if name not in a or name not in b or not a[name].cpu().equal(b[name].cpu())
+    ]  # fmt: skip
+
+
+def not_finite(state: StateDict) -> list[str]:
+    """The names of floating tensors with values that are infinite or NaN."""
+    return [
+        name for name, tensor in state.items()
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]  # fmt: skip
