@@ -33,7 +33,7 @@ def test_every_option_is_a_keyword_in_the_signature():
     assert list(plan.parameters) == ["suite", *names(Options)]
     defaults = {name: run.parameters[name].default for name in names(RunOptions)}
     assert defaults == {field.name: field.default for field in fields(RunOptions)}
-    assert "``changes``: settings of the suite to change" in inspect.getdoc(transferbench.run)
+    assert "``changes``: Settings of the suite to change" in inspect.getdoc(transferbench.run)
 
 
 def test_the_command_line_has_the_same_options():

@@ -35,7 +35,7 @@ def passes():
 
 
 def cost(planned, done):
-    return estimate(planned.plan.jobs, done, planned.registry, planned.store, CPU)
+    return estimate(planned, done, CPU)
 
 
 def jobs(planned, kind):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 
-from generator.fields import fields_of
 from generator.markdown import code, prose, table
 from transferbench import errors
-from transferbench.runner.options import Options, RunOptions
+from transferbench.runner.options import RunOptions
 
 __all__ = ["EXIT_CODES", "page"]
 
@@ -88,8 +88,9 @@ def _error(cls: type) -> tuple[str, str]:
 
 
 def _options() -> str:
-    classes = (Options, RunOptions)
-    about = "\n".join((inspect.getdoc(cls) or "").partition("\n\n")[2] for cls in classes)
-    fields = (field for cls in classes for field in fields_of(cls))
-    rows = [(code(f.name), code(f.annotation), code(f.default)) for f in fields]
-    return prose(about) + "\n\n" + table(["argument", "type", "default"], rows)
+    rows = [
+        (code(field.name), code(str(field.type)), code(repr(field.default)),
+         prose(field.metadata["text"]))
+        for field in fields(RunOptions)
+    ]  # fmt: skip
+    return table(["argument", "type", "default", ""], rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from transferbench.errors import suggestion
 from transferbench.suite import Suite
@@ -35,11 +36,13 @@ def options_as_keywords(
 
         signature = inspect.signature(function)
         suite = signature.parameters["suite"].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
-        fields = inspect.signature(options).parameters.values()
-        signature = signature.replace(parameters=[suite, *fields])
+        keywords = inspect.signature(options).parameters.values()
+        signature = signature.replace(parameters=[suite, *keywords])
         call.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect.signature
-        documented = (function, *reversed(inspect.getmro(cast("type", options))[:-1]))
-        call.__doc__ = "\n\n".join(str(inspect.getdoc(part)) for part in documented)
+        texts = [
+            f"``{field.name}``: {field.metadata['text']}" for field in fields(cast("Any", options))
+        ]
+        call.__doc__ = "\n".join([str(inspect.getdoc(function)), "", *texts])
         return names_suggested(call)
 
     return decorate

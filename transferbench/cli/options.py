@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
 from transferbench.cli.output import note
+from transferbench.runner.options import Options
 
 if TYPE_CHECKING:
     from transferbench.registry import Registry
@@ -31,71 +33,39 @@ __all__ = [
 ]
 
 
-class Devices(StrEnum):
-    """What ``--device`` takes."""
+Devices = StrEnum("Devices", "auto cpu cuda")
 
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
+def _option(name: str) -> Any:
+    """The typer option of a field of ``Options``."""
+    option = _FIELDS[name]
+    text, flag, limits = (option.metadata[key] for key in ("text", "flag", "limits"))
+    again = " May be given again." if option.default == () else ""
+    return typer.Option(flag or f"--{name.replace('_', '-')}", help=text + again, **limits)
+
+
+_FIELDS = {option.name: option for option in fields(Options)}
+# How typer takes what Python calls take more generously.
+_TYPES: dict[Any, Any] = {
+    Sequence[str]: list[str] | None,
+    Sequence[str | Path]: list[Path] | None,
+    str | Path | None: Path | None,
+}
 
 SuiteName = Annotated[
     str, typer.Argument(help="A bundled suite's name or a .yaml file.", metavar="SUITE")
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Load this file; may be given again.")
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option("--data-root", envvar="TRANSFERBENCH_DATA", help="Where datasets' files are."),
-]
-Device = Annotated[Devices, typer.Option("--device", help="Where to compute.")]
+Plugins = Annotated[list[Path] | None, _option("plugins")]
+DataRoot = Annotated[Path | None, _option("data_root")]
+Device = Annotated[Devices, _option("device")]
 
 RUN_OPTIONS: dict[str, Any] = {
-    "backbones": Annotated[
-        list[str] | None, typer.Option("--backbone", help="Compare this one; may be given again.")
-    ],
-    "initializations": Annotated[
-        list[str] | None,
-        typer.Option("--initialization", help="An arm of the suite, or a plugin to add as an arm."),
-    ],
-    "weights": Annotated[
-        str,
-        typer.Option(
-            "--weights",
-            help="suite (pre-trained by the suite), or a tag or file.",
-            metavar="suite|TAG|FILE",
-        ),
-    ],
-    "changes": Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a setting: recipes.P-T.epochs=3. Cannot be submitted."),
-    ],
-    "seed_count": Annotated[
-        int | None, typer.Option("--seed-count", min=1, help="Replicates to run.")
-    ],
-    "out": Annotated[Path | None, typer.Option("--out", help="The run's folder.")],
-    "store": Annotated[Path | None, typer.Option("--store", help="Artefacts, shared by runs.")],
-    "data_root": DataRoot,
-    "plugins": Plugins,
-    "device": Device,
-    "jobs": Annotated[
-        int | None,
-        typer.Option("--jobs", min=1, help="How many at once; one for each core or GPU."),
-    ],
-    "time_limit_seconds": Annotated[
-        float | None, typer.Option("--time-limit", min=0.001, help="Seconds a job may take.")
-    ],
-    "micro_batch": Annotated[
-        int | None, typer.Option("--micro-batch", min=1, help="Images at once on the device.")
-    ],
-    "compile": Annotated[bool, typer.Option("--compile", help="Use torch.compile.")],
-}
-"""The fields of ``runner.options.Options`` on the command line."""
-
-DEFAULTS: dict[str, Any] = {"weights": "suite", "device": Devices.auto, "compile": False}
+    name: Annotated[_TYPES.get(hint, hint), _option(name)]
+    for name, hint in get_type_hints(Options).items()
+} | {"device": Device}
+"""The fields of ``Options`` as options of commands."""
 
 OptionValues: TypeAlias = dict[str, Any]
 """The fields of ``Options`` that a user gave."""
@@ -104,8 +74,8 @@ OptionValues: TypeAlias = dict[str, Any]
 def with_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the options of a run to a command, which gets them as ``options: OptionValues``."""
     shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(name),
-                          annotation=annotation)
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
+                          default=_FIELDS[name].default or None)
         for name, annotation in RUN_OPTIONS.items()
         if name not in without
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,11 +65,10 @@ def run(
     from rich.console import Console
 
     from transferbench.api import finish
-    from transferbench.runner.execute import go_offline
     from transferbench.runner.progress import Display
 
     if offline:
-        go_offline()
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read by this process and its workers
     planned = _planned(suite, options)
     with Display(Console(stderr=True)) as display:
         finished = finish(planned, display)
@@ -143,7 +143,7 @@ def _cost(planned: Planned) -> dict[str, Any]:
     jobs = planned.plan.jobs
     device = find_device(planned.options.device)
     slots = slots_of(planned.options, device.type)
-    cost = estimate(jobs, planned.done, planned.registry, planned.store, device)
+    cost = estimate(planned, planned.done, device)
     kinds: dict[str, dict[str, int]] = {}
     for name, job in jobs.items():
         counts = kinds.setdefault(job.kind, {"jobs": 0, "cached": 0})

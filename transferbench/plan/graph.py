@@ -96,6 +96,11 @@ class TrialCell(NamedTuple):
     initialization: str
     replicate: int
 
+    @property
+    def axes(self) -> dict[str, Any]:
+        """The coordinates of the cell, as records name them."""
+        return {name: value for name, value in self._asdict().items() if name != "job"}
+
 
 class DiagnosisCell(NamedTuple):
     """A diagnosis of one cell, or of two, under its label in the suite."""
@@ -104,6 +109,15 @@ class DiagnosisCell(NamedTuple):
     diagnostic: str
     a: TrialCell
     b: TrialCell | None
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """The coordinates of ``a``, the label, and the arm and replicate of ``b``."""
+        axes = self.a.axes | {"diagnostic": self.diagnostic}
+        if self.b:
+            axes["other_initialization"] = self.b.initialization
+            axes["other_replicate"] = self.b.replicate
+        return axes
 
 
 @dataclass

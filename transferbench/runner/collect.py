@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from transferbench.plan import ENGINE_VERSION, DiagnosisCell, Plan
+from transferbench.plan import ENGINE_VERSION, DiagnosisCell, Job, Plan
 from transferbench.records import Record
 from transferbench.store import Artefact, Store
 from transferbench.suite import TRIAL
@@ -72,46 +73,32 @@ def _state(job: str, store: Store, artefact: Artefact | None) -> JobState:
 
 
 def _records(plan: Plan, finished: Mapping[str, Artefact]) -> Iterator[Record]:
+    suite = plan.suite.id
     trials = (DiagnosisCell(cell.job, TRIAL, cell, None) for cell in plan.cells)
     for cell in (*trials, *plan.measured):
         if cell.job in finished:
-            origin = _origin(plan, cell)
+            origin = cell.axes | _origin(cell, plan.jobs[cell.job])
             for measurement in finished[cell.job].json("measurements.json"):
-                yield Record(**measurement, **origin)
+                yield Record(suite=suite, **measurement, **origin)
 
 
-def _origin(plan: Plan, cell: DiagnosisCell) -> dict[str, Any]:
-    """The fields of a record that say where its measurement comes from."""
-    a, b, payload = cell.a, cell.b, plan.jobs[cell.job].payload
-    trial = cell.diagnostic == TRIAL
-    return {
-        "suite": plan.suite.id,
-        "entry": a.entry,
-        "target": a.target,
-        "perturbation": a.perturbation,
-        "initialization": a.initialization,
-        "replicate": a.replicate,
-        "other_initialization": None if b is None else b.initialization,
-        "other_replicate": None if b is None else b.replicate,
-        "diagnostic": cell.diagnostic,
-        "diagnostic_version": ENGINE_VERSION if trial else payload["diagnostic"]["version"],
-        "job": cell.job,
-        "subjects": (cell.job,) if trial else tuple(payload["subjects"]),
-    }
+def _origin(cell: DiagnosisCell, job: Job) -> dict[str, Any]:
+    """What was measured, by which version of what."""
+    if cell.diagnostic == TRIAL:
+        return {"job": job.id, "subjects": (job.id,), "diagnostic_version": ENGINE_VERSION}
+    subjects, version = job.payload["subjects"], job.payload["diagnostic"]["version"]
+    return {"job": job.id, "subjects": tuple(subjects), "diagnostic_version": version}
 
 
 def _parameters(plan: Plan, finished: Mapping[str, Artefact]) -> dict[str, int]:
-    parameters: dict[str, int] = {}
-    for cell in plan.cells:
-        if cell.entry not in parameters and cell.job in finished:
-            parameters[cell.entry] = finished[cell.job].json("trial.json")["parameters"]
-    return parameters
+    trials = {cell.entry: cell.job for cell in reversed(plan.cells) if cell.job in finished}
+    return {entry: finished[job].json("trial.json")["parameters"] for entry, job in trials.items()}
 
 
 def _facts(artefacts: Iterable[Artefact]) -> dict[str, list[str]]:
-    values: dict[str, set[str]] = {}
+    values: defaultdict[str, set[str]] = defaultdict(set)
     for artefact in artefacts:
         for name, value in artefact.facts.items():
             if isinstance(value, str):
-                values.setdefault(name, set()).add(value)
+                values[name].add(value)
     return {name: sorted(values[name]) for name in sorted(values)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
-from collections.abc import Callable, Container, Mapping
+import timeit
+from collections.abc import Callable, Container
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +15,7 @@ from transferbench.data.pipeline import ImagePipeline
 from transferbench.engine.jobs import single_threaded
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.identity import digest
-from transferbench.plan import Job
-from transferbench.registry import Registry
-from transferbench.store import Store
+from transferbench.runner.planning import Planned
 from transferbench.suite import Recipe
 from transferbench.training import DataSplit, Execution, TaskData, Training, evaluate
 
@@ -40,51 +39,33 @@ class _Speed(NamedTuple):
     evaluated: float
 
 
-def estimate(
-    jobs: Mapping[str, Job],
-    done: Container[str],
-    registry: Registry,
-    store: Store,
-    device: torch.device,
-) -> Estimate:
-    """The cost on this machine of the ``jobs`` that are not ``done``.
+def estimate(planned: Planned, done: Container[str], device: torch.device) -> Estimate:
+    """The cost on this machine of the jobs that are not ``done``.
 
     Measured on ``TRIES`` steps of each training, on one thread as in a worker.
     """
-    resources = WorkerResources(registry, store, Machine(store.root, store.root, None, str(device)))
-    speeds = _Speeds(resources)
+    jobs, store = planned.plan.jobs, planned.store
+    machine = Machine(store.root, store.root, None, str(device))
+    resources = WorkerResources(planned.registry, store, machine)
+    speeds: dict[str, _Speed] = {}
+
+    @cache  # many diagnoses need the speed of the same training
+    def speed_of(training: str) -> _Speed:
+        payload = jobs[training].payload
+        # Trainings of equal networks on equal images by equal recipes share one measurement.
+        key = digest([payload[field] for field in ("backbone", "image", "recipe")])
+        if key not in speeds:
+            with single_threaded():
+                speeds[key] = _measure(resources, payload)
+        return speeds[key]
+
     seconds = 0.0
     for job in (job for name, job in jobs.items() if name not in done and any(job.work)):
-        if job.kind == "diagnosis":
-            subjects = (speeds.of(jobs[name]) for name in job.requires)
-            seconds += job.work.evaluated * max(speed.evaluated for speed in subjects)
-        else:
-            speed = speeds.of(job)
-            seconds += job.work.trained * speed.trained + job.work.evaluated * speed.evaluated
+        trainings = job.requires if job.kind == "diagnosis" else (job.id,)
+        measured = [speed_of(training) for training in trainings]
+        seconds += job.work.trained * max(speed.trained for speed in measured)
+        seconds += job.work.evaluated * max(speed.evaluated for speed in measured)
     return Estimate(seconds, _memory(device))
-
-
-class _Speeds:
-    """The speed of each training, measured at the first request."""
-
-    def __init__(self, resources: WorkerResources) -> None:
-        self._resources = resources
-        self._of_jobs: dict[str, _Speed] = {}
-        self._of_trainings: dict[str, _Speed] = {}
-
-    def of(self, job: Job) -> _Speed:
-        """The speed of a job that trains; many diagnoses need the same one."""
-        if job.id not in self._of_jobs:
-            self._of_jobs[job.id] = self._of_training(job.payload)
-        return self._of_jobs[job.id]
-
-    def _of_training(self, payload: dict[str, Any]) -> _Speed:
-        """Trainings of equal networks on equal images by equal recipes share one measurement."""
-        key = digest({key: payload[key] for key in ("backbone", "image", "recipe")})
-        if key not in self._of_trainings:
-            with single_threaded():
-                self._of_trainings[key] = _measure(self._resources, payload)
-        return self._of_trainings[key]
 
 
 def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
@@ -111,12 +92,13 @@ def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
 
 def _shortest(work: Callable[[], object], device: torch.device) -> float:
     """Seconds of the fastest of a few tries: other load only adds to them."""
-    tries = []
-    for _ in range(TRIES):
-        started = _now(device)
+
+    def finish() -> None:
         work()
-        tries.append(_now(device) - started)
-    return min(tries)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return min(timeit.repeat(finish, number=1, repeat=TRIES))
 
 
 def _random_split(payload: dict[str, Any], n: int, classes: int, device: torch.device) -> DataSplit:
@@ -129,12 +111,6 @@ def _random_split(payload: dict[str, Any], n: int, classes: int, device: torch.d
     else:
         labels = torch.randint(0, classes, (n,), generator=draws)
     return DataSplit(ImagePipeline(images, image["mean"], image["std"]), labels.to(device))
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _memory(device: torch.device) -> int:

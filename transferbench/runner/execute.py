@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transferbench.identity import digest
-from transferbench.plan import Entry
+from transferbench.plan import Job
 from transferbench.registry import ENVIRONMENT_VARIABLE, blamed
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.executors.inprocess import InProcessExecutor
@@ -21,7 +21,7 @@ from transferbench.runner.schedule import Watcher, schedule
 if TYPE_CHECKING:
     from transferbench.engine.resources import Machine
 
-__all__ = ["available_cpus", "execute", "go_offline", "slots_of", "try_weights"]
+__all__ = ["available_cpus", "execute", "slots_of", "try_weights"]
 
 
 def execute(planned: Planned, done: set[str], watcher: Watcher) -> dict[str, Outcome]:
@@ -62,19 +62,14 @@ def _machine(planned: Planned, device: str) -> Machine:
         device=device,
         plugins=tuple(Path(path).absolute() for path in options.plugins),
         plugin_variable=os.environ.get(ENVIRONMENT_VARIABLE, ""),
-        weights=_weight_files(planned),
+        weights={
+            requested.entry.weights.tag: str(Path(requested.weights).absolute())
+            for requested in planned.entries
+            if requested.entry.weights is not None and Path(requested.weights).is_file()
+        },
         micro_batch=options.micro_batch,
         compile=options.compile,
     )
-
-
-def _weight_files(planned: Planned) -> dict[str, str]:
-    """The file of each tag of weights that were given as a file."""
-    return {
-        requested.entry.weights.tag: str(Path(requested.weights).absolute())
-        for requested in planned.entries
-        if requested.entry.weights is not None and Path(requested.weights).is_file()
-    }
 
 
 def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
@@ -86,11 +81,6 @@ def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     cards = visible.split(",") if visible else [str(i) for i in range(len(cuda_devices()))]
     return [{"CUDA_VISIBLE_DEVICES": cards[slot % len(cards)]} for slot in range(slots)]
-
-
-def go_offline() -> None:
-    """Keep this process and its workers from looking for weights on the network."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def slots_of(options: Options, device_type: str) -> int:
@@ -118,26 +108,18 @@ def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:
     from transferbench.training import refuse_smaller_batches
 
     size = planned.options.micro_batch
-    for entry in planned.plan.entries if size is not None else ():
+    if size is None:
+        return
+    trainings = [job.payload for job in planned.plan.jobs.values()
+                 if job.kind != "diagnosis" and job.id not in done]  # fmt: skip
+    for entry in planned.plan.entries:
         spec = planned.registry.backbone(entry.backbone["name"])
         with blamed(f"backbone {spec.name!r}"):
             affected = spec.batch_statistics(spec.parse(entry.backbone["params"]))
         if affected:
-            refuse_smaller_batches(entry.name, _largest_batch(planned, entry, done), size)
-
-
-def _largest_batch(planned: Planned, entry: Entry, done: Container[str]) -> int:
-    """Of what is left to train of an entry; 0 where nothing is."""
-    return max(
-        (
-            int(job.payload["recipe"]["batch_size"])
-            for job in planned.plan.jobs.values()
-            if job.kind != "diagnosis"
-            and job.payload["backbone"] == entry.backbone
-            and job.id not in done
-        ),
-        default=0,
-    )
+            own = (payload for payload in trainings if payload["backbone"] == entry.backbone)
+            largest = max((payload["recipe"]["batch_size"] for payload in own), default=0)
+            refuse_smaller_batches(entry.name, largest, size)
 
 
 def try_weights(planned: Planned, done: Container[str]) -> None:
@@ -148,13 +130,12 @@ def try_weights(planned: Planned, done: Container[str]) -> None:
     from transferbench.engine.resources import WorkerResources
 
     resources = WorkerResources(planned.registry, planned.store, _machine(planned, "cpu"))
-    tried: set[str] = set()
+    networks: dict[str, Job] = {}
     for job in planned.plan.of_kind("trial"):
         weights = job.payload["initialization"].get("weights")
-        if weights is None or job.id in done:
-            continue
-        network = {key: job.payload[key] for key in ("backbone", "image")}
-        key = digest(network | {"weights": weights, "classes": job.payload["dataset"]["classes"]})
-        if key not in tried:
-            resources.external_state(job.payload)
-            tried.add(key)
+        if weights is not None and job.id not in done:
+            network = {key: job.payload[key] for key in ("backbone", "image")}
+            classes = job.payload["dataset"]["classes"]
+            networks.setdefault(digest([network, weights, classes]), job)
+    for job in networks.values():
+        resources.external_state(job.payload)

@@ -1,12 +1,15 @@
-"""The options of a run: the one list that Python calls and the command line share."""
+"""The options of a run, each written once for Python calls and for the command line."""
 
+# ruff: noqa: RUF009  # ``_option`` makes a dataclass's field
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from transferbench.runner.schedule import Watcher
+if TYPE_CHECKING:
+    from transferbench.runner.schedule import Watcher
 
 __all__ = ["SUITE_WEIGHTS", "Options", "RunOptions"]
 
@@ -14,32 +17,47 @@ SUITE_WEIGHTS = "suite"
 """The value of ``weights`` for the suite's own pre-training."""
 
 
+def _option(default: Any, text: str, flag: str = "", **limits: Any) -> Any:
+    """A field with its description, its flag (by default its name) and what values it takes."""
+    return field(default=default, metadata={"text": text, "flag": flag, "limits": limits})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is run of a suite, where and how.
+    """What is run of a suite, where and how."""
 
-    ``initializations``: arms of the suite to keep, or plugins to add as arms.
-    ``weights``: ``suite``, or a tag or a file of the backbone's own weights.
-    ``changes``: settings of the suite to change, as ``recipes.P-T.epochs=3``.
-    ``out``: the run's folder (None: ``runs/SUITE@VERSION``); ``store``: shared between runs and
-    suites (None: ``store`` beside the run's folder).
-    ``jobs``: how many at once (None: one for each core, or one for the GPU).
-    """
-
-    backbones: Sequence[str] = ()
-    initializations: Sequence[str] = ()
-    weights: str = SUITE_WEIGHTS
-    changes: Sequence[str] = ()
-    seed_count: int | None = None
-    out: str | Path | None = None
-    store: str | Path | None = None
-    data_root: str | Path | None = None
-    plugins: Sequence[str | Path] = ()
-    device: str = "auto"
-    jobs: int | None = None
-    time_limit_seconds: float | None = None
-    micro_batch: int | None = None
-    compile: bool = False
+    backbones: Sequence[str] = _option(
+        (), "Backbones to compare; without any, the suite's own.", "--backbone"
+    )
+    initializations: Sequence[str] = _option(
+        (), "Arms of the suite to keep, or plugins to add as arms.", "--initialization"
+    )
+    weights: str = _option(
+        SUITE_WEIGHTS,
+        "suite (pre-trained by the suite), or a tag or a file of the backbone's own weights.",
+        metavar="suite|TAG|FILE",
+    )
+    changes: Sequence[str] = _option(
+        (), "Settings of the suite to change: recipes.P-T.epochs=3. Cannot be submitted.", "--set"
+    )
+    seed_count: int | None = _option(None, "Replicates to run.", min=1)
+    out: str | Path | None = _option(None, "The run's folder; by default runs/SUITE@VERSION.")
+    store: str | Path | None = _option(
+        None, "Artefacts, shared by runs and suites; by default store beside the run's folder."
+    )
+    data_root: str | Path | None = _option(
+        None, "Where datasets' files are.", envvar="TRANSFERBENCH_DATA"
+    )
+    plugins: Sequence[str | Path] = _option((), "Plugin files to load.", "--plugin")
+    device: str = _option("auto", "Where to compute.")
+    jobs: int | None = _option(
+        None, "How many at once; by default one for each core or GPU.", min=1
+    )
+    time_limit_seconds: float | None = _option(
+        None, "Seconds a job may take.", "--time-limit", min=0.001
+    )
+    micro_batch: int | None = _option(None, "Images at once on the device.", min=1)
+    compile: bool = _option(False, "Use torch.compile.")
 
     def __post_init__(self) -> None:
         for name in ("backbones", "initializations", "changes", "plugins"):
@@ -49,9 +67,8 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Options):
-    """How the execution is shown.
+    """How the execution is shown, besides."""
 
-    ``progress``: True shows a bar in terminals and notebooks, False nothing; or a ``Watcher``.
-    """
-
-    progress: bool | Watcher = True
+    progress: bool | Watcher = _option(
+        True, "True shows a bar in terminals and notebooks, False nothing; or a ``Watcher``."
+    )

@@ -1,21 +1,28 @@
-"""The plan of a request: its jobs, with those that are in the store already."""
+"""The plan of a run: what is requested, resolved and decoded, as jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from transferbench.plan import Plan, plan_resolved
-from transferbench.registry import Registry
+from transferbench.data.cache import prepare
+from transferbench.errors import DataError
+from transferbench.plan import DatasetFacts, Plan, ResolvedSuite, plan_resolved, resolve_suite
+from transferbench.registry import Registry, open_registry
 from transferbench.runner.collect import done_jobs
 from transferbench.runner.options import Options
-from transferbench.runner.request import Request, RequestedEntry, make_request
+from transferbench.runner.request import (
+    RequestedEntry,
+    changed_suite,
+    earlier_entries,
+    requested_entry,
+)
 from transferbench.store import Store
 from transferbench.suite import Suite
 
-__all__ = ["Planned", "plan_request", "plan_suite"]
+__all__ = ["Planned", "plan_suite"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,42 +59,67 @@ class Planned:
 
 
 def plan_suite(suite: str | Suite, options: Options) -> Planned:
-    """The plan of what ``options`` request of ``suite``. Raises: as the two stages."""
-    return plan_request(make_request(suite, options))
-
-
-def plan_request(request: Request) -> Planned:
     """The jobs of the requested entries, and of those that earlier runs in the folder finished.
 
-    Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``.
+    Datasets that are not decoded yet are decoded: their pixels are part of ids.
+    Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``, ``DataError``.
     """
-    entries = (*request.earlier, *request.entries)
-    plan = _plan(request, entries)
-    unfinished = [entry for entry in request.earlier if not _is_done(entry, plan, request.store)]
+    registry = open_registry(options.plugins)
+    loaded, changed = changed_suite(suite, options, registry)
+    backbones = dict.fromkeys(options.backbones or loaded.backbones)
+    entries = [requested_entry(name, options.weights, registry) for name in backbones]
+    # A changed suite has a folder of its own: its numbers are not those of the suite's name.
+    name = f"{loaded.id}+{loaded.digest[:8]}" if changed else loaded.id
+    folder = Path(options.out or Path("runs") / name)
+    earlier, notes = earlier_entries(folder, loaded, registry, entries)
+    resolved = resolve_suite(loaded, registry)
+    store = Store(Path(options.store or folder.parent / "store"))
+    store.prepare()
+    facts = dict(_facts(resolved, store, options))
+    entries = [*earlier, *entries]
+    plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
+    unfinished = [requested for requested in earlier if not _is_done(requested, plan, store)]
     if unfinished:
-        entries = tuple(entry for entry in entries if entry not in unfinished)
-        plan = _plan(request, entries)
-    notes = (*request.notes, *map(_unfinished_note, unfinished), *_left_out_notes(plan))
-    return Planned(plan, request.registry, request.options, request.changed, entries,
-                   request.folder, request.store, notes)  # fmt: skip
+        entries = [requested for requested in entries if requested not in unfinished]
+        plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
+    notes += _notes(plan, unfinished)
+    return Planned(plan, registry, options, changed, tuple(entries), folder, store, tuple(notes))
 
 
-def _plan(request: Request, entries: Iterable[RequestedEntry]) -> Plan:
-    return plan_resolved(request.suite, [requested.entry for requested in entries], request.facts)
+def _facts(
+    resolved: ResolvedSuite, store: Store, options: Options
+) -> Iterator[tuple[str, DatasetFacts]]:
+    """What a plan needs to know of the suite's datasets; all that are missing are named."""
+    missing: list[str] = []
+    image = resolved.suite.image
+    cache = store.root / "datasets"
+    data_root = None if options.data_root is None else Path(options.data_root)
+    for label, (_, spec, params) in resolved.datasets.items():
+        try:
+            dataset = prepare(
+                spec, params, image_size=image.size, channels=image.channels, cache=cache,
+                data_root=data_root,
+            )  # fmt: skip
+        except DataError as error:
+            missing.append(f"{label}: {error}")
+            continue
+        yield label, DatasetFacts(
+            dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
+            len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
+        )  # fmt: skip
+    if missing:
+        raise DataError("\n".join(missing))
 
 
 def _is_done(requested: RequestedEntry, plan: Plan, store: Store) -> bool:
-    jobs = plan.jobs_of(requested.entry.name)
-    return done_jobs(jobs, store) == jobs
+    return all(map(store.is_done, plan.jobs_of(requested.entry.name)))
 
 
-def _unfinished_note(requested: RequestedEntry) -> str:
-    name = requested.entry.name
-    return f"the earlier entry {name} is unfinished and left out; run it to go on"
-
-
-def _left_out_notes(plan: Plan) -> Iterator[str]:
-    """A note on the arms that entries with external weights go without."""
+def _notes(plan: Plan, unfinished: Sequence[RequestedEntry]) -> Iterator[str]:
+    """Notes on the entries and the arms that the plan goes without."""
+    for requested in unfinished:
+        name = requested.entry.name
+        yield f"the earlier entry {name} is unfinished and left out; run it to go on"
     external = [entry.name for entry in plan.entries if entry.weights is not None]
     # The arms are the same whichever external weights an entry has.
     if external and (arms := plan.left_out[external[0]]):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 from rich.console import Console
@@ -25,18 +24,14 @@ REDRAW_SECONDS = 0.1
 NOTEBOOK_WIDTH = 100
 
 
-@contextmanager
-def progress_watcher(progress: bool | Watcher) -> Iterator[Watcher]:
+def progress_watcher(progress: bool | Watcher) -> AbstractContextManager[Watcher]:
     """The watcher that ``RunOptions.progress`` asks for; a bar only where somebody can see it."""
     if not isinstance(progress, bool):
-        yield progress
-        return
+        return nullcontext(progress)
     console = Console(stderr=True)
     if progress and (console.is_terminal or console.is_jupyter):
-        with Display(console) as display:
-            yield display
-    else:
-        yield SilentWatcher()
+        return Display(console)
+    return nullcontext(SilentWatcher())
 
 
 class Display:
@@ -67,12 +62,7 @@ class Display:
         self.progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.progress.stop()
         if self.picture:
             self.picture.draw()

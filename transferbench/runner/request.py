@@ -1,25 +1,22 @@
-"""The request of a run: the suite as changed, its entries and its decoded datasets."""
+"""What a run is asked for: the suite as changed, and its entries with those of earlier runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transferbench.data.cache import prepare
-from transferbench.errors import DataError, SuiteError, TransferbenchError, UnknownNameError
+from transferbench.errors import SuiteError, TransferbenchError, UnknownNameError
 from transferbench.identity import file_digest
-from transferbench.plan import DatasetFacts, Entry, ResolvedSuite, resolve_suite
-from transferbench.registry import Registry, blamed, identity, open_registry
+from transferbench.plan import Entry
+from transferbench.registry import Registry, blamed, identity
 from transferbench.runner.options import SUITE_WEIGHTS, Options
 from transferbench.specs import BackboneSpec, Weights
-from transferbench.store import Store
 from transferbench.suite import Grid, InitializationUse, Suite
 from transferbench.suite.loading import load_suite
 
-__all__ = ["Request", "RequestedEntry", "make_request"]
+__all__ = ["RequestedEntry", "changed_suite", "earlier_entries", "requested_entry"]
 
 
 class RequestedEntry(NamedTuple):
@@ -31,54 +28,13 @@ class RequestedEntry(NamedTuple):
     origin: str
 
 
-@dataclass(frozen=True)
-class Request:
-    """All that a plan is made from, and where it will run.
-
-    ``earlier``: entries of earlier runs in the same folder, finished or not.
-    ``notes``: what the user should know and need not act on.
-    """
-
-    suite: ResolvedSuite
-    changed: tuple[str, ...]
-    entries: tuple[RequestedEntry, ...]
-    earlier: tuple[RequestedEntry, ...]
-    facts: Mapping[str, DatasetFacts]
-    registry: Registry
-    options: Options
-    folder: Path
-    store: Store
-    notes: tuple[str, ...]
-
-
-def make_request(suite: str | Suite, options: Options) -> Request:
-    """Resolve what ``options`` name, and decode the datasets that are not decoded yet.
-
-    Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``, ``DataError``.
-    """
-    registry = open_registry(options.plugins)
-    loaded, changed = _changed_suite(suite, options, registry)
-    names = dict.fromkeys(options.backbones or loaded.backbones)
-    entries = tuple(_entry(registry, name, options.weights) for name in names)
-    folder = Path(options.out or Path("runs") / _folder_name(loaded, changed))
-    earlier, notes = _earlier_entries(folder, loaded, registry, entries)
-    resolved = resolve_suite(loaded, registry)
-    store = Store(Path(options.store or folder.parent / "store"))
-    store.prepare()
-    data_root = None if options.data_root is None else Path(options.data_root)
-    facts = dict(_facts(resolved, store.root / "datasets", data_root))
-    return Request(resolved, changed, entries, earlier, facts, registry, options, folder, store,
-                   notes)  # fmt: skip
-
-
-def _folder_name(suite: Suite, changed: Sequence[str]) -> str:
-    # A changed suite has a folder of its own: its numbers are not those of the suite's name.
-    return f"{suite.id}+{suite.digest[:8]}" if changed else suite.id
-
-
-def _changed_suite(
+def changed_suite(
     suite: str | Suite, options: Options, registry: Registry
 ) -> tuple[Suite, tuple[str, ...]]:
+    """The suite as ``options`` change it, and the changes.
+
+    Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``.
+    """
     changes = list(options.changes)
     if options.seed_count is not None:
         changes.append(f"replicates={options.seed_count}")
@@ -125,7 +81,8 @@ def _with_added(grid: Grid, arms: Container[str], added: tuple[str, ...], suite:
     return grid.model_copy(update={"initializations": labels})
 
 
-def _entry(registry: Registry, name: str, weights: str) -> RequestedEntry:
+def requested_entry(name: str, weights: str, registry: Registry) -> RequestedEntry:
+    """The entry of a backbone's name and a value of ``--weights``. Raises: as ``changed_suite``."""
     spec, values = registry.resolve_backbone(name)
     params = spec.parse(values)
     backbone = identity(spec, params)
@@ -156,55 +113,23 @@ def _external_weights(spec: BackboneSpec, params: Any, name: str, tag_or_file: s
     raise UnknownNameError(f"weights of {name}", tag_or_file, tagged, "or give a file that exists")
 
 
-def _facts(
-    resolved: ResolvedSuite, cache: Path, data_root: Path | None
-) -> Iterator[tuple[str, DatasetFacts]]:
-    """What a plan needs to know of the suite's datasets; all that are missing are named."""
-    missing: list[str] = []
-    image = resolved.suite.image
-    for label, (_, spec, params) in resolved.datasets.items():
-        try:
-            dataset = prepare(
-                spec,
-                params,
-                image_size=image.size,
-                channels=image.channels,
-                cache=cache,
-                data_root=data_root,
-            )
-        except DataError as error:
-            missing.append(f"{label}: {error}")
-            continue
-        yield label, DatasetFacts(
-            dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
-            len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
-        )  # fmt: skip
-    if missing:
-        raise DataError("\n".join(missing))
-
-
-def _earlier_entries(
+def earlier_entries(
     folder: Path, suite: Suite, registry: Registry, requested: Sequence[RequestedEntry]
-) -> tuple[tuple[RequestedEntry, ...], tuple[str, ...]]:
-    """The entries that earlier runs of this very suite requested in ``folder``, and notes."""
-    again = {(entry.backbone, entry.weights) for entry in requested}
-    entries: list[RequestedEntry] = []
-    notes: list[str] = []
-    for name, weights in _requested_earlier(folder, suite):
-        if (name, weights) not in again:
-            try:
-                entries.append(_entry(registry, name, weights))
-            except TransferbenchError as error:
-                notes.append(f"the earlier entry {name} is left out: {error}")
-    return tuple(entries), tuple(notes)
-
-
-def _requested_earlier(folder: Path, suite: Suite) -> list[tuple[str, str]]:
+) -> tuple[list[RequestedEntry], list[str]]:
+    """The other entries that earlier runs of this very suite requested in ``folder``, and notes."""
     try:
         earlier = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if earlier["suite_digest"] != suite.digest:
-            return []
-        return [(str(entry["backbone"]), str(entry["weights"])) for entry in earlier["asked"]]
+        same = earlier["suite_digest"] == suite.digest
+        pairs = [(str(row["backbone"]), str(row["weights"])) for row in earlier["asked"] if same]
     except (OSError, ValueError, KeyError, TypeError):
         # A run folder that was never finished, or is not ours to read, holds no entries.
-        return []
+        return [], []
+    again = {(entry.backbone, entry.weights) for entry in requested}
+    entries, notes = [], []
+    for name, weights in pairs:
+        if (name, weights) not in again:
+            try:
+                entries.append(requested_entry(name, weights, registry))
+            except TransferbenchError as error:
+                notes.append(f"the earlier entry {name} is left out: {error}")
+    return entries, notes

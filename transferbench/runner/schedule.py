@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from transferbench.plan import Job
@@ -20,15 +22,12 @@ class Watcher(Protocol):
 
     def planned(self, jobs: Mapping[str, Job], done: Collection[str]) -> None:
         """The run has ``jobs``, of which those in ``done`` need no work."""
-        ...
 
     def started(self, job: Job) -> None:
         """A job was handed to the executor."""
-        ...
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """A job ended, or was skipped because a job that it requires failed."""
-        ...
 
 
 class SilentWatcher:
@@ -56,28 +55,23 @@ def schedule(
     A job that fails leaves its failure in the store and costs only the jobs that need it.
     Returns the outcomes of the jobs that were not done at the start.
     """
-    return _Schedule(jobs, done, store, executor, watcher).run()
+    return _Schedule(jobs, set(done), store, executor, watcher).run()
 
 
+@dataclass
 class _Schedule:
-    def __init__(
-        self,
-        jobs: Mapping[str, Job],
-        done: Collection[str],
-        store: Store,
-        executor: Executor,
-        watcher: Watcher,
-    ) -> None:
-        self.jobs = jobs
-        self.store = store
-        self.executor = executor
-        self.watcher = watcher
-        self.done = set(done)
+    jobs: Mapping[str, Job]
+    done: set[str]
+    store: Store
+    executor: Executor
+    watcher: Watcher
+    running: set[str] = field(default_factory=set)
+    repairs: Counter[str] = field(default_factory=Counter)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         # A dictionary keeps the order of the plan and lets one job go in constant time.
-        self.waiting = {job: None for job in jobs if job not in self.done}
-        self.running: set[str] = set()
-        self.repairs: dict[str, int] = {}
-        self.outcomes: dict[str, Outcome] = {}
+        self.waiting = {job: None for job in self.jobs if job not in self.done}
 
     def run(self) -> dict[str, Outcome]:
         self.watcher.planned(self.jobs, frozenset(self.done))
@@ -123,9 +117,9 @@ class _Schedule:
     def _repair(self, name: str) -> bool:
         """Run again the jobs whose artefacts a failed job found corrupted, and then it."""
         lost = [need for need in self.jobs[name].requires if not self.store.is_done(need)]
-        if not lost or self.repairs.get(name, 0) >= REPAIRS:
+        if not lost or self.repairs[name] >= REPAIRS:
             return False
-        self.repairs[name] = self.repairs.get(name, 0) + 1
+        self.repairs[name] += 1
         for need in lost:
             if need not in self.running:
                 self.done.discard(need)

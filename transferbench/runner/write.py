@@ -6,11 +6,12 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 from transferbench.claims import Verdict
 from transferbench.files import write_json, write_text
-from transferbench.plan import Plan, TrialCell
+from transferbench.plan import Plan
 from transferbench.runner.collect import Collected, JobState
 from transferbench.runner.planning import Planned
 from transferbench.runner.request import RequestedEntry
@@ -60,7 +61,7 @@ def _description(
         "asked": [{"backbone": entry.backbone, "weights": entry.weights}
                   for entry in planned.entries],
         "entries": [_entry(entry, parameters) for entry in planned.entries],
-        "jobs": [_job_row(plan, job, states, axes) for job, axes in _cells(plan)],
+        "jobs": list(_job_rows(plan, states)),
         "suite": plan.suite.model_dump(mode="json"),
     }  # fmt: skip
 
@@ -80,45 +81,25 @@ def _entry(requested: RequestedEntry, parameters: Mapping[str, int]) -> dict[str
     }
 
 
-def _cells(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The job of each cell with its axes; pre-trainings first."""
-    for entry, job in dict.fromkeys(_pretrainings(plan)):
-        yield job, {"entry": entry}
-    for cell in plan.cells:
-        yield cell.job, _axes(cell)
-    for diagnosis in plan.measured:
-        axes = _axes(diagnosis.a) | {"diagnostic": diagnosis.diagnostic}
-        if diagnosis.b is not None:
-            axes |= {
-                "other_initialization": diagnosis.b.initialization,
-                "other_replicate": diagnosis.b.replicate,
-            }
-        yield diagnosis.job, axes
-
-
-def _pretrainings(plan: Plan) -> Iterator[tuple[str, str]]:
-    for cell in plan.cells:
-        for need in plan.jobs[cell.job].requires:
-            yield cell.entry, need
-
-
-def _axes(cell: TrialCell) -> dict[str, Any]:
-    return {key: value for key, value in cell._asdict().items() if key != "job"}
-
-
-def _job_row(
-    plan: Plan, name: str, states: Mapping[str, JobState], axes: Mapping[str, Any]
-) -> dict[str, Any]:
-    job = plan.jobs[name]
-    return {
-        "id": job.id,
-        "kind": job.kind,
-        "label": job.title,
-        "status": states[job.id].status,
-        **axes,
-        "requires": list(job.requires),
-        "payload": job.payload,
-    }
+def _job_rows(plan: Plan, states: Mapping[str, JobState]) -> Iterator[dict[str, Any]]:
+    """A row for each cell, with its job; pre-trainings first."""
+    needs = ((cell.entry, job) for cell in plan.cells for job in plan.jobs[cell.job].requires)
+    rows = chain(
+        ((job, {"entry": entry}) for entry, job in dict.fromkeys(needs)),
+        ((cell.job, cell.axes) for cell in plan.cells),
+        ((diagnosis.job, diagnosis.axes) for diagnosis in plan.measured),
+    )
+    for name, axes in rows:
+        job = plan.jobs[name]
+        yield {
+            "id": job.id,
+            "kind": job.kind,
+            "label": job.title,
+            "status": states[job.id].status,
+            **axes,
+            "requires": list(job.requires),
+            "payload": job.payload,
+        }
 
 
 def _environment(facts: Mapping[str, list[str]]) -> dict[str, Any]:

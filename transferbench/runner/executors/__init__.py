@@ -6,7 +6,6 @@ results are kept.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 __all__ = ["Executor", "Outcome"]
@@ -38,9 +37,4 @@ class Executor(Protocol):
     def wait(self, timeout: float | None = None) -> list[Outcome]: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
