@@ -21,8 +21,7 @@ from transferbench_plugins.diagnostics.landscape.barrier import ALIGNED_BARRIER,
 from transferbench_plugins.diagnostics.landscape.basin import BASIN
 from transferbench_plugins.diagnostics.mistakes.agreement import AGREEMENT
 from transferbench_plugins.diagnostics.modules.criticality import CRITICALITY
-from transferbench_plugins.diagnostics.modules.rerandomisation import RERANDOMISATION
-from transferbench_plugins.diagnostics.modules.rewinding import REWINDING
+from transferbench_plugins.diagnostics.modules.swaps import RERANDOMISATION, REWINDING
 from transferbench_plugins.diagnostics.robustness.robustness import ROBUSTNESS
 from transferbench_plugins.diagnostics.robustness.shape_bias import SHAPE_BIAS
 from transferbench_plugins.diagnostics.training.checkpoint_choice import CHECKPOINT_CHOICE

@@ -9,10 +9,10 @@ import numpy as np
 
 from transferbench.metrics import hits, weighted_mean_auc
 from transferbench.records import Coordinate, Measurement
-from transferbench.specs import Metric
+from transferbench.specs import Metric, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
 
-__all__ = ["join_flags", "measurement", "metric_interval"]
+__all__ = ["join_flags", "measurement", "metric_interval", "recorded_metric"]
 
 
 def join_flags(*flags: str | None) -> str | None:
@@ -45,6 +45,16 @@ def measurement(
         flag=join_flags(None if finite else missing, flag),
         **interval.fields(),
     )
+
+
+def recorded_metric(subject: Subject, value: float | None, n: int) -> Interval | float | None:
+    """A metric of ``subject`` over ``n`` test items, known by its value alone.
+
+    Error: Wilson for a multi-class accuracy, which is a share of the items; else none.
+    """
+    if value is None or subject.task != "multi-class" or subject.metric != "accuracy":
+        return value
+    return wilson(round(value * n), n)._replace(value=value)
 
 
 def metric_interval(

@@ -18,7 +18,7 @@ from transferbench.networks.modules import build_network, clone_state, load_stat
 from transferbench.networks.prefix_cache import PrefixCache
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET14
 from transferbench_plugins.diagnostics.modules._module_evaluation import BATCH_SIZE
-from transferbench_plugins.diagnostics.modules._module_swaps import evaluate_swaps
+from transferbench_plugins.diagnostics.modules.swaps import evaluate_swaps
 from transferbench_plugins.diagnostics.weights.spectrum import layer_weights, singular_values
 
 pytestmark = pytest.mark.benchmark
@@ -107,7 +107,7 @@ def test_rewinding(race):
 
     def ours():
         swaps = evaluate_swaps(trial, {"init": paths.start}, None)
-        return [swap.evaluation.loss for swap in swaps]
+        return [evaluation.loss for _, _, evaluation in swaps]
 
     def peer():
         return paths.by_copies([paths.start, *paths.all_modules((0.0,)), paths.end])

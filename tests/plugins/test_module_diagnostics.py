@@ -28,8 +28,7 @@ from transferbench_plugins.diagnostics.modules.criticality import (
     best_epoch,
     criticality,
 )
-from transferbench_plugins.diagnostics.modules.rerandomisation import RERANDOMISATION
-from transferbench_plugins.diagnostics.modules.rewinding import REWINDING
+from transferbench_plugins.diagnostics.modules.swaps import RERANDOMISATION, REWINDING
 from transferbench_plugins.diagnostics.weights.misalignment import (
     MISALIGNMENT,
     misalignment,

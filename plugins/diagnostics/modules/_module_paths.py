@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,28 +19,20 @@ from transferbench.networks.modules import StateDict
 from transferbench.specs import Subject
 from transferbench_plugins.diagnostics.modules._module_evaluation import Evaluate, ModuleEvaluator
 
-__all__ = ["CriticalityGrid", "ModulePaths", "PathMap", "PathPoint"]
+if TYPE_CHECKING:
+    from transferbench_plugins.diagnostics.modules.criticality import CriticalityParams
 
+__all__ = ["ModulePaths", "PathMap"]
 
-class CriticalityGrid(NamedTuple):
-    """Points of the direct path, noise levels without 0, noise samples per level, train images."""
-
-    alphas: Sequence[float]
-    sigmas: Sequence[float]
-    draws: int
-    limit: int
-
-
-class PathPoint(NamedTuple):
-    """A module at one point of its path. ``distance``: L2 of its parameters from the start."""
-
-    alpha: float
-    state: StateDict
-    distance: float
+PathPoints = Sequence[tuple[float, StateDict]]
+"""Alpha and the module's state at each point of its path."""
 
 
 class PathMap(NamedTuple):
-    """Evaluations along a path: float64 (A, S), NaN if not finite; alphas and distances (A,)."""
+    """Evaluations along a path: float64 (A, S), NaN if not finite.
+
+    ``alphas`` (A,); ``distances`` (A,): L2 of the module's parameters from the start.
+    """
 
     alphas: np.ndarray
     distances: np.ndarray
@@ -54,13 +47,15 @@ class ModulePaths:
     stored epochs before it.
     """
 
-    def __init__(self, subject: Subject, end: str, end_epoch: int, grid: CriticalityGrid) -> None:
+    def __init__(
+        self, subject: Subject, end: str, end_epoch: int, params: CriticalityParams
+    ) -> None:
         net = subject.network(end)
-        images = subject.images("train", grid.limit)
-        examples = Examples(images, subject.targets("train", grid.limit))
+        images = subject.images("train", params.limit)
+        examples = Examples(images, subject.targets("train", params.limit))
         criterion = Criterion(subject.task, subject.metric)
         self._evaluator = ModuleEvaluator(net, examples, criterion, lambda: images)
-        self._grid = grid
+        self._params = params
         self._device = images.device
         self._parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
         self._start = _to_device(subject.state("init"), self._device)
@@ -79,39 +74,32 @@ class ModulePaths:
         (evaluation,) = self._evaluator.evaluate([self._end])
         return evaluation
 
-    def maps(self, names: Sequence[str], paths: Sequence[str], seed: int) -> Iterator[PathMap]:
-        """The map of the module ``names`` along each of ``paths``, with the same noise samples."""
+    def maps(self, names: Sequence[str], seed: int) -> Iterator[PathMap]:
+        """The map of the module ``names`` along each path, with the same noise samples."""
         noise = self._noise(names, seed)
         with self._evaluator.within(names) as evaluate:
-            for path in paths:
-                points = self._direct(names) if path == "direct" else self._optimisation(names)
-                yield self._map(evaluate, points, noise)
+            for path in self._params.paths:
+                yield self._map(evaluate, self._points(path, names), noise)
 
-    # --- paths --------------------------------------------------------------------------------
-
-    def _direct(self, names: Sequence[str]) -> list[PathPoint]:
+    def _points(self, path: str, names: Sequence[str]) -> PathPoints:
         start, end = _select(self._start, names), _select(self._end, names)
-        return [
-            self._point(alpha, lerp_state(start, end, alpha), start) for alpha in self._grid.alphas
-        ]
-
-    def _optimisation(self, names: Sequence[str]) -> list[PathPoint]:
-        start, end = _select(self._start, names), _select(self._end, names)
+        if path == "direct":
+            alphas = np.linspace(0, 1, self._params.alphas).tolist()
+            return [(alpha, lerp_state(start, end, alpha)) for alpha in alphas]
         between = [
             (epoch / self._end_epoch, _to_device(_select(state, names), self._device))
             for epoch, state in self._checkpoints.items()
         ]
-        states = [(0.0, start), *between, (1.0, end)]
-        return [self._point(alpha, state, start) for alpha, state in states]
+        return [(0.0, start), *between, (1.0, end)]
 
-    def _point(self, alpha: float, state: StateDict, start: StateDict) -> PathPoint:
+    def _distance(self, state: StateDict) -> float:
+        """L2 of the parameters of a module's state from the initial ones."""
         squares = [
-            (state[name].double() - start[name].double()).square().sum()
-            for name in state
+            (tensor.double() - self._start[name].double()).square().sum()
+            for name, tensor in state.items()
             if name in self._parameters
         ]
-        distance = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-        return PathPoint(alpha, state, distance)
+        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
     def _noise(self, names: Sequence[str], seed: int) -> list[StateDict]:
         """Standard normal samples, drawn on the CPU so that they are equal on every device."""
@@ -122,36 +110,34 @@ class ModulePaths:
                 name: torch.randn(self._end[name].shape, generator=generator).to(self._device)
                 for name in parameters
             }
-            for _ in range(self._grid.draws)
+            for _ in range(self._params.draws)
         ]
 
-    # --- evaluation ---------------------------------------------------------------------------
-
-    def _map(
-        self, evaluate: Evaluate, points: Sequence[PathPoint], noise: Sequence[StateDict]
-    ) -> PathMap:
-        evaluations = evaluate(self._cells(points, noise))
-        losses = self._table([evaluation.loss for evaluation in evaluations], len(points))
-        metrics = self._table([evaluation.metric for evaluation in evaluations], len(points))
-        alphas = np.array([point.alpha for point in points])
-        return PathMap(alphas, np.array([point.distance for point in points]), losses, metrics)
+    def _map(self, evaluate: Evaluate, points: PathPoints, noise: Sequence[StateDict]) -> PathMap:
+        states = [state for _, state in points]
+        evaluations = evaluate(self._cells(states, noise))
+        return PathMap(
+            alphas=np.array([alpha for alpha, _ in points]),
+            distances=np.array([self._distance(state) for state in states]),
+            losses=self._table([evaluation.loss for evaluation in evaluations], len(points)),
+            metrics=self._table([evaluation.metric for evaluation in evaluations], len(points)),
+        )
 
     def _cells(
-        self, points: Sequence[PathPoint], noise: Sequence[StateDict]
+        self, states: Sequence[StateDict], noise: Sequence[StateDict]
     ) -> Iterator[StateDict]:
         """The network in each cell of the map: without noise, then each sample at each level."""
-        for point in points:
-            yield {**self._end, **point.state}
-            for sigma in self._grid.sigmas:
-                for sample in noise:
-                    noisy = {name: point.state[name] + sigma * u for name, u in sample.items()}
-                    yield {**self._end, **point.state, **noisy}
+        for state in states:
+            yield {**self._end, **state}
+            for sigma, sample in product(self._params.sigmas, noise):
+                noisy = {name: state[name] + sigma * u for name, u in sample.items()}
+                yield {**self._end, **state, **noisy}
 
     def _table(self, values: Sequence[float | None], points: int) -> np.ndarray:
         """The values of ``_cells`` as float64 (A, S), averaged over noise samples."""
         cells = np.array([np.nan if value is None else value for value in values], np.float64)
         rows = cells.reshape(points, -1)
-        noisy_ASM = rows[:, 1:].reshape(points, len(self._grid.sigmas), self._grid.draws)
+        noisy_ASM = rows[:, 1:].reshape(points, len(self._params.sigmas), self._params.draws)
         return np.concatenate([rows[:, :1], noisy_ASM.mean(axis=2)], axis=1)
 
 

@@ -21,9 +21,9 @@ from pydantic import Field, field_validator
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench_plugins.diagnostics._history import History, last_epoch, metric_curve
-from transferbench_plugins.diagnostics._measurement import join_flags
+from transferbench_plugins.diagnostics._measurement import measurement
 from transferbench_plugins.diagnostics.modules._criticality_report import CRITICALITY_PART
-from transferbench_plugins.diagnostics.modules._module_swaps import TYPICAL_MODULES
+from transferbench_plugins.diagnostics.modules.swaps import TYPICAL_MODULES
 
 if TYPE_CHECKING:
     from transferbench_plugins.diagnostics.modules._module_paths import ModulePaths, PathMap
@@ -101,16 +101,14 @@ def measure(
     """
     import torch
 
-    from transferbench_plugins.diagnostics.modules._module_paths import CriticalityGrid, ModulePaths
+    from transferbench_plugins.diagnostics.modules._module_paths import ModulePaths
 
     (subject,) = subjects
-    alphas = np.linspace(0, 1, params.alphas).tolist()
-    grid = CriticalityGrid(alphas, params.sigmas, params.draws, params.limit)
     modules = subject.modules
     seeds = torch.randint(2**62, (len(modules),), generator=context.generator).tolist()
     for end in params.ends:
         end_epoch = last_epoch(subject.history) if end == "final" else best_epoch(subject.history)
-        measurements = _EndMeasurements(params, ModulePaths(subject, end, end_epoch, grid), end)
+        measurements = _EndMeasurements(params, ModulePaths(subject, end, end_epoch, params), end)
         for (module, names), seed in zip(modules.items(), seeds, strict=True):
             yield from measurements.of_module(module, names, seed)
         yield from measurements.totals()
@@ -172,16 +170,17 @@ class _EndMeasurements:
     def __init__(self, params: CriticalityParams, paths: ModulePaths, end: str) -> None:
         self._params = params
         self._paths = paths
-        self._coordinates: Coordinates = {"end": end}
-        trained = paths.at_end()
-        risk = trained.loss if params.risk == "loss" else _error(trained.metric)
+        self._end = end
+        loss, metric = paths.at_end()
+        error = None if metric is None else 1 - metric
+        risk = loss if params.risk == "loss" else error
         self._epsilons = {t: None if risk is None else risk + t for t in params.tolerances}
         self._mus: dict[PathTolerance, dict[str, float | None]] = {}
 
     def of_module(self, module: str, names: Sequence[str], seed: int) -> Iterator[Measurement]:
-        maps = self._paths.maps(names, self._params.paths, seed)
+        maps = self._paths.maps(names, seed)
         for path, path_map in zip(self._params.paths, maps, strict=True):
-            coordinates: Coordinates = {"module": module, "path": path, **self._coordinates}
+            coordinates: Coordinates = {"module": module, "path": path, "end": self._end}
             yield from self._cells(path_map, coordinates)
             risks = path_map.losses if self._params.risk == "loss" else 1 - path_map.metrics
             for tolerance, epsilon in self._epsilons.items():
@@ -193,16 +192,14 @@ class _EndMeasurements:
 
     def totals(self) -> Iterator[Measurement]:
         for (path, tolerance), mus in self._mus.items():
-            coordinates: Coordinates = {"path": path, **self._coordinates, "tolerance": tolerance}
             body = {module: mu for module, mu in mus.items() if module != HEAD}
             for modules, summands in (("all", mus), ("body", body)):
-                missing = [module for module, mu in summands.items() if mu is None]
+                missing = ", ".join(module for module, mu in summands.items() if mu is None)
                 total = None if missing else sum(mu for mu in summands.values() if mu is not None)
-                infeasible = f"{INFEASIBLE} of {', '.join(missing)}" if missing else None
-                flag = join_flags(infeasible, self._flag(path))
-                yield self._row(
-                    "mu_total", "ratio", total, {"modules": modules, **coordinates}, flag
-                )
+                at: Coordinates = {"modules": modules, "path": path, "end": self._end}
+                at["tolerance"] = tolerance
+                why, flag = f"{INFEASIBLE} of {missing}", self._flag(path)
+                yield self._row("mu_total", "ratio", total, at, missing=why, flag=flag)
 
     def _cells(self, path_map: PathMap, coordinates: Coordinates) -> Iterator[Measurement]:
         for row, alpha in enumerate(path_map.alphas):
@@ -217,14 +214,12 @@ class _EndMeasurements:
         self, minimum: Criticality, coordinates: Coordinates, path: Path
     ) -> Iterator[Measurement]:
         units = ("ratio", "fraction", "weight", "fraction", "weight")
+        missing = UNTOUCHED if minimum.mu == 0 else INFEASIBLE
         for metric, unit, value in zip(Criticality._fields, units, minimum, strict=True):
-            flag = None
-            if value is None:
-                flag = UNTOUCHED if minimum.mu == 0 else INFEASIBLE
-            elif metric == "sigma_high" and value == 0:
+            flag = self._flag(path) if metric == "mu" else None
+            if metric == "sigma_high" and value == 0:
                 flag = NO_NOISE
-            path_flag = self._flag(path) if metric == "mu" else None
-            yield self._row(metric, unit, value, coordinates, join_flags(flag, path_flag))
+            yield self._row(metric, unit, value, coordinates, missing=missing, flag=flag)
 
     def _flag(self, path: Path) -> str | None:
         return NO_CHECKPOINT if path == "optimisation" and not self._paths.epochs else None
@@ -235,21 +230,12 @@ class _EndMeasurements:
         unit: str,
         value: float | None,
         coordinates: Coordinates,
+        *,
+        missing: str = NOT_FINITE,
         flag: str | None = None,
     ) -> Measurement:
-        finite = value is not None and np.isfinite(value)
-        return Measurement(
-            metric=metric,
-            value=value if finite else None,
-            unit=unit,
-            n=self._paths.images,
-            coordinates=coordinates,
-            flag=flag if finite else flag or NOT_FINITE,
-        )
-
-
-def _error(metric: float | None) -> float | None:
-    return None if metric is None else 1 - metric
+        n = self._paths.images
+        return measurement(metric, value, unit, n, coordinates, missing=missing, flag=flag)
 
 
 def _cost(params: CriticalityParams) -> float:
