@@ -280,8 +280,8 @@ def test_model_outputs_are_logits_and_features_in_order():
     split, net = split_of(20), net_of()
     execution = Execution(torch.device("cpu"), evaluation_batch=7)
     outputs = model_outputs(net, net.head, split.pipeline, execution)
-    torch.testing.assert_close(outputs.features.double(), torch.from_numpy(pixels(split)))
-    torch.testing.assert_close(net.head(outputs.features), outputs.logits)
+    torch.testing.assert_close(outputs["features"].double(), torch.from_numpy(pixels(split)))
+    torch.testing.assert_close(net.head(outputs["features"]), outputs["logits"])
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

@@ -33,7 +33,6 @@ from transferbench.suite import Recipe
 __all__ = [
     "DataSplit",
     "Execution",
-    "ModelOutputs",
     "TaskData",
     "Training",
     "TrainingResult",
@@ -103,13 +102,6 @@ def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | Non
         )
 
 
-class ModelOutputs(NamedTuple):
-    """Logits (N, K) and penultimate features (N, D)."""
-
-    logits: torch.Tensor
-    features: torch.Tensor
-
-
 class TrainingResult(NamedTuple):
     """A history with a row for each evaluated epoch, and the stored states by name.
 
@@ -169,14 +161,17 @@ OBJECTIVES: dict[str, Objective] = {
 
 def model_outputs(
     net: nn.Module, head: nn.Module, pipeline: ImagePipeline, execution: Execution
-) -> ModelOutputs:
-    """Logits and features of all images, in order, in eval mode and float32, on the CPU."""
+) -> dict[str, torch.Tensor]:
+    """``logits`` (N, K) and penultimate ``features`` (N, D) of all images, in order.
+
+    In eval mode and float32, on the CPU.
+    """
     logits, features = [], []
     with eval_mode(net), FeatureRecorder(head) as recorder, torch.no_grad():
         for indices in _index_batches(len(pipeline), execution):
             logits.append(net(pipeline.batch(indices, None)).float())
             features.append(recorder.features.float())
-    return ModelOutputs(torch.cat(logits).cpu(), torch.cat(features).cpu())
+    return {"logits": torch.cat(logits).cpu(), "features": torch.cat(features).cpu()}
 
 
 def evaluate(

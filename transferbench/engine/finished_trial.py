@@ -26,7 +26,7 @@ PERTURBED_BATCH = 64
 
 
 class FinishedTrial:
-    """A trial in the store, implementing ``specs.Subject``."""
+    """A trial in the store, as a ``specs.Subject``, which documents the attributes."""
 
     def __init__(self, resources: WorkerResources, job: str) -> None:
         self._resources = resources
@@ -64,51 +64,42 @@ class FinishedTrial:
 
     @property
     def task(self) -> Task:
-        """The task: multi-class or multi-label."""
         task: Task = self._described["task"]
         return task
 
     @property
     def metric(self) -> Metric:
-        """The metric: accuracy or auc."""
         metric: Metric = self._described["metric"]
         return metric
 
     @property
     def chance(self) -> float:
-        """The metric of the best constant prediction."""
         return float(self._described["chance"])
 
     @property
     def labels(self) -> np.ndarray:
-        """The labels of the test subset: int64 (N,) or float32 (N, L)."""
         return self._outputs["labels"]
 
     @property
     def history(self) -> Sequence[Mapping[str, float | None]]:
-        """One mapping for each evaluated epoch."""
         history: list[dict[str, float | None]] = self._artefact.json("history.json")
         return history
 
     @property
     def logits(self) -> np.ndarray:
-        """The logits of the final state on the test subset, float32 (N, K)."""
         return self._outputs["logits"]
 
     @property
     def features(self) -> np.ndarray:
-        """The penultimate features of the final state on the test subset, float32 (N, D)."""
         return self._outputs["features"]
 
     @property
     def modules(self) -> Mapping[str, Sequence[str]]:
-        """The backbone's partition: module name -> names of parameters and buffers."""
         modules: dict[str, list[str]] = self._described["modules"]
         return modules
 
     @property
     def epochs(self) -> Sequence[int]:
-        """The epochs whose states are stored."""
         names = (name.removesuffix(".safetensors") for name in self._artefact.names)
         return sorted(int(name[6:]) for name in names if name.startswith("epoch-"))
 
@@ -122,19 +113,16 @@ class FinishedTrial:
         return clone_state(self._build({"init": seed, "head": seed}))
 
     def network(self, which: str | int = "final") -> nn.Module:
-        """A network holding ``state(which)``, in eval mode on the device."""
         net = self._build(self._payload["seeds"])
         load_state(net, self.state(which))
         net.to(self._resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         return net.eval()
 
     def head(self, net: nn.Module) -> nn.Module:
-        """The layer of a ``network`` that maps the penultimate features to the logits."""
         spec, _ = self._resources.backbone(self._payload)
         return self._resources.head(spec, net)
 
     def images(self, split: str, limit: int | None = None) -> torch.Tensor:
-        """Normalised, perturbed images (N, C, H, W) of ``train`` or ``test`` in fixed order."""
         pipeline = _split(self._data, split).pipeline
         n = len(pipeline) if limit is None else min(limit, len(pipeline))
         return pipeline.batch(torch.arange(n, device=self._resources.device), None)
@@ -147,7 +135,7 @@ class FinishedTrial:
         split: str,
         limit: int | None = None,
     ) -> torch.Tensor:
-        """``images(split, limit)`` under a registered perturbation instead of the trial's own.
+        """As ``Subject.perturbed``.
 
         Raises: ``UnknownNameError`` for an unknown perturbation, ``PluginError`` for invalid
         parameters, ``SuiteError`` for parameters that do not fit the images.
@@ -175,13 +163,10 @@ class FinishedTrial:
         return pipeline.batch(torch.arange(len(ids)))
 
     def targets(self, split: str, limit: int | None = None) -> torch.Tensor:
-        """The labels of ``images(split, limit)``."""
         return _split(self._data, split).labels[:limit]
 
     def _build(self, seeds: Mapping[str, int]) -> nn.Module:
-        payload = {**self._payload, "seeds": seeds}
-        spec, params = self._resources.backbone(payload)
-        return self._resources.network(payload, spec, params, payload["dataset"]["classes"])
+        return self._resources.network({**self._payload, "seeds": seeds})
 
 
 def _split(data: TaskData, split: str) -> DataSplit:

@@ -39,9 +39,7 @@ from transferbench.statistics import wilson
 from transferbench.store import CorruptArtefactError, Draft, Store
 from transferbench.suite import Recipe
 from transferbench.training import (
-    DataSplit,
     Execution,
-    ModelOutputs,
     TaskData,
     Training,
     TrainingResult,
@@ -116,10 +114,10 @@ class Engine:
     # --- pre-training and trials --------------------------------------------------------------
 
     def _train(self, job: Job, draft: Draft) -> None:
-        payload = job.payload
-        spec, params = self.resources.backbone(payload)
-        data = self.resources.task_data(payload)
-        net = self.resources.network(payload, spec, params, payload["dataset"]["classes"])
+        payload, resources = job.payload, self.resources
+        spec, _ = resources.backbone(payload)
+        data = resources.task_data(payload)
+        net = resources.network(payload)
         recipe = Recipe.model_validate(payload["recipe"])
         # The network is checked too, since the backbone's declaration may be wrong.
         if normalises_by_batch(net):
@@ -127,17 +125,14 @@ class Engine:
         modules = partition(spec, net)
         if job.kind == "trial":
             self._initialize(payload, net, modules, data)
-        net.to(self.resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-        head = self.resources.head(spec, net)
-        if payload.get("frozen"):
+        net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        head = resources.head(spec, net)
+        frozen = bool(payload.get("frozen"))
+        if frozen:
             freeze_body(net, modules)
+        only_head = head if frozen else None
         training = Training(
-            net,
-            data,
-            recipe,
-            self.execution,
-            spec.rate_factors,
-            only_head=head if payload.get("frozen") else None,
+            net, data, recipe, self.execution, spec.rate_factors, only_head=only_head
         )
         seeds = payload["seeds"]
         result = training.train(
@@ -147,19 +142,12 @@ class Engine:
         )
         draft.write_json("payload.json", payload)
         outputs = model_outputs(net, head, data.test.pipeline, self.execution)
-        _write_outputs(draft, outputs, data.test)
-        _write_result(draft, result, data)
-        described = {
-            "task": data.task,
-            "metric": data.metric,
-            "chance": chance_level(data.metric, data.test.labels.cpu().numpy()),
-            "modules": {name: list(names) for name, names in modules.items()},
-            "n_train": len(data.train.pipeline),
-            "n_test": len(data.test.pipeline),
-            "parameters": sum(p.numel() for p in net.parameters()),
-            "best_epoch": result.best_epoch,
+        outputs |= {
+            "labels": data.test.labels.cpu(),
+            "items": torch.from_numpy(data.test.pipeline.image_ids),
         }
-        draft.write_json("trial.json", described)
+        save_file(outputs, draft.path("outputs.safetensors"))
+        _write_training(draft, net, modules, data, result)
 
     def _initialize(
         self,
@@ -229,21 +217,24 @@ class Engine:
         _write_measurements(draft, measurements)
 
 
-def _write_result(draft: Draft, result: TrainingResult, data: TaskData) -> None:
+def _write_training(
+    draft: Draft, net: nn.Module, modules: Partition, data: TaskData, result: TrainingResult
+) -> None:
     draft.write_json("history.json", result.history)
     _write_measurements(draft, trial_measurements(result, data))
     for name, state in result.states.items():
         save_file(state, draft.path(f"{name}.safetensors"))
-
-
-def _write_outputs(draft: Draft, outputs: ModelOutputs, split: DataSplit) -> None:
-    tensors = {
-        "logits": outputs.logits.contiguous(),
-        "features": outputs.features.contiguous(),
-        "labels": split.labels.cpu(),
-        "items": torch.from_numpy(split.pipeline.image_ids),
+    described = {
+        "task": data.task,
+        "metric": data.metric,
+        "chance": chance_level(data.metric, data.test.labels.cpu().numpy()),
+        "modules": {name: list(names) for name, names in modules.items()},
+        "n_train": len(data.train.pipeline),
+        "n_test": len(data.test.pipeline),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "best_epoch": result.best_epoch,
     }
-    save_file(tensors, draft.path("outputs.safetensors"))
+    draft.write_json("trial.json", described)
 
 
 def _write_measurements(draft: Draft, measurements: Iterable[Measurement]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transferbench.data.perturbation import CompiledPerturbation, compile_pertur
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.data.splits import select_test, select_training, shuffled_labels
 from transferbench.errors import DataError, DeviceError, PluginError
-from transferbench.networks.modules import build_network, partition, split_state
+from transferbench.networks.modules import body_state, build_network, partition
 from transferbench.registry import Registry, blamed
 from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
 from transferbench.store import Store
@@ -34,8 +34,6 @@ __all__ = [
 ]
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 CACHE_BYTES = 2**30
 """For results that diagnoses share: the features of a dozen small networks."""
@@ -112,15 +110,14 @@ class WorkerResources:
         spec = self.registry.backbone(planned["name"])
         return same_version(spec, planned), spec.parse(planned["params"])
 
-    def network(
-        self, payload: Mapping[str, Any], spec: BackboneSpec, params: Any, classes: int
-    ) -> nn.Module:
+    def network(self, payload: Mapping[str, Any]) -> nn.Module:
+        spec, params = self.backbone(payload)
         image, seeds = payload["image"], payload["seeds"]
         with blamed(f"backbone {spec.name!r}"):
             return build_network(
                 spec,
                 params,
-                num_classes=classes,
+                num_classes=payload["dataset"]["classes"],
                 in_chans=image["channels"],
                 image_size=image["size"],
                 init_seed=seeds["init"],
@@ -149,11 +146,10 @@ class WorkerResources:
             raise PluginError(
                 f"backbone {spec.name!r} can load no external weights; use --weights suite"
             )
-        net = self.network(payload, spec, params, payload["dataset"]["classes"])
+        net = self.network(payload)
         with blamed(f"backbone {spec.name!r}"):
             spec.load_weights(params, net, self.machine.weights.get(tag, tag))
-            body, _ = split_state(net.state_dict(), partition(spec, net))
-        return body
+            return body_state(net.state_dict(), partition(spec, net))
 
     def _dataset(self, payload: Mapping[str, Any]) -> PreparedDataset:
         planned, image = payload["dataset"], payload["image"]
@@ -244,23 +240,13 @@ class WorkerResources:
         with blamed(plugin):
             params = spec.parse(planned["params"])
             perturbation = compile_perturbation(spec, params, shape, planned["seed"])
+        # As a decorator: the plugin is also named in the errors of later calls.
+        per_image, transform = perturbation.per_image, perturbation.transform
         return replace(
             perturbation,
-            per_image=_with_plugin_errors(plugin, perturbation.per_image),
-            transform=_with_plugin_errors(plugin, perturbation.transform),
+            per_image=per_image and blamed(plugin)(per_image),
+            transform=transform and blamed(plugin)(transform),
         )
-
-
-def _with_plugin_errors(plugin: str, function: Callable[P, R] | None) -> Callable[P, R] | None:
-    """``function``, with the plugin named in the errors that it raises."""
-    if function is None:
-        return None
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with blamed(plugin):
-            return function(*args, **kwargs)
-
-    return call
 
 
 def same_version(spec: AnySpec, planned: Mapping[str, Any]) -> AnySpec:

@@ -70,9 +70,9 @@ def estimate(planned: Planned, done: Container[str], device: torch.device) -> Es
 
 def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
     """Time a few steps on random images; the first step, which warms up, is not counted."""
-    spec, params = resources.backbone(payload)
+    spec, _ = resources.backbone(payload)
+    net = resources.network(payload).to(resources.device)
     classes = payload["dataset"]["classes"]
-    net = resources.network(payload, spec, params, classes).to(resources.device)
     recipe = Recipe.model_validate(payload["recipe"])
     n = max(recipe.batch_size, EVALUATED)
     split = _random_split(payload, n, classes, resources.device)
