@@ -95,7 +95,8 @@ def test_normalise_accepts_different_constants_for_each_image():
     random = torch.Generator().manual_seed(0)
     values = torch.randint(0, 256, (4, 6), generator=random, dtype=torch.uint8)
     scale, shift = torch.rand(2, 4, 6, generator=random)
-    out = normalise(values, scale, shift, torch.empty(4, 6))
+    out = torch.empty(4, 6)
+    normalise(values, (scale, shift), out)
     expected = values.double() * scale.double() + shift.double()
     assert torch.allclose(out.double(), expected, rtol=0, atol=1e-4)
 

@@ -9,7 +9,7 @@ Shape letters: N images, K classes or labels, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,8 +49,6 @@ HISTORY_VALUES = tuple(
     f"{split}_{value}" for split in ("train", "test", "validation") for value in ("loss", "metric")
 )
 """The keys of a row of the history, besides ``epoch``."""
-
-Objective = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
 class DataSplit(NamedTuple):
@@ -142,21 +140,13 @@ def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> flo
     return schedule.gamma**passed
 
 
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
-    return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-
-
-def _binary_cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, smoothing: float
+def _loss(
+    task: Task, logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0
 ) -> torch.Tensor:
+    if task == "multi-class":
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
     smooth = targets * (1 - smoothing) + 0.5 * smoothing
     return F.binary_cross_entropy_with_logits(logits.float(), smooth)
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "multi-class": _cross_entropy,
-    "multi-label": _binary_cross_entropy,
-}
 
 
 def model_outputs(
@@ -168,8 +158,8 @@ def model_outputs(
     """
     logits, features = [], []
     with eval_mode(net), FeatureRecorder(head) as recorder, torch.no_grad():
-        for indices in _index_batches(len(pipeline), execution):
-            logits.append(net(pipeline.batch(indices, None)).float())
+        for images in _batches(pipeline, execution):
+            logits.append(net(images).float())
             features.append(recorder.features.float())
     return {"logits": torch.cat(logits).cpu(), "features": torch.cat(features).cpu()}
 
@@ -179,13 +169,8 @@ def evaluate(
 ) -> Evaluation:
     """Loss and metric over all images of ``split``, in eval mode on clean inputs."""
     with eval_mode(net), torch.no_grad(), _autocast(execution.device, precision):
-        logits = torch.cat(
-            [
-                net(split.pipeline.batch(indices, None)).float()
-                for indices in _index_batches(len(split.pipeline), execution)
-            ]
-        )
-    loss = OBJECTIVES[data.task](logits, split.labels, 0.0).item()
+        logits = torch.cat([net(images).float() for images in _batches(split.pipeline, execution)])
+    loss = _loss(data.task, logits, split.labels).item()
     metric = score(data.metric, logits.cpu().numpy(), split.labels.cpu().numpy())
     return Evaluation(loss if math.isfinite(loss) else None, metric)
 
@@ -276,7 +261,7 @@ class Training:
         for x, y in zip(torch.split(images, size), torch.split(targets, size), strict=True):
             with _autocast(self.execution.device, recipe.precision):
                 logits = self.forward(x)
-            loss = OBJECTIVES[self.data.task](logits, y, recipe.label_smoothing)
+            loss = _loss(self.data.task, logits, y, recipe.label_smoothing)
             self.scaler.scale(loss * (len(x) / len(indices))).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -332,6 +317,7 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "f32")
 
 
-def _index_batches(n: int, execution: Execution) -> Iterator[torch.Tensor]:
-    indices = torch.arange(n, device=execution.device)
-    return iter(torch.split(indices, execution.evaluation_batch))
+def _batches(pipeline: ImagePipeline, execution: Execution) -> Iterator[torch.Tensor]:
+    """All images in order, not augmented."""
+    indices = torch.arange(len(pipeline), device=execution.device)
+    return map(pipeline.batch, torch.split(indices, execution.evaluation_batch))

@@ -14,7 +14,8 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from transferbench.data.gather import Gather
-from transferbench.data.pipeline import ImagePipeline, compile_perturbation
+from transferbench.data.perturbation import compile_perturbation
+from transferbench.data.pipeline import ImagePipeline
 from transferbench.suite import Augmentation
 from transferbench_plugins.perturbations.shuffles.block_shuffle import BLOCK_SHUFFLE
 

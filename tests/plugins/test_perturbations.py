@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferbench.data.pipeline import ImagePipeline, compile_perturbation
+from transferbench.data.perturbation import compile_perturbation
+from transferbench.data.pipeline import ImagePipeline
 from transferbench.errors import SuiteError
 from transferbench_plugins.perturbations import transferbench_perturbations
 from transferbench_plugins.perturbations.identity import IDENTITY

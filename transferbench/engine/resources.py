@@ -218,17 +218,15 @@ class WorkerResources:
         planned = payload.get("perturbation")
         if planned is not None and training and planned["apply"] == "test-only":
             planned = None
-        augmentation = recipe.augmentation if training and recipe.augmentation.active else None
         pipeline = ImagePipeline(
             torch.from_numpy(images[positions]).to(self.device),
             image["mean"],
             image["std"],
             perturbation=None if planned is None else self._perturbation(planned, image),
-            augmentation=augmentation,
+            augmentation=recipe.augmentation if training else None,
             image_ids=positions,
         )
-        if augmentation is None:
-            pipeline.precompute()
+        pipeline.precompute()
         return DataSplit(pipeline, torch.from_numpy(labels[positions]).to(self.device))
 
     def _perturbation(

@@ -51,7 +51,9 @@ class FusedNetwork:
             if convolution.bias is None:
                 zeros = convolution.weight.new_zeros(convolution.out_channels)
                 convolution.bias = nn.Parameter(zeros)
-            _replace(self.net, pair.norm, _activation(norm))
+            # The rest of a normalisation layer that includes dropout and activation.
+            rest = (norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else ()
+            self.net.set_submodule(pair.norm, nn.Sequential(*rest))
         self.refresh()
 
     @torch.no_grad()
@@ -59,19 +61,21 @@ class FusedNetwork:
         """Copy the current weights and batch statistics of the original."""
         state = dict(self._original.state_dict())
         for pair in self._pairs:
-            state[f"{pair.convolution}.weight"], state[f"{pair.convolution}.bias"] = _fused(
-                *pair.layers(self._original)
+            convolution, norm = pair.layers(self._original)
+            mean, variance = cast("tuple[Tensor, Tensor]", (norm.running_mean, norm.running_var))
+            weight, bias = fuse_conv_bn_weights(
+                convolution.weight,
+                convolution.bias,
+                mean,
+                variance,
+                norm.eps,
+                norm.weight,
+                norm.bias,
             )
+            state[f"{pair.convolution}.weight"] = weight
+            state[f"{pair.convolution}.bias"] = bias
         for name, tensor in self.net.state_dict().items():
             tensor.copy_(state[name])
-
-
-def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the fused convolution."""
-    mean, variance = cast("tuple[Tensor, Tensor]", (norm.running_mean, norm.running_var))
-    return fuse_conv_bn_weights(
-        convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
-    )
 
 
 def fuse_conv_bn(net: nn.Module, images: Tensor) -> FusedNetwork | None:
@@ -120,13 +124,3 @@ def _pairs(net: nn.Module, images: Tensor) -> list[_ConvNorm]:
 
 def _has_running_statistics(module: nn.Module) -> bool:
     return type(module) in {nn.BatchNorm2d, BatchNormAct2d} and module.running_mean is not None
-
-
-def _activation(norm: nn.BatchNorm2d) -> nn.Module:
-    """The rest of a normalisation layer that includes dropout and activation."""
-    return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
-
-
-def _replace(net: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(net.get_submodule(parent), name, module)

@@ -34,7 +34,6 @@ __all__ = [
     "optimizer_groups",
     "partition",
     "seeded",
-    "split_state",
 ]
 
 Partition = Mapping[str, Sequence[str]]
@@ -57,11 +56,25 @@ def partition(spec: BackboneSpec, net: nn.Module) -> dict[str, tuple[str, ...]]:
     """
     declared = {module: tuple(prefixes) for module, prefixes in spec.modules(net).items()}
     names = list(net.state_dict())
-    owners = {name: _owners(name, declared) for name in names}
-    _refuse(spec, "no module owns", [name for name in names if not owners[name]])
-    _refuse(spec, "several modules own", [name for name in names if len(owners[name]) > 1])
-    _refuse(spec, "nothing in the network matches", _unused_prefixes(names, declared))
-    _refuse(spec, "no parameter or buffer belongs to", [m for m in declared if not declared[m]])
+    owners = {
+        name: [m for m, prefixes in declared.items() for p in prefixes if _matches(name, p)]
+        for name in names
+    }
+    prefixes = [prefix for group in declared.values() for prefix in group]
+    problems = {
+        "no module owns": [name for name in names if not owners[name]],
+        "several modules own": [name for name in names if len(owners[name]) > 1],
+        "nothing in the network matches": [
+            prefix for prefix in prefixes if not any(_matches(name, prefix) for name in names)
+        ],
+        "no parameter or buffer belongs to": [m for m in declared if not declared[m]],
+    }
+    for problem, culprits in problems.items():
+        if culprits:
+            raise PluginError(
+                f"backbone {spec.name!r}: {problem} {listing(culprits, LISTED)}; modules() must"
+                " name every parameter and buffer exactly once"
+            )
     if not declared or list(declared)[-1] != HEAD:
         raise PluginError(
             f"backbone {spec.name!r}: the last module must be {HEAD!r}, the layer that a new"
@@ -71,30 +84,8 @@ def partition(spec: BackboneSpec, net: nn.Module) -> dict[str, tuple[str, ...]]:
     return {module: tuple(n for n in names if owners[n] == [module]) for module in declared}
 
 
-def _owners(name: str, declared: Partition) -> list[str]:
-    return [
-        module
-        for module, prefixes in declared.items()
-        for prefix in prefixes
-        if _matches(name, prefix)
-    ]
-
-
 def _matches(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix + ".")
-
-
-def _unused_prefixes(names: Sequence[str], declared: Partition) -> list[str]:
-    prefixes = [prefix for group in declared.values() for prefix in group]
-    return [prefix for prefix in prefixes if not any(_matches(name, prefix) for name in names)]
-
-
-def _refuse(spec: BackboneSpec, problem: str, names: Sequence[str]) -> None:
-    if names:
-        raise PluginError(
-            f"backbone {spec.name!r}: {problem} {listing(names, LISTED)}; modules() must name every"
-            " parameter and buffer exactly once"
-        )
 
 
 # --- building ---------------------------------------------------------------------------------
@@ -182,13 +173,6 @@ def body_names(modules: Partition) -> list[str]:
 def body_state(state: StateDict, modules: Partition) -> dict[str, Tensor]:
     """The part of ``state`` outside the head."""
     return {name: state[name] for name in body_names(modules)}
-
-
-def split_state(
-    state: StateDict, modules: Partition
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """``state`` as (body, head)."""
-    return body_state(state, modules), {name: state[name] for name in modules[HEAD]}
 
 
 def load_state(net: nn.Module, state: StateDict, names: Iterable[str] | None = None) -> None:
