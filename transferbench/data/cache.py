@@ -39,7 +39,6 @@ BLOCK_BYTES = 2**20
 BLOCK_IMAGES = 1024
 ATTEMPTS = 3
 MANIFEST = "manifest.json"
-ARRAYS = ("images", "labels", "groups")
 
 
 class PreparedSplit(NamedTuple):
@@ -280,7 +279,7 @@ def _intact(path: Path, *, size_bytes: int, sha256: str) -> bool:
 def _map_split(folder: Path, name: str, manifest: dict[str, Any]) -> PreparedSplit:
     images, labels, groups = (
         np.load(folder / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False)
-        for array in ARRAYS
+        for array in ("images", "labels", "groups")
     )
     return PreparedSplit(images, labels, groups, manifest["fingerprints"][name])
 

@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard.candidates import Competition, refused
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import flags_of, notes_of
 from transferbench.leaderboard.rows import board_rows
-from transferbench.leaderboard.table import BoardTable, Row
+from transferbench.leaderboard.table import BoardTable
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
 
@@ -63,6 +62,8 @@ def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -
         return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
     competition = Competition(accepted, registry)
     suite, (columns, rows) = competition.suite, board_rows(competition)
+    verdicts = {c.head.entry.name: c.bundle.verdicts for c in competition.chosen.values()}
+    entries = dict.fromkeys(str(row.cells["entry"][0]) for row in rows)
     return BoardTable(
         board=name,
         suite=suite.id,
@@ -74,12 +75,5 @@ def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -
         flags=tuple(flags_of(suite, rows)),
         notes=tuple(notes_of(suite, competition.severe, registry)),
         ranks=suite.scoring.ranks,
-        verdicts=_verdicts(competition, rows),
+        verdicts={entry: verdicts[entry] for entry in entries if verdicts[entry]},
     )
-
-
-def _verdicts(competition: Competition, rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
-    """The verdicts on the entries of ``rows``, in that order."""
-    bundles = {c.folder: c.bundle for c in competition.chosen.values()}
-    ranked = [bundles[folder] for folder in dict.fromkeys(row.folder for row in rows)]
-    return {b.submission.entry.name: b.verdicts for b in ranked if b.verdicts}

@@ -138,5 +138,5 @@ def _one_line(value: str) -> str:
 
 
 def _markdown(value: str) -> str:
-    """Text that markdown shows as it is."""
+    """Text with the special characters of markdown escaped."""
     return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", _one_line(value))

@@ -1,4 +1,4 @@
-"""What every board says about its own numbers."""
+"""The notes and warnings of a board."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from transferbench.suite.columns import columns_of
 __all__ = ["REPRODUCED_WITHIN", "flags_of", "installed_initialization", "notes_of"]
 
 ROUNDING = 1e-12
-"""What a score of 0 may be off by."""
+"""Rounding error of a score of 0."""
 
 REPRODUCED_WITHIN = 0.01
-"""How far the score of another party's run may lie for an entry to count as reproduced."""
+"""Largest difference of scores at which another submitter's run reproduces an entry."""
 
 INTERVALS = (
     "Intervals: 95%, Student-t over the n replicates{paired}. They cover the target replicates"
@@ -122,7 +122,7 @@ def installed_initialization(
 
 
 def flags_of(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
-    """What a reader of a suite's board must not overlook."""
+    """Warnings about unequal tuning and arms that did not learn."""
     of_arms = suite.scoring.ranks == "initializations"
     if not _equal_tuning(suite):
         favoured = (
@@ -167,7 +167,7 @@ def _recipes(suite: Suite, arm: str) -> tuple[str, ...]:
 
 
 def _budgets(suite: Suite, arm: str) -> str:
-    """How many settings each recipe of an arm was the best of."""
+    """The numbers of settings that the recipes of an arm were selected from."""
     use = suite.initializations[arm]
     recipes = (use.recipe, *use.recipes.values())
     return " or ".join(str(n) for n in sorted({suite.recipes[r].tuned_over for r in recipes}))

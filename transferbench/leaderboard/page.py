@@ -1,4 +1,4 @@
-"""A board as one HTML page: a real table that reads without JavaScript and loads nothing."""
+"""A board as one HTML page: readable without JavaScript, and without external files."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Standing(NamedTuple):
 
     @property
     def key(self) -> str:
-        """A name to rank by: equal means are in the order of these."""
+        """A name, by which rows of equal means are sorted."""
         return _key(self.candidate, self.arm)
 
 
@@ -107,7 +107,7 @@ def _cell(column: Column, value: CellValue) -> Cell:
 def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
     """The columns of a board and their values.
 
-    The suite's own stand behind those of the trials under the same perturbation.
+    The suite's columns follow those of the trials under the same perturbation.
     """
     suite, severe = competition.suite, competition.severe
     of_arms = suite.scoring.ranks == "initializations"
@@ -164,7 +164,7 @@ def _leading_columns(*, of_arms: bool) -> Iterator[tuple[Column, ColumnValues]]:
 
 
 def _trial_columns(suite: Suite) -> list[tuple[BoardColumn, str | None]]:
-    """What every board shows of the scored metric, with the arm it is of (None: the row's)."""
+    """The columns of the scored metric on every board, each with its arm (None: the row's)."""
     scoring = suite.scoring
     arm, baseline = scoring.initialization, scoring.baseline
     metric = scoring.metric.replace("_", " ")
@@ -191,7 +191,7 @@ def _trial_columns(suite: Suite) -> list[tuple[BoardColumn, str | None]]:
 def _measured(
     column: BoardColumn, perturbation: str, arm: str | None = None
 ) -> tuple[Column, ColumnValues]:
-    """``arm``: the one that is measured instead of the row's."""
+    """A column of one measurement, of ``arm`` instead of the row's where it is given."""
     severe = column.under == "most-severe"
     head = Column(
         key=column.key,
@@ -240,7 +240,7 @@ def _entry_facts() -> Iterator[tuple[Column, ColumnValues]]:
 
 
 def _claims(row: Standing) -> tuple[int, int, int] | None:
-    """How many claims were reproduced, contradicted and left undecided; controls are no claims."""
+    """The numbers of reproduced, contradicted and undecided claims, without controls."""
     verdicts = row.candidate.bundle.verdicts
     counts = Counter(verdict.verdict for verdict in verdicts if not verdict.control)
     return (counts["reproduced"], counts["contradicted"], counts["undecided"]) if counts else None

@@ -42,12 +42,12 @@ FIELDS: Mapping[CellKind, tuple[str, ...]] = {
     "rank": ("", "_low", "_high"),
     "claims": ("_reproduced", "_contradicted", "_undecided"),
 }
-"""What is appended to a column's key for each value of a cell."""
+"""Suffixes of a column's key, one for each value of a cell."""
 
 EN_DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 SHORT_ID = 10
-"""How much of a submission's id a table shows."""
+"""Characters of a submission's id that a table shows."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Unranked:
 class BoardTable:
     """A suite's board: every format is written from this and nothing else.
 
-    ``flags`` are what must not be overlooked, ``notes`` what explains the numbers.
-    ``ranks``: what a row is. ``verdicts``: on the suite's claims, by entry, best first.
+    ``flags``: warnings. ``notes``: how to read the numbers. ``ranks``: what a row is.
+    ``verdicts``: on the suite's claims, by entry, best first.
     """
 
     board: str
@@ -119,7 +119,7 @@ def flat_row(table: BoardTable, row: Row) -> dict[str, Scalar]:
 
 
 def cell_text(column: Column, cell: Cell) -> str:
-    """A cell as a reader sees it, three digits; a dash where nothing was measured."""
+    """A cell as text with three decimals; a dash for a missing value."""
     first = cell[0]
     if first is None:
         return EN_DASH

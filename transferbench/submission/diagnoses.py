@@ -25,7 +25,7 @@ HISTORY_METRICS = frozenset(
     {"train_metric", "train_loss", "test_metric", "test_loss", "validation_metric"}
 )
 MAX_EPOCH = 100_000
-"""An epoch beyond it is no history: recomputation may need memory for each epoch up to it."""
+"""Histories with a later epoch are ignored: recomputation may need memory for each epoch."""
 
 
 @dataclass(frozen=True)

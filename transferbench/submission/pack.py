@@ -12,7 +12,7 @@ from pydantic import ConfigDict, ValidationError
 from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.files import write_json
 from transferbench.records import Record, read_records, write_records
-from transferbench.registry import Kind, Registry, load_registry
+from transferbench.registry import Kind, Registry
 from transferbench.specs import Frozen
 from transferbench.store import Store
 from transferbench.submission.bundle import (
@@ -68,7 +68,7 @@ def pack(
     entry: str,
     out: Path,
     declaration: Declaration,
-    registry: Registry | None = None,
+    registry: Registry,
     *,
     private: bool = False,
 ) -> Path:
@@ -79,7 +79,6 @@ def pack(
     published. Raises: ``SubmissionError`` for a changed suite, an entry that the run does not
     have, or one with missing or failed jobs.
     """
-    registry = registry or load_registry()
     chosen = _choose(run, entry, private=private)
     _refuse_incomplete(chosen, registry)
     declared = _complete(declaration, chosen)
@@ -121,11 +120,19 @@ def _choose(folder: Path, name: str, *, private: bool) -> _Chosen:
     renamed = private and bool(run.changed)
     if renamed:
         run = _renamed(run)
-    entry = _entry(run, name)
+    elif run.changed:
+        raise SubmissionError(
+            f"the run changed its suite ({', '.join(run.changed)}), so its numbers cannot stand"
+            f" beside others of {run.suite_id}; run the suite without --set and pack that"
+        )
+    entries = {entry.name: entry for entry in run.entries}
+    if name not in entries:
+        error = UnknownNameError("entry", name, entries, "entries of this run")
+        raise SubmissionError(str(error))
     records = tuple(row for row in read_records(folder / "records.jsonl") if row.entry == name)
     if renamed:
         records = tuple(row.model_copy(update={"suite": run.suite_id}) for row in records)
-    return _Chosen(folder, run, entry, records, _jobs(run, name, records))
+    return _Chosen(folder, run, entries[name], records, _jobs(run, name, records))
 
 
 def _read_run(run: Path) -> _Run:
@@ -147,20 +154,7 @@ def _renamed(run: _Run) -> _Run:
     name = f"{run.suite.name}-changed"
     suite = run.suite.model_copy(update={"name": name, "scoring": scoring})
     renamed = {"suite": suite, "suite_id": suite.id, "suite_digest": suite.digest}
-    return run.model_copy(update={**renamed, "changed": ()})
-
-
-def _entry(run: _Run, name: str) -> EntryFacts:
-    if run.changed:
-        raise SubmissionError(
-            f"the run changed its suite ({', '.join(run.changed)}), so its numbers cannot stand"
-            f" beside others of {run.suite_id}; run the suite without --set and pack that"
-        )
-    entries = {entry.name: entry for entry in run.entries}
-    if name not in entries:
-        error = UnknownNameError("entry", name, entries)
-        raise SubmissionError(f"{error} (entries of this run)")
-    return entries[name]
+    return run.model_copy(update=renamed)
 
 
 def _jobs(run: _Run, entry: str, records: Iterable[Record]) -> tuple[_RunJob, ...]:

@@ -109,7 +109,9 @@ def load_suite(
     path = suite_path(name_or_file)
     node = _read(path)
     if "@" in name_or_file and not Path(name_or_file).exists():
-        _check_version(name_or_file, node)
+        installed = f"{node.get('name')}@{node.get('version')}"
+        if name_or_file not in {installed, installed.partition(".")[0]}:
+            raise SuiteError(f"this installation has suite {installed!r}, not {name_or_file!r}")
     for change in changes:
         _override(node, change)
     raw = _plain(node)
@@ -190,12 +192,6 @@ def _read(path: Path) -> Any:
     if not isinstance(node, dict):
         raise SuiteError(f"{path} is not a suite: it has no fields at the top level")
     return node
-
-
-def _check_version(requested: str, node: Any) -> None:
-    installed = f"{node.get('name')}@{node.get('version')}"
-    if requested not in {installed, installed.partition(".")[0]}:
-        raise SuiteError(f"this installation has suite {installed!r}, not {requested!r}")
 
 
 def _plain(node: Any) -> Any:
