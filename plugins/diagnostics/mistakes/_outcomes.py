@@ -1,4 +1,4 @@
-"""Outcomes of test items for a pair of networks, and statistics of their counts.
+"""Outcomes of test items for a pair of networks, and their statistics for each label of a task.
 
 Shape letters: B resamples, C distinct rows of outcomes, L labels (1 for multi-class tasks),
 N items, S statistics, T outcomes.
@@ -6,20 +6,26 @@ N items, S statistics, T outcomes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from transferbench.metrics import ratio
+from transferbench.records import Coordinate, Measurement
+from transferbench.statistics import Interval
+from transferbench_plugins.diagnostics._measurement import measurement
 
 __all__ = [
-    "BOTH_RIGHT",
+    "ANY",
+    "BOTH_WRONG",
     "ONLY_A_WRONG",
     "ONLY_B_WRONG",
-    "OTHER_WRONG",
-    "SAME_WRONG",
     "STATISTICS",
     "Statistic",
+    "append_label_mean",
+    "label_measurements",
+    "members_of",
     "outcome_statistics",
     "outcome_tables",
     "pair_outcomes",
@@ -28,20 +34,24 @@ __all__ = [
 BOTH_RIGHT, ONLY_A_WRONG, ONLY_B_WRONG, SAME_WRONG, OTHER_WRONG = range(5)
 """The outcomes; in the last two both networks are wrong, with equal or different predictions."""
 
+ANY = tuple(range(5))
+BOTH_WRONG = (SAME_WRONG, OTHER_WRONG)
+
 
 class Statistic(NamedTuple):
-    """A statistic of a table of outcomes.
+    """A statistic of the items that have one of the outcomes ``among``.
 
-    ``among``: the outcomes counted in its denominator. ``undefined``: the flag of a missing value.
+    ``undefined``: the flag of a missing value. ``subset``: the name of these items, as coordinate
+    ``set``.
     """
 
     metric: str
     unit: str
-    among: tuple[int, ...] = tuple(range(5))
+    among: tuple[int, ...] = ANY
     undefined: str = ""
+    subset: str | None = None
 
 
-BOTH_WRONG = (SAME_WRONG, OTHER_WRONG)
 STATISTICS = (
     Statistic("n_common", "items"),
     Statistic("uncommon_a", "items"),
@@ -105,3 +115,58 @@ def _kappa(observed: np.ndarray, error_a: np.ndarray, error_b: np.ndarray) -> np
     """
     expected = error_a * error_b + (1 - error_a) * (1 - error_b)
     return ratio(observed - expected, 1 - expected)
+
+
+# --- labels -----------------------------------------------------------------------------------
+
+
+def members_of(outcomes_NL: np.ndarray, statistics: Sequence[Statistic]) -> np.ndarray:
+    """Whether an item counts for a statistic of a label. Shapes: (N, L) to bool (N, L, S)."""
+    return np.stack([np.isin(outcomes_NL, s.among) for s in statistics], axis=-1)
+
+
+def label_measurements(
+    intervals: Sequence[Interval], members_NLS: np.ndarray, statistics: Sequence[Statistic]
+) -> Iterator[Measurement]:
+    """A measurement of each statistic for each label, then for the mean over labels.
+
+    ``intervals``: those of ``append_label_mean``, row by row. For the mean over labels ``n`` counts
+    the items that count for at least one label.
+    """
+    size = len(statistics)
+    *by_label, means = (intervals[i : i + size] for i in range(0, len(intervals), size))
+    counts = members_NLS.sum(axis=0).tolist()
+    for label, row in enumerate(by_label):
+        for statistic, interval, n in zip(statistics, row, counts[label], strict=True):
+            yield _measurement(statistic, interval, n, {"label": label})
+    counts = members_NLS.any(axis=1).sum(axis=0).tolist()
+    for k, (statistic, interval, n) in enumerate(zip(statistics, means, counts, strict=True)):
+        undefined = sum(row[k].value is None for row in by_label)
+        partial = f"{undefined} of {len(by_label)} labels do not define it" if undefined else None
+        yield _measurement(statistic, interval, n, {}, partial)
+
+
+def _measurement(
+    statistic: Statistic,
+    interval: Interval,
+    n: int,
+    label: Mapping[str, Coordinate],
+    partial: str | None = None,
+) -> Measurement:
+    metric, unit, _, undefined, subset = statistic
+    coordinates = {"set": subset, **label} if subset else label
+    flag = undefined if interval.value is None else partial
+    return measurement(metric, interval, unit, n, coordinates, flag=flag)
+
+
+def append_label_mean(values_BLS: np.ndarray) -> np.ndarray:
+    """The values, followed by their mean over the labels for which they are defined.
+
+    Shapes: (B, L, S) to (B, L + 1, S); values of a single label are returned unchanged.
+    """
+    if values_BLS.shape[1] == 1:
+        return values_BLS
+    defined = ~np.isnan(values_BLS)
+    total = np.where(defined, values_BLS, 0.0).sum(axis=1, keepdims=True)
+    mean = ratio(total, defined.sum(axis=1, keepdims=True))
+    return np.concatenate([values_BLS, mean], axis=1)

@@ -16,23 +16,21 @@ from transferbench.metrics import ratio
 from transferbench.records import Measurement
 from transferbench.statistics import bootstrap
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
+    ANY,
+    BOTH_WRONG,
     ONLY_A_WRONG,
     ONLY_B_WRONG,
-    OTHER_WRONG,
-    SAME_WRONG,
-)
-from transferbench_plugins.diagnostics.mistakes._per_label import (
-    StatisticInfo,
+    Statistic,
     append_label_mean,
-    item_counts,
     label_measurements,
+    members_of,
 )
 
 __all__ = ["reference_entropy"]
 
 SETS = {
-    "all": tuple(range(5)),
-    "common": (SAME_WRONG, OTHER_WRONG),
+    "all": ANY,
+    "common": BOTH_WRONG,
     "uncommon_a": (ONLY_A_WRONG,),
     "uncommon_b": (ONLY_B_WRONG,),
 }
@@ -56,7 +54,12 @@ def reference_entropy(
     finite = all(np.isfinite(logits).all() for logits in references)
     entropy_of = _class_entropy if exclusive else _label_entropy
     entropy_NL = entropy_of(references) if finite else np.full(outcomes_NL.shape, np.nan)
-    members_NLM = np.stack([np.isin(outcomes_NL, outcomes) for outcomes in SETS.values()], axis=-1)
+    undefined = "no such items" if finite else "the logits of a reference are not finite"
+    statistics = [
+        Statistic("reference_entropy", "nats", among, undefined, name)
+        for name, among in SETS.items()
+    ]
+    members_NLM = members_of(outcomes_NL, statistics)
 
     def means(counts_BN: np.ndarray) -> np.ndarray:
         total_BLM = np.tensordot(counts_BN, members_NLM * entropy_NL[..., None], axes=1)
@@ -64,9 +67,7 @@ def reference_entropy(
         return append_label_mean(mean_BLM).reshape(len(counts_BN), -1)
 
     intervals = bootstrap(means, np.ones(len(entropy_NL), dtype=np.int64), seed, resamples)
-    undefined = "no such items" if finite else "the logits of a reference are not finite"
-    infos = [StatisticInfo("reference_entropy", "nats", undefined, {"set": name}) for name in SETS]
-    yield from label_measurements(intervals, item_counts(members_NLM), infos)
+    yield from label_measurements(intervals, members_NLM, statistics)
 
 
 def _class_entropy(references: Sequence[np.ndarray]) -> np.ndarray:

@@ -24,15 +24,12 @@ from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.mistakes._agreement_report import AGREEMENT_PART
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
     STATISTICS,
+    append_label_mean,
+    label_measurements,
+    members_of,
     outcome_statistics,
     outcome_tables,
     pair_outcomes,
-)
-from transferbench_plugins.diagnostics.mistakes._per_label import (
-    StatisticInfo,
-    append_label_mean,
-    item_counts,
-    label_measurements,
 )
 from transferbench_plugins.diagnostics.mistakes._reference_entropy import reference_entropy
 
@@ -96,9 +93,7 @@ def _overlap(
         return append_label_mean(values_BLS).reshape(len(counts_BC), -1)
 
     intervals = estimate(statistics, counts)
-    members_NLS = np.stack([np.isin(outcomes_NL, s.among) for s in STATISTICS], axis=-1)
-    infos = [StatisticInfo(s.metric, s.unit, s.undefined, {}) for s in STATISTICS]
-    yield from label_measurements(intervals, item_counts(members_NLS), infos)
+    yield from label_measurements(intervals, members_of(outcomes_NL, STATISTICS), STATISTICS)
 
 
 AGREEMENT = DiagnosticSpec(

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from transferbench.metrics import score
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench.statistics import wilson
 from transferbench_plugins.diagnostics._history import final_value, metric_curve
 from transferbench_plugins.diagnostics._logits import compute_logits
+from transferbench_plugins.diagnostics._measurement import measurement, recorded_metric
 from transferbench_plugins.diagnostics._source_checkpoint import (
     SourceCheckpoint,
     initial_checkpoint,
@@ -25,6 +25,7 @@ __all__ = ["CHECKPOINT_CHOICE"]
 BATCH_SIZE = 256
 
 NO_CHECKPOINT = "a starts from no kept state of b"
+UNDEFINED = "the test metric is not defined: not evaluated, or diverged"
 
 
 def measure(
@@ -40,46 +41,18 @@ def measure(
     del params, context  # deterministic, without parameters
     trial, source = subjects
     checkpoint = initial_checkpoint(trial, source)
-    flag = NO_CHECKPOINT if checkpoint is None else None
-    coordinates: dict[str, Coordinate] = {}
-    source_metric = None
-    if checkpoint is not None:
-        coordinates = {"checkpoint": checkpoint.epoch}
-        source_metric = _source_metric(source, checkpoint)
-    yield Measurement(
-        metric="checkpoint",
-        value=None if checkpoint is None else checkpoint.epoch,
-        unit="epochs",
-        n=1,
-        coordinates=coordinates,
-        flag=flag,
-    )
-    target_metric = final_value(trial.history, "test_metric")
-    yield _metric("target_metric", trial, target_metric, coordinates)
+    epoch = checkpoint.epoch if checkpoint else None
+    coordinates: dict[str, Coordinate] = {} if epoch is None else {"checkpoint": epoch}
+    yield measurement("checkpoint", epoch, "epochs", 1, coordinates, missing=NO_CHECKPOINT)
+    n, value = len(trial.labels), final_value(trial.history, "test_metric")
+    target_metric = recorded_metric(trial, value, n)
+    yield measurement("target_metric", target_metric, "fraction", n, coordinates, missing=UNDEFINED)
     speed = speed_of(trial.history)
-    yield Measurement(metric="speed", unit="fraction", coordinates=coordinates, **speed._asdict())
-    yield _metric("source_metric", source, source_metric, coordinates, flag)
-
-
-def _metric(
-    name: str,
-    subject: Subject,
-    value: float | None,
-    coordinates: dict[str, Coordinate],
-    flag: str | None = None,
-) -> Measurement:
-    n = len(subject.labels)
-    is_share = subject.metric == "accuracy" and subject.labels.ndim == 1
-    missing = "the test metric is not defined: not evaluated, or diverged"
-    return Measurement(
-        metric=name,
-        value=value,
-        unit="fraction",
-        n=n,
-        coordinates=coordinates,
-        flag=flag or (missing if value is None else None),
-        **(wilson(round(value * n), n).fields() if is_share and value is not None else {}),
-    )
+    yield measurement("speed", speed.value, "fraction", speed.n, coordinates, flag=speed.flag)
+    n, value = len(source.labels), _source_metric(source, checkpoint) if checkpoint else None
+    source_metric = recorded_metric(source, value, n)
+    missing = UNDEFINED if checkpoint else NO_CHECKPOINT
+    yield measurement("source_metric", source_metric, "fraction", n, coordinates, missing=missing)
 
 
 def _source_metric(source: Subject, checkpoint: SourceCheckpoint) -> float | None:

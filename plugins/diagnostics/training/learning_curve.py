@@ -6,12 +6,12 @@ Source: Neyshabur et al. 2020, arXiv 2008.11687, Figure 2; the summaries are our
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from transferbench.records import Coordinate, Measurement
+from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
 from transferbench.statistics import wilson
 from transferbench_plugins.diagnostics._history import (
@@ -21,7 +21,7 @@ from transferbench_plugins.diagnostics._history import (
     metric_curve,
     non_finite_epochs,
 )
-from transferbench_plugins.diagnostics._measurement import join_flags
+from transferbench_plugins.diagnostics._measurement import join_flags, measurement
 from transferbench_plugins.diagnostics.training._learning_curve_report import CURVE_PART
 
 __all__ = ["LEARNING_CURVE", "CurveParams"]
@@ -70,12 +70,16 @@ def measure(
     (subject,) = subjects
     history = subject.history
     curve = _curve(history, len(subject.labels))
-    yield from _test_points(curve, is_share=subject.task == "multi-class")
+    n, is_share = curve.n, subject.task == "multi-class"
+    for epoch, value in zip(curve.epochs, curve.values, strict=True):
+        share = wilson(value * n, n)._replace(value=value) if is_share else value
+        yield measurement("test_metric", share, "fraction", n, {"epoch": int(epoch)})
     for epoch, value in zip(*metric_curve(history, "train_metric"), strict=True):
-        yield _point("train_metric", epoch, value, n=1)
+        yield measurement("train_metric", value, "fraction", 1, {"epoch": int(epoch)})
     if curve.diverged:
-        yield _point("test_metric", curve.end, None, n=curve.n, flag=curve.diverged)
-        yield _point("train_metric", curve.end, None, n=1, flag=curve.diverged)
+        for metric, count in (("test_metric", n), ("train_metric", 1)):
+            at = {"epoch": curve.end}
+            yield measurement(metric, None, "fraction", count, at, flag=curve.diverged)
     yield from _summaries(params, curve)
 
 
@@ -98,26 +102,12 @@ def _summaries(params: CurveParams, curve: _Curve) -> Iterator[Measurement]:
         yield _epochs_to_threshold(curve, threshold)
 
 
-def _test_points(curve: _Curve, *, is_share: bool) -> Iterator[Measurement]:
-    """``is_share``: the metric is a share of correct items, so Wilson's interval applies."""
-    for epoch, value in zip(curve.epochs, curve.values, strict=True):
-        bounds = wilson(value * curve.n, curve.n).fields() if is_share else {}
-        yield _point("test_metric", epoch, value, n=curve.n, **bounds)
-
-
-def _point(metric: str, epoch: int, value: float | None, **fields: Any) -> Measurement:
-    coordinates: dict[str, Coordinate] = {"epoch": int(epoch)}
-    return Measurement(
-        metric=metric, value=value, unit="fraction", coordinates=coordinates, **fields
-    )
-
-
 def _area(curve: _Curve) -> Measurement:
     """The mean height of the curve: its trapezoidal integral over epochs, divided by their span."""
     if len(curve.epochs) < 2:
         too_few = f"an area needs two evaluated epochs, found {len(curve.epochs)}"
         flag = join_flags(too_few, curve.diverged)
-        return Measurement(metric="area", value=None, unit="fraction", n=curve.n, flag=flag)
+        return measurement("area", None, "fraction", curve.n, flag=flag)
     widths = np.diff(curve.epochs)
     heights = (curve.values[1:] + curve.values[:-1]) / 2
     area = float((widths * heights).sum() / widths.sum())
@@ -127,33 +117,25 @@ def _area(curve: _Curve) -> Measurement:
     missing = ", ".join(str(epoch) for epoch in curve.non_finite if first < epoch < last)
     gaps = f"nothing finite at epochs {missing}" if missing else None
     flag = join_flags(part, gaps, curve.diverged)
-    return Measurement(metric="area", value=area, unit="fraction", n=curve.n, flag=flag)
+    return measurement("area", area, "fraction", curve.n, flag=flag)
 
 
 def _peak(curve: _Curve) -> Iterator[Measurement]:
     """The best test metric and its first epoch: a property of the curve, not a selected model."""
-    best = int(curve.values.argmax()) if len(curve.values) else None
-    for metric, unit, values in (
-        ("best", "fraction", curve.values),
-        ("best_epoch", "epochs", curve.epochs),
-    ):
-        value = None if best is None else float(values[best])
-        missing = curve.missing if best is None else None
-        yield Measurement(metric=metric, value=value, unit=unit, n=curve.n, flag=missing)
+    best = epoch = None
+    if len(curve.values):
+        index = int(curve.values.argmax())
+        best, epoch = curve.values[index], curve.epochs[index]
+    yield measurement("best", best, "fraction", curve.n, missing=curve.missing)
+    yield measurement("best_epoch", epoch, "epochs", curve.n, missing=curve.missing)
 
 
 def _epochs_to_threshold(curve: _Curve, threshold: float) -> Measurement:
     """The epochs until the metric first reached ``threshold``, interpolated linearly."""
-    value = _first_crossing(curve, threshold)
-    flag = "not reached" if len(curve.values) else curve.missing
-    return Measurement(
-        metric="epochs_to_threshold",
-        value=value,
-        unit="epochs",
-        n=curve.n,
-        coordinates={"threshold": threshold},
-        flag=flag if value is None else None,
-    )
+    at = {"threshold": threshold}
+    missing = "not reached" if len(curve.values) else curve.missing
+    epochs = _first_crossing(curve, threshold)
+    return measurement("epochs_to_threshold", epochs, "epochs", curve.n, at, missing=missing)
 
 
 def _first_crossing(curve: _Curve, threshold: float) -> float | None:

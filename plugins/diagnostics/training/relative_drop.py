@@ -9,17 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from transferbench.metrics import correctness, predict, ratio, weighted_mean_auc
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Metric,
+    Params,
+    Subject,
+    SubmittedTrial,
+)
 from transferbench.statistics import Interval, bootstrap, point_estimates
 from transferbench_plugins.diagnostics._history import History, divergence_flag, final_value
-from transferbench_plugins.diagnostics._measurement import join_flags
+from transferbench_plugins.diagnostics._measurement import join_flags, measurement
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.training._relative_drop_report import DROP_PART
 from transferbench_plugins.diagnostics.training.speed import speed_of
@@ -58,78 +65,66 @@ def measure(
     Error: percentile bootstrap over test items, both networks on the same resample.
     """
     pair = subjects[:2]
-    labels = shared_labels(pair)
-    by_class = pair[0].metric == "accuracy"
+    labels, metric, chance = shared_labels(pair), pair[0].metric, pair[0].chance
+    by_class = metric == "accuracy"
     outputs = [predict(net.logits, labels) if by_class else net.logits for net in pair]
     histories = [net.history for net in pair]
+    flags = _untrained_flags(histories, chance, params.margin)
     bootstrapped = partial(bootstrap, seed=context.seed, resamples=params.resamples)
-    flags = _untrained_flags(params, histories, pair[0].chance)
-    yield from _drops(_PairOutputs(outputs, labels, pair[0].chance, by_class), flags, bootstrapped)
+    yield from _drops(outputs, labels, metric, chance, bootstrapped, flags)
     yield from _training_differences(histories, flags)
 
 
 def recompute(params: DropParams, trials: Sequence[SubmittedTrial]) -> Iterator[Measurement]:
     """The drops from the predictions; the rest from the train metrics, where they are recorded."""
     pair = trials[:2]
-    by_class, chance = pair[0].metric == "accuracy", pair[0].chance
-    outputs = [trial.predicted if by_class else trial.scores for trial in pair]
+    metric, chance = pair[0].metric, pair[0].chance
+    outputs = [trial.predicted if metric == "accuracy" else trial.scores for trial in pair]
     histories = [trial.history for trial in pair if trial.history is not None]
-    has_histories = len(histories) == len(pair)
-    flags = _untrained_flags(params, histories, chance) if has_histories else ()
+    has_histories = len(histories) == 2
+    flags = _untrained_flags(histories, chance, params.margin) if has_histories else []
     arrays = [output for output in outputs if output is not None]
-    if len(arrays) == len(pair):
-        sample = _PairOutputs(arrays, shared_labels(pair), chance, by_class)
-        yield from _drops(sample, flags, point_estimates)
+    if len(arrays) == 2:
+        yield from _drops(arrays, shared_labels(pair), metric, chance, point_estimates, flags)
     if has_histories:
         yield from _training_differences(histories, flags)
 
 
-class _PairOutputs(NamedTuple):
-    """The outputs of both networks: predictions if ``by_class``, else logits.
-
-    Shapes: outputs (N,) or (N, L); labels (N,) or (N, L).
-    """
-
-    outputs: Sequence[np.ndarray]
-    labels: np.ndarray
-    chance: float
-    by_class: bool
-
-
 def _drops(
-    pair: _PairOutputs, flags: Sequence[str | None], estimate: Callable[..., Sequence[Interval]]
+    outputs: Sequence[np.ndarray],
+    labels: np.ndarray,
+    metric: Metric,
+    chance: float,
+    estimate: Callable[..., Sequence[Interval]],
+    flags: Sequence[str | None],
 ) -> Iterator[Measurement]:
-    """``estimate``: ``bootstrap`` or ``point_estimates``."""
-    scores, counts = _sample(pair)
-    effects = estimate(lambda c: _effects(scores(c), pair.chance), counts)
-    for (metric, unit, reason), interval in zip(EFFECTS, effects, strict=True):
-        undefined = reason if interval.value is None else None
-        yield Measurement(
-            metric=metric,
-            value=interval.value,
-            unit=unit,
-            n=len(pair.labels),
-            flag=join_flags(undefined, *flags),
-            **interval.fields(),
-        )
+    """``outputs``: predictions for an accuracy, else logits.
+
+    ``estimate``: ``bootstrap`` or ``point_estimates``.
+    Shapes: outputs (N,) or (N, L), labels (N,) or (N, L).
+    """
+    scores, counts = _sample(outputs, labels, metric)
+    effects = estimate(lambda resampled: _effects(scores(resampled), chance), counts)
+    n, flag = len(labels), join_flags(*flags)
+    for (name, unit, reason), interval in zip(EFFECTS, effects, strict=True):
+        yield measurement(name, interval, unit, n, missing=reason, flag=flag)
 
 
 def _sample(
-    pair: _PairOutputs,
+    outputs: Sequence[np.ndarray], labels: np.ndarray, metric: Metric
 ) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
     """The scores of both networks as a function of resampled counts, and the observed counts.
 
     For accuracy, items with the same outcome in both networks form one class.
     Shapes: the function maps (B, C) to (B, 2); the counts are (C,).
     """
-    labels = pair.labels
-    if pair.by_class:
-        hits_N2 = np.stack([correctness(predicted, labels) for predicted in pair.outputs], axis=1)
+    if metric == "accuracy":
+        hits_N2 = np.stack([correctness(predicted, labels) for predicted in outputs], axis=1)
         outcomes_C2, counts = np.unique(hits_N2, axis=0, return_counts=True)
         return lambda counts_BC: counts_BC @ outcomes_C2 / len(labels), counts
 
     def areas(counts_BN: np.ndarray) -> np.ndarray:
-        return np.stack([weighted_mean_auc(o, labels, counts_BN) for o in pair.outputs], axis=1)
+        return np.stack([weighted_mean_auc(o, labels, counts_BN) for o in outputs], axis=1)
 
     return areas, np.ones(len(labels), dtype=np.int64)
 
@@ -144,40 +139,26 @@ def _effects(scores_B2: np.ndarray, chance: float) -> np.ndarray:
 def _training_differences(
     histories: Sequence[History], flags: Sequence[str | None]
 ) -> Iterator[Measurement]:
-    yield _speed_gain(histories, flags)
-    for name, history, flag in zip(("a", "b"), histories, flags, strict=True):
-        value = final_value(history, "train_metric")
-        yield Measurement(
-            metric=f"train_metric_{name}", value=value, unit="fraction", n=1, flag=flag
-        )
-
-
-def _speed_gain(histories: Sequence[History], flags: Sequence[str | None]) -> Measurement:
-    speed_a, speed_b = map(speed_of, histories)
-    gain = None
-    if speed_a.value is not None and speed_b.value is not None:
-        gain = speed_a.value - speed_b.value
+    speeds = [speed_of(history) for history in histories]
+    a, b = (speed.value for speed in speeds)
+    gain = None if a is None or b is None else a - b
     speed_flags = [
         f"{name}: {speed.flag}"
-        for name, speed, flag in zip("ab", (speed_a, speed_b), flags, strict=True)
+        for name, speed, flag in zip("ab", speeds, flags, strict=True)
         if speed.flag and speed.flag not in (flag or "")
     ]
-    return Measurement(
-        metric="speed_gain",
-        value=gain,
-        unit="fraction",
-        n=min(speed_a.n, speed_b.n),
-        flag=join_flags(*speed_flags, *flags),
-    )
+    n, flag = min(speed.n for speed in speeds), join_flags(*speed_flags, *flags)
+    yield measurement("speed_gain", gain, "fraction", n, flag=flag)
+    for name, history, untrained in zip("ab", histories, flags, strict=True):
+        value = final_value(history, "train_metric")
+        yield measurement(f"train_metric_{name}", value, "fraction", 1, flag=untrained)
 
 
 def _untrained_flags(
-    params: DropParams, histories: Sequence[History], chance: float
+    histories: Sequence[History], chance: float, margin: float
 ) -> list[str | None]:
-    return [
-        _untrained(name, history, chance, params.margin)
-        for name, history in zip(("a", "b"), histories, strict=True)
-    ]
+    pairs = zip("ab", histories, strict=True)
+    return [_untrained(name, history, chance, margin) for name, history in pairs]
 
 
 def _untrained(name: str, history: History, chance: float, margin: float) -> str | None:
