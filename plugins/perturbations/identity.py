@@ -6,18 +6,9 @@ import math
 
 import numpy as np
 
-from transferbench.specs import ImageShape, NoParams, PerturbationSpec
+from transferbench.specs import PerturbationSpec
 
 __all__ = ["IDENTITY"]
-
-
-def _index(
-    params: NoParams,  # noqa: ARG001  # fixed signature
-    image_shape: ImageShape,
-    seed: int,  # noqa: ARG001  # fixed signature
-    image_ids: np.ndarray,  # noqa: ARG001  # fixed signature
-) -> np.ndarray:
-    return np.arange(math.prod(image_shape), dtype=np.int32)[None]
 
 
 IDENTITY = PerturbationSpec(
@@ -26,6 +17,8 @@ IDENTITY = PerturbationSpec(
     summary="unperturbed images",
     source="none",
     license="Apache-2.0",
-    index=_index,
+    index=lambda params, image_shape, seed, image_ids: np.arange(
+        math.prod(image_shape), dtype=np.int32
+    )[None],
     severity=lambda params, image_shape: 0.0,
 )

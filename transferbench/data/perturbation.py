@@ -55,7 +55,11 @@ def compile_perturbation(
         return _checked(spec, index, math.prod(image_shape), len(image_ids))
 
     probe = maps(np.arange(2))
-    _check_permutation(spec.name, probe)
+    if not (np.sort(probe.runs, axis=1) == np.arange(probe.runs.shape[1])).all():
+        raise PluginError(
+            f"perturbation {spec.name!r} gave a map that is no permutation: it takes some values"
+            " twice and leaves others out; fix the plugin, or give it build instead of index"
+        )
     if len(probe.runs) == 2:
         return CompiledPerturbation(spec.name, spec.stage, per_image=maps)
     if probe.is_identity:
@@ -66,18 +70,6 @@ def compile_perturbation(
 
 def _checked(spec: PerturbationSpec, index: np.ndarray, values: int, count: int) -> RunMap:
     """The plugin's maps, validated in shape and range."""
-    _check_shape(spec, index, values, count)
-    if index.min() < 0 or index.max() >= index.shape[1]:
-        raise PluginError(
-            f"perturbation {spec.name!r} gave a map to {index.min()}..{index.max()}, which must "
-            f"stay within 0..{index.shape[1] - 1}: fix the plugin"
-        )
-    if spec.runs is None:
-        return coarsen(index)
-    return RunMap(index, values // index.shape[1])
-
-
-def _check_shape(spec: PerturbationSpec, index: np.ndarray, values: int, count: int) -> None:
     kind = str(getattr(index, "dtype", type(index).__name__))
     shape = np.shape(index)
     fits = len(shape) == 2 and shape[0] in {1, count} and shape[1] > 0
@@ -88,11 +80,9 @@ def _check_shape(spec: PerturbationSpec, index: np.ndarray, values: int, count: 
             f"perturbation {spec.name!r} gave a map of {kind} {shape}, which must be int32 "
             f"(1 or {count}, {width}): fix the plugin"
         )
-
-
-def _check_permutation(name: str, runs: RunMap) -> None:
-    if not (np.sort(runs.runs, axis=1) == np.arange(runs.runs.shape[1])).all():
+    if index.min() < 0 or index.max() >= shape[1]:
         raise PluginError(
-            f"perturbation {name!r} gave a map that is no permutation: it takes some values twice "
-            "and leaves others out; fix the plugin, or give it build instead of index"
+            f"perturbation {spec.name!r} gave a map to {index.min()}..{index.max()}, which must "
+            f"stay within 0..{shape[1] - 1}: fix the plugin"
         )
+    return coarsen(index) if spec.runs is None else RunMap(index, values // shape[1])

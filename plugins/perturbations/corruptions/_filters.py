@@ -1,6 +1,6 @@
 """Convolutions, motion blur and bilinear sampling of batches of images.
 
-Shape letters: N images, C channels, H height, W width, K side of a kernel, L length of a line.
+Shape letters: N images, C channels, H height, W width, K side of a kernel.
 """
 
 from __future__ import annotations
@@ -13,25 +13,18 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["convolved", "gaussian_blurred", "gaussian_line", "motion_blurred", "sampled"]
-
-
-def gaussian_line(sigma: float) -> np.ndarray:
-    """A normal density at integer pixels within four standard deviations, normalised to sum 1.
-
-    Shapes: float64 (L,), L odd.
-    Source: scipy.ndimage.gaussian_filter1d, which scikit-image's gaussian calls.
-    """
-    reach = int(4 * sigma + 0.5)
-    offsets = np.arange(-reach, reach + 1)
-    line = np.exp(-0.5 * (offsets / sigma) ** 2)
-    normalised: np.ndarray = line / line.sum()
-    return normalised
+__all__ = ["convolved", "gaussian_blurred", "motion_blurred", "sampled"]
 
 
 def gaussian_blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur; the outermost pixels are repeated beyond the border."""
-    line = gaussian_line(sigma)
+    """Gaussian blur; the outermost pixels are repeated beyond the border.
+
+    Source: scipy.ndimage.gaussian_filter1d, which scikit-image's gaussian calls: a normal density
+    at integer pixels within four standard deviations, normalised to sum 1.
+    """
+    reach = int(4 * sigma + 0.5)
+    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    line /= line.sum()
     return convolved(convolved(images, line[:, None], "replicate"), line[None], "replicate")
 
 

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from transferbench.specs import ImageShape, NoParams, PerturbationSpec
+from transferbench.specs import ImageShape, PerturbationSpec
 
 __all__ = ["CHANNEL_SHUFFLE"]
 
 
-def _order(channels: int, seed: int) -> np.ndarray:
-    """A permutation of the channels, uniform over all but the identity."""
+def _index(image_shape: ImageShape, seed: int) -> np.ndarray:
+    """The order of the channels is uniform over all but the identity."""
+    height, width, channels = image_shape
     random = np.random.RandomState(seed)  # its stream is frozen, as for the other shuffles
     identity = order = np.arange(channels)
     while (order == identity).all():
         order = random.permutation(channels)
-    return order
-
-
-def _index(
-    params: NoParams,  # noqa: ARG001  # fixed signature
-    image_shape: ImageShape,
-    seed: int,
-    image_ids: np.ndarray,  # noqa: ARG001  # fixed signature
-) -> np.ndarray:
-    height, width, channels = image_shape
-    pixels = np.arange(height * width)[:, None] * channels
-    index: np.ndarray = pixels + _order(channels, seed)
+    index: np.ndarray = np.arange(height * width)[:, None] * channels + order
     return index.reshape(1, -1).astype(np.int32)
-
-
-def _check(params: NoParams, image_shape: ImageShape) -> str | None:  # noqa: ARG001  # fixed signature
-    if image_shape[2] > 1:
-        return None
-    return "a single channel cannot be permuted; use images of 3 channels"
 
 
 CHANNEL_SHUFFLE = PerturbationSpec(
@@ -42,8 +26,12 @@ CHANNEL_SHUFFLE = PerturbationSpec(
     summary="one fixed permutation of the channels, never the identity",
     source="transferbench; the paper's pixel shuffle is its only one that mixes channels",
     license="Apache-2.0",
-    index=_index,
+    index=lambda params, image_shape, seed, image_ids: _index(image_shape, seed),
     stage="normalised",
-    check=_check,
+    check=lambda params, image_shape: (
+        None
+        if image_shape[2] > 1
+        else "a single channel cannot be permuted; use images of 3 channels"
+    ),
     severity=lambda params, image_shape: 1.0,
 )

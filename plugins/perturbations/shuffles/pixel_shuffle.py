@@ -10,17 +10,12 @@ import math
 
 import numpy as np
 
-from transferbench.specs import ImageShape, NoParams, PerturbationSpec
+from transferbench.specs import ImageShape, PerturbationSpec
 
 __all__ = ["PIXEL_SHUFFLE"]
 
 
-def _index(
-    params: NoParams,  # noqa: ARG001  # fixed signature
-    image_shape: ImageShape,
-    seed: int,
-    image_ids: np.ndarray,  # noqa: ARG001  # fixed signature
-) -> np.ndarray:
+def _index(image_shape: ImageShape, seed: int) -> np.ndarray:
     height, width, channels = image_shape
     values = math.prod(image_shape)
     permutation = np.random.RandomState(seed).permutation(values)  # as released
@@ -36,7 +31,7 @@ PIXEL_SHUFFLE = PerturbationSpec(
     summary="one fixed random permutation of all values, across channels",
     source="Neyshabur, Sedghi, Zhang 2020, section 3.1: released code, RandomPixelShuffle",
     license="Apache-2.0",
-    index=_index,
+    index=lambda params, image_shape, seed, image_ids: _index(image_shape, seed),
     stage="normalised",
     severity=lambda params, image_shape: 1.0,
 )
