@@ -12,8 +12,7 @@ Shape letters: N images, C channels, H height, W width, K classes or labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -92,24 +91,18 @@ def recalibrate(net: nn.Module, images: Tensor, batch_size: int = BATCH_SIZE) ->
 
     Source: Izmailov et al. 2018, arXiv 1803.05407; Jordan et al. 2022, arXiv 2211.08403.
     """
-    if has_batch_statistics(net):
-        with _gathering_statistics(net), torch.no_grad():
-            for batch in torch.tensor_split(images, math.ceil(len(images) / batch_size)):
-                net(batch)
-
-
-@contextmanager
-def _gathering_statistics(net: nn.Module) -> Iterator[None]:
-    """Inside the block, batch statistics are averaged over the forward passes, from a reset."""
     norms = _batch_norms(net)
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
-    with eval_mode(net):
+    with eval_mode(net), torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
             norm.training = True
         try:
-            yield
+            for batch in torch.tensor_split(images, math.ceil(len(images) / batch_size)):
+                net(batch)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
@@ -171,19 +164,13 @@ def evaluate_states(
 def _evaluate(
     net: nn.Module, examples: Examples, criterion: Criterion, precision: str, batch_size: int
 ) -> Evaluation:
-    logits = _logits(net, examples.images, precision, batch_size)
-    loss = float(_loss(logits, examples.targets, criterion.task))
-    metric = score(criterion.metric, logits.cpu().numpy(), examples.targets.cpu().numpy())
-    return Evaluation(loss if math.isfinite(loss) else None, metric)
-
-
-def _logits(net: nn.Module, images: Tensor, precision: str, batch_size: int) -> Tensor:
+    images, targets = examples
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=precision != "f32")
     with eval_mode(net), torch.inference_mode(), autocast:
-        return torch.cat([net(batch).float() for batch in torch.split(images, batch_size)])
-
-
-def _loss(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
-    if task == "multi-label":
-        return F.binary_cross_entropy_with_logits(logits.double(), targets.double())
-    return F.cross_entropy(logits.double(), targets)
+        logits = torch.cat([net(batch).float() for batch in torch.split(images, batch_size)])
+    if criterion.task == "multi-label":
+        loss = F.binary_cross_entropy_with_logits(logits.double(), targets.double()).item()
+    else:
+        loss = F.cross_entropy(logits.double(), targets).item()
+    metric = score(criterion.metric, logits.cpu().numpy(), targets.cpu().numpy())
+    return Evaluation(loss if math.isfinite(loss) else None, metric)
