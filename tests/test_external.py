@@ -13,7 +13,7 @@ from transferbench.api import Run
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import boards
 from transferbench.plan import DatasetFacts, Entry, make_plan
-from transferbench.plan.external_weights import left_out_arms
+from transferbench.plan.resolve import left_out_arms
 from transferbench.registry import identity, load_registry
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite

@@ -13,7 +13,7 @@ from transferbench.leaderboard.notes import REPRODUCED_WITHIN
 from transferbench.leaderboard.profile import most_severe
 from transferbench.leaderboard.scores import Candidate, EntryKey, compared_arms
 from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
-from transferbench.plan.external_weights import left_out_arms
+from transferbench.plan.resolve import left_out_arms
 from transferbench.registry import Registry
 from transferbench.submission import Bundle, CheckReport, Submission
 from transferbench.suite import Suite

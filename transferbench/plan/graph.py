@@ -10,16 +10,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.errors import SuiteError
 from transferbench.identity import derive_seed, digest
-from transferbench.plan.external_weights import unstartable_arms
 from transferbench.plan.resolve import (
     PluginIdentity,
-    ResolvedArm,
     ResolvedSuite,
     resolve_suite,
+    unstartable_arms,
 )
 from transferbench.registry import Registry
 from transferbench.specs import Preprocessing, Weights
-from transferbench.suite import SOURCE, Diagnosis, Grid, Image, Pairing, Recipe, Suite, Target
+from transferbench.suite import SOURCE, Image, Pairing, Recipe, Suite, Target
 
 __all__ = [
     "ENGINE_VERSION",
@@ -39,6 +38,8 @@ ENGINE_VERSION = 1
 """Part of every id: bumped when the same payload would give other numbers."""
 
 JobKind = Literal["pretrain", "trial", "diagnosis"]
+SELECTION = {"labels_per_class", "validation", "validation_limit", "test_limit"}
+"""The fields of a target that decide which of its images a trial sees."""
 
 
 class DatasetFacts(NamedTuple):
@@ -188,24 +189,20 @@ class _Planner:
 
     def add(self, entry: Entry) -> None:
         """The entry's trainings, then its diagnoses."""
-        cells: list[TrialCell] = []
-        for (target, perturbation, arm), epochs in self.cells.items():
-            if arm in self.plan.left_out[entry.name]:
-                continue
-            for replicate in range(self.suite.replicates):
-                job = self._trial(entry, target, perturbation, arm, replicate, epochs)
-                cells.append(TrialCell(job.id, entry.name, target, perturbation, arm, replicate))
+        cells = [
+            self._trial(entry, axes, replicate, epochs)
+            for axes, epochs in self.cells.items()
+            if axes[-1] not in self.plan.left_out[entry.name]
+            for replicate in range(self.suite.replicates)
+        ]
         self.plan.cells += cells
         self._add_diagnoses(cells + self._source_cells(entry, cells))
 
     # --- pre-training -------------------------------------------------------------------------
 
     def _pretraining(self, entry: Entry, label: str) -> Job:
-        if (entry.name, label) not in self.sources:
-            self.sources[entry.name, label] = self._new_pretraining(entry, label)
-        return self.sources[entry.name, label]
-
-    def _new_pretraining(self, entry: Entry, label: str) -> Job:
+        if job := self.sources.get((entry.name, label)):
+            return job
         source = self.suite.sources[label]
         recipe = self.suite.recipes[source.recipe]
         facts = self.facts[f"source:{label}"]
@@ -216,68 +213,52 @@ class _Planner:
             "checkpoints": sorted({t for t in source.checkpoints if t <= recipe.epochs}),
             "seeds": _seeds("source"),
         }
-        n_train = facts.train_size * (1 - source.validation)
-        work = _work(recipe, n_train, facts.test_size)
-        return self._job("pretrain", payload, (), f"pre-train {entry.name} on {label}", work)
+        work = _work(recipe, facts.train_size * (1 - source.validation), facts.test_size)
+        job = self._job("pretrain", payload, (), f"pre-train {entry.name} on {label}", work)
+        self.sources[entry.name, label] = job
+        return job
 
     def _training(self, entry: Entry, dataset: str, recipe: Recipe) -> dict[str, Any]:
         """What the payloads of pre-trainings and trials have in common."""
         facts, image = self.facts[dataset], self.suite.image
         mean, std = _constants(entry.preprocessing or image, image.channels)
+        content = {
+            name: getattr(facts, name) for name in ("fingerprint", "classes", "task", "metric")
+        }
         return {
             "engine": ENGINE_VERSION,
             "backbone": entry.backbone,
-            "dataset": self.resolved.datasets[dataset].identity
-            | {
-                "fingerprint": facts.fingerprint,
-                "classes": facts.classes,
-                "task": facts.task,
-                "metric": facts.metric,
-            },
-            "image": {
-                "size": image.size,
-                "channels": image.channels,
-                "mean": mean,
-                "std": std,
-            },
+            "dataset": self.resolved.datasets[dataset].identity | content,
+            "image": {"size": image.size, "channels": image.channels, "mean": mean, "std": std},
             "recipe": recipe.model_dump(mode="json", exclude={"tuned_over"}),
         }
 
     # --- trials -------------------------------------------------------------------------------
 
     def _trial(
-        self,
-        entry: Entry,
-        label: str,
-        perturbation: str,
-        arm: str,
-        replicate: int,
-        epochs: Iterable[int],
-    ) -> Job:
-        use, resolved = self.suite.initializations[arm], self.resolved.arms[arm]
+        self, entry: Entry, axes: tuple[str, str, str], replicate: int, epochs: Iterable[int]
+    ) -> TrialCell:
+        label, perturbation, arm = axes
+        use = self.suite.initializations[arm]
         target = self.suite.targets[label]
         recipe = self.suite.recipes[use.recipes.get(label, use.recipe)]
         initialization, requires = self._initialization(entry, arm)
         payload = self._training(entry, f"target:{label}", recipe)
         payload |= {
-            "selection": {
-                "labels_per_class": target.labels_per_class,
-                "validation": target.validation,
-                "validation_limit": target.validation_limit,
-                "test_limit": target.test_limit,
-                "seed": _seed("selection", replicate),
-            },
+            "selection": target.model_dump(include=SELECTION)
+            | {"seed": _seed("selection", replicate)},
             "shuffle_labels": target.shuffle_labels,
             "perturbation": self._perturbation(perturbation, replicate),
             "initialization": initialization,
             "frozen": use.frozen,
             "checkpoints": sorted(t for t in epochs if t <= recipe.epochs),
-            "seeds": _seeds(replicate) | _network_seed(resolved, replicate),
+            "seeds": _seeds(replicate, self.resolved.arms[arm].draw),
         }
         title = f"{arm} of {entry.name} on {label}, {perturbation}, replicate {replicate}"
         n_train = _train_size(target, self.facts[f"target:{label}"])
         work = _work(recipe, n_train, self._test_size(label))
-        return self._job("trial", payload, requires, title, work)
+        job = self._job("trial", payload, requires, title, work)
+        return TrialCell(job.id, entry.name, *axes, replicate)
 
     def _test_size(self, target: str) -> int:
         size = self.facts[f"target:{target}"].test_size
@@ -308,9 +289,11 @@ class _Planner:
     def _add_diagnoses(self, cells: Sequence[TrialCell]) -> None:
         by_axes = {cell[2:]: cell for cell in cells}
         for label, diagnosis in self.suite.diagnostics.items():
-            for axes in _axes(cells, diagnosis.on):
-                for group in self._groups(by_axes, axes, label):
-                    self._diagnosis(label, group)
+            targets, perturbations, _ = self.suite.axes(diagnosis.on)
+            for target, perturbation in dict.fromkeys(cell[2:4] for cell in cells):
+                if target in targets and perturbation in perturbations:
+                    for group in self._groups(by_axes, (target, perturbation), label):
+                        self._diagnosis(label, group)
 
     def _source_cells(self, entry: Entry, cells: Sequence[TrialCell]) -> list[TrialCell]:
         """P itself beside its trials, where the suite pre-trained it."""
@@ -328,28 +311,25 @@ class _Planner:
         self, cells: Mapping[tuple[Any, ...], TrialCell], axes: tuple[str, str], label: str
     ) -> Iterator[list[TrialCell]]:
         """The cells measured together: one, two and their references, or the arms of a group."""
-        diagnosis = self.suite.diagnostics[label]
-        members = {"one": self._singles, "pair": self._couples, "group": self._gatherings}
-        for arms, needed in members[self.resolved.diagnoses[label].subjects](diagnosis):
+        for arms, needed in self._members(label):
             keys = [(*axes, arm, replicate) for arm, replicate in arms]
             if all(key in cells for key in keys[:needed]):
                 yield [cells[key] for key in keys if key in cells]
 
-    def _singles(self, diagnosis: Diagnosis) -> Iterator[Members]:
-        for arm in self.suite.initializations if diagnosis.of is None else diagnosis.of:
-            for k in range(1 if arm == SOURCE else self.suite.replicates):
-                yield [(arm, k)], 1
-
-    def _couples(self, diagnosis: Diagnosis) -> Iterator[Members]:
-        n = self.suite.replicates
-        for pairing in diagnosis.pairs:
-            for i, j in _pairs(pairing, n):
-                references = [(arm, _third(i, j, n)) for arm in pairing.references]
-                yield [(pairing.a, i), (pairing.b, j), *references], 2
-
-    def _gatherings(self, diagnosis: Diagnosis) -> Iterator[Members]:
-        for arms in diagnosis.groups:
-            for k in range(self.suite.replicates):
+    def _members(self, label: str) -> Iterator[Members]:
+        diagnosis, n = self.suite.diagnostics[label], self.suite.replicates
+        subjects = self.resolved.diagnoses[label].subjects
+        if subjects == "one":
+            for arm in self.suite.initializations if diagnosis.of is None else diagnosis.of:
+                for k in range(1 if arm == SOURCE else n):
+                    yield [(arm, k)], 1
+        elif subjects == "pair":
+            for pairing in diagnosis.pairs:
+                for i, j in _pairs(pairing, n):
+                    references = [(arm, _third(i, j, n)) for arm in pairing.references]
+                    yield [(pairing.a, i), (pairing.b, j), *references], 2
+        else:
+            for arms, k in product(diagnosis.groups, range(n)):
                 yield [(arm, k) for arm in arms], len(arms)
 
     def _diagnosis(self, label: str, group: Sequence[TrialCell]) -> None:
@@ -390,18 +370,6 @@ def _grid_cells(suite: Suite) -> dict[tuple[str, str, str], set[int]]:
     return cells
 
 
-def _axes(cells: Iterable[TrialCell], on: Grid) -> list[tuple[str, str]]:
-    """Target and perturbation of the ``cells`` that ``on`` allows, without repetition."""
-    return list(
-        dict.fromkeys(
-            (cell.target, cell.perturbation)
-            for cell in cells
-            if (on.targets is None or cell.target in on.targets)
-            and (on.perturbations is None or cell.perturbation in on.perturbations)
-        )
-    )
-
-
 def _pairs(pairing: Pairing, n: int) -> list[tuple[int, int]]:
     if pairing.replicates == "same":
         return [(k, k) for k in range(n)]
@@ -423,17 +391,14 @@ def _seed(purpose: str, replicate: int | str) -> int:
     return derive_seed(purpose, {"replicate": replicate})
 
 
-def _network_seed(arm: ResolvedArm, replicate: int) -> dict[str, int]:
-    """The seed of the network's random draw, where it is not the replicate's own."""
-    if arm.draw == "replicate":
-        return {}
-    shared = arm.draw == "shared"
-    return {"init": _seed("init", "shared") if shared else _seed("second-init", replicate)}
-
-
-def _seeds(replicate: int | str) -> dict[str, int]:
+def _seeds(replicate: int | str, draw: str = "replicate") -> dict[str, int]:
+    """The seeds of a training; ``draw``: of its initialization, which random network it gets."""
     purposes = ("init", "head", "data", "augmentation", "initialization", "labels")
-    return {purpose: _seed(purpose, replicate) for purpose in purposes}
+    seeds = {purpose: _seed(purpose, replicate) for purpose in purposes}
+    if draw != "replicate":
+        shared = draw == "shared"
+        seeds["init"] = _seed("init", "shared") if shared else _seed("second-init", replicate)
+    return seeds
 
 
 def _train_size(target: Target, facts: DatasetFacts) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.registry import Registry, blamed, identity
-from transferbench.specs import DatasetSpec, Params
+from transferbench.specs import DatasetSpec, Params, Weights
 from transferbench.suite import Diagnosis, InitializationUse, Suite, Use
 
 __all__ = [
@@ -15,8 +15,9 @@ __all__ = [
     "ResolvedDataset",
     "ResolvedDiagnosis",
     "ResolvedSuite",
-    "resolve_arm",
+    "left_out_arms",
     "resolve_suite",
+    "unstartable_arms",
 ]
 
 PluginIdentity: TypeAlias = dict[str, Any]
@@ -88,7 +89,7 @@ def resolve_suite(
             if datasets is None or label in datasets
         },
         {label: _perturbation(suite, label, registry) for label in suite.perturbations},
-        {label: resolve_arm(use, registry) for label, use in suite.initializations.items()},
+        {label: _arm(use, registry) for label, use in suite.initializations.items()},
         {label: _diagnosis(use, registry) for label, use in suite.diagnostics.items()},
     )
 
@@ -108,7 +109,7 @@ def _perturbation(suite: Suite, label: str, registry: Registry) -> PluginIdentit
     return None if unchanged else identity(spec, params) | {"apply": use.apply}
 
 
-def resolve_arm(use: InitializationUse, registry: Registry) -> ResolvedArm:
+def _arm(use: InitializationUse, registry: Registry) -> ResolvedArm:
     """How the networks of one arm start. Raises: as ``resolve_suite``."""
     spec = registry.initialization(use.name)
     params = spec.parse(use.params)
@@ -130,3 +131,38 @@ def _diagnosis(use: Diagnosis, registry: Registry) -> ResolvedDiagnosis:
             {"name": name, "version": registry.perturbation(name).version} for name in applied
         ]
     return ResolvedDiagnosis(described, spec.subjects, passes, limit)
+
+
+# --- external weights -------------------------------------------------------------------------
+
+
+def left_out_arms(suite: Suite, weights: Weights | None, registry: Registry) -> dict[str, str]:
+    """The arms that an entry with ``weights`` goes without, each with what it needs instead.
+
+    Raises: ``UnknownNameError`` where the plugin of an arm is not installed.
+    """
+    if weights is None:
+        return {}
+    scored = suite.scoring.initialization
+    uses = {label: use for label, use in suite.initializations.items() if label != scored}
+    return unstartable_arms(suite, {label: _arm(use, registry) for label, use in uses.items()})
+
+
+def unstartable_arms(suite: Suite, arms: Mapping[str, ResolvedArm]) -> dict[str, str]:
+    """Those of ``arms`` that external weights cannot start, each with what it needs instead.
+
+    External weights are one final state, and stand for the source of the scored arm alone. That
+    arm is never left out: what it cannot start from is an error of the plan.
+    """
+    scored = suite.scoring.initialization
+    source = suite.initializations[scored].source
+    needs: dict[str, str] = {}
+    for label, arm in arms.items():
+        if label == scored or not arm.needs_source:
+            continue
+        own = suite.initializations[label].source
+        if own != source:
+            needs[label] = f"needs weights of the suite's {own}"
+        elif arm.checkpoint is not None:
+            needs[label] = f"needs checkpoint {arm.checkpoint} of the suite's {source}"
+    return needs

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from transferbench.data.cache import prepare
 from transferbench.errors import DataError
-from transferbench.plan import DatasetFacts, Plan, ResolvedSuite, plan_resolved, resolve_suite
+from transferbench.plan import DatasetFacts, Plan, plan_resolved
+from transferbench.plan.resolve import ResolvedSuite, resolve_suite
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.collect import done_jobs
 from transferbench.runner.options import Options

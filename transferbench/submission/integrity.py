@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from transferbench.errors import UnknownNameError
 from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Plan, job_id, make_plan
-from transferbench.plan.external_weights import left_out_arms
+from transferbench.plan.resolve import left_out_arms
 from transferbench.records import Record
 from transferbench.registry import Registry
 from transferbench.specs import Weights
