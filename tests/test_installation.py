@@ -115,7 +115,7 @@ def test_an_installed_wheel_lists_its_plugins_and_suites(wheel, tmp_path):
 def test_the_built_in_plugins_load_without_a_problem():
     registry = load_registry()
     assert [
-        problem for problem in registry.problems if problem.distribution == "transferbench"
+        problem for problem in registry.problems if problem.origin.distribution == "transferbench"
     ] == []
     for kind in ("datasets", "perturbations", "backbones", "initializations", "diagnostics"):
         assert getattr(registry, kind)

@@ -93,7 +93,7 @@ def distribution(tmp_path, monkeypatch):
 
 def the_problem(registry, plugin):
     """The one problem of this plugin; the built-in plugins are not this test's business."""
-    [problem] = [p for p in registry.problems if p.plugin == str(plugin)]
+    [problem] = [p for p in registry.problems if p.origin.plugin == str(plugin)]
     return problem
 
 
@@ -210,7 +210,7 @@ def test_the_order_of_installation_changes_nothing(names, distribution):
     distribution("other", offering("clash", "other-net"))
     distribution("another", offering("clash"))
     registry = load_registry()
-    text = [str(p).split(":")[0] for p in registry.problems if p.plugin == "nets"]
+    text = [str(p).split(":")[0] for p in registry.problems if p.origin.plugin == "nets"]
     ours = ["another 1.0", "first 1.0", "other 1.0", "second 1.0"]
     assert text == [f"plugin 'nets' of {name}" for name in ours]
     assert (
@@ -399,7 +399,11 @@ def test_a_broken_distribution_is_named_with_its_version_and_leaves_the_others(d
         "plugin 'broken-nets' of brittle 0.9: ModuleNotFoundError: No module named "
         "'absent_module' (brittle_module.py:1); repair it, or uninstall brittle"
     )
-    assert (problem.distribution, problem.version, problem.kind) == ("brittle", "0.9", None)
+    assert (problem.origin.distribution, problem.origin.version, problem.kind) == (
+        "brittle",
+        "0.9",
+        None,
+    )
     assert registry.backbone("sturdy-net")
 
 

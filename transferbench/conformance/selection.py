@@ -86,7 +86,7 @@ def _advice(registry: Registry) -> str:
 
 
 def _distributions(registry: Registry) -> set[str]:
-    broken = {canonical(problem.distribution) for problem in registry.problems}
+    broken = {canonical(problem.origin.distribution) for problem in registry.problems}
     return {*registry.distributions, *broken} - {""}
 
 
@@ -94,7 +94,7 @@ def _offered_by(owner: str, registry: Registry, kind: Kind | None) -> Selection:
     """All plugins of a distribution or a file, and all problems with it."""
     problems = tuple(
         problem for problem in registry.problems
-        if owner in {canonical(problem.distribution), problem.plugin}
+        if owner in {canonical(problem.origin.distribution), problem.origin.plugin}
     )  # fmt: skip
     specs = tuple((spec, None) for spec in registry.offered_by(owner)
                   if kind is None or isinstance(spec, SPECS[kind]))  # fmt: skip
@@ -108,7 +108,7 @@ def check_selection(
 ) -> list[CheckResult]:
     """The results of all checks; what could not be loaded fails the check ``it-loads``."""
     results = [
-        CheckResult("plugin", Path(problem.plugin).name, "it-loads", "failed", str(problem))
+        CheckResult("plugin", Path(problem.origin.plugin).name, "it-loads", "failed", str(problem))
         for problem in selection.problems
     ]
     for spec, params in selection.specs:

@@ -2,26 +2,5 @@
 
 from __future__ import annotations
 
-from transferbench.registry.lookup import (
-    ENVIRONMENT_VARIABLE,
-    Kind,
-    PluginProblem,
-    Registry,
-    blamed,
-    identity,
-    load_registry,
-    open_registry,
-    parse_params,
-)
-
-__all__ = [
-    "ENVIRONMENT_VARIABLE",
-    "Kind",
-    "PluginProblem",
-    "Registry",
-    "blamed",
-    "identity",
-    "load_registry",
-    "open_registry",
-    "parse_params",
-]
+from transferbench.registry.lookup import *  # noqa: F403  # the package is its public face
+from transferbench.registry.lookup import __all__ as __all__

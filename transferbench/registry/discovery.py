@@ -84,28 +84,11 @@ def canonical(distribution: str) -> str:
 
 
 @dataclass(frozen=True)
-class PluginProblem:
-    """Why something of a plugin is not served.
-
-    ``plugin`` is the entry point's name or the file; a file has no ``distribution`` or ``version``.
-    ``kind`` is the only kind that is not served, or None where nothing of the plugin is.
-    """
-
-    plugin: str
-    distribution: str
-    version: str
-    kind: Kind | None
-    reason: str
-    advice: str
-
-    def __str__(self) -> str:
-        of = f" of {self.distribution} {self.version}" if self.distribution else ""
-        return f"plugin {self.plugin!r}{of}: {self.reason}; {self.advice}"
-
-
-@dataclass(frozen=True)
 class Origin:
-    """Where one plugin comes from: an entry point of a distribution, or a file."""
+    """Where one plugin comes from: an entry point of a distribution, or a file.
+
+    ``plugin`` is the entry point's name or the file, which has no ``distribution`` or ``version``.
+    """
 
     plugin: str
     distribution: str
@@ -134,8 +117,21 @@ class Origin:
     def problem(self, reason: str, advice: str = "", kind: Kind | None = None) -> PluginProblem:
         """A problem of this plugin; the default advice is to go on without it."""
         repair = f"uninstall {self.distribution}" if self.distribution else "leave the file out"
-        advice = advice or f"repair it, or {repair}"
-        return PluginProblem(self.plugin, self.distribution, self.version, kind, reason, advice)
+        return PluginProblem(self, reason, advice or f"repair it, or {repair}", kind)
+
+
+@dataclass(frozen=True)
+class PluginProblem:
+    """Why something of a plugin is not served: only of ``kind``, or nothing where that is None."""
+
+    origin: Origin
+    reason: str
+    advice: str
+    kind: Kind | None
+
+    def __str__(self) -> str:
+        of = f" of {self.origin.label}" if self.origin.distribution else ""
+        return f"plugin {self.origin.plugin!r}{of}: {self.reason}; {self.advice}"
 
 
 class Offer(NamedTuple):
@@ -157,16 +153,8 @@ class Discovery(NamedTuple):
 def discover(files: Sequence[Path], environment: Mapping[str, str]) -> Discovery:
     """Load every plugin, in the order of this module's docstring; raises for none of them."""
     plugin_files = _plugin_files(files, environment)
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
-    problems: list[PluginProblem] = []
-    origins: dict[str, Origin] = {}
-    for origin, load in (*_entry_points(), *map(_file_plugin, plugin_files)):
-        origins[origin.key] = origin
-        with _guard(origin, problems):
-            _register(manager, load(), origin.key)
-    offers = tuple(_offers(manager, origins, problems))
-    return Discovery(offers, tuple(problems), plugin_files)
+    offers, problems = _load((*_entry_points(), *map(_file_plugin, plugin_files)))
+    return Discovery(offers, problems, plugin_files)
 
 
 def specs_of(plugin: object) -> list[Spec]:
@@ -175,33 +163,38 @@ def specs_of(plugin: object) -> list[Spec]:
     Raises: ``PluginError`` naming what is wrong with the plugin.
     """
     origin = Origin(getattr(plugin, "__name__", type(plugin).__name__), "", "", "")
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
-    problems: list[PluginProblem] = []
-    with _guard(origin, problems):
-        _register(manager, plugin, origin.key)
-    offers = list(_offers(manager, {origin.key: origin}, problems))
+    offers, problems = _load([(origin, lambda: plugin)])
     if problems:
         raise PluginError(" | ".join(map(str, problems)))
     return [offer.spec for offer in offers]
 
 
-def _offers(
-    manager: pluggy.PluginManager, origins: Mapping[str, Origin], problems: list[PluginProblem]
-) -> Iterator[Offer]:
+_Plugin = tuple[Origin, Callable[[], object]]
+
+
+def _load(plugins: Iterable[_Plugin]) -> tuple[tuple[Offer, ...], tuple[PluginProblem, ...]]:
+    """Register every plugin, then call every hook."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    offers: list[Offer] = []
+    problems: list[PluginProblem] = []
+    origins: dict[str, Origin] = {}
+    for origin, load in plugins:
+        origins[origin.key] = origin
+        with _guard(origin, problems):
+            _register(manager, load(), origin.key)
     for kind, hook in _HOOKS.items():
         for implementation in getattr(manager.hook, hook).get_hookimpls():
             origin = origins[implementation.plugin_name]
-            specs: list[Spec] = []
             with _guard(origin, problems, kind):
                 specs = _collect(kind, implementation.function())
-            yield from (Offer(kind, spec, origin) for spec in specs)
+                offers += [Offer(kind, spec, origin) for spec in specs]
+    return tuple(offers), tuple(problems)
 
 
 # --- where plugins come from ------------------------------------------------------------------
 
 _NAMELESS = "a distribution without metadata"
-_Plugin = tuple[Origin, Callable[[], object]]
 
 
 def _entry_points() -> list[_Plugin]:
@@ -253,7 +246,10 @@ def _import_file(path: Path) -> ModuleType:
     A worker that loads the same file gets the same name, so what it defines can be pickled; an
     edited file becomes another module.
     """
-    _check_file(path)
+    if path.suffix != ".py":
+        raise _Fault("a plugin file ends in .py", "name one Python file, or install the package")
+    if not path.is_file():
+        raise _Fault("there is no such file", "check the path, or leave it out")
     content = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
     name = f"_{PROJECT}_file_{content[:16]}"
     if name not in sys.modules:
@@ -268,23 +264,11 @@ def _import_file(path: Path) -> ModuleType:
     return sys.modules[name]
 
 
-def _check_file(path: Path) -> None:
-    if path.suffix != ".py":
-        raise _Fault("a plugin file ends in .py", "name one Python file, or install the package")
-    if not path.is_file():
-        raise _Fault("there is no such file", "check the path, or leave it out")
-
-
 # --- guarding ---------------------------------------------------------------------------------
 
 
 class _Fault(Exception):  # noqa: N818  # of a plugin: it becomes a PluginProblem
-    """What is wrong with a plugin, and what to do."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.advice = advice
+    """What is wrong with a plugin, and what to do: its two arguments."""
 
 
 @contextmanager
@@ -294,7 +278,8 @@ def _guard(
     try:
         yield
     except _Fault as fault:
-        problems.append(origin.problem(fault.reason, fault.advice, kind))
+        reason, advice = fault.args
+        problems.append(origin.problem(reason, advice, kind))
     except (Exception, SystemExit) as error:  # noqa: BLE001  # third-party code may raise anything
         problems.append(origin.problem(cause(error), kind=kind))
 

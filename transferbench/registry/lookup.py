@@ -7,6 +7,7 @@ served, and the error names both.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,10 +89,12 @@ class Registry:
     """
 
     def __init__(self, discovery: Discovery) -> None:
-        self._offers = _grouped(discovery.offers)
+        groups: defaultdict[tuple[Kind, str], list[Offer]] = defaultdict(list)
+        for offer in discovery.offers:
+            groups[offer.kind, offer.spec.name].append(offer)
+        self._offers = dict(sorted(groups.items()))
         self._failures = tuple(sorted(discovery.problems, key=str))
-        conflicts = _conflict_problems(self._offers.values())
-        self.problems = tuple(sorted((*self._failures, *conflicts), key=str))
+        self.problems = tuple(sorted((*self._failures, *self._conflicts()), key=str))
         self.files = discovery.files
         self.datasets = self._table("dataset", DatasetSpec)
         self.perturbations = self._table("perturbation", PerturbationSpec)
@@ -127,7 +130,7 @@ class Registry:
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names served of one kind, sorted."""
         served = (key for key, offers in self._offers.items() if len(offers) == 1)
-        return tuple(sorted(name for served_kind, name in served if served_kind == kind))
+        return tuple(name for served_kind, name in served if served_kind == kind)
 
     def origin(self, kind: Kind, name: str) -> str:
         """Who offers it: distribution and version, or a file's name. Raises: as ``dataset``."""
@@ -138,7 +141,7 @@ class Registry:
 
         Names in conflict are not served and left out.
         """
-        groups = (offers for _, offers in sorted(self._offers.items()) if len(offers) == 1)
+        groups = (offers for offers in self._offers.values() if len(offers) == 1)
         return tuple(offers[0].spec for offers in groups if offers[0].origin.owner == owner)
 
     @property
@@ -166,6 +169,13 @@ class Registry:
         specs = {name: self._offers[kind, name][0].spec for name in self.names(kind)}
         typed = {name: spec for name, spec in specs.items() if isinstance(spec, spec_type)}
         return MappingProxyType(typed)
+
+    def _conflicts(self) -> Iterator[PluginProblem]:
+        """One problem for each plugin that offers a name which is offered twice."""
+        for (kind, _), offers in self._offers.items():
+            if len(offers) > 1:
+                for origin in {offer.origin for offer in offers}:
+                    yield origin.problem(*_conflict(offers), kind=kind)
 
     def _offer(self, kind: Kind, name: str) -> Offer:
         offers = self._offers.get((kind, name), ())
@@ -289,31 +299,10 @@ def _members(spec: BackboneSpec) -> list[str]:
         ) from error
 
 
-# --- two plugins, one name --------------------------------------------------------------------
-
-_Grouped = dict[tuple[Kind, str], tuple[Offer, ...]]
-
-
-def _grouped(offers: Iterable[Offer]) -> _Grouped:
-    grouped: _Grouped = {}
-    for offer in offers:
-        key = (offer.kind, offer.spec.name)
-        grouped[key] = (*grouped.get(key, ()), offer)
-    return grouped
-
-
 def _conflict(offers: Sequence[Offer]) -> tuple[str, str]:
-    """The reason and the advice of a problem."""
+    """The reason and the advice where two plugins, or one twice, offer one name."""
     kind, spec, _ = offers[0]
     keys = sorted({offer.origin.key for offer in offers})
     by = " and ".join(keys) if len(keys) > 1 else f"{keys[0]}, {len(offers)} times"
     reason = f"{kind} {spec.name!r} is offered by {by}, so none of them is served"
     return reason, "rename one of them, or leave one plugin out"
-
-
-def _conflict_problems(groups: Iterable[Sequence[Offer]]) -> Iterator[PluginProblem]:
-    """One problem for each plugin in a conflict."""
-    for offers in groups:
-        if len(offers) > 1:
-            for origin in {offer.origin for offer in offers}:
-                yield origin.problem(*_conflict(offers), kind=offers[0].kind)
