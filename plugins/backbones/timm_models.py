@@ -85,15 +85,11 @@ def _preprocessing(params: TimmParams) -> Preprocessing:
     return Preprocessing(mean=tuple(config.mean), std=tuple(config.std))
 
 
-def _batch_statistics(params: TimmParams) -> bool:
-    return _has_batch_statistics(_checked(params.model))
-
-
 @cache
-def _has_batch_statistics(model: str) -> bool:
+def _batch_statistics(params: TimmParams) -> bool:
     from transferbench_plugins.backbones import _timm_building as timm_building
 
-    return timm_building.batch_statistics(model)
+    return timm_building.batch_statistics(_checked(params.model))
 
 
 def _weights(params: TimmParams) -> list[Weights]:
