@@ -17,20 +17,24 @@ from pydantic import Field, model_validator
 from transferbench.metrics import hits, ratio, weighted_mean_auc
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
-from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
+from transferbench.statistics import Interval, bootstrap, bootstrap_mean
 from transferbench_plugins.diagnostics._logits import compute_logits
+from transferbench_plugins.diagnostics._measurement import measurement, metric_interval
 from transferbench_plugins.diagnostics.robustness._robustness_report import ROBUSTNESS_PART
 
 __all__ = ["ROBUSTNESS", "PerturbationSeries", "RobustnessParams"]
 
 UNPERTURBED, ALL = "none", "all"
 
+UNDEFINED = "the metric is not defined on these items"
+NOT_FINITE = "not finite: the network diverged"
+
 SUMMARIES = (
-    ("mean_metric", "the metric is not defined on these items"),
-    ("relative_metric", "there is no score to keep on unperturbed images"),
-    ("corrected_relative_metric", "the network is not above chance on unperturbed images"),
+    ("mean_metric", "fraction", UNDEFINED),
+    ("relative_metric", "ratio", "there is no score to keep on unperturbed images"),
+    ("corrected_relative_metric", "ratio", "the network is not above chance on unperturbed images"),
 )
-"""Metric, and the flag of an undefined value."""
+"""Metric, unit, and the flag of an undefined value."""
 
 
 class PerturbationSeries(Params):
@@ -95,8 +99,10 @@ def measure(
     labels = subject.labels[: params.limit]
     settings = list(_settings(params, subject))
     for setting in settings:
-        yield _metric(subject, setting, labels, params, context.seed)
-        yield _loss(setting, labels, params, context.seed)
+        sample, at = (setting.logits, labels, context.seed, params.resamples), setting.coordinates
+        metric, loss = metric_interval(subject.metric, *sample), _loss(*sample)
+        yield measurement("test_metric", metric, "fraction", len(labels), at, missing=UNDEFINED)
+        yield measurement("test_loss", loss, "nats", len(labels), at, missing=NOT_FINITE)
     yield from _summaries(params, subject, settings, labels, context.seed)
 
 
@@ -109,42 +115,9 @@ def _settings(params: RobustnessParams, subject: Subject) -> Iterator[_Setting]:
             yield _Setting(series.name, severity, compute_logits(net, images, params.batch))
 
 
-def _metric(
-    subject: Subject,
-    setting: _Setting,
-    labels: np.ndarray,
-    params: RobustnessParams,
-    seed: int,
-) -> Measurement:
-    n = len(labels)
-    if subject.metric == "auc":
-        (interval,) = bootstrap(
-            lambda counts_BN: weighted_mean_auc(setting.logits, labels, counts_BN)[:, None],
-            np.ones(n, dtype=np.int64),
-            seed,
-            params.resamples,
-        )
-    else:
-        hits_N = hits(setting.logits, labels)
-        is_share = labels.ndim == 1
-        interval = (
-            wilson(hits_N.sum(), n) if is_share else bootstrap_mean(hits_N, seed, params.resamples)
-        )
-    return _measurement(
-        "test_metric", interval, setting.coordinates, "the metric is not defined on these items"
-    )
-
-
-def _loss(
-    setting: _Setting, labels: np.ndarray, params: RobustnessParams, seed: int
-) -> Measurement:
-    losses_N = _losses(setting.logits, labels)
-    if not np.isfinite(losses_N).all():
-        interval = Interval(None, None, None, len(labels), "")
-    else:
-        interval = bootstrap_mean(losses_N, seed, params.resamples)
-    undefined = "not finite: the network diverged"
-    return _measurement("test_loss", interval, setting.coordinates, undefined, unit="nats")
+def _loss(logits: np.ndarray, labels: np.ndarray, seed: int, resamples: int) -> Interval | None:
+    losses_N = _losses(logits, labels)
+    return bootstrap_mean(losses_N, seed, resamples) if np.isfinite(losses_N).all() else None
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -185,10 +158,10 @@ def _summaries(
     counts = np.ones(len(labels), np.int64)
     intervals = iter(bootstrap(statistics, counts, seed, params.resamples))
     for name in (*(series.name for series in params.perturbations), ALL):
-        coordinates: dict[str, Coordinate] = {"test_perturbation": name}
-        for metric, undefined in SUMMARIES:
-            unit = "fraction" if metric == "mean_metric" else "ratio"
-            yield _measurement(metric, next(intervals), coordinates, undefined, unit=unit)
+        at = {"test_perturbation": name}
+        for metric, unit, undefined in SUMMARIES:
+            interval = next(intervals)
+            yield measurement(metric, interval, unit, len(labels), at, missing=undefined)
 
 
 def _scores(
@@ -203,24 +176,6 @@ def _scores(
     return scores_BS
 
 
-def _measurement(
-    metric: str,
-    interval: Interval,
-    coordinates: dict[str, Coordinate],
-    undefined: str,
-    unit: str = "fraction",
-) -> Measurement:
-    return Measurement(
-        metric=metric,
-        value=interval.value,
-        unit=unit,
-        n=interval.n,
-        coordinates=coordinates,
-        flag=undefined if interval.value is None else None,
-        **interval.fields(),
-    )
-
-
 ROBUSTNESS = DiagnosticSpec(
     name="robustness",
     version=2,
@@ -228,11 +183,7 @@ ROBUSTNESS = DiagnosticSpec(
     source="Hendrycks and Dietterich 2019, arXiv 1903.12261",
     license="Apache-2.0",
     params=RobustnessParams,
-    tiny={
-        "perturbations": [{"name": "identity", "settings": [{}]}],
-        "limit": 20,
-        "resamples": 100,
-    },
+    tiny={"perturbations": [{"name": "identity", "settings": [{}]}], "limit": 20, "resamples": 100},
     measure=measure,
     subjects="one",
     needs=frozenset({"images", "logits"}),

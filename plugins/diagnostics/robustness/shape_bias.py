@@ -22,6 +22,7 @@ from transferbench.errors import SuiteError
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import wilson
+from transferbench_plugins.diagnostics._measurement import measurement
 from transferbench_plugins.diagnostics.robustness._robustness_report import SHAPE_BIAS_PART
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 __all__ = ["SHAPE_BIAS", "ShapeBiasParams", "texture_partners", "transfer_texture"]
+
+METRICS = ("shape_bias", "shape_answers", "texture_answers")
 
 NO_DECISION = "no image was given the class of its shape or of its texture"
 ONE_CLASS = "all test items are of one class: no two cues are in conflict"
@@ -60,20 +63,21 @@ def measure(
     """
     del context  # the pairing has its own seed
     (subject,) = subjects
-    if subject.task != "multi-class":
-        yield from _undefined(MULTI_LABEL)
-        return
-    shape_N = subject.labels[: params.limit]
-    partner_N = texture_partners(shape_N, params.seed)
+    shape_N, partner_N = subject.labels[: params.limit], None
+    if subject.task == "multi-class":
+        partner_N = texture_partners(shape_N, params.seed)
     if partner_N is None:
-        yield from _undefined(ONE_CLASS)
+        reason = ONE_CLASS if subject.task == "multi-class" else MULTI_LABEL
+        for metric in METRICS:
+            yield measurement(metric, None, "fraction", 0, flag=reason)
         return
     predicted_N = _predictions(subject, partner_N, params)
     shape_count = int((predicted_N == shape_N).sum())
     texture_count = int((predicted_N == shape_N[partner_N]).sum())
-    yield _share("shape_bias", shape_count, shape_count + texture_count)
-    yield _share("shape_answers", shape_count, len(shape_N))
-    yield _share("texture_answers", texture_count, len(shape_N))
+    counts = (shape_count, shape_count, texture_count)
+    totals = (shape_count + texture_count, len(shape_N), len(shape_N))
+    for metric, count, n in zip(METRICS, counts, totals, strict=True):
+        yield measurement(metric, wilson(count, n), "fraction", n, missing=NO_DECISION)
 
 
 def texture_partners(labels: np.ndarray, seed: int) -> np.ndarray | None:
@@ -154,23 +158,6 @@ def _check_block(block: int, height: int, width: int) -> None:
             f"shape-bias: block {block} does not divide the side {side} of the images; choose one "
             f"of {divisors}"
         )
-
-
-def _share(metric: str, count: int, n: int) -> Measurement:
-    share = wilson(count, n)
-    return Measurement(
-        metric=metric,
-        value=share.value,
-        unit="fraction",
-        n=n,
-        flag=NO_DECISION if share.value is None else None,
-        **share.fields(),
-    )
-
-
-def _undefined(reason: str) -> Iterator[Measurement]:
-    for metric in ("shape_bias", "shape_answers", "texture_answers"):
-        yield Measurement(metric=metric, unit="fraction", n=0, flag=reason)
 
 
 SHAPE_BIAS = DiagnosticSpec(

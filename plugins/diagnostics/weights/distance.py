@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from transferbench.records import Measurement
 from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, NoParams, Subject
+from transferbench_plugins.diagnostics._measurement import measurement
 from transferbench_plugins.diagnostics.weights._distance_report import DISTANCE_PART
 
 if TYPE_CHECKING:
@@ -42,45 +43,38 @@ def measure(
     body = [name for module, names in modules.items() if module != HEAD for name in names]
     finals, inits = (a.state("final"), b.state("final")), (a.state("init"), b.state("init"))
     started_from_b = _distance(inits[0], finals[1], body) == 0
-    for module, names in {
-        BODY: body,
-        **{m: names for m, names in modules.items() if names},
-    }.items():
+    weights = {BODY: body, **{module: names for module, names in modules.items() if names}}
+    for module, names in weights.items():
+        at = {"module": module}
         if any(finals[0][name].shape != finals[1][name].shape for name in names):
-            yield _number("l2", None, "l2", 0, module, NO_HEAD)
-            yield _number("l2_normalised", None, "1", 0, module, NO_HEAD)
+            for metric, unit in (("l2", "l2"), ("l2_normalised", "1")):
+                yield measurement(metric, None, unit, 0, at, flag=NO_HEAD)
             continue
-        yield from _distances(finals, names, module)
+        n = sum(finals[0][name].numel() for name in names)
+        distance = _distance(*finals, names)
+        scale = math.sqrt(_norm(finals[0], names) * _norm(finals[1], names))
+        normalised = distance / scale if scale else None
+        zero = DIVERGED if scale else "one of them is 0 everywhere"
+        yield measurement("l2", distance, "l2", n, at, missing=DIVERGED)
+        yield measurement("l2_normalised", normalised, "1", n, at, missing=zero)
         if not started_from_b:
-            yield _cosine(finals, inits, names, module)
-
-
-def _distances(
-    finals: tuple[StateDict, StateDict], names: Sequence[str], module: str
-) -> Iterator[Measurement]:
-    a, b = finals
-    distance, count = _distance(a, b, names), sum(a[name].numel() for name in names)
-    scale = math.sqrt(_norm(a, names) * _norm(b, names))
-    yield _number("l2", distance, "l2", count, module)
-    flag = "one of them is 0 everywhere"
-    yield _number("l2_normalised", distance / scale if scale else None, "1", count, module, flag)
+            cosine = _cosine(finals, inits, names)
+            still = "one of them did not move" if cosine is None else DIVERGED
+            yield measurement("cosine", cosine, "1", n, at, missing=still)
 
 
 def _cosine(
-    finals: tuple[StateDict, StateDict],
-    inits: tuple[StateDict, StateDict],
-    names: Sequence[str],
-    module: str,
-) -> Measurement:
+    finals: tuple[StateDict, StateDict], inits: tuple[StateDict, StateDict], names: Sequence[str]
+) -> float | None:
+    """The cosine of the displacements; None if one of the networks did not move."""
     lengths = [_distance(final, init, names) for final, init in zip(finals, inits, strict=True)]
-    count = sum(finals[0][name].numel() for name in names)
     if not all(lengths):
-        return _number("cosine", None, "1", count, module, "one of them did not move")
+        return None
     product = sum(
         float(((finals[0][n].double() - inits[0][n]) * (finals[1][n].double() - inits[1][n])).sum())
         for n in names
     )
-    return _number("cosine", product / math.prod(lengths), "1", count, module)
+    return product / math.prod(lengths)
 
 
 def _distance(a: StateDict, b: StateDict, names: Sequence[str]) -> float:
@@ -89,21 +83,6 @@ def _distance(a: StateDict, b: StateDict, names: Sequence[str]) -> float:
 
 def _norm(a: StateDict, names: Sequence[str]) -> float:
     return math.sqrt(sum(float(a[name].double().square().sum()) for name in names))
-
-
-def _number(
-    metric: str, value: float | None, unit: str, n: int, module: str, flag: str | None = None
-) -> Measurement:
-    if value is not None and not math.isfinite(value):
-        value, flag = None, DIVERGED
-    return Measurement(
-        metric=metric,
-        value=value,
-        unit=unit,
-        n=n,
-        coordinates={"module": module},
-        flag=flag if value is None else None,
-    )
 
 
 DISTANCE = DiagnosticSpec(

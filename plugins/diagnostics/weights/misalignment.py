@@ -21,6 +21,7 @@ from pydantic import Field
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
 from transferbench.statistics import student_t
+from transferbench_plugins.diagnostics._measurement import measurement
 from transferbench_plugins.diagnostics.weights._spectrum_report import MISALIGNMENT_PART
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def measure(
     images = subject.images("train", params.limit)
     name, layer = _first_convolution(subject, images.shape[1])
     if layer is None:
-        yield _row("misalignment", None, 0, {}, NO_LAYER)
+        yield measurement("misalignment", None, "misalignment", 0, flag=NO_LAYER)
         return
     patches_DD = patch_covariance(images, layer)
     axes = _random_axes(len(patches_DD), params.rotations, context.seed)
@@ -153,24 +154,18 @@ def _measurements(
     random_axes: Sequence[np.ndarray],
     coordinates: dict[str, Coordinate],
 ) -> Iterator[Measurement]:
-    n = len(filters_FD)
+    n, unit = len(filters_FD), "misalignment"
     covariance_DD, shrinkage = _covariance(filters_FD)
     if covariance_DD is None:
-        yield _row("misalignment", None, n, coordinates, NO_COVARIANCE)
+        yield measurement("misalignment", None, unit, n, coordinates, flag=NO_COVARIANCE)
         return
     filters = (covariance_DD, np.linalg.inv(covariance_DD))
     eigenvalues_D, axes_DD = np.linalg.eigh(patches_DD)
-    yield _row("misalignment", _misalignment(eigenvalues_D, axes_DD, filters), n, coordinates)
-    yield _row("shrinkage", shrinkage, n, coordinates)
+    value = _misalignment(eigenvalues_D, axes_DD, filters)
+    yield measurement("misalignment", value, unit, n, coordinates)
+    yield measurement("shrinkage", shrinkage, "fraction", n, coordinates)
     reference = student_t([_misalignment(eigenvalues_D, axes, filters) for axes in random_axes])
-    yield Measurement(
-        metric="misalignment_random",
-        value=reference.value,
-        unit="misalignment",
-        n=reference.n,
-        coordinates=coordinates,
-        **reference.fields(),
-    )
+    yield measurement("misalignment_random", reference, unit, reference.n, coordinates)
 
 
 def _covariance(filters_FD: np.ndarray) -> tuple[np.ndarray | None, float]:
@@ -183,19 +178,6 @@ def _covariance(filters_FD: np.ndarray) -> tuple[np.ndarray | None, float]:
     eigenvalues_D = np.linalg.eigvalsh(covariance_DD)
     invertible = eigenvalues_D[0] > 1e-12 * eigenvalues_D[-1]
     return (covariance_DD if invertible else None), float(shrinkage)
-
-
-def _row(
-    metric: str,
-    value: float | None,
-    n: int,
-    coordinates: dict[str, Coordinate],
-    flag: str | None = None,
-) -> Measurement:
-    unit = "fraction" if metric == "shrinkage" else "misalignment"
-    return Measurement(
-        metric=metric, value=value, unit=unit, n=n, coordinates=coordinates, flag=flag
-    )
 
 
 MISALIGNMENT = DiagnosticSpec(

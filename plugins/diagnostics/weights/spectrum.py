@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from transferbench.records import Coordinate, Measurement
+from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench_plugins.diagnostics._measurement import measurement
 from transferbench_plugins.diagnostics.weights._spectrum_report import SPECTRUM_PART
 
 if TYPE_CHECKING:
@@ -61,9 +62,12 @@ def measure(
     for of in params.of:
         weights = layer_weights(subject.state(of), subject.modules)
         for name, values_R in singular_values(weights).items():
-            coordinates: dict[str, Coordinate] = {"module": owners[name], "layer": name, "of": of}
-            yield from _top(values_R, coordinates, params.top)
-            yield from _summary(values_R, coordinates)
+            coordinates = {"module": owners[name], "layer": name, "of": of}
+            finite = np.isfinite(values_R).all()
+            missing = "every weight is zero" if finite else "weights are not finite"
+            for metric, unit, value, index in _summaries(values_R, params.top):
+                at = {**coordinates, **index}
+                yield measurement(metric, value, unit, len(values_R), at, missing=missing)
 
 
 def layer_weights(state: StateDict, modules: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
@@ -116,34 +120,15 @@ def _spectra(matrices_BOI: np.ndarray) -> np.ndarray:
 # --- measurements -----------------------------------------------------------------------------
 
 
-def _top(
-    values_R: np.ndarray, coordinates: dict[str, Coordinate], top: int
-) -> Iterator[Measurement]:
+def _summaries(values_R: np.ndarray, top: int) -> Iterator[tuple[str, str, float, dict[str, int]]]:
+    """Metric, unit and value, NaN if undefined, and the index of a singular value."""
     for index, value in enumerate(values_R[:top]):
-        yield _row("singular_value", "weight", value, values_R, {**coordinates, "index": index})
-
-
-def _summary(values_R: np.ndarray, coordinates: dict[str, Coordinate]) -> Iterator[Measurement]:
+        yield "singular_value", "weight", value, {"index": index}
     largest, square = values_R[0], (values_R**2).sum()
-    yield _row("spectral_norm", "weight", largest, values_R, coordinates)
-    yield _row("frobenius_norm", "weight", square**0.5, values_R, coordinates)
-    stable_rank = np.nan if largest == 0 else square / largest**2
-    yield _row("stable_rank", "rank", stable_rank, values_R, coordinates)
-    yield _row("effective_rank", "rank", _effective_rank(values_R), values_R, coordinates)
-
-
-def _row(
-    metric: str, unit: str, value: float, values_R: np.ndarray, coordinates: dict[str, Coordinate]
-) -> Measurement:
-    missing = "every weight is zero" if np.isfinite(values_R).all() else "weights are not finite"
-    return Measurement(
-        metric=metric,
-        value=None if np.isnan(value) else float(value),
-        unit=unit,
-        n=len(values_R),
-        coordinates=coordinates,
-        flag=missing if np.isnan(value) else None,
-    )
+    yield "spectral_norm", "weight", largest, {}
+    yield "frobenius_norm", "weight", square**0.5, {}
+    yield "stable_rank", "rank", np.nan if largest == 0 else square / largest**2, {}
+    yield "effective_rank", "rank", _effective_rank(values_R), {}
 
 
 def _effective_rank(values_R: np.ndarray) -> float:
