@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,15 +81,15 @@ class DiagnosticCase(Case[DiagnosticSpec]):
         return list(self.spec.measure(self.params, subjects, context))
 
     def _record(self, subjects: Sequence[FinishedTrial]) -> RecordedCall:
-        recorded = [RecordedTrial(subject) for subject in subjects]
-        stepped: set[int] = set()
+        call = RecordedCall()
 
         def record_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             for group in optimizer.param_groups:
-                stepped.update(map(id, group["params"]))
+                call.stepped.update(map(id, group["params"]))
 
         with register_optimizer_step_pre_hook(record_step):
-            return RecordedCall(self.measure(recorded), recorded, stepped)
+            call.values = self.measure([RecordedTrial(subject, call) for subject in subjects])
+        return call
 
     def all_measurements(self) -> Iterator[tuple[str, Measurement]]:
         """Each measurement, and the description of its network."""
@@ -96,60 +97,57 @@ class DiagnosticCase(Case[DiagnosticSpec]):
             (network, value) for network, values in self.measurements.items() for value in values
         )
 
-    def used_subjects(self) -> Iterator[tuple[str, RecordedTrial]]:
-        """Each subject, and the description of its network."""
-        for network, call in self.calls.items():
-            for subject in call.subjects:
-                yield network, subject
 
+@dataclass
+class RecordedCall:
+    """The measurements of one call, and how the subjects were used.
 
-class RecordedCall(NamedTuple):
-    """The result of one call; ``stepped``: ids of the parameters that an optimizer updated."""
+    ``needs``: what a diagnostic must declare to read what it read.
+    ``perturbations``: the names of those applied.
+    ``networks``, ``arrays``: the returned objects with copies made at that time.
+    ``stepped``: ids of the parameters that an optimizer updated.
+    """
 
-    values: list[Any]
-    subjects: list[RecordedTrial]
-    stepped: set[int]
+    values: list[Any] = field(default_factory=list)
+    needs: set[str] = field(default_factory=set)
+    perturbations: set[str] = field(default_factory=set)
+    networks: list[tuple[nn.Module, dict[str, Tensor]]] = field(default_factory=list)
+    arrays: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
+    stepped: set[int] = field(default_factory=set)
 
 
 class RecordedTrial:
-    """A trial that records how it is used (``specs.Subject``).
+    """A trial that records how it is used (``specs.Subject``)."""
 
-    ``used``: the needs that the reads amount to. ``perturbations``: the names of those applied.
-    ``networks``, ``arrays``: the returned objects with copies made at that time.
-    """
-
-    def __init__(self, trial: FinishedTrial) -> None:
+    def __init__(self, trial: FinishedTrial, call: RecordedCall) -> None:
         self._trial = trial
-        self.used: set[str] = set()
-        self.perturbations: set[str] = set()
-        self.networks: list[tuple[nn.Module, dict[str, Tensor]]] = []
-        self.arrays: list[tuple[str, np.ndarray, np.ndarray]] = []
+        self._call = call
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._trial, name)
         if name in READS:
-            self.used.add(READS[name])
+            self._call.needs.add(READS[name])
         if isinstance(value, np.ndarray):
-            self.arrays.append((name, value, value.copy()))
+            self._call.arrays.append((name, value, value.copy()))
         return value
 
     def state(self, which: str | int = "final") -> Any:
         """See ``Subject``."""
         if which != "final":
-            self.used.add("init_state" if which == "init" else "trajectory")
+            self._call.needs.add("init_state" if which == "init" else "trajectory")
         return self._trial.state(which)
 
     def network(self, which: str | int = "final") -> nn.Module:
         """See ``Subject``."""
         self.state(which)
         net = self._trial.network(which)
-        self.networks.append((net, clone_state(net)))
+        self._call.networks.append((net, clone_state(net)))
         return net
 
     def perturbed(self, name: str, *arguments: Any, **options: Any) -> Tensor:
         """See ``Subject``."""
-        self.used.add("images")
-        self.perturbations.add(name)
+        self._call.needs.add("images")
+        self._call.perturbations.add(name)
         return self._trial.perturbed(name, *arguments, **options)
 
 

@@ -85,8 +85,8 @@ def check_values_lie_within_their_intervals(case: DiagnosticCase) -> None:
             continue
         slack = 1e-6 * max(1.0, abs(value.value))
         if not value.low - slack <= value.value <= value.high + slack:
-            raise Violation(f"{described(value)} is {value.value:.6g} with the interval "
-                            f"{value.low:.6g}..{value.high:.6g}",
+            interval = f"{value.low:.6g}..{value.high:.6g}"
+            raise Violation(f"{described(value)} is {value.value:.6g} with the interval {interval}",
                             "put low and high around the value")  # fmt: skip
 
 
@@ -125,8 +125,8 @@ def check_the_same_seed_gives_the_same_numbers(case: DiagnosticCase) -> None:
 
 def check_networks_are_left_as_they_were(case: DiagnosticCase) -> None:
     """Weights, batch statistics, mode, gradients and hooks of all networks that it used."""
-    for network, subject in case.used_subjects():
-        for net, before in subject.networks:
+    for network, call in case.calls.items():
+        for net, before in call.networks:
             refuse_any(differing(net.state_dict(), before), f"of {network} were changed",
                        "load the state back, or work on a copy of the network")  # fmt: skip
             if any(module.training for module in net.modules()):
@@ -134,16 +134,15 @@ def check_networks_are_left_as_they_were(case: DiagnosticCase) -> None:
             if any(parameter.grad is not None for parameter in net.parameters()):
                 raise Violation(f"gradients are left on {network}",
                                 "use torch.autograd.grad, or set them to None")  # fmt: skip
-            if any(module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001  # no public list
-                   for module in net.modules()):  # fmt: skip
+            hooks = [{**m._forward_hooks, **m._forward_pre_hooks} for m in net.modules()]  # noqa: SLF001  # no public list
+            if any(hooks):
                 raise Violation(f"a hook is left on {network}", "remove its handle at the end")
 
 
 def check_nothing_is_trained(case: DiagnosticCase) -> None:
     """No optimizer steps on a network of a subject."""
     for network, call in case.calls.items():
-        owned = {id(parameter) for subject in call.subjects
-                 for net, _ in subject.networks for parameter in net.parameters()}  # fmt: skip
+        owned = {id(parameter) for net, _ in call.networks for parameter in net.parameters()}
         if owned & call.stepped:
             raise Violation(
                 f"an optimizer stepped on the parameters of {network}",
@@ -153,24 +152,25 @@ def check_nothing_is_trained(case: DiagnosticCase) -> None:
 
 def check_arrays_are_left_as_they_were(case: DiagnosticCase) -> None:
     """Logits, features and labels are read once and shared with other diagnostics."""
-    for _, subject in case.used_subjects():
-        for name, array, before in subject.arrays:
+    for call in case.calls.values():
+        for name, array, before in call.arrays:
             if not np.array_equal(array, before, equal_nan=True):
                 raise Violation(f"the subject's {name} were changed", "work on a copy")
 
 
 def check_what_it_reads_is_declared(case: DiagnosticCase) -> None:
     """``needs`` names all artefacts of a trial that it reads."""
-    used = set().union(*(subject.used for _, subject in case.used_subjects()))
-    if undeclared := sorted(used - case.spec.needs):
-        raise Violation(f"it reads {', '.join(undeclared)} and declares needs="
-                        f"{sorted(case.spec.needs)}",
-                        f"add {', '.join(map(repr, undeclared))} to needs")  # fmt: skip
+    needs = set().union(*(call.needs for call in case.calls.values()))
+    if undeclared := sorted(needs - case.spec.needs):
+        raise Violation(
+            f"it reads {', '.join(undeclared)} and declares needs={sorted(case.spec.needs)}",
+            f"add {', '.join(map(repr, undeclared))} to needs",
+        )
 
 
 def check_perturbations_are_declared(case: DiagnosticCase) -> None:
     """``perturbations`` names all that it applies, so that ids hold their versions."""
-    applied = set().union(*(subject.perturbations for _, subject in case.used_subjects()))
+    applied = set().union(*(call.perturbations for call in case.calls.values()))
     refuse_any(applied - set(case.spec.perturbations(case.params)),
                "is applied, but left out by perturbations(params)",
                "return the name of each perturbation that it applies")  # fmt: skip

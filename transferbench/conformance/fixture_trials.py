@@ -13,22 +13,25 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from transferbench.conformance.fixtures import (
+    COPIED,
     DATASET,
-    INITIALIZATIONS,
+    DRAWN,
     NETWORKS,
     SEVERAL,
     SIZE,
     UNPERTURBED,
 )
-from transferbench.data.cache import prepare
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.engine.jobs import Engine, single_threaded
 from transferbench.engine.resources import Machine, WorkerResources
-from transferbench.plan import DatasetFacts, Entry, Plan, make_plan
+from transferbench.plan import Entry, Plan, plan_resolved
+from transferbench.plan.resolve import resolve_suite
 from transferbench.registry import Registry, identity
 from transferbench.registry.discovery import SPECS, Discovery, Offer, Origin, discover
 from transferbench.runner.collect import collect
-from transferbench.specs import DatasetSpec, DiagnosticSpec, NoParams, Spec
+from transferbench.runner.options import Options
+from transferbench.runner.planning import dataset_facts
+from transferbench.specs import DiagnosticSpec, NoParams, Spec
 from transferbench.store import Store
 from transferbench.suite import Diagnosis, Suite, TrialGrid
 
@@ -79,9 +82,9 @@ SUITE = Suite.model_validate({
         },
     },
     "initializations": {
-        "P-T": {"name": INITIALIZATIONS[0].name, "recipe": "short"},
-        "RI-T": {"name": INITIALIZATIONS[1].name, "recipe": "short"},
-        "diverged": {"name": INITIALIZATIONS[1].name, "recipe": "diverging"},
+        "P-T": {"name": COPIED.name, "recipe": "short"},
+        "RI-T": {"name": DRAWN.name, "recipe": "short"},
+        "diverged": {"name": DRAWN.name, "recipe": "diverging"},
     },
     "replicates": 2,
     "trials": [{}],
@@ -110,7 +113,8 @@ def finished_trials(
     network: str, device: str, target: Literal["target", "several"] = "target"
 ) -> Trials:
     """The trials of the network described as ``network`` in ``fixtures.NETWORKS``."""
-    resources, planned = _resources(device), _plan(device, network, target)
+    resources = _resources(device)
+    planned = _plan(resources, network, target, SUITE, resources.registry)
     engine = Engine(resources)
     with single_threaded():  # results must not depend on the number of cores
         for job in planned.jobs.values():
@@ -142,8 +146,8 @@ def fixture_run(spec: DiagnosticSpec, params: Any, device: str) -> FixtureRun:
     finished_trials(network, device)
     use = {"name": spec.name, "params": identity(spec, params)["params"], **USES[spec.subjects]}
     suite = SUITE.model_copy(update={"diagnostics": {LABEL: Diagnosis.model_validate(use)}})
-    planned = _plan(device, network, "target", suite, _registry_with(spec))
     resources = _resources(device)
+    planned = _plan(resources, network, "target", suite, _registry(spec))
     diagnoses = []
     for cell in planned.measured:
         fields = cell.a._asdict() | {"diagnostic": LABEL}
@@ -169,25 +173,13 @@ def _resources(device: str) -> WorkerResources:
     return WorkerResources(_registry(), store, machine)
 
 
-@cache
-def _registry() -> Registry:
-    return _registry_with()
-
-
-def _registry_with(*checked: DiagnosticSpec) -> Registry:
+def _registry(*checked: DiagnosticSpec) -> Registry:
     """The installed plugins, since a diagnostic may use perturbations, and the kit's own.
 
     ``checked``: a diagnostic that replaces an installed one of its name.
     """
     installed = discover((), {})
-    own: list[Spec] = [
-        DATASET,
-        SEVERAL,
-        UNPERTURBED,
-        *INITIALIZATIONS,
-        *NETWORKS.values(),
-        *checked,
-    ]
+    own: list[Spec] = [DATASET, SEVERAL, UNPERTURBED, COPIED, DRAWN, *NETWORKS.values(), *checked]
     offers = [Offer(kind, spec, ORIGIN) for kind, of in SPECS.items() for spec in own
               if isinstance(spec, of)]  # fmt: skip
     replaced = {(offer.kind, offer.spec.name) for offer in offers}
@@ -196,22 +188,11 @@ def _registry_with(*checked: DiagnosticSpec) -> Registry:
 
 
 def _plan(
-    device: str, network: str, target: str, suite: Suite = SUITE, registry: Registry | None = None
+    resources: WorkerResources, network: str, target: str, suite: Suite, registry: Registry
 ) -> Plan:
     spec = NETWORKS[network]
     entry = Entry(spec.name, identity(spec, NoParams()), spec.license, spec.source)
     suite = suite.model_copy(update={"trials": (TrialGrid(targets=(target,)),)})
-    facts = {
-        "source:source": _facts(device, DATASET, SUITE.sources["source"].dataset.params),
-        "target:target": _facts(device, DATASET, {}),
-        "target:several": _facts(device, SEVERAL, {}),
-    }
-    return make_plan(suite, [entry], registry or _registry(), facts)
-
-
-def _facts(device: str, spec: DatasetSpec, params: dict[str, Any]) -> DatasetFacts:
-    data = prepare(spec, params, image_size=SIZE, channels=1,
-                   cache=_resources(device).machine.cache, data_root=None)  # fmt: skip
-    train, test = data.splits["train"], data.splits["test"]
-    return DatasetFacts(data.fingerprint, len(data.classes), data.task, data.metric,
-                        len(train.labels), len(test.labels))  # fmt: skip
+    resolved = resolve_suite(suite, registry)
+    facts = dict(dataset_facts(resolved, resources.store, Options()))
+    return plan_resolved(resolved, [entry], facts)

@@ -9,9 +9,7 @@ Shape letters: N images, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,14 +29,26 @@ from transferbench.specs import (
     PerturbationSpec,
 )
 
-__all__ = ["CLASSES", "DATASET", "INITIALIZATIONS", "NETWORKS", "SEVERAL", "SIZE", "UNPERTURBED"]
+__all__ = [
+    "CLASSES",
+    "COPIED",
+    "DATASET",
+    "DRAWN",
+    "NETWORKS",
+    "SEVERAL",
+    "SIZE",
+    "UNPERTURBED",
+]
 
 SIZE = 16
 CLASSES = ("even", "row", "column", "checks")
 TRAIN, TEST = 48, 40
 WIDTH = 8
-SOURCE = "transferbench's conformance kit"
-LICENSE = "Apache-2.0"
+ABOUT: Mapping[str, Any] = {
+    "version": 1,
+    "source": "transferbench's conformance kit",
+    "license": "Apache-2.0",
+}
 
 
 # --- networks ---------------------------------------------------------------------------------
@@ -79,31 +89,29 @@ class _Residual(nn.Module):
         return logits
 
 
-def _residual_modules(net: nn.Module) -> Mapping[str, Sequence[str]]:
-    stem = [name for name, layer in net.named_children()
-            if name in {"conv1", "bn1"} and layer.state_dict()]  # fmt: skip
-    return {"stem": stem, "layer1.0": ["layer1.0"], "layer2.0": ["layer2.0"], HEAD: ["fc"]}
+def _residual(name: str, *, norm: bool) -> BackboneSpec:
+    return BackboneSpec(
+        **ABOUT,
+        name=name,
+        summary=f"a residual network of two blocks, {'with' if norm else 'without'} normalisation",
+        build=lambda params, num_classes, in_chans, image_size: _Residual(
+            num_classes, in_chans, norm=norm
+        ),
+        modules=lambda net: {
+            "stem": ["conv1", "bn1"] if norm else ["conv1"],
+            "layer1.0": ["layer1.0"],
+            "layer2.0": ["layer2.0"],
+            HEAD: ["fc"],
+        },
+        head=lambda net: net.get_submodule("fc"),
+        batch_statistics=lambda params: norm,
+    )
 
 
-def _build_residual(
-    params: Any,  # noqa: ARG001  # the seam's signature
-    num_classes: int,
-    in_chans: int,
-    image_size: int,  # noqa: ARG001  # accepts any size
-    *,
-    norm: bool,
-) -> nn.Module:
-    return _Residual(num_classes, in_chans, norm=norm)
-
-
-def _build_transformer(
-    params: Any,  # noqa: ARG001  # the seam's signature
-    num_classes: int,
-    in_chans: int,
-    image_size: int,
-) -> nn.Module:
+def _build_transformer(params: Any, num_classes: int, in_chans: int, image_size: int) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
+    del params  # none
     net: nn.Module = VisionTransformer(
         img_size=image_size, patch_size=image_size // 4, in_chans=in_chans,
         num_classes=num_classes, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2,
@@ -111,51 +119,24 @@ def _build_transformer(
     return net
 
 
-def _transformer_modules(net: nn.Module) -> Mapping[str, Sequence[str]]:
-    blocks = [f"blocks.{number}" for number, _ in net.get_submodule("blocks").named_children()]
-    return {
-        "stem": ["patch_embed", "cls_token", "pos_embed"],
-        **{block: [block] for block in blocks},
-        "norm": ["norm"],
-        HEAD: ["head"],
-    }
-
-
-BATCH_NORM = BackboneSpec(
-    name="conformance-batch-norm",
-    version=1,
-    summary="a residual network of two blocks with batch statistics",
-    source=SOURCE,
-    license=LICENSE,
-    build=partial(_build_residual, norm=True),
-    modules=_residual_modules,
-    head=lambda net: net.get_submodule("fc"),
-    batch_statistics=lambda params: True,
-)
-NORM_FREE = BackboneSpec(
-    name="conformance-norm-free",
-    version=1,
-    summary="a residual network of two blocks without normalisation",
-    source=SOURCE,
-    license=LICENSE,
-    build=partial(_build_residual, norm=False),
-    modules=_residual_modules,
-    head=lambda net: net.get_submodule("fc"),
-)
-TRANSFORMER = BackboneSpec(
-    name="conformance-transformer",
-    version=1,
-    summary="a vision transformer of two blocks",
-    source=SOURCE,
-    license=LICENSE,
-    build=_build_transformer,
-    modules=_transformer_modules,
-    head=lambda net: net.get_submodule("head"),
-)
-NETWORKS: Mapping[str, BackboneSpec] = OrderedDict(
-    (("a network with batch statistics", BATCH_NORM), ("a network without norms", NORM_FREE),
-     ("a vision transformer", TRANSFORMER))
-)  # fmt: skip
+NETWORKS: Mapping[str, BackboneSpec] = {
+    "a network with batch statistics": _residual("conformance-batch-norm", norm=True),
+    "a network without norms": _residual("conformance-norm-free", norm=False),
+    "a vision transformer": BackboneSpec(
+        **ABOUT,
+        name="conformance-transformer",
+        summary="a vision transformer of two blocks",
+        build=_build_transformer,
+        modules=lambda net: {
+            "stem": ["patch_embed", "cls_token", "pos_embed"],
+            "blocks.0": ["blocks.0"],
+            "blocks.1": ["blocks.1"],
+            "norm": ["norm"],
+            HEAD: ["head"],
+        },
+        head=lambda net: net.get_submodule("head"),
+    ),
+}
 
 
 # --- data -------------------------------------------------------------------------------------
@@ -169,7 +150,7 @@ class DrawnParams(Params):
 
 def _load(params: DrawnParams, split: str, root: Path | None, image_size: int) -> DatasetSplit:
     """Stripes and checks of a period, at random offsets, under noise."""
-    del root  # synthetic
+    del root  # none
     count, seed = {"train": (TRAIN, 1), "test": (TEST, 2)}[split]
     draws = np.random.default_rng([seed, params.period])
     labels = draws.permutation(np.arange(count, dtype=np.int64) % len(CLASSES))
@@ -196,42 +177,32 @@ def _load_several(
 
 
 DATASET = DatasetSpec(
+    **ABOUT,
     name="conformance-patterns",
-    version=1,
     summary="stripes and checks under noise",
-    source=SOURCE,
-    license=LICENSE,
     params=DrawnParams,
     load=_load,
     classes=lambda params, root: CLASSES,
     channels=1,
     grouping="image",
 )
-
-SEVERAL = DatasetSpec(
-    name="conformance-several-patterns",
-    version=1,
-    summary="stripes and checks under noise, several labels an image",
-    source=SOURCE,
-    license=LICENSE,
-    params=DrawnParams,
-    load=_load_several,
-    classes=lambda params, root: CLASSES,
-    task="multi-label",
-    metric="auc",
-    channels=1,
-    grouping="image",
+SEVERAL = DATASET.model_copy(
+    update={
+        "name": "conformance-several-patterns",
+        "summary": "stripes and checks under noise, several labels an image",
+        "load": _load_several,
+        "task": "multi-label",
+        "metric": "auc",
+    }
 )
 
 
 # --- perturbation and initializations ---------------------------------------------------------
 
 UNPERTURBED = PerturbationSpec(
+    **ABOUT,
     name="conformance-unperturbed",
-    version=1,
     summary="the images as they are",
-    source=SOURCE,
-    license=LICENSE,
     build=lambda params, image_shape, seed: lambda images, image_ids: images.clone(),
     severity=lambda params, image_shape: 0.0,
 )
@@ -244,27 +215,17 @@ def _copy(params: Any, net: nn.Module, context: InitializationContext) -> None:
     load_state(net, context.source_state, context.source_state)
 
 
-def _keep(params: Any, net: nn.Module, context: InitializationContext) -> None:
-    """Keep the random weights of the builder."""
-
-
-INITIALIZATIONS: tuple[InitializationSpec, ...] = (
-    InitializationSpec(
-        name="conformance-copied",
-        version=1,
-        summary="the source's weights",
-        source=SOURCE,
-        license=LICENSE,
-        initialize=_copy,
-        needs=frozenset({"source_weights"}),
-    ),
-    InitializationSpec(
-        name="conformance-drawn",
-        version=1,
-        summary="the builder's own draw",
-        source=SOURCE,
-        license=LICENSE,
-        initialize=_keep,
-        touches="nothing",
-    ),
+COPIED = InitializationSpec(
+    **ABOUT,
+    name="conformance-copied",
+    summary="the source's weights",
+    initialize=_copy,
+    needs=frozenset({"source_weights"}),
+)
+DRAWN = InitializationSpec(
+    **ABOUT,
+    name="conformance-drawn",
+    summary="the builder's own draw",
+    initialize=lambda params, net, context: None,
+    touches="nothing",
 )

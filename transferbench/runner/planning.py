@@ -23,7 +23,7 @@ from transferbench.runner.request import (
 from transferbench.store import Store
 from transferbench.suite import Suite
 
-__all__ = ["Planned", "plan_suite"]
+__all__ = ["Planned", "dataset_facts", "plan_suite"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +76,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     resolved = resolve_suite(loaded, registry)
     store = Store(Path(options.store or folder.parent / "store"))
     store.prepare()
-    facts = dict(_facts(resolved, store, options))
+    facts = dict(dataset_facts(resolved, store, options))
     entries = [*earlier, *entries]
     plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
     unfinished = [requested for requested in earlier if not _is_done(requested, plan, store)]
@@ -87,10 +87,10 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     return Planned(plan, registry, options, changed, tuple(entries), folder, store, tuple(notes))
 
 
-def _facts(
+def dataset_facts(
     resolved: ResolvedSuite, store: Store, options: Options
 ) -> Iterator[tuple[str, DatasetFacts]]:
-    """What a plan needs to know of the suite's datasets; all that are missing are named."""
+    """What a plan needs to know of datasets. Raises: ``DataError`` with all that are missing."""
     missing: list[str] = []
     image = resolved.suite.image
     cache = store.root / "datasets"
