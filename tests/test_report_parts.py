@@ -3,8 +3,9 @@
 import base64
 import io
 import re
-import sys
 from dataclasses import replace
+from importlib import import_module
+from pkgutil import walk_packages
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from transferbench.report.page import diagnostic_parts
 from transferbench.report.parts import Scope
 from transferbench.report.summaries import aggregate, flag_notes
 from transferbench.report.trials import arms_part
+from transferbench_plugins import diagnostics
 from transferbench_plugins.diagnostics.modules._criticality_report import path_map
 from transferbench_plugins.diagnostics.training._checkpoint_choice_report import checkpoint_arms
 from transferbench_plugins.diagnostics.training._relative_drop_report import PUBLISHED as DROPS
@@ -598,7 +600,8 @@ def test_published_numbers_stand_beside_the_run(page):
 
 
 def test_every_published_row_fits_its_head():
-    names = {module: vars(module) for name, module in sys.modules.items() if "_report" in name}
-    tables = [module["PUBLISHED"] for module in names.values() if "PUBLISHED" in module]
+    modules = walk_packages(diagnostics.__path__, f"{diagnostics.__name__}.")
+    drawing = [import_module(m.name) for m in modules if m.name.endswith("_report")]
+    tables = [module.PUBLISHED for module in drawing if hasattr(module, "PUBLISHED")]
     assert len(tables) == 8
     assert all(len(row) == len(table.head) for table in tables for row in table.rows)

@@ -207,6 +207,23 @@ def test_a_column_of_the_suite_is_a_sentence_of_the_answer_and_a_column_of_the_t
 # --- what a plugin imports --------------------------------------------------------------------
 
 
+def test_a_part_named_by_its_module_is_imported_when_the_report_is_made(tmp_path):
+    part = spec("sharp", f"{__name__}:sharpness_part")
+    assert part.report.build == spec("sharp", f"{__name__}:sharpness_part").report.build
+    page = Page(write(results(sharp=part, gone=spec("gone", "no_module:part")), tmp_path))
+    assert page.tables["Means"][0] == ["target", "P-T", "RI-T"]
+    assert "the report of diagnostic 'gone' failed: ModuleNotFoundError" in page.words
+
+
+def test_a_registry_loads_without_what_draws_a_report():
+    code = (
+        "import sys; from transferbench.registry import load_registry; load_registry()\n"
+        "print([name for name in sys.modules if 'report' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_vocabulary_is_imported_without_matplotlib_and_pandas():
     code = (
         "import sys, transferbench.reporting as r\n"

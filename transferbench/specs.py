@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -25,7 +26,14 @@ from typing import (
 )
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from transferbench.records import Measurement
 
@@ -526,6 +534,19 @@ class Recompute(Protocol):
     def __call__(self, params: Any, trials: Sequence[SubmittedTrial]) -> Iterable[Measurement]: ...
 
 
+class _ImportedWhenCalled(NamedTuple):
+    """A function of the module in ``name``, which is ``module:function``."""
+
+    name: str
+
+    def __call__(self, *args: Any) -> Any:
+        return resolve_name(self.name)(*args)
+
+
+def _function(function: Any) -> Any:
+    return _ImportedWhenCalled(function) if isinstance(function, str) else function
+
+
 class ReportPart(Frozen):
     """How the measurements of a diagnostic are shown in the report of a run.
 
@@ -533,8 +554,11 @@ class ReportPart(Frozen):
     made from is in ``transferbench.reporting``.
     """
 
-    build: Callable[[Scope], Part | None]
-    """Makes the part of one entry; None where there is nothing to show."""
+    build: Annotated[Callable[[Scope], Part | None], BeforeValidator(_function)]
+    """Makes the part of one entry; None where there is nothing to show.
+
+    Or its name, ``module:function``: the module is imported when a report is written.
+    """
     metrics: frozenset[str]
     """The metrics that the part shows; a table at the end of the report lists all others."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from transferbench.measurements import Label, Measurements, difference_of
 from transferbench.report.figures import Panel, Series
-from transferbench.report.styles import INK, PALETTE, Dash, LineStyle, arm_styles
+from transferbench.report.styles import INK, PALETTE, LineStyle, arm_styles
 from transferbench.report.summaries import (
     Aggregate,
     Summary,
@@ -127,43 +127,31 @@ def arms_in(rows: Measurements, suite: Suite) -> list[Compared]:
 def pairs_in(rows: Measurements, suite: Suite) -> list[Compared]:
     """The pairs that were measured: two of one arm first, then two arms, then with the source.
 
-    Last those of a network with itself, such as its best state with its final one.
+    Last those of a network with itself, such as its best state with its final one. Two networks of
+    one arm have its style; an arm and the source the same, dashed; a network with itself, dotted.
+    Two arms have ink or, from the second such pair on, another colour, dotted.
     """
-    arms = [*arm_styles(suite), SOURCE, ITSELF]
-    measured = [(a, b) for a, b in rows.groups(ARM, OTHER) if a in arms and b in arms]
+    styles = arm_styles(suite)
+    arms = [*styles, SOURCE, ITSELF]
+    styles.setdefault(SOURCE, styles[suite.scoring.initialization])
+    of_two_arms = cycle([LineStyle(INK, "D"), *(LineStyle(c, "D", ":") for c in PALETTE[2:])])
 
     def order(pair: tuple[str, str]) -> tuple[bool, bool, bool, int, int]:
         a, b = pair
         return b == ITSELF, SOURCE in pair, a != b, arms.index(a), arms.index(b)
 
+    def style(a: str, b: str) -> LineStyle:
+        if b in {a, ITSELF}:
+            return styles[a]._replace(dash="-" if a == b else ":")
+        if SOURCE in {a, b}:
+            return styles[b if a == SOURCE else a]._replace(dash="--")
+        return next(of_two_arms)
+
+    measured = [(a, b) for a, b in rows.groups(ARM, OTHER) if a in arms and b in arms]
     return [
-        Compared(" & ".join(pair), dict(zip((ARM, OTHER), pair, strict=True)), style)
-        for pair, style in _pair_styles(sorted(measured, key=order), suite)
+        Compared(f"{a} & {b}", {ARM: a, OTHER: b}, style(a, b))
+        for a, b in sorted(measured, key=order)
     ]
-
-
-def _pair_styles(
-    pairs: Sequence[tuple[str, str]], suite: Suite
-) -> Iterable[tuple[tuple[str, str], LineStyle]]:
-    """Two networks of one arm have its style; an arm and the source the same, dashed.
-
-    A network with itself is dotted; two arms have ink or, from the second such pair on, another
-    colour, dotted.
-    """
-    styles = arm_styles(suite)
-    styles = {SOURCE: styles[suite.scoring.initialization], **styles}
-    rest: list[tuple[str, Dash]] = [(color, ":") for color in PALETTE[2:]]
-    mixed = cycle([(INK, "-"), *rest])
-    for a, b in pairs:
-        if b == ITSELF:
-            yield (a, b), styles[a]._replace(dash=":")
-        elif SOURCE in {a, b} and a != b:
-            yield (a, b), styles[b if a == SOURCE else a]._replace(dash="--")
-        elif a == b:
-            yield (a, b), styles[a]
-        else:
-            color, dash = next(mixed)
-            yield (a, b), LineStyle(color, "D", dash)
 
 
 def error_of(rows: Measurements) -> str:
@@ -177,10 +165,12 @@ def profile(
     compared: Iterable[Compared],
     column: str,
     values: Sequence[Any] | None = None,
+    **axes: Any,
 ) -> Panel:
     """A panel with the means along a column: by default at every value that occurs.
 
-    Names get a tick each, in order of appearance; numbers a scale.
+    Names get a tick each, in order of appearance; numbers a scale. ``axes``: other fields of the
+    panel.
     """
     points = rows.distinct(column) if values is None else list(values)
     named = any(isinstance(point, str) for point in points)
@@ -188,12 +178,8 @@ def profile(
         points = sorted(points)
     x = range(len(points)) if named else points
     lines = [Series(c.name, x, c.along(rows, column, points), c.style) for c in compared]
-    return Panel(
-        title,
-        [line for line in lines if any(line.y)],
-        ticks=list(map(str, points)) if named else (),
-        bars=named,
-    )
+    ticks = list(map(str, points)) if named else ()
+    return Panel(title, [line for line in lines if any(line.y)], bars=named, ticks=ticks, **axes)
 
 
 def grid_means(

@@ -288,7 +288,7 @@ def _set_y(axes: Axes, panel: Panel) -> None:
     if panel.log == "symmetric":
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=min(smallest, 0) - 0.3)
-    elif panel.log == "y":
+    elif panel.log == "y" or (panel.log == "steep" and panel.steep):
         axes.set_yscale("log")
         # A band that reaches 0 would fill the axis with decades of nothing.
         axes.set_ylim(bottom=0.5 * smallest)

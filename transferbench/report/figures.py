@@ -59,8 +59,9 @@ class Panel:
     from the top, and values run to the right.
     ``bars``: intervals as bars at points, else as a band along the line. ``scale``: "percent" and
     "points" write fractions, and differences of fractions, as percent. ``log``: which axis is
-    logarithmic, "symmetric": y, with room for 0. ``marks`` and ``levels``: dotted lines at
-    positions of the x axis and of the y axis; ``chance``: one with its name in the legend.
+    logarithmic, "steep": y, where means are positive and far apart, "symmetric": y, with room for
+    0. ``marks`` and ``levels``: dotted lines at positions of the x axis and of the y axis;
+    ``chance``: one with its name in the legend.
     ``remark``: written where nothing was measured.
     """
 
@@ -72,7 +73,7 @@ class Panel:
     bars: bool = False
     ticks: Sequence[str] = ()
     across: bool = False
-    log: Literal["", "x", "y", "symmetric"] = ""
+    log: Literal["", "x", "y", "steep", "symmetric"] = ""
     marks: Sequence[float] = ()
     levels: Sequence[float] = ()
     chance: float | None = None
@@ -80,7 +81,7 @@ class Panel:
 
     @property
     def steep(self) -> bool:
-        """Whether means are positive and so far apart that a logarithm shows them better."""
+        """Whether a logarithm shows the means better."""
         means = [mean for series in self.series for mean in series.means]
         return bool(means) and min(means) > 0 and max(means) > STEEP * min(means)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeAlias
 
 from transferbench.measurements import Measurements
@@ -18,7 +19,7 @@ from transferbench.report.comparisons import (
     pairs_in,
     profile,
 )
-from transferbench.report.figures import Figure, HeatFigure, PanelFigure
+from transferbench.report.figures import Figure, PanelFigure
 from transferbench.report.formats import label_text
 from transferbench.report.summaries import flag_notes
 from transferbench.report.tables import Cell, Table
@@ -26,6 +27,7 @@ from transferbench.suite import TRIAL, Diagnosis, Suite
 
 __all__ = [
     "Block",
+    "Blocks",
     "Condition",
     "Drawing",
     "Listing",
@@ -34,6 +36,8 @@ __all__ = [
     "Scope",
     "View",
     "caption",
+    "part",
+    "part_by_view",
 ]
 
 COMPARE = "Scale and data differ from this run's: compare the order of the numbers, not their size."
@@ -58,6 +62,9 @@ class Listing:
 
 
 Block: TypeAlias = Drawing | Listing
+
+Blocks: TypeAlias = Iterator[Block | None]
+"""The figures and tables of a part in order; None for one that has nothing to show."""
 
 
 @dataclass(frozen=True)
@@ -143,24 +150,18 @@ def caption(text: str, figure: Figure, rows: Measurements, items: str = "images"
 
     ``items``: what the ``n`` of a measurement counts, "" where it is of no interest.
     """
-    if isinstance(figure, HeatFigure):
-        error = "Means over replicates"
-    else:
+    error = "Means over replicates"
+    if isinstance(figure, PanelFigure):
         bars = any(panel.bars for row in figure.rows for panel in row if panel)
         error = f"{'Bars' if bars else 'Bands'}: {error_of(rows)}"
-    return f"{text} {error}; {_counted(rows, items)}."
-
-
-def _counted(rows: Measurements, items: str) -> str:
     valued = rows.valued()
-    replicates = {k for name in ("replicate", "other_replicate") for k in valued.distinct(name)}
-    text = f"n: {len(replicates)} replicates"
-    counts = valued.distinct("n")
-    if not counts or not items:
-        return text
-    low, high = int(min(counts)), int(max(counts))
-    span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    return f"{text}, {span} {items} each"
+    replicates = {*valued.distinct("replicate"), *valued.distinct("other_replicate")}
+    counted = f"{text} {error}; n: {len(replicates)} replicates"
+    if items and (counts := valued.distinct("n")):
+        low, high = int(min(counts)), int(max(counts))
+        span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        counted += f", {span} {items} each"
+    return f"{counted}."
 
 
 @dataclass(frozen=True)
@@ -272,16 +273,13 @@ class Scope:
         scored = rows.select(initialization=self.pair)
         lines = []
         for target, labels, here in self.by_perturbation(scored):
-            value, gain = (
-                profile(f"{target}: {title}", here, compared, "perturbation", labels)
-                for title, compared in (
-                    (f"{name}, %", self.arms(here)),
-                    (f"{name} gain, points", [self.difference()]),
-                )
-            )
             level = self.suite.scoring.chance.get(target) if chance else None
-            value = replace(value, scale="percent", chance=level)
-            lines.append([value, replace(gain, scale="points", levels=(0,))])
+            value, gain = f"{target}: {name}, %", f"{target}: {name} gain, points"
+            along = "perturbation", labels
+            lines.append([
+                profile(value, here, self.arms(here), *along, scale="percent", chance=level),
+                profile(gain, here, [self.difference()], *along, scale="points", levels=(0,)),
+            ])  # fmt: skip
         return PanelFigure(f"{name} and its gain by perturbation", lines, 2.2) if lines else None
 
     def views(self) -> list[View]:
@@ -289,28 +287,20 @@ class Scope:
 
         Labels of the suite with equal parameters are one view.
         """
-        uses: dict[tuple[str, str], dict[str, Diagnosis]] = {}
+        groups: dict[str, dict[str, Diagnosis]] = {}
         for label, use in self.suite.diagnostics.items():
             if use.name in self.plugins:
-                key = use.name, json.dumps(use.params, sort_keys=True)
-                uses.setdefault(key, {})[label] = use
-        groups = list(uses.values())
-        return [self._view(group, groups) for group in groups]
-
-    def _view(
-        self, group: Mapping[str, Diagnosis], groups: Sequence[Mapping[str, Diagnosis]]
-    ) -> View:
-        first = next(iter(group.values()))
-        firsts = [next(iter(other.values())) for other in groups]
-        rows = self.measurements.select(diagnostic=tuple(group))
-        return View(
-            plugin=first.name,
-            labels=tuple(group),
-            params=first.params,
-            rows=rows,
-            absent=tuple(_absent(group.values(), rows)),
-            heading=_heading(group, first, [use for use in firsts if use.name == first.name]),
-        )
+                key = json.dumps([use.name, use.params], sort_keys=True)
+                groups.setdefault(key, {})[label] = use
+        firsts = [next(iter(group.values())) for group in groups.values()]
+        views = []
+        for first, group in zip(firsts, groups.values(), strict=True):
+            rows = self.measurements.select(diagnostic=tuple(group))
+            absent = tuple(_absent(group.values(), rows))
+            settings = [use.params for use in firsts if use.name == first.name]
+            heading = _heading(group, first.params, settings)
+            views.append(View(first.name, tuple(group), first.params, rows, absent, heading))
+        return views
 
     def part_by_view(
         self,
@@ -319,12 +309,9 @@ class Scope:
         words: Mapping[str, str] | None = None,
     ) -> Part:
         """As ``part``, where each view is drawn on its own."""
-
-        def draw_each(scope: Scope, views: Sequence[View]) -> Iterator[Block | None]:
-            for view in views:
-                yield from draw(scope, view)
-
-        return self.part(title, draw_each, words)
+        return self.part(title, lambda _, views: chain.from_iterable(
+            draw(self, view) for view in views
+        ), words)  # fmt: skip
 
     def part(
         self,
@@ -352,18 +339,19 @@ class Scope:
         return Part(title, blocks, [*absent, *flags], words or {})
 
 
-def _heading(labels: Iterable[str], own: Diagnosis, uses: Sequence[Diagnosis]) -> str:
+def _heading(
+    labels: Iterable[str], own: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
+) -> str:
     """How captions begin where one diagnostic was measured in several ways: by what differs."""
-    if len(uses) < 2:
+    if len(settings) < 2:
         return ""
     differing = [
         f"{name} {' and '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
-        for name, value in own.params.items()
-        if any(use.params.get(name) != value for use in uses)
+        for name, value in own.items()
+        if any(params.get(name) != value for params in settings)
     ]
-    differing = [text for text in differing if len(text) <= LONG_TEXT]
-    settings = f" ({', '.join(differing)})" if differing else ""
-    return f"{', '.join(labels)}{settings}: "
+    short = ", ".join(text for text in differing if len(text) <= LONG_TEXT)
+    return f"{', '.join(labels)}{f' ({short})' if short else ''}: "
 
 
 def _absent(uses: Iterable[Diagnosis], rows: Measurements) -> list[str]:
@@ -378,3 +366,22 @@ def _absent(uses: Iterable[Diagnosis], rows: Measurements) -> list[str]:
         return [f"{a} & {b}" for a, b in dict.fromkeys(requested) if (a, b) not in measured]
     arms = rows.distinct("initialization")
     return [arm for use in uses for arm in use.of or () if arm not in arms]
+
+
+# --- builders of parts ------------------------------------------------------------------------
+
+Build: TypeAlias = Callable[[Scope], Part]
+
+
+def part(
+    title: str, words: Mapping[str, str] | None = None
+) -> Callable[[Callable[[Scope, Sequence[View]], Blocks]], Build]:
+    """Decorates a function of all views: ``ReportPart.build`` for a part with this title."""
+    return lambda draw: lambda scope: scope.part(title, draw, words)
+
+
+def part_by_view(
+    title: str, words: Mapping[str, str] | None = None
+) -> Callable[[Callable[[Scope, View], Blocks]], Build]:
+    """As ``part``, for a function of one view."""
+    return lambda draw: lambda scope: scope.part_by_view(title, draw, words)

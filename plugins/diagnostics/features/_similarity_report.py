@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["similarity_report"]
+__all__ = ["similarity"]
 
 COLUMNS = 3
 CKA = "cka"
@@ -52,15 +51,23 @@ PUBLISHED = rp.Published(
 )
 
 
-def similarity_part(scope: rp.Scope) -> rp.Part:
+@rp.part("Similarity of features")
+def similarity(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
     """Each measure at equal modules, then CKA of all modules with all."""
-    return scope.part("Similarity of features", _blocks)
-
-
-def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
-    yield _profile(scope, views)
+    lines: dict[rp.Condition, list[rp.Panel]] = {}
     for view in views:
-        yield view.listing(f"{TITLES[view.plugin]} of each module", _table(scope, view))
+        for condition, here in scope.conditions(_same_module(view.rows)):
+            title = f"{condition.name}: {view.plugin}"
+            panel = rp.profile(title, here, scope.pairs(here), "module")
+            lines.setdefault(condition, []).append(panel)
+    figure = rp.PanelFigure("similarity of features by module and pair", list(lines.values()))
+    text = rp.caption(PROFILE, figure, _same_module(scope.rows), "test images")
+    yield rp.Drawing(figure, text)
+    for view in views:
+        rows, head = _same_module(view.rows), ("target", "module")
+        lines_of = scope.lines(rows, module=None)
+        table = rp.comparison(head, lines_of, scope.pairs(rows), note=NOTES[view.plugin])
+        yield view.listing(f"{TITLES[view.plugin]} of each module", table)
         if view.plugin == CKA:
             yield PUBLISHED.listing
             yield _maps(scope, view)
@@ -70,40 +77,14 @@ def _same_module(rows: rp.Measurements) -> rp.Measurements:
     return rows.matching("module", "other_module")
 
 
-def _profile(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Drawing:
-    """Each measure against depth, a row of panels for each condition."""
-    lines: dict[rp.Condition, list[rp.Panel]] = {}
-    for view in views:
-        for condition, here in scope.conditions(_same_module(view.rows)):
-            title = f"{condition.name}: {view.plugin}"
-            panel = rp.profile(title, here, scope.pairs(here), "module")
-            lines.setdefault(condition, []).append(panel)
-    figure = rp.PanelFigure("similarity of features by module and pair", list(lines.values()))
-    rows = _same_module(scope.rows)
-    return rp.Drawing(figure, rp.caption(PROFILE, figure, rows, "test images"))
-
-
-def _table(scope: rp.Scope, view: rp.View) -> rp.Table | None:
-    """A row for each module of each condition, a column for each pair."""
-    rows = _same_module(view.rows)
-    lines = scope.lines(rows, module=None)
-    head, note = ("target", "module"), NOTES[view.plugin]
-    return rp.comparison(head, lines, scope.pairs(rows), note=note)
-
-
 def _maps(scope: rp.Scope, view: rp.View) -> rp.Drawing:
     """CKA of all modules with all, a map for each pair and condition."""
     lines: list[Sequence[rp.Heat]] = []
     for condition, here in scope.conditions(view.rows):
         heats = [_heat(here, pair, condition) for pair in scope.pairs(here)]
         lines += rp.in_rows(heats, COLUMNS)
-    figure = rp.HeatFigure(
-        "CKA of all modules with all modules, a map for each pair of arms",
-        lines,
-        label="CKA",
-        numbers=True,
-        height=1.9,
-    )
+    description = "CKA of all modules with all modules, a map for each pair of arms"
+    figure = rp.HeatFigure(description, lines, label="CKA", numbers=True, height=1.9)
     return view.drawing(figure, MAPS, items="test images")
 
 
@@ -114,8 +95,3 @@ def _heat(rows: rp.Measurements, pair: rp.Compared, condition: rp.Condition) -> 
     first, second = pair.name.split(" & ")
     means = rp.grid_means(own, ("module", "other_module"), up, right)
     return rp.Heat(f"{condition.name}: {pair.name}", means, right, up, second, first)
-
-
-def similarity_report(metric: str) -> ReportPart:
-    """The part that all measures of similarity share."""
-    return ReportPart(build=similarity_part, metrics=frozenset({metric}))

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from pydantic import Field
 
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, ReportPart, Subject
 from transferbench_plugins.diagnostics.features._module_features import (
     FeatureParams,
     compare_modules,
 )
-from transferbench_plugins.diagnostics.features._similarity_report import similarity_report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +130,10 @@ SVCCA = DiagnosticSpec(
     limit=lambda params: params.images,
     identical={"svcca": 1},
     symmetric=frozenset({"svcca"}),
-    report=similarity_report("svcca"),
+    report=ReportPart(
+        build=f"{__package__}._similarity_report:similarity",
+        metrics=frozenset({"svcca"}),
+    ),
 )
 
 PWCCA = DiagnosticSpec(
@@ -148,5 +150,8 @@ PWCCA = DiagnosticSpec(
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
     identical={"pwcca": 1},
-    report=similarity_report("pwcca"),
+    report=ReportPart(
+        build=f"{__package__}._similarity_report:similarity",
+        metrics=frozenset({"pwcca"}),
+    ),
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, ReportPart, Subject
 from transferbench_plugins.diagnostics.features._module_features import (
     BodyFeatures,
     FeatureBatches,
@@ -26,7 +26,6 @@ from transferbench_plugins.diagnostics.features._module_features import (
     prepared_features,
     similarity_measurements,
 )
-from transferbench_plugins.diagnostics.features._similarity_report import similarity_report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,5 +147,8 @@ CKA = DiagnosticSpec(
     identical={"cka": 1},
     symmetric=frozenset({"cka"}),
     answers_within=1e-5,
-    report=similarity_report("cka"),
+    report=ReportPart(
+        build=f"{__package__}._similarity_report:similarity",
+        metrics=frozenset({"cka"}),
+    ),
 )

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, ReportPart, Subject
 from transferbench_plugins.diagnostics.features._module_features import (
     FeatureParams,
     compare_modules,
 )
-from transferbench_plugins.diagnostics.features._similarity_report import similarity_report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,5 +64,8 @@ PROCRUSTES = DiagnosticSpec(
     limit=lambda params: params.images,
     identical={"procrustes": 0},
     symmetric=frozenset({"procrustes"}),
-    report=similarity_report("procrustes"),
+    report=ReportPart(
+        build=f"{__package__}._similarity_report:similarity",
+        metrics=frozenset({"procrustes"}),
+    ),
 )

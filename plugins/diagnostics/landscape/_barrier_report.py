@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import Any
 
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["BARRIER_PART"]
+__all__ = ["barriers"]
 
 BARRIER = "barrier"
 SHARED_START = "same-random"
@@ -72,40 +71,38 @@ PUBLISHED = rp.Published(
 )
 
 
-def barriers_part(scope: rp.Scope) -> rp.Part:
+@rp.part("Barriers between solutions")
+def barriers(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
     """The barriers of every pair, matched ones beside them, then the paper's."""
-
-    def blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
-        for view in views:
-            yield from (_plain if view.plugin == BARRIER else _aligned)(scope, view)
-        yield PUBLISHED.listing
-
-    return scope.part("Barriers between solutions", blocks)
+    for view in views:
+        yield from (_plain if view.plugin == BARRIER else _aligned)(scope, view)
+    yield PUBLISHED.listing
 
 
-# --- as they are ------------------------------------------------------------------------------
-
-
-def _plain(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
+def _plain(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """The line itself, the control of a shared start, the extrapolation, and the heights."""
     curves = view.rows.select(metric=CURVES)
     inside = curves.select(**{"lambda": [at for at in curves.distinct("lambda") if 0 <= at <= 1]})
     pairs = scope.pairs(view.rows)
     shared = [pair for pair in pairs if _starts_together(scope, pair)]
     apart = [pair for pair in pairs if pair not in shared]
-    control = [*apart[:2], *shared] if shared else []
-    beyond = pairs if len(inside) < len(curves) else []
     for text, rows, drawn in (
         (LINE, inside, apart),
-        (SHARED, inside, control),
-        (BEYOND, curves, beyond),
+        (SHARED, inside, [*apart[:2], *shared] if shared else []),
+        (BEYOND, curves, pairs if len(inside) < len(curves) else []),
     ):
-        lines = [_curves(c.name, here, drawn) for c, here in scope.conditions(rows)]
+        lines = [
+            [
+                _curve(f"{condition.name}: {split}", here.select(split=split), drawn, metric)
+                for metric in CURVES
+                for split in here.distinct("split")
+            ]
+            for condition, here in scope.conditions(rows)
+        ]
         lines = [panels for panels in lines if any(panel.series for panel in panels)]
         if lines:
-            figure = rp.PanelFigure(_description(drawn), lines)
-            yield view.drawing(figure, text, rows)
-    yield view.listing("Height of the barriers", _heights(scope, view.rows, ["split"]))
+            yield view.drawing(rp.PanelFigure(_description(drawn), lines), text, rows)
+    yield view.listing("Height of the barriers", _heights(scope, view, "split"))
 
 
 def _starts_together(scope: rp.Scope, pair: rp.Compared) -> bool:
@@ -115,73 +112,47 @@ def _starts_together(scope: rp.Scope, pair: rp.Compared) -> bool:
     return len(arms) == 1 and use is not None and use.name == SHARED_START
 
 
-def _description(pairs: Sequence[rp.Compared]) -> str:
-    return f"metric and loss on the line between {', '.join(pair.name for pair in pairs)}"
-
-
-def _curves(name: str, here: rp.Measurements, pairs: Sequence[rp.Compared]) -> list[rp.Panel]:
-    """Metric and loss on the images of each split."""
-    return [
-        _curve(f"{name}: {split}", here.select(metric=metric, split=split), pairs, metric)
-        for metric in CURVES
-        for split in here.distinct("split")
-    ]
-
-
-def _curve(name: str, rows: rp.Measurements, pairs: Sequence[rp.Compared], metric: str) -> rp.Panel:
-    """One metric along the line; dotted lines mark the networks where it goes beyond them."""
-    title = f"{name} {metric}{', %' if metric == 'metric' else ', nats'}"
-    panel = rp.profile(title, rows, pairs, "lambda")
-    lambdas = rows.distinct("lambda")
-    return replace(
-        panel,
-        x_label=LAMBDA,
-        scale="percent" if metric == "metric" else "",
-        log="y" if metric == "loss" and panel.steep else "",
-        marks=(0, 1) if any(not 0 <= at <= 1 for at in lambdas) else (),
-    )
-
-
-def _heights(scope: rp.Scope, rows: rp.Measurements, columns: Sequence[str]) -> rp.Table | None:
-    """B_sup and B_mid of metric and loss; ``columns`` tell the rows of a pair apart."""
-    lines = scope.pair_lines(rows, *columns)
-    compared, write = rp.by_metric(HEIGHTS)
-    midpoint = rp.Compared("midpoint, %", {"metric": "metric", "lambda": 0.5})
-    compared, write = [midpoint, *compared], [rp.percent_cell, *write]
-    return rp.comparison(("target", "pair", *columns), lines, compared, write, NOTE)
-
-
-# --- after matching ---------------------------------------------------------------------------
-
-
-def _aligned(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
+def _aligned(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """The curves of each pair before and after matching, and the heights of all."""
-    curves = view.rows.select(metric=CURVES)
-    pairs = scope.pairs(view.rows)
-    lines: list[Sequence[rp.Panel]] = []
-    for condition, here in scope.conditions(curves):
-        last = here.select(split=curves.distinct("split")[-1])
-        panels = [
-            _aligned_curve(f"{condition.name}, {pair.name}", last.select(**pair.labels), metric)
-            for pair in scope.pairs(last)
-            for metric in CURVES
-        ]
-        lines += rp.in_rows(panels, 4)
-    if lines:
-        description = f"before and after matching: {_description(pairs)}"
-        yield view.drawing(rp.PanelFigure(description, lines), MATCHED, curves)
-    heights = _heights(scope, view.rows, ["split", "alignment"])
-    yield view.listing("Height of the barriers before and after matching", heights)
-
-
-def _aligned_curve(name: str, rows: rp.Measurements, metric: str) -> rp.Panel:
-    split = rows.distinct("split")[-1]
     ways = [
         rp.Compared(text, {"alignment": way}, rp.LineStyle(color, ""))
         for way, (text, color) in WAYS.items()
     ]
-    panel = _curve(f"{name}: {split}", rows.select(metric=metric), ways, metric)
-    return replace(panel, log="", marks=())
+    curves = view.rows.select(metric=CURVES)
+    split = curves.distinct("split")[-1:]
+    lines: list[Sequence[rp.Panel]] = []
+    for condition, here in scope.conditions(curves.select(split=split)):
+        panels = [
+            _curve(f"{condition.name}, {pair.name}: {split[0]}", here.select(**pair.labels), ways,
+                   metric, log="", marks=())
+            for pair in scope.pairs(here) for metric in CURVES
+        ]  # fmt: skip
+        lines += rp.in_rows(panels, 4)
+    if lines:
+        description = f"before and after matching: {_description(scope.pairs(view.rows))}"
+        yield view.drawing(rp.PanelFigure(description, lines), MATCHED, curves)
+    heights = _heights(scope, view, "split", "alignment")
+    yield view.listing("Height of the barriers before and after matching", heights)
 
 
-BARRIER_PART = ReportPart(build=barriers_part, metrics=frozenset({*HEIGHTS, *CURVES}))
+def _description(pairs: Sequence[rp.Compared]) -> str:
+    return f"metric and loss on the line between {', '.join(pair.name for pair in pairs)}"
+
+
+def _curve(
+    name: str, rows: rp.Measurements, lines: Sequence[rp.Compared], metric: str, **axes: Any
+) -> rp.Panel:
+    """Metric or loss along the line; dotted lines mark the networks where it goes beyond them."""
+    own = rows.select(metric=metric)
+    unit, scale, log = ("%", "percent", "") if metric == "metric" else ("nats", "", "steep")
+    marks = (0, 1) if any(not 0 <= at <= 1 for at in own.distinct("lambda")) else ()
+    axes = {"x_label": LAMBDA, "scale": scale, "log": log, "marks": marks} | axes
+    return rp.profile(f"{name} {metric}, {unit}", own, lines, "lambda", **axes)
+
+
+def _heights(scope: rp.Scope, view: rp.View, *columns: str) -> rp.Table | None:
+    """B_sup and B_mid of metric and loss; ``columns`` tell the rows of a pair apart."""
+    compared, write = rp.by_metric(HEIGHTS)
+    midpoint = rp.Compared("midpoint, %", {"metric": "metric", "lambda": 0.5})
+    lines, head = scope.pair_lines(view.rows, *columns), ("target", "pair", *columns)
+    return rp.comparison(head, lines, [midpoint, *compared], [rp.percent_cell, *write], NOTE)

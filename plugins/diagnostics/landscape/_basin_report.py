@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["BASIN_PART"]
+__all__ = ["basins"]
 
 EPSILON, DELTA, LAMBDA, SIGMA = (
     "\N{GREEK SMALL LETTER EPSILON}",
@@ -56,49 +54,32 @@ PUBLISHED = rp.Published(
 )
 
 
-def basins_part(scope: rp.Scope) -> rp.Part:
+@rp.part("Basins")
+def basins(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
     """The curves of every pair, then (epsilon, delta) beside the paper's."""
-
-    def blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
-        for view in views:
-            yield from _blocks(scope, view)
-        yield PUBLISHED.listing
-
-    return scope.part("Basins", blocks)
-
-
-def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
-    curves = view.rows.select(metric=list(CURVES))
-    lines = [_panels(scope, *condition) for condition in scope.conditions(curves)]
-    if lines := [panels for panels in lines if panels]:
-        description = "loss along the line through two networks, and its rise beyond the basin"
-        yield view.drawing(rp.PanelFigure(description, lines), CAPTION)
-    yield view.listing(f"({EPSILON}, {DELTA}) of the basin around each pair", _table(scope, view))
+    for view in views:
+        curves = view.rows.select(metric=list(CURVES))
+        panels = [_panels(scope, *condition) for condition in scope.conditions(curves)]
+        if rows := [row for row in panels if row]:
+            description = "loss along the line through two networks, and its rise beyond the basin"
+            yield view.drawing(rp.PanelFigure(description, rows), CAPTION)
+        lines = scope.pair_lines(view.rows.select(metric=list(NUMBERS)), "of", "split")
+        compared = [rp.Compared(name, {"metric": metric}) for metric, name in NUMBERS.items()]
+        table = rp.comparison(("target", "pair", "of", "split"), lines, compared, note=NOTE)
+        yield view.listing(f"({EPSILON}, {DELTA}) of the basin around each pair", table)
+    yield PUBLISHED.listing
 
 
 def _panels(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> list[rp.Panel]:
     """The curves of one condition, those that were measured."""
     panels = []
     for metric, title in CURVES.items():
-        column = "lambda" if metric == LOSS else "sigma"
         rows = here.select(metric=metric)
-        points = sorted(at for at in rows.distinct(column) if metric == LOSS or at > 0)
-        heading = f"{condition.name}: {title}"
-        panel = rp.profile(heading, rows, scope.pairs(here), column, points)
+        along = f"{condition.name}: {title}", rows, scope.pairs(here)
         if metric == LOSS:
-            panel = replace(panel, x_label=LAMBDA, log="y" if panel.steep else "", marks=(0, 1))
+            panel = rp.profile(*along, "lambda", x_label=LAMBDA, log="steep", marks=(0, 1))
         else:
-            panel = replace(panel, x_label=SIGMA, log="x")
-        panels += [panel] if panel.series else []
-    return panels
-
-
-def _table(scope: rp.Scope, view: rp.View) -> rp.Table | None:
-    """A row for each pair of each condition."""
-    numbers = view.rows.select(metric=list(NUMBERS))
-    lines = scope.pair_lines(numbers, "of", "split")
-    compared = [rp.Compared(name, {"metric": metric}) for metric, name in NUMBERS.items()]
-    return rp.comparison(("target", "pair", "of", "split"), lines, compared, note=NOTE)
-
-
-BASIN_PART = ReportPart(build=basins_part, metrics=frozenset({*NUMBERS, *CURVES}))
+            sigmas = sorted(sigma for sigma in rows.distinct("sigma") if sigma > 0)
+            panel = rp.profile(*along, "sigma", sigmas, x_label=SIGMA, log="x")
+        panels.append(panel)
+    return [panel for panel in panels if panel.series]

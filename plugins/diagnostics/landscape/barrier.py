@@ -18,9 +18,8 @@ from pydantic import Field, model_validator
 
 from transferbench.metrics import Evaluation
 from transferbench.records import Coordinate, Measurement
-from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Subject
+from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, ReportPart, Subject
 from transferbench_plugins.diagnostics._measurement import measurement
-from transferbench_plugins.diagnostics.landscape._barrier_report import BARRIER_PART
 from transferbench_plugins.diagnostics.landscape._line_params import LineParams
 
 if TYPE_CHECKING:
@@ -225,6 +224,10 @@ def _aligned_barrier_cost(params: AlignedBarrierParams) -> float:
 
 TINY = {"points": 3, "limit": 16, "calibration": 16}
 ZERO = {f"{barrier}_{position}": 0 for barrier in BARRIERS for position in POSITIONS}
+REPORT = ReportPart(
+    build=f"{__package__}._barrier_report:barriers",
+    metrics=frozenset({*ZERO, "metric", "loss"}),
+)
 
 BARRIER = DiagnosticSpec(
     name="barrier",
@@ -241,7 +244,7 @@ BARRIER = DiagnosticSpec(
     limit=lambda params: params.limit,
     identical=ZERO,
     answers_within=1e-5,
-    report=BARRIER_PART,
+    report=REPORT,
 )
 
 ALIGNED_BARRIER = DiagnosticSpec(
@@ -259,5 +262,5 @@ ALIGNED_BARRIER = DiagnosticSpec(
     limit=lambda params: params.limit,
     identical=ZERO,
     answers_within=1e-5,
-    report=BARRIER_PART,
+    report=REPORT,
 )

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, ReportPart, Subject
 from transferbench_plugins.diagnostics._measurement import measurement
-from transferbench_plugins.diagnostics.landscape._basin_report import BASIN_PART
 from transferbench_plugins.diagnostics.landscape._line_params import LineParams
 
 if TYPE_CHECKING:
@@ -27,6 +26,9 @@ __all__ = ["BASIN", "BasinParams"]
 
 UNITS = {"a_lo": "lambda", "a_hi": "lambda", "delta": "l2", "delta_excess": "l2"}
 """The units of metrics that are not losses."""
+
+NUMBERS = ("a_lo", "a_hi", "mu", "epsilon", "delta", "delta_excess")
+"""The metrics of a pair that need a basin around both networks."""
 
 OUTSIDE = "boundary not found: the basin reaches the end of the scan"
 
@@ -168,7 +170,7 @@ def _number(
 
 def _undefined(params: BasinParams, n: int, reason: str) -> Iterator[Measurement]:
     """Measurements without a value, flagged with the reason."""
-    for metric in ("a_lo", "a_hi", "mu", "epsilon", "delta", "delta_excess"):
+    for metric in NUMBERS:
         yield _number(params, n, metric, None, missing=reason)
 
 
@@ -191,5 +193,10 @@ BASIN = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=_cost,
     limit=lambda params: params.limit,
-    report=BASIN_PART,
+    report=ReportPart(
+        build=f"{__package__}._basin_report:basins",
+        metrics=frozenset(
+            {*NUMBERS, "epsilon_segment", "loss", "escape_noise", "escape_extrapolation"}
+        ),
+    ),
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["AGREEMENT_PART"]
+__all__ = ["mistakes"]
 
 KAPPA = "\N{GREEK SMALL LETTER KAPPA}"
 COLUMNS = {
@@ -35,12 +34,9 @@ WORDS = {
 }
 
 
-def mistakes_part(scope: rp.Scope) -> rp.Part:
+@rp.part_by_view("Common and uncommon mistakes", WORDS)
+def mistakes(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """Agreement of errors, sizes of the sets of mistakes and their ambiguity, by pair of arms."""
-    return scope.part_by_view("Common and uncommon mistakes", _blocks, WORDS)
-
-
-def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     # Of a multi-label task the mean over its labels, which has no label.
     rows = view.rows.select(label=None, metric=[*COLUMNS, "reference_entropy"])
     scored = rows.select(perturbation=scope.suite.scoring.perturbation).valued()
@@ -56,9 +52,8 @@ def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
 def _panels(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> list[rp.Panel]:
     """The four panels of one target, a row for each pair."""
     pairs = scope.pairs(here)
-    names = [pair.name for pair in pairs]
     kappa, jaccard = (
-        [_point(row, pair.of(here.select(metric=metric)), pair.style.color)
+        [_point(row, pair, here.select(metric=metric), pair.style.color)
          for row, pair in enumerate(pairs)]
         for metric in ("kappa", "error_jaccard")
     )  # fmt: skip
@@ -70,31 +65,27 @@ def _panels(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> 
         ("mistakes: only a, both, only b", _points_of_sets(scope, pairs, sizes), (0,)),
         ("reference entropy, nats", _points_of_sets(scope, pairs, entropies), ()),
     )
+    ticks = [pair.name for pair in pairs]
     return [
-        rp.Panel(
-            f"{condition.name}: {title}", series, bars=True, ticks=names, across=True, levels=levels
-        )
+        rp.Panel(f"{condition.name}: {title}", series,
+                 bars=True, ticks=ticks, across=True, levels=levels)
         for title, series, levels in panels
-    ]
+    ]  # fmt: skip
 
 
 def _points_of_sets(
     scope: rp.Scope, pairs: Sequence[rp.Compared], sets: Sequence[rp.Measurements]
 ) -> list[rp.Series]:
     """For each pair a point for what only a, both, and only b get wrong."""
-    styles = rp.arm_styles(scope.suite)
+    colors = {arm: style.color for arm, style in rp.arm_styles(scope.suite).items()}
     series = []
     for row, pair in enumerate(pairs):
-        a, b = (styles[arm].color if arm in styles else rp.INK
-                for arm in pair.labels.values())  # fmt: skip
+        a, b = (colors.get(str(arm), rp.INK) for arm in pair.labels.values())
         for shift, color, rows in zip((-0.2, 0.0, 0.2), (a, rp.MUTED, b), sets, strict=True):
-            series.append(_point(row + shift, pair.of(rows), color))
+            series.append(_point(row + shift, pair, rows, color))
     return series
 
 
-def _point(row: float, value: rp.Aggregate | None, color: str) -> rp.Series:
-    style = rp.LineStyle(color, "o", "")
-    return rp.Series("", [row], [value.summary if value else None], style)
-
-
-AGREEMENT_PART = ReportPart(build=mistakes_part, metrics=frozenset({*COLUMNS, "reference_entropy"}))
+def _point(row: float, pair: rp.Compared, rows: rp.Measurements, color: str) -> rp.Series:
+    mean = pair.of(rows)
+    return rp.Series("", [row], [mean.summary if mean else None], rp.LineStyle(color, "o", ""))

@@ -18,10 +18,16 @@ from pydantic import Field
 
 from transferbench.metrics import predict
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Params,
+    ReportPart,
+    Subject,
+    SubmittedTrial,
+)
 from transferbench.statistics import Interval, bootstrap, point_estimates
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
-from transferbench_plugins.diagnostics.mistakes._agreement_report import AGREEMENT_PART
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
     STATISTICS,
     append_label_mean,
@@ -119,5 +125,10 @@ AGREEMENT = DiagnosticSpec(
     symmetric=frozenset(
         {"n_common", "error_jaccard", "agreement", "agreement_given_both_wrong", "kappa"}
     ),
-    report=AGREEMENT_PART,
+    report=ReportPart(
+        build=f"{__package__}._agreement_report:mistakes",
+        metrics=frozenset(
+            {s.metric for s in STATISTICS} - {"agreement_given_both_wrong"} | {"reference_entropy"}
+        ),
+    ),
 )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["CRITICALITY_PART", "path_map"]
+__all__ = ["criticality", "path_map"]
 
 SIGMA, MU, ALPHA = (
     "\N{GREEK SMALL LETTER SIGMA}",
@@ -47,13 +46,9 @@ NOTE = (
 )
 
 
-def criticality_part(scope: rp.Scope) -> rp.Part:
-    """The maps, the profile over depth and the table, for each set of parameters."""
-    return scope.part_by_view("Module criticality", _blocks)
-
-
-def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
-    """Figures show the first end that was measured, tables each."""
+@rp.part_by_view("Module criticality")
+def criticality(scope: rp.Scope, view: rp.View) -> rp.Blocks:
+    """Maps and profiles over depth of the first end that was measured; tables of each end."""
     ends = view.rows.distinct("end")
     drawn = view.rows.select(end=ends[0])
     end = f"End point: {ends[0]}."
@@ -70,7 +65,15 @@ def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
             yield view.drawing(figure, f"{OTHERS} {end}", drawn, "training images")
     path, tolerance = drawn.distinct("path")[0], min(drawn.distinct("tolerance"))
     summaries = _summaries(drawn.select(path=path), tolerance)
-    lines = [_profile(scope, *condition) for condition in scope.conditions(summaries)]
+    lines = [
+        [
+            rp.profile(f"{condition.name}: {title}", here.select(metric=metric), scope.arms(here),
+                       "module", here.distinct("module"),
+                       log="symmetric" if metric == "mu" else "")
+            for metric, title in SUMMARIES.items()
+        ]
+        for condition, here in scope.conditions(summaries)
+    ]  # fmt: skip
     panels = rp.PanelFigure("criticality of each module and what makes it up", lines)
     text = f"{PROFILE} {end} Path: {path}; tolerance {tolerance:g}."
     yield view.drawing(panels, text, summaries, items="")
@@ -89,14 +92,12 @@ def _map_figure(rows: Sequence[Sequence[rp.Heat | None]], height: float = 1.7) -
 
 def _maps(scope: rp.Scope, rows: rp.Measurements) -> dict[str, dict[str, rp.Heat | None]]:
     """For each module a map for each of the scored pair of arms and each path."""
-    cells = rows.select(metric=("metric", "distance"))
-    groups = cells.groups("module", "initialization", "path")
+    groups = rows.select(metric=("metric", "distance")).groups("module", "initialization", "path")
+    maps = {labels: path_map(cells) for labels, cells in groups.items()}
     arms = [arm.name for arm in scope.arms(rows) if arm.name in scope.pair]
     return {
         module: {
-            f"{arm}, {path}": path_map(groups[module, arm, path])
-            if (module, arm, path) in groups
-            else None
+            f"{arm}, {path}": maps.get((module, arm, path))
             for arm in arms
             for path in rows.distinct("path")
         }
@@ -127,43 +128,23 @@ def path_map(rows: rp.Measurements) -> rp.Heat | None:
 
 def _summaries(rows: rp.Measurements, tolerance: float) -> rp.Measurements:
     """The summaries of modules at one tolerance; the distance of the whole path, which has none."""
-    return rows.select(
-        metric=("mu", "alpha_low", "sigma_high", "mu_total"), tolerance=tolerance
-    ) | rows.select(metric="distance", alpha=1)
+    metrics = ("mu", "alpha_low", "sigma_high", "mu_total")
+    distances = rows.select(metric="distance", alpha=1)
+    return rows.select(metric=metrics, tolerance=tolerance) | distances
 
 
-def _profile(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> list[rp.Panel]:
-    """The four summaries over depth."""
-    modules = here.distinct("module")
-    return [
-        replace(
-            rp.profile(
-                f"{condition.name}: {title}",
-                here.select(metric=metric),
-                scope.arms(here),
-                "module",
-                modules,
-            ),
-            log="symmetric" if metric == "mu" else "",
-        )
-        for metric, title in SUMMARIES.items()
-    ]
-
-
-def _tables(scope: rp.Scope, view: rp.View, end: str) -> Iterator[rp.Block | None]:
+def _tables(scope: rp.Scope, view: rp.View, end: str) -> rp.Blocks:
     """The totals, then each module, for each path and tolerance; columns: measures and arms."""
     rows = view.rows.select(end=end)
     totals: list[rp.TableLine] = []
     modules: list[rp.TableLine] = []
-    for condition, here in scope.conditions(rows):
-        for path in here.distinct("path"):
-            for tolerance in sorted(here.distinct("tolerance")):
-                own = _summaries(here.select(path=path), tolerance)
-                begin = (condition.name, f"{path}, {tolerance:g}")
-                of_total = own.select(metric="mu_total").groups("modules")
-                totals += [((*begin, TOTALS[name]), group) for (name,), group in of_total.items()]
-                of_module = own.select(metric=list(SUMMARIES)).groups("module")
-                modules += [((*begin, name), group) for (name,), group in of_module.items()]
+    for (target, path), here in scope.lines(rows, path=None):
+        for tolerance in sorted(here.distinct("tolerance")):
+            own, begin = _summaries(here, tolerance), (target, f"{path}, {tolerance:g}")
+            of_total = own.select(metric="mu_total").groups("modules")
+            totals += [((*begin, TOTALS[name]), group) for (name,), group in of_total.items()]
+            of_module = own.select(metric=list(SUMMARIES)).groups("module")
+            modules += [((*begin, name), group) for (name,), group in of_module.items()]
     head, arms = ("target", "path, tolerance"), scope.arms(rows)
     compared = [*arms, scope.difference()]
     table = rp.comparison((*head, "sum"), totals, compared, note=NOTE)
@@ -182,9 +163,3 @@ def _measure(metric: str, arm: rp.Compared) -> rp.Compared:
         labels={**arm.labels, "metric": metric},
         minus={**arm.minus, "metric": metric} if arm.minus else {},
     )
-
-
-CRITICALITY_PART = ReportPart(
-    build=criticality_part,
-    metrics=frozenset({*SUMMARIES, "mu_total", "mu_alpha", "mu_sigma", "loss", "metric"}),
-)

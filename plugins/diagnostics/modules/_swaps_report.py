@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["SWAP_PART"]
+__all__ = ["swaps"]
 
 REWINDING = "rewinding"
 DROPS = {
@@ -47,28 +45,21 @@ PUBLISHED = rp.Published(
 )
 
 
-def swaps_part(scope: rp.Scope) -> rp.Part:
+@rp.part("Modules rewound and re-randomised")
+def swaps(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
     """Rewinding and re-randomisation side by side, and the drops of each module."""
-    return scope.part("Modules rewound and re-randomised", _blocks)
-
-
-def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
-    ways = [(name, rows) for view in views for name, rows in _ways(view)]
-    by_condition: dict[rp.Condition, list[tuple[str, rp.Measurements]]] = {}
-    for name, rows in ways:
-        for condition, here in scope.conditions(rows):
-            by_condition.setdefault(condition, []).append((name, here))
-    figure = rp.PanelFigure(
-        "test metric by module replaced",
-        [
-            [_profile(scope, condition, name, here) for name, here in group]
-            for condition, group in by_condition.items()
-        ],
-    )
+    ways: dict[rp.Condition, list[tuple[str, rp.Measurements]]] = {}
+    for view in views:
+        for way, rows in _ways(view):
+            for condition, here in scope.conditions(rows):
+                ways.setdefault(condition, []).append((way, here))
+    lines = [
+        [_profile(scope, condition, *way) for way in group] for condition, group in ways.items()
+    ]
+    figure = rp.PanelFigure("test metric by module replaced", lines)
     rows = scope.rows.select(metric="metric")
-    text = rp.caption(CAPTION, figure, rows, "test images")
-    yield rp.Drawing(figure, text)
-    if table := _table(scope, by_condition):
+    yield rp.Drawing(figure, rp.caption(CAPTION, figure, rows, "test images"))
+    if table := _table(scope, ways):
         yield rp.Listing("Drop by module", table)
     yield PUBLISHED.listing
 
@@ -83,8 +74,7 @@ def _ways(view: rp.View) -> Iterator[tuple[str, rp.Measurements]]:
         return
     whole = view.rows.select(module=NONE)
     modules = view.rows.select(module=[m for m in view.rows.distinct("module") if m != NONE])
-    states = modules.distinct("to")
-    for state in states:
+    for state in modules.distinct("to"):
         yield f"rewound to {state}", view.rows.select(to=state) | whole
 
 
@@ -96,24 +86,20 @@ def _modules(rows: rp.Measurements) -> list[str]:
 def _profile(scope: rp.Scope, condition: rp.Condition, way: str, here: rp.Measurements) -> rp.Panel:
     """The metric by module."""
     rows = here.select(metric="metric")
+    axes = {"y_label": "test metric, %", "scale": "percent", "chance": condition.chance}
     title = f"{condition.name}: {way}"
-    panel = rp.profile(title, rows, scope.arms(rows), "module", _modules(rows))
-    return replace(panel, y_label="test metric, %", scale="percent", chance=condition.chance)
+    return rp.profile(title, rows, scope.arms(rows), "module", _modules(rows), **axes)
 
 
 def _table(
-    scope: rp.Scope, by_condition: dict[rp.Condition, list[tuple[str, rp.Measurements]]]
+    scope: rp.Scope, ways: Mapping[rp.Condition, Sequence[tuple[str, rp.Measurements]]]
 ) -> rp.Table | None:
     """A row for mean and worst and for each module, of each condition and way."""
     lines: list[rp.TableLine] = []
-    for condition, group in by_condition.items():
+    for condition, group in ways.items():
         for way, here in group:
             begin, drops = (condition.name, way), here.select(metric="drop")
             lines += [((*begin, name), here.select(metric=m)) for m, name in DROPS.items()]
             lines += [((*begin, m), drops.select(module=m)) for m in _modules(here)[1:]]
     compared = [*scope.arms(scope.rows), scope.difference()]
-    head = ("target", "way", "module")
-    return rp.comparison(head, lines, compared, rp.percent_cell, NOTE)
-
-
-SWAP_PART = ReportPart(build=swaps_part, metrics=frozenset({"metric", "loss", "drop", *DROPS}))
+    return rp.comparison(("target", "way", "module"), lines, compared, rp.percent_cell, NOTE)

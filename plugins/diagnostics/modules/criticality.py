@@ -19,10 +19,9 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from transferbench.records import Coordinate, Measurement
-from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench_plugins.diagnostics._history import History, last_epoch, metric_curve
 from transferbench_plugins.diagnostics._measurement import measurement
-from transferbench_plugins.diagnostics.modules._criticality_report import CRITICALITY_PART
 from transferbench_plugins.diagnostics.modules.swaps import TYPICAL_MODULES
 
 if TYPE_CHECKING:
@@ -257,5 +256,8 @@ CRITICALITY = DiagnosticSpec(
     needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=_cost,
     limit=lambda params: params.limit,
-    report=CRITICALITY_PART,
+    report=ReportPart(
+        build=f"{__package__}._criticality_report:criticality",
+        metrics=frozenset({*Criticality._fields, "mu_total", "distance", "loss", "metric"}),
+    ),
 )

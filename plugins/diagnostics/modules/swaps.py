@@ -16,9 +16,8 @@ from pydantic import Field
 from transferbench.errors import StoreError
 from transferbench.identity import derive_seed
 from transferbench.records import Measurement
-from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench_plugins.diagnostics._measurement import measurement, recorded_metric
-from transferbench_plugins.diagnostics.modules._swaps_report import SWAP_PART
 
 if TYPE_CHECKING:
     from transferbench.metrics import Evaluation
@@ -178,6 +177,11 @@ def _cost(states: int) -> float:
     return 1 + states * (1 + TYPICAL_MODULES / 2)
 
 
+REPORT = ReportPart(
+    build=f"{__package__}._swaps_report:swaps",
+    metrics=frozenset({"metric", "loss", "drop", "mean_body_drop", "worst_body_drop"}),
+)
+
 REWINDING = DiagnosticSpec(
     name="rewinding",
     version=2,
@@ -191,7 +195,7 @@ REWINDING = DiagnosticSpec(
     needs=frozenset({"init_state", "images"}),
     cost=lambda params: _cost(len(params.to)),
     limit=lambda params: params.limit,
-    report=SWAP_PART,
+    report=REPORT,
 )
 
 RERANDOMISATION = DiagnosticSpec(
@@ -207,5 +211,5 @@ RERANDOMISATION = DiagnosticSpec(
     needs=frozenset({"images"}),
     cost=lambda params: _cost(params.draws),
     limit=lambda params: params.limit,
-    report=SWAP_PART,
+    report=REPORT,
 )

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["ROBUSTNESS_PART", "SHAPE_BIAS_PART"]
+__all__ = ["robustness", "shape_bias"]
 
 LEFT = {
     "mean_metric": "mean metric",
@@ -40,20 +36,18 @@ SHAPE_NOTE = (
 )
 
 
-def robustness_part(scope: rp.Scope) -> rp.Part:
-    """Metric against severity, and what is left of it."""
-    return scope.part_by_view("Robustness", _blocks)
-
-
-def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
-    """A figure for each condition, then the table."""
+@rp.part_by_view("Robustness")
+def robustness(scope: rp.Scope, view: rp.View) -> rp.Blocks:
+    """Metric against severity, a figure for each condition, and what is left of it."""
     rows = view.rows.select(metric="test_metric")
     for condition, here in scope.conditions(rows):
-        names = [name for name in here.distinct("test_perturbation") if name != CLEAN]
-        panels = [_severities(scope, condition, here, name) for name in names]
-        figure = rp.PanelFigure(
-            f"test metric by severity on {condition.name}", rp.in_rows(panels, COLUMNS)
-        )
+        panels = [
+            rp.profile(name, here.select(test_perturbation=(CLEAN, name)), scope.arms(here),
+                       "severity", x_label="severity", scale="percent", chance=condition.chance)
+            for name in here.distinct("test_perturbation") if name != CLEAN
+        ]  # fmt: skip
+        description = f"test metric by severity on {condition.name}"
+        figure = rp.PanelFigure(description, rp.in_rows(panels, COLUMNS))
         yield view.drawing(figure, f"{condition.name}. {CAPTION}", rows, "test images")
     left = view.rows.select(metric=list(LEFT))
     lines = scope.lines(left, test_perturbation=None, metric=LEFT)
@@ -63,29 +57,11 @@ def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     yield view.listing("What is left of the metric", table)
 
 
-def _severities(
-    scope: rp.Scope, condition: rp.Condition, here: rp.Measurements, name: str
-) -> rp.Panel:
-    """One perturbation of the test images, from the clean images on."""
-    rows = here.select(test_perturbation=(CLEAN, name))
-    panel = rp.profile(name, rows, scope.arms(here), "severity")
-    return replace(panel, x_label="severity", scale="percent", chance=condition.chance)
-
-
-def shape_bias_part(scope: rp.Scope) -> rp.Part:
+@rp.part_by_view("Shape bias")
+def shape_bias(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """A table of the answers to images whose cues are in conflict."""
-    return scope.part_by_view("Shape bias", _answers)
-
-
-def _answers(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     lines = scope.lines(view.rows, metric=SHAPE)
     compared = [*scope.arms(view.rows), scope.difference()]
     head = ("target", "measure")
     table = rp.comparison(head, lines, compared, rp.percent_cell, SHAPE_NOTE)
     yield view.listing("Shape against texture", table)
-
-
-ROBUSTNESS_PART = ReportPart(
-    build=robustness_part, metrics=frozenset({"test_metric", "test_loss", *LEFT})
-)
-SHAPE_BIAS_PART = ReportPart(build=shape_bias_part, metrics=frozenset(SHAPE))

@@ -16,11 +16,10 @@ from pydantic import Field, model_validator
 
 from transferbench.metrics import hits, ratio, weighted_mean_auc
 from transferbench.records import Coordinate, Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean
 from transferbench_plugins.diagnostics._logits import compute_logits
 from transferbench_plugins.diagnostics._measurement import measurement, metric_interval
-from transferbench_plugins.diagnostics.robustness._robustness_report import ROBUSTNESS_PART
 
 __all__ = ["ROBUSTNESS", "PerturbationSeries", "RobustnessParams"]
 
@@ -190,5 +189,8 @@ ROBUSTNESS = DiagnosticSpec(
     cost=lambda params: float(sum(len(series.settings) for series in params.perturbations)),
     limit=lambda params: params.limit,
     perturbations=lambda params: [series.name for series in params.perturbations],
-    report=ROBUSTNESS_PART,
+    report=ReportPart(
+        build=f"{__package__}._robustness_report:robustness",
+        metrics=frozenset({"test_metric", "test_loss", *(metric for metric, *_ in SUMMARIES)}),
+    ),
 )

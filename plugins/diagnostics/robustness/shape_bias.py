@@ -20,10 +20,9 @@ from pydantic import Field
 
 from transferbench.errors import SuiteError
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench.statistics import wilson
 from transferbench_plugins.diagnostics._measurement import measurement
-from transferbench_plugins.diagnostics.robustness._robustness_report import SHAPE_BIAS_PART
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -173,5 +172,8 @@ SHAPE_BIAS = DiagnosticSpec(
     needs=frozenset({"images", "logits"}),
     cost=lambda params: 1.0,
     limit=lambda params: params.limit,
-    report=SHAPE_BIAS_PART,
+    report=ReportPart(
+        build=f"{__package__}._robustness_report:shape_bias",
+        metrics=frozenset(METRICS),
+    ),
 )

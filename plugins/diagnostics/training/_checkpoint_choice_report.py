@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from transferbench import reporting as rp
 from transferbench.analysis.checkpoints import earliest_sufficient
-from transferbench.specs import ReportPart
 from transferbench.statistics import Interval
 
-__all__ = ["CHECKPOINT_PART", "checkpoint_arms"]
+__all__ = ["checkpoint_arms", "checkpoints"]
 
 SOURCE_METRIC = "source_metric"
 MEASURES = {
@@ -57,7 +56,7 @@ PUBLISHED = rp.Published(
 )
 
 
-def checkpoints_part(scope: rp.Scope) -> rp.Part | None:
+def checkpoints(scope: rp.Scope) -> rp.Part | None:
     """The three curves and their table, with the earliest sufficient checkpoint.
 
     None where no arm starts from a checkpoint.
@@ -72,7 +71,7 @@ def checkpoints_part(scope: rp.Scope) -> rp.Part | None:
     return replace(part, notes=[*notes, *part.notes])
 
 
-def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
+def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
     del views  # there is one set of parameters
     rows = _rows(scope)
     conditions = scope.conditions(rows)
@@ -83,7 +82,15 @@ def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | No
         [_panels(here, condition, _earliest(scope, condition)) for condition, here in conditions],
     )
     yield rp.Drawing(figure, rp.caption(CAPTION, figure, rows, ""))
-    if table := _table(conditions):
+    lines = []
+    for condition, here in conditions:
+        for epoch in sorted(here.distinct("checkpoint")):
+            own = here.select(checkpoint=epoch)
+            arms = ", ".join(own.distinct("initialization"))
+            lines.append(((condition.name, f"{epoch:g}", arms), own))
+    compared = [rp.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
+    table = rp.comparison(("target", "epoch", "arm"), lines, compared, rp.percent_cell, NOTE)
+    if table:
         yield rp.Listing("Metric by checkpoint", table)
     yield PUBLISHED.listing
 
@@ -119,16 +126,11 @@ def checkpoint_arms(scope: rp.Scope) -> dict[str, int]:
 
 def _earliest(scope: rp.Scope, condition: rp.Condition) -> Interval:
     """The earliest sufficient checkpoint, of the arms that were trained in this condition."""
-    trials = scope.trials.select(target=condition.target, perturbation=condition.perturbation)
+    where = {"target": condition.target, "perturbation": condition.perturbation}
+    trials = scope.trials.select(**where)
     trained = trials.distinct("initialization")
-    return earliest_sufficient(
-        trials,
-        {arm: epoch for arm, epoch in checkpoint_arms(scope).items() if arm in trained},
-        entry=scope.entry,
-        target=condition.target,
-        perturbation=condition.perturbation,
-        tolerance=TOLERANCE,
-    )
+    epochs = {arm: epoch for arm, epoch in checkpoint_arms(scope).items() if arm in trained}
+    return earliest_sufficient(trials, epochs, entry=scope.entry, **where, tolerance=TOLERANCE)
 
 
 def _sentence(earliest: Interval) -> str:
@@ -144,31 +146,15 @@ def _sentence(earliest: Interval) -> str:
 
 def _panels(here: rp.Measurements, condition: rp.Condition, earliest: Interval) -> list[rp.Panel]:
     """The three curves of one condition."""
-    curve = rp.Compared("", {})
+    axes = {
+        "x_label": "epoch of pre-training",
+        "scale": "percent",
+        "marks": () if earliest.value is None else (earliest.value,),
+    }
+    curve = [rp.Compared("", {})]
     return [
-        replace(
-            rp.profile(
-                f"{condition.name}: {title}, %", here.select(metric=metric), [curve], "checkpoint"
-            ),
-            x_label="epoch of pre-training",
-            scale="percent",
-            marks=() if earliest.value is None else (earliest.value,),
+        rp.profile(
+            f"{condition.name}: {title}, %", here.select(metric=metric), curve, "checkpoint", **axes
         )
         for metric, title in MEASURES.items()
     ]
-
-
-def _table(conditions: Sequence[tuple[rp.Condition, rp.Measurements]]) -> rp.Table | None:
-    """A row for each checkpoint of each condition."""
-    lines = []
-    for condition, here in conditions:
-        for epoch in sorted(here.distinct("checkpoint")):
-            own = here.select(checkpoint=epoch)
-            arms = ", ".join(own.distinct("initialization"))
-            lines.append(((condition.name, f"{epoch:g}", arms), own))
-    compared = [rp.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
-    head = ("target", "epoch", "arm")
-    return rp.comparison(head, lines, compared, rp.percent_cell, NOTE)
-
-
-CHECKPOINT_PART = ReportPart(build=checkpoints_part, metrics=frozenset({"checkpoint", *MEASURES}))

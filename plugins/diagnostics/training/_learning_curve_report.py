@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["CURVE_PART"]
+__all__ = ["curves"]
 
 COLUMNS = 3
 CAPTION = (
@@ -30,36 +28,29 @@ PUBLISHED = rp.Published(
 )
 
 
-def curves_part(scope: rp.Scope) -> rp.Part:
+@rp.part_by_view("Learning curves")
+def curves(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """Test and train metric of the scored pair, a panel for each target."""
-    return scope.part_by_view("Learning curves", _blocks)
-
-
-def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     scored = view.rows.select(
         metric=("test_metric", "train_metric"),
         perturbation=scope.suite.scoring.perturbation,
         initialization=scope.pair,
     )
-    panels = [_panel(scope, *condition) for condition in scope.conditions(scored.valued())]
+    panels = [
+        rp.Panel(
+            condition.name,
+            [_line(arm, here, split) for arm in scope.arms(here) for split in ("test", "train")],
+            x_label="epoch",
+            y_label="metric, %",
+            scale="percent",
+            chance=condition.chance,
+        )
+        for condition, here in scope.conditions(scored.valued())
+    ]
     if panels:
         figure = rp.PanelFigure("learning curves", rp.in_rows(panels, COLUMNS), height=2.2)
         yield view.drawing(figure, CAPTION, scored.select(metric="test_metric"), "test images")
         yield PUBLISHED.listing
-
-
-def _panel(scope: rp.Scope, condition: rp.Condition, here: rp.Measurements) -> rp.Panel:
-    lines = []
-    for arm in scope.arms(here):
-        lines += [_line(arm, here, split) for split in ("test", "train")]
-    return rp.Panel(
-        condition.name,
-        lines,
-        x_label="epoch",
-        y_label="metric, %",
-        scale="percent",
-        chance=condition.chance,
-    )
 
 
 def _line(arm: rp.Compared, here: rp.Measurements, split: str) -> rp.Series:
@@ -73,6 +64,3 @@ def _line(arm: rp.Compared, here: rp.Measurements, split: str) -> rp.Series:
         return rp.Series(f"{arm.name}, test", epochs, values, style, runs)
     means = [value and replace(value, low=None, high=None) for value in values]
     return rp.Series(f"{arm.name}, train", epochs, means, style._replace(dash="--"))
-
-
-CURVE_PART = ReportPart(build=curves_part, metrics=frozenset({"test_metric", "train_metric"}))

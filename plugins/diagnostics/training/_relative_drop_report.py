@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["DROP_PART"]
+__all__ = ["PUBLISHED", "drops"]
 
 CAPTION = (
     "Figure 3. Relative drop of the test metric from the first arm of a pair to the second, in the "
@@ -68,25 +65,18 @@ WORDS = {
 }
 
 
-def drops_part(scope: rp.Scope) -> rp.Part:
+@rp.part_by_view("Relative drop", WORDS)
+def drops(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """Drops by perturbation, and a table of every pair in every condition."""
-    return scope.part_by_view("Relative drop", _blocks, WORDS)
-
-
-def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
-    drops = view.rows.select(metric="relative_drop")
+    rows = view.rows.select(metric="relative_drop")
     panels = [
-        replace(
-            rp.profile(
-                f"{target}: relative drop, %", here, _drawn(scope, here), "perturbation", labels
-            ),
-            levels=(0,),
-        )
-        for target, labels, here in scope.by_perturbation(drops)
-    ]
+        rp.profile(f"{target}: relative drop, %", here, _drawn(scope, here), "perturbation", labels,
+                   levels=(0,))
+        for target, labels, here in scope.by_perturbation(rows)
+    ]  # fmt: skip
     if panels:
         figure = rp.PanelFigure("relative drop by perturbation", rp.in_rows(panels, 2), height=2.2)
-        yield view.drawing(figure, CAPTION, drops, "test images")
+        yield view.drawing(figure, CAPTION, rows, "test images")
     lines = scope.pair_lines(view.rows)
     table = rp.comparison(("target", "pair"), lines, *rp.by_metric(COLUMNS), NOTE)
     yield view.listing("Drops from the first arm of a pair to the second", table)
@@ -98,6 +88,3 @@ def _drawn(scope: rp.Scope, rows: rp.Measurements) -> list[rp.Compared]:
     """The scored pair alone where it was measured: a suite may compare many more."""
     pairs = scope.pairs(rows)
     return [pair for pair in pairs if pair.name == " & ".join(scope.pair)] or pairs
-
-
-DROP_PART = ReportPart(build=drops_part, metrics=frozenset(COLUMNS))

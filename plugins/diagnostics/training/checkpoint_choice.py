@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from transferbench.metrics import score
 from transferbench.records import Coordinate, Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, ReportPart, Subject
 from transferbench_plugins.diagnostics._history import final_value, metric_curve
 from transferbench_plugins.diagnostics._logits import compute_logits
 from transferbench_plugins.diagnostics._measurement import measurement, recorded_metric
@@ -17,7 +17,6 @@ from transferbench_plugins.diagnostics._source_checkpoint import (
     SourceCheckpoint,
     initial_checkpoint,
 )
-from transferbench_plugins.diagnostics.training._checkpoint_choice_report import CHECKPOINT_PART
 from transferbench_plugins.diagnostics.training.speed import speed_of
 
 __all__ = ["CHECKPOINT_CHOICE"]
@@ -76,5 +75,8 @@ CHECKPOINT_CHOICE = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=lambda params: 1.0,
-    report=CHECKPOINT_PART,
+    report=ReportPart(
+        build=f"{__package__}._checkpoint_choice_report:checkpoints",
+        metrics=frozenset({"checkpoint", "source_metric", "speed", "target_metric"}),
+    ),
 )

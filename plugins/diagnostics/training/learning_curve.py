@@ -12,7 +12,14 @@ import numpy as np
 from pydantic import Field
 
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Params,
+    ReportPart,
+    Subject,
+    SubmittedTrial,
+)
 from transferbench.statistics import wilson
 from transferbench_plugins.diagnostics._history import (
     History,
@@ -22,7 +29,6 @@ from transferbench_plugins.diagnostics._history import (
     non_finite_epochs,
 )
 from transferbench_plugins.diagnostics._measurement import join_flags, measurement
-from transferbench_plugins.diagnostics.training._learning_curve_report import CURVE_PART
 
 __all__ = ["LEARNING_CURVE", "CurveParams"]
 
@@ -161,5 +167,8 @@ LEARNING_CURVE = DiagnosticSpec(
     recompute=recompute,
     subjects="one",
     needs=frozenset({"history"}),
-    report=CURVE_PART,
+    report=ReportPart(
+        build=f"{__package__}._learning_curve_report:curves",
+        metrics=frozenset({"test_metric", "train_metric"}),
+    ),
 )

@@ -21,6 +21,7 @@ from transferbench.specs import (
     DiagnosticSpec,
     Metric,
     Params,
+    ReportPart,
     Subject,
     SubmittedTrial,
 )
@@ -28,7 +29,6 @@ from transferbench.statistics import Interval, bootstrap, point_estimates
 from transferbench_plugins.diagnostics._history import History, divergence_flag, final_value
 from transferbench_plugins.diagnostics._measurement import join_flags, measurement
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
-from transferbench_plugins.diagnostics.training._relative_drop_report import DROP_PART
 from transferbench_plugins.diagnostics.training.speed import speed_of
 
 __all__ = ["RELATIVE_DROP", "DropParams"]
@@ -172,6 +172,8 @@ def _untrained(name: str, history: History, chance: float, margin: float) -> str
     return f"{name} did not train" if near_chance else None
 
 
+DIFFERENCES = ("gain", "relative_drop", "corrected_drop", "speed_gain")
+
 RELATIVE_DROP = DiagnosticSpec(
     name="relative-drop",
     version=1,
@@ -184,6 +186,9 @@ RELATIVE_DROP = DiagnosticSpec(
     recompute=recompute,
     subjects="pair",
     needs=frozenset({"history", "logits"}),
-    identical={"gain": 0, "relative_drop": 0, "corrected_drop": 0, "speed_gain": 0},
-    report=DROP_PART,
+    identical=dict.fromkeys(DIFFERENCES, 0),
+    report=ReportPart(
+        build=f"{__package__}._relative_drop_report:drops",
+        metrics=frozenset({*DIFFERENCES, "train_metric_a", "train_metric_b"}),
+    ),
 )

@@ -11,14 +11,20 @@ from typing import NamedTuple
 import numpy as np
 
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject, SubmittedTrial
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Params,
+    ReportPart,
+    Subject,
+    SubmittedTrial,
+)
 from transferbench_plugins.diagnostics._history import (
     History,
     divergence_flag,
     last_epoch,
     metric_curve,
 )
-from transferbench_plugins.diagnostics.training._speed_report import SPEED_PART
 
 __all__ = ["SPEED", "Speed", "SpeedParams", "speed_of"]
 
@@ -90,5 +96,5 @@ SPEED = DiagnosticSpec(
     recompute=recompute,
     subjects="one",
     needs=frozenset({"history"}),
-    report=SPEED_PART,
+    report=ReportPart(build=f"{__package__}._speed_report:speed", metrics=frozenset({"speed"})),
 )

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 from transferbench import reporting as rp
 from transferbench.analysis.transferability import CORRELATIONS, correlate
-from transferbench.specs import ReportPart
 from transferbench.statistics import Interval
 from transferbench.suite import SOURCE
 
-__all__ = ["score_report"]
+__all__ = ["scores"]
 
 METRICS = {
     "leep": ("leep",),
@@ -56,26 +55,24 @@ class Score(NamedTuple):
         return self.rows.select(target=condition.target, perturbation=condition.perturbation)
 
 
-def scores_part(scope: rp.Scope) -> rp.Part:
+@rp.part("Transferability scores")
+def scores(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
     """A panel for each score and condition, and the table of rank correlations."""
-    return scope.part("Transferability scores", _blocks)
-
-
-def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> Iterator[rp.Block | None]:
     del views  # a score without any value has its row in the table too
-    scores = [score for view in scope.views() for score in _scores(view)]
-    metrics = [score.metric for score in scores]
-    conditions = [condition for condition, _ in scope.conditions(scope.rows.select(metric=metrics))]
+    measured = [score for view in scope.views() for score in _scores(view)]
+    rows = scope.rows.select(metric=[score.metric for score in measured])
+    conditions = [condition for condition, _ in scope.conditions(rows)]
     for condition in conditions:
-        panels = [_panel(scope, score, condition) for score in scores]
+        panels = [_panel(scope, score, condition) for score in measured]
         figure = rp.PanelFigure(
             f"transferability scores against the fine-tuned test metric on {condition.name}",
             rp.in_rows(panels, COLUMNS),
         )
-        rows = scope.rows.select(metric=metrics)
         text = rp.caption(f"{condition.name}. {CAPTION}", figure, rows, "")
         yield rp.Drawing(figure, text)
-    table = _table(scope, scores, conditions)
+    lines = [_line(scope, score, condition) for condition in conditions for score in measured]
+    head = ("target", "score", "arms", "Kendall", "weighted Kendall", "Pearson")
+    table = rp.Table(head, lines, NOTE)
     yield rp.Listing("Rank correlation of scores with fine-tuning", table)
 
 
@@ -99,10 +96,10 @@ def _truth(scope: rp.Scope, condition: rp.Condition) -> rp.Measurements:
 
 def _panel(scope: rp.Scope, score: Score, condition: rp.Condition) -> rp.Panel:
     """A point with its two intervals for each arm that has both numbers."""
-    scores, truth = score.at(condition), _truth(scope, condition)
+    rows, truth = score.at(condition), _truth(scope, condition)
     series = []
     for arm in scope.arms(truth):
-        x, y = arm.of(scores), arm.of(truth)
+        x, y = arm.of(rows), arm.of(truth)
         if x and y and x.summary and y.summary:
             style = arm.style._replace(dash="")
             series.append(rp.Series(arm.name, [x.summary], [y.summary], style))
@@ -113,39 +110,23 @@ def _panel(scope: rp.Scope, score: Score, condition: rp.Condition) -> rp.Panel:
         y_label="test metric, %",
         scale="percent",
         bars=True,
-        remark="" if len(scores.valued()) else "not measured",
+        remark="" if len(rows.valued()) else "not measured",
     )
 
 
-# --- the table --------------------------------------------------------------------------------
-
-
-def _table(
-    scope: rp.Scope, scores: Sequence[Score], conditions: Sequence[rp.Condition]
-) -> rp.Table:
-    """A row for each score in each condition."""
-    lines = []
-    for condition in conditions:
-        for score in scores:
-            rows = score.at(condition)
-            arms = len(rows.valued().distinct("initialization"))
-            if arms:
-                intervals = correlate(rows, _truth(scope, condition))
-                cells = [_correlation_cell(intervals[name]) for name in CORRELATIONS]
-            else:
-                cells = [_unmeasured_cell(rows)] * len(CORRELATIONS)
-            count = rp.Cell(str(arms), kind="number")
-            labels = rp.Cell(condition.name), rp.Cell(score.name)
-            lines.append((*labels, count, *cells))
-    head = ("target", "score", "arms", "Kendall", "weighted Kendall", "Pearson")
-    return rp.Table(head, lines, NOTE)
-
-
-def _unmeasured_cell(rows: rp.Measurements) -> rp.Cell:
-    """A score without values; the most frequent flag says why."""
-    flags = [flag for flag in rows.labels("flag") if flag is not None]
-    reason = f"not measured: {max(flags, key=flags.count)}" if flags else "not measured"
-    return rp.Cell(rp.ABSENT, reason, kind="number")
+def _line(scope: rp.Scope, score: Score, condition: rp.Condition) -> tuple[rp.Cell, ...]:
+    """The correlations of a score in one condition; without values, the most frequent flag."""
+    rows = score.at(condition)
+    arms = len(rows.valued().distinct("initialization"))
+    if arms:
+        intervals = correlate(rows, _truth(scope, condition))
+        cells = [_correlation_cell(intervals[name]) for name in CORRELATIONS]
+    else:
+        flags = [flag for flag in rows.labels("flag") if flag is not None]
+        reason = f"not measured: {max(flags, key=flags.count)}" if flags else "not measured"
+        cells = [rp.Cell(rp.ABSENT, reason, kind="number")] * len(CORRELATIONS)
+    count = rp.Cell(str(arms), kind="number")
+    return (rp.Cell(condition.name), rp.Cell(score.name), count, *cells)
 
 
 def _correlation_cell(interval: Interval) -> rp.Cell:
@@ -154,8 +135,3 @@ def _correlation_cell(interval: Interval) -> rp.Cell:
     if summary is None:
         return rp.Cell(rp.ABSENT, interval.reason or "", kind="number")
     return rp.decimal_cell(rp.Aggregate(summary), 2)
-
-
-def score_report(plugin: str, *others: str) -> ReportPart:
-    """The part that all scores share; ``others``: metrics of ``plugin`` that are no scores."""
-    return ReportPart(build=scores_part, metrics=frozenset({*METRICS[plugin], *others}))

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from transferbench.analysis.transferability import h_score
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench_plugins.diagnostics.transferability._scores_report import score_report
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, ReportPart, Subject
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     score_measurements,
@@ -53,5 +52,5 @@ H_SCORE = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
-    report=score_report("h-score"),
+    report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset(UNITS)),
 )

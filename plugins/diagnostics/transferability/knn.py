@@ -10,9 +10,8 @@ from pydantic import Field
 
 from transferbench.analysis.transferability import nearest_classes
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench.statistics import wilson
-from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     score_measurements,
@@ -64,5 +63,8 @@ KNN = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,
-    report=score_report("knn"),
+    report=ReportPart(
+        build=f"{__package__}._scores_report:scores",
+        metrics=frozenset({"knn_accuracy"}),
+    ),
 )

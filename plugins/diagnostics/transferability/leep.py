@@ -16,9 +16,15 @@ from pydantic import Field
 
 from transferbench.analysis.transferability import leep, nce
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Params, Subject
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    NoParams,
+    Params,
+    ReportPart,
+    Subject,
+)
 from transferbench_plugins.diagnostics._measurement import join_flags
-from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     score_measurements,
@@ -139,7 +145,7 @@ LEEP = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
     cost=lambda params: 1.0,
-    report=score_report("leep"),
+    report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"leep"})),
 )
 
 NCE = DiagnosticSpec(
@@ -152,7 +158,7 @@ NCE = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
     cost=lambda params: 1.0,
-    report=score_report("nce"),
+    report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"nce"})),
 )
 
 NLEEP = DiagnosticSpec(
@@ -167,5 +173,5 @@ NLEEP = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
-    report=score_report("nleep"),
+    report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"nleep"})),
 )

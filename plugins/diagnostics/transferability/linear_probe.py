@@ -13,10 +13,16 @@ from transferbench.data.splits import select_training
 from transferbench.errors import DataError
 from transferbench.metrics import score
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Metric, Params, Subject
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Metric,
+    Params,
+    ReportPart,
+    Subject,
+)
 from transferbench_plugins.diagnostics._measurement import metric_interval
 from transferbench_plugins.diagnostics.transferability._logistic import fit_regressions
-from transferbench_plugins.diagnostics.transferability._scores_report import score_report
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     score_measurements,
@@ -134,5 +140,5 @@ LINEAR_PROBE = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,
-    report=score_report("linear-probe", "probe_train_metric", "probe_strength"),
+    report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset(UNITS)),
 )

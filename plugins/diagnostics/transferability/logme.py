@@ -8,8 +8,7 @@ import numpy as np
 
 from transferbench.analysis.transferability import log_evidence
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, Subject
-from transferbench_plugins.diagnostics.transferability._scores_report import score_report
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, ReportPart, Subject
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     score_measurements,
@@ -62,5 +61,5 @@ LOGME = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
-    report=score_report("logme"),
+    report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"logme"})),
 )

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 from transferbench import reporting as rp
-from transferbench.specs import ReportPart
 
-__all__ = ["DISTANCE_PART"]
+__all__ = ["distances"]
 
 MEASURES = {
     "l2": "l2 distance",
@@ -41,38 +37,28 @@ PUBLISHED = rp.Published(
 )
 
 
-def distances_part(scope: rp.Scope) -> rp.Part:
+@rp.part_by_view("Distance of weights")
+def distances(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """The body as in the paper's table, then module by module."""
-    return scope.part_by_view("Distance of weights", _blocks)
-
-
-def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     body, names = view.rows.select(module=BODY), view.rows.distinct("module")
     modules = view.rows.select(module=[name for name in names if name != BODY])
     if table := _table(scope, body):
         yield view.listing("Table 2: distance of the whole body", table)
         yield PUBLISHED.listing
     lines = [
-        [_panel(scope, condition, here, metric) for metric in MEASURES]
+        [
+            rp.profile(f"{condition.name}: {title}", here.select(metric=metric), scope.pairs(here),
+                       "module", levels=(0,) if metric == "cosine" else ())
+            for metric, title in MEASURES.items()
+        ]
         for condition, here in scope.conditions(modules)
-    ]
+    ]  # fmt: skip
     figure = rp.PanelFigure("distance of weights by module and pair", lines)
     yield view.drawing(figure, PROFILE, modules, "weights")
     yield view.listing("Distance of each module", _table(scope, modules))
-
-
-def _panel(
-    scope: rp.Scope, condition: rp.Condition, here: rp.Measurements, metric: str
-) -> rp.Panel:
-    title = f"{condition.name}: {MEASURES[metric]}"
-    panel = rp.profile(title, here.select(metric=metric), scope.pairs(here), "module")
-    return replace(panel, levels=(0,) if metric == "cosine" else ())
 
 
 def _table(scope: rp.Scope, rows: rp.Measurements) -> rp.Table | None:
     """A row for each measure and module of each condition, a column for each pair."""
     lines = scope.lines(rows, metric=MEASURES, module=None)
     return rp.comparison(("target", "measure", "module"), lines, scope.pairs(rows), note=NOTE)
-
-
-DISTANCE_PART = ReportPart(build=distances_part, metrics=frozenset(MEASURES))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from transferbench import reporting as rp
-from transferbench.specs import HEAD, ReportPart
+from transferbench.specs import HEAD
 from transferbench.suite import SOURCE
 
-__all__ = ["MISALIGNMENT_PART", "SPECTRUM_PART", "states_in"]
+__all__ = ["misalignment", "spectra", "states_in"]
 
 RANKS = {"stable_rank": "stable rank", "effective_rank": "effective rank"}
 MISALIGNED = {
@@ -63,48 +63,41 @@ def states_in(scope: rp.Scope, rows: rp.Measurements) -> list[rp.Compared]:
 # --- spectra ----------------------------------------------------------------------------------
 
 
-def spectra_part(scope: rp.Scope) -> rp.Part:
+@rp.part_by_view("Spectra of weights")
+def spectra(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """Singular values layer by layer, ranks over depth, and their table."""
-    return scope.part_by_view("Spectra of weights", _blocks)
-
-
-def _blocks(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     states = states_in(scope, view.rows)
     singular = view.rows.select(metric="singular_value")
     layers = singular.distinct("layer")
-    step = max(-(-len(layers) // MOST_LAYERS), 1)
+    drawn = layers[:: max(-(-len(layers) // MOST_LAYERS), 1)]
     lines: list[Sequence[rp.Panel]] = []
     for condition, here in scope.conditions(singular):
         panels = [
-            replace(
-                rp.profile(f"{condition.name}: {layer}", here.select(layer=layer), states, "index"),
-                x_label="index",
-            )
-            for layer in layers[::step]
-        ]
+            rp.profile(f"{condition.name}: {layer}", here.select(layer=layer), states, "index",
+                       x_label="index")
+            for layer in drawn
+        ]  # fmt: skip
         lines += rp.in_rows(panels, COLUMNS)
     if lines:
         text = VALUES
-        if left := len(layers) - len(layers[::step]):
+        if left := len(layers) - len(drawn):
             text += f" {left} more layers lie between those drawn; the records hold all of them."
         figure = rp.PanelFigure("singular values of each layer", lines, height=1.3)
         yield view.drawing(figure, text, singular, "")
-    conditions = scope.conditions(view.rows)
-    figure = rp.PanelFigure(
-        "stable and effective rank of each layer",
-        [[_ranks(*condition, metric, states) for metric in RANKS] for condition in conditions],
-    )
+    lines = [
+        [_ranks(f"{condition.name}: {name}", here.select(metric=metric), states)
+         for metric, name in RANKS.items()]
+        for condition, here in scope.conditions(view.rows)
+    ]  # fmt: skip
+    figure = rp.PanelFigure("stable and effective rank of each layer", lines)
     yield view.drawing(figure, PROFILE, items="")
     table = _table(scope, view.rows, RANKS)
     yield view.listing("Stable and effective rank of each layer", table)
 
 
-def _ranks(
-    condition: rp.Condition, here: rp.Measurements, metric: str, states: Sequence[rp.Compared]
-) -> rp.Panel:
+def _ranks(title: str, rows: rp.Measurements, states: Sequence[rp.Compared]) -> rp.Panel:
     """A rank over depth."""
-    title = f"{condition.name}: {RANKS[metric]}"
-    panel = rp.profile(title, here.select(metric=metric), states, "layer")
+    panel = rp.profile(title, rows, states, "layer")
     return replace(panel, ticks=[tick.removesuffix(".weight") for tick in panel.ticks])
 
 
@@ -120,18 +113,8 @@ def _table(
 # --- misalignment -----------------------------------------------------------------------------
 
 
-def misalignment_part(scope: rp.Scope) -> rp.Part:
+@rp.part_by_view("Misalignment of the first filters")
+def misalignment(scope: rp.Scope, view: rp.View) -> rp.Blocks:
     """A table: each state beside the same filters on random axes."""
-    return scope.part_by_view("Misalignment of the first filters", _misalignments)
-
-
-def _misalignments(scope: rp.Scope, view: rp.View) -> Iterator[rp.Block | None]:
     table = _table(scope, view.rows, MISALIGNED, NOTE)
     yield view.listing("Misalignment with the axes of the data", table)
-
-
-SPECTRUM_PART = ReportPart(
-    build=spectra_part,
-    metrics=frozenset({"singular_value", "spectral_norm", "frobenius_norm", *RANKS}),
-)
-MISALIGNMENT_PART = ReportPart(build=misalignment_part, metrics=frozenset(MISALIGNED))

@@ -10,9 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from transferbench.records import Measurement
-from transferbench.specs import HEAD, DiagnosticContext, DiagnosticSpec, NoParams, Subject
+from transferbench.specs import (
+    HEAD,
+    DiagnosticContext,
+    DiagnosticSpec,
+    NoParams,
+    ReportPart,
+    Subject,
+)
 from transferbench_plugins.diagnostics._measurement import measurement
-from transferbench_plugins.diagnostics.weights._distance_report import DISTANCE_PART
 
 if TYPE_CHECKING:
     from transferbench.networks.modules import StateDict
@@ -85,6 +91,8 @@ def _norm(a: StateDict, names: Sequence[str]) -> float:
     return math.sqrt(sum(float(a[name].double().square().sum()) for name in names))
 
 
+METRICS = frozenset({"l2", "l2_normalised", "cosine"})
+
 DISTANCE = DiagnosticSpec(
     name="distance",
     version=1,
@@ -95,6 +103,6 @@ DISTANCE = DiagnosticSpec(
     subjects="pair",
     needs=frozenset({"init_state"}),
     identical={"l2": 0, "l2_normalised": 0, "cosine": 1},
-    symmetric=frozenset({"l2", "l2_normalised", "cosine"}),
-    report=DISTANCE_PART,
+    symmetric=METRICS,
+    report=ReportPart(build=f"{__package__}._distance_report:distances", metrics=METRICS),
 )

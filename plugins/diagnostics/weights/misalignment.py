@@ -19,10 +19,9 @@ import numpy as np
 from pydantic import Field
 
 from transferbench.records import Coordinate, Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench.statistics import student_t
 from transferbench_plugins.diagnostics._measurement import measurement
-from transferbench_plugins.diagnostics.weights._spectrum_report import MISALIGNMENT_PART
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -191,5 +190,8 @@ MISALIGNMENT = DiagnosticSpec(
     measure=measure,
     subjects="one",
     needs=frozenset({"init_state", "images"}),
-    report=MISALIGNMENT_PART,
+    report=ReportPart(
+        build=f"{__package__}._spectrum_report:misalignment",
+        metrics=frozenset({"misalignment", "misalignment_random", "shrinkage"}),
+    ),
 )

@@ -15,9 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, Subject
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench_plugins.diagnostics._measurement import measurement
-from transferbench_plugins.diagnostics.weights._spectrum_report import SPECTRUM_PART
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,5 +149,10 @@ SPECTRUM = DiagnosticSpec(
     measure=measure,
     subjects="one",
     needs=frozenset({"init_state"}),
-    report=SPECTRUM_PART,
+    report=ReportPart(
+        build=f"{__package__}._spectrum_report:spectra",
+        metrics=frozenset(
+            {"singular_value", "spectral_norm", "frobenius_norm", "stable_rank", "effective_rank"}
+        ),
+    ),
 )
