@@ -14,7 +14,7 @@ from pydantic import Field
 
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, Params, Subject
-from transferbench_plugins.diagnostics._image_digest import image_digest
+from transferbench_plugins.diagnostics._images import image_digest
 from transferbench_plugins.diagnostics._measurement import measurement
 
 if TYPE_CHECKING:

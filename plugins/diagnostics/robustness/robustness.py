@@ -18,7 +18,7 @@ from transferbench.metrics import hits, ratio, weighted_mean_auc
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean
-from transferbench_plugins.diagnostics._logits import compute_logits
+from transferbench_plugins.diagnostics._images import compute_logits
 from transferbench_plugins.diagnostics._measurement import measurement, metric_interval
 
 __all__ = ["ROBUSTNESS", "PerturbationSeries", "RobustnessParams"]

@@ -11,7 +11,7 @@ from transferbench.metrics import score
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, NoParams, ReportPart, Subject
 from transferbench_plugins.diagnostics._history import final_value, metric_curve
-from transferbench_plugins.diagnostics._logits import compute_logits
+from transferbench_plugins.diagnostics._images import compute_logits
 from transferbench_plugins.diagnostics._measurement import measurement, recorded_metric
 from transferbench_plugins.diagnostics._source_checkpoint import (
     SourceCheckpoint,

@@ -14,7 +14,7 @@ import numpy as np
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, Subject
 from transferbench.statistics import Interval
-from transferbench_plugins.diagnostics._image_digest import image_digest
+from transferbench_plugins.diagnostics._images import image_digest
 from transferbench_plugins.diagnostics._measurement import join_flags, measurement
 from transferbench_plugins.diagnostics._source_checkpoint import (
     final_checkpoint,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from transferbench.records import Measurement
 from transferbench.specs import (
@@ -27,6 +27,8 @@ __all__ = ["BODY", "DISTANCE"]
 
 BODY = "body"
 """The ``module`` coordinate of all modules but the head, whose classes may differ."""
+
+StatePair: TypeAlias = "tuple[StateDict, StateDict]"
 
 NO_HEAD = "the heads have different shapes"
 DIVERGED = "the weights are not finite: diverged"
@@ -53,25 +55,29 @@ def measure(
     for module, names in weights.items():
         at = {"module": module}
         if any(finals[0][name].shape != finals[1][name].shape for name in names):
-            for metric, unit in (("l2", "l2"), ("l2_normalised", "1")):
-                yield measurement(metric, None, unit, 0, at, flag=NO_HEAD)
-            continue
-        n = sum(finals[0][name].numel() for name in names)
-        distance = _distance(*finals, names)
-        scale = math.sqrt(_norm(finals[0], names) * _norm(finals[1], names))
-        normalised = distance / scale if scale else None
-        zero = DIVERGED if scale else "one of them is 0 everywhere"
-        yield measurement("l2", distance, "l2", n, at, missing=DIVERGED)
-        yield measurement("l2_normalised", normalised, "1", n, at, missing=zero)
-        if not started_from_b:
-            cosine = _cosine(finals, inits, names)
-            still = "one of them did not move" if cosine is None else DIVERGED
-            yield measurement("cosine", cosine, "1", n, at, missing=still)
+            yield measurement("l2", None, "l2", 0, at, flag=NO_HEAD)
+            yield measurement("l2_normalised", None, "1", 0, at, flag=NO_HEAD)
+        else:
+            yield from _distances(finals, None if started_from_b else inits, names, at)
 
 
-def _cosine(
-    finals: tuple[StateDict, StateDict], inits: tuple[StateDict, StateDict], names: Sequence[str]
-) -> float | None:
+def _distances(
+    finals: StatePair, inits: StatePair | None, names: Sequence[str], at: dict[str, str]
+) -> Iterator[Measurement]:
+    n = sum(finals[0][name].numel() for name in names)
+    distance = _distance(*finals, names)
+    yield measurement("l2", distance, "l2", n, at, missing=DIVERGED)
+    scale = math.sqrt(_norm(finals[0], names) * _norm(finals[1], names))
+    normalised = distance / scale if scale else None
+    missing = DIVERGED if scale else "one of them is 0 everywhere"
+    yield measurement("l2_normalised", normalised, "1", n, at, missing=missing)
+    if inits is not None:
+        cosine = _cosine(finals, inits, names)
+        missing = "one of them did not move" if cosine is None else DIVERGED
+        yield measurement("cosine", cosine, "1", n, at, missing=missing)
+
+
+def _cosine(finals: StatePair, inits: StatePair, names: Sequence[str]) -> float | None:
     """The cosine of the displacements; None if one of the networks did not move."""
     lengths = [_distance(final, init, names) for final, init in zip(finals, inits, strict=True)]
     if not all(lengths):

@@ -1,7 +1,8 @@
-"""The forward pass of a network over images, in batches."""
+"""Batches of images: a network's logits of them, and the digest that identifies them in a cache."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-__all__ = ["compute_logits"]
+__all__ = ["compute_logits", "image_digest"]
 
 
 def compute_logits(net: Module, images: Tensor, batch_size: int) -> np.ndarray:
@@ -24,3 +25,9 @@ def compute_logits(net: Module, images: Tensor, batch_size: int) -> np.ndarray:
         parts = [net(part).float().cpu() for part in torch.split(images, batch_size)]
     logits_NK: np.ndarray = torch.cat(parts).numpy()
     return logits_NK
+
+
+def image_digest(images: Tensor) -> str:
+    """BLAKE2b digest of shape and pixels. Shapes: (N, C, H, W)."""
+    pixels = images.detach().cpu().contiguous().numpy()
+    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
