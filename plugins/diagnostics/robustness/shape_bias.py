@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SHAPE_BIAS", "ShapeBiasParams", "texture_partners", "transfer_texture"]
 
+METRICS = ("shape_bias", "shape_answers", "texture_answers")
+
 NO_DECISION = "no image was given the class of its shape or of its texture"
 ONE_CLASS = "all test items are of one class: no two cues are in conflict"
 MULTI_LABEL = "an image of several labels has no one shape: this needs a multi-class task"
@@ -64,17 +66,15 @@ def measure(
     partner_N = texture_partners(shape_N, params.seed) if has_classes else None
     if partner_N is None:
         reason = ONE_CLASS if has_classes else MULTI_LABEL
-        for metric in ("shape_bias", "shape_answers", "texture_answers"):
+        for metric in METRICS:
             yield measurement(metric, None, "fraction", 0, flag=reason)
         return
     predicted_N = _predictions(subject, partner_N, params)
     shape_count = int((predicted_N == shape_N).sum())
     texture_count = int((predicted_N == shape_N[partner_N]).sum())
-    for metric, count, n in (
-        ("shape_bias", shape_count, shape_count + texture_count),
-        ("shape_answers", shape_count, len(shape_N)),
-        ("texture_answers", texture_count, len(shape_N)),
-    ):
+    counts = (shape_count, shape_count, texture_count)
+    totals = (shape_count + texture_count, len(shape_N), len(shape_N))
+    for metric, count, n in zip(METRICS, counts, totals, strict=True):
         yield measurement(metric, wilson(count, n), "fraction", n, missing=NO_DECISION)
 
 
