@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from transferbench.errors import StoreError
 
 __all__ = ["atomic_path", "disk_errors_explained", "json_text", "write_json", "write_text"]
@@ -44,7 +46,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
         try:
             yield temporary
-            _flush(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -62,13 +65,11 @@ def write_json(path: Path, value: Any, *, canonical: bool = False) -> None:
 
 
 def json_text(value: Any, *, canonical: bool = False) -> str:
-    """``value`` as the text of a JSON file; ``canonical``: keys are sorted, and NaN is refused."""
-    text = json.dumps(
-        value, indent=1, ensure_ascii=False, sort_keys=canonical, allow_nan=not canonical
-    )
-    return text + "\n"
+    """``value``, which may hold pydantic models, as the text of a JSON file.
 
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    ``canonical``: keys are sorted, and NaN is refused.
+    """
+    return json.dumps(
+        value, indent=1, ensure_ascii=False, sort_keys=canonical, allow_nan=not canonical,
+        default=to_jsonable_python,
+    ) + "\n"  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,6 +16,7 @@ from transferbench.cli.output import as_json, note, table
 
 if TYPE_CHECKING:
     from transferbench.conformance import CheckResult
+    from transferbench.registry import Kind
 
 __all__ = ["app"]
 
@@ -24,14 +25,8 @@ app = typer.Typer(
 )
 
 
-class OneKind(StrEnum):
-    """The five kinds of plugins, as ``--kind`` takes them."""
-
-    dataset = "dataset"
-    perturbation = "perturbation"
-    backbone = "backbone"
-    initialization = "initialization"
-    diagnostic = "diagnostic"
+# The five kinds of plugins, as ``--kind`` takes them.
+OneKind = StrEnum("OneKind", "dataset perturbation backbone initialization diagnostic")
 
 
 @app.command("new")
@@ -44,12 +39,10 @@ def new(
     out: Annotated[Path, typer.Option("--out", help="The folder to write into.")] = Path(),
 ) -> None:
     """Write a new plugin that works as it is, with one marked place to edit."""
-    from transferbench.registry.discovery import SPECS
     from transferbench.scaffold import new_file, new_package
 
     write = new_package if package else new_file
-    literal = next(choice for choice in SPECS if choice == kind)
-    written = write(literal, name, out, known_plugins(None))
+    written = write(cast("Kind", kind.value), name, out, known_plugins(None))
     for path in written.paths:
         typer.echo(f"written: {path}")
     typer.echo(f"\nedit {written.edit} where it says EDIT HERE, then:")
@@ -87,7 +80,7 @@ def check(
     device_type = find_device(device.value).type
     files = [Path(plugins)] if plugins.endswith(".py") else []
     registry = open_registry([*files, *(plugin or ())])
-    selection = select_plugins(plugins, registry, kind.value if kind else None)
+    selection = select_plugins(plugins, registry, cast("Kind | None", kind and kind.value))
     for problem in registry.problems:
         if problem not in selection.problems:
             note(str(problem))
@@ -102,13 +95,13 @@ def check(
 
 
 def _print(results: Sequence[CheckResult]) -> None:
-    rows: list[Sequence[Any]] = [
-        (f"{result.kind} {result.plugin}", result.check, result.status) for result in results
-    ]
-    table(["plugin", "check", "result"], rows)
+    table(
+        ["plugin", "check", "result"],
+        [(f"{result.kind} {result.plugin}", result.check, result.status) for result in results],
+    )
     skipped = [result for result in results if result.status == "skipped"]
     for result in results:
-        if result.message and result.status != "skipped":
+        if result.message and result not in skipped:
             typer.echo(f"\n{result.status}: {result.message}")
     if skipped:
         typer.echo("")

@@ -13,14 +13,8 @@ from transferbench.cli.output import as_json, table
 __all__ = ["register"]
 
 
-class Kinds(StrEnum):
-    """The five kinds of plugins, as ``list`` takes them."""
-
-    datasets = "datasets"
-    perturbations = "perturbations"
-    backbones = "backbones"
-    initializations = "initializations"
-    diagnostics = "diagnostics"
+# The five kinds of plugins, as ``list`` takes them.
+Kinds = StrEnum("Kinds", "datasets perturbations backbones initializations diagnostics")
 
 
 def register(app: typer.Typer) -> None:
@@ -79,14 +73,13 @@ def show(
               if (value := getattr(spec, field, None))]  # fmt: skip
     table([], [(key, _text(value)) for key, value in facts])
     parameters = [
-        (field, info.annotation, "required" if info.is_required() else repr(info.default),
-         info.description or "")
+        (field, getattr(info.annotation, "__name__", str(info.annotation)),
+         "required" if info.is_required() else repr(info.default), info.description or "")
         for field, info in spec.params.model_fields.items()
     ]  # fmt: skip
     if parameters:
         typer.echo("")
-        table(["parameter", "type", "default", ""],
-              [(a, getattr(b, "__name__", str(b)), c, d) for a, b, c, d in parameters])  # fmt: skip
+        table(["parameter", "type", "default", ""], parameters)
 
 
 def suites(json: Json = False) -> None:

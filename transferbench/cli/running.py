@@ -144,15 +144,12 @@ def _cost(planned: Planned) -> dict[str, Any]:
     device = find_device(planned.options.device)
     slots = slots_of(planned.options, device.type)
     cost = estimate(planned, planned.done, device)
-    kinds: dict[str, dict[str, int]] = {}
-    for name, job in jobs.items():
-        counts = kinds.setdefault(job.kind, {"jobs": 0, "cached": 0})
-        counts["jobs"] += 1
-        counts["cached"] += name in planned.done
+    totals = Counter(job.kind for job in jobs.values())
+    cached = Counter(jobs[name].kind for name in planned.done)
     return {
         "suite": planned.suite.id,
         "entries": [entry.name for entry in planned.plan.entries],
-        "kinds": kinds,
+        "kinds": {kind: {"jobs": n, "cached": cached[kind]} for kind, n in totals.items()},
         "jobs": len(jobs),
         "cached": len(planned.done),
         "wall_seconds": cost.seconds / slots,

@@ -288,15 +288,17 @@ class _Planner:
 
     def _add_diagnoses(self, cells: Sequence[TrialCell]) -> None:
         by_axes = {cell[2:]: cell for cell in cells}
+        inputs = list(dict.fromkeys((cell.target, cell.perturbation) for cell in cells))
         for label, diagnosis in self.suite.diagnostics.items():
             targets, perturbations, _ = self.suite.axes(diagnosis.on)
-            for target, perturbation in dict.fromkeys(cell[2:4] for cell in cells):
-                if target in targets and perturbation in perturbations:
-                    for group in self._groups(by_axes, (target, perturbation), label):
-                        self._diagnosis(label, group)
+            allowed = [axes for axes in inputs if axes[0] in targets and axes[1] in perturbations]
+            for axes, (members, needed) in product(allowed, self._members(label)):
+                keys = [(*axes, arm, replicate) for arm, replicate in members]
+                if all(key in by_axes for key in keys[:needed]):
+                    self._diagnosis(label, [by_axes[key] for key in keys if key in by_axes])
 
     def _source_cells(self, entry: Entry, cells: Sequence[TrialCell]) -> list[TrialCell]:
-        """P itself beside its trials, where the suite pre-trained it."""
+        """The pre-trained network in the cells of its trials, where the suite pre-trained it."""
         scored = self.suite.scoring.initialization
         if entry.weights is not None or not self.resolved.arms[scored].needs_source:
             return []
@@ -307,16 +309,8 @@ class _Planner:
             for target, perturbation, replicate in sorted(axes)
         ]
 
-    def _groups(
-        self, cells: Mapping[tuple[Any, ...], TrialCell], axes: tuple[str, str], label: str
-    ) -> Iterator[list[TrialCell]]:
-        """The cells measured together: one, two and their references, or the arms of a group."""
-        for arms, needed in self._members(label):
-            keys = [(*axes, arm, replicate) for arm, replicate in arms]
-            if all(key in cells for key in keys[:needed]):
-                yield [cells[key] for key in keys if key in cells]
-
     def _members(self, label: str) -> Iterator[Members]:
+        """What is measured together: one arm, a pair and its references, or a group of arms."""
         diagnosis, n = self.suite.diagnostics[label], self.suite.replicates
         subjects = self.resolved.diagnoses[label].subjects
         if subjects == "one":

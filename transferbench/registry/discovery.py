@@ -23,9 +23,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import machinery, metadata, util
+from importlib import metadata
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import pluggy
@@ -228,18 +228,6 @@ def _file_plugin(path: Path) -> _Plugin:
     return Origin(str(path), "", "", ""), lambda: _import_file(path)
 
 
-class _UncachedLoader(machinery.SourceFileLoader):
-    """Compiles the source each time.
-
-    Python's cache mistakes a file rewritten within a second at equal length for the old one, and
-    would leave a folder next to a file that is not ours.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
-
-
 def _import_file(path: Path) -> ModuleType:
     """The module of a plugin file, under a name that depends on its path and its content.
 
@@ -250,14 +238,16 @@ def _import_file(path: Path) -> ModuleType:
         raise _Fault("a plugin file ends in .py", "name one Python file, or install the package")
     if not path.is_file():
         raise _Fault("there is no such file", "check the path, or leave it out")
-    content = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
+    source = path.read_bytes()
+    content = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
     name = f"_{PROJECT}_file_{content[:16]}"
     if name not in sys.modules:
-        loader = _UncachedLoader(name, str(path))
-        module = sys.modules[name] = util.module_from_spec(machinery.ModuleSpec(name, loader))
+        module = sys.modules[name] = ModuleType(name)
         module.__file__ = str(path)
         try:
-            loader.exec_module(module)
+            # Python's loader would cache bytecode next to a file that is not ours, and mistake a
+            # file rewritten within a second at equal length for the old one.
+            exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
         except BaseException:
             del sys.modules[name]
             raise

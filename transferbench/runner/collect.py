@@ -83,7 +83,7 @@ def _records(plan: Plan, finished: Mapping[str, Artefact]) -> Iterator[Record]:
 
 
 def _origin(cell: DiagnosisCell, job: Job) -> dict[str, Any]:
-    """What was measured, by which version of what."""
+    """The fields of a record that name the job, what it measured and the diagnostic's version."""
     if cell.diagnostic == TRIAL:
         return {"job": job.id, "subjects": (job.id,), "diagnostic_version": ENGINE_VERSION}
     subjects, version = job.payload["subjects"], job.payload["diagnostic"]["version"]

@@ -14,7 +14,6 @@ from transferbench.files import write_json, write_text
 from transferbench.plan import Plan
 from transferbench.runner.collect import Collected, JobState
 from transferbench.runner.planning import Planned
-from transferbench.runner.request import RequestedEntry
 
 __all__ = ["CLAIMS", "ENVIRONMENT", "RECORDS", "RUN", "write_plan", "write_results"]
 
@@ -38,11 +37,7 @@ def write_results(
     folder = planned.folder
     lines = (f"{record.model_dump_json(exclude_none=True)}\n" for record in collected.records)
     write_text(folder / RECORDS, "".join(lines))
-    write_json(
-        folder / CLAIMS,
-        {entry: [verdict.model_dump(mode="json") for verdict in own]
-         for entry, own in verdicts.items()},
-    )  # fmt: skip
+    write_json(folder / CLAIMS, verdicts)
     write_json(folder / ENVIRONMENT, _environment(collected.facts))
     write_json(folder / RUN, _description(planned, collected.states, collected.parameters))
 
@@ -60,25 +55,11 @@ def _description(
         "store": os.path.relpath(planned.store.root, planned.folder),
         "asked": [{"backbone": entry.backbone, "weights": entry.weights}
                   for entry in planned.entries],
-        "entries": [_entry(entry, parameters) for entry in planned.entries],
+        "entries": [vars(entry) | {"parameters": parameters.get(entry.name), "origin": origin}
+                    for entry, _, _, origin in planned.entries],
         "jobs": list(_job_rows(plan, states)),
-        "suite": plan.suite.model_dump(mode="json"),
+        "suite": plan.suite,
     }  # fmt: skip
-
-
-def _entry(requested: RequestedEntry, parameters: Mapping[str, int]) -> dict[str, Any]:
-    entry = requested.entry
-    weights, preprocessing = entry.weights, entry.preprocessing
-    return {
-        "name": entry.name,
-        "backbone": entry.backbone,
-        "license": entry.license,
-        "source": entry.source,
-        "weights": None if weights is None else weights.model_dump(mode="json"),
-        "preprocessing": None if preprocessing is None else preprocessing.model_dump(mode="json"),
-        "parameters": parameters.get(entry.name),
-        "origin": requested.origin,
-    }
 
 
 def _job_rows(plan: Plan, states: Mapping[str, JobState]) -> Iterator[dict[str, Any]]:
