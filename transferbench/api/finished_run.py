@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
+from pydantic_core import to_jsonable_python
 
 from transferbench.api.views import notebook_view
 from transferbench.claims import Verdict
@@ -179,9 +180,8 @@ class Run:
             "changed": list(self.described["changed"]),
             "jobs": len(self.statuses),
             "failed": self.failed,
-            "claims": {entry: [verdict.model_dump(mode="json") for verdict in verdicts]
-                       for entry, verdicts in self.claims.items()},
-        }  # fmt: skip
+            "claims": to_jsonable_python(self.claims),
+        }
 
     def __repr__(self) -> str:
         statuses = Counter(row["status"] for row in self.job_rows)

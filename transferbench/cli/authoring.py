@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -87,7 +86,7 @@ def check(
     results = check_selection(selection, data_root=data_root, device=device_type, expected=expected)
     ok = all(result.ok for result in results)
     if json:
-        as_json({"ok": ok, "checks": [asdict(result) for result in results]})
+        as_json({"ok": ok, "checks": results})
     else:
         _print(results)
     if not ok:

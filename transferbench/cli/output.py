@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,10 @@ __all__ = ["as_json", "fail", "note", "table"]
 
 
 def as_json(value: Any) -> None:
-    """Print ``value`` as JSON to stdout."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    """Print ``value``, which may hold dataclasses, as JSON to stdout."""
+    from transferbench.files import json_text
+
+    typer.echo(json_text(value), nl=False)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -14,12 +14,7 @@ from transferbench.plan.resolve import ResolvedSuite, resolve_suite
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.collect import done_jobs
 from transferbench.runner.options import Options
-from transferbench.runner.request import (
-    RequestedEntry,
-    changed_suite,
-    earlier_entries,
-    requested_entry,
-)
+from transferbench.runner.request import RequestedEntry, make_request
 from transferbench.store import Store
 from transferbench.suite import Suite
 
@@ -66,25 +61,20 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``, ``DataError``.
     """
     registry = open_registry(options.plugins)
-    loaded, changed = changed_suite(suite, options, registry)
-    backbones = dict.fromkeys(options.backbones or loaded.backbones)
-    entries = [requested_entry(name, options.weights, registry) for name in backbones]
-    # A changed suite has a folder of its own: its numbers are not those of the suite's name.
-    name = f"{loaded.id}+{loaded.digest[:8]}" if changed else loaded.id
-    folder = Path(options.out or Path("runs") / name)
-    earlier, notes = earlier_entries(folder, loaded, registry, entries)
-    resolved = resolve_suite(loaded, registry)
-    store = Store(Path(options.store or folder.parent / "store"))
+    request = make_request(suite, options, registry)
+    resolved = resolve_suite(request.suite, registry)
+    store = Store(Path(options.store or request.folder.parent / "store"))
     store.prepare()
     facts = dict(dataset_facts(resolved, store, options))
-    entries = [*earlier, *entries]
+    entries = [*request.earlier, *request.entries]
     plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
-    unfinished = [requested for requested in earlier if not _is_done(requested, plan, store)]
+    unfinished = [entry for entry in request.earlier if not _is_done(entry, plan, store)]
     if unfinished:
         entries = [requested for requested in entries if requested not in unfinished]
         plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
-    notes += _notes(plan, unfinished)
-    return Planned(plan, registry, options, changed, tuple(entries), folder, store, tuple(notes))
+    notes = (*request.notes, *_notes(plan, unfinished))
+    return Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
+                   store, notes)  # fmt: skip
 
 
 def dataset_facts(

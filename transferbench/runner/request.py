@@ -16,7 +16,7 @@ from transferbench.specs import BackboneSpec, Weights
 from transferbench.suite import Grid, InitializationUse, Suite
 from transferbench.suite.loading import load_suite
 
-__all__ = ["RequestedEntry", "changed_suite", "earlier_entries", "requested_entry"]
+__all__ = ["Request", "RequestedEntry", "make_request"]
 
 
 class RequestedEntry(NamedTuple):
@@ -28,13 +28,39 @@ class RequestedEntry(NamedTuple):
     origin: str
 
 
-def changed_suite(
-    suite: str | Suite, options: Options, registry: Registry
-) -> tuple[Suite, tuple[str, ...]]:
-    """The suite as ``options`` change it, and the changes.
+class Request(NamedTuple):
+    """What a run is asked for, and its folder.
+
+    ``earlier``: the other entries of earlier runs in the same folder, finished or not.
+    ``notes``: on those that are left out.
+    """
+
+    suite: Suite
+    changed: tuple[str, ...]
+    entries: list[RequestedEntry]
+    earlier: list[RequestedEntry]
+    notes: list[str]
+    folder: Path
+
+
+def make_request(suite: str | Suite, options: Options, registry: Registry) -> Request:
+    """What ``options`` request of ``suite``.
 
     Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``.
     """
+    loaded, changed = _changed_suite(suite, options, registry)
+    backbones = dict.fromkeys(options.backbones or loaded.backbones)
+    entries = [_entry(name, options.weights, registry) for name in backbones]
+    # A changed suite has a folder of its own: its numbers are not those of the suite's name.
+    name = f"{loaded.id}+{loaded.digest[:8]}" if changed else loaded.id
+    folder = Path(options.out or Path("runs") / name)
+    earlier, notes = _earlier_entries(folder, loaded, registry, entries)
+    return Request(loaded, changed, entries, earlier, notes, folder)
+
+
+def _changed_suite(
+    suite: str | Suite, options: Options, registry: Registry
+) -> tuple[Suite, tuple[str, ...]]:
     changes = list(options.changes)
     if options.seed_count is not None:
         changes.append(f"replicates={options.seed_count}")
@@ -81,8 +107,7 @@ def _with_added(grid: Grid, arms: Container[str], added: tuple[str, ...], suite:
     return grid.model_copy(update={"initializations": labels})
 
 
-def requested_entry(name: str, weights: str, registry: Registry) -> RequestedEntry:
-    """The entry of a backbone's name and a value of ``--weights``. Raises: as ``changed_suite``."""
+def _entry(name: str, weights: str, registry: Registry) -> RequestedEntry:
     spec, values = registry.resolve_backbone(name)
     params = spec.parse(values)
     backbone = identity(spec, params)
@@ -113,7 +138,7 @@ def _external_weights(spec: BackboneSpec, params: Any, name: str, tag_or_file: s
     raise UnknownNameError(f"weights of {name}", tag_or_file, tagged, "or give a file that exists")
 
 
-def earlier_entries(
+def _earlier_entries(
     folder: Path, suite: Suite, registry: Registry, requested: Sequence[RequestedEntry]
 ) -> tuple[list[RequestedEntry], list[str]]:
     """The other entries that earlier runs of this very suite requested in ``folder``, and notes."""
@@ -129,7 +154,7 @@ def earlier_entries(
     for name, weights in pairs:
         if (name, weights) not in again:
             try:
-                entries.append(requested_entry(name, weights, registry))
+                entries.append(_entry(name, weights, registry))
             except TransferbenchError as error:
                 notes.append(f"the earlier entry {name} is left out: {error}")
     return entries, notes
