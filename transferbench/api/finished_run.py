@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
+from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from transferbench.api.views import notebook_view
@@ -55,7 +56,7 @@ class Run:
     def of_results(cls, planned: Planned, results: Results) -> Self:
         """The run that has just written its folder, without reading it again."""
         run = cls(planned.folder, planned.registry)
-        run.measurements = results.measurements.frame
+        run.measurements = results.measurements
         run.claims = dict(results.verdicts)
         run.job_rows = run._job_rows(results.collected.states)
         return run
@@ -98,10 +99,8 @@ class Run:
     @cached_property
     def claims(self) -> dict[str, list[Verdict]]:
         """The verdicts on the suite's claims, for each entry."""
-        return {
-            entry: [Verdict.model_validate(verdict) for verdict in verdicts]
-            for entry, verdicts in _read_json(self.folder / CLAIMS).items()
-        }
+        verdicts = TypeAdapter(dict[str, list[Verdict]])
+        return verdicts.validate_python(_read_json(self.folder / CLAIMS))
 
     @cached_property
     def job_rows(self) -> list[dict[str, Any]]:

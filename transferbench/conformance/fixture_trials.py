@@ -194,5 +194,5 @@ def _plan(
     entry = Entry(spec.name, identity(spec, NoParams()), spec.license, spec.source)
     suite = suite.model_copy(update={"trials": (TrialGrid(targets=(target,)),)})
     resolved = resolve_suite(suite, registry)
-    facts = dict(dataset_facts(resolved, resources.store, Options()))
+    facts = dataset_facts(resolved, resources.store, Options())
     return plan_resolved(resolved, [entry], facts)

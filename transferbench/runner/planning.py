@@ -65,7 +65,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     resolved = resolve_suite(request.suite, registry)
     store = Store(Path(options.store or request.folder.parent / "store"))
     store.prepare()
-    facts = dict(dataset_facts(resolved, store, options))
+    facts = dataset_facts(resolved, store, options)
     entries = [*request.earlier, *request.entries]
     plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
     unfinished = [entry for entry in request.earlier if not _is_done(entry, plan, store)]
@@ -79,8 +79,9 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
 
 def dataset_facts(
     resolved: ResolvedSuite, store: Store, options: Options
-) -> Iterator[tuple[str, DatasetFacts]]:
+) -> dict[str, DatasetFacts]:
     """What a plan needs to know of datasets. Raises: ``DataError`` with all that are missing."""
+    facts: dict[str, DatasetFacts] = {}
     missing: list[str] = []
     image = resolved.suite.image
     cache = store.root / "datasets"
@@ -94,12 +95,13 @@ def dataset_facts(
         except DataError as error:
             missing.append(f"{label}: {error}")
             continue
-        yield label, DatasetFacts(
+        facts[label] = DatasetFacts(
             dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
             len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
         )  # fmt: skip
     if missing:
         raise DataError("\n".join(missing))
+    return facts
 
 
 def _is_done(requested: RequestedEntry, plan: Plan, store: Store) -> bool:

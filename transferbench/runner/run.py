@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from transferbench.claims import Verdict, judge
-from transferbench.measurements import Measurements
+from transferbench.measurements import Measurements, frame_of
 from transferbench.runner.collect import Collected, collect, done_jobs, job_states
 from transferbench.runner.execute import execute
 from transferbench.runner.executors import Outcome
@@ -14,6 +14,9 @@ from transferbench.runner.planning import Planned
 from transferbench.runner.schedule import Watcher
 from transferbench.runner.write import write_plan, write_results
 from transferbench.store import CorruptArtefactError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Results", "run_plan"]
 
@@ -26,7 +29,7 @@ class Results(NamedTuple):
 
     outcomes: Mapping[str, Outcome]
     collected: Collected
-    measurements: Measurements
+    measurements: pd.DataFrame
     verdicts: Mapping[str, list[Verdict]]
 
 
@@ -40,13 +43,14 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     write_plan(planned, states)
     done = {job for job, state in states.items() if state.status == "ok"}
     outcomes, collected = _compute(planned, done, watcher)
-    measurements = Measurements.of_records(collected.records)
+    table = frame_of(collected.records)
+    measurements = Measurements(table)
     verdicts = {
         entry.name: judge(plan.suite, measurements, entry.name, plan.left_out[entry.name])
         for entry in plan.entries
     }
     write_results(planned, collected, verdicts)
-    return Results(outcomes, collected, measurements, verdicts)
+    return Results(outcomes, collected, table, verdicts)
 
 
 def _compute(
