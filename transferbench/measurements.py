@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALONE",
     "GroupKey",
-    "Label",
+    "LabelValue",
     "Measurements",
     "Network",
     "PairValues",
@@ -27,7 +27,7 @@ __all__ = [
     "mean_of",
 ]
 
-Label: TypeAlias = str | int | float | None
+LabelValue: TypeAlias = str | int | float | None
 
 GroupKey: TypeAlias = tuple[Any, ...]
 """The labels that rows were grouped by; None where the rows of a group have none."""
@@ -106,7 +106,7 @@ class Measurements:
 
     # --- rows ---------------------------------------------------------------------------------
 
-    def select(self, /, **labels: Label | Collection[Label]) -> Self:
+    def select(self, /, **labels: LabelValue | Collection[LabelValue]) -> Self:
         """The rows with these labels and coordinates, in order.
 
         None selects the rows that have none; a tuple, list or set those with one of its members.
@@ -240,7 +240,9 @@ class _Column(NamedTuple):
     labels: list[Any]
     code_of: dict[Any, int]
 
-    def equals(self, label: Label | Collection[Label], positions: np.ndarray) -> np.ndarray:
+    def equals(
+        self, label: LabelValue | Collection[LabelValue], positions: np.ndarray
+    ) -> np.ndarray:
         """Which cells hold ``label``, or one of several. Shapes: (M,) to bool (M,)."""
         codes = self.codes[positions]
         if isinstance(label, str) or not isinstance(label, Collection):
@@ -248,7 +250,7 @@ class _Column(NamedTuple):
             return equal
         return np.isin(codes, [self._code(member) for member in label])
 
-    def _code(self, label: Label) -> int:
+    def _code(self, label: LabelValue) -> int:
         return -1 if label is None else self.code_of.get(label, -2)
 
     def at(self, positions: np.ndarray) -> list[Any]:

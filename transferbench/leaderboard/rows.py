@@ -14,7 +14,7 @@ from transferbench.leaderboard.candidates import Arm, Competition
 from transferbench.leaderboard.notes import installed_initialization
 from transferbench.leaderboard.profile import profile_of
 from transferbench.leaderboard.scores import Candidate
-from transferbench.leaderboard.table import SHORT_ID, Cell, CellKind, Column, Row, field_names
+from transferbench.leaderboard.table import SHORT_ID, BoardCell, CellKind, Column, Row, field_names
 from transferbench.measurements import ReplicateValues, difference_of
 from transferbench.registry import Registry
 from transferbench.statistics import Interval, Rank, rank_intervals, share_of_gain, student_t
@@ -90,7 +90,7 @@ def _key(candidate: Candidate, arm: str) -> str:
     return f"{candidate.head.entry.name} {candidate.head.id} {arm}"
 
 
-def _cell(column: Column, value: CellValue) -> Cell:
+def _cell(column: Column, value: CellValue) -> BoardCell:
     """The cell of a value, with the bounds of an interval or a rank."""
     if value is None:
         return (None,) * len(field_names(column))

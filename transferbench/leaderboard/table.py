@@ -14,8 +14,8 @@ from transferbench.claims import Verdict
 from transferbench.leaderboard.profile import Profile
 
 __all__ = [
+    "BoardCell",
     "BoardTable",
-    "Cell",
     "CellKind",
     "Column",
     "Row",
@@ -32,7 +32,7 @@ __all__ = [
 CellKind = Literal["text", "count", "interval", "rank", "claims"]
 UnrankedStatus = Literal["incomplete", "refused", "superseded"]
 Scalar: TypeAlias = str | int | float | None
-Cell: TypeAlias = tuple[Scalar, ...]
+BoardCell: TypeAlias = tuple[Scalar, ...]
 """As many values as the column's kind has fields; a first value of None: not measured."""
 
 FIELDS: Mapping[CellKind, tuple[str, ...]] = {
@@ -68,7 +68,7 @@ class Column:
 class Row:
     """A ranked entry, or initialization; ``folder``: its submission, below that of submissions."""
 
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, BoardCell]
     folder: str
     profile: Profile | None
 
@@ -118,7 +118,7 @@ def flat_row(table: BoardTable, row: Row) -> dict[str, Scalar]:
     }
 
 
-def cell_text(column: Column, cell: Cell) -> str:
+def cell_text(column: Column, cell: BoardCell) -> str:
     """A cell as text with three decimals; a dash for a missing value."""
     first = cell[0]
     if first is None:

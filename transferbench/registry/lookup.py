@@ -57,7 +57,7 @@ __all__ = [
     "parse_params",
 ]
 
-SpecT = TypeVar("SpecT", bound=Spec)
+ServedT = TypeVar("ServedT", bound=Spec)
 
 _NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
 # The most members of a family that a message lists: timm has more than a thousand.
@@ -165,7 +165,7 @@ class Registry:
         parse_params(spec, resolved, origin=name)
         return spec, resolved
 
-    def _table(self, kind: Kind, spec_type: type[SpecT]) -> Mapping[str, SpecT]:
+    def _table(self, kind: Kind, spec_type: type[ServedT]) -> Mapping[str, ServedT]:
         specs = {name: self._offers[kind, name][0].spec for name in self.names(kind)}
         typed = {name: spec for name, spec in specs.items() if isinstance(spec, spec_type)}
         return MappingProxyType(typed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from transferbench.measurements import Label, Measurements, difference_of
+from transferbench.measurements import LabelValue, Measurements, difference_of
 from transferbench.report.figures import Panel, Series
 from transferbench.report.styles import INK, PALETTE, LineStyle, arm_styles
 from transferbench.report.summaries import (
@@ -64,9 +64,9 @@ class Compared:
     """
 
     name: str
-    labels: Mapping[str, Label]
+    labels: Mapping[str, LabelValue]
     style: LineStyle = PLAIN
-    minus: Mapping[str, Label] = field(default_factory=dict)
+    minus: Mapping[str, LabelValue] = field(default_factory=dict)
 
     def of(self, rows: Measurements) -> Aggregate | None:
         """The mean over replicates; None where nothing was measured."""
@@ -107,7 +107,7 @@ def name_selves(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{OTHER: frame[OTHER].mask(same, ITSELF)})
 
 
-def difference(arms: tuple[str, str], **labels: Label) -> Compared:
+def difference(arms: tuple[str, str], **labels: LabelValue) -> Compared:
     """The first arm minus the second, of the measurements with these labels."""
     first, second = ({ARM: arm, **labels} for arm in arms)
     return Compared(" \N{MINUS SIGN} ".join(arms), first, minus=second)
