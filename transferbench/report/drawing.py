@@ -6,8 +6,8 @@ Colours reach the SVG as CSS variables, so one drawing serves light and dark pag
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from itertools import zip_longest
 from typing import Any
@@ -28,7 +28,7 @@ from transferbench.report.figures import Figure, Heat, HeatFigure, Panel, PanelF
 from transferbench.report.styles import GRID, INK, MUTED, PALETTE
 from transferbench.report.summaries import Summary
 
-__all__ = ["Layout", "draw", "inline", "label_width"]
+__all__ = ["draw"]
 
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"} | {
     color: f"series-{position}" for position, color in enumerate(PALETTE)
@@ -59,16 +59,16 @@ STYLE: dict[str, Any] = {
     "lines.markersize": 4.5,
     "svg.fonttype": "none",
     "text.color": INK,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "xtick.labelsize": 7.5,
-    "xtick.major.size": 2.5,
-    "xtick.major.width": 0.6,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": INK,
-    "ytick.labelsize": 7.5,
-    "ytick.major.size": 2.5,
-    "ytick.major.width": 0.6,
+} | {
+    f"{axis}tick.{key}": value
+    for axis in "xy"
+    for key, value in (
+        ("color", MUTED),
+        ("labelcolor", INK),
+        ("labelsize", 7.5),
+        ("major.size", 2.5),
+        ("major.width", 0.6),
+    )
 }
 GEOMETRY = re.compile(r'\s(?:d|x|y|transform)="[^"]*"')
 DECIMALS = re.compile(r"(\d+\.\d\d)\d+")
@@ -91,20 +91,15 @@ CHANCE = "chance"
 
 def draw(figure: Figure, name: str) -> Markup:
     """A figure as an SVG element whose ids begin with ``name``."""
-    if isinstance(figure, HeatFigure):
-        layout, fill = _heats(figure)
-    else:
-        layout, fill = _panels(figure)
     buffer = StringIO()
     with matplotlib.style.context(["default", STYLE]), rc_context({"svg.hashsalt": name}):
-        canvas = mpl.Figure(figsize=layout.size)
-        fill(canvas)
+        canvas = _heats(figure) if isinstance(figure, HeatFigure) else _panels(figure)
         canvas.savefig(buffer, format="svg", transparent=True, metadata=METADATA)
-    svg = inline(buffer.getvalue(), name, figure.description)
+    svg = _inline(buffer.getvalue(), name, figure.description)
     return Markup(svg)  # noqa: S704 - made here, escaped
 
 
-def inline(text: str, name: str, description: str) -> str:
+def _inline(text: str, name: str, description: str) -> str:
     """A stand-alone SVG document as an element of a page, with colours as CSS variables."""
     text = text[text.index("<svg ") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -123,24 +118,22 @@ def inline(text: str, name: str, description: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """A grid of axes. Units: inches, measured on the fonts of ``STYLE``.
+    """A grid of panels or maps. Units: inches, measured on the fonts of ``STYLE``.
 
-    ``left`` and ``below``: the space that each panel leaves for its ticks and labels.
+    ``left`` and ``below``: the space that each leaves for its ticks and labels.
     """
 
-    rows: int
-    columns: int
+    rows: Sequence[Sequence[Panel | Heat | None]]
     height: float
     left: float = 0.52
     below: float = 0.42
     legend: float = 0.0
     right: float = 0.1
-    title: float = TITLE
 
     @property
-    def size(self) -> tuple[float, float]:
-        """Of the figure."""
-        return WIDTH, self.legend + self.rows * (self.title + self.height + self.below)
+    def columns(self) -> int:
+        """The largest number of panels in a row."""
+        return max(map(len, self.rows))
 
     @property
     def panel_width(self) -> float:
@@ -148,10 +141,25 @@ class Layout:
         return (WIDTH - self.right) / self.columns - self.left
 
     @property
-    def fractions(self) -> dict[str, float]:
-        """The same as matplotlib takes it: in fractions of the figure and of a panel."""
+    def breaks_titles(self) -> bool:
+        """Whether titles are broken after a colon, as one is too wide for a line."""
+        titles = [cell.title for row in self.rows for cell in row if cell is not None]
+        return any(len(title) * BOLD_LETTER > self.panel_width for title in titles)
+
+    @property
+    def title(self) -> float:
+        """The space above a panel."""
+        return TITLE + 0.14 * self.breaks_titles
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Of the figure."""
+        return WIDTH, self.legend + len(self.rows) * (self.title + self.height + self.below)
+
+    def cells(self, canvas: mpl.Figure) -> Iterator[tuple[Axes, Any, bool]]:
+        """The axes of each panel or map, with its title; whether it is the first of its row."""
         width, height = self.size
-        return {
+        fractions = {
             "left": self.left / width,
             "right": 1 - self.right / width,
             "top": 1 - (self.legend + self.title) / height,
@@ -159,28 +167,26 @@ class Layout:
             "wspace": self.left / self.panel_width,
             "hspace": (self.title + self.below) / self.height,
         }
+        shape = len(self.rows), self.columns
+        grid = canvas.subplots(*shape, squeeze=False, gridspec_kw=fractions)
+        breaks = 1 if self.breaks_titles else 0
+        for line, row in zip(grid, self.rows, strict=True):
+            for position, (axes, cell) in enumerate(zip_longest(line, row)):
+                if cell is None:
+                    axes.set_axis_off()
+                    continue
+                axes.set_title(cell.title.replace(": ", "\n", breaks))
+                yield axes, cell, position == 0
 
-    def axes(self, canvas: mpl.Figure) -> NDArray[Any]:
-        """The axes of the grid. Shapes: (rows, columns)."""
-        return canvas.subplots(self.rows, self.columns, squeeze=False, gridspec_kw=self.fractions)
 
-
-def label_width(labels: Iterable[str]) -> float:
+def _label_width(labels: Iterable[str]) -> float:
     """The approximate width of the longest. Units: inches."""
     return LETTER * max(map(len, labels), default=0)
 
 
-def _broken(titles: Sequence[str], layout: Layout) -> tuple[Layout, dict[str, str]]:
-    """Titles as they are drawn: on two lines, broken after a colon, where one is too wide."""
-    if all(len(title) * BOLD_LETTER <= layout.panel_width for title in titles):
-        return layout, {title: title for title in titles}
-    lines = {title: title.replace(": ", "\n", 1) for title in titles}
-    return replace(layout, title=TITLE + 0.14), lines
-
-
 def _too_wide(ticks: Sequence[str], width: float) -> bool:
     """Whether names side by side would touch. Units: ``width`` of the axis in inches."""
-    return bool(ticks) and label_width(ticks) * len(ticks) > 0.9 * width
+    return bool(ticks) and _label_width(ticks) * len(ticks) > 0.9 * width
 
 
 def _slant(axes: Axes) -> None:
@@ -189,48 +195,35 @@ def _slant(axes: Axes) -> None:
         tick.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
 
 
-Fill = Callable[[mpl.Figure], None]
-
-
 # --- lines and points -------------------------------------------------------------------------
 
 
-def _panels(figure: PanelFigure) -> tuple[Layout, Fill]:
+def _panels(figure: PanelFigure) -> mpl.Figure:
     panels = [panel for row in figure.rows for panel in row if panel is not None]
-    columns = max(map(len, figure.rows))
     legend = {series.label for panel in panels for series in panel.series if series.label}
     legend |= {CHANCE for panel in panels if panel.chance is not None}
+    width = WIDTH / max(map(len, figure.rows)) - 0.6
     upright = [panel.ticks for panel in panels if not panel.across]
-    slanted = [ticks for ticks in upright if _too_wide(ticks, WIDTH / columns - 0.6)]
+    slanted = [ticks for ticks in upright if _too_wide(ticks, width)]
     names = [tick for panel in panels if panel.across for tick in panel.ticks]
-    tick_height = 0.25 + 0.72 * max(map(label_width, slanted), default=0.0)
-    left = 0.3 + label_width(names) if names else 0.52
+    left = 0.3 + _label_width(names) if names else 0.52
+    tick_height = 0.25 + 0.72 * max(map(_label_width, slanted), default=0.0)
     layout = Layout(
-        rows=len(figure.rows),
-        columns=columns,
-        height=figure.height,
+        figure.rows,
+        figure.height,
         left=max(left, 0.68 * any(panel.y_label for panel in panels)),
         below=tick_height + 0.18 * any(panel.x_label for panel in panels),
         legend=LEGEND_LINE * -(-len(legend) // MOST_COLUMNS) + 0.06 if legend else 0.0,
     )
-    layout, titles = _broken([panel.title for panel in panels], layout)
-
-    def fill(canvas: mpl.Figure) -> None:
-        grid = layout.axes(canvas)
-        for line, row in zip(grid, figure.rows, strict=True):
-            for position, (axes, panel) in enumerate(zip_longest(line, row)):
-                _draw_panel(axes, panel, slanted=bool(slanted), named=position == 0)
-                axes.set_title(titles[panel.title] if panel else "")
-        _draw_legend(canvas, list(grid.flat))
-
-    return layout, fill
+    canvas = mpl.Figure(figsize=layout.size)
+    for axes, panel, first in layout.cells(canvas):
+        _draw_panel(axes, panel, slanted=bool(slanted), named=first)
+    _draw_legend(canvas)
+    return canvas
 
 
-def _draw_panel(axes: Axes, panel: Panel | None, *, slanted: bool, named: bool) -> None:
-    """One panel, or nothing; ``named``: the first of its row, which names the rows of all."""
-    if panel is None:
-        axes.set_axis_off()
-        return
+def _draw_panel(axes: Axes, panel: Panel, *, slanted: bool, named: bool) -> None:
+    """One panel; ``named``: the first of its row, which names the rows of all."""
     side_by_side = panel.bars and panel.ticks and not panel.across
     for position, series in enumerate(panel.series):
         shift = 0.14 * (position - (len(panel.series) - 1) / 2) if side_by_side else 0
@@ -312,11 +305,15 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> None
         style["label"] = series.label
     if panel.bars:
         error = np.abs([low - y, high - y])
+        spread = [np.subtract(x.bounds, x.mean) for x, _ in points if isinstance(x, Summary)]
+        place: dict[str, Any] = {"x": x, "y": y, "yerr": error}
         if panel.across:
-            _draw_bars(axes, (y, x), (error, None), series, style)
-        else:
-            spread = [np.subtract(x.bounds, x.mean) for x, _ in points if isinstance(x, Summary)]
-            _draw_bars(axes, (x, y), (np.abs(spread).T if spread else None, error), series, style)
+            place = {"x": y, "y": x, "xerr": error}
+        elif spread:
+            place["xerr"] = np.abs(spread).T
+        axes.errorbar(
+            **place, marker=series.style.marker, markersize=4, linewidth=1, elinewidth=1.3, **style
+        )  # fmt: skip
         return
     for run in () if series.runs is None else series.runs[:MANY_RUNS]:
         measured = ~np.isnan(run)
@@ -329,41 +326,17 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> None
     axes.plot(x, y, marker=marker, markersize=3, linewidth=1.6, **style)
 
 
-def _draw_bars(
-    axes: Axes,
-    points: tuple[NDArray[np.float64], NDArray[np.float64]],
-    errors: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None],
-    series: Series,
-    style: dict[str, Any],
-) -> None:
-    axes.errorbar(
-        *points,
-        xerr=errors[0],
-        yerr=errors[1],
-        marker=series.style.marker,
-        markersize=4,
-        linewidth=1,
-        elinewidth=1.3,
-        **style,
-    )
-
-
-def _draw_legend(canvas: mpl.Figure, grid: Sequence[Axes]) -> None:
+def _draw_legend(canvas: mpl.Figure) -> None:
     """One legend above all panels, each label once."""
     handles: dict[str, Any] = {}
-    for axes in grid:
+    for axes in canvas.axes:
         artists, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, artists, strict=True))
     # Chance last, arms in the order they were drawn.
     labels = sorted(handles, key=lambda label: label == CHANCE)
     if labels:
-        canvas.legend(
-            [handles[label] for label in labels],
-            labels,
-            loc="upper left",
-            ncols=min(len(labels), MOST_COLUMNS),
-            borderaxespad=0.1,
-        )
+        artists, columns = [handles[label] for label in labels], min(len(labels), MOST_COLUMNS)
+        canvas.legend(artists, labels, loc="upper left", ncols=columns, borderaxespad=0.1)
 
 
 def _write_percent(axis: Axis) -> None:
@@ -373,34 +346,39 @@ def _write_percent(axis: Axis) -> None:
 # --- heat maps --------------------------------------------------------------------------------
 
 
-def _heats(figure: HeatFigure) -> tuple[Layout, Fill]:
+def _heats(figure: HeatFigure) -> mpl.Figure:
     heats = [heat for row in figure.rows for heat in row if heat is not None]
     values = np.concatenate([heat.values[np.isfinite(heat.values)] for heat in heats])
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     scale = Normalize(low, high if high > low else low + 1)
-    up = {tick for heat in heats for tick in heat.y_ticks}
     right = sorted({tick for heat in heats for tick in heat.x_ticks})
-    columns = max(map(len, figure.rows))
-    written = right[: FULL_NUMBERS if figure.numbers else MOST_TICKS]
-    slanted = _too_wide(written, WIDTH / columns - 1)
+    most = FULL_NUMBERS if figure.numbers else MOST_TICKS
+    slanted = _too_wide(right[:most], WIDTH / max(map(len, figure.rows)) - 1)
     layout = Layout(
-        rows=len(figure.rows),
-        columns=columns,
-        height=figure.height,
-        left=0.36 + label_width(up),
-        below=0.42 + (0.72 * label_width(right) if slanted else 0.0),
+        figure.rows,
+        figure.height,
+        left=0.36 + _label_width(tick for heat in heats for tick in heat.y_ticks),
+        below=0.42 + (0.72 * _label_width(right) if slanted else 0.0),
         right=BAR,
     )
-    layout, titles = _broken([heat.title for heat in heats], layout)
-
-    def fill(canvas: mpl.Figure) -> None:
-        for line, row in zip(layout.axes(canvas), figure.rows, strict=True):
-            for axes, heat in zip_longest(line, row):
-                _draw_heat(axes, heat, scale, numbers=figure.numbers, slanted=slanted)
-                axes.set_title(titles[heat.title] if heat else "")
-        _draw_scale(canvas, layout, scale, figure)
-
-    return layout, fill
+    canvas = mpl.Figure(figsize=layout.size)
+    for axes, heat, _ in layout.cells(canvas):
+        axes.grid(visible=False)
+        # As raw pixels of a PNG inside the SVG: a path for each cell weighs fifty times as much.
+        axes.imshow(
+            heat.values, cmap=COLORS, norm=scale, origin="lower",
+            aspect="auto", interpolation="none",
+        )  # fmt: skip
+        axes.set_xlabel(heat.x_label)
+        axes.set_ylabel(heat.y_label)
+        _name_cells(axes.xaxis, heat.x_ticks, heat.x_positions, most)
+        _name_cells(axes.yaxis, heat.y_ticks, heat.y_positions, FULL_NUMBERS)
+        if slanted:
+            _slant(axes)
+        if figure.numbers and heat.values.size <= FULL_NUMBERS**2:
+            _write_numbers(axes, heat.values, scale)
+    _draw_scale(canvas, layout, scale, figure)
+    return canvas
 
 
 def _draw_scale(canvas: mpl.Figure, layout: Layout, scale: Normalize, figure: HeatFigure) -> None:
@@ -413,30 +391,6 @@ def _draw_scale(canvas: mpl.Figure, layout: Layout, scale: Normalize, figure: He
     bar.outline.set_visible(False)
     if figure.percent:
         _write_percent(axes.yaxis)
-
-
-def _draw_heat(
-    axes: Axes, heat: Heat | None, scale: Normalize, *, numbers: bool, slanted: bool
-) -> None:
-    """One map; cells without a value stay empty."""
-    if heat is None:
-        axes.set_axis_off()
-        return
-    axes.grid(visible=False)
-    # As raw pixels of a PNG inside the SVG: a path for each cell would weigh fifty times as much.
-    axes.imshow(
-        heat.values, cmap=COLORS, norm=scale, origin="lower",
-        aspect="auto", interpolation="none",
-    )  # fmt: skip
-    axes.set_xlabel(heat.x_label)
-    axes.set_ylabel(heat.y_label)
-    most = FULL_NUMBERS if numbers else MOST_TICKS
-    _name_cells(axes.xaxis, heat.x_ticks, heat.x_positions, most)
-    _name_cells(axes.yaxis, heat.y_ticks, heat.y_positions, FULL_NUMBERS)
-    if slanted:
-        _slant(axes)
-    if numbers and heat.values.size <= FULL_NUMBERS**2:
-        _write_numbers(axes, heat.values, scale)
 
 
 def _name_cells(axis: Axis, ticks: Sequence[str], positions: Sequence[float], most: int) -> None:
