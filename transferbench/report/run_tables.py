@@ -9,7 +9,7 @@ import pandas as pd
 from transferbench.report.parts import Scope
 from transferbench.report.quantities import TEST
 from transferbench.report.tables import Cell, Table
-from transferbench.suite import Recipe, Suite
+from transferbench.suite import Suite
 
 __all__ = ["budgets_table", "entries_table", "failures_table"]
 
@@ -20,9 +20,9 @@ IDLE = ("missing", "skipped")
 
 def entries_table(scopes: Sequence[Scope], suite: Suite) -> Table:
     """Entries side by side: the scored pair and its gain on each target, unperturbed."""
-    a, b = suite.scoring.initialization, suite.scoring.baseline
-    gain = TEST.gain((a, b), "gain, points")
-    columns = [TEST.of_arm(a, f"test {a}"), TEST.of_arm(b, f"test {b}")]
+    pair = suite.scoring.initialization, suite.scoring.baseline
+    columns = [TEST.of_arm(arm, f"test {arm}") for arm in pair]
+    gain = TEST.gain(pair, "gain, points")
     lines = []
     for target in suite.targets:
         for scope in scopes:
@@ -39,59 +39,39 @@ def entries_table(scopes: Sequence[Scope], suite: Suite) -> Table:
     return Table(head, lines, note)
 
 
-# --- recipes ----------------------------------------------------------------------------------
-
-
 def budgets_table(suite: Suite) -> Table:
     """The recipe of each arm; unequal tuning budgets are flagged."""
+
+    def recipe_name(arm: str, target: str) -> str:
+        use = suite.initializations[arm]
+        return use.recipes.get(target, use.recipe)
+
     scored = suite.scoring.initialization
-    uses = dict.fromkeys(
-        (arm, _recipe_name(suite, arm, target), _recipe_name(suite, scored, target))
-        for arm in suite.initializations
-        for target in suite.targets
-    )
+    targets_of: dict[tuple[str, str, str], list[str]] = {}
+    for arm in suite.initializations:
+        for target in suite.targets:
+            key = arm, recipe_name(arm, target), recipe_name(scored, target)
+            targets_of.setdefault(key, []).append(target)
+    lines = []
+    for (arm, name, other), targets in targets_of.items():
+        recipe, budget = suite.recipes[name], suite.recipes[other].tuned_over
+        where = "all" if len(targets) == len(suite.targets) else ", ".join(targets)
+        unequal = f"unequal tuning: {recipe.tuned_over} against {budget}"
+        lines.append((
+            *map(Cell, (arm, where, name, recipe.optimizer)),
+            Cell(f"{recipe.learning_rate:g}", kind="number"),
+            Cell(str(recipe.epochs), kind="number"),
+            Cell(str(recipe.batch_size), kind="number"),
+            Cell(recipe.schedule.name),
+            Cell(str(recipe.tuned_over), kind="number"),
+            Cell("" if recipe.tuned_over == budget else unequal, kind="flag"),
+        ))  # fmt: skip
     head = ("arm", "targets", "recipe", "optimizer", "learning rate", "epochs", "batch")
     note = (
         "Tuned over: how many settings the recipe was the best of. An arm is flagged where that "
         f"differs from {scored}'s on the same target."
     )
-    lines = [_budget_row(suite, *use) for use in uses]
     return Table((*head, "schedule", "tuned over", "flag"), lines, note)
-
-
-def _recipe_name(suite: Suite, arm: str, target: str) -> str:
-    use = suite.initializations[arm]
-    return use.recipes.get(target, use.recipe)
-
-
-def _budget_row(suite: Suite, arm: str, name: str, scored: str) -> tuple[Cell, ...]:
-    """An arm's recipe, flagged where its tuning differs from the scored arm's."""
-    own, other = suite.recipes[name].tuned_over, suite.recipes[scored].tuned_over
-    flag = "" if own == other else f"unequal tuning: {own} against {other}"
-    targets = [
-        target
-        for target in suite.targets
-        if _recipe_name(suite, arm, target) == name
-        and _recipe_name(suite, suite.scoring.initialization, target) == scored
-    ]
-    where = "all" if len(targets) == len(suite.targets) else ", ".join(targets)
-    cells = _recipe_cells(suite.recipes[name])
-    return (Cell(arm), Cell(where), Cell(name), *cells, Cell(flag, kind="flag"))
-
-
-def _recipe_cells(recipe: Recipe) -> tuple[Cell, ...]:
-    """What of a recipe decides a comparison."""
-    return (
-        Cell(recipe.optimizer),
-        Cell(f"{recipe.learning_rate:g}", kind="number"),
-        Cell(str(recipe.epochs), kind="number"),
-        Cell(str(recipe.batch_size), kind="number"),
-        Cell(recipe.schedule.name),
-        Cell(str(recipe.tuned_over), kind="number"),
-    )
-
-
-# --- jobs -------------------------------------------------------------------------------------
 
 
 def failures_table(statuses: pd.DataFrame) -> Table | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from transferbench.measurements import Measurements
 from transferbench.report.comparisons import OVER_NETWORKS, Compared, by_metric, comparison
@@ -25,7 +24,6 @@ from transferbench.statistics import share_of_gain
 
 __all__ = ["DRAWN", "arms_part", "transfer_part", "transfer_table"]
 
-INTERVALS = "Brackets: 95% Student-t interval over n replicates."
 TRAIN = TEST._replace(name="train metric", metric="train_metric")
 UNTRAINED = 0.05
 """A network did not train if its train metric covers no more of the way from chance to 1."""
@@ -73,14 +71,11 @@ def transfer_part(scope: Scope) -> Part:
 
 def transfer_table(scope: Scope) -> Table | None:
     """Test metric, gain and train metric of the scored pair, and what the suite's columns name."""
-    a, b = scope.pair
     quantities = quantities_of(scope.suite, scope.measurements)
     columns: list[tuple[Compared, WriteCell]] = [
-        (TEST.of_arm(a, f"test {a}"), TEST.write),
-        (TEST.of_arm(b, f"test {b}"), TEST.write),
+        *((TEST.of_arm(arm, f"test {arm}"), TEST.write) for arm in scope.pair),
         (TEST.gain(scope.pair, "gain"), TEST.write_gain),
-        (TRAIN.of_arm(a, f"train {a}"), TRAIN.write),
-        (TRAIN.of_arm(b, f"train {b}"), TRAIN.write),
+        *((TRAIN.of_arm(arm, f"train {arm}"), TRAIN.write) for arm in scope.pair),
         *((q.gain(scope.pair, f"{q.name} gain"), q.write_gain) for q in quantities),
     ]
     lines = []
@@ -91,8 +86,9 @@ def transfer_table(scope: Scope) -> Table | None:
     if not lines:
         return None
     note = (
-        f"Metrics in %, differences in points. {INTERVALS} Gains are {a} minus {b}, paired by "
-        "replicate. A network is flagged as untrained where its train metric covers no more than "
+        "Metrics in %, differences in points. Brackets: 95% Student-t interval over n replicates. "
+        f"Gains are {' minus '.join(scope.pair)}, paired by replicate. A network is flagged as "
+        "untrained where its train metric covers no more than "
         f"{UNTRAINED:.0%} of the way from chance to 100%: the gain then measures trainability."
     )
     names = (compared.name for compared, _ in columns)
@@ -203,33 +199,25 @@ def _arms_figure(
     measured = [q for q in quantities if any(len(q.rows(group.rows)) for group in groups)]
     lines = []
     for group in groups:
-        test = _values_panel(scope, group, TEST)
-        panels = [replace(test, chance=group.condition.chance)]
-        for quantity in measured:
+        panels = []
+        for quantity in (TEST, *measured):
+            values = [quantity.of_arm(arm).of(group.rows) for arm in group.arms]
+            unit, scale = ("%", "percent") if quantity.of_fractions else (quantity.unit, "")
+            title, chance = f"{quantity.name}, {unit}", group.condition.chance
+            if quantity is TEST:
+                panels.append(_panel(scope, group, title, values, scale=scale, chance=chance))
+                continue
+            panels.append(_panel(scope, group, title, values, scale=scale))
             shares = [_share(scope, quantity, arm, group.rows) for arm in group.arms]
             title = f"share of the {quantity.name} gain, %"
-            panels += [
-                _values_panel(scope, group, quantity),
-                replace(_rows_panel(scope, group, title, shares, "percent"), levels=(0, 1)),
-            ]
+            panels.append(_panel(scope, group, title, shares, scale="percent", levels=(0, 1)))
         lines.append(panels)
     most = max(len(group.arms) for group in groups)
     return PanelFigure("test metric and other quantities of every arm", lines, 0.22 * most + 0.1)
 
 
-def _values_panel(scope: Scope, group: ArmGroup, quantity: Quantity) -> Panel:
-    values = [quantity.of_arm(arm).of(group.rows) for arm in group.arms]
-    if quantity.of_fractions:
-        return _rows_panel(scope, group, f"{quantity.name}, %", values, "percent")
-    return _rows_panel(scope, group, f"{quantity.name}, {quantity.unit}", values)
-
-
-def _rows_panel(
-    scope: Scope,
-    group: ArmGroup,
-    title: str,
-    values: Sequence[Aggregate | None],
-    scale: Literal["", "percent"] = "",
+def _panel(
+    scope: Scope, group: ArmGroup, title: str, values: Sequence[Aggregate | None], **axes: Any
 ) -> Panel:
     """A row for each arm, a line below the scored pair."""
     styles = arm_styles(scope.suite)
@@ -237,15 +225,8 @@ def _rows_panel(
         Series("", [row], [value.summary if value else None], styles[arm]._replace(dash=""))
         for row, (arm, value) in enumerate(zip(group.arms, values, strict=True))
     ]
-    return Panel(
-        f"{group.condition.target}: {title}",
-        series,
-        scale=scale,
-        bars=True,
-        ticks=group.arms,
-        across=True,
-        marks=(1.5,),
-    )
+    title, ticks = f"{group.condition.target}: {title}", group.arms
+    return Panel(title, series, bars=True, ticks=ticks, across=True, marks=(1.5,), **axes)
 
 
 def _groups_table(
