@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from transferbench.claims.verdicts import (
-    Verdict,
-    judge,
-)
+from transferbench.claims.verdicts import Verdict, judge
 
-__all__ = [
-    "Verdict",
-    "judge",
-]
+__all__ = ["Verdict", "judge"]

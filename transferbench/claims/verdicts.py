@@ -9,7 +9,7 @@ pairs that share networks. That of a share (``relative_to``) is Fieller's, from 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -81,13 +81,12 @@ def judge(
 def _judge(
     suite: Suite, label: str, claim: Claim, own: Measurements, left_out: Mapping[str, str]
 ) -> Verdict:
-    cases = [_sampled(suite, case, own) for case in _cases(claim, own)]
+    cases = _cases(suite, claim, own)
     samples = [sample for case in cases for sample in case.samples]
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
     judged = [_judged(claim, case, replicates, len(cases)) for case in cases]
-    worst = min(judged, key=lambda case: case.margin(claim))
-    failed = next((case for case in judged if case.decision == "contradicted"), None)
-    decisive = failed or worst
+    worst = min(judged, key=lambda case: _margins(claim, case.interval)[0])
+    decisive = next((case for case in judged if case.decision == "contradicted"), worst)
     interval = decisive.interval
     return Verdict(
         claim=label,
@@ -119,39 +118,35 @@ def _judge(
 Sums: TypeAlias = Sequence[Sequence[Sample]]
 
 
-class _Terms(NamedTuple):
-    """A claim at one value of its ``each`` coordinate, or as a whole (``at`` is None)."""
-
-    at: str | None
-    sums: Sequence[Sequence[Term]]
-    against: Sequence[Sequence[Term]] = ()
-
-
 class _Case(NamedTuple):
-    """The same with its measurements."""
+    """The samples of a claim at one value of its ``each`` coordinate, or as a whole (None)."""
 
     at: str | None
     sums: Sums
-    against: Sums
+    against: Sums = ()
 
     @property
     def samples(self) -> list[Sample]:
         return [sample for summands in (*self.sums, *self.against) for sample in summands]
 
 
-def _cases(claim: Claim, own: Measurements) -> list[_Terms]:
+def _cases(suite: Suite, claim: Claim, own: Measurements) -> list[_Case]:
     """One for each measured value of ``each``; without, the claim as a whole."""
+
+    def sampled(sums: Iterable[Sequence[Term]]) -> Sums:
+        return [[sample_of(suite, term, own) for term in terms] for terms in sums]
+
     if claim.order:
-        return [_Terms(None, claim.order, claim.against)]
+        return [_Case(None, sampled(claim.order), sampled(claim.against))]
     if claim.along and (values := _values(claim.terms, claim.along, own)):
-        return [_Terms(None, [_placed(claim.terms, claim.along, value) for value in values])]
+        return [_Case(None, sampled(_placed(claim.terms, claim.along, value) for value in values))]
     both = claim.terms, claim.relative_to
     if claim.each and (values := _values(claim.terms, claim.each, own)):
         return [
-            _Terms(str(value), [_placed(terms, claim.each, value) for terms in both])
+            _Case(str(value), sampled(_placed(terms, claim.each, value) for terms in both))
             for value in values
         ]
-    return [_Terms(None, both)]
+    return [_Case(None, sampled(both))]
 
 
 def _values(terms: Sequence[Term], axis: Axis, own: Measurements) -> list[Any]:
@@ -164,14 +159,6 @@ def _values(terms: Sequence[Term], axis: Axis, own: Measurements) -> list[Any]:
 def _placed(terms: Sequence[Term], axis: Axis, value: Any) -> list[Term]:
     point = dict.fromkeys(axis.coordinates, value)
     return [term.model_copy(update={"coordinates": term.coordinates | point}) for term in terms]
-
-
-def _sampled(suite: Suite, case: _Terms, own: Measurements) -> _Case:
-    sums, against = (
-        [[sample_of(suite, term, own) for term in terms] for terms in side]
-        for side in (case.sums, case.against)
-    )
-    return _Case(case.at, sums, against)
 
 
 def _left_out(claim: Claim, left_out: Mapping[str, str]) -> list[str]:
@@ -193,17 +180,6 @@ class _Judged(NamedTuple):
     interval: Interval
     decision: Decision
     reasons: list[str]
-
-    def margin(self, claim: Claim) -> float:
-        """By how much the interval clears the threshold; negative where it does not."""
-        low, high = self.interval.low, self.interval.high
-        if low is None or high is None:
-            return -np.inf
-        return {
-            "above": low - claim.threshold,
-            "below": claim.threshold - high,
-            "within": claim.threshold - max(-low, high),
-        }[claim.relation]
 
 
 def _judged(claim: Claim, case: _Case, replicates: Sequence[int], cases: int) -> _Judged:
@@ -299,22 +275,26 @@ def _bounded(interval: Interval, limit: float) -> Interval:
 # --- the verdict ------------------------------------------------------------------------------
 
 
-def _decide(claim: Claim, interval: Interval) -> tuple[Decision, list[str]]:
+def _margins(claim: Claim, interval: Interval) -> tuple[float, float]:
+    """By how much the interval clears the condition, and by how much it misses it, or negative."""
     low, high, threshold = interval.low, interval.high, claim.threshold
     if low is None or high is None:
+        return -np.inf, -np.inf
+    if claim.relation == "within":
+        return threshold - max(-low, high), max(low, -high) - threshold
+    above = low - threshold, threshold - high
+    return above if claim.relation == "above" else above[::-1]
+
+
+def _decide(claim: Claim, interval: Interval) -> tuple[Decision, list[str]]:
+    if interval.low is None or interval.high is None:
         return "undecided", [interval.reason or ""]
-    holds, fails = {
-        "above": (low > threshold, high < threshold),
-        "below": (high < threshold, low > threshold),
-        "within": (
-            -threshold < low and high < threshold,
-            low > threshold or high < -threshold,
-        ),
-    }[claim.relation]
-    if holds:
+    holds, fails = _margins(claim, interval)
+    if holds > 0:
         return "reproduced", []
-    if fails:
+    if fails > 0:
         return "contradicted", []
+    threshold = claim.threshold
     limit = f"-{threshold:g} or {threshold:g}" if claim.relation == "within" else f"{threshold:g}"
     return "undecided", [f"the interval includes {limit}"]
 

@@ -190,12 +190,8 @@ def grid_means(
     Shapes: returns (len(y), len(x)); ``columns`` are those of y and of x.
     """
     groups = rows.valued().groups(*columns)
-    return np.array(
-        [
-            [groups[cell].to_numpy().mean() if cell in groups else np.nan for cell in line]
-            for line in ([(label, other) for other in x] for label in y)
-        ]
-    )
+    means = {labels: group.to_numpy().mean() for labels, group in groups.items()}
+    return np.array([[means.get((up, right), np.nan) for right in x] for up in y])
 
 
 def by_metric(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
+from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -60,8 +61,7 @@ GLOSSARY = {
 }
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of the page as it is shown."""
 
     title: str
@@ -69,8 +69,7 @@ class Section:
     html: Markup
 
 
-@dataclass(frozen=True)
-class EntrySection:
+class EntrySection(NamedTuple):
     """Everything the page shows of one entry."""
 
     name: str
@@ -78,7 +77,6 @@ class EntrySection:
     answer: str
     claims: list[ClaimRow]
     tally: str
-    judged: bool
     sections: list[Section]
     remaining: dict[str, Table]
 
@@ -97,8 +95,10 @@ def page(results: ReportInput) -> str:
         Scope(results.suite, name, measurements.select(entry=name)) for name in results.entries
     ]
     glossary = dict(GLOSSARY)
+    macros = environment.get_template("macros.html.j2").module
+    # The position tells two entries apart whose names differ in signs alone.
     entries = [
-        _Writer(environment, results, scope, position, glossary).entry()
+        _Writer(macros, results, scope, f"entry-{position}-{_slug(scope.entry)}", glossary).entry()
         for position, scope in enumerate(scopes, start=1)
     ]
     css = resources.files(PACKAGE).joinpath("report.css").read_text("utf-8")
@@ -131,25 +131,17 @@ def diagnostic_parts(
     return parts
 
 
+@dataclass
 class _Writer:
     """Writes one entry; ``glossary`` collects the words that its parts explain."""
 
-    def __init__(
-        self,
-        environment: Environment,
-        results: ReportInput,
-        scope: Scope,
-        position: int,
-        glossary: dict[str, str],
-    ) -> None:
-        self.macros = environment.get_template("macros.html.j2").module
-        self.results = results
-        self.scope = scope
-        # The position tells two entries apart whose names differ in signs alone.
-        self.anchor = f"entry-{position}-{_slug(scope.entry)}"
-        self.glossary = glossary
-        self.anchors = Counter(("claims", "others"))
-        self.drawn: dict[str, frozenset[str]] = {TRIAL: DRAWN}
+    macros: Any
+    results: ReportInput
+    scope: Scope
+    anchor: str
+    glossary: dict[str, str]
+    anchors: Counter[str] = field(default_factory=lambda: Counter(("claims", "others")))
+    drawn: dict[str, frozenset[str]] = field(default_factory=lambda: {TRIAL: DRAWN})
 
     def entry(self) -> EntrySection:
         """Claims, the trials, the parts of diagnostics in the suite's order, and all the rest."""
@@ -166,7 +158,6 @@ class _Writer:
             answer=answer(self.scope),
             claims=claims,
             tally=_tally(claims),
-            judged=any(claim.plot for claim in claims),
             sections=sections,
             remaining=remaining_tables(self.scope.measurements, self.drawn),
         )
@@ -177,8 +168,7 @@ class _Writer:
         for build, labels in diagnostic_parts(self.results.suite, diagnostics).items():
             plugins = dict.fromkeys(labels.values())
             owner = f"the report of diagnostic {', '.join(map(repr, plugins))}"
-            scope = Scope(self.scope.suite, self.scope.entry, self.scope.measurements,
-                          frozenset(plugins))  # fmt: skip
+            scope = replace(self.scope, plugins=frozenset(plugins))
             try:
                 with blamed(owner):
                     section = self._built(build, scope)
@@ -209,7 +199,7 @@ class _Writer:
             else (block.caption, None, block.table, block.published)
             for position, block in enumerate(part.blocks)
         ]
-        html = self.macros.part(part, anchor, blocks)  # type: ignore[attr-defined]  # a macro of the template
+        html = self.macros.part(part, anchor, blocks)
         self.glossary |= {word: text for word, text in part.words.items() if word not in GLOSSARY}
         return Section(part.title, anchor, Markup(html))  # noqa: S704 - escaped by the template
 
