@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,15 +13,18 @@ import pandas as pd
 
 from transferbench.conformance.checks import Violation, defined_in, refuse_any
 from transferbench.conformance.diagnostic_case import COUNTS, DiagnosticCase, described, key_of
-from transferbench.conformance.fixture_trials import FixtureRun, fixture_run
+from transferbench.conformance.fixture_trials import fixture_plan
 from transferbench.engine.finished_trial import FinishedTrial
+from transferbench.engine.resources import WorkerResources
 from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements
 from transferbench.metrics import predict
+from transferbench.plan import Plan
 from transferbench.records import Measurement
 from transferbench.report.comparisons import name_selves
 from transferbench.report.drawing import draw
 from transferbench.report.parts import Drawing, Part, Scope
+from transferbench.runner.collect import collect
 from transferbench.submission.diagnoses import PackedTrial
 from transferbench.submission.recompute import equal_values
 
@@ -72,13 +75,14 @@ def check_the_report_shows_its_measurements(case: DiagnosticCase) -> None:
     if report is None:
         raise SkipTest("it brings no part of the report")
     _ = case.calls
-    run = fixture_run(case.spec, case.params, case.device)
-    rows = _rows(case, run)
-    measured = {row["metric"] for row in rows}
-    refuse_any(report.metrics - measured, "is named in report.metrics, but not measured",
+    planned, resources = fixture_plan(case.spec, case.params, case.device)
+    trials = [record.row() for record in collect(planned, resources.store).records]
+    measured = list(_rows(case, planned, resources))
+    refuse_any(report.metrics - {row["metric"] for row in measured},
+               "is named in report.metrics, but not measured",
                "name metrics that it yields with the tiny parameters")  # fmt: skip
-    measurements = Measurements(name_selves(pd.DataFrame([*run.trials, *rows])))
-    scope = Scope(run.suite, rows[0]["entry"], measurements, frozenset({case.spec.name}))
+    measurements = Measurements(name_selves(pd.DataFrame([*trials, *measured])))
+    scope = Scope(planned.suite, trials[0]["entry"], measurements, frozenset({case.spec.name}))
     part = report.build(scope)
     if part is None:
         raise SkipTest("its part has nothing to show of the kit's trials")
@@ -94,17 +98,18 @@ def check_the_report_shows_its_measurements(case: DiagnosticCase) -> None:
             draw(block.figure, case.spec.name)
 
 
-def _rows(case: DiagnosticCase, run: FixtureRun) -> list[dict[str, Any]]:
+def _rows(
+    case: DiagnosticCase, planned: Plan, resources: WorkerResources
+) -> Iterator[dict[str, Any]]:
     """Its measurements, as rows of the run's table."""
-    rows = []
-    for fields, subjects in run.diagnoses:
+    for cell in planned.measured:
+        jobs = planned.jobs[cell.job].payload["subjects"]
         # It may refuse a comparison with the source, and few take references beside a pair.
-        refusal = Exception if len(subjects) > COUNTS[case.spec.subjects] else TransferbenchError
+        refusal = Exception if len(jobs) > COUNTS[case.spec.subjects] else TransferbenchError
         with suppress(refusal):
-            for value in case.measure(subjects):
-                values = value.model_dump(exclude={"coordinates"})
-                rows.append({**fields, **values, **value.coordinates})
-    return rows
+            for value in case.measure([FinishedTrial(resources, job) for job in jobs]):
+                fields = value.model_dump(exclude={"coordinates"})
+                yield {**cell.axes, **fields, **value.coordinates}
 
 
 CHECKS = tuple(defined_in(__name__))

@@ -28,17 +28,14 @@ from transferbench.plan import Entry, Plan, plan_resolved
 from transferbench.plan.resolve import resolve_suite
 from transferbench.registry import Registry, identity
 from transferbench.registry.discovery import SPECS, Discovery, Offer, Origin, discover
-from transferbench.runner.collect import collect
 from transferbench.runner.options import Options
 from transferbench.runner.planning import dataset_facts
 from transferbench.specs import DiagnosticSpec, NoParams, Spec
 from transferbench.store import Store
 from transferbench.suite import Diagnosis, Suite, TrialGrid
 
-__all__ = ["FixtureRun", "Trials", "finished_trials", "fixture_run"]
+__all__ = ["Trials", "finished_trials", "fixture_plan"]
 
-LABEL = "checked"
-"""The label in the suite of the diagnostic under check."""
 USES: dict[str, dict[str, Any]] = {
     "one": {},
     "pair": {
@@ -52,7 +49,7 @@ USES: dict[str, dict[str, Any]] = {
     },
     "group": {"groups": [["P-T", "RI-T"]]},
 }
-"""The trials that it measures there."""
+"""The trials that a diagnostic measures in the suite, by its ``subjects``."""
 ORIGIN = Origin("conformance", "transferbench", "", "transferbench.conformance")
 
 SUITE = Suite.model_validate({
@@ -128,36 +125,14 @@ def finished_trials(
     return Trials(FinishedTrial(resources, source.id), of("P-T"), of("RI-T"), of("diverged")[0])
 
 
-class FixtureRun(NamedTuple):
-    """A suite with one diagnostic on one network, before the diagnostic has measured.
-
-    ``trials``: the measurements of the trials themselves, as rows of the run's table.
-    ``diagnoses``: the fields of a row that identify the trials, and the trials.
-    """
-
-    suite: Suite
-    trials: list[dict[str, Any]]
-    diagnoses: list[tuple[dict[str, Any], list[FinishedTrial]]]
-
-
-def fixture_run(spec: DiagnosticSpec, params: Any, device: str) -> FixtureRun:
-    """A run with the diagnostic under check, on the first network."""
+def fixture_plan(spec: DiagnosticSpec, params: Any, device: str) -> tuple[Plan, WorkerResources]:
+    """A run of the first network with the diagnostic under check, which has not measured yet."""
     network = next(iter(NETWORKS))
     finished_trials(network, device)
     use = {"name": spec.name, "params": identity(spec, params)["params"], **USES[spec.subjects]}
-    suite = SUITE.model_copy(update={"diagnostics": {LABEL: Diagnosis.model_validate(use)}})
+    suite = SUITE.model_copy(update={"diagnostics": {"checked": Diagnosis.model_validate(use)}})
     resources = _resources(device)
-    planned = _plan(resources, network, "target", suite, _registry(spec))
-    diagnoses = []
-    for cell in planned.measured:
-        fields = cell.a._asdict() | {"diagnostic": LABEL}
-        if cell.b is not None:
-            fields |= {"other_initialization": cell.b.initialization,
-                       "other_replicate": cell.b.replicate}  # fmt: skip
-        subjects = planned.jobs[cell.job].payload["subjects"]
-        diagnoses.append((fields, [FinishedTrial(resources, job) for job in subjects]))
-    trials = [record.row() for record in collect(planned, resources.store).records]
-    return FixtureRun(suite, trials, diagnoses)
+    return _plan(resources, network, "target", suite, _registry(spec)), resources
 
 
 @cache

@@ -171,10 +171,9 @@ def _generator(seed: int) -> torch.Generator:
 
 def _gathered(images: Tensor, index: np.ndarray) -> Tensor:
     """Value j of the result, flattened HWC, is value ``index[j]``. Shapes: (N, C, H, W) kept."""
-    count, channels, height, width = images.shape
-    values = images.permute(0, 2, 3, 1).reshape(count, -1)
-    sources = torch.from_numpy(index.astype(np.int64)).to(images.device).expand(count, -1)
-    moved = values.gather(1, sources).view(count, height, width, channels)
+    values = images.permute(0, 2, 3, 1)
+    sources = torch.from_numpy(index.astype(np.int64)).to(images.device).expand(len(images), -1)
+    moved = values.flatten(1).gather(1, sources).view(values.shape)
     return moved.permute(0, 3, 1, 2).contiguous()
 
 
