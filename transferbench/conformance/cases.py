@@ -103,7 +103,7 @@ def refuse_gap(a: Tensor, b: Tensor, observed: str, advice: str, *, within: floa
 
     ``observed`` continues with the largest difference.
     """
-    if not torch.allclose(a, b, rtol=0, atol=within, equal_nan=True):
+    if not torch.allclose(a.to(b), b, rtol=0, atol=within, equal_nan=True):
         raise Violation(f"{observed} by up to {float((a - b).abs().max()):.3g}", advice)
 
 
