@@ -22,7 +22,7 @@ from transferbench.networks.modules import body_names, clone_state, load_state, 
 from transferbench.registry.discovery import cause
 from transferbench.specs import HEAD, BackboneSpec
 
-__all__ = ["CASE", "CHECKS", "BackboneCase"]
+__all__ = ["CASE", "CHECKS"]
 
 SIZES = (32, 64, 96, 224)
 """Image sizes tried until the network accepts one, the cheapest first."""

@@ -15,12 +15,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from transferbench.conformance.checks import Violation
+from transferbench.conformance.checks import Violation, defined_in
 from transferbench.conformance.isolation import NetworkAccessError, Observation, observe
 from transferbench.networks.modules import StateDict
 from transferbench.specs import Spec
 
 __all__ = [
+    "CHECKS",
     "Case",
     "check_global_randomness_is_untouched",
     "check_no_network_is_used",
@@ -88,6 +89,9 @@ def check_settings_of_torch_are_kept(case: Any) -> None:
     """Default type, gradient mode, threads and determinism belong to the whole process."""
     if changed := case.again.settings:
         raise Violation("; ".join(changed), "set it in a with block that restores it")
+
+
+CHECKS = tuple(defined_in(__name__))
 
 
 # --- numbers and tensors ----------------------------------------------------------------------

@@ -19,7 +19,7 @@ from transferbench.conformance.isolation import Observation
 from transferbench.data.cache import missing, read_file, root_of
 from transferbench.specs import DatasetSpec, DatasetSplit
 
-__all__ = ["CASE", "CHECKS", "DatasetCase"]
+__all__ = ["CASE", "CHECKS"]
 
 SIZES = (16, 24)
 """Two image sizes that the small networks of this field take."""
@@ -61,9 +61,8 @@ class DatasetCase(Case[DatasetSpec]):
         """The folder of its files. Raises: ``SkipTest`` where this machine lacks them."""
         if lacking := missing(self.spec, self.data_root):
             raise SkipTest("; ".join(lacking))
-        if not self.spec.needs_root or self.data_root is None:
-            return None
-        return root_of(self.spec, self.data_root)
+        root = self.data_root if self.spec.needs_root else None
+        return root and root_of(self.spec, root)
 
     def load(self, split: str, image_size: int) -> DatasetSplit:
         """One split, decoded on each call."""

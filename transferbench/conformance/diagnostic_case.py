@@ -52,13 +52,13 @@ class DiagnosticCase(Case[DiagnosticSpec]):
     def measurements(self) -> dict[str, list[Measurement]]:
         """The measurements on each network."""
         for call in self.calls.values():
-            for value in call.values:
+            for value in call.measurements:
                 if not isinstance(value, Measurement):
                     raise Violation(f"it yields {type(value).__name__}",
                                     "yield transferbench.records.Measurement")  # fmt: skip
                 # Validated again, because model_construct accepts anything.
                 Measurement.model_validate(value.model_dump())
-        return {network: call.values for network, call in self.calls.items()}
+        return {network: call.measurements for network, call in self.calls.items()}
 
     @shared(reported_by="no-network-is-used")
     def again(self) -> Observation[dict[str, list[Any]]]:
@@ -88,7 +88,7 @@ class DiagnosticCase(Case[DiagnosticSpec]):
                 call.stepped.update(map(id, group["params"]))
 
         with register_optimizer_step_pre_hook(record_step):
-            call.values = self.measure([RecordedTrial(subject, call) for subject in subjects])
+            call.measurements = self.measure([RecordedTrial(subject, call) for subject in subjects])
         return call
 
     def all_measurements(self) -> Iterator[tuple[str, Measurement]]:
@@ -108,7 +108,7 @@ class RecordedCall:
     ``stepped``: ids of the parameters that an optimizer updated.
     """
 
-    values: list[Any] = field(default_factory=list)
+    measurements: list[Any] = field(default_factory=list)
     needs: set[str] = field(default_factory=set)
     perturbations: set[str] = field(default_factory=set)
     networks: list[tuple[nn.Module, dict[str, Tensor]]] = field(default_factory=list)

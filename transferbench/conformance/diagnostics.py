@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Literal, TypeAlias
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
 from unittest import SkipTest
 
 import numpy as np
+import pandas as pd
 
-from transferbench.conformance import cases, diagnostic_outputs
+from transferbench.conformance import cases
 from transferbench.conformance.cases import differing, is_number_from_0
 from transferbench.conformance.checks import Violation, defined_in, refuse_any
 from transferbench.conformance.diagnostic_case import (
@@ -25,15 +28,24 @@ from transferbench.conformance.diagnostic_case import (
     described,
     key_of,
 )
-from transferbench.conformance.fixture_trials import Trials, finished_trials
+from transferbench.conformance.fixture_trials import Trials, finished_trials, fixture_plan
 from transferbench.conformance.fixtures import NETWORKS
 from transferbench.engine.finished_trial import FinishedTrial
+from transferbench.engine.resources import WorkerResources
 from transferbench.errors import TransferbenchError
+from transferbench.measurements import Measurements
+from transferbench.metrics import predict
+from transferbench.plan import Plan
 from transferbench.records import Measurement
 from transferbench.registry.discovery import cause
+from transferbench.report.comparisons import name_selves
+from transferbench.report.drawing import draw
+from transferbench.report.parts import Drawing, Part, Scope
+from transferbench.runner.collect import collect
+from transferbench.submission.diagnoses import PackedTrial
+from transferbench.submission.recompute import equal_values
 
-__all__ = ["CASE", "CHECKS", "DiagnosticCase"]
-
+__all__ = ["CASE", "CHECKS"]
 
 Answer: TypeAlias = tuple[Measurement, float | None, str]
 """A measurement, the value that the spec states for it, and the message where they differ."""
@@ -45,7 +57,7 @@ Answer: TypeAlias = tuple[Measurement, float | None, str]
 def check_it_measures_finished_trials(case: DiagnosticCase) -> None:
     """On every network it yields at least one measurement; a flag may replace the number."""
     for network, call in case.calls.items():
-        if not call.values:
+        if not call.measurements:
             raise Violation(
                 f"it measures nothing on trials of {network}",
                 "yield a Measurement without a value and a flag that says why",
@@ -289,11 +301,81 @@ def check_the_cost_is_a_number(case: DiagnosticCase) -> None:
         raise Violation(f"cost returned {cost!r}", "return forward passes: a finite number from 0")
 
 
+def check_recomputed_values_are_those_measured(case: DiagnosticCase) -> None:
+    """``recompute`` gives the values of ``measure`` from predictions and history alone."""
+    if case.spec.recompute is None:
+        raise SkipTest("it recomputes nothing")
+    for network, values in case.measurements.items():
+        measured = {key_of(value): value for value in values}
+        trials = [_submitted(trial) for trial in case.subjects(network)]
+        recomputed = list(case.spec.recompute(case.params, trials))
+        if not recomputed:
+            raise Violation(f"it recomputes nothing of trials of {network}",
+                            "yield values of measure again, or leave recompute out")  # fmt: skip
+        for value in recomputed:
+            expected = measured.get(key_of(value))
+            if expected is None:
+                raise Violation(f"{described(value)} is recomputed, but not measured, on {network}",
+                                "yield metrics and coordinates of measure alone")  # fmt: skip
+            if not equal_values(value.value, expected.value) or value.n != expected.n:
+                raise Violation(
+                    f"{described(value)} is {expected.value} (n={expected.n}) on {network}, and "
+                    f"{value.value} (n={value.n}) when it is recomputed",
+                    "use one function of predictions and history in both, or leave the metric out",
+                )
+        # A submission has no history of a trial whose history no diagnosis records.
+        list(case.spec.recompute(case.params, [replace(trial, history=None) for trial in trials]))
+
+
+def _submitted(trial: FinishedTrial) -> PackedTrial:
+    """The trial as a submission holds it."""
+    items, labels = np.arange(len(trial.labels)), trial.labels.astype(np.int32)
+    outputs = predict(trial.logits, labels).astype(np.int32)
+    return PackedTrial(trial.job, trial.task, trial.metric, trial.history, items, labels, outputs)
+
+
+def check_the_report_shows_its_measurements(case: DiagnosticCase) -> None:
+    """The part of ``report`` has figures or tables, and names only metrics that it measures."""
+    report = case.spec.report
+    if report is None:
+        raise SkipTest("it brings no part of the report")
+    _ = case.calls
+    planned, resources = fixture_plan(case.spec, case.params, case.device)
+    trials = [record.row() for record in collect(planned, resources.store).records]
+    measured = list(_rows(case, planned, resources))
+    refuse_any(report.metrics - {row["metric"] for row in measured},
+               "is named in report.metrics, but not measured",
+               "name metrics that it yields with the tiny parameters")  # fmt: skip
+    measurements = Measurements(name_selves(pd.DataFrame([*trials, *measured])))
+    scope = Scope(planned.suite, trials[0]["entry"], measurements, frozenset({case.spec.name}))
+    part = report.build(scope)
+    if part is None:
+        raise SkipTest("its part has nothing to show of the kit's trials")
+    if not isinstance(part, Part):
+        raise Violation(f"report.build returned {type(part).__name__} for measured trials",
+                        "return transferbench.reporting.Part")  # fmt: skip
+    if not part.blocks:
+        notes = f" ({'; '.join(part.notes)})" if part.notes else ""
+        raise Violation(f"the part {part.title!r} shows nothing of measured trials{notes}",
+                        "give it a figure or a table")  # fmt: skip
+    for block in part.blocks:
+        if isinstance(block, Drawing):
+            draw(block.figure, case.spec.name)
+
+
+def _rows(
+    case: DiagnosticCase, planned: Plan, resources: WorkerResources
+) -> Iterator[dict[str, Any]]:
+    """Its measurements, as rows of the run's table."""
+    for cell in planned.measured:
+        jobs = planned.jobs[cell.job].payload["subjects"]
+        # It may refuse a comparison with the source, and few take references beside a pair.
+        refusal = Exception if len(jobs) > COUNTS[case.spec.subjects] else TransferbenchError
+        with suppress(refusal):
+            for value in case.measure([FinishedTrial(resources, job) for job in jobs]):
+                fields = value.model_dump(exclude={"coordinates"})
+                yield {**cell.axes, **fields, **value.coordinates}
+
+
 CASE = DiagnosticCase
-CHECKS = (
-    *defined_in(__name__),
-    *diagnostic_outputs.CHECKS,
-    cases.check_global_randomness_is_untouched,
-    cases.check_no_network_is_used,
-    cases.check_settings_of_torch_are_kept,
-)
+CHECKS = (*defined_in(__name__), *cases.CHECKS)

@@ -24,7 +24,7 @@ from transferbench.errors import TransferbenchError
 from transferbench.networks.modules import body_state, build_network, clone_state, partition
 from transferbench.specs import HEAD, InitializationContext, InitializationSpec, NoParams
 
-__all__ = ["CASE", "CHECKS", "InitializationCase"]
+__all__ = ["CASE", "CHECKS"]
 
 COUNT = 24
 
@@ -232,9 +232,4 @@ def check_the_checkpoint_is_an_epoch(case: InitializationCase) -> None:
 
 
 CASE = InitializationCase
-CHECKS = (
-    *defined_in(__name__),
-    cases.check_global_randomness_is_untouched,
-    cases.check_no_network_is_used,
-    cases.check_settings_of_torch_are_kept,
-)
+CHECKS = (*defined_in(__name__), *cases.CHECKS)

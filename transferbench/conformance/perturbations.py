@@ -27,7 +27,7 @@ from transferbench.data.gather import RunMap
 from transferbench.registry.discovery import cause
 from transferbench.specs import ImageShape, PerturbationSpec
 
-__all__ = ["CASE", "CHECKS", "PerturbationCase"]
+__all__ = ["CASE", "CHECKS"]
 
 SIDES = (16, 32, 8, 64, 96, 224)
 """Image sides tried until one fits the parameters, the most usual first."""

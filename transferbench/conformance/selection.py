@@ -39,32 +39,26 @@ def select_plugins(target: str, registry: Registry, kind: Kind | None = None) ->
         if not Path(target).is_file():
             raise PluginError(f"there is no plugin file {target}; check the path")
         return _offered_by(str(Path(target).resolve()), registry, kind)
-    kinds = [name for name in SPECS if kind in {None, name} and _offers(registry, name, target)]
+    family = target.partition("/")[0]
+    kinds = [name for name in SPECS if kind in {None, name}
+             and (family if name == "backbone" else target) in registry.names(name)]  # fmt: skip
     if len(kinds) > 1:
         raise PluginError(
             f"{target!r} is the name of a {' and of a '.join(kinds)}; say which with "
             f"--kind {kinds[0]}"
         )
-    if kinds:
-        return _by_name(target, registry, kinds[0])
-    return _distribution(target, registry, kind)
-
-
-def _offers(registry: Registry, kind: Kind, target: str) -> bool:
-    name = target.partition("/")[0] if kind == "backbone" else target
-    return name in registry.names(kind)
-
-
-def _by_name(target: str, registry: Registry, kind: Kind) -> Selection:
-    if kind == "backbone" and "/" in target:
+    if not kinds:
+        return _distribution(target, registry, kind)
+    if family != target and kinds == ["backbone"]:
         return Selection((registry.resolve_backbone(target),))
-    specs: Mapping[str, Spec] = getattr(registry, f"{kind}s")
-    return Selection(((specs[target], None),))
+    return Selection(((getattr(registry, kinds[0])(target), None),))
 
 
 def _distribution(target: str, registry: Registry, kind: Kind | None) -> Selection:
     """What a distribution offers. Raises: as ``select_plugins``, where there is none."""
-    if canonical(target) in _distributions(registry):
+    origins = [problem.origin for problem in registry.problems]
+    broken = {origin.owner for origin in origins if origin.distribution}
+    if canonical(target) in {*registry.distributions, *broken}:
         return _offered_by(canonical(target), registry, kind)
     for candidate in SPECS if kind is None else (kind,):
         try:
@@ -73,29 +67,18 @@ def _distribution(target: str, registry: Registry, kind: Kind | None) -> Selecti
             if kind is not None:
                 raise
     names = {name for candidate in SPECS for name in registry.names(candidate)}
+    advice = "or name a plugin file, which ends in .py"
+    if registry.problems:
+        problems = " | ".join(map(str, registry.problems))
+        advice = f"what may offer it could not be loaded: {problems}"
     raise UnknownNameError(
-        "plugin or distribution", target, names | set(registry.distributions), _advice(registry)
+        "plugin or distribution", target, names | set(registry.distributions), advice
     )
-
-
-def _advice(registry: Registry) -> str:
-    if not registry.problems:
-        return "or name a plugin file, which ends in .py"
-    broken = " | ".join(map(str, registry.problems))
-    return f"what may offer it could not be loaded: {broken}"
-
-
-def _distributions(registry: Registry) -> set[str]:
-    broken = {canonical(problem.origin.distribution) for problem in registry.problems}
-    return {*registry.distributions, *broken} - {""}
 
 
 def _offered_by(owner: str, registry: Registry, kind: Kind | None) -> Selection:
     """All plugins of a distribution or a file, and all problems with it."""
-    problems = tuple(
-        problem for problem in registry.problems
-        if owner in {canonical(problem.origin.distribution), problem.origin.plugin}
-    )  # fmt: skip
+    problems = tuple(problem for problem in registry.problems if problem.origin.owner == owner)
     specs = tuple((spec, None) for spec in registry.offered_by(owner)
                   if kind is None or isinstance(spec, SPECS[kind]))  # fmt: skip
     if not specs and not problems:
