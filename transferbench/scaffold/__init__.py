@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from transferbench.files import disk_errors_explained
 from transferbench.registry import Registry
 from transferbench.registry.discovery import Kind
 from transferbench.scaffold.commands import file_commands, package_commands
-from transferbench.scaffold.naming import check_shadows_nothing, names_of
+from transferbench.scaffold.naming import names_of
 from transferbench.scaffold.rendering import distribution_texts, plugin_text
 
 __all__ = ["NewPlugin", "new_file", "new_package"]
@@ -40,9 +41,7 @@ def new_file(kind: Kind, name: str, folder: Path, registry: Registry) -> NewPlug
     """
     names = names_of(name)
     path = folder / f"{names.module}.py"
-    _check_absent(path)
-    _check_free(kind, name, registry)
-    check_shadows_nothing(names.module)
+    _check_unused(kind, name, names.module, path, registry)
     _write(path, {Path(): plugin_text(kind, names)})
     return NewPlugin((path,), path, file_commands(kind, names, path))
 
@@ -54,9 +53,7 @@ def new_package(kind: Kind, name: str, folder: Path, registry: Registry) -> NewP
     """
     names = names_of(name)
     root = folder / names.distribution
-    _check_absent(root)
-    _check_free(kind, name, registry)
-    check_shadows_nothing(names.package)
+    _check_unused(kind, name, names.package, root, registry)
     texts = distribution_texts(kind, names)
     _write(root, texts)
     paths = tuple(root / path for path in sorted(texts))
@@ -64,19 +61,22 @@ def new_package(kind: Kind, name: str, folder: Path, registry: Registry) -> NewP
     return NewPlugin(paths, edit, package_commands(kind, names, root))
 
 
-def _check_absent(path: Path) -> None:
+def _check_unused(kind: Kind, name: str, module: str, path: Path, registry: Registry) -> None:
+    """Refuse to overwrite a file, to offer a name twice, or to shadow a module like ``random``."""
     if path.exists() or path.is_symlink():
         raise PluginError(
             f"{path} already exists and is not overwritten; choose another name, or another folder "
             "with --out"
         )
-
-
-def _check_free(kind: Kind, name: str, registry: Registry) -> None:
     with suppress(UnknownNameError):
         raise PluginError(
             f"the {kind} {name!r} is already offered by {registry.origin(kind, name)}; choose "
             "another name: two plugins with one name are both refused"
+        )
+    if find_spec(module) is not None:
+        raise PluginError(
+            f"a module {module!r} already exists, and one of the two would shadow the other; "
+            "choose another name"
         )
 
 

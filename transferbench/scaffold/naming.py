@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +11,7 @@ from transferbench.errors import PluginError
 from transferbench.hookspecs import PROJECT
 from transferbench.specs import Name
 
-__all__ = ["Names", "check_shadows_nothing", "names_of"]
+__all__ = ["Names", "names_of"]
 
 
 class Names(NamedTuple):
@@ -37,31 +36,15 @@ def names_of(plugin: str) -> Names:
 
     Raises: ``PluginError`` for a name that a plugin cannot have.
     """
-    _check_name(plugin)
-    words = re.split(r"[._-]+", plugin.strip("._-"))
-    label, module = "-".join(words), "_".join(words)
-    return Names(plugin, module, label, f"{PROJECT}-{label}", f"{PROJECT}_{module}")
-
-
-def _check_name(plugin: str) -> None:
     try:
         TypeAdapter(Name).validate_python(plugin)
     except ValidationError as error:
         close = re.sub(r"[^a-z0-9._-]+", "-", plugin.lower()).strip("._-")[:80]
-        advice = f"write it as {close!r}" if close else "write it as my-net"
         raise PluginError(
             f"{plugin!r} cannot be a plugin's name: it has at most 80 characters, small letters, "
-            f"digits, '.', '_' and '-', and starts with a letter or a digit; {advice}"
+            "digits, '.', '_' and '-', and starts with a letter or a digit; write it as "
+            f"{repr(close) if close else 'my-net'}"
         ) from error
-
-
-def check_shadows_nothing(module: str) -> None:
-    """Refuse a module that would shadow another, such as a file ``random.py``.
-
-    Raises: ``PluginError``.
-    """
-    if find_spec(module) is not None:
-        raise PluginError(
-            f"a module {module!r} already exists, and one of the two would shadow the other; "
-            "choose another name"
-        )
+    words = re.split(r"[._-]+", plugin.strip("._-"))
+    label, module = "-".join(words), "_".join(words)
+    return Names(plugin, module, label, f"{PROJECT}-{label}", f"{PROJECT}_{module}")
