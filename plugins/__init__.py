@@ -1,1 +1,1 @@
-"""The plugins that come with transferbench, through the door that strangers use."""
+"""The built-in plugins, loaded through the entry points that third-party plugins use."""

@@ -1,4 +1,4 @@
-"""What a run says line by line where nobody watches a terminal."""
+"""What a run says line by line without a terminal."""
 
 import io
 

@@ -723,7 +723,7 @@ def test_an_identity_holds_the_defaults_and_is_plain():
     assert json.loads(json.dumps(described)) == described
 
 
-# --- a stranger's distribution, installed -----------------------------------------------------
+# --- a third-party distribution, installed -----------------------------------------------------
 
 
 @pytest.fixture

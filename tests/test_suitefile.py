@@ -1,4 +1,4 @@
-"""Suite files: what they may say, and that every mistake is told at once with its line."""
+"""Suite files: what they may say, and that all mistakes are reported at once with their lines."""
 
 import json
 

@@ -123,7 +123,7 @@ class View:
 
     ``labels``: its labels in the suite; ``heading``: how captions begin where the diagnostic was
     measured in several ways. ``rows``: the measurements, those without a value too. ``absent``:
-    what the suite names and nobody measured.
+    what the suite names and was not measured.
     """
 
     plugin: str

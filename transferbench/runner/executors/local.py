@@ -58,7 +58,7 @@ class LocalExecutor:
         self._limit_seconds = time_limit_seconds
         self._environments = environments or [{}] * slots
         self._workers: list[_Worker | None] = [None] * slots
-        # Workers of an executor that nobody closed end with this process.
+        # Workers of an executor that was not closed end with this process.
         atexit.register(self.close)
 
     @property
