@@ -1,24 +1,25 @@
-"""A run in its folder: its numbers, its verdicts, its report and its failures."""
+"""A run in its folder: its numbers, its verdicts, its report, and how it is shown."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
+from tabulate import tabulate
 
-from transferbench.api.views import notebook_view
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError, TransferbenchError
 from transferbench.files import disk_errors_explained
+from transferbench.identity import digest
 from transferbench.leaderboard import boards, show
 from transferbench.measurements import Measurements, frame_of
 from transferbench.records import read_records
@@ -33,11 +34,17 @@ from transferbench.store import Store
 from transferbench.submission import Declaration, pack
 from transferbench.suite import TRIAL, Suite
 
-__all__ = ["Run"]
+if TYPE_CHECKING:
+    from transferbench.reporting import Panel
+
+__all__ = ["VERDICT_COLUMNS", "Run", "verdict_row"]
 
 REPORT = "report.html"
 UNDECLARED = Declaration(submitter=None, license=None, overlap={})
 """For a board that is shown and not published."""
+VERDICT_COLUMNS = ("claim", "verdict", "effect", "95% interval", "n", "statement")
+MAX_PANELS = 8
+PANEL_COLUMNS = 4
 
 
 class Run:
@@ -195,7 +202,7 @@ class Run:
     def _repr_html_(self) -> str:
         if not (self.folder / CLAIMS).is_file():
             return f"<p>{escape(repr(self))}</p>"
-        return notebook_view(repr(self), self.claims, self.table(), self.suite)
+        return _notebook_view(repr(self), self.claims, self.table(), self.suite)
 
     def _provenance(self) -> dict[str, str]:
         facts = _read_json(self.folder / ENVIRONMENT)
@@ -221,3 +228,53 @@ def _read_json(path: Path) -> Any:
         ) from error
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}; run the suite again") from error
+
+
+# --- how a run is shown ---------------------------------------------------------------------
+
+
+def verdict_row(verdict: Verdict) -> tuple[str, str, str, str, int, str]:
+    """A verdict as a row of a table with ``VERDICT_COLUMNS``."""
+    effect = "" if verdict.effect is None else f"{verdict.effect:+.3f}"
+    interval = "" if verdict.low is None else f"[{verdict.low:+.3f}, {verdict.high:+.3f}]"
+    return verdict.claim, verdict.verdict, effect, interval, verdict.n, verdict.statement
+
+
+def _notebook_view(
+    title: str, claims: Mapping[str, Sequence[Verdict]], table: pd.DataFrame, suite: Suite
+) -> str:
+    """HTML without references to other files; ``table``: of ``Run.table``."""
+    parts = [f"<p>{escape(title)}</p>"]
+    for entry, verdicts in claims.items():
+        rows = [verdict_row(verdict) for verdict in verdicts]
+        parts.append(f"<p>{escape(entry)}</p>")
+        parts.append(tabulate(rows, VERDICT_COLUMNS, tablefmt="html", disable_numparse=True))
+    groups = list(table.groupby(["target", "entry"], sort=False))[:MAX_PANELS]
+    if panels := [_panel(f"{entry} on {target}", rows, suite) for (target, entry), rows in groups]:
+        parts.append(_picture(panels, name=f"run-{digest(title)[:8]}"))
+    return "\n".join(parts)
+
+
+def _panel(title: str, means: pd.DataFrame, suite: Suite) -> Panel:
+    """The scored arm and its baseline under each perturbation, with their intervals."""
+    from transferbench.reporting import Panel, Series, Summary, arm_styles
+
+    labels = list(suite.perturbations)
+    styles = arm_styles(suite)
+    series = []
+    for arm in (suite.scoring.initialization, suite.scoring.baseline):
+        rows: list[Any] = list(means[means["arm"] == arm].itertuples())
+        summaries = [Summary(row.mean, row.low, row.high, row.n, "") for row in rows]
+        positions = [labels.index(row.perturbation) for row in rows]
+        series.append(Series(arm, positions, summaries, styles[arm]))
+    return Panel(title, series, y_label="test metric", bars=True, ticks=labels)
+
+
+def _picture(panels: Sequence[Panel], name: str) -> str:
+    from transferbench.report.drawing import draw
+    from transferbench.reporting import PanelFigure, in_rows
+
+    description = "The test metric of the scored arm and its baseline under each perturbation"
+    # White under the drawing: its ink would not show in a notebook with a dark theme.
+    svg = draw(PanelFigure(description, in_rows(panels, PANEL_COLUMNS), height=2.2), name)
+    return f'<div style="background: white">{svg}</div>'

@@ -160,7 +160,7 @@ def _cost(planned: Planned) -> dict[str, Any]:
 
 
 def _show_run(finished: Run) -> None:
-    from transferbench.api.views import VERDICT_COLUMNS, verdict_row
+    from transferbench.api.finished_run import VERDICT_COLUMNS, verdict_row
 
     for entry, verdicts in finished.claims.items():
         if verdicts:

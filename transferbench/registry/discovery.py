@@ -21,12 +21,13 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pluggy
 from pydantic import BaseModel, ValidationError
@@ -91,9 +92,9 @@ class Origin:
     """
 
     plugin: str
-    distribution: str
-    version: str
-    value: str
+    distribution: str = ""
+    version: str = ""
+    value: str = ""
 
     @property
     def key(self) -> str:
@@ -153,7 +154,8 @@ class Discovery(NamedTuple):
 def discover(files: Sequence[Path], environment: Mapping[str, str]) -> Discovery:
     """Load every plugin, in the order of this module's docstring; raises for none of them."""
     plugin_files = _plugin_files(files, environment)
-    offers, problems = _load((*_entry_points(), *map(_file_plugin, plugin_files)))
+    loaders = [(Origin(str(path)), partial(_import_file, path)) for path in plugin_files]
+    offers, problems = _load((*_entry_points(), *loaders))
     return Discovery(offers, problems, plugin_files)
 
 
@@ -162,7 +164,7 @@ def specs_of(plugin: object) -> list[Spec]:
 
     Raises: ``PluginError`` naming what is wrong with the plugin.
     """
-    origin = Origin(getattr(plugin, "__name__", type(plugin).__name__), "", "", "")
+    origin = Origin(getattr(plugin, "__name__", type(plugin).__name__))
     offers, problems = _load([(origin, lambda: plugin)])
     if problems:
         raise PluginError(" | ".join(map(str, problems)))
@@ -194,8 +196,6 @@ def _load(plugins: Iterable[_Plugin]) -> tuple[tuple[Offer, ...], tuple[PluginPr
 
 # --- where plugins come from ------------------------------------------------------------------
 
-_NAMELESS = "a distribution without metadata"
-
 
 def _entry_points() -> list[_Plugin]:
     # pluggy's own loader drops the second of two equal entry-point names and guards nothing.
@@ -204,28 +204,20 @@ def _entry_points() -> list[_Plugin]:
 
 
 def _origin(point: metadata.EntryPoint) -> Origin:
-    return Origin(point.name, *_named(point.dist), point.value)
-
-
-def _named(distribution: metadata.Distribution | None) -> tuple[str, str]:
-    """Name and version; an interrupted uninstall leaves entry points without either."""
-    if distribution is None:
-        return _NAMELESS, "?"
-    try:
-        fields = distribution.metadata
-        return fields["Name"] or _NAMELESS, fields["Version"] or "?"
-    except (KeyError, TypeError, FileNotFoundError):  # one for each version of Python
-        return _NAMELESS, "?"
+    """An interrupted uninstall leaves entry points of distributions without name and version."""
+    name = version = None
+    # What is raised depends on the version of Python.
+    with suppress(KeyError, TypeError, FileNotFoundError):
+        fields: Any = getattr(point.dist, "metadata", None)
+        name, version = fields["Name"], fields["Version"]
+    label = name or "a distribution without metadata"
+    return Origin(point.name, label, version or "?", point.value)
 
 
 def _plugin_files(files: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
     named = environment.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep)
     paths = (*files, *(Path(part) for part in named if part))
     return tuple(dict.fromkeys(path.resolve() for path in paths))
-
-
-def _file_plugin(path: Path) -> _Plugin:
-    return Origin(str(path), "", "", ""), lambda: _import_file(path)
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -93,14 +93,15 @@ class Registry:
         for offer in discovery.offers:
             groups[offer.kind, offer.spec.name].append(offer)
         self._offers = dict(sorted(groups.items()))
+        self._served = {key: offers[0] for key, offers in self._offers.items() if len(offers) == 1}
         self._failures = tuple(sorted(discovery.problems, key=str))
         self.problems = tuple(sorted((*self._failures, *self._conflicts()), key=str))
         self.files = discovery.files
-        self.datasets = self._table("dataset", DatasetSpec)
-        self.perturbations = self._table("perturbation", PerturbationSpec)
-        self.backbones = self._table("backbone", BackboneSpec)
-        self.initializations = self._table("initialization", InitializationSpec)
-        self.diagnostics = self._table("diagnostic", DiagnosticSpec)
+        self.datasets = self._table(DatasetSpec)
+        self.perturbations = self._table(PerturbationSpec)
+        self.backbones = self._table(BackboneSpec)
+        self.initializations = self._table(InitializationSpec)
+        self.diagnostics = self._table(DiagnosticSpec)
 
     def dataset(self, name: str) -> DatasetSpec:
         """The dataset of that name. Raises: UnknownNameError, PluginError where two offer it."""
@@ -129,8 +130,7 @@ class Registry:
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names served of one kind, sorted."""
-        served = (key for key, offers in self._offers.items() if len(offers) == 1)
-        return tuple(name for served_kind, name in served if served_kind == kind)
+        return tuple(name for served, name in self._served if served == kind)
 
     def origin(self, kind: Kind, name: str) -> str:
         """Who offers it: distribution and version, or a file's name. Raises: as ``dataset``."""
@@ -141,8 +141,8 @@ class Registry:
 
         Names in conflict are not served and left out.
         """
-        groups = (offers for offers in self._offers.values() if len(offers) == 1)
-        return tuple(offers[0].spec for offers in groups if offers[0].origin.owner == owner)
+        served = self._served.values()
+        return tuple(offer.spec for offer in served if offer.origin.owner == owner)
 
     @property
     def distributions(self) -> tuple[str, ...]:
@@ -165,10 +165,9 @@ class Registry:
         parse_params(spec, resolved, origin=name)
         return spec, resolved
 
-    def _table(self, kind: Kind, spec_type: type[ServedT]) -> Mapping[str, ServedT]:
-        specs = {name: self._offers[kind, name][0].spec for name in self.names(kind)}
-        typed = {name: spec for name, spec in specs.items() if isinstance(spec, spec_type)}
-        return MappingProxyType(typed)
+    def _table(self, spec_type: type[ServedT]) -> Mapping[str, ServedT]:
+        specs = (offer.spec for offer in self._served.values())
+        return MappingProxyType({spec.name: spec for spec in specs if isinstance(spec, spec_type)})
 
     def _conflicts(self) -> Iterator[PluginProblem]:
         """One problem for each plugin that offers a name which is offered twice."""
@@ -242,13 +241,10 @@ def _mistake(spec: Spec, detail: ErrorDetails) -> str:
         return f"no parameter {field!r}; {suggestion(field, sorted(spec.params.model_fields))}"
     if detail["type"] == "missing":
         return f"{field} is required"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{field} is {_short(detail['input'])}: {message}" if field else message
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHORT_LENGTH else f"{text[:_SHORT_LENGTH]}..."
+    message, value = detail["msg"].removeprefix("Value error, "), repr(detail["input"])
+    if len(value) > _SHORT_LENGTH:
+        value = f"{value[:_SHORT_LENGTH]}..."
+    return f"{field} is {value}: {message}" if field else message
 
 
 # --- families of backbones --------------------------------------------------------------------
@@ -269,11 +265,6 @@ def _member_param(spec: BackboneSpec, member: str, params: Mapping[str, Any]) ->
             f"'{spec.name}/{member}' is asked for with {spec.member}={params[spec.member]!r}; "
             "leave the parameter out"
         )
-    _check_member(spec, chosen)
-    return {spec.member: chosen}
-
-
-def _check_member(spec: BackboneSpec, chosen: str | None) -> None:
     members = _members(spec)
     if not chosen:
         example = f"{spec.name}/{members[0] if members else 'MEMBER'}"
@@ -286,6 +277,7 @@ def _check_member(spec: BackboneSpec, chosen: str | None) -> None:
             raise UnknownNameError(kind, chosen, members)
         advice = f"it has {len(members)} members, {members[0]!r} to {members[-1]!r}"
         raise UnknownNameError(kind, chosen, (), advice)
+    return {spec.member: chosen}
 
 
 def _members(spec: BackboneSpec) -> list[str]:

@@ -83,7 +83,9 @@ class LocalExecutor:
             ended = [worker.outcome(self._limit_seconds) for worker in self._busy()]
             if outcomes := [outcome for outcome in ended if outcome]:
                 return outcomes
-            self._raise_if_broken()
+            for worker in self._busy():
+                if worker.broken:
+                    raise worker.broken
             left = TICK_SECONDS if until is None else until - time.monotonic()
             if not self._busy() or left <= 0:
                 return []
@@ -121,11 +123,6 @@ class LocalExecutor:
             dead.kill()
         new = self._workers[slot] = _Worker(self._start, self._environments[slot])
         return new
-
-    def _raise_if_broken(self) -> None:
-        for worker in self._busy():
-            if worker.broken:
-                raise worker.broken
 
 
 class _Worker:
@@ -209,8 +206,12 @@ class _Worker:
             if outcome.job != START:
                 return outcome
             self._started, self._began = True, time.monotonic()
-            if outcome.status != "ok":
-                self.broken = _start_error(outcome)
+            if outcome.traceback:
+                self.broken = RuntimeError(
+                    f"a worker process could not start:\n{outcome.traceback}"
+                )
+            elif outcome.status != "ok":
+                self.broken = TransferbenchError(outcome.message)
         return None
 
     def _overtime(self, limit_seconds: float | None) -> Outcome | None:
@@ -240,12 +241,6 @@ class _Worker:
         # The group may be gone already.
         with suppress(OSError):
             os.killpg(self.process.pid, number)
-
-
-def _start_error(outcome: Outcome) -> Exception:
-    if outcome.traceback:
-        return RuntimeError(f"a worker process could not start:\n{outcome.traceback}")
-    return TransferbenchError(outcome.message)
 
 
 def _manner_of_death(exit_code: int | None) -> str:
