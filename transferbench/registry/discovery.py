@@ -13,6 +13,7 @@ hooks is called. Every step is guarded: a fault disables that plugin, or that ho
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -21,7 +22,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -75,8 +75,7 @@ ENVIRONMENT_VARIABLE = "TRANSFERBENCH_PLUGINS"
 _PREFIX = f"{PROJECT}_"
 _HOOKS: Mapping[Kind, str] = {kind: f"{_PREFIX}{kind}s" for kind in SPECS}
 # Frames of these files show how a plugin was reached, never what is wrong with it.
-_CORE = Path(__file__).parents[1]
-_IMPORTERS = {Path(file).parent for file in (importlib.__file__, metadata.__file__)}
+_CALLERS = (Path(__file__).parents[1], Path(importlib.__file__).parent, Path(contextlib.__file__))
 
 
 def canonical(distribution: str) -> str:
@@ -207,7 +206,7 @@ def _origin(point: metadata.EntryPoint) -> Origin:
     """An interrupted uninstall leaves entry points of distributions without name and version."""
     name = version = None
     # What is raised depends on the version of Python.
-    with suppress(KeyError, TypeError, FileNotFoundError):
+    with contextlib.suppress(KeyError, TypeError, FileNotFoundError):
         fields: Any = getattr(point.dist, "metadata", None)
         name, version = fields["Name"], fields["Version"]
     label = name or "a distribution without metadata"
@@ -253,7 +252,7 @@ class _Fault(Exception):  # noqa: N818  # of a plugin: it becomes a PluginProble
     """What is wrong with a plugin, and what to do: its two arguments."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def _guard(
     origin: Origin, problems: list[PluginProblem], kind: Kind | None = None
 ) -> Iterator[None]:
@@ -280,14 +279,11 @@ def _line(error: BaseException) -> str:
     lines = [
         (Path(frame.filename), frame.lineno)
         for frame in frames
-        if not _is_core(Path(frame.filename)) and not frame.filename.startswith("<")
+        if not frame.filename.startswith("<")
+        and not any(Path(frame.filename).is_relative_to(caller) for caller in _CALLERS)
     ]
     own = [(path.name, line) for path, line in lines if path.parent == lines[0][0].parent]
     return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
-
-
-def _is_core(path: Path) -> bool:
-    return path.is_relative_to(_CORE) or path.parent in _IMPORTERS
 
 
 # --- what a plugin must be --------------------------------------------------------------------
