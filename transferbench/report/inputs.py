@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    # Plugins import this package for their parts: what only describes it is not imported.
-    import pandas as pd
+from transferbench.claims import Verdict
+from transferbench.specs import DiagnosticSpec
+from transferbench.suite import Suite
 
-    from transferbench.claims import Verdict
-    from transferbench.specs import DiagnosticSpec
-    from transferbench.suite import Suite
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["ReportInput"]
 

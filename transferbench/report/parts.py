@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import product
 from typing import Any, TypeAlias
 
 from transferbench.measurements import Measurements
@@ -116,6 +116,10 @@ class Condition:
     name: str
     chance: float | None
 
+    def of(self, rows: Measurements) -> Measurements:
+        """Those that were made in it."""
+        return rows.select(target=self.target, perturbation=self.perturbation)
+
 
 @dataclass(frozen=True)
 class View:
@@ -209,20 +213,13 @@ class Scope:
     def conditions(self, rows: Measurements) -> list[tuple[Condition, Measurements]]:
         """Where these were measured, in the suite's order, and the rows of each condition."""
         scoring, groups = self.suite.scoring, rows.groups("target", "perturbation")
-        return [
-            (
-                Condition(
-                    target,
-                    label,
-                    target if label == scoring.perturbation else f"{target}, {label}",
-                    scoring.chance.get(target),
-                ),
-                groups[target, label],
-            )
-            for target in self.suite.targets
-            for label in self.suite.perturbations
-            if (target, label) in groups
-        ]
+        conditions = []
+        for target, label in product(self.suite.targets, self.suite.perturbations):
+            if (target, label) in groups:
+                name = target if label == scoring.perturbation else f"{target}, {label}"
+                condition = Condition(target, label, name, scoring.chance.get(target))
+                conditions.append((condition, groups[target, label]))
+        return conditions
 
     def lines(self, rows: Measurements, **columns: Mapping[Any, str] | None) -> list[TableLine]:
         """The lines of a table: one for each condition and combination of labels.
@@ -255,13 +252,14 @@ class Scope:
 
         With each its perturbations, in the suite's order, and its rows.
         """
-        by_target = [(target, rows.select(target=target)) for target in self.suite.targets]
-        measured = [(t, set(here.valued().distinct("perturbation")), here) for t, here in by_target]
-        return [
-            (target, [label for label in self.suite.perturbations if label in labels], here)
-            for target, labels, here in measured
-            if len(labels) >= least
-        ]
+        by_target = []
+        for target in self.suite.targets:
+            here = rows.select(target=target)
+            measured = here.valued().distinct("perturbation")
+            labels = [label for label in self.suite.perturbations if label in measured]
+            if len(measured) >= least:
+                by_target.append((target, labels, here))
+        return by_target
 
     def gain_figure(
         self, rows: Measurements, name: str, *, chance: bool = False
@@ -309,9 +307,12 @@ class Scope:
         words: Mapping[str, str] | None = None,
     ) -> Part:
         """As ``part``, where each view is drawn on its own."""
-        return self.part(title, lambda _, views: chain.from_iterable(
-            draw(self, view) for view in views
-        ), words)  # fmt: skip
+
+        def draw_each(scope: Scope, views: Sequence[View]) -> Blocks:
+            for view in views:
+                yield from draw(scope, view)
+
+        return self.part(title, draw_each, words)
 
     def part(
         self,

@@ -203,14 +203,13 @@ def _arms_figure(
         for quantity in (TEST, *measured):
             values = [quantity.of_arm(arm).of(group.rows) for arm in group.arms]
             unit, scale = ("%", "percent") if quantity.of_fractions else (quantity.unit, "")
-            title, chance = f"{quantity.name}, {unit}", group.condition.chance
-            if quantity is TEST:
-                panels.append(_panel(scope, group, title, values, scale=scale, chance=chance))
-                continue
-            panels.append(_panel(scope, group, title, values, scale=scale))
-            shares = [_share(scope, quantity, arm, group.rows) for arm in group.arms]
-            title = f"share of the {quantity.name} gain, %"
-            panels.append(_panel(scope, group, title, shares, scale="percent", levels=(0, 1)))
+            title = f"{quantity.name}, {unit}"
+            chance = group.condition.chance if quantity is TEST else None
+            panels.append(_panel(scope, group, title, values, scale=scale, chance=chance))
+            if quantity is not TEST:
+                shares = [_share(scope, quantity, arm, group.rows) for arm in group.arms]
+                title = f"share of the {quantity.name} gain, %"
+                panels.append(_panel(scope, group, title, shares, scale="percent", levels=(0, 1)))
         lines.append(panels)
     most = max(len(group.arms) for group in groups)
     return PanelFigure("test metric and other quantities of every arm", lines, 0.22 * most + 0.1)

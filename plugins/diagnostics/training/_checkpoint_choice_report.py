@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from transferbench import reporting as rp
@@ -61,46 +61,40 @@ def checkpoints(scope: rp.Scope) -> rp.Part | None:
 
     None where no arm starts from a checkpoint.
     """
-    if not checkpoint_arms(scope):
+    arms = checkpoint_arms(scope)
+    if not arms:
         return None
-    part = scope.part("Which checkpoint to start from", _blocks)
+    rows = _rows(scope, arms)
+    conditions = scope.conditions(rows)
+    earliest = [_earliest(scope, arms, condition) for condition, _ in conditions]
+
+    def blocks(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
+        del scope, views  # there is one set of parameters
+        if not conditions:
+            return
+        figure = rp.PanelFigure(
+            "target metric, speed and source metric against the epoch of the checkpoint",
+            [_panels(*where, first) for where, first in zip(conditions, earliest, strict=True)],
+        )
+        yield rp.Drawing(figure, rp.caption(CAPTION, figure, rows, ""))
+        if table := _table(conditions):
+            yield rp.Listing("Metric by checkpoint", table)
+        yield PUBLISHED.listing
+
+    part = scope.part("Which checkpoint to start from", blocks)
     if not part.blocks:
         return part
-    conditions = [condition for condition, _ in scope.conditions(_rows(scope))]
-    notes = [f"{c.name}: {_sentence(_earliest(scope, c))}" for c in conditions]
+    sentences = map(_sentence, earliest)
+    notes = [f"{c.name}: {text}" for (c, _), text in zip(conditions, sentences, strict=True)]
     return replace(part, notes=[*notes, *part.notes])
 
 
-def _blocks(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
-    del views  # there is one set of parameters
-    rows = _rows(scope)
-    conditions = scope.conditions(rows)
-    if not conditions:
-        return
-    figure = rp.PanelFigure(
-        "target metric, speed and source metric against the epoch of the checkpoint",
-        [_panels(here, condition, _earliest(scope, condition)) for condition, here in conditions],
-    )
-    yield rp.Drawing(figure, rp.caption(CAPTION, figure, rows, ""))
-    lines = []
-    for condition, here in conditions:
-        for epoch in sorted(here.distinct("checkpoint")):
-            own = here.select(checkpoint=epoch)
-            arms = ", ".join(own.distinct("initialization"))
-            lines.append(((condition.name, f"{epoch:g}", arms), own))
-    compared = [rp.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
-    table = rp.comparison(("target", "epoch", "arm"), lines, compared, rp.percent_cell, NOTE)
-    if table:
-        yield rp.Listing("Metric by checkpoint", table)
-    yield PUBLISHED.listing
-
-
-def _rows(scope: rp.Scope) -> rp.Measurements:
+def _rows(scope: rp.Scope, arms: Collection[str]) -> rp.Measurements:
     """The measures of the arms that start from a checkpoint.
 
     The source was trained once, however many trials start from it.
     """
-    rows = scope.rows.select(initialization=list(checkpoint_arms(scope)))
+    rows = scope.rows.select(initialization=list(arms))
     rows = rows.select(checkpoint=rows.distinct("checkpoint"))
     first = min(rows.distinct("replicate"), default=0)
     own = rows.select(metric=[metric for metric in MEASURES if metric != SOURCE_METRIC])
@@ -124,13 +118,18 @@ def checkpoint_arms(scope: rp.Scope) -> dict[str, int]:
     return {arm: epoch for epoch, arm in arms.items()}
 
 
-def _earliest(scope: rp.Scope, condition: rp.Condition) -> Interval:
+def _earliest(scope: rp.Scope, arms: Mapping[str, int], condition: rp.Condition) -> Interval:
     """The earliest sufficient checkpoint, of the arms that were trained in this condition."""
-    where = {"target": condition.target, "perturbation": condition.perturbation}
-    trials = scope.trials.select(**where)
+    trials = condition.of(scope.trials)
     trained = trials.distinct("initialization")
-    epochs = {arm: epoch for arm, epoch in checkpoint_arms(scope).items() if arm in trained}
-    return earliest_sufficient(trials, epochs, entry=scope.entry, **where, tolerance=TOLERANCE)
+    return earliest_sufficient(
+        trials,
+        {arm: epoch for arm, epoch in arms.items() if arm in trained},
+        entry=scope.entry,
+        target=condition.target,
+        perturbation=condition.perturbation,
+        tolerance=TOLERANCE,
+    )
 
 
 def _sentence(earliest: Interval) -> str:
@@ -144,17 +143,24 @@ def _sentence(earliest: Interval) -> str:
     return f"{text} ({bounds}, n = {earliest.n} paired replicates)"
 
 
-def _panels(here: rp.Measurements, condition: rp.Condition, earliest: Interval) -> list[rp.Panel]:
+def _panels(condition: rp.Condition, here: rp.Measurements, earliest: Interval) -> list[rp.Panel]:
     """The three curves of one condition."""
-    axes = {
-        "x_label": "epoch of pre-training",
-        "scale": "percent",
-        "marks": () if earliest.value is None else (earliest.value,),
-    }
-    curve = [rp.Compared("", {})]
+    curve, marks = [rp.Compared("", {})], () if earliest.value is None else (earliest.value,)
+    axes = {"x_label": "epoch of pre-training", "scale": "percent", "marks": marks}
     return [
-        rp.profile(
-            f"{condition.name}: {title}, %", here.select(metric=metric), curve, "checkpoint", **axes
-        )
+        rp.profile(f"{condition.name}: {title}, %", here.select(metric=metric), curve,
+                   "checkpoint", **axes)
         for metric, title in MEASURES.items()
-    ]
+    ]  # fmt: skip
+
+
+def _table(conditions: Sequence[tuple[rp.Condition, rp.Measurements]]) -> rp.Table | None:
+    """A row for each checkpoint of each condition."""
+    lines = []
+    for condition, here in conditions:
+        for epoch in sorted(here.distinct("checkpoint")):
+            own = here.select(checkpoint=epoch)
+            arms = ", ".join(own.distinct("initialization"))
+            lines.append(((condition.name, f"{epoch:g}", arms), own))
+    compared = [rp.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
+    return rp.comparison(("target", "epoch", "arm"), lines, compared, rp.percent_cell, NOTE)

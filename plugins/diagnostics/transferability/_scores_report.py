@@ -50,10 +50,6 @@ class Score(NamedTuple):
         text = self.metric.replace("_", " ")
         return text if self.k is None else f"{text}, k = {self.k:g}"
 
-    def at(self, condition: rp.Condition) -> rp.Measurements:
-        """Its measurements in one condition."""
-        return self.rows.select(target=condition.target, perturbation=condition.perturbation)
-
 
 @rp.part("Transferability scores")
 def scores(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
@@ -89,14 +85,12 @@ def _scores(view: rp.View) -> Iterator[Score]:
 
 def _truth(scope: rp.Scope, condition: rp.Condition) -> rp.Measurements:
     """What fine-tuning reached in one condition."""
-    return scope.trials.select(
-        metric="test_metric", target=condition.target, perturbation=condition.perturbation
-    )
+    return condition.of(scope.trials.select(metric="test_metric"))
 
 
 def _panel(scope: rp.Scope, score: Score, condition: rp.Condition) -> rp.Panel:
     """A point with its two intervals for each arm that has both numbers."""
-    rows, truth = score.at(condition), _truth(scope, condition)
+    rows, truth = condition.of(score.rows), _truth(scope, condition)
     series = []
     for arm in scope.arms(truth):
         x, y = arm.of(rows), arm.of(truth)
@@ -116,7 +110,7 @@ def _panel(scope: rp.Scope, score: Score, condition: rp.Condition) -> rp.Panel:
 
 def _line(scope: rp.Scope, score: Score, condition: rp.Condition) -> tuple[rp.Cell, ...]:
     """The correlations of a score in one condition; without values, the most frequent flag."""
-    rows = score.at(condition)
+    rows = condition.of(score.rows)
     arms = len(rows.valued().distinct("initialization"))
     if arms:
         intervals = correlate(rows, _truth(scope, condition))
