@@ -209,7 +209,7 @@ def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float
     if not replicates:
         return _undetermined(claim, "no replicate has a value at every place")
     if claim.order or claim.along:
-        return _bounded(jackknife(_correlation(case), replicates, level), 1.0)
+        return _clipped(jackknife(_correlation(case), replicates, level))
     effect, divisor = case.sums
     if not divisor:
         return jackknife(_sum(effect), replicates, level)
@@ -242,34 +242,32 @@ def _correlation(case: _Case) -> Estimator:
     sides = [[_sum(samples) for samples in side] for side in (case.sums, case.against)]
 
     def estimate(replicates: Sequence[int]) -> float | None:
-        effects, against = (_estimates(side, replicates) for side in sides)
-        if effects is None or against is None:
+        effects, against = (
+            np.array([sum_of(replicates) for sum_of in side], dtype=float) for side in sides
+        )
+        if np.isnan(effects).any() or np.isnan(against).any():
             return None
-        against = against or [float(position) for position in range(len(effects))]
-        if min(len(set(effects)), len(set(against))) < 2:
+        against = against if len(against) else np.arange(len(effects))
+        if min(len(np.unique(effects)), len(np.unique(against))) < 2:
             return None
         return float(np.corrcoef(_ranks(effects), _ranks(against))[0, 1])
 
     return estimate
 
 
-def _estimates(estimators: Sequence[Estimator], replicates: Sequence[int]) -> list[float] | None:
-    values = [v for estimator in estimators if (v := estimator(replicates)) is not None]
-    return values if len(values) == len(estimators) else None
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
+def _ranks(values: np.ndarray) -> np.ndarray:
     """Ranks, equal values sharing their mean rank. Shapes: (M,)."""
-    _, index, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     mean_rank: np.ndarray = np.cumsum(counts) - (counts - 1) / 2
     ranks: np.ndarray = mean_rank[index]
     return ranks
 
 
-def _bounded(interval: Interval, limit: float) -> Interval:
+def _clipped(interval: Interval) -> Interval:
+    """A correlation's interval within [-1, 1]."""
     if interval.low is None or interval.high is None:
         return interval
-    return interval._replace(low=max(interval.low, -limit), high=min(interval.high, limit))
+    return interval._replace(low=max(interval.low, -1.0), high=min(interval.high, 1.0))
 
 
 # --- the verdict ------------------------------------------------------------------------------

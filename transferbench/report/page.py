@@ -21,8 +21,12 @@ from transferbench.report.drawing import draw
 from transferbench.report.headline import answer
 from transferbench.report.inputs import ReportInput
 from transferbench.report.parts import Drawing, Part, Scope
-from transferbench.report.remaining_tables import remaining_tables
-from transferbench.report.run_tables import budgets_table, entries_table, failures_table
+from transferbench.report.run_tables import (
+    budgets_table,
+    entries_table,
+    failures_table,
+    remaining_tables,
+)
 from transferbench.report.tables import Table
 from transferbench.report.trials import DRAWN, arms_part, transfer_part
 from transferbench.report.verdicts import ClaimRow, claim_rows

@@ -54,43 +54,16 @@ def bounds_text(summary: Summary, write: Callable[[float], str]) -> str:
     return f"[{write(summary.low)}, {write(summary.high)}] n{SPACE}{summary.n}"
 
 
-def percent_cell(value: Aggregate | None) -> Cell:
-    """A fraction in percent."""
-    return _cell(value, percent, percent)
-
-
-def points_cell(value: Aggregate | None) -> Cell:
-    """A difference of fractions in percentage points, with its sign."""
-    return _cell(value, signed_percent, percent)
-
-
-def exact_cell(value: Aggregate | None) -> Cell:
-    """Three significant digits of a number of unknown size."""
-    return _cell(value, significant, significant)
-
-
-def decimal_cell(value: Aggregate | None, digits: int = 3) -> Cell:
-    """A fixed number of decimals."""
-    write = partial(number, digits=digits)
-    return _cell(value, write, write)
-
-
-def count_cell(value: Aggregate | None) -> Cell:
-    """A count; one that all replicates agree on needs no interval."""
-    summary = value.summary if value else None
-    if summary is not None and summary.bounds == (summary.mean, summary.mean):
-        return Cell(f"{summary.mean:g}", f"n{SPACE}{summary.n}", kind="number")
-    return decimal_cell(value, 1)
-
-
 def _cell(
-    value: Aggregate | None, write: Callable[[float], str], write_bound: Callable[[float], str]
+    value: Aggregate | None,
+    write: Callable[[float], str],
+    write_bound: Callable[[float], str] | None = None,
 ) -> Cell:
     if value is None:
         return Cell(ABSENT, "not measured", kind="number")
     if value.summary is None:
         return Cell(ABSENT, _short(value.flags), kind="number")
-    text, detail = write(value.summary.mean), bounds_text(value.summary, write_bound)
+    text, detail = write(value.summary.mean), bounds_text(value.summary, write_bound or write)
     if value.missing:
         detail += f"; {value.missing} missing: {_short(value.flags)}"
     elif value.flags:
@@ -103,3 +76,26 @@ def _short(flags: Sequence[str]) -> str:
     if len(first) <= LONG_FLAG:
         return first
     return first[: LONG_FLAG - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+
+
+percent_cell = partial(_cell, write=percent)
+"""A fraction in percent."""
+
+points_cell = partial(_cell, write=signed_percent, write_bound=percent)
+"""A difference of fractions in percentage points, with its sign."""
+
+exact_cell = partial(_cell, write=significant)
+"""Three significant digits of a number of unknown size."""
+
+
+def decimal_cell(value: Aggregate | None, digits: int = 3) -> Cell:
+    """A fixed number of decimals."""
+    return _cell(value, partial(number, digits=digits))
+
+
+def count_cell(value: Aggregate | None) -> Cell:
+    """A count; one that all replicates agree on needs no interval."""
+    summary = value.summary if value else None
+    if summary is not None and summary.bounds == (summary.mean, summary.mean):
+        return Cell(f"{summary.mean:g}", f"n{SPACE}{summary.n}", kind="number")
+    return decimal_cell(value, 1)

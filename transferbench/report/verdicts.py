@@ -31,17 +31,17 @@ class IntervalPlot:
 
 @dataclass(frozen=True)
 class ClaimRow:
-    """One line of the table of claims."""
+    """One line of the table of claims; by default one that was not judged."""
 
     label: str
     claim: Claim
-    verdict: str
-    effect: str
-    interval: str
     rule: str
-    method: str
-    reason: str
-    plot: IntervalPlot | None
+    verdict: str = "not judged"
+    effect: str = ""
+    interval: str = ""
+    method: str = ""
+    reason: str = "this run holds no verdict for it"
+    plot: IntervalPlot | None = None
 
 
 def claim_rows(suite: Suite, verdicts: Sequence[Verdict]) -> list[ClaimRow]:
@@ -53,16 +53,15 @@ def claim_rows(suite: Suite, verdicts: Sequence[Verdict]) -> list[ClaimRow]:
 def _row(label: str, claim: Claim, verdict: Verdict | None) -> ClaimRow:
     rule = f"{SIGNS[claim.relation]}{claim.threshold:g} {claim.unit}"
     if verdict is None:
-        reason = "this run holds no verdict for it"
-        return ClaimRow(label, claim, "not judged", "", "", rule, "", reason, None)
+        return ClaimRow(label, claim, rule)
     effect = verdict.effect
     return ClaimRow(
-        label=label,
-        claim=claim,
+        label,
+        claim,
+        rule,
         verdict=verdict.verdict,
         effect="" if effect is None else f"{significant(effect)} {verdict.unit}",
         interval=_interval_text(verdict),
-        rule=rule,
         method=verdict.interval,
         reason=verdict.reason,
         plot=_interval_plot(verdict),
