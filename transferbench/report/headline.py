@@ -13,12 +13,19 @@ __all__ = ["answer"]
 
 def answer(scope: Scope) -> str:
     """The sentences that have data behind them."""
+    gain, targets = _mean_over_targets(scope, TEST)
+    a, b = scope.pair
+    where = f"on {targets[0]}" if len(targets) == 1 else f"averaged over {len(targets)} targets"
     sentences = [
-        _gain_sentence(scope),
-        *(_quantity_sentence(scope, q) for q in quantities_of(scope.suite, scope.measurements)),
-        _fade_sentence(scope),
+        f"No replicate has finished both {a} and {b} on every target, so the gain is not known."
+        if gain is None
+        else f"Pre-training ({a} instead of {b}) {_effect(gain, f'the test metric {where}', TEST)}."
     ]
-    return " ".join(filter(None, sentences))
+    for quantity in quantities_of(scope.suite, scope.measurements):
+        gain, _ = _mean_over_targets(scope, quantity)
+        if gain is not None:
+            sentences.append(f"It {_effect(gain, f'the {quantity.name}', quantity)}.")
+    return " ".join(filter(None, [*sentences, _fade_sentence(scope)]))
 
 
 def _mean_over_targets(scope: Scope, quantity: Quantity) -> tuple[Summary | None, list[str]]:
@@ -53,24 +60,6 @@ def _effect(gain: Summary, name: str, quantity: Quantity) -> str:
     if gain.side == 0:
         return f"does not significantly change {name}: {sign(gain.mean)} {unit} ({error})"
     return f"{'raises' if gain.side > 0 else 'lowers'} {name} by {size} {unit} ({error})"
-
-
-def _gain_sentence(scope: Scope) -> str:
-    """The gain of the scored arm over its baseline, without perturbation."""
-    gain, targets = _mean_over_targets(scope, TEST)
-    a, b = scope.pair
-    if gain is None:
-        return (
-            f"No replicate has finished both {a} and {b} on every target, so the gain is not known."
-        )
-    where = f"on {targets[0]}" if len(targets) == 1 else f"averaged over {len(targets)} targets"
-    return f"Pre-training ({a} instead of {b}) {_effect(gain, f'the test metric {where}', TEST)}."
-
-
-def _quantity_sentence(scope: Scope, quantity: Quantity) -> str:
-    """The gain in another quantity, where it was measured."""
-    gain, _ = _mean_over_targets(scope, quantity)
-    return "" if gain is None else f"It {_effect(gain, f'the {quantity.name}', quantity)}."
 
 
 def _fade_sentence(scope: Scope) -> str:

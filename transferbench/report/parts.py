@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from transferbench.measurements import Measurements
 from transferbench.report.comparisons import (
@@ -20,7 +20,7 @@ from transferbench.report.comparisons import (
     profile,
 )
 from transferbench.report.figures import Figure, PanelFigure
-from transferbench.report.formats import label_text
+from transferbench.report.formats import ABSENT, label_text
 from transferbench.report.summaries import flag_notes
 from transferbench.report.tables import Cell, Table
 from transferbench.suite import TRIAL, Diagnosis, Suite
@@ -92,6 +92,13 @@ class Published:
     how: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    @classmethod
+    def parse(cls, task: str, where: str, how: str, table: str) -> Self:
+        """``table``: lines of cells with bars between them, the head first; "-": not given."""
+        lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+        head, *rows = [[ABSENT if cell == "-" else cell for cell in line] for line in lines]
+        return cls(task, where, how, head, rows)
 
     @property
     def listing(self) -> Listing:
