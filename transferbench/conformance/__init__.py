@@ -12,7 +12,6 @@ from transferbench.conformance.kit import (
     ExpectedFailures,
     check_plugin,
     checks_of,
-    expected_of,
     parametrize_with_checks,
 )
 from transferbench.conformance.selection import (
@@ -31,7 +30,6 @@ __all__ = [
     "check_plugin",
     "check_selection",
     "checks_of",
-    "expected_of",
     "parametrize_with_checks",
     "read_expected",
     "select_plugins",

@@ -15,9 +15,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from transferbench.conformance import cases
-from transferbench.conformance.cases import Case, differing, not_finite, refuse_gap
+from transferbench.conformance.cases import Case, Observation, differing, not_finite, refuse_gap
 from transferbench.conformance.checks import Violation, defined_in, listed, refuse_any, shared
-from transferbench.conformance.isolation import Observation, moved_since, randomness
+from transferbench.conformance.isolation import moved_since, randomness
 from transferbench.networks.modules import body_names, clone_state, load_state, partition, seeded
 from transferbench.registry.discovery import cause
 from transferbench.specs import HEAD, BackboneSpec

@@ -1,28 +1,35 @@
 """A plugin under check with its parameters, the checks that several kinds share, and comparisons.
 
-The kind of a case calls its plugin twice with equal arguments, and the second call is observed:
-what a plugin must leave alone while it works.
+The case of each kind has ``again``: a second call of the plugin with equal arguments, observed. The
+shared checks read what that call changed in the process.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from transferbench.conformance.checks import Violation, defined_in
-from transferbench.conformance.isolation import NetworkAccessError, Observation, observe
+from transferbench.conformance.isolation import (
+    changed_settings,
+    moved_since,
+    offline,
+    randomness,
+    settings,
+)
 from transferbench.networks.modules import StateDict
 from transferbench.specs import Spec
 
 __all__ = [
     "CHECKS",
     "Case",
+    "Observation",
     "check_global_randomness_is_untouched",
     "check_no_network_is_used",
     "check_settings_of_torch_are_kept",
@@ -34,6 +41,20 @@ __all__ = [
 
 T = TypeVar("T")
 SpecT = TypeVar("SpecT", bound=Spec)
+
+
+class Observation(NamedTuple, Generic[T]):
+    """The result of a call and its side effects.
+
+    addresses: what it tried to reach on the network, whether or not it caught the error.
+    moved: the calls whose global generator it advanced or seeded.
+    settings: the settings of torch that it changed, with their values before and after.
+    """
+
+    result: T
+    addresses: list[str]
+    moved: list[str]
+    settings: list[str]
 
 
 @dataclass(eq=False)
@@ -52,37 +73,40 @@ class Case(Generic[SpecT]):
     device: str = "cpu"
     draw_advice: ClassVar[str]
     network_advice: ClassVar[str]
-    repeated: ClassVar[str] = "it"
+    repeated = "it"
 
     def observed(self, call: Callable[[], T]) -> Observation[T]:
-        """Call and record the side effects. Raises: ``Violation`` where it needs the network."""
-        try:
-            return observe(call)
-        except NetworkAccessError as error:
-            raise self.network_violation(str(error)) from error
+        """Call without a network. Raises: ``Violation`` where the call fails for lack of it."""
+        states, before = randomness(), settings()
+        with offline() as addresses:
+            try:
+                result = call()
+            except OSError as error:
+                if addresses:
+                    raise self.network_violation(addresses) from error
+                raise
+        return Observation(result, addresses, moved_since(states), changed_settings(before))
 
-    def network_violation(self, address: str) -> Violation:
+    def network_violation(self, addresses: Sequence[str]) -> Violation:
         """That a call tried to use the network."""
-        observed = f"{self.repeated} tried to reach {address} on the network"
+        observed = f"{self.repeated} tried to reach {addresses[0]} on the network"
         return Violation(observed, self.network_advice)
 
 
 # --- shared checks ----------------------------------------------------------------------------
-# ``case.again`` is the second call.
 
 
 def check_global_randomness_is_untouched(case: Any) -> None:
     """Global generators keep their state: all draws come from the seed or the context."""
     if moved := case.again.moved:
-        raise Violation(
-            f"the global generator of {' and '.join(moved)} was moved", case.draw_advice
-        )
+        generators = " and ".join(moved)
+        raise Violation(f"the global generator of {generators} was moved", case.draw_advice)
 
 
 def check_no_network_is_used(case: Any) -> None:
     """Nothing is fetched: arguments and files hold all that the plugin needs."""
     if addresses := case.again.addresses:
-        raise case.network_violation(addresses[0])
+        raise case.network_violation(addresses)
 
 
 def check_settings_of_torch_are_kept(case: Any) -> None:

@@ -13,9 +13,8 @@ from unittest import SkipTest
 import numpy as np
 
 from transferbench.conformance import cases
-from transferbench.conformance.cases import Case
+from transferbench.conformance.cases import Case, Observation
 from transferbench.conformance.checks import Violation, defined_in, shared
-from transferbench.conformance.isolation import Observation
 from transferbench.data.cache import missing, read_file, root_of
 from transferbench.specs import DatasetSpec, DatasetSplit
 

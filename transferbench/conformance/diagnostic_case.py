@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from transferbench.conformance.cases import Case
+from transferbench.conformance.cases import Case, Observation
 from transferbench.conformance.checks import Violation, shared
 from transferbench.conformance.fixture_trials import finished_trials
 from transferbench.conformance.fixtures import NETWORKS
-from transferbench.conformance.isolation import Observation
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.networks.modules import clone_state
 from transferbench.records import Measurement

@@ -7,6 +7,8 @@ labels an image. The store is temporary.
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -136,13 +138,9 @@ def fixture_plan(spec: DiagnosticSpec, params: Any, device: str) -> tuple[Plan, 
 
 
 @cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="transferbench-conformance-")
-
-
-@cache
 def _resources(device: str) -> WorkerResources:
-    store = Store(Path(_folder().name) / device)
+    store = Store(Path(tempfile.mkdtemp(prefix="transferbench-conformance-")))
+    atexit.register(shutil.rmtree, store.root, ignore_errors=True)
     store.prepare()
     machine = Machine(store.root, store.root / "datasets", None, device)
     return WorkerResources(_registry(), store, machine)

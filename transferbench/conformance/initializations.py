@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.conformance import cases
-from transferbench.conformance.cases import Case, differing, not_finite
+from transferbench.conformance.cases import Case, Observation, differing, not_finite
 from transferbench.conformance.checks import Violation, defined_in, listed, refuse_any, shared
 from transferbench.conformance.fixtures import CLASSES, NETWORKS, SIZE
-from transferbench.conformance.isolation import Observation
 from transferbench.errors import TransferbenchError
 from transferbench.networks.modules import body_state, build_network, clone_state, partition
 from transferbench.specs import HEAD, InitializationContext, InitializationSpec, NoParams

@@ -1,7 +1,4 @@
-"""Side effects of plugins on the process: global randomness, the network, torch's settings.
-
-``observe`` records them during a call, ``isolated`` undoes them after a block.
-"""
+"""Side effects of plugins on the process: global randomness, the network, torch's settings."""
 
 from __future__ import annotations
 
@@ -10,15 +7,14 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 from unittest.mock import patch
 
 import numpy as np
 import torch
 
-__all__ = ["NetworkAccessError", "Observation", "isolated", "moved_since", "observe", "randomness"]
+__all__ = ["changed_settings", "isolated", "moved_since", "offline", "randomness", "settings"]
 
-T = TypeVar("T")
 Accessors: TypeAlias = tuple[Callable[[], Any], Callable[[Any], object]]
 """How a state is read and set."""
 SETTINGS: Mapping[str, Accessors] = {
@@ -38,42 +34,17 @@ SETTINGS: Mapping[str, Accessors] = {
 }  # fmt: skip
 
 
-class NetworkAccessError(OSError):
-    """A plugin failed because it needs the network."""
+def settings() -> dict[str, Any]:
+    """The values of torch's settings."""
+    return {name: read() for name, (read, _) in SETTINGS.items()}
 
 
-class Observation(NamedTuple, Generic[T]):
-    """The result of a call and its side effects.
-
-    addresses: what it tried to reach on the network, whether or not it caught the error.
-    moved: the calls whose global generator it advanced or seeded.
-    settings: the settings of torch that it changed, with their values before and after.
-    """
-
-    result: T
-    addresses: list[str]
-    moved: list[str]
-    settings: list[str]
-
-
-def observe(call: Callable[[], T]) -> Observation[T]:
-    """Call without a network and record the side effects.
-
-    Raises: ``NetworkAccessError`` where the call fails for lack of a network.
-    """
-    states, settings = randomness(), _settings()
-    with _offline() as addresses:
-        try:
-            result = call()
-        except OSError as error:
-            if addresses:
-                raise NetworkAccessError(addresses[0]) from error
-            raise
-    changed = [
-        f"{name} went from {settings[name]} to {value}"
-        for name, value in _settings().items() if value != settings[name]
+def changed_settings(before: Mapping[str, Any]) -> list[str]:
+    """The settings of torch that have other values than ``before``, with both values."""
+    return [
+        f"{name} went from {before[name]} to {value}"
+        for name, value in settings().items() if value != before[name]
     ]  # fmt: skip
-    return Observation(result, addresses, moved_since(states), changed)
 
 
 def randomness() -> dict[str, Any]:
@@ -96,7 +67,7 @@ def moved_since(before: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _offline() -> Iterator[list[str]]:
+def offline() -> Iterator[list[str]]:
     """A block without a network; the list collects the addresses that it requests."""
     addresses: list[str] = []
 
@@ -110,10 +81,6 @@ def _offline() -> Iterator[list[str]]:
         patch.multiple(socket.socket, connect=refuse, connect_ex=refuse),
     ):
         yield addresses
-
-
-def _settings() -> dict[str, Any]:
-    return {name: read() for name, (read, _) in SETTINGS.items()}
 
 
 @contextmanager
@@ -130,12 +97,10 @@ def isolated(label: str) -> Iterator[None]:
         (random.getstate, random.setstate),
     )
     before = [(restore, read()) for read, restore in (*SETTINGS.values(), *generators)]
-    for seed in (
-        torch.default_generator.manual_seed,
-        np.random.seed,
-        random.seed,
-    ):  # the global one
-        seed(zlib.crc32(label.encode()))
+    seed = zlib.crc32(label.encode())
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # the global one
+    random.seed(seed)
     try:
         yield
     finally:

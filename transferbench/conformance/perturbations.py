@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 
 from transferbench.conformance import cases
-from transferbench.conformance.cases import Case, is_number_from_0, refuse_gap
+from transferbench.conformance.cases import Case, Observation, is_number_from_0, refuse_gap
 from transferbench.conformance.checks import Violation, defined_in, shared
-from transferbench.conformance.isolation import Observation
 from transferbench.data.gather import RunMap
 from transferbench.registry.discovery import cause
 from transferbench.specs import ImageShape, PerturbationSpec
