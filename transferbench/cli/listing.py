@@ -29,7 +29,7 @@ def list_plugins(
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
-    """List the plugins that are there, and where each comes from."""
+    """List the available plugins, and where each comes from."""
     from transferbench.registry.discovery import SPECS
 
     registry = known_plugins(plugin)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -24,7 +24,6 @@ __all__ = [
     "Device",
     "Devices",
     "Json",
-    "OptionValues",
     "Plugins",
     "RunFolder",
     "SuiteName",
@@ -67,12 +66,9 @@ RUN_OPTIONS: dict[str, Any] = {
 } | {"device": Device}
 """The fields of ``Options`` as options of commands."""
 
-OptionValues: TypeAlias = dict[str, Any]
-"""The fields of ``Options`` that a user gave."""
-
 
 def with_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the options of a run to a command, which gets them as ``options: OptionValues``."""
+    """Add the options of a run to a command, which gets them as ``options: Options``."""
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
                           default=_FIELDS[name].default or None)
@@ -85,7 +81,7 @@ def with_options(*without: str) -> Callable[[Callable[..., None]], Callable[...,
         def call(**arguments: Any) -> None:
             values = {option.name: arguments.pop(option.name) for option in shared}
             options = {name: value for name, value in values.items() if value is not None}
-            command(**arguments, options=options)
+            command(**arguments, options=Options(**options))
 
         suite, _, *own = inspect.signature(command, eval_str=True).parameters.values()
         signature = inspect.Signature([suite, *shared, *own])

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transferbench.cli.options import Json, OptionValues, RunFolder, SuiteName, with_options
+from transferbench.cli.options import Json, RunFolder, SuiteName, with_options
 from transferbench.cli.output import as_json, note, table
+from transferbench.runner.options import Options
 
 if TYPE_CHECKING:
     from transferbench.api import Run
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 @with_options("time_limit_seconds", "micro_batch", "compile")
-def plan(suite: SuiteName, *, options: OptionValues, json: Json = False) -> None:
+def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Show the jobs of a run, what is cached, and the hours and memory; run nothing."""
     planned = _planned(suite, options)
     cost = _cost(planned)
@@ -48,7 +49,7 @@ def plan(suite: SuiteName, *, options: OptionValues, json: Json = False) -> None
 
 
 @with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch", "compile")
-def prepare(suite: SuiteName, *, options: OptionValues) -> None:
+def prepare(suite: SuiteName, *, options: Options) -> None:
     """Decode the datasets and try the weights of a run, so that it needs nothing else."""
     from transferbench.runner.execute import try_weights
 
@@ -59,7 +60,7 @@ def prepare(suite: SuiteName, *, options: OptionValues) -> None:
 
 @with_options()
 def run(
-    suite: SuiteName, *, options: OptionValues, offline: Offline = False, json: Json = False
+    suite: SuiteName, *, options: Options, offline: Offline = False, json: Json = False
 ) -> None:
     """Run a suite: train, measure, judge its claims, write the report and the board."""
     from rich.console import Console
@@ -81,7 +82,7 @@ def run(
 
 
 def status(folder: RunFolder, json: Json = False) -> None:
-    """Show what a run's jobs have come to."""
+    """Show how a run's jobs ended."""
     from transferbench.api import Run
 
     rows = Run(folder).job_rows
@@ -125,11 +126,10 @@ def export(
     typer.echo(f"{export_run(folder, to)} rows in {to}")
 
 
-def _planned(suite: str, options: OptionValues) -> Planned:
-    from transferbench.runner.options import Options
+def _planned(suite: str, options: Options) -> Planned:
     from transferbench.runner.planning import plan_suite
 
-    planned = plan_suite(suite, Options(**options))
+    planned = plan_suite(suite, options)
     for text in (*map(str, planned.registry.problems), *planned.notes):
         note(text)
     return planned

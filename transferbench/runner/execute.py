@@ -1,4 +1,4 @@
-"""Computing what a plan lacks: which executor runs the jobs, on which device, with what checked."""
+"""Executing the jobs that the store lacks: the executor, the device, checks before training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["available_cpus", "execute", "slots_of", "try_weights"]
 
 
 def execute(planned: Planned, done: set[str], watcher: Watcher) -> dict[str, Outcome]:
-    """Run the jobs that are not ``done``; says how each of them ended."""
+    """Run the jobs that are not ``done``; returns how each of them ended."""
     jobs = planned.plan.jobs
     if done.issuperset(jobs):
         watcher.planned(jobs, done)

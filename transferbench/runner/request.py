@@ -1,4 +1,4 @@
-"""What a run is asked for: the suite as changed, and its entries with those of earlier runs."""
+"""The request of a run: the suite as changed, its entries and those of earlier runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RequestedEntry(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a run is asked for, and its folder.
+    """The suite and the entries of a run, and its folder.
 
     ``earlier``: the other entries of earlier runs in the same folder, finished or not.
     ``notes``: on those that are left out.

@@ -25,7 +25,7 @@ ATTEMPTS = 3
 
 
 class Results(NamedTuple):
-    """What a run came to: its jobs now, what they left, and the verdicts of each entry."""
+    """How the executed jobs ended, what all jobs left, and the verdicts of each entry."""
 
     outcomes: Mapping[str, Outcome]
     collected: Collected

@@ -1,4 +1,4 @@
-"""A worker process: runs the jobs that arrive through a pipe, until its parent says so or is gone.
+"""A worker process: runs the jobs that arrive through a pipe, until its parent ends it or is gone.
 
 The parent starts it with ``COMMAND`` and sends, in this order: its ``sys.path``, the pickled
 start, then (job, pickled payload) pairs, and None to end it. The parent's ``__main__`` is never
