@@ -167,8 +167,8 @@ def check_every_class_is_learnable(case: DatasetCase) -> None:
 def check_classes_are_named_once(case: DatasetCase) -> None:
     """``classes`` is a tuple of different, non-empty strings."""
     classes = case.classes
-    named = [isinstance(name, str) and name.strip() for name in classes]
-    if not isinstance(classes, tuple) or not all(named):
+    named = isinstance(classes, tuple) and all(isinstance(n, str) and n.strip() for n in classes)
+    if not named:
         raise Violation(f"classes() returned {classes!r}",
                         "give a tuple of names, one for each label")  # fmt: skip
     if repeated := sorted({name for name in classes if classes.count(name) > 1}):
