@@ -43,7 +43,8 @@ def _root(
 
 running.register(app)
 listing.register(app)
-publishing.register(app)
+app.add_typer(publishing.submission, name="submission")
+app.add_typer(publishing.leaderboard, name="leaderboard")
 app.add_typer(authoring.app, name="plugin")
 
 

@@ -10,23 +10,16 @@ import typer
 from transferbench.cli.options import Json, Plugins, known_plugins
 from transferbench.cli.output import as_json
 
-__all__ = ["register"]
+__all__ = ["leaderboard", "submission"]
 
 Submissions = Annotated[Path, typer.Argument(help="The folder that holds the submissions.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to ``app``."""
-    submission = typer.Typer(no_args_is_help=True, help="Pack and check submissions.")
-    submission.command("pack")(pack)
-    submission.command("check")(check)
-    leaderboard = typer.Typer(no_args_is_help=True, help="Build and show leaderboards.")
-    leaderboard.command("build")(build)
-    leaderboard.command("show")(show)
-    app.add_typer(submission, name="submission")
-    app.add_typer(leaderboard, name="leaderboard")
+submission = typer.Typer(no_args_is_help=True, help="Pack and check submissions.")
+leaderboard = typer.Typer(no_args_is_help=True, help="Build and show leaderboards.")
 
 
+@submission.command()
 def pack(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     entry: Annotated[list[str] | None, typer.Option("--entry", help="Only this entry.")] = None,
@@ -50,6 +43,7 @@ def pack(
         typer.echo(str(path))
 
 
+@submission.command()
 def check(
     path: Annotated[Path, typer.Argument(help="The folder of a submission.")],
     plugin: Plugins = None,
@@ -67,6 +61,7 @@ def check(
         raise typer.Exit(1)
 
 
+@leaderboard.command()
 def build(
     submissions: Submissions = Path("leaderboard/submissions"),
     out: Annotated[Path, typer.Option("--out", help="Where the boards are written.")] = Path(
@@ -84,6 +79,7 @@ def build(
         typer.echo(str(path))
 
 
+@leaderboard.command()
 def show(
     suite: Annotated[str | None, typer.Argument(help="Only this board: name@MAJOR.")] = None,
     submissions: Annotated[Path, typer.Option("--submissions")] = Path("leaderboard/submissions"),

@@ -346,12 +346,9 @@ def _collect(kind: Kind, result: object) -> list[Spec]:
     for position, spec in enumerate(specs):
         if not isinstance(spec, SPECS[kind]):
             reason = f"item {position} of {hook} is of {type(spec).__name__}, not {expected}"
-            raise _Fault(reason, _right_hook(spec, expected))
+            right = next((other for other in SPECS if isinstance(spec, SPECS[other])), None)
+            advice = (
+                f"offer it from {_HOOKS[right]}" if right else f"every item must be a {expected}"
+            )
+            raise _Fault(reason, advice)
     return specs
-
-
-def _right_hook(item: object, expected: str) -> str:
-    for kind, spec_type in SPECS.items():
-        if isinstance(item, spec_type):
-            return f"offer it from {_HOOKS[kind]}"
-    return f"every item must be a {expected}"

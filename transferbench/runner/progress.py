@@ -108,7 +108,7 @@ class Display:
     def _show(self) -> None:
         self.progress.update(self.bar, state=self._state())
         if self.picture:
-            self.picture.draw_soon()
+            self.picture.draw(REDRAW_SECONDS)
 
     def _state(self) -> str:
         elapsed = time.monotonic() - self.started_at
@@ -130,15 +130,11 @@ class _NotebookPicture:
         self.drawn_at = time.monotonic()
         self.handle: Any = display(self._content(), raw=True, display_id=True)
 
-    def draw_soon(self) -> None:
-        """Update the output, unless that was done just now."""
-        if time.monotonic() - self.drawn_at >= REDRAW_SECONDS:
-            self.draw()
-
-    def draw(self) -> None:
-        """Update the output."""
-        self.drawn_at = time.monotonic()
-        self.handle.update(self._content(), raw=True)
+    def draw(self, seconds: float = 0.0) -> None:
+        """Update the output, unless that was done in the last ``seconds``."""
+        if time.monotonic() - self.drawn_at >= seconds:
+            self.drawn_at = time.monotonic()
+            self.handle.update(self._content(), raw=True)
 
     def _content(self) -> dict[str, str]:
         console = Console(

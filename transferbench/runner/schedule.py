@@ -11,7 +11,7 @@ from transferbench.plan import Job
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.store import Store
 
-__all__ = ["SilentWatcher", "Watcher", "schedule"]
+__all__ = ["Schedule", "SilentWatcher", "Watcher"]
 
 REPAIRS = 2
 """How often a job is run again because an artefact that it reads is corrupted."""
@@ -43,23 +43,13 @@ class SilentWatcher:
         """Do nothing."""
 
 
-def schedule(
-    jobs: Mapping[str, Job],
-    done: Collection[str],
-    store: Store,
-    executor: Executor,
-    watcher: Watcher,
-) -> dict[str, Outcome]:
-    """Run every job that is not ``done``, each after those it requires.
+@dataclass
+class Schedule:
+    """Runs every job that is not ``done``, each after those it requires.
 
     A job that fails leaves its failure in the store and costs only the jobs that need it.
-    Returns the outcomes of the jobs that were not done at the start.
     """
-    return _Schedule(jobs, set(done), store, executor, watcher).run()
 
-
-@dataclass
-class _Schedule:
     jobs: Mapping[str, Job]
     done: set[str]
     store: Store
@@ -70,10 +60,12 @@ class _Schedule:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.done = set(self.done)
         # A dictionary keeps the order of the plan and lets one job go in constant time.
         self.waiting = {job: None for job in self.jobs if job not in self.done}
 
     def run(self) -> dict[str, Outcome]:
+        """The outcomes of the jobs that were not done at the start."""
         self.watcher.planned(self.jobs, frozenset(self.done))
         while self.waiting or self.running:
             self._skip()
