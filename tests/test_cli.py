@@ -45,6 +45,7 @@ def test_list_gives_every_plugin_of_a_kind(kind):
     rows = json.loads(cli("list", kind, "--json").out)
     assert [row["name"] for row in rows] == list(specs)
     assert {row["kind"] + "s" for row in rows} == {kind}
+    assert json.loads(cli("list", kind.removesuffix("s"), "--json").out) == rows
     assert all(row["summary"] == specs[row["name"]].summary for row in rows)
     assert {row["origin"] for row in rows} == {f"transferbench {transferbench.__version__}"}
     table = cli("list", kind)
@@ -66,6 +67,7 @@ def test_list_without_a_kind_gives_all_of_them():
         ("backbones", "timm", ["model", "Wightman"]),
         ("initialization", "pretrained", ["checkpoint", "None", "body"]),
         ("diagnostic", "agreement", ["pair", "logits", "from"]),
+        ("diagnostic", "cka", ["Literal['exact', 'minibatch']", "float"]),
     ],
 )
 def test_show_says_what_a_plugin_is_and_takes(kind, name, words):
@@ -281,7 +283,9 @@ def test_compare_pairs_what_two_runs_have_in_common(finished, tmp_path):
     assert [row["a"], row["b"]] == pytest.approx(means)
     assert row["a - b"] == pytest.approx(means[0] - means[1])
     assert row["n"] == 2
-    assert "a - b" in cli("compare", finished.folder, other).out
+    text = cli("compare", finished.folder, other).out
+    assert "a - b" in text
+    assert f"  {means[0]:.4g}  " in text
 
 
 def test_compare_says_where_nothing_is_in_common(finished, tmp_path):

@@ -536,8 +536,8 @@ def test_an_unknown_name_of_any_kind_is_reported_with_advice(kind):
     with pytest.raises(UnknownNameError) as caught:
         getattr(served(), kind)("x")
     assert str(caught.value) == (
-        f"no {kind} named 'x' (install the plugin that offers it, or name its file in "
-        "TRANSFERBENCH_PLUGINS)"
+        f"no {kind} named 'x' (install the plugin that offers it, or name its file with "
+        "--plugin or in TRANSFERBENCH_PLUGINS)"
     )
     with pytest.raises(UnknownNameError, match=f"no {kind} named 'x'"):
         served().origin(kind, "x")

@@ -35,7 +35,10 @@ def _version(requested: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[  # its callback does the work
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and stop.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True, help="Begin plugins, and check that they keep their promises."
-)
+app = typer.Typer(no_args_is_help=True, help="Create plugins and check them.")
 
 
 # The five kinds of plugins, as ``--kind`` takes them.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,9 +11,10 @@ from transferbench.cli.output import as_json, table
 
 __all__ = ["register"]
 
+if TYPE_CHECKING:
+    from transferbench.registry import Kind
 
-# The five kinds of plugins, as ``list`` takes them.
-Kinds = StrEnum("Kinds", "datasets perturbations backbones initializations diagnostics")
+KIND_HELP = "dataset, perturbation, backbone, initialization or diagnostic; or the plural."
 
 
 def register(app: typer.Typer) -> None:
@@ -25,18 +25,18 @@ def register(app: typer.Typer) -> None:
 
 
 def list_plugins(
-    kind: Annotated[Kinds | None, typer.Argument(help="Only this kind.")] = None,
+    kind: Annotated[str | None, typer.Argument(help=KIND_HELP, metavar="KIND")] = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """List the available plugins, and where each comes from."""
     from transferbench.registry.discovery import SPECS
 
+    kinds = list(SPECS) if kind is None else [_kind(kind)]
     registry = known_plugins(plugin)
     rows = [
         (singular, name, spec.version, spec.summary, registry.origin(singular, name))
-        for singular in SPECS
-        if kind in {None, f"{singular}s"}
+        for singular in kinds
         for name, spec in getattr(registry, f"{singular}s").items()
     ]
     if json:
@@ -47,18 +47,13 @@ def list_plugins(
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help="dataset, backbone ...", metavar="KIND")],
+    kind: Annotated[str, typer.Argument(help=KIND_HELP, metavar="KIND")],
     name: Annotated[str, typer.Argument(help="Its name, as in list.", metavar="NAME")],
     plugin: Plugins = None,
 ) -> None:
     """Show one plugin: what it is, its parameters, its source and licence."""
-    from transferbench.errors import UnknownNameError
-    from transferbench.registry.discovery import SPECS
-
+    singular = _kind(kind)
     registry = known_plugins(plugin)
-    singular = next((choice for choice in SPECS if kind in {choice, f"{choice}s"}), None)
-    if singular is None:
-        raise UnknownNameError("kind of plugin", kind, SPECS)
     if singular == "backbone" and "/" in name:
         spec, _ = registry.resolve_backbone(name)
     else:
@@ -73,7 +68,7 @@ def show(
               if (value := getattr(spec, field, None))]  # fmt: skip
     table([], [(key, _text(value)) for key, value in facts])
     parameters = [
-        (field, getattr(info.annotation, "__name__", str(info.annotation)),
+        (field, _type_text(info.annotation),
          "required" if info.is_required() else repr(info.default), info.description or "")
         for field, info in spec.params.model_fields.items()
     ]  # fmt: skip
@@ -114,16 +109,34 @@ def doctor() -> None:
     from importlib.metadata import version
 
     from transferbench.engine.resources import cuda_devices
+    from transferbench.registry.discovery import SPECS
 
     packages = ("transferbench", "torch", "torchvision", "timm", "numpy", "pandas")
     rows = [("python", platform.python_version())]
     rows += [(name, version(name)) for name in packages]
     rows.append(("CUDA devices", ", ".join(cuda_devices()) or "none: runs use the CPU"))
     registry = known_plugins(None)
-    rows.append(("plugins", str(sum(len(getattr(registry, kind.value)) for kind in Kinds))))
+    rows.append(("plugins", str(sum(len(getattr(registry, f"{kind}s")) for kind in SPECS))))
     table([], rows)
     if registry.problems:
         raise typer.Exit(1)
+
+
+def _kind(name: str) -> Kind:
+    """The kind of plugins with this name, singular or plural."""
+    from transferbench.errors import UnknownNameError
+    from transferbench.registry.discovery import SPECS
+
+    for kind in SPECS:
+        if name in {kind, f"{kind}s"}:
+            return kind
+    raise UnknownNameError("kind of plugin", name, SPECS)
+
+
+def _type_text(annotation: Any) -> str:
+    """A parameter's type as in its source: ``int``, ``Literal['exact', 'minibatch']``."""
+    text: str = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return text.replace("typing.", "")
 
 
 def _text(value: Any) -> str:

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 @with_options("time_limit_seconds", "micro_batch", "compile")
 def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
-    """Show the jobs of a run, what is cached, and the hours and memory; run nothing."""
+    """Show the jobs of a run and its cost. Nothing is run."""
     planned = _planned(suite, options)
     cost = _cost(planned)
     if json:
@@ -50,7 +50,7 @@ def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
 
 @with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch", "compile")
 def prepare(suite: SuiteName, *, options: Options) -> None:
-    """Decode the datasets and try the weights of a run, so that it needs nothing else."""
+    """Prepare the data and weights of a run. Datasets are decoded, external weights loaded once."""
     from transferbench.runner.execute import try_weights
 
     planned = _planned(suite, options)
@@ -62,7 +62,7 @@ def prepare(suite: SuiteName, *, options: Options) -> None:
 def run(
     suite: SuiteName, *, options: Options, offline: Offline = False, json: Json = False
 ) -> None:
-    """Run a suite: train, measure, judge its claims, write the report and the board."""
+    """Run a suite and write its report. Trains, measures and judges the claims."""
     from rich.console import Console
 
     from transferbench.api import finish
@@ -104,14 +104,14 @@ def report(folder: RunFolder) -> None:
 
 
 def compare(first: RunFolder, second: RunFolder, json: Json = False) -> None:
-    """Show what two runs measured differently, paired by replicate."""
+    """Compare two runs, paired by replicate."""
     from transferbench.api import compare_runs
 
     rows = compare_runs(first, second)
     if json:
         as_json(rows)
     elif rows:
-        table(list(rows[0]), [list(row.values()) for row in rows])
+        table(list(rows[0]), [[_short(value) for value in row.values()] for row in rows])
     else:
         typer.echo("the two runs have no measurement in common")
 
@@ -124,6 +124,10 @@ def export(
     from transferbench.api import export_run
 
     typer.echo(f"{export_run(folder, to)} rows in {to}")
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _planned(suite: str, options: Options) -> Planned:

@@ -192,7 +192,8 @@ class Registry:
             return f"{count} that may offer it could not be loaded: {' | '.join(lost)}"
         if nearest(name, names):
             return ""
-        return f"install the plugin that offers it, or name its file in {ENVIRONMENT_VARIABLE}"
+        file = f"name its file with --plugin or in {ENVIRONMENT_VARIABLE}"
+        return f"install the plugin that offers it, or {file}"
 
 
 @contextmanager

@@ -41,7 +41,9 @@ class Options:
         (), "Settings of the suite to change: recipes.P-T.epochs=3. Cannot be submitted.", "--set"
     )
     seed_count: int | None = _option(None, "Replicates to run.", min=1)
-    out: str | Path | None = _option(None, "The run's folder; by default runs/SUITE@VERSION.")
+    out: str | Path | None = _option(
+        None, "The run's folder; by default runs/SUITE@VERSION, for a changed suite with +DIGEST."
+    )
     store: str | Path | None = _option(
         None, "Artefacts, shared by runs and suites; by default store beside the run's folder."
     )
