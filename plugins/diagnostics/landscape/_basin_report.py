@@ -8,12 +8,10 @@ from transferbench import reporting as rp
 
 __all__ = ["basins"]
 
-EPSILON, DELTA, LAMBDA, SIGMA = (
-    "\N{GREEK SMALL LETTER EPSILON}",
-    "\N{GREEK SMALL LETTER DELTA}",
-    "\N{GREEK SMALL LETTER LAMDA}",
-    "\N{GREEK SMALL LETTER SIGMA}",
-)
+EPSILON = "\N{GREEK SMALL LETTER EPSILON}"
+DELTA = "\N{GREEK SMALL LETTER DELTA}"
+LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 NUMBERS = {
     "epsilon": EPSILON,
     "epsilon_segment": f"{EPSILON} between the two",

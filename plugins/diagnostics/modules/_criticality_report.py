@@ -9,11 +9,9 @@ from transferbench import reporting as rp
 
 __all__ = ["criticality", "path_map"]
 
-SIGMA, MU, ALPHA = (
-    "\N{GREEK SMALL LETTER SIGMA}",
-    "\N{GREEK SMALL LETTER MU}",
-    "\N{GREEK SMALL LETTER ALPHA}",
-)
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+MU = "\N{GREEK SMALL LETTER MU}"
+ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 SUMMARIES = {
     "mu": f"criticality {MU}",
     "distance": "distance from the start",

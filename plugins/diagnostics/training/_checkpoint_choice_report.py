@@ -18,6 +18,7 @@ MEASURES = {
     SOURCE_METRIC: "source metric of the checkpoint",
 }
 TOLERANCE = 0.01
+DESCRIPTION = "target metric, speed and source metric against the epoch of the checkpoint"
 PRETRAINED = "pretrained"
 
 CAPTION = (
@@ -56,27 +57,23 @@ def checkpoints(scope: rp.Scope) -> rp.Part | None:
         return None
     rows = _rows(scope, arms)
     conditions = scope.conditions(rows)
-    earliest = [_earliest(scope, arms, condition) for condition, _ in conditions]
+    earliest = {condition: _earliest(scope, arms, condition) for condition, _ in conditions}
 
     def blocks(scope: rp.Scope, views: Sequence[rp.View]) -> rp.Blocks:
-        del scope, views  # there is one set of parameters
-        if not conditions:
-            return
-        figure = rp.PanelFigure(
-            "target metric, speed and source metric against the epoch of the checkpoint",
-            [_panels(*where, first) for where, first in zip(conditions, earliest, strict=True)],
-        )
-        yield rp.Drawing(figure, rp.caption(CAPTION, figure, rows, ""))
-        if table := _table(conditions):
-            yield rp.Listing("Metric by checkpoint", table)
-        yield PUBLISHED.listing
+        del views  # there is one set of parameters
+        if conditions:
+            lines = [
+                _panels(here, condition, earliest[condition]) for condition, here in conditions
+            ]
+            figure = rp.PanelFigure(DESCRIPTION, lines)
+            yield rp.Drawing(figure, rp.caption(CAPTION, figure, rows, ""))
+            if table := _table(scope, rows):
+                yield rp.Listing("Metric by checkpoint", table)
+            yield PUBLISHED.listing
 
     part = scope.part("Which checkpoint to start from", blocks)
-    if not part.blocks:
-        return part
-    sentences = map(_sentence, earliest)
-    notes = [f"{c.name}: {text}" for (c, _), text in zip(conditions, sentences, strict=True)]
-    return replace(part, notes=[*notes, *part.notes])
+    sentences = [f"{c.name}: {_sentence(interval)}" for c, interval in earliest.items()]
+    return replace(part, notes=[*sentences, *part.notes]) if part.blocks else part
 
 
 def _rows(scope: rp.Scope, arms: Collection[str]) -> rp.Measurements:
@@ -133,7 +130,7 @@ def _sentence(earliest: Interval) -> str:
     return f"{text} ({bounds}, n = {earliest.n} paired replicates)"
 
 
-def _panels(condition: rp.Condition, here: rp.Measurements, earliest: Interval) -> list[rp.Panel]:
+def _panels(here: rp.Measurements, condition: rp.Condition, earliest: Interval) -> list[rp.Panel]:
     """The three curves of one condition."""
     curve, marks = [rp.Compared("", {})], () if earliest.value is None else (earliest.value,)
     axes = {"x_label": "epoch of pre-training", "scale": "percent", "marks": marks}
@@ -144,13 +141,12 @@ def _panels(condition: rp.Condition, here: rp.Measurements, earliest: Interval) 
     ]  # fmt: skip
 
 
-def _table(conditions: Sequence[tuple[rp.Condition, rp.Measurements]]) -> rp.Table | None:
+def _table(scope: rp.Scope, rows: rp.Measurements) -> rp.Table | None:
     """A row for each checkpoint of each condition."""
-    lines = []
-    for condition, here in conditions:
-        for epoch in sorted(here.distinct("checkpoint")):
-            own = here.select(checkpoint=epoch)
-            arms = ", ".join(own.distinct("initialization"))
-            lines.append(((condition.name, f"{epoch:g}", arms), own))
+    epochs = {epoch: f"{epoch:g}" for epoch in sorted(rows.distinct("checkpoint"))}
+    lines = [
+        ((*labels, ", ".join(own.distinct("initialization"))), own)
+        for labels, own in scope.lines(rows, checkpoint=epochs)
+    ]
     compared = [rp.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
     return rp.comparison(("target", "epoch", "arm"), lines, compared, rp.percent_cell, NOTE)
