@@ -1,8 +1,7 @@
-"""What a diagnostic draws its part of a run's report with: ``ReportPart.build`` returns a ``Part``.
+"""What the parts of diagnostics in a run's report are made of.
 
-Figures are data: a plugin says what a panel shows, and the report draws it. Nothing here imports
-matplotlib or pandas: a plugin's module can say ``from transferbench import reporting as rp`` at its
-top.
+``ReportPart.build`` returns a ``Part``. Figures are data: a plugin says what a panel shows, and the
+report draws it. Importing this imports neither matplotlib nor pandas.
 """
 # ruff: noqa: F403, F405  # each name stands once, in __all__
 

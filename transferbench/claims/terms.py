@@ -62,7 +62,7 @@ def _means(group: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def sample_of(suite: Suite, term: Term, measurements: Measurements) -> Sample:
-    """What was measured of ``term``, and where nothing was though the suite measures it."""
+    """The measurements of ``term``, and the cells of the suite where none has a value."""
     rows = select_term(term, measurements)
     valued = rows.valued()
     point_M = valued.group_codes(*CELL, *valued.coordinates)

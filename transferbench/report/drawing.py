@@ -153,7 +153,7 @@ class Layout:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Of the figure."""
+        """Width and height of the figure."""
         return WIDTH, self.legend + len(self.rows) * (self.title + self.height + self.below)
 
     def cells(self, canvas: mpl.Figure) -> Iterator[tuple[Axes, Any, bool]]:
@@ -223,7 +223,7 @@ def _panels(figure: PanelFigure) -> mpl.Figure:
 
 
 def _draw_panel(axes: Axes, panel: Panel, *, slanted: bool, named: bool) -> None:
-    """One panel; ``named``: the first of its row, which names the rows of all."""
+    """One panel; ``named``: the first of its row, whose axis names the rows."""
     side_by_side = panel.bars and panel.ticks and not panel.across
     for position, series in enumerate(panel.series):
         shift = 0.14 * (position - (len(panel.series) - 1) / 2) if side_by_side else 0

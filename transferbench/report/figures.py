@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Series:
-    """One line: a mean ``y`` at each ``x``, None where there is none; in a scatter plot both are.
+    """One line: a mean ``y`` at each ``x``, None where there is none; ``x`` may be a mean too.
 
     ``label``: in the legend, "" for none. ``runs``: the single replicates, drawn thin, NaN where
     one has no value. Shapes: runs (R, len(x)).
@@ -47,7 +47,7 @@ class Series:
 
     @property
     def means(self) -> list[float]:
-        """The means that there are."""
+        """The means, missing ones left out."""
         return [summary.mean for summary in self.y if summary]
 
 

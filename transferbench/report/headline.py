@@ -45,7 +45,7 @@ def _mean_over_targets(scope: Scope, quantity: Quantity) -> tuple[Summary | None
 
 
 def _effect(gain: Summary, name: str, quantity: Quantity) -> str:
-    """What the difference does to ``name``, with its interval and its n."""
+    """Whether the difference raises or lowers ``name``, with its interval and n."""
     write, sign, unit = (
         (percent, signed_percent, "points")
         if quantity.of_fractions

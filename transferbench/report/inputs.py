@@ -18,7 +18,7 @@ __all__ = ["ReportInput"]
 
 @dataclass(frozen=True)
 class ReportInput:
-    """Everything a report shows, and nothing it has to look up.
+    """Everything that a report shows.
 
     ``measurements``: rows of ``Record.row()``. ``verdicts``: per entry, in the suite's order.
     ``statuses``: columns job, kind, label, status, wall_seconds, message, a row for each job.

@@ -1,4 +1,4 @@
-"""A report as one HTML page: what goes where, filled into the template."""
+"""A report as one HTML page, from its templates."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Published:
 
     @property
     def listing(self) -> Listing:
-        """Them as a table; a text that begins with a letter is a label."""
+        """A table; a text that begins with a capital letter is a label."""
         rows = [
             (
                 Cell(first),
@@ -124,7 +124,7 @@ class Condition:
     chance: float | None
 
     def of(self, rows: Measurements) -> Measurements:
-        """Those that were made in it."""
+        """The measurements in this condition."""
         return rows.select(target=self.target, perturbation=self.perturbation)
 
 

@@ -1,4 +1,4 @@
-"""What a report follows from arm to arm: the test metric, and what the suite's columns name."""
+"""The quantities that a report compares between arms: test metric and the suite's columns."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ TEST = Quantity("test metric", TRIAL, "test_metric")
 
 
 def quantities_of(suite: Suite, measurements: Measurements) -> list[Quantity]:
-    """What the columns of the suite's board show of the scored perturbation, each once."""
+    """Those in columns of the suite's board, at the scored perturbation; no test metric."""
     quantities: dict[tuple[str, str], Quantity] = {}
     for column in columns_of(suite):
         key = column.diagnostic, column.metric

@@ -46,7 +46,7 @@ class Score(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As a title."""
+        """The title of its panel."""
         text = self.metric.replace("_", " ")
         return text if self.k is None else f"{text}, k = {self.k:g}"
 
