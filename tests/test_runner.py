@@ -20,7 +20,7 @@ from transferbench.errors import DataError, DeviceError, PluginError, StoreError
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.runner.run import run_plan
-from transferbench.runner.schedule import Schedule
+from transferbench.runner.schedule import JobSchedule
 from transferbench.store import Store
 
 
@@ -376,7 +376,7 @@ def test_a_dataset_that_changed_since_it_was_planned_is_refused(tmp_path):
     root = planned.store.root
     machine = Machine(root, root / "datasets", None, "cpu")
     with InProcessExecutor(partial(start_engine, machine)) as executor:
-        schedule = Schedule(jobs, set(), planned.store, executor, Recorder())
+        schedule = JobSchedule(jobs, set(), planned.store, executor, Recorder())
         (outcome,) = schedule.run().values()
     assert "other pixels or labels than when the run was planned" in outcome.message
 

@@ -23,7 +23,7 @@ from transferbench.engine.resources import Machine
 from transferbench.runner.executors.local import LocalExecutor
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
-from transferbench.runner.schedule import Schedule, SilentWatcher
+from transferbench.runner.schedule import JobSchedule, SilentWatcher
 from transferbench.suite import Recipe
 from transferbench.training import DataSplit, Execution, TaskData, Training
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
@@ -234,7 +234,7 @@ def computes_afresh(executor, store, jobs, name):
             job._replace(id=f"{prefix}{position:x}".ljust(64, "0"))
             for position, job in enumerate(jobs)
         ]
-        schedule = Schedule(
+        schedule = JobSchedule(
             {job.id: job for job in renamed}, set(), store, executor, SilentWatcher()
         )
         outcomes = schedule.run()

@@ -16,7 +16,7 @@ from transferbench.runner.executors.inprocess import InProcessExecutor
 from transferbench.runner.executors.local import LocalExecutor
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
-from transferbench.runner.schedule import Schedule, Watcher
+from transferbench.runner.schedule import JobSchedule, Watcher
 
 if TYPE_CHECKING:
     from transferbench.engine.resources import Machine
@@ -31,7 +31,7 @@ def execute(planned: Planned, done: set[str], watcher: Watcher) -> dict[str, Out
         watcher.planned(jobs, done)
         return {}
     with _executor(planned, done) as executor:
-        return Schedule(jobs, done, planned.store, executor, watcher).run()
+        return JobSchedule(jobs, done, planned.store, executor, watcher).run()
 
 
 def _executor(planned: Planned, done: Container[str]) -> Executor:

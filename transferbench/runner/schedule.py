@@ -11,7 +11,7 @@ from transferbench.plan import Job
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.store import Store
 
-__all__ = ["Schedule", "SilentWatcher", "Watcher"]
+__all__ = ["JobSchedule", "SilentWatcher", "Watcher"]
 
 REPAIRS = 2
 """How often a job is run again because an artefact that it reads is corrupted."""
@@ -44,7 +44,7 @@ class SilentWatcher:
 
 
 @dataclass
-class Schedule:
+class JobSchedule:
     """Runs every job that is not ``done``, each after those it requires.
 
     A job that fails leaves its failure in the store and costs only the jobs that need it.
