@@ -1,4 +1,4 @@
-"""The command line's verbs as Python calls.
+"""The main verbs of the command line as Python calls.
 
 finished = transferbench.run("quickstart", backbones=["timm/resnet10t"])
 finished.measurements, finished.claims, finished.report()

@@ -51,7 +51,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Its name, as in list.", metavar="NAME")],
     plugin: Plugins = None,
 ) -> None:
-    """Show one plugin: what it is, its parameters, its source and licence."""
+    """Show a plugin with its parameters. Also its source and licence."""
     singular = _kind(kind)
     registry = known_plugins(plugin)
     if singular == "backbone" and "/" in name:
@@ -89,7 +89,7 @@ def suites(json: Json = False) -> None:
 
 
 def validate(suite: SuiteName, plugin: Plugins = None) -> None:
-    """Check a suite file and the plugins it names; report every mistake at once."""
+    """Check a suite file and its plugins. Every mistake is reported at once."""
     from transferbench.suite.loading import load_suite
 
     loaded = load_suite(suite, known_plugins(plugin))
@@ -104,7 +104,7 @@ def schema() -> None:
 
 
 def doctor() -> None:
-    """Check the installation: versions, devices, plugins that could not be loaded."""
+    """Check the installation. Lists versions, devices and plugins that could not be loaded."""
     import platform
     from importlib.metadata import version
 
