@@ -17,7 +17,7 @@ from transferbench.api.keywords import names_suggested, options_as_keywords
 from transferbench.errors import DataError, SubmissionError
 from transferbench.files import atomic_path, disk_errors_explained
 from transferbench.registry import Registry, open_registry
-from transferbench.runner.options import Options, RunOptions
+from transferbench.runner.options import Options, RunOptions, require_list
 from transferbench.runner.planning import Planned, plan_suite
 from transferbench.runner.progress import progress_watcher
 from transferbench.runner.run import run_plan
@@ -75,6 +75,8 @@ def pack_run(
     ``overlap``: ``TARGET=yes|no|unknown``, whether the weights were trained on images of the
     target.
     """
+    require_list("entries", entries)
+    require_list("overlap", overlap)
     finished, out = Run(folder), Path(out)
     registry = registry or open_registry()
     declaration = Declaration(

@@ -3,15 +3,17 @@
 # ruff: noqa: RUF009  # ``_option`` makes a dataclass's field
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transferbench.runner.schedule import Watcher
 
-__all__ = ["SUITE_WEIGHTS", "Options", "RunOptions"]
+__all__ = ["SUITE_WEIGHTS", "Options", "RunOptions", "require_list"]
 
 SUITE_WEIGHTS = "suite"
 """The value of ``weights`` for the suite's own pre-training."""
@@ -62,9 +64,36 @@ class Options:
     compile: bool = _option(False, "Use torch.compile.")
 
     def __post_init__(self) -> None:
-        for name in ("backbones", "initializations", "changes", "plugins"):
-            if isinstance(value := getattr(self, name), str):
-                raise TypeError(f"{name} is a list: write {name}=[{value!r}]")
+        for option in fields(Options):
+            value = getattr(self, option.name)
+            if value is not None:
+                _check(option.name, value, option.default, option.metadata["limits"].get("min"))
+
+
+def require_list(name: str, value: Any) -> None:
+    """Raise ``TypeError`` where ``value`` is not a list, or the like, of texts or paths."""
+    if isinstance(value, str | bytes | Mapping | PathLike) or not isinstance(value, Collection):
+        raise TypeError(f"{name} is a list: write {name}=[{value!r}]")
+    for member in value:
+        if not isinstance(member, str | PathLike):
+            raise TypeError(f"{name} is a list of texts, and {member!r} is none")
+
+
+def _check(name: str, value: Any, default: Any, minimum: float | None) -> None:
+    """Raise an error where ``value`` is not of an option's kind, which its default tells."""
+    if minimum is not None:
+        numbers, noun = (Integral, "an integer") if isinstance(minimum, int) else (Real, "a number")
+        if isinstance(value, bool) or not isinstance(value, numbers):
+            raise TypeError(f"{name} must be {noun}, not {value!r}")
+        if not float(value) >= minimum:
+            raise ValueError(f"{name} must be at least {minimum}, not {value!r}")
+    elif default == ():
+        require_list(name, value)
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {value!r}")
+    elif not isinstance(value, str | PathLike):
+        raise TypeError(f"{name} must be a text or a path, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,10 @@ NOTEBOOK_WIDTH = 100
 
 def progress_watcher(progress: bool | Watcher) -> AbstractContextManager[Watcher]:
     """The watcher that ``RunOptions.progress`` asks for; a bar only where somebody can see it."""
-    if not isinstance(progress, bool):
+    if isinstance(progress, Watcher):
         return nullcontext(progress)
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress must be True, False or a Watcher, not {progress!r}")
     console = Console(stderr=True)
     if progress and (console.is_terminal or console.is_jupyter):
         return Display(console)

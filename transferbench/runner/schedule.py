@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from transferbench.plan import Job
 from transferbench.runner.executors import Executor, Outcome
@@ -17,6 +17,7 @@ REPAIRS = 2
 """How often a job is run again because an artefact that it reads is corrupted."""
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Callbacks on the progress of a run."""
 
