@@ -1,12 +1,19 @@
 """The Python calls as a user meets them: signatures, mistakes, scripts, and what a run shows."""
 
+import copy
 import inspect
 import io
 import os
+import pickle
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from command_line import SMALL, cli, environment, suite_file
 from rich.console import Console
@@ -222,3 +229,93 @@ def test_cpus_are_counted_where_the_system_has_no_affinity(monkeypatch):
     assert execute.available_cpus() == 7
     monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)
     assert execute.available_cpus() == 3
+
+
+# --- mistakes in arguments ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"jobs": "2"}, TypeError, "jobs must be an integer, not '2'"),
+        ({"jobs": 0}, ValueError, "jobs must be at least 1, not 0"),
+        ({"seed_count": 2.5}, TypeError, "seed_count must be an integer, not 2.5"),
+        ({"micro_batch": True}, TypeError, "micro_batch must be an integer, not True"),
+        ({"time_limit_seconds": "x"}, TypeError, "time_limit_seconds must be a number, not 'x'"),
+        ({"time_limit_seconds": float("nan")}, ValueError, "must be at least 0.001, not nan"),
+        ({"backbones": [3]}, TypeError, "backbones is a list of texts, and 3 is none"),
+        ({"changes": {"replicates": 3}}, TypeError, "changes is a list: write"),
+        ({"plugins": iter(())}, TypeError, "plugins is a list: write"),
+        ({"compile": "yes"}, TypeError, "compile must be True or False, not 'yes'"),
+        ({"out": 3}, TypeError, "out must be a text or a path, not 3"),
+        ({"device": 0}, TypeError, "device must be a text or a path, not 0"),
+    ],
+)
+def test_an_option_of_another_type_is_an_error_before_anything_runs(keywords, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        transferbench.plan_run("quickstart", **keywords)
+
+
+def test_options_take_what_stands_for_their_type():
+    Options(jobs=np.int64(2), time_limit_seconds=3, backbones=pd.Index(["x"]), out=Path())
+    Options(backbones=None, device=None, plugins=[Path("a.py")], weights=Path("w.pt"))
+
+
+def test_progress_is_a_switch_or_a_watcher():
+    with pytest.raises(TypeError, match="progress must be True, False or a Watcher, not 'yes'"):
+        progress.progress_watcher("yes")
+
+
+def test_a_suite_is_a_name_a_path_or_an_object_by_position_or_keyword(finished, tmp_path):
+    file = suite_file(tmp_path)
+    folders = {"out": tmp_path / "run", "store": finished.store.root}
+    by_path = transferbench.plan_run(file, **folders)
+    assert transferbench.plan_run(suite=str(file), **folders).plan.jobs == by_path.plan.jobs
+    with pytest.raises(TypeError, match=r"suite must be the name of a suite, the path of .* not 3"):
+        transferbench.plan_run(3)
+
+
+@pytest.mark.parametrize("name", ["entries", "overlap"])
+def test_a_text_where_packing_takes_a_list_is_a_type_error(name, tmp_path):
+    with pytest.raises(TypeError, match=f"{name} is a list: write {name}=\\['a=b'\\]"):
+        transferbench.pack(tmp_path, tmp_path, **{name: "a=b"})
+
+
+# --- a run as an object -------------------------------------------------------------------------
+
+
+def pickled(run):
+    return pickle.loads(pickle.dumps(run))  # noqa: S301  # made here
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+def test_a_run_is_copied_with_its_plugins(finished, copied):
+    run = copied(finished)
+    assert repr(run) == repr(finished)
+    assert run.registry.diagnostics.keys() == finished.registry.diagnostics.keys()
+    pd.testing.assert_frame_equal(run.table(), finished.table())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "[]"),
+        ("run.json", "{}"),
+        ("run.json", '{"jobs": [{"id": "zz"}]}'),
+        ("claims.json", ""),
+        ("claims.json", '{"a": 3}'),
+        ("records.jsonl", "no record\n"),
+        ("records.jsonl", None),
+    ],
+)
+def test_a_notebook_shows_that_a_folder_is_broken(finished, tmp_path, name, content):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    run = transferbench.Run(folder)
+    shown = repr(run) + run._repr_html_()
+    assert str(folder) in shown
+    assert "cannot be read" in shown or "Error: " in shown

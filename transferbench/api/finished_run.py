@@ -9,6 +9,7 @@ from functools import cached_property
 from html import escape
 from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
@@ -43,6 +44,8 @@ REPORT = "report.html"
 UNDECLARED = Declaration(submitter=None, license=None, overlap={})
 """For a board that is shown and not published."""
 VERDICT_COLUMNS = ("claim", "verdict", "effect", "95% interval", "n", "statement")
+MAX_REASON = 300
+"""Characters of the reason why a folder cannot be read."""
 MAX_PANELS = 8
 PANEL_COLUMNS = 4
 
@@ -190,6 +193,13 @@ class Run:
         }
 
     def __repr__(self) -> str:
+        try:
+            return f"<Run {self._described()}; {self.folder}>"
+        except Exception as error:  # noqa: BLE001  # a repr shows whatever is left of a folder
+            return f"<Run {self.folder}; cannot be read: {_short(error)}>"
+
+    def _described(self) -> str:
+        """Suite, entries, jobs and verdicts in a line."""
         statuses = Counter(row["status"] for row in self.job_rows)
         jobs = ", ".join(f"{count} {status}" for status, count in statuses.items())
         facts = [f"{self.described['suite_id']} of {', '.join(self.entries)}", f"jobs: {jobs}"]
@@ -197,12 +207,16 @@ class Run:
             counts = Counter(verdict.verdict for verdict in chain(*self.claims.values()))
             verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
             facts.append(f"claims: {verdicts or 'none'}")
-        return f"<Run {'; '.join([*facts, str(self.folder)])}>"
+        return "; ".join(facts)
 
     def _repr_html_(self) -> str:
+        title = repr(self)
         if not (self.folder / CLAIMS).is_file():
-            return f"<p>{escape(repr(self))}</p>"
-        return _notebook_view(repr(self), self.claims, self.table(), self.suite)
+            return f"<p>{escape(title)}</p>"
+        try:
+            return _notebook_view(title, self.claims, self.table(), self.suite)
+        except Exception as error:  # noqa: BLE001  # as __repr__
+            return f"<p>{escape(title)}</p><p>{escape(_short(error))}</p>"
 
     def _provenance(self) -> dict[str, str]:
         facts = _read_json(self.folder / ENVIRONMENT)
@@ -215,6 +229,10 @@ class Run:
             "packages": packages,
             **{f"jobs: {name}": ", ".join(values) for name, values in facts["jobs"].items()},
         }
+
+
+def _short(error: Exception) -> str:
+    return shorten(f"{type(error).__name__}: {error}", MAX_REASON)
 
 
 def _read_json(path: Path) -> Any:

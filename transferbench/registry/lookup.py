@@ -103,6 +103,10 @@ class Registry:
         self.initializations = self._table(InitializationSpec)
         self.diagnostics = self._table(DiagnosticSpec)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Specs hold functions that cannot be pickled: a copy loads the plugins again.
+        return open_registry, (self.files,)
+
     def dataset(self, name: str) -> DatasetSpec:
         """The dataset of that name. Raises: UnknownNameError, PluginError where two offer it."""
         self._offer("dataset", name)
