@@ -5,9 +5,11 @@ Rejected: the package atomicwrites, which its author no longer maintains.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ from pydantic_core import to_jsonable_python
 from transferbench.errors import StoreError
 
 __all__ = ["atomic_path", "disk_errors_explained", "json_text", "write_json", "write_text"]
+
+STEM_LENGTH = 40
+"""Characters of a file's name in that of its temporary file."""
 
 
 @contextmanager
@@ -36,18 +41,26 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which replaces ``path`` when the block ends without error.
 
-    Readers see the old file or the new one, never a part. Raises: ``StoreError`` where the disk
-    refuses.
+    Readers see the old file or the new one, never a part. As when a file is written in place, a
+    link stays and its target is written, and permissions stay. Raises: ``StoreError`` where the
+    disk refuses or ``path`` is not writable.
     """
     with disk_errors_explained(path):
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         # The suffix is kept: writers of tables and pictures choose their format by it.
         # tempfile.mkstemp is not used: only the owner can read what it makes.
-        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+        # The stem is cut: with it the name may be longer than a file system takes.
+        name = f".{path.stem[:STEM_LENGTH]}.{secrets.token_hex(8)}{path.suffix}"
+        temporary = path.with_name(name)
         try:
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
+            if path.exists():
+                shutil.copymode(path, temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
