@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -23,6 +24,7 @@ from transferbench.specs import (
     Params,
     PerturbationSpec,
     RateFactor,
+    ReportPart,
 )
 
 ABOUT = {"version": 1, "summary": "for this test", "source": "this test", "license": "CC0-1.0"}
@@ -195,3 +197,26 @@ def test_a_coordinate_may_not_have_the_name_of_a_record_field():
         Measurement(
             metric="accuracy", value=0.5, unit="fraction", n=2, coordinates={"perturbation": "fog"}
         )
+
+
+@pytest.mark.parametrize(("former", "name"), [("Once", "Memoize"), ("each_time", "uncached")])
+def test_a_former_name_is_deprecated_and_still_there(former, name):
+    with pytest.warns(
+        DeprecationWarning, match=f"specs.{former} is deprecated; its name is {name}"
+    ):
+        assert getattr(specs, former) is getattr(specs, name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = specs.nothing
+
+
+def test_a_part_is_built_by_what_can_be_compared():
+    @dataclass
+    class Build:
+        title: str
+
+        def __call__(self, scope):
+            del scope
+
+    message = "must be hashable: diagnostics with equal functions share a part"
+    with pytest.raises(ValueError, match=message):
+        ReportPart(build=Build("x"), metrics=frozenset())

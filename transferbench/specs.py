@@ -9,6 +9,7 @@ Shape letters: N images, H height, W width, C channels, K classes, L labels, D f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -544,6 +545,8 @@ class _ImportedWhenCalled(NamedTuple):
 
 
 def _function(function: Any) -> Any:
+    if not isinstance(function, Hashable):
+        raise ValueError("must be hashable: diagnostics with equal functions share a part")  # noqa: TRY004  # pydantic reports a ValueError
     return _ImportedWhenCalled(function) if isinstance(function, str) else function
 
 
@@ -597,3 +600,17 @@ class DiagnosticSpec(Spec):
     """Absolute tolerance of the known answers."""
     report: ReportPart | None = None
     """Its part of a run's report; without one, its means are listed in a table."""
+
+
+# --- former names -----------------------------------------------------------------------------
+
+_RENAMED = {"Once": "Memoize", "each_time": "uncached"}
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for an attribute
+
+    def __getattr__(name: str) -> Any:
+        if name not in _RENAMED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        message = f"{__name__}.{name} is deprecated; its name is {_RENAMED[name]} now"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return globals()[_RENAMED[name]]
