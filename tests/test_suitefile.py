@@ -207,6 +207,8 @@ def with_columns(*columns):
         ([COLUMN.replace("of: gain", "of: loss")], "columns.0.of: Input should be 'value', 'gain'"),
         ([COLUMN, COLUMN], "two columns have the key 'quick'"),
         ([COLUMN.replace("key: quick", "key: score")], "has a column 'score' of its own"),
+        ([COLUMN.replace("key: quick", "key: folder")], "has a column 'folder' of its own"),
+        ([COLUMN.replace("key: quick", "key: score_low")], "'score_low' would be the bound of an"),
         ([COLUMN.replace("of: gain", "of: share")], "belongs to boards with ranks: init"),
     ],
 )

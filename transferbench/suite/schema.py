@@ -55,6 +55,11 @@ BOARD_KEYS = frozenset(
 )  # fmt: skip
 """Keys of the columns that every board has."""
 
+BOARD_FIELDS = frozenset(
+    {"claims_reproduced", "claims_contradicted", "claims_undecided", "folder", "profile"}
+)
+"""Names in the csv and json files of every board that are no keys of columns."""
+
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+*-]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -451,9 +456,14 @@ class Scoring(Strict):
         keys = [column.key for column in self.columns]
         if repeated := sorted({key for key in keys if keys.count(key) > 1}):
             raise ValueError(f"two columns have the key {repeated[0]!r}")
-        if taken := sorted(BOARD_KEYS.intersection(keys)):
+        if taken := sorted((BOARD_KEYS | BOARD_FIELDS).intersection(keys)):
             raise ValueError(
                 f"every board has a column {taken[0]!r} of its own; choose another key"
+            )
+        if bounds := [key for key in keys if key.endswith(("_low", "_high"))]:
+            raise ValueError(
+                f"{bounds[0]!r} would be the bound of an interval in csv and json files; choose a "
+                "key without _low or _high at its end"
             )
         if self.ranks == "entries" and any(column.of == "share" for column in self.columns):
             raise ValueError("a share of the gain belongs to boards with ranks: initializations")
