@@ -162,6 +162,21 @@ def test_a_broken_part_is_named_and_the_rest_stands(tmp_path, build, message):
     assert "P-T and RI-T in every cell" in page.tables
 
 
+def test_a_text_that_utf_8_cannot_encode_costs_nothing(tmp_path):
+    def strange(scope):
+        del scope
+        return reporting.Part("Strange", [], ["a \ud800 b"], {"odd \udfff": "word"})
+
+    def fails(scope):
+        del scope
+        raise ValueError("file \udcff")
+
+    html = write(results(strange=spec("strange", strange), broken=spec("broken", fails)), tmp_path)
+    assert "a \\ud800 b" in html
+    assert "odd \\udfff" in html
+    assert "ValueError: file \\udcff" in html
+
+
 def test_a_part_of_none_leaves_its_metrics_to_the_table(tmp_path):
     page = Page(write(results(quiet=spec("quiet", lambda scope: None)), tmp_path))
     metrics = page.tables["QUIET"][0].index("metric")
