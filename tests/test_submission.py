@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import handmade_run
@@ -554,6 +555,17 @@ def test_a_plugin_recomputes_its_own_values(packed_run: PackedRun, copied: Path)
     problems = failed(check(sealed(copied), packed_run.registry))[DIAGNOSES]
     assert "size of P-T on digits, none is 7.0, but its trials give 120" in problems
     assert "size of P-T on digits, none is of 7 items, but its trials have 120" in problems
+
+
+def test_what_a_plugin_recomputes_from_is_read_only(copied: Path) -> None:
+    trials = packed_trials(read_bundle(copied)).values()
+    for trial in trials:
+        assert not any(a.flags.writeable for a in (trial.items, trial.labels, trial.outputs))
+    histories = [trial.history for trial in trials if trial.history]
+    assert histories
+    for history in histories:
+        assert isinstance(history, tuple)
+        assert all(isinstance(row, MappingProxyType) for row in history)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -87,7 +88,10 @@ def _histories(bundle: Bundle) -> dict[str, RecordedHistory]:
         if value != record.value or not 0 <= epoch <= MAX_EPOCH:
             ambiguous.add(trial)
     return {
-        trial: [{"epoch": epoch, **by_epoch[epoch]} for epoch in sorted(by_epoch)]
+        # Read-only: the plugins that recompute share them.
+        trial: tuple(
+            MappingProxyType({"epoch": epoch, **by_epoch[epoch]}) for epoch in sorted(by_epoch)
+        )
         for trial, by_epoch in rows.items()
         if trial not in ambiguous
     }
