@@ -100,6 +100,10 @@ def note_variable(path: Path) -> None:
     time.sleep(0.3)
 
 
+def note_options(path: Path) -> None:
+    path.write_text(f"{sys.flags.optimize} {sys.flags.utf8_mode} {sys.warnoptions}")
+
+
 class Unreadable:
     """Pickles, but cannot be read back."""
 
@@ -530,6 +534,22 @@ def run_code(code: str) -> str:
     )
     assert done.stderr == ""
     return done.stdout
+
+
+def test_a_worker_takes_over_the_options_of_the_interpreter(tmp_path: Path) -> None:
+    path = tmp_path / "options"
+    lines = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})",
+        "from pathlib import Path",
+        "from test_executors import LocalExecutor, run_one, start",
+        "with LocalExecutor(start, 1) as executor:",
+        f"    print(run_one(executor, 'note_options', Path({str(path)!r})).status)",
+    )
+    options = ["-O", "-W", "ignore::UserWarning", "-X", "utf8"]
+    subprocess.run(  # our own code
+        [sys.executable, *options, "-c", "\n".join(lines)], check=True, timeout=60
+    )
+    assert path.read_text() == "1 1 ['ignore::UserWarning']"
 
 
 def test_a_worker_that_starts_does_not_hear_the_interrupt() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,7 +39,9 @@ _BOOTSTRAP = (
     "pipe = Connection(int(sys.argv[1])); sys.path[:] = pipe.recv(); "
     f"from {__name__} import serve; serve(pipe)"
 )
-COMMAND = (sys.executable, "-P", "-c", _BOOTSTRAP)
+# As multiprocessing does, workers take over -W, -X, -O and the like; Python has no public list.
+_FLAGS = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+COMMAND = (sys.executable, *_FLAGS, "-P", "-c", _BOOTSTRAP)
 """Starts a worker; the file descriptor of its end of the pipe follows."""
 
 
