@@ -149,6 +149,17 @@ def test_an_undecided_claim_says_what_its_interval_includes():
     assert within.reason == "the interval includes -0.3 or 0.3"
 
 
+def test_a_verdict_is_printed_on_one_line():
+    fields = {"statement": "It is so.", "source": "", "control": False, "unit": "fraction",
+              "interval": "student-t-95", "threshold": 0.0, "relation": "above",
+              "reason": ""}  # fmt: skip
+    decided = Verdict(claim="C1", effect=0.1389, low=0.102, high=-0.1761, n=5,
+                      verdict="undecided", **fields)  # fmt: skip
+    assert repr(decided) == "<C1: undecided, +0.139 [+0.102, -0.176], n 5>"
+    undetermined = decided.model_copy(update={"effect": None, "low": None, "high": None})
+    assert repr({"entry": [undetermined]}) == "{'entry': [<C1: undecided>]}"
+
+
 def test_one_replicate_is_undecided():
     result = verdict(GAIN, trials(P=[0.9], RI=[0.5]), replicates=1)
     assert result.effect == pytest.approx(0.4)

@@ -56,6 +56,13 @@ class Verdict(BaseModel):
     verdict: Decision
     reason: str
 
+    def __repr__(self) -> str:
+        """The claim on one line; the fields hold the rest."""
+        if self.effect is None or self.low is None or self.high is None:
+            return f"<{self.claim}: {self.verdict}>"
+        interval = f"{self.effect:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        return f"<{self.claim}: {self.verdict}, {interval}, n {self.n}>"
+
 
 def judge(
     suite: Suite,

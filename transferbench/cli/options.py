@@ -44,7 +44,7 @@ def _option(name: str) -> Any:
 
 
 _FIELDS = {option.name: option for option in fields(Options)}
-# How typer takes what Python calls take more generously.
+# Python calls accept any sequence and text as paths; typer needs concrete types.
 _TYPES: dict[Any, Any] = {
     Sequence[str]: list[str] | None,
     Sequence[str | Path]: list[Path] | None,

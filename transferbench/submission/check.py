@@ -113,10 +113,10 @@ def _check(name: str, find: Callable[[], Iterator[Problem]]) -> Check:
         problems = list(islice(find(), 1000))
     except Exception as error:  # noqa: BLE001  # untrusted content may raise anything
         return Check(name, "failed", (f"it could not be checked: {_error_line(error)}",))
-    grave = [problem.why for problem in problems if not problem.warning]
-    mild = [problem.why for problem in problems if problem.warning]
-    status: CheckStatus = "failed" if grave else "warning" if mild else "ok"
-    return Check(name, status, tuple(shortened([*grave, *mild], MAX_LISTED)))
+    failures = [problem.why for problem in problems if not problem.warning]
+    warnings = [problem.why for problem in problems if problem.warning]
+    status: CheckStatus = "failed" if failures else "warning" if warnings else "ok"
+    return Check(name, status, tuple(shortened([*failures, *warnings], MAX_LISTED)))
 
 
 def _error_line(error: Exception) -> str:
