@@ -155,6 +155,9 @@ def test_one_order_against_another():
 @pytest.mark.parametrize(
     ("claim", "message"),
     [
+        ({}, "give either terms or order"),
+        ({"terms": [term()], "order": [[term()], [term()]]}, "give either terms or order"),
+        ({"order": [[term()], [term()]], "relative_to": [term()]}, "relative_to goes with terms"),
         ({"order": [[term()], [term()]], **EACH}, "each and along go with terms"),
         ({"terms": [term()], **EACH, "along": EACH["each"]}, "along goes with neither each"),
         ({"terms": [term()], "against": [[term()]]}, "against goes with order"),

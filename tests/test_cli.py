@@ -53,6 +53,12 @@ def test_list_gives_every_plugin_of_a_kind(kind):
     assert all(re.search(rf"\b{re.escape(name)}\b", table.out) for name in specs)
 
 
+def test_list_of_an_unknown_kind_suggests_the_nearest():
+    run = cli("list", "datasetz")
+    assert run.code == 2
+    assert "no kind of plugin named 'datasetz'; did you mean 'dataset'?" in run.err
+
+
 def test_list_without_a_kind_gives_all_of_them():
     rows = json.loads(cli("list", "--json").out)
     assert len(rows) == sum(len(getattr(load_registry(), kind)) for kind in KINDS)

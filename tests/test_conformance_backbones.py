@@ -414,6 +414,25 @@ BAD = {
         "weights-from-outside-are-offered-whole",
         "it offers weights 'w' and has no load_weights; write load_weights",
     ),
+    "two weights of one tag": (
+        {
+            "weights": lambda params: (
+                [Weights(tag="w", origin="o", license="l", pretrained_on="p")] * 2
+            )
+        },
+        "weights-from-outside-are-offered-whole",
+        "two weights have one tag: w, w; rename one",
+    ),
+    "members without a parameter": (
+        {"members": lambda: ["a"]},
+        "the-family-is-declared-whole",
+        "it lists members and names no member parameter; set member",
+    ),
+    "a member that is no name": (
+        {"params": Model, "member": "model", "members": lambda: ["a", 18]},
+        "the-family-is-declared-whole",
+        "members() holds 18; list names",
+    ),
     "a member that is no parameter": (
         {"params": Model, "member": "size"},
         "the-family-is-declared-whole",

@@ -166,6 +166,12 @@ def test_either_of_two_selections_has_each_row_once(measurements):
     ]
 
 
+def test_selections_of_two_tables_are_not_joined(measurements):
+    other = Measurements.of_records([record(0.5)])
+    with pytest.raises(ValueError, match="rows of two tables have no common order"):
+        _ = measurements | other
+
+
 def test_only_shared_replicates_are_averaged_and_subtracted():
     series = [{0: 1.0, 2: 3.0, 1: 5.0}, {1: 1.0, 0: 3.0, 3: 9.0}]
     assert mean_of(series) == {0: 2.0, 1: 3.0}

@@ -590,11 +590,9 @@ def test_several_broken_plugins_are_all_reported():
 def test_a_backbone_resolves_to_itself_and_a_member_to_its_family():
     registry = served(backbone("mlp"), family())
     assert registry.resolve_backbone("mlp") == (registry.backbones["mlp"], {})
-    spec, params = registry.resolve_backbone("zoo/resnet18", {"width": 4})
+    spec, params = registry.resolve_backbone("zoo/resnet18")
     assert spec is registry.backbones["zoo"]
-    assert params == {"model": "resnet18", "width": 4}
-    assert registry.resolve_backbone("zoo", params) == (spec, params)
-    assert registry.resolve_backbone("zoo/resnet18", params) == (spec, params)
+    assert params == {"model": "resnet18"}
 
 
 def test_a_member_name_may_hold_a_slash():
@@ -602,71 +600,51 @@ def test_a_member_name_may_hold_a_slash():
     assert registry.resolve_backbone("zoo/hub:me/net")[1] == {"model": "hub:me/net"}
 
 
-def resolve_error(registry, name, params=None):
+def resolve_error(registry, name):
     with pytest.raises((PluginError, UnknownNameError)) as caught:
-        registry.resolve_backbone(name, params or {})
+        registry.resolve_backbone(name)
     return type(caught.value), str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "error", "message"),
+    ("name", "error", "message"),
     [
-        ("zo/vit", {}, UnknownNameError, "no backbone named 'zo'; did you mean 'zoo'?"),
+        ("zo/vit", UnknownNameError, "no backbone named 'zo'; did you mean 'zoo'?"),
         (
             "zoo/resnet5",
-            {},
             UnknownNameError,
             "no zoo backbone named 'resnet5'; did you mean 'resnet50'?",
         ),
         (
             "zoo/zebra",
-            {},
             UnknownNameError,
             "no zoo backbone named 'zebra'; there are: resnet18, resnet50, vit",
         ),
         (
             "zoo",
-            {},
             PluginError,
             "backbone 'zoo' is a family; ask for one of it, such as 'zoo/resnet18'",
         ),
         (
             "zoo/",
-            {},
             PluginError,
             "backbone 'zoo' is a family; ask for one of it, such as 'zoo/resnet18'",
         ),
         (
-            "zoo/vit",
-            {"model": "resnet18"},
-            PluginError,
-            "'zoo/vit' is asked for with model='resnet18'; leave the parameter out",
-        ),
-        (
             "mlp/small",
-            {},
             PluginError,
             "backbone 'mlp' has no members, so no 'mlp/small'; ask for 'mlp'",
         ),
         (
-            "zoo/vit",
-            {"width": 65},
+            "wide",
             PluginError,
-            (
-                "zoo/vit: parameters of backbone 'zoo': width is 65: "
-                "Input should be less than or equal to 64"
-            ),
-        ),
-        (
-            "mlp",
-            {"width": 3},
-            PluginError,
-            "mlp: parameters of backbone 'mlp': no parameter 'width'; there are: none",
+            "wide: parameters of backbone 'wide': model is required",
         ),
     ],
 )
-def test_what_is_no_backbone_is_reported(name, params, error, message):
-    assert resolve_error(served(backbone("mlp"), family()), name, params) == (error, message)
+def test_what_is_no_backbone_is_reported(name, error, message):
+    wide = backbone("wide", params=FamilyParams)
+    assert resolve_error(served(backbone("mlp"), family(), wide), name) == (error, message)
 
 
 def test_a_family_without_a_list_names_no_example():
@@ -754,10 +732,10 @@ def test_the_example_plugin_is_found_when_installed_and_missed_when_not(environm
         "from transferbench.errors import UnknownNameError\n"
         "try:\n"
         "    registry = load_registry()\n"
-        "    spec, params = registry.resolve_backbone('example-convnet', {'width': 3})\n"
+        "    spec, _ = registry.resolve_backbone('example-convnet')\n"
         "    print(registry.origin('backbone', 'example-convnet'))\n"
         "    import torch\n"
-        "    net = spec.build(spec.parse(params), 5, 1, 12)\n"
+        "    net = spec.build(spec.parse({'width': 3}), 5, 1, 12)\n"
         "    print(tuple(net(torch.zeros(2, 1, 12, 12)).shape), *spec.modules(net))\n"
         "except UnknownNameError as error:\n"
         "    print(error)\n"

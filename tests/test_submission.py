@@ -478,6 +478,35 @@ def test_a_changed_label_is_found(packed_run: PackedRun, copied: Path) -> None:
     assert "has other test images than others" in problems["predictions belong together"]
 
 
+def test_predictions_that_are_left_out_are_found(packed_run: PackedRun, copied: Path) -> None:
+    job = cell(list(read_records(copied / "records.jsonl.gz"))).job
+    edit_predictions(copied, lambda trials: {k: v for k, v in trials.items() if k != job})
+    problems = failed(check(sealed(copied), packed_run.registry))["predictions belong together"]
+    assert f"trial {job[:12]} has no predictions" in problems
+    assert "the logits' digests are not of the trials that have predictions" in problems
+
+
+def test_predictions_of_no_planned_trial_are_found(packed_run: PackedRun, copied: Path) -> None:
+    def add(trials: dict[str, Predictions]) -> dict[str, Predictions]:
+        return {**trials, "0" * 64: next(iter(trials.values()))}
+
+    edit_predictions(copied, add)
+    problems = failed(check(sealed(copied), packed_run.registry))["predictions belong together"]
+    assert "there are predictions of 000000000000, which is not a planned trial" in problems
+
+
+def test_an_image_that_is_predicted_twice_is_found(packed_run: PackedRun, copied: Path) -> None:
+    job = cell(list(read_records(copied / "records.jsonl.gz"))).job
+
+    def repeat(trials: dict[str, Predictions]) -> dict[str, Predictions]:
+        trials[job].items[1] = trials[job].items[0]
+        return trials
+
+    edit_predictions(copied, lambda trials: repeat(writable(trials)))
+    problems = failed(check(sealed(copied), packed_run.registry))["predictions belong together"]
+    assert f"trial {job[:12]} has an image twice" in problems
+
+
 def test_a_raised_value_is_found(packed_run: PackedRun, copied: Path) -> None:
     def raise_it(rows: list[Record]) -> list[Record]:
         at = rows.index(cell(rows))
@@ -973,6 +1002,25 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"job": ["x"]}), tmp_path / "p.parquet")
     with pytest.raises(SubmissionError, match="its columns are"):
         read_predictions(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("job", "a row has no job or no item"),
+        ("item", "a row has no job or no item"),
+        ("prediction", "a trial mixes classes and lists of labels, or leaves some out"),
+    ],
+)
+def test_a_table_with_an_empty_cell_is_refused(tmp_path: Path, column: str, message: str) -> None:
+    path = tmp_path / "p.parquet"
+    write_predictions({"a": _predictions(1)}, path)
+    table = pq.read_table(path)
+    cells = [None, *table.column(column).to_pylist()[1:]]
+    position, field = table.schema.get_field_index(column), table.schema.field(column)
+    pq.write_table(table.set_column(position, field, pa.array(cells).cast(field.type)), path)
+    with pytest.raises(SubmissionError, match=message):
+        read_predictions(path)
 
 
 def test_a_table_beyond_the_caps_is_refused_unread(

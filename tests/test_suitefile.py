@@ -115,6 +115,7 @@ def test_five_mistakes_are_told_at_once_each_with_its_line(write, registry):
         ("relation: above", "relation: within", "within needs a positive threshold"),
         ("diagnostic: speed,", "diagnostic: sped,", "did you mean 'speed'?"),
         ("optimizer: sgd", "optimizer: sgb", "'sgd' or 'adamw'"),
+        ("epochs: 1,", "epochs: 1, schedule: {name: step},", "milestones belong to the step"),
         ("[fixup-resnet8]", "[fixup-resnet9]", "did you mean 'fixup-resnet8'?"),
         ("apply: x", "apply: y", "apply"),
     ],

@@ -55,15 +55,12 @@ def normalise(values: Tensor, rows: Rows, out: Tensor) -> None:
     Rows of many values, because a broadcast over the channels of channels_last images is four
     times slower. Converting and scaling in two passes is twice as fast as one pass of mixed types.
 
-    Shapes: values of any type and out float, viewed as (N, P); rows float32 (1 or N, P).
-    Error: below 1e-6 of the largest result in float32; bfloat16 is rounded once, at the end.
+    Shapes: values of any type and out float32, viewed as (N, P); rows float32 (1 or N, P).
+    Error: below 1e-6 of the largest result.
     """
     scale, shift = rows
     values, out = values.view(-1, scale.shape[1]), out.view(-1, scale.shape[1])
-    exact = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
-    torch.addcmul(shift, exact.copy_(values), scale, out=exact)
-    if exact is not out:
-        out.copy_(exact)
+    torch.addcmul(shift, out.copy_(values), scale, out=out)
 
 
 def mixup(
@@ -129,7 +126,6 @@ class ImagePipeline:
 
     ``images``: uint8 (N, H, W, C), on the device of the batches; only read.
     ``mean``, ``std``: one value per channel, for pixels in [0, 1].
-    ``dtype``: of the batches, float32 or bfloat16.
     ``image_ids``: int64 (N,), the images' positions in their split, passed to the perturbation
     (default: 0, 1, ...).
     """
@@ -141,7 +137,6 @@ class ImagePipeline:
         std: Sequence[float],
         perturbation: CompiledPerturbation | None = None,
         augmentation: Augmentation | None = None,
-        dtype: torch.dtype = torch.float32,
         *,
         image_ids: np.ndarray | None = None,
     ) -> None:
@@ -152,7 +147,6 @@ class ImagePipeline:
         self._image_ids = np.arange(len(images)) if image_ids is None else image_ids
         active = augmentation is not None and augmentation.active
         self._augmentation = augmentation if active else None
-        self._dtype = dtype
         self._after_normalisation = perturbation.stage == "normalised"
         self._transform = perturbation.transform
         self._per_image = perturbation.per_image
@@ -186,8 +180,7 @@ class ImagePipeline:
         returns (N, C, H, W), channels_last in memory.
         """
         count, values = len(indices), math.prod(self._shape)
-        dtype = self._dtype if self._transform is None else torch.float32
-        out = torch.empty(count, values, dtype=dtype, device=self._device)
+        out = torch.empty(count, values, dtype=torch.float32, device=self._device)
         augmentation = None if generator is None else self._augmentation
         if augmentation is not None and generator is not None:
             params = sample_augmentation(augmentation, count, self._shape, generator, self._device)
@@ -249,7 +242,7 @@ class ImagePipeline:
         transformed = self._transform(images, self._ids(indices))
         rows = transformed.permute(0, 2, 3, 1).contiguous()
         if self._final is None:
-            return rows.to(self._dtype).permute(0, 3, 1, 2)
-        out = torch.empty_like(rows, dtype=self._dtype)
+            return rows.float().permute(0, 3, 1, 2)
+        out = torch.empty_like(rows, dtype=torch.float32)
         normalise(rows, self._final.plain, out)
         return out.permute(0, 3, 1, 2)

@@ -238,7 +238,7 @@ def _import_file(path: Path) -> ModuleType:
         try:
             # Python's loader would cache bytecode next to a file that is not ours, and mistake a
             # file rewritten within a second at equal length for the old one.
-            exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+            exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  # a plugin is code
         except BaseException:
             del sys.modules[name]
             raise

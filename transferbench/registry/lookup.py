@@ -59,7 +59,6 @@ __all__ = [
 
 ServedT = TypeVar("ServedT", bound=Spec)
 
-_NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
 # The most members of a family that a message lists: timm has more than a thousand.
 _LISTED_MEMBERS = 20
 _SHORT_LENGTH = 60
@@ -154,9 +153,7 @@ class Registry:
         origins = {offer.origin for offers in self._offers.values() for offer in offers}
         return tuple(sorted({origin.owner for origin in origins if origin.distribution}))
 
-    def resolve_backbone(
-        self, name: str, params: Mapping[str, Any] = _NO_PARAMS
-    ) -> tuple[BackboneSpec, dict[str, Any]]:
+    def resolve_backbone(self, name: str) -> tuple[BackboneSpec, dict[str, Any]]:
         """The spec behind ``NAME`` or ``FAMILY/MEMBER``, and the parameters to build it with.
 
         ``timm/resnet18`` is the spec ``timm`` with its ``member`` parameter set to ``resnet18``.
@@ -165,9 +162,9 @@ class Registry:
         """
         family, _, member = name.partition("/")
         spec = self.backbone(family)
-        resolved = dict(params) | _member_param(spec, member, params)
-        parse_params(spec, resolved, origin=name)
-        return spec, resolved
+        params = _member_param(spec, member)
+        parse_params(spec, params, origin=name)
+        return spec, params
 
     def _table(self, spec_type: type[ServedT]) -> Mapping[str, ServedT]:
         specs = (offer.spec for offer in self._served.values())
@@ -255,7 +252,7 @@ def _mistake(spec: Spec, detail: ErrorDetails) -> str:
 # --- families of backbones --------------------------------------------------------------------
 
 
-def _member_param(spec: BackboneSpec, member: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _member_param(spec: BackboneSpec, member: str) -> dict[str, Any]:
     """The parameter that ``FAMILY/MEMBER`` sets; none where the backbone is no family."""
     if spec.member is None:
         if member:
@@ -264,25 +261,19 @@ def _member_param(spec: BackboneSpec, member: str, params: Mapping[str, Any]) ->
                 f"{spec.name!r}"
             )
         return {}
-    chosen = member or params.get(spec.member)
-    if params.get(spec.member, chosen) != chosen:
-        raise PluginError(
-            f"'{spec.name}/{member}' is asked for with {spec.member}={params[spec.member]!r}; "
-            "leave the parameter out"
-        )
     members = _members(spec)
-    if not chosen:
+    if not member:
         example = f"{spec.name}/{members[0] if members else 'MEMBER'}"
         raise PluginError(
             f"backbone {spec.name!r} is a family; ask for one of it, such as {example!r}"
         )
-    if members and chosen not in members:
+    if members and member not in members:
         kind = f"{spec.name} backbone"
-        if len(members) <= _LISTED_MEMBERS or nearest(chosen, members):
-            raise UnknownNameError(kind, chosen, members)
+        if len(members) <= _LISTED_MEMBERS or nearest(member, members):
+            raise UnknownNameError(kind, member, members)
         advice = f"it has {len(members)} members, {members[0]!r} to {members[-1]!r}"
-        raise UnknownNameError(kind, chosen, (), advice)
-    return {spec.member: chosen}
+        raise UnknownNameError(kind, member, (), advice)
+    return {spec.member: member}
 
 
 def _members(spec: BackboneSpec) -> list[str]:

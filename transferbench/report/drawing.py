@@ -306,13 +306,14 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> None
     if panel.bars:
         error = np.abs([low - y, high - y])
         spread = [np.subtract(x.bounds, x.mean) for x, _ in points if isinstance(x, Summary)]
-        place: dict[str, Any] = {"x": x, "y": y, "yerr": error}
+        coordinates: dict[str, Any] = {"x": x, "y": y, "yerr": error}
         if panel.across:
-            place = {"x": y, "y": x, "xerr": error}
+            coordinates = {"x": y, "y": x, "xerr": error}
         elif spread:
-            place["xerr"] = np.abs(spread).T
+            coordinates["xerr"] = np.abs(spread).T
         axes.errorbar(
-            **place, marker=series.style.marker, markersize=4, linewidth=1, elinewidth=1.3, **style
+            **coordinates, **style,
+            marker=series.style.marker, markersize=4, linewidth=1, elinewidth=1.3,
         )  # fmt: skip
         return
     for run in () if series.runs is None else series.runs[:MANY_RUNS]:

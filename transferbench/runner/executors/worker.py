@@ -39,8 +39,8 @@ _BOOTSTRAP = (
     "pipe = Connection(int(sys.argv[1])); sys.path[:] = pipe.recv(); "
     f"from {__name__} import serve; serve(pipe)"
 )
-# As multiprocessing does, workers take over -W, -X, -O and the like; Python has no public list.
-_FLAGS = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+# As multiprocessing does, workers take over -W, -X, -O and the like.
+_FLAGS = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  # no public list
 COMMAND = (sys.executable, *_FLAGS, "-P", "-c", _BOOTSTRAP)
 """Starts a worker; the file descriptor of its end of the pipe follows."""
 
