@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from transferbench.cli.options import DataRoot, Device, Devices, Json, Plugins, known_plugins
+from transferbench.cli.options import (
+    KIND_HELP,
+    DataRoot,
+    Device,
+    Devices,
+    Json,
+    Plugins,
+    kind_named,
+    known_plugins,
+)
 from transferbench.cli.output import as_json, note, table
 
 if TYPE_CHECKING:
     from transferbench.conformance import CheckResult
-    from transferbench.registry import Kind
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Create plugins and check them.")
 
 
-# The five kinds of plugins, as ``--kind`` takes them.
-OneKind = StrEnum("OneKind", "dataset perturbation backbone initialization diagnostic")
-
-
 @app.command("new")
 def new(
     name: Annotated[str, typer.Argument(help="The plugin's name, such as my-net.", metavar="NAME")],
-    kind: Annotated[OneKind, typer.Option("--kind", help="What it is.")],
+    kind: Annotated[str, typer.Option("--kind", help=KIND_HELP, metavar="KIND")],
     package: Annotated[
         bool, typer.Option("--package", help="A distribution to publish, not one file.")
     ] = False,
@@ -39,7 +42,7 @@ def new(
     from transferbench.scaffold import new_file, new_package
 
     write = new_package if package else new_file
-    written = write(cast("Kind", kind.value), name, out, known_plugins(None))
+    written = write(kind_named(kind), name, out, known_plugins(None))
     for path in written.paths:
         typer.echo(f"written: {path}")
     typer.echo(f"\nedit {written.edit} where it says EDIT HERE, then:")
@@ -57,7 +60,8 @@ def check(
         ),
     ],
     kind: Annotated[
-        OneKind | None, typer.Option("--kind", help="Which, where two kinds have one name.")
+        str | None,
+        typer.Option("--kind", help="Which, where two kinds have one name.", metavar="KIND"),
     ] = None,
     expected_failures: Annotated[
         Path | None,
@@ -77,7 +81,7 @@ def check(
     device_type = find_device(device.value).type
     files = [Path(plugins)] if plugins.endswith(".py") else []
     registry = open_registry([*files, *(plugin or ())])
-    selection = select_plugins(plugins, registry, cast("Kind | None", kind and kind.value))
+    selection = select_plugins(plugins, registry, kind_named(kind) if kind else None)
     for problem in registry.problems:
         if problem not in selection.problems:
             note(str(problem))

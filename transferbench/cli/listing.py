@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from transferbench.cli.options import Json, Plugins, SuiteName, known_plugins
+from transferbench.cli.options import (
+    KIND_HELP,
+    Json,
+    Plugins,
+    SuiteName,
+    kind_named,
+    known_plugins,
+)
 from transferbench.cli.output import as_json, table
 
 __all__ = ["register"]
-
-if TYPE_CHECKING:
-    from transferbench.registry import Kind
-
-KIND_HELP = "dataset, perturbation, backbone, initialization or diagnostic; or the plural."
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +34,7 @@ def list_plugins(
     """List the available plugins, and where each comes from."""
     from transferbench.registry.discovery import SPECS
 
-    kinds = list(SPECS) if kind is None else [_kind(kind)]
+    kinds = list(SPECS) if kind is None else [kind_named(kind)]
     registry = known_plugins(plugin)
     rows = [
         (singular, name, spec.version, spec.summary, registry.origin(singular, name))
@@ -52,7 +54,7 @@ def show(
     plugin: Plugins = None,
 ) -> None:
     """Show a plugin with its parameters. Also its source and licence."""
-    singular = _kind(kind)
+    singular = kind_named(kind)
     registry = known_plugins(plugin)
     if singular == "backbone" and "/" in name:
         spec, _ = registry.resolve_backbone(name)
@@ -120,17 +122,6 @@ def doctor() -> None:
     table([], rows)
     if registry.problems:
         raise typer.Exit(1)
-
-
-def _kind(name: str) -> Kind:
-    """The kind of plugins with this name, singular or plural."""
-    from transferbench.errors import UnknownNameError
-    from transferbench.registry.discovery import SPECS
-
-    for kind in SPECS:
-        if name in {kind, f"{kind}s"}:
-            return kind
-    raise UnknownNameError("kind of plugin", name, SPECS)
 
 
 def _type_text(annotation: Any) -> str:

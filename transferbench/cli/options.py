@@ -16,9 +16,10 @@ from transferbench.cli.output import note
 from transferbench.runner.options import Options
 
 if TYPE_CHECKING:
-    from transferbench.registry import Registry
+    from transferbench.registry import Kind, Registry
 
 __all__ = [
+    "KIND_HELP",
     "RUN_OPTIONS",
     "DataRoot",
     "Device",
@@ -27,10 +28,13 @@ __all__ = [
     "Plugins",
     "RunFolder",
     "SuiteName",
+    "kind_named",
     "known_plugins",
     "with_options",
 ]
 
+
+KIND_HELP = "dataset, perturbation, backbone, initialization or diagnostic; or the plural."
 
 Devices = StrEnum("Devices", "auto cpu cuda")
 
@@ -100,3 +104,14 @@ def known_plugins(files: list[Path] | None) -> Registry:
     for problem in registry.problems:
         note(str(problem))
     return registry
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of plugins with this name, singular or plural."""
+    from transferbench.errors import UnknownNameError
+    from transferbench.registry.discovery import SPECS
+
+    for kind in SPECS:
+        if name in {kind, f"{kind}s"}:
+            return kind
+    raise UnknownNameError("kind of plugin", name, SPECS)
