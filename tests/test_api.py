@@ -21,10 +21,12 @@ from tiny_suite import TINY, tiny_suite
 
 import transferbench
 from transferbench.cli.options import RUN_OPTIONS
+from transferbench.errors import SuiteError
 from transferbench.runner import execute, progress
 from transferbench.runner.options import Options, RunOptions
 from transferbench.runner.schedule import SilentWatcher
 from transferbench.statistics import student_t
+from transferbench.suite.loading import load_suite
 
 
 def names(options):
@@ -271,6 +273,8 @@ def test_a_suite_is_a_name_a_path_or_an_object_by_position_or_keyword(finished, 
     folders = {"out": tmp_path / "run", "store": finished.store.root}
     by_path = transferbench.plan_run(file, **folders)
     assert transferbench.plan_run(suite=str(file), **folders).plan.jobs == by_path.plan.jobs
+    with pytest.raises(SuiteError, match="a suite given as an object is changed in Python, not by"):
+        transferbench.plan_run(load_suite("quickstart"), changes=["replicates=3"])
     with pytest.raises(TypeError, match=r"suite must be the name of a suite, the path of .* not 3"):
         transferbench.plan_run(3)
 

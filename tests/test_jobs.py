@@ -10,7 +10,7 @@ from scipy import stats
 
 from transferbench.engine.jobs import Engine, trial_measurements
 from transferbench.engine.resources import Machine, WorkerResources
-from transferbench.errors import PluginError
+from transferbench.errors import PluginError, StoreError
 from transferbench.plan import Job, Work
 from transferbench.records import Measurement
 from transferbench.registry import load_registry
@@ -79,6 +79,24 @@ def test_an_undefined_metric_is_not_flagged_as_divergence() -> None:
         m = measurements[name]
         assert (m.value, m.flag) == (None, "not defined on these images")
     assert measurements["test_loss"].flag is None
+
+
+def test_a_checkpoint_that_the_pre_training_lacks_is_named_with_those_it_has(
+    tmp_path: Path,
+) -> None:
+    store, source = Store(tmp_path), "0" * 64
+    store.prepare()
+    with store.writing(source, "pretrain") as draft:
+        for name in ("epoch-1.safetensors", "epoch-3.safetensors", "final.safetensors"):
+            draft.path(name).write_bytes(b"")
+    resources = WorkerResources(load_registry(), store, Machine(tmp_path, tmp_path, None, "cpu"))
+    payload = {"initialization": {"source": source, "checkpoint": 2}}
+    with pytest.raises(StoreError) as caught:
+        Engine(resources)._source_state(payload)
+    assert str(caught.value) == (
+        "the pre-training kept no checkpoint 'epoch-2' (it has: epoch-1.safetensors, "
+        "epoch-3.safetensors); add the epoch to the source's checkpoints"
+    )
 
 
 def test_a_perturbation_with_another_version_than_planned_is_refused(tmp_path: Path) -> None:

@@ -191,6 +191,20 @@ def test_specs_hooks_and_registry_do_not_import_torch():
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "accuracy: a missing value needs a flag that says why"),
+        ({"value": 0.5, "low": 0.4}, "accuracy: low, high and interval come together"),
+        ({"value": 0.5, "low": 0.4, "high": 0.6}, "accuracy: low, high and interval come together"),
+        ({"value": 0.5, "interval": "x"}, "accuracy: low, high and interval come together"),
+    ],
+)
+def test_an_incomplete_measurement_is_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        Measurement(metric="accuracy", unit="fraction", n=2, **{"value": None} | fields)
+
+
 def test_a_coordinate_may_not_have_the_name_of_a_record_field():
     message = "accuracy: perturbation is a field of every record; rename the coordinate"
     with pytest.raises(ValueError, match=message):

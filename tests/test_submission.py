@@ -656,6 +656,39 @@ def test_deleted_records_of_a_planned_job_are_found(packed_run: PackedRun, copie
     edit_records(copied, lambda rows: [r for r in rows if r.diagnostic != "mistakes"])
     problems = failed(check(sealed(copied), packed_run.registry))
     assert "has no records" in problems["every cell is there once"]
+    assert "replicate 0 is missing (job " in problems["plan can be made again"]
+
+
+def test_records_of_a_cell_that_the_suite_does_not_measure_are_found(
+    packed_run: PackedRun, copied: Path
+) -> None:
+    def add(rows: list[Record]) -> list[Record]:
+        row = next(row for row in rows if row.diagnostic == "mistakes")
+        return [*rows, row.model_copy(update={"replicate": 9})]
+
+    edit_records(copied, add)
+    problems = failed(check(sealed(copied), packed_run.registry))["plan can be made again"]
+    assert "replicate 9 is not required (job " in problems
+
+
+def test_a_job_that_is_planned_twice_is_found(packed_run: PackedRun, copied: Path) -> None:
+    edit_json(copied / "plan.json", lambda plan: plan["jobs"].append(plan["jobs"][0]))
+    problems = failed(check(sealed(copied), packed_run.registry))["job ids follow from payloads"]
+    assert "is planned 2 times" in problems
+
+
+def test_a_job_that_the_suite_does_not_require_is_found(
+    packed_run: PackedRun, copied: Path
+) -> None:
+    def add(plan: Any) -> None:
+        job = next(job for job in plan["jobs"] if job["kind"] == "diagnosis")
+        payload = job["payload"] | {"seed": 12345}
+        added = digest({"kind": "diagnosis", "payload": payload})
+        plan["jobs"].append(job | {"payload": payload, "id": added})
+
+    edit_json(copied / "plan.json", add)
+    problems = failed(check(sealed(copied), packed_run.registry))["plan can be made again"]
+    assert "is not required by the suite" in problems
 
 
 def test_a_duplicated_cell_is_found(packed_run: PackedRun, copied: Path) -> None:
@@ -774,6 +807,12 @@ def test_an_edited_verdict_is_found(packed_run: PackedRun, copied: Path) -> None
     edit_json(copied / "claims.json", lambda rows: rows[0].update(verdict="contradicted"))
     problems = failed(check(sealed(copied), packed_run.registry))
     assert "is reproduced, not contradicted" in problems["verdicts follow from records"]
+
+
+def test_a_verdict_that_is_left_out_is_found(packed_run: PackedRun, copied: Path) -> None:
+    edit_json(copied / "claims.json", lambda rows: rows.pop(0))
+    problems = failed(check(sealed(copied), packed_run.registry))["verdicts follow from records"]
+    assert "is only in the suite" in problems
 
 
 def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(

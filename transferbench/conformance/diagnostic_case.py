@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,11 +143,13 @@ class RecordedTrial:
         self._call.networks.append((net, clone_state(net)))
         return net
 
-    def perturbed(self, name: str, *arguments: Any, **options: Any) -> Tensor:
+    def perturbed(
+        self, name: str, params: Mapping[str, Any], seed: int, split: str, limit: int | None = None
+    ) -> Tensor:
         """See ``Subject``."""
         self._call.needs.add("images")
         self._call.perturbations.add(name)
-        return self._trial.perturbed(name, *arguments, **options)
+        return self._trial.perturbed(name, params, seed, split, limit)
 
 
 def described(value: Measurement) -> str:
