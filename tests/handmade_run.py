@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -243,14 +243,20 @@ def entry_of(name: str, weights: str | None = None) -> Entry:
     return Entry(label, backbone, "MIT", "a test", external or None)
 
 
+TrialOutputs: TypeAlias = Callable[[Job, Any], tuple[np.ndarray, np.ndarray]]
+"""The labels and logits of a trial, from its job and its cell."""
+
+
 def make_run(
     folder: Path,
     registry: Registry,
     entries: tuple[Entry, ...] = (entry_of("made-good"),),
     suite: Suite | None = None,
     changed: tuple[str, ...] = (),
+    outputs: TrialOutputs | None = None,
 ) -> PlainStore:
     """Write ``folder/run`` as the runner does; returns the store its numbers came from."""
+    outputs = outputs or trial_outputs
     suite = suite or Suite.model_validate(SUITE)
     store = PlainStore(folder / "store")
     plan = make_plan(suite, entries, registry, FACTS)
@@ -262,7 +268,7 @@ def make_run(
         if job.kind == "diagnosis":
             measured = _diagnosis(job, plan, trained)
         else:
-            labels, logits = _outputs(job, cells[job.id]) if job.kind == "trial" else _source()
+            labels, logits = outputs(job, cells[job.id]) if job.kind == "trial" else _source()
             trained[job.id] = labels, logits
             measured = _trial(labels, logits)
             tensors = {"logits": logits, "labels": labels, "items": np.arange(0, 3 * N, 3)}
@@ -289,9 +295,11 @@ def submit(
     entries: Sequence[Entry] = (entry_of("made-good"),),
     suite: Mapping[str, Any] = SUITE,
     declaration: Declaration = Declaration(),  # noqa: B008  # frozen
+    outputs: TrialOutputs | None = None,
 ) -> list[Path]:
     """Run ``entries`` in ``folder`` and pack each."""
-    store = make_run(folder, registry, tuple(entries), Suite.model_validate(suite))
+    made = Suite.model_validate(suite)
+    store = make_run(folder, registry, tuple(entries), made, outputs=outputs)
     return [
         pack(folder / "run", store, entry.name, submissions, declaration, registry)
         for entry in entries
@@ -362,7 +370,7 @@ def _labels(multi_label: bool) -> np.ndarray:
     return rng.integers(0, CLASSES, N)
 
 
-def _outputs(job: Job, cell: Any) -> tuple[np.ndarray, np.ndarray]:
+def trial_outputs(job: Job, cell: Any) -> tuple[np.ndarray, np.ndarray]:
     """Logits that are better for pre-trained networks and worse under perturbation."""
     rng = np.random.default_rng(derive_seed("handmade", {"job": job.id}))
     multi_label = job.payload["dataset"]["task"] == "multi-label"

@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import handmade_run
 import numpy as np
 import pytest
 from board_pages import html_rows, latex_rows, markdown_rows
@@ -17,11 +16,13 @@ from command_line import SMALL, cli, suite_file
 from handmade_run import (
     SUITE,
     BuiltBoards,
+    TrialOutputs,
     entry_of,
     handmade_registry,
     only_board,
     recorded_values,
     submit,
+    trial_outputs,
 )
 from scipy import stats
 
@@ -73,9 +74,10 @@ def submit_arms(
     submissions: Path,
     suite: Mapping[str, Any] = ARMS,
     submitter: str | None = None,
+    outputs: TrialOutputs | None = None,
 ) -> None:
     entries, declaration = [entry_of(name) for name in ENTRIES], Declaration(submitter=submitter)
-    submit(folder, registry, submissions, entries, suite, declaration)
+    submit(folder, registry, submissions, entries, suite, declaration, outputs)
 
 
 @pytest.fixture(scope="module")
@@ -271,17 +273,14 @@ def test_what_an_arm_starts_from_is_told(built: BuiltBoards) -> None:
 
 
 def test_an_arm_without_a_score_is_listed_apart_and_the_others_stand(
-    built: BuiltBoards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: BuiltBoards, tmp_path: Path
 ) -> None:
-    genuine = handmade_run._outputs
-
     def diverged(job: Any, cell: Any) -> Any:
-        labels, logits = genuine(job, cell)
+        labels, logits = trial_outputs(job, cell)
         lost = (cell.target, cell.replicate, cell.initialization) == ("marks", 1, "half")
         return labels, logits * np.float32(np.nan) if lost else logits
 
-    monkeypatch.setattr(handmade_run, "_outputs", diverged)
-    submit_arms(tmp_path, built.registry, tmp_path / "s")
+    submit_arms(tmp_path, built.registry, tmp_path / "s", outputs=diverged)
     board = only_board(tmp_path / "s", built.registry)
     assert [row.cells["initialization"][0] for row in board.rows].count("half") == 0
     assert len(board.rows) == 6
@@ -290,17 +289,12 @@ def test_an_arm_without_a_score_is_listed_apart_and_the_others_stand(
     }
 
 
-def test_an_arm_that_did_not_learn_is_flagged(
-    built: BuiltBoards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    genuine = handmade_run._outputs
-
+def test_an_arm_that_did_not_learn_is_flagged(built: BuiltBoards, tmp_path: Path) -> None:
     def collapsed(job: Any, cell: Any) -> Any:
-        labels, logits = genuine(job, cell)
+        labels, logits = trial_outputs(job, cell)
         return labels, np.roll(logits, 1, axis=1) if cell.initialization == "bare" else logits
 
-    monkeypatch.setattr(handmade_run, "_outputs", collapsed)
-    submit_arms(tmp_path, built.registry, tmp_path / "s")
+    submit_arms(tmp_path, built.registry, tmp_path / "s", outputs=collapsed)
     board = only_board(tmp_path / "s", built.registry)
     lost = [row.cells["score"][1] for row in board.rows if row.cells["initialization"] == ("bare",)]
     assert all(isinstance(low, float) and low < 0 for low in lost)

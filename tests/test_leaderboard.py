@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import handmade_run
 import numpy as np
 import pytest
 from board_pages import html_rows, latex_rows, markdown_rows
@@ -25,6 +24,7 @@ from handmade_run import (
     recorded_values,
     sealed,
     submit,
+    trial_outputs,
 )
 from scipy import stats
 
@@ -404,17 +404,14 @@ def test_a_board_of_refused_submissions_alone_is_still_built(
 
 
 def test_an_entry_that_lacks_a_score_is_listed_apart_without_a_zero(
-    built: BuiltBoards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: BuiltBoards, tmp_path: Path
 ) -> None:
-    genuine = handmade_run._outputs
-
     def diverged(job: Any, cell: Any) -> Any:
-        labels, logits = genuine(job, cell)
+        labels, logits = trial_outputs(job, cell)
         lost = (cell.target, cell.replicate, cell.initialization) == ("marks", 1, "P-T")
         return labels, logits * np.float32(np.nan) if lost else logits
 
-    monkeypatch.setattr(handmade_run, "_outputs", diverged)
-    submit(tmp_path, built.registry, tmp_path / "s")
+    submit(tmp_path, built.registry, tmp_path / "s", outputs=diverged)
     board = only_board(tmp_path / "s", built.registry)
     assert board.rows == ()
     (listed,) = board.unranked

@@ -25,6 +25,7 @@ from handmade_run import (
     handmade_registry,
     make_run,
     sealed,
+    trial_outputs,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -916,16 +917,11 @@ def test_an_arm_equal_to_its_baseline_fails(packed_run: PackedRun, copied: Path)
     assert "a setting between them did nothing" in problems
 
 
-def test_learning_from_shuffled_labels_is_told(
-    packed_run: PackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    genuine = handmade_run._outputs
-
+def test_learning_from_shuffled_labels_is_told(packed_run: PackedRun, tmp_path: Path) -> None:
     def learned(job: Any, cell: Any) -> Any:
-        return genuine(job._replace(payload=job.payload | {"shuffle_labels": False}), cell)
+        return trial_outputs(job._replace(payload=job.payload | {"shuffle_labels": False}), cell)
 
-    monkeypatch.setattr(handmade_run, "_outputs", learned)
-    store = make_run(tmp_path, packed_run.registry)
+    store = make_run(tmp_path, packed_run.registry, outputs=learned)
     folder = pack_it(tmp_path, store, tmp_path / "out", packed_run.registry)
     problems = warned(check(folder, packed_run.registry))["controls are at chance"]
     assert "P-T on shuffled (shuffled labels), none is above chance" in problems

@@ -40,6 +40,7 @@ def options_are_keyword_arguments(suite: Suite) -> None:
     assert_type(transferbench.plan_run("quickstart").plan.jobs, dict[str, Job])
 
 
+# Each ignored error is what is tested: mypy reports an ignore that is not needed.
 def mistakes_in_options_are_type_errors() -> None:
     transferbench.run()  # type: ignore[call-arg]
     transferbench.run(1)  # type: ignore[arg-type]
