@@ -13,7 +13,6 @@ from scipy.special import softmax
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KNeighborsClassifier
 
-from transferbench.analysis.checkpoints import earliest_sufficient, margins
 from transferbench.analysis.transferability import (
     correlate,
     correlations,
@@ -24,6 +23,10 @@ from transferbench.analysis.transferability import (
     nearest_classes,
 )
 from transferbench.measurements import Measurements, Network
+from transferbench_plugins.diagnostics.training._earliest_checkpoint import (
+    earliest_sufficient,
+    margins,
+)
 
 
 def sample(n=60, d=7, classes=4, signal=1.0, seed=0):

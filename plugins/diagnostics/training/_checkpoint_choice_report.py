@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from transferbench import reporting as rp
-from transferbench.analysis.checkpoints import earliest_sufficient
 from transferbench.statistics import Interval
+from transferbench_plugins.diagnostics.training._earliest_checkpoint import earliest_sufficient
 
 __all__ = ["checkpoint_arms", "checkpoints"]
 
