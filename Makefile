@@ -1,5 +1,5 @@
 # quickstart: a virtual environment, a small run and its report.
-# test: linters, type checks and all tests.  docs: the site, in build/site.
+# test: linters, type checks and all tests but the slow ones (test-slow).  docs: the site, in build/site.
 # bench: measured speed; RUNS=3 repeats the benchmarks and reports the range.
 # board: rebuild the leaderboard from its submissions.
 PYTHON ?= python3
@@ -11,7 +11,7 @@ BENCH_FILES = $(patsubst %,$(VENV)/benchmarks-%.json,$(shell seq $(RUNS)))
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
 
-.PHONY: quickstart test docs bench board clean
+.PHONY: quickstart test test-slow docs bench board clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/transferbench run quickstart
@@ -22,6 +22,9 @@ test: $(VENV)/.installed-for-tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
+
+test-slow: $(VENV)/.installed-for-tests
+	$(BIN)/pytest -n 2 -m slow
 
 docs: $(VENV)/.installed-for-tests
 	$(BIN)/properdocs build --strict -f mkdocs.yml
