@@ -35,6 +35,7 @@ __all__ = [
     "Measurements",
     "Panel",
     "PanelFigure",
+    "PanelOptions",
     "Part",
     "Published",
     "Scope",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from transferbench.leaderboard.candidates import Arm, Competition
 from transferbench.leaderboard.notes import installed_initialization
@@ -169,22 +170,33 @@ def _trial_columns(suite: Suite) -> list[tuple[BoardColumn, str | None]]:
     arm, baseline = scoring.initialization, scoring.baseline
     metric = scoring.metric.replace("_", " ")
 
-    def column(key: str, title: str, text: str, **fields: Any) -> BoardColumn:
-        measured = {"diagnostic": TRIAL, "metric": scoring.metric, "of": "value"}
-        return BoardColumn(key=key, title=title, help=text, **measured | fields)
+    column = partial(BoardColumn, diagnostic=TRIAL, metric=scoring.metric, of="value")
+    severe = partial(column, under="most-severe")
 
     if scoring.ranks == "initializations":
         return [
-            (column("final", metric, f"{metric}, a fraction", terminal=True), None),
-            (column("severe_final", metric, metric, under="most-severe", terminal=True), None),
+            (column(key="final", title=metric, help=f"{metric}, a fraction", terminal=True), None),
+            (
+                column(
+                    key="severe_final",
+                    title=metric,
+                    help=metric,
+                    under="most-severe",
+                    terminal=True,
+                ),
+                None,
+            ),
         ]
     pretrained, scratch = (f"{metric} of {label}, a fraction" for label in (arm, baseline))
     gain = f"{metric} of {arm} minus {baseline}, paired"
     return [
-        (column("pretrained", arm, pretrained, terminal=True), None),
-        (column("baseline", baseline, scratch, terminal=True), baseline),
-        (column("gain", "gain", gain, of="gain", terminal=True), None),
-        (column("severe_gain", "gain", "gain", of="gain", under="most-severe"), None),
+        (column(key="pretrained", title=arm, help=pretrained, terminal=True), None),
+        (column(key="baseline", title=baseline, help=scratch, terminal=True), baseline),
+        (column(key="gain", title="gain", help=gain, of="gain", terminal=True), None),
+        (
+            severe(key="severe_gain", title="gain", help="gain", of="gain"),
+            None,
+        ),
     ]
 
 

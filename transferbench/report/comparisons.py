@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transferbench.measurements import LabelValue, Measurements, difference_of
-from transferbench.report.figures import Panel, Series
+from transferbench.report.figures import Panel, PanelOptions, Series
 from transferbench.report.styles import INK, PALETTE, LineStyle, arm_styles
 from transferbench.report.summaries import (
     Aggregate,
@@ -165,12 +165,12 @@ def profile(
     compared: Iterable[Compared],
     column: str,
     values: Sequence[Any] | None = None,
-    **axes: Any,
+    **options: Unpack[PanelOptions],
 ) -> Panel:
     """A panel with the means along a column: by default at every value that occurs.
 
-    Names get a tick each, in order of appearance; numbers a scale. ``axes``: other fields of the
-    panel.
+    Names get a tick each, in order of appearance; numbers a scale. ``options``: other fields of
+    the panel.
     """
     points = rows.distinct(column) if values is None else list(values)
     named = any(isinstance(point, str) for point in points)
@@ -179,7 +179,7 @@ def profile(
     x = range(len(points)) if named else points
     lines = [Series(c.name, x, c.along(rows, column, points), c.style) for c in compared]
     ticks = list(map(str, points)) if named else ()
-    return Panel(title, [line for line in lines if any(line.y)], bars=named, ticks=ticks, **axes)
+    return Panel(title, [line for line in lines if any(line.y)], bars=named, ticks=ticks, **options)
 
 
 def grid_means(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ __all__ = [
     "HeatFigure",
     "Panel",
     "PanelFigure",
+    "PanelOptions",
+    "Scale",
     "Series",
     "in_rows",
     "mosaic",
@@ -51,6 +53,22 @@ class Series:
         return [summary.mean for summary in self.y if summary]
 
 
+Scale: TypeAlias = Literal["", "percent", "points"]
+Log: TypeAlias = Literal["", "x", "y", "steep", "symmetric"]
+
+
+class PanelOptions(TypedDict, total=False):
+    """The fields of ``Panel`` that a function may pass on as keyword arguments."""
+
+    x_label: str
+    y_label: str
+    scale: Scale
+    log: Log
+    marks: Sequence[float]
+    levels: Sequence[float]
+    chance: float | None
+
+
 @dataclass(frozen=True)
 class Panel:
     """One set of axes.
@@ -69,11 +87,11 @@ class Panel:
     series: Sequence[Series]
     x_label: str = ""
     y_label: str = ""
-    scale: Literal["", "percent", "points"] = ""
+    scale: Scale = ""
     bars: bool = False
     ticks: Sequence[str] = ()
     across: bool = False
-    log: Literal["", "x", "y", "steep", "symmetric"] = ""
+    log: Log = ""
     marks: Sequence[float] = ()
     levels: Sequence[float] = ()
     chance: float | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transferbench.measurements import Measurements
 from transferbench.report.comparisons import OVER_NETWORKS, Compared, by_metric, comparison
-from transferbench.report.figures import Panel, PanelFigure, Series
+from transferbench.report.figures import Panel, PanelFigure, Scale, Series
 from transferbench.report.parts import Block, Condition, Drawing, Listing, Part, Scope, caption
 from transferbench.report.quantities import TEST, Quantity, quantities_of
 from transferbench.report.styles import arm_styles
@@ -202,8 +202,8 @@ def _arms_figure(
         panels = []
         for quantity in (TEST, *measured):
             values = [quantity.of_arm(arm).of(group.rows) for arm in group.arms]
-            unit, scale = ("%", "percent") if quantity.of_fractions else (quantity.unit, "")
-            title = f"{quantity.name}, {unit}"
+            scale: Scale = "percent" if quantity.of_fractions else ""
+            title = f"{quantity.name}, {'%' if scale else quantity.unit}"
             chance = group.condition.chance if quantity is TEST else None
             panels.append(_panel(scope, group, title, values, scale=scale, chance=chance))
             if quantity is not TEST:
@@ -216,7 +216,14 @@ def _arms_figure(
 
 
 def _panel(
-    scope: Scope, group: ArmGroup, title: str, values: Sequence[Aggregate | None], **axes: Any
+    scope: Scope,
+    group: ArmGroup,
+    title: str,
+    values: Sequence[Aggregate | None],
+    *,
+    scale: Scale = "",
+    levels: Sequence[float] = (),
+    chance: float | None = None,
 ) -> Panel:
     """A row for each arm, a line below the scored pair."""
     styles = arm_styles(scope.suite)
@@ -225,7 +232,10 @@ def _panel(
         for row, (arm, value) in enumerate(zip(group.arms, values, strict=True))
     ]
     title, ticks = f"{group.condition.target}: {title}", group.arms
-    return Panel(title, series, bars=True, ticks=ticks, across=True, marks=(1.5,), **axes)
+    return Panel(
+        title, series, scale=scale, bars=True, ticks=ticks, across=True, marks=(1.5,),
+        levels=levels, chance=chance,
+    )  # fmt: skip
 
 
 def _groups_table(

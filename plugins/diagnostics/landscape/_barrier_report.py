@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 from transferbench import reporting as rp
 
@@ -20,6 +20,8 @@ HEIGHTS = {
     "barrier_loss_mid": ("B_mid, nats", rp.exact_cell),
 }
 CURVES = ("metric", "loss")
+METRIC_AXES = "%", rp.PanelOptions(scale="percent")
+LOSS_AXES = "nats", rp.PanelOptions(log="steep")
 LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
 WAYS = {
     "before": ("as they are", rp.MUTED),
@@ -136,14 +138,18 @@ def _description(pairs: Sequence[rp.Compared]) -> str:
 
 
 def _curve(
-    name: str, rows: rp.Measurements, lines: Sequence[rp.Compared], metric: str, **axes: Any
+    name: str,
+    rows: rp.Measurements,
+    lines: Sequence[rp.Compared],
+    metric: str,
+    **options: Unpack[rp.PanelOptions],
 ) -> rp.Panel:
     """Metric or loss along the line; dotted lines mark the networks where it goes beyond them."""
     own = rows.select(metric=metric)
-    unit, scale, log = ("%", "percent", "") if metric == "metric" else ("nats", "", "steep")
+    unit, axes = METRIC_AXES if metric == "metric" else LOSS_AXES
     marks = (0, 1) if any(not 0 <= at <= 1 for at in own.distinct("lambda")) else ()
-    axes = {"x_label": LAMBDA, "scale": scale, "log": log, "marks": marks} | axes
-    return rp.profile(f"{name} {metric}, {unit}", own, lines, "lambda", **axes)
+    drawn: rp.PanelOptions = {"x_label": LAMBDA, "marks": marks, **axes, **options}
+    return rp.profile(f"{name} {metric}, {unit}", own, lines, "lambda", **drawn)
 
 
 def _heights(scope: rp.Scope, view: rp.View, *columns: str) -> rp.Table | None:

@@ -82,9 +82,10 @@ def _modules(rows: rp.Measurements) -> list[str]:
 def _profile(scope: rp.Scope, condition: rp.Condition, way: str, here: rp.Measurements) -> rp.Panel:
     """The metric by module."""
     rows = here.select(metric="metric")
-    axes = {"y_label": "test metric, %", "scale": "percent", "chance": condition.chance}
-    title = f"{condition.name}: {way}"
-    return rp.profile(title, rows, scope.arms(rows), "module", _modules(rows), **axes)
+    return rp.profile(
+        f"{condition.name}: {way}", rows, scope.arms(rows), "module", _modules(rows),
+        y_label="test metric, %", scale="percent", chance=condition.chance,
+    )  # fmt: skip
 
 
 def _table(

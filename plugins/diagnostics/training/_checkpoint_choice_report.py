@@ -133,10 +133,9 @@ def _sentence(earliest: Interval) -> str:
 def _panels(here: rp.Measurements, condition: rp.Condition, earliest: Interval) -> list[rp.Panel]:
     """The three curves of one condition."""
     curve, marks = [rp.Compared("", {})], () if earliest.value is None else (earliest.value,)
-    axes = {"x_label": "epoch of pre-training", "scale": "percent", "marks": marks}
     return [
         rp.profile(f"{condition.name}: {title}, %", here.select(metric=metric), curve,
-                   "checkpoint", **axes)
+                   "checkpoint", x_label="epoch of pre-training", scale="percent", marks=marks)
         for metric, title in MEASURES.items()
     ]  # fmt: skip
 
