@@ -42,3 +42,20 @@ def test_a_folder_of_images_conforms(folders):
     assert [result.message for result in results if not result.ok] == []
     skipped = {result.check for result in results if result.status == "skipped"}
     assert skipped == {"files-are-as-declared"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reasons"),
+    [
+        ("identity", {"it declares no runs", "nothing is drawn",
+                      "no setting of a severity above 0 was found"}),
+        ("random", {"it needs nothing"}),
+        ("digits", {"it declares no files below a root"}),
+        ("fixup-resnet8", {"it declares no preprocessing", "it is no family"}),
+        ("speed", {"it states no answers (identical)", "it states no answers (symmetric)"}),
+    ],
+)  # fmt: skip
+def test_a_skipped_check_gives_its_reason(name, reasons):
+    (spec,) = (spec for spec in SPECS if spec.name == name)
+    results = check_plugin(spec)
+    assert reasons <= {result.message for result in results if result.status == "skipped"}

@@ -67,6 +67,12 @@ def test_a_perturbation_has_exactly_one_builder():
     assert perturbation(index=None, build=identity_transform).index is None
 
 
+def test_runs_come_with_an_index():
+    message = "Value error, perturbation 'shuffle' gives runs, which go with index"
+    runs = perturbation().index
+    assert reason(perturbation, index=None, build=identity_transform, runs=runs) == ("", message)
+
+
 @pytest.mark.parametrize("spec", [perturbation(), backbone()])
 @pytest.mark.parametrize("field", ["name", "version", "params", "tiny"])
 def test_a_spec_is_frozen(spec, field):

@@ -255,3 +255,10 @@ def test_every_field_of_the_json_schema_has_a_description():
         assert definition["description"].endswith("."), model
         for key, value in definition["properties"].items():
             assert value.get("description", "").strip().endswith("."), (model, key)
+
+
+def test_a_version_that_is_not_installed_is_refused():
+    message = "^this installation has suite 'quickstart@1.0', not 'quickstart@9.9'$"
+    with pytest.raises(SuiteError, match=message):
+        load_suite("quickstart@9.9")
+    assert load_suite("quickstart@1").id == "quickstart@1.0"
