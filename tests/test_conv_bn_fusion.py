@@ -133,6 +133,7 @@ def test_networks_that_cannot_be_fused_are_left_alone(net):
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_fast_precision_equals_f32_within_the_rounding_of_bfloat16(name, calibrated):
     side = 160 if name == "test_vit" else 32
+    torch.manual_seed(0)  # timm draws from the global generator, and the error depends on the draw
     nets = [moved(timm.create_model(name, num_classes=4), seed) for seed in range(3)]
     states = [net.state_dict() for net in nets]
     labels = torch.randint(0, 4, (40,), generator=drawn(1))
