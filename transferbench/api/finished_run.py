@@ -253,9 +253,8 @@ def _read_json(path: Path) -> Any:
 
 def verdict_row(verdict: Verdict) -> tuple[str, str, str, str, int, str]:
     """A verdict as a row of a table with ``VERDICT_COLUMNS``."""
-    effect = "" if verdict.effect is None else f"{verdict.effect:+.3f}"
-    interval = "" if verdict.low is None else f"[{verdict.low:+.3f}, {verdict.high:+.3f}]"
-    return verdict.claim, verdict.verdict, effect, interval, verdict.n, verdict.statement
+    texts = (verdict.effect_text, verdict.bounds_text)
+    return verdict.claim, verdict.verdict, *texts, verdict.n, verdict.statement
 
 
 def _notebook_view(

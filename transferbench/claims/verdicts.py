@@ -58,10 +58,18 @@ class Verdict(BaseModel):
 
     def __repr__(self) -> str:
         """The claim on one line; the fields hold the rest."""
-        if self.effect is None or self.low is None or self.high is None:
-            return f"<{self.claim}: {self.verdict}>"
-        interval = f"{self.effect:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
-        return f"<{self.claim}: {self.verdict}, {interval}, n {self.n}>"
+        effect = " ".join(filter(None, (self.effect_text, self.bounds_text)))
+        return f"<{self.claim}: {self.verdict}{f', {effect}, n {self.n}' if effect else ''}>"
+
+    @property
+    def effect_text(self) -> str:
+        """The effect with its sign, to three decimals; empty without one."""
+        return "" if self.effect is None else f"{self.effect:+.3f}"
+
+    @property
+    def bounds_text(self) -> str:
+        """The interval in brackets; empty without one."""
+        return "" if self.low is None else f"[{self.low:+.3f}, {self.high:+.3f}]"
 
 
 def judge(

@@ -163,7 +163,7 @@ def _tuning(suite: Suite) -> str:
 def _recipes(suite: Suite, arm: str) -> tuple[str, ...]:
     """The recipe of an arm on each scoring target."""
     use = suite.initializations[arm]
-    return tuple(use.recipes.get(target, use.recipe) for target in suite.scoring.chance)
+    return tuple(use.recipe_on(target) for target in suite.scoring.chance)
 
 
 def _budgets(suite: Suite, arm: str) -> str:

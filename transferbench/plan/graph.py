@@ -184,7 +184,7 @@ class _Planner:
         self.suite = plan.suite
         self.resolved = resolved
         self.facts = facts
-        self.cells = _grid_cells(plan.suite)
+        self.cells = plan.suite.cells()
         self.sources: dict[tuple[str, str], Job] = {}
 
     def add(self, entry: Entry) -> None:
@@ -241,7 +241,7 @@ class _Planner:
         label, perturbation, arm = axes
         use = self.suite.initializations[arm]
         target = self.suite.targets[label]
-        recipe = self.suite.recipes[use.recipes.get(label, use.recipe)]
+        recipe = self.suite.recipes[use.recipe_on(label)]
         initialization, requires = self._initialization(entry, arm)
         payload = self._training(entry, f"target:{label}", recipe)
         payload |= {
@@ -353,15 +353,6 @@ class _Planner:
     ) -> Job:
         job = Job(job_id(kind, payload), kind, payload, requires, title, work)
         return self.plan.jobs.setdefault(job.id, job)
-
-
-def _grid_cells(suite: Suite) -> dict[tuple[str, str, str], set[int]]:
-    """Target, perturbation and arm of the trials, in the suite's order, and the epochs to keep."""
-    cells: dict[tuple[str, str, str], set[int]] = {}
-    for grid in suite.trials:
-        for cell in product(*suite.axes(grid)):
-            cells.setdefault(cell, set()).update(grid.checkpoints)
-    return cells
 
 
 def _pairs(pairing: Pairing, n: int) -> list[tuple[int, int]]:

@@ -54,16 +54,12 @@ def entries_table(scopes: Sequence[Scope], suite: Suite) -> Table:
 
 def budgets_table(suite: Suite) -> Table:
     """The recipe of each arm; unequal tuning budgets are flagged."""
-
-    def recipe_name(arm: str, target: str) -> str:
-        use = suite.initializations[arm]
-        return use.recipes.get(target, use.recipe)
-
+    arms = suite.initializations
     scored = suite.scoring.initialization
     targets_of: dict[tuple[str, str, str], list[str]] = {}
     for arm in suite.initializations:
         for target in suite.targets:
-            key = arm, recipe_name(arm, target), recipe_name(scored, target)
+            key = arm, arms[arm].recipe_on(target), arms[scored].recipe_on(target)
             targets_of.setdefault(key, []).append(target)
     lines = []
     for (arm, name, other), targets in targets_of.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import fields, replace
-from itertools import product
 from math import prod
 from typing import TypeAlias
 
@@ -102,9 +101,8 @@ def check_job_ids_follow_from_payloads(bundle: Bundle) -> Iterator[Problem]:
 
 
 def _grid(suite: Suite) -> dict[TrialKey, None]:
-    """The cells of the suite, in its order."""
-    axes = [(*suite.axes(grid), range(suite.replicates)) for grid in suite.trials]
-    return dict.fromkeys(cell for grid in axes for cell in product(*grid))
+    """The cells of the suite with their replicates, in its order."""
+    return {(*cell, k): None for cell in suite.cells() for k in range(suite.replicates)}
 
 
 def fillable_cells(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -251,6 +252,10 @@ class InitializationUse(Use):
     """Target -> label of another recipe for that target."""
     frozen: bool = False
     """Train the head alone, on fixed features."""
+
+    def recipe_on(self, target: str) -> str:
+        """The label of the recipe of this arm on a target."""
+        return self.recipes.get(target, self.recipe)
 
 
 class Grid(Strict):
@@ -515,6 +520,14 @@ class Suite(Strict):
             labels(grid.perturbations, self.perturbations),
             labels(grid.initializations, self.initializations),
         )
+
+    def cells(self) -> dict[tuple[str, str, str], set[int]]:
+        """Target, perturbation and arm of the trials, in order, and the epochs to keep."""
+        cells: dict[tuple[str, str, str], set[int]] = {}
+        for grid in self.trials:
+            for cell in product(*self.axes(grid)):
+                cells.setdefault(cell, set()).update(grid.checkpoints)
+        return cells
 
     def trains(self, target: str, perturbation: str, initialization: str) -> bool:
         """Whether a cell is part of any grid of trials."""

@@ -68,10 +68,10 @@ def _ways(view: rp.View) -> Iterator[tuple[str, rp.Measurements]]:
     if view.plugin != REWINDING:
         yield FRESH, view.rows
         return
-    whole = view.rows.select(module=NONE)
+    unmodified = view.rows.select(module=NONE)
     modules = view.rows.select(module=[m for m in view.rows.distinct("module") if m != NONE])
     for state in modules.distinct("to"):
-        yield f"rewound to {state}", view.rows.select(to=state) | whole
+        yield f"rewound to {state}", view.rows.select(to=state) | unmodified
 
 
 def _modules(rows: rp.Measurements) -> list[str]:
