@@ -15,6 +15,7 @@ import pytest
 
 from transferbench.data.cache import REHASH_LIMIT_BYTES, _intact, missing, prepare, read_file
 from transferbench.errors import DataError, PluginError, StoreError
+from transferbench.identity import digest
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, Params
 
 SIZE = 4
@@ -488,4 +489,40 @@ def test_an_undeclared_folder_is_known_by_its_listing(tmp_path):
     assert load.calls == 2
     put(tmp_path / "data", name="a/2.png")
     get(spec, tmp_path / "cache", data_root=tmp_path / "data")
+    assert load.calls == 4
+
+
+def test_the_listing_sees_linked_folders_and_any_name(tmp_path):
+    load = FakeLoader()
+    spec = make_spec(load, needs_root=True)
+    put(tmp_path / "data", name=os.fsdecode(b"caf\xe9.png"))
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "itself").symlink_to("itself")
+    (tmp_path / "elsewhere").mkdir()
+    for name, calls in [("1.png", 2), ("2.png", 4)]:
+        put(tmp_path / "elsewhere", name=name)
+        get(spec, tmp_path / "cache", data_root=tmp_path / "data")
+        get(spec, tmp_path / "cache", data_root=tmp_path / "data")
+        assert load.calls == calls
+
+
+def test_what_a_plugin_says_of_its_files_is_kept(tmp_path):
+    load = FakeLoader()
+    spec = make_spec(load, notes=lambda params, root: [os.fsdecode(b"caf\xe9")])
+    for _ in range(2):
+        assert get(spec, tmp_path).notes == ("caf\\udce9",)
+    assert load.calls == 2
+
+
+def test_images_decoded_before_their_plugin_had_notes_are_decoded_again(tmp_path):
+    load = FakeLoader()
+    get(make_spec(load), tmp_path)
+    (home,) = homes(tmp_path)
+    sealed = json.loads((home / "manifest.json").read_text())
+    del sealed["manifest"]["notes"]
+    sealed["sha256"] = digest(sealed["manifest"])
+    (home / "manifest.json").write_text(json.dumps(sealed))
+    assert get(make_spec(load), tmp_path).notes == ()
+    assert load.calls == 2
+    assert get(make_spec(load, notes=lambda params, root: ["x"]), tmp_path).notes == ("x",)
     assert load.calls == 4

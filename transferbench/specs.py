@@ -197,6 +197,8 @@ class DatasetSpec(Spec):
     """The files to be present below the root, checked by digest."""
     needs_root: bool = False
     """Whether ``--data-root`` is required."""
+    notes: Callable[[Any, Path | None], Sequence[str]] | None = None
+    """``notes(params, root)``: sentences for the user on what was read and what was left out."""
     requires: tuple[str, ...] = ()
     """Distributions that the loader needs and the core does not install."""
 

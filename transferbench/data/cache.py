@@ -17,7 +17,7 @@ import json
 import re
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
+from transferbench.data.folders import entries_below, printable
 from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.identity import canonical_json, digest, file_digest
 from transferbench.registry import blamed
@@ -55,13 +56,14 @@ class PreparedSplit(NamedTuple):
 
 
 class PreparedDataset(NamedTuple):
-    """A decoded dataset and its task."""
+    """A decoded dataset and its task. ``notes``: what its plugin says of the files."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, PreparedSplit]
     fingerprint: str
     task: Task
     metric: Metric
+    notes: tuple[str, ...] = ()
 
 
 # --- files a dataset reads --------------------------------------------------------------------
@@ -247,8 +249,8 @@ def _key(
 
 def _listing(root: Path) -> list[list[str]]:
     """Every file below ``root``, which identifies a folder without declared files."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in files]
+    files = sorted(path for entry in entries_below(root) if (path := Path(entry.path)).is_file())
+    stats = [(printable(path.relative_to(root).as_posix()), path.stat()) for path in files]
     # as text: nanoseconds do not fit the integers of canonical JSON
     return [[name, str(stat.st_size), str(stat.st_mtime_ns)] for name, stat in stats]
 
@@ -264,10 +266,13 @@ def _open(spec: DatasetSpec, folder: Path) -> PreparedDataset | None:
         if not intact:
             return None
         splits = {name: _map_split(folder, name, manifest) for name in spec.splits}
+        # Where they are absent, an earlier version decoded the files.
+        notes = tuple(manifest["notes"]) if spec.notes else ()
     except (OSError, ValueError, KeyError, TypeError):
         return None
     classes = tuple(manifest["classes"])
-    return PreparedDataset(classes, splits, manifest["fingerprint"], spec.task, spec.metric)
+    fingerprint = manifest["fingerprint"]
+    return PreparedDataset(classes, splits, fingerprint, spec.task, spec.metric, notes)
 
 
 def _intact(path: Path, *, size_bytes: int, sha256: str) -> bool:
@@ -295,6 +300,7 @@ def _build(
         staged.mkdir()
         with blamed(f"dataset {spec.name!r}"):
             classes = tuple(spec.classes(params, root))
+            notes = [*map(printable, spec.notes(params, root))] if spec.notes else []
         groups: dict[str, np.ndarray] = {}
         fingerprints: dict[str, str] = {}
         for name in spec.splits:
@@ -304,7 +310,7 @@ def _build(
             groups[name] = split.groups
             fingerprints[name] = _write_split(staged, name, split, channels)
         _check_groups(spec, groups)
-        _write_manifest(staged, classes, fingerprints)
+        _write_manifest(staged, classes, fingerprints, notes)
         _publish(spec, staged, folder)
 
 
@@ -337,10 +343,11 @@ def _write_split(folder: Path, name: str, split: DatasetSplit, channels: int) ->
 
 
 def _write_manifest(
-    folder: Path, classes: tuple[str, ...], fingerprints: Mapping[str, str]
+    folder: Path, classes: tuple[str, ...], fingerprints: Mapping[str, str], notes: Sequence[str]
 ) -> None:
     manifest = {
         "classes": list(classes),
+        "notes": list(notes),
         "fingerprints": dict(fingerprints),
         "fingerprint": digest(dict(fingerprints)),
         "files": {

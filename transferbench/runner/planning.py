@@ -72,7 +72,8 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     if unfinished:
         entries = [requested for requested in entries if requested not in unfinished]
         plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
-    notes = (*request.notes, *_notes(plan, unfinished))
+    read = [f"{label}: {note}" for label, data in facts.items() for note in data.notes]
+    notes = (*request.notes, *read, *_notes(plan, unfinished))
     return Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
                    store, notes)  # fmt: skip
 
@@ -98,6 +99,7 @@ def dataset_facts(
         facts[label] = DatasetFacts(
             dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
             len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
+            dataset.notes,
         )  # fmt: skip
     if missing:
         raise DataError("\n".join(missing))
