@@ -18,7 +18,7 @@ __all__ = ["Parameter", "Verb", "page", "verbs"]
 
 HEAD = """# Command line
 
-Results go to stdout, everything else to stderr. What the exit codes mean:
+Results go to stdout, everything else to stderr, also what plugins print. What the exit codes mean:
 [errors](errors.md#exit-codes). What the command line does, Python does in one call:
 `transferbench run quickstart` is `transferbench.run("quickstart")`, and its options are
 [keyword arguments](errors.md#options-in-python).

@@ -9,7 +9,7 @@ import typer
 
 from transferbench import __version__
 from transferbench.cli import authoring, listing, publishing, running
-from transferbench.cli.output import fail
+from transferbench.cli.output import fail, say, stdout_kept
 from transferbench.errors import TransferbenchError
 
 __all__ = ["app", "main"]
@@ -28,7 +28,7 @@ app = typer.Typer(
 
 def _version(requested: bool) -> None:
     if requested:
-        typer.echo(f"transferbench {__version__}")
+        say(f"transferbench {__version__}")
         raise typer.Exit
 
 
@@ -53,18 +53,19 @@ app.add_typer(authoring.app, name="plugin")
 
 def main() -> None:
     """Run the command line: a user's mistake is a message, a bug keeps its traceback."""
-    try:
-        app()
-    except TransferbenchError as error:
-        fail(str(error))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _interrupted()
-    except SystemExit as leaving:
-        # Typer turns an interrupt inside a command into this, without a message.
-        if leaving.code == INTERRUPTED:
+    with stdout_kept():
+        try:
+            app()
+        except TransferbenchError as error:
+            fail(str(error))
+            sys.exit(2)
+        except KeyboardInterrupt:
             _interrupted()
-        raise
+        except SystemExit as leaving:
+            # Typer turns an interrupt inside a command into this, without a message.
+            if leaving.code == INTERRUPTED:
+                _interrupted()
+            raise
 
 
 def _interrupted() -> NoReturn:

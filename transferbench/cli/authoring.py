@@ -19,7 +19,7 @@ from transferbench.cli.options import (
     kind_named,
     known_plugins,
 )
-from transferbench.cli.output import as_json, note, table
+from transferbench.cli.output import ResultsCommand, as_json, note, say, table
 
 if TYPE_CHECKING:
     from transferbench.conformance import CheckResult
@@ -29,7 +29,7 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Create plugins and check them.")
 
 
-@app.command("new")
+@app.command("new", cls=ResultsCommand)
 def new(
     name: Annotated[str, typer.Argument(help="The plugin's name, such as my-net.", metavar="NAME")],
     kind: Annotated[str, typer.Option("--kind", help=KIND_HELP, metavar="KIND")],
@@ -44,13 +44,13 @@ def new(
     write = new_package if package else new_file
     written = write(kind_named(kind), name, out, known_plugins(None))
     for path in written.paths:
-        typer.echo(f"written: {path}")
-    typer.echo(f"\nedit {written.edit} where it says EDIT HERE, then:")
+        say(f"written: {path}")
+    say(f"\nedit {written.edit} where it says EDIT HERE, then:")
     for command in written.commands:
-        typer.echo(f"  {command}")
+        say(f"  {command}")
 
 
-@app.command("check")
+@app.command("check", cls=ResultsCommand)
 def check(
     plugins: Annotated[
         str,
@@ -103,11 +103,11 @@ def _print(results: Sequence[CheckResult]) -> None:
     skipped = [result for result in results if result.status == "skipped"]
     for result in results:
         if result.message and result not in skipped:
-            typer.echo(f"\n{result.status}: {result.message}")
+            say(f"\n{result.status}: {result.message}")
     if skipped:
-        typer.echo("")
+        say()
     for result in skipped:
-        typer.echo(f"skipped: {result.kind} {result.plugin!r}: {result.check}: {result.message}")
+        say(f"skipped: {result.kind} {result.plugin!r}: {result.check}: {result.message}")
     counts = Counter(result.status for result in results)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-    typer.echo(f"\n{len(results)} checks: {summary}")
+    say(f"\n{len(results)} checks: {summary}")

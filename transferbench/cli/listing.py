@@ -14,16 +14,16 @@ from transferbench.cli.options import (
     kind_named,
     known_plugins,
 )
-from transferbench.cli.output import as_json, table
+from transferbench.cli.output import ResultsCommand, as_json, say, table
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.command("list")(list_plugins)
+    app.command("list", cls=ResultsCommand)(list_plugins)
     for command in (show, suites, validate, schema, doctor):
-        app.command()(command)
+        app.command(cls=ResultsCommand)(command)
 
 
 def list_plugins(
@@ -75,7 +75,7 @@ def show(
         for field, info in spec.params.model_fields.items()
     ]  # fmt: skip
     if parameters:
-        typer.echo("")
+        say()
         table(["parameter", "type", "default", ""], parameters)
 
 
@@ -95,7 +95,7 @@ def validate(suite: SuiteName, plugin: Plugins = None) -> None:
     from transferbench.suite.loading import load_suite
 
     loaded = load_suite(suite, known_plugins(plugin))
-    typer.echo(f"{loaded.id} is valid")
+    say(f"{loaded.id} is valid")
 
 
 def schema() -> None:

@@ -1,28 +1,89 @@
-"""How the command line prints: results to stdout, everything else to stderr."""
+"""How the command line prints: results to stdout, everything else to stderr.
+
+Stdout belongs to the results of a command: what plugins, libraries and worker processes print while
+it runs goes to stderr, through Python or through the file descriptor.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import Any, TextIO
 
 import typer
+from typer.core import TyperCommand
 
-__all__ = ["as_json", "fail", "note", "table"]
+__all__ = ["ResultsCommand", "as_json", "fail", "note", "say", "stdout_kept", "table"]
+
+_RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
+"""The stdout of the command that runs."""
+
+
+class ResultsCommand(TyperCommand):
+    """A command whose stdout holds what it prints with ``say``, and nothing else."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; whatever else is printed meanwhile goes to stderr."""
+        before = _RESULTS.set(sys.stdout)
+        try:
+            with redirect_stdout(sys.stderr):
+                return super().invoke(ctx)
+        finally:
+            _RESULTS.reset(before)
+
+
+@contextmanager
+def stdout_kept() -> Iterator[None]:
+    """File descriptor 1 becomes stderr, to the end of the process; ``sys.stdout`` is a copy of it.
+
+    C code and worker processes print to the descriptor, some of them as they end. Does nothing
+    where ``sys.stdout`` was replaced (a test, a notebook) or is closed.
+    """
+    stdout = sys.__stdout__
+    if stdout is None or stdout is not sys.stdout or _descriptor(stdout) != 1:
+        yield
+        return
+    stdout.flush()
+    copy = os.dup(1)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # stderr is closed: what is printed there is lost
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    with os.fdopen(copy, "w", encoding=stdout.encoding, errors=stdout.errors) as results:
+        sys.stdout = results
+        try:
+            yield
+        finally:
+            sys.stdout = sys.stderr
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
+def say(text: str = "", *, end: bool = True) -> None:
+    """Print a result to stdout, by default with the end of a line."""
+    typer.echo(text, file=_RESULTS.get(), nl=end)
 
 
 def as_json(value: Any) -> None:
     """Print ``value``, which may hold dataclasses, as JSON to stdout."""
     from transferbench.files import json_text
 
-    typer.echo(json_text(value), nl=False)
+    say(json_text(value), end=False)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print an aligned table to stdout."""
     from tabulate import tabulate
 
-    typer.echo(tabulate(rows, headers=headers, disable_numparse=True))
+    say(tabulate(rows, headers=headers, disable_numparse=True))
 
 
 def note(text: str) -> None:

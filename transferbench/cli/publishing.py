@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from transferbench.cli.options import Json, Plugins, known_plugins
-from transferbench.cli.output import as_json
+from transferbench.cli.output import ResultsCommand, as_json, say
 
 __all__ = ["leaderboard", "submission"]
 
@@ -19,7 +19,7 @@ submission = typer.Typer(no_args_is_help=True, help="Pack and check submissions.
 leaderboard = typer.Typer(no_args_is_help=True, help="Build and show leaderboards.")
 
 
-@submission.command()
+@submission.command(cls=ResultsCommand)
 def pack(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     entry: Annotated[list[str] | None, typer.Option("--entry", help="Only this entry.")] = None,
@@ -40,10 +40,10 @@ def pack(
 
     registry = known_plugins(plugin)
     for path in pack_run(run, out, entry or (), submitter, license, overlap or (), registry):
-        typer.echo(str(path))
+        say(str(path))
 
 
-@submission.command()
+@submission.command(cls=ResultsCommand)
 def check(
     path: Annotated[Path, typer.Argument(help="The folder of a submission.")],
     plugin: Plugins = None,
@@ -56,12 +56,12 @@ def check(
     if json:
         as_json({"ok": report.ok, "trust": report.trust, "checks": report.checks})
     else:
-        typer.echo(str(report))
+        say(str(report))
     if not report.ok:
         raise typer.Exit(1)
 
 
-@leaderboard.command()
+@leaderboard.command(cls=ResultsCommand)
 def build(
     submissions: Submissions = Path("leaderboard/submissions"),
     out: Annotated[Path, typer.Option("--out", help="Where the boards are written.")] = Path(
@@ -76,10 +76,10 @@ def build(
     with disk_errors_explained(out):
         written = build_boards(submissions, out, known_plugins(plugin))
     for path in written:
-        typer.echo(str(path))
+        say(str(path))
 
 
-@leaderboard.command()
+@leaderboard.command(cls=ResultsCommand)
 def show(
     suite: Annotated[str | None, typer.Argument(help="Only this board: name@MAJOR.")] = None,
     submissions: Annotated[Path, typer.Option("--submissions")] = Path("leaderboard/submissions"),
@@ -95,4 +95,4 @@ def show(
         raise UnknownNameError("board", suite, tables)
     for name, table in tables.items():
         if suite in {None, name}:
-            typer.echo(as_text(table))
+            say(as_text(table))

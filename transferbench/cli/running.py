@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transferbench.cli.options import Json, RunFolder, SuiteName, with_options
-from transferbench.cli.output import as_json, note, table
+from transferbench.cli.output import ResultsCommand, as_json, note, say, table
 from transferbench.runner.options import Options
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Offline = Annotated[
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     for command in (plan, prepare, run, status, report, compare, export):
-        app.command()(command)
+        app.command(cls=ResultsCommand)(command)
 
 
 @with_options("time_limit_seconds", "micro_batch", "compile")
@@ -40,12 +40,12 @@ def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
         return
     rows = [(kind, counts["jobs"], counts["cached"]) for kind, counts in cost["kinds"].items()]
     table(["kind", "jobs", "cached"], [*rows, ("all", cost["jobs"], cost["cached"])])
-    typer.echo(
+    say(
         f"\n{planned.suite.id} on {', '.join(cost['entries'])}: about "
         f"{_hours(cost['wall_seconds'])} for what is left, {cost['slots']} job(s) at once on "
         f"{cost['device']}, {cost['memory_bytes'] / 2**20:,.0f} MiB a job"
     )
-    typer.echo(f"the store is {planned.store.root}; the run's folder will be {planned.folder}")
+    say(f"the store is {planned.store.root}; the run's folder will be {planned.folder}")
 
 
 @with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch", "compile")
@@ -55,7 +55,7 @@ def prepare(suite: SuiteName, *, options: Options) -> None:
 
     planned = _planned(suite, options)
     try_weights(planned, planned.done)
-    typer.echo(f"the data of {planned.suite.id} are ready in {planned.store.root / 'datasets'}")
+    say(f"the data of {planned.suite.id} are ready in {planned.store.root / 'datasets'}")
 
 
 @with_options()
@@ -93,14 +93,14 @@ def status(folder: RunFolder, json: Json = False) -> None:
     table(["kind", "status", "jobs"], [(*key, count) for key, count in sorted(counts.items())])
     for row in rows:
         if row["message"]:
-            typer.echo(f"{row['status']}: {row['label']}: {row['message']}")
+            say(f"{row['status']}: {row['label']}: {row['message']}")
 
 
 def report(folder: RunFolder) -> None:
     """Write the report of a run again."""
     from transferbench.api import Run
 
-    typer.echo(f"the report is {Run(folder).report()}")
+    say(f"the report is {Run(folder).report()}")
 
 
 def compare(first: RunFolder, second: RunFolder, json: Json = False) -> None:
@@ -113,7 +113,7 @@ def compare(first: RunFolder, second: RunFolder, json: Json = False) -> None:
     elif rows:
         table(list(rows[0]), [[_short(value) for value in row.values()] for row in rows])
     else:
-        typer.echo("the two runs have no measurement in common")
+        say("the two runs have no measurement in common")
 
 
 def export(
@@ -123,7 +123,7 @@ def export(
     """Write a run's measurements as one tidy table."""
     from transferbench.api import export_run
 
-    typer.echo(f"{export_run(folder, to)} rows in {to}")
+    say(f"{export_run(folder, to)} rows in {to}")
 
 
 def _short(value: Any) -> Any:
@@ -168,11 +168,11 @@ def _show_run(finished: Run) -> None:
 
     for entry, verdicts in finished.claims.items():
         if verdicts:
-            typer.echo(f"claims of {finished.suite.id} on {entry}:")
+            say(f"claims of {finished.suite.id} on {entry}:")
             table(VERDICT_COLUMNS, [verdict_row(verdict) for verdict in verdicts])
-            typer.echo("")
-    typer.echo(finished.board())
-    typer.echo(f"the report is {finished.folder / 'report.html'}")
+            say()
+    say(finished.board())
+    say(f"the report is {finished.folder / 'report.html'}")
     if finished.failed:
         typer.echo(f"{len(finished.failed)} job(s) did not finish: transferbench status "
                    f"{finished.folder}", err=True)  # fmt: skip

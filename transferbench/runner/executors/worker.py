@@ -50,6 +50,8 @@ def serve(pipe: Pipe) -> None:
     # The parent blocks SIGINT while it starts a worker, which inherits that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # Stdout belongs to the parent's results; what jobs print must not wait in a buffer either.
+    sys.stdout = sys.stderr
     start: bytes = pipe.recv()
     inbox: Inbox = SimpleQueue()
     Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
