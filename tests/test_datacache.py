@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transferbench.data.cache import REHASH_LIMIT_BYTES, _intact, missing, prepare, read_file
+from transferbench.data import files
+from transferbench.data.cache import missing, prepare, read_file
 from transferbench.errors import DataError, PluginError, StoreError
-from transferbench.identity import digest
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, Params
 
 SIZE = 4
@@ -222,14 +223,6 @@ def test_damage_is_found_and_repaired(tmp_path, damage, name):
     assert again.fingerprint == fingerprint
     assert np.array_equal(again.splits["train"].images, pixels)
     assert homes(tmp_path) == [home]
-
-
-def test_a_very_large_file_is_checked_by_size_alone(tmp_path):
-    path = tmp_path / "sparse"
-    with path.open("wb") as stream:
-        stream.truncate(REHASH_LIMIT_BYTES + 8)
-    assert _intact(path, size_bytes=REHASH_LIMIT_BYTES + 8, sha256="not read")
-    assert not _intact(path, size_bytes=REHASH_LIMIT_BYTES + 9, sha256="not read")
 
 
 def test_an_edited_manifest_is_not_believed(tmp_path):
@@ -441,14 +434,20 @@ def test_a_truncated_archive_is_named(tmp_path):
         get(filed(), tmp_path / "cache", data_root=tmp_path)
 
 
-def test_a_file_is_hashed_again_only_when_it_changed(tmp_path):
+def rewrite(path, content):
+    """Other content of the same size, with the times kept."""
+    stat = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_file_is_hashed_again_only_when_it_changed(tmp_path, monkeypatch):
     path = put(tmp_path / "fake")
     get(filed(), tmp_path / "cache", data_root=tmp_path)
-    stat = path.stat()
-    put(tmp_path / "fake", b"x" * len(CONTENT))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    get(filed(), tmp_path / "cache", data_root=tmp_path)  # looks the same: not read
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_verified_blocks", None)
+        get(filed(), tmp_path / "cache", data_root=tmp_path)
+    rewrite(path, b"x" * len(CONTENT))
     with pytest.raises(DataError, match="not the declared content"):
         get(filed(), tmp_path / "cache", data_root=tmp_path)
 
@@ -480,16 +479,112 @@ def test_a_missing_distribution_says_how_to_install_it(tmp_path):
         get(make_spec(requires=("no-such-thing",)), tmp_path)
 
 
-def test_an_undeclared_folder_is_known_by_its_listing(tmp_path):
-    load = FakeLoader()
-    spec = make_spec(load, needs_root=True)
-    put(tmp_path / "data", name="a/1.png")
-    get(spec, tmp_path / "cache", data_root=tmp_path / "data")
-    get(spec, tmp_path / "cache", data_root=tmp_path / "data")
+# --- folders without declared files -------------------------------------------------------------
+
+
+class FolderLoader(FakeLoader):
+    """The first byte of ``a/1.png`` is a pixel."""
+
+    def __call__(self, params, split, root, image_size):
+        images, labels, groups = super().__call__(params, split, root, image_size)
+        images[0, 0, 0, 0] = (root / "a" / "1.png").read_bytes()[0]
+        return DatasetSplit(images, labels, groups)
+
+
+def from_folder(load):
+    return make_spec(load, needs_root=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    put(tmp_path / "data", name="a/1.png", content=b"1")
+    return tmp_path / "data"
+
+
+def fingerprint(load, folder):
+    return get(from_folder(load), folder.parent / "cache", data_root=folder).fingerprint
+
+
+def test_an_unchanged_folder_costs_only_stats(folder, monkeypatch):
+    load = FolderLoader()
+    first = fingerprint(load, folder)
+    monkeypatch.setattr(files, "file_digest", None)
+    assert fingerprint(load, folder) == first
     assert load.calls == 2
-    put(tmp_path / "data", name="a/2.png")
-    get(spec, tmp_path / "cache", data_root=tmp_path / "data")
+
+
+def test_a_file_more_is_decoded(folder):
+    load = FolderLoader()
+    fingerprint(load, folder)
+    put(folder, name="a/2.png")
+    fingerprint(load, folder)
     assert load.calls == 4
+
+
+def in_place(path):
+    rewrite(path, b"2")
+
+
+def by_a_copy(path):
+    other = path.with_name("other")
+    shutil.copy2(path, other)
+    rewrite(other, b"2")
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [in_place, by_a_copy])
+def test_a_picture_that_changed_with_its_size_and_time_is_decoded_again(folder, change):
+    load = FolderLoader()
+    path = folder / "a" / "1.png"
+    before, stat = fingerprint(load, folder), path.stat()
+    change(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert fingerprint(load, folder) != before
+
+
+def test_a_copy_of_a_folder_is_not_decoded_again(folder):
+    load = FolderLoader()
+    first = fingerprint(load, folder)
+    shutil.copytree(folder, folder.with_name("copy"))
+    assert fingerprint(load, folder.with_name("copy")) == first
+    assert load.calls == 2
+
+
+def test_pictures_behind_links_are_watched(folder):
+    load = FolderLoader()
+    elsewhere = folder.with_name("elsewhere")
+    (folder / "a").rename(elsewhere)
+    (folder / "a").symlink_to(elsewhere)
+    (elsewhere / "itself").symlink_to(elsewhere)
+    (elsewhere / "broken").symlink_to(elsewhere / "nothing")
+    before = fingerprint(load, folder)
+    rewrite(elsewhere / "1.png", b"2")
+    assert fingerprint(load, folder) != before
+
+
+def test_names_that_are_not_text_are_listed(folder):
+    put(folder, name=os.fsdecode(b"a/caf\xe9.png"))
+    assert fingerprint(FolderLoader(), folder)
+
+
+def test_a_folder_that_changes_while_it_is_decoded_is_not_cached(folder):
+    def growing(split):
+        put(folder, name=f"a/{split.groups[0]}.png")
+        return split
+
+    message = "files below .*data changed while they were read: wait until nothing writes there"
+    with pytest.raises(DataError, match=message):
+        fingerprint(FolderLoader(change=growing), folder)
+    assert homes(folder.parent / "cache") == []
+
+
+def test_marks_of_what_was_read_are_no_condition(folder):
+    load = FolderLoader()
+    first = fingerprint(load, folder)
+    for mark in (folder.parent / "cache" / "verified").iterdir():
+        mark.write_text("no digest")
+    assert fingerprint(load, folder) == first
+    assert load.calls == 2
 
 
 def test_the_listing_sees_linked_folders_and_any_name(tmp_path):
@@ -512,17 +607,3 @@ def test_what_a_plugin_says_of_its_files_is_kept(tmp_path):
     for _ in range(2):
         assert get(spec, tmp_path).notes == ("caf\\udce9",)
     assert load.calls == 2
-
-
-def test_images_decoded_before_their_plugin_had_notes_are_decoded_again(tmp_path):
-    load = FakeLoader()
-    get(make_spec(load), tmp_path)
-    (home,) = homes(tmp_path)
-    sealed = json.loads((home / "manifest.json").read_text())
-    del sealed["manifest"]["notes"]
-    sealed["sha256"] = digest(sealed["manifest"])
-    (home / "manifest.json").write_text(json.dumps(sealed))
-    assert get(make_spec(load), tmp_path).notes == ()
-    assert load.calls == 2
-    assert get(make_spec(load, notes=lambda params, root: ["x"]), tmp_path).notes == ("x",)
-    assert load.calls == 4

@@ -7,6 +7,7 @@ TransferbenchError
  +-- DataError          images or weights missing, truncated or of the wrong content
  +-- DeviceError        hardware asked for that is not there
  +-- StoreError         an artefact that cannot be written or is not what was written
+ |    +-- DamagedImagesError   decoded images that changed since they were written
  +-- SubmissionError    a submission that cannot be accepted
  +-- ConformanceError   a plugin that breaks a promise of its kind
 """
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ConformanceError",
+    "DamagedImagesError",
     "DataError",
     "DeviceError",
     "PluginError",
@@ -75,6 +77,10 @@ class DeviceError(TransferbenchError):
 
 class StoreError(TransferbenchError):
     """An artefact that cannot be written, or is not what was written."""
+
+
+class DamagedImagesError(StoreError):
+    """Decoded images that changed since they were written; preparing the data heals them."""
 
 
 class SubmissionError(TransferbenchError):

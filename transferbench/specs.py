@@ -193,6 +193,11 @@ class DatasetSpec(Spec):
     """1 for grey images, 3 for colour."""
     grouping: Annotated[str, Field(min_length=1)]
     """A description of a group, such as "a writer"."""
+    shared_between_splits: str = ""
+    """Which images or groups are in two splits and why, where the data set is published so.
+
+    Shown wherever the data set is. Without it, such a data set is refused.
+    """
     files: tuple[DataFile, ...] = ()
     """The files to be present below the root, checked by digest."""
     needs_root: bool = False

@@ -13,7 +13,8 @@ def load(params, split, root, image_size):  # noqa: ARG001  # what every loader 
     phase = random.integers(0, 4, (size, 1, 1))
     rows, columns = np.indices((image_size, image_size))
     across = np.where(labels[:, None, None] == 0, rows, columns)
-    images = np.where((across + phase) // 2 % 2, 255, 0).astype(np.uint8)[..., None]
+    ink = random.integers(128, 256, (size, image_size, image_size))
+    images = np.where((across + phase) // 2 % 2, ink, 0).astype(np.uint8)[..., None]
     return DatasetSplit(images, labels, np.array([f"{split}-{item}" for item in range(size)]))
 
 

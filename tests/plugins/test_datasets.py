@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from transferbench.data.cache import _how_to_install, missing, prepare
+from transferbench.data.cache import missing, prepare
+from transferbench.data.files import _how_to_install
 from transferbench.errors import DataError
 from transferbench.specs import DataFile
 from transferbench_plugins.datasets import glyphs, mnist_5k, transferbench_datasets

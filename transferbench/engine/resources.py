@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +16,7 @@ from transferbench.data.cache import PreparedDataset, prepare
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.data.splits import select_test, select_training, shuffled_labels
-from transferbench.errors import DataError, DeviceError, PluginError
+from transferbench.errors import DamagedImagesError, DataError, DeviceError, PluginError
 from transferbench.networks.modules import body_state, build_network, partition
 from transferbench.registry import Registry, blamed
 from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
@@ -175,6 +175,14 @@ class WorkerResources:
 
     def task_data(self, payload: Mapping[str, Any]) -> TaskData:
         """The images that a job trains, validates and tests on."""
+        try:
+            return self._task_data(payload)
+        except DamagedImagesError:
+            # The data set is decoded again, in place of what was damaged.
+            self._datasets.pop(payload["dataset"]["fingerprint"])
+            return self._task_data(payload)
+
+    def _task_data(self, payload: Mapping[str, Any]) -> TaskData:
         dataset = self._dataset(payload)
         selection = payload["selection"]
         train, test = dataset.splits["train"], dataset.splits["test"]
@@ -193,21 +201,21 @@ class WorkerResources:
             labels = shuffled_labels(labels, payload["seeds"]["labels"])
         validation = None
         if len(positions.validation):
-            validation = self._split(payload, train.images, labels, positions.validation)
+            validation = self._split(payload, train.read, labels, positions.validation)
         planned = payload["dataset"]
         return TaskData(
             planned["task"],
             planned["metric"],
             planned["classes"],
-            train=self._split(payload, train.images, labels, positions.train, training=True),
-            test=self._split(payload, test.images, test.labels, test_positions),
+            train=self._split(payload, train.read, labels, positions.train, training=True),
+            test=self._split(payload, test.read, test.labels, test_positions),
             validation=validation,
         )
 
     def _split(
         self,
         payload: Mapping[str, Any],
-        images: np.ndarray,
+        read: Callable[[np.ndarray], np.ndarray],
         labels: np.ndarray,
         positions: np.ndarray,
         *,
@@ -219,7 +227,7 @@ class WorkerResources:
         if planned is not None and training and planned["apply"] == "test-only":
             planned = None
         pipeline = ImagePipeline(
-            torch.from_numpy(images[positions]).to(self.device),
+            torch.from_numpy(read(positions)).to(self.device),
             image["mean"],
             image["std"],
             perturbation=None if planned is None else self._perturbation(planned, image),

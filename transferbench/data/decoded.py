@@ -1,0 +1,234 @@
+"""Decoded splits on the disk: how they are written, mapped, and checked against their digests.
+
+    manifest.json          what was decoded, and the facts of the other files
+    <split>.images.npy     uint8 (N, H, W, C)
+    <split>.digests.npy    a digest of each image
+    <split>.labels.npy, <split>.groups.npy
+
+Small files are hashed when they are opened. An array of images above REHASH_LIMIT_BYTES is not: its
+images are checked when a process reads them for the first time.
+
+Shape letters: N images, H height, W width, C channels, L labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transferbench.data.duplicates import image_digests
+from transferbench.errors import DamagedImagesError
+from transferbench.identity import canonical_json, digest, file_digest
+from transferbench.specs import DatasetSplit
+
+__all__ = [
+    "FORMAT",
+    "REHASH_LIMIT_BYTES",
+    "UNREADABLE",
+    "ImageReader",
+    "PreparedSplit",
+    "discard",
+    "faults_of",
+    "map_split",
+    "read_manifest",
+    "write_manifest",
+    "write_split",
+]
+
+FORMAT = 2
+"""Of the files of a decoded dataset; part of the name of its folder."""
+REHASH_LIMIT_BYTES = 2**30
+"""Larger arrays of images are checked as they are read; hashing takes more than half a second."""
+BLOCK_IMAGES = 1024
+MANIFEST = "manifest.json"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a folder that holds anything raises."""
+
+
+class PreparedSplit(NamedTuple):
+    """One decoded split, read-only.
+
+    ``read(positions)`` copies images and checks them; ``images`` is the memory map itself.
+
+    Shapes: images uint8 (N, H, W, C); labels int64 (N,) or float32 (N, L); groups int64 or str
+    (N,); digests bytes (N,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    fingerprint: str
+    digests: np.ndarray
+    read: ImageReader
+
+
+class ImageReader:
+    """Copies images of a memory map; each is checked when this process first reads it."""
+
+    def __init__(self, path: Path, images: np.ndarray, digests: np.ndarray) -> None:
+        self._path = path
+        self._file = path.stat()
+        self._images = images
+        self._digests = digests
+        self._unchecked = np.full(len(images), images.nbytes > REHASH_LIMIT_BYTES)
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The images at ``positions``.
+
+        Shapes: int64 (M,) to uint8 (M, H, W, C). Raises: ``DamagedImagesError`` where an image is
+        not what was written; the next ``prepare`` decodes all of them again.
+        """
+        images: np.ndarray = self._images[positions]
+        first_time = self._unchecked[positions]
+        if first_time.any():
+            new = positions[first_time]
+            copies = images if first_time.all() else images[first_time]
+            damaged = new[image_digests(copies) != self._digests[new]]
+            if len(damaged):
+                discard(self._path.parent, self._file)
+                raise DamagedImagesError(
+                    f"{self._path} changed since it was written ({len(damaged)} of {len(new)} "
+                    f"images differ, such as number {damaged[0]}): run the command again, which "
+                    "decodes them again, and check the disk"
+                )
+            self._unchecked[new] = False
+        return images
+
+
+def discard(folder: Path, opened: os.stat_result | None = None) -> None:
+    """Make the next ``prepare`` decode again what ``folder`` holds.
+
+    ``opened``: the state of a file of images that was mapped; where another is there now, another
+    process has repaired the folder, which stays.
+    """
+    with suppress(OSError):  # nothing can be repaired where nothing can be written
+        if opened is None or any(
+            os.path.samestat(path.stat(), opened) for path in folder.glob("*.images.npy")
+        ):
+            (folder / MANIFEST).unlink()
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def write_split(folder: Path, name: str, split: DatasetSplit, channels: int) -> dict[str, Any]:
+    """Write one split; returns its facts for the manifest."""
+    shape = (*split.images.shape[:3], channels)
+    path = folder / f"{name}.images.npy"
+    digests = []
+    # Not through a memory map, where a full disk kills the process instead of raising.
+    with path.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(split.images), BLOCK_IMAGES):
+            block = with_channels(split.images[start : start + BLOCK_IMAGES], channels)
+            digests.append(image_digests(block))
+            stream.write(block.tobytes())
+    images = np.load(path, mmap_mode="r")
+    groups = split.groups if split.groups.dtype.kind == "U" else split.groups.astype(np.int64)
+    arrays = {"labels": split.labels, "groups": groups, "digests": np.concatenate(digests)}
+    for array, values in arrays.items():
+        np.save(folder / f"{name}.{array}.npy", values, allow_pickle=False)
+    return {
+        "fingerprint": _fingerprint(images, split.labels, groups),
+        "shape": list(shape),
+        "size_bytes": path.stat().st_size,
+    }
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Seal the folder with its manifest: ``facts`` and the digests of the small files."""
+    files = [path for path in sorted(folder.iterdir()) if not path.name.endswith(".images.npy")]
+    manifest = {
+        "format": FORMAT,
+        **facts,
+        "files": {
+            path.name: {"size_bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in files
+        },
+    }
+    sealed = {"manifest": manifest, "sha256": digest(manifest)}
+    (folder / MANIFEST).write_text(json.dumps(sealed, indent=1), encoding="utf-8")
+
+
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Images (N, H, W, C) with C = ``channels``.
+
+    Source: ITU-R BT.601-7, section 2.5.1: E'Y = 0.299 E'R + 0.587 E'G + 0.114 E'B.
+    """
+    if images.shape[-1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=-1)
+    thousandths = images.astype(np.uint32) @ np.array([299, 587, 114], np.uint32)
+    luma: np.ndarray = ((thousandths + 500) // 1000).astype(np.uint8)[..., None]
+    return luma
+
+
+def _fingerprint(images: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> str:
+    """The sha256 of a header of types and shapes, followed by the decoded values."""
+    header = {
+        "images": ["uint8", list(images.shape)],
+        "labels": [labels.dtype.name, list(labels.shape)],
+        "groups": groups.tolist(),
+    }
+    sha = hashlib.sha256(canonical_json(header))
+    sha.update(np.ascontiguousarray(images).data)
+    sha.update(np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("<")).data)
+    return sha.hexdigest()
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of ``folder``. Raises: one of UNREADABLE where it is not what was written."""
+    sealed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = sealed["manifest"]
+    if sealed["sha256"] != digest(manifest):
+        raise ValueError(f"{MANIFEST} does not have the digest that it was sealed with")
+    return manifest
+
+
+def map_split(folder: Path, name: str, facts: Mapping[str, Any]) -> PreparedSplit:
+    """One split of ``folder``, with its facts in the manifest. Raises: one of UNREADABLE."""
+    images, labels, groups, digests = (
+        np.load(folder / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False)
+        for array in ("images", "labels", "groups", "digests")
+    )
+    reader = ImageReader(folder / f"{name}.images.npy", images, digests)
+    return PreparedSplit(images, labels, groups, facts["fingerprint"], digests, reader)
+
+
+def faults_of(
+    folder: Path, manifest: Mapping[str, Any], *, everything: bool = False
+) -> Iterator[str]:
+    """How the files of ``folder`` differ from its manifest.
+
+    ``everything``: hash large arrays of images too. Raises: one of UNREADABLE.
+    """
+    for name, facts in manifest["files"].items():
+        path = folder / name
+        if path.stat().st_size != facts["size_bytes"] or file_digest(path) != facts["sha256"]:
+            yield f"{name} is not what was written"
+    for name, facts in manifest["splits"].items():
+        path = folder / f"{name}.images.npy"
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        size = (images.dtype.str, list(images.shape), path.stat().st_size)
+        if size != ("|u1", facts["shape"], facts["size_bytes"]):
+            yield f"{path.name} has another size than what was written"
+        elif everything or images.nbytes <= REHASH_LIMIT_BYTES:
+            digests = np.load(folder / f"{name}.digests.npy", allow_pickle=False)
+            if count := sum(
+                int((image_digests(images[rows]) != digests[rows]).sum())
+                for start in range(0, len(images), BLOCK_IMAGES)
+                for rows in [slice(start, start + BLOCK_IMAGES)]
+            ):
+                yield f"{count} images of {path.name} are not what was written"

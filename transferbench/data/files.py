@@ -1,0 +1,225 @@
+"""The files that a dataset reads: which are missing, whether they are as declared, what they hold.
+
+A dataset declares its files with their digests, or reads a folder of the user's. Reading either in
+full takes long; what was read once is not read again while its inode, size and both times stay.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.metadata
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISREG
+
+from transferbench.data.folders import entries_below
+from transferbench.errors import DataError
+from transferbench.identity import file_digest
+from transferbench.specs import DataFile, DatasetSpec
+
+__all__ = [
+    "content_key",
+    "folder_state",
+    "missing",
+    "read_file",
+    "refuse_changed",
+    "root_of",
+    "verify_files",
+]
+
+BLOCK_BYTES = 2**20
+
+
+def missing(spec: DatasetSpec, data_root: Path | None) -> list[str]:
+    """What is missing on this machine to load ``spec``, each with instructions; [] for nothing."""
+    lacking = [_how_to_install(spec, name) for name in spec.requires if not _installed(name)]
+    if not spec.needs_root:
+        return lacking
+    if data_root is None:
+        return [*lacking, _how_to_get(spec, "no data root was given")]
+    root = root_of(spec, data_root)
+    if not root.is_dir():
+        return [*lacking, _how_to_get(spec, f"there is no folder {root}")]
+    absent = [file.path for file in spec.files if _locate(root, file) is None]
+    if absent:
+        lacking.append(_how_to_get(spec, f"{root} has no {', '.join(absent)}"))
+    return lacking
+
+
+def read_file(root: Path, file: DataFile) -> bytes:
+    """The verified content of a declared file, read from ``<path>`` or from ``<path>.gz``.
+
+    Raises: ``DataError`` where it is absent, unreadable or has other content than declared.
+    """
+    return b"".join(_verified_blocks(root, file))
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _how_to_install(spec: DatasetSpec, distribution: str) -> str:
+    pattern = rf"{re.escape(distribution)}\b.*extra == ['\"](?!test)([\w-]+)['\"]"
+    requirements = importlib.metadata.requires("transferbench") or []
+    extras = [match[1] for line in requirements if (match := re.match(pattern, line))]
+    target = f"'transferbench[{extras[0]}]'" if extras else distribution
+    return (
+        f"dataset {spec.name!r} needs the distribution {distribution!r}, which is not installed: "
+        f"pip install {target}"
+    )
+
+
+def _how_to_get(spec: DatasetSpec, problem: str) -> str:
+    origins = "; ".join(dict.fromkeys(file.origin for file in spec.files)) or spec.source
+    return (
+        f"dataset {spec.name!r} reads files that are not shipped, and {problem}: get them from "
+        f"{origins}; put them in FOLDER/{spec.name} and pass --data-root FOLDER"
+    )
+
+
+def root_of(spec: DatasetSpec, data_root: Path) -> Path:
+    """``data_root/<name>``, or ``data_root`` itself if that is absent and the files are here."""
+    named = data_root / spec.name
+    if named.is_dir() or not data_root.is_dir():
+        return named
+    has_files = all(_locate(data_root, file) is not None for file in spec.files)
+    return data_root if has_files else named
+
+
+def _locate(root: Path, file: DataFile) -> Path | None:
+    plain = root / file.path
+    packed = plain.with_name(plain.name + ".gz")
+    return next((path for path in (plain, packed) if path.is_file()), None)
+
+
+def _located(root: Path, file: DataFile) -> Path:
+    path = _locate(root, file)
+    if path is None:
+        raise DataError(f"no file {root / file.path}: get it from {file.origin}")
+    return path
+
+
+def _verified_blocks(root: Path, file: DataFile) -> Iterator[bytes]:
+    """The decompressed content of a declared file; raises at its end where it is another."""
+    path = _located(root, file)
+    size_bytes, sha = 0, hashlib.sha256()
+    try:
+        with path.open("rb") if path == root / file.path else gzip.open(path) as stream:
+            # Reads at most one byte more than declared.
+            while block := stream.read(min(BLOCK_BYTES, file.size_bytes + 1 - size_bytes)):
+                size_bytes += len(block)
+                sha.update(block)
+                yield block
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}): get it again from {file.origin}"
+        ) from error
+    if (size_bytes, sha.hexdigest()) != (file.size_bytes, file.sha256):
+        size = f"{size_bytes} bytes" if size_bytes <= file.size_bytes else "more"
+        raise DataError(
+            f"{path} is not the declared content: expected {file.size_bytes} bytes "
+            f"with sha256 {file.sha256}, found {size} with sha256 {sha.hexdigest()}: "
+            f"get it again from {file.origin}"
+        )
+
+
+def verify_files(spec: DatasetSpec, root: Path, cache: Path) -> None:
+    """Check the declared files, but for those that were checked and have not changed since."""
+    for file in spec.files:
+        path = _located(root, file)
+        mark = _mark(cache, str(path), _state(path.stat()), file.sha256)
+        if not mark.exists():
+            for _ in _verified_blocks(root, file):
+                pass
+            _note(mark, "")
+
+
+# --- folders without declared files ---------------------------------------------------------------
+
+
+def content_key(root: Path, cache: Path) -> str:
+    """A digest of the names and contents of all files below ``root``.
+
+    They are read only where ``folder_state`` is new. Inode and change time are in it: a copy that
+    preserves times and size has others. Raises: ``DataError`` where files change while they are
+    read.
+    """
+    state = folder_state(root)
+    mark = _mark(cache, str(root), state)
+    with suppress(OSError, ValueError):
+        text = mark.read_text(encoding="ascii")
+        if len(bytes.fromhex(text)) == hashlib.sha256().digest_size:
+            return text
+    files = [(name, path) for name, path, _ in _files_below(root)]
+    with ThreadPoolExecutor() as pool:  # hashes outside the interpreter's lock
+        contents = pool.map(_content, (path for _, path in files))
+        key = _combined((name, content) for (name, _), content in zip(files, contents, strict=True))
+    refuse_changed(root, state)
+    _note(mark, key)
+    return key
+
+
+def folder_state(root: Path) -> str:
+    """A digest of the names, inodes, sizes and times of all files below ``root``."""
+    return _combined((name, _state(stat)) for name, _, stat in _files_below(root))
+
+
+def refuse_changed(root: Path, state: str) -> None:
+    """Raises: ``DataError`` where ``folder_state`` is another now."""
+    if folder_state(root) != state:
+        raise DataError(
+            f"files below {root} changed while they were read: wait until nothing writes there, "
+            "and run the command again"
+        )
+
+
+def _files_below(root: Path) -> Iterator[tuple[str, str, os.stat_result]]:
+    """The names below ``root``, the paths and the states of all files, sorted."""
+    for entry in sorted(entries_below(root), key=lambda entry: entry.path):
+        try:
+            stat = entry.stat()
+        except OSError:  # a broken link
+            continue
+        if S_ISREG(stat.st_mode):
+            yield entry.path.removeprefix(str(root)), entry.path, stat
+
+
+def _content(path: str) -> str:
+    try:
+        return file_digest(Path(path))
+    except OSError as error:
+        return f"unreadable: {error.errno}"  # an error where the dataset reads it
+
+
+def _state(stat: os.stat_result) -> str:
+    return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+
+
+def _combined(parts: Iterable[tuple[str, str]]) -> str:
+    sha = hashlib.sha256()
+    for name, text in parts:
+        sha.update(os.fsencode(name) + b"\0" + text.encode() + b"\0")
+    return sha.hexdigest()
+
+
+# --- what was read before -------------------------------------------------------------------------
+
+
+def _mark(cache: Path, name: str, *facts: str) -> Path:
+    return cache / "verified" / _combined((name, fact) for fact in facts)
+
+
+def _note(mark: Path, text: str) -> None:
+    with suppress(OSError):  # without it the files are read again
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(text, encoding="ascii")
