@@ -555,3 +555,32 @@ def test_a_broken_plugin_is_one_line_where_it_is_not_needed(tmp_path, monkeypatc
         (note,) = [line for line in said.err.splitlines() if line.startswith("note: ")]
         assert "own.py': RuntimeError: on purpose" in note
     assert cli("--help").err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list",), ("show", "dataset", "digits"), ("validate", "quickstart"),
+        ("plan", "quickstart"), ("prepare", "quickstart"), ("run", "quickstart"),
+        ("plugin", "check", "digits"), ("submission", "check", "."), ("leaderboard", "show"),
+    ],
+)  # fmt: skip
+def test_a_plugin_file_that_is_not_there_is_a_mistake(words):
+    message = mistake(*words, "--plugin", "absent.py")
+    assert message == (
+        "error: plugin file 'absent.py': there is no such file; check the path, or leave it out\n"
+    )
+
+
+def test_a_plugin_file_of_the_environment_that_is_not_there_stops_what_runs(monkeypatch):
+    monkeypatch.setenv("TRANSFERBENCH_PLUGINS", "absent.py")
+    assert cli("--help").err == ""
+    for words in (("list",), ("show", "dataset", "digits"), ("validate", "quickstart")):
+        said = cli(*words)
+        assert said.code == 0
+        assert "absent.py': there is no such file; check the path, or leave it out" in said.err
+    for verb in ("plan", "prepare", "run"):
+        assert mistake(verb, "quickstart") == (
+            "error: plugin file 'absent.py' of TRANSFERBENCH_PLUGINS: there is no such file; check "
+            "the path, or leave it out\n"
+        )

@@ -415,7 +415,7 @@ def test_a_name_of_two_kinds_requires_the_kind(tmp_path):
     ("words", "message"),
     [
         (("fixup-resnet9",), "no plugin or distribution named 'fixup-resnet9'; did you mean 'fix"),
-        (("absent.py",), "there is no plugin file absent.py; check the path"),
+        (("absent.py",), "plugin file 'absent.py': there is no such file; check the path"),
         (("timm/no_such_net",), "no timm backbone named 'no_such_net'"),
         (("digits", "--kind", "backbone"), "no backbone named 'digits'"),
         (

@@ -23,6 +23,7 @@ from transferbench.registry import (
     Registry,
     identity,
     load_registry,
+    open_registry,
     parse_params,
 )
 from transferbench.registry.discovery import Discovery, Offer, Origin
@@ -377,12 +378,31 @@ def test_a_faulty_plugin_is_reported_and_costs_no_other(fault, plugin_file):
             "a plugin file ends in .py; name one Python file, or install the package",
         ),
         (".", "a plugin file ends in .py; name one Python file, or install the package"),
+        ("folder.py", "it is no file; name one Python file, or install the package"),
     ],
 )
-def test_a_file_that_is_no_plugin_is_reported(name, expected, tmp_path):
+def test_a_file_that_is_no_plugin_is_reported(name, expected, tmp_path, monkeypatch):
     (tmp_path / "plugin.txt").touch()
+    (tmp_path / "folder.py").mkdir()
     path = (tmp_path / name).resolve()
     assert str(the_problem(load_registry([path]), path)) == f"plugin '{path}': {expected}"
+    with pytest.raises(PluginError) as caught:
+        open_registry([path])
+    assert str(caught.value) == f"plugin file '{path}': {expected}"
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(path))
+    assert str(the_problem(open_registry(), path)) == f"plugin '{path}': {expected}"
+    with pytest.raises(PluginError) as caught:
+        open_registry(strict=True)
+    named = f"plugin file '{path}' of TRANSFERBENCH_PLUGINS"
+    assert str(caught.value) == f"{named}: {expected}"
+
+
+def test_a_registry_whose_files_are_gone_can_be_copied(plugin_file):
+    path = plugin_file(offering("net"))
+    registry = load_registry([path])
+    path.unlink()
+    copy = pickle.loads(pickle.dumps(registry))  # noqa: S301  # our own bytes
+    assert str(path) in str(copy.problems)
 
 
 def test_a_file_that_failed_once_fails_again(plugin_file):

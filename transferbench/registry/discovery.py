@@ -55,6 +55,8 @@ __all__ = [
     "canonical",
     "cause",
     "discover",
+    "file_fault",
+    "files_of",
     "specs_of",
 ]
 
@@ -214,9 +216,27 @@ def _origin(point: metadata.EntryPoint) -> Origin:
 
 
 def _plugin_files(files: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
-    named = environment.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep)
-    paths = (*files, *(Path(part) for part in named if part))
+    paths = (*files, *files_of(environment))
     return tuple(dict.fromkeys(path.resolve() for path in paths))
+
+
+def file_fault(path: Path) -> tuple[str, str] | None:
+    """Why this is no plugin file, and what to do; None where it can be read as one."""
+    if not path.exists():
+        return "there is no such file", "check the path, or leave it out"
+    if path.suffix != ".py":
+        return "a plugin file ends in .py", "name one Python file, or install the package"
+    if not path.is_file():
+        return "it is no file", "name one Python file, or install the package"
+    if not os.access(path, os.R_OK):
+        return "it cannot be read", "make it readable, or leave it out"
+    return None
+
+
+def files_of(environment: Mapping[str, str]) -> list[Path]:
+    """The plugin files that an environment names."""
+    named = environment.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep)
+    return [Path(part) for part in named if part]
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -225,10 +245,8 @@ def _import_file(path: Path) -> ModuleType:
     A worker that loads the same file gets the same name, so what it defines can be pickled; an
     edited file becomes another module.
     """
-    if path.suffix != ".py":
-        raise _Fault("a plugin file ends in .py", "name one Python file, or install the package")
-    if not path.is_file():
-        raise _Fault("there is no such file", "check the path, or leave it out")
+    if fault := file_fault(path):
+        raise _Fault(*fault)
     source = path.read_bytes()
     content = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
     name = f"_{PROJECT}_file_{content[:16]}"

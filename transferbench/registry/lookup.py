@@ -34,6 +34,8 @@ from transferbench.registry.discovery import (
     PluginProblem,
     cause,
     discover,
+    file_fault,
+    files_of,
 )
 from transferbench.specs import (
     BackboneSpec,
@@ -75,9 +77,24 @@ def load_registry(
     return Registry(discover(files, environment or {}))
 
 
-def open_registry(files: Sequence[str | Path] = ()) -> Registry:
-    """What every installed plugin, ``files`` and the files of the environment offer."""
-    return load_registry(tuple(map(Path, files)), os.environ)
+def open_registry(files: Sequence[str | Path] = (), *, strict: bool = False) -> Registry:
+    """What every installed plugin, ``files`` and the files of the environment offer.
+
+    Raises: ``PluginError`` for ``files`` that are none; ``strict``: those of the environment too.
+    """
+    paths = tuple(map(Path, files))
+    _require_files(paths, "")
+    if strict:
+        _require_files(files_of(os.environ), f" of {ENVIRONMENT_VARIABLE}")
+    return load_registry(paths, os.environ)
+
+
+def _require_files(files: Sequence[Path], origin: str) -> None:
+    faults = {path: file_fault(path) for path in files}
+    texts = [f"plugin file {str(path)!r}{origin}: {'; '.join(fault)}"
+             for path, fault in faults.items() if fault]  # fmt: skip
+    if texts:
+        raise PluginError("\n".join(texts))
 
 
 class Registry:
@@ -104,7 +121,7 @@ class Registry:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Specs hold functions that cannot be pickled: a copy loads the plugins again.
-        return open_registry, (self.files,)
+        return load_registry, (self.files,)
 
     def dataset(self, name: str) -> DatasetSpec:
         """The dataset of that name. Raises: UnknownNameError, PluginError where two offer it."""

@@ -60,7 +60,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     Datasets that are not decoded yet are decoded: their pixels are part of ids.
     Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``, ``DataError``.
     """
-    registry = open_registry(options.plugins)
+    registry = open_registry(options.plugins, strict=True)
     request = make_request(suite, options, registry)
     resolved = resolve_suite(request.suite, registry)
     store = Store(Path(options.store or request.folder.parent / "store"))
