@@ -1,0 +1,268 @@
+"""Reading, publishing and setting aside the artefacts below one folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from transferbench.errors import StoreError
+from transferbench.store.artefact import RETURN_SECONDS, Artefact, open_artefact
+from transferbench.store.disk import explained, flush, remove
+from transferbench.store.documents import Failure, FailureStatus, read_document, write_document
+from transferbench.store.draft import (
+    ABANDONED_SECONDS,
+    Draft,
+    draft_name,
+    host_name,
+    is_abandoned,
+    newest_change,
+    writer_of,
+)
+from transferbench.store.lease import Waiting, leased, silent
+
+__all__ = ["Store"]
+
+FOLDERS = ("corrupt", "jobs", "failures", "partial", "leases")
+
+OCCUPIED = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
+"""Errors of a rename onto something that is there."""
+
+SETTLE_SECONDS = (0.1, 0.4, 1.0, 2.0)
+"""How long a job that another host finished is looked for: hosts may cache what they last saw."""
+
+PUBLISH_ATTEMPTS = 10
+
+
+class Store:
+    """The artefacts below ``root``; safe for concurrent readers and writers on several hosts."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.host = host_name()
+        self._prepared = False
+        self._verified: set[tuple[Any, ...]] = set()
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def is_done(self, job: str) -> bool:
+        """Whether there is a valid manifest, and every file with its size."""
+        return self.open(job) is not None
+
+    def settle(self, job: str) -> bool:
+        """As ``is_done``, of a job that somebody finished: it may take seconds to be seen here."""
+        for seconds in SETTLE_SECONDS:
+            if self.is_done(job):
+                return True
+            time.sleep(seconds)
+            # Network file systems look again when a folder is opened.
+            for folder in (self.root / "jobs", self._folder(job).parent, self._folder(job)):
+                with suppress(OSError):
+                    os.scandir(folder).close()
+        return self.is_done(job)
+
+    def open(self, job: str) -> Artefact | None:
+        """The artefact of a job, None where it is not done."""
+        return open_artefact(self._folder(job), job, self._verified)
+
+    def artefact(self, job: str) -> Artefact:
+        """The artefact of a job. Raises: ``StoreError`` where it is not done."""
+        for seconds in (*RETURN_SECONDS, 0):
+            if artefact := self.open(job):
+                return artefact
+            time.sleep(seconds)
+        failure = self.failure(job)
+        status = f"{failure.status}: {failure.message}" if failure else "it has not finished"
+        raise StoreError(
+            f"{self.root} contains no finished job {job} ({status}); run the suite again with this "
+            "folder to complete it"
+        )
+
+    def failure(self, job: str) -> Failure | None:
+        """The last failed attempt, None if the job is done or never ran."""
+        if self.is_done(job):
+            return None
+        return read_document(Failure, str(self._failure_path(job)), job)
+
+    def is_damaged(self, job: str) -> bool:
+        """Whether something is in the job's place that is not its finished artefact."""
+        return os.path.lexists(self._folder(job)) and not self.is_done(job)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Create the folders and remove what dead writers left; the first write does it too.
+
+        Raises: ``StoreError`` where the disk refuses.
+        """
+        with explained(self.root, self.root):
+            for name in FOLDERS:
+                self._ensure_folder(self.root / name)
+            for draft in (self.root / "partial").iterdir():
+                if is_abandoned(draft, self.host):
+                    remove(draft)
+            for lease in (self.root / "leases").iterdir():
+                if time.time() - newest_change(lease) > ABANDONED_SECONDS:
+                    remove(lease)
+        self._prepared = True
+
+    @contextmanager
+    def writing(self, job: str, kind: str, waiting: Waiting = silent) -> Iterator[Draft]:
+        """A draft that is published when the block ends, and removed where it raises.
+
+        Waits for another writer of this job. An existing artefact is not replaced.
+        """
+        folder = self._folder(job)
+        with explained(self.root, folder):
+            self._prepare_once()
+            self._ensure_folder(folder.parent)
+            if not os.access(folder.parent, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with ExitStack() as stack:
+            lease = self.root / "leases" / job
+            stack.enter_context(leased(lease, waiting, lambda: self._writers(job),
+                                       lambda: self.is_done(job)))  # fmt: skip
+            partial = self.root / "partial" / draft_name(job, self.host)
+            stack.callback(remove, partial)
+            draft = Draft(partial, already_done=self._is_intact(job))
+            if draft.already_done:
+                yield draft
+                return
+            with explained(self.root, folder):
+                partial.mkdir()
+            with explained(self.root, folder, foreign=True):
+                yield draft
+            with explained(self.root, folder):
+                draft.complete(job, kind)
+                self._publish(job, partial)
+
+    def record_failure(
+        self, job: str, kind: str, status: FailureStatus, message: str, traceback: str = ""
+    ) -> None:
+        """Record a failed attempt; it is never served as a result."""
+        path = self._failure_path(job)
+        message, traceback = _text(message), _text(traceback)
+        failure = Failure(id=job, kind=kind, status=status, message=message, traceback=traceback)
+        with explained(self.root, path):
+            self._prepare_once()
+            partial = self.root / "partial" / draft_name(job, self.host)
+            try:
+                write_document(partial, failure)
+                flush(partial)
+                if path.is_dir():
+                    self._move_aside(path)
+                partial.replace(path)
+            finally:
+                remove(partial)
+
+    def discard(self, job: str) -> bool:
+        """Set a damaged artefact aside, and say whether there was one.
+
+        An intact one, which another process computed again meanwhile, stays.
+        """
+        folder = self._folder(job)
+        with explained(self.root, folder):
+            self._prepare_once()
+            if not os.path.lexists(folder) or self._is_intact(job):
+                return False
+            self._set_aside(job)
+        return True
+
+    def _publish(self, job: str, draft: Path) -> None:
+        """Rename a draft into place, unless an intact artefact is there: another was first."""
+        folder = self._folder(job)
+        for _ in range(PUBLISH_ATTEMPTS):
+            try:
+                draft.rename(folder)
+            except OSError as error:
+                # A network file system may repeat a rename that has succeeded.
+                if error.errno not in OCCUPIED | {errno.ENOENT}:
+                    raise
+                if self._is_intact(job):
+                    break
+                if error.errno == errno.ENOENT:
+                    raise
+                self._set_aside(job)
+            else:
+                flush(folder.parent)
+                flush(folder.parent.parent)
+                break
+        else:
+            raise StoreError(f"{folder} is damaged whenever it is written; check the disk")
+        with suppress(OSError):  # a failure is not looked at where there is an artefact
+            remove(self._failure_path(job))
+
+    def _set_aside(self, job: str) -> None:
+        """Move what is in a job's place to ``corrupt``."""
+        folder = self._folder(job)
+        aside = self._move_aside(folder)
+        if aside and self._is_intact(job, aside):
+            # Another published it between our look and our rename.
+            with suppress(OSError):
+                aside.rename(folder)
+
+    def _move_aside(self, path: Path) -> Path | None:
+        """The new place of ``path`` in ``corrupt``, None where it is gone already."""
+        aside = self.root / "corrupt" / f"{path.name}.{secrets.token_hex(4)}"
+        if path.parent == self.root:
+            aside = self.root / aside.name
+        try:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o700 | path.stat().st_mode)  # without it, only root may move a folder
+            path.rename(aside)
+        except FileNotFoundError:
+            return None
+        return aside
+
+    # --- shared by both -------------------------------------------------------------------
+
+    def _folder(self, job: str) -> Path:
+        _check_id(job)
+        return self.root / "jobs" / job[:2] / job
+
+    def _failure_path(self, job: str) -> Path:
+        _check_id(job)
+        return self.root / "failures" / f"{job}.json"
+
+    def _prepare_once(self) -> None:
+        if not self._prepared:
+            self.prepare()
+
+    def _ensure_folder(self, folder: Path) -> None:
+        """Create a folder; a file in its place is damage, and is set aside."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            if folder.is_symlink():
+                raise StoreError(
+                    f"{folder} is a link to {folder.readlink()}, which is no folder; mount what it "
+                    "leads to, or remove the link"
+                ) from error
+            self._move_aside(folder)
+            folder.mkdir(exist_ok=True)
+
+    def _writers(self, job: str) -> str:
+        """The living writers of a job, as far as they can be told here."""
+        drafts = (self.root / "partial").glob(f"{job}.*")
+        living = (writer_of(draft.name) for draft in drafts if not is_abandoned(draft, self.host))
+        return ", ".join(sorted(map(str, filter(None, living))))
+
+    def _is_intact(self, job: str, folder: Path | None = None) -> bool:
+        artefact = open_artefact(folder or self._folder(job), job, self._verified)
+        return artefact is not None and next(artefact.faults(), None) is None
+
+
+def _check_id(job: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", job):
+        raise StoreError(f"{job!r} is not the id of a job: give 64 hexadecimal digits")
+
+
+def _text(message: str) -> str:
+    """``message`` without lone surrogates, which come from file names that are not UTF-8."""
+    return message.encode("utf-8", "backslashreplace").decode("utf-8")
