@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import re
+from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, permutations
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from transferbench.errors import DataError
+from transferbench.errors import DataError, listing
 from transferbench.specs import DatasetSpec, DatasetSplit, Params
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+from transferbench_plugins.datasets._class_folders import (
+    class_names,
+    composed,
+    name_differences,
+    survey,
+)
+from transferbench_plugins.datasets._group_keys import group_keys, one_group
+from transferbench_plugins.datasets._pictures import decode_all
 
 __all__ = ["IMAGE_FOLDER", "ImageFolderParams"]
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".webp"})
-OPAQUE_MODES = frozenset({"1", "L", "RGB", "CMYK", "YCbCr"})
-ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "P"})
+LISTED = 10
 
 
 def _below_root(folder: str) -> str:
@@ -30,16 +33,6 @@ def _below_root(folder: str) -> str:
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{folder!r} must lie below the dataset's root")
     return folder
-
-
-def _one_group(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
-    if groups < 1:
-        raise ValueError(f"{pattern!r} needs a group (...) that matches the grouping key")
-    return pattern
 
 
 class ImageFolderParams(Params):
@@ -55,7 +48,7 @@ class ImageFolderParams(Params):
     train: Annotated[str, AfterValidator(_below_root)] = "."
     test: Annotated[str, AfterValidator(_below_root)] | None = None
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    group: Annotated[str, AfterValidator(_one_group)] | None = None
+    group: Annotated[str, AfterValidator(one_group)] | None = None
 
     @model_validator(mode="after")
     def _two_folders(self) -> Self:
@@ -64,7 +57,7 @@ class ImageFolderParams(Params):
         return self
 
 
-class ImageFile(NamedTuple):
+class Picture(NamedTuple):
     """A file, the index of its class and the key of its group."""
 
     path: Path
@@ -72,124 +65,120 @@ class ImageFile(NamedTuple):
     group: str
 
 
+# --- the spec's functions -----------------------------------------------------------------------
+
+
 def _classes(params: ImageFolderParams, root: Path | None) -> tuple[str, ...]:
-    """The names of the class folders, sorted; the same in both folders."""
-    names = _folder_names(_below(root, params.train))
-    if params.test is not None:
-        test_names = _folder_names(_below(root, params.test))
-        if names != test_names:
-            different = sorted(set(names) ^ set(test_names))
-            raise DataError(
-                f"folders {params.train!r} and {params.test!r} must have the same class folders; "
-                f"only one has: {', '.join(different)}"
-            )
-    return names
-
-
-def _below(root: Path | None, folder: str) -> Path:
-    if root is None:
+    """The names of the class folders in ``train``, sorted; those in ``test`` read the same."""
+    folders = _class_folders(params, _required(root))
+    if differences := name_differences(folders):
+        train, test = folders
+        unpaired = set(map(composed, folders[train])) ^ set(map(composed, folders[test]))
         raise DataError(
-            "dataset 'image-folder' needs a folder of class folders: put it in "
-            "FOLDER/image-folder and pass --data-root FOLDER"
+            f"folders {train!r} and {test!r} must have the same class folders; only one has: "
+            f"{listing(sorted(unpaired), LISTED)} ({listing(differences, LISTED, '; ')})"
         )
-    return root / folder
-
-
-def _folder_names(folder: Path) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise DataError(f"dataset 'image-folder': there is no folder {folder}")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    names = [name for name in names if not name.startswith(".")]
-    if not names:
-        raise DataError(f"dataset 'image-folder': expected class folders in {folder}, found none")
-    return tuple(names)
+    return folders[params.train]
 
 
 def _load(
     params: ImageFolderParams, split: str, root: Path | None, image_size: int
 ) -> DatasetSplit:
     folder = params.test if split == "test" and params.test is not None else params.train
-    files = _image_files(params, _below(root, folder), folder, _classes(params, root))
+    pictures = _pictures(params, _required(root), folder)
     if params.test is None:
-        files = [
-            file
-            for file in files
-            if (_hash_fraction(file.group) < params.test_share) == (split == "test")
-        ]
-    images = _decode_all([file.path for file in files], image_size)
-    labels = np.array([file.label for file in files], np.int64)
-    return DatasetSplit(images, labels, np.array([file.group for file in files], str))
+        pictures = [picture for picture in pictures if _split_of(picture, params) == split]
+    images = decode_all([picture.path for picture in pictures], image_size)
+    labels = np.array([picture.label for picture in pictures], np.int64)
+    return DatasetSplit(images, labels, np.array([picture.group for picture in pictures], str))
 
 
-def _image_files(
-    params: ImageFolderParams, folder: Path, name: str, classes: Sequence[str]
-) -> list[ImageFile]:
-    """All images below the class folders, in the order of their names."""
-    return [
-        ImageFile(path, label, _group_of(params, path, folder, name))
-        for label, class_name in enumerate(classes)
-        for path in sorted((folder / class_name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _notes(params: ImageFolderParams, root: Path | None) -> list[str]:
+    """How many files were taken and ignored, and which names are written in two ways.
+
+    Raises: ``DataError`` where the hash leaves a split without pictures of a class.
+    """
+    root = _required(root)
+    folders = _class_folders(params, root)
+    if params.test is None:
+        _check_shares(params, root)
+    written = defaultdict(set)
+    for name in chain(*folders.values()):
+        written[composed(name)].add(ascii(name))
+    twice = [
+        f"class {name!r} is written {' and '.join(sorted(ways))}: taken as the same"
+        for name, ways in written.items()
+        if len(ways) > 1
     ]
+    return [*(str(survey(root, folder)) for folder in folders), *twice]
 
 
-def _group_of(params: ImageFolderParams, path: Path, folder: Path, name: str) -> str:
-    if params.group is None:
-        return (PurePosixPath(name) / path.relative_to(folder).as_posix()).as_posix()
-    match = re.search(params.group, path.name)
-    if match is None or match[1] is None:
+# --- the pictures of a split --------------------------------------------------------------------
+
+
+def _required(root: Path | None) -> Path:
+    if root is None:
         raise DataError(
-            f"dataset 'image-folder': the group pattern {params.group!r} matches no key in the "
-            f"name of {path}: change the pattern or the name"
+            "dataset 'image-folder' needs a folder of class folders: put it in "
+            "FOLDER/image-folder and pass --data-root FOLDER"
         )
-    return match[1]
+    return root
+
+
+def _class_folders(params: ImageFolderParams, root: Path) -> dict[str, tuple[str, ...]]:
+    """The names of the class folders in ``train`` and in ``test``, where that is a folder."""
+    folders = [params.train] if params.test is None else [params.train, params.test]
+    names = {folder: class_names(root, folder) for folder in folders}
+    real = [(root / folder).resolve() for folder in folders]
+    if any(a.is_relative_to(b) for a, b in permutations(real, 2)):
+        raise DataError(
+            f"dataset 'image-folder': folders {params.train!r} and {params.test!r} are the same "
+            "or one contains the other, so that pictures would be in both: keep them apart"
+        )
+    return names
+
+
+def _pictures(params: ImageFolderParams, root: Path, folder: str) -> list[Picture]:
+    """The pictures in a folder in the order of the classes, then of their paths."""
+    labels = {composed(name): label for label, name in enumerate(_classes(params, root))}
+    classes = survey(root, folder).pictures
+    files = sorted((labels[composed(name)], path) for name in classes for path in classes[name])
+    groups = _groups(params, root, [path for _, path in files])
+    return [Picture(path, label, group) for (label, path), group in zip(files, groups, strict=True)]
+
+
+def _split_of(picture: Picture, params: ImageFolderParams) -> str:
+    """The split of a picture where there is no folder for testing."""
+    return "test" if _hash_fraction(picture.group) < params.test_share else "train"
+
+
+def _check_shares(params: ImageFolderParams, root: Path) -> None:
+    """Raises: ``DataError`` where a split got no picture of a class."""
+    pictures = _pictures(params, root, params.train)
+    filled = {(_split_of(picture, params), picture.label) for picture in pictures}
+    classes = _classes(params, root)
+    for split in ("train", "test"):
+        absent = [repr(n) for label, n in enumerate(classes) if (split, label) not in filled]
+        if absent:
+            raise DataError(
+                f"dataset 'image-folder': with test_share {params.test_share} no picture of class "
+                f"{listing(absent, LISTED)} is in the split {split!r}: add pictures, choose "
+                "another share, or put the test pictures into a folder of their own"
+            )
+
+
+def _groups(params: ImageFolderParams, root: Path, paths: Sequence[Path]) -> list[str]:
+    """The key of each picture. Bytes of a name that are no UTF-8 become escapes."""
+    if params.group is None:
+        keys = [path.relative_to(root).as_posix() for path in paths]
+    else:
+        keys = group_keys(params.group, paths)
+    return [key.encode("utf-8", "backslashreplace").decode() for key in keys]
 
 
 def _hash_fraction(group: str) -> float:
     """A number in [0, 1) that depends only on the key, so that new files move no other file."""
     return int(hashlib.sha256(group.encode()).hexdigest()[:13], 16) / 16**13
-
-
-def _decode_all(paths: Sequence[Path], image_size: int) -> np.ndarray:
-    images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-        decoded = pool.map(lambda path: _decode(path, image_size), paths)
-        for index, image in enumerate(decoded):
-            images[index] = image
-    return images
-
-
-def _decode(path: Path, image_size: int) -> np.ndarray:
-    """The centre crop of an image, resized by its short side with an antialiased bilinear filter.
-
-    Shapes: uint8 (image_size, image_size, 3).
-    """
-    from PIL import Image  # slow to import
-
-    try:
-        with Image.open(path) as picture:
-            flat = _on_white(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"dataset 'image-folder': {path} cannot be read ({error}): replace or remove it"
-        ) from error
-    short = min(flat.size)
-    width, height = (round(side * image_size / short) for side in flat.size)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    resized = flat.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized.crop((left, top, left + image_size, top + image_size)))
-
-
-def _on_white(picture: Picture) -> Picture:
-    from PIL import Image  # slow to import
-
-    if picture.mode in OPAQUE_MODES:
-        return picture.convert("RGB")
-    if picture.mode not in ALPHA_MODES:
-        raise ValueError(f"mode {picture.mode} has no 8-bit form")
-    layered = picture.convert("RGBA")
-    white = Image.new("RGBA", layered.size, "white")
-    return Image.alpha_composite(white, layered).convert("RGB")
 
 
 IMAGE_FOLDER = DatasetSpec(
@@ -204,4 +193,5 @@ IMAGE_FOLDER = DatasetSpec(
     channels=3,
     grouping="file, or the key that the parameter group matches in its name",
     needs_root=True,
+    notes=_notes,
 )

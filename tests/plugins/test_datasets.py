@@ -463,9 +463,9 @@ def test_an_unreadable_file_is_an_error(folders):
         load("image-folder", root=folders / "image-folder" / "train")
 
 
-def test_16_bit_images_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"picture.png cannot be read \(mode I;16 has no 8-bit"):
-        decoded(tmp_path, Image.fromarray(np.full((4, 4), 40_000, np.uint16)), 4)
+def test_16_bit_images_are_scaled(tmp_path):
+    grey = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
+    assert decoded(tmp_path, grey, 4)[0, 0].tolist() == [156] * 3
 
 
 def test_other_files_are_ignored(many):

@@ -1,0 +1,68 @@
+"""Keys that a regular expression matches in the names of files, within a time limit."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transferbench.data.folders import printable
+from transferbench.errors import DataError
+
+__all__ = ["group_keys", "one_group"]
+
+SEARCH = """
+import json, re, sys
+pattern, names = json.load(sys.stdin)
+matches = map(re.compile(pattern).search, names)
+json.dump([match and match[1] for match in matches], sys.stdout)
+"""
+
+LIMIT_SECONDS = 10.0
+NAMES_PER_SECOND = 10_000
+"""A tenth of what an ordinary pattern manages: the limit grows with the number of names."""
+
+
+def one_group(pattern: str) -> str:
+    """``pattern`` itself. Raises: ``ValueError`` where it is no expression with a group."""
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{pattern!r} is not a regular expression: {reason}") from error
+    if groups < 1:
+        raise ValueError(f"{pattern!r} needs a group (...) that matches the grouping key")
+    return pattern
+
+
+def group_keys(pattern: str, paths: Sequence[Path]) -> list[str]:
+    """What the first group of ``pattern`` matches in the name of each file.
+
+    Another process searches: some patterns take for ever, and only a process can be stopped.
+
+    Raises: ``DataError`` where a name has no key, or when the time is over.
+    """
+    seconds = LIMIT_SECONDS + len(paths) / NAMES_PER_SECOND
+    try:
+        search = subprocess.run(  # noqa: S603  # this interpreter, and a script of ours
+            [sys.executable, "-I", "-S", "-c", SEARCH],
+            input=json.dumps([pattern, [path.name for path in paths]]),
+            capture_output=True, text=True, timeout=seconds, check=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise DataError(
+            f"dataset 'image-folder': the group pattern {pattern!r} was not through {len(paths)} "
+            f"names after {seconds:.0f} s: some repeats inside repeats never end, write it "
+            "without them"
+        ) from error
+    keys: list[str | None] = json.loads(search.stdout)
+    for path, key in zip(paths, keys, strict=True):
+        if key is None:
+            raise DataError(
+                f"dataset 'image-folder': the group pattern {pattern!r} matches no key in the "
+                f"name of {printable(str(path))}: change the pattern or the name"
+            )
+    return [key for key in keys if key is not None]

@@ -1,0 +1,278 @@
+"""A picture as a viewer shows it: upright, on white, its centre square in 8-bit colour."""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from transferbench.data.folders import printable
+from transferbench.errors import DataError, listing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+    from PIL.ImageFile import ImageFile as OpenPicture
+
+__all__ = ["centre_square", "decode_all", "picture_endings", "unread_endings"]
+
+UNREAD_FORMATS = {
+    "EPS": "needs Ghostscript",
+    "IPTC": "holds any other format",
+    "MPEG": "is a video",
+}
+"""Formats that Pillow opens and that are no pictures by themselves, and why not."""
+
+WHITES = (1, 255, 2**16 - 1)
+"""What is white in integers and floats of 32 bits, whose files do not say it."""
+
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+"""Two tags of TIFF and a value of the second."""
+
+SAMPLE_STEPS = {"L;2": 85, "L;4": 17}
+"""How far apart Pillow puts the grey levels of samples of 2 and 4 bits."""
+
+LONGEST = 64
+"""Longer pictures, in short sides, are cropped before they are resized.
+
+Resizing first takes memory and time as the whole picture would have at that size. The result is
+the same but for rounding, so that pictures of ordinary shape go the way that they always went.
+"""
+
+BAND_PIXELS = 2**22
+"""A picture with transparency is put on white in bands, not with several copies of the whole."""
+
+LISTED_FAULTS = 10
+
+_one_at_a_time = threading.Lock()
+
+
+# --- formats ----------------------------------------------------------------------------------
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats to try, those that are told by their first bytes before the others."""
+    from PIL import Image, ImageFile  # slow to import
+
+    Image.init()
+    stub = ImageFile.StubImageFile  # Pillow knows the format and cannot decode it
+    readable = [
+        name
+        for name, (factory, _) in Image.OPEN.items()
+        if name not in UNREAD_FORMATS
+        and not (isinstance(factory, type) and issubclass(factory, stub))
+    ]
+    return tuple(sorted(readable, key=lambda name: Image.OPEN[name][1] is None))
+
+
+@functools.cache
+def picture_endings() -> frozenset[str]:
+    """The endings of files that Pillow, as it is installed, opens as pictures; lower case."""
+    from PIL import Image  # slow to import
+
+    readable = {*_formats(), "MPO"}  # JPEG with more pictures behind the first
+    return frozenset(
+        ending for ending, name in Image.registered_extensions().items() if name in readable
+    )
+
+
+@functools.cache
+def unread_endings() -> dict[str, str]:
+    """Endings that Pillow knows and are left out, and why."""
+    from PIL import Image  # slow to import
+
+    return {
+        ending: UNREAD_FORMATS.get(name, "Pillow cannot open it")
+        for ending, name in Image.registered_extensions().items()
+        if ending not in picture_endings()
+    }
+
+
+# --- decoding ---------------------------------------------------------------------------------
+
+
+def decode_all(paths: Sequence[Path], image_size: int) -> np.ndarray:
+    """The centre squares of all pictures. Shapes: uint8 (N, image_size, image_size, 3).
+
+    Raises: ``DataError`` that names the pictures that cannot be read.
+    """
+    images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
+    faults = []
+    picture_endings()  # imports Pillow's plugins, which threads should not do at once
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # of odd metadata and of many pixels
+        # Pillow decodes outside the interpreter's lock.
+        decoded = pool.map(lambda path: _decoded(path, image_size), paths)
+        for index, image in enumerate(decoded):
+            if isinstance(image, str):
+                faults.append(f"{printable(str(paths[index]))} cannot be read ({image})")
+            else:
+                images[index] = image
+    if faults:
+        way_on = "replace or remove " + ("it" if len(faults) == 1 else "them")
+        lines = listing(faults, LISTED_FAULTS, "\n  ")
+        raise DataError(f"dataset 'image-folder': {lines}: {way_on}")
+    return images
+
+
+def _decoded(path: Path, image_size: int) -> np.ndarray | str:
+    """The centre square of a picture, or why it cannot be read."""
+    from PIL import Image, UnidentifiedImageError  # slow to import
+
+    try:
+        with Image.open(path, formats=_formats()) as picture:
+            # Pillow warns from here on; several at once might not fit the memory.
+            large = math.prod(picture.size) > (Image.MAX_IMAGE_PIXELS or math.inf)
+            with _one_at_a_time if large else nullcontext():
+                return np.asarray(centre_square(_upright_on_white(picture), image_size))
+    except UnidentifiedImageError:
+        if not path.stat().st_size:
+            return "it is empty"
+        return "its content is broken, or of no picture format that Pillow opens"
+    except Exception as error:  # noqa: BLE001  # what a broken file raises depends on its format
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return printable(reason)
+
+
+def centre_square(picture: Picture, image_size: int) -> Picture:
+    """The centre of a picture, resized by its short side with an antialiased bilinear filter."""
+    from PIL.Image import Resampling  # slow to import
+
+    short = min(picture.size)
+    if not short:
+        raise ValueError("it has no pixels")
+    width, height = (round(side * image_size / short) for side in picture.size)
+    left, top = (width - image_size) // 2, (height - image_size) // 2
+    square = (left, top, left + image_size, top + image_size)
+    if max(picture.size) <= LONGEST * short:
+        return picture.resize((width, height), Resampling.BILINEAR).crop(square)
+    across, down = picture.width / width, picture.height / height
+    x, y, right, bottom = (side * (across, down)[axis % 2] for axis, side in enumerate(square))
+    margin = math.ceil(max(across, down)) + 1  # the filter reaches as far
+    start = max(0, math.floor(x) - margin), max(0, math.floor(y) - margin)
+    end = (
+        min(picture.width, math.ceil(right) + margin),
+        min(picture.height, math.ceil(bottom) + margin),
+    )
+    box = (x - start[0], y - start[1], right - start[0], bottom - start[1])
+    near = picture.crop((*start, *end))
+    return near.resize((image_size, image_size), Resampling.BILINEAR, box=box)
+
+
+# --- what a viewer shows ------------------------------------------------------------------------
+
+
+def _upright_on_white(picture: OpenPicture) -> Picture:
+    """The picture in mode RGB, as its orientation and transparency say."""
+    rawmode = _rawmode(picture)
+    picture.load()
+    if rawmode in SAMPLE_STEPS and "transparency" in picture.info:
+        picture.info["transparency"] *= SAMPLE_STEPS[rawmode]
+    if rawmode == "RGB;16B" and "transparency" in picture.info:
+        picture.info["transparency"] = tuple(v >> 8 for v in picture.info["transparency"])
+    upright = _upright(picture)
+    if upright.mode in {"I", "F"} or upright.mode.startswith("I;16"):
+        return _from_deep_grey(upright, picture)
+    if not upright.has_transparency_data:
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
+    return _in_bands(upright, _on_white)
+
+
+def _rawmode(picture: OpenPicture) -> str | None:
+    """How the samples of a PNG are stored."""
+    if picture.format != "PNG" or not picture.tile:
+        return None
+    return str(picture.tile[0][3])
+
+
+def _upright(picture: Picture) -> Picture:
+    """The picture turned and mirrored as its metadata say; broken metadata say nothing.
+
+    Not ``ImageOps.exif_transpose``: it writes the metadata again, which fails on odd ones.
+    """
+    from PIL import ExifTags  # slow to import
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        turn = turns.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001  # broken metadata raise anything
+        return picture
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _in_bands(picture: Picture, convert: Callable[[Picture], Picture]) -> Picture:
+    """The picture in mode RGB, converted in bands of rows one after another."""
+    from PIL import Image  # slow to import
+
+    width, height = picture.size
+    flat = Image.new("RGB", picture.size)
+    rows = max(1, BAND_PIXELS // max(1, width))
+    for top in range(0, height, rows):
+        band = picture.crop((0, top, width, min(top + rows, height)))
+        flat.paste(convert(band), (0, top))
+    return flat
+
+
+def _on_white(picture: Picture) -> Picture:
+    from PIL import Image  # slow to import
+
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    layered = picture.convert("RGBA")
+    white = Image.new("RGBA", layered.size, "white")
+    return Image.alpha_composite(white, layered).convert("RGB")
+
+
+def _from_deep_grey(picture: Picture, source: OpenPicture) -> Picture:
+    """Grey values of more than 8 bits, scaled so that white stays white."""
+    from PIL import Image  # slow to import
+
+    tags = getattr(source, "tag_v2", {})
+    scale = 255 / _white(picture, source.format, tags)
+    inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    clear = picture.info.get("transparency")
+
+    def to_eight_bits(band: Picture) -> Picture:
+        values = np.asarray(band)
+        if not np.isfinite(values).all():
+            raise ValueError("it has values that are not finite")
+        grey = np.rint(values * scale).astype(np.uint8)
+        if inverted:
+            grey = 255 - grey
+        if clear is not None:
+            grey[values == clear] = 255
+        return Image.fromarray(grey).convert("RGB")
+
+    return _in_bands(picture, to_eight_bits)
+
+
+def _white(picture: Picture, form: str | None, tags: Mapping[int, Any]) -> int:
+    """The value that is white. Raises: ``ValueError`` where nothing says it."""
+    if picture.mode.startswith("I;16"):
+        return int(2 ** tags.get(BITS_PER_SAMPLE, (16,))[0]) - 1
+    if picture.mode == "I" and form in {"PNG", "PPM"}:
+        return 2**16 - 1
+    low, high = cast("tuple[float, float]", picture.getextrema())
+    for white in WHITES:
+        if low >= 0 and high <= white:
+            return white
+    raise ValueError(
+        f"its values from {low:g} to {high:g} do not say what is white: convert it to 8 or 16 bits"
+    )
