@@ -148,6 +148,152 @@ class Double(Net):
         return super().forward(x.double()).float()
 
 
+class WithParameter(Net):
+    """A further parameter in the body, which the features are multiplied by."""
+
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.body.register_parameter("extra", self.extra())
+
+    def features(self, x):
+        return self.body(x) * self.body.extra.abs().float()
+
+
+class Complex(WithParameter):
+    def extra(self):
+        return nn.Parameter(torch.ones(16, dtype=torch.complex64))
+
+
+class Integers(WithParameter):
+    def extra(self):
+        return nn.Parameter(torch.ones(16, dtype=torch.int64), requires_grad=False)
+
+
+class Half(WithParameter):
+    def extra(self):
+        return nn.Parameter(torch.ones(16, dtype=torch.float16))
+
+
+class NotANumber(WithParameter):
+    """Hidden from the logits until it is trained."""
+
+    def extra(self):
+        return nn.Parameter(torch.full((16,), torch.nan))
+
+    def features(self, x):
+        return self.body(x) * self.body.extra.nan_to_num(1.0)
+
+
+class Lazy(Net):
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.body.add_module("lazy", nn.LazyLinear(16))
+
+
+class Extra(nn.Linear):
+    """Its state dict holds more than tensors."""
+
+    def get_extra_state(self):
+        return {"passes": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class WithExtraState(Net):
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.head = Extra(16, num_classes)
+
+
+class Sparse(Net):
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.body.add_module("codes", nn.Embedding(4, 16, sparse=True))
+
+    def features(self, x):
+        return self.body[:4](x) + self.body.codes(torch.arange(len(x)) % 4)
+
+
+class Detached(Net):
+    def features(self, x):
+        return self.body(x).detach()
+
+
+class Auxiliary(Net):
+    """As Inception: a second output in training mode."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, logits) if self.training else logits
+
+
+class Contiguous(Net):
+    """Views need maps that are contiguous."""
+
+    def forward(self, x):
+        if self.training:
+            x = x.view(len(x), -1).view(x.shape)
+        return super().forward(x)
+
+
+class SinglePrecision(Net):
+    def features(self, x):
+        features = self.body(x)
+        return torch.fft.rfft(features, 30).real if features.dtype == torch.float32 else 1 / 0
+
+
+class Squeezed(Net):
+    """Loses the batch of a single image."""
+
+    def features(self, x):
+        return self.body(x).squeeze(0)
+
+    def forward(self, x):
+        return super().forward(x) if len(x) > 1 or not self.training else super().forward(x)[0, 0]
+
+
+class Diverging(Net):
+    """Its weights leave the numbers in one step."""
+
+    def features(self, x):
+        features = self.body(x)
+        if features.requires_grad:
+            features.register_hook(lambda gradient: gradient / 0)
+        return features
+
+
+class Tied(Net):
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.body.register_buffer("mask", self.head.weight.detach())
+
+
+class TwoHeads(Net):
+    """Averages two layers."""
+
+    def __init__(self, num_classes, in_chans):
+        super().__init__(num_classes, in_chans)
+        self.head = nn.ModuleList([nn.Linear(16, num_classes), nn.Linear(16, num_classes)])
+
+    def forward(self, x):
+        own, other = self.head
+        features = self.features(x)
+        return (own(features) + other(features)) / 2
+
+
+class TwoHeadsAndMore(TwoHeads):
+    """Its features reach the logits beside the layers of the head."""
+
+    def forward(self, x):
+        return super().forward(x) + self.features(x).mean()
+
+
+def printing(*arguments):
+    print("building")  # noqa: T201  # what is caught
+    return build(*arguments)
+
+
 def seeding_first(*arguments):
     torch.manual_seed(0)
     return build(*arguments)
@@ -231,6 +377,39 @@ BAD = {
         of(Double),
         "it-builds-and-gives-logits",
         "body.0.bias, body.0.weight, head.bias, head.weight are not float32 on the CPU; build",
+    ),
+    "a complex weight": (
+        of(Complex),
+        "it-builds-and-gives-logits",
+        (
+            "body.extra (torch.complex64) are parameters that cannot be trained (not real numbers);"
+            " register complex weights as their real and imaginary parts, and integers as buffers"
+        ),
+    ),
+    "an integer parameter": (
+        of(Integers),
+        "it-builds-and-gives-logits",
+        "body.extra (torch.int64) are parameters that cannot be trained",
+    ),
+    "half precision": (
+        of(Half),
+        "it-builds-and-gives-logits",
+        "body.extra are not float32 on the CPU; build plainly",
+    ),
+    "a weight that is no number": (
+        of(NotANumber),
+        "it-builds-and-gives-logits",
+        "body.extra are not finite; look at the initialization",
+    ),
+    "a lazy layer": (
+        of(Lazy),
+        "it-builds-and-gives-logits",
+        "body.lazy.weight, body.lazy.bias have no shape before the first forward pass; give layers",
+    ),
+    "a state that holds more than tensors": (
+        of(WithExtraState),
+        "it-builds-and-gives-logits",
+        "head._extra_state are no tensors; keep them out of the state dict",
     ),
     "five classes alone": (
         {"build": five_classes},
@@ -335,6 +514,61 @@ BAD = {
         of(Idle),
         "every-parameter-gets-a-finite-gradient",
         "body.unused.bias, body.unused.weight get no gradient; use them in forward",
+    ),
+    "sparse gradients": (
+        of(Sparse),
+        "every-parameter-gets-a-finite-gradient",
+        "body.codes.weight get sparse gradients, which no optimizer here takes; build the layer",
+    ),
+    "a body without gradients": (
+        of(Detached),
+        "every-parameter-gets-a-finite-gradient",
+        "body.0.bias, body.0.weight get no gradient; use them in forward",
+    ),
+    "a second output in training": (
+        of(Auxiliary),
+        "it-gives-logits-in-training-mode",
+        "gave logits of tuple in training mode; the network must give a tensor (4, 5)",
+    ),
+    "contiguous images alone": (
+        of(Contiguous),
+        "it-is-trained-and-evaluated-by-the-engine",
+        "it raised RuntimeError: view size is not compatible with input tensor's size and stride",
+    ),
+    "weights that leave the numbers": (
+        of(Diverging),
+        "it-is-trained-and-evaluated-by-the-engine",
+        "are not finite after a step of sgd; look at the initialization",
+    ),
+    "single precision alone": (
+        of(SinglePrecision),
+        "it-is-trained-in-bf16",
+        "it raised ZeroDivisionError: division by zero",
+    ),
+    "several images alone": (
+        of(Squeezed),
+        "one-image-is-a-batch",
+        "it fails for a batch of one image: ",
+    ),
+    "a buffer that is the head's weight": (
+        of(Tied),
+        "modules-share-no-weights",
+        "the modules 'body', 'head' share weights (body.mask, head.weight), so that none of them",
+    ),
+    "features beside two heads": (
+        {**of(TwoHeadsAndMore), "head": lambda net: net.head},
+        "the-head-makes-the-logits",
+        "the output of the head is not the logits of the network; head(net) must be the last",
+    ),
+    "an empty list of heads": (
+        {"head": lambda net: nn.ModuleList()},
+        "the-head-makes-the-logits",
+        "head(net) is no part of net",
+    ),
+    "a builder that prints": (
+        {"build": printing},
+        "nothing-is-printed",
+        "it printed 'building'; take the print out, or use logging",
     ),
     "an endless slope": (
         of(Endless),
@@ -446,10 +680,23 @@ BAD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
 @pytest.mark.parametrize("bad", BAD)
 def test_each_bad_backbone_is_caught_with_advice(bad):
     changes, check, words = BAD[bad]
     assert words in failure(altered(BACKBONE, **changes), check)
+
+
+def test_a_head_of_two_layers_conforms():
+    spec = altered(BACKBONE, **of(TwoHeads), head=lambda net: net.head)
+    assert [result.message for result in check_plugin(spec) if not result.ok] == []
+
+
+def test_a_network_that_normalises_by_its_batch_needs_no_batch_of_one():
+    spec = altered(BACKBONE, **of(Tracking), batch_statistics=lambda params: True)
+    results = {result.check: result for result in check_plugin(spec)}
+    assert results["one-image-is-a-batch"].message == "it normalises by statistics of its batch"
+    assert all(result.ok for result in results.values())
 
 
 def test_every_check_fails_for_a_bad_plugin():

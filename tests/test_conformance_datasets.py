@@ -50,6 +50,11 @@ def globally_drawn(params, name, root, image_size):
     return split(name, image_size)
 
 
+def printing(params, name, root, image_size):
+    print("hello")  # noqa: T201  # what is caught
+    return split(name, image_size)
+
+
 def one_size(params, name, root, image_size):
     return split(name, 16)
 
@@ -64,6 +69,11 @@ def file(path="a.bin", content=b"abc"):
 
 
 BAD = {
+    "a loader that prints": (
+        {"load": printing},
+        "nothing-is-printed",
+        "it printed 'hello'; take the print out, or use logging",
+    ),
     "no test split": (
         {"splits": ("train",)},
         "every-split-is-loaded",

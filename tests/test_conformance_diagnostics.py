@@ -29,6 +29,11 @@ def giving(*values):
     return {"measure": lambda params, subjects, context: list(values)}
 
 
+def printing(params, subjects, context):
+    print("hello")  # noqa: T201  # what is caught
+    return DIAGNOSTIC.measure(params, subjects, context)
+
+
 def recomputing(*values):
     """``recompute`` of these measurements for any trials."""
     return {"recompute": lambda params, trials: list(values)}
@@ -139,6 +144,11 @@ def of_finite_logits(params, subjects, context):
 
 
 BAD = {
+    "a diagnostic that prints": (
+        {"measure": printing},
+        "nothing-is-printed",
+        "it printed 'hello'; take the print out, or use logging",
+    ),
     "nothing measured": (
         giving(),
         "it-measures-finished-trials",

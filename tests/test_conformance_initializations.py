@@ -29,6 +29,11 @@ def drawing_globally(params, net, context):
         next(net.parameters()).add_(torch.rand(1))
 
 
+def printing(params, net, context):
+    print("hello")  # noqa: T201  # what is caught
+    redraw(params, net, context)
+
+
 def dividing_by_zero(params, net, context):
     redraw(params, net, context)
     with torch.no_grad():
@@ -105,6 +110,11 @@ def without_gradients(params, net, context):
 
 
 BAD = {
+    "an initialization that prints": (
+        {"initialize": printing},
+        "nothing-is-printed",
+        "it printed 'hello'; take the print out, or use logging",
+    ),
     "needs that it does not declare": (
         {"initialize": with_images},
         "it-starts-some-network",

@@ -81,7 +81,18 @@ def twice_the_first(params, image_shape, seed, image_ids):
     return index
 
 
+def printing(params, image_shape, seed):
+    print("hello")  # noqa: T201  # what is caught
+    return FADE.build(params, image_shape, seed)
+
+
 BAD = {
+    "a builder that prints": (
+        FADE,
+        {"build": printing},
+        "nothing-is-printed",
+        "it printed 'hello'; take the print out, or use logging",
+    ),
     "no size fits": (
         FADE,
         {"check": lambda params, image_shape: "never"},

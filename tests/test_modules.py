@@ -188,8 +188,41 @@ def test_a_builder_that_fails_is_named_with_the_reason() -> None:
 
 
 def test_a_network_that_fails_on_its_images_is_named_with_the_size() -> None:
-    with pytest.raises(PluginError, match=r"'small-net' fails on its first images \(3 .* 2 px\)"):
+    expected = (
+        r"'small-net' fails on its first images \(3 .* 2 px\): RuntimeError: .*; the next larger "
+        r"image size that fits is 3 px: set image.size to it, or choose another backbone"
+    )
+    with pytest.raises(PluginError, match=expected):
         network(image_size=2)
+
+
+def test_a_network_without_grey_images_is_refused_with_its_channels() -> None:
+    of = spec(build=lambda _, num_classes, in_chans, size: Net(num_classes, 3))
+    with pytest.raises(PluginError, match=r"; it takes images of 3 channel\(s\): set image.ch"):
+        network(of)
+
+
+def test_weights_that_the_first_pass_registers_are_refused() -> None:
+    class Late(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            self.norm.register_buffer("seen", torch.ones(1))
+            return super().forward(x)
+
+    of = spec(build=lambda _, num_classes, in_chans, size: Late(num_classes, in_chans))
+    expected = "'small-net': its first forward pass adds or removes norm.seen; register every"
+    with pytest.raises(PluginError, match=expected):
+        network(of)
+
+
+def test_weights_that_cannot_be_trained_are_refused() -> None:
+    def complex_net(_: Any, num_classes: int, in_chans: int, __: int) -> nn.Module:
+        net = Net(num_classes, in_chans)
+        net.norm.register_parameter("phase", nn.Parameter(torch.ones(4, dtype=torch.complex64)))
+        return net
+
+    expected = r"'small-net': norm.phase \(torch.complex64\) are parameters that cannot be trained"
+    with pytest.raises(PluginError, match=expected):
+        network(spec(build=complex_net))
 
 
 def test_a_builder_that_ignores_the_classes_is_refused() -> None:
@@ -331,6 +364,25 @@ def test_features_are_flattened_from_dimension_1() -> None:
     with FeatureRecorder(head) as recorder:
         head(torch.ones(2, 4, 1, 1))
         assert recorder.features.shape == (2, 4)
+
+
+def test_the_features_of_several_layers_are_side_by_side_and_shared_ones_once() -> None:
+    first, second, third = (nn.Linear(3, 2) for _ in range(3))
+    a, b = torch.ones(4, 3), torch.zeros(4, 3)
+    with FeatureRecorder(nn.ModuleList([first, nn.ModuleList([second]), third])) as recorder:
+        third(a)
+        second(b)
+        first(a)
+        assert torch.equal(recorder.features, torch.cat([a, b], dim=1))
+    assert not any(layer._forward_pre_hooks for layer in (first, second, third))
+
+
+def test_a_layer_of_the_head_that_is_never_called_is_an_error() -> None:
+    head = nn.ModuleList([nn.Linear(3, 2), nn.Conv2d(3, 2, 1)])
+    with FeatureRecorder(head) as recorder:
+        head[0](torch.ones(4, 3))
+    with pytest.raises(PluginError, match="the head, Conv2d, was not called in a forward pass"):
+        _ = recorder.features
 
 
 def test_a_head_that_is_never_called_is_an_error() -> None:

@@ -340,7 +340,11 @@ class BackboneSpec(Spec):
     From input to output. Each name belongs to exactly one module; the last module is HEAD.
     """
     head: Callable[[Module], Module]
-    """The final layer, which maps the penultimate features to the logits."""
+    """The final layer, which maps the penultimate features to the logits.
+
+    Several layers, such as those of a distilled network, are given in an ``nn.ModuleList``: the
+    network combines their outputs, and its features are their distinct inputs side by side.
+    """
     member: str | None = None
     """The parameter that ``resnet18`` in ``timm/resnet18`` sets, for a family of networks."""
     members: Callable[[], Sequence[str]] | None = None

@@ -27,7 +27,7 @@ from transferbench.networks.modules import (
     eval_mode,
     optimizer_groups,
 )
-from transferbench.specs import Metric, RateFactor, Task
+from transferbench.specs import ImageShape, Metric, RateFactor, Task
 from transferbench.suite import Recipe
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "evaluated_epochs",
     "learning_rate_factor",
     "model_outputs",
+    "random_task",
     "refuse_smaller_batches",
 ]
 
@@ -70,6 +71,23 @@ class TaskData(NamedTuple):
     train: DataSplit
     test: DataSplit
     validation: DataSplit | None
+
+
+def random_task(
+    n: int, image_shape: ImageShape, classes: int, device: torch.device, task: Task = "multi-class"
+) -> TaskData:
+    """``n`` images of uniform noise with random labels, to try and to time a network on."""
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, *image_shape), dtype=torch.uint8, generator=draws)
+    several = task == "multi-label"
+    shape, high = ((n, classes), 2) if several else ((n,), classes)
+    labels = torch.randint(0, high, shape, generator=draws)
+    constants = [0.5] * image_shape[-1]
+    split = DataSplit(
+        ImagePipeline(images.to(device), constants, constants),
+        (labels.float() if several else labels).to(device),
+    )
+    return TaskData(task, "auc" if several else "accuracy", classes, split, split, None)
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
 from textwrap import shorten
 from typing import Any
 
 import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
-from timm.models import PretrainedCfg
+from timm.models import PretrainedCfg, model_entrypoint
 from torch import Tensor, nn
 
 from transferbench.errors import DataError, PluginError
 from transferbench_plugins.backbones._timm_partition import (
-    classifier,
-    classifier_name,
+    classifier_names,
+    has_classifier,
     record_calls,
 )
 from transferbench_plugins.backbones._weight_files import (
@@ -23,6 +25,7 @@ from transferbench_plugins.backbones._weight_files import (
     load_weights,
     read_weights,
     renamed,
+    with_own_heads,
 )
 
 __all__ = ["batch_statistics", "build", "build_on_meta", "config", "load"]
@@ -40,18 +43,31 @@ def config(name: str) -> PretrainedCfg:
 def build(model: str, num_classes: int, in_chans: int, image_size: int) -> nn.Module:
     """A new network, (N, in_chans, image_size, image_size) -> (N, num_classes).
 
-    Raises: ``PluginError`` where the model has several classifiers or would ignore a part of the
-    image.
+    Raises: ``PluginError`` where the model has no classifier or would ignore a part of the image.
     """
     shape: dict[str, Any] = {"in_chans": in_chans}
     if config(model).fixed_input_size:
         shape["img_size"] = image_size
     net: nn.Module = timm.create_model(model, num_classes=num_classes, **shape)
-    classifier(net)
+    if not has_classifier(net):
+        raise PluginError(
+            f"timm/{model} has no classifier: it puts out features alone; choose a model with one"
+            f"{_like(model)}"
+        )
     _check_patches(model, net)
     record_calls(net, torch.zeros(1, in_chans, image_size, image_size))
     setattr(net, ARGUMENTS, {"num_classes": num_classes, **shape})
     return net
+
+
+def _like(model: str) -> str:
+    """The model with a classifier that is named most like ``model``, as an example."""
+    module = model_entrypoint(model).__module__.rpartition(".")[2]
+    others = get_close_matches(model, timm.list_models(module=module), n=10, cutoff=0)
+    for other in others:
+        if has_classifier(build_on_meta(partial(timm.create_model, other, num_classes=2))):
+            return f", such as timm/{other}"
+    return ""
 
 
 def _check_patches(model: str, net: nn.Module) -> None:
@@ -59,11 +75,11 @@ def _check_patches(model: str, net: nn.Module) -> None:
         if not isinstance(layer, PatchEmbed) or layer.img_size is None or layer.dynamic_img_pad:
             continue
         size, patch = layer.img_size[0], layer.patch_size[0]
-        if size % patch:
+        if rest := size % patch:
             raise PluginError(
                 f"timm/{model} cuts images into patches of {patch} px and would ignore the last"
-                f" {size % patch} of {size}; choose an image size that {patch} divides, or a model"
-                " with other patches"
+                f" {rest} of {size}; choose an image size that {patch} divides, such as"
+                f" {size - rest + patch}, or a model with other patches"
             )
 
 
@@ -93,16 +109,12 @@ def load(model: str, net: nn.Module, weights: str) -> None:
     Raises: ``DataError`` with the weights and the reason where they cannot be loaded or do not fit.
     """
     state = _from_file(model, net, weights) if is_file(weights) else _from_tag(model, net, weights)
-    load_weights(net, state, head=classifier_name(net))
+    load_weights(net, state, heads=classifier_names(net))
 
 
 def _from_file(model: str, net: nn.Module, file: str) -> Mapping[str, Tensor]:
-    head, own, arguments = classifier_name(net), net.state_dict(), dict(getattr(net, ARGUMENTS))
-    state = renamed(file, read_weights(file), own)
-    if f"{head}.weight" in state:
-        arguments["num_classes"] = len(state[f"{head}.weight"])
-    else:
-        state |= {name: own[name] for name in own if name.startswith(f"{head}.")}
+    own, arguments = net.state_dict(), dict(getattr(net, ARGUMENTS))
+    state = with_own_heads(renamed(file, read_weights(file), own), own, heads=classifier_names(net))
     # timm silently skips missing tensors unless the numbers of classes are equal.
     source = {
         "state_dict": state,

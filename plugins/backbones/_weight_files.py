@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from transferbench.errors import DataError
 from transferbench.identity import file_digest
 from transferbench.networks.modules import load_state
 
-__all__ = ["is_file", "load_weights", "read_weights", "renamed"]
+__all__ = ["is_file", "load_weights", "read_weights", "renamed", "with_own_heads"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
@@ -106,13 +106,19 @@ def _kinds(state: Mapping[str, Tensor]) -> list[tuple[str, int]]:
     return [(name.rpartition(".")[2], tensor.ndim) for name, tensor in state.items()]
 
 
-def load_weights(net: nn.Module, state: Mapping[str, Tensor], head: str) -> None:
-    """Load ``state`` into ``net``; the layer ``head`` keeps its weights where shapes differ.
+def load_weights(net: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str]) -> None:
+    """Load ``state`` into ``net``; the layers ``heads`` keep their weights where shapes differ.
 
     Raises: ``DataError`` with the tensors that are missing, unexpected or of another shape in the
     body.
     """
-    own = net.state_dict()
-    names = [name for name in own if name.startswith(f"{head}.")]
+    load_state(net, with_own_heads(state, net.state_dict(), heads))
+
+
+def with_own_heads(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], heads: Sequence[str]
+) -> dict[str, Tensor]:
+    """``state`` with the tensors of the layers ``heads`` of ``own``, unless all of its own fit."""
+    names = [name for name in own if name.startswith(tuple(f"{head}." for head in heads))]
     fits = all(name in state and state[name].shape == own[name].shape for name in names)
-    load_state(net, state if fits else {**state, **{name: own[name] for name in names}})
+    return dict(state) if fits else {**state, **{name: own[name] for name in names}}

@@ -43,7 +43,7 @@ def _modules(net: Module) -> dict[str, Sequence[str]]:
 def _load_weights(params: Any, net: Module, file: str) -> None:  # noqa: ARG001  # protocol
     from transferbench_plugins.backbones._weight_files import load_weights, read_weights
 
-    load_weights(net, read_weights(file), head="fc")
+    load_weights(net, read_weights(file), heads=["fc"])
 
 
 def _fixup_spec(

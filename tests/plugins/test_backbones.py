@@ -334,19 +334,6 @@ def net_weight(layer: nn.Module) -> Tensor:
     return layer.get_parameter("weight")
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ("deit_tiny_distilled_patch16_224", "VisionTransformerDistilled has no single classifier"),
-        ("levit_128s", "(get_classifier gives tuple); choose a model with one head"),
-    ],
-)
-def test_distilled_models_are_refused(model: str, message: str) -> None:
-    with torch.device("meta"), pytest.raises(PluginError) as caught:
-        SPECS["timm"].build(SPECS["timm"].parse({"model": model}), 7, 3, 64)
-    assert message in str(caught.value)
-
-
 def test_an_image_size_that_patches_do_not_divide_is_refused() -> None:
     expected = "timm/vit_tiny_patch16_224 cuts images into patches of 16 px and would ignore"
     with torch.device("meta"), pytest.raises(PluginError, match=expected):

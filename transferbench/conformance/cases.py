@@ -6,10 +6,13 @@ shared checks read what that call changed in the process.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -32,6 +35,7 @@ __all__ = [
     "Observation",
     "check_global_randomness_is_untouched",
     "check_no_network_is_used",
+    "check_nothing_is_printed",
     "check_settings_of_torch_are_kept",
     "differing",
     "is_number_from_0",
@@ -49,12 +53,14 @@ class Observation(NamedTuple, Generic[T]):
     addresses: what it tried to reach on the network, whether or not it caught the error.
     moved: the calls whose global generator it advanced or seeded.
     settings: the settings of torch that it changed, with their values before and after.
+    printed: what it wrote to the standard output.
     """
 
     result: T
     addresses: list[str]
     moved: list[str]
     settings: list[str]
+    printed: str
 
 
 @dataclass(eq=False)
@@ -78,14 +84,15 @@ class Case(Generic[SpecT]):
     def observed(self, call: Callable[[], T]) -> Observation[T]:
         """Call without a network. Raises: ``Violation`` where the call fails for lack of it."""
         states, before = randomness(), settings()
-        with offline() as addresses:
+        with offline() as addresses, redirect_stdout(io.StringIO()) as output:
             try:
                 result = call()
             except OSError as error:
                 if addresses:
                     raise self.network_violation(addresses) from error
                 raise
-        return Observation(result, addresses, moved_since(states), changed_settings(before))
+        moved, changed = moved_since(states), changed_settings(before)
+        return Observation(result, addresses, moved, changed, output.getvalue())
 
     def network_violation(self, addresses: Sequence[str]) -> Violation:
         """That a call tried to use the network."""
@@ -113,6 +120,13 @@ def check_settings_of_torch_are_kept(case: Any) -> None:
     """Default type, gradient mode, threads and determinism belong to the whole process."""
     if changed := case.again.settings:
         raise Violation("; ".join(changed), "set it in a with block that restores it")
+
+
+def check_nothing_is_printed(case: Any) -> None:
+    """The standard output belongs to the command, whose tables and JSON others read."""
+    if printed := case.again.printed:
+        first = shorten(printed.strip().partition("\n")[0], 60) or "blank lines"
+        raise Violation(f"it printed {first!r}", "take the print out, or use logging")
 
 
 CHECKS = tuple(defined_in(__name__))

@@ -242,4 +242,8 @@ def check_files_are_as_declared(case: DatasetCase) -> None:
 
 
 CASE = DatasetCase
-CHECKS = (*defined_in(__name__), cases.check_global_randomness_is_untouched)
+CHECKS = (
+    *defined_in(__name__),
+    cases.check_global_randomness_is_untouched,
+    cases.check_nothing_is_printed,
+)

@@ -392,4 +392,5 @@ CHECKS = (
     *defined_in(__name__),
     cases.check_global_randomness_is_untouched,
     cases.check_no_network_is_used,
+    cases.check_nothing_is_printed,
 )

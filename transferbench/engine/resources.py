@@ -17,7 +17,12 @@ from transferbench.data.perturbation import CompiledPerturbation, compile_pertur
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.data.splits import select_test, select_training, shuffled_labels
 from transferbench.errors import DamagedImagesError, DataError, DeviceError, PluginError
-from transferbench.networks.modules import body_state, build_network, partition
+from transferbench.networks.modules import (
+    body_state,
+    build_network,
+    head_layers,
+    partition,
+)
 from transferbench.registry import Registry, blamed
 from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
 from transferbench.store import Store
@@ -125,13 +130,13 @@ class WorkerResources:
             )
 
     def head(self, spec: BackboneSpec, net: nn.Module) -> nn.Module:
-        """The final layer of ``net``. Raises: ``PluginError`` where it is no module."""
+        """The final layer of ``net``, or a list of several. Raises: ``PluginError`` for others."""
         with blamed(f"backbone {spec.name!r}"):
             head = spec.head(net)
-        if not isinstance(head, nn.Module):
+        if not isinstance(head, nn.Module) or not head_layers(head):
             raise PluginError(
                 f"backbone {spec.name!r}: head(net) gave {type(head).__name__}; it must give the "
-                "layer of net that makes the logits"
+                "layer of net that makes the logits, or several in an nn.ModuleList"
             )
         return head
 

@@ -6,15 +6,21 @@ Shape letters: N images, C channels, H height, W width, D features, K classes.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from textwrap import shorten
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from transferbench.errors import DataError, PluginError, TransferbenchError, listing
+from transferbench.networks.fitting import ImageRequest, advice_for
+from transferbench.networks.sharing import computed_weights, shared_names, survives_moving
 from transferbench.specs import HEAD, BackboneSpec, RateFactor
 
 __all__ = [
@@ -29,10 +35,13 @@ __all__ = [
     "eval_mode",
     "features_and_logits",
     "freeze_body",
+    "head_layers",
     "load_state",
     "normalises_by_batch",
     "optimizer_groups",
     "partition",
+    "refuse_computed_weights",
+    "refuse_untrainable",
     "seeded",
 ]
 
@@ -43,6 +52,8 @@ StateDict = Mapping[str, Tensor]
 
 LISTED = 6
 """Names in an error message."""
+MAX_REASON = 200
+"""Characters of another library's error in ours."""
 
 
 # --- partition --------------------------------------------------------------------------------
@@ -51,8 +62,8 @@ LISTED = 6
 def partition(spec: BackboneSpec, net: nn.Module) -> dict[str, tuple[str, ...]]:
     """The names of parameters and buffers of each module of ``net``, from input to output.
 
-    Raises: ``PluginError`` unless every name belongs to exactly one module, every prefix matches
-    and the last module is HEAD.
+    Raises: ``PluginError`` unless every name belongs to exactly one module, every prefix matches,
+    the last module is HEAD and no two modules share a tensor.
     """
     declared = {module: tuple(prefixes) for module, prefixes in spec.modules(net).items()}
     names = list(net.state_dict())
@@ -81,7 +92,51 @@ def partition(spec: BackboneSpec, net: nn.Module) -> dict[str, tuple[str, ...]]:
             f" target replaces, but modules() gives {', '.join(declared) or 'none'}; put it"
             " last"
         )
+    _refuse_shared(spec, net, {name: owner for name, (owner,) in owners.items()})
     return {module: tuple(n for n in names if owners[n] == [module]) for module in declared}
+
+
+def _refuse_shared(spec: BackboneSpec, net: nn.Module, owners: Mapping[str, str]) -> None:
+    """Refuse tensors that two modules share: no diagnostic could tell whose weights they are."""
+    for names in shared_names(net):
+        by_module = _first_of_each_module(names, owners)
+        if len(by_module) > 1:
+            raise _shared_weights(spec, by_module)
+        if not survives_moving(net, names):
+            raise PluginError(
+                f"backbone {spec.name!r}: {listing(names, LISTED)} share memory, which torch"
+                " separates on another device or in another memory format; register one"
+                " nn.Parameter under these names, or give each a tensor of its own (clone it)"
+            )
+
+
+def refuse_computed_weights(spec: BackboneSpec, net: nn.Module, modules: Partition) -> None:
+    """Refuse parametrized weights that are computed from weights of another module.
+
+    ``net`` is in eval mode. Raises: ``PluginError`` with the modules and the names.
+    """
+    owners = {name: module for module, names in modules.items() for name in names}
+    for weight, used in computed_weights(net):
+        layer = weight.rpartition(".")[0]
+        own = [name for name in owners if name.startswith(f"{layer}.parametrizations.")]
+        by_module = _first_of_each_module([*used, *own], owners)
+        if len(by_module) > 1:
+            raise _shared_weights(spec, by_module)
+
+
+def _first_of_each_module(names: Iterable[str], owners: Mapping[str, str]) -> dict[str, str]:
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(owners[name], name)
+    return first
+
+
+def _shared_weights(spec: BackboneSpec, names: Mapping[str, str]) -> PluginError:
+    return PluginError(
+        f"backbone {spec.name!r}: the modules {', '.join(map(repr, names))} share weights"
+        f" ({', '.join(names.values())}), so that none of them can be measured alone; declare them"
+        " as one module in modules(), or give each a tensor of its own (clone it)"
+    )
 
 
 def _matches(name: str, prefix: str) -> bool:
@@ -106,29 +161,44 @@ def build_network(
     The head comes from a second build, so that the backbone's own initialization applies to it.
     The states of the global generators, CUDA's included, do not change.
 
-    Raises: ``PluginError`` with the backbone and the reason where it cannot be built, or does not
-    map images of this shape to (N, num_classes).
+    Raises: ``PluginError`` with the backbone and the reason where it cannot be built, cannot be
+    trained, or does not map images of this shape to (N, num_classes).
     """
-
-    def build(seed: int) -> nn.Module:
-        with seeded(seed):
-            return spec.build(params, num_classes, in_chans, image_size)
-
-    setting = f"{num_classes} classes, {in_chans} channel(s), {image_size} px"
-    with _plugin_errors(spec, f"cannot be built for {setting}"):
-        net = build(init_seed)
-    failure = f"fails on its first images ({setting})"
-    # In eval mode the check does not update batch statistics.
-    with _plugin_errors(spec, failure), seeded(init_seed), torch.no_grad(), eval_mode(net):
-        shape = tuple(net(torch.zeros(2, in_chans, image_size, image_size)).shape)
+    request = ImageRequest(num_classes, in_chans, image_size)
+    with _plugin_errors(spec, params, request, f"cannot be built for {request}"):
+        net = _build(spec, params, request, init_seed)
+    refuse_untrainable(spec, net)
+    names = list(net.state_dict())
+    with _plugin_errors(spec, params, request, f"fails on its first images ({request})"):
+        shape = _logits_shape(net, request, init_seed)
     if shape != (2, num_classes):
         raise PluginError(
             f"backbone {spec.name!r}: 2 images must give logits of shape (2, {num_classes}), not"
             f" {shape}; its builder must honour num_classes"
         )
-    head = partition(spec, net)[HEAD]
-    load_state(net, build(head_seed).state_dict(), head)
+    if changed := sorted(set(names) ^ set(net.state_dict())):
+        raise PluginError(
+            f"backbone {spec.name!r}: its first forward pass adds or removes"
+            f" {listing(changed, LISTED)}; register every weight in build"
+        )
+    modules = partition(spec, net)
+    with seeded(init_seed), eval_mode(net):
+        refuse_computed_weights(spec, net, modules)
+    load_state(net, _build(spec, params, request, head_seed).state_dict(), modules[HEAD])
     return net
+
+
+def _build(spec: BackboneSpec, params: Any, request: ImageRequest, seed: int) -> nn.Module:
+    with seeded(seed):
+        return spec.build(params, *request)
+
+
+def _logits_shape(net: nn.Module, request: ImageRequest, seed: int) -> tuple[int, ...]:
+    """The shape of the output for two images."""
+    images = torch.zeros(2, request.in_chans, request.image_size, request.image_size)
+    # In eval mode the check does not update batch statistics.
+    with seeded(seed), torch.no_grad(), eval_mode(net):
+        return tuple(net(images).shape)
 
 
 @contextmanager
@@ -141,17 +211,57 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _plugin_errors(spec: BackboneSpec, failure: str) -> Iterator[None]:
+def _plugin_errors(
+    spec: BackboneSpec, params: Any, request: ImageRequest, failure: str
+) -> Iterator[None]:
     try:
         yield
     except TransferbenchError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise PluginError(
-            f"backbone {spec.name!r} {failure}: {reason}; choose another image size or other"
-            " parameters, or repair the backbone"
-        ) from error
+        advice = advice_for(partial(_attempt, spec, params), request, error)
+        name = f"{spec.name}/{getattr(params, spec.member)}" if spec.member else spec.name
+        reason = shorten(f"{type(error).__name__}: {error}", MAX_REASON)
+        raise PluginError(f"backbone {name!r} {failure}: {reason}; {advice}") from error
+
+
+def _attempt(
+    spec: BackboneSpec, params: Any, request: ImageRequest, device: str
+) -> Exception | None:
+    """The error of building a network and of its first images, or None."""
+    try:
+        with warnings.catch_warnings(), torch.device(device):
+            warnings.simplefilter("ignore")
+            shape = _logits_shape(_build(spec, params, request, 0), request, 0)
+    except Exception as error:  # noqa: BLE001  # a plugin's; its text is compared and never shown
+        return error
+    return None if shape == (2, request.num_classes) else ValueError(f"logits of {shape}")
+
+
+def refuse_untrainable(spec: BackboneSpec, net: nn.Module) -> None:
+    """Refuse tensors that the optimizer, or arithmetic of weights, cannot work on.
+
+    Raises: ``PluginError`` with their names and what to register instead.
+    """
+    tensors = net.state_dict(keep_vars=True)
+    weights = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
+    problems = {
+        "are no tensors; keep them out of the state dict": [
+            name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)
+        ],
+        "have no shape before the first forward pass; give layers their sizes in build": [
+            name for name, tensor in tensors.items() if is_lazy(tensor)
+        ],
+        "are parameters that cannot be trained (not real numbers); register complex weights as"
+        " their real and imaginary parts, and integers as buffers": [
+            f"{name} ({weight.dtype})"
+            for name, weight in weights.items()
+            if not weight.is_floating_point()
+        ],
+    }
+    for problem, culprits in problems.items():
+        if culprits:
+            raise PluginError(f"backbone {spec.name!r}: {listing(culprits, LISTED)} {problem}")
 
 
 # --- states -----------------------------------------------------------------------------------
@@ -267,38 +377,54 @@ def normalises_by_batch(net: nn.Module) -> bool:
 # --- features ---------------------------------------------------------------------------------
 
 
+def head_layers(head: nn.Module) -> list[nn.Module]:
+    """The layers of ``head``: itself, or those of an ``nn.ModuleList``, which is never called."""
+    if not isinstance(head, nn.ModuleList):
+        return [head]
+    return [layer for part in head for layer in head_layers(part)]
+
+
 class FeatureRecorder:
     """Records the penultimate features, the head's input, inside a ``with`` block.
 
-    Shapes: ``features`` is (N, D), the head's input flattened from dimension 1.
+    Shapes: ``features`` is (N, D), the head's input flattened from dimension 1. The inputs of
+    several layers are concatenated in their order; layers that read one tensor share it.
     """
 
     def __init__(self, head: nn.Module) -> None:
-        self._head = head
-        self._input: Tensor | None = None
+        self._layers = head_layers(head)
+        self._inputs: dict[int, Tensor] = {}
 
     def __enter__(self) -> Self:
-        self._handle = self._head.register_forward_pre_hook(self._record)
+        self._handles = [
+            layer.register_forward_pre_hook(partial(self._record, index))
+            for index, layer in enumerate(self._layers)
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
-    def _record(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._input = inputs[0]
+    def _record(self, index: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs[index] = inputs[0]
 
     @property
     def features(self) -> Tensor:
         """The features of the last forward pass.
 
-        Raises: ``PluginError`` where no forward pass has called the head.
+        Raises: ``PluginError`` where no forward pass has called the head, or not all of it.
         """
-        if self._input is None:
-            raise PluginError(
-                f"the head, {type(self._head).__name__}, was not called in a forward pass; the"
-                " backbone's head(net) must give the layer that makes the logits"
-            )
-        return self._input.flatten(1)
+        for index, layer in enumerate(self._layers):
+            if index not in self._inputs:
+                raise PluginError(
+                    f"the head, {type(layer).__name__}, was not called in a forward pass; the"
+                    " backbone's head(net) must give the layer that makes the logits"
+                )
+        # By identity: a layer that reads what another reads adds no feature.
+        distinct = {id(features): features for _, features in sorted(self._inputs.items())}
+        flat = [features.flatten(1) for features in distinct.values()]
+        return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
 
 def features_and_logits(net: nn.Module, head: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from transferbench.data.pipeline import ImagePipeline
 from transferbench.engine.jobs import single_threaded
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.identity import digest
 from transferbench.runner.planning import Planned
 from transferbench.suite import Recipe
-from transferbench.training import DataSplit, Execution, TaskData, Training, evaluate
+from transferbench.training import Execution, Training, evaluate, random_task
 
 __all__ = ["Estimate", "estimate"]
 
@@ -72,12 +71,11 @@ def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
     """Time a few steps on random images; the first step, which warms up, is not counted."""
     spec, _ = resources.backbone(payload)
     net = resources.network(payload).to(resources.device)
-    classes = payload["dataset"]["classes"]
     recipe = Recipe.model_validate(payload["recipe"])
     n = max(recipe.batch_size, EVALUATED)
-    split = _random_split(payload, n, classes, resources.device)
-    task, metric = payload["dataset"]["task"], payload["dataset"]["metric"]
-    data = TaskData(task, metric, classes, split, split, None)
+    image, dataset = payload["image"], payload["dataset"]
+    shape = (image["size"], image["size"], image["channels"])
+    data = random_task(n, shape, dataset["classes"], resources.device, dataset["task"])
     execution = Execution(resources.device)
     training = Training(net, data, recipe, execution, spec.rate_factors)
     generator = torch.Generator(resources.device).manual_seed(0)
@@ -85,7 +83,7 @@ def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
     training.step(indices, generator)
     trained = _shortest(lambda: training.step(indices, generator), resources.device)
     evaluated = _shortest(
-        lambda: evaluate(net, split, data, execution, recipe.precision), resources.device
+        lambda: evaluate(net, data.test, data, execution, recipe.precision), resources.device
     )
     return _Speed(trained / recipe.batch_size, evaluated / n)
 
@@ -99,18 +97,6 @@ def _shortest(work: Callable[[], object], device: torch.device) -> float:
             torch.cuda.synchronize(device)
 
     return min(timeit.repeat(finish, number=1, repeat=TRIES))
-
-
-def _random_split(payload: dict[str, Any], n: int, classes: int, device: torch.device) -> DataSplit:
-    image = payload["image"]
-    draws = torch.Generator().manual_seed(0)
-    shape = (n, image["size"], image["size"], image["channels"])
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(device)
-    if payload["dataset"]["task"] == "multi-label":
-        labels = torch.randint(0, 2, (n, classes), generator=draws).float()
-    else:
-        labels = torch.randint(0, classes, (n,), generator=draws)
-    return DataSplit(ImagePipeline(images, image["mean"], image["std"]), labels.to(device))
 
 
 def _memory(device: torch.device) -> int:
