@@ -341,9 +341,10 @@ def test_an_image_size_that_patches_do_not_divide_is_refused() -> None:
 
 
 def test_an_image_size_too_small_for_the_model_is_refused() -> None:
-    with pytest.raises(
-        PluginError, match=r"'timm' cannot be built for 7 .* 8 px: .*choose another"
-    ):
+    expected = (
+        r"'timm/vgg11' cannot be built for 7 .* 8 px: .*; the next larger .* fits is 32 px: set"
+    )
+    with pytest.raises(PluginError, match=expected):
         built("timm", {"model": "vgg11"}, (7, 3, 8))
 
 
