@@ -41,6 +41,7 @@ from transferbench.data.promises import (
     SharedContent,
     check_form,
     content_error,
+    is_users,
     name_faults,
     shared_content,
     split_faults,
@@ -227,14 +228,14 @@ def _decode(request: _Request, staged: Path) -> None:
 
 def _refuse_shared(request: _Request, shared: Iterable[SharedContent]) -> None:
     """Raises: as ``prepare``, unless the dataset declares that it is published so."""
-    spec = request.spec
+    spec, root = request.spec, request.root
     faults = [f": {entry.text(spec.grouping)}" for entry in shared if entry.images or entry.keys]
-    if faults and not spec.shared_between_splits:
-        advice = (
-            "keep one copy of an image, and all images of a group in one split; a data set that is "
-            "published so says it in shared_between_splits"
-        )
-        raise content_error(spec, [*faults[:-1], f"{faults[-1]}: {advice}"], request.root)
+    if not faults or spec.shared_between_splits:
+        return
+    faults[-1] += ": keep one copy of an image, and all images of a group in one split"
+    if not is_users(spec, root):
+        faults[-1] += ", or declare in shared_between_splits why the data set is published so"
+    raise content_error(spec, faults, root)
 
 
 def _publish(spec: DatasetSpec, staged: Path, folder: Path) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "SharedContent",
     "check_form",
     "content_error",
+    "is_users",
     "name_faults",
     "shared_content",
     "split_faults",
@@ -65,13 +66,18 @@ class SharedContent(NamedTuple):
         return f"{pair} {', and '.join(parts)}"
 
 
+def is_users(spec: DatasetSpec, root: Path | None) -> bool:
+    """Whether the content is the user's, not the plugin's: undeclared files below ``root``."""
+    return root is not None and not spec.files
+
+
 def content_error(
     spec: DatasetSpec, faults: Iterable[str], root: Path | None
 ) -> TransferbenchError:
-    """An error about the content: the user's where it lies in a folder of the user's."""
-    if root is None or spec.files:
-        return PluginError("\n".join(f"dataset {spec.name!r}{fault}" for fault in faults))
-    return DataError("\n".join(f"dataset {spec.name!r} in {root}{fault}" for fault in faults))
+    """An error about the content, which blames the plugin only for what is its own."""
+    if is_users(spec, root):
+        return DataError("\n".join(f"dataset {spec.name!r} in {root}{fault}" for fault in faults))
+    return PluginError("\n".join(f"dataset {spec.name!r}{fault}" for fault in faults))
 
 
 # --- form -------------------------------------------------------------------------------------
@@ -175,10 +181,19 @@ def shared_content(splits: Mapping[str, PreparedSplit]) -> Iterator[SharedConten
         images, blank = common_images(split.digests, other.digests, split.images.shape[1:])
         keys = common_keys(split.groups, other.groups)
         if images.total or blank or keys.total:
-            positions = ((name, split, images.here), (other_name, other, images.there))
-            example = " and ".join(
-                f"number {at} of {label!r} ({part.groups[at]})" for label, part, at in positions
+            yield SharedContent(
+                name,
+                other_name,
+                size=len(split.images),
+                images=images.total,
+                example=f"{_image(name, split, images.here)} and "
+                f"{_image(other_name, other, images.there)}",
+                blank=blank,
+                keys=keys.total,
+                key=str(split.groups[keys.here]),
             )
-            key = str(split.groups[keys.here])
-            yield SharedContent(name, other_name, len(split.images), images.total,
-                                example, blank, keys.total, key)  # fmt: skip
+
+
+def _image(name: str, split: PreparedSplit, position: int) -> str:
+    """An image by its position and its group, which for many datasets is its file."""
+    return f"number {position} of {name!r} ({split.groups[position]})"
