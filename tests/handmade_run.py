@@ -20,6 +20,7 @@ from transferbench.plan import DatasetFacts, Entry, Job, Plan, make_plan
 from transferbench.records import Measurement, Record, read_records, write_records
 from transferbench.registry import Registry, load_registry
 from transferbench.runner.collect import collect
+from transferbench.runner.datasets import DataReport
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
 from transferbench.runner.request import RequestedEntry
@@ -335,7 +336,8 @@ def write_run(
         )
         for entry in plan.entries
     )
-    planned = Planned(plan, registry, Options(), changed, requested, run, store)
+    data = DataReport(("target:digits: a note",), dict.fromkeys(plan.suite.targets, "no"))
+    planned = Planned(plan, registry, Options(), changed, requested, run, store, data=data)
     collected = collect(plan, store)
     measurements = Measurements.of_records(collected.records)
     verdicts = {entry.name: judge(plan.suite, measurements, entry.name) for entry in plan.entries}

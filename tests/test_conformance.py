@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from unittest import SkipTest
@@ -12,6 +13,7 @@ import pytest
 import torch
 from command_line import SMALL, cli, mistake, suite_file
 from conforming import BACKBONE, FADE, GOOD, altered, failure, names_of
+from PIL import Image
 
 import transferbench
 from transferbench.conformance import (
@@ -536,3 +538,55 @@ def test_a_severity_may_order_no_distance():
     unordered = results["images-move-further-as-severity-grows"]
     assert unordered.status == "skipped"
     assert "severity_is_distance" in unordered.message
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of noise in two classes, with two pictures of train among those of test."""
+    draws = np.random.default_rng(0)
+    for split, name in (("train", "cat"), ("train", "dog"), ("test", "cat"), ("test", "dog")):
+        folder = tmp_path / "image-folder" / split / name
+        folder.mkdir(parents=True)
+        for index in range(4):
+            pixels = draws.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.png")
+    for index in range(2):
+        source = tmp_path / "image-folder" / "train" / "cat" / f"{index}.png"
+        shutil.copy(source, tmp_path / "image-folder" / "test" / "dog" / f"copy-{index}.png")
+    return tmp_path
+
+
+def test_a_dataset_of_ones_own_is_checked_with_its_parameters(pictures):
+    check = ("plugin", "check", "image-folder", "--data-root", pictures)
+    params = ("--param", "train=train", "--param", "test=test")
+    said = cli(*check, *params)
+    assert said.code == 1
+    assert (
+        "failed: dataset 'image-folder': no-image-is-in-two-splits: splits 'train' and 'test' share"
+        " 2 image(s) pixel by pixel, such as number 0 of 'train' and number 8 of 'test'; keep one"
+    ) in said.out
+    for copy in pictures.rglob("copy-*"):
+        copy.unlink()
+    said = cli(*check, *params)
+    assert said.code == 0, said
+    said = cli(*check, "--param", "group=^.")
+    assert said.code == 1
+    assert "given-parameters-are-accepted: params: parameters of dataset 'image-f" in said.out
+
+
+def test_parameters_stand_on_top_of_the_tiny_ones(tmp_path):
+    said = cli("plugin", "check", "block-shuffle", "--param", "block=4")
+    assert said.code == 0, said
+
+
+def test_wrong_settings_of_parameters_are_the_users_mistake(tmp_path):
+    check = ("plugin", "check", "block-shuffle")
+    assert "--param 'block' has no '='; write it as NAME=VALUE" in mistake(
+        *check, "--param", "block"
+    )
+    assert "'[' is no YAML value; write it as in a suite" in mistake(*check, "--param", "block=[")
+    message = mistake("plugin", "check", "transferbench", "--param", "width=3")
+    assert "--param is of one plugin, and these are selected: " in message
+    empty = plugin_file(tmp_path, source="import absent_module")
+    message = mistake("plugin", "check", empty, "--param", "width=3")
+    assert "--param is of one plugin, and these are selected: none; name one" in message

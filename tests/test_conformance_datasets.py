@@ -63,6 +63,11 @@ def late_classes(params, root):
     return (*CLASSES, "never seen")
 
 
+def late_test(params, name, root, image_size):
+    data = split(name, image_size)
+    return data._replace(labels=data.labels % 2) if name == "test" else data
+
+
 def file(path="a.bin", content=b"abc"):
     return DataFile(path=path, sha256=hashlib.sha256(content).hexdigest(),
                     size_bytes=len(content), origin="https://example.org")  # fmt: skip
@@ -141,6 +146,11 @@ BAD = {
         {"classes": late_classes},
         "every-class-is-learnable",
         "no training image is of class never seen; drop the class, or put images of it into train",
+    ),
+    "a class without test images": (
+        {"load": late_test},
+        "every-class-is-learnable",
+        "no test image is of class striped; drop the class, or put images of it into test",
     ),
     "one class": (
         {"classes": lambda params, root: ("only",), **changed(labels=np.zeros_like)},
@@ -223,6 +233,23 @@ def test_a_dataset_without_its_files_is_skipped_with_advice():
     results = {result.check: result for result in check_plugin(spec)}
     assert results["every-split-is-loaded"].status == "skipped"
     assert "no data root was given: get them from" in results["every-split-is-loaded"].message
+
+
+def test_a_declared_share_is_skipped_with_its_reason():
+    leaking = altered(DATASET, load=with_leak, shared_between_splits="found by its readers")
+    results = {result.check: result for result in check_plugin(leaking)}
+    for check in ("no-image-is-in-two-splits", "no-group-is-in-two-splits"):
+        assert results[check].status == "skipped"
+        assert results[check].message.endswith("is published so: found by its readers")
+
+
+def test_blank_images_may_be_in_two_splits():
+    def load(params, name, root, image_size):
+        data = split(name, image_size)
+        data.images[0] = 255
+        return data
+
+    assert all(result.ok for result in check_plugin(altered(DATASET, load=load)))
 
 
 def test_several_labels_an_image_conform():

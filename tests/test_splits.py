@@ -20,7 +20,6 @@ def select(labels, groups=None, **changes):
         "labels_per_class": None,
         "validation": 0.0,
         "validation_limit": None,
-        "task": "multi-class",
     }
     return select_training(labels, groups, **(options | changes))
 
@@ -141,7 +140,7 @@ def test_each_label_of_a_multi_label_task_gets_enough_positives(seed, count):
     labels = (np.random.default_rng(1).random((200, 5)) < [0.05, 0.1, 0.3, 0.5, 0.7]).astype(
         np.float32
     )
-    positions = select(labels, seed=seed, labels_per_class=count, task="multi-label").train
+    positions = select(labels, seed=seed, labels_per_class=count).train
     assert labels[positions].sum(axis=0).min() >= count
     assert len(positions) <= 5 * count
 
@@ -149,7 +148,7 @@ def test_each_label_of_a_multi_label_task_gets_enough_positives(seed, count):
 def test_an_image_counts_for_all_its_labels():
     labels = np.ones((30, 2), np.float32)
     labels[10:, 0] = 0
-    positions = select(labels, labels_per_class=4, task="multi-label").train
+    positions = select(labels, labels_per_class=4).train
     assert labels[positions].sum(axis=0).tolist() == [4, 4]
 
 
@@ -157,7 +156,7 @@ def test_too_few_positives_of_a_label_are_an_error():
     labels = np.zeros((10, 2), np.float32)
     labels[:, 0] = 1
     with pytest.raises(DataError, match="3 positives of each label; label 1 has 0"):
-        select(labels, labels_per_class=3, task="multi-label")
+        select(labels, labels_per_class=3)
 
 
 def test_the_test_subset_is_fixed_sorted_and_stratified():

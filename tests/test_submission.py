@@ -193,13 +193,34 @@ def test_external_weights_leave_overlap_unknown_unless_declared(
     assert "overlap is unknown for marks, shuffled" in str(report)
 
 
-def test_a_source_that_is_the_target_overlaps(packed_run: PackedRun, tmp_path: Path) -> None:
+def test_overlap_is_unknown_where_the_run_did_not_compute_it(
+    packed_run: PackedRun, tmp_path: Path
+) -> None:
+    """As in runs of earlier versions, but for a target whose data set is a source."""
     suite = json.loads(json.dumps(SUITE))
     suite["sources"]["source"]["dataset"] = {"name": "made-digits"}
     store = make_run(tmp_path, packed_run.registry, suite=Suite.model_validate(suite))
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    del described["data"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(described))
     folder = pack_it(tmp_path, store, tmp_path / "out", packed_run.registry)
     problems = json.loads((folder / "submission.json").read_text())["declaration"]
-    assert problems["overlap"] == {"digits": "yes", "marks": "no", "shuffled": "yes"}
+    assert problems["overlap"] == {"digits": "yes", "marks": "unknown", "shuffled": "yes"}
+
+
+def test_overlap_that_the_run_computed_cannot_be_denied(
+    packed_run: PackedRun, tmp_path: Path
+) -> None:
+    store = make_run(tmp_path, packed_run.registry)
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    described["data"]["overlap"]["marks"] = "yes"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(described))
+    run = (tmp_path / "run", store, "made-good", tmp_path / "out")
+    with pytest.raises(SubmissionError, match=r"overlap declared: marks=no, but the run compared"):
+        pack(*run, Declaration(overlap={"marks": "no"}), packed_run.registry)
+    folder = pack(*run, Declaration(overlap={"digits": "unknown"}), packed_run.registry)
+    problems = json.loads((folder / "submission.json").read_text())["declaration"]
+    assert problems["overlap"] == {"digits": "unknown", "marks": "yes", "shuffled": "no"}
 
 
 def test_a_changed_suite_is_refused(packed_run: PackedRun, tmp_path: Path) -> None:

@@ -352,7 +352,7 @@ def test_the_penalty_is_the_best_on_validation_and_the_strongest_among_equals():
         labels = data["train"][1]
         split = select_training(
             labels, np.arange(80), seed=0, labels_per_class=None, validation=0.3,
-            validation_limit=None, task="multi-class",
+            validation_limit=None,
         )  # fmt: skip
         scaler = StandardScaler().fit(train[split.train])
         accuracy = {

@@ -156,6 +156,7 @@ class Run:
                 provenance=self._provenance(),
                 changed=self.described["changed"],
                 diagnostics=registry.diagnostics,
+                notes=self.described.get("data", {}).get("notes", ()),
             ),
             path,
         )

@@ -67,13 +67,25 @@ def check(
         Path | None,
         typer.Option(help="YAML or JSON: check: reason, or these below plugins' names."),
     ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A parameter besides its tiny ones, such as train=photos. May be given again.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
     data_root: DataRoot = None,
     device: Device = Devices.cpu,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Check whether plugins keep the promises of their kind, with their tiny parameters."""
-    from transferbench.conformance import check_selection, read_expected, select_plugins
+    from transferbench.conformance import (
+        check_selection,
+        read_expected,
+        select_plugins,
+        with_params,
+    )
     from transferbench.engine.resources import find_device
     from transferbench.registry import open_registry
 
@@ -82,6 +94,7 @@ def check(
     files = [Path(plugins)] if plugins.endswith(".py") else []
     registry = open_registry([*files, *(plugin or ())])
     selection = select_plugins(plugins, registry, kind_named(kind) if kind else None)
+    selection = with_params(selection, param or ())
     for problem in registry.problems:
         if problem not in selection.problems:
             note(str(problem))

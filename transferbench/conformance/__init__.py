@@ -19,6 +19,7 @@ from transferbench.conformance.selection import (
     check_selection,
     read_expected,
     select_plugins,
+    with_params,
 )
 from transferbench.registry.discovery import specs_of
 
@@ -34,4 +35,5 @@ __all__ = [
     "read_expected",
     "select_plugins",
     "specs_of",
+    "with_params",
 ]

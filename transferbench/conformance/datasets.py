@@ -5,7 +5,6 @@ Shape letters: N images, H height, W width, C channels, K classes, L labels.
 
 from __future__ import annotations
 
-import hashlib
 from itertools import combinations, product
 from pathlib import Path
 from unittest import SkipTest
@@ -16,12 +15,16 @@ from transferbench.conformance import cases
 from transferbench.conformance.cases import Case, Observation
 from transferbench.conformance.checks import Violation, defined_in, shared
 from transferbench.data.cache import missing, read_file, root_of
+from transferbench.data.duplicates import common_images, common_keys, image_digests
+from transferbench.errors import listing
 from transferbench.specs import DatasetSpec, DatasetSplit
 
 __all__ = ["CASE", "CHECKS"]
 
 SIZES = (16, 24)
 """Two image sizes that the small networks of this field take."""
+LISTED = 10
+"""Classes that a violation names."""
 
 
 class DatasetCase(Case[DatasetSpec]):
@@ -108,7 +111,8 @@ def check_the_image_size_is_honoured(case: DatasetCase) -> None:
 def check_images_differ_from_each_other(case: DatasetCase) -> None:
     """A decoder that fails silently returns the same grey image many times."""
     for name, split in case.splits.items():
-        if (count := len(split.images)) > 1 and len(_contents(split.images)) == 1:
+        count = len(split.images)
+        if count > 1 and len(set(image_digests(split.images).tolist())) == 1:
             raise Violation(f"all {count} images of split {name!r} are equal",
                             "look at what the decoder reads")  # fmt: skip
 
@@ -148,20 +152,24 @@ def check_labels_are_in_the_range_of_the_classes(case: DatasetCase) -> None:
 
 
 def check_every_class_is_learnable(case: DatasetCase) -> None:
-    """The training split has images of every class, and there are at least two classes."""
-    classes, labels = case.classes, case.splits["train"].labels
-    if len(classes) < (2 if case.spec.task == "multi-class" else 1):
+    """Every split has images of every class, and there are at least two classes.
+
+    Of several labels an image, each has a positive image in the training split.
+    """
+    classes, several = case.classes, case.spec.task == "multi-label"
+    if len(classes) < (1 if several else 2):
         raise Violation(f"it has {len(classes)} class(es)", "a task needs something to tell apart")
-    if case.spec.task == "multi-class":
-        present = set(np.unique(labels).tolist())
-        absent = [name for index, name in enumerate(classes) if index not in present]
-    else:
-        absent = [name for name, column in zip(classes, labels.T, strict=True) if not column.any()]
-    if absent:
-        raise Violation(
-            f"no training image is of class {', '.join(absent)}",
-            "drop the class, or put images of it into train",
-        )
+    for name in ("train",) if several else case.splits:
+        labels = case.splits[name].labels
+        present: np.ndarray = np.isin(np.arange(len(classes)), labels)
+        if several:
+            present = labels.any(axis=0)
+        if absent := [of for of, has in zip(classes, present, strict=False) if not has]:
+            kind = "training" if name == "train" else name
+            raise Violation(
+                f"no {kind} image is of class {listing(absent, LISTED)}",
+                f"drop the class, or put images of it into {name}",
+            )
 
 
 def check_classes_are_named_once(case: DatasetCase) -> None:
@@ -176,36 +184,40 @@ def check_classes_are_named_once(case: DatasetCase) -> None:
 
 
 def check_no_image_is_in_two_splits(case: DatasetCase) -> None:
-    """Splits are disjoint by content: equal decoded pixels under two file names leak."""
-    contents = {name: _contents(split.images) for name, split in case.splits.items()}
-    for name, other in combinations(contents, 2):
-        if common := contents[name].keys() & contents[other].keys():
-            first = min((contents[name][digest], contents[other][digest]) for digest in common)
+    """Splits are disjoint by content: equal decoded pixels under two file names leak.
+
+    Blank images, of one value alone, are left out.
+    """
+    _skip_declared(case)
+    digests = {name: image_digests(split.images) for name, split in case.splits.items()}
+    for name, other in combinations(digests, 2):
+        shape = case.splits[name].images.shape[1:]
+        common, _ = common_images(digests[name], digests[other], shape)
+        if common.total:
             raise Violation(
-                f"splits {name!r} and {other!r} share {len(common)} image(s) pixel by pixel, such "
-                f"as number {first[0]} of {name!r} and number {first[1]} of {other!r}",
+                f"splits {name!r} and {other!r} share {common.total} image(s) pixel by pixel, such "
+                f"as number {common.here} of {name!r} and number {common.there} of {other!r}",
                 "keep one of each, or put both copies into one split",
             )
 
 
-def _contents(images: np.ndarray) -> dict[bytes, int]:
-    """The digest of every distinct image, and the index of its first copy."""
-    indices: dict[bytes, int] = {}
-    for index, image in enumerate(images):
-        indices.setdefault(hashlib.sha256(image.tobytes()).digest(), index)
-    return indices
-
-
 def check_no_group_is_in_two_splits(case: DatasetCase) -> None:
     """No writer, patient or font (whatever ``grouping`` names) is in two splits."""
-    groups = {name: set(split.groups.astype(str).tolist()) for name, split in case.splits.items()}
-    for name, other in combinations(groups, 2):
-        if common := sorted(groups[name] & groups[other]):
+    _skip_declared(case)
+    for name, other in combinations(case.splits, 2):
+        groups = case.splits[name].groups
+        common = common_keys(groups, case.splits[other].groups)
+        if common.total:
             raise Violation(
-                f"splits {name!r} and {other!r} share {len(common)} group(s) by "
-                f"{case.spec.grouping}, such as {common[0]!r}",
+                f"splits {name!r} and {other!r} share {common.total} group(s) by "
+                f"{case.spec.grouping}, such as {str(groups[common.here])!r}",
                 "split by groups, not by images",
             )
+
+
+def _skip_declared(case: DatasetCase) -> None:
+    if reason := case.spec.shared_between_splits:
+        raise SkipTest(f"it declares that it is published so: {reason}")
 
 
 def check_the_same_call_gives_the_same_pixels(case: DatasetCase) -> None:

@@ -30,8 +30,8 @@ from transferbench.plan import Entry, Plan, plan_resolved
 from transferbench.plan.resolve import resolve_suite
 from transferbench.registry import Registry, identity
 from transferbench.registry.discovery import SPECS, Discovery, Offer, Origin, discover
+from transferbench.runner.datasets import facts_of, prepare_datasets
 from transferbench.runner.options import Options
-from transferbench.runner.planning import dataset_facts
 from transferbench.specs import DiagnosticSpec, NoParams, Spec
 from transferbench.store import Store
 from transferbench.suite import Diagnosis, Suite, TrialGrid
@@ -167,5 +167,5 @@ def _plan(
     entry = Entry(spec.name, identity(spec, NoParams()), spec.license, spec.source)
     suite = suite.model_copy(update={"trials": (TrialGrid(targets=(target,)),)})
     resolved = resolve_suite(suite, registry)
-    facts = dataset_facts(resolved, resources.store, Options())
+    facts = facts_of(prepare_datasets(resolved, resources.store, Options()))
     return plan_resolved(resolved, [entry], facts)

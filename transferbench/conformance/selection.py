@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from transferbench.registry import Registry
 from transferbench.registry.discovery import SPECS, Kind, PluginProblem, canonical
 from transferbench.specs import Spec
 
-__all__ = ["Selection", "check_selection", "read_expected", "select_plugins"]
+__all__ = ["Selection", "check_selection", "read_expected", "select_plugins", "with_params"]
 
 EXPECTED: TypeAdapter[ExpectedFailures] = TypeAdapter(ExpectedFailures)
 
@@ -52,6 +52,32 @@ def select_plugins(target: str, registry: Registry, kind: Kind | None = None) ->
     if family != target and kinds == ["backbone"]:
         return Selection((registry.resolve_backbone(target),))
     return Selection(((getattr(registry, kinds[0])(target), None),))
+
+
+def with_params(selection: Selection, settings: Sequence[str]) -> Selection:
+    """``selection`` with the NAME=VALUE of ``settings`` on top of the plugin's tiny parameters.
+
+    Raises: ``PluginError`` for a setting that is not of this form, and where several plugins or
+    none are selected.
+    """
+    if not settings:
+        return selection
+    if len(selection.specs) != 1:
+        names = ", ".join(spec.name for spec, _ in selection.specs) or "none"
+        raise PluginError(f"--param is of one plugin, and these are selected: {names}; name one")
+    spec, params = selection.specs[0]
+    values = dict(spec.tiny) | dict(params or {})
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise PluginError(f"--param {setting!r} has no '='; write it as NAME=VALUE")
+        try:
+            values[name] = YAML(typ="safe", pure=True).load(text)
+        except YAMLError as error:
+            raise PluginError(
+                f"--param {setting!r}: {text!r} is no YAML value; write it as in a suite file"
+            ) from error
+    return selection._replace(specs=((spec, values),))
 
 
 def _distribution(target: str, registry: Registry, kind: Kind | None) -> Selection:

@@ -7,15 +7,24 @@ Shape letters: N images, L labels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from transferbench.errors import DataError
+from transferbench.errors import DataError, listing
 from transferbench.identity import derive_seed
-from transferbench.specs import Task
 
-__all__ = ["TrainingSelection", "select_test", "select_training", "shuffled_labels"]
+__all__ = [
+    "TrainingSelection",
+    "planned_training",
+    "select_test",
+    "select_training",
+    "shuffled_labels",
+]
+
+LISTED = 10
+"""Classes that an error names."""
 
 
 class TrainingSelection(NamedTuple):
@@ -33,7 +42,7 @@ def select_training(
     labels_per_class: int | None,
     validation: float,
     validation_limit: int | None,
-    task: Task,
+    classes: Sequence[str] = (),
 ) -> TrainingSelection:
     """The training and validation images of one replicate; no group is in both.
 
@@ -44,18 +53,36 @@ def select_training(
     rest; with the same seed a larger draw contains a smaller one. For a multi-label task each label
     gets at least that many positives, rarest label first, and an image counts for all its labels.
 
-    Raises: ``DataError`` where a class has too few images or nothing can be held out.
+    Raises: ``DataError`` where a class has too few images, nothing can be held out, or one of
+    ``classes`` is left without a training image.
     """
     rest, validating = _hold_out(labels, groups, validation, np.random.default_rng([seed, 0]))
     if labels_per_class is not None:
-        draw = _draw_positives if task == "multi-label" else _draw_images
+        draw = _draw_images if labels.ndim == 1 else _draw_positives
         generator = np.random.default_rng([seed, 1])
-        rest = rest[draw(labels[rest], labels_per_class, generator)]
+        rest = rest[draw(labels[rest], labels_per_class, generator, classes)]
+    elif labels.ndim == 1:
+        _refuse_empty(labels[rest], validation, classes)
     if validation_limit is not None and len(validating) > validation_limit:
         strata = _strata(labels[validating])
         quotas = _quotas(np.bincount(strata), validation_limit)
         validating = validating[_sample(strata, quotas, np.random.default_rng([seed, 2]))]
     return TrainingSelection(rest, validating)
+
+
+def planned_training(
+    labels: np.ndarray, groups: np.ndarray, selection: Mapping[str, Any], classes: Sequence[str]
+) -> TrainingSelection:
+    """``select_training`` as the payload of a job asks for it. Raises: as that does."""
+    return select_training(
+        labels,
+        groups,
+        seed=selection["seed"],
+        labels_per_class=selection.get("labels_per_class"),
+        validation=selection["validation"],
+        validation_limit=selection.get("validation_limit"),
+        classes=classes,
+    )
 
 
 def select_test(labels: np.ndarray, limit: int | None, fingerprint: str) -> np.ndarray:
@@ -139,15 +166,19 @@ def _sample(strata: np.ndarray, quotas: np.ndarray, generator: np.random.Generat
     return np.sort(order[rank < quotas[strata[order]]])
 
 
-def _draw_images(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    counts = np.bincount(labels)
-    _check_enough(counts, count, "images of each class", "class")
+def _draw_images(
+    labels: np.ndarray, count: int, generator: np.random.Generator, classes: Sequence[str]
+) -> np.ndarray:
+    counts = np.bincount(labels, minlength=len(classes))
+    _check_enough(counts, count, "images of each class", "class", classes)
     return _sample(labels, np.full(len(counts), count), generator)
 
 
-def _draw_positives(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+def _draw_positives(
+    labels: np.ndarray, count: int, generator: np.random.Generator, classes: Sequence[str]
+) -> np.ndarray:
     counts = (labels == 1).sum(axis=0)
-    _check_enough(counts, count, "positives of each label", "label")
+    _check_enough(counts, count, "positives of each label", "label", classes)
     order = generator.permutation(len(labels))
     drawn = np.zeros(len(labels), dtype=bool)
     for label in np.argsort(counts, kind="stable"):
@@ -157,10 +188,22 @@ def _draw_positives(labels: np.ndarray, count: int, generator: np.random.Generat
     return np.flatnonzero(drawn)
 
 
-def _check_enough(counts: np.ndarray, count: int, items: str, kind: str) -> None:
+def _check_enough(
+    counts: np.ndarray, count: int, items: str, kind: str, classes: Sequence[str]
+) -> None:
     if len(counts) and counts.min() < count:
         rarest = int(counts.argmin())
+        name = repr(classes[rarest]) if classes else rarest
         raise DataError(
-            f"labels_per_class requests {count} {items}; {kind} {rarest} has {counts[rarest]} left"
+            f"labels_per_class requests {count} {items}; {kind} {name} has {counts[rarest]} left"
             f" after the validation split: request at most {counts[rarest]}, or hold out less"
+        )
+
+
+def _refuse_empty(labels: np.ndarray, validation: float, classes: Sequence[str]) -> None:
+    counts = np.bincount(labels, minlength=len(classes))
+    if empty := [name for name, count in zip(classes, counts, strict=False) if not count]:
+        raise DataError(
+            f"a validation share of {validation:g} in whole groups leaves no training image of "
+            f"{listing(empty, LISTED)}: hold out less, or divide the groups more finely"
         )

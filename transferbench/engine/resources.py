@@ -15,7 +15,7 @@ from torch import nn
 from transferbench.data.cache import PreparedDataset, prepare
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.data.pipeline import ImagePipeline
-from transferbench.data.splits import select_test, select_training, shuffled_labels
+from transferbench.data.splits import planned_training, select_test, shuffled_labels
 from transferbench.errors import DamagedImagesError, DataError, DeviceError, PluginError
 from transferbench.networks.modules import (
     body_state,
@@ -191,15 +191,7 @@ class WorkerResources:
         dataset = self._dataset(payload)
         selection = payload["selection"]
         train, test = dataset.splits["train"], dataset.splits["test"]
-        positions = select_training(
-            train.labels,
-            train.groups,
-            seed=selection["seed"],
-            labels_per_class=selection.get("labels_per_class"),
-            validation=selection["validation"],
-            validation_limit=selection.get("validation_limit"),
-            task=dataset.task,
-        )
+        positions = planned_training(train.labels, train.groups, selection, dataset.classes)
         test_positions = select_test(test.labels, selection.get("test_limit"), test.fingerprint)
         labels = train.labels
         if payload["shuffle_labels"]:

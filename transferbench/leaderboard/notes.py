@@ -81,8 +81,18 @@ def notes_of(suite: Suite, severe: str | None, registry: Registry) -> Iterator[s
         yield f"Tuning budgets are equal: {_tuning(suite)}."
     yield from (TRUST,) if of_arms else (CLAIMS, TRUST, OVERLAP)
     yield ONCE.format(ranked="initialization" if of_arms else "entry")
+    yield from _shared_data(suite, registry)
     if of_arms:
         yield from _described_arms(suite, registry)
+
+
+def _shared_data(suite: Suite, registry: Registry) -> Iterator[str]:
+    """A line on each installed data set that is published with images in two splits."""
+    names = {source.dataset.name for source in suite.sources.values()}
+    names |= {target.dataset.name for target in suite.targets.values()}
+    for name in sorted(names & registry.datasets.keys()):
+        if reason := registry.datasets[name].shared_between_splits:
+            yield f"Data set {name} is published with images or groups in two splits: {reason}."
 
 
 def _other_ranks(columns: Sequence[BoardColumn]) -> str:

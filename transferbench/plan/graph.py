@@ -51,7 +51,6 @@ class DatasetFacts(NamedTuple):
     metric: str
     train_size: int
     test_size: int
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class ReportInput:
     ``changed``: the overrides of a changed suite, empty where it is the published one.
     ``diagnostics``: the plugins, by name, that draw the parts of their diagnostics; those of a
     diagnostic without one go to the tables of the remaining measurements.
+    ``notes``: what readers should know of the data.
     """
 
     suite: Suite
@@ -35,3 +36,4 @@ class ReportInput:
     provenance: Mapping[str, str]
     changed: Sequence[str]
     diagnostics: Mapping[str, DiagnosticSpec]
+    notes: Sequence[str] = ()

@@ -115,6 +115,7 @@ def page(results: ReportInput) -> str:
         jobs=_job_counts(results.statuses),
         provenance=results.provenance,
         changed=results.changed,
+        notes=results.notes,
         glossary=glossary,
         css=Markup(css),  # noqa: S704 - our own file
     )

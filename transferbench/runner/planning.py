@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from transferbench.data.cache import prepare
-from transferbench.errors import DataError
-from transferbench.plan import DatasetFacts, Plan, plan_resolved
-from transferbench.plan.resolve import ResolvedSuite, resolve_suite
+from transferbench.plan import Plan, plan_resolved
+from transferbench.plan.resolve import resolve_suite
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.collect import done_jobs
+from transferbench.runner.datasets import (
+    DataReport,
+    facts_of,
+    prepare_datasets,
+    refuse_impossible,
+    report_on,
+)
 from transferbench.runner.options import Options
 from transferbench.runner.request import RequestedEntry, make_request
 from transferbench.store import Store
 from transferbench.suite import Suite
 
-__all__ = ["Planned", "dataset_facts", "plan_suite"]
+__all__ = ["Planned", "plan_suite"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +31,7 @@ class Planned:
     """A plan with all that its execution needs.
 
     ``entries``: those of the plan, as they were requested.
-    ``notes``: what the user should know and need not act on.
+    ``notes``: what the user should know and need not act on; ``data``: the part on the data.
     """
 
     plan: Plan
@@ -37,6 +42,7 @@ class Planned:
     folder: Path
     store: Store
     notes: tuple[str, ...] = ()
+    data: DataReport = field(default_factory=DataReport)
 
     @property
     def suite(self) -> Suite:
@@ -65,45 +71,20 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     resolved = resolve_suite(request.suite, registry)
     store = Store(Path(options.store or request.folder.parent / "store"))
     store.prepare()
-    facts = dataset_facts(resolved, store, options)
+    datasets = prepare_datasets(resolved, store, options)
+    facts = facts_of(datasets)
     entries = [*request.earlier, *request.entries]
     plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
     unfinished = [entry for entry in request.earlier if not _is_done(entry, plan, store)]
     if unfinished:
         entries = [requested for requested in entries if requested not in unfinished]
         plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
-    read = [f"{label}: {note}" for label, data in facts.items() for note in data.notes]
-    notes = (*request.notes, *read, *_notes(plan, unfinished))
-    return Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
-                   store, notes)  # fmt: skip
-
-
-def dataset_facts(
-    resolved: ResolvedSuite, store: Store, options: Options
-) -> dict[str, DatasetFacts]:
-    """What a plan needs to know of datasets. Raises: ``DataError`` with all that are missing."""
-    facts: dict[str, DatasetFacts] = {}
-    missing: list[str] = []
-    image = resolved.suite.image
-    cache = store.root / "datasets"
-    data_root = None if options.data_root is None else Path(options.data_root)
-    for label, (_, spec, params) in resolved.datasets.items():
-        try:
-            dataset = prepare(
-                spec, params, image_size=image.size, channels=image.channels, cache=cache,
-                data_root=data_root,
-            )  # fmt: skip
-        except DataError as error:
-            missing.append(f"{label}: {error}")
-            continue
-        facts[label] = DatasetFacts(
-            dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
-            len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
-            dataset.notes,
-        )  # fmt: skip
-    if missing:
-        raise DataError("\n".join(missing))
-    return facts
+    data = report_on(resolved, datasets)
+    notes = (*request.notes, *data.notes, *_notes(plan, unfinished))
+    planned = Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
+                      store, notes, data)  # fmt: skip
+    refuse_impossible(plan, datasets, [plan.jobs[job] for job in plan.jobs.keys() - planned.done])
+    return planned
 
 
 def _is_done(requested: RequestedEntry, plan: Plan, store: Store) -> bool:

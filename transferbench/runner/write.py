@@ -52,6 +52,7 @@ def _description(
         "suite_id": plan.suite.id,
         "suite_digest": plan.suite.digest,
         "changed": list(planned.changed),
+        "data": planned.data._asdict(),
         "store": os.path.relpath(planned.store.root, planned.folder),
         "asked": [{"backbone": entry.backbone, "weights": entry.weights}
                   for entry in planned.entries],

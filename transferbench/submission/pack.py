@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.files import write_json
@@ -27,6 +27,7 @@ from transferbench.submission.bundle import (
     SUBMISSION,
     Declaration,
     EntryFacts,
+    Overlap,
     PlannedJob,
     content_digests,
     parse_json,
@@ -49,6 +50,10 @@ class _RunJob(PlannedJob):
     status: str
 
 
+class _Data(BaseModel):
+    overlap: dict[str, Overlap] = {}
+
+
 class _Run(Frozen):
     """The part of ``run.json`` that packing reads."""
 
@@ -58,6 +63,7 @@ class _Run(Frozen):
     suite_id: str
     suite_digest: str
     changed: tuple[str, ...] = ()
+    data: _Data = _Data()
     entries: tuple[EntryFacts, ...]
     jobs: tuple[_RunJob, ...]
 
@@ -218,22 +224,31 @@ def _write_content(folder: Path, chosen: _Chosen, store: Store) -> dict[str, str
 def _complete(declared: Declaration, chosen: _Chosen) -> dict[str, Any]:
     """The declaration with defaults for the licence and the overlap of every target.
 
-    Where the suite pre-trains from scratch, the overlap follows from its sources.
+    Where the suite pre-trains from scratch, the overlap is what the run computed, if it did.
+    Raises: ``SubmissionError`` where the declaration denies what the run computed.
     """
     entry, suite = chosen.entry, chosen.run.suite
     if unknown := sorted(set(declared.overlap) - set(suite.targets)):
         error = UnknownNameError("target", unknown[0], suite.targets)
         raise SubmissionError(f"overlap declared: {error}")
     sources = [source.dataset for source in suite.sources.values()]
-    overlap = {
-        label: "unknown" if entry.weights else "yes" if target.dataset in sources else "no"
+    computed = {
+        label: "unknown" if entry.weights
+        else "yes" if target.dataset in sources
+        else chosen.run.data.overlap.get(label, "unknown")
         for label, target in suite.targets.items()
-    }
+    }  # fmt: skip
+    for target, answer in declared.overlap.items():
+        if computed[target] == "yes" != answer:
+            raise SubmissionError(
+                f"overlap declared: {target}={answer}, but the run compared the images, and those"
+                f" of {target} are among the pre-training's; leave the declaration out"
+            )
     weights = entry.weights.license if entry.weights else entry.license
     return {
         "submitter": declared.submitter,
         "license": declared.license or weights,
-        "overlap": overlap | declared.overlap,
+        "overlap": computed | declared.overlap,
     }
 
 

@@ -121,7 +121,6 @@ def _held_out(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]
             labels_per_class=None,
             validation=share,
             validation_limit=None,
-            task="multi-class",
         )
     except DataError:  # no class has two images
         return np.arange(n), np.arange(0)

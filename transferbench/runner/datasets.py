@@ -1,0 +1,188 @@
+"""The data of a plan: decoded, compared with each other, and with what the plan selects of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from transferbench.data.cache import PreparedDataset, prepare
+from transferbench.data.duplicates import Common, common_images, common_keys
+from transferbench.data.splits import planned_training, select_test
+from transferbench.errors import DataError, listing
+from transferbench.identity import digest
+from transferbench.plan import DatasetFacts, Job, Plan
+from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
+from transferbench.runner.options import Options
+from transferbench.store import Store
+from transferbench.suite import Target
+
+__all__ = ["DataReport", "facts_of", "prepare_datasets", "refuse_impossible", "report_on"]
+
+LISTED = 5
+"""Classes and labels that a note names."""
+
+
+class DataReport(NamedTuple):
+    """What users should know of the data of a suite.
+
+    ``notes``: sentences, each with the label of its data. ``overlap``: target -> ``yes`` where its
+    images, or groups of its test images, are among the training images of a source, else ``no``.
+    """
+
+    notes: tuple[str, ...] = ()
+    overlap: Mapping[str, str] = {}
+
+
+def prepare_datasets(
+    resolved: ResolvedSuite, store: Store, options: Options
+) -> dict[str, PreparedDataset]:
+    """The decoded datasets by label. Raises: ``DataError`` with all that are missing."""
+    prepared: dict[str, PreparedDataset] = {}
+    datasets: dict[str, PreparedDataset] = {}
+    missing: list[str] = []
+    image = resolved.suite.image
+    data_root = None if options.data_root is None else Path(options.data_root)
+    for label, (identity, spec, params) in resolved.datasets.items():
+        key = digest(identity)
+        try:
+            datasets[label] = prepared[key] = prepared.get(key) or prepare(
+                spec, params, image_size=image.size, channels=image.channels,
+                cache=store.root / "datasets", data_root=data_root,
+            )  # fmt: skip
+        except DataError as error:
+            missing.append(f"{label}: {error}")
+    if missing:
+        raise DataError("\n".join(missing))
+    return datasets
+
+
+def facts_of(datasets: Mapping[str, PreparedDataset]) -> dict[str, DatasetFacts]:
+    """What a plan needs to know of the datasets."""
+    return {
+        label: DatasetFacts(
+            dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
+            len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
+        )
+        for label, dataset in datasets.items()
+    }  # fmt: skip
+
+
+# --- selections -------------------------------------------------------------------------------
+
+
+def refuse_impossible(
+    plan: Plan, datasets: Mapping[str, PreparedDataset], jobs: Sequence[Job]
+) -> None:
+    """Raises: ``DataError`` with all selections of ``jobs`` that the data do not allow."""
+    by_fingerprint = {dataset.fingerprint: dataset for dataset in datasets.values()}
+    target_of = {cell.job: f"target:{cell.target}" for cell in plan.cells}
+    single = {
+        fingerprint: len(np.unique(groups)) == len(groups)
+        for fingerprint, dataset in by_fingerprint.items()
+        for groups in [dataset.splits["train"].groups]
+    }
+    faults: dict[str, None] = {}
+    selections = set()
+    for job in jobs:
+        if job.kind == "diagnosis":
+            continue
+        fingerprint, selection = job.payload["dataset"]["fingerprint"], job.payload["selection"]
+        # Where each image is its own group, the seed decides which images, not how many.
+        axes = {**selection, "seed": None} if single[fingerprint] else selection
+        if (key := digest([fingerprint, axes])) in selections:
+            continue
+        selections.add(key)
+        dataset = by_fingerprint[fingerprint]
+        train = dataset.splits["train"]
+        try:
+            planned_training(train.labels, train.groups, selection, dataset.classes)
+        except DataError as error:
+            faults[f"{target_of.get(job.id, job.title)}: {error}"] = None
+    if faults:
+        raise DataError("\n".join(faults))
+
+
+# --- notes ------------------------------------------------------------------------------------
+
+
+def report_on(resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]) -> DataReport:
+    """What users should know of the datasets."""
+    labels_of: defaultdict[str, list[str]] = defaultdict(list)
+    overlap: dict[str, str] = {}
+    for label, dataset in datasets.items():
+        for note in _own_notes(resolved.datasets[label], dataset):
+            labels_of[note].append(label)
+    for name, target in resolved.suite.targets.items():
+        label = f"target:{name}"
+        shared = list(_overlap_notes(label, resolved, datasets))
+        overlap[name] = "yes" if shared else "no"
+        for note in (*_selection_notes(target, datasets[label]), *shared):
+            labels_of[note].append(label)
+    notes = (f"{', '.join(labels)}: {note}" for note, labels in labels_of.items())
+    return DataReport(tuple(notes), overlap)
+
+
+def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset) -> Iterator[str]:
+    yield from dataset.notes
+    spec = resolved.spec
+    for shared in dataset.shared:
+        reason = f" ({spec.shared_between_splits})" if shared.images or shared.keys else ""
+        yield f"dataset {spec.name!r}: {shared.text(spec.grouping)}{reason}"
+
+
+def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:
+    """Classes and labels that the test subset cannot judge."""
+    test = dataset.splits["test"]
+    labels = test.labels[select_test(test.labels, target.test_limit, test.fingerprint)]
+    count = len(dataset.classes)
+    if labels.ndim == 1:
+        absent = np.bincount(labels, minlength=count) == 0
+        problem = "its {} test images lack {} of the {} classes: {}; raise test_limit"
+    else:
+        absent = (labels > 0.5).all(axis=0) | (labels < 0.5).all(axis=0)
+        problem = (
+            "its {} test images are all alike in {} of the {} labels, which no area under the "
+            "curve can judge: {}"
+        )
+    if absent.any():
+        names = [dataset.classes[index] for index in np.flatnonzero(absent)]
+        yield problem.format(len(labels), len(names), count, listing(names, LISTED))
+
+
+def _overlap_notes(
+    target: str, resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]
+) -> Iterator[str]:
+    """What a target has in common with the training images of the sources."""
+    splits, plugin = datasets[target].splits, resolved.datasets[target].spec
+    sources: dict[str, str] = {}
+    for label, dataset in datasets.items():
+        if label.startswith("source:"):
+            sources.setdefault(dataset.fingerprint, label)
+    for label in sources.values():
+        train = datasets[label].splits["train"]
+        for name in ("test", "train"):
+            split = splits[name]
+            images, _ = common_images(split.digests, train.digests, split.images.shape[1:])
+            if images.total:
+                yield (
+                    f"{images.total} of its {len(split.labels)} {name} images are also training "
+                    f"images of {label}, pixel by pixel, such as number {images.here} "
+                    f"({split.groups[images.here]}), which is number {images.there} "
+                    f"({train.groups[images.there]}) there"
+                )
+        if resolved.datasets[label].spec.name == plugin.name:
+            keys = _named_keys(splits["test"].groups, train.groups)
+            if keys.total:
+                yield (
+                    f"{keys.total} group(s) of its test images by {plugin.grouping} are among the "
+                    f"training images of {label}, such as {splits['test'].groups[keys.here]}"
+                )
+
+
+def _named_keys(keys: np.ndarray, others: np.ndarray) -> Common:
+    """The keys that two data sets share: names alone, since an integer may be a position."""
+    return common_keys(keys, others) if keys.dtype.kind == others.dtype.kind == "U" else Common(0)
