@@ -161,9 +161,9 @@ def check_every_class_is_learnable(case: DatasetCase) -> None:
         raise Violation(f"it has {len(classes)} class(es)", "a task needs something to tell apart")
     for name in ("train",) if several else case.splits:
         labels = case.splits[name].labels
-        present: np.ndarray = np.isin(np.arange(len(classes)), labels)
-        if several:
-            present = labels.any(axis=0)
+        present = np.asarray(
+            labels.any(axis=0) if several else np.isin(np.arange(len(classes)), labels)
+        )
         if absent := [of for of, has in zip(classes, present, strict=False) if not has]:
             kind = "training" if name == "train" else name
             raise Violation(
