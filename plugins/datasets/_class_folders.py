@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from transferbench.data.folders import listed, printable, walk
+from transferbench.data.folders import is_folder, listed, printable, walk
 from transferbench.errors import DataError, listing
 from transferbench_plugins.datasets._pictures import picture_endings, unread_endings
 
@@ -66,7 +66,7 @@ def class_names(root: Path, name: str) -> tuple[str, ...]:
     folder = root / name
     if not folder.is_dir():
         raise DataError(f"dataset 'image-folder': there is no folder {printable(str(folder))}")
-    names = [entry.name for entry in listed(str(folder)) if Path(entry.path).is_dir()]
+    names = [entry.name for entry in listed(str(folder)) if is_folder(entry)]
     names = [name for name in names if not _is_hidden(name)]
     if not names:
         raise DataError(

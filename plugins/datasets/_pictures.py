@@ -30,6 +30,9 @@ UNREAD_FORMATS = {
 }
 """Formats that Pillow opens and that are no pictures by themselves, and why not."""
 
+UNREAD_PICTURES = (".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".raf", ".svg")
+"""Endings of pictures that Pillow does not know without more packages."""
+
 WHITES = (1, 255, 2**16 - 1)
 """What is white in integers and floats of 32 bits, whose files do not say it."""
 
@@ -86,12 +89,13 @@ def picture_endings() -> frozenset[str]:
 
 @functools.cache
 def unread_endings() -> dict[str, str]:
-    """Endings that Pillow knows and are left out, and why."""
+    """Endings of pictures and documents that are left out, and why."""
     from PIL import Image  # slow to import
 
+    names = dict.fromkeys(UNREAD_PICTURES, "") | Image.registered_extensions()
     return {
         ending: UNREAD_FORMATS.get(name, "Pillow cannot open it")
-        for ending, name in Image.registered_extensions().items()
+        for ending, name in names.items()
         if ending not in picture_endings()
     }
 
@@ -128,14 +132,14 @@ def _decoded(path: Path, image_size: int) -> np.ndarray | str:
     from PIL import Image, UnidentifiedImageError  # slow to import
 
     try:
+        if not path.stat().st_size:
+            return "it is empty"
         with Image.open(path, formats=_formats()) as picture:
             # Pillow warns from here on; several at once might not fit the memory.
             large = math.prod(picture.size) > (Image.MAX_IMAGE_PIXELS or math.inf)
             with _one_at_a_time if large else nullcontext():
                 return np.asarray(centre_square(_upright_on_white(picture), image_size))
     except UnidentifiedImageError:
-        if not path.stat().st_size:
-            return "it is empty"
         return "its content is broken, or of no picture format that Pillow opens"
     except Exception as error:  # noqa: BLE001  # what a broken file raises depends on its format
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -151,20 +155,19 @@ def centre_square(picture: Picture, image_size: int) -> Picture:
         raise ValueError("it has no pixels")
     width, height = (round(side * image_size / short) for side in picture.size)
     left, top = (width - image_size) // 2, (height - image_size) // 2
-    square = (left, top, left + image_size, top + image_size)
     if max(picture.size) <= LONGEST * short:
-        return picture.resize((width, height), Resampling.BILINEAR).crop(square)
+        resized = picture.resize((width, height), Resampling.BILINEAR)
+        return resized.crop((left, top, left + image_size, top + image_size))
     across, down = picture.width / width, picture.height / height
-    x, y, right, bottom = (side * (across, down)[axis % 2] for axis, side in enumerate(square))
+    x, y, side, rise = left * across, top * down, image_size * across, image_size * down
     margin = math.ceil(max(across, down)) + 1  # the filter reaches as far
-    start = max(0, math.floor(x) - margin), max(0, math.floor(y) - margin)
-    end = (
-        min(picture.width, math.ceil(right) + margin),
-        min(picture.height, math.ceil(bottom) + margin),
-    )
-    box = (x - start[0], y - start[1], right - start[0], bottom - start[1])
-    near = picture.crop((*start, *end))
-    return near.resize((image_size, image_size), Resampling.BILINEAR, box=box)
+    start_x, start_y = max(0, math.floor(x) - margin), max(0, math.floor(y) - margin)
+    end_x = min(picture.width, math.ceil(x + side) + margin)
+    end_y = min(picture.height, math.ceil(y + rise) + margin)
+    near = picture.crop((start_x, start_y, end_x, end_y))
+    x, y = x - start_x, y - start_y
+    size = (image_size, image_size)
+    return near.resize(size, Resampling.BILINEAR, box=(x, y, x + side, y + rise))
 
 
 # --- what a viewer shows ------------------------------------------------------------------------

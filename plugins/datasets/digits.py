@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 
+from transferbench.errors import DataError
 from transferbench.specs import DatasetSpec, DatasetSplit, NoParams
 from transferbench_plugins.datasets._resample import resize_grey
 
@@ -25,7 +27,13 @@ PADDING = 2
 def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> DatasetSplit:  # noqa: ARG001  # protocol
     from sklearn.datasets import load_digits  # slow to import
 
-    bunch = load_digits()
+    try:
+        bunch = load_digits()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"dataset 'digits': the copy in scikit-learn cannot be read ({error}): reinstall "
+            "scikit-learn"
+        ) from error
     border = len(bunch.target) - TEST_IMAGES
     rows = slice(border, None) if split == "test" else slice(border)
     grey = np.rint(bunch.images[rows] * (255 / 16)).astype(np.uint8)

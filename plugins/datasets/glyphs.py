@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from transferbench.errors import DataError
 from transferbench.specs import DatasetSpec, DatasetSplit, Params
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 __all__ = ["CHARACTERS", "FACES", "GLYPHS", "TEST_FACES", "GlyphParams"]
 
@@ -132,20 +135,29 @@ def _draw_samples(
 
 
 def _distance_fields(faces: list[str], characters: str) -> DistanceFields:
-    from PIL import ImageFont  # slow to import
-
     distance = np.empty((len(faces), len(characters), FIELD_SIDE, FIELD_SIDE), np.float32)
     extent = np.empty(distance.shape[:2], np.float32)
     for f, face in enumerate(faces):
-        # The default layout engine depends on a library that may be absent.
-        font = ImageFont.truetype(
-            str(_font_file(face)), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC
-        )
+        font = _font(face)
         for k, character in enumerate(characters):
             mask = font.getmask(character, mode="L")
             ink = np.asarray(mask, dtype=np.uint8).reshape(mask.size[::-1])
             distance[f, k], extent[f, k] = _distance_field(ink)
     return DistanceFields(distance, extent)
+
+
+def _font(face: str) -> FreeTypeFont:
+    from PIL import ImageFont  # slow to import
+
+    path = _font_file(face)
+    try:
+        # The default layout engine depends on a library that may be absent.
+        return ImageFont.truetype(str(path), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    except OSError as error:
+        raise DataError(
+            f"dataset 'glyphs': {path} cannot be read ({error}): reinstall matplotlib with its "
+            "bundled fonts"
+        ) from error
 
 
 def _font_file(face: str) -> Path:

@@ -7,6 +7,7 @@ import hashlib
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,23 @@ def test_angle_rotates_the_glyph():
 def test_a_missing_face_is_an_error():
     with pytest.raises(DataError, match=r"needs the face Fraktur, .*reinstall matplotlib"):
         glyphs._font_file("Fraktur")
+
+
+def test_a_broken_face_is_named(tmp_path, monkeypatch):
+    (tmp_path / "broken.ttf").write_bytes(b"no face")
+    monkeypatch.setattr(glyphs, "_font_file", lambda face: tmp_path / f"{face}.ttf")
+    with pytest.raises(DataError, match=r"broken.ttf cannot be read \(.*reinstall matplotlib"):
+        glyphs._font("broken")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gone"), EOFError("cut"), zlib.error("bad")])
+def test_broken_digits_are_named(monkeypatch, error):
+    def broken():
+        raise error
+
+    monkeypatch.setattr("sklearn.datasets.load_digits", broken)
+    with pytest.raises(DataError, match=r"scikit-learn cannot be read \((gone|cut|bad)\): reinst"):
+        load("digits")
 
 
 @pytest.mark.parametrize("wrong", [{"characters": "runes"}, {"per_class": 0}, {"size": 3}])

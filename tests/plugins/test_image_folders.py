@@ -82,8 +82,8 @@ def test_what_is_taken_and_ignored_is_counted(root):
     train, test = notes(root)
     assert train == (
         "'train' has 4 pictures in 2 classes; 16 other files: 8 hidden, 2 .txt, 1 .eps (needs "
-        "Ghostscript), 1 .heic, 1 .pdf (Pillow cannot open it), 1 of other endings, 1 outside the "
-        "class folders, 1 without an ending"
+        "Ghostscript), 1 .heic (Pillow cannot open it), 1 .pdf (Pillow cannot open it), 1 of other "
+        "endings, 1 outside the class folders, 1 without an ending"
     )
     assert test == "'test' has 4 pictures in 2 classes; no other files"
     assert len(groups(root)) == 4
@@ -225,8 +225,8 @@ def test_an_empty_class_is_named_with_its_split(root, split):
         paint(root / name / "emu" / "0.png")
     (root / split / "emu" / "0.png").rename(root / split / "emu" / "0.heic")
     assert fault(root).endswith(
-        f"class 'emu' has no picture in '{split}' (1 other file: 1 .heic): add pictures, or remove "
-        "its folder"
+        f"class 'emu' has no picture in '{split}' (1 other file: 1 .heic (Pillow cannot open it)): "
+        "add pictures, or remove its folder"
     )
 
 
