@@ -20,6 +20,7 @@ from command_line import (
 )
 
 from transferbench.api import Run
+from transferbench.cli.interrupts import signals_as_interrupts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -65,8 +66,17 @@ def transferbench_initializations():
 """
 
 
-@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["parent alone", "process group"])
-def test_an_interrupt_ends_everything_and_loses_nothing_that_was_finished(tmp_path, send):
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [
+        (os.kill, signal.SIGINT),
+        (os.killpg, signal.SIGINT),
+        (os.kill, signal.SIGTERM),
+        (os.killpg, signal.SIGHUP),
+    ],
+    ids=["parent alone", "process group", "terminated", "closed terminal"],
+)
+def test_an_interrupt_ends_everything_and_loses_nothing_that_was_finished(tmp_path, send, number):
     plugin = tmp_path / "patient.py"
     plugin.write_text(PATIENT)
     arms = SMALL["initializations"] | {"P-T": {"name": "patient", "recipe": "short"}}
@@ -79,7 +89,7 @@ def test_an_interrupt_ends_everything_and_loses_nothing_that_was_finished(tmp_pa
         assert any(line.startswith("done RI-T") for line in run.stderr)
         workers = children(run.pid)
         assert len(workers) >= 2
-        send(run.pid, signal.SIGINT)
+        send(run.pid, number)
         out, err = run.communicate(timeout=120)
     assert run.returncode == 130
     assert out == ""
@@ -97,6 +107,19 @@ def test_an_interrupt_ends_everything_and_loses_nothing_that_was_finished(tmp_pa
     assert said.code == 0, said.err
     assert f"4 jobs: {len(finished)} already done" in said.err
     assert set(finished) < set(artefacts(tmp_path / "store"))
+
+
+def test_the_signal_of_a_closed_terminal_stays_ignored_where_it_is():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_as_interrupts():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def finished_of_an_interrupted_run(folder):

@@ -40,3 +40,18 @@ def test_every_training_has_a_line_with_what_is_left(monkeypatch):
 def test_diagnoses_have_a_line_now_and_then(monkeypatch, quiet_seconds, expected):
     jobs = [job(name, "diagnosis") for name in "abc"]
     assert len(lines_of(jobs, monkeypatch, quiet_seconds)) == expected
+
+
+@pytest.mark.parametrize("text", ["[/] [red]x[/red] [link=a]", "\\[a\\\\", "a\x1b[31mb"])
+def test_square_brackets_of_names_and_messages_are_no_markup(text):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=False, width=200)
+    job = Job("a", "trial", {}, (), f"P {text}", Work(10, 10))
+    with progress.Display(console) as display:
+        display.planned({"a": job}, done=())
+        display.finished(job, OK)
+        display.finished(job, Outcome("a", "failed", f"message {text}", "", 1.0))
+    _, done, failed = stream.getvalue().splitlines()
+    printed = text.replace("\x1b", "\\x1b")
+    assert done.startswith(f"done P {printed} in ")
+    assert failed == f"failed P {printed}: message {printed}"

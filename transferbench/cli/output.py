@@ -6,6 +6,7 @@ it runs goes to stderr, through Python or through the file descriptor.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from typing import Any, TextIO
 
 import typer
 from typer.core import TyperCommand
+
+from transferbench.streams import printable
 
 __all__ = ["ResultsCommand", "as_json", "fail", "note", "say", "stdout_kept", "table"]
 
@@ -40,7 +43,7 @@ def stdout_kept() -> Iterator[None]:
     """File descriptor 1 becomes stderr, to the end of the process; ``sys.stdout`` is a copy of it.
 
     C code and worker processes print to the descriptor, some of them as they end. Does nothing
-    where ``sys.stdout`` was replaced (a test, a notebook) or is closed.
+    where ``sys.stdout`` was replaced (a test, a notebook) or was closed.
     """
     stdout = sys.__stdout__
     if stdout is None or stdout is not sys.stdout or _descriptor(stdout) != 1:
@@ -48,10 +51,7 @@ def stdout_kept() -> Iterator[None]:
         return
     stdout.flush()
     copy = os.dup(1)
-    try:
-        os.dup2(2, 1)
-    except OSError:  # stderr is closed: what is printed there is lost
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(2, 1)
     with os.fdopen(copy, "w", encoding=stdout.encoding, errors=stdout.errors) as results:
         sys.stdout = results
         try:
@@ -69,14 +69,25 @@ def _descriptor(stream: TextIO) -> int | None:
 
 def say(text: str = "", *, end: bool = True) -> None:
     """Print a result to stdout, by default with the end of a line."""
-    typer.echo(text, file=_RESULTS.get(), nl=end)
+    # Without a file, typer prints UTF-8 to a stream that asks for ASCII.
+    typer.echo(printable(text), file=_results(), nl=end)
+
+
+def _results() -> TextIO:
+    return _RESULTS.get() or sys.stdout
 
 
 def as_json(value: Any) -> None:
     """Print ``value``, which may hold dataclasses, as JSON to stdout."""
     from transferbench.files import json_text
 
-    say(json_text(value), end=False)
+    text = json_text(value)
+    try:
+        text.encode(_results().encoding or "utf-8")
+    except UnicodeEncodeError:
+        # A substitute for a character would be another value; JSON has escapes of its own.
+        text = f"{json.dumps(json.loads(text), indent=1)}\n"
+    typer.echo(text, file=_results(), nl=False)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -88,10 +99,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 def note(text: str) -> None:
     """Print what needs no action, to stderr."""
-    typer.echo(f"note: {text}", err=True)
+    typer.echo(printable(f"note: {text}"), file=sys.stderr)
 
 
 def fail(text: str) -> None:
     """Print what is wrong, to stderr."""
     sys.stdout.flush()
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(printable(f"error: {text}"), file=sys.stderr)

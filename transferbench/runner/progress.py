@@ -10,10 +10,12 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from transferbench.plan import Job
 from transferbench.runner.executors import Outcome
 from transferbench.runner.schedule import SilentWatcher, Watcher
+from transferbench.streams import printable
 
 __all__ = ["Display", "progress_watcher"]
 
@@ -89,14 +91,14 @@ class Display:
         self.work_done += _passes(job)
         self.progress.advance(self.bar)
         if outcome.status != "ok":
-            self.console.print(
-                f"[red]{outcome.status}[/] {job.title}: {outcome.message}", soft_wrap=True
-            )
+            text = printable(f" {job.title}: {outcome.message}")
+            self.console.print(Text.assemble((outcome.status, "red"), text), soft_wrap=True)
         elif self._worth_a_line(job):
             self.reported_at = time.monotonic()
             self.console.print(
-                f"done {job.title} in {outcome.wall_seconds:.1f} s, {self._state()}",
+                f"done {printable(job.title)} in {outcome.wall_seconds:.1f} s, {self._state()}",
                 highlight=False,
+                markup=False,
                 soft_wrap=True,
             )
         self._show()

@@ -12,6 +12,9 @@ from transferbench.runner.executors import Outcome
 
 __all__ = ["InProcessExecutor", "attempt"]
 
+MAX_CHARACTERS = 100_000
+"""Of a message or a traceback."""
+
 
 class InProcessExecutor:
     """One slot, run inside ``wait``; ``start`` is called once, before the first job."""
@@ -67,6 +70,15 @@ def attempt(job: str, run: Callable[[], None]) -> Outcome:
         ending = ("failed", str(error), trace)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # one job's bug must not cost the others
         status: Literal["failed", "oom"] = "oom" if is_out_of_memory(error) else "failed"
-        message = traceback.format_exception_only(error)[-1].strip()
-        ending = (status, message, "".join(traceback.format_exception(error)))
-    return Outcome(job, *ending, wall_seconds=time.perf_counter() - began)
+        text = traceback.format_exception_only(error)[-1].strip()
+        ending = (status, text, "".join(traceback.format_exception(error)))
+    ended, message, trace = ending
+    return Outcome(job, ended, _cut(message), _cut(trace), time.perf_counter() - began)
+
+
+def _cut(text: str) -> str:
+    """``text`` without its middle where it is absurdly long: it is kept and shown whole."""
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    half = MAX_CHARACTERS // 2
+    return f"{text[:half]} ... {text[-half:]}"

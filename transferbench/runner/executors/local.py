@@ -10,6 +10,7 @@ Rejected: ``concurrent.futures.ProcessPoolExecutor``, where a worker that dies b
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import pickle
 import signal
@@ -18,22 +19,37 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import Pipe, connection
+from multiprocessing import connection
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from pydantic import TypeAdapter
 
 from transferbench.errors import TransferbenchError
 from transferbench.runner.executors import Outcome
 from transferbench.runner.executors.worker import COMMAND, START
+from transferbench.streams import open_closed_descriptors
+
+if TYPE_CHECKING:
+    from transferbench.runner.executors.worker import Pipe
 
 __all__ = ["LocalExecutor"]
+
+log = logging.getLogger(__name__)
 
 Start: TypeAlias = Callable[[], Callable[[Any], None]]
 
 TICK_SECONDS = 0.2
 """How often limits are checked, and deaths that no closed pipe shows (a child holds it open)."""
 GRACE_SECONDS = 2.0
-"""How long a worker may take to leave before it is killed."""
+"""How long a worker may take to leave before it is killed, and then to be gone."""
+OUTCOMES = TypeAdapter(Outcome)
+MAX_LINE_BYTES = 16 * 2**20
+"""More than an outcome takes."""
+GARBLED = (
+    "wrote what is no outcome into the pipe to this process; does a plugin write to a file "
+    "descriptor that it did not open?"
+)
 
 
 class LocalExecutor:
@@ -58,6 +74,8 @@ class LocalExecutor:
         self._limit_seconds = time_limit_seconds
         self._environments = environments or [{}] * slots
         self._workers: list[_Worker | None] = [None] * slots
+        # A pipe must not get the number of a standard stream.
+        open_closed_descriptors()
         # Workers of an executor that was not closed end with this process.
         atexit.register(self.close)
 
@@ -92,16 +110,19 @@ class LocalExecutor:
             connection.wait([worker.pipe for worker in self._busy()], min(left, TICK_SECONDS))
 
     def close(self) -> None:
-        """End every worker: idle ones leave, busy ones are terminated, and then killed."""
+        """End every worker: idle ones leave, busy ones are terminated, and then killed.
+
+        Takes twice ``GRACE_SECONDS`` at most; an interrupt kills at once.
+        """
         atexit.unregister(self.close)
         workers = [worker for worker in self._workers if worker]
-        for worker in workers:
-            worker.dismiss()
-        until = time.monotonic() + GRACE_SECONDS
-        for worker in workers:
-            worker.join(max(0.0, until - time.monotonic()))
-            worker.kill()
         self._workers = [None] * self.slots
+        try:
+            for worker in workers:
+                worker.dismiss()
+            _join(workers)
+        finally:
+            _kill(workers)
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +141,7 @@ class LocalExecutor:
                 return worker
         slot, dead = next(iter(idle.items()))
         if dead:
-            dead.kill()
+            _kill([dead])
         new = self._workers[slot] = _Worker(self._start, self._environments[slot])
         return new
 
@@ -132,25 +153,16 @@ class _Worker:
     """
 
     def __init__(self, start: bytes, environment: Mapping[str, str]) -> None:
-        self.pipe, worker_end = Pipe()
+        self.pipe, self.process = _started(environment)
         self.job: str | None = None
         self.broken: Exception | None = None
         self._started = False
         self._killed = False
         self._began = 0.0
-        descriptor = worker_end.fileno()
-        with _interrupts_held():
-            self.process = subprocess.Popen(  # noqa: S603  # our own command
-                [*COMMAND, str(descriptor)],
-                stdin=subprocess.DEVNULL,
-                env=os.environ | environment,
-                pass_fds=[descriptor],
-                process_group=0,
-            )
-        worker_end.close()
+        self._received = b""
         # A worker that dies at once shows when it is waited for.
         with suppress(OSError):
-            self.pipe.send([str(Path(path).absolute()) for path in sys.path])
+            self.pipe.send(_absolute(sys.path))
             self.pipe.send(start)
 
     @property
@@ -178,10 +190,14 @@ class _Worker:
             outcome = self._receive()
         except (EOFError, OSError):
             outcome, alive = None, False
+        except ValueError:
+            outcome = self._lost(GARBLED)
         if outcome is None and not self.broken:
             outcome = self._overtime(limit_seconds) if alive else self._death()
         if outcome:
             self.job = None
+        elif alive:
+            self._say_if_stopped()
         return outcome
 
     def dismiss(self) -> None:
@@ -193,18 +209,31 @@ class _Worker:
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process, and what it started, whatever they do."""
+        """End the process, and what it started, whatever they do; it may take a moment."""
         self._killed = True
         self._signal(signal.SIGKILL)
-        # A process stuck in a driver outlives even this; the others must not wait for it.
-        self.join(GRACE_SECONDS)
+
+    def release(self) -> None:
+        """Close the pipe, and say so where the process outlives even being killed."""
         self.pipe.close()
+        if self._is_alive():
+            log.warning(
+                "the worker process %d does not end although it was killed (it may be stuck in a "
+                "driver or a file system); it is left behind", self.process.pid,
+            )  # fmt: skip
 
     def _receive(self) -> Outcome | None:
-        while self.pipe.poll():
-            outcome: Outcome = self.pipe.recv()
-            if outcome.job != START:
+        """The outcome of the job, or None where it is not complete yet.
+
+        Raises: ``EOFError`` or ``OSError`` where the pipe is closed, ``ValueError`` where what
+        came through it is no outcome.
+        """
+        while (line := self._next_line()) is not None:
+            outcome = OUTCOMES.validate_json(line)
+            if outcome.job == self.job:
                 return outcome
+            if outcome.job != START:
+                raise ValueError(outcome.job)
             self._started, self._began = True, time.monotonic()
             if outcome.traceback:
                 self.broken = RuntimeError(
@@ -214,19 +243,36 @@ class _Worker:
                 self.broken = TransferbenchError(outcome.message)
         return None
 
+    def _next_line(self) -> bytes | None:
+        """The next line that came; never waits for the rest of one that is incomplete."""
+        while b"\n" not in self._received and self.pipe.poll():
+            more = os.read(self.pipe.fileno(), 2**16)
+            if not more:
+                raise EOFError
+            self._received += more
+            if len(self._received) > MAX_LINE_BYTES:
+                raise ValueError("a line without an end")
+        line, end, rest = self._received.partition(b"\n")
+        if not end:
+            return None
+        self._received = rest
+        return line
+
     def _overtime(self, limit_seconds: float | None) -> Outcome | None:
         seconds = time.monotonic() - self._began
         if limit_seconds is None or not self._started or seconds <= limit_seconds:
             return None
-        self.kill()
+        _kill([self])
         advice = "raise the limit, or give the job less to do"
         return self._ended("timeout", f"took longer than {limit_seconds:g} s; {advice}", seconds)
 
     def _death(self) -> Outcome | None:
-        seconds = time.monotonic() - self._began
         self.join(GRACE_SECONDS)
-        manner = _manner_of_death(self.process.returncode)
-        self.kill()
+        return self._lost(_manner_of_death(self.process.returncode))
+
+    def _lost(self, manner: str) -> Outcome | None:
+        seconds = time.monotonic() - self._began
+        _kill([self])
         if self._started:
             return self._ended("failed", f"the worker process {manner}", seconds)
         self.broken = TransferbenchError(
@@ -234,13 +280,73 @@ class _Worker:
         )
         return None
 
+    def _say_if_stopped(self) -> None:
+        """Say once that the process was stopped: otherwise its job would wait in silence."""
+        process = self.process.pid
+        with suppress(AttributeError, ChildProcessError):  # macOS has it since Python 3.13; dead
+            if os.waitid(os.P_PID, process, os.WSTOPPED | os.WNOHANG):
+                log.warning("the worker process %d was stopped, and its job waits: kill -CONT %d "
+                            "lets it go on", process, process)  # fmt: skip
+
     def _ended(self, status: Literal["failed", "timeout"], message: str, seconds: float) -> Outcome:
         return Outcome(str(self.job), status, message, "", seconds)
 
     def _signal(self, number: int) -> None:
-        # The group may be gone already.
+        # The group may be gone already, or the process may have left it.
         with suppress(OSError):
             os.killpg(self.process.pid, number)
+        with suppress(OSError):
+            self.process.send_signal(number)
+
+
+def _started(environment: Mapping[str, str]) -> tuple[Pipe, subprocess.Popen[bytes]]:
+    """A new worker process and this end of the pipe to it.
+
+    Raises: ``TransferbenchError`` where the system refuses.
+    """
+    try:
+        pipe, worker_end = connection.Pipe()
+        with worker_end, _interrupts_held():
+            descriptor = worker_end.fileno()
+            process = subprocess.Popen(  # noqa: S603  # our own command
+                [*COMMAND, str(descriptor)],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | environment,
+                pass_fds=[descriptor],
+                process_group=0,
+            )
+    except OSError as error:
+        raise TransferbenchError(
+            f"cannot start a worker process: {error.strerror}; run fewer jobs at once (--jobs), or "
+            "allow more processes and open files (ulimit)"
+        ) from error
+    return pipe, process
+
+
+def _kill(workers: Sequence[_Worker]) -> None:
+    """End the processes and all that they started, waiting ``GRACE_SECONDS`` at most."""
+    killed = [worker for worker in workers if not worker.pipe.closed]
+    for worker in killed:
+        worker.kill()
+    # A process stuck in a driver outlives even this; the others must not wait for it.
+    _join(killed)
+    for worker in killed:
+        worker.release()
+
+
+def _join(workers: Sequence[_Worker]) -> None:
+    until = time.monotonic() + GRACE_SECONDS
+    for worker in workers:
+        worker.join(max(0.0, until - time.monotonic()))
+
+
+def _absolute(paths: Sequence[str]) -> list[str]:
+    """Import paths that do not depend on the working directory, which may no longer exist."""
+    absolute = []
+    for path in paths:
+        with suppress(OSError):
+            absolute.append(str(Path(path).absolute()))
+    return absolute
 
 
 def _manner_of_death(exit_code: int | None) -> str:

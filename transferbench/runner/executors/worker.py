@@ -1,12 +1,14 @@
 """A worker process: runs the jobs that arrive through a pipe, until its parent ends it or is gone.
 
 The parent starts it with ``COMMAND`` and sends, in this order: its ``sys.path``, the pickled
-start, then (job, pickled payload) pairs, and None to end it. The parent's ``__main__`` is never
-imported: scripts need no ``__main__`` guard.
+start, then (job, pickled payload) pairs, and None to end it. Back come outcomes, each a line of
+JSON: whatever else a plugin writes there can neither be taken for one nor keep the parent waiting.
+The parent's ``__main__`` is never imported: scripts need no ``__main__`` guard.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -18,7 +20,9 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from transferbench.runner.executors import Outcome
 from transferbench.runner.executors.inprocess import attempt
+from transferbench.streams import guarded_streams
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -50,22 +54,33 @@ def serve(pipe: Pipe) -> None:
     # The parent blocks SIGINT while it starts a worker, which inherits that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # Stdout belongs to the parent's results; what jobs print must not wait in a buffer either.
-    sys.stdout = sys.stderr
-    start: bytes = pipe.recv()
-    inbox: Inbox = SimpleQueue()
-    Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-    # The listener handles a parent that is gone.
-    with suppress(BrokenPipeError, ConnectionResetError):
-        _work(pipe, inbox, start)
+    with guarded_streams():
+        # Stdout belongs to the parent's results; what jobs print must not wait in a buffer either.
+        sys.stdout = sys.stderr
+        start: bytes = pipe.recv()
+        inbox: Inbox = SimpleQueue()
+        Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+        # The listener handles a parent that is gone.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            _work(pipe, inbox, start)
 
 
 def _work(pipe: Pipe, inbox: Inbox, start: bytes) -> None:
+    process = os.getpid()
     run: list[Callable[[Any], None]] = []
-    pipe.send(attempt(START, lambda: run.append(_unpickle(start)())))
+    _send(pipe, attempt(START, lambda: run.append(_unpickle(start)())))
     while run and (message := inbox.get()) is not None:
         job, payload = message
-        pipe.send(_attempt_pickled(job, run[0], payload))
+        outcome = _attempt_pickled(job, run[0], payload)
+        if os.getpid() != process:  # a child that a plugin forked and did not end
+            os._exit(1)
+        _send(pipe, outcome)
+
+
+def _send(pipe: Pipe, outcome: Outcome) -> None:
+    line = f"{json.dumps(outcome)}\n".encode()
+    while line:
+        line = line[os.write(pipe.fileno(), line) :]
 
 
 def _attempt_pickled(job: str, run: Callable[[Any], None], payload: bytes) -> Any:
