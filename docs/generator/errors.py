@@ -14,8 +14,9 @@ __all__ = ["EXIT_CODES", "page"]
 EXIT_CODES = {
     0: "done",
     1: "some jobs of a run failed, a check failed, or `doctor` found a plugin that is broken",
-    2: "a user error: a message without a traceback",
-    130: "interrupted; finished jobs are kept, and the same command continues",
+    2: "a user error, or output that could not be printed: a message without a traceback",
+    130: "interrupted (Ctrl-C, `SIGTERM`, `SIGHUP`); finished jobs are kept, and the same command "
+    "continues",
 }
 
 HEAD = """# Errors and exit codes
@@ -23,7 +24,8 @@ HEAD = """# Errors and exit codes
 ## Exit codes
 
 {codes}
-Anything else is a bug in transferbench and shows its traceback.
+Anything else is a bug in transferbench and shows its traceback. A reader that leaves, as in
+`transferbench run quickstart | head -1`, changes neither the work nor the exit code.
 
 ## Errors
 
