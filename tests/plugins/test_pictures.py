@@ -183,13 +183,6 @@ def test_the_orientation_of_a_png_may_follow_its_pixels(tmp_path):
     assert np.array_equal(read_bytes(tmp_path, content)[..., 0], pixels[::-1, ::-1])
 
 
-def texts(**entries):
-    info = PngImagePlugin.PngInfo()
-    for key, text in entries.items():
-        info.add_itxt(key.replace("_", ":").replace("-", " "), text)
-    return info
-
-
 def test_the_orientation_may_stand_in_xmp_or_in_a_text(tmp_path):
     exif = exif_of(8).tobytes()
     info = PngImagePlugin.PngInfo()
@@ -281,15 +274,14 @@ def test_grey_that_is_multiplied_by_its_alpha_is_on_white(tmp_path):
         (8, 0, bytes([0, 5, 170, 255]), [5], [0, 255, 170, 255]),
         (16, 0, struct.pack(">4H", 0, 1285, 43690, 65535), [1285], [0, 255, 170, 255]),
         (8, 2, bytes([0] * 3 + [5] * 3 + [170] * 3 + [9] * 3), [5] * 3, [0, 255, 170, 9]),
-        (16, 2, struct.pack(">12H", *[0] * 3, *[1285] * 3, *[43690] * 3, *[2313] * 3),
-         [1285] * 3, [0, 255, 170, 9]),
+        (16, 2, struct.pack(">12H", *[0] * 3, *[1298] * 3, *[43690] * 3, *[2313] * 3),
+         [1298] * 3, [0, 255, 170, 9]),
     ],
 )  # fmt: skip
 def test_a_transparent_colour_is_white_at_any_depth(tmp_path, depth, colour, row, key, expected):
-    row = row if depth > 1 else row * 1
-    content = png([row] * (8 if depth == 1 else 4), depth, colour,
-                  before=chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)))  # fmt: skip
-    image = read_bytes(tmp_path, content, 8 if depth == 1 else 4)
+    side = 8 if depth == 1 else 4  # a row is whole bytes
+    clear = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
+    image = read_bytes(tmp_path, png([row] * side, depth, colour, before=clear), side)
     assert image[0, :4, 0].tolist() == expected
     assert np.ptp(image, axis=2).max() == 0
 
