@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from tiny_suite import tiny_suite
+from tiny_suite import TINY, tiny_suite
 from torch.nn.modules.module import register_module_forward_hook
 
+from transferbench.errors import PluginError, SuiteError
+from transferbench.networks import fitting
 from transferbench.runner.cost import estimate
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
@@ -83,3 +85,60 @@ def test_no_network_is_measured_for_diagnoses_that_need_no_pass(tmp_path, passes
     assert jobs(planned, "diagnosis")
     assert cost(planned, done=trained).seconds == 0
     assert passes == []
+
+
+def small_recipe(tmp_path, backbone, batch_size, **changes):
+    recipes = {"short": TINY["recipes"]["short"] | {"batch_size": batch_size}}
+    suite = tiny_suite(backbones=[backbone], recipes=recipes, **changes)
+    return plan_suite(suite, Options(store=str(tmp_path / "store"), out=str(tmp_path / "run")))
+
+
+def test_batches_of_one_image_are_told_where_they_are_normalised(tmp_path):
+    planned = small_recipe(tmp_path, "timm/test_resnet", 1)
+    assert planned.notes[-1] == (
+        "a recipe trains timm/test_resnet on batches of one image (batch_size: 1), and it "
+        "normalises by statistics of its batch, those of that image alone; give the recipe a "
+        "batch_size of at least 2"
+    )
+    with pytest.raises(SuiteError, match="batches of one image cannot train ResNet"):
+        cost(planned, done=())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "batch_size"), [("fixup-resnet8", 1), ("timm/test_resnet", 2)]
+)
+def test_other_batches_are_not_spoken_of(tmp_path, backbone, batch_size):
+    assert not small_recipe(tmp_path, backbone, batch_size).notes
+
+
+def test_a_frozen_body_is_measured_as_it_is_trained(tmp_path):
+    frozen = {"P-T": {"name": "pretrained", "recipe": "short", "frozen": True},
+              "RI-T": {"name": "random", "recipe": "short", "frozen": True}}  # fmt: skip
+    planned = small_recipe(tmp_path, "timm/test_resnet", 1, initializations=frozen)
+    assert cost(planned, done=jobs(planned, "pretrain")).seconds > 0
+
+
+def test_a_backbone_that_does_not_fit_is_refused_with_a_size_that_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "SECONDS", 60.0)
+    planned = small_recipe(tmp_path, "timm/vgg11", 4)
+    with pytest.raises(PluginError, match="; the next larger image size that fits is 32 px"):
+        cost(planned, done=())
+
+
+def test_a_backbone_that_fails_in_training_alone_is_named(tmp_path, monkeypatch):
+    planned = small_recipe(tmp_path, "fixup-resnet8", 4)
+    spec = planned.registry.backbone("fixup-resnet8")
+
+    def refuse(net, _):
+        assert not net.training, "no training mode"
+
+    def build(*arguments):
+        net = spec.build(*arguments)
+        net.register_forward_pre_hook(refuse)
+        return net
+
+    broken = spec.model_copy(update={"build": build})
+    monkeypatch.setattr(type(planned.registry), "backbone", lambda registry, name: broken)
+    expected = r"backbone 'fixup-resnet8' failed: AssertionError: no training mode"
+    with pytest.raises(PluginError, match=expected):
+        cost(planned, done=())

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from transferbench.data.pipeline import ImagePipeline
+from transferbench.errors import SuiteError
 from transferbench.specs import RateFactor
 from transferbench.suite import Recipe, Schedule
 from transferbench.training import (
@@ -17,6 +18,7 @@ from transferbench.training import (
     evaluated_epochs,
     learning_rate_factor,
     model_outputs,
+    random_task,
 )
 
 CPU = Execution(torch.device("cpu"))
@@ -290,3 +292,41 @@ def test_lower_precision_reaches_the_same_loss(precision):
     exact, _ = trained(data, recipe_of(epochs=10))
     low, _ = trained(data, recipe_of(epochs=10, precision=precision))
     assert low.history[-1]["train_loss"] == pytest.approx(exact.history[-1]["train_loss"], rel=0.05)
+
+
+def test_a_batch_of_one_image_is_refused_where_a_layer_has_no_statistics_of_it():
+    net = net_of(norm=True)
+    net.body = nn.Sequential(nn.AvgPool2d(4), nn.BatchNorm2d(1), nn.Upsample(4))
+    before, generator = net.state_dict(), torch.get_rng_state()
+    expected = (
+        r"batches of one image cannot train Linear: it normalises by statistics of its batch "
+        r"\(BatchNorm\), and one of its layers has none \(Expected more than 1 value per .*; "
+        "give the recipe a batch_size of at least 2, or the target more training images"
+    )
+    for recipe, n in ((recipe_of(batch_size=1), 32), (recipe_of(), 1)):
+        with pytest.raises(SuiteError, match=expected):
+            Training(net, data_of(train=split_of(n)), recipe, CPU)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_a_batch_of_one_image_is_taken_where_only_the_head_is_trained():
+    net = net_of(norm=True)
+    net.body = nn.Sequential(nn.AvgPool2d(4), nn.BatchNorm2d(1), nn.Upsample(4))
+    net.body.requires_grad_(requires_grad=False)
+    training = Training(net, data_of(8), recipe_of(batch_size=1), CPU, only_head=net.head)
+    training.train(data_seed=0, augmentation_seed=0)
+
+
+def test_a_batch_of_one_image_is_taken_where_every_layer_has_statistics_of_it():
+    training = Training(net_of(norm=True), data_of(8), recipe_of(batch_size=1), CPU)
+    training.train(data_seed=0, augmentation_seed=0)
+
+
+def test_a_random_task_has_labels_of_its_kind():
+    classes = random_task(6, (4, 4, 1), 3, torch.device("cpu"))
+    several = random_task(6, (4, 4, 3), 3, torch.device("cpu"), "multi-label")
+    assert classes.train.labels.shape == (6,)
+    assert set(several.train.labels.flatten().tolist()) == {0.0, 1.0}
+    assert several.metric == "auc"
+    assert several.train.pipeline.batch(torch.arange(2)).shape == (2, 3, 4, 4)

@@ -8,6 +8,7 @@ Shape letters: N images, K classes or labels, D features.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from transferbench.networks.modules import (
     body_in_eval,
     clone_state,
     eval_mode,
+    normalises_by_batch,
     optimizer_groups,
+    seeded,
 )
 from transferbench.specs import ImageShape, Metric, RateFactor, Task
 from transferbench.suite import Recipe
@@ -42,6 +45,7 @@ __all__ = [
     "model_outputs",
     "random_task",
     "refuse_smaller_batches",
+    "set_train_mode",
 ]
 
 PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -116,6 +120,28 @@ def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | Non
             f"statistics of its batch (BatchNorm), and the recipe's batch is of {batch_size} "
             f"images; give a micro-batch of at least {batch_size}, or leave it out"
         )
+
+
+def set_train_mode(net: nn.Module, only_head: nn.Module | None) -> None:
+    """Train mode, of the head alone where only the head is trained."""
+    net.train()
+    if only_head is not None:
+        body_in_eval(net, only_head)
+
+
+def _refuse_single_image(net: nn.Module, only_head: nn.Module | None, image: torch.Tensor) -> None:
+    # A copy on the CPU: neither statistics nor the generators of the training change.
+    copied, head = copy.deepcopy((net, only_head))
+    set_train_mode(copied, head)
+    try:
+        with torch.no_grad(), seeded(0):
+            copied.cpu()(image.cpu())
+    except ValueError as error:
+        raise SuiteError(
+            f"batches of one image cannot train {type(net).__name__}: it normalises by statistics "
+            f"of its batch (BatchNorm), and one of its layers has none ({error}); give the recipe "
+            "a batch_size of at least 2, or the target more training images"
+        ) from error
 
 
 class TrainingResult(NamedTuple):
@@ -199,6 +225,8 @@ class Training:
     ``rate_factors`` take precedence over those of the recipe; parameters without gradient are
     excluded. ``only_head``: the head, if only the head is trained; the batch statistics of the
     body then stay fixed.
+
+    Raises: ``SuiteError`` for batches of one image that the network cannot normalise.
     """
 
     def __init__(
@@ -217,6 +245,9 @@ class Training:
         self.execution = execution
         self.only_head = only_head
         device = execution.device
+        if min(recipe.batch_size, len(data.train.pipeline)) == 1 and normalises_by_batch(net):
+            image = data.train.pipeline.batch(torch.zeros(1, dtype=torch.int64))
+            _refuse_single_image(net, only_head, image)
         self.forward = torch.compile(net) if execution.compile else net
         self.optimizer = _optimizer(net, recipe, rate_factors, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
@@ -256,9 +287,7 @@ class Training:
         return TrainingResult(rows, states, best_epoch)
 
     def _train_epoch(self, order: torch.Generator, augmentation: torch.Generator) -> None:
-        self.net.train()
-        if self.only_head is not None:
-            body_in_eval(self.net, self.only_head)
+        set_train_mode(self.net, self.only_head)
         n = len(self.data.train.pipeline)
         # The incomplete last batch is dropped: its gradient would be noisier than the schedule
         # assumes, and a single image has no batch statistics.

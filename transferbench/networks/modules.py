@@ -52,6 +52,8 @@ StateDict = Mapping[str, Tensor]
 
 LISTED = 6
 """Names in an error message."""
+_ADVICE: dict[tuple[Any, ...], str] = {}
+"""The advice of this process for each network that failed."""
 MAX_REASON = 200
 """Characters of another library's error in ours."""
 
@@ -219,10 +221,18 @@ def _plugin_errors(
     except TransferbenchError:
         raise
     except Exception as error:
-        advice = advice_for(partial(_attempt, spec, params), request, error)
+        advice = _advice(spec, params, request, error)
         name = f"{spec.name}/{getattr(params, spec.member)}" if spec.member else spec.name
         reason = shorten(f"{type(error).__name__}: {error}", MAX_REASON)
         raise PluginError(f"backbone {name!r} {failure}: {reason}; {advice}") from error
+
+
+def _advice(spec: BackboneSpec, params: Any, request: ImageRequest, error: Exception) -> str:
+    """What to change; looked for once where all jobs of a backbone fail alike."""
+    key = spec.name, spec.version, repr(params), request, repr(error)
+    if key not in _ADVICE:
+        _ADVICE[key] = advice_for(partial(_attempt, spec, params), request, error)
+    return _ADVICE[key]
 
 
 def _attempt(

@@ -14,9 +14,17 @@ import torch
 from transferbench.engine.jobs import single_threaded
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.identity import digest
+from transferbench.networks.modules import freeze_body, partition
+from transferbench.registry import blamed
 from transferbench.runner.planning import Planned
 from transferbench.suite import Recipe
-from transferbench.training import Execution, Training, evaluate, random_task
+from transferbench.training import (
+    Execution,
+    Training,
+    evaluate,
+    random_task,
+    set_train_mode,
+)
 
 __all__ = ["Estimate", "estimate"]
 
@@ -52,7 +60,7 @@ def estimate(planned: Planned, done: Container[str], device: torch.device) -> Es
     def speed_of(training: str) -> _Speed:
         payload = jobs[training].payload
         # Trainings of equal networks on equal images by equal recipes share one measurement.
-        key = digest([payload[field] for field in ("backbone", "image", "recipe")])
+        key = digest([payload.get(field) for field in ("backbone", "image", "recipe", "frozen")])
         if key not in speeds:
             with single_threaded():
                 speeds[key] = _measure(resources, payload)
@@ -77,10 +85,15 @@ def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
     shape = (image["size"], image["size"], image["channels"])
     data = random_task(n, shape, dataset["classes"], resources.device, dataset["task"])
     execution = Execution(resources.device)
-    training = Training(net, data, recipe, execution, spec.rate_factors)
+    only_head = resources.head(spec, net) if payload.get("frozen") else None
+    if only_head is not None:
+        freeze_body(net, partition(spec, net))
+    training = Training(net, data, recipe, execution, spec.rate_factors, only_head=only_head)
+    set_train_mode(net, only_head)
     generator = torch.Generator(resources.device).manual_seed(0)
     indices = torch.arange(recipe.batch_size, device=resources.device)
-    training.step(indices, generator)
+    with blamed(f"backbone {spec.name!r}"):
+        training.step(indices, generator)
     trained = _shortest(lambda: training.step(indices, generator), resources.device)
     evaluated = _shortest(
         lambda: evaluate(net, data.test, data, execution, recipe.precision), resources.device

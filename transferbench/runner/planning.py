@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transferbench.plan import Plan, plan_resolved
 from transferbench.plan.resolve import resolve_suite
-from transferbench.registry import Registry, open_registry
+from transferbench.registry import Registry, blamed, open_registry
 from transferbench.runner.collect import done_jobs
 from transferbench.runner.datasets import (
     DataReport,
@@ -80,7 +80,8 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
         entries = [requested for requested in entries if requested not in unfinished]
         plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
     data = report_on(resolved, datasets)
-    notes = (*request.notes, *data.notes, *_notes(plan, unfinished))
+    notes = (*request.notes, *data.notes, *_notes(plan, unfinished),
+             *_single_image_notes(plan, registry))  # fmt: skip
     planned = Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
                       store, notes, data)  # fmt: skip
     refuse_impossible(plan, datasets, [plan.jobs[job] for job in plan.jobs.keys() - planned.done])
@@ -104,3 +105,21 @@ def _notes(plan: Plan, unfinished: Sequence[RequestedEntry]) -> Iterator[str]:
             f"{', '.join(external)}: external weights cannot start {reasons}; these arms are left "
             "out, and claims on them stay undecided"
         )
+
+
+def _single_image_notes(plan: Plan, registry: Registry) -> Iterator[str]:
+    """Notes on entries with batch statistics that a recipe trains on single images."""
+    trainings = [job.payload for job in plan.jobs.values() if job.kind != "diagnosis"]
+    single = [payload["backbone"] for payload in trainings
+              if payload["recipe"]["batch_size"] == 1 and not payload.get("frozen")]  # fmt: skip
+    for entry in plan.entries:
+        if entry.backbone in single:
+            spec = registry.backbone(entry.backbone["name"])
+            with blamed(f"backbone {spec.name!r}"):
+                affected = spec.batch_statistics(spec.parse(entry.backbone["params"]))
+            if affected:
+                yield (
+                    f"a recipe trains {entry.name} on batches of one image (batch_size: 1), and it "
+                    "normalises by statistics of its batch, those of that image alone; give the "
+                    "recipe a batch_size of at least 2"
+                )
