@@ -572,10 +572,20 @@ def test_a_folder_that_changes_while_it_is_decoded_is_not_cached(folder):
         put(folder, name=f"a/{split.groups[0]}.png")
         return split
 
-    message = "files below .*data changed while they were read: wait until nothing writes there"
+    message = "files below .*data changed while they were decoded: wait until nothing writes there"
     with pytest.raises(DataError, match=message):
         fingerprint(FolderLoader(change=growing), folder)
     assert homes(folder.parent / "cache") == []
+
+
+@pytest.mark.parametrize("cache", ["cache", "store/datasets", "runs/store/datasets"])
+def test_the_store_may_lie_in_the_folder(folder, cache):
+    load = FolderLoader()
+    for name in ("jobs/1", "jobs/2"):
+        get(from_folder(load), folder / cache, data_root=folder)
+        if cache != "cache":
+            put((folder / cache).parent, name=name)
+    assert load.calls == 2
 
 
 def test_marks_of_what_was_read_are_no_condition(folder):

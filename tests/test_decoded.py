@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from test_datacache import FakeLoader, flip_a_byte, get, homes, make_spec, remove, truncate
+from test_datacache import FakeLoader, flip_a_byte, get, homes, make_spec, put, remove, truncate
 
 from transferbench.data import decoded
-from transferbench.data.cache import discard, verify_cache
+from transferbench.data.cache import discard, prepared_as, verify_cache
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.errors import DamagedImagesError, StoreError
 from transferbench.registry import load_registry
@@ -109,7 +110,7 @@ def test_an_intact_cache_has_no_damage(tmp_path):
         ("train.images.npy", flip_a_byte, "1 images of train.images.npy are not what was written"),
         ("test.images.npy", truncate, r"cannot be read \(.*\)"),
         ("test.images.npy", remove, r"cannot be read \(.*test.images.npy'\)"),
-        ("test.digests.npy", flip_a_byte, "test.digests.npy is not what was written"),
+        ("test.digests", flip_a_byte, "test.digests is not what was written"),
         ("train.labels.npy", truncate, "train.labels.npy is not what was written"),
         ("train.groups.npy", flip_a_byte, "train.groups.npy is not what was written"),
         ("manifest.json", flip_a_byte, r"cannot be read \(.*\)"),
@@ -199,3 +200,18 @@ def zero_images(home):
         file.seek(stat.st_size // 2)
         file.write(bytes(stat.st_size - stat.st_size // 2))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_worker_looks_at_no_file_but_those_of_the_cache(tmp_path, monkeypatch):
+    """Pictures that change during a run are those of the next run."""
+    put(tmp_path / "data")
+    spec, cache = make_spec(needs_root=True), tmp_path / "cache"
+    fingerprint = get(spec, cache, data_root=tmp_path / "data").fingerprint
+    shutil.rmtree(tmp_path / "data")
+    monkeypatch.setattr(FakeLoader, "__call__", None)
+    assert prepared_as(spec, fingerprint, cache).fingerprint == fingerprint
+    assert prepared_as(spec, "0" * 64, cache) is None
+    assert prepared_as(make_spec(name="other"), fingerprint, cache) is None
+    assert prepared_as(spec, fingerprint, tmp_path / "absent") is None
+    flip_a_byte(homes(cache)[0] / "train.images.npy")
+    assert prepared_as(spec, fingerprint, cache) is None

@@ -55,6 +55,13 @@ def test_links_to_nothing_and_to_themselves_are_shown(tmp_path):
     assert names(tmp_path) == ["dangling", "itself"]
 
 
+def test_a_folder_may_be_left_out(tmp_path):
+    touch(tmp_path / "a" / "1")
+    touch(tmp_path / "b" / "2")
+    entries = entries_below(tmp_path, without=tmp_path / "a" / ".." / "b")
+    assert [entry.name for entry in entries if entry.is_file()] == ["1"]
+
+
 def test_folders_may_be_deeper_than_calls(tmp_path):
     path = tmp_path.joinpath(*["d"] * 200)
     touch(path / "file")

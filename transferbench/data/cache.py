@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +29,8 @@ from transferbench.data.decoded import (
 )
 from transferbench.data.files import (
     content_key,
-    folder_state,
     missing,
     read_file,
-    refuse_changed,
     root_of,
     verify_files,
 )
@@ -58,6 +56,7 @@ __all__ = [
     "discard",
     "missing",
     "prepare",
+    "prepared_as",
     "read_file",
     "root_of",
     "verify_cache",
@@ -130,6 +129,24 @@ def prepare(
     raise StoreError(f"{folder} is corrupt right after it was written: check the disk")
 
 
+def prepared_as(spec: DatasetSpec, fingerprint: str, cache: Path) -> PreparedDataset | None:
+    """The decoded data of ``spec`` with this fingerprint, if the cache has an intact copy.
+
+    For workers: the files it was decoded from need not be looked at again.
+    """
+    for folder in _folders(cache):
+        with suppress(*UNREADABLE):
+            manifest = read_manifest(folder)
+            named = (manifest["dataset"]["name"], manifest["fingerprint"])
+            if named == (spec.name, fingerprint) and (prepared := _open(spec, folder)):
+                return prepared
+    return None
+
+
+def _folders(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.glob("*") if KEY_PATTERN.fullmatch(path.name))
+
+
 @contextmanager
 def _explained(cache: Path) -> Iterator[None]:
     """Turn errors of the disk into advice."""
@@ -178,16 +195,18 @@ def _open(spec: DatasetSpec, folder: Path) -> PreparedDataset | None:
 
 def _build(request: _Request, folder: Path) -> None:
     """Decode, validate and write to a temporary folder, then rename it."""
-    spec, _, root, _, _ = request
-    state = None if root is None or spec.files else folder_state(root)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as scratch:
+    cache = folder.parent
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="unfinished-") as scratch:
         staged = Path(scratch) / "new"
         staged.mkdir()
         _decode(request, staged)
-        if root is not None and state is not None:
-            refuse_changed(root, state)
-        _publish(spec, staged, folder)
+        if _key(request, cache) != folder.name:
+            raise DataError(
+                f"files below {request.root} changed while they were decoded: wait until nothing "
+                "writes there, and run the command again"
+            )
+        _publish(request.spec, staged, folder)
 
 
 def _decode(request: _Request, staged: Path) -> None:
@@ -265,15 +284,15 @@ def verify_cache(cache: Path) -> list[DamagedFolder]:
     ``prepare`` decodes a damaged dataset again: small files by itself, a large array of images
     when it is read or after ``discard(folder)``. [] where there is no cache.
     """
-    folders = sorted(path for path in cache.glob("*") if KEY_PATTERN.fullmatch(path.name))
-    damaged = []
-    for folder in folders:
+    damaged: list[DamagedFolder] = []
+    for folder in _folders(cache):
+        name = ""
         try:
             manifest = read_manifest(folder)
-            problems = list(faults_of(folder, manifest, everything=True))
             data = manifest["dataset"]
             name = f"dataset {data['name']!r} at {data['image_size']} px: "
+            problems = faults_of(folder, manifest, everything=True)
+            damaged.extend(DamagedFolder(folder, f"{name}{problem}") for problem in problems)
         except UNREADABLE as error:
-            name, problems = "", [f"cannot be read ({error})"]
-        damaged += [DamagedFolder(folder, f"{name}{problem}") for problem in problems]
+            damaged.append(DamagedFolder(folder, f"{name}cannot be read ({error})"))
     return damaged

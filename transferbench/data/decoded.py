@@ -2,7 +2,7 @@
 
     manifest.json          what was decoded, and the facts of the other files
     <split>.images.npy     uint8 (N, H, W, C)
-    <split>.digests.npy    a digest of each image
+    <split>.digests        a digest of each image
     <split>.labels.npy, <split>.groups.npy
 
 Small files are hashed when they are opened. An array of images above REHASH_LIMIT_BYTES is not: its
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transferbench.data.duplicates import image_digests
+from transferbench.data.duplicates import DIGEST_BYTES, image_digests
 from transferbench.errors import DamagedImagesError
 from transferbench.identity import canonical_json, digest, file_digest
 from transferbench.specs import DatasetSplit
@@ -133,9 +133,9 @@ def write_split(folder: Path, name: str, split: DatasetSplit, channels: int) -> 
             stream.write(block.tobytes())
     images = np.load(path, mmap_mode="r")
     groups = split.groups if split.groups.dtype.kind == "U" else split.groups.astype(np.int64)
-    arrays = {"labels": split.labels, "groups": groups, "digests": np.concatenate(digests)}
-    for array, values in arrays.items():
-        np.save(folder / f"{name}.{array}.npy", values, allow_pickle=False)
+    np.save(folder / f"{name}.labels.npy", split.labels, allow_pickle=False)
+    np.save(folder / f"{name}.groups.npy", groups, allow_pickle=False)
+    (folder / f"{name}.digests").write_bytes(np.concatenate(digests).tobytes())
     return {
         "fingerprint": _fingerprint(images, split.labels, groups),
         "shape": list(shape),
@@ -199,10 +199,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def map_split(folder: Path, name: str, facts: Mapping[str, Any]) -> PreparedSplit:
     """One split of ``folder``, with its facts in the manifest. Raises: one of UNREADABLE."""
-    images, labels, groups, digests = (
+    images, labels, groups = (
         np.load(folder / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False)
-        for array in ("images", "labels", "groups", "digests")
+        for array in ("images", "labels", "groups")
     )
+    digests = np.memmap(folder / f"{name}.digests", f"S{DIGEST_BYTES}", mode="r")
     reader = ImageReader(folder / f"{name}.images.npy", images, digests)
     return PreparedSplit(images, labels, groups, facts["fingerprint"], digests, reader)
 
@@ -220,15 +221,17 @@ def faults_of(
             yield f"{name} is not what was written"
     for name, facts in manifest["splits"].items():
         path = folder / f"{name}.images.npy"
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-        size = (images.dtype.str, list(images.shape), path.stat().st_size)
-        if size != ("|u1", facts["shape"], facts["size_bytes"]):
+        split = map_split(folder, name, facts)
+        form = (split.images.dtype.str, list(split.images.shape), path.stat().st_size)
+        if form != ("|u1", facts["shape"], facts["size_bytes"]):
             yield f"{path.name} has another size than what was written"
-        elif everything or images.nbytes <= REHASH_LIMIT_BYTES:
-            digests = np.load(folder / f"{name}.digests.npy", allow_pickle=False)
-            if count := sum(
-                int((image_digests(images[rows]) != digests[rows]).sum())
-                for start in range(0, len(images), BLOCK_IMAGES)
-                for rows in [slice(start, start + BLOCK_IMAGES)]
-            ):
-                yield f"{count} images of {path.name} are not what was written"
+            continue
+        hashed = everything or split.images.nbytes <= REHASH_LIMIT_BYTES
+        if hashed and (count := _damaged(split.images, split.digests)):
+            yield f"{count} images of {path.name} are not what was written"
+
+
+def _damaged(images: np.ndarray, digests: np.ndarray) -> int:
+    """How many images differ from their digests."""
+    blocks = (slice(start, start + BLOCK_IMAGES) for start in range(0, len(images), BLOCK_IMAGES))
+    return sum(int((image_digests(images[rows]) != digests[rows]).sum()) for rows in blocks)

@@ -25,10 +25,8 @@ from transferbench.specs import DataFile, DatasetSpec
 
 __all__ = [
     "content_key",
-    "folder_state",
     "missing",
     "read_file",
-    "refuse_changed",
     "root_of",
     "verify_files",
 ]
@@ -148,44 +146,31 @@ def verify_files(spec: DatasetSpec, root: Path, cache: Path) -> None:
 
 
 def content_key(root: Path, cache: Path) -> str:
-    """A digest of the names and contents of all files below ``root``.
+    """A digest of the names and contents of all files below ``root``, but for those of ``cache``.
 
-    They are read only where ``folder_state`` is new. Inode and change time are in it: a copy that
-    preserves times and size has others. Raises: ``DataError`` where files change while they are
-    read.
+    They are read only where an inode, a size, or the time of a modification or of a change is new:
+    a copy that preserves sizes and modification times has other inodes and times of change.
     """
-    state = folder_state(root)
-    mark = _mark(cache, str(root), state)
+    files = list(_files_below(root, cache))
+    mark = _mark(cache, str(root), _combined((name, _state(stat)) for name, _, stat in files))
     with suppress(OSError, ValueError):
         text = mark.read_text(encoding="ascii")
         if len(bytes.fromhex(text)) == hashlib.sha256().digest_size:
             return text
-    files = [(name, path) for name, path, _ in _files_below(root)]
     with ThreadPoolExecutor() as pool:  # hashes outside the interpreter's lock
-        contents = pool.map(_content, (path for _, path in files))
-        key = _combined((name, content) for (name, _), content in zip(files, contents, strict=True))
-    refuse_changed(root, state)
+        contents = pool.map(_content, (path for _, path, _ in files))
+        names = (name for name, _, _ in files)
+        key = _combined(zip(names, contents, strict=True))
     _note(mark, key)
     return key
 
 
-def folder_state(root: Path) -> str:
-    """A digest of the names, inodes, sizes and times of all files below ``root``."""
-    return _combined((name, _state(stat)) for name, _, stat in _files_below(root))
-
-
-def refuse_changed(root: Path, state: str) -> None:
-    """Raises: ``DataError`` where ``folder_state`` is another now."""
-    if folder_state(root) != state:
-        raise DataError(
-            f"files below {root} changed while they were read: wait until nothing writes there, "
-            "and run the command again"
-        )
-
-
-def _files_below(root: Path) -> Iterator[tuple[str, str, os.stat_result]]:
+def _files_below(root: Path, cache: Path) -> Iterator[tuple[str, str, os.stat_result]]:
     """The names below ``root``, the paths and the states of all files, sorted."""
-    for entry in sorted(entries_below(root), key=lambda entry: entry.path):
+    # A root may contain the store, which is written to meanwhile.
+    contains = root.absolute() in cache.parent.absolute().parents
+    entries = entries_below(root, without=cache.parent if contains else cache)
+    for entry in sorted(entries, key=lambda entry: entry.path):
         try:
             stat = entry.stat()
         except OSError:  # a broken link

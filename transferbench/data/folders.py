@@ -22,21 +22,23 @@ class Below(NamedTuple):
     entered: bool
 
 
-def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+def entries_below(folder: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
     """What ``walk`` does not enter: files, links that lead back, links to nothing."""
-    return (entry for entry, entered in walk(folder) if not entered)
+    return (entry for entry, entered in walk(folder, without) if not entered)
 
 
-def walk(folder: Path) -> Iterator[Below]:
+def walk(folder: Path, without: Path | None = None) -> Iterator[Below]:
     """All that is below ``folder``; links to folders are followed, and each folder entered once.
 
     A link leads back where its target was entered before or contains ``folder``. It is not
-    entered, nor are links whose names begin with a dot. Links come last.
+    entered, nor are links whose names begin with a dot, nor the folder ``without``. Links come
+    last.
 
     Raises: ``DataError`` where a folder cannot be listed.
     """
     top = Path(os.path.realpath(folder))
-    entered = {_identity(path) for path in (top, *top.parents) if path.exists()}
+    barred = (top, *top.parents) if without is None else (top, *top.parents, without)
+    entered = {_identity(path) for path in barred if path.exists()}
     waiting, links = [str(folder)], list[os.DirEntry[str]]()
     while waiting or links:
         if waiting:

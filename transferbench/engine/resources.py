@@ -12,7 +12,7 @@ import torch
 from cachetools import LRUCache, cached
 from torch import nn
 
-from transferbench.data.cache import PreparedDataset, prepare
+from transferbench.data.cache import PreparedDataset, prepare, prepared_as
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.data.splits import planned_training, select_test, shuffled_labels
@@ -161,7 +161,7 @@ class WorkerResources:
         key = planned["fingerprint"]
         if key not in self._datasets:
             spec = same_version(self.registry.dataset(planned["name"]), planned)
-            dataset = prepare(
+            dataset = prepared_as(spec, key, self.machine.cache) or prepare(
                 spec,
                 spec.parse(planned["params"]),
                 image_size=image["size"],
