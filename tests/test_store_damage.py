@@ -66,7 +66,7 @@ def check_healing(store: Store, *, set_aside: bool = True) -> None:
     again = Store(store.root)
     assert again.discard(JOB) == set_aside
     assert not again.is_done(JOB)
-    assert not again.is_damaged(JOB)
+    assert not again.damage(JOB)
     write(again, "second")
     assert is_sound(again)
     assert again.artefact(JOB).json("trial.json") == {"content": "second"}
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_noticed_and_written_again(store: Store, name: str, ha
 
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("name", ["manifest.json", "trial.json", "outputs.bin"])
-def test_a_writer_replaces_what_is_damaged(store: Store, name: str, harm: Harm) -> None:
+def test_a_writer_replaces_what_damage(store: Store, name: str, harm: Harm) -> None:
     harm(folder_of(store) / name)
     write(store, "second")
     assert is_sound(Store(store.root))
@@ -114,7 +114,7 @@ def test_each_byte_of_a_manifest_counts(store: Store) -> None:
         changed = bytearray(content)
         changed[number] ^= 1 + number % 3
         path.write_bytes(changed)
-        assert store.is_damaged(JOB), changed
+        assert store.damage(JOB), changed
     path.write_bytes(content)
     assert is_sound(store)
 

@@ -41,13 +41,13 @@ class Host:
         jobs = list(JOBS)
         self.random.shuffle(jobs)
         for job in jobs:
-            if self.store.is_damaged(job):
+            if self.store.damage(job):
                 self.store.discard(job)
             if not self.store.is_done(job):
                 self.compute(job)
         for job in jobs:
             for _ in range(3):
-                if self.store.settle(job) and self.reads(job):
+                if not self.store.settle([job]) and self.reads(job):
                     break
                 self.store.discard(job)
                 self.compute(job)

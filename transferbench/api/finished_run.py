@@ -66,6 +66,7 @@ class Run:
     def of_results(cls, planned: Planned, results: Results) -> Self:
         """The run that has just written its folder, without reading it again."""
         run = cls(planned.folder, planned.registry)
+        run.store = planned.store  # which has verified what a board reads
         run.measurements = results.measurements
         run.claims = dict(results.verdicts)
         run.job_rows = run._job_rows(results.collected.states)

@@ -43,7 +43,7 @@ class FinishedTrial:
 
     @cached_property
     def _outputs(self) -> dict[str, np.ndarray]:
-        outputs = load_file(self._artefact.path("outputs.safetensors"))
+        outputs = self._artefact.read("outputs.safetensors", load_file)
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     @cached_property
@@ -106,7 +106,7 @@ class FinishedTrial:
     def state(self, which: str | int = "final") -> Mapping[str, torch.Tensor]:
         """The state dict ``init``, ``final``, ``best``, or that of a stored epoch, on the CPU."""
         name = f"epoch-{which}" if isinstance(which, int) else which
-        return load_file(self._artefact.path(f"{name}.safetensors"))
+        return self._artefact.read(f"{name}.safetensors", load_file)
 
     def fresh(self, seed: int) -> Mapping[str, torch.Tensor]:
         """The state dict of a new random initialization of the whole network, on the CPU."""

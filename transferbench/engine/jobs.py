@@ -36,7 +36,7 @@ from transferbench.records import Measurement
 from transferbench.registry import blamed, load_registry
 from transferbench.specs import HEAD, DiagnosticContext, InitializationContext
 from transferbench.statistics import wilson
-from transferbench.store import CorruptArtefactError, Draft, Store
+from transferbench.store import CorruptArtefactError, Draft, Store, Waiting, silent
 from transferbench.suite import Recipe
 from transferbench.training import (
     Execution,
@@ -55,9 +55,10 @@ INITIALIZATION_BATCH = 256
 DIVERGED = "the outputs are not finite: diverged"
 
 
-def start_engine(machine: Machine) -> Callable[[Job], None]:
+def start_engine(machine: Machine, waiting: Waiting = silent) -> Callable[[Job], None]:
     """Set up a worker process, once; returns the function that runs a job.
 
+    ``waiting``: called where a job waits for another process that computes it already.
     Each process uses one CPU thread: numbers then do not depend on how many run at once, and two
     single-threaded processes are faster than one process with two threads.
     """
@@ -66,7 +67,7 @@ def start_engine(machine: Machine) -> Callable[[Job], None]:
     _use_one_thread()
     keep_large_allocations()
     registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
-    return Engine(WorkerResources(registry, Store(machine.store), machine)).run
+    return Engine(WorkerResources(registry, Store(machine.store), machine), waiting).run
 
 
 @contextmanager
@@ -89,8 +90,9 @@ def _use_one_thread() -> threadpool_limits:
 class Engine:
     """Runs jobs one after another with shared resources."""
 
-    def __init__(self, resources: WorkerResources) -> None:
+    def __init__(self, resources: WorkerResources, waiting: Waiting = silent) -> None:
         self.resources = resources
+        self.waiting = waiting
         machine = resources.machine
         self.execution = Execution(
             resources.device, micro_batch=machine.micro_batch, compile=machine.compile
@@ -98,16 +100,22 @@ class Engine:
 
     def run(self, job: Job) -> None:
         """Compute one job and publish its artefact; the jobs it requires are in the store."""
-        started = time.perf_counter()
+
+        def waiting(text: str | None) -> None:
+            self.waiting(f"{job.title}: {text}" if text else text)
+
+        store = self.resources.store
         # Entered before the work: of two runs that share a store, one computes and the other waits.
-        with self.resources.store.writing(job.id, job.kind) as draft:
+        with store.writing(job.id, job.kind, waiting) as draft:
             if draft.already_done:
                 return
+            started = time.perf_counter()
             try:
                 (self._diagnose if job.kind == "diagnosis" else self._train)(job, draft)
             except CorruptArtefactError as error:
-                # Discarded, so that the next run computes it again instead of failing.
-                self.resources.store.discard(error.job)
+                # Whatever is damaged is computed again at once, and then this job.
+                for name in {error.job, *job.requires}:
+                    store.discard(name)
                 raise
             draft.facts |= machine_facts(self.resources.device, started)
 
@@ -188,7 +196,7 @@ class Engine:
                 "the epoch to the source's checkpoints"
             )
         head = set(artefact.json("trial.json")["modules"][HEAD])
-        state = load_file(artefact.path(f"{which}.safetensors"))
+        state = artefact.read(f"{which}.safetensors", load_file)
         return {name: tensor for name, tensor in state.items() if name not in head}
 
     # --- diagnoses ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the jobs of a plan left in the store, read in one pass: states, records, facts."""
+"""What the jobs of a plan left in the store: states, records, facts, and what is damaged."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 
 from transferbench.plan import ENGINE_VERSION, DiagnosisCell, Job, Plan
 from transferbench.records import Record
-from transferbench.store import Artefact, Store
+from transferbench.store import Artefact, CorruptArtefactError, Store
 from transferbench.suite import TRIAL
 
-__all__ = ["Collected", "JobState", "collect", "done_jobs", "job_states"]
+__all__ = ["Collected", "JobState", "collect", "damaged_jobs", "done_jobs", "job_states"]
+
+READ_AT_THE_END = ("measurements.json", "outputs.safetensors", "trial.json")
+"""The files that a run's records, its folder and its board are made from."""
 
 
 class JobState(NamedTuple):
-    """How a job ended: ``ok``, the status of its failure, or ``missing``."""
+    """How a job ended: ``ok``, the status of its failure, ``damaged`` or ``missing``."""
 
     status: str
     wall_seconds: float | None = None
@@ -43,7 +46,28 @@ def done_jobs(jobs: Iterable[str], store: Store) -> set[str]:
 
 def job_states(jobs: Iterable[str], store: Store) -> dict[str, JobState]:
     """How each job ended; reads no artefact's files."""
-    return {job: _state(job, store, _artefact(job, store)) for job in jobs}
+    return {job: _state(job, store, store.open(job)) for job in jobs}
+
+
+def damaged_jobs(finished: Iterable[str], store: Store) -> dict[str, str]:
+    """Of jobs that finished, those whose artefact is gone or damaged, each with the fault."""
+    artefacts = {job: store.open(job) for job in finished}
+    unseen = store.settle(job for job, artefact in artefacts.items() if artefact is None)
+    faults = {job: store.damage(job) or "it is gone" for job in unseen}
+    for job, artefact in artefacts.items():
+        if job not in unseen and (fault := _fault(artefact or store.artefact(job))):
+            faults[job] = fault
+    return faults
+
+
+def _fault(artefact: Artefact) -> str:
+    try:
+        for name in artefact.names:
+            if name in READ_AT_THE_END:
+                artefact.path(name)
+    except CorruptArtefactError as error:
+        return error.fault
+    return ""
 
 
 def collect(plan: Plan, store: Store) -> Collected:
@@ -51,7 +75,7 @@ def collect(plan: Plan, store: Store) -> Collected:
 
     Raises: ``CorruptArtefactError`` where an artefact is not what was written.
     """
-    artefacts = {job: _artefact(job, store) for job in plan.jobs}
+    artefacts = {job: store.open(job) for job in plan.jobs}
     finished = {job: artefact for job, artefact in artefacts.items() if artefact is not None}
     return Collected(
         {job: _state(job, store, artefact) for job, artefact in artefacts.items()},
@@ -61,13 +85,11 @@ def collect(plan: Plan, store: Store) -> Collected:
     )
 
 
-def _artefact(job: str, store: Store) -> Artefact | None:
-    return store.artefact(job) if store.is_done(job) else None
-
-
 def _state(job: str, store: Store, artefact: Artefact | None) -> JobState:
     if artefact is not None:
         return JobState("ok", artefact.facts.get("wall_seconds"))
+    if damage := store.damage(job):
+        return JobState("damaged", None, damage)
     failure = store.failure(job)
     return JobState(failure.status, None, failure.message) if failure else JobState("missing")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from transferbench.registry import ENVIRONMENT_VARIABLE, blamed
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.executors.inprocess import InProcessExecutor
 from transferbench.runner.executors.local import LocalExecutor
+from transferbench.runner.executors.worker import report_waiting
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
 from transferbench.runner.schedule import JobSchedule, Watcher
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["available_cpus", "execute", "slots_of", "try_weights"]
 
 
-def execute(planned: Planned, done: set[str], watcher: Watcher) -> dict[str, Outcome]:
-    """Run the jobs that are not ``done``; returns how each of them ended."""
-    jobs = planned.plan.jobs
-    if done.issuperset(jobs):
+def execute(
+    planned: Planned, done: set[str], watcher: Watcher, failed: Mapping[str, Outcome] | None = None
+) -> dict[str, Outcome]:
+    """Run the jobs that are not ``done``, nor ``failed`` before; returns how each of them ended."""
+    jobs, failed = planned.plan.jobs, failed or {}
+    if jobs.keys() <= done | failed.keys():
         watcher.planned(jobs, done)
         return {}
     with _executor(planned, done) as executor:
-        return JobSchedule(jobs, done, planned.store, executor, watcher).run()
+        return JobSchedule(jobs, done, planned.store, executor, watcher, failed).run()
 
 
 def _executor(planned: Planned, done: Container[str]) -> Executor:
@@ -43,7 +46,7 @@ def _executor(planned: Planned, done: Container[str]) -> Executor:
     try_weights(planned, done)
     options = planned.options
     device = find_device(options.device)
-    start = partial(start_engine, _machine(planned, str(device)))
+    start = partial(start_engine, _machine(planned, str(device)), report_waiting)
     # A limit needs a process of its own, which can be ended.
     if options.jobs == 1 and options.time_limit_seconds is None:
         return InProcessExecutor(start)

@@ -89,7 +89,9 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
 
 
 def _is_done(requested: RequestedEntry, plan: Plan, store: Store) -> bool:
-    return all(map(store.is_done, plan.jobs_of(requested.entry.name)))
+    """Whether all jobs of an entry finished; what is damaged since is computed again."""
+    jobs = plan.jobs_of(requested.entry.name)
+    return all(store.is_done(job) or store.damage(job) for job in jobs)
 
 
 def _notes(plan: Plan, unfinished: Sequence[RequestedEntry]) -> Iterator[str]:

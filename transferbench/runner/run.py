@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from transferbench.claims import Verdict, judge
+from transferbench.errors import StoreError, shortened
 from transferbench.measurements import Measurements, frame_of
-from transferbench.runner.collect import Collected, collect, done_jobs, job_states
+from transferbench.runner.collect import Collected, collect, damaged_jobs, job_states
 from transferbench.runner.execute import execute
 from transferbench.runner.executors import Outcome
+from transferbench.runner.messages import say
 from transferbench.runner.planning import Planned
 from transferbench.runner.schedule import Watcher
 from transferbench.runner.write import write_plan, write_results
-from transferbench.store import CorruptArtefactError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Results", "run_plan"]
 
 ATTEMPTS = 3
-"""How often a run computes again what it finds corrupted while collecting."""
+"""How often a run computes again what is damaged at its end."""
+LISTED = 5
+"""Damaged jobs that are listed."""
 
 
 class Results(NamedTuple):
@@ -41,8 +44,11 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     plan = planned.plan
     states = job_states(plan.jobs, planned.store)
     write_plan(planned, states)
+    _set_aside(planned, {job: state.message for job, state in states.items()
+                         if state.status == "damaged"})  # fmt: skip
     done = {job for job, state in states.items() if state.status == "ok"}
-    outcomes, collected = _compute(planned, done, watcher)
+    outcomes = _compute(planned, done, watcher)
+    collected = collect(plan, planned.store)
     table = frame_of(collected.records)
     measurements = Measurements(table)
     verdicts = {
@@ -53,19 +59,36 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     return Results(outcomes, collected, table, verdicts)
 
 
-def _compute(
-    planned: Planned, done: set[str], watcher: Watcher
-) -> tuple[dict[str, Outcome], Collected]:
-    """Execute and collect; artefacts found corrupted are discarded and computed again."""
+def _compute(planned: Planned, done: set[str], watcher: Watcher) -> dict[str, Outcome]:
+    """Execute the jobs that are not ``done``, and again those that are damaged at the end.
+
+    Raises: ``StoreError`` where they are damaged whenever they are computed.
+    """
     outcomes: dict[str, Outcome] = {}
-    attempts = ATTEMPTS
-    while True:
-        outcomes |= execute(planned, done, watcher)
-        try:
-            return outcomes, collect(planned.plan, planned.store)
-        except CorruptArtefactError as error:
-            attempts -= 1
-            if not attempts:
-                raise
-            planned.store.discard(error.job)
-            done = done_jobs(planned.plan.jobs, planned.store)
+    for _ in range(ATTEMPTS):
+        failed = {job: outcome for job, outcome in outcomes.items() if outcome.status != "ok"}
+        outcomes |= execute(planned, done, watcher, failed)
+        done = done | {job for job, outcome in outcomes.items() if outcome.status == "ok"}
+        damaged = damaged_jobs(done, planned.store)
+        if not damaged:
+            return outcomes
+        _set_aside(planned, damaged)
+        done = done - damaged.keys()
+    raise StoreError(
+        f"{len(damaged)} jobs are damaged whenever they are computed: check the disk of "
+        f"{planned.store.root}; what is sound is kept"
+    )
+
+
+def _set_aside(planned: Planned, damaged: Mapping[str, str]) -> None:
+    """Set damaged artefacts aside, so that they are computed again, and say so."""
+    if not damaged:
+        return
+    jobs, store = planned.plan.jobs, planned.store
+    lines = [f"  {jobs[job].title}: {fault}" for job, fault in damaged.items()]
+    say(
+        f"{len(damaged)} finished job(s) in the store are damaged; they are set aside in "
+        f"{store.root / 'corrupt'} and computed again:\n" + "\n".join(shortened(lines, LISTED))
+    )
+    for job in damaged:
+        store.discard(job)

@@ -7,14 +7,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from transferbench.errors import listing
 from transferbench.plan import Job
 from transferbench.runner.executors import Executor, Outcome
+from transferbench.runner.messages import say
 from transferbench.store import Store
 
 __all__ = ["JobSchedule", "SilentWatcher", "Watcher"]
 
 REPAIRS = 2
 """How often a job is run again because an artefact that it reads is corrupted."""
+LISTED = 5
+"""Damaged jobs that are listed."""
 
 
 @runtime_checkable
@@ -46,7 +50,7 @@ class SilentWatcher:
 
 @dataclass
 class JobSchedule:
-    """Runs every job that is not ``done``, each after those it requires.
+    """Runs every job that is not ``done`` nor ``failed`` before, each after those it requires.
 
     A job that fails leaves its failure in the store and costs only the jobs that need it.
     """
@@ -56,6 +60,7 @@ class JobSchedule:
     store: Store
     executor: Executor
     watcher: Watcher
+    failed: Mapping[str, Outcome] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     repairs: Counter[str] = field(default_factory=Counter)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -63,7 +68,9 @@ class JobSchedule:
     def __post_init__(self) -> None:
         self.done = set(self.done)
         # A dictionary keeps the order of the plan and lets one job go in constant time.
-        self.waiting = {job: None for job in self.jobs if job not in self.done}
+        self.waiting = {
+            job: None for job in self.jobs if job not in self.done and job not in self.failed
+        }
 
     def run(self) -> dict[str, Outcome]:
         """The outcomes of the jobs that were not done at the start."""
@@ -97,7 +104,8 @@ class JobSchedule:
                 self._record(Outcome(name, "skipped", reason, "", 0.0))
 
     def _failed(self, name: str) -> bool:
-        return name in self.outcomes and self.outcomes[name].status != "ok"
+        outcome = self.outcomes.get(name, self.failed.get(name))
+        return outcome is not None and outcome.status != "ok"
 
     def _settle(self, outcome: Outcome) -> None:
         self.running.discard(outcome.job)
@@ -113,6 +121,8 @@ class JobSchedule:
         if not lost or self.repairs[name] >= REPAIRS:
             return False
         self.repairs[name] += 1
+        titles = listing([self.jobs[need].title for need in lost], LISTED, "; ")
+        say(f"damaged, and computed again for {self.jobs[name].title}: {titles}")
         for need in lost:
             if need not in self.running:
                 self.done.discard(need)

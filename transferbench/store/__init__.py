@@ -18,7 +18,8 @@ from __future__ import annotations
 from transferbench.store.artefact import Artefact, CorruptArtefactError
 from transferbench.store.documents import Failure, Manifest
 from transferbench.store.draft import Draft
-from transferbench.store.lease import Waiting
+from transferbench.store.lease import Waiting, silent
 from transferbench.store.store import Store
 
-__all__ = ["Artefact", "CorruptArtefactError", "Draft", "Failure", "Manifest", "Store", "Waiting"]
+__all__ = ["Artefact", "CorruptArtefactError", "Draft", "Failure", "Manifest", "Store", "Waiting",
+           "silent"]  # fmt: skip

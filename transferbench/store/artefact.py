@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,10 @@ RETURN_SECONDS = (0.01, 0.04, 0.2, 0.5)
 
 
 class CorruptArtefactError(StoreError):
-    """An artefact differs from its manifest; ``job`` is the id of the job to discard and rerun."""
+    """An artefact differs from its manifest; ``job`` is the id of the job to discard and rerun.
+
+    ``fault``: the name of the file and what is wrong with it.
+    """
 
     def __init__(self, job: str, path: Path, fault: str) -> None:
         super().__init__(
@@ -31,6 +34,7 @@ class CorruptArtefactError(StoreError):
             "'transferbench verify' on the store, to compute it again"
         )
         self.job = job
+        self.fault = f"{path.name} {fault}"
 
 
 class Artefact:
@@ -87,11 +91,11 @@ class Artefact:
         """The value of a JSON file."""
         return self.read(name, lambda path: json.loads(path.read_bytes()))
 
-    def faults(self) -> Iterator[str]:
-        """Each file that differs from the manifest, with the reason."""
-        for name, facts in sorted(self._manifest.files.items()):
-            if fault := self._fault(self._folder / name, facts):
-                yield f"{name} {fault}"
+    def fault(self) -> str:
+        """The first file that differs from the manifest, with the reason; "" where none does."""
+        faults = ((name, self._fault(self._folder / name, facts))
+                  for name, facts in sorted(self._manifest.files.items()))  # fmt: skip
+        return next((f"{name} {fault}" for name, fault in faults if fault), "")
 
     def _fault(self, path: Path, facts: FileFacts) -> str | None:
         """What is wrong with a file; one that was sound and is untouched is not read again."""
@@ -124,6 +128,14 @@ def open_artefact(folder: Path, job: str, verified: set[tuple[Any, ...]]) -> Art
         return None
     sizes = ((f"{prefix}/{name}", facts.size_bytes) for name, facts in manifest.files.items())
     return Artefact(folder, manifest, verified) if all(_has_size(*size) for size in sizes) else None
+
+
+def fault_of(folder: Path, job: str, verified: set[tuple[Any, ...]]) -> str:
+    """What is wrong with an artefact, of which all files are read; "" where nothing is."""
+    manifest = read_document(Manifest, f"{folder}/{MANIFEST}", job)
+    if manifest is None:
+        return f"its {MANIFEST} is missing, damaged or of another job"
+    return Artefact(folder, manifest, verified).fault()
 
 
 def _has_size(path: str, size_bytes: int) -> bool:

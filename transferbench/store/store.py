@@ -7,13 +7,13 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from transferbench.errors import StoreError
-from transferbench.store.artefact import RETURN_SECONDS, Artefact, open_artefact
+from transferbench.store.artefact import RETURN_SECONDS, Artefact, fault_of, open_artefact
 from transferbench.store.disk import explained, flush, remove
 from transferbench.store.documents import Failure, FailureStatus, read_document, write_document
 from transferbench.store.draft import (
@@ -55,17 +55,20 @@ class Store:
         """Whether there is a valid manifest, and every file with its size."""
         return self.open(job) is not None
 
-    def settle(self, job: str) -> bool:
-        """As ``is_done``, of a job that somebody finished: it may take seconds to be seen here."""
+    def settle(self, jobs: Iterable[str]) -> set[str]:
+        """Of jobs that somebody finished, those that are not seen here, in a few seconds."""
+        unseen = {job for job in jobs if not self.is_done(job)}
         for seconds in SETTLE_SECONDS:
-            if self.is_done(job):
-                return True
+            if not unseen:
+                break
             time.sleep(seconds)
-            # Network file systems look again when a folder is opened.
-            for folder in (self.root / "jobs", self._folder(job).parent, self._folder(job)):
-                with suppress(OSError):
-                    os.scandir(folder).close()
-        return self.is_done(job)
+            for job in unseen:
+                # Network file systems look again when a folder is opened.
+                for folder in (self.root / "jobs", self._folder(job).parent, self._folder(job)):
+                    with suppress(OSError):
+                        os.scandir(folder).close()
+            unseen = {job for job in unseen if not self.is_done(job)}
+        return unseen
 
     def open(self, job: str) -> Artefact | None:
         """The artefact of a job, None where it is not done."""
@@ -90,9 +93,12 @@ class Store:
             return None
         return read_document(Failure, str(self._failure_path(job)), job)
 
-    def is_damaged(self, job: str) -> bool:
-        """Whether something is in the job's place that is not its finished artefact."""
-        return os.path.lexists(self._folder(job)) and not self.is_done(job)
+    def damage(self, job: str) -> str:
+        """Why what is in a job's place is not its finished artefact; "" where it is, or nothing."""
+        folder = self._folder(job)
+        if self.is_done(job) or not os.path.lexists(folder):
+            return ""
+        return fault_of(folder, job, self._verified) or "it was written just now"
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -254,8 +260,7 @@ class Store:
         return ", ".join(sorted(map(str, filter(None, living))))
 
     def _is_intact(self, job: str, folder: Path | None = None) -> bool:
-        artefact = open_artefact(folder or self._folder(job), job, self._verified)
-        return artefact is not None and next(artefact.faults(), None) is None
+        return not fault_of(folder or self._folder(job), job, self._verified)
 
 
 def _check_id(job: str) -> None:

@@ -27,7 +27,8 @@ from pydantic import TypeAdapter
 
 from transferbench.errors import TransferbenchError
 from transferbench.runner.executors import Outcome
-from transferbench.runner.executors.worker import COMMAND, START
+from transferbench.runner.executors.worker import COMMAND, START, Pause
+from transferbench.runner.messages import say
 from transferbench.streams import open_closed_descriptors
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ TICK_SECONDS = 0.2
 """How often limits are checked, and deaths that no closed pipe shows (a child holds it open)."""
 GRACE_SECONDS = 2.0
 """How long a worker may take to leave before it is killed, and then to be gone."""
-OUTCOMES = TypeAdapter(Outcome)
+MESSAGES: TypeAdapter[Outcome | Pause] = TypeAdapter(Outcome | Pause)
 MAX_LINE_BYTES = 16 * 2**20
 """More than an outcome takes."""
 GARBLED = (
@@ -160,6 +161,7 @@ class _Worker:
         self._killed = False
         self._began = 0.0
         self._received = b""
+        self._paused_at: float | None = None
         # A worker that dies at once shows when it is waited for.
         with suppress(OSError):
             self.pipe.send(_absolute(sys.path))
@@ -178,7 +180,7 @@ class _Worker:
             self.process.wait(seconds)
 
     def give(self, job: str, payload: bytes) -> None:
-        self.job, self._began = job, time.monotonic()
+        self.job, self._began, self._paused_at = job, time.monotonic(), None
         # A worker that died just now shows when it is waited for.
         with suppress(OSError):
             self.pipe.send((job, payload))
@@ -229,7 +231,10 @@ class _Worker:
         came through it is no outcome.
         """
         while (line := self._next_line()) is not None:
-            outcome = OUTCOMES.validate_json(line)
+            outcome = MESSAGES.validate_json(line)
+            if isinstance(outcome, Pause):
+                self._pause(outcome.text)
+                continue
             if outcome.job == self.job:
                 return outcome
             if outcome.job != START:
@@ -258,8 +263,18 @@ class _Worker:
         self._received = rest
         return line
 
+    def _pause(self, text: str | None) -> None:
+        """The time for which a job waits for another process is not its own."""
+        if text:
+            say(text)
+        elif text == "":
+            self._paused_at = time.monotonic()
+        elif self._paused_at is not None:
+            self._began += time.monotonic() - self._paused_at
+            self._paused_at = None
+
     def _overtime(self, limit_seconds: float | None) -> Outcome | None:
-        seconds = time.monotonic() - self._began
+        seconds = (self._paused_at or time.monotonic()) - self._began
         if limit_seconds is None or not self._started or seconds <= limit_seconds:
             return None
         _kill([self])

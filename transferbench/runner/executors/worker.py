@@ -18,10 +18,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from transferbench.runner.executors import Outcome
 from transferbench.runner.executors.inprocess import attempt
+from transferbench.runner.messages import say
 from transferbench.streams import guarded_streams
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Pipe: TypeAlias = Connection[Any, Any]
 
-__all__ = ["COMMAND", "START", "serve"]
+__all__ = ["COMMAND", "START", "Pause", "report_waiting", "serve"]
 
 Inbox: TypeAlias = SimpleQueue[tuple[str, bytes] | None]
 
@@ -49,6 +50,27 @@ COMMAND = (sys.executable, *_FLAGS, "-P", "-c", _BOOTSTRAP)
 """Starts a worker; the file descriptor of its end of the pipe follows."""
 
 
+_parents: list[Pipe] = []
+"""The pipe to the parent, in a worker process."""
+
+
+class Pause(NamedTuple):
+    """A job waits for another process: "" where it begins, who for, None where it goes on."""
+
+    text: str | None
+
+
+def report_waiting(text: str | None) -> None:
+    """Tell the parent, or say here where there is none, that a job waits; ``text`` as in ``Pause``.
+
+    The time limit does not count the wait.
+    """
+    if _parents:
+        _send(_parents[0], Pause(text))
+    elif text:
+        say(text)
+
+
 def serve(pipe: Pipe) -> None:
     """Run what arrives through the pipe until None does."""
     # The parent blocks SIGINT while it starts a worker, which inherits that.
@@ -58,6 +80,7 @@ def serve(pipe: Pipe) -> None:
         # Stdout belongs to the parent's results; what jobs print must not wait in a buffer either.
         sys.stdout = sys.stderr
         start: bytes = pipe.recv()
+        _parents[:] = [pipe]
         inbox: Inbox = SimpleQueue()
         Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
         # The listener handles a parent that is gone.
@@ -77,8 +100,8 @@ def _work(pipe: Pipe, inbox: Inbox, start: bytes) -> None:
         _send(pipe, outcome)
 
 
-def _send(pipe: Pipe, outcome: Outcome) -> None:
-    line = f"{json.dumps(outcome)}\n".encode()
+def _send(pipe: Pipe, message: Outcome | Pause) -> None:
+    line = f"{json.dumps(message)}\n".encode()
     while line:
         line = line[os.write(pipe.fileno(), line) :]
 
