@@ -103,7 +103,7 @@ def test_five_mistakes_are_reported_at_once_each_with_its_line(tmp_path):
          "glyphs has no such parameter; did you mean 'per_class'?"),
         ("sources", {"source": TINY["sources"]["source"] | {
             "dataset": {"name": "glyphs", "params": [4]}}},
-         "sources.source.dataset.params: Input should be a valid dictionary"),
+         "sources.source.dataset.params: Input should be a mapping, not a list"),
     ],
 )  # fmt: skip
 def test_a_suite_that_names_a_plugin_or_parameter_wrongly(tmp_path, field, wrong, expected):

@@ -15,6 +15,7 @@ from transferbench.plan import Job, Work
 from transferbench.records import Measurement
 from transferbench.registry import load_registry
 from transferbench.store import Store
+from transferbench.suite import TRIAL_METRICS
 from transferbench.training import HISTORY_VALUES, DataSplit, TaskData, TrainingResult
 
 DIVERGED = "the outputs are not finite: diverged"
@@ -35,6 +36,10 @@ def measured(
     train, test = (DataSplit(range(n), None) for n in (40, 50))  # type: ignore[arg-type]  # only sizes are needed
     data = TaskData(classes=3, train=train, test=test, validation=None, **fields)
     return {m.metric: m for m in trial_measurements(TrainingResult(list(history), {}, best), data)}
+
+
+def test_a_suite_knows_the_metrics_of_its_trials() -> None:
+    assert tuple(measured(row(1, 0.6, 0.5))) == TRIAL_METRICS
 
 
 def test_a_fraction_of_images_has_wilsons_interval() -> None:

@@ -106,7 +106,11 @@ def test_five_mistakes_are_told_at_once_each_with_its_line(write, registry):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("name: tiny", "name: tiny\nname: other", "not a YAML file"),
+        (
+            "name: tiny",
+            "name: tiny\nname: other",
+            "yaml:2: name: duplicate key, set before in line 1",
+        ),
         ("recipe: short}\ntargets", "recipe: long}\ntargets", "recipes has no 'long'"),
         ("initialization: P-T\n", "initialization: PT\n", "did you mean 'P-T'?"),
         ("chance: {near: 0.1}", "chance: {far: 0.1}", "targets has no 'far'"),

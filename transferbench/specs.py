@@ -35,6 +35,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import to_json
 
 from transferbench.records import Measurement
 
@@ -122,8 +123,10 @@ class Spec(Frozen):
     """Parameters small enough for conformance checks that run in seconds."""
 
     def parse(self, values: Mapping[str, Any]) -> Params:
-        """Validate parameters. Raises: pydantic's ``ValidationError``."""
-        return self.params.model_validate(dict(values))
+        """Validate parameters: nothing is coerced. Raises: pydantic's ``ValidationError``."""
+        # As JSON, where a list is a tuple's strict form; infinity and NaN are left to the fields.
+        text = to_json(dict(values), inf_nan_mode="constants")
+        return self.params.model_validate_json(text, strict=True)
 
     def accepts(self, values: Mapping[str, Any]) -> bool:
         """Whether these parameters are valid."""
@@ -308,7 +311,7 @@ class Weights(Frozen):
 class RateFactor(Frozen):
     """A learning rate factor of some parameters."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     pattern: str
     """Regular expression, searched for in the names of parameters."""
@@ -600,6 +603,13 @@ class DiagnosticSpec(Spec):
 
     Their versions become part of the diagnosis's id.
     """
+    settings: Callable[[Any], Iterable[tuple[str, Mapping[str, Any]]]] = lambda params: ()
+    """The perturbations among its parameters, each with its own parameters.
+
+    They are checked when a suite is loaded.
+    """
+    epochs: Callable[[Any], Iterable[int]] = lambda params: ()
+    """The epochs whose states it reads: a suite stores them as checkpoints of the trials."""
     identical: Mapping[str, float] = {}
     """Known answer: metric -> its value for a network compared with itself.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import timeit
@@ -15,6 +16,7 @@ from transferbench.engine.jobs import single_threaded
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.identity import digest
 from transferbench.networks.modules import freeze_body, partition
+from transferbench.plan import Job
 from transferbench.registry import blamed
 from transferbench.runner.planning import Planned
 from transferbench.suite import Recipe
@@ -58,12 +60,14 @@ def estimate(planned: Planned, done: Container[str], device: torch.device) -> Es
 
     @cache  # many diagnoses need the speed of the same training
     def speed_of(training: str) -> _Speed:
-        payload = jobs[training].payload
+        job = jobs[training]
+        batch = _batch_size(job)
         # Trainings of equal networks on equal images by equal recipes share one measurement.
-        key = digest([payload.get(field) for field in ("backbone", "image", "recipe", "frozen")])
+        fields = ("backbone", "image", "recipe", "frozen")
+        key = digest([*(job.payload.get(field) for field in fields), batch])
         if key not in speeds:
             with single_threaded():
-                speeds[key] = _measure(resources, payload)
+                speeds[key] = _measure(resources, job.payload, batch)
         return speeds[key]
 
     seconds = 0.0
@@ -75,12 +79,19 @@ def estimate(planned: Planned, done: Container[str], device: torch.device) -> Es
     return Estimate(seconds, _memory(device))
 
 
-def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
+def _batch_size(job: Job) -> int:
+    """Images per step: those of the recipe, or all that the job trains on."""
+    recipe = job.payload["recipe"]
+    images = math.ceil(job.work.trained / recipe["epochs"])
+    return min(recipe["batch_size"], max(images, 1))
+
+
+def _measure(resources: WorkerResources, payload: dict[str, Any], batch: int) -> _Speed:
     """Time a few steps on random images; the first step, which warms up, is not counted."""
     spec, _ = resources.backbone(payload)
     net = resources.network(payload).to(resources.device)
     recipe = Recipe.model_validate(payload["recipe"])
-    n = max(recipe.batch_size, EVALUATED)
+    n = max(batch, EVALUATED)
     image, dataset = payload["image"], payload["dataset"]
     shape = (image["size"], image["size"], image["channels"])
     data = random_task(n, shape, dataset["classes"], resources.device, dataset["task"])
@@ -91,14 +102,14 @@ def _measure(resources: WorkerResources, payload: dict[str, Any]) -> _Speed:
     training = Training(net, data, recipe, execution, spec.rate_factors, only_head=only_head)
     set_train_mode(net, only_head)
     generator = torch.Generator(resources.device).manual_seed(0)
-    indices = torch.arange(recipe.batch_size, device=resources.device)
+    indices = torch.arange(batch, device=resources.device)
     with blamed(f"backbone {spec.name!r}"):
         training.step(indices, generator)
     trained = _shortest(lambda: training.step(indices, generator), resources.device)
     evaluated = _shortest(
         lambda: evaluate(net, data.test, data, execution, recipe.precision), resources.device
     )
-    return _Speed(trained / recipe.batch_size, evaluated / n)
+    return _Speed(trained / batch, evaluated / n)
 
 
 def _shortest(work: Callable[[], object], device: torch.device) -> float:

@@ -14,7 +14,7 @@ from transferbench.registry import Registry, blamed, identity
 from transferbench.runner.options import SUITE_WEIGHTS, Options
 from transferbench.specs import BackboneSpec, Weights
 from transferbench.suite import Grid, InitializationUse, Suite
-from transferbench.suite.loading import load_suite
+from transferbench.suite.loading import load_suite, refuse_mistakes
 
 __all__ = ["Request", "RequestedEntry", "make_request"]
 
@@ -50,6 +50,8 @@ def make_request(suite: str | Suite, options: Options, registry: Registry) -> Re
     """
     loaded, changed = _changed_suite(suite, options, registry)
     backbones = dict.fromkeys(options.backbones or loaded.backbones)
+    if not backbones:
+        raise SuiteError(f"{loaded.id}: backbones is empty; name some there or with --backbone")
     entries = [_entry(name, options.weights, registry) for name in backbones]
     # A changed suite has a folder of its own: its numbers are not those of the suite's name.
     name = f"{loaded.id}+{loaded.digest[:8]}" if changed else loaded.id
@@ -67,6 +69,7 @@ def _changed_suite(
     if isinstance(suite, Suite):
         if changes:
             raise SuiteError("a suite given as an object is changed in Python, not by --set")
+        refuse_mistakes(suite, registry)
         loaded = suite
     else:
         loaded = load_suite(suite, registry, changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic import Strict as PydanticStrict
 
 from transferbench.identity import digest
 from transferbench.specs import RateFactor
@@ -21,6 +22,7 @@ __all__ = [
     "BOARD_KEYS",
     "SOURCE",
     "TRIAL",
+    "TRIAL_METRICS",
     "Augmentation",
     "Axis",
     "BoardColumn",
@@ -46,6 +48,12 @@ __all__ = [
 TRIAL = "trial"
 """As the ``diagnostic`` of a claim: the measurements of the trials themselves."""
 
+TRIAL_METRICS = (
+    "test_metric", "test_loss", "train_metric", "train_loss", "best_test_metric", "best_epoch",
+    "n_train",
+)  # fmt: skip
+"""What the trials themselves measure."""
+
 SOURCE = "P"
 """As an arm of a diagnostic: the source network."""
 
@@ -61,6 +69,12 @@ BOARD_FIELDS = frozenset(
 )
 """Names in the csv and json files of every board that are no keys of columns."""
 
+T = TypeVar("T")
+Items: TypeAlias = Annotated[tuple[T, ...], PydanticStrict(strict=False)]
+"""A list, kept as a tuple; its items are not coerced."""
+Pair: TypeAlias = Annotated[tuple[T, T], PydanticStrict(strict=False)]
+"""A list of two, kept as a tuple."""
+
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+*-]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -74,7 +88,9 @@ class Strict(BaseModel):
     only where they differ from their default, so that earlier suites keep their digests.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
     added: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
@@ -110,9 +126,9 @@ class Image(Strict):
     """Side in pixels."""
     channels: Literal[1, 3]
     """1 for grey, 3 for colour; images with the other number of channels are converted."""
-    mean: tuple[float, ...]
+    mean: Items[float]
     """Mean of each channel, for values in [0, 1]."""
-    std: tuple[Positive, ...]
+    std: Items[Positive]
     """Standard deviation of each channel, for values in [0, 1]."""
 
     @model_validator(mode="after")
@@ -129,7 +145,7 @@ class Schedule(Strict):
     """``constant``, ``cosine`` annealing to 0, or ``step`` decay at ``milestones``."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs of linear warm-up from 0, which precede the schedule."""
-    milestones: tuple[Count, ...] = ()
+    milestones: Items[Count] = ()
     """Epochs after which ``step`` multiplies the learning rate by ``gamma``."""
     gamma: Positive = 0.1
     """Factor of ``step``."""
@@ -152,9 +168,9 @@ class Augmentation(Strict):
     """Maximum rotation to either side in degrees."""
     translate: Fraction = 0.0
     """Maximum translation along each axis, as a fraction of the side."""
-    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    scale: Pair[Positive] = (1.0, 1.0)
     """Minimum and maximum scale factor."""
-    random_resized_crop: tuple[Fraction, Fraction] | None = None
+    random_resized_crop: Pair[Fraction] | None = None
     """Minimum and maximum area fraction of a random resized crop, aspect ratio 3/4 to 4/3."""
     fill: Annotated[int, Field(ge=0, le=255)] = 0
     """Grey level, 0 to 255, of pixels from outside the image."""
@@ -175,10 +191,13 @@ class Recipe(Strict):
     epochs: Count
     """Passes over the training images."""
     batch_size: Count
-    """Images per optimizer step; with a smaller ``--micro-batch`` gradients are accumulated."""
+    """Images per optimizer step, at most all that there are.
+
+    With a smaller ``--micro-batch`` gradients are accumulated.
+    """
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: Pair[Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """Betas of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay of all parameters, decoupled in AdamW."""
@@ -194,7 +213,7 @@ class Recipe(Strict):
     """Precision of forward and backward passes; weights and updates are float32."""
     augmentation: Augmentation = Augmentation()
     """Augmentation of the training images."""
-    rate_factors: tuple[RateFactor, ...] = ()
+    rate_factors: Items[RateFactor] = ()
     """Learning rate factors of some parameters; those of the backbone are tried first."""
     evaluate_test: Literal["every", "sparse", "last"] = "sparse"
     """Epochs after which test and validation images are evaluated.
@@ -214,7 +233,7 @@ class Source(Strict):
     """Dataset to pre-train on."""
     recipe: str
     """Label of a recipe."""
-    checkpoints: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    checkpoints: Items[Annotated[int, Field(ge=0)]] = ()
     """Epochs whose states are stored besides the last; 0 is the initial state."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training images held out to select the state ``best``."""
@@ -261,11 +280,11 @@ class InitializationUse(Use):
 class Grid(Strict):
     """The product of targets, perturbations and arms."""
 
-    targets: tuple[str, ...] | None = None
+    targets: Items[str] | None = None
     """Labels of targets; none for all."""
-    perturbations: tuple[str, ...] | None = None
+    perturbations: Items[str] | None = None
     """Labels of perturbations; none for all."""
-    initializations: tuple[str, ...] | None = None
+    initializations: Items[str] | None = None
     """Labels of arms; none for all."""
 
     def holds(self, target: str, perturbation: str, initialization: str) -> bool:
@@ -280,7 +299,7 @@ class TrialGrid(Grid):
 
     added: ClassVar[frozenset[str]] = frozenset({"checkpoints"})
 
-    checkpoints: tuple[Count, ...] = ()
+    checkpoints: Items[Count] = ()
     """Epochs whose states are stored besides the last."""
 
 
@@ -297,7 +316,7 @@ class Pairing(Strict):
     ``next``: replicate k of the first and k + 1 of the second (the last with the first), so that
     n replicates make n pairs.
     """
-    references: tuple[str, ...] = ()
+    references: Items[str] = ()
     """Arms whose networks of another replicate serve as independent references."""
 
 
@@ -306,11 +325,11 @@ class Diagnosis(Use):
 
     added: ClassVar[frozenset[str]] = frozenset({"groups"})
 
-    of: tuple[str, ...] | None = None
+    of: Items[str] | None = None
     """For a diagnostic of one network: the arms to measure; none for all."""
-    pairs: tuple[Pairing, ...] = ()
+    pairs: Items[Pairing] = ()
     """For a diagnostic of pairs: the pairs to measure."""
-    groups: tuple[tuple[str, ...], ...] = ()
+    groups: Items[Items[str]] = ()
     """For a diagnostic of groups: arms whose networks of one replicate form a group."""
     on: Grid = Grid()
     """The trials to measure."""
@@ -345,12 +364,12 @@ class Term(Cells):
 class Axis(Strict):
     """The values of a coordinate that a claim iterates over, in the order of measurement."""
 
-    coordinates: Annotated[tuple[str, ...], Field(min_length=1)]
+    coordinates: Annotated[Items[str], Field(min_length=1)]
     """Names of coordinates; of several, rows count where all are equal.
 
     Two networks are compared module by module with ``module`` and ``other_module``.
     """
-    without: tuple[str | int | float, ...] = ()
+    without: Items[str | int | float] = ()
     """Values to leave out, such as the head."""
 
 
@@ -367,17 +386,17 @@ class Claim(Strict):
     """The claim in words."""
     source: str = ""
     """Reference of the claim, such as a section of a paper."""
-    terms: tuple[Term, ...] = ()
+    terms: Items[Term] = ()
     """Summands of the effect."""
-    relative_to: tuple[Term, ...] = ()
+    relative_to: Items[Term] = ()
     """Summands of the denominator; undecided where its 95% interval includes 0."""
     each: Axis | None = None
     """Judge the effect at every value of a coordinate; the claim must hold at all of them."""
     along: Axis | None = None
     """Use the rank correlation of the terms with the position of the value."""
-    order: tuple[tuple[Term, ...], ...] = ()
+    order: Items[Items[Term]] = ()
     """Effects whose rank correlation is judged, instead of ``terms``."""
-    against: tuple[tuple[Term, ...], ...] = ()
+    against: Items[Items[Term]] = ()
     """Effects to correlate those of ``order`` with; their position where there are none."""
     relation: Literal["above", "below", "within"]
     """``above`` or ``below``: the whole interval lies beyond ``threshold``.
@@ -453,7 +472,7 @@ class Scoring(Strict):
     """Target -> reference metric, whose score is 1; fixed for the same reason."""
     ranks: Literal["entries", "initializations"] = "entries"
     """Rows of the board: entries, each by ``initialization``, or all arms of each entry."""
-    columns: tuple[BoardColumn, ...] = ()
+    columns: Items[BoardColumn] = ()
     """Measurements that the board shows beside the score."""
 
     @model_validator(mode="after")
@@ -478,13 +497,13 @@ class Scoring(Strict):
 class Suite(Strict):
     """Everything but the entry: data, recipes, replicates, diagnostics, claims and scoring."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
     """Lower-case words joined by hyphens."""
-    version: Annotated[str, Field(pattern=r"^[1-9][0-9]*\.[0-9]+$")]
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]*\.[0-9]+$", max_length=20)]
     """``MAJOR.MINOR`` in quotes; a change of scores is a new MAJOR, with its own board."""
     summary: str
     """One sentence, shown in lists and above the board."""
-    backbones: tuple[str, ...]
+    backbones: Items[str]
     """Default backbones, without ``--backbone``; ``family/member`` for one of a family."""
     image: Image
     """The input of the networks."""
@@ -500,7 +519,7 @@ class Suite(Strict):
     """Label -> arm, such as ``P-T`` and ``RI-T``."""
     replicates: Count
     """Repetitions of every trial, each with its own seeds."""
-    trials: tuple[TrialGrid, ...]
+    trials: Items[TrialGrid]
     """Trials to run, as products of targets, perturbations and arms."""
     diagnostics: dict[Label, Diagnosis]
     """Label -> diagnostic and the trials it measures."""

@@ -194,6 +194,7 @@ REWINDING = DiagnosticSpec(
     subjects="one",
     needs=frozenset({"init_state", "images"}),
     cost=lambda params: _cost(len(params.to)),
+    epochs=lambda params: [to for to in params.to if isinstance(to, int)],
     limit=lambda params: params.limit,
     report=REPORT,
 )

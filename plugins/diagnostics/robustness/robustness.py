@@ -189,6 +189,7 @@ ROBUSTNESS = DiagnosticSpec(
     cost=lambda params: float(sum(len(series.settings) for series in params.perturbations)),
     limit=lambda params: params.limit,
     perturbations=lambda params: [series.name for series in params.perturbations],
+    settings=lambda params: [(s.name, own) for s in params.perturbations for own in s.settings],
     report=ReportPart(
         build=f"{__package__}._robustness_report:robustness",
         metrics=frozenset({"test_metric", "test_loss", *(metric for metric, *_ in SUMMARIES)}),

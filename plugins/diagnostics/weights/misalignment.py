@@ -190,6 +190,7 @@ MISALIGNMENT = DiagnosticSpec(
     measure=measure,
     subjects="one",
     needs=frozenset({"init_state", "images"}),
+    epochs=lambda params: [of for of in params.of if isinstance(of, int)],
     report=ReportPart(
         build=f"{__package__}._spectrum_report:misalignment",
         metrics=frozenset({"misalignment", "misalignment_random", "shrinkage"}),

@@ -149,6 +149,7 @@ SPECTRUM = DiagnosticSpec(
     measure=measure,
     subjects="one",
     needs=frozenset({"init_state"}),
+    epochs=lambda params: [of for of in params.of if isinstance(of, int)],
     report=ReportPart(
         build=f"{__package__}._spectrum_report:spectra",
         metrics=frozenset(

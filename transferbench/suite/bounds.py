@@ -1,0 +1,148 @@
+"""Values of a suite that its schema allows, and that nothing can be computed with."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from transferbench.records import Record
+from transferbench.suite.document import Location, Mistake
+from transferbench.suite.schema import Augmentation, Recipe, Suite, Term
+
+__all__ = ["terms_of", "value_mistakes"]
+
+MAX_BATCH = 2**20
+MAX_EPOCHS = 10**6
+LARGE = 1e6
+"""Beyond it no rate, factor or constant of an image trains anything."""
+LARGEST_EXPONENT = 300
+"""A float's largest power of ten is 308."""
+DISTINCT = 1e-6
+"""The smallest difference of reference and chance that a score can be divided by."""
+
+
+def value_mistakes(suite: Suite) -> Iterator[Mistake]:
+    """Values and combinations of values that training, judging or scoring cannot work with."""
+    yield from _image_mistakes(suite)
+    for label, recipe in suite.recipes.items():
+        yield from _recipe_mistakes(("recipes", label), recipe, suite.image.size)
+    for location, term in terms_of(suite):
+        yield from _at_most((*location, "weight"), abs(term.weight), LARGE)
+        yield from _not_fields((*location, "coordinates"), term.coordinates)
+    yield from _claim_mistakes(suite)
+    yield from _score_mistakes(suite)
+
+
+def _at_most(location: Location, value: float, limit: float) -> Iterator[Mistake]:
+    if value > limit:
+        yield Mistake(location, f"should be at most {limit:,g}, not {value:g}")
+
+
+def _image_mistakes(suite: Suite) -> Iterator[Mistake]:
+    for i, mean in enumerate(suite.image.mean):
+        yield from _at_most(("image", "mean", i), abs(mean), LARGE)
+    for i, std in enumerate(suite.image.std):
+        yield from _at_most(("image", "std", i), std, LARGE)
+        if std < 1 / LARGE:
+            yield Mistake(("image", "std", i), f"should be at least {1 / LARGE:g}, not {std:g}")
+
+
+def _recipe_mistakes(at: Location, recipe: Recipe, image_size: int) -> Iterator[Mistake]:
+    schedule = recipe.schedule
+    limits: dict[Location, tuple[float, float]] = {
+        ("epochs",): (recipe.epochs, MAX_EPOCHS),
+        ("batch_size",): (recipe.batch_size, MAX_BATCH),
+        ("learning_rate",): (recipe.learning_rate, LARGE),
+        ("weight_decay",): (recipe.weight_decay, LARGE),
+        ("mixup",): (recipe.mixup, LARGE),
+        **{
+            ("rate_factors", i, "factor"): (rate.factor, LARGE)
+            for i, rate in enumerate(recipe.rate_factors)
+        },
+    }
+    for field, (value, limit) in limits.items():
+        yield from _at_most((*at, *field), value, limit)
+    if schedule.warmup_epochs > recipe.epochs:
+        reason = f"{schedule.warmup_epochs:g} epochs of warm-up in a training of {recipe.epochs}"
+        yield Mistake((*at, "schedule", "warmup_epochs"), reason)
+    if len(schedule.milestones) * math.log10(schedule.gamma) > LARGEST_EXPONENT:
+        times = len(schedule.milestones)
+        yield Mistake((*at, "schedule", "gamma"), f"{schedule.gamma:g}, {times} times, overflows")
+    for i, rate in enumerate(recipe.rate_factors):
+        try:
+            re.compile(rate.pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            reason = f"{rate.pattern[:60]!r} is no regular expression: {error}"
+            yield Mistake((*at, "rate_factors", i, "pattern"), reason)
+    yield from _augmentation_mistakes((*at, "augmentation"), recipe.augmentation, image_size)
+
+
+def _augmentation_mistakes(
+    at: Location, augmentation: Augmentation, image_size: int
+) -> Iterator[Mistake]:
+    if augmentation.shift >= image_size:
+        reason = f"a padding of {augmentation.shift} moves images of {image_size} px out of sight"
+        yield Mistake((*at, "shift"), reason)
+    for field in ("scale", "random_resized_crop"):
+        low, high = getattr(augmentation, field) or (1.0, 1.0)
+        if low > high:
+            yield Mistake((*at, field), f"the smallest, {low:g}, is above the largest, {high:g}")
+        if high == 0:
+            yield Mistake((*at, field), "a crop without area")
+    yield from _at_most((*at, "scale", 1), augmentation.scale[1], LARGE)
+
+
+# --- claims and scores ------------------------------------------------------------------------
+
+
+def terms_of(suite: Suite) -> Iterator[tuple[Location, Term]]:
+    """Every term of every claim, with its location."""
+    for label, claim in suite.claims.items():
+        for field in ("terms", "relative_to"):
+            for i, term in enumerate(getattr(claim, field)):
+                yield ("claims", label, field, i), term
+        for field in ("order", "against"):
+            for i, terms in enumerate(getattr(claim, field)):
+                for j, term in enumerate(terms):
+                    yield ("claims", label, field, i, j), term
+
+
+def _not_fields(location: Location, coordinates: Iterable[str]) -> Iterator[Mistake]:
+    """Records hold coordinates beside their own fields: one name cannot be both."""
+    if reserved := sorted(Record.model_fields.keys() & set(coordinates)):
+        reason = f"{', '.join(reserved)} is a field of every measurement and no coordinate"
+        yield Mistake(location, reason)
+
+
+def _claim_mistakes(suite: Suite) -> Iterator[Mistake]:
+    for label, claim in suite.claims.items():
+        for field in ("each", "along"):
+            if axis := getattr(claim, field):
+                yield from _not_fields(("claims", label, field, "coordinates"), axis.coordinates)
+        for field in ("order", "against"):
+            effects: Sequence[Sequence[Term]] = getattr(claim, field)
+            if len(effects) == 1:
+                reason = "the order of one effect says nothing; give two or more"
+                yield Mistake(("claims", label, field), reason)
+            for i, terms in enumerate(effects):
+                if not terms:
+                    yield Mistake(("claims", label, field, i), "an effect without terms")
+
+
+def _score_mistakes(suite: Suite) -> Iterator[Mistake]:
+    """A score is (value - chance) / (reference - chance), of targets that have both."""
+    chance, reference = suite.scoring.chance, suite.scoring.reference
+    if not chance and not reference:
+        yield Mistake(("scoring", "chance"), "has no target, and a score is of one at least")
+    for field, values, others in (("chance", chance, reference), ("reference", reference, chance)):
+        for target in others:
+            if target not in values:
+                yield Mistake(("scoring", field), f"has no value for {target!r}")
+    for target in chance.keys() & reference.keys():
+        if abs(reference[target] - chance[target]) < DISTINCT:
+            reason = (
+                f"{reference[target]:g} is the value at chance too, so that no score can be "
+                "computed; give the metric of a good network"
+            )
+            yield Mistake(("scoring", "reference", target), reason)

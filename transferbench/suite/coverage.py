@@ -1,0 +1,314 @@
+"""What a suite trains and measures: arms have sources, claims and scores have measurements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+from transferbench.errors import suggestion
+from transferbench.registry import Registry, blamed
+from transferbench.specs import DiagnosticSpec
+from transferbench.suite.bounds import terms_of
+from transferbench.suite.document import Location, Mistake
+from transferbench.suite.schema import (
+    SOURCE,
+    TRIAL,
+    TRIAL_METRICS,
+    Cells,
+    Diagnosis,
+    InitializationUse,
+    Suite,
+)
+
+__all__ = ["coverage_mistakes"]
+
+MAX_JOBS = 100_000
+"""Jobs of one run: a plan keeps 2.3 kB of each, and takes up to half a minute for so many."""
+
+Inputs: TypeAlias = frozenset[tuple[str, str]]
+"""Targets and perturbations that an arm is trained on."""
+
+
+class _Subjects(NamedTuple):
+    """Arms that a diagnosis measures together, and how many of their ``networks`` on an input."""
+
+    location: Location
+    arms: tuple[str, ...]
+    inputs: Inputs
+    replicates: str
+    networks: int
+
+    @property
+    def second(self) -> str | None:
+        return self.arms[1] if self.replicates in {"same", "different", "next"} else None
+
+
+def coverage_mistakes(suite: Suite, registry: Registry) -> Iterator[Mistake]:
+    """What is named and not trained or measured; the labels of ``suite`` exist.
+
+    Raises: ``PluginError`` where a plugin fails.
+    """
+    cells = sum(math.prod(map(len, suite.axes(grid))) for grid in suite.trials)
+    if cells * suite.replicates > MAX_JOBS:
+        yield _too_many(suite, cells, 0)
+        return
+    yield from _Coverage(suite, registry).mistakes()
+
+
+def _too_many(suite: Suite, cells: int, diagnoses: int) -> Mistake:
+    measured = f" and {diagnoses:,} diagnoses" if diagnoses else ""
+    return Mistake(
+        ("replicates",) if suite.replicates > 1 else ("trials",),
+        f"{cells:,} cells with {suite.replicates:,} replicate(s) of each{measured} for each "
+        f"backbone, and a run holds at most {MAX_JOBS:,} jobs; ask for fewer, or divide the suite "
+        "into several that share a store",
+    )
+
+
+class _Coverage:
+    """What each arm is trained on, and each diagnosis measures."""
+
+    def __init__(self, suite: Suite, registry: Registry) -> None:
+        self.suite = suite
+        self.registry = registry
+        self.cells = suite.cells()
+
+    def mistakes(self) -> Iterator[Mistake]:
+        yield from self._tables()
+        for label, use in self.suite.initializations.items():
+            yield from self._arm(label, use)
+        for label, diagnosis in self.suite.diagnostics.items():
+            yield from self._diagnosis(label, diagnosis)
+        count = sum(len(s.inputs) * s.networks for group in self.subjects.values() for s in group)
+        total = len(self.cells) * self.suite.replicates + count
+        if total * max(len(self.suite.backbones), 1) > MAX_JOBS:
+            yield _too_many(self.suite, len(self.cells), count)
+        yield from self._claims()
+        yield from self._scoring()
+
+    # --- what is trained ----------------------------------------------------------------------
+
+    @cached_property
+    def trained(self) -> dict[str, Inputs]:
+        """The inputs of each arm, and of the source network: those of all arms."""
+        inputs: dict[str, set[tuple[str, str]]] = {arm: set() for arm in self.suite.initializations}
+        for target, perturbation, arm in self.cells:
+            inputs[arm].add((target, perturbation))
+        scored = self.suite.initializations[self.suite.scoring.initialization]
+        every = set().union(*inputs.values()) if self._needs_source(scored) else set()
+        return {arm: frozenset(values) for arm, values in (inputs | {SOURCE: every}).items()}
+
+    def _needs_source(self, use: InitializationUse) -> bool:
+        return "source_weights" in self.registry.initialization(use.name).needs
+
+    def _tables(self) -> Iterator[Mistake]:
+        for table in ("targets", "perturbations", "initializations", "trials"):
+            if not getattr(self.suite, table):
+                yield Mistake((table,), "is empty, so that nothing is trained")
+        grids = [(("trials", i), grid) for i, grid in enumerate(self.suite.trials)]
+        on = [(("diagnostics", name, "on"), d.on) for name, d in self.suite.diagnostics.items()]
+        for location, grid in (*grids, *on):
+            for axis in ("targets", "perturbations", "initializations"):
+                if getattr(grid, axis) == ():
+                    yield Mistake((*location, axis), "is empty; leave it out for all of them")
+
+    def _arm(self, label: str, use: InitializationUse) -> Iterator[Mistake]:
+        """Where the weights of an arm come from."""
+        suite, needed = self.suite, self._needs_source(use)
+        if use.source not in suite.sources:
+            default = InitializationUse.model_fields["source"].default
+            if needed or use.source != default:
+                reason = f"sources has no {use.source!r}, where {label} starts from"
+                hint = suggestion(use.source, list(suite.sources))
+                yield Mistake(("initializations", label, "source"), f"{reason}; {hint}")
+            return
+        spec = self.registry.initialization(use.name)
+        with blamed(f"initialization {spec.name!r}"):
+            checkpoint = spec.checkpoint(spec.parse(use.params))
+        if needed and checkpoint is not None:
+            source = suite.sources[use.source]
+            stored = _stored(source.checkpoints, suite.recipes[source.recipe].epochs)
+            if checkpoint not in stored:
+                reason = (
+                    f"{label} starts from epoch {checkpoint} of {use.source}, which stores "
+                    f"{_listed(stored)}; add it to the source's checkpoints"
+                )
+                yield Mistake(("initializations", label, "params"), reason)
+
+    # --- what is measured ---------------------------------------------------------------------
+
+    @cached_property
+    def subjects(self) -> dict[str, list[_Subjects]]:
+        """What each diagnosis measures together."""
+        return {
+            label: list(self._subjects_of(label, diagnosis))
+            for label, diagnosis in self.suite.diagnostics.items()
+        }
+
+    def _spec(self, diagnosis: Diagnosis) -> DiagnosticSpec:
+        return self.registry.diagnostic(diagnosis.name)
+
+    def _subjects_of(self, label: str, diagnosis: Diagnosis) -> Iterator[_Subjects]:
+        kind, n, at = self._spec(diagnosis).subjects, self.suite.replicates, ("diagnostics", label)
+        if kind == "one":
+            arms = self.suite.initializations if diagnosis.of is None else diagnosis.of
+            for i, arm in enumerate(arms):
+                named = at if diagnosis.of is None else (*at, "of", i)
+                yield self._together(named, (arm,), diagnosis, "one", 1 if arm == SOURCE else n)
+        elif kind == "pair":
+            for i, pair in enumerate(diagnosis.pairs):
+                different = n * (n - 1) // (1 if pair.a != pair.b else 2)
+                count = different if pair.replicates == "different" else n
+                where = (*at, "pairs", i)
+                yield self._together(where, (pair.a, pair.b), diagnosis, pair.replicates, count)
+        else:
+            for i, group in enumerate(diagnosis.groups):
+                yield self._together((*at, "groups", i), group, diagnosis, "group", n)
+
+    def _together(
+        self, at: Location, arms: tuple[str, ...], diagnosis: Diagnosis, kind: str, count: int
+    ) -> _Subjects:
+        targets, perturbations, _ = self.suite.axes(diagnosis.on)
+        trained = [self.trained[arm] for arm in arms]
+        inputs = frozenset(
+            (target, perturbation)
+            for target, perturbation in (frozenset.intersection(*trained) if trained else ())
+            if target in targets and perturbation in perturbations
+        )
+        return _Subjects(at, arms, inputs, kind, count)
+
+    def _diagnosis(self, label: str, diagnosis: Diagnosis) -> Iterator[Mistake]:
+        spec, groups, at = self._spec(diagnosis), self.subjects[label], ("diagnostics", label)
+        own = {"one": "of", "pair": "pairs", "group": "groups"}[spec.subjects]
+        for field in {"of", "pairs", "groups"} - {own}:
+            if getattr(diagnosis, field):
+                noun = {"one": "one network", "pair": "a pair", "group": "a group"}[spec.subjects]
+                reason = f"{spec.name} measures {noun}: name its arms in {own}"
+                yield Mistake((*at, field), reason)
+        if not groups:
+            yield Mistake((*at, own), f"{spec.name} measures nothing: {own} is empty")
+        for subjects in groups:
+            if not subjects.arms:
+                yield Mistake(subjects.location, "a group without arms")
+            elif not subjects.inputs and subjects.location != at:
+                arms = " and ".join(subjects.arms)
+                reason = f"{arms}: not trained on any input of this diagnosis"
+                yield Mistake(subjects.location, reason)
+        if groups and not any(subjects.inputs for subjects in groups):
+            yield Mistake(at, "nothing that it measures is trained")
+        yield from _twice(groups)
+        yield from self._epochs(at, spec, diagnosis, groups)
+
+    def _epochs(
+        self, at: Location, spec: DiagnosticSpec, use: Diagnosis, groups: Sequence[_Subjects]
+    ) -> Iterator[Mistake]:
+        """Epochs whose states a diagnostic reads and the trainings do not store."""
+        with blamed(f"diagnostic {spec.name!r}"):
+            needed = sorted(set(spec.epochs(spec.parse(use.params))))
+        if not needed:
+            return
+        networks = {
+            (arm, *cell) for group in groups for arm in group.arms[:2] for cell in group.inputs
+        }
+        for arm, target, perturbation in sorted(networks):
+            stored = self._stored(arm, target, perturbation)
+            if missing := [epoch for epoch in needed if epoch not in stored]:
+                reason = (
+                    f"reads epoch {missing[0]} of {arm} on {target}, which stores "
+                    f"{_listed(stored)}; add it to the checkpoints"
+                )
+                yield Mistake((*at, "params"), reason)
+                return
+
+    def _stored(self, arm: str, target: str, perturbation: str) -> list[int]:
+        suite = self.suite
+        if arm == SOURCE:
+            source = suite.sources[suite.initializations[suite.scoring.initialization].source]
+            return _stored(source.checkpoints, suite.recipes[source.recipe].epochs)
+        recipe = suite.recipes[suite.initializations[arm].recipe_on(target)]
+        return _stored(sorted(self.cells[target, perturbation, arm]), recipe.epochs)
+
+    # --- claims and scores --------------------------------------------------------------------
+
+    def _claims(self) -> Iterator[Mistake]:
+        for location, term in terms_of(self.suite):
+            if term.diagnostic == TRIAL:
+                yield from _trial_metric((*location, "metric"), term.metric)
+            if not any(_holds(group, term) for group in self._measured_by(term)):
+                on = (term.target, term.perturbation)
+                where = ", ".join(filter(None, on)) or "any input"
+                arms = " and ".join(filter(None, (term.initialization, term.other_initialization)))
+                reason = f"{term.diagnostic} measures no {arms} on {where}, so that nothing is"
+                yield Mistake(location, f"{reason} judged; correct the term or add what it needs")
+
+    def _measured_by(self, term: Cells) -> Sequence[_Subjects]:
+        """What the diagnosis of ``term`` measures of its first arm."""
+        arm = term.initialization
+        if term.diagnostic != TRIAL:
+            return self._by_arm[term.diagnostic].get(arm, ())
+        return () if arm == SOURCE else [_Subjects((), (arm,), self.trained[arm], "one", 1)]
+
+    @cached_property
+    def _by_arm(self) -> dict[str, dict[str, list[_Subjects]]]:
+        """What each diagnosis measures, by the first arm."""
+        index: dict[str, dict[str, list[_Subjects]]] = {}
+        for label, groups in self.subjects.items():
+            arms = index.setdefault(label, {})
+            for group in groups:
+                for arm in group.arms[:1]:
+                    arms.setdefault(arm, []).append(group)
+        return index
+
+    def _scoring(self) -> Iterator[Mistake]:
+        scoring = self.suite.scoring
+        yield from _trial_metric(("scoring", "metric"), scoring.metric)
+        for i, column in enumerate(scoring.columns):
+            if column.diagnostic == TRIAL:
+                yield from _trial_metric(("scoring", "columns", i, "metric"), column.metric)
+        for field in ("initialization", "baseline"):
+            arm = getattr(scoring, field)
+            for target in scoring.chance:
+                if (target, scoring.perturbation) not in self.trained[arm]:
+                    reason = f"{arm} is not trained on {target}, {scoring.perturbation}"
+                    yield Mistake(("scoring", field), f"{reason}, which the score is made of")
+
+
+def _holds(group: _Subjects, term: Cells) -> bool:
+    """Whether some input of ``group`` is one of ``term``."""
+    if term.other_initialization not in {None, group.second}:
+        return False
+    if term.target and term.perturbation:
+        return (term.target, term.perturbation) in group.inputs
+    return any(
+        term.target in {None, target} and term.perturbation in {None, perturbation}
+        for target, perturbation in group.inputs
+    )
+
+
+def _stored(checkpoints: Sequence[int], epochs: int) -> list[int]:
+    return sorted({epoch for epoch in checkpoints if epoch <= epochs})
+
+
+def _listed(epochs: Sequence[int]) -> str:
+    return f"epochs {', '.join(map(str, epochs))}" if epochs else "none"
+
+
+def _trial_metric(location: Location, metric: str) -> Iterator[Mistake]:
+    if metric not in TRIAL_METRICS:
+        hint = suggestion(metric, TRIAL_METRICS)
+        yield Mistake(location, f"trials have no metric {metric!r}; {hint}")
+
+
+def _twice(groups: Sequence[_Subjects]) -> Iterator[Mistake]:
+    """Networks that one diagnosis would measure twice: their records could not be told apart."""
+    measured: set[tuple[str | None, ...]] = set()
+    for group in groups:
+        # ``next`` gives pairs that ``different`` gives too.
+        replicates = "different" if group.replicates == "next" else group.replicates
+        key = (*group.arms[:1], group.second, replicates)
+        if key in measured:
+            names = " and ".join(filter(None, (*group.arms[:1], group.second)))
+            yield Mistake(group.location, f"{names} would be measured twice; take one out")
+        measured.add(key)
