@@ -10,7 +10,7 @@ from command_line import artefacts, mistake, suite_file
 from tiny_suite import TINY, tiny_suite
 
 import transferbench
-from transferbench.errors import SuiteError
+from transferbench.errors import PluginError, SuiteError, UnknownNameError
 from transferbench.registry import load_registry
 from transferbench.suite import Suite
 from transferbench.suite.document import MAX_DEPTH, MAX_VALUES, plain, read_yaml
@@ -276,8 +276,6 @@ def robustness(series):
         ("scoring/reference", "{handwriting: 0.1}", "0.1 is the value at chance too, so that no"),
         ("scoring/metric", "tst_metric",
          "trials have no metric 'tst_metric'; did you mean 'test_metric'?"),
-        ("trials/0", "{perturbations: [block-2]}",
-         "P-T is not trained on handwriting, none, which the score is made of"),
         ("claims/faster/terms/0/metric", "{}", "Input should be a text in quotes, not a mapping"),
         ("claims/faster/terms/0/weight", "1e300", "should be at most 1e+06, not 1e+300"),
         ("claims/faster/terms/0/coordinates", "{metric: a}",
@@ -285,8 +283,8 @@ def robustness(series):
         ("claims/faster/terms/0/coordinates", "{epoch: true}",
          "coordinates.epoch: Input should be a text in quotes or an integer or a number, not true"),
         ("claims/faster/terms/0/other_initialization", "RI-T",
-         "speed measures no P-T and RI-T on any input, so that nothing is judged"),
-        ("claims/faster/terms/0/initialization", "P", "speed measures no P on any input"),
+         "speed does not measure P-T and RI-T; correct the term, or let the diagnosis do it"),
+        ("claims/faster/terms/0/initialization", "P", "speed does not measure P; correct"),
         ("claims/faster", "{statement: s, order: [[]], relation: above}", "an effect without term"),
         ("claims/faster", f"{{statement: s, relation: above, order: [[{TERM}]]}}", "two or more"),
         ("claims/faster/each", "{coordinates: [replicate]}",
@@ -351,6 +349,52 @@ def test_an_option_that_cannot_be_read_says_why(tmp_path, change, expected):
         load_suite(str(suite_file(tmp_path)), None, [change])
 
 
+# --- plugins ----------------------------------------------------------------------------------
+
+NEEDS_STRENGTH = """
+from pydantic import field_validator
+
+from transferbench import hookimpl
+from transferbench.specs import InitializationSpec, Params
+
+
+class Strength(Params):
+    strength: int
+
+    @field_validator("strength")
+    @classmethod
+    def _odd(cls, strength):
+        return 1 // strength and {}[strength]
+
+
+@hookimpl
+def transferbench_initializations():
+    yield InitializationSpec(name="needs-strength", version=1, summary="s", source="s", license="l",
+                             initialize=print, params=Strength)
+"""
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ("{strength: 0}", "initializations.RI-T.params: initialization 'needs-strength' failed: "),
+        ("{strength: 0}", "ZeroDivisionError: integer division or modulo by zero (mine.py:14)"),
+        ("{strength: 1}", "initialization 'needs-strength' failed: KeyError: 1 (mine.py:14); repo"),
+        ("{strength: '1'}", "params.strength: needs-strength: Input should be an integer, not '1'"),
+        ("{}", "params.strength: needs-strength: Field required"),
+        ("3", "initializations.RI-T.params: Input should be a mapping, not 3"),
+    ],
+)  # fmt: skip
+def test_a_validator_that_raises_names_plugin_and_field(tmp_path, params, expected):
+    (tmp_path / "mine.py").write_text(NEEDS_STRENGTH)
+    path = tmp_path / "suite.yaml"
+    arm = f"{{name: needs-strength, recipe: short, params: {params}}}"
+    path.write_text(with_value("initializations/RI-T", arm))
+    message = mistake("validate", path, "--plugin", tmp_path / "mine.py")
+    assert f"{path}:{line_of(path.read_text(), 'RI-T')}: " in message
+    assert expected in message
+
+
 # --- suites made in Python --------------------------------------------------------------------
 
 
@@ -360,8 +404,6 @@ def test_an_option_that_cannot_be_read_says_why(tmp_path, change, expected):
         ({"recipes": {}}, "recipes has no 'short'"),
         ({"sources": {}}, "initializations.P-T.source: sources has no 'source', where P-T"),
         ({"replicates": 10**9}, "replicates: 4 cells with 1,000,000,000 replicate(s) of each"),
-        ({"backbones": ["timm/resnetx"]}, "backbones.0: no timm backbone named 'resnetx'"),
-        ({"targets": {"a": {"dataset": {"name": "digitz"}}}}, "no dataset named 'digitz'"),
         ({"scoring": TINY["scoring"] | {"chance": {}}}, "scoring.chance: has no value for"),
         ({"perturbations": {"none": {"name": "block-shuffle", "params": {"block": "2"}}}},
          "perturbations.none.params.block: block-shuffle: Input should be an integer, not '2'"),
@@ -371,6 +413,46 @@ def test_a_suite_made_in_python_is_checked_as_well(tmp_path, changes, expected):
     with pytest.raises(SuiteError, match=re.escape(expected)):
         transferbench.plan_run(tiny_suite(**changes), out=tmp_path / "run")
     assert artefacts(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"backbones": ["timm/resnetx"]}, "no timm backbone named 'resnetx'; did you mean"),
+        ({"targets": {"a": {"dataset": {"name": "digitz"}}}}, "no dataset named 'digitz'; did you"),
+        ({"diagnostics": {"a": {"name": "sped"}}}, "no diagnostic named 'sped'; did you mean"),
+    ],
+)
+def test_a_plugin_that_a_suite_made_in_python_lacks_is_an_unknown_name(tmp_path, changes, expected):
+    with pytest.raises(UnknownNameError, match=re.escape(expected)):
+        transferbench.plan_run(tiny_suite(**changes), out=tmp_path / "run")
+
+
+def test_what_is_not_trained_is_a_note(tmp_path):
+    trials = [{"initializations": ["RI-T"]}]
+    planned = transferbench.plan_run(suite_file(tmp_path, trials=trials), out=tmp_path / "run")
+    assert list(planned.notes) == [
+        "diagnosis drop measures nothing: its arms are not trained where it looks",
+        "diagnosis mistakes measures nothing: its arms are not trained where it looks",
+        "claims stay undecided, since not all that they compare is trained: faster",
+        "no score: P-T is not trained on handwriting, none",
+    ]
+    # Arms that were taken out on purpose are not noted.
+    chosen = transferbench.plan_run(tiny_suite(), out=tmp_path / "run", initializations=["RI-T"])
+    assert chosen.notes == ()
+    again = transferbench.plan_run(tiny_suite(diagnostics={}), out=tmp_path / "run")
+    assert list(again.notes) == [
+        "claims stay undecided, since not all that they compare is trained: faster"
+    ]
+
+
+def test_a_plugin_that_needs_parameters_cannot_be_an_arm_by_its_name_alone(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(NEEDS_STRENGTH)
+    options = {"out": tmp_path / "run", "plugins": [file], "initializations": ["needs-strength"]}
+    message = "--initialization needs-strength: parameters of initialization 'needs-strength': stre"
+    with pytest.raises(PluginError, match=message):
+        transferbench.plan_run(tiny_suite(), **options)
 
 
 def test_python_values_are_not_coerced_either():

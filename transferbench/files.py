@@ -46,7 +46,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     disk refuses or ``path`` is not writable.
     """
     with disk_errors_explained(path):
-        path = path.resolve()
+        path = Path(os.path.realpath(path))  # Path.resolve raises where links go in a circle
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

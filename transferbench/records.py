@@ -8,15 +8,25 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from transferbench.errors import StoreError
 
 __all__ = ["Coordinate", "Measurement", "Record", "read_records", "write_records"]
 
-Coordinate = str | int | float
+Coordinate = str | int | FiniteFloat
+LARGEST = 2**53
+"""Integers below it are exact in every reader of JSON."""
 COMPRESSED = ".gz"
 
 
@@ -34,7 +44,7 @@ class Measurement(BaseModel):
     """Name by which claims and boards select it."""
     value: float | None = None
     unit: Annotated[str, Field(min_length=1)]
-    n: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0, lt=LARGEST)]
     coordinates: dict[str, Coordinate] = {}
     low: float | None = None
     high: float | None = None
@@ -77,7 +87,7 @@ class Record(Measurement):
     A record holds no time, host or path: an uninterrupted and a resumed run publish equal bytes.
     """
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     """Version of this format."""
     suite: str
     """``name@MAJOR.MINOR``."""
@@ -89,7 +99,7 @@ class Record(Measurement):
     """Label of the perturbation in the suite."""
     initialization: str
     """Label of the arm in the suite."""
-    replicate: int
+    replicate: Annotated[int, Field(lt=LARGEST)]
     """Index of the replicate, from 0."""
     other_initialization: str | None = None
     other_replicate: int | None = None
@@ -132,7 +142,7 @@ def read_records(path: Path, limit: int | None = None) -> Iterator[Record]:
     """
     for number, line in enumerate(_lines(path, limit), start=1):
         try:
-            yield Record.model_validate_json(line)
+            yield Record.model_validate_json(line, strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise StoreError(f"{path}:{number} is not a record: {reason}") from error

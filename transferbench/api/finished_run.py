@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,23 +12,33 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
-from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 from tabulate import tabulate
 
 from transferbench.claims import Verdict
-from transferbench.errors import StoreError, TransferbenchError
+from transferbench.errors import TransferbenchError
 from transferbench.files import disk_errors_explained
 from transferbench.identity import digest
 from transferbench.leaderboard import boards, show
 from transferbench.measurements import Measurements, frame_of
-from transferbench.records import read_records
 from transferbench.registry import Registry, open_registry
 from transferbench.report import ReportInput, render_report
 from transferbench.runner.collect import JobState, job_states
+from transferbench.runner.folder import (
+    CLAIMS,
+    REPORT,
+    RUN,
+    SUBMISSIONS,
+    RunDescription,
+    RunJob,
+    read_claims,
+    read_environment,
+    read_json,
+    read_run,
+    read_run_records,
+)
 from transferbench.runner.planning import Planned
 from transferbench.runner.run import Results
-from transferbench.runner.write import CLAIMS, ENVIRONMENT, RECORDS, RUN
 from transferbench.statistics import student_t
 from transferbench.store import Store
 from transferbench.submission import Declaration, pack
@@ -40,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VERDICT_COLUMNS", "Run", "verdict_row"]
 
-REPORT = "report.html"
 UNDECLARED = Declaration(submitter=None, license=None, overlap={})
 """For a board that is shown and not published."""
 VERDICT_COLUMNS = ("claim", "verdict", "effect", "95% interval", "n", "statement")
@@ -60,7 +68,7 @@ class Run:
     def __init__(self, folder: str | Path, registry: Registry | None = None) -> None:
         self.folder = Path(folder)
         self.registry = registry
-        self.described: Mapping[str, Any] = _read_json(self.folder / RUN)
+        self.described: Mapping[str, Any] = read_json(self.folder / RUN)
 
     @classmethod
     def of_results(cls, planned: Planned, results: Results) -> Self:
@@ -73,25 +81,23 @@ class Run:
         return run
 
     @cached_property
+    def _run(self) -> RunDescription:
+        return read_run(self.folder)
+
+    @property
     def suite(self) -> Suite:
         """The suite as it was run."""
-        return Suite.model_validate(self.described["suite"])
+        return self._run.suite
 
     @cached_property
     def store(self) -> Store:
         """The store of its jobs' artefacts."""
-        return Store(self.folder / self.described["store"])
+        return Store(self.folder / self._run.store)
 
     @cached_property
     def measurements(self) -> pd.DataFrame:
         """A tidy table: one row for each measurement, a column for each coordinate."""
-        path = self.folder / RECORDS
-        if not path.is_file():
-            raise StoreError(
-                f"{self.folder} has no {RECORDS}: the run did not come to its end; run the suite "
-                "again with this folder as --out to go on"
-            )
-        return frame_of(read_records(path))
+        return frame_of(read_run_records(self.folder, self._run))
 
     def table(self, metric: str = "test_metric") -> pd.DataFrame:
         """The mean of what the trials measured: a row for each entry, target, perturbation, arm.
@@ -110,8 +116,7 @@ class Run:
     @cached_property
     def claims(self) -> dict[str, list[Verdict]]:
         """The verdicts on the suite's claims, for each entry."""
-        verdicts = TypeAdapter(dict[str, list[Verdict]])
-        return verdicts.validate_python(_read_json(self.folder / CLAIMS))
+        return read_claims(self.folder, self._run)
 
     @cached_property
     def job_rows(self) -> list[dict[str, Any]]:
@@ -120,13 +125,13 @@ class Run:
 
     def _job_rows(self, states: Mapping[str, JobState]) -> list[dict[str, Any]]:
         return [
-            {"job": job, "kind": row["kind"], "label": row["label"], **states[job]._asdict()}
+            {"job": job, "kind": row.kind, "label": row.label, **states[job]._asdict()}
             for job, row in self._jobs.items()
         ]
 
     @property
-    def _jobs(self) -> dict[str, Mapping[str, Any]]:
-        return {row["id"]: row for row in self.described["jobs"]}
+    def _jobs(self) -> dict[str, RunJob]:
+        return {row.id: row for row in self._run.jobs}
 
     @property
     def statuses(self) -> pd.DataFrame:
@@ -141,7 +146,7 @@ class Run:
     @property
     def entries(self) -> list[str]:
         """The names of the entries."""
-        return [entry["name"] for entry in self.described["entries"]]
+        return [entry.name for entry in self._run.entries]
 
     def report(self) -> Path:
         """Write the report, one HTML file; returns its path."""
@@ -155,7 +160,7 @@ class Run:
                 verdicts=self.claims,
                 statuses=self.statuses,
                 provenance=self._provenance(),
-                changed=self.described["changed"],
+                changed=self._run.changed,
                 diagnostics=registry.diagnostics,
                 notes=self.described.get("data", {}).get("notes", ()),
             ),
@@ -165,7 +170,7 @@ class Run:
 
     def board(self) -> str:
         """The board of this run's entries as text, or the reason why there is none."""
-        packed = self.folder / "submissions"
+        packed = self.folder / SUBMISSIONS
         registry = self.registry or open_registry()
         try:
             with disk_errors_explained(packed):
@@ -175,7 +180,7 @@ class Run:
         except TransferbenchError as error:
             return f"no board: {error}"
         texts = [show(board) for board in boards(packed, registry)]
-        if changed := ", ".join(self.described["changed"]):
+        if changed := ", ".join(self._run.changed):
             texts.append(
                 f"the suite was changed ({changed}): this board is of this run alone, and its rows"
                 " cannot be submitted"
@@ -188,7 +193,7 @@ class Run:
             "suite": self.suite.id,
             "folder": str(self.folder),
             "entries": self.entries,
-            "changed": list(self.described["changed"]),
+            "changed": list(self._run.changed),
             "jobs": len(self.statuses),
             "failed": self.failed,
             "claims": to_jsonable_python(self.claims),
@@ -204,7 +209,7 @@ class Run:
         """Suite, entries, jobs and verdicts in a line."""
         statuses = Counter(row["status"] for row in self.job_rows)
         jobs = ", ".join(f"{count} {status}" for status, count in statuses.items())
-        facts = [f"{self.described['suite_id']} of {', '.join(self.entries)}", f"jobs: {jobs}"]
+        facts = [f"{self._run.suite_id} of {', '.join(self.entries)}", f"jobs: {jobs}"]
         if (self.folder / CLAIMS).is_file():
             counts = Counter(verdict.verdict for verdict in chain(*self.claims.values()))
             verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
@@ -221,33 +226,19 @@ class Run:
             return f"<p>{escape(title)}</p><p>{escape(_short(error))}</p>"
 
     def _provenance(self) -> dict[str, str]:
-        facts = _read_json(self.folder / ENVIRONMENT)
-        packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
-        described = self.described
+        facts = read_environment(self.folder)
+        packages = ", ".join(f"{name} {version}" for name, version in facts.packages.items())
         return {
-            "suite": f"{described['suite_id']} (sha256 {described['suite_digest'][:16]})",
-            "python": facts["python"],
-            "platform": facts["platform"],
+            "suite": f"{self._run.suite_id} (sha256 {self._run.suite_digest[:16]})",
+            "python": facts.python,
+            "platform": facts.platform,
             "packages": packages,
-            **{f"jobs: {name}": ", ".join(values) for name, values in facts["jobs"].items()},
+            **{f"jobs: {name}": ", ".join(values) for name, values in facts.jobs.items()},
         }
 
 
 def _short(error: Exception) -> str:
     return shorten(f"{type(error).__name__}: {error}", MAX_REASON)
-
-
-def _read_json(path: Path) -> Any:
-    """A JSON file's value. Raises: ``StoreError`` naming a file that is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{path.parent} is not a run's folder: it has no {path.name}; give the folder that "
-            "'transferbench run' wrote its report to"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {path}: {error}; run the suite again") from error
 
 
 # --- how a run is shown ---------------------------------------------------------------------

@@ -30,6 +30,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import pluggy
+import pydantic
 from pydantic import BaseModel, ValidationError
 
 from transferbench import hookspecs
@@ -77,7 +78,12 @@ ENVIRONMENT_VARIABLE = "TRANSFERBENCH_PLUGINS"
 _PREFIX = f"{PROJECT}_"
 _HOOKS: Mapping[Kind, str] = {kind: f"{_PREFIX}{kind}s" for kind in SPECS}
 # Frames of these files show how a plugin was reached, never what is wrong with it.
-_CALLERS = (Path(__file__).parents[1], Path(importlib.__file__).parent, Path(contextlib.__file__))
+_CALLERS = (
+    Path(__file__).parents[1],
+    Path(importlib.__file__).parent,
+    Path(inspect.getfile(pydantic)).parent,
+    Path(contextlib.__file__),
+)
 
 
 def canonical(distribution: str) -> str:

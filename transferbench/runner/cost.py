@@ -83,7 +83,7 @@ def _batch_size(job: Job) -> int:
     """Images per step: those of the recipe, or all that the job trains on."""
     recipe = job.payload["recipe"]
     images = math.ceil(job.work.trained / recipe["epochs"])
-    return min(recipe["batch_size"], max(images, 1))
+    return int(min(recipe["batch_size"], max(images, 1)))
 
 
 def _measure(resources: WorkerResources, payload: dict[str, Any], batch: int) -> _Speed:

@@ -18,6 +18,7 @@ from transferbench.runner.datasets import (
     refuse_impossible,
     report_on,
 )
+from transferbench.runner.earlier import EarlierRun
 from transferbench.runner.options import Options
 from transferbench.runner.request import RequestedEntry, make_request
 from transferbench.store import Store
@@ -32,6 +33,8 @@ class Planned:
 
     ``entries``: those of the plan, as they were requested.
     ``notes``: what the user should know and need not act on; ``data``: the part on the data.
+    ``superseded``: a run of another suite in the same folder, which is set aside before this one
+    is written.
     """
 
     plan: Plan
@@ -43,6 +46,7 @@ class Planned:
     store: Store
     notes: tuple[str, ...] = ()
     data: DataReport = field(default_factory=DataReport)
+    superseded: EarlierRun | None = None
 
     @property
     def suite(self) -> Suite:
@@ -83,7 +87,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     notes = (*request.notes, *data.notes, *_notes(plan, unfinished),
              *_single_image_notes(plan, registry))  # fmt: skip
     planned = Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
-                      store, notes, data)  # fmt: skip
+                      store, notes, data, request.superseded)  # fmt: skip
     refuse_impossible(plan, datasets, [plan.jobs[job] for job in plan.jobs.keys() - planned.done])
     return planned
 

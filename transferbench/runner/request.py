@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +9,12 @@ from typing import Any, NamedTuple
 from transferbench.errors import SuiteError, TransferbenchError, UnknownNameError
 from transferbench.identity import file_digest
 from transferbench.plan import Entry
-from transferbench.registry import Registry, blamed, identity
+from transferbench.registry import Registry, blamed, identity, parse_params
+from transferbench.runner.earlier import EarlierRun, earlier_run
 from transferbench.runner.options import SUITE_WEIGHTS, Options
 from transferbench.specs import BackboneSpec, Weights
 from transferbench.suite import Grid, InitializationUse, Suite
+from transferbench.suite.coverage import coverage_notes
 from transferbench.suite.loading import load_suite, refuse_mistakes
 
 __all__ = ["Request", "RequestedEntry", "make_request"]
@@ -32,7 +33,7 @@ class Request(NamedTuple):
     """The suite and the entries of a run, and its folder.
 
     ``earlier``: the other entries of earlier runs in the same folder, finished or not.
-    ``notes``: on those that are left out.
+    ``superseded``: a run of another suite in the same folder. ``notes``: on what is left out.
     """
 
     suite: Suite
@@ -41,6 +42,7 @@ class Request(NamedTuple):
     earlier: list[RequestedEntry]
     notes: list[str]
     folder: Path
+    superseded: EarlierRun | None
 
 
 def make_request(suite: str | Suite, options: Options, registry: Registry) -> Request:
@@ -48,7 +50,7 @@ def make_request(suite: str | Suite, options: Options, registry: Registry) -> Re
 
     Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``.
     """
-    loaded, changed = _changed_suite(suite, options, registry)
+    loaded, changed, untrained = _changed_suite(suite, options, registry)
     backbones = dict.fromkeys(options.backbones or loaded.backbones)
     if not backbones:
         raise SuiteError(f"{loaded.id}: backbones is empty; name some there or with --backbone")
@@ -56,13 +58,31 @@ def make_request(suite: str | Suite, options: Options, registry: Registry) -> Re
     # A changed suite has a folder of its own: its numbers are not those of the suite's name.
     name = f"{loaded.id}+{loaded.digest[:8]}" if changed else loaded.id
     folder = Path(options.out or Path("runs") / name)
-    earlier, notes = _earlier_entries(folder, loaded, registry, entries)
-    return Request(loaded, changed, entries, earlier, notes, folder)
+    before = earlier_run(folder)
+    if before is None or before.digest == loaded.digest:
+        earlier, notes = _earlier_entries(before, registry, entries)
+        return Request(loaded, changed, entries, earlier, [*untrained, *notes], folder, None)
+    superseded = before if before.has_results else None
+    notes = [_superseded(before)] if superseded else []
+    return Request(loaded, changed, entries, [], [*untrained, *notes], folder, superseded)
+
+
+def _superseded(before: EarlierRun) -> str:
+    held = (
+        f"a run of another suite, {before.described.suite_id} with digest {before.digest[:8]}"
+        if before.described
+        else "a run whose run.json cannot be read"
+    )
+    return (
+        f"{before.folder} holds {held}; its files move to {before.aside} when this run begins, and "
+        "jobs that both have are not computed again"
+    )
 
 
 def _changed_suite(
     suite: str | Suite, options: Options, registry: Registry
-) -> tuple[Suite, tuple[str, ...]]:
+) -> tuple[Suite, tuple[str, ...], list[str]]:
+    """The suite with its changes, and notes on what is not trained."""
     changes = list(options.changes)
     if options.seed_count is not None:
         changes.append(f"replicates={options.seed_count}")
@@ -73,10 +93,11 @@ def _changed_suite(
         loaded = suite
     else:
         loaded = load_suite(suite, registry, changes)
+    notes = coverage_notes(loaded, registry)
     if options.initializations:
         loaded = _with_arms(loaded, options.initializations, registry)
         changes.append(f"initializations={','.join(options.initializations)}")
-    return loaded, tuple(changes)
+    return loaded, tuple(changes), notes
 
 
 def _with_arms(suite: Suite, names: Sequence[str], registry: Registry) -> Suite:
@@ -88,10 +109,11 @@ def _with_arms(suite: Suite, names: Sequence[str], registry: Registry) -> Suite:
     for name in names:
         if name not in table:
             try:
-                registry.initialization(name)
+                spec = registry.initialization(name)
             except UnknownNameError as error:
                 choices = [*table, *registry.names("initialization")]
                 raise UnknownNameError("initialization or arm", name, choices) from error
+            parse_params(spec, {}, origin=f"--initialization {name}")
             recipe = table[suite.scoring.initialization].recipe
             table[name] = InitializationUse(name=name, recipe=recipe)
     arms = {suite.scoring.baseline, suite.scoring.initialization, *names}
@@ -142,19 +164,12 @@ def _external_weights(spec: BackboneSpec, params: Any, name: str, tag_or_file: s
 
 
 def _earlier_entries(
-    folder: Path, suite: Suite, registry: Registry, requested: Sequence[RequestedEntry]
+    before: EarlierRun | None, registry: Registry, requested: Sequence[RequestedEntry]
 ) -> tuple[list[RequestedEntry], list[str]]:
-    """The other entries that earlier runs of this very suite requested in ``folder``, and notes."""
-    try:
-        earlier = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        same = earlier["suite_digest"] == suite.digest
-        pairs = [(str(row["backbone"]), str(row["weights"])) for row in earlier["asked"] if same]
-    except (OSError, ValueError, KeyError, TypeError):
-        # A run folder that was never finished, or is not ours to read, holds no entries.
-        return [], []
+    """The other entries that earlier runs of this very suite requested, and notes."""
     again = {(entry.backbone, entry.weights) for entry in requested}
     entries, notes = [], []
-    for name, weights in pairs:
+    for name, weights in before.asked if before else ():
         if (name, weights) not in again:
             try:
                 entries.append(_entry(name, weights, registry))

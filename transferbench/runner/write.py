@@ -7,27 +7,39 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from transferbench.claims import Verdict
+from transferbench.errors import StoreError
 from transferbench.files import write_json, write_text
 from transferbench.plan import Plan
 from transferbench.runner.collect import Collected, JobState
+from transferbench.runner.earlier import set_aside
+from transferbench.runner.folder import CLAIMS, ENVIRONMENT, RECORDS, REPORT, RUN
 from transferbench.runner.planning import Planned
 
-__all__ = ["CLAIMS", "ENVIRONMENT", "RECORDS", "RUN", "write_plan", "write_results"]
-
-RUN = "run.json"
-RECORDS = "records.jsonl"
-CLAIMS = "claims.json"
-ENVIRONMENT = "environment.json"
+__all__ = ["write_plan", "write_results"]
 
 PACKAGES = ("transferbench", "torch", "timm", "numpy", "pandas", "scikit-learn")
 
 
 def write_plan(planned: Planned, states: Mapping[str, JobState]) -> None:
     """Write ``run.json`` before the work: an unwritable folder shows now, not after hours."""
+    _refuse_obstacles(planned.folder)
+    if planned.superseded:
+        set_aside(planned.superseded)
     write_json(planned.folder / RUN, _description(planned, states, {}))
+
+
+def _refuse_obstacles(folder: Path) -> None:
+    """Raise ``StoreError`` where a file of the run could not be written at its end."""
+    for path in (folder / name for name in (RECORDS, CLAIMS, ENVIRONMENT, REPORT)):
+        if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+            kind = "a folder" if path.is_dir() else "not writable"
+            raise StoreError(
+                f"cannot write {path}: it is {kind}; move it away, or choose another --out"
+            )
 
 
 def write_results(

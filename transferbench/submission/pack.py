@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.files import write_json
-from transferbench.records import Record, read_records, write_records
+from transferbench.records import Record, write_records
 from transferbench.registry import Kind, Registry
+from transferbench.runner.folder import read_claims, read_environment, read_run, read_run_records
 from transferbench.specs import Frozen
 from transferbench.store import Store
 from transferbench.submission.bundle import (
@@ -112,12 +114,13 @@ def pack(
 
 
 class _Chosen(NamedTuple):
-    """One entry of a run, with its records and the jobs it needs."""
+    """One entry of a run, with its records and verdicts and the jobs it needs."""
 
     folder: Path
     run: _Run
     entry: EntryFacts
     records: tuple[Record, ...]
+    verdicts: tuple[Verdict, ...]
     jobs: tuple[_RunJob, ...]
 
 
@@ -135,10 +138,13 @@ def _choose(folder: Path, name: str, *, private: bool) -> _Chosen:
     if name not in entries:
         error = UnknownNameError("entry", name, entries, "entries of this run")
         raise SubmissionError(str(error))
-    records = tuple(row for row in read_records(folder / "records.jsonl") if row.entry == name)
+    described = read_run(folder)
+    records = tuple(row for row in read_run_records(folder, described) if row.entry == name)
+    verdicts = tuple(read_claims(folder, described).get(name, ()))
     if renamed:
         records = tuple(row.model_copy(update={"suite": run.suite_id}) for row in records)
-    return _Chosen(folder, run, entries[name], records, _jobs(run, name, records))
+    jobs = _jobs(run, name, records)
+    return _Chosen(folder, run, entries[name], records, verdicts, jobs)
 
 
 def _read_run(run: Path) -> _Run:
@@ -202,11 +208,11 @@ def _write_content(folder: Path, chosen: _Chosen, store: Store) -> dict[str, str
     _refuse_oversized(f"the text of {RECORDS}", text, MAX_RECORD_BYTES)
     fields = set(PlannedJob.model_fields)
     plan = [job.model_dump(mode="json", include=fields) for job in chosen.jobs]
-    environment = parse_json(chosen.folder / "environment.json")
-    environment.get("jobs", {}).pop("host", None)  # the names of machines stay private
+    environment = read_environment(chosen.folder).model_dump(mode="json")
+    environment["jobs"].pop("host", None)  # the names of machines stay private
     contents = {
         PLAN: {"suite": chosen.run.suite.model_dump(mode="json"), "jobs": plan},
-        CLAIMS: parse_json(chosen.folder / "claims.json").get(chosen.entry.name, []),
+        CLAIMS: [verdict.model_dump(mode="json") for verdict in chosen.verdicts],
         ENVIRONMENT: environment,
     }
     for name, content in contents.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
-from transferbench.errors import suggestion
+from transferbench.errors import listing, suggestion
 from transferbench.registry import Registry, blamed
 from transferbench.specs import DiagnosticSpec
 from transferbench.suite.bounds import terms_of
@@ -22,10 +22,13 @@ from transferbench.suite.schema import (
     Suite,
 )
 
-__all__ = ["coverage_mistakes"]
+__all__ = ["coverage_mistakes", "coverage_notes"]
 
 MAX_JOBS = 100_000
 """Jobs of one run: a plan keeps 2.3 kB of each, and takes up to half a minute for so many."""
+
+NAMED = 5
+"""Claims that a note names."""
 
 Inputs: TypeAlias = frozenset[tuple[str, str]]
 """Targets and perturbations that an arm is trained on."""
@@ -55,6 +58,14 @@ def coverage_mistakes(suite: Suite, registry: Registry) -> Iterator[Mistake]:
         yield _too_many(suite, cells, 0)
         return
     yield from _Coverage(suite, registry).mistakes()
+
+
+def coverage_notes(suite: Suite, registry: Registry) -> list[str]:
+    """What a suite measures, judges or scores and does not train.
+
+    Its claims and diagnoses may name arms that it lacks.
+    """
+    return list(_Coverage(suite, registry).notes())
 
 
 def _too_many(suite: Suite, cells: int, diagnoses: int) -> Mistake:
@@ -171,7 +182,7 @@ class _Coverage:
         self, at: Location, arms: tuple[str, ...], diagnosis: Diagnosis, kind: str, count: int
     ) -> _Subjects:
         targets, perturbations, _ = self.suite.axes(diagnosis.on)
-        trained = [self.trained[arm] for arm in arms]
+        trained = [self.trained.get(arm, frozenset()) for arm in arms]
         inputs = frozenset(
             (target, perturbation)
             for target, perturbation in (frozenset.intersection(*trained) if trained else ())
@@ -192,12 +203,6 @@ class _Coverage:
         for subjects in groups:
             if not subjects.arms:
                 yield Mistake(subjects.location, "a group without arms")
-            elif not subjects.inputs and subjects.location != at:
-                arms = " and ".join(subjects.arms)
-                reason = f"{arms}: not trained on any input of this diagnosis"
-                yield Mistake(subjects.location, reason)
-        if groups and not any(subjects.inputs for subjects in groups):
-            yield Mistake(at, "nothing that it measures is trained")
         yield from _twice(groups)
         yield from self._epochs(at, spec, diagnosis, groups)
 
@@ -236,19 +241,20 @@ class _Coverage:
         for location, term in terms_of(self.suite):
             if term.diagnostic == TRIAL:
                 yield from _trial_metric((*location, "metric"), term.metric)
-            if not any(_holds(group, term) for group in self._measured_by(term)):
-                on = (term.target, term.perturbation)
-                where = ", ".join(filter(None, on)) or "any input"
+            if not self._measured_by(term):
                 arms = " and ".join(filter(None, (term.initialization, term.other_initialization)))
-                reason = f"{term.diagnostic} measures no {arms} on {where}, so that nothing is"
-                yield Mistake(location, f"{reason} judged; correct the term or add what it needs")
+                reason = f"{term.diagnostic} does not measure {arms}"
+                yield Mistake(location, f"{reason}; correct the term, or let the diagnosis do it")
 
     def _measured_by(self, term: Cells) -> Sequence[_Subjects]:
-        """What the diagnosis of ``term`` measures of its first arm."""
-        arm = term.initialization
-        if term.diagnostic != TRIAL:
-            return self._by_arm[term.diagnostic].get(arm, ())
-        return () if arm == SOURCE else [_Subjects((), (arm,), self.trained[arm], "one", 1)]
+        """What the diagnosis of ``term`` measures of its arms."""
+        arm, other = term.initialization, term.other_initialization
+        if term.diagnostic == TRIAL:
+            alone = arm != SOURCE and other is None
+            inputs = self.trained.get(arm, frozenset())
+            return [_Subjects((), (arm,), inputs, "one", 1)] if alone else []
+        groups = self._by_arm.get(term.diagnostic, {}).get(arm, ())
+        return [group for group in groups if other in {None, group.second}]
 
     @cached_property
     def _by_arm(self) -> dict[str, dict[str, list[_Subjects]]]:
@@ -267,18 +273,30 @@ class _Coverage:
         for i, column in enumerate(scoring.columns):
             if column.diagnostic == TRIAL:
                 yield from _trial_metric(("scoring", "columns", i, "metric"), column.metric)
-        for field in ("initialization", "baseline"):
-            arm = getattr(scoring, field)
+
+    # --- what is left untrained ---------------------------------------------------------------
+
+    def notes(self) -> Iterator[str]:
+        for label, groups in self.subjects.items():
+            if not any(group.inputs for group in groups):
+                yield f"diagnosis {label} measures nothing: its arms are not trained where it looks"
+        undecided = dict.fromkeys(
+            str(location[1])
+            for location, term in terms_of(self.suite)
+            if not any(_holds(group, term) for group in self._measured_by(term))
+        )
+        if undecided:
+            names = listing(list(undecided), NAMED)
+            yield f"claims stay undecided, since not all that they compare is trained: {names}"
+        scoring = self.suite.scoring
+        for arm in dict.fromkeys((scoring.initialization, scoring.baseline)):
             for target in scoring.chance:
                 if (target, scoring.perturbation) not in self.trained[arm]:
-                    reason = f"{arm} is not trained on {target}, {scoring.perturbation}"
-                    yield Mistake(("scoring", field), f"{reason}, which the score is made of")
+                    yield f"no score: {arm} is not trained on {target}, {scoring.perturbation}"
 
 
 def _holds(group: _Subjects, term: Cells) -> bool:
     """Whether some input of ``group`` is one of ``term``."""
-    if term.other_initialization not in {None, group.second}:
-        return False
     if term.target and term.perturbation:
         return (term.target, term.perturbation) in group.inputs
     return any(

@@ -18,6 +18,7 @@ from transferbench.suite.references import (
     label_mistakes,
     member_mistakes,
     plugin_mistakes,
+    plugin_names,
 )
 from transferbench.suite.schema import Suite
 
@@ -74,13 +75,16 @@ def refuse_mistakes(suite: Suite, registry: Registry) -> None:
     """Raise ``SuiteError`` with all that is wrong with a suite that was made in Python.
 
     Its claims and diagnoses may name arms that it lacks: of a run with chosen arms, they do.
+    Raises also: ``UnknownNameError`` where a plugin is not installed.
     """
     raw = suite.model_dump(mode="json")
+    for kind, name in plugin_names(raw):
+        registry.origin(kind, name)  # raises where nothing offers it
     mistakes = [*value_mistakes(suite), *plugin_mistakes(raw, registry)]
     mistakes += label_mistakes(raw | {"claims": {}, "diagnostics": {}})
     if not mistakes:
         bare = suite.model_copy(update={"claims": {}, "diagnostics": {}})
-        mistakes += [*coverage_mistakes(bare, registry), *member_mistakes(raw, registry)]
+        mistakes += coverage_mistakes(bare, registry)
     if mistakes:
         raise SuiteError(report(mistakes))
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from transferbench.errors import TransferbenchError, UnknownNameError, suggestion
-from transferbench.registry import Registry, blamed
+from transferbench.registry import Kind, Registry, blamed
 from transferbench.specs import (
     DiagnosticSpec,
     InitializationSpec,
@@ -21,7 +21,7 @@ from transferbench.suite.document import Location, Mistake
 from transferbench.suite.mistakes import reason_of
 from transferbench.suite.schema import SOURCE, TRIAL
 
-__all__ = ["PLUGINS", "label_mistakes", "member_mistakes", "plugin_mistakes"]
+__all__ = ["PLUGINS", "label_mistakes", "member_mistakes", "plugin_mistakes", "plugin_names"]
 
 # Path of a field -> the table whose labels it refers to.
 REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -62,7 +62,7 @@ MEMBER = "/"
 """Between a family of backbones and a member of it."""
 
 # Path of a plugin -> its kind.
-PLUGINS: tuple[tuple[tuple[str, ...], str], ...] = (
+PLUGINS: tuple[tuple[tuple[str, ...], Kind], ...] = (
     (("sources", "*", "dataset"), "dataset"),
     (("targets", "*", "dataset"), "dataset"),
     (("perturbations", "*"), "perturbation"),
@@ -120,6 +120,13 @@ def _labels(raw: dict[str, Any], table: str) -> list[str] | None:
 
 
 # --- plugins ----------------------------------------------------------------------------------
+
+
+def plugin_names(raw: dict[str, Any]) -> Iterator[tuple[Kind, str]]:
+    """The kind and name of each plugin that a valid suite uses, but for its backbones."""
+    for pattern, kind in PLUGINS:
+        for _, use in _at(raw, pattern):
+            yield kind, use["name"]
 
 
 def plugin_mistakes(raw: dict[str, Any], registry: Registry) -> Iterator[Mistake]:
