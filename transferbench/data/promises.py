@@ -113,20 +113,17 @@ def _array_faults(split: DatasetSplit, shape: tuple[int, int, int]) -> Iterator[
 
 
 def _label_faults(labels: np.ndarray, classes: tuple[str, ...], task: Task) -> Iterator[str]:
-    count = len(classes)
-    if task == "multi-class":
-        dtype, ndim = "int64", 1
-        valid = bool(np.all((labels >= 0) & (labels < count)))
-        values = f"0 to {count - 1}"
-    else:
-        dtype, ndim = "float32", 2
-        valid = bool(np.all((labels == 0) | (labels == 1)))
-        values = "0 and 1"
+    count, several = len(classes), task == "multi-label"
+    dtype, ndim = ("float32", 2) if several else ("int64", 1)
     if labels.dtype != dtype or labels.ndim != ndim:
         yield f"labels are {labels.dtype} of {labels.ndim} axes, expected {dtype} of {ndim}"
-    if not valid:
+    if several:
+        valid, values = (labels == 0) | (labels == 1), "0 and 1"
+    else:
+        valid, values = (labels >= 0) & (labels < count), f"0 to {count - 1}"
+    if not valid.all():
         yield f"labels are not all in range: expected {values} for {count} classes"
-    if task == "multi-label" and labels.shape[1] != count:
+    if several and labels.shape[1] != count:
         yield f"labels have {labels.shape[1]} columns, expected one for each of {count} classes"
 
 

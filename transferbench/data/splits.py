@@ -114,8 +114,9 @@ def _hold_out(
     quotas = _quotas(per_stratum, round(share * len(labels)))
     order = generator.permutation(len(sizes))
     held_out = np.zeros(len(sizes), dtype=bool)
-    for stratum, quota in enumerate(quotas):
-        members = order[stratum_of[order] == stratum]
+    by_stratum = order[np.argsort(stratum_of[order], kind="stable")]
+    strata = np.split(by_stratum, np.cumsum(np.bincount(stratum_of))[:-1])
+    for members, quota in zip(strata, quotas, strict=True):
         totals = np.concatenate([[0], np.cumsum(sizes[members][:-1])])
         held_out[members[: np.abs(totals - quota).argmin()]] = True
     if not held_out.any():
