@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,15 @@ def test_an_interrupted_decode_leaves_nothing(tmp_path):
     assert len(get(make_spec(), tmp_path).splits) == 2
 
 
+def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
+    for name, hours in [("unfinished-old", 25), ("unfinished-busy", 23)]:
+        file = put(tmp_path / name, name="new/train.images.npy")
+        for path in (tmp_path / name, file.parent, file):
+            os.utime(path, (time.time() - hours * 3600,) * 2)
+    get(make_spec(), tmp_path)
+    assert [home.name for home in homes(tmp_path) if len(home.name) < 64] == ["unfinished-busy"]
+
+
 def flip_a_byte(path):
     data = bytearray(path.read_bytes())
     data[-2] ^= 1
@@ -264,6 +274,7 @@ def test_a_place_that_keeps_nothing_is_said(tmp_path):
 
 CHILD = """
 import sys
+import time
 from pathlib import Path
 from transferbench.data.cache import prepare
 from transferbench_plugins.datasets.glyphs import GLYPHS

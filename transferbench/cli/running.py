@@ -153,6 +153,8 @@ def _cost(planned: Planned) -> dict[str, Any]:
     return {
         "suite": planned.suite.id,
         "entries": [entry.name for entry in planned.plan.entries],
+        "notes": planned.notes,
+        "overlap": planned.data.overlap,
         "kinds": {kind: {"jobs": n, "cached": cached[kind]} for kind, n in totals.items()},
         "jobs": len(jobs),
         "cached": len(planned.done),

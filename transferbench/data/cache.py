@@ -8,7 +8,9 @@ is a digest of the result (pixels, labels, groups). Only the fingerprint is part
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,6 +65,8 @@ __all__ = [
 ]
 
 ATTEMPTS = 3
+UNFINISHED = "unfinished-"
+ABANDONED_SECONDS = 24 * 3600
 KEY_PATTERN = re.compile("[0-9a-f]{64}")
 
 
@@ -197,7 +201,8 @@ def _build(request: _Request, folder: Path) -> None:
     """Decode, validate and write to a temporary folder, then rename it."""
     cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="unfinished-") as scratch:
+    _remove_abandoned(cache)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=UNFINISHED) as scratch:
         staged = Path(scratch) / "new"
         staged.mkdir()
         _decode(request, staged)
@@ -207,6 +212,15 @@ def _build(request: _Request, folder: Path) -> None:
                 "writes there, and run the command again"
             )
         _publish(request.spec, staged, folder)
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what killed processes left: folders in which nothing was written for a day."""
+    for scratch in cache.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):  # its owner has just removed it
+            latest = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
+            if time.time() - latest > ABANDONED_SECONDS:
+                shutil.rmtree(scratch)
 
 
 def _decode(request: _Request, staged: Path) -> None:
