@@ -222,8 +222,8 @@ def test_labels_that_no_test_image_can_judge_are_told(tmp_path):
     target = make_spec(FakeLoader(change=change), task="multi-label", metric="auc")
     (note,), _ = described(tmp_path, shifted(), target)
     assert note == (
-        "target:handwriting: its 6 test images are all alike in 1 of the 3 labels, which no area "
-        "under the curve can judge: b"
+        "target:handwriting: its 6 test images are all alike in 1 of the 3 labels, which its "
+        "metric leaves out: b"
     )
 
 

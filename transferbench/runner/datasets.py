@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,35 +75,44 @@ def facts_of(datasets: Mapping[str, PreparedDataset]) -> dict[str, DatasetFacts]
 
 
 def refuse_impossible(
-    plan: Plan, datasets: Mapping[str, PreparedDataset], jobs: Sequence[Job]
+    plan: Plan, datasets: Mapping[str, PreparedDataset], jobs: Iterable[Job]
 ) -> None:
     """Raises: ``DataError`` with all selections of ``jobs`` that the data do not allow."""
     by_fingerprint = {dataset.fingerprint: dataset for dataset in datasets.values()}
     target_of = {cell.job: f"target:{cell.target}" for cell in plan.cells}
-    single = {
-        fingerprint: len(np.unique(groups)) == len(groups)
-        for fingerprint, dataset in by_fingerprint.items()
-        for groups in [dataset.splits["train"].groups]
-    }
     faults: dict[str, None] = {}
-    selections = set()
-    for job in jobs:
-        if job.kind == "diagnosis":
-            continue
-        fingerprint, selection = job.payload["dataset"]["fingerprint"], job.payload["selection"]
-        # Where each image is its own group, the seed decides which images, not how many.
-        axes = {**selection, "seed": None} if single[fingerprint] else selection
-        if (key := digest([fingerprint, axes])) in selections:
-            continue
-        selections.add(key)
+    for fingerprint, trainings in _selections(jobs, by_fingerprint).items():
         dataset = by_fingerprint[fingerprint]
         train = dataset.splits["train"]
-        try:
-            planned_training(train.labels, train.groups, selection, dataset.classes)
-        except DataError as error:
-            faults[f"{target_of.get(job.id, job.title)}: {error}"] = None
+        for job in trainings:
+            try:
+                planned_training(
+                    train.labels, train.groups, job.payload["selection"], dataset.classes
+                )
+            except DataError as error:
+                faults[f"{target_of.get(job.id, job.title)}: {error}"] = None
     if faults:
         raise DataError("\n".join(faults))
+
+
+def _selections(
+    jobs: Iterable[Job], by_fingerprint: Mapping[str, PreparedDataset]
+) -> dict[str, list[Job]]:
+    """By the fingerprint of their data, trainings of which each selects another number of images.
+
+    Where each image is its own group, the seed decides which images are held out, not how many.
+    """
+    trainings: defaultdict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if job.kind != "diagnosis":
+            trainings[job.payload["dataset"]["fingerprint"]].append(job)
+    selections = {}
+    for fingerprint, jobs_of in trainings.items():
+        groups = by_fingerprint[fingerprint].splits["train"].groups
+        same = {"seed": None} if len(set(groups.tolist())) == len(groups) else {}
+        distinct = {digest({**job.payload["selection"], **same}): job for job in reversed(jobs_of)}
+        selections[fingerprint] = list(distinct.values())[::-1]
+    return selections
 
 
 # --- notes ------------------------------------------------------------------------------------
@@ -141,16 +150,15 @@ def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:
     count = len(dataset.classes)
     if labels.ndim == 1:
         absent = np.bincount(labels, minlength=count) == 0
-        problem = "its {} test images lack {} of the {} classes: {}; raise test_limit"
-    else:
+        problem = "lack {} of the {} classes: {}; raise test_limit"
+    elif dataset.metric == "auc":
         absent = (labels > 0.5).all(axis=0) | (labels < 0.5).all(axis=0)
-        problem = (
-            "its {} test images are all alike in {} of the {} labels, which no area under the "
-            "curve can judge: {}"
-        )
-    if absent.any():
-        names = [dataset.classes[index] for index in np.flatnonzero(absent)]
-        yield problem.format(len(labels), len(names), count, listing(names, LISTED))
+        problem = "are all alike in {} of the {} labels, which its metric leaves out: {}"
+    else:
+        return
+    if names := [dataset.classes[index] for index in np.flatnonzero(absent)]:
+        listed = listing(names, LISTED)
+        yield f"its {len(labels)} test images {problem.format(len(names), count, listed)}"
 
 
 def _overlap_notes(

@@ -88,7 +88,8 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
              *_single_image_notes(plan, registry))  # fmt: skip
     planned = Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
                       store, notes, data, request.superseded)  # fmt: skip
-    refuse_impossible(plan, datasets, [plan.jobs[job] for job in plan.jobs.keys() - planned.done])
+    left = (job for name, job in plan.jobs.items() if name not in planned.done)
+    refuse_impossible(plan, datasets, left)
     return planned
 
 
