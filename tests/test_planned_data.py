@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from command_line import cli
 from handmade_run import SUITE, handmade_registry, make_run
 from test_datacache import FakeLoader, get, make_spec
 from test_promises import copied, in_test
@@ -236,6 +239,8 @@ def test_the_plan_says_it(tmp_path, grouped):
     plan = planned(tmp_path, target, [grouped])
     assert any("share images pixel by pixel: 20 of 20" in note for note in plan.notes)
     assert plan.data.overlap == {"handwriting": "no"}
+    said = cli("show", "dataset", "grouped", "--plugin", grouped)
+    assert re.search(r"^shared_between_splits +as drawn$", said.out, re.MULTILINE)
     grouped.write_text(grouped.read_text().replace("as drawn", ""))
     with pytest.raises(PluginError, match="dataset 'grouped': splits 'train' and 'test' share"):
         planned(tmp_path / "again", target, [grouped])

@@ -65,8 +65,9 @@ def show(
         ("source", spec.source), ("license", spec.license),
         ("from", registry.origin(singular, spec.name)),
     ]  # fmt: skip
-    facts += [(field, value) for field in ("task", "metric", "splits", "grouping", "stage",
-                                           "needs", "subjects", "touches")
+    facts += [(field, value) for field in ("task", "metric", "splits", "grouping",
+                                           "shared_between_splits", "stage", "needs",
+                                           "subjects", "touches")
               if (value := getattr(spec, field, None))]  # fmt: skip
     table([], [(key, _text(value)) for key, value in facts])
     parameters = [
