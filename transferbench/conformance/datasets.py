@@ -16,6 +16,7 @@ from transferbench.conformance.cases import Case, Observation
 from transferbench.conformance.checks import Violation, defined_in, shared
 from transferbench.data.cache import missing, read_file, root_of
 from transferbench.data.duplicates import common_images, common_keys, image_digests
+from transferbench.data.promises import is_users
 from transferbench.errors import listing
 from transferbench.specs import DatasetSpec, DatasetSplit
 
@@ -154,12 +155,12 @@ def check_labels_are_in_the_range_of_the_classes(case: DatasetCase) -> None:
 def check_every_class_is_learnable(case: DatasetCase) -> None:
     """Every split has images of every class, and there are at least two classes.
 
-    Of several labels an image, each has a positive image in the training split.
+    Of several labels an image, and of files of the user's own, the training split alone.
     """
     classes, several = case.classes, case.spec.task == "multi-label"
     if len(classes) < (1 if several else 2):
         raise Violation(f"it has {len(classes)} class(es)", "a task needs something to tell apart")
-    for name in ("train",) if several else case.splits:
+    for name in ("train",) if several or is_users(case.spec, case.root()) else case.splits:
         labels = case.splits[name].labels
         present = np.asarray(
             labels.any(axis=0) if several else np.isin(np.arange(len(classes)), labels)
