@@ -6,10 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transferbench.api import Run, compare_runs, export_run, pack_run, plan_run, run
+    from transferbench.api import (
+        Run,
+        compare_runs,
+        export_run,
+        pack_run,
+        plan_run,
+        run,
+        verify_store,
+    )
     from transferbench.api import compare_runs as compare
     from transferbench.api import export_run as export
     from transferbench.api import pack_run as pack
+    from transferbench.api import verify_store as verify
     from transferbench.conformance import check_plugin
     from transferbench.hookspecs import hookimpl
 
@@ -26,11 +35,18 @@ __all__ = [
     "pack_run",
     "plan_run",
     "run",
+    "verify",
+    "verify_store",
 ]
 
 __version__ = "0.1.0"
 
-_ALIASES = {"compare": "compare_runs", "export": "export_run", "pack": "pack_run"}
+_ALIASES = {
+    "compare": "compare_runs",
+    "export": "export_run",
+    "pack": "pack_run",
+    "verify": "verify_store",
+}
 _MODULES = {"check_plugin": "transferbench.conformance", "hookimpl": "transferbench.hookspecs"}
 
 

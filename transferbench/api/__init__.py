@@ -22,12 +22,24 @@ from transferbench.runner.planning import Planned, plan_suite
 from transferbench.runner.progress import progress_watcher
 from transferbench.runner.run import run_plan
 from transferbench.runner.schedule import Watcher
+from transferbench.runner.verify import Repair, Verification, run_verification
 from transferbench.statistics import paired_difference
 from transferbench.submission import Declaration, pack
 from transferbench.submission.bundle import Overlap
 from transferbench.suite import TRIAL, Suite
 
-__all__ = ["Run", "compare_runs", "export_run", "finish", "pack_run", "plan_run", "run"]
+__all__ = [
+    "Repair",
+    "Run",
+    "Verification",
+    "compare_runs",
+    "export_run",
+    "finish",
+    "pack_run",
+    "plan_run",
+    "run",
+    "verify_store",
+]
 
 AXES = ["entry", "target", "perturbation", "initialization", "metric", "unit", "replicate"]
 """The columns that the measurements of two trials must share to be compared."""
@@ -144,3 +156,32 @@ def _trial_values(table: pd.DataFrame) -> pd.DataFrame:
     """What the trials themselves measured, indexed by their axes."""
     trials = table[(table["diagnostic"] == TRIAL) & table["value"].notna()]
     return trials.set_index(AXES)[["value"]]
+
+
+@names_suggested
+def verify_store(  # noqa: PLR0913  # keywords, one for each option of the command
+    store: str | Path,
+    *,
+    runs: Sequence[str | Path] = (),
+    weights: Sequence[str | Path] = (),
+    data_root: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    device: str = "auto",
+    jobs: int | None = None,
+    recompute: bool = False,
+    progress: bool | Watcher = True,
+) -> Verification:
+    """Read everything in a store, and compute again what is damaged.
+
+    ``runs``: folders of runs that do not lie beside the store. ``weights``: files of external
+    weights that its trials started from. ``recompute``: also what another kind of machine computed,
+    though its bits may differ.
+    """
+    for name, paths in {"runs": runs, "weights": weights}.items():
+        require_list(name, paths)
+    options = Options(store=store, data_root=data_root, plugins=plugins, device=device, jobs=jobs)
+    with progress_watcher(progress) as watcher:
+        return run_verification(
+            options, watcher, runs=[Path(run) for run in runs],
+            weights=[Path(file) for file in weights], recompute=recompute,
+        )  # fmt: skip

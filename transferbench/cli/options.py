@@ -24,6 +24,7 @@ __all__ = [
     "DataRoot",
     "Device",
     "Devices",
+    "Jobs",
     "Json",
     "Plugins",
     "RunFolder",
@@ -63,6 +64,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plugins = Annotated[list[Path] | None, _option("plugins")]
 DataRoot = Annotated[Path | None, _option("data_root")]
 Device = Annotated[Devices, _option("device")]
+Jobs = Annotated[int | None, _option("jobs")]
 
 RUN_OPTIONS: dict[str, Any] = {
     name: Annotated[_TYPES.get(hint, hint), _option(name)]

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transferbench.cli.options import Json, RunFolder, SuiteName, with_options
+from transferbench.cli.options import (
+    DataRoot,
+    Device,
+    Devices,
+    Jobs,
+    Json,
+    Plugins,
+    RunFolder,
+    SuiteName,
+    with_options,
+)
 from transferbench.cli.output import ResultsCommand, as_json, note, say, table
 from transferbench.runner.options import Options
 
 if TYPE_CHECKING:
-    from transferbench.api import Run
+    from transferbench.api import Run, Verification
     from transferbench.runner.planning import Planned
 
 __all__ = ["register"]
@@ -26,7 +36,7 @@ Offline = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    for command in (plan, prepare, run, status, report, compare, export):
+    for command in (plan, prepare, run, status, report, compare, export, verify):
         app.command(cls=ResultsCommand)(command)
 
 
@@ -124,6 +134,75 @@ def export(
     from transferbench.api import export_run
 
     say(f"{export_run(folder, to)} rows in {to}")
+
+
+def verify(
+    store: Annotated[
+        Path, typer.Argument(help="The folder of a store, such as runs/store.", metavar="STORE")
+    ],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            help="The folder of a run that is not beside the store. May be given again.",
+            metavar="RUN",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--weights",
+            help="A file of external weights that trials started from. May be given again.",
+            metavar="FILE",
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    plugin: Plugins = None,
+    device: Device = Devices.auto,
+    jobs: Jobs = None,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Compute again here what another kind of machine computed: its bits may differ.",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Read everything in a store, and compute again what is damaged."""
+    from rich.console import Console
+
+    from transferbench.api import verify_store
+    from transferbench.runner.progress import Display
+
+    with Display(Console(stderr=True)) as display:
+        verification = verify_store(
+            store, runs=run or (), weights=weights or (), data_root=data_root,
+            plugins=plugin or (), device=device.value, jobs=jobs, recompute=recompute,
+            progress=display,
+        )  # fmt: skip
+    for text in verification.notes:
+        note(text)
+    if json:
+        as_json({"ok": verification.ok, **vars(verification)})
+    else:
+        _show_verification(verification)
+    if not verification.ok:
+        raise typer.Exit(1)
+
+
+def _show_verification(verification: Verification) -> None:
+    say(f"{verification.artefacts} artefacts in {verification.store} read: {verification.files} "
+        f"files, {verification.size_bytes / 1e6:,.1f} MB")  # fmt: skip
+    counts = Counter(repair.outcome for repair in verification.repairs)
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    say(f"damaged: {summary or 'none'}")
+    for repair in verification.repairs:
+        detail = f" ({repair.detail})" if repair.detail else ""
+        say(f"  {repair.outcome}: {repair.title}: {repair.fault}{detail}")
+    say("outside the store:" if verification.outside else "nothing outside the store is needed")
+    for name, status, detail in verification.outside:
+        say(f"  {status}: {name}{f' ({detail})' if detail else ''}")
 
 
 def _short(value: Any) -> Any:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from transferbench.specs import DataFile, DatasetSpec
 
 __all__ = [
     "content_key",
+    "forget",
     "missing",
     "read_file",
     "root_of",
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 2**20
+MARKS = "verified"
+"""The folder of a cache that holds what was read before."""
 
 
 def missing(spec: DatasetSpec, data_root: Path | None) -> list[str]:
@@ -200,8 +204,13 @@ def _combined(parts: Iterable[tuple[str, str]]) -> str:
 # --- what was read before -------------------------------------------------------------------------
 
 
+def forget(cache: Path) -> None:
+    """Read all files again when they are needed next, whether they seem unchanged or not."""
+    shutil.rmtree(cache / MARKS, ignore_errors=True)
+
+
 def _mark(cache: Path, name: str, *facts: str) -> Path:
-    return cache / "verified" / _combined((name, fact) for fact in facts)
+    return cache / MARKS / _combined((name, fact) for fact in facts)
 
 
 def _note(mark: Path, text: str) -> None:

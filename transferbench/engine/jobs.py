@@ -110,6 +110,8 @@ class Engine:
             if draft.already_done:
                 return
             started = time.perf_counter()
+            # With it, the artefact can be computed again wherever its store is.
+            draft.write_json("payload.json", job.payload)
             try:
                 (self._diagnose if job.kind == "diagnosis" else self._train)(job, draft)
             except CorruptArtefactError as error:
@@ -148,7 +150,6 @@ class Engine:
             augmentation_seed=seeds["augmentation"],
             checkpoints=payload["checkpoints"],
         )
-        draft.write_json("payload.json", payload)
         outputs = model_outputs(net, head, data.test.pipeline, self.execution)
         outputs |= {
             "labels": data.test.labels.cpu(),

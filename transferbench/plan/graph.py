@@ -26,6 +26,7 @@ __all__ = [
     "DiagnosisCell",
     "Entry",
     "Job",
+    "JobKind",
     "Plan",
     "TrialCell",
     "Work",

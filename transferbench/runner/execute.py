@@ -18,11 +18,12 @@ from transferbench.runner.executors.worker import report_waiting
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
 from transferbench.runner.schedule import JobSchedule, Watcher
+from transferbench.store import Store
 
 if TYPE_CHECKING:
     from transferbench.engine.resources import Machine
 
-__all__ = ["available_cpus", "execute", "slots_of", "try_weights"]
+__all__ = ["available_cpus", "execute", "slots_of", "start_executor", "try_weights"]
 
 
 def execute(
@@ -33,20 +34,20 @@ def execute(
     if jobs.keys() <= done | failed.keys():
         watcher.planned(jobs, done)
         return {}
-    with _executor(planned, done) as executor:
+    _refuse_micro_batch(planned, done)
+    try_weights(planned, done)
+    with start_executor(planned.options, planned.store, _weights_files(planned)) as executor:
         return JobSchedule(jobs, done, planned.store, executor, watcher, failed).run()
 
 
-def _executor(planned: Planned, done: Container[str]) -> Executor:
+def start_executor(options: Options, store: Store, weights: Mapping[str, str]) -> Executor:
+    """What runs jobs; ``weights``: the files of external weights by their tags."""
     # torch comes with the jobs, and a run that has nothing to compute needs neither.
     from transferbench.engine.jobs import start_engine
     from transferbench.engine.resources import find_device
 
-    _refuse_micro_batch(planned, done)
-    try_weights(planned, done)
-    options = planned.options
     device = find_device(options.device)
-    start = partial(start_engine, _machine(planned, str(device)), report_waiting)
+    start = partial(start_engine, _machine(options, store, weights, str(device)), report_waiting)
     # A limit needs a process of its own, which can be ended.
     if options.jobs == 1 and options.time_limit_seconds is None:
         return InProcessExecutor(start)
@@ -54,25 +55,28 @@ def _executor(planned: Planned, done: Container[str]) -> Executor:
     return LocalExecutor(start, slots, options.time_limit_seconds, _cards(str(device), slots))
 
 
-def _machine(planned: Planned, device: str) -> Machine:
+def _machine(options: Options, store: Store, weights: Mapping[str, str], device: str) -> Machine:
     from transferbench.engine.resources import Machine
 
-    options = planned.options
     return Machine(
-        store=planned.store.root.absolute(),
-        cache=(planned.store.root / "datasets").absolute(),
+        store=store.root.absolute(),
+        cache=(store.root / "datasets").absolute(),
         data_root=None if options.data_root is None else Path(options.data_root).absolute(),
         device=device,
         plugins=tuple(Path(path).absolute() for path in options.plugins),
         plugin_variable=os.environ.get(ENVIRONMENT_VARIABLE, ""),
-        weights={
-            requested.entry.weights.tag: str(Path(requested.weights).absolute())
-            for requested in planned.entries
-            if requested.entry.weights is not None and Path(requested.weights).is_file()
-        },
+        weights=weights,
         micro_batch=options.micro_batch,
         compile=options.compile,
     )
+
+
+def _weights_files(planned: Planned) -> dict[str, str]:
+    return {
+        requested.entry.weights.tag: str(Path(requested.weights).absolute())
+        for requested in planned.entries
+        if requested.entry.weights is not None and Path(requested.weights).is_file()
+    }
 
 
 def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
@@ -132,7 +136,8 @@ def try_weights(planned: Planned, done: Container[str]) -> None:
     """
     from transferbench.engine.resources import WorkerResources
 
-    resources = WorkerResources(planned.registry, planned.store, _machine(planned, "cpu"))
+    machine = _machine(planned.options, planned.store, _weights_files(planned), "cpu")
+    resources = WorkerResources(planned.registry, planned.store, machine)
     networks: dict[str, Job] = {}
     for job in planned.plan.of_kind("trial"):
         weights = job.payload["initialization"].get("weights")

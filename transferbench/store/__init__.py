@@ -16,10 +16,19 @@ verifies them by digest and records failures.
 from __future__ import annotations
 
 from transferbench.store.artefact import Artefact, CorruptArtefactError
-from transferbench.store.documents import Failure, Manifest
+from transferbench.store.documents import MANIFEST, Failure, Manifest
 from transferbench.store.draft import Draft
 from transferbench.store.lease import Waiting, silent
 from transferbench.store.store import Store
 
-__all__ = ["Artefact", "CorruptArtefactError", "Draft", "Failure", "Manifest", "Store", "Waiting",
-           "silent"]  # fmt: skip
+__all__ = [
+    "MANIFEST",
+    "Artefact",
+    "CorruptArtefactError",
+    "Draft",
+    "Failure",
+    "Manifest",
+    "Store",
+    "Waiting",
+    "silent",
+]

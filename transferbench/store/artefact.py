@@ -57,11 +57,6 @@ class Artefact:
         """The names of the files, sorted."""
         return tuple(sorted(self._manifest.files))
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """The sha256 of each file when it was written."""
-        return {name: self._manifest.files[name].sha256 for name in self.names}
-
     def path(self, name: str) -> Path:
         """The path of a file.
 

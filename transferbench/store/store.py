@@ -15,7 +15,14 @@ from typing import Any
 from transferbench.errors import StoreError
 from transferbench.store.artefact import RETURN_SECONDS, Artefact, fault_of, open_artefact
 from transferbench.store.disk import explained, flush, remove
-from transferbench.store.documents import Failure, FailureStatus, read_document, write_document
+from transferbench.store.documents import (
+    MANIFEST,
+    Failure,
+    FailureStatus,
+    Manifest,
+    read_document,
+    write_document,
+)
 from transferbench.store.draft import (
     ABANDONED_SECONDS,
     Draft,
@@ -74,6 +81,10 @@ class Store:
         """The artefact of a job, None where it is not done."""
         return open_artefact(self._folder(job), job, self._verified)
 
+    def manifest(self, job: str) -> Manifest | None:
+        """The manifest of an artefact whose files may be damaged; None where it is itself."""
+        return read_document(Manifest, str(self._folder(job) / MANIFEST), job)
+
     def artefact(self, job: str) -> Artefact:
         """The artefact of a job. Raises: ``StoreError`` where it is not done."""
         for seconds in (*RETURN_SECONDS, 0):
@@ -93,12 +104,15 @@ class Store:
             return None
         return read_document(Failure, str(self._failure_path(job)), job)
 
-    def damage(self, job: str) -> str:
-        """Why what is in a job's place is not its finished artefact; "" where it is, or nothing."""
+    def damage(self, job: str, *, everything: bool = False) -> str:
+        """Why what is in a job's place is not its finished artefact; "" where it is, or nothing.
+
+        ``everything``: read all files of one that looks finished, too.
+        """
         folder = self._folder(job)
-        if self.is_done(job) or not os.path.lexists(folder):
+        if not os.path.lexists(folder) or (not everything and self.is_done(job)):
             return ""
-        return fault_of(folder, job, self._verified) or "it was written just now"
+        return fault_of(folder, job, self._verified)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -167,8 +181,8 @@ class Store:
             finally:
                 remove(partial)
 
-    def discard(self, job: str) -> bool:
-        """Set a damaged artefact aside, and say whether there was one.
+    def discard(self, job: str) -> Path | None:
+        """Set a damaged artefact aside; returns where it is then, None where there was none.
 
         An intact one, which another process computed again meanwhile, stays.
         """
@@ -176,9 +190,8 @@ class Store:
         with explained(self.root, folder):
             self._prepare_once()
             if not os.path.lexists(folder) or self._is_intact(job):
-                return False
-            self._set_aside(job)
-        return True
+                return None
+            return self._set_aside(job)
 
     def _publish(self, job: str, draft: Path) -> None:
         """Rename a draft into place, unless an intact artefact is there: another was first."""
@@ -204,14 +217,16 @@ class Store:
         with suppress(OSError):  # a failure is not looked at where there is an artefact
             remove(self._failure_path(job))
 
-    def _set_aside(self, job: str) -> None:
-        """Move what is in a job's place to ``corrupt``."""
+    def _set_aside(self, job: str) -> Path | None:
+        """Move what is in a job's place to ``corrupt``; returns where it is then."""
         folder = self._folder(job)
         aside = self._move_aside(folder)
         if aside and self._is_intact(job, aside):
             # Another published it between our look and our rename.
             with suppress(OSError):
                 aside.rename(folder)
+                return None
+        return aside
 
     def _move_aside(self, path: Path) -> Path | None:
         """The new place of ``path`` in ``corrupt``, None where it is gone already."""

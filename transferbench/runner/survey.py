@@ -1,0 +1,185 @@
+"""What is in a store, read in full: every artefact's fault, and what computes it again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from transferbench.errors import StoreError
+from transferbench.plan import Job, JobKind, Work, job_id
+from transferbench.store import Store
+
+__all__ = ["PAYLOAD", "RunFolder", "Survey", "survey"]
+
+PAYLOAD = "payload.json"
+RUN = "run.json"
+ID_LENGTH = 64
+ID_PATTERN = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
+MAX_BYTES = 2**30
+"""More than a run's description takes."""
+
+
+class RunFolder(NamedTuple):
+    """A run's folder and its ``run.json``."""
+
+    folder: Path
+    described: Mapping[str, Any]
+
+
+class Survey(NamedTuple):
+    """Everything that verifying starts from.
+
+    ``faults``: of the jobs whose artefact is damaged, or gone though a run says that it finished.
+    ``jobs``: those that can be computed again, by id; an id is the digest of what it stands for.
+    ``runs``: the folders of runs with this store. ``foreign``: what does not belong there.
+    """
+
+    faults: Mapping[str, str]
+    jobs: Mapping[str, Job]
+    runs: Sequence[RunFolder]
+    foreign: Sequence[Path]
+    artefacts: int
+    files: int
+    size_bytes: int
+
+
+def survey(store: Store, runs: Sequence[Path]) -> Survey:
+    """Read a store; ``runs``: folders of runs besides those that lie next to it.
+
+    Raises: ``StoreError`` where ``store`` is none.
+    """
+    _refuse_others(store.root)
+    ids, foreign = _artefacts(store.root / "jobs")
+    faults = {job: fault for job in ids if (fault := store.damage(job, everything=True))}
+    folders = list(_run_folders(store.root, runs))
+    jobs = {job.id: job for folder in folders for job in _jobs_of(folder)}
+    present = [store.root / "jobs" / job[:2] / job for job in ids]
+    aside = [path for path in _entries(store.root / "corrupt") if ID_PATTERN.match(path.name)]
+    for path in (*present, *aside):
+        job = path.name[:ID_LENGTH]
+        if job not in jobs and (computed := _job_in(path, job)):
+            jobs[job] = computed
+        if path in aside and job not in ids:
+            faults[job] = "it was set aside before, and not computed again"
+    for folder in folders:
+        for job in _finished(folder):
+            if job not in faults and not store.is_done(job):
+                faults[job] = f"it is gone, and {folder.folder} says that it finished"
+    sizes = [facts.size_bytes for job in ids if (manifest := store.manifest(job))
+             for facts in manifest.files.values()]  # fmt: skip
+    return Survey(faults, jobs, folders, foreign, len(ids), len(sizes), sum(sizes))
+
+
+def _refuse_others(root: Path) -> None:
+    if (root / RUN).is_file():
+        described = _read(root / RUN)
+        store = described.get("store") if isinstance(described, dict) else None
+        advice = f"; its store is {root / store}" if isinstance(store, str) else ""
+        raise StoreError(f"{root} is the folder of a run, not a store{advice}")
+    if not any((root / name).is_dir() for name in ("jobs", "datasets", "partial")):
+        raise StoreError(
+            f"{root} is no store: it has no folder 'jobs'; give the folder of --store, which by "
+            "default is 'store' beside the folders of runs"
+        )
+
+
+def _artefacts(folder: Path) -> tuple[list[str], list[Path]]:
+    """The ids in the folder of all jobs, sorted, and whatever else is there."""
+    ids: list[str] = []
+    foreign: list[Path] = []
+    for group in _entries(folder):
+        for path in _entries(group) if group.is_dir() else [group]:
+            is_id = ID_PATTERN.fullmatch(path.name) and group.name == path.name[:2]
+            (ids if is_id else foreign).append(path.name if is_id else path)  # type: ignore[arg-type]  # names with names, paths with paths
+    return ids, foreign
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"cannot read {folder}: {error.strerror}; make it readable") from error
+
+
+# --- what computes an artefact again ------------------------------------------------------------
+
+
+def _job_in(folder: Path, job: str) -> Job | None:
+    """The job of an artefact, from its payload, which proves itself."""
+    payload = _read(folder / PAYLOAD)
+    jobs = (_job(kind, payload, f"{kind} {job[:12]}") for kind in get_args(JobKind))
+    return next((each for each in jobs if each and each.id == job), None)
+
+
+def _job(kind: str, payload: Any, title: str) -> Job | None:
+    """The job of a payload, None where it is no payload of this kind."""
+    try:
+        name = job_id(kind, payload)
+        if kind == "diagnosis":
+            requires = tuple(dict.fromkeys(map(str, payload["subjects"])))
+        else:
+            source = payload["initialization"].get("source") if kind == "trial" else None
+            requires = (source,) if source else ()
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        return None
+    return Job(name, kind, payload, requires, title, Work(0, 0))  # type: ignore[arg-type]  # one of JobKind
+
+
+def _run_folders(store: Path, others: Sequence[Path]) -> Iterator[RunFolder]:
+    """The readable folders of runs with this store: those that lie next to it, and ``others``.
+
+    Raises: ``StoreError`` where one of ``others`` is none.
+    """
+    beside = [path.parent for path in sorted(store.absolute().parent.glob(f"*/{RUN}"))]
+    for folder in dict.fromkeys([*beside, *(path.absolute() for path in others)]):
+        described = _read(folder / RUN)
+        if isinstance(described, dict) and isinstance(described.get("store"), str):
+            if folder in beside and not _is_same(folder / described["store"], store):
+                continue
+            yield RunFolder(folder, described)
+        elif folder not in beside:
+            raise StoreError(f"{folder} is not a run's folder: it has no {RUN} that can be read")
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def _jobs_of(run: RunFolder) -> Iterator[Job]:
+    for row in _rows(run):
+        job = _job(row["kind"], row.get("payload"), str(row.get("label")))
+        if job and job.id == row["id"]:
+            yield job
+
+
+def _finished(run: RunFolder) -> Iterator[str]:
+    return (row["id"] for row in _rows(run) if row.get("status") == "ok")
+
+
+def _rows(run: RunFolder) -> Iterator[Mapping[str, Any]]:
+    """The rows of a run's jobs that have an id and a kind."""
+    rows = run.described.get("jobs")
+    for row in rows if isinstance(rows, list) else []:
+        if not isinstance(row, dict):
+            continue
+        name, kind = row.get("id"), row.get("kind")
+        if isinstance(name, str) and ID_PATTERN.fullmatch(name) and kind in get_args(JobKind):
+            yield row
+
+
+def _read(path: Path) -> Any:
+    """The value of a JSON file, None where there is none."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return None
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -1,0 +1,266 @@
+"""Verifying a store: everything is read, and what is damaged is computed again, bit for bit.
+
+An artefact that another kind of machine computed is not computed again here unless that is asked
+for, since its bits may differ; whether they do is told by the digests of what was there before.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Literal, NamedTuple
+
+from transferbench.data.cache import discard, verify_cache
+from transferbench.data.files import forget
+from transferbench.errors import StoreError, listing
+from transferbench.identity import file_digest
+from transferbench.plan import Job, Work
+from transferbench.registry import Registry, open_registry
+from transferbench.runner.execute import start_executor
+from transferbench.runner.executors import Outcome
+from transferbench.runner.options import Options
+from transferbench.runner.outside import Outside, check_datasets, check_weights
+from transferbench.runner.schedule import JobSchedule, Watcher
+from transferbench.runner.survey import PAYLOAD, Survey, survey
+from transferbench.store import MANIFEST, Manifest, Store
+
+__all__ = ["Repair", "Verification", "run_verification"]
+
+MACHINE = ("device", "device_name", "torch")
+"""The facts of a job that decide its bits."""
+LISTED = 5
+
+
+class Repair(NamedTuple):
+    """Something that was damaged, and what became of it.
+
+    ``repaired``: as it was, bit for bit. ``other bits``: computed again, and not the same.
+    ``set aside``: another kind of machine computed it. ``lost``: it cannot be computed here.
+    ``removed``: decoded images that no job of the store needs, or whose source is not here.
+    """
+
+    title: str
+    fault: str
+    outcome: Literal["repaired", "other bits", "set aside", "lost", "removed"]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verifying a store came to; ``repairs`` is empty where everything was sound."""
+
+    store: str
+    artefacts: int
+    files: int
+    size_bytes: int
+    repairs: tuple[Repair, ...]
+    outside: tuple[Outside, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it was written, as far as it can be reached."""
+        return all(repair.outcome in {"repaired", "removed"} for repair in self.repairs) and all(
+            thing.status != "other content" for thing in self.outside
+        )
+
+
+def run_verification(
+    options: Options,
+    watcher: Watcher,
+    *,
+    runs: Sequence[Path] = (),
+    weights: Sequence[Path] = (),
+    recompute: bool = False,
+) -> Verification:
+    """Read the store of ``options`` in full, and compute again what is damaged.
+
+    ``runs``: folders of runs besides those that lie next to the store. ``weights``: files of
+    external weights. ``recompute``: also what another kind of machine computed.
+
+    Raises: ``StoreError`` where there is no store.
+    """
+    store = Store(Path(str(options.store)))
+    state = survey(store, runs)
+    registry = open_registry(options.plugins, strict=True)
+    cache = store.root / "datasets"
+    damaged = {problem.folder: problem.problem for problem in verify_cache(cache)}
+    for folder in damaged:
+        discard(folder)
+    forget(cache)
+    data_root = None if options.data_root is None else Path(options.data_root)
+    outside = list(check_datasets(state.jobs.values(), registry, cache, data_root))
+    files = [*weights, *_named_weights(state)]
+    more, sound = check_weights(state.jobs.values(), files)
+    repairs = [_decoded_again(folder, problem) for folder, problem in damaged.items()]
+    repairs += _Healer(store, state, options, watcher, sound, recompute=recompute).heal()
+    return Verification(
+        str(store.root), state.artefacts, state.files, state.size_bytes, tuple(repairs),
+        (*outside, *more), tuple(_notes(store, state, registry)),
+    )  # fmt: skip
+
+
+def _named_weights(state: Survey) -> list[Path]:
+    """The weights that the runs of the store were started with, as far as they are files."""
+    rows = [row for run in state.runs for row in run.described.get("asked", ())]
+    return [Path(str(row.get("weights"))) for row in rows if isinstance(row, Mapping)]
+
+
+def _decoded_again(folder: Path, problem: str) -> Repair:
+    """What became of a damaged folder of decoded images; what nothing needs is moved away."""
+    title = f"decoded images {folder.name[:12]}"
+    if not any(each.folder == folder for each in verify_cache(folder.parent)):
+        return Repair(title, problem, "repaired")
+    aside = folder.parent.parent / "corrupt" / f"datasets-{folder.name[:12]}-{token_hex(4)}"
+    aside.parent.mkdir(exist_ok=True)
+    folder.rename(aside)
+    return Repair(title, problem, "removed", "a run that needs them decodes them again")
+
+
+def _notes(store: Store, state: Survey, registry: Registry) -> Iterable[str]:
+    yield from map(str, registry.problems)
+    if state.foreign:
+        names = listing([str(path) for path in state.foreign], LISTED)
+        yield f"these are no artefacts, and were left alone: {names}"
+    aside = list((store.root / "corrupt").glob("*"))
+    if aside:
+        yield f"{len(aside)} artefact(s) were set aside in {store.root / 'corrupt'}; remove freely"
+
+
+# --- artefacts --------------------------------------------------------------------------------
+
+
+@dataclass
+class _Healer:
+    """Computes damaged artefacts again, and compares them with what was there before."""
+
+    store: Store
+    state: Survey
+    options: Options
+    watcher: Watcher
+    weights: Mapping[str, str]
+    recompute: bool
+    settled: dict[str, Repair] = field(default_factory=dict)
+
+    def heal(self) -> list[Repair]:
+        """What became of every damaged job, in the order of their ids."""
+        faults = self.state.faults
+        before = {job: self.store.manifest(job) for job in faults}
+        for job in faults:
+            if job not in self.state.jobs:
+                self._settle(job, "lost", "nothing tells how it was computed: run its suite again, "
+                             "or name the run's folder with --run")  # fmt: skip
+            elif elsewhere := self._elsewhere(before[job]):
+                self._settle(job, "set aside", f"{elsewhere}, so that its bits may differ: verify "
+                             "it there, or here with --recompute")  # fmt: skip
+        asides = {job: self.store.discard(job) for job in faults}
+        needed = [job for job in faults if job not in self.settled]
+        outcomes = self._computed(needed)
+        for job in needed:
+            outcome = outcomes.get(job)
+            if outcome is not None and outcome.status != "ok":
+                self._settle(job, "lost", outcome.message)
+            else:
+                self._compare(job, before[job], asides[job])
+        return [self.settled[job] for job in sorted(faults)]
+
+    def _settle(self, job: str, outcome: Any, detail: str = "") -> None:
+        title = self.state.jobs[job].title if job in self.state.jobs else f"job {job[:12]}"
+        self.settled[job] = Repair(title, self.state.faults[job], outcome, detail)
+
+    def _elsewhere(self, before: Manifest | None) -> str:
+        """Which other kind of machine computed an artefact; "" for this kind, or an unknown one."""
+        if before is None or self.recompute:
+            return ""
+        here = self._machine
+        differing = [name for name in MACHINE if before.facts.get(name, here[name]) != here[name]]
+        if not differing:
+            return ""
+        then = ", ".join(f"{name} {before.facts[name]} (here {here[name]})" for name in differing)
+        return f"it was computed with {then}"
+
+    @cached_property
+    def _machine(self) -> Mapping[str, Any]:
+        from transferbench.engine.jobs import machine_facts
+        from transferbench.engine.resources import find_device
+
+        return machine_facts(find_device(self.options.device), 0)
+
+    def _computed(self, needed: Sequence[str]) -> Mapping[str, Outcome]:
+        """How the jobs ended that are computed again, and what they require of the store."""
+        jobs, done, refused = self._with_requirements(needed)
+        if jobs.keys() <= done | refused.keys():
+            return refused
+        with start_executor(self.options, self.store, self.weights) as executor:
+            schedule = JobSchedule(jobs, done, self.store, executor, self.watcher, refused)
+            return refused | schedule.run()
+
+    def _with_requirements(
+        self, needed: Sequence[str]
+    ) -> tuple[dict[str, Job], set[str], dict[str, Outcome]]:
+        """The jobs with all that they require; which are done; and which cannot be computed."""
+        jobs: dict[str, Job] = {}
+        done: set[str] = set()
+        refused: dict[str, Outcome] = {}
+        frontier = list(needed)
+        while frontier:
+            name = frontier.pop()
+            if name in jobs:
+                continue
+            job = self.state.jobs.get(name) or Job(name, "trial", {}, (), name[:12], Work(0, 0))
+            jobs[name] = job
+            if self.store.is_done(name):
+                done.add(name)
+            elif name in self.settled or not job.payload:
+                refused[name] = Outcome(name, "failed", "it cannot be computed here", "", 0.0)
+            else:
+                frontier += job.requires
+        return jobs, done, refused
+
+    def _compare(self, job: str, before: Manifest | None, aside: Path | None) -> None:
+        """Settle a job that was computed again, by the digests of what was there before."""
+        manifest = self.store.manifest(job)
+        if manifest is None:
+            raise StoreError(f"job {job} is gone as soon as it is computed: check the disk")
+        new = {name: facts.sha256 for name, facts in manifest.files.items()}
+        left = _digests_in(aside)
+        if not left:
+            self._settle(job, "repaired", "nothing was left to compare it with")
+            return
+        # The id of the job is the digest of its payload, which older versions did not write.
+        names = before.files if before else new.keys() - {PAYLOAD}
+        differing = sorted(name for name in names if new.get(name) not in left)
+        if differing:
+            doubt = "" if before else "; its manifest was damaged, and they may have been, too"
+            self._settle(job, "other bits", f"{', '.join(differing)}{doubt}{self._dependents(job)}")
+        else:
+            self._settle(job, "repaired")
+
+    def _dependents(self, job: str) -> str:
+        titles = [each.title for each in self.state.jobs.values()
+                  if job in each.requires and each.id not in self.state.faults]  # fmt: skip
+        return f"; measured on the earlier bits: {listing(titles, LISTED, '; ')}" if titles else ""
+
+
+def _digests_in(folder: Path | None) -> set[str]:
+    """The digests of an artefact that was set aside: those in its manifest, and of its files.
+
+    A damaged file still has its digest in the manifest, and most of a damaged manifest is sound.
+    """
+    digests: set[str] = set()
+    for path in folder.iterdir() if folder and folder.is_dir() else ():
+        with suppress(OSError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                continue
+            if path.name == MANIFEST:
+                recorded = re.findall(rb'"sha256":"([0-9a-f]{64})"', path.read_bytes())
+                digests |= {digest.decode() for digest in recorded}
+            else:
+                digests.add(file_digest(path))
+    return digests
