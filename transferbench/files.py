@@ -67,9 +67,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8 with the line ends that ``text`` has."""
+    """Write a text file atomically, in UTF-8 with the line ends that ``text`` has.
+
+    The bytes of file names that are not UTF-8 are written as escapes.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_json(path: Path, value: Any, *, canonical: bool = False) -> None:

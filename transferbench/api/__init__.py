@@ -115,9 +115,9 @@ def _overlap(answers: Sequence[str]) -> dict[str, Any]:
 def export_run(folder: str | Path, to: str | Path) -> int:
     """Write a run's measurements as csv, parquet or json; returns the number of rows."""
     table, to = Run(folder).measurements, Path(to)
-    writers: dict[str, Callable[[Path], None]] = {
+    writers: dict[str, Callable[[Path], object]] = {
         ".csv": lambda path: table.to_csv(path, index=False),
-        ".parquet": lambda path: table.to_parquet(path, index=False),
+        ".parquet": lambda path: path.write_bytes(table.to_parquet(index=False)),
         ".json": lambda path: table.to_json(path, orient="records", indent=1),
     }
     if to.suffix not in writers:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +20,11 @@ from transferbench.streams import guarded_streams, lost_output, open_closed_desc
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
+LIMITS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE,
+          errno.ENOMEM, errno.EIO}  # fmt: skip
+"""Errors of the system that name no file and are nobody's bug."""
+MAX_PATH_CHARACTERS = 200
+SHARED_LIBRARY = ".so"
 
 app = typer.Typer(
     name="transferbench",
@@ -76,9 +84,21 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command."""
     try:
+        _require_working_directory()
         app()
     except TransferbenchError as error:
         fail(str(error))
+        return 2
+    except OSError as error:
+        # A path of the user's or a limit of the system, wherever in the code it came up.
+        if error.filename is None and error.errno not in LIMITS:
+            raise
+        fail(f"{_refusal(error)}; check the path, its permissions, and the room that is left")
+        return 2
+    except ImportError as error:
+        if SHARED_LIBRARY not in str(error):
+            raise
+        fail(f"{error}: is memory limited (ulimit -v), or is the installation damaged?")
         return 2
     except SystemExit as leaving:
         # Typer turns an interrupt inside a command into this, without a message.
@@ -86,3 +106,24 @@ def _run() -> int:
             raise KeyboardInterrupt from leaving
         return int(leaving.code or 0)
     return 0
+
+
+def _require_working_directory() -> None:
+    """Raise a ``TransferbenchError`` where it was removed: libraries end the process over it."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise TransferbenchError(
+            f"the working directory cannot be used: {error.strerror}; change to one that exists"
+        ) from error
+
+
+def _refusal(error: OSError) -> str:
+    """What the system refused, and why."""
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        return f"the system refuses to go on: {reason}"
+    path = os.fsdecode(error.filename)
+    if len(path) > MAX_PATH_CHARACTERS:
+        path = f"{path[:MAX_PATH_CHARACTERS]}..."
+    return f"cannot use {path}: {reason}"

@@ -15,5 +15,4 @@ def render_report(results: ReportInput, path: Path) -> None:
     # matplotlib and jinja2 take half a second to import.
     from transferbench.report.page import page
 
-    # Texts of plugins may hold lone surrogates, which UTF-8 cannot encode.
-    write_text(path, page(results).encode("utf-8", "backslashreplace").decode("utf-8"))
+    write_text(path, page(results))

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from transferbench.errors import StoreError
@@ -52,9 +52,10 @@ def _error_number(error: Exception) -> int | None:
 
 def _free_space(root: Path) -> str:
     """The free space of the disk of ``root``, which need not exist yet."""
-    folders = (root, *root.absolute().parents)
-    existing = next((folder for folder in folders if folder.exists()), Path("/"))
-    return f"{shutil.disk_usage(existing).free / 2**20:,.0f} MiB free there"
+    for folder in (root, *root.absolute().parents):
+        with suppress(OSError):
+            return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB free there"
+    return "its free space is unknown"
 
 
 def flush(path: Path) -> None:

@@ -88,7 +88,8 @@ def write_predictions(trials: Mapping[str, Predictions], path: Path) -> None:
     """Write the predictions of every trial, by job id, as one parquet table."""
     tables = [_table(job, trial) for job, trial in sorted(trials.items())]
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-    pq.write_table(table.unify_dictionaries(), path, compression="zstd")
+    with path.open("wb") as stream:  # pyarrow refuses paths that are not UTF-8
+        pq.write_table(table.unify_dictionaries(), stream, compression="zstd")
 
 
 def _table(job: str, trial: Predictions) -> pa.Table:
@@ -114,14 +115,15 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
 
     Raises: ``SubmissionError`` for another schema, a table beyond the caps, or ragged lists.
     """
-    file = pq.ParquetFile(path, memory_map=False)
-    if not file.schema_arrow.equals(SCHEMA):
-        raise SubmissionError(f"its columns are {file.schema_arrow.names}, not {SCHEMA.names}")
-    meta = file.metadata
-    decoded = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-    if meta.num_rows > MAX_ROWS or decoded > MAX_DECODED_BYTES:
-        raise SubmissionError(f"{meta.num_rows} rows in {decoded} bytes are more than is accepted")
-    return dict(_trials(file.read()))
+    with path.open("rb") as stream:
+        file = pq.ParquetFile(stream)
+        if not file.schema_arrow.equals(SCHEMA):
+            raise SubmissionError(f"its columns are {file.schema_arrow.names}, not {SCHEMA.names}")
+        meta = file.metadata
+        size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+        if meta.num_rows > MAX_ROWS or size > MAX_DECODED_BYTES:
+            raise SubmissionError(f"{meta.num_rows} rows in {size} bytes are more than is accepted")
+        return dict(_trials(file.read()))
 
 
 def _trials(table: pa.Table) -> Iterator[tuple[str, Predictions]]:
