@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_datacache import FakeLoader, flip_a_byte, get, homes, make_spec, put, remove, truncate
 
+from transferbench.data import cache as module
 from transferbench.data import decoded
 from transferbench.data.cache import discard, prepared_as, verify_cache
 from transferbench.engine.resources import Machine, WorkerResources
@@ -25,7 +26,7 @@ IMAGE_BYTES = 16
 @pytest.fixture
 def large(monkeypatch):
     """Arrays of six tiny images count as large."""
-    monkeypatch.setattr(decoded, "REHASH_LIMIT_BYTES", 4 * IMAGE_BYTES)
+    monkeypatch.setattr(module, "REHASH_LIMIT_BYTES", 4 * IMAGE_BYTES)
 
 
 def overwrite(home, position, split="train"):

@@ -7,6 +7,7 @@ is a digest of the result (pixels, labels, groups). Only the fingerprint is part
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -64,6 +65,8 @@ __all__ = [
     "verify_cache",
 ]
 
+REHASH_LIMIT_BYTES = 2**30
+"""Larger arrays of images are checked as they are read: hashing takes more than half a second."""
 ATTEMPTS = 3
 UNFINISHED = "unfinished-"
 ABANDONED_SECONDS = 24 * 3600
@@ -186,9 +189,12 @@ def _open(spec: DatasetSpec, folder: Path) -> PreparedDataset | None:
     """The dataset in ``folder``, None where it is absent, incomplete or changed."""
     try:
         manifest = read_manifest(folder)
-        if next(faults_of(folder, manifest), None):
+        if next(faults_of(folder, manifest, REHASH_LIMIT_BYTES), None):
             return None
-        splits = {name: map_split(folder, name, manifest["splits"][name]) for name in spec.splits}
+        splits = {
+            name: map_split(folder, name, manifest["splits"][name], REHASH_LIMIT_BYTES)
+            for name in spec.splits
+        }
         shared = tuple(SharedContent(**entry) for entry in manifest["shared"])
     except UNREADABLE:
         return None
@@ -242,7 +248,7 @@ def _decode(request: _Request, staged: Path) -> None:
         faults = [*(f": {fault}" for fault in name_faults(classes, spec.task)), *faults]
     if faults:
         raise content_error(spec, faults, root)
-    splits = {name: map_split(staged, name, facts) for name, facts in written.items()}
+    splits = {name: map_split(staged, name, facts, math.inf) for name, facts in written.items()}
     shared = tuple(shared_content(splits))
     _refuse_shared(request, shared)
     fingerprints = {name: facts["fingerprint"] for name, facts in written.items()}
@@ -305,7 +311,7 @@ def verify_cache(cache: Path) -> list[DamagedFolder]:
             manifest = read_manifest(folder)
             data = manifest["dataset"]
             name = f"dataset {data['name']!r} at {data['image_size']} px: "
-            problems = faults_of(folder, manifest, everything=True)
+            problems = faults_of(folder, manifest, math.inf)
             damaged.extend(DamagedFolder(folder, f"{name}{problem}") for problem in problems)
         except UNREADABLE as error:
             damaged.append(DamagedFolder(folder, f"{name}cannot be read ({error})"))

@@ -5,8 +5,8 @@
     <split>.digests        a digest of each image
     <split>.labels.npy, <split>.groups.npy
 
-Small files are hashed when they are opened. An array of images above REHASH_LIMIT_BYTES is not: its
-images are checked when a process reads them for the first time.
+Files are hashed when they are opened. A large array of images is not: its images are checked when a
+process reads them for the first time.
 
 Shape letters: N images, H height, W width, C channels, L labels.
 """
@@ -30,7 +30,6 @@ from transferbench.specs import DatasetSplit
 
 __all__ = [
     "FORMAT",
-    "REHASH_LIMIT_BYTES",
     "UNREADABLE",
     "ImageReader",
     "PreparedSplit",
@@ -44,8 +43,6 @@ __all__ = [
 
 FORMAT = 2
 """Of the files of a decoded dataset; part of the name of its folder."""
-REHASH_LIMIT_BYTES = 2**30
-"""Larger arrays of images are checked as they are read; hashing takes more than half a second."""
 BLOCK_IMAGES = 1024
 MANIFEST = "manifest.json"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -70,14 +67,19 @@ class PreparedSplit(NamedTuple):
 
 
 class ImageReader:
-    """Copies images of a memory map; each is checked when this process first reads it."""
+    """Copies images of a memory map.
 
-    def __init__(self, path: Path, images: np.ndarray, digests: np.ndarray) -> None:
+    Where they are more than ``hashed_bytes``, each is checked when this process first reads it.
+    """
+
+    def __init__(
+        self, path: Path, images: np.ndarray, digests: np.ndarray, hashed_bytes: float
+    ) -> None:
         self._path = path
         self._file = path.stat()
         self._images = images
         self._digests = digests
-        self._unchecked = np.full(len(images), images.nbytes > REHASH_LIMIT_BYTES)
+        self._unchecked = np.full(len(images), images.nbytes > hashed_bytes)
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """The images at ``positions``.
@@ -197,23 +199,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def map_split(folder: Path, name: str, facts: Mapping[str, Any]) -> PreparedSplit:
-    """One split of ``folder``, with its facts in the manifest. Raises: one of UNREADABLE."""
+def map_split(
+    folder: Path, name: str, facts: Mapping[str, Any], hashed_bytes: float
+) -> PreparedSplit:
+    """One split of ``folder``, with its facts in the manifest.
+
+    ``hashed_bytes``: larger arrays of images are checked as they are read. Raises: one of
+    UNREADABLE.
+    """
     images, labels, groups = (
         np.load(folder / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False)
         for array in ("images", "labels", "groups")
     )
     digests = np.memmap(folder / f"{name}.digests", f"S{DIGEST_BYTES}", mode="r")
-    reader = ImageReader(folder / f"{name}.images.npy", images, digests)
+    reader = ImageReader(folder / f"{name}.images.npy", images, digests, hashed_bytes)
     return PreparedSplit(images, labels, groups, facts["fingerprint"], digests, reader)
 
 
-def faults_of(
-    folder: Path, manifest: Mapping[str, Any], *, everything: bool = False
-) -> Iterator[str]:
-    """How the files of ``folder`` differ from its manifest.
+def faults_of(folder: Path, manifest: Mapping[str, Any], hashed_bytes: float) -> Iterator[str]:
+    """How the files of ``folder`` differ from its manifest; of larger arrays the size alone.
 
-    ``everything``: hash large arrays of images too. Raises: one of UNREADABLE.
+    Raises: one of UNREADABLE.
     """
     for name, facts in manifest["files"].items():
         path = folder / name
@@ -221,12 +227,12 @@ def faults_of(
             yield f"{name} is not what was written"
     for name, facts in manifest["splits"].items():
         path = folder / f"{name}.images.npy"
-        split = map_split(folder, name, facts)
+        split = map_split(folder, name, facts, hashed_bytes)
         form = (split.images.dtype.str, list(split.images.shape), path.stat().st_size)
         if form != ("|u1", facts["shape"], facts["size_bytes"]):
             yield f"{path.name} has another size than what was written"
             continue
-        hashed = everything or split.images.nbytes <= REHASH_LIMIT_BYTES
+        hashed = split.images.nbytes <= hashed_bytes
         if hashed and (count := _damaged(split.images, split.digests)):
             yield f"{count} images of {path.name} are not what was written"
 
