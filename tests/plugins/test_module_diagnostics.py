@@ -29,6 +29,7 @@ from transferbench_plugins.diagnostics.modules.criticality import (
     criticality,
 )
 from transferbench_plugins.diagnostics.modules.swaps import RERANDOMISATION, REWINDING
+from transferbench_plugins.diagnostics.weights import misalignment as misalignment_module
 from transferbench_plugins.diagnostics.weights.misalignment import (
     MISALIGNMENT,
     misalignment,
@@ -571,6 +572,27 @@ def test_filters_drawn_along_the_axes_of_the_patches_are_aligned_and_others_are_
     assert measured["misalignment", "conv1", "final"].n == 400
     assert 0 < measured["shrinkage", "conv1", "final"].value < 0.3
     assert eigenvalues[0] > 0
+
+
+def test_large_patches_are_compared_with_few_random_axes(monkeypatch):
+    trial = correlated_trial(n=8)
+    every = rows(MISALIGNMENT, trial, rotations=20)
+    monkeypatch.setattr(misalignment_module, "ROTATION_WORK", 5 * 27**3 + 1)
+    five = rows(MISALIGNMENT, trial, rotations=20)
+    monkeypatch.setattr(misalignment_module, "ROTATION_WORK", 1)
+    three, two = rows(MISALIGNMENT, trial, rotations=20), rows(MISALIGNMENT, trial, rotations=2)
+    key = "misalignment_random", "conv1", "final"
+    assert [measured[key].n for measured in (every, five, three, two)] == [20, 5, 3, 2]
+    key = "misalignment", "conv1", "final"
+    assert every[key] == five[key] == three[key]
+
+
+def test_patches_too_large_for_their_axes_are_flagged(monkeypatch):
+    monkeypatch.setattr(misalignment_module, "MAX_VALUES", 26)
+    (measured,) = rows(MISALIGNMENT, correlated_trial(n=8)).values()
+    assert measured.flag == (
+        "patches of 27 values, more than 26: their axes take too much memory and time"
+    )
 
 
 def test_an_undefined_misalignment_is_flagged():

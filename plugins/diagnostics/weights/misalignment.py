@@ -12,8 +12,9 @@ Shape letters: N images, C channels, H height, W width, F filters, D values of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -38,14 +39,25 @@ Patches are float32: directions without variance (the colours of grey images) co
 BATCH_SIZE = 8
 """Images whose patches are in memory at the same time."""
 
+ROTATION_WORK = 20 * 1536**3
+"""Rotations times D^3, the work of one: twenty of D = 1536, which take half a minute."""
+
+MIN_ROTATIONS = 3
+"""Random axes hardly differ where D is large: the interval over few of them is narrow."""
+
+MAX_VALUES = 4096
+"""Of a patch: its axes take 8 D^2 bytes and some minutes."""
+
 NO_LAYER = "the first module has no convolution that reads every channel of the images"
+TOO_LARGE = "patches of {} values, more than {}: their axes take too much memory and time"
 NO_COVARIANCE = "the filters have no invertible covariance: they do not vary, or are not finite"
 
 
 class MisalignmentParams(Params):
     """``of``: states: ``final``, ``init``, ``best`` or stored epochs. ``limit``: train images.
 
-    ``rotations``: the number of random sets of axes in the comparison.
+    ``rotations``: the number of random sets of axes in the comparison; fewer, but at least 3, are
+    drawn for patches of more than 1,536 values (32 px in colour have 3,072).
     """
 
     of: Annotated[
@@ -72,11 +84,23 @@ def measure(
     if layer is None:
         yield measurement("misalignment", None, "misalignment", 0, flag=NO_LAYER)
         return
-    patches_DD = patch_covariance(images, layer)
-    axes = _random_axes(len(patches_DD), params.rotations, context.seed)
-    for of in params.of:
-        filters_FD = subject.state(of)[f"{name}.weight"].flatten(1).double().numpy()
-        yield from _measurements(filters_FD, patches_DD, axes, {"layer": name, "of": of})
+    size = layer.weight[0].numel()
+    if size > MAX_VALUES:
+        yield measurement(
+            "misalignment", None, "misalignment", 0, flag=TOO_LARGE.format(size, MAX_VALUES)
+        )
+        return
+    eigenvalues_D, axes_DD = np.linalg.eigh(patch_covariance(images, layer))
+    states = [_covariance(subject.state(of)[f"{name}.weight"]) for of in params.of]
+    rotations = max(MIN_ROTATIONS, min(params.rotations, ROTATION_WORK // size**3))
+    random: list[list[float]] = [[] for _ in states]
+    # Each set of axes once, one at a time: those of 32 px patches in colour take 75 MB.
+    for random_DD in _random_axes(size, min(rotations, params.rotations), context.seed):
+        for values, state in zip(random, states, strict=True):
+            values.append(_misalignment(eigenvalues_D, random_DD, state))
+    for of, state, values in zip(params.of, states, random, strict=True):
+        own = _misalignment(eigenvalues_D, axes_DD, state)
+        yield from _measurements(own, values, state, {"layer": name, "of": of})
 
 
 def _first_convolution(subject: Subject, channels: int) -> tuple[str, Conv2d | None]:
@@ -115,68 +139,73 @@ def patch_covariance(images: Tensor, layer: Conv2d) -> np.ndarray:
     return covariance_DD
 
 
+class _FilterCovariance(NamedTuple):
+    """The shrunk covariance (D, D) of ``n`` filters and its inverse: none where it is singular."""
+
+    n: int
+    matrices: tuple[np.ndarray, ...] = ()
+    shrinkage: float = 0.0
+
+
 def misalignment(patches_DD: np.ndarray, filters_DD: np.ndarray) -> float:
     """M of two covariances; ``filters_DD`` is positive definite."""
     eigenvalues_D, axes_DD = np.linalg.eigh(patches_DD)
-    return _misalignment(eigenvalues_D, axes_DD, (filters_DD, np.linalg.inv(filters_DD)))
+    filters = _FilterCovariance(0, (filters_DD, np.linalg.inv(filters_DD)))
+    return _misalignment(eigenvalues_D, axes_DD, filters)
 
 
 def _misalignment(
-    eigenvalues_D: np.ndarray, axes_DD: np.ndarray, filters: tuple[np.ndarray, np.ndarray]
+    eigenvalues_D: np.ndarray, axes_DD: np.ndarray, filters: _FilterCovariance
 ) -> float:
-    """M for the axes in the columns of ``axes_DD``; ``filters``: covariance and its inverse."""
+    """M for the axes in the columns of ``axes_DD``; NaN for a singular covariance."""
+    if not filters.matrices:
+        return math.nan
     is_start_D = np.diff(eigenvalues_D, prepend=-np.inf) > DEGENERATE * eigenvalues_D[-1]
     starts = np.flatnonzero(is_start_D)
     variances, precisions = (
         np.add.reduceat(((matrix_DD @ axes_DD) * axes_DD).sum(axis=0), starts)
-        for matrix_DD in filters
+        for matrix_DD in filters.matrices
     )
     return float(np.sqrt(max(np.sqrt(variances * precisions).sum() - len(axes_DD), 0.0)))
 
 
-def _random_axes(size: int, rotations: int, seed: int) -> list[np.ndarray]:
+def _random_axes(size: int, rotations: int, seed: int) -> Iterator[np.ndarray]:
     """Haar-random orthogonal matrices. Source: Mezzadri 2007, arXiv math-ph/0609050."""
     rng = np.random.default_rng(seed)
-    matrices = []
     for _ in range(rotations):
         q, r = np.linalg.qr(rng.standard_normal((size, size)))
-        matrices.append(q * np.sign(np.diag(r)))
-    return matrices
+        yield q * np.sign(np.diag(r))
 
 
 # --- measurements -----------------------------------------------------------------------------
 
 
 def _measurements(
-    filters_FD: np.ndarray,
-    patches_DD: np.ndarray,
-    random_axes: Sequence[np.ndarray],
-    coordinates: dict[str, Coordinate],
+    own: float, random: Sequence[float], filters: _FilterCovariance, at: dict[str, Coordinate]
 ) -> Iterator[Measurement]:
-    n, unit = len(filters_FD), "misalignment"
-    covariance_DD, shrinkage = _covariance(filters_FD)
-    if covariance_DD is None:
-        yield measurement("misalignment", None, unit, n, coordinates, flag=NO_COVARIANCE)
+    n, unit = filters.n, "misalignment"
+    if not filters.matrices:
+        yield measurement("misalignment", None, unit, n, at, flag=NO_COVARIANCE)
         return
-    filters = (covariance_DD, np.linalg.inv(covariance_DD))
-    eigenvalues_D, axes_DD = np.linalg.eigh(patches_DD)
-    value = _misalignment(eigenvalues_D, axes_DD, filters)
-    yield measurement("misalignment", value, unit, n, coordinates)
-    yield measurement("shrinkage", shrinkage, "fraction", n, coordinates)
-    reference = student_t([_misalignment(eigenvalues_D, axes, filters) for axes in random_axes])
-    yield measurement("misalignment_random", reference, unit, reference.n, coordinates)
+    yield measurement("misalignment", own, unit, n, at)
+    yield measurement("shrinkage", filters.shrinkage, "fraction", n, at)
+    reference = student_t(random)
+    yield measurement("misalignment_random", reference, unit, reference.n, at)
 
 
-def _covariance(filters_FD: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """The shrunk covariance (D, D), None if it is singular, and the shrinkage."""
+def _covariance(weight: Tensor) -> _FilterCovariance:
     from sklearn.covariance import ledoit_wolf
 
-    if len(filters_FD) < 2 or not np.isfinite(filters_FD).all():
-        return None, 0.0
+    filters_FD = weight.flatten(1).double().numpy()
+    n = len(filters_FD)
+    if n < 2 or not np.isfinite(filters_FD).all():
+        return _FilterCovariance(n)
     covariance_DD, shrinkage = ledoit_wolf(filters_FD)
     eigenvalues_D = np.linalg.eigvalsh(covariance_DD)
-    invertible = eigenvalues_D[0] > 1e-12 * eigenvalues_D[-1]
-    return (covariance_DD if invertible else None), float(shrinkage)
+    if eigenvalues_D[0] <= 1e-12 * eigenvalues_D[-1]:
+        return _FilterCovariance(n)
+    inverse_DD = np.linalg.inv(covariance_DD)
+    return _FilterCovariance(n, (covariance_DD, inverse_DD), float(shrinkage))
 
 
 MISALIGNMENT = DiagnosticSpec(
@@ -191,6 +220,8 @@ MISALIGNMENT = DiagnosticSpec(
     subjects="one",
     needs=frozenset({"init_state", "images"}),
     epochs=lambda params: [of for of in params.of if isinstance(of, int)],
+    cost=lambda params: 1.0,
+    limit=lambda params: params.limit,
     report=ReportPart(
         build=f"{__package__}._spectrum_report:misalignment",
         metrics=frozenset({"misalignment", "misalignment_random", "shrinkage"}),
