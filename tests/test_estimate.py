@@ -5,8 +5,8 @@ import torch
 from tiny_suite import TINY, tiny_suite
 from torch.nn.modules.module import register_module_forward_hook
 
+from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.errors import PluginError, SuiteError
-from transferbench.networks import fitting
 from transferbench.runner.cost import estimate
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
@@ -118,27 +118,50 @@ def test_a_frozen_body_is_measured_as_it_is_trained(tmp_path):
     assert cost(planned, done=jobs(planned, "pretrain")).seconds > 0
 
 
-def test_a_backbone_that_does_not_fit_is_refused_with_a_size_that_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "SECONDS", 60.0)
-    planned = small_recipe(tmp_path, "timm/vgg11", 4)
-    with pytest.raises(PluginError, match="; the next larger image size that fits is 32 px"):
-        cost(planned, done=())
-
-
-def test_a_backbone_that_fails_in_training_alone_is_named(tmp_path, monkeypatch):
-    planned = small_recipe(tmp_path, "fixup-resnet8", 4)
+def altered(planned, monkeypatch, check):
+    """Every backbone's networks pass ``check`` before they compute."""
     spec = planned.registry.backbone("fixup-resnet8")
-
-    def refuse(net, _):
-        assert not net.training, "no training mode"
 
     def build(*arguments):
         net = spec.build(*arguments)
-        net.register_forward_pre_hook(refuse)
+        net.register_forward_pre_hook(check)
         return net
 
     broken = spec.model_copy(update={"build": build})
     monkeypatch.setattr(type(planned.registry), "backbone", lambda registry, name: broken)
+
+
+def test_a_backbone_that_does_not_fit_is_refused_with_a_size_that_does(tmp_path, monkeypatch):
+    def refuse(_, inputs):
+        if inputs[0].shape[-1] < 11:
+            raise ValueError("too small")
+
+    planned = small_recipe(tmp_path, "fixup-resnet8", 4)
+    altered(planned, monkeypatch, refuse)
+    with pytest.raises(PluginError, match="; the next larger image size that fits is 11 px"):
+        cost(planned, done=())
+
+
+def test_a_backbone_that_fails_in_training_alone_is_named(tmp_path, monkeypatch):
+    def refuse(net, _):
+        assert not net.training, "no training mode"
+
+    planned = small_recipe(tmp_path, "fixup-resnet8", 4)
+    altered(planned, monkeypatch, refuse)
     expected = r"backbone 'fixup-resnet8' failed: AssertionError: no training mode"
     with pytest.raises(PluginError, match=expected):
         cost(planned, done=())
+
+
+@pytest.mark.parametrize("head", ["fc", torch.nn.ModuleList()])
+def test_a_head_that_is_no_layer_is_refused(tmp_path, head):
+    planned = small_recipe(tmp_path, "fixup-resnet8", 4)
+    machine = Machine(planned.store.root, planned.store.root, None, "cpu")
+    resources = WorkerResources(planned.registry, planned.store, machine)
+    spec = planned.registry.backbone("fixup-resnet8").model_copy(update={"head": lambda net: head})
+    expected = (
+        rf"'fixup-resnet8': head\(net\) gave {type(head).__name__}; it must give the layer of net "
+        r"that makes the logits, or several in an nn.ModuleList"
+    )
+    with pytest.raises(PluginError, match=expected):
+        resources.head(spec, torch.nn.Linear(2, 2))

@@ -123,7 +123,9 @@ class _LayerInterceptor(TorchFunctionMode):
         self._weights: dict[int, tuple[str, tuple[Tensor, ...]]] = {}
         for name, layer in layers.items():
             weight = layer.get_parameter("weight")
-            self._weights[id(weight)] = (name, (weight,))
+            if id(weight) in self._weights:  # shared with a layer before
+                del self.missing[name]
+            self._weights.setdefault(id(weight), (name, (weight,)))
 
     def __torch_function__(
         self,

@@ -72,7 +72,8 @@ def redraw_source(
 def redraw(net: nn.Module, names: Iterable[str], norms: Norms, draw: Redraw) -> None:
     """Redraw the tensors ``names`` of ``net`` in order, by the rules of this module."""
     of_norms = _norm_names(net)
-    parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
+    # Once each: a weight with several names stands under the first.
+    parameters = {name for name, _ in net.named_parameters()}
     own = net.state_dict()
     with torch.no_grad():
         for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from fake_subject import FakeSubject
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from transferbench.analysis import memory
 from transferbench.engine.resources import lru_cache
+from transferbench.errors import DeviceError
 from transferbench.networks.modules import build_network, partition
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec
@@ -450,3 +453,37 @@ def test_the_cost_is_two_forward_passes(spec: DiagnosticSpec) -> None:
     assert spec.cost(spec.parse({})) == 2
     assert spec.accepts(spec.tiny)
     assert (spec.subjects, spec.needs) == ("pair", {"images"})
+
+
+@pytest.mark.parametrize("spec", [CKA, SVCCA, PROCRUSTES], ids=lambda spec: spec.name)
+def test_more_features_than_fit_into_memory_are_refused(
+    spec: DiagnosticSpec, pair: tuple[FakeSubject, FakeSubject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, batch = len(pair[0].images("test")), 2
+    monkeypatch.setattr(
+        "transferbench_plugins.diagnostics.features._module_features.BATCH_SIZE", batch
+    )
+    features = by_hand(pair[0], pooled=False)
+    sizes = [values[0].size * 4 for values in features.values()]
+    needed = n * (sum(sizes) + max(sizes)) - batch * sum(sizes)
+    for free, message in ((needed, None), (needed - 1, f"the features of {n} images take")):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        if message is None:
+            measured(spec, *pair, pooled=False)
+            continue
+        with pytest.raises(DeviceError, match=message) as caught:
+            measured(spec, *pair, pooled=False)
+        assert str(caught.value).endswith(
+            "0.0 GB are free on cpu; give the diagnostic fewer images, pooled: true or (cka) mode: "
+            "minibatch"
+        )
+
+
+def test_free_memory_is_what_the_system_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    assert memory.free_bytes(torch.device("cpu")) is None
+    (tmp_path / "meminfo").write_text("MemFree: 3 kB\nMemAvailable:   7 kB\n")
+    assert memory.free_bytes(torch.device("cpu")) == 7 * 1024
+    memory.refuse_beyond_memory(7 * 1024, torch.device("cpu"), "these", "do less")

@@ -298,16 +298,21 @@ def body_state(state: StateDict, modules: Partition) -> dict[str, Tensor]:
 def load_state(net: nn.Module, state: StateDict, names: Iterable[str] | None = None) -> None:
     """Copy ``state`` into ``net`` in place, keeping device, dtype and memory format.
 
-    ``names``: the tensors to copy (None: all).
+    ``names``: the tensors to copy (None: all). A weight with several names takes the value of the
+    first of them.
 
     Raises: ``DataError`` with the tensors that are missing, unexpected or of another shape.
     """
     own = net.state_dict()
     selected = list(own) if names is None else list(names)
     _check_state(own, state, selected)
+    copied = set[int]()
     with torch.no_grad():
         for name in selected:
-            own[name].copy_(state[name])
+            tensor = own[name]
+            if not (address := tensor.data_ptr()) or address not in copied:
+                copied.add(address)
+                tensor.copy_(state[name])
 
 
 def _check_state(own: StateDict, state: StateDict, selected: list[str]) -> None:

@@ -105,10 +105,10 @@ def _measure(resources: WorkerResources, payload: dict[str, Any], batch: int) ->
     indices = torch.arange(batch, device=resources.device)
     with blamed(f"backbone {spec.name!r}"):
         training.step(indices, generator)
-    trained = _shortest(lambda: training.step(indices, generator), resources.device)
-    evaluated = _shortest(
-        lambda: evaluate(net, data.test, data, execution, recipe.precision), resources.device
-    )
+        trained = _shortest(lambda: training.step(indices, generator), resources.device)
+        evaluated = _shortest(
+            lambda: evaluate(net, data.test, data, execution, recipe.precision), resources.device
+        )
     return _Speed(trained / batch, evaluated / n)
 
 

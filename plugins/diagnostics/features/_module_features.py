@@ -122,10 +122,27 @@ def _prepared_features(
     import torch
 
     names, features, missing = feature_batches(params, torch.split(images, BATCH_SIZE), subject)
-    batches = list(features)
+    batches = [next(features)]
+    _refuse_beyond_memory(batches[0], len(images))
+    batches += features
     # Batches of one module are freed before the next module is concatenated: they are large.
     tensors = (torch.cat([batch.pop(0) for batch in batches]) for _ in names)
     return BodyFeatures(names, [prepare(tensor) for tensor in tensors], missing)
+
+
+def _refuse_beyond_memory(batch: Sequence[Tensor], n: int) -> None:
+    """Refuse more features than fit, from those of the first batch."""
+    from transferbench.analysis.memory import refuse_beyond_memory
+
+    sizes = [features.nbytes / len(features) * n for features in batch]
+    if sizes:
+        refuse_beyond_memory(
+            # Those of one module are concatenated while all are in memory.
+            sum(sizes) + max(sizes) - sum(features.nbytes for features in batch),
+            batch[0].device,
+            f"the features of {n} images",
+            "give the diagnostic fewer images, pooled: true or (cka) mode: minibatch",
+        )
 
 
 def similarity_measurements(

@@ -57,7 +57,8 @@ class ModulePaths:
         self._evaluator = ModuleEvaluator(net, examples, criterion, lambda: images)
         self._params = params
         self._device = images.device
-        self._parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
+        # A weight with several names is one parameter, under the first: load_state reads that one.
+        self._parameters = {name for name, _ in net.named_parameters()}
         self._start = _to_device(subject.state("init"), self._device)
         self._end = _to_device(subject.state(end), self._device)
         self._end_epoch = end_epoch
