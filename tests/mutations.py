@@ -1,9 +1,11 @@
 """Broken inputs from seeds: mutated suites and run folders, equal for equal seeds."""
 
 import json
+import os
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -11,7 +13,7 @@ from tiny_suite import TINY
 
 from transferbench.suite.loading import bundled_suites
 
-__all__ = ["damaged_bytes", "mutated_suite"]
+__all__ = ["damaged_bytes", "mutated_run_folder", "mutated_suite"]
 
 Steps = tuple[str | int, ...]
 
@@ -201,3 +203,92 @@ def damaged_bytes(content: bytes, draw: random.Random) -> bytes:
             lambda: b"",
         )
     )()  # fmt: skip
+
+
+# --- run folders ------------------------------------------------------------------------------
+
+JSON_VALUES = (
+    "null", "true", "-1", "0", "1e400", "NaN", "Infinity", "-0.0", "1.5", '"2"', '""', '"x"', "[]",
+    "{}", "[[]]", '{"a": 1}', str(2**70), "9" * 5000, '"\\ud800"', '"\\u0000"', '"../../x"',
+    '"' + "x" * 5000 + '"', "[" * 300 + "]" * 300, '"' + "0" * 64 + '"', '"P"', '"trial"',
+)  # fmt: skip
+RUN_FILES = ("run.json", "claims.json", "environment.json", "records.jsonl")
+
+
+def mutated_run_folder(seed: int, folder: Path) -> None:
+    """Damage one or two files of the run in ``folder``."""
+    draw = random.Random(seed)
+    for name in draw.sample(RUN_FILES, draw.choice((1, 1, 1, 2))):
+        path = folder / name
+        content = path.read_bytes()
+        kind = draw.random()
+        if kind < 0.1:
+            _no_file(path, draw)
+        elif kind < 0.3:
+            path.write_bytes(damaged_bytes(content, draw))
+        elif name == "records.jsonl":
+            path.write_text("".join(_mutated_lines(content.decode(), draw)), encoding="utf-8")
+        else:
+            path.write_text(_mutated_json(content.decode(), draw), encoding="utf-8")
+
+
+def _no_file(path: Path, draw: random.Random) -> None:
+    path.unlink()
+    draw.choice(
+        (
+            lambda: None,
+            path.mkdir,
+            lambda: os.mkfifo(path),
+            lambda: path.symlink_to(path.name),
+            lambda: path.symlink_to("nothing"),
+            lambda: path.write_bytes(b""),
+        )
+    )()
+
+
+def _mutated_json(text: str, draw: random.Random) -> str:
+    value = json.loads(text)
+    paths = list(_paths(value))
+    if not paths:
+        return draw.choice(JSON_VALUES)
+    depth = draw.randint(1, max(map(len, paths)))
+    *parents, key = draw.choice([path for path in paths if len(path) <= depth])
+    parent = value
+    for step in parents:
+        parent = parent[step]
+    other = value
+    for step in draw.choice(paths):
+        other = other[step]
+    action = draw.randrange(5)
+    if action == 0:
+        del parent[key]
+    elif action == 1 and isinstance(parent, list):
+        parent.append(parent[key])
+    elif action == 1:
+        parent[f"{key}x"] = parent.pop(key)
+    elif action == 2:
+        parent[key] = json.loads(json.dumps(other))
+    else:
+        parent[key] = _Raw(draw.choice(JSON_VALUES))
+    return _yaml(value)
+
+
+def _mutated_lines(text: str, draw: random.Random) -> list[str]:
+    lines = text.splitlines(keepends=True)
+    at, other = draw.randrange(len(lines)), draw.randrange(len(lines))
+    return draw.choice(
+        (
+            lambda: [*lines[:at], f"{_mutated_json(lines[at], draw)}\n", *lines[at + 1 :]],
+            lambda: [*lines[:at], f"{_mutated_json(lines[at], draw)}\n", *lines[at + 1 :]],
+            lambda: [*lines[:at], f"{_mutated_json(lines[at], draw)}\n", *lines[at + 1 :]],
+            lambda: [*lines[:at], lines[other], *lines[at + 1 :]],
+            lambda: [*lines, lines[at]],
+            lambda: lines[:at] + lines[at + 1 :],
+            lambda: [*lines[:at], "\n", *lines[at:]],
+            lambda: lines[::-1],
+            list,
+            lambda: [line for i, line in enumerate(lines) if i % 2],
+            lambda: [line.replace('"handwriting"', '"far"') for line in lines],
+            lambda: [line.replace('"replicate":0', '"replicate":1') for line in lines],
+        )
+    )()

@@ -50,6 +50,21 @@ def test_a_file_that_may_not_be_written_stays(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match=f"cannot write {path}: it is no regular file; nothing"):
+        write_text(path, "text")
+    assert path.is_fifo()
+
+
+def test_links_in_a_circle_are_replaced(tmp_path):
+    path = tmp_path / "loop"
+    path.symlink_to(path)
+    write_text(path, "text")
+    assert path.read_text() == "text"
+
+
 def test_a_folder_in_its_place_is_an_error_and_leaves_nothing(tmp_path):
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(StoreError, match=r"cannot write .*a\.txt: Is a directory"):

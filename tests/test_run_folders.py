@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from command_line import SMALL, artefacts, cli, mistake, suite_file
@@ -149,12 +150,20 @@ def test_a_rerun_heals_a_damaged_folder_and_computes_nothing(damaged, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["run.json", "claims.json", "records.jsonl", "report.html"])
-def test_a_folder_where_a_file_goes_is_an_obstacle_before_anything_is_trained(tmp_path, name):
-    (tmp_path / "runs" / "run" / name).mkdir(parents=True)
+@pytest.mark.parametrize("create", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_an_obstacle_before_anything_is_trained(tmp_path, name, create):
     out = tmp_path / "runs" / "run"
+    out.mkdir(parents=True)
+    create(out / name)
     message = mistake("run", suite_file(tmp_path, SMALL), "--out", out, *ARGUMENTS)
-    assert f"cannot write {out / name}: " in message
+    assert f"cannot write {out / name}: it is no " in message
+    assert not (out / name).is_file()
     assert artefacts(tmp_path / "runs" / "store") == []
+
+
+def test_a_name_that_no_folder_can_have(tmp_path):
+    message = mistake("status", tmp_path / ("x" * 5000))
+    assert "run.json is damaged: it cannot be read (File name too long)" in message
 
 
 def test_a_damaged_run_raises_in_python(damaged):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import time
 
@@ -146,7 +147,7 @@ def test_a_value_is_refused_at_its_line_and_field(reasons, value, expected):
         (b"a: &a " + b"x" * 3000 + b"\nb: &b [" + b"*a, " * 2000 + b"]\nc: [*b, *b, *b, *b]",
          "3: c.4: aliases stand for more than 200000 values"),
         (b"- " * 10_000 + b"1", ": 0.0.0.0.0.0.0.0.0.0.0.0....: nested more than 32 deep"),
-        (b"a: 1\n" * 300_000, "1: suite: the file has 1500000 bytes, and a suite at most 524288"),
+        (b"a: 1\n" * 300_000, "1: suite: the file has more than 524288 bytes"),
     ],
 )  # fmt: skip
 def test_a_file_is_refused_before_it_is_a_suite(tmp_path, content, expected):
@@ -155,6 +156,29 @@ def test_a_file_is_refused_before_it_is_a_suite(tmp_path, content, expected):
     message = mistake("validate", path)
     assert expected in message
     assert str(path) in message
+
+
+@pytest.mark.parametrize(
+    ("create", "expected"),
+    [
+        (lambda path: path.mkdir(), "Is a directory; give the path of a .yaml file"),
+        (os.mkfifo, "is not a suite: it has no fields at the top level"),
+        (lambda path: path.symlink_to("/dev/zero"), "the file has more than 524288 bytes"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda _: None, "No such file or directory"),
+    ],
+)
+def test_what_is_no_suite_file(tmp_path, create, expected):
+    path = tmp_path / "suite.yaml"
+    create(path)
+    message = mistake("validate", path)
+    assert expected in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".yaml", "a\0b", "a\0b.yaml", ""])
+def test_a_name_that_no_file_can_have(name):
+    assert "suite" in mistake("validate", name)
 
 
 def test_aliases_are_counted_and_not_expanded():
@@ -436,6 +460,14 @@ def test_what_is_not_trained_is_a_note(tmp_path):
         "diagnosis mistakes measures nothing: its arms are not trained where it looks",
         "claims stay undecided, since not all that they compare is trained: faster",
         "no score: P-T is not trained on handwriting, none",
+    ]
+    late = transferbench.plan_run(
+        suite_file(tmp_path), out=tmp_path / "run",
+        changes=["trials=[{checkpoints: [1, 2, 3, 9]}]", "sources.source.checkpoints=[0, 4]"],
+    )  # fmt: skip
+    assert list(late.notes) == [
+        "sources.source: no training reaches checkpoint 4, the longest has 2",
+        "trials.0: no training reaches checkpoint 3, 9, the longest has 2",
     ]
     # Arms that were taken out on purpose are not noted.
     chosen = transferbench.plan_run(tiny_suite(), out=tmp_path / "run", initializations=["RI-T"])

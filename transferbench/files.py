@@ -48,6 +48,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with disk_errors_explained(path):
         path = Path(os.path.realpath(path))  # Path.resolve raises where links go in a circle
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # A device would be replaced, and be lost.
+            raise OSError(errno.EINVAL, "it is no regular file")
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         # The suffix is kept: writers of tables and pictures choose their format by it.

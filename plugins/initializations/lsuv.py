@@ -28,7 +28,7 @@ class LsuvParams(Params):
     """The paper's Algorithm 1: tolerance of the standard deviation, and maximum number of tries."""
 
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    tries: Annotated[int, Field(ge=1)] = 10
+    tries: Annotated[int, Field(ge=1, le=1000)] = 10
 
 
 def _orthonormalise(weight: Tensor, generator: Generator) -> None:

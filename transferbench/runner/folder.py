@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -41,6 +43,7 @@ SUBMISSIONS = "submissions"
 """The entries as they are packed for the run's own board."""
 
 SCHEMA_VERSION = 1
+SHORT = 60
 NAMED = 3
 """Faults of a file that a message names."""
 
@@ -89,7 +92,7 @@ class RunDescription(_Read):
     suite_id: str
     suite_digest: JobId
     changed: tuple[str, ...]
-    store: str
+    store: Annotated[str, Field(max_length=4096)]
     entries: tuple[RunEntry, ...]
     jobs: tuple[RunJob, ...]
     suite: Suite
@@ -150,9 +153,12 @@ def read_claims(folder: Path, run: RunDescription) -> dict[str, list[Verdict]]:
         v.claim for own in verdicts.values() for v in own if v.claim not in run.suite.claims
     ]
     if unknown:
-        raise _damaged(
-            path, f"{listing(unknown, NAMED)} is neither an entry nor a claim of the run"
-        )
+        strangers = listing([name[:SHORT] for name in unknown], NAMED)
+        raise _damaged(path, f"{strangers} is neither an entry nor a claim of the run")
+    for verdict in (verdict for own in verdicts.values() for verdict in own):
+        numbers = (verdict.effect, verdict.low, verdict.high, verdict.threshold)
+        if not all(math.isfinite(number) for number in numbers if number is not None):
+            raise _damaged(path, f"a number of {verdict.claim} is not finite")
     return verdicts
 
 
@@ -218,9 +224,12 @@ def _content(path: Path) -> bytes:
 
 
 def _refuse_absent(path: Path) -> None:
-    if path.is_file():
-        return
-    if path.is_symlink() or path.exists():
+    try:
+        if path.is_file():
+            return
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error.strerror})") from error
+    if os.path.lexists(path):
         raise _damaged(path, "it is no file; move it away")
     if path.name == RUN:
         raise StoreError(

@@ -34,9 +34,9 @@ def write_plan(planned: Planned, states: Mapping[str, JobState]) -> None:
 
 def _refuse_obstacles(folder: Path) -> None:
     """Raise ``StoreError`` where a file of the run could not be written at its end."""
-    for path in (folder / name for name in (RECORDS, CLAIMS, ENVIRONMENT, REPORT)):
-        if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
-            kind = "a folder" if path.is_dir() else "not writable"
+    for path in (folder / name for name in (RUN, RECORDS, CLAIMS, ENVIRONMENT, REPORT)):
+        if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+            kind = "not writable" if path.is_file() else "no file"
             raise StoreError(
                 f"cannot write {path}: it is {kind}; move it away, or choose another --out"
             )

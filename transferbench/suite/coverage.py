@@ -288,11 +288,28 @@ class _Coverage:
         if undecided:
             names = listing(list(undecided), NAMED)
             yield f"claims stay undecided, since not all that they compare is trained: {names}"
+        yield from self._beyond_the_end()
         scoring = self.suite.scoring
         for arm in dict.fromkeys((scoring.initialization, scoring.baseline)):
             for target in scoring.chance:
                 if (target, scoring.perturbation) not in self.trained[arm]:
                     yield f"no score: {arm} is not trained on {target}, {scoring.perturbation}"
+
+    def _beyond_the_end(self) -> Iterator[str]:
+        """Checkpoints after the last epoch of every training that would store them."""
+        suite = self.suite
+        lengths = {label: recipe.epochs for label, recipe in suite.recipes.items()}
+        stored = [(f"sources.{label}", source.checkpoints, lengths[source.recipe])
+                  for label, source in suite.sources.items()]  # fmt: skip
+        for i, grid in enumerate(suite.trials):
+            targets, _, arms = suite.axes(grid)
+            uses = [suite.initializations[arm] for arm in arms]
+            epochs = [lengths[use.recipe_on(target)] for use in uses for target in targets]
+            stored.append((f"trials.{i}", grid.checkpoints, max(epochs, default=0)))
+        for field, checkpoints, last in stored:
+            if late := [str(epoch) for epoch in checkpoints if epoch > last]:
+                listed = listing(late, NAMED)
+                yield f"{field}: no training reaches checkpoint {listed}, the longest has {last}"
 
 
 def _holds(group: _Subjects, term: Cells) -> bool:

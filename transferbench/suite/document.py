@@ -191,9 +191,7 @@ class _UnreadableError(Exception):
 
 def _text(content: bytes) -> str:
     if len(content) > MAX_BYTES:
-        raise _UnreadableError(
-            f"the file has {len(content)} bytes, and a suite at most {MAX_BYTES}", 1
-        )
+        raise _UnreadableError(f"the file has more than {MAX_BYTES} bytes", 1)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from transferbench.errors import SuiteError, UnknownNameError, nearest, suggesti
 from transferbench.registry import Registry
 from transferbench.suite.bounds import value_mistakes
 from transferbench.suite.coverage import coverage_mistakes
-from transferbench.suite.document import Mistake, Node, defined_at, plain, read_yaml
+from transferbench.suite.document import MAX_BYTES, Mistake, Node, defined_at, plain, read_yaml
 from transferbench.suite.mistakes import parsed, report
 from transferbench.suite.references import (
     PLUGINS,
@@ -38,7 +39,7 @@ def suite_path(name_or_file: str) -> Path:
     Raises: ``UnknownNameError`` where neither exists.
     """
     path = Path(name_or_file)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    if path.suffix in {".yaml", ".yml"} or os.path.lexists(path):
         return path
     bundled = bundled_suites()
     name = name_or_file.partition("@")[0]
@@ -59,7 +60,7 @@ def load_suite(
     """
     path = suite_path(name_or_file)
     root = _read(path)
-    if "@" in name_or_file and not Path(name_or_file).exists():
+    if "@" in name_or_file and not os.path.lexists(name_or_file):
         _refuse_version(name_or_file, root)
     for change in changes:
         _override(root, change)
@@ -111,10 +112,13 @@ def _mistakes(raw: Any, suite: Suite | None, registry: Registry | None) -> list[
 def _read(path: Path) -> Node:
     """The content of a suite file, whose top level is a mapping."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        # Opened without waiting for a writer, which a pipe may never have.
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SuiteError(
-            f"cannot read the suite {path}: {error.strerror}; give the path of a .yaml file, or "
+            f"cannot read the suite {path}: {reason}; give the path of a .yaml file, or "
             f"a bundled suite: {', '.join(bundled_suites())}"
         ) from error
     root, mistakes = read_yaml(content)

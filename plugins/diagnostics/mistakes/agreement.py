@@ -45,7 +45,7 @@ __all__ = ["AGREEMENT", "AgreementParams"]
 class AgreementParams(Params):
     """``resamples``: bootstrap resamples of the test items."""
 
-    resamples: Annotated[int, Field(ge=100)] = 1000
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
 
 
 def measure(

@@ -49,11 +49,11 @@ class CriticalityParams(Params):
     ``paths``: from initial to trained weights; ``ends``: the trained states.
     """
 
-    alphas: Annotated[int, Field(ge=2)] = 11
+    alphas: Annotated[int, Field(ge=2, le=1001)] = 11
     sigmas: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
         *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
     )
-    draws: Annotated[int, Field(ge=1)] = 3
+    draws: Annotated[int, Field(ge=1, le=1000)] = 3
     limit: Annotated[int, Field(ge=1)] = 500
     tolerances: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.1,)
     risk: Literal["loss", "error"] = "loss"

@@ -59,7 +59,7 @@ class RewindingParams(Params):
 class RerandomisationParams(Params):
     """``draws``: fresh networks to take modules from. ``limit``: test images (None: all)."""
 
-    draws: Annotated[int, Field(ge=1)] = 3
+    draws: Annotated[int, Field(ge=1, le=1000)] = 3
     limit: Annotated[int, Field(ge=1)] | None = None
 
 

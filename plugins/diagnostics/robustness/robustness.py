@@ -53,7 +53,7 @@ class RobustnessParams(Params):
     perturbations: Annotated[tuple[PerturbationSeries, ...], Field(min_length=1)]
     limit: Annotated[int, Field(ge=1)] | None = None
     batch: Annotated[int, Field(ge=1)] = 256
-    resamples: Annotated[int, Field(ge=100)] = 1000
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

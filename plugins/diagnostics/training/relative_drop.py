@@ -49,7 +49,7 @@ class DropParams(Params):
     """
 
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    resamples: Annotated[int, Field(ge=100)] = 1000
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
 
 
 def measure(

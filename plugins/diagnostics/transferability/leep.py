@@ -46,7 +46,7 @@ class NleepParams(Params):
     """
 
     energy: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    per_class: Annotated[int, Field(ge=1)] = 5
+    per_class: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
 def _measure_leep(

@@ -51,7 +51,7 @@ class ProbeParams(Params):
 
     strengths: Annotated[tuple[Strength, ...], Field(min_length=1)] = (1, 0.1, 1e-2, 1e-3, 1e-4)
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    resamples: Annotated[int, Field(ge=100)] = 1000
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
 
 
 def measure(

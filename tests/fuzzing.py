@@ -1,0 +1,163 @@
+"""Mutants in a process with limits: how each ends, and that none hangs or takes the memory.
+
+``python fuzzing.py FOLDER KINDS COUNT SECONDS`` tries the mutants of each kind one after another
+and writes a line of JSON before and after each: the parent knows which of them never came back.
+"""
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mutations
+from command_line import SMALL, cli, environment, suite_file
+
+__all__ = ["KINDS", "Outcome", "outcomes"]
+
+HANG_SECONDS = 20
+MEMORY_BYTES = 2**31
+RESULTS = "outcomes.jsonl"
+
+Commands = list[tuple[Any, ...]]
+
+
+class Outcome(NamedTuple):
+    """How a mutant ended: the exit code of its last command (None: it never came back).
+
+    ``text``: what was printed, or the traceback. ``peak_bytes``: the most memory so far.
+    """
+
+    kind: str
+    seed: int
+    code: int | None = None
+    text: str = ""
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+# --- kinds ------------------------------------------------------------------------------------
+
+
+def suite_mutant(seed: int, folder: Path) -> Commands:
+    """A suite to plan, in a folder that has the decoded data of the others."""
+    path = folder / "mutant.yaml"
+    path.write_bytes(mutations.mutated_suite(seed))
+    return [("plan", path, "--out", folder / "runs" / "plan")]
+
+
+def run_folder_mutant(seed: int, folder: Path) -> Commands:
+    """A damaged run for one of the commands that read it, or to be run again."""
+    original, run = folder / "runs" / "original", folder / "runs" / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(original, run)
+    mutations.mutated_run_folder(seed, run)
+    commands: Commands = [
+        ("compare", run, original), ("export", run, folder / "table.csv"), ("report", run),
+        ("submission", "pack", run, "--out", folder / "packed"),
+        ("run", folder / "suite.yaml", "--out", run, "--jobs", 1),
+    ]  # fmt: skip
+    return [("status", run), commands[seed % len(commands)]]
+
+
+KINDS: dict[str, Callable[[int, Path], Commands]] = {
+    "suites": suite_mutant,
+    "run-folders": run_folder_mutant,
+}
+"""What can be mutated -> the commands that meet the mutant of a seed."""
+
+
+# --- the parent -------------------------------------------------------------------------------
+
+
+def outcomes(folder: Path, kinds: Iterable[str], count: int, seconds: float) -> list[Outcome]:
+    """How ``count`` mutants of each kind ended, or as many as could be tried in ``seconds``."""
+    path = folder / RESULTS
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", __file__, folder, ",".join(kinds), str(count),
+         str(seconds)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=environment(),
+    )  # fmt: skip
+    end, size = "", -1
+    while child.poll() is None:
+        try:
+            _, end = child.communicate(timeout=4 * HANG_SECONDS)
+        except subprocess.TimeoutExpired:
+            if size == (size := path.stat().st_size if path.exists() else 0):
+                child.kill()
+                end = f"no answer for {4 * HANG_SECONDS} s"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    results = [Outcome(**json.loads(line)) for line in lines]
+    last = {(outcome.kind, outcome.seed): outcome for outcome in results}
+    assert last, end
+    return [o if o.code is not None else o._replace(text=end) for o in last.values()]
+
+
+# --- the child --------------------------------------------------------------------------------
+
+
+class _HangError(BaseException):
+    """No command may catch it."""
+
+
+def _hang(*_: object) -> None:
+    raise _HangError
+
+
+def _tried(kind: str, seed: int, folder: Path) -> Outcome:
+    began = time.perf_counter()
+    code, text = 0, ""
+    try:
+        signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
+        for command in KINDS[kind](seed, folder):
+            said = cli(*command)
+            code, text = said.code, f"{' '.join(map(str, command))}\n{said.err}"
+            if code not in {0, 1, 2} or (code == 2 and "error: " not in text):
+                break
+    except _HangError:
+        code, text = -1, f"it took more than {HANG_SECONDS} s\n{traceback.format_exc()}"
+    except Exception:  # noqa: BLE001  # a traceback is what is looked for
+        code, text = -1, traceback.format_exc()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    text = text if len(text) < 4000 else f"{text[:1000]} ... {text[-3000:]}"
+    return Outcome(kind, seed, code, text, time.perf_counter() - began, peak)
+
+
+def _limit_memory() -> None:
+    """Beside what is mapped now, which is more than is in memory."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux
+        mapped = int(status.read_text().partition("VmData:")[2].split()[0]) * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (mapped + MEMORY_BYTES, mapped + MEMORY_BYTES))
+
+
+def main(folder: Path, kinds: Sequence[str], count: int, seconds: float) -> None:
+    """Try the mutants of each kind until its time is over."""
+    suite = suite_file(folder, SMALL)
+    # Untimed: what it imports and decodes is there for all mutants.
+    said = cli("run", suite, "--out", folder / "runs" / "original", "--jobs", 1)
+    assert said.code == 0, said
+    _limit_memory()
+    signal.signal(signal.SIGALRM, _hang)
+    with (folder / RESULTS).open("w", encoding="utf-8") as results:
+        for kind in kinds:
+            end = time.perf_counter() + seconds
+            for seed in range(count):
+                results.write(f"{json.dumps(Outcome(kind, seed)._asdict())}\n")
+                results.flush()
+                results.write(f"{json.dumps(_tried(kind, seed, folder)._asdict())}\n")
+                if time.perf_counter() > end:
+                    break
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]), float(sys.argv[4]))
