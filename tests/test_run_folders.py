@@ -27,9 +27,11 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def damaged(finished, tmp_path):
-    """A copy of the run beside its store."""
+    """A copy of the run beside its store, as if it had been run there."""
     shutil.copytree(finished.parent, tmp_path / "runs")
-    return tmp_path / "runs" / "run"
+    path = tmp_path / "runs" / "run" / "run.json"
+    path.write_text(path.read_text().replace(str(finished.parent), str(path.parent.parent)))
+    return path.parent
 
 
 def readers(folder, tmp_path):

@@ -74,7 +74,7 @@ def finish(planned: Planned, watcher: Watcher) -> Run:
 
 @names_suggested
 def pack_run(
-    folder: str | Path,
+    folder: str | Path | Run,
     out: str | Path,
     entries: Sequence[str] = (),
     submitter: str | None = None,
@@ -89,7 +89,8 @@ def pack_run(
     """
     require_list("entries", entries)
     require_list("overlap", overlap)
-    finished, out = Run(folder), Path(out)
+    finished = folder if isinstance(folder, Run) else Run(folder)
+    out = Path(out)
     registry = registry or open_registry()
     declaration = Declaration(
         submitter=submitter, license=weights_license, overlap=_overlap(overlap)

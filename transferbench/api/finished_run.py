@@ -39,6 +39,7 @@ from transferbench.runner.folder import (
 )
 from transferbench.runner.planning import Planned
 from transferbench.runner.run import Results
+from transferbench.runner.run_store import find_store
 from transferbench.statistics import student_t
 from transferbench.store import Store
 from transferbench.submission import Declaration, pack
@@ -61,13 +62,20 @@ PANEL_COLUMNS = 4
 class Run:
     """A run in its folder.
 
-    ``registry``: the plugins it ran with (None: those that are installed now).
+    ``registry``: the plugins it ran with (None: those that are installed now). ``store``: where its
+    artefacts are, if they are not where they were nor beside the folder.
     Raises: ``StoreError`` where the folder holds no run.
     """
 
-    def __init__(self, folder: str | Path, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        registry: Registry | None = None,
+        store: str | Path | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.registry = registry
+        self._explicit_store = None if store is None else Path(store)
         self.described: Mapping[str, Any] = read_json(self.folder / RUN)
 
     @classmethod
@@ -91,8 +99,8 @@ class Run:
 
     @cached_property
     def store(self) -> Store:
-        """The store of its jobs' artefacts."""
-        return Store(self.folder / self._run.store)
+        """The store of its jobs' artefacts. Raises: ``StoreError`` where it cannot be located."""
+        return find_store(self.folder, self._run, self._explicit_store)
 
     @cached_property
     def measurements(self) -> pd.DataFrame:

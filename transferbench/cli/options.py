@@ -28,6 +28,7 @@ __all__ = [
     "Json",
     "Plugins",
     "RunFolder",
+    "RunStore",
     "SuiteName",
     "kind_named",
     "known_plugins",
@@ -60,6 +61,10 @@ SuiteName = Annotated[
     str, typer.Argument(help="A bundled suite's name or a .yaml file.", metavar="SUITE")
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+RunStore = Annotated[
+    Path | None,
+    typer.Option("--store", help="The run's store, if it is neither where it was nor beside RUN."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plugins = Annotated[list[Path] | None, _option("plugins")]
 DataRoot = Annotated[Path | None, _option("data_root")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from transferbench.cli.options import Json, Plugins, known_plugins
+from transferbench.cli.options import Json, Plugins, RunStore, known_plugins
 from transferbench.cli.output import ResultsCommand, as_json, say
 
 __all__ = ["leaderboard", "submission"]
@@ -34,12 +34,13 @@ def pack(
         list[str] | None, typer.Option(help="TARGET=yes|no|unknown: seen in pre-training?")
     ] = None,
     plugin: Plugins = None,
+    store: RunStore = None,
 ) -> None:
     """Pack the entries of a run into immutable submissions."""
-    from transferbench.api import pack_run
+    from transferbench.api import Run, pack_run
 
-    registry = known_plugins(plugin)
-    for path in pack_run(run, out, entry or (), submitter, license, overlap or (), registry):
+    registry, finished = known_plugins(plugin), Run(run, store=store)
+    for path in pack_run(finished, out, entry or (), submitter, license, overlap or (), registry):
         say(str(path))
 
 

@@ -17,6 +17,7 @@ from transferbench.cli.options import (
     Json,
     Plugins,
     RunFolder,
+    RunStore,
     SuiteName,
     with_options,
 )
@@ -91,11 +92,11 @@ def run(
         raise typer.Exit(1)
 
 
-def status(folder: RunFolder, json: Json = False) -> None:
+def status(folder: RunFolder, store: RunStore = None, json: Json = False) -> None:
     """Show how a run's jobs ended."""
     from transferbench.api import Run
 
-    rows = Run(folder).job_rows
+    rows = Run(folder, store=store).job_rows
     if json:
         as_json(rows)
         return
@@ -106,11 +107,11 @@ def status(folder: RunFolder, json: Json = False) -> None:
             say(f"{row['status']}: {row['label']}: {row['message']}")
 
 
-def report(folder: RunFolder) -> None:
+def report(folder: RunFolder, store: RunStore = None) -> None:
     """Write the report of a run again."""
     from transferbench.api import Run
 
-    say(f"the report is {Run(folder).report()}")
+    say(f"the report is {Run(folder, store=store).report()}")
 
 
 def compare(first: RunFolder, second: RunFolder, json: Json = False) -> None:

@@ -49,6 +49,7 @@ NAMED = 3
 
 T = TypeVar("T")
 JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FolderPath = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]+$")]
 Replicate = Annotated[int, Field(ge=0, lt=2**53)]
 
 
@@ -64,6 +65,7 @@ class RunJob(_Read):
     id: JobId
     kind: Literal["pretrain", "trial", "diagnosis"]
     label: str
+    status: str = ""
     entry: str
     target: str | None = None
     perturbation: str | None = None
@@ -92,7 +94,8 @@ class RunDescription(_Read):
     suite_id: str
     suite_digest: JobId
     changed: tuple[str, ...]
-    store: Annotated[str, Field(max_length=4096)]
+    store: FolderPath
+    store_absolute: FolderPath | None = None
     entries: tuple[RunEntry, ...]
     jobs: tuple[RunJob, ...]
     suite: Suite

@@ -21,6 +21,7 @@ from transferbench.runner.datasets import (
 from transferbench.runner.earlier import EarlierRun
 from transferbench.runner.options import Options
 from transferbench.runner.request import RequestedEntry, make_request
+from transferbench.runner.run_store import requested_store
 from transferbench.store import Store
 from transferbench.suite import Suite
 
@@ -73,7 +74,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     registry = open_registry(options.plugins, strict=True)
     request = make_request(suite, options, registry)
     resolved = resolve_suite(request.suite, registry)
-    store = Store(Path(options.store or request.folder.parent / "store"))
+    store, store_notes = requested_store(request.folder, options.store)
     store.prepare()
     datasets = prepare_datasets(resolved, store, options)
     facts = facts_of(datasets)
@@ -84,7 +85,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
         entries = [requested for requested in entries if requested not in unfinished]
         plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
     data = report_on(resolved, datasets)
-    notes = (*request.notes, *data.notes, *_notes(plan, unfinished),
+    notes = (*store_notes, *request.notes, *data.notes, *_notes(plan, unfinished),
              *_single_image_notes(plan, registry))  # fmt: skip
     planned = Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
                       store, notes, data, request.superseded)  # fmt: skip

@@ -18,6 +18,7 @@ from transferbench.runner.collect import Collected, JobState
 from transferbench.runner.earlier import set_aside
 from transferbench.runner.folder import CLAIMS, ENVIRONMENT, RECORDS, REPORT, RUN
 from transferbench.runner.planning import Planned
+from transferbench.runner.run_store import store_facts
 
 __all__ = ["write_plan", "write_results"]
 
@@ -65,7 +66,7 @@ def _description(
         "suite_digest": plan.suite.digest,
         "changed": list(planned.changed),
         "data": planned.data._asdict(),
-        "store": os.path.relpath(planned.store.root, planned.folder),
+        **store_facts(planned.store, planned.folder),
         "asked": [{"backbone": entry.backbone, "weights": entry.weights}
                   for entry in planned.entries],
         "entries": [vars(entry) | {"parameters": parameters.get(entry.name), "origin": origin}

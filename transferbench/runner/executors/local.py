@@ -10,7 +10,6 @@ Rejected: ``concurrent.futures.ProcessPoolExecutor``, where a worker that dies b
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import pickle
 import signal
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from transferbench.runner.executors.worker import Pipe
 
 __all__ = ["LocalExecutor"]
-
-log = logging.getLogger(__name__)
 
 Start: TypeAlias = Callable[[], Callable[[Any], None]]
 
@@ -219,10 +216,10 @@ class _Worker:
         """Close the pipe, and say so where the process outlives even being killed."""
         self.pipe.close()
         if self._is_alive():
-            log.warning(
-                "the worker process %d does not end although it was killed (it may be stuck in a "
-                "driver or a file system); it is left behind", self.process.pid,
-            )  # fmt: skip
+            say(
+                f"the worker process {self.process.pid} does not end although it was killed (it "
+                "may be stuck in a driver or a file system); it is left behind"
+            )
 
     def _receive(self) -> Outcome | None:
         """The outcome of the job, or None where it is not complete yet.
@@ -300,8 +297,8 @@ class _Worker:
         process = self.process.pid
         with suppress(AttributeError, ChildProcessError):  # macOS has it since Python 3.13; dead
             if os.waitid(os.P_PID, process, os.WSTOPPED | os.WNOHANG):
-                log.warning("the worker process %d was stopped, and its job waits: kill -CONT %d "
-                            "lets it go on", process, process)  # fmt: skip
+                say(f"the worker process {process} was stopped, and its job waits: "
+                    f"kill -CONT {process} lets it go on")  # fmt: skip
 
     def _ended(self, status: Literal["failed", "timeout"], message: str, seconds: float) -> Outcome:
         return Outcome(str(self.job), status, message, "", seconds)
