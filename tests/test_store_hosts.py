@@ -7,6 +7,7 @@ import fcntl
 import os
 import random
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pytest
 from damage import flip
 from interleaving import Turns
 
+from transferbench.errors import StoreError
 from transferbench.identity import digest
 from transferbench.store import CorruptArtefactError, Store, lease
 
@@ -179,3 +181,151 @@ def test_file_locks_that_hold_nobody_or_fail_change_nothing(
         monkeypatch.setattr(fcntl, name, flock)
     computed, _ = interleave(tmp_path / "store", seed, reader=True)
     assert computed == dict.fromkeys(JOBS, 1)
+
+
+# --- what is left behind --------------------------------------------------------------------------
+
+
+def age(path: Path, hours: float) -> None:
+    """As if nothing had touched a draft for so long."""
+    then = time.time() - hours * 3600
+    for each in (*path.iterdir(), path):
+        os.utime(each, (then, then))
+
+
+def leave(store: Store, host: str, hours: float) -> Path:
+    """A draft of a writer on ``host`` whose process is gone, which is not to be seen elsewhere."""
+    store.prepare()
+    draft = store.root / "partial" / f"{JOBS[0]}.{host}.4194304.1700000000.01234567"
+    draft.mkdir()
+    (draft / "trial.json").write_text("{}")
+    age(draft, hours)
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("host", "hours", "stays"),
+    [("host-0", 0, False), ("host-1", 0, True), ("host-1", 23, True), ("host-1", 25, False)],
+    ids=["dead here", "new elsewhere", "today elsewhere", "yesterday elsewhere"],
+)
+def test_drafts_of_other_hosts_are_removed_by_age_alone(
+    tmp_path: Path, host: str, hours: float, stays: bool
+) -> None:
+    store = Store(tmp_path / "store")
+    store.host = "host-0"
+    draft = leave(store, host, hours)
+    store.prepare()
+    assert draft.exists() == stays
+
+
+def test_a_draft_whose_lease_is_touched_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.host = "host-0"
+    draft = leave(store, "host-1", 100)
+    (store.root / "leases" / JOBS[0]).touch()
+    store.prepare()
+    assert draft.exists()
+
+
+@pytest.mark.parametrize("name", [JOBS[0], f"{JOBS[0]}.swap"])
+def test_drafts_of_older_versions_are_removed_by_age(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    draft = store.root / "partial" / name
+    draft.mkdir()
+    store.prepare()
+    assert draft.exists()
+    age(draft, 25)
+    store.prepare()
+    assert not draft.exists()
+
+
+def test_leases_that_nobody_touches_are_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    for number, hours in enumerate((23, 25)):
+        lease_file = store.root / "leases" / JOBS[number]
+        lease_file.touch()
+        os.utime(lease_file, (time.time() - hours * 3600,) * 2)
+    store.prepare()
+    assert [path.name for path in (store.root / "leases").iterdir()] == [JOBS[0]]
+
+
+def test_a_draft_that_another_host_removed_is_begun_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.writing(JOBS[0], "trial") as draft:
+        shutil.rmtree(next((store.root / "partial").iterdir()))
+        draft.write_json("trial.json", {"job": JOBS[0]})
+        draft.path("outputs.bin").write_bytes(JOBS[0].encode() * 10)
+    assert content_is_right(store, JOBS[0])
+
+
+def test_a_draft_that_loses_a_file_is_not_published(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    message = r"trial.json of job .* is not there any more: something else removed it while the"
+    with pytest.raises(StoreError, match=message):
+        lose_a_file(store)
+    assert not store.is_done(JOBS[0])
+
+
+def lose_a_file(store: Store) -> None:
+    with store.writing(JOBS[0], "trial") as draft:
+        draft.write_json("trial.json", {"job": JOBS[0]})
+        shutil.rmtree(next((store.root / "partial").iterdir()))
+        draft.path("outputs.bin").write_bytes(b"x")
+
+
+def test_the_folder_of_all_jobs_may_go_while_a_job_is_computed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.writing(JOBS[0], "trial") as draft:
+        shutil.rmtree(store.root / "jobs")
+        draft.write_json("trial.json", {"job": JOBS[0]})
+        draft.path("outputs.bin").write_bytes(JOBS[0].encode() * 10)
+    assert content_is_right(store, JOBS[0])
+
+
+# --- caches of file systems -----------------------------------------------------------------------
+
+
+def test_a_job_that_another_host_finished_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system says for a while that there is nothing, until a folder is opened."""
+    store = Store(tmp_path / "store")
+    Host(store.root, "host-1", 0, Counter()).compute(JOBS[0])
+    opened = Counter[str]()
+    real_open, real_scandir = os.open, os.scandir
+
+    def cached_open(path: str, *args: int) -> int:
+        if JOBS[0] in str(path) and opened["jobs"] < 2:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return real_open(path, *args)
+
+    def scandir(path: Path) -> os.ScandirIterator[str]:
+        opened[Path(path).name] += 1
+        return real_scandir(path)  # type: ignore[return-value]  # as the real one
+
+    monkeypatch.setattr(os, "open", cached_open)
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert not store.is_done(JOBS[0])
+    began = time.monotonic()
+    assert store.settle([JOBS[0], JOBS[1]]) == {JOBS[1]}
+    assert time.monotonic() - began < 10
+    assert store.is_done(JOBS[0])
+    assert opened["jobs"] >= 2
+
+
+def test_a_rename_that_a_file_system_repeats_is_a_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    real = Path.rename
+
+    def twice(self: Path, target: Path) -> Path:
+        real(self, target)
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", twice)
+        Host(store.root, "host-1", 0, Counter()).compute(JOBS[0])
+    assert content_is_right(store, JOBS[0])

@@ -110,8 +110,6 @@ class Engine:
             if draft.already_done:
                 return
             started = time.perf_counter()
-            # With it, the artefact can be computed again wherever its store is.
-            draft.write_json("payload.json", job.payload)
             try:
                 (self._diagnose if job.kind == "diagnosis" else self._train)(job, draft)
             except CorruptArtefactError as error:
@@ -119,6 +117,8 @@ class Engine:
                 for name in {error.job, *job.requires}:
                     store.discard(name)
                 raise
+            # With it, the artefact can be computed again wherever its store is.
+            draft.write_json("payload.json", job.payload)
             draft.facts |= machine_facts(self.resources.device, started)
 
     # --- pre-training and trials --------------------------------------------------------------

@@ -44,6 +44,7 @@ class Draft:
 
     def __init__(self, folder: Path, *, already_done: bool) -> None:
         self._folder = folder
+        self._names: set[str] = set()
         self.already_done = already_done
         self.facts: dict[str, Any] = {}
 
@@ -56,6 +57,7 @@ class Draft:
             )
         # A job may compute for days before it writes, and another host have cleaned up meanwhile.
         self._folder.mkdir(exist_ok=True)
+        self._names.add(name)
         return self._folder / name
 
     def write_json(self, name: str, value: Any) -> None:
@@ -72,6 +74,11 @@ class Draft:
                 raise StoreError(f"an artefact holds plain files only; {path.name!r} is not one")
             flush(path)
             files[path.name] = FileFacts(sha256=file_digest(path), size_bytes=path.stat().st_size)
+        if gone := sorted(self._names - files.keys()):
+            raise StoreError(
+                f"{', '.join(gone)} of job {job} is not there any more: something else removed it "
+                "while the job was computed; run the suite again"
+            )
         manifest = self._folder / MANIFEST
         write_document(manifest, Manifest(id=job, kind=kind, files=files, facts=self.facts))
         flush(manifest)
@@ -117,7 +124,11 @@ def is_abandoned(draft: Path, host: str) -> bool:
     writer = writer_of(draft.name)
     if writer and writer.host == host and not _is_alive(writer.pid):
         return True
-    return time.time() - newest_change(draft) > ABANDONED_SECONDS
+    changed = newest_change(draft)
+    with suppress(OSError):  # a living writer touches it every minute
+        lease = draft.parent.parent / "leases" / draft.name[:64]
+        changed = max(changed, lease.lstat().st_mtime)
+    return time.time() - changed > ABANDONED_SECONDS
 
 
 def newest_change(path: Path) -> float:

@@ -141,7 +141,9 @@ class Store:
         folder = self._folder(job)
         with explained(self.root, folder):
             self._prepare_once()
-            self._ensure_folder(folder.parent)
+            if not folder.parent.is_dir():
+                self._ensure_folder(folder.parent)
+                flush(folder.parent.parent)
             if not os.access(folder.parent, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with ExitStack() as stack:
@@ -205,12 +207,14 @@ class Store:
                     raise
                 if self._is_intact(job):
                     break
-                if error.errno == errno.ENOENT:
+                if error.errno in OCCUPIED:
+                    self._set_aside(job)
+                elif draft.exists():
+                    self._ensure_folder(folder.parent)
+                else:
                     raise
-                self._set_aside(job)
             else:
                 flush(folder.parent)
-                flush(folder.parent.parent)
                 break
         else:
             raise StoreError(f"{folder} is damaged whenever it is written; check the disk")
