@@ -615,8 +615,8 @@ BAD = {
     ),
     "a setting of torch": (
         {"build": always_deterministic},
-        "settings-of-torch-are-kept",
-        "torch.are_deterministic_algorithms_enabled() went from False to True; set it in a with",
+        "what-everybody-shares-is-kept",
+        "torch.get_deterministic_debug_mode() went from 0 to 2; set it in a with",
     ),
     "undeclared batch statistics": (
         of(Tracking),

@@ -45,6 +45,11 @@ def from_the_network(params, name, root, image_size):
     return split(name, image_size)
 
 
+def set_for_all(params, name, root, image_size):
+    np.seterr(all="ignore")
+    return split(name, image_size)
+
+
 def globally_drawn(params, name, root, image_size):
     np.random.rand()  # noqa: NPY002  # what is forbidden
     return split(name, image_size)
@@ -194,6 +199,11 @@ BAD = {
         {"load": globally_drawn},
         "global-randomness-is-untouched",
         "the global generator of numpy.random was moved; draw from numpy.random.default_rng",
+    ),
+    "an errstate that is not restored": (
+        {"load": set_for_all},
+        "what-everybody-shares-is-kept",
+        "numpy.geterr() went from {",
     ),
     "a file outside the root": (
         {"files": (file("../a.bin"),), "needs_root": True},

@@ -269,7 +269,7 @@ BAD = {
     ),
     "a setting of torch": (
         after(exact_products),
-        "settings-of-torch-are-kept",
+        "what-everybody-shares-is-kept",
         "torch.get_float32_matmul_precision() went from highest to medium; set it in a with",
     ),
     "nothing of the source": (

@@ -208,7 +208,7 @@ BAD = {
     ),
     "gradients switched off": (
         {"initialize": without_gradients},
-        "settings-of-torch-are-kept",
+        "what-everybody-shares-is-kept",
         "torch.is_grad_enabled() went from True to False; set it in a with block",
     ),
     "an epoch in words": (

@@ -1,6 +1,7 @@
 """A bad plugin for each check of a perturbation."""
 
 import contextlib
+import os
 import random
 import socket
 
@@ -50,6 +51,11 @@ def ignoring_the_seed(params, image_shape, seed):
         return images + torch.from_numpy(np.stack(drawn)).float()
 
     return apply
+
+
+def with_an_environment(params, image_shape, seed):
+    os.environ["OMP_NUM_THREADS"] = "64"
+    return lambda images, image_ids: images * (1 - params.strength)
 
 
 def with_a_global_draw(params, image_shape, seed):
@@ -206,6 +212,12 @@ BAD = {
         {"build": with_a_global_draw},
         "global-randomness-is-untouched",
         "the global generator of torch and random was moved; draw from a generator made from",
+    ),
+    "a variable of the environment": (
+        FADE,
+        {"build": with_an_environment},
+        "what-everybody-shares-is-kept",
+        "os.environ['OMP_NUM_THREADS'] was set or removed; set it in a with block that restores",
     ),
     "a download": (
         FADE,

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import numpy as np
 import pytest
+from polluters import CODE, GENERATORS, POLLUTERS, SETTINGS
 from pydantic import Field
 
 from transferbench.errors import PluginError, UnknownNameError
@@ -464,9 +465,27 @@ def test_a_hook_that_fails_costs_its_kind_alone(plugin_file):
     assert the_problem(registry, path).kind == "backbone"
 
 
-def test_an_interrupt_is_not_a_plugins_fault(plugin_file):
-    with pytest.raises(KeyboardInterrupt):
-        load_registry([plugin_file("raise KeyboardInterrupt\n")])
+def test_an_interrupt_that_the_user_did_not_cause_is_the_plugins(plugin_file):
+    path = plugin_file("\nraise KeyboardInterrupt\n")
+    assert str(the_problem(load_registry([path]), path)) == (
+        f"plugin '{path}': it raised KeyboardInterrupt (plugin.py:2); repair it, or leave the "
+        "file out"
+    )
+
+
+@pytest.mark.parametrize("step", ["import", "hook"])
+@pytest.mark.parametrize("source", [*list(SETTINGS)[:2], *list(CODE)[:2], *list(GENERATORS)[:2]])
+def test_a_plugin_that_changes_the_process_is_not_served(plugin_file, source, step):
+    parts = {"import": "", "hook": "", step: source}
+    body = f"exec({parts['hook']!r}, {{}})\nreturn [net('net')]"
+    path = plugin_file(f"exec({parts['import']!r}, {{}})\n{hook(body)}")
+    assert load_registry([path]).problems == load_registry([path]).problems
+    registry = load_registry([path])
+    problem = str(the_problem(registry, path))
+    assert problem.startswith(f"plugin '{path}': it changed what everybody shares: ")
+    assert POLLUTERS[source] in problem
+    assert problem.endswith("; repair it, or leave the file out")
+    assert "net" not in registry.backbones
 
 
 # --- two plugins, one name --------------------------------------------------------------------

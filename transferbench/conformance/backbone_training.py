@@ -18,7 +18,7 @@ from transferbench.networks.modules import (
     partition,
     refuse_computed_weights,
 )
-from transferbench.registry.discovery import cause
+from transferbench.registry.blame import cause
 from transferbench.suite import Recipe
 from transferbench.training import Execution, Training, evaluate, model_outputs, random_task
 

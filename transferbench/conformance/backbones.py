@@ -30,7 +30,7 @@ from transferbench.networks.modules import (
     refuse_untrainable,
     seeded,
 )
-from transferbench.registry.discovery import cause
+from transferbench.registry.blame import cause
 from transferbench.specs import HEAD, BackboneSpec
 
 __all__ = ["CASE", "CHECKS"]
@@ -425,5 +425,5 @@ CHECKS = (
     *backbone_training.CHECKS,
     cases.check_no_network_is_used,
     cases.check_nothing_is_printed,
-    cases.check_settings_of_torch_are_kept,
+    cases.check_what_everybody_shares_is_kept,
 )

@@ -18,15 +18,10 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from transferbench.conformance.checks import Violation, defined_in
-from transferbench.conformance.isolation import (
-    changed_settings,
-    moved_since,
-    offline,
-    randomness,
-    settings,
-)
+from transferbench.conformance.checks import Violation, changes_of, defined_in, refuse_changes
+from transferbench.conformance.isolation import moved_since, offline, randomness
 from transferbench.networks.modules import StateDict
+from transferbench.registry.guard import changes_undone
 from transferbench.specs import Spec
 
 __all__ = [
@@ -36,7 +31,7 @@ __all__ = [
     "check_global_randomness_is_untouched",
     "check_no_network_is_used",
     "check_nothing_is_printed",
-    "check_settings_of_torch_are_kept",
+    "check_what_everybody_shares_is_kept",
     "differing",
     "is_number_from_0",
     "not_finite",
@@ -52,14 +47,14 @@ class Observation(NamedTuple, Generic[T]):
 
     addresses: what it tried to reach on the network, whether or not it caught the error.
     moved: the calls whose global generator it advanced or seeded.
-    settings: the settings of torch that it changed, with their values before and after.
+    changes: what it changed for everybody, with settings' values before and after.
     printed: what it wrote to the standard output.
     """
 
     result: T
     addresses: list[str]
     moved: list[str]
-    settings: list[str]
+    changes: list[str]
     printed: str
 
 
@@ -83,16 +78,17 @@ class Case(Generic[SpecT]):
 
     def observed(self, call: Callable[[], T]) -> Observation[T]:
         """Call without a network. Raises: ``Violation`` where the call fails for lack of it."""
-        states, before = randomness(), settings()
-        with offline() as addresses, redirect_stdout(io.StringIO()) as output:
-            try:
-                result = call()
-            except OSError as error:
-                if addresses:
-                    raise self.network_violation(addresses) from error
-                raise
-        moved, changed = moved_since(states), changed_settings(before)
-        return Observation(result, addresses, moved, changed, output.getvalue())
+        states = randomness()
+        with changes_undone(randomness=False) as changes:
+            with offline() as addresses, redirect_stdout(io.StringIO()) as output:
+                try:
+                    result = call()
+                except OSError as error:
+                    if addresses:
+                        raise self.network_violation(addresses) from error
+                    raise
+            moved = moved_since(states)
+        return Observation(result, addresses, moved, changes, output.getvalue())
 
     def network_violation(self, addresses: Sequence[str]) -> Violation:
         """That a call tried to use the network."""
@@ -116,10 +112,9 @@ def check_no_network_is_used(case: Any) -> None:
         raise case.network_violation(addresses)
 
 
-def check_settings_of_torch_are_kept(case: Any) -> None:
-    """Default type, gradient mode, threads and determinism belong to the whole process."""
-    if changed := case.again.settings:
-        raise Violation("; ".join(changed), "set it in a with block that restores it")
+def check_what_everybody_shares_is_kept(case: Any) -> None:
+    """Settings, functions of libraries, environment and the like belong to the whole process."""
+    refuse_changes([*case.again.changes, *changes_of(case)])
 
 
 def check_nothing_is_printed(case: Any) -> None:

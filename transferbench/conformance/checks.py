@@ -17,7 +17,8 @@ from unittest import SkipTest
 
 from transferbench.conformance.isolation import isolated
 from transferbench.errors import ConformanceError, TransferbenchError, is_out_of_memory, listing
-from transferbench.registry.discovery import Kind, cause
+from transferbench.registry.blame import cause
+from transferbench.registry.discovery import Kind
 
 __all__ = [
     "CheckFunction",
@@ -88,13 +89,27 @@ class Shared(Generic[T]):
 
     def _result(self, case: Any) -> tuple[T] | SkipTest:
         try:
-            # A setting that it changes must change again where the settings are checked.
-            with isolated(f"once, {self._reported_by}"):
-                return (self._compute(case),)
+            with isolated(f"once, {self._reported_by}") as changes:
+                result = self._compute(case)
         except SkipTest as skipped:
             return skipped
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin's, reported by a check
             return Unavailable(error, self._reported_by)
+        changes_of(case).extend(changes)
+        return (result,)
+
+
+def changes_of(case: Any) -> list[str]:
+    """What the computation of its shared results changed for everybody, so far."""
+    changes: list[str] = vars(case).setdefault("changes_of_shared_results", [])
+    return changes
+
+
+def refuse_changes(changes: Sequence[str]) -> None:
+    """Raises: ``Violation`` if there are ``changes``."""
+    if changes:
+        lines = "; ".join(dict.fromkeys(changes))
+        raise Violation(lines, "set it in a with block that restores it, or leave it")
 
 
 def shared(reported_by: str) -> Callable[[Callable[[Any], T]], Shared[T]]:
@@ -150,8 +165,9 @@ class PluginCheck:
     def __call__(self) -> None:
         """Raises: ``ConformanceError`` for a violation, ``SkipTest`` where it cannot be checked."""
         try:
-            with isolated(self.name):
+            with isolated(self.name) as changes:
                 self.verify()
+            refuse_changes(changes)
         except Unavailable as unavailable:
             if unavailable.reported_by != self.name:
                 raise

@@ -259,4 +259,5 @@ CHECKS = (
     *defined_in(__name__),
     cases.check_global_randomness_is_untouched,
     cases.check_nothing_is_printed,
+    cases.check_what_everybody_shares_is_kept,
 )

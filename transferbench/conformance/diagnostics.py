@@ -37,7 +37,7 @@ from transferbench.measurements import Measurements
 from transferbench.metrics import predict
 from transferbench.plan import Plan
 from transferbench.records import Measurement
-from transferbench.registry.discovery import cause
+from transferbench.registry.blame import cause
 from transferbench.report.comparisons import name_selves
 from transferbench.report.drawing import draw
 from transferbench.report.parts import Drawing, Part, Scope

@@ -23,6 +23,7 @@ from transferbench.conformance.checks import (
 from transferbench.errors import ConformanceError, suggestion
 from transferbench.registry import Kind, parse_params
 from transferbench.registry.discovery import SPECS
+from transferbench.registry.guard import uninterrupted
 from transferbench.specs import BackboneSpec, Spec
 
 __all__ = [
@@ -108,7 +109,8 @@ def check_plugin(
     checks = checks_of(
         spec, params=params, data_root=data_root, device=device, expected_failures=expected_failures
     )
-    return [result_of(check, expected_failures) for check in checks]
+    with uninterrupted():
+        return [result_of(check, expected_failures) for check in checks]
 
 
 def parametrize_with_checks(

@@ -33,7 +33,9 @@ from transferbench.networks.modules import (
 )
 from transferbench.plan import Job
 from transferbench.records import Measurement
-from transferbench.registry import blamed, load_registry
+from transferbench.registry import blamed, blamed_job, load_registry
+from transferbench.registry.guard import uninterrupted
+from transferbench.registry.numerics import seeded_generators
 from transferbench.specs import HEAD, DiagnosticContext, InitializationContext
 from transferbench.statistics import wilson
 from transferbench.store import CorruptArtefactError, Draft, Store, Waiting, silent
@@ -97,6 +99,7 @@ class Engine:
         self.execution = Execution(
             resources.device, micro_batch=machine.micro_batch, compile=machine.compile
         )
+        self._is_first = True
 
     def run(self, job: Job) -> None:
         """Compute one job and publish its artefact; the jobs it requires are in the store."""
@@ -111,7 +114,8 @@ class Engine:
                 return
             started = time.perf_counter()
             try:
-                (self._diagnose if job.kind == "diagnosis" else self._train)(job, draft)
+                with self._guarded(job):
+                    (self._diagnose if job.kind == "diagnosis" else self._train)(job, draft)
             except CorruptArtefactError as error:
                 # Whatever is damaged is computed again at once, and then this job.
                 for name in {error.job, *job.requires}:
@@ -120,6 +124,23 @@ class Engine:
             # With it, the artefact can be computed again wherever its store is.
             draft.write_json("payload.json", job.payload)
             draft.facts |= machine_facts(self.resources.device, started)
+
+    @contextmanager
+    def _guarded(self, job: Job) -> Iterator[None]:
+        """A job that the one before has not moved, and that moves none after it."""
+        trains = job.kind != "diagnosis"
+        # Whose code runs in each step, where not every call is compared in full.
+        kinds = ("backbone", "perturbation") if trains else ("diagnostic",)
+        plugins = (f"{kind} {job.payload[kind]['name']!r}" for kind in kinds
+                   if job.payload.get(kind))  # fmt: skip
+        # Between the jobs of a worker nobody changes libraries.
+        accept, self._is_first = self._is_first, False
+        with (
+            uninterrupted(accept=accept),
+            blamed_job(" or ".join(plugins), code=trains),
+            seeded_generators(int(job.id[:8], 16)),
+        ):
+            yield
 
     # --- pre-training and trials --------------------------------------------------------------
 
@@ -132,7 +153,8 @@ class Engine:
         # The network is checked too, since the backbone's declaration may be wrong.
         if normalises_by_batch(net):
             refuse_smaller_batches(spec.name, recipe.batch_size, self.execution.micro_batch)
-        modules = partition(spec, net)
+        with blamed(f"backbone {spec.name!r}"):
+            modules = partition(spec, net)
         if job.kind == "trial":
             self._initialize(payload, net, modules, data)
         net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form

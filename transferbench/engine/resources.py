@@ -23,7 +23,7 @@ from transferbench.networks.modules import (
     head_layers,
     partition,
 )
-from transferbench.registry import Registry, blamed
+from transferbench.registry import Registry, blamed, blamed_calls
 from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
 from transferbench.store import Store
 from transferbench.suite import Recipe
@@ -243,12 +243,12 @@ class WorkerResources:
         with blamed(plugin):
             params = spec.parse(planned["params"])
             perturbation = compile_perturbation(spec, params, shape, planned["seed"])
-        # As a decorator: the plugin is also named in the errors of later calls.
+        # The plugin is also named in the errors of later calls.
         per_image, transform = perturbation.per_image, perturbation.transform
         return replace(
             perturbation,
-            per_image=per_image and blamed(plugin)(per_image),
-            transform=transform and blamed(plugin)(transform),
+            per_image=per_image and blamed_calls(plugin, per_image),
+            transform=transform and blamed_calls(plugin, transform),
         )
 
 

@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import inspect
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,12 +28,14 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import pluggy
-import pydantic
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from transferbench import hookspecs
 from transferbench.errors import PluginError, suggestion
 from transferbench.hookspecs import PROJECT
+from transferbench.registry.blame import cause, in_a_line
+from transferbench.registry.guard import MisconductError, guarded, uninterrupted
+from transferbench.registry.numerics import PLUGIN_FILE
 from transferbench.specs import (
     BackboneSpec,
     DatasetSpec,
@@ -54,7 +54,6 @@ __all__ = [
     "Origin",
     "PluginProblem",
     "canonical",
-    "cause",
     "discover",
     "file_fault",
     "files_of",
@@ -77,13 +76,6 @@ ENVIRONMENT_VARIABLE = "TRANSFERBENCH_PLUGINS"
 
 _PREFIX = f"{PROJECT}_"
 _HOOKS: Mapping[Kind, str] = {kind: f"{_PREFIX}{kind}s" for kind in SPECS}
-# Frames of these files show how a plugin was reached, never what is wrong with it.
-_CALLERS = (
-    Path(__file__).parents[1],
-    Path(importlib.__file__).parent,
-    Path(inspect.getfile(pydantic)).parent,
-    Path(contextlib.__file__),
-)
 
 
 def canonical(distribution: str) -> str:
@@ -188,17 +180,37 @@ def _load(plugins: Iterable[_Plugin]) -> tuple[tuple[Offer, ...], tuple[PluginPr
     offers: list[Offer] = []
     problems: list[PluginProblem] = []
     origins: dict[str, Origin] = {}
-    for origin, load in plugins:
-        origins[origin.key] = origin
-        with _guard(origin, problems):
-            _register(manager, load(), origin.key)
-    for kind, hook in _HOOKS.items():
-        for implementation in getattr(manager.hook, hook).get_hookimpls():
-            origin = origins[implementation.plugin_name]
-            with _guard(origin, problems, kind):
-                specs = _collect(kind, implementation.function())
-                offers += [Offer(kind, spec, origin) for spec in specs]
+    with uninterrupted():
+        for origin, load in plugins:
+            origins[origin.key] = origin
+            _load_one(manager, origin, load, problems)
+        for kind, hook in _HOOKS.items():
+            for implementation in getattr(manager.hook, hook).get_hookimpls():
+                origin, before = origins[implementation.plugin_name], len(problems)
+                with _guard(origin, problems, kind):
+                    specs = _collect(kind, implementation.function())
+                if len(problems) == before:
+                    offers += [Offer(kind, spec, origin) for spec in specs]
     return tuple(offers), tuple(problems)
+
+
+def _load_one(
+    manager: pluggy.PluginManager,
+    origin: Origin,
+    load: Callable[[], object],
+    problems: list[PluginProblem],
+) -> None:
+    before, modules = len(problems), set(sys.modules)
+    with _guard(origin, problems):
+        plugin = load()
+    if len(problems) > before:
+        # Executed again the next time, to be refused again.
+        for name in sys.modules.keys() - modules:
+            if name.startswith(PLUGIN_FILE) or name == origin.value.partition(":")[0]:
+                del sys.modules[name]
+        return
+    with _guard(origin, problems):
+        _register(manager, plugin, origin.key)
 
 
 # --- where plugins come from ------------------------------------------------------------------
@@ -255,7 +267,7 @@ def _import_file(path: Path) -> ModuleType:
         raise _Fault(*fault)
     source = path.read_bytes()
     content = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
-    name = f"_{PROJECT}_file_{content[:16]}"
+    name = f"{PLUGIN_FILE}{content[:16]}"
     if name not in sys.modules:
         module = sys.modules[name] = ModuleType(name)
         module.__file__ = str(path)
@@ -281,33 +293,15 @@ def _guard(
     origin: Origin, problems: list[PluginProblem], kind: Kind | None = None
 ) -> Iterator[None]:
     try:
-        yield
+        with guarded():
+            yield
     except _Fault as fault:
         reason, advice = fault.args
         problems.append(origin.problem(reason, advice, kind))
+    except MisconductError as error:
+        problems.append(origin.problem(f"it {in_a_line(error)}", kind=kind))
     except (Exception, SystemExit) as error:  # noqa: BLE001  # third-party code may raise anything
         problems.append(origin.problem(cause(error), kind=kind))
-
-
-def cause(error: BaseException) -> str:
-    """One line: what a plugin raised, and the deepest line of its own folder that led there."""
-    if isinstance(error, ValidationError):
-        details = error.errors()
-        fields = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in details)
-        return f"invalid {error.title}: {fields.removeprefix(': ')}{_line(error)}"
-    return " ".join(f"{type(error).__name__}: {error}".split()) + _line(error)
-
-
-def _line(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [
-        (Path(frame.filename), frame.lineno)
-        for frame in frames
-        if not frame.filename.startswith("<")
-        and not any(Path(frame.filename).is_relative_to(caller) for caller in _CALLERS)
-    ]
-    own = [(path.name, line) for path, line in lines if path.parent == lines[0][0].parent]
-    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
 
 
 # --- what a plugin must be --------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -19,12 +18,11 @@ from pydantic_core import ErrorDetails
 
 from transferbench.errors import (
     PluginError,
-    TransferbenchError,
     UnknownNameError,
-    is_out_of_memory,
     nearest,
     suggestion,
 )
+from transferbench.registry.blame import blamed, blamed_calls, blamed_job, cause, in_a_line
 from transferbench.registry.discovery import (
     ENVIRONMENT_VARIABLE,
     SPECS,
@@ -32,11 +30,11 @@ from transferbench.registry.discovery import (
     Kind,
     Offer,
     PluginProblem,
-    cause,
     discover,
     file_fault,
     files_of,
 )
+from transferbench.registry.guard import MisconductError, guarded
 from transferbench.specs import (
     BackboneSpec,
     DatasetSpec,
@@ -53,6 +51,8 @@ __all__ = [
     "PluginProblem",
     "Registry",
     "blamed",
+    "blamed_calls",
+    "blamed_job",
     "identity",
     "load_registry",
     "open_registry",
@@ -214,24 +214,6 @@ class Registry:
         return f"install the plugin that offers it, or {file}"
 
 
-@contextmanager
-def blamed(plugin: str) -> Iterator[None]:
-    """Name the plugin in whatever its code raises inside the block, with the line that did.
-
-    Errors of exhausted memory are no plugin's bug and pass unchanged.
-    """
-    try:
-        yield
-    except TransferbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        if is_out_of_memory(error):
-            raise
-        raise PluginError(
-            f"{plugin} failed: {cause(error)}; report it to the plugin's author, or leave it out"
-        ) from error
-
-
 def identity(spec: Spec, params: Params) -> dict[str, Any]:
     """What an id contains of one use of a plugin: name, version and all parameters."""
     return {"name": spec.name, "version": spec.version, "params": params.model_dump(mode="json")}
@@ -296,7 +278,10 @@ def _member_param(spec: BackboneSpec, member: str) -> dict[str, Any]:
 def _members(spec: BackboneSpec) -> list[str]:
     """The members that a family lists, sorted; none where it lists none."""
     try:
-        return sorted(spec.members()) if spec.members else []
+        with guarded():
+            return sorted(spec.members()) if spec.members else []
+    except MisconductError as error:
+        raise PluginError(f"backbone family {spec.name!r} {in_a_line(error)}") from error
     except Exception as error:
         raise PluginError(
             f"backbone family {spec.name!r} cannot list its members: {cause(error)}; "

@@ -18,6 +18,7 @@ from transferbench.identity import digest
 from transferbench.networks.modules import freeze_body, partition
 from transferbench.plan import Job
 from transferbench.registry import blamed
+from transferbench.registry.numerics import seeded_generators
 from transferbench.runner.planning import Planned
 from transferbench.suite import Recipe
 from transferbench.training import (
@@ -103,7 +104,8 @@ def _measure(resources: WorkerResources, payload: dict[str, Any], batch: int) ->
     set_train_mode(net, only_head)
     generator = torch.Generator(resources.device).manual_seed(0)
     indices = torch.arange(batch, device=resources.device)
-    with blamed(f"backbone {spec.name!r}"):
+    # Dropout draws from the global generators.
+    with blamed(f"backbone {spec.name!r}"), seeded_generators(0):
         training.step(indices, generator)
         trained = _shortest(lambda: training.step(indices, generator), resources.device)
         evaluated = _shortest(

@@ -10,6 +10,7 @@ from pathlib import Path
 from transferbench.plan import Plan, plan_resolved
 from transferbench.plan.resolve import resolve_suite
 from transferbench.registry import Registry, blamed, open_registry
+from transferbench.registry.guard import uninterrupted
 from transferbench.runner.collect import done_jobs
 from transferbench.runner.datasets import (
     DataReport,
@@ -65,6 +66,7 @@ class Planned:
         return done_jobs(self.plan.jobs, self.store)
 
 
+@uninterrupted()
 def plan_suite(suite: str | Suite, options: Options) -> Planned:
     """The jobs of the requested entries, and of those that earlier runs in the folder finished.
 

@@ -1,0 +1,187 @@
+"""The guard around plugins: what they change is put back and named, what they end goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from textwrap import dedent
+
+import pytest
+import timm  # noqa: F401  # it is polluted below
+import torch
+from polluters import ENDINGS, HARMLESS, POLLUTERS
+from torch.nn import functional as F  # noqa: N812  # the field calls it so
+
+import transferbench.training  # noqa: F401  # as timm
+from transferbench.errors import PluginError
+from transferbench.registry import blamed, blamed_job
+from transferbench.registry.guard import MisconductError, guarded, uninterrupted
+from transferbench.registry.surroundings import stray_threads
+
+
+def run(source):
+    exec(source, {"__name__": "polluter"})  # noqa: S102  # what a plugin does
+
+
+@pytest.mark.parametrize("source", POLLUTERS)
+def test_what_a_plugin_changes_is_its_error_and_is_put_back(source):
+    if not (expected := POLLUTERS[source]):
+        pytest.skip("this machine has one processor")
+    with pytest.raises(PluginError) as caught, blamed("dataset 'd'"):
+        run(source)
+    message = str(caught.value)
+    assert message.startswith("dataset 'd' changed what everybody shares: ")
+    assert expected in message
+    assert message.endswith("; report it to the plugin's author, or leave it out")
+    with pytest.raises(PluginError) as again, blamed("dataset 'd'"):  # a change only if put back
+        run(source)
+    assert expected in str(again.value)
+
+
+@pytest.mark.parametrize("source", HARMLESS)
+def test_what_harms_nobody_is_no_error(source):
+    with blamed("dataset 'd'"):
+        run(source)
+
+
+@pytest.mark.parametrize("source", ENDINGS)
+def test_a_plugin_cannot_end_the_process(source):
+    with pytest.raises(PluginError) as caught, blamed("dataset 'd'"):
+        run(source)
+    assert str(caught.value).startswith("dataset 'd' ")
+    assert ENDINGS[source] in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ENDINGS)
+def test_the_code_of_a_network_cannot_end_the_process(source):
+    if "StopIteration" in source:
+        pytest.skip("an error of a program, which may be ours, is not blamed on a network")
+    with pytest.raises(PluginError) as caught, blamed_job("backbone 'b'"):
+        run(source)
+    assert str(caught.value).startswith("backbone 'b' ")
+    assert ENDINGS[source] in str(caught.value)
+
+
+def test_an_interrupt_of_the_user_passes():
+    ours = signal.getsignal(signal.SIGINT)
+    sender = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    sender.start()
+    with pytest.raises(KeyboardInterrupt), blamed("dataset 'd'"):
+        time.sleep(10)
+    assert signal.getsignal(signal.SIGINT) is ours
+
+
+def test_a_call_of_every_batch_is_compared_by_its_settings():
+    with pytest.raises(PluginError, match="get_default_dtype"), blamed("p", frequent=True):
+        torch.set_default_dtype(torch.float64)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_inner_of_two_plugins_is_blamed_for_a_setting():
+    with pytest.raises(PluginError) as caught, blamed("diagnostic 'd'"), blamed("backbone 'b'"):
+        torch.set_grad_enabled(False)
+    assert str(caught.value).startswith("backbone 'b' changed what everybody shares: torch.is_grad")
+    assert torch.is_grad_enabled()
+
+
+def test_code_that_was_replaced_before_is_no_plugins_fault(monkeypatch):
+    monkeypatch.setattr(F, "relu", F.gelu)
+    with guarded():
+        pass
+    with uninterrupted(), guarded():
+        pass
+    assert F.relu is F.gelu
+
+
+def test_what_a_network_changes_is_put_back_at_the_end_of_its_job():
+    relu = F.relu
+    with pytest.raises(PluginError) as caught, uninterrupted(), blamed_job("backbone 'b'"):
+        run("import torch; torch.rand(1); torch.nn.functional.relu = torch.nn.functional.gelu")
+    assert str(caught.value) == (
+        "backbone 'b' changed what everybody shares: torch.nn.functional.relu was replaced; "
+        "report it to the plugin's author, or leave it out"
+    )
+    assert F.relu is relu
+
+
+def test_an_error_of_a_plugin_does_not_hide_what_it_changed():
+    with pytest.raises(ZeroDivisionError), guarded():
+        run("import torch; torch.set_grad_enabled(False); 1 / 0")
+    assert torch.is_grad_enabled()
+
+
+def test_a_folder_of_sys_path_stays_behind_the_others():
+    before = list(sys.path)
+    with guarded():
+        sys.path.insert(0, "/of-a-plugin")
+    assert sys.path == [*before, "/of-a-plugin"]
+    sys.path.remove("/of-a-plugin")
+
+
+def test_a_thread_that_was_left_running_is_known():
+    event = threading.Event()
+    thread = threading.Thread(target=event.wait, name="left")
+    with pytest.raises(MisconductError, match="no daemon was left running: left"), guarded():
+        thread.start()
+    assert stray_threads() == [thread]
+    event.set()
+    thread.join()
+    assert stray_threads() == []
+
+
+def in_a_process(source):
+    words = [sys.executable, "-c", dedent(source)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_first_import_of_a_library_hides_no_change_of_it():
+    done = in_a_process("""
+        import sys
+        from transferbench.registry import blamed
+        assert "torch" not in sys.modules
+        for source in ("import torch; torch.set_default_dtype(torch.float64)",
+                       "import timm; timm.layers.DropPath.forward = print"):
+            try:
+                with blamed("dataset 'd'"):
+                    exec(source)
+            except Exception as error:
+                print(error)
+    """)
+    assert "torch.get_default_dtype() went from torch.float32 to torch.float64" in done.stdout
+    assert "timm.layers.drop.DropPath.forward was replaced" in done.stdout, done.stderr
+
+
+def test_a_forked_process_that_comes_back_is_ended():
+    done = in_a_process("""
+        import os
+        from transferbench.registry import blamed
+        with blamed("dataset 'd'"):
+            child = os.fork()
+        print("on", flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """)
+    assert done.stdout.split() == ["on", "1"], done.stderr
+    assert "a child process that a plugin had forked came back and was ended" in done.stderr
+
+
+CLOSINGS = ["os.close(1)", "os.close(2)", "sys.stdout.close()", "sys.stderr.close()",
+            "os.dup2(os.open('/dev/null', 1), 1)"]  # fmt: skip
+
+
+@pytest.mark.parametrize("close", CLOSINGS)
+def test_a_stream_that_was_closed_is_opened_again(close):
+    done = in_a_process(f"""
+        import os, sys
+        from transferbench.registry import blamed
+        try:
+            with blamed("dataset 'd'"):
+                {close}
+        except Exception as error:
+            print(error)
+            print(error, file=sys.stderr)
+    """)
+    assert done.returncode == 0
+    assert "stdout or stderr was closed or replaced" in done.stdout
+    assert "stdout or stderr was closed or replaced" in done.stderr

@@ -1,0 +1,110 @@
+"""What went wrong in a plugin, in one line with its name: what it raised, or what it changed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import pydantic
+from pydantic import ValidationError
+
+from transferbench.errors import PluginError, TransferbenchError, is_out_of_memory
+from transferbench.registry.guard import MisconductError, guarded, guarded_job
+
+__all__ = ["blamed", "blamed_calls", "blamed_job", "cause", "in_a_line"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Frames of these files show how a plugin was reached, never what is wrong with it.
+_CALLERS = (
+    Path(__file__).parents[1],
+    Path(importlib.__file__).parent,
+    Path(pydantic.__file__).parent,
+    Path(contextlib.__file__),
+)
+_ADVICE = "report it to the plugin's author, or leave it out"
+
+
+@contextmanager
+def blamed(plugin: str, *, frequent: bool = False) -> Iterator[None]:
+    """Name the plugin in whatever its code raises inside the block, with the line that did.
+
+    What it changes for everybody is put back, and its error too. ``frequent``: as in ``guarded``.
+    Errors of exhausted memory are no plugin's bug and pass unchanged.
+    """
+    try:
+        with guarded(frequent=frequent):
+            yield
+    except TransferbenchError:
+        raise
+    except MisconductError as error:
+        raise PluginError(
+            f"{plugin} {error}{_line_of(error.__cause__ or error)}; {_ADVICE}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise PluginError(f"{plugin} failed: {cause(error)}; {_ADVICE}") from error
+
+
+def blamed_calls(plugin: str, function: Callable[P, R]) -> Callable[P, R]:
+    """``function`` of a plugin, called for every batch: compared in full the first time alone."""
+    called = False
+
+    @wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> R:
+        nonlocal called
+        with blamed(plugin, frequent=called):
+            called = True
+            return function(*args, **keywords)
+
+    return call
+
+
+@contextmanager
+def blamed_job(plugin: str, *, code: bool = True) -> Iterator[None]:
+    """Name the plugin whose network runs in a job in what that did to the process.
+
+    ``code``: as in ``guarded_job``.
+    """
+    try:
+        with guarded_job(code=code):
+            yield
+    except MisconductError as error:
+        raise PluginError(f"{plugin} {in_a_line(error)}; {_ADVICE}") from error
+    except SystemExit as error:
+        raise PluginError(f"{plugin} failed: {cause(error)}; {_ADVICE}") from error
+
+
+def in_a_line(misconduct: MisconductError) -> str:
+    """What a plugin did, with the line where that was an error that it raised."""
+    return f"{misconduct}{_line_of(misconduct.__cause__ or misconduct)}"
+
+
+def cause(error: BaseException) -> str:
+    """One line: what a plugin raised, and the deepest line of its own folder that led there."""
+    if isinstance(error, ValidationError):
+        details = error.errors()
+        fields = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in details)
+        return f"invalid {error.title}: {fields.removeprefix(': ')}{_line_of(error)}"
+    return " ".join(f"{type(error).__name__}: {error}".split()) + _line_of(error)
+
+
+def _line_of(error: BaseException) -> str:
+    """The deepest line of the plugin's own folder that led to an error, or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [
+        (Path(frame.filename), frame.lineno)
+        for frame in frames
+        if not frame.filename.startswith("<")
+        and not any(Path(frame.filename).is_relative_to(caller) for caller in _CALLERS)
+    ]
+    own = [(path.name, line) for path, line in lines if path.parent == lines[0][0].parent]
+    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
