@@ -22,7 +22,8 @@ from transferbench.api import Run
         (("--backbone", "timm/resnet18x"), "no timm backbone named 'resnet18x'; did you mean"),
         (("--backbone", "timm"), "backbone 'timm' is a family; ask for one of it, such as 'timm/"),
         (("--initialization", "pretraned"), "no initialization or arm named 'pretraned'; did you"),
-        (("--weights", "nowhere.pth"), "named 'nowhere.pth' (or give a file that exists)"),
+        (("--weights", "nowhere.pth"), "no weights file nowhere.pth; give the path of an existing"),
+        (("--weights", "nothing"), "named 'nothing' (or give a file that exists)"),
         (("--set", "replicates"), "'replicates' has no '='; write it as recipes.P-T.epochs=3"),
         (("--set", "replicates=[1"), "'[1' is no YAML value; write it as in a suite file"),
         (("--set", "recipes.shrt.epochs=1"), "has no 'shrt' there; did you mean 'short'?"),
@@ -199,12 +200,12 @@ def weight_files(tmp_path_factory):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("garbage.safetensors", "cannot be read as weights (Error while deserializing header"),
-        ("garbage.pth", "cannot be read as weights (Weights only load failed)"),
-        ("code.pth", "cannot be read as weights (Weights only load failed)"),
-        ("text.txt", "or give a .safetensors or .pth file"),
+        ("garbage.safetensors", "cannot be read as weights (it begins as no file of safetensors"),
+        ("garbage.pth", "cannot be read as weights (it begins as no file of safetensors"),
+        ("code.pth", "cannot be read as weights (beside tensors it holds builtins.print"),
+        ("text.txt", "cannot be read as weights (it begins as no file of safetensors"),
         ("shape.safetensors", "does not fit timm/test_resnet (Error(s) in loading state_dict"),
-        ("gone.pth", "there are: r160_in1k (or give a file that exists)"),
+        ("gone.pth", "gone.pth; give the path of an existing file, or a tag"),
     ],
 )
 def test_weights_that_are_none_are_reported_before_anything_is_trained(
@@ -228,15 +229,19 @@ def test_weights_of_another_network_say_what_does_not_fit(tmp_path, weight_files
     assert "give weights of the same backbone" in message
 
 
-def test_weights_of_a_tag_without_a_network_say_to_give_the_file(tmp_path):
+@pytest.mark.parametrize("verb", ["run", "prepare"])
+def test_weights_of_a_tag_without_a_network_say_to_give_the_file(tmp_path, verb):
     arguments = ("--backbone", "timm/test_resnet", "--weights", "r160_in1k", "--offline")
     done = subprocess.run(
-        command("run", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", *arguments),
+        command(verb, suite_file(tmp_path, SMALL), "--out", tmp_path / "run", *arguments),
         capture_output=True, text=True, check=False,
         env=environment(HF_HOME=str(tmp_path / "hub")),
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "the weights 'r160_in1k' of timm/test_resnet cannot be downloaded" in done.stderr
+    assert "the network is refused, by --offline or HF_HUB_OFFLINE" in done.stderr
+    assert "run: hf download timm/test_resnet.r160_in1k model.safetensors; then copy" in done.stderr
+    assert f"{tmp_path / 'hub' / 'hub'}/models--timm--test_resnet.r160_in1k" in done.stderr
     assert "pass the .safetensors or .pth file instead of the tag" in done.stderr
     assert "Traceback" not in done.stderr
 

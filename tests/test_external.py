@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from transferbench.api import Run
 from transferbench.errors import SubmissionError
+from transferbench.identity import file_digest
 from transferbench.leaderboard import boards
 from transferbench.plan import DatasetFacts, Entry, make_plan
 from transferbench.plan.resolve import left_out_arms
@@ -164,10 +165,11 @@ def test_quickstart_with_a_file_of_weights_has_all_cells_but_those_of_the_null_c
         for arm in ("P-T", "RI-T")
         for replicate in range(5)
     }
-    (note,) = planned.notes
+    (note,) = [note for note in planned.notes if "external" in note]
     assert note == (
-        "timm/test_resnet+mine: external weights cannot start P0-T (needs checkpoint 0 of the "
-        "suite's source); these arms are left out, and claims on them stay undecided"
+        f"timm/test_resnet+mine@{file_digest(weights)[:8]}: external weights cannot start P0-T "
+        "(needs checkpoint 0 of the suite's source); these arms are left out, and claims on them "
+        "stay undecided"
     )
 
 
@@ -202,7 +204,7 @@ def test_a_claim_on_an_arm_that_is_left_out_is_undecided_and_says_why(finished):
     assert "external" not in verdicts["mean-var"].reason
 
 
-def test_the_entry_is_packed_checked_and_ranked(finished):
+def test_the_entry_is_packed_checked_and_ranked(finished, weights):
     board = finished.said.out[finished.said.out.index("tiny@1 ") :]
     assert "timm/test_resnet+mine" in board
     submissions = finished.folder / "s"
@@ -211,7 +213,8 @@ def test_the_entry_is_packed_checked_and_ranked(finished):
     report = check(Path(packed.out.strip()))
     assert report.ok, str(report)
     (table,) = boards(submissions)
-    assert [row.cells["entry"] for row in table.rows] == [("timm/test_resnet+mine",)]
+    name = f"timm/test_resnet+mine@{file_digest(weights)[:8]}"
+    assert [row.cells["entry"] for row in table.rows] == [(name,)]
     assert table.rows[0].cells["rank"] == (1, 1, 1)
     assert table.unranked == ()
 

@@ -9,6 +9,8 @@ Shape letters: N images, H height, W width, C channels, K classes, L labels, D f
 
 from __future__ import annotations
 
+import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -75,6 +77,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+LABEL_LENGTH, LABEL_DIGITS = 80, 8
 
 HEAD = "head"
 """The name of the last module of every backbone: the classifier, replaced for each target."""
@@ -307,6 +311,17 @@ class Weights(Frozen):
     classes: int | None = None
     """Number of classes of the pre-trained head."""
 
+    @property
+    def label(self) -> str:
+        """The weights in the name of an entry: the tag, and part of the digest where it is there.
+
+        Two files of one name are two entries, since their digests differ. Other characters than
+        those of an entry's name are replaced.
+        """
+        text = unicodedata.normalize("NFKD", self.tag).encode("ascii", "ignore").decode()
+        name = re.sub(r"[^A-Za-z0-9._+-]+", "-", text)[:LABEL_LENGTH].strip("-") or "weights"
+        return f"{name}@{self.sha256[:LABEL_DIGITS]}" if self.sha256 else name
+
 
 class RateFactor(Frozen):
     """A learning rate factor of some parameters."""
@@ -360,8 +375,12 @@ class BackboneSpec(Spec):
     """Learning rate factors of parameters such as Fixup's scalars; the first match applies."""
     weights: Callable[[Any], Sequence[Weights]] = lambda params: ()
     """The external weights that are available by tag."""
-    load_weights: Callable[[Any, Module, str], None] | None = None
-    """``load_weights(params, net, tag_or_file)`` fills the body of ``net`` in place."""
+    load_weights: Callable[[Any, Module, str], str | None] | None = None
+    """``load_weights(params, net, tag_or_file)`` fills the body of ``net`` in place.
+
+    It may return a line on what it ignored or changed, which the user reads. The environment
+    variable ``HF_HUB_OFFLINE`` is set to 1 where the network is refused.
+    """
 
 
 # --- initializations --------------------------------------------------------------------------

@@ -14,21 +14,20 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import PretrainedCfg, model_entrypoint
 from torch import Tensor, nn
 
-from transferbench.errors import DataError, PluginError
+from transferbench.errors import DataError, PluginError, is_out_of_memory
+from transferbench_plugins.backbones._timm_downloads import without_vain_tries
 from transferbench_plugins.backbones._timm_partition import (
     classifier_names,
     has_classifier,
     record_calls,
 )
-from transferbench_plugins.backbones._weight_files import (
-    is_file,
+from transferbench_plugins.backbones._weight_loading import (
     load_weights,
     read_weights,
-    renamed,
     with_own_heads,
 )
 
-__all__ = ["batch_statistics", "build", "build_on_meta", "config", "load"]
+__all__ = ["batch_statistics", "build", "build_on_meta", "config", "load_file", "load_tag"]
 
 ARGUMENTS = "transferbench_arguments"
 MAX_LINE = 160
@@ -100,44 +99,53 @@ def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
             return build()
 
 
-def load(model: str, net: nn.Module, weights: str) -> None:
-    """Load weights from a file or by timm's tag into ``net``, which was built by ``build``.
+def load_file(model: str, net: nn.Module, file: str) -> str:
+    """Load weights from a file into ``net``, which was built by ``build``; returns remarks.
 
     timm adapts names, first convolution and position embedding to the network. The classifier
     keeps its weights where the number of classes differs.
 
-    Raises: ``DataError`` with the weights and the reason where they cannot be loaded or do not fit.
+    Raises: ``DataError`` with the file and the reason where it cannot be loaded or does not fit.
     """
-    state = _from_file(model, net, weights) if is_file(weights) else _from_tag(model, net, weights)
-    load_weights(net, state, heads=classifier_names(net))
-
-
-def _from_file(model: str, net: nn.Module, file: str) -> Mapping[str, Tensor]:
-    own, arguments = net.state_dict(), dict(getattr(net, ARGUMENTS))
-    state = with_own_heads(renamed(file, read_weights(file), own), own, heads=classifier_names(net))
+    heads, own = classifier_names(net), net.state_dict()
+    weights = read_weights(file, own, heads)
+    arguments = dict(getattr(net, ARGUMENTS))
     # timm silently skips missing tensors unless the numbers of classes are equal.
     source = {
-        "state_dict": state,
+        "state_dict": with_own_heads(weights.state, own, heads),
         "num_classes": arguments["num_classes"],
         "label_offset": 0,
         "custom_load": False,
     }
     try:
-        return _pretrained(model, pretrained_cfg_overlay=source, **arguments)
-    except (RuntimeError, KeyError, ValueError) as error:
+        state = _pretrained(model, pretrained_cfg_overlay=source, **arguments)
+    # timm's adaptations of names and shapes raise anything for weights of another model.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         lines = [shorten(line, MAX_LINE) for line in str(error).splitlines()[:4]]
-        reason = "; ".join(line.rstrip(":") for line in lines)
+        reason = "; ".join(line.rstrip(":") for line in lines) or type(error).__name__
         raise DataError(
             f"{file} does not fit timm/{model} ({reason}); give weights of this model"
         ) from error
+    load_weights(net, state, heads)
+    return "; ".join(weights.remarks)
 
 
-def _from_tag(model: str, net: nn.Module, tag: str) -> Mapping[str, Tensor]:
+def load_tag(model: str, net: nn.Module, tag: str) -> None:
+    """Load weights by timm's tag into ``net``, as ``load_file`` does.
+
+    Raises: ``DataError`` with the tag and the reason where they cannot be had or loaded.
+    """
     arguments = dict(getattr(net, ARGUMENTS))
     del arguments["num_classes"]
+    name = f"{model}.{tag}"
     # The hub's client raises any exception of its transport.
     try:
-        return _pretrained(f"{model}.{tag}", **arguments)
+        with without_vain_tries(model, tag, config(name)):
+            state = _pretrained(name, **arguments)
+    except DataError:
+        raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
@@ -145,6 +153,7 @@ def _from_tag(model: str, net: nn.Module, tag: str) -> Mapping[str, Tensor]:
             " them where there is a network and pass the .safetensors or .pth file instead of the"
             " tag"
         ) from error
+    load_weights(net, state, classifier_names(net))
 
 
 def _pretrained(name: str, **arguments: Any) -> Mapping[str, Tensor]:

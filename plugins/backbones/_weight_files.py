@@ -1,124 +1,196 @@
-"""Weights from local files, read without executing code, and loaded into a network."""
+"""Weights from local files, read as data: nothing in a file is executed, no size is believed."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+import zipfile
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from safetensors import safe_open
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from transferbench.errors import DataError
-from transferbench.identity import file_digest
-from transferbench.networks.modules import load_state
+from transferbench.errors import DataError, listing
+from transferbench.networks.weight_paths import WeightPaths, read_index
 
-__all__ = ["is_file", "load_weights", "read_weights", "renamed", "with_own_heads"]
+__all__ = ["is_ordered", "read_content"]
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
-"""Keys of the weights in checkpoints of training scripts."""
+ZIP = b"PK\x03\x04"
+PICKLE = b"\x80"
+TAR = b"ustar"
+TAR_OFFSET = 257
+HEAD_BYTES = 512
+FOREIGN = {
+    b"version https://git-lfs": "a pointer of git-lfs, not the file itself: git lfs pull gets it",
+    b"<": "a page of HTML or XML, not the file itself: download it again, logged in",
+    b"{": "JSON; give the weights that it describes",
+    b"\x1f\x8b": "compressed by gzip; unpack it",
+    b"BZh": "compressed by bzip2; unpack it",
+    b"\xfd7zXZ": "compressed by xz; unpack it",
+    b"(\xb5/\xfd": "compressed by zstd; unpack it",
+    b"\x89HDF": "an HDF5 file; load it where it comes from, and save the tensors with safetensors",
+    b"\x93NUMPY": "one array of numpy; give named tensors",
+}
+"""What begins so is no weights file."""
+
+MAX_HEADER_BYTES = 2**24
+"""Of a safetensors file: room for 100,000 tensors."""
+MAX_INFLATION = 8
+"""The most by which a zip may inflate; torch stores without compression."""
+LISTED = 4
+
+UNSAFE_ADVICE = (
+    "give a file of tensors alone; where you trust this one, make it with"
+    " torch.save(torch.load(FILE, weights_only=False)[KEY], NEW_FILE)"
+)
+ADVICE = "give a file of tensors alone, saved with safetensors or torch.save(net.state_dict())"
 
 
-def is_file(weights: str) -> bool:
-    """Whether ``weights`` names a file rather than a tag."""
-    return Path(weights.partition("#")[0]).suffix in SUFFIXES
+def is_ordered(located: WeightPaths) -> bool:
+    """Whether the file keeps the order of the network's tensors; safetensors sorts them."""
+    return located.index_file is None and not _is_safetensors(_head(located.files[0]))
 
 
-def read_weights(file: str) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, or of a torch checkpoint that holds tensors only.
+def read_content(located: WeightPaths) -> Any:
+    """All that is in the files: tensors by name, or nested mappings that hold some.
 
-    ``file`` may end in ``#sha256=`` and 64 hexadecimal digits, the digest to be checked.
-
-    Raises: ``DataError`` where the file is missing, has another digest or holds no weights.
+    Raises: ``DataError`` where a file is no weights, or is damaged.
     """
-    name, _, fragment = file.partition("#")
-    path = Path(name)
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{name} is not a weights file; give one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise DataError(f"no weights file {name}; give the path of an existing file")
-    _check_digest(path, fragment)
-    try:
-        content = _read(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        # The first sentence only: torch then advises to unpickle the file, which may run its code.
-        reason = str(error).splitlines()[0].partition(". ")[0]
-        raise DataError(
-            f"{path} cannot be read as weights ({reason}); give a file of tensors alone, saved"
-            " with safetensors or torch.save(net.state_dict())"
-        ) from error
-    return _state(path, content)
-
-
-def _check_digest(path: Path, fragment: str) -> None:
-    if not fragment:
-        return
-    algorithm, _, expected = fragment.partition("=")
-    if algorithm != "sha256":
-        raise DataError(f"{path}#{fragment}: only sha256=DIGEST may follow the name of a file")
-    if (digest := file_digest(path)) != expected:
-        raise DataError(
-            f"{path} has sha256 {digest}, not {expected}; it is truncated or another file: get it"
-            " again"
-        )
+    if located.index_file is None:
+        return _read(located.files[0])
+    shards = read_index(located.index_file)
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, shard in shards.items():
+        names[shard].append(name)
+    state: dict[str, Any] = {}
+    for file in located.files:
+        content = _read(file)
+        for name in names[file.name]:
+            if not isinstance(content, Mapping) or name not in content:
+                raise DataError(
+                    f"{located.index_file} says that {file.name} holds {name}, and it does not; get"
+                    " both again"
+                )
+            state[name] = content[name]
+    return {name: state[name] for name in shards}
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        head = _head(path)
+        if _is_safetensors(head):
+            return _read_safetensors(path)
+        _refuse_foreign(path, head)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own storages of rare tensors
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
+    # Damaged bytes raise any exception of the parsers: errors of keys, types, values, memory ...
+    except Exception as error:
+        reason, advice = _explained(path, error)
+        raise DataError(f"{path} cannot be read as weights ({reason}); {advice}") from error
 
 
-def _state(path: Path, content: Any) -> dict[str, Tensor]:
-    nest = next((key for key in NESTS if isinstance(content, Mapping) and key in content), None)
-    state = content if nest is None else content[nest]
-    if not isinstance(state, Mapping) or not state:
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(HEAD_BYTES)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    # The length of the header, then the header, which is JSON.
+    return head[8:9] == b"{"
+
+
+def _refuse_foreign(path: Path, head: bytes) -> None:
+    """Raise an error that says what the file is, where it is not what torch wrote."""
+    if not head:
+        raise DataError(f"{path} is empty; get it again")
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for start, kind in FOREIGN.items():
+        if text.startswith(start):
+            raise DataError(f"{path} is {kind}")
+    if head[TAR_OFFSET:].startswith(TAR):
+        raise DataError(f"{path} is a tar archive; unpack it and give the weights file inside")
+    if head.startswith(ZIP):
+        _refuse_archive(path)
+    elif not head.startswith(PICKLE):
         raise DataError(
-            f"{path} holds {type(state).__name__}, not named tensors; give a state dict"
+            f"{path} cannot be read as weights (it begins as no file of safetensors or torch);"
+            f" {ADVICE}"
         )
-    # DataParallel and DistributedDataParallel add this prefix to all names.
-    wrapped = all(str(name).startswith("module.") for name in state)
-    tensors = {
-        str(name).removeprefix("module.") if wrapped else str(name): state[name] for name in state
+
+
+def _refuse_archive(path: Path) -> None:
+    """Refuse a zip that torch.save did not write, or that would inflate."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    names = [entry.filename.rpartition("/")[2] for entry in entries]
+    if any(name.endswith(".npy") for name in names):
+        raise DataError(
+            f"{path} is an archive of numpy arrays (.npz), as of JAX; load it with"
+            " timm.create_model(MODEL, checkpoint_path=FILE), and save net.state_dict() with"
+            " safetensors"
+        )
+    if "constants.pkl" in names or "data.pkl" not in names:
+        kind = "a TorchScript archive" if "constants.pkl" in names else "a zip of something else"
+        raise DataError(f"{path} is {kind}, not saved with torch.save; {ADVICE}")
+    declared, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    # Torch reads another directory of the archive than zipfile where something stands before it.
+    if declared > MAX_INFLATION * size or min(entry.header_offset for entry in entries):
+        raise DataError(
+            f"{path} declares {declared:,} bytes in a file of {size:,}, which torch.save never"
+            " does; get it again from where you trust it"
+        )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    size = path.stat().st_size
+    length = int.from_bytes(_head(path)[:8], "little")
+    if length > min(MAX_HEADER_BYTES, size - 8):
+        raise DataError(
+            f"{path} cannot be read as weights (its header has {length:,} bytes in a file of"
+            f" {size:,}); it is truncated or damaged: get it again"
+        )
+    with safe_open(path, framework="pt") as stream:
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
+        shared = stream.metadata() or {}
+    # safetensors.torch.save_model writes shared tensors once, and notes their other names.
+    return tensors | {
+        name: tensors[kept_name]
+        for name, kept_name in shared.items()
+        if kept_name in tensors and name not in tensors
     }
-    if invalid := [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]:
-        raise DataError(f"{path}: {invalid[0]} is not a tensor; give the state dict alone")
-    return tensors
 
 
-def renamed(file: str, state: dict[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with the names of ``like``, where only the names differ.
-
-    That is, with no name in common, and the same kinds of tensors in the order of the file. Shapes
-    are checked when the state is loaded. Safetensors files have no order.
-    """
-    only_names_differ = not state.keys() & like.keys() and _kinds(state) == _kinds(like)
-    if not only_names_differ or ".safetensors" in file:
-        return state
-    return dict(zip(like, state.values(), strict=True))
-
-
-def _kinds(state: Mapping[str, Tensor]) -> list[tuple[str, int]]:
-    return [(name.rpartition(".")[2], tensor.ndim) for name, tensor in state.items()]
-
-
-def load_weights(net: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str]) -> None:
-    """Load ``state`` into ``net``; the layers ``heads`` keep their weights where shapes differ.
-
-    Raises: ``DataError`` with the tensors that are missing, unexpected or of another shape in the
-    body.
-    """
-    load_state(net, with_own_heads(state, net.state_dict(), heads))
+def _explained(path: Path, error: Exception) -> tuple[str, str]:
+    """Why torch or safetensors refuse a file, in a line, and what to do."""
+    if culprits := _refused_classes(path, str(error)):
+        return (
+            f"beside tensors it holds {listing(culprits, LISTED)}, and reading that could run code",
+            UNSAFE_ADVICE,
+        )
+    if isinstance(error, (zipfile.BadZipFile, EOFError, IndexError)):
+        return "it is truncated or damaged", "get it again"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it", ADVICE
+    # Without the first lines: torch advises to unpickle the file, which may run its code.
+    text = str(error).rpartition("WeightsUnpickler error: ")[2]
+    first = next(iter(text.splitlines()), "").partition(". ")[0].rstrip(".")
+    return first or type(error).__name__, ADVICE
 
 
-def with_own_heads(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], heads: Sequence[str]
-) -> dict[str, Tensor]:
-    """``state`` with the tensors of the layers ``heads`` of ``own``, unless all of its own fit."""
-    names = [name for name in own if name.startswith(tuple(f"{head}." for head in heads))]
-    fits = all(name in state and state[name].shape == own[name].shape for name in names)
-    return dict(state) if fits else {**state, **{name: own[name] for name in names}}
+def _refused_classes(path: Path, message: str) -> list[str]:
+    """What torch will not build from a pickle: classes and functions that are no tensors."""
+    named = re.findall(r"GLOBAL (\S+)", message)
+    if not named:
+        return []
+    with suppress(Exception):  # the first culprit is named where the rest cannot be listed
+        return sorted(get_unsafe_globals_in_checkpoint(path))
+    return named

@@ -40,10 +40,12 @@ def _modules(net: Module) -> dict[str, Sequence[str]]:
     return {"stem": ("conv1", "bias1"), **{name: (name,) for name in blocks}, HEAD: ("bias2", "fc")}
 
 
-def _load_weights(params: Any, net: Module, file: str) -> None:  # noqa: ARG001  # protocol
-    from transferbench_plugins.backbones._weight_files import load_weights, read_weights
+def _load_weights(params: Any, net: Module, file: str) -> str:  # noqa: ARG001  # protocol
+    from transferbench_plugins.backbones._weight_loading import load_weights, read_weights
 
-    load_weights(net, read_weights(file), heads=["fc"])
+    weights = read_weights(file, net.state_dict(), heads=["fc"])
+    load_weights(net, weights.state, heads=["fc"])
+    return "; ".join(weights.remarks)
 
 
 def _fixup_spec(

@@ -113,15 +113,19 @@ def _weights_of(tag: str, config: PretrainedCfg) -> Weights:
     )
 
 
-def _load_weights(params: TimmParams, net: Module, weights: str) -> None:
+def _load_weights(params: TimmParams, net: Module, weights: str) -> str:
+    from transferbench.networks.weight_paths import is_path
     from transferbench_plugins.backbones import _timm_building as timm_building
-    from transferbench_plugins.backbones import _weight_files as weight_files
 
     tags = [available.tag for available in _weights(params)]
-    if not weight_files.is_file(weights) and weights not in tags:
-        advice = "or give a .safetensors or .pth file"
-        raise UnknownNameError(f"weights of timm/{params.model}", weights, tags, advice)
-    timm_building.load(params.model, net, weights)
+    if weights in tags:
+        timm_building.load_tag(params.model, net, weights)
+        return ""
+    if is_path(weights):
+        return timm_building.load_file(params.model, net, weights)
+    raise UnknownNameError(
+        f"weights of timm/{params.model}", weights, tags, "or give a .safetensors or .pth file"
+    )
 
 
 TIMM = BackboneSpec(

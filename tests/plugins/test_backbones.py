@@ -577,7 +577,7 @@ def test_loading_a_pickle_runs_no_code(tmp_path: Path) -> None:
     [
         ([1, 2], "holds list, not named tensors; give a state dict"),
         ({}, "holds dict, not named tensors"),
-        ({"epoch": 3, "weight": torch.ones(1)}, "epoch is not a tensor; give the state dict alone"),
+        ({"epoch": 3}, "holds dict, not named tensors; give a state dict"),
     ],
 )
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, message: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from html import escape
 from itertools import chain
@@ -24,8 +26,11 @@ from transferbench.measurements import Measurements, frame_of
 from transferbench.registry import Registry, open_registry
 from transferbench.report import ReportInput, render_report
 from transferbench.runner.collect import JobState, job_states
+from transferbench.runner.entries import has_several_entries
 from transferbench.runner.folder import (
     CLAIMS,
+    ENVIRONMENT,
+    RECORDS,
     REPORT,
     RUN,
     SUBMISSIONS,
@@ -55,6 +60,8 @@ UNDECLARED = Declaration(submitter=None, license=None, overlap={})
 VERDICT_COLUMNS = ("claim", "verdict", "effect", "95% interval", "n", "statement")
 MAX_REASON = 300
 """Characters of the reason why a folder cannot be read."""
+SETTLE_SECONDS = 0.5
+"""How long another process takes at most to write the files of a run, one after another."""
 MAX_PANELS = 8
 PANEL_COLUMNS = 4
 
@@ -76,13 +83,16 @@ class Run:
         self.folder = Path(folder)
         self.registry = registry
         self._explicit_store = None if store is None else Path(store)
+        self._versions = _versions(self.folder)
         self.described: Mapping[str, Any] = read_json(self.folder / RUN)
 
     @classmethod
     def of_results(cls, planned: Planned, results: Results) -> Self:
-        """The run that has just written its folder, without reading it again."""
+        """The run that has just written its folder, without reading all of it again."""
         run = cls(planned.folder, planned.registry)
         run.store = planned.store  # which has verified what a board reads
+        if run.entries != list(results.verdicts):
+            return run  # another process has joined its entries since
         run.measurements = results.measurements
         run.claims = dict(results.verdicts)
         run.job_rows = run._job_rows(results.collected.states)
@@ -158,7 +168,28 @@ class Run:
 
     def report(self) -> Path:
         """Write the report, one HTML file; returns its path."""
-        path = self.folder / REPORT
+        self._settled(Run._write_report)
+        return self.folder / REPORT
+
+    def _settled(self, work: Callable[[Run], None]) -> None:
+        """Do ``work``, and again where another process wrote the folder meanwhile."""
+        run, versions = self, self._versions
+        while True:
+            try:
+                work(run)
+            except TransferbenchError:
+                if not has_several_entries(self.folder):
+                    raise
+                time.sleep(SETTLE_SECONDS)
+                if versions == _versions(self.folder):
+                    raise
+            else:
+                if versions == _versions(self.folder):
+                    return
+            versions = _versions(self.folder)
+            run = Run(self.folder, self.registry, self._explicit_store)
+
+    def _write_report(self) -> None:
         registry = self.registry or open_registry()
         render_report(
             ReportInput(
@@ -172,28 +203,30 @@ class Run:
                 diagnostics=registry.diagnostics,
                 notes=self.described.get("data", {}).get("notes", ()),
             ),
-            path,
+            self.folder / REPORT,
         )
-        return path
 
     def board(self) -> str:
         """The board of this run's entries as text, or the reason why there is none."""
-        packed = self.folder / SUBMISSIONS
-        registry = self.registry or open_registry()
         try:
-            with disk_errors_explained(packed):
-                for name in self.entries:
-                    pack(self.folder, self.store, name, packed, UNDECLARED, registry,
-                         private=True)  # fmt: skip
+            self._settled(Run._pack_entries)
         except TransferbenchError as error:
             return f"no board: {error}"
-        texts = [show(board) for board in boards(packed, registry)]
+        registry = self.registry or open_registry()
+        texts = [show(board) for board in boards(self.folder / SUBMISSIONS, registry)]
         if changed := ", ".join(self._run.changed):
             texts.append(
                 f"the suite was changed ({changed}): this board is of this run alone, and its rows"
                 " cannot be submitted"
             )
         return "\n\n".join(texts)
+
+    def _pack_entries(self) -> None:
+        packed = self.folder / SUBMISSIONS
+        registry = self.registry or open_registry()
+        with disk_errors_explained(packed):
+            for name in self.entries:
+                pack(self.folder, self.store, name, packed, UNDECLARED, registry, private=True)
 
     def summary(self) -> dict[str, Any]:
         """The outcome of the run as plain data, for programs."""
@@ -243,6 +276,18 @@ class Run:
             "packages": packages,
             **{f"jobs: {name}": ", ".join(values) for name, values in facts.jobs.items()},
         }
+
+
+def _versions(folder: Path) -> list[tuple[int, int] | None]:
+    """What changes whenever a file of a run is written."""
+    return [_version(folder / name) for name in (RUN, RECORDS, CLAIMS, ENVIRONMENT)]
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_ino, status.st_mtime_ns
+    return None
 
 
 def _short(error: Exception) -> str:

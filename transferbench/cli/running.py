@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Offline = Annotated[
-    bool, typer.Option("--offline", help="Refuse to look for weights on the network.")
-]
-
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
@@ -41,7 +36,7 @@ def register(app: typer.Typer) -> None:
         app.command(cls=ResultsCommand)(command)
 
 
-@with_options("time_limit_seconds", "micro_batch", "compile")
+@with_options("time_limit_seconds", "micro_batch", "compile", "offline")
 def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Show the jobs of a run and its cost. Nothing is run."""
     planned = _planned(suite, options)
@@ -65,22 +60,19 @@ def prepare(suite: SuiteName, *, options: Options) -> None:
     from transferbench.runner.execute import try_weights
 
     planned = _planned(suite, options)
-    try_weights(planned, planned.done)
+    for text in try_weights(planned, planned.done):
+        note(text)
     say(f"the data of {planned.suite.id} are ready in {planned.store.root / 'datasets'}")
 
 
 @with_options()
-def run(
-    suite: SuiteName, *, options: Options, offline: Offline = False, json: Json = False
-) -> None:
+def run(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Run a suite and write its report. Trains, measures and judges the claims."""
     from rich.console import Console
 
     from transferbench.api import finish
     from transferbench.runner.progress import Display
 
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read by this process and its workers
     planned = _planned(suite, options)
     with Display(Console(stderr=True)) as display:
         finished = finish(planned, display)

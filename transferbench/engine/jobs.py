@@ -156,7 +156,7 @@ class Engine:
         with blamed(f"backbone {spec.name!r}"):
             modules = partition(spec, net)
         if job.kind == "trial":
-            self._initialize(payload, net, modules, data)
+            draft.facts |= self._initialize(payload, net, modules, data)
         net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         head = resources.head(spec, net)
         frozen = bool(payload.get("frozen"))
@@ -186,7 +186,8 @@ class Engine:
         net: nn.Module,
         modules: Partition,
         data: TaskData,
-    ) -> None:
+    ) -> dict[str, str]:
+        """Set the initial weights of ``net``; returns facts about those it started from."""
         planned = payload["initialization"]
         spec = same_version(self.resources.registry.initialization(planned["name"]), planned)
         images = None
@@ -194,22 +195,27 @@ class Engine:
             pipeline = data.train.pipeline
             n = min(len(pipeline), INITIALIZATION_BATCH)
             images = pipeline.batch(torch.arange(n, device=self.resources.device), None).cpu()
+        source_state, remark = self._source_state(payload)
         context = InitializationContext(
-            source_state=self._source_state(payload),
+            source_state=source_state,
             modules=modules,
             generator=torch.Generator().manual_seed(payload["seeds"]["initialization"]),
             images=images,
         )
         with blamed(f"initialization {spec.name!r}"):
             spec.initialize(spec.parse(planned["params"]), net, context)
+        return {"weights": f"{planned['weights']['tag']}: {remark}"} if remark else {}
 
-    def _source_state(self, payload: Mapping[str, Any]) -> StateDict | None:
-        """The body of the source network, from the suite's pre-training or external weights."""
+    def _source_state(self, payload: Mapping[str, Any]) -> tuple[StateDict | None, str]:
+        """The body of the source network, from the suite's pre-training or external weights.
+
+        And a remark on how external weights were loaded.
+        """
         planned = payload["initialization"]
         if "weights" in planned:
             return self.resources.external_state(payload)
         if "source" not in planned:
-            return None
+            return None, ""
         which = "final" if planned["checkpoint"] is None else f"epoch-{planned['checkpoint']}"
         artefact = self.resources.store.artefact(planned["source"])
         if f"{which}.safetensors" not in artefact.names:
@@ -220,7 +226,7 @@ class Engine:
             )
         head = set(artefact.json("trial.json")["modules"][HEAD])
         state = artefact.read(f"{which}.safetensors", load_file)
-        return {name: tensor for name, tensor in state.items() if name not in head}
+        return {name: tensor for name, tensor in state.items() if name not in head}, ""
 
     # --- diagnoses ----------------------------------------------------------------------------
 

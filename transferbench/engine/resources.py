@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,6 +25,7 @@ from transferbench.networks.modules import (
     head_layers,
     partition,
 )
+from transferbench.networks.weight_paths import locate_weights
 from transferbench.registry import Registry, blamed, blamed_calls
 from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
 from transferbench.store import Store
@@ -30,6 +33,7 @@ from transferbench.suite import Recipe
 from transferbench.training import DataSplit, TaskData
 
 __all__ = [
+    "ExternalState",
     "Machine",
     "WorkerResources",
     "cuda_devices",
@@ -48,7 +52,10 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 class Machine(NamedTuple):
-    """The machine that runs jobs: two runs may differ in all of this and have equal numbers."""
+    """The machine that runs jobs: two runs may differ in all of this and have equal numbers.
+
+    ``weights``: the files of external weights, by their sha256. ``offline``: no network for them.
+    """
 
     store: Path
     cache: Path
@@ -59,6 +66,14 @@ class Machine(NamedTuple):
     weights: Mapping[str, str] = {}
     micro_batch: int | None = None
     compile: bool = False
+    offline: bool = False
+
+
+class ExternalState(NamedTuple):
+    """A network's body with external weights, and what its backbone says on their loading."""
+
+    body: Mapping[str, torch.Tensor]
+    remark: str
 
 
 def find_device(name: str) -> torch.device:
@@ -140,21 +155,44 @@ class WorkerResources:
             )
         return head
 
-    def external_state(self, payload: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
+    def external_state(self, payload: Mapping[str, Any]) -> ExternalState:
         """The body of the entry's network with the external weights that a trial names.
 
-        Raises: ``DataError`` where they cannot be loaded or do not fit.
+        Raises: ``DataError`` where they cannot be loaded, do not fit, are not finite or have
+        changed since the run was planned.
         """
         spec, params = self.backbone(payload)
-        tag = payload["initialization"]["weights"]["tag"]
+        tag, sha256 = (payload["initialization"]["weights"][key] for key in ("tag", "sha256"))
         if spec.load_weights is None:
             raise PluginError(
                 f"backbone {spec.name!r} can load no external weights; use --weights suite"
             )
         net = self.network(payload)
-        with blamed(f"backbone {spec.name!r}"):
-            spec.load_weights(params, net, self.machine.weights.get(tag, tag))
-            return body_state(net.state_dict(), partition(spec, net))
+        file = self.machine.weights.get(sha256)
+        with (
+            blamed(f"backbone {spec.name!r}"),
+            _unchanged(file, sha256),
+            _network_refused() if self.machine.offline else nullcontext(),
+        ):
+            remark = spec.load_weights(params, net, file or tag)
+            body = body_state(net.state_dict(), partition(spec, net))
+        self._refuse_not_finite(net, payload, file or tag)
+        return ExternalState(body, remark if isinstance(remark, str) else "")
+
+    def _refuse_not_finite(self, net: nn.Module, payload: Mapping[str, Any], source: str) -> None:
+        """Raise an error where weights are NaN or infinite that a new network has finite."""
+        broken = {name: tensor for name, tensor in net.state_dict().items() if not _finite(tensor)}
+        if not broken:
+            return
+        fresh = self.network(payload).state_dict()  # masks of some networks are infinite
+        for name, tensor in broken.items():
+            if _finite(fresh[name]):
+                count = int((~torch.isfinite(tensor)).sum())
+                raise DataError(
+                    f"the weights {source} are not finite: {count} of {tensor.numel()} values of"
+                    f" {name} are NaN or infinite; the training that wrote them diverged or the"
+                    " file is damaged, so give other weights"
+                )
 
     def _dataset(self, payload: Mapping[str, Any]) -> PreparedDataset:
         planned, image = payload["dataset"], payload["image"]
@@ -250,6 +288,43 @@ class WorkerResources:
             per_image=per_image and blamed_calls(plugin, per_image),
             transform=transform and blamed_calls(plugin, transform),
         )
+
+
+@contextmanager
+def _unchanged(file: str | None, sha256: str | None) -> Iterator[None]:
+    """Raise ``DataError`` where a file of weights is not, or not any more, that of the plan."""
+    _refuse_changed(file, sha256)
+    yield
+    _refuse_changed(file, sha256)
+
+
+def _refuse_changed(file: str | None, sha256: str | None) -> None:
+    located = locate_weights(file) if file else None
+    if file and (located is None or located.sha256 != sha256):
+        raise DataError(
+            f"the weights {file} have changed since the run was planned (sha256"
+            f" {str(sha256)[:12]}); run again, and they are another entry"
+        )
+
+
+@contextmanager
+def _network_refused() -> Iterator[None]:
+    """Inside the block plugins find the environment variable that refuses them the network."""
+    name, before = "HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE")
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """Whether all values are finite; a sum is NaN or infinite where one of them is."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    return bool(torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
 
 
 def same_version(spec: AnySpec, planned: Mapping[str, Any]) -> AnySpec:

@@ -62,7 +62,7 @@ def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -
         return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
     competition = Competition(accepted, registry)
     suite, (columns, rows) = competition.suite, board_rows(competition)
-    verdicts = {c.head.entry.name: c.bundle.verdicts for c in competition.chosen.values()}
+    verdicts = {c.head.entry.label: c.bundle.verdicts for c in competition.chosen.values()}
     entries = dict.fromkeys(str(row.cells["entry"][0]) for row in rows)
     return BoardTable(
         board=name,

@@ -89,7 +89,7 @@ class Competition:
 
 
 def _unranked(candidate: Candidate, status: UnrankedStatus, why: str) -> Unranked:
-    return Unranked(candidate.head.entry.name, candidate.head.id[:SHORT_ID], status, why)
+    return Unranked(candidate.head.entry.label, candidate.head.id[:SHORT_ID], status, why)
 
 
 def refused(report: CheckReport, board: str) -> Unranked:
@@ -99,7 +99,7 @@ def refused(report: CheckReport, board: str) -> Unranked:
     head = report.bundle and report.bundle.submission
     if not why and head is not None:
         why = f"it belongs to {head.board}, not to {board}"
-    entry = head.entry.name if head else report.path.parent.name
+    entry = head.entry.label if head else report.path.parent.name
     return Unranked(entry, report.path.name[:SHORT_ID], "refused", why)
 
 

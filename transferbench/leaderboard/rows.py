@@ -88,7 +88,7 @@ def _ranked(group: Sequence[Arm]) -> list[Standing]:
 
 
 def _key(candidate: Candidate, arm: str) -> str:
-    return f"{candidate.head.entry.name} {candidate.head.id} {arm}"
+    return f"{candidate.head.entry.label} {candidate.head.id} {arm}"
 
 
 def _cell(column: Column, value: CellValue) -> BoardCell:
@@ -155,7 +155,7 @@ def _leading_columns(*, of_arms: bool) -> Iterator[tuple[Column, ColumnValues]]:
         title, text = "initialization", "the arm of the suite"
         yield _column(title, title, "text", text, lambda row: row.arm, terminal=True)
     text = "the backbone"
-    yield _column("entry", "entry", "text", text, lambda row: row.head.entry.name, terminal=True)
+    yield _column("entry", "entry", "text", text, lambda row: row.head.entry.label, terminal=True)
     text = "mean over the scoring targets; 0 is chance, 1 the frozen reference"
     yield _column(
         "score", "score", "interval", text, lambda row: _mean(row.score), terminal=not of_arms

@@ -12,7 +12,7 @@ from transferbench.suite import TRIAL, Suite
 __all__ = ["Candidate", "EntryKey", "compared_arms"]
 
 EntryKey: TypeAlias = tuple[str, str | None]
-"""A backbone, and the tag of its external weights: ranked once on a board."""
+"""A backbone, and the digest of its external weights, or their tag: ranked once on a board."""
 
 
 def compared_arms(suite: Suite) -> tuple[str, ...]:
@@ -44,7 +44,8 @@ class Candidate:
     def entry(self) -> EntryKey:
         """The entry that it is a submission of."""
         entry = self.head.entry
-        return entry.name, entry.weights.tag if entry.weights else None
+        weights = entry.weights
+        return entry.weightless_name, (weights.sha256 or weights.tag) if weights else None
 
     @property
     def folder(self) -> str:

@@ -53,15 +53,15 @@ class EarlierRun(NamedTuple):
         return self.described.suite_digest if self.described else ""
 
     @property
-    def asked(self) -> list[tuple[str, str]]:
-        """The backbones and weights that were requested."""
-        asked = self.described.asked if self.described else ()
-        return [(entry.backbone, entry.weights) for entry in asked]
-
-    @property
     def has_results(self) -> bool:
         """Whether there is something that a run of another suite must not mix with."""
         return any(os.path.lexists(self.folder / name) for name in RESULTS)
+
+    @property
+    def is_still_there(self) -> bool:
+        """Whether the folder holds a run of the same suite now."""
+        run = earlier_run(self.folder)
+        return run is not None and run.digest == self.digest
 
     @property
     def aside(self) -> Path:

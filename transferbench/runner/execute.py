@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transferbench.identity import digest
+from transferbench.networks.weight_paths import existing_path
 from transferbench.plan import Job
 from transferbench.registry import ENVIRONMENT_VARIABLE, blamed
 from transferbench.runner.executors import Executor, Outcome
@@ -17,7 +18,7 @@ from transferbench.runner.executors.local import LocalExecutor
 from transferbench.runner.executors.worker import report_waiting
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
-from transferbench.runner.schedule import JobSchedule, Watcher
+from transferbench.runner.schedule import JobSchedule, NotedWatcher, Watcher
 from transferbench.store import Store
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ def execute(
         watcher.planned(jobs, done)
         return {}
     _refuse_micro_batch(planned, done)
-    try_weights(planned, done)
+    for line in try_weights(planned, done):
+        if isinstance(watcher, NotedWatcher):
+            watcher.note(line)
     with start_executor(planned.options, planned.store, _weights_files(planned)) as executor:
         return JobSchedule(jobs, done, planned.store, executor, watcher, failed).run()
 
 
 def start_executor(options: Options, store: Store, weights: Mapping[str, str]) -> Executor:
-    """What runs jobs; ``weights``: the files of external weights by their tags."""
+    """What runs jobs; ``weights``: the files of external weights by their sha256."""
     # torch comes with the jobs, and a run that has nothing to compute needs neither.
     from transferbench.engine.jobs import start_engine
     from transferbench.engine.resources import find_device
@@ -68,14 +71,16 @@ def _machine(options: Options, store: Store, weights: Mapping[str, str], device:
         weights=weights,
         micro_batch=options.micro_batch,
         compile=options.compile,
+        offline=options.offline,
     )
 
 
 def _weights_files(planned: Planned) -> dict[str, str]:
     return {
-        requested.entry.weights.tag: str(Path(requested.weights).absolute())
+        weights.sha256: str(path.absolute())
         for requested in planned.entries
-        if requested.entry.weights is not None and Path(requested.weights).is_file()
+        if (weights := requested.entry.weights) and weights.sha256
+        if (path := existing_path(requested.weights))
     }
 
 
@@ -129,21 +134,24 @@ def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:
             refuse_smaller_batches(entry.name, largest, size)
 
 
-def try_weights(planned: Planned, done: Container[str]) -> None:
+def try_weights(planned: Planned, done: Container[str]) -> list[str]:
     """Load the external weights of the jobs that are not ``done`` once, to report bad ones early.
 
-    Raises: ``DataError`` where they cannot be had, are no weights or do not fit.
+    Returns what the user should know of them: a line for each entry whose file was not simply the
+    network's. Raises: ``DataError`` where they cannot be had, are no weights or do not fit.
     """
     from transferbench.engine.resources import WorkerResources
 
     machine = _machine(planned.options, planned.store, _weights_files(planned), "cpu")
     resources = WorkerResources(planned.registry, planned.store, machine)
-    networks: dict[str, Job] = {}
-    for job in planned.plan.of_kind("trial"):
+    networks: dict[str, tuple[str, Job]] = {}
+    for cell in planned.plan.cells:
+        job = planned.plan.jobs[cell.job]
         weights = job.payload["initialization"].get("weights")
         if weights is not None and job.id not in done:
             network = {key: job.payload[key] for key in ("backbone", "image")}
             classes = job.payload["dataset"]["classes"]
-            networks.setdefault(digest([network, weights, classes]), job)
-    for job in networks.values():
-        resources.external_state(job.payload)
+            networks.setdefault(digest([network, weights, classes]), (cell.entry, job))
+    states = [(entry, resources.external_state(job.payload)) for entry, job in networks.values()]
+    lines = {f"{entry}: {state.remark}": None for entry, state in states if state.remark}
+    return list(lines)

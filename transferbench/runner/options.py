@@ -36,7 +36,7 @@ class Options:
     )
     weights: str = _option(
         SUITE_WEIGHTS,
-        "suite (pre-trained by the suite), or a tag or a file of the backbone's own weights.",
+        "suite (pre-trained by the suite), or a tag, a file or a folder of other weights.",
         metavar="suite|TAG|FILE",
     )
     changes: Sequence[str] = _option(
@@ -62,6 +62,7 @@ class Options:
     )
     micro_batch: int | None = _option(None, "Images at once on the device.", min=1)
     compile: bool = _option(False, "Use torch.compile.")
+    offline: bool = _option(False, "Refuse to look for weights on the network.")
 
     def __post_init__(self) -> None:
         for option in fields(Options):

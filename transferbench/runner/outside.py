@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from transferbench.data.cache import missing, prepare, prepared_as
-from transferbench.errors import TransferbenchError
-from transferbench.identity import digest, file_digest
+from transferbench.errors import DataError, TransferbenchError
+from transferbench.identity import digest
+from transferbench.networks.weight_paths import WeightPaths, locate_weights
 from transferbench.plan import Job
 from transferbench.registry import Registry
 
@@ -67,19 +69,24 @@ def _dataset(
 def check_weights(
     jobs: Iterable[Job], files: Sequence[Path]
 ) -> tuple[list[Outside], dict[str, str]]:
-    """The external weights of trials, looked for among ``files``; and the sound files by tag."""
-    tags = {
-        (weights["tag"], weights["sha256"])
-        for job in jobs
-        if job.kind == "trial" and (weights := job.payload["initialization"].get("weights"))
-    }
-    digests = {file_digest(path): path for path in files if path.is_file()} if tags else {}
-    outside, sound = [], {}
-    for tag, sha256 in sorted(tags):
-        name = f"weights {tag} ({sha256[:12]})"
-        if path := digests.get(sha256):
-            sound[tag] = str(path.absolute())
-            outside.append(Outside(name, "as it was", str(path)))
-        else:
-            outside.append(Outside(name, "not here", "no file with this sha256 was named"))
+    """The external weights of trials, looked for among ``files``; and the sound files by sha256."""
+    starts = (job.payload["initialization"] for job in jobs if job.kind == "trial")
+    used = {(start["weights"]["tag"], start["weights"]["sha256"] or "")
+            for start in starts if start.get("weights")}  # fmt: skip
+    located = filter(None, map(_weights_at, files)) if used else ()
+    sound = {weights.sha256: str(weights.path.absolute()) for weights in located}
+    outside = []
+    for tag, sha256 in sorted(used):
+        if not sha256:
+            outside.append(Outside(f"weights {tag}", "not here", "a tag: no id has its digest"))
+            continue
+        path, name = sound.get(sha256), f"weights {tag} ({sha256[:12]})"
+        missing_text = "no file with this sha256 was named"
+        outside.append(Outside(name, "as it was" if path else "not here", path or missing_text))
     return outside, sound
+
+
+def _weights_at(path: Path) -> WeightPaths | None:
+    with suppress(DataError):
+        return locate_weights(str(path))
+    return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from transferbench.plan import Plan, plan_resolved
-from transferbench.plan.resolve import resolve_suite
+from transferbench.errors import listing
+from transferbench.plan import DatasetFacts, Plan, plan_resolved
+from transferbench.plan.resolve import ResolvedSuite, resolve_suite
 from transferbench.registry import Registry, blamed, open_registry
 from transferbench.registry.guard import uninterrupted
 from transferbench.runner.collect import done_jobs
@@ -20,20 +21,25 @@ from transferbench.runner.datasets import (
     report_on,
 )
 from transferbench.runner.earlier import EarlierRun
+from transferbench.runner.entries import RequestedEntry, other_entries, recorded_entries
 from transferbench.runner.options import Options
-from transferbench.runner.request import RequestedEntry, make_request
+from transferbench.runner.request import make_request
 from transferbench.runner.run_store import requested_store
 from transferbench.store import Store
 from transferbench.suite import Suite
 
-__all__ = ["Planned", "plan_suite"]
+__all__ = ["Planned", "plan_suite", "with_entries_finished_since"]
+
+LISTED = 4
+"""Entries that a note names."""
 
 
 @dataclass(frozen=True, repr=False)
 class Planned:
     """A plan with all that its execution needs.
 
-    ``entries``: those of the plan, as they were requested.
+    ``entries``: those of the plan, as they were requested; ``own``: those of this very request.
+    ``facts``: of the suite's datasets.
     ``notes``: what the user should know and need not act on; ``data``: the part on the data.
     ``superseded``: a run of another suite in the same folder, which is set aside before this one
     is written.
@@ -49,6 +55,8 @@ class Planned:
     notes: tuple[str, ...] = ()
     data: DataReport = field(default_factory=DataReport)
     superseded: EarlierRun | None = None
+    own: tuple[RequestedEntry, ...] = ()
+    facts: Mapping[str, DatasetFacts] = field(default_factory=dict)
 
     @property
     def suite(self) -> Suite:
@@ -80,20 +88,52 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     store.prepare()
     datasets = prepare_datasets(resolved, store, options)
     facts = facts_of(datasets)
-    entries = [*request.earlier, *request.entries]
-    plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
-    unfinished = [entry for entry in request.earlier if not _is_done(entry, plan, store)]
-    if unfinished:
-        entries = [requested for requested in entries if requested not in unfinished]
-        plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
+    own = tuple(request.entries)
+    plan, entries, unfinished = _plan_with_finished(resolved, own, request.earlier, facts, store)
     data = report_on(resolved, datasets)
-    notes = (*store_notes, *request.notes, *data.notes, *_notes(plan, unfinished),
+    notes = (*store_notes, *request.notes, *data.notes, *_notes(plan, unfinished, store),
              *_single_image_notes(plan, registry))  # fmt: skip
-    planned = Planned(plan, registry, options, request.changed, tuple(entries), request.folder,
-                      store, notes, data, request.superseded)  # fmt: skip
+    planned = Planned(plan, registry, options, request.changed, entries, request.folder, store,
+                      notes, data, request.superseded, own, facts)  # fmt: skip
     left = (job for name, job in plan.jobs.items() if name not in planned.done)
     refuse_impossible(plan, datasets, left)
     return planned
+
+
+def with_entries_finished_since(planned: Planned) -> Planned:
+    """``planned`` with the entries that other processes have finished in the same folder.
+
+    The same object where there are none.
+    """
+    recorded = recorded_entries(planned.folder, planned.suite.digest)
+    others, _ = other_entries(recorded, planned.entries, planned.registry)
+    if not others:
+        return planned
+    resolved = resolve_suite(planned.suite, planned.registry)
+    earlier = [*planned.entries[: -len(planned.own)], *others]
+    plan, entries, _ = _plan_with_finished(
+        resolved, planned.own, earlier, planned.facts, planned.store
+    )
+    if len(entries) == len(planned.entries):
+        return planned
+    return replace(planned, plan=plan, entries=entries)
+
+
+def _plan_with_finished(
+    resolved: ResolvedSuite,
+    own: tuple[RequestedEntry, ...],
+    earlier: Sequence[RequestedEntry],
+    facts: Mapping[str, DatasetFacts],
+    store: Store,
+) -> tuple[Plan, tuple[RequestedEntry, ...], list[RequestedEntry]]:
+    """The plan of ``own`` entries and of ``earlier`` ones that are finished; and the others."""
+    entries = (*earlier, *own)
+    plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
+    unfinished = [entry for entry in earlier if not _is_done(entry, plan, store)]
+    if unfinished:
+        entries = tuple(requested for requested in entries if requested not in unfinished)
+        plan = plan_resolved(resolved, [requested.entry for requested in entries], facts)
+    return plan, entries, unfinished
 
 
 def _is_done(requested: RequestedEntry, plan: Plan, store: Store) -> bool:
@@ -102,11 +142,14 @@ def _is_done(requested: RequestedEntry, plan: Plan, store: Store) -> bool:
     return all(store.is_done(job) or store.damage(job) for job in jobs)
 
 
-def _notes(plan: Plan, unfinished: Sequence[RequestedEntry]) -> Iterator[str]:
+def _notes(plan: Plan, unfinished: Sequence[RequestedEntry], store: Store) -> Iterator[str]:
     """Notes on the entries and the arms that the plan goes without."""
-    for requested in unfinished:
-        name = requested.entry.name
-        yield f"the earlier entry {name} is unfinished and left out; run it to go on"
+    if unfinished:
+        names = listing([requested.entry.name for requested in unfinished], LISTED)
+        yield (
+            f"left out, since not finished in the store {store.root}: {names}; run an entry again"
+            " to go on with it"
+        )
     external = [entry.name for entry in plan.entries if entry.weights is not None]
     # The arms are the same whichever external weights an entry has.
     if external and (arms := plan.left_out[external[0]]):

@@ -71,6 +71,10 @@ class Display:
         if self.picture:
             self.picture.draw()
 
+    def note(self, text: str) -> None:
+        """Show a line before the bar."""
+        self.console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+
     def planned(self, jobs: Mapping[str, Job], done: Collection[str]) -> None:
         """Show how much there is and how much of it needs no work."""
         self.left = {name: job for name, job in jobs.items() if name not in done}

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from transferbench.errors import SuiteError, TransferbenchError, UnknownNameError
-from transferbench.identity import file_digest
-from transferbench.plan import Entry
-from transferbench.registry import Registry, blamed, identity, parse_params
+from transferbench.errors import SuiteError, UnknownNameError
+from transferbench.registry import Registry, parse_params
 from transferbench.runner.earlier import EarlierRun, earlier_run
-from transferbench.runner.options import SUITE_WEIGHTS, Options
-from transferbench.specs import BackboneSpec, Weights
+from transferbench.runner.entries import (
+    RequestedEntry,
+    as_recorded,
+    described_entries,
+    other_entries,
+    recorded_entries,
+    requested_entry,
+)
+from transferbench.runner.options import Options
 from transferbench.suite import Grid, InitializationUse, Suite
 from transferbench.suite.coverage import coverage_notes
 from transferbench.suite.loading import load_suite, refuse_mistakes
 
-__all__ = ["Request", "RequestedEntry", "make_request"]
-
-
-class RequestedEntry(NamedTuple):
-    """An entry with the names that it was requested by, and the distribution of its backbone."""
-
-    entry: Entry
-    backbone: str
-    weights: str
-    origin: str
+__all__ = ["Request", "make_request"]
 
 
 class Request(NamedTuple):
@@ -54,17 +50,31 @@ def make_request(suite: str | Suite, options: Options, registry: Registry) -> Re
     backbones = dict.fromkeys(options.backbones or loaded.backbones)
     if not backbones:
         raise SuiteError(f"{loaded.id}: backbones is empty; name some there or with --backbone")
-    entries = [_entry(name, options.weights, registry) for name in backbones]
+    requested = [requested_entry(name, options.weights, registry) for name in backbones]
     # A changed suite has a folder of its own: its numbers are not those of the suite's name.
     name = f"{loaded.id}+{loaded.digest[:8]}" if changed else loaded.id
     folder = Path(options.out or Path("runs") / name)
     before = earlier_run(folder)
-    if before is None or before.digest == loaded.digest:
-        earlier, notes = _earlier_entries(before, registry, entries)
-        return Request(loaded, changed, entries, earlier, [*untrained, *notes], folder, None)
-    superseded = before if before.has_results else None
-    notes = [_superseded(before)] if superseded else []
-    return Request(loaded, changed, entries, [], [*untrained, *notes], folder, superseded)
+    other_suite = before is not None and before.digest != loaded.digest
+    recorded = [*([] if other_suite else described_entries(before)),
+                *recorded_entries(folder, loaded.digest)]  # fmt: skip
+    entries = [as_recorded(entry, recorded, registry) for entry in requested]
+    earlier, notes = other_entries(recorded, entries, registry)
+    notes = [*untrained, *notes, *_renamed(options.weights, requested, entries)]
+    superseded = before if before and other_suite and before.has_results else None
+    if superseded:
+        notes.append(_superseded(superseded))
+    return Request(loaded, changed, entries, earlier, notes, folder, superseded)
+
+
+def _renamed(
+    weights: str, requested: Sequence[RequestedEntry], entries: Sequence[RequestedEntry]
+) -> Iterator[str]:
+    """Notes on ``entries`` that are in the run already, with weights of another name."""
+    for entry, own in zip(entries, requested, strict=True):
+        if entry is not own:
+            source, name = entry.entry.source, entry.entry.name
+            yield f"{weights} has the bytes of {source}: it is the entry {name} of this run"
 
 
 def _superseded(before: EarlierRun) -> str:
@@ -130,49 +140,3 @@ def _with_added(grid: Grid, arms: Container[str], added: tuple[str, ...], suite:
     more = added if suite.scoring.initialization in chosen else ()
     labels = (*(label for label in chosen if label in arms), *more)
     return grid.model_copy(update={"initializations": labels})
-
-
-def _entry(name: str, weights: str, registry: Registry) -> RequestedEntry:
-    spec, values = registry.resolve_backbone(name)
-    params = spec.parse(values)
-    backbone = identity(spec, params)
-    if weights == SUITE_WEIGHTS:
-        entry = Entry(name, backbone, spec.license, spec.source)
-    else:
-        external = _external_weights(spec, params, name, weights)
-        with blamed(f"backbone {spec.name!r}"):
-            preprocessing = spec.preprocessing(params)
-        label = f"{name}+{external.tag}"
-        entry = Entry(label, backbone, external.license, external.origin, external, preprocessing)
-    return RequestedEntry(entry, name, weights, registry.origin("backbone", spec.name))
-
-
-def _external_weights(spec: BackboneSpec, params: Any, name: str, tag_or_file: str) -> Weights:
-    if spec.load_weights is None:
-        raise SuiteError(f"backbone {name!r} loads no external weights; use --weights suite")
-    with blamed(f"backbone {spec.name!r}"):
-        tagged = {weights.tag: weights for weights in spec.weights(params)}
-    if tag_or_file in tagged:
-        return tagged[tag_or_file]
-    path = Path(tag_or_file)
-    if path.is_file():
-        return Weights(
-            tag=path.stem, origin=path.name, license="unknown", pretrained_on="unknown",
-            sha256=file_digest(path),
-        )  # fmt: skip
-    raise UnknownNameError(f"weights of {name}", tag_or_file, tagged, "or give a file that exists")
-
-
-def _earlier_entries(
-    before: EarlierRun | None, registry: Registry, requested: Sequence[RequestedEntry]
-) -> tuple[list[RequestedEntry], list[str]]:
-    """The other entries that earlier runs of this very suite requested, and notes."""
-    again = {(entry.backbone, entry.weights) for entry in requested}
-    entries, notes = [], []
-    for name, weights in before.asked if before else ():
-        if (name, weights) not in again:
-            try:
-                entries.append(_entry(name, weights, registry))
-            except TransferbenchError as error:
-                notes.append(f"the earlier entry {name} is left out: {error}")
-    return entries, notes

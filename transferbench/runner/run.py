@@ -9,10 +9,11 @@ from transferbench.claims import Verdict, judge
 from transferbench.errors import StoreError, shortened
 from transferbench.measurements import Measurements, frame_of
 from transferbench.runner.collect import Collected, collect, damaged_jobs, job_states
+from transferbench.runner.entries import record_entries
 from transferbench.runner.execute import execute
 from transferbench.runner.executors import Outcome
 from transferbench.runner.messages import say
-from transferbench.runner.planning import Planned
+from transferbench.runner.planning import Planned, with_entries_finished_since
 from transferbench.runner.schedule import Watcher
 from transferbench.runner.write import write_plan, write_results
 
@@ -41,30 +42,47 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
 
     An interrupt loses nothing that was finished; the same call goes on from there.
     """
-    plan = planned.plan
-    states = job_states(plan.jobs, planned.store)
-    write_plan(planned, states)
-    _set_aside(planned, {job: state.message for job, state in states.items()
-                         if state.status == "damaged"})  # fmt: skip
-    done = {job for job, state in states.items() if state.status == "ok"}
-    outcomes = _compute(planned, done, watcher)
-    collected = collect(plan, planned.store)
+    record_entries(planned.folder, planned.suite.digest, planned.entries)
+    outcomes: dict[str, Outcome] = {}
+    while True:
+        states = job_states(planned.plan.jobs, planned.store)
+        write_plan(planned, states)
+        _set_aside(planned, {job: state.message for job, state in states.items()
+                             if state.status == "damaged"})  # fmt: skip
+        done = {job for job, state in states.items() if state.status == "ok"}
+        outcomes = _compute(planned, done, watcher, outcomes)
+        joined = with_entries_finished_since(planned)
+        if joined is planned:
+            results = _judged(planned, outcomes)
+            write_results(planned, results.collected, results.verdicts)
+            # Another process may have written the folder meanwhile, and be overwritten now:
+            # whoever writes last looks again, and by then every finished entry is in its file.
+            joined = with_entries_finished_since(planned)
+            if joined is planned:
+                return results
+        planned = joined
+
+
+def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
+    plan, collected = planned.plan, collect(planned.plan, planned.store)
     table = frame_of(collected.records)
     measurements = Measurements(table)
     verdicts = {
         entry.name: judge(plan.suite, measurements, entry.name, plan.left_out[entry.name])
         for entry in plan.entries
     }
-    write_results(planned, collected, verdicts)
     return Results(outcomes, collected, table, verdicts)
 
 
-def _compute(planned: Planned, done: set[str], watcher: Watcher) -> dict[str, Outcome]:
+def _compute(
+    planned: Planned, done: set[str], watcher: Watcher, before: Mapping[str, Outcome]
+) -> dict[str, Outcome]:
     """Execute the jobs that are not ``done``, and again those that are damaged at the end.
 
-    Raises: ``StoreError`` where they are damaged whenever they are computed.
+    Those that failed ``before`` are not tried again. Raises: ``StoreError`` where jobs are damaged
+    whenever they are computed.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes = dict(before)
     for _ in range(ATTEMPTS):
         failed = {job: outcome for job, outcome in outcomes.items() if outcome.status != "ok"}
         outcomes |= execute(planned, done, watcher, failed)

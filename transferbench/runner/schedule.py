@@ -13,7 +13,7 @@ from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.messages import say
 from transferbench.store import Store
 
-__all__ = ["JobSchedule", "SilentWatcher", "Watcher"]
+__all__ = ["JobSchedule", "NotedWatcher", "SilentWatcher", "Watcher"]
 
 REPAIRS = 2
 """How often a job is run again because an artefact that it reads is corrupted."""
@@ -33,6 +33,14 @@ class Watcher(Protocol):
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """A job ended, or was skipped because a job that it requires failed."""
+
+
+@runtime_checkable
+class NotedWatcher(Watcher, Protocol):
+    """A watcher that also shows what the user should know before the first job starts."""
+
+    def note(self, text: str) -> None:
+        """``text`` is a line."""
 
 
 class SilentWatcher:

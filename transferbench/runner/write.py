@@ -28,7 +28,8 @@ PACKAGES = ("transferbench", "torch", "timm", "numpy", "pandas", "scikit-learn")
 def write_plan(planned: Planned, states: Mapping[str, JobState]) -> None:
     """Write ``run.json`` before the work: an unwritable folder shows now, not after hours."""
     _refuse_obstacles(planned.folder)
-    if planned.superseded:
+    # Another process may have set it aside, and written results of this suite, since the plan.
+    if planned.superseded and planned.superseded.is_still_there:
         set_aside(planned.superseded)
     write_json(planned.folder / RUN, _description(planned, states, {}))
 

@@ -114,6 +114,21 @@ class EntryFacts(_Strict):
     preprocessing: Preprocessing | None = None
     parameters: Annotated[int, Field(ge=0)] | None = None
 
+    @property
+    def weightless_name(self) -> str:
+        """The name without that of external weights."""
+        if self.weights is None:
+            return self.name
+        # Before part of the digest was in it, a name ended in the tag.
+        current, former = (f"+{text}" for text in (self.weights.label, self.weights.tag))
+        return self.name.removesuffix(current).removesuffix(former)
+
+    @property
+    def label(self) -> str:
+        """The name that the entry has today: with part of the digest of external weights."""
+        weights = self.weights
+        return f"{self.weightless_name}+{weights.label}" if weights else self.name
+
 
 class PlannedJob(_Strict):
     """A node of the plan: its id is the hash of its kind and payload."""
