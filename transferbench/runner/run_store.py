@@ -24,7 +24,7 @@ def store_facts(store: Store, folder: Path) -> dict[str, str]:
 
 
 def find_store(folder: Path, run: RunDescription, explicit: Path | None = None) -> Store:
-    """The store that has jobs of the run in ``folder``; ``explicit``: the only one to look at.
+    """The store that has jobs of the run in ``folder``, sound or not; ``explicit``: the only one.
 
     Raises: ``StoreError`` naming where it was looked for.
     """
@@ -32,7 +32,7 @@ def find_store(folder: Path, run: RunDescription, explicit: Path | None = None) 
     stores = [Store(path) for path in paths if (path / "jobs").is_dir()]
     jobs = {job.id: job.status for job in run.jobs}
     for store in stores:
-        if any(store.is_done(job) or store.failure(job) for job in jobs):
+        if any(store.is_done(job) or store.failure(job) or store.damage(job) for job in jobs):
             return store
     if stores and "ok" not in jobs.values():  # of a run that has finished nothing
         return stores[0]
