@@ -164,13 +164,14 @@ def test_a_new_plugin_imports_nothing_heavy():
     code = (
         "import sys\nfrom transferbench.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "print([name for name in ('torch', 'timm', 'pandas') if name in sys.modules])"
+        "names = [name for name in ('torch', 'timm', 'pandas') if name in sys.modules]\n"
+        "print(names, file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "plugin", "new", "my-net", "--kind", "backbone"],
         capture_output=True, text=True, check=True, env=environment(),
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stderr.splitlines()[-1] == "[]"
     assert Path("my_net.py").is_file()
 
 
