@@ -201,11 +201,6 @@ BAD = {
         "a-place-is-measured-once",
         "same at {'epoch': 1} is measured 2 times on a network with batch statistics; dist",
     ),
-    "an infinite coordinate": (
-        giving(measurement(coordinates={"lambda": float("inf")})),
-        "coordinates-are-plain",
-        "the coordinate lambda of same is inf; use a string, an integer or a finite float",
-    ),
     "another number each time": (
         {"measure": lambda params, subjects, context: [measurement(value=float(next(COUNTER)))]},
         "the-same-seed-gives-the-same-numbers",
