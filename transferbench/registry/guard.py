@@ -7,10 +7,10 @@ refuses to end the process. Around a call that costs 0.2 ms and, where libraries
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import partial
 
 from transferbench.registry.endings import end_if_forked, endings_refused, is_the_users
 from transferbench.registry.library_code import LibraryCode, first_imports
@@ -80,8 +80,9 @@ def changes_undone(*, randomness: bool) -> Iterator[list[str]]:
         stack.enter_context(endings_refused())
         if not _UNINTERRUPTED.get():
             _LIBRARY_CODE.accept()
-        watch = _Watch(_LIBRARY_CODE, randomness=randomness)
-        stack.enter_context(first_imports(watch.extend))
+        chance = generators() if randomness else ()
+        watch = _Watch([*settings(), *surroundings(), *chance], _LIBRARY_CODE)
+        stack.enter_context(first_imports(partial(watch.extend, randomness=randomness)))
         yield stack.enter_context(_undone(watch))
 
 
@@ -97,7 +98,7 @@ def guarded_job(*, code: bool) -> Iterator[None]:
     with endings_refused():
         if code and not _UNINTERRUPTED.get():
             _LIBRARY_CODE.accept()
-        watch = _Watch(_LIBRARY_CODE if code else None, randomness=False)
+        watch = _Watch([*settings(), *surroundings()], _LIBRARY_CODE if code else None)
         with _undone(watch) as changes:
             yield
     _refuse(changes)
@@ -111,24 +112,20 @@ def _refuse(changes: Sequence[str]) -> None:
 class _Watch:
     """The state of the process at one time, to be put back; with the code of libraries, if any."""
 
-    def __init__(self, code: LibraryCode | None, *, randomness: bool) -> None:
-        self._randomness = randomness
-        states = [*self._of_libraries(), *surroundings()]
-        self._before: list[tuple[State, Any]] = [(state, state.read()) for state in states]
+    def __init__(self, states: Iterable[State], code: LibraryCode | None = None) -> None:
+        self._before = [(state, state.read()) for state in states]
         self._code = code
         if code is not None:
             code.extend()
 
-    def extend(self) -> None:
+    def extend(self, *, randomness: bool) -> None:
         """Take in a library that has just been imported, before a plugin can change it."""
         watched = [state for state, _ in self._before]
-        new = [state for state in self._of_libraries() if state not in watched]
+        chance = generators() if randomness else ()
+        new = [state for state in (*settings(), *chance) if state not in watched]
         self._before += [(state, state.read()) for state in new]
         if self._code is not None:
             self._code.extend()
-
-    def _of_libraries(self) -> list[State]:
-        return [*settings(), *(generators() if self._randomness else ())]
 
     def settle(self) -> list[str]:
         """Put everything back; returns a line for each change that counts."""
