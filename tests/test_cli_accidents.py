@@ -209,7 +209,7 @@ def small_disk(tmp_path):
     if not system("mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder):
         pytest.skip("needs the right to mount")
     yield folder
-    assert system("umount", folder)
+    assert system("umount", "--lazy", folder)
 
 
 def system(*words):

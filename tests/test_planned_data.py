@@ -249,7 +249,7 @@ def test_the_plan_says_it(tmp_path, grouped):
 def test_the_report_and_the_board_say_it(tmp_path):
     registry = handmade_registry(tmp_path)
     make_run(tmp_path, registry)
-    (tmp_path / "store").mkdir(exist_ok=True)
+    (tmp_path / "store" / "jobs").mkdir(parents=True, exist_ok=True)
     page = Run(tmp_path / "run", registry).report().read_text()
     assert "<h2>Data</h2>" in page
     assert "<li>target:digits: a note</li>" in page
