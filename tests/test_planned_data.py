@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -249,7 +250,8 @@ def test_the_plan_says_it(tmp_path, grouped):
 def test_the_report_and_the_board_say_it(tmp_path):
     registry = handmade_registry(tmp_path)
     make_run(tmp_path, registry)
-    (tmp_path / "store" / "jobs").mkdir(parents=True, exist_ok=True)
+    job = json.loads((tmp_path / "run" / "run.json").read_text())["jobs"][0]["id"]
+    Store(tmp_path / "store").record_failure(job, "trial", "failed", "so that it is their store")
     page = Run(tmp_path / "run", registry).report().read_text()
     assert "<h2>Data</h2>" in page
     assert "<li>target:digits: a note</li>" in page
