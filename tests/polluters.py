@@ -30,7 +30,8 @@ SETTINGS = {
         "torch.get_default_device() went from None to meta",
     "import torch; torch.set_autocast_enabled('cpu', True)":
         "torch.is_autocast_enabled('cpu') went from False to True",
-    "import torch; torch.autocast('cpu', torch.float16).__enter__()": "autocast",
+    "import torch; torch.autocast('cpu', torch.float16).__enter__()":
+        "depth of nested autocast went from 0 to 1",
     "import torch.nn.modules.module as m; m.register_module_forward_hook(lambda *a: None)":
         "torch's global forward hooks were changed",
     "import torch.nn.modules.module as m; m.register_module_parameter_registration_hook(print)":

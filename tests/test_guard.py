@@ -73,6 +73,16 @@ def test_an_interrupt_of_the_user_passes():
     assert signal.getsignal(signal.SIGINT) is ours
 
 
+def test_weights_move_under_autocast_after_a_plugin_that_left_it_on():
+    with pytest.raises(PluginError), blamed("dataset 'd'"):
+        torch.autocast("cpu", torch.bfloat16).__enter__()
+    layer, x = torch.nn.Linear(1, 1, bias=False), torch.ones(1, 1)
+    for weight in (1.0, 2.0):
+        torch.nn.init.constant_(layer.weight, weight)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).item() == weight
+
+
 def test_a_call_of_every_batch_is_compared_by_its_settings():
     with pytest.raises(PluginError, match="get_default_dtype"), blamed("p", frequent=True):
         torch.set_default_dtype(torch.float64)

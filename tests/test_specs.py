@@ -219,6 +219,13 @@ def test_a_coordinate_may_not_have_the_name_of_a_record_field():
         )
 
 
+def test_a_coordinate_is_finite():
+    with pytest.raises(ValidationError, match="finite"):
+        Measurement(
+            metric="accuracy", value=0.5, unit="1", n=2, coordinates={"lambda": float("inf")}
+        )
+
+
 @pytest.mark.parametrize(("former", "name"), [("Once", "Memoize"), ("each_time", "uncached")])
 def test_a_former_name_is_deprecated_and_still_there(former, name):
     with pytest.warns(

@@ -7,7 +7,6 @@ Shape letters: N images, C channels, H height, W width, D features, K classes.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -111,16 +110,6 @@ def check_a_place_is_measured_once(case: DiagnosticCase) -> None:
                 f"{metric} at {dict(coordinates)} is measured {count} times on {network}",
                 "distinguish them by a coordinate",
             )
-
-
-def check_coordinates_are_plain(case: DiagnosticCase) -> None:
-    """Strings, integers and finite floats: they become columns, and are compared for equality."""
-    for _, value in case.all_measurements():
-        for name, position in value.coordinates.items():
-            plain = type(position) in {str, int, float}
-            if not plain or (isinstance(position, float) and not math.isfinite(position)):
-                raise Violation(f"the coordinate {name} of {value.metric} is {position!r}",
-                                "use a string, an integer or a finite float")  # fmt: skip
 
 
 def check_the_same_seed_gives_the_same_numbers(case: DiagnosticCase) -> None:

@@ -124,6 +124,8 @@ def _pairs_of_functions(torch: Any) -> Iterator[Setting]:
             read, write = getattr(torch, reader), getattr(torch, writer)
             yield Setting(f"torch.{reader}({device!r})", partial(read, device),
                           partial(write, device))  # fmt: skip
+    yield Setting("torch's depth of nested autocast", partial(_autocast_depth, torch),
+                  partial(_set_autocast_depth, torch))  # fmt: skip
     yield Setting("flushing of denormal numbers", _flushes_denormals, torch.set_flush_denormal)
     yield Setting("torch.is_inference_mode_enabled()", torch.is_inference_mode_enabled,
                   partial(_set_inference_mode, torch))  # fmt: skip
@@ -138,6 +140,21 @@ def _attribute(owner: Any, path: str) -> Any:
 def _flushes_denormals() -> bool:
     # torch sets it and cannot read it; the flag is the processor's, so any arithmetic shows it.
     return sys.float_info.min / 2 == 0.0
+
+
+def _autocast_depth(torch: Any) -> int:
+    # Only the functions that change it tell it.
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()  # type: ignore[no-any-return]
+
+
+def _set_autocast_depth(torch: Any, value: int) -> None:
+    # Above 0, weights cast once are used for ever: training would not move them.
+    while _autocast_depth(torch) > value:
+        torch.autocast_decrement_nesting()
+    while _autocast_depth(torch) < value:
+        torch.autocast_increment_nesting()
+    torch.clear_autocast_cache()
 
 
 def _set_inference_mode(torch: Any, value: Any) -> None:
