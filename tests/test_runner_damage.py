@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
 from command_line import SMALL, artefacts, cli, suite_file
-from damage import HARMS, flip, make_folder, truncate
+from damage import HARMS, flip, make_folder, rewrite, truncate
 
 from transferbench.api import Run
 from transferbench.errors import StoreError
@@ -92,6 +93,29 @@ def test_what_is_damaged_whenever_it_is_computed_ends_the_run(tmp_path):
     with pytest.raises(StoreError, match=message):
         run_plan(plan(tmp_path), watcher)
     assert sum(job.kind == "trial" for job in watcher.ran) == 2 * ATTEMPTS
+
+
+THEN_CUDA = r"it was computed with device cuda \(now cpu\), device_name H100 \(now \S+\)"
+
+
+@pytest.mark.parametrize(
+    ("facts", "origin"),
+    [
+        ({"device": "cuda", "device_name": "H100"}, THEN_CUDA),
+        ({}, r"then and now with device cpu, device_name \S+, torch \S+"),
+    ],
+)
+def test_other_bits_than_before_are_told(sound, folder, capsys, facts, origin):
+    trial = next(path.parent for path in (folder / "store").rglob("manifest.json")
+                 if '"kind":"trial"' in path.read_text())  # fmt: skip
+    measured = trial / "measurements.json"
+    measured.write_text(measured.read_text().replace("fraction", "percents"))
+    rewrite(trial, **facts)
+    flip(trial / "outputs.safetensors")
+    run_plan(plan(folder), SilentWatcher())
+    told = rf"^note: other bits: \S.* replicate \d: measurements\.json; {origin}; measured on the "
+    assert re.search(told + "earlier bits: speed of ", capsys.readouterr().err, re.MULTILINE)
+    assert records(folder) == records(sound)
 
 
 FAILING = """

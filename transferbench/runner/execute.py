@@ -18,6 +18,7 @@ from transferbench.runner.executors.local import LocalExecutor
 from transferbench.runner.executors.worker import report_waiting
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
+from transferbench.runner.recomputed import say_other_bits
 from transferbench.runner.schedule import JobSchedule, NotedWatcher, Watcher
 from transferbench.store import Store
 
@@ -40,7 +41,8 @@ def execute(
         if isinstance(watcher, NotedWatcher):
             watcher.note(line)
     with start_executor(planned.options, planned.store, _weights_files(planned)) as executor:
-        return JobSchedule(jobs, done, planned.store, executor, watcher, failed).run()
+        compare = partial(say_other_bits, planned.store, jobs)
+        return JobSchedule(jobs, done, planned.store, executor, watcher, failed, compare).run()
 
 
 def start_executor(options: Options, store: Store, weights: Mapping[str, str]) -> Executor:

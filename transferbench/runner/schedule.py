@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -56,11 +56,15 @@ class SilentWatcher:
         """Do nothing."""
 
 
+def _ignored(_job: str, _done: Collection[str]) -> None: ...
+
+
 @dataclass
 class JobSchedule:
     """Runs every job that is not ``done`` nor ``failed`` before, each after those it requires.
 
     A job that fails leaves its failure in the store and costs only the jobs that need it.
+    ``computed``: called with each job that was computed, and the jobs that were done before.
     """
 
     jobs: Mapping[str, Job]
@@ -69,6 +73,7 @@ class JobSchedule:
     executor: Executor
     watcher: Watcher
     failed: Mapping[str, Outcome] = field(default_factory=dict)
+    computed: Callable[[str, Collection[str]], None] = _ignored
     running: set[str] = field(default_factory=set)
     repairs: Counter[str] = field(default_factory=Counter)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -118,6 +123,7 @@ class JobSchedule:
     def _settle(self, outcome: Outcome) -> None:
         self.running.discard(outcome.job)
         if outcome.status == "ok":
+            self.computed(outcome.job, self.done)
             self.done.add(outcome.job)
         elif self._repair(outcome.job):
             return

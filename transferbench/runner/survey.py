@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, get_args
 
 from transferbench.errors import StoreError
 from transferbench.plan import Job, JobKind, Work, job_id
+from transferbench.runner.recomputed import PAYLOAD
 from transferbench.store import Store
 
-__all__ = ["PAYLOAD", "RunFolder", "Survey", "survey"]
+__all__ = ["RunFolder", "Survey", "survey"]
 
-PAYLOAD = "payload.json"
 RUN = "run.json"
 ID_LENGTH = 64
 ID_PATTERN = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")

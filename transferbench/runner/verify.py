@@ -6,10 +6,7 @@ for, since its bits may differ; whether they do is told by the digests of what w
 
 from __future__ import annotations
 
-import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,21 +16,19 @@ from typing import Any, Literal, NamedTuple
 from transferbench.data.cache import discard, verify_cache
 from transferbench.data.files import forget
 from transferbench.errors import StoreError, listing
-from transferbench.identity import file_digest
 from transferbench.plan import Job, Work
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.execute import start_executor
 from transferbench.runner.executors import Outcome
 from transferbench.runner.options import Options
 from transferbench.runner.outside import Outside, check_datasets, check_weights
+from transferbench.runner.recomputed import digests_in, elsewhere, measured_on, other_bits
 from transferbench.runner.schedule import JobSchedule, Watcher
-from transferbench.runner.survey import PAYLOAD, Survey, survey
-from transferbench.store import MANIFEST, Manifest, Store
+from transferbench.runner.survey import Survey, survey
+from transferbench.store import Manifest, Store
 
 __all__ = ["Repair", "Verification", "run_verification"]
 
-MACHINE = ("device", "device_name", "torch")
-"""The facts of a job that decide its bits."""
 LISTED = 5
 
 
@@ -178,12 +173,7 @@ class _Healer:
         """Which other kind of machine computed an artefact; "" for this kind, or an unknown one."""
         if before is None or self.recompute:
             return ""
-        here = self._machine
-        differing = [name for name in MACHINE if before.facts.get(name, here[name]) != here[name]]
-        if not differing:
-            return ""
-        then = ", ".join(f"{name} {before.facts[name]} (here {here[name]})" for name in differing)
-        return f"it was computed with {then}"
+        return elsewhere(before, self._machine, "here")
 
     @cached_property
     def _machine(self) -> Mapping[str, Any]:
@@ -228,39 +218,12 @@ class _Healer:
         manifest = self.store.manifest(job)
         if manifest is None:
             raise StoreError(f"job {job} is gone as soon as it is computed: check the disk")
-        new = {name: facts.sha256 for name, facts in manifest.files.items()}
-        left = _digests_in(aside)
+        left = digests_in(aside) if aside else set()
         if not left:
             self._settle(job, "repaired", "nothing was left to compare it with")
-            return
-        # The id of the job is the digest of its payload, which older versions did not write.
-        names = before.files if before else new.keys() - {PAYLOAD}
-        differing = sorted(name for name in names if new.get(name) not in left)
-        if differing:
-            doubt = "" if before else "; its manifest was damaged, and they may have been, too"
-            self._settle(job, "other bits", f"{', '.join(differing)}{doubt}{self._dependents(job)}")
+        elif differing := other_bits(before, left, manifest):
+            sound = self.state.jobs.keys() - self.state.faults.keys()
+            measured = measured_on(job, self.state.jobs, sound)
+            self._settle(job, "other bits", differing + measured)
         else:
             self._settle(job, "repaired")
-
-    def _dependents(self, job: str) -> str:
-        titles = [each.title for each in self.state.jobs.values()
-                  if job in each.requires and each.id not in self.state.faults]  # fmt: skip
-        return f"; measured on the earlier bits: {listing(titles, LISTED, '; ')}" if titles else ""
-
-
-def _digests_in(folder: Path | None) -> set[str]:
-    """The digests of an artefact that was set aside: those in its manifest, and of its files.
-
-    A damaged file still has its digest in the manifest, and most of a damaged manifest is sound.
-    """
-    digests: set[str] = set()
-    for path in folder.iterdir() if folder and folder.is_dir() else ():
-        with suppress(OSError):
-            if not stat.S_ISREG(path.lstat().st_mode):
-                continue
-            if path.name == MANIFEST:
-                recorded = re.findall(rb'"sha256":"([0-9a-f]{64})"', path.read_bytes())
-                digests |= {digest.decode() for digest in recorded}
-            else:
-                digests.add(file_digest(path))
-    return digests

@@ -81,9 +81,20 @@ class Store:
         """The artefact of a job, None where it is not done."""
         return open_artefact(self._folder(job), job, self._verified)
 
-    def manifest(self, job: str) -> Manifest | None:
-        """The manifest of an artefact whose files may be damaged; None where it is itself."""
-        return read_document(Manifest, str(self._folder(job) / MANIFEST), job)
+    def manifest(self, job: str, folder: Path | None = None) -> Manifest | None:
+        """The manifest of an artefact whose files may be damaged; None where it is itself.
+
+        ``folder``: of an artefact that was set aside.
+        """
+        return read_document(Manifest, str((folder or self._folder(job)) / MANIFEST), job)
+
+    def last_aside(self, job: str) -> Path | None:
+        """The artefact of a job that was set aside last, None where there is none."""
+        asides: dict[Path, int] = {}
+        for path in (self.root / "corrupt").glob(f"{job}.*"):
+            with suppress(OSError):  # removed just now
+                asides[path] = path.lstat().st_ctime_ns  # that of the rename
+        return max(asides, key=lambda path: asides[path], default=None)
 
     def artefact(self, job: str) -> Artefact:
         """The artefact of a job. Raises: ``StoreError`` where it is not done."""
