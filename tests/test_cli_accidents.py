@@ -20,7 +20,7 @@ from command_line import (
 )
 
 from transferbench.api import Run
-from transferbench.cli.interrupts import signals_as_interrupts
+from transferbench.interrupts import signals_as_interrupts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

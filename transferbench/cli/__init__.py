@@ -12,9 +12,9 @@ import typer
 
 from transferbench import __version__
 from transferbench.cli import authoring, listing, publishing, running
-from transferbench.cli.interrupts import ignore_further_interrupts, signals_as_interrupts
 from transferbench.cli.output import fail, say, stdout_kept
 from transferbench.errors import TransferbenchError
+from transferbench.interrupts import ignore_further_interrupts, signals_as_interrupts
 from transferbench.streams import guarded_streams, lost_output, open_closed_descriptors
 
 __all__ = ["app", "main"]
@@ -66,8 +66,7 @@ def main() -> None:
     open_closed_descriptors()
     with stdout_kept(), guarded_streams():
         try:
-            with signals_as_interrupts():
-                code = _run()
+            code = _run()
         except KeyboardInterrupt:
             ignore_further_interrupts()
             fail("interrupted; what was finished is kept, and the same command goes on from there")
@@ -87,8 +86,9 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command."""
     try:
-        _require_working_directory()
-        app()
+        with signals_as_interrupts():
+            _require_working_directory()
+            app()
     except TransferbenchError as error:
         fail(str(error))
         return 2
@@ -104,9 +104,6 @@ def _run() -> int:
         fail(f"{error}: is memory limited (ulimit -v), or is the installation damaged?")
         return 2
     except SystemExit as leaving:
-        # Typer turns an interrupt inside a command into this, without a message.
-        if leaving.code == INTERRUPTED:
-            raise KeyboardInterrupt from leaving
         return int(leaving.code or 0)
     return 0
 

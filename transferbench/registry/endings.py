@@ -10,8 +10,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
+
+from transferbench.interrupts import interrupt, received
 
 __all__ = ["ExitRefusedError", "end_if_forked", "endings_refused", "is_the_users"]
 
@@ -32,7 +34,7 @@ def endings_refused() -> Iterator[None]:
     threads = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
     _OTHER_THREADS.clear()
     _OTHER_THREADS.update(threads)
-    _INTERRUPTS.clear()
+    _INTERRUPTS_BEFORE[:] = [received()]
     with ExitStack() as stack:
         for function in _REFUSED:
             setattr(function.module, function.name, function)
@@ -95,8 +97,8 @@ _REFUSED = tuple(
 
 # --- signals ----------------------------------------------------------------------------------
 
-_INTERRUPTS: list[int] = []
-"""The user's, inside the block."""
+_INTERRUPTS_BEFORE = [0]
+"""How many interrupts of the user there were before the block."""
 
 
 def is_the_users(error: BaseException) -> bool:
@@ -104,16 +106,11 @@ def is_the_users(error: BaseException) -> bool:
     if not isinstance(error, KeyboardInterrupt) or not _in_main_thread():
         return False
     handler = signal.getsignal(signal.SIGINT)
-    return bool(_INTERRUPTS) or handler not in {_interrupt, signal.SIG_IGN}
+    return received() > _INTERRUPTS_BEFORE[0] or handler not in {interrupt, signal.SIG_IGN}
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _INTERRUPTS.append(number)
-    signal.default_int_handler(number, frame)
 
 
 def _refuse_alarm(*_: Any) -> NoReturn:
@@ -125,9 +122,7 @@ def _set_handlers(stack: ExitStack) -> None:
     if not _in_main_thread():
         return
     usual_handlers: tuple[tuple[signal.Signals, Any, Any], ...] = (
-        (signal.SIGINT, _interrupt, signal.default_int_handler),
-        (signal.SIGTERM, _interrupt, signal.default_int_handler),
-        (signal.SIGHUP, _interrupt, signal.default_int_handler),
+        (signal.SIGINT, interrupt, signal.default_int_handler),
         (signal.SIGALRM, _refuse_alarm, signal.SIG_DFL),
     )
     for number, ours, usual in usual_handlers:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from transferbench.errors import TransferbenchError, is_out_of_memory
+from transferbench.interrupts import received
 from transferbench.runner.executors import Outcome
 
 __all__ = ["InProcessExecutor", "attempt"]
+
+Ending: TypeAlias = tuple[Literal["ok", "failed", "oom"], str, str]
 
 MAX_CHARACTERS = 100_000
 """Of a message or a traceback."""
@@ -59,21 +62,27 @@ class InProcessExecutor:
 
 def attempt(job: str, run: Callable[[], None]) -> Outcome:
     """Run a job here; whatever it raises is its outcome, except the user's interrupt."""
-    began = time.perf_counter()
-    ending: tuple[Literal["ok", "failed", "oom"], str, str] = ("ok", "", "")
+    began, interrupts = time.perf_counter(), received()
+    ended: Ending = ("ok", "", "")
     try:
         run()
-    except TransferbenchError as error:
+    except (Exception, SystemExit) as error:  # one job's bug must not cost the others
+        if received() > interrupts:  # a library turned the interrupt into an error of its own
+            raise KeyboardInterrupt from error
+        ended = _ending(error)
+    status, message, trace = ended
+    return Outcome(job, status, _cut(message), _cut(trace), time.perf_counter() - began)
+
+
+def _ending(error: BaseException) -> Ending:
+    """The status of a job that raised ``error``, its message and its traceback."""
+    if isinstance(error, TransferbenchError):
         # The author of a plugin needs the traceback of what it raised, which is the cause.
         cause = error.__cause__
-        trace = "".join(traceback.format_exception(cause)) if cause else ""
-        ending = ("failed", str(error), trace)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # one job's bug must not cost the others
-        status: Literal["failed", "oom"] = "oom" if is_out_of_memory(error) else "failed"
-        text = traceback.format_exception_only(error)[-1].strip()
-        ending = (status, text, "".join(traceback.format_exception(error)))
-    ended, message, trace = ending
-    return Outcome(job, ended, _cut(message), _cut(trace), time.perf_counter() - began)
+        return "failed", str(error), "".join(traceback.format_exception(cause)) if cause else ""
+    text = traceback.format_exception_only(error)[-1].strip()
+    status: Literal["failed", "oom"] = "oom" if is_out_of_memory(error) else "failed"
+    return status, text, "".join(traceback.format_exception(error))
 
 
 def _cut(text: str) -> str:

@@ -1,0 +1,82 @@
+"""Signals that end a command as an interrupt does: finished work kept, workers ended, one line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Timer, current_thread, main_thread
+from types import FrameType
+from typing import Any, NoReturn
+
+__all__ = ["ignore_further_interrupts", "interrupt", "received", "signals_as_interrupts"]
+
+# The latter are sent by schedulers of clusters, and where a terminal or a connection is closed.
+ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+_RECEIVED: list[int] = []
+
+
+def interrupt(number: int, _: FrameType | None) -> NoReturn:
+    """Handle a signal by an interrupt, and count it."""
+    _RECEIVED.append(number)
+    raise KeyboardInterrupt
+
+
+def received() -> int:
+    """How many signals were handled so: libraries turn the interrupt into errors of their own."""
+    return len(_RECEIVED)
+
+
+@contextmanager
+def signals_as_interrupts() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` for these signals inside the block, and for errors they cause."""
+    before = received()
+    # A signal that is ignored stays so: that is what ``nohup`` is for.
+    usual = {signal.SIG_DFL, signal.default_int_handler}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    if current_thread() is not main_thread():  # which alone may handle signals
+        handlers = {}
+    handlers = {number: handler for number, handler in handlers.items() if handler in usual}
+    for number in handlers:
+        signal.signal(number, interrupt)
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_repeat_swallowed, hook)
+    try:
+        yield
+    except BaseException as error:
+        ended_well = isinstance(error, SystemExit) and not error.code
+        if received() > before and not ended_well:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is interrupt:
+                signal.signal(number, handler)
+
+
+def _repeat_swallowed(hook: Callable[[Any], None], unraisable: Any) -> None:
+    """Interrupt again where Python drops it, as in what runs when an object is collected."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        again = Timer(0.05, _repeat)
+        again.daemon = True
+        again.start()
+    else:
+        hook(unraisable)
+
+
+def _repeat() -> None:
+    number = _RECEIVED[-1]
+    if signal.getsignal(number) is interrupt:
+        # A real signal, which also ends a wait of the main thread.
+        signal.pthread_kill(main_thread().ident or 0, number)
+
+
+def ignore_further_interrupts() -> None:
+    """Let the process end in peace, where more than one interrupt is on its way."""
+    if current_thread() is main_thread():
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
