@@ -16,12 +16,9 @@ from safetensors.torch import save_file
 from transferbench import api
 from transferbench.api import Run
 from transferbench.identity import file_digest
-from transferbench.plan import Job
-from transferbench.plan.graph import Work
 from transferbench.registry import load_registry
 from transferbench.runner import run as runner
 from transferbench.runner.options import Options
-from transferbench.runner.outside import check_weights
 from transferbench.runner.planning import plan_suite
 from transferbench.runner.schedule import SilentWatcher
 from transferbench.specs import Weights
@@ -345,23 +342,6 @@ def test_weights_that_changed_since_the_plan_are_refused(tmp_path):
     weights_file(file, 2)
     with pytest.raises(api.DataError, match=r"best\.pth have changed since the run was planned"):
         runner.run_plan(planned, SilentWatcher())
-
-
-def test_the_weights_of_a_store_are_looked_for_by_their_digest(tmp_path):
-    file = weights_file(tmp_path / "a" / "best.pth", 1)
-    starts = [("best", file_digest(file)), ("best", "0" * 64), ("web", None)]
-    jobs = [
-        Job("", "trial", {"initialization": {"weights": {"tag": tag, "sha256": sha256}}}, (), "",
-            Work(0, 0))
-        for tag, sha256 in starts
-    ]  # fmt: skip
-    (tmp_path / "empty").mkdir()
-    outside, sound = check_weights(jobs, [file, tmp_path / "empty", tmp_path / "gone.pth"])
-    assert sound == {file_digest(file): str(file)}
-    assert {(row.status, row.detail) for row in outside} == {
-        ("as it was", str(file)), ("not here", "no file with this sha256 was named"),
-        ("not here", "a tag: no id has its digest"),
-    }  # fmt: skip
 
 
 # --- several processes in one folder ----------------------------------------------------------

@@ -174,9 +174,9 @@ def verify_store(  # noqa: PLR0913  # keywords, one for each option of the comma
 ) -> Verification:
     """Read everything in a store, and compute again what is damaged.
 
-    ``runs``: folders of runs that do not lie beside the store. ``weights``: files of external
-    weights that its trials started from. ``recompute``: also what another kind of machine computed,
-    though its bits may differ.
+    ``runs``: folders of runs that do not lie beside the store. ``weights``: files or folders of
+    external weights that its trials started from. ``recompute``: also what another kind of machine
+    computed, though its bits may differ.
     """
     for name, paths in {"runs": runs, "weights": weights}.items():
         require_list(name, paths)
@@ -184,5 +184,5 @@ def verify_store(  # noqa: PLR0913  # keywords, one for each option of the comma
     with progress_watcher(progress) as watcher:
         return run_verification(
             options, watcher, runs=[Path(run) for run in runs],
-            weights=[Path(file) for file in weights], recompute=recompute,
+            weights=[str(file) for file in weights], recompute=recompute,
         )  # fmt: skip

@@ -142,10 +142,10 @@ def verify(
         ),
     ] = None,
     weights: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--weights",
-            help="A file of external weights that trials started from. May be given again.",
+            help="A file or folder of external weights of trials. May be given again.",
             metavar="FILE",
         ),
     ] = None,

@@ -174,6 +174,10 @@ class WorkerResources:
             _unchanged(file, sha256),
             _network_refused() if self.machine.offline else nullcontext(),
         ):
+            if sha256 and not file and all(tag != each.tag for each in spec.weights(params)):
+                # Its tag is the name of a file, and another one here may have that name.
+                raise DataError(f"no file of the weights {tag} ({sha256[:12]}) is here: pass"
+                                " --weights FILE")  # fmt: skip
             remark = spec.load_weights(params, net, file or tag)
             body = body_state(net.state_dict(), partition(spec, net))
         self._refuse_not_finite(net, payload, file or tag)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ __all__ = [
     "RequestedEntry",
     "as_recorded",
     "described_entries",
+    "entries_in",
     "has_several_entries",
     "other_entries",
     "record_entries",
@@ -170,12 +171,17 @@ def described_entries(run: EarlierRun | None) -> list[RecordedEntry]:
     """The entries in ``run.json``: earlier versions wrote no other file."""
     if run is None or run.described is None:
         return []
-    asked = [row.model_dump() for row in run.described.asked]
-    described = (run.described.model_extra or {}).get("entries")
-    if not isinstance(described, list) or len(described) != len(asked):
+    rows = [row.model_dump() for row in run.described.asked]
+    return entries_in({"asked": rows, **(run.described.model_extra or {})})
+
+
+def entries_in(described: Mapping[str, Any]) -> list[RecordedEntry]:
+    """The entries in the content of ``run.json``; none where it is damaged."""
+    rows, entries = described.get("asked"), described.get("entries")
+    if not (isinstance(rows, list) and isinstance(entries, list) and len(rows) == len(entries)):
         return []
-    facts = ({"external": row.get("weights")} if isinstance(row, dict) else {} for row in described)
-    return list(_entries(zip(asked, facts, strict=True)))
+    facts = ({"external": row.get("weights")} if isinstance(row, dict) else {} for row in entries)
+    return list(_entries(zip(rows, facts, strict=True)))
 
 
 def _entries(rows: Iterable[tuple[Any, Any]]) -> Iterator[RecordedEntry]:

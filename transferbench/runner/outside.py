@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from transferbench.data.cache import missing, prepare, prepared_as
 from transferbench.errors import DataError, TransferbenchError
 from transferbench.identity import digest
-from transferbench.networks.weight_paths import WeightPaths, locate_weights
+from transferbench.networks.weight_paths import is_path, locate_weights
 from transferbench.plan import Job
 from transferbench.registry import Registry
+from transferbench.runner.entries import RecordedEntry
 
-__all__ = ["Outside", "check_datasets", "check_weights"]
+__all__ = ["FoundWeights", "Outside", "check_datasets", "check_weights"]
+
+
+Status = Literal["as it was", "other content", "not here", "not compared"]
 
 
 class Outside(NamedTuple):
     """One thing outside the store: whether it is what the jobs were computed from."""
 
     name: str
-    status: Literal["as it was", "other content", "not here"]
+    status: Status
     detail: str = ""
 
 
@@ -66,27 +69,74 @@ def _dataset(
     return Outside(name, "as it was")
 
 
+# --- weights ----------------------------------------------------------------------------------
+
+
+class FoundWeights(NamedTuple):
+    """The external weights of trials: ``paths`` to those that are as they were, by sha256.
+
+    ``unused``: files that were named though no trial started from them.
+    """
+
+    outside: list[Outside]
+    paths: dict[str, str]
+    unused: list[str]
+
+
 def check_weights(
-    jobs: Iterable[Job], files: Sequence[Path]
-) -> tuple[list[Outside], dict[str, str]]:
-    """The external weights of trials, looked for among ``files``; and the sound files by sha256."""
-    starts = (job.payload["initialization"] for job in jobs if job.kind == "trial")
-    used = {(start["weights"]["tag"], start["weights"]["sha256"] or "")
-            for start in starts if start.get("weights")}  # fmt: skip
-    located = filter(None, map(_weights_at, files)) if used else ()
-    sound = {weights.sha256: str(weights.path.absolute()) for weights in located}
+    jobs: Iterable[Job], named: Sequence[str], recorded: Iterable[RecordedEntry]
+) -> FoundWeights:
+    """Look for the weights of trials among those ``named``, and where runs ``recorded`` them.
+
+    Raises: ``DataError`` where one of ``named`` is gone, incomplete or not weights.
+    """
+    used = {(start["tag"], start["sha256"] or "", _member(job.payload["backbone"]))
+            for job in jobs if job.kind == "trial"
+            if (start := job.payload["initialization"].get("weights"))}  # fmt: skip
+    paths = {_required(text): str(Path(text).absolute()) for text in named}
+    unused = [path for sha256, path in paths.items() if sha256 not in {key[1] for key in used}]
+    requested = sorted({(entry.external.sha256, entry.weights) for entry in recorded
+                        if entry.external and entry.external.sha256})  # fmt: skip
     outside = []
-    for tag, sha256 in sorted(used):
-        if not sha256:
-            outside.append(Outside(f"weights {tag}", "not here", "a tag: no id has its digest"))
-            continue
-        path, name = sound.get(sha256), f"weights {tag} ({sha256[:12]})"
-        missing_text = "no file with this sha256 was named"
-        outside.append(Outside(name, "as it was" if path else "not here", path or missing_text))
-    return outside, sound
+    for tag, sha256, backbone in sorted(used):
+        name = f"weights {tag} of {backbone}" + (f" ({sha256[:12]})" if sha256 else "")
+        texts = [paths[sha256]] if sha256 in paths else [t for sha, t in requested if sha == sha256]
+        rows = [_file(name, text, sha256) for text in texts if text != tag or is_path(text)]
+        if not sha256 or (texts and not rows):
+            rows = [Outside(name, "not compared", "a tag: its backbone finds them by itself")]
+        lost = Outside(name, "not here", "no file with this sha256 was named: pass --weights FILE")
+        row = min(rows, key=lambda row: get_args(Status).index(row.status), default=lost)
+        if row.status == "as it was":
+            paths[sha256] = row.detail
+        outside.append(row)
+    return FoundWeights(outside, paths, unused)
 
 
-def _weights_at(path: Path) -> WeightPaths | None:
-    with suppress(DataError):
-        return locate_weights(str(path))
-    return None
+def _member(backbone: Mapping[str, Any]) -> str:
+    """A backbone with its member, such as ``timm/resnet18``."""
+    texts = (value for value in backbone["params"].values() if isinstance(value, str))
+    return "/".join([backbone["name"], *texts])
+
+
+def _required(text: str) -> str:
+    """The sha256 of weights that the user named."""
+    located = locate_weights(text)
+    if located is None:
+        raise DataError(f"no weights file {text}; give the path of an existing file")
+    return located.sha256
+
+
+def _file(name: str, text: str, sha256: str) -> Outside:
+    """The weights ``name`` in a file or folder, which a run may have recorded."""
+    try:
+        located = locate_weights(text)
+        now = located and located.sha256
+    except DataError as error:
+        return Outside(name, "not here", str(error))
+    if now == sha256:
+        return Outside(name, "as it was", str(Path(text).absolute()))
+    if not now:
+        return Outside(name, "not here", f"{text} is gone: pass --weights FILE")
+    # Another folder may be the current one now.
+    status: Status = "other content" if Path(text).is_absolute() else "not here"
+    return Outside(name, status, f"{text} has the sha256 {now[:12]}")

@@ -18,6 +18,7 @@ from transferbench.data.files import forget
 from transferbench.errors import StoreError, listing
 from transferbench.plan import Job, Work
 from transferbench.registry import Registry, open_registry
+from transferbench.runner.entries import entries_in
 from transferbench.runner.execute import start_executor
 from transferbench.runner.executors import Outcome
 from transferbench.runner.options import Options
@@ -71,18 +72,20 @@ def run_verification(
     watcher: Watcher,
     *,
     runs: Sequence[Path] = (),
-    weights: Sequence[Path] = (),
+    weights: Sequence[str] = (),
     recompute: bool = False,
 ) -> Verification:
     """Read the store of ``options`` in full, and compute again what is damaged.
 
-    ``runs``: folders of runs besides those that lie next to the store. ``weights``: files of
-    external weights. ``recompute``: also what another kind of machine computed.
+    ``runs``: folders of runs besides those that lie next to the store. ``weights``: files or
+    folders of external weights. ``recompute``: also what another kind of machine computed.
 
-    Raises: ``StoreError`` where there is no store.
+    Raises: ``StoreError`` where there is no store, ``DataError`` where ``weights`` are not there.
     """
     store = Store(Path(str(options.store)))
     state = survey(store, runs)
+    recorded = [entry for run in state.runs for entry in entries_in(run.described)]
+    external = check_weights(state.jobs.values(), weights, recorded)
     registry = open_registry(options.plugins, strict=True)
     cache = store.root / "datasets"
     damaged = {problem.folder: problem.problem for problem in verify_cache(cache)}
@@ -91,20 +94,12 @@ def run_verification(
     forget(cache)
     data_root = None if options.data_root is None else Path(options.data_root)
     outside = list(check_datasets(state.jobs.values(), registry, cache, data_root))
-    files = [*weights, *_named_weights(state)]
-    more, sound = check_weights(state.jobs.values(), files)
     repairs = [_decoded_again(folder, problem) for folder, problem in damaged.items()]
-    repairs += _Healer(store, state, options, watcher, sound, recompute=recompute).heal()
+    repairs += _Healer(store, state, options, watcher, external.paths, recompute=recompute).heal()
     return Verification(
         str(store.root), state.artefacts, state.files, state.size_bytes, tuple(repairs),
-        (*outside, *more), tuple(_notes(store, state, registry)),
+        (*outside, *external.outside), tuple(_notes(store, state, registry, external.unused)),
     )  # fmt: skip
-
-
-def _named_weights(state: Survey) -> list[Path]:
-    """The weights that the runs of the store were started with, as far as they are files."""
-    rows = [row for run in state.runs for row in run.described.get("asked", ())]
-    return [Path(str(row.get("weights"))) for row in rows if isinstance(row, Mapping)]
 
 
 def _decoded_again(folder: Path, problem: str) -> Repair:
@@ -118,8 +113,9 @@ def _decoded_again(folder: Path, problem: str) -> Repair:
     return Repair(title, problem, "removed", "a run that needs them decodes them again")
 
 
-def _notes(store: Store, state: Survey, registry: Registry) -> Iterable[str]:
+def _notes(store: Store, state: Survey, registry: Registry, unused: Iterable[str]) -> Iterable[str]:
     yield from map(str, registry.problems)
+    yield from (f"no trial of the store started from the weights {path}" for path in unused)
     if state.foreign:
         names = listing([str(path) for path in state.foreign], LISTED)
         yield f"these are no artefacts, and were left alone: {names}"
