@@ -32,6 +32,7 @@ from transferbench.networks.modules import (
     partition,
 )
 from transferbench.plan import Job
+from transferbench.plan.plugins import codes_of
 from transferbench.records import Measurement
 from transferbench.registry import blamed, blamed_job, load_registry
 from transferbench.registry.guard import uninterrupted
@@ -69,6 +70,12 @@ def start_engine(machine: Machine, waiting: Waiting = silent) -> Callable[[Job],
     _use_one_thread()
     keep_large_allocations()
     registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
+    for file, sha256 in registry.file_codes.items():
+        if machine.code.get(file, sha256) != sha256:
+            raise PluginError(
+                f"plugin file {file!r}, or a module that it imports, has changed since the run was "
+                "planned; run again"
+            )
     return Engine(WorkerResources(registry, Store(machine.store), machine), waiting).run
 
 
@@ -123,7 +130,13 @@ class Engine:
                 raise
             # With it, the artefact can be computed again wherever its store is.
             draft.write_json("payload.json", job.payload)
-            draft.facts |= machine_facts(self.resources.device, started)
+            draft.facts |= machine_facts(self.resources.device, started) | self._code(job)
+
+    def _code(self, job: Job) -> dict[str, Any]:
+        """The code of the plugins that ran, as a fact."""
+        payloads = map(self.resources.payload, job.payload.get("subjects", ()))
+        codes = codes_of(job.payload, payloads, self.resources.registry)
+        return {"code": {plugin: code.fact for plugin, code in codes.items()}}
 
     @contextmanager
     def _guarded(self, job: Job) -> Iterator[None]:

@@ -55,6 +55,7 @@ class Machine(NamedTuple):
     """The machine that runs jobs: two runs may differ in all of this and have equal numbers.
 
     ``weights``: the files of external weights, by their sha256. ``offline``: no network for them.
+    ``code``: of the plugin files, with which the run was planned, by the name of the file.
     """
 
     store: Path
@@ -67,6 +68,7 @@ class Machine(NamedTuple):
     micro_batch: int | None = None
     compile: bool = False
     offline: bool = False
+    code: Mapping[str, str] = {}
 
 
 class ExternalState(NamedTuple):
@@ -124,6 +126,14 @@ class WorkerResources:
         self.device = find_device(machine.device)
         self.memoize = lru_cache(CACHE_BYTES)
         self._datasets: dict[str, PreparedDataset] = {}
+
+    def payload(self, job: str) -> dict[str, Any]:
+        """What a finished job computed; {} where an older version has not written it."""
+        artefact = self.store.artefact(job)
+        payload: dict[str, Any] = {}
+        if "payload.json" in artefact.names:
+            payload = artefact.json("payload.json")
+        return payload
 
     def backbone(self, payload: Mapping[str, Any]) -> tuple[BackboneSpec, Any]:
         planned = payload["backbone"]

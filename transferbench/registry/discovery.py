@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import inspect
 import os
 import re
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -34,6 +36,7 @@ from transferbench import hookspecs
 from transferbench.errors import PluginError, suggestion
 from transferbench.hookspecs import PROJECT
 from transferbench.registry.blame import cause, in_a_line
+from transferbench.registry.code import PluginCode, code_of_distribution, code_of_file
 from transferbench.registry.guard import MisconductError, guarded, uninterrupted
 from transferbench.registry.numerics import PLUGIN_FILE
 from transferbench.specs import (
@@ -113,6 +116,13 @@ class Origin:
         if self.distribution:
             return f"{self.distribution} {self.version}"
         return Path(self.plugin).name
+
+    def code(self) -> PluginCode | None:
+        """The code that offers it; None where it cannot be found."""
+        if self.distribution:
+            return code_of_distribution(self.label, self.distribution, self.value)
+        imported = _imports_of(Path(self.plugin))
+        return getattr(imported[-1], _CODE, None) if imported else None
 
     def problem(self, reason: str, advice: str = "", kind: Kind | None = None) -> PluginProblem:
         """A problem of this plugin; the default advice is to go on without it."""
@@ -257,28 +267,50 @@ def files_of(environment: Mapping[str, str]) -> list[Path]:
     return [Path(part) for part in named if part]
 
 
+_CODE = "_transferbench_code"
+"""The attribute of the module of a plugin file with its code as it was imported."""
+
+
 def _import_file(path: Path) -> ModuleType:
     """The module of a plugin file, under a name that depends on its path and its content.
 
     A worker that loads the same file gets the same name, so what it defines can be pickled; an
-    edited file becomes another module.
+    edited file becomes another module, and one that imports an edited file is executed again.
     """
     if fault := file_fault(path):
         raise _Fault(*fault)
     source = path.read_bytes()
     content = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
     name = f"{PLUGIN_FILE}{content[:16]}"
-    if name not in sys.modules:
+    codes = [getattr(module, _CODE) for module in _imports_of(path)]
+    if name not in sys.modules or any(code.now() != code for code in codes[-1:]):
+        _forget(codes)
+        sys.modules.pop(name, None)  # the last one is the one that counts
         module = sys.modules[name] = ModuleType(name)
         module.__file__ = str(path)
         try:
             # Python's loader would cache bytecode next to a file that is not ours, and mistake a
             # file rewritten within a second at equal length for the old one.
             exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  # a plugin is code
+            setattr(module, _CODE, code_of_file(path))
         except BaseException:
             del sys.modules[name]
             raise
     return sys.modules[name]
+
+
+def _imports_of(path: Path) -> list[ModuleType]:
+    """The modules that a plugin file has become in this process, the last one last."""
+    files = (module for name, module in sys.modules.items() if name.startswith(PLUGIN_FILE))
+    return [module for module in files if module.__file__ == str(path) and hasattr(module, _CODE)]
+
+
+def _forget(codes: Iterable[PluginCode]) -> None:
+    """Let the modules that a plugin file has imported be read again."""
+    for name, path in chain.from_iterable(code.files.items() for code in codes):
+        if getattr(sys.modules.get(name), "__file__", None) == str(path):
+            del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 # --- guarding ---------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from transferbench.errors import (
     suggestion,
 )
 from transferbench.registry.blame import blamed, blamed_calls, blamed_job, cause, in_a_line
+from transferbench.registry.code import Code, PluginCode, codes_in
 from transferbench.registry.discovery import (
     ENVIRONMENT_VARIABLE,
     SPECS,
@@ -47,12 +48,15 @@ from transferbench.specs import (
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
+    "Code",
     "Kind",
+    "PluginCode",
     "PluginProblem",
     "Registry",
     "blamed",
     "blamed_calls",
     "blamed_job",
+    "codes_in",
     "identity",
     "load_registry",
     "open_registry",
@@ -113,6 +117,9 @@ class Registry:
         self._failures = tuple(sorted(discovery.problems, key=str))
         self.problems = tuple(sorted((*self._failures, *self._conflicts()), key=str))
         self.files = discovery.files
+        origins = {offer.origin for offer in discovery.offers}
+        # A file may be edited while this process goes on with what it has loaded.
+        self._codes = {origin: origin.code() for origin in origins if not origin.distribution}
         self.datasets = self._table(DatasetSpec)
         self.perturbations = self._table(PerturbationSpec)
         self.backbones = self._table(BackboneSpec)
@@ -155,6 +162,19 @@ class Registry:
     def origin(self, kind: Kind, name: str) -> str:
         """Who offers it: distribution and version, or a file's name. Raises: as ``dataset``."""
         return self._offer(kind, name).origin.label
+
+    def code(self, kind: Kind, name: str) -> PluginCode | None:
+        """The code that offers it; None where that cannot be found. Raises: as ``dataset``."""
+        origin = self._offer(kind, name).origin
+        if origin not in self._codes:
+            self._codes[origin] = origin.code()
+        return self._codes[origin]
+
+    @property
+    def file_codes(self) -> dict[str, str]:
+        """The digests of the code of the plugin files, by file."""
+        loose = ((origin, code) for origin, code in self._codes.items() if code and code.loose)
+        return {origin.plugin: code.sha256 for origin, code in loose}
 
     def offered_by(self, owner: str) -> tuple[Spec, ...]:
         """What one plugin's owner (``Origin.owner``) offers, by kind and name.

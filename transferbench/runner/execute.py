@@ -40,19 +40,26 @@ def execute(
     for line in try_weights(planned, done):
         if isinstance(watcher, NotedWatcher):
             watcher.note(line)
-    with start_executor(planned.options, planned.store, _weights_files(planned)) as executor:
+    weights, code = _weights_files(planned), planned.registry.file_codes
+    with start_executor(planned.options, planned.store, weights, code) as executor:
         compare = partial(say_other_bits, planned.store, jobs)
         return JobSchedule(jobs, done, planned.store, executor, watcher, failed, compare).run()
 
 
-def start_executor(options: Options, store: Store, weights: Mapping[str, str]) -> Executor:
-    """What runs jobs; ``weights``: the files of external weights by their sha256."""
+def start_executor(
+    options: Options, store: Store, weights: Mapping[str, str], code: Mapping[str, str]
+) -> Executor:
+    """What runs jobs; ``weights``: the files of external weights by their sha256.
+
+    ``code``: the digests of the code of the plugin files, by file.
+    """
     # torch comes with the jobs, and a run that has nothing to compute needs neither.
     from transferbench.engine.jobs import start_engine
     from transferbench.engine.resources import find_device
 
     device = find_device(options.device)
-    start = partial(start_engine, _machine(options, store, weights, str(device)), report_waiting)
+    machine = _machine(options, store, weights, str(device))._replace(code=code)
+    start = partial(start_engine, machine, report_waiting)
     # A limit needs a process of its own, which can be ended.
     if options.jobs == 1 and options.time_limit_seconds is None:
         return InProcessExecutor(start)

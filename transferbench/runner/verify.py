@@ -95,7 +95,8 @@ def run_verification(
     data_root = None if options.data_root is None else Path(options.data_root)
     outside = list(check_datasets(state.jobs.values(), registry, cache, data_root))
     repairs = [_decoded_again(folder, problem) for folder, problem in damaged.items()]
-    repairs += _Healer(store, state, options, watcher, external.paths, recompute=recompute).heal()
+    healer = _Healer(store, state, options, watcher, external.paths, registry, recompute=recompute)
+    repairs += healer.heal()
     return Verification(
         str(store.root), state.artefacts, state.files, state.size_bytes, tuple(repairs),
         (*outside, *external.outside), tuple(_notes(store, state, registry, external.unused)),
@@ -136,6 +137,7 @@ class _Healer:
     options: Options
     watcher: Watcher
     weights: Mapping[str, str]
+    registry: Registry
     recompute: bool
     settled: dict[str, Repair] = field(default_factory=dict)
 
@@ -183,7 +185,8 @@ class _Healer:
         jobs, done, refused = self._with_requirements(needed)
         if jobs.keys() <= done | refused.keys():
             return refused
-        with start_executor(self.options, self.store, self.weights) as executor:
+        code = self.registry.file_codes
+        with start_executor(self.options, self.store, self.weights, code) as executor:
             schedule = JobSchedule(jobs, done, self.store, executor, self.watcher, refused)
             return refused | schedule.run()
 
