@@ -1,4 +1,4 @@
-"""Numbers of one version of a plugin and of two codes: told by every command, never mixed unasked."""
+"""Numbers of one version of a plugin and of two codes: told everywhere, never mixed unasked."""
 
 from __future__ import annotations
 
