@@ -1,10 +1,12 @@
 """What befalls a run: an interrupt, a worker that is killed, a disk that is full."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,17 +14,26 @@ from command_line import (
     SMALL,
     artefacts,
     cli,
-    command,
     environment,
     files_no_larger_than,
     mistake,
     suite_file,
 )
+from test_executors import is_alive, pids, soon
 
 from transferbench.api import Run
-from transferbench.interrupts import signals_as_interrupts
+from transferbench.interrupts import ENDING, signals_as_interrupts
+from transferbench.plan import Job
+from transferbench.plan.graph import Work
+from transferbench.runner.executors.local import LocalExecutor
+from transferbench.runner.schedule import JobSchedule, SilentWatcher
+from transferbench.store import Store
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+INTERRUPTED = (
+    "error: interrupted; what was finished is kept, and the same command goes on from there"
+)
 
 
 def children(parent):
@@ -38,32 +49,24 @@ def children(parent):
     return ids
 
 
-def alive(process):
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-PATIENT = """
-import time
+BUSY = """
+import sys
 from pathlib import Path
+from transferbench.cli import app, main
+from transferbench.runner.executors.local import LocalExecutor
+sys.path.insert(0, {tests!r})
+from test_executors import start
 
-from transferbench import hookimpl
-from transferbench.specs import InitializationSpec
+@app.command()
+def busy(folder: Path):
+    with LocalExecutor(start, 2) as executor:
+        executor.submit("a", ("have_child", folder / "a"))
+        executor.submit("b", ("spin", folder / "b"))
+        executor.wait()
 
-
-def initialize(params, net, context):
-    while not Path(__file__).with_name("go").exists():
-        time.sleep(0.05)
-
-
-@hookimpl
-def transferbench_initializations():
-    yield InitializationSpec(name="patient", version=1, summary="s", source="s", license="l",
-                             initialize=initialize)
+main()
 """
+"""A command with two workers, without the seconds for which they import torch."""
 
 
 @pytest.mark.parametrize(
@@ -76,34 +79,70 @@ def transferbench_initializations():
     ],
     ids=["parent alone", "process group", "terminated", "closed terminal"],
 )
-def test_an_interrupt_ends_everything_and_loses_nothing_that_was_finished(tmp_path, send, number):
-    plugin = tmp_path / "patient.py"
-    plugin.write_text(PATIENT)
-    arms = SMALL["initializations"] | {"P-T": {"name": "patient", "recipe": "short"}}
-    suite = suite_file(tmp_path, SMALL, initializations=arms)
-    options = (suite, "--out", tmp_path / "run", "--device", "cpu", "--plugin", plugin)
+def test_an_interrupt_ends_a_command_and_its_workers(tmp_path, send, number):
+    script = tmp_path / "busy.py"
+    script.write_text(BUSY.format(tests=str(Path(__file__).parent)))
     with subprocess.Popen(
-        command("run", *options, "--jobs", 2), env=environment(), text=True,
+        [sys.executable, script, "busy", tmp_path], env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     ) as run:  # fmt: skip
-        assert any(line.startswith("done RI-T") for line in run.stderr)
-        workers = children(run.pid)
-        assert len(workers) >= 2
+        assert soon(lambda: len(pids(tmp_path / "a") + pids(tmp_path / "b")) == 3, 30)
+        workers = pids(tmp_path / "a") + pids(tmp_path / "b")
         send(run.pid, number)
-        out, err = run.communicate(timeout=120)
-    assert run.returncode == 130
-    assert out == ""
-    assert err.splitlines()[-1] == (
-        "error: interrupted; what was finished is kept, and the same command goes on from there"
-    )
-    assert "Traceback" not in err
-    until = time.monotonic() + 20
-    while any(map(alive, workers)) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(map(alive, workers))
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (130, "", f"{INTERRUPTED}\n")
+    assert soon(lambda: not any(map(is_alive, workers)))
+
+
+INTERRUPTING = """
+import os
+import time
+from pathlib import Path
+
+from transferbench import hookimpl
+from transferbench.specs import InitializationSpec
+
+
+def initialize(params, net, context):
+    if not Path(__file__).with_name("go").exists():
+        os.system(f"kill -TERM {os.getpid()}")
+        time.sleep(20)
+
+
+@hookimpl
+def transferbench_initializations():
+    yield InitializationSpec(name="interrupting", version=1, summary="s", source="s", license="l",
+                             initialize=initialize)
+"""
+
+
+def interrupted_run(folder):
+    """The words of a run that is interrupted in a trial after another one has finished."""
+    plugin = folder / "interrupting.py"
+    plugin.write_text(INTERRUPTING)
+    arms = SMALL["initializations"] | {"P-T": {"name": "interrupting", "recipe": "short"}}
+    suite = suite_file(folder, SMALL, initializations=dict(reversed(arms.items())))
+    return "run", suite, "--out", folder / "run", "--device", "cpu", "--plugin", plugin
+
+
+@pytest.fixture
+def handlers_restored():
+    """A command that was interrupted ignores further signals to the end of its process."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers_restored")
+def test_an_interrupt_loses_nothing_that_was_finished(tmp_path):
+    run = (*interrupted_run(tmp_path), "--jobs", 1)
+    said = cli(*run)
+    assert (said.code, said.out) == (130, "")
+    assert said.err.splitlines()[-1] == INTERRUPTED
     finished = finished_of_an_interrupted_run(tmp_path)
     (tmp_path / "go").touch()
-    said = cli("run", *options, "--jobs", 1)
+    said = cli(*run)
     assert said.code == 0, said.err
     assert f"4 jobs: {len(finished)} already done" in said.err
     assert set(finished) < set(artefacts(tmp_path / "store"))
@@ -136,44 +175,44 @@ def finished_of_an_interrupted_run(folder):
     return finished
 
 
-DEADLY = """
-import os
-import signal
-from pathlib import Path
+def start_engine(root):
+    """An engine without torch: a job writes its title, and "deadly" is killed the first time."""
 
-from transferbench import hookimpl
-from transferbench.specs import InitializationSpec
+    def run(job):
+        with Store(root).writing(job.id, job.kind) as draft:
+            mark = root / "was-here"
+            if job.title == "deadly" and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            draft.write_json("title.json", job.title)
 
-
-def initialize(params, net, context):
-    mark = Path(__file__).with_name("was-here")
-    if not mark.exists():
-        mark.touch()
-        os.system(f"kill -9 {os.getpid()}")
-
-
-@hookimpl
-def transferbench_initializations():
-    yield InitializationSpec(name="deadly", version=1, summary="s", source="s", license="l",
-                             initialize=initialize)
-"""
+    return run
 
 
 def test_a_worker_that_is_killed_costs_one_job(tmp_path):
-    plugin = tmp_path / "deadly.py"
-    plugin.write_text(DEADLY)
-    arms = SMALL["initializations"] | {"RI-T": {"name": "deadly", "recipe": "short"}}
-    suite = suite_file(tmp_path, SMALL, initializations=arms, replicates=2)
-    run = ("run", suite, "--out", tmp_path / "run", "--plugin", plugin)
-    said = cli(*run, "--jobs", 2)
-    assert said.code == 1
-    lost = {row["status"]: row["message"] for row in Run(tmp_path / "run").failed}
-    assert set(lost) == {"failed", "skipped"}
-    assert "the worker process was killed by signal 9 (Killed); out of memory?" in lost["failed"]
-    assert len(artefacts(tmp_path / "store")) == 1 + 4 + 4 - 2
-    said = cli(*run, "--jobs", 1)
-    assert said.code == 0
-    assert "9 jobs: 7 already done, 2 to run" in said.err
+    store = Store(tmp_path)
+    a, b, c, d, e = (digit * 64 for digit in "abcde")
+    jobs = {
+        name: Job(name, "trial", {}, requires, title, Work(0, 0))
+        for name, requires, title in [
+            (a, (), "first"), (b, (a,), "deadly"), (c, (a,), "beside"), (d, (b, c), "needs both"),
+            (e, (c,), "needs one"),
+        ]
+    }  # fmt: skip
+
+    def outcomes(done=()):
+        with LocalExecutor(partial(start_engine, tmp_path), 2) as executor:
+            return JobSchedule(jobs, set(done), store, executor, SilentWatcher()).run()
+
+    lost = {name: outcome for name, outcome in outcomes().items() if outcome.status != "ok"}
+    assert {name: outcome.status for name, outcome in lost.items()} == {b: "failed", d: "skipped"}
+    message = "the worker process was killed by signal 9 (Killed); out of memory?"
+    assert message in lost[b].message
+    assert message in store.failure(b).message
+    assert {outcome.status for outcome in outcomes({a, c, e}).values()} == {"ok"}
+    assert {name for name in jobs if store.is_done(name)} == set(jobs)
+    store.prepare()
+    assert list((tmp_path / "partial").iterdir()) == []
 
 
 # --- full disks -------------------------------------------------------------------------------
@@ -201,15 +240,15 @@ def test_a_refused_write_is_reported_and_room_lets_the_run_go_on(
     assert cli(*run).code == 0
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real disk of 600 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not system("mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder):
-        pytest.skip("needs the right to mount")
-    yield folder
-    assert system("umount", "--lazy", folder)
+CLONE_NEWNS = 0x00020000
+
+
+def mounted_for_this_thread(folder):
+    """Whether a disk of 600 KiB is at ``folder`` now, for this thread and what it starts."""
+    return ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0 and (
+        system("mount", "--make-rprivate", "/")
+        and system("mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder)
+    )
 
 
 def system(*words):
@@ -217,25 +256,41 @@ def system(*words):
     return subprocess.run([*map(str, words)], check=False, capture_output=True).returncode == 0
 
 
-def test_a_disk_that_fills_up_while_training_keeps_what_was_finished(small_disk, tmp_path):
-    run = ("run", suite_file(tmp_path, SMALL), "--out", small_disk / "run", "--jobs", 1)
-    said = cli(*run)
+@pytest.fixture
+def on_small_disk(tmp_path):
+    """Calls functions where ``tmp_path / "disk"`` is a disk of 600 KiB.
+
+    No other thread has it, so that it goes with this one, whatever ends the tests.
+    """
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with ThreadPoolExecutor(1) as thread:
+        if not thread.submit(mounted_for_this_thread, folder).result():
+            pytest.skip("needs the right to mount")
+        yield lambda function, *arguments: thread.submit(function, *arguments).result()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_while_training_keeps_what_was_finished(on_small_disk, tmp_path):
+    disk = tmp_path / "disk"
+    run = ("run", suite_file(tmp_path, SMALL), "--out", disk / "run", "--jobs", 1)
+    said = on_small_disk(cli, *run)
     assert said.code == 1, said.err
     assert (
         "No space left on device (0 MiB free there); choose another folder with --out" in said.err
     )
-    finished = artefacts(small_disk / "store")
-    assert system("mount", "-o", "remount,size=60m", small_disk)
-    said = cli(*run)
+    finished = on_small_disk(artefacts, disk / "store")
+    assert on_small_disk(system, "mount", "-o", "remount,size=60m", disk)
+    said = on_small_disk(cli, *run)
     assert said.code == 0, said.err
     assert f"5 jobs: {len(finished)} already done" in said.err
 
 
-def test_a_disk_that_is_full_before_anything_is_decoded_is_reported(small_disk, tmp_path):
-    filler = small_disk / "filler"
-    filler.write_bytes(bytes(500 * 1024))
-    run = ("run", suite_file(tmp_path, SMALL), "--out", small_disk / "run", "--jobs", 1)
-    message = mistake(*run)
+def test_a_disk_that_is_full_before_anything_is_decoded_is_reported(on_small_disk, tmp_path):
+    disk = tmp_path / "disk"
+    on_small_disk((disk / "filler").write_bytes, bytes(500 * 1024))
+    run = ("run", suite_file(tmp_path, SMALL), "--out", disk / "run", "--jobs", 1)
+    message = on_small_disk(mistake, *run)
     assert "cannot write decoded images to" in message
     assert "No space left on device; make room there, or choose another folder" in message
 

@@ -139,7 +139,11 @@ def test_workers_are_killed(tmp_path, expected):
                 assert "a worker process could not start" in str(error)  # noqa: PT017
                 continue
             assert {row["status"] for row in finished.failed} <= {"failed", "skipped"}
+            # What a kill left is right, and nothing is missing but what failed.
+            lines = (out / "records.jsonl").read_bytes().splitlines()
+            assert set(lines) <= set(expected.splitlines())
             if not finished.failed:
+                assert (out / "records.jsonl").read_bytes() == expected
                 forget_some(store, draw)
     finally:
         over.set()

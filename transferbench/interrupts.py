@@ -11,7 +11,7 @@ from threading import Timer, current_thread, main_thread
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["ignore_further_interrupts", "interrupt", "received", "signals_as_interrupts"]
+__all__ = ["ENDING", "ignore_further_interrupts", "interrupt", "received", "signals_as_interrupts"]
 
 # The latter are sent by schedulers of clusters, and where a terminal or a connection is closed.
 ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
