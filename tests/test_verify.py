@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_suite import TINY
 
 import transferbench
-from transferbench.identity import file_digest
+from transferbench.identity import digest, file_digest
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.runner.run import run_plan
@@ -63,7 +63,7 @@ def check_healed(folder, sound, verification, artefact):
     assert [repair.outcome for repair in verification.repairs] == ["repaired"]
     assert digests(folder) == digests(sound)
     assert artefact.exists()
-    shutil.rmtree(folder / "store" / "corrupt")
+    shutil.rmtree(folder / "store" / "corrupt", ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +253,22 @@ def test_decoded_images_that_no_job_needs_are_moved_away(folder):
         "removed", "a run that needs them decodes them again",
     )  # fmt: skip
     assert not spare.exists()
+
+
+def test_decoded_images_of_an_older_format_are_told_and_left(folder):
+    older = folder / "store" / "datasets" / ("0" * 64)
+    shutil.copytree(next((folder / "store" / "datasets").glob("?" * 64)), older)
+    manifest = json.loads((older / "manifest.json").read_text())["manifest"]
+    del manifest["format"], manifest["dataset"]
+    sealed = {"manifest": manifest, "sha256": digest(manifest)}
+    (older / "manifest.json").write_text(json.dumps(sealed))
+    verification = verify(folder)
+    assert verification.ok
+    assert verification.repairs == ()
+    (note,) = verification.notes
+    assert note.startswith("1 folder(s) of decoded images have an older format, and are prepared")
+    assert note.endswith("again when needed; remove freely: 000000000000")
+    assert older.exists()
 
 
 def test_foreign_files_are_named_and_left(folder):

@@ -52,6 +52,9 @@ the same but for rounding, so that pictures of ordinary shape go the way that th
 BAND_PIXELS = 2**22
 """A picture with transparency is put on white in bands, not with several copies of the whole."""
 
+MAX_BYTES = 2**31
+"""More than a picture has whose pixels Pillow accepts."""
+
 LISTED_FAULTS = 10
 
 _one_at_a_time = threading.Lock()
@@ -132,8 +135,10 @@ def _decoded(path: Path, image_size: int) -> np.ndarray | str:
     from PIL import Image, UnidentifiedImageError  # slow to import
 
     try:
-        if not path.stat().st_size:
+        if not (size_bytes := path.stat().st_size):
             return "it is empty"
+        if size_bytes > MAX_BYTES:
+            return f"it has {size_bytes / 1e9:.1f} GB, more than a picture may have"
         with Image.open(path, formats=_formats()) as picture:
             # Pillow warns from here on; several at once might not fit the memory.
             large = math.prod(picture.size) > (Image.MAX_IMAGE_PIXELS or math.inf)

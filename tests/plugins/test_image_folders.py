@@ -1,8 +1,11 @@
 """A folder of pictures: none is lost or added in silence, whatever lies in it and is its name."""
 
 import os
+import re
 import socket
+import time
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 from tiny_suite import TINY
 
+from transferbench.data import folders
 from transferbench.data.cache import prepare
 from transferbench.errors import DataError
 from transferbench_plugins.datasets import _group_keys
@@ -197,6 +201,56 @@ def test_pipes_and_links_that_are_no_pictures_are_counted(root):
     os.mkfifo(root / "train" / "cat" / "pipe")
     (root / "train" / "cat" / "gone.txt").symlink_to("nothing")
     assert "2 other files: 1 .txt, 1 without an ending" in notes(root)[0]
+
+
+# --- what never ends --------------------------------------------------------------------------
+
+
+def refused(root):
+    """The message of preparing the data, which has to end soon."""
+    started = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        prepare(IMAGE_FOLDER, TWO, image_size=8, channels=3, cache=root.parent / "cache",
+                data_root=root.parent)  # fmt: skip
+    assert time.monotonic() - started < 20
+    return str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="the system has no /proc")
+@pytest.mark.parametrize("target", ["/proc", "/proc/self/task", "/dev/fd"])
+def test_a_link_to_what_the_system_makes_up_is_refused(root, target):
+    (root / "train" / "cat" / "link").symlink_to(target)
+    assert re.search(r"train/cat/link leads to /(proc|dev)\b.*, where nothing is stored: remove the"
+                     " link", refused(root))  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="the system has no /proc")
+@pytest.mark.parametrize("target", ["/proc/kmsg", "/proc/self/maps"])
+def test_a_file_without_a_size_is_not_read(root, target):
+    """Reading the messages of the kernel waits for the next one."""
+    (root / "train" / "cat" / "x.png").symlink_to(target)
+    assert "train/cat/x.png cannot be read (it is empty): replace or remove it" in refused(root)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"P6 8 8 255\n"])
+def test_a_file_that_is_too_large_is_not_read(root, content):
+    with (root / "train" / "cat" / "x.png").open("wb") as stream:
+        stream.write(content)
+        stream.truncate(50 * 10**9)  # takes no room
+    assert ("train/cat/x.png cannot be read (it has 50.0 GB, more than a picture may have): replace"
+            in refused(root))  # fmt: skip
+
+
+def test_a_link_to_a_huge_tree_is_refused(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "MAX_LINKED_FOLDERS", 20)
+    for number in range(19):
+        paint(tmp_path / "elsewhere" / f"{number}" / "x.png")
+    (root / "train" / "cat" / "link").symlink_to(tmp_path / "elsewhere")
+    assert "train/cat/link/9/x.png" in groups(root)
+    (tmp_path / "elsewhere" / "one" / "more").mkdir(parents=True)
+    expected = (f"train/cat/link leads to {tmp_path / 'elsewhere'}, and links lead to more than 20 "
+                "folders: link the folders of pictures alone")  # fmt: skip
+    assert expected in refused(root)
 
 
 def test_faults_are_listed_together(root):

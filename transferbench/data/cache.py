@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from transferbench.data.decoded import (
     FORMAT,
     UNREADABLE,
+    OtherFormatError,
     PreparedSplit,
     discard,
     faults_of,
@@ -31,6 +32,7 @@ from transferbench.data.decoded import (
     write_split,
 )
 from transferbench.data.files import (
+    changed_since,
     content_key,
     missing,
     read_file,
@@ -47,7 +49,7 @@ from transferbench.data.promises import (
     shared_content,
     split_faults,
 )
-from transferbench.errors import DataError, StoreError
+from transferbench.errors import DataError, StoreError, listing
 from transferbench.identity import digest
 from transferbench.registry import blamed
 from transferbench.specs import DatasetSpec, Metric, Params, Task
@@ -58,6 +60,7 @@ __all__ = [
     "PreparedSplit",
     "discard",
     "missing",
+    "other_formats",
     "prepare",
     "prepared_as",
     "read_file",
@@ -68,6 +71,7 @@ __all__ = [
 REHASH_LIMIT_BYTES = 2**30
 """Larger arrays of images are checked as they are read: hashing takes more than half a second."""
 ATTEMPTS = 3
+LISTED = 5
 UNFINISHED = "unfinished-"
 ABANDONED_SECONDS = 24 * 3600
 KEY_PATTERN = re.compile("[0-9a-f]{64}")
@@ -208,16 +212,23 @@ def _build(request: _Request, folder: Path) -> None:
     cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(cache)
+    started_ns = time.time_ns()
     with tempfile.TemporaryDirectory(dir=cache, prefix=UNFINISHED) as scratch:
         staged = Path(scratch) / "new"
         staged.mkdir()
         _decode(request, staged)
         if _key(request, cache) != folder.name:
-            raise DataError(
-                f"files below {request.root} changed while they were decoded: wait until nothing "
-                "writes there, and run the command again"
-            )
+            raise _changed(request.root, cache, started_ns)
         _publish(request.spec, staged, folder)
+
+
+def _changed(root: Path | None, cache: Path, moment_ns: int) -> DataError:
+    names = changed_since(moment_ns, root, cache) if root else []
+    listed = f" ({listing([printable(name) for name in names], LISTED)})" if names else ""
+    return DataError(
+        f"files below {root} changed while they were decoded{listed}: wait until nothing writes "
+        "there, and run the command again"
+    )
 
 
 def _remove_abandoned(cache: Path) -> None:
@@ -298,6 +309,19 @@ class DamagedFolder(NamedTuple):
     problem: str
 
 
+def other_formats(cache: Path) -> list[Path]:
+    """The sound folders of another version's format; ``prepare`` decodes their data again."""
+    others = []
+    for folder in _folders(cache):
+        try:
+            read_manifest(folder)
+        except OtherFormatError:
+            others.append(folder)
+        except UNREADABLE:
+            continue
+    return others
+
+
 def verify_cache(cache: Path) -> list[DamagedFolder]:
     """What is damaged in the cache of decoded images, which is read in full.
 
@@ -313,6 +337,8 @@ def verify_cache(cache: Path) -> list[DamagedFolder]:
             name = f"dataset {data['name']!r} at {data['image_size']} px: "
             problems = faults_of(folder, manifest, math.inf)
             damaged.extend(DamagedFolder(folder, f"{name}{problem}") for problem in problems)
+        except OtherFormatError:
+            continue
         except UNREADABLE as error:
             damaged.append(DamagedFolder(folder, f"{name}cannot be read ({error})"))
     return damaged

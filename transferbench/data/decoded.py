@@ -32,6 +32,7 @@ __all__ = [
     "FORMAT",
     "UNREADABLE",
     "ImageReader",
+    "OtherFormatError",
     "PreparedSplit",
     "discard",
     "faults_of",
@@ -47,6 +48,10 @@ BLOCK_IMAGES = 1024
 MANIFEST = "manifest.json"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading a folder that holds anything raises."""
+
+
+class OtherFormatError(ValueError):
+    """A sound folder that another version wrote, and that this one does not read."""
 
 
 class PreparedSplit(NamedTuple):
@@ -196,6 +201,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = sealed["manifest"]
     if sealed["sha256"] != digest(manifest):
         raise ValueError(f"{MANIFEST} does not have the digest that it was sealed with")
+    if manifest.get("format") != FORMAT:
+        raise OtherFormatError
     return manifest
 
 

@@ -21,10 +21,10 @@ from stat import S_ISREG
 
 from transferbench.data.folders import entries_below
 from transferbench.errors import DataError
-from transferbench.identity import file_digest
 from transferbench.specs import DataFile, DatasetSpec
 
 __all__ = [
+    "changed_since",
     "content_key",
     "forget",
     "missing",
@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 2**20
+LARGE_BYTES = 2**31
+"""Larger files of a folder are identified by their inode, size and times, and not read for it."""
 MARKS = "verified"
 """The folder of a cache that holds what was read before."""
 
@@ -153,7 +155,8 @@ def content_key(root: Path, cache: Path) -> str:
     """A digest of the names and contents of all files below ``root``, but for those of ``cache``.
 
     They are read only where an inode, a size, or the time of a modification or of a change is new:
-    a copy that preserves sizes and modification times has other inodes and times of change.
+    a copy that preserves sizes and modification times has other inodes and times of change. Of a
+    file that grows meanwhile no more is read than it had.
     """
     files = list(_files_below(root, cache))
     mark = _mark(cache, str(root), _combined((name, _state(stat)) for name, _, stat in files))
@@ -162,7 +165,7 @@ def content_key(root: Path, cache: Path) -> str:
         if len(bytes.fromhex(text)) == hashlib.sha256().digest_size:
             return text
     with ThreadPoolExecutor() as pool:  # hashes outside the interpreter's lock
-        contents = pool.map(_content, (path for _, path, _ in files))
+        contents = pool.map(lambda file: _content(file[1], file[2]), files)
         names = (name for name, _, _ in files)
         key = _combined(zip(names, contents, strict=True))
     _note(mark, key)
@@ -183,11 +186,24 @@ def _files_below(root: Path, cache: Path) -> Iterator[tuple[str, str, os.stat_re
             yield entry.path.removeprefix(str(root)), entry.path, stat
 
 
-def _content(path: str) -> str:
+def changed_since(moment_ns: int, root: Path, cache: Path) -> list[str]:
+    """The names below ``root`` of the files that were written or replaced after ``moment_ns``."""
+    return [name.lstrip("/") for name, _, stat in _files_below(root, cache)
+            if max(stat.st_mtime_ns, stat.st_ctime_ns) >= moment_ns]  # fmt: skip
+
+
+def _content(path: str, stat: os.stat_result) -> str:
+    if stat.st_size > LARGE_BYTES:
+        return _state(stat)
+    sha, left = hashlib.sha256(), stat.st_size
     try:
-        return file_digest(Path(path))
+        with Path(path).open("rb") as stream:
+            while left and (block := stream.read(min(BLOCK_BYTES, left))):
+                sha.update(block)
+                left -= len(block)
     except OSError as error:
         return f"unreadable: {error.errno}"  # an error where the dataset reads it
+    return sha.hexdigest()
 
 
 def _state(stat: os.stat_result) -> str:

@@ -12,6 +12,12 @@ from transferbench.errors import DataError
 
 __all__ = ["Below", "entries_below", "is_folder", "listed", "printable", "walk"]
 
+MADE_UP = ("/proc", "/sys", "/dev")
+"""Where a system shows itself: nothing is stored there, and some files never end."""
+STORED = "/dev/shm"  # noqa: S108  # compared, never written to
+MAX_LINKED_FOLDERS = 100_000
+"""How many folders are entered through links: more than any data set has classes."""
+
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -34,23 +40,32 @@ def walk(folder: Path, without: Path | None = None) -> Iterator[Below]:
     entered, nor are links whose names begin with a dot, nor the folder ``without``. Links come
     last.
 
-    Raises: ``DataError`` where a folder cannot be listed.
+    Raises: ``DataError`` where a folder cannot be listed, and for links to folders that the system
+    makes up or that hold too many others.
     """
     top = Path(os.path.realpath(folder))
     barred = (top, *top.parents) if without is None else (top, *top.parents, without)
     entered = {_identity(path) for path in barred if path.exists()}
     waiting, links = [str(folder)], list[os.DirEntry[str]]()
+    link, count = None, 0
     while waiting or links:
         if waiting:
             entries = listed(waiting.pop())
             links += [entry for entry in entries if entry.is_symlink()]
             candidates = [entry for entry in entries if not entry.is_symlink()]
         else:
-            candidates = [links.pop()]
+            link = links.pop()
+            candidates = [link]
         for entry in candidates:
             enters = _enters(entry, entered)
             if enters:
                 waiting.append(entry.path)
+                count += link is not None
+            if link and count > MAX_LINKED_FOLDERS:
+                raise DataError(
+                    f"{_leads(link)}, and links lead to more than {MAX_LINKED_FOLDERS:,} folders: "
+                    "link the folders of pictures alone"
+                )
             yield Below(entry, enters)
 
 
@@ -79,15 +94,26 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _leads(link: os.DirEntry[str]) -> str:
+    return f"{printable(link.path)} leads to {printable(os.path.realpath(link.path))}"
+
+
 def _enters(entry: os.DirEntry[str], entered: set[tuple[int, int]]) -> bool:
     """Whether ``entry`` is a folder that is not in ``entered`` yet; adds it."""
     if not is_folder(entry) or (entry.name.startswith(".") and entry.is_symlink()):
         return False
+    if entry.is_symlink() and _is_made_up(os.path.realpath(entry.path)):
+        raise DataError(f"{_leads(entry)}, where nothing is stored: remove the link")
     identity = _identity(Path(entry.path))
     if identity in entered:
         return False
     entered.add(identity)
     return True
+
+
+def _is_made_up(path: str) -> bool:
+    folders = {path, *map(str, Path(path).parents)}
+    return STORED not in folders and not folders.isdisjoint(MADE_UP)
 
 
 def _identity(path: Path) -> tuple[int, int]:

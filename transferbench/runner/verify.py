@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Literal, NamedTuple
 
-from transferbench.data.cache import discard, verify_cache
+from transferbench.data.cache import discard, other_formats, verify_cache
 from transferbench.data.files import forget
 from transferbench.errors import StoreError, listing
 from transferbench.plan import Job, Work
@@ -120,6 +120,10 @@ def _notes(store: Store, state: Survey, registry: Registry, unused: Iterable[str
     if state.foreign:
         names = listing([str(path) for path in state.foreign], LISTED)
         yield f"these are no artefacts, and were left alone: {names}"
+    if older := other_formats(store.root / "datasets"):
+        names = listing([folder.name[:12] for folder in older], LISTED)
+        yield (f"{len(older)} folder(s) of decoded images have an older format, and are prepared "
+               f"again when needed; remove freely: {names}")  # fmt: skip
     aside = list((store.root / "corrupt").glob("*"))
     if aside:
         yield f"{len(aside)} artefact(s) were set aside in {store.root / 'corrupt'}; remove freely"
