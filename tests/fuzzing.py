@@ -13,17 +13,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mutations
+import torch
 from command_line import SMALL, cli, environment, suite_file
+from PIL import Image
+
+from transferbench.registry import load_registry
 
 __all__ = ["KINDS", "Outcome", "outcomes"]
 
 HANG_SECONDS = 20
 MEMORY_BYTES = 2**31
 RESULTS = "outcomes.jsonl"
+BACKBONE = "fixup-resnet8"
 
 Commands = list[tuple[Any, ...]]
 
@@ -66,9 +72,43 @@ def run_folder_mutant(seed: int, folder: Path) -> Commands:
     return [("status", run), commands[seed % len(commands)]]
 
 
+def weights_mutant(seed: int, folder: Path) -> Commands:
+    """A file of weights to get ready for the suite."""
+    shutil.rmtree(folder / "weights", ignore_errors=True)
+    (folder / "weights").mkdir()
+    path = mutations.mutated_weights(seed, _weights(), folder / "weights")
+    return [("prepare", folder / "suite.yaml", "--backbone", BACKBONE, "--weights", path,
+             "--out", folder / "runs" / "prepared")]  # fmt: skip
+
+
+@cache
+def _weights() -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        spec = load_registry().backbone(BACKBONE)
+        return spec.build(spec.parse({}), 10, 1, 8).state_dict()  # type: ignore[no-any-return]
+
+
+def images_mutant(seed: int, folder: Path) -> Commands:
+    """A folder of pictures to decode."""
+    images = folder / "image-folder"
+    shutil.rmtree(images, ignore_errors=True)
+    for number, split in enumerate(("train", "test")):
+        for label, name in enumerate(("a", "b")):
+            for item in range(4):
+                path = images / split / name / f"person{item}_{item}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (9, 8), (item, label, number + 1)).save(path)
+    mutations.mutated_images(seed, images)
+    return [("prepare", folder / "pictures.yaml", "--data-root", folder,
+             "--out", folder / "runs" / "pictures")]  # fmt: skip
+
+
 KINDS: dict[str, Callable[[int, Path], Commands]] = {
     "suites": suite_mutant,
     "run-folders": run_folder_mutant,
+    "weights": weights_mutant,
+    "images": images_mutant,
 }
 """What can be mutated -> the commands that meet the mutant of a seed."""
 
@@ -142,6 +182,9 @@ def _limit_memory() -> None:
 
 def main(folder: Path, kinds: Sequence[str], count: int, seconds: float) -> None:
     """Try the mutants of each kind until its time is over."""
+    pictures = {"name": "image-folder", "params": {"train": "train", "test": "test"}}
+    target = SMALL["targets"]["handwriting"] | {"dataset": pictures, "labels_per_class": 2}
+    suite_file(folder, SMALL, targets={"handwriting": target}).rename(folder / "pictures.yaml")
     suite = suite_file(folder, SMALL)
     # Untimed: what it imports and decodes is there for all mutants.
     said = cli("run", suite, "--out", folder / "runs" / "original", "--jobs", 1)

@@ -1,19 +1,30 @@
-"""Broken inputs from seeds: mutated suites and run folders, equal for equal seeds."""
+"""Broken inputs from seeds: suites, run folders, weights and images; equal for equal seeds."""
 
+import argparse
+import io
 import json
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
 from ruamel.yaml import YAML
+from safetensors.torch import save as safetensors_bytes
 from tiny_suite import TINY
 
 from transferbench.suite.loading import bundled_suites
 
-__all__ = ["damaged_bytes", "mutated_run_folder", "mutated_suite"]
+__all__ = [
+    "damaged_bytes",
+    "mutated_images",
+    "mutated_run_folder",
+    "mutated_suite",
+    "mutated_weights",
+]
 
 Steps = tuple[str | int, ...]
 
@@ -290,5 +301,171 @@ def _mutated_lines(text: str, draw: random.Random) -> list[str]:
             lambda: [line for i, line in enumerate(lines) if i % 2],
             lambda: [line.replace('"handwriting"', '"far"') for line in lines],
             lambda: [line.replace('"replicate":0', '"replicate":1') for line in lines],
+        )
+    )()
+
+
+# --- weights ----------------------------------------------------------------------------------
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "head.", ".", "x")
+NESTS = ("state_dict", "model", "model_ema", "ema", "net", "optimizer", "hyper_parameters", "", "x")
+PLAIN_VALUES = (None, 3, 1.5, "x" * 5000, [1, 2], {"a": 1}, {}, (), b"\0", float("nan"),
+                argparse.Namespace(lr=1), torch.Size([2]), torch.float16, {1: 2})  # fmt: skip
+TENSORS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+    lambda t: torch.full_like(t, float("nan")),
+    lambda t: torch.where(torch.arange(t.numel()).reshape(t.shape) == 0, float("inf"), t),
+    lambda t: t * 1e30 * 1e30,
+    lambda t: t.to(torch.complex64),
+    lambda t: t.to(torch.int64),
+    lambda t: t > 0,
+    lambda t: t.half(),
+    lambda t: t.to(torch.float8_e4m3fn),
+    lambda t: t.double(),
+    lambda t: t.to_sparse(),
+    lambda t: t[None],
+    lambda t: t.flatten(),
+    lambda t: t[:0] if t.ndim else t,
+    lambda t: t.transpose(0, -1) if t.ndim else t,
+    lambda t: torch.zeros(1).expand(2**33),
+    lambda t: torch.zeros(()),
+    lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+    torch.nn.Parameter,
+)  # fmt: skip
+
+
+def mutated_weights(seed: int, weights: dict[str, torch.Tensor], folder: Path) -> Path:
+    """A file in ``folder`` of those weights with one to three mistakes."""
+    draw = random.Random(seed)
+    content: Any = dict(weights)
+    for _ in range(draw.choice((0, 1, 1, 2, 3))):
+        content = draw.choice((_other_tensor, _other_tensor, _other_name, _prefixed, _nested))(
+            content, draw
+        )
+    suffix, data = draw.choice((_zipped, _zipped, _pickled, _safetensors))(content)
+    if draw.random() < 0.4:
+        data = damaged_bytes(data, draw)
+    path = folder / f"weights{draw.choice((suffix, suffix, '.pth.tar', '.ckpt', '.bin', '.PT'))}"
+    path.write_bytes(data)
+    return path
+
+
+def _other_tensor(content: Any, draw: random.Random) -> Any:
+    name = draw.choice(list(content))
+    value = content[name]
+    if isinstance(value, torch.Tensor) and draw.random() < 0.7:
+        return content | {name: draw.choice(TENSORS)(value.to_dense().float())}
+    return content | {name: draw.choice(PLAIN_VALUES)}
+
+
+def _other_name(content: Any, draw: random.Random) -> Any:
+    name, other = draw.choice(list(content)), draw.choice(list(content))
+    changed = draw.choice(({}, {f"{name}x": content[name]}, {"x" * 5000: content[name]},
+                           {7: content[name]}, {"\ud800": content[name]},
+                           {name: content[other], other: content[name]}))  # fmt: skip
+    return {key: value for key, value in content.items() if key != name} | changed
+
+
+def _prefixed(content: Any, draw: random.Random) -> Any:
+    prefix, share = draw.choice(PREFIXES), draw.choice((1.0, 1.0, 0.9))
+    return {f"{prefix if draw.random() < share else ''}{name}": content[name] for name in content}
+
+
+def _nested(content: Any, draw: random.Random) -> Any:
+    beside = draw.choice(({}, {"epoch": 3}, {"optimizer": {"state": {}}}, {"model_ema": content}))
+    nested = {draw.choice(NESTS): content}
+    for _ in range(draw.choice((0, 0, 1, 300))):
+        nested = {draw.choice(NESTS): nested}
+    return beside | nested
+
+
+def _zipped(content: Any) -> tuple[str, bytes]:
+    return ".pth", _saved(content, zipped=True)
+
+
+def _pickled(content: Any) -> tuple[str, bytes]:
+    return ".pt", _saved(content, zipped=False)
+
+
+def _saved(content: Any, *, zipped: bool) -> bytes:
+    stream = io.BytesIO()
+    try:
+        torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+    except (NotImplementedError, RuntimeError, UnicodeError):  # torch cannot write it
+        return b"PK"
+    return stream.getvalue()
+
+
+def _safetensors(content: Any) -> tuple[str, bytes]:
+    tensors = {
+        str(name): value.to_dense().contiguous().clone()
+        for name, value in content.items()
+        if isinstance(value, torch.Tensor) and not value.is_quantized and value.numel() < 2**20
+    }
+    try:
+        return ".safetensors", safetensors_bytes(tensors)
+    except (KeyError, UnicodeError, ValueError):  # as above
+        return ".safetensors", b"{}"
+
+
+# --- images -----------------------------------------------------------------------------------
+
+FORMATS = ("png", "jpeg", "gif", "bmp", "webp", "tiff", "ppm", "tga", "jp2", "ico", "pcx")
+MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "F", "YCbCr", "HSV", "I")
+SIZES = ((8, 8), (1, 1), (1, 3000), (3000, 1), (17, 5), (0, 8))
+NAMES = ("a", "\u00e9", "e\u0301", "a\nb", "\U0001f600", "x" * 200, ".hidden", "a\x1bb", "- a",
+         "person_1", " ", "%s{}")  # fmt: skip
+
+
+def mutated_images(seed: int, folder: Path) -> None:
+    """Add, change or damage one to three pictures below ``folder``."""
+    draw = random.Random(seed)
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        pictures = sorted(path for path in folder.rglob("*") if path.is_file())
+        path = draw.choice(pictures) if pictures else folder / "train" / "a" / "a.png"
+        draw.choice((_damaged_picture, _damaged_picture, _other_picture, _other_picture,
+                     _copied_picture, _no_picture))(path, draw)  # fmt: skip
+
+
+def _damaged_picture(path: Path, draw: random.Random) -> None:
+    path.write_bytes(damaged_bytes(path.read_bytes(), draw))
+
+
+def _other_picture(path: Path, draw: random.Random) -> None:
+    """Of any format, mode and size that can be written, perhaps damaged, under another name."""
+    kind, stream = draw.choice(FORMATS), io.BytesIO()
+    image = Image.new(draw.choice(MODES), draw.choice(SIZES))
+    exif = Image.Exif()
+    exif[0x0112] = draw.choice((1, 3, 6, 8, 9, 40000))
+    try:
+        image.save(stream, kind, exif=exif.tobytes() if kind in {"jpeg", "png", "webp"} else b"")
+    except Exception:  # noqa: BLE001  # Pillow says in many ways that a format lacks a mode
+        return
+    data = stream.getvalue()
+    suffix = draw.choice((kind, kind, kind.upper(), draw.choice(FORMATS)))
+    path.with_name(f"{draw.choice(NAMES)}.{suffix}").write_bytes(
+        damaged_bytes(data, draw) if draw.random() < 0.5 else data
+    )
+
+
+def _copied_picture(path: Path, draw: random.Random) -> None:
+    """Into another class or split."""
+    classes = sorted(p for p in path.parents[2].glob("*/*") if p.is_dir())
+    (draw.choice(classes) / draw.choice((path.name, "copy.png"))).write_bytes(path.read_bytes())
+
+
+def _no_picture(path: Path, draw: random.Random) -> None:
+    others = [other for other in path.parent.iterdir() if other.is_file()]
+    for other in others if draw.random() < 0.3 else [path]:
+        other.unlink()
+    if not path.parent.is_dir() or draw.random() < 0.5:
+        return
+    draw.choice(
+        (
+            path.mkdir,
+            lambda: os.mkfifo(path),
+            lambda: path.symlink_to(path.name),
+            lambda: path.symlink_to("nothing.png"),
+            lambda: path.symlink_to(".."),
+            lambda: path.symlink_to("/dev/zero"),
         )
     )()
