@@ -11,6 +11,7 @@ from typing import Literal
 
 from transferbench.errors import SubmissionError, TransferbenchError, shortened
 from transferbench.registry import Registry, load_registry
+from transferbench.registry.guard import uninterrupted
 from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, Problem, file_problems, read_bundle
 from transferbench.submission.diagnoses import check_diagnoses_follow_from_trials
@@ -82,7 +83,8 @@ def check(path: Path, registry: Registry | None = None) -> CheckReport:
         why = _error_line(error).replace(f"{path}/", "")
         return CheckReport(path, (files, Check("every file can be read", "failed", (why,))))
     named = _named_checks(registry or load_registry())
-    checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
+    with uninterrupted():
+        checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
     return CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
 
 
