@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from command_line import cli
 from handmade_run import SUITE, handmade_registry, make_run
+from test_copies import split_of
 from test_datacache import FakeLoader, get, make_spec
 from test_promises import copied, in_test
 from tiny_suite import TINY, tiny_suite
@@ -108,20 +109,21 @@ def test_a_class_that_whole_groups_take_away_is_named():
     labels = np.array([0, 1, 0, 1, 2, 0])
     groups = np.array([1, 1, 2, 2, 3, 3])
     seeds = {True: [], False: []}
+    split = split_of(labels, groups)
     for seed in range(8):
-        validation = planned_training(labels, groups, SELECTION | {"seed": seed}, ()).validation
+        validation = planned_training(split, SELECTION | {"seed": seed}, ()).validation
         seeds[4 in validation].append(seed)
     taken, left = (seeds[key][0] for key in (True, False))
     names = ("a", "b", "c")
-    assert len(planned_training(labels, groups, SELECTION | {"seed": left}, names).train) == 4
+    assert len(planned_training(split, SELECTION | {"seed": left}, names).train) == 4
     message = (
         "share of 0.3 in whole groups leaves no training image of c: hold out less, or divide the "
         "groups more finely"
     )
     with pytest.raises(DataError, match=message):
-        planned_training(labels, groups, SELECTION | {"seed": taken}, names)
+        planned_training(split, SELECTION | {"seed": taken}, names)
     with pytest.raises(DataError, match="class 'c' has 0 left after the validation split"):
-        planned_training(labels, groups, SELECTION | {"seed": taken, "labels_per_class": 1}, names)
+        planned_training(split, SELECTION | {"seed": taken, "labels_per_class": 1}, names)
 
 
 # --- what is said of data -----------------------------------------------------------------------
@@ -198,6 +200,18 @@ def test_groups_of_a_target_are_sought_in_sources_of_the_same_plugin(tmp_path, n
         "of source:source, such as test-0"
     )
     assert (told in notes) == (overlap == "yes")
+
+
+def test_equal_images_of_other_data_are_told(tmp_path):
+    def change(split):
+        split.images[3] = split.images[0]
+        return split
+
+    (note,), _ = described(tmp_path, shifted(), make_spec(FakeLoader(change=change)))
+    assert note == (
+        "target:handwriting: dataset 'fake': 2 of 6 training images are equal pixel by pixel to "
+        "one of another group; they may be held out for validation one without the other"
+    )
 
 
 def test_a_declared_share_stands_among_the_notes(tmp_path):

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["DIGEST_BYTES", "Common", "common_images", "common_keys", "image_digests"]
+__all__ = [
+    "DIGEST_BYTES",
+    "Common",
+    "common_images",
+    "common_keys",
+    "copied_images",
+    "image_digests",
+    "joined_groups",
+]
 
 DIGEST_BYTES = 16
 """Of the sha256 of an image: among 10 million images two differ and agree with p < 1e-24."""
@@ -54,6 +63,46 @@ def common_images(
     shared = _among(digests, others)
     left_out = shared & np.isin(digests, _blank_digests(tuple(image_shape)))
     return _first(digests, others, shared & ~left_out), int(left_out.sum())
+
+
+def copied_images(
+    groups: np.ndarray, digests: np.ndarray, image_shape: Iterable[int]
+) -> np.ndarray:
+    """Which images are equal to one of another group; blank ones never are.
+
+    Shapes: groups (N,), digests (N,), of images of shape ``image_shape`` (H, W, C), to bool (N,).
+    """
+    _, image_of, counts = np.unique(digests, return_inverse=True, return_counts=True)
+    repeated = (counts > 1)[image_of]
+    if repeated.any():
+        repeated &= ~np.isin(digests, _blank_digests(tuple(image_shape)))
+    keys_of: defaultdict[int, set[object]] = defaultdict(set)
+    for position in np.flatnonzero(repeated):
+        keys_of[int(image_of[position])].add(groups[position].item())
+    several = [image for image, keys in keys_of.items() if len(keys) > 1]
+    return np.isin(image_of, several)
+
+
+def joined_groups(
+    groups: np.ndarray, digests: np.ndarray, image_shape: Iterable[int]
+) -> np.ndarray:
+    """The groups, where those that have an equal image are one, called as the first of them.
+
+    Shapes: as ``copied_images``, to (N,).
+    """
+    parents: dict[Any, Any] = {}
+
+    def root(key: Any) -> Any:
+        while parents.get(key, key) != key:
+            key = parents[key]
+        return key
+
+    first: dict[bytes, Any] = {}
+    for position in np.flatnonzero(copied_images(groups, digests, image_shape)):
+        key = groups[position].item()
+        pair = root(key), root(first.setdefault(digests[position], key))
+        parents[max(pair)] = min(pair)
+    return np.array([root(key) for key in groups.tolist()], groups.dtype)
 
 
 def common_keys(keys: np.ndarray, others: np.ndarray) -> Common:

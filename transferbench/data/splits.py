@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from transferbench.data.decoded import PreparedSplit
+from transferbench.data.duplicates import joined_groups
 from transferbench.errors import DataError, listing
 from transferbench.identity import derive_seed
 
@@ -71,11 +73,14 @@ def select_training(
 
 
 def planned_training(
-    labels: np.ndarray, groups: np.ndarray, selection: Mapping[str, Any], classes: Sequence[str]
+    split: PreparedSplit, selection: Mapping[str, Any], classes: Sequence[str]
 ) -> TrainingSelection:
     """``select_training`` as the payload of a job asks for it. Raises: as that does."""
+    groups = split.groups
+    if "copies" in selection:
+        groups = joined_groups(groups, split.digests, split.images.shape[1:])
     return select_training(
-        labels,
+        split.labels,
         groups,
         seed=selection["seed"],
         labels_per_class=selection.get("labels_per_class"),

@@ -243,7 +243,7 @@ class WorkerResources:
         dataset = self._dataset(payload)
         selection = payload["selection"]
         train, test = dataset.splits["train"], dataset.splits["test"]
-        positions = planned_training(train.labels, train.groups, selection, dataset.classes)
+        positions = planned_training(train, selection, dataset.classes)
         test_positions = select_test(test.labels, selection.get("test_limit"), test.fingerprint)
         labels = train.labels
         if payload["shuffle_labels"]:

@@ -44,7 +44,10 @@ SELECTION = {"labels_per_class", "validation", "validation_limit", "test_limit"}
 
 
 class DatasetFacts(NamedTuple):
-    """What a plan needs to know of a decoded dataset."""
+    """What a plan needs to know of a decoded dataset.
+
+    ``joins_copies``: groups of its training images that have an equal image are held out together.
+    """
 
     fingerprint: str
     classes: int
@@ -52,6 +55,7 @@ class DatasetFacts(NamedTuple):
     metric: str
     train_size: int
     test_size: int
+    joins_copies: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,8 @@ class _Planner:
         facts = self.facts[f"source:{label}"]
         payload = self._training(entry, f"source:{label}", recipe)
         payload |= {
-            "selection": {"validation": source.validation, "seed": _seed("selection", "source")},
+            "selection": {"validation": source.validation, "seed": _seed("selection", "source")}
+            | _copies(facts, source.validation),
             "shuffle_labels": source.shuffle_labels,
             "checkpoints": sorted({t for t in source.checkpoints if t <= recipe.epochs}),
             "seeds": _seeds("source"),
@@ -247,7 +252,8 @@ class _Planner:
         payload = self._training(entry, f"target:{label}", recipe)
         payload |= {
             "selection": target.model_dump(include=SELECTION)
-            | {"seed": _seed("selection", replicate)},
+            | {"seed": _seed("selection", replicate)}
+            | _copies(self.facts[f"target:{label}"], target.validation),
             "shuffle_labels": target.shuffle_labels,
             "perturbation": self._perturbation(perturbation, replicate),
             "initialization": initialization,
@@ -385,6 +391,11 @@ def _seeds(replicate: int | str, draw: str = "replicate") -> dict[str, int]:
         shared = draw == "shared"
         seeds["init"] = _seed("init", "shared") if shared else _seed("second-init", replicate)
     return seeds
+
+
+def _copies(facts: DatasetFacts, validation: float) -> dict[str, str]:
+    """Part of an id only where it moves a number."""
+    return {"copies": "together"} if facts.joins_copies and validation else {}
 
 
 def _train_size(target: Target, facts: DatasetFacts) -> float:

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from transferbench.data.cache import PreparedDataset, prepare
-from transferbench.data.duplicates import Common, common_images, common_keys
+from transferbench.data.duplicates import Common, common_images, common_keys, copied_images
 from transferbench.data.splits import planned_training, select_test
 from transferbench.errors import DataError, listing
 from transferbench.identity import digest
 from transferbench.plan import DatasetFacts, Job, Plan
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
 from transferbench.runner.options import Options
+from transferbench.specs import DatasetSpec
 from transferbench.store import Store
 from transferbench.suite import Target
 
@@ -60,15 +61,29 @@ def prepare_datasets(
     return datasets
 
 
-def facts_of(datasets: Mapping[str, PreparedDataset]) -> dict[str, DatasetFacts]:
+def facts_of(
+    resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]
+) -> dict[str, DatasetFacts]:
     """What a plan needs to know of the datasets."""
     return {
         label: DatasetFacts(
             dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
             len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
+            _is_users(resolved.datasets[label].spec) and _copies(dataset) > 0,
         )
         for label, dataset in datasets.items()
     }  # fmt: skip
+
+
+def _is_users(spec: DatasetSpec) -> bool:
+    """Whether nobody but the user knows the images, so that no groups of theirs are pinned."""
+    return spec.needs_root and not spec.files
+
+
+def _copies(dataset: PreparedDataset) -> int:
+    """How many training images are equal to one of another group."""
+    train = dataset.splits["train"]
+    return int(copied_images(train.groups, train.digests, train.images.shape[1:]).sum())
 
 
 # --- selections -------------------------------------------------------------------------------
@@ -83,12 +98,9 @@ def refuse_impossible(
     faults: dict[str, None] = {}
     for fingerprint, trainings in _selections(jobs, by_fingerprint).items():
         dataset = by_fingerprint[fingerprint]
-        train = dataset.splits["train"]
         for job in trainings:
             try:
-                planned_training(
-                    train.labels, train.groups, job.payload["selection"], dataset.classes
-                )
+                planned_training(dataset.splits["train"], job.payload["selection"], dataset.classes)
             except DataError as error:
                 faults[f"{target_of.get(job.id, job.title)}: {error}"] = None
     if faults:
@@ -109,7 +121,10 @@ def _selections(
     selections = {}
     for fingerprint, jobs_of in trainings.items():
         groups = by_fingerprint[fingerprint].splits["train"].groups
-        same = {"seed": None} if len(set(groups.tolist())) == len(groups) else {}
+        alone = len(set(groups.tolist())) == len(groups) and not any(
+            "copies" in job.payload["selection"] for job in jobs_of
+        )
+        same = {"seed": None} if alone else {}
         distinct = {digest({**job.payload["selection"], **same}): job for job in reversed(jobs_of)}
         selections[fingerprint] = list(distinct.values())[::-1]
     return selections
@@ -141,6 +156,12 @@ def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset) -> Iterator[
     for shared in dataset.shared:
         reason = f" ({spec.shared_between_splits})" if shared.images or shared.keys else ""
         yield f"dataset {spec.name!r}: {shared.text(spec.grouping)}{reason}"
+    if count := _copies(dataset):
+        total = len(dataset.splits["train"].labels)
+        held_out = ("are held out for validation together" if _is_users(spec) else
+                    "may be held out for validation one without the other")  # fmt: skip
+        yield (f"dataset {spec.name!r}: {count} of {total} training images are equal pixel by "
+               f"pixel to one of another group; they {held_out}")  # fmt: skip
 
 
 def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:

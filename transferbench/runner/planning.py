@@ -87,7 +87,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     store, store_notes = requested_store(request.folder, options.store)
     store.prepare()
     datasets = prepare_datasets(resolved, store, options)
-    facts = facts_of(datasets)
+    facts = facts_of(resolved, datasets)
     own = tuple(request.entries)
     plan, entries, unfinished = _plan_with_finished(resolved, own, request.earlier, facts, store)
     data = report_on(resolved, datasets)

@@ -250,7 +250,8 @@ def _dataset_facts(bundle: Bundle) -> dict[str, DatasetFacts]:
 def _facts(job: PlannedJob) -> DatasetFacts:
     data = job.payload["dataset"]
     # Sizes are only used to estimate the work; no payload holds them.
-    return DatasetFacts(data["fingerprint"], data["classes"], data["task"], data["metric"], 0, 0)
+    facts = DatasetFacts(data["fingerprint"], data["classes"], data["task"], data["metric"], 0, 0)
+    return facts._replace(joins_copies="copies" in job.payload["selection"])
 
 
 def _stale(bundle: Bundle, plan: Plan) -> Iterator[str]:
