@@ -1,11 +1,9 @@
 """What befalls a run: an interrupt, a worker that is killed, a disk that is full."""
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from command_line import (
     mistake,
     suite_file,
 )
+from confined import confined, system, with_small_disk
 from test_executors import is_alive, pids, soon
 
 from transferbench.api import Run
@@ -240,34 +239,13 @@ def test_a_refused_write_is_reported_and_room_lets_the_run_go_on(
     assert cli(*run).code == 0
 
 
-CLONE_NEWNS = 0x00020000
-
-
-def mounted_for_this_thread(folder):
-    """Whether a disk of 600 KiB is at ``folder`` now, for this thread and what it starts."""
-    return ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0 and (
-        system("mount", "--make-rprivate", "/")
-        and system("mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder)
-    )
-
-
-def system(*words):
-    """Whether a command of the system succeeded."""
-    return subprocess.run([*map(str, words)], check=False, capture_output=True).returncode == 0
-
-
 @pytest.fixture
 def on_small_disk(tmp_path):
-    """Calls functions where ``tmp_path / "disk"`` is a disk of 600 KiB.
-
-    No other thread has it, so that it goes with this one, whatever ends the tests.
-    """
+    """Calls functions where ``tmp_path / "disk"`` is a disk of 600 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    with ThreadPoolExecutor(1) as thread:
-        if not thread.submit(mounted_for_this_thread, folder).result():
-            pytest.skip("needs the right to mount")
-        yield lambda function, *arguments: thread.submit(function, *arguments).result()
+    with confined(with_small_disk, folder) as there:
+        yield there
     assert list(folder.iterdir()) == []
 
 

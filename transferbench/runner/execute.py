@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transferbench.errors import StoreError
 from transferbench.identity import digest
 from transferbench.networks.weight_paths import existing_path
 from transferbench.plan import Job
@@ -37,6 +38,7 @@ def execute(
         watcher.planned(jobs, done)
         return {}
     _refuse_micro_batch(planned, done)
+    _prepare_store(planned, len(jobs.keys() - done))
     for line in try_weights(planned, done):
         if isinstance(watcher, NotedWatcher):
             watcher.note(line)
@@ -119,6 +121,16 @@ def available_cpus() -> int:
 
 
 # --- checked before anything is trained -------------------------------------------------------
+
+
+def _prepare_store(planned: Planned, left: int) -> None:
+    """Raise ``StoreError`` where the store cannot take ``left`` jobs."""
+    try:
+        planned.store.prepare()
+    except StoreError as error:
+        raise StoreError(
+            f"{left} of {len(planned.plan.jobs)} jobs are to be computed and kept: {error}"
+        ) from error
 
 
 def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:

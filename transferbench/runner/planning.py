@@ -85,7 +85,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     request = make_request(suite, options, registry)
     resolved = resolve_suite(request.suite, registry)
     store, store_notes = requested_store(request.folder, options.store)
-    store.prepare()
+    store.tidy()
     datasets = prepare_datasets(resolved, store, options)
     facts = facts_of(resolved, datasets)
     own = tuple(request.entries)

@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 
 from transferbench.errors import StoreError
 from transferbench.identity import file_digest
-from transferbench.store.documents import MANIFEST, FileFacts, Manifest, is_damage, read_document
+from transferbench.store.documents import (
+    MANIFEST,
+    FileFacts,
+    Manifest,
+    is_damage,
+    read_document,
+    unreadable,
+)
 
 __all__ = ["RETURN_SECONDS", "Artefact", "CorruptArtefactError", "open_artefact"]
 
@@ -109,7 +116,7 @@ class Artefact:
         except OSError as error:
             if is_damage(error):
                 return f"cannot be read ({error.strerror})"
-            raise StoreError(f"cannot read {path}: {error.strerror}; try again") from error
+            raise unreadable(path, error) from error
         self._verified.add(key)
         return None
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from transferbench.errors import StoreError
 
-__all__ = ["explained", "flush", "remove"]
+__all__ = ["explained", "flush", "remove", "require_writable"]
+
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextmanager
@@ -29,10 +31,21 @@ def explained(root: Path, path: Path, *, foreign: bool = False) -> Iterator[None
         number = _error_number(error)
         if number is None or (foreign and not _is_below(root, error, number)):
             raise
+        reason, way_on = f" ({_free_space(root)})", "make room there"
+        if number in FORBIDDEN:
+            reason, way_on = "", "let this user write there"
         raise StoreError(
-            f"cannot write {path}: {os.strerror(number)} ({_free_space(root)}); choose "
-            "another folder with --out or make room there; what is finished is kept"
+            f"cannot write {path}: {os.strerror(number)}{reason}; choose another folder with "
+            f"--out or {way_on}; what is finished is kept"
         ) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Raise the ``OSError`` that writing into ``folder`` would, before anything is computed."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number))
 
 
 def _is_below(root: Path, error: Exception, number: int) -> bool:
@@ -72,4 +85,5 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()

@@ -22,6 +22,7 @@ __all__ = [
     "Manifest",
     "is_damage",
     "read_document",
+    "unreadable",
     "write_document",
 ]
 
@@ -37,7 +38,8 @@ DocumentT = TypeVar("DocumentT", bound="Document")
 SEAL = b',"seal":"'
 """Begins the end of a sealed file: the sha256 of the file without it. Older files have none."""
 
-NOT_THE_FILES_FAULT = {
+FORBIDDEN = {errno.EACCES, errno.EPERM}
+NOT_THE_FILES_FAULT = FORBIDDEN | {
     errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.EHOSTDOWN,
 }  # fmt: skip
 """Errors that say nothing about a file: it may be sound."""
@@ -102,13 +104,21 @@ def read_document(kind: type[DocumentT], path: str, job: str) -> DocumentT | Non
     except OSError as error:
         if is_damage(error):
             return None
-        raise StoreError(f"cannot read {path}: {error.strerror}; try again") from error
+        raise unreadable(path, error) from error
     return document if document.id == job else None
 
 
 def is_damage(error: OSError) -> bool:
     """Whether an error of reading is the file's own: it is absent, of another kind, or broken."""
     return error.errno not in NOT_THE_FILES_FAULT
+
+
+def unreadable(path: str | Path, error: OSError) -> StoreError:
+    """What to do where the system keeps a file, which may be sound, from being read."""
+    advice = "try again"
+    if error.errno in FORBIDDEN:
+        advice = "let this user read the whole store (chmod), or name another one with --store"
+    return StoreError(f"cannot read {path}: {error.strerror}; {advice}")
 
 
 def _content(path: str) -> bytes:

@@ -69,9 +69,12 @@ class Draft:
         """Flush the files to the disk and write their manifest."""
         self._folder.mkdir(exist_ok=True)
         files = {}
+        # A store is shared, but safetensors lets nobody else read what it writes.
+        mode = self._folder.stat().st_mode & 0o666
         for path in sorted(self._folder.iterdir()):
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise StoreError(f"an artefact holds plain files only; {path.name!r} is not one")
+            path.chmod(mode)
             flush(path)
             files[path.name] = FileFacts(sha256=file_digest(path), size_bytes=path.stat().st_size)
         if gone := sorted(self._names - files.keys()):

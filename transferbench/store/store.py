@@ -14,7 +14,7 @@ from typing import Any
 
 from transferbench.errors import StoreError
 from transferbench.store.artefact import RETURN_SECONDS, Artefact, fault_of, open_artefact
-from transferbench.store.disk import explained, flush, remove
+from transferbench.store.disk import explained, flush, remove, require_writable
 from transferbench.store.documents import (
     MANIFEST,
     Failure,
@@ -128,20 +128,25 @@ class Store:
     # --- writing ------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Create the folders and remove what dead writers left; the first write does it too.
+        """Create the folders and tidy up; the first write does it too.
 
         Raises: ``StoreError`` where the disk refuses.
         """
         with explained(self.root, self.root):
             for name in FOLDERS:
                 self._ensure_folder(self.root / name)
-            for draft in (self.root / "partial").iterdir():
-                if is_abandoned(draft, self.host):
-                    remove(draft)
-            for lease in (self.root / "leases").iterdir():
-                if time.time() - newest_change(lease) > ABANDONED_SECONDS:
-                    remove(lease)
+                require_writable(self.root / name)
+        self.tidy()
         self._prepared = True
+
+    def tidy(self) -> None:
+        """Remove what dead writers left, as far as the disk lets."""
+        for draft in (self.root / "partial").glob("*"):
+            if is_abandoned(draft, self.host):
+                remove(draft)
+        for lease in (self.root / "leases").glob("*"):
+            if time.time() - newest_change(lease) > ABANDONED_SECONDS:
+                remove(lease)
 
     @contextmanager
     def writing(self, job: str, kind: str, waiting: Waiting = silent) -> Iterator[Draft]:
@@ -155,8 +160,7 @@ class Store:
             if not folder.parent.is_dir():
                 self._ensure_folder(folder.parent)
                 flush(folder.parent.parent)
-            if not os.access(folder.parent, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            require_writable(folder.parent)
         with ExitStack() as stack:
             lease = self.root / "leases" / job
             stack.enter_context(leased(lease, waiting, lambda: self._writers(job),
@@ -250,7 +254,8 @@ class Store:
             aside = self.root / aside.name
         try:
             if path.is_dir() and not path.is_symlink():
-                path.chmod(0o700 | path.stat().st_mode)  # without it, only root may move a folder
+                with suppress(PermissionError):  # another user's, which can be moved as it is
+                    path.chmod(0o700 | path.stat().st_mode)  # else only root may move a folder
             path.rename(aside)
         except FileNotFoundError:
             return None
