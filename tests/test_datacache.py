@@ -574,6 +574,54 @@ def test_pictures_behind_links_are_watched(folder):
     assert fingerprint(load, folder) != before
 
 
+def key(folder):
+    return files.content_key(folder, folder.parent / "cache")
+
+
+def relink(path, target):
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("target", ["a", ".", "..", "nothing", "link"])
+def test_links_that_are_not_followed_are_part_of_the_key(folder, target):
+    put(folder, name="b/1.png")
+    keys = [key(folder)]
+    for other in ("b", target, "no-thing"):
+        relink(folder / "link", other)
+        keys += [key(folder), key(folder)]
+    assert keys[1::2] == keys[2::2]
+    assert len(set(keys)) == 4
+    (folder / "link").unlink()
+    assert key(folder) == keys[0]
+
+
+def test_a_link_behind_a_link_is_part_of_the_key(folder, tmp_path):
+    for name in ("a", "b"):
+        put(tmp_path, name=f"elsewhere-{name}/1.png", content=name.encode())
+        relink(folder / f"linked-{name}", tmp_path / f"elsewhere-{name}")
+    relink(folder / "again", tmp_path / "current")
+    keys = set()
+    for name in ("a", "b"):
+        relink(tmp_path / "current", f"elsewhere-{name}")
+        keys.add(key(folder))
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("create", [Path.mkdir, os.mkfifo])
+def test_empty_folders_and_pipes_are_part_of_the_key(folder, create):
+    before = key(folder)
+    create(folder / "a" / "more")
+    assert key(folder) != before
+
+
+def test_the_key_of_files_is_that_of_their_names_and_contents(folder):
+    put(folder, name="a.png", content=b"2")
+    texts = ["/a.png", hashlib.sha256(b"2").hexdigest(),
+             "/a/1.png", hashlib.sha256(b"1").hexdigest(), ""]  # fmt: skip
+    assert key(folder) == hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
 def test_names_that_are_not_text_are_listed(folder):
     put(folder, name=os.fsdecode(b"a/caf\xe9.png"))
     assert fingerprint(FolderLoader(), folder)
@@ -588,6 +636,15 @@ def test_a_folder_that_changes_while_it_is_decoded_is_not_cached(folder):
     with pytest.raises(DataError, match=message):
         fingerprint(FolderLoader(change=growing), folder)
     assert homes(folder.parent / "cache") == []
+
+
+def test_a_link_that_changes_while_images_are_decoded_is_named(folder):
+    def linking(split):
+        relink(folder / "link", "a")
+        return split
+
+    with pytest.raises(DataError, match=r"data changed while they were decoded \(link\): wait"):
+        fingerprint(FolderLoader(change=linking), folder)
 
 
 @pytest.mark.parametrize("cache", ["cache", "store/datasets", "runs/store/datasets"])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from transferbench.data.folders import entries_below, printable
+from transferbench.data.folders import printable, walk
 from transferbench.errors import DataError
 
 
@@ -16,7 +16,7 @@ def touch(path):
 
 
 def names(root):
-    return sorted(os.path.relpath(entry.path, root) for entry in entries_below(root))
+    return sorted(os.path.relpath(entry.path, root) for entry, entered in walk(root) if not entered)
 
 
 def test_links_to_folders_are_followed(tmp_path):
@@ -58,8 +58,8 @@ def test_links_to_nothing_and_to_themselves_are_shown(tmp_path):
 def test_a_folder_may_be_left_out(tmp_path):
     touch(tmp_path / "a" / "1")
     touch(tmp_path / "b" / "2")
-    entries = entries_below(tmp_path, without=tmp_path / "a" / ".." / "b")
-    assert [entry.name for entry in entries if entry.is_file()] == ["1"]
+    below = walk(tmp_path, without=tmp_path / "a" / ".." / "b")
+    assert [entry.name for entry, _ in below if entry.is_file()] == ["1"]
 
 
 def test_folders_may_be_deeper_than_calls(tmp_path):
@@ -75,7 +75,7 @@ def test_folders_may_be_deeper_than_calls(tmp_path):
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(DataError, match=r"folder .*absent cannot be read \(No such file or dir"):
-        list(entries_below(tmp_path / "absent"))
+        list(walk(tmp_path / "absent"))
 
 
 def test_names_that_are_no_text_are_escaped():

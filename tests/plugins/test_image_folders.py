@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import time
 import unicodedata
@@ -129,6 +130,19 @@ def test_links_are_followed(root, tmp_path):
                          *(f"train/cat/more/deep/{index}.png" for index in range(5))]  # fmt: skip
     assert names[-1] == "train/emu/0.png"
     assert load(root, **TWO).labels.tolist() == [0] * 8 + [1] * 2 + [2]
+
+
+def test_a_folder_is_read_again_where_a_link_leads_elsewhere(root):
+    paint(root / "more" / "cat" / "2.png", 60)
+    shutil.copytree(root / "train", root / "more", dirs_exist_ok=True)
+    (root / "train").rename(root / "first")
+    for target, count in [("first", 4), ("more", 5)]:
+        (root / "train").unlink(missing_ok=True)
+        (root / "train").symlink_to(target)
+        data = prepare(IMAGE_FOLDER, TWO, image_size=8, channels=3, cache=root.parent / "cache",
+                       data_root=root.parent)  # fmt: skip
+        assert len(data.splits["train"].labels) == count
+        assert data.notes[0] == f"'train' has {count} pictures in 2 classes; no other files"
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "/", "../dog", "deep"])

@@ -13,13 +13,16 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_IFMT, S_ISDIR, S_ISREG
+from typing import NamedTuple
 
-from transferbench.data.folders import entries_below
+from transferbench.data.folders import identity, walk
 from transferbench.errors import DataError
 from transferbench.specs import DataFile, DatasetSpec
 
@@ -152,14 +155,16 @@ def verify_files(spec: DatasetSpec, root: Path, cache: Path) -> None:
 
 
 def content_key(root: Path, cache: Path) -> str:
-    """A digest of the names and contents of all files below ``root``, but for those of ``cache``.
+    """A digest of all that lies below ``root``, but for the store that ``cache`` lies in.
 
-    They are read only where an inode, a size, or the time of a modification or of a change is new:
-    a copy that preserves sizes and modification times has other inodes and times of change. Of a
-    file that grows meanwhile no more is read than it had.
+    It holds the names and contents of files, where links lead that were not followed, and the names
+    of empty folders. Files are read only where an inode, a size, or the time of a modification or
+    of a change is new: a copy that preserves sizes and modification times has other inodes and
+    times of change. Of a file that grows meanwhile no more is read than it had.
     """
-    files = list(_files_below(root, cache))
-    mark = _mark(cache, str(root), _combined((name, _state(stat)) for name, _, stat in files))
+    files, others = _below(root, cache)
+    states = ((name, _state(stat)) for name, _, stat in files)
+    mark = _mark(cache, str(root), _combined(chain(states, others)))
     with suppress(OSError, ValueError):
         text = mark.read_text(encoding="ascii")
         if len(bytes.fromhex(text)) == hashlib.sha256().digest_size:
@@ -167,28 +172,75 @@ def content_key(root: Path, cache: Path) -> str:
     with ThreadPoolExecutor() as pool:  # hashes outside the interpreter's lock
         contents = pool.map(lambda file: _content(file[1], file[2]), files)
         names = (name for name, _, _ in files)
-        key = _combined(zip(names, contents, strict=True))
+        key = _combined(chain(zip(names, contents, strict=True), others))
     _note(mark, key)
     return key
 
 
-def _files_below(root: Path, cache: Path) -> Iterator[tuple[str, str, os.stat_result]]:
-    """The names below ``root``, the paths and the states of all files, sorted."""
+class _BelowRoot(NamedTuple):
+    """The names, paths and states of all files; the names of all else, and what each is.
+
+    Both are sorted by name. Of folders ``others`` has those that are empty or were not entered.
+    """
+
+    files: list[tuple[str, str, os.stat_result]]
+    others: list[tuple[str, str]]
+
+
+def _below(root: Path, cache: Path) -> _BelowRoot:
+    start = len(str(root))
     # A root may contain the store, which is written to meanwhile.
     contains = root.absolute() in cache.parent.absolute().parents
-    entries = entries_below(root, without=cache.parent if contains else cache)
-    for entry in sorted(entries, key=lambda entry: entry.path):
-        try:
-            stat = entry.stat()
-        except OSError:  # a broken link
-            continue
-        if S_ISREG(stat.st_mode):
-            yield entry.path.removeprefix(str(root)), entry.path, stat
+    without = cache.parent if contains else cache
+    files, rest = list[tuple[str, str, os.stat_result]](), list[os.DirEntry[str]]()
+    folders, filled = [str(root)], set[str]()
+    for entry, entered in walk(root, without):
+        filled.add(entry.path[: -len(entry.name) - 1])
+        if entered:
+            folders.append(entry.path)
+        elif stat := _state_of_file(entry):
+            files.append((entry.path[start:], entry.path, stat))
+        elif entry.is_symlink() or not _is_folder(entry, without):
+            rest.append(entry)
+    others = [(path[start:], "empty") for path in folders if path not in filled]
+    names = {identity(Path(path)): path[start:] for path in folders} if rest else {}
+    others += [(entry.path[start:], _what(entry, names)) for entry in rest]
+    return _BelowRoot(sorted(files, key=itemgetter(1)), sorted(others))
+
+
+def _state_of_file(entry: os.DirEntry[str]) -> os.stat_result | None:
+    with suppress(OSError):  # a link to nothing
+        if S_ISREG((stat := entry.stat()).st_mode):
+            return stat
+    return None
+
+
+def _is_folder(entry: os.DirEntry[str], folder: Path) -> bool:
+    return entry.name == folder.name and folder.is_dir() and folder.samefile(entry)
+
+
+def _what(entry: os.DirEntry[str], names: Mapping[tuple[int, int], str]) -> str:
+    """What an entry is that is no file. ``names`` has those of the folders that were entered."""
+    try:
+        stat = entry.stat()
+    except OSError as error:
+        with suppress(OSError):
+            return f"{error.errno} of a link to {Path(entry.path).readlink()}"
+        return f"unreadable: {error.errno}"
+    if not S_ISDIR(stat.st_mode):
+        return f"of the type {S_IFMT(stat.st_mode)}"
+    same = names.get((stat.st_dev, stat.st_ino))
+    return f"the folder {os.path.realpath(entry.path) if same is None else same}"
 
 
 def changed_since(moment_ns: int, root: Path, cache: Path) -> list[str]:
-    """The names below ``root`` of the files that were written or replaced after ``moment_ns``."""
-    return [name.lstrip("/") for name, _, stat in _files_below(root, cache)
+    """The names below ``root`` of what was written or replaced after ``moment_ns``."""
+    files, others = _below(root, cache)
+    states = [(name, stat) for name, _, stat in files]
+    for name, _ in others:
+        with suppress(OSError):  # it has gone
+            states.append((name, os.lstat(str(root) + name)))
+    return [name.lstrip("/") for name, stat in sorted(states)
             if max(stat.st_mtime_ns, stat.st_ctime_ns) >= moment_ns]  # fmt: skip
 
 
@@ -213,7 +265,7 @@ def _state(stat: os.stat_result) -> str:
 def _combined(parts: Iterable[tuple[str, str]]) -> str:
     sha = hashlib.sha256()
     for name, text in parts:
-        sha.update(os.fsencode(name) + b"\0" + text.encode() + b"\0")
+        sha.update(os.fsencode(name) + b"\0" + os.fsencode(text) + b"\0")
     return sha.hexdigest()
 
 

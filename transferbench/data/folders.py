@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from transferbench.errors import DataError
 
-__all__ = ["Below", "entries_below", "is_folder", "listed", "printable", "walk"]
+__all__ = ["Below", "identity", "is_folder", "listed", "printable", "walk"]
 
 MADE_UP = ("/proc", "/sys", "/dev")
 """Where a system shows itself: nothing is stored there, and some files never end."""
@@ -28,11 +28,6 @@ class Below(NamedTuple):
     entered: bool
 
 
-def entries_below(folder: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
-    """What ``walk`` does not enter: files, links that lead back, links to nothing."""
-    return (entry for entry, entered in walk(folder, without) if not entered)
-
-
 def walk(folder: Path, without: Path | None = None) -> Iterator[Below]:
     """All that is below ``folder``; links to folders are followed, and each folder entered once.
 
@@ -45,7 +40,7 @@ def walk(folder: Path, without: Path | None = None) -> Iterator[Below]:
     """
     top = Path(os.path.realpath(folder))
     barred = (top, *top.parents) if without is None else (top, *top.parents, without)
-    entered = {_identity(path) for path in barred if path.exists()}
+    entered = {identity(path) for path in barred if path.exists()}
     waiting, links = [str(folder)], list[os.DirEntry[str]]()
     link, count = None, 0
     while waiting or links:
@@ -104,10 +99,10 @@ def _enters(entry: os.DirEntry[str], entered: set[tuple[int, int]]) -> bool:
         return False
     if entry.is_symlink() and _is_made_up(os.path.realpath(entry.path)):
         raise DataError(f"{_leads(entry)}, where nothing is stored: remove the link")
-    identity = _identity(Path(entry.path))
-    if identity in entered:
+    entering = identity(Path(entry.path))
+    if entering in entered:
         return False
-    entered.add(identity)
+    entered.add(entering)
     return True
 
 
@@ -116,7 +111,7 @@ def _is_made_up(path: str) -> bool:
     return STORED not in folders and not folders.isdisjoint(MADE_UP)
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def identity(path: Path) -> tuple[int, int]:
     """What one folder has under all its names. Rejected: its real path, slow in deep folders."""
     stat = path.stat()
     return stat.st_dev, stat.st_ino
