@@ -180,6 +180,55 @@ def test_the_folder_of_an_earlier_version_keeps_its_entries_and_gets_their_names
     assert planned.done == set(planned.plan.jobs)
 
 
+def older_run(folder, file, **changes):
+    """The run of one entry as an earlier version left it: no digest is in the entry's name."""
+    older = shutil.copytree(folder / "run", folder / f"older-{file.parent.name}")
+    name = label(file)
+    run = json.loads((older / "run.json").read_text(encoding="utf-8"))
+    index = [entry["name"] for entry in run["entries"]].index(name)
+    for field in ("asked", "entries"):
+        run[field] = [run[field][index]]
+    run["jobs"] = [row for row in run["jobs"] if row["entry"] == name]
+    run["entries"][0]["weights"].update(changes)
+    text = json.dumps(run).replace(name, f"{BACKBONE}+best")
+    (older / "run.json").write_text(text, encoding="utf-8")
+    records = (older / "records.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    own = "".join(line for line in records if name in line)
+    (older / "records.jsonl").write_text(own.replace(name, f"{BACKBONE}+best"), encoding="utf-8")
+    return older
+
+
+def test_the_entry_of_an_older_run_is_paired_by_its_weights(copied, capsys):
+    folder, files = copied
+    rows = api.compare_runs(older_run(folder, files[0]), folder / "run")
+    assert {row["entry"] for row in rows} == {f"{BACKBONE}+best"}
+    assert {row["a - b"] for row in rows} == {0}
+    assert capsys.readouterr().err == (
+        f"note: {BACKBONE}+best and {label(files[1])} are not paired by their weights: they "
+        "differ\n"
+    )
+    rows = api.compare_runs(folder / "run", older_run(folder, files[1]))
+    assert {row["entry"] for row in rows} == {label(files[1])}
+    assert {row["a - b"] for row in rows} == {0}
+
+
+def test_two_older_runs_with_other_weights_of_one_name_are_not_paired(copied, capsys):
+    folder, files = copied
+    assert api.compare_runs(*(older_run(folder, file) for file in files)) == []
+    name = f"{BACKBONE}+best"
+    told = f"note: {name} and {name} are not paired by their weights: they differ\n"
+    assert capsys.readouterr().err == told
+
+
+def test_why_an_entry_of_an_older_run_is_not_paired_is_told(copied):
+    folder, files = copied
+    said = cli("compare", older_run(folder, files[0], sha256=None), folder / "run")
+    assert (said.code, said.out) == (0, "the two runs have no measurement in common\n")
+    for file in files:
+        assert (f"note: {BACKBONE}+best and {label(file)} are not paired by their weights: the run "
+                f"of {BACKBONE}+best does not tell their digest\n" in said.err)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{}", '{"external": 3}', '{"external": {}, "backbone": "x"}', "[" * 100_000],

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import pandas as pd
-
+from transferbench.api.comparison import compare_runs
 from transferbench.api.finished_run import Run
 from transferbench.api.keywords import names_suggested, options_as_keywords
 from transferbench.errors import DataError, SubmissionError
@@ -23,10 +22,9 @@ from transferbench.runner.progress import progress_watcher
 from transferbench.runner.run import run_plan
 from transferbench.runner.schedule import Watcher
 from transferbench.runner.verify import Repair, Verification, run_verification
-from transferbench.statistics import paired_difference
 from transferbench.submission import Declaration, pack
 from transferbench.submission.bundle import Overlap
-from transferbench.suite import TRIAL, Suite
+from transferbench.suite import Suite
 
 __all__ = [
     "Repair",
@@ -40,9 +38,6 @@ __all__ = [
     "run",
     "verify_store",
 ]
-
-AXES = ["entry", "target", "perturbation", "initialization", "metric", "unit", "replicate"]
-"""The columns that the measurements of two trials must share to be compared."""
 
 
 @options_as_keywords(RunOptions)
@@ -127,36 +122,6 @@ def export_run(folder: str | Path, to: str | Path) -> int:
     with atomic_path(to) as temporary:
         writers[to.suffix](temporary)
     return len(table)
-
-
-@names_suggested
-def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
-    """What the trials of two runs measured in the same cells: both means and the difference.
-
-    The interval is a paired Student-t over the replicates that both have.
-    """
-    tables = [_trial_values(Run(folder).measurements) for folder in (first, second)]
-    joined = tables[0].merge(tables[1], left_index=True, right_index=True, suffixes=("_a", "_b"))
-    levels = [name for name in joined.index.names if name != "replicate"]
-    return [
-        dict(zip(map(str, levels), axes, strict=True)) | _difference(group)
-        for axes, group in joined.groupby(level=levels, sort=False)
-    ]
-
-
-def _difference(group: pd.DataFrame) -> dict[str, Any]:
-    a, b = group["value_a"].to_numpy(float), group["value_b"].to_numpy(float)
-    interval = paired_difference(list(a), list(b))
-    return {
-        "a": float(a.mean()), "b": float(b.mean()), "a - b": interval.value,
-        "low": interval.low, "high": interval.high, "n": len(a),
-    }  # fmt: skip
-
-
-def _trial_values(table: pd.DataFrame) -> pd.DataFrame:
-    """What the trials themselves measured, indexed by their axes."""
-    trials = table[(table["diagnostic"] == TRIAL) & table["value"].notna()]
-    return trials.set_index(AXES)[["value"]]
 
 
 @names_suggested

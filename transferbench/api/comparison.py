@@ -1,0 +1,106 @@
+"""Two runs side by side: what their trials measured in the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from transferbench.api.finished_run import Run
+from transferbench.api.keywords import names_suggested
+from transferbench.runner.messages import say
+from transferbench.specs import LABEL_DIGITS
+from transferbench.statistics import paired_difference
+from transferbench.suite import TRIAL
+
+__all__ = ["compare_runs"]
+
+AXES = ["entry", "target", "perturbation", "initialization", "metric", "unit", "replicate"]
+"""The columns that the measurements of two trials must share to be compared."""
+
+Weights = tuple[str, str]
+"""A backbone and the sha256 of its external weights, which are one entry whatever its name."""
+
+
+@names_suggested
+def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
+    """What the trials of two runs measured in the same cells: both means and the difference.
+
+    Entries with external weights are paired by the weights, whose digest the names of older runs
+    lack. The interval is a paired Student-t over the replicates that both have.
+    """
+    runs = [Run(first), Run(second)]
+    tables = [_trial_values(run.measurements) for run in runs]
+    entries = [list(dict.fromkeys(table["entry"])) for table in tables]
+    weights = [_weights(run.described) for run in runs]
+    same = _names_in_first(entries[0], *weights)
+    tables[1] = tables[1].assign(entry=tables[1]["entry"].replace(same))
+    for line in _unpaired(entries, same, weights):
+        say(line)
+    a, b = (table.set_index(AXES)[["value"]] for table in tables)
+    joined = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b"))
+    levels = [name for name in joined.index.names if name != "replicate"]
+    return [
+        dict(zip(map(str, levels), axes, strict=True)) | _difference(group)
+        for axes, group in joined.groupby(level=levels, sort=False)
+    ]
+
+
+def _trial_values(table: pd.DataFrame) -> pd.DataFrame:
+    """What the trials themselves measured."""
+    return table[(table["diagnostic"] == TRIAL) & table["value"].notna()]
+
+
+def _difference(group: pd.DataFrame) -> dict[str, Any]:
+    a, b = group["value_a"].to_numpy(float), group["value_b"].to_numpy(float)
+    interval = paired_difference(list(a), list(b))
+    return {
+        "a": float(a.mean()), "b": float(b.mean()), "a - b": interval.value,
+        "low": interval.low, "high": interval.high, "n": len(a),
+    }  # fmt: skip
+
+
+# --- entries ----------------------------------------------------------------------------------
+
+
+def _weights(described: Mapping[str, Any]) -> dict[str, Weights | None]:
+    """The external weights of each entry of a run; None where its folder does not tell them."""
+    rows, entries = described.get("asked"), described["entries"]
+    weights: dict[str, Weights | None] = {}
+    for row, entry in zip(rows if isinstance(rows, list) else (), entries, strict=False):
+        name, own = entry["name"], None
+        with suppress(KeyError, TypeError):
+            own = (str(row["backbone"]), str(entry["weights"]["sha256"] or ""))
+        # Older runs gave one name to two files.
+        weights[name] = own if own and own[1] and name not in weights else None
+    return weights
+
+
+def _names_in_first(
+    entries: Iterable[str],
+    first: Mapping[str, Weights | None],
+    second: Mapping[str, Weights | None],
+) -> dict[str, str]:
+    """What entries of the second run are called in the first; others lose a name that both use."""
+    names = {own: name for name in entries if (own := first.get(name))}
+    same = {name: names[own] for name, own in second.items() if own in names}
+    other = {name: f"{name}@{own[1][:LABEL_DIGITS]}" for name, own in second.items()
+             if own and own not in names and first.get(name)}  # fmt: skip
+    return same | other
+
+
+def _unpaired(
+    entries: list[list[str]], same: Mapping[str, str], weights: list[dict[str, Weights | None]]
+) -> Iterator[str]:
+    """Why entries are not paired whose names differ in the digest alone."""
+    for a, b in product(*entries):
+        if a == same.get(b, b) or a.partition("@")[0] != b.partition("@")[0]:
+            continue
+        untold = [name for name, own in ((a, weights[0].get(a)), (b, weights[1].get(b)))
+                  if own is None]  # fmt: skip
+        reason = f"the run of {untold[0]} does not tell their digest" if untold else "they differ"
+        yield f"{a} and {b} are not paired by their weights: {reason}"
