@@ -93,12 +93,12 @@ def selections(plan):
 
 def test_equal_pictures_are_told_and_part_of_ids_where_there_are_any(planned):
     copies, plan, _ = planned
-    told = (
+    sentence = (
         "target:handwriting: dataset 'image-folder': 20 of 30 training images are equal pixel by "
         "pixel to one of another group; they are held out for validation together"
     )
     notes = [note for note in plan.notes if "equal pixel by pixel" in note]
-    assert notes == ([told] if copies else [])
+    assert notes == ([sentence] if copies else [])
     expected = {"together"} if copies else {None}
     assert {selection.get("copies") for selection in selections(plan)} == expected
 

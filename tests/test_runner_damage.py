@@ -113,8 +113,8 @@ def test_other_bits_than_before_are_told(sound, folder, capsys, facts, origin):
     rewrite(trial, **facts)
     flip(trial / "outputs.safetensors")
     run_plan(plan(folder), SilentWatcher())
-    told = rf"^note: other bits: \S.* replicate \d: measurements\.json; {origin}; measured on the "
-    assert re.search(told + "earlier bits: speed of ", capsys.readouterr().err, re.MULTILINE)
+    line = rf"^note: other bits: \S.* replicate \d: measurements\.json; {origin}; measured on the "
+    assert re.search(line + "earlier bits: speed of ", capsys.readouterr().err, re.MULTILINE)
     assert records(folder) == records(sound)
 
 

@@ -216,8 +216,8 @@ def test_two_older_runs_with_other_weights_of_one_name_are_not_paired(copied, ca
     folder, files = copied
     assert api.compare_runs(*(older_run(folder, file) for file in files)) == []
     name = f"{BACKBONE}+best"
-    told = f"note: {name} and {name} are not paired by their weights: they differ\n"
-    assert capsys.readouterr().err == told
+    line = f"note: {name} and {name} are not paired by their weights: they differ\n"
+    assert capsys.readouterr().err == line
 
 
 def test_why_an_entry_of_an_older_run_is_not_paired_is_told(copied):

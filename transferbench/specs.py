@@ -481,7 +481,10 @@ class Subject(TrialFacts, Protocol):
         ...
 
     def head(self, net: Module) -> Module:
-        """The layer of a ``network`` that maps the penultimate features to the logits."""
+        """The head of a ``network``, which maps the penultimate features to the logits.
+
+        A layer, or a module of several: an ``nn.ModuleList``, which is never called itself.
+        """
         ...
 
     def images(self, split: str, limit: int | None = None) -> Tensor:

@@ -22,7 +22,7 @@ __all__ = ["compare_runs"]
 AXES = ["entry", "target", "perturbation", "initialization", "metric", "unit", "replicate"]
 """The columns that the measurements of two trials must share to be compared."""
 
-Weights = tuple[str, str]
+SameWeights = tuple[str, str]
 """A backbone and the sha256 of its external weights, which are one entry whatever its name."""
 
 
@@ -67,10 +67,10 @@ def _difference(group: pd.DataFrame) -> dict[str, Any]:
 # --- entries ----------------------------------------------------------------------------------
 
 
-def _weights(described: Mapping[str, Any]) -> dict[str, Weights | None]:
+def _weights(described: Mapping[str, Any]) -> dict[str, SameWeights | None]:
     """The external weights of each entry of a run; None where its folder does not tell them."""
     rows, entries = described.get("asked"), described["entries"]
-    weights: dict[str, Weights | None] = {}
+    weights: dict[str, SameWeights | None] = {}
     for row, entry in zip(rows if isinstance(rows, list) else (), entries, strict=False):
         name, own = entry["name"], None
         with suppress(KeyError, TypeError):
@@ -82,8 +82,8 @@ def _weights(described: Mapping[str, Any]) -> dict[str, Weights | None]:
 
 def _names_in_first(
     entries: Iterable[str],
-    first: Mapping[str, Weights | None],
-    second: Mapping[str, Weights | None],
+    first: Mapping[str, SameWeights | None],
+    second: Mapping[str, SameWeights | None],
 ) -> dict[str, str]:
     """What entries of the second run are called in the first; others lose a name that both use."""
     names = {own: name for name in entries if (own := first.get(name))}
@@ -94,7 +94,7 @@ def _names_in_first(
 
 
 def _unpaired(
-    entries: list[list[str]], same: Mapping[str, str], weights: list[dict[str, Weights | None]]
+    entries: list[list[str]], same: Mapping[str, str], weights: list[dict[str, SameWeights | None]]
 ) -> Iterator[str]:
     """Why entries are not paired whose names differ in the digest alone."""
     for a, b in product(*entries):

@@ -16,8 +16,8 @@ from transferbench.networks.modules import (
     eval_mode,
     normalises_by_batch,
     partition,
-    refuse_computed_weights,
 )
+from transferbench.networks.sharing import refuse_computed_weights
 from transferbench.registry.blame import cause
 from transferbench.suite import Recipe
 from transferbench.training import Execution, Training, evaluate, model_outputs, random_task

@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from transferbench.errors import DataError, PluginError, TransferbenchError, listing
 from transferbench.networks.fitting import ImageRequest, advice_for
-from transferbench.networks.sharing import computed_weights, shared_names, survives_moving
+from transferbench.networks.sharing import refuse_computed_weights, refuse_shared_weights
 from transferbench.specs import HEAD, BackboneSpec, RateFactor
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "normalises_by_batch",
     "optimizer_groups",
     "partition",
-    "refuse_computed_weights",
     "refuse_untrainable",
     "seeded",
 ]
@@ -94,51 +93,9 @@ def partition(spec: BackboneSpec, net: nn.Module) -> dict[str, tuple[str, ...]]:
             f" target replaces, but modules() gives {', '.join(declared) or 'none'}; put it"
             " last"
         )
-    _refuse_shared(spec, net, {name: owner for name, (owner,) in owners.items()})
-    return {module: tuple(n for n in names if owners[n] == [module]) for module in declared}
-
-
-def _refuse_shared(spec: BackboneSpec, net: nn.Module, owners: Mapping[str, str]) -> None:
-    """Refuse tensors that two modules share: no diagnostic could tell whose weights they are."""
-    for names in shared_names(net):
-        by_module = _first_of_each_module(names, owners)
-        if len(by_module) > 1:
-            raise _shared_weights(spec, by_module)
-        if not survives_moving(net, names):
-            raise PluginError(
-                f"backbone {spec.name!r}: {listing(names, LISTED)} share memory, which torch"
-                " separates on another device or in another memory format; register one"
-                " nn.Parameter under these names, or give each a tensor of its own (clone it)"
-            )
-
-
-def refuse_computed_weights(spec: BackboneSpec, net: nn.Module, modules: Partition) -> None:
-    """Refuse parametrized weights that are computed from weights of another module.
-
-    ``net`` is in eval mode. Raises: ``PluginError`` with the modules and the names.
-    """
-    owners = {name: module for module, names in modules.items() for name in names}
-    for weight, used in computed_weights(net):
-        layer = weight.rpartition(".")[0]
-        own = [name for name in owners if name.startswith(f"{layer}.parametrizations.")]
-        by_module = _first_of_each_module([*used, *own], owners)
-        if len(by_module) > 1:
-            raise _shared_weights(spec, by_module)
-
-
-def _first_of_each_module(names: Iterable[str], owners: Mapping[str, str]) -> dict[str, str]:
-    first: dict[str, str] = {}
-    for name in names:
-        first.setdefault(owners[name], name)
-    return first
-
-
-def _shared_weights(spec: BackboneSpec, names: Mapping[str, str]) -> PluginError:
-    return PluginError(
-        f"backbone {spec.name!r}: the modules {', '.join(map(repr, names))} share weights"
-        f" ({', '.join(names.values())}), so that none of them can be measured alone; declare them"
-        " as one module in modules(), or give each a tensor of its own (clone it)"
-    )
+    modules = {module: tuple(n for n in names if owners[n] == [module]) for module in declared}
+    refuse_shared_weights(spec, net, modules)
+    return modules
 
 
 def _matches(name: str, prefix: str) -> bool:
