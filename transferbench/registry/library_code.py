@@ -11,10 +11,11 @@ from __future__ import annotations
 import builtins
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from itertools import compress
 from operator import attrgetter, ne
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -137,11 +138,11 @@ class LibraryCode:
         return lines
 
     def _changed(self) -> list[_Namespace]:
+        namespaces: Iterable[_Namespace] = self._namespaces.values()
         with suppress(Exception):  # arrays and the like compare as they please
             # Without a step of Python code: this runs around every call of a plugin.
-            if not any(map(ne, self._live, self._copies)):
-                return []
-        return [names for names in self._namespaces.values() if _differs(names)]
+            namespaces = list(compress(namespaces, map(ne, self._live, self._copies)))
+        return [names for names in namespaces if _differs(names)]
 
     def _settle_functions(self) -> Iterator[str]:
         for function, before in zip(self._functions, self._codes, strict=True):
