@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from command_line import SMALL, cli, environment, suite_file
 from rich.console import Console
-from tiny_suite import TINY, tiny_suite
+from tiny_suite import tiny_suite
 
 import transferbench
 from transferbench.cli.options import RUN_OPTIONS
@@ -186,13 +186,13 @@ def test_a_plan_says_what_is_left(finished, tmp_path):
 def test_an_unfinished_run_shows_its_jobs(tmp_path):
     options = ("--out", tmp_path / "run", "--jobs", 1, "--time-limit", 0.001)
     arms = [{"initializations": ["RI-T"]}]
-    said = cli("run", suite_file(tmp_path, TINY, trials=arms, claims={}), *options)
+    said = cli("run", suite_file(tmp_path, SMALL, trials=arms, claims={}), *options)
     assert said.code == 1
     (tmp_path / "run" / "claims.json").unlink()
     unfinished = transferbench.Run(tmp_path / "run")
-    assert "jobs: 4 timeout" in repr(unfinished)
+    assert "jobs: 1 timeout" in repr(unfinished)
     assert "claims" not in repr(unfinished)
-    assert "4 timeout" in unfinished._repr_html_()
+    assert "1 timeout" in unfinished._repr_html_()
 
 
 # --- progress ---------------------------------------------------------------------------------

@@ -329,8 +329,8 @@ def test_a_network_is_equal_to_itself(
             assert similarities == pytest.approx(turned, abs=1e-5)
 
 
-def test_all_pairs_of_four_networks_take_four_passes() -> None:
-    trials = [trial(seed) for seed in range(4)]
+def test_all_pairs_of_three_networks_take_three_passes() -> None:
+    trials = [trial(seed) for seed in range(3)]
     context = CONTEXT._replace(once=lru_cache(2**30))
     for spec in SPECS:
         for pair in product(trials, trials):
@@ -339,7 +339,7 @@ def test_all_pairs_of_four_networks_take_four_passes() -> None:
                 spec, *(replace(subject, loaded=[]) for subject in pair)
             )
     # Once for CKA, which centres, and once for each of the others, which prepare in their own way.
-    assert [subject.loaded for subject in trials] == [["final"] * len(SPECS)] * 4
+    assert [subject.loaded for subject in trials] == [["final"] * len(SPECS)] * 3
 
 
 def test_other_images_or_parameters_need_another_pass() -> None:
