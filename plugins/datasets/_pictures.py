@@ -6,9 +6,9 @@ import functools
 import math
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,12 +42,16 @@ BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 SAMPLE_STEPS = {"L;2": 85, "L;4": 17}
 """How far apart Pillow puts the grey levels of samples of 2 and 4 bits."""
 
-LONGEST = 64
-"""Longer pictures, in short sides, are cropped before they are resized.
+LONGEST, ORDINARY, RESIZED_PIXELS = 64, 4, 2**22
+"""Pictures longer than 64 short sides are cropped before they are resized, and those longer than 4
+that would have more than 2**22 pixels then.
 
 Resizing first takes memory and time as the whole picture would have at that size. The result is
 the same but for rounding, so that pictures of ordinary shape go the way that they always went.
 """
+
+PIXELS_AT_ONCE = 2**26
+"""How many pixels are decoded at once, about 0.8 GB; a picture that has more is decoded alone."""
 
 BAND_PIXELS = 2**22
 """A picture with transparency is put on white in bands, not with several copies of the whole."""
@@ -57,7 +61,29 @@ MAX_BYTES = 2**31
 
 LISTED_FAULTS = 10
 
-_one_at_a_time = threading.Lock()
+
+class _Pixels:
+    """Pixels that threads use; who asks for more than are left waits."""
+
+    def __init__(self, count: int) -> None:
+        self._count = self._left = count
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def used(self, count: int) -> Iterator[None]:
+        count = min(count, self._count)
+        with self._changed:
+            self._changed.wait_for(lambda: count <= self._left)
+            self._left -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += count
+                self._changed.notify_all()
+
+
+_pixels = _Pixels(PIXELS_AT_ONCE)
 
 
 # --- formats ----------------------------------------------------------------------------------
@@ -117,12 +143,9 @@ def decode_all(paths: Sequence[Path], image_size: int) -> np.ndarray:
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # of odd metadata and of many pixels
         # Pillow decodes outside the interpreter's lock.
-        decoded = pool.map(lambda path: _decoded(path, image_size), paths)
-        for index, image in enumerate(decoded):
-            if isinstance(image, str):
-                faults.append(f"{printable(str(paths[index]))} cannot be read ({image})")
-            else:
-                images[index] = image
+        for path, fault in zip(paths, pool.map(_decode, paths, images), strict=True):
+            if fault:
+                faults.append(f"{printable(str(path))} cannot be read ({fault})")
     if faults:
         way_on = "replace or remove " + ("it" if len(faults) == 1 else "them")
         lines = listing(faults, LISTED_FAULTS, "\n  ")
@@ -130,8 +153,8 @@ def decode_all(paths: Sequence[Path], image_size: int) -> np.ndarray:
     return images
 
 
-def _decoded(path: Path, image_size: int) -> np.ndarray | str:
-    """The centre square of a picture, or why it cannot be read."""
+def _decode(path: Path, square: np.ndarray) -> str | None:
+    """Write the centre of a picture to ``square``, or say why it cannot be read."""
     from PIL import Image, UnidentifiedImageError  # slow to import
 
     try:
@@ -139,16 +162,23 @@ def _decoded(path: Path, image_size: int) -> np.ndarray | str:
             return "it is empty"
         if size_bytes > MAX_BYTES:
             return f"it has {size_bytes / 1e9:.1f} GB, more than a picture may have"
-        with Image.open(path, formats=_formats()) as picture:
-            # Pillow warns from here on; several at once might not fit the memory.
-            large = math.prod(picture.size) > (Image.MAX_IMAGE_PIXELS or math.inf)
-            with _one_at_a_time if large else nullcontext():
-                return np.asarray(centre_square(_upright_on_white(picture), image_size))
+        resized = _longest(len(square)) * len(square) ** 2
+        with (
+            Image.open(path, formats=_formats()) as picture,
+            _pixels.used(math.prod(picture.size) + resized),
+        ):
+            square[:] = centre_square(_upright_on_white(picture), len(square))
     except UnidentifiedImageError:
         return "its content is broken, or of no picture format that Pillow opens"
     except Exception as error:  # noqa: BLE001  # what a broken file raises depends on its format
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return printable(reason)
+    return None
+
+
+def _longest(image_size: int) -> int:
+    """How long a picture may be, in short sides, that is resized as a whole."""
+    return min(LONGEST, max(ORDINARY, RESIZED_PIXELS // image_size**2))
 
 
 def centre_square(picture: Picture, image_size: int) -> Picture:
@@ -160,7 +190,7 @@ def centre_square(picture: Picture, image_size: int) -> Picture:
         raise ValueError("it has no pixels")
     width, height = (round(side * image_size / short) for side in picture.size)
     left, top = (width - image_size) // 2, (height - image_size) // 2
-    if max(picture.size) <= LONGEST * short:
+    if max(picture.size) <= _longest(image_size) * short:
         resized = picture.resize((width, height), Resampling.BILINEAR)
         return resized.crop((left, top, left + image_size, top + image_size))
     across, down = picture.width / width, picture.height / height

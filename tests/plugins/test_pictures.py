@@ -118,20 +118,39 @@ def test_a_long_picture_is_cropped_before_it_is_resized(shape, image_size):
     assert np.abs(square - as_before(picture, image_size)).max() <= 1
 
 
-def test_memory_and_time_are_bounded_by_the_result(tmp_path):
-    sizes = [(2, 30_000), (30_000, 2), (60_000, 1), (1, 60_000), (1, 1)]
+@pytest.mark.parametrize("shape", [(10, 60), (45, 9)])
+def test_a_large_result_is_cropped_before_it_is_resized(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    square = np.asarray(centre_square(picture, 950)).astype(int)
+    assert np.abs(square - as_before(picture, 950)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "image_size", "limit_mb"),
+    [
+        ([(2, 30_000), (30_000, 2), (60_000, 1), (1, 60_000), (1, 1)], 224, 60),
+        ([(10, 640), (640, 10)] * 8, 1024, 160),  # the result has 50 MB
+        ([(3000, 3000)] * 13, 8, 400),  # one has 9 MB, and 36 MB in mode RGB
+    ],
+    ids=["strips", "strips of a large result", "large pictures"],
+)
+def test_memory_and_time_are_bounded(tmp_path, sizes, image_size, limit_mb):
     for number, size in enumerate(sizes):
-        Image.new("RGB", size, "red").save(tmp_path / f"{number}.png")
+        Image.new("L", size, 9).save(tmp_path / f"{number}.png", compress_level=1)
     code = (
+        "import os; os.cpu_count = lambda: 32; "
         "import resource, sys; from pathlib import Path; "
         "from transferbench_plugins.datasets._pictures import decode_all; "
-        "decode_all([], 224); used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
-        "images = decode_all(sorted(Path(sys.argv[1]).iterdir()), 224); "
+        "paths, image_size = sorted(Path(sys.argv[1]).iterdir()), int(sys.argv[2]); "
+        "decode_all([], image_size); used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "images = decode_all(paths, image_size); "
         "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used; "
-        "assert images.reshape(-1, 3).tolist() == [[255, 0, 0]] * 5 * 224**2; "
-        "assert used < 60_000, used"
+        "assert (images == 9).all(); "
+        "assert used < int(sys.argv[3]) * 1000, used"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, timeout=20)
+    command = [sys.executable, "-c", code, tmp_path, str(image_size), str(limit_mb)]
+    subprocess.run(command, check=True, timeout=20)
 
 
 # --- orientation --------------------------------------------------------------------------------
