@@ -25,7 +25,7 @@ from transferbench.leaderboard import boards, show
 from transferbench.measurements import Measurements, frame_of
 from transferbench.registry import Registry, open_registry
 from transferbench.report import ReportInput, render_report
-from transferbench.runner.collect import JobState, job_states
+from transferbench.runner.collect import JobState, finished_codes, job_states
 from transferbench.runner.entries import has_several_entries
 from transferbench.runner.folder import (
     CLAIMS,
@@ -42,6 +42,7 @@ from transferbench.runner.folder import (
     read_run,
     read_run_records,
 )
+from transferbench.runner.other_code import differences
 from transferbench.runner.planning import Planned
 from transferbench.runner.run import Results
 from transferbench.runner.run_store import find_store
@@ -147,6 +148,16 @@ class Run:
             for job, row in self._jobs.items()
         ]
 
+    @cached_property
+    def code_notes(self) -> tuple[str, ...]:
+        """What finished jobs were computed by that is not the code of their plugins now.
+
+        And the codes that are mixed in one cell.
+        """
+        now = {used.plugin: used.now() or used for used in self._run.code.plugins}
+        finished = finished_codes(self._jobs, self.store)
+        return (*map(str, differences(finished, now)), *self._run.code.mixtures)
+
     @property
     def _jobs(self) -> dict[str, RunJob]:
         return {row.id: row for row in self._run.jobs}
@@ -201,7 +212,7 @@ class Run:
                 provenance=self._provenance(),
                 changed=self._run.changed,
                 diagnostics=registry.diagnostics,
-                notes=self.described.get("data", {}).get("notes", ()),
+                notes=(*self.described.get("data", {}).get("notes", ()), *self._run.code.notes),
             ),
             self.folder / REPORT,
         )
@@ -237,6 +248,7 @@ class Run:
             "changed": list(self._run.changed),
             "jobs": len(self.statuses),
             "failed": self.failed,
+            "code": list(self._run.code.notes),
             "claims": to_jsonable_python(self.claims),
         }
 

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         app.command(cls=ResultsCommand)(command)
 
 
-@with_options("time_limit_seconds", "micro_batch", "compile", "offline")
+@with_options("time_limit_seconds", "micro_batch", "compile", "offline", "accept_code")
 def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Show the jobs of a run and its cost. Nothing is run."""
     planned = _planned(suite, options)
@@ -54,7 +54,8 @@ def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     say(f"the store is {planned.store.root}; the run's folder will be {planned.folder}")
 
 
-@with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch", "compile")
+@with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch", "compile",
+              "accept_code")  # fmt: skip
 def prepare(suite: SuiteName, *, options: Options) -> None:
     """Prepare the data and weights of a run. Datasets are decoded, external weights loaded once."""
     from transferbench.runner.execute import try_weights
@@ -88,7 +89,8 @@ def status(folder: RunFolder, store: RunStore = None, json: Json = False) -> Non
     """Show how a run's jobs ended."""
     from transferbench.api import Run
 
-    rows = Run(folder, store=store).job_rows
+    finished = Run(folder, store=store)
+    rows = finished.job_rows
     if json:
         as_json(rows)
         return
@@ -97,6 +99,8 @@ def status(folder: RunFolder, store: RunStore = None, json: Json = False) -> Non
     for row in rows:
         if row["message"]:
             say(f"{row['status']}: {row['label']}: {row['message']}")
+    for text in finished.code_notes:
+        say(text)
 
 
 def report(folder: RunFolder, store: RunStore = None) -> None:
@@ -206,7 +210,7 @@ def _planned(suite: str, options: Options) -> Planned:
     from transferbench.runner.planning import plan_suite
 
     planned = plan_suite(suite, options)
-    for text in (*map(str, planned.registry.problems), *planned.notes):
+    for text in (*map(str, planned.registry.problems), *planned.notes, *planned.code.notes):
         note(text)
     return planned
 
@@ -225,7 +229,7 @@ def _cost(planned: Planned) -> dict[str, Any]:
     return {
         "suite": planned.suite.id,
         "entries": [entry.name for entry in planned.plan.entries],
-        "notes": planned.notes,
+        "notes": (*planned.notes, *planned.code.notes),
         "overlap": planned.data.overlap,
         "kinds": {kind: {"jobs": n, "cached": cached[kind]} for kind, n in totals.items()},
         "jobs": len(jobs),

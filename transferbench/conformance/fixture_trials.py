@@ -167,5 +167,6 @@ def _plan(
     entry = Entry(spec.name, identity(spec, NoParams()), spec.license, spec.source)
     suite = suite.model_copy(update={"trials": (TrialGrid(targets=(target,)),)})
     resolved = resolve_suite(suite, registry)
-    facts = facts_of(resolved, prepare_datasets(resolved, resources.store, Options()))
+    datasets = prepare_datasets(resolved, resources.store, Options(), registry)
+    facts = facts_of(resolved, datasets)
     return plan_resolved(resolved, [entry], facts)

@@ -100,9 +100,10 @@ class _Request(NamedTuple):
     root: Path | None
     image_size: int
     channels: int
+    code: str
 
 
-def prepare(
+def prepare(  # keywords, each of another thing that decides the pixels
     spec: DatasetSpec,
     params: Params | Mapping[str, Any],
     *,
@@ -110,11 +111,13 @@ def prepare(
     channels: int,
     cache: Path,
     data_root: Path | None,
+    code: str = "",
 ) -> PreparedDataset:
     """The decoded dataset, from the cache if it contains an intact copy.
 
     Grey images are repeated to three channels; three become one by ITU-R BT.601 luma, rounded.
-    Any number of processes may prepare a dataset at the same time.
+    Any number of processes may prepare a dataset at the same time. ``code``: the digest of the file
+    that offers it, which is decoded again where it changed.
 
     Raises: ``DataError`` for missing or wrong files and for a folder of the user's that lacks
     images of a class or has one image in two splits, ``PluginError`` for a plugin whose output is
@@ -129,7 +132,7 @@ def prepare(
     root = root_of(spec, data_root) if spec.needs_root and data_root else None
     if root is not None:
         verify_files(spec, root, cache)
-    request = _Request(spec, parsed, root, image_size, channels)
+    request = _Request(spec, parsed, root, image_size, channels, code)
     folder = cache / _key(request, cache)
     for _ in range(ATTEMPTS):  # another process may replace the folder in between
         if prepared := _open(spec, folder):
@@ -175,11 +178,12 @@ def _key(request: _Request, cache: Path) -> str:
     content: Any = [file.sha256 for file in spec.files]
     if root is not None and not spec.files:
         content = content_key(root, cache)
-    return digest({"format": FORMAT, "content": content, **_described(request)})
+    code = {"code": request.code} if request.code else {}
+    return digest({"format": FORMAT, "content": content, **code, **_described(request)})
 
 
 def _described(request: _Request) -> dict[str, Any]:
-    spec, params, _, image_size, channels = request
+    spec, params, _, image_size, channels, _ = request
     return {
         "name": spec.name,
         "version": spec.version,
@@ -242,7 +246,7 @@ def _remove_abandoned(cache: Path) -> None:
 
 def _decode(request: _Request, staged: Path) -> None:
     """Write the splits and their manifest. Raises: as ``prepare``, with all faults of content."""
-    spec, params, root, image_size, channels = request
+    spec, params, root, image_size, channels, _ = request
     with blamed(f"dataset {spec.name!r}"):
         classes = tuple(spec.classes(params, root))
         notes = [*map(printable, spec.notes(params, root))] if spec.notes else []

@@ -32,7 +32,7 @@ from transferbench.networks.modules import (
     partition,
 )
 from transferbench.plan import Job
-from transferbench.plan.plugins import codes_of
+from transferbench.plan.plugins import codes_of, plugins_in
 from transferbench.records import Measurement
 from transferbench.registry import blamed, blamed_job, load_registry
 from transferbench.registry.guard import uninterrupted
@@ -135,8 +135,8 @@ class Engine:
     def _code(self, job: Job) -> dict[str, Any]:
         """The code of the plugins that ran, as a fact."""
         payloads = map(self.resources.payload, job.payload.get("subjects", ()))
-        codes = codes_of(job.payload, payloads, self.resources.registry)
-        return {"code": {plugin: code.fact for plugin, code in codes.items()}}
+        codes = codes_of(plugins_in(job.payload, payloads), self.resources.registry)
+        return {"code": {plugin: code.code.model_dump() for plugin, code in codes.items()}}
 
     @contextmanager
     def _guarded(self, job: Job) -> Iterator[None]:

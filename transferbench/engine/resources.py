@@ -220,6 +220,7 @@ class WorkerResources:
                 channels=image["channels"],
                 cache=self.machine.cache,
                 data_root=self.machine.data_root,
+                code=self.registry.file_code("dataset", spec.name),
             )
             if dataset.fingerprint != key:
                 raise DataError(

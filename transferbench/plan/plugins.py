@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from transferbench.registry import Kind, PluginCode, Registry
 
-__all__ = ["codes_of", "title_of"]
+__all__ = ["PluginUse", "codes_of", "plugins_in"]
 
-TRAINING: tuple[Kind, ...] = ("backbone", "dataset", "initialization", "perturbation")
+TRAINING: tuple[Kind, ...] = ("backbone", "dataset", "initialization", "perturbation", "diagnostic")
 MEASURED: tuple[Kind, ...] = ("backbone", "dataset", "perturbation")
 """Of a trial that a diagnosis builds again to measure it."""
 
 
-def codes_of(
-    payload: Mapping[str, Any], subjects: Iterable[Mapping[str, Any]], registry: Registry
-) -> dict[str, PluginCode]:
-    """The code, here and now, of each plugin that runs in a job; ``subjects``: what it measures.
+class PluginUse(NamedTuple):
+    """A plugin, with the version that is in the ids of jobs."""
 
-    One whose code cannot be found is left out.
-    """
+    kind: Kind
+    name: str
+    version: int
+
+    @property
+    def title(self) -> str:
+        """It in messages and in the facts of jobs."""
+        return f"{self.kind} {self.name!r}"
+
+
+def plugins_in(
+    payload: Mapping[str, Any], subjects: Iterable[Mapping[str, Any]]
+) -> dict[PluginUse, None]:
+    """Each plugin that runs in a job, once; ``subjects``: the trials that it measures."""
     used = [*_used(payload, TRAINING), *(use for each in subjects for use in _used(each, MEASURED))]
-    if diagnostic := payload.get("diagnostic"):
-        used.append(("diagnostic", diagnostic["name"]))
-        used += [("perturbation", use["name"]) for use in diagnostic.get("perturbations", ())]
-    codes = {title_of(*use): registry.code(*use) for use in dict.fromkeys(used)}
+    applied = (payload.get("diagnostic") or {}).get("perturbations", ())
+    used += [PluginUse("perturbation", use["name"], use["version"]) for use in applied]
+    return dict.fromkeys(used)
+
+
+def codes_of(uses: Iterable[PluginUse], registry: Registry) -> dict[str, PluginCode]:
+    """The code, here and now, of plugins by their titles; without those that cannot be located."""
+    codes = {use.title: registry.code(use.kind, use.name) for use in uses}
     return {title: code for title, code in sorted(codes.items()) if code}
 
 
-def _used(payload: Mapping[str, Any], kinds: Iterable[Kind]) -> Iterator[tuple[Kind, str]]:
-    return ((kind, payload[kind]["name"]) for kind in kinds if payload.get(kind))
-
-
-def title_of(kind: Kind, name: str) -> str:
-    """A plugin as messages and facts name it."""
-    return f"{kind} {name!r}"
+def _used(payload: Mapping[str, Any], kinds: Iterable[Kind]) -> Iterator[PluginUse]:
+    uses = ((kind, payload.get(kind)) for kind in kinds)
+    return (PluginUse(kind, use["name"], use["version"]) for kind, use in uses if use)

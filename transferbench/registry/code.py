@@ -25,7 +25,7 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -38,6 +38,8 @@ SHORT = 8
 COMPILED = {".so", ".pyd", ".pyc"}
 CORE = {"transferbench", "transferbench_plugins"}
 INSTALLED = {"site-packages", "dist-packages"}
+NOT_INSTALLED = (metadata.PackageNotFoundError, ValueError, KeyError, TypeError, OSError)
+"""What asking for a distribution raises where it is broken or gone."""
 MODULE_TEXT = re.compile(r"[\w./]{1,200}")
 
 
@@ -56,6 +58,11 @@ class Code(Frozen):
     def __str__(self) -> str:
         return f"{self.origin} {self.sha256[:SHORT]}"
 
+    @property
+    def code(self) -> Code:
+        """It alone, as it is kept beside a job."""
+        return Code(origin=self.origin, sha256=self.sha256, loose=self.loose)
+
 
 class PluginCode(Code):
     """The code of a plugin with where it is, so that it can be looked at again.
@@ -68,15 +75,11 @@ class PluginCode(Code):
     distribution: str = ""
     module: str = ""
 
-    @property
-    def fact(self) -> dict[str, Any]:
-        """What is kept beside a job, a ``Code``."""
-        return self.model_dump(include=set(Code.model_fields))
-
-    def now(self) -> PluginCode | None:
+    def now(self) -> Self | None:
         """The code that is there now; None where there is none any more."""
         if not self.loose:
-            return code_of_distribution(self.origin, self.distribution, self.module)
+            installed = code_of_distribution(self.distribution, self.module)
+            return self.model_copy(update=dict(installed.code)) if installed else None
         with suppress(OSError):
             return self.model_copy(update={"sha256": _digest(self.files)})
         return None
@@ -205,25 +208,28 @@ def _standard_library() -> Path:
 # --- of a distribution --------------------------------------------------------------------------
 
 
-def code_of_distribution(origin: str, name: str, module: str) -> PluginCode | None:
+def code_of_distribution(name: str, module: str) -> PluginCode | None:
     """The code of an installed distribution; None where neither RECORD nor sources are there.
 
-    ``origin``: its name and version, to be shown. ``module``: that of the plugin, as in its entry
-    point.
+    ``module``: that of the plugin, as in its entry point.
     """
     module = module.partition(":")[0].strip()
     content = _recorded(name, module) or _sources(module)
     if not content:
         return None
+    version = "?"
+    with suppress(*NOT_INSTALLED):
+        version = metadata.version(name)
     return PluginCode(
-        origin=origin, sha256=digest(content), loose=False, distribution=name, module=module
-    )
+        origin=f"{name} {version}", sha256=digest(content), loose=False,
+        distribution=name, module=module,
+    )  # fmt: skip
 
 
 def _recorded(name: str, module: str) -> dict[str, str]:
     """Files and digests in RECORD, which installers fill with files of their own besides."""
     text = None
-    with suppress(metadata.PackageNotFoundError, ValueError, OSError):
+    with suppress(*NOT_INSTALLED):
         text = metadata.distribution(name).read_text("RECORD")
     rows = (row for row in csv.reader((text or "").splitlines()) if len(row) > 1)
     files = {path: sha256 for path, sha256, *_ in rows

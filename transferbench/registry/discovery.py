@@ -120,7 +120,7 @@ class Origin:
     def code(self) -> PluginCode | None:
         """The code that offers it; None where it cannot be found."""
         if self.distribution:
-            return code_of_distribution(self.label, self.distribution, self.value)
+            return code_of_distribution(self.distribution, self.value)
         imported = _imports_of(Path(self.plugin))
         return getattr(imported[-1], _CODE, None) if imported else None
 

@@ -170,6 +170,11 @@ class Registry:
             self._codes[origin] = origin.code()
         return self._codes[origin]
 
+    def file_code(self, kind: Kind, name: str) -> str:
+        """The digest of the code of a plugin file; "" for what is installed."""
+        code = self.code(kind, name)
+        return code.sha256 if code and code.loose else ""
+
     @property
     def file_codes(self) -> dict[str, str]:
         """The digests of the code of the plugin files, by file."""

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from transferbench.plan import ENGINE_VERSION, DiagnosisCell, Job, Plan
 from transferbench.records import Record
+from transferbench.registry import Code, codes_in
 from transferbench.store import Artefact, CorruptArtefactError, Store
 from transferbench.suite import TRIAL
 
-__all__ = ["Collected", "JobState", "collect", "damaged_jobs", "done_jobs", "job_states"]
+__all__ = ["Collected", "JobState", "collect", "damaged_jobs", "finished_codes", "job_states"]
 
 READ_AT_THE_END = ("measurements.json", "outputs.safetensors", "trial.json")
 """The files that a run's records, its folder and its board are made from."""
@@ -39,9 +40,10 @@ class Collected(NamedTuple):
     facts: Mapping[str, list[str]]
 
 
-def done_jobs(jobs: Iterable[str], store: Store) -> set[str]:
-    """The jobs whose finished artefacts are in the store."""
-    return {job for job in jobs if store.is_done(job)}
+def finished_codes(jobs: Iterable[str], store: Store) -> dict[str, dict[str, Code]]:
+    """The jobs whose finished artefacts are in the store, each with the code that computed it."""
+    artefacts = ((job, store.open(job)) for job in jobs)
+    return {job: codes_in(artefact.facts) for job, artefact in artefacts if artefact}
 
 
 def job_states(jobs: Iterable[str], store: Store) -> dict[str, JobState]:
@@ -123,4 +125,6 @@ def _facts(artefacts: Iterable[Artefact]) -> dict[str, list[str]]:
         for name, value in artefact.facts.items():
             if isinstance(value, str):
                 values[name].add(value)
+        for code in codes_in(artefact.facts).values():
+            values["code"].add(str(code))
     return {name: sorted(values[name]) for name in sorted(values)}

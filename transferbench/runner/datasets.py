@@ -16,6 +16,7 @@ from transferbench.errors import DataError, listing
 from transferbench.identity import digest
 from transferbench.plan import DatasetFacts, Job, Plan
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
+from transferbench.registry import Registry
 from transferbench.runner.options import Options
 from transferbench.specs import DatasetSpec
 from transferbench.store import Store
@@ -39,7 +40,7 @@ class DataReport(NamedTuple):
 
 
 def prepare_datasets(
-    resolved: ResolvedSuite, store: Store, options: Options
+    resolved: ResolvedSuite, store: Store, options: Options, registry: Registry
 ) -> dict[str, PreparedDataset]:
     """The decoded datasets by label. Raises: ``DataError`` with all that are missing."""
     prepared: dict[str, PreparedDataset] = {}
@@ -53,6 +54,7 @@ def prepare_datasets(
             datasets[label] = prepared[key] = prepared.get(key) or prepare(
                 spec, params, image_size=image.size, channels=image.channels,
                 cache=store.root / "datasets", data_root=data_root,
+                code=registry.file_code("dataset", spec.name),
             )  # fmt: skip
         except DataError as error:
             missing.append(f"{label}: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -30,6 +31,12 @@ class _Asked(Frozen):
     weights: str
 
 
+class _Code(Frozen):
+    model_config = ConfigDict(extra="allow")
+
+    accepted: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
 class _Described(Frozen):
     """The part of ``run.json`` that tells which suite and entries were run."""
 
@@ -39,6 +46,7 @@ class _Described(Frozen):
     suite_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     store: str
     asked: tuple[_Asked, ...]
+    code: _Code = _Code()
 
 
 class EarlierRun(NamedTuple):
@@ -51,6 +59,11 @@ class EarlierRun(NamedTuple):
     def digest(self) -> str:
         """The digest of its suite; empty where that is unknown."""
         return self.described.suite_digest if self.described else ""
+
+    @property
+    def accepted_code(self) -> Mapping[str, tuple[str, ...]]:
+        """The digests of the code that its numbers may be mixed of, by plugin."""
+        return self.described.code.accepted if self.described else {}
 
     @property
     def has_results(self) -> bool:

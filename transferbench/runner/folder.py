@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError, listing
 from transferbench.records import Record, read_records
+from transferbench.runner.other_code import UsedCode
 from transferbench.specs import Frozen
 from transferbench.suite import SOURCE, TRIAL, Suite
 
@@ -87,6 +88,17 @@ class RunEntry(_Read):
     name: str
 
 
+class RunCode(_Read):
+    """The code of the plugins of the run, and what its finished jobs were computed by instead.
+
+    ``notes``: also on the ``mixtures`` of codes in one cell.
+    """
+
+    plugins: tuple[UsedCode, ...] = ()
+    notes: tuple[str, ...] = ()
+    mixtures: tuple[str, ...] = ()
+
+
 class RunDescription(_Read):
     """The part of ``run.json`` that showing a run reads."""
 
@@ -99,6 +111,7 @@ class RunDescription(_Read):
     entries: tuple[RunEntry, ...]
     jobs: tuple[RunJob, ...]
     suite: Suite
+    code: RunCode = RunCode()
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:

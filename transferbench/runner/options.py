@@ -63,6 +63,9 @@ class Options:
     micro_batch: int | None = _option(None, "Images at once on the device.", min=1)
     compile: bool = _option(False, "Use torch.compile.")
     offline: bool = _option(False, "Refuse to look for weights on the network.")
+    accept_code: bool = _option(
+        False, "Mix numbers of a plugin file with those of its code before it was edited."
+    )
 
     def __post_init__(self) -> None:
         for option in fields(Options):

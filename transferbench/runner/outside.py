@@ -62,6 +62,7 @@ def _dataset(
     dataset = prepare(
         spec, spec.parse(planned["params"]), image_size=image["size"],
         channels=image["channels"], cache=cache, data_root=data_root,
+        code=registry.file_code("dataset", spec.name),
     )  # fmt: skip
     if dataset.fingerprint != planned["fingerprint"]:
         return Outside(name, "other content", f"its fingerprint is {dataset.fingerprint[:12]}; "

@@ -12,7 +12,7 @@ from transferbench.plan import DatasetFacts, Plan, plan_resolved
 from transferbench.plan.resolve import ResolvedSuite, resolve_suite
 from transferbench.registry import Registry, blamed, open_registry
 from transferbench.registry.guard import uninterrupted
-from transferbench.runner.collect import done_jobs
+from transferbench.runner.collect import finished_codes
 from transferbench.runner.datasets import (
     DataReport,
     facts_of,
@@ -20,9 +20,10 @@ from transferbench.runner.datasets import (
     refuse_impossible,
     report_on,
 )
-from transferbench.runner.earlier import EarlierRun
+from transferbench.runner.earlier import EarlierRun, earlier_run
 from transferbench.runner.entries import RequestedEntry, other_entries, recorded_entries
 from transferbench.runner.options import Options
+from transferbench.runner.other_code import CodeReport, Codes, report_code
 from transferbench.runner.request import make_request
 from transferbench.runner.run_store import requested_store
 from transferbench.store import Store
@@ -69,9 +70,23 @@ class Planned:
         return f"<Planned {self.suite.id} of {entries}; {jobs}; {self.folder}>"
 
     @cached_property
+    def finished(self) -> Mapping[str, Codes]:
+        """The jobs that are in the store, each with the code that computed it; read once."""
+        return finished_codes(self.plan.jobs, self.store)
+
+    @property
     def done(self) -> set[str]:
-        """The jobs that are in the store; read once."""
-        return done_jobs(self.plan.jobs, self.store)
+        """The jobs that are in the store."""
+        return set(self.finished)
+
+    @cached_property
+    def code(self) -> CodeReport:
+        """The code of its plugins, beside that of the finished jobs."""
+        before = earlier_run(self.folder)
+        accepted = before.accepted_code if before and before.digest == self.suite.digest else {}
+        return report_code(
+            self.plan, self.finished, self.registry, accepted, accept=self.options.accept_code
+        )
 
 
 @uninterrupted()
@@ -86,7 +101,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     resolved = resolve_suite(request.suite, registry)
     store, store_notes = requested_store(request.folder, options.store)
     store.tidy()
-    datasets = prepare_datasets(resolved, store, options)
+    datasets = prepare_datasets(resolved, store, options, registry)
     facts = facts_of(resolved, datasets)
     own = tuple(request.entries)
     plan, entries, unfinished = _plan_with_finished(resolved, own, request.earlier, facts, store)
@@ -95,7 +110,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
              *_single_image_notes(plan, registry))  # fmt: skip
     planned = Planned(plan, registry, options, request.changed, entries, request.folder, store,
                       notes, data, request.superseded, own, facts)  # fmt: skip
-    left = (job for name, job in plan.jobs.items() if name not in planned.done)
+    left = (job for name, job in plan.jobs.items() if name not in planned.finished)
     refuse_impossible(plan, datasets, left)
     return planned
 

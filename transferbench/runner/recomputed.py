@@ -12,6 +12,7 @@ from typing import Any
 from transferbench.errors import listing
 from transferbench.identity import file_digest
 from transferbench.plan import Job
+from transferbench.registry import codes_in
 from transferbench.runner.messages import say
 from transferbench.store import MANIFEST, Manifest, Store
 
@@ -24,12 +25,17 @@ LISTED = 5
 
 
 def elsewhere(before: Manifest, facts: Mapping[str, Any], now: str) -> str:
-    """Which other kind of machine computed an artefact than that of ``facts``; "" for the same.
+    """Which other kind of machine or code computed an artefact than ``facts`` say; "" for the same.
 
     ``now``: what ``facts`` are of, in a word.
     """
+    codes, here = codes_in(before.facts), codes_in(facts)
     then = [f"{name} {value} ({now} {facts[name]})" for name in MACHINE
             if (value := before.facts.get(name, facts.get(name))) != facts.get(name)]  # fmt: skip
+    then += dict.fromkeys(
+        f"{code} ({now} {here[plugin]})" for plugin, code in codes.items()
+        if plugin in here and here[plugin].sha256 != code.sha256
+    )  # fmt: skip
     return f"it was computed with {', '.join(then)}" if then else ""
 
 

@@ -41,7 +41,9 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     """Compute what is not in the store, and write the run's folder.
 
     An interrupt loses nothing that was finished; the same call goes on from there.
+    Raises: ``PluginError`` where numbers of two codes of a plugin file would be mixed.
     """
+    planned.code.refuse_mixtures()
     record_entries(planned.folder, planned.suite.digest, planned.entries)
     outcomes: dict[str, Outcome] = {}
     while True:

@@ -1,7 +1,8 @@
 """Verifying a store: everything is read, and what is damaged is computed again, bit for bit.
 
-An artefact that another kind of machine computed is not computed again here unless that is asked
-for, since its bits may differ; whether they do is told by the digests of what was there before.
+An artefact that another kind of machine computed, or other code of a plugin file, is not computed
+again here unless that is asked for, since its bits may differ; whether they do is told by the
+digests of what was there before.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 from transferbench.data.cache import discard, other_formats, verify_cache
 from transferbench.data.files import forget
-from transferbench.errors import StoreError, listing
+from transferbench.errors import StoreError, TransferbenchError, listing
 from transferbench.plan import Job, Work
+from transferbench.plan.plugins import codes_of, plugins_in
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.entries import entries_in
 from transferbench.runner.execute import start_executor
@@ -37,7 +39,7 @@ class Repair(NamedTuple):
     """Something that was damaged, and what became of it.
 
     ``repaired``: as it was, bit for bit. ``other bits``: computed again, and not the same.
-    ``set aside``: another kind of machine computed it. ``lost``: it cannot be computed here.
+    ``set aside``: another kind of machine, or other code, computed it. ``lost``: it cannot be here.
     ``removed``: decoded images that no job of the store needs, or whose source is not here.
     """
 
@@ -153,7 +155,7 @@ class _Healer:
             if job not in self.state.jobs:
                 self._settle(job, "lost", "nothing tells how it was computed: run its suite again, "
                              "or name the run's folder with --run")  # fmt: skip
-            elif elsewhere := self._elsewhere(before[job]):
+            elif elsewhere := self._elsewhere(job, before[job]):
                 self._settle(job, "set aside", f"{elsewhere}, so that its bits may differ: verify "
                              "it there, or here with --recompute")  # fmt: skip
         asides = {job: self.store.discard(job) for job in faults}
@@ -171,11 +173,23 @@ class _Healer:
         title = self.state.jobs[job].title if job in self.state.jobs else f"job {job[:12]}"
         self.settled[job] = Repair(title, self.state.faults[job], outcome, detail)
 
-    def _elsewhere(self, before: Manifest | None) -> str:
-        """Which other kind of machine computed an artefact; "" for this kind, or an unknown one."""
+    def _elsewhere(self, job: str, before: Manifest | None) -> str:
+        """Which other machine, or code of a file, computed an artefact; "" where not known."""
         if before is None or self.recompute:
             return ""
-        return elsewhere(before, self._machine, "here")
+        return elsewhere(before, {**self._machine, "code": self._code(job)}, "here")
+
+    def _code(self, job: str) -> Mapping[str, Any]:
+        """The code here of the plugin files that a job needs."""
+        payload, jobs = self.state.jobs[job].payload, self.state.jobs
+        subjects = [jobs[each].payload for each in payload.get("subjects", ()) if each in jobs]
+        # The pixels of a data set are in the ids.
+        uses = [use for use in plugins_in(payload, subjects) if use.kind != "dataset"]
+        try:
+            codes = codes_of(uses, self.registry)
+        except TransferbenchError:  # it cannot be computed here, which is said when it is tried
+            return {}
+        return {plugin: code.code for plugin, code in codes.items() if code.loose}
 
     @cached_property
     def _machine(self) -> Mapping[str, Any]:

@@ -67,6 +67,8 @@ def _description(
         "suite_digest": plan.suite.digest,
         "changed": list(planned.changed),
         "data": planned.data._asdict(),
+        "code": {"plugins": planned.code.plugins, "accepted": planned.code.accepted,
+                 "notes": planned.code.notes, "mixtures": planned.code.mixture_notes},
         **store_facts(planned.store, planned.folder),
         "asked": [{"backbone": entry.backbone, "weights": entry.weights}
                   for entry in planned.entries],
