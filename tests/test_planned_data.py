@@ -20,6 +20,7 @@ from transferbench.errors import DataError, PluginError
 from transferbench.leaderboard.notes import notes_of
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
 from transferbench.registry import load_registry
+from transferbench.runner import planning
 from transferbench.runner.datasets import report_on
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
@@ -101,7 +102,7 @@ def test_whether_a_selection_works_is_computed_for_each_seed(tmp_path, grouped):
 
 def test_what_is_done_is_not_selected_again(tmp_path, monkeypatch):
     """Runs of earlier versions go on, whatever is refused now."""
-    monkeypatch.setattr(Store, "is_done", lambda store, job: True)  # a method
+    monkeypatch.setattr(planning, "finished_codes", lambda jobs, store: {job: {} for job in jobs})
     assert planned(tmp_path, HANDWRITING | {"labels_per_class": 130}).done
 
 
