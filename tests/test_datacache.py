@@ -647,6 +647,15 @@ def test_a_link_that_changes_while_images_are_decoded_is_named(folder):
         fingerprint(FolderLoader(change=linking), folder)
 
 
+def test_of_a_file_that_grows_no_more_is_read_than_it_had(folder):
+    path = folder / "growing.png"
+    path.write_bytes(b"before")
+    expected = files._content(str(path), path.stat())
+    state = path.stat()
+    path.write_bytes(b"before and after")
+    assert files._content(str(path), state) == expected != files._content(str(path), path.stat())
+
+
 @pytest.mark.parametrize("cache", ["cache", "store/datasets", "runs/store/datasets"])
 def test_the_store_may_lie_in_the_folder(folder, cache):
     load = FolderLoader()

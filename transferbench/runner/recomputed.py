@@ -82,7 +82,9 @@ def measured_on(job: str, jobs: Mapping[str, Job], done: Container[str]) -> str:
 
 def say_other_bits(store: Store, jobs: Mapping[str, Job], job: str, done: Container[str]) -> None:
     """Say where a job that was just computed differs from its artefact that was set aside last."""
-    aside, new = store.last_aside(job), store.manifest(job)
-    left = digests_in(aside) if aside else set()
-    if aside and new and left and (text := other_bits(store.manifest(job, aside), left, new)):
-        say(f"other bits: {jobs[job].title}: {text}{measured_on(job, jobs, done)}")
+    aside = store.last_aside(job)
+    new = store.manifest(job) if aside else None
+    if aside is None or new is None or not (left := digests_in(aside)):
+        return
+    if differing := other_bits(store.manifest(job, aside), left, new):
+        say(f"other bits: {jobs[job].title}: {differing}{measured_on(job, jobs, done)}")
