@@ -1,8 +1,10 @@
-"""A store that this user may only read: all of it is used, and nothing in it is written."""
+"""What this user may only read is used and never written; what it may not even read is named."""
 
 import os
+import re
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,21 +75,83 @@ def test_what_would_have_to_be_written_is_told_before_the_work(shared, reader):
     message = reader(
         mistake, "run", suite, "--out", shared / "own", "--store", shared / "store", "--jobs", 1
     )
-    assert f"5 of 5 jobs are to be computed and kept: cannot write {shared / 'store'}: " in message
+    assert f"5 of 5 jobs are to be computed and kept: cannot write {shared / 'store'}/" in message
     assert "; choose another folder with --out or let this user write there; " in message
     assert ": Permission denied; " in message or ": Read-only file system; " in message
     assert state(shared / "store") == before
 
 
-def test_a_file_that_may_not_be_read_is_named_and_not_taken_for_damaged(shared):
-    document = artefacts(shared / "store")[0] / MANIFEST
-    document.chmod(0)
-    before = state(shared / "store")
+# --- what may not be read -----------------------------------------------------------------------
+
+
+@contextmanager
+def unreadable(path):
+    """Calls functions for which ``path`` is there, and may not be read."""
+    mode = path.stat().st_mode & 0o777
+    path.chmod(0)
     try:
         with confined(as_nobody) as there:
-            message = there(mistake, "run", shared / "suite.yaml", "--out", shared / "other",
-                            "--store", shared / "store", "--jobs", 1)  # fmt: skip
+            yield there
     finally:
-        document.chmod(0o644)
+        path.chmod(mode)
+
+
+def test_a_file_of_the_store_that_may_not_be_read_is_not_taken_for_damaged(shared):
+    document = artefacts(shared / "store")[0] / MANIFEST
+    suite, store = shared / "suite.yaml", shared / "store"
+    before = state(store)
+    with unreadable(document) as there:
+        message = there(
+            mistake, "run", suite, "--out", shared / "other", "--store", store, "--jobs", 1
+        )
     assert f"cannot read {document}: Permission denied; let this user read the whole" in message
-    assert state(shared / "store") == before
+    assert state(store) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("suite.yaml", ("validate", "suite.yaml")),
+        ("first/run.json", ("status", "first")),
+        ("first/run.json", ("run", "suite.yaml", "--out", "first")),
+        ("first/records.jsonl", ("export", "first", "table.csv")),
+        ("first/claims.json", ("report", "first")),
+        ("first/environment.json", ("report", "first")),
+        ("store/jobs", ("verify", "store")),
+        ("store/datasets", ("verify", "store")),
+        ("first/submissions/tiny@1", ("leaderboard", "build", "first/submissions")),
+        ("first/submissions/tiny@1/fixup-resnet8", ("leaderboard", "build", "first/submissions")),
+    ],
+)
+def test_what_may_not_be_read_is_named(shared, monkeypatch, name, command):
+    monkeypatch.chdir(shared)
+    with unreadable(shared / name) as there:
+        message = there(mistake, *command)
+    assert re.search(rf"cannot (read|use|write) (the suite )?\S*{re.escape(Path(name).name)}\b.*: "
+                     "Permission denied", message)  # fmt: skip
+
+
+def test_weights_that_may_not_be_read_are_not_said_to_be_absent(shared):
+    folder = shared / "weights"
+    folder.mkdir()
+    (folder / "best.pth").write_bytes(b"x")
+    for path in (folder, folder / "best.pth"):
+        with unreadable(path) as there:
+            message = there(mistake, "plan", shared / "suite.yaml", "--out", shared / "other",
+                            "--weights", folder / "best.pth")  # fmt: skip
+        assert f"cannot read {folder / 'best.pth'}: Permission denied; make it" in message
+
+
+def test_a_submission_that_cannot_be_read_does_not_vanish_from_a_board(shared):
+    (head,) = (shared / "first" / "submissions").glob("*/*/*/submission.json")
+    build = ("leaderboard", "build", shared / "first/submissions", "--out", shared / "boards")
+    (shared / "boards").mkdir()
+    (shared / "boards").chmod(0o777)
+    with unreadable(head.parent) as there:
+        message = there(mistake, *build)
+    assert f"cannot read {head.parent}, which may hold a submission: Permission denied" in message
+    for file in (head, head.with_name("predictions.parquet")):
+        with unreadable(file) as there:
+            assert there(cli, *build).code == 0
+        table = next((shared / "boards").glob("tiny@1/*.md")).read_text()
+        assert re.search(r"\| refused +\| .*(Permission denied|submission.json)", table)

@@ -158,7 +158,10 @@ def prepared_as(spec: DatasetSpec, fingerprint: str, cache: Path) -> PreparedDat
 
 
 def _folders(cache: Path) -> list[Path]:
-    return sorted(path for path in cache.glob("*") if KEY_PATTERN.fullmatch(path.name))
+    try:
+        return sorted(path for path in cache.iterdir() if KEY_PATTERN.fullmatch(path.name))
+    except FileNotFoundError:
+        return []
 
 
 @contextmanager

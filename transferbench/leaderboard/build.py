@@ -14,6 +14,7 @@ from transferbench.leaderboard.rows import board_rows
 from transferbench.leaderboard.table import BoardTable
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
+from transferbench.submission.bundle import SUBMISSION
 
 __all__ = ["board_table", "boards", "build"]
 
@@ -34,7 +35,8 @@ def build(submissions: Path, out: Path, registry: Registry | None = None) -> lis
 def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTable]:
     """The table of every board that has a submission, sorted by name.
 
-    Raises: ``SubmissionError`` where there is no such folder, or two suites share an id.
+    Raises: ``SubmissionError`` where there is no such folder or a part of it cannot be read, or
+    where two suites share an id.
     """
     if not submissions.is_dir():
         raise SubmissionError(
@@ -43,10 +45,28 @@ def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTab
         )
     registry = registry or load_registry()
     by_board: dict[str, list[CheckReport]] = defaultdict(list)
-    for head in sorted(submissions.glob("*/*/*/submission.json")):
-        # The folder says which board a submission is for, so that an unreadable one is listed too.
-        by_board[head.parts[-4]].append(check(head.parent, registry))
+    for board in _inside(submissions):
+        for folder in (folder for entry in _inside(board) for folder in _inside(entry)):
+            # The folder says which board a submission is for, so that a bad one is listed too.
+            if folder / SUBMISSION in _inside(folder):
+                by_board[board.name].append(check(folder, registry))
     return [board_table(name, reports, registry) for name, reports in sorted(by_board.items())]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in ``folder``, sorted; nothing where it is a file, or gone.
+
+    Raises: ``SubmissionError`` where that cannot be told: a board would silently lack it.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise SubmissionError(
+            f"cannot read {folder}, which may hold a submission: {error.strerror}; make it "
+            "readable, or move it away"
+        ) from error
 
 
 def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -> BoardTable:

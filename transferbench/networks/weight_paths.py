@@ -79,9 +79,18 @@ def _split_fragment(text: str) -> tuple[str, str]:
 
 
 def existing_path(text: str) -> Path | None:
-    """The path in ``text``, without ``#sha256=``; None where there is nothing."""
+    """The path in ``text``, without ``#sha256=``; None where there is nothing.
+
+    Raises: ``DataError`` where this user may not look.
+    """
     name, _ = _split_fragment(text)
-    return Path(name) if os.path.exists(name) else None  # noqa: PTH110  # of any text
+    try:
+        os.stat(name)  # noqa: PTH116  # of any text
+    except PermissionError as error:
+        raise DataError(f"cannot read {name}: {error.strerror}; make it readable") from error
+    except (OSError, ValueError):
+        return None
+    return Path(name)
 
 
 def is_path(text: str) -> bool:

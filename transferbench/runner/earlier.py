@@ -11,7 +11,15 @@ from typing import Annotated, NamedTuple
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from transferbench.files import disk_errors_explained, write_json
-from transferbench.runner.folder import CLAIMS, ENVIRONMENT, RECORDS, REPORT, RUN, SUBMISSIONS
+from transferbench.runner.folder import (
+    CLAIMS,
+    ENVIRONMENT,
+    RECORDS,
+    REPORT,
+    RUN,
+    SUBMISSIONS,
+    unreadable,
+)
 from transferbench.specs import Frozen
 
 __all__ = ["EarlierRun", "earlier_run", "set_aside"]
@@ -83,12 +91,17 @@ class EarlierRun(NamedTuple):
 
 
 def earlier_run(folder: Path) -> EarlierRun | None:
-    """The run that ``folder`` holds; None where there is no ``run.json``."""
+    """The run that ``folder`` holds; None where there is no ``run.json``.
+
+    Raises: ``StoreError`` where this user may not read it.
+    """
     path = folder / RUN
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         return EarlierRun(folder, TypeAdapter(_Described).validate_json(path.read_bytes()))
+    except PermissionError as error:
+        raise unreadable(path, error) from error
     except (OSError, ValidationError):
         return EarlierRun(folder, None)
 

@@ -33,6 +33,7 @@ __all__ = [
     "read_json",
     "read_run",
     "read_run_records",
+    "unreadable",
 ]
 
 RUN = "run.json"
@@ -207,7 +208,7 @@ def _records(path: Path) -> Iterator[Record]:
     try:
         yield from read_records(path)
     except OSError as error:
-        raise _damaged(path, f"it cannot be read ({error.strerror})") from error
+        raise unreadable(path, error) from error
     except StoreError as error:
         raise StoreError(f"{error}; {_again(path)}") from error
 
@@ -236,7 +237,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _damaged(path, f"it cannot be read ({error.strerror})") from error
+        raise unreadable(path, error) from error
 
 
 def _refuse_absent(path: Path) -> None:
@@ -244,7 +245,7 @@ def _refuse_absent(path: Path) -> None:
         if path.is_file():
             return
     except OSError as error:
-        raise _damaged(path, f"it cannot be read ({error.strerror})") from error
+        raise unreadable(path, error) from error
     if os.path.lexists(path):
         raise _damaged(path, "it is no file; move it away")
     if path.name == RUN:
@@ -256,6 +257,16 @@ def _refuse_absent(path: Path) -> None:
         f"{path.parent} has no {path.name}: the run did not come to its end; run the suite "
         "again with this folder as --out to go on"
     )
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """What to do about a file of a run that the system refuses to read."""
+    if isinstance(error, PermissionError):
+        return StoreError(
+            f"cannot read {path}: {error.strerror}; let this user read it (chmod), or run the "
+            "suite with another --out"
+        )
+    return _damaged(path, f"it cannot be read ({error.strerror})")
 
 
 def _damaged(path: Path, fault: str) -> StoreError:

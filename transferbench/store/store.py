@@ -132,10 +132,10 @@ class Store:
 
         Raises: ``StoreError`` where the disk refuses.
         """
-        with explained(self.root, self.root):
-            for name in FOLDERS:
-                self._ensure_folder(self.root / name)
-                require_writable(self.root / name)
+        for folder in (self.root / name for name in FOLDERS):
+            with explained(self.root, folder):
+                self._ensure_folder(folder)
+                require_writable(folder)
         self.tidy()
         self._prepared = True
 
