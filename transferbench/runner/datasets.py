@@ -67,11 +67,12 @@ def facts_of(
     resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]
 ) -> dict[str, DatasetFacts]:
     """What a plan needs to know of the datasets."""
+    copies = _copies(datasets.values())
     return {
         label: DatasetFacts(
             dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
             len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
-            _is_users(resolved.datasets[label].spec) and _copies(dataset) > 0,
+            _is_users(resolved.datasets[label].spec) and copies[dataset.fingerprint] > 0,
         )
         for label, dataset in datasets.items()
     }  # fmt: skip
@@ -82,10 +83,13 @@ def _is_users(spec: DatasetSpec) -> bool:
     return spec.needs_root and not spec.files
 
 
-def _copies(dataset: PreparedDataset) -> int:
-    """How many training images are equal to one of another group."""
-    train = dataset.splits["train"]
-    return int(copied_images(train.groups, train.digests, train.images.shape[1:]).sum())
+def _copies(datasets: Iterable[PreparedDataset]) -> dict[str, int]:
+    """How many training images are equal to one of another group, by the data's fingerprint."""
+    splits = {dataset.fingerprint: dataset.splits["train"] for dataset in datasets}
+    return {
+        fingerprint: int(copied_images(train.groups, train.digests, train.images.shape[1:]).sum())
+        for fingerprint, train in splits.items()
+    }
 
 
 # --- selections -------------------------------------------------------------------------------
@@ -139,8 +143,9 @@ def report_on(resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]) 
     """What users should know of the datasets."""
     labels_of: defaultdict[str, list[str]] = defaultdict(list)
     overlap: dict[str, str] = {}
+    copies = _copies(datasets.values())
     for label, dataset in datasets.items():
-        for note in _own_notes(resolved.datasets[label], dataset):
+        for note in _own_notes(resolved.datasets[label], dataset, copies[dataset.fingerprint]):
             labels_of[note].append(label)
     for name, target in resolved.suite.targets.items():
         label = f"target:{name}"
@@ -152,17 +157,17 @@ def report_on(resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]) 
     return DataReport(tuple(notes), overlap)
 
 
-def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset) -> Iterator[str]:
+def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset, copies: int) -> Iterator[str]:
     yield from dataset.notes
     spec = resolved.spec
     for shared in dataset.shared:
         reason = f" ({spec.shared_between_splits})" if shared.images or shared.keys else ""
         yield f"dataset {spec.name!r}: {shared.text(spec.grouping)}{reason}"
-    if count := _copies(dataset):
+    if copies:
         total = len(dataset.splits["train"].labels)
         held_out = ("are held out for validation together" if _is_users(spec) else
                     "may be held out for validation one without the other")  # fmt: skip
-        yield (f"dataset {spec.name!r}: {count} of {total} training images are equal pixel by "
+        yield (f"dataset {spec.name!r}: {copies} of {total} training images are equal pixel by "
                f"pixel to one of another group; they {held_out}")  # fmt: skip
 
 
