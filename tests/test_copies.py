@@ -18,7 +18,6 @@ from transferbench.data.decoded import PreparedSplit
 from transferbench.data.duplicates import image_digests, joined_groups
 from transferbench.data.splits import planned_training
 from transferbench.plan.resolve import resolve_suite
-from transferbench.registry import load_registry
 from transferbench.runner.datasets import prepare_datasets
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
@@ -82,8 +81,8 @@ def planned(tmp_path, request):
     options = Options(out=tmp_path / "run", device="cpu",
                       data_root=folder_of_pictures(tmp_path / "data", request.param))  # fmt: skip
     plan = plan_suite(suite, options)
-    resolved = resolve_suite(suite, load_registry())
-    datasets = prepare_datasets(resolved, plan.store, options)
+    resolved = resolve_suite(suite, plan.registry)
+    datasets = prepare_datasets(resolved, plan.store, options, plan.registry)
     return request.param, plan, datasets["target:handwriting"].splits["train"]
 
 
