@@ -1,6 +1,8 @@
 """Mistakes of users and faults of plugins: each has a clear message, and nothing is lost."""
 
+import os
 import re
+import socket
 import subprocess
 
 import pytest
@@ -11,6 +13,29 @@ from safetensors.torch import save_file
 from tiny_suite import TINY
 
 from transferbench.api import Run
+
+# --- no files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["/dev/full", "/dev/zero", "/dev/urandom", "pipe", "socket", "."])
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("validate",), "cannot read the suite {}: "),
+        (("status",), "{} is not a run's folder: it has no run.json; give the folder that"),
+        (("plan", "suite.yaml", "--weights"), "give a file"),
+        (("submission", "check"), "{} is not a submission: it has no submission.json; give"),
+        (("verify",), "{} is no store: it has no folder 'jobs'; give the folder of --store"),
+    ],
+)
+def test_what_never_ends_or_is_no_file_is_refused(tmp_path, monkeypatch, name, command, expected):
+    suite_file(tmp_path, SMALL)
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind("socket")
+        assert expected.format(name) in mistake(*command, name)
+
 
 # --- the suite --------------------------------------------------------------------------------
 

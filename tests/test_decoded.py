@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from damage import make_pipe
 from test_datacache import FakeLoader, flip_a_byte, get, homes, make_spec, put, remove, truncate
 
 from transferbench.data import cache as module
@@ -116,6 +117,9 @@ def test_an_intact_cache_has_no_damage(tmp_path):
         ("train.groups.npy", flip_a_byte, "train.groups.npy is not what was written"),
         ("manifest.json", flip_a_byte, r"cannot be read \(.*\)"),
         ("manifest.json", remove, r"cannot be read \(.*manifest.json'\)"),
+        ("manifest.json", make_pipe, r"cannot be read \(manifest.json is no file\)"),
+        ("test.images.npy", make_pipe, r"cannot be read \(test.images.npy is no file\)"),
+        ("test.digests", make_pipe, "test.digests is not what was written"),
     ],
 )
 def test_whatever_is_damaged_is_named(tmp_path, name, damage, problem):

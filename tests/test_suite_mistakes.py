@@ -162,8 +162,8 @@ def test_a_file_is_refused_before_it_is_a_suite(tmp_path, content, expected):
     ("create", "expected"),
     [
         (lambda path: path.mkdir(), "Is a directory; give the path of a .yaml file"),
-        (os.mkfifo, "is not a suite: it has no fields at the top level"),
-        (lambda path: path.symlink_to("/dev/zero"), "the file has more than 524288 bytes"),
+        (os.mkfifo, "it is no regular file; give the path of a .yaml file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is no regular file"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
         (lambda _: None, "No such file or directory"),
     ],

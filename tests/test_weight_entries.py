@@ -241,6 +241,13 @@ def test_a_damaged_file_of_an_entry_is_ignored(copied, content):
     assert sorted(names_of(planned_with(folder, files[1]))) == sorted(map(label, files))
 
 
+def test_a_file_of_an_entry_that_is_a_pipe_is_not_waited_for(copied):
+    folder, files = copied
+    os.mkfifo(folder / "run" / "entries" / "pipe.json")
+    (folder / "run" / "entries" / "endless.json").symlink_to("/dev/zero")
+    assert sorted(names_of(planned_with(folder, files[1]))) == sorted(map(label, files))
+
+
 def test_an_entry_whose_jobs_are_elsewhere_is_left_out_with_the_store(copied):
     folder, files = copied
     planned = planned_with(folder, files[1], store=folder / "elsewhere")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -197,13 +198,20 @@ def _fingerprint(images: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of ``folder``. Raises: one of UNREADABLE where it is not what was written."""
-    sealed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    sealed = json.loads(_plain(folder / MANIFEST).read_text(encoding="utf-8"))
     manifest: dict[str, Any] = sealed["manifest"]
     if sealed["sha256"] != digest(manifest):
         raise ValueError(f"{MANIFEST} does not have the digest that it was sealed with")
     if manifest.get("format") != FORMAT:
         raise OtherFormatError
     return manifest
+
+
+def _plain(path: Path) -> Path:
+    """``path``, which is a file: opening a pipe would wait for a writer."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path.name} is no file")
+    return path
 
 
 def map_split(
@@ -215,10 +223,10 @@ def map_split(
     UNREADABLE.
     """
     images, labels, groups = (
-        np.load(folder / f"{name}.{array}.npy", mmap_mode="r", allow_pickle=False)
+        np.load(_plain(folder / f"{name}.{array}.npy"), mmap_mode="r", allow_pickle=False)
         for array in ("images", "labels", "groups")
     )
-    digests = np.memmap(folder / f"{name}.digests", f"S{DIGEST_BYTES}", mode="r")
+    digests = np.memmap(_plain(folder / f"{name}.digests"), f"S{DIGEST_BYTES}", mode="r")
     reader = ImageReader(folder / f"{name}.images.npy", images, digests, hashed_bytes)
     return PreparedSplit(images, labels, groups, facts["fingerprint"], digests, reader)
 

@@ -42,6 +42,8 @@ __all__ = [
 _EXTERNAL = TypeAdapter[Weights | None](Weights | None)
 
 ENTRIES = "entries"
+MAX_BYTES = 2**20
+"""More than the file of an entry takes."""
 """The folder of the files of entries, in that of a run."""
 
 
@@ -193,6 +195,8 @@ def _entries(rows: Iterable[tuple[Any, Any]]) -> Iterator[RecordedEntry]:
 
 def _json(path: Path) -> Any:
     try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:  # a pipe, a device
+            return None
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -112,9 +114,7 @@ def _mistakes(raw: Any, suite: Suite | None, registry: Registry | None) -> list[
 def _read(path: Path) -> Node:
     """The content of a suite file, whose top level is a mapping."""
     try:
-        # Opened without waiting for a writer, which a pipe may never have.
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = _content(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SuiteError(
@@ -127,6 +127,14 @@ def _read(path: Path) -> Node:
     if root is None or not isinstance(root.entries, dict):
         raise SuiteError(f"{path} is not a suite: it has no fields at the top level")
     return root
+
+
+def _content(path: Path) -> bytes:
+    # Opened without waiting for a writer, which a pipe may never have.
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(MAX_BYTES + 1)
 
 
 def _refuse_version(name: str, root: Node) -> None:
