@@ -7,7 +7,7 @@ import sys
 import pytest
 from test_registry import distribution, offering  # noqa: F401  # a fixture
 
-from transferbench.registry import load_registry
+from transferbench.registry import Distributions, load_registry
 from transferbench.registry.code import code_of_file
 
 OFFER = offering("wide")
@@ -65,7 +65,7 @@ def test_a_module_that_a_file_imports_counts_however_it_is_imported(way, tmp_pat
     write(tmp_path, **{place: "WIDTH = 64"})
     after = code_of_file(tmp_path / "plugin.py")
     assert (before.origin, before.loose) == ("plugin.py", True)
-    assert before.sha256 != after.sha256 == before.now().sha256
+    assert before.sha256 != after.sha256 == before.now(Distributions()).sha256
     write(tmp_path, **{place: "WIDTH = 8"})
     assert code_of_file(tmp_path / "plugin.py") == before
 
@@ -79,7 +79,7 @@ def test_an_edited_module_is_executed_again_in_the_same_process(tmp_path):
     write(tmp_path, widths="WIDTH = 64")
     assert "wide-64" in load_registry([plugin]).backbones
     assert first.code("backbone", "wide-8").sha256 == first.file_codes[str(plugin)]
-    assert first.code("backbone", "wide-8").now() != first.code("backbone", "wide-8")
+    assert first.code("backbone", "wide-8").now(Distributions()) != first.code("backbone", "wide-8")
 
 
 def test_a_module_on_the_path_counts_wherever_it_is(tmp_path, monkeypatch):
@@ -147,7 +147,7 @@ def test_a_file_that_is_gone_has_no_code_now(tmp_path):
     write(tmp_path, plugin=OFFER)
     before = code_of_file(tmp_path / "plugin.py")
     (tmp_path / "plugin.py").unlink()
-    assert before.now() is None
+    assert before.now(Distributions()) is None
 
 
 # --- distributions ------------------------------------------------------------------------------
@@ -166,10 +166,10 @@ def test_a_distribution_counts_by_its_record(distribution):  # noqa: F811  # a f
     assert (str(before)[:9], before.loose) == ("tidy 1.0 ", False)
     record(folder, "tidy", own, f"{info}/METADATA,sha256=ccc,10", f"{info}/INSTALLER,sha256=x,4",
            "../../bin/tidy,sha256=y,200", "__pycache__/tidy_module.cpython-311.pyc,,")  # fmt: skip
-    assert code() == before == before.now()
+    assert code() == before == before.now(Distributions())
     record(folder, "tidy", own.replace("aaa", "ddd"))
     assert code().sha256 != before.sha256
-    assert before.now() == code()
+    assert before.now(Distributions()) == code()
 
 
 @pytest.mark.parametrize("editable", [True, False])
@@ -180,11 +180,11 @@ def test_without_a_useful_record_a_distribution_counts_by_its_sources(editable, 
     write(folder, **{"mylab.__init__": "", "mylab.plugins": OFFER, "mylab.nets.deep": "WIDTH = 8"})
     (folder / "mylab" / "notes.txt").write_text("these are no code")
     before = code()
-    assert before.now() == before
+    assert before.now(Distributions()) == before
     (folder / "mylab" / "notes.txt").write_text("nor are these")
     assert code() == before
     write(folder, **{"mylab.nets.deep": "WIDTH = 64"})
-    assert before.now() == code() != before
+    assert before.now(Distributions()) == code() != before
     assert not before.loose
 
 
@@ -197,4 +197,4 @@ def test_the_bundled_plugins_have_a_code_and_a_distribution_that_is_gone_has_non
     (folder / "tidy_module.py").unlink()
     del sys.modules["tidy_module"]
     importlib.invalidate_caches()
-    assert installed.now() is None
+    assert installed.now(Distributions()) is None

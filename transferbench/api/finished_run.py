@@ -23,7 +23,7 @@ from transferbench.files import disk_errors_explained
 from transferbench.identity import digest
 from transferbench.leaderboard import boards, show
 from transferbench.measurements import Measurements, frame_of
-from transferbench.registry import Registry, open_registry
+from transferbench.registry import Distributions, Registry, open_registry
 from transferbench.report import ReportInput, render_report
 from transferbench.runner.collect import JobState, finished_codes, job_states
 from transferbench.runner.entries import has_several_entries
@@ -154,7 +154,8 @@ class Run:
 
         And the codes that are mixed in one cell.
         """
-        now = {used.plugin: used.now() or used for used in self._run.code.plugins}
+        installed = Distributions()
+        now = {used.plugin: used.now(installed) or used for used in self._run.code.plugins}
         finished = finished_codes(self._jobs, self.store)
         return (*map(str, differences(finished, now)), *self._run.code.mixtures)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
+import os
 import re
 import sys
 import sysconfig
@@ -29,10 +30,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from transferbench.identity import digest
 from transferbench.specs import Frozen
 
-__all__ = ["Code", "PluginCode", "code_of_distribution", "code_of_file", "codes_in"]
+__all__ = ["Code", "Distributions", "PluginCode", "code_of_file", "codes_in"]
 
 SHORT = 8
 COMPILED = {".so", ".pyd", ".pyc"}
@@ -75,10 +75,10 @@ class PluginCode(Code):
     distribution: str = ""
     module: str = ""
 
-    def now(self) -> Self | None:
+    def now(self, distributions: Distributions) -> Self | None:
         """The code that is there now; None where there is none any more."""
         if not self.loose:
-            installed = code_of_distribution(self.distribution, self.module)
+            installed = distributions.code_of(self.distribution, self.module)
             return self.model_copy(update=dict(installed.code)) if installed else None
         with suppress(OSError):
             return self.model_copy(update={"sha256": _digest(self.files)})
@@ -97,8 +97,13 @@ def codes_in(facts: Mapping[str, Any]) -> dict[str, Code]:
 
 
 def _digest(files: Mapping[str, Path]) -> str:
-    """Of modules by name, wherever they are. Raises: ``OSError``."""
-    return digest({name: _file_digest(path) for name, path in files.items()})
+    """Of files by name, wherever they are. Raises: ``OSError``."""
+    return _digest_of_texts({name: _file_digest(path) for name, path in files.items()})
+
+
+def _digest_of_texts(texts: Mapping[str, str]) -> str:
+    lines = sorted(f"{name}\0{text}\n" for name, text in texts.items())
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _file_digest(path: Path) -> str:
@@ -120,7 +125,8 @@ def code_of_file(path: Path) -> PluginCode:
             if name not in files and source != path:
                 files[name] = source
                 frontier.append((name, source))
-    return PluginCode(origin=path.name, sha256=_digest(files), loose=True, files=files)
+    origin = path.name.encode("utf-8", "backslashreplace").decode()
+    return PluginCode(origin=origin, sha256=_digest(files), loose=True, files=files)
 
 
 def _modules_of(name: str, path: Path, beside: Path) -> Iterator[tuple[str, Path]]:
@@ -208,51 +214,64 @@ def _standard_library() -> Path:
 # --- of a distribution --------------------------------------------------------------------------
 
 
-def code_of_distribution(name: str, module: str) -> PluginCode | None:
-    """The code of an installed distribution; None where neither RECORD nor sources are there.
+class Distributions:
+    """The code of installed distributions, each of which is looked at once."""
 
-    ``module``: that of the plugin, as in its entry point.
+    def __init__(self) -> None:
+        self._version = cache(_version)
+        self._recorded = cache(_recorded)
+        self._sources = cache(_sources)
+
+    def code_of(self, name: str, module: str) -> PluginCode | None:
+        """The code of a plugin; None where neither RECORD nor sources are there.
+
+        ``module``: that of the plugin, as in its entry point.
+        """
+        module = module.partition(":")[0].strip()
+        sha256 = self._recorded(name, module.partition(".")[0])
+        if not sha256 and (top := _top(module)):
+            sha256 = self._sources(top)
+        if not sha256:
+            return None
+        origin = f"{name} {self._version(name)}"
+        return PluginCode(
+            origin=origin, sha256=sha256, loose=False, distribution=name, module=module
+        )
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except NOT_INSTALLED:
+        return "?"
+
+
+def _recorded(name: str, top: str) -> str:
+    """The digest of what RECORD says of the code; "" where it does not list the package ``top``.
+
+    Installers fill it with files of their own besides, such as scripts with the path of Python.
     """
-    module = module.partition(":")[0].strip()
-    content = _recorded(name, module) or _sources(module)
-    if not content:
-        return None
-    version = "?"
-    with suppress(*NOT_INSTALLED):
-        version = metadata.version(name)
-    return PluginCode(
-        origin=f"{name} {version}", sha256=digest(content), loose=False,
-        distribution=name, module=module,
-    )  # fmt: skip
-
-
-def _recorded(name: str, module: str) -> dict[str, str]:
-    """Files and digests in RECORD, which installers fill with files of their own besides."""
-    text = None
-    with suppress(*NOT_INSTALLED):
-        text = metadata.distribution(name).read_text("RECORD")
-    rows = (row for row in csv.reader((text or "").splitlines()) if len(row) > 1)
+    try:
+        lines = (metadata.distribution(name).read_text("RECORD") or "").splitlines()
+        rows = [row for row in csv.reader(lines) if len(row) > 1]
+    except (*NOT_INSTALLED, csv.Error):
+        return ""
     files = {path: sha256 for path, sha256, *_ in rows
              if sha256 and not path.startswith("..") and ".dist-info/" not in path}  # fmt: skip
-    top = module.partition(".")[0]
     listed = any(path.startswith((f"{top}/", f"{top}.")) for path in files)
-    return files if listed else {}
+    return _digest_of_texts(files) if listed else ""
 
 
-def _sources(module: str) -> dict[str, str]:
-    """The digests of the sources of a module's package, by their names in it."""
-    top = _top(module)
-    if top is None:
-        return {}
-    folder = top.parent
-    files = [top]
+def _sources(top: Path) -> str:
+    """The digest of the sources of a package, or of a module without one; "" where unreadable."""
+    folder, files = top.parent, [top]
     if top.name.startswith("__init__."):
-        files = [path for path in sorted(folder.rglob("*"))
-                 if path.suffix in {".py", ".so", ".pyd"} and path.is_file()]  # fmt: skip
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    with suppress(OSError):
-        return {name: _file_digest(path) for name, path in names.items() if name.isprintable()}
-    return {}
+        files = [Path(place, name) for place, _, names in os.walk(folder) for name in names
+                 if name.endswith((".py", ".so", ".pyd"))]  # fmt: skip
+    try:
+        return _digest({str(path)[len(str(folder)) + 1 :]: path for path in files})
+    except OSError:
+        return ""
 
 
 def _top(module: str) -> Path | None:

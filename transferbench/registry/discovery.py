@@ -36,7 +36,7 @@ from transferbench import hookspecs
 from transferbench.errors import PluginError, suggestion
 from transferbench.hookspecs import PROJECT
 from transferbench.registry.blame import cause, in_a_line
-from transferbench.registry.code import PluginCode, code_of_distribution, code_of_file
+from transferbench.registry.code import Distributions, PluginCode, code_of_file
 from transferbench.registry.guard import MisconductError, guarded, uninterrupted
 from transferbench.registry.numerics import PLUGIN_FILE
 from transferbench.specs import (
@@ -117,10 +117,10 @@ class Origin:
             return f"{self.distribution} {self.version}"
         return Path(self.plugin).name
 
-    def code(self) -> PluginCode | None:
-        """The code that offers it; None where it cannot be found."""
+    def code(self, distributions: Distributions) -> PluginCode | None:
+        """The code that offers it; None where it cannot be located."""
         if self.distribution:
-            return code_of_distribution(self.distribution, self.value)
+            return distributions.code_of(self.distribution, self.value)
         imported = _imports_of(Path(self.plugin))
         return getattr(imported[-1], _CODE, None) if imported else None
 
@@ -283,7 +283,7 @@ def _import_file(path: Path) -> ModuleType:
     content = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
     name = f"{PLUGIN_FILE}{content[:16]}"
     codes = [getattr(module, _CODE) for module in _imports_of(path)]
-    if name not in sys.modules or any(code.now() != code for code in codes[-1:]):
+    if name not in sys.modules or any(code.now(Distributions()) != code for code in codes[-1:]):
         _forget(codes)
         sys.modules.pop(name, None)  # the last one is the one that counts
         module = sys.modules[name] = ModuleType(name)

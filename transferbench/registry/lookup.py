@@ -23,7 +23,7 @@ from transferbench.errors import (
     suggestion,
 )
 from transferbench.registry.blame import blamed, blamed_calls, blamed_job, cause, in_a_line
-from transferbench.registry.code import Code, PluginCode, codes_in
+from transferbench.registry.code import Code, Distributions, PluginCode, codes_in
 from transferbench.registry.discovery import (
     ENVIRONMENT_VARIABLE,
     SPECS,
@@ -49,6 +49,7 @@ from transferbench.specs import (
 __all__ = [
     "ENVIRONMENT_VARIABLE",
     "Code",
+    "Distributions",
     "Kind",
     "PluginCode",
     "PluginProblem",
@@ -119,7 +120,9 @@ class Registry:
         self.files = discovery.files
         origins = {offer.origin for offer in discovery.offers}
         # A file may be edited while this process goes on with what it has loaded.
-        self._codes = {origin: origin.code() for origin in origins if not origin.distribution}
+        self._distributions = Distributions()
+        self._codes = {origin: origin.code(self._distributions) for origin in origins
+                       if not origin.distribution}  # fmt: skip
         self.datasets = self._table(DatasetSpec)
         self.perturbations = self._table(PerturbationSpec)
         self.backbones = self._table(BackboneSpec)
@@ -167,7 +170,7 @@ class Registry:
         """The code that offers it; None where that cannot be found. Raises: as ``dataset``."""
         origin = self._offer(kind, name).origin
         if origin not in self._codes:
-            self._codes[origin] = origin.code()
+            self._codes[origin] = origin.code(self._distributions)
         return self._codes[origin]
 
     def file_code(self, kind: Kind, name: str) -> str:
