@@ -143,6 +143,8 @@ def test_the_code_of_an_edited_file_is_told_by_plan_run_and_status(folder):
     )
     status = cli("status", folder / "run")
     assert told in status.out.splitlines()
+    rows = json.loads(cli("status", folder / "run", "--json").out)
+    assert [row["other_code"] for row in rows] == 5 * [[f"{then}, now {short(folder)}"]]
     planned = cli("plan", *arguments(folder))
     assert f"note: {told}\n" in planned.err
     assert told in json.loads(cli("plan", *arguments(folder), "--json").out)["notes"]

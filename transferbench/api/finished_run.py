@@ -42,7 +42,7 @@ from transferbench.runner.folder import (
     read_run,
     read_run_records,
 )
-from transferbench.runner.other_code import differences
+from transferbench.runner.other_code import Difference, differences
 from transferbench.runner.planning import Planned
 from transferbench.runner.run import Results
 from transferbench.runner.run_store import find_store
@@ -149,15 +149,16 @@ class Run:
         ]
 
     @cached_property
-    def code_notes(self) -> tuple[str, ...]:
-        """What finished jobs were computed by that is not the code of their plugins now.
-
-        And the codes that are mixed in one cell.
-        """
+    def other_code(self) -> tuple[Difference, ...]:
+        """What finished jobs were computed by that is not the code of their plugins now."""
         installed = Distributions()
         now = {used.plugin: used.now(installed) or used for used in self._run.code.plugins}
-        finished = finished_codes(self._jobs, self.store)
-        return (*map(str, differences(finished, now)), *self._run.code.mixtures)
+        return differences(finished_codes(self._jobs, self.store), now)
+
+    @property
+    def code_notes(self) -> tuple[str, ...]:
+        """``other_code`` in words, and the codes that are mixed in one cell."""
+        return (*map(str, self.other_code), *self._run.code.mixtures)
 
     @property
     def _jobs(self) -> dict[str, RunJob]:

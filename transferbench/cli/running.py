@@ -40,6 +40,8 @@ def register(app: typer.Typer) -> None:
 def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Show the jobs of a run and its cost. Nothing is run."""
     planned = _planned(suite, options)
+    for text in planned.code.notes:
+        note(text)
     cost = _cost(planned)
     if json:
         as_json(cost)
@@ -61,7 +63,7 @@ def prepare(suite: SuiteName, *, options: Options) -> None:
     from transferbench.runner.execute import try_weights
 
     planned = _planned(suite, options)
-    for text in try_weights(planned, planned.done):
+    for text in (*planned.code.notes, *try_weights(planned, planned.done)):
         note(text)
     say(f"the data of {planned.suite.id} are ready in {planned.store.root / 'datasets'}")
 
@@ -92,7 +94,12 @@ def status(folder: RunFolder, store: RunStore = None, json: Json = False) -> Non
     finished = Run(folder, store=store)
     rows = finished.job_rows
     if json:
-        as_json(rows)
+        others = finished.other_code
+        as_json([
+            {**row, "other_code": [f"{other.then}, now {other.now}" for other in others
+                                   if row["job"] in other.jobs]}
+            for row in rows
+        ])  # fmt: skip
         return
     counts = Counter((row["kind"], row["status"]) for row in rows)
     table(["kind", "status", "jobs"], [(*key, count) for key, count in sorted(counts.items())])
@@ -210,7 +217,7 @@ def _planned(suite: str, options: Options) -> Planned:
     from transferbench.runner.planning import plan_suite
 
     planned = plan_suite(suite, options)
-    for text in (*map(str, planned.registry.problems), *planned.notes, *planned.code.notes):
+    for text in (*map(str, planned.registry.problems), *planned.notes):
         note(text)
     return planned
 

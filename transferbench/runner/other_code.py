@@ -44,13 +44,13 @@ class Difference:
     """Finished jobs that were computed by other code than there is now."""
 
     plugins: tuple[str, ...]
-    jobs: int
+    jobs: frozenset[str]
     then: Code
     now: Code
 
     def __str__(self) -> str:
         text = (
-            f"{self.jobs} finished job(s) were computed by other code of "
+            f"{len(self.jobs)} finished job(s) were computed by other code of "
             f"{listing(self.plugins, LISTED)} under the same version: by {self.then}, now "
             f"{self.now}; they are used as they are"
         )
@@ -177,7 +177,7 @@ def differences(
                 jobs[change].add(job)
                 plugins[change].add(now[title].title)
     return tuple(
-        Difference(tuple(sorted(plugins[change])), len(jobs[change]), *change)
+        Difference(tuple(sorted(plugins[change])), frozenset(jobs[change]), *change)
         for change in sorted(jobs, key=str)
     )
 

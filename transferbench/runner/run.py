@@ -14,7 +14,7 @@ from transferbench.runner.execute import execute
 from transferbench.runner.executors import Outcome
 from transferbench.runner.messages import say
 from transferbench.runner.planning import Planned, with_entries_finished_since
-from transferbench.runner.schedule import Watcher
+from transferbench.runner.schedule import NotedWatcher, Watcher
 from transferbench.runner.write import write_plan, write_results
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     Raises: ``PluginError`` where numbers of two codes of a plugin file would be mixed.
     """
     planned.code.refuse_mixtures()
+    if isinstance(watcher, NotedWatcher):
+        for text in planned.code.notes:
+            watcher.note(text)
     record_entries(planned.folder, planned.suite.digest, planned.entries)
     outcomes: dict[str, Outcome] = {}
     while True:
