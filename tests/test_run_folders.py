@@ -1,5 +1,6 @@
 """Run folders: damage is named and healed by a rerun; an edited suite sets the former run aside."""
 
+import errno
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from command_line import SMALL, artefacts, cli, mistake, suite_file
 
 import transferbench
 from transferbench.errors import StoreError
+from transferbench.runner.earlier import earlier_run, set_aside
 
 ARGUMENTS = ("--jobs", 1)
 
@@ -245,4 +247,67 @@ def test_a_former_run_that_cannot_be_read_is_kept_apart(damaged, tmp_path):
     assert said.code == 0, said
     assert "holds a run whose run.json cannot be read; its files move to" in said.err
     assert "no board" not in said.out
-    assert (damaged / "earlier" / "unreadable" / "run.json").read_text() == "{}"
+    (aside,) = (damaged / "earlier").iterdir()
+    assert aside.name.startswith("unreadable-")
+    assert (aside / "run.json").read_text() == "{}"
+
+
+def files_in(folder):
+    """Name -> content of the files of a former run, wherever below ``folder`` they lie."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    assert len({path.name for path in paths} - {"run.json"}) == len(
+        [path for path in paths if path.name != "run.json"]
+    )
+    return {path.name: path.read_text() for path in paths}
+
+
+@pytest.mark.parametrize("content", ["{}", "described"])
+@pytest.mark.parametrize("moment", range(12))
+def test_setting_aside_may_stop_at_any_moment(tmp_path, monkeypatch, content, moment):
+    described = {
+        "suite_id": "s@1.0", "suite_digest": "a" * 64, "store": "../store", "asked": [],
+        "entries": [],
+    }  # fmt: skip
+    results = {
+        "records.jsonl": "r",
+        "claims.json": "c",
+        "environment.json": "e",
+        "report.html": "h",
+    }
+    text = json.dumps(described) if content == "described" else content
+    for name, value in {**results, "run.json": text}.items():
+        (tmp_path / name).write_text(value)
+    (tmp_path / "submissions").mkdir()
+    (tmp_path / "submissions" / "board.md").write_text("b")
+    run, calls = earlier_run(tmp_path), []
+    old = run.aside if content == "described" else None
+    if old:  # of the same suite, which is replaced
+        old.mkdir(parents=True)
+        (old / "run.json").write_text("old")
+        (old / "report.html").write_text("old")
+        (tmp_path / "report.html").unlink()
+        results.pop("report.html")
+
+    def stop(function):
+        def call(*arguments, **options):
+            calls.append(function)
+            if len(calls) == moment:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "replace", "unlink", "write_text"):
+            patch.setattr(Path, name, stop(getattr(Path, name)))
+        try:
+            set_aside(run)
+        except StoreError as error:
+            assert "No space left on device" in str(error)  # noqa: PT017  # at some moments
+    again = earlier_run(tmp_path)
+    if again and again.has_results:
+        set_aside(again)
+    files = files_in(run.aside)
+    kept = json.loads(files.pop("run.json"))
+    assert files == {**results, "board.md": "b"}
+    assert kept.items() >= (json.loads(text) and described | {"store": "../../../store"}).items()

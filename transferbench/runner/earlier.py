@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -26,7 +27,6 @@ __all__ = ["EarlierRun", "earlier_run", "set_aside"]
 
 EARLIER = "earlier"
 """The folder, in that of a run, of runs of other suites that it held before."""
-UNREADABLE = "unreadable"
 SHORT_DIGEST = 8
 
 RESULTS = (RECORDS, CLAIMS, ENVIRONMENT, REPORT, SUBMISSIONS)
@@ -58,9 +58,13 @@ class _Described(Frozen):
 
 
 class EarlierRun(NamedTuple):
-    """A run in a folder, finished or not; None where its ``run.json`` cannot be read."""
+    """A run in a folder, finished or not.
+
+    ``content``: the digest of its ``run.json``. ``described``: None where that cannot be read.
+    """
 
     folder: Path
+    content: str
     described: _Described | None
 
     @property
@@ -76,7 +80,8 @@ class EarlierRun(NamedTuple):
     @property
     def has_results(self) -> bool:
         """Whether there is something that a run of another suite must not mix with."""
-        return any(os.path.lexists(self.folder / name) for name in RESULTS)
+        stopped = self.aside.is_dir() and not os.path.lexists(self.aside / RUN)
+        return stopped or any(os.path.lexists(self.folder / name) for name in RESULTS)
 
     @property
     def is_still_there(self) -> bool:
@@ -87,7 +92,9 @@ class EarlierRun(NamedTuple):
     @property
     def aside(self) -> Path:
         """Where it is kept once the folder is used for another suite."""
-        return self.folder / EARLIER / (self.digest[:SHORT_DIGEST] or UNREADABLE)
+        # Each one that cannot be read is kept: nothing tells of which suite it is.
+        name = self.digest[:SHORT_DIGEST] or f"unreadable-{self.content[:SHORT_DIGEST]}"
+        return self.folder / EARLIER / name
 
 
 def earlier_run(folder: Path) -> EarlierRun | None:
@@ -99,31 +106,40 @@ def earlier_run(folder: Path) -> EarlierRun | None:
     try:
         if not path.is_file():
             return None
-        return EarlierRun(folder, TypeAdapter(_Described).validate_json(path.read_bytes()))
+        content = path.read_bytes()
     except PermissionError as error:
         raise unreadable(path, error) from error
-    except (OSError, ValidationError):
-        return EarlierRun(folder, None)
+    except OSError:
+        return EarlierRun(folder, "", None)
+    sha256 = hashlib.sha256(content).hexdigest()
+    try:
+        return EarlierRun(folder, sha256, TypeAdapter(_Described).validate_json(content))
+    except ValidationError:
+        return EarlierRun(folder, sha256, None)
 
 
 def set_aside(run: EarlierRun) -> None:
     """Move the results of ``run`` to ``run.aside``, which is a folder of a run then.
 
-    An older run of the same suite there is replaced. Stopped half-way, the next call goes on.
-    Raises: ``StoreError`` where the disk refuses.
+    An older run of the same suite there is replaced. Stopped at any moment, each file is in one of
+    the two folders, and the next call goes on. Raises: ``StoreError`` where the disk refuses.
     """
     aside = run.aside
     with disk_errors_explained(aside):
         aside.mkdir(parents=True, exist_ok=True)
-        if run.described:
-            store = os.path.relpath(run.folder / run.described.store, aside)
-            write_json(aside / RUN, run.described.model_copy(update={"store": store}))
-        else:
-            shutil.copyfile(run.folder / RUN, aside / RUN)
+        # What lies there without run.json is of a call that was stopped.
+        if os.path.lexists(aside / RUN):
+            for name in (*RESULTS, RUN):
+                _remove(aside / name)
         for name in RESULTS:
             if os.path.lexists(run.folder / name):
                 _remove(aside / name)
                 (run.folder / name).rename(aside / name)
+        if run.described:
+            store = os.path.relpath(run.folder / run.described.store, aside)
+            write_json(aside / RUN, run.described.model_copy(update={"store": store}))
+        else:
+            (run.folder / RUN).rename(aside / RUN)
 
 
 def _remove(path: Path) -> None:
