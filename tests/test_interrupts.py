@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from command_line import environment
 
-from transferbench.interrupts import signals_as_interrupts
+from transferbench.interrupts import signals_as_interrupts, thread_pool
 from transferbench.runner.executors.inprocess import attempt
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -87,3 +88,23 @@ def test_an_interrupt_that_python_drops_is_repeated(capfd):
     with pytest.raises(KeyboardInterrupt), signals_as_interrupts():
         collect()
     assert capfd.readouterr().err == ""
+
+
+def test_an_interrupt_waits_for_no_work_that_threads_have_not_begun():
+    go, done = threading.Event(), []
+
+    def work(number):
+        go.wait(20)
+        time.sleep(0.01)
+        done.append(number)
+
+    def interrupted_work():
+        with thread_pool() as pool:
+            for number in range(2000):
+                pool.submit(work, number)
+            go.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_work()
+    assert len(done) < 1000

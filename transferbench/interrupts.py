@@ -9,9 +9,19 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Timer, current_thread, main_thread
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-__all__ = ["ENDING", "ignore_further_interrupts", "interrupt", "received", "signals_as_interrupts"]
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = [
+    "ENDING",
+    "ignore_further_interrupts",
+    "interrupt",
+    "received",
+    "signals_as_interrupts",
+    "thread_pool",
+]
 
 # The latter are sent by schedulers of clusters, and where a terminal or a connection is closed.
 ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
@@ -73,6 +83,19 @@ def _repeat() -> None:
     if signal.getsignal(number) is interrupt:
         # A real signal, which also ends a wait of the main thread.
         signal.pthread_kill(main_thread().ident or 0, number)
+
+
+@contextmanager
+def thread_pool() -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads; where the block is interrupted, what they have not begun is dropped."""
+    from concurrent.futures import ThreadPoolExecutor  # the start of a command does not wait for it
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def ignore_further_interrupts() -> None:

@@ -7,7 +7,6 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +15,7 @@ import numpy as np
 
 from transferbench.data.folders import printable
 from transferbench.errors import DataError, listing
+from transferbench.interrupts import thread_pool
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -140,7 +140,7 @@ def decode_all(paths: Sequence[Path], image_size: int) -> np.ndarray:
     images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
     faults = []
     picture_endings()  # imports Pillow's plugins, which threads should not do at once
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), thread_pool() as pool:
         warnings.simplefilter("ignore")  # of odd metadata and of many pixels
         # Pillow decodes outside the interpreter's lock.
         for path, fault in zip(paths, pool.map(_decode, paths, images), strict=True):

@@ -14,7 +14,6 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
@@ -24,6 +23,7 @@ from typing import NamedTuple
 
 from transferbench.data.folders import identity, walk
 from transferbench.errors import DataError
+from transferbench.interrupts import thread_pool
 from transferbench.specs import DataFile, DatasetSpec
 
 __all__ = [
@@ -169,7 +169,7 @@ def content_key(root: Path, cache: Path) -> str:
         text = mark.read_text(encoding="ascii")
         if len(bytes.fromhex(text)) == hashlib.sha256().digest_size:
             return text
-    with ThreadPoolExecutor() as pool:  # hashes outside the interpreter's lock
+    with thread_pool() as pool:  # hashes outside the interpreter's lock
         contents = pool.map(lambda file: _content(file[1], file[2]), files)
         names = (name for name, _, _ in files)
         key = _combined(chain(zip(names, contents, strict=True), others))

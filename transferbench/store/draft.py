@@ -128,7 +128,7 @@ def is_abandoned(draft: Path, host: str) -> bool:
     if writer and writer.host == host and not _is_alive(writer.pid):
         return True
     changed = newest_change(draft)
-    with suppress(OSError):  # a living writer touches it every minute
+    with suppress(OSError):  # a living writer touches it
         lease = draft.parent.parent / "leases" / draft.name[:64]
         changed = max(changed, lease.lstat().st_mtime)
     return time.time() - changed > ABANDONED_SECONDS

@@ -25,6 +25,8 @@ A file's times may be a minute old where a network file system caches them.
 ANNOUNCED_SECONDS = 2.0
 """Shorter waits are not worth a word."""
 POLL_SECONDS = 0.2
+HEARTBEAT_SECONDS = 10.0
+"""How often a sign of life is given, and how long at most its thread is waited for at the end."""
 
 Waiting: TypeAlias = Callable[[str | None], None]
 """Called with "" where waiting begins, once with who is waited for, and with None where it ends."""
@@ -42,7 +44,8 @@ def leased(
 
     Waits until it is free or ``finished``, or until ``holders`` names nobody.
     """
-    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS, thread_local=False)
+    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS, thread_local=False,
+                          heartbeat_interval=min(HEARTBEAT_SECONDS, LEASE_SECONDS / 3))  # fmt: skip
     try:
         if not _acquired(lease, 0):
             waiting("")
