@@ -8,10 +8,11 @@ and labels are in the ids.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from transferbench.errors import PluginError, listing
 from transferbench.plan import Plan
@@ -61,13 +62,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Jobs of one cell, or measured together, that are of different codes of a plugin.
+    """Jobs of one cell, or measured together, that are of different codes of plugins.
 
-    ``jobs``: how many are or will be computed by each code. ``example``: the title of one.
+    ``jobs``: that are or will be computed by each code. ``example``: the title of one.
     """
 
-    plugin: str
-    jobs: Mapping[Code, int]
+    plugins: tuple[str, ...]
+    jobs: Mapping[Code, frozenset[str]]
     example: str
     accepted: bool
 
@@ -77,11 +78,11 @@ class Mixture:
         return any(code.loose for code in self.jobs)
 
     def __str__(self) -> str:
-        codes = ", ".join(f"{count} job(s) by {code}" for code, count in self.jobs.items())
+        codes = ", ".join(f"{len(jobs)} job(s) by {code}" for code, jobs in self.jobs.items())
         accepted = ", as accepted" if self.accepted and self.loose else ""
         return (
-            f"one cell mixes numbers of different code of {self.plugin}{accepted}: {codes}, such as"
-            f" {self.example}"
+            f"one cell mixes numbers of different code of {listing(self.plugins, LISTED)}"
+            f"{accepted}: {codes}, such as {self.example}"
         )
 
 
@@ -147,20 +148,20 @@ def report_code(
         for title, code in codes_of(every.values(), registry).items()
         if not (code.loose and every[title].kind == "dataset")
     }
-    codes = {
-        name: finished.get(name, {use.title: now[use.title] for use in own if use.title in now})
+    codes = {title: used.code for title, used in now.items()}
+    mixed = _mixed(plan, {
+        name: {title: code for title, code in finished[name].items() if title in codes}
+        if name in finished
+        else {use.title: codes[use.title] for use in own if use.title in codes}
         for name, own in uses.items()
-    }
-    mixed = _mixed(plan, codes, now)
+    })  # fmt: skip
+    digests = {title: {code.sha256 for code in jobs_by} for title, jobs_by in mixed.items()}
     accepted = dict(earlier)
     if accept:
-        accepted |= {title: tuple(sorted({code.sha256 for code in jobs_by}))
-                     for title, (jobs_by, _) in mixed.items()}  # fmt: skip
-    mixtures = tuple(
-        Mixture(now[title].title, by, example,
-                {code.sha256 for code in by} <= set(accepted.get(title, ())))
-        for title, (by, example) in mixed.items()
-    )  # fmt: skip
+        accepted |= {title: tuple(sorted(mixable)) for title, mixable in digests.items()}
+    refused = {title for title in digests if not digests[title] <= set(accepted.get(title, ()))}
+    mixtures = _mixtures(plan, {now[title].title: jobs_by for title, jobs_by in mixed.items()},
+                         {now[title].title for title in refused})  # fmt: skip
     return CodeReport(tuple(now.values()), differences(finished, now), mixtures, accepted)
 
 
@@ -170,38 +171,53 @@ def differences(
     """What ``finished`` jobs were computed by that is not the code of ``now``."""
     jobs: defaultdict[tuple[Code, Code], set[str]] = defaultdict(set)
     plugins: defaultdict[tuple[Code, Code], set[str]] = defaultdict(set)
-    for job, codes in finished.items():
-        for title, then in codes.items():
-            if title in now and then.sha256 != now[title].sha256:
-                change = then, now[title].code
-                jobs[change].add(job)
-                plugins[change].add(now[title].title)
+    codes = {title: used.code for title, used in now.items()}
+    for job, own in finished.items():
+        for title, then in own.items():
+            if title in codes and then.sha256 != codes[title].sha256:
+                jobs[then, codes[title]].add(job)
+                plugins[then, codes[title]].add(now[title].title)
     return tuple(
         Difference(tuple(sorted(plugins[change])), frozenset(jobs[change]), *change)
         for change in sorted(jobs, key=str)
     )
 
 
-def _mixed(
-    plan: Plan, codes: Mapping[str, Codes], now: Mapping[str, UsedCode]
-) -> dict[str, tuple[dict[Code, int], str]]:
-    """By plugin, the jobs of mixed groups that each code computes, and the title of one of them."""
+def _mixed(plan: Plan, codes: Mapping[str, Codes]) -> dict[str, dict[Code, dict[str, None]]]:
+    """By plugin, the jobs of mixed groups that each code computes; ``codes``: of each job."""
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for own in codes.values():
-        for title in own.keys() & now.keys():
-            digests[title].add(own[title].sha256)
+        for title, code in own.items():
+            digests[title].add(code.sha256)
     contested = sorted(title for title, values in digests.items() if len(values) > 1)
     groups = _groups(plan) if contested else []
-    mixed: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    mixed: dict[str, dict[Code, dict[str, None]]] = {}
     for title in contested:
         for group in groups:
             own_jobs = [job for job in group if title in codes[job]]
             if len({codes[job][title].sha256 for job in own_jobs}) > 1:
-                mixed[title] |= dict.fromkeys(own_jobs)
-    return {
-        title: (Counter(codes[job][title].code for job in own), plan.jobs[next(iter(own))].title)
-        for title, own in mixed.items()
-    }
+                for job in own_jobs:
+                    mixed.setdefault(title, {}).setdefault(codes[job][title], {})[job] = None
+    return mixed
+
+
+def _mixtures(
+    plan: Plan, mixed: Mapping[str, Mapping[Code, Mapping[str, None]]], refused: Collection[str]
+) -> tuple[Mixture, ...]:
+    """What is ``mixed``, one for all plugins of the same codes; ``refused``: not accepted."""
+    alike: defaultdict[tuple[bool, frozenset[Code]], list[str]] = defaultdict(list)
+    for title, jobs_by in mixed.items():
+        alike[title in refused, frozenset(jobs_by)].append(title)
+    return tuple(
+        Mixture(
+            tuple(titles),
+            {code: frozenset(chain.from_iterable(mixed[title][code] for title in titles))
+             for code in mixed[titles[0]]},
+            plan.jobs[next(iter(next(iter(mixed[titles[0]].values()))))].title,
+            not is_refused,
+        )
+        for (is_refused, _), titles in alike.items()
+    )  # fmt: skip
 
 
 def _groups(plan: Plan) -> list[dict[str, None]]:
