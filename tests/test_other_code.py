@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from command_line import SMALL, artefacts, cli, mistake, suite_file
 from damage import flip
+from test_registry import distribution  # noqa: F401  # a fixture
 from tiny_suite import TINY
 
 import transferbench
 from transferbench.errors import PluginError
-from transferbench.registry import Code, codes_in
+from transferbench.registry import Code, codes_in, load_registry
 from transferbench.registry.code import code_of_file
 from transferbench.runner.other_code import report_code
 from transferbench.runner.run import run_plan
@@ -367,6 +368,36 @@ def test_what_was_accepted_is_these_codes_and_no_others(several):
     assert not by_others(several, "backbone 'wide'", finished, earlier=accepted.items()).refused
     others = {"backbone 'wide'": ("1" * 64, now)}.items()
     assert by_others(several, "backbone 'wide'", finished, earlier=others).refused
+
+
+def test_a_distribution_whose_record_changed_is_told_and_runs_on(tmp_path, distribution):  # noqa: F811  # a fixture
+    folder = distribution("nets", None, module="wide_nets")
+    info = folder / "nets-1.0.dist-info"
+    (folder / "wide_nets").mkdir()
+    source = WIDE.replace("activation()", "nn.ReLU()").replace("from blocks import activation", "")
+    (folder / "wide_nets" / "__init__.py").write_text(source)
+
+    def installed(digest):
+        (info / "RECORD").write_text(f"wide_nets/__init__.py,sha256={digest},9\n")
+        return load_registry().code("backbone", "wide")
+
+    def of_the_run(command, *more):
+        return cli(command, suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--backbone",
+                   "wide", "--device", "cpu", *more)  # fmt: skip
+
+    then = installed("first")
+    assert of_the_run("run", "--jobs", 1).code == 0
+    now = installed("second")
+    told = (
+        "5 finished job(s) were computed by other code of backbone 'wide' (version 1) under the "
+        f"same version: by {then}, now {now}; they are used as they are\n"
+    )
+    assert (then.origin, now.origin) == ("nets 1.0", "nets 1.0")
+    assert told in of_the_run("plan").err
+    assert told in cli("status", tmp_path / "run").out
+    said = of_the_run("run", "--jobs", 1, "--seed-count", 2)
+    assert said.code == 0
+    assert "one cell mixes numbers of different code of backbone 'wide' (version 1): 5" in said.err
 
 
 # --- data sets ----------------------------------------------------------------------------------
