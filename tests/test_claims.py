@@ -406,7 +406,7 @@ def ordered(values_by_step):
 def test_an_order_is_the_rank_correlation_with_position():
     values = [[0.1, 0.2, 0.15], [0.4, 0.3, 0.2], [0.3, 0.35, 0.2], [0.8, 0.7, 0.9]]
     result = ordered(values)
-    expected = stats.spearmanr(range(4), np.mean(values, axis=1)).statistic
+    expected = stats.kendalltau(range(4), np.mean(values, axis=1)).statistic
     assert result.effect == pytest.approx(expected)
     assert result.unit == "rank correlation"
     assert -1 <= result.low <= result.effect <= result.high <= 1
@@ -418,22 +418,28 @@ def test_the_interval_of_an_order_stays_a_correlation():
     assert result.verdict == "undecided"
 
 
-def test_an_order_that_no_replicate_changes_is_reproduced_and_its_reverse_contradicted():
-    rising = [[0.1, 0.2], [0.3, 0.35], [0.5, 0.6]]
+def test_an_order_far_beyond_the_spread_is_reproduced_and_its_reverse_contradicted():
+    rising = [[0.1, 0.11, 0.12], [0.31, 0.3, 0.33], [0.5, 0.53, 0.51]]
     assert ordered(rising).verdict == "reproduced"
     assert ordered(rising[::-1]).verdict == "contradicted"
 
 
-def test_an_order_of_equal_effects_is_undecided():
-    result = ordered([[0.3, 0.3], [0.3, 0.3]])
+def test_an_order_that_no_replicate_changes_is_not_certain_for_that():
+    result = ordered([[0.1, 0.2], [0.3, 0.35], [0.5, 0.6]])
+    assert (result.effect, result.verdict) == (1, "undecided")
+    assert result.low < 0
+
+
+@pytest.mark.parametrize("step", [0.0, 0.125, 0.1])
+def test_differences_that_are_equal_in_all_replicates_have_no_error_and_decide_nothing(step):
+    result = ordered([[0.3, 0.4, 0.7], [0.3 + step, 0.4 + step, 0.7 + step]])
+    assert (result.effect, result.low, result.high) == (step > 0, -1, 1)
     assert result.verdict == "undecided"
-    assert result.reason.startswith("not defined by these replicates")
 
 
-def test_equal_effects_share_their_rank():
+def test_equal_effects_are_neither_in_order_nor_against_it():
     values = [[0.1, 0.1], [0.3, 0.3], [0.3, 0.3], [0.2, 0.2]]
-    expected = stats.spearmanr(range(4), [0.1, 0.3, 0.3, 0.2]).statistic
-    assert ordered(values).effect == pytest.approx(expected)
+    assert ordered(values).effect == pytest.approx((3 - 2) / 6)
 
 
 def test_claims_keep_the_suites_order_and_controls_stay_marked():

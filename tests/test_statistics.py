@@ -135,7 +135,7 @@ def test_a_bootstrap_is_reproduced_by_its_seed():
 
 
 def test_blocks_limit_the_memory_and_contain_all_resamples(monkeypatch):
-    monkeypatch.setattr("transferbench.statistics.BLOCK", 1000)
+    monkeypatch.setattr("transferbench.statistics.intervals.BLOCK", 1000)
     sizes = []
 
     def statistic(counts):

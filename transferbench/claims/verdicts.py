@@ -3,7 +3,8 @@
 An effect is an average of averages: over the coordinates of a measurement, over the cells
 (target, perturbation) of a term, then a weighted sum. Its interval is the jackknife over
 replicates: the paired Student-t where every value belongs to one network, and still right for
-pairs that share networks. That of a share (``relative_to``) is Fieller's, from the same jackknife.
+pairs that share networks. That of a share (``relative_to``) is Fieller's, from the same jackknife;
+that of a rank correlation (``order``, ``along``) follows from the pairs of levels in order.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from transferbench.claims.terms import Sample, sample_of, select_term
 from transferbench.errors import listing
 from transferbench.measurements import Measurements
-from transferbench.statistics import Estimator, Interval, jackknife, jackknife_ratio
+from transferbench.statistics import Estimator, Interval, concordance, jackknife, jackknife_ratio
 from transferbench.suite import Axis, Claim, Suite, Term
 
 __all__ = ["Verdict", "judge"]
@@ -82,8 +83,7 @@ def judge(
 
     ``left_out``: arms that the entry's external weights cannot start, and why; a claim on one
     says so. Only replicates with a value in every cell of every term count, so that terms differ
-    in nothing but the contrast of the claim. A rank correlation that every replicate left out
-    keeps at 1 has an interval of no width: the order is stable, not certain.
+    in nothing but the contrast of the claim.
 
     A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
     and contradicted where one does at a level corrected for their number (Bonferroni); the
@@ -224,7 +224,8 @@ def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float
     if not replicates:
         return _undetermined(claim, "no replicate has a value at every place")
     if claim.order or claim.along:
-        return _clipped(jackknife(_correlation(case), replicates, level))
+        levels, against = (list(map(_sum, side)) for side in (case.sums, case.against))
+        return concordance(levels, against, replicates, level)
     effect, divisor = case.sums
     if not divisor:
         return jackknife(_sum(effect), replicates, level)
@@ -232,7 +233,8 @@ def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float
 
 
 def _undetermined(claim: Claim, reason: str) -> Interval:
-    method = "fieller-95" if claim.relative_to else "jackknife-95"
+    order = claim.order or claim.along
+    method = "pairs-95" if order else "fieller-95" if claim.relative_to else "jackknife-95"
     return Interval(None, None, None, 0, method, reason)
 
 
@@ -247,42 +249,6 @@ def _sum(samples: Sequence[Sample]) -> Estimator:
         return total
 
     return estimate
-
-
-def _correlation(case: _Case) -> Estimator:
-    """Spearman's rank correlation of the effects with their position, or with those ``against``.
-
-    None where all of one side are equal.
-    """
-    sides = [[_sum(samples) for samples in side] for side in (case.sums, case.against)]
-
-    def estimate(replicates: Sequence[int]) -> float | None:
-        effects, against = (
-            np.array([sum_of(replicates) for sum_of in side], dtype=float) for side in sides
-        )
-        if np.isnan(effects).any() or np.isnan(against).any():
-            return None
-        against = against if len(against) else np.arange(len(effects))
-        if min(len(np.unique(effects)), len(np.unique(against))) < 2:
-            return None
-        return float(np.corrcoef(_ranks(effects), _ranks(against))[0, 1])
-
-    return estimate
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks, equal values sharing their mean rank. Shapes: (M,)."""
-    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean_rank: np.ndarray = np.cumsum(counts) - (counts - 1) / 2
-    ranks: np.ndarray = mean_rank[index]
-    return ranks
-
-
-def _clipped(interval: Interval) -> Interval:
-    """A correlation's interval within [-1, 1]."""
-    if interval.low is None or interval.high is None:
-        return interval
-    return interval._replace(low=max(interval.low, -1.0), high=min(interval.high, 1.0))
 
 
 # --- the verdict ------------------------------------------------------------------------------

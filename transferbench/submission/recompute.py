@@ -35,7 +35,7 @@ __all__ = [
 # The engine and this check add up the same counts; only the last bits may differ.
 TOLERANCE = 1e-6
 
-FORMER_INTERVALS = {"fieller-95": "jackknife-95"}
+FORMER_INTERVALS = {"fieller-95": "jackknife-95", "pairs-95": "jackknife-95"}
 """Method of an interval -> the method of an earlier version, whose verdicts name it."""
 
 FRACTIONS = {TEST_METRIC, "best_test_metric", "train_metric"}

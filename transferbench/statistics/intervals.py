@@ -1,4 +1,4 @@
-"""Confidence intervals, and ranks with intervals.
+"""Confidence intervals of means, shares, ratios and other estimates.
 
 Over replicates (few, roughly normal) by Student-t: a percentile bootstrap of 3 values covers 75%
 instead of 95%. Over test items (many, any distribution) by Wilson's score or the percentile
@@ -13,9 +13,7 @@ Shape letters: B resamples, C kinds of items, M statistics, N items, R replicate
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations, combinations_with_replacement
 from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,23 +22,16 @@ import numpy as np
 __all__ = [
     "Estimator",
     "Interval",
-    "Rank",
     "bootstrap",
     "bootstrap_mean",
     "jackknife",
     "jackknife_ratio",
     "paired_difference",
     "point_estimates",
-    "rank_intervals",
     "share_of_gain",
     "student_t",
     "wilson",
 ]
-
-Scores: TypeAlias = Sequence[float] | Mapping[int, float]
-"""The scores of one entry: a list by replicate, or replicate -> score where some are missing."""
-
-Pairs: TypeAlias = set[frozenset[str]]
 
 Estimator: TypeAlias = Callable[[Sequence[int]], float | None]
 """Maps replicates to an estimate; None where they do not determine it."""
@@ -73,21 +64,6 @@ class Interval(NamedTuple):
         return {"low": self.low, "high": self.high, "interval": self.method}
 
 
-class Rank(NamedTuple):
-    """The rank of an entry, between ``rank_low`` (the best possible) and ``rank_high``.
-
-    ``interval`` is that of the mean, None for a single replicate. Entries that share a letter of
-    ``tie_group`` are not separated.
-    """
-
-    mean: float
-    interval: Interval | None
-    rank: int
-    rank_low: int
-    rank_high: int
-    tie_group: str
-
-
 def student_t(values: Sequence[float], level: float = 0.95) -> Interval:
     """The mean of independent replicates.
 
@@ -111,7 +87,7 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     """
     from scipy.special import ndtri  # slow to import, see below
 
-    method = _label("wilson", level)
+    method = method_name("wilson", level)
     if n < 1:
         return Interval(None, None, None, 0, method, "no items")
     z = float(ndtri((1 + level) / 2))
@@ -141,10 +117,10 @@ def bootstrap(
     """
     counts = np.asarray(counts)
     n = int(counts.sum())
-    method = _label("bootstrap", level)
+    method = method_name("bootstrap", level)
     values = _estimates(statistic, counts)
     if n < 2:
-        return tuple(_undefined(value, n, method, _too_few(n)) for value in values)
+        return tuple(_undefined(value, n, method, too_few(n)) for value in values)
     blocks = [np.asarray(statistic(block)) for block in _resample(counts, seed, resamples)]
     draws = np.concatenate(blocks)
     return tuple(_percentile(value, draws[:, m], n, level) for m, value in enumerate(values))
@@ -170,7 +146,7 @@ def bootstrap_mean(
     """The mean over test items. Shapes: ``values`` (N,). Error: as ``bootstrap``."""
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
-        return Interval(None, None, None, 0, _label("bootstrap", level), "no items")
+        return Interval(None, None, None, 0, method_name("bootstrap", level), "no items")
 
     def mean(counts_BN: np.ndarray) -> np.ndarray:
         mean_B: np.ndarray = counts_BN @ values / len(values)
@@ -196,8 +172,8 @@ def jackknife(
     94.4 to 98.1%.
     Source: Tukey 1958; Arvesen 1969, Jackknifing U-statistics.
     """
-    n, method = len(replicates), _label("jackknife", level)
-    value, pseudo_R, reason = _jackknifed(estimator, replicates)
+    n, method = len(replicates), method_name("jackknife", level)
+    value, pseudo_R, reason = jackknifed(estimator, replicates)
     if value is None or reason:
         return Interval(value, None, None, n, method, reason)
     half = _half_width(pseudo_R, level)
@@ -223,8 +199,8 @@ def jackknife_ratio(
     89%.
     Source: Fieller 1954, Some problems in interval estimation.
     """
-    n, method = len(replicates), _label("fieller", level)
-    top, bottom = _jackknifed(over, replicates), _jackknifed(under, replicates)
+    n, method = len(replicates), method_name("fieller", level)
+    top, bottom = jackknifed(over, replicates), jackknifed(under, replicates)
     if top.value is None or bottom.value is None:
         return Interval(None, None, None, n, method, top.reason or bottom.reason)
     if reason := _not_positive(bottom.value, bottom.pseudo, level):
@@ -254,125 +230,16 @@ def share_of_gain(
     return jackknife_ratio(gain(arm), gain(source), shared)
 
 
-def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[str, Rank]:
-    """Ranks of entries by their mean score (larger is better), best first.
-
-    Two entries are separated where the test of their difference (paired by replicate, Welch
-    where the replicates differ) rejects after Holm's correction over all pairs. ``rank_low`` is
-    1 + the number of separated entries that are better, ``rank_high`` the number of entries minus
-    that of separated entries that are worse. Tie groups are a compact letter display of the pairs
-    not separated.
-    Error: with probability ``level`` no two equal entries are separated. Measured for 10 equal
-    entries of 3 replicates (2,000 boards): 95.4% of boards without a false separation, 16.8%
-    without the correction.
-    Source: Holm 1979; Mogstad et al. 2024, doi:10.1093/restud/rdad006, for the ranks.
-    """
-    values = {entry: _by_replicate(entry, of_entry) for entry, of_entry in scores.items()}
-    means = {entry: fmean(replicates.values()) for entry, replicates in values.items()}
-    order = sorted(values, key=lambda entry: (-means[entry], entry))
-    separated = _separated(values, order, level)
-    letters = _letters(order, separated)
-    ranks = {}
-    for entry in order:
-        mean, replicates = means[entry], list(values[entry].values())
-        apart = [other for other in order if {entry, other} in separated]
-        better = sum(means[other] > mean for other in apart)
-        ranks[entry] = Rank(
-            mean=mean,
-            interval=student_t(replicates, level) if len(replicates) > 1 else None,
-            rank=1 + sum(other > mean for other in means.values()),
-            rank_low=1 + better,
-            rank_high=len(order) - (len(apart) - better),
-            tie_group=letters[entry],
-        )
-    return ranks
-
-
-def _by_replicate(entry: str, scores: Scores) -> dict[int, float]:
-    values = dict(scores) if isinstance(scores, Mapping) else dict(enumerate(scores))
-    if not values or not all(math.isfinite(value) for value in values.values()):
-        raise ValueError(
-            f"entry {entry!r} needs at least one finite score to be ranked, found "
-            f"{list(values.values())}; list entries without a score apart"
-        )
-    return values
-
-
-def _separated(
-    values: Mapping[str, Mapping[int, float]], order: Sequence[str], level: float
-) -> Pairs:
-    """The pairs of entries that Holm's step-down procedure separates."""
-    tested = [
-        (p, frozenset((a, b)))
-        for a, b in combinations(order, 2)
-        if (p := _p_value(values[a], values[b])) is not None
-    ]
-    apart: set[frozenset[str]] = set()
-    for k, (p, pair) in enumerate(sorted(tested, key=lambda item: item[0])):
-        if p * (len(tested) - k) >= 1 - level:
-            break
-        apart.add(pair)
-    return apart
-
-
-def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
-    """Two-sided p-value of equal means; None where an entry has a single replicate."""
-    from scipy.special import stdtr  # slow to import, see below
-
-    if min(len(a), len(b)) < 2:
-        return None
-    if a.keys() == b.keys():
-        differences = [a[replicate] - b[replicate] for replicate in a]
-        value, freedom = fmean(differences), len(differences) - 1.0
-        error = _deviation(differences) / math.sqrt(len(differences))
-    else:
-        first, second = list(a.values()), list(b.values())
-        value = fmean(first) - fmean(second)
-        error, freedom = _welch(first, second)
-    if error == 0:
-        return 1.0 if value == 0 else 0.0
-    return float(2 * stdtr(freedom, -abs(value) / error))
-
-
-def _letters(order: Sequence[str], separated: Pairs) -> dict[str, str]:
-    """Compact letter display: groups without a separated pair that cover all pairs not separated.
-
-    Groups are extended greedily, best entry first.
-    """
-    groups: list[list[str]] = []
-    covered: set[frozenset[str]] = set()
-    for pair in map(frozenset, combinations_with_replacement(order, 2)):
-        if pair in separated or pair in covered:
-            continue
-        group = sorted(pair)
-        for entry in order:
-            if not any(entry == member or {entry, member} in separated for member in group):
-                group.append(entry)
-        groups.append(group)
-        covered.update(map(frozenset, combinations_with_replacement(group, 2)))
-    return {
-        entry: "".join(_letter(k) for k, group in enumerate(groups) if entry in group)
-        for entry in order
-    }
-
-
-def _letter(number: int) -> str:
-    """Letters a to z, A to Z, then a2 and so on, so that none can be read as two."""
-    letters = string.ascii_letters
-    cycle, index = divmod(number, len(letters))
-    return letters[index] + (str(cycle + 1) if cycle else "")
-
-
 def _student_t(values: Sequence[float], name: str, level: float) -> Interval:
     n = len(values)
-    method = _label(name, level)
+    method = method_name(name, level)
     if n < 2:
-        return Interval(fmean(values) if n else None, None, None, n, method, _too_few(n))
+        return Interval(fmean(values) if n else None, None, None, n, method, too_few(n))
     value, half = fmean(values), _half_width(values, level)
     return Interval(value, value - half, value + half, n, method)
 
 
-class _Jackknifed(NamedTuple):
+class Jackknifed(NamedTuple):
     """An estimate and its pseudo-values (R,), or the ``reason`` why there are none."""
 
     value: float | None
@@ -380,19 +247,19 @@ class _Jackknifed(NamedTuple):
     reason: str | None = None
 
 
-def _jackknifed(estimator: Estimator, replicates: Sequence[int]) -> _Jackknifed:
+def jackknifed(estimator: Estimator, replicates: Sequence[int]) -> Jackknifed:
     n, none = len(replicates), np.empty(0)
     value = estimator(replicates)
     if value is None:
-        return _Jackknifed(None, none, "not defined by these replicates")
+        return Jackknifed(None, none, "not defined by these replicates")
     if n < 2:
-        return _Jackknifed(value, none, _too_few(n))
+        return Jackknifed(value, none, too_few(n))
     estimates = [estimator([r for r in replicates if r != k]) for k in replicates]
     left_out = [estimate for estimate in estimates if estimate is not None]
     if len(left_out) < n:
         reason = f"{n} replicates are too few: one fewer does not determine the estimate"
-        return _Jackknifed(value, none, reason)
-    return _Jackknifed(value, n * value - (n - 1) * np.asarray(left_out, dtype=np.float64))
+        return Jackknifed(value, none, reason)
+    return Jackknifed(value, n * value - (n - 1) * np.asarray(left_out, dtype=np.float64))
 
 
 def _not_positive(denominator: float, pseudo_R: np.ndarray, level: float) -> str | None:
@@ -419,20 +286,11 @@ def _fieller_offsets(w_R: np.ndarray, v_R: np.ndarray, level: float) -> tuple[fl
 
 def _half_width(values: Sequence[float] | np.ndarray, level: float) -> float:
     n = len(values)
-    return _t_quantile(n - 1, level) * _deviation(values) / math.sqrt(n)
+    return _t_quantile(n - 1, level) * deviation(values) / math.sqrt(n)
 
 
-def _deviation(values: Sequence[float] | np.ndarray) -> float:
+def deviation(values: Sequence[float] | np.ndarray) -> float:
     return float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
-
-
-def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """The standard error of a difference of means, and its degrees of freedom."""
-    first, second = _deviation(a) ** 2 / len(a), _deviation(b) ** 2 / len(b)
-    if first + second == 0:
-        return 0.0, float(len(a) + len(b) - 2)
-    freedom = (first + second) ** 2 / (first**2 / (len(a) - 1) + second**2 / (len(b) - 1))
-    return math.sqrt(first + second), freedom
 
 
 def _resample(counts: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
@@ -458,7 +316,7 @@ def _draw_items(counts: np.ndarray, rng: np.random.Generator, size: int) -> np.n
 
 
 def _percentile(value: float, draws: np.ndarray, n: int, level: float) -> Interval:
-    method = _label("bootstrap", level)
+    method = method_name("bootstrap", level)
     defined = draws[~np.isnan(draws)]
     if math.isnan(value) or len(defined) < (1 - UNDEFINED_SHARE) * len(draws):
         return _undefined(value, n, method, "not defined for these items")
@@ -470,11 +328,11 @@ def _undefined(value: float, n: int, method: str, reason: str) -> Interval:
     return Interval(None if math.isnan(value) else value, None, None, n, method, reason)
 
 
-def _label(name: str, level: float) -> str:
+def method_name(name: str, level: float) -> str:
     return f"{name}-{100 * level:g}"
 
 
-def _too_few(n: int) -> str:
+def too_few(n: int) -> str:
     return f"an interval needs two or more, found {n}"
 
 

@@ -1,0 +1,36 @@
+"""Confidence intervals, ranks with intervals, and the order of effects."""
+
+from __future__ import annotations
+
+from transferbench.statistics.concordance import concordance
+from transferbench.statistics.intervals import (
+    Estimator,
+    Interval,
+    bootstrap,
+    bootstrap_mean,
+    jackknife,
+    jackknife_ratio,
+    paired_difference,
+    point_estimates,
+    share_of_gain,
+    student_t,
+    wilson,
+)
+from transferbench.statistics.ranks import Rank, rank_intervals
+
+__all__ = [
+    "Estimator",
+    "Interval",
+    "Rank",
+    "bootstrap",
+    "bootstrap_mean",
+    "concordance",
+    "jackknife",
+    "jackknife_ratio",
+    "paired_difference",
+    "point_estimates",
+    "rank_intervals",
+    "share_of_gain",
+    "student_t",
+    "wilson",
+]
