@@ -1,17 +1,19 @@
 # quickstart: a virtual environment, a small run and its report.
 # test: linters, type checks and all tests but the slow ones (test-slow).  docs: the site, in build/site.
 # bench: measured speed; RUNS=3 repeats the benchmarks and reports the range.
+# coverage: how often each kind of interval holds, by simulation (minutes).
 # board: rebuild the leaderboard from its submissions.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= 1
+DRAWS ?= 10000
 BENCH_FILES = $(patsubst %,$(VENV)/benchmarks-%.json,$(shell seq $(RUNS)))
 # One thread per process: cores are used by parallel worker processes.
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
 
-.PHONY: quickstart test test-slow docs bench board clean
+.PHONY: quickstart test test-slow docs bench coverage board clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/transferbench run quickstart
@@ -33,6 +35,9 @@ docs: $(VENV)/.installed-for-tests
 bench: $(VENV)/.installed-for-bench
 	for file in $(BENCH_FILES); do $(BIN)/pytest tests/benchmarks -m benchmark -p no:randomly --benchmark-only --benchmark-json=$$file || exit; done
 	$(BIN)/python tests/benchmarks/table.py $(BENCH_FILES) tests/benchmarks/RESULTS.md
+
+coverage: $(VENV)/.installed-for-tests
+	$(BIN)/python tests/coverage/coverage_table.py $(DRAWS) tests/coverage/RESULTS.md
 
 board: $(VENV)/.installed
 	$(BIN)/transferbench leaderboard build

@@ -17,10 +17,12 @@ FIELDS = ("claim", "statement", "source", "control", "verdict", "effect", "low",
 
 HOW = (
     "An effect stands with its 95% interval: the jackknife over replicates, which is the paired "
-    "Student-t where every value belongs to one network; for a share Fieller's (in older "
-    "submissions the jackknife of the ratio). *Reproduced*: the whole interval lies where the "
-    "claim says; *contradicted*: the whole of it lies elsewhere; *undecided*: neither. An interval "
-    "without width says that no replicate left out changes the value, not that it is certain. "
+    "Student-t where every value belongs to one network; for a share Fieller's; for a rank "
+    "correlation (Kendall's tau) that of the pairs of levels in order. *Reproduced*: the whole "
+    "interval lies where the claim says; *contradicted*: the whole of it lies elsewhere; "
+    "*undecided*: neither. Older submissions give shares and rank correlations (Spearman's) the "
+    "jackknife's interval: one without width says that no replicate left out changes the value, "
+    "not that it is certain. "
     "Controls are judged in the same way. Reasons, units and methods: `claims.csv`."
 )
 

@@ -57,9 +57,10 @@ GLOSSARY = {
     "*": "a number whose measurement was flagged; the flags are listed below the tables",
     "95% interval": "Student-t over replicates unless said otherwise; it covers the seeds, not "
     "the choice of test images",
-    "student-t-95, jackknife-95, fieller-95": "how a 95% interval was made: from the spread of the "
-    "replicates; from the estimates that leave one replicate out, which holds for pairs that share "
-    "networks; or, of a share, from every value that these do not rule out",
+    "student-t-95, jackknife-95, fieller-95, pairs-95": "how a 95% interval was made: from the "
+    "spread of the replicates; from the estimates that leave one replicate out, which holds for "
+    "pairs that share networks; of a share, from every value that these do not rule out; of a rank "
+    "correlation, from the pairs of levels whose order is established",
     "verdict": "reproduced where the whole interval meets the claim's condition, contradicted "
     "where the whole interval misses it, undecided otherwise",
 }

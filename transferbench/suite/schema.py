@@ -393,9 +393,9 @@ class Claim(Strict):
     each: Axis | None = None
     """Judge the effect at every value of a coordinate; the claim must hold at all of them."""
     along: Axis | None = None
-    """Use the rank correlation of the terms with the position of the value."""
+    """Use the rank correlation (Kendall's tau) of the terms with the position of the value."""
     order: Items[Items[Term]] = ()
-    """Effects whose rank correlation is judged, instead of ``terms``."""
+    """Effects whose rank correlation (Kendall's tau) is judged, instead of ``terms``."""
     against: Items[Items[Term]] = ()
     """Effects to correlate those of ``order`` with; their position where there are none."""
     relation: Literal["above", "below", "within"]

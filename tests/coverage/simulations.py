@@ -1,0 +1,169 @@
+"""Samples with a known truth for each kind of interval, to count how often it holds.
+
+A simulation draws replicates or items as its setting says, and gives the interval of one sample.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transferbench.statistics import (
+    Interval,
+    bootstrap_mean,
+    concordance,
+    jackknife,
+    jackknife_ratio,
+    paired_difference,
+    student_t,
+    wilson,
+)
+
+__all__ = ["SIMULATIONS", "Simulation"]
+
+REPLICATES = (3, 5, 10)
+Draw = Callable[[np.random.Generator], Interval]
+
+
+class Simulation(NamedTuple):
+    """``truth``: of the quantity. ``threshold``: of a claim that it is above; None where there is
+    none. Where the truth is not above it, a claim that is reproduced is false.
+    """
+
+    kind: str
+    setting: str
+    n: int
+    draw: Draw
+    truth: float
+    threshold: float | None = None
+
+
+def _columns(values: np.ndarray) -> list[Callable[[Sequence[int]], float]]:
+    """The estimators of the means of each column. Shapes: (R, K)."""
+    return [
+        lambda replicates, column=column: fmean(column[k] for k in replicates)
+        for column in values.T.tolist()
+    ]
+
+
+# --- replicates -------------------------------------------------------------------------------
+
+
+def means() -> Iterator[Simulation]:
+    """Values of one network, and differences of two that share a replicate's draw."""
+    for n in REPLICATES:
+        yield Simulation("student-t", "normal", n, lambda rng, n=n: student_t(rng.normal(size=n)),
+                         0.0, 0.0)  # fmt: skip
+        yield Simulation("student-t", "uniform", n,
+                         lambda rng, n=n: student_t(rng.uniform(size=n)), 0.5, 0.5)  # fmt: skip
+        yield Simulation("student-t", "accuracies of 200 images", n,
+                         lambda rng, n=n: student_t(rng.binomial(200, 0.8, n) / 200),
+                         0.8, 0.8)  # fmt: skip
+
+        def paired(rng: np.random.Generator, n: int = n) -> Interval:
+            shared = rng.normal(size=n)
+            return paired_difference(shared + rng.normal(size=n), shared + rng.normal(size=n))
+
+        yield Simulation("paired-student-t", "a shared draw, no difference", n, paired, 0.0, 0.0)
+
+
+def pairs_of_networks() -> Iterator[Simulation]:
+    """Means over all pairs of R networks, by how much of the spread is that of the networks."""
+    for setting, share in (("of the networks", 1.0), ("half", 0.5), ("of the pairs", 0.0)):
+        for n in REPLICATES:
+
+            def draw(rng: np.random.Generator, n: int = n, share: float = share) -> Interval:
+                network, pair = rng.normal(size=n), rng.normal(size=(n, n))
+                value = share * (network[:, None] + network[None, :]) + (1 - share) * pair
+                return jackknife(
+                    lambda kept: fmean(value[a, b] for a, b in combinations(kept, 2))
+                    if len(kept) > 1 else None,
+                    range(n),
+                )  # fmt: skip
+
+            yield Simulation("jackknife", f"all pairs, spread {setting}", n, draw, 0.0, 0.0)
+
+
+def shares() -> Iterator[Simulation]:
+    """A ratio of two effects, the divisor so many standard errors above 0."""
+    for distance in (4, 8):
+        for n in REPLICATES:
+
+            def draw(rng: np.random.Generator, n: int = n, d: int = distance) -> Interval:
+                under = d / np.sqrt(n) + rng.normal(size=n)
+                over = 0.5 * d / np.sqrt(n) + 0.5 * rng.normal(size=n)
+                return jackknife_ratio(*_columns(np.stack([over, under], axis=1)), range(n))
+
+            yield Simulation("fieller", f"divisor {distance} errors above 0", n, draw, 0.5, 0.5)
+
+
+ORDERS = {
+    "5 equal": ((0, 0, 0, 0, 0), 0.0),
+    "2 of 5 equal, others far apart": ((0, 5, 10, 15, 15), 0.9),
+    "2 of 5 exchanged, others far apart": ((0, 5, 10, 15.5, 15), 0.8),
+    "5 a standard deviation apart": ((0, 1, 2, 3, 4), 0.0),
+    "5 two standard deviations apart": ((0, 2, 4, 6, 8), 0.9),
+    "5 four standard deviations apart": ((0, 4, 8, 12, 16), 0.9),
+}  # fmt: skip
+"""Levels, and the threshold of the claim on their rank correlation with position."""
+
+
+def orders() -> Iterator[Simulation]:
+    """Levels that share a replicate's draw, along their position and against other effects."""
+    for setting, (levels, threshold) in ORDERS.items():
+        truth = _tau(levels, range(len(levels)))
+        for n in REPLICATES:
+
+            def along(rng: np.random.Generator, n: int = n, levels: Any = levels) -> Interval:
+                values = levels + rng.normal(size=(n, 1)) + rng.normal(size=(n, len(levels)))
+                return concordance(_columns(values), (), range(n))
+
+            def against(rng: np.random.Generator, n: int = n, levels: Any = levels) -> Interval:
+                # The noise of both sides nearly the same: the worst case of their dependence.
+                noise = rng.normal(size=(n, len(levels)))
+                other = 3.0 * np.arange(len(levels)) + noise + 0.1 * rng.normal(size=noise.shape)
+                return concordance(_columns(levels + noise), _columns(other), range(n))
+
+            yield Simulation("pairs", f"position: {setting}", n, along, truth, threshold)
+            yield Simulation("pairs", f"against others: {setting}", n, against, truth, threshold)
+    for n in REPLICATES:
+
+        def ties(rng: np.random.Generator, n: int = n) -> Interval:
+            noise = rng.normal(size=(n, 2))
+            return concordance(_columns(noise), _columns(noise * [1, 2]), range(n))
+
+        yield Simulation("pairs", "against others: 2 equal on both sides, one noise", n, ties,
+                         0.0, 0.0)  # fmt: skip
+
+
+def _tau(first: Sequence[float], second: Sequence[float]) -> float:
+    signs = [
+        np.sign(first[b] - first[a]) * np.sign(second[b] - second[a])
+        for a, b in combinations(range(len(first)), 2)
+    ]
+    return float(np.mean(signs))
+
+
+# --- test items -------------------------------------------------------------------------------
+
+
+def items() -> Iterator[Simulation]:
+    """Shares and means over test images."""
+    for n in (50, 300):
+        for share in (0.05, 0.5, 0.9):
+            yield Simulation("wilson", f"share {share:g}", n,
+                             lambda rng, n=n, p=share: wilson(int(rng.binomial(n, p)), n),
+                             share)  # fmt: skip
+        yield Simulation("bootstrap", "mean of uniform values", n,
+                         lambda rng, n=n: bootstrap_mean(rng.uniform(size=n),
+                                                         int(rng.integers(2**31)), 500),
+                         0.5)  # fmt: skip
+
+
+SIMULATIONS = [
+    simulation
+    for family in (means, pairs_of_networks, shares, orders, items)
+    for simulation in family()
+]
