@@ -43,6 +43,25 @@ SETTINGS = {
     "from torch.utils._python_dispatch import TorchDispatchMode as M; M().__enter__()":
         "a torch dispatch mode was entered and not left",
     "import numpy as np; np.seterr(all='raise')": "numpy.geterr() went from",
+    "import sys, torch; sys.own = torch.library.Library('aten', 'IMPL')\n"
+    "sys.own.impl('relu', lambda x: x + 5, 'CPU')":
+        "operators of torch were replaced: aten/relu/CPU",
+    "import ctypes; ctypes.PyDLL(None).fesetround(0x800)":
+        "the processor's rounding (fegetround) went from 0 to 2048",
+    "import torch; torch.backends.nnpack.set_flags(False)": "_get_nnpack_enabled() went from True",
+    "import torch; torch.backends.mha.set_fastpath_enabled(False)":
+        "torch.backends.mha.get_fastpath_enabled() went from True to False",
+    "import torch; e = torch.backends.quantized; e.engine = e.supported_engines[0]":
+        "",  # nothing where there is one
+    "import torch; torch.autograd.set_multithreading_enabled(False)":
+        "torch.autograd.is_multithreading_enabled() went from True to False",
+    "import torch; torch.autograd.graph.saved_tensors_hooks(abs, abs).__enter__()":
+        "torch.autograd.graph.saved_tensors_hooks went from None",
+    "import torch; torch.__future__.set_swap_module_params_on_conversion(True)":
+        "torch.__future__.get_swap_module_params_on_conversion() went from False to True",
+    "from torch.serialization import LoadEndianness, set_default_load_endianness as s\n"
+    "s(LoadEndianness.BIG)": "torch.serialization.get_default_load_endianness() went from None",
+    "import decimal; decimal.getcontext().prec = 3": "decimal.getcontext() went from",
 }  # fmt: skip
 
 CODE = {
@@ -75,6 +94,14 @@ CODE = {
     "import numpy as np; np.mean = np.median": "numpy.mean was replaced",
     "import numpy as np; np.pi = 3": "numpy.pi was replaced",
     "import random; random.shuffle = print": "random.shuffle was replaced",
+    "import pydantic; pydantic.BaseModel.model_dump = lambda self: {}":
+        "pydantic.main.BaseModel.model_dump was replaced",
+    "import pandas as pd; pd.DataFrame.to_csv = print": "DataFrame.to_csv was replaced",
+    "import filelock; filelock.FileLock = print": "filelock.FileLock was replaced",
+    "import matplotlib.figure as f; f.Figure.savefig = print": "Figure.savefig was replaced",
+    "import ruamel.yaml as y; y.YAML.load = print": "ruamel.yaml.main.YAML.load was replaced",
+    "import torch; torch.func.grad = print": "torch.func.grad was replaced",
+    "import re; re.fullmatch = print": "re.fullmatch was replaced",
     "import builtins; builtins.sum = max": "builtins.sum was replaced",
     "import time; time.perf_counter = float": "time.perf_counter was replaced",
     "import timm; timm.layers.DropPath.forward = lambda self, x: 0 * x":
@@ -97,6 +124,8 @@ GENERATORS = {
     "import numpy as np; np.random.set_bit_generator(np.random.PCG64())":
         "the global generator of numpy.random was moved",
     "import random; random.seed(0)": "the global generator of random was moved",
+    "import random, sys\nsys.modules[f'own{len(sys.modules)}'] = sys; random.seed(0)":
+        "the global generator of random was moved",
 }  # fmt: skip
 
 SURROUNDINGS = {
@@ -111,6 +140,16 @@ SURROUNDINGS = {
     "import sys; sys.setrecursionlimit(99999)": "sys.getrecursionlimit() went from",
     "import io, sys; sys.stderr = io.StringIO()": "stdout or stderr was closed or replaced",
     "import gc; gc.disable()": "gc.isenabled() went from True to False",
+    "import os; os.umask(0)": "the umask went from",
+    "from resource import *; setrlimit(RLIMIT_NOFILE, (20, getrlimit(RLIMIT_NOFILE)[1]))":
+        "limits of the process were lowered: RLIMIT_NOFILE",
+    "import logging; logging.disable(logging.CRITICAL)":
+        "the level of logging.disable() went from 0 to 50",
+    "import tempfile; tempfile.tempdir = '/nowhere'": "tempfile.gettempdir() went from",
+    "import sys; sys.setprofile(lambda *a: None)": "sys.getprofile() went from None",
+    "import sys; sys.excepthook = print": "sys.excepthook went from",
+    "import sys; sys.setswitchinterval(1)": "sys.getswitchinterval() went from",
+    "import os, time; os.environ['TZ'] = 'Asia/Tokyo'; time.tzset()": "os.environ['TZ'] was set",
     "import warnings; warnings.simplefilter('ignore')": "warnings.filters were changed",
     "import warnings; warnings.resetwarnings()": "warnings.filters were changed",
     "import warnings; warnings.filterwarnings('error', category=UserWarning)":
@@ -162,6 +201,13 @@ HARMLESS = [
     "import torch; torch.export; torch.fx; torch._dynamo",
     "import numpy as np\nwith np.errstate(all='raise'):\n    np.random.default_rng(0).normal()",
     "import random; random.Random(0).random()",
+    "import random, sys\nsys.modules[f'own{len(sys.modules)}'] = sys; random.random()",
+    (
+        "from torch import library; library.define('own_operators::double', '(Tensor x) -> Tensor')\n"
+        "library.impl('own_operators::double', 'CPU', lambda x: 2 * x)"
+    ),
+    "from resource import *; setrlimit(RLIMIT_CORE, (getrlimit(RLIMIT_CORE)[1],) * 2)",
+    "import decimal\nwith decimal.localcontext(prec=3):\n    1 / decimal.Decimal(3)",
     "import sklearn.linear_model, sklearn.neighbors, scipy.stats, scipy.optimize, pandas",
     "import matplotlib.pyplot, torchvision.transforms.functional, PIL.ImageFilter",
     "import timm; timm.list_models('resnet*')",

@@ -289,6 +289,15 @@ class TwoHeadsAndMore(TwoHeads):
         return super().forward(x) + self.features(x).mean()
 
 
+class Seeding(Net):
+    """Its passes draw the same numbers."""
+
+    def forward(self, x):
+        torch.manual_seed(0)
+        random.seed(0)
+        return super().forward(x)
+
+
 def printing(*arguments):
     print("building")  # noqa: T201  # what is caught
     return build(*arguments)
@@ -601,6 +610,14 @@ BAD = {
         (
             "after builds from two seeds torch's global generator is in the same state; the "
             "framework seeds it: no manual_seed in build"
+        ),
+    ),
+    "a seed in forward": (
+        of(Seeding),
+        "a-pass-seeds-nothing",
+        (
+            "after passes from two seeds the global generator of torch and random is in the same "
+            "state; the framework seeds it: no seed in forward"
         ),
     ),
     "another global generator": (

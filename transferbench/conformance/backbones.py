@@ -31,6 +31,7 @@ from transferbench.networks.modules import (
     seeded,
 )
 from transferbench.registry.blame import cause
+from transferbench.registry.numerics import seeded_generators
 from transferbench.specs import HEAD, BackboneSpec
 
 __all__ = ["CASE", "CHECKS"]
@@ -334,6 +335,20 @@ def check_the_builder_seeds_nothing(case: BackboneCase) -> None:
     if states[0] == states[1]:
         raise Violation("after builds from two seeds torch's global generator is in the same state",
                         "the framework seeds it: no manual_seed in build")  # fmt: skip
+
+
+def check_a_pass_seeds_nothing(case: BackboneCase) -> None:
+    """A pass in train mode may draw from the global generators, and seeds none."""
+    net, states = case.build(1).train(), []
+    for seed in (3, 4):
+        with seeded_generators(seed):
+            net(case.images())
+            states.append(randomness())
+    if seeds := [name for name in states[0] if states[0][name] == states[1][name]]:
+        raise Violation(
+            f"after passes from two seeds the global generator of {' and '.join(seeds)} is in the "
+            "same state", "the framework seeds it: no seed in forward",
+        )  # fmt: skip
 
 
 def check_batch_statistics_are_declared_truly(case: BackboneCase) -> None:

@@ -7,6 +7,8 @@ global generators. torch is looked up, never imported.
 from __future__ import annotations
 
 import ctypes
+import decimal
+import gc
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -81,8 +83,31 @@ def settings() -> tuple[State, ...]:
     return _NUMPY if torch is None else (*_NUMPY, *_torch_settings(torch))
 
 
+def _rounding() -> Iterator[Setting]:
+    """The processor's, which the mathematical library of C reads and sets."""
+    with suppress(OSError, TypeError, AttributeError):  # systems without one
+        library = ctypes.PyDLL(None)
+        yield Setting("the processor's rounding (fegetround)", library.fegetround,
+                      library.fesetround)  # fmt: skip
+
+
+_DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+
+
+def _decimal_context() -> dict[str, Any]:
+    context = decimal.getcontext()
+    return {name: getattr(context, name) for name in _DECIMAL}
+
+
+def _set_decimal_context(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(decimal.getcontext(), name, value)
+
+
 _NUMPY: tuple[State, ...] = (
     Setting("numpy.geterr()", np.geterr, lambda value: np.seterr(**value)),
+    Setting("decimal.getcontext()", _decimal_context, _set_decimal_context),
+    *_rounding(),
 )
 
 
@@ -90,7 +115,7 @@ _NUMPY: tuple[State, ...] = (
 def _torch_settings(torch: Any) -> tuple[State, ...]:
     """All that this version of torch has; first what would see the others being read."""
     return (
-        _default_device(torch), *_modes_of_operations(torch), *_hooks(),
+        _default_device(torch), *_modes_of_operations(torch), *_hooks(), _Operators(torch),
         *_pairs_of_functions(torch), *_flags(torch), *_precisions(torch),
     )  # fmt: skip
 
@@ -107,7 +132,16 @@ _READERS_AND_WRITERS = {
     "backends.cuda.math_sdp_enabled": "backends.cuda.enable_math_sdp",
     "backends.cuda.mem_efficient_sdp_enabled": "backends.cuda.enable_mem_efficient_sdp",
     "backends.cuda.cudnn_sdp_enabled": "backends.cuda.enable_cudnn_sdp",
-}
+    "backends.mha.get_fastpath_enabled": "backends.mha.set_fastpath_enabled",
+    "_C._get_nnpack_enabled": "_C._set_nnpack_enabled",
+    "serialization.get_default_load_endianness": "serialization.set_default_load_endianness",
+    "autograd.is_multithreading_enabled": "autograd.set_multithreading_enabled",
+    **{
+        f"__future__.get_{name}_module_params_on_conversion":
+            f"__future__.set_{name}_module_params_on_conversion"
+        for name in ("overwrite", "swap")
+    },
+}  # fmt: skip
 
 
 def _pairs_of_functions(torch: Any) -> Iterator[Setting]:
@@ -126,6 +160,11 @@ def _pairs_of_functions(torch: Any) -> Iterator[Setting]:
                           partial(write, device))  # fmt: skip
     yield Setting("torch's depth of nested autocast", partial(_autocast_depth, torch),
                   partial(_set_autocast_depth, torch))  # fmt: skip
+    core = torch._C._autograd  # noqa: SLF001  # no public reader
+    read = getattr(core, "_top_saved_tensors_default_hooks", None)
+    if read is not None:
+        yield Setting("torch.autograd.graph.saved_tensors_hooks", partial(read, False),
+                      partial(_leave_hooks, core))  # fmt: skip
     yield Setting("flushing of denormal numbers", _flushes_denormals, torch.set_flush_denormal)
     yield Setting("torch.is_inference_mode_enabled()", torch.is_inference_mode_enabled,
                   partial(_set_inference_mode, torch))  # fmt: skip
@@ -157,6 +196,11 @@ def _set_autocast_depth(torch: Any, value: int) -> None:
     torch.clear_autocast_cache()
 
 
+def _leave_hooks(core: Any, before: Any) -> None:
+    while (top := core._top_saved_tensors_default_hooks(False)) and top != before:  # noqa: SLF001  # as above
+        core._pop_saved_tensors_default_hooks()  # noqa: SLF001  # as above
+
+
 def _set_inference_mode(torch: Any, value: Any) -> None:
     # The mode lasts as long as the object.
     _MODES_ENTERED.append(torch._C._InferenceMode(value))  # noqa: SLF001  # the public one is a with block
@@ -181,6 +225,8 @@ _FLAGS = {
         "allow_bf16_reduced_precision_reduction",
     ),
     "backends.mkldnn": ("enabled", "deterministic"),
+    "backends.opt_einsum": ("enabled", "strategy"),
+    "backends.quantized": ("engine",),
     "utils.deterministic": ("fill_uninitialized_memory",),
 }  # fmt: skip
 
@@ -209,6 +255,31 @@ def _precisions(torch: Any) -> Iterator[Setting]:
 
 
 # --- what sees every module, optimizer or operation -------------------------------------------
+
+
+class _Operators:
+    """Kernels of torch's own operators (``aten``) that Python code has registered.
+
+    Those for the device ``meta``, which compute no numbers, are torch's affair.
+    """
+
+    def __init__(self, torch: Any) -> None:
+        self._library = torch.library
+        self._kernels: frozenset[str] = frozenset()
+
+    def read(self) -> tuple[frozenset[str]]:
+        registered = self._library._impls  # noqa: SLF001  # no public reader
+        if len(registered) != len(self._kernels):
+            self._kernels = frozenset(registered)
+        return (self._kernels,)  # compared by identity first
+
+    def settle(self, before: tuple[frozenset[str]]) -> str:
+        new = {name for name in self.read()[0] - before[0]
+               if name.startswith("aten/") and not name.endswith("/Meta")}  # fmt: skip
+        for library in gc.get_objects() if new else ():
+            if type(library) is self._library.Library and not new.isdisjoint(library._op_impls):  # noqa: SLF001  # as above
+                library._destroy()  # noqa: SLF001  # as above
+        return f"operators of torch were replaced: {', '.join(sorted(new))}" if new else ""
 
 
 class _Hooks(NamedTuple):
@@ -302,8 +373,12 @@ def seeded_generators(seed: int) -> Iterator[None]:
             state.settle(value)
 
 
-_MT19937_BYTES = 625 * 4
+_MT19937_WORDS = 624
+_MT19937_BYTES = (_MT19937_WORDS + 1) * 4
 """numpy's mt19937.h: 624 words and the position in them."""
+
+_MOST_BLOCKS = 1000
+"""Of 624 words: more than libraries draw as they are imported."""
 
 
 def _numpy_state() -> tuple[Any, Any]:
@@ -324,6 +399,17 @@ def _set_numpy_state(before: tuple[Any, Any]) -> None:
         np.random.set_state(state[:3])  # noqa: NPY002  # as above
 
 
+def _is_drawn(before: Any, after: Any) -> bool:
+    """Whether draws lead from one state of ``random`` to another, as no seed does."""
+    generator = random.Random()  # noqa: S311  # its state is what is looked at
+    generator.setstate(before)
+    for _ in range(_MOST_BLOCKS):
+        if generator.getstate()[1][:-1] == after[1][:-1]:  # the position apart
+            return True
+        generator.getrandbits(_MT19937_WORDS * 32)
+    return False
+
+
 class _PythonGenerator:
     """The one of ``random``, from which libraries may draw as they are imported."""
 
@@ -337,11 +423,13 @@ class _PythonGenerator:
 
     def settle(self, before: tuple[int, Any]) -> str:
         modules, state = before
-        moved = random.getstate() != state
+        after = random.getstate()
         random.setstate(state)
         new = list(sys.modules)[modules:]
         imports = [name for name in new if not name.startswith(PLUGIN_FILE)]
-        return "the global generator of random was moved" if moved and not imports else ""
+        if after == state or (imports and _is_drawn(state, after)):
+            return ""
+        return "the global generator of random was moved"
 
 
 PLUGIN_FILE = "_transferbench_file_"

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import locale
+import logging
 import os
 import re
 import signal
 import sys
+import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -225,6 +228,52 @@ def _locale() -> str:
     return locale.setlocale(locale.LC_ALL)
 
 
+class _Limits:
+    """The limits of this process, which libraries may raise and nobody may lower."""
+
+    def __init__(self, resource: Any) -> None:
+        self._resource = resource
+        self._names = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
+
+    def read(self) -> list[tuple[int, int]]:
+        return [self._resource.getrlimit(getattr(self._resource, name)) for name in self._names]
+
+    def settle(self, before: list[tuple[int, int]]) -> str:
+        lowered = []
+        for name, old, new in zip(self._names, before, self.read(), strict=True):
+            # Unlimited is the largest number, or -1.
+            if any(0 <= now < was or (was < 0 <= now) for was, now in zip(old, new, strict=True)):
+                lowered.append(name)
+                with contextlib.suppress(OSError, ValueError):  # only root can raise the hard one
+                    self._resource.setrlimit(getattr(self._resource, name), old)
+        return f"limits of the process were lowered: {', '.join(lowered)}" if lowered else ""
+
+
+def _limits() -> list[State]:
+    try:
+        import resource  # absent on Windows
+    except ImportError:
+        return []
+    return [_Limits(resource)]
+
+
+def _umask() -> int:
+    before = os.umask(0o077)  # the only reader; files of other threads are private meanwhile
+    os.umask(before)
+    return before
+
+
+def _time_zone() -> list[Setting]:
+    if not hasattr(time, "tzset"):
+        return []
+    return [Setting("time.tzname", lambda: time.tzname, lambda _: time.tzset())]
+
+
+def _attribute(owner: Any, name: str) -> Setting:
+    return Setting(f"{owner.__name__}.{name}", partial(getattr, owner, name),
+                   partial(setattr, owner, name))  # fmt: skip
+
+
 def _affinity() -> list[Setting]:
     if not hasattr(os, "sched_getaffinity"):
         return []
@@ -242,7 +291,22 @@ _SURROUNDINGS: tuple[State, ...] = (
     Setting("os.getcwd()", os.getcwd, os.chdir),
     Setting("locale.setlocale(locale.LC_ALL)", _locale, partial(locale.setlocale, locale.LC_ALL)),
     Setting("sys.getrecursionlimit()", sys.getrecursionlimit, sys.setrecursionlimit),
+    Setting("sys.getswitchinterval()", sys.getswitchinterval, sys.setswitchinterval),
+    Setting("sys.gettrace()", sys.gettrace, sys.settrace),
+    Setting("sys.getprofile()", sys.getprofile, sys.setprofile),
+    *(_attribute(sys, name) for name in ("excepthook", "unraisablehook", "displayhook")),
+    _attribute(threading, "excepthook"),
     Setting("gc.isenabled()", gc.isenabled, _set_collecting),
+    Setting("gc.get_threshold()", gc.get_threshold, lambda values: gc.set_threshold(*values)),
+    Setting("the umask", _umask, os.umask),
+    Setting("tempfile.gettempdir()", tempfile.gettempdir, partial(setattr, tempfile, "tempdir")),
+    Setting(
+        "the level of logging.disable()",
+        partial(getattr, logging.root.manager, "disable"),
+        logging.disable,
+    ),
+    *_time_zone(),
+    *_limits(),
     _Timer(),
     *_affinity(),
     *_signals(),
