@@ -202,10 +202,8 @@ HARMLESS = [
     "import numpy as np\nwith np.errstate(all='raise'):\n    np.random.default_rng(0).normal()",
     "import random; random.Random(0).random()",
     "import random, sys\nsys.modules[f'own{len(sys.modules)}'] = sys; random.random()",
-    (
-        "from torch import library; library.define('own_operators::double', '(Tensor x) -> Tensor')\n"
-        "library.impl('own_operators::double', 'CPU', lambda x: 2 * x)"
-    ),
+    "from torch.library import Library as L; own = L('own_operators', 'DEF')\n"  # noqa: ISC004  # two lines
+    "own.define('double(Tensor x) -> Tensor'); own.impl('double', lambda x: 2 * x, 'CPU')",
     "from resource import *; setrlimit(RLIMIT_CORE, (getrlimit(RLIMIT_CORE)[1],) * 2)",
     "import decimal\nwith decimal.localcontext(prec=3):\n    1 / decimal.Decimal(3)",
     "import sklearn.linear_model, sklearn.neighbors, scipy.stats, scipy.optimize, pandas",

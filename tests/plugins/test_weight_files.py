@@ -12,7 +12,7 @@ import struct
 import tarfile
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -568,6 +568,82 @@ def test_a_zip_that_inflates_is_refused_without_inflating_it(tmp_path):
 def test_a_zip_behind_something_else_is_refused(tmp_path):
     whole = Path(saved(WEIGHTS, tmp_path)).read_bytes()
     assert "which torch.save never does" in refusal(written(b"PK\3\4" + whole, tmp_path))
+
+
+def flipped(folder: Path, **options: Any) -> Path:
+    """A checkpoint with one bit of a tensor changed, and nothing else."""
+    file = Path(saved(WEIGHTS, folder, **options))
+    with zipfile.ZipFile(file) as archive:
+        data = archive.read(next(name for name in archive.namelist() if name.endswith("data/0")))
+    whole = bytearray(file.read_bytes())
+    whole[bytes(whole).index(data) + 2] ^= 1
+    file.write_bytes(whole)
+    return file
+
+
+def test_a_zip_with_a_wrong_checksum_is_damaged(tmp_path):
+    file = flipped(tmp_path)
+    expected = "is damaged: the content of w/data/0 in it has another checksum than was written"
+    assert f"{file} {expected}; get it again" in refusal(file)
+
+
+def test_a_zip_without_checksums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        file = saved(WEIGHTS, tmp_path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    remarks_on(file)
+
+
+class Call:
+    """Is pickled as a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+MANY = list(range(10_000))
+GREEDY = {
+    "bytearray": ([Call(bytearray, 5 * 10**9)], "bytearray, which makes objects of any"),
+    "storage": ([Call(torch.FloatStorage, 10**9)], "FloatStorage, which makes objects of"),
+    "tensor": ([Call(torch.FloatTensor, 10**9)], "FloatTensor, which makes objects of any"),
+    "argument": (
+        [Call(torch._tensor._rebuild_from_type_v2, bytearray, bytearray, (10**9,), None)],
+        "bytearray, which makes objects of any size",
+    ),
+    "sets": ([Call(set, MANY) for _ in range(200)], "set again and again with large"),
+    "sizes": (
+        [Call(torch.Size, tuple(MANY))] + [Call(torch.Size, MANY) for _ in range(100)],
+        "Size again and again with large contents",
+    ),
+    "counters": (
+        [Call(Counter, MANY) for _ in range(100)],
+        "Counter again and again with large contents",
+    ),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(("content", "call"), GREEDY.values(), ids=GREEDY)
+def test_a_pickle_that_takes_memory_is_refused_before_it_does(tmp_path, content, call, zipped):
+    file = saved({"x": content, **WEIGHTS}, tmp_path, _use_new_zipfile_serialization=zipped)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert f"w.pth cannot be read as weights (it calls {call}" in refusal(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_small_sets_and_the_like_beside_weights_are_read(tmp_path, zipped):
+    beside = {"seen": set(MANY), "counts": Counter("weights"), "size": torch.Size([3, 4]),
+              "ordered": OrderedDict(a=1), "bytes": b"abc", "note": "x" * 1000}  # fmt: skip
+    file = saved({"state_dict": WEIGHTS, **beside}, tmp_path,
+                 _use_new_zipfile_serialization=zipped)  # fmt: skip
+    remarks_on(file)
 
 
 def header(text: bytes, length: int | None = None) -> bytes:

@@ -25,7 +25,10 @@ from transferbench.registry.numerics import complete, imported
 
 __all__ = ["LibraryCode", "first_imports"]
 
-_LIBRARIES = frozenset({"numpy", "torch", "timm", "safetensors", "PIL", "scipy", "sklearn"})
+_LIBRARIES = frozenset({
+    "PIL", "filelock", "jinja2", "matplotlib", "numpy", "pandas", "rich", "ruamel.yaml",
+    "safetensors", "scipy", "sklearn", "timm", "torch",
+})  # fmt: skip
 """What a plugin may be the first to import."""
 
 _PACKAGES = frozenset({"numpy", "timm", "safetensors", "PIL", "transferbench"})
