@@ -151,7 +151,8 @@ def test_the_first_import_of_a_library_hides_no_change_of_it():
         import sys
         from transferbench.registry import blamed
         assert "torch" not in sys.modules
-        for source in ("import torch; torch.set_default_dtype(torch.float64)",
+        for source in ("import transferbench.statistics as s; s.student_t = print",
+                       "import torch; torch.set_default_dtype(torch.float64)",
                        "import timm; timm.layers.DropPath.forward = print"):
             try:
                 with blamed("dataset 'd'"):
@@ -159,6 +160,7 @@ def test_the_first_import_of_a_library_hides_no_change_of_it():
             except Exception as error:
                 print(error)
     """)
+    assert "transferbench.statistics.student_t was replaced" in done.stdout, done.stderr
     assert "torch.get_default_dtype() went from torch.float32 to torch.float64" in done.stdout
     assert "timm.layers.drop.DropPath.forward was replaced" in done.stdout, done.stderr
 

@@ -118,6 +118,8 @@ class LibraryCode:
             elif (module := imported(name)) is not None:
                 self._loaded.add(name)
                 self._take(module)
+            else:
+                self._count = 0  # to be taken in when its import has come to its end
 
     def settle(self) -> list[str]:
         """Put back what was replaced; returns a line for each name."""
