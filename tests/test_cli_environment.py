@@ -1,5 +1,6 @@
 """What the system refuses or lacks is a sentence and exit code 2, wherever it comes up."""
 
+import json
 import os
 import resource
 import shutil
@@ -138,3 +139,46 @@ def test_a_write_that_fails_half_way_leaves_every_file_as_it_was(finished, tmp_p
         assert "File too large" in mistake(*commands[verb])
     assert content(tmp_path) == before
     assert cli(*commands[verb]).code == 0
+
+
+# --- terminals and encodings --------------------------------------------------------------------
+
+SURROUNDINGS = [
+    {"COLUMNS": "abc", "TERM": "dumb", "NO_COLOR": "1"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "20"},
+    {"PYTHONIOENCODING": "ascii:strict", "LC_ALL": "POSIX"},
+]
+MORE_SURROUNDINGS = [
+    {"COLUMNS": "400", "FORCE_COLOR": "1", "TERM": "xterm-256color"},
+    {"COLUMNS": "-3", "TERM": "", "LC_ALL": "C.UTF-8"},
+    {"PYTHONIOENCODING": "cp1252", "LC_ALL": "xx_YY.bogus"},
+]
+
+
+def printed(arguments, more):
+    """The bytes on stdout of a command that ends well in an environment of its own."""
+    done = subprocess.run(
+        command(*arguments), env=environment(**more), capture_output=True, timeout=120, check=False
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
+    return done.stdout
+
+
+@pytest.mark.parametrize("more", SURROUNDINGS)
+def test_the_surroundings_of_a_process_change_no_value_that_it_prints(finished, more):
+    own = json.loads(cli("status", finished, "--json").out)
+    assert json.loads(printed(("status", finished, "--json"), more)) == own
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [*SURROUNDINGS, *MORE_SURROUNDINGS])
+def test_no_command_minds_the_surroundings_of_its_process(finished, more):
+    suite = finished.parent / "suite.yaml"
+    for arguments in (("run", suite, "--out", finished), ("plan", suite, "--out", finished)):
+        own = json.loads(cli(*arguments, "--json").out)
+        other = json.loads(printed((*arguments, "--json"), more))
+        for values in (own, other):
+            values.pop("memory_bytes", None)  # measured in each process
+        assert other == own
+    for arguments in (("status", finished), ("report", finished)):
+        assert printed(arguments, more)
