@@ -97,6 +97,9 @@ LINE = ".jsonl:1 is not a record"
         ("records.jsonl", lambda text: "x" + text, "report compare export pack", LINE),
         ("records.jsonl", lambda text: text[:30], "report", LINE),
         ("records.jsonl", lambda text: text + text, "compare", "repeats a measurement"),
+        ("records.jsonl", lambda text: "".join(text.splitlines(keepends=True)[:-1]), ALL,
+         "records.jsonl is damaged: of 1 of 4 finished jobs it has not all lines; run the suite"),
+        ("records.jsonl", lambda _: "", ALL, "of 4 of 4 finished jobs it has not all lines"),
         ("records.jsonl", replaced("job", f'"{"0" * 64}"'), "report pack",
          "line 1 is of a job that run.json does not list"),
         ("records.jsonl", replaced("initialization", '"RX-T"'), "export",
@@ -118,6 +121,37 @@ def test_a_damaged_file_is_named_with_the_way_on(damaged, tmp_path, name, edit, 
         assert "run the suite " in message
 
 
+def test_a_rerun_that_was_killed_leaves_the_number_of_records(damaged, tmp_path, monkeypatch):
+    """Only its end writes the records again, and until then those of the earlier run count."""
+    before = json.loads((damaged / "run.json").read_text())["jobs"]
+    monkeypatch.setattr("transferbench.runner.run.execute", _interrupt)
+    path = suite_file(tmp_path, SMALL)
+    shutil.rmtree(damaged.parent / "store")
+    assert cli("run", path, "--out", damaged, *ARGUMENTS).code == 130
+    after = json.loads((damaged / "run.json").read_text())["jobs"]
+    assert [job["status"] for job in after] == ["missing"] * len(before)
+    assert [job["records"] for job in after] == [job["records"] for job in before]
+    (damaged / "records.jsonl").write_text("")
+    assert "of 4 of 4 finished jobs" in mistake("status", damaged)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_run_of_an_older_version_has_no_number_of_records(damaged, tmp_path):
+    path = damaged / "run.json"
+    described = json.loads(path.read_text())
+    for job in described["jobs"]:
+        del job["records"]
+    path.write_text(json.dumps(described))
+    lines = records_of(damaged).splitlines(keepends=True)
+    (damaged / "records.jsonl").write_text("".join(lines[:-1]))
+    for command in readers(damaged, tmp_path).values():
+        assert "not all lines" not in cli(*command).err
+    assert cli("export", damaged, tmp_path / "x.csv").out.startswith(f"{len(lines) - 1} rows")
+
+
 @pytest.mark.parametrize("name", ["run.json", "claims.json", "environment.json", "records.jsonl"])
 def test_what_is_no_file_is_named(damaged, tmp_path, name):
     path = damaged / name
@@ -134,7 +168,8 @@ def test_what_is_no_file_is_named(damaged, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content"),
     [("run.json", b"{}"), ("claims.json", b"[]"), ("environment.json", b""),
-     ("records.jsonl", b"\xff"), ("records.jsonl", None), ("claims.json", "loop")],
+     ("records.jsonl", b"\xff"), ("records.jsonl", b""), ("records.jsonl", None),
+     ("claims.json", "loop")],
 )  # fmt: skip
 def test_a_rerun_heals_a_damaged_folder_and_computes_nothing(damaged, tmp_path, name, content):
     path, store = damaged / name, damaged.parent / "store" / "jobs"

@@ -41,6 +41,7 @@ from transferbench.runner.folder import (
     read_json,
     read_run,
     read_run_records,
+    refuse_cut_records,
 )
 from transferbench.runner.other_code import Difference, differences
 from transferbench.runner.planning import Planned
@@ -168,6 +169,13 @@ class Run:
     def statuses(self) -> pd.DataFrame:
         """``job_rows`` as a table."""
         return pd.DataFrame(self.job_rows)
+
+    def refuse_cut_records(self) -> None:
+        """Raise ``StoreError`` where records were written of which lines are gone."""
+        self._settled(Run._refuse_cut_records)
+
+    def _refuse_cut_records(self) -> None:
+        refuse_cut_records(self.folder, self._run)
 
     @property
     def failed(self) -> list[dict[str, Any]]:

@@ -92,6 +92,7 @@ def status(folder: RunFolder, store: RunStore = None, json: Json = False) -> Non
     from transferbench.api import Run
 
     finished = Run(folder, store=store)
+    finished.refuse_cut_records()
     rows = finished.job_rows
     if json:
         others = finished.other_code

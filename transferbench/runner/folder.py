@@ -28,11 +28,13 @@ __all__ = [
     "Environment",
     "RunDescription",
     "RunJob",
+    "axes_of",
     "read_claims",
     "read_environment",
     "read_json",
     "read_run",
     "read_run_records",
+    "refuse_cut_records",
     "unreadable",
 ]
 
@@ -76,11 +78,13 @@ class RunJob(_Read):
     diagnostic: str = TRIAL
     other_initialization: str | None = None
     other_replicate: Replicate | None = None
+    records: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    """Lines of the cell in the records; None before they are written, and in older folders."""
 
     @property
     def axes(self) -> tuple[Any, ...]:
         """What a record of this cell has, too."""
-        return _axes(self, self.id)
+        return axes_of(self, self.id)
 
 
 class RunEntry(_Read):
@@ -185,23 +189,43 @@ def read_environment(folder: Path) -> Environment:
 
 
 def read_run_records(folder: Path, run: RunDescription) -> Iterator[Record]:
-    """The records of the run, in order, each of a cell of it and none twice.
+    """The records of the run, in order, each of a cell of it, none twice and none missing.
 
     Raises: ``StoreError`` naming the file, the line, its fault and the way on.
     """
     path = folder / RECORDS
     _refuse_absent(path)
-    cells = {job.axes for job in run.jobs}
+    missing = {job.axes: job.records or 0 for job in run.jobs}
     measured: set[tuple[Any, ...]] = set()
     for number, record in enumerate(_records(path), start=1):
-        axes = _axes(record, record.job)
-        if axes not in cells:
+        axes = axes_of(record, record.job)
+        if axes not in missing:
             raise _damaged(path, f"line {number} is of a job that {RUN} does not list")
         key = (*axes, record.metric, *sorted(record.coordinates.items()))
         if key in measured:
             raise _damaged(path, f"line {number} repeats a measurement")
         measured.add(key)
+        missing[axes] -= 1
         yield record
+    if short := sum(left > 0 for left in missing.values()):
+        finished = sum(bool(job.records) for job in run.jobs)
+        raise _damaged(path, f"of {short} of {finished} finished jobs it has not all lines")
+
+
+def refuse_cut_records(folder: Path, run: RunDescription) -> None:
+    """Raise ``StoreError`` where records that were written lack lines; reads few of them whole."""
+    path = folder / RECORDS
+    if not os.path.lexists(path):
+        return  # the run has not come to its end
+    _refuse_absent(path)
+    try:
+        with path.open("rb") as lines:
+            is_cut = sum(1 for _ in lines) < sum(job.records or 0 for job in run.jobs)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if is_cut:
+        for _ in read_run_records(folder, run):
+            pass
 
 
 def _records(path: Path) -> Iterator[Record]:
@@ -213,7 +237,8 @@ def _records(path: Path) -> Iterator[Record]:
         raise StoreError(f"{error}; {_again(path)}") from error
 
 
-def _axes(cell: RunJob | Record, job: str) -> tuple[Any, ...]:
+def axes_of(cell: RunJob | Record, job: str) -> tuple[Any, ...]:
+    """What a cell of a run and its records have in common."""
     return (
         job, cell.entry, cell.target, cell.perturbation, cell.initialization, cell.replicate,
         cell.diagnostic, cell.other_initialization, cell.other_replicate,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -16,7 +18,16 @@ from transferbench.files import write_json, write_text
 from transferbench.plan import Plan
 from transferbench.runner.collect import Collected, JobState
 from transferbench.runner.earlier import set_aside
-from transferbench.runner.folder import CLAIMS, ENVIRONMENT, RECORDS, REPORT, RUN
+from transferbench.runner.folder import (
+    CLAIMS,
+    ENVIRONMENT,
+    RECORDS,
+    REPORT,
+    RUN,
+    RunJob,
+    axes_of,
+    read_run,
+)
 from transferbench.runner.planning import Planned
 from transferbench.runner.run_store import store_facts
 
@@ -31,7 +42,17 @@ def write_plan(planned: Planned, states: Mapping[str, JobState]) -> None:
     # Another process may have set it aside, and written results of this suite, since the plan.
     if planned.superseded and planned.superseded.is_still_there:
         set_aside(planned.superseded)
-    write_json(planned.folder / RUN, _description(planned, states, {}))
+    described = _description(planned, states, {}, _recorded(planned))
+    write_json(planned.folder / RUN, described)
+
+
+def _recorded(planned: Planned) -> dict[tuple[Any, ...], int]:
+    """How many records the folder has of each cell, from an earlier run of the same suite."""
+    with suppress(StoreError):
+        run = read_run(planned.folder)
+        if run.suite_digest == planned.suite.digest:
+            return {job.axes: job.records for job in run.jobs if job.records is not None}
+    return {}
 
 
 def _refuse_obstacles(folder: Path) -> None:
@@ -53,11 +74,16 @@ def write_results(
     write_text(folder / RECORDS, "".join(lines))
     write_json(folder / CLAIMS, verdicts)
     write_json(folder / ENVIRONMENT, _environment(collected.facts))
-    write_json(folder / RUN, _description(planned, collected.states, collected.parameters))
+    recorded = Counter(axes_of(record, record.job) for record in collected.records)
+    described = _description(planned, collected.states, collected.parameters, recorded)
+    write_json(folder / RUN, described)
 
 
 def _description(
-    planned: Planned, states: Mapping[str, JobState], parameters: Mapping[str, int]
+    planned: Planned,
+    states: Mapping[str, JobState],
+    parameters: Mapping[str, int],
+    recorded: Mapping[tuple[Any, ...], int],
 ) -> dict[str, Any]:
     """The content of ``run.json``: the suite, its entries and a row for each cell of a job."""
     plan = planned.plan
@@ -74,12 +100,14 @@ def _description(
                   for entry in planned.entries],
         "entries": [vars(entry) | {"parameters": parameters.get(entry.name), "origin": origin}
                     for entry, _, _, origin in planned.entries],
-        "jobs": list(_job_rows(plan, states)),
+        "jobs": list(_job_rows(plan, states, recorded)),
         "suite": plan.suite,
     }  # fmt: skip
 
 
-def _job_rows(plan: Plan, states: Mapping[str, JobState]) -> Iterator[dict[str, Any]]:
+def _job_rows(
+    plan: Plan, states: Mapping[str, JobState], recorded: Mapping[tuple[Any, ...], int]
+) -> Iterator[dict[str, Any]]:
     """A row for each cell, with its job; pre-trainings first."""
     needs = ((cell.entry, job) for cell in plan.cells for job in plan.jobs[cell.job].requires)
     rows = chain(
@@ -89,12 +117,16 @@ def _job_rows(plan: Plan, states: Mapping[str, JobState]) -> Iterator[dict[str, 
     )
     for name, axes in rows:
         job = plan.jobs[name]
-        yield {
+        row = {
             "id": job.id,
             "kind": job.kind,
             "label": job.title,
             "status": states[job.id].status,
             **axes,
+        }
+        yield {
+            **row,
+            "records": recorded.get(RunJob.model_validate(row).axes),
             "requires": list(job.requires),
             "payload": job.payload,
         }
