@@ -356,6 +356,11 @@ def edit_records(folder: Path, change: Callable[[list[Record]], list[Record]]) -
     packed, plain = folder / "records.jsonl.gz", folder / "records.jsonl"
     path = packed if packed.exists() else plain
     write_records(change(list(read_records(path))), path)
+    if path == plain:  # and as a run that never measured the rest
+        described = json.loads((folder / "run.json").read_text())
+        for job in described["jobs"]:
+            job["records"] = None
+        (folder / "run.json").write_text(json.dumps(described))
 
 
 def sealed(folder: Path) -> Path:
