@@ -43,6 +43,7 @@ WAYS = {
     "as a file": ("def build():\n    exec(open('./widths.py').read())", {}),
     "in a folder": ("def build():\n    exec(open('lib/widths.py').read())", {}),
     "a namespace": ("from lib.deep import widths", {}),
+    "as one of Python's own": ("import queue", {}),
     "by another": ("import other", {"other": "def f():\n    import widths"}),
     "in a circle": ("import other", {"other": "import widths, other"}),
     "a package": ("import pack", {"pack.__init__": "from .widths import WIDTH"}),
@@ -53,7 +54,11 @@ WAYS = {
     "relative by name": ("import pack", {"pack.__init__": "import importlib\nlater = lambda: "
                                          "importlib.import_module('.widths', __name__)"}),
 }  # fmt: skip
-PLACES = {"in a folder": "lib.widths", "a namespace": "lib.deep.widths"}
+PLACES = {
+    "as one of Python's own": "queue",
+    "in a folder": "lib.widths",
+    "a namespace": "lib.deep.widths",
+}
 
 
 @pytest.mark.parametrize("way", WAYS)

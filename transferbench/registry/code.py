@@ -19,7 +19,7 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -173,12 +173,16 @@ def _tree(path: Path) -> ast.AST:
         return ast.Module([], [])
 
 
-def _located(name: str, search: Iterable[str]) -> Iterator[tuple[str, Path]]:
-    """The files of a local module and of the packages around it, as far as there are any."""
-    folders: Iterable[str] = search
+def _located(name: str, search: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The files of a local module and of the packages around it, as far as there are any.
+
+    ``search``: the folder of the plugin file is the last one.
+    """
     parts = name.split(".")
-    if not parts[0] or parts[0] in sys.stdlib_module_names or parts[0] in CORE:
+    if not parts[0] or parts[0] in CORE:
         return
+    # With that folder first in ``sys.path``, a module in it may hide one of Python's own.
+    folders: Iterable[str] = search[-1:] if parts[0] in sys.stdlib_module_names else search
     for count in range(1, len(parts) + 1):
         # By its last name: a namespace inside a package that is not imported is no namespace else.
         spec = _spec(parts[count - 1], folders)
