@@ -16,7 +16,8 @@ EXIT_CODES = {
     1: "some jobs of a run failed, a check failed, or `doctor` found a plugin that is broken",
     2: "a user error, or output that could not be printed: a message without a traceback",
     130: "interrupted (Ctrl-C, `SIGTERM`, `SIGHUP`); finished jobs are kept, and the same command "
-    "continues",
+    "continues. While Python starts or ends, the process dies of the signal without a word, which "
+    "a shell shows as 130, 143 or 129",
 }
 
 HEAD = """# Errors and exit codes
