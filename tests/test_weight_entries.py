@@ -331,6 +331,59 @@ def test_weights_that_are_not_finite_are_refused_before_anything_is_trained(tmp_
     assert "NaN or infinite; the training that wrote them diverged" in message
 
 
+def changed_state(path, change):
+    """A state of timm's small network after ``change``."""
+    state = timm.create_model("test_resnet", in_chans=1).state_dict()
+    change(state)
+    torch.save(state, path)
+    return path
+
+
+def with_a_negative_variance(state):
+    state["layer2.0.bn2.running_var"][0] = -1
+
+
+def with_huge_convolutions(state):
+    for name in state:
+        if state[name].ndim == 4:
+            state[name] *= 1e30
+
+
+NEGATIVE = "layer2.0.bn2, whose running_var has negative variances such as -1,"
+
+
+@pytest.mark.parametrize(
+    ("verb", "change", "culprit"),
+    [
+        ("run", with_a_negative_variance, NEGATIVE),
+        ("prepare", with_a_negative_variance, NEGATIVE),
+        ("prepare", with_huge_convolutions, "conv1.3"),
+    ],
+)
+def test_finite_weights_whose_outputs_are_not_are_refused(tmp_path, verb, change, culprit):
+    file = changed_state(tmp_path / "best.pth", change)
+    message = mistake(verb, suite_file(tmp_path, SMALL), "--backbone", "timm/test_resnet",
+                      "--weights", file, "--out", tmp_path / "run")  # fmt: skip
+    assert f"with the weights {file} the outputs of {culprit}" in message
+    assert " are not finite, in eval mode and for images of noise: nothing can be" in message
+
+
+def test_refused_weights_leave_no_trace(tmp_path):
+    good = weights_file(tmp_path / "good.pth", 1)
+    assert run_with(tmp_path, good).code == 0
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    broken = torch.full((16, 16, 3, 3), torch.nan)
+    bad = weights_file(tmp_path / "bad.pth", 1, **{"layer1.0.conv1.weight": broken})
+    said = run_with(tmp_path, bad)
+    assert said.code == 2
+    assert "are not finite" in said.err
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    again = run_with(tmp_path, good)
+    assert again.code == 0
+    assert "left out" not in again.err
+    assert "bad" not in again.err
+
+
 def test_weights_of_a_tag_that_are_not_finite_are_refused(tmp_path, monkeypatch):
     state = timm.create_model("test_resnet").state_dict()
     state["layer1.0.bn1.running_var"][0] = float("nan")

@@ -19,6 +19,7 @@ from transferbench.data.perturbation import CompiledPerturbation, compile_pertur
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.data.splits import planned_training, select_test, shuffled_labels
 from transferbench.errors import DamagedImagesError, DataError, DeviceError, PluginError
+from transferbench.networks.finite_outputs import not_finite_output
 from transferbench.networks.modules import (
     body_state,
     build_network,
@@ -165,11 +166,15 @@ class WorkerResources:
             )
         return head
 
-    def external_state(self, payload: Mapping[str, Any]) -> ExternalState:
+    def external_state(
+        self, payload: Mapping[str, Any], *, evaluate: bool = False
+    ) -> ExternalState:
         """The body of the entry's network with the external weights that a trial names.
 
-        Raises: ``DataError`` where they cannot be loaded, do not fit, are not finite or have
-        changed since the run was planned.
+        ``evaluate``: look at the outputs for a few images too.
+
+        Raises: ``DataError`` where they cannot be loaded, do not fit, are not finite, give outputs
+        that are not, or have changed since the run was planned.
         """
         spec, params = self.backbone(payload)
         tag, sha256 = (payload["initialization"]["weights"][key] for key in ("tag", "sha256"))
@@ -191,6 +196,15 @@ class WorkerResources:
             remark = spec.load_weights(params, net, file or tag)
             body = body_state(net.state_dict(), partition(spec, net))
         self._refuse_not_finite(net, payload, file or tag)
+        if evaluate:
+            image = payload["image"]
+            with blamed(f"backbone {spec.name!r}"):
+                broken = not_finite_output(net, image["channels"], image["size"])
+            if broken:
+                raise DataError(
+                    f"with the weights {file or tag} {broken} are not finite, in eval mode and for"
+                    " images of noise: nothing can be learnt from them, so give other weights"
+                )
         return ExternalState(body, remark if isinstance(remark, str) else "")
 
     def _refuse_not_finite(self, net: nn.Module, payload: Mapping[str, Any], source: str) -> None:

@@ -20,7 +20,7 @@ from transferbench.runner.executors.worker import report_waiting
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
 from transferbench.runner.recomputed import say_other_bits
-from transferbench.runner.schedule import JobSchedule, NotedWatcher, Watcher
+from transferbench.runner.schedule import JobSchedule, Watcher
 from transferbench.store import Store
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ def execute(
         return {}
     _refuse_micro_batch(planned, done)
     _prepare_store(planned, len(jobs.keys() - done))
-    for line in try_weights(planned, done):
-        if isinstance(watcher, NotedWatcher):
-            watcher.note(line)
     weights, code = _weights_files(planned), planned.registry.file_codes
     with start_executor(planned.options, planned.store, weights, code) as executor:
         compare = partial(say_other_bits, planned.store, jobs)
@@ -159,7 +156,8 @@ def try_weights(planned: Planned, done: Container[str]) -> list[str]:
     """Load the external weights of the jobs that are not ``done`` once, to report bad ones early.
 
     Returns what the user should know of them: a line for each entry whose file was not simply the
-    network's. Raises: ``DataError`` where they cannot be had, are no weights or do not fit.
+    network's. Raises: ``DataError`` where they cannot be had, are no weights, do not fit, or give
+    outputs that are not finite.
     """
     from transferbench.engine.resources import WorkerResources
 
@@ -173,6 +171,7 @@ def try_weights(planned: Planned, done: Container[str]) -> list[str]:
             network = {key: job.payload[key] for key in ("backbone", "image")}
             classes = job.payload["dataset"]["classes"]
             networks.setdefault(digest([network, weights, classes]), (cell.entry, job))
-    states = [(entry, resources.external_state(job.payload)) for entry, job in networks.values()]
+    states = [(entry, resources.external_state(job.payload, evaluate=True))
+              for entry, job in networks.values()]  # fmt: skip
     lines = {f"{entry}: {state.remark}": None for entry, state in states if state.remark}
     return list(lines)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from transferbench.claims import Verdict, judge
 from transferbench.errors import StoreError, shortened
 from transferbench.measurements import Measurements, frame_of
-from transferbench.runner.collect import Collected, collect, damaged_jobs, job_states
+from transferbench.runner.collect import Collected, JobState, collect, damaged_jobs, job_states
 from transferbench.runner.entries import record_entries
-from transferbench.runner.execute import execute
+from transferbench.runner.execute import execute, try_weights
 from transferbench.runner.executors import Outcome
 from transferbench.runner.messages import say
 from transferbench.runner.planning import Planned, with_entries_finished_since
@@ -47,10 +47,11 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     if isinstance(watcher, NotedWatcher):
         for text in planned.code.notes:
             watcher.note(text)
+    states = job_states(planned.plan.jobs, planned.store)
+    _try_weights(planned, states, watcher)
     record_entries(planned.folder, planned.suite.digest, planned.entries)
     outcomes: dict[str, Outcome] = {}
     while True:
-        states = job_states(planned.plan.jobs, planned.store)
         write_plan(planned, states)
         _set_aside(planned, {job: state.message for job, state in states.items()
                              if state.status == "damaged"})  # fmt: skip
@@ -66,6 +67,16 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
             if joined is planned:
                 return results
         planned = joined
+        states = job_states(planned.plan.jobs, planned.store)
+
+
+def _try_weights(planned: Planned, states: Mapping[str, JobState], watcher: Watcher) -> None:
+    """Before the folder names an entry that could never be finished. Raises: as ``try_weights``."""
+    done = {job for job, state in states.items() if state.status == "ok"}
+    lines = try_weights(planned, done) if planned.plan.jobs.keys() - done else []
+    if isinstance(watcher, NotedWatcher):
+        for line in lines:
+            watcher.note(line)
 
 
 def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
