@@ -214,8 +214,9 @@ def test_many_missing_measurements_are_counted():
 def test_a_failed_trial_is_left_out_with_its_pair_and_mentioned():
     result = verdict(GAIN, trials(P=[*PRETRAINED, 0.9], RI=[*RANDOM, None]), replicates=4)
     assert result.low == pytest.approx(paired_difference(PRETRAINED, RANDOM).low)
-    assert (result.n, result.verdict) == (3, "reproduced")
+    assert (result.n, result.verdict) == (3, "undecided")
     assert result.reason == (
+        "replicate 3 gave no value, and the verdict depends on what it would have been; "
         "3 of 4 replicates are complete; 1 of 8 measurements have no value and were left out; "
         "1 of 8 measurements are flagged: not finite: diverged"
     )
@@ -253,7 +254,32 @@ def test_a_replicate_that_lacks_one_place_is_left_out_everywhere():
     places = [{"perturbations": ["identity"]}]
     result = verdict({"terms": [term()]}, records, trials=places, replicates=4)
     assert result.effect == pytest.approx(np.mean([near[:3], far]))
-    assert (result.n, result.reason) == (3, "3 of 4 replicates are complete")
+    assert result.n == 3
+    assert result.reason.endswith("; 3 of 4 replicates are complete")
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.1, "reproduced"), (0.35, "undecided")])
+def test_a_lost_replicate_decides_nothing_where_no_value_of_it_could(threshold, expected):
+    """20 differences are around .4; one more would be between -1 and 1."""
+    good, bad = [0.8 + 0.01 * (k % 3) for k in range(20)], [0.4] * 20
+    claim = GAIN | {"threshold": threshold}
+    result = verdict(claim, trials(P=[*good, None], RI=[*bad, 0.4]), replicates=21)
+    assert (result.verdict, result.n) == (expected, 20)
+    assert result.low > threshold
+
+
+def test_two_replicates_are_too_few_for_a_verdict():
+    result = verdict(GAIN, trials(P=[0.9, 0.91], RI=[0.3, 0.31]), replicates=2)
+    assert (result.verdict, result.reason) == (
+        "undecided", "a verdict needs 3 replicates, found 2"
+    )  # fmt: skip
+
+
+def test_replicates_without_spread_decide_nothing():
+    result = verdict(GAIN, trials(P=[0.9, 0.8, 0.7], RI=[0.775, 0.675, 0.575]))
+    assert result.effect == pytest.approx(0.125)
+    assert result.verdict == "undecided"
+    assert result.reason == "every replicate gives the same value: their spread is not known"
 
 
 def test_a_flag_on_a_value_is_mentioned():

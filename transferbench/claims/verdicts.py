@@ -21,7 +21,14 @@ from pydantic import BaseModel, ConfigDict
 from transferbench.claims.terms import Sample, sample_of, select_term
 from transferbench.errors import listing
 from transferbench.measurements import Measurements
-from transferbench.statistics import Estimator, Interval, concordance, jackknife, jackknife_ratio
+from transferbench.statistics import (
+    Estimator,
+    Interval,
+    concordance,
+    jackknife,
+    jackknife_ratio,
+    student_t,
+)
 from transferbench.suite import Axis, Claim, Suite, Term
 
 __all__ = ["Verdict", "judge"]
@@ -30,6 +37,12 @@ NAMED = 3
 """Missing measurements, and flags, that a reason names; the rest are counted."""
 
 LEVEL = 0.95
+
+FEWEST = 3
+"""Replicates that a verdict needs: two equal differences are no evidence."""
+
+EQUAL = 1e-9
+"""Bounds closer than this are those of replicates without spread, to rounding."""
 
 Decision: TypeAlias = Literal["reproduced", "contradicted", "undecided"]
 
@@ -88,6 +101,10 @@ def judge(
     A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
     and contradicted where one does at a level corrected for their number (Bonferroni); the
     effect is that of the value which is furthest from holding.
+
+    Undecided, whatever the interval: a claim of fewer than ``FEWEST`` replicates, one whose
+    replicates have no spread, and one with replicates lost (a trial that diverged), unless it is
+    decided alike whatever values these would have had.
     """
     own, reasons = measurements.select(entry=entry), left_out or {}
     return [_judge(suite, label, claim, own, reasons) for label, claim in suite.claims.items()]
@@ -99,7 +116,8 @@ def _judge(
     cases = _cases(suite, claim, own)
     samples = [sample for case in cases for sample in case.samples]
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
-    judged = [_judged(claim, case, replicates, len(cases)) for case in cases]
+    lost = _lost(samples, replicates)
+    judged = [_judged(claim, case, replicates, lost, len(cases)) for case in cases]
     worst = min(judged, key=lambda case: _margins(claim, case.interval)[0])
     decisive = next((case for case in judged if case.decision == "contradicted"), worst)
     interval = decisive.interval
@@ -197,9 +215,15 @@ class _Judged(NamedTuple):
     reasons: list[str]
 
 
-def _judged(claim: Claim, case: _Case, replicates: Sequence[int], cases: int) -> _Judged:
+def _judged(
+    claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int], cases: int
+) -> _Judged:
     interval = _interval(claim, case, replicates, LEVEL)
     decision, reasons = _decide(claim, interval)
+    if decision != "undecided" and lost and not _holds_anyhow(claim, case, replicates, lost):
+        names = listing([f"replicate {k}" for k in lost], NAMED)
+        reasons = [f"{names} gave no value, and the verdict depends on what it would have been"]
+        decision = "undecided"
     if decision == "contradicted" and cases > 1:
         corrected = _interval(claim, case, replicates, 1 - (1 - LEVEL) / cases)
         if _decide(claim, corrected)[0] != "contradicted":
@@ -212,6 +236,31 @@ def _worst_of(claim: Claim, decisive: _Judged, cases: int) -> list[str]:
     if claim.each is None or decisive.at is None:
         return []
     return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {decisive.at}"]
+
+
+def _lost(samples: Sequence[Sample], replicates: Sequence[int]) -> list[int]:
+    """Replicates that were trained and have no value in some cell."""
+    trained_M = np.concatenate([sample.rows.replicates.ravel() for sample in samples])
+    trained = {int(k) for k in trained_M[~np.isnan(trained_M)]}
+    return sorted(trained - set(replicates))
+
+
+def _holds_anyhow(
+    claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int]
+) -> bool:
+    """Whether the decision is the same for the least and the most that the lost ones could be.
+
+    Only a sum of fractions has a least and a most; effects of pairs and ratios are not bounded so.
+    """
+    effect, divisor = case.sums if not (claim.order or claim.along) else ((), ())
+    units = {unit for sample in effect for unit in sample.rows.labels("unit")}
+    values = [value for k in replicates if (value := _sum(effect)([k])) is not None]
+    if divisor or units != {"fraction"} or len(values) < len(replicates):
+        return False
+    extremes = (sum(min(s.weight, 0.0) for s in effect), sum(max(s.weight, 0.0) for s in effect))
+    filled = [student_t([*values, *[extreme] * len(lost)], LEVEL) for extreme in extremes]
+    decisions = {_decide(claim, interval)[0] for interval in filled}
+    return decisions == {_decide(claim, _interval(claim, case, replicates, LEVEL))[0]}
 
 
 # --- the effect -------------------------------------------------------------------------------
@@ -268,6 +317,10 @@ def _margins(claim: Claim, interval: Interval) -> tuple[float, float]:
 def _decide(claim: Claim, interval: Interval) -> tuple[Decision, list[str]]:
     if interval.low is None or interval.high is None:
         return "undecided", [interval.reason or ""]
+    if interval.n < FEWEST:
+        return "undecided", [f"a verdict needs {FEWEST} replicates, found {interval.n}"]
+    if interval.high - interval.low <= EQUAL:
+        return "undecided", ["every replicate gives the same value: their spread is not known"]
     holds, fails = _margins(claim, interval)
     if holds > 0:
         return "reproduced", []
