@@ -172,7 +172,7 @@ def test_every_check_of_a_submission_is_a_rule():
         ({"terms": [("a", 1), ("b", -1)], "relation": "above"}, "m(a) - m(b) > 0"),
         ({"terms": [("a", -0.5)], "relation": "below", "threshold": 2}, "- 0.5 m(a) < 2"),
         ({"terms": [("a", 1)], "relation": "within", "threshold": 1}, "|m(a)| < 1"),
-        ({"order": [[("a", 1)], [("b", 1)]], "relation": "above"}, "Spearman(m(a); m(b)) > 0"),
+        ({"order": [[("a", 1)], [("b", 1)]], "relation": "above"}, "tau(m(a); m(b)) > 0"),
         (
             {"terms": [("a", 1)], "relative_to": [("b", 1)], "relation": "above"},
             "(m(a)) / (m(b)) > 0",

@@ -72,10 +72,10 @@ def predicate(claim: Claim) -> str:
 
 def _effect(claim: Claim) -> str:
     if claim.along:
-        return f"Spearman({_sum(claim.terms)} along {claim.along.coordinates[0]})"
+        return f"tau({_sum(claim.terms)} along {claim.along.coordinates[0]})"
     if claim.order:
         against = f" | {'; '.join(map(_sum, claim.against))}" if claim.against else ""
-        return f"Spearman({'; '.join(map(_sum, claim.order))}{against})"
+        return f"tau({'; '.join(map(_sum, claim.order))}{against})"
     if claim.relative_to:
         return f"({_sum(claim.terms)}) / ({_sum(claim.relative_to)})"
     return _sum(claim.terms)

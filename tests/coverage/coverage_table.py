@@ -50,14 +50,18 @@ def standard_error(share: float, draws: int) -> float:
 
 
 def faults(simulation: Simulation, found: Counts, errors: float = 0.0) -> list[str]:
-    """What does not hold: coverage, false verdicts, intervals without width.
+    """What does not hold: bounds, coverage, false verdicts, intervals without width.
 
-    ``errors``: so many standard errors less coverage are no fault; of false verdicts two more.
+    ``errors``: so many standard errors less coverage are allowed; of bounds and false verdicts two
+    more.
     """
-    if not found.bounded:
-        return []
     lines = []
-    coverage = found.covering / found.bounded
+    bounded = found.bounded / found.draws
+    if bounded < simulation.bounded - (errors + 2) * standard_error(
+        simulation.bounded, found.draws
+    ):
+        lines.append(f"bounds in {bounded:.1%} instead of {simulation.bounded:.1%}")
+    coverage = found.covering / found.bounded if found.bounded else math.nan
     if coverage < TOO_LOW - errors * standard_error(TOO_LOW, found.bounded):
         lines.append(f"coverage {coverage:.1%}")
     false = found.reproduced / found.draws
@@ -99,7 +103,8 @@ def page(draws: int) -> str:
 Written by `make coverage`: {draws:,} samples with a known truth for each row, seed 0; two standard
 errors of a coverage of 95% are {2 * standard_error(0.95, draws):.1%}. Nominal level: 95%.
 
-- **with bounds**: samples whose interval is defined; coverage is of these.
+- **with bounds**: samples whose interval is defined; coverage is of these. All are, except shares
+  whose divisor is not significantly above 0.
 - **false verdicts**: claims at their threshold that are reproduced all the same; at most 2.5%.
 - **power**: true claims that are reproduced.
 - **holds**: coverage of at least {TOO_LOW:.1%}, false verdicts of at most 2.5% and two standard

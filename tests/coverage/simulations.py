@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from transferbench.statistics import (
     Interval,
@@ -29,7 +30,8 @@ Draw = Callable[[np.random.Generator], Interval]
 
 class Simulation(NamedTuple):
     """``truth``: of the quantity. ``threshold``: of a claim that it is above; None where there is
-    none. Where the truth is not above it, a claim that is reproduced is false.
+    none. Where the truth is not above it, a claim that is reproduced is false. ``bounded``: the
+    probability of bounds.
     """
 
     kind: str
@@ -38,6 +40,7 @@ class Simulation(NamedTuple):
     draw: Draw
     truth: float
     threshold: float | None = None
+    bounded: float = 1.0
 
 
 def _columns(values: np.ndarray) -> list[Callable[[Sequence[int]], float]]:
@@ -96,7 +99,10 @@ def shares() -> Iterator[Simulation]:
                 over = 0.5 * d / np.sqrt(n) + 0.5 * rng.normal(size=n)
                 return jackknife_ratio(*_columns(np.stack([over, under], axis=1)), range(n))
 
-            yield Simulation("fieller", f"divisor {distance} errors above 0", n, draw, 0.5, 0.5)
+            # There are bounds where a t-test finds the divisor above 0, with this power.
+            bounded = float(stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, distance))
+            yield Simulation("fieller", f"divisor {distance} errors above 0", n, draw, 0.5, 0.5,
+                             bounded)  # fmt: skip
 
 
 ORDERS = {

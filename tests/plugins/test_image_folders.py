@@ -352,14 +352,17 @@ def fault_of_loading(root):
     return str(error.value)
 
 
+UNPRINTABLE = "has characters that cannot be printed"
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         (" ", "a class is called ' '"),
-        ("a\nb", r"the name of class 'a\nb' has characters that cannot be printed"),
-        ("a\x1b[1mb", r"the name of class 'a\x1b[1mb' has characters"),
-        (os.fsdecode(b"caf\xe9"), r"the name of class 'caf\udce9' has characters"),
-        ("a\u2028b", r"the name of class 'a\u2028b' has characters"),
+        ("a\nb", rf"the name of class 'a\nb' {UNPRINTABLE}"),
+        ("a\x1b[1mb", rf"the name of class 'a\x1b[1mb' {UNPRINTABLE}"),
+        (os.fsdecode(b"caf\xe9"), rf"the name of class 'caf\udce9' {UNPRINTABLE}"),
+        ("a\u2028b", rf"the name of class 'a\u2028b' {UNPRINTABLE}"),
         ("cat ", "2 classes look the same: 'cat', 'cat '"),
     ],
 )
@@ -367,10 +370,7 @@ def test_names_that_cannot_be_told_apart_or_printed_are_refused(root, name, reas
     for split in ("train", "test"):
         paint(root / split / name / "0.png")
     message = fault(root)
-    assert message == f"dataset 'image-folder': in 'train' {reason}: rename the folders" or (
-        message.startswith(f"dataset 'image-folder': in 'train' {reason}")
-    )
-    message.encode()
+    assert message == f"dataset 'image-folder': in 'train' {reason}: rename the folders"
 
 
 def test_two_spellings_in_a_folder_are_refused(root):

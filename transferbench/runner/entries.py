@@ -42,9 +42,9 @@ __all__ = [
 _EXTERNAL = TypeAdapter[Weights | None](Weights | None)
 
 ENTRIES = "entries"
+"""The folder of the files of entries, in that of a run."""
 MAX_BYTES = 2**20
 """More than the file of an entry takes."""
-"""The folder of the files of entries, in that of a run."""
 
 
 class RequestedEntry(NamedTuple):

@@ -85,7 +85,7 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
 
     Error: Wilson's score interval. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
-    from scipy.special import ndtri  # slow to import, see below
+    from scipy.special import ndtri  # 0.14 s: too long for --help
 
     method = method_name("wilson", level)
     if n < 1:
@@ -336,8 +336,7 @@ def too_few(n: int) -> str:
     return f"an interval needs two or more, found {n}"
 
 
-# Importing scipy.special takes 0.14 s, too long for `transferbench --help`.
 def _t_quantile(freedom: float, level: float) -> float:
-    from scipy.special import stdtrit  # slow to import, see above
+    from scipy.special import stdtrit  # 0.14 s: too long for --help
 
     return float(stdtrit(freedom, (1 + level) / 2))
