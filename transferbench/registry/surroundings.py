@@ -257,9 +257,13 @@ def _limits() -> list[State]:
     return [_Limits(resource)]
 
 
+_umask_is_read = threading.Lock()
+
+
 def _umask() -> int:
-    before = os.umask(0o077)  # the only reader; files of other threads are private meanwhile
-    os.umask(before)
+    with _umask_is_read:
+        before = os.umask(0o077)  # the only reader; files of other threads are private meanwhile
+        os.umask(before)
     return before
 
 
