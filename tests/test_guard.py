@@ -165,6 +165,19 @@ def test_the_first_import_of_a_library_hides_no_change_of_it():
     assert "timm.layers.drop.DropPath.forward was replaced" in done.stdout, done.stderr
 
 
+def test_what_a_library_replaces_as_it_is_imported_is_no_change_of_the_plugin_that_does():
+    done = in_a_process("""
+        import sys
+        import transferbench.training
+        from transferbench.registry import blamed
+        assert "timm" not in sys.modules
+        with blamed("dataset 'd'"):
+            import timm
+        print("done")
+    """)
+    assert done.stdout == "done\n", done.stderr
+
+
 def test_a_forked_process_that_comes_back_is_ended():
     done = in_a_process("""
         import os

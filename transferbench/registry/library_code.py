@@ -36,7 +36,8 @@ _MODULES = frozenset(
     {
         *("bisect", "builtins", "collections", "contextlib", "copy", "csv", "dataclasses"),
         *("datetime", "decimal", "enum", "fractions", "functools", "gzip", "hashlib", "heapq"),
-        *("html", "inspect", "io", "itertools", "json", "math", "operator", "os", "pathlib"),
+        # Without inspect, of which torch.package, which timm imports, replaces a function.
+        *("html", "io", "itertools", "json", "math", "operator", "os", "pathlib"),
         *("pickle", "posixpath", "random", "re", "shutil", "statistics", "struct", "tempfile"),
         *("textwrap", "threading", "time", "unicodedata", "zipfile", "zlib"),
         *("click", "click.core", "filelock", "filelock._api", "filelock._unix", "jinja2"),
