@@ -51,7 +51,7 @@ SEEN_AND_NOT_DONE = {"git", "pip", "pre-commit", "python", ".venv/bin/pip", ".ve
 """Programs that a page may name and a reader here does not start."""
 
 
-class Block(NamedTuple):
+class FencedBlock(NamedTuple):
     """A fenced block; ``file``: the name of the file that it is, or ''."""
 
     language: str
@@ -68,7 +68,7 @@ def text_of(page):
 
 
 def blocks(page):
-    return [Block(*match) for match in FENCE.findall(text_of(page))]
+    return [FencedBlock(*match) for match in FENCE.findall(text_of(page))]
 
 
 def commands(text):

@@ -24,7 +24,7 @@ from PIL import Image
 
 from transferbench.registry import load_registry
 
-__all__ = ["KINDS", "Outcome", "outcomes"]
+__all__ = ["KINDS", "MutantResult", "outcomes"]
 
 HANG_SECONDS = 20
 MEMORY_BYTES = 2**31
@@ -34,7 +34,7 @@ BACKBONE = "fixup-resnet8"
 Commands = list[tuple[Any, ...]]
 
 
-class Outcome(NamedTuple):
+class MutantResult(NamedTuple):
     """How a mutant ended: the exit code of its last command (None: it never came back).
 
     ``text``: what was printed, or the traceback. ``peak_bytes``: the most memory so far.
@@ -116,7 +116,7 @@ KINDS: dict[str, Callable[[int, Path], Commands]] = {
 # --- the parent -------------------------------------------------------------------------------
 
 
-def outcomes(folder: Path, kinds: Iterable[str], count: int, seconds: float) -> list[Outcome]:
+def outcomes(folder: Path, kinds: Iterable[str], count: int, seconds: float) -> list[MutantResult]:
     """How ``count`` mutants of each kind ended, or as many as could be tried in ``seconds``."""
     path = folder / RESULTS
     child = subprocess.Popen(
@@ -134,7 +134,7 @@ def outcomes(folder: Path, kinds: Iterable[str], count: int, seconds: float) -> 
                 child.kill()
                 end = f"no answer for {4 * HANG_SECONDS} s"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    results = [Outcome(**json.loads(line)) for line in lines]
+    results = [MutantResult(**json.loads(line)) for line in lines]
     last = {(outcome.kind, outcome.seed): outcome for outcome in results}
     assert last, end
     return [o if o.code is not None else o._replace(text=end) for o in last.values()]
@@ -151,7 +151,7 @@ def _hang(*_: object) -> None:
     raise _HangError
 
 
-def _tried(kind: str, seed: int, folder: Path) -> Outcome:
+def _tried(kind: str, seed: int, folder: Path) -> MutantResult:
     began = time.perf_counter()
     code, text = 0, ""
     try:
@@ -169,7 +169,7 @@ def _tried(kind: str, seed: int, folder: Path) -> Outcome:
         signal.setitimer(signal.ITIMER_REAL, 0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     text = text if len(text) < 4000 else f"{text[:1000]} ... {text[-3000:]}"
-    return Outcome(kind, seed, code, text, time.perf_counter() - began, peak)
+    return MutantResult(kind, seed, code, text, time.perf_counter() - began, peak)
 
 
 def _limit_memory() -> None:
@@ -195,7 +195,7 @@ def main(folder: Path, kinds: Sequence[str], count: int, seconds: float) -> None
         for kind in kinds:
             end = time.perf_counter() + seconds
             for seed in range(count):
-                results.write(f"{json.dumps(Outcome(kind, seed)._asdict())}\n")
+                results.write(f"{json.dumps(MutantResult(kind, seed)._asdict())}\n")
                 results.flush()
                 results.write(f"{json.dumps(_tried(kind, seed, folder)._asdict())}\n")
                 if time.perf_counter() > end:

@@ -46,7 +46,7 @@ PLUGIN = textwrap.dedent(
     SIZE = ABOUT | {"version": 1}
 
 
-    class Strength(specs.Params):
+    class BlurParams(specs.Params):
         strength: int = 0
 
 
@@ -70,7 +70,7 @@ PLUGIN = textwrap.dedent(
     def transferbench_perturbations():
         return [
             specs.PerturbationSpec(
-                name="made-blur", params=Strength, index=never,
+                name="made-blur", params=BlurParams, index=never,
                 severity=lambda params, shape: float(params.strength), **ABOUT,
             )
         ]
@@ -92,7 +92,7 @@ PLUGIN = textwrap.dedent(
                 name="made-pretrained", initialize=never, needs={"source_weights"}, **ABOUT
             ),
             specs.InitializationSpec(
-                name="made-statistics", params=Strength, initialize=never,
+                name="made-statistics", params=BlurParams, initialize=never,
                 needs={"source_weights", "images"}, **ABOUT,
             ),
         ]

@@ -294,12 +294,12 @@ def test_specs_of_a_module_and_of_an_object():
 
 
 def test_a_module_that_is_no_plugin_is_refused():
-    class Plugin:
+    class BrokenPlugin:
         def transferbench_backbone(self):
             return [BACKBONE]
 
     with pytest.raises(PluginError, match="did you mean 'transferbench_backbones'"):
-        specs_of(Plugin())
+        specs_of(BrokenPlugin())
 
 
 # --- the command ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ COUNTER = itertools.count()
 MODULES = {"body": ["body"], "head": ["head"]}
 
 
-class Net(nn.Module):
+class TinyNet(nn.Module):
     """The good network as a class, to be broken in its forward pass."""
 
     def __init__(self, num_classes, in_chans):
@@ -38,23 +38,23 @@ def of(kind):
     return {"build": lambda params, classes, channels, size: kind(classes, channels)}
 
 
-class Dropping(Net):
+class Dropping(TinyNet):
     def features(self, x):
         return nn.functional.dropout(self.body(x), 0.5, training=True)
 
 
-class Centred(Net):
+class Centred(TinyNet):
     def features(self, x):
         features = self.body(x)
         return features - features.mean(dim=0)
 
 
-class InPlace(Net):
+class InPlace(TinyNet):
     def features(self, x):
         return self.body(x.mul_(0.5))
 
 
-class Idle(Net):
+class Idle(TinyNet):
     def __init__(self, num_classes, in_chans):
         super().__init__(num_classes, in_chans)
         self.body.add_module("unused", nn.Linear(2, 2))
@@ -63,14 +63,14 @@ class Idle(Net):
         return self.body[3](self.body[:3](x))
 
 
-class Endless(Net):
+class EndlessNet(TinyNet):
     """sqrt has no finite slope at 0."""
 
     def features(self, x):
         return self.body(x) + (self.body[0].bias.sum() * 0).abs().sqrt()
 
 
-class Remembering(Net):
+class Remembering(TinyNet):
     """A running mean that no state holds."""
 
     mean = 0.0
@@ -82,40 +82,40 @@ class Remembering(Net):
         return features - self.mean
 
 
-class Tracking(Net):
+class Tracking(TinyNet):
     def __init__(self, num_classes, in_chans):
         super().__init__(num_classes, in_chans)
         self.body.add_module("norm", nn.BatchNorm1d(16))
 
 
-class Twice(Net):
+class TwiceNet(TinyNet):
     def forward(self, x):
         return self.head(self.features(x)) + self.head(self.features(x))
 
 
-class Scaled(Net):
+class ScaledNet(TinyNet):
     def forward(self, x):
         return 2 * self.head(self.features(x))
 
 
-class Swapped(Net):
+class Swapped(TinyNet):
     """Its head reads one row a class."""
 
     def forward(self, x):
         return self.head(self.features(x).repeat(2, 1))[: len(x)]
 
 
-class Listed(Net):
+class Listed(TinyNet):
     def forward(self, x):
         return [super().forward(x)]
 
 
-class Undefined(Net):
+class UndefinedNet(TinyNet):
     def forward(self, x):
         return super().forward(x) / 0
 
 
-class WithClasses(Net):
+class WithClasses(TinyNet):
     """Its body knows the number of classes."""
 
     def __init__(self, num_classes, in_chans):
@@ -124,7 +124,7 @@ class WithClasses(Net):
         self.head = nn.Linear(num_classes, num_classes)
 
 
-class MoreLayers(Net):
+class MoreLayers(TinyNet):
     """A deeper head for few classes."""
 
     def __init__(self, num_classes, in_chans):
@@ -133,13 +133,13 @@ class MoreLayers(Net):
             self.head = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 2))
 
 
-class Frozen(Net):
+class FrozenNet(TinyNet):
     def __init__(self, num_classes, in_chans):
         super().__init__(num_classes, in_chans)
         self.requires_grad_(requires_grad=False)
 
 
-class Double(Net):
+class Double(TinyNet):
     def __init__(self, num_classes, in_chans):
         super().__init__(num_classes, in_chans)
         self.double()
@@ -148,7 +148,7 @@ class Double(Net):
         return super().forward(x.double()).float()
 
 
-class WithParameter(Net):
+class WithParameter(TinyNet):
     """A further parameter in the body, which the features are multiplied by."""
 
     def __init__(self, num_classes, in_chans):
@@ -184,7 +184,7 @@ class NotANumber(WithParameter):
         return self.body(x) * self.body.extra.nan_to_num(1.0)
 
 
-class Lazy(Net):
+class Lazy(TinyNet):
     def __init__(self, num_classes, in_chans):
         super().__init__(num_classes, in_chans)
         self.body.add_module("lazy", nn.LazyLinear(16))
@@ -200,13 +200,13 @@ class Extra(nn.Linear):
         pass
 
 
-class WithExtraState(Net):
+class WithExtraState(TinyNet):
     def __init__(self, num_classes, in_chans):
         super().__init__(num_classes, in_chans)
         self.head = Extra(16, num_classes)
 
 
-class Sparse(Net):
+class Sparse(TinyNet):
     def __init__(self, num_classes, in_chans):
         super().__init__(num_classes, in_chans)
         self.body.add_module("codes", nn.Embedding(4, 16, sparse=True))
@@ -215,12 +215,12 @@ class Sparse(Net):
         return self.body[:4](x) + self.body.codes(torch.arange(len(x)) % 4)
 
 
-class Detached(Net):
+class Detached(TinyNet):
     def features(self, x):
         return self.body(x).detach()
 
 
-class Auxiliary(Net):
+class Auxiliary(TinyNet):
     """As Inception: a second output in training mode."""
 
     def forward(self, x):
@@ -228,7 +228,7 @@ class Auxiliary(Net):
         return (logits, logits) if self.training else logits
 
 
-class Contiguous(Net):
+class Contiguous(TinyNet):
     """Views need maps that are contiguous."""
 
     def forward(self, x):
@@ -237,13 +237,13 @@ class Contiguous(Net):
         return super().forward(x)
 
 
-class SinglePrecision(Net):
+class SinglePrecision(TinyNet):
     def features(self, x):
         features = self.body(x)
         return torch.fft.rfft(features, 30).real if features.dtype == torch.float32 else 1 / 0
 
 
-class Squeezed(Net):
+class Squeezed(TinyNet):
     """Loses the batch of a single image."""
 
     def features(self, x):
@@ -253,7 +253,7 @@ class Squeezed(Net):
         return super().forward(x) if len(x) > 1 or not self.training else super().forward(x)[0, 0]
 
 
-class Diverging(Net):
+class Diverging(TinyNet):
     """Its weights leave the numbers in one step."""
 
     def features(self, x):
@@ -263,13 +263,13 @@ class Diverging(Net):
         return features
 
 
-class Tied(Net):
+class TiedNet(TinyNet):
     def __init__(self, num_classes, in_chans):
         super().__init__(num_classes, in_chans)
         self.body.register_buffer("mask", self.head.weight.detach())
 
 
-class TwoHeads(Net):
+class TwoHeads(TinyNet):
     """Averages two layers."""
 
     def __init__(self, num_classes, in_chans):
@@ -289,7 +289,7 @@ class TwoHeadsAndMore(TwoHeads):
         return super().forward(x) + self.features(x).mean()
 
 
-class Seeding(Net):
+class Seeding(TinyNet):
     """Its passes draw the same numbers."""
 
     def forward(self, x):
@@ -378,7 +378,7 @@ BAD = {
         "gave logits of list; the network must give a tensor (4, 5)",
     ),
     "logits that are not finite": (
-        of(Undefined),
+        of(UndefinedNet),
         "it-builds-and-gives-logits",
         "gave logits that are not finite; look at the initialization",
     ),
@@ -479,12 +479,12 @@ BAD = {
         "the output of the head is not the logits of the network; head(net) must be the last",
     ),
     "a head that is called twice": (
-        of(Twice),
+        of(TwiceNet),
         "the-head-makes-the-logits",
         "the head was called 2 times in a forward pass; head(net) must be the layer",
     ),
     "logits behind the head": (
-        of(Scaled),
+        of(ScaledNet),
         "the-head-makes-the-logits",
         "the output of the head is not the logits of the network",
     ),
@@ -560,7 +560,7 @@ BAD = {
         "it fails for a batch of one image: ",
     ),
     "a buffer that is the head's weight": (
-        of(Tied),
+        of(TiedNet),
         "modules-share-no-weights",
         "the modules 'body', 'head' share weights (body.mask, head.weight), so that none of them",
     ),
@@ -580,12 +580,12 @@ BAD = {
         "it printed 'building'; take the print out, or use logging",
     ),
     "an endless slope": (
-        of(Endless),
+        of(EndlessNet),
         "every-parameter-gets-a-finite-gradient",
         "body.0.bias get gradients that are not finite; look at divisions and roots of zero",
     ),
     "a frozen network": (
-        of(Frozen),
+        of(FrozenNet),
         "every-parameter-gets-a-finite-gradient",
         "no parameter requires a gradient; build the network trainable",
     ),
@@ -724,7 +724,7 @@ def test_every_check_fails_for_a_bad_plugin():
 
 @pytest.mark.gpu
 def test_a_tensor_of_the_cpu_in_forward_is_caught():
-    class Fixed(Net):
+    class Fixed(TinyNet):
         def features(self, x):
             return self.body(x) + torch.ones(16)
 

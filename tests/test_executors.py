@@ -111,7 +111,7 @@ class Unreadable:
         return fail, (ValueError("cannot be read back"),)
 
 
-class Log:
+class EventLog:
     """A start that notes each call in a file."""
 
     def __init__(self, path: Path) -> None:
@@ -239,7 +239,10 @@ def test_a_job_without_a_free_slot_is_refused(executor: Executor) -> None:
 
 def test_start_is_called_once_for_many_jobs(tmp_path: Path) -> None:
     for number, executor in enumerate(
-        [InProcessExecutor(Log(tmp_path / "0")), LocalExecutor(Log(tmp_path / "1"), 2)]
+        [
+            InProcessExecutor(EventLog(tmp_path / "0")),
+            LocalExecutor(EventLog(tmp_path / "1"), 2),
+        ]
     ):
         with executor:
             for _ in range(3):
@@ -347,7 +350,7 @@ def test_a_payload_that_cannot_be_read_back_fails_its_job() -> None:
 
 
 def test_workers_start_when_needed(tmp_path: Path) -> None:
-    with LocalExecutor(Log(tmp_path / "log"), 4) as executor:
+    with LocalExecutor(EventLog(tmp_path / "log"), 4) as executor:
         run_one(executor, "sleep", 0)
         executor.submit("a", ("sleep", 0.5))
         executor.submit("b", ("sleep", 0))

@@ -76,12 +76,12 @@ def test_a_command_that_ends_well_in_spite_of_an_interrupt_ends_well():
 
 
 def test_an_interrupt_that_python_drops_is_repeated(capfd):
-    class Collected:
+    class InterruptedWhenDeleted:
         def __del__(self):
             interrupt_here()
 
     def collect():
-        collected = Collected()
+        collected = InterruptedWhenDeleted()
         del collected  # Python ignores what is raised then
         time.sleep(20)
 

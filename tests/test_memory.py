@@ -5,7 +5,7 @@ import torch
 from transferbench.engine.resources import lru_cache
 
 
-class Computed:
+class Counted:
     """Counts how often a value is computed."""
 
     def __init__(self, value):
@@ -17,7 +17,7 @@ class Computed:
 
 
 def kilobyte():
-    return Computed(np.zeros(1000, dtype=np.uint8))
+    return Counted(np.zeros(1000, dtype=np.uint8))
 
 
 def test_a_value_is_computed_once():
@@ -34,7 +34,11 @@ def test_the_least_recently_asked_for_makes_room():
 
 
 def test_what_does_not_fit_is_given_and_not_kept():
-    memoize, large, small = lru_cache(1500), Computed(np.zeros(1501, dtype=np.uint8)), kilobyte()
+    memoize, large, small = (
+        lru_cache(1500),
+        Counted(np.zeros(1501, dtype=np.uint8)),
+        kilobyte(),
+    )
     for _ in range(2):
         assert memoize("large", large) is large.value
     memoize("small", small)
@@ -49,7 +53,7 @@ def test_what_does_not_fit_is_given_and_not_kept():
     ],
 )
 def test_what_lies_inside_a_value_counts(value):
-    memoize, first, second = lru_cache(2500), Computed(value), Computed(value)
+    memoize, first, second = lru_cache(2500), Counted(value), Counted(value)
     for key, compute in (("first", first), ("second", second), ("first", first)):
         memoize(key, compute)
     assert first.times == 2

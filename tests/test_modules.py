@@ -29,7 +29,7 @@ from transferbench.specs import BackboneSpec, RateFactor
 MODULES = {"stem": ("conv", "norm"), "block": ("inner.0",), "head": ("inner.1", "fc")}
 
 
-class Net(nn.Module):
+class TwoLayers(nn.Module):
     """A body with batch statistics; a list whose second layer belongs to the head."""
 
     def __init__(self, num_classes: int, in_chans: int) -> None:
@@ -46,7 +46,7 @@ class Net(nn.Module):
 
 
 def build(_: Any, num_classes: int, in_chans: int, __: int) -> nn.Module:
-    return Net(num_classes, in_chans)
+    return TwoLayers(num_classes, in_chans)
 
 
 def spec(
@@ -74,7 +74,7 @@ def network(of: BackboneSpec | None = None, **changes: int) -> nn.Module:
 
 
 def test_the_partition_names_parameters_and_buffers_in_order() -> None:
-    modules = partition(spec(), Net(3, 1))
+    modules = partition(spec(), TwoLayers(3, 1))
     assert list(modules) == ["stem", "block", "head"]
     assert modules["stem"] == (
         "conv.weight",
@@ -118,7 +118,7 @@ def test_a_wrong_partition_names_backbone_and_fault(
     modules: dict[str, tuple[str, ...]], message: str
 ) -> None:
     with pytest.raises(PluginError) as caught:
-        partition(spec(modules), Net(3, 1))
+        partition(spec(modules), TwoLayers(3, 1))
     assert str(caught.value).startswith("backbone 'small-net': ")
     assert message in str(caught.value)
 
@@ -126,12 +126,12 @@ def test_a_wrong_partition_names_backbone_and_fault(
 def test_two_prefixes_of_one_module_must_not_overlap() -> None:
     modules = {"stem": ("conv", "norm"), "block": ("inner", "inner.0"), "head": ("fc",)}
     with pytest.raises(PluginError, match=r"several modules own inner\.0\.weight"):
-        partition(spec(modules), Net(3, 1))
+        partition(spec(modules), TwoLayers(3, 1))
 
 
 def test_long_lists_of_names_are_shortened() -> None:
     with pytest.raises(PluginError, match="and 5 more; modules\\(\\) must name every parameter"):
-        partition(spec({"head": ("fc",)}), Net(3, 1))
+        partition(spec({"head": ("fc",)}), TwoLayers(3, 1))
 
 
 # --- building ---------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_equal_seeds_give_equal_weights() -> None:
 
 
 def test_body_and_head_have_separate_seeds() -> None:
-    names = partition(spec(), Net(3, 1))
+    names = partition(spec(), TwoLayers(3, 1))
     base, other_head, other_body = network(), network(head_seed=3), network(init_seed=3)
     body = body_state(base.state_dict(), names)
     head, same_head = (
@@ -156,7 +156,7 @@ def test_body_and_head_have_separate_seeds() -> None:
 
 
 def test_the_body_does_not_depend_on_the_number_of_classes() -> None:
-    names = partition(spec(), Net(3, 1))
+    names = partition(spec(), TwoLayers(3, 1))
     few, many = network().state_dict(), network(num_classes=9).state_dict()
     assert_equal(body_state(few, names), body_state(many, names))
 
@@ -197,13 +197,13 @@ def test_a_network_that_fails_on_its_images_is_named_with_the_size() -> None:
 
 
 def test_a_network_without_grey_images_is_refused_with_its_channels() -> None:
-    of = spec(build=lambda _, num_classes, in_chans, size: Net(num_classes, 3))
+    of = spec(build=lambda _, num_classes, in_chans, size: TwoLayers(num_classes, 3))
     with pytest.raises(PluginError, match=r"; it takes images of 3 channel\(s\): set image.ch"):
         network(of)
 
 
 def test_weights_that_the_first_pass_registers_are_refused() -> None:
-    class Late(Net):
+    class Late(TwoLayers):
         def forward(self, x: Tensor) -> Tensor:
             self.norm.register_buffer("seen", torch.ones(1))
             return super().forward(x)
@@ -216,7 +216,7 @@ def test_weights_that_the_first_pass_registers_are_refused() -> None:
 
 def test_weights_that_cannot_be_trained_are_refused() -> None:
     def complex_net(_: Any, num_classes: int, in_chans: int, __: int) -> nn.Module:
-        net = Net(num_classes, in_chans)
+        net = TwoLayers(num_classes, in_chans)
         net.norm.register_parameter("phase", nn.Parameter(torch.ones(4, dtype=torch.complex64)))
         return net
 
@@ -227,7 +227,7 @@ def test_weights_that_cannot_be_trained_are_refused() -> None:
 
 def test_a_builder_that_ignores_the_classes_is_refused() -> None:
     def thousand(_: Any, __: int, in_chans: int, ___: int) -> nn.Module:
-        return Net(1000, in_chans)
+        return TwoLayers(1000, in_chans)
 
     expected = r"must give logits of shape \(2, 3\), not \(2, 1000\); its builder must honour"
     with pytest.raises(PluginError, match=expected):

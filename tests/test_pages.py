@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from documentation import PAGES, ROOT, Block, Reader, blocks, text_of
+from documentation import PAGES, ROOT, FencedBlock, Reader, blocks, text_of
 
 from transferbench.errors import SuiteError
 
@@ -31,14 +31,14 @@ def test_the_blocks_of_a_page_run_in_order(page, tmp_path, store):
 @pytest.mark.parametrize(
     "block",
     [
-        Block("ruby", "puts 1"),
-        Block("", "no language"),
-        Block("sh", "rm -rf elsewhere"),
-        Block("sh", "transferbench run no-such-suite"),
-        Block("sh", "make no-such-target"),
-        Block("python", "assert 1 == 2"),
-        Block("yaml", "recipes: {P-T: {momentun: 0.9}}"),
-        Block("json", "{"),
+        FencedBlock("ruby", "puts 1"),
+        FencedBlock("", "no language"),
+        FencedBlock("sh", "rm -rf elsewhere"),
+        FencedBlock("sh", "transferbench run no-such-suite"),
+        FencedBlock("sh", "make no-such-target"),
+        FencedBlock("python", "assert 1 == 2"),
+        FencedBlock("yaml", "recipes: {P-T: {momentun: 0.9}}"),
+        FencedBlock("json", "{"),
     ],
     ids=str,
 )
@@ -50,7 +50,7 @@ def test_a_broken_block_is_an_error(block, tmp_path, store):
 
 def test_a_block_with_a_file_name_is_written_to_that_file(tmp_path, store):
     reader = Reader(tmp_path, store)
-    reader.do("a page", Block("python", "# one.py\nx = 1\n"))
+    reader.do("a page", FencedBlock("python", "# one.py\nx = 1\n"))
     assert (tmp_path / "one.py").read_text() == "# one.py\nx = 1\n"
 
 

@@ -102,7 +102,7 @@ class EarlyHeadBias(Chain):
         return self.fc(x)
 
 
-class Tied(Chain):
+class TiedChain(Chain):
     def __init__(self):
         super().__init__()
         self.layers[3].weight = self.layers[0].weight
@@ -155,14 +155,14 @@ def test_a_network_that_is_no_chain_runs_completely(net, names):
 
 def test_a_network_with_tied_weights_is_cut_before_their_first_use():
     images = torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
-    net = Tied().eval()
+    net = TiedChain().eval()
     with PrefixCache(net, images, BATCH).inputs_of(LAST) as inputs, other_weights(net, LAST):
         outputs = logits(net, inputs)
     with other_weights(net, LAST):
         assert torch.equal(outputs, logits(net, images))
 
 
-class Twice(Chain):
+class TwiceChain(Chain):
     """Calls one activation with two shapes; the last cached output is transposed in memory."""
 
     def __init__(self):
@@ -185,7 +185,7 @@ class Transpose(nn.Module):
 
 def test_cached_inputs_keep_their_memory_order_beside_a_module_that_is_called_again():
     images = torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
-    net = Twice().eval()
+    net = TwiceChain().eval()
     prefix = PrefixCache(net, images, BATCH)
     with prefix.inputs_of(LAST) as inputs, other_weights(net, LAST):
         assert inputs.shape == (7, 4, 6)

@@ -238,7 +238,7 @@ def test_a_former_name_is_deprecated_and_still_there(former, name):
 
 def test_a_part_is_built_by_what_can_be_compared():
     @dataclass
-    class Build:
+    class TitledBuild:
         title: str
 
         def __call__(self, scope):
@@ -246,4 +246,4 @@ def test_a_part_is_built_by_what_can_be_compared():
 
     message = "must be hashable: diagnostics with equal functions share a part"
     with pytest.raises(ValueError, match=message):
-        ReportPart(build=Build("x"), metrics=frozenset())
+        ReportPart(build=TitledBuild("x"), metrics=frozenset())

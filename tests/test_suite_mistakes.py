@@ -382,7 +382,7 @@ from transferbench import hookimpl
 from transferbench.specs import InitializationSpec, Params
 
 
-class Strength(Params):
+class BoundedStrength(Params):
     strength: int
 
     @field_validator("strength")
@@ -394,7 +394,7 @@ class Strength(Params):
 @hookimpl
 def transferbench_initializations():
     yield InitializationSpec(name="needs-strength", version=1, summary="s", source="s", license="l",
-                             initialize=print, params=Strength)
+                             initialize=print, params=BoundedStrength)
 """
 
 

@@ -46,7 +46,7 @@ class Pinned(NamedTuple):
     size: int
 
 
-class Row(NamedTuple):
+class ArchitectureRow(NamedTuple):
     """What becomes of a model; numbers do not depend on the machine.
 
     ``result``: ``trained``, or the error's message.
@@ -218,7 +218,7 @@ Other sizes and encoders are refused with what to do:
 """
 
 
-def row_of(pinned: Pinned) -> Row:
+def row_of(pinned: Pinned) -> ArchitectureRow:
     """Build the model, divide it and train it for a step.
 
     Raises: ``AssertionError`` where the step moved nothing or the logits are not finite.
@@ -230,7 +230,7 @@ def row_of(pinned: Pinned) -> Row:
             init_seed=1, head_seed=2,
         )  # fmt: skip
     except PluginError as error:
-        return Row(pinned, result=TORCH.sub("", str(error)))
+        return ArchitectureRow(pinned, result=TORCH.sub("", str(error)))
     modules, head = partition(TIMM, net), TIMM.head(net)
     net.to(memory_format=torch.channels_last)
     data = random_task(BATCH, (pinned.size, pinned.size, 3), CLASSES, CPU.device)
@@ -242,7 +242,7 @@ def row_of(pinned: Pinned) -> Row:
         images = data.test.pipeline.batch(torch.arange(BATCH))
         features, logits = features_and_logits(net.eval(), head, images)
     assert logits.isfinite().all(), "the logits are not finite"
-    return Row(
+    return ArchitectureRow(
         pinned, len(modules), len(head_layers(head)), features.shape[1],
         sum(p.numel() for p in net.parameters()), TIMM.batch_statistics(params),
     )  # fmt: skip

@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import rfc8785
+from pydantic import StringConstraints
 
-__all__ = ["SEED_LIMIT", "canonical_json", "derive_seed", "digest", "file_digest"]
+__all__ = ["SEED_LIMIT", "Sha256", "canonical_json", "derive_seed", "digest", "file_digest"]
+
+Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A field of a document: what `digest` and `file_digest` return."""
 
 # numpy's RandomState, which the released block shuffle is defined by, takes 32-bit seeds.
 SEED_LIMIT = 2**32

@@ -119,7 +119,7 @@ def test_to_float32(images, race):
     )
 
 
-class Small(Dataset):
+class SmallImages(Dataset):
     """Images in memory behind PIL transforms, as torchvision's CIFAR10 serves them."""
 
     def __init__(self, images, transform):
@@ -144,7 +144,7 @@ def test_an_epoch_of_1024(race):
             transforms.Normalize(MEAN, STD),
         ]
     )
-    loader = DataLoader(Small(images, chain), batch_size=128, shuffle=True, num_workers=0)
+    loader = DataLoader(SmallImages(images, chain), batch_size=128, shuffle=True, num_workers=0)
     augmentation = Augmentation(shift=4, flip=True)
     pipeline = ImagePipeline(torch.from_numpy(images), MEAN, STD, augmentation=augmentation)
     generator = torch.Generator().manual_seed(0)

@@ -41,7 +41,7 @@ class Files(Dataset):
         return self.chain(Image.fromarray(self.pixels[index])), self.labels[index]
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     def __init__(self, inputs, outputs, stride):
         super().__init__()
         self.branch = nn.Sequential(
@@ -63,7 +63,7 @@ def network(seed):
     """A ResNet-8 of width 16."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
+        blocks = [ResidualBlock(16, 16, 1), ResidualBlock(16, 32, 2), ResidualBlock(32, 64, 2)]
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES)]
         return nn.Sequential(*conv_norm(3, 16, 3, 1), nn.ReLU(), *blocks, *head).eval()
 

@@ -45,7 +45,7 @@ BF16_PAYS = 1.5
 # --- B13: the loop --------------------------------------------------------------------------------
 
 
-class Block(nn.Module):
+class PlainBlock(nn.Module):
     """Two 3x3 convolutions with batch statistics beside a shortcut, as in CIFAR's ResNets."""
 
     def __init__(self, inputs, width, stride):
@@ -67,7 +67,7 @@ class Block(nn.Module):
 
 def batchnorm_resnet8():
     stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
-    blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
+    blocks = [PlainBlock(16, 16, 1), PlainBlock(16, 32, 2), PlainBlock(32, 64, 2)]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES)]
     return nn.Sequential(*stem, *blocks, *head)
 
@@ -86,7 +86,7 @@ def data():
     return images, random.integers(0, CLASSES, COUNT)
 
 
-class Small(Dataset):
+class LabelledImages(Dataset):
     """Labelled images in memory behind PIL transforms, as in torchvision's CIFAR10."""
 
     def __init__(self, images, labels, transform):
@@ -109,7 +109,7 @@ def usual_epoch(net, images, labels):
             transforms.Normalize(MEAN, STD),
         ]
     )
-    loader = DataLoader(Small(images, labels, chain), BATCH, shuffle=True, num_workers=0)
+    loader = DataLoader(LabelledImages(images, labels, chain), BATCH, shuffle=True, num_workers=0)
     optimizer = torch.optim.SGD(
         net.parameters(), STEP["learning_rate"], STEP["momentum"], weight_decay=STEP["weight_decay"]
     )

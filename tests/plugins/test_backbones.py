@@ -553,7 +553,7 @@ def test_a_truncated_file_is_refused(source: nn.Module, tmp_path: Path, name: st
         load(fresh(7), str(file))
 
 
-class Malicious:
+class FileCreatingPickle:
     """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
@@ -564,7 +564,7 @@ class Malicious:
 
 
 def test_loading_a_pickle_runs_no_code(tmp_path: Path) -> None:
-    torch.save({"weight": Malicious(tmp_path / "created")}, tmp_path / "w.pth")
+    torch.save({"weight": FileCreatingPickle(tmp_path / "created")}, tmp_path / "w.pth")
     with pytest.raises(
         DataError, match=r"cannot be read as weights .*give a file of tensors alone"
     ):

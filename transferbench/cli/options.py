@@ -27,7 +27,7 @@ __all__ = [
     "Jobs",
     "Json",
     "Plugins",
-    "RunFolder",
+    "RunPath",
     "RunStore",
     "SuiteName",
     "kind_named",
@@ -60,7 +60,7 @@ _TYPES: dict[Any, Any] = {
 SuiteName = Annotated[
     str, typer.Argument(help="A bundled suite's name or a .yaml file.", metavar="SUITE")
 ]
-RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+RunPath = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 RunStore = Annotated[
     Path | None,
     typer.Option("--store", help="The run's store, if it is neither where it was nor beside RUN."),

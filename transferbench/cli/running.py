@@ -15,7 +15,7 @@ from transferbench.cli.options import (
     Jobs,
     Json,
     Plugins,
-    RunFolder,
+    RunPath,
     RunStore,
     SuiteName,
     with_options,
@@ -87,7 +87,7 @@ def run(suite: SuiteName, *, options: Options, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def status(folder: RunFolder, store: RunStore = None, json: Json = False) -> None:
+def status(folder: RunPath, store: RunStore = None, json: Json = False) -> None:
     """Show how a run's jobs ended."""
     from transferbench.api import Run
 
@@ -111,14 +111,14 @@ def status(folder: RunFolder, store: RunStore = None, json: Json = False) -> Non
         say(text)
 
 
-def report(folder: RunFolder, store: RunStore = None) -> None:
+def report(folder: RunPath, store: RunStore = None) -> None:
     """Write the report of a run again."""
     from transferbench.api import Run
 
     say(f"the report is {Run(folder, store=store).report()}")
 
 
-def compare(first: RunFolder, second: RunFolder, json: Json = False) -> None:
+def compare(first: RunPath, second: RunPath, json: Json = False) -> None:
     """Compare two runs, paired by replicate."""
     from transferbench.api import compare_runs
 
@@ -132,7 +132,7 @@ def compare(first: RunFolder, second: RunFolder, json: Json = False) -> None:
 
 
 def export(
-    folder: RunFolder,
+    folder: RunPath,
     to: Annotated[Path, typer.Argument(help="A .csv, .parquet or .json file to write.")],
 ) -> None:
     """Write a run's measurements as one tidy table."""

@@ -51,11 +51,11 @@ class PerturbationCase(Case[PerturbationSpec]):
     network_advice = "ship what it needs with the plugin"
 
     @shared(reported_by="it-fits-some-images")
-    def settings(self) -> list[Setting]:
+    def settings(self) -> list[ShapedParams]:
         """The parameters at the first grey and the first colour images that they fit."""
-        settings: list[Setting] = []
+        settings: list[ShapedParams] = []
         for channels in (1, 3):
-            tried = [Setting(self.spec, self.params, (side, side, channels)) for side in SIDES]
+            tried = [ShapedParams(self.spec, self.params, (side, side, channels)) for side in SIDES]
             settings += [setting for setting in tried if not setting.refusal][:1]
         if not settings:
             raise Violation(
@@ -66,12 +66,12 @@ class PerturbationCase(Case[PerturbationSpec]):
         return settings
 
     @shared(reported_by="shape-type-and-range-are-kept")
-    def results(self) -> dict[Setting, Tensor]:
+    def results(self) -> dict[ShapedParams, Tensor]:
         """The perturbed images."""
         return {setting: setting.apply(setting.images()) for setting in self.settings}
 
     @shared(reported_by="no-network-is-used")
-    def again(self) -> Observation[dict[Setting, Tensor]]:
+    def again(self) -> Observation[dict[ShapedParams, Tensor]]:
         """The images perturbed once more."""
         batches = {setting: setting.images() for setting in self.results}
         return self.observed(
@@ -79,14 +79,14 @@ class PerturbationCase(Case[PerturbationSpec]):
         )
 
     @cached_property
-    def ladders(self) -> list[tuple[str, list[Setting]]]:
+    def ladders(self) -> list[tuple[str, list[ShapedParams]]]:
         """For each setting and parameter that severity depends on: settings by severity.
 
         Values are tried for one parameter at a time, the others keep theirs.
         """
         ladders = []
         for setting, field in product(self.settings, self.spec.params.model_fields):
-            steps: dict[float, Setting] = {}
+            steps: dict[float, ShapedParams] = {}
             for variant in setting.variants(field):
                 steps.setdefault(variant.severity, variant)
             if len(steps) > 1:
@@ -95,7 +95,7 @@ class PerturbationCase(Case[PerturbationSpec]):
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class ShapedParams:
     """The parameters of a perturbation at one shape of images."""
 
     spec: PerturbationSpec
@@ -112,7 +112,7 @@ class Setting:
         """The severity as a number."""
         return float(self.spec.severity(self.params, self.shape))
 
-    def variants(self, field: str) -> Iterator[Setting]:
+    def variants(self, field: str) -> Iterator[ShapedParams]:
         """This setting with usual values of one parameter, as far as they fit."""
         annotation = self.spec.params.model_fields[field].annotation
         values: Sequence[Any] = () if annotation in {str, bool} else (*STEPS, max(self.shape))
@@ -320,7 +320,7 @@ def check_a_severity_above_0_changes_images(case: PerturbationCase) -> None:
             )
 
 
-def _settings_of(case: PerturbationCase, *, zero: bool) -> list[Setting]:
+def _settings_of(case: PerturbationCase, *, zero: bool) -> list[ShapedParams]:
     """The settings of the case and of its ladders. Raises: ``SkipTest`` where there are none."""
     settings = [*case.settings, *(step for _, steps in case.ladders for step in steps)]
     chosen = [setting for setting in settings if (setting.severity == 0) == zero]
@@ -359,7 +359,7 @@ def check_what_does_not_fit_is_refused_in_words(case: PerturbationCase) -> None:
             raise Violation(f"check returned {refusal!r} at {shape}", "return a sentence, or None")
 
 
-def _works_at(setting: Setting) -> None:
+def _works_at(setting: ShapedParams) -> None:
     height, width, channels = shape = setting.shape
     try:
         form = tuple(setting.apply(setting.images(2)).shape)

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError, listing
+from transferbench.identity import Sha256
 from transferbench.records import Record, read_records
 from transferbench.runner.other_code import UsedCode
 from transferbench.specs import Frozen
@@ -52,7 +53,6 @@ NAMED = 3
 """Faults of a file that a message names."""
 
 T = TypeVar("T")
-JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FolderPath = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]+$")]
 Replicate = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -66,7 +66,7 @@ class _Read(Frozen):
 class RunJob(_Read):
     """A cell of the run with its job; a pre-training has an entry alone."""
 
-    id: JobId
+    id: Sha256
     kind: Literal["pretrain", "trial", "diagnosis"]
     label: str
     status: str = ""
@@ -109,7 +109,7 @@ class RunDescription(_Read):
 
     schema_version: Literal[1]
     suite_id: str
-    suite_digest: JobId
+    suite_digest: Sha256
     changed: tuple[str, ...]
     store: FolderPath
     store_absolute: FolderPath | None = None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transferbench.errors import StoreError
+from transferbench.identity import Sha256
 
 __all__ = [
     "MANIFEST",
@@ -31,7 +32,6 @@ FailureStatus = Literal["failed", "timeout", "oom", "skipped"]
 MANIFEST = "manifest.json"
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=NAME_PATTERN)]
 DocumentT = TypeVar("DocumentT", bound="Document")
 

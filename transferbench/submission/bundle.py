@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
-from transferbench.identity import digest, file_digest
+from transferbench.identity import Sha256, digest, file_digest
 from transferbench.records import Record, read_records
 from transferbench.specs import Preprocessing, Weights
 from transferbench.submission.predictions import Predictions, read_predictions
@@ -76,7 +76,6 @@ SCHEMA_VERSION: Literal[2] = 2
 VERDICTS = TypeAdapter(tuple[Verdict, ...])
 
 Overlap = Literal["yes", "no", "unknown"]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[
     str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]

@@ -118,14 +118,14 @@ class Node:
         self.height = max(self.height, node.height + 1)
 
 
-class Document(NamedTuple):
+class YamlDocument(NamedTuple):
     """What was read: the value, None where there is none, and what is wrong with the text."""
 
     root: Node | None
     mistakes: list[Mistake]
 
 
-def read_yaml(content: bytes, option: str = "") -> Document:
+def read_yaml(content: bytes, option: str = "") -> YamlDocument:
     """The one document of a file, or of the value of an ``option``."""
     builder = _Builder(option)
     try:
@@ -134,7 +134,7 @@ def read_yaml(content: bytes, option: str = "") -> Document:
     except _UnreadableError as error:
         location = builder.location if error.here else ()
         builder.mistakes.append(Mistake(location, str(error), at=option or error.line))
-    return Document(builder.root, builder.mistakes)
+    return YamlDocument(builder.root, builder.mistakes)
 
 
 def plain(node: Node) -> Any:

@@ -39,7 +39,7 @@ UNITS = {
 SPLIT_SEED = 0
 """Fixed, so that all networks validate on the same images."""
 
-Strength = Annotated[float, Field(gt=0)]
+Penalty = Annotated[float, Field(gt=0)]
 
 
 class ProbeParams(Params):
@@ -49,7 +49,13 @@ class ProbeParams(Params):
     of the test images, for metrics that are not a share of them.
     """
 
-    strengths: Annotated[tuple[Strength, ...], Field(min_length=1)] = (1, 0.1, 1e-2, 1e-3, 1e-4)
+    strengths: Annotated[tuple[Penalty, ...], Field(min_length=1)] = (
+        1,
+        0.1,
+        1e-2,
+        1e-3,
+        1e-4,
+    )
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
 
