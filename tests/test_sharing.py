@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,10 +120,48 @@ def tied_in_forward(net: Net) -> None:
     net.register_forward_pre_hook(lambda net, _: same_parameter(net))
 
 
+def unsaved_buffer(net: Net) -> None:
+    weight = net.a[0].weight.detach()
+    del net.b[0]._parameters["weight"]
+    net.b[0].register_buffer("weight", weight, persistent=False)
+
+
+def attribute(net: Net) -> None:
+    weight = net.a[0].weight.detach()
+    del net.b[0]._parameters["weight"]
+    net.b[0].weight = weight
+
+
+def in_a_list(net: Net) -> None:
+    net.b.weights = [{"first": (net.a[0].weight[:2],)}]
+
+
+def in_an_object(net: Net) -> None:
+    net.b.cache = SimpleNamespace(weight=net.a[0].weight.data)
+
+
+def in_a_closure(net: Net) -> None:
+    weight = net.a[0].weight
+    net.b[0].register_forward_hook(lambda layer, inputs, output: output + weight.sum())
+
+
+def in_a_partial_function(net: Net) -> None:
+    net.b[0].forward = partial(nn.functional.conv2d, weight=net.a[0].weight.detach())
+
+
+def in_a_layer_without_weights(net: Net) -> None:
+    net.b.append(nn.Identity())
+    net.b[2].weight = net.a[0].weight.detach()
+
+
+UNREGISTERED = (
+    unsaved_buffer, attribute, in_a_list, in_an_object, in_a_closure, in_a_partial_function,
+    in_a_layer_without_weights,
+)  # fmt: skip
 WAYS = (
     same_parameter, same_layer, same_module, same_data, part_of, halves, same_buffer,
     part_of_a_buffer, a_parameter_as_a_buffer, registered_parametrization, parametrization,
-    scaled_parametrization, tied_in_forward,
+    scaled_parametrization, tied_in_forward, *UNREGISTERED,
 )  # fmt: skip
 KEPT_BY_TORCH = (
     same_parameter, same_layer, same_module, registered_parametrization, parametrization,
@@ -167,7 +207,9 @@ def test_weights_shared_inside_one_module_are_allowed(share) -> None:
     built(spec(share, ONE))
 
 
-@pytest.mark.parametrize("share", [way for way in WAYS if way not in KEPT_BY_TORCH])
+@pytest.mark.parametrize(
+    "share", [way for way in WAYS if way not in (*KEPT_BY_TORCH, *UNREGISTERED)]
+)
 def test_sharing_that_torch_ends_when_it_moves_a_network_is_refused_in_one_module(share) -> None:
     expected = (
         r"backbone 'tied': a\..*, b\..* share memory, which torch separates on another device or "
@@ -175,6 +217,25 @@ def test_sharing_that_torch_ends_when_it_moves_a_network_is_refused_in_one_modul
     )
     with pytest.raises(PluginError, match=expected):
         built(spec(share, ONE))
+
+
+@pytest.mark.parametrize("share", UNREGISTERED)
+def test_a_second_way_to_a_weight_of_the_same_module_is_allowed(share) -> None:
+    """As an LSTM keeps a list of its weights."""
+    of = spec(share, ONE)
+    partition(of, of.build(of.parse({}), 3, 1, 8))
+
+
+def test_what_holds_the_whole_network_is_allowed() -> None:
+    """A reference is no use: of a parent, or of another layer."""
+
+    def share(net: Net) -> None:
+        net.b.parent = [net]
+        net.b[0].register_forward_hook(lambda *_: net and None)
+        net.constants = [net.a[0].weight]
+
+    of = spec(share)
+    partition(of, of.build(of.parse({}), 3, 1, 8))
 
 
 @pytest.mark.parametrize("share", KEPT_BY_TORCH)

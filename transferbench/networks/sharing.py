@@ -6,6 +6,10 @@ Where they belong to two modules no diagnostic could tell whose they are, and th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import isfunction
+from types import CellType, ModuleType
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -19,6 +23,10 @@ __all__ = ["refuse_computed_weights", "refuse_shared_weights", "shared_names"]
 Modules = Mapping[str, Sequence[str]]
 LISTED = 6
 """Names in an error message."""
+DEPTH = 5
+"""Of containers, objects and closures in each other that are looked into."""
+NOT_LOOKED_INTO = (nn.Module, type, ModuleType)
+"""A layer has its own names; classes and Python modules hold what is everybody's."""
 
 
 def refuse_shared_weights(spec: BackboneSpec, net: nn.Module, modules: Modules) -> None:
@@ -34,6 +42,11 @@ def refuse_shared_weights(spec: BackboneSpec, net: nn.Module, modules: Modules) 
                 " separates on another device or in another memory format; register one"
                 " nn.Parameter under these names, or give each a tensor of its own (clone it)"
             )
+    for layer, hidden, name in _unregistered_names(net):
+        owner = _owner_of_layer(layer, modules)
+        if owner is not None and name not in modules[owner]:
+            first = {module: name for module, own in modules.items() if name in own}
+            _refuse(spec, first | {owner: f"{layer}.{hidden}"})
 
 
 def refuse_computed_weights(spec: BackboneSpec, net: nn.Module, modules: Modules) -> None:
@@ -54,11 +67,16 @@ def _refuse_several(spec: BackboneSpec, names: Iterable[str], modules: Modules) 
     for name in names:
         first.setdefault(owners[name], name)
     if len(first) > 1:
-        raise PluginError(
-            f"backbone {spec.name!r}: the modules {', '.join(map(repr, first))} share weights"
-            f" ({', '.join(first.values())}), so that none of them can be measured alone; declare"
-            " them as one module in modules(), or give each a tensor of its own (clone it)"
-        )
+        _refuse(spec, first)
+
+
+def _refuse(spec: BackboneSpec, shared: Mapping[str, str]) -> NoReturn:
+    """Raise an error on modules that share weights; ``shared``: a name of each."""
+    raise PluginError(
+        f"backbone {spec.name!r}: the modules {', '.join(map(repr, shared))} share weights"
+        f" ({', '.join(shared.values())}), so that none of them can be measured alone; declare"
+        " them as one module in modules(), or give each a tensor of its own (clone it)"
+    )
 
 
 def shared_names(net: nn.Module) -> list[tuple[str, ...]]:
@@ -66,12 +84,78 @@ def shared_names(net: nn.Module) -> list[tuple[str, ...]]:
 
     Tensors that overlap, or are views of different parts of one, count as well as equal ones.
     """
+    return [tuple(names) for names in _names_by_storage(net).values() if len(names) > 1]
+
+
+def _names_by_storage(net: nn.Module) -> dict[int, list[str]]:
     groups: dict[int, list[str]] = {}
     for name, tensor in net.state_dict(keep_vars=True).items():
-        # Not the address of its data: tensors on the meta device have none.
-        storage = tensor.untyped_storage()._cdata  # noqa: SLF001  # torch has no other identity
-        groups.setdefault(storage, []).append(name)
-    return [tuple(names) for names in groups.values() if len(names) > 1]
+        groups.setdefault(_storage(tensor), []).append(name)
+    return groups
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    # Not the address of its data: tensors on the meta device have none.
+    identity: int = tensor.untyped_storage()._cdata  # noqa: SLF001  # torch has no other
+    return identity
+
+
+# --- tensors that have no name ----------------------------------------------------------------
+
+
+def _unregistered_names(net: nn.Module) -> Iterator[tuple[str, str, str]]:
+    """Tensors that a layer holds beside its parameters and buffers, in a storage of one of these.
+
+    The layer, the attribute that leads to the tensor, and the name of what it shares.
+    """
+    names = _names_by_storage(net)
+    for path, layer in net.named_modules():
+        unsaved = layer._non_persistent_buffers_set  # noqa: SLF001  # torch has no public list
+        attributes = {**vars(layer), **{name: layer.get_buffer(name) for name in unsaved}}
+        for registry in ("_parameters", "_buffers", "_modules"):
+            del attributes[registry]
+        for attribute, value in attributes.items():
+            for tensor in _tensors_in(value, DEPTH, set()):
+                for name in names.get(_storage(tensor), ()):
+                    yield path, attribute, name
+
+
+def _tensors_in(value: Any, depth: int, visited: set[int]) -> Iterator[torch.Tensor]:
+    """The tensors that ``value`` leads to without a layer between."""
+    if isinstance(value, torch.Tensor):
+        if value.layout is torch.strided:
+            yield value
+    elif depth and id(value) not in visited and not isinstance(value, NOT_LOOKED_INTO):
+        visited.add(id(value))
+        for part in _parts(value):
+            yield from _tensors_in(part, depth - 1, visited)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return value
+    if isinstance(value, partial):
+        return (*value.args, *value.keywords.values(), value.func)
+    if isfunction(value):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        return (*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+    return getattr(value, "__dict__", {}).values()
+
+
+def _owner_of_layer(path: str, modules: Modules) -> str | None:
+    """The module that a layer belongs to: that of its own weights, or else of those around it."""
+    while path:
+        owners = {module for module, names in modules.items()
+                  if any(name.startswith(f"{path}.") for name in names)}  # fmt: skip
+        if owners:
+            return owners.pop() if len(owners) == 1 else None
+        path = path.rpartition(".")[0]
+    return None
+
+
+# --- ways to share that torch keeps or ends ---------------------------------------------------
 
 
 def _survives_moving(net: nn.Module, names: tuple[str, ...]) -> bool:
