@@ -1,5 +1,7 @@
 """What a plan says that a run will cost."""
 
+import time
+
 import pytest
 import torch
 from tiny_suite import TINY, tiny_suite
@@ -7,7 +9,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.errors import PluginError, SuiteError
-from transferbench.runner.cost import estimate
+from transferbench.runner.cost import MEASURED_PIXELS, SavedBytes, estimate
+from transferbench.runner.messages import said_where_slow
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 
@@ -165,3 +168,87 @@ def test_a_head_that_is_no_layer_is_refused(tmp_path, head):
     )
     with pytest.raises(PluginError, match=expected):
         resources.head(spec, torch.nn.Linear(2, 2))
+
+
+TRIED = {(False, 2)}
+"""The pass by which it is found out whether a network takes the images."""
+
+
+@pytest.fixture
+def batches():
+    """The number of images in each forward pass of a network, and whether it was in training."""
+    sizes = []
+
+    def note(module, inputs, _):
+        if type(module).__name__ == "FixupResNet":
+            sizes.append((module.training, len(inputs[0])))
+
+    handle = register_module_forward_hook(note)
+    yield sizes
+    handle.remove()
+
+
+def test_large_steps_are_measured_on_few_images(tmp_path, batches, monkeypatch):
+    """The time of a job is that of the images that were measured, times their number."""
+    planned = small_recipe(tmp_path, "fixup-resnet8", 20)
+    (name,) = jobs(planned, "pretrain")
+    work, done = planned.plan.jobs[name].work, planned.plan.jobs.keys() - {name}
+    monkeypatch.setattr("transferbench.runner.cost._shortest", _in_30_seconds)
+    for pixels, trained, evaluated in ((5 * 8**2, 5, 5), (2**20, 20, 256)):
+        monkeypatch.setitem(MEASURED_PIXELS, "cpu", pixels)
+        batches.clear()
+        expected = 30 * (work.trained / trained + work.evaluated / evaluated)
+        assert cost(planned, done).seconds == pytest.approx(expected)
+        assert set(batches) - TRIED == {(True, trained), (False, evaluated)}
+
+
+def _in_30_seconds(step, _):
+    step()
+    return 30.0
+
+
+def test_a_batch_of_two_is_measured_however_large_the_images_are(tmp_path, batches, monkeypatch):
+    monkeypatch.setitem(MEASURED_PIXELS, "cpu", 1)
+    planned = small_recipe(tmp_path, "fixup-resnet8", 20)
+    cost(planned, done=planned.plan.jobs.keys() - jobs(planned, "pretrain"))
+    assert set(batches) == {(True, 2), (False, 2)}
+
+
+def test_memory_is_that_of_all_images_of_a_step(tmp_path, monkeypatch):
+    """The largest tensors of this network at 8 px: 16 channels of float32."""
+    planned = small_recipe(tmp_path, "fixup-resnet8", 20)
+    monkeypatch.setattr("transferbench.runner.cost._memory", lambda _: 0)
+    monkeypatch.setitem(MEASURED_PIXELS, "cpu", 5 * 8**2)
+    largest_bytes = 16 * 8**2 * 4
+    done = planned.plan.jobs.keys() - jobs(planned, "pretrain")
+    (work,) = (planned.plan.jobs[job].work for job in jobs(planned, "pretrain"))
+    expected = 3 * largest_bytes * (min(500, work.evaluated) - 5)
+    assert cost(planned, done).memory_bytes == expected > 0
+
+
+def test_a_step_that_takes_long_is_not_repeated(tmp_path, batches, monkeypatch):
+    monkeypatch.setattr("transferbench.runner.cost.MEASURED_SECONDS", 0.0001)
+    planned = small_recipe(tmp_path, "fixup-resnet8", 20)
+    cost(planned, done=planned.plan.jobs.keys() - jobs(planned, "pretrain"))
+    assert batches[-3:] == [(True, 20), (True, 20), (False, 256)]
+
+
+def test_what_a_step_keeps_is_counted():
+    """A sigmoid keeps its result, a linear layer what it takes; weights are not counted."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Sigmoid(), torch.nn.Linear(5, 2))
+    torch.nn.utils.parametrizations.weight_norm(net[2])
+    saved = SavedBytes(net, 7)
+    with torch.autograd.graph.saved_tensors_hooks(saved, lambda tensor: tensor):
+        net(torch.ones(7, 3)).sum().backward()
+    assert (saved.total, saved.largest) == (4 * 7 * (3 + 5), 4 * 7 * 5)
+
+
+def test_a_long_measurement_is_told(capsys, monkeypatch):
+    monkeypatch.setattr("transferbench.runner.messages.PATIENCE_SECONDS", 0.01)
+    with said_where_slow("it is measured"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "note: it is measured\n"
+    with said_where_slow("it is measured"):
+        pass
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""

@@ -64,7 +64,8 @@ NOISE = 0.02
 FONT_SIZE = 64
 FIELD_SIDE = 96
 """Of a distance field, in pixels: the widest glyph at FONT_SIZE has 74."""
-RENDER_BATCH = 512
+RENDERED_PIXELS = 2**21
+"""At once: the noise is one stream, however many images are rendered together."""
 
 
 class GlyphParams(Params):
@@ -110,8 +111,9 @@ def _load(params: GlyphParams, split: str, root: Path | None, image_size: int) -
     samples = _draw_samples(len(characters), len(faces), count, generator)
     fields = _distance_fields(faces, characters)
     images = np.empty((len(samples.character), image_size, image_size, 1), np.uint8)
-    for start in range(0, len(images), RENDER_BATCH):
-        rows = slice(start, start + RENDER_BATCH)
+    at_once = max(1, RENDERED_PIXELS // image_size**2)
+    for start in range(0, len(images), at_once):
+        rows = slice(start, start + at_once)
         batch = GlyphSamples(*(values[rows] for values in samples))
         images[rows, ..., 0] = _render(fields, batch, image_size, generator)
     return DatasetSplit(images, samples.character, np.array(faces)[samples.face])

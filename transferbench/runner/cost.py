@@ -1,4 +1,7 @@
-"""The cost of a plan: time and memory, from a few measured steps of each of its networks."""
+"""The cost of a plan: time and memory, from a few measured steps of each of its networks.
+
+Large steps are measured on a few of their images, and the rest is extrapolated.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from transferbench.engine.jobs import single_threaded
 from transferbench.engine.resources import Machine, WorkerResources
@@ -19,6 +24,7 @@ from transferbench.networks.modules import freeze_body, partition
 from transferbench.plan import Job
 from transferbench.registry import blamed
 from transferbench.registry.numerics import seeded_generators
+from transferbench.runner.messages import said_where_slow
 from transferbench.runner.planning import Planned
 from transferbench.suite import Recipe
 from transferbench.training import (
@@ -29,10 +35,16 @@ from transferbench.training import (
     set_train_mode,
 )
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["MEASURED_PIXELS", "Estimate", "SavedBytes", "estimate"]
 
 TRIES = 5
 EVALUATED = 256
+MEASURED_SECONDS = 1.0
+"""After them a step is not tried again."""
+MEASURED_PIXELS = {"cpu": 2**20, "cuda": 2**24}
+"""Of a step that is measured: beyond them the time of an image does not depend on their number."""
+LAYER_TENSORS = 3
+"""Those of a layer in evaluation: what it takes, what it gives, and what it computes between."""
 
 
 class Estimate(NamedTuple):
@@ -43,17 +55,30 @@ class Estimate(NamedTuple):
 
 
 class _Speed(NamedTuple):
-    """Seconds an image takes in training and in evaluation."""
+    """Seconds an image takes in training and in evaluation; bytes of images not measured."""
 
     trained: float
     evaluated: float
+    unmeasured_bytes: float
+
+
+class _Batch(NamedTuple):
+    """Images of a step of training, and of a pass of evaluation."""
+
+    trained: int
+    evaluated: int
 
 
 def estimate(planned: Planned, done: Container[str], device: torch.device) -> Estimate:
     """The cost on this machine of the jobs that are not ``done``.
 
-    Measured on ``TRIES`` steps of each training, on one thread as in a worker.
+    Measured on up to ``TRIES`` steps of each training, on one thread as in a worker.
     """
+    with said_where_slow("a few steps of each network are timed on this machine"):
+        return _estimate(planned, done, device)
+
+
+def _estimate(planned: Planned, done: Container[str], device: torch.device) -> Estimate:
     jobs, store = planned.plan.jobs, planned.store
     machine = Machine(store.root, store.root, None, str(device))
     resources = WorkerResources(planned.registry, store, machine)
@@ -62,10 +87,11 @@ def estimate(planned: Planned, done: Container[str], device: torch.device) -> Es
     @cache  # many diagnoses need the speed of the same training
     def speed_of(training: str) -> _Speed:
         job = jobs[training]
-        batch = _batch_size(job)
+        evaluated = min(Execution(device).evaluation_batch, math.ceil(job.work.evaluated))
+        batch = _Batch(_batch_size(job), evaluated)
         # Trainings of equal networks on equal images by equal recipes share one measurement.
         fields = ("backbone", "image", "recipe", "frozen")
-        key = digest([*(job.payload.get(field) for field in fields), batch])
+        key = digest([*(job.payload.get(field) for field in fields), *batch])
         if key not in speeds:
             with single_threaded():
                 speeds[key] = _measure(resources, job.payload, batch)
@@ -77,7 +103,8 @@ def estimate(planned: Planned, done: Container[str], device: torch.device) -> Es
         measured = [speed_of(training) for training in trainings]
         seconds += job.work.trained * max(speed.trained for speed in measured)
         seconds += job.work.evaluated * max(speed.evaluated for speed in measured)
-    return Estimate(seconds, _memory(device))
+    unmeasured = max((speed.unmeasured_bytes for speed in speeds.values()), default=0)
+    return Estimate(seconds, _memory(device) + round(unmeasured))
 
 
 def _batch_size(job: Job) -> int:
@@ -87,31 +114,70 @@ def _batch_size(job: Job) -> int:
     return int(min(recipe["batch_size"], max(images, 1)))
 
 
-def _measure(resources: WorkerResources, payload: dict[str, Any], batch: int) -> _Speed:
+def _measure(resources: WorkerResources, payload: dict[str, Any], batch: _Batch) -> _Speed:
     """Time a few steps on random images; the first step, which warms up, is not counted."""
     spec, _ = resources.backbone(payload)
     net = resources.network(payload).to(resources.device)
     recipe = Recipe.model_validate(payload["recipe"])
-    n = max(batch, EVALUATED)
     image, dataset = payload["image"], payload["dataset"]
-    shape = (image["size"], image["size"], image["channels"])
-    data = random_task(n, shape, dataset["classes"], resources.device, dataset["task"])
     execution = Execution(resources.device)
+    # Two at least: one alone has no batch statistics.
+    fitting = max(2, MEASURED_PIXELS[resources.device.type] // image["size"] ** 2)
+    at_once = min(batch.trained, resources.machine.micro_batch or batch.trained)
+    trained_n, evaluated_n = min(at_once, fitting), min(EVALUATED, fitting)
+    shape = (image["size"], image["size"], image["channels"])
+    n = max(trained_n, evaluated_n)
+    data = random_task(n, shape, dataset["classes"], resources.device, dataset["task"])
     only_head = resources.head(spec, net) if payload.get("frozen") else None
     if only_head is not None:
         freeze_body(net, partition(spec, net))
     training = Training(net, data, recipe, execution, spec.rate_factors, only_head=only_head)
     set_train_mode(net, only_head)
     generator = torch.Generator(resources.device).manual_seed(0)
-    indices = torch.arange(batch, device=resources.device)
+    indices = torch.arange(trained_n, device=resources.device)
+    saved = SavedBytes(net, trained_n)
     # Dropout draws from the global generators.
     with blamed(f"backbone {spec.name!r}"), seeded_generators(0):
-        training.step(indices, generator)
+        with saved_tensors_hooks(saved, _unchanged):
+            training.step(indices, generator)
         trained = _shortest(lambda: training.step(indices, generator), resources.device)
         evaluated = _shortest(
             lambda: evaluate(net, data.test, data, execution, recipe.precision), resources.device
         )
-    return _Speed(trained / batch, evaluated / n)
+    unmeasured_bytes = max(
+        0.0,
+        saved.total / trained_n * (at_once - trained_n),
+        saved.largest / trained_n * LAYER_TENSORS * (batch.evaluated - n),
+    )
+    return _Speed(trained / trained_n, evaluated / n, unmeasured_bytes)
+
+
+class SavedBytes:
+    """Hook of autograd: the bytes that a step on ``n`` images keeps of them for its gradients.
+
+    ``total``: of all tensors; ``largest``: of the largest one. Weights are not counted, also where
+    they are computed from others.
+    """
+
+    def __init__(self, net: nn.Module, n: int) -> None:
+        self.n = n
+        self.total = 0
+        self.largest = 0
+        self._counted = {tensor.data_ptr() for tensor in net.parameters()}
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Count ``tensor`` where it is a new one, with a row or several for each image."""
+        storage = tensor.untyped_storage()
+        is_of_images = tensor.ndim > 0 and len(tensor) % self.n == 0
+        if is_of_images and storage.data_ptr() not in self._counted:
+            self._counted.add(storage.data_ptr())
+            self.total += storage.nbytes()
+            self.largest = max(self.largest, storage.nbytes())
+        return tensor
+
+
+def _unchanged(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _shortest(work: Callable[[], object], device: torch.device) -> float:
@@ -122,7 +188,10 @@ def _shortest(work: Callable[[], object], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return min(timeit.repeat(finish, number=1, repeat=TRIES))
+    times: list[float] = []
+    while len(times) < TRIES and sum(times) < MEASURED_SECONDS:
+        times.append(timeit.timeit(finish, number=1))
+    return min(times)
 
 
 def _memory(device: torch.device) -> int:

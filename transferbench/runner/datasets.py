@@ -17,6 +17,7 @@ from transferbench.identity import digest
 from transferbench.plan import DatasetFacts, Job, Plan
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
 from transferbench.registry import Registry
+from transferbench.runner.messages import said_where_slow
 from transferbench.runner.options import Options
 from transferbench.specs import DatasetSpec
 from transferbench.store import Store
@@ -50,12 +51,14 @@ def prepare_datasets(
     data_root = None if options.data_root is None else Path(options.data_root)
     for label, (identity, spec, params) in resolved.datasets.items():
         key = digest(identity)
+        doing = f"the images of {label} ({spec.name}) are prepared at {image.size} px, once"
         try:
-            datasets[label] = prepared[key] = prepared.get(key) or prepare(
-                spec, params, image_size=image.size, channels=image.channels,
-                cache=store.root / "datasets", data_root=data_root,
-                code=registry.file_code("dataset", spec.name),
-            )  # fmt: skip
+            with said_where_slow(doing):
+                datasets[label] = prepared[key] = prepared.get(key) or prepare(
+                    spec, params, image_size=image.size, channels=image.channels,
+                    cache=store.root / "datasets", data_root=data_root,
+                    code=registry.file_code("dataset", spec.name),
+                )  # fmt: skip
         except DataError as error:
             missing.append(f"{label}: {error}")
     if missing:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Timer
 
 from transferbench.streams import printable
 
-__all__ = ["say"]
+__all__ = ["said_where_slow", "say"]
+
+PATIENCE_SECONDS = 2.0
 
 
 def say(text: str) -> None:
@@ -15,3 +19,15 @@ def say(text: str) -> None:
     with suppress(OSError, ValueError):
         sys.stderr.write(printable(f"note: {text}\n"))
         sys.stderr.flush()
+
+
+@contextmanager
+def said_where_slow(text: str) -> Iterator[None]:
+    """Print ``text`` as a note once the block has taken ``PATIENCE_SECONDS``."""
+    timer = Timer(PATIENCE_SECONDS, say, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
