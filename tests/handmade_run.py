@@ -302,8 +302,8 @@ def submit(
     outputs: TrialOutputs | None = None,
 ) -> list[Path]:
     """Run ``entries`` in ``folder`` and pack each."""
-    made = Suite.model_validate(suite)
-    store = make_run(folder, registry, tuple(entries), made, outputs=outputs)
+    parsed = Suite.model_validate(suite)
+    store = make_run(folder, registry, tuple(entries), parsed, outputs=outputs)
     return [
         pack(folder / "run", store, entry.name, submissions, declaration, registry)
         for entry in entries

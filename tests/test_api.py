@@ -320,6 +320,6 @@ def test_a_notebook_shows_that_a_folder_is_broken(finished, tmp_path, name, cont
     else:
         (folder / name).write_text(content)
     run = transferbench.Run(folder)
-    shown = repr(run) + run._repr_html_()
-    assert str(folder) in shown
-    assert "cannot be read" in shown or "Error: " in shown
+    text = repr(run) + run._repr_html_()
+    assert str(folder) in text
+    assert "cannot be read" in text or "Error: " in text

@@ -137,22 +137,22 @@ def short(folder):
 def test_the_code_of_an_edited_file_is_told_by_plan_run_and_status(folder):
     then = short(folder)
     edit(folder)
-    told = (
+    line = (
         "5 finished job(s) were computed by other code of backbone 'wide' (version 1) under the "
         f"same version: by {then}, now {short(folder)}; they are used as they are: if the change "
         "moves numbers, raise the version, and they are computed again"
     )
     status = cli("status", folder / "run")
-    assert told in status.out.splitlines()
+    assert line in status.out.splitlines()
     rows = json.loads(cli("status", folder / "run", "--json").out)
     assert [row["other_code"] for row in rows] == 5 * [[f"{then}, now {short(folder)}"]]
     planned = cli("plan", *arguments(folder))
-    assert f"note: {told}\n" in planned.err
-    assert told in json.loads(cli("plan", *arguments(folder), "--json").out)["notes"]
+    assert f"note: {line}\n" in planned.err
+    assert line in json.loads(cli("plan", *arguments(folder), "--json").out)["notes"]
     said = run(folder, "--json")
-    assert f"note: {told}\n" in said.err
-    assert json.loads(said.out)["code"] == [told]
-    assert told in unescape((folder / "run" / "report.html").read_text())
+    assert f"note: {line}\n" in said.err
+    assert json.loads(said.out)["code"] == [line]
+    assert line in unescape((folder / "run" / "report.html").read_text())
 
 
 def test_what_is_unchanged_is_no_news(folder):
@@ -388,13 +388,13 @@ def test_a_distribution_whose_record_changed_is_told_and_runs_on(tmp_path, distr
     then = installed("first")
     assert of_the_run("run", "--jobs", 1).code == 0
     now = installed("second")
-    told = (
+    line = (
         "5 finished job(s) were computed by other code of backbone 'wide' (version 1) under the "
         f"same version: by {then}, now {now}; they are used as they are\n"
     )
     assert (then.origin, now.origin) == ("nets 1.0", "nets 1.0")
-    assert told in of_the_run("plan").err
-    assert told in cli("status", tmp_path / "run").out
+    assert line in of_the_run("plan").err
+    assert line in cli("status", tmp_path / "run").out
     said = of_the_run("run", "--jobs", 1, "--seed-count", 2)
     assert said.code == 0
     assert "one cell mixes numbers of different code of backbone 'wide' (version 1): 5" in said.err

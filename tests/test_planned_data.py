@@ -196,11 +196,11 @@ def test_groups_of_a_target_are_sought_in_sources_of_the_same_plugin(tmp_path, n
     target = make_spec(version=2)
     notes, overlaps = described(tmp_path / name, source, target)
     assert overlaps == {"handwriting": overlap}
-    told = (
+    line = (
         "target:handwriting: 3 group(s) of its test images by pair are among the training images "
         "of source:source, such as test-0"
     )
-    assert (told in notes) == (overlap == "yes")
+    assert (line in notes) == (overlap == "yes")
 
 
 def test_equal_images_of_other_data_are_told(tmp_path):

@@ -64,14 +64,14 @@ PLACES = {
 @pytest.mark.parametrize("way", WAYS)
 def test_a_module_that_a_file_imports_counts_however_it_is_imported(way, tmp_path):
     imports, more = WAYS[way]
-    place = PLACES.get(way, "pack.widths" if "pack.__init__" in more else "widths")
-    write(tmp_path, plugin=imports, **more, **{place: "WIDTH = 8"})
+    module = PLACES.get(way, "pack.widths" if "pack.__init__" in more else "widths")
+    write(tmp_path, plugin=imports, **more, **{module: "WIDTH = 8"})
     before = code_of_file(tmp_path / "plugin.py")
-    write(tmp_path, **{place: "WIDTH = 64"})
+    write(tmp_path, **{module: "WIDTH = 64"})
     after = code_of_file(tmp_path / "plugin.py")
     assert (before.origin, before.loose) == ("plugin.py", True)
     assert before.sha256 != after.sha256 == before.now(Distributions()).sha256
-    write(tmp_path, **{place: "WIDTH = 8"})
+    write(tmp_path, **{module: "WIDTH = 8"})
     assert code_of_file(tmp_path / "plugin.py") == before
 
 

@@ -44,23 +44,23 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def check_messages(folder, place, action):
+def check_messages(folder, moment, action):
     """What the conformance kit says of the plugins of one kind."""
-    registry = load_registry([own_file(folder, place, action)])
+    registry = load_registry([own_file(folder, moment, action)])
     assert "own.py" not in str(registry.problems)
     offered = registry.offered_by(str(folder / "own.py"))
-    kind = SPECS[PLACES[place]]
+    kind = SPECS[PLACES[moment]]
     return [result.message for spec in offered if isinstance(spec, kind)
             for result in check_plugin(spec) if result.status == "failed"]  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "place"), list(enumerate(PLACES)))
-def test_the_check_of_a_plugin_names_what_each_call_changed(tmp_path, number, place):
+@pytest.mark.parametrize(("number", "moment"), list(enumerate(PLACES)))
+def test_the_check_of_a_plugin_names_what_each_call_changed(tmp_path, number, moment):
     # A polluter in turn for each place: all of them in every place would take minutes.
     action, text = list(ISSUE.items())[number % len(ISSUE)]
-    if "manual_seed" in action and PLACES[place] == "backbone":
+    if "manual_seed" in action and PLACES[moment] == "backbone":
         pytest.skip("a builder of networks draws from the generator, and a check says who seeds it")
-    messages = check_messages(tmp_path, place, action)
+    messages = check_messages(tmp_path, moment, action)
     assert any(text in message for message in messages), messages
 
 
@@ -78,12 +78,12 @@ def test_the_check_of_a_file_that_changes_the_process_in_a_hook_fails(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "place"), list(enumerate(["load", "severity", "checkpoint", "cost"]))
+    ("number", "moment"), list(enumerate(["load", "severity", "checkpoint", "cost"]))
 )
-def test_a_plugin_that_changes_the_process_while_planning_stops_the_run(tmp_path, number, place):
+def test_a_plugin_that_changes_the_process_while_planning_stops_the_run(tmp_path, number, moment):
     action, text = list(ISSUE.items())[number]
-    message = mistake("run", *own_run(tmp_path, place, action=action))
-    kind = PLACES[place]
+    message = mistake("run", *own_run(tmp_path, moment, action=action))
+    kind = PLACES[moment]
     assert f"{kind} 'own-" in message
     assert f" changed what everybody shares: {text}" in message
     assert artefacts(tmp_path / "store") == []
@@ -92,9 +92,9 @@ def test_a_plugin_that_changes_the_process_while_planning_stops_the_run(tmp_path
 SMALLER = {"perturbations": {"none": {"name": "identity"}, "own": {"name": "own-transform"}}}
 
 
-def run_smaller(folder, place, action="pass"):
+def run_smaller(folder, moment, action="pass"):
     folder.mkdir()
-    suite, *options = own_run(folder, place, action=action)
+    suite, *options = own_run(folder, moment, action=action)
     return cli("run", suite, *options, *("--set", f"perturbations={SMALLER['perturbations']}"))
 
 
@@ -112,7 +112,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("place", "culprit"),
+    ("moment", "culprit"),
     [
         ("transform", "perturbation 'own-transform'"),
         ("initialize", "initialization 'own-start'"),
@@ -120,9 +120,9 @@ def undisturbed(tmp_path_factory):
     ],
 )
 def test_a_plugin_that_changes_the_process_in_a_job_moves_no_other(
-    tmp_path, undisturbed, place, culprit
+    tmp_path, undisturbed, moment, culprit
 ):
-    said = run_smaller(tmp_path / "run", place, PATCH)
+    said = run_smaller(tmp_path / "run", moment, PATCH)
     assert said.code == 1
     failed = [row["message"] for row in Run(tmp_path / "run" / "run").failed]
     own = [message for message in failed if "which did not finish" not in message]

@@ -241,8 +241,8 @@ def test_an_edited_suite_takes_over_the_folder_and_the_former_run_is_kept(damage
     assert not set(boards) & set((damaged / "submissions").glob("*/*/*"))
 
     assert records_of(aside) == former
-    kept = transferbench.Run(aside)
-    assert [row["status"] for row in kept.job_rows] == ["ok"] * len(kept.job_rows)
+    former_run = transferbench.Run(aside)
+    assert [row["status"] for row in former_run.job_rows] == ["ok"] * len(former_run.job_rows)
     assert cli("compare", aside, damaged).code == 0
     assert cli("report", aside).code == 0
 
@@ -343,6 +343,8 @@ def test_setting_aside_may_stop_at_any_moment(tmp_path, monkeypatch, content, mo
     if again and again.has_results:
         set_aside(again)
     files = files_in(run.aside)
-    kept = json.loads(files.pop("run.json"))
+    rewritten = json.loads(files.pop("run.json"))
     assert files == {**results, "board.md": "b"}
-    assert kept.items() >= (json.loads(text) and described | {"store": "../../../store"}).items()
+    assert (
+        rewritten.items() >= (json.loads(text) and described | {"store": "../../../store"}).items()
+    )

@@ -115,8 +115,8 @@ def test_the_command_says_what_was_read(folder):
     assert "17 artefacts in" in said.out
     assert "damaged: none" in said.out
     assert "  as it was: data set digits at 8 px (" in said.out
-    told = json.loads(cli("verify", folder / "store", "--json").out)
-    assert (told["ok"], told["artefacts"], told["repairs"]) == (True, 17, [])
+    described = json.loads(cli("verify", folder / "store", "--json").out)
+    assert (described["ok"], described["artefacts"], described["repairs"]) == (True, 17, [])
 
 
 # --- healing --------------------------------------------------------------------------------------

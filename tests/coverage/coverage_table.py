@@ -49,26 +49,26 @@ def standard_error(share: float, draws: int) -> float:
     return math.sqrt(share * (1 - share) / draws)
 
 
-def faults(simulation: Simulation, found: Counts, errors: float = 0.0) -> list[str]:
+def faults(simulation: Simulation, counts: Counts, errors: float = 0.0) -> list[str]:
     """What does not hold: bounds, coverage, false verdicts, intervals without width.
 
     ``errors``: so many standard errors less coverage are allowed; of bounds and false verdicts two
     more.
     """
     lines = []
-    bounded = found.bounded / found.draws
+    bounded = counts.bounded / counts.draws
     if bounded < simulation.bounded - (errors + 2) * standard_error(
-        simulation.bounded, found.draws
+        simulation.bounded, counts.draws
     ):
         lines.append(f"bounds in {bounded:.1%} instead of {simulation.bounded:.1%}")
-    coverage = found.covering / found.bounded if found.bounded else math.nan
-    if coverage < TOO_LOW - errors * standard_error(TOO_LOW, found.bounded):
+    coverage = counts.covering / counts.bounded if counts.bounded else math.nan
+    if coverage < TOO_LOW - errors * standard_error(TOO_LOW, counts.bounded):
         lines.append(f"coverage {coverage:.1%}")
-    false = found.reproduced / found.draws
-    limit = MOST_FALSE + (errors + 2) * standard_error(MOST_FALSE, found.draws)
+    false = counts.reproduced / counts.draws
+    limit = MOST_FALSE + (errors + 2) * standard_error(MOST_FALSE, counts.draws)
     if is_null(simulation) and false > limit:
         lines.append(f"false verdicts {false:.1%}")
-    return [*lines, *(["no width"] if found.without_width else [])]
+    return [*lines, *(["no width"] if counts.without_width else [])]
 
 
 def is_null(simulation: Simulation) -> bool:
@@ -76,17 +76,17 @@ def is_null(simulation: Simulation) -> bool:
     return simulation.threshold is not None and simulation.truth <= simulation.threshold
 
 
-def row(simulation: Simulation, found: Counts) -> Iterator[str]:
+def row(simulation: Simulation, counts: Counts) -> Iterator[str]:
     """A line of the table."""
-    coverage = found.covering / found.bounded if found.bounded else math.nan
-    share = f"{found.reproduced / found.draws:.1%}"
+    coverage = counts.covering / counts.bounded if counts.bounded else math.nan
+    share = f"{counts.reproduced / counts.draws:.1%}"
     yield from (simulation.kind, simulation.setting, str(simulation.n))
-    yield f"{found.bounded / found.draws:.0%}"
+    yield f"{counts.bounded / counts.draws:.0%}"
     yield f"{coverage:.1%}"
     yield "" if simulation.threshold is None or not is_null(simulation) else share
     yield "" if simulation.threshold is None or is_null(simulation) else share
-    yield f"{found.without_width / found.draws:.1%}"
-    problems = faults(simulation, found)
+    yield f"{counts.without_width / counts.draws:.1%}"
+    problems = faults(simulation, counts)
     yield ", ".join(problems) or ("conservative" if coverage > CONSERVATIVE else "yes")
 
 

@@ -81,8 +81,8 @@ def pairs_of_networks() -> Iterator[Simulation]:
                 network, pair = rng.normal(size=n), rng.normal(size=(n, n))
                 value = share * (network[:, None] + network[None, :]) + (1 - share) * pair
                 return jackknife(
-                    lambda kept: fmean(value[a, b] for a, b in combinations(kept, 2))
-                    if len(kept) > 1 else None,
+                    lambda rows: fmean(value[a, b] for a, b in combinations(rows, 2))
+                    if len(rows) > 1 else None,
                     range(n),
                 )  # fmt: skip
 

@@ -101,9 +101,9 @@ def twice(names: int) -> BackboneSpec:
 @pytest.mark.parametrize("name", ["bootstrap", "mean-var", "spectrum-matched", "weight-shuffle"])
 def test_a_weight_is_redrawn_once(name: str) -> None:
     images = torch.randn(24, 1, 2, 3, generator=torch.Generator().manual_seed(3))
-    one, two = (network_after(name, names, images) for names in (1, 2))
-    body = [key for key in one if not key.startswith("head")]
-    assert all(torch.equal(two[key], one[key]) for key in body)
+    by_one_name, by_two_names = (network_after(name, names, images) for names in (1, 2))
+    body = [key for key in by_one_name if not key.startswith("head")]
+    assert all(torch.equal(by_two_names[key], by_one_name[key]) for key in body)
 
 
 def test_layers_that_share_a_weight_are_scaled_once() -> None:

@@ -270,7 +270,7 @@ def _sources(top: Path) -> str:
     """The digest of the sources of a package, or of a module without one; "" where unreadable."""
     folder, files = top.parent, [top]
     if top.name.startswith("__init__."):
-        files = [Path(place, name) for place, _, names in os.walk(folder) for name in names
+        files = [Path(directory, name) for directory, _, names in os.walk(folder) for name in names
                  if name.endswith((".py", ".so", ".pyd"))]  # fmt: skip
     try:
         return _digest({str(path)[len(str(folder)) + 1 :]: path for path in files})

@@ -69,8 +69,8 @@ class _Refused(NamedTuple):
         is_plugins = os.getpid() in _PROCESS and threading.get_ident() not in _OTHER_THREADS
         if not is_plugins or not self.ends(*arguments):
             return self.real(*arguments)
-        shown = ", ".join(map(repr, arguments))
-        raise ExitRefusedError(f"{self.module.__name__}.{self.name}({shown}) was called")
+        inside = ", ".join(map(repr, arguments))
+        raise ExitRefusedError(f"{self.module.__name__}.{self.name}({inside}) was called")
 
 
 def _always(*_: Any) -> bool:

@@ -93,8 +93,8 @@ class _WarningFilters:
         harmful = [entry for entry in new if entry[0] == "error" or self._is_blanket(entry)]
         if not harmful and not lost:
             return ""
-        kept = [entry for entry in new if entry not in harmful]
-        warnings.filters[:] = [*kept, *before]  # type: ignore[index]  # its stub says Sequence
+        harmless = [entry for entry in new if entry not in harmful]
+        warnings.filters[:] = [*harmless, *before]  # type: ignore[index]  # its stub says Sequence
         with contextlib.suppress(AttributeError):
             warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001  # else a cache of filters stays
         return "warnings.filters were changed for every module"

@@ -32,7 +32,7 @@ SHORT_DIGEST = 8
 RESULTS = (RECORDS, CLAIMS, ENVIRONMENT, REPORT, SUBMISSIONS)
 
 
-class _Asked(Frozen):
+class _RequestedNames(Frozen):
     model_config = ConfigDict(extra="ignore")
 
     backbone: str
@@ -53,7 +53,7 @@ class _Described(Frozen):
     suite_id: str
     suite_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     store: str
-    asked: tuple[_Asked, ...]
+    requested: tuple[_RequestedNames, ...] = Field(alias="asked")
     code: _Code = _Code()
 
 

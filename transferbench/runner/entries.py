@@ -173,7 +173,7 @@ def described_entries(run: EarlierRun | None) -> list[RecordedEntry]:
     """The entries in ``run.json``: earlier versions wrote no other file."""
     if run is None or run.described is None:
         return []
-    rows = [row.model_dump() for row in run.described.asked]
+    rows = [row.model_dump() for row in run.described.requested]
     return entries_in({"asked": rows, **(run.described.model_extra or {})})
 
 
