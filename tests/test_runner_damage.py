@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from command_line import SMALL, artefacts, cli, suite_file
+from command_line import SMALL, artefacts, cli, mistake, suite_file
 from damage import HARMS, flip, make_folder, rewrite, truncate
 
 from transferbench.api import Run
@@ -188,3 +188,23 @@ def test_an_earlier_entry_with_a_damaged_job_stays_in_the_run(folder):
     assert {entry["name"] for entry in Run(folder / "run").described["entries"]} == {
         "fixup-resnet8", "fixup-resnet14",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["datasets", "leases", "jobs"])
+def test_a_file_in_the_place_of_a_folder_of_the_store_is_set_aside_with_a_line(tmp_path, name):
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / name).write_text("mine")
+    said = cli("run", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--jobs", 1)
+    assert said.code == 0, said
+    (aside,) = store.glob(f"{name}.*")
+    assert aside.read_text() == "mine"
+    assert f"note: {store / name} is no folder; it is set aside as {aside}\n" in said.err
+    assert (store / name).is_dir()
+
+
+def test_data_behind_a_link_to_nothing_are_not_decoded_elsewhere(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "datasets").symlink_to(tmp_path / "unmounted")
+    message = mistake("plan", suite_file(tmp_path, SMALL), "--out", tmp_path / "run")
+    assert f"datasets is a link to {tmp_path / 'unmounted'}, which is no folder; mount" in message

@@ -49,6 +49,7 @@ def prepare_datasets(
     missing: list[str] = []
     image = resolved.suite.image
     data_root = None if options.data_root is None else Path(options.data_root)
+    store.repair("datasets")
     for label, (identity, spec, params) in resolved.datasets.items():
         key = digest(identity)
         doing = f"the images of {label} ({spec.name}) are prepared at {image.size} px, once"

@@ -17,6 +17,7 @@ from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.executors.inprocess import InProcessExecutor
 from transferbench.runner.executors.local import LocalExecutor
 from transferbench.runner.executors.worker import report_waiting
+from transferbench.runner.messages import say
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
 from transferbench.runner.recomputed import say_other_bits
@@ -121,13 +122,16 @@ def available_cpus() -> int:
 
 
 def _prepare_store(planned: Planned, left: int) -> None:
-    """Raise ``StoreError`` where the store cannot take ``left`` jobs."""
+    """Say what is repaired. Raises: ``StoreError`` where the store cannot take ``left`` jobs."""
+    before = len(planned.store.set_aside)
     try:
         planned.store.prepare()
     except StoreError as error:
         raise StoreError(
             f"{left} of {len(planned.plan.jobs)} jobs are to be computed and kept: {error}"
         ) from error
+    for text in planned.store.set_aside[before:]:
+        say(text)
 
 
 def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:

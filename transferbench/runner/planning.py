@@ -106,8 +106,8 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     own = tuple(request.entries)
     plan, entries, unfinished = _plan_with_finished(resolved, own, request.earlier, facts, store)
     data = report_on(resolved, datasets)
-    notes = (*store_notes, *request.notes, *data.notes, *_notes(plan, unfinished, store),
-             *_single_image_notes(plan, registry))  # fmt: skip
+    notes = (*store_notes, *store.set_aside, *request.notes, *data.notes,
+             *_notes(plan, unfinished, store), *_single_image_notes(plan, registry))  # fmt: skip
     planned = Planned(plan, registry, options, request.changed, entries, request.folder, store,
                       notes, data, request.superseded, own, facts)  # fmt: skip
     left = (job for name, job in plan.jobs.items() if name not in planned.finished)

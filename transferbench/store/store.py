@@ -53,6 +53,8 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.host = host_name()
+        self.set_aside: list[str] = []
+        """Sentences on what was in the place of a folder of the store."""
         self._prepared = False
         self._verified: set[tuple[Any, ...]] = set()
 
@@ -138,6 +140,16 @@ class Store:
                 require_writable(folder)
         self.tidy()
         self._prepared = True
+
+    def repair(self, name: str) -> None:
+        """Set aside what is in the place of a folder of the store and is none.
+
+        Raises: ``StoreError`` where it is a link to nothing, or the disk refuses.
+        """
+        folder = self.root / name
+        if os.path.lexists(folder) and not folder.is_dir():
+            with explained(self.root, folder):
+                self._ensure_folder(folder)
 
     def tidy(self) -> None:
         """Remove what dead writers left, as far as the disk lets."""
@@ -285,7 +297,8 @@ class Store:
                     f"{folder} is a link to {folder.readlink()}, which is no folder; mount what it "
                     "leads to, or remove the link"
                 ) from error
-            self._move_aside(folder)
+            aside = self._move_aside(folder)
+            self.set_aside.append(f"{folder} is no folder; it is set aside as {aside}")
             folder.mkdir(exist_ok=True)
 
     def _writers(self, job: str) -> str:
