@@ -160,7 +160,7 @@ SURROUNDINGS = {
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)": "the handler of SIGINT went",
     "import signal; signal.alarm(1000)": "a timer was left running (signal.alarm)",
     "import threading; threading.Thread(target=threading.Event().wait, name='endless', "
-    "args=(0.3,)).start()": "a thread that is no daemon was left running: endless",
+    "args=(0.3,)).start()": "a thread that is not a daemon was left running: endless",
 }  # fmt: skip
 
 ENDINGS = {

@@ -25,7 +25,7 @@ from transferbench.api import Run
         (("status",), "{} is not a run's folder: it has no run.json; give the folder that"),
         (("plan", "suite.yaml", "--weights"), "give a file"),
         (("submission", "check"), "{} is not a submission: it has no submission.json; give"),
-        (("verify",), "{} is no store: it has no folder 'jobs'; give the folder of --store"),
+        (("verify",), "{} is not a store: it has no folder 'jobs'; give the folder of --store"),
     ],
 )
 def test_what_never_ends_or_is_no_file_is_refused(tmp_path, monkeypatch, name, command, expected):
@@ -50,7 +50,7 @@ def test_what_never_ends_or_is_no_file_is_refused(tmp_path, monkeypatch, name, c
         (("--weights", "nowhere.pth"), "no weights file nowhere.pth; give the path of an existing"),
         (("--weights", "nothing"), "named 'nothing' (or give a file that exists)"),
         (("--set", "replicates"), "'replicates' has no '='; write it as recipes.P-T.epochs=3"),
-        (("--set", "replicates=[1"), "'[1' is no YAML value; write it as in a suite file"),
+        (("--set", "replicates=[1"), "'[1' is not a YAML value; write it as in a suite file"),
         (("--set", "recipes.shrt.epochs=1"), "has no 'shrt' there; did you mean 'short'?"),
         (("--set", "trials.7=1"), "the suite has no '7' there; there are: 0"),
         (("--set", "name.x=1"), "nothing can be set below 'name'"),

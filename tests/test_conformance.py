@@ -117,7 +117,7 @@ def test_an_expected_failure_of_an_unknown_check_is_a_failure():
     [failed] = [result for result in results if not result.ok]
     assert failed.message == (
         "perturbation 'good-fade': expected-failures-are-checks: a failure is expected of "
-        "'the-input-is-left-untuched', which is no check of it; did you mean "
+        "'the-input-is-left-untuched', which is not a check of it; did you mean "
         "'the-input-is-left-untouched'?"
     )
 
@@ -273,7 +273,7 @@ def test_a_mark_holds_what_the_kit_generates():
 
 def test_a_check_that_does_not_apply_is_skipped():
     checks = {check.name: check for check in checks_of(BACKBONE)}
-    with pytest.raises(SkipTest, match="it is no family"):
+    with pytest.raises(SkipTest, match="it is not a family"):
         checks["the-family-is-declared-whole"]()
 
 
@@ -584,7 +584,7 @@ def test_wrong_settings_of_parameters_are_the_users_mistake(tmp_path):
     assert "--param 'block' has no '='; write it as NAME=VALUE" in mistake(
         *check, "--param", "block"
     )
-    assert "'[' is no YAML value; write it as in a suite" in mistake(*check, "--param", "block=[")
+    assert "'[' is not a YAML value; write it as in" in mistake(*check, "--param", "block=[")
     message = mistake("plugin", "check", "transferbench", "--param", "width=3")
     assert "--param is of one plugin, and these are selected: " in message
     empty = plugin_file(tmp_path, source="import absent_module")

@@ -418,7 +418,7 @@ BAD = {
     "a state that holds more than tensors": (
         of(WithExtraState),
         "it-builds-and-gives-logits",
-        "head._extra_state are no tensors; keep them out of the state dict",
+        "head._extra_state are not tensors; keep them out of the state dict",
     ),
     "five classes alone": (
         {"build": five_classes},
@@ -471,7 +471,7 @@ BAD = {
     "a copy of the head": (
         {"head": lambda net: nn.Linear(16, 5)},
         "the-head-makes-the-logits",
-        "head(net) is no part of net; return the layer itself",
+        "head(net) is not a part of net; return the layer itself",
     ),
     "a layer before the head": (
         {"head": lambda net: net.body},
@@ -572,7 +572,7 @@ BAD = {
     "an empty list of heads": (
         {"head": lambda net: nn.ModuleList()},
         "the-head-makes-the-logits",
-        "head(net) is no part of net",
+        "head(net) is not a part of net",
     ),
     "a builder that prints": (
         {"build": printing},
@@ -684,10 +684,10 @@ BAD = {
         "the-family-is-declared-whole",
         "members() holds 18; list names",
     ),
-    "a member that is no parameter": (
+    "a member that is not a parameter": (
         {"params": Model, "member": "size"},
         "the-family-is-declared-whole",
-        "member 'size' is no parameter; parameters are model",
+        "member 'size' is not a parameter; parameters are model",
     ),
     "a member twice": (
         {"params": Model, "member": "model", "members": lambda: ["a", "b", "a"]},

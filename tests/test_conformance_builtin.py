@@ -51,7 +51,7 @@ def test_a_folder_of_images_conforms(folders):
                       "no setting of a severity above 0 was found"}),
         ("random", {"it needs nothing"}),
         ("digits", {"it declares no files below a root"}),
-        ("fixup-resnet8", {"it declares no preprocessing", "it is no family"}),
+        ("fixup-resnet8", {"it declares no preprocessing", "it is not a family"}),
         ("speed", {"it states no answers (identical)", "it states no answers (symmetric)"}),
     ],
 )  # fmt: skip

@@ -117,8 +117,8 @@ def test_an_intact_cache_has_no_damage(tmp_path):
         ("train.groups.npy", flip_a_byte, "train.groups.npy is not what was written"),
         ("manifest.json", flip_a_byte, r"cannot be read \(.*\)"),
         ("manifest.json", remove, r"cannot be read \(.*manifest.json'\)"),
-        ("manifest.json", make_pipe, r"cannot be read \(manifest.json is no file\)"),
-        ("test.images.npy", make_pipe, r"cannot be read \(test.images.npy is no file\)"),
+        ("manifest.json", make_pipe, r"cannot be read \(manifest.json is not a regular file\)"),
+        ("test.images.npy", make_pipe, r"cannot be read \(test.images.npy is not a regular file\)"),
         ("test.digests", make_pipe, "test.digests is not what was written"),
     ],
 )

@@ -53,7 +53,7 @@ def test_a_file_that_may_not_be_written_stays(tmp_path, monkeypatch):
 def test_a_device_is_not_replaced_by_a_file(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    with pytest.raises(StoreError, match=f"cannot write {path}: it is no regular file; nothing"):
+    with pytest.raises(StoreError, match=f"cannot write {path}: it is not a regular file; nothing"):
         write_text(path, "text")
     assert path.is_fifo()
 

@@ -117,7 +117,7 @@ def test_runs_must_divide_the_image():
 def test_a_map_that_repeats_a_value_is_no_permutation():
     index = IDENTITY.copy()
     index[0, 0] = 1
-    with pytest.raises(PluginError, match="'fake' gave a map that is no permutation: it takes"):
+    with pytest.raises(PluginError, match="'fake' gave a map that is not a permutation: it takes"):
         compiled(fixed(index))
 
 

@@ -379,7 +379,7 @@ def test_a_faulty_plugin_is_reported_and_costs_no_other(fault, plugin_file):
             "a plugin file ends in .py; name one Python file, or install the package",
         ),
         (".", "a plugin file ends in .py; name one Python file, or install the package"),
-        ("folder.py", "it is no file; name one Python file, or install the package"),
+        ("folder.py", "it is not a regular file; name one Python file, or install the package"),
     ],
 )
 def test_a_file_that_is_no_plugin_is_reported(name, expected, tmp_path, monkeypatch):

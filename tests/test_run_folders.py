@@ -159,7 +159,7 @@ def test_what_is_no_file_is_named(damaged, tmp_path, name):
         path.unlink()
         obstacle()
         message = mistake(*readers(damaged, tmp_path)["report"])
-        assert f"{path} is damaged: it is no file; move it away; run the suite again" in message
+        assert f"{path} is damaged: it is not a regular file; move it away; run the" in message
         if path.is_dir():
             path.rmdir()
             path.touch()

@@ -296,7 +296,7 @@ def test_a_file_that_goes_while_it_is_used_is_corrupt(store: Store) -> None:
     write(store)
     artefact = store.artefact(JOB)
     link_away(folder(store) / "trial.json")
-    with pytest.raises(CorruptArtefactError, match=r"trial.json is no plain file"):
+    with pytest.raises(CorruptArtefactError, match=r"trial.json is not a regular file"):
         artefact.path("trial.json")
     shutil.rmtree(folder(store))
     with pytest.raises(CorruptArtefactError, match=r"cannot be read .*No such file"):

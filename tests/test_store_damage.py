@@ -144,7 +144,7 @@ def test_a_file_in_the_place_of_a_folder_is_set_aside_and_a_broken_link_is_told(
     harm(store.root / name)
     again = Store(store.root)
     if harm is dangle:
-        message = rf"{name} is a link to /nowhere/at/all, which is no folder; mount what it leads"
+        message = rf"{name} is a link to /nowhere/at/all, which is not a folder; mount what it"
         with pytest.raises(StoreError, match=message):
             again.prepare()
         return

@@ -275,7 +275,7 @@ def test_foreign_files_are_named_and_left(folder):
     (folder / "store" / "jobs" / "notes.txt").write_text("mine")
     (artefacts(folder / "store")[0].parent / "backup").mkdir()
     (note,) = verify(folder).notes
-    assert note.startswith("these are no artefacts, and were left alone: ")
+    assert note.startswith("these are not artefacts, and were left alone: ")
     assert "notes.txt" in note
     assert "backup" in note
 
@@ -374,7 +374,7 @@ def test_a_folder_that_is_no_store_is_refused(folder, tmp_path):
     message = mistake("verify", folder / "run")
     assert f"run is the folder of a run, not a store; its store is {folder}/run/../store" in message
     message = mistake("verify", tmp_path / "nothing")
-    assert "nothing is no store: it has no folder 'jobs'; give the folder of --store" in message
+    assert "nothing is not a store: it has no folder 'jobs'; give the folder of --store" in message
     assert not (tmp_path / "nothing").exists()
     message = mistake("verify", folder / "store", "--run", tmp_path)
     assert "is not a run's folder: it has no run.json that can be read" in message

@@ -283,7 +283,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
     file.write_bytes(b"never read")
     message = mistake("plan", suite_file(tmp_path, SMALL), "--backbone", BACKBONE,
                       "--weights", file, "--out", tmp_path / "run")  # fmt: skip
-    assert r"best-\udce9.pth' is no UTF-8; rename the file" in message
+    assert r"best-\udce9.pth' is not UTF-8; rename the file" in message
 
 
 def test_a_digest_after_the_name_is_checked_before_anything_else(tmp_path):

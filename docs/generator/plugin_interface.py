@@ -58,8 +58,8 @@ Three ways to be loaded, in this order:
 
 A file named twice is loaded once. The order does not matter: lists are sorted, and two plugins with
 the same name are an error that names both. A broken plugin is reported in one line and does not
-affect others; only a run that needs it stops. A file that is not there, or is no Python file, is an
-error where it is named with `--plugin` or `plugins`; named in the variable, it is an error for
+affect others; only a run that needs it stops. A file that is not there, or is not a Python file, is
+an error where it is named with `--plugin` or `plugins`; named in the variable, it is an error for
 `plan`, `prepare` and `run`, and reported by the other commands.
 
 | hook | returns | built-in plugins |

@@ -1,4 +1,4 @@
-"""Weights from local files, read as data: nothing in a file is executed, no size is believed."""
+"""Weights from local files, read as data: nothing is executed, sizes are bounded beforehand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FOREIGN = {
     b"\x89HDF": "an HDF5 file; load it where it comes from, and save the tensors with safetensors",
     b"\x93NUMPY": "one array of numpy; give named tensors",
 }
-"""What begins so is no weights file."""
+"""First bytes of files that are not weights: what they are, and what to do."""
 
 MAX_HEADER_BYTES = 2**24
 """Of a safetensors file: room for 100,000 tensors."""
@@ -212,7 +212,7 @@ def _explained(path: Path, error: Exception) -> tuple[str, str]:
 
 
 def _refused_classes(path: Path, message: str) -> list[str]:
-    """What torch will not build from a pickle: classes and functions that are no tensors."""
+    """What torch will not build from a pickle: classes and functions that are not tensors."""
     named = re.findall(r"GLOBAL (\S+)", message)
     if not named:
         return []

@@ -22,7 +22,7 @@ SYSTEM_NAMES = frozenset({
 """What systems leave in folders; some hold thumbnails."""
 
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Categories of Unicode: control characters, bytes that are no UTF-8, ends of lines."""
+"""Categories of Unicode: control characters, bytes that are not UTF-8, ends of lines."""
 
 LISTED = 10
 NEXT_LINE = "\n  "
@@ -179,7 +179,7 @@ def _fault(path: Path) -> str | None:
     if leads_nowhere and (named_as_picture or not path.suffix):
         target = printable(str(path.readlink()))
         return f"is a link to {target}, where nothing is: restore that, or remove the link"
-    return "is no file but a pipe, a socket or a device: remove it" if named_as_picture else None
+    return "is not a file but a pipe, a socket or a device: remove it" if named_as_picture else None
 
 
 def _reason_to_ignore(path: Path, depth: int) -> str | None:

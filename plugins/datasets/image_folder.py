@@ -168,7 +168,7 @@ def _check_shares(params: ImageFolderParams, root: Path) -> None:
 
 
 def _groups(params: ImageFolderParams, root: Path, paths: Sequence[Path]) -> list[str]:
-    """The key of each picture. Bytes of a name that are no UTF-8 become escapes."""
+    """The key of each picture. Bytes of a name that are not UTF-8 become escapes."""
     if params.group is None:
         keys = [path.relative_to(root).as_posix() for path in paths]
     else:

@@ -188,9 +188,9 @@ def listening(path):
 @pytest.mark.parametrize(
     ("create", "reason"),
     [
-        (os.mkfifo, "is no file but a pipe, a socket or a device: remove it"),
-        (listening, "is no file but a pipe, a socket or a device"),
-        (lambda path: path.symlink_to("/dev/zero"), "is no file but a pipe, a socket or a device"),
+        (os.mkfifo, "is not a file but a pipe, a socket or a device: remove it"),
+        (listening, "is not a file but a pipe, a socket or a device"),
+        (lambda path: path.symlink_to("/dev/zero"), "is not a file but a pipe, a socket"),
         (os.mkdir, "is a folder without pictures, not a picture: remove it"),
         (dangling, "is a link to nothing, where nothing is: restore that, or remove the link"),
         (to_itself, "is a link to x.png, where nothing is"),

@@ -1,4 +1,4 @@
-"""What every perturbation of images that is no permutation promises, at all sizes."""
+"""What every perturbation of images that is not a permutation promises, at all sizes."""
 
 import math
 from itertools import pairwise

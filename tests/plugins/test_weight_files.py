@@ -203,7 +203,7 @@ def test_an_index_of_other_limits_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("transferbench.networks.weight_paths.MAX_SHARDS", 1)
     assert "names 2 shards, more than 1" in refusal(index)
     monkeypatch.setattr("transferbench.networks.weight_paths.MAX_INDEX_BYTES", 10)
-    assert "has more than 10 bytes: it is no index" in refusal(index)
+    assert "has more than 10 bytes: it is not an index" in refusal(index)
 
 
 def test_a_shard_without_its_tensor_is_refused(tmp_path):

@@ -219,7 +219,7 @@ def _head_layers(case: BackboneCase) -> list[nn.Module]:
                         "return a layer of net, or several in an nn.ModuleList")  # fmt: skip
     layers = head_layers(head)
     if not layers or any(layer not in case.net.modules() for layer in layers):
-        raise Violation("head(net) is no part of net", "return the layer itself, not a new one")
+        raise Violation("head(net) is not a part of net", "return the layer itself, not a new one")
     return layers
 
 
@@ -422,10 +422,10 @@ def check_the_family_is_declared_whole(case: BackboneCase) -> None:
     if spec.member is None:
         if spec.members is not None:
             raise Violation("it lists members and names no member parameter", "set member")
-        raise SkipTest("it is no family")
+        raise SkipTest("it is not a family")
     if spec.member not in spec.params.model_fields:
         fields = ", ".join(spec.params.model_fields) or "none"
-        raise Violation(f"member {spec.member!r} is no parameter", f"parameters are {fields}")
+        raise Violation(f"member {spec.member!r} is not a parameter", f"parameters are {fields}")
     members = spec.members() if spec.members else ()
     for member in members:
         if not isinstance(member, str) or not member:

@@ -88,9 +88,8 @@ def _display_name(spec: Spec, params: Mapping[str, Any] | None) -> str:
 
 
 def _refuse_expected(unknown: str, names: Sequence[str]) -> None:
-    raise Violation(
-        f"a failure is expected of {unknown!r}, which is no check of it", suggestion(unknown, names)
-    )
+    raise Violation(f"a failure is expected of {unknown!r}, which is not a check of it",
+                    suggestion(unknown, names))  # fmt: skip
 
 
 def check_plugin(

@@ -75,7 +75,7 @@ def with_params(selection: Selection, settings: Sequence[str]) -> Selection:
             values[name] = YAML(typ="safe", pure=True).load(text)
         except YAMLError as error:
             raise PluginError(
-                f"--param {setting!r}: {text!r} is no YAML value; write it as in a suite file"
+                f"--param {setting!r}: {text!r} is not a YAML value; write it as in a suite file"
             ) from error
     return selection._replace(specs=((spec, values),))
 

@@ -210,7 +210,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _plain(path: Path) -> Path:
     """``path``, which is a file: opening a pipe would wait for a writer."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path.name} is no file")
+        raise ValueError(f"{path.name} is not a regular file")
     return path
 
 

@@ -65,7 +65,7 @@ def walk(folder: Path, without: Path | None = None) -> Iterator[Below]:
 
 
 def printable(name: str) -> str:
-    """A file's name as text: control characters and bytes that are no UTF-8 become escapes."""
+    """A file's name as text: control characters and bytes that are not UTF-8 become escapes."""
     return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], name)
 
 

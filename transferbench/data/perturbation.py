@@ -40,7 +40,7 @@ def compile_perturbation(
     """``spec`` compiled for images of one shape (H, W, C).
 
     Raises: ``SuiteError`` for parameters that do not fit the images, ``PluginError`` for a map
-    that is no permutation.
+    that is not a permutation.
     """
     if problem := spec.check(params, image_shape):
         shape = " x ".join(map(str, image_shape))
@@ -57,7 +57,7 @@ def compile_perturbation(
     probe = maps(np.arange(2))
     if not (np.sort(probe.runs, axis=1) == np.arange(probe.runs.shape[1])).all():
         raise PluginError(
-            f"perturbation {spec.name!r} gave a map that is no permutation: it takes some values"
+            f"perturbation {spec.name!r} gave a map that is not a permutation: it takes some values"
             " twice and leaves others out; fix the plugin, or give it build instead of index"
         )
     if len(probe.runs) == 2:

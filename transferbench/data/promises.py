@@ -1,6 +1,6 @@
-"""What decoded splits must be: arrays of the declared form, all classes, nothing in two splits.
+"""Validation of decoded splits: form, classes, and nothing in two splits.
 
-The form is the plugin's. The content is the plugin's too, unless it lies in a folder of the user's.
+A wrong form is the plugin's fault. Wrong content is too, unless it lies in a folder of the user's.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def refuse_untrainable(spec: BackboneSpec, net: nn.Module) -> None:
     tensors = net.state_dict(keep_vars=True)
     weights = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
     problems = {
-        "are no tensors; keep them out of the state dict": [
+        "are not tensors; keep them out of the state dict": [
             name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)
         ],
         "have no shape before the first forward pass; give layers their sizes in build": [

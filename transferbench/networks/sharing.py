@@ -30,7 +30,7 @@ NOT_LOOKED_INTO = (nn.Module, type, ModuleType)
 
 
 def refuse_shared_weights(spec: BackboneSpec, net: nn.Module, modules: Modules) -> None:
-    """Refuse tensors that two modules share, and such as torch would separate.
+    """Refuse tensors shared by two modules, and sharing that ``net.to(...)`` would undo.
 
     Raises: ``PluginError`` with the modules and the names.
     """

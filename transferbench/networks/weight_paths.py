@@ -146,11 +146,11 @@ def _shards(index: Path) -> tuple[Path, ...]:
 def read_index(index: Path) -> dict[str, str]:
     """The shard of each tensor, by the tensor's name.
 
-    Raises: ``DataError`` where the file is no index.
+    Raises: ``DataError`` where the file is not an index.
     """
     try:
         if index.stat().st_size > MAX_INDEX_BYTES:
-            raise DataError(f"{index} has more than {MAX_INDEX_BYTES} bytes: it is no index")
+            raise DataError(f"{index} has more than {MAX_INDEX_BYTES} bytes: it is not an index")
         content = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_unique)
         shards: Any = content["weight_map"]
         pairs = [(str(name), shard) for name, shard in shards.items()]

@@ -36,8 +36,8 @@ _ADVICE = "report it to the plugin's author, or leave it out"
 def blamed(plugin: str, *, frequent: bool = False) -> Iterator[None]:
     """Name the plugin in whatever its code raises inside the block, with the line that did.
 
-    What it changes for everybody is put back, and its error too. ``frequent``: as in ``guarded``.
-    Errors of exhausted memory are no plugin's bug and pass unchanged.
+    What it changes in the process is restored, and raised as its error. ``frequent``: as in
+    ``guarded``. Errors of exhausted memory are no plugin's bug and pass unchanged.
     """
     try:
         with guarded(frequent=frequent):

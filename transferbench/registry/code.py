@@ -1,6 +1,6 @@
-"""The code that offers a plugin, as a digest that is kept beside each job that used it.
+"""Digests of plugins' source code, stored with each job that used it.
 
-The version of a plugin says that its numbers changed; the digest tells where its author forgot to.
+They show an edit whose author did not raise the plugin's version.
 
 - Of a plugin file: its content and that of the modules that it imports, at once or later, by name
   or relatively, and theirs, as far as they are neither installed nor Python's own. A text that
@@ -60,7 +60,7 @@ class Code(Frozen):
 
     @property
     def code(self) -> Code:
-        """It alone, as it is kept beside a job."""
+        """Without the locations, as the facts of a job hold it."""
         return Code(origin=self.origin, sha256=self.sha256, loose=self.loose)
 
 

@@ -255,7 +255,7 @@ def file_fault(path: Path) -> tuple[str, str] | None:
     if path.suffix != ".py":
         return "a plugin file ends in .py", "name one Python file, or install the package"
     if not path.is_file():
-        return "it is no file", "name one Python file, or install the package"
+        return "it is not a regular file", "name one Python file, or install the package"
     if not os.access(path, os.R_OK):
         return "it cannot be read", "make it readable, or leave it out"
     return None

@@ -26,7 +26,10 @@ class ExitRefusedError(SystemExit):
 
 @contextmanager
 def endings_refused() -> Iterator[None]:
-    """Inside the block the process does not end itself, and ``is_the_users`` can tell."""
+    """Inside the block, calls that would end this process raise ``ExitRefusedError``.
+
+    ``is_the_users`` then tells the user's interrupt from a plugin's.
+    """
     if os._exit is not _real_exit:  # inside another block
         yield
         return

@@ -1,6 +1,6 @@
-"""The guard around a plugin's code: what it may not do to the process is undone, and is its error.
+"""Runs a plugin's code; what it changes in the process is restored and raised as its error.
 
-What belongs to everybody stands in ``numerics``, ``surroundings`` and ``library_code``; ``endings``
+``numerics``, ``surroundings`` and ``library_code`` hold the state that is compared; ``endings``
 refuses to end the process.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["MisconductError", "changes_undone", "guarded", "guarded_job", "unint
 
 
 class MisconductError(Exception):
-    """What a plugin did to the process that runs it, as the rest of a sentence about it."""
+    """What a plugin did to the process that runs it; the message continues "PLUGIN ..."."""
 
 
 _LIBRARY_CODE = LibraryCode()
@@ -52,8 +52,8 @@ def guarded(*, frequent: bool = False) -> Iterator[None]:
     ``frequent``: of every batch, so that only settings are compared. Inside another guard the same
     holds, and the outer one compares the rest.
 
-    Raises: ``MisconductError`` for what the block changed, and for an ending that is no exception
-    of a program. The user's interrupt and other errors pass.
+    Raises: ``MisconductError`` for what the block changed, and for an exception that ends processes
+    (a KeyboardInterrupt of the plugin, GeneratorExit). The user's interrupt and other errors pass.
     """
     if frequent or _GUARDED.get():
         with _undone(_Watch(settings())) as changes:
@@ -70,11 +70,11 @@ def guarded(*, frequent: bool = False) -> Iterator[None]:
 
 @contextmanager
 def changes_undone(*, randomness: bool) -> Iterator[list[str]]:
-    """A block whose changes are put back and, once it has ended, in the list.
+    """A block whose changes are restored and, once it has ended, in the list.
 
     ``randomness``: whether the global generators are among them.
 
-    Raises: ``MisconductError`` for an ending that is no exception of a program.
+    Raises: ``MisconductError`` for an exception that ends processes, as in ``guarded``.
     """
     with ExitStack() as stack:
         stack.enter_context(endings_refused())

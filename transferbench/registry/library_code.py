@@ -1,4 +1,4 @@
-"""The code of libraries that everybody computes by: functions and classes that must stay theirs.
+"""Monkeypatches of numpy, torch, timm, this package and other libraries: detected and undone.
 
 A plugin that assigns to ``torch.nn.Linear.forward`` or ``F.cross_entropy`` moves the numbers of
 others. The dictionaries of modules and classes are copied once and compared afterwards, which is

@@ -280,7 +280,7 @@ def _mistake(spec: Spec, detail: ErrorDetails) -> str:
 
 
 def _member_param(spec: BackboneSpec, member: str) -> dict[str, Any]:
-    """The parameter that ``FAMILY/MEMBER`` sets; none where the backbone is no family."""
+    """The parameter that ``FAMILY/MEMBER`` sets; none where the backbone is not a family."""
     if spec.member is None:
         if member:
             raise PluginError(

@@ -1,4 +1,4 @@
-"""What moves the numbers of whoever computes next: settings of numpy and torch, and generators.
+"""Process-wide numeric state, read, compared and restored: settings of numpy and torch, generators.
 
 Read around every call of a plugin, so reading is cheap. torch is looked up, never imported.
 """
@@ -32,7 +32,8 @@ __all__ = [
 class State(Protocol):
     """A piece of the state of a process, compared by the value that ``read`` gives.
 
-    ``settle`` puts back what it was, and says what had changed: nothing where that harms nobody.
+    ``settle`` sets the value that it had before and returns a sentence on the change, or "" where
+    that is harmless.
     """
 
     def read(self) -> Any: ...

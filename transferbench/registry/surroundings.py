@@ -1,6 +1,6 @@
-"""What whoever runs next relies on besides numbers: environment, folder, streams, threads, signals.
+"""Process-wide state other than numeric: environment, working directory, streams, threads, signals.
 
-Changes that libraries make as they are imported harm nobody and are kept: a new variable that
+Changes that libraries make as they are imported are harmless and stay: a new variable that
 steers no numeric library, a folder in ``sys.path`` behind the others, a filter for the warnings of
 one module.
 """
@@ -29,7 +29,7 @@ __all__ = ["stray_threads", "surroundings"]
 
 
 def surroundings() -> tuple[State, ...]:
-    """The state of Python and of this process, numbers apart."""
+    """The state of Python and of this process, without the numeric settings."""
     return _SURROUNDINGS
 
 
@@ -161,7 +161,7 @@ class _Threads:
                and not thread.daemon and thread not in _pool_threads()]  # fmt: skip
         _STRAY.extend(new)
         names = ", ".join(thread.name for thread in new)
-        return f"a thread that is no daemon was left running: {names}" if new else ""
+        return f"a thread that is not a daemon was left running: {names}" if new else ""
 
 
 class _Processes:
@@ -176,7 +176,7 @@ class _Processes:
                if process.is_alive() and not process.daemon]  # fmt: skip
         for process in new:
             process.terminate()
-        return "a process that is no daemon was left running" if new else ""
+        return "a process that is not a daemon was left running" if new else ""
 
 
 _STRAY: list[threading.Thread] = []

@@ -118,7 +118,7 @@ def _external_weights(spec: BackboneSpec, params: Any, name: str, text: str) -> 
     with blamed(f"backbone {spec.name!r}"):
         tagged = {weights.tag: weights for weights in spec.weights(params)}
     if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
-        raise DataError(f"the name of the weights {text!r} is no UTF-8; rename the file")
+        raise DataError(f"the name of the weights {text!r} is not UTF-8; rename the file")
     if text in tagged:
         if os.path.isfile(text):  # noqa: PTH113  # of any text
             raise SuiteError(

@@ -272,7 +272,7 @@ def _refuse_absent(path: Path) -> None:
     except OSError as error:
         raise unreadable(path, error) from error
     if os.path.lexists(path):
-        raise _damaged(path, "it is no file; move it away")
+        raise _damaged(path, "it is not a regular file; move it away")
     if path.name == RUN:
         raise StoreError(
             f"{path.parent} is not a run's folder: it has no {RUN}; give the folder that "

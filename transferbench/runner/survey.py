@@ -81,7 +81,7 @@ def _refuse_others(root: Path) -> None:
         raise StoreError(f"{root} is the folder of a run, not a store{advice}")
     if not any((root / name).is_dir() for name in ("jobs", "datasets", "partial")):
         raise StoreError(
-            f"{root} is no store: it has no folder 'jobs'; give the folder of --store, which by "
+            f"{root} is not a store: it has no folder 'jobs'; give the folder of --store, which by "
             "default is 'store' beside the folders of runs"
         )
 

@@ -121,7 +121,7 @@ def _notes(store: Store, state: Survey, registry: Registry, unused: Iterable[str
     yield from (f"no trial of the store started from the weights {path}" for path in unused)
     if state.foreign:
         names = listing([str(path) for path in state.foreign], LISTED)
-        yield f"these are no artefacts, and were left alone: {names}"
+        yield f"these are not artefacts, and were left alone: {names}"
     if older := other_formats(store.root / "datasets"):
         names = listing([folder.name[:12] for folder in older], LISTED)
         yield (f"{len(older)} folder(s) of decoded images have an older format, and are prepared "

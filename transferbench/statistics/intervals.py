@@ -22,14 +22,19 @@ import numpy as np
 __all__ = [
     "Estimator",
     "Interval",
+    "Jackknifed",
     "bootstrap",
     "bootstrap_mean",
+    "deviation",
     "jackknife",
     "jackknife_ratio",
+    "jackknifed",
+    "method_name",
     "paired_difference",
     "point_estimates",
     "share_of_gain",
     "student_t",
+    "too_few",
     "wilson",
 ]
 
@@ -248,6 +253,10 @@ class Jackknifed(NamedTuple):
 
 
 def jackknifed(estimator: Estimator, replicates: Sequence[int]) -> Jackknifed:
+    """The estimate v and its pseudo-values n v - (n - 1) v_(-k), as in ``jackknife``.
+
+    Shapes: pseudo (R,).
+    """
     n, none = len(replicates), np.empty(0)
     value = estimator(replicates)
     if value is None:
@@ -290,6 +299,7 @@ def _half_width(values: Sequence[float] | np.ndarray, level: float) -> float:
 
 
 def deviation(values: Sequence[float] | np.ndarray) -> float:
+    """The sample standard deviation (ddof 1). Shapes: (R,), R at least 2."""
     return float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
 
 
@@ -329,10 +339,12 @@ def _undefined(value: float, n: int, method: str, reason: str) -> Interval:
 
 
 def method_name(name: str, level: float) -> str:
+    """With the level in percent: ``student-t-95``."""
     return f"{name}-{100 * level:g}"
 
 
 def too_few(n: int) -> str:
+    """The reason why ``n`` values have no interval."""
     return f"an interval needs two or more, found {n}"
 
 

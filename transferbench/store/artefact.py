@@ -108,7 +108,7 @@ class Artefact:
             if key in self._verified:
                 return None
             if not stat.S_ISREG(status.st_mode):
-                return "is no plain file"
+                return "is not a regular file"
             if status.st_size != facts.size_bytes:
                 return f"has {status.st_size} bytes, not the {facts.size_bytes} of its manifest"
             if file_digest(path) != facts.sha256:

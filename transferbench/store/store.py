@@ -294,8 +294,8 @@ class Store:
         except FileExistsError as error:
             if folder.is_symlink():
                 raise StoreError(
-                    f"{folder} is a link to {folder.readlink()}, which is no folder; mount what it "
-                    "leads to, or remove the link"
+                    f"{folder} is a link to {folder.readlink()}, which is not a folder; mount what "
+                    "it leads to, or remove the link"
                 ) from error
             aside = self._move_aside(folder)
             self.set_aside.append(f"{folder} is no folder; it is set aside as {aside}")

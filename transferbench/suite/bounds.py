@@ -73,7 +73,7 @@ def _recipe_mistakes(at: Location, recipe: Recipe, image_size: int) -> Iterator[
         try:
             re.compile(rate.pattern)
         except (re.error, RecursionError, OverflowError) as error:
-            reason = f"{rate.pattern[:60]!r} is no regular expression: {error}"
+            reason = f"{rate.pattern[:60]!r} is not a regular expression: {error}"
             yield Mistake((*at, "rate_factors", i, "pattern"), reason)
     yield from _augmentation_mistakes((*at, "augmentation"), recipe.augmentation, image_size)
 

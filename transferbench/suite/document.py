@@ -327,7 +327,7 @@ class _Builder:
     def _key(self, node: Node, parent: Node, line: int) -> str:
         key = node.value
         if node.entries is not None or not isinstance(key, str):
-            self._mistake("this key is no text; put a number, null, true or false in quotes", line)
+            self._mistake("this key is not text; put a number, null, true or false in quotes", line)
             return str(key)
         if key in parent.keys:
             first = parent.keys[key]
@@ -376,7 +376,7 @@ def _number(text: str) -> Any:
             raise ValueError(f"{_short(text)} is beyond {MAX_INTEGER}, the largest integer")
         return number
     if NOT_FINITE.fullmatch(text):
-        raise ValueError(f"{text} is no number that anything can be computed with")
+        raise ValueError(f"{text} is not a finite number")
     if FLOAT.fullmatch(text):
         if math.isinf(float(text)):
             raise ValueError(f"{_short(text)} is beyond the largest number")

@@ -133,7 +133,7 @@ def _content(path: Path) -> bytes:
     # Opened without waiting for a writer, which a pipe may never have.
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return file.read(MAX_BYTES + 1)
 
 
@@ -181,7 +181,8 @@ def _value(text: str, change: str) -> Node:
     if mistakes:
         reason = "; ".join(mistake.message for mistake in mistakes)
         raise SuiteError(
-            f"--set {change!r}: {text!r} is no YAML value; write it as in a suite file ({reason})"
+            f"--set {change!r}: {text!r} is not a YAML value; write it as in a suite file "
+            f"({reason})"
         )
     return root or Node(option)
 

@@ -53,7 +53,7 @@ def _schema_mistakes(error: ValidationError, raw: Any) -> Iterator[Mistake]:
         by_location.setdefault(_existing(detail["loc"], raw), []).append(detail)
     for location, (detail, *others) in by_location.items():
         if detail["loc"][-1:] == (KEY,):
-            yield Mistake(location, f"{_value_text(detail['input'])} is no label: {LABEL}")
+            yield Mistake(location, f"{_value_text(detail['input'])} is not a label: {LABEL}")
         elif detail["type"] == "extra_forbidden":
             names = _fields_at(location[:-1])
             yield Mistake(location, f"no such field; {suggestion(str(location[-1]), names)}")
