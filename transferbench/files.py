@@ -19,7 +19,14 @@ from pydantic_core import to_jsonable_python
 
 from transferbench.errors import StoreError
 
-__all__ = ["atomic_path", "disk_errors_explained", "json_text", "write_json", "write_text"]
+__all__ = [
+    "atomic_path",
+    "disk_errors_explained",
+    "json_text",
+    "read_bounded_json",
+    "write_json",
+    "write_text",
+]
 
 STEM_LENGTH = 40
 """Characters of a file's name in that of its temporary file."""
@@ -92,3 +99,13 @@ def json_text(value: Any, *, canonical: bool = False) -> str:
         value, indent=1, ensure_ascii=False, sort_keys=canonical, allow_nan=not canonical,
         default=to_jsonable_python,
     ) + "\n"  # fmt: skip
+
+
+def read_bounded_json(path: Path, max_bytes: int) -> Any:
+    """The value of a JSON file, None where there is none that can be read or it is larger."""
+    try:
+        if not path.is_file() or path.stat().st_size > max_bytes:  # a pipe, a device
+            return None
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -22,9 +22,11 @@ from pydantic import (
 
 from transferbench.errors import StoreError
 
-__all__ = ["Coordinate", "Measurement", "Record", "read_records", "write_records"]
+__all__ = ["Coordinate", "Measurement", "Overlap", "Record", "read_records", "write_records"]
 
 Coordinate = str | int | FiniteFloat
+Overlap = Literal["yes", "no", "unknown"]
+"""Whether images of a target were among those that a network was trained on before."""
 LARGEST = 2**53
 """Integers below it are exact in every reader of JSON."""
 COMPRESSED = ".gz"

@@ -214,6 +214,11 @@ class DatasetSpec(Spec):
     requires: tuple[str, ...] = ()
     """Distributions that the loader needs and the core does not install."""
 
+    @property
+    def reads_users_folder(self) -> bool:
+        """Whether the images are the user's own: files below the root that are not declared."""
+        return self.needs_root and not self.files
+
 
 # --- perturbations ----------------------------------------------------------------------------
 

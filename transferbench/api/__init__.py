@@ -15,6 +15,7 @@ from transferbench.api.finished_run import Run
 from transferbench.api.keywords import names_suggested, options_as_keywords
 from transferbench.errors import DataError, SubmissionError
 from transferbench.files import atomic_path, disk_errors_explained
+from transferbench.records import Overlap
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.options import Options, RunOptions, require_list
 from transferbench.runner.planning import Planned, plan_suite
@@ -23,7 +24,6 @@ from transferbench.runner.run import run_plan
 from transferbench.runner.schedule import Watcher
 from transferbench.runner.verify import Repair, Verification, run_verification
 from transferbench.submission import Declaration, pack
-from transferbench.submission.bundle import Overlap
 from transferbench.suite import Suite
 
 __all__ = [

@@ -16,7 +16,6 @@ from transferbench.conformance.cases import Case, Observation
 from transferbench.conformance.checks import Violation, defined_in, shared
 from transferbench.data.cache import missing, read_file, root_of
 from transferbench.data.duplicates import common_images, common_keys, image_digests
-from transferbench.data.promises import is_users
 from transferbench.errors import listing
 from transferbench.specs import DatasetSpec, DatasetSplit
 
@@ -160,7 +159,7 @@ def check_every_class_is_learnable(case: DatasetCase) -> None:
     classes, several = case.classes, case.spec.task == "multi-label"
     if len(classes) < (1 if several else 2):
         raise Violation(f"it has {len(classes)} class(es)", "a task needs something to tell apart")
-    for name in ("train",) if several or is_users(case.spec, case.root()) else case.splits:
+    for name in ("train",) if several or case.spec.reads_users_folder else case.splits:
         labels = case.splits[name].labels
         present = np.asarray(
             labels.any(axis=0) if several else np.isin(np.arange(len(classes)), labels)

@@ -142,7 +142,7 @@ def _resources(device: str) -> WorkerResources:
     store = Store(Path(tempfile.mkdtemp(prefix="transferbench-conformance-")))
     atexit.register(shutil.rmtree, store.root, ignore_errors=True)
     store.prepare()
-    machine = Machine(store.root, store.root / "datasets", None, device)
+    machine = Machine(store.root, store.datasets, None, device)
     return WorkerResources(_registry(), store, machine)
 
 

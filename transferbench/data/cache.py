@@ -44,7 +44,6 @@ from transferbench.data.promises import (
     SharedContent,
     check_form,
     content_error,
-    is_users,
     name_faults,
     shared_content,
     split_faults,
@@ -179,7 +178,7 @@ def _explained(cache: Path) -> Iterator[None]:
 def _key(request: _Request, cache: Path) -> str:
     spec, root = request.spec, request.root
     content: Any = [file.sha256 for file in spec.files]
-    if root is not None and not spec.files:
+    if root is not None and spec.reads_users_folder:
         content = content_key(root, cache)
     code = {"code": request.code} if request.code else {}
     return digest({"format": FORMAT, "content": content, **code, **_described(request)})
@@ -290,7 +289,7 @@ def _refuse_shared(request: _Request, shared: Iterable[SharedContent]) -> None:
     if not faults or spec.shared_between_splits:
         return
     faults[-1] += ": keep one copy of an image, and all images of a group in one split"
-    if not is_users(spec, root):
+    if not spec.reads_users_folder:
         faults[-1] += ", or declare in shared_between_splits why the data set is published so"
     raise content_error(spec, faults, root)
 

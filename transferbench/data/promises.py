@@ -23,7 +23,6 @@ __all__ = [
     "SharedContent",
     "check_form",
     "content_error",
-    "is_users",
     "name_faults",
     "shared_content",
     "split_faults",
@@ -66,16 +65,11 @@ class SharedContent(NamedTuple):
         return f"{pair} {', and '.join(parts)}"
 
 
-def is_users(spec: DatasetSpec, root: Path | None) -> bool:
-    """Whether the content is the user's, not the plugin's: undeclared files below ``root``."""
-    return root is not None and not spec.files
-
-
 def content_error(
     spec: DatasetSpec, faults: Iterable[str], root: Path | None
 ) -> TransferbenchError:
     """An error about the content, which blames the plugin only for what is its own."""
-    if is_users(spec, root):
+    if spec.reads_users_folder:
         return DataError("\n".join(f"dataset {spec.name!r} in {root}{fault}" for fault in faults))
     return PluginError("\n".join(f"dataset {spec.name!r}{fault}" for fault in faults))
 

@@ -17,7 +17,7 @@ from transferbench.engine.resources import WorkerResources
 from transferbench.networks.modules import clone_state, load_state
 from transferbench.registry import blamed, parse_params
 from transferbench.specs import Metric, Task
-from transferbench.store import Artefact
+from transferbench.store import PAYLOAD, Artefact
 from transferbench.training import DataSplit, TaskData
 
 __all__ = ["FinishedTrial"]
@@ -48,7 +48,7 @@ class FinishedTrial:
 
     @cached_property
     def _payload(self) -> dict[str, Any]:
-        payload: dict[str, Any] = self._artefact.json("payload.json")
+        payload: dict[str, Any] = self._artefact.json(PAYLOAD)
         return payload
 
     @cached_property

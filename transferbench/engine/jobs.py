@@ -39,7 +39,7 @@ from transferbench.registry.guard import uninterrupted
 from transferbench.registry.numerics import seeded_generators
 from transferbench.specs import HEAD, DiagnosticContext, InitializationContext
 from transferbench.statistics import wilson
-from transferbench.store import CorruptArtefactError, Draft, Store, Waiting, silent
+from transferbench.store import PAYLOAD, CorruptArtefactError, Draft, Store, Waiting, silent
 from transferbench.suite import Recipe
 from transferbench.training import (
     Execution,
@@ -129,7 +129,7 @@ class Engine:
                     store.discard(name)
                 raise
             # With it, the artefact can be computed again wherever its store is.
-            draft.write_json("payload.json", job.payload)
+            draft.write_json(PAYLOAD, job.payload)
             draft.facts |= machine_facts(self.resources.device, started) | self._code(job)
 
     def _code(self, job: Job) -> dict[str, Any]:

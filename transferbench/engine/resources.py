@@ -29,7 +29,7 @@ from transferbench.networks.modules import (
 from transferbench.networks.weight_paths import locate_weights
 from transferbench.registry import Registry, blamed, blamed_calls
 from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
-from transferbench.store import Store
+from transferbench.store import PAYLOAD, Store
 from transferbench.suite import Recipe
 from transferbench.training import DataSplit, TaskData
 
@@ -132,8 +132,8 @@ class WorkerResources:
         """What a finished job computed; {} where an older version has not written it."""
         artefact = self.store.artefact(job)
         payload: dict[str, Any] = {}
-        if "payload.json" in artefact.names:
-            payload = artefact.json("payload.json")
+        if PAYLOAD in artefact.names:
+            payload = artefact.json(PAYLOAD)
         return payload
 
     def backbone(self, payload: Mapping[str, Any]) -> tuple[BackboneSpec, Any]:

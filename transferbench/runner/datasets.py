@@ -16,10 +16,10 @@ from transferbench.errors import DataError, listing
 from transferbench.identity import digest
 from transferbench.plan import DatasetFacts, Job, Plan
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
+from transferbench.records import Overlap
 from transferbench.registry import Registry
 from transferbench.runner.messages import said_where_slow
 from transferbench.runner.options import Options
-from transferbench.specs import DatasetSpec
 from transferbench.store import Store
 from transferbench.suite import Target
 
@@ -37,7 +37,7 @@ class DataReport(NamedTuple):
     """
 
     notes: tuple[str, ...] = ()
-    overlap: Mapping[str, str] = {}
+    overlap: Mapping[str, Overlap] = {}
 
 
 def prepare_datasets(
@@ -57,7 +57,7 @@ def prepare_datasets(
             with said_where_slow(doing):
                 datasets[label] = prepared[key] = prepared.get(key) or prepare(
                     spec, params, image_size=image.size, channels=image.channels,
-                    cache=store.root / "datasets", data_root=data_root,
+                    cache=store.datasets, data_root=data_root,
                     code=registry.file_code("dataset", spec.name),
                 )  # fmt: skip
         except DataError as error:
@@ -76,15 +76,10 @@ def facts_of(
         label: DatasetFacts(
             dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
             len(dataset.splits["train"].labels), len(dataset.splits["test"].labels),
-            _is_users(resolved.datasets[label].spec) and copies[dataset.fingerprint] > 0,
+            resolved.datasets[label].spec.reads_users_folder and copies[dataset.fingerprint] > 0,
         )
         for label, dataset in datasets.items()
     }  # fmt: skip
-
-
-def _is_users(spec: DatasetSpec) -> bool:
-    """Whether nobody but the user knows the images, so that no groups of theirs are pinned."""
-    return spec.needs_root and not spec.files
 
 
 def _copies(datasets: Iterable[PreparedDataset]) -> dict[str, int]:
@@ -146,7 +141,7 @@ def _selections(
 def report_on(resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]) -> DataReport:
     """What users should know of the datasets."""
     labels_of: defaultdict[str, list[str]] = defaultdict(list)
-    overlap: dict[str, str] = {}
+    overlap: dict[str, Overlap] = {}
     copies = _copies(datasets.values())
     for label, dataset in datasets.items():
         for note in _own_notes(resolved.datasets[label], dataset, copies[dataset.fingerprint]):
@@ -169,7 +164,7 @@ def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset, copies: int)
         yield f"dataset {spec.name!r}: {shared.text(spec.grouping)}{reason}"
     if copies:
         total = len(dataset.splits["train"].labels)
-        held_out = ("are held out for validation together" if _is_users(spec) else
+        held_out = ("are held out for validation together" if spec.reads_users_folder else
                     "may be held out for validation one without the other")  # fmt: skip
         yield (f"dataset {spec.name!r}: {copies} of {total} training images are equal pixel by "
                f"pixel to one of another group; they {held_out}")  # fmt: skip

@@ -8,7 +8,6 @@ file systems that many hosts share may have none.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from transferbench.errors import DataError, SuiteError, TransferbenchError, UnknownNameError
-from transferbench.files import write_json
+from transferbench.files import read_bounded_json, write_json
 from transferbench.identity import digest
 from transferbench.networks.weight_paths import is_path, locate_weights
 from transferbench.plan import Entry
@@ -150,7 +149,7 @@ def record_entries(folder: Path, suite_digest: str, entries: Iterable[RequestedE
         content = {"suite_digest": suite_digest, "backbone": backbone, "weights": weights,
                    "external": external}  # fmt: skip
         path = folder / ENTRIES / f"{digest([suite_digest, entry.name])[:16]}.json"
-        if _json(path) != content:
+        if read_bounded_json(path, MAX_BYTES) != content:
             write_json(path, content)
 
 
@@ -159,7 +158,8 @@ def recorded_entries(folder: Path, suite_digest: str) -> list[RecordedEntry]:
 
     A file that cannot be read names none.
     """
-    rows = map(_json, sorted((folder / ENTRIES).glob("*.json")))
+    paths = sorted((folder / ENTRIES).glob("*.json"))
+    rows = (read_bounded_json(path, MAX_BYTES) for path in paths)
     own = (row for row in rows if isinstance(row, dict) and row.get("suite_digest") == suite_digest)
     return list(_entries((row, row) for row in own))
 
@@ -191,15 +191,6 @@ def _entries(rows: Iterable[tuple[Any, Any]]) -> Iterator[RecordedEntry]:
         with suppress(KeyError, TypeError, ValueError):
             external = _EXTERNAL.validate_python(facts["external"])
             yield RecordedEntry(str(row["backbone"]), str(row["weights"]), external)
-
-
-def _json(path: Path) -> Any:
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:  # a pipe, a device
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
 
 
 def other_entries(

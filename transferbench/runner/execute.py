@@ -72,7 +72,7 @@ def _machine(options: Options, store: Store, weights: Mapping[str, str], device:
 
     return Machine(
         store=store.root.absolute(),
-        cache=(store.root / "datasets").absolute(),
+        cache=store.datasets.absolute(),
         data_root=None if options.data_root is None else Path(options.data_root).absolute(),
         device=device,
         plugins=tuple(Path(path).absolute() for path in options.plugins),

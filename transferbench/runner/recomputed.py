@@ -14,11 +14,10 @@ from transferbench.identity import file_digest
 from transferbench.plan import Job
 from transferbench.registry import codes_in
 from transferbench.runner.messages import say
-from transferbench.store import MANIFEST, Manifest, Store
+from transferbench.store import MANIFEST, PAYLOAD, Manifest, Store
 
-__all__ = ["PAYLOAD", "digests_in", "elsewhere", "measured_on", "other_bits", "say_other_bits"]
+__all__ = ["digests_in", "elsewhere", "measured_on", "other_bits", "say_other_bits"]
 
-PAYLOAD = "payload.json"
 MACHINE = ("device", "device_name", "torch")
 """The facts of a job that decide its bits."""
 LISTED = 5

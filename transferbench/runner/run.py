@@ -14,7 +14,7 @@ from transferbench.runner.execute import execute, try_weights
 from transferbench.runner.executors import Outcome
 from transferbench.runner.messages import say
 from transferbench.runner.planning import Planned, with_entries_finished_since
-from transferbench.runner.schedule import NotedWatcher, Watcher
+from transferbench.runner.schedule import Watcher
 from transferbench.runner.write import write_plan, write_results
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     Raises: ``PluginError`` where numbers of two codes of a plugin file would be mixed.
     """
     planned.code.refuse_mixtures()
-    if isinstance(watcher, NotedWatcher):
-        for text in planned.code.notes:
-            watcher.note(text)
+    for text in planned.code.notes:
+        watcher.note(text)
     states = job_states(planned.plan.jobs, planned.store)
     _try_weights(planned, states, watcher)
     record_entries(planned.folder, planned.suite.digest, planned.entries)
@@ -74,9 +73,8 @@ def _try_weights(planned: Planned, states: Mapping[str, JobState], watcher: Watc
     """Before the folder names an entry that could never be finished. Raises: as ``try_weights``."""
     done = {job for job, state in states.items() if state.status == "ok"}
     lines = try_weights(planned, done) if planned.plan.jobs.keys() - done else []
-    if isinstance(watcher, NotedWatcher):
-        for line in lines:
-            watcher.note(line)
+    for line in lines:
+        watcher.note(line)
 
 
 def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:

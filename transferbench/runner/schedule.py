@@ -13,7 +13,7 @@ from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.messages import say
 from transferbench.store import Store
 
-__all__ = ["JobSchedule", "NotedWatcher", "SilentWatcher", "Watcher"]
+__all__ = ["JobSchedule", "SilentWatcher", "Watcher"]
 
 REPAIRS = 2
 """How often a job is run again because an artefact that it reads is corrupted."""
@@ -25,6 +25,9 @@ LISTED = 5
 class Watcher(Protocol):
     """Callbacks on the progress of a run."""
 
+    def note(self, text: str) -> None:
+        """A line that the user should read before the first job starts."""
+
     def planned(self, jobs: Mapping[str, Job], done: Collection[str]) -> None:
         """The run has ``jobs``, of which those in ``done`` need no work."""
 
@@ -35,16 +38,11 @@ class Watcher(Protocol):
         """A job ended, or was skipped because a job that it requires failed."""
 
 
-@runtime_checkable
-class NotedWatcher(Watcher, Protocol):
-    """A watcher that also shows what the user should know before the first job starts."""
-
-    def note(self, text: str) -> None:
-        """``text`` is a line."""
-
-
 class SilentWatcher:
     """A watcher that shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
 
     def planned(self, jobs: Mapping[str, Job], done: Collection[str]) -> None:
         """Do nothing."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from transferbench.errors import StoreError
+from transferbench.files import read_bounded_json
 from transferbench.plan import Job, JobKind, Work, job_id
-from transferbench.runner.recomputed import PAYLOAD
-from transferbench.store import Store
+from transferbench.runner.folder import RUN
+from transferbench.store import PAYLOAD, Store
 
 __all__ = ["RunFolder", "Survey", "survey"]
 
-RUN = "run.json"
 ID_LENGTH = 64
 ID_PATTERN = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
 MAX_BYTES = 2**30
@@ -57,7 +56,7 @@ def survey(store: Store, runs: Sequence[Path]) -> Survey:
     folders = list(_run_folders(store.root, runs))
     jobs = {job.id: job for folder in folders for job in _jobs_of(folder)}
     present = [store.root / "jobs" / job[:2] / job for job in ids]
-    aside = [path for path in _entries(store.root / "corrupt") if ID_PATTERN.match(path.name)]
+    aside = [path for path in _entries(store.corrupt) if ID_PATTERN.match(path.name)]
     for path in (*present, *aside):
         job = path.name[:ID_LENGTH]
         if job not in jobs and (computed := _job_in(path, job)):
@@ -75,7 +74,7 @@ def survey(store: Store, runs: Sequence[Path]) -> Survey:
 
 def _refuse_others(root: Path) -> None:
     if (root / RUN).is_file():
-        described = _read(root / RUN)
+        described = read_bounded_json(root / RUN, MAX_BYTES)
         store = described.get("store") if isinstance(described, dict) else None
         advice = f"; its store is {root / store}" if isinstance(store, str) else ""
         raise StoreError(f"{root} is the folder of a run, not a store{advice}")
@@ -93,7 +92,10 @@ def _artefacts(folder: Path) -> tuple[list[str], list[Path]]:
     for group in _entries(folder):
         for path in _entries(group) if group.is_dir() else [group]:
             is_id = ID_PATTERN.fullmatch(path.name) and group.name == path.name[:2]
-            (ids if is_id else foreign).append(path.name if is_id else path)  # type: ignore[arg-type]  # names with names, paths with paths
+            if is_id:
+                ids.append(path.name)
+            else:
+                foreign.append(path)
     return ids, foreign
 
 
@@ -111,7 +113,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _job_in(folder: Path, job: str) -> Job | None:
     """The job of an artefact, from its payload, which proves itself."""
-    payload = _read(folder / PAYLOAD)
+    payload = read_bounded_json(folder / PAYLOAD, MAX_BYTES)
     jobs = (_job(kind, payload, f"{kind} {job[:12]}") for kind in get_args(JobKind))
     return next((each for each in jobs if each and each.id == job), None)
 
@@ -137,7 +139,7 @@ def _run_folders(store: Path, others: Sequence[Path]) -> Iterator[RunFolder]:
     """
     beside = [path.parent for path in sorted(store.absolute().parent.glob(f"*/{RUN}"))]
     for folder in dict.fromkeys([*beside, *(path.absolute() for path in others)]):
-        described = _read(folder / RUN)
+        described = read_bounded_json(folder / RUN, MAX_BYTES)
         if isinstance(described, dict) and isinstance(described.get("store"), str):
             if folder in beside and not _is_same(folder / described["store"], store):
                 continue
@@ -173,13 +175,3 @@ def _rows(run: RunFolder) -> Iterator[Mapping[str, Any]]:
         name, kind = row.get("id"), row.get("kind")
         if isinstance(name, str) and ID_PATTERN.fullmatch(name) and kind in get_args(JobKind):
             yield row
-
-
-def _read(path: Path) -> Any:
-    """The value of a JSON file, None where there is none."""
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            return None
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.data.cache import discard, other_formats, verify_cache
 from transferbench.data.files import forget
@@ -34,6 +34,8 @@ __all__ = ["Repair", "Verification", "run_verification"]
 
 LISTED = 5
 
+RepairOutcome: TypeAlias = Literal["repaired", "other bits", "set aside", "lost", "removed"]
+
 
 class Repair(NamedTuple):
     """Something that was damaged, and what became of it.
@@ -45,7 +47,7 @@ class Repair(NamedTuple):
 
     title: str
     fault: str
-    outcome: Literal["repaired", "other bits", "set aside", "lost", "removed"]
+    outcome: RepairOutcome
     detail: str = ""
 
 
@@ -89,14 +91,14 @@ def run_verification(
     recorded = [entry for run in state.runs for entry in entries_in(run.described)]
     external = check_weights(state.jobs.values(), weights, recorded)
     registry = open_registry(options.plugins, strict=True)
-    cache = store.root / "datasets"
+    cache = store.datasets
     damaged = {problem.folder: problem.problem for problem in verify_cache(cache)}
     for folder in damaged:
         discard(folder)
     forget(cache)
     data_root = None if options.data_root is None else Path(options.data_root)
     outside = list(check_datasets(state.jobs.values(), registry, cache, data_root))
-    repairs = [_decoded_again(folder, problem) for folder, problem in damaged.items()]
+    repairs = [_decoded_again(store, folder, problem) for folder, problem in damaged.items()]
     healer = _Healer(store, state, options, watcher, external.paths, registry, recompute=recompute)
     repairs += healer.heal()
     return Verification(
@@ -105,12 +107,12 @@ def run_verification(
     )  # fmt: skip
 
 
-def _decoded_again(folder: Path, problem: str) -> Repair:
+def _decoded_again(store: Store, folder: Path, problem: str) -> Repair:
     """What became of a damaged folder of decoded images; what nothing needs is moved away."""
     title = f"decoded images {folder.name[:12]}"
     if not any(each.folder == folder for each in verify_cache(folder.parent)):
         return Repair(title, problem, "repaired")
-    aside = folder.parent.parent / "corrupt" / f"datasets-{folder.name[:12]}-{token_hex(4)}"
+    aside = store.corrupt / f"datasets-{folder.name[:12]}-{token_hex(4)}"
     aside.parent.mkdir(exist_ok=True)
     folder.rename(aside)
     return Repair(title, problem, "removed", "a run that needs them decodes them again")
@@ -122,13 +124,12 @@ def _notes(store: Store, state: Survey, registry: Registry, unused: Iterable[str
     if state.foreign:
         names = listing([str(path) for path in state.foreign], LISTED)
         yield f"these are not artefacts, and were left alone: {names}"
-    if older := other_formats(store.root / "datasets"):
+    if older := other_formats(store.datasets):
         names = listing([folder.name[:12] for folder in older], LISTED)
         yield (f"{len(older)} folder(s) of decoded images have an older format, and are prepared "
                f"again when needed; remove freely: {names}")  # fmt: skip
-    aside = list((store.root / "corrupt").glob("*"))
-    if aside:
-        yield f"{len(aside)} artefact(s) were set aside in {store.root / 'corrupt'}; remove freely"
+    if aside := list(store.corrupt.glob("*")):
+        yield f"{len(aside)} artefact(s) were set aside in {store.corrupt}; remove freely"
 
 
 # --- artefacts --------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ class _Healer:
                 self._compare(job, before[job], asides[job])
         return [self.settled[job] for job in sorted(faults)]
 
-    def _settle(self, job: str, outcome: Any, detail: str = "") -> None:
+    def _settle(self, job: str, outcome: RepairOutcome, detail: str = "") -> None:
         title = self.state.jobs[job].title if job in self.state.jobs else f"job {job[:12]}"
         self.settled[job] = Repair(title, self.state.faults[job], outcome, detail)
 

@@ -16,13 +16,14 @@ verifies them by digest and records failures.
 from __future__ import annotations
 
 from transferbench.store.artefact import Artefact, CorruptArtefactError
-from transferbench.store.documents import MANIFEST, Failure, Manifest
+from transferbench.store.documents import MANIFEST, PAYLOAD, Failure, Manifest
 from transferbench.store.draft import Draft
 from transferbench.store.lease import Waiting, silent
 from transferbench.store.store import Store
 
 __all__ = [
     "MANIFEST",
+    "PAYLOAD",
     "Artefact",
     "CorruptArtefactError",
     "Draft",

@@ -16,6 +16,7 @@ from transferbench.identity import Sha256
 __all__ = [
     "MANIFEST",
     "NAME_PATTERN",
+    "PAYLOAD",
     "Document",
     "Failure",
     "FailureStatus",
@@ -30,6 +31,8 @@ __all__ = [
 FailureStatus = Literal["failed", "timeout", "oom", "skipped"]
 
 MANIFEST = "manifest.json"
+PAYLOAD = "payload.json"
+"""The settings of the job, of which its id is the digest."""
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
 
 FileName = Annotated[str, Field(pattern=NAME_PATTERN)]

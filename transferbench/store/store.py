@@ -58,6 +58,16 @@ class Store:
         self._prepared = False
         self._verified: set[tuple[Any, ...]] = set()
 
+    @property
+    def datasets(self) -> Path:
+        """The folder of the decoded images, which `transferbench.data` keeps."""
+        return self.root / "datasets"
+
+    @property
+    def corrupt(self) -> Path:
+        """The folder of what was set aside because it is damaged."""
+        return self.root / "corrupt"
+
     # --- reading ------------------------------------------------------------------------------
 
     def is_done(self, job: str) -> bool:
@@ -93,7 +103,7 @@ class Store:
     def last_aside(self, job: str) -> Path | None:
         """The artefact of a job that was set aside last, None where there is none."""
         asides: dict[Path, int] = {}
-        for path in (self.root / "corrupt").glob(f"{job}.*"):
+        for path in self.corrupt.glob(f"{job}.*"):
             with suppress(OSError):  # removed just now
                 asides[path] = path.lstat().st_ctime_ns  # that of the rename
         return max(asides, key=lambda path: asides[path], default=None)
@@ -261,7 +271,7 @@ class Store:
 
     def _move_aside(self, path: Path) -> Path | None:
         """The new place of ``path`` in ``corrupt``, None where it is gone already."""
-        aside = self.root / "corrupt" / f"{path.name}.{secrets.token_hex(4)}"
+        aside = self.corrupt / f"{path.name}.{secrets.token_hex(4)}"
         if path.parent == self.root:
             aside = self.root / aside.name
         try:

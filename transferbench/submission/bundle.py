@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.identity import Sha256, digest, file_digest
-from transferbench.records import Record, read_records
+from transferbench.records import Overlap, Record, read_records
 from transferbench.specs import Preprocessing, Weights
 from transferbench.submission.predictions import Predictions, read_predictions
 from transferbench.suite import Suite
@@ -38,7 +38,6 @@ __all__ = [
     "Bundle",
     "Declaration",
     "EntryFacts",
-    "Overlap",
     "PlannedJob",
     "PlannedJobs",
     "Problem",
@@ -75,7 +74,6 @@ SCHEMA_VERSION: Literal[2] = 2
 
 VERDICTS = TypeAdapter(tuple[Verdict, ...])
 
-Overlap = Literal["yes", "no", "unknown"]
 Text = Annotated[
     str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.files import write_json
-from transferbench.records import Record, write_records
+from transferbench.records import Overlap, Record, write_records
 from transferbench.registry import Kind, Registry
 from transferbench.runner.folder import read_claims, read_environment, read_run, read_run_records
 from transferbench.specs import Frozen
@@ -29,7 +29,6 @@ from transferbench.submission.bundle import (
     SUBMISSION,
     Declaration,
     EntryFacts,
-    Overlap,
     PlannedJob,
     content_digests,
     parse_json,
