@@ -1,5 +1,6 @@
 """Run folders: damage is named and healed by a rerun; an edited suite sets the former run aside."""
 
+import ctypes
 import errno
 import json
 import os
@@ -11,6 +12,7 @@ import pytest
 from command_line import SMALL, artefacts, cli, mistake, suite_file
 
 import transferbench
+from transferbench.engine import jobs
 from transferbench.errors import StoreError
 from transferbench.runner.earlier import earlier_run, set_aside
 
@@ -213,6 +215,29 @@ def test_a_damaged_run_raises_in_python(damaged):
             read()
     with pytest.raises(StoreError, match=r"is not a run's folder: it has no run\.json"):
         transferbench.Run(damaged.parent)
+
+
+def test_a_process_that_code_in_c_ended_is_told_with_its_job(tmp_path):
+    path, out = suite_file(tmp_path, SMALL), tmp_path / "run"
+    child = os.fork()
+    if child == 0:
+        try:
+            jobs.Engine._train = lambda *_: ctypes.CDLL(None)._exit(0)
+            cli("run", path, "--out", out, *ARGUMENTS)
+        finally:
+            os._exit(9)
+    assert os.waitpid(child, 0)[1] == 0
+    ended = (
+        rf": process {child} on \S+, since .*, ended while it computed this: it was killed, or code"
+    )
+    for start, command in (
+        ("missing: ", ("status", out)),
+        ("note: ", ("plan", path, "--out", out)),
+    ):
+        said = cli(*command)
+        assert re.search(rf"^{start}.*{ended}", said.out + said.err, re.MULTILINE), said
+    assert cli("run", path, "--out", out, *ARGUMENTS).code == 0
+    assert "ended while" not in cli("status", out).out
 
 
 # --- a suite that is edited -------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Ways to end the process from inside: refused while a plugin's code runs.
 
-Not refused: what C code does, and signals from outside.
+Not refused: what C code does, and signals from outside. Then the job's draft is left in the store,
+by which the next command tells which job it was.
 """
 
 from __future__ import annotations

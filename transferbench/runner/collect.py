@@ -12,10 +12,24 @@ from transferbench.registry import Code, codes_in
 from transferbench.store import Artefact, CorruptArtefactError, Store
 from transferbench.suite import TRIAL
 
-__all__ = ["Collected", "JobState", "collect", "damaged_jobs", "finished_codes", "job_states"]
+__all__ = [
+    "ENDED",
+    "Collected",
+    "JobState",
+    "collect",
+    "damaged_jobs",
+    "finished_codes",
+    "job_states",
+]
 
 READ_AT_THE_END = ("measurements.json", "outputs.safetensors", "trial.json")
 """The files that a run's records, its folder and its board are made from."""
+
+
+ENDED = (
+    "ended while it computed this: it was killed, or code in C of a plugin ended it (--jobs 2 runs "
+    "jobs in processes of their own, whose end costs that job alone)"
+)
 
 
 class JobState(NamedTuple):
@@ -48,7 +62,11 @@ def finished_codes(jobs: Iterable[str], store: Store) -> dict[str, dict[str, Cod
 
 def job_states(jobs: Iterable[str], store: Store) -> dict[str, JobState]:
     """How each job ended; reads no artefact's files."""
-    return {job: _state(job, store, store.open(job)) for job in jobs}
+    states = {job: _state(job, store, store.open(job)) for job in jobs}
+    for job, writer in store.interrupted().items():
+        if job in states:
+            states[job] = JobState("missing", None, f"{writer}, {ENDED}")
+    return states
 
 
 def damaged_jobs(finished: Iterable[str], store: Store) -> dict[str, str]:

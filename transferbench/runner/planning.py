@@ -12,7 +12,7 @@ from transferbench.plan import DatasetFacts, Plan, plan_resolved
 from transferbench.plan.resolve import ResolvedSuite, resolve_suite
 from transferbench.registry import Registry, blamed, open_registry
 from transferbench.registry.guard import uninterrupted
-from transferbench.runner.collect import finished_codes
+from transferbench.runner.collect import ENDED, finished_codes
 from transferbench.runner.datasets import (
     DataReport,
     facts_of,
@@ -100,6 +100,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     request = make_request(suite, options, registry)
     resolved = resolve_suite(request.suite, registry)
     store, store_notes = requested_store(request.folder, options.store)
+    interrupted = store.interrupted()
     store.tidy()
     datasets = prepare_datasets(resolved, store, options, registry)
     facts = facts_of(resolved, datasets)
@@ -107,6 +108,8 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     plan, entries, unfinished = _plan_with_finished(resolved, own, request.earlier, facts, store)
     data = report_on(resolved, datasets)
     notes = (*store_notes, *store.set_aside, *request.notes, *data.notes,
+             *(f"{plan.jobs[job].title}: {writer}, {ENDED}"
+               for job, writer in interrupted.items() if job in plan.jobs),
              *_notes(plan, unfinished, store), *_single_image_notes(plan, registry))  # fmt: skip
     planned = Planned(plan, registry, options, request.changed, entries, request.folder, store,
                       notes, data, request.superseded, own, facts)  # fmt: skip

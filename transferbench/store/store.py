@@ -26,6 +26,7 @@ from transferbench.store.documents import (
 from transferbench.store.draft import (
     ABANDONED_SECONDS,
     Draft,
+    Writer,
     draft_name,
     host_name,
     is_abandoned,
@@ -136,6 +137,18 @@ class Store:
         if not os.path.lexists(folder) or (not everything and self.is_done(job)):
             return ""
         return fault_of(folder, job, self._verified)
+
+    def interrupted(self) -> dict[str, Writer]:
+        """Jobs that a process of this machine was writing when it ended, and who it was."""
+        drafts: dict[str, list[Path]] = {}
+        for draft in (self.root / "partial").glob("*"):
+            drafts.setdefault(draft.name.partition(".")[0], []).append(draft)
+        left = {job: own for job, own in drafts.items()
+                if all(is_abandoned(draft, self.host) for draft in own)}  # fmt: skip
+        writers = {job: writer_of(own[0].name) for job, own in left.items()}
+        return {job: writer for job, writer in writers.items()
+                if writer and writer.host == self.host
+                and not self.is_done(job) and not self.failure(job)}  # fmt: skip
 
     # --- writing ------------------------------------------------------------------------------
 
