@@ -96,8 +96,8 @@ def test_a_limit_that_names_no_file_is_an_error(monkeypatch):
 
     monkeypatch.setattr("transferbench.suite.loading.bundled_suites", exhausted)
     assert mistake("suites") == (
-        "error: the system refuses to go on: No space left on device; check the path, its "
-        "permissions, and the room that is left\n"
+        "error: the operating system reported: No space left on device; run the command again when "
+        "it is remedied\n"
     )
     monkeypatch.setattr("transferbench.suite.loading.bundled_suites", lambda: os.close(-1))
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -191,8 +191,8 @@ def test_what_is_no_outcome_fails_the_job_that_wrote_it(content: bytes) -> None:
         outcome = run_one(executor, "write_to_parent", content)
         assert outcome.status == "failed"
         assert outcome.message == (
-            "the worker process wrote what is no outcome into the pipe to this process; does a "
-            "plugin write to a file descriptor that it did not open?"
+            "the worker process sent data that is not a job's result; a plugin probably writes to "
+            "a file descriptor that it did not open"
         )
         assert run_one(executor, "sleep", 0).status == "ok"
 
@@ -205,7 +205,7 @@ def test_half_a_line_does_not_keep_the_limit_from_being_seen() -> None:
 def test_a_start_that_writes_what_is_no_outcome_is_an_error() -> None:
     with LocalExecutor(start_and_write, 1) as executor:
         executor.submit("job", ())
-        with pytest.raises(TransferbenchError, match="could not start: it wrote what is no outcom"):
+        with pytest.raises(TransferbenchError, match="could not start: it sent data that is not a"):
             executor.wait(30)
 
 

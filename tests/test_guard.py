@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from textwrap import dedent
 
 import pytest
@@ -38,6 +39,18 @@ def test_what_a_plugin_changes_is_its_error_and_is_put_back(source):
     with pytest.raises(PluginError) as again, blamed("dataset 'd'"):  # a change only if put back
         run(source)
     assert expected in str(again.value)
+
+
+def test_what_cannot_be_restored_is_named():
+    filters = warnings.filters
+    try:
+        with pytest.raises(PluginError) as caught, blamed("dataset 'd'"):
+            warnings.filters = None
+    finally:
+        warnings.filters = filters
+    assert "warnings.filters could not be restored ('NoneType' object is not iterable)" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("source", HARMLESS)

@@ -166,9 +166,9 @@ def test_a_second_replicate_by_other_code_is_refused_until_it_is_accepted(folder
     more = ("--seed-count", 2, "--store", folder / "store")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     mixture = (
-        f"one cell mixes numbers of different code of backbone 'wide' (version 1): 5 job(s) by "
-        f"{then}, 4 job(s) by {short(folder)}, such as P-T of wide on handwriting, none, "
-        "replicate 0"
+        "one cell or diagnosis mixes numbers of different code of backbone 'wide' (version 1): "
+        f"5 job(s) by {then}, 4 job(s) by {short(folder)}; one of these jobs is P-T of wide on "
+        "handwriting, none, replicate 0"
     )
     error = run(folder, *more, call=mistake)
     assert error.endswith(
@@ -176,7 +176,7 @@ def test_a_second_replicate_by_other_code_is_refused_until_it_is_accepted(folder
         "numbers, or accept the mixture with --accept-code (accept_code=True)\n"
     )
     assert before == {path: path.read_bytes() for path in before}
-    note = f"note: {mixture}; a run refuses it without --accept-code\n"
+    note = f"note: {mixture}; a run refuses the mixture without --accept-code\n"
     assert note in cli("plan", *arguments(folder, *more)).err
 
     assert run(folder, *more, "--accept-code").code == 0
@@ -349,9 +349,7 @@ def test_installed_code_is_told_and_not_refused(several):
         f"by old 1.0 00000000, now {difference.now}; they are used as they are"
     )
     assert difference.now.origin == f"transferbench {VERSION}"
-    assert "one cell mixes numbers of different code of perturbation 'block-shuffle'" in str(
-        mixture
-    )
+    assert "mixes numbers of different code of perturbation 'block-shuffle'" in str(mixture)
     assert not report.refused
     report.refuse_mixtures()
 
@@ -397,7 +395,7 @@ def test_a_distribution_whose_record_changed_is_told_and_runs_on(tmp_path, distr
     assert line in cli("status", tmp_path / "run").out
     said = of_the_run("run", "--jobs", 1, "--seed-count", 2)
     assert said.code == 0
-    assert "one cell mixes numbers of different code of backbone 'wide' (version 1): 5" in said.err
+    assert "mixes numbers of different code of backbone 'wide' (version 1): 5 job" in said.err
 
 
 # --- data sets ----------------------------------------------------------------------------------

@@ -181,12 +181,14 @@ def test_whatever_befell_an_artefact(folder, sound):
 
 
 def test_the_command_says_what_it_healed(folder):
-    flip(artefact_of(folder, "trial") / "outputs.safetensors")
+    artefact = artefact_of(folder, "trial")
+    rows = json.loads(cli("status", folder / "run", "--json").out)
+    (title,) = (row["label"] for row in rows if row["job"] == artefact.name)
+    flip(artefact / "outputs.safetensors")
     said = cli("verify", folder / "store", "--device", "cpu", "--jobs", 1)
     assert said.code == 0
     assert "damaged: 1 repaired" in said.out
-    fault = "replicate 0: outputs.safetensors does not have the sha256 of its manifest"
-    assert fault in said.out or fault.replace("0:", "1:") in said.out
+    assert f"{title}: outputs.safetensors does not have the sha256 of its manifest" in said.out
     assert "note: 1 artefact(s) were set aside in" in said.err
     assert "done " in said.err
 
@@ -227,7 +229,8 @@ def test_what_needs_something_lost_is_lost(alone):
                 for repair in verify(alone).repairs}  # fmt: skip
     assert sorted(outcome for outcome, _ in outcomes.values()) == ["lost"] * 3 + ["repaired"] * 2
     details = {detail for _, detail in outcomes.values() if detail.startswith("needs")}
-    assert details == {f"needs {source.name[:12]}, which did not finish"}
+    reason = "nothing tells how it was computed: run its suite again, or name the run's folder"
+    assert details == {f"needs job {source.name[:12]}: {reason} with --run"}
 
 
 def test_decoded_images_are_decoded_again(folder, sound):

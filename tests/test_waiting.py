@@ -25,7 +25,7 @@ from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.runner.run import run_plan
 from transferbench.runner.schedule import SilentWatcher
-from transferbench.store import Store, lease
+from transferbench.store import Store, WaitEvent, lease
 
 JOB = digest("a job")
 
@@ -50,9 +50,9 @@ def holder(store: Store, seconds: float = 180, child: str = "") -> Iterator[subp
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def write(store: Store, texts: list[str | None]) -> str:
+def write(store: Store, events: list[WaitEvent]) -> str:
     """Whose artefact there is at last."""
-    with store.writing(JOB, "trial", texts.append) as draft:
+    with store.writing(JOB, "trial", events.append) as draft:
         if not draft.already_done:
             draft.write_json("trial.json", "ours")
     return str(store.artefact(JOB).json("trial.json"))
@@ -76,17 +76,16 @@ def let_go(process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_who_is_waited_for_is_told_once(store: Store) -> None:
-    texts: list[str | None] = []
+    events: list[WaitEvent] = []
     with holder(store) as process:
-        waiter = Thread(target=write, args=(store, texts))
+        waiter = Thread(target=write, args=(store, events))
         waiter.start()
         time.sleep(1)
         let_go(process)
         waiter.join(30)
     assert store.artefact(JOB).json("trial.json") == "theirs"
-    begin, text, end = texts
-    assert (begin, end) == ("", None)
-    assert text is not None
+    assert [event.what for event in events] == ["begin", "announce", "end"]
+    text = events[1].text
     host = socket.gethostname()
     assert text.startswith(f"it is being computed by process {process.pid} on {host}")
     assert f", since {time.strftime('%Y-%m-%d')} " in text
@@ -94,14 +93,14 @@ def test_who_is_waited_for_is_told_once(store: Store) -> None:
 
 
 def test_a_short_wait_is_not_worth_a_word(store: Store) -> None:
-    texts: list[str | None] = []
+    events: list[WaitEvent] = []
     with holder(store) as process:
-        waiter = Thread(target=write, args=(store, texts))
+        waiter = Thread(target=write, args=(store, events))
         waiter.start()
         time.sleep(0.3)
         let_go(process)
         waiter.join(30)
-    assert texts == ["", None]
+    assert events == [WaitEvent("begin"), WaitEvent("end")]
 
 
 @pytest.mark.usefixtures("soon")
@@ -109,11 +108,11 @@ def test_a_process_that_gives_no_sign_of_life_is_not_waited_for(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
-    texts: list[str | None] = []
+    events: list[WaitEvent] = []
     with holder(store, 1.5) as process:
         os.kill(process.pid, signal.SIGSTOP)
-        assert write(store, texts) == "ours"
-        assert len(texts) == 3
+        assert write(store, events) == "ours"
+        assert len(events) == 3
         os.kill(process.pid, signal.SIGCONT)
         let_go(process)
         assert process.wait(30) == 0
@@ -124,9 +123,9 @@ def test_a_process_that_gives_no_sign_of_life_is_not_waited_for(
 @pytest.mark.usefixtures("soon")
 def test_a_process_that_lives_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
-    texts: list[str | None] = []
+    events: list[WaitEvent] = []
     with holder(store, 1.5) as process:
-        waiter = Thread(target=write, args=(store, texts))
+        waiter = Thread(target=write, args=(store, events))
         waiter.start()
         time.sleep(4)
         assert waiter.is_alive()
@@ -175,10 +174,10 @@ def start() -> Callable[[Any], None]:
 
 def wait_for_another(seconds: tuple[float, float]) -> None:
     """As the store does it: waits, then computes."""
-    report_waiting("")
-    report_waiting("it is being computed by another")
+    report_waiting(WaitEvent("begin"))
+    report_waiting(WaitEvent("announce", "it is being computed by another"))
     time.sleep(seconds[0])
-    report_waiting(None)
+    report_waiting(WaitEvent("end"))
     time.sleep(seconds[1])
 
 

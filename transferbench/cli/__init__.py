@@ -96,7 +96,7 @@ def _run() -> int:
         # A path of the user's or a limit of the system, wherever in the code it came up.
         if error.filename is None and error.errno not in LIMITS:
             raise
-        fail(f"{_refusal(error)}; check the path, its permissions, and the room that is left")
+        fail(_refusal(error))
         return 2
     except ImportError as error:
         if SHARED_LIBRARY not in str(error):
@@ -122,8 +122,9 @@ def _refusal(error: OSError) -> str:
     """What the system refused, and why."""
     reason = error.strerror or str(error)
     if error.filename is None:
-        return f"the system refuses to go on: {reason}"
+        return f"the operating system reported: {reason}; run the command again when it is remedied"
     path = os.fsdecode(error.filename)
     if len(path) > MAX_PATH_CHARACTERS:
         path = f"{path[:MAX_PATH_CHARACTERS]}..."
-    return f"cannot use {path}: {reason}"
+    advice = "check the path, its permissions, and the room that is left"
+    return f"cannot use {path}: {reason}; {advice}"

@@ -102,7 +102,7 @@ class _Request(NamedTuple):
     code: str
 
 
-def prepare(  # keywords, each of another thing that decides the pixels
+def prepare(
     spec: DatasetSpec,
     params: Params | Mapping[str, Any],
     *,
@@ -223,13 +223,13 @@ def _build(request: _Request, folder: Path) -> None:
         staged = Path(scratch) / "new"
         staged.mkdir()
         _decode(request, staged)
-        if _key(request, cache) != folder.name:
+        if request.root is not None and _key(request, cache) != folder.name:
             raise _changed(request.root, cache, started_ns)
         _publish(request.spec, staged, folder)
 
 
-def _changed(root: Path | None, cache: Path, moment_ns: int) -> DataError:
-    names = changed_since(moment_ns, root, cache) if root else []
+def _changed(root: Path, cache: Path, moment_ns: int) -> DataError:
+    names = changed_since(moment_ns, root, cache)
     listed = f" ({listing([printable(name) for name in names], LISTED)})" if names else ""
     return DataError(
         f"files below {root} changed while they were decoded{listed}: wait until nothing writes "

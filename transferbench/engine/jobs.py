@@ -39,7 +39,15 @@ from transferbench.registry.guard import uninterrupted
 from transferbench.registry.numerics import seeded_generators
 from transferbench.specs import HEAD, DiagnosticContext, InitializationContext
 from transferbench.statistics import wilson
-from transferbench.store import PAYLOAD, CorruptArtefactError, Draft, Store, Waiting, silent
+from transferbench.store import (
+    PAYLOAD,
+    CorruptArtefactError,
+    Draft,
+    Store,
+    WaitEvent,
+    Waiting,
+    silent,
+)
 from transferbench.suite import Recipe
 from transferbench.training import (
     Execution,
@@ -111,8 +119,9 @@ class Engine:
     def run(self, job: Job) -> None:
         """Compute one job and publish its artefact; the jobs it requires are in the store."""
 
-        def waiting(text: str | None) -> None:
-            self.waiting(f"{job.title}: {text}" if text else text)
+        def waiting(event: WaitEvent) -> None:
+            text = f"{job.title}: {event.text}" if event.text else ""
+            self.waiting(event._replace(text=text))
 
         store = self.resources.store
         # Entered before the work: of two runs that share a store, one computes and the other waits.

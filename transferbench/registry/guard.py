@@ -136,7 +136,7 @@ class _Watch:
                 if state.read() != value:
                     lines.append(state.settle(value))
             except Exception as error:  # noqa: BLE001  # the rest must be put back all the same
-                lines.append(f"something of it cannot be put back ({error})")
+                lines.append(f"{state.name} could not be restored ({error})")
         return [line for line in lines if line]
 
 

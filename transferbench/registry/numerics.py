@@ -36,6 +36,8 @@ class State(Protocol):
     that is harmless.
     """
 
+    @property
+    def name(self) -> str: ...
     def read(self) -> Any: ...
     def settle(self, before: Any) -> str: ...
 
@@ -263,6 +265,8 @@ class _Operators:
     Those for the device ``meta``, which compute no numbers, are torch's affair.
     """
 
+    name = "operators of torch"
+
     def __init__(self, torch: Any) -> None:
         self._library = torch.library
         self._kernels: frozenset[str] = frozenset()
@@ -330,8 +334,6 @@ def _modes_of_operations(torch: Any) -> Iterator[_Modes]:
 class GlobalGenerator(State, Protocol):
     """A global generator of random numbers; ``value`` is its state, which no text can show."""
 
-    @property
-    def name(self) -> str: ...
     def value(self) -> Any: ...
 
 

@@ -36,6 +36,7 @@ def surroundings() -> tuple[State, ...]:
 class _Environment:
     """``os.environ``: a variable that was there, or that a numeric library obeys."""
 
+    name = "os.environ"
     steers_numbers = re.compile(
         r"(OMP|MKL|OPENBLAS|GOMP|KMP|BLIS|VECLIB|NUMEXPR|ATEN|DNNL|ONEDNN|CUDA|CUBLAS|CUDNN|NVIDIA"
         r"|PYTORCH|TORCH|XLA|NCCL|PYTHON|LD|LC|HF_HUB|TRANSFERBENCH)_|LANG$|TZ$|PYTHONHASHSEED$"
@@ -69,6 +70,8 @@ class _Environment:
 class _SearchPath:
     """``sys.path``: new folders are put behind the others, where they hide no module."""
 
+    name = "sys.path"
+
     def read(self) -> list[str]:
         return list(sys.path)
 
@@ -83,6 +86,8 @@ class _SearchPath:
 
 class _WarningFilters:
     """Filters that hide every warning, or turn some into errors, for everybody."""
+
+    name = "warnings.filters"
 
     def read(self) -> list[Any]:
         return list(warnings.filters)
@@ -107,6 +112,7 @@ class _WarningFilters:
 class _Streams:
     """``sys.stdout`` and ``sys.stderr``, and the file descriptors 1 and 2."""
 
+    name = "the standard streams"
     most_spares = 8
 
     def __init__(self) -> None:
@@ -153,6 +159,8 @@ class _Streams:
 class _Threads:
     """Threads that keep the process from ending."""
 
+    name = "threads"
+
     def read(self) -> list[threading.Thread]:
         return threading.enumerate()
 
@@ -166,6 +174,8 @@ class _Threads:
 
 class _Processes:
     """Processes of multiprocessing, which the end of this one waits for."""
+
+    name = "child processes"
 
     def read(self) -> set[Any]:
         module = sys.modules.get("multiprocessing.process")
@@ -196,6 +206,8 @@ def _pool_threads() -> Mapping[threading.Thread, object]:
 
 class _Timer:
     """A timer that would end the process later."""
+
+    name = "timers"
 
     def read(self) -> bool:
         return signal.getitimer(signal.ITIMER_REAL)[0] > 0
@@ -230,6 +242,8 @@ def _locale() -> str:
 
 class _Limits:
     """The limits of this process, which libraries may raise and nobody may lower."""
+
+    name = "the limits of the process"
 
     def __init__(self, resource: Any) -> None:
         self._resource = resource

@@ -81,8 +81,9 @@ class Mixture:
         codes = ", ".join(f"{len(jobs)} job(s) by {code}" for code, jobs in self.jobs.items())
         accepted = ", as accepted" if self.accepted and self.loose else ""
         return (
-            f"one cell mixes numbers of different code of {listing(self.plugins, LISTED)}"
-            f"{accepted}: {codes}, such as {self.example}"
+            "one cell or diagnosis mixes numbers of different code of "
+            f"{listing(self.plugins, LISTED)}{accepted}: {codes}; one of these jobs is "
+            f"{self.example}"
         )
 
 
@@ -111,7 +112,7 @@ class CodeReport:
     @property
     def mixture_notes(self) -> tuple[str, ...]:
         """What is mixed, and whether that is accepted."""
-        return tuple(f"{mixture}; a run refuses it without --accept-code"
+        return tuple(f"{mixture}; a run refuses the mixture without --accept-code"
                      if mixture in self.refused else str(mixture)
                      for mixture in self.mixtures)  # fmt: skip
 

@@ -33,6 +33,9 @@ from transferbench.store import Manifest, Store
 __all__ = ["Repair", "Verification", "run_verification"]
 
 LISTED = 5
+UNKNOWN_JOB = (
+    "nothing tells how it was computed: run its suite again, or name the run's folder with --run"
+)
 
 RepairOutcome: TypeAlias = Literal["repaired", "other bits", "set aside", "lost", "removed"]
 
@@ -154,8 +157,7 @@ class _Healer:
         before = {job: self.store.manifest(job) for job in faults}
         for job in faults:
             if job not in self.state.jobs:
-                self._settle(job, "lost", "nothing tells how it was computed: run its suite again, "
-                             "or name the run's folder with --run")  # fmt: skip
+                self._settle(job, "lost", UNKNOWN_JOB)
             elif elsewhere := self._elsewhere(job, before[job]):
                 self._settle(job, "set aside", f"{elsewhere}, so that its bits may differ: verify "
                              "it there, or here with --recompute")  # fmt: skip
@@ -165,14 +167,24 @@ class _Healer:
         for job in needed:
             outcome = outcomes.get(job)
             if outcome is not None and outcome.status != "ok":
-                self._settle(job, "lost", outcome.message)
+                self._settle(job, "lost", self._reason(job, outcomes))
             else:
                 self._compare(job, before[job], asides[job])
         return [self.settled[job] for job in sorted(faults)]
 
     def _settle(self, job: str, outcome: RepairOutcome, detail: str = "") -> None:
-        title = self.state.jobs[job].title if job in self.state.jobs else f"job {job[:12]}"
-        self.settled[job] = Repair(title, self.state.faults[job], outcome, detail)
+        self.settled[job] = Repair(self._title(job), self.state.faults[job], outcome, detail)
+
+    def _title(self, job: str) -> str:
+        return self.state.jobs[job].title if job in self.state.jobs else f"job {job[:12]}"
+
+    def _reason(self, job: str, outcomes: Mapping[str, Outcome]) -> str:
+        """Why a job was not computed: its own error, or that of the first job that it needs."""
+        if outcomes[job].status == "skipped":
+            for need in self.state.jobs[job].requires:
+                if need in outcomes and outcomes[need].status != "ok":
+                    return f"needs {self._title(need)}: {outcomes[need].message}"
+        return outcomes[job].message
 
     def _elsewhere(self, job: str, before: Manifest | None) -> str:
         """Which other machine, or code of a file, computed an artefact; "" where not known."""
@@ -226,7 +238,8 @@ class _Healer:
             if self.store.is_done(name):
                 done.add(name)
             elif name in self.settled or not job.payload:
-                refused[name] = Outcome(name, "failed", "it cannot be computed here", "", 0.0)
+                reason = self.settled[name].detail if name in self.settled else UNKNOWN_JOB
+                refused[name] = Outcome(name, "failed", reason, "", 0.0)
             else:
                 frontier += job.requires
         return jobs, done, refused

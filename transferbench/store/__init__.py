@@ -18,7 +18,7 @@ from __future__ import annotations
 from transferbench.store.artefact import Artefact, CorruptArtefactError
 from transferbench.store.documents import MANIFEST, PAYLOAD, Failure, Manifest
 from transferbench.store.draft import Draft
-from transferbench.store.lease import Waiting, silent
+from transferbench.store.lease import WaitEvent, Waiting, silent
 from transferbench.store.store import Store
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Failure",
     "Manifest",
     "Store",
+    "WaitEvent",
     "Waiting",
     "silent",
 ]

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from filelock import SoftFileLease, Timeout
 
-__all__ = ["LEASE_SECONDS", "Waiting", "leased", "silent"]
+__all__ = ["LEASE_SECONDS", "WaitEvent", "Waiting", "leased", "silent"]
 
 LEASE_SECONDS = 180.0
 """Who gives no sign of life for so long is not waited for any more.
@@ -28,11 +28,19 @@ POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 10.0
 """How often a sign of life is given, and how long at most its thread is waited for at the end."""
 
-Waiting: TypeAlias = Callable[[str | None], None]
-"""Called with "" where waiting begins, once with who is waited for, and with None where it ends."""
+
+class WaitEvent(NamedTuple):
+    """A job begins to wait for another process, knows for which (``text``), or goes on."""
+
+    what: Literal["begin", "announce", "end"]
+    text: str = ""
 
 
-def silent(text: str | None) -> None:
+Waiting: TypeAlias = Callable[[WaitEvent], None]
+"""Called where waiting begins, at most once with the announcement, and where it ends."""
+
+
+def silent(event: WaitEvent) -> None:
     """Tell nobody."""
 
 
@@ -48,11 +56,11 @@ def leased(
                           heartbeat_interval=min(HEARTBEAT_SECONDS, LEASE_SECONDS / 3))  # fmt: skip
     try:
         if not _acquired(lease, 0):
-            waiting("")
+            waiting(WaitEvent("begin"))
             try:
                 _wait(lease, waiting, holders, finished)
             finally:
-                waiting(None)
+                waiting(WaitEvent("end"))
         yield
     finally:
         # It may have gone to another meanwhile.
@@ -72,10 +80,11 @@ def _wait(
         if not names:
             return
         if not announced:
-            waiting(
+            text = (
                 f"it is being computed by {names}; this waits for it, and no longer than "
                 f"{LEASE_SECONDS:.0f} s without a sign of life"
             )
+            waiting(WaitEvent("announce", text))
             announced = True
 
 

@@ -26,8 +26,9 @@ from pydantic import TypeAdapter
 
 from transferbench.errors import TransferbenchError
 from transferbench.runner.executors import Outcome
-from transferbench.runner.executors.worker import COMMAND, START, Pause
+from transferbench.runner.executors.worker import COMMAND, START
 from transferbench.runner.messages import say
+from transferbench.store import WaitEvent
 from transferbench.streams import open_closed_descriptors
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ TICK_SECONDS = 0.2
 """How often limits are checked, and deaths that no closed pipe shows (a child holds it open)."""
 GRACE_SECONDS = 2.0
 """How long a worker may take to leave before it is killed, and then to be gone."""
-MESSAGES: TypeAdapter[Outcome | Pause] = TypeAdapter(Outcome | Pause)
+MESSAGES: TypeAdapter[Outcome | WaitEvent] = TypeAdapter(Outcome | WaitEvent)
 MAX_LINE_BYTES = 16 * 2**20
 """More than an outcome takes."""
 GARBLED = (
-    "wrote what is no outcome into the pipe to this process; does a plugin write to a file "
-    "descriptor that it did not open?"
+    "sent data that is not a job's result; a plugin probably writes to a file descriptor that it "
+    "did not open"
 )
 
 
@@ -229,8 +230,8 @@ class _Worker:
         """
         while (line := self._next_line()) is not None:
             outcome = MESSAGES.validate_json(line)
-            if isinstance(outcome, Pause):
-                self._pause(outcome.text)
+            if isinstance(outcome, WaitEvent):
+                self._pause(outcome)
                 continue
             if outcome.job == self.job:
                 return outcome
@@ -260,11 +261,11 @@ class _Worker:
         self._received = rest
         return line
 
-    def _pause(self, text: str | None) -> None:
+    def _pause(self, event: WaitEvent) -> None:
         """The time for which a job waits for another process is not its own."""
-        if text:
-            say(text)
-        elif text == "":
+        if event.what == "announce":
+            say(event.text)
+        elif event.what == "begin":
             self._paused_at = time.monotonic()
         elif self._paused_at is not None:
             self._began += time.monotonic() - self._paused_at

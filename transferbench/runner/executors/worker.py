@@ -18,11 +18,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transferbench.runner.executors import Outcome
 from transferbench.runner.executors.inprocess import attempt
 from transferbench.runner.messages import say
+from transferbench.store import WaitEvent
 from transferbench.streams import guarded_streams
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     Pipe: TypeAlias = Connection[Any, Any]
 
-__all__ = ["COMMAND", "START", "Pause", "report_waiting", "serve"]
+__all__ = ["COMMAND", "START", "report_waiting", "serve"]
 
 Inbox: TypeAlias = SimpleQueue[tuple[str, bytes] | None]
 
@@ -54,21 +55,15 @@ _parents: list[Pipe] = []
 """The pipe to the parent, in a worker process."""
 
 
-class Pause(NamedTuple):
-    """A job waits for another process: "" where it begins, who for, None where it goes on."""
-
-    text: str | None
-
-
-def report_waiting(text: str | None) -> None:
-    """Tell the parent, or say here where there is none, that a job waits; ``text`` as in ``Pause``.
+def report_waiting(event: WaitEvent) -> None:
+    """Tell the parent that a job waits, or announce it here where there is none.
 
     The time limit does not count the wait.
     """
     if _parents:
-        _send(_parents[0], Pause(text))
-    elif text:
-        say(text)
+        _send(_parents[0], event)
+    elif event.what == "announce":
+        say(event.text)
 
 
 def serve(pipe: Pipe) -> None:
@@ -100,7 +95,7 @@ def _work(pipe: Pipe, inbox: Inbox, start: bytes) -> None:
         _send(pipe, outcome)
 
 
-def _send(pipe: Pipe, message: Outcome | Pause) -> None:
+def _send(pipe: Pipe, message: Outcome | WaitEvent) -> None:
     line = f"{json.dumps(message)}\n".encode()
     while line:
         line = line[os.write(pipe.fileno(), line) :]
