@@ -65,6 +65,7 @@ def test_what_never_ends_or_is_no_file_is_refused(tmp_path, monkeypatch, name, c
         (("--jobs", "0"), "'--jobs': Input should be greater than or equal to 1"),
         (("--seed-count", "0"), "'--seed-count': Input should be greater than or equal to 1"),
         (("--bakbone", "x"), "No such option: --bakbone (Possible options: --backbone)"),
+        (("--weights", "a.pth", "--weights", "b.pth"), "--weights is there several times; give it"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_an_option_is_reported_with_advice(tmp_path, arguments, expected):

@@ -210,8 +210,10 @@ def centre_square(picture: Picture, image_size: int) -> Picture:
 
 def _upright_on_white(picture: OpenPicture) -> Picture:
     """The picture in mode RGB, as its orientation and transparency say."""
-    rawmode = _rawmode(picture)
+    rawmode, covered = _rawmode(picture), _covered(picture)
     picture.load()
+    if covered:
+        return _in_bands(_on_canvas(picture, covered), _on_white)
     if rawmode in SAMPLE_STEPS and "transparency" in picture.info:
         picture.info["transparency"] *= SAMPLE_STEPS[rawmode]
     if rawmode == "RGB;16B" and "transparency" in picture.info:
@@ -222,6 +224,20 @@ def _upright_on_white(picture: OpenPicture) -> Picture:
     if not upright.has_transparency_data:
         return upright if upright.mode == "RGB" else upright.convert("RGB")
     return _in_bands(upright, _on_white)
+
+
+def _covered(picture: OpenPicture) -> tuple[int, int, int, int] | None:
+    """Where the first frame of a GIF is, which Pillow pads in any colour; None: everywhere."""
+    extents = picture.tile[0][1] if picture.format == "GIF" and picture.tile else None
+    return None if extents == (0, 0, *picture.size) else extents
+
+
+def _on_canvas(picture: Picture, covered: tuple[int, int, int, int]) -> Picture:
+    from PIL import Image  # slow to import
+
+    canvas = Image.new("RGBA", picture.size)
+    canvas.paste(picture.crop(covered).convert("RGBA"), covered[:2])
+    return canvas
 
 
 def _rawmode(picture: OpenPicture) -> str | None:

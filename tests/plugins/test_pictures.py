@@ -500,3 +500,25 @@ def test_changed_bytes_give_an_image_or_a_sentence(tmp_path):
             refused.append(str(error))
     assert 50 < len(refused) < 250
     assert all("picture.png cannot be read (" in message for message in refused)
+
+
+@pytest.mark.parametrize("transparent", [None, 0])
+def test_what_the_first_frame_of_a_gif_leaves_free_is_white(tmp_path, transparent):
+    """A frame of 8 x 8 at the top right of 16 x 16: red above and blue below, blue see-through."""
+    frame = Image.new("P", (8, 8), 1)
+    frame.putpalette([0, 0, 255, 255, 0, 0])
+    frame.paste(0, (0, 4, 8, 8))
+    path = tmp_path / "frame.gif"
+    frame.save(path, **({} if transparent is None else {"transparency": transparent}))
+    content = path.read_bytes()
+    at = content.index(struct.pack("<BHHHH", 0x2C, 0, 0, 8, 8))
+    descriptor = struct.pack("<BHHHH", 0x2C, 8, 0, 8, 8)
+    path.write_bytes(
+        content[:6] + struct.pack("<HH", 16, 16) + content[10:at] + descriptor + content[at + 9 :]
+    )
+    square = read(path, 16)
+    red, white, blue = [255, 0, 0], [255, 255, 255], [0, 0, 255]
+    assert square[1, 12].tolist() == red
+    assert square[6, 12].tolist() == (blue if transparent is None else white)
+    for free in ((1, 1), (12, 1), (12, 12)):
+        assert square[free].tolist() == white

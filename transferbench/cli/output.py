@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import Any, TextIO
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from transferbench.streams import printable
 
@@ -27,6 +27,16 @@ _RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
 class ResultsCommand(TyperCommand):
     """A command whose stdout holds what it prints with ``say``, and nothing else."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an option that is given several times: all but the last would be dropped."""
+        if not ctx.resilient_parsing:
+            order = self.make_parser(ctx).parse_args(args=list(args))[2]
+            for option in order:
+                is_value = isinstance(option, TyperOption) and not option.is_flag
+                if is_value and not option.multiple and order.count(option) > 1:
+                    ctx.fail(f"{option.opts[0]} is there several times; give it once")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; whatever else is printed meanwhile goes to stderr."""
