@@ -301,18 +301,18 @@ def test_a_run_is_copied_with_its_plugins(finished, copied):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "expected"),
     [
-        ("run.json", "[]"),
-        ("run.json", "{}"),
-        ("run.json", '{"jobs": [{"id": "zz"}]}'),
-        ("claims.json", ""),
-        ("claims.json", '{"a": 3}'),
-        ("records.jsonl", "no record\n"),
-        ("records.jsonl", None),
+        ("run.json", "[]", "/run.json is damaged: Input should be an object"),
+        ("run.json", "{}", "/run.json is damaged: schema_version: Field required"),
+        ("run.json", '{"jobs": [{"id": "zz"}]}', "/run.json is damaged: schema_version: Field req"),
+        ("claims.json", "", "/claims.json is damaged: Invalid JSON: EOF while parsing a value"),
+        ("claims.json", '{"a": 3}', "/claims.json is damaged: a: Input should be a valid array"),
+        ("records.jsonl", "no record\n", "/records.jsonl:1 is not a record: Invalid JSON"),
+        ("records.jsonl", None, " has no records.jsonl: the run did not come to its end"),
     ],
 )
-def test_a_notebook_shows_that_a_folder_is_broken(finished, tmp_path, name, content):
+def test_a_notebook_shows_that_a_folder_is_broken(finished, tmp_path, name, content, expected):
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder)
     if content is None:
@@ -322,4 +322,4 @@ def test_a_notebook_shows_that_a_folder_is_broken(finished, tmp_path, name, cont
     run = transferbench.Run(folder)
     text = repr(run) + run._repr_html_()
     assert str(folder) in text
-    assert "cannot be read" in text or "Error: " in text
+    assert f"StoreError: {folder}{expected}" in text

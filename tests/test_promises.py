@@ -47,7 +47,7 @@ def test_images_in_two_splits_are_refused_with_their_number_and_an_example(tmp_p
         "dataset 'fake': splits 'train' and 'test' share images pixel by pixel: 2 of 6 in 'test', "
         "such as number 1 of 'test' (test-0) and number 5 of 'train' (train-2): keep one copy of "
         "an image, and all images of a group in one split, or declare in shared_between_splits why "
-        "the data set is published so"
+        "the dataset is published so"
     )
     assert homes(tmp_path) == []
 

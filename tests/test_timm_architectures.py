@@ -21,6 +21,12 @@ def test_the_page_is_made_of_the_pinned_models():
     assert page(fitted, refused, version_of(TEXT)) == TEXT
 
 
+def refuse_other_lines(row):
+    if not SAME_VERSION:
+        pytest.skip(f"its line on the page is of timm {version_of(TEXT)}")
+    assert row.line in LINES
+
+
 @pytest.mark.skipif(not SAME_VERSION, reason="another timm is installed")
 def test_every_architecture_of_timm_is_pinned():
     assert {pinned.architecture for pinned in FITTING} == set(timm.list_modules())
@@ -34,7 +40,7 @@ def test_the_smallest_model_of_an_architecture_is_trained(pinned):
         pytest.skip(f"timm {timm.__version__} has no {pinned.model}")
     row = row_of(pinned)
     assert row.result == "trained"
-    assert not SAME_VERSION or row.line in LINES
+    refuse_other_lines(row)
 
 
 @pytest.mark.slow
@@ -47,4 +53,4 @@ def test_what_does_not_fit_is_refused_in_a_sentence_with_a_way_on(pinned, monkey
     row = row_of(pinned)
     assert "\n" not in row.result
     assert "; choose " in row.result or "set image.size" in row.result
-    assert not SAME_VERSION or row.line in LINES
+    refuse_other_lines(row)

@@ -105,7 +105,7 @@ def test_a_sound_store_is_read_and_left_alone(folder, sound):
     assert {path: path.stat().st_mtime_ns
             for path in (folder / "store" / "jobs").rglob("*")} == before  # fmt: skip
     assert {(thing.name.split(" (")[0], thing.status) for thing in verification.outside} == {
-        ("data set glyphs at 8 px", "as it was"), ("data set digits at 8 px", "as it was"),
+        ("dataset glyphs at 8 px", "as it was"), ("dataset digits at 8 px", "as it was"),
     }  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_the_command_says_what_was_read(folder):
     assert said.code == 0
     assert "17 artefacts in" in said.out
     assert "damaged: none" in said.out
-    assert "  as it was: data set digits at 8 px (" in said.out
+    assert "  as it was: dataset digits at 8 px (" in said.out
     described = json.loads(cli("verify", folder / "store", "--json").out)
     assert (described["ok"], described["artefacts"], described["repairs"]) == (True, 17, [])
 

@@ -201,9 +201,9 @@ class DatasetSpec(Spec):
     grouping: Annotated[str, Field(min_length=1)]
     """A description of a group, such as "a writer"."""
     shared_between_splits: str = ""
-    """Which images or groups are in two splits and why, where the data set is published so.
+    """Which images or groups are in two splits and why, where the dataset is published so.
 
-    Shown wherever the data set is. Without it, such a data set is refused.
+    Shown wherever the dataset is. Without it, such a dataset is refused.
     """
     files: tuple[DataFile, ...] = ()
     """The files to be present below the root, checked by digest."""

@@ -290,7 +290,7 @@ def _refuse_shared(request: _Request, shared: Iterable[SharedContent]) -> None:
         return
     faults[-1] += ": keep one copy of an image, and all images of a group in one split"
     if not spec.reads_users_folder:
-        faults[-1] += ", or declare in shared_between_splits why the data set is published so"
+        faults[-1] += ", or declare in shared_between_splits why the dataset is published so"
     raise content_error(spec, faults, root)
 
 

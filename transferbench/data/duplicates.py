@@ -1,4 +1,4 @@
-"""Images and group keys that two splits, or two data sets, have in common.
+"""Images and group keys that two splits, or two datasets, have in common.
 
 Two images are the same where all their decoded values are: as a network sees them.
 

@@ -16,7 +16,7 @@ MADE_UP = ("/proc", "/sys", "/dev")
 """Where a system shows itself: nothing is stored there, and some files never end."""
 STORED = "/dev/shm"  # noqa: S108  # compared, never written to
 MAX_LINKED_FOLDERS = 100_000
-"""How many folders are entered through links: more than any data set has classes."""
+"""How many folders are entered through links: more than any dataset has classes."""
 
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

@@ -250,7 +250,7 @@ class WorkerResources:
         try:
             return self._task_data(payload)
         except DamagedImagesError:
-            # The data set is decoded again, in place of what was damaged.
+            # The dataset is decoded again, in place of what was damaged.
             self._datasets.pop(payload["dataset"]["fingerprint"])
             return self._task_data(payload)
 

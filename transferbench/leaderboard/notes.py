@@ -87,12 +87,12 @@ def notes_of(suite: Suite, severe: str | None, registry: Registry) -> Iterator[s
 
 
 def _shared_data(suite: Suite, registry: Registry) -> Iterator[str]:
-    """A line on each installed data set that is published with images in two splits."""
+    """A line on each installed dataset that is published with images in two splits."""
     names = {source.dataset.name for source in suite.sources.values()}
     names |= {target.dataset.name for target in suite.targets.values()}
     for name in sorted(names & registry.datasets.keys()):
         if reason := registry.datasets[name].shared_between_splits:
-            yield f"Data set {name} is published with images or groups in two splits: {reason}."
+            yield f"Dataset {name} is published with images or groups in two splits: {reason}."
 
 
 def _other_ranks(columns: Sequence[BoardColumn]) -> str:

@@ -219,5 +219,5 @@ def _overlap_notes(
 
 
 def _named_keys(keys: np.ndarray, others: np.ndarray) -> Common:
-    """The keys that two data sets share: names alone, since an integer may be a position."""
+    """The keys that two datasets share: names alone, since an integer may be a position."""
     return common_keys(keys, others) if keys.dtype.kind == others.dtype.kind == "U" else Common(0)

@@ -2,7 +2,7 @@
 
 Numbers of two codes are not mixed in one cell, nor measured together, unless that is accepted. Of a
 plugin that is installed it is said only: its distribution may have changed elsewhere.
-A data set from a file is left out: its file is decoded again where it has changed, and the pixels
+A dataset from a file is left out: its file is decoded again where it has changed, and the pixels
 and labels are in the ids.
 """
 

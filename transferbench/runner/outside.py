@@ -1,4 +1,4 @@
-"""What a store's numbers rest on and the store does not hold: data sets and weights files."""
+"""What a store's numbers rest on and the store does not hold: datasets and weights files."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Outside(NamedTuple):
 def check_datasets(
     jobs: Iterable[Job], registry: Registry, cache: Path, data_root: Path | None
 ) -> Iterator[Outside]:
-    """The data sets of pre-trainings and trials; decodes again what the cache lacks."""
+    """The datasets of pre-trainings and trials; decodes again what the cache lacks."""
     payloads = (job.payload for job in jobs if job.kind != "diagnosis")
     distinct = {digest([payload["dataset"], payload["image"]]): payload for payload in payloads}
     for payload in distinct.values():
         planned, image = payload["dataset"], payload["image"]
-        name = f"data set {planned['name']} at {image['size']} px ({planned['fingerprint'][:12]})"
+        name = f"dataset {planned['name']} at {image['size']} px ({planned['fingerprint'][:12]})"
         try:
             yield _dataset(name, planned, image, registry, cache, data_root)
         except TransferbenchError as error:

@@ -196,7 +196,7 @@ class _Healer:
         """The code here of the plugin files that a job needs."""
         payload, jobs = self.state.jobs[job].payload, self.state.jobs
         subjects = [jobs[each].payload for each in payload.get("subjects", ()) if each in jobs]
-        # The pixels of a data set are in the ids.
+        # The pixels of a dataset are in the ids.
         uses = [use for use in plugins_in(payload, subjects) if use.kind != "dataset"]
         try:
             codes = codes_of(uses, self.registry)
