@@ -107,6 +107,11 @@ class TrialCell(NamedTuple):
         """The coordinates of the cell, as records name them."""
         return {name: value for name, value in self._asdict().items() if name != "job"}
 
+    @property
+    def arm_key(self) -> tuple[str, str, str, str]:
+        """What the replicates of the cell have in common."""
+        return self.entry, self.target, self.perturbation, self.initialization
+
 
 class DiagnosisCell(NamedTuple):
     """A diagnosis of one cell, or of two, under its label in the suite."""

@@ -283,9 +283,11 @@ def _import_file(path: Path) -> ModuleType:
     content = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
     name = f"{PLUGIN_FILE}{content[:16]}"
     codes = [getattr(module, _CODE) for module in _imports_of(path)]
-    if name not in sys.modules or any(code.now(Distributions()) != code for code in codes[-1:]):
+    latest = codes[-1] if codes else None
+    is_edited = latest is not None and latest.now(Distributions()) != latest
+    if name not in sys.modules or is_edited:
         _forget(codes)
-        sys.modules.pop(name, None)  # the last one is the one that counts
+        sys.modules.pop(name, None)
         module = sys.modules[name] = ModuleType(name)
         module.__file__ = str(path)
         try:

@@ -32,31 +32,35 @@ _LIBRARIES = frozenset({
 """What a plugin may be the first to import."""
 
 _PACKAGES = frozenset({"numpy", "timm", "safetensors", "PIL", "transferbench"})
-_MODULES = frozenset(
-    {
-        *("bisect", "builtins", "collections", "contextlib", "copy", "csv", "dataclasses"),
-        *("datetime", "decimal", "enum", "fractions", "functools", "gzip", "hashlib", "heapq"),
-        # Without inspect, of which torch.package, which timm imports, replaces a function.
-        *("html", "io", "itertools", "json", "math", "operator", "os", "pathlib"),
-        *("pickle", "posixpath", "random", "re", "shutil", "statistics", "struct", "tempfile"),
-        *("textwrap", "threading", "time", "unicodedata", "zipfile", "zlib"),
-        *("click", "click.core", "filelock", "filelock._api", "filelock._unix", "jinja2"),
-        *("jinja2.environment", "jinja2.runtime", "pluggy", "pluggy._hooks", "pluggy._manager"),
-        *("pydantic", "pydantic.fields", "pydantic.functional_validators", "pydantic.main"),
-        *("pydantic.type_adapter", "pydantic_core", "rfc8785", "rich.console", "ruamel.yaml"),
-        *("ruamel.yaml.constructor", "ruamel.yaml.main", "ruamel.yaml.nodes", "typer"),
-        *("typer.core", "typer.main"),
-        *("matplotlib", "matplotlib.artist", "matplotlib.axes._axes", "matplotlib.colors"),
-        *("matplotlib.figure", "matplotlib.pyplot", "matplotlib.style", "matplotlib.ticker"),
-        *("pandas", "pandas.core.frame", "pandas.core.generic", "pandas.core.series"),
-        *("torch", "torch._C", "torch._C._nn", "torch._tensor", "torch.fft", "torch.functional"),
-        *("torch.func", "torch.library", "torch.linalg", "torch.nn", "torch.nn.functional"),
-        *("torch.nn.init", "torch.random", "torch.serialization", "torch.special", "torch.storage"),
-        *("torch.utils.data.dataloader", "torch.utils.data.dataset"),
-        *("scipy.linalg", "scipy.optimize", "scipy.special", "scipy.stats"),
-        *("sklearn.linear_model", "sklearn.metrics", "sklearn.neighbors", "sklearn.preprocessing"),
-    }
-)
+_MODULES = frozenset({
+    "bisect", "builtins", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "gzip", "hashlib", "heapq", "html", "io",
+    "itertools", "json", "math", "operator", "os", "pathlib", "pickle", "posixpath", "random",
+    "re", "shutil", "statistics", "struct", "tempfile", "textwrap", "threading", "time",
+    "unicodedata", "zipfile", "zlib",
+    "click", "click.core",
+    "filelock", "filelock._api", "filelock._unix",
+    "jinja2", "jinja2.environment", "jinja2.runtime",
+    "pluggy", "pluggy._hooks", "pluggy._manager",
+    "pydantic", "pydantic.fields", "pydantic.functional_validators", "pydantic.main",
+    "pydantic.type_adapter", "pydantic_core", "rfc8785",
+    "rich.console",
+    "ruamel.yaml", "ruamel.yaml.constructor", "ruamel.yaml.main", "ruamel.yaml.nodes",
+    "typer", "typer.core", "typer.main",
+    "matplotlib", "matplotlib.artist", "matplotlib.axes._axes", "matplotlib.colors",
+    "matplotlib.figure", "matplotlib.pyplot", "matplotlib.style", "matplotlib.ticker",
+    "pandas", "pandas.core.frame", "pandas.core.generic", "pandas.core.series",
+    "torch", "torch._C", "torch._C._nn", "torch._tensor", "torch.fft", "torch.functional",
+    "torch.func", "torch.library", "torch.linalg", "torch.nn", "torch.nn.functional",
+    "torch.nn.init", "torch.random", "torch.serialization", "torch.special", "torch.storage",
+    "torch.utils.data.dataloader", "torch.utils.data.dataset",
+    "scipy.linalg", "scipy.optimize", "scipy.special", "scipy.stats",
+    "sklearn.linear_model", "sklearn.metrics", "sklearn.neighbors", "sklearn.preprocessing",
+})  # fmt: skip
+"""Modules through which a number, a plan or a page may pass: a change of their names is undone.
+
+Without inspect, of which torch.package, which timm imports, replaces a function.
+"""
 _PREFIXES = ("torch.nn.modules.", "torch.nn.utils.", "torch.optim", "torch.autograd", "torch.amp")
 _CHECKED_CODE = ("torch.nn.", "torch.optim", "transferbench.")
 """Modules of whose functions the code and the defaults are compared too."""

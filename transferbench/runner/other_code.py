@@ -23,6 +23,7 @@ __all__ = ["CodeReport", "Codes", "Difference", "Mixture", "UsedCode", "differen
 
 Codes = Mapping[str, Code]
 """The code of each plugin that runs in a job, by its title."""
+JobsByCode = dict[Code, list[str]]
 
 LISTED = 5
 """Plugins that a note names."""
@@ -184,51 +185,50 @@ def differences(
     )
 
 
-def _mixed(plan: Plan, codes: Mapping[str, Codes]) -> dict[str, dict[Code, dict[str, None]]]:
-    """By plugin, the jobs of mixed groups that each code computes; ``codes``: of each job."""
+def _mixed(plan: Plan, codes: Mapping[str, Codes]) -> dict[str, JobsByCode]:
+    """By plugin, the jobs of groups that mix its codes; ``codes``: of each job, by plugin."""
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for own in codes.values():
         for title, code in own.items():
             digests[title].add(code.sha256)
     contested = sorted(title for title, values in digests.items() if len(values) > 1)
     groups = _groups(plan) if contested else []
-    mixed: dict[str, dict[Code, dict[str, None]]] = {}
+    mixed: dict[str, JobsByCode] = {}
     for title in contested:
-        for group in groups:
-            own_jobs = [job for job in group if title in codes[job]]
-            if len({codes[job][title].sha256 for job in own_jobs}) > 1:
-                for job in own_jobs:
-                    mixed.setdefault(title, {}).setdefault(codes[job][title], {})[job] = None
+        own_groups = ([job for job in group if title in codes[job]] for group in groups)
+        jobs = chain.from_iterable(
+            group for group in own_groups if len({codes[job][title].sha256 for job in group}) > 1
+        )
+        for job in dict.fromkeys(jobs):  # one may be in several groups
+            mixed.setdefault(title, {}).setdefault(codes[job][title], []).append(job)
     return mixed
 
 
 def _mixtures(
-    plan: Plan, mixed: Mapping[str, Mapping[Code, Mapping[str, None]]], refused: Collection[str]
+    plan: Plan, mixed: Mapping[str, JobsByCode], refused: Collection[str]
 ) -> tuple[Mixture, ...]:
     """What is ``mixed``, one for all plugins of the same codes; ``refused``: not accepted."""
     alike: defaultdict[tuple[bool, frozenset[Code]], list[str]] = defaultdict(list)
     for title, jobs_by in mixed.items():
         alike[title in refused, frozenset(jobs_by)].append(title)
-    return tuple(
-        Mixture(
-            tuple(titles),
-            {code: frozenset(chain.from_iterable(mixed[title][code] for title in titles))
-             for code in mixed[titles[0]]},
-            plan.jobs[next(iter(next(iter(mixed[titles[0]].values()))))].title,
-            not is_refused,
-        )
-        for (is_refused, _), titles in alike.items()
-    )  # fmt: skip
+    mixtures = []
+    for (is_refused, _), titles in alike.items():
+        first = mixed[titles[0]]
+        jobs = {code: frozenset(chain.from_iterable(mixed[title][code] for title in titles))
+                for code in first}  # fmt: skip
+        example = plan.jobs[next(job for own in first.values() for job in own)].title
+        mixtures.append(Mixture(tuple(titles), jobs, example, not is_refused))
+    return tuple(mixtures)
 
 
 def _groups(plan: Plan) -> list[dict[str, None]]:
     """The jobs whose numbers stand together: the replicates of a cell, with what they require."""
     groups: defaultdict[tuple[str | None, ...], dict[str, None]] = defaultdict(dict)
     for cell in plan.cells:
-        groups[cell[1:5]] |= dict.fromkeys(_with_requirements(cell.job, plan))
+        groups[cell.arm_key] |= dict.fromkeys(_with_requirements(cell.job, plan))
     for diagnosis in plan.measured:
         other = diagnosis.b and diagnosis.b.initialization
-        key = (diagnosis.diagnostic, *diagnosis.a[1:5], other)
+        key = (diagnosis.diagnostic, *diagnosis.a.arm_key, other)
         groups[key] |= dict.fromkeys(_with_requirements(diagnosis.job, plan))
     return list(groups.values())
 
