@@ -24,6 +24,9 @@ SYSTEM_NAMES = frozenset({
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of Unicode: control characters, bytes that are not UTF-8, ends of lines."""
 
+INVISIBLE = "Cf"
+"""The category of characters that have no width, such as U+200B, or turn the direction."""
+
 LISTED = 10
 NEXT_LINE = "\n  "
 LONGEST_ENDING = 12
@@ -89,9 +92,10 @@ def composed(name: str) -> str:
 def _name_faults(names: Sequence[str]) -> Iterator[str]:
     alike = defaultdict(list)
     for name in names:
-        alike[composed(name).strip()].append(name)
-        if not name.strip():
-            yield f"a class is called {name!r}"
+        visible = "".join(c for c in composed(name) if unicodedata.category(c) != INVISIBLE).strip()
+        alike[visible].append(name)
+        if not visible:
+            yield f"a class is called {name!a}, which shows nothing"
         elif not UNPRINTABLE.isdisjoint(map(unicodedata.category, name)):
             yield f"the name of class {name!a} has characters that cannot be printed"
     for same in alike.values():

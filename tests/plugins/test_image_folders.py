@@ -358,12 +358,14 @@ UNPRINTABLE = "has characters that cannot be printed"
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        (" ", "a class is called ' '"),
+        (" ", "a class is called ' ', which shows nothing"),
         ("a\nb", rf"the name of class 'a\nb' {UNPRINTABLE}"),
         ("a\x1b[1mb", rf"the name of class 'a\x1b[1mb' {UNPRINTABLE}"),
         (os.fsdecode(b"caf\xe9"), rf"the name of class 'caf\udce9' {UNPRINTABLE}"),
+        ("\u200b\u202e", r"a class is called '\u200b\u202e', which shows nothing"),
         ("a\u2028b", rf"the name of class 'a\u2028b' {UNPRINTABLE}"),
         ("cat ", "2 classes look the same: 'cat', 'cat '"),
+        ("c\u200bat", r"2 classes look the same: 'cat', 'c\u200bat'"),
     ],
 )
 def test_names_that_cannot_be_told_apart_or_printed_are_refused(root, name, reason):
