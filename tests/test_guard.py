@@ -41,6 +41,20 @@ def test_what_a_plugin_changes_is_its_error_and_is_put_back(source):
     assert expected in str(again.value)
 
 
+def test_harmless_changes_stay(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("MY_LIBRARY_HOME", "")  # to be removed at the end
+    del os.environ["MY_LIBRARY_HOME"]
+    with warnings.catch_warnings():
+        with blamed("dataset 'd'"):
+            os.environ["MY_LIBRARY_HOME"] = "/home"
+            sys.path.insert(0, "/elsewhere")
+            warnings.filterwarnings("ignore", module="mylib")
+        assert any(module and module.match("mylib") for *_, module, _ in warnings.filters)
+    assert os.environ["MY_LIBRARY_HOME"] == "/home"
+    assert sys.path[-1] == "/elsewhere"
+
+
 def test_what_cannot_be_restored_is_named():
     filters = warnings.filters
     try:

@@ -15,7 +15,7 @@ HEAD = """# The bundled suites
 `transferbench suites` lists them. What a claim's verdict means:
 [statistics](../science/statistics.md). In a predicate, `speed(P-T, block-1)` is the metric *speed*
 of the arm *P-T* under *block-1*, averaged over all labels that are left out; `P-T & RI-T` is a
-pair. tau is the rank correlation of values with their position, or with those behind the bar.
+pair. tau is Kendall's rank correlation of values with their position, or with those behind the bar.
 
 """
 
