@@ -199,7 +199,7 @@ def test_a_file_in_the_place_of_a_folder_of_the_store_is_set_aside_with_a_line(t
     assert said.code == 0, said
     (aside,) = store.glob(f"{name}.*")
     assert aside.read_text() == "mine"
-    assert f"note: {store / name} is no folder; it is set aside as {aside}\n" in said.err
+    assert f"note: {store / name} is not a folder; it is set aside as {aside}\n" in said.err
     assert (store / name).is_dir()
 
 
@@ -207,4 +207,6 @@ def test_data_behind_a_link_to_nothing_are_not_decoded_elsewhere(tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "datasets").symlink_to(tmp_path / "unmounted")
     message = mistake("plan", suite_file(tmp_path, SMALL), "--out", tmp_path / "run")
-    assert f"datasets is a link to {tmp_path / 'unmounted'}, which is no folder; mount" in message
+    assert (
+        f"datasets is a link to {tmp_path / 'unmounted'}, which is not a folder; mount" in message
+    )

@@ -321,7 +321,7 @@ class Store:
                     "it leads to, or remove the link"
                 ) from error
             aside = self._move_aside(folder)
-            self.set_aside.append(f"{folder} is no folder; it is set aside as {aside}")
+            self.set_aside.append(f"{folder} is not a folder; it is set aside as {aside}")
             folder.mkdir(exist_ok=True)
 
     def _writers(self, job: str) -> str:
