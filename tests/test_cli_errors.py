@@ -295,7 +295,7 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path, verb, option):
     (tmp_path / "file").write_text("in the way")
     unwritable = (option, tmp_path / "file" / "run")
     message = mistake(verb, suite_file(tmp_path, SMALL), *unwritable)
-    assert f"cannot write {tmp_path / 'file'}" in message
+    assert f"cannot write decoded images to {tmp_path / 'file'}" in message
     assert "choose another folder" in message
 
 
