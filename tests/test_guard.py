@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812  # the field calls it so
 import transferbench.training  # noqa: F401  # as timm
 from transferbench.errors import PluginError
 from transferbench.registry import blamed, blamed_job
-from transferbench.registry.guard import MisconductError, guarded, uninterrupted
+from transferbench.registry.guard import MisconductError, guarded, only_plugins_run
 from transferbench.registry.surroundings import stray_threads
 
 
@@ -127,14 +127,14 @@ def test_code_that_was_replaced_before_is_no_plugins_fault(monkeypatch):
     monkeypatch.setattr(F, "relu", F.gelu)
     with guarded():
         pass
-    with uninterrupted(), guarded():
+    with only_plugins_run(), guarded():
         pass
     assert F.relu is F.gelu
 
 
 def test_what_a_network_changes_is_put_back_at_the_end_of_its_job():
     relu = F.relu
-    with pytest.raises(PluginError) as caught, uninterrupted(), blamed_job("backbone 'b'"):
+    with pytest.raises(PluginError) as caught, only_plugins_run(), blamed_job("backbone 'b'"):
         run("import torch; torch.rand(1); torch.nn.functional.relu = torch.nn.functional.gelu")
     assert str(caught.value) == (
         "backbone 'b' changed what everybody shares: torch.nn.functional.relu was replaced; "

@@ -275,7 +275,7 @@ def test_verify_notes_the_same_code_and_leaves_what_other_code_computed(folder):
     edit(folder)
     flip(diagnosis / "measurements.json")
     [repair] = verify(folder).repairs
-    assert repair.outcome == "set aside"
+    assert repair.outcome == "not recomputed"
     assert repair.detail.startswith(f"it was computed with {then} (here {short(folder)}), so that")
 
 

@@ -14,7 +14,7 @@ from command_line import SMALL, artefacts, cli, mistake, suite_file
 import transferbench
 from transferbench.engine import jobs
 from transferbench.errors import StoreError
-from transferbench.runner.earlier import earlier_run, set_aside
+from transferbench.runner.earlier import earlier_run, move_to_earlier
 
 ARGUMENTS = ("--jobs", 1)
 
@@ -361,12 +361,12 @@ def test_setting_aside_may_stop_at_any_moment(tmp_path, monkeypatch, content, mo
         for name in ("rename", "replace", "unlink", "write_text"):
             patch.setattr(Path, name, stop(getattr(Path, name)))
         try:
-            set_aside(run)
+            move_to_earlier(run)
         except StoreError as error:
             assert "No space left on device" in str(error)  # noqa: PT017  # at some moments
     again = earlier_run(tmp_path)
     if again and again.has_results:
-        set_aside(again)
+        move_to_earlier(again)
     files = files_in(run.aside)
     rewritten = json.loads(files.pop("run.json"))
     assert files == {**results, "board.md": "b"}

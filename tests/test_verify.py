@@ -292,13 +292,13 @@ def test_an_artefact_with_a_broken_link_in_its_place(folder, sound):
 # --- another machine ------------------------------------------------------------------------------
 
 
-def test_what_another_machine_computed_is_set_aside_and_told(folder, sound):
+def test_what_another_machine_computed_is_not_recomputed_and_told(folder, sound):
     artefact = artefact_of(folder, "trial")
     rewrite(artefact, device="cuda", device_name="NVIDIA H100")
     flip(artefact / "outputs.safetensors")
     said = cli("verify", folder / "store", "--device", "cpu", "--jobs", 1)
     assert said.code == 1
-    assert "damaged: 1 set aside" in said.out
+    assert "damaged: 1 not recomputed" in said.out
     assert (
         "(it was computed with device cuda (here cpu), device_name NVIDIA H100 (here " in said.out
     )

@@ -23,7 +23,7 @@ from transferbench.conformance.checks import (
 from transferbench.errors import ConformanceError, suggestion
 from transferbench.registry import Kind, parse_params
 from transferbench.registry.discovery import SPECS
-from transferbench.registry.guard import uninterrupted
+from transferbench.registry.guard import only_plugins_run
 from transferbench.specs import BackboneSpec, Spec
 
 __all__ = [
@@ -108,7 +108,7 @@ def check_plugin(
     checks = checks_of(
         spec, params=params, data_root=data_root, device=device, expected_failures=expected_failures
     )
-    with uninterrupted():
+    with only_plugins_run():
         return [result_of(check, expected_failures) for check in checks]
 
 

@@ -35,7 +35,7 @@ from transferbench.plan import Job
 from transferbench.plan.plugins import codes_of, plugins_in
 from transferbench.records import Measurement
 from transferbench.registry import blamed, blamed_job, load_registry
-from transferbench.registry.guard import uninterrupted
+from transferbench.registry.guard import only_plugins_run
 from transferbench.registry.numerics import seeded_generators
 from transferbench.specs import HEAD, DiagnosticContext, InitializationContext
 from transferbench.statistics import wilson
@@ -158,7 +158,7 @@ class Engine:
         # Between the jobs of a worker nobody changes libraries.
         accept, self._is_first = self._is_first, False
         with (
-            uninterrupted(accept=accept),
+            only_plugins_run(accept_libraries=accept),
             blamed_job(" or ".join(plugins), code=trains),
             seeded_generators(int(job.id[:8], 16)),
         ):

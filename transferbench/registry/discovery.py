@@ -37,7 +37,7 @@ from transferbench.errors import PluginError, suggestion
 from transferbench.hookspecs import PROJECT
 from transferbench.registry.blame import cause, in_a_line
 from transferbench.registry.code import Distributions, PluginCode, code_of_file
-from transferbench.registry.guard import MisconductError, guarded, uninterrupted
+from transferbench.registry.guard import MisconductError, guarded, only_plugins_run
 from transferbench.registry.numerics import PLUGIN_FILE
 from transferbench.specs import (
     BackboneSpec,
@@ -190,7 +190,7 @@ def _load(plugins: Iterable[_Plugin]) -> tuple[tuple[Offer, ...], tuple[PluginPr
     offers: list[Offer] = []
     problems: list[PluginProblem] = []
     origins: dict[str, Origin] = {}
-    with uninterrupted():
+    with only_plugins_run():
         for origin, load in plugins:
             origins[origin.key] = origin
             _load_one(manager, origin, load, problems)

@@ -17,7 +17,7 @@ from transferbench.registry.library_code import LibraryCode, first_imports
 from transferbench.registry.numerics import State, generators, settings
 from transferbench.registry.surroundings import surroundings
 
-__all__ = ["MisconductError", "changes_undone", "guarded", "guarded_job", "uninterrupted"]
+__all__ = ["MisconductError", "changes_undone", "guarded", "guarded_job", "only_plugins_run"]
 
 
 class MisconductError(Exception):
@@ -26,23 +26,24 @@ class MisconductError(Exception):
 
 _LIBRARY_CODE = LibraryCode()
 _GUARDED: ContextVar[bool] = ContextVar("guarded", default=False)
-_UNINTERRUPTED: ContextVar[bool] = ContextVar("uninterrupted", default=False)
+_ONLY_PLUGINS_RUN: ContextVar[bool] = ContextVar("only_plugins_run", default=False)
 
 
 @contextmanager
-def uninterrupted(*, accept: bool = True) -> Iterator[None]:
-    """A block in which nobody but plugins changes libraries: its guards compare once, not twice.
+def only_plugins_run(*, accept_libraries: bool = True) -> Iterator[None]:
+    """A block in which only plugins can change libraries: each guard compares them once.
 
-    ``accept``: what was done to libraries before is taken for their own.
+    Elsewhere a guard compares before and after. ``accept_libraries``: what was done to them before
+    the block is taken for their own.
     """
     with endings_refused():
-        if accept and not _UNINTERRUPTED.get():
+        if accept_libraries and not _ONLY_PLUGINS_RUN.get():
             _LIBRARY_CODE.accept()
-        before = _UNINTERRUPTED.set(True)
+        before = _ONLY_PLUGINS_RUN.set(True)
         try:
             yield
         finally:
-            _UNINTERRUPTED.reset(before)
+            _ONLY_PLUGINS_RUN.reset(before)
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def changes_undone(*, randomness: bool) -> Iterator[list[str]]:
     """
     with ExitStack() as stack:
         stack.enter_context(endings_refused())
-        if not _UNINTERRUPTED.get():
+        if not _ONLY_PLUGINS_RUN.get():
             _LIBRARY_CODE.accept()
         chance = generators() if randomness else ()
         watch = _Watch([*settings(), *surroundings(), *chance], _LIBRARY_CODE)
@@ -96,7 +97,7 @@ def guarded_job(*, code: bool) -> Iterator[None]:
     Raises: as ``guarded``.
     """
     with endings_refused():
-        if code and not _UNINTERRUPTED.get():
+        if code and not _ONLY_PLUGINS_RUN.get():
             _LIBRARY_CODE.accept()
         watch = _Watch([*settings(), *surroundings()], _LIBRARY_CODE if code else None)
         with _undone(watch) as changes:

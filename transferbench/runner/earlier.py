@@ -1,4 +1,4 @@
-"""The run that a folder holds already: its entries go on, or it is set aside for another suite."""
+"""The run that a folder holds already: its entries go on, or it is moved away for another suite."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transferbench.runner.folder import (
 )
 from transferbench.specs import Frozen
 
-__all__ = ["EarlierRun", "earlier_run", "set_aside"]
+__all__ = ["EarlierRun", "earlier_run", "move_to_earlier"]
 
 EARLIER = "earlier"
 """The folder, in that of a run, of runs of other suites that it held before."""
@@ -118,7 +118,7 @@ def earlier_run(folder: Path) -> EarlierRun | None:
         return EarlierRun(folder, sha256, None)
 
 
-def set_aside(run: EarlierRun) -> None:
+def move_to_earlier(run: EarlierRun) -> None:
     """Move the results of ``run`` to ``run.aside``, which is a folder of a run then.
 
     An older run of the same suite there is replaced. Stopped at any moment, each file is in one of

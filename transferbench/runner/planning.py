@@ -11,7 +11,7 @@ from transferbench.errors import listing
 from transferbench.plan import DatasetFacts, Plan, plan_resolved
 from transferbench.plan.resolve import ResolvedSuite, resolve_suite
 from transferbench.registry import Registry, blamed, open_registry
-from transferbench.registry.guard import uninterrupted
+from transferbench.registry.guard import only_plugins_run
 from transferbench.runner.collect import ENDED, finished_codes
 from transferbench.runner.datasets import (
     DataReport,
@@ -42,7 +42,7 @@ class Planned:
     ``entries``: those of the plan, as they were requested; ``own``: those of this very request.
     ``facts``: of the suite's datasets.
     ``notes``: what the user should know and need not act on; ``data``: the part on the data.
-    ``superseded``: a run of another suite in the same folder, which is set aside before this one
+    ``superseded``: a run of another suite in the same folder, moved to earlier/ before this one
     is written.
     """
 
@@ -89,7 +89,7 @@ class Planned:
         )
 
 
-@uninterrupted()
+@only_plugins_run()
 def plan_suite(suite: str | Suite, options: Options) -> Planned:
     """The jobs of the requested entries, and of those that earlier runs in the folder finished.
 

@@ -16,14 +16,14 @@ from transferbench.registry import codes_in
 from transferbench.runner.messages import say
 from transferbench.store import MANIFEST, PAYLOAD, Manifest, Store
 
-__all__ = ["digests_in", "elsewhere", "measured_on", "other_bits", "say_other_bits"]
+__all__ = ["different_origin", "digests_in", "measured_on", "other_bits", "say_other_bits"]
 
 MACHINE = ("device", "device_name", "torch")
 """The facts of a job that decide its bits."""
 LISTED = 5
 
 
-def elsewhere(before: Manifest, facts: Mapping[str, Any], now: str) -> str:
+def different_origin(before: Manifest, facts: Mapping[str, Any], now: str) -> str:
     """Which other kind of machine or code computed an artefact than ``facts`` say; "" for the same.
 
     ``now``: what ``facts`` are of, in a word.
@@ -52,7 +52,9 @@ def other_bits(before: Manifest | None, left: set[str], new: Manifest) -> str:
     if before is None:
         return f"{differing}; its manifest was damaged, and they may have been, too"
     same = ", ".join(f"{name} {new.facts.get(name)}" for name in MACHINE)
-    return f"{differing}; {elsewhere(before, new.facts, 'now') or f'then and now with {same}'}"
+    return (
+        f"{differing}; {different_origin(before, new.facts, 'now') or f'then and now with {same}'}"
+    )
 
 
 def digests_in(folder: Path) -> set[str]:

@@ -25,7 +25,7 @@ from transferbench.runner.execute import start_executor
 from transferbench.runner.executors import Outcome
 from transferbench.runner.options import Options
 from transferbench.runner.outside import Outside, check_datasets, check_weights
-from transferbench.runner.recomputed import digests_in, elsewhere, measured_on, other_bits
+from transferbench.runner.recomputed import different_origin, digests_in, measured_on, other_bits
 from transferbench.runner.schedule import JobSchedule, Watcher
 from transferbench.runner.survey import Survey, survey
 from transferbench.store import Manifest, Store
@@ -37,14 +37,15 @@ UNKNOWN_JOB = (
     "nothing tells how it was computed: run its suite again, or name the run's folder with --run"
 )
 
-RepairOutcome: TypeAlias = Literal["repaired", "other bits", "set aside", "lost", "removed"]
+RepairOutcome: TypeAlias = Literal["repaired", "other bits", "not recomputed", "lost", "removed"]
 
 
 class Repair(NamedTuple):
     """Something that was damaged, and what became of it.
 
     ``repaired``: as it was, bit for bit. ``other bits``: computed again, and not the same.
-    ``set aside``: another kind of machine, or other code, computed it. ``lost``: it cannot be here.
+    ``not recomputed``: another kind of machine, or other code, computed it.
+    ``lost``: it cannot be computed here.
     ``removed``: decoded images that no job of the store needs, or whose source is not here.
     """
 
@@ -158,9 +159,9 @@ class _Healer:
         for job in faults:
             if job not in self.state.jobs:
                 self._settle(job, "lost", UNKNOWN_JOB)
-            elif elsewhere := self._elsewhere(job, before[job]):
-                self._settle(job, "set aside", f"{elsewhere}, so that its bits may differ: verify "
-                             "it there, or here with --recompute")  # fmt: skip
+            elif reason := self._different_origin(job, before[job]):
+                self._settle(job, "not recomputed", f"{reason}, so that its bits may differ: "
+                             "verify it there, or here with --recompute")  # fmt: skip
         asides = {job: self.store.discard(job) for job in faults}
         needed = [job for job in faults if job not in self.settled]
         outcomes = self._computed(needed)
@@ -186,11 +187,11 @@ class _Healer:
                     return f"needs {self._title(need)}: {outcomes[need].message}"
         return outcomes[job].message
 
-    def _elsewhere(self, job: str, before: Manifest | None) -> str:
+    def _different_origin(self, job: str, before: Manifest | None) -> str:
         """Which other machine, or code of a file, computed an artefact; "" where not known."""
         if before is None or self.recompute:
             return ""
-        return elsewhere(before, {**self._machine, "code": self._code(job)}, "here")
+        return different_origin(before, {**self._machine, "code": self._code(job)}, "here")
 
     def _code(self, job: str) -> Mapping[str, Any]:
         """The code here of the plugin files that a job needs."""

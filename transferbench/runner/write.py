@@ -17,7 +17,7 @@ from transferbench.errors import StoreError
 from transferbench.files import write_json, write_text
 from transferbench.plan import Plan
 from transferbench.runner.collect import Collected, JobState
-from transferbench.runner.earlier import set_aside
+from transferbench.runner.earlier import move_to_earlier
 from transferbench.runner.folder import (
     CLAIMS,
     ENVIRONMENT,
@@ -39,9 +39,9 @@ PACKAGES = ("transferbench", "torch", "timm", "numpy", "pandas", "scikit-learn")
 def write_plan(planned: Planned, states: Mapping[str, JobState]) -> None:
     """Write ``run.json`` before the work: an unwritable folder shows now, not after hours."""
     _refuse_obstacles(planned.folder)
-    # Another process may have set it aside, and written results of this suite, since the plan.
+    # Another process may have moved it, and written results of this suite, since the plan.
     if planned.superseded and planned.superseded.is_still_there:
-        set_aside(planned.superseded)
+        move_to_earlier(planned.superseded)
     described = _description(planned, states, {}, _recorded(planned))
     write_json(planned.folder / RUN, described)
 

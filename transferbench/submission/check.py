@@ -11,7 +11,7 @@ from typing import Literal
 
 from transferbench.errors import SubmissionError, TransferbenchError, shortened
 from transferbench.registry import Registry, load_registry
-from transferbench.registry.guard import uninterrupted
+from transferbench.registry.guard import only_plugins_run
 from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, Problem, file_problems, read_bundle
 from transferbench.submission.diagnoses import check_diagnoses_follow_from_trials
@@ -83,7 +83,7 @@ def check(path: Path, registry: Registry | None = None) -> CheckReport:
         why = _error_line(error).replace(f"{path}/", "")
         return CheckReport(path, (files, Check("every file can be read", "failed", (why,))))
     named = _named_checks(registry or load_registry())
-    with uninterrupted():
+    with only_plugins_run():
         checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
     return CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
 
