@@ -160,7 +160,10 @@ def test_a_folder_of_sys_path_stays_behind_the_others():
 def test_a_thread_that_was_left_running_is_known():
     event = threading.Event()
     thread = threading.Thread(target=event.wait, name="left")
-    with pytest.raises(MisconductError, match="no daemon was left running: left"), guarded():
+    with (
+        pytest.raises(MisconductError, match="that is not a daemon was left running: left"),
+        guarded(),
+    ):
         thread.start()
     assert stray_threads() == [thread]
     event.set()
