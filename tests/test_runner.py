@@ -20,11 +20,11 @@ from transferbench.errors import DataError, DeviceError, PluginError, StoreError
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.runner.run import run_plan
-from transferbench.runner.schedule import JobSchedule
+from transferbench.runner.schedule import JobSchedule, SilentWatcher
 from transferbench.store import Store
 
 
-class Recorder:
+class Recorder(SilentWatcher):
     """A watcher that keeps what happened."""
 
     def __init__(self):
