@@ -271,9 +271,9 @@ def test_the_report_and_the_board_say_it(tmp_path):
     assert "<h2>Data</h2>" in page
     assert "<li>target:digits: a note</li>" in page
     suite = Suite.model_validate(SUITE)
-    assert not [note for note in notes_of(suite, None, registry) if note.startswith("Data set")]
+    assert not [note for note in notes_of(suite, None, registry) if note.startswith("Dataset")]
     file = tmp_path / "made.py"
     declared = '"grouping": "none", "shared_between_splits": "as drawn"'
     file.write_text(file.read_text().replace('"grouping": "none"', declared))
-    note = "Data set made-digits is published with images or groups in two splits: as drawn."
+    note = "Dataset made-digits is published with images or groups in two splits: as drawn."
     assert note in notes_of(suite, None, load_registry([file]))
