@@ -235,7 +235,7 @@ def test_a_refused_write_is_reported_and_room_lets_the_run_go_on(
     assert expected in said.err
     assert "make room there" in said.err
     assert "Traceback" not in said.err
-    assert list((tmp_path / "store" / "partial").iterdir()) == []
+    assert list((tmp_path / "store").glob("partial/*")) == []
     assert cli(*run).code == 0
 
 
