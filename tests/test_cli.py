@@ -246,6 +246,7 @@ def test_a_backbone_from_a_file_and_one_of_a_family_are_compared(tmp_path):
     assert Run(tmp_path / "run").entries == ["fixup-resnet8", "timm/test_resnet"]
 
 
+@pytest.mark.slow
 def test_a_time_limit_holds_for_one_job_at_once_too(tmp_path):
     path = suite_file(tmp_path, SMALL, trials=[{"initializations": ["RI-T"]}], diagnostics={},
                       claims={})  # fmt: skip

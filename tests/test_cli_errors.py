@@ -255,7 +255,7 @@ def test_weights_of_another_network_say_what_does_not_fit(tmp_path, weight_files
     assert "give weights of the same backbone" in message
 
 
-@pytest.mark.parametrize("verb", ["run", "prepare"])
+@pytest.mark.parametrize("verb", [pytest.param("run", marks=pytest.mark.slow), "prepare"])
 def test_weights_of_a_tag_without_a_network_say_to_give_the_file(tmp_path, verb):
     arguments = ("--backbone", "timm/test_resnet", "--weights", "r160_in1k", "--offline")
     done = subprocess.run(

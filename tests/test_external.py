@@ -119,7 +119,9 @@ def test_an_arm_is_left_out_for_its_checkpoint_or_its_source(registry):
     ("name", "expected"),
     [
         ("quickstart", {"P0-T"}),
-        ("characters", {"P0-T", "P1-T", "P2-T", "P3-T", "P4-T", "N-T"}),
+        pytest.param(
+            "characters", {"P0-T", "P1-T", "P2-T", "P3-T", "P4-T", "N-T"}, marks=pytest.mark.slow
+        ),
         ("initializations", {"random-label"}),
         ("null-pair", set()),
     ],

@@ -3,7 +3,7 @@
 import pytest
 from fuzzing import HANG_SECONDS, KINDS, MEMORY_BYTES, outcomes
 
-SECONDS = 24 / len(KINDS)
+SECONDS = 16 / len(KINDS)
 """For each kind: with the time to get ready, a minute for all."""
 MANY = 2000
 

@@ -66,10 +66,10 @@ def edit(file, old, new):
     file.write_text(edited, encoding="utf-8")
 
 
-def on_the_tiny_suite(command):
+def on_the_tiny_suite(command, out="run"):
     program, run, suite, *options = command
     assert (program, run, suite) == ("transferbench", "run", "quickstart")
-    return [run, "suite.yaml", *options, "--out", "run", "--jobs", "1", "--device", "cpu"]
+    return [run, "suite.yaml", *options, "--out", out, "--jobs", "1", "--device", "cpu"]
 
 
 def check_run(kind, said, folder):
@@ -130,7 +130,7 @@ def installed(tmp_path_factory):
     install(python, *(word for words in pips for word in words[2:]), folder=folder)
     suite_file(folder, SMALL)
     # A run folder for each kind and one store: the source network is trained once.
-    apart = [[*on_the_tiny_suite(run), "--out", kind, "--store", "store"]
+    apart = [[*on_the_tiny_suite(run, kind), "--store", "store"]
              for kind, run in zip(NAMES, runs, strict=True)]  # fmt: skip
     calls = [*(words[1:] for words in checks), *apart]
     here = {"folder": folder, "PYTHONPATH": str(Path(__file__).parent)}
@@ -150,6 +150,7 @@ def test_a_new_distribution_is_installed_checked_and_run(installed, kind):
     check_run(kind, run, installed.folder / kind)
 
 
+@pytest.mark.slow
 def test_new_distributions_pass_their_own_tests(installed):
     options = ("-W", "error", "-p", "no:cacheprovider")
     done = call(installed.python, "-m", "pytest", *options, *installed.folders,

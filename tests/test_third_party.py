@@ -31,6 +31,7 @@ def run_suite(python, folder, *options):
     return transferbench(python, folder, *words)
 
 
+@pytest.mark.slow
 def test_an_installed_backbone_runs_in_a_suite_and_a_removed_one_is_named(python, tmp_path):
     small = {"diagnostics": {"speed": {"name": "speed"}}, "replicates": 2}
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY | small))
