@@ -48,11 +48,11 @@ def test_harmless_changes_stay(monkeypatch):
     with warnings.catch_warnings():
         with blamed("dataset 'd'"):
             os.environ["MY_LIBRARY_HOME"] = "/home"
-            sys.path.insert(0, "/elsewhere")
+            sys.path.insert(0, "/of-a-harmless-plugin")
             warnings.filterwarnings("ignore", module="mylib")
         assert any(module and module.match("mylib") for *_, module, _ in warnings.filters)
     assert os.environ["MY_LIBRARY_HOME"] == "/home"
-    assert sys.path[-1] == "/elsewhere"
+    assert sys.path[-1] == "/of-a-harmless-plugin"
 
 
 def test_what_cannot_be_restored_is_named():
