@@ -21,7 +21,7 @@ from transferbench.leaderboard.notes import notes_of
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
 from transferbench.registry import load_registry
 from transferbench.runner import planning
-from transferbench.runner.datasets import report_on
+from transferbench.runner.datasets import count_copies, report_on
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.store import Store
@@ -143,7 +143,7 @@ def described(tmp_path, source, target, **changes):
         {}, {}, {},
     )  # fmt: skip
     datasets = {label: get(spec, tmp_path / spec.name) for label, spec in specs.items()}
-    return report_on(resolved, datasets)
+    return report_on(resolved, datasets, count_copies(datasets.values()))
 
 
 def shifted(**changes):

@@ -220,7 +220,11 @@ def _judged(
 ) -> _Judged:
     interval = _interval(claim, case, replicates, LEVEL)
     decision, reasons = _decide(claim, interval)
-    if decision != "undecided" and lost and not _holds_anyhow(claim, case, replicates, lost):
+    if (
+        decision != "undecided"
+        and lost
+        and not _holds_anyhow(decision, claim, case, replicates, lost)
+    ):
         names = listing([f"replicate {k}" for k in lost], NAMED)
         reasons = [f"{names} gave no value, and the verdict depends on what it would have been"]
         decision = "undecided"
@@ -246,21 +250,21 @@ def _lost(samples: Sequence[Sample], replicates: Sequence[int]) -> list[int]:
 
 
 def _holds_anyhow(
-    claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int]
+    decision: Decision, claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int]
 ) -> bool:
-    """Whether the decision is the same for the least and the most that the lost ones could be.
+    """Whether a decision is the same for the least and the most that the lost ones could be.
 
     Only a sum of fractions has a least and a most; effects of pairs and ratios are not bounded so.
     """
     effect, divisor = case.sums if not (claim.order or claim.along) else ((), ())
     units = {unit for sample in effect for unit in sample.rows.labels("unit")}
-    values = [value for k in replicates if (value := _sum(effect)([k])) is not None]
+    effect_of = _sum(effect)
+    values = [value for k in replicates if (value := effect_of([k])) is not None]
     if divisor or units != {"fraction"} or len(values) < len(replicates):
         return False
     extremes = (sum(min(s.weight, 0.0) for s in effect), sum(max(s.weight, 0.0) for s in effect))
     filled = [student_t([*values, *[extreme] * len(lost)], LEVEL) for extreme in extremes]
-    decisions = {_decide(claim, interval)[0] for interval in filled}
-    return decisions == {_decide(claim, _interval(claim, case, replicates, LEVEL))[0]}
+    return {_decide(claim, interval)[0] for interval in filled} == {decision}
 
 
 # --- the effect -------------------------------------------------------------------------------

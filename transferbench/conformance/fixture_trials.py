@@ -30,7 +30,7 @@ from transferbench.plan import Entry, Plan, plan_resolved
 from transferbench.plan.resolve import resolve_suite
 from transferbench.registry import Registry, identity
 from transferbench.registry.discovery import SPECS, Discovery, Offer, Origin, discover
-from transferbench.runner.datasets import facts_of, prepare_datasets
+from transferbench.runner.datasets import count_copies, facts_of, prepare_datasets
 from transferbench.runner.options import Options
 from transferbench.specs import DiagnosticSpec, NoParams, Spec
 from transferbench.store import Store
@@ -168,5 +168,5 @@ def _plan(
     suite = suite.model_copy(update={"trials": (TrialGrid(targets=(target,)),)})
     resolved = resolve_suite(suite, registry)
     datasets = prepare_datasets(resolved, resources.store, Options(), registry)
-    facts = facts_of(resolved, datasets)
+    facts = facts_of(resolved, datasets, count_copies(datasets.values()))
     return plan_resolved(resolved, [entry], facts)

@@ -23,7 +23,14 @@ from transferbench.runner.options import Options
 from transferbench.store import Store
 from transferbench.suite import Target
 
-__all__ = ["DataReport", "facts_of", "prepare_datasets", "refuse_impossible", "report_on"]
+__all__ = [
+    "DataReport",
+    "count_copies",
+    "facts_of",
+    "prepare_datasets",
+    "refuse_impossible",
+    "report_on",
+]
 
 LISTED = 5
 """Classes and labels that a note names."""
@@ -68,10 +75,9 @@ def prepare_datasets(
 
 
 def facts_of(
-    resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]
+    resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset], copies: Mapping[str, int]
 ) -> dict[str, DatasetFacts]:
-    """What a plan needs to know of the datasets."""
-    copies = _copies(datasets.values())
+    """What a plan needs to know of the datasets; ``copies``: as ``count_copies``."""
     return {
         label: DatasetFacts(
             dataset.fingerprint, len(dataset.classes), dataset.task, dataset.metric,
@@ -82,7 +88,7 @@ def facts_of(
     }  # fmt: skip
 
 
-def _copies(datasets: Iterable[PreparedDataset]) -> dict[str, int]:
+def count_copies(datasets: Iterable[PreparedDataset]) -> dict[str, int]:
     """How many training images are equal to one of another group, by the data's fingerprint."""
     splits = {dataset.fingerprint: dataset.splits["train"] for dataset in datasets}
     return {
@@ -138,11 +144,12 @@ def _selections(
 # --- notes ------------------------------------------------------------------------------------
 
 
-def report_on(resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]) -> DataReport:
-    """What users should know of the datasets."""
+def report_on(
+    resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset], copies: Mapping[str, int]
+) -> DataReport:
+    """What users should know of the datasets; ``copies``: as ``count_copies``."""
     labels_of: defaultdict[str, list[str]] = defaultdict(list)
     overlap: dict[str, Overlap] = {}
-    copies = _copies(datasets.values())
     for label, dataset in datasets.items():
         for note in _own_notes(resolved.datasets[label], dataset, copies[dataset.fingerprint]):
             labels_of[note].append(label)

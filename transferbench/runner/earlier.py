@@ -12,15 +12,7 @@ from typing import Annotated, NamedTuple
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from transferbench.files import disk_errors_explained, write_json
-from transferbench.runner.folder import (
-    CLAIMS,
-    ENVIRONMENT,
-    RECORDS,
-    REPORT,
-    RUN,
-    SUBMISSIONS,
-    unreadable,
-)
+from transferbench.runner.folder import RESULTS, RUN, unreadable
 from transferbench.specs import Frozen
 
 __all__ = ["EarlierRun", "earlier_run", "move_to_earlier"]
@@ -28,8 +20,6 @@ __all__ = ["EarlierRun", "earlier_run", "move_to_earlier"]
 EARLIER = "earlier"
 """The folder, in that of a run, of runs of other suites that it held before."""
 SHORT_DIGEST = 8
-
-RESULTS = (RECORDS, CLAIMS, ENVIRONMENT, REPORT, SUBMISSIONS)
 
 
 class _RequestedNames(Frozen):

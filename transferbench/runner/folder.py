@@ -24,6 +24,7 @@ __all__ = [
     "ENVIRONMENT",
     "RECORDS",
     "REPORT",
+    "RESULTS",
     "RUN",
     "SUBMISSIONS",
     "Environment",
@@ -46,6 +47,8 @@ ENVIRONMENT = "environment.json"
 REPORT = "report.html"
 SUBMISSIONS = "submissions"
 """The entries as they are packed for the run's own board."""
+RESULTS = (RECORDS, CLAIMS, ENVIRONMENT, REPORT, SUBMISSIONS)
+"""What a run leaves beside ``run.json``."""
 
 SCHEMA_VERSION = 1
 SHORT = 60

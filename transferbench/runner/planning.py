@@ -15,6 +15,7 @@ from transferbench.registry.guard import only_plugins_run
 from transferbench.runner.collect import ENDED, finished_codes
 from transferbench.runner.datasets import (
     DataReport,
+    count_copies,
     facts_of,
     prepare_datasets,
     refuse_impossible,
@@ -103,10 +104,11 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     interrupted = store.interrupted()
     store.tidy()
     datasets = prepare_datasets(resolved, store, options, registry)
-    facts = facts_of(resolved, datasets)
+    copies = count_copies(datasets.values())
+    facts = facts_of(resolved, datasets, copies)
     own = tuple(request.entries)
     plan, entries, unfinished = _plan_with_finished(resolved, own, request.earlier, facts, store)
-    data = report_on(resolved, datasets)
+    data = report_on(resolved, datasets, copies)
     notes = (*store_notes, *store.set_aside, *request.notes, *data.notes,
              *(f"{plan.jobs[job].title}: {writer}, {ENDED}"
                for job, writer in interrupted.items() if job in plan.jobs),
