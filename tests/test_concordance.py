@@ -91,11 +91,11 @@ def test_more_replicates_bring_the_bound_to_one_and_never_onto_it():
 def test_of_two_equal_levels_the_order_of_all_is_hardly_ever_certain():
     """Tau is .9; above it is wrong: at most 2.5%, with 1,000 samples at most 4.0%."""
     rng = np.random.default_rng(0)
-    wrong = 0
+    false_verdicts = 0
     for _ in range(1000):
         values = np.array([0, 5, 10, 15, 15]) + rng.normal(size=(5, 5))
-        wrong += concordance(levels(values), (), range(5)).low > 0.9
-    assert wrong <= 40
+        false_verdicts += concordance(levels(values), (), range(5)).low > 0.9
+    assert false_verdicts <= 40
 
 
 def test_a_single_replicate_has_no_interval():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from command_line import SMALL, cli, mistake, suite_file
 from conforming import BACKBONE, FADE, GOOD, altered, failure, names_of
-from PIL import Image
+from noise_pictures import noise_pictures
 
 import transferbench
 from transferbench.conformance import (
@@ -543,13 +543,7 @@ def test_a_severity_may_order_no_distance():
 @pytest.fixture
 def pictures(tmp_path):
     """A folder of noise in two classes, with two pictures of train among those of test."""
-    draws = np.random.default_rng(0)
-    for split, name in (("train", "cat"), ("train", "dog"), ("test", "cat"), ("test", "dog")):
-        folder = tmp_path / "image-folder" / split / name
-        folder.mkdir(parents=True)
-        for index in range(4):
-            pixels = draws.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{index}.png")
+    noise_pictures(tmp_path, {"train": 4, "test": 4}, ("cat", "dog"), size=9)
     for index in range(2):
         source = tmp_path / "image-folder" / "train" / "cat" / f"{index}.png"
         shutil.copy(source, tmp_path / "image-folder" / "test" / "dog" / f"copy-{index}.png")

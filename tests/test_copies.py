@@ -11,7 +11,7 @@ import pytest
 from handmade_run import SUITE, handmade_registry, submit
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from noise_pictures import noise_pictures
 from tiny_suite import tiny_suite
 
 from transferbench.data.decoded import PreparedSplit
@@ -58,17 +58,11 @@ def test_blank_images_join_no_groups():
 
 def folder_of_pictures(root, copies):
     """Ten pictures of two classes to train; so many of each class are copies of another."""
-    draw = np.random.default_rng(0)
-    for split, count in (("train", 10), ("test", 4)):
-        for name in "ab":
-            path = root / "image-folder" / split / name
-            path.mkdir(parents=True)
-            for number in range(count):
-                Image.fromarray(draw.integers(0, 256, (8, 8, 3), np.uint8)).save(
-                    path / f"{number}.png"
-                )
-            for number in range(copies if split == "train" else 0):
-                shutil.copy(path / f"{number}.png", path / f"copy-{number}.png")
+    noise_pictures(root, {"train": 10, "test": 4}, "ab")
+    for name in "ab":
+        path = root / "image-folder" / "train" / name
+        for number in range(copies):
+            shutil.copy(path / f"{number}.png", path / f"copy-{number}.png")
     return root
 
 

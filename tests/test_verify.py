@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command_line import SMALL, artefacts, cli, mistake
 from damage import HARMS, dangle, flip, make_folder, remove, rewrite
+from noise_pictures import noise_pictures
 from PIL import Image
 from tiny_suite import TINY
 
@@ -386,20 +387,8 @@ def test_a_folder_that_is_no_store_is_refused(folder, tmp_path):
 # --- outside the store ----------------------------------------------------------------------------
 
 
-def pictures(root):
-    draw = np.random.default_rng(0)
-    for split, count in (("train", 8), ("test", 4)):
-        for name in "ab":
-            path = root / "image-folder" / split / name
-            path.mkdir(parents=True)
-            for number in range(count):
-                pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(path / f"{number}.png")
-
-
 def test_data_sets_are_named_and_compared_where_they_can_be_reached(tmp_path):
-    data = tmp_path / "data"
-    pictures(data)
+    data = noise_pictures(tmp_path / "data", {"train": 8, "test": 4}, "ab")
     target = TINY["targets"]["handwriting"] | {"dataset": {"name": "image-folder"}}
     suite = SMALL | {"targets": {"handwriting": target | {"labels_per_class": 3}}}
     run(tmp_path, suite, data_root=data)

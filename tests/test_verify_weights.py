@@ -23,16 +23,16 @@ def write_weights(folder):
     """Other weights in each form."""
     weights_file(folder / "best.pth", 1)
     for seed, name in enumerate(FORMS[1:], 2):
-        whole = torch.load(weights_file(folder / name / "whole.pth", seed))
+        state = torch.load(weights_file(folder / name / "whole.pth", seed))
         (folder / name / "whole.pth").unlink()
-        halves = list(whole)[::2], list(whole)[1::2]
+        halves = list(state)[::2], list(state)[1::2]
         if name == "folder":
-            save_file(whole, folder / name / "model.safetensors")
+            save_file(state, folder / name / "model.safetensors")
         else:
             shards = {name: f"{number}.safetensors" for number in (0, 1) for name in halves[number]}
             (folder / name / INDEX).write_text(json.dumps({"weight_map": shards}))
             for number, names in enumerate(halves):
-                own = {name: whole[name] for name in names}
+                own = {name: state[name] for name in names}
                 save_file(own, folder / name / f"{number}.safetensors")
 
 

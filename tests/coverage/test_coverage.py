@@ -1,12 +1,6 @@
 """Every kind of interval holds in simulations of known truth; make coverage draws many more."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "coverage"))
-
 from coverage_table import counts, faults
 from simulations import SIMULATIONS
 

@@ -575,9 +575,9 @@ def flipped(folder: Path, **options: Any) -> Path:
     file = Path(saved(WEIGHTS, folder, **options))
     with zipfile.ZipFile(file) as archive:
         data = archive.read(next(name for name in archive.namelist() if name.endswith("data/0")))
-    whole = bytearray(file.read_bytes())
-    whole[bytes(whole).index(data) + 2] ^= 1
-    file.write_bytes(whole)
+    content = bytearray(file.read_bytes())
+    content[bytes(content).index(data) + 2] ^= 1
+    file.write_bytes(content)
     return file
 
 
