@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from transferbench.cli import app
 from transferbench.registry import open_registry
-from transferbench.suite.loading import bundled_suites, load_suite
+from transferbench.suite.loading import bundled_suites, load_suite, newest_suites
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", *sorted(
@@ -87,8 +87,9 @@ class Reader:
         self.names = {}
         (folder / "runs").mkdir()
         (folder / "runs" / "store").symlink_to(store)
-        for name in bundled_suites():
-            (folder / f"{name}.yaml").write_text(json.dumps(STAND_IN | {"name": name}))
+        for name in (*newest_suites(), *bundled_suites()):
+            whole = STAND_IN | {"name": name.partition("@")[0]}
+            (folder / f"{name}.yaml").write_text(json.dumps(whole))
 
     def read(self, page):
         for block in blocks(page):
@@ -116,7 +117,7 @@ class Reader:
     def _python(self, page, text):
         # A reader's own names are those of all blocks of the page.
         code = re.sub(r'device="\w+"', 'device="cpu"', text)
-        for name in bundled_suites():
+        for name in (*newest_suites(), *bundled_suites()):
             code = code.replace(f'run("{name}"', f'run("{name}.yaml", jobs=1')
         with importing_from(self.folder):
             exec(compile(code, page, "exec"), self.names)  # noqa: S102  # the page's own code
@@ -158,7 +159,8 @@ class Reader:
 
     def _stand_ins(self, words):
         """The words with stand-ins: for a bundled suite, a run for RUN, the CPU for any device."""
-        words = [f"{word}.yaml" if word in bundled_suites() else word for word in words]
+        names = {*newest_suites(), *bundled_suites()}
+        words = [f"{word}.yaml" if word in names else word for word in words]
         words = ["runs/quickstart@1.0" if word == "RUN" else word for word in words]
         words = ["cpu" if before == "--device" else word
                  for before, word in zip(["", *words], words, strict=False)]  # fmt: skip

@@ -118,12 +118,12 @@ def test_an_arm_is_left_out_for_its_checkpoint_or_its_source(registry):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("quickstart", {"P0-T"}),
+        ("quickstart@1", {"P0-T"}),
         pytest.param(
-            "characters", {"P0-T", "P1-T", "P2-T", "P3-T", "P4-T", "N-T"}, marks=pytest.mark.slow
+            "characters@2", {"P0-T", "P1-T", "P2-T", "P3-T", "P4-T", "N-T"}, marks=pytest.mark.slow
         ),
-        ("initializations", {"random-label"}),
-        ("null-pair", set()),
+        ("initializations@1", {"random-label"}),
+        ("null-pair@1", set()),
     ],
 )
 def test_every_bundled_suite_can_be_planned_with_external_weights(name, expected, registry):

@@ -12,7 +12,8 @@ __all__ = ["page", "predicate"]
 
 HEAD = """# The bundled suites
 
-`transferbench suites` lists them. What a claim's verdict means:
+`transferbench suites` lists them. `quickstart` is the newest MAJOR, `quickstart@1` that one: older
+MAJORs stay, with the same digests and job ids. What a claim's verdict means:
 [statistics](../science/statistics.md). In a predicate, `speed(P-T, block-1)` is the metric *speed*
 of the arm *P-T* under *block-1*, averaged over all labels that are left out; `P-T & RI-T` is a
 pair. tau is Kendall's rank correlation of values with their position, or with those behind the bar.

@@ -58,7 +58,8 @@ _TYPES: dict[Any, Any] = {
 }
 
 SuiteName = Annotated[
-    str, typer.Argument(help="A bundled suite's name or a .yaml file.", metavar="SUITE")
+    str,
+    typer.Argument(help="A bundled suite, as name or name@MAJOR, or a file.", metavar="SUITE"),
 ]
 RunPath = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 RunStore = Annotated[

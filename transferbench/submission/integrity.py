@@ -77,12 +77,12 @@ def check_suite_is_the_published_one(bundle: Bundle) -> Iterator[Problem]:
             f"the suite of the plan has digest {suite_digest[:12]}, not"
             f" {submission.suite_digest[:12]}"
         )
-    if suite.name not in bundled_suites():
-        yield Problem(f"{suite.name!r} is not a bundled suite: nothing to compare", warning=True)
+    if suite.board not in bundled_suites():
+        yield Problem(f"{suite.board!r} is not a bundled suite: nothing to compare", warning=True)
         return
-    published = load_suite(suite.name)
+    published = load_suite(suite.board)
     if published.id != suite.id:
-        why = f"here {suite.name!r} is {published.id}, not {suite.id}: nothing to compare"
+        why = f"here {suite.board!r} is {published.id}, not {suite.id}: nothing to compare"
         yield Problem(why, warning=True)
     elif published.digest != suite_digest:
         yield Problem(f"{suite.id} was changed: it differs from the bundled suite of that id")

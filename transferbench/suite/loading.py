@@ -25,29 +25,55 @@ from transferbench.suite.references import (
 )
 from transferbench.suite.schema import Suite
 
-__all__ = ["bundled_suites", "json_schema", "load_suite", "refuse_mistakes", "suite_path"]
+__all__ = [
+    "bundled_suites",
+    "json_schema",
+    "load_suite",
+    "newest_suites",
+    "refuse_mistakes",
+    "suite_path",
+]
 
 BUNDLED = Path(__file__).with_name("bundled")
 
 
 def bundled_suites() -> dict[str, Path]:
-    """The suites that come with transferbench: name -> file."""
-    return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
+    """The suites that come with transferbench: ``name@MAJOR`` -> file, by name and MAJOR."""
+    files = {path.stem: path for path in BUNDLED.glob("*@*.yaml")}
+    return {board: files[board] for board in sorted(files, key=_name_and_major)}
+
+
+def newest_suites() -> dict[str, str]:
+    """Name -> ``name@MAJOR`` of the newest MAJOR that comes with transferbench."""
+    return {_name_and_major(board)[0]: board for board in bundled_suites()}
+
+
+def _name_and_major(board: str) -> tuple[str, int]:
+    name, _, major = board.partition("@")
+    return name, int(major)
 
 
 def suite_path(name_or_file: str) -> Path:
-    """The file of a bundled suite (``quickstart`` or ``quickstart@1.0``), or the given path.
+    """The file of a bundled suite, or the given path.
 
-    Raises: ``UnknownNameError`` where neither exists.
+    ``quickstart`` is its newest MAJOR; ``quickstart@1`` and ``quickstart@1.0`` are of that MAJOR.
+
+    Raises: ``UnknownNameError`` where neither exists, ``SuiteError`` for another version.
     """
     path = Path(name_or_file)
     if path.suffix in {".yaml", ".yml"} or os.path.lexists(path):
         return path
-    bundled = bundled_suites()
-    name = name_or_file.partition("@")[0]
-    if name not in bundled:
-        raise UnknownNameError("suite", name, bundled, "or give the path of a .yaml file")
-    return bundled[name]
+    bundled, newest = bundled_suites(), newest_suites()
+    name, at, version = name_or_file.partition("@")
+    if name not in newest:
+        raise UnknownNameError("suite", name, newest, "or give the path of a .yaml file")
+    board = f"{name}@{version.partition('.')[0]}" if at else newest[name]
+    if board not in bundled:
+        majors = [board for board in bundled if _name_and_major(board)[0] == name]
+        raise SuiteError(
+            f"this installation has no suite {name_or_file!r}; it has {' and '.join(majors)}"
+        )
+    return bundled[board]
 
 
 def load_suite(
@@ -119,7 +145,7 @@ def _read(path: Path) -> Node:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SuiteError(
             f"cannot read the suite {path}: {reason}; give the path of a .yaml file, or "
-            f"a bundled suite: {', '.join(bundled_suites())}"
+            f"a bundled suite: {', '.join(newest_suites())}"
         ) from error
     root, mistakes = read_yaml(content)
     if mistakes:
