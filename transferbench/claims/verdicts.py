@@ -10,8 +10,8 @@ that of a rank correlation (``order``, ``along``) follows from the pairs of leve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, reduce
 from operator import or_
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -27,11 +27,12 @@ from transferbench.statistics import (
     concordance,
     jackknife,
     jackknife_ratio,
+    least_error,
     student_t,
 )
 from transferbench.suite import Axis, Claim, Suite, Term
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Decision", "Verdict", "judge"]
 
 NAMED = 3
 """Missing measurements, and flags, that a reason names; the rest are counted."""
@@ -51,6 +52,8 @@ class Verdict(BaseModel):
     """A claim's effect with its 95% interval, from ``n`` replicates, and the decision.
 
     ``reason`` says why a claim is undecided, and what is remarkable about its measurements.
+    ``p_reproduced`` and ``p_contradicted`` are the smallest errors (1 - level, two-sided) at which
+    an interval would decide so; None where none could, and in verdicts of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,11 +72,19 @@ class Verdict(BaseModel):
     relation: Literal["above", "below", "within"]
     verdict: Decision
     reason: str
+    family: str = ""
+    p_reproduced: float | None = None
+    p_contradicted: float | None = None
 
     def __repr__(self) -> str:
         """The claim on one line; the fields hold the rest."""
         effect = " ".join(filter(None, (self.effect_text, self.bounds_text)))
         return f"<{self.claim}: {self.verdict}{f', {effect}, n {self.n}' if effect else ''}>"
+
+    @property
+    def lacks_p(self) -> bool:
+        """Whether an earlier version decided it, which gave no p-values."""
+        return self.verdict != "undecided" and self.p_reproduced is None
 
     @property
     def effect_text(self) -> str:
@@ -118,9 +129,13 @@ def _judge(
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
     lost = _lost(samples, replicates)
     judged = [_judged(claim, case, replicates, lost, len(cases)) for case in cases]
-    worst = min(judged, key=lambda case: _margins(claim, case.interval)[0])
+    worst = min(
+        judged,
+        key=lambda case: (case.decision != "undecided", _margins(claim, case.interval)[0]),
+    )
     decisive = next((case for case in judged if case.decision == "contradicted"), worst)
     interval = decisive.interval
+    p_reproduced, p_contradicted = _p_values(judged)
     return Verdict(
         claim=label,
         statement=claim.statement,
@@ -134,6 +149,9 @@ def _judge(
         interval=interval.method,
         threshold=claim.threshold,
         relation=claim.relation,
+        family=claim.family,
+        p_reproduced=p_reproduced,
+        p_contradicted=p_contradicted,
         verdict=decisive.decision,
         reason="; ".join(
             [
@@ -207,33 +225,61 @@ def _left_out(claim: Claim, left_out: Mapping[str, str]) -> list[str]:
 
 
 class _Judged(NamedTuple):
-    """One case: the effect's interval, and the decision by it."""
+    """One case: the effect's interval, and the decision by it.
+
+    ``errors``: the smallest at which intervals say reproduced, and contradicted; None where no
+    interval of these replicates may decide.
+    """
 
     at: str | None
     interval: Interval
     decision: Decision
     reasons: list[str]
+    errors: tuple[float, float] | None
 
 
 def _judged(
     claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int], cases: int
 ) -> _Judged:
-    interval = _interval(claim, case, replicates, LEVEL)
+    interval_at = _intervals(claim, case, replicates)
+    filled_at = _filled(claim, case, replicates, lost) if lost else lambda _: []
+    interval = interval_at(LEVEL)
     decision, reasons = _decide(claim, interval)
-    if (
-        decision != "undecided"
-        and lost
-        and not _holds_anyhow(decision, claim, case, replicates, lost)
-    ):
+    errors = None
+    if _unfit(interval) is None and filled_at is not None:
+        errors = _errors(claim, lambda level: [interval_at(level), *filled_at(level)])
+    others = [] if filled_at is None else filled_at(LEVEL)
+    if decision != "undecided" and lost and {_decide(claim, i)[0] for i in others} != {decision}:
         names = listing([f"replicate {k}" for k in lost], NAMED)
         reasons = [f"{names} gave no value, and the verdict depends on what it would have been"]
         decision = "undecided"
     if decision == "contradicted" and cases > 1:
-        corrected = _interval(claim, case, replicates, 1 - (1 - LEVEL) / cases)
+        corrected = interval_at(1 - (1 - LEVEL) / cases)
         if _decide(claim, corrected)[0] != "contradicted":
             reasons = [f"contradicted at {case.at} alone, but not with {cases} of them in view"]
             decision = "undecided"
-    return _Judged(case.at, interval, decision, reasons)
+    return _Judged(case.at, interval, decision, reasons, errors)
+
+
+def _errors(
+    claim: Claim, intervals_at: Callable[[float], Sequence[Interval]]
+) -> tuple[float, float]:
+    """The smallest errors at which all intervals say reproduced, and contradicted."""
+    reproduced, contradicted = (
+        least_error(lambda level, side=side: all(
+            _margins(claim, interval)[side] > 0 for interval in intervals_at(level)
+        ))
+        for side in (0, 1)
+    )  # fmt: skip
+    return reproduced, contradicted
+
+
+def _p_values(judged: Sequence[_Judged]) -> tuple[float | None, float | None]:
+    """Of all cases holding, and of one of them failing (Bonferroni)."""
+    if not any(case.errors for case in judged):
+        return None, None
+    reproduced, contradicted = zip(*(case.errors or (1.0, 1.0) for case in judged), strict=True)
+    return max(reproduced), min(1.0, len(judged) * min(contradicted))
 
 
 def _worst_of(claim: Claim, decisive: _Judged, cases: int) -> list[str]:
@@ -249,40 +295,43 @@ def _lost(samples: Sequence[Sample], replicates: Sequence[int]) -> list[int]:
     return sorted(trained - set(replicates))
 
 
-def _holds_anyhow(
-    decision: Decision, claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int]
-) -> bool:
-    """Whether a decision is the same for the least and the most that the lost ones could be.
+def _filled(
+    claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int]
+) -> Callable[[float], list[Interval]] | None:
+    """The intervals at a level for the least and the most that the lost replicates could be.
 
-    Only a sum of fractions has a least and a most; effects of pairs and ratios are not bounded so.
+    Only a sum of fractions has a least and a most; effects of pairs and ratios are not bounded so
+    (None).
     """
     effect, divisor = case.sums if not (claim.order or claim.along) else ((), ())
     units = {unit for sample in effect for unit in sample.rows.labels("unit")}
     effect_of = _sum(effect)
     values = [value for k in replicates if (value := effect_of([k])) is not None]
     if divisor or units != {"fraction"} or len(values) < len(replicates):
-        return False
+        return None
     extremes = (sum(min(s.weight, 0.0) for s in effect), sum(max(s.weight, 0.0) for s in effect))
-    filled = [student_t([*values, *[extreme] * len(lost)], LEVEL) for extreme in extremes]
-    return {_decide(claim, interval)[0] for interval in filled} == {decision}
+    filled = [[*values, *[extreme] * len(lost)] for extreme in extremes]
+    return lambda level: [student_t(values, level) for values in filled]
 
 
 # --- the effect -------------------------------------------------------------------------------
 
 
-def _interval(claim: Claim, case: _Case, replicates: Sequence[int], level: float) -> Interval:
+def _intervals(claim: Claim, case: _Case, replicates: Sequence[int]) -> Callable[[float], Interval]:
+    """The interval of the effect at a level."""
     missing = dict.fromkeys(cell for sample in case.samples for cell in sample.missing)
-    if missing:
-        return _undetermined(claim, f"no measurement: {listing(list(missing), NAMED, '; ')}")
-    if not replicates:
-        return _undetermined(claim, "no replicate has a value at every place")
+    reason = f"no measurement: {listing(list(missing), NAMED, '; ')}" if missing else ""
+    if not missing and not replicates:
+        reason = "no replicate has a value at every place"
+    if reason:
+        return lambda _: _undetermined(claim, reason)
     if claim.order or claim.along:
         levels, against = (list(map(_sum, side)) for side in (case.sums, case.against))
-        return concordance(levels, against, replicates, level)
-    effect, divisor = case.sums
-    if not divisor:
-        return jackknife(_sum(effect), replicates, level)
-    return jackknife_ratio(_sum(effect), _sum(divisor), replicates, level)
+        return lambda level: concordance(levels, against, replicates, level)
+    effect, divisor = map(_sum, case.sums)
+    if not case.sums[1]:
+        return lambda level: jackknife(effect, replicates, level)
+    return lambda level: jackknife_ratio(effect, divisor, replicates, level)
 
 
 def _undetermined(claim: Claim, reason: str) -> Interval:
@@ -292,7 +341,8 @@ def _undetermined(claim: Claim, reason: str) -> Interval:
 
 
 def _sum(samples: Sequence[Sample]) -> Estimator:
-    def estimate(replicates: Sequence[int]) -> float | None:
+    @cache
+    def estimate(replicates: tuple[int, ...]) -> float | None:
         total = 0.0
         for sample in samples:
             mean = sample.mean(replicates)
@@ -301,7 +351,7 @@ def _sum(samples: Sequence[Sample]) -> Estimator:
             total += sample.weight * mean
         return total
 
-    return estimate
+    return lambda replicates: estimate(tuple(replicates))
 
 
 # --- the verdict ------------------------------------------------------------------------------
@@ -319,12 +369,8 @@ def _margins(claim: Claim, interval: Interval) -> tuple[float, float]:
 
 
 def _decide(claim: Claim, interval: Interval) -> tuple[Decision, list[str]]:
-    if interval.low is None or interval.high is None:
-        return "undecided", [interval.reason or ""]
-    if interval.n < FEWEST:
-        return "undecided", [f"a verdict needs {FEWEST} replicates, found {interval.n}"]
-    if interval.high - interval.low <= EQUAL:
-        return "undecided", ["every replicate gives the same value: their spread is not known"]
+    if unfit := _unfit(interval):
+        return "undecided", [unfit]
     holds, fails = _margins(claim, interval)
     if holds > 0:
         return "reproduced", []
@@ -333,6 +379,17 @@ def _decide(claim: Claim, interval: Interval) -> tuple[Decision, list[str]]:
     threshold = claim.threshold
     limit = f"-{threshold:g} or {threshold:g}" if claim.relation == "within" else f"{threshold:g}"
     return "undecided", [f"the interval includes {limit}"]
+
+
+def _unfit(interval: Interval) -> str | None:
+    """Why an interval decides nothing, whatever its bounds; None where it may."""
+    if interval.low is None or interval.high is None:
+        return interval.reason or "no interval"
+    if interval.n < FEWEST:
+        return f"a verdict needs {FEWEST} replicates, found {interval.n}"
+    if interval.high - interval.low <= EQUAL:
+        return "every replicate gives the same value: their spread is not known"
+    return None
 
 
 def _notes(suite: Suite, samples: Sequence[Sample], complete: int) -> list[str]:

@@ -16,6 +16,7 @@ from transferbench.statistics.intervals import (
     student_t,
     wilson,
 )
+from transferbench.statistics.p_values import holm, least_error
 from transferbench.statistics.ranks import Rank, rank_intervals
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "bootstrap",
     "bootstrap_mean",
     "concordance",
+    "holm",
     "jackknife",
     "jackknife_ratio",
+    "least_error",
     "paired_difference",
     "point_estimates",
     "rank_intervals",

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import NamedTuple, TypeAlias
 
 from transferbench.statistics.intervals import Interval, deviation, student_t
+from transferbench.statistics.p_values import holm
 
 __all__ = ["Rank", "rank_intervals"]
 
@@ -82,17 +83,13 @@ def _separated(
     values: Mapping[str, Mapping[int, float]], order: Sequence[str], level: float
 ) -> Pairs:
     """The pairs of entries that Holm's step-down procedure separates."""
-    tested = [
-        (p, frozenset((a, b)))
+    p_values = {
+        frozenset((a, b)): p
         for a, b in combinations(order, 2)
         if (p := _p_value(values[a], values[b])) is not None
-    ]
-    apart: set[frozenset[str]] = set()
-    for k, (p, pair) in enumerate(sorted(tested, key=lambda item: item[0])):
-        if p * (len(tested) - k) >= 1 - level:
-            break
-        apart.add(pair)
-    return apart
+    }
+    adjusted = zip(p_values, holm(list(p_values.values())), strict=True)
+    return {pair for pair, p in adjusted if p < 1 - level}
 
 
 def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:

@@ -380,12 +380,17 @@ class Claim(Strict):
     ``order`` and ``against`` replace it by effects at several values or by a rank correlation.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"each", "along", "against"})
+    added: ClassVar[frozenset[str]] = frozenset({"each", "along", "against", "family"})
 
     statement: str
     """The claim in words."""
     source: str = ""
     """Reference of the claim, such as a section of a paper."""
+    family: Annotated[str, Field(max_length=60)] = ""
+    """The claim of the paper that it is part of, such as ``C2``: verdicts are counted per family.
+
+    By default the ``C`` and number that ``source`` ends in, else the label of the claim.
+    """
     terms: Items[Term] = ()
     """Summands of the effect."""
     relative_to: Items[Term] = ()
