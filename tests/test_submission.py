@@ -832,6 +832,15 @@ def test_an_edited_verdict_is_found(packed_run: PackedRun, copied: Path) -> None
     assert "is reproduced, not contradicted" in problems["verdicts follow from records"]
 
 
+@pytest.mark.parametrize(("field", "value"), [("p_reproduced", 1e-7), ("family", "C9")])
+def test_an_edited_p_value_or_family_is_found(
+    packed_run: PackedRun, copied: Path, field: str, value: str | float
+) -> None:
+    edit_json(copied / "claims.json", lambda rows: rows[0].update({field: value}))
+    problems = failed(check(sealed(copied), packed_run.registry))["verdicts follow from records"]
+    assert f"claim 'helps' has {field} {value}, and its records give" in problems
+
+
 def test_a_verdict_that_is_left_out_is_found(packed_run: PackedRun, copied: Path) -> None:
     edit_json(copied / "claims.json", lambda rows: rows.pop(0))
     problems = failed(check(sealed(copied), packed_run.registry))["verdicts follow from records"]

@@ -35,6 +35,9 @@ __all__ = [
 # The engine and this check add up the same counts; only the last bits may differ.
 TOLERANCE = 1e-6
 
+P_TOLERANCE = 1e-3
+"""Relative: p-values far below 1 multiply differences of last bits."""
+
 FORMER_INTERVALS = {"fieller-95": "jackknife-95", "pairs-95": "jackknife-95"}
 """Method of an interval -> the method of an earlier version, whose verdicts name it."""
 
@@ -185,6 +188,21 @@ def check_verdicts_follow_from_records(bundle: Bundle) -> Iterator[Problem]:
             yield Problem(f"claim {claim!r} is only in {source}")
         elif submitted[claim].verdict != judged[claim].verdict:
             yield _other_verdict(submitted[claim], judged[claim])
+        elif other := _other_certainty(submitted[claim], judged[claim]):
+            yield Problem(f"claim {claim!r} has {other}")
+
+
+def _other_certainty(submitted: Verdict, judged: Verdict) -> str | None:
+    """A family or p-value that does not follow; earlier versions gave none."""
+    for field in ("family", "p_reproduced", "p_contradicted"):
+        value, expected = getattr(submitted, field), getattr(judged, field)
+        if field == "family" or value is None or expected is None:
+            equal = value in {expected, None}
+        else:
+            equal = math.isclose(value, expected, rel_tol=P_TOLERANCE)
+        if not equal:
+            return f"{field} {value}, and its records give {expected}"
+    return None
 
 
 def _other_verdict(submitted: Verdict, judged: Verdict) -> Problem:
