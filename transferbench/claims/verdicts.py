@@ -265,13 +265,13 @@ def _errors(
     claim: Claim, intervals_at: Callable[[float], Sequence[Interval]]
 ) -> tuple[float, float]:
     """The smallest errors at which all intervals say reproduced, and contradicted."""
-    reproduced, contradicted = (
-        least_error(lambda level, side=side: all(
-            _margins(claim, interval)[side] > 0 for interval in intervals_at(level)
-        ))
-        for side in (0, 1)
-    )  # fmt: skip
-    return reproduced, contradicted
+
+    def error(side: int) -> float:
+        return least_error(
+            lambda level: all(_margins(claim, i)[side] > 0 for i in intervals_at(level))
+        )
+
+    return error(0), error(1)
 
 
 def _p_values(judged: Sequence[_Judged]) -> tuple[float | None, float | None]:
