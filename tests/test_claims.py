@@ -268,6 +268,21 @@ def test_a_lost_replicate_decides_nothing_where_no_value_of_it_could(threshold, 
     assert result.low > threshold
 
 
+def test_the_replicates_that_every_cell_has_are_counted():
+    """P-T has two more than RI-T: they are neither missing nor lost, whatever their values."""
+    cell = {"targets": ["near"], "perturbations": ["identity"]}
+    rows = [cell | {"initializations": ["P-T"], "replicates": 5}, cell]
+    records = trials(P=[*PRETRAINED, 0.1, None], RI=RANDOM)
+    result = verdict(GAIN, records, trials=rows)
+    assert (result.verdict, result.n) == ("reproduced", 3)
+    assert result.reason == (
+        "1 of 8 measurements have no value and were left out; "
+        "1 of 8 measurements are flagged: not finite: diverged"
+    )
+    fewer = verdict(GAIN, trials(P=[*PRETRAINED, 0.8, 0.9], RI=RANDOM[:2]), trials=rows)
+    assert fewer.reason.endswith("2 of 3 replicates are complete")
+
+
 def test_two_replicates_are_too_few_for_a_verdict():
     result = verdict(GAIN, trials(P=[0.9, 0.91], RI=[0.3, 0.31]), replicates=2)
     assert (result.verdict, result.reason) == (

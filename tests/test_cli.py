@@ -232,9 +232,9 @@ def test_an_added_arm_is_trained_wherever_the_scored_one_is(tmp_path):
 
 def test_seed_count_limits_the_replicates(tmp_path):
     out = ("--out", tmp_path / "run", "--jobs", 1)
-    suite = SMALL | {"replicates": 3}
+    suite = SMALL | {"replicates": 3, "trials": [{"replicates": 4}]}
     said = cli("run", suite_file(tmp_path, suite), *out, "--seed-count", 1, "--json")
-    assert json.loads(said.out)["changed"] == ["replicates=1"]
+    assert json.loads(said.out)["changed"] == ["replicates=1", "trials.0.replicates=1"]
     assert set(Run(tmp_path / "run").measurements.replicate) == {0}
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -441,3 +442,63 @@ def test_a_diagnosis_costs_its_passes_over_the_images_it_looks_at(registry, limi
     plan = plan_of(registry, changed("diagnostics", {"barrier": barrier}))
     # Eleven points, on train and test images.
     assert {job.work.evaluated for job in plan.of_kind("diagnosis")} == {20 * images}
+
+
+# --- draws and replicates of a row ------------------------------------------------------------
+
+
+def test_a_draw_is_part_of_every_seed(registry):
+    first, again = (plan_of(registry, SUITE | {"draw": "a"}) for _ in range(2))
+    assert list(first.jobs) == list(again.jobs)
+    before = plan_of(registry)
+    assert plan_of(registry, SUITE | {"draw": ""}).jobs == before.jobs
+    for a, b in zip(first.jobs.values(), before.jobs.values(), strict=True):
+        assert a.title == b.title
+        assert a.id != b.id
+        for one, other in zip(seeds_in(a.payload), seeds_in(b.payload), strict=True):
+            assert one != other
+    assert not set(first.jobs) & set(plan_of(registry, SUITE | {"draw": "b"}).jobs)
+
+
+def seeds_in(payload):
+    """Every seed of a payload, wherever it stands."""
+    for name, value in payload.items():
+        if name == "seeds":
+            yield from value.values()
+        elif name == "seed":
+            yield value
+        elif isinstance(value, dict) and name != "params":
+            yield from seeds_in(value)
+
+
+def test_a_row_of_trials_has_its_own_replicates(registry):
+    rows = [
+        {"perturbations": ["none"], "replicates": 5},
+        {"perturbations": ["block-2"], "initializations": ["RI-T"], "replicates": 2},
+        {"perturbations": ["block-2"]},
+    ]
+    plan = plan_of(registry, SUITE | {"trials": rows})
+    counts = Counter(cell.arm_key[2:] for cell in plan.cells)
+    assert counts == {
+        ("none", "P-T"): 5, ("none", "RI-T"): 5, ("block-2", "P-T"): 3, ("block-2", "RI-T"): 3,
+    }  # fmt: skip
+    before = {cell[2:]: cell.job for cell in plan_of(registry).cells}
+    after = {cell[2:]: cell.job for cell in plan.cells}
+    assert all(after[axes] == job for axes, job in before.items())
+    measured = Counter((m.a.perturbation, m.diagnostic) for m in plan.measured)
+    assert measured == {
+        ("none", "speed"): 10, ("none", "mistakes"): 10 + 5,
+        ("block-2", "speed"): 6, ("block-2", "mistakes"): 3 + 3,
+    }  # fmt: skip
+
+
+def test_pairs_of_arms_with_unequal_replicates(registry):
+    rows = [{"initializations": ["P-T"], "replicates": 4}, {"initializations": ["RI-T"]}]
+    pairs = [{"a": "P-T", "b": "RI-T", "replicates": kind} for kind in ("same", "different")]
+    for pair, expected in zip(pairs, (3, 4 * 3 - 3), strict=True):
+        suite = changed("diagnostics.mistakes.pairs", [pair], SUITE | {"trials": rows})
+        suite |= {"perturbations": {"none": {"name": "identity"}}}
+        plan = plan_of(registry, suite)
+        measured = [m for m in plan.measured if m.diagnostic == "mistakes"]
+        assert len(measured) == expected
+        assert max(m.b.replicate for m in measured) == 2

@@ -343,7 +343,7 @@ def test_what_a_wrong_table_leads_to_is_not_told(reasons):
         ("replicates='2'", "--set replicates='2': replicates: Input should be an integer, not '2'"),
         ("replicates=2.0", "--set replicates=2.0: replicates: Input should be an integer, not 2.0"),
         ("replicates=", "--set replicates=: replicates: Input should be an integer, not nothing"),
-        ("replicates=10000000", "--set replicates=10000000: replicates: 4 cells with 10,000,000"),
+        ("replicates=10000000", "--set replicates=10000000: replicates: 40,000,000 trials for"),
         ("recipes.short.betas=[1, 1]", "recipes.short.betas.0: Input should be less than 1"),
         ("scoring.chance={}", "--set scoring.chance={}: scoring.chance: has no value for 'hand"),
         ("trials.0.targets=[near]", "targets has no 'near'; there are: handwriting"),
@@ -427,7 +427,7 @@ def test_a_validator_that_raises_names_plugin_and_field(tmp_path, params, expect
     [
         ({"recipes": {}}, "recipes has no 'short'"),
         ({"sources": {}}, "initializations.P-T.source: sources has no 'source', where P-T"),
-        ({"replicates": 10**9}, "replicates: 4 cells with 1,000,000,000 replicate(s) of each"),
+        ({"replicates": 10**9}, "replicates: 4,000,000,000 trials for each"),
         ({"scoring": TINY["scoring"] | {"chance": {}}}, "scoring.chance: has no value for"),
         ({"perturbations": {"none": {"name": "block-shuffle", "params": {"block": "2"}}}},
          "perturbations.none.params.block: block-shuffle: Input should be an integer, not '2'"),

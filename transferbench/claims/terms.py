@@ -24,7 +24,8 @@ class Sample(NamedTuple):
     """The values that a term averages.
 
     A point is one coordinate in one cell. ``rows``: the measurements, also those without a value;
-    ``missing``: descriptions of the cells without a value.
+    ``missing``: descriptions of the cells without a value; ``planned``: the replicates that every
+    cell has.
     Shapes: values (M,); replicates (M, 2) of the network, or of both of a pair (NaN: there is no
     second); points (M,), the point of a value; cells (P,), the cell of a point.
     """
@@ -36,6 +37,7 @@ class Sample(NamedTuple):
     cells: np.ndarray
     rows: Measurements
     missing: tuple[str, ...]
+    planned: int
 
     def complete(self) -> set[int]:
         """The replicates that have a value in every cell."""
@@ -76,6 +78,7 @@ def sample_of(suite: Suite, term: Term, measurements: Measurements) -> Sample:
         cells=cell_P,
         rows=rows,
         missing=tuple(_missing(suite, term, valued)),
+        planned=_planned(suite, term),
     )
 
 
@@ -98,16 +101,30 @@ def _missing(suite: Suite, term: Term, valued: Measurements) -> list[str]:
     return [f"{quantity} on {', '.join(c)}" for c in _cells(suite, term) if c not in measured]
 
 
+def _planned(suite: Suite, term: Term) -> int:
+    counts = (
+        [suite.replicates_in(*cell, arm) for arm in _arms(term)] for cell in _inputs(suite, term)
+    )
+    return min((min(count) for count in counts if all(count)), default=suite.replicates)
+
+
 def _cells(suite: Suite, term: Term) -> list[tuple[str, str]]:
     """Where the suite trains all arms of ``term`` and measures them."""
+    return [
+        cell
+        for cell in _inputs(suite, term)
+        if all(suite.trains(*cell, arm) for arm in _arms(term))
+    ]
+
+
+def _arms(term: Term) -> list[str]:
+    return [arm for arm in (term.initialization, term.other_initialization) if arm is not None]
+
+
+def _inputs(suite: Suite, term: Term) -> list[tuple[str, str]]:
+    """The targets and perturbations that ``term`` names, or where its diagnosis looks."""
     diagnosis = suite.diagnostics.get(term.diagnostic)
-    on = diagnosis.on if diagnosis else Grid()
-    targets, perturbations, _ = suite.axes(on)
+    targets, perturbations, _ = suite.axes(diagnosis.on if diagnosis else Grid())
     targets = (term.target,) if term.target else targets
     perturbations = (term.perturbation,) if term.perturbation else perturbations
-    arms = [arm for arm in (term.initialization, term.other_initialization) if arm is not None]
-    return [
-        (target, perturbation)
-        for target, perturbation in product(targets, perturbations)
-        if all(suite.trains(target, perturbation, arm) for arm in arms)
-    ]
+    return list(product(targets, perturbations))

@@ -126,8 +126,9 @@ def _judge(
 ) -> Verdict:
     cases = _cases(suite, claim, own)
     samples = [sample for case in cases for sample in case.samples]
+    planned = min(sample.planned for sample in samples)
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
-    lost = _lost(samples, replicates)
+    lost = _lost(samples, replicates, planned)
     judged = [_judged(claim, case, replicates, lost, len(cases)) for case in cases]
     worst = min(
         judged,
@@ -158,7 +159,7 @@ def _judge(
                 *decisive.reasons,
                 *_left_out(claim, left_out),
                 *_worst_of(claim, decisive, len(cases)),
-                *_notes(suite, samples, len(replicates)),
+                *_notes(samples, len(replicates), planned),
             ]
         ),
     )
@@ -288,11 +289,11 @@ def _worst_of(claim: Claim, decisive: _Judged, cases: int) -> list[str]:
     return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {decisive.at}"]
 
 
-def _lost(samples: Sequence[Sample], replicates: Sequence[int]) -> list[int]:
-    """Replicates that were trained and have no value in some cell."""
+def _lost(samples: Sequence[Sample], replicates: Sequence[int], planned: int) -> list[int]:
+    """Replicates that were trained and have no value in some cell, of those that every cell has."""
     trained_M = np.concatenate([sample.rows.replicates.ravel() for sample in samples])
     trained = {int(k) for k in trained_M[~np.isnan(trained_M)]}
-    return sorted(trained - set(replicates))
+    return sorted(k for k in trained - set(replicates) if k < planned)
 
 
 def _filled(
@@ -392,12 +393,12 @@ def _unfit(interval: Interval) -> str | None:
     return None
 
 
-def _notes(suite: Suite, samples: Sequence[Sample], complete: int) -> list[str]:
+def _notes(samples: Sequence[Sample], complete: int, planned: int) -> list[str]:
     """Remarks on the measurements of a claim, decided or not."""
     rows = reduce(or_, (sample.rows for sample in samples))
     notes = []
-    if complete < suite.replicates:
-        notes.append(f"{complete} of {suite.replicates} replicates are complete")
+    if complete < planned:
+        notes.append(f"{complete} of {planned} replicates are complete")
     if without := len(rows) - len(rows.valued()):
         notes.append(f"{without} of {len(rows)} measurements have no value and were left out")
     return [*notes, *_flags(rows)]

@@ -72,11 +72,12 @@ class Candidate:
 
     def missing_scores(self, arm: str) -> list[str]:
         """The targets and replicates at which an arm has no score."""
-        targets, replicates = self.suite.scoring.chance, range(self.suite.replicates)
+        suite, perturbation = self.suite, self.suite.scoring.perturbation
         return [
             f"{target}, replicate {k}"
-            for target, values in zip(targets, self._scored(arm), strict=True)
-            for k in replicates
+            for target, values in zip(suite.scoring.chance, self._scored(arm), strict=True)
+            # Where the suite does not train the arm, all of its replicates are missing.
+            for k in range(suite.replicates_in(target, perturbation, arm) or suite.replicates)
             if k not in values
         ]
 

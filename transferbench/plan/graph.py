@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.errors import SuiteError
-from transferbench.identity import derive_seed, digest
+from transferbench.identity import digest
+from transferbench.plan.pairs import paired_replicates, reference_of
 from transferbench.plan.resolve import (
     PluginIdentity,
     ResolvedSuite,
     resolve_suite,
     unstartable_arms,
 )
+from transferbench.plan.seeds import SOURCE_RUN, Seeds
 from transferbench.registry import Registry
 from transferbench.specs import Preprocessing, Weights
 from transferbench.suite import SOURCE, Image, Pairing, Recipe, Suite, Target
@@ -194,6 +194,7 @@ class _Planner:
         self.suite = plan.suite
         self.resolved = resolved
         self.facts = facts
+        self.seeds = Seeds(plan.suite.draw)
         self.cells = plan.suite.cells()
         self.sources: dict[tuple[str, str], Job] = {}
 
@@ -203,7 +204,7 @@ class _Planner:
             self._trial(entry, axes, replicate, epochs)
             for axes, epochs in self.cells.items()
             if axes[-1] not in self.plan.left_out[entry.name]
-            for replicate in range(self.suite.replicates)
+            for replicate in range(self.suite.replicates_in(*axes))
         ]
         self.plan.cells += cells
         self._add_diagnoses(cells + self._source_cells(entry, cells))
@@ -218,11 +219,14 @@ class _Planner:
         facts = self.facts[f"source:{label}"]
         payload = self._training(entry, f"source:{label}", recipe)
         payload |= {
-            "selection": {"validation": source.validation, "seed": _seed("selection", "source")}
+            "selection": {
+                "validation": source.validation,
+                "seed": self.seeds.seed("selection", SOURCE_RUN),
+            }
             | _copies(facts, source.validation),
             "shuffle_labels": source.shuffle_labels,
             "checkpoints": sorted({t for t in source.checkpoints if t <= recipe.epochs}),
-            "seeds": _seeds("source"),
+            "seeds": self.seeds.training(SOURCE_RUN),
         }
         work = _work(recipe, facts.train_size * (1 - source.validation), facts.test_size)
         job = self._job("pretrain", payload, (), f"pre-train {entry.name} on {label}", work)
@@ -257,14 +261,14 @@ class _Planner:
         payload = self._training(entry, f"target:{label}", recipe)
         payload |= {
             "selection": target.model_dump(include=SELECTION)
-            | {"seed": _seed("selection", replicate)}
+            | {"seed": self.seeds.seed("selection", replicate)}
             | _copies(self.facts[f"target:{label}"], target.validation),
             "shuffle_labels": target.shuffle_labels,
             "perturbation": self._perturbation(perturbation, replicate),
             "initialization": initialization,
             "frozen": use.frozen,
             "checkpoints": sorted(t for t in epochs if t <= recipe.epochs),
-            "seeds": _seeds(replicate, self.resolved.arms[arm].draw),
+            "seeds": self.seeds.training(replicate, self.resolved.arms[arm].draw),
         }
         title = f"{arm} of {entry.name} on {label}, {perturbation}, replicate {replicate}"
         n_train = _train_size(target, self.facts[f"target:{label}"])
@@ -294,7 +298,8 @@ class _Planner:
 
     def _perturbation(self, label: str, replicate: int) -> PluginIdentity | None:
         perturbation = self.resolved.perturbations[label]
-        return perturbation and perturbation | {"seed": _seed("perturbation", replicate)}
+        seed = self.seeds.seed("perturbation", replicate)
+        return perturbation and perturbation | {"seed": seed}
 
     # --- diagnoses ----------------------------------------------------------------------------
 
@@ -304,10 +309,11 @@ class _Planner:
         for label, diagnosis in self.suite.diagnostics.items():
             targets, perturbations, _ = self.suite.axes(diagnosis.on)
             allowed = [axes for axes in inputs if axes[0] in targets and axes[1] in perturbations]
-            for axes, (members, needed) in product(allowed, self._members(label)):
-                keys = [(*axes, arm, replicate) for arm, replicate in members]
-                if all(key in by_axes for key in keys[:needed]):
-                    self._diagnosis(label, [by_axes[key] for key in keys if key in by_axes])
+            for axes in allowed:
+                for members, needed in self._members(label, axes):
+                    keys = [(*axes, arm, replicate) for arm, replicate in members]
+                    if all(key in by_axes for key in keys[:needed]):
+                        self._diagnosis(label, [by_axes[key] for key in keys if key in by_axes])
 
     def _source_cells(self, entry: Entry, cells: Sequence[TrialCell]) -> list[TrialCell]:
         """The pre-trained network in the cells of its trials, where the suite pre-trained it."""
@@ -321,32 +327,38 @@ class _Planner:
             for target, perturbation, replicate in sorted(axes)
         ]
 
-    def _members(self, label: str) -> Iterator[Members]:
+    def _members(self, label: str, axes: tuple[str, str]) -> Iterator[Members]:
         """What is measured together: one arm, a pair and its references, or a group of arms."""
-        diagnosis, n = self.suite.diagnostics[label], self.suite.replicates
+        diagnosis, suite = self.suite.diagnostics[label], self.suite
         subjects = self.resolved.diagnoses[label].subjects
         if subjects == "one":
-            for arm in self.suite.initializations if diagnosis.of is None else diagnosis.of:
-                for k in range(1 if arm == SOURCE else n):
+            for arm in suite.initializations if diagnosis.of is None else diagnosis.of:
+                for k in range(1 if arm == SOURCE else suite.replicates_in(*axes, arm)):
                     yield [(arm, k)], 1
         elif subjects == "pair":
             for pairing in diagnosis.pairs:
-                for i, j in _pairs(pairing, n):
-                    references = [(arm, _third(i, j, n)) for arm in pairing.references]
-                    yield [(pairing.a, i), (pairing.b, j), *references], 2
+                yield from self._pairs(pairing, axes)
         else:
-            for arms, k in product(diagnosis.groups, range(n)):
-                yield [(arm, k) for arm in arms], len(arms)
+            for arms in diagnosis.groups:
+                for k in range(min((suite.replicates_in(*axes, arm) for arm in arms), default=0)):
+                    yield [(arm, k) for arm in arms], len(arms)
+
+    def _pairs(self, pairing: Pairing, axes: tuple[str, str]) -> Iterator[Members]:
+        a, b = pairing.a, pairing.b
+        n_a, n_b = (self.suite.replicates_in(*axes, arm) for arm in (a, b))
+        counts = {arm: self.suite.replicates_in(*axes, arm) for arm in pairing.references}
+        for i, j in paired_replicates(pairing.replicates, n_a, n_b, ordered=a != b):
+            references = [(arm, reference_of(i, j, n)) for arm, n in counts.items()]
+            yield [(a, i), (b, j), *references], 2
 
     def _diagnosis(self, label: str, group: Sequence[TrialCell]) -> None:
         diagnosis = self.resolved.diagnoses[label]
         subjects = [cell.job for cell in group]
-        axes = {"subjects": subjects, "name": diagnosis.identity["name"]}
         payload = {
             "engine": ENGINE_VERSION,
             "diagnostic": diagnosis.identity,
             "subjects": subjects,
-            "seed": derive_seed("diagnostic", axes),
+            "seed": self.seeds.diagnosis(diagnosis.identity["name"], subjects),
         }
         size = self._test_size(group[0].target)
         work = Work(0, diagnosis.passes * min(size, diagnosis.limit or size))
@@ -365,37 +377,6 @@ class _Planner:
     ) -> Job:
         job = Job(job_id(kind, payload), kind, payload, requires, title, work)
         return self.plan.jobs.setdefault(job.id, job)
-
-
-def _pairs(pairing: Pairing, n: int) -> list[tuple[int, int]]:
-    if pairing.replicates == "same":
-        return [(k, k) for k in range(n)]
-    if pairing.replicates == "next":
-        return [(k, (k + 1) % n) for k in range(n if n > 1 else 0)]
-    ordered = pairing.a != pairing.b
-    return [(i, j) for i in range(n) for j in range(n) if i < j or (ordered and i != j)]
-
-
-def _third(i: int, j: int, n: int) -> int | None:
-    """The next replicate, cyclically, that is neither i nor j; None where there is none."""
-    return next((k % n for k in range(j + 1, j + 1 + n) if k % n not in {i, j}), None)
-
-
-@cache
-def _seed(purpose: str, replicate: int | str) -> int:
-    # The replicate is the only axis: at replicate k every backbone and every arm sees the same
-    # draws, which is what makes their differences paired.
-    return derive_seed(purpose, {"replicate": replicate})
-
-
-def _seeds(replicate: int | str, draw: str = "replicate") -> dict[str, int]:
-    """The seeds of a training; ``draw``: of its initialization, which random network it gets."""
-    purposes = ("init", "head", "data", "augmentation", "initialization", "labels")
-    seeds = {purpose: _seed(purpose, replicate) for purpose in purposes}
-    if draw != "replicate":
-        shared = draw == "shared"
-        seeds["init"] = _seed("init", "shared") if shared else _seed("second-init", replicate)
-    return seeds
 
 
 def _copies(facts: DatasetFacts, validation: float) -> dict[str, str]:

@@ -103,11 +103,19 @@ def _changed_suite(
         loaded = suite
     else:
         loaded = load_suite(suite, registry, changes)
+        if options.seed_count is not None and (rows := _rows_of_their_own(loaded)):
+            changes += [f"{row}={options.seed_count}" for row in rows]
+            loaded = load_suite(suite, registry, changes)
     notes = coverage_notes(loaded, registry)
     if options.initializations:
         loaded = _with_arms(loaded, options.initializations, registry)
         changes.append(f"initializations={','.join(options.initializations)}")
     return loaded, tuple(changes), notes
+
+
+def _rows_of_their_own(suite: Suite) -> list[str]:
+    """The fields of the numbers of replicates that rows of trials have of their own."""
+    return [f"trials.{i}.replicates" for i, grid in enumerate(suite.trials) if grid.replicates]
 
 
 def _with_arms(suite: Suite, names: Sequence[str], registry: Registry) -> Suite:

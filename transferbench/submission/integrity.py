@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import fields, replace
-from math import prod
 from typing import TypeAlias
 
 from transferbench.errors import UnknownNameError
@@ -102,7 +101,7 @@ def check_job_ids_follow_from_payloads(bundle: Bundle) -> Iterator[Problem]:
 
 def _grid(suite: Suite) -> dict[TrialKey, None]:
     """The cells of the suite with their replicates, in its order."""
-    return {(*cell, k): None for cell in suite.cells() for k in range(suite.replicates)}
+    return {(*cell, k): None for cell in suite.cells() for k in range(suite.replicates_in(*cell))}
 
 
 def fillable_cells(
@@ -137,10 +136,7 @@ def check_every_cell_is_there_once(bundle: Bundle, registry: Registry) -> Iterat
     Arms that external weights cannot start may be missing.
     """
     suite, records, weights = bundle.plan.suite, bundle.records, bundle.submission.entry.weights
-    if (
-        sum(suite.replicates * prod(map(len, suite.axes(grid))) for grid in suite.trials)
-        > MAX_CELLS
-    ):
+    if suite.most_trials > MAX_CELLS:
         yield Problem(f"the suite has more than {MAX_CELLS} cells")
         return
     try:

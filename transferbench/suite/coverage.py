@@ -35,13 +35,13 @@ Inputs: TypeAlias = frozenset[tuple[str, str]]
 
 
 class _Subjects(NamedTuple):
-    """Arms that a diagnosis measures together, and how many of their ``networks`` on an input."""
+    """Arms that a diagnosis measures together, and how many diagnoses of them there are."""
 
     location: Location
     arms: tuple[str, ...]
     inputs: Inputs
     replicates: str
-    networks: int
+    diagnoses: int = 0
 
     @property
     def second(self) -> str | None:
@@ -53,9 +53,8 @@ def coverage_mistakes(suite: Suite, registry: Registry) -> Iterator[Mistake]:
 
     Raises: ``PluginError`` where a plugin fails.
     """
-    cells = sum(math.prod(map(len, suite.axes(grid))) for grid in suite.trials)
-    if cells * suite.replicates > MAX_JOBS:
-        yield _too_many(suite, cells, 0)
+    if suite.most_trials > MAX_JOBS:
+        yield _too_many(suite, suite.most_trials, 0)
         return
     yield from _Coverage(suite, registry).mistakes()
 
@@ -68,13 +67,13 @@ def coverage_notes(suite: Suite, registry: Registry) -> list[str]:
     return list(_Coverage(suite, registry).notes())
 
 
-def _too_many(suite: Suite, cells: int, diagnoses: int) -> Mistake:
+def _too_many(suite: Suite, trials: int, diagnoses: int) -> Mistake:
     measured = f" and {diagnoses:,} diagnoses" if diagnoses else ""
+    by_row = suite.replicates == 1 or any(grid.replicates for grid in suite.trials)
     return Mistake(
-        ("replicates",) if suite.replicates > 1 else ("trials",),
-        f"{cells:,} cells with {suite.replicates:,} replicate(s) of each{measured} for each "
-        f"backbone, and a run holds at most {MAX_JOBS:,} jobs; ask for fewer, or divide the suite "
-        "into several that share a store",
+        ("trials",) if by_row else ("replicates",),
+        f"{trials:,} trials{measured} for each backbone, and a run holds at most {MAX_JOBS:,} "
+        "jobs; ask for fewer, or divide the suite into several that share a store",
     )
 
 
@@ -92,10 +91,10 @@ class _Coverage:
             yield from self._arm(label, use)
         for label, diagnosis in self.suite.diagnostics.items():
             yield from self._diagnosis(label, diagnosis)
-        count = sum(len(s.inputs) * s.networks for group in self.subjects.values() for s in group)
-        total = len(self.cells) * self.suite.replicates + count
-        if total * max(len(self.suite.backbones), 1) > MAX_JOBS:
-            yield _too_many(self.suite, len(self.cells), count)
+        diagnoses = sum(s.diagnoses for group in self.subjects.values() for s in group)
+        trials = sum(self.suite.replicates_in(*cell) for cell in self.cells)
+        if (trials + diagnoses) * max(len(self.suite.backbones), 1) > MAX_JOBS:
+            yield _too_many(self.suite, trials, diagnoses)
         yield from self._claims()
         yield from self._scoring()
 
@@ -162,24 +161,22 @@ class _Coverage:
         return self.registry.diagnostic(diagnosis.name)
 
     def _subjects_of(self, label: str, diagnosis: Diagnosis) -> Iterator[_Subjects]:
-        kind, n, at = self._spec(diagnosis).subjects, self.suite.replicates, ("diagnostics", label)
+        kind, at = self._spec(diagnosis).subjects, ("diagnostics", label)
         if kind == "one":
             arms = self.suite.initializations if diagnosis.of is None else diagnosis.of
             for i, arm in enumerate(arms):
                 named = at if diagnosis.of is None else (*at, "of", i)
-                yield self._together(named, (arm,), diagnosis, "one", 1 if arm == SOURCE else n)
+                yield self._together(named, (arm,), diagnosis, "one")
         elif kind == "pair":
             for i, pair in enumerate(diagnosis.pairs):
-                different = n * (n - 1) // (1 if pair.a != pair.b else 2)
-                count = different if pair.replicates == "different" else n
-                where = (*at, "pairs", i)
-                yield self._together(where, (pair.a, pair.b), diagnosis, pair.replicates, count)
+                arms = (pair.a, pair.b)
+                yield self._together((*at, "pairs", i), arms, diagnosis, pair.replicates)
         else:
             for i, group in enumerate(diagnosis.groups):
-                yield self._together((*at, "groups", i), group, diagnosis, "group", n)
+                yield self._together((*at, "groups", i), group, diagnosis, "group")
 
     def _together(
-        self, at: Location, arms: tuple[str, ...], diagnosis: Diagnosis, kind: str, count: int
+        self, at: Location, arms: tuple[str, ...], diagnosis: Diagnosis, kind: str
     ) -> _Subjects:
         targets, perturbations, _ = self.suite.axes(diagnosis.on)
         trained = [self.trained.get(arm, frozenset()) for arm in arms]
@@ -188,7 +185,18 @@ class _Coverage:
             for target, perturbation in (frozenset.intersection(*trained) if trained else ())
             if target in targets and perturbation in perturbations
         )
-        return _Subjects(at, arms, inputs, kind, count)
+        diagnoses = sum(self._count(axes, arms, kind) for axes in inputs)
+        return _Subjects(at, arms, inputs, kind, diagnoses)
+
+    def _count(self, axes: tuple[str, str], arms: Sequence[str], kind: str) -> int:
+        """Diagnoses of these arms on one input."""
+        if kind == "one" and arms[0] == SOURCE:
+            return 1
+        counts = [self.suite.replicates_in(*axes, arm) for arm in arms]
+        if kind != "different":
+            return min(counts)
+        ordered = math.prod(counts) - min(counts)
+        return ordered // 2 if arms[0] == arms[1] else ordered
 
     def _diagnosis(self, label: str, diagnosis: Diagnosis) -> Iterator[Mistake]:
         spec, groups, at = self._spec(diagnosis), self.subjects[label], ("diagnostics", label)
@@ -252,7 +260,7 @@ class _Coverage:
         if term.diagnostic == TRIAL:
             alone = arm != SOURCE and other is None
             inputs = self.trained.get(arm, frozenset())
-            return [_Subjects((), (arm,), inputs, "one", 1)] if alone else []
+            return [_Subjects((), (arm,), inputs, "one")] if alone else []
         groups = self._by_arm.get(term.diagnostic, {}).get(arm, ())
         return [group for group in groups if other in {None, group.second}]
 

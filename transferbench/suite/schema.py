@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
@@ -297,10 +298,12 @@ class Grid(Strict):
 class TrialGrid(Grid):
     """Trials to run; a trial in two grids runs once."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"checkpoints"})
+    added: ClassVar[frozenset[str]] = frozenset({"checkpoints", "replicates"})
 
     checkpoints: Items[Count] = ()
     """Epochs whose states are stored besides the last."""
+    replicates: Count | None = None
+    """Replicates of these trials; none for those of the suite. Of two grids the larger counts."""
 
 
 class Pairing(Strict):
@@ -502,6 +505,8 @@ class Scoring(Strict):
 class Suite(Strict):
     """Everything but the entry: data, recipes, replicates, diagnostics, claims and scoring."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"draw"})
+
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
     """Lower-case words joined by hyphens."""
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]*\.[0-9]+$", max_length=20)]
@@ -523,7 +528,9 @@ class Suite(Strict):
     initializations: dict[Label, InitializationUse]
     """Label -> arm, such as ``P-T`` and ``RI-T``."""
     replicates: Count
-    """Repetitions of every trial, each with its own seeds."""
+    """Repetitions of every trial, each with its own seeds; a row of ``trials`` may have its own."""
+    draw: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]*$", max_length=60)] = ""
+    """Part of every seed: another word gives other networks, independent of those known so far."""
     trials: Items[TrialGrid]
     """Trials to run, as products of targets, perturbations and arms."""
     diagnostics: dict[Label, Diagnosis]
@@ -552,6 +559,29 @@ class Suite(Strict):
             for cell in product(*self.axes(grid)):
                 cells.setdefault(cell, set()).update(grid.checkpoints)
         return cells
+
+    def replicates_in(self, target: str, perturbation: str, initialization: str) -> int:
+        """The replicates of a cell, 0 where it is not trained.
+
+        The source network counts as often as the trials that it is measured beside.
+        """
+        arms = self.initializations if initialization == SOURCE else (initialization,)
+        return max(
+            (
+                grid.replicates or self.replicates
+                for grid in self.trials
+                if any(grid.holds(target, perturbation, arm) for arm in arms)
+            ),
+            default=0,
+        )
+
+    @property
+    def most_trials(self) -> int:
+        """The trials of all grids, those in several counted as often."""
+        return sum(
+            (grid.replicates or self.replicates) * math.prod(map(len, self.axes(grid)))
+            for grid in self.trials
+        )
 
     def trains(self, target: str, perturbation: str, initialization: str) -> bool:
         """Whether a cell is part of any grid of trials."""

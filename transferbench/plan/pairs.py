@@ -1,0 +1,27 @@
+"""Which replicates of two arms are measured as a pair, and which one serves them as a reference."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = ["paired_replicates", "reference_of"]
+
+
+def paired_replicates(
+    kind: Literal["same", "different", "next"], n_a: int, n_b: int, *, ordered: bool
+) -> list[tuple[int, int]]:
+    """The pairs of replicates of two arms that have ``n_a`` and ``n_b`` of them.
+
+    ``ordered``: the arms differ, so that (i, j) and (j, i) are two pairs.
+    """
+    n = min(n_a, n_b)
+    if kind == "same":
+        return [(k, k) for k in range(n)]
+    if kind == "next":
+        return [(k, (k + 1) % n) for k in range(n if n > 1 else 0)]
+    return [(i, j) for i in range(n_a) for j in range(n_b) if i < j or (ordered and i != j)]
+
+
+def reference_of(i: int, j: int, n: int) -> int | None:
+    """The next of ``n`` replicates, cyclically, that is neither i nor j; None without one."""
+    return next((k % n for k in range(j + 1, j + 1 + n) if k % n not in {i, j}), None)
