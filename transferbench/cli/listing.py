@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -91,12 +92,30 @@ def suites(json: Json = False) -> None:
         table(["suite", "summary"], [(suite.id, suite.summary) for suite in loaded])
 
 
-def validate(suite: SuiteName, plugin: Plugins = None) -> None:
-    """Check a suite file and its plugins. Every mistake is reported at once."""
+def validate(
+    suite: SuiteName,
+    plugin: Plugins = None,
+    register: Annotated[
+        Path | None,
+        typer.Option(help="The register of suites; leaderboard/suites/PREREGISTERED if there."),
+    ] = None,
+) -> None:
+    """Check a suite file and its plugins, and whether it is the preregistered one.
+
+    Every mistake is reported at once.
+    """
     from transferbench.suite.loading import load_suite
+    from transferbench.suite.preregistration import REGISTER, read_register, registration_of
 
     loaded = load_suite(suite, known_plugins(plugin))
+    path = register or (REGISTER if REGISTER.exists() else None)
+    registration = registration_of(loaded, read_register(path)) if path else None
     say(f"{loaded.id} is valid")
+    say(f"digest: {loaded.digest}")
+    if registration:
+        say(f"preregistered: {registration.date}")
+    elif path:
+        say(f"not preregistered: {path} has no {loaded.board}")
 
 
 def schema() -> None:
