@@ -51,7 +51,7 @@ def make_spec(load=None, **changes):
         "source": "a generator",
         "license": "none",
         "params": FakeParams,
-        "load": load or FakeLoader(),
+        "load": None if "items" in changes else load or FakeLoader(),
         "classes": lambda params, root: ("a", "b", "c"),
         "channels": 1,
         "grouping": "pair",
@@ -71,7 +71,9 @@ def get(spec, cache, params=None, channels=1, image_size=SIZE, data_root=None):
 
 
 def homes(cache):
-    return [path for path in cache.iterdir() if path.name != "verified"]
+    """The folders of decoded data, and those that are being written."""
+    own = [path for path in cache.iterdir() if path.name not in {"verified", "unfinished"}]
+    return [*own, *(cache / "unfinished").glob("*")]
 
 
 def test_a_dataset_is_decoded_once_and_read_only(tmp_path):
@@ -197,12 +199,13 @@ def test_an_interrupted_decode_leaves_nothing(tmp_path):
 
 
 def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
-    for name, hours in [("unfinished-old", 25), ("unfinished-busy", 23)]:
-        file = put(tmp_path / name, name="new/train.images.npy")
-        for path in (tmp_path / name, file.parent, file):
+    drafts = tmp_path / "unfinished"
+    for name, hours in [("old", 25), ("busy", 23)]:
+        file = put(drafts / name, name="train.images.npy")
+        for path in (file, drafts / name):
             os.utime(path, (time.time() - hours * 3600,) * 2)
     get(make_spec(), tmp_path)
-    assert [home.name for home in homes(tmp_path) if len(home.name) < 64] == ["unfinished-busy"]
+    assert [path.name for path in drafts.iterdir()] == ["busy"]
 
 
 def flip_a_byte(path):

@@ -54,6 +54,7 @@ __all__ = [
     "HEAD",
     "BackboneSpec",
     "DataFile",
+    "DatasetItems",
     "DatasetSpec",
     "DatasetSplit",
     "DiagnosticContext",
@@ -62,6 +63,7 @@ __all__ = [
     "ImageShape",
     "InitializationContext",
     "InitializationSpec",
+    "ListItems",
     "Memoize",
     "NoParams",
     "Params",
@@ -183,11 +185,36 @@ class LoadDataset(Protocol):
     ) -> DatasetSplit: ...
 
 
-class DatasetSpec(Spec):
-    """A labelled image dataset whose splits never divide a group."""
+class DatasetItems(NamedTuple):
+    """One split whose pictures are decoded by the framework: in parallel, once, in bounded memory.
 
-    load: LoadDataset
-    """Decodes one split."""
+    labels, groups: as in DatasetSplit; their length is the number of pictures.
+    read: ``read(i)`` gives picture i as the path of its file, as the bytes of one, or as pixels:
+    uint8 (H, W) or (H, W, C) of any size, C of 1, 3 or 4. Several threads call it at once.
+    """
+
+    labels: np.ndarray
+    groups: np.ndarray
+    read: Callable[[int], Path | bytes | np.ndarray]
+
+
+@runtime_checkable
+class ListItems(Protocol):
+    """List the pictures of one split; the same pictures in the same order on every call."""
+
+    def __call__(self, params: Any, split: str, root: Path | None) -> DatasetItems: ...
+
+
+class DatasetSpec(Spec):
+    """A labelled image dataset whose splits never divide a group.
+
+    It gives ``items``, or decodes itself in ``load``: exactly one of the two.
+    """
+
+    items: ListItems | None = None
+    """Lists the pictures of one split."""
+    load: LoadDataset | None = None
+    """Decodes one split into memory."""
     classes: Callable[[Any, Path | None], tuple[str, ...]]
     """``classes(params, root)``: the names of classes or labels, in the order of the indices."""
     task: Task = "multi-class"
@@ -213,6 +240,12 @@ class DatasetSpec(Spec):
     """``notes(params, root)``: sentences for the user on what was read and what was left out."""
     requires: tuple[str, ...] = ()
     """Distributions that the loader needs and the core does not install."""
+
+    @model_validator(mode="after")
+    def _one_way_to_read(self) -> Self:
+        if (self.items is None) == (self.load is None):
+            raise ValueError(f"dataset {self.name!r} must give items or load, one of them")
+        return self
 
     @property
     def reads_users_folder(self) -> bool:

@@ -18,7 +18,14 @@ HOOKS = [name for name in hookspecs.__all__ if name.startswith(f"{hookspecs.PROJ
 
 CLASSES: dict[str, tuple[type, ...]] = {
     "Every plugin": (specs.Spec, specs.Params),
-    "Datasets": (specs.DatasetSpec, specs.LoadDataset, specs.DatasetSplit, specs.DataFile),
+    "Datasets": (
+        specs.DatasetSpec,
+        specs.ListItems,
+        specs.DatasetItems,
+        specs.LoadDataset,
+        specs.DatasetSplit,
+        specs.DataFile,
+    ),
     "Perturbations": (specs.PerturbationSpec, specs.BuildIndex, specs.BuildTransform),
     "Backbones": (
         specs.BackboneSpec,

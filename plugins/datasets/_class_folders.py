@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transferbench.data.folders import is_folder, listed, printable, walk
+from transferbench.data.picture_formats import picture_endings, unread_endings
 from transferbench.errors import DataError, listing
-from transferbench_plugins.datasets._pictures import picture_endings, unread_endings
 
 __all__ = ["ClassFolders", "class_names", "composed", "name_differences", "survey"]
 

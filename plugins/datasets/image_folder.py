@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from transferbench.errors import DataError, listing
-from transferbench.specs import DatasetSpec, DatasetSplit, Params
+from transferbench.specs import DatasetItems, DatasetSpec, Params
 from transferbench_plugins.datasets._class_folders import (
     class_names,
     composed,
@@ -21,7 +21,6 @@ from transferbench_plugins.datasets._class_folders import (
     survey,
 )
 from transferbench_plugins.datasets._group_keys import group_keys, one_group
-from transferbench_plugins.datasets._pictures import decode_all
 
 __all__ = ["IMAGE_FOLDER", "ImageFolderParams"]
 
@@ -81,16 +80,14 @@ def _classes(params: ImageFolderParams, root: Path | None) -> tuple[str, ...]:
     return folders[params.train]
 
 
-def _load(
-    params: ImageFolderParams, split: str, root: Path | None, image_size: int
-) -> DatasetSplit:
+def _items(params: ImageFolderParams, split: str, root: Path | None) -> DatasetItems:
     folder = params.test if split == "test" and params.test is not None else params.train
     pictures = _pictures(params, _required(root), folder)
     if params.test is None:
         pictures = [picture for picture in pictures if _split_of(picture, params) == split]
-    images = decode_all([picture.path for picture in pictures], image_size)
     labels = np.array([picture.label for picture in pictures], np.int64)
-    return DatasetSplit(images, labels, np.array([picture.group for picture in pictures], str))
+    groups = np.array([picture.group for picture in pictures], str)
+    return DatasetItems(labels, groups, lambda i: pictures[i].path)
 
 
 def _notes(params: ImageFolderParams, root: Path | None) -> list[str]:
@@ -188,7 +185,7 @@ IMAGE_FOLDER = DatasetSpec(
     source="your own files",
     license="that of your files",
     params=ImageFolderParams,
-    load=_load,
+    items=_items,
     classes=_classes,
     channels=3,
     grouping="file, or the key that the parameter group matches in its name",

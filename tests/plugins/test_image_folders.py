@@ -17,6 +17,7 @@ from tiny_suite import TINY
 
 from transferbench.data import folders
 from transferbench.data.cache import prepare
+from transferbench.data.items import decoded_split
 from transferbench.errors import DataError
 from transferbench_plugins.datasets import _group_keys
 from transferbench_plugins.datasets.image_folder import IMAGE_FOLDER, ImageFolderParams
@@ -42,7 +43,7 @@ def root(tmp_path):
 
 
 def load(root, split="train", **params):
-    return IMAGE_FOLDER.load(ImageFolderParams(**params), split, root, 8)
+    return decoded_split(IMAGE_FOLDER, ImageFolderParams(**params), split, root, 8)
 
 
 def groups(root, split="train", **params):
@@ -59,7 +60,7 @@ def fault(root, **params):
     with pytest.raises(DataError) as first:
         IMAGE_FOLDER.notes(params, root)
     with pytest.raises(DataError) as second:
-        [IMAGE_FOLDER.load(params, split, root, 8) for split in ("train", "test")]
+        [decoded_split(IMAGE_FOLDER, params, split, root, 8) for split in ("train", "test")]
     assert str(first.value) == str(second.value)
     return str(first.value)
 

@@ -16,6 +16,7 @@ from transferbench.conformance.cases import Case, Observation
 from transferbench.conformance.checks import Violation, defined_in, shared
 from transferbench.data.cache import missing, read_file, root_of
 from transferbench.data.duplicates import common_images, common_keys, image_digests
+from transferbench.data.items import decoded_split
 from transferbench.errors import listing
 from transferbench.specs import DatasetSpec, DatasetSplit
 
@@ -68,7 +69,7 @@ class DatasetCase(Case[DatasetSpec]):
 
     def load(self, split: str, image_size: int) -> DatasetSplit:
         """One split, decoded on each call."""
-        return self.spec.load(self.params, split, self.root(), image_size)
+        return decoded_split(self.spec, self.params, split, self.root(), image_size)
 
 
 # --- the checks -------------------------------------------------------------------------------

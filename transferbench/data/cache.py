@@ -8,15 +8,17 @@ is a digest of the result (pixels, labels, groups). Only the fingerprint is part
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import ValidationError
 
 from transferbench.data.decoded import (
@@ -24,6 +26,8 @@ from transferbench.data.decoded import (
     UNREADABLE,
     OtherFormatError,
     PreparedSplit,
+    SplitContent,
+    content_of,
     discard,
     faults_of,
     map_split,
@@ -40,6 +44,7 @@ from transferbench.data.files import (
     verify_files,
 )
 from transferbench.data.folders import printable
+from transferbench.data.items import decoded_blocks, decoded_split
 from transferbench.data.promises import (
     SharedContent,
     check_form,
@@ -51,7 +56,14 @@ from transferbench.data.promises import (
 from transferbench.errors import DataError, StoreError, listing
 from transferbench.identity import digest
 from transferbench.registry import blamed
-from transferbench.specs import DatasetSpec, Metric, Params, Task
+from transferbench.specs import DatasetSpec, DatasetSplit, Metric, Params, Task
+from transferbench.store.draft import (
+    ABANDONED_SECONDS,
+    draft_name,
+    host_name,
+    is_abandoned,
+    newest_change,
+)
 
 __all__ = [
     "DamagedFolder",
@@ -71,8 +83,8 @@ REHASH_LIMIT_BYTES = 2**30
 """Larger arrays of images are checked as they are read: hashing takes more than half a second."""
 ATTEMPTS = 3
 LISTED = 5
-UNFINISHED = "unfinished-"
-ABANDONED_SECONDS = 24 * 3600
+UNFINISHED = "unfinished"
+"""The folder of a cache that holds what is being written."""
 KEY_PATTERN = re.compile("[0-9a-f]{64}")
 
 
@@ -214,18 +226,46 @@ def _open(spec: DatasetSpec, folder: Path) -> PreparedDataset | None:
 
 
 def _build(request: _Request, folder: Path) -> None:
-    """Decode, validate and write to a temporary folder, then rename it."""
+    """Decode, validate and write to a draft, then rename it."""
     cache = folder.parent
-    cache.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(cache)
     started_ns = time.time_ns()
-    with tempfile.TemporaryDirectory(dir=cache, prefix=UNFINISHED) as scratch:
-        staged = Path(scratch) / "new"
-        staged.mkdir()
-        _decode(request, staged)
+    with _draft(request, folder) as draft:
+        _decode(request, draft)
         if request.root is not None and _key(request, cache) != folder.name:
             raise _changed(request.root, cache, started_ns)
-        _publish(request.spec, staged, folder)
+        _publish(request.spec, draft, folder)
+
+
+@contextmanager
+def _draft(request: _Request, folder: Path) -> Iterator[Path]:
+    """A folder of this process to decode into, with what a process that has ended left in its own.
+
+    It is removed at the end, but where decoding item by item was interrupted, so that the next
+    process goes on.
+    """
+    drafts, host = folder.parent / UNFINISHED, host_name()
+    drafts.mkdir(parents=True, exist_ok=True)
+    draft = drafts / draft_name(folder.name, host)
+    left = [path for path in drafts.glob(f"{folder.name}.*") if is_abandoned(path, host)]
+    for path in left:
+        with suppress(OSError):  # another process was first
+            path.rename(draft)
+            break
+    for path in set(drafts.iterdir()) - {draft}:
+        if is_abandoned(path, host) and newest_change(path) < time.time() - ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+    draft.mkdir(exist_ok=True)
+    os.utime(draft)
+    try:
+        yield draft
+    except (KeyboardInterrupt, OSError):
+        if request.spec.items is None:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    shutil.rmtree(draft, ignore_errors=True)
 
 
 def _changed(root: Path, cache: Path, moment_ns: int) -> DataError:
@@ -237,16 +277,7 @@ def _changed(root: Path, cache: Path, moment_ns: int) -> DataError:
     )
 
 
-def _remove_abandoned(cache: Path) -> None:
-    """Remove what killed processes left: folders in which nothing was written for a day."""
-    for scratch in cache.glob(f"{UNFINISHED}*"):
-        with suppress(OSError):  # its owner has just removed it
-            latest = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
-            if time.time() - latest > ABANDONED_SECONDS:
-                shutil.rmtree(scratch)
-
-
-def _decode(request: _Request, staged: Path) -> None:
+def _decode(request: _Request, draft: Path) -> None:
     """Write the splits and their manifest. Raises: as ``prepare``, with all faults of content."""
     spec, params, root, image_size, channels, _ = request
     with blamed(f"dataset {spec.name!r}"):
@@ -256,21 +287,22 @@ def _decode(request: _Request, staged: Path) -> None:
     faults: list[str] = []
     for name in spec.splits:
         with blamed(f"dataset {spec.name!r}, split {name!r},"):
-            split = spec.load(params, name, root, image_size)
-            check_form(spec, name, split, classes, image_size)
-            faults += [f", split {name!r}: {fault}" for fault in split_faults(spec, classes, split)]
+            content = _content(request, name, classes)
+            faults += [
+                f", split {name!r}: {fault}" for fault in split_faults(spec, classes, content)
+            ]
         if not faults:
-            written[name] = write_split(staged, name, split, channels)
+            written[name] = write_split(draft, name, content, (image_size, image_size, channels))
     with blamed(f"dataset {spec.name!r}"):
         faults = [*(f": {fault}" for fault in name_faults(classes, spec.task)), *faults]
     if faults:
         raise content_error(spec, faults, root)
-    splits = {name: map_split(staged, name, facts, math.inf) for name, facts in written.items()}
+    splits = {name: map_split(draft, name, facts, math.inf) for name, facts in written.items()}
     shared = tuple(shared_content(splits))
     _refuse_shared(request, shared)
     fingerprints = {name: facts["fingerprint"] for name, facts in written.items()}
     write_manifest(
-        staged,
+        draft,
         {
             "dataset": _described(request),
             "classes": list(classes),
@@ -280,6 +312,21 @@ def _decode(request: _Request, staged: Path) -> None:
             "shared": [entry._asdict() for entry in shared],
         },
     )
+
+
+def _content(request: _Request, name: str, classes: tuple[str, ...]) -> SplitContent:
+    """The content of a split; pictures are decoded when it is written."""
+    spec, params, root, image_size, *_ = request
+    if spec.items is None:
+        split = decoded_split(spec, params, name, root, image_size)
+        check_form(spec, name, split, classes, image_size)
+        return content_of(split)
+    items = spec.items(params, name, root)
+    shape = (len(items.labels), image_size, image_size, spec.channels)
+    promised = np.broadcast_to(np.uint8(0), shape)
+    check_form(spec, name, DatasetSplit(promised, items.labels, items.groups), classes, image_size)
+    blocks = partial(decoded_blocks, spec, name, items, image_size)
+    return SplitContent(items.labels, items.groups, blocks)
 
 
 def _refuse_shared(request: _Request, shared: Iterable[SharedContent]) -> None:
@@ -294,11 +341,13 @@ def _refuse_shared(request: _Request, shared: Iterable[SharedContent]) -> None:
     raise content_error(spec, faults, root)
 
 
-def _publish(spec: DatasetSpec, staged: Path, folder: Path) -> None:
+def _publish(spec: DatasetSpec, draft: Path, folder: Path) -> None:
     if folder.exists() and _open(spec, folder) is None:
-        folder.rename(staged.with_name("broken"))
+        broken = draft.with_name(draft_name(folder.name, host_name()))
+        folder.rename(broken)
+        shutil.rmtree(broken, ignore_errors=True)
     try:
-        staged.rename(folder)
+        draft.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise

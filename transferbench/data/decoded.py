@@ -14,20 +14,22 @@ Shape letters: N images, H height, W width, C channels, L labels.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from transferbench.data.duplicates import DIGEST_BYTES, image_digests
 from transferbench.errors import DamagedImagesError
 from transferbench.identity import canonical_json, digest, file_digest
-from transferbench.specs import DatasetSplit
+from transferbench.specs import DatasetSplit, ImageShape
 
 __all__ = [
     "FORMAT",
@@ -35,10 +37,13 @@ __all__ = [
     "ImageReader",
     "OtherFormatError",
     "PreparedSplit",
+    "SplitContent",
+    "content_of",
     "discard",
     "faults_of",
     "map_split",
     "read_manifest",
+    "with_channels",
     "write_manifest",
     "write_split",
 ]
@@ -126,29 +131,91 @@ def discard(folder: Path, opened: os.stat_result | None = None) -> None:
 # --- writing ----------------------------------------------------------------------------------
 
 
-def write_split(folder: Path, name: str, split: DatasetSplit, channels: int) -> dict[str, Any]:
-    """Write one split; returns its facts for the manifest."""
-    shape = (*split.images.shape[:3], channels)
+class SplitContent(NamedTuple):
+    """One split to be written. ``blocks(i)`` gives its images from position i on, in order.
+
+    Shapes: labels and groups as of ``DatasetSplit``; blocks uint8 (M, H, W, C).
+    """
+
+    labels: np.ndarray
+    groups: np.ndarray
+    blocks: Callable[[int], Iterable[np.ndarray]]
+
+
+def content_of(split: DatasetSplit) -> SplitContent:
+    """A split that is in memory."""
+
+    def blocks(start: int) -> Iterator[np.ndarray]:
+        for first in range(start, len(split.images), BLOCK_IMAGES):
+            yield split.images[first : first + BLOCK_IMAGES]
+
+    return SplitContent(split.labels, split.groups, blocks)
+
+
+def write_split(
+    folder: Path, name: str, content: SplitContent, image_shape: ImageShape
+) -> dict[str, Any]:
+    """Write one split, its images converted to ``image_shape``; returns its facts.
+
+    Where ``folder`` has the first images of the same split, writing goes on after them.
+    """
+    labels, shape = content.labels, (len(content.labels), *image_shape)
+    groups = content.groups
+    groups = groups if groups.dtype.kind == "U" else groups.astype(np.int64)
     path = folder / f"{name}.images.npy"
-    digests = []
-    # Not through a memory map, where a full disk kills the process instead of raising.
-    with path.open("wb") as stream:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
-        for start in range(0, len(split.images), BLOCK_IMAGES):
-            block = with_channels(split.images[start : start + BLOCK_IMAGES], channels)
-            digests.append(image_digests(block))
-            stream.write(block.tobytes())
-    images = np.load(path, mmap_mode="r")
-    groups = split.groups if split.groups.dtype.kind == "U" else split.groups.astype(np.int64)
-    np.save(folder / f"{name}.labels.npy", split.labels, allow_pickle=False)
+    _write_images(path, folder / f"{name}.digests", content, shape)
+    np.save(folder / f"{name}.labels.npy", labels, allow_pickle=False)
     np.save(folder / f"{name}.groups.npy", groups, allow_pickle=False)
-    (folder / f"{name}.digests").write_bytes(np.concatenate(digests).tobytes())
     return {
-        "fingerprint": _fingerprint(images, split.labels, groups),
+        "fingerprint": _fingerprint(np.load(path, mmap_mode="r"), labels, groups),
         "shape": list(shape),
         "size_bytes": path.stat().st_size,
     }
+
+
+def _write_images(
+    path: Path, digests: Path, content: SplitContent, shape: tuple[int, int, int, int]
+) -> None:
+    """Each block before its digests, which tell a later process what is complete."""
+    header = io.BytesIO()
+    form = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, form)
+    path.touch()
+    digests.touch()
+    # Not through a memory map, where a full disk kills the process instead of raising.
+    with path.open("r+b") as stream, digests.open("r+b") as marks:
+        written = _written(stream, marks, header.getvalue(), shape)
+        stream.seek(0)
+        stream.write(header.getvalue())
+        stream.seek(stream.tell() + written * math.prod(shape[1:]))
+        marks.seek(written * DIGEST_BYTES)
+        stream.truncate()
+        marks.truncate()
+        for images in content.blocks(written):
+            block = with_channels(images, shape[-1])
+            stream.write(block.tobytes())
+            stream.flush()
+            marks.write(image_digests(block).tobytes())
+            marks.flush()
+
+
+def _written(
+    stream: BinaryIO, marks: BinaryIO, header: bytes, shape: tuple[int, int, int, int]
+) -> int:
+    """How many images from the first on are what their digests say."""
+    if stream.read(len(header)) != header:
+        return 0
+    image_bytes, count = math.prod(shape[1:]), 0
+    while expected := marks.read(BLOCK_IMAGES * DIGEST_BYTES):
+        values = np.frombuffer(stream.read(len(expected) // DIGEST_BYTES * image_bytes), np.uint8)
+        images = values[: len(values) // image_bytes * image_bytes].reshape(-1, *shape[1:])
+        same = image_digests(images) == np.frombuffer(
+            expected[: len(images) * DIGEST_BYTES], f"S{DIGEST_BYTES}"
+        )
+        count += len(same) if same.all() else int(same.argmin())
+        if not same.all() or len(images) < len(expected) // DIGEST_BYTES:
+            break
+    return count
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:

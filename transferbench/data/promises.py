@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transferbench.data.decoded import PreparedSplit
+from transferbench.data.decoded import PreparedSplit, SplitContent
 from transferbench.data.duplicates import common_images, common_keys
 from transferbench.errors import DataError, PluginError, TransferbenchError, listing
 from transferbench.specs import DatasetSpec, DatasetSplit, Task
@@ -140,7 +140,7 @@ def name_faults(classes: tuple[str, ...], task: Task) -> Iterator[str]:
     yield from _text_faults("the class", classes)
 
 
-def split_faults(spec: DatasetSpec, classes: tuple[str, ...], split: DatasetSplit) -> Iterator[str]:
+def split_faults(spec: DatasetSpec, classes: tuple[str, ...], split: SplitContent) -> Iterator[str]:
     """What is wrong with the content of one split."""
     if spec.task == "multi-class":
         counts = np.bincount(split.labels, minlength=len(classes))

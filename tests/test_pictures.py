@@ -5,19 +5,18 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from transferbench.data.items import decoded_blocks
+from transferbench.data.picture_formats import picture_endings, unread_endings
+from transferbench.data.pictures import LONGEST, centre_square
 from transferbench.errors import DataError
-from transferbench_plugins.datasets._pictures import (
-    LONGEST,
-    centre_square,
-    decode_all,
-    picture_endings,
-    unread_endings,
-)
+from transferbench.specs import DatasetItems
+from transferbench_plugins.datasets.image_folder import IMAGE_FOLDER
 
 ORIENTATION, EXTRA_SAMPLES, PHOTOMETRIC, BITS = 274, 338, 262, 258
 TURNS = {
@@ -31,6 +30,12 @@ TURNS = {
     8: np.rot90,
 }
 """EXIF 2.32, tag 274: on which sides of the upright picture row 0 and column 0 are."""
+
+
+def decode_all(paths, image_size):
+    labels = np.zeros(len(paths), np.int64)
+    items = DatasetItems(labels, labels.astype(str), paths.__getitem__)
+    return np.concatenate(list(decoded_blocks(IMAGE_FOLDER, "train", items, image_size)))
 
 
 def read(path, image_size):
@@ -141,16 +146,16 @@ def test_memory_and_time_are_bounded(tmp_path, sizes, image_size, limit_mb):
     code = (
         "import os; os.cpu_count = lambda: 32; "
         "import resource, sys; from pathlib import Path; "
-        "from transferbench_plugins.datasets._pictures import decode_all; "
+        "from test_pictures import decode_all; "
         "paths, image_size = sorted(Path(sys.argv[1]).iterdir()), int(sys.argv[2]); "
-        "decode_all([], image_size); used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "decode_all(paths[:1], 8); used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
         "images = decode_all(paths, image_size); "
         "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used; "
         "assert (images == 9).all(); "
         "assert used < int(sys.argv[3]) * 1000, used"
     )
     command = [sys.executable, "-c", code, tmp_path, str(image_size), str(limit_mb)]
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=20, cwd=Path(__file__).parent)
 
 
 # --- orientation --------------------------------------------------------------------------------
@@ -318,7 +323,7 @@ def test_large_transparent_pictures_are_put_on_white_in_bands(tmp_path, monkeypa
     pixels = draw(40, 4)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     whole = read(tmp_path / "picture.png", 40)
-    monkeypatch.setattr("transferbench_plugins.datasets._pictures.BAND_PIXELS", 130)
+    monkeypatch.setattr("transferbench.data.upright.BAND_PIXELS", 130)
     assert np.array_equal(read(tmp_path / "picture.png", 40), whole)
 
 
