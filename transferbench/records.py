@@ -105,6 +105,8 @@ class Record(Measurement):
     """Index of the replicate, from 0."""
     other_initialization: str | None = None
     other_replicate: int | None = None
+    network: int | None = None
+    """Which of several source networks, or shared draws, the replicate starts from, from 0."""
     diagnostic: str
     """Label of the diagnosis in the suite, or ``trial``."""
     diagnostic_version: int
@@ -114,7 +116,8 @@ class Record(Measurement):
 
     def row(self) -> dict[str, Any]:
         """This record as a row of a tidy table, with one column per coordinate."""
-        fields = self.model_dump(exclude={"coordinates", "subjects", "schema_version"})
+        unused = {"network"} if self.network is None else set()
+        fields = self.model_dump(exclude={"coordinates", "subjects", "schema_version"} | unused)
         return fields | self.coordinates
 
 

@@ -18,7 +18,7 @@ from transferbench.plan.resolve import (
 from transferbench.plan.seeds import SOURCE_RUN, Seeds
 from transferbench.registry import Registry
 from transferbench.specs import Preprocessing, Weights
-from transferbench.suite import SOURCE, Image, Pairing, Recipe, Suite, Target
+from transferbench.suite import SOURCE, TRIAL, Image, Pairing, Recipe, Suite, Target
 
 __all__ = [
     "ENGINE_VERSION",
@@ -114,17 +114,21 @@ class TrialCell(NamedTuple):
 
 
 class DiagnosisCell(NamedTuple):
-    """A diagnosis of one cell, or of two, under its label in the suite."""
+    """A diagnosis of one cell, or of two, under its label in the suite.
+
+    ``network``: which of several source networks its trials start from.
+    """
 
     job: str
     diagnostic: str
     a: TrialCell
     b: TrialCell | None
+    network: int | None = None
 
     @property
     def axes(self) -> dict[str, Any]:
-        """The coordinates of ``a``, the label, and the arm and replicate of ``b``."""
-        axes = self.a.axes | {"diagnostic": self.diagnostic}
+        """The coordinates of ``a``, the label, the network, and the arm and replicate of ``b``."""
+        axes = self.a.axes | {"diagnostic": self.diagnostic, "network": self.network}
         if self.b:
             axes["other_initialization"] = self.b.initialization
             axes["other_replicate"] = self.b.replicate
@@ -136,11 +140,14 @@ class Plan:
     """The graph of jobs; shared work is in it once, however many cells need it.
 
     ``left_out``: for each entry the arms that it goes without, each with what it needs instead.
+    ``networks``: for each entry the arms whose replicates start from several networks, and how
+    many; the source network is one of them.
     """
 
     suite: Suite
     entries: tuple[Entry, ...]
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    networks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[TrialCell] = field(default_factory=list)
     measured: list[DiagnosisCell] = field(default_factory=list)
@@ -149,11 +156,32 @@ class Plan:
         """The jobs of one kind, in the order they were planned."""
         return [job for job in self.jobs.values() if job.kind == kind]
 
+    def measurements(self) -> list[DiagnosisCell]:
+        """What has records: the trials themselves, then the diagnoses."""
+        trials = [
+            DiagnosisCell(
+                cell.job, TRIAL, cell, None,
+                self.network_of(cell.entry, [cell.initialization], cell.replicate),
+            )
+            for cell in self.cells
+        ]  # fmt: skip
+        return trials + self.measured
+
     def jobs_of(self, entry: str) -> set[str]:
         """The ids of the jobs of an entry, with those that they require."""
         ids = {cell.job for cell in self.cells if cell.entry == entry}
         ids |= {diagnosis.job for diagnosis in self.measured if diagnosis.a.entry == entry}
         return ids | {need for job in ids for need in self.jobs[job].requires}
+
+    def networks_of(self, entry: str, arms: Iterable[str]) -> int:
+        """From how many networks replicates of ``arms`` start: k from network k % their number."""
+        several = self.networks.get(entry, {})
+        return max((several.get(arm, 1) for arm in arms), default=1)
+
+    def network_of(self, entry: str, arms: Iterable[str], replicate: int) -> int | None:
+        """Which of several networks a replicate of ``arms`` starts from; None without several."""
+        networks = self.networks_of(entry, arms)
+        return replicate % networks if networks > 1 else None
 
 
 def job_id(kind: str, payload: Mapping[str, Any]) -> str:
@@ -177,11 +205,24 @@ def plan_resolved(
     """As ``make_plan``, of a suite whose plugins are resolved."""
     unstartable = unstartable_arms(resolved.suite, resolved.arms)
     left_out = {entry.name: unstartable if entry.weights else {} for entry in entries}
-    plan = Plan(resolved.suite, tuple(entries), left_out)
+    networks = {entry.name: _several_networks(resolved, entry) for entry in entries}
+    plan = Plan(resolved.suite, tuple(entries), left_out, networks)
     planner = _Planner(plan, resolved, facts)
     for entry in entries:
         planner.add(entry)
     return plan
+
+
+def _several_networks(resolved: ResolvedSuite, entry: Entry) -> dict[str, int]:
+    """The arms of an entry whose replicates start from several networks, and how many."""
+    scored = resolved.arms[resolved.suite.scoring.initialization]
+    arms = resolved.arms | ({SOURCE: scored} if scored.needs_source else {})
+    return {
+        label: arm.networks
+        for label, arm in arms.items()
+        # External weights are one network.
+        if arm.networks > 1 and not (entry.weights and arm.needs_source)
+    }
 
 
 class _Planner:
@@ -196,7 +237,7 @@ class _Planner:
         self.facts = facts
         self.seeds = Seeds(plan.suite.draw)
         self.cells = plan.suite.cells()
-        self.sources: dict[tuple[str, str], Job] = {}
+        self.sources: dict[tuple[str, str, int], Job] = {}
 
     def add(self, entry: Entry) -> None:
         """The entry's trainings, then its diagnoses."""
@@ -207,30 +248,32 @@ class _Planner:
             for replicate in range(self.suite.replicates_in(*axes))
         ]
         self.plan.cells += cells
-        self._add_diagnoses(cells + self._source_cells(entry, cells))
+        self._add_diagnoses(entry, cells + self._source_cells(entry, cells))
 
     # --- pre-training -------------------------------------------------------------------------
 
-    def _pretraining(self, entry: Entry, label: str) -> Job:
-        if job := self.sources.get((entry.name, label)):
-            return job
+    def _pretraining(self, entry: Entry, label: str, replicate: int) -> Job:
+        """The training of the source network that a replicate starts from."""
         source = self.suite.sources[label]
+        network = replicate % source.networks
+        if job := self.sources.get((entry.name, label, network)):
+            return job
         recipe = self.suite.recipes[source.recipe]
         facts = self.facts[f"source:{label}"]
+        seed = self.seeds.seed("selection", SOURCE_RUN, network)
         payload = self._training(entry, f"source:{label}", recipe)
         payload |= {
-            "selection": {
-                "validation": source.validation,
-                "seed": self.seeds.seed("selection", SOURCE_RUN),
-            }
+            "selection": {"validation": source.validation, "seed": seed}
             | _copies(facts, source.validation),
             "shuffle_labels": source.shuffle_labels,
             "checkpoints": sorted({t for t in source.checkpoints if t <= recipe.epochs}),
-            "seeds": self.seeds.training(SOURCE_RUN),
+            "seeds": self.seeds.pretraining(network),
         }
         work = _work(recipe, facts.train_size * (1 - source.validation), facts.test_size)
-        job = self._job("pretrain", payload, (), f"pre-train {entry.name} on {label}", work)
-        self.sources[entry.name, label] = job
+        title = f"pre-train {entry.name} on {label}"
+        title += f", network {network}" if source.networks > 1 else ""
+        job = self._job("pretrain", payload, (), title, work)
+        self.sources[entry.name, label, network] = job
         return job
 
     def _training(self, entry: Entry, dataset: str, recipe: Recipe) -> dict[str, Any]:
@@ -257,7 +300,8 @@ class _Planner:
         use = self.suite.initializations[arm]
         target = self.suite.targets[label]
         recipe = self.suite.recipes[use.recipe_on(label)]
-        initialization, requires = self._initialization(entry, arm)
+        initialization, requires = self._initialization(entry, arm, replicate)
+        start = self.resolved.arms[arm]
         payload = self._training(entry, f"target:{label}", recipe)
         payload |= {
             "selection": target.model_dump(include=SELECTION)
@@ -268,7 +312,7 @@ class _Planner:
             "initialization": initialization,
             "frozen": use.frozen,
             "checkpoints": sorted(t for t in epochs if t <= recipe.epochs),
-            "seeds": self.seeds.training(replicate, self.resolved.arms[arm].draw),
+            "seeds": self.seeds.training(replicate, start.draw, replicate % start.networks),
         }
         title = f"{arm} of {entry.name} on {label}, {perturbation}, replicate {replicate}"
         n_train = _train_size(target, self.facts[f"target:{label}"])
@@ -280,13 +324,15 @@ class _Planner:
         size = self.facts[f"target:{target}"].test_size
         return min(size, self.suite.targets[target].test_limit or size)
 
-    def _initialization(self, entry: Entry, label: str) -> tuple[PluginIdentity, tuple[str, ...]]:
+    def _initialization(
+        self, entry: Entry, label: str, replicate: int
+    ) -> tuple[PluginIdentity, tuple[str, ...]]:
         use, arm = self.suite.initializations[label], self.resolved.arms[label]
         if not arm.needs_source:
             return arm.identity, ()
         weights = entry.weights
         if weights is None:
-            source = self._pretraining(entry, use.source)
+            source = self._pretraining(entry, use.source, replicate)
             starts = {"source": source.id, "checkpoint": arm.checkpoint}
             return arm.identity | starts, (source.id,)
         if arm.checkpoint is not None:
@@ -303,14 +349,14 @@ class _Planner:
 
     # --- diagnoses ----------------------------------------------------------------------------
 
-    def _add_diagnoses(self, cells: Sequence[TrialCell]) -> None:
+    def _add_diagnoses(self, entry: Entry, cells: Sequence[TrialCell]) -> None:
         by_axes = {cell[2:]: cell for cell in cells}
         inputs = list(dict.fromkeys((cell.target, cell.perturbation) for cell in cells))
         for label, diagnosis in self.suite.diagnostics.items():
             targets, perturbations, _ = self.suite.axes(diagnosis.on)
             allowed = [axes for axes in inputs if axes[0] in targets and axes[1] in perturbations]
             for axes in allowed:
-                for members, needed in self._members(label, axes):
+                for members, needed in self._members(entry.name, label, axes):
                     keys = [(*axes, arm, replicate) for arm, replicate in members]
                     if all(key in by_axes for key in keys[:needed]):
                         self._diagnosis(label, [by_axes[key] for key in keys if key in by_axes])
@@ -320,35 +366,39 @@ class _Planner:
         scored = self.suite.scoring.initialization
         if entry.weights is not None or not self.resolved.arms[scored].needs_source:
             return []
-        job = self._pretraining(entry, self.suite.initializations[scored].source).id
+        source = self.suite.initializations[scored].source
         axes = {(cell.target, cell.perturbation, cell.replicate) for cell in cells}
         return [
-            TrialCell(job, entry.name, target, perturbation, SOURCE, replicate)
-            for target, perturbation, replicate in sorted(axes)
-        ]
+            TrialCell(self._pretraining(entry, source, k).id, entry.name, target, perturbation,
+                      SOURCE, k)
+            for target, perturbation, k in sorted(axes)
+        ]  # fmt: skip
 
-    def _members(self, label: str, axes: tuple[str, str]) -> Iterator[Members]:
+    def _members(self, entry: str, label: str, axes: tuple[str, str]) -> Iterator[Members]:
         """What is measured together: one arm, a pair and its references, or a group of arms."""
         diagnosis, suite = self.suite.diagnostics[label], self.suite
         subjects = self.resolved.diagnoses[label].subjects
         if subjects == "one":
             for arm in suite.initializations if diagnosis.of is None else diagnosis.of:
-                for k in range(1 if arm == SOURCE else suite.replicates_in(*axes, arm)):
+                n = suite.replicates_in(*axes, arm)
+                for k in range(self.plan.networks_of(entry, [arm]) if arm == SOURCE else n):
                     yield [(arm, k)], 1
         elif subjects == "pair":
             for pairing in diagnosis.pairs:
-                yield from self._pairs(pairing, axes)
+                yield from self._pairs(entry, pairing, axes)
         else:
             for arms in diagnosis.groups:
                 for k in range(min((suite.replicates_in(*axes, arm) for arm in arms), default=0)):
                     yield [(arm, k) for arm in arms], len(arms)
 
-    def _pairs(self, pairing: Pairing, axes: tuple[str, str]) -> Iterator[Members]:
+    def _pairs(self, entry: str, pairing: Pairing, axes: tuple[str, str]) -> Iterator[Members]:
         a, b = pairing.a, pairing.b
         n_a, n_b = (self.suite.replicates_in(*axes, arm) for arm in (a, b))
         counts = {arm: self.suite.replicates_in(*axes, arm) for arm in pairing.references}
-        for i, j in paired_replicates(pairing.replicates, n_a, n_b, ordered=a != b):
-            references = [(arm, reference_of(i, j, n)) for arm, n in counts.items()]
+        networks = self.plan.networks_of(entry, [a, b])
+        pairs = paired_replicates(pairing.replicates, n_a, n_b, ordered=a != b, networks=networks)
+        for i, j in pairs:
+            references = [(arm, reference_of(i, j, n, networks)) for arm, n in counts.items()]
             yield [(a, i), (b, j), *references], 2
 
     def _diagnosis(self, label: str, group: Sequence[TrialCell]) -> None:
@@ -365,7 +415,9 @@ class _Planner:
         title = f"{label} of {' and '.join(self.plan.jobs[job].title for job in subjects[:2])}"
         job = self._job("diagnosis", payload, tuple(dict.fromkeys(subjects)), title, work)
         b = group[1] if diagnosis.subjects == "pair" else None
-        self.plan.measured.append(DiagnosisCell(job.id, label, group[0], b))
+        first, arms = group[0], [cell.initialization for cell in group]
+        network = self.plan.network_of(first.entry, arms, first.replicate)
+        self.plan.measured.append(DiagnosisCell(job.id, label, first, b, network))
 
     def _job(
         self,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from transferbench.plan.seeds import Start
 from transferbench.registry import Registry, blamed, identity
 from transferbench.specs import DatasetSpec, Params, Weights
 from transferbench.suite import Diagnosis, InitializationUse, Suite, Use
+from transferbench.suite.starts import networks_behind
 
 __all__ = [
     "PluginIdentity",
@@ -33,12 +35,13 @@ class ResolvedDataset(NamedTuple):
 
 
 class ResolvedArm(NamedTuple):
-    """How the networks of an arm start."""
+    """How the networks of an arm start, replicate k from network k % ``networks``."""
 
     identity: PluginIdentity
     needs_source: bool
     checkpoint: int | None
-    draw: Literal["replicate", "shared", "second"]
+    draw: Start
+    networks: int
 
 
 class ResolvedDiagnosis(NamedTuple):
@@ -89,7 +92,7 @@ def resolve_suite(
             if datasets is None or label in datasets
         },
         {label: _perturbation(suite, label, registry) for label in suite.perturbations},
-        {label: _arm(use, registry) for label, use in suite.initializations.items()},
+        {label: _arm(suite, use, registry) for label, use in suite.initializations.items()},
         {label: _diagnosis(use, registry) for label, use in suite.diagnostics.items()},
     )
 
@@ -109,14 +112,15 @@ def _perturbation(suite: Suite, label: str, registry: Registry) -> PluginIdentit
     return None if unchanged else identity(spec, params) | {"apply": use.apply}
 
 
-def _arm(use: InitializationUse, registry: Registry) -> ResolvedArm:
+def _arm(suite: Suite, use: InitializationUse, registry: Registry) -> ResolvedArm:
     """How the networks of one arm start. Raises: as ``resolve_suite``."""
     spec = registry.initialization(use.name)
     params = spec.parse(use.params)
     with blamed(f"initialization {spec.name!r}"):
         checkpoint = spec.checkpoint(params)
     needs_source = "source_weights" in spec.needs
-    return ResolvedArm(identity(spec, params), needs_source, checkpoint, spec.draw)
+    networks = networks_behind(suite, use, spec)
+    return ResolvedArm(identity(spec, params), needs_source, checkpoint, spec.draw, networks)
 
 
 def _diagnosis(use: Diagnosis, registry: Registry) -> ResolvedDiagnosis:
@@ -145,7 +149,9 @@ def left_out_arms(suite: Suite, weights: Weights | None, registry: Registry) -> 
         return {}
     scored = suite.scoring.initialization
     uses = {label: use for label, use in suite.initializations.items() if label != scored}
-    return unstartable_arms(suite, {label: _arm(use, registry) for label, use in uses.items()})
+    return unstartable_arms(
+        suite, {label: _arm(suite, use, registry) for label, use in uses.items()}
+    )
 
 
 def unstartable_arms(suite: Suite, arms: Mapping[str, ResolvedArm]) -> dict[str, str]:

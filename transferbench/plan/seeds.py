@@ -27,15 +27,22 @@ class Seeds(NamedTuple):
 
     draw: str = ""
 
-    def seed(self, purpose: str, replicate: int | str) -> int:
+    def seed(self, purpose: str, replicate: int | str, network: int = 0) -> int:
         """The seed of one purpose, in [0, 2**32)."""
-        return _seed(purpose, replicate, self.draw)
+        return _seed(purpose, replicate, network, self.draw)
 
-    def training(self, replicate: int | str, start: Start = "replicate") -> dict[str, int]:
-        """Purpose -> seed of a training whose initialization receives the network ``start``."""
+    def pretraining(self, network: int) -> dict[str, int]:
+        """Purpose -> seed of the training of a source network."""
+        return {purpose: self.seed(purpose, SOURCE_RUN, network) for purpose in PURPOSES}
+
+    def training(self, replicate: int, start: Start, network: int) -> dict[str, int]:
+        """Purpose -> seed of a training whose initialization receives the network ``start``.
+
+        ``network``: which one of those that replicates share, if there are several.
+        """
         seeds = {purpose: self.seed(purpose, replicate) for purpose in PURPOSES}
         if start == "shared":
-            seeds["init"] = self.seed("init", "shared")
+            seeds["init"] = self.seed("init", "shared", network)
         elif start == "second":
             seeds["init"] = self.seed("second-init", replicate)
         return seeds
@@ -47,8 +54,10 @@ class Seeds(NamedTuple):
 
 
 @cache
-def _seed(purpose: str, replicate: int | str, draw: str) -> int:
-    return derive_seed(purpose, {"replicate": replicate} | _drawn(draw))
+def _seed(purpose: str, replicate: int | str, network: int, draw: str) -> int:
+    # The first network has the seeds of the only one, so that more of them add jobs and move none.
+    several = {"network": network} if network else {}
+    return derive_seed(purpose, {"replicate": replicate} | several | _drawn(draw))
 
 
 def _drawn(draw: str) -> dict[str, str]:

@@ -116,8 +116,7 @@ def _state(job: str, store: Store, artefact: Artefact | None) -> JobState:
 
 def _records(plan: Plan, finished: Mapping[str, Artefact]) -> Iterator[Record]:
     suite = plan.suite.id
-    trials = (DiagnosisCell(cell.job, TRIAL, cell, None) for cell in plan.cells)
-    for cell in (*trials, *plan.measured):
+    for cell in plan.measurements():
         if cell.job in finished:
             origin = cell.axes | _origin(cell, plan.jobs[cell.job])
             for measurement in finished[cell.job].json("measurements.json"):

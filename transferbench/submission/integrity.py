@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import fields, replace
 from typing import TypeAlias
@@ -287,6 +287,12 @@ def _misplaced(bundle: Bundle, plan: Plan) -> Iterator[Problem]:
         for row in bundle.records
         if row.diagnostic != TRIAL
     }
+    networks = defaultdict(set)
+    for measured in plan.measurements():
+        networks[measured.job].add(measured.network)
+    for row in bundle.records:
+        if row.job in networks and row.network not in networks[row.job]:
+            yield Problem(f"{_named(_cell(row))} is recorded with another source network")
     for job, diagnostic, cell, _ in sorted(planned - recorded, key=str):
         yield Problem(f"{diagnostic} of {_named(cell)} is missing (job {job[:12]})")
     for job, diagnostic, cell, _ in sorted(recorded - planned, key=str):

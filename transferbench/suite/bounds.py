@@ -27,6 +27,7 @@ def value_mistakes(suite: Suite) -> Iterator[Mistake]:
     yield from _image_mistakes(suite)
     for label, recipe in suite.recipes.items():
         yield from _recipe_mistakes(("recipes", label), recipe, suite.image.size)
+    yield from _network_mistakes(suite)
     for location, term in terms_of(suite):
         yield from _at_most((*location, "weight"), abs(term.weight), LARGE)
         yield from _not_fields((*location, "coordinates"), term.coordinates)
@@ -46,6 +47,26 @@ def _image_mistakes(suite: Suite) -> Iterator[Mistake]:
         yield from _at_most(("image", "std", i), std, LARGE)
         if std < 1 / LARGE:
             yield Mistake(("image", "std", i), f"should be at least {1 / LARGE:g}, not {std:g}")
+
+
+def _network_mistakes(suite: Suite) -> Iterator[Mistake]:
+    """Sources with several networks have equally many, each with equally many replicates."""
+    networks = suite.networks
+    for label, source in suite.sources.items():
+        if source.networks not in {1, networks}:
+            reason = f"{source.networks} networks, and another source has {networks}"
+            yield Mistake(
+                ("sources", label, "networks"), f"{reason}; give sources with several as many"
+            )
+    counts: dict[Location, int | None] = {("replicates",): suite.replicates}
+    counts |= {("trials", i, "replicates"): row.replicates for i, row in enumerate(suite.trials)}
+    for location, count in counts.items():
+        if count is not None and count % networks:
+            reason = (
+                f"{count} is no multiple of the {networks} networks of a source; ask for "
+                f"{math.ceil(count / networks) * networks} replicates, or for 1 network"
+            )
+            yield Mistake(location, reason)
 
 
 def _recipe_mistakes(at: Location, recipe: Recipe, image_size: int) -> Iterator[Mistake]:

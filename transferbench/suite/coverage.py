@@ -21,6 +21,7 @@ from transferbench.suite.schema import (
     InitializationUse,
     Suite,
 )
+from transferbench.suite.starts import networks_behind
 
 __all__ = ["coverage_mistakes", "coverage_notes"]
 
@@ -185,18 +186,29 @@ class _Coverage:
             for target, perturbation in (frozenset.intersection(*trained) if trained else ())
             if target in targets and perturbation in perturbations
         )
-        diagnoses = sum(self._count(axes, arms, kind) for axes in inputs)
-        return _Subjects(at, arms, inputs, kind, diagnoses)
+        counts = [self._count(axes, arms, kind) for axes in inputs]
+        return _Subjects(at, arms, inputs, kind, sum(counts))
 
     def _count(self, axes: tuple[str, str], arms: Sequence[str], kind: str) -> int:
         """Diagnoses of these arms on one input."""
+        networks = max((self._networks(arm) for arm in arms), default=1)
         if kind == "one" and arms[0] == SOURCE:
-            return 1
+            return networks
         counts = [self.suite.replicates_in(*axes, arm) for arm in arms]
+        fewest = min(counts, default=0)
+        if kind == "next":
+            return fewest if fewest > networks else 0
         if kind != "different":
-            return min(counts)
-        ordered = math.prod(counts) - min(counts)
+            return fewest
+        of_networks = [[len(range(m, n, networks)) for m in range(networks)] for n in counts]
+        ordered = sum(map(math.prod, zip(*of_networks, strict=True))) - fewest
         return ordered // 2 if arms[0] == arms[1] else ordered
+
+    def _networks(self, arm: str) -> int:
+        """The networks that an arm's replicates start from; of the source network, itself."""
+        label = self.suite.scoring.initialization if arm == SOURCE else arm
+        use = self.suite.initializations[label]
+        return networks_behind(self.suite, use, self.registry.initialization(use.name))
 
     def _diagnosis(self, label: str, diagnosis: Diagnosis) -> Iterator[Mistake]:
         spec, groups, at = self._spec(diagnosis), self.subjects[label], ("diagnostics", label)
@@ -211,8 +223,21 @@ class _Coverage:
         for subjects in groups:
             if not subjects.arms:
                 yield Mistake(subjects.location, "a group without arms")
+            yield from self._unpaired(subjects)
         yield from _twice(groups)
         yield from self._epochs(at, spec, diagnosis, groups)
+
+    def _unpaired(self, subjects: _Subjects) -> Iterator[Mistake]:
+        """Pairs that are to stay within one source network, of which each has one replicate."""
+        networks = max((self._networks(arm) for arm in subjects.arms), default=1)
+        of_two = subjects.replicates in {"different", "next"}
+        if networks > 1 and of_two and subjects.inputs and not subjects.diagnoses:
+            arms = " and ".join(dict.fromkeys(subjects.arms))
+            reason = (
+                f"pairs two replicates of {arms} that start from one source network, and each of "
+                f"the {networks} networks has one; ask for {2 * networks} replicates"
+            )
+            yield Mistake((*subjects.location, "replicates"), reason)
 
     def _epochs(
         self, at: Location, spec: DiagnosticSpec, use: Diagnosis, groups: Sequence[_Subjects]

@@ -230,6 +230,8 @@ class Recipe(Strict):
 class Source(Strict):
     """A task to pre-train on."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"networks"})
+
     dataset: Use
     """Dataset to pre-train on."""
     recipe: str
@@ -240,6 +242,12 @@ class Source(Strict):
     """Share of the training images held out to select the state ``best``."""
     shuffle_labels: bool = False
     """Randomly permute the training labels (random-label control)."""
+    networks: Count = 1
+    """Networks to pre-train, each with its own seeds; replicate k starts from network k % networks.
+
+    With several, intervals say what another pre-training would change. Sources with several have
+    equally many, and replicates are a multiple of it.
+    """
 
 
 class Target(Strict):
@@ -317,7 +325,7 @@ class Pairing(Strict):
     """``same``: replicate k of both. ``different``: all pairs of two replicates.
 
     ``next``: replicate k of the first and k + 1 of the second (the last with the first), so that
-    n replicates make n pairs.
+    n replicates make n pairs. Of a source with several ``networks``, both start from the same one.
     """
     references: Items[str] = ()
     """Arms whose networks of another replicate serve as independent references."""
@@ -559,6 +567,11 @@ class Suite(Strict):
             for cell in product(*self.axes(grid)):
                 cells.setdefault(cell, set()).update(grid.checkpoints)
         return cells
+
+    @property
+    def networks(self) -> int:
+        """The networks of the sources that have several; 1 where none has."""
+        return max((source.networks for source in self.sources.values()), default=1)
 
     def replicates_in(self, target: str, perturbation: str, initialization: str) -> int:
         """The replicates of a cell, 0 where it is not trained.

@@ -1,0 +1,199 @@
+"""Suites that pre-train several source networks: who starts from which, and what is paired."""
+
+from collections import Counter
+
+import pytest
+from test_plan import FACTS, SUITE, changed, entry_of
+
+from transferbench.errors import SuiteError
+from transferbench.plan import make_plan
+from transferbench.plan.pairs import paired_replicates, reference_of
+from transferbench.registry import load_registry
+from transferbench.specs import Weights
+from transferbench.suite import Suite, coverage
+from transferbench.suite.coverage import coverage_mistakes
+from transferbench.suite.loading import refuse_mistakes
+
+WEIGHTS = Weights(tag="t", origin="o", license="l", pretrained_on="p", sha256="0" * 64)
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry()
+
+
+def with_networks(networks, replicates, **changes):
+    suite = changed("sources.source.networks", networks, SUITE | {"replicates": replicates})
+    suite |= {"perturbations": {"none": {"name": "identity"}}}
+    arms = suite["initializations"] | {"RI-same": {"name": "same-random", "recipe": "short"}}
+    return suite | {"initializations": arms} | changes
+
+
+def plan_of(registry, suite, **entry):
+    return make_plan(Suite.model_validate(suite), [entry_of(registry, **entry)], registry, FACTS)
+
+
+def start_of(plan, cell):
+    return plan.jobs[cell.job].requires
+
+
+def pairs_of(arm, other, kind, *references):
+    return {
+        "mistakes": {
+            "name": "agreement",
+            "pairs": [{"a": arm, "b": other, "replicates": kind, "references": [*references]}],
+        }
+    }
+
+
+def test_replicate_k_starts_from_network_k(registry):
+    plan = plan_of(registry, with_networks(3, 6))
+    sources = plan.of_kind("pretrain")
+    assert [job.title.rpartition(", ")[2] for job in sources] == [f"network {m}" for m in range(3)]
+    for cell in plan.cells:
+        expected = (sources[cell.replicate % 3].id,) if cell.initialization == "P-T" else ()
+        assert start_of(plan, cell) == expected
+
+
+def test_the_first_network_is_the_only_one_of_before(registry):
+    one, three = (plan_of(registry, with_networks(n, 6)) for n in (1, 3))
+    (source,) = one.of_kind("pretrain")
+    first, second, third = three.of_kind("pretrain")
+    assert first.id == source.id
+    for job in (second, third):
+        assert job.payload["selection"] != source.payload["selection"]
+        assert not set(job.payload["seeds"].values()) & set(source.payload["seeds"].values())
+    for before, after in zip(one.cells, three.cells, strict=True):
+        moved = before.initialization != "RI-T" and before.replicate % 3
+        assert (before.job != after.job) == bool(moved)
+
+
+def test_a_shared_draw_is_shared_by_the_replicates_of_a_network(registry):
+    plan = plan_of(registry, with_networks(3, 6))
+    draws = [plan.jobs[cell.job].payload["seeds"]["init"] for cell in plan.cells
+             if cell.initialization == "RI-same"]  # fmt: skip
+    assert draws[:3] == draws[3:]
+    assert len(set(draws)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arms", "kind", "expected"),
+    [
+        (("P-T", "P-T"), "different", [(0, 2), (0, 4), (1, 3), (1, 5), (2, 4), (3, 5)]),
+        (("P-T", "P-T"), "next", [(0, 2), (1, 3), (2, 4), (3, 5), (4, 0), (5, 1)]),
+        (("RI-same", "RI-same"), "next", [(0, 2), (1, 3), (2, 4), (3, 5), (4, 0), (5, 1)]),
+        (("RI-T", "RI-T"), "next", [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0)]),
+        (("P-T", "RI-T"), "same", [(k, k) for k in range(6)]),
+        (("P-T", "P"), "same", [(k, k) for k in range(6)]),
+    ],
+)
+def test_pairs_stay_within_a_network(registry, arms, kind, expected):
+    plan = plan_of(registry, with_networks(2, 6, diagnostics=pairs_of(*arms, kind)))
+    measured = [(m.a.replicate, m.b.replicate) for m in plan.measured]
+    assert measured == expected
+    for row in plan.measured:
+        several = arms[0] != "RI-T"
+        assert row.network == (row.a.replicate % 2 if several else None)
+
+
+def test_a_pair_with_the_source_has_the_network_that_its_trial_starts_from(registry):
+    plan = plan_of(registry, with_networks(3, 6, diagnostics=pairs_of("P-T", "P", "same")))
+    for row in plan.measured:
+        assert plan.jobs[row.a.job].requires == (row.b.job,)
+
+
+def test_the_source_is_measured_once_a_network(registry):
+    diagnostics = {"spectrum": {"name": "spectrum", "of": ["P", "P-T"]}}
+    plan = plan_of(registry, with_networks(3, 6, diagnostics=diagnostics))
+    counts = Counter(row.a.initialization for row in plan.measured)
+    assert counts == {"P": 3, "P-T": 6}
+    sources = [row for row in plan.measured if row.a.initialization == "P"]
+    assert [row.network for row in sources] == [0, 1, 2]
+    assert len({row.a.job for row in sources}) == 3
+
+
+def test_a_reference_is_of_the_same_network_where_that_has_a_third(registry):
+    assert reference_of(0, 2, 6, networks=2) == 4
+    assert reference_of(2, 4, 6, networks=2) == 0
+    assert reference_of(0, 2, 4, networks=2) == 3
+    assert reference_of(0, 1, 2, networks=2) is None
+    several = pairs_of("P-T", "P-T", "different", "P-T", "RI-T")
+    plan = plan_of(registry, with_networks(2, 6, diagnostics=several))
+    replicate = {cell.job: cell.replicate for cell in plan.cells}
+    for row in plan.measured:
+        subjects = plan.jobs[row.job].payload["subjects"]
+        assert {replicate[job] % 2 for job in subjects} == {row.network}
+        assert replicate[subjects[2]] not in {row.a.replicate, row.b.replicate}
+
+
+def test_external_weights_are_one_network(registry):
+    suite = with_networks(3, 6, diagnostics=pairs_of("P-T", "P-T", "different"))
+    plan = plan_of(registry, suite, weights=WEIGHTS)
+    assert plan.of_kind("pretrain") == []
+    assert len(plan.measured) == 15
+    assert {row.network for row in plan.measured} == {None}
+    shared = {row.network for row in plan.measurements() if row.a.initialization == "RI-same"}
+    assert shared == {0, 1, 2}
+
+
+def test_pairs_of_replicates_of_one_network():
+    pairs = paired_replicates("different", 6, 4, ordered=True, networks=2)
+    assert pairs == [(0, 2), (1, 3), (2, 0), (3, 1), (4, 0), (4, 2), (5, 1), (5, 3)]
+    assert paired_replicates("next", 2, 2, ordered=False, networks=2) == []
+
+
+def refused(suite, registry):
+    with pytest.raises(SuiteError) as caught:
+        refuse_mistakes(Suite.model_validate(suite), registry)
+    return str(caught.value)
+
+
+def test_replicates_are_a_multiple_of_the_networks(registry):
+    text = refused(with_networks(3, 6, trials=[{}, {"replicates": 7}]), registry)
+    assert text.endswith(
+        "trials.1.replicates: 7 is no multiple of the 3 networks of a source; ask for 9 "
+        "replicates, or for 1 network"
+    )
+    assert "replicates: 4 is no multiple of the 3" in refused(with_networks(3, 4), registry)
+
+
+def test_sources_with_several_networks_have_equally_many(registry):
+    suite = with_networks(3, 6)
+    source = suite["sources"]["source"]
+    more = suite["sources"] | {"null": source | {"networks": 2}, "one": source | {"networks": 1}}
+    assert refused(suite | {"sources": more}, registry).endswith(
+        "sources.null.networks: 2 networks, and another source has 3; give sources with several "
+        "as many"
+    )
+
+
+def test_a_pair_that_no_network_has_is_refused(registry):
+    diagnostics = pairs_of("P-T", "RI-T", "next")
+    mistakes = list(coverage_mistakes(
+        Suite.model_validate(with_networks(3, 3, diagnostics=diagnostics)), registry
+    ))  # fmt: skip
+    (mistake,) = mistakes
+    assert mistake.location == ("diagnostics", "mistakes", "pairs", 0, "replicates")
+    assert mistake.message == (
+        "pairs two replicates of P-T and RI-T that start from one source network, and each of "
+        "the 3 networks has one; ask for 6 replicates"
+    )
+    again = with_networks(3, 3, diagnostics=pairs_of("RI-T", "RI-T", "next"))
+    assert list(coverage_mistakes(Suite.model_validate(again), registry)) == []
+
+
+@pytest.mark.parametrize(
+    "diagnostics",
+    [
+        *(pairs_of(a, b, kind) for a, b in (("P-T", "P-T"), ("P-T", "RI-T"), ("RI-T", "RI-T"))
+          for kind in ("same", "different", "next")),
+        {"spectrum": {"name": "spectrum", "of": ["P", "P-T"]}},
+    ],
+)  # fmt: skip
+def test_the_limit_of_jobs_counts_what_is_planned(registry, diagnostics, monkeypatch):
+    suite = Suite.model_validate(with_networks(3, 6, diagnostics=diagnostics))
+    plan = plan_of(registry, suite.model_dump())
+    jobs = len(plan.cells) + len(plan.measured)
+    for limit, mistakes in ((jobs, 0), (jobs - 1, 1)):
+        monkeypatch.setattr(coverage, "MAX_JOBS", limit)
+        assert len(list(coverage_mistakes(suite, registry))) == mistakes
