@@ -153,7 +153,7 @@ def test_plan_runs_nothing_and_tells_jobs_hours_and_memory(tmp_path):
 def test_plan_knows_what_is_cached(finished):
     plan = json.loads(cli("plan", finished.suite, "--out", finished.folder, "--json").out)
     assert plan["jobs"] == plan["cached"] == JOBS
-    assert plan["kinds"]["trial"] == {"jobs": 8, "cached": 8}
+    assert plan["kinds"]["trial"] == {"jobs": 8, "cached": 8, "wall_seconds": 0}
     assert plan["overlap"] == {"handwriting": "no"}
     assert plan["wall_seconds"] == 0
     assert plan["memory_bytes"] > 2**20

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +34,9 @@ from transferbench.specs import ImageShape, Metric, RateFactor, Task
 from transferbench.suite import Recipe
 
 __all__ = [
+    "DIVERGED",
+    "SPLITS",
+    "UNDEFINED",
     "DataSplit",
     "Execution",
     "TaskData",
@@ -50,9 +53,12 @@ __all__ = [
 
 PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-HISTORY_VALUES = tuple(
-    f"{split}_{value}" for split in ("train", "test", "validation") for value in ("loss", "metric")
-)
+DIVERGED = "the outputs are not finite: diverged"
+UNDEFINED = "not defined on these images"
+"""Why a metric has no value."""
+
+SPLITS = ("train", "test", "validation")
+HISTORY_VALUES = tuple(f"{split}_{value}" for split in SPLITS for value in ("loss", "metric"))
 """The keys of a row of the history, besides ``epoch``."""
 
 
@@ -67,7 +73,10 @@ class DataSplit(NamedTuple):
 
 
 class TaskData(NamedTuple):
-    """A task with its metric and the splits of its dataset."""
+    """A task with its metric and the splits of its dataset.
+
+    ``test`` has no image where a learning rate is tuned.
+    """
 
     task: Task
     metric: Metric
@@ -224,7 +233,7 @@ class Training:
 
     ``rate_factors`` take precedence over those of the recipe; parameters without gradient are
     excluded. ``only_head``: the head, if only the head is trained; the batch statistics of the
-    body then stay fixed.
+    body then stay fixed. ``evaluated``: the splits whose loss and metric are in the history.
 
     Raises: ``SuiteError`` for batches of one image that the network cannot normalise.
     """
@@ -238,12 +247,14 @@ class Training:
         rate_factors: Sequence[RateFactor] = (),
         *,
         only_head: nn.Module | None = None,
+        evaluated: Collection[str] = SPLITS,
     ) -> None:
         self.net = net
         self.data = data
         self.recipe = recipe
         self.execution = execution
         self.only_head = only_head
+        self.evaluated = evaluated
         device = execution.device
         if min(recipe.batch_size, len(data.train.pipeline)) == 1 and normalises_by_batch(net):
             image = data.train.pipeline.batch(torch.zeros(1, dtype=torch.int64))
@@ -342,12 +353,14 @@ class Training:
         splits = {"train": (data.train, train), "test": (data.test, test)}
         if data.validation is not None:
             splits["validation"] = (data.validation, test)
-        return splits
+        return {name: split for name, split in splits.items() if name in self.evaluated}
 
 
 def _optimizer(
     net: nn.Module, recipe: Recipe, rate_factors: Sequence[RateFactor], device: torch.device
 ) -> torch.optim.Optimizer:
+    if recipe.learning_rate is None:
+        raise ValueError("the learning rate of the recipe has not been chosen from its grid yet")
     groups = optimizer_groups(net, [*rate_factors, *recipe.rate_factors], recipe.learning_rate)
     # Fused kernels are 2.2 to 2.9 times faster than the loop over tensors, on the CPU too.
     fused = device.type in {"cpu", "cuda"}

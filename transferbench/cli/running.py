@@ -46,8 +46,10 @@ def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     if json:
         as_json(cost)
         return
-    rows = [(kind, counts["jobs"], counts["cached"]) for kind, counts in cost["kinds"].items()]
-    table(["kind", "jobs", "cached"], [*rows, ("all", cost["jobs"], cost["cached"])])
+    kinds = {**cost["kinds"], "all": cost}
+    table(["kind", "jobs", "cached", "time left"],
+          [(kind, counts["jobs"], counts["cached"], _hours(counts["wall_seconds"]))
+           for kind, counts in kinds.items()])  # fmt: skip
     say(
         f"\n{planned.suite.id} on {', '.join(cost['entries'])}: about "
         f"{_hours(cost['wall_seconds'])} for what is left, {cost['slots']} job(s) at once on "
@@ -239,7 +241,10 @@ def _cost(planned: Planned) -> dict[str, Any]:
         "entries": [entry.name for entry in planned.plan.entries],
         "notes": (*planned.notes, *planned.code.notes),
         "overlap": planned.data.overlap,
-        "kinds": {kind: {"jobs": n, "cached": cached[kind]} for kind, n in totals.items()},
+        "kinds": {
+            kind: {"jobs": n, "cached": cached[kind], "wall_seconds": cost.seconds_of[kind] / slots}
+            for kind, n in totals.items()
+        },
         "jobs": len(jobs),
         "cached": len(planned.done),
         "wall_seconds": cost.seconds / slots,

@@ -1,4 +1,4 @@
-"""Runs one job: a pre-training, a trial, or a diagnosis of finished trials.
+"""Runs one job: a pre-training, a training of a tuning grid, a trial, or a diagnosis of trials.
 
 An engine runs in a worker process. It reads the payloads of jobs and writes artefacts to the store,
 without access to the suite.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +22,7 @@ from torch import nn
 from transferbench.data.pipeline import keep_large_allocations
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.engine.resources import Machine, WorkerResources, same_version
+from transferbench.engine.tuning import rate_measurement, tuning_measurements
 from transferbench.errors import PluginError, StoreError
 from transferbench.metrics import chance_level
 from transferbench.networks.modules import (
@@ -31,8 +32,9 @@ from transferbench.networks.modules import (
     normalises_by_batch,
     partition,
 )
-from transferbench.plan import Job
+from transferbench.plan import Job, JobKind
 from transferbench.plan.plugins import codes_of, plugins_in
+from transferbench.plan.tuning import BEST_METRIC, Choice, choose_rate, recipe_at
 from transferbench.records import Measurement
 from transferbench.registry import blamed, blamed_job, load_registry
 from transferbench.registry.guard import only_plugins_run
@@ -50,6 +52,9 @@ from transferbench.store import (
 )
 from transferbench.suite import Recipe
 from transferbench.training import (
+    DIVERGED,
+    SPLITS,
+    UNDEFINED,
     Execution,
     TaskData,
     Training,
@@ -62,8 +67,6 @@ __all__ = ["Engine", "single_threaded", "start_engine"]
 
 INITIALIZATION_BATCH = 256
 """Number of target images that a data-dependent initialization receives."""
-
-DIVERGED = "the outputs are not finite: diverged"
 
 
 def start_engine(machine: Machine, waiting: Waiting = silent) -> Callable[[Job], None]:
@@ -104,6 +107,15 @@ def _use_one_thread() -> threadpool_limits:
     return threadpool_limits(1)
 
 
+class TrainedNetwork(NamedTuple):
+    """A network after its training, with its head, its declared modules, and its history."""
+
+    net: nn.Module
+    head: nn.Module
+    modules: Partition
+    result: TrainingResult
+
+
 class Engine:
     """Runs jobs one after another with shared resources."""
 
@@ -115,6 +127,12 @@ class Engine:
             resources.device, micro_batch=machine.micro_batch, compile=machine.compile
         )
         self._is_first = True
+        self._steps: Mapping[JobKind, Callable[[Job, Draft], None]] = {
+            "pretrain": self._train,
+            "tuning": self._tune,
+            "trial": self._train,
+            "diagnosis": self._diagnose,
+        }
 
     def run(self, job: Job) -> None:
         """Compute one job and publish its artefact; the jobs it requires are in the store."""
@@ -131,7 +149,7 @@ class Engine:
             started = time.perf_counter()
             try:
                 with self._guarded(job):
-                    (self._diagnose if job.kind == "diagnosis" else self._train)(job, draft)
+                    self._steps[job.kind](job, draft)
             except CorruptArtefactError as error:
                 # Whatever is damaged is computed again at once, and then this job.
                 for name in {error.job, *job.requires}:
@@ -164,20 +182,61 @@ class Engine:
         ):
             yield
 
-    # --- pre-training and trials --------------------------------------------------------------
+    # --- trainings ----------------------------------------------------------------------------
 
     def _train(self, job: Job, draft: Draft) -> None:
+        """A pre-training or a trial, at the chosen rate where the plan names a grid."""
+        choice = self._choice(job.payload)
+        recipe = recipe_at(job.payload, choice and choice.best.learning_rate)
+        data = self.resources.task_data(job.payload)
+        net, head, modules, result = self._trained(job, draft, data, recipe)
+        outputs = model_outputs(net, head, data.test.pipeline, self.execution)
+        outputs |= {
+            "labels": data.test.labels.cpu(),
+            "items": torch.from_numpy(data.test.pipeline.image_ids),
+        }
+        save_file(outputs, draft.path("outputs.safetensors"))
+        _write_training(draft, net, modules, data, result)
+        measurements = trial_measurements(result, data)
+        if choice:
+            measurements.append(rate_measurement(choice))
+        _write_measurements(draft, measurements)
+
+    def _tune(self, job: Job, draft: Draft) -> None:
+        """A training of a grid: it is evaluated on validation images alone, and kept as numbers."""
+        data, recipe = self.resources.task_data(job.payload, test=False), recipe_at(job.payload)
+        *_, result = self._trained(job, draft, data, recipe, evaluated=("validation",))
+        _write_measurements(draft, tuning_measurements(result, data, recipe))
+
+    def _choice(self, payload: Mapping[str, Any]) -> Choice | None:
+        """The learning rate of a trial, from what its tuning measured; None without tuning."""
+        if "tuning" not in payload:
+            return None
+
+        def value_of(job: str) -> float | None:
+            rows = self.resources.store.artefact(job).json("measurements.json")
+            value: float | None = next(m["value"] for m in rows if m["metric"] == BEST_METRIC)
+            return value
+
+        return choose_rate(payload["tuning"], value_of)
+
+    def _trained(
+        self,
+        job: Job,
+        draft: Draft,
+        data: TaskData,
+        recipe: Recipe,
+        evaluated: Collection[str] = SPLITS,
+    ) -> TrainedNetwork:
         payload, resources = job.payload, self.resources
         spec, _ = resources.backbone(payload)
-        data = resources.task_data(payload)
         net = resources.network(payload)
-        recipe = Recipe.model_validate(payload["recipe"])
         # The network is checked too, since the backbone's declaration may be wrong.
         if normalises_by_batch(net):
             refuse_smaller_batches(spec.name, recipe.batch_size, self.execution.micro_batch)
         with blamed(f"backbone {spec.name!r}"):
             modules = partition(spec, net)
-        if job.kind == "trial":
+        if job.kind != "pretrain":
             draft.facts |= self._initialize(payload, net, modules, data)
         net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         head = resources.head(spec, net)
@@ -186,21 +245,16 @@ class Engine:
             freeze_body(net, modules)
         only_head = head if frozen else None
         training = Training(
-            net, data, recipe, self.execution, spec.rate_factors, only_head=only_head
-        )
+            net, data, recipe, self.execution, spec.rate_factors,
+            only_head=only_head, evaluated=evaluated,
+        )  # fmt: skip
         seeds = payload["seeds"]
         result = training.train(
             data_seed=seeds["data"],
             augmentation_seed=seeds["augmentation"],
-            checkpoints=payload["checkpoints"],
+            checkpoints=payload.get("checkpoints", ()),
         )
-        outputs = model_outputs(net, head, data.test.pipeline, self.execution)
-        outputs |= {
-            "labels": data.test.labels.cpu(),
-            "items": torch.from_numpy(data.test.pipeline.image_ids),
-        }
-        save_file(outputs, draft.path("outputs.safetensors"))
-        _write_training(draft, net, modules, data, result)
+        return TrainedNetwork(net, head, modules, result)
 
     def _initialize(
         self,
@@ -280,7 +334,6 @@ def _write_training(
     draft: Draft, net: nn.Module, modules: Partition, data: TaskData, result: TrainingResult
 ) -> None:
     draft.write_json("history.json", result.history)
-    _write_measurements(draft, trial_measurements(result, data))
     for name, state in result.states.items():
         save_file(state, draft.path(f"{name}.safetensors"))
     described = {
@@ -324,7 +377,7 @@ def _metric(
         # Accuracy still has a value: the first of NaN logits counts as the largest.
         flag = DIVERGED
     elif value is None:
-        flag = "not defined on these images"
+        flag = UNDEFINED
     counts_images = data.task == "multi-class" and data.metric == "accuracy"
     bounds = wilson(round(value * n), n).fields() if counts_images and value is not None else {}
     return Measurement(metric=name, value=value, unit="fraction", n=n, flag=flag, **bounds)

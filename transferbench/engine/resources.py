@@ -30,7 +30,7 @@ from transferbench.networks.weight_paths import locate_weights
 from transferbench.registry import Registry, blamed, blamed_calls
 from transferbench.specs import BackboneSpec, Memoize, Spec, uncached
 from transferbench.store import PAYLOAD, Store
-from transferbench.suite import Recipe
+from transferbench.suite import Augmentation
 from transferbench.training import DataSplit, TaskData
 
 __all__ = [
@@ -245,21 +245,22 @@ class WorkerResources:
             self._datasets[key] = dataset
         return self._datasets[key]
 
-    def task_data(self, payload: Mapping[str, Any]) -> TaskData:
-        """The images that a job trains, validates and tests on."""
+    def task_data(self, payload: Mapping[str, Any], *, test: bool = True) -> TaskData:
+        """The images that a job trains and validates on, and with ``test`` those it tests on."""
         try:
-            return self._task_data(payload)
+            return self._task_data(payload, test=test)
         except DamagedImagesError:
             # The dataset is decoded again, in place of what was damaged.
             self._datasets.pop(payload["dataset"]["fingerprint"])
-            return self._task_data(payload)
+            return self._task_data(payload, test=test)
 
-    def _task_data(self, payload: Mapping[str, Any]) -> TaskData:
+    def _task_data(self, payload: Mapping[str, Any], *, test: bool) -> TaskData:
         dataset = self._dataset(payload)
         selection = payload["selection"]
-        train, test = dataset.splits["train"], dataset.splits["test"]
+        train, tested = dataset.splits["train"], dataset.splits["test"]
         positions = planned_training(train, selection, dataset.classes)
-        test_positions = select_test(test.labels, selection.get("test_limit"), test.fingerprint)
+        limit = selection.get("test_limit") if test else 0
+        test_positions = select_test(tested.labels, limit, tested.fingerprint)
         labels = train.labels
         if payload["shuffle_labels"]:
             labels = shuffled_labels(labels, payload["seeds"]["labels"])
@@ -272,7 +273,7 @@ class WorkerResources:
             planned["metric"],
             planned["classes"],
             train=self._split(payload, train.read, labels, positions.train, training=True),
-            test=self._split(payload, test.read, test.labels, test_positions),
+            test=self._split(payload, tested.read, tested.labels, test_positions),
             validation=validation,
         )
 
@@ -286,8 +287,8 @@ class WorkerResources:
         training: bool = False,
     ) -> DataSplit:
         """The images at ``positions`` on the device, with the pipeline of this payload."""
-        recipe, image = Recipe.model_validate(payload["recipe"]), payload["image"]
-        planned = payload.get("perturbation")
+        augmentation = Augmentation.model_validate(payload["recipe"]["augmentation"])
+        image, planned = payload["image"], payload.get("perturbation")
         if planned is not None and training and planned["apply"] == "test-only":
             planned = None
         pipeline = ImagePipeline(
@@ -295,7 +296,7 @@ class WorkerResources:
             image["mean"],
             image["std"],
             perturbation=None if planned is None else self._perturbation(planned, image),
-            augmentation=recipe.augmentation if training else None,
+            augmentation=augmentation if training else None,
             image_ids=positions,
         )
         pipeline.precompute()

@@ -157,17 +157,28 @@ def _equal_tuning(suite: Suite) -> bool:
 
 def _tuning(suite: Suite) -> str:
     arms = compared_arms(suite)
+    chosen = _chosen_in_run(suite, arms)
     if suite.scoring.ranks == "entries":
         parts = [f"{arm} best of {_budgets(suite, arm)}" for arm in arms]
     elif len({_recipes(suite, arm) for arm in arms}) == 1:
         budget = _budgets(suite, arms[0])
-        return f"all share one recipe, the best of {budget} settings; none was tuned apart"
+        apart = chosen or "; none was tuned apart"
+        return f"all share one recipe, the best of {budget} settings{apart}"
     else:
         groups: dict[str, list[str]] = {}
         for arm in arms:
             groups.setdefault(_budgets(suite, arm), []).append(arm)
         parts = [f"{', '.join(members)} best of {n}" for n, members in groups.items()]
-    return f"the recipes are of {' and '.join(parts)} settings"
+    return f"the recipes are of {' and '.join(parts)} settings{chosen}"
+
+
+def _chosen_in_run(suite: Suite, arms: Sequence[str]) -> str:
+    """Which of the arms get their learning rates from the run itself, as a clause."""
+    tuned = [arm for arm in arms if any(suite.recipes[r].tune for r in _recipes(suite, arm))]
+    if not tuned:
+        return ""
+    whose = "" if len(tuned) == len(arms) else f" for {', '.join(tuned)}"
+    return f"; the learning rate is chosen{whose} in the run, for each entry and target by itself"
 
 
 def _recipes(suite: Suite, arm: str) -> tuple[str, ...]:
@@ -180,4 +191,4 @@ def _budgets(suite: Suite, arm: str) -> str:
     """The numbers of settings that the recipes of an arm were selected from."""
     use = suite.initializations[arm]
     recipes = (use.recipe, *use.recipes.values())
-    return " or ".join(str(n) for n in sorted({suite.recipes[r].tuned_over for r in recipes}))
+    return " or ".join(str(n) for n in sorted({suite.recipes[r].budget for r in recipes}))

@@ -16,9 +16,20 @@ from transferbench.plan.resolve import (
     unstartable_arms,
 )
 from transferbench.plan.seeds import SOURCE_RUN, Seeds
+from transferbench.plan.tuning import required_jobs
 from transferbench.registry import Registry
 from transferbench.specs import Preprocessing, Weights
-from transferbench.suite import SOURCE, TRIAL, Image, Pairing, Recipe, Suite, Target
+from transferbench.suite import (
+    SOURCE,
+    TRIAL,
+    TUNING,
+    WHOLE_IMAGES,
+    Image,
+    Pairing,
+    Recipe,
+    Suite,
+    Target,
+)
 
 __all__ = [
     "ENGINE_VERSION",
@@ -38,7 +49,7 @@ __all__ = [
 ENGINE_VERSION = 1
 """Part of every id: bumped when the same payload would give other numbers."""
 
-JobKind = Literal["pretrain", "trial", "diagnosis"]
+JobKind = Literal["pretrain", "tuning", "trial", "diagnosis"]
 SELECTION = {"labels_per_class", "validation", "validation_limit", "test_limit"}
 """The fields of a target that decide which of its images a trial sees."""
 
@@ -76,6 +87,9 @@ class Work(NamedTuple):
     trained: float
     evaluated: float
 
+
+TunedRate: TypeAlias = dict[str, Any]
+"""A learning rate and the ids of the ``jobs`` that try it, as the payload of a trial."""
 
 Members: TypeAlias = tuple[list[tuple[str, int | None]], int]
 """Arms and replicates that are measured together, and how many of them must be there."""
@@ -142,6 +156,7 @@ class Plan:
     ``left_out``: for each entry the arms that it goes without, each with what it needs instead.
     ``networks``: for each entry the arms whose replicates start from several networks, and how
     many; the source network is one of them.
+    ``tuned``: the trainings that learning rates are chosen from, by entry, target and arm.
     """
 
     suite: Suite
@@ -149,6 +164,7 @@ class Plan:
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
+    tuned: list[TrialCell] = field(default_factory=list)
     cells: list[TrialCell] = field(default_factory=list)
     measured: list[DiagnosisCell] = field(default_factory=list)
 
@@ -157,19 +173,20 @@ class Plan:
         return [job for job in self.jobs.values() if job.kind == kind]
 
     def measurements(self) -> list[DiagnosisCell]:
-        """What has records: the trials themselves, then the diagnoses."""
-        trials = [
+        """What has records: tuning, the trials themselves, then the diagnoses."""
+        trainings = [
             DiagnosisCell(
-                cell.job, TRIAL, cell, None,
+                cell.job, label, cell, None,
                 self.network_of(cell.entry, [cell.initialization], cell.replicate),
             )
-            for cell in self.cells
+            for label, cells in ((TUNING, self.tuned), (TRIAL, self.cells))
+            for cell in cells
         ]  # fmt: skip
-        return trials + self.measured
+        return trainings + self.measured
 
     def jobs_of(self, entry: str) -> set[str]:
         """The ids of the jobs of an entry, with those that they require."""
-        ids = {cell.job for cell in self.cells if cell.entry == entry}
+        ids = {cell.job for cell in (*self.tuned, *self.cells) if cell.entry == entry}
         ids |= {diagnosis.job for diagnosis in self.measured if diagnosis.a.entry == entry}
         return ids | {need for job in ids for need in self.jobs[job].requires}
 
@@ -238,13 +255,18 @@ class _Planner:
         self.seeds = Seeds(plan.suite.draw)
         self.cells = plan.suite.cells()
         self.sources: dict[tuple[str, str, int], Job] = {}
+        self.tunings: dict[tuple[str, str, str], list[TunedRate]] = {}
 
     def add(self, entry: Entry) -> None:
         """The entry's trainings, then its diagnoses."""
+        started = {axes: epochs for axes, epochs in self.cells.items()
+                   if axes[-1] not in self.plan.left_out[entry.name]}  # fmt: skip
+        # First, since all trials of an arm wait for its rate.
+        for target, _, arm in started:
+            self._tuning(entry, target, arm)
         cells = [
             self._trial(entry, axes, replicate, epochs)
-            for axes, epochs in self.cells.items()
-            if axes[-1] not in self.plan.left_out[entry.name]
+            for axes, epochs in started.items()
             for replicate in range(self.suite.replicates_in(*axes))
         ]
         self.plan.cells += cells
@@ -272,7 +294,7 @@ class _Planner:
         work = _work(recipe, facts.train_size * (1 - source.validation), facts.test_size)
         title = f"pre-train {entry.name} on {label}"
         title += f", network {network}" if source.networks > 1 else ""
-        job = self._job("pretrain", payload, (), title, work)
+        job = self._job("pretrain", payload, title, work)
         self.sources[entry.name, label, network] = job
         return job
 
@@ -288,8 +310,57 @@ class _Planner:
             "backbone": entry.backbone,
             "dataset": self.resolved.datasets[dataset].identity | content,
             "image": {"size": image.size, "channels": image.channels, "mean": mean, "std": std},
-            "recipe": recipe.model_dump(mode="json", exclude={"tuned_over"}),
+            "recipe": recipe.model_dump(mode="json", exclude={"tuned_over", "tune"}),
         }
+
+    # --- tuning -------------------------------------------------------------------------------
+
+    def _tuning(self, entry: Entry, label: str, arm: str) -> list[TunedRate]:
+        """Each rate of the arm's grid on a target, with the jobs that try it; none without one."""
+        recipe = self.suite.recipes[self.suite.initializations[arm].recipe_on(label)]
+        key = entry.name, label, arm
+        if recipe.tune is not None and key not in self.tunings:
+            self.tunings[key] = [
+                {
+                    "learning_rate": rate,
+                    "jobs": [
+                        self._tuning_job(entry, label, arm, recipe, rate, r)
+                        for r in range(recipe.tune.replicates)
+                    ],
+                }
+                for rate in sorted(recipe.tune.learning_rate)
+            ]
+        return self.tunings.get(key, [])
+
+    def _tuning_job(
+        self, entry: Entry, label: str, arm: str, recipe: Recipe, rate: float, replicate: int
+    ) -> str:
+        """A training at one rate, without perturbation and without test images."""
+        target, facts = self.suite.targets[label], self.facts[f"target:{label}"]
+        initialization, start = self._initialization(entry, arm, replicate), self.resolved.arms[arm]
+        payload = self._training(entry, f"target:{label}", recipe)
+        # Train images are not evaluated, so how often they would be moves no number.
+        del payload["recipe"]["evaluate_train"]
+        payload["recipe"]["learning_rate"] = rate
+        draws = f"tuning-{replicate}"
+        payload |= {
+            "selection": target.model_dump(include=SELECTION - {"test_limit"})
+            | {"seed": self.seeds.seed("selection", draws)}
+            | _copies(facts, target.validation),
+            "shuffle_labels": target.shuffle_labels,
+            "initialization": initialization,
+            "frozen": self.suite.initializations[arm].frozen,
+            "seeds": self.seeds.training(draws, start.draw, replicate % start.networks),
+        }
+        title = f"{arm} of {entry.name} on {label} at rate {rate:g}, tuning replicate {replicate}"
+        held_out = facts.train_size * target.validation
+        evaluated = _passes(recipe, "evaluate_test") * min(
+            held_out, target.validation_limit or held_out
+        )
+        work = Work(recipe.epochs * _train_size(target, facts), evaluated)
+        job = self._job("tuning", payload, title, work)
+        self.plan.tuned.append(TrialCell(job.id, entry.name, label, WHOLE_IMAGES, arm, replicate))
+        return job.id
 
     # --- trials -------------------------------------------------------------------------------
 
@@ -300,7 +371,7 @@ class _Planner:
         use = self.suite.initializations[arm]
         target = self.suite.targets[label]
         recipe = self.suite.recipes[use.recipe_on(label)]
-        initialization, requires = self._initialization(entry, arm, replicate)
+        initialization = self._initialization(entry, arm, replicate)
         start = self.resolved.arms[arm]
         payload = self._training(entry, f"target:{label}", recipe)
         payload |= {
@@ -314,33 +385,33 @@ class _Planner:
             "checkpoints": sorted(t for t in epochs if t <= recipe.epochs),
             "seeds": self.seeds.training(replicate, start.draw, replicate % start.networks),
         }
+        if tuning := self._tuning(entry, label, arm):
+            payload["tuning"] = tuning
         title = f"{arm} of {entry.name} on {label}, {perturbation}, replicate {replicate}"
         n_train = _train_size(target, self.facts[f"target:{label}"])
         work = _work(recipe, n_train, self._test_size(label))
-        job = self._job("trial", payload, requires, title, work)
+        job = self._job("trial", payload, title, work)
         return TrialCell(job.id, entry.name, *axes, replicate)
 
     def _test_size(self, target: str) -> int:
         size = self.facts[f"target:{target}"].test_size
         return min(size, self.suite.targets[target].test_limit or size)
 
-    def _initialization(
-        self, entry: Entry, label: str, replicate: int
-    ) -> tuple[PluginIdentity, tuple[str, ...]]:
+    def _initialization(self, entry: Entry, label: str, replicate: int) -> PluginIdentity:
         use, arm = self.suite.initializations[label], self.resolved.arms[label]
         if not arm.needs_source:
-            return arm.identity, ()
+            return arm.identity
         weights = entry.weights
         if weights is None:
             source = self._pretraining(entry, use.source, replicate)
             starts = {"source": source.id, "checkpoint": arm.checkpoint}
-            return arm.identity | starts, (source.id,)
+            return arm.identity | starts
         if arm.checkpoint is not None:
             raise SuiteError(
                 f"{use.name} asks for pre-training checkpoint {arm.checkpoint}, but the external "
                 f"weights of {entry.name} have only their final state; use --weights suite"
             )
-        return arm.identity | {"weights": {"tag": weights.tag, "sha256": weights.sha256}}, ()
+        return arm.identity | {"weights": {"tag": weights.tag, "sha256": weights.sha256}}
 
     def _perturbation(self, label: str, replicate: int) -> PluginIdentity | None:
         perturbation = self.resolved.perturbations[label]
@@ -413,20 +484,14 @@ class _Planner:
         size = self._test_size(group[0].target)
         work = Work(0, diagnosis.passes * min(size, diagnosis.limit or size))
         title = f"{label} of {' and '.join(self.plan.jobs[job].title for job in subjects[:2])}"
-        job = self._job("diagnosis", payload, tuple(dict.fromkeys(subjects)), title, work)
+        job = self._job("diagnosis", payload, title, work)
         b = group[1] if diagnosis.subjects == "pair" else None
         first, arms = group[0], [cell.initialization for cell in group]
         network = self.plan.network_of(first.entry, arms, first.replicate)
         self.plan.measured.append(DiagnosisCell(job.id, label, first, b, network))
 
-    def _job(
-        self,
-        kind: JobKind,
-        payload: dict[str, Any],
-        requires: tuple[str, ...],
-        title: str,
-        work: Work,
-    ) -> Job:
+    def _job(self, kind: JobKind, payload: dict[str, Any], title: str, work: Work) -> Job:
+        requires = required_jobs(kind, payload)
         job = Job(job_id(kind, payload), kind, payload, requires, title, work)
         return self.plan.jobs.setdefault(job.id, job)
 
@@ -452,8 +517,10 @@ def _constants(source: Preprocessing | Image, channels: int) -> tuple[list[float
 
 
 def _work(recipe: Recipe, n_train: float, n_test: float) -> Work:
-    evaluations = {"every": recipe.epochs + 1.0, "sparse": 8.0, "last": 1.0}
-    evaluated = (
-        evaluations[recipe.evaluate_train] * n_train + evaluations[recipe.evaluate_test] * n_test
-    )
-    return Work(recipe.epochs * n_train, evaluated)
+    evaluated = _passes(recipe, "evaluate_train") * n_train
+    return Work(recipe.epochs * n_train, evaluated + _passes(recipe, "evaluate_test") * n_test)
+
+
+def _passes(recipe: Recipe, field: Literal["evaluate_train", "evaluate_test"]) -> float:
+    """How often images are evaluated in a training, at most."""
+    return {"every": recipe.epochs + 1.0, "sparse": 8.0, "last": 1.0}[getattr(recipe, field)]

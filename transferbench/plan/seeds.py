@@ -35,7 +35,7 @@ class Seeds(NamedTuple):
         """Purpose -> seed of the training of a source network."""
         return {purpose: self.seed(purpose, SOURCE_RUN, network) for purpose in PURPOSES}
 
-    def training(self, replicate: int, start: Start, network: int) -> dict[str, int]:
+    def training(self, replicate: int | str, start: Start, network: int) -> dict[str, int]:
         """Purpose -> seed of a training whose initialization receives the network ``start``.
 
         ``network``: which one of those that replicates share, if there are several.

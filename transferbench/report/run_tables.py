@@ -63,22 +63,24 @@ def budgets_table(suite: Suite) -> Table:
             targets_of.setdefault(key, []).append(target)
     lines = []
     for (arm, name, other), targets in targets_of.items():
-        recipe, budget = suite.recipes[name], suite.recipes[other].tuned_over
+        recipe, budget = suite.recipes[name], suite.recipes[other].budget
         where = "all" if len(targets) == len(suite.targets) else ", ".join(targets)
-        unequal = f"unequal tuning: {recipe.tuned_over} against {budget}"
+        unequal = f"unequal tuning: {recipe.budget} against {budget}"
+        tried = recipe.tune.learning_rate if recipe.tune else (recipe.learning_rate,)
         lines.append((
             *map(Cell, (arm, where, name, recipe.optimizer)),
-            Cell(f"{recipe.learning_rate:g}", kind="number"),
+            Cell(" or ".join(f"{rate:g}" for rate in tried), kind="number"),
             Cell(str(recipe.epochs), kind="number"),
             Cell(str(recipe.batch_size), kind="number"),
             Cell(recipe.schedule.name),
-            Cell(str(recipe.tuned_over), kind="number"),
-            Cell("" if recipe.tuned_over == budget else unequal, kind="flag"),
+            Cell(str(recipe.budget), kind="number"),
+            Cell("" if recipe.budget == budget else unequal, kind="flag"),
         ))  # fmt: skip
     head = ("arm", "targets", "recipe", "optimizer", "learning rate", "epochs", "batch")
     note = (
         "Tuned over: how many settings the recipe was the best of. An arm is flagged where that "
-        f"differs from {scored}'s on the same target."
+        f"differs from {scored}'s on the same target. Of several learning rates, each entry, arm "
+        "and target has its best."
     )
     return Table((*head, "schedule", "tuned over", "flag"), lines, note)
 

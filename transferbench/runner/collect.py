@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from transferbench.plan import ENGINE_VERSION, DiagnosisCell, Job, Plan
+from transferbench.plan import ENGINE_VERSION, Job, Plan
 from transferbench.records import Record
 from transferbench.registry import Code, codes_in
 from transferbench.store import Artefact, CorruptArtefactError, Store
-from transferbench.suite import TRIAL
 
 __all__ = [
     "ENDED",
@@ -118,14 +117,14 @@ def _records(plan: Plan, finished: Mapping[str, Artefact]) -> Iterator[Record]:
     suite = plan.suite.id
     for cell in plan.measurements():
         if cell.job in finished:
-            origin = cell.axes | _origin(cell, plan.jobs[cell.job])
+            origin = cell.axes | _origin(plan.jobs[cell.job])
             for measurement in finished[cell.job].json("measurements.json"):
                 yield Record(suite=suite, **measurement, **origin)
 
 
-def _origin(cell: DiagnosisCell, job: Job) -> dict[str, Any]:
+def _origin(job: Job) -> dict[str, Any]:
     """The fields of a record that name the job, what it measured and the diagnostic's version."""
-    if cell.diagnostic == TRIAL:
+    if job.kind != "diagnosis":
         return {"job": job.id, "subjects": (job.id,), "diagnostic_version": ENGINE_VERSION}
     subjects, version = job.payload["subjects"], job.payload["diagnostic"]["version"]
     return {"job": job.id, "subjects": tuple(subjects), "diagnostic_version": version}

@@ -9,9 +9,9 @@ import math
 import resource
 import sys
 import timeit
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -21,12 +21,12 @@ from transferbench.engine.jobs import single_threaded
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.identity import digest
 from transferbench.networks.modules import freeze_body, partition
-from transferbench.plan import Job
+from transferbench.plan import Job, JobKind
+from transferbench.plan.tuning import recipe_at
 from transferbench.registry import blamed
 from transferbench.registry.numerics import seeded_generators
 from transferbench.runner.messages import said_where_slow
 from transferbench.runner.planning import Planned
-from transferbench.suite import Recipe
 from transferbench.training import (
     Execution,
     Training,
@@ -43,15 +43,24 @@ MEASURED_SECONDS = 1.0
 """After them a step is not tried again."""
 MEASURED_PIXELS = {"cpu": 2**20, "cuda": 2**24}
 """Of a step that is measured: beyond them the time of an image does not depend on their number."""
+ANY_RATE = 1e-3
+"""Of the steps that are timed: a step takes as long at any learning rate."""
+UNTIMED = {"learning_rate", "evaluate_train", "evaluate_test"}
+"""Fields of a recipe that do not change how long a step takes."""
 LAYER_TENSORS = 3
 """Those of a layer in evaluation: what it takes, what it gives, and what it computes between."""
 
 
 class Estimate(NamedTuple):
-    """Seconds of all jobs one after another, and the most memory one of them takes."""
+    """Seconds of the jobs of each kind one after another, and the most memory one job takes."""
 
-    seconds: float
+    seconds_of: Mapping[JobKind, float]
     memory_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all jobs."""
+        return sum(self.seconds_of.values())
 
 
 class _Speed(NamedTuple):
@@ -89,20 +98,22 @@ def _estimate(planned: Planned, done: Container[str], device: torch.device) -> E
         job = jobs[training]
         evaluated = min(Execution(device).evaluation_batch, math.ceil(job.work.evaluated))
         batch = _Batch(_batch_size(job), evaluated)
-        # Trainings of equal networks on equal images by equal recipes share one measurement.
-        fields = ("backbone", "image", "recipe", "frozen")
-        key = digest([*(job.payload.get(field) for field in fields), *batch])
+        # Trainings of equal networks on equal images share one measurement, if their recipes
+        # differ in the learning rate and in what is evaluated alone.
+        recipe = {k: v for k, v in job.payload["recipe"].items() if k not in UNTIMED}
+        fields = ("backbone", "image", "frozen")
+        key = digest([recipe, *(job.payload.get(field) for field in fields), *batch])
         if key not in speeds:
             with single_threaded():
                 speeds[key] = _measure(resources, job.payload, batch)
         return speeds[key]
 
-    seconds = 0.0
+    seconds: dict[JobKind, float] = dict.fromkeys(get_args(JobKind), 0.0)
     for job in (job for name, job in jobs.items() if name not in done and any(job.work)):
         trainings = job.requires if job.kind == "diagnosis" else (job.id,)
         measured = [speed_of(training) for training in trainings]
-        seconds += job.work.trained * max(speed.trained for speed in measured)
-        seconds += job.work.evaluated * max(speed.evaluated for speed in measured)
+        seconds[job.kind] += job.work.trained * max(speed.trained for speed in measured)
+        seconds[job.kind] += job.work.evaluated * max(speed.evaluated for speed in measured)
     unmeasured = max((speed.unmeasured_bytes for speed in speeds.values()), default=0)
     return Estimate(seconds, _memory(device) + round(unmeasured))
 
@@ -118,7 +129,7 @@ def _measure(resources: WorkerResources, payload: dict[str, Any], batch: _Batch)
     """Time a few steps on random images; the first step, which warms up, is not counted."""
     spec, _ = resources.backbone(payload)
     net = resources.network(payload).to(resources.device)
-    recipe = Recipe.model_validate(payload["recipe"])
+    recipe = recipe_at(payload, ANY_RATE)
     image, dataset = payload["image"], payload["dataset"]
     execution = Execution(resources.device)
     # Two at least: one alone has no batch statistics.

@@ -105,7 +105,8 @@ def refuse_impossible(
 ) -> None:
     """Raises: ``DataError`` with all selections of ``jobs`` that the data do not allow."""
     by_fingerprint = {dataset.fingerprint: dataset for dataset in datasets.values()}
-    target_of = {cell.job: f"target:{cell.target}" for cell in plan.cells}
+    trainings_of = (*plan.tuned, *plan.cells)
+    target_of = {cell.job: f"target:{cell.target}" for cell in trainings_of}
     faults: dict[str, None] = {}
     for fingerprint, trainings in _selections(jobs, by_fingerprint).items():
         dataset = by_fingerprint[fingerprint]

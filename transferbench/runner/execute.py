@@ -168,7 +168,7 @@ def try_weights(planned: Planned, done: Container[str]) -> list[str]:
     machine = _machine(planned.options, planned.store, _weights_files(planned), "cpu")
     resources = WorkerResources(planned.registry, planned.store, machine)
     networks: dict[str, tuple[str, Job]] = {}
-    for cell in planned.plan.cells:
+    for cell in (*planned.plan.tuned, *planned.plan.cells):
         job = planned.plan.jobs[cell.job]
         weights = job.payload["initialization"].get("weights")
         if weights is not None and job.id not in done:

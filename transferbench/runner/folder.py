@@ -14,10 +14,11 @@ from pydantic_core import from_json
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError, listing
 from transferbench.identity import Sha256
+from transferbench.plan import JobKind
 from transferbench.records import Record, read_records
 from transferbench.runner.other_code import UsedCode
 from transferbench.specs import Frozen
-from transferbench.suite import SOURCE, TRIAL, Suite
+from transferbench.suite import SOURCE, TRIAL, TUNING, WHOLE_IMAGES, Suite
 
 __all__ = [
     "CLAIMS",
@@ -70,7 +71,7 @@ class RunJob(_Read):
     """A cell of the run with its job; a pre-training has an entry alone."""
 
     id: Sha256
-    kind: Literal["pretrain", "trial", "diagnosis"]
+    kind: JobKind
     label: str
     status: str = ""
     entry: str
@@ -130,10 +131,10 @@ class RunDescription(_Read):
         labels: dict[str, set[str | None]] = {
             "entry": {entry.name for entry in self.entries},
             "target": {None, *suite.targets},
-            "perturbation": {None, *suite.perturbations},
+            "perturbation": {None, WHOLE_IMAGES, *suite.perturbations},
             "initialization": arms,
             "other_initialization": arms,
-            "diagnostic": {TRIAL, *suite.diagnostics},
+            "diagnostic": {TRIAL, TUNING, *suite.diagnostics},
         }
         for i, job in enumerate(self.jobs):
             for field, choices in labels.items():

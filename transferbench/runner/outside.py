@@ -92,8 +92,8 @@ def check_weights(
     Raises: ``DataError`` where one of ``named`` is gone, incomplete or not weights.
     """
     used = {(start["tag"], start["sha256"] or "", _member(job.payload["backbone"]))
-            for job in jobs if job.kind == "trial"
-            if (start := job.payload["initialization"].get("weights"))}  # fmt: skip
+            for job in jobs
+            if (start := job.payload.get("initialization", {}).get("weights"))}  # fmt: skip
     paths = {_required(text): str(Path(text).absolute()) for text in named}
     unused = [path for sha256, path in paths.items() if sha256 not in {key[1] for key in used}]
     requested = sorted({(entry.external.sha256, entry.weights) for entry in recorded

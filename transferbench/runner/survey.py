@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 from transferbench.errors import StoreError
 from transferbench.files import read_bounded_json
 from transferbench.plan import Job, JobKind, Work, job_id
+from transferbench.plan.tuning import required_jobs
 from transferbench.runner.folder import RUN
 from transferbench.store import PAYLOAD, Store
 
@@ -122,11 +123,7 @@ def _job(kind: str, payload: Any, title: str) -> Job | None:
     """The job of a payload, None where it is no payload of this kind."""
     try:
         name = job_id(kind, payload)
-        if kind == "diagnosis":
-            requires = tuple(dict.fromkeys(map(str, payload["subjects"])))
-        else:
-            source = payload["initialization"].get("source") if kind == "trial" else None
-            requires = (source,) if source else ()
+        requires = required_jobs(kind, payload)
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return None
     return Job(name, kind, payload, requires, title, Work(0, 0))  # type: ignore[arg-type]  # one of JobKind

@@ -30,6 +30,7 @@ from transferbench.runner.folder import (
 )
 from transferbench.runner.planning import Planned
 from transferbench.runner.run_store import store_facts
+from transferbench.suite import TUNING
 
 __all__ = ["write_plan", "write_results"]
 
@@ -108,10 +109,13 @@ def _description(
 def _job_rows(
     plan: Plan, states: Mapping[str, JobState], recorded: Mapping[tuple[Any, ...], int]
 ) -> Iterator[dict[str, Any]]:
-    """A row for each cell, with its job; pre-trainings first."""
-    needs = ((cell.entry, job) for cell in plan.cells for job in plan.jobs[cell.job].requires)
+    """A row for each cell, with its job; pre-trainings first, then tuning."""
+    needs = ((cell.entry, job) for cell in (*plan.tuned, *plan.cells)
+             for job in plan.jobs[cell.job].requires
+             if plan.jobs[job].kind == "pretrain")  # fmt: skip
     rows = chain(
         ((job, {"entry": entry}) for entry, job in dict.fromkeys(needs)),
+        ((cell.job, cell.axes | {"diagnostic": TUNING}) for cell in plan.tuned),
         ((cell.job, cell.axes) for cell in plan.cells),
         ((diagnosis.job, diagnosis.axes) for diagnosis in plan.measured),
     )

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.identity import Sha256, digest, file_digest
+from transferbench.plan import JobKind
 from transferbench.records import Overlap, Record, read_records
 from transferbench.specs import Preprocessing, Weights
 from transferbench.submission.predictions import Predictions, read_predictions
@@ -133,7 +134,7 @@ class PlannedJob(_Strict):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: Sha256
-    kind: Literal["pretrain", "trial", "diagnosis"]
+    kind: JobKind
     payload: dict[str, Any]
     requires: tuple[Sha256, ...] = ()
 

@@ -23,7 +23,7 @@ from transferbench.submission.bundle import (
     slug,
     submission_id,
 )
-from transferbench.suite import TRIAL, Suite
+from transferbench.suite import TRIAL, TUNING, Suite
 from transferbench.suite.loading import bundled_suites, load_suite
 
 __all__ = [
@@ -282,6 +282,7 @@ def _misplaced(bundle: Bundle, plan: Plan) -> Iterator[Problem]:
         if trials.get(_cell(row), row.job) != row.job:
             yield Problem(f"{_named(_cell(row))} has the job of another trial")
     planned = {(m.job, m.diagnostic, m.a[2:], m.b and m.b[2:]) for m in plan.measured}
+    planned |= {(cell.job, TUNING, cell[2:], None) for cell in plan.tuned}
     recorded = {
         (row.job, row.diagnostic, _cell(row), _other_cell(row))
         for row in bundle.records

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from transferbench.records import Record
 from transferbench.suite.document import Location, Mistake
-from transferbench.suite.schema import Augmentation, Recipe, Suite, Term
+from transferbench.suite.schema import TUNING, Augmentation, Recipe, Suite, Term
 
 __all__ = ["terms_of", "value_mistakes"]
 
@@ -28,6 +28,7 @@ def value_mistakes(suite: Suite) -> Iterator[Mistake]:
     for label, recipe in suite.recipes.items():
         yield from _recipe_mistakes(("recipes", label), recipe, suite.image.size)
     yield from _network_mistakes(suite)
+    yield from _tuning_mistakes(suite)
     for location, term in terms_of(suite):
         yield from _at_most((*location, "weight"), abs(term.weight), LARGE)
         yield from _not_fields((*location, "coordinates"), term.coordinates)
@@ -74,7 +75,11 @@ def _recipe_mistakes(at: Location, recipe: Recipe, image_size: int) -> Iterator[
     limits: dict[Location, tuple[float, float]] = {
         ("epochs",): (recipe.epochs, MAX_EPOCHS),
         ("batch_size",): (recipe.batch_size, MAX_BATCH),
-        ("learning_rate",): (recipe.learning_rate, LARGE),
+        ("learning_rate",): (recipe.learning_rate or 0, LARGE),
+        **{
+            ("tune", "learning_rate", i): (rate, LARGE)
+            for i, rate in enumerate(recipe.tune.learning_rate if recipe.tune else ())
+        },
         ("weight_decay",): (recipe.weight_decay, LARGE),
         ("mixup",): (recipe.mixup, LARGE),
         **{
@@ -97,6 +102,29 @@ def _recipe_mistakes(at: Location, recipe: Recipe, image_size: int) -> Iterator[
             reason = f"{rate.pattern[:60]!r} is not a regular expression: {error}"
             yield Mistake((*at, "rate_factors", i, "pattern"), reason)
     yield from _augmentation_mistakes((*at, "augmentation"), recipe.augmentation, image_size)
+
+
+def _tuning_mistakes(suite: Suite) -> Iterator[Mistake]:
+    """Grids that nothing can be chosen from; labels that do not exist are told elsewhere."""
+    tuned = {label for label, recipe in suite.recipes.items() if recipe.tune}
+    for label, source in suite.sources.items():
+        if source.recipe in tuned:
+            reason = (
+                f"{source.recipe} chooses its learning rate for each arm and target, and a source "
+                "has neither: name a recipe with learning_rate"
+            )
+            yield Mistake(("sources", label, "recipe"), reason)
+    for label, target in suite.targets.items():
+        arms = [arm for arm, use in suite.initializations.items() if use.recipe_on(label) in tuned]
+        if arms and not target.validation:
+            reason = (
+                f"is 0, and the learning rate of {arms[0]} is chosen on validation images: hold "
+                "some out, or give its recipe a learning_rate"
+            )
+            yield Mistake(("targets", label, "validation"), reason)
+    if tuned and TUNING in suite.diagnostics:
+        reason = f"{TUNING} means the trainings that rates are chosen from; choose another label"
+        yield Mistake(("diagnostics", TUNING), reason)
 
 
 def _augmentation_mistakes(

@@ -55,7 +55,7 @@ def coverage_mistakes(suite: Suite, registry: Registry) -> Iterator[Mistake]:
     Raises: ``PluginError`` where a plugin fails.
     """
     if suite.most_trials > MAX_JOBS:
-        yield _too_many(suite, suite.most_trials, 0)
+        yield _too_many(suite, suite.most_trials)
         return
     yield from _Coverage(suite, registry).mistakes()
 
@@ -68,8 +68,9 @@ def coverage_notes(suite: Suite, registry: Registry) -> list[str]:
     return list(_Coverage(suite, registry).notes())
 
 
-def _too_many(suite: Suite, trials: int, diagnoses: int) -> Mistake:
-    measured = f" and {diagnoses:,} diagnoses" if diagnoses else ""
+def _too_many(suite: Suite, trials: int, tuning: int = 0, diagnoses: int = 0) -> Mistake:
+    counts = {"trainings to tune learning rates": tuning, "diagnoses": diagnoses}
+    measured = "".join(f" and {count:,} {noun}" for noun, count in counts.items() if count)
     by_row = suite.replicates == 1 or any(grid.replicates for grid in suite.trials)
     return Mistake(
         ("trials",) if by_row else ("replicates",),
@@ -94,8 +95,9 @@ class _Coverage:
             yield from self._diagnosis(label, diagnosis)
         diagnoses = sum(s.diagnoses for group in self.subjects.values() for s in group)
         trials = sum(self.suite.replicates_in(*cell) for cell in self.cells)
-        if (trials + diagnoses) * max(len(self.suite.backbones), 1) > MAX_JOBS:
-            yield _too_many(self.suite, trials, diagnoses)
+        tuning = self._tuning_jobs()
+        if (trials + tuning + diagnoses) * max(len(self.suite.backbones), 1) > MAX_JOBS:
+            yield _too_many(self.suite, trials, tuning, diagnoses)
         yield from self._claims()
         yield from self._scoring()
 
@@ -147,6 +149,16 @@ class _Coverage:
                     f"{_listed(stored)}; add it to the source's checkpoints"
                 )
                 yield Mistake(("initializations", label, "params"), reason)
+
+    def _tuning_jobs(self) -> int:
+        """The trainings that learning rates are chosen from."""
+        suite = self.suite
+        tuned = {(arm, target) for target, _, arm in self.cells}
+        grids = [
+            suite.recipes[suite.initializations[arm].recipe_on(target)].tune
+            for arm, target in tuned
+        ]
+        return sum(len(grid.learning_rate) * grid.replicates for grid in grids if grid)
 
     # --- what is measured ---------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ __all__ = [
     "SOURCE",
     "TRIAL",
     "TRIAL_METRICS",
+    "TUNING",
+    "WHOLE_IMAGES",
     "Augmentation",
     "Axis",
     "BoardColumn",
@@ -43,6 +45,7 @@ __all__ = [
     "Target",
     "Term",
     "TrialGrid",
+    "Tune",
     "Use",
 ]
 
@@ -54,6 +57,12 @@ TRIAL_METRICS = (
     "n_train",
 )  # fmt: skip
 """What the trials themselves measure."""
+
+TUNING = "tuning"
+"""As the ``diagnostic`` of a measurement: of the trainings that a learning rate is chosen from."""
+
+WHOLE_IMAGES = "whole images"
+"""As the ``perturbation`` of these: there is none. No label of a suite has a space."""
 
 SOURCE = "P"
 """As an arm of a diagnostic: the source network."""
@@ -182,13 +191,37 @@ class Augmentation(Strict):
         return self != Augmentation(fill=self.fill)
 
 
+class Tune(Strict):
+    """A grid of learning rates, of which each entry, arm and target gets its best.
+
+    Every rate trains ``replicates`` networks on images that are not perturbed, with seeds of their
+    own; the rate with the highest mean of the best validation metric is chosen, of equals the
+    smallest. No test image is used.
+    """
+
+    learning_rate: Annotated[Items[Positive], Field(min_length=2)]
+    """Peak learning rates to choose from."""
+    replicates: Count = 2
+    """Networks that are trained at each rate."""
+
+    @model_validator(mode="after")
+    def _each_rate_once(self) -> Self:
+        if len(set(self.learning_rate)) < len(self.learning_rate):
+            raise ValueError("a learning rate stands twice in the grid")
+        return self
+
+
 class Recipe(Strict):
     """Hyperparameters of one training."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"learning_rate", "tune"})
+
     optimizer: Literal["sgd", "adamw"]
     """SGD with momentum, or AdamW."""
-    learning_rate: Positive
-    """Peak learning rate for ``batch_size`` images per step."""
+    learning_rate: Positive | None = None
+    """Peak learning rate for ``batch_size`` images per step; none where ``tune`` chooses it."""
+    tune: Tune | None = None
+    """Learning rates to choose from, instead of one; for arms, not for sources."""
     epochs: Count
     """Passes over the training images."""
     batch_size: Count
@@ -224,7 +257,25 @@ class Recipe(Strict):
     evaluate_train: Literal["every", "sparse", "last"] = "every"
     """The same for the training set, in eval mode without augmentation; ``speed`` averages it."""
     tuned_over: Count = 1
-    """Number of settings this recipe was selected from; tables flag unequal tuning budgets."""
+    """Number of settings this recipe was selected from; tables flag unequal tuning budgets.
+
+    With ``tune`` it is the number of its rates, and is left out.
+    """
+
+    @model_validator(mode="after")
+    def _one_rate_or_a_grid(self) -> Self:
+        if (self.learning_rate is None) == (self.tune is None):
+            raise ValueError(
+                "give either learning_rate, or tune to choose it from a grid; null takes one out"
+            )
+        if self.tune and self.tuned_over != type(self).model_fields["tuned_over"].default:
+            raise ValueError("tuned_over follows from the grid of tune: leave it out")
+        return self
+
+    @property
+    def budget(self) -> int:
+        """The number of settings that it is the best of."""
+        return len(self.tune.learning_rate) if self.tune else self.tuned_over
 
 
 class Source(Strict):
