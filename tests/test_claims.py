@@ -15,7 +15,7 @@ from scipy import stats
 from transferbench.claims import Verdict, judge
 from transferbench.measurements import Measurements
 from transferbench.records import Record
-from transferbench.statistics import paired_difference
+from transferbench.statistics import concordance, jackknife, jackknife_ratio, paired_difference
 from transferbench.suite import Suite
 
 RECIPE = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 1, "batch_size": 8}
@@ -499,3 +499,118 @@ def test_the_order_of_rows_does_not_matter(order):
     assert (result.effect, result.low, result.high) == pytest.approx(
         (expected.effect, expected.low, expected.high)
     )
+
+
+# --- several source networks ------------------------------------------------------------------
+
+TWICE = [0.9, 0.8, 0.95, 0.88, 0.84, 0.93]
+"""Replicates 0 and 3 start from network 0, and so on."""
+ALONE = [0.6, 0.55, 0.6, 0.58, 0.61, 0.57]
+
+
+def from_networks(count, arm="P", **arms):
+    """Trials whose first arm starts from ``count`` source networks."""
+    return [
+        row.model_copy(update={"network": row.replicate % count})
+        if row.initialization == f"{arm}-T" else row
+        for row in trials(**arms)
+    ]  # fmt: skip
+
+
+def of_networks(count, replicates=6):
+    source = {"dataset": {"name": "digits"}, "recipe": "short", "networks": count}
+    return {"sources": {"source": source}, "replicates": replicates}
+
+
+def test_arms_of_several_networks_are_judged_over_the_networks():
+    result = verdict(GAIN, from_networks(3, P=TWICE, RI=ALONE), **of_networks(3))
+    effects = np.array(TWICE) - ALONE
+    means = effects.reshape(2, 3).mean(axis=0)
+    expected = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
+    assert (result.effect, result.low, result.high) == pytest.approx([means.mean(), *expected])
+    assert (result.n, result.interval) == (3, "jackknife-networks-95")
+    assert result.covers == "3 source networks x 2 replicates"
+    assert result.p_reproduced == pytest.approx(stats.ttest_1samp(means, 0).pvalue, rel=1e-5)
+
+
+def test_arms_without_a_source_are_judged_over_replicates():
+    records = from_networks(3, P=TWICE, RI=ALONE, MV=ALONE[::-1])
+    claim = {"terms": [term("RI-T"), term("MV-T", weight=-1.0)]}
+    result = verdict(claim, records, **of_networks(3))
+    assert (result.n, result.interval, result.covers) == (6, "jackknife-95", "replicates")
+
+
+def test_one_network_is_said_to_be_given():
+    records = table(trials(P=TWICE, RI=ALONE))
+    claims = {"gain": GAIN, "random": {"terms": [term("RI-T")]}}
+    judged = judge(suite(claims, replicates=6), records, "net", given=["P-T"])
+    assert [verdict.covers for verdict in judged] == ["replicates, given P", "replicates"]
+    mixed = from_networks(3, P=TWICE, RI=ALONE, MV=ALONE)
+    claim = {"terms": [term("P-T"), term("MV-T", weight=-1.0)]}
+    (result,) = judge(suite({"c": claim}, **of_networks(3)), table(mixed), "net", given=["MV-T"])
+    assert result.covers == "3 source networks x 2 replicates, given the one network of MV-T"
+
+
+def test_two_networks_are_too_few_for_a_verdict():
+    result = verdict(GAIN, from_networks(2, P=TWICE, RI=ALONE), **of_networks(2))
+    assert result.verdict == "undecided"
+    assert result.reason == "a verdict needs 3 source networks, found 2"
+    equal = from_networks(3, P=[0.75] * 6, RI=[0.5] * 6)
+    result = verdict(GAIN, equal, **of_networks(3))
+    assert result.reason == "every source network gives the same value: their spread is not known"
+
+
+def test_a_network_with_a_lost_replicate_counts_with_the_others():
+    records = from_networks(3, P=[*TWICE[:5], None], RI=ALONE)
+    result = verdict(GAIN, records, **of_networks(3))
+    assert (result.n, result.covers) == (3, "3 source networks, 5 replicates")
+    assert result.verdict == "undecided"
+    assert result.reason.startswith("replicate 5 gave no value, and the verdict depends")
+
+
+def test_shares_and_orders_of_several_networks():
+    records = from_networks(3, P=TWICE, RI=ALONE, MV=[0.7] * 6)
+    share = GAIN | {"relative_to": [term("P-T"), term("MV-T", weight=-1.0)]}
+    order = {"order": [[term("RI-T")], [term("MV-T")], [term("P-T")]]}
+    means = np.reshape([TWICE, ALONE, [0.7] * 6], (3, 2, 3)).mean(axis=1)
+    p, ri, mv = (row.tolist() for row in means)
+
+    def pick(values):
+        return lambda replicates: float(np.mean([values[k] for k in replicates]))
+
+    result = verdict(share, records, **of_networks(3))
+    gain, under = (np.subtract(p, other).tolist() for other in (ri, mv))
+    expected = jackknife_ratio(pick(gain), pick(under), range(3))
+    assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
+    assert (result.interval, result.n) == ("fieller-networks-95", 3)
+    result = verdict(order, records, **of_networks(3))
+    expected = concordance([pick(ri), pick(mv), pick(p)], (), range(3))
+    assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
+    assert (result.interval, result.n) == ("pairs-networks-95", 3)
+
+
+def test_pairs_of_a_network_are_left_out_with_it():
+    """Pairs of P-T within a network, against pairs of RI-T from anywhere."""
+    rng = np.random.default_rng(0)
+    within = [(i, j) for i, j in itertools.combinations(range(6), 2) if i % 3 == j % 3]
+    value = {
+        **{("P-T", i, j): 0.5 + 0.1 * rng.normal() for i, j in within},
+        **{("RI-T", i, j): 0.1 * rng.normal() for i, j in itertools.combinations(range(6), 2)},
+    }
+    records = [
+        record(v, initialization=arm, other_initialization=arm, replicate=i, other_replicate=j,
+               diagnostic="curve", network=i % 3 if arm == "P-T" else None)
+        for (arm, i, j), v in value.items()
+    ]  # fmt: skip
+    pairs = [term(arm, other_initialization=arm, diagnostic="curve") for arm in ("P-T", "RI-T")]
+    claim = {"terms": [pairs[0], pairs[1] | {"weight": -1.0}]}
+    result = verdict(claim, records, **of_networks(3))
+
+    def effect(networks):
+        kept = {k: v for k, v in value.items() if {k[1] % 3, k[2] % 3} <= set(networks)}
+        p, ri = ([v for k, v in kept.items() if k[0] == arm] for arm in ("P-T", "RI-T"))
+        return np.mean(p) - np.mean(ri)
+
+    expected = jackknife(effect, range(3))
+    assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
+    assert result.n == 3

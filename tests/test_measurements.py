@@ -177,3 +177,25 @@ def test_only_shared_replicates_are_averaged_and_subtracted():
     assert mean_of(series) == {0: 2.0, 1: 3.0}
     assert mean_of([]) == {}
     assert difference_of(*series) == {0: -2.0, 1: 4.0}
+
+
+@pytest.mark.parametrize(
+    ("starts", "expected"),
+    [
+        ({0: None, 1: None}, 1),
+        ({0: 0, 1: 1, 2: 2, 3: 0, 4: 1, 5: 2}, 3),
+        ({0: 0, 1: 1, 2: 2}, 3),
+        ({0: 0, 5: 2}, 3),
+        ({1: 1, 4: 1, 5: None}, 3),
+    ],
+)
+def test_the_networks_that_replicates_start_from(starts, expected):
+    rows = Measurements.of_records(
+        record(0.5, replicate=k, network=network) for k, network in starts.items()
+    )
+    assert rows.networks == expected
+
+
+def test_a_table_has_a_column_of_networks_where_there_are_several():
+    assert "network" not in frame_of([record(0.5)])
+    assert frame_of([record(0.5, network=2)]).network.tolist() == [2]

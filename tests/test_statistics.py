@@ -17,10 +17,12 @@ from transferbench.statistics import (
     Interval,
     bootstrap,
     bootstrap_mean,
+    covered,
     jackknife,
     jackknife_ratio,
     paired_difference,
     rank_intervals,
+    replicate_mean,
     student_t,
     wilson,
 )
@@ -538,3 +540,47 @@ def test_the_order_of_entries_and_replicates_does_not_matter(scores, random):
     assert list(again) == list(expected)
     for entry, rank in expected.items():
         assert again[entry][2:] == rank[2:]
+
+
+# --- several source networks ------------------------------------------------------------------
+
+
+def test_a_mean_over_networks_is_the_student_t_of_their_means():
+    values = dict(enumerate(np.random.default_rng(1).normal(size=15).tolist()))
+    means = np.reshape(list(values.values()), (3, 5)).mean(axis=0)
+    interval = replicate_mean(values, networks=5)
+    expected = stats.t.interval(0.95, 4, means.mean(), stats.sem(means))
+    assert interval[:3] == pytest.approx((means.mean(), *expected))
+    assert (interval.n, interval.method, interval.over_networks) == (
+        5, "jackknife-networks-95", True
+    )  # fmt: skip
+    assert replicate_mean(values) == student_t(list(values.values()))
+
+
+def test_networks_with_unequally_many_replicates_are_left_out_as_a_whole():
+    values = dict(enumerate([1.0, 4.0, 2.0, 3.0, 7.0]))
+    groups = [[1.0, 3.0], [4.0, 7.0], [2.0]]
+    interval = replicate_mean(values, networks=3)
+    total = np.mean(list(values.values()))
+    without = [np.mean(np.concatenate(groups[:m] + groups[m + 1 :])) for m in range(3)]
+    half = stats.t.ppf(0.975, 2) * stats.sem(3 * total - 2 * np.array(without))
+    assert interval[:3] == pytest.approx((total, total - half, total + half))
+
+
+def test_one_network_with_replicates_gives_no_interval():
+    interval = replicate_mean({0: 1.0, 3: 2.0}, networks=3)
+    assert (interval.value, interval.low, interval.n) == (1.5, None, 1)
+    assert interval.reason == "an interval needs two or more, found 1"
+
+
+@pytest.mark.parametrize(
+    ("replicates", "networks", "expected"),
+    [
+        (range(4), 1, "replicates"),
+        (range(10), 5, "5 source networks x 2 replicates"),
+        (range(3), 3, "3 source networks x 1 replicate"),
+        ([0, 1, 2, 4], 3, "3 source networks, 4 replicates"),
+    ],
+)
+def test_what_an_interval_covers_is_said_in_words(replicates, networks, expected):
+    assert covered(replicates, networks) == expected

@@ -165,6 +165,20 @@ class Measurements:
         return self._table.replicates[self._positions]
 
     @property
+    def networks(self) -> int:
+        """From how many source networks these replicates start, replicate k from k % their number.
+
+        1 where they share one or the source has no part in it.
+        """
+        network_M, replicate_M = self._table.networks[self._positions], self.replicates[:, 0]
+        several_M = ~np.isnan(network_M)
+        if not several_M.any():
+            return 1
+        replicate_M, network_M = replicate_M[several_M], network_M[several_M]
+        apart = int(np.gcd.reduce((replicate_M - network_M).astype(np.int64)))
+        return apart or int(replicate_M.max()) + 1
+
+    @property
     def coordinates(self) -> list[str]:
         """The coordinates that some row has."""
         return [name for name in self._table.coordinates if self.distinct(name)]
@@ -290,6 +304,11 @@ class _Table:
     def replicates(self) -> np.ndarray:
         """Shapes: (N, 2)."""
         return np.stack([self._floats("replicate"), self._floats("other_replicate")], axis=1)
+
+    @cached_property
+    def networks(self) -> np.ndarray:
+        """Which of several source networks, NaN without several. Shapes: (N,)."""
+        return self._floats("network")
 
     def _floats(self, name: str) -> np.ndarray:
         if name not in self.frame:

@@ -25,7 +25,7 @@ class Sample(NamedTuple):
 
     A point is one coordinate in one cell. ``rows``: the measurements, also those without a value;
     ``missing``: descriptions of the cells without a value; ``planned``: the replicates that every
-    cell has.
+    cell has; ``networks``: the source networks that they start from, 1 where they share one.
     Shapes: values (M,); replicates (M, 2) of the network, or of both of a pair (NaN: there is no
     second); points (M,), the point of a value; cells (P,), the cell of a point.
     """
@@ -38,6 +38,7 @@ class Sample(NamedTuple):
     rows: Measurements
     missing: tuple[str, ...]
     planned: int
+    networks: int
 
     def complete(self) -> set[int]:
         """The replicates that have a value in every cell."""
@@ -79,6 +80,7 @@ def sample_of(suite: Suite, term: Term, measurements: Measurements) -> Sample:
         rows=rows,
         missing=tuple(_missing(suite, term, valued)),
         planned=_planned(suite, term),
+        networks=suite.networks if rows.distinct("network") else 1,
     )
 
 

@@ -3,14 +3,16 @@
 An effect is an average of averages: over the coordinates of a measurement, over the cells
 (target, perturbation) of a term, then a weighted sum. Its interval is the jackknife over
 replicates: the paired Student-t where every value belongs to one network, and still right for
-pairs that share networks. That of a share (``relative_to``) is Fieller's, from the same jackknife;
-that of a rank correlation (``order``, ``along``) follows from the pairs of levels in order.
+pairs that share networks. Where arms start from several source networks, all replicates of one are
+left out at once, so that the interval covers what another pre-training would change. That of a
+share (``relative_to``) is Fieller's, from the same jackknife; that of a rank correlation
+(``order``, ``along``) follows from the pairs of levels in order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, reduce
 from operator import or_
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -25,10 +27,11 @@ from transferbench.statistics import (
     Estimator,
     Interval,
     concordance,
+    covered,
     jackknife,
     jackknife_ratio,
     least_error,
-    student_t,
+    replicate_mean,
 )
 from transferbench.suite import Axis, Claim, Suite, Term
 
@@ -40,7 +43,7 @@ NAMED = 3
 LEVEL = 0.95
 
 FEWEST = 3
-"""Replicates that a verdict needs: two equal differences are no evidence."""
+"""Replicates, or source networks, that a verdict needs: two equal differences are no evidence."""
 
 EQUAL = 1e-9
 """Bounds closer than this are those of replicates without spread, to rounding."""
@@ -51,7 +54,9 @@ Decision: TypeAlias = Literal["reproduced", "contradicted", "undecided"]
 class Verdict(BaseModel):
     """A claim's effect with its 95% interval, from ``n`` replicates, and the decision.
 
-    ``reason`` says why a claim is undecided, and what is remarkable about its measurements.
+    ``n`` counts source networks where the interval ``covers`` several; ``covers`` is empty in
+    verdicts of earlier versions, which had one. ``reason`` says why a claim is undecided, and what
+    is remarkable about its measurements.
     ``p_reproduced`` and ``p_contradicted`` are the smallest errors (1 - level, two-sided) at which
     an interval would decide so; None where none could, and in verdicts of earlier versions.
     """
@@ -75,6 +80,7 @@ class Verdict(BaseModel):
     family: str = ""
     p_reproduced: float | None = None
     p_contradicted: float | None = None
+    covers: str = ""
 
     def __repr__(self) -> str:
         """The claim on one line; the fields hold the rest."""
@@ -102,34 +108,45 @@ def judge(
     measurements: Measurements,
     entry: str,
     left_out: Mapping[str, str] | None = None,
+    given: Collection[str] = (),
 ) -> list[Verdict]:
     """A verdict on each claim of ``suite``, in its order, for one entry.
 
     ``left_out``: arms that the entry's external weights cannot start, and why; a claim on one
-    says so. Only replicates with a value in every cell of every term count, so that terms differ
+    says so. ``given``: arms that start from one source network, which a claim's interval does not
+    cover. Only replicates with a value in every cell of every term count, so that terms differ
     in nothing but the contrast of the claim.
 
     A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
     and contradicted where one does at a level corrected for their number (Bonferroni); the
     effect is that of the value which is furthest from holding.
 
-    Undecided, whatever the interval: a claim of fewer than ``FEWEST`` replicates, one whose
+    Undecided, whatever the interval: a claim of fewer than ``FEWEST`` replicates (or source
+    networks, where its arms start from several), one whose
     replicates have no spread, and one with replicates lost (a trial that diverged), unless it is
     decided alike whatever values these would have had.
     """
     own, reasons = measurements.select(entry=entry), left_out or {}
-    return [_judge(suite, label, claim, own, reasons) for label, claim in suite.claims.items()]
+    return [
+        _judge(suite, label, claim, own, reasons, given) for label, claim in suite.claims.items()
+    ]
 
 
 def _judge(
-    suite: Suite, label: str, claim: Claim, own: Measurements, left_out: Mapping[str, str]
+    suite: Suite,
+    label: str,
+    claim: Claim,
+    own: Measurements,
+    left_out: Mapping[str, str],
+    given: Collection[str],
 ) -> Verdict:
     cases = _cases(suite, claim, own)
     samples = [sample for case in cases for sample in case.samples]
     planned = min(sample.planned for sample in samples)
     replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
-    lost = _lost(samples, replicates, planned)
-    judged = [_judged(claim, case, replicates, lost, len(cases)) for case in cases]
+    networks = max(sample.networks for sample in samples)
+    draws = _Draws(replicates, _lost(samples, replicates, planned), networks)
+    judged = [_judged(claim, case, draws, len(cases)) for case in cases]
     worst = min(
         judged,
         key=lambda case: (case.decision != "undecided", _margins(claim, case.interval)[0]),
@@ -153,6 +170,7 @@ def _judge(
         family=claim.family,
         p_reproduced=p_reproduced,
         p_contradicted=p_contradicted,
+        covers=_covered(claim, draws, given),
         verdict=decisive.decision,
         reason="; ".join(
             [
@@ -215,14 +233,38 @@ def _placed(terms: Sequence[Term], axis: Axis, value: Any) -> list[Term]:
 
 def _left_out(claim: Claim, left_out: Mapping[str, str]) -> list[str]:
     """Why arms of the claim were not trained for this entry."""
-    sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
-    terms = [term for summands in sums for term in summands]
-    arms = {arm for term in terms for arm in (term.initialization, term.other_initialization)}
+    arms = _arms(claim)
     return [
         f"{arm} {why}, which external weights cannot give"
         for arm, why in left_out.items()
         if arm in arms
     ]
+
+
+def _arms(claim: Claim) -> set[str]:
+    sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
+    terms = [term for summands in sums for term in summands]
+    second = {term.other_initialization for term in terms if term.other_initialization}
+    return {term.initialization for term in terms} | second
+
+
+class _Draws(NamedTuple):
+    """The replicates that count and those lost, which start from so many source networks."""
+
+    replicates: Sequence[int]
+    lost: Sequence[int]
+    networks: int
+
+
+def _covered(claim: Claim, draws: _Draws, given: Collection[str]) -> str:
+    """What the interval of a claim covers: replicates alone, or other source networks too."""
+    if not draws.replicates:
+        return ""
+    arms = sorted(_arms(claim).intersection(given))
+    if draws.networks == 1:
+        return "replicates, given P" if arms else "replicates"
+    one_network = f", given the one network of {listing(arms, NAMED)}" if arms else ""
+    return covered(draws.replicates, draws.networks) + one_network
 
 
 class _Judged(NamedTuple):
@@ -239,11 +281,9 @@ class _Judged(NamedTuple):
     errors: tuple[float, float] | None
 
 
-def _judged(
-    claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int], cases: int
-) -> _Judged:
-    interval_at = _intervals(claim, case, replicates)
-    filled_at = _filled(claim, case, replicates, lost) if lost else lambda _: []
+def _judged(claim: Claim, case: _Case, draws: _Draws, cases: int) -> _Judged:
+    interval_at, lost = _intervals(claim, case, draws), draws.lost
+    filled_at = _filled(claim, case, draws) if lost else lambda _: []
     interval = interval_at(LEVEL)
     decision, reasons = _decide(claim, interval)
     errors = None
@@ -296,9 +336,7 @@ def _lost(samples: Sequence[Sample], replicates: Sequence[int], planned: int) ->
     return sorted(k for k in trained - set(replicates) if k < planned)
 
 
-def _filled(
-    claim: Claim, case: _Case, replicates: Sequence[int], lost: Sequence[int]
-) -> Callable[[float], list[Interval]] | None:
+def _filled(claim: Claim, case: _Case, draws: _Draws) -> Callable[[float], list[Interval]] | None:
     """The intervals at a level for the least and the most that the lost replicates could be.
 
     Only a sum of fractions has a least and a most; effects of pairs and ratios are not bounded so
@@ -307,19 +345,20 @@ def _filled(
     effect, divisor = case.sums if not (claim.order or claim.along) else ((), ())
     units = {unit for sample in effect for unit in sample.rows.labels("unit")}
     effect_of = _sum(effect)
-    values = [value for k in replicates if (value := effect_of([k])) is not None]
-    if divisor or units != {"fraction"} or len(values) < len(replicates):
+    values = {k: value for k in draws.replicates if (value := effect_of([k])) is not None}
+    if divisor or units != {"fraction"} or len(values) < len(draws.replicates):
         return None
     extremes = (sum(min(s.weight, 0.0) for s in effect), sum(max(s.weight, 0.0) for s in effect))
-    filled = [[*values, *[extreme] * len(lost)] for extreme in extremes]
-    return lambda level: [student_t(values, level) for values in filled]
+    filled = [values | dict.fromkeys(draws.lost, extreme) for extreme in extremes]
+    return lambda level: [replicate_mean(values, draws.networks, level) for values in filled]
 
 
 # --- the effect -------------------------------------------------------------------------------
 
 
-def _intervals(claim: Claim, case: _Case, replicates: Sequence[int]) -> Callable[[float], Interval]:
+def _intervals(claim: Claim, case: _Case, draws: _Draws) -> Callable[[float], Interval]:
     """The interval of the effect at a level."""
+    replicates, networks = draws.replicates, draws.networks
     missing = dict.fromkeys(cell for sample in case.samples for cell in sample.missing)
     reason = f"no measurement: {listing(list(missing), NAMED, '; ')}" if missing else ""
     if not missing and not replicates:
@@ -328,11 +367,11 @@ def _intervals(claim: Claim, case: _Case, replicates: Sequence[int]) -> Callable
         return lambda _: _undetermined(claim, reason)
     if claim.order or claim.along:
         levels, against = (list(map(_sum, side)) for side in (case.sums, case.against))
-        return lambda level: concordance(levels, against, replicates, level)
+        return lambda level: concordance(levels, against, replicates, level, networks)
     effect, divisor = map(_sum, case.sums)
     if not case.sums[1]:
-        return lambda level: jackknife(effect, replicates, level)
-    return lambda level: jackknife_ratio(effect, divisor, replicates, level)
+        return lambda level: jackknife(effect, replicates, level, networks)
+    return lambda level: jackknife_ratio(effect, divisor, replicates, level, networks)
 
 
 def _undetermined(claim: Claim, reason: str) -> Interval:
@@ -387,9 +426,11 @@ def _unfit(interval: Interval) -> str | None:
     if interval.low is None or interval.high is None:
         return interval.reason or "no interval"
     if interval.n < FEWEST:
-        return f"a verdict needs {FEWEST} replicates, found {interval.n}"
+        counted = "source networks" if interval.over_networks else "replicates"
+        return f"a verdict needs {FEWEST} {counted}, found {interval.n}"
     if interval.high - interval.low <= EQUAL:
-        return "every replicate gives the same value: their spread is not known"
+        unit = "source network" if interval.over_networks else "replicate"
+        return f"every {unit} gives the same value: their spread is not known"
     return None
 
 

@@ -155,7 +155,7 @@ class Plan:
 
     ``left_out``: for each entry the arms that it goes without, each with what it needs instead.
     ``networks``: for each entry the arms whose replicates start from several networks, and how
-    many; the source network is one of them.
+    many; the source network is one of them. ``given``: those whose replicates all start from one.
     ``tuned``: the trainings that learning rates are chosen from, by entry, target and arm.
     """
 
@@ -163,6 +163,7 @@ class Plan:
     entries: tuple[Entry, ...]
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    given: Mapping[str, frozenset[str]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     tuned: list[TrialCell] = field(default_factory=list)
     cells: list[TrialCell] = field(default_factory=list)
@@ -223,7 +224,11 @@ def plan_resolved(
     unstartable = unstartable_arms(resolved.suite, resolved.arms)
     left_out = {entry.name: unstartable if entry.weights else {} for entry in entries}
     networks = {entry.name: _several_networks(resolved, entry) for entry in entries}
-    plan = Plan(resolved.suite, tuple(entries), left_out, networks)
+    scored = resolved.arms[resolved.suite.scoring.initialization]
+    arms = resolved.arms | {SOURCE: scored}
+    sourced = {label for label, arm in arms.items() if arm.needs_source}
+    given = {name: frozenset(sourced - several.keys()) for name, several in networks.items()}
+    plan = Plan(resolved.suite, tuple(entries), left_out, networks, given)
     planner = _Planner(plan, resolved, facts)
     for entry in entries:
         planner.add(entry)

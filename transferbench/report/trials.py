@@ -182,11 +182,13 @@ def _groups(scope: Scope, quantities: Sequence[Quantity]) -> list[ArmGroup]:
 
 def _share(scope: Scope, quantity: Quantity, arm: str, rows: Measurements) -> Aggregate | None:
     """The share of the scored arm's gain that an arm recovers; its flag says why there is none."""
-    values = (
-        quantity.rows(rows).select(initialization=name).by_replicate()
-        for name in (arm, *scope.pair)
+    measured = quantity.rows(rows).select(initialization=(arm, *scope.pair))
+    own, source, baseline = (
+        measured.select(initialization=name).by_replicate() for name in (arm, *scope.pair)
     )
-    share = None if arm in scope.pair else share_of_gain(*values)
+    share = None
+    if arm not in scope.pair:
+        share = share_of_gain(own, source, baseline, measured.networks)
     if share is None:
         return None
     return Aggregate(as_summary(share), (share.reason,) if share.reason else ())

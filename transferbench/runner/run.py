@@ -82,8 +82,8 @@ def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
     table = frame_of(collected.records)
     measurements = Measurements(table)
     verdicts = {
-        entry.name: judge(plan.suite, measurements, entry.name, plan.left_out[entry.name])
-        for entry in plan.entries
+        name: judge(plan.suite, measurements, name, plan.left_out[name], plan.given[name])
+        for name in (entry.name for entry in plan.entries)
     }
     return Results(outcomes, collected, table, verdicts)
 

@@ -22,6 +22,7 @@ from transferbench.statistics.intervals import (
     Jackknifed,
     jackknifed,
     method_name,
+    units_of,
 )
 
 __all__ = ["concordance"]
@@ -35,6 +36,7 @@ def concordance(
     against: Sequence[Estimator],
     replicates: Sequence[int],
     level: float = 0.95,
+    networks: int = 1,
 ) -> Interval:
     """Kendall's tau of K >= 2 effects with their position, or with K others ``against`` them.
 
@@ -44,15 +46,18 @@ def concordance(
     established, at half the level since both directions would do. That at least u of N pairs are
     concordant is established where (N - u + 1) p_(u) <= (1 - level) / 2 for the u-th smallest
     p-value; between the values of tau the bound moves with that p-value, so that no finite number
-    of replicates makes it 1.
+    of replicates makes it 1. Of several source ``networks`` (as in ``jackknife``) each gives one
+    pseudo-value.
 
     Error: the bounds hold at ``level`` whatever the dependence between pairs, given normal effects.
     Coverage and power: ``make coverage``.
     Source: Kendall 1938; Benjamini and Heller 2008, doi:10.1111/j.1541-0420.2007.00984.x, for the
     number of true hypotheses; Berger 1982 for the intersection of them.
     """
-    n, method = len(replicates), method_name("pairs", level)
-    sides = [[jackknifed(effect, replicates) for effect in side] for side in (effects, against)]
+    n, method = len(units_of(replicates, networks)), method_name("pairs", level, networks)
+    sides = [
+        [jackknifed(effect, replicates, networks) for effect in side] for side in (effects, against)
+    ]
     every = [effect for side in sides for effect in side]
     if None in [effect.value for effect in every]:
         reason = next(effect.reason for effect in every if effect.value is None)
