@@ -142,6 +142,53 @@ def test_a_tuning_replicate_starts_from_the_source_network_of_its_number(registr
                       if cell.initialization == "RI-T" or cell.replicate != 1}  # fmt: skip
 
 
+CONTROL = {"name": "second-random", "recipe": "short", "rate_of": "RI-T"}
+
+
+def test_an_arm_that_takes_the_rate_of_another_has_no_tuning_of_its_own(registry, plan):
+    shared = plan_of(registry, changed("initializations.RI2-T", CONTROL, tuned()))
+    assert jobs_of(shared, "tuning") == jobs_of(plan, "tuning")
+    by_arm = {cell.initialization: shared.jobs[cell.job].payload["tuning"] for cell in shared.cells}
+    assert by_arm["RI2-T"] == by_arm["RI-T"] != by_arm["P-T"]
+    own = plan_of(registry, changed("initializations.RI2-T", CONTROL | {"rate_of": None}, tuned()))
+    assert len(own.of_kind("tuning")) == 3 * 3 * 2
+    alone = [{"initializations": ["P-T", "RI2-T"], "perturbations": ["none"]}]
+    without = changed("trials", alone, changed("initializations.RI2-T", CONTROL, tuned()))
+    assert jobs_of(plan_of(registry, without), "tuning") == jobs_of(plan, "tuning")
+
+
+def test_the_rate_of_another_arm_is_part_of_a_suite_only_where_it_is_used():
+    suite = Suite.model_validate(changed("initializations.RI2-T", CONTROL, tuned()))
+    arms = suite.model_dump(mode="json")["initializations"]
+    assert arms["RI2-T"]["rate_of"] == "RI-T"
+    assert "rate_of" not in arms["RI-T"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate_of": "RIT"}, "RI2-T.rate_of: initializations has no 'RIT'; did you mean 'RI-T'?"),
+        (
+            {"rate_of": "third"},
+            "rate_of: third need not be tuned in a run; take the rate of P-T",
+        ),
+        ({"rate_of": "RI2-T"}, "rate_of: RI2-T need not be tuned in a run"),
+        (
+            {"recipe": "long"},
+            "RI2-T.rate_of: on handwriting the recipe of RI2-T is long, and that of RI-T ",
+        ),
+    ],
+)
+def test_a_rate_is_taken_from_an_arm_that_is_always_tuned(tmp_path, registry, change, message):
+    arms = TINY["initializations"] | {
+        "third": {"name": "second-random", "recipe": "short"}, "RI2-T": CONTROL | change
+    }  # fmt: skip
+    path = suite_file(tmp_path, **GRIDDED, initializations=arms)
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(path), registry)
+    assert message in str(caught.value)
+
+
 # --- ids --------------------------------------------------------------------------------------
 
 

@@ -322,6 +322,7 @@ class _Planner:
 
     def _tuning(self, entry: Entry, label: str, arm: str) -> list[TunedRate]:
         """Each rate of the arm's grid on a target, with the jobs that try it; none without one."""
+        arm = self.suite.initializations[arm].rate_of or arm
         recipe = self.suite.recipes[self.suite.initializations[arm].recipe_on(label)]
         key = entry.name, label, arm
         if recipe.tune is not None and key not in self.tunings:

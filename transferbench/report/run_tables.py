@@ -67,9 +67,10 @@ def budgets_table(suite: Suite) -> Table:
         where = "all" if len(targets) == len(suite.targets) else ", ".join(targets)
         unequal = f"unequal tuning: {recipe.budget} against {budget}"
         tried = recipe.tune.learning_rate if recipe.tune else (recipe.learning_rate,)
+        whose = f", that of {arms[arm].rate_of}" if recipe.tune and arms[arm].rate_of else ""
         lines.append((
             *map(Cell, (arm, where, name, recipe.optimizer)),
-            Cell(" or ".join(f"{rate:g}" for rate in tried), kind="number"),
+            Cell(" or ".join(f"{rate:g}" for rate in tried) + whose, kind="number"),
             Cell(str(recipe.epochs), kind="number"),
             Cell(str(recipe.batch_size), kind="number"),
             Cell(recipe.schedule.name),

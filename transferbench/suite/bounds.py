@@ -125,6 +125,30 @@ def _tuning_mistakes(suite: Suite) -> Iterator[Mistake]:
     if tuned and TUNING in suite.diagnostics:
         reason = f"{TUNING} means the trainings that rates are chosen from; choose another label"
         yield Mistake(("diagnostics", TUNING), reason)
+    yield from _rate_mistakes(suite)
+
+
+def _rate_mistakes(suite: Suite) -> Iterator[Mistake]:
+    """Arms that cannot take the learning rate of another one."""
+    arms = suite.initializations
+    compared = (suite.scoring.initialization, suite.scoring.baseline)
+    for label, use in arms.items():
+        if use.rate_of not in arms:
+            continue
+        at, other = ("initializations", label, "rate_of"), arms[use.rate_of]
+        if use.rate_of not in compared or use.rate_of == label or other.rate_of:
+            tuned = [arm for arm in dict.fromkeys(compared) if arm != label]
+            reason = (
+                f"{use.rate_of} need not be tuned in a run; take the rate of {' or '.join(tuned)}"
+            )
+            yield Mistake(at, reason)
+        elif different := [t for t in suite.targets if use.recipe_on(t) != other.recipe_on(t)]:
+            target = different[0]
+            reason = (
+                f"on {target} the recipe of {label} is {use.recipe_on(target)}, and that of "
+                f"{use.rate_of} {other.recipe_on(target)}; a rate holds for one recipe"
+            )
+            yield Mistake(at, reason)
 
 
 def _augmentation_mistakes(

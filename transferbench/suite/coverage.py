@@ -153,7 +153,9 @@ class _Coverage:
     def _tuning_jobs(self) -> int:
         """The trainings that learning rates are chosen from."""
         suite = self.suite
-        tuned = {(arm, target) for target, _, arm in self.cells}
+        tuned = {
+            (suite.initializations[arm].rate_of or arm, target) for target, _, arm in self.cells
+        }
         grids = [
             suite.recipes[suite.initializations[arm].recipe_on(target)].tune
             for arm, target in tuned

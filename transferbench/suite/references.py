@@ -28,6 +28,7 @@ REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("sources", "*", "recipe"), "recipes"),
     (("initializations", "*", "recipe"), "recipes"),
     (("initializations", "*", "recipes", "*"), "recipes"),
+    (("initializations", "*", "rate_of"), "initializations"),
     *(((*path, kind, "*"), kind)
       for path in (("trials", "*"), ("diagnostics", "*", "on"))
       for kind in ("targets", "perturbations", "initializations")),

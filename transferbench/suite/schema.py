@@ -323,6 +323,8 @@ class Target(Strict):
 class InitializationUse(Use):
     """An arm: an initialization, its source and its recipe."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"rate_of"})
+
     recipe: str
     """Label of the recipe of this arm."""
     source: str = "source"
@@ -331,6 +333,12 @@ class InitializationUse(Use):
     """Target -> label of another recipe for that target."""
     frozen: bool = False
     """Train the head alone, on fixed features."""
+    rate_of: str | None = None
+    """Arm whose tuned learning rate this one takes; none where it is tuned itself.
+
+    The scored arm or the baseline, with the same recipe. Of a null control that is tuned itself,
+    the difference to the baseline contains that of two choices.
+    """
 
     def recipe_on(self, target: str) -> str:
         """The label of the recipe of this arm on a target."""
