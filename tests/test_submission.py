@@ -1101,10 +1101,10 @@ def test_outputs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
     arrays = {"logits": np.zeros((3, 2), np.float32), "labels": np.zeros(2, np.int64)}
     save_file(arrays, path)
     with pytest.raises(SubmissionError, match=r"holds no items; run the trial again"):
-        read_outputs(path)
+        read_outputs(path, "accuracy")
     save_file(arrays | {"items": np.arange(3)}, path)
     with pytest.raises(SubmissionError, match=r"3 logits, 2 labels and 3 items do not belong"):
-        read_outputs(path)
+        read_outputs(path, "accuracy")
 
 
 def test_neither_module_imports_torch() -> None:

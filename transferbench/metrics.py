@@ -1,4 +1,4 @@
-"""Accuracy and AUC of predictions, in numpy.
+"""Accuracy and AUC of predictions, of all images or with equal weight for each class, in numpy.
 
 Rejected: ``sklearn.metrics.roc_auc_score``, which takes one weighting per call where a bootstrap
 has a thousand.
@@ -17,14 +17,20 @@ from transferbench.specs import Metric
 __all__ = [
     "Evaluation",
     "accuracy",
+    "balanced_accuracy",
     "chance_level",
+    "class_scores",
     "correctness",
     "hits",
+    "macro_auc",
     "mean_auc",
+    "needs_scores",
+    "one_hot",
     "predict",
     "ratio",
     "score",
     "weighted_mean_auc",
+    "weighted_score",
 ]
 
 
@@ -37,7 +43,35 @@ class Evaluation(NamedTuple):
 
 def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float | None:
     """The task's metric; None where it is undefined for these items."""
-    return accuracy(logits, labels) if metric == "accuracy" else mean_auc(logits, labels)
+    compute = {
+        "accuracy": accuracy,
+        "balanced-accuracy": balanced_accuracy,
+        "auc": mean_auc,
+        "macro-auc": macro_auc,
+    }
+    return compute[metric](logits, labels)
+
+
+def needs_scores(metric: Metric) -> bool:
+    """Whether the metric ranks the items by their scores, where others need predictions alone."""
+    return metric in {"auc", "macro-auc"}
+
+
+def weighted_score(
+    metric: Metric, outputs: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """The metric with item n counted ``weights[b, n]`` times, for each row b.
+
+    ``outputs``: logits where the metric ``needs_scores``, else predictions.
+    Shapes: outputs (N,), (N, K) or (N, L), weights (B, N); returns (B,), NaN where undefined.
+    """
+    if metric == "accuracy":
+        return ratio(weights @ correctness(outputs, labels), weights.sum(axis=1, dtype=np.float64))
+    if metric == "balanced-accuracy":
+        return _weighted_balanced_accuracy(outputs, labels, weights)
+    if metric == "macro-auc":
+        outputs, labels = class_scores(outputs), one_hot(labels, outputs.shape[1])
+    return weighted_mean_auc(outputs, labels, weights)
 
 
 def predict(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -75,6 +109,87 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float | None:
     return float(hits(logits, labels).mean()) if len(labels) else None
 
 
+def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """The accuracy on the items of each class, averaged over the classes that have items.
+
+    Multi-label: for each label that has both values the mean accuracy on either, averaged over
+    these labels. Shapes: as ``hits``. Units: fraction.
+    Source: Brodersen et al. 2010, doi:10.1109/ICPR.2010.764.
+    """
+    if not len(labels):
+        return None
+    predicted, once = predict(logits, labels), np.ones((1, len(labels)))
+    value = float(_weighted_balanced_accuracy(predicted, labels, once)[0])
+    return None if np.isnan(value) else value
+
+
+def _weighted_balanced_accuracy(
+    predicted: np.ndarray, labels: np.ndarray, weights_BN: np.ndarray
+) -> np.ndarray:
+    """Shapes: predicted and labels (N,) or (N, L), weights (B, N); returns (B,)."""
+    if labels.ndim == 1:
+        # Labels of a submission may be any integers.
+        member_NK = labels[:, None] == np.unique(labels)
+        recalls_BK = _recalls(weights_BN, predicted == labels, member_NK)
+    else:
+        positive_NL = labels > 0.5
+        correct_NL = predicted == positive_NL
+        sensitivity_BL = _recalls(weights_BN, correct_NL, positive_NL)
+        # NaN for a label with a single value.
+        recalls_BK = (sensitivity_BL + _recalls(weights_BN, correct_NL, ~positive_NL)) / 2
+    defined_BK = ~np.isnan(recalls_BK)
+    return ratio(np.where(defined_BK, recalls_BK, 0.0).sum(axis=1), defined_BK.sum(axis=1))
+
+
+def _recalls(weights_BN: np.ndarray, correct: np.ndarray, member_NK: np.ndarray) -> np.ndarray:
+    """The share of correct items among the members of each class, NaN without members.
+
+    Shapes: correct (N,) or (N, K); returns (B, K).
+    """
+    hits_NK = member_NK * (correct if correct.ndim == 2 else correct[:, None])
+    weights_BN = np.asarray(weights_BN, dtype=np.float64)
+    return ratio(weights_BN @ hits_NK, weights_BN @ member_NK)
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Whether each item is of each class. Shapes: (N,) to bool (N, K)."""
+    member_NK: np.ndarray = labels[:, None] == np.arange(classes)
+    return member_NK
+
+
+def class_scores(logits: np.ndarray) -> np.ndarray:
+    """The log odds of each class against the rest, by which ``macro_auc`` ranks the items.
+
+    Probabilities rank alike, except where they are rounded to 0 or 1.
+    Shapes: (N, K), float64.
+    """
+    logits_NK = np.array(logits, dtype=np.float64)
+    rows, top_N = np.arange(len(logits_NK)), logits_NK.argmax(axis=1)
+    shifted_NK = logits_NK - logits_NK.max(axis=1, keepdims=True)
+    # The sum over the others of a class that is not the largest: no loss of digits.
+    others_NK = np.exp(shifted_NK).sum(axis=1, keepdims=True) - np.exp(shifted_NK)
+    others_NK[rows, top_N] = 1.0
+    scores_NK: np.ndarray = shifted_NK - np.log(others_NK)
+    if logits_NK.shape[1] > 1:
+        shifted_NK[rows, top_N] = -np.inf
+        second_N = shifted_NK.max(axis=1)
+        rest_N = np.exp(shifted_NK - second_N[:, None]).sum(axis=1)
+        scores_NK[rows, top_N] = -second_N - np.log(rest_N)
+    return scores_NK
+
+
+def macro_auc(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """The area under the ROC curve of each class against the rest, averaged over the classes.
+
+    Items are ranked by the class's odds; classes without items are left out.
+    Shapes: logits (N, K) and labels (N,). Units: fraction.
+    Source: as ``mean_auc``.
+    """
+    if not len(labels) or not np.isfinite(logits).all():
+        return None
+    return mean_auc(class_scores(logits), one_hot(labels, logits.shape[1]))
+
+
 def mean_auc(logits: np.ndarray, labels: np.ndarray) -> float | None:
     """The area under the ROC curve, averaged over the labels that have both values.
 
@@ -108,10 +223,13 @@ def weighted_mean_auc(logits: np.ndarray, labels: np.ndarray, weights: np.ndarra
 
 def chance_level(metric: Metric, labels: np.ndarray) -> float:
     """The metric of the best constant prediction. Units: fraction."""
-    if metric == "auc":
+    if needs_scores(metric):
         return 0.5
+    if metric == "balanced-accuracy":
+        return 0.5 if labels.ndim == 2 else 1 / max(len(np.unique(labels)), 1)
     if labels.ndim == 1:
-        return float(np.bincount(labels).max() / len(labels))
+        _, counts = np.unique(labels, return_counts=True)
+        return float(counts.max() / len(labels))
     share_L = (labels > 0.5).mean(axis=0, dtype=np.float64)
     return float(np.maximum(share_L, 1 - share_L).mean())
 

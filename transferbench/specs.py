@@ -52,6 +52,7 @@ else:
 
 __all__ = [
     "HEAD",
+    "METRICS",
     "BackboneSpec",
     "DataFile",
     "DatasetItems",
@@ -90,7 +91,12 @@ ImageShape: TypeAlias = tuple[int, int, int]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 Task = Literal["multi-class", "multi-label"]
-Metric = Literal["accuracy", "auc"]
+Metric = Literal["accuracy", "auc", "balanced-accuracy", "macro-auc"]
+METRICS: Mapping[Task, tuple[Metric, ...]] = {
+    "multi-class": ("accuracy", "balanced-accuracy", "macro-auc"),
+    "multi-label": ("accuracy", "balanced-accuracy", "auc"),
+}
+"""The metrics of each task."""
 Need = Literal["init_state", "trajectory", "history", "logits", "features", "images", "gradients"]
 
 
@@ -220,7 +226,11 @@ class DatasetSpec(Spec):
     task: Task = "multi-class"
     """One class per image, or several labels."""
     metric: Metric = "accuracy"
-    """``auc`` is the mean over labels of the area under the ROC curve."""
+    """``accuracy``; ``balanced-accuracy``, the mean over classes of the accuracy on each.
+
+    The area under the ROC curve: ``auc``, the mean over the labels of a multi-label task, and
+    ``macro-auc``, the mean over the classes of a multi-class task, each against the rest.
+    """
     splits: tuple[str, ...] = ("train", "test")
     """Names of the splits."""
     channels: Literal[1, 3]
@@ -245,6 +255,16 @@ class DatasetSpec(Spec):
     def _one_way_to_read(self) -> Self:
         if (self.items is None) == (self.load is None):
             raise ValueError(f"dataset {self.name!r} must give items or load, one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _metric_of_task(self) -> Self:
+        if self.metric not in METRICS[self.task]:
+            choices = ", ".join(METRICS[self.task])
+            raise ValueError(
+                f"dataset {self.name!r} is {self.task} and has metric {self.metric!r}; choose of "
+                f"{choices}"
+            )
         return self
 
     @property
@@ -545,7 +565,8 @@ class SubmittedTrial(TrialFacts, Protocol):
 
     ``items``: the positions of the test subset in the test split, int64 (N,). ``labels``: int32
     (N,) or int8 (N, L). ``predicted``: classes int32 (N,), or bool (N, L) for a multi-label task.
-    ``scores``: the logits float32 (N, L) of a multi-label task; None for a multi-class one.
+    ``scores``: the logits, float32 (N, L) of a multi-label task and (N, K) of classes that a metric
+    ranks images by; None otherwise.
     ``history``: as that of a ``Subject``, with the metrics that the submission records by epoch
     alone; None where it records none.
     """

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from transferbench.metrics import hits, weighted_mean_auc
+from transferbench.analysis.metric_intervals import metric_interval as closed_interval
+from transferbench.metrics import hits, needs_scores, predict, weighted_score
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import Metric, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
@@ -62,16 +63,17 @@ def metric_interval(
 ) -> Interval:
     """The test metric. Shapes: (N, K), and (N,) or (N, K).
 
-    Error: Wilson over test items for a multi-class accuracy, else percentile bootstrap.
+    Error: ``transferbench.analysis.metric_intervals``; for accuracies of a multi-label task the
+    percentile bootstrap over test items.
     """
+    if closed := closed_interval(metric, logits, labels):
+        return closed
     if metric == "accuracy":
-        hits_N = hits(logits, labels)
-        if labels.ndim == 1:
-            return wilson(float(hits_N.sum()), len(labels))
-        return bootstrap_mean(hits_N, seed, resamples)
+        return bootstrap_mean(hits(logits, labels), seed, resamples)
+    outputs = logits if needs_scores(metric) else predict(logits, labels)
 
-    def area(counts_BN: np.ndarray) -> np.ndarray:
-        return weighted_mean_auc(logits, labels, counts_BN)[:, None]
+    def resampled(counts_BN: np.ndarray) -> np.ndarray:
+        return weighted_score(metric, outputs, labels, counts_BN)[:, None]
 
-    (interval,) = bootstrap(area, np.ones(len(labels), dtype=np.int64), seed, resamples)
+    (interval,) = bootstrap(resampled, np.ones(len(labels), dtype=np.int64), seed, resamples)
     return interval

@@ -122,7 +122,7 @@ def test_robustness_of_a_multi_label_task_is_measured_by_auc():
     areas = [roc_auc_score(labels, values) for values in (logits, worse)]
     assert measurements["test_metric", "none", 0].value == pytest.approx(areas[0])
     assert measurements["test_metric", "noise", 1].value == pytest.approx(areas[1])
-    assert measurements["test_metric", "noise", 1].interval == "bootstrap-95"
+    assert measurements["test_metric", "noise", 1].interval == "wilson-effective-95"
     relative = measurements["corrected_relative_metric", "noise"]
     assert relative.value == pytest.approx((areas[1] - 0.5) / (areas[0] - 0.5))
     logistic = torch.nn.functional.binary_cross_entropy_with_logits

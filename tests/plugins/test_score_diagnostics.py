@@ -406,7 +406,7 @@ def test_a_multi_label_probe_has_the_mean_auc_and_an_error_over_test_images():
         )
     assert m.value == pytest.approx(np.mean(areas), abs=2e-3)
     assert m.low < m.value < m.high
-    assert (m.n, m.interval) == (100, "bootstrap-95")
+    assert (m.n, m.interval) == (100, "wilson-effective-95")
     assert m.flag == "one value on all training images: label 2"
 
 

@@ -214,7 +214,7 @@ class Run:
         registry = self.registry or open_registry()
         render_report(
             ReportInput(
-                suite=self.suite,
+                suite=self.suite.with_chance(self._run.data.chance),
                 entries=self.entries,
                 measurements=self.measurements,
                 verdicts=self.claims,
@@ -222,7 +222,7 @@ class Run:
                 provenance=self._provenance(),
                 changed=self._run.changed,
                 diagnostics=registry.diagnostics,
-                notes=(*self.described.get("data", {}).get("notes", ()), *self._run.code.notes),
+                notes=(*self._run.data.notes, *self._run.code.notes),
             ),
             self.folder / REPORT,
         )

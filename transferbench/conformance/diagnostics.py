@@ -33,7 +33,7 @@ from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.engine.resources import WorkerResources
 from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements
-from transferbench.metrics import predict
+from transferbench.metrics import needs_scores, predict
 from transferbench.plan import Plan
 from transferbench.records import Measurement
 from transferbench.registry.blame import cause
@@ -319,7 +319,8 @@ def check_recomputed_values_are_those_measured(case: DiagnosticCase) -> None:
 def _submitted(trial: FinishedTrial) -> PackedTrial:
     """The trial as a submission holds it."""
     items, labels = np.arange(len(trial.labels)), trial.labels.astype(np.int32)
-    outputs = predict(trial.logits, labels).astype(np.int32)
+    ranked = needs_scores(trial.metric)
+    outputs = trial.logits if ranked else predict(trial.logits, labels).astype(np.int32)
     return PackedTrial(trial.job, trial.task, trial.metric, trial.history, items, labels, outputs)
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from transferbench.analysis.metric_intervals import metric_interval
 from transferbench.data.pipeline import keep_large_allocations
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.engine.resources import Machine, WorkerResources, same_version
@@ -197,7 +198,7 @@ class Engine:
         }
         save_file(outputs, draft.path("outputs.safetensors"))
         _write_training(draft, net, modules, data, result)
-        measurements = trial_measurements(result, data)
+        measurements = trial_measurements(result, data, outputs["logits"])
         if choice:
             measurements.append(rate_measurement(choice))
         _write_measurements(draft, measurements)
@@ -353,13 +354,19 @@ def _write_measurements(draft: Draft, measurements: Iterable[Measurement]) -> No
     draft.write_json("measurements.json", [m.model_dump(mode="json") for m in measurements])
 
 
-def trial_measurements(result: TrainingResult, data: TaskData) -> list[Measurement]:
-    """The measurements of a trial itself: final and best metrics, losses and sizes."""
+def trial_measurements(
+    result: TrainingResult, data: TaskData, logits: torch.Tensor | None = None
+) -> list[Measurement]:
+    """The measurements of a trial itself: final and best metrics, losses and sizes.
+
+    ``logits`` (N, K): of the test images, from which metrics other than the accuracy get the
+    interval of their final value.
+    """
     n_train, n_test = len(data.train.pipeline), len(data.test.pipeline)
     final = result.history[-1]
     best = next((row for row in result.history if row["epoch"] == result.best_epoch), final)
     return [
-        _metric("test_metric", final, "test", n_test, data),
+        _metric("test_metric", final, "test", n_test, data, logits),
         _loss("test_loss", final, n_test),
         _metric("train_metric", final, "train", n_train, data),
         _loss("train_loss", final, n_train),
@@ -370,7 +377,12 @@ def trial_measurements(result: TrainingResult, data: TaskData) -> list[Measureme
 
 
 def _metric(
-    name: str, row: Mapping[str, float | None], split: str, n: int, data: TaskData
+    name: str,
+    row: Mapping[str, float | None],
+    split: str,
+    n: int,
+    data: TaskData,
+    logits: torch.Tensor | None = None,
 ) -> Measurement:
     value, flag = row[f"{split}_metric"], None
     if row[f"{split}_loss"] is None:
@@ -379,7 +391,12 @@ def _metric(
     elif value is None:
         flag = UNDEFINED
     counts_images = data.task == "multi-class" and data.metric == "accuracy"
-    bounds = wilson(round(value * n), n).fields() if counts_images and value is not None else {}
+    interval = None
+    if counts_images and value is not None:
+        interval = wilson(round(value * n), n)
+    elif logits is not None and value is not None:
+        interval = metric_interval(data.metric, logits.numpy(), data.test.labels.cpu().numpy())
+    bounds = interval.fields() if interval else {}
     return Measurement(metric=name, value=value, unit="fraction", n=n, flag=flag, **bounds)
 
 

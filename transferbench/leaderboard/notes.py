@@ -9,7 +9,7 @@ from transferbench.leaderboard.scores import compared_arms
 from transferbench.leaderboard.table import Row
 from transferbench.registry import Registry
 from transferbench.specs import InitializationSpec
-from transferbench.suite import BoardColumn, InitializationUse, Suite
+from transferbench.suite import BoardColumn, InitializationUse, Scoring, Suite
 from transferbench.suite.columns import columns_of
 
 __all__ = ["REPRODUCED_WITHIN", "flags_of", "installed_initialization", "notes_of"]
@@ -67,7 +67,7 @@ def notes_of(suite: Suite, severe: str | None, registry: Registry) -> Iterator[s
     yield (
         f"Score: for each replicate the mean over {', '.join(scoring.chance)} of (value - chance) /"
         f" (reference - chance), where value is {scoring.metric} of {scored} under"
-        f" {scoring.perturbation}. Chance and reference are frozen in the suite."
+        f" {scoring.perturbation}. {_frozen(scoring)}."
     )
     yield INTERVALS.format(paired="" if of_arms else "; gains are paired by replicate")
     columns = columns_of(suite)
@@ -84,6 +84,16 @@ def notes_of(suite: Suite, severe: str | None, registry: Registry) -> Iterator[s
     yield from _shared_data(suite, registry)
     if of_arms:
         yield from _described_arms(suite, registry)
+
+
+def _frozen(scoring: Scoring) -> str:
+    from_data = [target for target, level in scoring.chance.items() if level == "data"]
+    if not from_data:
+        return "Chance and reference are frozen in the suite"
+    return (
+        "References are frozen in the suite; chance is the metric of the best constant prediction "
+        f"on the test images of {', '.join(from_data)}"
+    )
 
 
 def _shared_data(suite: Suite, registry: Registry) -> Iterator[str]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from transferbench.measurements import Measurements, ReplicateValues, mean_of
-from transferbench.submission import Bundle
+from transferbench.submission import Bundle, chance_levels
 from transferbench.suite import TRIAL, Suite
 
 __all__ = ["Candidate", "EntryKey", "compared_arms"]
@@ -38,7 +38,7 @@ class Candidate:
         self.bundle = bundle
         self.head = bundle.submission
         self.trust = trust
-        self.suite = suite
+        self.suite = suite.with_chance(chance_levels(bundle))
 
     @property
     def entry(self) -> EntryKey:
@@ -59,16 +59,13 @@ class Candidate:
     def score(self, arm: str) -> ReplicateValues:
         """For each replicate the mean over targets of (value - chance) / (reference - chance)."""
         scoring = self.suite.scoring
-        return mean_of(
-            [
-                {
-                    k: (value - scoring.chance[target])
-                    / (scoring.reference[target] - scoring.chance[target])
-                    for k, value in values.items()
-                }
-                for target, values in zip(scoring.chance, self._scored(arm), strict=True)
-            ]
-        )
+        scores = []
+        for target, values in zip(scoring.chance, self._scored(arm), strict=True):
+            chance, reference = scoring.chance_of(target), scoring.reference[target]
+            if chance is None or chance == reference:
+                return {}
+            scores.append({k: (v - chance) / (reference - chance) for k, v in values.items()})
+        return mean_of(scores)
 
     def missing_scores(self, arm: str) -> list[str]:
         """The targets and replicates at which an arm has no score."""

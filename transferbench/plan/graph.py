@@ -306,10 +306,13 @@ class _Planner:
     def _training(self, entry: Entry, dataset: str, recipe: Recipe) -> dict[str, Any]:
         """What the payloads of pre-trainings and trials have in common."""
         facts, image = self.facts[dataset], self.suite.image
+        target = self.suite.targets.get(dataset.removeprefix("target:"))
         mean, std = _constants(entry.preprocessing or image, image.channels)
         content = {
             name: getattr(facts, name) for name in ("fingerprint", "classes", "task", "metric")
         }
+        if target is not None and target.metric is not None:
+            content["metric"] = target.metric
         return {
             "engine": ENGINE_VERSION,
             "backbone": entry.backbone,

@@ -43,8 +43,8 @@ GLOSSARY = {
     "P-T, RI-T": "the target networks trained from P and from RI",
     "arm": "one way to start: an initialization with its recipe",
     "entry": "what a suite compares: a backbone with its weights",
-    "test metric": "accuracy, or mean area under the ROC curve for multi-label targets, on the "
-    "fixed test subset after the last epoch",
+    "test metric": "accuracy, or mean area under the ROC curve for multi-label targets, unless the "
+    "suite names another metric of a target, on the fixed test subset after the last epoch",
     "train metric": "the same on clean train images in eval mode",
     "gain": "test metric of the pre-trained arm minus its baseline's, paired by replicate",
     "replicate": "a training repeated with other seeds; at one replicate all arms and backbones "

@@ -224,7 +224,7 @@ class Scope:
         for target, label in product(self.suite.targets, self.suite.perturbations):
             if (target, label) in groups:
                 name = target if label == scoring.perturbation else f"{target}, {label}"
-                condition = Condition(target, label, name, scoring.chance.get(target))
+                condition = Condition(target, label, name, scoring.chance_of(target))
                 conditions.append((condition, groups[target, label]))
         return conditions
 
@@ -278,7 +278,7 @@ class Scope:
         scored = rows.select(initialization=self.pair)
         lines = []
         for target, labels, here in self.by_perturbation(scored):
-            level = self.suite.scoring.chance.get(target) if chance else None
+            level = self.suite.scoring.chance_of(target) if chance else None
             value, gain = f"{target}: {name}, %", f"{target}: {name} gain, points"
             along = "perturbation", labels
             lines.append([

@@ -14,6 +14,7 @@ from transferbench.data.duplicates import Common, common_images, common_keys, co
 from transferbench.data.splits import planned_training, select_test
 from transferbench.errors import DataError, listing
 from transferbench.identity import digest
+from transferbench.metrics import chance_level
 from transferbench.plan import DatasetFacts, Job, Plan
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
 from transferbench.records import Overlap
@@ -21,7 +22,8 @@ from transferbench.registry import Registry
 from transferbench.runner.messages import said_where_slow
 from transferbench.runner.options import Options
 from transferbench.store import Store
-from transferbench.suite import Target
+from transferbench.suite import Suite, Target
+from transferbench.suite.bounds import DISTINCT
 
 __all__ = [
     "DataReport",
@@ -41,10 +43,13 @@ class DataReport(NamedTuple):
 
     ``notes``: sentences, each with the label of its data. ``overlap``: target -> ``yes`` where its
     images, or groups of its test images, are among the training images of a source, else ``no``.
+    ``chance``: target -> the metric of the best constant prediction on its test images, of the
+    targets whose chance level the suite leaves to the data.
     """
 
     notes: tuple[str, ...] = ()
     overlap: Mapping[str, Overlap] = {}
+    chance: Mapping[str, float] = {}
 
 
 def prepare_datasets(
@@ -161,7 +166,25 @@ def report_on(
         for note in (*_selection_notes(target, datasets[label]), *shared):
             labels_of[note].append(label)
     notes = (f"{', '.join(labels)}: {note}" for note, labels in labels_of.items())
-    return DataReport(tuple(notes), overlap)
+    return DataReport(tuple(notes), overlap, _chance_levels(resolved.suite, datasets))
+
+
+def _chance_levels(suite: Suite, datasets: Mapping[str, PreparedDataset]) -> dict[str, float]:
+    """The chance levels that the data tell. Raises: ``DataError`` for one that is the reference."""
+    levels = {}
+    for name, level in suite.scoring.chance.items():
+        if level == "data":
+            target, dataset = suite.targets[name], datasets[f"target:{name}"]
+            test = dataset.splits["test"]
+            labels = test.labels[select_test(test.labels, target.test_limit, test.fingerprint)]
+            levels[name] = chance_level(target.metric or dataset.metric, labels)
+            if abs(levels[name] - suite.scoring.reference[name]) < DISTINCT:
+                raise DataError(
+                    f"target:{name}: its reference {suite.scoring.reference[name]:g} is the metric "
+                    "at chance level on its test images, so that no score can be computed; give "
+                    "the metric of a good network in scoring.reference"
+                )
+    return levels
 
 
 def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset, copies: int) -> Iterator[str]:
@@ -186,7 +209,7 @@ def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:
     if labels.ndim == 1:
         absent = np.bincount(labels, minlength=count) == 0
         problem = "lack {} of the {} classes: {}; raise test_limit"
-    elif dataset.metric == "auc":
+    elif (target.metric or dataset.metric) == "auc":
         absent = (labels > 0.5).all(axis=0) | (labels < 0.5).all(axis=0)
         problem = "are all alike in {} of the {} labels, which its metric leaves out: {}"
     else:

@@ -108,6 +108,16 @@ class RunCode(_Read):
     mixtures: tuple[str, ...] = ()
 
 
+class RunData(_Read):
+    """What the run knows of its data.
+
+    ``chance``: target -> the chance level of its metric, where the suite leaves it to the data.
+    """
+
+    notes: tuple[str, ...] = ()
+    chance: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+
+
 class RunDescription(_Read):
     """The part of ``run.json`` that showing a run reads."""
 
@@ -121,6 +131,7 @@ class RunDescription(_Read):
     jobs: tuple[RunJob, ...]
     suite: Suite
     code: RunCode = RunCode()
+    data: RunData = RunData()
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:

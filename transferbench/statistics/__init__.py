@@ -20,6 +20,7 @@ from transferbench.statistics.intervals import (
 )
 from transferbench.statistics.p_values import holm, least_error
 from transferbench.statistics.ranks import Rank, rank_intervals
+from transferbench.statistics.shares import effective_wilson, mean_of_shares
 
 __all__ = [
     "Estimator",
@@ -29,10 +30,12 @@ __all__ = [
     "bootstrap_mean",
     "concordance",
     "covered",
+    "effective_wilson",
     "holm",
     "jackknife",
     "jackknife_ratio",
     "least_error",
+    "mean_of_shares",
     "paired_difference",
     "point_estimates",
     "rank_intervals",

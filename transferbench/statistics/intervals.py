@@ -39,6 +39,7 @@ __all__ = [
     "too_few",
     "units_of",
     "wilson",
+    "wilson_bounds",
 ]
 
 Estimator: TypeAlias = Callable[[Sequence[int]], float | None]
@@ -101,18 +102,23 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
 
     Error: Wilson's score interval. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
-    from scipy.special import ndtri  # 0.14 s: too long for --help
-
     method = method_name("wilson", level)
     if n < 1:
         return Interval(None, None, None, 0, method, "no items")
-    z = float(ndtri((1 + level) / 2))
     share = successes / n
+    return Interval(share, *wilson_bounds(share, n, level), n, method)
+
+
+def wilson_bounds(share: float, n: float, level: float) -> tuple[float, float]:
+    """The bounds of Wilson's interval of a share of ``n`` items, which need not be whole."""
+    from scipy.special import ndtri  # 0.14 s: too long for --help
+
+    z = float(ndtri((1 + level) / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At 0 and n successes a bound equals the share; rounding must not move it beyond.
     low, high = min(centre - half, share), max(centre + half, share)
-    return Interval(share, max(low, 0.0), min(high, 1.0), n, method)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def bootstrap(

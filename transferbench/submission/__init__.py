@@ -5,5 +5,15 @@ from __future__ import annotations
 from transferbench.submission.bundle import Bundle, Declaration, Submission
 from transferbench.submission.check import Check, CheckReport, check
 from transferbench.submission.pack import pack
+from transferbench.submission.recompute import chance_levels
 
-__all__ = ["Bundle", "Check", "CheckReport", "Declaration", "Submission", "check", "pack"]
+__all__ = [
+    "Bundle",
+    "Check",
+    "CheckReport",
+    "Declaration",
+    "Submission",
+    "chance_levels",
+    "check",
+    "pack",
+]

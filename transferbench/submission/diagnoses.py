@@ -53,8 +53,8 @@ class PackedTrial:
 
     @property
     def scores(self) -> np.ndarray | None:
-        """Shapes: (N, L)."""
-        return self.outputs if self.labels.ndim == 2 else None
+        """Shapes: (N, L) or (N, K)."""
+        return self.outputs if self.outputs.ndim == 2 else None
 
 
 def packed_trials(bundle: Bundle) -> dict[str, PackedTrial]:

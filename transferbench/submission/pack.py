@@ -15,7 +15,7 @@ from transferbench.files import write_json
 from transferbench.records import Overlap, Record, write_records
 from transferbench.registry import Kind, Registry
 from transferbench.runner.folder import read_claims, read_environment, read_run, read_run_records
-from transferbench.specs import Frozen
+from transferbench.specs import Frozen, Metric
 from transferbench.store import Store
 from transferbench.submission.bundle import (
     CLAIMS,
@@ -221,7 +221,8 @@ def _write_content(folder: Path, chosen: _Chosen, store: Store) -> dict[str, str
     for job in chosen.jobs:
         if job.kind == "trial":
             outputs = store.artefact(job.id).path("outputs.safetensors")
-            trials[job.id], digests[job.id] = read_outputs(outputs)
+            metric: Metric = job.payload["dataset"]["metric"]
+            trials[job.id], digests[job.id] = read_outputs(outputs, metric)
     write_predictions(trials, folder / PREDICTIONS)
     return digests
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from transferbench.errors import SubmissionError
-from transferbench.metrics import predict, score
+from transferbench.metrics import needs_scores, predict, score, weighted_score
 from transferbench.specs import Metric
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "write_predictions",
 ]
 
-# Accuracy needs the predicted class only; a ranking metric needs the exact scores.
+# Accuracies need the predicted class only; a ranking metric needs the exact scores.
 SCHEMA = pa.schema(
     [
         ("job", pa.dictionary(pa.int32(), pa.string())),
@@ -40,6 +40,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+FORMS = (("label", "prediction"), ("label", "scores"), ("labels", "scores"))
+"""The columns that a trial fills: of predicted classes, of their scores, of those of labels."""
+
 MAX_ROWS = 50_000_000
 MAX_DECODED_BYTES = 4 * 2**30
 
@@ -49,7 +52,8 @@ class Predictions(NamedTuple):
 
     items: int64 (N,), positions in the test split.
     labels: int32 (N,) class indices, or int8 (N, L) of 0 and 1.
-    outputs: int32 (N,) predicted classes, or float32 (N, L) scores for the latter labels.
+    outputs: int32 (N,) predicted classes, or float32 scores: (N, L) for the latter labels, (N, K)
+    of the classes where the metric ranks images by them.
     """
 
     items: np.ndarray
@@ -62,9 +66,10 @@ class Predictions(NamedTuple):
         return self.labels.ndim == 2
 
 
-def read_outputs(path: Path) -> tuple[Predictions, str]:
+def read_outputs(path: Path, metric: Metric) -> tuple[Predictions, str]:
     """The predictions of a trial's ``outputs.safetensors`` and the sha256 of its logits.
 
+    With the scores that ``metric`` is computed from.
     Raises: ``SubmissionError`` where arrays are missing or do not belong together.
     """
     arrays = load_file(path)
@@ -79,8 +84,9 @@ def read_outputs(path: Path) -> tuple[Predictions, str]:
     if labels.ndim == 2:
         predictions = Predictions(items, labels.astype(np.int8), logits.astype(np.float32))
     else:
-        classes = predict(logits, labels).astype(np.int32)
-        predictions = Predictions(items, labels.astype(np.int32), classes)
+        ranked = needs_scores(metric)
+        outputs = logits.astype(np.float32) if ranked else predict(logits, labels).astype(np.int32)
+        predictions = Predictions(items, labels.astype(np.int32), outputs)
     return predictions, hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()
 
 
@@ -97,11 +103,17 @@ def _table(job: str, trial: Predictions) -> pa.Table:
     empty = {name: pa.nulls(count, SCHEMA.field(name).type) for name in SCHEMA.names}
     codes = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([job]))
     columns = empty | {"job": codes, "item": pa.array(trial.items)}
-    if trial.multi_label:
-        columns |= {"labels": _lists(trial.labels), "scores": _lists(trial.outputs)}
-    else:
-        columns |= {"label": pa.array(trial.labels), "prediction": pa.array(trial.outputs)}
+    for name, values in zip(_columns(trial), trial[1:], strict=True):
+        columns[name] = pa.array(values) if values.ndim == 1 else _lists(values)
     return pa.table(columns, schema=SCHEMA)
+
+
+def _columns(trial: Predictions) -> tuple[str, str]:
+    """The columns of the labels and of the outputs."""
+    return (
+        "labels" if trial.labels.ndim == 2 else "label",
+        "scores" if trial.outputs.ndim == 2 else "prediction",
+    )
 
 
 def _lists(values_NL: np.ndarray) -> pa.ListArray:
@@ -141,16 +153,14 @@ def _trials(table: pa.Table) -> Iterator[tuple[str, Predictions]]:
 
 def _trial(table: pa.Table) -> Predictions:
     items = table.column("item").to_numpy()
-    multi_label = table.column("labels").null_count == 0
-    used, unused = ("label", "prediction"), ("labels", "scores")
-    if multi_label:
-        used, unused = unused, used
-    if any(table.column(name).null_count for name in used) or any(
+    used = [name for name in SCHEMA.names[2:] if table.column(name).null_count == 0]
+    unused = [name for name in SCHEMA.names[2:] if name not in used]
+    if tuple(used) not in FORMS or any(
         table.column(name).null_count < len(table) for name in unused
     ):
         raise SubmissionError("a trial mixes classes and lists of labels, or leaves some out")
     labels, outputs = (_array(table.column(name)) for name in used)
-    if labels.shape != outputs.shape:
+    if labels.shape != outputs.shape and labels.ndim == outputs.ndim:
         raise SubmissionError("labels and predictions of a trial have different shapes")
     return Predictions(items, labels, outputs)
 
@@ -172,6 +182,10 @@ def recompute_metric(metric: Metric, trial: Predictions) -> float | None:
 
     Units: fraction. Error: exact, up to the rounding of the sum over labels.
     """
-    if trial.multi_label:
+    if trial.outputs.ndim == 2:
         return score(metric, trial.outputs, trial.labels)
-    return float(np.mean(trial.labels == trial.outputs))
+    if needs_scores(metric):
+        return None
+    once = np.ones((1, len(trial.labels)))
+    value = float(weighted_score(metric, trial.outputs, trial.labels, once)[0])
+    return None if np.isnan(value) else value

@@ -23,6 +23,7 @@ from transferbench.submission.predictions import Predictions, recompute_metric
 from transferbench.suite import TRIAL, TUNING
 
 __all__ = [
+    "chance_levels",
     "check_controls_are_at_chance",
     "check_metrics_follow_from_predictions",
     "check_numbers_are_possible",
@@ -178,23 +179,28 @@ def _equal_problem(bundle: Bundle, first: Record, second: Record) -> Problem:
     return Problem(why, warning=first.replicate == second.replicate and arms != compared)
 
 
+def chance_levels(bundle: Bundle) -> dict[str, float]:
+    """Target -> the metric of the best constant prediction on its test images."""
+    jobs = {row.target: row.job for row in scored_rows(bundle.records)
+            if row.job in bundle.predictions}  # fmt: skip
+    return {
+        target: chance_level(_metric(bundle, job), bundle.predictions[job].labels)
+        for target, job in jobs.items()
+    }
+
+
 def check_controls_are_at_chance(bundle: Bundle) -> Iterator[Problem]:
     """Networks trained on shuffled labels are at chance; control claims are not contradicted."""
     suite = bundle.plan.suite
-    values = defaultdict(list)
-    chances: dict[str, float] = {}
+    values, chances = defaultdict(list), chance_levels(bundle)
     for row in scored_rows(bundle.records):
-        if row.target in suite.targets and suite.targets[row.target].shuffle_labels:
-            if row.value is not None:
-                values[row.target, row.perturbation, row.initialization].append(row.value)
-            if row.job in bundle.predictions:
-                chances[row.target] = chance_level(
-                    _metric(bundle, row.job), bundle.predictions[row.job].labels
-                )
-    for (target, perturbation, arm), replicates in sorted(values.items()):
-        low, chance = student_t(replicates).low, chances.get(target, 1.0)
+        target = suite.targets.get(row.target)
+        if target is not None and target.shuffle_labels and row.value is not None:
+            values[row.target, row.perturbation, row.initialization].append(row.value)
+    for (label, perturbation, arm), replicates in sorted(values.items()):
+        low, chance = student_t(replicates).low, chances.get(label, 1.0)
         if low is not None and low > chance:
-            cell = f"{arm} on {target} (shuffled labels), {perturbation}"
+            cell = f"{arm} on {label} (shuffled labels), {perturbation}"
             yield Problem(f"{cell} is above chance: {low:.4f} > {chance:.4f}", warning=True)
     for verdict in bundle.verdicts:
         if verdict.control and verdict.verdict == "contradicted":

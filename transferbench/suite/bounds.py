@@ -10,7 +10,7 @@ from transferbench.records import Record
 from transferbench.suite.document import Location, Mistake
 from transferbench.suite.schema import TUNING, Augmentation, Recipe, Suite, Term
 
-__all__ = ["terms_of", "value_mistakes"]
+__all__ = ["DISTINCT", "terms_of", "value_mistakes"]
 
 MAX_BATCH = 2**20
 MAX_EPOCHS = 10**6
@@ -213,7 +213,8 @@ def _score_mistakes(suite: Suite) -> Iterator[Mistake]:
             if target not in values:
                 yield Mistake(("scoring", field), f"has no value for {target!r}")
     for target in chance.keys() & reference.keys():
-        if abs(reference[target] - chance[target]) < DISTINCT:
+        level = suite.scoring.chance_of(target)
+        if level is not None and abs(reference[target] - level) < DISTINCT:
             reason = (
                 f"{reference[target]:g} is the value at chance too, so that no score can be "
                 "computed; give the metric of a good network"

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from transferbench.errors import listing, suggestion
 from transferbench.registry import Registry, blamed
-from transferbench.specs import DiagnosticSpec
+from transferbench.specs import METRICS, DiagnosticSpec
 from transferbench.suite.bounds import terms_of
 from transferbench.suite.document import Location, Mistake
 from transferbench.suite.schema import (
@@ -89,6 +89,7 @@ class _Coverage:
 
     def mistakes(self) -> Iterator[Mistake]:
         yield from self._tables()
+        yield from self._target_metrics()
         for label, use in self.suite.initializations.items():
             yield from self._arm(label, use)
         for label, diagnosis in self.suite.diagnostics.items():
@@ -112,6 +113,17 @@ class _Coverage:
         scored = self.suite.initializations[self.suite.scoring.initialization]
         every = set().union(*inputs.values()) if self._needs_source(scored) else set()
         return {arm: frozenset(values) for arm, values in (inputs | {SOURCE: every}).items()}
+
+    def _target_metrics(self) -> Iterator[Mistake]:
+        """Metrics of targets that their task does not have."""
+        for label, target in self.suite.targets.items():
+            task = self.registry.dataset(target.dataset.name).task
+            if target.metric is not None and target.metric not in METRICS[task]:
+                reason = (
+                    f"{target.dataset.name} is {task}, and {target.metric} is no metric of such a "
+                    f"task; choose of {', '.join(METRICS[task])}"
+                )
+                yield Mistake(("targets", label, "metric"), reason)
 
     def _needs_source(self, use: InitializationUse) -> bool:
         return "source_weights" in self.registry.initialization(use.name).needs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
@@ -17,7 +18,7 @@ from pydantic import (
 from pydantic import Strict as PydanticStrict
 
 from transferbench.identity import digest
-from transferbench.specs import RateFactor
+from transferbench.specs import Metric, RateFactor
 
 __all__ = [
     "BOARD_KEYS",
@@ -304,8 +305,15 @@ class Source(Strict):
 class Target(Strict):
     """A task to fine-tune on."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"metric"})
+
     dataset: Use
     """Dataset to fine-tune on."""
+    metric: Metric | None = None
+    """What its networks are judged by and selected for; none for the metric of the dataset.
+
+    ``balanced-accuracy`` and ``macro-auc`` give all classes equal weight, however few their images.
+    """
     labels_per_class: Count | None = None
     """Training images per class, sampled anew for each replicate; none for all."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -541,14 +549,23 @@ class Scoring(Strict):
     """The arm that it is compared with."""
     perturbation: str
     """The perturbation that both are scored under."""
-    chance: dict[str, Fraction]
-    """Target -> metric at chance level, fixed so that new entries do not change other scores."""
+    chance: dict[str, Fraction | Literal["data"]]
+    """Target -> metric at chance level, fixed so that new entries do not change other scores.
+
+    ``data``: that of the best constant prediction on the test images: the share of the most
+    frequent class for an accuracy, 1 / classes for a balanced accuracy, 0.5 for an AUC.
+    """
     reference: dict[str, Fraction]
     """Target -> reference metric, whose score is 1; fixed for the same reason."""
     ranks: Literal["entries", "initializations"] = "entries"
     """Rows of the board: entries, each by ``initialization``, or all arms of each entry."""
     columns: Items[BoardColumn] = ()
     """Measurements that the board shows beside the score."""
+
+    def chance_of(self, target: str) -> float | None:
+        """The metric at chance level; None where the target is not scored, or only data tell it."""
+        value = self.chance.get(target)
+        return None if value == "data" else value
 
     @model_validator(mode="after")
     def _columns_fit_the_board(self) -> Self:
@@ -658,6 +675,17 @@ class Suite(Strict):
     def trains(self, target: str, perturbation: str, initialization: str) -> bool:
         """Whether a cell is part of any grid of trials."""
         return any(grid.holds(target, perturbation, initialization) for grid in self.trials)
+
+    def with_chance(self, chance: Mapping[str, float]) -> Suite:
+        """The suite with these numbers where it says that ``data`` tell the chance level."""
+        if "data" not in self.scoring.chance.values():
+            return self
+        levels = {
+            target: chance.get(target, level) if level == "data" else level
+            for target, level in self.scoring.chance.items()
+        }
+        scoring = self.scoring.model_copy(update={"chance": levels})
+        return self.model_copy(update={"scoring": scoring})
 
     @property
     def id(self) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from transferbench.metrics import hits, ratio, weighted_mean_auc
+from transferbench.metrics import hits, needs_scores, predict, ratio, weighted_score
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
 from transferbench.statistics import Interval, bootstrap, bootstrap_mean
@@ -91,7 +91,8 @@ def measure(
     perturbation: mean_metric; relative_metric = mean_metric / metric at 0;
     corrected_relative_metric = (mean_metric - chance) / (metric at 0 - chance).
     Units: metrics as fractions, loss in nats, relative ones as ratios.
-    Error: Wilson for an accuracy, else percentile bootstrap over test items; summaries by
+    Error: Wilson for an accuracy, for other metrics as in
+    ``transferbench.analysis.metric_intervals``, else bootstrap over test items; summaries by
     bootstrap with all settings on the same resamples.
     """
     (subject,) = subjects
@@ -167,12 +168,14 @@ def _scores(
     subject: Subject, settings: Sequence[_Setting], labels: np.ndarray, counts_BN: np.ndarray
 ) -> np.ndarray:
     """The metric of each setting on each resample. Shapes: (B, N) to (B, S)."""
-    if subject.metric == "auc":
-        areas = [weighted_mean_auc(setting.logits, labels, counts_BN) for setting in settings]
-        return np.stack(areas, axis=1)
-    hits_NS = np.stack([hits(setting.logits, labels) for setting in settings], axis=1)
-    scores_BS: np.ndarray = counts_BN @ hits_NS / len(labels)
-    return scores_BS
+    metric = subject.metric
+    if metric == "accuracy":
+        hits_NS = np.stack([hits(setting.logits, labels) for setting in settings], axis=1)
+        scores_BS: np.ndarray = counts_BN @ hits_NS / len(labels)
+        return scores_BS
+    outputs = [setting.logits if needs_scores(metric) else predict(setting.logits, labels)
+               for setting in settings]  # fmt: skip
+    return np.stack([weighted_score(metric, o, labels, counts_BN) for o in outputs], axis=1)
 
 
 ROBUSTNESS = DiagnosticSpec(

@@ -76,7 +76,7 @@ def measure(
     (subject,) = subjects
     history = subject.history
     curve = _curve(history, len(subject.labels))
-    n, is_share = curve.n, subject.task == "multi-class"
+    n, is_share = curve.n, subject.task == "multi-class" and subject.metric == "accuracy"
     for epoch, value in zip(curve.epochs, curve.values, strict=True):
         share = wilson(value * n, n)._replace(value=value) if is_share else value
         yield measurement("test_metric", share, "fraction", n, {"epoch": int(epoch)})

@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from transferbench.metrics import correctness, predict, ratio, weighted_mean_auc
+from transferbench.metrics import correctness, needs_scores, predict, ratio, weighted_score
 from transferbench.records import Measurement
 from transferbench.specs import (
     DiagnosticContext,
@@ -66,8 +66,8 @@ def measure(
     """
     pair = subjects[:2]
     labels, metric, chance = shared_labels(pair), pair[0].metric, pair[0].chance
-    by_class = metric == "accuracy"
-    outputs = [predict(net.logits, labels) if by_class else net.logits for net in pair]
+    ranked = needs_scores(metric)
+    outputs = [net.logits if ranked else predict(net.logits, labels) for net in pair]
     histories = [net.history for net in pair]
     flags = _untrained_flags(histories, chance, params.margin)
     bootstrapped = partial(bootstrap, seed=context.seed, resamples=params.resamples)
@@ -79,7 +79,7 @@ def recompute(params: DropParams, trials: Sequence[SubmittedTrial]) -> Iterator[
     """The drops from the predictions; the rest from the train metrics, where they are recorded."""
     pair = trials[:2]
     metric, chance = pair[0].metric, pair[0].chance
-    outputs = [trial.predicted if metric == "accuracy" else trial.scores for trial in pair]
+    outputs = [trial.scores if needs_scores(metric) else trial.predicted for trial in pair]
     histories = [trial.history for trial in pair if trial.history is not None]
     has_histories = len(histories) == 2
     flags = _untrained_flags(histories, chance, params.margin) if has_histories else []
@@ -98,10 +98,10 @@ def _drops(
     estimate: Callable[..., Sequence[Interval]],
     flags: Sequence[str | None],
 ) -> Iterator[Measurement]:
-    """``outputs``: predictions for an accuracy, else logits.
+    """``outputs``: as for ``weighted_score``.
 
     ``estimate``: ``bootstrap`` or ``point_estimates``.
-    Shapes: outputs (N,) or (N, L), labels (N,) or (N, L).
+    Shapes: outputs (N,), (N, K) or (N, L), labels (N,) or (N, L).
     """
     scores, counts = _sample(outputs, labels, metric)
     effects = estimate(lambda resampled: _effects(scores(resampled), chance), counts)
@@ -123,10 +123,10 @@ def _sample(
         outcomes_C2, counts = np.unique(hits_N2, axis=0, return_counts=True)
         return lambda counts_BC: counts_BC @ outcomes_C2 / len(labels), counts
 
-    def areas(counts_BN: np.ndarray) -> np.ndarray:
-        return np.stack([weighted_mean_auc(o, labels, counts_BN) for o in outputs], axis=1)
+    def scores(counts_BN: np.ndarray) -> np.ndarray:
+        return np.stack([weighted_score(metric, o, labels, counts_BN) for o in outputs], axis=1)
 
-    return areas, np.ones(len(labels), dtype=np.int64)
+    return scores, np.ones(len(labels), dtype=np.int64)
 
 
 def _effects(scores_B2: np.ndarray, chance: float) -> np.ndarray:

@@ -68,7 +68,8 @@ def measure(
     One multinomial regression, or one regression per label of a multi-label task. The strength
     has the best metric on the held-out share of the training images (the strongest among equals);
     the regression is then refitted to all of them. Test images are not used for the choice.
-    Units: fraction. Error: over test images, Wilson for a multi-class accuracy, else bootstrap.
+    Units: fraction. Error: over test images, Wilson for a multi-class accuracy; for other metrics
+    as in ``transferbench.analysis.metric_intervals``, else bootstrap.
     """
     probe = partial(_probe, params, subjects[0].metric, context.seed)
     return score_measurements(subjects, context, UNITS, probe, ("train", "test"), exclusive=())

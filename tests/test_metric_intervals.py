@@ -1,0 +1,89 @@
+"""Intervals of metrics over test items, on the scale of the metric."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from transferbench.analysis.metric_intervals import metric_interval
+from transferbench.metrics import score
+from transferbench.statistics import effective_wilson, mean_of_shares, wilson
+
+METRICS = ("accuracy", "balanced-accuracy", "macro-auc")
+
+
+@pytest.mark.parametrize("successes", [0, 7, 9])
+def test_the_mean_of_one_share_has_the_exact_interval(successes):
+    exact = stats.binomtest(successes, 9).proportion_ci(0.95, "exact")
+    interval = mean_of_shares(np.array([successes]), np.array([9]))
+    assert interval[:3] == pytest.approx((successes / 9, exact.low, exact.high))
+
+
+def test_the_mean_of_shares_recovers_the_variances_of_the_classes():
+    each = [stats.binomtest(k, n).proportion_ci(0.95, "exact") for k, n in ((3, 4), (50, 90))]
+    shares = np.array([3 / 4, 50 / 90])
+    lows, highs = np.array([(ci.low, ci.high) for ci in each]).T
+    interval = mean_of_shares(np.array([3, 50]), np.array([4, 90]))
+    below, above = np.hypot(*(shares - lows)) / 2, np.hypot(*(highs - shares)) / 2
+    expected = shares.mean() - below, shares.mean() + above
+    assert (interval.low, interval.high) == pytest.approx(expected)
+    assert (interval.n, interval.method) == (94, "mover-exact-95")
+
+
+def test_an_effective_size_of_all_items_is_wilsons():
+    assert effective_wilson(0.7, 40, 40)[1:3] == pytest.approx(wilson(28, 40)[1:3])
+
+
+def delong_variance(scores, positive):
+    """By the matrix of all pairs, of DeLong, DeLong and Clarke-Pearson."""
+    above, below = scores[positive], scores[~positive]
+    order = (above[:, None] > below) + 0.5 * (above[:, None] == below)
+    return order.mean(axis=1).var(ddof=1) / len(above) + order.mean(axis=0).var(ddof=1) / len(below)
+
+
+def test_the_interval_of_an_auc_has_delongs_variance():
+    rng = np.random.default_rng(3)
+    labels = (rng.random((400, 1)) < 0.4).astype(np.float32)
+    # The larger spread of the positives, as their AUC then varies more than without information.
+    logits = (rng.normal(size=(400, 1)) * (1 + 9 * labels) + labels).astype(np.float32)
+    interval = metric_interval("auc", logits, labels)
+    value = score("auc", logits, labels)
+    variance = delong_variance(logits[:, 0], labels[:, 0] > 0.5)
+    expected = effective_wilson(value, value * (1 - value) / variance, 400)
+    assert interval.value == pytest.approx(value, abs=1e-12)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert interval.method == "wilson-effective-95"
+
+
+def test_the_interval_of_a_perfect_auc_is_that_of_uninformative_scores():
+    labels = np.repeat([0, 1], [45, 5])
+    logits = 9 * np.eye(2)[labels]
+    interval = metric_interval("macro-auc", logits, labels)
+    assert (interval.value, interval.high) == (1, 1)
+    assert interval.low == pytest.approx(effective_wilson(1, 3 * 45 * 5 / 50, 50).low)
+
+
+@given(st.integers(2, 5), st.integers(1, 30), st.integers(0, 2**31), st.floats(0, 5))
+@settings(deadline=None, max_examples=60)
+def test_an_interval_includes_its_value_has_width_and_stays_in_range(classes, n, seed, signal):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = (rng.normal(size=(n, classes)) + signal * np.eye(classes)[labels]).round(1)
+    for metric in METRICS:
+        interval = metric_interval(metric, logits, labels)
+        if interval is None:
+            assert score(metric, logits, labels) is None
+            continue
+        assert interval.value == pytest.approx(score(metric, logits, labels), abs=1e-12)
+        assert 0 <= interval.low <= interval.value + 1e-12
+        assert interval.value - 1e-12 <= interval.high <= 1
+        assert interval.low < interval.high
+
+
+def test_what_has_no_interval_in_closed_form_has_none():
+    labels = np.array([[0.0, 1], [1, 0]])
+    assert metric_interval("accuracy", labels, labels) is None
+    assert metric_interval("macro-auc", np.zeros((3, 2)), np.zeros(3, int)) is None
+    assert metric_interval("macro-auc", np.full((2, 2), np.nan), np.array([0, 1])) is None
+    assert metric_interval("accuracy", np.zeros((0, 2)), np.zeros(0, int)) is None

@@ -1,0 +1,52 @@
+"""Confidence intervals of means of shares on their own scale: no bound leaves [0, 1].
+
+Shape letters: K classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from transferbench.statistics.intervals import Interval, method_name, wilson_bounds
+
+__all__ = ["effective_wilson", "mean_of_shares"]
+
+
+def mean_of_shares(successes: np.ndarray, counts: np.ndarray, level: float = 0.95) -> Interval:
+    """The mean of the shares of K independent classes, each with one item at least.
+
+    The errors of the shares are recovered from their exact intervals, so that the bounds stay
+    within [0, 1], and differ where all shares are 0 or 1. Rejected: Wilson's intervals, with which
+    the bounds of the mean cover 89 to 91% of shares of 0.98 (45 and 5 items, or 20, 30 and 50).
+
+    Shapes: (K,) both. Error: MOVER of Clopper and Pearson's intervals. Coverage: ``make coverage``.
+    Source: Zou and Donner 2008, doi:10.1002/sim.3095; Clopper and Pearson 1934.
+    """
+    from scipy.special import betaincinv  # 0.14 s: too long for --help
+
+    method, n = method_name("mover-exact", level), int(np.sum(counts))
+    if not n:
+        return Interval(None, None, None, 0, method, "no items")
+    hits_K, count_K = np.asarray(successes, np.float64), np.asarray(counts, np.float64)
+    share_K, tail = hits_K / count_K, (1 - level) / 2
+    missed_K = count_K - hits_K
+    # The quantiles of a Beta distribution; one with a parameter of 0 has its mass at a bound.
+    low_K = np.where(hits_K > 0, betaincinv(np.maximum(hits_K, 1), missed_K + 1, tail), 0.0)
+    high_K = np.where(missed_K > 0, betaincinv(hits_K + 1, np.maximum(missed_K, 1), 1 - tail), 1.0)
+    value, classes = float(share_K.mean()), len(share_K)
+    below = math.sqrt(((share_K - low_K) ** 2).sum()) / classes
+    above = math.sqrt(((high_K - share_K) ** 2).sum()) / classes
+    return Interval(value, max(value - below, 0.0), min(value + above, 1.0), n, method)
+
+
+def effective_wilson(share: float, size: float, n: int, level: float = 0.95) -> Interval:
+    """A share of ``n`` items that varies like one of ``size`` independent items.
+
+    Error: Wilson's score interval for the effective sample size share (1 - share) / variance.
+    Source: Korn and Graubard 1998, Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data, for effective sizes.
+    """
+    low, high = wilson_bounds(share, size, level)
+    return Interval(share, low, high, n, method_name("wilson-effective", level))
