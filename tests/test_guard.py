@@ -12,12 +12,14 @@ from textwrap import dedent
 import pytest
 import timm  # noqa: F401  # it is polluted below
 import torch
+from own_plugin import own_file
 from polluters import ENDINGS, HARMLESS, POLLUTERS
 from torch.nn import functional as F  # noqa: N812  # the field calls it so
 
 import transferbench.training  # noqa: F401  # as timm
 from transferbench.errors import PluginError
-from transferbench.registry import blamed, blamed_job
+from transferbench.registry import blame, blamed, blamed_job, is_trusted, load_registry
+from transferbench.registry.discovery import SPECS
 from transferbench.registry.guard import MisconductError, guarded, only_plugins_run
 from transferbench.registry.surroundings import stray_threads
 
@@ -121,6 +123,36 @@ def test_the_inner_of_two_plugins_is_blamed_for_a_setting():
         torch.set_grad_enabled(False)
     assert str(caught.value).startswith("backbone 'b' changed what everybody shares: torch.is_grad")
     assert torch.is_grad_enabled()
+
+
+def test_around_a_trusted_plugin_libraries_are_not_compared_and_all_else_is(monkeypatch):
+    monkeypatch.setattr(blame, "_TRUSTED", {"diagnostic 'd'"})
+    relu = F.relu
+    with blamed("diagnostic 'd'"):
+        F.relu = F.gelu
+    assert F.relu is F.gelu
+    F.relu = relu
+    with (
+        pytest.raises(PluginError, match=r"^recompute of diagnostic 'd' changed .* numpy\.random"),
+        blamed("diagnostic 'd'", role="recompute of "),
+    ):
+        run("import numpy as np; np.random.seed(0)")
+    with (
+        pytest.raises(PluginError, match=r"^backbone 'b' changed .*functional\.relu was replaced"),
+        blamed("diagnostic 'd'"),
+        blamed("backbone 'b'"),
+    ):
+        F.relu = F.gelu
+    assert F.relu is relu
+
+
+def test_what_comes_with_this_package_is_trusted_and_a_file_is_not(tmp_path):
+    plugin = own_file(tmp_path, "nowhere")
+    offered = load_registry([plugin]).offered_by(str(plugin))
+    assert offered
+    assert not any(is_trusted(f"{kind} {spec.name!r}") for spec in offered for kind in SPECS)
+    assert is_trusted("backbone 'fixup-resnet8'")
+    assert is_trusted("diagnostic 'speed'")
 
 
 def test_code_that_was_replaced_before_is_no_plugins_fault(monkeypatch):

@@ -92,10 +92,11 @@ def test_a_plugin_that_changes_the_process_while_planning_stops_the_run(tmp_path
 SMALLER = {"perturbations": {"none": {"name": "identity"}, "own": {"name": "own-transform"}}}
 
 
-def run_smaller(folder, moment, action="pass"):
+def run_smaller(folder, moment, action="pass", *more):
     folder.mkdir()
     suite, *options = own_run(folder, moment, action=action)
-    return cli("run", suite, *options, *("--set", f"perturbations={SMALLER['perturbations']}"))
+    perturbations = ("--set", f"perturbations={SMALLER['perturbations']}")
+    return cli("run", suite, *options, *perturbations, *more)
 
 
 def contents(store):
@@ -134,8 +135,16 @@ def test_a_plugin_that_changes_the_process_in_a_job_moves_no_other(
     assert finished == {job: undisturbed[job] for job in finished}
 
 
-def test_the_code_of_a_network_that_changes_the_process_is_named(tmp_path):
-    said = run_smaller(tmp_path / "run", "forward", PATCH)
+IN_A_DIAGNOSIS = "import inspect\nif '_diagnose' in {frame.function for frame in inspect.stack(0)}:"
+PAIRS = "pairs: [{a: P-T, b: RI-T, replicates: same}]"
+OURS = ("--set", f"diagnostics={{similar: {{name: cka, {PAIRS}}}}}", "--set", "claims={}")
+
+
+@pytest.mark.parametrize(
+    ("action", "more"), [(PATCH, ()), (f"{IN_A_DIAGNOSIS} {PATCH}", OURS)], ids=["trial", "ours"]
+)
+def test_the_code_of_a_network_that_changes_the_process_is_named(tmp_path, action, more):
+    said = run_smaller(tmp_path / "run", "forward", action, *more)
     assert said.code == 1
     (message,) = {row["message"] for row in Run(tmp_path / "run" / "run").failed
                   if "which did not finish" not in row["message"]}  # fmt: skip

@@ -34,10 +34,10 @@ from transferbench.networks.modules import (
     partition,
 )
 from transferbench.plan import Job, JobKind
-from transferbench.plan.plugins import codes_of, plugins_in
+from transferbench.plan.plugins import PluginUse, codes_of, plugins_in
 from transferbench.plan.tuning import BEST_METRIC, Choice, choose_rate, recipe_at
 from transferbench.records import Measurement
-from transferbench.registry import blamed, blamed_job, load_registry
+from transferbench.registry import blamed, blamed_job, is_trusted, load_registry
 from transferbench.registry.guard import only_plugins_run
 from transferbench.registry.numerics import seeded_generators
 from transferbench.specs import HEAD, DiagnosticContext, InitializationContext
@@ -149,7 +149,9 @@ class Engine:
                 return
             started = time.perf_counter()
             try:
-                with self._guarded(job):
+                subjects = map(self.resources.payload, job.payload.get("subjects", ()))
+                plugins = plugins_in(job.payload, subjects)
+                with self._guarded(job, plugins):
                     self._steps[job.kind](job, draft)
             except CorruptArtefactError as error:
                 # Whatever is damaged is computed again at once, and then this job.
@@ -158,27 +160,29 @@ class Engine:
                 raise
             # With it, the artefact can be computed again wherever its store is.
             draft.write_json(PAYLOAD, job.payload)
-            draft.facts |= machine_facts(self.resources.device, started) | self._code(job)
+            draft.facts |= machine_facts(self.resources.device, started) | self._code(plugins)
 
-    def _code(self, job: Job) -> dict[str, Any]:
+    def _code(self, plugins: Iterable[PluginUse]) -> dict[str, Any]:
         """The code of the plugins that ran, as a fact."""
-        payloads = map(self.resources.payload, job.payload.get("subjects", ()))
-        codes = codes_of(plugins_in(job.payload, payloads), self.resources.registry)
+        codes = codes_of(plugins, self.resources.registry)
         return {"code": {plugin: code.code.model_dump() for plugin, code in codes.items()}}
 
     @contextmanager
-    def _guarded(self, job: Job) -> Iterator[None]:
+    def _guarded(self, job: Job, plugins: Iterable[PluginUse]) -> Iterator[None]:
         """A job that the one before has not moved, and that moves none after it."""
         trains = job.kind != "diagnosis"
         # Whose code runs in each step, where not every call is compared in full.
         kinds = ("backbone", "perturbation") if trains else ("diagnostic",)
-        plugins = (f"{kind} {job.payload[kind]['name']!r}" for kind in kinds
-                   if job.payload.get(kind))  # fmt: skip
+        suspects = [f"{kind} {job.payload[kind]['name']!r}" for kind in kinds
+                    if job.payload.get(kind)]  # fmt: skip
+        strangers = [plugin.title for plugin in plugins if not is_trusted(plugin.title)]
+        # A diagnostic of ours runs the networks of others.
+        suspects = [plugin for plugin in strangers if plugin in suspects] or strangers or suspects
         # Between the jobs of a worker nobody changes libraries.
         accept, self._is_first = self._is_first, False
         with (
             only_plugins_run(accept_libraries=accept),
-            blamed_job(" or ".join(plugins), code=trains),
+            blamed_job(" or ".join(suspects), code=bool(strangers)),
             seeded_generators(int(job.id[:8], 16)),
         ):
             yield

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from transferbench.errors import PluginError, TransferbenchError, is_out_of_memory
 from transferbench.registry.guard import MisconductError, guarded, guarded_job
 
-__all__ = ["blamed", "blamed_calls", "blamed_job", "cause", "in_a_line"]
+__all__ = ["blamed", "blamed_calls", "blamed_job", "cause", "in_a_line", "is_trusted", "trust"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,17 +30,34 @@ _CALLERS = (
     Path(contextlib.__file__),
 )
 _ADVICE = "report it to the plugin's author, or leave it out"
+_TRUSTED: set[str] = set()
+
+
+def trust(plugin: str) -> None:
+    """Take a plugin (``backbone 'NAME'``) for one that changes no library.
+
+    Those of this distribution: the checks of their conformance compare libraries around each call,
+    which takes as long as all else that a small run does.
+    """
+    _TRUSTED.add(plugin)
+
+
+def is_trusted(plugin: str) -> bool:
+    """Whether ``trust`` was said of it; two plugins of one name are never served."""
+    return plugin in _TRUSTED
 
 
 @contextmanager
-def blamed(plugin: str, *, frequent: bool = False) -> Iterator[None]:
+def blamed(plugin: str, *, frequent: bool = False, role: str = "") -> Iterator[None]:
     """Name the plugin in whatever its code raises inside the block, with the line that did.
 
     What it changes in the process is restored, and raised as its error. ``frequent``: as in
-    ``guarded``. Errors of exhausted memory are no plugin's bug and pass unchanged.
+    ``guarded``. ``role``: stands before the plugin's name. Errors of exhausted memory are no
+    plugin's bug and pass unchanged.
     """
+    libraries, plugin = not is_trusted(plugin), role + plugin
     try:
-        with guarded(frequent=frequent):
+        with guarded(frequent=frequent, libraries=libraries):
             yield
     except TransferbenchError:
         raise

@@ -35,7 +35,7 @@ from pydantic import BaseModel
 from transferbench import hookspecs
 from transferbench.errors import PluginError, suggestion
 from transferbench.hookspecs import PROJECT
-from transferbench.registry.blame import cause, in_a_line
+from transferbench.registry.blame import cause, in_a_line, trust
 from transferbench.registry.code import Distributions, PluginCode, code_of_file
 from transferbench.registry.guard import MisconductError, guarded, only_plugins_run
 from transferbench.registry.numerics import PLUGIN_FILE
@@ -201,6 +201,8 @@ def _load(plugins: Iterable[_Plugin]) -> tuple[tuple[Offer, ...], tuple[PluginPr
                     specs = _collect(kind, implementation.function())
                 if len(problems) == before:
                     offers += [Offer(kind, spec, origin) for spec in specs]
+                    for spec in specs if origin.owner == PROJECT else ():
+                        trust(f"{kind} {spec.name!r}")
     return tuple(offers), tuple(problems)
 
 
@@ -327,7 +329,7 @@ def _guard(
     origin: Origin, problems: list[PluginProblem], kind: Kind | None = None
 ) -> Iterator[None]:
     try:
-        with guarded():
+        with guarded(libraries=origin.owner != PROJECT):
             yield
     except _Fault as fault:
         reason, advice = fault.args

@@ -25,7 +25,8 @@ class MisconductError(Exception):
 
 
 _LIBRARY_CODE = LibraryCode()
-_GUARDED: ContextVar[bool] = ContextVar("guarded", default=False)
+_GUARDED: ContextVar[bool | None] = ContextVar("guarded", default=None)
+"""Whether the guard around compares libraries; None where there is none."""
 _ONLY_PLUGINS_RUN: ContextVar[bool] = ContextVar("only_plugins_run", default=False)
 
 
@@ -47,22 +48,24 @@ def only_plugins_run(*, accept_libraries: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def guarded(*, frequent: bool = False) -> Iterator[None]:
+def guarded(*, frequent: bool = False, libraries: bool = True) -> Iterator[None]:
     """A block of a plugin's code.
 
     ``frequent``: of every batch, so that only settings are compared. Inside another guard the same
-    holds, and the outer one compares the rest.
+    holds, and the outer one compares the rest. ``libraries``: whether their code is compared too,
+    which reads 50,000 names.
 
     Raises: ``MisconductError`` for what the block changed, and for an exception that ends processes
     (a KeyboardInterrupt of the plugin, GeneratorExit). The user's interrupt and other errors pass.
     """
-    if frequent or _GUARDED.get():
+    around = _GUARDED.get()
+    if frequent or (around is not None and around >= libraries):
         with _undone(_Watch(settings())) as changes:
             yield
     else:
-        before = _GUARDED.set(True)
+        before = _GUARDED.set(libraries)
         try:
-            with changes_undone(randomness=True) as changes:
+            with changes_undone(randomness=True, libraries=libraries) as changes:
                 yield
         finally:
             _GUARDED.reset(before)
@@ -70,19 +73,21 @@ def guarded(*, frequent: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def changes_undone(*, randomness: bool) -> Iterator[list[str]]:
+def changes_undone(*, randomness: bool, libraries: bool = True) -> Iterator[list[str]]:
     """A block whose changes are restored and, once it has ended, in the list.
 
-    ``randomness``: whether the global generators are among them.
+    ``randomness``, ``libraries``: whether global generators and the code of libraries are among
+    them.
 
     Raises: ``MisconductError`` for an exception that ends processes, as in ``guarded``.
     """
     with ExitStack() as stack:
         stack.enter_context(endings_refused())
-        if not _ONLY_PLUGINS_RUN.get():
+        if libraries and not _ONLY_PLUGINS_RUN.get():
             _LIBRARY_CODE.accept()
         chance = generators() if randomness else ()
-        watch = _Watch([*settings(), *surroundings(), *chance], _LIBRARY_CODE)
+        states = [*settings(), *surroundings(), *chance]
+        watch = _Watch(states, _LIBRARY_CODE if libraries else None)
         stack.enter_context(first_imports(partial(watch.extend, randomness=randomness)))
         yield stack.enter_context(_undone(watch))
 

@@ -22,7 +22,14 @@ from transferbench.errors import (
     nearest,
     suggestion,
 )
-from transferbench.registry.blame import blamed, blamed_calls, blamed_job, cause, in_a_line
+from transferbench.registry.blame import (
+    blamed,
+    blamed_calls,
+    blamed_job,
+    cause,
+    in_a_line,
+    is_trusted,
+)
 from transferbench.registry.code import Code, Distributions, PluginCode, codes_in
 from transferbench.registry.discovery import (
     ENVIRONMENT_VARIABLE,
@@ -59,6 +66,7 @@ __all__ = [
     "blamed_job",
     "codes_in",
     "identity",
+    "is_trusted",
     "load_registry",
     "open_registry",
     "parse_params",
@@ -306,7 +314,7 @@ def _member_param(spec: BackboneSpec, member: str) -> dict[str, Any]:
 def _members(spec: BackboneSpec) -> list[str]:
     """The members that a family lists, sorted; none where it lists none."""
     try:
-        with guarded():
+        with guarded(libraries=not is_trusted(f"backbone {spec.name!r}")):
             return sorted(spec.members()) if spec.members else []
     except MisconductError as error:
         raise PluginError(f"backbone family {spec.name!r} {in_a_line(error)}") from error

@@ -173,10 +173,10 @@ class _Writer:
         diagnostics = self.results.diagnostics
         for build, labels in diagnostic_parts(self.results.suite, diagnostics).items():
             plugins = dict.fromkeys(labels.values())
-            owner = f"the report of diagnostic {', '.join(map(repr, plugins))}"
+            owner = f"diagnostic {', '.join(map(repr, plugins))}"
             scope = replace(self.scope, plugins=frozenset(plugins))
             try:
-                with blamed(owner):
+                with blamed(owner, role="the report of "):
                     section = self._built(build, scope)
             except TransferbenchError as error:
                 yield self._section(Part(", ".join(labels), (), [str(error)]))

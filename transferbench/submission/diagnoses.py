@@ -141,7 +141,7 @@ def _differences(
     if spec.recompute is None:
         return
     try:
-        with blamed(f"recompute of diagnostic {spec.name!r}"):
+        with blamed(f"diagnostic {spec.name!r}", role="recompute of "):
             recomputed = {_key(m): m for m in spec.recompute(spec.parse(params), trials)}
     except TransferbenchError as error:
         yield Problem(f"{error} (subjects {', '.join(trial.job[:12] for trial in trials)})")
