@@ -47,9 +47,19 @@ def html_rows(path: Path) -> list[list[str]]:
     return [[c for k, c in enumerate(row) if k not in drawings] for row in parser.rows]
 
 
+def markdown_tables(path: Path) -> list[list[list[str]]]:
+    """The cells of each table of a markdown page."""
+    blocks = path.read_text().split("\n\n")
+    return [_markdown_rows(block) for block in blocks if block.startswith("|")]
+
+
 def markdown_rows(path: Path) -> list[list[str]]:
-    """The cells of the tables of a markdown page."""
-    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    """The cells of the only table, or of all but the heads of the others."""
+    return _markdown_rows(path.read_text())
+
+
+def _markdown_rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     del lines[1]
     return [
         [cell.strip().replace("\\", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]

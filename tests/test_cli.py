@@ -175,7 +175,10 @@ def test_prepare_decodes_the_data_and_a_run_needs_nothing_else(tmp_path):
 def test_run_tells_claims_board_and_report(finished):
     said = finished.said
     assert said.code == 0, said.err
-    assert re.search(r"^faster +(reproduced|contradicted|undecided) ", said.out, re.MULTILINE)
+    assert re.search(
+        r"^faster +faster +(reproduced|contradicted|undecided) ", said.out, re.MULTILINE
+    )
+    assert re.search(r"^families: 1 (reproduced|contradicted|undecided)$", said.out, re.MULTILINE)
     assert re.search(r"^ +1 +a +fixup-resnet8 ", said.out, re.MULTILINE)
     assert said.out.endswith(f"the report is {finished.folder / 'report.html'}\n")
     assert f"{JOBS} jobs: 0 already done, {JOBS} to run" in said.err
@@ -194,6 +197,9 @@ def test_a_second_run_with_json_is_for_programs(finished):
     )
     (claim,) = summary["claims"]["fixup-resnet8"]
     assert claim["claim"] == "faster"
+    (family,) = summary["families"]["fixup-resnet8"]
+    assert (family["name"], family["verdicts"]) == ("faster", {"faster": claim["verdict"]})
+    assert summary["controls"] == {"fixup-resnet8": {"passed": 0, "failed": 0, "underpowered": 0}}
     assert f"{JOBS} already done, 0 to run" in said.err
 
 

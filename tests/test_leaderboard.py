@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from board_pages import html_rows, latex_rows, markdown_rows
+from board_pages import html_rows, latex_rows, markdown_rows, markdown_tables
 from handmade_run import (
     SKILL,
     SUITE,
@@ -32,7 +33,7 @@ from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import boards, build, show
 from transferbench.leaderboard.build import board_table
-from transferbench.leaderboard.claim_table import claims_as_markdown
+from transferbench.leaderboard.claim_table import claims_as_csv, claims_as_markdown
 from transferbench.leaderboard.formats import write_board
 from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text
 from transferbench.plan import Entry
@@ -510,8 +511,27 @@ def test_every_claim_stands_beside_every_entry(built: BuiltBoards) -> None:
     ] == expected
     page = (folder / "claims.md").read_text(encoding="utf-8")
     for _, claim, verdict, _ in expected:
-        assert re.search(rf"^\| {re.escape(claim)}\b.*{verdict}", page, re.MULTILINE)
+        assert re.search(rf"^\| ({chr(0xB7)} )?{re.escape(claim)}\b.*{verdict}", page, re.MULTILINE)
     assert "(claims.md)" in (folder / "board.md").read_text(encoding="utf-8")
+
+
+def test_a_board_counts_controls_and_marks_an_entry_whose_control_fails(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
+    helps = SUITE["claims"]["helps"]
+    control = helps | {"relation": "within", "control": True}
+    claims = {
+        "helps": helps | {"source": "C2"}, "also": helps | {"family": "C2"},
+        "fails": control | {"threshold": 0.001}, "passes": control | {"threshold": 0.9},
+    }  # fmt: skip
+    submit(tmp_path, built.registry, tmp_path / "s", suite=SUITE | {"claims": claims})
+    board = only_board(tmp_path / "s", built.registry)
+    (cells,) = [row.cells for row in board.rows]
+    assert (cells["claims"], cells["adjusted"]) == ((1, 0, 0), (1, 0, 0))
+    assert cells["controls"] == (1, 1, 0)
+    assert cells["marks"] == ("control failed: fails",)
+    assert "control failed: fails" in show(board)
+    assert any(note.startswith("Controls: passed/failed/underpowered") for note in board.notes)
 
 
 def verdict_on(claim: str, effect: float | None = 0.25, **changes: Any) -> Verdict:
@@ -538,8 +558,39 @@ def test_claims_of_another_minor_are_a_dash_and_missing_effects_a_word(tmp_path:
     page = tmp_path / "claims.md"
     page.write_text(claims_as_markdown("made@1", verdicts, str), encoding="utf-8")
     bounds = f"**undecided** +0.250 [{MINUS}0.500, +1.000]"
-    assert markdown_rows(page)[1:] == [
+    control = bounds.replace("undecided", "underpowered")
+    counts, claims = markdown_tables(page)
+    assert counts[1:] == [["old", "0/0/1", EN_DASH, "0/0/0"], ["new", "0/0/2", EN_DASH, "0/0/1"]]
+    assert claims[1:] == [
         ["a", "It is so: > 0.1 fraction", EN_DASH, "undecided"],
         ["b", "It is so: > 0.1 fraction", bounds, bounds],
-        ["c (control)", f"It is so: within {PLUS_MINUS}0.1 fraction", EN_DASH, bounds],
+        ["c (control)", f"It is so: within {PLUS_MINUS}0.1 fraction", EN_DASH, control],
     ]
+
+
+def test_the_claims_of_a_family_stand_beneath_it() -> None:
+    sure = {"verdict": "reproduced", "p_reproduced": 0.0002, "p_contradicted": 1.0}
+    open_ = {"verdict": "undecided", "p_reproduced": 0.3, "p_contradicted": 1.0}
+    verdicts = [
+        verdict_on("grows", source="C24", **sure), verdict_on("alone", source="C2", **sure),
+        verdict_on("first", source="C24", **open_),
+        verdict_on("null", control=True, **sure | {"verdict": "contradicted"}),
+    ]  # fmt: skip
+    page = claims_as_markdown("made@1", {"net": verdicts}, str)
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    assert re.search(r"net +\| 1/0/1 +\| 1/0/1 +\| 0/1/0", lines[2])
+    texts = [re.sub(r" +", " ", line) for line in lines[5:]]
+    bounds = f"+0.250 [{MINUS}0.500, +1.000]"
+    certain = f"{bounds}; p < 0.001, adjusted < 0.001"
+    assert texts == [
+        "| **C24** | 2 claims, all of which must hold | **undecided** p 0.300, adjusted 0.300 |",
+        f"| \N{MIDDLE DOT} grows | It is so: > 0.1 fraction | **reproduced** {bounds} |",
+        f"| \N{MIDDLE DOT} first | It is so: > 0.1 fraction | **undecided** {bounds} |",
+        f"| alone (C2) | It is so: > 0.1 fraction | **reproduced** {certain} |",
+        f"| null (control) | It is so: > 0.1 fraction | **failed** {bounds} |",
+    ]
+    rows = list(csv.DictReader(io.StringIO(claims_as_csv({"net": verdicts}))))
+    assert [row["family"] for row in rows] == ["C24", "C2", "C24", "control"]
+    assert [row["family_adjusted_verdict"] for row in rows] == [
+        "undecided", "reproduced", "undecided", "",
+    ]  # fmt: skip

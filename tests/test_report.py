@@ -20,7 +20,7 @@ from transferbench.report.parts import Scope
 from transferbench.report.run_tables import budgets_table, failures_table
 from transferbench.report.styles import arm_styles
 from transferbench.report.trials import transfer_table
-from transferbench.report.verdicts import claim_rows
+from transferbench.report.verdicts import claim_groups
 from transferbench.suite import Suite
 from transferbench_plugins.diagnostics.mistakes.agreement import AGREEMENT
 from transferbench_plugins.diagnostics.training.learning_curve import LEARNING_CURVE
@@ -496,21 +496,46 @@ def test_other_diagnostics_are_listed(page):
 
 def test_every_claim_is_shown_with_its_verdict(page):
     table = page.tables["Each claim against its threshold"]
-    for row, label in zip(table[1:], CLAIMS, strict=True):
-        assert row[0].startswith(label)
-        assert CLAIMS[label]["statement"] in row[0]
-    assert [row[1] for row in table[1:]] == [
-        "reproduced", "reproduced", "contradicted", "reproduced", "undecided"
+    rows = {
+        label: next(row for row in table[1:] if claim["statement"] in row[0])
+        for label, claim in CLAIMS.items()
+    }
+    assert all(row[0].startswith(label) for label, row in rows.items())
+    assert [rows[label][1] for label in CLAIMS] == [
+        "reproduced", "reproduced", "contradicted", "passed", "undecided"
     ]  # fmt: skip
-    assert "0.198 fraction | [0.181, 0.215] n 4" in table[1][2]
+    assert "0.198 fraction | [0.181, 0.215] n 4" in rows["gain-real"][2]
+    # Controls stand at the end, under their counts.
+    assert table[-2] == ["controls", "", "1 passed"]
+    assert table[-1] == rows["labels-control"]
+
+
+def test_claims_of_one_family_stand_beneath_its_verdict(full):
+    fields = suite_fields()
+    for label in ("gain-real", "faster", "order"):
+        fields["claims"][label] = fields["claims"][label] | {"family": "C1"}
+    sure = {"p_reproduced": 0.0004, "p_contradicted": 1.0}
+    verdicts = [
+        v.model_copy(update={"family": fields["claims"][v.claim].get("family", "")} | sure)
+        for v in make_verdicts()
+    ]
+    family, fades, controls = claim_groups(make_suite(**fields), verdicts)
+    assert [row.label for row in family.rows] == ["gain-real", "faster", "order"]
+    assert (family.name, family.verdict) == ("C1", "undecided")
+    assert family.detail == "p < 0.001, adjusted < 0.001"
+    assert [row.label for row in fades.rows] == ["drop-fades"]
+    assert (controls.name, controls.detail) == ("controls", "1 passed")
+    assert {group.verdict for group in claim_groups(full.suite, [])} == {"not judged", ""}
 
 
 def test_interval_plot_keeps_the_order_of_its_numbers(full):
-    for row in claim_rows(full.suite, make_verdicts()):
-        assert 0 <= row.plot.low < row.plot.effect < row.plot.high <= row.plot.width
-    within = claim_rows(full.suite, make_verdicts())[3].plot
+    rows = [row for group in claim_groups(full.suite, make_verdicts()) for row in group.rows]
+    plots = {row.label: row.plot for row in rows}
+    for plot in plots.values():
+        assert 0 <= plot.low < plot.effect < plot.high <= plot.width
+    within = plots["labels-control"]
     assert within.thresholds[0] < within.low < within.high < within.thresholds[1]
-    faded = claim_rows(full.suite, make_verdicts())[2].plot
+    faded = plots["drop-fades"]
     assert faded.zero == faded.thresholds[0] < faded.low
 
 

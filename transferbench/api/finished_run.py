@@ -17,7 +17,16 @@ import pandas as pd
 from pydantic_core import to_jsonable_python
 from tabulate import tabulate
 
-from transferbench.claims import Verdict
+from transferbench.claims import (
+    Family,
+    Verdict,
+    control_word,
+    controls_of,
+    counts_of,
+    families_of,
+    family_of,
+    tally,
+)
 from transferbench.errors import TransferbenchError
 from transferbench.files import disk_errors_explained
 from transferbench.identity import digest
@@ -59,7 +68,7 @@ __all__ = ["VERDICT_COLUMNS", "Run", "verdict_row"]
 
 UNDECLARED = Declaration(submitter=None, license=None, overlap={})
 """For a board that is shown and not published."""
-VERDICT_COLUMNS = ("claim", "verdict", "effect", "95% interval", "n", "statement")
+VERDICT_COLUMNS = ("claim", "family", "verdict", "effect", "95% interval", "n", "statement")
 MAX_REASON = 300
 """Characters of the reason why a folder cannot be read."""
 SETTLE_SECONDS = 0.5
@@ -137,6 +146,11 @@ class Run:
     def claims(self) -> dict[str, list[Verdict]]:
         """The verdicts on the suite's claims, for each entry."""
         return read_claims(self.folder, self._run)
+
+    @property
+    def families(self) -> dict[str, list[Family]]:
+        """The verdicts counted per claim of the paper, with Holm's correction, for each entry."""
+        return {entry: families_of(verdicts) for entry, verdicts in self.claims.items()}
 
     @cached_property
     def job_rows(self) -> list[dict[str, Any]]:
@@ -260,6 +274,14 @@ class Run:
             "failed": self.failed,
             "code": list(self._run.code.notes),
             "claims": to_jsonable_python(self.claims),
+            "families": {
+                entry: [_family_facts(family) for family in families]
+                for entry, families in self.families.items()
+            },
+            "controls": {
+                entry: controls_of(verdicts).control_facts
+                for entry, verdicts in self.claims.items()
+            },
         }
 
     def __repr__(self) -> str:
@@ -274,9 +296,8 @@ class Run:
         jobs = ", ".join(f"{count} {status}" for status, count in statuses.items())
         facts = [f"{self._run.suite_id} of {', '.join(self.entries)}", f"jobs: {jobs}"]
         if (self.folder / CLAIMS).is_file():
-            counts = Counter(verdict.verdict for verdict in chain(*self.claims.values()))
-            verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-            facts.append(f"claims: {verdicts or 'none'}")
+            counts = counts_of(family.verdict for family in chain(*self.families.values()))
+            facts.append(f"claims: {counts.words}")
         return "; ".join(facts)
 
     def _repr_html_(self) -> str:
@@ -319,10 +340,21 @@ def _short(error: Exception) -> str:
 # --- how a run is shown ---------------------------------------------------------------------
 
 
-def verdict_row(verdict: Verdict) -> tuple[str, str, str, str, int, str]:
+def verdict_row(verdict: Verdict) -> tuple[str, str, str, str, str, int, str]:
     """A verdict as a row of a table with ``VERDICT_COLUMNS``."""
+    if verdict.control:
+        family, word = "control", control_word(verdict.verdict)
+    else:
+        family = family_of(verdict.claim, verdict.family, verdict.source)
+        word = verdict.verdict
     texts = (verdict.effect_text, verdict.bounds_text)
-    return verdict.claim, verdict.verdict, *texts, verdict.n, verdict.statement
+    return verdict.claim, family, word, *texts, verdict.n, verdict.statement
+
+
+def _family_facts(family: Family) -> dict[str, Any]:
+    """A family as plain data; its claims by label."""
+    facts = family._asdict()
+    return facts | {"verdicts": {v.claim: v.verdict for v in family.verdicts}}
 
 
 def _notebook_view(
@@ -332,7 +364,7 @@ def _notebook_view(
     parts = [f"<p>{escape(title)}</p>"]
     for entry, verdicts in claims.items():
         rows = [verdict_row(verdict) for verdict in verdicts]
-        parts.append(f"<p>{escape(entry)}</p>")
+        parts.append(f"<p>{escape(f'{entry}: {tally(verdicts)}')}</p>")
         parts.append(tabulate(rows, VERDICT_COLUMNS, tablefmt="html", disable_numparse=True))
     groups = list(table.groupby(["target", "entry"], sort=False))[:MAX_PANELS]
     if panels := [_panel(f"{entry} on {target}", rows, suite) for (target, entry), rows in groups]:

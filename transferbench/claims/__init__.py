@@ -5,10 +5,14 @@ from __future__ import annotations
 from transferbench.claims.families import (
     Counts,
     Family,
+    control_word,
     controls_of,
     counts_of,
+    failed_controls,
     families_of,
     family_of,
+    p_text,
+    tally,
 )
 from transferbench.claims.verdicts import Decision, Verdict, judge
 
@@ -17,9 +21,13 @@ __all__ = [
     "Decision",
     "Family",
     "Verdict",
+    "control_word",
     "controls_of",
     "counts_of",
+    "failed_controls",
     "families_of",
     "family_of",
     "judge",
+    "p_text",
+    "tally",
 ]

@@ -10,16 +10,31 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from transferbench.claims.verdicts import Decision, Verdict
 from transferbench.statistics import holm
 
-__all__ = ["Counts", "Family", "controls_of", "counts_of", "families_of", "family_of"]
+__all__ = [
+    "Counts",
+    "Family",
+    "control_word",
+    "controls_of",
+    "counts_of",
+    "failed_controls",
+    "families_of",
+    "family_of",
+    "p_text",
+    "tally",
+]
 
 ERROR = 0.05
 """The probability that any family of a suite is decided falsely, after Holm's correction."""
+CONTROL_WORDS: Mapping[Decision, str] = {
+    "reproduced": "passed", "contradicted": "failed", "undecided": "underpowered",
+}  # fmt: skip
+"""What the verdict on a control is called: an undecided one had too little power to fail."""
 OF_THE_PAPER = re.compile(r"\bC\d+$")
 
 
@@ -38,6 +53,18 @@ class Family(NamedTuple):
     adjusted_p: float | None = None
     adjusted: Decision | None = None
 
+    @property
+    def is_one_claim(self) -> bool:
+        """Whether it has no other claim beneath it."""
+        return len(self.verdicts) == 1
+
+    @property
+    def p_words(self) -> str:
+        """Its p-value before and after the correction; empty where there is none."""
+        if self.p is None or self.adjusted_p is None or not any(map(_has_p, self.verdicts)):
+            return ""
+        return f"{p_text(self.p)}, adjusted {p_text(self.adjusted_p).removeprefix('p ')}"
+
 
 class Counts(NamedTuple):
     """How many families, or controls, ended in each verdict.
@@ -55,9 +82,14 @@ class Counts(NamedTuple):
         return _listed(self, self._fields)
 
     @property
+    def control_facts(self) -> dict[str, int]:
+        """Of controls: how many passed, failed and were underpowered."""
+        return dict(zip(CONTROL_WORDS.values(), self, strict=True))
+
+    @property
     def control_words(self) -> str:
         """Of controls: ``1 passed, 1 underpowered``."""
-        return _listed(self, ("passed", "failed", "underpowered"))
+        return _listed(self, tuple(CONTROL_WORDS.values()))
 
 
 def _listed(counts: Counts, words: Sequence[str]) -> str:
@@ -81,7 +113,8 @@ def families_of(verdicts: Iterable[Verdict]) -> list[Family]:
             name = family_of(verdict.claim, verdict.family, verdict.source)
             members.setdefault(name, []).append(verdict)
     families = [Family(name, tuple(own), _decision(own)) for name, own in members.items()]
-    if any(v.lacks_p for family in families for v in family.verdicts):
+    judged = [verdict for family in families for verdict in family.verdicts]
+    if any(verdict.lacks_p for verdict in judged) or not any(map(_has_p, judged)):
         return families
     tests = [_test(family.verdicts) for family in families]
     adjusted = holm([p for p, _ in tests])
@@ -105,6 +138,10 @@ def _test(verdicts: Sequence[Verdict]) -> tuple[float, Decision]:
     return (every, "reproduced") if every <= some else (min(some, 1.0), "contradicted")
 
 
+def _has_p(verdict: Verdict) -> bool:
+    return verdict.p_reproduced is not None
+
+
 def _certainty(p: float | None) -> float:
     """What has no p-value is not established."""
     return 1.0 if p is None else p
@@ -119,3 +156,32 @@ def counts_of(decisions: Iterable[Decision]) -> Counts:
 def controls_of(verdicts: Iterable[Verdict]) -> Counts:
     """How many controls passed, failed, and had too little power to do either."""
     return counts_of(verdict.verdict for verdict in verdicts if verdict.control)
+
+
+def control_word(decision: Decision) -> str:
+    """``passed``, ``failed`` or ``underpowered``."""
+    return CONTROL_WORDS[decision]
+
+
+def failed_controls(verdicts: Iterable[Verdict]) -> list[str]:
+    """The labels of the controls that failed."""
+    return [v.claim for v in verdicts if v.control and v.verdict == "contradicted"]
+
+
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """The counts of an entry in a line: families, after Holm's correction, and controls."""
+    families = families_of(verdicts)
+    parts = []
+    if families:
+        parts.append(f"families: {counts_of(family.verdict for family in families).words}")
+        adjusted = [family.adjusted for family in families if family.adjusted is not None]
+        if adjusted:
+            parts.append(f"after Holm's correction: {counts_of(adjusted).words}")
+    if any(verdict.control for verdict in verdicts):
+        parts.append(f"controls: {controls_of(verdicts).control_words}")
+    return "; ".join(parts)
+
+
+def p_text(p: float) -> str:
+    """``p < 0.001``, or with three decimals."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"

@@ -256,12 +256,13 @@ def _cost(planned: Planned) -> dict[str, Any]:
 
 def _show_run(finished: Run) -> None:
     from transferbench.api.finished_run import VERDICT_COLUMNS, verdict_row
+    from transferbench.claims import tally
 
     for entry, verdicts in finished.claims.items():
         if verdicts:
             say(f"claims of {finished.suite.id} on {entry}:")
             table(VERDICT_COLUMNS, [verdict_row(verdict) for verdict in verdicts])
-            say()
+            say(f"\n{tally(verdicts)}\n")
     say(finished.board())
     say(f"the report is {finished.folder / 'report.html'}")
     if finished.failed:

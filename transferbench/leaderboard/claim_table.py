@@ -1,10 +1,19 @@
-"""The claims of a suite, judged on every entry of its board: one row a claim."""
+"""The claims of a suite, judged on every entry of its board: one row a claim, by families."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from transferbench.claims import Verdict
+from transferbench.claims import (
+    Family,
+    Verdict,
+    control_word,
+    controls_of,
+    counts_of,
+    families_of,
+    family_of,
+)
 from transferbench.leaderboard.table import EN_DASH, MINUS, csv_text, markdown_table
 
 __all__ = ["Verdicts", "claims_as_csv", "claims_as_markdown"]
@@ -13,49 +22,120 @@ Verdicts = Mapping[str, Sequence[Verdict]]
 """By entry, those of the board in its order."""
 
 FIELDS = ("claim", "statement", "source", "control", "verdict", "effect", "low", "high", "n",
-          "interval", "unit", "relation", "threshold", "reason")  # fmt: skip
+          "interval", "unit", "relation", "threshold", "p_reproduced", "p_contradicted",
+          "reason")  # fmt: skip
+MEMBER = "\N{MIDDLE DOT}"
+"""Before a claim that stands beneath its family."""
+OF_FAMILY = ("family_verdict", "family_p", "family_adjusted_p", "family_adjusted_verdict")
 
 HOW = (
     "An effect stands with its 95% interval: the jackknife over replicates, which is the paired "
     "Student-t where every value belongs to one network; for a share Fieller's; for a rank "
     "correlation (Kendall's tau) that of the pairs of levels in order. *Reproduced*: the whole "
     "interval lies where the claim says; *contradicted*: the whole of it lies elsewhere; "
-    "*undecided*: neither. Older submissions give shares and rank correlations (Spearman's) the "
-    "jackknife's interval: one without width says that no replicate left out changes the value, "
-    "not that it is certain. "
-    "Controls are judged in the same way. Reasons, units and methods: `claims.csv`."
+    "*undecided*: neither. A claim of the paper is a family of claims: reproduced where all of "
+    "them are, contradicted where one is. Its p-value is that of all of them (the largest), or of "
+    "one of them failing (the smallest times their number); *adjusted* by Holm's correction over "
+    "the families of an entry. Older submissions have no p-values, and give shares and rank "
+    "correlations (Spearman's) the jackknife's interval: one without width says that no replicate "
+    "left out changes the value, not that it is certain. "
+    "A control is judged in the same way, *within* a margin by two one-sided tests at 2.5%; it "
+    "*passed*, *failed*, or was *underpowered* where it is undecided. Reasons, units and methods: "
+    "`claims.csv`."
 )
 
 
 def claims_as_markdown(board: str, verdicts: Verdicts, escape: Callable[[str], str]) -> str:
     """The claims as a GitHub page; ``escape`` makes text safe in it."""
-    by_claim = [{v.claim: v for v in of_entry} for of_entry in verdicts.values()]
-    rows = [
+    families = {entry: families_of(of_entry) for entry, of_entry in verdicts.items()}
+    counts = markdown_table(
         [
-            escape(claim) + (" (control)" if example.control else ""),
-            escape(f"{example.statement}: {_predicate(example)}"),
-            *(_cell(of_entry.get(claim), escape) for of_entry in by_claim),
-        ]
-        for claim, example in _claims(verdicts).items()
-    ]
+            [escape(entry), *_counts(families[entry], of_entry)]
+            for entry, of_entry in verdicts.items()
+        ],
+        ["entry", "families: reproduced/contradicted/undecided", "after Holm's correction",
+         "controls: passed/failed/underpowered"],
+    )  # fmt: skip
+    rows = [[cell.written(escape) for cell in row] for row in _rows(verdicts, families)]
     heads = ["claim", "what it says", *map(escape, verdicts)]
-    return f"# Claims of {board}\n\n{HOW}\n\n{markdown_table(rows, heads)}\n"
+    claims = markdown_table(rows, heads)
+    return f"# Claims of {board}\n\n{HOW}\n\n{counts}\n\n{claims}\n"
 
 
 def claims_as_csv(verdicts: Verdicts) -> str:
-    """The claims at full precision, one row for each claim of each entry."""
-    rows = [
-        [entry, *(getattr(verdict, field) for field in FIELDS)]
-        for entry, of_entry in verdicts.items()
-        for verdict in of_entry
-    ]
-    return csv_text([["entry", *FIELDS], *rows])
+    """The claims at full precision, one row for each claim of each entry, with its family's."""
+    rows: list[Sequence[object]] = []
+    for entry, of_entry in verdicts.items():
+        by_name = {family.name: family for family in families_of(of_entry)}
+        for verdict in of_entry:
+            name = _family_name(verdict)
+            family = by_name.get(name)
+            facts = (family.verdict, family.p, family.adjusted_p, family.adjusted) if family else ()
+            rows.append([entry, name, *(getattr(verdict, field) for field in FIELDS),
+                         *(facts or [None] * len(OF_FAMILY))])  # fmt: skip
+    return csv_text([["entry", "family", *FIELDS, *OF_FAMILY], *rows])
 
 
-def _claims(verdicts: Verdicts) -> dict[str, Verdict]:
+def _counts(families: Sequence[Family], verdicts: Sequence[Verdict]) -> Iterator[str]:
+    yield "/".join(map(str, counts_of(family.verdict for family in families)))
+    adjusted = [family.adjusted for family in families if family.adjusted is not None]
+    yield "/".join(map(str, counts_of(adjusted))) if adjusted else EN_DASH
+    yield "/".join(map(str, controls_of(verdicts)))
+
+
+def _family_name(verdict: Verdict) -> str:
+    """Of a control: its own, since controls are in no family."""
+    if verdict.control:
+        return "control"
+    return family_of(verdict.claim, verdict.family, verdict.source)
+
+
+# --- the rows of the page ---------------------------------------------------------------------
+
+
+class _Cell(NamedTuple):
+    """Text of which the first part is strong."""
+
+    strong: str
+    plain: str = ""
+
+    def written(self, escape: Callable[[str], str]) -> str:
+        parts = (f"**{escape(self.strong)}**" if self.strong else "", escape(self.plain))
+        return " ".join(filter(None, parts))
+
+
+def _rows(verdicts: Verdicts, families: Mapping[str, Sequence[Family]]) -> Iterator[list[_Cell]]:
+    """Label, text and a cell for each entry: a family, its claims beneath; controls at the end."""
+    by_claim = [{v.claim: v for v in of_entry} for of_entry in verdicts.values()]
+    by_name = [{family.name: family for family in own} for own in families.values()]
+    members: dict[str, list[Verdict]] = {}
+    for example in sorted(_claims(verdicts.values()).values(), key=lambda v: v.control):
+        members.setdefault(_family_name(example), []).append(example)
+    for name, own in members.items():
+        of_entries = [of_entry.get(name) for of_entry in by_name]
+        is_head = len(own) > 1 and not own[0].control
+        if is_head:
+            yield [_Cell(name), _Cell("", f"{len(own)} claims, all of which must hold"),
+                   *map(_family_cell, of_entries)]  # fmt: skip
+        for example in own:
+            cells = [_cell(of_entry.get(example.claim)) for of_entry in by_claim]
+            if not is_head:
+                cells = list(map(_with_p, cells, of_entries))
+            text = f"{example.statement}: {_predicate(example)}"
+            yield [_Cell("", _label(example, name, is_member=is_head)), _Cell("", text), *cells]
+
+
+def _label(verdict: Verdict, family: str, *, is_member: bool) -> str:
+    """The label of a claim, beneath its family or with it."""
+    if is_member:
+        return f"{MEMBER} {verdict.claim}"
+    return verdict.claim if family == verdict.claim else f"{verdict.claim} ({family})"
+
+
+def _claims(verdicts: Iterable[Sequence[Verdict]]) -> dict[str, Verdict]:
     """A verdict on each claim, in the order of the entry with most claims, then of the others."""
     by_claim: dict[str, Verdict] = {}
-    for of_entry in sorted(verdicts.values(), key=len, reverse=True):
+    for of_entry in sorted(verdicts, key=len, reverse=True):
         for verdict in of_entry:
             by_claim.setdefault(verdict.claim, verdict)
     return by_claim
@@ -66,13 +146,23 @@ def _predicate(verdict: Verdict) -> str:
     return f"{sign}{verdict.threshold:g} {verdict.unit}"
 
 
-def _cell(verdict: Verdict | None, escape: Callable[[str], str]) -> str:
+def _family_cell(family: Family | None) -> _Cell:
+    return _with_p(_Cell(family.verdict), family) if family else _Cell("", EN_DASH)
+
+
+def _with_p(cell: _Cell, family: Family | None) -> _Cell:
+    words = family.p_words if family else ""
+    return cell._replace(plain="; ".join(filter(None, (cell.plain, words))))
+
+
+def _cell(verdict: Verdict | None) -> _Cell:
     if verdict is None:
-        return EN_DASH
+        return _Cell("", EN_DASH)
+    word = control_word(verdict.verdict) if verdict.control else verdict.verdict
     if verdict.effect is None or verdict.low is None or verdict.high is None:
-        return escape(verdict.verdict)
-    bounds = f"{_signed(verdict.effect)} [{_signed(verdict.low)}, {_signed(verdict.high)}]"
-    return f"**{escape(verdict.verdict)}** {escape(bounds)}"
+        return _Cell("", word)
+    bounds = f"[{_signed(verdict.low)}, {_signed(verdict.high)}]"
+    return _Cell(word, f"{_signed(verdict.effect)} {bounds}")
 
 
 def _signed(value: float) -> str:

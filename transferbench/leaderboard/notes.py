@@ -42,8 +42,15 @@ SHARE = (
 )
 NEEDS = "Needs: what a network starts from besides the backbone's own random draw."
 CLAIMS = (
-    "Claims: reproduced/contradicted/undecided, each judged by a 95% interval; controls are not"
-    " counted."
+    "Claims: claims of the paper (families) reproduced/contradicted/undecided, each judged by 95%"
+    " intervals; a family is reproduced where all its claims are, contradicted where one is."
+    " Adjusted: the same by p-values after Holm's correction over the families of the entry, at 5%;"
+    " submissions of earlier versions have none."
+)
+CONTROLS = (
+    "Controls: passed/failed/underpowered. A control within a margin passes by two one-sided tests"
+    " at 2.5% (its 95% interval lies inside), fails where the interval lies outside, and is"
+    " underpowered where it does neither. An entry whose control fails is marked."
 )
 TRUST = (
     "Trust: reported (the submitter's word), recomputed (every test metric follows from the"
@@ -80,6 +87,8 @@ def notes_of(suite: Suite, severe: str | None, registry: Registry) -> Iterator[s
     if _equal_tuning(suite):
         yield f"Tuning budgets are equal: {_tuning(suite)}."
     yield from (TRUST,) if of_arms else (CLAIMS, TRUST, OVERLAP)
+    if any(claim.control for claim in suite.claims.values()):
+        yield CONTROLS
     yield ONCE.format(ranked="initialization" if of_arms else "entry")
     yield from _shared_data(suite, registry)
     if of_arms:

@@ -6,11 +6,12 @@ of initializations are the arms of each entry, a group for each.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from transferbench.claims import Counts, controls_of, counts_of, failed_controls, families_of
 from transferbench.leaderboard.candidates import Arm, Competition
 from transferbench.leaderboard.notes import installed_initialization
 from transferbench.leaderboard.profile import profile_of
@@ -45,7 +46,7 @@ class Standing(NamedTuple):
         return _key(self.candidate, self.arm)
 
 
-CellValue: TypeAlias = Interval | Rank | tuple[int, int, int] | str | int | None
+CellValue: TypeAlias = Interval | Rank | Counts | str | int | None
 ColumnValues: TypeAlias = Callable[[Sequence[Standing]], Iterable[CellValue]]
 """The values of a column for the rows of one group."""
 
@@ -123,6 +124,9 @@ def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
         yield _column("needs", "needs", "text", text, lambda row: _needs(row, competition.registry))
     else:
         yield from _entry_facts()
+
+    text = "what is wrong with the entry: controls that failed"
+    yield _column("marks", "marks", "text", text, _marks, terminal=True)
 
     def trust(row: Standing) -> str:
         return competition.trust(row.candidate, row.arm)
@@ -241,8 +245,12 @@ def _mean(values: ReplicateValues) -> Interval:
 
 
 def _entry_facts() -> Iterator[tuple[Column, ColumnValues]]:
-    text = "reproduced/contradicted/undecided"
+    text = "families (claims of the paper) reproduced/contradicted/undecided"
     yield _column("claims", "claims", "claims", text, _claims, terminal=True)
+    text = f"{text}, after Holm's correction over them"
+    yield _column("adjusted", "claims, adjusted", "claims", text, _adjusted)
+    text = "controls passed/failed/underpowered"
+    yield _column("controls", "controls", "controls", text, _controls, terminal=True)
     text = "of the network that is scored"
     yield _column("parameters", "parameters", "count", text, lambda row: row.head.entry.parameters)
     text = "the suite's source, or external weights"
@@ -251,11 +259,27 @@ def _entry_facts() -> Iterator[tuple[Column, ColumnValues]]:
     yield _column("overlap", "overlap", "text", text, _overlap)
 
 
-def _claims(row: Standing) -> tuple[int, int, int] | None:
-    """The numbers of reproduced, contradicted and undecided claims, without controls."""
+def _claims(row: Standing) -> Counts | None:
+    """Of the families, without controls."""
+    families = families_of(row.candidate.bundle.verdicts)
+    return counts_of(family.verdict for family in families) if families else None
+
+
+def _adjusted(row: Standing) -> Counts | None:
+    families = families_of(row.candidate.bundle.verdicts)
+    adjusted = [family.adjusted for family in families if family.adjusted is not None]
+    return counts_of(adjusted) if adjusted else None
+
+
+def _controls(row: Standing) -> Counts | None:
     verdicts = row.candidate.bundle.verdicts
-    counts = Counter(verdict.verdict for verdict in verdicts if not verdict.control)
-    return (counts["reproduced"], counts["contradicted"], counts["undecided"]) if counts else None
+    return controls_of(verdicts) if any(verdict.control for verdict in verdicts) else None
+
+
+def _marks(row: Standing) -> str | None:
+    """What a reader of the row must know; None where there is nothing."""
+    failed = failed_controls(row.candidate.bundle.verdicts)
+    return f"control failed: {', '.join(failed)}" if failed else None
 
 
 def _pretraining(row: Standing) -> str:

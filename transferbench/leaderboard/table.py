@@ -29,7 +29,7 @@ __all__ = [
     "markdown_table",
 ]
 
-CellKind = Literal["text", "count", "interval", "rank", "claims"]
+CellKind = Literal["text", "count", "interval", "rank", "claims", "controls"]
 UnrankedStatus = Literal["incomplete", "refused", "superseded"]
 Scalar: TypeAlias = str | int | float | None
 BoardCell: TypeAlias = tuple[Scalar, ...]
@@ -41,6 +41,7 @@ FIELDS: Mapping[CellKind, tuple[str, ...]] = {
     "interval": ("", "_low", "_high"),
     "rank": ("", "_low", "_high"),
     "claims": ("_reproduced", "_contradicted", "_undecided"),
+    "controls": ("_passed", "_failed", "_underpowered"),
 }
 """Suffixes of a column's key, one for each value of a cell."""
 
@@ -127,7 +128,7 @@ def cell_text(column: Column, cell: BoardCell) -> str:
         return f"{_decimal(first)} [{_decimal(cell[1])}, {_decimal(cell[2])}]"
     if column.kind == "rank":
         return f"{first} ({cell[1]}{EN_DASH}{cell[2]})" if cell[1] != cell[2] else str(first)
-    if column.kind == "claims":
+    if column.kind in {"claims", "controls"}:
         return "/".join(map(str, cell))
     return f"{first:,}" if isinstance(first, int) else str(first)
 

@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from transferbench.claims import tally
 from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements
 from transferbench.registry import blamed
@@ -29,14 +30,13 @@ from transferbench.report.run_tables import (
 )
 from transferbench.report.tables import Table
 from transferbench.report.trials import DRAWN, arms_part, transfer_part
-from transferbench.report.verdicts import ClaimRow, claim_rows
+from transferbench.report.verdicts import ClaimGroup, claim_groups
 from transferbench.specs import DiagnosticSpec
 from transferbench.suite import TRIAL, Suite
 
 __all__ = ["diagnostic_parts", "page"]
 
 PACKAGE = "transferbench.report"
-VERDICTS = ("reproduced", "contradicted", "undecided", "not judged")
 GLOSSARY = {
     "source, target": "the task pre-trained on, and the task fine-tuned on",
     "P, RI": "pre-trained weights; random initialization",
@@ -63,6 +63,13 @@ GLOSSARY = {
     "correlation, from the pairs of levels whose order is established",
     "verdict": "reproduced where the whole interval meets the claim's condition, contradicted "
     "where the whole interval misses it, undecided otherwise",
+    "family": "the claims of the suite that are one claim of the paper: reproduced where all of "
+    "them are, contradicted where one is",
+    "p, adjusted": "the smallest error (1 - level, two-sided) at which the interval decides; of a "
+    "family that of all its claims, or of one of them failing; adjusted by Holm's correction over "
+    "the families of the entry",
+    "control": "a claim that holds in any sound run; within a margin an equivalence test (two "
+    "one-sided tests at 2.5%). Underpowered: undecided, since the interval is too wide",
 }
 
 
@@ -80,7 +87,7 @@ class EntrySection(NamedTuple):
     name: str
     anchor: str
     answer: str
-    claims: list[ClaimRow]
+    claims: list[ClaimGroup]
     tally: str
     sections: list[Section]
     remaining: dict[str, Table]
@@ -152,7 +159,7 @@ class _Writer:
     def entry(self) -> EntrySection:
         """Claims, the trials, the parts of diagnostics in the suite's order, and all the rest."""
         name, suite = self.scope.entry, self.results.suite
-        claims = claim_rows(suite, self.results.verdicts.get(name, ()))
+        verdicts = self.results.verdicts.get(name, ())
         sections = [
             self._section(transfer_part(self.scope)),
             *self._diagnostic_sections(),
@@ -162,8 +169,8 @@ class _Writer:
             name=name,
             anchor=self.anchor,
             answer=answer(self.scope),
-            claims=claims,
-            tally=_tally(claims),
+            claims=claim_groups(suite, verdicts),
+            tally=tally(verdicts) or "not judged",
             sections=sections,
             remaining=remaining_tables(self.scope.measurements, self.drawn),
         )
@@ -208,12 +215,6 @@ class _Writer:
         html = self.macros.part(part, anchor, blocks)
         self.glossary |= {word: text for word, text in part.words.items() if word not in GLOSSARY}
         return Section(part.title, anchor, Markup(html))  # noqa: S704 - escaped by the template
-
-
-def _tally(claims: list[ClaimRow]) -> str:
-    """How many claims ended in which verdict."""
-    counts = Counter(claim.verdict for claim in claims)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
 def _slug(text: str) -> str:

@@ -1,16 +1,24 @@
-"""Claims with their verdicts, and the small interval plot beside each."""
+"""Claims with their verdicts, by families, and the small interval plot beside each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transferbench.claims import Verdict
+from transferbench.claims import (
+    Verdict,
+    control_word,
+    controls_of,
+    families_of,
+    family_of,
+    p_text,
+)
 from transferbench.report.formats import significant
 from transferbench.suite import Claim, Suite
 
-__all__ = ["ClaimRow", "IntervalPlot", "claim_rows"]
+__all__ = ["ClaimGroup", "ClaimRow", "IntervalPlot", "claim_groups"]
 
+NOT_JUDGED = "not judged"
 PLOT_WIDTH = 190.0
 MARGIN = 0.08
 SIGNS = {"above": "> ", "below": "< ", "within": "within \N{PLUS-MINUS SIGN}"}
@@ -36,18 +44,52 @@ class ClaimRow:
     label: str
     claim: Claim
     rule: str
-    verdict: str = "not judged"
+    verdict: str = NOT_JUDGED
     effect: str = ""
     interval: str = ""
     method: str = ""
     reason: str = "this run holds no verdict for it"
     plot: IntervalPlot | None = None
 
+    @property
+    def word(self) -> str:
+        """The verdict in words; that on a control is another one."""
+        words = ("reproduced", "contradicted", "undecided")
+        if not self.claim.control or self.verdict not in words:
+            return self.verdict
+        return control_word(words[words.index(self.verdict)])
 
-def claim_rows(suite: Suite, verdicts: Sequence[Verdict]) -> list[ClaimRow]:
-    """Every claim of the suite, in its order, with its verdict where it was judged."""
+
+@dataclass(frozen=True)
+class ClaimGroup:
+    """A family, or the controls, with the claims beneath; ``detail``: p-values, or counts."""
+
+    name: str
+    verdict: str
+    detail: str
+    rows: Sequence[ClaimRow]
+
+
+def claim_groups(suite: Suite, verdicts: Sequence[Verdict]) -> list[ClaimGroup]:
+    """Every claim of the suite by family, in its order, with its verdict; controls last."""
     by_claim = {verdict.claim: verdict for verdict in verdicts}
-    return [_row(label, claim, by_claim.get(label)) for label, claim in suite.claims.items()]
+    families = {family.name: family for family in families_of(verdicts)}
+    members: dict[str, list[ClaimRow]] = {}
+    controls: list[ClaimRow] = []
+    for label, claim in suite.claims.items():
+        own = controls
+        if not claim.control:
+            own = members.setdefault(family_of(label, claim.family, claim.source), [])
+        own.append(_row(label, claim, by_claim.get(label)))
+    groups = [
+        ClaimGroup(name, family.verdict, family.p_words, rows)
+        if (family := families.get(name)) is not None and len(family.verdicts) == len(rows)
+        else ClaimGroup(name, NOT_JUDGED, "", rows)
+        for name, rows in members.items()
+    ]
+    if controls:
+        groups.append(ClaimGroup("controls", "", controls_of(verdicts).control_words, controls))
+    return groups
 
 
 def _row(label: str, claim: Claim, verdict: Verdict | None) -> ClaimRow:
@@ -62,10 +104,16 @@ def _row(label: str, claim: Claim, verdict: Verdict | None) -> ClaimRow:
         verdict=verdict.verdict,
         effect="" if effect is None else f"{significant(effect)} {verdict.unit}",
         interval=_interval_text(verdict),
-        method=verdict.interval,
+        method=", ".join(filter(None, (verdict.interval, _p_text(verdict)))),
         reason=verdict.reason,
         plot=_interval_plot(verdict),
     )
+
+
+def _p_text(verdict: Verdict) -> str:
+    """The p-value of the verdict, or of the more certain direction of an undecided one."""
+    p = [p for p in (verdict.p_reproduced, verdict.p_contradicted) if p is not None]
+    return p_text(min(p)) if p else ""
 
 
 def _interval_text(verdict: Verdict) -> str:

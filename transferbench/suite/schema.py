@@ -70,13 +70,25 @@ SOURCE = "P"
 
 BOARD_KEYS = frozenset(
     {"rank", "ties", "entry", "initialization", "score", "replicates", "pretrained", "baseline",
-     "gain", "final", "severe_gain", "severe_final", "claims", "parameters", "pretraining",
-     "overlap", "needs", "trust", "submission"}
+     "gain", "final", "severe_gain", "severe_final", "claims", "adjusted", "controls", "marks",
+     "parameters", "pretraining", "overlap", "needs", "trust", "submission"}
 )  # fmt: skip
 """Keys of the columns that every board has."""
 
 BOARD_FIELDS = frozenset(
-    {"claims_reproduced", "claims_contradicted", "claims_undecided", "folder", "profile"}
+    {
+        "claims_reproduced",
+        "claims_contradicted",
+        "claims_undecided",
+        "adjusted_reproduced",
+        "adjusted_contradicted",
+        "adjusted_undecided",
+        "controls_passed",
+        "controls_failed",
+        "controls_underpowered",
+        "folder",
+        "profile",
+    }
 )
 """Names in the csv and json files of every board that are no keys of columns."""
 
