@@ -31,7 +31,7 @@ __all__ = [
 
 ERROR = 0.05
 """The probability that any family of a suite is decided falsely, after Holm's correction."""
-CONTROL_WORDS: Mapping[Decision, str] = {
+CONTROL_WORDS: Mapping[str, str] = {
     "reproduced": "passed", "contradicted": "failed", "undecided": "underpowered",
 }  # fmt: skip
 """What the verdict on a control is called: an undecided one had too little power to fail."""
@@ -158,9 +158,9 @@ def controls_of(verdicts: Iterable[Verdict]) -> Counts:
     return counts_of(verdict.verdict for verdict in verdicts if verdict.control)
 
 
-def control_word(decision: Decision) -> str:
-    """``passed``, ``failed`` or ``underpowered``."""
-    return CONTROL_WORDS[decision]
+def control_word(verdict: str) -> str:
+    """``passed``, ``failed`` or ``underpowered``; what is no verdict stays."""
+    return CONTROL_WORDS.get(verdict, verdict)
 
 
 def failed_controls(verdicts: Iterable[Verdict]) -> list[str]:

@@ -54,10 +54,7 @@ class ClaimRow:
     @property
     def word(self) -> str:
         """The verdict in words; that on a control is another one."""
-        words = ("reproduced", "contradicted", "undecided")
-        if not self.claim.control or self.verdict not in words:
-            return self.verdict
-        return control_word(words[words.index(self.verdict)])
+        return control_word(self.verdict) if self.claim.control else self.verdict
 
 
 @dataclass(frozen=True)
