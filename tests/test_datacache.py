@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from transferbench.data import files
-from transferbench.data.cache import missing, prepare, read_file
+from transferbench.data.cache import StoredForm, missing, prepare, read_file
 from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, Params
 
@@ -63,8 +63,7 @@ def get(spec, cache, params=None, channels=1, image_size=SIZE, data_root=None):
     return prepare(
         spec,
         params or {},
-        image_size=image_size,
-        channels=channels,
+        StoredForm(image_size, channels),
         cache=cache,
         data_root=data_root,
     )
@@ -280,9 +279,9 @@ CHILD = """
 import sys
 import time
 from pathlib import Path
-from transferbench.data.cache import prepare
+from transferbench.data.cache import StoredForm, prepare
 from transferbench_plugins.datasets.glyphs import GLYPHS
-found = prepare(GLYPHS, GLYPHS.tiny, image_size=28, channels=1, cache=Path(sys.argv[1]),
+found = prepare(GLYPHS, GLYPHS.tiny, StoredForm(28, 1), cache=Path(sys.argv[1]),
                 data_root=None)
 print(found.fingerprint, int(found.splits["train"].images.sum()))
 """

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from transferbench.data.cache import missing, prepare
+from transferbench.data.cache import StoredForm, missing, prepare
 from transferbench.data.files import _how_to_install
+from transferbench.data.items import decoded_split
 from transferbench.errors import DataError
 from transferbench.specs import DataFile
 from transferbench_plugins.datasets import glyphs, mnist_5k, transferbench_datasets
@@ -33,13 +34,14 @@ DEBIAN = Path("/usr/share/datasets")
 
 def load(name, split="train", image_size=28, root=None, **params):
     spec = SPECS[name]
-    return spec.load(spec.parse(params), split, root, image_size)
+    return decoded_split(spec, spec.parse(params), split, root, image_size)
 
 
 def get(name, tmp_path, **options):
     options = {"image_size": 28, "channels": 1, "data_root": None} | options
     params = options.pop("params", SPECS[name].tiny)
-    return prepare(SPECS[name], params, cache=tmp_path / "cache", **options)
+    form = StoredForm(options.pop("image_size"), options.pop("channels"))
+    return prepare(SPECS[name], params, form, cache=tmp_path / "cache", **options)
 
 
 # --- all --------------------------------------------------------------------------------------

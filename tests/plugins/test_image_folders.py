@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tiny_suite import TINY
 
 from transferbench.data import folders
-from transferbench.data.cache import prepare
+from transferbench.data.cache import StoredForm, prepare
 from transferbench.data.items import decoded_split
 from transferbench.errors import DataError
 from transferbench_plugins.datasets import _group_keys
@@ -98,7 +98,7 @@ def test_what_is_taken_and_ignored_is_counted(root):
 def test_the_counts_are_a_fact_of_the_prepared_data(root, tmp_path):
     (root / "test" / "dog" / "notes.txt").touch()
     for _ in range(2):
-        dataset = prepare(IMAGE_FOLDER, TWO, image_size=8, channels=3, cache=tmp_path / "cache",
+        dataset = prepare(IMAGE_FOLDER, TWO, StoredForm(8, 3), cache=tmp_path / "cache",
                           data_root=tmp_path)  # fmt: skip
         assert dataset.notes[1] == "'test' has 4 pictures in 2 classes; 1 other file: 1 .txt"
 
@@ -140,7 +140,7 @@ def test_a_folder_is_read_again_where_a_link_leads_elsewhere(root):
     for target, count in [("first", 4), ("more", 5)]:
         (root / "train").unlink(missing_ok=True)
         (root / "train").symlink_to(target)
-        data = prepare(IMAGE_FOLDER, TWO, image_size=8, channels=3, cache=root.parent / "cache",
+        data = prepare(IMAGE_FOLDER, TWO, StoredForm(8, 3), cache=root.parent / "cache",
                        data_root=root.parent)  # fmt: skip
         assert len(data.splits["train"].labels) == count
         assert data.notes[0] == f"'train' has {count} pictures in 2 classes; no other files"
@@ -225,7 +225,7 @@ def refused(root):
     """The message of preparing the data, which has to end soon."""
     started = time.monotonic()
     with pytest.raises(DataError) as caught:
-        prepare(IMAGE_FOLDER, TWO, image_size=8, channels=3, cache=root.parent / "cache",
+        prepare(IMAGE_FOLDER, TWO, StoredForm(8, 3), cache=root.parent / "cache",
                 data_root=root.parent)  # fmt: skip
     assert time.monotonic() - started < 20
     return str(caught.value)

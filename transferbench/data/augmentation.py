@@ -12,7 +12,7 @@ Shape letters: N images, H height, W width, C channels.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -22,7 +22,10 @@ from transferbench.data.gather import as_words
 from transferbench.specs import ImageShape
 from transferbench.suite import Augmentation
 
-__all__ = ["AugmentationParams", "augment", "sample_augmentation"]
+__all__ = ["AugmentationParams", "augment", "central", "sample_augmentation"]
+
+Extent: TypeAlias = float | Tensor
+"""A side in stored pixels: of all images, or float64 (N,) where they show what is not square."""
 
 # The inception crop (Szegedy et al. 2015) as in torchvision's RandomResizedCrop: the aspect ratio
 # is log-uniform; a crop larger than the image is sampled again, up to ten times.
@@ -53,9 +56,14 @@ def sample_augmentation(
     image_shape: ImageShape,
     generator: Generator,
     device: torch.device,
+    aspects: Tensor | None = None,
 ) -> AugmentationParams:
-    """Sample parameters for ``count`` images on the generator's device, then move to ``device``."""
-    warp = _sample_warp(augmentation, count, image_shape, generator)
+    """Sample parameters for ``count`` images on the generator's device, then move to ``device``.
+
+    ``aspects``: width over height of what distorted images show, float64 (count,).
+    """
+    sides = _extents(image_shape, None if aspects is None else aspects.to(generator.device))
+    warp = _sample_warp(augmentation, count, sides, generator)
     offset = flip = None
     if augmentation.shift:
         bound = 2 * augmentation.shift + 1
@@ -67,18 +75,48 @@ def sample_augmentation(
     return AugmentationParams(None if warp is None else warp.float().to(device), offset, flip)
 
 
-def augment(images: Tensor, params: AugmentationParams, augmentation: Augmentation) -> Tensor:
-    """The augmented images.
+def augment(
+    images: Tensor,
+    params: AugmentationParams,
+    augmentation: Augmentation,
+    size: int | None = None,
+) -> Tensor:
+    """The augmented images. ``size``: side of crops of larger images.
 
-    Shapes: uint8 (N, H, W, C), contiguous; returns the same.
+    Shapes: uint8 (N, H, W, C), contiguous; returns the same, or (N, size, size, C).
     """
     if params.warp is not None:
-        images = _resample(images, params.warp, augmentation)
+        images = _resample(images, params.warp, augmentation, size)
     if params.offset is not None:
         images = _shift(images, params.offset, augmentation)
     if params.flip is not None:
         images = _flip(images, params.flip)
     return images
+
+
+def central(images: Tensor, size: int, aspects: Tensor | None = None) -> Tensor:
+    """The centres of images: ``size`` pixels of the shorter side of what they show.
+
+    ``aspects``: width over height of what distorted images show, float64 (N,).
+
+    Shapes: uint8 (N, S, S, C) to (N, size, size, C).
+    """
+    side = images.shape[1]
+    if aspects is None:
+        first = (side - size) // 2
+        return images[:, first : first + size, first : first + size].contiguous()
+    shown = size / side / torch.stack([aspects.clamp(min=1), (1 / aspects).clamp(min=1)], dim=1)
+    scales = torch.diag_embed(shown)
+    warp = torch.cat([scales, torch.zeros_like(scales[:, :, :1])], dim=2)
+    return _resample(images, warp.float().to(images.device), Augmentation(), size)
+
+
+def _extents(image_shape: ImageShape, aspects: Tensor | None) -> tuple[Extent, Extent]:
+    """Height and width of what images show, the shorter as long as that of the stored image."""
+    height, width, _ = image_shape
+    if aspects is None:
+        return height, width
+    return height * (1 / aspects).clamp(min=1), width * aspects.clamp(min=1)
 
 
 def _uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -95,15 +133,15 @@ def _is_affine(augmentation: Augmentation) -> bool:
 
 
 def _sample_warp(
-    augmentation: Augmentation, count: int, image_shape: ImageShape, generator: Generator
+    augmentation: Augmentation, count: int, sides: tuple[Extent, Extent], generator: Generator
 ) -> Tensor | None:
     """The composed map of crop and affine, (N, 2, 3), or None where both are off."""
     area = augmentation.random_resized_crop
     crop = affine = None
     if area is not None:
-        crop = _sample_crop(area, count, image_shape, generator)
+        crop = _sample_crop(area, count, sides, generator)
     if _is_affine(augmentation):
-        affine = _sample_affine(augmentation, count, image_shape, generator)
+        affine = _sample_affine(augmentation, count, sides, generator)
     if crop is None or affine is None:
         return affine if crop is None else crop
     linear = affine[:, :, :2]
@@ -111,20 +149,20 @@ def _sample_warp(
 
 
 def _sample_crop(
-    area: tuple[float, float], count: int, image_shape: ImageShape, generator: Generator
+    area: tuple[float, float], count: int, sides: tuple[Extent, Extent], generator: Generator
 ) -> Tensor:
     """Crops at integer pixels, resized to the image's size; the full image where none fits."""
-    height, width, _ = image_shape
+    height, width = sides
     unit = _uniform((2, count, CROP_ATTEMPTS), generator)
     corner = _uniform((2, count), generator)
-    pixels = _between(unit[0], *area) * height * width
+    pixels = _between(unit[0], *area) * _column(height) * _column(width)
     ratio = _between(unit[1], math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])).exp()
     wide, high = (pixels * ratio).sqrt().round(), (pixels / ratio).sqrt().round()
-    fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
+    fits = (wide >= 1) & (wide <= _column(width)) & (high >= 1) & (high <= _column(height))
     first = fits.int().argmax(dim=1, keepdim=True)
     unfit = ~fits.any(dim=1)
-    wide = wide.gather(1, first)[:, 0].masked_fill(unfit, width)
-    high = high.gather(1, first)[:, 0].masked_fill(unfit, height)
+    wide = torch.where(unfit, width, wide.gather(1, first)[:, 0])
+    high = torch.where(unfit, height, high.gather(1, first)[:, 0])
     left = (corner[0] * (width - wide + 1)).floor()
     top = (corner[1] * (height - high + 1)).floor()
     zero = torch.zeros_like(wide)
@@ -133,11 +171,15 @@ def _sample_crop(
     return torch.stack([across, down], dim=1)
 
 
+def _column(side: Extent) -> Extent:
+    return side[:, None] if isinstance(side, Tensor) else side
+
+
 def _sample_affine(
-    augmentation: Augmentation, count: int, image_shape: ImageShape, generator: Generator
+    augmentation: Augmentation, count: int, sides: tuple[Extent, Extent], generator: Generator
 ) -> Tensor:
     """Scale, rotate about the centre, translate: the inverse map, as torchvision's ``affine``."""
-    height, width, _ = image_shape
+    height, width = sides
     unit = _uniform((4, count), generator)
     angle = _between(unit[0], -augmentation.rotate, augmentation.rotate).deg2rad()
     scale = _between(unit[1], *augmentation.scale)
@@ -150,12 +192,12 @@ def _sample_affine(
     return torch.stack([across, down], dim=1)
 
 
-def _resample(images: Tensor, warp: Tensor, augmentation: Augmentation) -> Tensor:
+def _resample(images: Tensor, warp: Tensor, augmentation: Augmentation, size: int | None) -> Tensor:
     # With the fill subtracted, grid_sample's zeros outside the image become the fill. A crop alone
     # leaves the image by at most half a pixel, where its border is repeated.
     padding = "zeros" if _is_affine(augmentation) else "border"
     values = images.permute(0, 3, 1, 2).float().sub_(augmentation.fill)
-    grid = _grid(warp, images.shape[1], images.shape[2])
+    grid = _grid(warp, size or images.shape[1], size or images.shape[2])
     sampled = functional.grid_sample(
         values, grid, mode="bilinear", padding_mode=padding, align_corners=False
     )

@@ -45,6 +45,7 @@ from transferbench.data.files import (
 )
 from transferbench.data.folders import printable
 from transferbench.data.items import decoded_blocks, decoded_split
+from transferbench.data.pictures import Fit
 from transferbench.data.promises import (
     SharedContent,
     check_form,
@@ -69,6 +70,7 @@ __all__ = [
     "DamagedFolder",
     "PreparedDataset",
     "PreparedSplit",
+    "StoredForm",
     "discard",
     "missing",
     "other_formats",
@@ -76,6 +78,7 @@ __all__ = [
     "prepared_as",
     "read_file",
     "root_of",
+    "stored_form",
     "verify_cache",
 ]
 
@@ -103,23 +106,38 @@ class PreparedDataset(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class StoredForm(NamedTuple):
+    """How images are stored: squares of side ``side``.
+
+    ``fit``: how pictures become squares; a dataset that decodes itself gives them.
+    """
+
+    side: int
+    channels: int
+    fit: Fit = "crop"
+
+
+def stored_form(image: Mapping[str, Any]) -> StoredForm:
+    """That of the images that the payload of a job, or a suite, describes."""
+    side = image.get("stored") or image["size"]
+    return StoredForm(side, image["channels"], image.get("fit", "crop"))
+
+
 class _Request(NamedTuple):
     """What is decoded."""
 
     spec: DatasetSpec
     params: Params
     root: Path | None
-    image_size: int
-    channels: int
+    form: StoredForm
     code: str
 
 
 def prepare(
     spec: DatasetSpec,
     params: Params | Mapping[str, Any],
+    form: StoredForm,
     *,
-    image_size: int,
-    channels: int,
     cache: Path,
     data_root: Path | None,
     code: str = "",
@@ -143,7 +161,9 @@ def prepare(
     root = root_of(spec, data_root) if spec.needs_root and data_root else None
     if root is not None:
         verify_files(spec, root, cache)
-    request = _Request(spec, parsed, root, image_size, channels, code)
+    if spec.items is None:
+        form = form._replace(fit="crop")
+    request = _Request(spec, parsed, root, form, code)
     folder = cache / _key(request, cache)
     for _ in range(ATTEMPTS):  # another process may replace the folder in between
         if prepared := _open(spec, folder):
@@ -197,13 +217,14 @@ def _key(request: _Request, cache: Path) -> str:
 
 
 def _described(request: _Request) -> dict[str, Any]:
-    spec, params, _, image_size, channels, _ = request
+    form = request.form
     return {
-        "name": spec.name,
-        "version": spec.version,
-        "params": params.model_dump(mode="json"),
-        "image_size": image_size,
-        "channels": channels,
+        "name": request.spec.name,
+        "version": request.spec.version,
+        "params": request.params.model_dump(mode="json"),
+        "image_size": form.side,
+        "channels": form.channels,
+        **({} if form.fit == "crop" else {"fit": form.fit}),
     }
 
 
@@ -279,7 +300,7 @@ def _changed(root: Path, cache: Path, moment_ns: int) -> DataError:
 
 def _decode(request: _Request, draft: Path) -> None:
     """Write the splits and their manifest. Raises: as ``prepare``, with all faults of content."""
-    spec, params, root, image_size, channels, _ = request
+    spec, params, root, (side, channels, _), _ = request
     with blamed(f"dataset {spec.name!r}"):
         classes = tuple(spec.classes(params, root))
         notes = [*map(printable, spec.notes(params, root))] if spec.notes else []
@@ -292,7 +313,7 @@ def _decode(request: _Request, draft: Path) -> None:
                 f", split {name!r}: {fault}" for fault in split_faults(spec, classes, content)
             ]
         if not faults:
-            written[name] = write_split(draft, name, content, (image_size, image_size, channels))
+            written[name] = write_split(draft, name, content, (side, side, channels))
     with blamed(f"dataset {spec.name!r}"):
         faults = [*(f": {fault}" for fault in name_faults(classes, spec.task)), *faults]
     if faults:
@@ -316,17 +337,17 @@ def _decode(request: _Request, draft: Path) -> None:
 
 def _content(request: _Request, name: str, classes: tuple[str, ...]) -> SplitContent:
     """The content of a split; pictures are decoded when it is written."""
-    spec, params, root, image_size, *_ = request
+    spec, params, root, (side, _, fit), _ = request
     if spec.items is None:
-        split = decoded_split(spec, params, name, root, image_size)
-        check_form(spec, name, split, classes, image_size)
+        split = decoded_split(spec, params, name, root, side)
+        check_form(spec, name, split, classes, side)
         return content_of(split)
     items = spec.items(params, name, root)
-    shape = (len(items.labels), image_size, image_size, spec.channels)
+    shape = (len(items.labels), side, side, spec.channels)
     promised = np.broadcast_to(np.uint8(0), shape)
-    check_form(spec, name, DatasetSplit(promised, items.labels, items.groups), classes, image_size)
-    blocks = partial(decoded_blocks, spec, name, items, image_size)
-    return SplitContent(items.labels, items.groups, blocks)
+    check_form(spec, name, DatasetSplit(promised, items.labels, items.groups), classes, side)
+    blocks = partial(decoded_blocks, spec, name, items, side, fit)
+    return SplitContent(items.labels, items.groups, blocks, distorted=fit == "whole")
 
 
 def _refuse_shared(request: _Request, shared: Iterable[SharedContent]) -> None:

@@ -4,6 +4,7 @@
     <split>.images.npy     uint8 (N, H, W, C)
     <split>.digests        a digest of each image
     <split>.labels.npy, <split>.groups.npy
+    <split>.aspects        width over height of what each image shows, where images are distorted
 
 Files are hashed when they are opened. A large array of images is not: its images are checked when a
 process reads them for the first time.
@@ -34,6 +35,7 @@ from transferbench.specs import DatasetSplit, ImageShape
 __all__ = [
     "FORMAT",
     "UNREADABLE",
+    "ImageBlock",
     "ImageReader",
     "OtherFormatError",
     "PreparedSplit",
@@ -51,6 +53,7 @@ __all__ = [
 FORMAT = 2
 """Of the files of a decoded dataset; part of the name of its folder."""
 BLOCK_IMAGES = 1024
+ASPECT = np.dtype("<f4")
 MANIFEST = "manifest.json"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading a folder that holds anything raises."""
@@ -65,8 +68,10 @@ class PreparedSplit(NamedTuple):
 
     ``read(positions)`` copies images and checks them; ``images`` is the memory map itself.
 
+    ``aspects``: width over height of what each image shows, where they are distorted.
+
     Shapes: images uint8 (N, H, W, C); labels int64 (N,) or float32 (N, L); groups int64 or str
-    (N,); digests bytes (N,).
+    (N,); digests bytes (N,); aspects float32 (N,).
     """
 
     images: np.ndarray
@@ -75,6 +80,7 @@ class PreparedSplit(NamedTuple):
     fingerprint: str
     digests: np.ndarray
     read: ImageReader
+    aspects: np.ndarray | None = None
 
 
 class ImageReader:
@@ -131,23 +137,37 @@ def discard(folder: Path, opened: os.stat_result | None = None) -> None:
 # --- writing ----------------------------------------------------------------------------------
 
 
+class ImageBlock(NamedTuple):
+    """Some images in order, and the width over the height of what each shows.
+
+    Shapes: images uint8 (M, H, W, C); aspects float32 (M,).
+    """
+
+    images: np.ndarray
+    aspects: np.ndarray
+
+
 class SplitContent(NamedTuple):
     """One split to be written. ``blocks(i)`` gives its images from position i on, in order.
 
-    Shapes: labels and groups as of ``DatasetSplit``; blocks uint8 (M, H, W, C).
+    ``distorted``: the images show what is not square, so that their aspects are stored.
+
+    Shapes: labels and groups as of ``DatasetSplit``.
     """
 
     labels: np.ndarray
     groups: np.ndarray
-    blocks: Callable[[int], Iterable[np.ndarray]]
+    blocks: Callable[[int], Iterable[ImageBlock]]
+    distorted: bool = False
 
 
 def content_of(split: DatasetSplit) -> SplitContent:
     """A split that is in memory."""
 
-    def blocks(start: int) -> Iterator[np.ndarray]:
+    def blocks(start: int) -> Iterator[ImageBlock]:
         for first in range(start, len(split.images), BLOCK_IMAGES):
-            yield split.images[first : first + BLOCK_IMAGES]
+            images = split.images[first : first + BLOCK_IMAGES]
+            yield ImageBlock(images, np.ones(len(images), np.float32))
 
     return SplitContent(split.labels, split.groups, blocks)
 
@@ -163,40 +183,49 @@ def write_split(
     groups = content.groups
     groups = groups if groups.dtype.kind == "U" else groups.astype(np.int64)
     path = folder / f"{name}.images.npy"
-    _write_images(path, folder / f"{name}.digests", content, shape)
+    _write_images(folder, name, content, shape)
+    aspects = _aspects(folder, name) if content.distorted else None
     np.save(folder / f"{name}.labels.npy", labels, allow_pickle=False)
     np.save(folder / f"{name}.groups.npy", groups, allow_pickle=False)
     return {
-        "fingerprint": _fingerprint(np.load(path, mmap_mode="r"), labels, groups),
+        "fingerprint": _fingerprint(np.load(path, mmap_mode="r"), labels, groups, aspects),
         "shape": list(shape),
         "size_bytes": path.stat().st_size,
     }
 
 
 def _write_images(
-    path: Path, digests: Path, content: SplitContent, shape: tuple[int, int, int, int]
+    folder: Path, name: str, content: SplitContent, shape: tuple[int, int, int, int]
 ) -> None:
     """Each block before its digests, which tell a later process what is complete."""
+    path, digests = folder / f"{name}.images.npy", folder / f"{name}.digests"
+    aspects = folder / f"{name}.aspects"
     header = io.BytesIO()
     form = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, form)
-    path.touch()
-    digests.touch()
+    for file in (path, digests, aspects):
+        file.touch()
     # Not through a memory map, where a full disk kills the process instead of raising.
-    with path.open("r+b") as stream, digests.open("r+b") as marks:
-        written = _written(stream, marks, header.getvalue(), shape)
+    with path.open("r+b") as stream, digests.open("r+b") as marks, aspects.open("r+b") as ratios:
+        measured = aspects.stat().st_size // ASPECT.itemsize
+        written = min(_written(stream, marks, header.getvalue(), shape), measured)
         stream.seek(0)
         stream.write(header.getvalue())
         stream.seek(stream.tell() + written * math.prod(shape[1:]))
         marks.seek(written * DIGEST_BYTES)
-        stream.truncate()
-        marks.truncate()
-        for images in content.blocks(written):
-            block = with_channels(images, shape[-1])
-            stream.write(block.tobytes())
+        ratios.seek(written * ASPECT.itemsize)
+        for opened in (stream, marks, ratios):
+            opened.truncate()
+        for block in content.blocks(written):
+            images = with_channels(block.images, shape[-1])
+            stream.write(images.tobytes())
             stream.flush()
-            marks.write(image_digests(block).tobytes())
+            ratios.write(block.aspects.astype(ASPECT).tobytes())
+            ratios.flush()
+            marks.write(image_digests(images).tobytes())
             marks.flush()
+    if not content.distorted:
+        aspects.unlink()
 
 
 def _written(
@@ -247,13 +276,22 @@ def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
     return luma
 
 
-def _fingerprint(images: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> str:
+def _aspects(folder: Path, name: str) -> np.ndarray | None:
+    path = folder / f"{name}.aspects"
+    return np.fromfile(_plain(path), ASPECT) if path.exists() else None
+
+
+def _fingerprint(
+    images: np.ndarray, labels: np.ndarray, groups: np.ndarray, aspects: np.ndarray | None
+) -> str:
     """The sha256 of a header of types and shapes, followed by the decoded values."""
-    header = {
+    header: dict[str, Any] = {
         "images": ["uint8", list(images.shape)],
         "labels": [labels.dtype.name, list(labels.shape)],
         "groups": groups.tolist(),
     }
+    if aspects is not None:
+        header["aspects"] = aspects.tolist()
     sha = hashlib.sha256(canonical_json(header))
     sha.update(np.ascontiguousarray(images).data)
     sha.update(np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("<")).data)
@@ -295,7 +333,8 @@ def map_split(
     )
     digests = np.memmap(_plain(folder / f"{name}.digests"), f"S{DIGEST_BYTES}", mode="r")
     reader = ImageReader(folder / f"{name}.images.npy", images, digests, hashed_bytes)
-    return PreparedSplit(images, labels, groups, facts["fingerprint"], digests, reader)
+    aspects = _aspects(folder, name)
+    return PreparedSplit(images, labels, groups, facts["fingerprint"], digests, reader, aspects)
 
 
 def faults_of(folder: Path, manifest: Mapping[str, Any], hashed_bytes: float) -> Iterator[str]:

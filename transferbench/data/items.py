@@ -14,10 +14,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from transferbench.data.decoded import with_channels
+from transferbench.data.decoded import ImageBlock, with_channels
 from transferbench.data.folders import printable
 from transferbench.data.picture_formats import picture_endings
-from transferbench.data.pictures import PictureError, decode
+from transferbench.data.pictures import Fit, PictureError, decode
 from transferbench.errors import DataError, listing
 from transferbench.interrupts import thread_pool
 from transferbench.registry import blamed
@@ -34,21 +34,30 @@ NEXT_LINE = "\n  "
 def decoded_split(
     spec: DatasetSpec, params: Any, split: str, root: Path | None, image_size: int
 ) -> DatasetSplit:
-    """One split in memory. Raises: ``DataError``, and what the plugin raises."""
+    """One split of centre squares in memory.
+
+    Raises: ``DataError``, and what the plugin raises.
+    """
     if spec.items is None:
         return cast("LoadDataset", spec.load)(params, split, root, image_size)
     items = spec.items(params, split, root)
     none = np.empty((0, image_size, image_size, spec.channels), np.uint8)
-    images = np.concatenate([none, *decoded_blocks(spec, split, items, image_size)])
+    blocks = decoded_blocks(spec, split, items, image_size)
+    images = np.concatenate([none, *(block.images for block in blocks)])
     return DatasetSplit(images, items.labels, items.groups)
 
 
 def decoded_blocks(
-    spec: DatasetSpec, split: str, items: DatasetItems, image_size: int, start: int = 0
-) -> Iterator[np.ndarray]:
+    spec: DatasetSpec,
+    split: str,
+    items: DatasetItems,
+    image_size: int,
+    fit: Fit = "crop",
+    start: int = 0,
+) -> Iterator[ImageBlock]:
     """The images from position ``start`` on, as many at a time as take ``BLOCK_BYTES``.
 
-    Shapes: uint8 (M, S, S, C). Raises: ``DataError`` with all pictures that cannot be read, after
+    Raises: ``DataError`` with all pictures that cannot be read, after
     the last; ``PluginError`` for what else ``read`` raises.
     """
     picture_endings()  # imports Pillow's plugins, which threads should not do at once
@@ -59,15 +68,16 @@ def decoded_blocks(
         for first in range(start, len(items.labels), step):
             positions = range(first, min(first + step, len(items.labels)))
             images = np.empty((len(positions), image_size, image_size, 3), np.uint8)
+            aspects = np.ones((len(positions), 1), np.float32)
             with (
                 blamed(f"dataset {spec.name!r}, split {split!r},"),
                 warnings.catch_warnings(),
             ):
                 warnings.simplefilter("ignore")  # of odd metadata and of many pixels
-                read = partial(_decode, items)
-                faults += filter(None, pool.map(read, positions, images))
+                read = partial(_decode, items, fit)
+                faults += filter(None, pool.map(read, positions, images, aspects))
             if not faults:
-                yield with_channels(images, spec.channels)
+                yield ImageBlock(with_channels(images, spec.channels), aspects[:, 0])
     if faults:
         raise DataError(f"dataset {spec.name!r}: {_unreadable(faults)}")
 
@@ -77,14 +87,16 @@ def _unreadable(faults: Sequence[str]) -> str:
     return f"{listing(faults, LISTED_FAULTS, NEXT_LINE)}: {way_on}"
 
 
-def _decode(items: DatasetItems, position: int, square: np.ndarray) -> str | None:
-    """Write the centre of a picture to ``square``, or say why it cannot be read."""
+def _decode(
+    items: DatasetItems, fit: Fit, position: int, square: np.ndarray, aspect: np.ndarray
+) -> str | None:
+    """Write a picture and its aspect to the arrays, or say why it cannot be read."""
     name = f"picture {position} ({items.groups[position]})"
     try:
         picture = items.read(position)
         if isinstance(picture, Path):
             name = printable(str(picture))
-        square[:] = decode(picture, len(square))
+        square[:], aspect[:] = decode(picture, len(square), fit)
     except (OSError, PictureError) as error:
         return f"{name} cannot be read ({getattr(error, 'strerror', None) or error})"
     return None

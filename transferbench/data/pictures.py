@@ -1,4 +1,4 @@
-"""The decoder of pictures: the centre square of a file, of its bytes, or of decoded pixels."""
+"""The decoder of pictures: a square image of a file, of its bytes, or of decoded pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from transferbench.data.upright import on_white, upright_on_white
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["PictureError", "centre_square", "decode"]
+__all__ = ["DecodedPicture", "Fit", "PictureError", "centre_square", "decode"]
 
 LONGEST, ORDINARY, RESIZED_PIXELS = 64, 4, 2**22
 """Pictures longer than 64 short sides are cropped before they are resized, and those longer than 4
@@ -67,22 +67,36 @@ class _Pixels:
 _pixels = _Pixels(PIXELS_AT_ONCE)
 
 
+Fit: TypeAlias = Literal["crop", "pad", "whole"]
+"""How a picture becomes a square: its centre, all of it on black, or all of it, distorted."""
+
+
+class DecodedPicture(NamedTuple):
+    """A square image, and the width over the height of what it shows.
+
+    Shapes: pixels uint8 (S, S, 3).
+    """
+
+    pixels: np.ndarray
+    aspect: float
+
+
 class PictureError(ValueError):
     """A picture that cannot be read, and why."""
 
 
-def decode(picture: PictureSource, image_size: int) -> np.ndarray:
-    """The centre square of a picture as a viewer shows it: upright, and on white.
+def decode(source: PictureSource, image_size: int, fit: Fit = "crop") -> DecodedPicture:
+    """A square of side ``image_size`` of a picture as a viewer shows it: upright, and on white.
 
-    Shapes: returns uint8 (image_size, image_size, 3). Raises: ``PictureError`` that says why it
-    cannot be read. Several threads may decode at once: Pillow works outside the interpreter's lock.
+    Raises: ``PictureError`` that says why it cannot be read. Several threads may decode at once:
+    Pillow works outside the interpreter's lock.
     """
     from PIL import UnidentifiedImageError  # slow to import
 
     try:
-        if isinstance(picture, np.ndarray):
-            return np.asarray(centre_square(_drawn(picture), image_size))
-        return _decode_file(picture, image_size)
+        if isinstance(source, np.ndarray):
+            return _square(_drawn(source), image_size, fit)
+        return _decode_file(source, image_size, fit)
     except UnidentifiedImageError as error:
         raise PictureError(
             "its content is broken, or of no picture format that Pillow opens"
@@ -92,7 +106,7 @@ def decode(picture: PictureSource, image_size: int) -> np.ndarray:
         raise PictureError(printable(reason)) from error
 
 
-def _decode_file(source: Path | bytes, image_size: int) -> np.ndarray:
+def _decode_file(source: Path | bytes, image_size: int, fit: Fit) -> DecodedPicture:
     from PIL import Image  # slow to import
 
     size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
@@ -106,7 +120,7 @@ def _decode_file(source: Path | bytes, image_size: int) -> np.ndarray:
         Image.open(stream, formats=picture_formats()) as picture,
         _pixels.used(math.prod(picture.size) + resized),
     ):
-        return np.asarray(centre_square(upright_on_white(picture), image_size))
+        return _square(upright_on_white(picture), image_size, fit)
 
 
 def _drawn(pixels: np.ndarray) -> Picture:
@@ -121,6 +135,26 @@ def _drawn(pixels: np.ndarray) -> Picture:
         )
     picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)
     return on_white(picture)
+
+
+def _square(picture: Picture, image_size: int, fit: Fit) -> DecodedPicture:
+    if fit == "crop":
+        return DecodedPicture(np.asarray(centre_square(picture, image_size)), 1.0)
+    from PIL.Image import Resampling  # slow to import
+
+    if not min(picture.size):
+        raise ValueError("it has no pixels")
+    sides = (image_size, image_size)
+    if fit == "whole":
+        resized = picture.resize(sides, Resampling.BILINEAR)
+        return DecodedPicture(np.asarray(resized), picture.width / picture.height)
+    longest = max(picture.size)
+    width, height = (max(1, round(side * image_size / longest)) for side in picture.size)
+    left, top = (image_size - width) // 2, (image_size - height) // 2
+    padded = np.zeros((image_size, image_size, 3), np.uint8)
+    resized = picture.resize((width, height), Resampling.BILINEAR)
+    padded[top : top + height, left : left + width] = np.asarray(resized)
+    return DecodedPicture(padded, 1.0)
 
 
 def _longest(image_size: int) -> int:

@@ -13,18 +13,19 @@ import ctypes
 import math
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from transferbench.data.augmentation import augment, sample_augmentation
+from transferbench.data.augmentation import augment, central, sample_augmentation
 from transferbench.data.gather import Gather, RunMap, as_words, chunks
 from transferbench.data.perturbation import CompiledPerturbation
 from transferbench.specs import ImageShape
 from transferbench.suite import Augmentation
 
-__all__ = ["ImagePipeline", "keep_large_allocations", "mixup", "normalise"]
+__all__ = ["ImagePipeline", "View", "keep_large_allocations", "mixup", "normalise"]
 
 Rows = tuple[Tensor, Tensor]  # scale and shift, (1 or N, P) each
 
@@ -121,11 +122,22 @@ class _Constants:
         return self._rows(torch.from_numpy(runs.values()).to(self._scale.device))
 
 
+class View(NamedTuple):
+    """What inputs show of stored images: their centres of side ``size``, or crops of them.
+
+    ``aspects``: width over height of what distorted images show, float64 (N,).
+    """
+
+    size: int | None
+    aspects: Tensor | None = None
+
+
 class ImagePipeline:
     """Batches of the images of one split, as inputs of a network.
 
     ``images``: uint8 (N, H, W, C), on the device of the batches; only read.
     ``mean``, ``std``: one value per channel, for pixels in [0, 1].
+    ``view``: what the inputs show of larger images (default: all).
     ``image_ids``: int64 (N,), the images' positions in their split, passed to the perturbation
     (default: 0, 1, ...).
     """
@@ -138,15 +150,15 @@ class ImagePipeline:
         perturbation: CompiledPerturbation | None = None,
         augmentation: Augmentation | None = None,
         *,
+        view: View | None = None,
         image_ids: np.ndarray | None = None,
     ) -> None:
         perturbation = perturbation or CompiledPerturbation("none", "normalised")
-        self._shape: ImageShape = (images.shape[1], images.shape[2], images.shape[3])
-        self._device = images.device
-        self._words = as_words(images.contiguous().flatten(1))
-        self._image_ids = np.arange(len(images)) if image_ids is None else image_ids
         active = augmentation is not None and augmentation.active
         self._augmentation = augmentation if active else None
+        self._device = images.device
+        self._image_ids = np.arange(len(images)) if image_ids is None else image_ids
+        self._set_images(images, view or View(None))
         self._after_normalisation = perturbation.stage == "normalised"
         self._transform = perturbation.transform
         self._per_image = perturbation.per_image
@@ -154,6 +166,22 @@ class ImagePipeline:
         shared = perturbation.shared
         self._gather = None if shared is None else Gather(shared, images.device)
         self._rows = self._rows_after(shared)
+
+    def _set_images(self, images: Tensor, view: View) -> None:
+        size, self._aspects = view
+        _, height, width, channels = images.shape
+        self._shape: ImageShape = (size or height, size or width, channels)
+        augmentation = self._augmentation
+        self._crops = augmentation is not None and augmentation.random_resized_crop is not None
+        if not self._crops and self._shows_more(images):
+            # All that is ever seen: the rest need not be in memory.
+            images, self._aspects = central(images, self._shape[0], self._aspects), None
+        self._stored_shape: ImageShape = (images.shape[1], images.shape[2], channels)
+        self._words = as_words(images.contiguous().flatten(1))
+
+    def _shows_more(self, images: Tensor) -> bool:
+        """Whether stored images show more than their centres."""
+        return self._aspects is not None or tuple(images.shape[1:]) != self._shape
 
     def _set_constants(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self._final: _Constants | None = None
@@ -182,13 +210,20 @@ class ImagePipeline:
         count, values = len(indices), math.prod(self._shape)
         out = torch.empty(count, values, dtype=torch.float32, device=self._device)
         augmentation = None if generator is None else self._augmentation
+        aspects = None if self._aspects is None else self._aspects[indices.cpu()]
         if augmentation is not None and generator is not None:
-            params = sample_augmentation(augmentation, count, self._shape, generator, self._device)
-        for chunk in chunks(count, values, self._device):
+            params = sample_augmentation(
+                augmentation, count, self._stored_shape, generator, self._device, aspects
+            )
+        for chunk in chunks(count, math.prod(self._stored_shape), self._device):
             images = self._fetch(indices[chunk])
+            stored = images.view(-1, *self._stored_shape)
             if augmentation is not None:
-                unflattened = images.view(-1, *self._shape)
-                images = augment(unflattened, params.chunk(chunk), augmentation).flatten(1)
+                size = self._shape[0] if self._crops else None
+                images = augment(stored, params.chunk(chunk), augmentation, size).flatten(1)
+            elif self._shows_more(stored):
+                ratios = None if aspects is None else aspects[chunk]
+                images = central(stored, self._shape[0], ratios).flatten(1)
             images, rows = self._permute(images, indices[chunk])
             normalise(images, rows, out[chunk])
         return self._finish(out, indices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,15 @@ import torch
 from cachetools import LRUCache, cached
 from torch import nn
 
-from transferbench.data.cache import PreparedDataset, prepare, prepared_as
+from transferbench.data.cache import (
+    PreparedDataset,
+    PreparedSplit,
+    prepare,
+    prepared_as,
+    stored_form,
+)
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
-from transferbench.data.pipeline import ImagePipeline
+from transferbench.data.pipeline import ImagePipeline, View
 from transferbench.data.splits import planned_training, select_test, shuffled_labels
 from transferbench.errors import DamagedImagesError, DataError, DeviceError, PluginError
 from transferbench.networks.finite_outputs import not_finite_output
@@ -230,8 +236,7 @@ class WorkerResources:
             dataset = prepared_as(spec, key, self.machine.cache) or prepare(
                 spec,
                 spec.parse(planned["params"]),
-                image_size=image["size"],
-                channels=image["channels"],
+                stored_form(image),
                 cache=self.machine.cache,
                 data_root=self.machine.data_root,
                 code=self.registry.file_code("dataset", spec.name),
@@ -266,21 +271,21 @@ class WorkerResources:
             labels = shuffled_labels(labels, payload["seeds"]["labels"])
         validation = None
         if len(positions.validation):
-            validation = self._split(payload, train.read, labels, positions.validation)
+            validation = self._split(payload, train, labels, positions.validation)
         planned = payload["dataset"]
         return TaskData(
             planned["task"],
             planned["metric"],
             planned["classes"],
-            train=self._split(payload, train.read, labels, positions.train, training=True),
-            test=self._split(payload, tested.read, tested.labels, test_positions),
+            train=self._split(payload, train, labels, positions.train, training=True),
+            test=self._split(payload, tested, tested.labels, test_positions),
             validation=validation,
         )
 
     def _split(
         self,
         payload: Mapping[str, Any],
-        read: Callable[[np.ndarray], np.ndarray],
+        split: PreparedSplit,
         labels: np.ndarray,
         positions: np.ndarray,
         *,
@@ -292,11 +297,12 @@ class WorkerResources:
         if planned is not None and training and planned["apply"] == "test-only":
             planned = None
         pipeline = ImagePipeline(
-            torch.from_numpy(read(positions)).to(self.device),
+            torch.from_numpy(split.read(positions)).to(self.device),
             image["mean"],
             image["std"],
             perturbation=None if planned is None else self._perturbation(planned, image),
             augmentation=augmentation if training else None,
+            view=View(image["size"], _aspects(split, positions)),
             image_ids=positions,
         )
         pipeline.precompute()
@@ -318,6 +324,12 @@ class WorkerResources:
             per_image=per_image and blamed_calls(plugin, per_image),
             transform=transform and blamed_calls(plugin, transform),
         )
+
+
+def _aspects(split: PreparedSplit, positions: np.ndarray) -> torch.Tensor | None:
+    if split.aspects is None:
+        return None
+    return torch.from_numpy(split.aspects[positions].astype(np.float64))
 
 
 @contextmanager

@@ -317,7 +317,7 @@ class _Planner:
             "engine": ENGINE_VERSION,
             "backbone": entry.backbone,
             "dataset": self.resolved.datasets[dataset].identity | content,
-            "image": {"size": image.size, "channels": image.channels, "mean": mean, "std": std},
+            "image": image.model_dump(mode="json") | {"mean": mean, "std": std},
             "recipe": recipe.model_dump(mode="json", exclude={"tuned_over", "tune"}),
         }
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transferbench.data.cache import PreparedDataset, prepare
+from transferbench.data.cache import PreparedDataset, prepare, stored_form
 from transferbench.data.duplicates import Common, common_images, common_keys, copied_images
 from transferbench.data.splits import planned_training, select_test
 from transferbench.errors import DataError, listing
@@ -59,17 +59,16 @@ def prepare_datasets(
     prepared: dict[str, PreparedDataset] = {}
     datasets: dict[str, PreparedDataset] = {}
     missing: list[str] = []
-    image = resolved.suite.image
+    form = stored_form(resolved.suite.image.model_dump())
     data_root = None if options.data_root is None else Path(options.data_root)
     store.repair("datasets")
     for label, (identity, spec, params) in resolved.datasets.items():
         key = digest(identity)
-        doing = f"the images of {label} ({spec.name}) are prepared at {image.size} px, once"
+        doing = f"the images of {label} ({spec.name}) are prepared at {form.side} px, once"
         try:
             with said_where_slow(doing):
                 datasets[label] = prepared[key] = prepared.get(key) or prepare(
-                    spec, params, image_size=image.size, channels=image.channels,
-                    cache=store.datasets, data_root=data_root,
+                    spec, params, form, cache=store.datasets, data_root=data_root,
                     code=registry.file_code("dataset", spec.name),
                 )  # fmt: skip
         except DataError as error:

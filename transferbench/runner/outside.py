@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from transferbench.data.cache import missing, prepare, prepared_as
+from transferbench.data.cache import missing, prepare, prepared_as, stored_form
 from transferbench.errors import DataError, TransferbenchError
 from transferbench.identity import digest
 from transferbench.networks.weight_paths import is_path, locate_weights
@@ -60,8 +60,7 @@ def _dataset(
     if lacking := missing(spec, data_root):
         return Outside(name, "not here", f"{'; '.join(lacking)}; {copy}")
     dataset = prepare(
-        spec, spec.parse(planned["params"]), image_size=image["size"],
-        channels=image["channels"], cache=cache, data_root=data_root,
+        spec, spec.parse(planned["params"]), stored_form(image), cache=cache, data_root=data_root,
         code=registry.file_code("dataset", spec.name),
     )  # fmt: skip
     if dataset.fingerprint != planned["fingerprint"]:

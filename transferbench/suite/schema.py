@@ -145,6 +145,8 @@ class PerturbationUse(Use):
 class Image(Strict):
     """The input of every network of the suite: square images, normalised per channel."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"stored", "fit"})
+
     size: Annotated[int, Field(ge=4, le=1024)]
     """Side in pixels."""
     channels: Literal[1, 3]
@@ -153,11 +155,28 @@ class Image(Strict):
     """Mean of each channel, for values in [0, 1]."""
     std: Items[Positive]
     """Standard deviation of each channel, for values in [0, 1]."""
+    stored: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Side at which images are stored, at least ``size``; none for ``size``.
+
+    Networks see the centre. A ``random_resized_crop`` is taken from all that is stored.
+    """
+    fit: Literal["crop", "pad", "whole"] = "crop"
+    """How a picture that is not square becomes one.
+
+    ``crop``: its centre. ``pad``: all of it, with black beside it. ``whole``: all of it, distorted
+    in the store and undone where an image is taken from it: networks see the centre, or crops.
+    """
 
     @model_validator(mode="after")
     def _one_value_a_channel(self) -> Self:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(f"mean and std need {self.channels} value(s), one per channel")
+        return self
+
+    @model_validator(mode="after")
+    def _stored_holds_the_input(self) -> Self:
+        if self.stored is not None and self.stored < self.size:
+            raise ValueError(f"stored {self.stored} is smaller than size {self.size}")
         return self
 
 
