@@ -125,8 +125,13 @@ def test_too_few_images_of_a_class_are_an_error():
     message = "requests 5 images of each class; class 2 has 4 left after the validation split"
     with pytest.raises(DataError, match=message):
         select(labels, labels_per_class=5)
-    with pytest.raises(DataError, match="class 1 has 0"):
-        select(np.array([0, 0, 2, 2]), labels_per_class=1)
+
+
+def test_a_class_without_images_from_the_start_is_left_out():
+    labels = np.repeat([0, 2], 10)
+    drawn = select(labels, labels_per_class=3, classes=("a", "b", "c"))
+    assert np.bincount(labels[drawn.train]).tolist() == [3, 0, 3]
+    assert select(labels, validation=0.2, classes=("a", "b", "c")).train.size == 16
 
 
 def test_a_single_group_cannot_be_split():

@@ -83,6 +83,12 @@ T = TypeVar("T")
 
 LABEL_LENGTH, LABEL_DIGITS = 80, 8
 
+BY_PARAMS = frozenset({
+    "absent_classes", "channels", "folder", "grouping", "metric", "needs_root",
+    "shared_between_splits", "task",
+})  # fmt: skip
+"""The fields of a dataset whose values its parameters may decide."""
+
 HEAD = "head"
 """The name of the last module of every backbone: the classifier, replaced for each target."""
 
@@ -242,10 +248,23 @@ class DatasetSpec(Spec):
 
     Shown wherever the dataset is. Without it, such a dataset is refused.
     """
+    absent_classes: str = ""
+    """Which classes have no image in a split and why, where the dataset is published so.
+
+    Without it, such a dataset is refused.
+    """
     files: tuple[DataFile, ...] = ()
     """The files to be present below the root, checked by digest."""
     needs_root: bool = False
     """Whether ``--data-root`` is required."""
+    folder: str = ""
+    """The folder of its files below the data root; where empty, that of its name."""
+    by_params: Callable[[Any], Mapping[str, Any]] | None = None
+    """``by_params(params)``: other values of fields, for datasets whose parameters decide them.
+
+    Of ``task``, ``metric``, ``channels``, ``grouping``, ``shared_between_splits``,
+    ``absent_classes``, ``folder`` and ``needs_root``. The spec itself describes the default.
+    """
     notes: Callable[[Any, Path | None], Sequence[str]] | None = None
     """``notes(params, root)``: sentences for the user on what was read and what was left out."""
     requires: tuple[str, ...] = ()
@@ -266,6 +285,13 @@ class DatasetSpec(Spec):
                 f"{choices}"
             )
         return self
+
+    def with_params(self, params: Any) -> Self:
+        """The dataset as these parameters make it. Raises: ``ValueError`` for other fields."""
+        values = self.by_params(params) if self.by_params else {}
+        if others := sorted(values.keys() - BY_PARAMS):
+            raise ValueError(f"by_params gives {', '.join(others)}, which parameters cannot decide")
+        return type(self)(**{**dict(self), **values}) if values else self
 
     @property
     def reads_users_folder(self) -> bool:

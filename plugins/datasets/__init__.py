@@ -8,6 +8,7 @@ from transferbench_plugins.datasets.digits import DIGITS
 from transferbench_plugins.datasets.fashion_mnist import FASHION_MNIST
 from transferbench_plugins.datasets.glyphs import GLYPHS
 from transferbench_plugins.datasets.image_folder import IMAGE_FOLDER
+from transferbench_plugins.datasets.image_table import IMAGE_TABLE
 from transferbench_plugins.datasets.mnist_5k import MNIST_5K
 
 __all__ = ["transferbench_datasets"]
@@ -16,4 +17,4 @@ __all__ = ["transferbench_datasets"]
 @hookimpl
 def transferbench_datasets() -> list[DatasetSpec]:
     """All built-in datasets."""
-    return [DIGITS, FASHION_MNIST, GLYPHS, IMAGE_FOLDER, MNIST_5K]
+    return [DIGITS, FASHION_MNIST, GLYPHS, IMAGE_FOLDER, IMAGE_TABLE, MNIST_5K]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain, permutations
@@ -21,17 +20,12 @@ from transferbench_plugins.datasets._class_folders import (
     survey,
 )
 from transferbench_plugins.datasets._group_keys import group_keys, one_group
+from transferbench_plugins.datasets._hash_split import hashed_split
+from transferbench_plugins.datasets._paths import BelowRoot, group_text, required
 
 __all__ = ["IMAGE_FOLDER", "ImageFolderParams"]
 
 LISTED = 10
-
-
-def _below_root(folder: str) -> str:
-    path = PurePosixPath(folder)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{folder!r} must lie below the dataset's root")
-    return folder
 
 
 class ImageFolderParams(Params):
@@ -44,8 +38,8 @@ class ImageFolderParams(Params):
     file is a group of its own.
     """
 
-    train: Annotated[str, AfterValidator(_below_root)] = "."
-    test: Annotated[str, AfterValidator(_below_root)] | None = None
+    train: BelowRoot = "."
+    test: BelowRoot | None = None
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     group: Annotated[str, AfterValidator(one_group)] | None = None
 
@@ -114,12 +108,7 @@ def _notes(params: ImageFolderParams, root: Path | None) -> list[str]:
 
 
 def _required(root: Path | None) -> Path:
-    if root is None:
-        raise DataError(
-            "dataset 'image-folder' needs a folder of class folders: put it in "
-            "FOLDER/image-folder and pass --data-root FOLDER"
-        )
-    return root
+    return required(root, "image-folder", "a folder of class folders")
 
 
 def _class_folders(params: ImageFolderParams, root: Path) -> dict[str, tuple[str, ...]]:
@@ -146,7 +135,7 @@ def _pictures(params: ImageFolderParams, root: Path, folder: str) -> list[Pictur
 
 def _split_of(picture: Picture, params: ImageFolderParams) -> str:
     """The split of a picture where there is no folder for testing."""
-    return "test" if _hash_fraction(picture.group) < params.test_share else "train"
+    return hashed_split(picture.group, params.test_share)
 
 
 def _check_shares(params: ImageFolderParams, root: Path) -> None:
@@ -170,12 +159,7 @@ def _groups(params: ImageFolderParams, root: Path, paths: Sequence[Path]) -> lis
         keys = [path.relative_to(root).as_posix() for path in paths]
     else:
         keys = group_keys(params.group, paths)
-    return [key.encode("utf-8", "backslashreplace").decode() for key in keys]
-
-
-def _hash_fraction(group: str) -> float:
-    """A number in [0, 1) that depends only on the key, so that new files move no other file."""
-    return int(hashlib.sha256(group.encode()).hexdigest()[:13], 16) / 16**13
+    return list(map(group_text, keys))
 
 
 IMAGE_FOLDER = DatasetSpec(

@@ -156,6 +156,8 @@ def prepare(
         parsed = spec.parse(dict(params))
     except ValidationError as error:
         raise DataError(f"parameters of dataset {spec.name!r}: {error}") from error
+    with blamed(f"dataset {spec.name!r}"):
+        spec = spec.with_params(parsed)
     if lacking := missing(spec, data_root):
         raise DataError("\n".join(lacking))
     root = root_of(spec, data_root) if spec.needs_root and data_root else None

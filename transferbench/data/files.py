@@ -90,13 +90,17 @@ def _how_to_get(spec: DatasetSpec, problem: str) -> str:
     origins = "; ".join(dict.fromkeys(file.origin for file in spec.files)) or spec.source
     return (
         f"dataset {spec.name!r} reads files that are not shipped, and {problem}: get them from "
-        f"{origins}; put them in FOLDER/{spec.name} and pass --data-root FOLDER"
+        f"{origins}; put them in FOLDER/{_folder(spec)} and pass --data-root FOLDER"
     )
 
 
+def _folder(spec: DatasetSpec) -> str:
+    return spec.folder or spec.name
+
+
 def root_of(spec: DatasetSpec, data_root: Path) -> Path:
-    """``data_root/<name>``, or ``data_root`` itself if that is absent and the files are here."""
-    named = data_root / spec.name
+    """``data_root/<folder>``, or ``data_root`` itself if that is absent and the files are here."""
+    named = data_root / _folder(spec)
     if named.is_dir() or not data_root.is_dir():
         return named
     has_files = all(_locate(data_root, file) is not None for file in spec.files)

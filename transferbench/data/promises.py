@@ -142,7 +142,7 @@ def name_faults(classes: tuple[str, ...], task: Task) -> Iterator[str]:
 
 def split_faults(spec: DatasetSpec, classes: tuple[str, ...], split: SplitContent) -> Iterator[str]:
     """What is wrong with the content of one split."""
-    if spec.task == "multi-class":
+    if spec.task == "multi-class" and not spec.absent_classes:
         counts = np.bincount(split.labels, minlength=len(classes))
         if empty := [classes[index] for index in np.flatnonzero(counts == 0)]:
             yield (

@@ -59,12 +59,17 @@ def select_training(
     ``classes`` is left without a training image.
     """
     rest, validating = _hold_out(labels, groups, validation, np.random.default_rng([seed, 0]))
+    if labels.ndim == 1:
+        # A dataset may be published without images of a class.
+        present = np.bincount(labels, minlength=len(classes)) > 0
     if labels_per_class is not None:
-        draw = _draw_images if labels.ndim == 1 else _draw_positives
         generator = np.random.default_rng([seed, 1])
-        rest = rest[draw(labels[rest], labels_per_class, generator, classes)]
+        if labels.ndim == 1:
+            rest = rest[_draw_images(labels[rest], labels_per_class, present, generator, classes)]
+        else:
+            rest = rest[_draw_positives(labels[rest], labels_per_class, generator, classes)]
     elif labels.ndim == 1:
-        _refuse_empty(labels[rest], validation, classes)
+        _refuse_empty(labels[rest], present, validation, classes)
     if validation_limit is not None and len(validating) > validation_limit:
         strata = _strata(labels[validating])
         quotas = _quotas(np.bincount(strata), validation_limit)
@@ -173,11 +178,15 @@ def _sample(strata: np.ndarray, quotas: np.ndarray, generator: np.random.Generat
 
 
 def _draw_images(
-    labels: np.ndarray, count: int, generator: np.random.Generator, classes: Sequence[str]
+    labels: np.ndarray,
+    count: int,
+    present: np.ndarray,
+    generator: np.random.Generator,
+    classes: Sequence[str],
 ) -> np.ndarray:
-    counts = np.bincount(labels, minlength=len(classes))
-    _check_enough(counts, count, "images of each class", "class", classes)
-    return _sample(labels, np.full(len(counts), count), generator)
+    counts = np.bincount(labels, minlength=len(present))
+    _check_enough(np.where(present, counts, count), count, "images of each class", "class", classes)
+    return _sample(labels, count * present, generator)
 
 
 def _draw_positives(
@@ -206,9 +215,11 @@ def _check_enough(
         )
 
 
-def _refuse_empty(labels: np.ndarray, validation: float, classes: Sequence[str]) -> None:
-    counts = np.bincount(labels, minlength=len(classes))
-    if empty := [name for name, count in zip(classes, counts, strict=False) if not count]:
+def _refuse_empty(
+    labels: np.ndarray, present: np.ndarray, validation: float, classes: Sequence[str]
+) -> None:
+    emptied = present & (np.bincount(labels, minlength=len(present)) == 0)
+    if empty := [name for name, lost in zip(classes, emptied, strict=False) if lost]:
         raise DataError(
             f"a validation share of {validation:g} in whole groups leaves no training image of "
             f"{listing(empty, LISTED)}: hold out less, or divide the groups more finely"

@@ -233,9 +233,11 @@ class WorkerResources:
         key = planned["fingerprint"]
         if key not in self._datasets:
             spec = same_version(self.registry.dataset(planned["name"]), planned)
+            params = spec.parse(planned["params"])
+            spec = spec.with_params(params)
             dataset = prepared_as(spec, key, self.machine.cache) or prepare(
                 spec,
-                spec.parse(planned["params"]),
+                params,
                 stored_form(image),
                 cache=self.machine.cache,
                 data_root=self.machine.data_root,

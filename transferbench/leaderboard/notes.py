@@ -107,11 +107,16 @@ def _frozen(scoring: Scoring) -> str:
 
 def _shared_data(suite: Suite, registry: Registry) -> Iterator[str]:
     """A line on each installed dataset that is published with images in two splits."""
-    names = {source.dataset.name for source in suite.sources.values()}
-    names |= {target.dataset.name for target in suite.targets.values()}
-    for name in sorted(names & registry.datasets.keys()):
-        if reason := registry.datasets[name].shared_between_splits:
-            yield f"Dataset {name} is published with images or groups in two splits: {reason}."
+    uses = [source.dataset for source in suite.sources.values()]
+    uses += [target.dataset for target in suite.targets.values()]
+    lines = set()
+    for use in uses:
+        spec = registry.datasets.get(use.name)
+        if spec and spec.accepts(use.params):
+            reason = spec.with_params(spec.parse(use.params)).shared_between_splits
+            lines |= {(use.name, reason)} if reason else set()
+    for name, reason in sorted(lines):
+        yield f"Dataset {name} is published with images or groups in two splits: {reason}."
 
 
 def _other_ranks(columns: Sequence[BoardColumn]) -> str:

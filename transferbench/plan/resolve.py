@@ -100,7 +100,8 @@ def resolve_suite(
 def _dataset(use: Use, registry: Registry) -> ResolvedDataset:
     spec = registry.dataset(use.name)
     params = spec.parse(use.params)
-    return ResolvedDataset(identity(spec, params), spec, params)
+    with blamed(f"dataset {spec.name!r}"):
+        return ResolvedDataset(identity(spec, params), spec.with_params(params), params)
 
 
 def _perturbation(suite: Suite, label: str, registry: Registry) -> PluginIdentity | None:

@@ -52,6 +52,8 @@ def _dataset(
     data_root: Path | None,
 ) -> Outside:
     spec = registry.dataset(planned["name"])
+    if spec.accepts(planned["params"]):  # of another version it may not
+        spec = spec.with_params(spec.parse(planned["params"]))
     decoded = prepared_as(spec, planned["fingerprint"], cache) is not None
     copy = "the decoded images in the store are sound" if decoded else "nor are decoded images"
     if spec.version != planned["version"]:
