@@ -117,7 +117,8 @@ class _Coverage:
     def _target_metrics(self) -> Iterator[Mistake]:
         """Metrics of targets that their task does not have."""
         for label, target in self.suite.targets.items():
-            task = self.registry.dataset(target.dataset.name).task
+            dataset = self.registry.dataset(target.dataset.name)
+            task = dataset.with_params(dataset.parse(target.dataset.params)).task
             if target.metric is not None and target.metric not in METRICS[task]:
                 reason = (
                     f"{target.dataset.name} is {task}, and {target.metric} is no metric of such a "
