@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transferbench.data.cache import prepare
+from transferbench.data.cache import StoredForm, prepare
 from transferbench.data.items import decoded_split
 from transferbench.errors import DataError
 
@@ -42,8 +42,8 @@ def labels_by_group(spec, root, which="train", /, **params):
 
 def prepared(spec, data_root, tmp_path, **params):
     """The dataset through the cache, where all its promises are checked."""
-    return prepare(spec, params, image_size=8, channels=3, cache=tmp_path / "cache",
-                   data_root=data_root)  # fmt: skip
+    form = StoredForm(8, 3)
+    return prepare(spec, params, form, cache=tmp_path / "cache", data_root=data_root)
 
 
 def refused(spec, data_root, tmp_path, **params):

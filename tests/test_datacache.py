@@ -712,10 +712,9 @@ def test_parameters_may_decide_fields(tmp_path):
 
     spec = make_spec(FakeLoader(change=shared), by_params=lambda params: (
         {"shared_between_splits": leak} if params.shade == 2 else {}))  # fmt: skip
-    options = {"image_size": SIZE, "channels": 1, "cache": tmp_path, "data_root": None}
     with pytest.raises(PluginError, match="share 1 group"):
-        prepare(spec, {"shade": 1}, **options)
-    assert prepare(spec, {"shade": 2}, **options).shared[0].keys == 1
+        get(spec, tmp_path, {"shade": 1})
+    assert get(spec, tmp_path, {"shade": 2}).shared[0].keys == 1
     assert spec.with_params(FakeParams(shade=2)).shared_between_splits == leak
     assert spec.with_params(FakeParams(shade=1)) is spec
 
@@ -724,18 +723,17 @@ def test_parameters_decide_no_other_field(tmp_path):
     spec = make_spec(by_params=lambda params: {"version": 2})
     message = r"dataset 'fake' failed: ValueError: by_params gives version, which parameters cannot"
     with pytest.raises(PluginError, match=message):
-        prepare(spec, {}, image_size=SIZE, channels=1, cache=tmp_path, data_root=None)
+        get(spec, tmp_path)
 
 
 def test_a_class_without_images_needs_a_reason(tmp_path):
     def lacking(split):
         return split._replace(labels=np.minimum(split.labels, 1))
 
-    options = {"image_size": SIZE, "channels": 1, "data_root": None}
     with pytest.raises(PluginError, match="there are 3 classes, but no image of c"):
-        prepare(make_spec(FakeLoader(change=lacking)), {}, cache=tmp_path / "a", **options)
+        get(make_spec(FakeLoader(change=lacking)), tmp_path / "a")
     spec = make_spec(FakeLoader(change=lacking), absent_classes="published so")
-    assert prepare(spec, {}, cache=tmp_path / "b", **options).classes == ("a", "b", "c")
+    assert get(spec, tmp_path / "b").classes == ("a", "b", "c")
 
 
 def test_a_folder_of_its_own_is_the_root(tmp_path):
