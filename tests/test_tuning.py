@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
+from command_line import cli, suite_file
 from damage import flip
+from html_page import Page
 from safetensors.numpy import load_file
 from tiny_suite import TINY
 
 import transferbench
 from transferbench.errors import DataError
+from transferbench.leaderboard import boards
+from transferbench.runner.cost import estimate
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.runner.run import run_plan
 from transferbench.runner.schedule import SilentWatcher
+from transferbench.submission.bundle import read_bundle
+from transferbench.submission.tuning import check_rates_follow_from_tuning
 from transferbench.suite import Suite
 
 RATES = [0.01, 0.003, 1e5]
@@ -153,6 +161,108 @@ def test_other_test_images_give_the_same_tuning(sound, tmp_path):
     assert planned.plan.jobs.keys() >= other.done
 
 
+# --- where the choice is shown ----------------------------------------------------------------
+
+
+def test_the_rates_of_a_run_are_a_table(sound):
+    *_, results = sound
+    rates = transferbench.Run(sound[0] / "run").rates()
+    rows = tuning_rows(results).assign(value=lambda table: table["value"].fillna(0))
+    means = rows.groupby("learning_rate")["value"].mean()
+    assert rates["learning_rate"].tolist() == sorted(RATES)
+    assert rates["validation_metric"].tolist() == pytest.approx(means[sorted(RATES)].tolist())
+    assert set(rates["n"]) == {2}
+    assert rates["lost"].tolist() == [0, 0, 2]
+    assert rates[rates["chosen"]]["learning_rate"].tolist() == [means.idxmax()]
+    assert (rates["flag"] != "").tolist() == rates["chosen"].tolist()
+
+
+def test_the_report_shows_each_grid_with_its_choice_and_cost(sound):
+    run = transferbench.Run(sound[0] / "run")
+    page = Page(run.report().read_text("utf-8"))
+    head, row = page.tables["Learning rate of each arm, from its grid"]
+    assert head == ["target", "arm", "chosen", "at 0.003", "at 0.01", "at 100000", "trainings",
+                    "trained images", "time", "flag"]  # fmt: skip
+    rates = run.rates().set_index("learning_rate")
+    assert row[:3] == ["handwriting", "P-T", f"{rates['chosen'].idxmax():g}"]
+    for rate, text in zip(rates.index, row[3:6], strict=True):
+        assert text.startswith(f"{100 * rates.loc[rate, 'validation_metric']:.1f} | ")
+    assert row[5] == "0.0 | none, none"
+    assert row[6:8] == ["6", "180"]
+    assert row[8].endswith(" s")
+    assert row[9] == rates[rates["chosen"]]["flag"].iloc[0]
+    assert "learning_rate" not in page.tables  # nor among the other measurements
+    budgets = {line[0]: line for line in page.tables["What each arm was trained with"]}
+    assert budgets["P-T"][4] == "0.01 or 0.003 or 100000"
+    assert budgets["RI-T"][-1] == "unequal tuning: 1 against 3"
+
+
+def test_the_board_shows_the_rates_and_flags_doubtful_ones(folder):
+    run = transferbench.Run(folder / "run")
+    assert "Unequal tuning budgets: the recipes are of P-T best of 3 and RI-T best of 1" in (
+        run.board()
+    )
+    (board,) = boards(folder / "run" / "submissions")
+    (row,) = board.rows
+    rates = run.rates()
+    chosen = rates[rates["chosen"]]["learning_rate"].iloc[0]
+    assert row.cells["learning_rates"] == (f"P-T {chosen:g}",)
+    assert row.cells["trust"] == ("recomputed",)
+    lost = "Tuning trainings without a finite metric: P-T of fixup-resnet8 on handwriting (2 of 6)."
+    assert lost in board.flags
+    assert any("chosen for P-T in the run, for each entry" in flag for flag in board.flags)
+
+
+def test_a_submission_with_another_rate_than_its_tuning_gives_is_refused(folder):
+    transferbench.Run(folder / "run").board()
+    (packed,) = (folder / "run" / "submissions").glob("*/*/*")
+    bundle = read_bundle(packed)
+    assert list(check_rates_follow_from_tuning(bundle)) == []
+
+    def problems(**changes):
+        """The problems where the records of one kind have other values."""
+        records = tuple(
+            row.model_copy(update=changes)
+            if (row.diagnostic, row.metric) == ("tuning", "validation_metric") and row.value == best
+            else row
+            for row in bundle.records
+        )
+        return [p.why for p in check_rates_follow_from_tuning(bundle._replace(records=records))]
+
+    values = [row.value for row in bundle.records
+              if row.diagnostic == "tuning" and row.metric == "validation_metric"]  # fmt: skip
+    best = max(value for value in values if value is not None)
+    (first, *_) = problems(value=0.0)
+    assert re.fullmatch(r"learning_rate of P-T on handwriting, none is 0.\d+, but its tuning gives "
+                        r"0.\d+", first)  # fmt: skip
+    assert "is not of the rate of its job" in problems(coordinates={"learning_rate": 5.0})[0]
+    assert "which tunes nothing" in problems(job="0" * 64)[0]
+    untold = tuple(row for row in bundle.records if row.metric != "learning_rate")
+    (first, *_) = check_rates_follow_from_tuning(bundle._replace(records=untold))
+    assert first.why.endswith("does not say which learning rate it was given")
+
+
+def test_the_command_line_shows_tuning_in_the_plan_and_the_chosen_rates(folder, tmp_path):
+    file = suite_file(tmp_path, TUNED)
+    options = ("--out", folder / "run", "--jobs", 1, "--device", "cpu")
+    planned = json.loads(cli("plan", file, *options, "--json").out)
+    assert planned["kinds"]["tuning"] == {"jobs": 6, "cached": 6, "wall_seconds": 0}
+    assert re.search(r"^tuning +6 +6 +0 s$", cli("plan", file, *options).out, re.MULTILINE)
+    said = cli("run", file, *options).out
+    assert "learning rates of tiny@1.0, chosen by tuning:" in said
+    assert re.search(r"fixup-resnet8 +handwriting +P-T +0\.\d+ +no finite validation", said)
+    (row,) = [row for row in json.loads(cli("run", file, *options, "--json").out)["rates"]
+              if row["chosen"]]  # fmt: skip
+    assert row["arm"] == "P-T"
+
+
+def test_the_time_of_tuning_is_part_of_the_cost(tmp_path):
+    fresh = plan(tmp_path)
+    cost = estimate(fresh, (), torch.device("cpu"))
+    assert cost.seconds_of["tuning"] > cost.seconds_of["trial"] / 4
+    assert cost.seconds == pytest.approx(sum(cost.seconds_of.values()))
+
+
 # --- resuming, repairs and failures -----------------------------------------------------------
 
 
@@ -228,6 +338,8 @@ def test_what_needs_a_failed_tuning_job_is_skipped_with_its_name(tmp_path):
     first = planned.plan.jobs[planned.plan.tuned[0].job].title
     assert statuses["trial"].message == f"needs {first}, which did not finish"
     assert statuses["trial"].status == "skipped"
+    report = Page(transferbench.Run(tmp_path / "run").report().read_text("utf-8"))
+    assert "No training of a grid of this entry has finished." in report.words
 
 
 def test_status_and_the_description_of_a_run_list_its_tuning(sound):

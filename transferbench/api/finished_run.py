@@ -34,6 +34,7 @@ from transferbench.leaderboard import boards, show
 from transferbench.measurements import Measurements, frame_of
 from transferbench.registry import Distributions, Registry, open_registry
 from transferbench.report import ReportInput, render_report
+from transferbench.report.tuning import choices_in, planned_trainings
 from transferbench.runner.collect import JobState, finished_codes, job_states
 from transferbench.runner.entries import has_several_entries
 from transferbench.runner.folder import (
@@ -141,6 +142,25 @@ class Run:
             columns=["entry", "target", "perturbation", "arm", "mean", "low", "high", "n"],
         )
         return table.astype({"mean": float, "low": float, "high": float})
+
+    def rates(self) -> pd.DataFrame:
+        """The learning rates that were tried: a row for each entry, target, arm and rate.
+
+        ``validation_metric``: the mean over ``n`` tuning replicates, of which ``lost`` have none
+        and count as 0. ``chosen``: whether the trials have this rate, once all were tried;
+        ``flag``: what makes the choice doubtful.
+        """
+        rows = []
+        for (entry, target, arm), choice in choices_in(Measurements(self.measurements)).items():
+            is_complete = choice.trainings == planned_trainings(self.suite, target, arm)
+            for rate in choice.tried:
+                chosen = is_complete and rate == choice.best
+                flag = "; ".join(choice.flags) if chosen else ""
+                rows.append((entry, target, arm, rate.learning_rate, rate.mean, len(rate.values),
+                             rate.lost, chosen, flag))  # fmt: skip
+        columns = ["entry", "target", "arm", "learning_rate", "validation_metric", "n", "lost",
+                   "chosen", "flag"]  # fmt: skip
+        return pd.DataFrame(rows, columns=columns)
 
     @cached_property
     def claims(self) -> dict[str, list[Verdict]]:
@@ -273,6 +293,7 @@ class Run:
             "jobs": len(self.statuses),
             "failed": self.failed,
             "code": list(self._run.code.notes),
+            "rates": self.rates().to_dict("records"),
             "claims": to_jsonable_python(self.claims),
             "families": {
                 entry: [_family_facts(family) for family in families]

@@ -258,6 +258,13 @@ def _show_run(finished: Run) -> None:
     from transferbench.api.finished_run import VERDICT_COLUMNS, verdict_row
     from transferbench.claims import tally
 
+    rates = finished.rates()
+    chosen = rates[rates["chosen"]]
+    if len(chosen):
+        say(f"learning rates of {finished.suite.id}, chosen by tuning:")
+        columns = ["entry", "target", "arm", "learning_rate", "flag"]
+        table(columns, list(chosen[columns].itertuples(index=False)))
+        say()
     for entry, verdicts in finished.claims.items():
         if verdicts:
             say(f"claims of {finished.suite.id} on {entry}:")

@@ -10,6 +10,7 @@ from transferbench.errors import SubmissionError
 from transferbench.leaderboard.candidates import Competition, refused
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import flags_of, notes_of
+from transferbench.leaderboard.rates import rate_flags
 from transferbench.leaderboard.rows import board_rows
 from transferbench.leaderboard.table import BoardTable
 from transferbench.registry import Registry, load_registry
@@ -92,7 +93,7 @@ def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -
         columns=tuple(columns),
         rows=tuple(rows),
         unranked=(*unranked, *competition.unranked()),
-        flags=tuple(flags_of(suite, rows)),
+        flags=(*flags_of(suite, rows), *rate_flags(competition)),
         notes=tuple(notes_of(suite, competition.severe, registry)),
         ranks=suite.scoring.ranks,
         verdicts={entry: verdicts[entry] for entry in entries if verdicts[entry]},

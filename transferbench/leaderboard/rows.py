@@ -15,6 +15,7 @@ from transferbench.claims import Counts, controls_of, counts_of, failed_controls
 from transferbench.leaderboard.candidates import Arm, Competition
 from transferbench.leaderboard.notes import installed_initialization
 from transferbench.leaderboard.profile import profile_of
+from transferbench.leaderboard.rates import is_tuned, rates_text
 from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.table import SHORT_ID, BoardCell, CellKind, Column, Row, field_names
 from transferbench.measurements import ReplicateValues, difference_of
@@ -124,6 +125,8 @@ def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
         yield _column("needs", "needs", "text", text, lambda row: _needs(row, competition.registry))
     else:
         yield from _entry_facts()
+    if is_tuned(suite):
+        yield _rate_column(suite)
 
     text = "what is wrong with the entry: controls that failed"
     yield _column("marks", "marks", "text", text, _marks, terminal=True)
@@ -257,6 +260,19 @@ def _entry_facts() -> Iterator[tuple[Column, ColumnValues]]:
     yield _column("pretraining", "pre-training", "text", text, _pretraining)
     text = "whether the targets' images were in the pre-training"
     yield _column("overlap", "overlap", "text", text, _overlap)
+
+
+def _rate_column(suite: Suite) -> tuple[Column, ColumnValues]:
+    """The chosen rates of the row's arm, or of the scored arm and its baseline."""
+    scoring = suite.scoring
+    pair = (scoring.initialization, scoring.baseline)
+
+    def rates(row: Standing) -> str | None:
+        arms = [row.arm] if scoring.ranks == "initializations" else pair
+        return rates_text(row.candidate, arms)
+
+    text = "peak learning rate, chosen from the grid of the recipe on validation images"
+    return _column("learning_rates", "learning rates", "text", text, rates)
 
 
 def _claims(row: Standing) -> Counts | None:

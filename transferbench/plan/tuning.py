@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from transferbench.suite import Recipe
 
@@ -14,10 +15,13 @@ __all__ = [
     "TRAINED",
     "Choice",
     "TriedRate",
+    "choices_of",
     "choose_rate",
     "recipe_at",
     "required_jobs",
 ]
+
+Key = TypeVar("Key", bound=Hashable)
 
 RATE = "learning_rate"
 """A coordinate of tuning measurements, and the metric that a trial records its rate as."""
@@ -69,19 +73,24 @@ class Choice(NamedTuple):
         return sum(len(rate.values) for rate in self.tried)
 
     @property
+    def edge(self) -> str:
+        """``smallest`` or ``largest`` where the best rate is that of its grid, else ""."""
+        edges = {self.tried[0]: "smallest", self.tried[-1]: "largest"}
+        return edges.get(self.best, "")
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """What makes the choice doubtful."""
-        low, high = self.tried[0].learning_rate, self.tried[-1].learning_rate
-        edges = {low: "smallest", high: "largest"}
         flags = [
             f"no finite validation metric in {rate.lost} of {len(rate.values)} tuning replicates "
             f"at {rate.learning_rate:g}"
             for rate in self.tried
             if rate.lost
         ]
-        if edge := edges.get(self.best.learning_rate):
+        if self.edge:
+            low, high = self.tried[0].learning_rate, self.tried[-1].learning_rate
             grid = f"{len(self.tried)} rates from {low:g} to {high:g}"
-            flags.append(f"the chosen learning rate is the {edge} of {grid}")
+            flags.append(f"the chosen learning rate is the {self.edge} of {grid}")
         return tuple(flags)
 
 
@@ -94,6 +103,19 @@ def choose_rate(
     """
     tried = (TriedRate(row[RATE], tuple(map(value_of, row["jobs"]))) for row in planned)
     return Choice(tuple(sorted(tried)))
+
+
+def choices_of(measured: Iterable[tuple[Key, float, float | None]]) -> dict[Key, Choice]:
+    """The choice by key, such as an arm on a target, from its learning rates and their values."""
+    values: defaultdict[Key, defaultdict[float, list[float | None]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for key, rate, value in measured:
+        values[key][rate].append(value)
+    return {
+        key: Choice(tuple(TriedRate(rate, tuple(rates[rate])) for rate in sorted(rates)))
+        for key, rates in values.items()
+    }
 
 
 def recipe_at(payload: Mapping[str, Any], learning_rate: float | None = None) -> Recipe:

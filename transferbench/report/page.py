@@ -16,6 +16,7 @@ from markupsafe import Markup
 from transferbench.claims import tally
 from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements
+from transferbench.plan.tuning import RATE
 from transferbench.registry import blamed
 from transferbench.report.comparisons import name_selves
 from transferbench.report.drawing import draw
@@ -30,9 +31,10 @@ from transferbench.report.run_tables import (
 )
 from transferbench.report.tables import Table
 from transferbench.report.trials import DRAWN, arms_part, transfer_part
+from transferbench.report.tuning import TUNED, tuning_part
 from transferbench.report.verdicts import ClaimGroup, claim_groups
 from transferbench.specs import DiagnosticSpec
-from transferbench.suite import TRIAL, Suite
+from transferbench.suite import TRIAL, TUNING, Suite
 
 __all__ = ["diagnostic_parts", "page"]
 
@@ -154,7 +156,9 @@ class _Writer:
     anchor: str
     glossary: dict[str, str]
     anchors: Counter[str] = field(default_factory=lambda: Counter(("claims", "others")))
-    drawn: dict[str, frozenset[str]] = field(default_factory=lambda: {TRIAL: DRAWN})
+    drawn: dict[str, frozenset[str]] = field(
+        default_factory=lambda: {TRIAL: DRAWN | {RATE}, TUNING: TUNED}
+    )
 
     def entry(self) -> EntrySection:
         """Claims, the trials, the parts of diagnostics in the suite's order, and all the rest."""
@@ -164,6 +168,7 @@ class _Writer:
             self._section(transfer_part(self.scope)),
             *self._diagnostic_sections(),
             self._section(arms_part(self.scope)),
+            *map(self._section, filter(None, [tuning_part(self.scope, self._seconds())])),
         ]
         return EntrySection(
             name=name,
@@ -174,6 +179,14 @@ class _Writer:
             sections=sections,
             remaining=remaining_tables(self.scope.measurements, self.drawn),
         )
+
+    def _seconds(self) -> dict[str, float]:
+        """The time that each finished job took."""
+        statuses = self.results.statuses
+        if not {"job", "wall_seconds"} <= set(statuses.columns):
+            return {}
+        timed = statuses.dropna(subset=["wall_seconds"])
+        return dict(zip(timed["job"], timed["wall_seconds"].astype(float), strict=True))
 
     def _diagnostic_sections(self) -> Iterator[Section]:
         """The parts of diagnostics; a plugin's failure costs its part alone."""

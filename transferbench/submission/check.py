@@ -15,6 +15,7 @@ from transferbench.registry.guard import only_plugins_run
 from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, Problem, file_problems, read_bundle
 from transferbench.submission.diagnoses import check_diagnoses_follow_from_trials
+from transferbench.submission.tuning import check_rates_follow_from_tuning
 
 __all__ = ["Check", "CheckReport", "Trust", "check"]
 
@@ -100,7 +101,7 @@ def _named_checks(registry: Registry) -> dict[str, Finder]:
         "plan can be made again": registered(integrity.check_plan_can_be_made_again),
         "predictions belong together": recompute.check_predictions_belong_together,
         "metrics follow from predictions": recompute.check_metrics_follow_from_predictions,
-        "rates follow from tuning": recompute.check_rates_follow_from_tuning,
+        "rates follow from tuning": check_rates_follow_from_tuning,
         "diagnoses follow from their trials": registered(check_diagnoses_follow_from_trials),
         "numbers are possible": recompute.check_numbers_are_possible,
         "settings did something": recompute.check_settings_did_something,

@@ -13,14 +13,13 @@ import numpy as np
 from transferbench.claims import Verdict, judge
 from transferbench.measurements import Measurements
 from transferbench.metrics import chance_level
-from transferbench.plan.tuning import BEST_METRIC, RATE, choose_rate
 from transferbench.records import Record
 from transferbench.specs import Metric
 from transferbench.statistics import student_t
 from transferbench.submission.bundle import CLAIMS, Bundle, Problem
 from transferbench.submission.integrity import TEST_METRIC, scored_rows
 from transferbench.submission.predictions import Predictions, recompute_metric
-from transferbench.suite import TRIAL, TUNING
+from transferbench.suite import TRIAL
 
 __all__ = [
     "chance_levels",
@@ -28,7 +27,6 @@ __all__ = [
     "check_metrics_follow_from_predictions",
     "check_numbers_are_possible",
     "check_predictions_belong_together",
-    "check_rates_follow_from_tuning",
     "check_settings_did_something",
     "check_verdicts_follow_from_records",
     "equal_values",
@@ -97,32 +95,6 @@ def equal_values(value: float | None, expected: float | None) -> bool:
     if value is None or expected is None:
         return value is expected
     return math.isclose(value, expected, abs_tol=TOLERANCE, rel_tol=0)
-
-
-def check_rates_follow_from_tuning(bundle: Bundle) -> Iterator[Problem]:
-    """The learning rate of each trial with a grid is the best one by what its tuning recorded."""
-    values = {row.job: row.value for row in bundle.records
-              if row.diagnostic == TUNING and row.metric == BEST_METRIC}  # fmt: skip
-    rates = {row.job: row for row in bundle.records
-             if row.diagnostic == TRIAL and row.metric == RATE}  # fmt: skip
-    for job in bundle.plan.jobs:
-        planned = job.payload.get("tuning", ())
-        if job.kind != "trial" or not planned:
-            continue
-        row, needed = rates.get(job.id), {name for tried in planned for name in tried["jobs"]}
-        if row is None:
-            yield Problem(f"trial {job.id[:12]} does not say which learning rate it was given")
-        elif missing := sorted(needed - values.keys()):
-            yield Problem(
-                f"{measurement_name(row)} is of a tuning of which {missing[0][:12]} is not recorded"
-            )
-        else:
-            expected = choose_rate(planned, values.__getitem__)
-            if row.value != expected.best.learning_rate:
-                why = f"but its tuning gives {expected.best.learning_rate:g}"
-                yield Problem(f"{measurement_name(row)} is {row.value}, {why}")
-            elif bool(row.flag) != bool(expected.flags):
-                yield Problem(f"{measurement_name(row)} is not flagged as its tuning is")
 
 
 def check_numbers_are_possible(bundle: Bundle) -> Iterator[Problem]:

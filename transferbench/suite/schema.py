@@ -71,7 +71,8 @@ SOURCE = "P"
 BOARD_KEYS = frozenset(
     {"rank", "ties", "entry", "initialization", "score", "replicates", "pretrained", "baseline",
      "gain", "final", "severe_gain", "severe_final", "claims", "adjusted", "controls", "marks",
-     "parameters", "pretraining", "overlap", "needs", "trust", "submission"}
+     "parameters", "pretraining", "overlap", "needs", "learning_rates", "trust",
+     "submission"}
 )  # fmt: skip
 """Keys of the columns that every board has."""
 
@@ -232,7 +233,7 @@ class Tune(Strict):
     """
 
     learning_rate: Annotated[Items[Positive], Field(min_length=2)]
-    """Peak learning rates to choose from."""
+    """Peak learning rates to choose from, two or more."""
     replicates: Count = 2
     """Networks that are trained at each rate."""
 
