@@ -5,6 +5,7 @@ from __future__ import annotations
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import DatasetSpec
 from transferbench_plugins.datasets.digits import DIGITS
+from transferbench_plugins.datasets.domainnet import DOMAINNET
 from transferbench_plugins.datasets.fashion_mnist import FASHION_MNIST
 from transferbench_plugins.datasets.glyphs import GLYPHS
 from transferbench_plugins.datasets.image_folder import IMAGE_FOLDER
@@ -17,4 +18,12 @@ __all__ = ["transferbench_datasets"]
 @hookimpl
 def transferbench_datasets() -> list[DatasetSpec]:
     """All built-in datasets."""
-    return [DIGITS, FASHION_MNIST, GLYPHS, IMAGE_FOLDER, IMAGE_TABLE, MNIST_5K]
+    return [
+        DIGITS,
+        DOMAINNET,
+        FASHION_MNIST,
+        GLYPHS,
+        IMAGE_FOLDER,
+        IMAGE_TABLE,
+        MNIST_5K,
+    ]
