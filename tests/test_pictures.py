@@ -35,7 +35,8 @@ TURNS = {
 def decode_all(paths, image_size):
     labels = np.zeros(len(paths), np.int64)
     items = DatasetItems(labels, labels.astype(str), paths.__getitem__)
-    return np.concatenate(list(decoded_blocks(IMAGE_FOLDER, "train", items, image_size)))
+    blocks = decoded_blocks(IMAGE_FOLDER, "train", items, image_size)
+    return np.concatenate([block.images for block in blocks])
 
 
 def read(path, image_size):
@@ -317,6 +318,19 @@ def test_a_transparent_colour_of_a_gif_is_white(tmp_path):
         options = {} if transparency is None else {"transparency": transparency}
         picture.save(tmp_path / "picture.gif", **options)
         assert read(tmp_path / "picture.gif", 4)[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(("mode", "shape"), [("RGBA", (4, 4, 4)), ("LA", (4, 4, 2))])
+def test_fourth_values_of_a_tga_that_are_no_opacity_are_left_out(tmp_path, mode, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    pixels[..., -1] = 0
+    Image.fromarray(pixels, mode).save(tmp_path / "clear.tga")
+    content = bytearray((tmp_path / "clear.tga").read_bytes())
+    assert np.all(read(tmp_path / "clear.tga", 4) == 255)
+    content[17] &= 0xF0  # no bits of opacity
+    (tmp_path / "opaque.tga").write_bytes(content)
+    colours = np.repeat(pixels[..., :1], 3, axis=2) if mode == "LA" else pixels[..., :3]
+    assert np.array_equal(read(tmp_path / "opaque.tga", 4), colours)
 
 
 def test_large_transparent_pictures_are_put_on_white_in_bands(tmp_path, monkeypatch):

@@ -717,6 +717,11 @@ class DiagnosticSpec(Spec):
     """
     epochs: Callable[[Any], Iterable[int]] = lambda params: ()
     """The epochs whose states it reads: a suite stores them as checkpoints of the trials."""
+    metrics: frozenset[str] = frozenset()
+    """Names of all metrics that it measures: claims and boards on others are refused.
+
+    None declared: any name is accepted, and a claim on one that is not measured is undecided.
+    """
     identical: Mapping[str, float] = {}
     """Known answer: metric -> its value for a network compared with itself.
 

@@ -212,6 +212,14 @@ def test_a_link_to_a_lost_folder_is_named(root):
     assert "train/emu is a link to /no/such/folder, where nothing is" in fault(root)
 
 
+def test_a_link_into_a_hidden_folder_is_followed(root):
+    (root / "train" / ".store").mkdir()
+    (root / "train" / "cat").rename(root / "train" / ".store" / "cat")
+    (root / "train" / "cat").symlink_to(Path(".store") / "cat")
+    assert load(root, **TWO).labels.tolist() == [0, 0, 1, 1]
+    assert "'train' has 4 pictures in 2 classes; 1 other file: 1 hidden" in notes(root)
+
+
 def test_pipes_and_links_that_are_no_pictures_are_counted(root):
     os.mkfifo(root / "train" / "cat" / "pipe")
     (root / "train" / "cat" / "gone.txt").symlink_to("nothing")

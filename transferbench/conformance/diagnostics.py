@@ -324,6 +324,17 @@ def _submitted(trial: FinishedTrial) -> PackedTrial:
     return PackedTrial(trial.job, trial.task, trial.metric, trial.history, items, labels, outputs)
 
 
+def check_metrics_are_declared(case: DiagnosticCase) -> None:
+    """What it measures with the tiny parameters is in ``metrics``, where those are declared."""
+    if not case.spec.metrics:
+        raise SkipTest("it declares no metrics, so that a suite's names are not checked")
+    _ = case.calls
+    planned, resources = fixture_plan(case.spec, case.params, case.device)
+    measured = {row["metric"] for row in _rows(case, planned, resources)}
+    refuse_any(measured - case.spec.metrics, "is measured, but not in metrics",
+               "declare all that measure yields")  # fmt: skip
+
+
 def check_the_report_shows_its_measurements(case: DiagnosticCase) -> None:
     """The part of ``report`` has figures or tables, and names only metrics that it measures."""
     report = case.spec.report

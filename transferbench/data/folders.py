@@ -33,7 +33,7 @@ def walk(folder: Path, without: Path | None = None) -> Iterator[Below]:
 
     A link leads back where its target was entered before or contains ``folder``. It is not
     entered, nor are links whose names begin with a dot, nor the folder ``without``. Links come
-    last.
+    after folders, and after them folders whose names begin with a dot: a link may lead into one.
 
     Raises: ``DataError`` where a folder cannot be listed, and for links to folders that the system
     makes up or that hold too many others.
@@ -42,15 +42,21 @@ def walk(folder: Path, without: Path | None = None) -> Iterator[Below]:
     barred = (top, *top.parents) if without is None else (top, *top.parents, without)
     entered = {identity(path) for path in barred if path.exists()}
     waiting, links = [str(folder)], list[os.DirEntry[str]]()
+    hidden = list[os.DirEntry[str]]()
     link, count = None, 0
-    while waiting or links:
+    while waiting or links or hidden:
         if waiting:
             entries = listed(waiting.pop())
             links += [entry for entry in entries if entry.is_symlink()]
-            candidates = [entry for entry in entries if not entry.is_symlink()]
-        else:
+            hidden += [entry for entry in entries if _is_hidden_folder(entry)]
+            candidates = [entry for entry in entries
+                          if not entry.is_symlink() and not _is_hidden_folder(entry)]  # fmt: skip
+        elif links:
             link = links.pop()
             candidates = [link]
+        else:
+            link = None
+            candidates = [hidden.pop()]
         for entry in candidates:
             enters = _enters(entry, entered)
             if enters:
@@ -62,6 +68,10 @@ def walk(folder: Path, without: Path | None = None) -> Iterator[Below]:
                     "link the folders of pictures alone"
                 )
             yield Below(entry, enters)
+
+
+def _is_hidden_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 
 def printable(name: str) -> str:

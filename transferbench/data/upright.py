@@ -19,6 +19,9 @@ WHITES = (1, 255, 2**16 - 1)
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 """Two tags of TIFF and a value of the second."""
 
+TGA_DESCRIPTOR, TGA_OPACITY_BITS = 17, 0b1111
+"""A byte of the header of TGA, and its bits that count those of a pixel's opacity."""
+
 SAMPLE_STEPS = {"L;2": 85, "L;4": 17}
 """How far apart Pillow puts the grey levels of samples of 2 and 4 bits."""
 
@@ -28,7 +31,7 @@ BAND_PIXELS = 2**22
 
 def upright_on_white(picture: OpenPicture) -> Picture:
     """The picture in mode RGB, as its orientation and transparency say."""
-    rawmode, covered = _rawmode(picture), _covered(picture)
+    rawmode, covered, opaque = _rawmode(picture), _covered(picture), _is_opaque(picture)
     picture.load()
     if covered:
         return _in_bands(_on_canvas(picture, covered), _layered_on_white)
@@ -37,6 +40,8 @@ def upright_on_white(picture: OpenPicture) -> Picture:
     if rawmode == "RGB;16B" and "transparency" in picture.info:
         picture.info["transparency"] = tuple(v >> 8 for v in picture.info["transparency"])
     upright = _upright(picture)
+    if opaque:
+        upright = _without_opacity(upright)
     if upright.mode in {"I", "F"} or upright.mode.startswith("I;16"):
         return _from_deep_grey(upright, picture)
     return on_white(upright)
@@ -61,6 +66,21 @@ def _on_canvas(picture: Picture, covered: tuple[int, int, int, int]) -> Picture:
     canvas = Image.new("RGBA", picture.size)
     canvas.paste(picture.crop(covered).convert("RGBA"), covered[:2])
     return canvas
+
+
+def _is_opaque(picture: OpenPicture) -> bool:
+    """Whether a TGA says that its fourth values, or second ones of grey, are no opacity."""
+    if picture.format != "TGA" or picture.fp is None:
+        return False
+    position = picture.fp.tell()
+    picture.fp.seek(TGA_DESCRIPTOR)
+    descriptor = picture.fp.read(1)
+    picture.fp.seek(position)
+    return not descriptor[0] & TGA_OPACITY_BITS
+
+
+def _without_opacity(picture: Picture) -> Picture:
+    return picture.convert({"RGBA": "RGB", "LA": "L"}.get(picture.mode, picture.mode))
 
 
 def _rawmode(picture: OpenPicture) -> str | None:

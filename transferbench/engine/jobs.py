@@ -84,11 +84,15 @@ def start_engine(machine: Machine, waiting: Waiting = silent) -> Callable[[Job],
     registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
     for file, sha256 in registry.file_codes.items():
         if machine.code.get(file, sha256) != sha256:
-            raise PluginError(
-                f"plugin file {file!r}, or a module that it imports, has changed since the run was "
-                "planned; run again"
-            )
+            raise _changed(file)
     return Engine(WorkerResources(registry, Store(machine.store), machine), waiting).run
+
+
+def _changed(file: str) -> PluginError:
+    return PluginError(
+        f"plugin file {file!r}, or a module that it imports, has changed since the run was "
+        "planned; run again"
+    )
 
 
 @contextmanager
@@ -163,8 +167,14 @@ class Engine:
             draft.facts |= machine_facts(self.resources.device, started) | self._code(plugins)
 
     def _code(self, plugins: Iterable[PluginUse]) -> dict[str, Any]:
-        """The code of the plugins that ran, as a fact."""
+        """The code of the plugins that ran, as a fact.
+
+        Raises: ``PluginError`` where a module may have been imported after its file had changed.
+        """
         codes = codes_of(plugins, self.resources.registry)
+        for code in codes.values():
+            if code.imports_later and not code.is_unchanged():
+                raise _changed(code.origin)
         return {"code": {plugin: code.code.model_dump() for plugin, code in codes.items()}}
 
     @contextmanager

@@ -68,12 +68,20 @@ class PluginCode(Code):
     """The code of a plugin with where it is, so that it can be looked at again.
 
     ``files``: of a plugin file and what it imports, by module, the file itself under "".
+    ``imports_later``: some of them had not been imported when the digest was taken.
     ``distribution`` and ``module``: of an installed one.
     """
 
     files: dict[str, Path] = Field(default_factory=dict)
+    imports_later: bool = False
     distribution: str = ""
     module: str = ""
+
+    def is_unchanged(self) -> bool:
+        """Whether the files of a plugin file are those that the digest was taken of."""
+        with suppress(OSError):
+            return _digest(self.files) == self.sha256
+        return False
 
     def now(self, distributions: Distributions) -> Self | None:
         """The code that is there now; None where there is none any more."""
@@ -126,7 +134,11 @@ def code_of_file(path: Path) -> PluginCode:
                 files[name] = source
                 frontier.append((name, source))
     origin = path.name.encode("utf-8", "backslashreplace").decode()
-    return PluginCode(origin=origin, sha256=_digest(files), loose=True, files=files)
+    imported = {str(getattr(module, "__file__", None)) for module in [*sys.modules.values()]}
+    later = any(str(source) not in imported for source in files.values())
+    return PluginCode(
+        origin=origin, sha256=_digest(files), loose=True, files=files, imports_later=later
+    )
 
 
 def _modules_of(name: str, path: Path, beside: Path) -> Iterator[tuple[str, Path]]:

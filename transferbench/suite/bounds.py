@@ -12,6 +12,8 @@ from transferbench.suite.schema import TUNING, Augmentation, Recipe, Suite, Term
 
 __all__ = ["DISTINCT", "terms_of", "value_mistakes"]
 
+SMALLER_IS_BETTER = {"test_loss", "train_loss", "best_epoch"}
+"""Metrics of trials whose reference lies below chance."""
 MAX_BATCH = 2**20
 MAX_EPOCHS = 10**6
 LARGE = 1e6
@@ -206,6 +208,7 @@ def _claim_mistakes(suite: Suite) -> Iterator[Mistake]:
 def _score_mistakes(suite: Suite) -> Iterator[Mistake]:
     """A score is (value - chance) / (reference - chance), of targets that have both."""
     chance, reference = suite.scoring.chance, suite.scoring.reference
+    better_when_larger = suite.scoring.metric not in SMALLER_IS_BETTER
     if not chance and not reference:
         yield Mistake(("scoring", "chance"), "has no target, and a score is of one at least")
     for field, values, others in (("chance", chance, reference), ("reference", reference, chance)):
@@ -218,5 +221,11 @@ def _score_mistakes(suite: Suite) -> Iterator[Mistake]:
             reason = (
                 f"{reference[target]:g} is the value at chance too, so that no score can be "
                 "computed; give the metric of a good network"
+            )
+            yield Mistake(("scoring", "reference", target), reason)
+        elif level is not None and reference[target] < level and better_when_larger:
+            reason = (
+                f"{reference[target]:g} is below chance, {level:g}, so that worse entries would "
+                "rank first; give the metric of a good network"
             )
             yield Mistake(("scoring", "reference", target), reason)

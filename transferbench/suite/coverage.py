@@ -299,8 +299,7 @@ class _Coverage:
 
     def _claims(self) -> Iterator[Mistake]:
         for location, term in terms_of(self.suite):
-            if term.diagnostic == TRIAL:
-                yield from _trial_metric((*location, "metric"), term.metric)
+            yield from self._metric((*location, "metric"), term.diagnostic, term.metric)
             if not self._measured_by(term):
                 arms = " and ".join(filter(None, (term.initialization, term.other_initialization)))
                 reason = f"{term.diagnostic} does not measure {arms}"
@@ -329,10 +328,20 @@ class _Coverage:
 
     def _scoring(self) -> Iterator[Mistake]:
         scoring = self.suite.scoring
-        yield from _trial_metric(("scoring", "metric"), scoring.metric)
+        yield from self._metric(("scoring", "metric"), TRIAL, scoring.metric)
         for i, column in enumerate(scoring.columns):
-            if column.diagnostic == TRIAL:
-                yield from _trial_metric(("scoring", "columns", i, "metric"), column.metric)
+            at = ("scoring", "columns", i, "metric")
+            yield from self._metric(at, column.diagnostic, column.metric)
+
+    def _metric(self, location: Location, label: str, metric: str) -> Iterator[Mistake]:
+        """A metric that the trials, or the diagnosis ``label``, do not measure."""
+        of, metrics = "trials have", set(TRIAL_METRICS)
+        if label != TRIAL:
+            name = self.suite.diagnostics[label].name
+            of, metrics = f"{name} has", set(self.registry.diagnostic(name).metrics)
+        if metrics and metric not in metrics:
+            hint = suggestion(metric, sorted(metrics))
+            yield Mistake(location, f"{of} no metric {metric!r}; {hint}")
 
     # --- what is left untrained ---------------------------------------------------------------
 
@@ -388,12 +397,6 @@ def _stored(checkpoints: Sequence[int], epochs: int) -> list[int]:
 
 def _listed(epochs: Sequence[int]) -> str:
     return f"epochs {', '.join(map(str, epochs))}" if epochs else "none"
-
-
-def _trial_metric(location: Location, metric: str) -> Iterator[Mistake]:
-    if metric not in TRIAL_METRICS:
-        hint = suggestion(metric, TRIAL_METRICS)
-        yield Mistake(location, f"trials have no metric {metric!r}; {hint}")
 
 
 def _twice(groups: Sequence[_Subjects]) -> Iterator[Mistake]:

@@ -224,10 +224,8 @@ def _aligned_barrier_cost(params: AlignedBarrierParams) -> float:
 
 TINY = {"points": 3, "limit": 16, "calibration": 16}
 ZERO = {f"{barrier}_{position}": 0 for barrier in BARRIERS for position in POSITIONS}
-REPORT = ReportPart(
-    build=f"{__package__}._barrier_report:barriers",
-    metrics=frozenset({*ZERO, "metric", "loss"}),
-)
+METRICS = frozenset({*ZERO, "metric", "loss"})
+REPORT = ReportPart(build=f"{__package__}._barrier_report:barriers", metrics=METRICS)
 
 BARRIER = DiagnosticSpec(
     name="barrier",
@@ -239,6 +237,7 @@ BARRIER = DiagnosticSpec(
     tiny=TINY,
     measure=_measure_barrier,
     subjects="pair",
+    metrics=METRICS,
     needs=frozenset({"images"}),
     cost=_barrier_cost,
     limit=lambda params: params.limit,
@@ -257,6 +256,7 @@ ALIGNED_BARRIER = DiagnosticSpec(
     tiny=TINY,
     measure=_measure_aligned_barrier,
     subjects="pair",
+    metrics=METRICS,
     needs=frozenset({"images"}),
     cost=_aligned_barrier_cost,
     limit=lambda params: params.limit,

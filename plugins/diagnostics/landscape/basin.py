@@ -190,6 +190,20 @@ BASIN = DiagnosticSpec(
     tiny={"limit": 16, "calibration": 16, "steps": 2, "levels": 2, "draws": 1, "tolerance": 1},
     measure=measure,
     subjects="pair",
+    metrics=frozenset(
+        {
+            "a_hi",
+            "a_lo",
+            "delta",
+            "delta_excess",
+            "epsilon",
+            "epsilon_segment",
+            "escape_extrapolation",
+            "escape_noise",
+            "loss",
+            "mu",
+        }
+    ),
     needs=frozenset({"images"}),
     cost=_cost,
     limit=lambda params: params.limit,

@@ -253,6 +253,19 @@ CRITICALITY = DiagnosticSpec(
     tiny={"alphas": 2, "sigmas": [0.01, 0.1], "draws": 1, "limit": 8},
     measure=measure,
     subjects="one",
+    metrics=frozenset(
+        {
+            "alpha_low",
+            "distance",
+            "loss",
+            "metric",
+            "mu",
+            "mu_alpha",
+            "mu_sigma",
+            "mu_total",
+            "sigma_high",
+        }
+    ),
     needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=_cost,
     limit=lambda params: params.limit,

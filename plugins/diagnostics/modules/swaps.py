@@ -177,10 +177,8 @@ def _cost(states: int) -> float:
     return 1 + states * (1 + TYPICAL_MODULES / 2)
 
 
-REPORT = ReportPart(
-    build=f"{__package__}._swaps_report:swaps",
-    metrics=frozenset({"metric", "loss", "drop", "mean_body_drop", "worst_body_drop"}),
-)
+METRICS = frozenset({"metric", "loss", "drop", "mean_body_drop", "worst_body_drop"})
+REPORT = ReportPart(build=f"{__package__}._swaps_report:swaps", metrics=METRICS)
 
 REWINDING = DiagnosticSpec(
     name="rewinding",
@@ -192,6 +190,7 @@ REWINDING = DiagnosticSpec(
     tiny={"limit": 8},
     measure=_measure_rewinding,
     subjects="one",
+    metrics=METRICS,
     needs=frozenset({"init_state", "images"}),
     cost=lambda params: _cost(len(params.to)),
     epochs=lambda params: [to for to in params.to if isinstance(to, int)],
@@ -209,6 +208,7 @@ RERANDOMISATION = DiagnosticSpec(
     tiny={"draws": 1, "limit": 8},
     measure=_measure_rerandomisation,
     subjects="one",
+    metrics=METRICS,
     needs=frozenset({"images"}),
     cost=lambda params: _cost(params.draws),
     limit=lambda params: params.limit,

@@ -188,6 +188,9 @@ ROBUSTNESS = DiagnosticSpec(
     tiny={"perturbations": [{"name": "identity", "settings": [{}]}], "limit": 20, "resamples": 100},
     measure=measure,
     subjects="one",
+    metrics=frozenset(
+        {"corrected_relative_metric", "mean_metric", "relative_metric", "test_loss", "test_metric"}
+    ),
     needs=frozenset({"images", "logits"}),
     cost=lambda params: float(sum(len(series.settings) for series in params.perturbations)),
     limit=lambda params: params.limit,

@@ -168,6 +168,7 @@ SHAPE_BIAS = DiagnosticSpec(
     tiny={"block": 2, "limit": 20},
     measure=measure,
     subjects="one",
+    metrics=frozenset(METRICS),
     needs=frozenset({"images", "logits"}),
     cost=lambda params: 1.0,
     limit=lambda params: params.limit,

@@ -166,6 +166,9 @@ LEARNING_CURVE = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="one",
+    metrics=frozenset(
+        {"area", "best", "best_epoch", "epochs_to_threshold", "test_metric", "train_metric"}
+    ),
     needs=frozenset({"history"}),
     report=ReportPart(
         build=f"{__package__}._learning_curve_report:curves",

@@ -185,6 +185,16 @@ RELATIVE_DROP = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="pair",
+    metrics=frozenset(
+        {
+            "corrected_drop",
+            "gain",
+            "relative_drop",
+            "speed_gain",
+            "train_metric_a",
+            "train_metric_b",
+        }
+    ),
     needs=frozenset({"history", "logits"}),
     identical=dict.fromkeys(DIFFERENCES, 0),
     report=ReportPart(

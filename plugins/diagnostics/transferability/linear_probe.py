@@ -144,6 +144,7 @@ LINEAR_PROBE = DiagnosticSpec(
     tiny={"strengths": [0.1, 0.01], "resamples": 100},
     measure=measure,
     subjects="pair",
+    metrics=frozenset({"probe_strength", "probe_test_metric", "probe_train_metric"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,
     report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset(UNITS)),

@@ -59,6 +59,7 @@ LOGME = DiagnosticSpec(
     license="Apache-2.0",
     measure=measure,
     subjects="pair",
+    metrics=frozenset({"logme"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,
     report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"logme"})),

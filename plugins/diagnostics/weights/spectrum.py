@@ -148,6 +148,9 @@ SPECTRUM = DiagnosticSpec(
     tiny={"top": 2},
     measure=measure,
     subjects="one",
+    metrics=frozenset(
+        {"effective_rank", "frobenius_norm", "singular_value", "spectral_norm", "stable_rank"}
+    ),
     needs=frozenset({"init_state"}),
     epochs=lambda params: [of for of in params.of if isinstance(of, int)],
     report=ReportPart(
