@@ -257,6 +257,47 @@ def test_a_worker_refuses_a_file_that_changed_since_the_plan(folder):
         run_plan(plan, SilentWatcher())
 
 
+LATE = """
+from transferbench import hookimpl
+from transferbench.specs import DiagnosticSpec
+from transferbench.records import Measurement
+
+
+def measure(subjects, params, context):
+    from pathlib import Path
+
+    if EDITS:
+        Path(__file__).with_name("level.py").write_text("LEVEL = 3")
+    from level import LEVEL
+
+    yield Measurement(metric="level", value=LEVEL, unit="1", n=1)
+
+
+@hookimpl
+def transferbench_diagnostics():
+    yield DiagnosticSpec(
+        name="late", version=1, summary="A number.", source="here", license="CC0-1.0",
+        measure=measure, subjects="one",
+    )
+"""
+
+
+@pytest.mark.parametrize("edits", [False, True])
+def test_a_module_that_is_imported_after_an_edit_fails_its_job(folder, monkeypatch, edits):
+    (folder / "late.py").write_text(f"EDITS = {edits}\n{LATE}")
+    (folder / "level.py").write_text("LEVEL = 2")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "level", raising=False)
+    said = run(folder, "--plugin", folder / "late.py", "--set", "diagnostics.late={name: late}")
+    levels = [
+        a.facts["code"] for a in artefacts_of(folder) if "diagnostic 'late'" in a.facts["code"]
+    ]
+    assert (said.code, bool(levels)) == ((1, False) if edits else (0, True)), said
+    if edits:
+        failed = cli("status", folder / "run").out
+        assert "plugin file 'late.py', or a module that it imports, has changed since" in failed
+
+
 @pytest.mark.slow
 def test_a_worker_process_notes_the_same_code(folder):
     codes, diagnosis = codes_and_diagnosis(folder)
