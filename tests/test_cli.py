@@ -159,6 +159,18 @@ def test_plan_knows_what_is_cached(finished):
     assert plan["memory_bytes"] > 2**20
 
 
+def test_plan_says_which_claims_have_no_pilot_and_a_run_of_two_replicates_gives_none(finished):
+    plan = json.loads(cli("plan", finished.suite, "--out", finished.folder, "--json").out)
+    (claim,) = plan["claims"]
+    assert (claim["claim"], claim["n"], claim["has_pilot"]) == ("faster", 2, False)
+    said = cli("plan", finished.suite, "--out", finished.folder)
+    assert re.search(r"^faster +faster +2 +no pilot", said.out, re.MULTILINE)
+    said = cli("pilot", finished.folder)
+    assert "# faster: no pilot of fixup-resnet8: fewer than 3 replicates" in said.out
+    (row,) = json.loads(cli("pilot", finished.folder, "--json").out)
+    assert (row["claim"], row["pilot"], row["needed"]) == ("faster", None, None)
+
+
 def test_prepare_decodes_the_data_and_a_run_needs_nothing_else(tmp_path):
     path = suite_file(tmp_path, SMALL)
     out = ("--out", tmp_path / "run")

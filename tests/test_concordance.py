@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from transferbench.statistics import concordance
+from transferbench.statistics.concordance import tau_bounds
 
 
 def levels(values):
@@ -107,3 +108,15 @@ def test_a_single_replicate_has_no_interval():
 def test_an_effect_that_is_not_determined_says_so():
     interval = concordance([lambda replicates: 1.0, lambda replicates: None], (), range(3))
     assert interval == (None, None, None, 3, "pairs-95", "not defined by these replicates")
+
+
+def test_the_bounds_of_values_are_those_of_their_estimators():
+    rng = np.random.default_rng(3)
+    sides = [rng.normal(np.arange(4)[:, None], 0.5, (4, 6)) for _ in range(2)]
+    effects = [
+        [lambda rows, row=row: float(np.mean([row[k] for k in rows])) for row in side.tolist()]
+        for side in sides
+    ]
+    for chosen in (1, 2):
+        expected = concordance(effects[0], effects[1] if chosen > 1 else [], range(6))
+        assert tau_bounds(sides[:chosen]) == pytest.approx((expected.low, expected.high))

@@ -14,13 +14,22 @@ from transferbench.claims.families import (
     p_text,
     tally,
 )
+from transferbench.claims.pilots import (
+    PlannedClaim,
+    claim_power,
+    pilot_of,
+    planned_claims,
+    replicates_needed,
+)
 from transferbench.claims.verdicts import Decision, Verdict, judge
 
 __all__ = [
     "Counts",
     "Decision",
     "Family",
+    "PlannedClaim",
     "Verdict",
+    "claim_power",
     "control_word",
     "controls_of",
     "counts_of",
@@ -29,5 +38,8 @@ __all__ = [
     "family_of",
     "judge",
     "p_text",
+    "pilot_of",
+    "planned_claims",
+    "replicates_needed",
     "tally",
 ]

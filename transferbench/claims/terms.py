@@ -15,7 +15,7 @@ import numpy as np
 from transferbench.measurements import Measurements
 from transferbench.suite import Grid, Suite, Term
 
-__all__ = ["Sample", "sample_of", "select_term"]
+__all__ = ["Sample", "planned_replicates", "sample_of", "select_term"]
 
 CELL = ("target", "perturbation", "other_initialization")
 
@@ -79,7 +79,7 @@ def sample_of(suite: Suite, term: Term, measurements: Measurements) -> Sample:
         cells=cell_P,
         rows=rows,
         missing=tuple(_missing(suite, term, valued)),
-        planned=_planned(suite, term),
+        planned=planned_replicates(suite, term),
         networks=suite.networks if rows.distinct("network") else 1,
     )
 
@@ -103,7 +103,8 @@ def _missing(suite: Suite, term: Term, valued: Measurements) -> list[str]:
     return [f"{quantity} on {', '.join(c)}" for c in _cells(suite, term) if c not in measured]
 
 
-def _planned(suite: Suite, term: Term) -> int:
+def planned_replicates(suite: Suite, term: Term) -> int:
+    """The replicates that every cell of ``term`` has in the suite."""
     counts = (
         [suite.replicates_in(*cell, arm) for arm in _arms(term)] for cell in _inputs(suite, term)
     )

@@ -12,19 +12,19 @@ share (``relative_to``) is Fieller's, from the same jackknife; that of a rank co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cache, reduce
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
 from operator import or_
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from transferbench.claims.terms import Sample, sample_of, select_term
+from transferbench.claims.cases import Case, Draws, cases_of, draws_of, effect_of
+from transferbench.claims.terms import Sample
 from transferbench.errors import listing
 from transferbench.measurements import Measurements
 from transferbench.statistics import (
-    Estimator,
     Interval,
     concordance,
     covered,
@@ -33,7 +33,7 @@ from transferbench.statistics import (
     least_error,
     replicate_mean,
 )
-from transferbench.suite import Axis, Claim, Suite, Term
+from transferbench.suite import Claim, Suite
 
 __all__ = ["Decision", "Verdict", "judge"]
 
@@ -140,12 +140,9 @@ def _judge(
     left_out: Mapping[str, str],
     given: Collection[str],
 ) -> Verdict:
-    cases = _cases(suite, claim, own)
+    cases = cases_of(suite, claim, own)
     samples = [sample for case in cases for sample in case.samples]
-    planned = min(sample.planned for sample in samples)
-    replicates = sorted(set.intersection(*(sample.complete() for sample in samples)))
-    networks = max(sample.networks for sample in samples)
-    draws = _Draws(replicates, _lost(samples, replicates, planned), networks)
+    draws = draws_of(samples)
     judged = [_judged(claim, case, draws, len(cases)) for case in cases]
     worst = min(
         judged,
@@ -177,58 +174,13 @@ def _judge(
                 *decisive.reasons,
                 *_left_out(claim, left_out),
                 *_worst_of(claim, decisive, len(cases)),
-                *_notes(samples, len(replicates), planned),
+                *_notes(samples, len(draws.replicates), draws.planned),
             ]
         ),
     )
 
 
-# --- the cases of a claim ---------------------------------------------------------------------
-
-Sums: TypeAlias = Sequence[Sequence[Sample]]
-
-
-class _Case(NamedTuple):
-    """The samples of a claim at one value of its ``each`` coordinate, or as a whole (None)."""
-
-    at: str | None
-    sums: Sums
-    against: Sums = ()
-
-    @property
-    def samples(self) -> list[Sample]:
-        return [sample for summands in (*self.sums, *self.against) for sample in summands]
-
-
-def _cases(suite: Suite, claim: Claim, own: Measurements) -> list[_Case]:
-    """One for each measured value of ``each``; without, the claim as a whole."""
-
-    def sampled(sums: Iterable[Sequence[Term]]) -> Sums:
-        return [[sample_of(suite, term, own) for term in terms] for terms in sums]
-
-    if claim.order:
-        return [_Case(None, sampled(claim.order), sampled(claim.against))]
-    if claim.along and (values := _values(claim.terms, claim.along, own)):
-        return [_Case(None, sampled(_placed(claim.terms, claim.along, value) for value in values))]
-    both = claim.terms, claim.relative_to
-    if claim.each and (values := _values(claim.terms, claim.each, own)):
-        return [
-            _Case(str(value), sampled(_placed(terms, claim.each, value) for terms in both))
-            for value in values
-        ]
-    return [_Case(None, sampled(both))]
-
-
-def _values(terms: Sequence[Term], axis: Axis, own: Measurements) -> list[Any]:
-    """The values of ``axis`` at which the first term was measured, in that order."""
-    groups = select_term(terms[0], own).groups(*axis.coordinates)
-    values = dict.fromkeys(first for first, *rest in groups if {*rest} <= {first})
-    return [value for value in values if value is not None and value not in axis.without]
-
-
-def _placed(terms: Sequence[Term], axis: Axis, value: Any) -> list[Term]:
-    point = dict.fromkeys(axis.coordinates, value)
-    return [term.model_copy(update={"coordinates": term.coordinates | point}) for term in terms]
+# --- what the verdict is on ---------------------------------------------------------------------
 
 
 def _left_out(claim: Claim, left_out: Mapping[str, str]) -> list[str]:
@@ -248,15 +200,7 @@ def _arms(claim: Claim) -> set[str]:
     return {term.initialization for term in terms} | second
 
 
-class _Draws(NamedTuple):
-    """The replicates that count and those lost, which start from so many source networks."""
-
-    replicates: Sequence[int]
-    lost: Sequence[int]
-    networks: int
-
-
-def _covered(claim: Claim, draws: _Draws, given: Collection[str]) -> str:
+def _covered(claim: Claim, draws: Draws, given: Collection[str]) -> str:
     """What the interval of a claim covers: replicates alone, or other source networks too."""
     if not draws.replicates:
         return ""
@@ -281,7 +225,7 @@ class _Judged(NamedTuple):
     errors: tuple[float, float] | None
 
 
-def _judged(claim: Claim, case: _Case, draws: _Draws, cases: int) -> _Judged:
+def _judged(claim: Claim, case: Case, draws: Draws, cases: int) -> _Judged:
     interval_at, lost = _intervals(claim, case, draws), draws.lost
     filled_at = _filled(claim, case, draws) if lost else lambda _: []
     interval = interval_at(LEVEL)
@@ -329,14 +273,7 @@ def _worst_of(claim: Claim, decisive: _Judged, cases: int) -> list[str]:
     return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {decisive.at}"]
 
 
-def _lost(samples: Sequence[Sample], replicates: Sequence[int], planned: int) -> list[int]:
-    """Replicates that were trained and have no value in some cell, of those that every cell has."""
-    trained_M = np.concatenate([sample.rows.replicates.ravel() for sample in samples])
-    trained = {int(k) for k in trained_M[~np.isnan(trained_M)]}
-    return sorted(k for k in trained - set(replicates) if k < planned)
-
-
-def _filled(claim: Claim, case: _Case, draws: _Draws) -> Callable[[float], list[Interval]] | None:
+def _filled(claim: Claim, case: Case, draws: Draws) -> Callable[[float], list[Interval]] | None:
     """The intervals at a level for the least and the most that the lost replicates could be.
 
     Only a sum of fractions has a least and a most; effects of pairs and ratios are not bounded so
@@ -344,8 +281,8 @@ def _filled(claim: Claim, case: _Case, draws: _Draws) -> Callable[[float], list[
     """
     effect, divisor = case.sums if not (claim.order or claim.along) else ((), ())
     units = {unit for sample in effect for unit in sample.rows.labels("unit")}
-    effect_of = _sum(effect)
-    values = {k: value for k in draws.replicates if (value := effect_of([k])) is not None}
+    estimate = effect_of(effect)
+    values = {k: value for k in draws.replicates if (value := estimate([k])) is not None}
     if divisor or units != {"fraction"} or len(values) < len(draws.replicates):
         return None
     extremes = (sum(min(s.weight, 0.0) for s in effect), sum(max(s.weight, 0.0) for s in effect))
@@ -356,7 +293,7 @@ def _filled(claim: Claim, case: _Case, draws: _Draws) -> Callable[[float], list[
 # --- the effect -------------------------------------------------------------------------------
 
 
-def _intervals(claim: Claim, case: _Case, draws: _Draws) -> Callable[[float], Interval]:
+def _intervals(claim: Claim, case: Case, draws: Draws) -> Callable[[float], Interval]:
     """The interval of the effect at a level."""
     replicates, networks = draws.replicates, draws.networks
     missing = dict.fromkeys(cell for sample in case.samples for cell in sample.missing)
@@ -366,9 +303,9 @@ def _intervals(claim: Claim, case: _Case, draws: _Draws) -> Callable[[float], In
     if reason:
         return lambda _: _undetermined(claim, reason)
     if claim.order or claim.along:
-        levels, against = (list(map(_sum, side)) for side in (case.sums, case.against))
+        levels, against = (list(map(effect_of, side)) for side in (case.sums, case.against))
         return lambda level: concordance(levels, against, replicates, level, networks)
-    effect, divisor = map(_sum, case.sums)
+    effect, divisor = map(effect_of, case.sums)
     if not case.sums[1]:
         return lambda level: jackknife(effect, replicates, level, networks)
     return lambda level: jackknife_ratio(effect, divisor, replicates, level, networks)
@@ -378,20 +315,6 @@ def _undetermined(claim: Claim, reason: str) -> Interval:
     order = claim.order or claim.along
     method = "pairs-95" if order else "fieller-95" if claim.relative_to else "jackknife-95"
     return Interval(None, None, None, 0, method, reason)
-
-
-def _sum(samples: Sequence[Sample]) -> Estimator:
-    @cache
-    def estimate(replicates: tuple[int, ...]) -> float | None:
-        total = 0.0
-        for sample in samples:
-            mean = sample.mean(replicates)
-            if mean is None:
-                return None
-            total += sample.weight * mean
-        return total
-
-    return lambda replicates: estimate(tuple(replicates))
 
 
 # --- the verdict ------------------------------------------------------------------------------

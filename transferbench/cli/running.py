@@ -32,7 +32,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    for command in (plan, prepare, run, status, report, compare, export, verify):
+    for command in (plan, prepare, run, pilot, status, report, compare, export, verify):
         app.command(cls=ResultsCommand)(command)
 
 
@@ -55,7 +55,23 @@ def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
         f"{_hours(cost['wall_seconds'])} for what is left, {cost['slots']} job(s) at once on "
         f"{cost['device']}, {cost['memory_bytes'] / 2**20:,.0f} MiB a job"
     )
-    say(f"the store is {planned.store.root}; the run's folder will be {planned.folder}")
+    if cost["claims"]:
+        say()
+        table(PLANNED_COLUMNS, [_planned_row(claim) for claim in cost["claims"]])
+    say(f"\nthe store is {planned.store.root}; the run's folder will be {planned.folder}")
+
+
+PLANNED_COLUMNS = ("claim", "family", "n", "half-width", "power", "n for 90%")
+
+
+def _planned_row(claim: dict[str, Any]) -> tuple[Any, ...]:
+    """What a plan may expect of a claim."""
+    own = (claim["claim"], "control" if claim["control"] else claim["family"], claim["n"])
+    if not claim["has_pilot"]:
+        return (*own, "no pilot", "", "")
+    width, enough = claim["half_width"], claim["needed"]
+    return (*own, "" if width is None else f"{width:.3g}", f"{claim['power']:.0%}",
+            "none" if enough is None else enough)  # fmt: skip
 
 
 @with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch", "compile",
@@ -87,6 +103,20 @@ def run(suite: SuiteName, *, options: Options, json: Json = False) -> None:
         _show_run(finished)
     if finished.failed:
         raise typer.Exit(1)
+
+
+def pilot(folder: RunPath, json: Json = False) -> None:
+    """Print what a run says about the variance of its claims: the pilots of a suite.
+
+    The run is of another draw than the suite that is planned.
+    """
+    from transferbench.api.pilots import pilots_as_yaml, run_pilots
+
+    pilots = run_pilots(folder)
+    if json:
+        as_json([of_claim._asdict() for of_claim in pilots])
+    else:
+        say(pilots_as_yaml(pilots))
 
 
 def status(folder: RunPath, store: RunStore = None, json: Json = False) -> None:
@@ -226,6 +256,7 @@ def _planned(suite: str, options: Options) -> Planned:
 
 
 def _cost(planned: Planned) -> dict[str, Any]:
+    from transferbench.claims import planned_claims
     from transferbench.engine.resources import find_device
     from transferbench.runner.cost import estimate
     from transferbench.runner.execute import slots_of
@@ -249,6 +280,7 @@ def _cost(planned: Planned) -> dict[str, Any]:
         "cached": len(planned.done),
         "wall_seconds": cost.seconds / slots,
         "slots": slots,
+        "claims": [claim._asdict() for claim in planned_claims(planned.suite, planned.registry)],
         "device": str(device),
         "memory_bytes": cost.memory_bytes,
     }

@@ -25,7 +25,7 @@ from transferbench.statistics.intervals import (
     units_of,
 )
 
-__all__ = ["concordance"]
+__all__ = ["concordance", "tau_bounds"]
 
 EQUAL = 1e-9
 """Differences of replicates that vary by less than this share of the effects are equal."""
@@ -66,11 +66,22 @@ def concordance(
     tau = float(np.mean(np.prod([order.sign for order in orders], axis=0)))
     if reason := next((effect.reason for effect in every if effect.reason), None):
         return Interval(tau, None, None, n, method, reason)
+    return Interval(tau, *_bounds(orders, level), n, method)
+
+
+def tau_bounds(sides: Sequence[np.ndarray], level: float = 0.95) -> tuple[float, float]:
+    """The bounds of ``concordance`` for the means of values, at once.
+
+    ``sides``: the levels, and those that they are set against. Shapes: (K, R) each, R at least 2.
+    """
+    return _bounds([_order_of(value_KR.mean(axis=1), value_KR) for value_KR in sides], level)
+
+
+def _bounds(orders: Sequence[_Order], level: float) -> tuple[float, float]:
     concordant_N, discordant_N = _p_values(orders)
     pairs, alpha = len(concordant_N), (1 - level) / 2
     low = 2 * _established(concordant_N, alpha) / pairs - 1
-    high = 1 - 2 * _established(discordant_N, alpha) / pairs
-    return Interval(tau, low, high, n, method)
+    return low, 1 - 2 * _established(discordant_N, alpha) / pairs
 
 
 class _Order(NamedTuple):
@@ -86,8 +97,12 @@ class _Order(NamedTuple):
 
 def _order(effects: Sequence[Jackknifed]) -> _Order:
     value_K = np.array([effect.value for effect in effects], dtype=np.float64)
+    return _order_of(value_K, np.array([effect.pseudo for effect in effects]))
+
+
+def _order_of(value_K: np.ndarray, pseudo_KR: np.ndarray) -> _Order:
     first_N, second_N = np.triu_indices(len(value_K), k=1)
-    p_KK = _rising(value_K, np.array([effect.pseudo for effect in effects]))
+    p_KK = _rising(value_K, pseudo_KR)
     sign_N = np.sign(value_K[second_N] - value_K[first_N])
     return _Order(sign_N, p_KK[first_N, second_N], p_KK[second_N, first_N])
 

@@ -192,6 +192,12 @@ def _not_fields(location: Location, coordinates: Iterable[str]) -> Iterator[Mist
 
 def _claim_mistakes(suite: Suite) -> Iterator[Mistake]:
     for label, claim in suite.claims.items():
+        if claim.pilot and claim.pilot.draw == suite.draw:
+            reason = (
+                f"is the draw of this suite ({suite.draw!r}): its trainings would be those that the"
+                " power was planned from; give the suite another draw"
+            )
+            yield Mistake(("claims", label, "pilot", "draw"), reason)
         for field in ("each", "along"):
             if axis := getattr(claim, field):
                 yield from _not_fields(("claims", label, field, "coordinates"), axis.coordinates)

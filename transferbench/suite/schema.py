@@ -38,6 +38,7 @@ __all__ = [
     "InitializationUse",
     "Pairing",
     "PerturbationUse",
+    "Pilot",
     "Recipe",
     "Schedule",
     "Scoring",
@@ -483,6 +484,39 @@ class Axis(Strict):
     """Values to leave out, such as the head."""
 
 
+class Pilot(Strict):
+    """What a pilot, a run of another draw, measured of a claim: its power is planned from it.
+
+    ``transferbench pilot RUN`` prints it.
+    """
+
+    draw: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]*$", max_length=60)]
+    """The ``draw`` of the pilot's suite, which is not that of this suite."""
+    n: Count
+    """Replicates behind it, or source networks where the claim is judged over them."""
+    effect: float
+    """Its effect; of a claim on ``each`` value, that of the value furthest from holding."""
+    deviation: Positive
+    """Standard deviation of the effect over replicates, or source networks.
+
+    Of an order: of the effect at a level, from the mean of its replicate.
+    """
+    levels: Items[float] = ()
+    """Of an order: the effects at its levels."""
+    against: Items[float] = ()
+    """Of one order against another: the other effects."""
+    against_deviation: Positive | None = None
+    """Standard deviation of one of the other effects, from the mean of its replicate."""
+
+    @model_validator(mode="after")
+    def _both_orders(self) -> Self:
+        if len(self.against) not in {0, len(self.levels)}:
+            raise ValueError("against has as many effects as levels")
+        if bool(self.against) != bool(self.against_deviation):
+            raise ValueError("against goes with against_deviation")
+        return self
+
+
 class Claim(Strict):
     """A predicate over measurements, judged by the 95% interval of an effect.
 
@@ -490,7 +524,7 @@ class Claim(Strict):
     ``order`` and ``against`` replace it by effects at several values or by a rank correlation.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"each", "along", "against", "family"})
+    added: ClassVar[frozenset[str]] = frozenset({"each", "along", "against", "family", "pilot"})
 
     statement: str
     """The claim in words."""
@@ -523,7 +557,12 @@ class Claim(Strict):
     unit: str = "fraction"
     """Unit of the effect."""
     control: bool = False
-    """Whether the claim must hold in any sound run; controls do not count as claims of an entry."""
+    """Whether the claim must hold in any sound run; controls do not count as claims of an entry.
+
+    A control ``within`` a margin is an equivalence test: two one-sided tests at 2.5% each.
+    """
+    pilot: Pilot | None = None
+    """What a pilot of another draw measured: ``plan`` tells the power of the claim from it."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -537,6 +576,11 @@ class Claim(Strict):
             raise ValueError("along goes with neither each nor relative_to")
         if self.against and len(self.against) != len(self.order):
             raise ValueError("against goes with order, and has as many effects")
+        ordered = bool(self.order or self.along)
+        if self.pilot and ordered != bool(self.pilot.levels):
+            raise ValueError("a pilot has levels where the claim is on an order, and only there")
+        if self.pilot and bool(self.against) != bool(self.pilot.against):
+            raise ValueError("a pilot has against where the claim has it, and only there")
         if self.relation == "within" and self.threshold <= 0:
             raise ValueError("within needs a positive threshold")
         return self

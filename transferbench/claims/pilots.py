@@ -1,0 +1,203 @@
+"""Pilots: what a run says about the variance of a claim, and the power that a plan has by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from transferbench.claims.cases import Case, Draws, cases_of, draws_of, effect_of
+from transferbench.claims.families import family_of
+from transferbench.claims.terms import Sample, planned_replicates
+from transferbench.identity import derive_seed
+from transferbench.measurements import Measurements
+from transferbench.registry import Registry
+from transferbench.statistics import (
+    MOST,
+    Levels,
+    deviation,
+    expected_half_width,
+    jackknifed,
+    needed,
+    order_power,
+    power_above,
+    power_within,
+)
+from transferbench.suite import SOURCE, Claim, Pilot, Suite
+from transferbench.suite.starts import networks_behind
+
+__all__ = ["PlannedClaim", "claim_power", "pilot_of", "planned_claims", "replicates_needed"]
+
+FEWEST = 3
+MOST_OF_ORDER = 100
+"""Replicates beyond which no order is planned, since its power is simulated."""
+
+
+class PlannedClaim(NamedTuple):
+    """What a plan may expect of a claim.
+
+    ``n``: replicates, or source networks. ``half_width``: expected, of the 95% interval; None of
+    an order. ``needed``: the fewest n with a power of 90%; None where none is enough.
+    Without a pilot all three are None.
+    """
+
+    claim: str
+    family: str
+    control: bool
+    n: int
+    half_width: float | None = None
+    power: float | None = None
+    needed: int | None = None
+    has_pilot: bool = False
+
+
+# --- power ------------------------------------------------------------------------------------
+
+
+def planned_claims(suite: Suite, registry: Registry) -> list[PlannedClaim]:
+    """The expected half-width and power of every claim that has a pilot, at its planned n."""
+    return [_planned(suite, label, claim, registry) for label, claim in suite.claims.items()]
+
+
+def _planned(suite: Suite, label: str, claim: Claim, registry: Registry) -> PlannedClaim:
+    family = "" if claim.control else family_of(label, claim.family, claim.source)
+    plain = PlannedClaim(label, family, claim.control, _units(suite, claim, registry))
+    pilot = claim.pilot
+    if pilot is None:
+        return plain
+    width = None if pilot.levels or plain.n < FEWEST else expected_half_width(
+        pilot.deviation, plain.n
+    )  # fmt: skip
+    return plain._replace(
+        half_width=width,
+        power=claim_power(claim, pilot, plain.n),
+        needed=replicates_needed(claim, pilot),
+        has_pilot=True,
+    )
+
+
+def claim_power(claim: Claim, pilot: Pilot, n: int) -> float:
+    """The probability that ``n`` replicates reproduce the claim, if the pilot told the truth.
+
+    A control is taken for true: its effect is 0. Of a share the divisor counts as known.
+    """
+    if n < FEWEST:
+        return 0.0
+    if pilot.levels:
+        return _power_of_order(claim, pilot, n)
+    if claim.relation == "within":
+        effect = 0.0 if claim.control else pilot.effect
+        return power_within(effect, claim.threshold, pilot.deviation, n)
+    sign = 1.0 if claim.relation == "above" else -1.0
+    return power_above(sign * (pilot.effect - claim.threshold), pilot.deviation, n)
+
+
+def replicates_needed(claim: Claim, pilot: Pilot) -> int | None:
+    """The fewest n with a power of 90%; None where 1,000 (of an order: 100) do not have it."""
+    most = MOST_OF_ORDER if pilot.levels else MOST
+    return needed(lambda n: claim_power(claim, pilot, n), most=most)
+
+
+def _power_of_order(claim: Claim, pilot: Pilot, n: int) -> float:
+    threshold = claim.threshold
+    holds = {
+        "above": lambda low, _: low > threshold,
+        "below": lambda _, high: high < threshold,
+        "within": lambda low, high: -threshold < low and high < threshold,
+    }[claim.relation]
+    other = pilot.against_deviation
+    against = Levels(pilot.against, other) if other is not None else None
+    seed = derive_seed("power", {"levels": list(pilot.levels), "n": n})
+    return order_power(Levels(pilot.levels, pilot.deviation), against, holds, n, seed)
+
+
+def _units(suite: Suite, claim: Claim, registry: Registry) -> int:
+    """The replicates that a claim plans for, or the source networks that its arms start from."""
+    sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
+    terms = [term for summands in sums for term in summands]
+    arms = {arm for term in terms for arm in (term.initialization, term.other_initialization)}
+    uses = [suite.initializations[arm] for arm in arms if arm not in {None, SOURCE}]
+    networks = [networks_behind(suite, use, registry.initialization(use.name)) for use in uses]
+    if SOURCE in arms:
+        networks.append(suite.networks)
+    most = max(networks)
+    return most if most > 1 else min(planned_replicates(suite, term) for term in terms)
+
+
+# --- from a run -------------------------------------------------------------------------------
+
+
+def pilot_of(suite: Suite, claim: Claim, measurements: Measurements, entry: str) -> Pilot | str:
+    """What the run of ``suite`` measured of a claim on one entry, or why it tells nothing."""
+    cases = cases_of(suite, claim, measurements.select(entry=entry))
+    samples = [sample for case in cases for sample in case.samples]
+    draws = draws_of(samples)
+    if any(sample.missing for sample in samples) or len(draws.replicates) < FEWEST:
+        return f"fewer than {FEWEST} replicates have a value in every cell"
+    if claim.order or claim.along:
+        return _pilot_of_order(suite, cases[0], draws)
+    pilots = [_pilot_of_case(suite, claim, case, draws) for case in cases]
+    measured = [pilot for pilot in pilots if pilot is not None]
+    if len(measured) < len(pilots):
+        return "its replicates have no spread, or the divisor of a share is not above 0"
+    return min(measured, key=lambda pilot: (claim_power(claim, pilot, pilot.n), -pilot.deviation))
+
+
+def _pilot_of_case(suite: Suite, claim: Claim, case: Case, draws: Draws) -> Pilot | None:
+    effect, divisor = (
+        jackknifed(effect_of(side), draws.replicates, draws.networks) for side in case.sums
+    )
+    value, pseudo_R = effect.value, effect.pseudo
+    if value is None or len(pseudo_R) < FEWEST:
+        return None
+    if claim.relative_to:
+        if divisor.value is None or divisor.value <= 0:
+            return None
+        value /= divisor.value
+        pseudo_R = (effect.pseudo - value * divisor.pseudo) / divisor.value
+    spread = deviation(pseudo_R)
+    if spread <= 0:
+        return None
+    return Pilot(draw=suite.draw, n=len(pseudo_R), effect=value, deviation=spread)
+
+
+def _pilot_of_order(suite: Suite, case: Case, draws: Draws) -> Pilot | str:
+    sides = [_levels(side, draws) for side in (case.sums, case.against) if side]
+    measured = [side for side in sides if side is not None]
+    if len(measured) < len(sides):
+        return "its levels have no spread"
+    (levels, n), *others = measured
+    signs = [_signs(side.means) for side, _ in measured]
+    other = others[0][0] if others else None
+    return Pilot(
+        draw=suite.draw,
+        n=n,
+        effect=float(np.mean(np.prod(signs, axis=0))),
+        deviation=levels.deviation,
+        levels=tuple(levels.means),
+        against=tuple(other.means) if other else (),
+        against_deviation=other.deviation if other else None,
+    )
+
+
+def _levels(side: Sequence[Sequence[Sample]], draws: Draws) -> tuple[Levels, int] | None:
+    """The effects at K levels, and their deviation from the mean of each replicate."""
+    effects = [jackknifed(effect_of(s), draws.replicates, draws.networks) for s in side]
+    pseudo_KR = np.array([effect.pseudo for effect in effects])
+    levels, n = pseudo_KR.shape
+    if n < FEWEST:
+        return None
+    # What all levels of a replicate share moves no order.
+    rest_KR = pseudo_KR - pseudo_KR.mean(axis=0) - pseudo_KR.mean(axis=1, keepdims=True)
+    rest_KR += pseudo_KR.mean()
+    variance = float((rest_KR**2).sum()) / ((levels - 1) * (n - 1))
+    means = [float(effect.value or 0.0) for effect in effects]
+    return (Levels(means, variance**0.5), n) if variance > 0 else None
+
+
+def _signs(means: Sequence[float]) -> np.ndarray:
+    first, second = np.triu_indices(len(means), k=1)
+    values = np.asarray(means)
+    signs: np.ndarray = np.sign(values[second] - values[first])
+    return signs
