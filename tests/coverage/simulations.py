@@ -3,15 +3,17 @@
 A simulation draws replicates or items as its setting says, and gives the interval of one sample.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import combinations
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from network_simulations import image_simulations, network_simulations
 from scipy import stats
 from scipy.special import logsumexp
+from simulated import Simulation, columns_of
 
 from transferbench.analysis.metric_intervals import metric_interval
 from transferbench.statistics import (
@@ -25,34 +27,9 @@ from transferbench.statistics import (
     wilson,
 )
 
-__all__ = ["SIMULATIONS", "Simulation"]
+__all__ = ["SIMULATIONS"]
 
 REPLICATES = (3, 5, 10)
-Draw = Callable[[np.random.Generator], Interval]
-
-
-class Simulation(NamedTuple):
-    """``truth``: of the quantity. ``threshold``: of a claim that it is above; None where there is
-    none. Where the truth is not above it, a claim that is reproduced is false. ``bounded``: the
-    probability of bounds.
-    """
-
-    kind: str
-    setting: str
-    n: int
-    draw: Draw
-    truth: float
-    threshold: float | None = None
-    bounded: float = 1.0
-
-
-def _columns(values: np.ndarray) -> list[Callable[[Sequence[int]], float]]:
-    """The estimators of the means of each column. Shapes: (R, K)."""
-    return [
-        lambda replicates, column=column: fmean(column[k] for k in replicates)
-        for column in values.T.tolist()
-    ]
-
 
 # --- replicates -------------------------------------------------------------------------------
 
@@ -100,7 +77,7 @@ def shares() -> Iterator[Simulation]:
             def draw(rng: np.random.Generator, n: int = n, d: int = distance) -> Interval:
                 under = d / np.sqrt(n) + rng.normal(size=n)
                 over = 0.5 * d / np.sqrt(n) + 0.5 * rng.normal(size=n)
-                return jackknife_ratio(*_columns(np.stack([over, under], axis=1)), range(n))
+                return jackknife_ratio(*columns_of(np.stack([over, under], axis=1)), range(n))
 
             # There are bounds where a t-test finds the divisor above 0, with this power.
             bounded = float(stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, distance))
@@ -127,13 +104,13 @@ def orders() -> Iterator[Simulation]:
 
             def along(rng: np.random.Generator, n: int = n, levels: Any = levels) -> Interval:
                 values = levels + rng.normal(size=(n, 1)) + rng.normal(size=(n, len(levels)))
-                return concordance(_columns(values), (), range(n))
+                return concordance(columns_of(values), (), range(n))
 
             def against(rng: np.random.Generator, n: int = n, levels: Any = levels) -> Interval:
                 # The noise of both sides nearly the same: the worst case of their dependence.
                 noise = rng.normal(size=(n, len(levels)))
                 other = 3.0 * np.arange(len(levels)) + noise + 0.1 * rng.normal(size=noise.shape)
-                return concordance(_columns(levels + noise), _columns(other), range(n))
+                return concordance(columns_of(levels + noise), columns_of(other), range(n))
 
             yield Simulation("pairs", f"position: {setting}", n, along, truth, threshold)
             yield Simulation("pairs", f"against others: {setting}", n, against, truth, threshold)
@@ -141,7 +118,7 @@ def orders() -> Iterator[Simulation]:
 
         def ties(rng: np.random.Generator, n: int = n) -> Interval:
             noise = rng.normal(size=(n, 2))
-            return concordance(_columns(noise), _columns(noise * [1, 2]), range(n))
+            return concordance(columns_of(noise), columns_of(noise * [1, 2]), range(n))
 
         yield Simulation("pairs", "against others: 2 equal on both sides, one noise", n, ties,
                          0.0, 0.0)  # fmt: skip
@@ -217,6 +194,9 @@ def _true_metric(metric: str, classes: int, signal: float) -> float:
 
 SIMULATIONS = [
     simulation
-    for family in (means, pairs_of_networks, shares, orders, items, metrics_of_classes)
+    for family in (
+        means, pairs_of_networks, shares, orders, network_simulations, image_simulations, items,
+        metrics_of_classes,
+    )
     for simulation in family()
-]
+]  # fmt: skip
