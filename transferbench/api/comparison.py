@@ -31,7 +31,8 @@ def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
     """What the trials of two runs measured in the same cells: both means and the difference.
 
     Entries with external weights are paired by the weights, whose digest the names of older runs
-    lack. The interval is a paired Student-t over the replicates that both have.
+    lack. The interval is a paired Student-t over the replicates that both have, or over the source
+    networks that these start from.
     """
     runs = [Run(first), Run(second)]
     tables = [_trial_values(run.measurements) for run in runs]
@@ -41,7 +42,7 @@ def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
     tables[1] = tables[1].assign(entry=tables[1]["entry"].replace(same))
     for line in _unpaired(entries, same, weights):
         say(line)
-    a, b = (table.set_index(AXES)[["value"]] for table in tables)
+    a, b = (table.set_index(AXES)[["value", "network"]] for table in tables)
     joined = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b"))
     levels = [name for name in joined.index.names if name != "replicate"]
     return [
@@ -51,16 +52,19 @@ def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
 
 
 def _trial_values(table: pd.DataFrame) -> pd.DataFrame:
-    """What the trials themselves measured."""
-    return table[(table["diagnostic"] == TRIAL) & table["value"].notna()]
+    """What the trials themselves measured, with the source network where there are several."""
+    rows = table[(table["diagnostic"] == TRIAL) & table["value"].notna()]
+    return rows if "network" in rows else rows.assign(network=None)
 
 
 def _difference(group: pd.DataFrame) -> dict[str, Any]:
-    a, b = group["value_a"].to_numpy(float), group["value_b"].to_numpy(float)
-    interval = paired_difference(list(a), list(b))
+    replicate = pd.Series(group.index.get_level_values("replicate"), index=group.index)
+    start = group["network_a"].fillna(group["network_b"]).fillna(replicate)
+    means = group[["value_a", "value_b"]].groupby(start).mean()
+    interval = paired_difference(means["value_a"].tolist(), means["value_b"].tolist())
     return {
-        "a": float(a.mean()), "b": float(b.mean()), "a - b": interval.value,
-        "low": interval.low, "high": interval.high, "n": len(a),
+        "a": float(group["value_a"].mean()), "b": float(group["value_b"].mean()),
+        "a - b": interval.value, "low": interval.low, "high": interval.high, "n": interval.n,
     }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ from transferbench.runner.other_code import Difference, differences
 from transferbench.runner.planning import Planned
 from transferbench.runner.run import Results
 from transferbench.runner.run_store import find_store
-from transferbench.statistics import student_t
+from transferbench.statistics import replicate_mean
 from transferbench.store import Store
 from transferbench.submission import Declaration, pack
 from transferbench.suite import TRIAL, Suite
@@ -132,11 +132,15 @@ class Run:
     def table(self, metric: str = "test_metric") -> pd.DataFrame:
         """The mean of what the trials measured: a row for each entry, target, perturbation, arm.
 
-        Error: ``low`` and ``high`` bound a 95% Student-t interval over ``n`` replicates.
+        Error: ``low`` and ``high`` bound a 95% Student-t interval over ``n`` replicates, or source
+        networks where an arm starts from several.
         """
         rows = Measurements(self.measurements).select(diagnostic=TRIAL, metric=metric).valued()
         groups = rows.groups("entry", "target", "perturbation", "initialization")
-        means = {axes: student_t(group.to_numpy().tolist()) for axes, group in groups.items()}
+        means = {
+            axes: replicate_mean(group.by_replicate(), group.networks)
+            for axes, group in groups.items()
+        }
         table = pd.DataFrame(
             [(*axes, mean.value, mean.low, mean.high, mean.n) for axes, mean in means.items()],
             columns=["entry", "target", "perturbation", "arm", "mean", "low", "high", "n"],

@@ -54,6 +54,7 @@ TableLine: TypeAlias = tuple[Sequence[str], Measurements]
 
 OVER_NETWORKS = "95% Student-t interval over replicates"
 OVER_PAIRS = "95% jackknife interval over replicates, since pairs share networks"
+OVER_SOURCES = "; where several source networks were trained, over these"
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class Compared:
         own = rows.select(**self.labels)
         if not self.minus:
             return aggregate(own)
-        differences = difference_of(own.by_replicate(), rows.select(**self.minus).by_replicate())
-        summary = summarize(differences.values())
+        other = rows.select(**self.minus)
+        differences = difference_of(own.by_replicate(), other.by_replicate())
+        summary = summarize(differences, max(own.networks, other.networks))
         return Aggregate(summary) if summary else None
 
     def along(self, rows: Measurements, column: str, values: Iterable[Any]) -> list[Summary | None]:
@@ -82,8 +84,11 @@ class Compared:
         if self.minus:
             points = [self.of(rows.select(**{column: value})) for value in values]
             return [point.summary if point else None for point in points]
-        groups = rows.select(**self.labels).by_group(column)
-        return [summary_of(groups[value,]) if (value,) in groups else None for value in values]
+        own = rows.select(**self.labels)
+        groups, networks = own.by_group(column), own.networks
+        return [
+            summary_of(groups[value,], networks) if (value,) in groups else None for value in values
+        ]
 
     def runs(self, rows: Measurements, column: str, values: Sequence[Any]) -> NDArray[np.float64]:
         """The single replicates at each value of a column, NaN where one has none.
@@ -156,7 +161,8 @@ def pairs_in(rows: Measurements, suite: Suite) -> list[Compared]:
 
 def error_of(rows: Measurements) -> str:
     """How the intervals of these measurements are made."""
-    return OVER_PAIRS if rows.distinct("other_replicate") else OVER_NETWORKS
+    error = OVER_PAIRS if rows.distinct("other_replicate") else OVER_NETWORKS
+    return error + (OVER_SOURCES if rows.networks > 1 else "")
 
 
 def profile(
@@ -215,16 +221,18 @@ def comparison(
     """
     writers = [write] * len(compared) if callable(write) else list(write)
     table = []
-    paired = False
+    paired = several = False
     for labels, rows in lines:
         values = [column.of(rows) for column in compared]
         if any(value is not None for value in values):
             cells = [writer(value) for writer, value in zip(writers, values, strict=True)]
             table.append((*map(Cell, labels), *cells))
             paired = paired or bool(rows.distinct("other_replicate"))
+            several = several or rows.networks > 1
     if not table:
         return None
     error = f"{OVER_PAIRS}; n counts replicates" if paired else OVER_NETWORKS
+    error += OVER_SOURCES if several else ""
     if any(column.minus for column in compared):
         error += ", differences paired"
     names = (column.name for column in compared)

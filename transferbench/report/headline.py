@@ -41,7 +41,8 @@ def _mean_over_targets(scope: Scope, quantity: Quantity) -> tuple[Summary | None
         for target in scoring.chance
         if (values := quantity.gains(rows.select(target=target), scope.pair))
     }
-    return summarize(mean_of(gains.values()).values()), list(gains)
+    networks = rows.select(initialization=scope.pair).networks
+    return summarize(mean_of(gains.values()), networks), list(gains)
 
 
 def _effect(gain: Summary, name: str, quantity: Quantity) -> str:
@@ -56,7 +57,8 @@ def _effect(gain: Summary, name: str, quantity: Quantity) -> str:
         word = "higher" if gain.mean > 0 else "lower"
         return f"leaves {name} {size} {unit} {word} (n = {gain.n}: no interval)"
     bounds = f"{sign(gain.low)} to {sign(gain.high)}"
-    error = f"95% interval {bounds}, n = {gain.n} paired replicates"
+    counted = "source networks" if gain.over_networks else "paired replicates"
+    error = f"95% interval {bounds}, n = {gain.n} {counted}"
     if gain.side == 0:
         return f"does not significantly change {name}: {sign(gain.mean)} {unit} ({error})"
     return f"{'raises' if gain.side > 0 else 'lowers'} {name} by {size} {unit} ({error})"
@@ -70,7 +72,8 @@ def _fade_sentence(scope: Scope) -> str:
     for target in scoring.chance:
         for label in scope.suite.perturbations:
             here = rows.select(target=target, perturbation=label)
-            gain = summarize(TEST.gains(here, scope.pair).values())
+            networks = TEST.rows(here).select(initialization=scope.pair).networks
+            gain = summarize(TEST.gains(here, scope.pair), networks)
             if label != scoring.perturbation and gain and gain.low is not None:
                 count += 1
                 if gain.side < 1:

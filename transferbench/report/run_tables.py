@@ -20,7 +20,8 @@ LISTED = 40
 """Unfinished jobs in the report; a run that was stopped early has thousands."""
 IDLE = ("missing", "skipped")
 REMAINING = (
-    "Brackets: 95% interval over n replicates, Student-t for single networks, jackknife for pairs."
+    "Brackets: 95% interval over n replicates, or networks of the source where there are several; "
+    "Student-t for single networks, jackknife for pairs."
 )
 LABELS = {
     "target": "target",
@@ -124,10 +125,10 @@ def remaining_tables(
 def _means_table(rows: Measurements) -> Table:
     """The mean over replicates of each metric at each combination of labels."""
     columns = [name for name in (*LABELS, *rows.coordinates) if rows.distinct(name)]
-    groups = rows.by_group(*columns, "metric", "unit")
+    groups = rows.groups(*columns, "metric", "unit")
     lines = []
-    for labels, values in list(groups.items())[:MOST_ROWS]:
-        summary = summary_of(values)
+    for labels, here in list(groups.items())[:MOST_ROWS]:
+        summary = summary_of(here.by_pair(), here.networks)
         if summary is not None:
             mean = Cell(significant(summary.mean), bounds_text(summary, significant), kind="number")
             lines.append((*(Cell(label_text(label)) for label in labels), mean))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
 from transferbench.measurements import ALONE, Measurements, PairValues
-from transferbench.statistics import Interval, jackknife, student_t
+from transferbench.statistics import Interval, jackknife, replicate_mean
 
 __all__ = [
     "Aggregate",
@@ -29,6 +29,7 @@ NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
 class Summary:
     """A mean over ``n`` replicates; without bounds where they do not determine an interval.
 
+    ``over_networks``: ``n`` counts source networks, each with its replicates.
     Error: low and high are a 95% interval of the mean, by ``method``.
     """
 
@@ -37,6 +38,7 @@ class Summary:
     high: float | None
     n: int
     method: str
+    over_networks: bool = False
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -68,28 +70,32 @@ def as_summary(interval: Interval) -> Summary | None:
     """An interval around a value, or None where there is no value."""
     if interval.value is None:
         return None
-    return Summary(interval.value, interval.low, interval.high, interval.n, interval.method)
+    _, low, high, n, method, _ = interval
+    return Summary(interval.value, low, high, n, method, interval.over_networks)
 
 
-def summarize(values: Iterable[float]) -> Summary | None:
-    """The mean of values of independent replicates. Error: Student-t."""
-    return as_summary(student_t([value for value in values if not math.isnan(value)]))
+def summarize(values: Mapping[int, float], networks: int = 1) -> Summary | None:
+    """The mean over replicates, replicate -> value. Error: as ``replicate_mean``."""
+    measured = {k: value for k, value in values.items() if not math.isnan(value)}
+    return as_summary(replicate_mean(measured, networks)) if measured else None
 
 
-def summary_of(values: PairValues) -> Summary | None:
+def summary_of(values: PairValues, networks: int = 1) -> Summary | None:
     """The mean over networks, or over pairs of networks; None without values.
 
-    Error: Student-t over replicates; of pairs the jackknife over replicates, since pairs that
-    share a network are not independent.
+    ``networks``: the source networks that the replicates start from.
+    Error: Student-t over replicates, or over source networks; of pairs the jackknife over either,
+    since pairs that share a network are not independent.
     """
     if all(other == ALONE for _, other in values):
-        return summarize(values.values())
+        return summarize({replicate: value for (replicate, _), value in values.items()}, networks)
 
     def mean_of(replicates: Sequence[int]) -> float | None:
         inside = [value for pair, value in values.items() if set(pair) <= set(replicates)]
         return fmean(inside) if inside else None
 
-    return as_summary(jackknife(mean_of, sorted({k for pair in values for k in pair})))
+    replicates = sorted({k for pair in values for k in pair})
+    return as_summary(jackknife(mean_of, replicates, networks=networks))
 
 
 def aggregate(rows: Measurements) -> Aggregate | None:
@@ -97,7 +103,9 @@ def aggregate(rows: Measurements) -> Aggregate | None:
     if not len(rows):
         return None
     missing = len(rows) - len(rows.valued())
-    return Aggregate(summary_of(rows.by_pair()), tuple(rows.distinct("flag")), missing)
+    return Aggregate(
+        summary_of(rows.by_pair(), rows.networks), tuple(rows.distinct("flag")), missing
+    )
 
 
 def flag_notes(rows: Measurements) -> list[str]:

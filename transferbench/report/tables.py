@@ -48,10 +48,11 @@ WriteCell: TypeAlias = Callable[[Aggregate | None], Cell]
 
 
 def bounds_text(summary: Summary, write: Callable[[float], str]) -> str:
-    """The interval in brackets and the number of replicates behind it."""
+    """The interval in brackets and the number of replicates, or source networks, behind it."""
+    counted = f"n{SPACE}{summary.n}{f'{SPACE}networks' if summary.over_networks else ''}"
     if summary.low is None or summary.high is None:
-        return f"no interval, n{SPACE}{summary.n}"
-    return f"[{write(summary.low)}, {write(summary.high)}] n{SPACE}{summary.n}"
+        return f"no interval, {counted}"
+    return f"[{write(summary.low)}, {write(summary.high)}] {counted}"
 
 
 def _cell(

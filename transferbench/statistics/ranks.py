@@ -9,7 +9,7 @@ from itertools import combinations, combinations_with_replacement
 from statistics import fmean
 from typing import NamedTuple, TypeAlias
 
-from transferbench.statistics.intervals import Interval, deviation, student_t
+from transferbench.statistics.intervals import Interval, deviation, replicate_mean, units_of
 from transferbench.statistics.p_values import holm
 
 __all__ = ["Rank", "rank_intervals"]
@@ -35,8 +35,13 @@ class Rank(NamedTuple):
     tie_group: str
 
 
-def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[str, Rank]:
+def rank_intervals(
+    scores: Mapping[str, Scores], level: float = 0.95, networks: Mapping[str, int] | None = None
+) -> dict[str, Rank]:
     """Ranks of entries by their mean score (larger is better), best first.
+
+    ``networks``: of entries whose replicates start from several source networks, their number. Such
+    scores are averaged over the replicates of each network before they are compared.
 
     Two entries are separated where the test of their difference (paired by replicate, Welch
     where the replicates differ) rejects after Holm's correction over all pairs. ``rank_low`` is
@@ -51,16 +56,21 @@ def rank_intervals(scores: Mapping[str, Scores], level: float = 0.95) -> dict[st
     values = {entry: _by_replicate(entry, of_entry) for entry, of_entry in scores.items()}
     means = {entry: fmean(replicates.values()) for entry, replicates in values.items()}
     order = sorted(values, key=lambda entry: (-means[entry], entry))
-    separated = _separated(values, order, level)
+    several = networks or {}
+    separated = _separated(values, order, level, several)
     letters = _letters(order, separated)
     ranks = {}
     for entry in order:
-        mean, replicates = means[entry], list(values[entry].values())
+        mean, replicates = means[entry], values[entry]
         apart = [other for other in order if {entry, other} in separated]
         better = sum(means[other] > mean for other in apart)
         ranks[entry] = Rank(
             mean=mean,
-            interval=student_t(replicates, level) if len(replicates) > 1 else None,
+            interval=(
+                replicate_mean(replicates, several.get(entry, 1), level)
+                if len(replicates) > 1
+                else None
+            ),
             rank=1 + sum(other > mean for other in means.values()),
             rank_low=1 + better,
             rank_high=len(order) - (len(apart) - better),
@@ -80,16 +90,36 @@ def _by_replicate(entry: str, scores: Scores) -> dict[int, float]:
 
 
 def _separated(
-    values: Mapping[str, Mapping[int, float]], order: Sequence[str], level: float
+    values: Mapping[str, Mapping[int, float]],
+    order: Sequence[str],
+    level: float,
+    networks: Mapping[str, int],
 ) -> Pairs:
     """The pairs of entries that Holm's step-down procedure separates."""
     p_values = {
         frozenset((a, b)): p
         for a, b in combinations(order, 2)
-        if (p := _p_value(values[a], values[b])) is not None
+        if (p := _p_value(*_independent(values, networks, a, b))) is not None
     }
     adjusted = zip(p_values, holm(list(p_values.values())), strict=True)
     return {pair for pair, p in adjusted if p < 1 - level}
+
+
+def _independent(
+    values: Mapping[str, Mapping[int, float]], networks: Mapping[str, int], a: str, b: str
+) -> list[dict[int, float]]:
+    """The scores of two entries at each replicate, or averaged over those of a source network."""
+    counts = [networks.get(entry, 1) for entry in (a, b)]
+    if values[a].keys() == values[b].keys():
+        # Paired: what the networks of one entry share is in the difference too.
+        counts = [max(counts)] * 2
+    return [
+        {
+            unit[0]: fmean(values[entry][k] for k in unit)
+            for unit in units_of(sorted(values[entry]), n)
+        }
+        for entry, n in zip((a, b), counts, strict=True)
+    ]
 
 
 def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
