@@ -178,6 +178,26 @@ def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Pa
         assert path.read_bytes() == (PUBLISHED / board / path.name).read_bytes(), path.name
 
 
+# --- what intervals cover ---------------------------------------------------------------------
+
+
+def test_a_row_says_what_its_intervals_cover(built: BuiltBoards, tmp_path: Path) -> None:
+    board = only_board(built.submissions, built.registry)
+    assert {row.cells["covers"] for row in board.rows} == {("replicates, given P",)}
+    assert any(note.startswith("Intervals: 95%, Student-t over the n") for note in board.notes)
+    assert any("and do not cover others of the same dataset" in note for note in board.notes)
+    sources = {"source": SUITE["sources"]["source"] | {"networks": 3}}
+    entries = (entry_of("made-good"), entry_of("made-fair", "afar"))
+    submit(tmp_path, built.registry, tmp_path / "s", entries, SUITE | {"sources": sources})
+    board = only_board(tmp_path / "s", built.registry)
+    covers = {row.cells["entry"][0]: row.cells["covers"][0] for row in board.rows}
+    assert list(covers.values()) == ["3 source networks x 1 replicate", "replicates, given P"]
+    assert any("another pre-training run would change; over replicates given P" in note
+               for note in board.notes)  # fmt: skip
+    text = next(column.help for column in board.columns if column.key == "score")
+    assert text.endswith("on the suite's fixed test images")
+
+
 # --- formats ----------------------------------------------------------------------------------
 
 
@@ -325,7 +345,7 @@ def test_a_board_shows_the_columns_that_its_suite_names(built: BuiltBoards, tmp_
     titles = {column.key: (column.title, column.help) for column in board.columns}
     assert titles["train"] == ("train", "at the end")
     assert titles["severe_train"] == ("train, blur-9", "at the end under blur-9")
-    assert list(titles)[7:12] == ["gain", "train", "train_rank", "severe_gain", "severe_train"]
+    assert list(titles)[8:13] == ["gain", "train", "train_rank", "severe_gain", "severe_train"]
     assert "nowhere" not in titles
     for row, rank in zip(board.rows, (1, 2), strict=True):
         entry = str(row.cells["entry"][0])

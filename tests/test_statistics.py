@@ -584,3 +584,40 @@ def test_one_network_with_replicates_gives_no_interval():
 )
 def test_what_an_interval_covers_is_said_in_words(replicates, networks, expected):
     assert covered(replicates, networks) == expected
+
+
+def test_ranks_of_entries_with_several_networks_are_of_their_means():
+    rng = np.random.default_rng(4)
+    start = rng.normal(size=5)
+    scores = {
+        "replicated": np.tile(start, 2) + 0.3 * rng.normal(size=10) + 1,
+        "twin": np.tile(start, 2) + 0.3 * rng.normal(size=10),
+        "given": 0.3 * rng.normal(size=10) - 1,
+    }  # fmt: skip
+    means = {entry: values.reshape(2, 5).mean(axis=0) for entry, values in scores.items()}
+    networks = {"replicated": 5, "twin": 5, "given": 1}
+    ranks = rank_intervals(scores, networks=networks)
+    pairs = list(itertools.combinations(scores, 2))
+    p_values = {pair: stats.ttest_rel(*(means[entry] for entry in pair)).pvalue for pair in pairs}
+    order = sorted(p_values, key=p_values.get)
+    apart = set()
+    for k, pair in enumerate(order):
+        if p_values[pair] * (len(pairs) - k) >= 0.05:
+            break
+        apart.add(pair)
+    assert 0 < len(apart) < len(pairs)
+    for a, b in pairs:
+        shared = set(ranks[a].tie_group) & set(ranks[b].tie_group)
+        assert bool(shared) == ((a, b) not in apart)
+    assert ranks["given"].interval == student_t(scores["given"].tolist())
+    expected = student_t(means["twin"].tolist())
+    assert ranks["twin"].interval[:3] == pytest.approx(expected[:3])
+
+
+def test_entries_of_other_replicates_are_compared_over_their_own_networks():
+    first, second = {0: 1.0, 1: 2.0, 2: 1.2, 3: 2.1}, {0: 5.0, 1: 6.1, 2: 5.4}
+    ranks = rank_intervals({"a": first, "b": second}, networks={"a": 2})
+    welch = stats.ttest_ind([1.1, 2.05], list(second.values()), equal_var=False)
+    apart = ranks["a"].tie_group != ranks["b"].tie_group
+    assert apart == (welch.pvalue < 0.05)
+    assert ranks["a"].interval.n == 2

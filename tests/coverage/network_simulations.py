@@ -25,7 +25,12 @@ __all__ = ["image_simulations", "network_simulations"]
 NETWORKS = (3, 5)
 EACH = 2
 """Replicates of each network."""
-SPREADS = {"none": 0.0, "half of": 0.5, "as large as": 1.0, "twice": 2.0}
+SPREADS = {
+    "none": 0.0,
+    "half that of replicates": 0.5,
+    "as large as that of replicates": 1.0,
+    "twice that of replicates": 2.0,
+}
 """Standard deviation between networks, in units of that between replicates of one."""
 
 
@@ -60,7 +65,7 @@ def _means(networks: int) -> Iterator[Simulation]:
         def over_replicates(rng: np.random.Generator, draw: Draw = draw) -> Interval:
             return replicate_mean(draw(rng))
 
-        spread = f"{networks} networks x {EACH}, spread of networks {words} that of replicates"
+        spread = f"{networks} networks x {EACH}, spread of networks {words}"
         yield Simulation("networks", spread, networks, over_networks, 0.0, 0.0)
         if between:
             yield Simulation("networks", f"{spread}, one replicate lost", networks, lost, 0.0, 0.0)
@@ -70,7 +75,7 @@ def _means(networks: int) -> Iterator[Simulation]:
             def one(rng: np.random.Generator, b: float = between) -> Interval:
                 return student_t(b * rng.normal() + rng.normal(size=n))
 
-            spread = f"one network x {n}, spread of networks {words} that of replicates"
+            spread = f"one network x {n}, spread of networks {words}"
             yield Simulation("student-t", spread, n, one, 0.0, 0.0, used=False)
 
 

@@ -20,7 +20,7 @@ from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.table import SHORT_ID, BoardCell, CellKind, Column, Row, field_names
 from transferbench.measurements import ReplicateValues, difference_of
 from transferbench.registry import Registry
-from transferbench.statistics import Interval, Rank, rank_intervals, share_of_gain, student_t
+from transferbench.statistics import Interval, Rank, rank_intervals, replicate_mean, share_of_gain
 from transferbench.submission import Submission
 from transferbench.suite import TRIAL, BoardColumn, Suite
 from transferbench.suite.columns import columns_of
@@ -46,6 +46,9 @@ class Standing(NamedTuple):
         """A name, by which rows of equal means are sorted."""
         return _key(self.candidate, self.arm)
 
+
+IMAGES = ", on the suite's fixed test images"
+"""After what a column shows: no interval of a board covers other images."""
 
 CellValue: TypeAlias = Interval | Rank | Counts | str | int | None
 ColumnValues: TypeAlias = Callable[[Sequence[Standing]], Iterable[CellValue]]
@@ -84,9 +87,12 @@ def _ranked(group: Sequence[Arm]) -> list[Standing]:
         if not candidate.missing_scores(arm)
     }
     scores = {key: candidate.score(arm) for key, (candidate, arm) in members.items()}
-    return [
-        Standing(*members[key], scores[key], rank) for key, rank in rank_intervals(scores).items()
-    ]
+    networks = {
+        key: candidate.networks(TRIAL, candidate.suite.scoring.metric, arm)
+        for key, (candidate, arm) in members.items()
+    }
+    ranks = rank_intervals(scores, networks=networks)
+    return [Standing(*members[key], scores[key], rank) for key, rank in ranks.items()]
 
 
 def _key(candidate: Candidate, arm: str) -> str:
@@ -153,7 +159,7 @@ def _column(
 
 
 def _leading_columns(*, of_arms: bool) -> Iterator[tuple[Column, ColumnValues]]:
-    text = f"place by score{' within the entry' if of_arms else ''}, with its 95% interval"
+    text = f"place by score{' within the entry' if of_arms else ''}, with its 95% interval{IMAGES}"
     yield _column("rank", "rank", "rank", text, lambda row: row.rank, terminal=True)
     members = "initializations of an entry" if of_arms else "entries"
     text = f"{members} that share a letter are not separated"
@@ -163,12 +169,12 @@ def _leading_columns(*, of_arms: bool) -> Iterator[tuple[Column, ColumnValues]]:
         yield _column(title, title, "text", text, lambda row: row.arm, terminal=True)
     text = "the backbone"
     yield _column("entry", "entry", "text", text, lambda row: row.head.entry.label, terminal=True)
-    text = "mean over the scoring targets; 0 is chance, 1 the frozen reference"
-    yield _column(
-        "score", "score", "interval", text, lambda row: _mean(row.score), terminal=not of_arms
-    )
+    text = f"mean over the scoring targets; 0 is chance, 1 the frozen reference{IMAGES}"
+    yield _column("score", "score", "interval", text, _score, terminal=not of_arms)
     text = "replicates behind every interval of the row"
     yield _column("replicates", "n", "count", text, lambda row: len(row.score))
+    text = "what the row's intervals cover; given P: all replicates start from one source network"
+    yield _column("covers", "intervals over", "text", text, _covers, terminal=True)
 
 
 def _trial_columns(suite: Suite) -> list[tuple[BoardColumn, str | None]]:
@@ -223,25 +229,39 @@ def _measured(
     def series(row: Standing, label: str) -> ReplicateValues:
         return row.candidate.series(column.diagnostic, column.metric, label, perturbation)
 
+    def networks(row: Standing, *arms: str) -> int:
+        return row.candidate.networks(column.diagnostic, column.metric, *arms)
+
     def interval(row: Standing) -> Interval | None:
-        scoring, values = row.candidate.suite.scoring, series(row, arm or row.arm)
+        scoring, own = row.candidate.suite.scoring, arm or row.arm
+        values = series(row, own)
         if column.of == "value":
-            return _mean(values)
+            return replicate_mean(values, networks(row, own))
         baseline = series(row, scoring.baseline)
         if column.of == "gain":
-            return _mean(difference_of(values, baseline))
-        return share_of_gain(values, series(row, scoring.initialization), baseline)
+            gain = difference_of(values, baseline)
+            return replicate_mean(gain, networks(row, own, scoring.baseline))
+        arms = (own, scoring.initialization, scoring.baseline)
+        scored = series(row, scoring.initialization)
+        return share_of_gain(values, scored, baseline, networks(row, *arms))
 
     def ranks(standings: Sequence[Standing]) -> list[Rank | None]:
         measured = {row.key: values for row in standings if (values := series(row, row.arm))}
-        by_key = rank_intervals(measured)
+        starts = {row.key: networks(row, row.arm) for row in standings}
+        by_key = rank_intervals(measured, networks=starts)
         return [by_key.get(row.key) for row in standings]
 
     return head, ranks if column.of == "rank" else lambda standings: map(interval, standings)
 
 
-def _mean(values: ReplicateValues) -> Interval:
-    return student_t(list(values.values()))
+def _score(row: Standing) -> Interval:
+    candidate = row.candidate
+    networks = candidate.networks(TRIAL, candidate.suite.scoring.metric, row.arm)
+    return replicate_mean(row.score, networks)
+
+
+def _covers(row: Standing) -> str:
+    return row.candidate.covers(row.arm)
 
 
 # --- facts ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from transferbench.measurements import Measurements, ReplicateValues, mean_of
+from transferbench.statistics import covered
 from transferbench.submission import Bundle, chance_levels
 from transferbench.suite import TRIAL, Suite
 
@@ -55,6 +56,21 @@ class Candidate:
     def series(self, diagnostic: str, metric: str, arm: str, perturbation: str) -> ReplicateValues:
         """The mean over the scoring targets, at each replicate that has a value on all of them."""
         return mean_of(self._by_target(diagnostic, metric, arm, perturbation))
+
+    def networks(self, diagnostic: str, metric: str, *arms: str) -> int:
+        """The source networks that the replicates of these arms start from; 1 of a single one."""
+        rows = self._rows.select(diagnostic=diagnostic, metric=metric, initialization=arms)
+        return rows.networks
+
+    def covers(self, arm: str) -> str:
+        """What the intervals of an arm cover; ``given P`` where it starts from one network."""
+        scoring, jobs = self.suite.scoring, self.bundle.plan.by_id
+        networks = self.networks(TRIAL, scoring.metric, arm)
+        words = covered(sorted(self.score(arm)), networks)
+        rows = self._rows.select(diagnostic=TRIAL, metric=scoring.metric, initialization=arm)
+        starts = [jobs[job].payload["initialization"] for job in rows.distinct("job")]
+        one_p = networks == 1 and any({"source", "weights"} & start.keys() for start in starts)
+        return f"{words}, given P" if one_p else words
 
     def score(self, arm: str) -> ReplicateValues:
         """For each replicate the mean over targets of (value - chance) / (reference - chance)."""

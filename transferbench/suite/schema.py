@@ -70,9 +70,9 @@ SOURCE = "P"
 """As an arm of a diagnostic: the source network."""
 
 BOARD_KEYS = frozenset(
-    {"rank", "ties", "entry", "initialization", "score", "replicates", "pretrained", "baseline",
-     "gain", "final", "severe_gain", "severe_final", "claims", "adjusted", "controls", "marks",
-     "parameters", "pretraining", "overlap", "needs", "learning_rates", "trust",
+    {"rank", "ties", "entry", "initialization", "score", "replicates", "covers", "pretrained",
+     "baseline", "gain", "final", "severe_gain", "severe_final", "claims", "adjusted", "controls",
+     "marks", "parameters", "pretraining", "overlap", "needs", "learning_rates", "trust",
      "submission"}
 )  # fmt: skip
 """Keys of the columns that every board has."""
