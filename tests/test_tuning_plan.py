@@ -189,6 +189,15 @@ def test_a_rate_is_taken_from_an_arm_that_is_always_tuned(tmp_path, registry, ch
     assert message in str(caught.value)
 
 
+def test_recipes_may_differ_on_targets_where_the_arm_is_not_trained(tmp_path, registry):
+    arms = TINY["initializations"] | {"RI2-T": CONTROL}
+    arms["RI-T"] = arms["RI-T"] | {"recipes": {"elsewhere": "long"}}
+    targets = TINY["targets"] | {"elsewhere": TINY["targets"]["handwriting"]}
+    rows = [{"targets": ["handwriting"], "perturbations": ["none"]}, {"initializations": ["RI-T"]}]
+    suite = GRIDDED | {"initializations": arms, "targets": targets, "trials": rows}
+    assert load_suite(str(suite_file(tmp_path, **suite)), registry).initializations["RI2-T"].rate_of
+
+
 # --- ids --------------------------------------------------------------------------------------
 
 

@@ -134,6 +134,7 @@ def _rate_mistakes(suite: Suite) -> Iterator[Mistake]:
     """Arms that cannot take the learning rate of another one."""
     arms = suite.initializations
     compared = (suite.scoring.initialization, suite.scoring.baseline)
+    grids = [suite.axes(grid) for grid in suite.trials]
     for label, use in arms.items():
         if use.rate_of not in arms:
             continue
@@ -144,7 +145,9 @@ def _rate_mistakes(suite: Suite) -> Iterator[Mistake]:
                 f"{use.rate_of} need not be tuned in a run; take the rate of {' or '.join(tuned)}"
             )
             yield Mistake(at, reason)
-        elif different := [t for t in suite.targets if use.recipe_on(t) != other.recipe_on(t)]:
+            continue
+        targets = [target for row, _, trained in grids if label in trained for target in row]
+        if different := [t for t in targets if use.recipe_on(t) != other.recipe_on(t)]:
             target = different[0]
             reason = (
                 f"on {target} the recipe of {label} is {use.recipe_on(target)}, and that of "
