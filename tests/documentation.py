@@ -88,7 +88,8 @@ class Reader:
         (folder / "runs").mkdir()
         (folder / "runs" / "store").symlink_to(store)
         for name in (*newest_suites(), *bundled_suites()):
-            whole = STAND_IN | {"name": name.partition("@")[0]}
+            board = newest_suites().get(name, name)
+            whole = STAND_IN | dict(zip(("name", "version"), f"{board}.0".split("@"), strict=True))
             (folder / f"{name}.yaml").write_text(json.dumps(whole))
 
     def read(self, page):
@@ -159,9 +160,11 @@ class Reader:
 
     def _stand_ins(self, words):
         """The words with stand-ins: for a bundled suite, a run for RUN, the CPU for any device."""
-        names = {*newest_suites(), *bundled_suites()}
+        # A name of a board is that of a suite, and what shows a board takes no file.
+        names = {*newest_suites(), *bundled_suites()} if words[0] != "leaderboard" else set()
         words = [f"{word}.yaml" if word in names else word for word in words]
-        words = ["runs/quickstart@1.0" if word == "RUN" else word for word in words]
+        run = f"runs/{newest_suites()['quickstart']}.0"
+        words = [run if word == "RUN" else word for word in words]
         words = ["cpu" if before == "--device" else word
                  for before, word in zip(["", *words], words, strict=False)]  # fmt: skip
         return words + (["--jobs", "1"] if words[0] == "run" and "--jobs" not in words else [])

@@ -124,6 +124,8 @@ def test_an_arm_is_left_out_for_its_checkpoint_or_its_source(registry):
         ),
         ("initializations@1", {"random-label"}),
         ("null-pair@1", set()),
+        ("quickstart@2", {"P0-T"}),
+        ("null-pair@2", {"P0-T"}),
     ],
 )
 def test_every_bundled_suite_can_be_planned_with_external_weights(name, expected, registry):
@@ -160,7 +162,7 @@ def test_quickstart_with_a_file_of_weights_has_all_cells_but_those_of_the_null_c
     tmp_path, weights
 ):
     options = Options(backbones=["timm/test_resnet"], weights=str(weights), out=tmp_path / "run")
-    planned = plan_suite("quickstart", options)
+    planned = plan_suite("quickstart@1", options)
     assert set(grid_of(planned.plan)) == {
         ("handwriting", perturbation, arm, replicate)
         for perturbation in ("none", "block-4", "block-1")

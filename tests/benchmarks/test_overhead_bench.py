@@ -125,7 +125,7 @@ def profiled(engine, job):
 def test_whole_trial(tmp_path, hold):
     pytest.importorskip("mlxtend")
     options = Options(backbones=("fixup-resnet8",), out=tmp_path / "run", device="cpu")
-    planned = plan_suite("quickstart", options)
+    planned = plan_suite("quickstart@1", options)
     job = next(job for job in planned.plan.of_kind("trial") if not job.requires)
     root = planned.store.root
     engine = start_engine(Machine(root, root / "datasets", None, "cpu"))

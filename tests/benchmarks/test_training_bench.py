@@ -212,7 +212,9 @@ def trials(tmp_path):
     """Four real trials: those of quickstart from random weights, for fewer epochs."""
     pytest.importorskip("mlxtend")
     changes = ("recipes.RI-T.epochs=4", "replicates=4")
-    planned = plan_suite("quickstart", Options(out=tmp_path / "run", changes=changes, device="cpu"))
+    planned = plan_suite(
+        "quickstart@1", Options(out=tmp_path / "run", changes=changes, device="cpu")
+    )
     cells = planned.plan.cells
     selected = [cell for cell in cells if cell[3:5] == ("none", "RI-T")]
     return planned, [planned.plan.jobs[cell.job] for cell in selected]
