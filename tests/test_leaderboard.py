@@ -30,7 +30,7 @@ from handmade_run import (
 from scipy import stats
 
 from transferbench.claims import Verdict
-from transferbench.errors import SubmissionError
+from transferbench.errors import SubmissionError, SuiteError
 from transferbench.leaderboard import boards, build, show
 from transferbench.leaderboard.build import board_table
 from transferbench.leaderboard.claim_table import claims_as_csv, claims_as_markdown
@@ -43,6 +43,7 @@ from transferbench.specs import Weights
 from transferbench.submission import Check, CheckReport, Declaration
 from transferbench.submission.bundle import read_bundle
 from transferbench.submission.check import RECOMPUTING
+from transferbench.suite import Suite
 from transferbench.suite.schema import BOARD_KEYS
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -153,6 +154,20 @@ def test_one_replicate_has_a_rank_and_no_interval(built: BuiltBoards, tmp_path: 
     assert re.fullmatch(r"\d\.\d{3} \[\?, \?\]", cell_text(score, row.cells["score"]))
 
 
+def test_a_board_says_when_its_suite_was_registered(built: BuiltBoards, tmp_path: Path) -> None:
+    submissions = shutil.copytree(built.submissions, tmp_path / "submissions")
+    digest = Suite.model_validate(SUITE).digest
+    register = tmp_path / "suites" / "PREREGISTERED"
+    register.parent.mkdir()
+    register.write_text(f"2026-11-28 handmade@1.0 {digest}\n")
+    before = only_board(built.submissions, built.registry)
+    (note,) = set(only_board(submissions, built.registry).notes) - set(before.notes)
+    assert note.startswith(f"Preregistered on 2026-11-28 with digest {digest[:12]}: claims, ")
+    register.write_text(f"2026-11-28 handmade@1.0 {'0' * 64}\n")
+    with pytest.raises(SuiteError, match="is not what was preregistered on 2026-11-28: handmade@1"):
+        boards(submissions, built.registry)
+
+
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 
 
@@ -173,7 +188,7 @@ def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Pa
         CheckReport(head.parent, checks, read_bundle(head.parent))
         for head in sorted((root / board).glob("*/*/submission.json"))
     ]
-    table = board_table(board, examined, load_registry())
+    table = board_table(board, examined, load_registry(), {})
     for path in write_board(table, tmp_path / "submissions", tmp_path / board):
         assert path.read_bytes() == (PUBLISHED / board / path.name).read_bytes(), path.name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transferbench.errors import SubmissionError
@@ -16,6 +16,7 @@ from transferbench.leaderboard.table import BoardTable
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
 from transferbench.submission.bundle import SUBMISSION
+from transferbench.suite.preregistration import Registration, register_beside, registration_of
 
 __all__ = ["board_table", "boards", "build"]
 
@@ -37,7 +38,8 @@ def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTab
     """The table of every board that has a submission, sorted by name.
 
     Raises: ``SubmissionError`` where there is no such folder or a part of it cannot be read, or
-    where two suites share an id.
+    where two suites share an id; ``SuiteError`` where a suite is not what was preregistered of its
+    MAJOR.
     """
     if not submissions.is_dir():
         raise SubmissionError(
@@ -51,7 +53,11 @@ def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTab
             # The folder says which board a submission is for, so that a bad one is listed too.
             if folder / SUBMISSION in _inside(folder):
                 by_board[board.name].append(check(folder, registry))
-    return [board_table(name, reports, registry) for name, reports in sorted(by_board.items())]
+    registered = register_beside(submissions)
+    return [
+        board_table(name, reports, registry, registered)
+        for name, reports in sorted(by_board.items())
+    ]
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -70,7 +76,12 @@ def _inside(folder: Path) -> list[Path]:
         ) from error
 
 
-def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -> BoardTable:
+def board_table(
+    name: str,
+    reports: Sequence[CheckReport],
+    registry: Registry,
+    registered: Mapping[str, Registration],
+) -> BoardTable:
     """The board ``name`` of the submissions that are meant for it."""
     accepted, unranked = [], []
     for report in reports:
@@ -83,6 +94,7 @@ def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -
         return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
     competition = Competition(accepted, registry)
     suite, (columns, rows) = competition.suite, board_rows(competition)
+    registration = registration_of(suite, registered)
     verdicts = {c.head.entry.label: c.bundle.verdicts for c in competition.chosen.values()}
     entries = dict.fromkeys(str(row.cells["entry"][0]) for row in rows)
     return BoardTable(
@@ -94,7 +106,7 @@ def board_table(name: str, reports: Sequence[CheckReport], registry: Registry) -
         rows=tuple(rows),
         unranked=(*unranked, *competition.unranked()),
         flags=(*flags_of(suite, rows), *rate_flags(competition)),
-        notes=tuple(notes_of(suite, competition.severe, registry)),
+        notes=tuple(notes_of(suite, competition.severe, registry, registration)),
         ranks=suite.scoring.ranks,
         verdicts={entry: verdicts[entry] for entry in entries if verdicts[entry]},
     )

@@ -11,6 +11,7 @@ from transferbench.registry import Registry
 from transferbench.specs import InitializationSpec
 from transferbench.suite import BoardColumn, InitializationUse, Scoring, Suite
 from transferbench.suite.columns import columns_of
+from transferbench.suite.preregistration import Registration
 
 __all__ = ["REPRODUCED_WITHIN", "flags_of", "installed_initialization", "notes_of"]
 
@@ -77,7 +78,9 @@ ONCE = (
 )
 
 
-def notes_of(suite: Suite, severe: str | None, registry: Registry) -> Iterator[str]:
+def notes_of(
+    suite: Suite, severe: str | None, registry: Registry, registration: Registration | None = None
+) -> Iterator[str]:
     """How to read the numbers of a suite's board."""
     scoring = suite.scoring
     of_arms = scoring.ranks == "initializations"
@@ -99,6 +102,11 @@ def notes_of(suite: Suite, severe: str | None, registry: Registry) -> Iterator[s
         yield f"{severe} is the most severe perturbation of the suite's main family."
     if _equal_tuning(suite):
         yield f"Tuning budgets are equal: {_tuning(suite)}."
+    if registration is not None:
+        yield (
+            f"Preregistered on {registration.date} with digest {registration.digest[:12]}: claims,"
+            " thresholds, margins, replicates and seeds were fixed before the first result."
+        )
     yield from (TRUST,) if of_arms else (CLAIMS, TRUST, OVERLAP)
     if any(claim.control for claim in suite.claims.values()):
         yield CONTROLS

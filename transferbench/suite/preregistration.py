@@ -8,6 +8,7 @@ digest. Lines that begin with ``#`` are comments.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from transferbench.errors import SuiteError
 from transferbench.suite.schema import Suite
 
-__all__ = ["REGISTER", "Registration", "read_register", "registration_of"]
+__all__ = ["REGISTER", "Registration", "read_register", "register_beside", "registration_of"]
 
 REGISTER = Path("leaderboard") / "suites" / "PREREGISTERED"
 """The register of the published boards, in the repository."""
@@ -24,6 +25,15 @@ LINE = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2}) (?P<suite>[a-z0-9][a-z0-9-]*@[1-9][0-9]*\.[0-9]+) "
     r"(?P<digest>[0-9a-f]{64})"
 )
+
+
+def register_beside(submissions: Path) -> dict[str, Registration]:
+    """The register of the boards of a folder of submissions; empty where they have none.
+
+    Raises: as ``read_register``.
+    """
+    path = submissions.parent / REGISTER.relative_to(REGISTER.parts[0])
+    return read_register(path) if path.exists() else {}
 
 
 class Registration(NamedTuple):
@@ -81,7 +91,7 @@ def _registration(line: str, where: str) -> Registration:
     return Registration(day, match["suite"], match["digest"])
 
 
-def registration_of(suite: Suite, registered: dict[str, Registration]) -> Registration | None:
+def registration_of(suite: Suite, registered: Mapping[str, Registration]) -> Registration | None:
     """The registration of ``suite``; None where its MAJOR has none.
 
     Raises: ``SuiteError`` where its MAJOR is registered with another version or digest.
