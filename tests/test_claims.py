@@ -530,6 +530,7 @@ def test_arms_of_several_networks_are_judged_over_the_networks():
     assert (result.effect, result.low, result.high) == pytest.approx([means.mean(), *expected])
     assert (result.n, result.interval) == (3, "jackknife-networks-95")
     assert result.covers == "3 source networks x 2 replicates"
+    assert result.covers_text == "over 3 source networks x 2 replicates"
     assert result.p_reproduced == pytest.approx(stats.ttest_1samp(means, 0).pvalue, rel=1e-5)
 
 
@@ -545,6 +546,8 @@ def test_one_network_is_said_to_be_given():
     claims = {"gain": GAIN, "random": {"terms": [term("RI-T")]}}
     judged = judge(suite(claims, replicates=6), records, "net", given=["P-T"])
     assert [verdict.covers for verdict in judged] == ["replicates, given P", "replicates"]
+    assert judged[0].covers_text == "over 6 replicates, given P"
+    assert judged[0].model_copy(update={"covers": ""}).covers_text == "n 6"
     mixed = from_networks(3, P=TWICE, RI=ALONE, MV=ALONE)
     claim = {"terms": [term("P-T"), term("MV-T", weight=-1.0)]}
     (result,) = judge(suite({"c": claim}, **of_networks(3)), table(mixed), "net", given=["MV-T"])

@@ -209,6 +209,8 @@ def test_a_row_says_what_its_intervals_cover(built: BuiltBoards, tmp_path: Path)
     assert list(covers.values()) == ["3 source networks x 1 replicate", "replicates, given P"]
     assert any("another pre-training run would change; over replicates given P" in note
                for note in board.notes)  # fmt: skip
+    claims = claims_as_markdown(board.board, board.verdicts, str)
+    assert "over 3 source networks x 1 replicate" in claims
     text = next(column.help for column in board.columns if column.key == "score")
     assert text.endswith("on the suite's fixed test images")
 

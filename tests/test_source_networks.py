@@ -1,15 +1,20 @@
 """Suites that pre-train several source networks: who starts from which, and what is paired."""
 
+import html
 from collections import Counter
 
 import pytest
 from test_plan import FACTS, SUITE, changed, entry_of
+from tiny_suite import TINY, tiny_suite
 
+import transferbench
 from transferbench.errors import SuiteError
 from transferbench.plan import make_plan
 from transferbench.plan.pairs import paired_replicates, reference_of
 from transferbench.registry import load_registry
 from transferbench.specs import Weights
+from transferbench.submission.bundle import read_bundle
+from transferbench.submission.integrity import check_plan_can_be_made_again
 from transferbench.suite import Suite, coverage
 from transferbench.suite.coverage import coverage_mistakes
 from transferbench.suite.loading import refuse_mistakes
@@ -197,3 +202,61 @@ def test_the_limit_of_jobs_counts_what_is_planned(registry, diagnostics, monkeyp
     for limit, mistakes in ((jobs, 0), (jobs - 1, 1)):
         monkeypatch.setattr(coverage, "MAX_JOBS", limit)
         assert len(list(coverage_mistakes(suite, registry))) == mistakes
+
+
+# --- a run ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three source networks, each with one replicate of both arms."""
+    source = TINY["sources"]["source"] | {"networks": 3}
+    suite = tiny_suite(
+        sources={"source": source},
+        perturbations={"none": TINY["perturbations"]["none"]},
+        replicates=3,
+        diagnostics={
+            "speed": {"name": "speed"},
+            "spectrum": {"name": "spectrum", "of": ["P"]},
+            "mistakes": {
+                "name": "agreement",
+                "pairs": [{"a": "RI-T", "b": "P-T", "replicates": "same"}],
+            },
+        },
+    )
+    folder = tmp_path_factory.mktemp("networks")
+    return transferbench.run(suite, out=folder / "run", jobs=1, device="cpu", progress=False)
+
+
+def test_records_tell_the_network(run):
+    table = run.measurements
+    starts = table[table.initialization != "RI-T"]
+    assert (starts.network == starts.replicate % 3).all()
+    paired = table[table.diagnostic == "mistakes"]
+    assert (paired.network == paired.replicate).all()
+    random = table[(table.initialization == "RI-T") & (table.diagnostic == "trial")]
+    assert random.network.isna().all()
+    assert sorted(table[table.diagnostic == "spectrum"].replicate.unique()) == [0, 1, 2]
+
+
+def test_the_report_says_what_an_interval_covers(run):
+    (verdict,) = run.claims["fixup-resnet8"]
+    assert verdict.covers == "3 source networks x 1 replicate"
+    assert verdict.interval == "jackknife-networks-95"
+    text = html.unescape(run.report().read_text(encoding="utf-8"))
+    assert "over 3 source networks x 1 replicate" in text
+    means = run.table()
+    assert means[["arm", "n"]].values.tolist() == [["P-T", 3], ["RI-T", 3]]
+
+
+def test_a_submission_with_a_replicate_of_another_network_is_refused(run, tmp_path, registry):
+    (folder,) = transferbench.pack(run.folder, tmp_path)
+    bundle = read_bundle(folder)
+    assert list(check_plan_can_be_made_again(bundle, registry)) == []
+    moved = tuple(
+        row.model_copy(update={"network": 0}) if row.network == 1 else row for row in bundle.records
+    )
+    problems = list(check_plan_can_be_made_again(bundle._replace(records=moved), registry))
+    assert "P-T on handwriting, none, replicate 1 is recorded with another source network" in [
+        problem.why for problem in problems
+    ]

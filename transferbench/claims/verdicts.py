@@ -98,6 +98,13 @@ class Verdict(BaseModel):
         return "" if self.effect is None else f"{self.effect:+.3f}"
 
     @property
+    def covers_text(self) -> str:
+        """What is behind the interval: ``over 5 replicates, given P``; of earlier versions n."""
+        if not self.covers:
+            return f"n {self.n}"
+        return f"over {self.covers if 'networks' in self.interval else f'{self.n} {self.covers}'}"
+
+    @property
     def bounds_text(self) -> str:
         """The interval in brackets; empty without one."""
         return "" if self.low is None else f"[{self.low:+.3f}, {self.high:+.3f}]"

@@ -22,7 +22,7 @@ Verdicts = Mapping[str, Sequence[Verdict]]
 """By entry, those of the board in its order."""
 
 FIELDS = ("claim", "statement", "source", "control", "verdict", "effect", "low", "high", "n",
-          "interval", "unit", "relation", "threshold", "p_reproduced", "p_contradicted",
+          "interval", "covers", "unit", "relation", "threshold", "p_reproduced", "p_contradicted",
           "reason")  # fmt: skip
 MEMBER = "\N{MIDDLE DOT}"
 """Before a claim that stands beneath its family."""
@@ -31,8 +31,12 @@ OF_FAMILY = ("family_verdict", "family_p", "family_adjusted_p", "family_adjusted
 HOW = (
     "An effect stands with its 95% interval: the jackknife over replicates, which is the paired "
     "Student-t where every value belongs to one network; for a share Fieller's; for a rank "
-    "correlation (Kendall's tau) that of the pairs of levels in order. *Reproduced*: the whole "
-    "interval lies where the claim says; *contradicted*: the whole of it lies elsewhere; "
+    "correlation (Kendall's tau) that of the pairs of levels in order. Where arms start from "
+    "several source networks, all replicates of one are left out at once: the interval covers what "
+    "another pre-training would change. *Given P*: it does not, since the replicates start from "
+    "one source network, as they do in older submissions, which do not say it in each cell. No "
+    "interval covers other test images than the suite's. *Reproduced*: the whole interval lies "
+    "where the claim says; *contradicted*: the whole of it lies elsewhere; "
     "*undecided*: neither. A claim of the paper is a family of claims: reproduced where all of "
     "them are, contradicted where one is. Its p-value is that of all of them (the largest), or of "
     "one of them failing (the smallest times their number); *adjusted* by Holm's correction over "
@@ -162,7 +166,8 @@ def _cell(verdict: Verdict | None) -> _Cell:
     if verdict.effect is None or verdict.low is None or verdict.high is None:
         return _Cell("", word)
     bounds = f"[{_signed(verdict.low)}, {_signed(verdict.high)}]"
-    return _Cell(word, f"{_signed(verdict.effect)} {bounds}")
+    covers = f" {verdict.covers_text}" if verdict.covers else ""
+    return _Cell(word, f"{_signed(verdict.effect)} {bounds}{covers}")
 
 
 def _signed(value: float) -> str:

@@ -58,11 +58,15 @@ GLOSSARY = {
     "numbers do not",
     "*": "a number whose measurement was flagged; the flags are listed below the tables",
     "95% interval": "Student-t over replicates unless said otherwise; it covers the seeds, not "
-    "the choice of test images",
+    "the choice of test images; where n counts networks, of arms that start from several source "
+    "networks, it covers other pre-trainings too",
+    "given P": "the replicates behind an interval all start from one source network, and what "
+    "another pre-training would change is not in it",
     "student-t-95, jackknife-95, fieller-95, pairs-95": "how a 95% interval was made: from the "
     "spread of the replicates; from the estimates that leave one replicate out, which holds for "
     "pairs that share networks; of a share, from every value that these do not rule out; of a rank "
-    "correlation, from the pairs of levels whose order is established",
+    "correlation, from the pairs of levels whose order is established; with -networks, all "
+    "replicates of one source network are left out at once",
     "verdict": "reproduced where the whole interval meets the claim's condition, contradicted "
     "where the whole interval misses it, undecided otherwise",
     "family": "the claims of the suite that are one claim of the paper: reproduced where all of "

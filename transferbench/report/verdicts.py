@@ -116,7 +116,7 @@ def _p_text(verdict: Verdict) -> str:
 def _interval_text(verdict: Verdict) -> str:
     if verdict.low is None or verdict.high is None:
         return f"no interval, n {verdict.n}"
-    return f"[{significant(verdict.low)}, {significant(verdict.high)}] n {verdict.n}"
+    return f"[{significant(verdict.low)}, {significant(verdict.high)}] {verdict.covers_text}"
 
 
 def _interval_plot(verdict: Verdict) -> IntervalPlot | None:
