@@ -252,13 +252,17 @@ def test_the_rate_with_the_highest_mean_is_chosen():
     draw = np.random.default_rng(0)
     rates = np.array([0.001, 0.003, 0.01, 0.03])
     for _ in range(200):
-        # Few distinct values, so that means tie often.
-        values = draw.integers(0, 4, (4, 3)) / 4
-        expected = rates[np.argmax(values.sum(axis=1))]  # the first, smallest, of equals
+        # Few distinct values, so that sums tie often; their means differ in the last bit.
+        correct = draw.integers(0, 5, (4, 3))
+        expected = rates[np.argmax(correct.sum(axis=1))]  # the first, smallest, of equals
         order = draw.permutation(4)
-        choice = chosen({float(rates[i]): values[i].tolist() for i in order})
+        choice = chosen({float(rates[i]): (correct[i] / 20).tolist() for i in order})
         assert choice.best.learning_rate == expected
         assert choice.trainings == 12
+
+
+def test_rounding_breaks_no_tie():
+    assert chosen({0.01: [0.1, 0.2], 0.001: [0.15, 0.15]}).best.learning_rate == 0.001
 
 
 def test_a_training_that_diverged_counts_as_the_worst_and_is_flagged():

@@ -32,6 +32,9 @@ BEST_METRIC = "validation_metric"
 TRAINED = "trained_images"
 """What it cost: images that were trained on, counted in each epoch."""
 
+ROUNDING = 1e-9
+"""Means that differ by less are equal: those of (.15, .15) and (.1, .2) differ in their last bit."""
+
 WORST = 0.0
 """Of all metrics; a training that diverged counts as that."""
 
@@ -65,7 +68,8 @@ class Choice(NamedTuple):
     @property
     def best(self) -> TriedRate:
         """The rate with the highest mean, of equals the smallest."""
-        return max(self.tried, key=lambda rate: (rate.mean, -rate.learning_rate))
+        highest = max(rate.mean for rate in self.tried)
+        return next(rate for rate in self.tried if rate.mean >= highest - ROUNDING)
 
     @property
     def trainings(self) -> int:

@@ -24,6 +24,12 @@ NOTE = (
 )
 
 
+WORDS = {
+    "tuning": "trainings at each learning rate of a recipe's grid, on images that are not perturbed; "
+    "by their validation metrics each arm gets its rate on each target"
+}
+
+
 def choices_in(measurements: Measurements) -> dict[tuple[str, str, str], Choice]:
     """What was tried, by entry, target and arm."""
     rows = measurements.select(diagnostic=TUNING, metric=BEST_METRIC)
@@ -76,7 +82,7 @@ def tuning_part(scope: Scope, seconds: Mapping[str, float]) -> Part | None:
         ))  # fmt: skip
     head = ("target", "arm", "chosen", *(f"at {rate:g}" for rate in rates))
     table = Table((*head, "trainings", "trained images", "time", "flag"), lines, NOTE)
-    return Part(title, [Listing("Learning rate of each arm, from its grid", table)])
+    return Part(title, [Listing("Learning rate of each arm, from its grid", table)], words=WORDS)
 
 
 def _rate_cells(choice: Choice, rates: Iterable[float]) -> list[Cell]:
