@@ -33,7 +33,7 @@ TRAINED = "trained_images"
 """What it cost: images that were trained on, counted in each epoch."""
 
 ROUNDING = 1e-9
-"""Means that differ by less are equal: those of (.15, .15) and (.1, .2) differ in their last bit."""
+"""Means that differ by less are equal: those of (.15, .15) and (.1, .2) differ in the last bit."""
 
 WORST = 0.0
 """Of all metrics; a training that diverged counts as that."""

@@ -25,8 +25,8 @@ NOTE = (
 
 
 WORDS = {
-    "tuning": "trainings at each learning rate of a recipe's grid, on images that are not perturbed; "
-    "by their validation metrics each arm gets its rate on each target"
+    "tuning": "trainings at each learning rate of a recipe's grid, on images that are not "
+    "perturbed; by their validation metrics each arm gets its rate on each target"
 }
 
 
