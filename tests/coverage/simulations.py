@@ -4,7 +4,6 @@ A simulation draws replicates or items as its setting says, and gives the interv
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -12,10 +11,13 @@ from typing import Any
 import numpy as np
 from network_simulations import image_simulations, network_simulations
 from scipy import stats
-from scipy.special import logsumexp
+from score_simulations import (
+    correlations_of_scores,
+    metrics_of_classes,
+    transferability_scores,
+)
 from simulated import Simulation, columns_of
 
-from transferbench.analysis.metric_intervals import metric_interval
 from transferbench.statistics import (
     Interval,
     bootstrap_mean,
@@ -148,55 +150,11 @@ def items() -> Iterator[Simulation]:
                          0.5)  # fmt: skip
 
 
-UNBALANCED = {"25 and 25": (25, 25), "45 and 5": (45, 5), "10, 10 and 10": (10, 10, 10),
-              "45, 12 and 3": (45, 12, 3)}  # fmt: skip
-"""Items of each class."""
-SIGNALS = {0.0: "no signal", 1.0: "weak signal", 3.0: "strong signal"}
-
-
-def metrics_of_classes() -> Iterator[Simulation]:
-    """Balanced accuracies and macro AUCs of a few items of classes of unequal size.
-
-    The logits are normal, that of the true class is higher by the signal.
-    """
-    for setting, sizes in UNBALANCED.items():
-        labels, classes = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
-        for signal, name in SIGNALS.items():
-            shift = signal * np.eye(classes)[labels]
-            for metric in ("balanced-accuracy", "macro-auc"):
-
-                def draw(rng: np.random.Generator, metric: Any = metric, labels: Any = labels,
-                         shift: Any = shift) -> Interval:  # fmt: skip
-                    interval = metric_interval(metric, rng.normal(size=shift.shape) + shift, labels)
-                    assert interval is not None
-                    return interval
-
-                yield Simulation(metric, f"{setting} items, {name}", len(labels), draw,
-                                 _true_metric(metric, classes, signal))  # fmt: skip
-
-
-@cache
-def _true_metric(metric: str, classes: int, signal: float) -> float:
-    """Of normal logits: P(the true class has the largest), by quadrature over its logit; or the
-    area under the curve of a class against the rest, from a large sample.
-    """
-    if metric == "balanced-accuracy":
-        x, width = np.linspace(-9, 9, 4001, retstep=True)
-        below = stats.norm.cdf(x) ** (classes - 1)
-        return float((stats.norm.pdf(x - signal) * below).sum() * width)
-    rng, n = np.random.default_rng(0), 200_000
-    scores = []
-    for true_class in (0, 1):
-        logits = rng.normal(size=(n, classes)) + signal * np.eye(classes)[true_class]
-        scores.append(logits[:, 0] - logsumexp(logits[:, 1:], axis=1))
-    return float(np.searchsorted(np.sort(scores[1]), scores[0]).mean() / n)
-
-
 SIMULATIONS = [
     simulation
     for family in (
         means, pairs_of_networks, shares, orders, network_simulations, image_simulations, items,
-        metrics_of_classes,
+        metrics_of_classes, transferability_scores, correlations_of_scores,
     )
     for simulation in family()
 ]  # fmt: skip

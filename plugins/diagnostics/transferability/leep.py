@@ -54,7 +54,8 @@ def _measure_leep(
 ) -> Iterator[Measurement]:
     """LEEP of b's head on a's training images; larger is better. Units: nats.
 
-    Error: infinitesimal jackknife over the training images, for this source network.
+    Error: for this source network; the upper bound is of the score, the lower of that with a table
+    of the other images, since the score of a sample is too high.
     """
     del params  # without parameters
     return score_measurements(subjects, context, {"leep": "nats"}, _leep_score, exclusive=BOTH)
@@ -72,7 +73,8 @@ def _measure_nce(
 ) -> Iterator[Measurement]:
     """NCE of b's predictions on a's training images; larger is better. Units: nats.
 
-    Error: infinitesimal jackknife over the training images, for this source network.
+    Error: for this source network; the upper bound is of the score, the lower of that with a table
+    of the other images, since the score of a sample is too high.
     """
     del params  # without parameters
     return score_measurements(subjects, context, {"nce": "nats"}, _nce_score, exclusive=BOTH)
@@ -89,8 +91,8 @@ def _measure_nleep(
     """NLEEP of b's features on a's training images; larger is better. Units: nats.
 
     Undefined with fewer than ``MIN_IMAGES`` images per Gaussian.
-    Error: infinitesimal jackknife over the training images, for this source network and mixture;
-    it does not include the variation between mixtures.
+    Error: none. The score describes these images: mixture and table are fitted to them, and what
+    the mixture gains by that is not known.
     """
     return score_measurements(
         subjects, context, {"nleep": "nats"}, partial(_nleep_score, params, context.seed)
@@ -99,7 +101,7 @@ def _measure_nleep(
 
 def _nleep_score(params: NleepParams, seed: int, train: SourceOutputs) -> Iterator[Measurement]:
     n, gaussians = len(train.labels), params.per_class * len(np.unique(train.labels))
-    interval = None
+    value = None
     if not np.ptp(train.features, axis=0).any():
         flag: str | None = "the features do not vary"
     elif n < MIN_IMAGES * gaussians:
@@ -109,8 +111,8 @@ def _nleep_score(params: NleepParams, seed: int, train: SourceOutputs) -> Iterat
         )
     else:
         posterior_NG, flag = _mixture(params.energy, gaussians, seed, train.features)
-        interval = leep(posterior_NG, train.labels)
-    yield train.measurement("nleep", interval, "nats", flag, train.missing_classes)
+        value = leep(posterior_NG, train.labels).value
+    yield train.measurement("nleep", value, "nats", flag, train.missing_classes)
 
 
 def _mixture(

@@ -1,0 +1,128 @@
+"""Samples of test images and of source networks: metrics of small data, scores, correlations."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from scipy.special import logsumexp, softmax
+from simulated import Simulation
+
+from transferbench.analysis.metric_intervals import metric_interval
+from transferbench.analysis.transferability import correlations, leep, nce
+from transferbench.statistics import Interval
+
+__all__ = ["correlations_of_scores", "metrics_of_classes", "transferability_scores"]
+
+REPLICATES = (3, 5, 10)
+
+UNBALANCED = {"25 and 25": (25, 25), "45 and 5": (45, 5), "10, 10 and 10": (10, 10, 10),
+              "45, 12 and 3": (45, 12, 3)}  # fmt: skip
+"""Items of each class."""
+SIGNALS = {0.0: "no signal", 1.0: "weak signal", 3.0: "strong signal"}
+
+
+def metrics_of_classes() -> Iterator[Simulation]:
+    """Balanced accuracies and macro AUCs of a few items of classes of unequal size.
+
+    The logits are normal, that of the true class is higher by the signal.
+    """
+    for setting, sizes in UNBALANCED.items():
+        labels, classes = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+        for signal, name in SIGNALS.items():
+            shift = signal * np.eye(classes)[labels]
+            for metric in ("balanced-accuracy", "macro-auc"):
+
+                def draw(rng: np.random.Generator, metric: Any = metric, labels: Any = labels,
+                         shift: Any = shift) -> Interval:  # fmt: skip
+                    interval = metric_interval(metric, rng.normal(size=shift.shape) + shift, labels)
+                    assert interval is not None
+                    return interval
+
+                yield Simulation(metric, f"{setting} items, {name}", len(labels), draw,
+                                 _true_metric(metric, classes, signal))  # fmt: skip
+
+
+@cache
+def _true_metric(metric: str, classes: int, signal: float) -> float:
+    """Of normal logits: P(the true class has the largest), by quadrature over its logit; or the
+    area under the curve of a class against the rest, from a large sample.
+    """
+    if metric == "balanced-accuracy":
+        x, width = np.linspace(-9, 9, 4001, retstep=True)
+        below = stats.norm.cdf(x) ** (classes - 1)
+        return float((stats.norm.pdf(x - signal) * below).sum() * width)
+    rng, n = np.random.default_rng(0), 200_000
+    scores = []
+    for true_class in (0, 1):
+        logits = rng.normal(size=(n, classes)) + signal * np.eye(classes)[true_class]
+        scores.append(logits[:, 0] - logsumexp(logits[:, 1:], axis=1))
+    return float(np.searchsorted(np.sort(scores[1]), scores[0]).mean() / n)
+
+
+def transferability_scores() -> Iterator[Simulation]:
+    """LEEP and NCE of N images, against the score of a hundred thousand."""
+    for signal, name in ((1.0, "weak source"), (3.0, "strong source")):
+        for classes, outputs in ((3, 3), (10, 10), (10, 26)):
+            for score in (leep, nce):
+                truth = _true_score(score, classes, outputs, signal)
+                for n in (50, 200):
+
+                    def draw(rng: np.random.Generator, n: int = n, score: Any = score,
+                             task: Any = (classes, outputs, signal)) -> Interval:  # fmt: skip
+                        return score(*_source(score, rng, n, *task))
+
+                    setting = f"{classes} classes from {outputs} outputs of a {name}"
+                    yield Simulation(score.__name__, setting, n, draw, truth)
+
+
+def _source(score: Any, rng: np.random.Generator, n: int, classes: int, outputs: int,
+            signal: float) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """What ``score`` takes: probabilities or predicted classes of a source, and labels."""
+    labels = rng.integers(0, classes, n)
+    logits = 1.5 * rng.normal(size=(n, outputs)) + signal * np.eye(classes, outputs)[labels]
+    return softmax(logits, axis=1) if score is leep else logits.argmax(axis=1), labels
+
+
+@cache
+def _true_score(score: Any, classes: int, outputs: int, signal: float) -> float:
+    values = score(*_source(score, np.random.default_rng(0), 100_000, classes, outputs, signal))
+    return float(values.value)
+
+
+def correlations_of_scores() -> Iterator[Simulation]:
+    """Scores against fine-tuned metrics: of fixed networks over replicates, and of networks."""
+    levels = {
+        "rising": (np.arange(5.0), np.array([0, 2.5, 2, 4.5, 4])),
+        "without relation": (np.array([0.0, 2, 1, 1, 2]), np.array([1.0, 0, 2, 2, 1])),
+    }
+    for setting, (scores, truth) in levels.items():
+        for n in REPLICATES:
+
+            def fixed(
+                rng: np.random.Generator, n: int = n, sides: Any = (scores, truth)
+            ) -> Interval:
+                pair = (side[:, None] + rng.normal(size=(5, n)) for side in sides)
+                return _correlated(*pair)["pearson"]
+
+            yield Simulation("fisher-z", f"5 fixed networks, {setting}", n, fixed,
+                             float(np.corrcoef(scores, truth)[0, 1]))  # fmt: skip
+    for rho in (0.0, 0.5, 0.9):
+        for n in (5, 10, 20):
+            for name, truth in (("pearson", rho), ("kendall", 2 / np.pi * np.arcsin(rho))):
+
+                def sampled(rng: np.random.Generator, n: int = n, rho: float = rho,
+                            name: str = name) -> Interval:  # fmt: skip
+                    x = rng.normal(size=(n, 1))
+                    y = rho * x + np.sqrt(1 - rho**2) * rng.normal(size=(n, 1))
+                    return _correlated(x, y, over="networks")[name]
+
+                kind = "fisher-z" if name == "pearson" else "wilson-tau"
+                yield Simulation(kind, f"normal networks, correlation {rho:g}", n, sampled,
+                                 float(truth))  # fmt: skip
+
+
+def _correlated(scores: np.ndarray, truth: np.ndarray, **over: Any) -> dict[str, Interval]:
+    sides = [[dict(enumerate(network)) for network in side.tolist()] for side in (scores, truth)]
+    return correlations(*sides, **over)
