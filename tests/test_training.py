@@ -1,5 +1,7 @@
 """The training loop against float64 numpy, PyTorch's own schedules and plain formulas."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.errors import SuiteError
+from transferbench.networks.eager import eager
 from transferbench.specs import RateFactor
 from transferbench.suite import Recipe, Schedule
 from transferbench.training import (
@@ -100,6 +103,32 @@ def test_sgd_with_momentum_decay_smoothing_and_cosine_equals_float64_numpy():
     trained(data, recipe, net=net)
     np.testing.assert_allclose(net.head.weight.detach().numpy(), W, atol=1e-6)
     np.testing.assert_allclose(net.head.bias.detach().numpy(), b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fields"),
+    [(torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {"betas": (0.8, 0.99)})],
+)
+def test_an_optimizer_without_the_compiler_takes_the_same_steps(monkeypatch, optimizer, fields):
+    def steps(kind):
+        torch.manual_seed(0)
+        net = nn.Linear(5, 3)
+        trained = kind(net.parameters(), lr=0.1, weight_decay=0.1, fused=True, **fields)
+        schedule = torch.optim.lr_scheduler.LambdaLR(trained, lambda step: 0.9**step)
+        for _ in range(5):
+            trained.zero_grad()
+            net(torch.randn(4, 5)).square().mean().backward()
+            trained.step()
+            schedule.step()
+        return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+    with monkeypatch.context() as refused:
+        refused.setitem(sys.modules, "torch._dynamo", None)  # an import of it is an error
+        ours = steps(eager(optimizer))
+        with pytest.raises(ImportError):
+            steps(optimizer)
+    assert torch.equal(ours, steps(optimizer))
+    assert torch.is_grad_enabled()
 
 
 def test_loss_and_metric_of_the_history_equal_numpy():

@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812  # the usual name
 from transferbench.data.pipeline import ImagePipeline, mixup
 from transferbench.errors import SuiteError
 from transferbench.metrics import Evaluation, score
+from transferbench.networks.eager import eager
 from transferbench.networks.modules import (
     FeatureRecorder,
     body_in_eval,
@@ -365,10 +366,10 @@ def _optimizer(
     # Fused kernels are 2.2 to 2.9 times faster than the loop over tensors, on the CPU too.
     fused = device.type in {"cpu", "cuda"}
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
+        return eager(torch.optim.SGD)(
             groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
         )
-    return torch.optim.AdamW(
+    return eager(torch.optim.AdamW)(
         groups, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused
     )
 

@@ -9,6 +9,7 @@ Shape letters: F faces, K characters, M side of a field, N images, S side of an 
 from __future__ import annotations
 
 import string
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -109,7 +110,8 @@ def _load(params: GlyphParams, split: str, root: Path | None, image_size: int) -
     generator = np.random.default_rng([params.seed, int(testing)])
     count = params.test_per_class if testing else params.per_class
     samples = _draw_samples(len(characters), len(faces), count, generator)
-    fields = _distance_fields(faces, characters)
+    pairs = set(zip(samples.face.tolist(), samples.character.tolist(), strict=True))
+    fields = _distance_fields(faces, characters, pairs)
     images = np.empty((len(samples.character), image_size, image_size, 1), np.uint8)
     at_once = max(1, RENDERED_PIXELS // image_size**2)
     for start in range(0, len(images), at_once):
@@ -136,15 +138,17 @@ def _draw_samples(
     )
 
 
-def _distance_fields(faces: list[str], characters: str) -> DistanceFields:
+def _distance_fields(
+    faces: list[str], characters: str, pairs: Collection[tuple[int, int]]
+) -> DistanceFields:
+    """Those of the (face, character) pairs that are drawn; the rest is left empty."""
     distance = np.empty((len(faces), len(characters), FIELD_SIDE, FIELD_SIDE), np.float32)
     extent = np.empty(distance.shape[:2], np.float32)
-    for f, face in enumerate(faces):
-        font = _font(face)
-        for k, character in enumerate(characters):
-            mask = font.getmask(character, mode="L")
-            ink = np.asarray(mask, dtype=np.uint8).reshape(mask.size[::-1])
-            distance[f, k], extent[f, k] = _distance_field(ink)
+    fonts = [_font(face) for face in faces]
+    for f, k in pairs:
+        mask = fonts[f].getmask(characters[k], mode="L")
+        ink = np.asarray(mask, dtype=np.uint8).reshape(mask.size[::-1])
+        distance[f, k], extent[f, k] = _distance_field(ink)
     return DistanceFields(distance, extent)
 
 
