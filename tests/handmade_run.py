@@ -343,7 +343,12 @@ def write_run(
     planned = Planned(plan, registry, Options(), changed, requested, run, store, data=data)
     collected = collect(plan, store)
     measurements = Measurements.of_records(collected.records)
-    verdicts = {entry.name: judge(plan.suite, measurements, entry.name) for entry in plan.entries}
+    verdicts = {
+        entry.name: judge(
+            plan.suite, measurements, entry.name, equal=collected.equal.get(entry.name)
+        )
+        for entry in plan.entries
+    }
     write_results(planned, collected, verdicts)
 
 

@@ -372,6 +372,7 @@ def verdict_row(verdict: Verdict) -> tuple[str, str, str, str, str, int, str]:
     else:
         family = family_of(verdict.claim, verdict.family, verdict.source)
         word = verdict.verdict
+    word = ", ".join((word, *verdict.flags))
     texts = (verdict.effect_text, verdict.bounds_text)
     return verdict.claim, family, word, *texts, verdict.n, verdict.statement
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transferbench.claims.equal import EQUAL_PREDICTIONS, EqualTrials, TrialKey, equal_trials
 from transferbench.claims.families import (
     Counts,
     Family,
@@ -24,15 +25,19 @@ from transferbench.claims.pilots import (
 from transferbench.claims.verdicts import Decision, Verdict, judge
 
 __all__ = [
+    "EQUAL_PREDICTIONS",
     "Counts",
     "Decision",
+    "EqualTrials",
     "Family",
     "PlannedClaim",
+    "TrialKey",
     "Verdict",
     "claim_power",
     "control_word",
     "controls_of",
     "counts_of",
+    "equal_trials",
     "failed_controls",
     "families_of",
     "family_of",

@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from transferbench.claims.cases import Case, Draws, cases_of, draws_of, effect_of
+from transferbench.claims.equal import EQUAL_PREDICTIONS, EqualTrials, equality_of
 from transferbench.claims.terms import Sample
 from transferbench.errors import listing
 from transferbench.measurements import Measurements
@@ -59,6 +60,7 @@ class Verdict(BaseModel):
     is remarkable about its measurements.
     ``p_reproduced`` and ``p_contradicted`` are the smallest errors (1 - level, two-sided) at which
     an interval would decide so; None where none could, and in verdicts of earlier versions.
+    ``flags``: what stands beside the effect wherever it is shown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +83,7 @@ class Verdict(BaseModel):
     p_reproduced: float | None = None
     p_contradicted: float | None = None
     covers: str = ""
+    flags: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """The claim on one line; the fields hold the rest."""
@@ -116,13 +119,14 @@ def judge(
     entry: str,
     left_out: Mapping[str, str] | None = None,
     given: Collection[str] = (),
+    equal: EqualTrials | None = None,
 ) -> list[Verdict]:
     """A verdict on each claim of ``suite``, in its order, for one entry.
 
     ``left_out``: arms that the entry's external weights cannot start, and why; a claim on one
     says so. ``given``: arms that start from one source network, which a claim's interval does not
-    cover. Only replicates with a value in every cell of every term count, so that terms differ
-    in nothing but the contrast of the claim.
+    cover. ``equal``: trials that predict the same as another one. Only replicates with a value in
+    every cell of every term count, so that terms differ in nothing but the contrast of the claim.
 
     A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
     and contradicted where one does at a level corrected for their number (Bonferroni); the
@@ -131,33 +135,31 @@ def judge(
     Undecided, whatever the interval: a claim of fewer than ``FEWEST`` replicates (or source
     networks, where its arms start from several), one whose
     replicates have no spread, and one with replicates lost (a trial that diverged), unless it is
-    decided alike whatever values these would have had.
+    decided alike whatever values these would have had. So is a claim on two settings whose
+    networks predict the same.
     """
-    own, reasons = measurements.select(entry=entry), left_out or {}
-    return [
-        _judge(suite, label, claim, own, reasons, given) for label, claim in suite.claims.items()
-    ]
+    own = measurements.select(entry=entry)
+    facts = _Facts(left_out or {}, given, equal or {})
+    return [_judge(suite, label, claim, own, facts) for label, claim in suite.claims.items()]
 
 
-def _judge(
-    suite: Suite,
-    label: str,
-    claim: Claim,
-    own: Measurements,
-    left_out: Mapping[str, str],
-    given: Collection[str],
-) -> Verdict:
+class _Facts(NamedTuple):
+    """What is known of an entry besides its measurements, as in ``judge``."""
+
+    left_out: Mapping[str, str]
+    given: Collection[str]
+    equal: EqualTrials
+
+
+def _judge(suite: Suite, label: str, claim: Claim, own: Measurements, facts: _Facts) -> Verdict:
     cases = cases_of(suite, claim, own)
     samples = [sample for case in cases for sample in case.samples]
     draws = draws_of(samples)
+    same, alike = equality_of(samples, draws.replicates, facts.equal)
     judged = [_judged(claim, case, draws, len(cases)) for case in cases]
-    worst = min(
-        judged,
-        key=lambda case: (case.decision != "undecided", _margins(claim, case.interval)[0]),
-    )
-    decisive = next((case for case in judged if case.decision == "contradicted"), worst)
+    decisive = _decisive(claim, judged)
     interval = decisive.interval
-    p_reproduced, p_contradicted = _p_values(judged)
+    p_reproduced, p_contradicted = (None, None) if same else _p_values(judged)
     return Verdict(
         claim=label,
         statement=claim.statement,
@@ -174,17 +176,36 @@ def _judge(
         family=claim.family,
         p_reproduced=p_reproduced,
         p_contradicted=p_contradicted,
-        covers=_covered(claim, draws, given),
-        verdict=decisive.decision,
+        covers=_covered(claim, draws, facts.given),
+        flags=(*([EQUAL_PREDICTIONS] if same else []), *_lost_flags(draws)),
+        verdict="undecided" if same else decisive.decision,
         reason="; ".join(
             [
+                *same,
                 *decisive.reasons,
-                *_left_out(claim, left_out),
+                *alike,
+                *_left_out(claim, facts.left_out),
                 *_worst_of(claim, decisive, len(cases)),
                 *_notes(samples, len(draws.replicates), draws.planned),
             ]
         ),
     )
+
+
+def _decisive(claim: Claim, judged: Sequence[_Judged]) -> _Judged:
+    """The case that fails, else one that is not decided, else the furthest from holding."""
+    worst = min(
+        judged,
+        key=lambda case: (case.decision != "undecided", _margins(claim, case.interval)[0]),
+    )
+    return next((case for case in judged if case.decision == "contradicted"), worst)
+
+
+def _lost_flags(draws: Draws) -> list[str]:
+    """Replicates that were trained and gave no value: the effect is that of the others."""
+    if not draws.lost or not draws.replicates:
+        return []
+    return [f"{len(draws.lost)} of {len(draws.lost) + len(draws.replicates)} replicates lost"]
 
 
 # --- what the verdict is on ---------------------------------------------------------------------

@@ -23,7 +23,7 @@ Verdicts = Mapping[str, Sequence[Verdict]]
 
 FIELDS = ("claim", "statement", "source", "control", "verdict", "effect", "low", "high", "n",
           "interval", "covers", "unit", "relation", "threshold", "p_reproduced", "p_contradicted",
-          "reason")  # fmt: skip
+          "flags", "reason")  # fmt: skip
 MEMBER = "\N{MIDDLE DOT}"
 """Before a claim that stands beneath its family."""
 OF_FAMILY = ("family_verdict", "family_p", "family_adjusted_p", "family_adjusted_verdict")
@@ -75,7 +75,8 @@ def claims_as_csv(verdicts: Verdicts) -> str:
             name = _family_name(verdict)
             family = by_name.get(name)
             facts = (family.verdict, family.p, family.adjusted_p, family.adjusted) if family else ()
-            rows.append([entry, name, *(getattr(verdict, field) for field in FIELDS),
+            fields = verdict.model_dump() | {"flags": ", ".join(verdict.flags)}
+            rows.append([entry, name, *(fields[field] for field in FIELDS),
                          *(facts or [None] * len(OF_FAMILY))])  # fmt: skip
     return csv_text([["entry", "family", *FIELDS, *OF_FAMILY], *rows])
 
@@ -163,11 +164,12 @@ def _cell(verdict: Verdict | None) -> _Cell:
     if verdict is None:
         return _Cell("", EN_DASH)
     word = control_word(verdict.verdict) if verdict.control else verdict.verdict
+    flags = f" ({', '.join(verdict.flags)})" if verdict.flags else ""
     if verdict.effect is None or verdict.low is None or verdict.high is None:
-        return _Cell("", word)
+        return _Cell("", word + flags)
     bounds = f"[{_signed(verdict.low)}, {_signed(verdict.high)}]"
     covers = f" {verdict.covers_text}" if verdict.covers else ""
-    return _Cell(word, f"{_signed(verdict.effect)} {bounds}{covers}")
+    return _Cell(word, f"{_signed(verdict.effect)} {bounds}{covers}{flags}")
 
 
 def _signed(value: float) -> str:

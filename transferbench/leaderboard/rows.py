@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from transferbench.claims import Counts, controls_of, counts_of, failed_controls, families_of
+from transferbench.errors import listing
 from transferbench.leaderboard.candidates import Arm, Competition
 from transferbench.leaderboard.notes import installed_initialization
 from transferbench.leaderboard.profile import profile_of
@@ -26,6 +27,9 @@ from transferbench.suite import TRIAL, BoardColumn, Suite
 from transferbench.suite.columns import columns_of
 
 __all__ = ["board_rows"]
+
+NAMED = 5
+"""Claims that a mark names."""
 
 
 class Standing(NamedTuple):
@@ -134,7 +138,7 @@ def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
     if is_tuned(suite):
         yield _rate_column(suite)
 
-    text = "what is wrong with the entry: controls that failed"
+    text = "controls that failed, and claims with equal predictions or lost replicates"
     yield _column("marks", "marks", "text", text, _marks, terminal=True)
 
     def trust(row: Standing) -> str:
@@ -314,8 +318,15 @@ def _controls(row: Standing) -> Counts | None:
 
 def _marks(row: Standing) -> str | None:
     """What a reader of the row must know; None where there is nothing."""
-    failed = failed_controls(row.candidate.bundle.verdicts)
-    return f"control failed: {', '.join(failed)}" if failed else None
+    verdicts = row.candidate.bundle.verdicts
+    flagged: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        for flag in verdict.flags:
+            flagged.setdefault(flag, []).append(verdict.claim)
+    parts = [f"{flag}: {listing(claims, NAMED)}" for flag, claims in flagged.items()]
+    if failed := failed_controls(verdicts):
+        parts.insert(0, f"control failed: {listing(failed, NAMED)}")
+    return "; ".join(parts) or None
 
 
 def _pretraining(row: Standing) -> str:

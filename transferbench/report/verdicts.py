@@ -18,6 +18,8 @@ from transferbench.suite import Claim, Suite
 
 __all__ = ["ClaimGroup", "ClaimRow", "IntervalPlot", "claim_groups"]
 
+FLAGGED = "*"
+"""Behind a number whose measurements are flagged, as in every table."""
 NOT_JUDGED = "not judged"
 PLOT_WIDTH = 190.0
 MARGIN = 0.08
@@ -48,6 +50,7 @@ class ClaimRow:
     effect: str = ""
     interval: str = ""
     method: str = ""
+    flags: tuple[str, ...] = ()
     reason: str = "this run holds no verdict for it"
     plot: IntervalPlot | None = None
 
@@ -93,14 +96,15 @@ def _row(label: str, claim: Claim, verdict: Verdict | None) -> ClaimRow:
     rule = f"{SIGNS[claim.relation]}{claim.threshold:g} {claim.unit}"
     if verdict is None:
         return ClaimRow(label, claim, rule)
-    effect = verdict.effect
+    effect, mark = verdict.effect, FLAGGED if verdict.flags else ""
     return ClaimRow(
         label,
         claim,
         rule,
         verdict=verdict.verdict,
-        effect="" if effect is None else f"{significant(effect)} {verdict.unit}",
+        effect="" if effect is None else f"{significant(effect)}{mark} {verdict.unit}",
         interval=_interval_text(verdict),
+        flags=verdict.flags,
         method=", ".join(filter(None, (verdict.interval, _p_text(verdict)))),
         reason=verdict.reason,
         plot=_interval_plot(verdict),

@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from transferbench.claims import EqualTrials
 from transferbench.plan import ENGINE_VERSION, Job, Plan
 from transferbench.records import Record
 from transferbench.registry import Code, codes_in
+from transferbench.runner.equal_outputs import equal_outputs
 from transferbench.store import Artefact, CorruptArtefactError, Store
 
 __all__ = [
@@ -45,12 +47,14 @@ class Collected(NamedTuple):
     ``states``: by job. ``records``: of the finished jobs, in the order of the plan.
     ``parameters``: of the network of each entry with a finished trial.
     ``facts``: the values of what each job noted of its environment.
+    ``equal``: of each entry the trials that predict the same as another one.
     """
 
     states: Mapping[str, JobState]
     records: tuple[Record, ...]
     parameters: Mapping[str, int]
     facts: Mapping[str, list[str]]
+    equal: Mapping[str, EqualTrials]
 
 
 def finished_codes(jobs: Iterable[str], store: Store) -> dict[str, dict[str, Code]]:
@@ -96,11 +100,13 @@ def collect(plan: Plan, store: Store) -> Collected:
     """
     artefacts = {job: store.open(job) for job in plan.jobs}
     finished = {job: artefact for job, artefact in artefacts.items() if artefact is not None}
+    records = tuple(_records(plan, finished))
     return Collected(
         {job: _state(job, store, artefact) for job, artefact in artefacts.items()},
-        tuple(_records(plan, finished)),
+        records,
         _parameters(plan, finished),
         _facts(finished.values()),
+        equal_outputs(records, finished),
     )
 
 

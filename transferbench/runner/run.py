@@ -82,7 +82,14 @@ def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
     table = frame_of(collected.records)
     measurements = Measurements(table)
     verdicts = {
-        name: judge(plan.suite, measurements, name, plan.left_out[name], plan.given[name])
+        name: judge(
+            plan.suite,
+            measurements,
+            name,
+            plan.left_out[name],
+            plan.given[name],
+            collected.equal.get(name),
+        )
         for name in (entry.name for entry in plan.entries)
     }
     return Results(outcomes, collected, table, verdicts)

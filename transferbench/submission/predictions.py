@@ -5,7 +5,6 @@ Shape letters: N test images, K classes, L labels of a multi-label task.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file
 
 from transferbench.errors import SubmissionError
 from transferbench.metrics import needs_scores, predict, score, weighted_score
+from transferbench.runner.equal_outputs import logits_digest
 from transferbench.specs import Metric
 
 __all__ = [
@@ -87,7 +87,7 @@ def read_outputs(path: Path, metric: Metric) -> tuple[Predictions, str]:
         ranked = needs_scores(metric)
         outputs = logits.astype(np.float32) if ranked else predict(logits, labels).astype(np.int32)
         predictions = Predictions(items, labels.astype(np.int32), outputs)
-    return predictions, hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()
+    return predictions, logits_digest(logits)
 
 
 def write_predictions(trials: Mapping[str, Predictions], path: Path) -> None:

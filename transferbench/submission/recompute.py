@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from transferbench.claims import Verdict, judge
+from transferbench.claims import EQUAL_PREDICTIONS, Verdict, equal_trials, judge
 from transferbench.measurements import Measurements
 from transferbench.metrics import chance_level
 from transferbench.records import Record
@@ -182,11 +182,19 @@ def check_controls_are_at_chance(bundle: Bundle) -> Iterator[Problem]:
 def check_verdicts_follow_from_records(bundle: Bundle) -> Iterator[Problem]:
     """Each claim of the suite, judged again, has the submitted verdict.
 
-    A verdict that differs because an earlier version used another method for intervals is a
-    warning.
+    A verdict that differs because an earlier version used another method for intervals, or did not
+    look for equal predictions, is a warning.
     """
     measurements, entry = Measurements.of_records(bundle.records), bundle.submission.entry.name
-    judged = {v.claim: v for v in judge(bundle.plan.suite, measurements, entry)}
+    equal = equal_trials(
+        {
+            (row.target, row.perturbation, row.initialization, row.replicate): outputs
+            for row in scored_rows(bundle.records)
+            if (outputs := bundle.submission.outputs.get(row.job)) and row.value is not None
+        }
+    )
+    verdicts = judge(bundle.plan.suite, measurements, entry, equal=equal)
+    judged = {v.claim: v for v in verdicts}
     submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
     for claim in sorted(judged.keys() | submitted.keys()):
         if claim not in submitted or claim not in judged:
@@ -213,6 +221,9 @@ def _other_certainty(submitted: Verdict, judged: Verdict) -> str | None:
 
 def _other_verdict(submitted: Verdict, judged: Verdict) -> Problem:
     claim, former = submitted.claim, submitted.interval
+    if EQUAL_PREDICTIONS in judged.flags and submitted.lacks_p:
+        why = f"claim {claim!r} was judged {submitted.verdict}; it is undecided: {judged.reason}"
+        return Problem(why, warning=True)
     if former != FORMER_INTERVALS.get(judged.interval):
         return Problem(f"claim {claim!r} is {judged.verdict}, not {submitted.verdict}")
     why = (
