@@ -22,8 +22,7 @@ from test_executors import is_alive, pids, soon
 
 from transferbench.api import Run
 from transferbench.interrupts import ENDING, signals_as_interrupts
-from transferbench.plan import Job
-from transferbench.plan.graph import Work
+from transferbench.plan import Job, Work
 from transferbench.runner.executors.local import LocalExecutor
 from transferbench.runner.schedule import JobSchedule, SilentWatcher
 from transferbench.store import Store

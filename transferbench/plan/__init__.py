@@ -2,5 +2,31 @@
 
 from __future__ import annotations
 
-from transferbench.plan.graph import *  # noqa: F403  # the package is the graph's public face
-from transferbench.plan.graph import __all__ as __all__
+from transferbench.plan.graph import make_plan, plan_resolved
+from transferbench.plan.jobs import (
+    ENGINE_VERSION,
+    DatasetFacts,
+    DiagnosisCell,
+    Entry,
+    Job,
+    JobKind,
+    Plan,
+    TrialCell,
+    Work,
+    job_id,
+)
+
+__all__ = [
+    "ENGINE_VERSION",
+    "DatasetFacts",
+    "DiagnosisCell",
+    "Entry",
+    "Job",
+    "JobKind",
+    "Plan",
+    "TrialCell",
+    "Work",
+    "job_id",
+    "make_plan",
+    "plan_resolved",
+]
