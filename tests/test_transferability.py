@@ -23,6 +23,7 @@ from transferbench.analysis.transferability import (
     nearest_classes,
 )
 from transferbench.measurements import Measurements, Network
+from transferbench.statistics import student_t
 from transferbench_plugins.diagnostics.training._earliest_checkpoint import (
     earliest_sufficient,
     margins,
@@ -473,6 +474,15 @@ GRID = np.array([
     [0.81, 0.79, 0.84, 0.80],
     [0.80, 0.79, 0.83, 0.79],
 ])  # fmt: skip
+
+
+def test_margins_of_several_source_networks_are_over_the_networks():
+    difference = (GRID - 0.99 * GRID[-1]).reshape(5, 2, 2).mean(axis=1)
+    margin_of = margins(by_epoch(GRID), 0.01, networks=2)
+    for margin, means in zip(margin_of.values(), difference, strict=True):
+        expected = student_t(means.tolist())
+        assert margin[:3] == pytest.approx(expected[:3])
+        assert (margin.n, margin.method) == (2, "jackknife-networks-95")
 
 
 def test_the_earliest_sufficient_checkpoint_is_the_first_within_a_hundredth_of_the_last():

@@ -15,7 +15,7 @@ from transferbench.measurements import Measurements
 from transferbench.metrics import chance_level
 from transferbench.records import Record
 from transferbench.specs import Metric
-from transferbench.statistics import student_t
+from transferbench.statistics import replicate_mean
 from transferbench.submission.bundle import CLAIMS, Bundle, Problem
 from transferbench.submission.integrity import TEST_METRIC, scored_rows
 from transferbench.submission.predictions import Predictions, recompute_metric
@@ -168,9 +168,10 @@ def check_controls_are_at_chance(bundle: Bundle) -> Iterator[Problem]:
     for row in scored_rows(bundle.records):
         target = suite.targets.get(row.target)
         if target is not None and target.shuffle_labels and row.value is not None:
-            values[row.target, row.perturbation, row.initialization].append(row.value)
-    for (label, perturbation, arm), replicates in sorted(values.items()):
-        low, chance = student_t(replicates).low, chances.get(label, 1.0)
+            values[row.target, row.perturbation, row.initialization].append(row)
+    for (label, perturbation, arm), rows in sorted(values.items()):
+        measured, chance = Measurements.of_records(rows), chances.get(label, 1.0)
+        low = replicate_mean(measured.by_replicate(), measured.networks).low
         if low is not None and low > chance:
             cell = f"{arm} on {label} (shuffled labels), {perturbation}"
             yield Problem(f"{cell} is above chance: {low:.4f} > {chance:.4f}", warning=True)

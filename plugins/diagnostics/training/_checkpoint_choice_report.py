@@ -127,7 +127,8 @@ def _sentence(earliest: Interval) -> str:
     if earliest.low is None or earliest.high is None:
         return f"{text} ({earliest.reason})"
     bounds = f"95% interval {earliest.low:g} to {earliest.high:g}"
-    return f"{text} ({bounds}, n = {earliest.n} paired replicates)"
+    counted = "source networks" if earliest.over_networks else "paired replicates"
+    return f"{text} ({bounds}, n = {earliest.n} {counted})"
 
 
 def _panels(here: rp.Measurements, condition: rp.Condition, earliest: Interval) -> list[rp.Panel]:

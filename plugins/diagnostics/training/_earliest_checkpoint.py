@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import takewhile
 
 from transferbench.measurements import Measurements, Network
-from transferbench.statistics import Interval, paired_difference
+from transferbench.statistics import Interval, paired_difference, replicate_mean
 from transferbench.suite import TRIAL
 
 __all__ = ["earliest_sufficient", "margins"]
@@ -28,7 +28,7 @@ def earliest_sufficient(
     """The epoch of the earliest checkpoint that reaches ``1 - tolerance`` of the last one's metric.
 
     ``arms``: the initializations that start from a checkpoint, each with its epoch.
-    Units: epochs of pre-training; ``n`` counts replicates.
+    Units: epochs of pre-training; ``n`` counts replicates, or source networks.
     Error: ``low`` is the earliest checkpoint that is not significantly insufficient, ``high`` the
     earliest from which all checkpoints are significantly sufficient. Stepping back from the last
     one, ``high`` is wrong only if the first insufficient checkpoint tests as sufficient, so each
@@ -43,25 +43,33 @@ def earliest_sufficient(
     values = {epoch: networks.get(Network(entry, arm), {}) for arm, epoch in arms.items()}
     if missing := [arm for arm, epoch in arms.items() if not values[epoch]]:
         return _undefined(f"no {metric} of {', '.join(sorted(missing))} of {entry} on {target}")
-    by_epoch = margins(values, tolerance)
+    started = trials.select(entry=entry, initialization=tuple(arms))
+    by_epoch = margins(values, tolerance, started.networks)
     n = min((margin.n for margin in by_epoch.values()), default=0)
     if not n:
         return _undefined("no replicate was fine-tuned from every checkpoint")
     return _earliest(by_epoch, n)
 
 
-def margins(values: Mapping[int, Mapping[int, float]], tolerance: float) -> dict[int, Interval]:
+def margins(
+    values: Mapping[int, Mapping[int, float]], tolerance: float, networks: int = 1
+) -> dict[int, Interval]:
     """The difference of each checkpoint to ``1 - tolerance`` times the last one, by epoch.
 
     ``values``: epoch -> replicate -> metric; only replicates that all epochs have are used.
-    Error: Student-t over replicates, paired.
+    Error: Student-t over replicates, paired; over the source ``networks`` where there are several.
     """
     if not values:
         return {}
     common = sorted(set.intersection(*(set(replicates) for replicates in values.values())))
-    last = [(1 - tolerance) * values[max(values)][k] for k in common]
+    last = {k: (1 - tolerance) * values[max(values)][k] for k in common}
+    if networks == 1:
+        return {
+            epoch: paired_difference([values[epoch][k] for k in common], list(last.values()))
+            for epoch in sorted(values)
+        }
     return {
-        epoch: paired_difference([values[epoch][k] for k in common], last)
+        epoch: replicate_mean({k: values[epoch][k] - last[k] for k in common}, networks)
         for epoch in sorted(values)
     }
 
