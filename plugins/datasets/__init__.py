@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transferbench.hookspecs import hookimpl
 from transferbench.specs import DatasetSpec
+from transferbench_plugins.datasets.chexpert import CHEXPERT
 from transferbench_plugins.datasets.digits import DIGITS
 from transferbench_plugins.datasets.domainnet import DOMAINNET
 from transferbench_plugins.datasets.fashion_mnist import FASHION_MNIST
@@ -19,6 +20,7 @@ __all__ = ["transferbench_datasets"]
 def transferbench_datasets() -> list[DatasetSpec]:
     """All built-in datasets."""
     return [
+        CHEXPERT,
         DIGITS,
         DOMAINNET,
         FASHION_MNIST,

@@ -10,6 +10,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,14 @@ def read_table(path: Path, names: Sequence[str] = ()) -> Table:
         raise DataError(
             f"there is no file {printable(str(path))}; {content_of_folder(path.parent)}"
         )
+    stat = path.stat()
+    return _parsed(path, tuple(names), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # a dataset asks once for its classes, its notes and each split
+def _parsed(path: Path, names: tuple[str, ...], *state: int) -> Table:
+    """The table in a file that has this state. Raises: as ``read_table``."""
+    del state
     rows = list(_rows(path, len(names)))
     header = list(names) if names else rows.pop(0)[1] if rows else []
     if len(set(header)) < len(header):
