@@ -11,7 +11,9 @@ from transferbench_plugins.datasets.fashion_mnist import FASHION_MNIST
 from transferbench_plugins.datasets.glyphs import GLYPHS
 from transferbench_plugins.datasets.image_folder import IMAGE_FOLDER
 from transferbench_plugins.datasets.image_table import IMAGE_TABLE
+from transferbench_plugins.datasets.imagenet import IMAGENET
 from transferbench_plugins.datasets.mnist_5k import MNIST_5K
+from transferbench_plugins.datasets.npz import NPZ
 
 __all__ = ["transferbench_datasets"]
 
@@ -27,5 +29,7 @@ def transferbench_datasets() -> list[DatasetSpec]:
         GLYPHS,
         IMAGE_FOLDER,
         IMAGE_TABLE,
+        IMAGENET,
         MNIST_5K,
+        NPZ,
     ]

@@ -40,7 +40,8 @@ def equalised(grey: np.ndarray) -> np.ndarray:
         return grey
     scale = np.float32(255) / np.float32(grey.size - lowest)
     levels = np.maximum(counts.cumsum() - lowest, 0).astype(np.float32) * scale
-    return np.rint(levels).astype(np.uint8)[grey]
+    spread: np.ndarray = np.rint(levels).astype(np.uint8)[grey]
+    return spread
 
 
 def blurred(grey: np.ndarray) -> np.ndarray:
