@@ -1,4 +1,4 @@
-"""The classes of the flat validation pictures of ImageNet, in the forms of lists that are around."""
+"""The classes of ImageNet's flat validation pictures, in the forms of lists that are around."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def synset_list(
 ) -> tuple[list[str], list[int]]:
     """The names of the validation pictures, and their classes as indices into ``synsets``.
 
-    A line of ``val_list`` has a name and a class, or a class alone, for the pictures in the order of
-    their names. A class is a synset, an index that counts ``synsets`` from 0, or, with
+    A line of ``val_list`` has a name and a class, or a class alone, for the pictures in the order
+    of their names. A class is a synset, an index that counts ``synsets`` from 0, or, with
     ``meta_list``, a number of the challenge that counts the lines of that file from 1.
 
     Raises: ``DataError`` where a line is none of these.
