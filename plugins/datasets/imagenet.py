@@ -145,8 +145,8 @@ def _split(params: ImageNetParams, split: str, root: Path, synsets: Sequence[str
         paths = [folder / name for name in names]
         refuse_missing(NAME, paths, f"put the pictures that {params.val_list} names there")
         return _Pictures(paths, labels)
-    names = [str(index) for index in range(len(synsets))] if params.test == NUMBERED else synsets
-    return _in_folders(folder, names)
+    numbered = params.test == NUMBERED
+    return _in_folders(folder, list(map(str, range(len(synsets)))) if numbered else synsets)
 
 
 def _synsets(folder: Path) -> tuple[str, ...]:
