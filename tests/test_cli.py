@@ -140,9 +140,9 @@ def test_plan_runs_nothing_and_tells_jobs_hours_and_memory(tmp_path):
     options = (suite_file(tmp_path), "--out", tmp_path / "run", "--jobs", 1, "--device", "cpu")
     said = cli("plan", *options)
     assert said.code == 0, said.err
-    assert re.search(r"^pretrain +1 +0$", said.out, re.MULTILINE)
-    assert re.search(r"^trial +8 +0$", said.out, re.MULTILINE)
-    assert re.search(rf"^all +{JOBS} +0$", said.out, re.MULTILINE)
+    assert re.search(r"^pretrain +1 +0 +\S+ s$", said.out, re.MULTILINE)
+    assert re.search(r"^trial +8 +0 +\S+ (s|min)$", said.out, re.MULTILINE)
+    assert re.search(rf"^all +{JOBS} +0 +\S+ (s|min)$", said.out, re.MULTILINE)
     assert re.search(r"about \S+ (s|min) for what is left, 1 job\(s\) at once on cpu", said.out)
     assert re.search(r"on cpu, [\d,]+ MiB a job$", said.out, re.MULTILINE)
     assert str(tmp_path / "run") in said.out
