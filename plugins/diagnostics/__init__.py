@@ -1,7 +1,7 @@
 """The built-in diagnostics, one package per family.
 
 training: learning curves, speed, gain of pre-training, choice of the pre-training checkpoint.
-mistakes: agreement of two networks' errors.
+mistakes: agreement of two networks' errors; recall, precision and confusion of each class.
 features: similarity of two networks' features, module by module.
 weights: distances, spectra and alignment of weights.
 landscape: loss and metric on the line between two networks.
@@ -20,6 +20,7 @@ from transferbench_plugins.diagnostics.features.procrustes import PROCRUSTES
 from transferbench_plugins.diagnostics.landscape.barrier import ALIGNED_BARRIER, BARRIER
 from transferbench_plugins.diagnostics.landscape.basin import BASIN
 from transferbench_plugins.diagnostics.mistakes.agreement import AGREEMENT
+from transferbench_plugins.diagnostics.mistakes.per_class import PER_CLASS
 from transferbench_plugins.diagnostics.modules.criticality import CRITICALITY
 from transferbench_plugins.diagnostics.modules.swaps import RERANDOMISATION, REWINDING
 from transferbench_plugins.diagnostics.robustness.robustness import ROBUSTNESS
@@ -61,6 +62,7 @@ def transferbench_diagnostics() -> list[DiagnosticSpec]:
         MISALIGNMENT,
         NCE,
         NLEEP,
+        PER_CLASS,
         PROCRUSTES,
         PWCCA,
         RERANDOMISATION,

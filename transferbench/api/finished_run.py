@@ -261,6 +261,7 @@ class Run:
                 changed=self._run.changed,
                 diagnostics=registry.diagnostics,
                 notes=(*self._run.data.notes, *self._run.code.notes),
+                classes=self._run.data.classes,
             ),
             self.folder / REPORT,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transferbench.claims import Verdict
@@ -25,7 +25,7 @@ class ReportInput:
     ``changed``: the overrides of a changed suite, empty where it is the published one.
     ``diagnostics``: the plugins, by name, that draw the parts of their diagnostics; those of a
     diagnostic without one go to the tables of the remaining measurements.
-    ``notes``: what readers should know of the data.
+    ``notes``: what readers should know of the data. ``classes``: target -> names of its classes.
     """
 
     suite: Suite
@@ -37,3 +37,4 @@ class ReportInput:
     changed: Sequence[str]
     diagnostics: Mapping[str, DiagnosticSpec]
     notes: Sequence[str] = ()
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -110,7 +110,8 @@ def page(results: ReportInput) -> str:
     )
     measurements = Measurements(name_selves(results.measurements))
     scopes = [
-        Scope(results.suite, name, measurements.select(entry=name)) for name in results.entries
+        Scope(results.suite, name, measurements.select(entry=name), classes=results.classes)
+        for name in results.entries
     ]
     glossary = dict(GLOSSARY)
     macros = environment.get_template("macros.html.j2").module

@@ -180,13 +180,15 @@ class Scope:
     """The entry that a part is about, and the diagnostics that it shows.
 
     ``measurements``: all of the entry, where the other arm of a network that was compared with
-    itself is ``ITSELF``; ``plugins``: the names of the part's diagnostics.
+    itself is ``ITSELF``; ``plugins``: the names of the part's diagnostics;
+    ``classes``: target -> the names of its classes or labels, where the run knows them.
     """
 
     suite: Suite
     entry: str
     measurements: Measurements
     plugins: frozenset[str] = frozenset()
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def pair(self) -> tuple[str, str]:

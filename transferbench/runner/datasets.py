@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,12 +44,14 @@ class DataReport(NamedTuple):
     ``notes``: sentences, each with the label of its data. ``overlap``: target -> ``yes`` where its
     images, or groups of its test images, are among the training images of a source, else ``no``.
     ``chance``: target -> the metric of the best constant prediction on its test images, of the
-    targets whose chance level the suite leaves to the data.
+    targets whose chance level the suite leaves to the data. ``classes``: target -> the names of its
+    classes or labels.
     """
 
     notes: tuple[str, ...] = ()
     overlap: Mapping[str, Overlap] = {}
     chance: Mapping[str, float] = {}
+    classes: Mapping[str, Sequence[str]] = {}
 
 
 def prepare_datasets(
@@ -165,7 +167,8 @@ def report_on(
         for note in (*_selection_notes(target, datasets[label]), *shared):
             labels_of[note].append(label)
     notes = (f"{', '.join(labels)}: {note}" for note, labels in labels_of.items())
-    return DataReport(tuple(notes), overlap, _chance_levels(resolved.suite, datasets))
+    classes = {name: datasets[f"target:{name}"].classes for name in resolved.suite.targets}
+    return DataReport(tuple(notes), overlap, _chance_levels(resolved.suite, datasets), classes)
 
 
 def _chance_levels(suite: Suite, datasets: Mapping[str, PreparedDataset]) -> dict[str, float]:

@@ -112,10 +112,12 @@ class RunData(_Read):
     """What the run knows of its data.
 
     ``chance``: target -> the chance level of its metric, where the suite leaves it to the data.
+    ``classes``: target -> the names of its classes.
     """
 
     notes: tuple[str, ...] = ()
     chance: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class RunDescription(_Read):

@@ -1,0 +1,121 @@
+"""Recall, precision, F1 and AUC of each class, and the confusion matrix.
+
+Shape letters: N items, K classes or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from transferbench.analysis.metric_intervals import metric_interval
+from transferbench.metrics import class_scores, one_hot, predict
+from transferbench.records import Measurement
+from transferbench.specs import (
+    DiagnosticContext,
+    DiagnosticSpec,
+    Params,
+    ReportPart,
+    Subject,
+    SubmittedTrial,
+)
+from transferbench.statistics import wilson
+from transferbench_plugins.diagnostics._measurement import measurement
+
+__all__ = ["PER_CLASS", "PerClassParams"]
+
+ABSENT = "no test image of this class"
+NEVER = "never predicted"
+UNDEFINED_AUC = "all test images are of this class, or none, or logits are not finite"
+
+
+class PerClassParams(Params):
+    """``largest_confusion``: the most classes of which the confusion matrix is measured."""
+
+    largest_confusion: Annotated[int, Field(ge=2, le=1000)] = 50
+
+
+def measure(
+    params: PerClassParams, subjects: Sequence[Subject], context: DiagnosticContext
+) -> Iterator[Measurement]:
+    """How well each class, or each label of a multi-label task, is recognised.
+
+    With TP, FP and FN the images that are rightly, wrongly and wrongly not assigned to a class:
+    recall = TP / (TP + FN), precision = TP / (TP + FP), f1 = 2 TP / (2 TP + FP + FN); class_auc is
+    the area under the ROC curve of the class against the rest; confusion is the number of images
+    of ``class`` that are ``predicted`` to be of another, or of it.
+    Units: fractions, and images. ``n`` counts the images that a number is a share of.
+    Error: Wilson over test images for recall and precision; for the AUC with the effective number
+    of images; none for f1 and confusion.
+    """
+    del context  # no randomness
+    (subject,) = subjects
+    logits, labels = subject.logits, subject.labels
+    classes = np.arange(logits.shape[1])
+    yield from _of_predictions(params, predict(logits, labels), labels, classes)
+    scores_NK = class_scores(logits) if labels.ndim == 1 else logits
+    positive_NK = one_hot(labels, len(classes)) if labels.ndim == 1 else labels > 0.5
+    for k in classes.tolist():
+        area = metric_interval("auc", scores_NK[:, [k]], positive_NK[:, [k]].astype(np.float32))
+        yield measurement("class_auc", area, "fraction", len(labels), {"class": k},
+                          missing=UNDEFINED_AUC)  # fmt: skip
+
+
+def recompute(params: PerClassParams, trials: Sequence[SubmittedTrial]) -> Iterator[Measurement]:
+    """All but the AUC, of the classes that occur."""
+    (trial,) = trials
+    labels, predicted = trial.labels, trial.predicted
+    several = labels.ndim == 2
+    classes = np.arange(labels.shape[1]) if several else np.union1d(labels, predicted)
+    yield from _of_predictions(params, predicted, labels, classes)
+
+
+def _of_predictions(
+    params: PerClassParams, predicted: np.ndarray, labels: np.ndarray, classes: np.ndarray
+) -> Iterator[Measurement]:
+    """Shapes: predicted and labels (N,) or (N, K), classes (K,)."""
+    several = labels.ndim == 2
+    positive_NK = labels > 0.5 if several else labels[:, None] == classes
+    predicted_NK = predicted if several else predicted[:, None] == classes
+    right_K = (positive_NK & predicted_NK).sum(axis=0).tolist()
+    actual_K, named_K = positive_NK.sum(axis=0).tolist(), predicted_NK.sum(axis=0).tolist()
+    for k, right, actual, named in zip(classes.tolist(), right_K, actual_K, named_K, strict=True):
+        at = {"class": k}
+        recall, precision = wilson(right, actual), wilson(right, named)
+        f1 = 2 * right / (actual + named) if actual + named else None
+        yield measurement("recall", recall, "fraction", actual, at, missing=ABSENT)
+        yield measurement("precision", precision, "fraction", named, at, missing=NEVER)
+        yield measurement("f1", f1, "fraction", actual + named, at, missing=f"{ABSENT}; {NEVER}")
+    if not several and len(classes) <= params.largest_confusion:
+        yield from _confusion(positive_NK, predicted_NK, classes)
+
+
+def _confusion(
+    positive_NK: np.ndarray, predicted_NK: np.ndarray, classes: np.ndarray
+) -> Iterator[Measurement]:
+    counts_KK = positive_NK.T.astype(np.int64) @ predicted_NK.astype(np.int64)
+    for k, row in zip(classes.tolist(), counts_KK.tolist(), strict=True):
+        for other, count in zip(classes.tolist(), row, strict=True):
+            at = {"class": k, "predicted": other}
+            yield measurement("confusion", float(count), "images", sum(row), at)
+
+
+PER_CLASS = DiagnosticSpec(
+    name="per-class",
+    version=1,
+    summary="Recall, precision, F1 and AUC of each class, and the confusion matrix",
+    source="Sokolova and Lapalme 2009, doi:10.1016/j.ipm.2009.03.002",
+    license="Apache-2.0",
+    params=PerClassParams,
+    measure=measure,
+    recompute=recompute,
+    subjects="one",
+    needs=frozenset({"logits"}),
+    report=ReportPart(
+        build=f"{__package__}._per_class_report:classes",
+        metrics=frozenset({"recall", "precision", "f1", "class_auc", "confusion"}),
+    ),
+)
