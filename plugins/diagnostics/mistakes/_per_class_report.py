@@ -45,7 +45,7 @@ def classes(scope: rp.Scope, view: rp.View) -> rp.Blocks:
             for k in sorted(here.select(metric="recall").distinct("class"))
         ]
         compared = [
-            rp.Compared(f"{title}, {arm.name}", arm.labels | {"metric": metric}, arm.style)
+            rp.Compared(f"{title}, {arm.name}", {**arm.labels, "metric": metric}, arm.style)
             for arm in arms
             for metric, title in METRICS.items()
         ]
