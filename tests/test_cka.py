@@ -83,6 +83,16 @@ def test_bandwidth_is_a_fraction_of_the_median_distance(bandwidth: float) -> Non
     assert debiased_cka(A, B, bandwidth).numpy() == pytest.approx(np.array(expected), abs=1e-5)
 
 
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_an_rbf_kernel_of_many_images_is_within_its_documented_error(offset: float) -> None:
+    generator = torch.Generator().manual_seed(4)
+    a = torch.randn(200, 60, generator=generator) * torch.logspace(0, -3, 60) + offset
+    b = (a + 0.1 * torch.randn(200, 60, generator=generator)).relu()
+    for bandwidth in (0.2, 0.5, 1.0):
+        expected = ratio(rbf(a, bandwidth), rbf(b, bandwidth))
+        assert float(debiased_cka([a], [b], bandwidth)) == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_median_of_many_images_is_that_of_an_evenly_spaced_subset() -> None:
     features = layers((3,), 5, n=2500)
     (width,) = squared_widths(features, 2.0)
