@@ -14,6 +14,8 @@ from transferbench_plugins.datasets.image_table import IMAGE_TABLE
 from transferbench_plugins.datasets.imagenet import IMAGENET
 from transferbench_plugins.datasets.mnist_5k import MNIST_5K
 from transferbench_plugins.datasets.npz import NPZ
+from transferbench_plugins.datasets.openmoji import OPENMOJI
+from transferbench_plugins.datasets.webdataset import WEBDATASET
 
 __all__ = ["transferbench_datasets"]
 
@@ -32,4 +34,6 @@ def transferbench_datasets() -> list[DatasetSpec]:
         IMAGENET,
         MNIST_5K,
         NPZ,
+        OPENMOJI,
+        WEBDATASET,
     ]
