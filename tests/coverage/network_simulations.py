@@ -31,7 +31,11 @@ SPREADS = {
     "as large as that of replicates": 1.0,
     "twice that of replicates": 2.0,
 }
-"""Standard deviation between networks, in units of that between replicates of one."""
+"""Standard deviation between networks, in units of that between replicates of one.
+
+In a pilot of quickstart's source (5 networks x 4 replicates of fixup-resnet8) it was estimated as 0
+for accuracy and speed of P-T and 0.5 for the gain in accuracy, with 95% intervals up to 2.1.
+"""
 
 
 def network_simulations() -> Iterator[Simulation]:
