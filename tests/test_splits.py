@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transferbench.data.every_class import select_every_class
 from transferbench.data.splits import select_test, select_training, shuffled_labels
 from transferbench.errors import DataError
 
@@ -201,3 +202,71 @@ def test_shuffled_labels_have_the_same_counts_at_other_images():
 def test_multi_label_rows_are_shuffled_as_rows():
     labels = np.eye(6, dtype=np.float32)
     assert np.array_equal(shuffled_labels(labels, 1).sum(axis=1), np.ones(6))
+
+
+# --- small and unbalanced data ----------------------------------------------------------------
+
+
+def every_class(labels, groups=None, seed=0, per_class=None, validation=0.1, limit=None):
+    groups = np.arange(len(labels)) if groups is None else groups
+    return select_every_class(labels, groups, seed=seed, labels_per_class=per_class,
+                              validation=validation, validation_limit=limit)  # fmt: skip
+
+
+def test_every_class_has_training_and_validation_images():
+    labels = np.repeat([0, 1, 2, 4], [90, 20, 3, 2])
+    for seed in range(5):
+        rest, held = every_class(labels, seed=seed)
+        assert sorted([*rest, *held]) == list(range(115))
+        assert set(labels[rest]) == set(labels[held]) == {0, 1, 2, 4}
+        assert np.bincount(labels[held]).tolist() == [9, 2, 1, 0, 1]
+    assert every_class(labels, seed=0)[1].tolist() != every_class(labels, seed=1)[1].tolist()
+
+
+def test_a_class_of_one_image_is_trained_on():
+    rest, held = every_class(np.array([0, 0, 0, 0, 1]), validation=0.25)
+    assert (4 in rest, len(held)) == (True, 1)
+
+
+def test_groups_of_every_class_stay_together():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(4, 200, p=[0.7, 0.2, 0.06, 0.04])
+    groups = rng.integers(0, 60, 200)
+    rest, held = every_class(labels, groups, validation=0.2)
+    assert not set(groups[rest]) & set(groups[held])
+    assert set(labels[rest]) == set(labels[held]) == {0, 1, 2, 3}
+    assert 0.1 < len(held) / 200 < 0.3
+
+
+def test_of_a_small_class_all_training_images_are_taken():
+    labels = np.repeat([0, 1, 3], [50, 10, 4])
+    rest, held = every_class(labels, per_class=8, validation=0.2, limit=4)
+    assert np.bincount(labels[rest]).tolist() == [8, 8, 0, 3]
+    assert np.bincount(labels[held]).tolist() == [2, 1, 0, 1]
+
+
+def test_labels_of_which_each_combination_occurs_once_are_divided():
+    rng = np.random.default_rng(1)
+    labels = (rng.random((60, 9)) < np.linspace(0.04, 0.6, 9)).astype(np.float32)
+    rest, held = every_class(labels, validation=0.2)
+    positives = (labels == 1).sum(axis=0)
+    assert ((labels[held] == 1).sum(axis=0) >= (positives > 1)).all()
+    assert ((labels[rest] == 1).sum(axis=0) >= (positives > 0)).all()
+    assert len(held) == pytest.approx(12, abs=3)
+    few, _ = every_class(labels, validation=0.2, per_class=5)
+    assert ((labels[few] == 1).sum(axis=0) >= np.minimum(5, (labels[rest] == 1).sum(axis=0))).all()
+
+
+def test_nothing_to_hold_out_is_an_error():
+    with pytest.raises(DataError, match="no class has two groups; set it to 0"):
+        every_class(np.array([0, 1, 2]))
+    assert every_class(np.array([0, 1, 2]), validation=0)[1].tolist() == []
+
+
+def test_a_test_subset_of_every_class():
+    labels = np.repeat(np.arange(5), [180, 80, 30, 2, 1])
+    share = select_test(labels, 40, FINGERPRINT)
+    every = select_test(labels, 40, FINGERPRINT, "every-class")
+    assert set(labels[share]) < set(labels[every]) == {0, 1, 2, 3, 4}
+    assert len(share) == len(every) == 40
+    assert set(labels[select_test(labels, 3, FINGERPRINT, "every-class")]) == {0, 1, 2, 3, 4}

@@ -15,7 +15,7 @@ from transferbench.submission import Declaration, check, pack
 from transferbench.submission.bundle import read_bundle
 from transferbench.suite.loading import load_suite
 
-TARGET = TINY["targets"]["handwriting"]
+TARGET = TINY["targets"]["handwriting"] | {"stratify": "every-class"}
 SCORING = TINY["scoring"]
 
 
@@ -66,12 +66,21 @@ def _arrays(path):
     return load_file(path)
 
 
-def test_the_metric_is_part_of_the_id(finished):
+def test_metric_and_stratification_are_part_of_the_id(finished):
     jobs = json.loads((finished.folder / "run.json").read_text())["jobs"]
     metrics = {row["payload"]["dataset"]["metric"] for row in jobs if row["kind"] == "trial"}
     assert metrics == {"balanced-accuracy", "macro-auc"}
     ids = {row["target"]: row["id"] for row in jobs if row["kind"] == "trial"}
     assert len(set(ids.values())) == 2
+    selections = [row["payload"]["selection"] for row in jobs if row["kind"] == "trial"]
+    assert {selection["stratify"] for selection in selections} == {"every-class"}
+    assert "stratify" not in tiny_suite().targets["handwriting"].model_dump()
+
+
+def test_every_class_is_tested(finished):
+    for row in trials_of(finished, "balanced").itertuples():
+        outputs = finished.store.artefact(row.job).read("outputs.safetensors", _arrays)
+        assert set(outputs["labels"]) == set(range(10))
 
 
 def test_a_submission_holds_what_its_metrics_are_recomputed_from(finished, tmp_path):

@@ -14,16 +14,22 @@ import numpy as np
 
 from transferbench.data.decoded import PreparedSplit
 from transferbench.data.duplicates import joined_groups
+from transferbench.data.every_class import at_least_one, select_every_class
+from transferbench.data.strata import draw_positives, grouped, quotas_of, sample, strata_of
 from transferbench.errors import DataError, listing
 from transferbench.identity import derive_seed
 
 __all__ = [
+    "EVERY_CLASS",
     "TrainingSelection",
     "planned_training",
     "select_test",
     "select_training",
     "shuffled_labels",
 ]
+
+EVERY_CLASS = "every-class"
+"""How a target asks that every class is in each of its selections."""
 
 LISTED = 10
 """Classes that an error names."""
@@ -71,9 +77,9 @@ def select_training(
     elif labels.ndim == 1:
         _refuse_empty(labels[rest], present, validation, classes)
     if validation_limit is not None and len(validating) > validation_limit:
-        strata = _strata(labels[validating])
-        quotas = _quotas(np.bincount(strata), validation_limit)
-        validating = validating[_sample(strata, quotas, np.random.default_rng([seed, 2]))]
+        strata = strata_of(labels[validating])
+        quotas = quotas_of(np.bincount(strata), validation_limit)
+        validating = validating[sample(strata, quotas, np.random.default_rng([seed, 2]))]
     return TrainingSelection(rest, validating)
 
 
@@ -84,6 +90,16 @@ def planned_training(
     groups = split.groups
     if "copies" in selection:
         groups = joined_groups(groups, split.digests, split.images.shape[1:])
+    if selection.get("stratify") == EVERY_CLASS:
+        chosen = select_every_class(
+            split.labels,
+            groups,
+            seed=selection["seed"],
+            labels_per_class=selection.get("labels_per_class"),
+            validation=selection["validation"],
+            validation_limit=selection.get("validation_limit"),
+        )
+        return TrainingSelection(*chosen)
     return select_training(
         split.labels,
         groups,
@@ -95,17 +111,23 @@ def planned_training(
     )
 
 
-def select_test(labels: np.ndarray, limit: int | None, fingerprint: str) -> np.ndarray:
+def select_test(
+    labels: np.ndarray, limit: int | None, fingerprint: str, stratify: str | None = None
+) -> np.ndarray:
     """Sorted int64 positions of the test images that all trials are evaluated on.
 
     The subset is stratified by class (by combination of labels for a multi-label task) and depends
-    only on the ``fingerprint`` of the data, not on a trial's seed.
+    only on the ``fingerprint`` of the data, not on a trial's seed. ``stratify``: ``EVERY_CLASS``
+    for one image of each class at least.
     """
     if limit is None or limit >= len(labels):
         return np.arange(len(labels), dtype=np.int64)
-    strata = _strata(labels)
-    seed = derive_seed("test-subset", {"fingerprint": fingerprint})
-    return _sample(strata, _quotas(np.bincount(strata), limit), np.random.default_rng(seed))
+    strata = strata_of(labels)
+    seed, counts = derive_seed("test-subset", {"fingerprint": fingerprint}), np.bincount(strata)
+    quotas = quotas_of(counts, limit)
+    if stratify == EVERY_CLASS and labels.ndim == 1:
+        quotas = at_least_one(quotas)
+    return sample(strata, quotas, np.random.default_rng(seed))
 
 
 def shuffled_labels(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -119,9 +141,9 @@ def _hold_out(
     """(positions left, positions held out), split by groups; no stratum is held out completely."""
     if not share:
         return np.arange(len(labels), dtype=np.int64), np.empty(0, np.int64)
-    group_of, sizes, stratum_of = _grouped(labels, groups)
+    group_of, sizes, stratum_of = grouped(labels, groups)
     per_stratum = np.bincount(stratum_of, weights=sizes).astype(np.int64)
-    quotas = _quotas(per_stratum, round(share * len(labels)))
+    quotas = quotas_of(per_stratum, round(share * len(labels)))
     order = generator.permutation(len(sizes))
     held_out = np.zeros(len(sizes), dtype=bool)
     by_stratum = order[np.argsort(stratum_of[order], kind="stable")]
@@ -138,45 +160,6 @@ def _hold_out(
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 
 
-def _grouped(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The group of each image, and the size and the stratum of each group.
-
-    The stratum of a group is its class; groups of several classes form one more stratum.
-    """
-    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    strata = _strata(labels)
-    lowest = np.full(len(sizes), strata.max())
-    highest = np.zeros(len(sizes), dtype=np.int64)
-    np.minimum.at(lowest, group_of, strata)
-    np.maximum.at(highest, group_of, strata)
-    mixed = strata.max() + 1
-    _, stratum_of = np.unique(np.where(lowest == highest, lowest, mixed), return_inverse=True)
-    return group_of, sizes, stratum_of
-
-
-def _strata(labels: np.ndarray) -> np.ndarray:
-    """A code 0, 1, ... for each image: its class, or its combination of labels."""
-    _, codes = np.unique(labels, axis=0, return_inverse=True)
-    return codes.reshape(-1).astype(np.int64)
-
-
-def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
-    """``total`` apportioned to ``counts`` by largest remainder, the first of equals."""
-    quotas, remainder = np.divmod(counts.astype(np.int64) * total, counts.sum())
-    first = np.argsort(-remainder, kind="stable")[: total - quotas.sum()]
-    quotas[first] += 1
-    return quotas
-
-
-def _sample(strata: np.ndarray, quotas: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Sorted random positions, ``quotas[s]`` of each stratum s."""
-    order = generator.permutation(len(strata))
-    order = order[np.argsort(strata[order], kind="stable")]
-    counts = np.bincount(strata, minlength=len(quotas))
-    rank = np.arange(len(strata)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(order[rank < quotas[strata[order]]])
-
-
 def _draw_images(
     labels: np.ndarray,
     count: int,
@@ -186,7 +169,7 @@ def _draw_images(
 ) -> np.ndarray:
     counts = np.bincount(labels, minlength=len(present))
     _check_enough(np.where(present, counts, count), count, "images of each class", "class", classes)
-    return _sample(labels, count * present, generator)
+    return sample(labels, count * present, generator)
 
 
 def _draw_positives(
@@ -194,13 +177,7 @@ def _draw_positives(
 ) -> np.ndarray:
     counts = (labels == 1).sum(axis=0)
     _check_enough(counts, count, "positives of each label", "label", classes)
-    order = generator.permutation(len(labels))
-    drawn = np.zeros(len(labels), dtype=bool)
-    for label in np.argsort(counts, kind="stable"):
-        positives = order[labels[order, label] == 1]
-        missing = max(count - int(drawn[positives].sum()), 0)
-        drawn[positives[~drawn[positives]][:missing]] = True
-    return np.flatnonzero(drawn)
+    return draw_positives(labels, count, generator)
 
 
 def _check_enough(

@@ -267,7 +267,8 @@ class WorkerResources:
         train, tested = dataset.splits["train"], dataset.splits["test"]
         positions = planned_training(train, selection, dataset.classes)
         limit = selection.get("test_limit") if test else 0
-        test_positions = select_test(tested.labels, limit, tested.fingerprint)
+        stratify = selection.get("stratify")
+        test_positions = select_test(tested.labels, limit, tested.fingerprint, stratify)
         labels = train.labels
         if payload["shuffle_labels"]:
             labels = shuffled_labels(labels, payload["seeds"]["labels"])

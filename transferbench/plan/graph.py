@@ -41,7 +41,7 @@ from transferbench.suite import (
 
 __all__ = ["make_plan", "plan_resolved"]
 
-SELECTION = {"labels_per_class", "validation", "validation_limit", "test_limit"}
+SELECTION = {"labels_per_class", "validation", "validation_limit", "test_limit", "stratify"}
 """The fields of a target that decide which of its images a trial sees."""
 
 TunedRate: TypeAlias = dict[str, Any]

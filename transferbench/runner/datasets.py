@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transferbench.data.cache import PreparedDataset, prepare, stored_form
+from transferbench.data.decoded import PreparedSplit
 from transferbench.data.duplicates import Common, common_images, common_keys, copied_images
 from transferbench.data.splits import planned_training, select_test
 from transferbench.errors import DataError, listing
@@ -171,6 +172,13 @@ def report_on(
     return DataReport(tuple(notes), overlap, _chance_levels(resolved.suite, datasets), classes)
 
 
+def _tested_labels(target: Target, test: PreparedSplit) -> np.ndarray:
+    """The labels of the images that a target's trials are tested on."""
+    positions = select_test(test.labels, target.test_limit, test.fingerprint, target.stratify)
+    labels: np.ndarray = test.labels[positions]
+    return labels
+
+
 def _chance_levels(suite: Suite, datasets: Mapping[str, PreparedDataset]) -> dict[str, float]:
     """The chance levels that the data tell. Raises: ``DataError`` for one that is the reference."""
     levels = {}
@@ -178,7 +186,7 @@ def _chance_levels(suite: Suite, datasets: Mapping[str, PreparedDataset]) -> dic
         if level == "data":
             target, dataset = suite.targets[name], datasets[f"target:{name}"]
             test = dataset.splits["test"]
-            labels = test.labels[select_test(test.labels, target.test_limit, test.fingerprint)]
+            labels = _tested_labels(target, test)
             levels[name] = chance_level(target.metric or dataset.metric, labels)
             if abs(levels[name] - suite.scoring.reference[name]) < DISTINCT:
                 raise DataError(
@@ -206,7 +214,7 @@ def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset, copies: int)
 def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:
     """Classes and labels that the test subset cannot judge."""
     test = dataset.splits["test"]
-    labels = test.labels[select_test(test.labels, target.test_limit, test.fingerprint)]
+    labels = _tested_labels(target, test)
     count = len(dataset.classes)
     if labels.ndim == 1:
         absent = np.bincount(labels, minlength=count) == 0

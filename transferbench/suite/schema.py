@@ -338,7 +338,7 @@ class Source(Strict):
 class Target(Strict):
     """A task to fine-tune on."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"metric"})
+    added: ClassVar[frozenset[str]] = frozenset({"metric", "stratify"})
 
     dataset: Use
     """Dataset to fine-tune on."""
@@ -355,6 +355,13 @@ class Target(Strict):
     """Maximum number of validation images, stratified by class; none for all."""
     test_limit: Count | None = None
     """Maximum number of test images, one fixed subset for every trial; none for all."""
+    stratify: Literal["share", "every-class"] = "share"
+    """``share``: each class has its share of validation and test images, which may be none.
+
+    ``every-class``, for small and unbalanced data: one image at least, where it has two groups; of
+    a class with fewer than ``labels_per_class`` training images all are taken; the rarest class,
+    or label of a multi-label task, is divided first.
+    """
     distance: str | None = None
     """Distance to the source in a word, such as ``near``; shown in tables only."""
     shuffle_labels: bool = False
