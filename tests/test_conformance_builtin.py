@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from transferbench.conformance import check_plugin, parametrize_with_checks, specs_of
+from transferbench.registry.guard import only_plugins_run
 from transferbench_plugins import (
     backbones,
     datasets,
@@ -15,6 +16,12 @@ from transferbench_plugins import (
 
 KINDS = (datasets, perturbations, backbones, initializations, diagnostics)
 SPECS = [spec for kind in KINDS for spec in specs_of(kind)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries_compared_once_a_check():
+    with only_plugins_run():
+        yield
 
 
 @parametrize_with_checks(SPECS)
