@@ -12,8 +12,10 @@ __all__ = ["page", "predicate"]
 
 HEAD = """# The bundled suites
 
-`transferbench suites` lists them. `quickstart` is the newest MAJOR, `quickstart@1` that one: older
-MAJORs stay, with the same digests and job ids. What a claim's verdict means:
+`transferbench suites` lists them; how each came about: [quickstart](../suites/quickstart.md),
+[characters](../suites/characters.md), [initializations](../suites/initializations.md),
+[null-pair](../suites/null-pair.md). `quickstart` is the newest MAJOR, `quickstart@1` that one:
+older MAJORs stay, with the same digests and job ids. What a claim's verdict means:
 [statistics](../science/statistics.md). In a predicate, `speed(P-T, block-1)` is the metric *speed*
 of the arm *P-T* under *block-1*, averaged over all labels that are left out; `P-T & RI-T` is a
 pair. tau is Kendall's rank correlation of values with their position, or with those behind the bar.
@@ -37,12 +39,17 @@ def _section(suite: Suite) -> str:
 def _facts(suite: Suite) -> Iterator[tuple[str, str]]:
     yield "images", f"{suite.image.size} px, {suite.image.channels} channel(s)"
     for label, source in suite.sources.items():
-        yield f"source {code(label)}", source.dataset.name
+        networks = f", {source.networks} networks" if source.networks > 1 else ""
+        yield f"source {code(label)}", f"{source.dataset.name}{networks}"
     for label, target in suite.targets.items():
         distance = f", {target.distance}" if target.distance else ""
         yield f"target {code(label)}", f"{target.dataset.name}{distance}"
     yield "perturbations", ", ".join(map(code, suite.perturbations))
-    yield "replicates", str(suite.replicates)
+    own = sorted({row.replicates for row in suite.trials if row.replicates})
+    rows = f"; {' and '.join(map(str, own))} in rows of their own" if own else ""
+    yield "replicates", f"{suite.replicates}{rows}"
+    if suite.draw:
+        yield "draw", code(suite.draw)
     yield "diagnostics", ", ".join(code(use.name) for use in suite.diagnostics.values())
     yield "default backbones", ", ".join(map(code, suite.backbones))
 
@@ -51,7 +58,8 @@ def _arms(suite: Suite) -> Iterator[tuple[str, ...]]:
     for label, use in suite.initializations.items():
         params = ", ".join(f"{key}: {value}" for key, value in use.params.items())
         frozen = ", body frozen" if use.frozen else ""
-        yield code(label), code(use.name), params, use.source, use.recipe + frozen
+        rate = f", rate of {use.rate_of}" if use.rate_of else ""
+        yield code(label), code(use.name), params, use.source, use.recipe + rate + frozen
 
 
 def _claims(suite: Suite) -> Iterator[tuple[str, ...]]:
