@@ -14,7 +14,10 @@ from transferbench.plan.pairs import paired_replicates, reference_of
 from transferbench.registry import load_registry
 from transferbench.specs import Weights
 from transferbench.submission.bundle import read_bundle
-from transferbench.submission.integrity import check_plan_can_be_made_again
+from transferbench.submission.integrity import (
+    check_every_cell_is_there_once,
+    check_plan_can_be_made_again,
+)
 from transferbench.suite import Suite, coverage
 from transferbench.suite.coverage import coverage_mistakes
 from transferbench.suite.loading import refuse_mistakes
@@ -260,3 +263,10 @@ def test_a_submission_with_a_replicate_of_another_network_is_refused(run, tmp_pa
     assert "P-T on handwriting, none, replicate 1 is recorded with another source network" in [
         problem.why for problem in problems
     ]
+    assert list(check_every_cell_is_there_once(bundle, registry)) == []
+    untold = tuple(row.model_copy(update={"network": None}) for row in bundle.records)
+    problems = check_every_cell_is_there_once(bundle._replace(records=untold), registry)
+    reasons = {problem.why for problem in problems}
+    for metric, arm in (("test_metric", "P-T"), ("kappa", "RI-T")):
+        cell = f"{arm} on handwriting, none, replicate 1"
+        assert f"a {metric} record of {cell} has no source network" in reasons

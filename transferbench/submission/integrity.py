@@ -158,11 +158,14 @@ def check_every_cell_is_there_once(bundle: Bundle, registry: Registry) -> Iterat
 
 def _record_problems(bundle: Bundle) -> Iterator[Problem]:
     records, planned, head = bundle.records, bundle.plan.by_id, bundle.submission
+    starting = _starting_from_several(bundle)
     for row in records:
         if (row.suite, row.entry) != (head.suite, head.entry.name):
             yield Problem(f"a record is of {row.entry} on {row.suite}")
         if unknown := sorted({row.job, *row.subjects} - set(planned)):
             yield Problem(f"a {row.metric} record is of job {unknown[0][:12]}, not in the plan")
+        if row.network is None and starting & {row.initialization, row.other_initialization}:
+            yield Problem(f"a {row.metric} record of {_named(_cell(row))} has no source network")
     measured = {row.job for row in records}
     for job in bundle.plan.jobs:
         if job.kind != "pretrain" and job.id not in measured:
@@ -172,6 +175,20 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
     for key, count in Counter(row.model_dump_json(exclude=numbers) for row in records).items():
         if count > 1:
             yield Problem(f"a record is repeated {count} times: {key[:200]}")
+
+
+def _starting_from_several(bundle: Bundle) -> set[str]:
+    """The arms whose trials start from one of several source networks; no plugin is needed."""
+    suite, planned = bundle.plan.suite, bundle.plan.by_id
+    several = {label for label, source in suite.sources.items() if source.networks > 1}
+    arms = {label for label, use in suite.initializations.items() if use.source in several}
+    return {
+        row.initialization
+        for row in scored_rows(bundle.records)
+        if row.initialization in arms
+        and row.job in planned
+        and "source" in planned[row.job].payload["initialization"]
+    }
 
 
 def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
