@@ -221,6 +221,12 @@ class Run:
         return [row for row in self.job_rows if row["status"] != "ok"]
 
     @property
+    def _external(self) -> list[str]:
+        """The entries with external weights."""
+        described = self.described.get("entries", ())
+        return [entry["name"] for entry in described if entry.get("weights")]
+
+    @property
     def entries(self) -> list[str]:
         """The names of the entries."""
         return [entry.name for entry in self._run.entries]

@@ -22,6 +22,7 @@ from transferbench.claims.pilots import (
     planned_claims,
     replicates_needed,
 )
+from transferbench.claims.scope import image_counts, scope_of
 from transferbench.claims.verdicts import Decision, Verdict, judge
 
 __all__ = [
@@ -41,10 +42,12 @@ __all__ = [
     "failed_controls",
     "families_of",
     "family_of",
+    "image_counts",
     "judge",
     "p_text",
     "pilot_of",
     "planned_claims",
     "replicates_needed",
+    "scope_of",
     "tally",
 ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
+from transferbench.claims import image_counts, scope_of
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard.candidates import Competition, refused
 from transferbench.leaderboard.formats import write_board, write_index
@@ -13,6 +16,7 @@ from transferbench.leaderboard.notes import flags_of, notes_of
 from transferbench.leaderboard.rates import rate_flags
 from transferbench.leaderboard.rows import board_rows
 from transferbench.leaderboard.table import BoardTable
+from transferbench.measurements import Measurements
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
 from transferbench.submission.bundle import SUBMISSION
@@ -109,4 +113,12 @@ def board_table(
         notes=tuple(notes_of(suite, competition.severe, registry, registration)),
         ranks=suite.scoring.ranks,
         verdicts={entry: verdicts[entry] for entry in entries if verdicts[entry]},
+        scope=tuple(_scope(competition)),
     )
+
+
+def _scope(competition: Competition) -> Iterator[str]:
+    candidates = competition.chosen.values()
+    images = [image_counts(Measurements.of_records(c.bundle.records)) for c in candidates]
+    external = [c.head.entry.label for c in candidates if c.head.entry.weights]
+    yield from scope_of(competition.suite, reduce(or_, images), external)

@@ -49,8 +49,10 @@ HOW = (
 )
 
 
-def claims_as_markdown(board: str, verdicts: Verdicts, escape: Callable[[str], str]) -> str:
-    """The claims as a GitHub page; ``escape`` makes text safe in it."""
+def claims_as_markdown(
+    board: str, verdicts: Verdicts, escape: Callable[[str], str], scope: Sequence[str] = ()
+) -> str:
+    """The claims as a GitHub page; ``escape`` makes text safe in it, ``scope`` is its statement."""
     families = {entry: families_of(of_entry) for entry, of_entry in verdicts.items()}
     counts = markdown_table(
         [
@@ -63,7 +65,8 @@ def claims_as_markdown(board: str, verdicts: Verdicts, escape: Callable[[str], s
     rows = [[cell.written(escape) for cell in row] for row in _rows(verdicts, families)]
     heads = ["claim", "what it says", *map(escape, verdicts)]
     claims = markdown_table(rows, heads)
-    return f"# Claims of {board}\n\n{HOW}\n\n{counts}\n\n{claims}\n"
+    stated = "\n".join(f"- {escape(line)}" for line in scope)
+    return "\n\n".join(filter(None, (f"# Claims of {board}", stated, HOW, counts, claims))) + "\n"
 
 
 def claims_as_csv(verdicts: Verdicts) -> str:

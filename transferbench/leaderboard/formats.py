@@ -45,7 +45,9 @@ def write_board(table: BoardTable, submissions: Path, folder: Path) -> list[Path
         "index.html": page(table, root),
     }
     if table.verdicts:
-        contents["claims.md"] = claims_as_markdown(table.board, table.verdicts, _markdown)
+        contents["claims.md"] = claims_as_markdown(
+            table.board, table.verdicts, _markdown, table.scope
+        )
         contents["claims.csv"] = claims_as_csv(table.verdicts)
     for name, content in contents.items():
         write_text(folder / name, content)
@@ -83,6 +85,8 @@ def as_markdown(table: BoardTable) -> str:
     if table.unranked:
         rows = [[_markdown(getattr(row, key)) for key in UNRANKED] for row in table.unranked]
         parts += ["## Not ranked", markdown_table(rows, UNRANKED)]
+    if table.scope:
+        parts += ["## Scope", "\n".join(f"- {_markdown(line)}" for line in table.scope)]
     parts += ["## How to read it", "\n".join(f"- {_markdown(note)}" for note in table.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -106,7 +110,7 @@ def as_latex(table: BoardTable) -> str:
     # tabulate escapes the rest; these characters are beyond what plain LaTeX reads.
     for character, command in ((MINUS, "$-$"), (EN_DASH, "--")):
         body = body.replace(character, command)
-    notes = "\n".join(f"% {_one_line(note)}" for note in (*table.flags, *table.notes))
+    notes = "\n".join(f"% {_one_line(note)}" for note in (*table.flags, *table.scope, *table.notes))
     return f"% {table.board}\n{body}\n{notes}\n"
 
 

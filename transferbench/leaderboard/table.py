@@ -89,7 +89,7 @@ class BoardTable:
     """A suite's board: every format is written from this and nothing else.
 
     ``flags``: warnings. ``notes``: how to read the numbers. ``ranks``: what a row is.
-    ``verdicts``: on the suite's claims, by entry, best first.
+    ``verdicts``: on the suite's claims, by entry, best first. ``scope``: what all of it holds for.
     """
 
     board: str
@@ -103,6 +103,7 @@ class BoardTable:
     notes: tuple[str, ...]
     ranks: Literal["entries", "initializations"] = "entries"
     verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)
+    scope: tuple[str, ...] = ()
 
 
 def field_names(column: Column) -> list[str]:
@@ -168,5 +169,6 @@ def as_json(table: BoardTable) -> dict[str, Any]:
         ],
         "unranked": [vars(row) for row in table.unranked],
         "flags": list(table.flags),
+        "scope": list(table.scope),
         "notes": list(table.notes),
     }  # fmt: skip

@@ -26,6 +26,7 @@ class ReportInput:
     ``diagnostics``: the plugins, by name, that draw the parts of their diagnostics; those of a
     diagnostic without one go to the tables of the remaining measurements.
     ``notes``: what readers should know of the data. ``classes``: target -> names of its classes.
+    ``external``: entries with external weights.
     """
 
     suite: Suite
@@ -38,3 +39,4 @@ class ReportInput:
     diagnostics: Mapping[str, DiagnosticSpec]
     notes: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    external: Sequence[str] = ()

@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from transferbench.claims import tally
+from transferbench.claims import image_counts, scope_of, tally
 from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements
 from transferbench.plan.tuning import RATE
@@ -131,6 +131,7 @@ def page(results: ReportInput) -> str:
         provenance=results.provenance,
         changed=results.changed,
         notes=results.notes,
+        scope=list(scope_of(results.suite, image_counts(measurements), results.external)),
         glossary=glossary,
         css=Markup(css),  # noqa: S704 - our own file
     )
