@@ -37,7 +37,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import to_json
+from pydantic_core import InitErrorDetails, PydanticCustomError, to_json
 
 from transferbench.records import Measurement
 
@@ -265,6 +265,12 @@ class DatasetSpec(Spec):
     Of ``task``, ``metric``, ``channels``, ``grouping``, ``shared_between_splits``,
     ``absent_classes``, ``folder`` and ``needs_root``. The spec itself describes the default.
     """
+    member: str | None = None
+    """The parameter that ``CIFAR10`` in ``torchvision/CIFAR10`` sets, for a family of datasets."""
+    members: Callable[[], Sequence[str]] | None = None
+    """The values of ``member``, for lists and suggestions."""
+    preset: dict[str, Any] = {}
+    """The parameters that a name ``FAMILY/MEMBER`` has set: of what the registry returns for it."""
     notes: Callable[[Any, Path | None], Sequence[str]] | None = None
     """``notes(params, root)``: sentences for the user on what was read and what was left out."""
     requires: tuple[str, ...] = ()
@@ -285,6 +291,23 @@ class DatasetSpec(Spec):
                 f"{choices}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _member_is_a_parameter(self) -> Self:
+        if self.member is not None and self.member not in self.params.model_fields:
+            raise ValueError(f"dataset {self.name!r}: member {self.member!r} is no parameter")
+        if self.members is not None and self.member is None:
+            raise ValueError(f"dataset {self.name!r} lists members and names no member parameter")
+        return self
+
+    def parse(self, values: Mapping[str, Any]) -> Params:
+        """Validate parameters, with those of ``preset``. Raises: as ``Spec.parse``."""
+        for key in self.preset.keys() & values.keys():
+            if values[key] != self.preset[key]:
+                reason = PydanticCustomError("preset", "the dataset's name says another one")
+                detail = InitErrorDetails(type=reason, loc=(key,), input=values[key])
+                raise ValidationError.from_exception_data(self.params.__name__, [detail])
+        return super().parse({**values, **self.preset})
 
     def with_params(self, params: Any) -> Self:
         """The dataset as these parameters make it. Raises: ``ValueError`` for other fields."""

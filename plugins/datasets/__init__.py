@@ -9,12 +9,14 @@ from transferbench_plugins.datasets.digits import DIGITS
 from transferbench_plugins.datasets.domainnet import DOMAINNET
 from transferbench_plugins.datasets.fashion_mnist import FASHION_MNIST
 from transferbench_plugins.datasets.glyphs import GLYPHS
+from transferbench_plugins.datasets.huggingface import HUGGINGFACE
 from transferbench_plugins.datasets.image_folder import IMAGE_FOLDER
 from transferbench_plugins.datasets.image_table import IMAGE_TABLE
 from transferbench_plugins.datasets.imagenet import IMAGENET
 from transferbench_plugins.datasets.mnist_5k import MNIST_5K
 from transferbench_plugins.datasets.npz import NPZ
 from transferbench_plugins.datasets.openmoji import OPENMOJI
+from transferbench_plugins.datasets.torchvision_data import TORCHVISION
 from transferbench_plugins.datasets.webdataset import WEBDATASET
 
 __all__ = ["transferbench_datasets"]
@@ -29,11 +31,13 @@ def transferbench_datasets() -> list[DatasetSpec]:
         DOMAINNET,
         FASHION_MNIST,
         GLYPHS,
+        HUGGINGFACE,
         IMAGE_FOLDER,
         IMAGE_TABLE,
         IMAGENET,
         MNIST_5K,
         NPZ,
         OPENMOJI,
+        TORCHVISION,
         WEBDATASET,
     ]

@@ -40,8 +40,9 @@ def select_plugins(target: str, registry: Registry, kind: Kind | None = None) ->
             raise PluginError(f"there is no plugin file {target}; check the path")
         return _offered_by(str(Path(target).resolve()), registry, kind)
     family = target.partition("/")[0]
+    families = ("backbone", "dataset")
     kinds = [name for name in SPECS if kind in {None, name}
-             and (family if name == "backbone" else target) in registry.names(name)]  # fmt: skip
+             and (family if name in families else target) in registry.names(name)]  # fmt: skip
     if len(kinds) > 1:
         raise PluginError(
             f"{target!r} is the name of a {' and of a '.join(kinds)}; say which with "

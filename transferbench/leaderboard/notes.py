@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-from transferbench.errors import UnknownNameError
+from transferbench.errors import TransferbenchError, UnknownNameError
 from transferbench.leaderboard.scores import compared_arms
 from transferbench.leaderboard.table import Row
 from transferbench.registry import Registry
@@ -132,8 +133,10 @@ def _shared_data(suite: Suite, registry: Registry) -> Iterator[str]:
     uses += [target.dataset for target in suite.targets.values()]
     lines = set()
     for use in uses:
-        spec = registry.datasets.get(use.name)
-        if spec and spec.accepts(use.params):
+        with suppress(TransferbenchError):  # it is not installed here
+            spec = registry.dataset(use.name)
+            if not spec.accepts(use.params):
+                continue
             reason = spec.with_params(spec.parse(use.params)).shared_between_splits
             lines |= {(use.name, reason)} if reason else set()
     for name, reason in sorted(lines):

@@ -142,9 +142,18 @@ class Registry:
         return load_registry, (self.files,)
 
     def dataset(self, name: str) -> DatasetSpec:
-        """The dataset of that name. Raises: UnknownNameError, PluginError where two offer it."""
-        self._offer("dataset", name)
-        return self.datasets[name]
+        """The dataset ``NAME``, or ``FAMILY/MEMBER`` with the parameter of the member set.
+
+        Raises: UnknownNameError, PluginError where two offer it.
+        """
+        family, _, member = name.partition("/")
+        self._offer("dataset", family)
+        spec = self.datasets[family]
+        if not member:
+            return spec
+        preset = _member_param("dataset", spec, member)
+        tiny = {key: value for key, value in spec.tiny.items() if key not in preset}
+        return spec.model_copy(update={"preset": preset, "tiny": tiny})
 
     def perturbation(self, name: str) -> PerturbationSpec:
         """The perturbation of that name. Raises: as ``dataset``."""
@@ -215,7 +224,7 @@ class Registry:
         """
         family, _, member = name.partition("/")
         spec = self.backbone(family)
-        params = _member_param(spec, member)
+        params = _member_param("backbone", spec, member)
         parse_params(spec, params, origin=name)
         return spec, params
 
@@ -231,6 +240,7 @@ class Registry:
                     yield origin.problem(*_conflict(offers), kind=kind)
 
     def _offer(self, kind: Kind, name: str) -> Offer:
+        name = name.partition("/")[0] if kind == "dataset" else name
         offers = self._offers.get((kind, name), ())
         if not offers:
             names = self.names(kind)
@@ -284,43 +294,43 @@ def _mistake(spec: Spec, detail: ErrorDetails) -> str:
     return f"{field} is {value}: {message}" if field else message
 
 
-# --- families of backbones --------------------------------------------------------------------
+# --- families of backbones and of datasets ------------------------------------------------------
 
 
-def _member_param(spec: BackboneSpec, member: str) -> dict[str, Any]:
-    """The parameter that ``FAMILY/MEMBER`` sets; none where the backbone is not a family."""
+def _member_param(kind: Kind, spec: BackboneSpec | DatasetSpec, member: str) -> dict[str, Any]:
+    """The parameter that ``FAMILY/MEMBER`` sets; none where the plugin is not a family."""
     if spec.member is None:
         if member:
             raise PluginError(
-                f"backbone {spec.name!r} has no members, so no '{spec.name}/{member}'; ask for "
+                f"{kind} {spec.name!r} has no members, so no '{spec.name}/{member}'; ask for "
                 f"{spec.name!r}"
             )
         return {}
-    members = _members(spec)
+    members = _members(kind, spec)
     if not member:
         example = f"{spec.name}/{members[0] if members else 'MEMBER'}"
         raise PluginError(
-            f"backbone {spec.name!r} is a family; ask for one of it, such as {example!r}"
+            f"{kind} {spec.name!r} is a family; ask for one of it, such as {example!r}"
         )
     if members and member not in members:
-        kind = f"{spec.name} backbone"
+        of_family = f"{spec.name} {kind}"
         if len(members) <= _LISTED_MEMBERS or nearest(member, members):
-            raise UnknownNameError(kind, member, members)
+            raise UnknownNameError(of_family, member, members)
         advice = f"it has {len(members)} members, {members[0]!r} to {members[-1]!r}"
-        raise UnknownNameError(kind, member, (), advice)
+        raise UnknownNameError(of_family, member, (), advice)
     return {spec.member: member}
 
 
-def _members(spec: BackboneSpec) -> list[str]:
+def _members(kind: Kind, spec: BackboneSpec | DatasetSpec) -> list[str]:
     """The members that a family lists, sorted; none where it lists none."""
     try:
         with guarded(libraries=not is_trusted(f"backbone {spec.name!r}")):
             return sorted(spec.members()) if spec.members else []
     except MisconductError as error:
-        raise PluginError(f"backbone family {spec.name!r} {in_a_line(error)}") from error
+        raise PluginError(f"{kind} family {spec.name!r} {in_a_line(error)}") from error
     except Exception as error:
         raise PluginError(
-            f"backbone family {spec.name!r} cannot list its members: {cause(error)}; "
+            f"{kind} family {spec.name!r} cannot list its members: {cause(error)}; "
             "repair the plugin or what it imports"
         ) from error
 
