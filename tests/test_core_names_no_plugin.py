@@ -18,6 +18,7 @@ BY_ACCIDENT = {
     "pretrained": "the key of a board's column, published",
     "random": "Python's module, whose state is compared",
     "timm": "the distribution, whose version is recorded",
+    "torchvision": "the distribution, whose version is shown",
 }
 """Names of plugins that are another thing's too, and what they mean in the core."""
 
