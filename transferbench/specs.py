@@ -200,7 +200,8 @@ class LoadDataset(Protocol):
 class DatasetItems(NamedTuple):
     """One split whose pictures are decoded by the framework: in parallel, once, in bounded memory.
 
-    labels, groups: as in DatasetSplit; their length is the number of pictures.
+    labels: as in DatasetSplit; their number is that of the pictures.
+    groups: as in DatasetSplit.
     read: ``read(i)`` gives picture i as the path of its file, as the bytes of one, or as pixels:
     uint8 (H, W) or (H, W, C) of any size, C of 1, 3 or 4. Several threads call it at once.
     """

@@ -184,6 +184,7 @@ HUGGINGFACE = DatasetSpec(
     source="your own files, or https://huggingface.co/datasets",
     license="that of the dataset",
     params=HuggingFaceParams,
+    tiny={"dataset": "folder"},
     items=_items,
     classes=_classes,
     channels=3,
