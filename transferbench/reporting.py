@@ -54,6 +54,7 @@ __all__ = [
     "decimal_cell",
     "difference",
     "exact_cell",
+    "fraction_cell",
     "grid_means",
     "in_rows",
     "mosaic",

@@ -1,5 +1,6 @@
 """Recall, precision, F1 and AUC of each class, and confusions, against scikit-learn."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,6 +103,10 @@ def test_the_report_has_a_table_of_classes_and_the_confusion_matrices():
     assert isinstance(table, Listing)
     assert [line[0].text for line in table.table.rows] == ["ant", "bee", "cat", "dog"]
     assert list(table.table.head[1:5]) == ["recall, P-T", "precision, P-T", "F1, P-T", "AUC, P-T"]
+    for line in table.table.rows:
+        for cell in line[1:]:
+            bounds = re.match(r"\[(.*), (.*)\]", cell.detail)
+            assert bounds is None or 0 <= float(bounds[1]) <= float(bounds[2]) <= 100
     assert isinstance(drawing, Drawing)
     (heats,) = drawing.figure.rows
     assert [heat.title for heat in heats] == ["handwriting: P-T", "handwriting: RI-T"]

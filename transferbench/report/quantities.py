@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from transferbench.measurements import Measurements, ReplicateValues, difference_of
 from transferbench.report.comparisons import Compared, difference
-from transferbench.report.tables import WriteCell, exact_cell, percent_cell, points_cell
+from transferbench.report.tables import (
+    WriteCell,
+    exact_cell,
+    fraction_cell,
+    percent_cell,
+    points_cell,
+)
 from transferbench.suite import TRIAL, Suite
 from transferbench.suite.columns import columns_of
 
@@ -32,6 +38,8 @@ class Quantity(NamedTuple):
     @property
     def write(self) -> WriteCell:
         """How a table writes a value."""
+        if self.diagnostic == TRIAL and self.of_fractions:
+            return fraction_cell  # what trials measure as fractions are metrics
         return percent_cell if self.of_fractions else exact_cell
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -18,6 +18,7 @@ __all__ = [
     "count_cell",
     "decimal_cell",
     "exact_cell",
+    "fraction_cell",
     "percent_cell",
     "points_cell",
 ]
@@ -81,6 +82,19 @@ def _short(flags: Sequence[str]) -> str:
 
 percent_cell = partial(_cell, write=percent)
 """A fraction in percent."""
+
+
+def fraction_cell(value: Aggregate | None) -> Cell:
+    """A fraction that lies between 0 and 1, in percent; its interval is cut there.
+
+    The truth is not beyond, so that what is cut off takes no coverage away.
+    """
+    summary = value.summary if value else None
+    if value is not None and summary is not None and summary.low is not None:
+        low, high = max(summary.low, 0.0), min(summary.bounds[1], 1.0)
+        value = value._replace(summary=replace(summary, low=low, high=high))
+    return percent_cell(value)
+
 
 points_cell = partial(_cell, write=signed_percent, write_bound=percent)
 """A difference of fractions in percentage points, with its sign."""

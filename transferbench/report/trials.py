@@ -18,6 +18,7 @@ from transferbench.report.tables import (
     WriteCell,
     count_cell,
     decimal_cell,
+    fraction_cell,
     percent_cell,
 )
 from transferbench.statistics import share_of_gain
@@ -29,9 +30,9 @@ UNTRAINED = 0.05
 """A network did not train if its train metric covers no more of the way from chance to 1."""
 
 COLUMNS: dict[str, tuple[str, WriteCell]] = {
-    "test_metric": ("test", percent_cell),
-    "best_test_metric": ("test at best", percent_cell),
-    "train_metric": ("train", percent_cell),
+    "test_metric": ("test", fraction_cell),
+    "best_test_metric": ("test at best", fraction_cell),
+    "train_metric": ("train", fraction_cell),
     "test_loss": ("test loss", decimal_cell),
     "train_loss": ("train loss", decimal_cell),
     "best_epoch": ("best epoch", count_cell),

@@ -24,8 +24,8 @@ WORDS = {
     "of another class",
 }
 NOTE = (
-    "In %, means over replicates; brackets: 95% interval over n replicates. A class that is never "
-    "predicted has no precision."
+    "In %, means over replicates; brackets: 95% interval over n replicates, cut at 0 and 100. A "
+    "class that is never predicted has no precision."
 )
 CONFUSED = "Mean over replicates of the images of a class that are predicted to be of another."
 CAPTION = (
@@ -49,7 +49,7 @@ def classes(scope: rp.Scope, view: rp.View) -> rp.Blocks:
             for arm in arms
             for metric, title in METRICS.items()
         ]
-        table = rp.comparison(("class",), lines, compared, rp.percent_cell, NOTE)
+        table = rp.comparison(("class",), lines, compared, rp.fraction_cell, NOTE)
         yield view.listing(f"Classes of {condition.name}", table)
         matrices = [(arm.name, _shares(here.select(**arm.labels))) for arm in arms]
         measured = [(arm, shares) for arm, shares in matrices if len(shares)]

@@ -24,8 +24,8 @@ COLUMNS: dict[str, tuple[str, rp.WriteCell]] = {
     "relative_drop": ("relative drop, %", one_decimal),
     "corrected_drop": ("corrected drop, %", one_decimal),
     "speed_gain": ("speed gain, points", rp.points_cell),
-    "train_metric_a": ("train a, %", rp.percent_cell),
-    "train_metric_b": ("train b, %", rp.percent_cell),
+    "train_metric_a": ("train a, %", rp.fraction_cell),
+    "train_metric_b": ("train b, %", rp.fraction_cell),
 }
 # Speed: the mean train accuracy. Test and speed: of P-T / RI-T.
 PUBLISHED = rp.Published.parse(
