@@ -3,11 +3,15 @@
 import html
 from collections import Counter
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 from test_plan import FACTS, SUITE, changed, entry_of
 from tiny_suite import TINY, tiny_suite
 
 import transferbench
+from transferbench.api import Run
 from transferbench.errors import SuiteError
 from transferbench.plan import make_plan
 from transferbench.plan.pairs import paired_replicates, reference_of
@@ -249,7 +253,7 @@ def test_the_report_says_what_an_interval_covers(run):
     text = html.unescape(run.report().read_text(encoding="utf-8"))
     assert "over 3 source networks x 1 replicate" in text
     means = run.table()
-    assert means[["arm", "n"]].values.tolist() == [["P-T", 3], ["RI-T", 3]]
+    assert means[["arm", "n"]].to_numpy().tolist() == [["P-T", 3], ["RI-T", 3]]
 
 
 def test_a_submission_with_a_replicate_of_another_network_is_refused(run, tmp_path, registry):
@@ -270,3 +274,18 @@ def test_a_submission_with_a_replicate_of_another_network_is_refused(run, tmp_pa
     for metric, arm in (("test_metric", "P-T"), ("kappa", "RI-T")):
         cell = f"{arm} on handwriting, none, replicate 1"
         assert f"a {metric} record of {cell} has no source network" in reasons
+
+
+def test_two_runs_are_compared_over_the_networks(run, monkeypatch):
+    own = run.measurements
+    # Two replicates of each network; the second run is higher by k / 100 at replicate k.
+    twice = pd.concat([own, own.assign(replicate=own.replicate + 3)])
+    tables = iter([twice, twice.assign(value=twice.value + twice.replicate / 100)])
+    monkeypatch.setattr(Run, "measurements", property(lambda _: next(tables)))
+    rows = transferbench.compare(run.folder, run.folder)
+    for arm, values in (("P-T", [0.015, 0.025, 0.035]), ("RI-T", np.arange(6) / 100)):
+        (row,) = (row for row in rows
+                  if (row["initialization"], row["metric"]) == (arm, "test_metric"))  # fmt: skip
+        low, high = stats.t.interval(0.95, len(values) - 1, -np.mean(values), stats.sem(values))
+        assert [row["low"], row["high"]] == pytest.approx([low, high])
+        assert row["n"] == len(values)
