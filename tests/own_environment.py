@@ -1,9 +1,19 @@
 """A virtual environment that shares the packages of this one, and installs offline."""
 
+import json
 import os
 import subprocess
 import sysconfig
 import venv
+from pathlib import Path
+
+from command_line import Said
+
+COMMANDS = """
+import json, sys
+from command_line import cli
+print(json.dumps([cli(*words) for words in json.loads(sys.argv[1])]))
+"""
 
 
 def own_python(folder):
@@ -24,6 +34,15 @@ def call(python, *words, folder, **more):
         [str(python), *map(str, words)], cwd=folder, env=environment, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
+
+
+def commands(python, *calls, folder):
+    """What each call of the command line said, all in one process."""
+    here = {"folder": folder, "PYTHONPATH": str(Path(__file__).parent)}
+    words = [[str(word) for word in call_words] for call_words in calls]
+    done = call(python, "-c", COMMANDS, json.dumps(words), **here)
+    assert done.returncode == 0, done.stderr
+    return [Said(*output) for output in json.loads(done.stdout)]
 
 
 def install(python, *words, folder):

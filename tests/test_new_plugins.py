@@ -3,7 +3,6 @@
 The commands are those that ``plugin new`` prints, with the tiny suite for the bundled one.
 """
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from command_line import SMALL, Said, cli, suite_file
-from own_environment import call, install, own_python
+from own_environment import call, commands, install, own_python
 
 from transferbench.api import Run
 
@@ -30,12 +29,6 @@ EDITS = {
     "diagnostic": ("odds.max(axis=1) /", "odds.min(axis=1) /"),
 }
 """The edit of the marked function of each."""
-
-CALLS = """
-import json, sys
-from command_line import cli
-print(json.dumps([cli(*words) for words in json.loads(sys.argv[1])]))
-"""
 
 
 class New(NamedTuple):
@@ -124,8 +117,8 @@ def installed(tmp_path_factory):
     python = own_python(folder / "environment")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        commands = {kind: begin(kind, "--package").commands for kind in NAMES}
-    pips, tests, checks, runs = zip(*commands.values(), strict=True)
+        printed = {kind: begin(kind, "--package").commands for kind in NAMES}
+    pips, tests, checks, runs = zip(*printed.values(), strict=True)
     assert {tuple(words[:2]) for words in pips} == {("pip", "install")}
     install(python, *(word for words in pips for word in words[2:]), folder=folder)
     suite_file(folder, SMALL)
@@ -133,10 +126,7 @@ def installed(tmp_path_factory):
     apart = [[*on_the_tiny_suite(run, kind), "--store", "store"]
              for kind, run in zip(NAMES, runs, strict=True)]  # fmt: skip
     calls = [*(words[1:] for words in checks), *apart]
-    here = {"folder": folder, "PYTHONPATH": str(Path(__file__).parent)}
-    done = call(python, "-c", CALLS, json.dumps(calls), **here)
-    assert done.returncode == 0, done.stderr
-    said = [Said(*output) for output in json.loads(done.stdout)]
+    said = commands(python, *calls, folder=folder)
     pairs = zip(said[: len(NAMES)], said[len(NAMES) :], strict=True)
     folders = [words[1] for words in tests]
     return Installed(folder, python, folders, dict(zip(NAMES, pairs, strict=True)))

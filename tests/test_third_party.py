@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from command_line import SMALL, cli
 from documentation import merged, suite_lines
-from own_environment import call, install, own_python
+from own_environment import call, commands, install, own_python
 from tiny_suite import TINY
 
 from transferbench import Run
@@ -21,14 +21,10 @@ def python(tmp_path_factory):
     return own_python(tmp_path_factory.mktemp("environment"))
 
 
-def transferbench(python, folder, *words):
-    code = "from transferbench.cli import main; main()"
-    return call(python, "-c", code, *words, folder=folder)
-
-
 def run_suite(python, folder, *options):
+    code = "from transferbench.cli import main; main()"
     words = ("run", "tiny.yaml", "--out", "run", "--jobs", "1", "--device", "cpu", *options)
-    return transferbench(python, folder, *words)
+    return call(python, "-c", code, *words, folder=folder)
 
 
 @pytest.mark.slow
@@ -63,16 +59,15 @@ def test_an_installed_diagnostic_has_its_figure_in_the_report_and_its_column_on_
     suite = merged(SMALL, suite_lines(source / "transferbench_my_measure" / "__init__.py"))
     (tmp_path / "tiny.yaml").write_text(json.dumps(suite | {"replicates": 2}))
     install(python, source, folder=tmp_path)
-    done = run_suite(python, tmp_path)
-    assert done.returncode == 0, done.stderr
+    run = ("run", "tiny.yaml", "--out", "run", "--jobs", "1", "--device", "cpu")
+    pack = ("submission", "pack", "run", "--out", "submissions", "--submitter", "A. Reader",
+            "--overlap", "handwriting=no")  # fmt: skip
+    build = ("leaderboard", "build", "submissions", "--out", "boards")
+    for said in commands(python, run, pack, build, folder=tmp_path):
+        assert said.code == 0, said.err
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert 'aria-label="mean confidence by perturbation"' in report
     assert "Mean confidence under each perturbation. Bars: 95% Student-t interval over" in report
-    pack = ("submission", "pack", "run", "--out", "submissions", "--submitter", "A. Reader",
-            "--overlap", "handwriting=no")  # fmt: skip
-    for words in (pack, ("leaderboard", "build", "submissions", "--out", "boards")):
-        done = transferbench(python, tmp_path, *words)
-        assert done.returncode == 0, done.stderr
     (row,) = pd.read_csv(tmp_path / "boards" / "tiny@1" / "board.csv").to_dict("records")
     measured = Run(tmp_path / "run").measurements
     own = measured[(measured["metric"] == "confidence") & (measured["initialization"] == "P-T")]
