@@ -29,7 +29,6 @@ from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.plan import Entry, Plan, plan_resolved
 from transferbench.plan.resolve import resolve_suite
 from transferbench.registry import Registry, identity
-from transferbench.registry.blame import trust
 from transferbench.registry.discovery import SPECS, Discovery, Offer, Origin, discover
 from transferbench.runner.datasets import count_copies, facts_of, prepare_datasets
 from transferbench.runner.options import Options
@@ -156,8 +155,6 @@ def _registry(*checked: DiagnosticSpec) -> Registry:
     own: list[Spec] = [DATASET, SEVERAL, UNPERTURBED, COPIED, DRAWN, *NETWORKS.values(), *checked]
     offers = [Offer(kind, spec, ORIGIN) for kind, of in SPECS.items() for spec in own
               if isinstance(spec, of)]  # fmt: skip
-    for kind, spec, _ in offers[: len(offers) - len(checked)]:  # diagnostics come last
-        trust(f"{kind} {spec.name!r}")
     replaced = {(offer.kind, offer.spec.name) for offer in offers}
     others = [offer for offer in installed.offers if (offer.kind, offer.spec.name) not in replaced]
     return Registry(Discovery((*others, *offers), installed.problems, installed.files))
