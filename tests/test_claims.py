@@ -617,3 +617,17 @@ def test_pairs_of_a_network_are_left_out_with_it():
     expected = jackknife(effect, range(3))
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
     assert result.n == 3
+
+
+def test_the_interval_of_a_bounded_quantity_stays_in_its_range():
+    values = [0.99, 0.9, 1.0]
+    result = verdict({"terms": [term()], "threshold": 0.5}, trials(P=values))
+    assert (result.low, result.high) == (pytest.approx(paired_difference(values, [0] * 3).low), 1.0)
+    # A difference is between -1 and 1.
+    first, second = [1.0, 0.2, 1.0], [0.0, 0.1, 0.05]
+    result = verdict(GAIN, trials(P=first, RI=second))
+    assert paired_difference(first, second).high > 1
+    assert (result.low, result.high) == (pytest.approx(paired_difference(first, second).low), 1.0)
+    # Losses have no most, and fractions of other diagnostics may be signed.
+    records = [record(v, metric="loss", unit="nats", replicate=k) for k, v in enumerate(values)]
+    assert verdict({"terms": [term(metric="loss")]}, records).high > 1

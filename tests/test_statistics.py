@@ -621,3 +621,14 @@ def test_entries_of_other_replicates_are_compared_over_their_own_networks():
     apart = ranks["a"].tie_group != ranks["b"].tie_group
     assert apart == (welch.pvalue < 0.05)
     assert ranks["a"].interval.n == 2
+
+
+def test_an_interval_stays_in_the_range_of_its_quantity_around_its_value():
+    interval = student_t([0.99, 0.9, 1.0])
+    assert interval.high > 1
+    inside = interval.within(0.0, 1.0)
+    assert (inside.low, inside.high, inside.value) == (interval.low, 1.0, interval.value)
+    assert interval.within(-5, 5) == interval
+    # An estimate beyond the range, as a debiased one may be, stays in its interval.
+    assert student_t([-0.1, -0.12, -0.11]).within(0.0, 1.0).low == pytest.approx(-0.11)
+    assert student_t([0.5]).within(0.0, 1.0) == student_t([0.5])

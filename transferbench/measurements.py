@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from transferbench.records import Record
+from transferbench.suite import TRIAL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,13 @@ PairValues: TypeAlias = dict[tuple[int, int], float]
 
 ALONE = -1
 """In the place of a second replicate where a value belongs to one network, not to a pair."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "kappa": (-1.0, 1.0), "cka": (-1.0, 1.0), "correlation": (-1.0, 1.0),
+}  # fmt: skip
+"""Units whose values lie in a range. Of fractions those of trials do; others may be signed."""
+OF_TRIALS = frozenset({"test_metric", "best_test_metric", "train_metric"})
+"""Metrics of trials that are in [0, 1]."""
 
 LARGE = 2**31
 """Numbers of groups below it can be multiplied by any number of labels."""
@@ -192,6 +200,14 @@ class Measurements:
     def labels(self, column: str) -> list[Any]:
         """The label of each row, None where it has none."""
         return self._table.column(column).at(self._positions)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The range of the values, as far as their unit tells it; of trials fractions have one."""
+        units = set(self.distinct("unit"))
+        if self.distinct("diagnostic") == [TRIAL] and OF_TRIALS.issuperset(self.distinct("metric")):
+            return 0.0, 1.0
+        return RANGES.get(units.pop()) if len(units) == 1 else None
 
     # --- values -------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +139,9 @@ class Run:
         rows = Measurements(self.measurements).select(diagnostic=TRIAL, metric=metric).valued()
         groups = rows.groups("entry", "target", "perturbation", "initialization")
         means = {
-            axes: replicate_mean(group.by_replicate(), group.networks)
+            axes: replicate_mean(group.by_replicate(), group.networks).within(
+                *(group.bounds or (-math.inf, math.inf))
+            )
             for axes, group in groups.items()
         }
         table = pd.DataFrame(

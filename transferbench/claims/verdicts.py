@@ -304,16 +304,15 @@ def _worst_of(claim: Claim, decisive: _Judged, cases: int) -> list[str]:
 def _filled(claim: Claim, case: Case, draws: Draws) -> Callable[[float], list[Interval]] | None:
     """The intervals at a level for the least and the most that the lost replicates could be.
 
-    Only a sum of fractions has a least and a most; effects of pairs and ratios are not bounded so
-    (None).
+    Only a sum of bounded quantities of single networks has a least and a most; orders, effects of
+    pairs and ratios do not (None).
     """
     effect, divisor = case.sums if not (claim.order or claim.along) else ((), ())
-    units = {unit for sample in effect for unit in sample.rows.labels("unit")}
+    extremes = _range(effect)
     estimate = effect_of(effect)
     values = {k: value for k in draws.replicates if (value := estimate([k])) is not None}
-    if divisor or units != {"fraction"} or len(values) < len(draws.replicates):
+    if divisor or extremes is None or len(values) < len(draws.replicates):
         return None
-    extremes = (sum(min(s.weight, 0.0) for s in effect), sum(max(s.weight, 0.0) for s in effect))
     filled = [values | dict.fromkeys(draws.lost, extreme) for extreme in extremes]
     return lambda level: [replicate_mean(values, draws.networks, level) for values in filled]
 
@@ -335,8 +334,21 @@ def _intervals(claim: Claim, case: Case, draws: Draws) -> Callable[[float], Inte
         return lambda level: concordance(levels, against, replicates, level, networks)
     effect, divisor = map(effect_of, case.sums)
     if not case.sums[1]:
-        return lambda level: jackknife(effect, replicates, level, networks)
+        low, high = _range(case.sums[0]) or (-np.inf, np.inf)
+        return lambda level: jackknife(effect, replicates, level, networks).within(low, high)
     return lambda level: jackknife_ratio(effect, divisor, replicates, level, networks)
+
+
+def _range(samples: Sequence[Sample]) -> tuple[float, float] | None:
+    """The least and the most of a weighted sum; None where a summand is not bounded."""
+    lows, highs = [], []
+    for sample in samples:
+        if (bounds := sample.rows.bounds) is None:
+            return None
+        ends = [sample.weight * end for end in bounds]
+        lows.append(min(ends))
+        highs.append(max(ends))
+    return (sum(lows), sum(highs)) if lows else None
 
 
 def _undetermined(claim: Claim, reason: str) -> Interval:

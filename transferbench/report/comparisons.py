@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -17,6 +18,7 @@ from transferbench.report.summaries import (
     Aggregate,
     Summary,
     aggregate,
+    bounded,
     summarize,
     summary_of,
 )
@@ -77,7 +79,14 @@ class Compared:
         other = rows.select(**self.minus)
         differences = difference_of(own.by_replicate(), other.by_replicate())
         summary = summarize(differences, max(own.networks, other.networks))
-        return Aggregate(summary) if summary else None
+        if summary is None:
+            return None
+        trained = {k for side in (own, other) for k in side.labels("replicate")}
+        missing = len(trained) - len(differences)
+        flags = (own | other).distinct("flag") if missing else ()
+        ends = own.bounds if own.bounds == other.bounds else None
+        width = ends[1] - ends[0] if ends else math.inf
+        return Aggregate(bounded(summary, (-width, width)), tuple(flags), missing)
 
     def along(self, rows: Measurements, column: str, values: Iterable[Any]) -> list[Summary | None]:
         """The mean at each value of a column."""

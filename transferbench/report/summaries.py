@@ -17,6 +17,7 @@ __all__ = [
     "Summary",
     "aggregate",
     "as_summary",
+    "bounded",
     "flag_notes",
     "summarize",
     "summary_of",
@@ -96,6 +97,14 @@ def summary_of(values: PairValues, networks: int = 1) -> Summary | None:
 
     replicates = sorted({k for pair in values for k in pair})
     return as_summary(jackknife(mean_of, replicates, networks=networks))
+
+
+def bounded(summary: Summary | None, bounds: tuple[float, float] | None) -> Summary | None:
+    """A summary whose interval stays in the range of its quantity."""
+    if summary is None or bounds is None or summary.low is None or summary.high is None:
+        return summary
+    interval = Interval(summary.mean, summary.low, summary.high, summary.n, summary.method)
+    return as_summary(interval.within(*bounds))
 
 
 def aggregate(rows: Measurements) -> Aggregate | None:

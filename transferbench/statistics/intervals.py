@@ -74,6 +74,17 @@ class Interval(NamedTuple):
         """Whether ``n`` counts source networks, each with its replicates."""
         return NETWORKS in self.method
 
+    def within(self, low: float, high: float) -> Interval:
+        """The interval without what lies outside the range of its quantity, around its value.
+
+        Error: its coverage stays, since the truth is in the range.
+        """
+        if self.value is None or self.low is None or self.high is None:
+            return self
+        return self._replace(
+            low=max(self.low, min(low, self.value)), high=min(self.high, max(high, self.value))
+        )
+
     def fields(self) -> dict[str, Any]:
         """The fields ``low``, ``high`` and ``interval`` of a ``Measurement``."""
         if self.low is None:
