@@ -131,7 +131,7 @@ def test_a_class_that_whole_groups_take_away_is_named():
 
 
 def described(tmp_path, source, target, **changes):
-    """The report on fake data as source and target."""
+    """Notes and overlap of fake data as source and target."""
     specs = {"source:source": source, "target:handwriting": target}
     suite = tiny_suite(targets={"handwriting": {"dataset": {"name": "fake"}, **changes}})
     resolved = ResolvedSuite(
@@ -143,7 +143,8 @@ def described(tmp_path, source, target, **changes):
         {}, {}, {},
     )  # fmt: skip
     datasets = {label: get(spec, tmp_path / spec.name) for label, spec in specs.items()}
-    return report_on(resolved, datasets, count_copies(datasets.values()))
+    report = report_on(resolved, datasets, count_copies(datasets.values()))
+    return report.notes, report.overlap
 
 
 def shifted(**changes):
