@@ -42,10 +42,8 @@ PairValues: TypeAlias = dict[tuple[int, int], float]
 ALONE = -1
 """In the place of a second replicate where a value belongs to one network, not to a pair."""
 
-RANGES: Mapping[str, tuple[float, float]] = {
-    "kappa": (-1.0, 1.0), "cka": (-1.0, 1.0), "correlation": (-1.0, 1.0),
-}  # fmt: skip
-"""Units whose values lie in a range. Of fractions those of trials do; others may be signed."""
+RANGES: Mapping[str, tuple[float, float]] = {"kappa": (-1.0, 1.0), "correlation": (-1.0, 1.0)}
+"""Units whose values lie in a range. Fractions may be signed, except those of trials."""
 OF_TRIALS = frozenset({"test_metric", "best_test_metric", "train_metric"})
 """Metrics of trials that are in [0, 1]."""
 

@@ -88,7 +88,9 @@ def claim_groups(suite: Suite, verdicts: Sequence[Verdict]) -> list[ClaimGroup]:
         for name, rows in members.items()
     ]
     if controls:
-        groups.append(ClaimGroup("controls", "", controls_of(verdicts).control_words, controls))
+        counts = controls_of(verdicts)
+        words = counts.control_words if any(counts) else NOT_JUDGED
+        groups.append(ClaimGroup("controls", "", words, controls))
     return groups
 
 
