@@ -166,7 +166,8 @@ def test_a_second_replicate_by_other_code_is_refused_until_it_is_accepted(folder
     more = ("--seed-count", 2, "--store", folder / "store")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     mixture = (
-        "one cell or diagnosis mixes numbers of different code of backbone 'wide' (version 1): "
+        "the trials or a diagnosis of one entry mix numbers of different code of backbone 'wide' "
+        "(version 1): "
         f"5 job(s) by {then}, 4 job(s) by {short(folder)}; one of these jobs is P-T of wide on "
         "handwriting, none, replicate 0"
     )
@@ -372,15 +373,15 @@ def test_what_stands_together_is_of_one_code(case, several):
     assert bool(report.refused) == mixed
 
 
-def test_an_arm_alone_may_be_of_other_code_and_a_pair_with_it_may_not(several):
-    suite = Suite.model_validate(TINY | {"diagnostics": {}, "claims": {}})
+@pytest.mark.parametrize("diagnostics", [{}, TINY["diagnostics"]])
+def test_arms_that_are_compared_are_of_one_code(several, diagnostics):
+    suite = Suite.model_validate(TINY | {"diagnostics": diagnostics, "claims": {}})
     plan = transferbench.plan_run(
         suite, out=several.folder, store=several.store.root, backbones=["wide"],
         plugins=several.options.plugins, device="cpu",
     )  # fmt: skip
-    assert not by_others(plan, "backbone 'wide'", lambda title: title.startswith("RI-T")).mixtures
-    [pair] = by_others(several, "backbone 'wide'", lambda title: title.startswith("RI-T")).refused
-    assert pair.jobs[several.code.plugins[0].code]
+    [mixture] = by_others(plan, "backbone 'wide'", lambda title: title.startswith("RI-T")).refused
+    assert mixture.jobs[several.code.plugins[0].code]
 
 
 def test_installed_code_is_told_and_not_refused(several):
@@ -390,7 +391,7 @@ def test_installed_code_is_told_and_not_refused(several):
         f"by old 1.0 00000000, now {difference.now}; they are used as they are"
     )
     assert difference.now.origin == f"transferbench {VERSION}"
-    assert "mixes numbers of different code of perturbation 'block-shuffle'" in str(mixture)
+    assert "mix numbers of different code of perturbation 'block-shuffle'" in str(mixture)
     assert not report.refused
     report.refuse_mixtures()
 
@@ -436,7 +437,7 @@ def test_a_distribution_whose_record_changed_is_told_and_runs_on(tmp_path, distr
     assert line in cli("status", tmp_path / "run").out
     said = of_the_run("run", "--jobs", 1, "--seed-count", 2)
     assert said.code == 0
-    assert "mixes numbers of different code of backbone 'wide' (version 1): 5 job" in said.err
+    assert "mix numbers of different code of backbone 'wide' (version 1): 5 job" in said.err
 
 
 # --- data sets ----------------------------------------------------------------------------------

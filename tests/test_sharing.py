@@ -82,6 +82,10 @@ def same_data(net: Net) -> None:
     net.b[0].weight = nn.Parameter(net.a[0].weight.detach())
 
 
+def same_array(net: Net) -> None:
+    net.b[0].weight = nn.Parameter(torch.from_numpy(net.a[0].weight.detach().numpy()))
+
+
 def part_of(net: Net) -> None:
     net.b[0].bias = nn.Parameter(net.a[0].weight.detach()[:, 0, 0, 0])
 
@@ -159,7 +163,7 @@ UNREGISTERED = (
     in_a_layer_without_weights,
 )  # fmt: skip
 WAYS = (
-    same_parameter, same_layer, same_module, same_data, part_of, halves, same_buffer,
+    same_parameter, same_layer, same_module, same_data, same_array, part_of, halves, same_buffer,
     part_of_a_buffer, a_parameter_as_a_buffer, registered_parametrization, parametrization,
     scaled_parametrization, tied_in_forward, *UNREGISTERED,
 )  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def one_group(pattern: str) -> str:
 
 
 def group_keys(pattern: str, paths: Sequence[Path]) -> list[str]:
-    """What the first group of ``pattern`` matches in the name of each file.
+    """What the first group of ``pattern`` matches in the name of each file, composed (NFC).
 
     Another process searches: some patterns take for ever, and only a process can be stopped.
 
@@ -65,4 +66,4 @@ def group_keys(pattern: str, paths: Sequence[Path]) -> list[str]:
                 f"dataset 'image-folder': the group pattern {pattern!r} matches no key in the "
                 f"name of {printable(str(path))}: change the pattern or the name"
             )
-    return [key for key in keys if key is not None]
+    return [unicodedata.normalize("NFC", key) for key in keys if key is not None]

@@ -212,6 +212,16 @@ def test_a_link_to_a_lost_folder_is_named(root):
     assert "train/emu is a link to /no/such/folder, where nothing is" in fault(root)
 
 
+def test_a_key_is_one_however_its_letters_are_written(root):
+    paint(root / "train" / "cat" / f"{NFC}_1.png", 7)
+    paint(root / "test" / "cat" / f"{NFD}_2.png", 8)
+    for split in ("train", "test"):
+        for path in (root / split).rglob("[01].png"):
+            path.rename(path.with_name(f"{split}{path.parent.name}_{path.name}"))
+    found = [set(groups(root, split, **TWO, group="^([^_]+)_")) for split in ("train", "test")]
+    assert set.intersection(*found) == {NFC}
+
+
 def test_a_link_into_a_hidden_folder_is_followed(root):
     (root / "train" / ".store").mkdir()
     (root / "train" / "cat").rename(root / "train" / ".store" / "cat")

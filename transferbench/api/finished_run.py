@@ -199,7 +199,7 @@ class Run:
 
     @property
     def code_notes(self) -> tuple[str, ...]:
-        """``other_code`` in words, and the codes that are mixed in one cell."""
+        """``other_code`` in words, and the codes that are mixed in one entry."""
         return (*map(str, self.other_code), *self._run.code.mixtures)
 
     @property

@@ -95,8 +95,9 @@ def _names_by_storage(net: nn.Module) -> dict[int, list[str]]:
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    # Not the address of its data: tensors on the meta device have none.
-    identity: int = tensor.untyped_storage()._cdata  # noqa: SLF001  # torch has no other
+    storage = tensor.untyped_storage()
+    # By its address, which storages made through numpy share; on the meta device there is none.
+    identity: int = storage.data_ptr() or storage._cdata  # noqa: SLF001  # torch has no other
     return identity
 
 

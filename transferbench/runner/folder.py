@@ -100,7 +100,7 @@ class RunEntry(_Read):
 class RunCode(_Read):
     """The code of the plugins of the run, and what its finished jobs were computed by instead.
 
-    ``notes``: also on the ``mixtures`` of codes in one cell.
+    ``notes``: also on the ``mixtures`` of codes in one entry.
     """
 
     plugins: tuple[UsedCode, ...] = ()

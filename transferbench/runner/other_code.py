@@ -1,7 +1,8 @@
 """Finished jobs that other code computed, under the version that a plugin has now.
 
-Numbers of two codes are not mixed in one cell, nor measured together, unless that is accepted. Of a
-plugin that is installed it is said only: its distribution may have changed elsewhere.
+Numbers of two codes are not mixed in the trials of an entry, nor in a diagnosis of it, unless that
+is accepted: claims and boards compare them. Of a plugin that is installed it is said only: its
+distribution may have changed elsewhere.
 A dataset from a file is left out: its file is decoded again where it has changed, and the pixels
 and labels are in the ids.
 """
@@ -63,7 +64,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Jobs of one cell, or measured together, that are of different codes of plugins.
+    """Jobs of one entry that are compared, and are of different codes of plugins.
 
     ``jobs``: that are or will be computed by each code. ``example``: the title of one.
     """
@@ -82,7 +83,7 @@ class Mixture:
         codes = ", ".join(f"{len(jobs)} job(s) by {code}" for code, jobs in self.jobs.items())
         accepted = ", as accepted" if self.accepted and self.loose else ""
         return (
-            "one cell or diagnosis mixes numbers of different code of "
+            "the trials or a diagnosis of one entry mix numbers of different code of "
             f"{listing(self.plugins, LISTED)}{accepted}: {codes}; one of these jobs is "
             f"{self.example}"
         )
@@ -222,13 +223,12 @@ def _mixtures(
 
 
 def _groups(plan: Plan) -> list[dict[str, None]]:
-    """The jobs whose numbers stand together: the replicates of a cell, with what they require."""
-    groups: defaultdict[tuple[str | None, ...], dict[str, None]] = defaultdict(dict)
+    """The jobs whose numbers are compared: the trials of an entry, and each diagnosis of them."""
+    groups: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for cell in plan.cells:
-        groups[cell.arm_key] |= dict.fromkeys(_with_requirements(cell.job, plan))
+        groups[cell.entry,] |= dict.fromkeys(_with_requirements(cell.job, plan))
     for diagnosis in plan.measured:
-        other = diagnosis.b and diagnosis.b.initialization
-        key = (diagnosis.diagnostic, *diagnosis.a.arm_key, other)
+        key = (diagnosis.diagnostic, diagnosis.a.entry)
         groups[key] |= dict.fromkeys(_with_requirements(diagnosis.job, plan))
     return list(groups.values())
 
