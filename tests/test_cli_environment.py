@@ -182,3 +182,16 @@ def test_no_command_minds_the_surroundings_of_its_process(finished, more):
         assert other == own
     for arguments in (("status", finished), ("report", finished)):
         assert printed(arguments, more)
+
+
+def test_a_backend_of_matplotlib_that_is_not_there_does_not_matter():
+    code = (
+        "import sys; from transferbench.cli import main; sys.argv[1:] = ['list', 'suites']\n"
+        "try: main()\n"
+        "except SystemExit: import matplotlib"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(MPLBACKEND="nope"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -96,6 +96,25 @@ def test_equal_pictures_are_told_and_part_of_ids_where_there_are_any(planned):
     assert {selection.get("copies") for selection in selections(plan)} == expected
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_picture_in_two_classes_is_told(tmp_path, split):
+    root = noise_pictures(tmp_path / "data", {"train": 10, "test": 4}, "ab")
+    folder = root / "image-folder" / split
+    shutil.copyfile(folder / "a" / "0.png", folder / "b" / "0.png")
+    dataset = {"name": "image-folder", "params": {"train": "train", "test": "test"}}
+    target = {"dataset": dataset, "validation": 0.0}
+    plan = plan_suite(tiny_suite(targets={"handwriting": target}),
+                      Options(data_root=root, out=tmp_path / "run", device="cpu"))  # fmt: skip
+    count = {"train": 20, "test": 8}[split]
+    expected = (
+        f"2 of {count} images of the split {split!r} are equal pixel by pixel to one of another "
+        "class"
+    )
+    assert [note for note in plan.notes if "another class" in note] == [
+        f"target:handwriting: dataset 'image-folder': {expected}"
+    ]
+
+
 def test_equal_pictures_are_on_one_side_of_the_validation_split(planned):
     copies, plan, train = planned
 

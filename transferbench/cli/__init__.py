@@ -64,6 +64,7 @@ app.add_typer(authoring.app, name="plugin")
 def main() -> None:
     """Run the command line: a user's mistake is a message, a bug keeps its traceback."""
     open_closed_descriptors()
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever backend is named and not there
     with stdout_kept(), guarded_streams():
         try:
             code = _run()

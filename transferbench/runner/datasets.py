@@ -209,6 +209,12 @@ def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset, copies: int)
                     "may be held out for validation one without the other")  # fmt: skip
         yield (f"dataset {spec.name!r}: {copies} of {total} training images are equal pixel by "
                f"pixel to one of another group; they {held_out}")  # fmt: skip
+    if spec.reads_users_folder and dataset.task == "multi-class":
+        for name, split in dataset.splits.items():
+            alike = copied_images(split.labels, split.digests, split.images.shape[1:])
+            if alike.any():
+                yield (f"dataset {spec.name!r}: {alike.sum()} of {len(alike)} images of the split "
+                       f"{name!r} are equal pixel by pixel to one of another class")  # fmt: skip
 
 
 def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:
