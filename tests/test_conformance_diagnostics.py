@@ -356,6 +356,11 @@ BAD = {
         "the-report-shows-its-measurements",
         "it raised AttributeError: 'str' object has no attribute",
     ),
+    "a metric that is not declared": (
+        {"metrics": frozenset({"other"})},
+        "metrics-are-declared",
+        "is measured, but not in metrics; declare all that measure yields",
+    ),
     "a cost in words": (
         {"cost": lambda params: "cheap"},
         "the-cost-is-a-number",

@@ -105,9 +105,11 @@ def test_a_checkpoint_that_the_pre_training_lacks_is_named_with_those_it_has(
 
 
 def test_a_perturbation_with_another_version_than_planned_is_refused(tmp_path: Path) -> None:
-    resources = WorkerResources(
-        load_registry(), Store(tmp_path), Machine(tmp_path, tmp_path, None, "cpu")
-    )
+    store, subject = Store(tmp_path), "0" * 64
+    store.prepare()
+    with store.writing(subject, "trial") as draft:
+        draft.write_json("history.json", {})
+    resources = WorkerResources(load_registry(), store, Machine(tmp_path, tmp_path, None, "cpu"))
     robustness = resources.registry.diagnostic("robustness")
     planned = {
         "name": robustness.name,
@@ -115,7 +117,7 @@ def test_a_perturbation_with_another_version_than_planned_is_refused(tmp_path: P
         "params": robustness.tiny,
         "perturbations": [{"name": "identity", "version": 99}],
     }
-    payload = {"diagnostic": planned, "subjects": ["0" * 64], "seed": 0}
+    payload = {"diagnostic": planned, "subjects": [subject], "seed": 0}
     job = Job("1" * 64, "diagnosis", payload, (), "robustness of a trial", Work(0, 0))
     with pytest.raises(PluginError, match=r"'identity' is version 1 here.*version 99; plan again"):
         Engine(resources).run(job)

@@ -185,13 +185,20 @@ def write_split(
     path = folder / f"{name}.images.npy"
     _write_images(folder, name, content, shape)
     aspects = _aspects(folder, name) if content.distorted else None
-    np.save(folder / f"{name}.labels.npy", labels, allow_pickle=False)
-    np.save(folder / f"{name}.groups.npy", groups, allow_pickle=False)
+    _save(folder / f"{name}.labels.npy", labels)
+    _save(folder / f"{name}.groups.npy", groups)
     return {
         "fingerprint": _fingerprint(np.load(path, mmap_mode="r"), labels, groups, aspects),
         "shape": list(shape),
         "size_bytes": path.stat().st_size,
     }
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Through bytes: written by numpy itself, a full disk would be an error without a reason."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    path.write_bytes(content.getvalue())
 
 
 def _write_images(
