@@ -83,6 +83,17 @@ def test_a_gpu_that_is_not_there_is_reported(tmp_path, verb):
     assert "finds no CUDA device here; use --device cpu, or install a driver" in message
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_refused_run_leaves_an_earlier_one_where_it_is(tmp_path):
+    folder = tmp_path / "run"
+    assert cli("run", suite_file(tmp_path, SMALL), "--out", folder, "--jobs", 1).code == 0
+    before = sorted(path.name for path in folder.iterdir())
+    changed = suite_file(tmp_path, SMALL, replicates=2)
+    mistake("run", changed, "--out", folder, "--device", "cuda")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert cli("report", folder).code == 0
+
+
 def test_five_mistakes_are_reported_at_once_each_with_its_line(tmp_path):
     path = suite_file(
         tmp_path,

@@ -115,6 +115,19 @@ def test_a_picture_in_two_classes_is_told(tmp_path, split):
     ]
 
 
+def test_chance_below_guessing_is_told(tmp_path):
+    root = noise_pictures(tmp_path / "data", {"train": 10, "test": 4}, "ab")
+    dataset = {"name": "image-folder", "params": {"train": "train", "test": "test"}}
+    target = {"dataset": dataset, "validation": 0.0}
+    plan = plan_suite(tiny_suite(targets={"handwriting": target}),
+                      Options(data_root=root, out=tmp_path / "run", device="cpu"))  # fmt: skip
+    (note,) = (note for note in plan.notes if "chance" in note)
+    assert note == (
+        "target:handwriting: scoring.chance is 0.1, and guessing among its 2 classes gives 0.5: "
+        "the scores are too high; give that, or data"
+    )
+
+
 def test_equal_pictures_are_on_one_side_of_the_validation_split(planned):
     copies, plan, train = planned
 

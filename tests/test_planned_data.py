@@ -133,7 +133,9 @@ def test_a_class_that_whole_groups_take_away_is_named():
 def described(tmp_path, source, target, **changes):
     """Notes and overlap of fake data as source and target."""
     specs = {"source:source": source, "target:handwriting": target}
-    suite = tiny_suite(targets={"handwriting": {"dataset": {"name": "fake"}, **changes}})
+    scoring = TINY["scoring"] | {"chance": {"handwriting": 0.5}}
+    target = {"dataset": {"name": "fake"}, **changes}
+    suite = tiny_suite(targets={"handwriting": target}, scoring=scoring)
     resolved = ResolvedSuite(
         suite,
         {

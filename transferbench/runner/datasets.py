@@ -35,6 +35,7 @@ __all__ = [
     "report_on",
 ]
 
+ROUNDED = 1e-3
 LISTED = 5
 """Classes and labels that a note names."""
 
@@ -165,7 +166,8 @@ def report_on(
         label = f"target:{name}"
         shared = list(_overlap_notes(label, resolved, datasets))
         overlap[name] = "yes" if shared else "no"
-        for note in (*_selection_notes(target, datasets[label]), *shared):
+        chance = _chance_notes(resolved.suite, name, datasets[label])
+        for note in (*_selection_notes(target, datasets[label]), *chance, *shared):
             labels_of[note].append(label)
     notes = (f"{', '.join(labels)}: {note}" for note, labels in labels_of.items())
     classes = {name: datasets[f"target:{name}"].classes for name in resolved.suite.targets}
@@ -233,6 +235,17 @@ def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:
     if names := [dataset.classes[index] for index in np.flatnonzero(absent)]:
         listed = listing(names, LISTED)
         yield f"its {len(labels)} test images {problem.format(len(names), count, listed)}"
+
+
+def _chance_notes(suite: Suite, name: str, dataset: PreparedDataset) -> Iterator[str]:
+    """Chance that guessing exceeds, as where a target's dataset was replaced."""
+    count, metric = len(dataset.classes), suite.targets[name].metric or dataset.metric
+    chance = suite.scoring.chance_of(name)
+    counted = suite.scoring.metric in {"test_metric", "best_test_metric"}
+    accuracy = dataset.task == "multi-class" and metric in {"accuracy", "balanced-accuracy"}
+    if chance is not None and counted and accuracy and chance < 1 / count - ROUNDED:
+        yield (f"scoring.chance is {chance:g}, and guessing among its {count} classes gives "
+               f"{1 / count:.3g}: the scores are too high; give that, or data")  # fmt: skip
 
 
 def _overlap_notes(

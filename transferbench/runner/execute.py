@@ -27,7 +27,9 @@ from transferbench.store import Store
 if TYPE_CHECKING:
     from transferbench.engine.resources import Machine
 
-__all__ = ["available_cpus", "execute", "slots_of", "start_executor", "try_weights"]
+__all__ = [
+    "available_cpus", "execute", "refuse_options", "slots_of", "start_executor", "try_weights",
+]  # fmt: skip
 
 
 def execute(
@@ -38,7 +40,6 @@ def execute(
     if jobs.keys() <= done | failed.keys():
         watcher.planned(jobs, done)
         return {}
-    _refuse_micro_batch(planned, done)
     _prepare_store(planned, len(jobs.keys() - done))
     weights, code = _weights_files(planned), planned.registry.file_codes
     with start_executor(planned.options, planned.store, weights, code) as executor:
@@ -132,6 +133,17 @@ def _prepare_store(planned: Planned, left: int) -> None:
         ) from error
     for text in planned.store.set_aside[before:]:
         say(text)
+
+
+def refuse_options(planned: Planned, done: Container[str]) -> None:
+    """Refuse options with which the jobs that are not ``done`` cannot be computed here.
+
+    Raises: ``DeviceError``, ``SuiteError``.
+    """
+    from transferbench.engine.resources import find_device
+
+    find_device(planned.options.device)
+    _refuse_micro_batch(planned, done)
 
 
 def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:

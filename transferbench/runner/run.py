@@ -10,7 +10,7 @@ from transferbench.errors import StoreError, shortened
 from transferbench.measurements import Measurements, frame_of
 from transferbench.runner.collect import Collected, JobState, collect, damaged_jobs, job_states
 from transferbench.runner.entries import record_entries
-from transferbench.runner.execute import execute, try_weights
+from transferbench.runner.execute import execute, refuse_options, try_weights
 from transferbench.runner.executors import Outcome
 from transferbench.runner.messages import say
 from transferbench.runner.planning import Planned, with_entries_finished_since
@@ -47,7 +47,7 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     for text in planned.code.notes:
         watcher.note(text)
     states = job_states(planned.plan.jobs, planned.store)
-    _try_weights(planned, states, watcher)
+    _refuse_early(planned, states, watcher)
     record_entries(planned.folder, planned.suite.digest, planned.entries)
     outcomes: dict[str, Outcome] = {}
     while True:
@@ -69,12 +69,16 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
         states = job_states(planned.plan.jobs, planned.store)
 
 
-def _try_weights(planned: Planned, states: Mapping[str, JobState], watcher: Watcher) -> None:
-    """Before the folder names an entry that could never be finished. Raises: as ``try_weights``."""
+def _refuse_early(planned: Planned, states: Mapping[str, JobState], watcher: Watcher) -> None:
+    """Before the folder names an entry that could never be finished, or loses an older run.
+
+    Raises: as ``refuse_options`` and ``try_weights``.
+    """
     done = {job for job, state in states.items() if state.status == "ok"}
-    lines = try_weights(planned, done) if planned.plan.jobs.keys() - done else []
-    for line in lines:
-        watcher.note(line)
+    if planned.plan.jobs.keys() - done:
+        refuse_options(planned, done)
+        for line in try_weights(planned, done):
+            watcher.note(line)
 
 
 def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
