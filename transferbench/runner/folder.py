@@ -194,7 +194,8 @@ def read_claims(folder: Path, run: RunDescription) -> dict[str, list[Verdict]]:
         strangers = listing([name[:SHORT] for name in unknown], NAMED)
         raise _damaged(path, f"{strangers} is neither an entry nor a claim of the run")
     for verdict in (verdict for own in verdicts.values() for verdict in own):
-        numbers = (verdict.effect, verdict.low, verdict.high, verdict.threshold)
+        numbers = (verdict.effect, verdict.low, verdict.high, verdict.threshold,
+                   verdict.p_reproduced, verdict.p_contradicted)  # fmt: skip
         if not all(math.isfinite(number) for number in numbers if number is not None):
             raise _damaged(path, f"a number of {verdict.claim} is not finite")
     return verdicts
