@@ -544,13 +544,15 @@ def test_arms_without_a_source_are_judged_over_replicates():
 def test_one_network_is_said_to_be_given():
     records = table(trials(P=TWICE, RI=ALONE))
     claims = {"gain": GAIN, "random": {"terms": [term("RI-T")]}}
-    judged = judge(suite(claims, replicates=6), records, "net", given=["P-T"])
+    judged = judge(suite(claims, replicates=6), records, "net", single_source=["P-T"])
     assert [verdict.covers for verdict in judged] == ["replicates, given P", "replicates"]
     assert judged[0].covers_text == "over 6 replicates, given P"
     assert judged[0].model_copy(update={"covers": ""}).covers_text == "n 6"
     mixed = from_networks(3, P=TWICE, RI=ALONE, MV=ALONE)
     claim = {"terms": [term("P-T"), term("MV-T", weight=-1.0)]}
-    (result,) = judge(suite({"c": claim}, **of_networks(3)), table(mixed), "net", given=["MV-T"])
+    (result,) = judge(
+        suite({"c": claim}, **of_networks(3)), table(mixed), "net", single_source=["MV-T"]
+    )
     assert result.covers == "3 source networks x 2 replicates, given the one network of MV-T"
 
 
@@ -610,8 +612,8 @@ def test_pairs_of_a_network_are_left_out_with_it():
     result = verdict(claim, records, **of_networks(3))
 
     def effect(networks):
-        kept = {k: v for k, v in value.items() if {k[1] % 3, k[2] % 3} <= set(networks)}
-        p, ri = ([v for k, v in kept.items() if k[0] == arm] for arm in ("P-T", "RI-T"))
+        complete = {k: v for k, v in value.items() if {k[1] % 3, k[2] % 3} <= set(networks)}
+        p, ri = ([v for k, v in complete.items() if k[0] == arm] for arm in ("P-T", "RI-T"))
         return np.mean(p) - np.mean(ri)
 
     expected = jackknife(effect, range(3))

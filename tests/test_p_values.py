@@ -11,9 +11,9 @@ VALUES = [0.12, 0.05, 0.2, 0.11, 0.02]
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.09])
 def test_the_least_error_of_a_mean_is_the_two_sided_p_value_of_the_t_test(threshold):
-    found = least_error(lambda level: student_t(VALUES, level).low > threshold)
+    reached = least_error(lambda level: student_t(VALUES, level).low > threshold)
     expected = stats.ttest_1samp(VALUES, threshold).pvalue
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert reached == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_mean_on_the_other_side_has_an_error_of_one():
@@ -36,8 +36,8 @@ def test_the_least_error_of_a_share_is_that_of_the_contrast_which_it_tests():
 
     # Fieller: the share is above rho where the mean of U - rho V is above 0.
     expected = stats.ttest_1samp(over - 0.6 * under, 0).pvalue
-    found = least_error(lambda level: (bound := low(level)) is not None and bound > 0.6)
-    assert found == pytest.approx(expected, rel=1e-6)
+    reached = least_error(lambda level: (bound := low(level)) is not None and bound > 0.6)
+    assert reached == pytest.approx(expected, rel=1e-6)
 
 
 def test_holm_multiplies_the_smallest_by_their_number_and_keeps_the_order():

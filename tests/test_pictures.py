@@ -336,9 +336,9 @@ def test_fourth_values_of_a_tga_that_are_no_opacity_are_left_out(tmp_path, mode,
 def test_large_transparent_pictures_are_put_on_white_in_bands(tmp_path, monkeypatch):
     pixels = draw(40, 4)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
-    whole = read(tmp_path / "picture.png", 40)
+    at_once = read(tmp_path / "picture.png", 40)
     monkeypatch.setattr("transferbench.data.upright.BAND_PIXELS", 130)
-    assert np.array_equal(read(tmp_path / "picture.png", 40), whole)
+    assert np.array_equal(read(tmp_path / "picture.png", 40), at_once)
 
 
 # --- deep grey and other colours ------------------------------------------------------------------

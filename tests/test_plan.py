@@ -455,8 +455,8 @@ def test_a_draw_is_part_of_every_seed(registry):
     for a, b in zip(first.jobs.values(), before.jobs.values(), strict=True):
         assert a.title == b.title
         assert a.id != b.id
-        for one, other in zip(seeds_in(a.payload), seeds_in(b.payload), strict=True):
-            assert one != other
+        for single, other in zip(seeds_in(a.payload), seeds_in(b.payload), strict=True):
+            assert single != other
     assert not set(first.jobs) & set(plan_of(registry, SUITE | {"draw": "b"}).jobs)
 
 

@@ -68,14 +68,14 @@ def test_replicate_k_starts_from_network_k(registry):
 
 
 def test_the_first_network_is_the_only_one_of_before(registry):
-    one, three = (plan_of(registry, with_networks(n, 6)) for n in (1, 3))
-    (source,) = one.of_kind("pretrain")
+    single, three = (plan_of(registry, with_networks(n, 6)) for n in (1, 3))
+    (source,) = single.of_kind("pretrain")
     first, second, third = three.of_kind("pretrain")
     assert first.id == source.id
     for job in (second, third):
         assert job.payload["selection"] != source.payload["selection"]
         assert not set(job.payload["seeds"].values()) & set(source.payload["seeds"].values())
-    for before, after in zip(one.cells, three.cells, strict=True):
+    for before, after in zip(single.cells, three.cells, strict=True):
         moved = before.initialization != "RI-T" and before.replicate % 3
         assert (before.job != after.job) == bool(moved)
 

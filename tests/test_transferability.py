@@ -253,8 +253,8 @@ def test_logme_is_within_its_tolerance_of_the_largest_evidence_of_a_fine_grid(sh
     features, labels = sample(*shape, signal=0.5)
     features = np.maximum(features, 0) * np.arange(1.0, shape[1] + 1) ** -decay
     left, singular, _ = np.linalg.svd(features, full_matrices=False)
-    kept = singular > singular[0] * max(shape) * np.finfo(float).eps
-    left, variance = left[:, kept], singular[kept] ** 2
+    selected = singular > singular[0] * max(shape) * np.finfo(float).eps
+    left, variance = left[:, selected], singular[selected] ** 2
     grid = np.geomspace(variance.min() * 1e-12, variance.max() * 1e12, 40_001)
     for target, value in zip(np.eye(4).T[:, labels], log_evidence(features, np.eye(4)[labels]),
                              strict=True):  # fmt: skip

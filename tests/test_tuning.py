@@ -135,8 +135,8 @@ def test_a_tuned_trial_has_the_bits_of_one_that_is_given_the_rate(sound, tmp_pat
     folder, planned, results = sound
     rate = rate_rows(results)["value"].iloc[0]
     recipes = TUNED["recipes"] | {"short": RECIPE | {"learning_rate": rate}}
-    given, _ = run(tmp_path, TUNED | {"recipes": recipes})
-    for tuned, plain in zip(planned.plan.cells, given.plan.cells, strict=True):
+    fixed, _ = run(tmp_path, TUNED | {"recipes": recipes})
+    for tuned, plain in zip(planned.plan.cells, fixed.plan.cells, strict=True):
         assert (tuned.job == plain.job) == (tuned.initialization == "RI-T")
         for name in ("final.safetensors", "outputs.safetensors"):
             a = load_file(artefact(folder, tuned.job) / name)

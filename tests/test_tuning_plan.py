@@ -136,8 +136,8 @@ def test_a_tuning_replicate_starts_from_the_source_network_of_its_number(registr
                 for cell in plan.measurements() if cell.diagnostic == "tuning"}  # fmt: skip
     assert recorded == {*(("P-T", r, r % 2) for r in range(3)),
                         *(("RI-T", r, None) for r in range(3))}  # fmt: skip
-    one = plan_of(registry, tuned(replicates=3))
-    shared = jobs_of(plan, "tuning") & jobs_of(one, "tuning")
+    single = plan_of(registry, tuned(replicates=3))
+    shared = jobs_of(plan, "tuning") & jobs_of(single, "tuning")
     assert shared == {cell.job for cell in plan.tuned
                       if cell.initialization == "RI-T" or cell.replicate != 1}  # fmt: skip
 

@@ -101,16 +101,16 @@ def test_networks_see_the_centre_of_what_is_stored(augmentation):
     images = some_images(5, (STORED, STORED, 3))
     centre = images[:, 2:10, 2:10].contiguous()
     order = torch.tensor([3, 0, 4])
-    seen = pipeline(images, augmentation).batch(order)
-    assert torch.equal(seen, pipeline(centre).batch(order))
+    batch = pipeline(images, augmentation).batch(order)
+    assert torch.equal(batch, pipeline(centre).batch(order))
 
 
 def test_augmentation_without_a_crop_is_that_of_the_centre():
     images = some_images(5, (STORED, STORED, 3))
     augmentation, order = Augmentation(shift=1, flip=True, rotate=10), torch.arange(5)
-    seen = pipeline(images, augmentation).batch(order, generator())
+    batch = pipeline(images, augmentation).batch(order, generator())
     centre = pipeline(images[:, 2:10, 2:10].contiguous(), augmentation)
-    assert torch.equal(seen, centre.batch(order, generator()))
+    assert torch.equal(batch, centre.batch(order, generator()))
 
 
 @pytest.mark.parametrize("aspect", [None, 1.5, 0.5])

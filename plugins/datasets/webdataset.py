@@ -175,8 +175,8 @@ def _in_shard(params: WebDatasetParams, shard: Path) -> Iterator[_Sample]:
             for member in archive:
                 if member.isfile():
                     key, ending = _key(member.name)
-                    place = _Member(shard, member.offset_data, member.size)
-                    files.setdefault(key, {})[ending] = place
+                    content = _Member(shard, member.offset_data, member.size)
+                    files.setdefault(key, {})[ending] = content
     except (OSError, tarfile.TarError) as error:
         raise DataError(
             f"dataset {NAME!r}: {printable(str(shard))} cannot be read as a tar file ({error}): "

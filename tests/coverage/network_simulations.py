@@ -76,11 +76,11 @@ def _means(networks: int) -> Iterator[Simulation]:
             yield Simulation("student-t", f"{spread}, networks ignored", n, over_replicates,
                              0.0, 0.0, used=False)  # fmt: skip
 
-            def one(rng: np.random.Generator, b: float = between) -> Interval:
+            def of_one(rng: np.random.Generator, b: float = between) -> Interval:
                 return student_t(b * rng.normal() + rng.normal(size=n))
 
             spread = f"one network x {n}, spread of networks {words}"
-            yield Simulation("student-t", spread, n, one, 0.0, 0.0, used=False)
+            yield Simulation("student-t", spread, n, of_one, 0.0, 0.0, used=False)
 
 
 def _pairs(networks: int) -> Iterator[Simulation]:

@@ -218,8 +218,8 @@ def test_a_key_is_one_however_its_letters_are_written(root):
     for split in ("train", "test"):
         for path in (root / split).rglob("[01].png"):
             path.rename(path.with_name(f"{split}{path.parent.name}_{path.name}"))
-    found = [set(groups(root, split, **TWO, group="^([^_]+)_")) for split in ("train", "test")]
-    assert set.intersection(*found) == {NFC}
+    keys = [set(groups(root, split, **TWO, group="^([^_]+)_")) for split in ("train", "test")]
+    assert set.intersection(*keys) == {NFC}
 
 
 def test_a_link_into_a_hidden_folder_is_followed(root):

@@ -45,15 +45,17 @@ def equality_of(
     are remarkable.
     """
     keys = _keys(samples) & equal.keys() if equal else set()
-    found = list(_equal_replicates(keys, equal))
+    settled = list(_equal_replicates(keys, equal))
     notes = []
     for (first, second), shared in _equal_settings(keys, equal).items():
         text = f"{_words(first)} and {_words(second)} predict the same on {first[0]}"
         if shared.issuperset(replicates):
-            found.append(f"{EQUAL_PREDICTIONS}: {text}, so that a setting between them did nothing")
+            settled.append(
+                f"{EQUAL_PREDICTIONS}: {text}, so that a setting between them did nothing"
+            )
         elif some := shared.intersection(replicates):
             notes.append(f"{text} in {len(some)} of {len(replicates)} replicates")
-    return found[:NAMED], notes[:NAMED]
+    return settled[:NAMED], notes[:NAMED]
 
 
 def _keys(samples: Iterable[Sample]) -> set[TrialKey]:

@@ -75,12 +75,12 @@ def _replicates(suite: Suite) -> str:
 
 def _coverage(suite: Suite) -> str:
     over = "what other seeds of the target trainings would give"
-    given = "the one source network and the test images"
+    fixed = "the one source network and the test images"
     if suite.networks > 1:
         over += ", and another pre-training where arms start from several source networks"
-        given = "the test images"
+        fixed = "the test images"
     return (
-        f"Intervals: 95%; they cover {over}. They are conditional on {given}, and say nothing of "
+        f"Intervals: 95%; they cover {over}. They are conditional on {fixed}, and say nothing of "
         "other datasets, backbones or recipes."
     )
 

@@ -118,13 +118,13 @@ def judge(
     measurements: Measurements,
     entry: str,
     left_out: Mapping[str, str] | None = None,
-    given: Collection[str] = (),
+    single_source: Collection[str] = (),
     equal: EqualTrials | None = None,
 ) -> list[Verdict]:
     """A verdict on each claim of ``suite``, in its order, for one entry.
 
     ``left_out``: arms that the entry's external weights cannot start, and why; a claim on one
-    says so. ``given``: arms that start from one source network, which a claim's interval does not
+    says so. ``single_source``: arms that start from one network, which a claim's interval does not
     cover. ``equal``: trials that predict the same as another one. Only replicates with a value in
     every cell of every term count, so that terms differ in nothing but the contrast of the claim.
 
@@ -139,7 +139,7 @@ def judge(
     networks predict the same.
     """
     own = measurements.select(entry=entry)
-    facts = _Facts(left_out or {}, given, equal or {})
+    facts = _Facts(left_out or {}, single_source, equal or {})
     return [_judge(suite, label, claim, own, facts) for label, claim in suite.claims.items()]
 
 
@@ -147,7 +147,7 @@ class _Facts(NamedTuple):
     """What is known of an entry besides its measurements, as in ``judge``."""
 
     left_out: Mapping[str, str]
-    given: Collection[str]
+    single_source: Collection[str]
     equal: EqualTrials
 
 
@@ -176,7 +176,7 @@ def _judge(suite: Suite, label: str, claim: Claim, own: Measurements, facts: _Fa
         family=claim.family,
         p_reproduced=p_reproduced,
         p_contradicted=p_contradicted,
-        covers=_covered(claim, draws, facts.given),
+        covers=_covered(claim, draws, facts.single_source),
         flags=(*([EQUAL_PREDICTIONS] if same else []), *_lost_flags(draws)),
         verdict="undecided" if same else decisive.decision,
         reason="; ".join(
@@ -228,11 +228,11 @@ def _arms(claim: Claim) -> set[str]:
     return {term.initialization for term in terms} | second
 
 
-def _covered(claim: Claim, draws: Draws, given: Collection[str]) -> str:
+def _covered(claim: Claim, draws: Draws, single_source: Collection[str]) -> str:
     """What the interval of a claim covers: replicates alone, or other source networks too."""
     if not draws.replicates:
         return ""
-    arms = sorted(_arms(claim).intersection(given))
+    arms = sorted(_arms(claim).intersection(single_source))
     if draws.networks == 1:
         return "replicates, given P" if arms else "replicates"
     one_network = f", given the one network of {listing(arms, NAMED)}" if arms else ""

@@ -105,8 +105,8 @@ def central(images: Tensor, size: int, aspects: Tensor | None = None) -> Tensor:
     if aspects is None:
         first = (side - size) // 2
         return images[:, first : first + size, first : first + size].contiguous()
-    shown = size / side / torch.stack([aspects.clamp(min=1), (1 / aspects).clamp(min=1)], dim=1)
-    scales = torch.diag_embed(shown)
+    shares = size / side / torch.stack([aspects.clamp(min=1), (1 / aspects).clamp(min=1)], dim=1)
+    scales = torch.diag_embed(shares)
     warp = torch.cat([scales, torch.zeros_like(scales[:, :, :1])], dim=2)
     return _resample(images, warp.float().to(images.device), Augmentation(), size)
 

@@ -71,8 +71,10 @@ def plan_resolved(
     scored = resolved.arms[resolved.suite.scoring.initialization]
     arms = resolved.arms | {SOURCE: scored}
     sourced = {label for label, arm in arms.items() if arm.needs_source}
-    given = {name: frozenset(sourced - several.keys()) for name, several in networks.items()}
-    plan = Plan(resolved.suite, tuple(entries), left_out, networks, given)
+    single_source = {
+        name: frozenset(sourced - several.keys()) for name, several in networks.items()
+    }
+    plan = Plan(resolved.suite, tuple(entries), left_out, networks, single_source)
     planner = _Planner(plan, resolved, facts)
     for entry in entries:
         planner.add(entry)

@@ -123,7 +123,8 @@ class Plan:
 
     ``left_out``: for each entry the arms that it goes without, each with what it needs instead.
     ``networks``: for each entry the arms whose replicates start from several networks, and how
-    many; the source network is one of them. ``given``: those whose replicates all start from one.
+    many; the source network is one of them. ``single_source``: those whose replicates all
+    start from one.
     ``tuned``: the trainings that learning rates are chosen from, by entry, target and arm.
     """
 
@@ -131,7 +132,7 @@ class Plan:
     entries: tuple[Entry, ...]
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    given: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    single_source: Mapping[str, frozenset[str]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     tuned: list[TrialCell] = field(default_factory=list)
     cells: list[TrialCell] = field(default_factory=list)

@@ -100,7 +100,7 @@ def _rate_cells(choice: Choice, rates: Iterable[float]) -> list[Cell]:
 def _cost_cells(rows: Measurements, seconds: Mapping[str, float]) -> list[Cell]:
     """Images trained on, and the time of the jobs one after another."""
     costs = rows.select(metric=TRAINED)
-    known = [seconds[job] for job in dict.fromkeys(costs.labels("job")) if job in seconds]
-    took = f"{sum(known):,.0f} s" if known else ABSENT
+    times = [seconds[job] for job in dict.fromkeys(costs.labels("job")) if job in seconds]
+    took = f"{sum(times):,.0f} s" if times else ABSENT
     images = f"{costs.to_numpy().sum():,.0f}"
     return [Cell(images, kind="number"), Cell(took, kind="number")]

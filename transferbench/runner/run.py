@@ -91,7 +91,7 @@ def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
             measurements,
             name,
             plan.left_out[name],
-            plan.given[name],
+            plan.single_source[name],
             collected.equal.get(name),
         )
         for name in (entry.name for entry in plan.entries)

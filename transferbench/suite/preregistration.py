@@ -77,17 +77,17 @@ def read_register(path: Path) -> dict[str, Registration]:
 
 
 def _registration(line: str, where: str) -> Registration:
-    wrong = SuiteError(
+    mistake = SuiteError(
         f"{where}: {line[:60]!r} is not a registration; write YEAR-MONTH-DAY name@MAJOR.MINOR and "
         "the sha256 that transferbench validate prints"
     )
     match = LINE.fullmatch(line)
     if match is None:
-        raise wrong
+        raise mistake
     try:
         day = date.fromisoformat(match["date"])
     except ValueError as error:
-        raise wrong from error
+        raise mistake from error
     return Registration(day, match["suite"], match["digest"])
 
 
