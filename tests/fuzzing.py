@@ -23,6 +23,7 @@ from command_line import SMALL, cli, environment, suite_file
 from PIL import Image
 
 from transferbench.registry import load_registry
+from transferbench.runner.cost import peak_memory_bytes
 
 __all__ = ["KINDS", "MutantResult", "outcomes"]
 
@@ -167,7 +168,7 @@ def _tried(kind: str, seed: int, folder: Path) -> MutantResult:
         code, text = -1, traceback.format_exc()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory_bytes()
     text = text if len(text) < 4000 else f"{text[:1000]} ... {text[-3000:]}"
     return MutantResult(kind, seed, code, text, time.perf_counter() - began, peak)
 

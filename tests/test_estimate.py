@@ -1,5 +1,7 @@
 """What a plan says that a run will cost."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,7 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.errors import PluginError, SuiteError
-from transferbench.runner.cost import MEASURED_PIXELS, SavedBytes, estimate
+from transferbench.runner.cost import MEASURED_PIXELS, SavedBytes, estimate, peak_memory_bytes
 from transferbench.runner.messages import said_where_slow
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
@@ -252,3 +254,12 @@ def test_a_long_measurement_is_told(capsys, monkeypatch):
         pass
     time.sleep(0.05)
     assert capsys.readouterr().err == ""
+
+
+def test_the_peak_of_a_process_is_its_own():
+    """Not that of the process that started it, which Linux's ru_maxrss would count."""
+    code = "from transferbench.runner.cost import peak_memory_bytes; print(peak_memory_bytes())"
+    ballast = bytearray(3 * 2**28)
+    ballast[::4096] = b"1" * (len(ballast) // 4096)
+    peak = int(subprocess.check_output([sys.executable, "-c", code], timeout=60))
+    assert 2**26 < peak < len(ballast) < peak_memory_bytes()

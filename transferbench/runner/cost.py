@@ -6,11 +6,13 @@ Large steps are measured on a few of their images, and the rest is extrapolated.
 from __future__ import annotations
 
 import math
+import re
 import resource
 import sys
 import timeit
 from collections.abc import Callable, Container, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -35,7 +37,7 @@ from transferbench.training import (
     set_train_mode,
 )
 
-__all__ = ["MEASURED_PIXELS", "Estimate", "SavedBytes", "estimate"]
+__all__ = ["MEASURED_PIXELS", "Estimate", "SavedBytes", "estimate", "peak_memory_bytes"]
 
 TRIES = 5
 EVALUATED = 256
@@ -209,5 +211,19 @@ def _memory(device: torch.device) -> int:
     """The most memory used so far: of the device, or of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    return peak_memory_bytes()
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has used so far.
+
+    Linux's ``ru_maxrss`` would count the process that started this one as well: its mark is
+    kept over fork and exec.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        mark = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        if mark:
+            return int(mark[1]) * 1024
     unit_bytes = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
