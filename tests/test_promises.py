@@ -214,10 +214,10 @@ def test_groups_are_integers_that_json_holds(tmp_path, kind):
         get(make_spec(FakeLoader(change=numbered)), tmp_path)
 
 
-def test_labels_that_are_no_numbers_are_out_of_range(tmp_path):
+def test_labels_that_are_all_unknown_are_refused(tmp_path):
     def undefined(split):
         labels = np.full((6, 3), np.nan, np.float32)
         return split._replace(labels=labels)
 
-    with pytest.raises(PluginError, match="labels are not all in range: expected 0 and 1"):
+    with pytest.raises(PluginError, match="split 'train': no label of any image is known"):
         get(make_spec(FakeLoader(change=undefined), task="multi-label"), tmp_path)

@@ -1,5 +1,7 @@
 """Accuracy and AUC of predictions, of all images or with equal weight for each class, in numpy.
 
+Labels of a multi-label task that are NaN are unknown and left out.
+
 Rejected: ``sklearn.metrics.roc_auc_score``, which takes one weighting per call where a bootstrap
 has a thousand.
 
@@ -66,7 +68,11 @@ def weighted_score(
     Shapes: outputs (N,), (N, K) or (N, L), weights (B, N); returns (B,), NaN where undefined.
     """
     if metric == "accuracy":
-        return ratio(weights @ correctness(outputs, labels), weights.sum(axis=1, dtype=np.float64))
+        hits_N = correctness(outputs, labels)
+        if (judged_N := ~np.isnan(hits_N)).all():
+            return ratio(weights @ hits_N, weights.sum(axis=1, dtype=np.float64))
+        weights_BN = np.asarray(weights, dtype=np.float64)[:, judged_N]
+        return ratio(weights_BN @ hits_N[judged_N], weights_BN.sum(axis=1))
     if metric == "balanced-accuracy":
         return _weighted_balanced_accuracy(outputs, labels, weights)
     if metric == "macro-auc":
@@ -89,6 +95,7 @@ def predict(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The accuracy of each item: 0 or 1, or the fraction of correct labels for multi-label tasks.
 
+    NaN for an item of which no label is known.
     Shapes: logits (N, K) and labels (N,), or both (N, L) for multi-label; returns float64 (N,).
     """
     return correctness(predict(logits, labels), labels)
@@ -99,14 +106,16 @@ def correctness(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if labels.ndim == 1:
         correct_N: np.ndarray = predicted == labels
         return correct_N.astype(np.float64)
-    correct_NL: np.ndarray = predicted == (labels > 0.5)
-    fraction_N: np.ndarray = correct_NL.mean(axis=1, dtype=np.float64)
-    return fraction_N
+    known_NL = ~np.isnan(labels)
+    correct_NL: np.ndarray = known_NL & (predicted == (labels > 0.5))
+    return ratio(correct_NL.sum(axis=1), known_NL.sum(axis=1))
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float | None:
     """The fraction of correct predictions. Shapes: as ``hits``. Units: fraction."""
-    return float(hits(logits, labels).mean()) if len(labels) else None
+    hits_N = hits(logits, labels)
+    hits_N = hits_N[~np.isnan(hits_N)]
+    return float(hits_N.mean()) if len(hits_N) else None
 
 
 def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float | None:
@@ -136,7 +145,7 @@ def _weighted_balanced_accuracy(
         correct_NL = predicted == positive_NL
         sensitivity_BL = _recalls(weights_BN, correct_NL, positive_NL)
         # NaN for a label with a single value.
-        recalls_BK = (sensitivity_BL + _recalls(weights_BN, correct_NL, ~positive_NL)) / 2
+        recalls_BK = (sensitivity_BL + _recalls(weights_BN, correct_NL, labels <= 0.5)) / 2
     defined_BK = ~np.isnan(recalls_BK)
     return ratio(np.where(defined_BK, recalls_BK, 0.0).sum(axis=1), defined_BK.sum(axis=1))
 
@@ -214,7 +223,7 @@ def weighted_mean_auc(logits: np.ndarray, labels: np.ndarray, weights: np.ndarra
     # Items along the first axis, which is indexed and summed over below.
     weights_NB = np.ascontiguousarray(weights_BN.T)
     areas_LB = np.stack(
-        [_auc(logits[:, k], labels[:, k] > 0.5, weights_NB) for k in range(labels.shape[1])]
+        [_auc(logits[:, k], labels[:, k], weights_NB) for k in range(labels.shape[1])]
     )
     defined_LB = ~np.isnan(areas_LB)
     total_B = np.where(defined_LB, areas_LB, 0.0).sum(axis=0)
@@ -230,16 +239,26 @@ def chance_level(metric: Metric, labels: np.ndarray) -> float:
     if labels.ndim == 1:
         _, counts = np.unique(labels, return_counts=True)
         return float(counts.max() / len(labels))
+    if not (known_NL := ~np.isnan(labels)).all():
+        return _partly_known_chance(labels > 0.5, known_NL)
     share_L = (labels > 0.5).mean(axis=0, dtype=np.float64)
     return float(np.maximum(share_L, 1 - share_L).mean())
 
 
-def _auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_NB: np.ndarray) -> np.ndarray:
+def _partly_known_chance(positive_NL: np.ndarray, known_NL: np.ndarray) -> float:
+    """The accuracy of the best constant prediction: an item's known labels share its weight."""
+    weight_NL = known_NL / np.maximum(known_NL.sum(axis=1, keepdims=True), 1)
+    positive_L = (weight_NL * positive_NL).sum(axis=0)
+    best_L = np.maximum(positive_L, weight_NL.sum(axis=0) - positive_L)
+    return float(best_L.sum() / max(int(known_NL.any(axis=1).sum()), 1))
+
+
+def _auc(scores_N: np.ndarray, labels_N: np.ndarray, weights_NB: np.ndarray) -> np.ndarray:
     """AUC of one label for each column of weights, NaN without positives or negatives.
 
     Shapes: returns (B,).
     """
-    positive, negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
+    positive, negative = np.flatnonzero(labels_N > 0.5), np.flatnonzero(labels_N <= 0.5)
     negative = negative[np.argsort(scores_N[negative])]
     ranked = scores_N[negative]
     sums_NB = np.zeros((len(negative) + 1, weights_NB.shape[1]))

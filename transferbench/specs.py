@@ -175,7 +175,8 @@ class DatasetSplit(NamedTuple):
     """One decoded split.
 
     images: uint8, (N, H, W, C) with C of 1 or 3, in memory or memory-mapped.
-    labels: int64 (N,) class indices, or float32 (N, L) of 0 and 1 for multi-label tasks.
+    labels: int64 (N,) class indices, or float32 (N, L) of 0 and 1 for multi-label tasks, where NaN
+    is an unknown label: it counts neither in the loss nor in the metric.
     groups: (N,) strings or integers; images of one group never end up in different splits.
     """
 
@@ -558,7 +559,8 @@ class Subject(TrialFacts, Protocol):
 
     ``job``: the trial's id. ``chance``: the metric of the best constant prediction.
     ``labels``, ``logits``, ``features``: of the test subset in its fixed order, labels int64 (N,)
-    or float32 (N, L), logits (N, K) and penultimate features (N, D) of the final state.
+    or float32 (N, L) with NaN for unknown ones, logits (N, K) and penultimate features (N, D) of
+    the final state.
     ``history``: one mapping per evaluated epoch, with ``epoch``, ``train_metric``, ``train_loss``,
     ``test_metric``, ``test_loss``, ``validation_metric``; None where not evaluated or not finite,
     as after divergence. Epoch 0 is the initial state; the last epoch always has train and test.
@@ -614,7 +616,8 @@ class SubmittedTrial(TrialFacts, Protocol):
     """A finished trial as far as a submission holds it: its predictions and its history.
 
     ``items``: the positions of the test subset in the test split, int64 (N,). ``labels``: int32
-    (N,) or int8 (N, L). ``predicted``: classes int32 (N,), or bool (N, L) for a multi-label task.
+    (N,) or int8 (N, L), float32 (N, L) with NaN where some are unknown. ``predicted``: classes
+    int32 (N,), or bool (N, L) for a multi-label task.
     ``scores``: the logits, float32 (N, L) of a multi-label task and (N, K) of classes that a metric
     ranks images by; None otherwise.
     ``history``: as that of a ``Subject``, with the metrics that the submission records by epoch
@@ -753,6 +756,11 @@ class DiagnosticSpec(Spec):
     """
     symmetric: frozenset[str] = frozenset()
     """Known answer: metrics of a pair that do not change when its two subjects are swapped."""
+    unknown_labels: bool = False
+    """Whether it leaves out labels that are unknown (NaN), or reads no labels.
+
+    Without it a plan that measures trials with such labels is refused.
+    """
     answers_within: Annotated[float, Field(ge=0)] = 1e-6
     """Absolute tolerance of the known answers."""
     report: ReportPart | None = None

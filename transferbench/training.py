@@ -22,6 +22,7 @@ from transferbench.data.pipeline import ImagePipeline, mixup
 from transferbench.errors import SuiteError
 from transferbench.metrics import Evaluation, score
 from transferbench.networks.eager import eager
+from transferbench.networks.losses import has_unknown, known_share, label_loss
 from transferbench.networks.modules import (
     FeatureRecorder,
     body_in_eval,
@@ -66,7 +67,8 @@ HISTORY_VALUES = tuple(f"{split}_{value}" for split in SPLITS for value in ("los
 class DataSplit(NamedTuple):
     """A pipeline of images, and their labels on the same device.
 
-    labels: int64 (N,) classes, or float32 (N, K) of 0 and 1 for multi-label tasks.
+    labels: int64 (N,) classes, or float32 (N, K) of 0 and 1 for multi-label tasks, NaN where
+    unknown.
     """
 
     pipeline: ImagePipeline
@@ -195,12 +197,17 @@ def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> flo
 
 
 def _loss(
-    task: Task, logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0
+    task: Task,
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    smoothing: float = 0.0,
+    *,
+    partly_known: bool,
 ) -> torch.Tensor:
     if task == "multi-class":
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
     smooth = targets * (1 - smoothing) + 0.5 * smoothing
-    return F.binary_cross_entropy_with_logits(logits.float(), smooth)
+    return label_loss(logits.float(), smooth, partly_known=partly_known)
 
 
 def model_outputs(
@@ -224,7 +231,8 @@ def evaluate(
     """Loss and metric over all images of ``split``, in eval mode on clean inputs."""
     with eval_mode(net), torch.no_grad(), _autocast(execution.device, precision):
         logits = torch.cat([net(images).float() for images in _batches(split.pipeline, execution)])
-    loss = _loss(data.task, logits, split.labels).item()
+    partly_known = has_unknown(split.labels)
+    loss = _loss(data.task, logits, split.labels, partly_known=partly_known).item()
     metric = score(data.metric, logits.cpu().numpy(), split.labels.cpu().numpy())
     return Evaluation(loss if math.isfinite(loss) else None, metric)
 
@@ -256,6 +264,7 @@ class Training:
         self.execution = execution
         self.only_head = only_head
         self.evaluated = evaluated
+        self._partly_known = has_unknown(data.train.labels)
         device = execution.device
         if min(recipe.batch_size, len(data.train.pipeline)) == 1 and normalises_by_batch(net):
             image = data.train.pipeline.batch(torch.zeros(1, dtype=torch.int64))
@@ -320,8 +329,10 @@ class Training:
         for x, y in zip(torch.split(images, size), torch.split(targets, size), strict=True):
             with _autocast(self.execution.device, recipe.precision):
                 logits = self.forward(x)
-            loss = _loss(self.data.task, logits, y, recipe.label_smoothing)
-            self.scaler.scale(loss * (len(x) / len(indices))).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            loss = _loss(self.data.task, logits, y, recipe.label_smoothing,
+                         partly_known=self._partly_known)  # fmt: skip
+            share = known_share(y, targets) if self._partly_known else len(x) / len(indices)
+            self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.gradient_clip)

@@ -6,34 +6,30 @@ Shape letters: N rows, L labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from pydantic import BeforeValidator
 
 from transferbench.errors import DataError
 from transferbench_plugins.datasets._tables import Table
 
 __all__ = ["BinaryLabels", "Policy", "binary_labels"]
 
-VALUES: Mapping[str, float] = {"zero": 0.0, "one": 1.0, "drop": np.nan}
+DROPPED = np.inf
+VALUES: Mapping[str, float] = {"zero": 0.0, "one": 1.0, "ignore": np.nan, "drop": DROPPED}
 
+Policy: TypeAlias = Literal["zero", "one", "ignore", "drop"]
+"""What an uncertain value counts as.
 
-def _without_ignore(policy: object) -> object:
-    if policy == "ignore":
-        raise ValueError(
-            "'ignore' leaves single labels out of loss and metric, which neither can do yet: "
-            "labels are 0 or 1; choose 'zero' or 'one', or 'drop' to leave the picture out"
-        )
-    return policy
-
-
-Policy: TypeAlias = Annotated[Literal["zero", "one", "drop"], BeforeValidator(_without_ignore)]
-"""What an uncertain value counts as; ``drop`` leaves the picture out."""
+``ignore``: the label is unknown, and left out of loss and metric; ``drop`` leaves the picture out.
+"""
 
 
 class BinaryLabels(NamedTuple):
-    """Labels float32 (N, L), and the rows bool (N,) that no policy drops."""
+    """Labels float32 (N, L), NaN where unknown, and the rows bool (N,) to use.
+
+    Rows that a policy drops are not used, nor those of which no label is known.
+    """
 
     values: np.ndarray
     retained: np.ndarray
@@ -52,8 +48,8 @@ def binary_labels(
     """
     columns = [_values(table, name, uncertain.get(name), marks, blank) for name in names]
     values = np.stack(columns, axis=1)
-    retained = ~np.isnan(values).any(axis=1)
-    return BinaryLabels(np.nan_to_num(values).astype(np.float32), retained)
+    retained = ~(values == DROPPED).any(axis=1) & ~np.isnan(values).all(axis=1)
+    return BinaryLabels(values.astype(np.float32), retained)
 
 
 def _values(
@@ -76,9 +72,11 @@ def _values(
 
 def _way_on(name: str, text: str, marks: Sequence[str]) -> str:
     if not text:
-        return "say with the parameter blank what an empty value counts as (zero, one or drop)"
+        return ("say with the parameter blank what an empty value counts as (zero, one, ignore or "
+                "drop)")  # fmt: skip
     if _is_mark(text, marks):
-        return f"say what it counts as, such as uncertain: {{{name}: zero}} (or one, or drop)"
+        return (f"say what it counts as, such as uncertain: {{{name}: zero}} (or one, ignore, or "
+                "drop)")  # fmt: skip
     return "correct it, or add it to uncertain_values"
 
 

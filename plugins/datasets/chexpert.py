@@ -56,9 +56,10 @@ class CheXpertParams(Params):
     """The version, the views, the findings, and the split.
 
     ``findings``: the labels; by default the five of the competition and of the paper.
-    ``uncertain``: finding -> what -1 counts as: ``zero``, ``one`` or ``drop`` (the picture is left
-    out). Without an entry it is the paper's: one for Edema and Atelectasis, zero for the others.
-    ``blank``: what an empty value counts as.
+    ``uncertain``: finding -> what -1 counts as: ``zero``, ``one``, ``ignore`` (this label is
+    unknown: left out of loss and metric) or ``drop`` (the picture is left out). Without an entry it
+    is the paper's: one for Edema and Atelectasis, zero for the others.
+    ``blank``: what an empty value counts as. A picture of which no label is known is left out.
     ``split``: ``patient``, a hash selects ``test_share`` of the patients of ``train.csv`` for
     testing; ``official``, ``valid.csv`` is for testing; ``paper``, as released with the paper: rows
     of ``train.csv`` at random, so that patients are in both.
@@ -143,7 +144,7 @@ def _radiographs(params: CheXpertParams, split: str, root: Path) -> _Radiographs
                         "chosen views and policies: choose others")  # fmt: skip
     if split == "train" and params.repeated:
         again, _ = binary_labels(table, params.repeated, uncertain, ("-1",), "zero")
-        positive = retained & again.any(axis=1)
+        positive = retained & (again == 1).any(axis=1)
         positions = np.repeat(positions, 1 + positive[positions])
     paths = table.column("Path")[positions]
     return _Radiographs(paths, labels[positions], _patients(table)[positions])

@@ -38,7 +38,9 @@ class ImageTableParams(Params):
     a hash of their keys.
     ``where``: column -> the value, or values, of the rows to use.
     ``uncertain``: column of ``labels`` -> what one of ``uncertain_values`` counts as: ``zero``,
-    ``one`` or ``drop`` (the picture is left out). ``blank``: what an empty value counts as.
+    ``one``, ``ignore`` (this label is unknown: left out of loss and metric) or ``drop`` (the
+    picture is left out). ``blank``: what an empty value counts as. A picture of which no label is
+    known is left out.
     """
 
     table: BelowRoot = "labels.csv"
@@ -190,8 +192,8 @@ def _pictures(params: ImageTableParams, table: Table, classes: Sequence[str]) ->
             table, params.labels, params.uncertain, params.uncertain_values, params.blank
         )
         if not retained.any():
-            raise DataError(f"every row of {table} that is used is dropped as uncertain: choose "
-                            "another policy")  # fmt: skip
+            raise DataError(f"every row of {table} that is used is dropped as uncertain, or has no "
+                            "known label: choose another policy")  # fmt: skip
         labels, table = labels[retained], table.rows(retained)
     else:
         labels = _class_indices(params, table, classes)

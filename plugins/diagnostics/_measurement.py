@@ -69,7 +69,8 @@ def metric_interval(
     if closed := closed_interval(metric, logits, labels):
         return closed
     if metric == "accuracy":
-        return bootstrap_mean(hits(logits, labels), seed, resamples)
+        hits_N = hits(logits, labels)
+        return bootstrap_mean(hits_N[~np.isnan(hits_N)], seed, resamples)
     outputs = logits if needs_scores(metric) else predict(logits, labels)
 
     def resampled(counts_BN: np.ndarray) -> np.ndarray:

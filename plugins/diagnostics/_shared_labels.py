@@ -13,13 +13,13 @@ __all__ = ["shared_labels"]
 
 
 def shared_labels(subjects: Sequence[Subject | SubmittedTrial]) -> np.ndarray:
-    """The test labels of all subjects: int64 (N,) or float32 (N, L).
+    """The test labels of all subjects: int64 (N,), or float32 (N, L) with NaN for unknown ones.
 
     Raises: ``SuiteError`` naming the two jobs whose labels differ.
     """
     first, *rest = subjects
     for subject in rest:
-        if not np.array_equal(first.labels, subject.labels):
+        if not np.array_equal(first.labels, subject.labels, equal_nan=True):
             raise SuiteError(
                 f"jobs {first.job} and {subject.job} were tested on different items "
                 f"({len(first.labels)} and {len(subject.labels)}, or other labels); compare trials "

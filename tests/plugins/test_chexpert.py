@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from official_layouts import draw, loaded, prepared, refused
 from PIL import Image
-from pydantic import ValidationError
 
 from transferbench.conformance import check_plugin
 from transferbench_plugins.datasets._radiographs import blurred, equalised, prepared_radiograph
@@ -61,7 +60,7 @@ def fault(root, tmp_path):
 
 def all_labels(root, **params):
     """The labels of all training rows, in the table's order."""
-    return loaded(CHEXPERT, root, split="official", **params).labels.astype(int).tolist()
+    return loaded(CHEXPERT, root, split="official", **params).labels.tolist()
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -96,9 +95,19 @@ def test_any_of_the_findings_may_be_the_labels(root, tmp_path):
     assert data.splits["test"].groups.tolist() == ["patient64541", "patient64542"]
 
 
-def test_ignoring_an_uncertain_value_is_refused_with_what_is_missing():
-    with pytest.raises(ValidationError, match="leaves single labels out of loss and metric, which"):
-        CHEXPERT.parse({"uncertain": {"Edema": "ignore"}})
+def test_an_ignored_uncertain_value_is_unknown(root):
+    """The uncertain rows stay, each without that label alone; the paper's policies for others."""
+    ones, unknown = (all_labels(root, uncertain={"Edema": policy}) for policy in ("one", "ignore"))
+    gaps = np.isnan(unknown)
+    assert gaps.any(axis=0).tolist() == [False, True, False, False, False]
+    assert (np.array(ones)[gaps] == 1).all()
+    assert np.array_equal(np.array(ones)[~gaps], np.array(unknown)[~gaps])
+
+
+def test_an_unknown_finding_does_not_count_a_picture_once_more(root):
+    repeated = {"repeated": ["Cardiomegaly", "Consolidation"]}
+    ignored = {"uncertain": {"Cardiomegaly": "ignore", "Consolidation": "ignore"}}
+    assert len(all_labels(root, **repeated)) == len(all_labels(root, **repeated, **ignored))
 
 
 def test_pictures_of_rare_findings_may_count_once_more(root):

@@ -127,6 +127,8 @@ def test_tabs_packed_files_and_parts_of_paths(root):
         ("zero", "one", [[1, 0], [0, 1], [0, 1]]),
         ("drop", "zero", [[1, 0], [0, 0]]),
         ("zero", "drop", [[1, 0], [0, 1]]),
+        ("ignore", "zero", [[1, 0], [None, 1], [0, 0]]),
+        ("ignore", "drop", [[1, 0], [None, 1]]),
         ("drop", "drop", [[1, 0]]),
     ],
 )
@@ -134,7 +136,7 @@ def test_uncertain_and_empty_values_count_as_the_policy_says(root, edema, blank,
     params = BOTH | {"table": "findings.csv", "uncertain": {"edema": edema}, "blank": blank}
     labels = loaded(IMAGE_TABLE, root, **params).labels
     assert labels.dtype == np.float32
-    assert labels.tolist() == expected
+    assert np.array_equal(labels, np.array(expected, np.float32), equal_nan=True)
 
 
 def test_several_labels_are_another_task(get):
@@ -143,9 +145,9 @@ def test_several_labels_are_another_task(get):
     assert (data.task, data.metric) == ("multi-label", "auc")
 
 
-def test_a_policy_for_ignoring_is_refused_with_what_is_missing():
-    with pytest.raises(ValidationError, match="out of loss and metric, which neither can do yet"):
-        IMAGE_TABLE.parse(BOTH | {"uncertain": {"edema": "ignore"}})
+def test_a_picture_of_which_no_label_is_known_is_left_out(root):
+    ignored = BOTH | {"labels": ["edema"], "uncertain": {"edema": "ignore"}}
+    assert loaded(IMAGE_TABLE, root, table="findings.csv", **ignored).labels.tolist() == [[1], [0]]
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferbench.metrics import Evaluation, score
 from transferbench.networks.conv_bn_fusion import FusedNetwork, fuse_conv_bn
+from transferbench.networks.losses import has_unknown, label_loss
 from transferbench.networks.modules import StateDict, clone_state, eval_mode, load_state
 from transferbench.specs import Metric, Task
 
@@ -46,7 +47,8 @@ FUSION_IMAGES = 8
 class Examples(NamedTuple):
     """Images (N, C, H, W), normalised, and their labels, on one device.
 
-    targets: int64 (N,) classes, or float32 (N, K) of 0 and 1 for multi-label tasks.
+    targets: int64 (N,) classes, or float32 (N, K) of 0 and 1 for multi-label tasks, NaN where
+    unknown.
     """
 
     images: Tensor
@@ -169,7 +171,8 @@ def _evaluate(
     with eval_mode(net), torch.inference_mode(), autocast:
         logits = torch.cat([net(batch).float() for batch in torch.split(images, batch_size)])
     if criterion.task == "multi-label":
-        loss = F.binary_cross_entropy_with_logits(logits.double(), targets.double()).item()
+        partly_known = has_unknown(targets)
+        loss = label_loss(logits.double(), targets.double(), partly_known=partly_known).item()
     else:
         loss = F.cross_entropy(logits.double(), targets).item()
     metric = score(criterion.metric, logits.cpu().numpy(), targets.cpu().numpy())

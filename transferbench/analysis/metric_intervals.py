@@ -22,7 +22,8 @@ __all__ = ["metric_interval"]
 def metric_interval(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> Interval | None:
     """The metric over test items; None where it has no interval in closed form or is undefined.
 
-    Accuracies of a multi-label task have none, since an image counts for several labels.
+    Accuracies of a multi-label task have none, since an image counts for several labels. Labels
+    that are NaN are unknown and left out.
     Shapes: logits (N, K) and labels (N,), or both (N, L).
     Error: Wilson for an accuracy; of a balanced accuracy, the intervals of the classes combined;
     for an AUC, Wilson with the effective number of items. None leaves [0, 1], none has width 0.
@@ -32,7 +33,7 @@ def metric_interval(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> I
     if metric == "macro-auc":
         return _mean_auc_interval(class_scores(logits), one_hot(labels, logits.shape[1]))
     if needs_scores(metric):
-        return _mean_auc_interval(logits, labels > 0.5)
+        return _mean_auc_interval(logits, labels)
     if labels.ndim == 2:
         return None
     hits_N = correctness(predict(logits, labels), labels)
@@ -43,7 +44,7 @@ def metric_interval(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> I
     return mean_of_shares(hits_K[occurs_K], counts_K[occurs_K])
 
 
-def _mean_auc_interval(scores_NL: np.ndarray, positive_NL: np.ndarray) -> Interval | None:
+def _mean_auc_interval(scores_NL: np.ndarray, labels_NL: np.ndarray) -> Interval | None:
     """The AUC averaged over the labels that have both values.
 
     The variance is that of DeLong, of which an item has a part for each label. Near 1 it is too
@@ -57,16 +58,17 @@ def _mean_auc_interval(scores_NL: np.ndarray, positive_NL: np.ndarray) -> Interv
     if not np.isfinite(scores_NL).all():
         return None
     areas, rarer, inverse_sizes, influence_N = [], [], [], np.zeros(len(scores_NL))
-    for scores_N, positive_N in zip(scores_NL.T, positive_NL.T, strict=True):
-        if positive_N.all() or not positive_N.any():
+    for scores_N, labels_N in zip(scores_NL.T, labels_NL.T, strict=True):
+        positive_N, negative_N = labels_N > 0.5, labels_N <= 0.5
+        if not positive_N.any() or not negative_N.any():
             continue
-        above, below = scores_N[positive_N], scores_N[~positive_N]
+        above, below = scores_N[positive_N], scores_N[negative_N]
         won, lost = _share_below(above, below), 1 - _share_below(below, above)
         areas.append(float(won.mean()))
         rarer.append(min(len(above), len(below)))
         inverse_sizes.append((1 / len(above) + 1 / len(below)) / 3)
         influence_N[positive_N] += _influence(won)
-        influence_N[~positive_N] += _influence(lost)
+        influence_N[negative_N] += _influence(lost)
     if not areas:
         return None
     value, labels = float(np.mean(areas)), len(areas)

@@ -141,22 +141,24 @@ def check_arrays_of_a_split_are_of_one_length(case: DatasetCase) -> None:
 
 
 def check_labels_are_in_the_range_of_the_classes(case: DatasetCase) -> None:
-    """int64 (N,) in 0..K-1, or float32 (N, K) of 0 and 1 for several labels an image."""
+    """int64 (N,) in 0..K-1, or float32 (N, K) of 0, 1 and NaN for several labels an image."""
     count = len(case.classes)
     for name, split in case.splits.items():
         labels = split.labels
         if case.spec.task == "multi-class":
             expected, fits = "int64 (N,)", labels.dtype == np.int64 and labels.ndim == 1
             legal = f"0 to {count - 1}"
-            bad = labels[(labels < 0) | (labels >= count)]
         else:
             expected = f"float32 (N, {count})"
             fits = labels.dtype == np.float32 and labels.shape[1:] == (count,)
-            legal, bad = "0 and 1", labels[(labels != 0) & (labels != 1)]
+            legal = "0, 1, and NaN where one is unknown"
         if not fits:
             raise Violation(f"the labels of split {name!r} are {labels.dtype} {labels.shape}",
                             f"a {case.spec.task} task has {expected} labels")  # fmt: skip
-        if bad.size:
+        several = case.spec.task == "multi-label"
+        is_legal = np.isin(labels, (0, 1)) | np.isnan(labels) if several else (
+            (labels >= 0) & (labels < count))  # fmt: skip
+        if (bad := labels[~is_legal]).size:
             raise Violation(f"split {name!r} has the label {bad.flat[0]}",
                             f"{count} classes allow {legal}")  # fmt: skip
 
@@ -174,7 +176,7 @@ def check_every_class_is_learnable(case: DatasetCase) -> None:
     for name in ("train",) if several or case.spec.reads_users_folder else case.splits:
         labels = case.splits[name].labels
         present = np.asarray(
-            labels.any(axis=0) if several else np.isin(np.arange(len(classes)), labels)
+            (labels == 1).any(axis=0) if several else np.isin(np.arange(len(classes)), labels)
         )
         if absent := [of for of, has in zip(classes, present, strict=False) if not has]:
             kind = "training" if name == "train" else name

@@ -180,6 +180,8 @@ def write_split(
     Where ``folder`` has the first images of the same split, writing goes on after them.
     """
     labels, shape = content.labels, (len(content.labels), *image_shape)
+    if labels.ndim == 2:  # one NaN of the many, since labels are hashed
+        labels = np.where(np.isnan(labels), np.float32(np.nan), labels)
     groups = content.groups
     groups = groups if groups.dtype.kind == "U" else groups.astype(np.int64)
     path = folder / f"{name}.images.npy"

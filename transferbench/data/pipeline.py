@@ -69,6 +69,7 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Images and targets, each mixed with those of another image of the batch.
 
+    A label that is unknown (NaN) in one of both is unknown.
     Shapes: images (N, C, H, W), targets float (N, K); returns the same in the same layout.
     Source: Zhang et al. 2018; the weight is drawn from Beta(alpha, alpha), one for the batch.
     """

@@ -112,7 +112,8 @@ def _label_faults(labels: np.ndarray, classes: tuple[str, ...], task: Task) -> I
     if labels.dtype != dtype or labels.ndim != ndim:
         yield f"labels are {labels.dtype} of {labels.ndim} axes, expected {dtype} of {ndim}"
     if several:
-        valid, values = (labels == 0) | (labels == 1), "0 and 1"
+        valid = (labels == 0) | (labels == 1) | np.isnan(labels)
+        values = "0 and 1 (or NaN where one is unknown)"
     else:
         valid, values = (labels >= 0) & (labels < count), f"0 to {count - 1}"
     if not valid.all():
@@ -149,6 +150,8 @@ def split_faults(spec: DatasetSpec, classes: tuple[str, ...], split: SplitConten
                 f"there are {len(classes)} classes, but no image of {listing(empty, LISTED)}: "
                 "put images of each class into each split, or remove the class"
             )
+    if spec.task == "multi-label" and np.isnan(split.labels).all():
+        yield "no label of any image is known: give some, or another policy for uncertain values"
     if split.groups.dtype.kind == "U":
         yield from _text_faults("the group", split.groups.tolist())
 

@@ -27,8 +27,13 @@ def grouped(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def strata_of(labels: np.ndarray) -> np.ndarray:
-    """A code 0, 1, ... for each image: its class, or its combination of labels."""
-    _, codes = np.unique(labels, axis=0, return_inverse=True)
+    """A code 0, 1, ... for each image: its class, or its combination of labels.
+
+    That a label is unknown is a third value of it.
+    """
+    # NaN equals nothing, so that each image would be alone.
+    values = np.nan_to_num(labels, nan=2) if labels.ndim == 2 else labels
+    _, codes = np.unique(values, axis=0, return_inverse=True)
     return codes.reshape(-1).astype(np.int64)
 
 

@@ -13,7 +13,7 @@ from transferbench.data.cache import PreparedDataset, prepare, stored_form
 from transferbench.data.decoded import PreparedSplit
 from transferbench.data.duplicates import Common, common_images, common_keys, copied_images
 from transferbench.data.splits import planned_training, select_test
-from transferbench.errors import DataError, listing
+from transferbench.errors import DataError, SuiteError, listing
 from transferbench.identity import digest
 from transferbench.metrics import chance_level
 from transferbench.plan import DatasetFacts, Job, Plan
@@ -32,6 +32,7 @@ __all__ = [
     "facts_of",
     "prepare_datasets",
     "refuse_impossible",
+    "refuse_unknown_labels",
     "report_on",
 ]
 
@@ -125,6 +126,30 @@ def refuse_impossible(
                 faults[f"{target_of.get(job.id, job.title)}: {error}"] = None
     if faults:
         raise DataError("\n".join(faults))
+
+
+def refuse_unknown_labels(
+    plan: Plan, datasets: Mapping[str, PreparedDataset], registry: Registry
+) -> None:
+    """Raises: ``SuiteError`` with all diagnostics that are not made for labels that are unknown."""
+    unknown = {
+        dataset.fingerprint
+        for dataset in datasets.values()
+        if any(np.isnan(split.labels).any() for split in dataset.splits.values())
+    }
+    faults: dict[str, None] = {}
+    for cell in plan.measured if unknown else ():
+        payload = plan.jobs[cell.job].payload
+        name = payload["diagnostic"]["name"]
+        subjects = (plan.jobs[job].payload["dataset"]["fingerprint"] for job in payload["subjects"])
+        if unknown.intersection(subjects) and not registry.diagnostic(name).unknown_labels:
+            faults[
+                f"target:{cell.a.target}: some of its labels are unknown, and diagnostic {name!r} "
+                "does not say that it leaves them out (DiagnosticSpec.unknown_labels); choose "
+                "another policy than ignore, or leave the diagnostic out"
+            ] = None
+    if faults:
+        raise SuiteError("\n".join(faults))
 
 
 def _selections(
@@ -228,7 +253,7 @@ def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:
         absent = np.bincount(labels, minlength=count) == 0
         problem = "lack {} of the {} classes: {}; raise test_limit"
     elif (target.metric or dataset.metric) == "auc":
-        absent = (labels > 0.5).all(axis=0) | (labels < 0.5).all(axis=0)
+        absent = ~(labels > 0.5).any(axis=0) | ~(labels < 0.5).any(axis=0)
         problem = "are all alike in {} of the {} labels, which its metric leaves out: {}"
     else:
         return

@@ -19,6 +19,7 @@ from transferbench.runner.datasets import (
     facts_of,
     prepare_datasets,
     refuse_impossible,
+    refuse_unknown_labels,
     report_on,
 )
 from transferbench.runner.earlier import EarlierRun, earlier_run
@@ -117,6 +118,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
                       notes, data, request.superseded, own, facts)  # fmt: skip
     left = (job for name, job in plan.jobs.items() if name not in planned.finished)
     refuse_impossible(plan, datasets, left)
+    refuse_unknown_labels(plan, datasets, registry)
     return planned
 
 

@@ -43,6 +43,9 @@ SCHEMA = pa.schema(
 FORMS = (("label", "prediction"), ("label", "scores"), ("labels", "scores"))
 """The columns that a trial fills: of predicted classes, of their scores, of those of labels."""
 
+UNKNOWN = -1
+"""The label of a multi-label task that is not known, in the table."""
+
 MAX_ROWS = 50_000_000
 MAX_DECODED_BYTES = 4 * 2**30
 
@@ -51,7 +54,8 @@ class Predictions(NamedTuple):
     """The predictions of a trial on its fixed, ordered test subset.
 
     items: int64 (N,), positions in the test split.
-    labels: int32 (N,) class indices, or int8 (N, L) of 0 and 1.
+    labels: int32 (N,) class indices, or int8 (N, L) of 0 and 1; float32 (N, L) with NaN where some
+    are unknown, which the table writes as -1.
     outputs: int32 (N,) predicted classes, or float32 scores: (N, L) for the latter labels, (N, K)
     of the classes where the metric ranks images by them.
     """
@@ -82,7 +86,9 @@ def read_outputs(path: Path, metric: Metric) -> tuple[Predictions, str]:
             " belong together; run the trial again"
         )
     if labels.ndim == 2:
-        predictions = Predictions(items, labels.astype(np.int8), logits.astype(np.float32))
+        if not np.isnan(labels).any():
+            labels = labels.astype(np.int8)
+        predictions = Predictions(items, labels, logits.astype(np.float32))
     else:
         ranked = needs_scores(metric)
         outputs = logits.astype(np.float32) if ranked else predict(logits, labels).astype(np.int32)
@@ -103,7 +109,10 @@ def _table(job: str, trial: Predictions) -> pa.Table:
     empty = {name: pa.nulls(count, SCHEMA.field(name).type) for name in SCHEMA.names}
     codes = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([job]))
     columns = empty | {"job": codes, "item": pa.array(trial.items)}
-    for name, values in zip(_columns(trial), trial[1:], strict=True):
+    labels = trial.labels
+    if labels.dtype == np.float32:
+        labels = np.nan_to_num(labels, nan=UNKNOWN).astype(np.int8)
+    for name, values in zip(_columns(trial), (labels, trial.outputs), strict=True):
         columns[name] = pa.array(values) if values.ndim == 1 else _lists(values)
     return pa.table(columns, schema=SCHEMA)
 
@@ -162,7 +171,18 @@ def _trial(table: pa.Table) -> Predictions:
     labels, outputs = (_array(table.column(name)) for name in used)
     if labels.shape != outputs.shape and labels.ndim == outputs.ndim:
         raise SubmissionError("labels and predictions of a trial have different shapes")
+    if labels.ndim == 2:
+        labels = _with_unknown(labels)
     return Predictions(items, labels, outputs)
+
+
+def _with_unknown(labels: np.ndarray) -> np.ndarray:
+    """Labels int8 (N, L), as float32 with NaN where some are unknown."""
+    if not np.isin(labels, (0, 1, UNKNOWN)).all():
+        raise SubmissionError(f"labels are 0, 1, or {UNKNOWN} for an unknown one; one is another")
+    if not (unknown := labels == UNKNOWN).any():
+        return labels
+    return np.where(unknown, np.float32(np.nan), labels.astype(np.float32))
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:

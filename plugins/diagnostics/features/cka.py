@@ -141,6 +141,7 @@ CKA = DiagnosticSpec(
     tiny={"images": 16},
     measure=measure,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset({"cka"}),
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,

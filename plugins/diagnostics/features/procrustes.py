@@ -59,6 +59,7 @@ PROCRUSTES = DiagnosticSpec(
     tiny={"images": 32},
     measure=measure,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset({"procrustes"}),
     needs=frozenset({"images"}),
     cost=lambda params: 2.0,

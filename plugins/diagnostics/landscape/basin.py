@@ -190,6 +190,7 @@ BASIN = DiagnosticSpec(
     tiny={"limit": 16, "calibration": 16, "steps": 2, "levels": 2, "draws": 1, "tolerance": 1},
     measure=measure,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset(
         {
             "a_hi",

@@ -33,6 +33,8 @@ __all__ = [
 
 BOTH_RIGHT, ONLY_A_WRONG, ONLY_B_WRONG, SAME_WRONG, OTHER_WRONG = range(5)
 """The outcomes; in the last two both networks are wrong, with equal or different predictions."""
+UNKNOWN = 5
+"""In place of an outcome where the label is unknown: it counts nowhere."""
 
 ANY = tuple(range(5))
 BOTH_WRONG = (SAME_WRONG, OTHER_WRONG)
@@ -68,7 +70,7 @@ STATISTICS = (
 def pair_outcomes(
     predicted_a: np.ndarray, predicted_b: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    """The outcome of each label of each item.
+    """The outcome of each label of each item; ``UNKNOWN`` where the label is NaN.
 
     Shapes: all (N,), or all (N, L); returns int64 (N, L).
     """
@@ -80,6 +82,8 @@ def pair_outcomes(
     outcomes_NL: np.ndarray = np.select(
         [wrong_a & wrong_b, wrong_a, wrong_b], [both_wrong, ONLY_A_WRONG, ONLY_B_WRONG], BOTH_RIGHT
     )
+    if labels.ndim == 2:
+        outcomes_NL[np.isnan(labels)] = UNKNOWN
     return outcomes_NL
 
 
@@ -101,9 +105,9 @@ def outcome_statistics(tables_BLT: np.ndarray) -> np.ndarray:
         only_a,
         only_b,
         ratio(common, common + only_a + only_b),
-        (right + same) / n,
+        ratio(right + same, n),
         ratio(same, common),
-        _kappa((right + common) / n, (only_a + common) / n, (only_b + common) / n),
+        _kappa(*(ratio(part + common, n) for part in (right, only_a, only_b))),
     ]
     return np.stack(columns, axis=-1)
 

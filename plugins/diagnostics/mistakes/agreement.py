@@ -113,6 +113,7 @@ AGREEMENT = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset({*(s.metric for s in STATISTICS), "reference_entropy"}),
     needs=frozenset({"logits"}),
     identical={

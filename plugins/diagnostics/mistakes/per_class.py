@@ -47,6 +47,7 @@ def measure(
     recall = TP / (TP + FN), precision = TP / (TP + FP), f1 = 2 TP / (2 TP + FP + FN); class_auc is
     the area under the ROC curve of the class against the rest; confusion is the number of images
     of ``class`` that are ``predicted`` to be of another, or of it.
+    Labels that are unknown are left out.
     Units: fractions, and images. ``n`` counts the images that a number is a share of.
     Error: Wilson over test images for recall and precision; for the AUC with the effective number
     of images; none for f1 and confusion.
@@ -57,10 +58,11 @@ def measure(
     classes = np.arange(logits.shape[1])
     yield from _of_predictions(params, predict(logits, labels), labels, classes)
     scores_NK = class_scores(logits) if labels.ndim == 1 else logits
-    positive_NK = one_hot(labels, len(classes)) if labels.ndim == 1 else labels > 0.5
+    truth_NK = one_hot(labels, len(classes)).astype(np.float32) if labels.ndim == 1 else labels
     for k in classes.tolist():
-        area = metric_interval("auc", scores_NK[:, [k]], positive_NK[:, [k]].astype(np.float32))
-        yield measurement("class_auc", area, "fraction", len(labels), {"class": k},
+        known_N = ~np.isnan(truth_NK[:, k])
+        area = metric_interval("auc", scores_NK[known_N][:, [k]], truth_NK[known_N][:, [k]])
+        yield measurement("class_auc", area, "fraction", int(known_N.sum()), {"class": k},
                           missing=UNDEFINED_AUC)  # fmt: skip
 
 
@@ -79,7 +81,8 @@ def _of_predictions(
     """Shapes: predicted and labels (N,) or (N, K), classes (K,)."""
     several = labels.ndim == 2
     positive_NK = labels > 0.5 if several else labels[:, None] == classes
-    predicted_NK = predicted if several else predicted[:, None] == classes
+    # What is not known to be right or wrong is not counted.
+    predicted_NK = predicted & ~np.isnan(labels) if several else predicted[:, None] == classes
     right_K = (positive_NK & predicted_NK).sum(axis=0).tolist()
     actual_K, named_K = positive_NK.sum(axis=0).tolist(), predicted_NK.sum(axis=0).tolist()
     for k, right, actual, named in zip(classes.tolist(), right_K, actual_K, named_K, strict=True):
@@ -113,6 +116,7 @@ PER_CLASS = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="one",
+    unknown_labels=True,
     needs=frozenset({"logits"}),
     report=ReportPart(
         build=f"{__package__}._per_class_report:classes",

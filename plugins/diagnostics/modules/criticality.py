@@ -253,6 +253,7 @@ CRITICALITY = DiagnosticSpec(
     tiny={"alphas": 2, "sigmas": [0.01, 0.1], "draws": 1, "limit": 8},
     measure=measure,
     subjects="one",
+    unknown_labels=True,
     metrics=frozenset(
         {
             "alpha_low",

@@ -116,8 +116,26 @@ def _settings(params: RobustnessParams, subject: Subject) -> Iterator[_Setting]:
 
 
 def _loss(logits: np.ndarray, labels: np.ndarray, seed: int, resamples: int) -> Interval | None:
+    if np.isnan(labels).any():
+        finite = np.isfinite(logits).all()
+        return _partly_known_loss(logits, labels, seed, resamples) if finite else None
     losses_N = _losses(logits, labels)
     return bootstrap_mean(losses_N, seed, resamples) if np.isfinite(losses_N).all() else None
+
+
+def _partly_known_loss(
+    logits: np.ndarray, labels: np.ndarray, seed: int, resamples: int
+) -> Interval:
+    """The mean over all known labels of all items, as in the training."""
+    known_NL = ~np.isnan(labels)
+    losses_NL = _label_losses(logits.astype(np.float64), np.nan_to_num(labels))
+    totals_N, known_N = (losses_NL * known_NL).sum(axis=1), known_NL.sum(axis=1)
+
+    def mean(counts_BN: np.ndarray) -> np.ndarray:
+        return ratio(counts_BN @ totals_N, counts_BN @ known_N)[:, None]
+
+    (interval,) = bootstrap(mean, np.ones(len(labels), dtype=np.int64), seed, resamples)
+    return interval
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -131,8 +149,14 @@ def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
         loss_N: np.ndarray = total - logits[np.arange(len(labels)), labels]
         return loss_N
-    mean_loss_N: np.ndarray = (np.logaddexp(0, logits) - logits * labels).mean(axis=1)
+    mean_loss_N: np.ndarray = _label_losses(logits, labels).mean(axis=1)
     return mean_loss_N
+
+
+def _label_losses(logits_NL: np.ndarray, labels_NL: np.ndarray) -> np.ndarray:
+    """The binary cross-entropy of each label of each item. Shapes: float64 (N, L)."""
+    losses_NL: np.ndarray = np.logaddexp(0, logits_NL) - logits_NL * labels_NL
+    return losses_NL
 
 
 def _summaries(
@@ -188,6 +212,7 @@ ROBUSTNESS = DiagnosticSpec(
     tiny={"perturbations": [{"name": "identity", "settings": [{}]}], "limit": 20, "resamples": 100},
     measure=measure,
     subjects="one",
+    unknown_labels=True,
     metrics=frozenset(
         {"corrected_relative_metric", "mean_metric", "relative_metric", "test_loss", "test_metric"}
     ),

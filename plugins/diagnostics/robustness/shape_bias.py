@@ -168,6 +168,7 @@ SHAPE_BIAS = DiagnosticSpec(
     tiny={"block": 2, "limit": 20},
     measure=measure,
     subjects="one",
+    unknown_labels=True,
     metrics=frozenset(METRICS),
     needs=frozenset({"images", "logits"}),
     cost=lambda params: 1.0,

@@ -73,6 +73,7 @@ CHECKPOINT_CHOICE = DiagnosticSpec(
     license="Apache-2.0",
     measure=measure,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset({"checkpoint", "source_metric", "speed", "target_metric"}),
     needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=lambda params: 1.0,

@@ -166,6 +166,7 @@ LEARNING_CURVE = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="one",
+    unknown_labels=True,
     metrics=frozenset(
         {"area", "best", "best_epoch", "epochs_to_threshold", "test_metric", "train_metric"}
     ),

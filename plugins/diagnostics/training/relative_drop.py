@@ -120,8 +120,9 @@ def _sample(
     """
     if metric == "accuracy":
         hits_N2 = np.stack([correctness(predicted, labels) for predicted in outputs], axis=1)
+        hits_N2 = hits_N2[~np.isnan(hits_N2).any(axis=1)]  # items without a known label
         outcomes_C2, counts = np.unique(hits_N2, axis=0, return_counts=True)
-        return lambda counts_BC: counts_BC @ outcomes_C2 / len(labels), counts
+        return lambda counts_BC: counts_BC @ outcomes_C2 / len(hits_N2), counts
 
     def scores(counts_BN: np.ndarray) -> np.ndarray:
         return np.stack([weighted_score(metric, o, labels, counts_BN) for o in outputs], axis=1)
@@ -185,6 +186,7 @@ RELATIVE_DROP = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset(
         {
             "corrected_drop",

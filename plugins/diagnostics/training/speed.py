@@ -95,6 +95,7 @@ SPEED = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="one",
+    unknown_labels=True,
     metrics=frozenset({"speed"}),
     needs=frozenset({"history"}),
     report=ReportPart(build=f"{__package__}._speed_report:speed", metrics=frozenset({"speed"})),

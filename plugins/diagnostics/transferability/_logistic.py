@@ -52,7 +52,8 @@ def fit_regressions(
 
     Features are standardised, so that strengths are comparable between networks. Each fit is
     warm-started from the previous one: pass the strongest first.
-    Shapes: features (N, D); labels (N,) of classes, or (N, L) of 0 and 1 with L = ``classes``.
+    Shapes: features (N, D); labels (N,) of classes, or (N, L) of 0 and 1 with L = ``classes``,
+    NaN where unknown: the regression of a label is fitted to the images where it is known.
     Source: Kornblith, Shlens, Le 2019, arXiv 1805.08974, Appendix, for the protocol.
     """
     mean_D, spread_D = features.mean(axis=0), features.std(axis=0)
@@ -86,7 +87,11 @@ def _classes(
 def _labels(
     features: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float]
 ) -> list[Coefficients]:
-    paths = [_label(features, labels[:, k] > 0.5, strengths) for k in range(classes)]
+    paths = []
+    for k in range(classes):
+        known_N = ~np.isnan(labels[:, k])
+        known = features if known_N.all() else features[known_N]
+        paths.append(_label(known, labels[known_N, k] > 0.5, strengths))
     return [
         Coefficients(
             np.concatenate([part.weights for part in parts], axis=1),
@@ -102,7 +107,7 @@ def _label(
 ) -> list[Coefficients]:
     if label.any() and not label.all():
         return _regularisation_path(features, label, strengths)
-    constant = np.array([1.0 if label.all() else -1.0])
+    constant = np.array([0.0 if not len(label) else 1.0 if label.all() else -1.0])
     return [Coefficients(np.zeros((features.shape[1], 1)), constant, converged=True)] * len(
         strengths
     )

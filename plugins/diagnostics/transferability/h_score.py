@@ -50,6 +50,7 @@ H_SCORE = DiagnosticSpec(
     license="Apache-2.0",
     measure=measure,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset({"h_score", "regularised_h_score"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 1.0,

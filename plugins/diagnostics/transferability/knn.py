@@ -61,6 +61,7 @@ KNN = DiagnosticSpec(
     tiny={"neighbours": [1]},
     measure=measure,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset({"knn_accuracy"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,

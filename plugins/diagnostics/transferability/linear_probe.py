@@ -65,9 +65,10 @@ def measure(
 ) -> Iterator[Measurement]:
     """The metric of a's task reached by a linear map of b's features, and the penalty chosen.
 
-    One multinomial regression, or one regression per label of a multi-label task. The strength
-    has the best metric on the held-out share of the training images (the strongest among equals);
-    the regression is then refitted to all of them. Test images are not used for the choice.
+    One multinomial regression, or one regression per label of a multi-label task, on the images
+    where it is known. The strength has the best metric on the held-out share of the training
+    images (the strongest among equals); the regression is then refitted to all of them. Test images
+    are not used for the choice.
     Units: fraction. Error: over test images, Wilson for a multi-class accuracy; for other metrics
     as in ``transferbench.analysis.metric_intervals``, else bootstrap.
     """
@@ -91,7 +92,8 @@ def _probe(
 
 
 def _constant(train: SourceOutputs) -> str | None:
-    constant = ", ".join(map(str, np.flatnonzero(np.ptp(train.labels, axis=0) == 0)))
+    varies_L = (train.labels > 0.5).any(axis=0) & (train.labels <= 0.5).any(axis=0)
+    constant = ", ".join(map(str, np.flatnonzero(~varies_L)))
     return f"one value on all training images: label {constant}" if constant else None
 
 
@@ -144,6 +146,7 @@ LINEAR_PROBE = DiagnosticSpec(
     tiny={"strengths": [0.1, 0.01], "resamples": 100},
     measure=measure,
     subjects="pair",
+    unknown_labels=True,
     metrics=frozenset({"probe_strength", "probe_test_metric", "probe_train_metric"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     cost=lambda params: 2.0,

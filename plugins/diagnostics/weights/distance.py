@@ -107,6 +107,7 @@ DISTANCE = DiagnosticSpec(
     license="Apache-2.0",
     measure=measure,
     subjects="pair",
+    unknown_labels=True,
     metrics=METRICS,
     needs=frozenset({"init_state"}),
     identical={"l2": 0, "l2_normalised": 0, "cosine": 1},

@@ -218,6 +218,7 @@ MISALIGNMENT = DiagnosticSpec(
     tiny={"limit": 8, "rotations": 2},
     measure=measure,
     subjects="one",
+    unknown_labels=True,
     metrics=frozenset({"misalignment", "misalignment_random", "shrinkage"}),
     needs=frozenset({"init_state", "images"}),
     epochs=lambda params: [of for of in params.of if isinstance(of, int)],

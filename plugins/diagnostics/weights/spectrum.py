@@ -148,6 +148,7 @@ SPECTRUM = DiagnosticSpec(
     tiny={"top": 2},
     measure=measure,
     subjects="one",
+    unknown_labels=True,
     metrics=frozenset(
         {"effective_rank", "frobenius_norm", "singular_value", "spectral_norm", "stable_rank"}
     ),
