@@ -49,6 +49,10 @@ class AugmentationParams(NamedTuple):
         """The parameters of a slice of the batch."""
         return AugmentationParams(*(None if values is None else values[rows] for values in self))
 
+    def to(self, device: torch.device) -> AugmentationParams:
+        """The parameters on ``device``."""
+        return AugmentationParams(*(None if each is None else each.to(device) for each in self))
+
 
 def sample_augmentation(
     augmentation: Augmentation,

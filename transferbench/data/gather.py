@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -114,16 +114,27 @@ class Gather:
 
     def __init__(self, runs: RunMap, device: torch.device) -> None:
         # A copy: torch warns about read-only arrays.
-        sources = torch.from_numpy(runs.runs.astype(np.int32)).to(device)
-        self._word, words = _widest_word(runs.length)
+        self._set(torch.from_numpy(runs.runs.astype(np.int32)).to(device), runs.length)
+
+    @classmethod
+    def of_sources(cls, sources: Tensor, length: int) -> Self:
+        """The gather of a run map that is on its device: int32 (M, R) runs of ``length`` bytes."""
+        gather = cls.__new__(cls)
+        gather._set(sources, length)  # noqa: SLF001  # its own
+        return gather
+
+    def _set(self, sources: Tensor, length: int) -> None:
+        device = sources.device
+        self._word, words = _widest_word(length)
         self._row = [words]
         if words < FEW_WORDS:
             within = torch.arange(words, dtype=torch.int32, device=device)
             sources = sources[:, :, None] * words + within
             sources, self._row = sources.flatten(1), []
         self._sources = sources
-        self._run_bytes = runs.length
-        self._shared_order = torch.empty(0, dtype=torch.int32, device=device)
+        self._run_bytes = length
+        # Of a shared map. Shorter ones are kept: a captured graph reads the one of its capture.
+        self._shared_orders = [torch.empty(0, dtype=torch.int32, device=device)]
 
     def __call__(self, images: Tensor, out: Tensor | None = None) -> Tensor:
         """The permuted images.
@@ -163,9 +174,9 @@ class Gather:
         if len(self._sources) > 1:
             return self._consecutive(self._sources[first : first + count], count)
         # A shared map is repeated for each image: cached for the largest batch so far.
-        if len(self._shared_order) < count * width:
-            self._shared_order = self._consecutive(self._sources, count)
-        return self._shared_order[: count * width]
+        if len(self._shared_orders[-1]) < count * width:
+            self._shared_orders.append(self._consecutive(self._sources, count))
+        return self._shared_orders[-1][: count * width]
 
     def _consecutive(self, sources: Tensor, count: int) -> Tensor:
         width = sources.shape[1]

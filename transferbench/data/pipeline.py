@@ -19,13 +19,21 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from transferbench.data.augmentation import augment, central, sample_augmentation
+from transferbench.data.augmentation import (
+    AugmentationParams,
+    augment,
+    central,
+    sample_augmentation,
+)
 from transferbench.data.gather import Gather, RunMap, as_words, chunks
 from transferbench.data.perturbation import CompiledPerturbation
 from transferbench.specs import ImageShape
 from transferbench.suite import Augmentation
 
-__all__ = ["ImagePipeline", "View", "keep_large_allocations", "mixup", "normalise"]
+__all__ = [
+    "BatchDraw", "ImagePipeline", "MixupDraw", "View", "draw_mixup", "keep_large_allocations",
+    "mix", "mixup", "normalise",
+]  # fmt: skip
 
 Rows = tuple[Tensor, Tensor]  # scale and shift, (1 or N, P) each
 
@@ -64,23 +72,42 @@ def normalise(values: Tensor, rows: Rows, out: Tensor) -> None:
     torch.addcmul(shift, out.copy_(values), scale, out=out)
 
 
-def mixup(
-    images: Tensor, targets: Tensor, alpha: float, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """Images and targets, each mixed with those of another image of the batch.
+class MixupDraw(NamedTuple):
+    """The weight of each image, float32 (), and the other image of each, int64 (N,)."""
 
-    A label that is unknown (NaN) in one of both is unknown.
-    Shapes: images (N, C, H, W), targets float (N, K); returns the same in the same layout.
-    Source: Zhang et al. 2018; the weight is drawn from Beta(alpha, alpha), one for the batch.
+    weight: Tensor
+    partner: Tensor
+
+
+def draw_mixup(count: int, alpha: float, generator: Generator) -> MixupDraw:
+    """The weight, from Beta(alpha, alpha), and the partners of a batch of ``count`` images.
+
+    Source: Zhang et al. 2018; one weight for the batch.
     """
-    device = images.device
     concentration = torch.full((2,), alpha, device=generator.device)
     # The sampler of torch.distributions.Beta, which takes no generator itself.
     weights = torch.ops.aten._sample_dirichlet(concentration, generator=generator)  # noqa: SLF001  # no public sampler takes a generator
-    weight = weights[0].to(device)
-    partner = torch.randperm(len(images), generator=generator, device=generator.device).to(device)
+    partner = torch.randperm(count, generator=generator, device=generator.device)
+    return MixupDraw(weights[0], partner)
+
+
+def mix(images: Tensor, targets: Tensor, draw: MixupDraw) -> tuple[Tensor, Tensor]:
+    """Images and targets, each mixed with those of its partner; all on one device.
+
+    A label that is unknown (NaN) in one of both is unknown.
+    Shapes: images (N, C, H, W), targets float (N, K); returns the same in the same layout.
+    """
+    weight, partner = draw
     mixed = torch.lerp(_select(images, partner), images, weight.to(images.dtype))
     return mixed, torch.lerp(targets[partner], targets, weight.to(targets.dtype))
+
+
+def mixup(
+    images: Tensor, targets: Tensor, alpha: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Images and targets, each mixed with those of another image of the batch, drawn now."""
+    draw = draw_mixup(len(images), alpha, generator)
+    return mix(images, targets, MixupDraw(*(tensor.to(images.device) for tensor in draw)))
 
 
 def _select(images: Tensor, order: Tensor) -> Tensor:
@@ -105,7 +132,7 @@ class _Constants:
         exact = torch.tensor([mean, std], dtype=torch.float64)
         self._scale = (1 / (unit * exact[1])).float().to(device)
         self._shift = (-exact[0] / exact[1]).float().to(device)
-        self._equal = bool((exact == exact[:, :1]).all())
+        self.equal = bool((exact == exact[:, :1]).all())
         _, width, self._channels = image_shape
         self.plain = self._rows(torch.arange(width * self._channels, device=device)[None])
 
@@ -118,8 +145,12 @@ class _Constants:
 
         A map that mixes channels does not commute with constants that differ between channels.
         """
-        if self._equal or runs.keeps_channels(self._channels):
+        if self.equal or runs.keeps_channels(self._channels):
             return self.plain
+        return self.of_values(runs)
+
+    def of_values(self, runs: RunMap) -> Rows:
+        """The rows of the values that the maps bring to each place."""
         return self._rows(torch.from_numpy(runs.values()).to(self._scale.device))
 
 
@@ -131,6 +162,35 @@ class View(NamedTuple):
 
     size: int | None
     aspects: Tensor | None = None
+
+
+class BatchDraw(NamedTuple):
+    """Which images a batch shows, and what was drawn for them.
+
+    ``aspects``: float64 (N,), where centres of distorted images are shown. What the host computes
+    for each batch, where ``ImagePipeline.for_device`` has done so already: ``runs``, the maps of
+    the images, int32 (N, R); ``rows``, their constants; ``images``, float32 (N, C, H, W), where a
+    transform has made them.
+    """
+
+    indices: Tensor
+    augmentation: AugmentationParams | None
+    aspects: Tensor | None = None
+    runs: Tensor | None = None
+    rows: Rows | None = None
+    images: Tensor | None = None
+
+    def chunk(self, rows: slice) -> BatchDraw:
+        """What was drawn for a slice of the batch."""
+        augmentation = self.augmentation and self.augmentation.chunk(rows)
+        aspects, runs, images = (
+            None if tensor is None else tensor[rows]
+            for tensor in (self.aspects, self.runs, self.images)
+        )
+        scales = self.rows
+        if scales is not None and len(scales[0]) > 1:
+            scales = (scales[0][rows], scales[1][rows])
+        return BatchDraw(self.indices[rows], augmentation, aspects, runs, scales, images)
 
 
 class ImagePipeline:
@@ -167,6 +227,7 @@ class ImagePipeline:
         shared = perturbation.shared
         self._gather = None if shared is None else Gather(shared, images.device)
         self._rows = self._rows_after(shared)
+        self._run_length = 0
 
     def _set_images(self, images: Tensor, view: View) -> None:
         size, self._aspects = view
@@ -208,26 +269,60 @@ class ImagePipeline:
         Shapes: indices int64 (N,), preferably on the CPU where each image has its own map;
         returns (N, C, H, W), channels_last in memory.
         """
-        count, values = len(indices), math.prod(self._shape)
-        out = torch.empty(count, values, dtype=torch.float32, device=self._device)
+        return self.make(self.draw(indices, generator))
+
+    def draw(self, indices: Tensor, generator: Generator | None = None) -> BatchDraw:
+        """What ``make`` needs for a batch: the only part that draws random numbers."""
         augmentation = None if generator is None else self._augmentation
         aspects = None if self._aspects is None else self._aspects[indices.cpu()]
-        if augmentation is not None and generator is not None:
-            params = sample_augmentation(
-                augmentation, count, self._stored_shape, generator, self._device, aspects
-            )
+        if augmentation is None or generator is None:
+            return BatchDraw(indices, None, aspects)
+        params = sample_augmentation(
+            augmentation, len(indices), self._stored_shape, generator, generator.device, aspects
+        )
+        return BatchDraw(indices, params)
+
+    def for_device(self, draw: BatchDraw) -> BatchDraw:
+        """``draw`` with all that the host computes, so that ``make`` runs on the device alone.
+
+        Shapes of what is added depend on the number of images alone, once the runs are as short
+        as those of any image.
+        """
+        if self._transform is not None:
+            return draw._replace(images=self.make(draw))
+        if self._gather is not None or self._per_image is None:
+            return draw
+        runs = self._per_image(self._ids(draw.indices))
+        self._run_length = math.gcd(self._run_length, runs.length)
+        parts = runs.length // self._run_length
+        sources = torch.from_numpy(runs.runs.astype(np.int32))
+        within = torch.arange(parts, dtype=torch.int32)
+        sources = (sources[:, :, None] * parts + within).flatten(1)
+        return draw._replace(runs=sources, rows=self._rows_of_each(runs))
+
+    def make(self, draw: BatchDraw) -> Tensor:
+        """The images of ``draw``, as ``batch``."""
+        if draw.images is not None:
+            return draw.images
+        count, values = len(draw.indices), math.prod(self._shape)
+        out = torch.empty(count, values, dtype=torch.float32, device=self._device)
         for chunk in chunks(count, math.prod(self._stored_shape), self._device):
-            images = self._fetch(indices[chunk])
-            stored = images.view(-1, *self._stored_shape)
-            if augmentation is not None:
-                size = self._shape[0] if self._crops else None
-                images = augment(stored, params.chunk(chunk), augmentation, size).flatten(1)
-            elif self._shows_more(stored):
-                ratios = None if aspects is None else aspects[chunk]
-                images = central(stored, self._shape[0], ratios).flatten(1)
-            images, rows = self._permute(images, indices[chunk])
+            part = draw.chunk(chunk)
+            images, rows = self._permute(self._augmented(part), part)
             normalise(images, rows, out[chunk])
-        return self._finish(out, indices)
+        return self._finish(out, draw.indices)
+
+    def _augmented(self, draw: BatchDraw) -> Tensor:
+        """The images before they are permuted, uint8 (N, V)."""
+        images = self._fetch(draw.indices)
+        stored = images.view(-1, *self._stored_shape)
+        if draw.augmentation is not None and self._augmentation is not None:
+            params = draw.augmentation.to(self._device)
+            size = self._shape[0] if self._crops else None
+            return augment(stored, params, self._augmentation, size).flatten(1)
+        if self._shows_more(stored):
+            return central(stored, self._shape[0], draw.aspects).flatten(1)
+        return images
 
     def precompute(self) -> bool:
         """Permute all images now instead of in each batch; returns whether this was possible.
@@ -239,8 +334,8 @@ class ImagePipeline:
         count, values = len(self), math.prod(self._shape)
         permuted = torch.empty(count, values, dtype=torch.uint8, device=self._device)
         for chunk in chunks(count, values, self._device):
-            indices = torch.arange(chunk.start, chunk.stop)
-            _, rows = self._permute(self._fetch(indices), indices, permuted[chunk])
+            draw = self.draw(torch.arange(chunk.start, chunk.stop))
+            _, rows = self._permute(self._fetch(draw.indices), draw, permuted[chunk])
             if rows is not self._rows:
                 # Each batch would still need the constants of its images.
                 return False
@@ -260,15 +355,24 @@ class ImagePipeline:
             return self._constants.plain
         return self._constants.after(runs)
 
+    def _rows_of_each(self, runs: RunMap) -> Rows:
+        """``_rows_after``, with as many rows whatever the maps of these images are."""
+        if not self._after_normalisation or self._constants.equal:
+            return self._constants.plain
+        return self._constants.of_values(runs)
+
     def _permute(
-        self, images: Tensor, indices: Tensor, out: Tensor | None = None
+        self, images: Tensor, draw: BatchDraw, out: Tensor | None = None
     ) -> tuple[Tensor, Rows]:
         """The permuted images, and the rows that normalise them."""
         if self._gather is not None:
             return self._gather(images, out), self._rows
         if self._per_image is None:
             return images, self._rows
-        runs = self._per_image(self._ids(indices))
+        if draw.runs is not None and draw.rows is not None:
+            gather = Gather.of_sources(draw.runs, images.shape[1] // draw.runs.shape[1])
+            return gather(images, out), draw.rows
+        runs = self._per_image(self._ids(draw.indices))
         return Gather(runs, self._device)(images, out), self._rows_after(runs)
 
     def _finish(self, values: Tensor, indices: Tensor) -> Tensor:

@@ -1,0 +1,60 @@
+"""The outputs of a network for all images of a split, and their loss and metric.
+
+Shape letters: N images, K classes or labels, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from transferbench.data.pipeline import ImagePipeline
+from transferbench.metrics import Evaluation, score
+from transferbench.networks.losses import has_unknown
+from transferbench.networks.modules import FeatureRecorder, eval_mode
+from transferbench.training.execution import Execution, autocast
+from transferbench.training.loss import task_loss
+from transferbench.training.tasks import DataSplit, TaskData
+
+__all__ = ["evaluate", "model_outputs", "scored"]
+
+
+def model_outputs(
+    net: nn.Module, head: nn.Module, pipeline: ImagePipeline, execution: Execution
+) -> dict[str, torch.Tensor]:
+    """``logits`` (N, K) and penultimate ``features`` (N, D) of all images, in order.
+
+    In eval mode and float32, on the CPU.
+    """
+    logits, features = [], []
+    with eval_mode(net), FeatureRecorder(head) as recorder, torch.no_grad():
+        for images in _batches(pipeline, execution):
+            logits.append(net(images).float())
+            features.append(recorder.features.float())
+    return {"logits": torch.cat(logits).cpu(), "features": torch.cat(features).cpu()}
+
+
+def evaluate(
+    net: nn.Module, split: DataSplit, data: TaskData, execution: Execution, precision: str = "f32"
+) -> Evaluation:
+    """Loss and metric over all images of ``split``, in eval mode on clean inputs."""
+    with eval_mode(net), torch.no_grad(), autocast(execution.device, precision):
+        logits = torch.cat([net(images).float() for images in _batches(split.pipeline, execution)])
+    return scored(logits, split, data)
+
+
+def scored(logits: torch.Tensor, split: DataSplit, data: TaskData) -> Evaluation:
+    """Loss and metric of the logits (N, K) of all images of ``split``."""
+    partly_known = has_unknown(split.labels)
+    loss = task_loss(data.task, logits, split.labels, partly_known=partly_known).item()
+    metric = score(data.metric, logits.cpu().numpy(), split.labels.cpu().numpy())
+    return Evaluation(loss if math.isfinite(loss) else None, metric)
+
+
+def _batches(pipeline: ImagePipeline, execution: Execution) -> Iterator[torch.Tensor]:
+    """All images in order, not augmented."""
+    indices = torch.arange(len(pipeline), device=execution.device)
+    return map(pipeline.batch, torch.split(indices, execution.evaluation_batch))

@@ -1,0 +1,154 @@
+"""A training step in two parts: what the host draws, and what the device computes from it.
+
+The second part waits for nothing and draws nothing from the host, so that it can be captured.
+
+Shape letters: N images, K classes or labels, G groups of parameters with a rate of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # the usual name
+
+from transferbench.data.pipeline import BatchDraw, MixupDraw, draw_mixup, mix
+from transferbench.errors import SuiteError
+from transferbench.networks.losses import has_unknown, known_share
+from transferbench.networks.modules import body_in_eval, normalises_by_batch, seeded
+from transferbench.specs import RateFactor
+from transferbench.suite import Recipe
+from transferbench.training.execution import Execution, autocast
+from transferbench.training.loss import task_loss
+from transferbench.training.optimizer import make_optimizer
+from transferbench.training.schedule import learning_rate_factor
+from transferbench.training.tasks import TaskData
+
+__all__ = ["StepDraw", "TrainingStep", "on_each_tensor", "set_train_mode"]
+
+DrawT = TypeVar("DrawT")
+
+
+class StepDraw(NamedTuple):
+    """All that a step needs from the host. ``rates``: of each group of parameters, (G,)."""
+
+    batch: BatchDraw
+    mixup: MixupDraw | None
+    rates: Tensor
+
+
+def on_each_tensor(draw: DrawT, change: Callable[[Tensor], Tensor]) -> DrawT:
+    """``draw``, a tensor or nested tuples of them, with each of its tensors changed."""
+    nested: Any = draw
+    if isinstance(nested, Tensor):
+        return change(nested)  # type: ignore[return-value]  # a tensor for a tensor
+    if not isinstance(nested, tuple):
+        return draw
+    changed = [on_each_tensor(member, change) for member in nested]
+    return type(nested)(*changed) if hasattr(nested, "_fields") else tuple(changed)  # type: ignore[return-value]  # of the same type
+
+
+def set_train_mode(net: nn.Module, only_head: nn.Module | None) -> None:
+    """Train mode, of the head alone where only the head is trained."""
+    net.train()
+    if only_head is not None:
+        body_in_eval(net, only_head)
+
+
+class TrainingStep:
+    """The steps of one network: ``draw`` on the host, ``compute`` on the device.
+
+    Raises: ``SuiteError`` for batches of one image that the network cannot normalise.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        data: TaskData,
+        recipe: Recipe,
+        execution: Execution,
+        rate_factors: Sequence[RateFactor] = (),
+        *,
+        only_head: nn.Module | None = None,
+    ) -> None:
+        self.net, self.data, self.recipe, self.execution = net, data, recipe, execution
+        self._partly_known = has_unknown(data.train.labels)
+        device = execution.device
+        if min(recipe.batch_size, len(data.train.pipeline)) == 1 and normalises_by_batch(net):
+            image = data.train.pipeline.batch(torch.zeros(1, dtype=torch.int64))
+            _refuse_single_image(net, only_head, image)
+        self.forward = torch.compile(net) if execution.compile else net
+        self.optimizer = make_optimizer(net, recipe, rate_factors, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.per_epoch = max(len(data.train.pipeline) // recipe.batch_size, 1)
+        self._initial = [group["lr"] for group in self.optimizer.param_groups]
+        # In a tensor that each step fills. The kernels of CUDA read single precision; those of the
+        # CPU read double precision, as they do from a number.
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
+        self._rates = torch.tensor(self._initial, dtype=dtype, device=device)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+
+    def draw(self, indices: Tensor, augmentation: torch.Generator, step: int) -> StepDraw:
+        """What the step number ``step``, counted from 0, on the images at ``indices`` needs."""
+        pipeline, recipe = self.data.train.pipeline, self.recipe
+        batch = pipeline.draw(indices, augmentation)
+        mixup = None
+        if recipe.mixup > 0:
+            mixup = draw_mixup(len(indices), recipe.mixup, augmentation)
+        factor = learning_rate_factor(recipe, step, self.per_epoch)
+        rates = [rate * factor for rate in self._initial]
+        draw = StepDraw(batch, mixup, torch.tensor(rates, dtype=self._rates.dtype))
+        return draw if self.execution.device.type == "cpu" else self.for_device(draw)
+
+    def for_device(self, draw: StepDraw) -> StepDraw:
+        """``draw`` with all that the host computes, so that ``compute`` needs it for nothing."""
+        return draw._replace(batch=self.data.train.pipeline.for_device(draw.batch))
+
+    def compute(self, draw: StepDraw) -> None:
+        """Take the step."""
+        recipe, device = self.recipe, self.execution.device
+        draw = on_each_tensor(draw, lambda tensor: tensor.to(device, non_blocking=True))
+        images = self.data.train.pipeline.make(draw.batch)
+        targets = self.data.train.labels[draw.batch.indices]
+        if draw.mixup is not None:
+            images, targets = mix(images, self._soft(targets), draw.mixup)
+        self._rates.copy_(draw.rates)
+        self.optimizer.zero_grad(set_to_none=True)
+        count = len(images)
+        size = self.execution.micro_batch or count
+        for x, y in zip(torch.split(images, size), torch.split(targets, size), strict=True):
+            with autocast(device, recipe.precision):
+                logits = self.forward(x)
+            loss = task_loss(self.data.task, logits, y, recipe.label_smoothing,
+                             partly_known=self._partly_known)  # fmt: skip
+            share = known_share(y, targets) if self._partly_known else len(x) / count
+            self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if recipe.gradient_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.net.parameters(), recipe.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _soft(self, targets: Tensor) -> Tensor:
+        if self.data.task == "multi-label":
+            return targets
+        return F.one_hot(targets, self.data.classes).float()
+
+
+def _refuse_single_image(net: nn.Module, only_head: nn.Module | None, image: Tensor) -> None:
+    # A copy on the CPU: neither statistics nor the generators of the training change.
+    copied, head = copy.deepcopy((net, only_head))
+    set_train_mode(copied, head)
+    try:
+        with torch.no_grad(), seeded(0):
+            copied.cpu()(image.cpu())
+    except ValueError as error:
+        raise SuiteError(
+            f"batches of one image cannot train {type(net).__name__}: it normalises by statistics "
+            f"of its batch (BatchNorm), and one of its layers has none ({error}); give the recipe "
+            "a batch_size of at least 2, or the target more training images"
+        ) from error
