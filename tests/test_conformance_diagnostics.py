@@ -272,6 +272,12 @@ BAD = {
         "the-source-network-can-be-measured",
         "it measures nothing on the source network of a network with batch statistics; yield",
     ),
+    "the images of external weights": (
+        after(lambda subject: subject.images("train", 2))
+        | {"needs": frozenset({"images", "logits"}), "needs_of_source": "state"},
+        "external-weights-can-be-measured",
+        "on external weights of a network with batch statistics it fails: AttributeError:",
+    ),
     "several labels forgotten": (
         {"measure": of_classes_alone},
         "a-task-of-several-labels-is-measured-or-refused",

@@ -72,6 +72,7 @@ __all__ = [
     "Preprocessing",
     "RateFactor",
     "ReportPart",
+    "SourceNeed",
     "Spec",
     "Subject",
     "SubmittedTrial",
@@ -104,6 +105,7 @@ METRICS: Mapping[Task, tuple[Metric, ...]] = {
 }
 """The metrics of each task."""
 Need = Literal["init_state", "trajectory", "history", "logits", "features", "images", "gradients"]
+SourceNeed = Literal["state", "head", "training"]
 
 
 class Frozen(BaseModel):
@@ -488,7 +490,13 @@ class BackboneSpec(Spec):
     """``load_weights(params, net, tag_or_file)`` fills the body of ``net`` in place.
 
     It may return a line on what it ignored or changed, which the user reads. The environment
-    variable ``HF_HUB_OFFLINE`` is set to 1 where the network is refused.
+    variable ``HF_HUB_OFFLINE`` is set to 1 where the network is refused. The head of a network with
+    as many classes as that of the weights is filled too.
+    """
+    classes_in: Callable[[Any, str], int | None] = lambda params, file: None
+    """``classes_in(params, file)``: the number of classes of the pre-trained head in a file.
+
+    None where it holds none. A head that is known predicts the classes that it was trained on.
     """
 
 
@@ -566,6 +574,8 @@ class Subject(TrialFacts, Protocol):
     as after divergence. Epoch 0 is the initial state; the last epoch always has train and test.
     Metrics are fractions, in eval mode on clean inputs.
     ``modules``: the backbone's partition. ``epochs``: the epochs whose states are stored.
+    Of external weights there are ``modules``, the final state and its networks alone, and
+    ``history`` is empty.
     """
 
     @property
@@ -728,6 +738,13 @@ class DiagnosticSpec(Spec):
     """The number of trials; a pair may be followed by reference trials that the suite names."""
     needs: frozenset[Need] = frozenset()
     """The artefacts and data of its subjects that it reads, so that trials store them."""
+    needs_of_source: SourceNeed = "training"
+    """What it reads of a source network that is its last subject, or its only one.
+
+    ``state``: the final weights; ``head``: these, and the classes that its head predicts;
+    ``training``: what the training left, such as history, other states or images. External weights
+    have no training, and a head where it is known: what they lack is not measured of them.
+    """
     cost: Callable[[Any], float] = lambda params: 0.0
     """Forward passes over the evaluation subset, for the plan's time estimate."""
     limit: Callable[[Any], int | None] = lambda params: None

@@ -22,12 +22,15 @@ from transferbench_plugins.backbones._timm_partition import (
     record_calls,
 )
 from transferbench_plugins.backbones._weight_loading import (
+    head_classes,
     load_weights,
     read_weights,
     with_own_heads,
 )
 
-__all__ = ["batch_statistics", "build", "build_on_meta", "config", "load_file", "load_tag"]
+__all__ = [
+    "batch_statistics", "build", "build_on_meta", "classes_in", "config", "load_file", "load_tag",
+]  # fmt: skip
 
 ARGUMENTS = "transferbench_arguments"
 MAX_LINE = 160
@@ -130,6 +133,16 @@ def load_file(model: str, net: nn.Module, file: str) -> str:
         ) from error
     load_weights(net, state, heads)
     return "; ".join(weights.remarks)
+
+
+def classes_in(model: str, file: str) -> int | None:
+    """The number of classes of the classifier in a file; None where it holds none of this model.
+
+    Raises: ``DataError`` where the file cannot be read.
+    """
+    net = build_on_meta(lambda: timm.create_model(model))
+    heads = classifier_names(net)
+    return head_classes(read_weights(file, net.state_dict(), heads).state, heads)
 
 
 def load_tag(model: str, net: nn.Module, tag: str) -> None:

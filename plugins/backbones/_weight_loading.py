@@ -13,7 +13,7 @@ from transferbench.networks.weight_paths import locate_weights
 from transferbench_plugins.backbones._weight_files import is_ordered, read_content
 from transferbench_plugins.backbones._weight_names import MatchedWeights, match_names
 
-__all__ = ["load_weights", "read_weights", "with_own_heads"]
+__all__ = ["head_classes", "load_weights", "read_weights", "with_own_heads"]
 
 
 def read_weights(file: str, own: Mapping[str, Tensor], heads: Sequence[str]) -> MatchedWeights:
@@ -67,6 +67,13 @@ def _fits(tensor: Tensor, own: Tensor) -> bool:
     if tensor.is_floating_point():  # counters, in files whose tensors were all converted
         return bool((tensor == tensor.round()).all())
     return tensor.is_complex() == own.is_complex()
+
+
+def head_classes(state: Mapping[str, Tensor], heads: Sequence[str]) -> int | None:
+    """The classes that the layers ``heads`` of ``state`` put out; None where they are not there."""
+    names = [f"{head}.weight" for head in heads]
+    sizes = {len(state[name]) if name in state and state[name].ndim > 1 else None for name in names}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def load_weights(net: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str]) -> None:

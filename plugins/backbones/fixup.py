@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from transferbench.specs import HEAD, BackboneSpec, Params, RateFactor
+from transferbench.specs import HEAD, BackboneSpec, BuildBackbone, Params, RateFactor
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -48,6 +49,16 @@ def _load_weights(params: Any, net: Module, file: str) -> str:  # noqa: ARG001  
     return "; ".join(weights.remarks)
 
 
+def _classes_in(build: BuildBackbone, params: Any, file: str) -> int | None:
+    import torch
+
+    from transferbench_plugins.backbones._weight_loading import head_classes, read_weights
+
+    with torch.device("meta"):
+        own = build(params, 1000, 3, 224).state_dict()
+    return head_classes(read_weights(file, own, heads=["fc"]).state, ["fc"])
+
+
 def _fixup_spec(
     layers: int,
     summary: str,
@@ -81,6 +92,7 @@ def _fixup_spec(
         head=lambda net: net.get_submodule("fc"),
         rate_factors=(SCALARS,),
         load_weights=_load_weights,
+        classes_in=partial(_classes_in, build),
     )
 
 

@@ -128,6 +128,12 @@ def _load_weights(params: TimmParams, net: Module, weights: str) -> str:
     )
 
 
+def _classes_in(params: TimmParams, file: str) -> int | None:
+    from transferbench_plugins.backbones import _timm_building as timm_building
+
+    return timm_building.classes_in(params.model, file)
+
+
 TIMM = BackboneSpec(
     name="timm",
     version=1,
@@ -145,4 +151,5 @@ TIMM = BackboneSpec(
     batch_statistics=_batch_statistics,
     weights=_weights,
     load_weights=_load_weights,
+    classes_in=_classes_in,
 )

@@ -16,15 +16,18 @@ __all__ = ["SourceCheckpoint", "final_checkpoint", "initial_checkpoint"]
 
 
 class SourceCheckpoint(NamedTuple):
-    """A state of the source network, as ``Subject.state`` names it, and its pre-training epoch."""
+    """A state of the source network, as ``Subject.state`` names it, and its pre-training epoch.
+
+    ``epoch``: None for external weights, which have no history.
+    """
 
     which: str | int
-    epoch: int
+    epoch: int | None
 
 
 def final_checkpoint(source: Subject) -> SourceCheckpoint:
     """The state at the end of pre-training."""
-    return SourceCheckpoint("final", last_epoch(source.history))
+    return SourceCheckpoint("final", last_epoch(source.history) if source.history else None)
 
 
 def initial_checkpoint(trial: Subject, source: Subject) -> SourceCheckpoint | None:

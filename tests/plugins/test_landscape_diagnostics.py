@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fake_subject import FakeSubject, modules_of
+from fake_subject import HISTORY, FakeSubject, modules_of
 from pydantic import ValidationError
 from scipy.stats import norm
 from torch import nn
@@ -41,6 +41,7 @@ def drawn(seed):
 def trial(net, init=None, *, head="fc", data_seed=0, **fields):
     """A trial that started from ``init``."""
     networks = {"init": init, "final": net, "best": net}
+    fields.setdefault("history", HISTORY)
     return FakeSubject(networks, modules_of(net, head), drawn(data_seed), **fields)
 
 

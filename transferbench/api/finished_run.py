@@ -35,6 +35,7 @@ from transferbench.leaderboard import boards, show
 from transferbench.measurements import Measurements, frame_of
 from transferbench.registry import Distributions, Registry, open_registry
 from transferbench.report import ReportInput, render_report
+from transferbench.report.absences import Absences
 from transferbench.report.tuning import choices_in, planned_trainings
 from transferbench.runner.collect import JobState, finished_codes, job_states
 from transferbench.runner.entries import has_several_entries
@@ -271,6 +272,11 @@ class Run:
                 diagnostics=registry.diagnostics,
                 notes=(*self._run.data.notes, *self._run.code.notes),
                 classes=self._run.data.classes,
+                external=self._external,
+                absences={
+                    entry.name: Absences(entry.left_out, entry.unmeasured, not self.failed)
+                    for entry in self._run.entries
+                },
             ),
             self.folder / REPORT,
         )

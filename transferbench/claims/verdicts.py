@@ -34,7 +34,7 @@ from transferbench.statistics import (
     least_error,
     replicate_mean,
 )
-from transferbench.suite import Claim, Suite
+from transferbench.suite import SOURCE, Claim, Suite, Term
 
 __all__ = ["Decision", "Verdict", "judge"]
 
@@ -120,12 +120,14 @@ def judge(
     left_out: Mapping[str, str] | None = None,
     single_source: Collection[str] = (),
     equal: EqualTrials | None = None,
+    unmeasured: Mapping[str, str] | None = None,
 ) -> list[Verdict]:
     """A verdict on each claim of ``suite``, in its order, for one entry.
 
     ``left_out``: arms that the entry's external weights cannot start, and why; a claim on one
     says so. ``single_source``: arms that start from one network, which a claim's interval does not
-    cover. ``equal``: trials that predict the same as another one. Only replicates with a value in
+    cover. ``equal``: trials that predict the same as another one. ``unmeasured``: diagnoses of P
+    that its external weights do not allow, and why. Only replicates with a value in
     every cell of every term count, so that terms differ in nothing but the contrast of the claim.
 
     A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
@@ -139,7 +141,7 @@ def judge(
     networks predict the same.
     """
     own = measurements.select(entry=entry)
-    facts = _Facts(left_out or {}, single_source, equal or {})
+    facts = _Facts(left_out or {}, single_source, equal or {}, unmeasured or {})
     return [_judge(suite, label, claim, own, facts) for label, claim in suite.claims.items()]
 
 
@@ -149,6 +151,7 @@ class _Facts(NamedTuple):
     left_out: Mapping[str, str]
     single_source: Collection[str]
     equal: EqualTrials
+    unmeasured: Mapping[str, str]
 
 
 def _judge(suite: Suite, label: str, claim: Claim, own: Measurements, facts: _Facts) -> Verdict:
@@ -185,6 +188,7 @@ def _judge(suite: Suite, label: str, claim: Claim, own: Measurements, facts: _Fa
                 *decisive.reasons,
                 *alike,
                 *_left_out(claim, facts.left_out),
+                *_unmeasured(claim, facts.unmeasured),
                 *_worst_of(claim, decisive, len(cases)),
                 *_notes(samples, len(draws.replicates), draws.planned),
             ]
@@ -221,9 +225,23 @@ def _left_out(claim: Claim, left_out: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _arms(claim: Claim) -> set[str]:
+def _unmeasured(claim: Claim, unmeasured: Mapping[str, str]) -> list[str]:
+    """Why diagnoses of the source network were not measured for this entry."""
+    labels = {
+        term.diagnostic
+        for term in _terms(claim)
+        if SOURCE in {term.initialization, term.other_initialization}
+    }
+    return [f"{label} {why}" for label, why in unmeasured.items() if label in labels]
+
+
+def _terms(claim: Claim) -> list[Term]:
     sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
-    terms = [term for summands in sums for term in summands]
+    return [term for summands in sums for term in summands]
+
+
+def _arms(claim: Claim) -> set[str]:
+    terms = _terms(claim)
     second = {term.other_initialization for term in terms if term.other_initialization}
     return {term.initialization for term in terms} | second
 

@@ -16,11 +16,12 @@ from transferbench.conformance.checks import Violation, shared
 from transferbench.conformance.fixture_trials import finished_trials
 from transferbench.conformance.fixtures import NETWORKS
 from transferbench.engine.finished_trial import FinishedTrial
+from transferbench.errors import StoreError
 from transferbench.networks.modules import clone_state
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec
 
-__all__ = ["COUNTS", "SIDES", "DiagnosticCase", "described", "key_of"]
+__all__ = ["COUNTS", "SIDES", "DiagnosticCase", "WeightsAlone", "described", "key_of"]
 
 SEED = 20
 SIDES = ("module", "other_module")
@@ -150,6 +151,29 @@ class RecordedTrial:
         self._call.needs.add("images")
         self._call.perturbations.add(name)
         return self._trial.perturbed(name, params, seed, split, limit)
+
+
+class WeightsAlone:
+    """A source network as external weights are: no history, a final state, no images."""
+
+    history = ()
+    epochs = ()
+
+    def __init__(self, source: FinishedTrial) -> None:
+        self._source = source
+        self.job, self.task, self.modules = source.job, source.task, source.modules
+        self.head, self.fresh = source.head, source.fresh
+
+    def state(self, which: str | int = "final") -> Any:
+        """See ``Subject``."""
+        if which != "final":
+            raise StoreError(f"external weights have no state {which!r}: they are a final state")
+        return self._source.state(which)
+
+    def network(self, which: str | int = "final") -> nn.Module:
+        """See ``Subject``."""
+        self.state(which)
+        return self._source.network(which)
 
 
 def described(value: Measurement) -> str:

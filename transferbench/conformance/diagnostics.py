@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 from unittest import SkipTest
 
 import numpy as np
@@ -24,6 +24,7 @@ from transferbench.conformance.diagnostic_case import (
     COUNTS,
     SIDES,
     DiagnosticCase,
+    WeightsAlone,
     described,
     key_of,
 )
@@ -187,6 +188,16 @@ def check_the_source_network_can_be_measured(case: DiagnosticCase) -> None:
         _measure_or_refuse(case, trials, trials.source, f"the source network of {network}")
 
 
+def check_external_weights_can_be_measured(case: DiagnosticCase) -> None:
+    """Where ``needs_of_source`` says so: they have a final state and, for ``head``, its head."""
+    if case.spec.needs_of_source == "training":
+        return
+    for network in case.calls:
+        trials = finished_trials(network, case.device)
+        weights = cast("FinishedTrial", WeightsAlone(trials.source))
+        _measure_or_refuse(case, trials, weights, f"external weights of {network}", refuse=False)
+
+
 def check_a_task_of_several_labels_is_measured_or_refused(case: DiagnosticCase) -> None:
     """With labels float32 (N, L) it yields numbers or flags, or refuses with a message."""
     trials = finished_trials(next(iter(case.calls)), case.device, "several")
@@ -202,16 +213,24 @@ def check_a_diverged_trial_is_flagged(case: DiagnosticCase) -> None:
 
 
 def _measure_or_refuse(
-    case: DiagnosticCase, trials: Trials, subject: FinishedTrial, description: str
+    case: DiagnosticCase,
+    trials: Trials,
+    subject: FinishedTrial,
+    description: str,
+    *,
+    refuse: bool = True,
 ) -> None:
-    """Measure the subject, beside a trial from pre-trained weights where it takes several."""
+    """Measure the subject, beside a trial from pre-trained weights where it takes several.
+
+    ``refuse``: whether the diagnostic may raise an error that says why it does not.
+    """
     count = COUNTS[case.spec.subjects]
     subjects = [trials.pretrained[0], *[subject] * (count - 1)] if count > 1 else [subject]
     try:
         values = case.measure(subjects)
-    except TransferbenchError:
-        return
     except Exception as error:
+        if refuse and isinstance(error, TransferbenchError):
+            return
         raise Violation(
             f"on {description} it fails: {cause(error)}",
             "yield a Measurement whose flag says why, or raise a TransferbenchError that does",

@@ -14,6 +14,7 @@ from torch import nn
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.engine.resources import WorkerResources
+from transferbench.errors import StoreError
 from transferbench.networks.modules import clone_state, load_state
 from transferbench.registry import blamed, parse_params
 from transferbench.specs import Metric, Task
@@ -106,7 +107,10 @@ class FinishedTrial:
     def state(self, which: str | int = "final") -> Mapping[str, torch.Tensor]:
         """The state dict ``init``, ``final``, ``best``, or that of a stored epoch, on the CPU."""
         name = f"epoch-{which}" if isinstance(which, int) else which
-        return self._artefact.read(f"{name}.safetensors", load_file)
+        file = f"{name}.safetensors"
+        if file not in self._artefact.names and not self.history:
+            raise StoreError(f"external weights have no state {name!r}: they are a final state")
+        return self._artefact.read(file, load_file)
 
     def fresh(self, seed: int) -> Mapping[str, torch.Tensor]:
         """The state dict of a new random initialization of the whole network, on the CPU."""

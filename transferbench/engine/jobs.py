@@ -24,11 +24,12 @@ from transferbench.data.pipeline import keep_large_allocations
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.engine.resources import Machine, WorkerResources, same_version
 from transferbench.engine.tuning import rate_measurement, tuning_measurements
-from transferbench.errors import PluginError, StoreError
+from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.metrics import chance_level
 from transferbench.networks.modules import (
     Partition,
     StateDict,
+    clone_state,
     freeze_body,
     normalises_by_batch,
     partition,
@@ -134,6 +135,7 @@ class Engine:
         self._is_first = True
         self._steps: Mapping[JobKind, Callable[[Job, Draft], None]] = {
             "pretrain": self._train,
+            "weights": self._load,
             "tuning": self._tune,
             "trial": self._train,
             "diagnosis": self._diagnose,
@@ -318,6 +320,30 @@ class Engine:
         head = set(artefact.json("trial.json")["modules"][HEAD])
         state = artefact.read(f"{which}.safetensors", load_file)
         return {name: tensor for name, tensor in state.items() if name not in head}, ""
+
+    def _load(self, job: Job, draft: Draft) -> None:
+        """External weights as a source network: a final state, and a head where it is known."""
+        payload, resources = job.payload, self.resources
+        spec, _ = resources.backbone(payload)
+        before = resources.head(spec, resources.network(payload)).state_dict()
+        net, remark = resources.external_network(payload, payload["weights"])
+        head = resources.head(spec, net).state_dict()
+        if payload["classes"] and all(torch.equal(head[name], before[name]) for name in head):
+            raise DataError(
+                f"the weights {payload['weights']['tag']} of {spec.name} hold no head of"
+                f" {payload['classes']} classes, as it says they do"
+            )
+        with blamed(f"backbone {spec.name!r}"):
+            modules = partition(spec, net)
+        save_file(clone_state(net), draft.path("final.safetensors"))
+        draft.write_json("history.json", [])
+        draft.write_json("trial.json", {
+            "task": "multi-class",
+            "modules": {name: list(names) for name, names in modules.items()},
+            "parameters": sum(p.numel() for p in net.parameters()),
+        })  # fmt: skip
+        if remark:
+            draft.facts["weights"] = f"{payload['weights']['tag']}: {remark}"
 
     # --- diagnoses ----------------------------------------------------------------------------
 

@@ -78,6 +78,13 @@ class Machine(NamedTuple):
     code: Mapping[str, str] = {}
 
 
+class ExternalNetwork(NamedTuple):
+    """A network with external weights, and what its backbone says on their loading."""
+
+    net: nn.Module
+    remark: str
+
+
 class ExternalState(NamedTuple):
     """A network's body with external weights, and what its backbone says on their loading."""
 
@@ -150,11 +157,13 @@ class WorkerResources:
     def network(self, payload: Mapping[str, Any]) -> nn.Module:
         spec, params = self.backbone(payload)
         image, seeds = payload["image"], payload["seeds"]
+        # External weights name no dataset; without a known head, theirs is never looked at.
+        classes = payload["dataset"]["classes"] if "dataset" in payload else payload["classes"] or 1
         with blamed(f"backbone {spec.name!r}"):
             return build_network(
                 spec,
                 params,
-                num_classes=payload["dataset"]["classes"],
+                num_classes=classes,
                 in_chans=image["channels"],
                 image_size=image["size"],
                 init_seed=seeds["init"],
@@ -179,11 +188,35 @@ class WorkerResources:
 
         ``evaluate``: look at the outputs for a few images too.
 
-        Raises: ``DataError`` where they cannot be loaded, do not fit, are not finite, give outputs
-        that are not, or have changed since the run was planned.
+        Raises: as ``external_network``; ``DataError`` where the outputs are not finite.
+        """
+        spec, _ = self.backbone(payload)
+        net, remark = self.external_network(payload, payload["initialization"]["weights"])
+        with blamed(f"backbone {spec.name!r}"):
+            body = body_state(net.state_dict(), partition(spec, net))
+        if evaluate:
+            image, weights = payload["image"], payload["initialization"]["weights"]
+            with blamed(f"backbone {spec.name!r}"):
+                broken = not_finite_output(net, image["channels"], image["size"])
+            if broken:
+                file = self.machine.weights.get(weights["sha256"])
+                raise DataError(
+                    f"with the weights {file or weights['tag']} {broken} are not finite, in eval"
+                    " mode and for images of noise: nothing can be learnt from them, so give other"
+                    " weights"
+                )
+        return ExternalState(body, remark)
+
+    def external_network(
+        self, payload: Mapping[str, Any], weights: Mapping[str, Any]
+    ) -> ExternalNetwork:
+        """The network of ``payload`` with external ``weights``, a tag and a sha256.
+
+        Raises: ``DataError`` where they cannot be loaded, do not fit, are not finite, or have
+        changed since the run was planned.
         """
         spec, params = self.backbone(payload)
-        tag, sha256 = (payload["initialization"]["weights"][key] for key in ("tag", "sha256"))
+        tag, sha256 = weights["tag"], weights["sha256"]
         if spec.load_weights is None:
             raise PluginError(
                 f"backbone {spec.name!r} can load no external weights; use --weights suite"
@@ -200,18 +233,8 @@ class WorkerResources:
                 raise DataError(f"no file of the weights {tag} ({sha256[:12]}) is here: pass"
                                 " --weights FILE")  # fmt: skip
             remark = spec.load_weights(params, net, file or tag)
-            body = body_state(net.state_dict(), partition(spec, net))
         self._refuse_not_finite(net, payload, file or tag)
-        if evaluate:
-            image = payload["image"]
-            with blamed(f"backbone {spec.name!r}"):
-                broken = not_finite_output(net, image["channels"], image["size"])
-            if broken:
-                raise DataError(
-                    f"with the weights {file or tag} {broken} are not finite, in eval mode and for"
-                    " images of noise: nothing can be learnt from them, so give other weights"
-                )
-        return ExternalState(body, remark if isinstance(remark, str) else "")
+        return ExternalNetwork(net, remark if isinstance(remark, str) else "")
 
     def _refuse_not_finite(self, net: nn.Module, payload: Mapping[str, Any], source: str) -> None:
         """Raise an error where weights are NaN or infinite that a new network has finite."""

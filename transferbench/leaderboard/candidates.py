@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from statistics import fmean
@@ -13,7 +13,7 @@ from transferbench.leaderboard.notes import REPRODUCED_WITHIN
 from transferbench.leaderboard.profile import most_severe
 from transferbench.leaderboard.scores import Candidate, EntryKey, compared_arms
 from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
-from transferbench.plan.resolve import left_out_arms
+from transferbench.plan.resolve import left_out_arms, reasons_text, unmeasured_diagnoses
 from transferbench.registry import Registry
 from transferbench.submission import Bundle, CheckReport, Submission
 from transferbench.suite import Suite
@@ -76,6 +76,15 @@ class Competition:
             why = f"by {head.id[:SHORT_ID]} for {head.suite}"
             rows.append(_unranked(candidate, "superseded", why))
         return rows
+
+    def unmeasured(self) -> Iterator[str]:
+        """A line on each entry whose external weights do not allow all diagnoses of P."""
+        for candidate in self.chosen.values():
+            entry = candidate.head.entry
+            with suppress(UnknownNameError):
+                reasons = unmeasured_diagnoses(self.suite, entry.weights, self.registry)
+                if reasons:
+                    yield f"{entry.label}: not measured of P: {reasons_text(reasons)}."
 
     def _incomplete(self, candidate: Candidate, arm: str, missing: Sequence[str]) -> str:
         """Why an arm of a candidate has no row."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transferbench.plan.graph import make_plan, plan_resolved
 from transferbench.plan.jobs import (
     ENGINE_VERSION,
+    NOT_MEASURED,
     DatasetFacts,
     DiagnosisCell,
     Entry,
@@ -18,6 +19,7 @@ from transferbench.plan.jobs import (
 
 __all__ = [
     "ENGINE_VERSION",
+    "NOT_MEASURED",
     "DatasetFacts",
     "DiagnosisCell",
     "Entry",

@@ -23,12 +23,13 @@ from transferbench.plan.resolve import (
     PluginIdentity,
     ResolvedSuite,
     resolve_suite,
+    unmeasured_of_source,
     unstartable_arms,
 )
 from transferbench.plan.seeds import SOURCE_RUN, Seeds
 from transferbench.plan.tuning import required_jobs
 from transferbench.registry import Registry
-from transferbench.specs import Preprocessing
+from transferbench.specs import Preprocessing, Weights
 from transferbench.suite import (
     SOURCE,
     WHOLE_IMAGES,
@@ -67,6 +68,13 @@ def plan_resolved(
     """As ``make_plan``, of a suite whose plugins are resolved."""
     unstartable = unstartable_arms(resolved.suite, resolved.arms)
     left_out = {entry.name: unstartable if entry.weights else {} for entry in entries}
+    needs = {label: use.needs_of_source for label, use in resolved.diagnoses.items()}
+    unmeasured = {
+        entry.name: unmeasured_of_source(resolved.suite, entry.weights, needs)
+        if entry.weights
+        else {}
+        for entry in entries
+    }
     networks = {entry.name: _several_networks(resolved, entry) for entry in entries}
     scored = resolved.arms[resolved.suite.scoring.initialization]
     arms = resolved.arms | {SOURCE: scored}
@@ -74,7 +82,7 @@ def plan_resolved(
     single_source = {
         name: frozenset(sourced - several.keys()) for name, several in networks.items()
     }
-    plan = Plan(resolved.suite, tuple(entries), left_out, networks, single_source)
+    plan = Plan(resolved.suite, tuple(entries), left_out, unmeasured, networks, single_source)
     planner = _Planner(plan, resolved, facts)
     for entry in entries:
         planner.add(entry)
@@ -121,7 +129,11 @@ class _Planner:
             for replicate in range(self.suite.replicates_in(*axes))
         ]
         self.plan.cells += cells
-        self._add_diagnoses(entry, cells + self._source_cells(entry, cells))
+        sources = self._source_cells(entry, cells)
+        self._add_diagnoses(entry, cells + sources)
+        required = {need for job in self.plan.jobs.values() for need in job.requires}
+        for job in {cell.job for cell in sources} - required:
+            del self.plan.jobs[job]  # external weights of which nothing is measured
 
     # --- pre-training -------------------------------------------------------------------------
 
@@ -278,27 +290,46 @@ class _Planner:
     def _add_diagnoses(self, entry: Entry, cells: Sequence[TrialCell]) -> None:
         by_axes = {cell[2:]: cell for cell in cells}
         inputs = list(dict.fromkeys((cell.target, cell.perturbation) for cell in cells))
+        unmeasured = self.plan.unmeasured[entry.name]
         for label, diagnosis in self.suite.diagnostics.items():
             targets, perturbations, _ = self.suite.axes(diagnosis.on)
             allowed = [axes for axes in inputs if axes[0] in targets and axes[1] in perturbations]
             for axes in allowed:
                 for members, needed in self._members(entry.name, label, axes):
+                    if label in unmeasured and any(arm == SOURCE for arm, _ in members):
+                        continue
                     keys = [(*axes, arm, replicate) for arm, replicate in members]
                     if all(key in by_axes for key in keys[:needed]):
                         self._diagnosis(label, [by_axes[key] for key in keys if key in by_axes])
 
     def _source_cells(self, entry: Entry, cells: Sequence[TrialCell]) -> list[TrialCell]:
-        """The pre-trained network in the cells of its trials, where the suite pre-trained it."""
+        """The pre-trained network in the cells of its trials, or the external weights."""
         scored = self.suite.scoring.initialization
-        if entry.weights is not None or not self.resolved.arms[scored].needs_source:
+        if not self.resolved.arms[scored].needs_source:
             return []
         source = self.suite.initializations[scored].source
         axes = {(cell.target, cell.perturbation, cell.replicate) for cell in cells}
         return [
-            TrialCell(self._pretraining(entry, source, k).id, entry.name, target, perturbation,
-                      SOURCE, k)
+            TrialCell(
+                (self._pretraining(entry, source, k) if entry.weights is None
+                 else self._weights(entry, entry.weights)).id,
+                entry.name, target, perturbation, SOURCE, k,
+            )
             for target, perturbation, k in sorted(axes)
         ]  # fmt: skip
+
+    def _weights(self, entry: Entry, weights: Weights) -> Job:
+        """The network with the external weights of an entry, with their head where it is known."""
+        image = self.suite.image
+        payload = {
+            "engine": ENGINE_VERSION,
+            "backbone": entry.backbone,
+            "image": {"size": image.size, "channels": image.channels},
+            "weights": {"tag": weights.tag, "sha256": weights.sha256},
+            "classes": weights.classes,
+            "seeds": self.seeds.pretraining(0),
+        }
+        return self._job("weights", payload, f"weights of {entry.name}", Work(0, 0))
 
     def _members(self, entry: str, label: str, axes: tuple[str, str]) -> Iterator[Members]:
         """What is measured together: one arm, a pair and its references, or a group of arms."""

@@ -12,6 +12,7 @@ from transferbench.suite import TRIAL, TUNING, Suite
 
 __all__ = [
     "ENGINE_VERSION",
+    "NOT_MEASURED",
     "DatasetFacts",
     "DiagnosisCell",
     "Entry",
@@ -26,7 +27,10 @@ __all__ = [
 ENGINE_VERSION = 1
 """Part of every id: bumped when the same payload would give other numbers."""
 
-JobKind = Literal["pretrain", "tuning", "trial", "diagnosis"]
+JobKind = Literal["pretrain", "weights", "tuning", "trial", "diagnosis"]
+
+NOT_MEASURED: frozenset[JobKind] = frozenset({"pretrain", "weights"})
+"""The kinds of jobs that give a source network: they have no records."""
 
 
 class DatasetFacts(NamedTuple):
@@ -122,6 +126,7 @@ class Plan:
     """The graph of jobs; shared work is in it once, however many cells need it.
 
     ``left_out``: for each entry the arms that it goes without, each with what it needs instead.
+    ``unmeasured``: for each entry the diagnoses of its source network that are not made, and why.
     ``networks``: for each entry the arms whose replicates start from several networks, and how
     many; the source network is one of them. ``single_source``: those whose replicates all
     start from one.
@@ -131,6 +136,7 @@ class Plan:
     suite: Suite
     entries: tuple[Entry, ...]
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unmeasured: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     single_source: Mapping[str, frozenset[str]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from transferbench.plan.seeds import Start
 from transferbench.registry import Registry, blamed, identity
-from transferbench.specs import DatasetSpec, Params, Weights
-from transferbench.suite import Diagnosis, InitializationUse, Suite, Use
+from transferbench.specs import DatasetSpec, Params, SourceNeed, Weights
+from transferbench.suite import SOURCE, Diagnosis, InitializationUse, Suite, Use
 from transferbench.suite.starts import networks_behind
 
 __all__ = [
@@ -18,7 +18,10 @@ __all__ = [
     "ResolvedDiagnosis",
     "ResolvedSuite",
     "left_out_arms",
+    "reasons_text",
     "resolve_suite",
+    "unmeasured_diagnoses",
+    "unmeasured_of_source",
     "unstartable_arms",
 ]
 
@@ -51,6 +54,7 @@ class ResolvedDiagnosis(NamedTuple):
     subjects: Literal["one", "pair", "group"]
     passes: float
     limit: int | None
+    needs_of_source: SourceNeed = "training"
 
 
 class ResolvedSuite(NamedTuple):
@@ -135,7 +139,7 @@ def _diagnosis(use: Diagnosis, registry: Registry) -> ResolvedDiagnosis:
         described["perturbations"] = [
             {"name": name, "version": registry.perturbation(name).version} for name in applied
         ]
-    return ResolvedDiagnosis(described, spec.subjects, passes, limit)
+    return ResolvedDiagnosis(described, spec.subjects, passes, limit, spec.needs_of_source)
 
 
 # --- external weights -------------------------------------------------------------------------
@@ -173,3 +177,57 @@ def unstartable_arms(suite: Suite, arms: Mapping[str, ResolvedArm]) -> dict[str,
         elif arm.checkpoint is not None:
             needs[label] = f"needs checkpoint {arm.checkpoint} of the suite's {source}"
     return needs
+
+
+# --- the source network of external weights -----------------------------------------------------
+
+NO_TRAINING = "needs the training of P, and external weights are a final state alone"
+NO_HEAD = "needs the classifier of P, and none is known of these weights"
+
+
+def unmeasured_diagnoses(
+    suite: Suite, weights: Weights | None, registry: Registry
+) -> dict[str, str]:
+    """As ``unmeasured_of_source``, of the plugins in ``registry``; none without ``weights``.
+
+    Raises: ``UnknownNameError`` where the plugin of a diagnosis is not installed.
+    """
+    if weights is None:
+        return {}
+    uses = {label: use for label, use in suite.diagnostics.items() if _arms_with_source(use)}
+    needs = {label: registry.diagnostic(use.name).needs_of_source for label, use in uses.items()}
+    return unmeasured_of_source(suite, weights, needs)
+
+
+def unmeasured_of_source(
+    suite: Suite, weights: Weights, needs: Mapping[str, SourceNeed]
+) -> dict[str, str]:
+    """The diagnoses of P that external weights do not allow, by label, each with the reason.
+
+    ``needs``: what each diagnosis reads of a source network that is its last subject.
+    """
+    reasons = {}
+    for label, use in suite.diagnostics.items():
+        for arms in _arms_with_source(use):
+            need = needs[label] if SOURCE not in arms[:-1] else "training"
+            if need == "training":
+                reasons[label] = NO_TRAINING
+            elif need == "head" and weights.classes is None:
+                reasons.setdefault(label, NO_HEAD)
+    return reasons
+
+
+def reasons_text(reasons: Mapping[str, str]) -> str:
+    """The labels of each reason, then the reason."""
+    labels: dict[str, list[str]] = {}
+    for label, why in reasons.items():
+        labels.setdefault(why, []).append(label)
+    return "; ".join(f"{', '.join(names)} ({why})" for why, names in labels.items())
+
+
+def _arms_with_source(use: Diagnosis) -> list[tuple[str, ...]]:
+    """The arms of each diagnosis that has the source network among its subjects."""
+    members: list[tuple[str, ...]] = [(arm,) for arm in use.of or ()]
+    members += [(pair.a, pair.b) for pair in use.pairs]
+    members += [tuple(group) for group in use.groups]
+    return [arms for arms in members if SOURCE in arms]

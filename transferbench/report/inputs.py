@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transferbench.claims import Verdict
+from transferbench.report.absences import Absences
 from transferbench.specs import DiagnosticSpec
 from transferbench.suite import Suite
 
@@ -26,7 +27,7 @@ class ReportInput:
     ``diagnostics``: the plugins, by name, that draw the parts of their diagnostics; those of a
     diagnostic without one go to the tables of the remaining measurements.
     ``notes``: what readers should know of the data. ``classes``: target -> names of its classes.
-    ``external``: entries with external weights.
+    ``external``: entries with external weights. ``absences``: what an entry goes without, and why.
     """
 
     suite: Suite
@@ -40,3 +41,4 @@ class ReportInput:
     notes: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     external: Sequence[str] = ()
+    absences: Mapping[str, Absences] = field(default_factory=dict)

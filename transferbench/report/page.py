@@ -18,6 +18,7 @@ from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements
 from transferbench.plan.tuning import RATE
 from transferbench.registry import blamed
+from transferbench.report.absences import NONE_ABSENT
 from transferbench.report.comparisons import name_selves
 from transferbench.report.drawing import draw
 from transferbench.report.headline import answer
@@ -110,7 +111,13 @@ def page(results: ReportInput) -> str:
     )
     measurements = Measurements(name_selves(results.measurements))
     scopes = [
-        Scope(results.suite, name, measurements.select(entry=name), classes=results.classes)
+        Scope(
+            results.suite,
+            name,
+            measurements.select(entry=name),
+            classes=results.classes,
+            absences=results.absences.get(name, NONE_ABSENT),
+        )
         for name in results.entries
     ]
     glossary = dict(GLOSSARY)

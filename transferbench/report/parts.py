@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any, Self, TypeAlias
 
 from transferbench.measurements import Measurements
+from transferbench.report.absences import NONE_ABSENT, Absences
 from transferbench.report.comparisons import (
     ITSELF,
     Compared,
@@ -134,14 +135,14 @@ class View:
 
     ``labels``: its labels in the suite; ``heading``: how captions begin where the diagnostic was
     measured in several ways. ``rows``: the measurements, those without a value too. ``absent``:
-    what the suite names and was not measured.
+    the arms, or pairs of arms, that the suite names and that were not measured.
     """
 
     plugin: str
     labels: tuple[str, ...]
     params: Mapping[str, Any]
     rows: Measurements
-    absent: tuple[str, ...]
+    absent: tuple[tuple[str, ...], ...]
     heading: str
 
     def drawing(
@@ -182,6 +183,7 @@ class Scope:
     ``measurements``: all of the entry, where the other arm of a network that was compared with
     itself is ``ITSELF``; ``plugins``: the names of the part's diagnostics;
     ``classes``: target -> the names of its classes or labels, where the run knows them.
+    ``absences``: why something that the suite names is not there.
     """
 
     suite: Suite
@@ -189,6 +191,7 @@ class Scope:
     measurements: Measurements
     plugins: frozenset[str] = frozenset()
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    absences: Absences = NONE_ABSENT
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -337,11 +340,13 @@ class Scope:
         measured = [view for view in views if len(view.rows.valued())]
         blocks = [block for block in draw(self, measured) if block is not None] if measured else []
         if not blocks:
-            names = ", ".join(label for view in views for label in view.labels)
-            note = f"{names}: this run holds no measurement of it; see the jobs"
+            labels = [label for view in views for label in view.labels]
+            why = self.absences.reason(labels, [arms for view in views for arms in view.absent])
+            note = f"{', '.join(labels)}: this run holds no measurement of it; {why}"
             return Part(title, (), [note], words or {})
         absent = [
-            f"{', '.join(view.labels)}: not measured for {', '.join(view.absent)}; see the jobs"
+            f"{', '.join(view.labels)}: not measured for "
+            f"{self.absences.explained(view.labels, view.absent)}"
             for view in views
             if view.absent
         ]
@@ -364,7 +369,7 @@ def _heading(
     return f"{', '.join(labels)}{f' ({short})' if short else ''}: "
 
 
-def _absent(uses: Iterable[Diagnosis], rows: Measurements) -> list[str]:
+def _absent(uses: Iterable[Diagnosis], rows: Measurements) -> list[tuple[str, ...]]:
     """The pairs or arms that the suite asks for and that no measurement names."""
     requested = [
         (pair.a, ITSELF if pair.a == pair.b and pair.replicates == "same" else pair.b)
@@ -373,9 +378,9 @@ def _absent(uses: Iterable[Diagnosis], rows: Measurements) -> list[str]:
     ]
     if requested:
         measured = rows.groups("initialization", "other_initialization")
-        return [f"{a} & {b}" for a, b in dict.fromkeys(requested) if (a, b) not in measured]
+        return [pair for pair in dict.fromkeys(requested) if pair not in measured]
     arms = rows.distinct("initialization")
-    return [arm for use in uses for arm in use.of or () if arm not in arms]
+    return [(arm,) for use in uses for arm in use.of or () if arm not in arms]
 
 
 # --- builders of parts ------------------------------------------------------------------------

@@ -113,6 +113,8 @@ def _estimate(planned: Planned, done: Container[str], device: torch.device) -> E
     seconds: dict[JobKind, float] = dict.fromkeys(get_args(JobKind), 0.0)
     for job in (job for name, job in jobs.items() if name not in done and any(job.work)):
         trainings = job.requires if job.kind == "diagnosis" else (job.id,)
+        # The network of external weights is as fast as those that started from it.
+        trainings = tuple(name for name in trainings if "recipe" in jobs[name].payload)
         measured = [speed_of(training) for training in trainings]
         seconds[job.kind] += job.work.trained * max(speed.trained for speed in measured)
         seconds[job.kind] += job.work.evaluated * max(speed.evaluated for speed in measured)

@@ -161,7 +161,7 @@ def _selections(
     """
     trainings: defaultdict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        if job.kind != "diagnosis":
+        if "dataset" in job.payload:
             trainings[job.payload["dataset"]["fingerprint"]].append(job)
     selections = {}
     for fingerprint, jobs_of in trainings.items():

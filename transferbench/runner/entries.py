@@ -129,10 +129,18 @@ def _external_weights(spec: BackboneSpec, params: Any, name: str, text: str) -> 
         return Weights(
             tag=located.name, origin=_one_line(located.path.absolute().name),
             license="unknown", pretrained_on="unknown", sha256=located.sha256,
+            classes=_classes_in(spec, params, text),
         )  # fmt: skip
     if is_path(text):
         raise DataError(f"no weights file {text}; give the path of an existing file, or a tag")
     raise UnknownNameError(f"weights of {name}", text, tagged, "or give a file that exists")
+
+
+def _classes_in(spec: BackboneSpec, params: Any, file: str) -> int | None:
+    """The classes of the head in a file; what cannot be read is refused before anything is run."""
+    with suppress(DataError), blamed(f"backbone {spec.name!r}"):
+        return spec.classes_in(params, file)
+    return None
 
 
 def _one_line(name: str) -> str:

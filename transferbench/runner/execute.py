@@ -157,7 +157,7 @@ def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:
     if size is None:
         return
     trainings = [job.payload for job in planned.plan.jobs.values()
-                 if job.kind != "diagnosis" and job.id not in done]  # fmt: skip
+                 if "recipe" in job.payload and job.id not in done]  # fmt: skip
     for entry in planned.plan.entries:
         spec = planned.registry.backbone(entry.backbone["name"])
         with blamed(f"backbone {spec.name!r}"):

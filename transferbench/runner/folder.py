@@ -92,9 +92,11 @@ class RunJob(_Read):
 
 
 class RunEntry(_Read):
-    """An entry of the run."""
+    """An entry of the run; ``left_out`` and ``unmeasured``: what it goes without, and why."""
 
     name: str
+    left_out: dict[str, str] = Field(default_factory=dict)
+    unmeasured: dict[str, str] = Field(default_factory=dict)
 
 
 class RunCode(_Read):

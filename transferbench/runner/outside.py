@@ -32,7 +32,7 @@ def check_datasets(
     jobs: Iterable[Job], registry: Registry, cache: Path, data_root: Path | None
 ) -> Iterator[Outside]:
     """The datasets of pre-trainings and trials; decodes again what the cache lacks."""
-    payloads = (job.payload for job in jobs if job.kind != "diagnosis")
+    payloads = (job.payload for job in jobs if "dataset" in job.payload)
     distinct = {digest([payload["dataset"], payload["image"]]): payload for payload in payloads}
     for payload in distinct.values():
         planned, image = payload["dataset"], payload["image"]
@@ -94,7 +94,8 @@ def check_weights(
     """
     used = {(start["tag"], start["sha256"] or "", _member(job.payload["backbone"]))
             for job in jobs
-            if (start := job.payload.get("initialization", {}).get("weights"))}  # fmt: skip
+            if (start := (job.payload.get("initialization") or job.payload).get("weights"))
+            }  # fmt: skip
     paths = {_required(text): str(Path(text).absolute()) for text in named}
     unused = [path for sha256, path in paths.items() if sha256 not in {key[1] for key in used}]
     requested = sorted({(entry.external.sha256, entry.weights) for entry in recorded

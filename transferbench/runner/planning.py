@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transferbench.errors import listing
 from transferbench.plan import DatasetFacts, Plan, plan_resolved
-from transferbench.plan.resolve import ResolvedSuite, resolve_suite
+from transferbench.plan.resolve import ResolvedSuite, reasons_text, resolve_suite
 from transferbench.registry import Registry, blamed, open_registry
 from transferbench.registry.guard import only_plugins_run
 from transferbench.runner.collect import ENDED, finished_codes
@@ -180,11 +180,14 @@ def _notes(plan: Plan, unfinished: Sequence[RequestedEntry], store: Store) -> It
             f"{', '.join(external)}: external weights cannot start {reasons}; these arms are left "
             "out, and claims on them stay undecided"
         )
+    for name in external:
+        if unmeasured := plan.unmeasured[name]:
+            yield f"{name}: not measured of P: {reasons_text(unmeasured)}"
 
 
 def _single_image_notes(plan: Plan, registry: Registry) -> Iterator[str]:
     """Notes on entries with batch statistics that a recipe trains on single images."""
-    trainings = [job.payload for job in plan.jobs.values() if job.kind != "diagnosis"]
+    trainings = [job.payload for job in plan.jobs.values() if "recipe" in job.payload]
     single = [payload["backbone"] for payload in trainings
               if payload["recipe"]["batch_size"] == 1 and not payload.get("frozen")]  # fmt: skip
     for entry in plan.entries:

@@ -93,6 +93,7 @@ def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
             plan.left_out[name],
             plan.single_source[name],
             collected.equal.get(name),
+            plan.unmeasured[name],
         )
         for name in (entry.name for entry in plan.entries)
     }

@@ -15,7 +15,7 @@ from typing import Any
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError
 from transferbench.files import write_json, write_text
-from transferbench.plan import Plan
+from transferbench.plan import NOT_MEASURED, Plan
 from transferbench.runner.collect import Collected, JobState
 from transferbench.runner.earlier import move_to_earlier
 from transferbench.runner.folder import (
@@ -99,7 +99,9 @@ def _description(
         **store_facts(planned.store, planned.folder),
         "asked": [{"backbone": entry.backbone, "weights": entry.weights}
                   for entry in planned.entries],
-        "entries": [vars(entry) | {"parameters": parameters.get(entry.name), "origin": origin}
+        "entries": [vars(entry) | {"parameters": parameters.get(entry.name), "origin": origin,
+                                   "left_out": plan.left_out[entry.name],
+                                   "unmeasured": plan.unmeasured[entry.name]}
                     for entry, _, _, origin in planned.entries],
         "jobs": list(_job_rows(plan, states, recorded)),
         "suite": plan.suite,
@@ -109,10 +111,11 @@ def _description(
 def _job_rows(
     plan: Plan, states: Mapping[str, JobState], recorded: Mapping[tuple[Any, ...], int]
 ) -> Iterator[dict[str, Any]]:
-    """A row for each cell, with its job; pre-trainings first, then tuning."""
-    needs = ((cell.entry, job) for cell in (*plan.tuned, *plan.cells)
-             for job in plan.jobs[cell.job].requires
-             if plan.jobs[job].kind == "pretrain")  # fmt: skip
+    """A row for each cell, with its job; source networks first, then tuning."""
+    cells = [(cell.entry, cell.job) for cell in (*plan.tuned, *plan.cells)]
+    cells += [(diagnosis.a.entry, diagnosis.job) for diagnosis in plan.measured]
+    needs = ((entry, job) for entry, name in cells for job in plan.jobs[name].requires
+             if plan.jobs[job].kind in NOT_MEASURED)  # fmt: skip
     rows = chain(
         ((job, {"entry": entry}) for entry, job in dict.fromkeys(needs)),
         ((cell.job, cell.axes | {"diagnostic": TUNING}) for cell in plan.tuned),

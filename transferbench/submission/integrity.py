@@ -8,7 +8,15 @@ from dataclasses import fields, replace
 from typing import TypeAlias
 
 from transferbench.errors import UnknownNameError
-from transferbench.plan import ENGINE_VERSION, DatasetFacts, Entry, Plan, job_id, make_plan
+from transferbench.plan import (
+    ENGINE_VERSION,
+    NOT_MEASURED,
+    DatasetFacts,
+    Entry,
+    Plan,
+    job_id,
+    make_plan,
+)
 from transferbench.plan.resolve import left_out_arms
 from transferbench.records import Record
 from transferbench.registry import Registry
@@ -168,7 +176,7 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
             yield Problem(f"a {row.metric} record of {_named(_cell(row))} has no source network")
     measured = {row.job for row in records}
     for job in bundle.plan.jobs:
-        if job.kind != "pretrain" and job.id not in measured:
+        if job.kind not in NOT_MEASURED and job.id not in measured:
             yield Problem(f"{job.kind} {job.id[:12]} has no records")
     # A shared job fills several cells, so its records differ in any field but the numbers.
     numbers = {"value", "n", "low", "high", "interval", "flag", "unit"}
@@ -200,6 +208,9 @@ def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator
     except UnknownNameError as error:
         yield Problem(f"{error}: install its plugin to plan again", warning=True)
         return
+    if weights_jobs := {job.id for job in plan.of_kind("weights")} - bundle.plan.by_id.keys():
+        yield Problem("made by a version that measured nothing of external weights", warning=True)
+        plan = _without(plan, weights_jobs)
     plan = _with_earlier_ids(plan, bundle.plan.by_id)
     if stale := sorted(set(_stale(bundle, plan))):
         yield Problem(f"made with {', '.join(stale)}: cannot be planned again", warning=True)
@@ -211,6 +222,16 @@ def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator
     yield from _misplaced(bundle, plan)
     if severities(bundle.plan.suite, registry) != bundle.submission.severities:
         yield Problem("the severities of its perturbations are not those of their plugins")
+
+
+def _without(plan: Plan, sources: Container[str]) -> Plan:
+    """``plan`` without the jobs of ``sources`` and the diagnoses of them."""
+    jobs = {
+        name: job
+        for name, job in plan.jobs.items()
+        if name not in sources and not any(need in sources for need in job.requires)
+    }
+    return replace(plan, jobs=jobs, measured=[row for row in plan.measured if row.job in jobs])
 
 
 def severities(suite: Suite, registry: Registry) -> dict[str, float]:

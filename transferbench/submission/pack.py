@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.files import write_json
+from transferbench.plan import NOT_MEASURED
 from transferbench.records import Overlap, Record, write_records
 from transferbench.registry import Kind, Registry
 from transferbench.runner.folder import read_claims, read_environment, read_run, read_run_records
@@ -189,7 +190,7 @@ def _refuse_incomplete(chosen: _Chosen, registry: Registry) -> None:
     for job in chosen.jobs:
         if job.status != "ok":
             lacking.append(f"{job.kind} {job.id[:12]}: {job.status}")
-        elif job.kind != "pretrain" and job.id not in measured:
+        elif job.kind not in NOT_MEASURED and job.id not in measured:
             lacking.append(f"{job.kind} {job.id[:12]}: nothing recorded")
     cells = fillable_cells(chosen.run.suite, chosen.entry.weights, registry)
     lacking += [f"{cell}: missing" for cell in missing_cells(cells, chosen.records)]

@@ -144,6 +144,7 @@ CKA = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"cka"}),
     needs=frozenset({"images"}),
+    needs_of_source="state",
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
     identical={"cka": 1},

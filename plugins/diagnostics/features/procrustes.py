@@ -62,6 +62,7 @@ PROCRUSTES = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"procrustes"}),
     needs=frozenset({"images"}),
+    needs_of_source="state",
     cost=lambda params: 2.0,
     limit=lambda params: params.images,
     identical={"procrustes": 0},

@@ -39,8 +39,8 @@ MULTI_LABEL = {
 class SourceOutputs(NamedTuple):
     """Features and logits of the source at pre-training ``epoch``, and the images' labels.
 
-    ``classes``: those of the target's task, or its labels. ``flag``: set if the trial did not
-    start from that epoch.
+    ``epoch``: None for external weights. ``classes``: those of the target's task, or its labels.
+    ``flag``: set if the trial did not start from that epoch.
     Shapes: float64 features (N, D) and logits (N, Z); labels (N,) int64 or (N, L).
     """
 
@@ -48,7 +48,7 @@ class SourceOutputs(NamedTuple):
     logits: np.ndarray
     labels: np.ndarray
     classes: int
-    epoch: int
+    epoch: int | None
     flag: str | None
 
     @property
@@ -73,7 +73,9 @@ class SourceOutputs(NamedTuple):
         **coordinates: Coordinate,
     ) -> Measurement:
         """A measurement over these images; without a value, the first flag says why."""
-        at: dict[str, Coordinate] = {"checkpoint": self.epoch, **coordinates}
+        at: dict[str, Coordinate] = {**coordinates}
+        if self.epoch is not None:
+            at["checkpoint"] = self.epoch
         flag = join_flags(*flags, self.flag)
         return measurement(metric, value, unit, len(self.labels), at, flag=flag)
 

@@ -53,6 +53,7 @@ H_SCORE = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"h_score", "regularised_h_score"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
+    needs_of_source="state",
     cost=lambda params: 1.0,
     report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset(UNITS)),
 )

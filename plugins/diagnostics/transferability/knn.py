@@ -64,6 +64,7 @@ KNN = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"knn_accuracy"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
+    needs_of_source="state",
     cost=lambda params: 2.0,
     report=ReportPart(
         build=f"{__package__}._scores_report:scores",

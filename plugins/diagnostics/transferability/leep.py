@@ -148,6 +148,7 @@ LEEP = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"leep"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
+    needs_of_source="head",
     cost=lambda params: 1.0,
     report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"leep"})),
 )
@@ -163,6 +164,7 @@ NCE = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"nce"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
+    needs_of_source="head",
     cost=lambda params: 1.0,
     report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"nce"})),
 )
@@ -180,6 +182,7 @@ NLEEP = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"nleep"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
+    needs_of_source="state",
     cost=lambda params: 1.0,
     report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"nleep"})),
 )

@@ -149,6 +149,7 @@ LINEAR_PROBE = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"probe_strength", "probe_test_metric", "probe_train_metric"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
+    needs_of_source="state",
     cost=lambda params: 2.0,
     report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset(UNITS)),
 )

@@ -73,6 +73,7 @@ LOGME = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset({"logme"}),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
+    needs_of_source="state",
     cost=lambda params: 1.0,
     report=ReportPart(build=f"{__package__}._scores_report:scores", metrics=frozenset({"logme"})),
 )

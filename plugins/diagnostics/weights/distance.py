@@ -30,6 +30,7 @@ BODY = "body"
 
 StatePair: TypeAlias = "tuple[StateDict, StateDict]"
 
+NO_START = "b is external weights, and what they were trained from is not known"
 NO_HEAD = "the heads have different shapes"
 DIVERGED = "the weights are not finite: diverged"
 
@@ -41,7 +42,7 @@ def measure(
 
     l2 = |a - b|; l2_normalised = |a - b| / sqrt(|a| |b|); cosine of a - a0 and b - b0, each
     network's displacement from its own initial weights. Over parameters, without batch statistics.
-    No cosine if b is the network that a was initialized from.
+    No cosine if b is the network that a was initialized from; no value if b is external weights.
     Units: l2; 1 for ratios. ``n`` counts parameters. Error: none, sums in float64.
     """
     del params, context  # deterministic, without parameters
@@ -49,8 +50,10 @@ def measure(
     parameters = {name for name, _ in a.network("final").named_parameters()}
     modules = {m: [n for n in names if n in parameters] for m, names in a.modules.items()}
     body = [name for module, names in modules.items() if module != HEAD for name in names]
-    finals, inits = (a.state("final"), b.state("final")), (a.state("init"), b.state("init"))
-    started_from_b = _distance(inits[0], finals[1], body) == 0
+    finals, init = (a.state("final"), b.state("final")), a.state("init")
+    started_from_b = _distance(init, finals[1], body) == 0
+    # External weights have no history, and an initial state that nobody knows.
+    inits = (init, b.state("init")) if b.history and not started_from_b else None
     weights = {BODY: body, **{module: names for module, names in modules.items() if names}}
     for module, names in weights.items():
         at = {"module": module}
@@ -58,7 +61,9 @@ def measure(
             yield measurement("l2", None, "l2", 0, at, flag=NO_HEAD)
             yield measurement("l2_normalised", None, "1", 0, at, flag=NO_HEAD)
         else:
-            yield from _distances(finals, None if started_from_b else inits, names, at)
+            yield from _distances(finals, inits, names, at)
+            if not b.history and not started_from_b:
+                yield measurement("cosine", None, "1", 0, at, flag=NO_START)
 
 
 def _distances(
@@ -110,6 +115,7 @@ DISTANCE = DiagnosticSpec(
     unknown_labels=True,
     metrics=METRICS,
     needs=frozenset({"init_state"}),
+    needs_of_source="state",
     identical={"l2": 0, "l2_normalised": 0, "cosine": 1},
     symmetric=METRICS,
     report=ReportPart(build=f"{__package__}._distance_report:distances", metrics=METRICS),

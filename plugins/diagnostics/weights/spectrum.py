@@ -31,6 +31,8 @@ SMALL = 1e-4
 Its eigenvalues are exact to about 1e-16 of the largest, so a singular value s to 1e-16 / s.
 """
 
+NO_STATE = "external weights are a final state alone"
+
 
 class SpectrumParams(Params):
     """``of``: states: ``final``, ``init`` (P's body if fine-tuned), ``best`` or stored epochs.
@@ -59,6 +61,9 @@ def measure(
     (subject,) = subjects
     owners = {name: module for module, names in subject.modules.items() for name in names}
     for of in params.of:
+        if not subject.history and of != "final":
+            yield measurement("singular_value", None, "weight", 0, {"of": of}, flag=NO_STATE)
+            continue
         weights = layer_weights(subject.state(of), subject.modules)
         for name, values_R in singular_values(weights).items():
             coordinates = {"module": owners[name], "layer": name, "of": of}
@@ -153,6 +158,7 @@ SPECTRUM = DiagnosticSpec(
         {"effective_rank", "frobenius_norm", "singular_value", "spectral_norm", "stable_rank"}
     ),
     needs=frozenset({"init_state"}),
+    needs_of_source="state",
     epochs=lambda params: [of for of in params.of if isinstance(of, int)],
     report=ReportPart(
         build=f"{__package__}._spectrum_report:spectra",
