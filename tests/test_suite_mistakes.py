@@ -135,7 +135,18 @@ def test_a_value_is_refused_at_its_line_and_field(reasons, value, expected):
         ("name: a".encode("utf-16-be"), "the character U+0000 cannot stand in a suite"),
         (b"a: 1\nb: \x00", "2: suite: the character U+0000 cannot stand in a suite; take it out"),
         (b"a: 1\n\tb: 2", "2: suite: is not a YAML file: "),
-        (b"a: {b: 1\nc: 2", "2: suite: is not a YAML file: while parsing a flow mapping"),
+        (b"a:\n\tb: 2", "2: suite: is not a YAML file: a tab cannot indent a line; use spaces"),
+        (b"a: {b: 1\nc: 2", "1: suite: is not a YAML file: ',' or '}' is missing at the end of"),
+        (b"a: 1\nb: [1, 2\n", "2: suite: is not a YAML file: the [ that begins here is not closed"),
+        (b"a: [1,\n  'x'\n  'y']", "2: suite: is not a YAML file: ',' or ']' is missing at"),
+        (b"a: {x: 1 y: 2}", "1: suite: is not a YAML file: ',' or '}' is missing\n"),
+        (b"a: 'x\nb: 1\n", "1: suite: is not a YAML file: the quote that begins here is not"),
+        (b"a: 'x\nb: 'y'\n", "1: suite: is not a YAML file: the quote that begins here is closed"),
+        (b"a:\n  b: 1\n   c: 2\n", "3: suite: is not a YAML file: this goes on with the text of"),
+        (b"a:\n    b: 1\n  c: 2\n", "3: suite: is not a YAML file: this does not fit the"),
+        (b"a: b: c", "1: suite: is not a YAML file: a second ':' in one line; put the text that"),
+        (b"a: - b", "1: suite: is not a YAML file: a list cannot begin here"),
+        (b"a: @b", "1: suite: is not a YAML file: '@' cannot begin a text; put it in quotes"),
         (b"a: 1\n---\nb: 2", "2: suite: a second document begins; a suite file holds one"),
         (b"%YAML 1.1\n---\na: 1", "YAML 1.1 is asked for; a suite is YAML 1.2"),
         (b"a: 1\nb: {a: 1,\n a: 2}", "3: b.a: duplicate key, set before in line 2"),
@@ -203,6 +214,48 @@ def test_json_is_yaml(tmp_path, registry):
     assert load_suite(str(path), registry).summary == "rocket \U0001f680"
 
 
+NESTED = """\
+name: a
+image:
+  size: 8
+  mean: [0.5]
+recipes:
+  short: &short
+    epochs: 2
+    # the rate that was chosen
+
+    schedule: {name: step}
+  long:
+    <<: *short
+    epochs: 9
+claims:
+  faster:
+    statement: it trains in
+      fewer epochs
+    terms:
+      - diagnostic: speed
+        metric: speed
+      - diagnostic: speed
+        metric: area
+  same:
+    terms: []
+    control: true
+"""
+
+
+@pytest.mark.parametrize("number", [
+    number for number, line in enumerate(NESTED.splitlines(), 1)
+    if re.match(r"[^#]*:", line) and "{" not in line
+])  # fmt: skip
+def test_a_missing_colon_is_told_at_its_line(number):
+    """A line later a parser sees that what began there was no key; with { after it, it is one."""
+    lines = NESTED.splitlines()
+    lines[number - 1] = lines[number - 1].replace(":", "", 1)
+    (told,) = read_yaml("\n".join(lines).encode()).mistakes
+    assert told.at == number
+    assert "a ':' and a space are missing after the key" in told.message
+
+
 # --- fields -----------------------------------------------------------------------------------
 
 RECIPE = "recipes/short"
@@ -222,7 +275,7 @@ def robustness(series):
         ("name", f"'{'x' * 200}'", "at most 60 characters"),
         ("targets", "3", "Input should be a mapping, not 3"),
         ("targets", "[a]", "Input should be a mapping, not a list"),
-        ("targets", "{}", "scoring.chance.handwriting: targets has no 'handwriting'"),
+        ("targets", "{}", "scoring.chance.handwriting: targets has no 'handwriting'; "),
         ("targets", "", "Input should be a mapping, not nothing"),
         ("perturbations", "{}", "perturbations has no 'none'"),
         ("trials", "[]", "is empty, so that nothing is trained"),
@@ -264,7 +317,9 @@ def robustness(series):
         ("initializations/P-T", "{name: pretrained, recipe: short, params: {checkpoint: 1}}",
          "P-T starts from epoch 1 of source, which stores epochs 0; add it to the source's"),
         ("initializations/P-T", "{name: pretrained, recipe: short, recipes: {far: short}}",
-         "targets has no 'far'"),
+         "targets has no 'far'; there are: handwriting"),
+        ("initializations/P-T", "{name: pretrained, recipe: short, recipes: {handwritng: short}}",
+         "targets has no 'handwritng'; did you mean 'handwriting'?"),
         ("initializations/P-T", "{name: pretrained, recipe: short, params: {checkpoint: '0'}}",
          "checkpoint: pretrained: Input should be an integer, not '0'"),
         ("perturbations/block-2/params", "{block: true}", "Input should be an integer, not true"),
@@ -341,6 +396,15 @@ def test_what_a_wrong_table_leads_to_is_not_told(reasons):
     text = with_value("initializations", "3")
     line = line_of(text, "initializations")
     assert reasons(text) == f"{line}: initializations: Input should be a mapping, not 3"
+
+
+@pytest.mark.parametrize("field", ["chance", "reference"])
+def test_a_misspelt_target_of_a_score_is_one_mistake(reasons, field):
+    text = with_value(f"scoring/{field}", "{handwritng: 0.5}")
+    assert reasons(text) == (
+        f"{line_of(text, json.dumps(field))}: scoring.{field}.handwritng: targets has no "
+        "'handwritng'; did you mean 'handwriting'?"
+    )
 
 
 @pytest.mark.parametrize(

@@ -221,9 +221,10 @@ def _score_mistakes(suite: Suite) -> Iterator[Mistake]:
     if not chance and not reference:
         yield Mistake(("scoring", "chance"), "has no target, and a score is of one at least")
     for field, values, others in (("chance", chance, reference), ("reference", reference, chance)):
-        for target in others:
-            if target not in values:
-                yield Mistake(("scoring", field), f"has no value for {target!r}")
+        # A misspelt target is one mistake, told of its label, and not three.
+        missing = (suite.targets.keys() & others.keys()) - values.keys()
+        for target in missing if values.keys() <= suite.targets.keys() else ():
+            yield Mistake(("scoring", field), f"has no value for {target!r}")
     for target in chance.keys() & reference.keys():
         level = suite.scoring.chance_of(target)
         if level is not None and abs(reference[target] - level) < DISTINCT:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     CollectionEndEvent,
@@ -23,6 +22,8 @@ from ruamel.yaml.events import (
     MappingStartEvent,
     ScalarEvent,
 )
+
+from transferbench.suite.yaml_faults import YamlFaultError, parsed_events
 
 __all__ = ["At", "Location", "Mistake", "Node", "defined_at", "plain", "read_yaml"]
 
@@ -212,11 +213,9 @@ def _name(character: str) -> str:
 
 def _events(text: str) -> Iterator[Any]:
     try:
-        yield from YAML(typ="safe", pure=True).parse(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        reason = ", ".join(filter(None, (error.context, error.problem)))
-        raise _UnreadableError(f"{NO_YAML}: {reason}", mark.line + 1 if mark else 1) from error
+        yield from parsed_events(text)
+    except YamlFaultError as error:
+        raise _UnreadableError(f"{NO_YAML}: {error}", error.line) from error
     except (YAMLError, ValueError, OverflowError) as error:
         # Not every fault of an escape or a directive is reported with its line.
         raise _UnreadableError(f"{NO_YAML}: {error}", 1) from error

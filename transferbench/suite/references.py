@@ -107,8 +107,9 @@ def _key_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
     targets = _labels(raw, "targets")
     for pattern in BY_TARGET if targets is not None else ():
         for location, _ in _at(raw, (*pattern, "*")):
-            if location[-1] not in (targets or ()):
-                yield Mistake(location, f"targets has no {location[-1]!r}")
+            if targets is not None and location[-1] not in targets:
+                hint = suggestion(str(location[-1]), targets)
+                yield Mistake(location, f"targets has no {location[-1]!r}; {hint}")
     for (table, label), meaning in RESERVED.items():
         if label in (_labels(raw, table) or ()):
             yield Mistake((table, label), f"{label} means {meaning}; choose another label")
