@@ -338,9 +338,9 @@ def mutated_weights(seed: int, weights: dict[str, torch.Tensor], folder: Path) -
     draw = random.Random(seed)
     content: Any = dict(weights)
     for _ in range(draw.choice((0, 1, 1, 2, 3))):
-        content = draw.choice((_other_tensor, _other_tensor, _other_name, _prefixed, _nested))(
-            content, draw
-        )
+        if content:  # its only name may have been taken away
+            mistake = draw.choice((_other_tensor, _other_tensor, _other_name, _prefixed, _nested))
+            content = mistake(content, draw)
     suffix, data = draw.choice((_zipped, _zipped, _pickled, _safetensors))(content)
     if draw.random() < 0.4:
         data = damaged_bytes(data, draw)
