@@ -95,10 +95,12 @@ def _batch_statistics(params: TimmParams) -> bool:
 def _weights(params: TimmParams) -> list[Weights]:
     import timm
 
+    from transferbench_plugins.backbones import _imagenet_packages as imagenet_packages
     from transferbench_plugins.backbones import _timm_building as timm_building
 
     names = timm.list_pretrained(f"{_checked(params.model)}.*")
-    return [_weights_of(name.partition(".")[2], timm_building.config(name)) for name in names]
+    of_timm = [_weights_of(name.partition(".")[2], timm_building.config(name)) for name in names]
+    return [*of_timm, *imagenet_packages.offered(params.model)]
 
 
 def _weights_of(tag: str, config: PretrainedCfg) -> Weights:
@@ -115,9 +117,13 @@ def _weights_of(tag: str, config: PretrainedCfg) -> Weights:
 
 def _load_weights(params: TimmParams, net: Module, weights: str) -> str:
     from transferbench.networks.weight_paths import is_path
+    from transferbench_plugins.backbones import _imagenet_packages as imagenet_packages
     from transferbench_plugins.backbones import _timm_building as timm_building
 
     tags = [available.tag for available in _weights(params)]
+    if weights == imagenet_packages.TAG and weights in tags:
+        file = imagenet_packages.file_of(params.model)
+        return timm_building.load_file(params.model, net, str(file))
     if weights in tags:
         timm_building.load_tag(params.model, net, weights)
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,11 +55,14 @@ def show(
     name: Annotated[str, typer.Argument(help="Its name, as in list.", metavar="NAME")],
     plugin: Plugins = None,
 ) -> None:
-    """Show a plugin with its parameters. Also its source and licence."""
+    """Show a plugin with its parameters. Also its source, licence and weights."""
+    from transferbench.specs import BackboneSpec
+
     singular = kind_named(kind)
     registry = known_plugins(plugin)
+    member: Mapping[str, Any] = {}
     if singular == "backbone" and "/" in name:
-        spec, _ = registry.resolve_backbone(name)
+        spec, member = registry.resolve_backbone(name)
     else:
         spec = getattr(registry, singular)(name)
     facts = [
@@ -79,6 +83,13 @@ def show(
     if parameters:
         say()
         table(["parameter", "type", "default", ""], parameters)
+    if isinstance(spec, BackboneSpec) and spec.accepts(member):
+        weights = spec.weights(spec.parse(member))
+        if weights:
+            say()
+            table(["weights", "pre-trained on", "classes", "license", "origin"],
+                  [(each.tag, each.pretrained_on, each.classes or "", each.license, each.origin)
+                   for each in weights])  # fmt: skip
 
 
 def suites(json: Json = False) -> None:

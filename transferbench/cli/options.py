@@ -54,6 +54,7 @@ _FIELDS = {option.name: option for option in fields(Options)}
 _TYPES: dict[Any, Any] = {
     Sequence[str]: list[str] | None,
     Sequence[str | Path]: list[Path] | None,
+    str | Path | Sequence[str | Path]: list[str] | None,
     str | Path | None: Path | None,
 }
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from transferbench.errors import DataError, SuiteError, TransferbenchError, UnknownNameError
 from transferbench.files import read_bounded_json, write_json
 from transferbench.identity import digest
-from transferbench.networks.weight_paths import is_path, locate_weights
+from transferbench.networks.weight_paths import existing_path, is_path, locate_weights
 from transferbench.plan import Entry
 from transferbench.registry import Registry, blamed, identity
 from transferbench.runner.earlier import EarlierRun
@@ -29,13 +29,14 @@ from transferbench.specs import BackboneSpec, Weights
 __all__ = [
     "RequestedEntry",
     "as_recorded",
+    "backbones_of",
     "described_entries",
     "entries_in",
     "has_several_entries",
     "other_entries",
     "record_entries",
     "recorded_entries",
-    "requested_entry",
+    "requested_entries",
 ]
 
 _EXTERNAL = TypeAdapter[Weights | None](Weights | None)
@@ -66,11 +67,58 @@ class RecordedEntry(NamedTuple):
 # --- entries that are requested ---------------------------------------------------------------
 
 
-def requested_entry(name: str, weights: str, registry: Registry) -> RequestedEntry:
-    """The entry of a backbone with ``weights``: the suite's, a tag or a file.
+def backbones_of(texts: Iterable[str], registry: Registry) -> tuple[str, ...]:
+    """The backbones that ``--weights BACKBONE=...`` names."""
+    names = (text.partition("=")[0] for text in texts if "=" in text)
+    return tuple(dict.fromkeys(name for name in names if _is_backbone(name, registry)))
+
+
+def _is_backbone(name: str, registry: Registry) -> bool:
+    try:
+        registry.resolve_backbone(name)
+    except TransferbenchError:
+        return False
+    return True
+
+
+def requested_entries(
+    backbones: Sequence[str], texts: Sequence[str], registry: Registry
+) -> tuple[list[RequestedEntry], list[str]]:
+    """An entry for each backbone and each of its weights, and notes on equal ones.
+
+    ``texts``: ``BACKBONE=WEIGHTS``, or weights of all backbones that are not named so; WEIGHTS are
+    the suite's, a tag or a file. Without any they are the suite's.
 
     Raises: ``UnknownNameError``, ``SuiteError``, ``DataError``, ``PluginError``.
     """
+    own: dict[str, list[str]] = {name: [] for name in backbones}
+    shared = []
+    for text in texts:
+        name, mark, weights = text.partition("=")
+        if mark and name in own:
+            own[name].append(weights)
+        elif mark and existing_path(text) is None and _is_backbone(name, registry):
+            raise SuiteError(
+                f"--weights {text} is for {name}, and the backbones of this run are "
+                f"{', '.join(backbones)}; add --backbone {name}"
+            )
+        else:
+            shared.append(text)
+    entries: dict[tuple[str, str | None], RequestedEntry] = {}
+    notes = []
+    for name in backbones:
+        for weights in dict.fromkeys(own[name] or shared or (SUITE_WEIGHTS,)):
+            entry = _requested(name, weights, registry)
+            external = entry.entry.weights
+            key = name, (external.sha256 or external.tag) if external else None
+            if key in entries:
+                notes.append(f"{weights} has the bytes of {entries[key].weights}: they are one "
+                             f"entry, {entries[key].entry.name}")  # fmt: skip
+            entries.setdefault(key, entry)
+    return list(entries.values()), notes
+
+
+def _requested(name: str, weights: str, registry: Registry) -> RequestedEntry:
     external = None
     if weights != SUITE_WEIGHTS:
         spec, values = registry.resolve_backbone(name)

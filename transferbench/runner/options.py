@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SUITE_WEIGHTS", "Options", "RunOptions", "require_list"]
 
 SUITE_WEIGHTS = "suite"
-"""The value of ``weights`` for the suite's own pre-training."""
+"""One of ``weights``: the suite's own pre-training."""
 
 
 def _option(default: Any, text: str, flag: str = "", **limits: Any) -> Any:
@@ -34,10 +34,11 @@ class Options:
     initializations: Sequence[str] = _option(
         (), "Arms of the suite to keep, or plugins to add as arms.", "--initialization"
     )
-    weights: str = _option(
-        SUITE_WEIGHTS,
-        "suite (pre-trained by the suite), or a tag, a file or a folder of other weights.",
-        metavar="suite|TAG|FILE",
+    weights: str | Path | Sequence[str | Path] = _option(
+        (),
+        "suite (pre-trained by the suite: the default), or a tag, a file or a folder of other "
+        "weights; of one backbone: timm/resnet18=FILE.",
+        metavar="[BACKBONE=]suite|TAG|FILE",
     )
     changes: Sequence[str] = _option(
         (), "Settings of the suite to change: recipes.P-T.epochs=3. Cannot be submitted.", "--set"
@@ -67,9 +68,17 @@ class Options:
         False, "Mix numbers of a plugin file with those of its code before it was edited."
     )
 
+    @property
+    def weights_texts(self) -> tuple[str, ...]:
+        """The weights as a list, whether one or several were given."""
+        alone = isinstance(self.weights, str | PathLike)
+        return (str(self.weights),) if alone else tuple(map(str, self.weights or ()))  # type: ignore[arg-type]  # not alone
+
     def __post_init__(self) -> None:
         for option in fields(Options):
             value = getattr(self, option.name)
+            if option.name == "weights" and isinstance(value, str | PathLike):
+                continue  # one for all backbones
             if value is not None:
                 _check(option.name, value, option.default, option.metadata["limits"].get("min"))
 

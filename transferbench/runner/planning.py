@@ -180,6 +180,12 @@ def _notes(plan: Plan, unfinished: Sequence[RequestedEntry], store: Store) -> It
             f"{', '.join(external)}: external weights cannot start {reasons}; these arms are left "
             "out, and claims on them stay undecided"
         )
+    for entry in plan.entries:
+        if entry.weights and entry.weights.license != "unknown":
+            yield (
+                f"{entry.name}: weights from {entry.weights.origin}, licence "
+                f"{entry.weights.license}, pre-trained on {entry.weights.pretrained_on}"
+            )
     for name in external:
         if unmeasured := plan.unmeasured[name]:
             yield f"{name}: not measured of P: {reasons_text(unmeasured)}"

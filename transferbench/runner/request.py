@@ -12,10 +12,11 @@ from transferbench.runner.earlier import EarlierRun, earlier_run
 from transferbench.runner.entries import (
     RequestedEntry,
     as_recorded,
+    backbones_of,
     described_entries,
     other_entries,
     recorded_entries,
-    requested_entry,
+    requested_entries,
 )
 from transferbench.runner.options import Options
 from transferbench.suite import Grid, InitializationUse, Suite
@@ -47,10 +48,11 @@ def make_request(suite: str | Suite, options: Options, registry: Registry) -> Re
     Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``.
     """
     loaded, changed, untrained = _changed_suite(suite, options, registry)
-    backbones = dict.fromkeys(options.backbones or loaded.backbones)
+    texts = options.weights_texts
+    backbones = options.backbones or backbones_of(texts, registry) or loaded.backbones
     if not backbones:
         raise SuiteError(f"{loaded.id}: backbones is empty; name some there or with --backbone")
-    requested = [requested_entry(name, options.weights, registry) for name in backbones]
+    requested, twins = requested_entries(tuple(dict.fromkeys(backbones)), texts, registry)
     # A changed suite has a folder of its own: its numbers are not those of the suite's name.
     name = f"{loaded.id}+{loaded.digest[:8]}" if changed else loaded.id
     folder = Path(options.out or Path("runs") / name)
@@ -60,7 +62,7 @@ def make_request(suite: str | Suite, options: Options, registry: Registry) -> Re
                 *recorded_entries(folder, loaded.digest)]  # fmt: skip
     entries = [as_recorded(entry, recorded, registry) for entry in requested]
     earlier, notes = other_entries(recorded, entries, registry)
-    notes = [*untrained, *notes, *_renamed(options.weights, requested, entries)]
+    notes = [*untrained, *notes, *twins, *_renamed(requested, entries)]
     superseded = before if before and other_suite and before.has_results else None
     if superseded:
         notes.append(_superseded(superseded))
@@ -68,13 +70,13 @@ def make_request(suite: str | Suite, options: Options, registry: Registry) -> Re
 
 
 def _renamed(
-    weights: str, requested: Sequence[RequestedEntry], entries: Sequence[RequestedEntry]
+    requested: Sequence[RequestedEntry], entries: Sequence[RequestedEntry]
 ) -> Iterator[str]:
     """Notes on ``entries`` that are in the run already, with weights of another name."""
     for entry, own in zip(entries, requested, strict=True):
         if entry is not own:
             source, name = entry.entry.source, entry.entry.name
-            yield f"{weights} has the bytes of {source}: it is the entry {name} of this run"
+            yield f"{own.weights} has the bytes of {source}: it is the entry {name} of this run"
 
 
 def _superseded(before: EarlierRun) -> str:
