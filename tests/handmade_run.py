@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -301,13 +302,28 @@ def submit(
     declaration: Declaration = Declaration(),  # noqa: B008  # frozen
     outputs: TrialOutputs | None = None,
 ) -> list[Path]:
-    """Run ``entries`` in ``folder`` and pack each."""
+    """Run ``entries`` in ``folder`` and pack each; the suite is a known one of the boards."""
     parsed = Suite.model_validate(suite)
+    publish(parsed, submissions)
     store = make_run(folder, registry, tuple(entries), parsed, outputs=outputs)
     return [
         pack(folder / "run", store, entry.name, submissions, declaration, registry)
         for entry in entries
     ]
+
+
+def publish(suite: Suite, submissions: Path) -> None:
+    """Make ``suite`` one that boards of these submissions may be of."""
+    file = submissions.parent / "suites" / f"{suite.id}.yaml"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(suite.model_dump(mode="json")))
+
+
+def copied_submissions(submissions: Path, to: Path) -> Path:
+    """A copy of submissions with their suites beside them."""
+    shutil.copytree(submissions.parent / "suites", to.parent / "suites", dirs_exist_ok=True)
+    return Path(shutil.copytree(submissions, to))
 
 
 def only_board(submissions: Path, registry: Registry) -> BoardTable:

@@ -20,6 +20,7 @@ from handmade_run import (
     entry_of,
     handmade_registry,
     only_board,
+    publish,
     recorded_values,
     submit,
     trial_outputs,
@@ -369,8 +370,8 @@ def test_equal_budgets_are_told_and_unequal_ones_flagged(
     message = " ".join(only_board(tmp_path / "one", built.registry).notes)
     assert "all share one recipe, the best of 1 settings; none was tuned apart" in message
     recipes = ARMS["recipes"] | {"P-T": ARMS["recipes"]["RI-T"] | {"tuned_over": 6}}
-    submit_arms(tmp_path / "2", built.registry, tmp_path / "s", ARMS | {"recipes": recipes})
-    (flag,) = only_board(tmp_path / "s", built.registry).flags
+    submit_arms(tmp_path / "2", built.registry, tmp_path / "2" / "s", ARMS | {"recipes": recipes})
+    (flag,) = only_board(tmp_path / "2" / "s", built.registry).flags
     assert flag == (
         "Unequal tuning budgets: the recipes are of P-T best of 6 and RI-T, bare, half best of 1"
         " settings. Ranks favour the initializations that were tuned more."
@@ -380,13 +381,15 @@ def test_equal_budgets_are_told_and_unequal_ones_flagged(
 def test_a_run_ends_with_the_board_of_its_initializations(tmp_path: Path) -> None:
     arms = SMALL["initializations"] | {"mean-var": {"name": "mean-var", "recipe": "short"}}
     scoring = SMALL["scoring"] | {"ranks": "initializations"}
-    suite = suite_file(tmp_path, SMALL | {"initializations": arms, "scoring": scoring})
+    arms_suite = SMALL | {"initializations": arms, "scoring": scoring}
+    suite = suite_file(tmp_path, arms_suite)
     said = cli("run", suite, "--out", tmp_path / "run", "--jobs", 1, "--device", "cpu")
     assert said.code == 0, said.err
     board = said.out[said.out.index("tiny@1 ") :]
     assert {"P-T", "RI-T", "mean-var"} <= set(board.split())
     packed = cli("submission", "pack", tmp_path / "run", "--out", tmp_path / "s").out.strip()
     assert cli("submission", "check", packed).code == 0
+    publish(Suite.model_validate(arms_suite), tmp_path / "s")
     board_text = cli("leaderboard", "show", "tiny@1", "--submissions", tmp_path / "s").out
     assert board.startswith(board_text.rstrip())
 

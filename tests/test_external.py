@@ -6,7 +6,15 @@ from types import SimpleNamespace
 import pytest
 import timm
 from command_line import SMALL, cli, mistake, suite_file
-from handmade_run import SUITE, edit_records, entry_of, handmade_registry, make_run, sealed
+from handmade_run import (
+    SUITE,
+    edit_records,
+    entry_of,
+    handmade_registry,
+    make_run,
+    publish,
+    sealed,
+)
 from safetensors.torch import save_file
 
 from transferbench.api import Run
@@ -216,6 +224,7 @@ def test_the_entry_is_packed_checked_and_ranked(finished, weights):
     assert packed.code == 0, packed.err
     report = check(Path(packed.out.strip()))
     assert report.ok, str(report)
+    publish(finished.run.suite, submissions)
     (table,) = boards(submissions)
     name = f"timm/test_resnet+mine@{file_digest(weights)[:8]}"
     assert [row.cells["entry"] for row in table.rows] == [(name,)]
@@ -296,6 +305,7 @@ def test_without_the_plugin_of_an_arm_nobody_knows_what_is_missing(tmp_path, mad
 def test_a_board_of_initializations_says_why_an_arm_has_no_row(tmp_path, made_registry):
     scoring = MADE["scoring"] | {"ranks": "initializations"}
     submitted(tmp_path, made_registry, MADE | {"scoring": scoring})
+    publish(Suite.model_validate(MADE | {"scoring": scoring}), tmp_path / "s")
     (table,) = boards(tmp_path / "s", made_registry)
     assert sorted(row.cells["initialization"][0] for row in table.rows) == ["P-T", "RI-T"]
     (left_out,) = table.unranked

@@ -19,9 +19,12 @@ from handmade_run import (
     SKILL,
     SUITE,
     BuiltBoards,
+    copied_submissions,
     entry_of,
     handmade_registry,
+    make_run,
     only_board,
+    publish,
     recorded_values,
     sealed,
     submit,
@@ -31,19 +34,24 @@ from scipy import stats
 
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, SuiteError
-from transferbench.leaderboard import boards, build, show
+from transferbench.leaderboard import boards, build, show, survey
+from transferbench.leaderboard import rows as rows_module
 from transferbench.leaderboard.build import board_table
 from transferbench.leaderboard.claim_table import claims_as_csv, claims_as_markdown
 from transferbench.leaderboard.formats import write_board
-from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text
+from transferbench.leaderboard.scores import Candidate
+from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text, csv_text
 from transferbench.plan import Entry
 from transferbench.records import read_records, write_records
 from transferbench.registry import load_registry
 from transferbench.specs import Weights
-from transferbench.submission import Check, CheckReport, Declaration
+from transferbench.submission import Check, CheckReport, Declaration, pack
 from transferbench.submission.bundle import read_bundle
+from transferbench.submission.check import PUBLISHED as PUBLISHED_SUITE
 from transferbench.submission.check import RECOMPUTING
 from transferbench.suite import Suite
+from transferbench.suite.minors import changed_between
+from transferbench.suite.published import KnownSuites
 from transferbench.suite.schema import BOARD_KEYS
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -97,7 +105,7 @@ def test_another_diagnostic_cannot_stand_in_for_the_score(
     built: BuiltBoards, tmp_path: Path
 ) -> None:
     """A forged test metric of the speed diagnostic, sealed: it is no trial's and moves nothing."""
-    submissions = shutil.copytree(built.submissions, tmp_path / "s")
+    submissions = copied_submissions(built.submissions, tmp_path / "s")
     (path,) = submissions.glob("*/made-poor/*/records.jsonl.gz")
     rows = list(read_records(path))
     forged = [
@@ -155,10 +163,10 @@ def test_one_replicate_has_a_rank_and_no_interval(built: BuiltBoards, tmp_path: 
 
 
 def test_a_board_says_when_its_suite_was_registered(built: BuiltBoards, tmp_path: Path) -> None:
-    submissions = shutil.copytree(built.submissions, tmp_path / "submissions")
+    submissions = copied_submissions(built.submissions, tmp_path / "submissions")
     digest = Suite.model_validate(SUITE).digest
     register = tmp_path / "suites" / "PREREGISTERED"
-    register.parent.mkdir()
+    register.parent.mkdir(exist_ok=True)
     register.write_text(f"2026-11-28 handmade@1.0 {digest}\n")
     before = only_board(built.submissions, built.registry)
     (note,) = set(only_board(submissions, built.registry).notes) - set(before.notes)
@@ -183,7 +191,7 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 )
 def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Path) -> None:
     root = PUBLISHED / "submissions"
-    checks = tuple(Check(name, "ok") for name in RECOMPUTING)
+    checks = tuple(Check(name, "ok") for name in (*RECOMPUTING, PUBLISHED_SUITE))
     examined = [
         CheckReport(head.parent, checks, read_bundle(head.parent))
         for head in sorted((root / board).glob("*/*/submission.json"))
@@ -250,6 +258,7 @@ def test_the_terminal_shows_the_columns_that_fit(built: BuiltBoards) -> None:
 
 def test_the_same_submissions_give_the_same_bytes(built: BuiltBoards, tmp_path: Path) -> None:
     submissions = tmp_path / "moved"
+    publish(Suite.model_validate(SUITE), submissions)
     for folder in sorted(built.submissions.glob("*/*"), reverse=True):
         shutil.copytree(folder, submissions / folder.relative_to(built.submissions))
     written = build(submissions, tmp_path / "boards", built.registry)
@@ -410,7 +419,7 @@ def test_pretraining_overlap_and_licence_of_external_weights_are_shown(
 
 
 def test_a_refused_submission_is_listed_with_its_reason(built: BuiltBoards, tmp_path: Path) -> None:
-    submissions = shutil.copytree(built.submissions, tmp_path / "s")
+    submissions = copied_submissions(built.submissions, tmp_path / "s")
     (path,) = submissions.glob("*/made-fair/*/claims.json")
     path.write_text("[]")
     board = only_board(submissions, built.registry)
@@ -421,7 +430,7 @@ def test_a_refused_submission_is_listed_with_its_reason(built: BuiltBoards, tmp_
 
 
 def test_an_unreadable_submission_is_listed(built: BuiltBoards, tmp_path: Path) -> None:
-    submissions = shutil.copytree(built.submissions, tmp_path / "s")
+    submissions = copied_submissions(built.submissions, tmp_path / "s")
     (path,) = submissions.glob("*/made-fair/*/plan.json")
     path.write_text("{")
     (listed,) = only_board(submissions, built.registry).unranked
@@ -508,11 +517,132 @@ def test_a_submission_moved_to_another_board_is_refused(built: BuiltBoards, tmp_
     assert listed.why == "it belongs to handmade@1, not to handmade@2"
 
 
-def test_two_suites_under_one_id_are_refused(built: BuiltBoards, tmp_path: Path) -> None:
+def test_a_suite_of_a_submission_s_own_is_on_no_board(built: BuiltBoards, tmp_path: Path) -> None:
+    """Another reference under the known id, and a later MINOR that nobody knows."""
+    (honest,) = submit(tmp_path / "1", built.registry, tmp_path / "s")
+    forged = SUITE | {"scoring": SUITE["scoring"] | {"reference": {"digits": 0.3, "marks": 0.6}}}
+    for version in ("1.0", "1.9"):
+        suite = Suite.model_validate(forged | {"version": version})
+        store = make_run(tmp_path / version, built.registry, suite=suite)
+        run = (tmp_path / version / "run", store, "made-good", tmp_path / "s")
+        pack(*run, Declaration(submitter="M"), built.registry)
+    board = only_board(tmp_path / "s", built.registry)
+    assert [row.folder.rpartition("/")[2] for row in board.rows] == [honest.name]
+    why = " ".join(row.why for row in board.unranked)
+    assert "handmade@1.0 was changed: it differs from the known suite" in why
+    assert "there is no handmade@1.9, only handmade@1.0" in why
+
+
+def test_a_suite_that_nobody_knows_has_a_board_that_says_so(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
+    submit(tmp_path, built.registry, tmp_path / "s")
+    shutil.rmtree(tmp_path / "suites")
+    (listed,) = only_board(tmp_path / "s", built.registry).unranked
+    assert listed.why.startswith("handmade@1.0 is not a known suite: a board is of a suite of the ")
+
+
+def test_a_minor_only_adds(built: BuiltBoards, tmp_path: Path) -> None:
     submit(tmp_path / "1", built.registry, tmp_path / "s")
-    submit(tmp_path / "2", built.registry, tmp_path / "s", suite=SUITE | {"summary": "Other."})
-    with pytest.raises(SubmissionError, match=r"two suites call themselves handmade@1\.0.*remove"):
+    scoring = SUITE["scoring"] | {"reference": {"digits": 0.3, "marks": 0.95}}
+    publish(Suite.model_validate(SUITE | {"version": "1.1", "scoring": scoring}), tmp_path / "s")
+    why = r"handmade@1\.1 changes scoring of handmade@1\.0; a MINOR only adds: give it a MAJOR"
+    with pytest.raises(SuiteError, match=why):
         boards(tmp_path / "s", built.registry)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"replicates": 4}, "replicates"),
+        ({"claims": {}}, "claims.helps"),
+        ({"trials": SUITE["trials"][:1]}, "the replicates of P-T on shuffled, none"),
+        ({"summary": "Other words.", "backbones": ["made-fair"]}, None),
+        ({"claims": SUITE["claims"] | {"more": SUITE["claims"]["helps"]}}, None),
+        ({"recipes": SUITE["recipes"] | {"P": SUITE["recipes"]["P"] | {"epochs": 3}}}, "recipes.P"),
+        ({"initializations": SUITE["initializations"]
+          | {"late": SUITE["initializations"]["RI-T"]}}, None),
+        ({"sources": {"source": SUITE["sources"]["source"] | {"checkpoints": [1]}}}, None),
+    ],
+)  # fmt: skip
+def test_what_minors_may_differ_in(change: dict[str, Any], what: str | None) -> None:
+    earlier = Suite.model_validate(SUITE)
+    later = Suite.model_validate(SUITE | {"version": "1.1"} | change)
+    changes = " ".join(changed_between([later, earlier]))
+    assert (f"handmade@1.1 changes {what} of" in changes) if what else not changes
+
+
+def test_a_minor_does_not_widen_what_a_claim_averages_over() -> None:
+    claim = json.loads(json.dumps(SUITE["claims"]["helps"]))
+    for term in claim["terms"]:
+        del term["target"]
+    earlier = SUITE | {"claims": {"helps": claim}}
+    targets = SUITE["targets"] | {"more": SUITE["targets"]["digits"]}
+    suites = [Suite.model_validate(earlier),
+              Suite.model_validate(earlier | {"version": "1.1", "targets": targets})]  # fmt: skip
+    (change,) = changed_between(suites)
+    assert "changes what claims.helps averages over of handmade@1.0" in change
+
+
+def test_the_suites_of_the_published_boards_are_known() -> None:
+    suites = KnownSuites(PUBLISHED / "suites")
+    for path in (PUBLISHED / "submissions").glob("*/*/*/submission.json"):
+        head = json.loads(path.read_text())
+        suite = suites.of(head["suite"].partition(".")[0])[head["suite"]]
+        assert suite.digest == head["suite_digest"]
+
+
+OTHER_NAMES = (
+    "README.md",
+    "submissions",
+    "a@1\\write18{x}",
+    "<img onerror=x>@1",
+    "x@1\x1b[2J",
+    "=1+1",
+)
+
+
+def test_folders_with_other_names_are_not_read(built: BuiltBoards, tmp_path: Path) -> None:
+    submissions = copied_submissions(built.submissions, tmp_path / "s")
+    for name in OTHER_NAMES:
+        (submissions / name).mkdir()
+        (submissions / "handmade@1" / name).mkdir()
+    (submissions / "handmade@1" / "made-poor").rename(submissions / "handmade@1" / "\\write18{y}")
+    (submissions / "handmade@2").symlink_to(submissions / "handmade@1")
+    by_board, left_out = survey(submissions)
+    assert {name: len(folders) for name, folders in by_board.items()} == {"handmade@1": 2}
+    assert len(left_out) == 2 * len(
+        OTHER_NAMES
+    )  # README.md and submissions may be entries, a link not
+    written = build(submissions, tmp_path / "out", built.registry)
+    assert {path.parent.name for path in written} == {"out", "handmade@1"}
+    for path in written:
+        text = path.read_text().replace("\\\\", "")
+        assert not re.search(r"\\write18|(?<!\\)<img|\x1b", text), path
+    assert r"is left out: its name is not name@MAJOR of a suite" in written[-1].read_text()
+
+
+def test_no_cell_of_a_csv_file_is_a_formula() -> None:
+    rows = [["=1", "+1", "-1", "@SUM", "\t=1", " =1", "\uff1d1", "a=1", -1.5, None]]
+    (line,) = csv.reader(io.StringIO(csv_text(rows)))
+    assert [cell[:1] for cell in line] == [*["'"] * 7, "a", "-", ""]
+
+
+def test_one_submission_that_cannot_be_shown_does_not_stop_the_others(
+    built: BuiltBoards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = rows_module.profile_of
+
+    def failing(candidate: Candidate) -> Any:
+        if candidate.head.entry.name == "made-fair":
+            raise KeyError("hostile")
+        return profile(candidate)
+
+    monkeypatch.setattr(rows_module, "profile_of", failing)
+    board = only_board(built.submissions, built.registry)
+    assert [row.cells["entry"][0] for row in board.rows] == ["made-good", "made-poor"]
+    (listed,) = board.unranked
+    assert listed.why == "it can be shown: KeyError: 'hostile'"
 
 
 def test_no_submissions_give_an_index_that_says_so(built: BuiltBoards, tmp_path: Path) -> None:

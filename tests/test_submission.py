@@ -1093,7 +1093,7 @@ def test_a_table_beyond_the_caps_is_refused_unread(
 ) -> None:
     write_predictions({"a": _predictions(1)}, tmp_path / "p.parquet")
     monkeypatch.setattr(predictions, "MAX_ROWS", 299)
-    with pytest.raises(SubmissionError, match=r"300 rows in \d+ bytes are more than is accepted"):
+    with pytest.raises(SubmissionError, match=r"300 rows of 1800 values are more than is acce"):
         read_predictions(tmp_path / "p.parquet")
 
 

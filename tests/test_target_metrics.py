@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from handmade_run import publish
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from tiny_suite import TINY, tiny_suite
 
@@ -86,12 +87,13 @@ def test_every_class_is_tested(finished):
 def test_a_submission_holds_what_its_metrics_are_recomputed_from(finished, tmp_path):
     registry = load_registry()
     (entry,) = finished.entries
-    folder = pack(finished.folder, finished.store, entry, tmp_path, Declaration(), registry)
+    folder = pack(finished.folder, finished.store, entry, tmp_path / "s", Declaration(), registry)
     report = check(folder, registry)
     assert report.ok, report
     shapes = {trial.outputs.ndim for trial in read_bundle(folder).predictions.values()}
     assert shapes == {1, 2}
-    (board,) = boards(tmp_path, registry)
+    publish(finished.suite, tmp_path / "s")
+    (board,) = boards(tmp_path / "s", registry)
     text = " ".join(board.notes)
     assert "chance is the metric of the best constant prediction" in text
     rows = finished.measurements

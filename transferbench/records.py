@@ -22,7 +22,15 @@ from pydantic import (
 
 from transferbench.errors import StoreError
 
-__all__ = ["Coordinate", "Measurement", "Overlap", "Record", "read_records", "write_records"]
+__all__ = [
+    "Coordinate",
+    "Measurement",
+    "Overlap",
+    "Record",
+    "count_lines",
+    "read_records",
+    "write_records",
+]
 
 Coordinate = str | int | FiniteFloat
 Overlap = Literal["yes", "no", "unknown"]
@@ -151,6 +159,14 @@ def read_records(path: Path, limit: int | None = None) -> Iterator[Record]:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise StoreError(f"{path}:{number} is not a record: {reason}") from error
+
+
+def count_lines(path: Path, limit: int) -> int:
+    """The number of lines of a file of records, which are not parsed.
+
+    Raises: ``StoreError`` where it has more than ``limit`` uncompressed bytes.
+    """
+    return sum(1 for _ in _lines(path, limit))
 
 
 def _lines(path: Path, limit: int | None) -> Iterator[bytes]:

@@ -30,7 +30,10 @@ SUBSTITUTES = {
 }  # fmt: skip
 """What stands for a character in an encoding that lacks it; others become backslash escapes."""
 READABLE = "transferbench-readable"
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+"""Characters that steer a terminal, and those that turn the order of text around."""
 
 
 class _Channel(io.FileIO):

@@ -61,8 +61,9 @@ from transferbench.runner.run import Results
 from transferbench.runner.run_store import find_store
 from transferbench.statistics import replicate_mean
 from transferbench.store import Store
-from transferbench.submission import Declaration, pack
+from transferbench.submission import Declaration, pack, suite_as_packed
 from transferbench.suite import TRIAL, Suite
+from transferbench.suite.published import KnownSuites
 
 if TYPE_CHECKING:
     from transferbench.reporting import Panel
@@ -288,7 +289,8 @@ class Run:
         except TransferbenchError as error:
             return f"no board: {error}"
         registry = self.registry or open_registry()
-        texts = [show(board) for board in boards(self.folder / SUBMISSIONS, registry)]
+        own = KnownSuites(others=[suite_as_packed(self.folder)])
+        texts = [show(board) for board in boards(self.folder / SUBMISSIONS, registry, own)]
         if changed := ", ".join(self._run.changed):
             texts.append(
                 f"the suite was changed ({changed}): this board is of this run alone, and its rows"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from transferbench.cli.options import Json, Plugins, RunStore, known_plugins
-from transferbench.cli.output import ResultsCommand, as_json, say
+from transferbench.cli.output import ResultsCommand, as_json, note, say
 
 __all__ = ["leaderboard", "submission"]
 
@@ -73,7 +73,10 @@ def build(
     """Write every board as md, html, csv, tex and json from one table."""
     from transferbench.files import disk_errors_explained
     from transferbench.leaderboard import build as build_boards
+    from transferbench.leaderboard import survey
 
+    for why in survey(submissions).left_out:
+        note(why)
     with disk_errors_explained(out):
         written = build_boards(submissions, out, known_plugins(plugin))
     for path in written:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
 
 from transferbench.claims import image_counts, scope_of
-from transferbench.errors import SubmissionError
 from transferbench.leaderboard.candidates import Competition, refused
+from transferbench.leaderboard.folders import survey
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import flags_of, notes_of
 from transferbench.leaderboard.rates import rate_flags
@@ -19,65 +18,74 @@ from transferbench.leaderboard.table import BoardTable
 from transferbench.measurements import Measurements
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
-from transferbench.submission.bundle import SUBMISSION
 from transferbench.suite.preregistration import Registration, register_beside, registration_of
+from transferbench.suite.published import KnownSuites, suites_beside
 
 __all__ = ["board_table", "boards", "build"]
 
 
-def build(submissions: Path, out: Path, registry: Registry | None = None) -> list[Path]:
+def build(
+    submissions: Path,
+    out: Path,
+    registry: Registry | None = None,
+    suites: KnownSuites | None = None,
+) -> list[Path]:
     """Check every submission and write each board in every format, with an index of boards.
 
     The same submissions give the same bytes. Returns the files written.
     """
     written = []
-    tables = boards(submissions, registry)
+    tables = boards(submissions, registry, suites)
     for table in tables:
         written += write_board(table, submissions, out / table.board)
-    written.append(write_index(tables, out))
+    written.append(write_index(tables, survey(submissions).left_out, out))
     return written
 
 
-def boards(submissions: Path, registry: Registry | None = None) -> list[BoardTable]:
+def boards(
+    submissions: Path, registry: Registry | None = None, suites: KnownSuites | None = None
+) -> list[BoardTable]:
     """The table of every board that has a submission, sorted by name.
 
-    Raises: ``SubmissionError`` where there is no such folder or a part of it cannot be read, or
-    where two suites share an id; ``SuiteError`` where a suite is not what was preregistered of its
-    MAJOR.
+    ``suites``: those that boards are of; by default the package's, and those beside the folder.
+    A submission that cannot be checked or shown is listed as refused.
+
+    Raises: ``SubmissionError`` where there is no such folder or a part of it cannot be read;
+    ``SuiteError`` where known suites contradict each other, or what was preregistered.
     """
-    if not submissions.is_dir():
-        raise SubmissionError(
-            f"there is no folder {submissions}; give the one that holds"
-            " <suite>@<major>/<entry>/<submission>"
-        )
+    by_board = survey(submissions).by_board
     registry = registry or load_registry()
-    by_board: dict[str, list[CheckReport]] = defaultdict(list)
-    for board in _inside(submissions):
-        for folder in (folder for entry in _inside(board) for folder in _inside(entry)):
-            # The folder says which board a submission is for, so that a bad one is listed too.
-            if folder / SUBMISSION in _inside(folder):
-                by_board[board.name].append(check(folder, registry))
+    suites = suites or suites_beside(submissions)
     registered = register_beside(submissions)
-    return [
-        board_table(name, reports, registry, registered)
-        for name, reports in sorted(by_board.items())
-    ]
+    tables = []
+    for name, folders in sorted(by_board.items()):
+        reports = [check(folder, registry, suites) for folder in folders]
+        for suite in suites.of(name).values():
+            registration_of(suite, registered)
+        tables.append(_sound_table(name, reports, registry, registered))
+    return tables
 
 
-def _inside(folder: Path) -> list[Path]:
-    """What is in ``folder``, sorted; nothing where it is a file, or gone.
-
-    Raises: ``SubmissionError`` where that cannot be told: a board would silently lack it.
-    """
+def _sound_table(
+    name: str,
+    reports: Sequence[CheckReport],
+    registry: Registry,
+    registered: Mapping[str, Registration],
+) -> BoardTable:
+    """``board_table``, where a submission that was accepted and cannot be shown is refused."""
     try:
-        return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise SubmissionError(
-            f"cannot read {folder}, which may hold a submission: {error.strerror}; make it "
-            "readable, or move it away"
-        ) from error
+        return board_table(name, reports, registry, registered)
+    except Exception:  # untrusted content may raise anything
+        sound = []
+        for report in reports:
+            try:
+                board_table(name, [report], registry, registered)
+                sound.append(report)
+            except Exception as own:  # noqa: BLE001  # as above
+                sound.append(report.refused_for(own))
+        if all(report in reports for report in sound):
+            raise
+        return board_table(name, sound, registry, registered)
 
 
 def board_table(
@@ -90,7 +98,8 @@ def board_table(
     accepted, unranked = [], []
     for report in reports:
         bundle = report.bundle
-        if report.ok and bundle is not None and bundle.submission.board == name:
+        fits = bundle is not None and bundle.submission.board == name
+        if report.ok and report.is_of_known_suite and bundle is not None and fits:
             accepted.append((bundle, report.trust))
         else:
             unranked.append(refused(report, name))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from statistics import fmean
 from typing import TypeAlias
 
-from transferbench.errors import SubmissionError, UnknownNameError, listing
+from transferbench.errors import UnknownNameError, listing
 from transferbench.leaderboard.notes import REPRODUCED_WITHIN
 from transferbench.leaderboard.profile import most_severe
 from transferbench.leaderboard.scores import Candidate, EntryKey, compared_arms
@@ -16,7 +16,6 @@ from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
 from transferbench.plan.resolve import left_out_arms, reasons_text, unmeasured_diagnoses
 from transferbench.registry import Registry
 from transferbench.submission import Bundle, CheckReport, Submission
-from transferbench.suite import Suite
 
 __all__ = ["Arm", "Competition", "refused"]
 
@@ -27,13 +26,14 @@ Arm: TypeAlias = tuple[Candidate, str]
 class Competition:
     """The candidates of a board, ``chosen`` and ``superseded``, and the suite that scores them.
 
-    ``accepted``: the submissions and the trust in each. Raises: ``SubmissionError`` where two
-    suites share an id.
+    ``accepted``: the submissions, of known suites of one MAJOR, and the trust in each.
     """
 
     def __init__(self, accepted: Sequence[tuple[Bundle, str]], registry: Registry) -> None:
         bundles = [bundle for bundle, _ in accepted]
-        self.suite = _latest_suite(bundles)
+        # Of equal ids the suites are equal: they are known by their digests.
+        latest = min(bundles, key=lambda bundle: _precedence(bundle.submission))
+        self.suite = latest.plan.suite
         self.severe = most_severe(self.suite, bundles[0].submission.severities)
         candidates = [Candidate(bundle, trust, self.suite) for bundle, trust in accepted]
         candidates.sort(key=lambda c: (str(c.entry), _precedence(c.head)))
@@ -106,8 +106,13 @@ def refused(report: CheckReport, board: str) -> Unranked:
     failed = [check for check in report.checks if check.status == "failed"]
     why = "; ".join(f"{check.name}: {check.why[0]}" for check in failed)
     head = report.bundle and report.bundle.submission
-    if not why and head is not None:
+    if not why and head is not None and head.board != board:
         why = f"it belongs to {head.board}, not to {board}"
+    elif not why and head is not None:
+        why = (
+            f"{head.suite} is not a known suite: a board is of a suite of the package, or of one "
+            f"in the folder suites beside that of the submissions, as {head.suite}.yaml"
+        )
     entry = head.entry.label if head else report.path.parent.name
     return Unranked(entry, report.path.name[:SHORT_ID], "refused", why)
 
@@ -115,17 +120,3 @@ def refused(report: CheckReport, board: str) -> Unranked:
 def _precedence(head: Submission) -> tuple[int, str]:
     """The latest MINOR first, of equals the first id."""
     return -head.minor, head.id
-
-
-def _latest_suite(bundles: Iterable[Bundle]) -> Suite:
-    """The latest MINOR's suite, by which all are scored."""
-    by_suite: dict[str, Bundle] = {}
-    for bundle in bundles:
-        head = bundle.submission
-        other = by_suite.setdefault(head.suite, bundle)
-        if other.submission.suite_digest != head.suite_digest:
-            raise SubmissionError(
-                f"two suites call themselves {head.suite}: those of {other.path} and"
-                f" {bundle.path}; give one another name or version, or remove it"
-            )
-    return min(by_suite.values(), key=lambda bundle: _precedence(bundle.submission)).plan.suite

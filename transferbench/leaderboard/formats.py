@@ -24,6 +24,7 @@ from transferbench.leaderboard.table import (
     flat_row,
     markdown_table,
 )
+from transferbench.streams import printable
 
 __all__ = ["as_csv", "as_latex", "as_markdown", "show", "write_board", "write_index"]
 
@@ -54,8 +55,8 @@ def write_board(table: BoardTable, submissions: Path, folder: Path) -> list[Path
     return [folder / name for name in contents]
 
 
-def write_index(tables: Sequence[BoardTable], out: Path) -> Path:
-    """Write the page that links every board."""
+def write_index(tables: Sequence[BoardTable], left_out: Sequence[str], out: Path) -> Path:
+    """Write the page that links every board; ``left_out``: a sentence on each other folder."""
     rows = [
         [
             f"[{table.board}]({table.board}/board.md)",
@@ -67,8 +68,14 @@ def write_index(tables: Sequence[BoardTable], out: Path) -> Path:
     ]
     heads = ["board", "suite", "entries", "formats"]
     listed = markdown_table(rows, heads) if rows else "There is no submission yet."
+    parts = [
+        "# Leaderboards",
+        listed,
+        *(f"Not read: {_markdown(why)}." for why in left_out),
+        FOOTER,
+    ]
     path = out / "README.md"
-    write_text(path, f"# Leaderboards\n\n{listed}\n\n{FOOTER}\n")
+    write_text(path, "\n\n".join(parts) + "\n")
     return path
 
 
@@ -94,14 +101,7 @@ def as_markdown(table: BoardTable) -> str:
 def as_csv(table: BoardTable) -> str:
     """The ranked rows at full precision, an interval as three columns."""
     heads = [name for column in table.columns for name in field_names(column)]
-    rows = [map(_inert, flat_row(table, row).values()) for row in table.rows]
-    return csv_text([heads, *rows])
-
-
-def _inert(value: str | float | None) -> str | float | None:
-    """A value that no spreadsheet runs as a formula."""
-    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
-    return f"'{value}" if formula else value
+    return csv_text([heads, *(flat_row(table, row).values() for row in table.rows)])
 
 
 def as_latex(table: BoardTable) -> str:
@@ -138,9 +138,9 @@ def _tabulated(
 
 
 def _one_line(value: str) -> str:
-    return " ".join(value.split())
+    return printable(" ".join(value.split()))
 
 
 def _markdown(value: str) -> str:
     """Text with the special characters of markdown escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", _one_line(value))
+    return re.sub(r"([\\`*_{}\[\]<>|#~&])", r"\\\1", _one_line(value))

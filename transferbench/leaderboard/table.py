@@ -45,6 +45,10 @@ FIELDS: Mapping[CellKind, tuple[str, ...]] = {
 }
 """Suffixes of a column's key, one for each value of a cell."""
 
+FORMULA = ("=", "+", "-", "@", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
+           "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
+"""How a formula begins in spreadsheets."""
+
 EN_DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 SHORT_ID = 10
@@ -140,10 +144,19 @@ def _decimal(value: Scalar) -> str:
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Rows as the text of a CSV file."""
+    """Rows as the text of a CSV file, of which no cell is a formula to a spreadsheet."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    inert = ([_inert(value) for value in row] for row in rows)
+    csv.writer(buffer, lineterminator="\n").writerows(inert)
     return buffer.getvalue()
+
+
+def _inert(value: object) -> object:
+    """A value that no spreadsheet runs; text that it would is marked as text by an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    is_formula = value.startswith(("\t", "\r", "\n")) or value.lstrip().startswith(FORMULA)
+    return f"'{value}" if is_formula else value
 
 
 def markdown_table(rows: Iterable[Sequence[object]], heads: Sequence[str]) -> str:

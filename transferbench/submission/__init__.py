@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transferbench.submission.bundle import Bundle, Declaration, Submission
 from transferbench.submission.check import Check, CheckReport, check
-from transferbench.submission.pack import pack
+from transferbench.submission.pack import pack, suite_as_packed
 from transferbench.submission.recompute import chance_levels
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "chance_levels",
     "check",
     "pack",
+    "suite_as_packed",
 ]

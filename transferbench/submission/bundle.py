@@ -21,8 +21,9 @@ from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.identity import Sha256, digest, file_digest
 from transferbench.plan import JobKind
-from transferbench.records import Overlap, Record, read_records
+from transferbench.records import Overlap, Record, count_lines, read_records
 from transferbench.specs import Preprocessing, Weights
+from transferbench.submission.limits import bounded_memory
 from transferbench.submission.predictions import Predictions, read_predictions
 from transferbench.suite import Suite
 
@@ -64,12 +65,18 @@ MAX_BYTES = {
     RECORDS: 2**27,
     PREDICTIONS: 2**29,
     ENVIRONMENT: 2**20,
-    PLAN: 2**28,
+    PLAN: 2**26,
     CLAIMS: 2**24,
 }
 """The files of a submission, and their size limits."""
-MAX_RECORD_BYTES = 2**29
+MAX_RECORD_BYTES = 2**28
 """The size limit of the decompressed records."""
+MAX_RECORDS = 350_000
+"""Of the largest submission so far there are 200,000; each takes 5 kB of memory in the check."""
+MAX_VALUES = 2_000_000
+"""The limit of the values in a JSON file, each of which takes up to 100 bytes of memory."""
+MAX_MEMORY = 3 * 2**29
+"""Bytes that reading a submission may take, where the system can be told so."""
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -216,10 +223,17 @@ def parse_json(path: Path) -> Any:
     Raises: ``SubmissionError`` naming the file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _bounded(path.read_bytes()).decode()
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
         raise SubmissionError(f"{path.name} is not a JSON file: {error}") from error
+
+
+def _bounded(content: bytes) -> bytes:
+    # An upper bound, before anything is allocated: the characters of texts count, too.
+    if sum(map(content.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise ValueError(f"it holds more than {MAX_VALUES} values")
+    return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -240,7 +254,7 @@ def file_problems(folder: Path) -> Iterator[Problem]:
     files = {entry.name: entry.lstat() for entry in folder.iterdir()}
     limits = _limits(folder)
     for name in sorted(set(files) - set(limits)):
-        yield Problem(f"{name} does not belong to a submission")
+        yield Problem(f"{_safe(name)} does not belong to a submission")
     for name, limit in limits.items():
         if name not in files:
             yield Problem(f"{name} is missing")
@@ -248,6 +262,11 @@ def file_problems(folder: Path) -> Iterator[Problem]:
             yield Problem(f"{name} is not a plain file")
         elif files[name].st_size > limit:
             yield Problem(f"{name} has {files[name].st_size} bytes, more than {limit}")
+
+
+def _safe(name: str) -> str:
+    """A name of somebody else's as one line of visible characters."""
+    return name if re.fullmatch(r"[A-Za-z0-9@+._-]{1,80}", name) else ascii(name[:80])
 
 
 def _limits(folder: Path) -> dict[str, int]:
@@ -261,8 +280,14 @@ def _limits(folder: Path) -> dict[str, int]:
 def read_bundle(folder: Path) -> Bundle:
     """The content of a folder without ``file_problems``.
 
-    Raises: ``TransferbenchError`` or ``ValueError`` for content of another shape.
+    Raises: ``TransferbenchError`` or ``ValueError`` for content of another shape, ``MemoryError``
+    for one that takes more than ``MAX_MEMORY``.
     """
+    with bounded_memory(MAX_MEMORY):
+        return _read_bundle(folder)
+
+
+def _read_bundle(folder: Path) -> Bundle:
     environment = parse_json(folder / ENVIRONMENT)
     if not isinstance(environment, dict):
         raise SubmissionError(f"{ENVIRONMENT} is not a JSON object")
@@ -275,11 +300,19 @@ def read_bundle(folder: Path) -> Bundle:
         path=folder,
         submission=submission,
         plan=PlannedJobs.model_validate(parse_json(folder / PLAN)),
-        records=tuple(read_records(folder / records, MAX_RECORD_BYTES)),
+        records=tuple(_bounded_records(folder / records)),
         predictions=read_predictions(folder / PREDICTIONS),
         verdicts=VERDICTS.validate_python(parse_json(folder / CLAIMS)),
         environment=environment,
     )
+
+
+def _bounded_records(path: Path) -> Iterator[Record]:
+    """The records, counted before any is parsed. Raises: as ``read_records``."""
+    lines = count_lines(path, MAX_RECORD_BYTES)
+    if lines > MAX_RECORDS:
+        raise SubmissionError(f"{path.name} holds {lines} records, more than {MAX_RECORDS}")
+    return read_records(path, MAX_RECORD_BYTES)
 
 
 def content_digests(folder: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, Problem, file_problems, read_bundle
 from transferbench.submission.diagnoses import check_diagnoses_follow_from_trials
 from transferbench.submission.tuning import check_rates_follow_from_tuning
+from transferbench.suite.published import KnownSuites, suites_beside
 
 __all__ = ["Check", "CheckReport", "Trust", "check"]
 
@@ -26,6 +27,7 @@ Finder = Callable[[Bundle], Iterator[Problem]]
 MAX_LISTED = 5
 """Problems of a check that are listed."""
 
+PUBLISHED = "suite is the published one"
 RECOMPUTING = ("predictions belong together", "metrics follow from predictions")
 
 
@@ -55,19 +57,33 @@ class CheckReport:
         return all(check.status != "failed" for check in self.checks)
 
     @property
+    def is_of_known_suite(self) -> bool:
+        """Whether its suite is, byte for byte, one that boards are of."""
+        return any(check.name == PUBLISHED and check.status == "ok" for check in self.checks)
+
+    @property
     def trust(self) -> Trust:
         """``recomputed`` if every test metric was recomputed from the predictions."""
         passed = {check.name for check in self.checks if check.status == "ok"}
         return "recomputed" if self.ok and passed.issuperset(RECOMPUTING) else "reported"
+
+    def refused_for(self, error: Exception) -> CheckReport:
+        """This report with one more check, which failed by ``error``."""
+        failed = Check("it can be shown", "failed", (_error_line(error),))
+        return replace(self, checks=(*self.checks, failed))
 
     def __str__(self) -> str:
         verdict = f"accepted, {self.trust}" if self.ok else "refused"
         return "\n".join((*map(str, self.checks), f"{self.path}: {verdict}"))
 
 
-def check(path: Path, registry: Registry | None = None) -> CheckReport:
+def check(
+    path: Path, registry: Registry | None = None, suites: KnownSuites | None = None
+) -> CheckReport:
     """Check the submission in the folder ``path``; bad content is a failed check, never an error.
 
+    ``suites``: those that a board may be of; by default the package's, and those beside the folder
+    of submissions that it is in.
     Raises: ``SubmissionError`` if there is no submission.
     """
     if not (path / SUBMISSION).exists():
@@ -83,19 +99,20 @@ def check(path: Path, registry: Registry | None = None) -> CheckReport:
     except Exception as error:  # noqa: BLE001  # untrusted bytes may raise anything
         why = _error_line(error).replace(f"{path}/", "")
         return CheckReport(path, (files, Check("every file can be read", "failed", (why,))))
-    named = _named_checks(registry or load_registry())
+    suites = suites or suites_beside(path.absolute().parents[2])
+    named = _named_checks(registry or load_registry(), suites)
     with only_plugins_run():
         checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
     return CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
 
 
-def _named_checks(registry: Registry) -> dict[str, Finder]:
+def _named_checks(registry: Registry, suites: KnownSuites) -> dict[str, Finder]:
     def registered(check: Callable[[Bundle, Registry], Iterator[Problem]]) -> Finder:
         return lambda bundle: check(bundle, registry)
 
     return {
         "content is untouched": integrity.check_content_is_untouched,
-        "suite is the published one": integrity.check_suite_is_the_published_one,
+        PUBLISHED: partial(integrity.check_suite_is_the_published_one, suites=suites),
         "job ids follow from payloads": integrity.check_job_ids_follow_from_payloads,
         "every cell is there once": registered(integrity.check_every_cell_is_there_once),
         "plan can be made again": registered(integrity.check_plan_can_be_made_again),

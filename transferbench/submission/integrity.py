@@ -32,7 +32,7 @@ from transferbench.submission.bundle import (
     submission_id,
 )
 from transferbench.suite import TRIAL, TUNING, Suite
-from transferbench.suite.loading import bundled_suites, load_suite
+from transferbench.suite.published import KnownSuites
 
 __all__ = [
     "check_content_is_untouched",
@@ -51,7 +51,8 @@ TrialKey: TypeAlias = tuple[str, str, str, int]
 """Target, perturbation, arm and replicate of a trial."""
 
 TEST_METRIC = "test_metric"
-MAX_CELLS = 1_000_000
+MAX_CELLS = 50_000
+MAX_REPLICATES = 1000
 
 
 def scored_rows(records: tuple[Record, ...]) -> list[Record]:
@@ -73,8 +74,8 @@ def check_content_is_untouched(bundle: Bundle) -> Iterator[Problem]:
         yield Problem(f"the folder is not {'/'.join(expected)}", warning=True)
 
 
-def check_suite_is_the_published_one(bundle: Bundle) -> Iterator[Problem]:
-    """The suite has the digest it claims, and the bundled suite of that id has the same."""
+def check_suite_is_the_published_one(bundle: Bundle, suites: KnownSuites) -> Iterator[Problem]:
+    """The suite has the digest it claims, which is that of a known suite."""
     submission, suite = bundle.submission, bundle.plan.suite
     if submission.suite != suite.id:
         yield Problem(f"it is for {submission.suite}, but its plan is of {suite.id}")
@@ -84,15 +85,13 @@ def check_suite_is_the_published_one(bundle: Bundle) -> Iterator[Problem]:
             f"the suite of the plan has digest {suite_digest[:12]}, not"
             f" {submission.suite_digest[:12]}"
         )
-    if suite.board not in bundled_suites():
-        yield Problem(f"{suite.board!r} is not a bundled suite: nothing to compare", warning=True)
-        return
-    published = load_suite(suite.board)
-    if published.id != suite.id:
-        why = f"here {suite.board!r} is {published.id}, not {suite.id}: nothing to compare"
-        yield Problem(why, warning=True)
-    elif published.digest != suite_digest:
-        yield Problem(f"{suite.id} was changed: it differs from the bundled suite of that id")
+    published = suites.of(suite.board)
+    if not published:
+        yield Problem(f"{suite.board} is not a known suite: it stands on no board", warning=True)
+    elif suite.id not in published:
+        yield Problem(f"there is no {suite.id}, only {' and '.join(published)}")
+    elif published[suite.id].digest != suite_digest:
+        yield Problem(f"{suite.id} was changed: it differs from the known suite of that id")
 
 
 def check_job_ids_follow_from_payloads(bundle: Bundle) -> Iterator[Problem]:
@@ -105,6 +104,12 @@ def check_job_ids_follow_from_payloads(bundle: Bundle) -> Iterator[Problem]:
             yield Problem(f"{job.kind} {job.id[:12]} has an id that is not the hash of its payload")
         for needed in sorted(set(job.requires) - set(bundle.plan.by_id)):
             yield Problem(f"{job.kind} {job.id[:12]} needs {needed[:12]}, which is not planned")
+
+
+def _too_large(suite: Suite) -> bool:
+    """Whether no submission can be of a suite: its pairs alone would fill any memory."""
+    replicates = max([suite.replicates, *(grid.replicates or 0 for grid in suite.trials)])
+    return replicates > MAX_REPLICATES or suite.most_trials > MAX_CELLS
 
 
 def _grid(suite: Suite) -> dict[TrialKey, None]:
@@ -144,8 +149,8 @@ def check_every_cell_is_there_once(bundle: Bundle, registry: Registry) -> Iterat
     Arms that external weights cannot start may be missing.
     """
     suite, records, weights = bundle.plan.suite, bundle.records, bundle.submission.entry.weights
-    if suite.most_trials > MAX_CELLS:
-        yield Problem(f"the suite has more than {MAX_CELLS} cells")
+    if _too_large(suite):
+        yield Problem(f"the suite has more than {MAX_CELLS} cells or {MAX_REPLICATES} replicates")
         return
     try:
         cells = fillable_cells(suite, weights, registry)
@@ -201,6 +206,8 @@ def _starting_from_several(bundle: Bundle) -> set[str]:
 
 def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
     """The suite, planned here for this entry, has exactly these jobs and diagnoses."""
+    if _too_large(bundle.plan.suite):
+        return  # which another check says
     facts = bundle.submission.entry
     entry = Entry(**{field.name: getattr(facts, field.name) for field in fields(Entry)})
     try:

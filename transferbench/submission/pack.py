@@ -41,7 +41,7 @@ from transferbench.submission.predictions import Predictions, read_outputs, writ
 from transferbench.suite import Suite
 from transferbench.suite.columns import columns_of
 
-__all__ = ["pack"]
+__all__ = ["pack", "suite_as_packed"]
 
 MAX_LISTED = 20
 """Missing parts of an entry that are listed."""
@@ -111,6 +111,12 @@ def pack(
         for name, limit in MAX_BYTES.items():
             _refuse_oversized(name, (folder / name).stat().st_size, limit)
         return _publish(folder, out / chosen.run.suite.board / slug(entry) / str(head["id"]))
+
+
+def suite_as_packed(run: Path) -> Suite:
+    """The suite of the submissions that are packed ``private`` from the run in this folder."""
+    described = _read_run(run)
+    return (_renamed(described) if described.changed else described).suite
 
 
 class _Chosen(NamedTuple):

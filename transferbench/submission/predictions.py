@@ -46,8 +46,12 @@ FORMS = (("label", "prediction"), ("label", "scores"), ("labels", "scores"))
 UNKNOWN = -1
 """The label of a multi-label task that is not known, in the table."""
 
-MAX_ROWS = 50_000_000
-MAX_DECODED_BYTES = 4 * 2**30
+MAX_ROWS = 10_000_000
+MAX_VALUES = 60_000_000
+"""Of all columns, those of lists counted one by one; each takes up to 16 bytes while it is read."""
+MAX_TRIALS = 50_000
+MAX_NAMES_BYTES = 2**24
+"""Of the names of trials, which are 64 characters each."""
 
 
 class Predictions(NamedTuple):
@@ -140,11 +144,24 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         file = pq.ParquetFile(stream)
         if not file.schema_arrow.equals(SCHEMA):
             raise SubmissionError(f"its columns are {file.schema_arrow.names}, not {SCHEMA.names}")
-        meta = file.metadata
-        size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-        if meta.num_rows > MAX_ROWS or size > MAX_DECODED_BYTES:
-            raise SubmissionError(f"{meta.num_rows} rows in {size} bytes are more than is accepted")
-        return dict(_trials(file.read()))
+        _refuse_too_large(file.metadata)
+        names = file.read(["job"], use_threads=False).column("job").combine_chunks().dictionary
+        if len(names) > MAX_TRIALS:
+            raise SubmissionError(f"it holds {len(names)} trials, more than {MAX_TRIALS}")
+        # A thread that is started where memory is bounded would end the process.
+        return dict(_trials(file.read(use_threads=False)))
+
+
+def _refuse_too_large(meta: pq.FileMetaData) -> None:
+    """Raise ``SubmissionError`` by what the file says of itself, before any column is decoded."""
+    chunks = [meta.row_group(i).column(j)
+              for i in range(meta.num_row_groups) for j in range(meta.num_columns)]  # fmt: skip
+    values = sum(chunk.num_values for chunk in chunks)
+    if meta.num_rows > MAX_ROWS or values > MAX_VALUES:
+        raise SubmissionError(f"{meta.num_rows} rows of {values} values are more than is accepted")
+    names = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == "job")
+    if names > MAX_NAMES_BYTES:
+        raise SubmissionError(f"the names of its trials take {names} bytes, more than is accepted")
 
 
 def _trials(table: pa.Table) -> Iterator[tuple[str, Predictions]]:
