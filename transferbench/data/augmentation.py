@@ -51,7 +51,9 @@ class AugmentationParams(NamedTuple):
 
     def to(self, device: torch.device) -> AugmentationParams:
         """The parameters on ``device``."""
-        return AugmentationParams(*(None if each is None else each.to(device) for each in self))
+        return AugmentationParams(
+            *(None if each is None else each.to(device, non_blocking=True) for each in self)
+        )
 
 
 def sample_augmentation(

@@ -288,6 +288,8 @@ class ImagePipeline:
         Shapes of what is added depend on the number of images alone, once the runs are as short
         as those of any image.
         """
+        if draw.runs is not None or draw.images is not None:
+            return draw
         if self._transform is not None:
             return draw._replace(images=self.make(draw))
         if self._gather is not None or self._per_image is None:
@@ -344,7 +346,8 @@ class ImagePipeline:
         return True
 
     def _fetch(self, indices: Tensor) -> Tensor:
-        return self._words.index_select(0, indices.to(self._device)).view(torch.uint8)
+        on_device = indices.to(self._device, non_blocking=True)
+        return self._words.index_select(0, on_device).view(torch.uint8)
 
     def _ids(self, indices: Tensor) -> np.ndarray:
         ids: np.ndarray = self._image_ids[indices.cpu().numpy()]

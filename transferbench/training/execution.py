@@ -18,13 +18,15 @@ class Execution:
     """The settings of a machine that do not change results and are part of no id.
 
     ``micro_batch``: images per forward pass; gradients accumulate over the batch of a step. Only
-    for networks without batch statistics: see ``refuse_smaller_batches``.
+    for networks without batch statistics: see ``refuse_smaller_batches``. ``captured``: steps are
+    replayed by a graph, so that the host computes all that it does when it draws them.
     """
 
     device: torch.device
     micro_batch: int | None = None
     evaluation_batch: int = 500
     compile: bool = False
+    captured: bool = False
 
 
 def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | None) -> None:

@@ -7,7 +7,7 @@ so that several trainings can go on together.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -23,16 +23,23 @@ from transferbench.training.schedule import evaluated_epochs
 from transferbench.training.step import StepDraw, TrainingStep, set_train_mode
 from transferbench.training.tasks import HISTORY_VALUES, SPLITS, DataSplit, TaskData
 
-__all__ = ["DIVERGED", "UNDEFINED", "Loop", "Request", "SplitName", "Training", "TrainingResult"]
+__all__ = [
+    "DIVERGED",
+    "UNDEFINED",
+    "Loop",
+    "Request",
+    "SplitName",
+    "Training",
+    "TrainingResult",
+    "run_alone",
+]
 
 DIVERGED = "the outputs are not finite: diverged"
 UNDEFINED = "not defined on these images"
 """Why a metric has no value."""
 
 SplitName: TypeAlias = str
-
-Request: TypeAlias = StepDraw | SplitName
-"""A step to take, or the split to evaluate now."""
+ResultT = TypeVar("ResultT")
 
 
 class TrainingResult(NamedTuple):
@@ -46,8 +53,30 @@ class TrainingResult(NamedTuple):
     best_epoch: int | None
 
 
+class Request(NamedTuple):
+    """What a training waits for: a step to take, or the evaluation of a split."""
+
+    training: Training
+    work: StepDraw | SplitName
+
+
 Loop: TypeAlias = Generator[Request, Evaluation | None, TrainingResult]
 """A training that goes on when what it yielded is computed; an evaluation is sent to it."""
+
+
+def run_alone(loop: Generator[Request, Evaluation | None, ResultT]) -> ResultT:
+    """Run trainings to the end of ``loop``, computing each step as it comes."""
+    evaluation: Evaluation | None = None
+    while True:
+        try:
+            request = loop.send(evaluation)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+        try:
+            evaluation = request.training.serve(request.work)
+        except BaseException as error:  # noqa: BLE001  # the loop's, which raises it again
+            request = loop.throw(error)
 
 
 class Training:
@@ -86,23 +115,15 @@ class Training:
         self, *, data_seed: int, augmentation_seed: int, checkpoints: Sequence[int] = ()
     ) -> TrainingResult:
         """Train to the end, one step after another; the network then holds its final state."""
-        loop = self.loop(data_seed, augmentation_seed, checkpoints)
-        evaluation: Evaluation | None = None
-        while True:
-            try:
-                request = loop.send(evaluation)
-            except StopIteration as end:
-                result: TrainingResult = end.value
-                return result
-            evaluation = self.serve(request)
+        return run_alone(self.loop(data_seed, augmentation_seed, checkpoints))
 
-    def serve(self, request: Request) -> Evaluation | None:
-        """Compute what the loop yielded."""
-        if isinstance(request, StepDraw):
-            self.stepping.compute(request)
+    def serve(self, work: StepDraw | SplitName) -> Evaluation | None:
+        """Compute what the loop waits for."""
+        if isinstance(work, StepDraw):
+            self.stepping.compute(work)
             return None
         return evaluate(
-            self.net, self.splits[request], self.data, self.execution, self.recipe.precision
+            self.net, self.splits[work], self.data, self.execution, self.recipe.precision
         )
 
     def loop(self, data_seed: int, augmentation_seed: int, checkpoints: Sequence[int] = ()) -> Loop:
@@ -126,7 +147,7 @@ class Training:
         states["final"] = clone_state(self.net)
         states.setdefault("best", states["final"])
         # Selected by schedule: a diverged network has no finite value in an evaluated epoch.
-        evaluated = {epoch for epochs in self._schedules.values() for epoch in epochs}
+        evaluated = {epoch for epochs in self.schedules.values() for epoch in epochs}
         rows = [row for row in progress.history if row["epoch"] in evaluated]
         return TrainingResult(rows, states, progress.best_epoch)
 
@@ -142,7 +163,7 @@ class Training:
             start = progress.step * size
             indices = progress.permutation[start : start + size]
             taken = progress.epoch * self.stepping.per_epoch + progress.step
-            yield self.stepping.draw(indices, progress.augmentation, taken)
+            yield Request(self, self.stepping.draw(indices, progress.augmentation, taken))
             progress.step += 1
         progress.epoch, progress.step, progress.permutation = progress.epoch + 1, 0, None
 
@@ -152,10 +173,10 @@ class Training:
         """Evaluate where it is due after this epoch, and keep the states that are wanted."""
         epoch = progress.epoch
         row: dict[str, float | None] = {"epoch": epoch, **dict.fromkeys(HISTORY_VALUES)}
-        for name, epochs in self._schedules.items():
+        for name, epochs in self.schedules.items():
             if epoch not in epochs:
                 continue
-            evaluation = yield name
+            evaluation = yield Request(self, name)
             if evaluation is None:
                 raise RuntimeError(f"the loop waits for the evaluation of {name}")
             row |= {f"{name}_loss": evaluation.loss, f"{name}_metric": evaluation.metric}
@@ -185,7 +206,7 @@ class Training:
         }
 
     @property
-    def _schedules(self) -> dict[SplitName, frozenset[int]]:
+    def schedules(self) -> dict[SplitName, frozenset[int]]:
         """The epochs after which each split is evaluated."""
         recipe = self.recipe
         train = evaluated_epochs(recipe.evaluate_train, recipe.epochs)

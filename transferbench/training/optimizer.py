@@ -32,5 +32,6 @@ def make_optimizer(
             groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
         )
     return eager(torch.optim.AdamW)(
-        groups, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused
-    )
+        groups, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused,
+        capturable=device.type == "cuda",  # without a capture too: both take equal steps
+    )  # fmt: skip

@@ -96,17 +96,14 @@ class TrainingStep:
         """What the step number ``step``, counted from 0, on the images at ``indices`` needs."""
         pipeline, recipe = self.data.train.pipeline, self.recipe
         batch = pipeline.draw(indices, augmentation)
+        if self.execution.captured or self.execution.device.type == "cuda":
+            batch = pipeline.for_device(batch)
         mixup = None
         if recipe.mixup > 0:
             mixup = draw_mixup(len(indices), recipe.mixup, augmentation)
         factor = learning_rate_factor(recipe, step, self.per_epoch)
         rates = [rate * factor for rate in self._initial]
-        draw = StepDraw(batch, mixup, torch.tensor(rates, dtype=self._rates.dtype))
-        return draw if self.execution.device.type == "cpu" else self.for_device(draw)
-
-    def for_device(self, draw: StepDraw) -> StepDraw:
-        """``draw`` with all that the host computes, so that ``compute`` needs it for nothing."""
-        return draw._replace(batch=self.data.train.pipeline.for_device(draw.batch))
+        return StepDraw(batch, mixup, torch.tensor(rates, dtype=self._rates.dtype))
 
     def compute(self, draw: StepDraw) -> None:
         """Take the step."""

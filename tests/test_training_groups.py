@@ -1,0 +1,286 @@
+"""Trainings that go on together in a graph equal each alone, bit for bit."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from training_groups import CPU, FEATURES, Layers, training_of
+
+from transferbench.training import captured as captured_module
+from transferbench.training.graph import RecordedCalls
+from transferbench.training.group import Group
+from transferbench.training.inputs import FixedInputs
+from transferbench.training.loop import run_alone
+
+SEEDS = (0, 1)
+
+
+def work(seed, feature, *, captured):
+    """A training as a job runs it: with global generators of its own."""
+    torch.manual_seed(100 + seed)
+    training = training_of(seed, feature, captured=captured)
+    result = yield from training.loop(seed, seed + 5, checkpoints=[1])
+    return result, torch.rand(3), training.net
+
+
+def alone(seed, feature):
+    with torch.random.fork_rng():
+        return run_alone(work(seed, feature, captured=False))
+
+
+def together(features, size=8, graph=RecordedCalls, said=None):
+    group = Group(CPU, size, graph, (said if said is not None else []).append)
+    works = [work(seed, feature, captured=True) for seed, feature in enumerate(features)]
+    return group.run(works), group
+
+
+def assert_equal(first, second):
+    (result, drawn, net), (expected, expected_drawn, expected_net) = first, second
+    assert result.history == expected.history
+    assert result.best_epoch == expected.best_epoch
+    assert result.states.keys() == expected.states.keys()
+    for name, state in expected.states.items():
+        for key, tensor in state.items():
+            assert torch.equal(result.states[name][key], tensor), (name, key)
+    assert torch.equal(drawn, expected_drawn)
+    for a, b in zip(net.state_dict().values(), expected_net.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+class Counted(RecordedCalls):
+    """Notes how many trainings each graph captures."""
+
+    captures = ()
+
+    def capture(self, works, generators):
+        Counted.captures += (len(works),)
+        super().capture(works, generators)
+
+
+@pytest.fixture
+def counted():
+    Counted.captures = ()
+    return Counted
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_group_equals_each_alone(feature, counted):
+    before, said = torch.get_rng_state(), []
+    ended, _ = together([feature] * len(SEEDS), graph=counted, said=said)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not said
+    assert counted.captures
+    assert set(counted.captures) == {len(SEEDS)}
+    for seed, each in enumerate(ended):
+        assert each.error is None
+        assert_equal(each.result, alone(seed, feature))
+
+
+def test_trainings_of_one_group_may_have_other_data_and_perturbations():
+    features = ["plain", "perturbed-per-image", "augmentation"]
+    ended, _ = together(features)
+    for seed, (feature, each) in enumerate(zip(features, ended, strict=True)):
+        assert_equal(each.result, alone(seed, feature))
+
+
+def test_trainings_of_other_lengths_end_when_they_end():
+    features = [{"recipe": {"epochs": epochs}} for epochs in (1, 4, 2)]
+    ended, _ = together(features)
+    for seed, (feature, each) in enumerate(zip(features, ended, strict=True)):
+        assert_equal(each.result, alone(seed, feature))
+
+
+def test_a_group_larger_than_fits_runs_in_parts(counted):
+    ended, _ = together(["plain"] * 3, size=2, graph=counted)
+    assert set(counted.captures) == {2, 1}
+    for seed, each in enumerate(ended):
+        assert_equal(each.result, alone(seed, "plain"))
+
+
+class Fails(Layers):
+    """Its ninth pass in train mode fails."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += self.training
+        if self.passes > 9:
+            raise ValueError("no more")
+        return super().forward(x)
+
+
+def test_one_that_fails_does_not_touch_the_others():
+    features = ["plain", {"network": Fails}, "plain"]
+    ended, _ = together(features)
+    assert [str(each.error or "") for each in ended] == ["", "no more", ""]
+    for seed in (0, 2):
+        assert_equal(ended[seed].result, alone(seed, "plain"))
+
+
+def test_one_that_cannot_begin_does_not_touch_the_others():
+    ended, _ = together(["plain", {"network": None}, "plain"])
+    assert isinstance(ended[1].error, TypeError)
+    assert_equal(ended[2].result, alone(2, "plain"))
+
+
+def test_one_that_diverges_does_not_touch_the_others():
+    features = ["plain", {"recipe": {"learning_rate": 1e38}}, "plain"]
+    said = []
+    ended, _ = together(features, said=said)
+    assert not said
+    assert ended[1].result[0].history[-1]["train_loss"] is None
+    for seed, (feature, each) in enumerate(zip(features, ended, strict=True)):
+        if seed != 1:
+            assert_equal(each.result, alone(seed, feature))
+
+
+class Refused(RecordedCalls):
+    """A graph that cannot be captured, as of a network that waits for its device."""
+
+    def capture(self, _works, _generators):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+
+
+class Frozen(RecordedCalls):
+    """A graph that replays other numbers: as where a network counts its calls in Python."""
+
+    def replay(self):
+        raised = super().replay()
+        for own, each in zip(self._generators, self._works, strict=True):
+            with own.active():
+                each()
+        return raised
+
+
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [
+        (Refused, "RuntimeError: operation not permitted when stream is capturing"),
+        (Frozen, "a step in a graph computes other numbers than outside"),
+    ],
+)
+def test_what_cannot_be_captured_runs_eagerly_and_is_told_once(graph, reason):
+    said = []
+    ended, _ = together(["plain"] * 3, graph=graph, said=said)
+    assert said == [reason]
+    for seed, each in enumerate(ended):
+        assert_equal(each.result, alone(seed, "plain"))
+
+
+def test_fp16_runs_eagerly(monkeypatch):
+    said = []
+    monkeypatch.setattr(torch.amp.GradScaler, "is_enabled", lambda _: True)
+    monkeypatch.setattr(captured_module, "FixedInputs", None)
+    together(["plain"], said=said)
+    assert said == ["fp16 scales its loss on the host"]
+
+
+def graph_for(most):
+    """A graph that has memory for ``most`` works."""
+
+    class Limited(RecordedCalls):
+        def warm_up(self, works):
+            super().warm_up(works[:most])
+            if len(works) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    return Limited
+
+
+@pytest.mark.parametrize(("most", "expected"), [(2, 2), (1, 1), (0, 1)])
+def test_where_memory_runs_out_the_group_is_halved(most, expected):
+    said = []
+    ended, group = together(["plain"] * 5, size=4, graph=graph_for(most), said=said)
+    assert group.size == expected
+    assert said[0] == "memory runs out: 2 trainings at a time from here on"
+    for seed, each in enumerate(ended):
+        assert_equal(each.result, alone(seed, "plain"))
+
+
+def test_an_interrupt_ends_all_and_passes():
+    ends = []
+
+    class Interrupts(Layers):
+        def forward(self, x):
+            if self.training:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    def noted(seed, feature):
+        try:
+            return (yield from work(seed, feature, captured=True))
+        finally:
+            ends.append(seed)
+
+    group = Group(CPU, 4, RecordedCalls, print)
+    features = ["plain", {"network": Interrupts}, "plain"]
+    with pytest.raises(KeyboardInterrupt):
+        group.run([noted(seed, feature) for seed, feature in enumerate(features)])
+    assert sorted(ends) == [0, 1, 2]
+
+
+def test_the_warm_up_is_undone():
+    """Weights, batch statistics, the optimizer's state and generators are those of before."""
+
+    states = []
+
+    class Stops(RecordedCalls):
+        def capture(self, works, generators):
+            states.append(snapshot())
+            super().capture(works, generators)
+
+    torch.manual_seed(3)
+    training = training_of(0, "adamw", captured=True)
+
+    def snapshot():
+        optimizer = training.stepping.optimizer.state.values()
+        kept = [tensor.clone() for state in optimizer for tensor in state.values()]
+        state = [tensor.clone() for tensor in training.net.state_dict().values()]
+        return state, kept, torch.get_rng_state()
+
+    state, _, generator = snapshot()
+    loop = training.loop(0, 0)
+    Group(CPU, 1, Stops, print).run([loop])
+    captured = next(state for state in states if state[1])
+    assert all(torch.equal(a, b) for a, b in zip(state, captured[0], strict=True))
+    assert len(captured[1]) == 3 * len(list(training.net.parameters()))
+    assert not any(tensor.any() for tensor in captured[1])
+    assert torch.equal(generator, captured[2])
+
+
+def test_inputs_are_filled_into_the_same_memory():
+    training = training_of(0, "perturbed-per-image-augmented", captured=True)
+    generator = torch.Generator().manual_seed(0)
+    draws = [training.stepping.draw(torch.arange(8) + i, generator, i) for i in range(2)]
+    inputs = FixedInputs(draws[:1], CPU)
+    fixed = inputs.draws[0]
+    places = [t.data_ptr() for t in (fixed.rates, fixed.batch.indices, fixed.batch.runs)]
+    inputs.fill(draws[1:])
+    assert torch.equal(fixed.batch.indices, draws[1].batch.indices)
+    assert torch.equal(fixed.batch.runs, draws[1].batch.runs)
+    assert torch.equal(fixed.rates, draws[1].rates)
+    assert torch.equal(fixed.batch.augmentation.warp, draws[1].batch.augmentation.warp)
+    assert places == [t.data_ptr() for t in (fixed.rates, fixed.batch.indices, fixed.batch.runs)]
+    shorter = training.stepping.draw(torch.arange(5), generator, 0)
+    assert inputs.fits(draws[1:])
+    assert not inputs.fits([shorter])
+
+
+def test_host_generators_are_each_trainings_own():
+    """numpy's and Python's too: of a network that draws from them."""
+
+    class Draws(Layers):
+        def forward(self, x):
+            return super().forward(x) * (1 + 0.01 * random.random() + 0.01 * np.random.rand())  # noqa: NPY002  # the global one
+
+    def seeded(seed, *, captured):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  # the global one
+        return (yield from work(seed, {"network": Draws}, captured=captured))
+
+    ended = Group(CPU, 8, RecordedCalls, print).run([seeded(s, captured=True) for s in SEEDS])
+    for seed in SEEDS:
+        assert_equal(ended[seed].result, run_alone(seeded(seed, captured=False)))
