@@ -124,7 +124,7 @@ def test_chance_below_guessing_is_told(tmp_path):
     (note,) = (note for note in plan.notes if "chance" in note)
     assert note == (
         "target:handwriting: scoring.chance is 0.1, and guessing among its 2 classes gives 0.5: "
-        "the scores are too high; give that, or data"
+        "the scores are too high; give that, or data (--set scoring.chance.handwriting=data)"
     )
 
 

@@ -19,8 +19,8 @@ NULL = GAIN | {"relation": "within", "threshold": 0.1, "control": True}
 
 
 def piloted(claim, records, **options):
-    whole = suite({"claim": claim}, replicates=5, draw="pilot-1", **options)
-    return pilot_of(whole, whole.claims["claim"], table(records), "net")
+    planned = suite({"claim": claim}, replicates=5, draw="pilot-1", **options)
+    return pilot_of(planned, planned.claims["claim"], table(records), "net")
 
 
 def by_step(values, metric="score"):
@@ -184,7 +184,7 @@ def test_what_is_printed_is_read_again():
 
 
 def test_suites_without_pilots_do_not_write_them():
-    whole = suite({"gain": GAIN | {"pilot": PILOT}, "plain": GAIN})
-    written = whole.model_dump(mode="json")["claims"]
+    with_pilot = suite({"gain": GAIN | {"pilot": PILOT}, "plain": GAIN})
+    written = with_pilot.model_dump(mode="json")["claims"]
     assert "pilot" not in written["plain"]
-    assert Suite.model_validate(whole.model_dump(mode="json")) == whole
+    assert Suite.model_validate(with_pilot.model_dump(mode="json")) == with_pilot

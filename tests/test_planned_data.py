@@ -45,8 +45,9 @@ def test_too_few_images_of_a_class_are_said_before_anything_trains(tmp_path):
     with pytest.raises(DataError) as caught:
         planned(tmp_path, HANDWRITING | {"labels_per_class": 130})
     assert str(caught.value) == (
-        "target:handwriting: labels_per_class requests 130 images of each class; class '8' has "
-        "127 left after the validation split: request at most 127, or hold out less"
+        "targets.handwriting: labels_per_class requests 130 images of each class; class '8' has "
+        "127 left after the validation split: request at most 127, or hold out less (--set "
+        "targets.handwriting.labels_per_class=127)"
     )
 
 
@@ -55,10 +56,9 @@ def test_all_selections_that_cannot_work_are_said_at_once(tmp_path):
     with pytest.raises(DataError) as caught:
         planned(tmp_path, HANDWRITING | {"labels_per_class": 130}, sources={"source": source})
     first, second = sorted(str(caught.value).splitlines())
-    assert first.startswith(
-        "pre-train fixup-resnet8 on source: a validation share of 0.0001 of 40 "
-    )
-    assert second.startswith("target:handwriting: labels_per_class requests 130")
+    assert first.startswith("sources.source: a validation share of 0.0001 of 40 images in ")
+    assert first.endswith("raise it, or set it to 0 (--set sources.source.validation=SHARE)")
+    assert second.startswith("targets.handwriting: labels_per_class requests 130")
 
 
 GROUPED = """
@@ -95,9 +95,11 @@ def test_whether_a_selection_works_is_computed_for_each_seed(tmp_path, grouped):
     """Of whole groups, 7 of the 10 images of a class are left in replicate 0, and 4 in 1."""
     target = {"dataset": {"name": "grouped"}, "labels_per_class": 7, "validation": 0.5}
     planned(tmp_path, target, [grouped], replicates=1)
-    message = "^target:handwriting: .* class 'a' has 4 left after the validation split: request at"
-    with pytest.raises(DataError, match=message):
-        planned(tmp_path, target, [grouped], replicates=2)
+    message = r"^targets.handwriting: .* has (\d) left .*targets.handwriting.labels_per_class=\1\)$"
+    with pytest.raises(DataError, match=message) as caught:
+        planned(tmp_path, target, [grouped], replicates=8)
+    fewest = int(re.match(message, str(caught.value))[1])
+    planned(tmp_path, target | {"labels_per_class": fewest}, [grouped], replicates=8)
 
 
 def test_what_is_done_is_not_selected_again(tmp_path, monkeypatch):
@@ -231,7 +233,8 @@ def test_a_declared_share_stands_among_the_notes(tmp_path):
 def test_classes_without_test_images_are_told(tmp_path):
     notes, _ = described(tmp_path, shifted(), make_spec(), test_limit=2)
     assert notes == (
-        "target:handwriting: its 2 test images lack 1 of the 3 classes: c; raise test_limit",
+        "target:handwriting: its 2 test images lack 1 of the 3 classes: c; raise "
+        "targets.handwriting.test_limit",
     )
 
 

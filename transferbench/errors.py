@@ -5,6 +5,7 @@ TransferbenchError
  +-- UnknownNameError   a name that nothing offers
  +-- SuiteError         a suite file that cannot be run as written
  +-- DataError          images or weights missing, truncated or of the wrong content
+ |    +-- SelectionError       images that a suite selects and the data do not have
  +-- DeviceError        hardware asked for that is not there
  +-- StoreError         an artefact that cannot be written or is not what was written
  |    +-- DamagedImagesError   decoded images that changed since they were written
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "PluginError",
+    "SelectionError",
     "StoreError",
     "SubmissionError",
     "SuiteError",
@@ -69,6 +71,17 @@ class SuiteError(TransferbenchError):
 
 class DataError(TransferbenchError):
     """Images or weights that are missing, truncated or not the declared content."""
+
+
+class SelectionError(DataError):
+    """Images that a suite selects of data that do not have them.
+
+    ``field``, ``value``: the setting of the target or source that mends it.
+    """
+
+    def __init__(self, message: str, field: str, value: int | str) -> None:
+        super().__init__(message)
+        self.field, self.value = field, value
 
 
 class DeviceError(TransferbenchError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from transferbench.data.strata import draw_positives, quotas_of, sample
-from transferbench.errors import DataError
+from transferbench.errors import SelectionError
 
 __all__ = ["at_least_one", "select_every_class"]
 
@@ -33,7 +33,7 @@ def select_every_class(
     classes.
 
     Shapes: labels (N,) or (N, L), groups (N,); returns int64 (N_train,) and (N_validation,).
-    Raises: ``DataError`` where nothing can be held out.
+    Raises: ``SelectionError`` where nothing can be held out.
     """
     classes_NL = labels > 0.5 if labels.ndim == 2 else labels[:, None] == np.unique(labels)
     held_out_N = _hold_out(classes_NL, groups, validation, np.random.default_rng([seed, 0]))
@@ -96,9 +96,10 @@ def _hold_out(
     wanting = round(share * len(groups)) - int(size_G[is_held_G].sum())
     is_held_G[others[: np.searchsorted(np.cumsum(size_G[others]), wanting, "right")]] = True
     if not is_held_G.any():
-        raise DataError(
+        raise SelectionError(
             f"a validation share of {share:g} of {len(groups)} images in {len(size_G)} group(s) "
-            "holds out none: no class has two groups; set it to 0"
-        )
+            "holds out none: no class has two groups; set it to 0",
+            "validation", 0,
+        )  # fmt: skip
     held_out_N: np.ndarray = is_held_G[group_of]
     return held_out_N

@@ -16,7 +16,7 @@ from transferbench.data.decoded import PreparedSplit
 from transferbench.data.duplicates import joined_groups
 from transferbench.data.every_class import at_least_one, select_every_class
 from transferbench.data.strata import draw_positives, grouped, quotas_of, sample, strata_of
-from transferbench.errors import DataError, listing
+from transferbench.errors import SelectionError, listing
 from transferbench.identity import derive_seed
 
 __all__ = [
@@ -61,7 +61,7 @@ def select_training(
     rest; with the same seed a larger draw contains a smaller one. For a multi-label task each label
     gets at least that many positives, rarest label first, and an image counts for all its labels.
 
-    Raises: ``DataError`` where a class has too few images, nothing can be held out, or one of
+    Raises: ``SelectionError`` where a class has too few images, nothing can be held out, or one of
     ``classes`` is left without a training image.
     """
     rest, validating = _hold_out(labels, groups, validation, np.random.default_rng([seed, 0]))
@@ -152,10 +152,11 @@ def _hold_out(
         totals = np.concatenate([[0], np.cumsum(sizes[members][:-1])])
         held_out[members[: np.abs(totals - quota).argmin()]] = True
     if not held_out.any():
-        raise DataError(
+        raise SelectionError(
             f"a validation share of {share:g} of {len(labels)} images in {len(sizes)} group(s) "
-            "holds out none: raise it, or set it to 0"
-        )
+            "holds out none: raise it, or set it to 0",
+            "validation", "SHARE",
+        )  # fmt: skip
     mask = held_out[group_of]
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 
@@ -186,10 +187,15 @@ def _check_enough(
     if len(counts) and counts.min() < count:
         rarest = int(counts.argmin())
         name = repr(classes[rarest]) if classes else rarest
-        raise DataError(
-            f"labels_per_class requests {count} {items}; {kind} {name} has {counts[rarest]} left"
-            f" after the validation split: request at most {counts[rarest]}, or hold out less"
+        left = int(counts[rarest])
+        message = (
+            f"labels_per_class requests {count} {items}; {kind} {name} has {left} left after the"
+            " validation split"
         )
+        if not left:
+            raise SelectionError(f"{message}: hold out less", "validation", "SHARE")
+        message += f": request at most {left}, or hold out less"
+        raise SelectionError(message, "labels_per_class", left)
 
 
 def _refuse_empty(
@@ -197,7 +203,8 @@ def _refuse_empty(
 ) -> None:
     emptied = present & (np.bincount(labels, minlength=len(present)) == 0)
     if empty := [name for name, lost in zip(classes, emptied, strict=False) if lost]:
-        raise DataError(
+        raise SelectionError(
             f"a validation share of {validation:g} in whole groups leaves no training image of "
-            f"{listing(empty, LISTED)}: hold out less, or divide the groups more finely"
-        )
+            f"{listing(empty, LISTED)}: hold out less, or divide the groups more finely",
+            "validation", "SHARE",
+        )  # fmt: skip

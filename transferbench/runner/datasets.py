@@ -13,7 +13,7 @@ from transferbench.data.cache import PreparedDataset, prepare, stored_form
 from transferbench.data.decoded import PreparedSplit
 from transferbench.data.duplicates import Common, common_images, common_keys, copied_images
 from transferbench.data.splits import planned_training, select_test
-from transferbench.errors import DataError, SuiteError, listing
+from transferbench.errors import DataError, SelectionError, SuiteError, listing
 from transferbench.identity import digest
 from transferbench.metrics import chance_level
 from transferbench.plan import DatasetFacts, Job, Plan
@@ -112,20 +112,33 @@ def count_copies(datasets: Iterable[PreparedDataset]) -> dict[str, int]:
 def refuse_impossible(
     plan: Plan, datasets: Mapping[str, PreparedDataset], jobs: Iterable[Job]
 ) -> None:
-    """Raises: ``DataError`` with all selections of ``jobs`` that the data do not allow."""
+    """Raises: ``DataError`` with all selections of ``jobs`` that the data do not allow.
+
+    Where seeds select differently, that with the fewest images is told: what mends it mends all.
+    """
     by_fingerprint = {dataset.fingerprint: dataset for dataset in datasets.values()}
-    trainings_of = (*plan.tuned, *plan.cells)
-    target_of = {cell.job: f"target:{cell.target}" for cell in trainings_of}
-    faults: dict[str, None] = {}
+    target_of = {cell.job: f"targets.{cell.target}" for cell in (*plan.tuned, *plan.cells)}
+    faults: defaultdict[tuple[str, str], list[SelectionError]] = defaultdict(list)
     for fingerprint, trainings in _selections(jobs, by_fingerprint).items():
         dataset = by_fingerprint[fingerprint]
         for job in trainings:
+            selection = job.payload["selection"]
             try:
-                planned_training(dataset.splits["train"], job.payload["selection"], dataset.classes)
-            except DataError as error:
-                faults[f"{target_of.get(job.id, job.title)}: {error}"] = None
+                planned_training(dataset.splits["train"], selection, dataset.classes)
+            except SelectionError as error:
+                keys = (f"sources.{name}" for name, source in plan.suite.sources.items()
+                        if datasets[f"source:{name}"].fingerprint == fingerprint
+                        and source.validation == selection["validation"])  # fmt: skip
+                faults[target_of.get(job.id) or next(keys), error.field].append(error)
     if faults:
-        raise DataError("\n".join(faults))
+        raise DataError("\n".join(_told(key, field, errors)
+                                  for (key, field), errors in faults.items()))  # fmt: skip
+
+
+def _told(key: str, field: str, errors: Sequence[SelectionError]) -> str:
+    """The worst of ``errors`` of one field, with the setting that mends all."""
+    worst = min(errors, key=lambda error: error.value if isinstance(error.value, int) else 0)
+    return f"{key}: {worst} (--set {key}.{field}={worst.value})"
 
 
 def refuse_unknown_labels(
@@ -192,7 +205,7 @@ def report_on(
         shared = list(_overlap_notes(label, resolved, datasets))
         overlap[name] = "yes" if shared else "no"
         chance = _chance_notes(resolved.suite, name, datasets[label])
-        for note in (*_selection_notes(target, datasets[label]), *chance, *shared):
+        for note in (*_selection_notes(target, datasets[label], name), *chance, *shared):
             labels_of[note].append(label)
     notes = (f"{', '.join(labels)}: {note}" for note, labels in labels_of.items())
     classes = {name: datasets[f"target:{name}"].classes for name in resolved.suite.targets}
@@ -219,7 +232,7 @@ def _chance_levels(suite: Suite, datasets: Mapping[str, PreparedDataset]) -> dic
                 raise DataError(
                     f"target:{name}: its reference {suite.scoring.reference[name]:g} is the metric "
                     "at chance level on its test images, so that no score can be computed; give "
-                    "the metric of a good network in scoring.reference"
+                    f"the metric of a good network (--set scoring.reference.{name}=VALUE)"
                 )
     return levels
 
@@ -244,14 +257,14 @@ def _own_notes(resolved: ResolvedDataset, dataset: PreparedDataset, copies: int)
                        f"{name!r} are equal pixel by pixel to one of another class")  # fmt: skip
 
 
-def _selection_notes(target: Target, dataset: PreparedDataset) -> Iterator[str]:
+def _selection_notes(target: Target, dataset: PreparedDataset, name: str) -> Iterator[str]:
     """Classes and labels that the test subset cannot judge."""
     test = dataset.splits["test"]
     labels = _tested_labels(target, test)
     count = len(dataset.classes)
     if labels.ndim == 1:
         absent = np.bincount(labels, minlength=count) == 0
-        problem = "lack {} of the {} classes: {}; raise test_limit"
+        problem = f"lack {{}} of the {{}} classes: {{}}; raise targets.{name}.test_limit"
     elif (target.metric or dataset.metric) == "auc":
         absent = ~(labels > 0.5).any(axis=0) | ~(labels < 0.5).any(axis=0)
         problem = "are all alike in {} of the {} labels, which its metric leaves out: {}"
@@ -270,7 +283,8 @@ def _chance_notes(suite: Suite, name: str, dataset: PreparedDataset) -> Iterator
     accuracy = dataset.task == "multi-class" and metric in {"accuracy", "balanced-accuracy"}
     if chance is not None and counted and accuracy and chance < 1 / count - ROUNDED:
         yield (f"scoring.chance is {chance:g}, and guessing among its {count} classes gives "
-               f"{1 / count:.3g}: the scores are too high; give that, or data")  # fmt: skip
+               f"{1 / count:.3g}: the scores are too high; give that, or data "
+               f"(--set scoring.chance.{name}=data)")  # fmt: skip
 
 
 def _overlap_notes(
