@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tiny_suite import TINY
 
 from transferbench.api import Run
+from transferbench.identity import file_digest
 
 # --- no files ---------------------------------------------------------------------------------
 
@@ -262,7 +263,9 @@ def test_weights_of_another_network_say_what_does_not_fit(tmp_path, weight_files
     weights = ("--weights", weight_files / "shape.safetensors")
     out = ("--out", tmp_path / "run", "--jobs", 1)
     message = mistake("run", suite_file(tmp_path, SMALL), *out, *weights)
-    assert "these weights do not fit the network (missing: " in message
+    file = weight_files / "shape.safetensors"
+    assert f"error: fixup-resnet8+shape@{file_digest(file)[:8]}: the weights {file} do" in message
+    assert " do not fit the network (missing: " in message
     assert "give weights of the same backbone" in message
 
 

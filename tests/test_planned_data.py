@@ -232,9 +232,10 @@ def test_a_declared_share_stands_among_the_notes(tmp_path):
 
 def test_classes_without_test_images_are_told(tmp_path):
     notes, _ = described(tmp_path, shifted(), make_spec(), test_limit=2)
-    assert notes == (
+    (note,) = notes
+    assert note == (
         "target:handwriting: its 2 test images lack 1 of the 3 classes: c; raise "
-        "targets.handwriting.test_limit",
+        "targets.handwriting.test_limit"
     )
 
 

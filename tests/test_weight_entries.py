@@ -309,9 +309,11 @@ def test_what_was_undone_is_printed_by_prepare_and_run_and_kept(tmp_path):
     file = wrapped_file(tmp_path / "best.pth", 1)
     remark = "read from 'state_dict'; removed 'module.' from the names; ignored epoch"
     line = f"note: {label(file)}: {remark}"
+    ready = (f"weights of {label(file)}: 27 tensors of {file}, sha256 {file_digest(file)}; "
+             f"{remark}")  # fmt: skip
     prepared = cli("prepare", suite_file(tmp_path, SMALL), "--backbone", BACKBONE,
                    "--weights", file, "--out", tmp_path / "run")  # fmt: skip
-    assert prepared.err.splitlines().count(line) == 1
+    assert prepared.out.splitlines()[0] == ready
     said = run_with(tmp_path, file)
     assert said.err.splitlines().count(line) == 1
     facts = json.loads((tmp_path / "run" / "environment.json").read_text(encoding="utf-8"))
@@ -319,7 +321,7 @@ def test_what_was_undone_is_printed_by_prepare_and_run_and_kept(tmp_path):
     assert "ignored epoch" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("verb", ["prepare", "run"])
+@pytest.mark.parametrize("verb", ["plan", "prepare", "run"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite_are_refused_before_anything_is_trained(tmp_path, verb, value):
     broken = torch.zeros(16, 16, 3, 3)

@@ -15,6 +15,12 @@ from timm.models import PretrainedCfg, model_entrypoint
 from torch import Tensor, nn
 
 from transferbench.errors import DataError, PluginError, is_out_of_memory
+from transferbench_plugins.backbones._timm_adaptations import (
+    changed_shapes,
+    changes_of_tag,
+    channel_fault,
+    libraries_silent,
+)
 from transferbench_plugins.backbones._timm_downloads import without_vain_tries
 from transferbench_plugins.backbones._timm_partition import (
     classifier_names,
@@ -113,9 +119,10 @@ def load_file(model: str, net: nn.Module, file: str) -> str:
     heads, own = classifier_names(net), net.state_dict()
     weights = read_weights(file, own, heads)
     arguments = dict(getattr(net, ARGUMENTS))
+    content = with_own_heads(weights.state, own, heads)
     # timm silently skips missing tensors unless the numbers of classes are equal.
     source = {
-        "state_dict": with_own_heads(weights.state, own, heads),
+        "state_dict": dict(content),
         "num_classes": arguments["num_classes"],
         "label_offset": 0,
         "custom_load": False,
@@ -126,13 +133,12 @@ def load_file(model: str, net: nn.Module, file: str) -> str:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        lines = [shorten(line, MAX_LINE) for line in str(error).splitlines()[:4]]
-        reason = "; ".join(line.rstrip(":") for line in lines) or type(error).__name__
-        raise DataError(
-            f"{file} does not fit timm/{model} ({reason}); give weights of this model"
-        ) from error
-    load_weights(net, state, heads)
-    return "; ".join(weights.remarks)
+        reason, advice = channel_fault(config(model), content, own) or (
+            _first_lines(error), "give weights of this model",
+        )  # fmt: skip
+        raise DataError(f"{file} does not fit timm/{model} ({reason}); {advice}") from error
+    load_weights(net, state, heads, file)
+    return "; ".join((*weights.remarks, *changed_shapes(content, state)))
 
 
 def classes_in(model: str, file: str) -> int | None:
@@ -145,8 +151,13 @@ def classes_in(model: str, file: str) -> int | None:
     return head_classes(read_weights(file, net.state_dict(), heads).state, heads)
 
 
-def load_tag(model: str, net: nn.Module, tag: str) -> None:
-    """Load weights by timm's tag into ``net``, as ``load_file`` does.
+def _first_lines(error: Exception) -> str:
+    lines = [shorten(line, MAX_LINE) for line in str(error).splitlines()[:4]]
+    return "; ".join(line.rstrip(":") for line in lines) or type(error).__name__
+
+
+def load_tag(model: str, net: nn.Module, tag: str) -> str:
+    """Load weights by timm's tag into ``net``, as ``load_file`` does; returns remarks.
 
     Raises: ``DataError`` with the tag and the reason where they cannot be had or loaded.
     """
@@ -166,10 +177,11 @@ def load_tag(model: str, net: nn.Module, tag: str) -> None:
             " them where there is a network and pass the .safetensors or .pth file instead of the"
             " tag"
         ) from error
-    load_weights(net, state, classifier_names(net))
+    load_weights(net, state, classifier_names(net), tag)
+    return "; ".join(changes_of_tag(config(name), arguments))
 
 
 def _pretrained(name: str, **arguments: Any) -> Mapping[str, Tensor]:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), libraries_silent():
         net: nn.Module = timm.create_model(name, pretrained=True, **arguments)
     return net.state_dict()

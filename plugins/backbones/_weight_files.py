@@ -46,11 +46,19 @@ MAX_INFLATION = 8
 """The most by which a zip may inflate; torch stores without compression."""
 LISTED = 4
 
+NETWORKS = "torch.nn.modules."
+"""The module of classes that a pickled network holds."""
+NETWORK_ADVICE = (
+    "save the state dict of the network instead; where you trust this file, load it with"
+    " torch.load(FILE, weights_only=False), and save torch.save(net.state_dict(), NEW_FILE)"
+)
 UNSAFE_ADVICE = (
     "give a file of tensors alone; where you trust this one, make it with"
     " torch.save(torch.load(FILE, weights_only=False)[KEY], NEW_FILE)"
 )
-ADVICE = "give a file of tensors alone, saved with safetensors or torch.save(net.state_dict())"
+ADVICE = (
+    "give a file of tensors alone, saved with safetensors or torch.save(net.state_dict(), FILE)"
+)
 
 
 def is_ordered(located: WeightPaths) -> bool:
@@ -197,10 +205,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _explained(path: Path, error: Exception) -> tuple[str, str]:
     """Why torch or safetensors refuse a file, in a line, and what to do."""
     if culprits := _refused_classes(path, str(error)):
-        return (
-            f"beside tensors it holds {listing(culprits, LISTED)}, and reading that could run code",
-            UNSAFE_ADVICE,
-        )
+        network = any(name.startswith(NETWORKS) for name in culprits)
+        held = "it holds a pickled network, of" if network else "beside tensors it holds"
+        reason = f"{held} {listing(culprits, LISTED)}, and reading that could run code"
+        return reason, NETWORK_ADVICE if network else UNSAFE_ADVICE
     if isinstance(error, (zipfile.BadZipFile, EOFError, IndexError)):
         return "it is truncated or damaged", "get it again"
     if isinstance(error, MemoryError):

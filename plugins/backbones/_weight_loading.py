@@ -76,13 +76,16 @@ def head_classes(state: Mapping[str, Tensor], heads: Sequence[str]) -> int | Non
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def load_weights(net: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str]) -> None:
+def load_weights(
+    net: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str], source: str
+) -> None:
     """Load ``state`` into ``net``; the layers ``heads`` keep their weights where shapes differ.
 
-    Raises: ``DataError`` with the tensors that are missing, unexpected or of another shape in the
-    body.
+    Raises: ``DataError`` with ``source``, the file or tag, and the tensors that are missing,
+    unexpected or of another shape in the body.
     """
-    load_state(net, with_own_heads(state, net.state_dict(), heads))
+    own = with_own_heads(state, net.state_dict(), heads)
+    load_state(net, own, origin=f"the weights {source}")
 
 
 def with_own_heads(

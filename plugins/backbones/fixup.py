@@ -45,7 +45,7 @@ def _load_weights(params: Any, net: Module, file: str) -> str:  # noqa: ARG001  
     from transferbench_plugins.backbones._weight_loading import load_weights, read_weights
 
     weights = read_weights(file, net.state_dict(), heads=["fc"])
-    load_weights(net, weights.state, heads=["fc"])
+    load_weights(net, weights.state, heads=["fc"], source=file)
     return "; ".join(weights.remarks)
 
 

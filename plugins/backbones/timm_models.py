@@ -125,8 +125,7 @@ def _load_weights(params: TimmParams, net: Module, weights: str) -> str:
         file = imagenet_packages.file_of(params.model)
         return timm_building.load_file(params.model, net, str(file))
     if weights in tags:
-        timm_building.load_tag(params.model, net, weights)
-        return ""
+        return timm_building.load_tag(params.model, net, weights)
     if is_path(weights):
         return timm_building.load_file(params.model, net, weights)
     raise UnknownNameError(

@@ -431,10 +431,10 @@ def source() -> nn.Module:
     return net
 
 
-def load(net: nn.Module, weights: str, model: str = "test_resnet") -> None:
+def load(net: nn.Module, weights: str, model: str = "test_resnet") -> str | None:
     spec, params = timm_spec(model)
     assert spec.load_weights is not None
-    spec.load_weights(params, net, weights)
+    return spec.load_weights(params, net, weights)
 
 
 def saved(state: dict[str, Tensor], folder: Path, name: str = "w.safetensors") -> str:
@@ -492,14 +492,41 @@ def test_a_state_without_head_is_loaded(source: nn.Module, tmp_path: Path) -> No
 
 def test_the_first_convolution_is_summed_for_grey_images(source: nn.Module, tmp_path: Path) -> None:
     target = fresh(7, channels=1)
-    load(target, saved(clone_state(source), tmp_path))
+    remark = load(target, saved(clone_state(source), tmp_path))
+    assert remark == (
+        "converted conv1.0.weight from 3 input channels to 1, its kernels summed over them"
+    )
     expected = source.get_parameter("conv1.0.weight").sum(1, keepdim=True)
     torch.testing.assert_close(target.get_parameter("conv1.0.weight"), expected)
 
 
+def test_a_first_layer_that_timm_leaves_out_is_refused(
+    source: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adapt(*_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("timm.models._builder.adapt_input_conv", adapt)
+    expected = "conv1.0.weight reads 3 channel.s., and the images have 1"
+    with pytest.raises(DataError, match=expected):
+        load(fresh(7, channels=1), saved(clone_state(source), tmp_path))
+
+
+def test_grey_weights_for_colour_images_are_refused_with_the_channels(tmp_path: Path) -> None:
+    file = saved(clone_state(fresh(7, channels=1)), tmp_path)
+    with pytest.raises(DataError) as caught:
+        load(fresh(7), file)
+    assert str(caught.value) == (
+        f"{file} does not fit timm/test_resnet (conv1.0.weight reads 1 channel(s), and the images "
+        "have 3); give weights of images of 3 channel(s), or set image.channels of the suite to 1, "
+        "with as many values of mean and std"
+    )
+
+
 def test_a_position_embedding_is_resized(tmp_path: Path) -> None:
     small, large = (fresh(7, model="test_vit", size=size) for size in (32, 64))
-    load(large, saved(clone_state(small), tmp_path), "test_vit")
+    remark = load(large, saved(clone_state(small), tmp_path), "test_vit")
+    assert remark == "resized pos_embed from (1, 5, 64) to (1, 17, 64)"
     assert large.get_parameter("pos_embed").shape != small.get_parameter("pos_embed").shape
     name = "blocks.3.attn.qkv.weight"
     assert torch.equal(large.get_parameter(name), small.get_parameter(name))

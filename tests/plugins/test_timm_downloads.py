@@ -30,14 +30,14 @@ def hub(tmp_path, monkeypatch):
     return tmp_path
 
 
-def network() -> nn.Module:
+def network(channels: int = 3) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        return TIMM.build(PARAMS, 1000, 3, 32)
+        return TIMM.build(PARAMS, 1000, channels, 32)
 
 
-def load(net: nn.Module, weights: str) -> None:
+def load(net: nn.Module, weights: str) -> str | None:
     assert TIMM.load_weights is not None
-    TIMM.load_weights(PARAMS, net, weights)
+    return TIMM.load_weights(PARAMS, net, weights)
 
 
 def test_weights_that_are_cached_are_loaded_without_a_network(hub):
@@ -49,7 +49,10 @@ def test_weights_that_are_cached_are_loaded_without_a_network(hub):
     (folder / "refs" / "main").write_text("0" * 40)
     save_file(source.state_dict(), snapshot / "model.safetensors")
     net = network()
-    load(net, "r160_in1k")
+    assert load(net, "r160_in1k") == ""
+    assert load(network(channels=1), "r160_in1k") == (
+        "converted conv1.0.weight from 3 input channels to 1, its kernels summed over them"
+    )
     state = net.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in source.state_dict().items())
     assert constants.HF_HUB_OFFLINE is False

@@ -7,6 +7,7 @@ finished.measurements, finished.claims, finished.report()
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from transferbench.errors import DataError, SubmissionError
 from transferbench.files import atomic_path, disk_errors_explained
 from transferbench.records import Overlap
 from transferbench.registry import Registry, open_registry
+from transferbench.runner.execute import try_files
 from transferbench.runner.options import Options, RunOptions, require_list
 from transferbench.runner.planning import Planned, plan_suite
 from transferbench.runner.progress import progress_watcher
@@ -55,9 +57,12 @@ def run(suite: str | Suite, options: RunOptions) -> Run:
 def plan_run(suite: str | Suite, options: Options) -> Planned:
     """The jobs that a run of ``suite`` consists of; trains nothing.
 
-    Datasets are decoded where they are not yet, since their pixels are part of every id.
+    Datasets are decoded where they are not yet, since their pixels are part of every id. Files of
+    weights are tried; those of a tag are not downloaded.
     """
-    return plan_suite(suite, options)
+    planned = plan_suite(suite, options)
+    notes = try_files(planned)
+    return replace(planned, notes=(*planned.notes, *notes)) if notes else planned
 
 
 def finish(planned: Planned, watcher: Watcher) -> Run:

@@ -39,10 +39,13 @@ def register(app: typer.Typer) -> None:
 @with_options("time_limit_seconds", "micro_batch", "compile", "offline", "accept_code")
 def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Show the jobs of a run and its cost. Nothing is run."""
+    from transferbench.runner.execute import try_files
+
     planned = _planned(suite, options)
-    for text in planned.code.notes:
+    for text in (*planned.code.notes, *(weights := try_files(planned))):
         note(text)
     cost = _cost(planned)
+    cost["notes"] += tuple(weights)
     if json:
         as_json(cost)
         return
@@ -81,8 +84,10 @@ def prepare(suite: SuiteName, *, options: Options) -> None:
     from transferbench.runner.execute import try_weights
 
     planned = _planned(suite, options)
-    for text in (*planned.code.notes, *try_weights(planned, planned.done)):
+    for text in planned.code.notes:
         note(text)
+    for weights in try_weights(planned, planned.done):
+        say(f"weights of {weights}")
     say(f"the data of {planned.suite.id} are ready in {planned.store.root / 'datasets'}")
 
 

@@ -252,17 +252,22 @@ def body_state(state: StateDict, modules: Partition) -> dict[str, Tensor]:
     return {name: state[name] for name in body_names(modules)}
 
 
-def load_state(net: nn.Module, state: StateDict, names: Iterable[str] | None = None) -> None:
+def load_state(
+    net: nn.Module,
+    state: StateDict,
+    names: Iterable[str] | None = None,
+    origin: str = "these weights",
+) -> None:
     """Copy ``state`` into ``net`` in place, keeping device, dtype and memory format.
 
     ``names``: the tensors to copy (None: all). A weight with several names takes the value of the
-    first of them.
+    first of them. ``origin``: what an error calls the weights.
 
     Raises: ``DataError`` with the tensors that are missing, unexpected or of another shape.
     """
     own = net.state_dict()
     selected = list(own) if names is None else list(names)
-    _check_state(own, state, selected)
+    _check_state(own, state, selected, origin)
     copied = set[int]()
     with torch.no_grad():
         for name in selected:
@@ -272,7 +277,7 @@ def load_state(net: nn.Module, state: StateDict, names: Iterable[str] | None = N
                 tensor.copy_(state[name])
 
 
-def _check_state(own: StateDict, state: StateDict, selected: list[str]) -> None:
+def _check_state(own: StateDict, state: StateDict, selected: list[str], origin: str) -> None:
     shapes = {name: (own[name].shape, state[name].shape) for name in selected if name in state}
     problems = {
         "missing": [name for name in selected if name not in state],
@@ -286,7 +291,7 @@ def _check_state(own: StateDict, state: StateDict, selected: list[str]) -> None:
     if any(problems.values()):
         reasons = [f"{kind}: {listing(names, LISTED)}" for kind, names in problems.items() if names]
         raise DataError(
-            f"these weights do not fit the network ({'; '.join(reasons)}); give weights of the"
+            f"{origin} do not fit the network ({'; '.join(reasons)}); give weights of the"
             " same backbone, parameters, channels and image size"
         )
 

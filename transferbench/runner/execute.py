@@ -6,9 +6,9 @@ import os
 from collections.abc import Container, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from transferbench.errors import StoreError
+from transferbench.errors import DataError, StoreError
 from transferbench.identity import digest
 from transferbench.networks.weight_paths import existing_path
 from transferbench.plan import Job
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from transferbench.engine.resources import Machine
 
 __all__ = [
-    "available_cpus", "execute", "refuse_options", "slots_of", "start_executor", "try_weights",
+    "LoadedWeights", "available_cpus", "execute", "refuse_options", "slots_of", "start_executor",
+    "try_files", "try_weights",
 ]  # fmt: skip
 
 
@@ -168,26 +169,74 @@ def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:
             refuse_smaller_batches(entry.name, largest, size)
 
 
-def try_weights(planned: Planned, done: Container[str]) -> list[str]:
+class LoadedWeights(NamedTuple):
+    """External weights of an entry that were loaded once.
+
+    ``source``: their file, or tag. ``tensors``: how many of the body they fill. ``remark``: what
+    was stripped, ignored or converted for it.
+    """
+
+    entry: str
+    source: str
+    sha256: str | None
+    tensors: int
+    remark: str
+
+    @property
+    def note(self) -> str:
+        """What the user should know before a run; nothing where the file was the network's."""
+        return self.remark and f"{self.entry}: {self.remark}"
+
+    def __str__(self) -> str:
+        digest = f", sha256 {self.sha256}" if self.sha256 else ""
+        done = self.remark or "nothing was stripped, ignored or converted"
+        return f"{self.entry}: {self.tensors} tensors of {self.source}{digest}; {done}"
+
+
+def try_weights(
+    planned: Planned, done: Container[str], *, tags: bool = True
+) -> list[LoadedWeights]:
     """Load the external weights of the jobs that are not ``done`` once, to report bad ones early.
 
-    Returns what the user should know of them: a line for each entry whose file was not simply the
-    network's. Raises: ``DataError`` where they cannot be had, are no weights, do not fit, or give
-    outputs that are not finite.
+    ``tags``: also those that would be downloaded.
+
+    Raises: ``DataError`` where they cannot be had, are no weights, do not fit, or give outputs
+    that are not finite.
     """
     from transferbench.engine.resources import WorkerResources
 
-    machine = _machine(planned.options, planned.store, _weights_files(planned), "cpu")
+    files = _weights_files(planned)
+    machine = _machine(planned.options, planned.store, files, "cpu")
     resources = WorkerResources(planned.registry, planned.store, machine)
     networks: dict[str, tuple[str, Job]] = {}
     for cell in (*planned.plan.tuned, *planned.plan.cells):
         job = planned.plan.jobs[cell.job]
         weights = job.payload["initialization"].get("weights")
-        if weights is not None and job.id not in done:
+        if weights is not None and job.id not in done and (tags or weights["sha256"] in files):
             network = {key: job.payload[key] for key in ("backbone", "image")}
             classes = job.payload["dataset"]["classes"]
             networks.setdefault(digest([network, weights, classes]), (cell.entry, job))
-    states = [(entry, resources.external_state(job.payload, evaluate=True))
-              for entry, job in networks.values()]  # fmt: skip
-    lines = {f"{entry}: {state.remark}": None for entry, state in states if state.remark}
-    return list(lines)
+    loaded: dict[LoadedWeights, None] = {}
+    for entry, job in networks.values():
+        try:
+            state = resources.external_state(job.payload, evaluate=True)
+        except DataError as error:
+            raise DataError(f"{entry}: {error}") from error
+        tag, sha256 = (job.payload["initialization"]["weights"][key] for key in ("tag", "sha256"))
+        source = files.get(sha256, tag)
+        loaded[LoadedWeights(entry, source, sha256, len(state.body), state.remark)] = None
+    return list(loaded)
+
+
+def try_files(planned: Planned) -> list[str]:
+    """As ``try_weights``, without a download; returns notes, also on what was not looked at."""
+    done, files = planned.done, _weights_files(planned)
+    notes = [weights.note for weights in try_weights(planned, done, tags=False) if weights.note]
+    tagged = ((requested.entry.name, weights.tag) for requested in planned.own
+              if (weights := requested.entry.weights) and weights.sha256 not in files)  # fmt: skip
+    return notes + [
+        f"{entry}: the weights {tag} were not looked at; transferbench prepare, with the same"
+        " options, gets and checks them"
+        for entry, tag in tagged
+        if planned.plan.jobs_of(entry) - done
+    ]

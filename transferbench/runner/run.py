@@ -77,8 +77,9 @@ def _refuse_early(planned: Planned, states: Mapping[str, JobState], watcher: Wat
     done = {job for job, state in states.items() if state.status == "ok"}
     if planned.plan.jobs.keys() - done:
         refuse_options(planned, done)
-        for line in try_weights(planned, done):
-            watcher.note(line)
+        for weights in try_weights(planned, done):
+            if weights.note:
+                watcher.note(weights.note)
 
 
 def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
