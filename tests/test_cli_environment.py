@@ -87,7 +87,18 @@ def test_too_many_open_files_are_an_error():
         said = cli("suites")
     assert said.code == 2
     assert said.err.startswith("error: cannot use /")
-    assert "Too many open files; check the path, its permissions, and the room" in said.err
+    assert (
+        f"Too many open files; a program may have {free} files open here; allow more (ulimit -n "
+        "1024)"
+    ) in said.err
+
+
+def test_a_limit_of_open_files_is_told_with_how_to_raise_it(tmp_path):
+    suite = suite_file(tmp_path, SMALL)
+    code, err = in_a_shell("ulimit -n 16", "plan", suite, "--out", tmp_path / "run")
+    assert code == 2
+    assert "Too many open files; a program may have 16 files open here; allow more (ulimit" in err
+    assert "make room" not in err
 
 
 def test_a_limit_that_names_no_file_is_an_error(monkeypatch):

@@ -242,13 +242,13 @@ def test_a_worker_may_flood_standard_error(capfd: pytest.CaptureFixture[str]) ->
 
 
 @contextmanager
-def no_more_open_files() -> Iterator[None]:
+def no_more_open_files() -> Iterator[int]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        yield
+        yield free
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -256,11 +256,11 @@ def no_more_open_files() -> Iterator[None]:
 def test_too_many_open_files_are_an_error_with_advice(tmp_path: Path) -> None:
     with LocalExecutor(start, 2) as executor:
         executor.submit("a", ("note", tmp_path / "log"))
-        with no_more_open_files(), pytest.raises(TransferbenchError) as raised:
+        with no_more_open_files() as free, pytest.raises(TransferbenchError) as raised:
             executor.submit("b", ("sleep", 60))
         assert str(raised.value) == (
             "cannot start a worker process: Too many open files; run fewer jobs at once (--jobs), "
-            "or allow more processes and open files (ulimit)"
+            f"or a program may have {free} files open here; allow more (ulimit -n 1024)"
         )
         assert gather(executor, 1)["a"].status == "ok"
 

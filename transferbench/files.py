@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 from transferbench.errors import StoreError
 
 __all__ = [
+    "advice_on",
     "atomic_path",
     "disk_errors_explained",
     "json_text",
@@ -38,10 +39,32 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        way_on = advice_on(error.errno) or "make room or choose another folder"
         raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; nothing finished is lost: make room "
-            "or choose another folder, and run the command again"
+            f"cannot write {path}: {error.strerror or error}; nothing finished is lost: {way_on}, "
+            "and run the command again"
         ) from error
+
+
+def advice_on(number: int | None) -> str:
+    """What to do about an error of the system that is no matter of room; "" for others."""
+    if number in {errno.ENOTDIR, errno.EEXIST}:
+        return "check the path, where a file stands in the place of a folder"
+    if number == errno.ENFILE:
+        return "all programs together have too many files open; end some"
+    if number == errno.EMFILE:
+        return (
+            f"a program may have {_most_open_files()} files open here; allow more (ulimit -n 1024)"
+        )
+    return ""
+
+
+def _most_open_files() -> str:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "so many"
+    return str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from transferbench.errors import DataError, SubmissionError
 from transferbench.files import atomic_path, disk_errors_explained
 from transferbench.records import Overlap
 from transferbench.registry import Registry, open_registry
+from transferbench.runner.destination import refuse_file
 from transferbench.runner.execute import try_files
 from transferbench.runner.options import Options, RunOptions, require_list
 from transferbench.runner.planning import Planned, plan_suite
@@ -124,6 +125,7 @@ def export_run(folder: str | Path, to: str | Path) -> int:
     if to.suffix not in writers:
         raise DataError(f"cannot export to {to.name!r}: its ending must be one of "
                         f"{', '.join(writers)}")  # fmt: skip
+    refuse_file(to)
     with atomic_path(to) as temporary:
         writers[to.suffix](temporary)
     return len(table)

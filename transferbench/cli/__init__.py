@@ -14,6 +14,7 @@ from transferbench import __version__
 from transferbench.cli import authoring, listing, publishing, running
 from transferbench.cli.output import fail, say, stdout_kept
 from transferbench.errors import TransferbenchError
+from transferbench.files import advice_on
 from transferbench.interrupts import ignore_further_interrupts, signals_as_interrupts
 from transferbench.streams import guarded_streams, lost_output, open_closed_descriptors
 
@@ -123,9 +124,10 @@ def _refusal(error: OSError) -> str:
     """What the system refused, and why."""
     reason = error.strerror or str(error)
     if error.filename is None:
-        return f"the operating system reported: {reason}; run the command again when it is remedied"
+        way_on = advice_on(error.errno) or "run the command again when it is remedied"
+        return f"the operating system reported: {reason}; {way_on}"
     path = os.fsdecode(error.filename)
     if len(path) > MAX_PATH_CHARACTERS:
         path = f"{path[:MAX_PATH_CHARACTERS]}..."
-    advice = "check the path, its permissions, and the room that is left"
+    advice = advice_on(error.errno) or "check the path, its permissions, and the room that is left"
     return f"cannot use {path}: {reason}; {advice}"

@@ -55,6 +55,7 @@ from transferbench.data.promises import (
     split_faults,
 )
 from transferbench.errors import DataError, StoreError, listing
+from transferbench.files import advice_on
 from transferbench.identity import digest
 from transferbench.registry import blamed
 from transferbench.specs import DatasetSpec, DatasetSplit, Metric, Params, Task
@@ -203,9 +204,10 @@ def _explained(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        way_on = "make room there, or choose another folder with --out or --store"
         raise StoreError(
-            f"cannot write decoded images to {cache}: {error.strerror or error}; make room there, "
-            "or choose another folder with --out or --store"
+            f"cannot write decoded images to {cache}: {error.strerror or error}; "
+            f"{advice_on(error.errno) or way_on}"
         ) from error
 
 

@@ -22,6 +22,7 @@ from transferbench.runner.datasets import (
     refuse_unknown_labels,
     report_on,
 )
+from transferbench.runner.destination import refuse_folder
 from transferbench.runner.earlier import EarlierRun, earlier_run
 from transferbench.runner.entries import RequestedEntry, other_entries, recorded_entries
 from transferbench.runner.options import Options
@@ -102,6 +103,7 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     request = make_request(suite, options, registry)
     resolved = resolve_suite(request.suite, registry)
     store, store_notes = requested_store(request.folder, options.store)
+    refuse_folder(request.folder, store)
     interrupted = store.interrupted()
     store.tidy()
     datasets = prepare_datasets(resolved, store, options, registry)

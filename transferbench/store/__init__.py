@@ -19,7 +19,7 @@ from transferbench.store.artefact import Artefact, CorruptArtefactError
 from transferbench.store.documents import MANIFEST, PAYLOAD, Failure, Manifest
 from transferbench.store.draft import Draft
 from transferbench.store.lease import WaitEvent, Waiting, silent
-from transferbench.store.store import Store
+from transferbench.store.store import Store, store_around
 
 __all__ = [
     "MANIFEST",
@@ -33,4 +33,5 @@ __all__ = [
     "WaitEvent",
     "Waiting",
     "silent",
+    "store_around",
 ]

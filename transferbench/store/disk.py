@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from transferbench.errors import StoreError
+from transferbench.files import advice_on
 
 __all__ = ["explained", "flush", "remove", "require_writable"]
 
@@ -31,12 +32,14 @@ def explained(root: Path, path: Path, *, foreign: bool = False) -> Iterator[None
         number = _error_number(error)
         if number is None or (foreign and not _is_below(root, error, number)):
             raise
-        reason, way_on = f" ({_free_space(root)})", "make room there"
-        if number in FORBIDDEN:
-            reason, way_on = "", "let this user write there"
+        advice, space = advice_on(number), ""
+        if not advice and number in FORBIDDEN:
+            advice = "choose another folder with --out or let this user write there"
+        elif not advice:
+            advice = "choose another folder with --out or make room there"
+            space = f" ({_free_space(root)})"
         raise StoreError(
-            f"cannot write {path}: {os.strerror(number)}{reason}; choose another folder with "
-            f"--out or {way_on}; what is finished is kept"
+            f"cannot write {path}: {os.strerror(number)}{space}; {advice}; what is finished is kept"
         ) from error
 
 

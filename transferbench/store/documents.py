@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transferbench.errors import StoreError
+from transferbench.files import advice_on
 from transferbench.identity import Sha256
 
 __all__ = [
@@ -118,7 +119,7 @@ def is_damage(error: OSError) -> bool:
 
 def unreadable(path: str | Path, error: OSError) -> StoreError:
     """What to do where the system keeps a file, which may be sound, from being read."""
-    advice = "try again"
+    advice = advice_on(error.errno) or "try again"
     if error.errno in FORBIDDEN:
         advice = "let this user read the whole store (chmod), or name another one with --store"
     return StoreError(f"cannot read {path}: {error.strerror}; {advice}")

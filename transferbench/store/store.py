@@ -35,7 +35,7 @@ from transferbench.store.draft import (
 )
 from transferbench.store.lease import Waiting, leased, silent
 
-__all__ = ["Store"]
+__all__ = ["Store", "store_around"]
 
 FOLDERS = ("corrupt", "jobs", "failures", "partial", "leases")
 
@@ -342,3 +342,13 @@ def _check_id(job: str) -> None:
 def _text(message: str) -> str:
     """``message`` without lone surrogates, which come from file names that are not UTF-8."""
     return message.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def store_around(path: Path) -> Path | None:
+    """The store that ``path`` is, or is inside a folder of; None where it is outside of any."""
+    path = Path(os.path.realpath(path))
+    for root in (path, *path.parents):
+        inside = root == path or path.relative_to(root).parts[0] in {*FOLDERS, "datasets"}
+        if inside and all((root / name).is_dir() for name in ("jobs", "leases", "partial")):
+            return root
+    return None

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 from pydantic import TypeAdapter
 
 from transferbench.errors import TransferbenchError
+from transferbench.files import advice_on
 from transferbench.runner.executors import Outcome
 from transferbench.runner.executors.worker import COMMAND, START
 from transferbench.runner.messages import say
@@ -329,9 +330,10 @@ def _started(environment: Mapping[str, str]) -> tuple[Pipe, subprocess.Popen[byt
                 process_group=0,
             )
     except OSError as error:
+        way_on = advice_on(error.errno) or "allow more processes (ulimit -u)"
         raise TransferbenchError(
             f"cannot start a worker process: {error.strerror}; run fewer jobs at once (--jobs), or "
-            "allow more processes and open files (ulimit)"
+            f"{way_on}"
         ) from error
     return pipe, process
 
