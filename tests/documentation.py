@@ -167,6 +167,8 @@ class Reader:
         words = [f"{word}.yaml" if word in names else word for word in words]
         run = f"runs/{newest_suites()['quickstart']}.0"
         words = [run if word == "RUN" else word for word in words]
+        # Weights in packages, which are not installed here: the suite's own.
+        words = ["suite" if word == "imagenet" else word for word in words]
         words = ["cpu" if before == "--device" else word
                  for before, word in zip(["", *words], words, strict=False)]  # fmt: skip
         return words + (["--jobs", "1"] if words[0] == "run" and "--jobs" not in words else [])

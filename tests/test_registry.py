@@ -639,6 +639,48 @@ def test_a_member_name_may_hold_a_slash():
     assert registry.resolve_backbone("zoo/hub:me/net")[1] == {"model": "hub:me/net"}
 
 
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("resnet18", "zoo/resnet18"),
+        ("resnet1", "zoo/resnet18"),
+        ("RESNET50", "zoo/resnet50"),
+        ("vit", "zoo/vit"),
+        ("res", "zoo/resnet18"),
+        ("resnet50.a1_in1k", "zoo/resnet50"),
+        ("mlp-net", "mlp-nets"),
+    ],
+)
+def test_a_member_without_its_family_is_suggested_with_it(name, suggested):
+    registry = served(family(), backbone("mlp-nets"))
+    expected = f"no backbone named '{name}'; did you mean '{suggested}'?"
+    assert resolve_error(registry, name) == (UnknownNameError, expected)
+
+
+def test_a_member_of_a_family_of_datasets_is_suggested_with_it():
+    for name in ("CIFAR10", "cifar10"):
+        with pytest.raises(UnknownNameError) as caught:
+            load_registry().dataset(name)
+        expected = f"no dataset named '{name}'; did you mean 'torchvision/CIFAR10'?"
+        assert str(caught.value) == expected
+
+
+def test_a_suggested_member_does_not_hide_what_could_not_be_loaded():
+    origin = Origin("nets", "brittle", "1.0", "nets")
+    registry = served(family(), problems=(origin.problem("it broke"),))
+    _, message = resolve_error(registry, "resnet18")
+    assert "did you mean 'zoo/resnet18'? (1 plugin that may offer it could not be" in message
+
+
+def test_a_family_that_cannot_list_its_members_suggests_none():
+    def members():
+        raise OSError("gone")
+
+    zoo = backbone("zoo", params=FamilyParams, member="model", members=members)
+    _, message = resolve_error(served(zoo), "resnet18")
+    assert message.startswith("no backbone named 'resnet18'; there are: zoo")
+
+
 def resolve_error(registry, name):
     with pytest.raises((PluginError, UnknownNameError)) as caught:
         registry.resolve_backbone(name)

@@ -52,13 +52,18 @@ class PluginError(TransferbenchError):
 class UnknownNameError(TransferbenchError):
     """A name that nothing offers; the message suggests the nearest one that exists.
 
-    ``reason`` and ``advice``: the two parts of the message, for lists of several.
+    ``reason`` and ``advice``: the two parts of the message, for lists of several. ``near``: the
+    name to suggest, where it is not that nearest by its letters.
     """
 
-    def __init__(self, kind: str, name: str, available: Iterable[str], advice: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, available: Iterable[str], advice: str = "", near: str = ""
+    ) -> None:
         choices = sorted(available)
         message = f"no {kind} named {name!r}"
-        if choices:
+        if near:
+            message += f"; did you mean {near!r}?"
+        elif choices:
             message += f"; {suggestion(name, choices)}"
         self.reason = message
         self.advice = advice

@@ -98,8 +98,10 @@ def _distribution(target: str, registry: Registry, kind: Kind | None) -> Selecti
     if registry.problems:
         problems = " | ".join(map(str, registry.problems))
         advice = f"what may offer it could not be loaded: {problems}"
+    families: tuple[Kind, ...] = ("backbone", "dataset")
+    near = next(filter(None, (registry.member_like(family, target) for family in families)), "")
     raise UnknownNameError(
-        "plugin or distribution", target, names | set(registry.distributions), advice
+        "plugin or distribution", target, names | set(registry.distributions), advice, near
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ from transferbench.registry.discovery import (
     files_of,
 )
 from transferbench.registry.guard import MisconductError, guarded
+from transferbench.registry.likeness import is_nearly, likest_member
 from transferbench.specs import (
     BackboneSpec,
     DatasetSpec,
@@ -147,6 +149,7 @@ class Registry:
         Raises: UnknownNameError, PluginError where two offer it.
         """
         family, _, member = name.partition("/")
+        self._suggest_members("dataset", name)
         self._offer("dataset", family)
         spec = self.datasets[family]
         if not member:
@@ -223,10 +226,34 @@ class Registry:
         else that does not fit the spec.
         """
         family, _, member = name.partition("/")
+        self._suggest_members("backbone", name)
         spec = self.backbone(family)
         params = _member_param("backbone", spec, member)
         parse_params(spec, params, origin=name)
         return spec, params
+
+    def member_like(self, kind: Kind, name: str) -> str:
+        """FAMILY/MEMBER for a ``name`` without its family, or nearly so; "" where none is like it.
+
+        Lists the members of all families, which may import their packages, unless a plugin has
+        nearly that name.
+        """
+        tables: Mapping[Kind, Mapping[str, Any]]
+        tables = {"backbone": self.backbones, "dataset": self.datasets}
+        plugins = self.names(kind)
+        if "/" in name or is_nearly(name, plugins):
+            return ""
+        families = {}
+        for family, spec in tables.get(kind, {}).items():
+            with suppress(PluginError):
+                families[family] = _members(kind, spec)
+        return likest_member(name, families, plugins)
+
+    def _suggest_members(self, kind: Kind, name: str) -> None:
+        """Raise ``UnknownNameError`` where ``name`` is no plugin's and like that of a member."""
+        offered = (kind, name.partition("/")[0]) in self._offers
+        if not offered and (close := self.member_like(kind, name)):
+            raise UnknownNameError(kind, name, (), self._not_loaded(kind), near=close)
 
     def _table(self, spec_type: type[ServedT]) -> Mapping[str, ServedT]:
         specs = (offer.spec for offer in self._served.values())
@@ -249,11 +276,14 @@ class Registry:
             raise PluginError("; ".join(_conflict(offers)))
         return offers[0]
 
-    def _advice(self, kind: Kind, name: str, names: Iterable[str]) -> str:
+    def _not_loaded(self, kind: Kind) -> str:
         lost = [str(problem) for problem in self._failures if problem.kind in {None, kind}]
-        if lost:
-            count = "1 plugin" if len(lost) == 1 else f"{len(lost)} plugins"
-            return f"{count} that may offer it could not be loaded: {' | '.join(lost)}"
+        count = "1 plugin" if len(lost) == 1 else f"{len(lost)} plugins"
+        return f"{count} that may offer it could not be loaded: {' | '.join(lost)}" if lost else ""
+
+    def _advice(self, kind: Kind, name: str, names: Iterable[str]) -> str:
+        if lost := self._not_loaded(kind):
+            return lost
         if nearest(name, names):
             return ""
         file = f"name its file with --plugin or in {ENVIRONMENT_VARIABLE}"
