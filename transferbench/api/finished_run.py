@@ -286,11 +286,11 @@ class Run:
         """The board of this run's entries as text, or the reason why there is none."""
         try:
             self._settled(Run._pack_entries)
+            registry = self.registry or open_registry()
+            own = KnownSuites(others=[suite_as_packed(self.folder)])
+            texts = [show(board) for board in boards(self.folder / SUBMISSIONS, registry, own)]
         except TransferbenchError as error:
             return f"no board: {error}"
-        registry = self.registry or open_registry()
-        own = KnownSuites(others=[suite_as_packed(self.folder)])
-        texts = [show(board) for board in boards(self.folder / SUBMISSIONS, registry, own)]
         if changed := ", ".join(self._run.changed):
             texts.append(
                 f"the suite was changed ({changed}): this board is of this run alone, and its rows"
