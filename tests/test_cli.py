@@ -13,6 +13,7 @@ from tiny_suite import TINY
 
 import transferbench
 from transferbench.api import Run
+from transferbench.cli.running import duration
 from transferbench.registry import load_registry
 
 KINDS = ("datasets", "perturbations", "backbones", "initializations", "diagnostics")
@@ -140,10 +141,11 @@ def test_plan_runs_nothing_and_tells_jobs_hours_and_memory(tmp_path):
     options = (suite_file(tmp_path), "--out", tmp_path / "run", "--jobs", 1, "--device", "cpu")
     said = cli("plan", *options)
     assert said.code == 0, said.err
-    assert re.search(r"^pretrain +1 +0 +\S+ s$", said.out, re.MULTILINE)
-    assert re.search(r"^trial +8 +0 +\S+ (s|min)$", said.out, re.MULTILINE)
-    assert re.search(rf"^all +{JOBS} +0 +\S+ (s|min)$", said.out, re.MULTILINE)
-    assert re.search(r"about \S+ (s|min) for what is left, 1 job\(s\) at once on cpu", said.out)
+    for kind, jobs in {"pretrain": 1, "trial": 8, "all": JOBS}.items():
+        line = rf"^{kind} +{jobs} +0 +(\S+ (s|min)|under a second)$"
+        assert re.search(line, said.out, re.MULTILINE)
+    left = r"(about \S+ (s|min)|under a second) for what is left, 1 job\(s\) at once on cpu"
+    assert re.search(left, said.out)
     assert re.search(r"on cpu, [\d,]+ MiB a job$", said.out, re.MULTILINE)
     assert str(tmp_path / "run") in said.out
     assert artefacts(tmp_path / "store") == []
@@ -164,11 +166,54 @@ def test_plan_says_which_claims_have_no_pilot_and_a_run_of_two_replicates_gives_
     (claim,) = plan["claims"]
     assert (claim["claim"], claim["n"], claim["has_pilot"]) == ("faster", 2, False)
     said = cli("plan", finished.suite, "--out", finished.folder)
-    assert re.search(r"^faster +faster +2 +no pilot", said.out, re.MULTILINE)
+    assert "no pilot" not in said.out
+    assert re.search(r"^claim +family +n\n-+ +-+ +-+\nfaster +faster +2$", said.out, re.MULTILINE)
     said = cli("pilot", finished.folder)
     assert "# faster: no pilot of fixup-resnet8: fewer than 3 replicates" in said.out
     (row,) = json.loads(cli("pilot", finished.folder, "--json").out)
     assert (row["claim"], row["pilot"], row["needed"]) == ("faster", None, None)
+
+
+def test_plan_tells_claims_with_a_pilot_from_those_without(tmp_path):
+    pilot = {"draw": "before", "n": 5, "effect": 0.1, "deviation": 0.01}
+    claims = {"faster": TINY["claims"]["faster"], "known": TINY["claims"]["faster"]}
+    claims["known"] = claims["known"] | {"pilot": pilot}
+    said = cli("plan", suite_file(tmp_path, claims=claims), "--out", tmp_path / "run")
+    assert re.search(r"^claim +family +n +half-width +power +n for 90%$", said.out, re.MULTILINE)
+    assert re.search(r"^faster +faster +2 +no pilot", said.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "about 0 s"), (0.01, "under a second"), (0.99, "under a second"), (1.2, "about 1 s"),
+     (200, "about 3 min"), (7200, "about 2.0 h")],
+)  # fmt: skip
+def test_a_time_is_told_as_exactly_as_it_is_known(seconds, text):
+    assert duration(seconds, "about ") == text
+
+
+def test_plan_warns_of_more_jobs_at_once_than_memory_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr("transferbench.runner.cost.free_bytes", lambda _: 3 * 2**30)
+    options = (suite_file(tmp_path), "--out", tmp_path / "run", "--device", "cpu")
+    said = cli("plan", *options, "--jobs", 200)
+    assert f"note: {JOBS} job(s) at once take about " in said.err  # there are no more
+    assert re.search(r"and 3\.2 GB are free on cpu, so that the system may end some: run at most "
+                     r"\d+ at once \(--jobs \d+\)$", said.err, re.MULTILINE)  # fmt: skip
+    assert "at once take" not in cli("plan", *options, "--jobs", 1).err
+    (warning,) = json.loads(cli("plan", *options, "--jobs", 200, "--json").out)["warnings"]
+    assert warning in said.err
+
+
+def test_an_unused_plugin_file_is_told(tmp_path):
+    plugin = tmp_path / "my_net.py"
+    assert cli("plugin", "new", "my-net", "--kind", "backbone", "--out", tmp_path).code == 0
+    options = ("plan", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--plugin", plugin)
+    note = (
+        "note: no job of this run uses my_net.py, which offers backbone 'my-net': name it in the "
+        "suite, or a backbone with --backbone\n"
+    )
+    assert note in cli(*options).err
+    assert "no job of this run" not in cli(*options, "--backbone", "my-net").err
 
 
 def test_prepare_decodes_the_data_and_a_run_needs_nothing_else(tmp_path):

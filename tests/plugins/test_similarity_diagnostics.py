@@ -483,7 +483,40 @@ def test_free_memory_is_what_the_system_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "cgroup")
     assert memory.free_bytes(torch.device("cpu")) is None
     (tmp_path / "meminfo").write_text("MemFree: 3 kB\nMemAvailable:   7 kB\n")
     assert memory.free_bytes(torch.device("cpu")) == 7 * 1024
     memory.refuse_beyond_memory(7 * 1024, torch.device("cpu"), "these", "do less")
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "files", "free"),
+    [
+        ("0::/job", "job", {"memory.max": "5000", "memory.current": "3000"}, 2000 + 500),
+        ("0::/job", "", {"memory.max": "5000", "memory.current": "3000"}, 2000 + 500),
+        ("0::/job", "job", {"memory.max": "max", "memory.current": "3000"}, 7 * 1024),
+        ("4:memory:/job", "memory/job",
+         {"memory.limit_in_bytes": "5000", "memory.usage_in_bytes": "1000"}, 4000 + 500),
+        ("4:cpu:/job", "memory/job", {}, 7 * 1024),
+    ],
+)  # fmt: skip
+def test_free_memory_ends_where_the_limit_of_a_container_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    folder: str,
+    files: dict[str, str],
+    free: int,
+) -> None:
+    (tmp_path / "meminfo").write_text("MemAvailable:   7 kB\n")
+    (tmp_path / "cgroup").write_text(f"1:name=systemd:/\n{line}\n")
+    group = tmp_path / "groups" / folder
+    group.mkdir(parents=True)
+    stat = "anon 1\ninactive_file 500\ntotal_inactive_file 500\n"
+    for name, text in {**files, "memory.stat": stat}.items():
+        (group / name).write_text(text)
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    assert memory.free_bytes(torch.device("cpu")) == free

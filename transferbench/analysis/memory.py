@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,6 +14,15 @@ from transferbench.errors import DeviceError
 __all__ = ["free_bytes", "refuse_beyond_memory"]
 
 MEMINFO = Path("/proc/meminfo")
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+FILES = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": (
+        "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+    ),
+}  # fmt: skip
+"""Controllers in OWN_GROUPS, of versions 2 and 1 -> folder, limit, usage and cached files."""
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -21,7 +32,29 @@ def free_bytes(device: torch.device) -> int | None:
     if not MEMINFO.exists():
         return None
     available = re.search(r"MemAvailable:\s+(\d+) kB", MEMINFO.read_text(encoding="ascii"))
-    return int(available[1]) * 1024 if available else None
+    free = [int(available[1]) * 1024] if available else []
+    return min([*free, *_free_of_groups()], default=None)
+
+
+def _free_of_groups() -> Iterator[int]:
+    """What the control groups around this process (containers, jobs of a cluster) leave it."""
+    with suppress(OSError, ValueError):
+        for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, own = line.split(":", 2)
+            if controllers in FILES:
+                folder, limit, used, cached = FILES[controllers]
+                # In a container the own group may be the outermost that is visible.
+                for group in (GROUPS / folder / own.strip("/"), GROUPS / folder):
+                    if (group / limit).exists():
+                        yield from _free_of_group(group, limit, used, cached)
+
+
+def _free_of_group(group: Path, limit: str, used: str, cached: str) -> Iterator[int]:
+    """Up to its limit; files that are cached make room."""
+    most = (group / limit).read_text(encoding="ascii").strip()
+    if most != "max":
+        parts = dict(map(str.split, (group / "memory.stat").read_text("ascii").splitlines()))
+        yield int(most) - int((group / used).read_text(encoding="ascii")) + int(parts[cached])
 
 
 def refuse_beyond_memory(needed_bytes: float, device: torch.device, what: str, advice: str) -> None:

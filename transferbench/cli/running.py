@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transferbench.api import Run, Verification
     from transferbench.runner.planning import Planned
 
-__all__ = ["register"]
+__all__ = ["duration", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,16 +51,20 @@ def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
         return
     kinds = {**cost["kinds"], "all": cost}
     table(["kind", "jobs", "cached", "time left"],
-          [(kind, counts["jobs"], counts["cached"], _hours(counts["wall_seconds"]))
+          [(kind, counts["jobs"], counts["cached"], duration(counts["wall_seconds"]))
            for kind, counts in kinds.items()])  # fmt: skip
+    left = duration(cost["wall_seconds"], "about ")
     say(
-        f"\n{planned.suite.id} on {', '.join(cost['entries'])}: about "
-        f"{_hours(cost['wall_seconds'])} for what is left, {cost['slots']} job(s) at once on "
-        f"{cost['device']}, {cost['memory_bytes'] / 2**20:,.0f} MiB a job"
+        f"\n{planned.suite.id} on {', '.join(cost['entries'])}: {left} for what is left, "
+        f"{cost['slots']} job(s) at once on {cost['device']}, "
+        f"{cost['memory_bytes'] / 2**20:,.0f} MiB a job"
     )
-    if cost["claims"]:
+    for text in cost["warnings"]:
+        note(text)
+    if claims := cost["claims"]:
+        columns = len(PLANNED_COLUMNS) if any(claim["has_pilot"] for claim in claims) else 3
         say()
-        table(PLANNED_COLUMNS, [_planned_row(claim) for claim in cost["claims"]])
+        table(PLANNED_COLUMNS[:columns], [_planned_row(claim)[:columns] for claim in claims])
     say(f"\nthe store is {planned.store.root}; the run's folder will be {planned.folder}")
 
 
@@ -263,27 +267,36 @@ def _planned(suite: str, options: Options) -> Planned:
 def _cost(planned: Planned) -> dict[str, Any]:
     from transferbench.claims import planned_claims
     from transferbench.engine.resources import find_device
-    from transferbench.runner.cost import estimate
-    from transferbench.runner.execute import slots_of
+    from transferbench.runner.cost import estimate, memory_warning
+    from transferbench.runner.execute import available_cpus, slots_of
 
     jobs = planned.plan.jobs
     device = find_device(planned.options.device)
     slots = slots_of(planned.options, device.type)
     cost = estimate(planned, planned.done, device)
+    # More jobs at once than cores take as long.
+    speedup = slots if device.type == "cuda" else min(slots, available_cpus())
+    at_once = min(slots, len(jobs) - len(planned.done))
+    warnings = filter(None, [memory_warning(cost, at_once, device)])
     totals = Counter(job.kind for job in jobs.values())
     cached = Counter(jobs[name].kind for name in planned.done)
     return {
         "suite": planned.suite.id,
         "entries": [entry.name for entry in planned.plan.entries],
         "notes": (*planned.notes, *planned.code.notes),
+        "warnings": list(warnings),
         "overlap": planned.data.overlap,
         "kinds": {
-            kind: {"jobs": n, "cached": cached[kind], "wall_seconds": cost.seconds_of[kind] / slots}
+            kind: {
+                "jobs": n,
+                "cached": cached[kind],
+                "wall_seconds": cost.seconds_of[kind] / speedup,
+            }
             for kind, n in totals.items()
         },
         "jobs": len(jobs),
         "cached": len(planned.done),
-        "wall_seconds": cost.seconds / slots,
+        "wall_seconds": cost.seconds / speedup,
         "slots": slots,
         "claims": [claim._asdict() for claim in planned_claims(planned.suite, planned.registry)],
         "device": str(device),
@@ -312,6 +325,13 @@ def _show_run(finished: Run) -> None:
     if finished.failed:
         typer.echo(f"{len(finished.failed)} job(s) did not finish: transferbench status "
                    f"{finished.folder}", err=True)  # fmt: skip
+
+
+def duration(seconds: float, about: str = "") -> str:
+    """A time in words, after ``about`` unless only a bound is told."""
+    if 0 < seconds < 1:
+        return "under a second"
+    return about + _hours(seconds)
 
 
 def _hours(seconds: float) -> str:

@@ -21,8 +21,7 @@ from transferbench.conformance.checks import (
     result_of,
 )
 from transferbench.errors import ConformanceError, suggestion
-from transferbench.registry import Kind, parse_params
-from transferbench.registry.discovery import SPECS
+from transferbench.registry import kind_of, parse_params
 from transferbench.registry.guard import only_plugins_run
 from transferbench.specs import BackboneSpec, Spec
 
@@ -54,7 +53,7 @@ def checks_of(
     ``device``: where diagnostics measure; the others are compared on CPU and CUDA, if there is one.
     ``expected_failures``: check name -> reason; one that does not exist adds a check that fails.
     """
-    kind, name = _kind_of(spec), _display_name(spec, params)
+    kind, name = kind_of(spec), _display_name(spec, params)
     checks = list(checks_from(kind, name, spec, declarations.CHECKS))
     values = dict(spec.tiny if params is None else params)
     try:
@@ -74,10 +73,6 @@ def checks_of(
         verify = partial(_refuse_expected, unknown, names)
         checks.append(PluginCheck(kind, name, "expected-failures-are-checks", verify))
     return checks
-
-
-def _kind_of(spec: Spec) -> Kind:
-    return next(kind for kind, spec_type in SPECS.items() if isinstance(spec, spec_type))
 
 
 def _display_name(spec: Spec, params: Mapping[str, Any] | None) -> str:

@@ -69,6 +69,7 @@ __all__ = [
     "codes_in",
     "identity",
     "is_trusted",
+    "kind_of",
     "load_registry",
     "open_registry",
     "parse_params",
@@ -295,6 +296,11 @@ def identity(spec: Spec, params: Params) -> dict[str, Any]:
     return {"name": spec.name, "version": spec.version, "params": params.model_dump(mode="json")}
 
 
+def kind_of(spec: Spec) -> Kind:
+    """The kind of plugin that a spec is of."""
+    return next(kind for kind, spec_type in SPECS.items() if isinstance(spec, spec_type))
+
+
 # --- parameters -------------------------------------------------------------------------------
 
 
@@ -308,8 +314,9 @@ def parse_params(spec: Spec, values: Mapping[str, Any], origin: str) -> Params:
         return spec.parse(values)
     except ValidationError as error:
         mistakes = "; ".join(_mistake(spec, detail) for detail in error.errors())
-        kind = next(kind for kind, spec_type in SPECS.items() if isinstance(spec, spec_type))
-        raise PluginError(f"{origin}: parameters of {kind} {spec.name!r}: {mistakes}") from error
+        raise PluginError(
+            f"{origin}: parameters of {kind_of(spec)} {spec.name!r}: {mistakes}"
+        ) from error
 
 
 def _mistake(spec: Spec, detail: ErrorDetails) -> str:

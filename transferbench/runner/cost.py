@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from transferbench.analysis.memory import free_bytes
 from transferbench.engine.jobs import single_threaded
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.identity import digest
@@ -37,7 +38,14 @@ from transferbench.training import (
     set_train_mode,
 )
 
-__all__ = ["MEASURED_PIXELS", "Estimate", "SavedBytes", "estimate", "peak_memory_bytes"]
+__all__ = [
+    "MEASURED_PIXELS",
+    "Estimate",
+    "SavedBytes",
+    "estimate",
+    "memory_warning",
+    "peak_memory_bytes",
+]
 
 TRIES = 5
 EVALUATED = 256
@@ -54,10 +62,14 @@ LAYER_TENSORS = 3
 
 
 class Estimate(NamedTuple):
-    """Seconds of the jobs of each kind one after another, and the most memory one job takes."""
+    """Seconds of the jobs of each kind one after another, and the most memory one job takes.
+
+    ``shared_bytes``: the part of it that all jobs on the CPU have in common, the code of libraries.
+    """
 
     seconds_of: Mapping[JobKind, float]
     memory_bytes: int
+    shared_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -119,7 +131,24 @@ def _estimate(planned: Planned, done: Container[str], device: torch.device) -> E
         seconds[job.kind] += job.work.trained * max(speed.trained for speed in measured)
         seconds[job.kind] += job.work.evaluated * max(speed.evaluated for speed in measured)
     unmeasured = max((speed.unmeasured_bytes for speed in speeds.values()), default=0)
-    return Estimate(seconds, _memory(device) + round(unmeasured))
+    shared = _status_bytes("RssFile") or 0 if device.type == "cpu" else 0
+    return Estimate(seconds, _memory(device) + round(unmeasured), shared)
+
+
+def memory_warning(cost: Estimate, at_once: int, device: torch.device) -> str | None:
+    """A sentence where more jobs are to run at once than there is free memory for."""
+    free, own = free_bytes(device), cost.memory_bytes - cost.shared_bytes
+    needed = cost.shared_bytes + at_once * own
+    if free is None or needed <= free:
+        return None
+    fitting = (free - cost.shared_bytes) // own
+    way_on = f"run at most {fitting} at once (--jobs {fitting})"
+    if fitting < 1:
+        way_on = "train with a smaller batch_size, or split the batches (--micro-batch)"
+    return (
+        f"{at_once} job(s) at once take about {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are "
+        f"free on {device}, so that the system may end some: {way_on}"
+    )
 
 
 def _batch_size(job: Job) -> int:
@@ -222,10 +251,15 @@ def peak_memory_bytes() -> int:
     Linux's ``ru_maxrss`` would count the process that started this one as well: its mark is
     kept over fork and exec.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        mark = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
-        if mark:
-            return int(mark[1]) * 1024
+    if (mark := _status_bytes("VmHWM")) is not None:
+        return mark
     unit_bytes = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
+
+
+def _status_bytes(field: str) -> int | None:
+    """What Linux tells of the memory of this process; None elsewhere."""
+    status = Path("/proc/self/status")
+    text = status.read_text() if status.exists() else ""
+    size = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(size[1]) * 1024 if size else None

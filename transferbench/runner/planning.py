@@ -9,8 +9,9 @@ from pathlib import Path
 
 from transferbench.errors import listing
 from transferbench.plan import DatasetFacts, Plan, plan_resolved
+from transferbench.plan.plugins import plugins_in
 from transferbench.plan.resolve import ResolvedSuite, reasons_text, resolve_suite
-from transferbench.registry import Registry, blamed, open_registry
+from transferbench.registry import Registry, blamed, kind_of, open_registry
 from transferbench.registry.guard import only_plugins_run
 from transferbench.runner.collect import ENDED, finished_codes
 from transferbench.runner.datasets import (
@@ -35,7 +36,7 @@ from transferbench.suite import Suite
 __all__ = ["Planned", "plan_suite", "with_entries_finished_since"]
 
 LISTED = 4
-"""Entries that a note names."""
+"""Entries, or plugins, that a note names."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,7 +116,8 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     notes = (*store_notes, *store.set_aside, *request.notes, *data.notes,
              *(f"{plan.jobs[job].title}: {writer}, {ENDED}"
                for job, writer in interrupted.items() if job in plan.jobs),
-             *_notes(plan, unfinished, store), *_single_image_notes(plan, registry))  # fmt: skip
+             *_notes(plan, unfinished, store), *_single_image_notes(plan, registry),
+             *_unused_files(plan, registry, options.plugins))  # fmt: skip
     planned = Planned(plan, registry, options, request.changed, entries, request.folder, store,
                       notes, data, request.superseded, own, facts)  # fmt: skip
     left = (job for name, job in plan.jobs.items() if name not in planned.finished)
@@ -191,6 +193,20 @@ def _notes(plan: Plan, unfinished: Sequence[RequestedEntry], store: Store) -> It
     for name in external:
         if unmeasured := plan.unmeasured[name]:
             yield f"{name}: not measured of P: {reasons_text(unmeasured)}"
+
+
+def _unused_files(plan: Plan, registry: Registry, files: Sequence[str | Path]) -> Iterator[str]:
+    """Notes on plugin files of which nothing runs in any job."""
+    used = {(use.kind, use.name.partition("/")[0]) for job in plan.jobs.values()
+            for use in plugins_in(job.payload, ())} if files else set()  # fmt: skip
+    for file in dict.fromkeys(Path(file).resolve() for file in files):
+        offers = [(kind_of(spec), spec.name) for spec in registry.offered_by(str(file))]
+        if offers and used.isdisjoint(offers):
+            listed = listing([f"{kind} {name!r}" for kind, name in offers], LISTED)
+            yield (
+                f"no job of this run uses {file.name}, which offers {listed}: name it in the "
+                "suite, or a backbone with --backbone"
+            )
 
 
 def _single_image_notes(plan: Plan, registry: Registry) -> Iterator[str]:
