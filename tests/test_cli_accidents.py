@@ -53,13 +53,13 @@ from pathlib import Path
 from transferbench.cli import app, main
 from transferbench.runner.executors.local import LocalExecutor
 sys.path.insert(0, {tests!r})
-from test_executors import start
+from test_executors import Assignment, start
 
 @app.command()
 def busy(folder: Path):
     with LocalExecutor(start, 2) as executor:
-        executor.submit("a", ("have_child", folder / "a"))
-        executor.submit("b", ("spin", folder / "b"))
+        executor.submit(Assignment.of("a", ("have_child", folder / "a")))
+        executor.submit(Assignment.of("b", ("spin", folder / "b")))
         executor.wait()
 
 main()

@@ -18,6 +18,7 @@ import test_executors
 from test_executors import gather, is_alive, pids, run_code, run_one, soon, spin
 
 from transferbench.errors import TransferbenchError
+from transferbench.runner.executors import Assignment
 from transferbench.runner.executors.local import GRACE_SECONDS, LocalExecutor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -90,9 +91,9 @@ def test_processes_that_never_end_are_left_behind_with_a_word(
     monkeypatch.setattr(subprocess, "Popen", Endless)
     executor = LocalExecutor(start, 3)
     for name in "abc":
-        executor.submit(name, ("sleep", 0))
+        executor.submit(Assignment.of(name, ("sleep", 0)))
     gather(executor, 3)
-    executor.submit("busy", ("spin", tmp_path / "log"))
+    executor.submit(Assignment.of("busy", ("spin", tmp_path / "log")))
     assert soon(lambda: bool(pids(tmp_path / "log")))
     processes = [worker.process for worker in executor._workers if worker]
     began = time.monotonic()
@@ -123,7 +124,7 @@ def test_a_job_over_the_limit_whose_process_never_ends_is_replaced(
 
 def test_an_interrupt_while_closing_kills_at_once(tmp_path: Path) -> None:
     executor = LocalExecutor(start, 1)
-    executor.submit("unmoved", ("ignore_termination", tmp_path / "log"))
+    executor.submit(Assignment.of("unmoved", ("ignore_termination", tmp_path / "log")))
     assert soon(lambda: bool(pids(tmp_path / "log")))
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
@@ -143,7 +144,7 @@ def test_a_stopped_worker_is_said_to_be_and_goes_on(
     with LocalExecutor(start, 1) as executor:
         run_one(executor, "note", tmp_path / "log")
         (pid,) = pids(tmp_path / "log")
-        executor.submit("job", ("sleep", 0.5))
+        executor.submit(Assignment.of("job", ("sleep", 0.5)))
         os.kill(pid, signal.SIGSTOP)
         assert executor.wait(1.5) == []
         os.kill(pid, signal.SIGCONT)
@@ -156,7 +157,7 @@ def test_a_stopped_worker_is_said_to_be_and_goes_on(
 
 def test_a_stopped_worker_is_ended_at_the_limit(tmp_path: Path) -> None:
     with LocalExecutor(start, 1, time_limit_seconds=1.0) as executor:
-        executor.submit("job", ("note_and_sleep", tmp_path / "log"))
+        executor.submit(Assignment.of("job", ("note_and_sleep", tmp_path / "log")))
         assert soon(lambda: bool(pids(tmp_path / "log")))
         (pid,) = pids(tmp_path / "log")
         os.kill(pid, signal.SIGSTOP)
@@ -204,7 +205,7 @@ def test_half_a_line_does_not_keep_the_limit_from_being_seen() -> None:
 
 def test_a_start_that_writes_what_is_no_outcome_is_an_error() -> None:
     with LocalExecutor(start_and_write, 1) as executor:
-        executor.submit("job", ())
+        executor.submit(Assignment.of("job", ()))
         with pytest.raises(TransferbenchError, match="could not start: it sent data that is not a"):
             executor.wait(30)
 
@@ -255,9 +256,9 @@ def no_more_open_files() -> Iterator[int]:
 
 def test_too_many_open_files_are_an_error_with_advice(tmp_path: Path) -> None:
     with LocalExecutor(start, 2) as executor:
-        executor.submit("a", ("note", tmp_path / "log"))
+        executor.submit(Assignment.of("a", ("note", tmp_path / "log")))
         with no_more_open_files() as free, pytest.raises(TransferbenchError) as raised:
-            executor.submit("b", ("sleep", 60))
+            executor.submit(Assignment.of("b", ("sleep", 60)))
         assert str(raised.value) == (
             "cannot start a worker process: Too many open files; run fewer jobs at once (--jobs), "
             f"or a program may have {free} files open here; allow more (ulimit -n 1024)"

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from transferbench.errors import PluginError, TransferbenchError
-from transferbench.runner.executors import Executor, Outcome
+from transferbench.runner.executors import Assignment, Executor, Outcome
 from transferbench.runner.executors.inprocess import InProcessExecutor, attempt
-from transferbench.runner.executors.local import GRACE_SECONDS, LocalExecutor
+from transferbench.runner.executors.local import GRACE_SECONDS, LocalExecutor, Place
 
 LONG_SECONDS = 60.0
 
@@ -165,7 +165,7 @@ def gather(executor: Executor, count: int) -> dict[str, Outcome]:
 
 
 def run_one(executor: Executor, *payload: Any) -> Outcome:
-    executor.submit("job", payload)
+    executor.submit(Assignment.of("job", payload))
     return gather(executor, 1)["job"]
 
 
@@ -226,14 +226,14 @@ def test_wall_seconds_are_those_of_the_job(executor: Executor) -> None:
 
 def test_nothing_running_gives_nothing_at_once(executor: Executor) -> None:
     assert executor.wait(None) == []
-    assert executor.free == executor.slots == 1
+    assert executor.free() == executor.slots == 1
 
 
 def test_a_job_without_a_free_slot_is_refused(executor: Executor) -> None:
-    executor.submit("a", ("sleep", 0.01))
-    assert executor.free == 0
+    executor.submit(Assignment.of("a", ("sleep", 0.01)))
+    assert executor.free() == 0
     with pytest.raises(RuntimeError, match="no slot is free: wait for an outcome"):
-        executor.submit("b", ("sleep", 0.01))
+        executor.submit(Assignment.of("b", ("sleep", 0.01)))
     assert list(gather(executor, 1)) == ["a"]
 
 
@@ -261,14 +261,14 @@ def test_torchs_own_memory_errors_are_reported_apart() -> None:
 
 def test_the_users_interrupt_is_no_outcome_in_process() -> None:
     with InProcessExecutor(start) as executor:
-        executor.submit("job", ("fail", KeyboardInterrupt()))
+        executor.submit(Assignment.of("job", ("fail", KeyboardInterrupt())))
         with pytest.raises(KeyboardInterrupt):
             executor.wait()
 
 
 def test_what_keeps_the_engine_from_starting_is_raised_in_process() -> None:
     with InProcessExecutor(start_without_plugin) as executor:
-        executor.submit("job", ())
+        executor.submit(Assignment.of("job", ()))
         with pytest.raises(PluginError, match="plugin 'x' of distribution 'y' is broken"):
             executor.wait()
 
@@ -278,9 +278,9 @@ def test_what_keeps_the_engine_from_starting_is_raised_in_process() -> None:
 
 def test_two_slots_work_at_the_same_time(tmp_path: Path) -> None:
     with LocalExecutor(start, 2) as executor:
-        executor.submit("a", ("note_and_sleep", tmp_path / "a"))
-        executor.submit("b", ("note_and_sleep", tmp_path / "b"))
-        assert executor.free == 0
+        executor.submit(Assignment.of("a", ("note_and_sleep", tmp_path / "a")))
+        executor.submit(Assignment.of("b", ("note_and_sleep", tmp_path / "b")))
+        assert executor.free() == 0
         assert soon(lambda: bool(pids(tmp_path / "a") and pids(tmp_path / "b")))
         assert executor.wait(0.05) == []
 
@@ -295,13 +295,13 @@ def test_two_slots_work_at_the_same_time(tmp_path: Path) -> None:
 )
 def test_a_death_costs_one_job(payload: tuple[str, int], message: str, tmp_path: Path) -> None:
     with LocalExecutor(start, 2) as executor:
-        executor.submit("lives", ("sleep", 0.6))
-        executor.submit("dies", payload)
+        executor.submit(Assignment.of("lives", ("sleep", 0.6)))
+        executor.submit(Assignment.of("dies", payload))
         outcomes = gather(executor, 2)
-        assert (outcomes["lives"].status, outcomes["dies"].status) == ("ok", "failed")
+        assert (outcomes["lives"].status, outcomes["dies"].status) == ("ok", "lost")
         assert re.search(message, outcomes["dies"].message)
-        executor.submit("a", ("note", tmp_path / "log"))
-        executor.submit("b", ("note", tmp_path / "log"))
+        executor.submit(Assignment.of("a", ("note", tmp_path / "log")))
+        executor.submit(Assignment.of("b", ("note", tmp_path / "log")))
         assert {outcome.status for outcome in gather(executor, 2).values()} == {"ok"}
 
 
@@ -316,8 +316,8 @@ def test_a_worker_that_dies_idle_is_replaced(tmp_path: Path) -> None:
 
 def test_a_job_over_the_limit_is_ended_alone(tmp_path: Path) -> None:
     with LocalExecutor(start, 2, time_limit_seconds=0.5) as executor:
-        executor.submit("endless", ("spin", tmp_path / "log"))
-        executor.submit("quick", ("sleep", 0))
+        executor.submit(Assignment.of("endless", ("spin", tmp_path / "log")))
+        executor.submit(Assignment.of("quick", ("sleep", 0)))
         outcomes = gather(executor, 2)
         assert outcomes["quick"].status == "ok"
         assert outcomes["endless"].status == "timeout"
@@ -352,21 +352,21 @@ def test_a_payload_that_cannot_be_read_back_fails_its_job() -> None:
 def test_workers_start_when_needed(tmp_path: Path) -> None:
     with LocalExecutor(EventLog(tmp_path / "log"), 4) as executor:
         run_one(executor, "sleep", 0)
-        executor.submit("a", ("sleep", 0.5))
-        executor.submit("b", ("sleep", 0))
+        executor.submit(Assignment.of("a", ("sleep", 0.5)))
+        executor.submit(Assignment.of("b", ("sleep", 0)))
         gather(executor, 2)
     assert len(pids(tmp_path / "log")) == 2
 
 
 def test_each_slot_has_its_environment(tmp_path: Path) -> None:
-    environments = [{"TRANSFERBENCH_TEST_SLOT": str(slot)} for slot in range(2)]
-    with LocalExecutor(start, 2, environments=environments) as executor:
+    places = [Place(environment={"TRANSFERBENCH_TEST_SLOT": str(slot)}) for slot in range(2)]
+    with LocalExecutor(start, 2, places=places) as executor:
         for name in "ab":
-            executor.submit(name, ("note_variable", tmp_path / name))
+            executor.submit(Assignment.of(name, ("note_variable", tmp_path / name)))
         gather(executor, 2)
     assert {(tmp_path / name).read_text() for name in "ab"} == {"0", "1"}
-    with pytest.raises(ValueError, match="3 slots need as many environments, not 2"):
-        LocalExecutor(start, 3, environments=environments)
+    with pytest.raises(ValueError, match="3 slots need as many places, not 2"):
+        LocalExecutor(start, 3, places=places)
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_a_worker_that_cannot_start_is_an_error(
     broken: Callable[[], Callable[[Any], None]], error: type[Exception], message: str
 ) -> None:
     with LocalExecutor(broken, 2) as executor:
-        executor.submit("a", "x" * 3_000_000)  # more than a pipe holds
+        executor.submit(Assignment.of("a", "x" * 3_000_000))  # more than a pipe holds
         with pytest.raises(error, match=message):
             executor.wait(30)
         with pytest.raises(error, match=message):
@@ -401,8 +401,8 @@ def test_workers_do_not_hear_the_terminals_interrupt(tmp_path: Path) -> None:
 def test_close_leaves_nobody(tmp_path: Path) -> None:
     executor = LocalExecutor(start, 3)
     run_one(executor, "note", tmp_path / "idle")
-    executor.submit("busy", ("spin", tmp_path / "busy"))
-    executor.submit("parent", ("have_child", tmp_path / "parent"))
+    executor.submit(Assignment.of("busy", ("spin", tmp_path / "busy")))
+    executor.submit(Assignment.of("parent", ("have_child", tmp_path / "parent")))
     names = {"idle": 1, "busy": 1, "parent": 2}
     assert soon(lambda: all(len(pids(tmp_path / name)) == names[name] for name in names))
     everybody = [pid for name in names for pid in pids(tmp_path / name)]
@@ -416,7 +416,7 @@ def test_close_leaves_nobody(tmp_path: Path) -> None:
 
 def test_close_kills_who_does_not_go(tmp_path: Path) -> None:
     with LocalExecutor(start, 1) as executor:
-        executor.submit("unmoved", ("spin_unmoved", tmp_path / "log"))
+        executor.submit(Assignment.of("unmoved", ("spin_unmoved", tmp_path / "log")))
         assert soon(lambda: bool(pids(tmp_path / "log")))
     assert not is_alive(pids(tmp_path / "log")[0])
 
@@ -441,13 +441,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_executors import LONG_SECONDS, start
+from test_executors import LONG_SECONDS, Assignment, start
 from transferbench.runner.executors.local import LocalExecutor
 
 if __name__ == "__main__":
     executor = LocalExecutor(start, 2)
-    executor.submit("a", ("have_child", Path({log!r}, "a")))
-    executor.submit("b", ("spin", Path({log!r}, "b")))
+    executor.submit(Assignment.of("a", ("have_child", Path({log!r}, "a"))))
+    executor.submit(Assignment.of("b", ("spin", Path({log!r}, "b"))))
     {ending}
 """
 
@@ -493,9 +493,10 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     lines = [
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})",
-        "from test_executors import start, LocalExecutor",
+        "from test_executors import Assignment, start, LocalExecutor",
         "executor = LocalExecutor(start, 2)",
-        "executor.submit('a', ('sleep', 0)); executor.submit('b', ('sleep', 0))",
+        "executor.submit(Assignment.of('a', ('sleep', 0)))",
+        "executor.submit(Assignment.of('b', ('sleep', 0)))",
         "print([executor.wait(30)[0].status, executor.wait(30)[0].status]); executor.close()",
     ]
     path.write_text("\n".join(lines))
@@ -519,7 +520,7 @@ def run_a_job() -> None:
 
 def interrupt_while_a_worker_starts() -> None:
     with LocalExecutor(start, 1) as executor:
-        executor.submit("job", ("sleep", 0))
+        executor.submit(Assignment.of("job", ("sleep", 0)))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.killpg(0, signal.SIGINT)
         print(executor.wait(30)[0].status)  # noqa: T201  # read by the test

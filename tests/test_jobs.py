@@ -120,4 +120,4 @@ def test_a_perturbation_with_another_version_than_planned_is_refused(tmp_path: P
     payload = {"diagnostic": planned, "subjects": [subject], "seed": 0}
     job = Job("1" * 64, "diagnosis", payload, (), "robustness of a trial", Work(0, 0))
     with pytest.raises(PluginError, match=r"'identity' is version 1 here.*version 99; plan again"):
-        Engine(resources).run(job)
+        Engine(resources)(job)

@@ -18,6 +18,7 @@ import pytest
 from command_line import SMALL, command, environment, suite_file
 
 from transferbench.identity import digest
+from transferbench.runner.executors import Assignment
 from transferbench.runner.executors.inprocess import InProcessExecutor
 from transferbench.runner.executors.local import LocalExecutor
 from transferbench.runner.executors.worker import report_waiting
@@ -186,7 +187,7 @@ def test_waiting_is_not_running_time(
     capfd: pytest.CaptureFixture[str], seconds: tuple[float, float], status: str
 ) -> None:
     with LocalExecutor(start, 1, time_limit_seconds=1.0) as executor:
-        executor.submit(JOB, seconds)
+        executor.submit(Assignment.of(JOB, seconds))
         (outcome,) = executor.wait(60)
     assert outcome.status == status
     assert outcome.wall_seconds < 30
@@ -195,7 +196,7 @@ def test_waiting_is_not_running_time(
 
 def test_a_job_of_this_process_says_that_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
     executor = InProcessExecutor(start)
-    executor.submit(JOB, (0.0, 0.0))
+    executor.submit(Assignment.of(JOB, (0.0, 0.0)))
     (outcome,) = executor.wait()
     assert outcome.status == "ok"
     assert capsys.readouterr().err == "note: it is being computed by another\n"

@@ -117,7 +117,7 @@ def finished_trials(
     engine = Engine(resources)
     with single_threaded():  # results must not depend on the number of cores
         for job in planned.jobs.values():
-            engine.run(job)
+            engine(job)
 
     def of(arm: str) -> tuple[FinishedTrial, ...]:
         return tuple(FinishedTrial(resources, cell.job) for cell in planned.cells

@@ -6,12 +6,17 @@ without access to the suite.
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)  # fmt: skip
 from contextlib import contextmanager
-from functools import cache
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
@@ -22,10 +27,12 @@ from torch import nn
 from transferbench.analysis.metric_intervals import metric_interval
 from transferbench.data.pipeline import keep_large_allocations
 from transferbench.engine.finished_trial import FinishedTrial
+from transferbench.engine.groups import Groups, Steps
+from transferbench.engine.kernels import choose_kernels, machine_facts
 from transferbench.engine.resources import Machine, WorkerResources, same_version
 from transferbench.engine.tuning import rate_measurement, tuning_measurements
 from transferbench.errors import DataError, PluginError, StoreError
-from transferbench.metrics import chance_level
+from transferbench.metrics import Evaluation, chance_level
 from transferbench.networks.modules import (
     Partition,
     StateDict,
@@ -64,15 +71,18 @@ from transferbench.training import (
     model_outputs,
     refuse_smaller_batches,
 )
+from transferbench.training.loop import Request, run_alone
 
 __all__ = ["Engine", "single_threaded", "start_engine"]
+
+TRAININGS = {"pretrain", "tuning", "trial"}
 
 INITIALIZATION_BATCH = 256
 """Number of target images that a data-dependent initialization receives."""
 
 
-def start_engine(machine: Machine, waiting: Waiting = silent) -> Callable[[Job], None]:
-    """Set up a worker process, once; returns the function that runs a job.
+def start_engine(machine: Machine, waiting: Waiting = silent) -> Engine:
+    """Set up a worker process, once; returns what runs its jobs.
 
     ``waiting``: called where a job waits for another process that computes it already.
     Each process uses one CPU thread: numbers then do not depend on how many run at once, and two
@@ -82,11 +92,12 @@ def start_engine(machine: Machine, waiting: Waiting = silent) -> Callable[[Job],
 
     _use_one_thread()
     keep_large_allocations()
+    choose_kernels(machine.device, fast=machine.fast_kernels)
     registry = load_registry(machine.plugins, {"TRANSFERBENCH_PLUGINS": machine.plugin_variable})
     for file, sha256 in registry.file_codes.items():
         if machine.code.get(file, sha256) != sha256:
             raise _changed(file)
-    return Engine(WorkerResources(registry, Store(machine.store), machine), waiting).run
+    return Engine(WorkerResources(registry, Store(machine.store), machine), waiting)
 
 
 def _changed(file: str) -> PluginError:
@@ -123,17 +134,21 @@ class TrainedNetwork(NamedTuple):
 
 
 class Engine:
-    """Runs jobs one after another with shared resources."""
+    """Runs jobs one after another, or trainings together, with shared resources."""
 
     def __init__(self, resources: WorkerResources, waiting: Waiting = silent) -> None:
         self.resources = resources
         self.waiting = waiting
         machine = resources.machine
         self.execution = Execution(
-            resources.device, micro_batch=machine.micro_batch, compile=machine.compile
+            resources.device,
+            micro_batch=machine.micro_batch,
+            compile=machine.compile,
+            captured=machine.group > 1 or resources.device.type == "cuda",
         )
+        self._groups = Groups(resources.device, machine, waiting)
         self._is_first = True
-        self._steps: Mapping[JobKind, Callable[[Job, Draft], None]] = {
+        self._steps: Mapping[JobKind, Callable[[Job, Draft], Steps | None]] = {
             "pretrain": self._train,
             "weights": self._load,
             "tuning": self._tune,
@@ -141,8 +156,25 @@ class Engine:
             "diagnosis": self._diagnose,
         }
 
-    def run(self, job: Job) -> None:
+    def __call__(self, job: Job) -> None:
         """Compute one job and publish its artefact; the jobs it requires are in the store."""
+        if self.execution.captured and job.kind in TRAININGS:
+            (error,) = self.together([job])
+            if error:
+                raise error
+        else:
+            run_alone(self._work(job))
+
+    def together(self, jobs: Sequence[Job]) -> list[BaseException | None]:
+        """Compute trainings of one shape together; returns what each raised, in their order."""
+        # In one order wherever they run: of two groups that share jobs, one waits for the other.
+        ordered = sorted(jobs, key=lambda job: job.id)
+        works = {job.id: self._work(job, together=len(jobs)) for job in ordered}
+        errors = self._groups.run(ordered[0], works)
+        return [errors[job.id] for job in jobs]
+
+    def _work(self, job: Job, together: int = 1) -> Steps:
+        """The job, with its trainings left to who runs it; ``together``: how many go on at once."""
 
         def waiting(event: WaitEvent) -> None:
             text = f"{job.title}: {event.text}" if event.text else ""
@@ -158,7 +190,7 @@ class Engine:
                 subjects = map(self.resources.payload, job.payload.get("subjects", ()))
                 plugins = plugins_in(job.payload, subjects)
                 with self._guarded(job, plugins):
-                    self._steps[job.kind](job, draft)
+                    yield from self._steps[job.kind](job, draft) or ()
             except CorruptArtefactError as error:
                 # Whatever is damaged is computed again at once, and then this job.
                 for name in {error.job, *job.requires}:
@@ -167,6 +199,8 @@ class Engine:
             # With it, the artefact can be computed again wherever its store is.
             draft.write_json(PAYLOAD, job.payload)
             draft.facts |= machine_facts(self.resources.device, started) | self._code(plugins)
+            if together > 1:
+                draft.facts["trained_together"] = together
 
     def _code(self, plugins: Iterable[PluginUse]) -> dict[str, Any]:
         """The code of the plugins that ran, as a fact.
@@ -201,12 +235,12 @@ class Engine:
 
     # --- trainings ----------------------------------------------------------------------------
 
-    def _train(self, job: Job, draft: Draft) -> None:
+    def _train(self, job: Job, draft: Draft) -> Steps:
         """A pre-training or a trial, at the chosen rate where the plan names a grid."""
         choice = self._choice(job.payload)
         recipe = recipe_at(job.payload, choice and choice.best.learning_rate)
         data = self.resources.task_data(job.payload)
-        net, head, modules, result = self._trained(job, draft, data, recipe)
+        net, head, modules, result = yield from self._trained(job, draft, data, recipe)
         outputs = model_outputs(net, head, data.test.pipeline, self.execution)
         outputs |= {
             "labels": data.test.labels.cpu(),
@@ -219,10 +253,11 @@ class Engine:
             measurements.append(rate_measurement(choice))
         _write_measurements(draft, measurements)
 
-    def _tune(self, job: Job, draft: Draft) -> None:
+    def _tune(self, job: Job, draft: Draft) -> Steps:
         """A training of a grid: it is evaluated on validation images alone, and kept as numbers."""
         data, recipe = self.resources.task_data(job.payload, test=False), recipe_at(job.payload)
-        *_, result = self._trained(job, draft, data, recipe, evaluated=("validation",))
+        trained = yield from self._trained(job, draft, data, recipe, evaluated=("validation",))
+        result = trained.result
         _write_measurements(draft, tuning_measurements(result, data, recipe))
 
     def _choice(self, payload: Mapping[str, Any]) -> Choice | None:
@@ -244,7 +279,7 @@ class Engine:
         data: TaskData,
         recipe: Recipe,
         evaluated: Collection[str] = SPLITS,
-    ) -> TrainedNetwork:
+    ) -> Generator[Request, Evaluation | None, TrainedNetwork]:
         payload, resources = job.payload, self.resources
         spec, _ = resources.backbone(payload)
         net = resources.network(payload)
@@ -266,10 +301,8 @@ class Engine:
             only_head=only_head, evaluated=evaluated,
         )  # fmt: skip
         seeds = payload["seeds"]
-        result = training.train(
-            data_seed=seeds["data"],
-            augmentation_seed=seeds["augmentation"],
-            checkpoints=payload.get("checkpoints", ()),
+        result = yield from training.loop(
+            seeds["data"], seeds["augmentation"], payload.get("checkpoints", ())
         )
         return TrainedNetwork(net, head, modules, result)
 
@@ -443,21 +476,3 @@ def _metric(
 def _loss(name: str, row: Mapping[str, float | None], n: int) -> Measurement:
     flag = DIVERGED if row[name] is None else None
     return Measurement(metric=name, value=row[name], unit="nats", n=n, flag=flag)
-
-
-def machine_facts(device: torch.device, started: float) -> dict[str, str | float]:
-    """The machine and the duration of a job: published beside it, never part of an id."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": device.type,
-        "device_name": name,
-        "host": platform.node(),
-        "wall_seconds": round(time.perf_counter() - started, 3),
-        **_packages(),
-    }
-
-
-@cache
-def _packages() -> dict[str, str]:
-    # Cached: reading the metadata takes as long as a small diagnosis.
-    return {package: version(package) for package in ("torch", "timm", "numpy")}

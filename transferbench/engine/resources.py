@@ -62,6 +62,7 @@ class Machine(NamedTuple):
     """The machine that runs jobs: two runs may differ in all of this and have equal numbers.
 
     ``weights``: the files of external weights, by their sha256. ``offline``: no network for them.
+    ``group``: trainings at a time. ``fast_kernels``: instead of deterministic ones, on a card.
     ``code``: of the plugin files, with which the run was planned, by the name of the file.
     """
 
@@ -75,6 +76,8 @@ class Machine(NamedTuple):
     micro_batch: int | None = None
     compile: bool = False
     offline: bool = False
+    group: int = 1
+    fast_kernels: bool = False
     code: Mapping[str, str] = {}
 
 

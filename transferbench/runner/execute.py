@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,13 +15,13 @@ from transferbench.plan import Job
 from transferbench.registry import ENVIRONMENT_VARIABLE, blamed
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.executors.inprocess import InProcessExecutor
-from transferbench.runner.executors.local import LocalExecutor
+from transferbench.runner.executors.local import LocalExecutor, Place, Start
 from transferbench.runner.executors.worker import report_waiting
 from transferbench.runner.messages import say
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
 from transferbench.runner.recomputed import say_other_bits
-from transferbench.runner.schedule import JobSchedule, Watcher
+from transferbench.runner.schedule import Grouping, JobSchedule, Watcher, cost_of
 from transferbench.store import Store
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ __all__ = [
     "LoadedWeights", "available_cpus", "execute", "refuse_options", "slots_of", "start_executor",
     "try_files", "try_weights",
 ]  # fmt: skip
+
+
+GPU_GROUP = 8
+"""Small trainings that fill a card: more at once gain nothing (measured on an H100 and an H200)."""
+CPU_PIXELS = 2e8
+"""Of a diagnosis, passes of images times their pixels: larger ones are measured on a card."""
+TRAINS, MEASURES = "training", "diagnosis"
+"""The lanes of workers where there is a card."""
 
 
 def execute(
@@ -45,7 +53,11 @@ def execute(
     weights, code = _weights_files(planned), planned.registry.file_codes
     with start_executor(planned.options, planned.store, weights, code) as executor:
         compare = partial(say_other_bits, planned.store, jobs)
-        return JobSchedule(jobs, done, planned.store, executor, watcher, failed, compare).run()
+        grouping = grouping_of(planned.options, jobs, executor)
+        schedule = JobSchedule(
+            jobs, done, planned.store, executor, watcher, failed, compare, grouping
+        )
+        return schedule.run()
 
 
 def start_executor(
@@ -65,8 +77,12 @@ def start_executor(
     # A limit needs a process of its own, which can be ended.
     if options.jobs == 1 and options.time_limit_seconds is None:
         return InProcessExecutor(start)
-    slots = slots_of(options, device.type)
-    return LocalExecutor(start, slots, options.time_limit_seconds, _cards(str(device), slots))
+    places = None
+    if device.type == "cuda":
+        beside = partial(start_engine, machine._replace(device="cpu", group=1), report_waiting)
+        places = gpu_places(_cards(), options.jobs, available_cpus(), beside)
+    slots = len(places) if places else slots_of(options, device.type)
+    return LocalExecutor(start, slots, options.time_limit_seconds, places)
 
 
 def _machine(options: Options, store: Store, weights: Mapping[str, str], device: str) -> Machine:
@@ -83,6 +99,8 @@ def _machine(options: Options, store: Store, weights: Mapping[str, str], device:
         micro_batch=options.micro_batch,
         compile=options.compile,
         offline=options.offline,
+        group=group_size(options, device),
+        fast_kernels=options.fast_kernels,
     )
 
 
@@ -95,15 +113,47 @@ def _weights_files(planned: Planned) -> dict[str, str]:
     }
 
 
-def _cards(device: str, slots: int) -> list[dict[str, str]] | None:
-    """The CUDA device that each worker sees, assigned in turn; None: all see the same."""
-    if device != "cuda":
-        return None
+def _cards() -> list[str]:
+    """The CUDA devices, as CUDA_VISIBLE_DEVICES names them."""
     from transferbench.engine.resources import cuda_devices
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    cards = visible.split(",") if visible else [str(i) for i in range(len(cuda_devices()))]
-    return [{"CUDA_VISIBLE_DEVICES": cards[slot % len(cards)]} for slot in range(slots)]
+    return visible.split(",") if visible else [str(i) for i in range(len(cuda_devices()))]
+
+
+def gpu_places(cards: Sequence[str], jobs: int | None, cpus: int, beside: Start) -> list[Place]:
+    """A worker for each card, which trains, and beside them some on the CPU for diagnoses.
+
+    ``jobs``: how many workers in all; by default as many as ``cpus``, and two at least.
+    """
+    slots = jobs or max(cpus, len(cards) + 1)
+    trains = [Place(TRAINS, {"CUDA_VISIBLE_DEVICES": card}) for card in cards[:slots]]
+    return trains + [Place(MEASURES, {}, beside)] * (slots - len(trains))
+
+
+def group_size(options: Options, device_type: str) -> int:
+    """How many trainings of one shape run together."""
+    return options.group or (GPU_GROUP if device_type == "cuda" else 1)
+
+
+def grouping_of(options: Options, jobs: Mapping[str, Job], executor: Executor) -> Grouping:
+    """Which jobs run together, and where."""
+    from transferbench.engine.resources import find_device
+
+    device = find_device(options.device).type
+    size = group_size(options, device)
+    if device != "cuda" or not executor.free(MEASURES):
+        return Grouping(size)
+    return Grouping(size, partial(_lane, jobs))
+
+
+def _lane(jobs: Mapping[str, Job], job: Job) -> str:
+    """Trainings, and what takes as long, run on a card: the same job always in the same place."""
+    if job.kind in {"pretrain", "trial", "tuning"}:
+        return TRAINS
+    images = (jobs[need].payload.get("image") for need in job.requires if need in jobs)
+    side = max((image["size"] for image in images if image), default=0)
+    return TRAINS if cost_of(job) * side**2 > CPU_PIXELS else MEASURES
 
 
 def slots_of(options: Options, device_type: str) -> int:

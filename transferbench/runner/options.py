@@ -61,6 +61,14 @@ class Options:
     time_limit_seconds: float | None = _option(
         None, "Seconds a job may take.", "--time-limit", min=0.001
     )
+    group: int | None = _option(
+        None,
+        "Trainings of one shape at once; by default 8 on a GPU, 1 on the CPU.",
+        min=1,
+    )
+    fast_kernels: bool = _option(
+        False, "Kernels that are not deterministic on a GPU: faster, other bits each time."
+    )
     micro_batch: int | None = _option(None, "Images at once on the device.", min=1)
     compile: bool = _option(False, "Use torch.compile.")
     offline: bool = _option(False, "Refuse to look for weights on the network.")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from transferbench.errors import listing
+from transferbench.identity import digest
 from transferbench.plan import Job
-from transferbench.runner.executors import Executor, Outcome
+from transferbench.runner.executors import Assignment, Executor, Outcome
 from transferbench.runner.messages import say
 from transferbench.store import Store
 
-__all__ = ["JobSchedule", "SilentWatcher", "Watcher"]
+__all__ = ["Grouping", "JobSchedule", "SilentWatcher", "Watcher", "cost_of", "shape_of"]
 
 REPAIRS = 2
 """How often a job is run again because an artefact that it reads is corrupted."""
+ATTEMPTS = 3
+"""How often a job is begun whose worker is lost each time."""
 LISTED = 5
 """Damaged jobs that are listed."""
 
@@ -57,12 +61,40 @@ class SilentWatcher:
 def _ignored(_job: str, _done: Collection[str]) -> None: ...
 
 
+def cost_of(job: Job) -> float:
+    """How long a job takes beside others, in forward passes of images."""
+    return 3 * job.work.trained + job.work.evaluated
+
+
+def shape_of(job: Job) -> str:
+    """What trainings share that one graph may hold; "" of a job that trains nothing.
+
+    Rates, seeds, data, perturbations and initial weights may differ.
+    """
+    recipe = job.payload.get("recipe")
+    if recipe is None or not job.work.trained:
+        return ""
+    fixed = {key: value for key, value in recipe.items() if key != "learning_rate"}
+    steps = math.ceil(job.work.trained / recipe["epochs"] / recipe["batch_size"])
+    classes = [job.payload["dataset"][key] for key in ("classes", "task")]
+    of_network = [job.payload.get(key) for key in ("backbone", "image", "frozen")]
+    return digest([job.kind, fixed, steps, classes, of_network])
+
+
+class Grouping(NamedTuple):
+    """Up to ``size`` trainings of one shape go to one worker; ``lanes``: which may take a job."""
+
+    size: int = 1
+    lane_of: Callable[[Job], str] = lambda _: ""
+
+
 @dataclass
 class JobSchedule:
     """Runs every job that is not ``done`` nor ``failed`` before, each after those it requires.
 
     A job that fails leaves its failure in the store and costs only the jobs that need it.
     ``computed``: called with each job that was computed, and the jobs that were done before.
+    Longest first. A job whose worker is lost is tried again, alone.
     """
 
     jobs: Mapping[str, Job]
@@ -72,16 +104,18 @@ class JobSchedule:
     watcher: Watcher
     failed: Mapping[str, Outcome] = field(default_factory=dict)
     computed: Callable[[str, Collection[str]], None] = _ignored
+    grouping: Grouping = field(default_factory=Grouping)
     running: set[str] = field(default_factory=set)
     repairs: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.done = set(self.done)
-        # A dictionary keeps the order of the plan and lets one job go in constant time.
-        self.waiting = {
-            job: None for job in self.jobs if job not in self.done and job not in self.failed
-        }
+        names = [job for job in self.jobs if job not in self.done and job not in self.failed]
+        # A dictionary keeps the order and lets one job go in constant time. The sort is stable.
+        names.sort(key=lambda name: cost_of(self.jobs[name]), reverse=True)
+        self.waiting = dict.fromkeys(names)
 
     def run(self) -> dict[str, Outcome]:
         """The outcomes of the jobs that were not done at the start."""
@@ -95,15 +129,35 @@ class JobSchedule:
         return self.outcomes
 
     def _submit(self) -> None:
-        for name in list(self.waiting):
-            if self.executor.free == 0:
+        for jobs, lane in self._ready():
+            if self.executor.free() == 0:
                 return
+            if self.executor.free(lane):
+                for job in jobs:
+                    del self.waiting[job.id]
+                    self.running.add(job.id)
+                cost = sum(map(cost_of, jobs))
+                self.executor.submit(Assignment({job.id: job for job in jobs}, cost, lane))
+                for job in jobs:
+                    self.watcher.started(job)
+
+    def _ready(self) -> Iterator[tuple[list[Job], str]]:
+        """What may begin, each with its lane: jobs, and groups of trainings of one shape."""
+        shapes: dict[str, list[Job]] = {}
+        for name in list(self.waiting):
             job = self.jobs[name]
             if self.done.issuperset(job.requires):
-                del self.waiting[name]
-                self.running.add(name)
-                self.executor.submit(name, job)
-                self.watcher.started(job)
+                shape = shape_of(job) if self.grouping.size > 1 and not self.losses[name] else ""
+                if shape:
+                    shapes.setdefault(shape, []).append(job)
+                else:
+                    yield [job], self.grouping.lane_of(job)
+        for jobs in shapes.values():
+            lane = self.grouping.lane_of(jobs[0])
+            workers = max(1, self.executor.free(lane))
+            size = min(self.grouping.size, math.ceil(len(jobs) / workers))
+            for first in range(0, len(jobs), size):
+                yield jobs[first : first + size], lane
 
     def _skip(self) -> None:
         """Skip the jobs that require a failed one, and so on down the graph."""
@@ -123,6 +177,13 @@ class JobSchedule:
         if outcome.status == "ok":
             self.computed(outcome.job, self.done)
             self.done.add(outcome.job)
+        elif outcome.status == "lost":
+            self.losses[outcome.job] += 1
+            if self.losses[outcome.job] < ATTEMPTS:
+                self.waiting[outcome.job] = None
+                return
+            text = f"{outcome.message}; it was tried {ATTEMPTS} times"
+            outcome = outcome._replace(status="failed", message=text)
         elif self._repair(outcome.job):
             return
         self._record(outcome)
@@ -144,7 +205,7 @@ class JobSchedule:
 
     def _record(self, outcome: Outcome) -> None:
         job = self.jobs[outcome.job]
-        if outcome.status != "ok":
+        if outcome.status != "ok" and outcome.status != "lost":  # noqa: PLR1714  # narrows the type
             self.store.record_failure(
                 job.id, job.kind, outcome.status, outcome.message, outcome.traceback
             )

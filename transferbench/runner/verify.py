@@ -207,7 +207,7 @@ class _Healer:
 
     @cached_property
     def _machine(self) -> Mapping[str, Any]:
-        from transferbench.engine.jobs import machine_facts
+        from transferbench.engine.kernels import machine_facts
         from transferbench.engine.resources import find_device
 
         return machine_facts(find_device(self.options.device), 0)

@@ -180,8 +180,10 @@ class Group(Generic[ResultT]):
                 self._say(f"memory runs out: {self.size} trainings at a time from here on")
             else:
                 self._eager = True
-                self._say(str(error) if isinstance(error, CannotCaptureError) else
-                          f"{type(error).__name__}: {error}".splitlines()[0])  # fmt: skip
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                if isinstance(error, CannotCaptureError):
+                    reason = str(error)
+                self._say(f"its steps are not captured, which is slower on a GPU ({reason})")
         # Outside the handler, where nothing holds the tensors of the failed capture any more.
         gc.collect()
         if self._device.type == "cuda":

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, Self, TypeAlias
 
 from transferbench.errors import TransferbenchError, is_out_of_memory
 from transferbench.interrupts import received
-from transferbench.runner.executors import Outcome
+from transferbench.runner.executors import Assignment, GroupRunner, Outcome
 
-__all__ = ["InProcessExecutor", "attempt"]
+__all__ = ["InProcessExecutor", "attempt", "attempt_all"]
 
 Ending: TypeAlias = tuple[Literal["ok", "failed", "oom"], str, str]
 
@@ -27,30 +28,29 @@ class InProcessExecutor:
     def __init__(self, start: Callable[[], Callable[[Any], None]]) -> None:
         self._start = start
         self._run: Callable[[Any], None] | None = None
-        self._next: tuple[str, Any] | None = None
+        self._next: Assignment | None = None
 
-    @property
-    def free(self) -> int:
-        """How many jobs may be submitted."""
+    def free(self, _lane: str = "") -> int:
+        """How many assignments may be submitted."""
         return 0 if self._next else 1
 
-    def submit(self, job: str, payload: Any) -> None:
-        """Take a job; ``wait`` runs it."""
+    def submit(self, work: Assignment) -> None:
+        """Take jobs; ``wait`` runs them."""
         if self._next:
             raise RuntimeError("no slot is free: wait for an outcome before the next job")
-        self._next = (job, payload)
+        self._next = work
 
     def wait(self, timeout: float | None = None) -> list[Outcome]:  # noqa: ARG002  # a job is never left half-way here
-        """Run the submitted job to its end, however long it takes."""
+        """Run what was submitted to its end, however long it takes."""
         if self._next is None:
             return []
         if self._run is None:
             self._run = self._start()
-        run, (job, payload), self._next = self._run, self._next, None
-        return [attempt(job, lambda: run(payload))]
+        run, work, self._next = self._run, self._next, None
+        return attempt_all(work.jobs, run)
 
     def close(self) -> None:
-        """Drop a job that has not begun."""
+        """Drop what has not begun."""
         self._next = None
 
     def __enter__(self) -> Self:
@@ -58,6 +58,24 @@ class InProcessExecutor:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def attempt_all(jobs: Mapping[str, Any], run: Callable[[Any], None]) -> list[Outcome]:
+    """Run jobs here, together where ``run`` can.
+
+    What fails together is run again alone: its outcome is its own, whoever its neighbours were.
+    """
+    if len(jobs) == 1 or not isinstance(run, GroupRunner):
+        return [attempt(job, partial(run, payload)) for job, payload in jobs.items()]
+    errors: list[BaseException | None] = []
+    all_jobs = attempt("", lambda: errors.extend(run.together(list(jobs.values()))))
+    if all_jobs.status != "ok":
+        errors = [RuntimeError(all_jobs.message)] * len(jobs)
+    seconds = all_jobs.wall_seconds / len(jobs)
+    return [
+        attempt(job, partial(run, payload)) if error else Outcome(job, "ok", "", "", seconds)
+        for (job, payload), error in zip(jobs.items(), errors, strict=True)
+    ]
 
 
 def attempt(job: str, run: Callable[[], None]) -> Outcome:

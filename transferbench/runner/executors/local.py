@@ -1,4 +1,4 @@
-"""Jobs run in worker processes of this machine; a worker that dies costs its one job.
+"""Jobs run in worker processes of this machine; a worker that dies loses the jobs that it has.
 
 Each worker keeps what its ``start`` loaded from job to job. It leads a process group of its own,
 so that ending it ends what it started, and a terminal's interrupt reaches the parent alone, which
@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import TypeAdapter
 
 from transferbench.errors import TransferbenchError
 from transferbench.files import advice_on
-from transferbench.runner.executors import Outcome
+from transferbench.runner.executors import Assignment, Outcome
 from transferbench.runner.executors.worker import COMMAND, START
 from transferbench.runner.messages import say
 from transferbench.store import WaitEvent
@@ -35,7 +35,7 @@ from transferbench.streams import open_closed_descriptors
 if TYPE_CHECKING:
     from transferbench.runner.executors.worker import Pipe
 
-__all__ = ["LocalExecutor"]
+__all__ = ["LocalExecutor", "Place", "Start"]
 
 Start: TypeAlias = Callable[[], Callable[[Any], None]]
 
@@ -52,12 +52,23 @@ GARBLED = (
 )
 
 
+class Place(NamedTuple):
+    """What a slot differs in: its lane, the variables of its worker (such as CUDA_VISIBLE_DEVICES).
+
+    ``start``: instead of that of the executor.
+    """
+
+    lane: str = ""
+    environment: Mapping[str, str] = {}
+    start: Start | None = None
+
+
 class LocalExecutor:
     """Up to ``slots`` worker processes, each started when a job first needs it.
 
     ``start`` is pickled and called once in each worker; what it returns runs one payload.
-    ``time_limit_seconds`` is for one job, not counting its worker's start. ``environments[i]``
-    holds variables of the worker in slot i (such as CUDA_VISIBLE_DEVICES).
+    ``time_limit_seconds`` is for one job, not counting its worker's start; jobs that run together
+    have that of all of them. ``places[i]`` says what differs in slot i.
     """
 
     def __init__(
@@ -65,31 +76,30 @@ class LocalExecutor:
         start: Start,
         slots: int,
         time_limit_seconds: float | None = None,
-        environments: Sequence[Mapping[str, str]] | None = None,
+        places: Sequence[Place] | None = None,
     ) -> None:
-        if environments is not None and len(environments) != slots:
-            raise ValueError(f"{slots} slots need as many environments, not {len(environments)}")
+        if places is not None and len(places) != slots:
+            raise ValueError(f"{slots} slots need as many places, not {len(places)}")
         self.slots = slots
-        self._start = pickle.dumps(start)
+        self._start = start
         self._limit_seconds = time_limit_seconds
-        self._environments = environments or [{}] * slots
+        self._places = places or [Place()] * slots
         self._workers: list[_Worker | None] = [None] * slots
         # A pipe must not get the number of a standard stream.
         open_closed_descriptors()
         # Workers of an executor that was not closed end with this process.
         atexit.register(self.close)
 
-    @property
-    def free(self) -> int:
-        """How many jobs may be submitted."""
-        return self.slots - len(self._busy())
+    def free(self, lane: str = "") -> int:
+        """How many assignments of a lane may be submitted."""
+        return len(self._idle(lane))
 
-    def submit(self, job: str, payload: Any) -> None:
-        """Give a job to an idle worker, or to a new one where there is none."""
-        if not self.free:
+    def submit(self, work: Assignment) -> None:
+        """Give jobs to an idle worker of their lane, or to a new one where there is none."""
+        if not self.free(work.lane):
             raise RuntimeError("no slot is free: wait for an outcome before the next job")
-        pickled = pickle.dumps(payload)
-        self._idle_worker().give(job, pickled)
+        pickled = {job: pickle.dumps(payload) for job, payload in work.jobs.items()}
+        self._idle_worker(work.lane).give(pickled)
 
     def wait(self, timeout: float | None = None) -> list[Outcome]:
         """The outcomes that came, in the order of slots.
@@ -98,8 +108,8 @@ class LocalExecutor:
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            ended = [worker.outcome(self._limit_seconds) for worker in self._busy()]
-            if outcomes := [outcome for outcome in ended if outcome]:
+            ended = [worker.outcomes(self._limit_seconds) for worker in self._busy()]
+            if outcomes := [outcome for of_worker in ended for outcome in of_worker]:
                 return outcomes
             for worker in self._busy():
                 if worker.broken:
@@ -131,34 +141,44 @@ class LocalExecutor:
         self.close()
 
     def _busy(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker and worker.job is not None]
+        return [worker for worker in self._workers if worker and worker.jobs]
 
-    def _idle_worker(self) -> _Worker:
-        workers = enumerate(self._workers)
-        idle = {slot: worker for slot, worker in workers if worker is None or worker.job is None}
+    def _idle(self, lane: str) -> dict[int, _Worker | None]:
+        """The idle slots of a lane."""
+        return {
+            slot: worker
+            for slot, (worker, place) in enumerate(zip(self._workers, self._places, strict=True))
+            if not (worker and worker.jobs) and lane in {"", place.lane}
+        }
+
+    def _idle_worker(self, lane: str) -> _Worker:
+        idle = self._idle(lane)
         for worker in idle.values():
             if worker and worker.is_usable:
                 return worker
         slot, dead = next(iter(idle.items()))
         if dead:
             _kill([dead])
-        new = self._workers[slot] = _Worker(self._start, self._environments[slot])
+        place = self._places[slot]
+        start = pickle.dumps(place.start or self._start)
+        new = self._workers[slot] = _Worker(start, place.environment)
         return new
 
 
 class _Worker:
     """A worker process as its parent sees it.
 
-    ``job`` is the one it runs; ``broken`` says why it could not start.
+    ``jobs`` are those that it has not ended yet; ``broken`` says why it could not start.
     """
 
     def __init__(self, start: bytes, environment: Mapping[str, str]) -> None:
         self.pipe, self.process = _started(environment)
-        self.job: str | None = None
+        self.jobs: list[str] = []
         self.broken: Exception | None = None
         self._started = False
         self._killed = False
         self._began = 0.0
+        self._together = 0
         self._received = b""
         self._paused_at: float | None = None
         # A worker that dies at once shows when it is waited for.
@@ -178,32 +198,34 @@ class _Worker:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
 
-    def give(self, job: str, payload: bytes) -> None:
-        self.job, self._began, self._paused_at = job, time.monotonic(), None
+    def give(self, jobs: Mapping[str, bytes]) -> None:
+        self.jobs, self._began, self._paused_at = list(jobs), time.monotonic(), None
+        self._together = len(jobs)
         # A worker that died just now shows when it is waited for.
         with suppress(OSError):
-            self.pipe.send((job, payload))
+            self.pipe.send(list(jobs.items()))
 
-    def outcome(self, limit_seconds: float | None) -> Outcome | None:
-        """How the job ended, or None where it has not."""
+    def outcomes(self, limit_seconds: float | None) -> list[Outcome]:
+        """How jobs ended since the last time."""
         alive = self._is_alive()
+        outcomes: list[Outcome] = []
         try:
-            outcome = self._receive()
+            while self.jobs and (outcome := self._receive()):
+                outcomes.append(outcome)
+                self.jobs.remove(outcome.job)
         except (EOFError, OSError):
-            outcome, alive = None, False
+            alive = False
         except ValueError:
-            outcome = self._lost(GARBLED)
-        if outcome is None and not self.broken:
-            outcome = self._overtime(limit_seconds) if alive else self._death()
-        if outcome:
-            self.job = None
-        elif alive:
+            outcomes += self._lost(GARBLED, status="failed")
+        if self.jobs and not outcomes and not self.broken:
+            outcomes = self._overtime(limit_seconds) if alive else self._death()
+        if not outcomes and alive:
             self._say_if_stopped()
-        return outcome
+        return outcomes
 
     def dismiss(self) -> None:
         """Ask an idle worker to leave; terminate a busy one."""
-        if self.job is None:
+        if not self.jobs:
             with suppress(OSError):
                 self.pipe.send(None)
         else:
@@ -224,7 +246,7 @@ class _Worker:
             )
 
     def _receive(self) -> Outcome | None:
-        """The outcome of the job, or None where it is not complete yet.
+        """The outcome of a job, or None where none is complete yet.
 
         Raises: ``EOFError`` or ``OSError`` where the pipe is closed, ``ValueError`` where what
         came through it is no outcome.
@@ -234,7 +256,7 @@ class _Worker:
             if isinstance(outcome, WaitEvent):
                 self._pause(outcome)
                 continue
-            if outcome.job == self.job:
+            if outcome.job in self.jobs:
                 return outcome
             if outcome.job != START:
                 raise ValueError(outcome.job)
@@ -272,27 +294,27 @@ class _Worker:
             self._began += time.monotonic() - self._paused_at
             self._paused_at = None
 
-    def _overtime(self, limit_seconds: float | None) -> Outcome | None:
+    def _overtime(self, limit_seconds: float | None) -> list[Outcome]:
         seconds = (self._paused_at or time.monotonic()) - self._began
-        if limit_seconds is None or not self._started or seconds <= limit_seconds:
-            return None
+        if limit_seconds is None or not self._started or seconds <= limit_seconds * self._together:
+            return []
         _kill([self])
         advice = "raise the limit, or give the job less to do"
         return self._ended("timeout", f"took longer than {limit_seconds:g} s; {advice}", seconds)
 
-    def _death(self) -> Outcome | None:
+    def _death(self) -> list[Outcome]:
         self.join(GRACE_SECONDS)
         return self._lost(_manner_of_death(self.process.returncode))
 
-    def _lost(self, manner: str) -> Outcome | None:
+    def _lost(self, manner: str, status: Literal["lost", "failed"] = "lost") -> list[Outcome]:
         seconds = time.monotonic() - self._began
         _kill([self])
         if self._started:
-            return self._ended("failed", f"the worker process {manner}", seconds)
+            return self._ended(status, f"the worker process {manner}", seconds)
         self.broken = TransferbenchError(
             f"a worker process could not start: it {manner}; see what it wrote above"
         )
-        return None
+        return []
 
     def _say_if_stopped(self) -> None:
         """Say once that the process was stopped: otherwise its job would wait in silence."""
@@ -302,8 +324,12 @@ class _Worker:
                 say(f"the worker process {process} was stopped, and its job waits: "
                     f"kill -CONT {process} lets it go on")  # fmt: skip
 
-    def _ended(self, status: Literal["failed", "timeout"], message: str, seconds: float) -> Outcome:
-        return Outcome(str(self.job), status, message, "", seconds)
+    def _ended(
+        self, status: Literal["failed", "timeout", "lost"], message: str, seconds: float
+    ) -> list[Outcome]:
+        """The outcomes of all jobs that have not ended."""
+        jobs, self.jobs = self.jobs, []
+        return [Outcome(job, status, message, "", seconds) for job in jobs]
 
     def _signal(self, number: int) -> None:
         # The group may be gone already, or the process may have left it.

@@ -1,8 +1,9 @@
 """A worker process: runs the jobs that arrive through a pipe, until its parent ends it or is gone.
 
 The parent starts it with ``COMMAND`` and sends, in this order: its ``sys.path``, the pickled
-start, then (job, pickled payload) pairs, and None to end it. Back come outcomes, each a line of
-JSON: whatever else a plugin writes there can neither be taken for one nor keep the parent waiting.
+start, then lists of (job, pickled payload) pairs that it runs together, and None to end it. Back
+come outcomes, each a line of JSON: whatever else a plugin writes there can neither be taken for one
+nor keep the parent waiting.
 The parent's ``__main__`` is never imported: scripts need no ``__main__`` guard.
 """
 
@@ -21,7 +22,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transferbench.runner.executors import Outcome
-from transferbench.runner.executors.inprocess import attempt
+from transferbench.runner.executors.inprocess import attempt, attempt_all
 from transferbench.runner.messages import say
 from transferbench.store import WaitEvent
 from transferbench.streams import guarded_streams
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "START", "report_waiting", "serve"]
 
-Inbox: TypeAlias = SimpleQueue[tuple[str, bytes] | None]
+Inbox: TypeAlias = SimpleQueue[list[tuple[str, bytes]] | None]
 
 START = ""
 """Instead of a job's id in the outcome of a worker's start."""
@@ -88,11 +89,11 @@ def _work(pipe: Pipe, inbox: Inbox, start: bytes) -> None:
     run: list[Callable[[Any], None]] = []
     _send(pipe, attempt(START, lambda: run.append(_unpickle(start)())))
     while run and (message := inbox.get()) is not None:
-        job, payload = message
-        outcome = _attempt_pickled(job, run[0], payload)
+        outcomes = _attempt_pickled(message, run[0])
         if os.getpid() != process:  # a child that a plugin forked and did not end
             os._exit(1)
-        _send(pipe, outcome)
+        for outcome in outcomes:
+            _send(pipe, outcome)
 
 
 def _send(pipe: Pipe, message: Outcome | WaitEvent) -> None:
@@ -101,8 +102,11 @@ def _send(pipe: Pipe, message: Outcome | WaitEvent) -> None:
         line = line[os.write(pipe.fileno(), line) :]
 
 
-def _attempt_pickled(job: str, run: Callable[[Any], None], payload: bytes) -> Any:
-    return attempt(job, lambda: run(_unpickle(payload)))
+def _attempt_pickled(message: list[tuple[str, bytes]], run: Callable[[Any], None]) -> list[Outcome]:
+    if len(message) == 1:
+        job, payload = message[0]
+        return [attempt(job, lambda: run(_unpickle(payload)))]
+    return attempt_all({job: _unpickle(payload) for job, payload in message}, run)
 
 
 def _listen(pipe: Pipe, inbox: Inbox) -> None:
