@@ -15,10 +15,33 @@ import transferbench
 from transferbench.api import Run
 from transferbench.cli.running import duration
 from transferbench.registry import load_registry
+from transferbench.suite.loading import bundled_suites
 
 KINDS = ("datasets", "perturbations", "backbones", "initializations", "diagnostics")
 JOBS = 1 + 8 + 8 + 8 + 4 + 2
 HEAVY = ("torch", "timm", "pandas", "matplotlib", "sklearn", "scipy", "pyarrow")
+
+
+ODD_TYPE = """
+from transferbench import hookimpl
+from transferbench.specs import InitializationSpec, Params
+
+
+class Pattern:
+    pass
+
+
+class Odd(Params):
+    model_config = {"arbitrary_types_allowed": True}
+
+    pattern: Pattern
+
+
+@hookimpl
+def transferbench_initializations():
+    yield InitializationSpec(name="odd", version=1, summary="s", source="s", license="l",
+                             initialize=print, params=Odd)
+"""
 
 
 class Finished:
@@ -69,18 +92,59 @@ def test_list_without_a_kind_gives_all_of_them():
     ("kind", "name", "words"),
     [
         ("dataset", "digits", ["multi-class", "accuracy", "test, train", "license"]),
-        ("perturbation", "block-shuffle", ["block", "int", "required", "normalised"]),
-        ("backbone", "timm/resnet18", ["model", "str", "Wightman"]),
+        (
+            "perturbation",
+            "block-shuffle",
+            ["integer, at least 1", "required", "block in pixels"],
+        ),
+        ("backbone", "timm/resnet18", ["model", "text", "Wightman"]),
         ("backbones", "timm", ["model", "Wightman"]),
-        ("initialization", "pretrained", ["checkpoint", "None", "body"]),
+        (
+            "initialization",
+            "pretrained",
+            ["integer, at least 0 or null", "none", "body"],
+        ),
         ("diagnostic", "agreement", ["pair", "logits", "from"]),
-        ("diagnostic", "cka", ["Literal['exact', 'minibatch']", "float"]),
+        ("diagnostic", "cka", ["exact or minibatch", "number", "fraction of the median distance"]),
+        ("diagnostic", "robustness", ["list of PerturbationSeries", "\nPerturbationSeries:\n"]),
+        ("dataset", "image-folder", ["needs root", "yes", "such as ^([^_]+)_; files"]),
     ],
 )
 def test_show_says_what_a_plugin_is_and_takes(kind, name, words):
     said = cli("show", kind, name)
     assert said.code == 0
     assert all(word in said.out for word in words), said.out
+
+
+@pytest.mark.parametrize("kind", [kind.removesuffix("s") for kind in KINDS])
+def test_show_has_no_word_of_python(kind):
+    for name in getattr(load_registry(), f"{kind}s"):
+        said = cli("show", kind, name)
+        assert said.code == 0
+        assert not re.search(r"Annotated|Optional|Literal|<function|FieldInfo|`", said.out)
+
+
+def test_a_type_of_a_plugins_own_is_no_obstacle(tmp_path):
+    (tmp_path / "odd.py").write_text(ODD_TYPE)
+    said = cli("show", "initialization", "odd", "--plugin", tmp_path / "odd.py")
+    assert re.search(r"^pattern +anything +required$", said.out, re.MULTILINE), said
+
+
+def test_a_bundled_suite_is_shown_with_its_path_and_is_a_suite(tmp_path):
+    path = bundled_suites()["quickstart@2"]
+    said = cli("show", "suite", "quickstart")
+    assert said.out == f"# {path}\n{path.read_text()}"
+    (tmp_path / "mine.yaml").write_text(said.out)
+    assert cli("validate", tmp_path / "mine.yaml").out == cli("validate", "quickstart").out
+    assert "did you mean 'quickstart'?" in mistake("show", "suite", "quickstrt")
+    assert "no kind of plugin named 'suit'; did you mean 'suite'?" in mistake("show", "suit", "a")
+
+
+def test_suites_are_listed_beside_the_plugins():
+    assert cli("list", "suites").out == cli("suites").out
+    assert cli("list", "suites", "--json").out == cli("suites", "--json").out
+    assert "transferbench show suite quickstart@2.0 prints one" in cli("suites").out
+    assert "transferbench suites lists the suites" in cli("list").out
 
 
 def test_suites_validate_and_schema_agree_on_what_comes_along():

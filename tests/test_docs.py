@@ -12,10 +12,10 @@ from generator.fields import undocumented
 from generator.formulas import with_formulas
 from generator.markdown import prose, table
 from generator.pages import PAGES
-from generator.words import words
 from typer.testing import CliRunner
 
 from transferbench.cli import app
+from transferbench.cli.words import words
 from transferbench.suite import Claim, Suite
 from transferbench.suite.loading import bundled_suites, load_suite
 

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from generator.markdown import code, prose, table
-from generator.words import default_of, words
+from transferbench.cli.words import default_of, words
 from transferbench.suite import Suite
 
 __all__ = ["inner_models", "models", "page"]

@@ -20,6 +20,9 @@ from transferbench.cli.output import ResultsCommand, as_json, say, table
 
 __all__ = ["register"]
 
+SUITE = ("suite", "suites")
+"""What is listed and shown beside the kinds of plugins."""
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
@@ -29,14 +32,19 @@ def register(app: typer.Typer) -> None:
 
 
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help=KIND_HELP, metavar="KIND")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help=f"{KIND_HELP} Or suites.", metavar="KIND")
+    ] = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
-    """List the available plugins, and where each comes from."""
+    """List the available plugins, and where each comes from; or the suites."""
     from transferbench.registry.discovery import SPECS
 
-    kinds = list(SPECS) if kind is None else [kind_named(kind)]
+    if kind in SUITE:
+        suites(json)
+        return
+    kinds = list(SPECS) if kind is None else [kind_named(kind, "suite")]
     registry = known_plugins(plugin)
     rows = [
         (singular, name, spec.version, spec.summary, registry.origin(singular, name))
@@ -48,17 +56,23 @@ def list_plugins(
         as_json([dict(zip(keys, row, strict=True)) for row in rows])
     else:
         table(["kind", "name", "version", "summary", "from"], rows)
+        say("\ntransferbench show KIND NAME shows one with its parameters; transferbench suites "
+            "lists the suites")  # fmt: skip
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help=KIND_HELP, metavar="KIND")],
-    name: Annotated[str, typer.Argument(help="Its name, as in list.", metavar="NAME")],
+    kind: Annotated[str, typer.Argument(help=f"{KIND_HELP} Or suite.", metavar="KIND")],
+    name: Annotated[str, typer.Argument(help="Its name, as in list or suites.", metavar="NAME")],
     plugin: Plugins = None,
 ) -> None:
-    """Show a plugin with its parameters. Also its source, licence and weights."""
+    """Show a plugin with its parameters, source, licence and weights; or a suite's file."""
+    from transferbench.cli.words import declared, parameters
     from transferbench.specs import BackboneSpec
 
-    singular = kind_named(kind)
+    if kind in SUITE:
+        _show_suite(name)
+        return
+    singular = kind_named(kind, "suite")
     registry = known_plugins(plugin)
     member: Mapping[str, Any] = {}
     if singular == "backbone" and "/" in name:
@@ -70,19 +84,11 @@ def show(
         ("source", spec.source), ("license", spec.license),
         ("from", registry.origin(singular, spec.name)),
     ]  # fmt: skip
-    facts += [(field, value) for field in ("task", "metric", "splits", "grouping",
-                                           "shared_between_splits", "stage", "needs",
-                                           "subjects", "touches")
-              if (value := getattr(spec, field, None))]  # fmt: skip
-    table([], [(key, _text(value)) for key, value in facts])
-    parameters = [
-        (field, _type_text(info.annotation),
-         "required" if info.is_required() else repr(info.default), info.description or "")
-        for field, info in spec.params.model_fields.items()
-    ]  # fmt: skip
-    if parameters:
-        say()
-        table(["parameter", "type", "default", ""], parameters)
+    table([], [*facts, *declared(spec)])
+    for holder, rows, about in parameters(spec.params) if spec.params.model_fields else ():
+        say(f"\n{holder or 'parameters'}:" if holder else "")
+        table(["parameter", "value", "default"], [map(_plain, row) for row in rows])
+        say(f"\n{_plain(about)}" if about else "", end=bool(about))
     if isinstance(spec, BackboneSpec) and spec.accepts(member):
         weights = spec.weights(spec.parse(member))
         if weights:
@@ -101,6 +107,17 @@ def suites(json: Json = False) -> None:
         as_json([{"suite": suite.id, "summary": suite.summary} for suite in loaded])
     else:
         table(["suite", "summary"], [(suite.id, suite.summary) for suite in loaded])
+        say(f"\ntransferbench show suite {loaded[-1].id} prints one, to read or to begin your own")
+
+
+def _show_suite(name: str) -> None:
+    """Print a suite's file below its path; the result is a suite too."""
+    from transferbench.suite.loading import load_suite, suite_path
+
+    load_suite(name)
+    path = suite_path(name)
+    say(f"# {path}")
+    say(path.read_text(encoding="utf-8-sig"), end=False)
 
 
 def validate(
@@ -155,13 +172,6 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _type_text(annotation: Any) -> str:
-    """A parameter's type as in its source: ``int``, ``Literal['exact', 'minibatch']``."""
-    text: str = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return text.replace("typing.", "")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (tuple, frozenset)):
-        return ", ".join(sorted(map(str, value)))
-    return str(value)
+def _plain(text: str) -> str:
+    """``text`` of a page without the signs of its form."""
+    return text.replace("``", "").replace("`", "")

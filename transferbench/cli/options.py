@@ -115,12 +115,12 @@ def known_plugins(files: list[Path] | None) -> Registry:
     return registry
 
 
-def kind_named(name: str) -> Kind:
-    """The kind of plugins with this name, singular or plural."""
+def kind_named(name: str, *others: str) -> Kind:
+    """The kind of plugins with this name, singular or plural; ``others`` may be meant too."""
     from transferbench.errors import UnknownNameError
     from transferbench.registry.discovery import SPECS
 
     for kind in SPECS:
         if name in {kind, f"{kind}s"}:
             return kind
-    raise UnknownNameError("kind of plugin", name, SPECS)
+    raise UnknownNameError("kind of plugin", name, [*SPECS, *others])
