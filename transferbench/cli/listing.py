@@ -87,7 +87,7 @@ def show(
     table([], [*facts, *declared(spec)])
     for holder, rows, about in parameters(spec.params) if spec.params.model_fields else ():
         say(f"\n{holder or 'parameters'}:" if holder else "")
-        table(["parameter", "value", "default"], [map(_plain, row) for row in rows])
+        table(["parameter", "value", "default"], [tuple(map(_plain, row)) for row in rows])
         say(f"\n{_plain(about)}" if about else "", end=bool(about))
     if isinstance(spec, BackboneSpec) and spec.accepts(member):
         weights = spec.weights(spec.parse(member))
