@@ -252,6 +252,8 @@ class DatasetSpec(Spec):
 
     Shown wherever the dataset is. Without it, such a dataset is refused.
     """
+    pictured: bool = True
+    """Whether a report may have pictures of its images; False where its agreement forbids it."""
     absent_classes: str = ""
     """Which classes have no image in a split and why, where the dataset is published so.
 
@@ -608,7 +610,11 @@ class Subject(TrialFacts, Protocol):
         ...
 
     def images(self, split: str, limit: int | None = None) -> Tensor:
-        """Normalised, perturbed images (N, C, H, W) of ``train`` or ``test`` in fixed order."""
+        """Normalised, perturbed images (N, C, H, W) of ``train`` or ``test`` in fixed order.
+
+        Where they take much memory, a view that makes batches of them: go through them with
+        ``torch.split``, a slice or indices. Any other use makes all of them at once.
+        """
         ...
 
     def perturbed(
@@ -758,6 +764,11 @@ class DiagnosticSpec(Spec):
     """The perturbations among its parameters, each with its own parameters.
 
     They are checked when a suite is loaded.
+    """
+    states: Callable[[Any], Iterable[str]] = lambda params: ()
+    """The states, such as ``best``, that its parameters name, beside those that it ``needs``.
+
+    ``--keep final`` stores them.
     """
     epochs: Callable[[Any], Iterable[int]] = lambda params: ()
     """The epochs whose states it reads: a suite stores them as checkpoints of the trials."""

@@ -224,6 +224,7 @@ CHEXPERT = DatasetSpec(
     metric="auc",
     channels=3,
     grouping="patient",
+    pictured=False,
     needs_root=True,
     by_params=_by_params,
     notes=_notes,

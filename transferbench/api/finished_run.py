@@ -38,6 +38,7 @@ from transferbench.report import ReportInput, render_report
 from transferbench.report.absences import Absences
 from transferbench.report.tuning import choices_in, planned_trainings
 from transferbench.runner.collect import JobState, finished_codes, job_states
+from transferbench.runner.contact_sheet import read_sheets
 from transferbench.runner.entries import has_several_entries
 from transferbench.runner.folder import (
     CLAIMS,
@@ -273,6 +274,8 @@ class Run:
                 diagnostics=registry.diagnostics,
                 notes=(*self._run.data.notes, *self._run.code.notes),
                 classes=self._run.data.classes,
+                cards=self._run.data.cards,
+                sheets=read_sheets(self.folder),
                 external=self._external,
                 absences={
                     entry.name: Absences(entry.left_out, entry.unmeasured, not self.failed)

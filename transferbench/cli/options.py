@@ -39,6 +39,7 @@ __all__ = [
 KIND_HELP = "dataset, perturbation, backbone, initialization or diagnostic; or the plural."
 
 Devices = StrEnum("Devices", "auto cpu cuda")
+States = StrEnum("States", "all final")
 
 
 def _option(name: str) -> Any:
@@ -76,7 +77,7 @@ Jobs = Annotated[int | None, _option("jobs")]
 RUN_OPTIONS: dict[str, Any] = {
     name: Annotated[_TYPES.get(hint, hint), _option(name)]
     for name, hint in get_type_hints(Options).items()
-} | {"device": Device}
+} | {"device": Device, "keep": Annotated[States, _option("keep")]}
 """The fields of ``Options`` as options of commands."""
 
 

@@ -25,6 +25,7 @@ from transferbench.runner.options import Options
 
 if TYPE_CHECKING:
     from transferbench.api import Run, Verification
+    from transferbench.runner.data_card import DataCard
     from transferbench.runner.planning import Planned
 
 __all__ = ["duration", "register"]
@@ -36,7 +37,8 @@ def register(app: typer.Typer) -> None:
         app.command(cls=ResultsCommand)(command)
 
 
-@with_options("time_limit_seconds", "micro_batch", "compile", "offline", "accept_code")
+@with_options("time_limit_seconds", "micro_batch", "image_memory", "compile", "keep", "offline",
+              "accept_code")  # fmt: skip
 def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Show the jobs of a run and its cost. Nothing is run."""
     from transferbench.runner.execute import try_files
@@ -81,8 +83,8 @@ def _planned_row(claim: dict[str, Any]) -> tuple[Any, ...]:
             "none" if enough is None else enough)  # fmt: skip
 
 
-@with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch", "compile",
-              "accept_code")  # fmt: skip
+@with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch",
+              "image_memory", "compile", "keep", "accept_code")  # fmt: skip
 def prepare(suite: SuiteName, *, options: Options) -> None:
     """Prepare the data and weights of a run. Datasets are decoded, external weights loaded once."""
     from transferbench.runner.execute import try_weights
@@ -92,7 +94,17 @@ def prepare(suite: SuiteName, *, options: Options) -> None:
         note(text)
     for weights in try_weights(planned, planned.done):
         say(f"weights of {weights}")
+    for label, card in planned.data.cards.items():
+        _show_card(label, card)
     say(f"the data of {planned.suite.id} are ready in {planned.store.root / 'datasets'}")
+
+
+def _show_card(label: str, card: DataCard) -> None:
+    from transferbench.runner.data_card import card_sentence, card_table
+
+    say(f"{label}: {card.dataset}, {card_sentence(card)}; licence: {card.license}")
+    table(*card_table(card))
+    say()
 
 
 @with_options()

@@ -72,6 +72,7 @@ __all__ = [
     "PreparedDataset",
     "PreparedSplit",
     "StoredForm",
+    "decoded_folders",
     "discard",
     "missing",
     "other_formats",
@@ -387,6 +388,15 @@ class DamagedFolder(NamedTuple):
 
     folder: Path
     problem: str
+
+
+def decoded_folders(cache: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The folders of decoded images that can be read, each with its manifest."""
+    folders = []
+    for folder in _folders(cache):
+        with suppress(*UNREADABLE):
+            folders.append((folder, read_manifest(folder)))
+    return folders
 
 
 def other_formats(cache: Path) -> list[Path]:

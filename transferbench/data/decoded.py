@@ -53,6 +53,7 @@ __all__ = [
 FORMAT = 2
 """Of the files of a decoded dataset; part of the name of its folder."""
 BLOCK_IMAGES = 1024
+BLOCK_BYTES = 2**24
 ASPECT = np.dtype("<f4")
 MANIFEST = "manifest.json"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -190,7 +191,7 @@ def write_split(
     _save(folder / f"{name}.labels.npy", labels)
     _save(folder / f"{name}.groups.npy", groups)
     return {
-        "fingerprint": _fingerprint(np.load(path, mmap_mode="r"), labels, groups, aspects),
+        "fingerprint": _fingerprint(path, shape, labels, groups, aspects),
         "shape": list(shape),
         "size_bytes": path.stat().st_size,
     }
@@ -291,18 +292,23 @@ def _aspects(folder: Path, name: str) -> np.ndarray | None:
 
 
 def _fingerprint(
-    images: np.ndarray, labels: np.ndarray, groups: np.ndarray, aspects: np.ndarray | None
+    images: Path,
+    shape: tuple[int, ...],
+    labels: np.ndarray,
+    groups: np.ndarray,
+    aspects: np.ndarray | None,
 ) -> str:
     """The sha256 of a header of types and shapes, followed by the decoded values."""
     header: dict[str, Any] = {
-        "images": ["uint8", list(images.shape)],
+        "images": ["uint8", list(shape)],
         "labels": [labels.dtype.name, list(labels.shape)],
         "groups": groups.tolist(),
     }
     if aspects is not None:
         header["aspects"] = aspects.tolist()
     sha = hashlib.sha256(canonical_json(header))
-    sha.update(np.ascontiguousarray(images).data)
+    for block in _image_blocks(images, shape):
+        sha.update(block.data)
     sha.update(np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("<")).data)
     return sha.hexdigest()
 
@@ -363,11 +369,30 @@ def faults_of(folder: Path, manifest: Mapping[str, Any], hashed_bytes: float) ->
             yield f"{path.name} has another size than what was written"
             continue
         hashed = split.images.nbytes <= hashed_bytes
-        if hashed and (count := _damaged(split.images, split.digests)):
+        if hashed and (count := _damaged(path, split.images.shape, split.digests)):
             yield f"{count} images of {path.name} are not what was written"
 
 
-def _damaged(images: np.ndarray, digests: np.ndarray) -> int:
-    """How many images differ from their digests."""
-    blocks = (slice(start, start + BLOCK_IMAGES) for start in range(0, len(images), BLOCK_IMAGES))
-    return sum(int((image_digests(images[rows]) != digests[rows]).sum()) for rows in blocks)
+def _damaged(path: Path, shape: tuple[int, ...], digests: np.ndarray) -> int:
+    """How many images of a file differ from their digests."""
+    count, start = 0, 0
+    for images in _image_blocks(path, shape):
+        count += int((image_digests(images) != digests[start : start + len(images)]).sum())
+        start += len(images)
+    return count
+
+
+def _image_blocks(path: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The images of a file, some at a time.
+
+    Read, not mapped: a map that is read in full counts as memory of the process.
+    Shapes: uint8 (M, H, W, C).
+    """
+    image_bytes = math.prod(shape[1:])
+    step = max(BLOCK_BYTES // image_bytes, 1)
+    with path.open("rb") as stream:
+        stream.seek(path.stat().st_size - image_bytes * shape[0])
+        for first in range(0, shape[0], step):
+            count = min(step, shape[0] - first)
+            values = np.frombuffer(stream.read(count * image_bytes), np.uint8)
+            yield values.reshape(count, *shape[1:])

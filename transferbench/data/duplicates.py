@@ -24,6 +24,7 @@ __all__ = [
     "copied_images",
     "image_digests",
     "joined_groups",
+    "repeated_images",
 ]
 
 DIGEST_BYTES = 16
@@ -81,6 +82,18 @@ def copied_images(
         keys_of[int(image_of[position])].add(groups[position].item())
     several = [image for image, keys in keys_of.items() if len(keys) > 1]
     return np.isin(image_of, several)
+
+
+def repeated_images(digests: np.ndarray, image_shape: Iterable[int]) -> int:
+    """How many images are equal to an earlier one; blank ones never are.
+
+    Shapes: digests (N,), of images of shape ``image_shape`` (H, W, C).
+    """
+    images, counts = np.unique(digests, return_counts=True)
+    if not (counts > 1).any():
+        return 0
+    counts = counts[~np.isin(images, _blank_digests(tuple(image_shape)))]
+    return int((counts - 1).sum())
 
 
 def joined_groups(

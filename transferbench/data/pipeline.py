@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from transferbench.data.augmentation import (
 )
 from transferbench.data.gather import Gather, RunMap, as_words, chunks
 from transferbench.data.perturbation import CompiledPerturbation
+from transferbench.data.streaming import StreamedImages
 from transferbench.specs import ImageShape
 from transferbench.suite import Augmentation
 
@@ -170,7 +171,7 @@ class BatchDraw(NamedTuple):
     ``aspects``: float64 (N,), where centres of distorted images are shown. What the host computes
     for each batch, where ``ImagePipeline.for_device`` has done so already: ``runs``, the maps of
     the images, int32 (N, R); ``rows``, their constants; ``images``, float32 (N, C, H, W), where a
-    transform has made them.
+    transform has made them or they come from the disk.
     """
 
     indices: Tensor
@@ -196,7 +197,8 @@ class BatchDraw(NamedTuple):
 class ImagePipeline:
     """Batches of the images of one split, as inputs of a network.
 
-    ``images``: uint8 (N, H, W, C), on the device of the batches; only read.
+    ``images``: uint8 (N, H, W, C), on the device of the batches; only read. Or images that stay on
+    the disk, with equal batches.
     ``mean``, ``std``: one value per channel, for pixels in [0, 1].
     ``view``: what the inputs show of larger images (default: all).
     ``image_ids``: int64 (N,), the images' positions in their split, passed to the perturbation
@@ -205,7 +207,7 @@ class ImagePipeline:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | StreamedImages,
         mean: Sequence[float],
         std: Sequence[float],
         perturbation: CompiledPerturbation | None = None,
@@ -218,7 +220,7 @@ class ImagePipeline:
         active = augmentation is not None and augmentation.active
         self._augmentation = augmentation if active else None
         self._device = images.device
-        self._image_ids = np.arange(len(images)) if image_ids is None else image_ids
+        self._image_ids = np.arange(images.shape[0]) if image_ids is None else image_ids
         self._set_images(images, view or View(None))
         self._after_normalisation = perturbation.stage == "normalised"
         self._transform = perturbation.transform
@@ -229,21 +231,30 @@ class ImagePipeline:
         self._rows = self._rows_after(shared)
         self._run_length = 0
 
-    def _set_images(self, images: Tensor, view: View) -> None:
+    def _set_images(self, images: Tensor | StreamedImages, view: View) -> None:
         size, self._aspects = view
-        _, height, width, channels = images.shape
+        self._count, height, width, channels = images.shape
         self._shape: ImageShape = (size or height, size or width, channels)
         augmentation = self._augmentation
         self._crops = augmentation is not None and augmentation.random_resized_crop is not None
-        if not self._crops and self._shows_more(images):
+        self._stored_shape: ImageShape = (height, width, channels)
+        aspects, centred = self._aspects, not self._crops and self._shows_more
+        if centred:
             # All that is ever seen: the rest need not be in memory.
-            images, self._aspects = central(images, self._shape[0], self._aspects), None
-        self._stored_shape: ImageShape = (images.shape[1], images.shape[2], channels)
-        self._words = as_words(images.contiguous().flatten(1))
+            self._stored_shape, self._aspects = self._shape, None
+        self._stream: StreamedImages | None = None
+        self._stream_view: View | None = None
+        if isinstance(images, StreamedImages):
+            self._stream = images
+            self._stream_view = View(self._shape[0], aspects) if centred else None
+        else:
+            images = central(images, self._shape[0], aspects) if centred else images
+            self._words = as_words(images.contiguous().flatten(1))
 
-    def _shows_more(self, images: Tensor) -> bool:
+    @property
+    def _shows_more(self) -> bool:
         """Whether stored images show more than their centres."""
-        return self._aspects is not None or tuple(images.shape[1:]) != self._shape
+        return self._aspects is not None or self._stored_shape != self._shape
 
     def _set_constants(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self._final: _Constants | None = None
@@ -254,7 +265,7 @@ class ImagePipeline:
         self._constants = _Constants(mean, std, self._shape, self._device)
 
     def __len__(self) -> int:
-        return len(self._words)
+        return self._count
 
     @property
     def image_ids(self) -> np.ndarray:
@@ -290,7 +301,7 @@ class ImagePipeline:
         """
         if draw.runs is not None or draw.images is not None:
             return draw
-        if self._transform is not None:
+        if self._transform is not None or self._stream is not None:
             return draw._replace(images=self.make(draw))
         if self._gather is not None or self._per_image is None:
             return draw
@@ -308,30 +319,54 @@ class ImagePipeline:
             return draw.images
         count, values = len(draw.indices), math.prod(self._shape)
         out = torch.empty(count, values, dtype=torch.float32, device=self._device)
+        streamed = self._streamed(draw.indices)
         for chunk in chunks(count, math.prod(self._stored_shape), self._device):
             part = draw.chunk(chunk)
-            images, rows = self._permute(self._augmented(part), part)
+            images = self._fetch(part.indices) if streamed is None else streamed[chunk]
+            images, rows = self._permute(self._augmented(images, part), part)
             normalise(images, rows, out[chunk])
         return self._finish(out, draw.indices)
 
-    def _augmented(self, draw: BatchDraw) -> Tensor:
-        """The images before they are permuted, uint8 (N, V)."""
-        images = self._fetch(draw.indices)
+    def announce(self, batches: Iterable[Tensor]) -> None:
+        """The indices of the batches that are made from now on: images on the disk are read ahead.
+
+        Another call takes the place of what was announced before.
+        """
+        if self._stream is not None:
+            self._stream.announce(batches)
+
+    def _streamed(self, indices: Tensor) -> Tensor | None:
+        """What of images on the disk is ever seen, uint8 (N, V); None where they are in memory."""
+        if self._stream is None:
+            return None
+        images = self._stream.fetch(indices)
+        if self._stream_view is None:
+            return images
+        aspects = self._stream_view.aspects
+        ratios = None if aspects is None else aspects[indices.cpu()]
+        stored = images.view(-1, *self._stream.shape[1:])
+        return central(stored, self._shape[0], ratios).flatten(1)
+
+    def _augmented(self, images: Tensor, draw: BatchDraw) -> Tensor:
+        """Stored images before they are permuted, uint8 (N, V)."""
         stored = images.view(-1, *self._stored_shape)
         if draw.augmentation is not None and self._augmentation is not None:
             params = draw.augmentation.to(self._device)
             size = self._shape[0] if self._crops else None
             return augment(stored, params, self._augmentation, size).flatten(1)
-        if self._shows_more(stored):
+        if self._shows_more:
             return central(stored, self._shape[0], draw.aspects).flatten(1)
         return images
 
     def precompute(self) -> bool:
         """Permute all images now instead of in each batch; returns whether this was possible.
 
-        It is not where augmentation comes first, nor for transforms other than permutations.
+        It is not where augmentation comes first, nor for transforms other than permutations, nor
+        where images stay on the disk.
         """
         if self._augmentation is not None or (self._gather or self._per_image) is None:
+            return False
+        if self._stream is not None:
             return False
         count, values = len(self), math.prod(self._shape)
         permuted = torch.empty(count, values, dtype=torch.uint8, device=self._device)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from transferbench.data.image_view import ImageView
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.data.pipeline import ImagePipeline
 from transferbench.engine.resources import WorkerResources
 from transferbench.errors import StoreError
 from transferbench.networks.modules import clone_state, load_state
-from transferbench.registry import blamed, parse_params
+from transferbench.registry import blamed, blamed_calls, parse_params
 from transferbench.specs import Metric, Task
 from transferbench.store import PAYLOAD, Artefact
 from transferbench.training import DataSplit, TaskData
@@ -24,6 +25,9 @@ from transferbench.training import DataSplit, TaskData
 __all__ = ["FinishedTrial"]
 
 PERTURBED_BATCH = 64
+FLOAT_BYTES = 4
+WHOLE_BYTES = 2**28
+"""Images that take more as float32 are made batch by batch."""
 
 
 class FinishedTrial:
@@ -129,7 +133,17 @@ class FinishedTrial:
     def images(self, split: str, limit: int | None = None) -> torch.Tensor:
         pipeline = _split(self._data, split).pipeline
         n = len(pipeline) if limit is None else min(limit, len(pipeline))
-        return pipeline.batch(torch.arange(n, device=self._resources.device), None)
+        return self._images(pipeline.batch, torch.arange(n, device=self._resources.device))
+
+    def _images(
+        self, make: Callable[[torch.Tensor], torch.Tensor], indices: torch.Tensor
+    ) -> torch.Tensor:
+        """The images at ``indices``, as a view that makes batches where they take much memory."""
+        image = self._payload["image"]
+        image_bytes = image["size"] ** 2 * image["channels"] * FLOAT_BYTES
+        if len(indices) * image_bytes <= WHOLE_BYTES:
+            return make(indices)
+        return cast("torch.Tensor", ImageView([(make, indices)]))
 
     def perturbed(
         self,
@@ -150,9 +164,15 @@ class FinishedTrial:
         clean = _split(self._unperturbed_data, split).pipeline
         with blamed(f"perturbation {name!r}"):
             compiled = compile_perturbation(spec, parsed, (size, size, channels), seed)
-            # In batches: the intermediate tensors of a transform are many times its images' size.
-            batches = torch.split(torch.arange(len(clean))[:limit], PERTURBED_BATCH)
-            return torch.cat([self._perturb(compiled, clean, indices) for indices in batches])
+        make = blamed_calls(f"perturbation {name!r}", partial(self._perturb_all, compiled, clean))
+        return self._images(make, torch.arange(len(clean))[:limit])
+
+    def _perturb_all(
+        self, perturbation: CompiledPerturbation, clean: ImagePipeline, indices: torch.Tensor
+    ) -> torch.Tensor:
+        # In batches: the intermediate tensors of a transform are many times its images' size.
+        batches = torch.split(indices, PERTURBED_BATCH)
+        return torch.cat([self._perturb(perturbation, clean, batch) for batch in batches])
 
     def _perturb(
         self, perturbation: CompiledPerturbation, clean: ImagePipeline, indices: torch.Tensor

@@ -147,6 +147,7 @@ class Engine:
             captured=machine.group > 1 or resources.device.type == "cuda",
         )
         self._groups = Groups(resources.device, machine, waiting)
+        self._stored = machine.states
         self._is_first = True
         self._steps: Mapping[JobKind, Callable[[Job, Draft], Steps | None]] = {
             "pretrain": self._train,
@@ -182,7 +183,8 @@ class Engine:
 
         store = self.resources.store
         # Entered before the work: of two runs that share a store, one computes and the other waits.
-        with store.writing(job.id, job.kind, waiting) as draft:
+        files = [_state_file(name) for name in self._stored.get(job.id, ())]
+        with store.writing(job.id, job.kind, waiting, files) as draft:
             if draft.already_done:
                 return
             started = time.perf_counter()
@@ -247,6 +249,9 @@ class Engine:
             "items": torch.from_numpy(data.test.pipeline.image_ids),
         }
         save_file(outputs, draft.path("outputs.safetensors"))
+        if job.id in self._stored:
+            states = {name: result.states[name] for name in self._stored[job.id]}
+            result = result._replace(states=states)
         _write_training(draft, net, modules, data, result)
         measurements = trial_measurements(result, data, outputs["logits"])
         if choice:
@@ -409,7 +414,7 @@ def _write_training(
 ) -> None:
     draft.write_json("history.json", result.history)
     for name, state in result.states.items():
-        save_file(state, draft.path(f"{name}.safetensors"))
+        save_file(state, draft.path(_state_file(name)))
     described = {
         "task": data.task,
         "metric": data.metric,
@@ -421,6 +426,10 @@ def _write_training(
         "best_epoch": result.best_epoch,
     }
     draft.write_json("trial.json", described)
+
+
+def _state_file(name: str) -> str:
+    return f"{name}.safetensors"
 
 
 def _write_measurements(draft: Draft, measurements: Iterable[Measurement]) -> None:

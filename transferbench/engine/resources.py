@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,6 +15,7 @@ import torch
 from cachetools import LRUCache, cached
 from torch import nn
 
+from transferbench.analysis.memory import free_bytes
 from transferbench.data.cache import (
     PreparedDataset,
     PreparedSplit,
@@ -24,6 +26,7 @@ from transferbench.data.cache import (
 from transferbench.data.perturbation import CompiledPerturbation, compile_perturbation
 from transferbench.data.pipeline import ImagePipeline, View
 from transferbench.data.splits import planned_training, select_test, shuffled_labels
+from transferbench.data.streaming import StreamedImages
 from transferbench.errors import DamagedImagesError, DataError, DeviceError, PluginError
 from transferbench.networks.finite_outputs import not_finite_output
 from transferbench.networks.modules import (
@@ -51,6 +54,9 @@ __all__ = [
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
+SHARE_OF_MEMORY = 4
+"""A split may take one in so many of the free bytes: there are three, and what is computed."""
+
 CACHE_BYTES = 2**30
 """For results that diagnoses share: the features of a dozen small networks."""
 
@@ -64,6 +70,9 @@ class Machine(NamedTuple):
     ``weights``: the files of external weights, by their sha256. ``offline``: no network for them.
     ``group``: trainings at a time. ``fast_kernels``: instead of deterministic ones, on a card.
     ``code``: of the plugin files, with which the run was planned, by the name of the file.
+    ``states``: those that a training stores, by job; all where it is not named.
+    ``image_bytes``: of the images of a split that a worker, one of ``slots``, has in memory at
+    most; None for a share of what is free.
     """
 
     store: Path
@@ -79,6 +88,9 @@ class Machine(NamedTuple):
     group: int = 1
     fast_kernels: bool = False
     code: Mapping[str, str] = {}
+    states: Mapping[str, tuple[str, ...]] = {}
+    image_bytes: int | None = None
+    slots: int = 1
 
 
 class ExternalNetwork(NamedTuple):
@@ -311,6 +323,26 @@ class WorkerResources:
             validation=validation,
         )
 
+    def test_examples(self, payload: Mapping[str, Any], count: int) -> np.ndarray:
+        """What a network sees of test images, of as many classes as there are.
+
+        Shapes: uint8 (N, H, W, C) with N at most ``count``.
+        """
+        dataset, selection, image = self._dataset(payload), payload["selection"], payload["image"]
+        tested = dataset.splits["test"]
+        limit, stratify = selection.get("test_limit"), selection.get("stratify")
+        positions = select_test(tested.labels, limit, tested.fingerprint, stratify)
+        labels = tested.labels[positions]
+        if labels.ndim == 1:
+            _, firsts = np.unique(labels, return_index=True)
+            positions = positions[firsts]
+        spread = np.linspace(0, len(positions) - 1, min(count, len(positions)))
+        chosen = positions[spread.round().astype(np.int64)]
+        pipeline = self._split(payload, tested, tested.labels, chosen).pipeline
+        batch = pipeline.batch(torch.arange(len(chosen))).cpu().permute(0, 2, 3, 1)
+        pixels = (batch * torch.tensor(image["std"]) + torch.tensor(image["mean"])) * 255
+        return pixels.round().clamp(0, 255).to(torch.uint8).numpy()
+
     def _split(
         self,
         payload: Mapping[str, Any],
@@ -326,7 +358,7 @@ class WorkerResources:
         if planned is not None and training and planned["apply"] == "test-only":
             planned = None
         pipeline = ImagePipeline(
-            torch.from_numpy(split.read(positions)).to(self.device),
+            self._images(split, positions),
             image["mean"],
             image["std"],
             perturbation=None if planned is None else self._perturbation(planned, image),
@@ -336,6 +368,17 @@ class WorkerResources:
         )
         pipeline.precompute()
         return DataSplit(pipeline, torch.from_numpy(labels[positions]).to(self.device))
+
+    def _images(self, split: PreparedSplit, positions: np.ndarray) -> torch.Tensor | StreamedImages:
+        """The stored images, on the device, or on the disk where they are too many."""
+        shape = split.images.shape[1:]
+        limit = self.machine.image_bytes
+        if limit is None:
+            free = free_bytes(self.device)
+            limit = free // (SHARE_OF_MEMORY * self.machine.slots) if free is not None else None
+        if limit is not None and len(positions) * math.prod(shape) > limit:
+            return StreamedImages(split.read, positions, shape, self.device)
+        return torch.from_numpy(split.read(positions)).to(self.device)
 
     def _perturbation(
         self, planned: Mapping[str, Any], image: Mapping[str, Any]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from transferbench.claims import Verdict
 from transferbench.report.absences import Absences
+from transferbench.runner.contact_sheet import Sheet
+from transferbench.runner.data_card import DataCard
 from transferbench.specs import DiagnosticSpec
 from transferbench.suite import Suite
 
@@ -27,6 +29,7 @@ class ReportInput:
     ``diagnostics``: the plugins, by name, that draw the parts of their diagnostics; those of a
     diagnostic without one go to the tables of the remaining measurements.
     ``notes``: what readers should know of the data. ``classes``: target -> names of its classes.
+    ``cards``: what each dataset is made of. ``sheets``: what networks see of its images.
     ``external``: entries with external weights. ``absences``: what an entry goes without, and why.
     """
 
@@ -40,5 +43,7 @@ class ReportInput:
     diagnostics: Mapping[str, DiagnosticSpec]
     notes: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    cards: Mapping[str, DataCard] = field(default_factory=dict)
+    sheets: Sequence[Sheet] = ()
     external: Sequence[str] = ()
     absences: Mapping[str, Absences] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from transferbench.plan.tuning import RATE
 from transferbench.registry import blamed
 from transferbench.report.absences import NONE_ABSENT
 from transferbench.report.comparisons import name_selves
+from transferbench.report.data import data_sections
 from transferbench.report.drawing import draw
 from transferbench.report.headline import answer
 from transferbench.report.inputs import ReportInput
@@ -138,6 +139,7 @@ def page(results: ReportInput) -> str:
         provenance=results.provenance,
         changed=results.changed,
         notes=results.notes,
+        data=list(data_sections(results.cards, results.sheets)),
         scope=list(scope_of(results.suite, image_counts(measurements), results.external)),
         glossary=glossary,
         css=Markup(css),  # noqa: S704 - our own file

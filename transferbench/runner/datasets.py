@@ -20,6 +20,7 @@ from transferbench.plan import DatasetFacts, Job, Plan
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
 from transferbench.records import Overlap
 from transferbench.registry import Registry
+from transferbench.runner.data_card import DataCard, data_cards
 from transferbench.runner.messages import said_where_slow
 from transferbench.runner.options import Options
 from transferbench.store import Store
@@ -48,13 +49,14 @@ class DataReport(NamedTuple):
     images, or groups of its test images, are among the training images of a source, else ``no``.
     ``chance``: target -> the metric of the best constant prediction on its test images, of the
     targets whose chance level the suite leaves to the data. ``classes``: target -> the names of its
-    classes or labels.
+    classes or labels. ``cards``: what each dataset is made of.
     """
 
     notes: tuple[str, ...] = ()
     overlap: Mapping[str, Overlap] = {}
     chance: Mapping[str, float] = {}
     classes: Mapping[str, Sequence[str]] = {}
+    cards: Mapping[str, DataCard] = {}
 
 
 def prepare_datasets(
@@ -209,7 +211,10 @@ def report_on(
             labels_of[note].append(label)
     notes = (f"{', '.join(labels)}: {note}" for note, labels in labels_of.items())
     classes = {name: datasets[f"target:{name}"].classes for name in resolved.suite.targets}
-    return DataReport(tuple(notes), overlap, _chance_levels(resolved.suite, datasets), classes)
+    return DataReport(
+        tuple(notes), overlap, _chance_levels(resolved.suite, datasets), classes,
+        data_cards(resolved, datasets),
+    )  # fmt: skip
 
 
 def _tested_labels(target: Target, test: PreparedSplit) -> np.ndarray:

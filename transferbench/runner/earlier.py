@@ -15,7 +15,7 @@ from transferbench.files import disk_errors_explained, write_json
 from transferbench.runner.folder import RESULTS, RUN, unreadable
 from transferbench.specs import Frozen
 
-__all__ = ["EarlierRun", "earlier_run", "move_to_earlier"]
+__all__ = ["EARLIER", "EarlierRun", "earlier_run", "move_to_earlier"]
 
 EARLIER = "earlier"
 """The folder, in that of a run, of runs of other suites that it held before."""

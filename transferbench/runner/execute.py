@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +13,7 @@ from transferbench.identity import digest
 from transferbench.networks.weight_paths import existing_path
 from transferbench.plan import Job
 from transferbench.registry import ENVIRONMENT_VARIABLE, blamed
+from transferbench.runner.contact_sheet import write_sheets
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.executors.inprocess import InProcessExecutor
 from transferbench.runner.executors.local import LocalExecutor, Place, Start
@@ -22,6 +23,7 @@ from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
 from transferbench.runner.recomputed import say_other_bits
 from transferbench.runner.schedule import Grouping, JobSchedule, Watcher, cost_of
+from transferbench.runner.states import states_to_store, stored_states
 from transferbench.store import Store
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoadedWeights", "available_cpus", "execute", "refuse_options", "slots_of", "start_executor",
-    "try_files", "try_weights",
+    "try_files", "try_weights", "write_pictures",
 ]  # fmt: skip
 
 
@@ -51,7 +53,8 @@ def execute(
         return {}
     _prepare_store(planned, len(jobs.keys() - done))
     weights, code = _weights_files(planned), planned.registry.file_codes
-    with start_executor(planned.options, planned.store, weights, code) as executor:
+    states = _states(planned, done)
+    with start_executor(planned.options, planned.store, weights, code, states) as executor:
         compare = partial(say_other_bits, planned.store, jobs)
         grouping = grouping_of(planned.options, jobs, executor)
         schedule = JobSchedule(
@@ -60,19 +63,38 @@ def execute(
         return schedule.run()
 
 
+def _states(planned: Planned, done: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """The states that each training stores; all, where it is not named.
+
+    One that is trained again for a state that it lacks stores what it has, too.
+    """
+    stored = states_to_store(planned.plan, planned.registry)
+    again = {job: stored[job] for job in planned.lacking if job not in done}
+    for job, states in again.items():
+        again[job] = tuple({*states, *stored_states(planned.store.artefact(job))})
+    return again if planned.options.keep == "all" else stored | again
+
+
 def start_executor(
-    options: Options, store: Store, weights: Mapping[str, str], code: Mapping[str, str]
+    options: Options,
+    store: Store,
+    weights: Mapping[str, str],
+    code: Mapping[str, str],
+    states: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Executor:
     """What runs jobs; ``weights``: the files of external weights by their sha256.
 
-    ``code``: the digests of the code of the plugin files, by file.
+    ``code``: the digests of the code of the plugin files, by file. ``states``: those that a
+    training stores, by job.
     """
     # torch comes with the jobs, and a run that has nothing to compute needs neither.
     from transferbench.engine.jobs import start_engine
     from transferbench.engine.resources import find_device
 
     device = find_device(options.device)
-    machine = _machine(options, store, weights, str(device))._replace(code=code)
+    slots = slots_of(options, device.type)
+    machine = _machine(options, store, weights, str(device))
+    machine = machine._replace(code=code, states=states or {}, slots=slots)
     start = partial(start_engine, machine, report_waiting)
     # A limit needs a process of its own, which can be ended.
     if options.jobs == 1 and options.time_limit_seconds is None:
@@ -81,7 +103,7 @@ def start_executor(
     if device.type == "cuda":
         beside = partial(start_engine, machine._replace(device="cpu", group=1), report_waiting)
         places = gpu_places(_cards(), options.jobs, available_cpus(), beside)
-    slots = len(places) if places else slots_of(options, device.type)
+    slots = len(places) if places else slots
     return LocalExecutor(start, slots, options.time_limit_seconds, places)
 
 
@@ -97,11 +119,17 @@ def _machine(options: Options, store: Store, weights: Mapping[str, str], device:
         plugin_variable=os.environ.get(ENVIRONMENT_VARIABLE, ""),
         weights=weights,
         micro_batch=options.micro_batch,
+        image_bytes=None if options.image_memory is None else int(options.image_memory * 1e9),
         compile=options.compile,
         offline=options.offline,
         group=group_size(options, device),
         fast_kernels=options.fast_kernels,
     )
+
+
+def write_pictures(planned: Planned) -> None:
+    """Write what networks see of test images for the report, on the CPU."""
+    write_sheets(planned, _machine(planned.options, planned.store, {}, "cpu"))
 
 
 def _weights_files(planned: Planned) -> dict[str, str]:

@@ -16,6 +16,7 @@ from transferbench.errors import StoreError, listing
 from transferbench.identity import Sha256
 from transferbench.plan import JobKind
 from transferbench.records import Record, read_records
+from transferbench.runner.data_card import DataCard
 from transferbench.runner.other_code import UsedCode
 from transferbench.specs import Frozen
 from transferbench.suite import SOURCE, TRIAL, TUNING, WHOLE_IMAGES, Suite
@@ -23,6 +24,7 @@ from transferbench.suite import SOURCE, TRIAL, TUNING, WHOLE_IMAGES, Suite
 __all__ = [
     "CLAIMS",
     "ENVIRONMENT",
+    "PICTURES",
     "RECORDS",
     "REPORT",
     "RESULTS",
@@ -46,9 +48,11 @@ RECORDS = "records.jsonl"
 CLAIMS = "claims.json"
 ENVIRONMENT = "environment.json"
 REPORT = "report.html"
+PICTURES = "pictures.json"
+"""What networks see of test images, for the report."""
 SUBMISSIONS = "submissions"
 """The entries as they are packed for the run's own board."""
-RESULTS = (RECORDS, CLAIMS, ENVIRONMENT, REPORT, SUBMISSIONS)
+RESULTS = (RECORDS, CLAIMS, ENVIRONMENT, REPORT, PICTURES, SUBMISSIONS)
 """What a run leaves beside ``run.json``."""
 
 SCHEMA_VERSION = 1
@@ -114,12 +118,13 @@ class RunData(_Read):
     """What the run knows of its data.
 
     ``chance``: target -> the chance level of its metric, where the suite leaves it to the data.
-    ``classes``: target -> the names of its classes.
+    ``classes``: target -> the names of its classes. ``cards``: what each dataset is made of.
     """
 
     notes: tuple[str, ...] = ()
     chance: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    cards: dict[str, DataCard] = Field(default_factory=dict)
 
 
 class RunDescription(_Read):

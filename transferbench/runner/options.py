@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transferbench.runner.schedule import Watcher
 
-__all__ = ["SUITE_WEIGHTS", "Options", "RunOptions", "require_list"]
+__all__ = ["KEEP", "SUITE_WEIGHTS", "Options", "RunOptions", "require_list"]
 
 SUITE_WEIGHTS = "suite"
 """One of ``weights``: the suite's own pre-training."""
+KEEP = ("all", "final")
+"""The values of ``keep``."""
 
 
 def _option(default: Any, text: str, flag: str = "", **limits: Any) -> Any:
@@ -70,7 +72,13 @@ class Options:
         False, "Kernels that are not deterministic on a GPU: faster, other bits each time."
     )
     micro_batch: int | None = _option(None, "Images at once on the device.", min=1)
+    image_memory: float | None = _option(
+        None, "GB of images of a split that a job holds; more are read from the disk.", min=0.0
+    )
     compile: bool = _option(False, "Use torch.compile.")
+    keep: str = _option(
+        "all", "The states that trainings store: all, or final and what the plan reads."
+    )
     offline: bool = _option(False, "Refuse to look for weights on the network.")
     accept_code: bool = _option(
         False, "Mix numbers of a plugin file with those of its code before it was edited."
@@ -89,6 +97,8 @@ class Options:
                 continue  # one for all backbones
             if value is not None:
                 _check(option.name, value, option.default, option.metadata["limits"].get("min"))
+        if self.keep not in KEEP:
+            raise ValueError(f"keep must be {' or '.join(KEEP)}, not {self.keep!r}")
 
 
 def require_list(name: str, value: Any) -> None:

@@ -30,6 +30,7 @@ from transferbench.runner.options import Options
 from transferbench.runner.other_code import CodeReport, Codes, report_code
 from transferbench.runner.request import make_request
 from transferbench.runner.run_store import requested_store
+from transferbench.runner.states import lacking_states
 from transferbench.store import Store
 from transferbench.suite import Suite
 
@@ -78,10 +79,15 @@ class Planned:
         """The jobs that are in the store, each with the code that computed it; read once."""
         return finished_codes(self.plan.jobs, self.store)
 
+    @cached_property
+    def lacking(self) -> Mapping[str, str]:
+        """Trainings in the store without a state that jobs still to be computed read, with it."""
+        return lacking_states(self.plan, self.registry, self.store, self.finished)
+
     @property
     def done(self) -> set[str]:
-        """The jobs that are in the store."""
-        return set(self.finished)
+        """The jobs that are in the store, with all that the others read."""
+        return self.finished.keys() - self.lacking.keys()
 
     @cached_property
     def code(self) -> CodeReport:

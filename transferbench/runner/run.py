@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from transferbench.claims import Verdict, judge
-from transferbench.errors import StoreError, shortened
+from transferbench.errors import StoreError, listing, shortened
 from transferbench.measurements import Measurements, frame_of
 from transferbench.runner.collect import Collected, JobState, collect, damaged_jobs, job_states
 from transferbench.runner.entries import record_entries
-from transferbench.runner.execute import execute, refuse_options, try_weights
+from transferbench.runner.execute import execute, refuse_options, try_weights, write_pictures
 from transferbench.runner.executors import Outcome
+from transferbench.runner.folder import PICTURES
 from transferbench.runner.messages import say
 from transferbench.runner.planning import Planned, with_entries_finished_since
 from transferbench.runner.schedule import Watcher
@@ -46,6 +47,8 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
     planned.code.refuse_mixtures()
     for text in planned.code.notes:
         watcher.note(text)
+    if planned.lacking:
+        watcher.note(_trained_again(planned))
     states = job_states(planned.plan.jobs, planned.store)
     _refuse_early(planned, states, watcher)
     record_entries(planned.folder, planned.suite.digest, planned.entries)
@@ -54,12 +57,14 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
         write_plan(planned, states)
         _set_aside(planned, {job: state.message for job, state in states.items()
                              if state.status == "damaged"})  # fmt: skip
-        done = {job for job, state in states.items() if state.status == "ok"}
+        done = _done(planned, states)
         outcomes = _compute(planned, done, watcher, outcomes)
         joined = with_entries_finished_since(planned)
         if joined is planned:
             results = _judged(planned, outcomes)
             write_results(planned, results.collected, results.verdicts)
+            if outcomes or not (planned.folder / PICTURES).is_file():
+                write_pictures(planned)
             # Another process may have written the folder meanwhile, and be overwritten now:
             # whoever writes last looks again, and by then every finished entry is in its file.
             joined = with_entries_finished_since(planned)
@@ -69,12 +74,27 @@ def run_plan(planned: Planned, watcher: Watcher) -> Results:
         states = job_states(planned.plan.jobs, planned.store)
 
 
+def _done(planned: Planned, states: Mapping[str, JobState]) -> set[str]:
+    """The jobs that need not be computed."""
+    done = {job for job, state in states.items() if state.status == "ok"}
+    return done - planned.lacking.keys()
+
+
+def _trained_again(planned: Planned) -> str:
+    titles = [f"{planned.plan.jobs[job].title} ({states})"
+              for job, states in planned.lacking.items()]  # fmt: skip
+    return (
+        f"{len(titles)} finished training(s) did not store states that are read now, and are "
+        f"trained again: {listing(titles, LISTED, '; ')}"
+    )
+
+
 def _refuse_early(planned: Planned, states: Mapping[str, JobState], watcher: Watcher) -> None:
     """Before the folder names an entry that could never be finished, or loses an older run.
 
     Raises: as ``refuse_options`` and ``try_weights``.
     """
-    done = {job for job, state in states.items() if state.status == "ok"}
+    done = _done(planned, states)
     if planned.plan.jobs.keys() - done:
         refuse_options(planned, done)
         for weights in try_weights(planned, done):

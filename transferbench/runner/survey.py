@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -11,10 +11,14 @@ from transferbench.errors import StoreError
 from transferbench.files import read_bounded_json
 from transferbench.plan import Job, JobKind, Work, job_id
 from transferbench.plan.tuning import required_jobs
+from transferbench.runner.earlier import EARLIER
 from transferbench.runner.folder import RUN
 from transferbench.store import PAYLOAD, Store
 
-__all__ = ["RunFolder", "Survey", "survey"]
+__all__ = [
+    "RunFolder", "Survey", "artefact_ids", "jobs_of", "run_folders", "survey",
+    "with_earlier",
+]  # fmt: skip
 
 ID_LENGTH = 64
 ID_PATTERN = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
@@ -51,11 +55,10 @@ def survey(store: Store, runs: Sequence[Path]) -> Survey:
 
     Raises: ``StoreError`` where ``store`` is none.
     """
-    _refuse_others(store.root)
-    ids, foreign = _artefacts(store.root / "jobs")
+    ids, foreign = artefact_ids(store)
     faults = {job: fault for job in ids if (fault := store.damage(job, everything=True))}
-    folders = list(_run_folders(store.root, runs))
-    jobs = {job.id: job for folder in folders for job in _jobs_of(folder)}
+    folders = list(run_folders(store, runs))
+    jobs = {job.id: job for folder in folders for job in jobs_of(folder)}
     present = [store.root / "jobs" / job[:2] / job for job in ids]
     aside = [path for path in _entries(store.corrupt) if ID_PATTERN.match(path.name)]
     for path in (*present, *aside):
@@ -86,11 +89,15 @@ def _refuse_others(root: Path) -> None:
         )
 
 
-def _artefacts(folder: Path) -> tuple[list[str], list[Path]]:
-    """The ids in the folder of all jobs, sorted, and whatever else is there."""
+def artefact_ids(store: Store) -> tuple[list[str], list[Path]]:
+    """The ids in the folder of all jobs, sorted, and whatever else is there.
+
+    Raises: ``StoreError`` where ``store`` is none.
+    """
+    _refuse_others(store.root)
     ids: list[str] = []
     foreign: list[Path] = []
-    for group in _entries(folder):
+    for group in _entries(store.root / "jobs"):
         for path in _entries(group) if group.is_dir() else [group]:
             is_id = ID_PATTERN.fullmatch(path.name) and group.name == path.name[:2]
             if is_id:
@@ -129,20 +136,34 @@ def _job(kind: str, payload: Any, title: str) -> Job | None:
     return Job(name, kind, payload, requires, title, Work(0, 0))  # type: ignore[arg-type]  # one of JobKind
 
 
-def _run_folders(store: Path, others: Sequence[Path]) -> Iterator[RunFolder]:
-    """The readable folders of runs with this store: those that lie next to it, and ``others``.
+def run_folders(store: Store, others: Sequence[Path]) -> Iterator[RunFolder]:
+    """The readable folders of runs with this store.
 
-    Raises: ``StoreError`` where one of ``others`` is none.
+    Those that lie next to it, those that it knows of, and ``others``. Raises: ``StoreError`` where
+    one of ``others`` is none.
     """
-    beside = [path.parent for path in sorted(store.absolute().parent.glob(f"*/{RUN}"))]
-    for folder in dict.fromkeys([*beside, *(path.absolute() for path in others)]):
+    beside = [path.parent for path in sorted(store.root.absolute().parent.glob(f"*/{RUN}"))]
+    likely = {*beside, *store.registered_runs()}
+    for folder in dict.fromkeys([*beside, *sorted(likely), *(path.absolute() for path in others)]):
         described = read_bounded_json(folder / RUN, MAX_BYTES)
         if isinstance(described, dict) and isinstance(described.get("store"), str):
-            if folder in beside and not _is_same(folder / described["store"], store):
+            if folder in likely and not _is_same(folder / described["store"], store.root):
                 continue
             yield RunFolder(folder, described)
-        elif folder not in beside:
+        elif folder not in likely:
             raise StoreError(f"{folder} is not a run's folder: it has no {RUN} that can be read")
+
+
+def with_earlier(runs: Iterable[RunFolder]) -> list[RunFolder]:
+    """``runs``, each followed by those of other suites that its folder held before."""
+    folders = []
+    for run in runs:
+        folders.append(run)
+        for path in sorted(run.folder.glob(f"{EARLIER}/*/{RUN}")):
+            described = read_bounded_json(path, MAX_BYTES)
+            if isinstance(described, dict):
+                folders.append(RunFolder(path.parent, described))
+    return folders
 
 
 def _is_same(first: Path, second: Path) -> bool:
@@ -152,7 +173,8 @@ def _is_same(first: Path, second: Path) -> bool:
         return False
 
 
-def _jobs_of(run: RunFolder) -> Iterator[Job]:
+def jobs_of(run: RunFolder) -> Iterator[Job]:
+    """The jobs of a run, finished or not."""
     for row in _rows(run):
         job = _job(row["kind"], row.get("payload"), str(row.get("label")))
         if job and job.id == row["id"]:

@@ -45,6 +45,7 @@ def write_plan(planned: Planned, states: Mapping[str, JobState]) -> None:
         move_to_earlier(planned.superseded)
     described = _description(planned, states, {}, _recorded(planned))
     write_json(planned.folder / RUN, described)
+    planned.store.register_run(planned.folder)
 
 
 def _recorded(planned: Planned) -> dict[tuple[Any, ...], int]:

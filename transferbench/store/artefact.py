@@ -48,7 +48,7 @@ class Artefact:
     """The files of a finished job; each is verified by sha256 on first access."""
 
     def __init__(self, folder: Path, manifest: Manifest, verified: set[tuple[Any, ...]]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._manifest = manifest
         self._verified = verified
         self.job = manifest.id
@@ -58,6 +58,11 @@ class Artefact:
     def facts(self) -> Mapping[str, Any]:
         """Facts recorded with the files: seconds, host, versions ..."""
         return self._manifest.facts
+
+    @property
+    def files(self) -> Mapping[str, FileFacts]:
+        """Size and digest of each file, by its name."""
+        return self._manifest.files
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,9 +78,9 @@ class Artefact:
         if facts is None:
             available = ", ".join(self.names) or "no files"
             raise StoreError(f"job {self.job} left no file {name!r}; there are: {available}")
-        path = self._folder / name
+        path = self.folder / name
         for seconds in RETURN_SECONDS:
-            if self._folder.exists():
+            if self.folder.exists():
                 break
             time.sleep(seconds)
         if fault := self._fault(path, facts):
@@ -95,7 +100,7 @@ class Artefact:
 
     def fault(self) -> str:
         """The first file that differs from the manifest, with the reason; "" where none does."""
-        faults = ((name, self._fault(self._folder / name, facts))
+        faults = ((name, self._fault(self.folder / name, facts))
                   for name, facts in sorted(self._manifest.files.items()))  # fmt: skip
         return next((f"{name} {fault}" for name, fault in faults if fault), "")
 

@@ -23,6 +23,7 @@ __all__ = [
     "FailureStatus",
     "FileFacts",
     "Manifest",
+    "document_of",
     "is_damage",
     "read_document",
     "unreadable",
@@ -97,18 +98,25 @@ def read_document(kind: type[DocumentT], path: str, job: str) -> DocumentT | Non
     Raises: ``StoreError`` where the system, not the file, keeps it from being read.
     """
     try:
-        text, mark, seal = _content(path).rpartition(SEAL)
-        if not mark:
-            text = seal
-        elif hashlib.sha256(text := text + b"}").hexdigest().encode() + b'"}' != seal:
-            return None
-        document = kind.model_validate_json(text)
-    except ValidationError:
-        return None
+        content = _content(path)
     except OSError as error:
         if is_damage(error):
             return None
         raise unreadable(path, error) from error
+    return document_of(kind, content, job)
+
+
+def document_of(kind: type[DocumentT], content: bytes, job: str) -> DocumentT | None:
+    """The document that the bytes of a file are, None where they are damaged or of another job."""
+    text, mark, seal = content.rpartition(SEAL)
+    if not mark:
+        text = seal
+    elif hashlib.sha256(text := text + b"}").hexdigest().encode() + b'"}' != seal:
+        return None
+    try:
+        document = kind.model_validate_json(text)
+    except ValidationError:
+        return None
     return document if document.id == job else None
 
 

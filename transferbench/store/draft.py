@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from transferbench.errors import StoreError
 from transferbench.identity import file_digest
+from transferbench.store.contents import linked, offer
 from transferbench.store.disk import flush
 from transferbench.store.documents import (
     MANIFEST,
@@ -44,6 +45,7 @@ class Draft:
 
     def __init__(self, folder: Path, *, already_done: bool) -> None:
         self._folder = folder
+        self._root = folder.parent.parent
         self._names: set[str] = set()
         self.already_done = already_done
         self.facts: dict[str, Any] = {}
@@ -75,8 +77,11 @@ class Draft:
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise StoreError(f"an artefact holds plain files only; {path.name!r} is not one")
             path.chmod(mode)
-            flush(path)
-            files[path.name] = FileFacts(sha256=file_digest(path), size_bytes=path.stat().st_size)
+            facts = FileFacts(sha256=file_digest(path), size_bytes=path.stat().st_size)
+            if not linked(self._root, path, facts):
+                flush(path)
+                offer(self._root, path, facts)
+            files[path.name] = facts
         if gone := sorted(self._names - files.keys()):
             raise StoreError(
                 f"{', '.join(gone)} of job {job} is not there any more: something else removed it "

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from transferbench.errors import StoreError
 from transferbench.store.artefact import RETURN_SECONDS, Artefact, fault_of, open_artefact
+from transferbench.store.contents import CONTENTS
 from transferbench.store.disk import explained, flush, remove, require_writable
 from transferbench.store.documents import (
     MANIFEST,
@@ -37,7 +39,10 @@ from transferbench.store.lease import Waiting, leased, silent
 
 __all__ = ["Store", "store_around"]
 
-FOLDERS = ("corrupt", "jobs", "failures", "partial", "leases")
+FOLDERS = ("corrupt", "jobs", "failures", "partial", "leases", CONTENTS)
+
+RUNS = "runs"
+"""The folder with the paths of runs elsewhere."""
 
 OCCUPIED = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 """Errors of a rename onto something that is there."""
@@ -150,7 +155,33 @@ class Store:
                 if writer and writer.host == self.host
                 and not self.is_done(job) and not self.failure(job)}  # fmt: skip
 
+    def registered_runs(self) -> list[Path]:
+        """The folders of runs elsewhere that have used this store, sorted; some may be gone."""
+        folders = []
+        for path in (self.root / RUNS).glob("*"):
+            with suppress(OSError, ValueError):
+                folders.append(Path(path.read_text(encoding="utf-8")))
+        return sorted(folders)
+
     # --- writing ------------------------------------------------------------------------------
+
+    def register_run(self, folder: Path) -> None:
+        """Remember a run that does not lie beside the store, so that its jobs are not removed."""
+        folder = folder.absolute()
+        if folder.parent == self.root.absolute().parent or not self.root.is_dir():
+            return
+        path = self._registration(folder)
+        # Of a store that may only be read, nothing can be removed either.
+        with suppress(OSError, ValueError):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(str(folder), encoding="utf-8")
+
+    def unregister_run(self, folder: Path) -> None:
+        """Forget a run that was deleted."""
+        remove(self._registration(folder))
+
+    def _registration(self, folder: Path) -> Path:
+        return self.root / RUNS / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
 
     def prepare(self) -> None:
         """Create the folders and tidy up; the first write does it too.
@@ -184,10 +215,14 @@ class Store:
                 remove(lease)
 
     @contextmanager
-    def writing(self, job: str, kind: str, waiting: Waiting = silent) -> Iterator[Draft]:
+    def writing(
+        self, job: str, kind: str, waiting: Waiting = silent, files: Collection[str] = ()
+    ) -> Iterator[Draft]:
         """A draft that is published when the block ends, and removed where it raises.
 
-        Waits for another writer of this job. An existing artefact is not replaced.
+        Waits for another writer of this job. An existing artefact is not replaced, but where it
+        lacks one of ``files``: by one that has all of its own, with the same content.
+        Raises: ``StoreError`` where that has other content.
         """
         folder = self._folder(job)
         with explained(self.root, folder):
@@ -199,10 +234,10 @@ class Store:
         with ExitStack() as stack:
             lease = self.root / "leases" / job
             stack.enter_context(leased(lease, waiting, lambda: self._writers(job),
-                                       lambda: self.is_done(job)))  # fmt: skip
+                                       lambda: self._has(job, files)))  # fmt: skip
             partial = self.root / "partial" / draft_name(job, self.host)
             stack.callback(remove, partial)
-            draft = Draft(partial, already_done=self._is_intact(job))
+            draft = Draft(partial, already_done=self._is_intact(job) and self._has(job, files))
             if draft.already_done:
                 yield draft
                 return
@@ -212,7 +247,29 @@ class Store:
                 yield draft
             with explained(self.root, folder):
                 draft.complete(job, kind)
-                self._publish(job, partial)
+                if files and self._is_intact(job):
+                    self._extend(job, partial)
+                else:
+                    self._publish(job, partial)
+
+    def remove(self, job: str) -> None:
+        """Remove an artefact, at once for readers, and the failure of the job.
+
+        Contents that it shares with others stay with them.
+        """
+        folder = self._folder(job)
+        with explained(self.root, folder):
+            self._prepare_once()
+            partial = self.root / "partial" / draft_name(job, self.host)
+            with suppress(FileNotFoundError):
+                folder.rename(partial)
+            remove(partial)
+            with suppress(FileNotFoundError):
+                self._failure_path(job).unlink()
+
+    def is_being_written(self, job: str) -> bool:
+        """Whether a living process writes the artefact of a job, as far as can be told here."""
+        return bool(self._writers(job))
 
     def record_failure(
         self, job: str, kind: str, status: FailureStatus, message: str, traceback: str = ""
@@ -271,6 +328,27 @@ class Store:
         with suppress(OSError):  # a failure is not looked at where there is an artefact
             remove(self._failure_path(job))
 
+    def _extend(self, job: str, draft: Path) -> None:
+        """Rename a draft into the place of an artefact of which it has all files, and more.
+
+        Raises: ``StoreError`` where one of them has other content.
+        """
+        before, after = self.manifest(job), self.manifest(job, draft)
+        if before is None or after is None:
+            raise StoreError(f"the artefact of job {job} changed while it was computed again")
+        differing = sorted(name for name in before.files
+                           if before.files[name] != after.files.get(name))  # fmt: skip
+        if differing:
+            raise StoreError(
+                f"job {job} stored fewer states than are read now, and computed again here it has "
+                f"other bits ({', '.join(differing)}): compute this run in a new store (--store), "
+                "or where the job was computed"
+            )
+        aside = self._move_aside(self._folder(job))
+        self._publish(job, draft)
+        if aside is not None:
+            remove(aside)
+
     def _set_aside(self, job: str) -> Path | None:
         """Move what is in a job's place to ``corrupt``; returns where it is then."""
         folder = self._folder(job)
@@ -297,6 +375,10 @@ class Store:
         return aside
 
     # --- shared by both -------------------------------------------------------------------
+
+    def _has(self, job: str, files: Collection[str]) -> bool:
+        artefact = self.open(job)
+        return artefact is not None and set(files) <= set(artefact.names)
 
     def _folder(self, job: str) -> Path:
         _check_id(job)

@@ -57,4 +57,6 @@ def scored(logits: torch.Tensor, split: DataSplit, data: TaskData) -> Evaluation
 def _batches(pipeline: ImagePipeline, execution: Execution) -> Iterator[torch.Tensor]:
     """All images in order, not augmented."""
     indices = torch.arange(len(pipeline), device=execution.device)
-    return map(pipeline.batch, torch.split(indices, execution.evaluation_batch))
+    batches = torch.split(indices, execution.evaluation_batch)
+    pipeline.announce(batches)
+    return map(pipeline.batch, batches)

@@ -159,9 +159,9 @@ class Training:
         # The incomplete last batch is dropped: its gradient would be noisier than the schedule
         # assumes, and a single image has no batch statistics.
         size = self.recipe.batch_size
-        while progress.step < self.stepping.per_epoch:
-            start = progress.step * size
-            indices = progress.permutation[start : start + size]
+        batches = torch.split(progress.permutation, size)[progress.step : self.stepping.per_epoch]
+        self.data.train.pipeline.announce(batches)
+        for indices in batches:
             taken = progress.epoch * self.stepping.per_epoch + progress.step
             yield Request(self, self.stepping.draw(indices, progress.augmentation, taken))
             progress.step += 1

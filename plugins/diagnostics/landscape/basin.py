@@ -206,6 +206,7 @@ BASIN = DiagnosticSpec(
         }
     ),
     needs=frozenset({"images"}),
+    states=lambda params: params.endpoints,
     cost=_cost,
     limit=lambda params: params.limit,
     report=ReportPart(

@@ -193,6 +193,7 @@ REWINDING = DiagnosticSpec(
     unknown_labels=True,
     metrics=METRICS,
     needs=frozenset({"init_state", "images"}),
+    states=lambda params: [which for which in params.to if isinstance(which, str)],
     cost=lambda params: _cost(len(params.to)),
     epochs=lambda params: [to for to in params.to if isinstance(to, int)],
     limit=lambda params: params.limit,
