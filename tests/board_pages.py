@@ -71,4 +71,4 @@ def latex_rows(path: Path) -> list[list[str]]:
     """The cells of a LaTeX table."""
     lines = [line for line in path.read_text().splitlines() if line.endswith(r"\\")]
     plain = [line.replace("$-$", "−").replace("--", "–").rstrip("\\") for line in lines]  # noqa: RUF001  # as shown
-    return [[cell.strip() for cell in line.split("&")] for line in plain]
+    return [[cell.strip().replace(r"\%", "%") for cell in line.split("&")] for line in plain]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from safetensors.numpy import save_file
+from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
 from transferbench.claims import judge
@@ -29,7 +30,12 @@ from transferbench.runner.write import write_results
 from transferbench.specs import Weights
 from transferbench.submission import Declaration, pack
 from transferbench.submission.bundle import content_digests, submission_id
+from transferbench.submission.diagnoses import PackedTrial
+from transferbench.submission.labels import labels_digest
 from transferbench.suite import Suite
+from transferbench_plugins.diagnostics.mistakes.agreement import AgreementParams
+from transferbench_plugins.diagnostics.mistakes.agreement import recompute as recompute_agreement
+from transferbench_plugins.diagnostics.training.learning_curve import LEARNING_CURVE
 
 N = 120
 CLASSES, MARKS = 5, 3
@@ -318,6 +324,17 @@ def publish(suite: Suite, submissions: Path) -> None:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(suite.model_dump(mode="json")))
+        pin_labels(file.parent, suite.board)
+
+
+def pin_labels(folder: Path, board: str) -> None:
+    """Pin the labels of the invented targets."""
+    items = np.arange(0, 3 * N, 3)
+    with (folder / "TEST_LABELS").open("a") as stream:
+        for target in ("digits", "marks", "shuffled"):
+            labels = _labels(multi_label=target == "marks")
+            data = FACTS[f"target:{target}"].fingerprint
+            stream.write(f"{board} {target} {data} {labels_digest(items, labels)}\n")
 
 
 def copied_submissions(submissions: Path, to: Path) -> Path:
@@ -361,7 +378,13 @@ def write_run(
     measurements = Measurements.of_records(collected.records)
     verdicts = {
         entry.name: judge(
-            plan.suite, measurements, entry.name, equal=collected.equal.get(entry.name)
+            plan.suite,
+            measurements,
+            entry.name,
+            plan.left_out[entry.name],
+            plan.single_source[entry.name],
+            collected.equal.get(entry.name),
+            plan.unmeasured[entry.name],
         )
         for entry in plan.entries
     }
@@ -419,20 +442,33 @@ def _source() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trial(labels: np.ndarray, logits: np.ndarray) -> list[Measurement]:
+    value: float | None = None
     if not np.isfinite(logits).all():
-        return [Measurement(metric="test_metric", value=None, unit="fraction", n=N, flag="NaN")]
-    if labels.ndim == 1:
+        pass
+    elif labels.ndim == 1:
         value = float((labels == logits.argmax(axis=1)).mean())
     else:
         value = float(np.mean([_auc(labels[:, k] > 0, logits[:, k]) for k in range(MARKS)]))
-    common = {"unit": "fraction", "n": len(labels)}
     return [
-        Measurement(
-            metric="test_metric", value=value, low=value, high=value, interval="made", **common
-        ),
-        Measurement(metric="train_metric", value=1.0, **common),
+        _share("test_metric", value, labels),
         Measurement(metric="test_loss", value=None, unit="nats", n=N, flag="not computed"),
+        _share("train_metric", 1.0, labels),
+        Measurement(metric="train_loss", value=None, unit="nats", n=N, flag="not computed"),
+        _share("best_test_metric", value, labels),
+        Measurement(metric="best_epoch", value=2.0, unit="epochs", n=1),
+        Measurement(metric="n_train", value=float(N), unit="images", n=1),
     ]
+
+
+def _share(metric: str, value: float | None, labels: np.ndarray) -> Measurement:
+    """With the interval of an accuracy, by scipy."""
+    if value is None:
+        return Measurement(metric=metric, value=None, unit="fraction", n=N, flag="NaN")
+    bounds = {}
+    if labels.ndim == 1:
+        low, high = binomtest(round(value * N), N).proportion_ci(method="wilson")
+        bounds = {"low": low, "high": high, "interval": "wilson-95"}
+    return Measurement(metric=metric, value=value, unit="fraction", n=N, **bounds)
 
 
 def _auc(positive: np.ndarray, scores: np.ndarray) -> float:
@@ -452,18 +488,44 @@ def _diagnosis(
         value = ARM_SPEED[cell.initialization][cell.replicate]
         if name == "speed":
             return [Measurement(metric="speed", value=value, unit="fraction", n=2)]
-        return [
-            Measurement(metric="train_metric", value=value, unit="fraction", n=1,
-                        coordinates={"epoch": epoch})
-            for epoch in (1, 2)
-        ]  # fmt: skip
+        return [*_points(value), *(_curve(job, trained, value))]
     wrong = [labels != logits.argmax(axis=1)
              for labels, logits in (trained[s] for s in job.payload["subjects"])]  # fmt: skip
     kappa = cohen_kappa_score(*wrong)
-    return [
+    own = [
         Measurement(metric="kappa", value=kappa, unit="kappa", n=N),
         Measurement(metric="error_jaccard", value=jaccard_score(*wrong), unit="fraction",
                     n=int((wrong[0] | wrong[1]).sum())),
+    ]  # fmt: skip
+    others = recompute_agreement(AgreementParams(), packed(job, trained))
+    return [
+        *own,
+        *(m for m in others if m.metric not in {"kappa", "error_jaccard"}),
         Measurement(metric="error_jaccard", value=0.5, unit="fraction", n=9,
                     coordinates={"class": 1}),
+    ]  # fmt: skip
+
+
+def _points(value: float) -> list[Measurement]:
+    """The train metric after both epochs, whose mean is ``value``."""
+    return [
+        Measurement(metric="train_metric", value=at_epoch, unit="fraction", n=1,
+                    coordinates={"epoch": epoch})
+        for epoch, at_epoch in ((1, 2 * value - 1), (2, 1.0))
+    ]  # fmt: skip
+
+
+def _curve(job: Job, trained: dict[str, Any], value: float) -> list[Measurement]:
+    """The summaries of a curve without test points."""
+    history = ({"epoch": 1, "train_metric": 2 * value - 1}, {"epoch": 2, "train_metric": 1.0})
+    return list(LEARNING_CURVE.recompute(LEARNING_CURVE.parse(job.payload["diagnostic"]["params"]),
+                                         packed(job, trained, history)))  # fmt: skip
+
+
+def packed(job: Job, trained: dict[str, Any], history: Any = None) -> list[PackedTrial]:
+    """The subjects of a job as a submission holds them."""
+    return [
+        PackedTrial(subject, "multi-class", "accuracy", history, np.arange(0, 3 * N, 3), labels,
+                    logits.argmax(axis=1))
+        for subject, (labels, logits) in ((s, trained[s]) for s in job.payload["subjects"])
     ]  # fmt: skip

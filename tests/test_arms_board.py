@@ -35,7 +35,7 @@ from transferbench.leaderboard.table import cell_text
 from transferbench.measurements import Measurements
 from transferbench.registry import Registry, load_registry
 from transferbench.statistics import share_of_gain
-from transferbench.submission import Declaration, check
+from transferbench.submission import CheckReport, Declaration, check
 from transferbench.submission.bundle import read_bundle
 from transferbench.suite import Suite
 from transferbench.suite.schema import BOARD_KEYS
@@ -397,7 +397,7 @@ def test_a_run_ends_with_the_board_of_its_initializations(tmp_path: Path) -> Non
 def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
     (folder,) = PUBLISHED.glob("initializations@1/fixup-resnet14/*")
     bundle = read_bundle(folder)
-    competition = Competition([(bundle, "reported")], load_registry())
+    competition = Competition([CheckReport(folder, (), bundle)], load_registry())
     _, rows = board_rows(competition)
     arms = {row.cells["initialization"][0]: row.cells for row in rows}
     assert len(arms) == 19

@@ -15,8 +15,9 @@ from test_claims import GAIN, PRETRAINED, RANDOM, record, suite, table, term, tr
 
 from transferbench.claims import equal_trials, judge
 from transferbench.submission import check
+from transferbench.submission import verdicts as verdicts_module
 from transferbench.submission.bundle import read_bundle
-from transferbench.submission.recompute import check_verdicts_follow_from_records
+from transferbench.submission.verdicts import check_verdicts_follow_from_records
 
 
 def judged(records, outputs, claim=GAIN, **options):
@@ -99,7 +100,7 @@ def blind_suite():
     return SUITE | {"claims": SUITE["claims"] | {"fades": fades}}
 
 
-def test_a_run_and_its_board_flag_a_setting_that_did_nothing(blind_suite, tmp_path):
+def test_a_run_and_its_board_flag_a_setting_that_did_nothing(blind_suite, tmp_path, monkeypatch):
     registry = handmade_registry(tmp_path)
     (folder,) = submit(tmp_path, registry, tmp_path / "s", suite=blind_suite, outputs=blind)
     helps, fades = json.loads((tmp_path / "run" / "claims.json").read_text())["made-good"]
@@ -112,11 +113,12 @@ def test_a_run_and_its_board_flag_a_setting_that_did_nothing(blind_suite, tmp_pa
     claims = json.loads((folder / "claims.json").read_text())
     claims[1] |= {"verdict": "reproduced", "p_reproduced": 0.01}
     (folder / "claims.json").write_text(json.dumps(claims))
-    (problem,) = check_verdicts_follow_from_records(read_bundle(folder))
+    problem = next(check_verdicts_follow_from_records(read_bundle(folder), registry))
     assert (problem.why, problem.warning) == ("claim 'fades' is undecided, not reproduced", False)
-    for name in ("flags", "p_reproduced", "p_contradicted"):
+    for name in ("flags", "p_reproduced", "p_contradicted", "covers"):
         del claims[1][name]
     (folder / "claims.json").write_text(json.dumps(claims))
-    (problem,) = check_verdicts_follow_from_records(read_bundle(folder))
+    monkeypatch.setattr(verdicts_module, "FORMER_BOARDS", {"handmade@1"})
+    (problem,) = check_verdicts_follow_from_records(read_bundle(folder), registry)
     assert problem.warning
     assert "claim 'fades' was judged reproduced; it is undecided: equal predictions" in problem.why

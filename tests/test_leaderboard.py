@@ -49,6 +49,8 @@ from transferbench.submission import Check, CheckReport, Declaration, pack
 from transferbench.submission.bundle import read_bundle
 from transferbench.submission.check import PUBLISHED as PUBLISHED_SUITE
 from transferbench.submission.check import RECOMPUTING
+from transferbench.submission.diagnoses import recompute_diagnoses
+from transferbench.submission.origins import origins_of
 from transferbench.suite import Suite
 from transferbench.suite.minors import changed_between
 from transferbench.suite.published import KnownSuites
@@ -192,11 +194,12 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Path) -> None:
     root = PUBLISHED / "submissions"
     checks = tuple(Check(name, "ok") for name in (*RECOMPUTING, PUBLISHED_SUITE))
-    examined = [
-        CheckReport(head.parent, checks, read_bundle(head.parent))
-        for head in sorted((root / board).glob("*/*/submission.json"))
-    ]
-    table = board_table(board, examined, load_registry(), {})
+    registry, examined = load_registry(), []
+    for head in sorted((root / board).glob("*/*/submission.json")):
+        bundle = read_bundle(head.parent)
+        origins = origins_of(bundle, recompute_diagnoses(bundle, registry))
+        examined.append(CheckReport(head.parent, checks, bundle, origins))
+    table = board_table(board, examined, registry, {})
     for path in write_board(table, tmp_path / "submissions", tmp_path / board):
         assert path.read_bytes() == (PUBLISHED / board / path.name).read_bytes(), path.name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from handmade_run import (
     entry_of,
     handmade_registry,
     make_run,
+    publish,
     sealed,
     trial_outputs,
 )
@@ -37,6 +39,7 @@ from transferbench.identity import digest, file_digest
 from transferbench.records import Record, read_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
+from transferbench.submission import verdicts as verdicts_module
 from transferbench.submission.bundle import MAX_BYTES, Problem, read_bundle, slug
 from transferbench.submission.diagnoses import PackedTrial, packed_trials
 from transferbench.submission.predictions import (
@@ -46,7 +49,7 @@ from transferbench.submission.predictions import (
     recompute_metric,
     write_predictions,
 )
-from transferbench.submission.recompute import check_verdicts_follow_from_records
+from transferbench.submission.verdicts import check_verdicts_follow_from_records
 from transferbench.suite import Suite
 from transferbench_plugins.diagnostics.mistakes.agreement import AgreementParams
 from transferbench_plugins.diagnostics.mistakes.agreement import recompute as recompute_agreement
@@ -69,6 +72,7 @@ def packed_run(tmp_path_factory: pytest.TempPathFactory) -> PackedRun:
     registry = handmade_registry(folder)
     store = make_run(folder, registry)
     out = folder / "submissions"
+    publish(Suite.model_validate(SUITE), out)
     return PackedRun(folder, registry, store, pack_it(folder, store, out, registry))
 
 
@@ -79,7 +83,8 @@ def pack_it(folder: Path, store: PlainStore, out: Path, registry: Registry) -> P
 @pytest.fixture
 def copied(packed_run: PackedRun, tmp_path: Path) -> Path:
     """The packed submission in its own place, to be tampered with."""
-    folder = tmp_path.joinpath(*packed_run.packed.parts[-3:])
+    shutil.copytree(packed_run.folder / "suites", tmp_path / "suites")
+    folder = tmp_path.joinpath("submissions", *packed_run.packed.parts[-3:])
     shutil.copytree(packed_run.packed, folder)
     return folder
 
@@ -117,10 +122,127 @@ def cell(records: list[Record], **fields: Any) -> Record:
 def test_a_packed_entry_is_accepted_and_recomputed(packed_run: PackedRun) -> None:
     report = check(packed_run.packed, packed_run.registry)
     assert not failed(report), str(report)
-    assert set(warned(report)) == {"suite is the published one"}
+    assert not warned(report)
     assert report.ok
     assert report.trust == "recomputed"
     assert str(report).endswith("accepted, recomputed")
+    assert re.search(r"values: \d+% recomputed, \d+% derived, \d+% reported of", str(report))
+
+
+def test_labels_that_nobody_pinned_are_only_reported(copied: Path, packed_run: PackedRun) -> None:
+    pins = copied.parents[3] / "suites" / "TEST_LABELS"
+    lines = pins.read_text().splitlines(keepends=True)
+    pins.write_text("".join(line for line in lines if " marks " not in line))
+    report = check(copied, packed_run.registry)
+    assert (report.ok, report.trust) == (True, "reported")
+    assert warned(report)["labels are those of the dataset"].startswith("the labels of marks are n")
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_labels_that_are_changed_everywhere_are_not_those_of_the_dataset(
+    packed_run: PackedRun, copied: Path, shift: int
+) -> None:
+    """The truth of some images, or of all, with every prediction, so that all else follows."""
+
+    def relabel(trials: dict[str, Predictions]) -> dict[str, Predictions]:
+        for job, trial in trials.items():
+            if not trial.multi_label:
+                change = np.ones(len(trial.labels), bool) if shift else trial.items < 60
+                labels = (trial.labels + change.astype(np.int32)) % handmade_run.CLASSES
+                outputs = (trial.outputs + change.astype(np.int32)) % handmade_run.CLASSES
+                trials[job] = trial._replace(labels=labels, outputs=outputs)
+        return trials
+
+    edit_predictions(copied, relabel)
+    problems = failed(check(sealed(copied), packed_run.registry))
+    assert (
+        "the labels of digits are not those of its dataset"
+        in (problems["labels are those of the dataset"])
+    )
+    assert "metrics follow from predictions" not in problems
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("items", lambda items: items - 10**6, "items that are no positions"),
+        ("items", lambda items: items + 10**12, "items that are no positions"),
+        ("labels", lambda labels: labels + 10**8, "labels that are none of its 5 classes"),
+        ("outputs", lambda outputs: outputs + 10**8, "labels that are none of its 5 classes"),
+    ],
+)
+def test_items_and_classes_are_those_of_a_dataset(
+    packed_run: PackedRun, copied: Path, name: str, change: Callable[[Any], Any], why: str
+) -> None:
+    job = cell(list(read_records(copied / "records.jsonl.gz"))).job
+
+    def edit(trials: dict[str, Predictions]) -> dict[str, Predictions]:
+        trials[job] = trials[job]._replace(**{name: change(getattr(trials[job], name))})
+        return trials
+
+    edit_predictions(copied, edit)
+    assert why in failed(check(sealed(copied), packed_run.registry))["labels are classes"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "change", "why"),
+    [
+        ("test_loss", {"value": -5.0, "flag": None}, "is -5.0, below 0"),
+        ("test_loss", {"n": 10**15}, "is of 1000000000000000 images, not of 120"),
+        ("train_metric", {"unit": "percent"}, "is in 'percent', not in 'fraction'"),
+        ("train_metric", {"low": 0.0, "high": 1.0}, "has the interval 0.0 to 1.0, and its value"),
+        ("best_test_metric", {"value": 0.123}, "is 0.123, no share of 120 images"),
+        ("best_epoch", {"value": 7.0}, "is 7.0, which is none of 2 epochs"),
+        ("best_epoch", {"metric": "other"}, "best_epoch of P-T on digits, none is missing"),
+        ("n_train", {"value": 121.0}, "train_metric of P-T on digits, none is of 120 images, not"),
+    ],
+)
+def test_what_a_trial_measures_is_whole_and_possible(
+    packed_run: PackedRun, copied: Path, metric: str, change: dict[str, Any], why: str
+) -> None:
+    def edit(rows: list[Record]) -> list[Record]:
+        at = rows.index(cell(rows, metric=metric, diagnostic="trial"))
+        rows[at] = rows[at].model_copy(update=change)
+        return rows
+
+    edit_records(copied, edit)
+    assert why in failed(check(sealed(copied), packed_run.registry))["trials are whole"]
+
+
+def test_a_measurement_that_follows_and_is_left_out_is_found(
+    packed_run: PackedRun, copied: Path
+) -> None:
+    edit_records(copied, lambda rows: [r for r in rows if (r.metric, r.replicate) != ("area", 1)])
+    problems = failed(check(sealed(copied), packed_run.registry))[DIAGNOSES]
+    assert re.match(r"area of job \w+ is missing", problems)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("effect", 123.0),
+        ("low", 122.0),
+        ("high", 124.0),
+        ("n", 500),
+        ("unit", "=cmd|' /C calc'!A0"),
+        ("threshold", -1.0),
+        ("statement", "Anything."),
+        ("source", "elsewhere"),
+        ("reason", "because"),
+        ("flags", ["fine"]),
+        ("covers", "everything"),
+        ("interval", "exact"),
+        ("control", True),
+        ("relation", "below"),
+    ],
+)
+def test_every_field_of_a_verdict_follows(
+    packed_run: PackedRun, copied: Path, field: str, value: Any
+) -> None:
+    edit_json(copied / "claims.json", lambda rows: rows[0].update({field: value}))
+    problems = list(check_verdicts_follow_from_records(read_bundle(copied), packed_run.registry))
+    assert f"claim 'helps' has {field} " in problems[0].why
+    assert not problems[0].warning
 
 
 def test_the_folder_names_board_entry_and_id(packed_run: PackedRun) -> None:
@@ -286,6 +408,23 @@ def test_missing_cells_are_listed(packed_run: PackedRun, tmp_path: Path) -> None
         )
 
 
+def test_records_that_are_not_those_of_the_store_are_not_packed(
+    packed_run: PackedRun, tmp_path: Path
+) -> None:
+    run = shutil.copytree(packed_run.folder / "run", tmp_path / "run")
+    lines = (run / "records.jsonl").read_text().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if '"metric":"kappa"' in line)
+    record = json.loads(lines[at]) | {"value": 0.25}
+    lines[at] = json.dumps(record) + "\n"
+    (run / "records.jsonl").write_text("".join(lines))
+    why = (
+        rf"were changed: of job {record['job'][:12]} they are not what the store .* holds; run the"
+    )
+    with pytest.raises(SubmissionError, match=why):
+        pack(run, packed_run.store, "made-good", tmp_path / "s", Declaration(), packed_run.registry)
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_folder_that_is_no_run_is_refused(packed_run: PackedRun, tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match=r"is not a run: it has no run\.json"):
         pack(
@@ -317,7 +456,7 @@ def test_a_failure_while_packing_leaves_nothing(packed_run: PackedRun, tmp_path:
         pack_it(
             packed_run.folder, Broken(packed_run.store.root), tmp_path / "out", packed_run.registry
         )
-    assert not list((tmp_path / "out").iterdir())
+    assert not list(tmp_path.glob("out/*"))
 
 
 # --- tampering --------------------------------------------------------------------------------
@@ -433,9 +572,17 @@ def test_records_of_both_forms_are_refused(packed_run: PackedRun, copied: Path) 
         (gzip.compress(b"{}")[:-9], "cannot be decompressed: Compressed file ended"),
         (gzip.compress(b"{}")[:10] + b"\xff" * 20, "cannot be decompressed: Error -3"),
         (gzip.compress(b" " * 2_000_000), "holds more than 1000000 bytes of text"),
-        (gzip.compress(b"\n" * 2_000_000), ":1 is not a record"),
+        (gzip.compress(b"\n" * 2_000_000), "holds more than 1000000 bytes of text"),
+        (gzip.compress(b"\n" * 2000), ":1 is not a record"),
     ],
-    ids=["plain text", "cut off", "no deflate stream", "one long line", "empty lines"],
+    ids=[
+        "plain text",
+        "cut off",
+        "no deflate stream",
+        "one long line",
+        "many empty lines",
+        "empty lines",
+    ],
 )
 def test_what_is_no_compressed_text_of_records_is_refused(
     packed_run: PackedRun, copied: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
@@ -540,7 +687,12 @@ def test_a_raised_value_is_found(packed_run: PackedRun, copied: Path) -> None:
     edit_records(copied, raise_it)
     problems = failed(check(sealed(copied), packed_run.registry))
     assert "metrics follow from predictions" in problems
-    assert set(problems) <= {"metrics follow from predictions", "verdicts follow from records"}
+    allowed = {
+        "metrics follow from predictions",
+        "verdicts follow from records",
+        "trials are whole",
+    }
+    assert set(problems) <= allowed
     assert "test_metric of P-T on digits, none" in problems["metrics follow from predictions"]
 
 
@@ -849,7 +1001,7 @@ def test_a_verdict_that_is_left_out_is_found(packed_run: PackedRun, copied: Path
 
 
 def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
-    packed_run: PackedRun, tmp_path: Path
+    packed_run: PackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = SUITE["claims"]["helps"]
     share = claim | {"relative_to": claim["terms"][:1]}
@@ -860,17 +1012,23 @@ def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
     assert [row["interval"] for row in rows] == ["jackknife-95", "fieller-95"]
 
     def problems(claim: int, verdict: str, interval: str) -> list[Problem]:
-        edited = [row | {"verdict": verdict, "interval": interval} for row in rows[claim:]]
+        former = {"p_reproduced": None, "p_contradicted": None, "covers": ""}
+        edited = [row | former | {"verdict": verdict, "interval": interval} for row in rows[claim:]]
         (folder / "claims.json").write_text(json.dumps(rows[:claim] + edited))
-        return list(check_verdicts_follow_from_records(read_bundle(folder)))
+        bundle = read_bundle(folder)
+        return list(check_verdicts_follow_from_records(bundle, packed_run.registry))
+
+    assert not problems(1, "undecided", "jackknife-95")[0].warning  # a board without such verdicts
+    monkeypatch.setattr(verdicts_module, "FORMER_BOARDS", {"handmade@1"})
 
     assert problems(1, "undecided", "jackknife-95") == [
         Problem(
-            "claim 'share' was judged undecided by jackknife-95; by fieller-95 it is reproduced",
+            "claim 'share' was judged undecided by jackknife-95, whose numbers are only reported;"
+            " by fieller-95 it is reproduced",
             warning=True,
         )
     ]
-    assert problems(1, "reproduced", "jackknife-95") == []
+    assert [each.warning for each in problems(1, "reproduced", "jackknife-95")] == [True]
     for claim, interval in ((1, "fieller-95"), (1, "student-t-95"), (0, "student-t-95")):
         forged = problems(claim, "undecided", interval)[0]
         assert "is reproduced, not undecided" in forged.why
@@ -904,7 +1062,7 @@ def test_a_missing_declaration_is_found(packed_run: PackedRun, copied: Path) -> 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"metric": "train_metric", "value": 1.5}, "is 1.5, not a fraction"),
+        ({"metric": "other", "value": 1.5}, "is 1.5 fraction, which no fraction can be"),
         ({"metric": "other", "low": 0.9, "high": 1.0, "interval": "x"}, "outside its interval"),
         ({"metric": "other", "n": 0}, "is of no items"),
     ],

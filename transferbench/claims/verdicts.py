@@ -96,6 +96,11 @@ class Verdict(BaseModel):
         return self.verdict != "undecided" and self.p_reproduced is None
 
     @property
+    def lacks_all_p(self) -> bool:
+        """Whether it has neither p-values nor what it covers, as those of earlier versions."""
+        return self.p_reproduced is self.p_contradicted is None and not self.covers
+
+    @property
     def effect_text(self) -> str:
         """The effect with its sign, to three decimals; empty without one."""
         return "" if self.effect is None else f"{self.effect:+.3f}"

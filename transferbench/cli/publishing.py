@@ -84,6 +84,20 @@ def build(
 
 
 @leaderboard.command(cls=ResultsCommand)
+def labels(
+    suite: Annotated[str, typer.Argument(help="A bundled suite, or the file of one.")],
+    store: Annotated[Path, typer.Option(help="Where its datasets are decoded.")] = Path("store"),
+    data_root: Annotated[Path | None, typer.Option(help="The folder of datasets.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Print the lines that pin the test labels of a suite, for the file TEST_LABELS."""
+    from transferbench.api.labels import label_pins
+
+    for line in label_pins(suite, store, data_root, known_plugins(plugin)):
+        say(line)
+
+
+@leaderboard.command(cls=ResultsCommand)
 def show(
     suite: Annotated[str | None, typer.Argument(help="Only this board: name@MAJOR.")] = None,
     submissions: Annotated[Path, typer.Option("--submissions")] = Path("leaderboard/submissions"),

@@ -100,7 +100,7 @@ def board_table(
         bundle = report.bundle
         fits = bundle is not None and bundle.submission.board == name
         if report.ok and report.is_of_known_suite and bundle is not None and fits:
-            accepted.append((bundle, report.trust))
+            accepted.append(report)
         else:
             unranked.append(refused(report, name))
     if not accepted:

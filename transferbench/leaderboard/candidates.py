@@ -15,7 +15,7 @@ from transferbench.leaderboard.scores import Candidate, EntryKey, compared_arms
 from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
 from transferbench.plan.resolve import left_out_arms, reasons_text, unmeasured_diagnoses
 from transferbench.registry import Registry
-from transferbench.submission import Bundle, CheckReport, Submission
+from transferbench.submission import CheckReport, Submission
 
 __all__ = ["Arm", "Competition", "refused"]
 
@@ -26,16 +26,16 @@ Arm: TypeAlias = tuple[Candidate, str]
 class Competition:
     """The candidates of a board, ``chosen`` and ``superseded``, and the suite that scores them.
 
-    ``accepted``: the submissions, of known suites of one MAJOR, and the trust in each.
+    ``accepted``: the reports on submissions of known suites of one MAJOR.
     """
 
-    def __init__(self, accepted: Sequence[tuple[Bundle, str]], registry: Registry) -> None:
-        bundles = [bundle for bundle, _ in accepted]
+    def __init__(self, accepted: Sequence[CheckReport], registry: Registry) -> None:
+        bundles = [report.content for report in accepted]
         # Of equal ids the suites are equal: they are known by their digests.
         latest = min(bundles, key=lambda bundle: _precedence(bundle.submission))
         self.suite = latest.plan.suite
         self.severe = most_severe(self.suite, bundles[0].submission.severities)
-        candidates = [Candidate(bundle, trust, self.suite) for bundle, trust in accepted]
+        candidates = [Candidate(report, self.suite) for report in accepted]
         candidates.sort(key=lambda c: (str(c.entry), _precedence(c.head)))
         self.chosen: dict[EntryKey, Candidate] = {}
         for candidate in candidates:

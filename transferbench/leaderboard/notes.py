@@ -67,8 +67,14 @@ CONTROLS = (
 )
 TRUST = (
     "Trust: reported (the submitter's word), recomputed (every test metric follows from the"
-    " predictions that were handed in), reproduced (another named submitter's run of the entry has"
+    " predictions that were handed in, and the labels are those of the dataset),"
+    " reproduced (another named submitter's run of the entry has"
     f" the same score within {REPRODUCED_WITHIN})."
+)
+ORIGINS = (
+    "Values: recomputed (from the predictions), derived (from other recorded values, such as the"
+    " history of a training, which are the submitter's word), or reported. A number that stands"
+    " under derived and reported is as certain as what it follows from."
 )
 OVERLAP = (
     "Overlap of target images with the pre-training: yes, no or unknown; unknown is not clean."
@@ -108,7 +114,7 @@ def notes_of(
             f"Preregistered on {registration.date} with digest {registration.digest[:12]}: claims,"
             " thresholds, margins, replicates and seeds were fixed before the first result."
         )
-    yield from (TRUST,) if of_arms else (CLAIMS, TRUST, OVERLAP)
+    yield from (TRUST, ORIGINS) if of_arms else (CLAIMS, TRUST, ORIGINS, OVERLAP)
     if any(claim.control for claim in suite.claims.values()):
         yield CONTROLS
     yield ONCE.format(ranked="initialization" if of_arms else "entry")

@@ -15,6 +15,7 @@ from transferbench.claims import Counts, controls_of, counts_of, failed_controls
 from transferbench.errors import listing
 from transferbench.leaderboard.candidates import Arm, Competition
 from transferbench.leaderboard.notes import installed_initialization
+from transferbench.leaderboard.origin_text import origin_text
 from transferbench.leaderboard.profile import profile_of
 from transferbench.leaderboard.rates import is_tuned, rates_text
 from transferbench.leaderboard.scores import Candidate
@@ -28,6 +29,7 @@ from transferbench.suite.columns import columns_of
 
 __all__ = ["board_rows"]
 
+VALUES = "the submission's values: recomputed from predictions, derived, or reported"
 NAMED = 5
 """Claims that a mark names."""
 
@@ -144,7 +146,11 @@ def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
     def trust(row: Standing) -> str:
         return competition.trust(row.candidate, row.arm)
 
-    text = "reported, recomputed or reproduced"
+    yield _column("values", "values", "text", VALUES, _values)
+    text = "what of the row is derived from recorded histories, or is the submitter's word"
+    yield _column("reported", "derived and reported", "text", text,
+                  lambda row: origin_text(row.candidate))  # fmt: skip
+    text = "reported, recomputed, spot-checked or reproduced"
     yield _column("trust", "trust", "text", text, trust, terminal=not of_arms)
     yield _column("submission", "submission", "text", "its id", lambda row: row.head.id[:SHORT_ID])
 
@@ -327,6 +333,11 @@ def _marks(row: Standing) -> str | None:
     if failed := failed_controls(verdicts):
         parts.insert(0, f"control failed: {listing(failed, NAMED)}")
     return "; ".join(parts) or None
+
+
+def _values(row: Standing) -> str | None:
+    origins = row.candidate.origins
+    return origins.text if origins else None
 
 
 def _pretraining(row: Standing) -> str:

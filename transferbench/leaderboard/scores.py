@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from transferbench.measurements import Measurements, ReplicateValues, mean_of
 from transferbench.statistics import covered
-from transferbench.submission import Bundle, chance_levels
+from transferbench.submission import CheckReport, chance_levels
 from transferbench.suite import TRIAL, Suite
 
 __all__ = ["Candidate", "EntryKey", "compared_arms"]
@@ -35,8 +35,10 @@ class Candidate:
     ``suite``: the one that scores the board, which may have another MINOR than the submission's.
     """
 
-    def __init__(self, bundle: Bundle, trust: str, suite: Suite) -> None:
+    def __init__(self, report: CheckReport, suite: Suite) -> None:
+        bundle, trust = report.content, report.trust
         self.bundle = bundle
+        self.origins = report.origins
         self.head = bundle.submission
         self.trust = trust
         self.suite = suite.with_chance(chance_levels(bundle))

@@ -35,6 +35,7 @@ __all__ = [
     "refuse_impossible",
     "refuse_unknown_labels",
     "report_on",
+    "tested_images",
 ]
 
 ROUNDED = 1e-3
@@ -215,6 +216,21 @@ def report_on(
         tuple(notes), overlap, _chance_levels(resolved.suite, datasets), classes,
         data_cards(resolved, datasets),
     )  # fmt: skip
+
+
+def tested_images(
+    suite: Suite, datasets: Mapping[str, PreparedDataset]
+) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """Of each target its label, the fingerprint of its data, and its test items and labels.
+
+    Shapes: items int64 (N,); labels int32 (N,), or (N, L) of 0, 1 and -1 for unknown.
+    """
+    for name, target in suite.targets.items():
+        dataset = datasets[f"target:{name}"]
+        test = dataset.splits["test"]
+        items = select_test(test.labels, target.test_limit, test.fingerprint, target.stratify)
+        labels = np.nan_to_num(test.labels[items].astype(np.float64), nan=-1)
+        yield name, dataset.fingerprint, items, labels.astype(np.int32)
 
 
 def _tested_labels(target: Target, test: PreparedSplit) -> np.ndarray:

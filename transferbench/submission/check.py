@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -14,8 +14,16 @@ from transferbench.registry import Registry, load_registry
 from transferbench.registry.guard import only_plugins_run
 from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, Problem, file_problems, read_bundle
-from transferbench.submission.diagnoses import check_diagnoses_follow_from_trials
+from transferbench.submission.diagnoses import (
+    Recomputation,
+    check_diagnoses_follow_from_trials,
+    recompute_diagnoses,
+)
+from transferbench.submission.labels import check_labels_are_pinned
+from transferbench.submission.origins import Origins, origins_of
+from transferbench.submission.trials import check_labels_are_classes, check_trials_are_whole
 from transferbench.submission.tuning import check_rates_follow_from_tuning
+from transferbench.submission.verdicts import check_verdicts_follow_from_records
 from transferbench.suite.published import KnownSuites, suites_beside
 
 __all__ = ["Check", "CheckReport", "Trust", "check"]
@@ -28,7 +36,8 @@ MAX_LISTED = 5
 """Problems of a check that are listed."""
 
 PUBLISHED = "suite is the published one"
-RECOMPUTING = ("predictions belong together", "metrics follow from predictions")
+PINNED = "labels are those of the dataset"
+RECOMPUTING = ("predictions belong together", "metrics follow from predictions", PINNED)
 
 
 @dataclass(frozen=True)
@@ -45,16 +54,27 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The checks of a submission, in a fixed order; ``bundle``: its content, if it can be read."""
+    """The checks of a submission, in a fixed order; ``bundle``: its content, if it can be read.
+
+    ``origins``: where its values come from, of one that can be published.
+    """
 
     path: Path
     checks: tuple[Check, ...]
     bundle: Bundle | None = field(default=None, repr=False)
+    origins: Origins | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
         """Whether the submission can be published; warnings do not prevent it."""
         return all(check.status != "failed" for check in self.checks)
+
+    @property
+    def content(self) -> Bundle:
+        """The content. Raises: ``SubmissionError`` where it cannot be read."""
+        if self.bundle is None:
+            raise SubmissionError(f"{self.path} cannot be read")
+        return self.bundle
 
     @property
     def is_of_known_suite(self) -> bool:
@@ -63,7 +83,7 @@ class CheckReport:
 
     @property
     def trust(self) -> Trust:
-        """``recomputed`` if every test metric was recomputed from the predictions."""
+        """``recomputed`` if every test metric follows from the predictions and pinned labels."""
         passed = {check.name for check in self.checks if check.status == "ok"}
         return "recomputed" if self.ok and passed.issuperset(RECOMPUTING) else "reported"
 
@@ -74,7 +94,8 @@ class CheckReport:
 
     def __str__(self) -> str:
         verdict = f"accepted, {self.trust}" if self.ok else "refused"
-        return "\n".join((*map(str, self.checks), f"{self.path}: {verdict}"))
+        values = [f"values: {self.origins.text}"] if self.origins else []
+        return "\n".join((*map(str, self.checks), *values, f"{self.path}: {verdict}"))
 
 
 def check(
@@ -100,13 +121,18 @@ def check(
         why = _error_line(error).replace(f"{path}/", "")
         return CheckReport(path, (files, Check("every file can be read", "failed", (why,))))
     suites = suites or suites_beside(path.absolute().parents[2])
-    named = _named_checks(registry or load_registry(), suites)
+    registry = registry or load_registry()
     with only_plugins_run():
+        once = cache(lambda: recompute_diagnoses(bundle, registry))
+        named = _named_checks(registry, suites, once)
         checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
-    return CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
+        report = CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
+        return replace(report, origins=origins_of(bundle, once())) if report.ok else report
 
 
-def _named_checks(registry: Registry, suites: KnownSuites) -> dict[str, Finder]:
+def _named_checks(
+    registry: Registry, suites: KnownSuites, recomputed: Callable[[], Recomputation]
+) -> dict[str, Finder]:
     def registered(check: Callable[[Bundle, Registry], Iterator[Problem]]) -> Finder:
         return lambda bundle: check(bundle, registry)
 
@@ -118,11 +144,16 @@ def _named_checks(registry: Registry, suites: KnownSuites) -> dict[str, Finder]:
         "plan can be made again": registered(integrity.check_plan_can_be_made_again),
         "predictions belong together": recompute.check_predictions_belong_together,
         "metrics follow from predictions": recompute.check_metrics_follow_from_predictions,
+        "labels are classes": check_labels_are_classes,
+        PINNED: partial(check_labels_are_pinned, suites=suites),
+        "trials are whole": check_trials_are_whole,
         "rates follow from tuning": check_rates_follow_from_tuning,
-        "diagnoses follow from their trials": registered(check_diagnoses_follow_from_trials),
+        "diagnoses follow from their trials": lambda bundle: check_diagnoses_follow_from_trials(
+            bundle, recomputed()
+        ),
         "numbers are possible": recompute.check_numbers_are_possible,
         "settings did something": recompute.check_settings_did_something,
-        "verdicts follow from records": recompute.check_verdicts_follow_from_records,
+        "verdicts follow from records": registered(check_verdicts_follow_from_records),
         "controls are at chance": recompute.check_controls_are_at_chance,
         "licence and overlap are declared": integrity.check_licence_and_overlap_are_declared,
     }

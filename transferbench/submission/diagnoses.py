@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,8 +18,20 @@ from transferbench.specs import DiagnosticSpec, Metric, Task
 from transferbench.submission.bundle import Bundle, Problem
 from transferbench.submission.recompute import equal_values, measurement_name
 
-__all__ = ["PackedTrial", "check_diagnoses_follow_from_trials", "packed_trials"]
+__all__ = [
+    "JobValues",
+    "PackedTrial",
+    "Recomputation",
+    "check_diagnoses_follow_from_trials",
+    "key_of",
+    "packed_trials",
+    "recompute_diagnoses",
+]
 
+Key: TypeAlias = tuple[str, frozenset[tuple[str, Any]]]
+"""Metric and coordinates of a measurement."""
+CellKey: TypeAlias = tuple[str, str, str, int, str | None, int | None]
+"""Target, perturbation, arm and replicate of a measurement, and the arm and replicate of a pair."""
 RecordedHistory: TypeAlias = Sequence[Mapping[str, float | None]]
 
 HISTORY_METRICS = frozenset(
@@ -97,28 +109,78 @@ def _histories(bundle: Bundle) -> dict[str, RecordedHistory]:
     }
 
 
-def check_diagnoses_follow_from_trials(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
+class JobValues(NamedTuple):
+    """The measurements that follow from a job's trials; which of them need no history."""
+
+    all: Mapping[Key, Measurement]
+    of_predictions: Collection[Key]
+
+
+class Recomputation(NamedTuple):
+    """What plugins compute from a submission: by the job of a diagnosis.
+
+    ``not_installed``: diagnostics whose values are only reported. ``faults``: what failed.
+    """
+
+    by_job: Mapping[str, JobValues]
+    not_installed: Sequence[str]
+    faults: Sequence[str]
+
+
+def recompute_diagnoses(bundle: Bundle, registry: Registry) -> Recomputation:
     """Values of diagnostics, recomputed by their plugins from predictions and histories.
 
     The values of a diagnostic that is not installed here, or in another version, are only
     reported: nothing is imported for a submission.
     """
     trials = packed_trials(bundle)
-    records: dict[str, list[Record]] = defaultdict(list)
-    for record in bundle.records:
-        records[record.job].append(record)
-    only_reported: dict[str, None] = {}
+    by_job: dict[str, JobValues] = {}
+    not_installed: dict[str, None] = {}
+    faults = []
     for job in bundle.plan.jobs:
         if job.kind != "diagnosis":
             continue
         use, subjects = job.payload["diagnostic"], job.payload["subjects"]
         spec = _installed(use, registry)
         if spec is None:
-            only_reported[f"{use['name']} version {use['version']}"] = None
-        elif trials.keys() >= set(subjects):
+            not_installed[f"{use['name']} version {use['version']}"] = None
+        elif spec.recompute is not None and trials.keys() >= set(subjects):
             packed = [trials[subject] for subject in subjects]
-            yield from _differences(spec, use["params"], packed, records[job.id])
-    for name in only_reported:
+            try:
+                by_job[job.id] = _values(spec, use["params"], packed)
+            except TransferbenchError as error:
+                names = ", ".join(trial.job[:12] for trial in packed)
+                faults.append(f"{error} (subjects {names})")
+    return Recomputation(by_job, list(not_installed), faults)
+
+
+def _values(
+    spec: DiagnosticSpec, params: Mapping[str, Any], trials: Sequence[PackedTrial]
+) -> JobValues:
+    """Raises: ``TransferbenchError`` where the plugin fails."""
+    bare = [replace(trial, history=None) for trial in trials]
+    with blamed(f"diagnostic {spec.name!r}", role="recompute of "):
+        parsed, recompute = spec.parse(params), spec.recompute or (lambda *_: ())
+        values = {key_of(m): m for m in recompute(parsed, trials)}
+        if all(trial.history is None for trial in trials):
+            return JobValues(values, values.keys())
+        return JobValues(values, {key_of(m) for m in recompute(parsed, bare)})
+
+
+def check_diagnoses_follow_from_trials(
+    bundle: Bundle, recomputation: Recomputation
+) -> Iterator[Problem]:
+    """The recorded values of diagnostics are those that follow, and none of these is left out."""
+    recorded: dict[str, dict[CellKey, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in bundle.records:
+        cell = (record.target, record.perturbation, record.initialization, record.replicate,
+                record.other_initialization, record.other_replicate)  # fmt: skip
+        recorded[record.job][cell].append(record)
+    yield from map(Problem, recomputation.faults)
+    for job, values in recomputation.by_job.items():
+        for rows in recorded[job].values():
+            yield from _differences(rows, values.all)
+    for name in recomputation.not_installed:
         yield Problem(f"{name} is not installed here: its values are only reported", warning=True)
 
 
@@ -132,22 +194,11 @@ def _installed(use: Mapping[str, Any], registry: Registry) -> DiagnosticSpec | N
 
 
 def _differences(
-    spec: DiagnosticSpec,
-    params: Mapping[str, Any],
-    trials: Sequence[PackedTrial],
-    records: Sequence[Record],
+    records: Sequence[Record], recomputed: Mapping[Key, Measurement]
 ) -> Iterator[Problem]:
-    """The records of a job whose value or number of items is not what its plugin recomputes."""
-    if spec.recompute is None:
-        return
-    try:
-        with blamed(f"diagnostic {spec.name!r}", role="recompute of "):
-            recomputed = {_key(m): m for m in spec.recompute(spec.parse(params), trials)}
-    except TransferbenchError as error:
-        yield Problem(f"{error} (subjects {', '.join(trial.job[:12] for trial in trials)})")
-        return
+    """The records of one cell of a job that are not what its plugin recomputes, or lack some."""
     for record in records:
-        expected = recomputed.get(_key(record))
+        expected = recomputed.get(key_of(record))
         if expected is None:
             continue
         name = measurement_name(record)
@@ -155,7 +206,16 @@ def _differences(
             yield Problem(f"{name} is {record.value}, but its trials give {expected.value}")
         elif record.n != expected.n:
             yield Problem(f"{name} is of {record.n} items, but its trials have {expected.n}")
+        elif record.unit != expected.unit:
+            yield Problem(f"{name} is in {record.unit!r}, but its trials give {expected.unit!r}")
+        elif record.flag != expected.flag:
+            yield Problem(f"{name} is flagged {record.flag!r}, not as its trials say")
+    recorded = {key_of(record) for record in records}
+    for metric, coordinates in sorted(recomputed.keys() - recorded, key=str):
+        at = "".join(f", {name} {value}" for name, value in sorted(coordinates))
+        yield Problem(f"{metric}{at} of job {records[0].job[:12]} is missing")
 
 
-def _key(measurement: Measurement) -> tuple[str, frozenset[tuple[str, Any]]]:
+def key_of(measurement: Measurement) -> Key:
+    """What tells the measurements of one job apart."""
     return measurement.metric, frozenset(measurement.coordinates.items())

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import fields, replace
 from typing import TypeAlias
 
-from transferbench.errors import UnknownNameError
+from transferbench.errors import SubmissionError, UnknownNameError
 from transferbench.plan import (
     ENGINE_VERSION,
     NOT_MEASURED,
@@ -43,6 +43,7 @@ __all__ = [
     "check_suite_is_the_published_one",
     "fillable_cells",
     "missing_cells",
+    "planned_again",
     "scored_rows",
     "severities",
 ]
@@ -208,10 +209,8 @@ def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator
     """The suite, planned here for this entry, has exactly these jobs and diagnoses."""
     if _too_large(bundle.plan.suite):
         return  # which another check says
-    facts = bundle.submission.entry
-    entry = Entry(**{field.name: getattr(facts, field.name) for field in fields(Entry)})
     try:
-        plan = make_plan(bundle.plan.suite, [entry], registry, _dataset_facts(bundle))
+        plan = planned_again(bundle, registry)
     except UnknownNameError as error:
         yield Problem(f"{error}: install its plugin to plan again", warning=True)
         return
@@ -239,6 +238,18 @@ def _without(plan: Plan, sources: Container[str]) -> Plan:
         if name not in sources and not any(need in sources for need in job.requires)
     }
     return replace(plan, jobs=jobs, measured=[row for row in plan.measured if row.job in jobs])
+
+
+def planned_again(bundle: Bundle, registry: Registry) -> Plan:
+    """The suite of a submission, planned here for its entry.
+
+    Raises: ``TransferbenchError`` where a plugin is not installed, or the suite is too large.
+    """
+    if _too_large(bundle.plan.suite):
+        raise SubmissionError("its suite is too large to be planned")
+    facts = bundle.submission.entry
+    entry = Entry(**{field.name: getattr(facts, field.name) for field in fields(Entry)})
+    return make_plan(bundle.plan.suite, [entry], registry, _dataset_facts(bundle))
 
 
 def severities(suite: Suite, registry: Registry) -> dict[str, float]:

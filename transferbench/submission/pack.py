@@ -13,7 +13,7 @@ from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, UnknownNameError, shortened
 from transferbench.files import write_json
 from transferbench.plan import NOT_MEASURED
-from transferbench.records import Overlap, Record, write_records
+from transferbench.records import Measurement, Overlap, Record, write_records
 from transferbench.registry import Kind, Registry
 from transferbench.runner.folder import read_claims, read_environment, read_run, read_run_records
 from transferbench.specs import Frozen, Metric
@@ -89,6 +89,7 @@ def pack(
     """
     chosen = _choose(run, entry, private=private)
     _refuse_incomplete(chosen, registry)
+    _refuse_edited(chosen, store)
     declared = _complete(declaration, chosen)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as scratch:
@@ -206,6 +207,27 @@ def _refuse_incomplete(chosen: _Chosen, registry: Registry) -> None:
             f"{chosen.entry.name} is not complete on {chosen.run.suite_id}; run the suite again"
             f" with the same --out, which does what is left:\n  {lines}"
         )
+
+
+def _refuse_edited(chosen: _Chosen, store: Store) -> None:
+    """Raise an error where the records of the run's folder are not what the store holds."""
+    fields = set(Measurement.model_fields)
+    recorded: dict[tuple[Any, ...], list[Measurement]] = {}
+    for row in chosen.records:
+        cell = (row.job, row.target, row.perturbation, row.initialization, row.replicate,
+                row.other_initialization, row.other_replicate, row.diagnostic)  # fmt: skip
+        recorded.setdefault(cell, []).append(Measurement(**row.model_dump(include=fields)))
+    measured: dict[str, list[Measurement]] = {}
+    for (job, *_), rows in recorded.items():
+        if job not in measured:
+            content = store.artefact(job).json("measurements.json")
+            measured[job] = [Measurement(**values) for values in content]
+        if rows != measured[job]:
+            raise SubmissionError(
+                f"the records of {chosen.folder} were changed: of job {job[:12]} they are not what "
+                f"the store {store.root} holds; run the suite again with the same --out, which "
+                "writes them from the store"
+            )
 
 
 def _write_content(folder: Path, chosen: _Chosen, store: Store) -> dict[str, str]:

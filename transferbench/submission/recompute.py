@@ -7,19 +7,19 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from transferbench.claims import EQUAL_PREDICTIONS, Verdict, equal_trials, judge
 from transferbench.measurements import Measurements
 from transferbench.metrics import chance_level
 from transferbench.records import Record
 from transferbench.specs import Metric
 from transferbench.statistics import replicate_mean
-from transferbench.submission.bundle import CLAIMS, Bundle, Problem
+from transferbench.submission.bundle import Bundle, Problem
 from transferbench.submission.integrity import TEST_METRIC, scored_rows
 from transferbench.submission.predictions import Predictions, recompute_metric
-from transferbench.suite import TRIAL
+from transferbench.suite import TUNING
 
 __all__ = [
     "chance_levels",
@@ -28,7 +28,6 @@ __all__ = [
     "check_numbers_are_possible",
     "check_predictions_belong_together",
     "check_settings_did_something",
-    "check_verdicts_follow_from_records",
     "equal_values",
     "measurement_name",
 ]
@@ -36,13 +35,18 @@ __all__ = [
 # The engine and this check add up the same counts; only the last bits may differ.
 TOLERANCE = 1e-6
 
-P_TOLERANCE = 1e-3
-"""Relative: p-values far below 1 multiply differences of last bits."""
-
-FORMER_INTERVALS = {"fieller-95": "jackknife-95", "pairs-95": "jackknife-95"}
-"""Method of an interval -> the method of an earlier version, whose verdicts name it."""
-
-FRACTIONS = {TEST_METRIC, "best_test_metric", "train_metric"}
+RANGES = {
+    "fraction": (-1.0, 1.0),
+    "percent": (-math.inf, 100.0),
+    "kappa": (-1.0, 1.0),
+    "correlation": (-1.0, 1.0),
+    "cka": (-1.0, 1.0),
+    "images": (0.0, 2.0**40),
+    "items": (0.0, 2.0**40),
+    "epochs": (0.0, 2.0**20),
+    "l2": (0.0, math.inf),
+}
+"""The least and the most of a unit; fractions may be differences. Others may have any value."""
 
 
 def check_predictions_belong_together(bundle: Bundle) -> Iterator[Problem]:
@@ -99,19 +103,43 @@ def equal_values(value: float | None, expected: float | None) -> bool:
 
 
 def check_numbers_are_possible(bundle: Bundle) -> Iterator[Problem]:
-    """Fractions are in [0, 1], values within their intervals, and ``n`` is positive."""
+    """Values are in the range of their unit and within their intervals, and ``n`` is positive.
+
+    A quantity has one unit. Diagnoses that measured more or less in one replicate are told.
+    """
+    units: dict[tuple[str, str], str] = {}
     for row in bundle.records:
+        name, low, high = measurement_name(row), row.low, row.high
+        if row.unit != (unit := units.setdefault((row.diagnostic, row.metric), row.unit)):
+            yield Problem(f"{name} is in {row.unit!r}, and others in {unit!r}")
+        if row.n == 0 and row.value is not None:
+            yield Problem(f"{name} is of no items")
         if row.value is None:
             continue
-        name, low, high = measurement_name(row), row.low, row.high
-        if row.diagnostic == TRIAL and row.metric in FRACTIONS and not 0 <= row.value <= 1:
-            yield Problem(f"{name} is {row.value}, not a fraction")
-        if low is not None and high is not None:
-            tolerance = TOLERANCE * max(1.0, abs(row.value))
-            if not low - tolerance <= row.value <= high + tolerance:
-                yield Problem(f"{name} is {row.value}, outside its interval {low} to {high}")
-        if row.n == 0:
-            yield Problem(f"{name} is of no items")
+        least, most = RANGES.get(row.unit, (-math.inf, math.inf))
+        tolerance = TOLERANCE * max(1.0, abs(row.value))
+        if not least - tolerance <= row.value <= most + tolerance:
+            yield Problem(f"{name} is {row.value} {row.unit}, which no {row.unit} can be")
+        if low is None or high is None:
+            continue
+        if not low - tolerance <= row.value <= high + tolerance:
+            yield Problem(f"{name} is {row.value}, outside its interval {low} to {high}")
+    yield from _uneven(bundle)
+
+
+def _uneven(bundle: Bundle) -> Iterator[Problem]:
+    """Cells of a diagnosis in which one replicate has other measurements than another."""
+    measured: dict[tuple[str | None, ...], dict[tuple[Any, ...], set[Any]]] = {}
+    for row in bundle.records:
+        cell = (row.diagnostic, row.target, row.perturbation, row.initialization,
+                row.other_initialization)  # fmt: skip
+        at = (row.metric, frozenset(row.coordinates.items()))
+        replicates = measured.setdefault(cell, {})
+        replicates.setdefault((row.replicate, row.other_replicate, row.subjects), set()).add(at)
+    several = {cell[0] for cell, replicates in measured.items()
+               if len(set(map(frozenset, replicates.values()))) > 1}  # fmt: skip
+    for diagnostic in sorted(map(str, several - {TUNING})):
+        yield Problem(f"{diagnostic} has other measurements in some replicates", warning=True)
 
 
 def check_settings_did_something(bundle: Bundle) -> Iterator[Problem]:
@@ -179,57 +207,3 @@ def check_controls_are_at_chance(bundle: Bundle) -> Iterator[Problem]:
     for verdict in bundle.verdicts:
         if verdict.control and verdict.verdict == "contradicted":
             yield Problem(f"control {verdict.claim!r} is contradicted", warning=True)
-
-
-def check_verdicts_follow_from_records(bundle: Bundle) -> Iterator[Problem]:
-    """Each claim of the suite, judged again, has the submitted verdict.
-
-    A verdict that differs because an earlier version used another method for intervals, or did not
-    look for equal predictions, is a warning.
-    """
-    measurements, entry = Measurements.of_records(bundle.records), bundle.submission.entry.name
-    equal = equal_trials(
-        {
-            (row.target, row.perturbation, row.initialization, row.replicate): outputs
-            for row in scored_rows(bundle.records)
-            if (outputs := bundle.submission.outputs.get(row.job)) and row.value is not None
-        }
-    )
-    verdicts = judge(bundle.plan.suite, measurements, entry, equal=equal)
-    judged = {v.claim: v for v in verdicts}
-    submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
-    for claim in sorted(judged.keys() | submitted.keys()):
-        if claim not in submitted or claim not in judged:
-            source = "the suite" if claim in judged else CLAIMS
-            yield Problem(f"claim {claim!r} is only in {source}")
-        elif submitted[claim].verdict != judged[claim].verdict:
-            yield _other_verdict(submitted[claim], judged[claim])
-        elif other := _other_certainty(submitted[claim], judged[claim]):
-            yield Problem(f"claim {claim!r} has {other}")
-
-
-def _other_certainty(submitted: Verdict, judged: Verdict) -> str | None:
-    """A family or p-value that does not follow; earlier versions gave none."""
-    for field in ("family", "p_reproduced", "p_contradicted"):
-        value, expected = getattr(submitted, field), getattr(judged, field)
-        if field == "family" or value is None or expected is None:
-            equal = value in {expected, None}
-        else:
-            equal = math.isclose(value, expected, rel_tol=P_TOLERANCE)
-        if not equal:
-            return f"{field} {value}, and its records give {expected}"
-    return None
-
-
-def _other_verdict(submitted: Verdict, judged: Verdict) -> Problem:
-    claim, former = submitted.claim, submitted.interval
-    if EQUAL_PREDICTIONS in judged.flags and submitted.lacks_p:
-        why = f"claim {claim!r} was judged {submitted.verdict}; it is undecided: {judged.reason}"
-        return Problem(why, warning=True)
-    if former != FORMER_INTERVALS.get(judged.interval):
-        return Problem(f"claim {claim!r} is {judged.verdict}, not {submitted.verdict}")
-    why = (
-        f"claim {claim!r} was judged {submitted.verdict} by {former}; by {judged.interval} it is"
-        f" {judged.verdict}"
-    )
-    return Problem(why, warning=True)

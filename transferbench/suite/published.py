@@ -5,15 +5,21 @@ A submission says which suite it is of; what counts as that suite is decided her
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 from transferbench.errors import SuiteError
-from transferbench.suite.loading import bundled_suites, load_suite
+from transferbench.suite.loading import BUNDLED, bundled_suites, load_suite
 from transferbench.suite.minors import changed_between
 from transferbench.suite.preregistration import REGISTER
 from transferbench.suite.schema import Suite
+
+TEST_LABELS = "TEST_LABELS"
+"""The file of the digests of test labels, in the package and in a folder of suites."""
+Pinned: TypeAlias = tuple[str, str, str]
+"""Board, target and fingerprint of the data."""
 
 __all__ = ["KnownSuites", "suites_beside"]
 
@@ -28,6 +34,7 @@ class KnownSuites:
         self.folder = folder
         self._others = tuple(others)
         self._boards: dict[str, Mapping[str, Suite]] = {}
+        self._labels: dict[Pinned, str] | None = None
 
     def of(self, board: str) -> Mapping[str, Suite]:
         """The MINORs of ``name@MAJOR`` by their id; none where nothing has that name.
@@ -38,6 +45,17 @@ class KnownSuites:
         if board not in self._boards:
             self._boards[board] = self._read(board)
         return self._boards[board]
+
+    def labels(self, board: str, target: str) -> Mapping[str, str]:
+        """The digests of the test labels of a target, by the fingerprint of the decoded data.
+
+        Raises: ``SuiteError`` where a line is none.
+        """
+        if self._labels is None:
+            files = [BUNDLED / TEST_LABELS, *([self.folder / TEST_LABELS] if self.folder else [])]
+            self._labels = dict(pin for path in files if path.exists() for pin in _pins(path))
+        return {data: digest for (of, label, data), digest in self._labels.items()
+                if (of, label) == (board, target)}  # fmt: skip
 
     def _read(self, board: str) -> Mapping[str, Suite]:
         suites = [suite for suite in self._others if suite.board == board]
@@ -71,6 +89,20 @@ class KnownSuites:
 def suites_beside(submissions: Path, others: Iterable[Suite] = ()) -> KnownSuites:
     """The suites of the boards of a folder of submissions."""
     return KnownSuites(submissions.parent / REGISTER.parent.name, others)
+
+
+def _pins(path: Path) -> Iterator[tuple[Pinned, str]]:
+    """Lines that begin with ``#`` are comments."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip() and not line.startswith("#"):
+            match line.split():
+                case board, target, data, digest:
+                    yield (board, target, data), digest
+                case _:
+                    raise SuiteError(
+                        f"{path}:{number}: {line[:60]!r} pins no labels; write "
+                        "name@MAJOR TARGET FINGERPRINT DIGEST"
+                    )
 
 
 def _loaded(path: Path) -> Suite:

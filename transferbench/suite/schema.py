@@ -72,8 +72,8 @@ SOURCE = "P"
 BOARD_KEYS = frozenset(
     {"rank", "ties", "entry", "initialization", "score", "replicates", "covers", "pretrained",
      "baseline", "gain", "final", "severe_gain", "severe_final", "claims", "adjusted", "controls",
-     "marks", "parameters", "pretraining", "overlap", "needs", "learning_rates", "trust",
-     "submission"}
+     "marks", "values", "reported", "parameters", "pretraining", "overlap", "needs",
+     "learning_rates", "trust", "submission"}
 )  # fmt: skip
 """Keys of the columns that every board has."""
 

@@ -1,0 +1,133 @@
+"""The check that the submitted verdicts are those of the suite's claims, judged again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from transferbench.claims import EQUAL_PREDICTIONS, Verdict, equal_trials, judge
+from transferbench.errors import TransferbenchError
+from transferbench.measurements import Measurements
+from transferbench.plan import Plan
+from transferbench.registry import Registry
+from transferbench.submission.bundle import CLAIMS, Bundle, Problem
+from transferbench.submission.integrity import planned_again, scored_rows
+
+__all__ = ["FORMER_BOARDS", "check_verdicts_follow_from_records"]
+
+RELATIVE = {"p_reproduced": 1e-3, "p_contradicted": 1e-3}
+"""Tolerances: p-values far below 1 multiply differences of last bits; of other numbers 1e-6."""
+
+FORMER_INTERVALS = {"fieller-95": "jackknife-95", "pairs-95": "jackknife-95"}
+"""Method of an interval -> the method of an earlier version, whose verdicts name it."""
+
+FORMER_BOARDS = frozenset(
+    {"characters@1", "characters@2", "initializations@1", "null-pair@1", "quickstart@1"}
+)
+"""Boards that have verdicts of earlier versions: by other intervals, and without p-values."""
+
+BY_METHOD = frozenset({"effect", "low", "high", "interval", "verdict", "reason", "flags", "n"})
+"""What another method of the interval changes."""
+LATER = {"family": "", "p_reproduced": None, "p_contradicted": None, "covers": ""}
+"""Fields that earlier versions did not write, and what stands for them."""
+
+
+FROM_PLAN = frozenset({"reason", "covers"})
+"""Fields that say what a plan knows of the arms."""
+
+
+def check_verdicts_follow_from_records(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
+    """Each claim of the suite, judged again, has the submitted verdict in every field.
+
+    Of the former boards, a verdict that differs because an earlier version used another method for
+    intervals, or did not look for equal predictions, is a warning.
+    """
+    plan = _plan(bundle, registry)
+    judged = {verdict.claim: verdict for verdict in _judged(bundle, plan)}
+    submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
+    if len(submitted) < len(bundle.verdicts):
+        yield Problem(f"{CLAIMS} has a claim twice")
+    for claim in sorted(judged.keys() | submitted.keys()):
+        if claim not in submitted or claim not in judged:
+            source = "the suite" if claim in judged else CLAIMS
+            yield Problem(f"claim {claim!r} is only in {source}")
+            continue
+        is_former = bundle.submission.board in FORMER_BOARDS and submitted[claim].lacks_all_p
+        differing = _differing(submitted[claim], judged[claim], is_former=is_former)
+        if plan is None:
+            differing -= FROM_PLAN
+        yield from _problems(submitted[claim], judged[claim], differing, is_former=is_former)
+
+
+def _plan(bundle: Bundle, registry: Registry) -> Plan | None:
+    """The plan of the submission; None where a plugin is missing, which another check says."""
+    try:
+        return planned_again(bundle, registry)
+    except TransferbenchError:
+        return None
+
+
+def _judged(bundle: Bundle, plan: Plan | None) -> list[Verdict]:
+    entry, suite = bundle.submission.entry.name, bundle.plan.suite
+    equal = equal_trials(
+        {
+            (row.target, row.perturbation, row.initialization, row.replicate): outputs
+            for row in scored_rows(bundle.records)
+            if (outputs := bundle.submission.outputs.get(row.job)) and row.value is not None
+        }
+    )
+    measurements = Measurements.of_records(bundle.records)
+    if plan is None:
+        return judge(suite, measurements, entry, equal=equal)
+    facts = plan.left_out[entry], plan.single_source[entry], equal, plan.unmeasured[entry]
+    return judge(suite, measurements, entry, *facts)
+
+
+def _differing(submitted: Verdict, judged: Verdict, *, is_former: bool) -> set[str]:
+    """The fields in which two verdicts differ; those that a former one lacks do not."""
+    pairs = {
+        field: (getattr(submitted, field), getattr(judged, field))
+        for field in type(judged).model_fields
+    }
+    return {
+        field
+        for field, (value, expected) in pairs.items()
+        if not _equal(field, value, expected)
+        and not (is_former and field in LATER and value == LATER[field])
+    }
+
+
+def _problems(
+    submitted: Verdict, judged: Verdict, differing: set[str], *, is_former: bool
+) -> Iterator[Problem]:
+    claim = submitted.claim
+    by_method = is_former and bool(differing) and differing <= BY_METHOD
+    if by_method and (why := _by_former_version(submitted, judged, differing)):
+        yield Problem(why, warning=True)
+        return
+    if "verdict" in differing:
+        yield Problem(f"claim {claim!r} is {judged.verdict}, not {submitted.verdict}")
+    for field in (name for name in type(judged).model_fields if name in differing - {"verdict"}):
+        value, expected = getattr(submitted, field), getattr(judged, field)
+        yield Problem(f"claim {claim!r} has {field} {value}, and its records give {expected}")
+
+
+def _equal(field: str, value: Any, expected: Any) -> bool:
+    if isinstance(value, float) and isinstance(expected, float):
+        relative = RELATIVE.get(field, 1e-6)
+        return math.isclose(value, expected, rel_tol=relative, abs_tol=1e-9)
+    return bool(value == expected)
+
+
+def _by_former_version(submitted: Verdict, judged: Verdict, differing: set[str]) -> str:
+    """Why an earlier version judged otherwise; "" where none would have."""
+    claim = submitted.claim
+    if EQUAL_PREDICTIONS in judged.flags and differing <= {"verdict", "reason", "flags"}:
+        return f"claim {claim!r} was judged {submitted.verdict}; it is undecided: {judged.reason}"
+    if submitted.interval == FORMER_INTERVALS.get(judged.interval):
+        return (
+            f"claim {claim!r} was judged {submitted.verdict} by {submitted.interval}, whose "
+            f"numbers are only reported; by {judged.interval} it is {judged.verdict}"
+        )
+    return ""
