@@ -335,8 +335,10 @@ def test_the_file_of_these_tests_runs_where_nothing_raises(tmp_path):
 )
 def test_a_plugin_that_raises_while_planning_is_named(tmp_path, step, plugin, arguments):
     message = mistake("run", *own_run(tmp_path, step, *arguments))
+    file = re.escape(str(tmp_path / "own.py"))
     assert re.search(rf"{re.escape(plugin)} failed: RuntimeError: on purpose \(own.py:\d+\); "
-                     "report it to the plugin's author, or leave it out", message)  # fmt: skip
+                     rf"repair {file}, or leave it out \(TRANSFERBENCH_TRACEBACK=1 shows the "
+                     r"traceback\)", message)  # fmt: skip
     assert artefacts(tmp_path / "store") == []
 
 
@@ -401,6 +403,19 @@ def test_memory_that_ran_out_in_a_plugin_is_reported_as_such(tmp_path):
     said = cli("run", *own_run(tmp_path, "measure", action="raise MemoryError()"))
     assert said.code == 1
     assert {row["status"] for row in Run(tmp_path / "run").failed} == {"oom"}
+
+
+@pytest.mark.parametrize("step", ["import", "load", "measure"])
+def test_the_traceback_of_a_file_of_ones_own_can_be_seen(tmp_path, monkeypatch, step):
+    """Where it cannot be loaded, fails while planning, or in a job."""
+    arguments = ("run", *own_run(tmp_path, step))
+    without = cli(*arguments).err
+    assert "TRANSFERBENCH_TRACEBACK=1 shows the traceback" in without
+    assert "Traceback" not in without
+    monkeypatch.setenv("TRANSFERBENCH_TRACEBACK", "1")
+    said = cli(*arguments).err
+    assert re.search(r"Traceback \(most recent call last\):\n.*own\.py\", line \d+.*"
+                     r"RuntimeError: on purpose\n", said, re.DOTALL)  # fmt: skip
 
 
 @pytest.mark.parametrize("step", ["import", "hook"])

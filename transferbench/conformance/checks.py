@@ -17,7 +17,7 @@ from unittest import SkipTest
 
 from transferbench.conformance.isolation import isolated
 from transferbench.errors import ConformanceError, TransferbenchError, is_out_of_memory, listing
-from transferbench.registry.blame import cause
+from transferbench.registry.blame import cause, show_traceback
 from transferbench.registry.discovery import Kind
 
 __all__ = [
@@ -187,6 +187,7 @@ def _described(error: BaseException) -> str:
         return str(error)
     if is_out_of_memory(error):
         return f"memory ran out ({error}); give the plugin smaller tiny parameters"
+    show_traceback(error)
     return f"it raised {cause(error)}; repair the plugin there"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,18 @@ from pydantic import ValidationError
 from transferbench.errors import PluginError, TransferbenchError, is_out_of_memory
 from transferbench.registry.guard import MisconductError, guarded, guarded_job
 
-__all__ = ["blamed", "blamed_calls", "blamed_job", "cause", "in_a_line", "is_trusted", "trust"]
+__all__ = [
+    "TRACEBACK",
+    "blamed",
+    "blamed_calls",
+    "blamed_job",
+    "cause",
+    "in_a_line",
+    "is_trusted",
+    "offered_by_file",
+    "show_traceback",
+    "trust",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +42,10 @@ _CALLERS = (
     Path(contextlib.__file__),
 )
 _ADVICE = "report it to the plugin's author, or leave it out"
+TRACEBACK = "TRANSFERBENCH_TRACEBACK"
+"""Set to anything: what a plugin raises is shown with its traceback, in workers too."""
 _TRUSTED: set[str] = set()
+_OF_FILES: set[tuple[str, str]] = set()
 
 
 def trust(plugin: str) -> None:
@@ -45,6 +60,25 @@ def trust(plugin: str) -> None:
 def is_trusted(plugin: str) -> bool:
     """Whether ``trust`` was said of it; two plugins of one name are never served."""
     return plugin in _TRUSTED
+
+
+def offered_by_file(plugin: str, file: str) -> None:
+    """Say that a plugin (``backbone 'NAME'``) is of a file, which its user can repair."""
+    _OF_FILES.difference_update({each for each in _OF_FILES if each[0] == plugin})
+    _OF_FILES.add((plugin, file))
+
+
+def _advice(plugin: str) -> str:
+    file = next((file for name, file in sorted(_OF_FILES) if name in plugin), None)
+    if file is None:
+        return _ADVICE
+    return f"repair {file}, or leave it out ({TRACEBACK}=1 shows the traceback)"
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print the traceback of what a plugin raised, where the user wants to see it."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
 
 
 @contextmanager
@@ -62,13 +96,14 @@ def blamed(plugin: str, *, frequent: bool = False, role: str = "") -> Iterator[N
     except TransferbenchError:
         raise
     except MisconductError as error:
-        raise PluginError(
-            f"{plugin} {error}{_line_of(error.__cause__ or error)}; {_ADVICE}"
-        ) from error
+        show_traceback(error)
+        line = _line_of(error.__cause__ or error)
+        raise PluginError(f"{plugin} {error}{line}; {_advice(plugin)}") from error
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
-        raise PluginError(f"{plugin} failed: {cause(error)}; {_ADVICE}") from error
+        show_traceback(error)
+        raise PluginError(f"{plugin} failed: {cause(error)}; {_advice(plugin)}") from error
 
 
 def blamed_calls(plugin: str, function: Callable[P, R]) -> Callable[P, R]:
@@ -95,9 +130,11 @@ def blamed_job(plugin: str, *, code: bool = True) -> Iterator[None]:
         with guarded_job(code=code):
             yield
     except MisconductError as error:
-        raise PluginError(f"{plugin} {in_a_line(error)}; {_ADVICE}") from error
+        show_traceback(error)
+        raise PluginError(f"{plugin} {in_a_line(error)}; {_advice(plugin)}") from error
     except SystemExit as error:
-        raise PluginError(f"{plugin} failed: {cause(error)}; {_ADVICE}") from error
+        show_traceback(error)
+        raise PluginError(f"{plugin} failed: {cause(error)}; {_advice(plugin)}") from error
 
 
 def in_a_line(misconduct: MisconductError) -> str:

@@ -35,7 +35,14 @@ from pydantic import BaseModel
 from transferbench import hookspecs
 from transferbench.errors import PluginError, suggestion
 from transferbench.hookspecs import PROJECT
-from transferbench.registry.blame import cause, in_a_line, trust
+from transferbench.registry.blame import (
+    TRACEBACK,
+    cause,
+    in_a_line,
+    offered_by_file,
+    show_traceback,
+    trust,
+)
 from transferbench.registry.code import Distributions, PluginCode, code_of_file
 from transferbench.registry.guard import MisconductError, guarded, only_plugins_run
 from transferbench.registry.numerics import PLUGIN_FILE
@@ -201,8 +208,11 @@ def _load(plugins: Iterable[_Plugin]) -> tuple[tuple[Offer, ...], tuple[PluginPr
                     specs = _collect(kind, implementation.function())
                 if len(problems) == before:
                     offers += [Offer(kind, spec, origin) for spec in specs]
-                    for spec in specs if origin.owner == PROJECT else ():
-                        trust(f"{kind} {spec.name!r}")
+                    for plugin in (f"{kind} {spec.name!r}" for spec in specs):
+                        if origin.owner == PROJECT:
+                            trust(plugin)
+                        elif not origin.distribution:
+                            offered_by_file(plugin, origin.plugin)
     return tuple(offers), tuple(problems)
 
 
@@ -337,7 +347,10 @@ def _guard(
     except MisconductError as error:
         problems.append(origin.problem(f"it {in_a_line(error)}", kind=kind))
     except (Exception, SystemExit) as error:  # noqa: BLE001  # third-party code may raise anything
-        problems.append(origin.problem(cause(error), kind=kind))
+        show_traceback(error)
+        way_on = f"repair it, or leave the file out ({TRACEBACK}=1 shows the traceback)"
+        advice = "" if origin.distribution else way_on
+        problems.append(origin.problem(cause(error), advice, kind))
 
 
 # --- what a plugin must be --------------------------------------------------------------------
