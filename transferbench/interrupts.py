@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENDING",
+    "end_if_requested",
+    "ending_requested",
+    "endings_deferred",
     "ignore_further_interrupts",
     "interrupt",
     "received",
@@ -26,7 +29,11 @@ __all__ = [
 # The latter are sent by schedulers of clusters, and where a terminal or a connection is closed.
 ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
+DEFERRED = [signal.SIGTERM, *([signal.SIGUSR2] if hasattr(signal, "SIGUSR2") else [])]
+"""A scheduler's signals that a process is to end soon, which leave time to keep a training."""
+
 _RECEIVED: list[int] = []
+_REQUESTED: list[int] = []
 
 
 def interrupt(number: int, _: FrameType | None) -> NoReturn:
@@ -83,6 +90,47 @@ def _repeat() -> None:
     if signal.getsignal(number) is interrupt:
         # A real signal, which also ends a wait of the main thread.
         signal.pthread_kill(main_thread().ident or 0, number)
+
+
+@contextmanager
+def endings_deferred() -> Iterator[None]:
+    """Inside the block these signals are requests, which ``end_if_requested`` fulfils.
+
+    A second one interrupts at once.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in DEFERRED}
+    for number, handler in handlers.items():
+        if handler in {signal.SIG_DFL, interrupt}:
+            signal.signal(number, _request)
+    try:
+        yield
+        # What came too late to be fulfilled inside.
+        end_if_requested()
+    finally:
+        _REQUESTED.clear()
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is _request:
+                signal.signal(number, handler)
+
+
+def _request(number: int, frame: FrameType | None) -> None:
+    if _REQUESTED:
+        interrupt(number, frame)
+    _REQUESTED.append(number)
+
+
+def ending_requested() -> bool:
+    """Whether a deferred signal has come."""
+    return bool(_REQUESTED)
+
+
+def end_if_requested() -> None:
+    """Interrupt, where a deferred signal has come."""
+    if _REQUESTED:
+        interrupt(_REQUESTED[-1], None)
 
 
 @contextmanager

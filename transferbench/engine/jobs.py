@@ -16,7 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )  # fmt: skip
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +32,8 @@ from transferbench.engine.kernels import choose_kernels, machine_facts
 from transferbench.engine.resources import Machine, WorkerResources, same_version
 from transferbench.engine.tuning import rate_measurement, tuning_measurements
 from transferbench.errors import DataError, PluginError, StoreError
+from transferbench.identity import digest
+from transferbench.interrupts import endings_deferred
 from transferbench.metrics import Evaluation, chance_level
 from transferbench.networks.modules import (
     Partition,
@@ -72,6 +74,7 @@ from transferbench.training import (
     refuse_smaller_batches,
 )
 from transferbench.training.loop import Request, run_alone
+from transferbench.training.resume import Unfinished
 
 __all__ = ["Engine", "single_threaded", "start_engine"]
 
@@ -164,15 +167,23 @@ class Engine:
             if error:
                 raise error
         else:
-            run_alone(self._work(job))
+            with endings_deferred() if job.kind in TRAININGS else nullcontext():
+                run_alone(self._work(job))
 
     def together(self, jobs: Sequence[Job]) -> list[BaseException | None]:
         """Compute trainings of one shape together; returns what each raised, in their order."""
         # In one order wherever they run: of two groups that share jobs, one waits for the other.
         ordered = sorted(jobs, key=lambda job: job.id)
         works = {job.id: self._work(job, together=len(jobs)) for job in ordered}
-        errors = self._groups.run(ordered[0], works)
+        with endings_deferred():
+            errors = self._groups.run(ordered[0], works)
         return [errors[job.id] for job in jobs]
+
+    def _bits_of(self, job: Job) -> str:
+        """What must be the same for a training to go on with the same bits."""
+        facts = machine_facts(self.resources.device, 0)
+        kept = {key: fact for key, fact in facts.items() if key not in {"host", "wall_seconds"}}
+        return digest([job.id, kept, self.execution.micro_batch, self.execution.compile])
 
     def _work(self, job: Job, together: int = 1) -> Steps:
         """The job, with its trainings left to who runs it; ``together``: how many go on at once."""
@@ -307,7 +318,10 @@ class Engine:
         )  # fmt: skip
         seeds = payload["seeds"]
         result = yield from training.loop(
-            seeds["data"], seeds["augmentation"], payload.get("checkpoints", ())
+            seeds["data"],
+            seeds["augmentation"],
+            payload.get("checkpoints", ()),
+            Unfinished(draft.unfinished, self._bits_of(job), self.resources.machine.save_seconds),
         )
         return TrainedNetwork(net, head, modules, result)
 

@@ -57,6 +57,9 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 SHARE_OF_MEMORY = 4
 """A split may take one in so many of the free bytes: there are three, and what is computed."""
 
+SAVE_SECONDS = 600.0
+"""Between two times that a training is kept, so that a restart goes on from there."""
+
 CACHE_BYTES = 2**30
 """For results that diagnoses share: the features of a dozen small networks."""
 
@@ -69,6 +72,7 @@ class Machine(NamedTuple):
 
     ``weights``: the files of external weights, by their sha256. ``offline``: no network for them.
     ``group``: trainings at a time. ``fast_kernels``: instead of deterministic ones, on a card.
+    ``save_seconds``: after which an unfinished training is written each time.
     ``code``: of the plugin files, with which the run was planned, by the name of the file.
     ``states``: those that a training stores, by job; all where it is not named.
     ``image_bytes``: of the images of a split that a worker, one of ``slots``, has in memory at
@@ -87,6 +91,7 @@ class Machine(NamedTuple):
     offline: bool = False
     group: int = 1
     fast_kernels: bool = False
+    save_seconds: float = SAVE_SECONDS
     code: Mapping[str, str] = {}
     states: Mapping[str, tuple[str, ...]] = {}
     image_bytes: int | None = None

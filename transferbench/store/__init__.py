@@ -7,6 +7,7 @@
     corrupt/<id>.<random>/  artefacts that were set aside because they differ from their manifest
     leases/<id>             who computes a job now; spares double work
     runs/                   the folders of runs elsewhere that use the store
+    unfinished/<id>         a training that was interrupted, until it is finished
 
 Several hosts may share a store. Nothing but speed rests on leases: drafts have names of their own,
 a rename onto a finished artefact means that another writer published it first, and an artefact is

@@ -40,12 +40,14 @@ class Draft:
     """An artefact being written, invisible to readers until it is complete.
 
     ``already_done``: another writer finished the job while this one waited, so that there is
-    nothing to compute. ``facts``: to be filled, not part of the job's identity.
+    nothing to compute. ``facts``: to be filled, not part of the job's identity. ``unfinished``: a
+    file that outlives the writer until a later one has finished the job.
     """
 
-    def __init__(self, folder: Path, *, already_done: bool) -> None:
+    def __init__(self, folder: Path, unfinished: Path, *, already_done: bool) -> None:
         self._folder = folder
         self._root = folder.parent.parent
+        self.unfinished = unfinished
         self._names: set[str] = set()
         self.already_done = already_done
         self.facts: dict[str, Any] = {}

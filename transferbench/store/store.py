@@ -39,10 +39,12 @@ from transferbench.store.lease import Waiting, leased, silent
 
 __all__ = ["Store", "store_around"]
 
-FOLDERS = ("corrupt", "jobs", "failures", "partial", "leases", CONTENTS)
+FOLDERS = ("corrupt", "jobs", "failures", "partial", "leases", "unfinished", CONTENTS)
 
 RUNS = "runs"
 """The folder with the paths of runs elsewhere."""
+UNFINISHED_SECONDS = 30 * 24 * 3600
+"""After so long nobody goes on with what was left unfinished."""
 
 OCCUPIED = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 """Errors of a rename onto something that is there."""
@@ -213,6 +215,9 @@ class Store:
         for lease in (self.root / "leases").glob("*"):
             if time.time() - newest_change(lease) > ABANDONED_SECONDS:
                 remove(lease)
+        for unfinished in (self.root / "unfinished").glob("*"):
+            if time.time() - newest_change(unfinished) > UNFINISHED_SECONDS:
+                remove(unfinished)
 
     @contextmanager
     def writing(
@@ -237,20 +242,27 @@ class Store:
                                        lambda: self._has(job, files)))  # fmt: skip
             partial = self.root / "partial" / draft_name(job, self.host)
             stack.callback(remove, partial)
-            draft = Draft(partial, already_done=self._is_intact(job) and self._has(job, files))
+            unfinished = self.root / "unfinished" / job
+            already_done = self._is_intact(job) and self._has(job, files)
+            draft = Draft(partial, unfinished, already_done=already_done)
             if draft.already_done:
                 yield draft
                 return
             with explained(self.root, folder):
                 partial.mkdir()
-            with explained(self.root, folder, foreign=True):
-                yield draft
+            try:
+                with explained(self.root, folder, foreign=True):
+                    yield draft
+            except Exception:
+                remove(unfinished)
+                raise
             with explained(self.root, folder):
                 draft.complete(job, kind)
                 if files and self._is_intact(job):
                     self._extend(job, partial)
                 else:
                     self._publish(job, partial)
+            remove(unfinished)
 
     def remove(self, job: str) -> None:
         """Remove an artefact, at once for readers, and the failure of the job.

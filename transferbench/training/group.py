@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import torch
 
 from transferbench.errors import is_out_of_memory
+from transferbench.interrupts import ending_requested
 from transferbench.metrics import Evaluation
 from transferbench.training.captured import (
     CannotCaptureError,
@@ -96,6 +97,11 @@ class Ended(Generic[ResultT]):
             self.result = end.value
         except (Exception, SystemExit) as error:  # noqa: BLE001  # of one work: the others go on
             self.error = error
+        except KeyboardInterrupt as error:
+            if not ending_requested():
+                raise
+            # The others are kept first, as this one was: ``Group`` raises it then.
+            self.error = error
 
 
 class Group(Generic[ResultT]):
@@ -161,6 +167,7 @@ class Group(Generic[ResultT]):
         if self._eager:
             for each in members:
                 each.compute()
+            _end_if_kept(members)
             return True
         raised = steps.take(draws)
         for place, each in enumerate(members):
@@ -168,6 +175,7 @@ class Group(Generic[ResultT]):
                 each.fail(raised[place])
             else:
                 each.go_on()
+        _end_if_kept(members)
         return True
 
     def _captured(self, capture: Callable[[], CapturedSteps]) -> CapturedSteps | None:
@@ -227,6 +235,13 @@ class Group(Generic[ResultT]):
                     passes = None
             captured[split] = tuple(members), passes
         return passes  # type: ignore[no-any-return]  # a dictionary of steps and passes
+
+
+def _end_if_kept(members: Sequence[Ended[Any]]) -> None:
+    """Pass on the interrupt with which all members have ended, now that each is kept."""
+    for each in members:
+        if isinstance(each.error, KeyboardInterrupt):
+            raise each.error
 
 
 def _alive(members: Sequence[Ended[ResultT]]) -> list[Ended[ResultT]]:

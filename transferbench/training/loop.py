@@ -19,6 +19,7 @@ from transferbench.suite import Recipe
 from transferbench.training.evaluation import evaluate
 from transferbench.training.execution import Execution
 from transferbench.training.progress import Progress
+from transferbench.training.resume import Unfinished
 from transferbench.training.schedule import evaluated_epochs
 from transferbench.training.step import StepDraw, TrainingStep, set_train_mode
 from transferbench.training.tasks import HISTORY_VALUES, SPLITS, DataSplit, TaskData
@@ -126,22 +127,30 @@ class Training:
             self.net, self.splits[work], self.data, self.execution, self.recipe.precision
         )
 
-    def loop(self, data_seed: int, augmentation_seed: int, checkpoints: Sequence[int] = ()) -> Loop:
-        """The training, from the beginning to its result.
+    def loop(
+        self,
+        data_seed: int,
+        augmentation_seed: int,
+        checkpoints: Sequence[int] = (),
+        unfinished: Unfinished | None = None,
+    ) -> Loop:
+        """The training, from the beginning, or from where it was kept, to its result.
 
         ``states`` of the result has ``init``, ``final``, ``best`` (by the validation metric at the
         evaluated epochs, the earliest of equals; the final state without a validation split) and
         ``epoch-T`` for each of ``checkpoints``.
         """
-        # On the CPU: what is drawn does not depend on the device.
-        progress = Progress(
-            order=torch.Generator().manual_seed(data_seed),
-            augmentation=torch.Generator().manual_seed(augmentation_seed),
-        )
-        progress.states["init"] = clone_state(self.net)
-        yield from self._after_epoch(progress, checkpoints)
+        progress = unfinished.load(self) if unfinished else None
+        if progress is None:
+            # On the CPU: what is drawn does not depend on the device.
+            progress = Progress(
+                order=torch.Generator().manual_seed(data_seed),
+                augmentation=torch.Generator().manual_seed(augmentation_seed),
+            )
+            progress.states["init"] = clone_state(self.net)
+            yield from self._after_epoch(progress, checkpoints)
         while progress.epoch < self.recipe.epochs:
-            yield from self._epoch(progress)
+            yield from self._epoch(progress, unfinished)
             yield from self._after_epoch(progress, checkpoints)
         states = progress.states
         states["final"] = clone_state(self.net)
@@ -151,7 +160,9 @@ class Training:
         rows = [row for row in progress.history if row["epoch"] in evaluated]
         return TrainingResult(rows, states, progress.best_epoch)
 
-    def _epoch(self, progress: Progress) -> Generator[Request, Evaluation | None, None]:
+    def _epoch(
+        self, progress: Progress, unfinished: Unfinished | None
+    ) -> Generator[Request, Evaluation | None, None]:
         set_train_mode(self.net, self.only_head)
         if progress.permutation is None:
             n = len(self.data.train.pipeline)
@@ -162,6 +173,8 @@ class Training:
         batches = torch.split(progress.permutation, size)[progress.step : self.stepping.per_epoch]
         self.data.train.pipeline.announce(batches)
         for indices in batches:
+            if unfinished:
+                unfinished.visit(self, progress)
             taken = progress.epoch * self.stepping.per_epoch + progress.step
             yield Request(self, self.stepping.draw(indices, progress.augmentation, taken))
             progress.step += 1

@@ -79,8 +79,8 @@ def serve(pipe: Pipe) -> None:
         _parents[:] = [pipe]
         inbox: Inbox = SimpleQueue()
         Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-        # The listener handles a parent that is gone.
-        with suppress(BrokenPipeError, ConnectionResetError):
+        # The listener handles a parent that is gone; an interrupt ends the worker.
+        with suppress(BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
             _work(pipe, inbox, start)
 
 

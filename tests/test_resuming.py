@@ -1,0 +1,246 @@
+"""A training that is killed goes on where it was kept, and ends with the same bits."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_training_groups import assert_equal
+from tiny_suite import tiny_suite
+from training_groups import CPU, FEATURES, training_of
+
+from transferbench.api import run
+from transferbench.interrupts import _REQUESTED, end_if_requested, endings_deferred
+from transferbench.training.graph import RecordedCalls
+from transferbench.training.group import Group
+from transferbench.training.loop import run_alone
+from transferbench.training.resume import Unfinished
+
+
+class KilledError(Exception):
+    """In place of a process that ends."""
+
+
+class Kept(Unfinished):
+    """Kept after each step; the process ends before step ``kill`` of this start."""
+
+    def __init__(self, path, kill=None, key="job"):
+        super().__init__(path, key, seconds=0.0)
+        self.left = kill
+        self.loaded = False
+
+    def visit(self, training, progress):
+        super().visit(training, progress)
+        if self.left == 0:
+            raise KilledError
+        if self.left is not None:
+            self.left -= 1
+
+    def load(self, training):
+        progress = super().load(training)
+        self.loaded = progress is not None
+        return progress
+
+
+def work(seed, feature, kept=None, *, captured=False):
+    torch.manual_seed(100 + seed)
+    random.seed(seed)
+    training = training_of(seed, feature, captured=captured)
+    result = yield from training.loop(seed, seed + 5, [1], kept)
+    return result, torch.rand(3), training.net
+
+
+def resumed(seed, feature, path, kills):
+    """A training that is killed after each number of steps."""
+    for kill in kills:
+        with pytest.raises(KilledError):
+            run_alone(work(seed, feature, Kept(path, kill)))
+    kept = Kept(path)
+    result = run_alone(work(seed, feature, kept))
+    assert kept.loaded
+    return result
+
+
+KINDS = [
+    "adamw", "plain", "no-momentum", "mixup", "augmentation", "frozen", "micro-batches",
+    "perturbed-per-image-augmented", "perturbed-transform-augmented", "bf16", "sparse",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("feature", KINDS)
+def test_a_training_that_is_killed_ends_with_the_same_bits(feature, tmp_path):
+    assert feature in FEATURES
+    expected = run_alone(work(0, feature))
+    # Before the first step, within an epoch, at its end, and once more soon after.
+    assert_equal(resumed(0, feature, tmp_path / "kept", [0, 2, 3, 1]), expected)
+
+
+def test_a_group_that_is_killed_goes_on_as_one(tmp_path):
+    def together(kill=None):
+        kept = [Kept(tmp_path / str(seed), kill) for seed in (0, 1)]
+        works = [work(seed, "adamw", kept[seed], captured=True) for seed in (0, 1)]
+        return Group(CPU, 2, RecordedCalls, print).run(works)
+
+    for kill in (4, 2):
+        assert [type(each.error) for each in together(kill)] == [KilledError] * 2
+    for seed, each in enumerate(together()):
+        assert_equal(each.result, run_alone(work(seed, "adamw")))
+
+
+def test_one_of_a_group_may_go_on_while_another_begins(tmp_path):
+    with pytest.raises(KilledError):
+        run_alone(work(0, "adamw", Kept(tmp_path / "0", 5)))
+    works = [work(seed, "adamw", Kept(tmp_path / str(seed)), captured=True) for seed in (0, 1)]
+    for seed, each in enumerate(Group(CPU, 2, RecordedCalls, print).run(works)):
+        assert_equal(each.result, run_alone(work(seed, "adamw")))
+
+
+@pytest.mark.parametrize("damage", ["other-key", "cut", "other-content"])
+def test_what_cannot_be_gone_on_with_is_begun_again(damage, tmp_path):
+    path = tmp_path / "kept"
+    with pytest.raises(KilledError):
+        run_alone(work(0, "plain", Kept(path, 5)))
+    kept = Kept(path, key="another" if damage == "other-key" else "job")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1000])
+    if damage == "other-content":
+        torch.save([1, 2], path)
+    result = run_alone(work(0, "plain", kept))
+    assert not kept.loaded
+    assert_equal(result, run_alone(work(0, "plain")))
+
+
+def test_it_is_written_after_some_time_and_not_at_each_step(tmp_path):
+    now, written = [0.0], []
+
+    class Timed(Unfinished):
+        def _write(self, _training, progress):
+            written.append((now[0], progress.step))
+
+        def visit(self, training, progress):
+            super().visit(training, progress)
+            now[0] += 40
+
+    run_alone(work(0, "plain", Timed(tmp_path / "kept", "job", 100.0, lambda: now[0])))
+    assert [at for at, _ in written] == [120.0, 240.0]
+
+
+def test_a_full_disk_does_not_end_a_training(tmp_path):
+    (tmp_path / "file").touch()
+    result = run_alone(work(0, "plain", Kept(tmp_path / "file" / "kept")))
+    assert_equal(result, run_alone(work(0, "plain")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_keeps_all_of_a_group_and_ends_it(number, tmp_path):
+    class Told(Kept):
+        def visit(self, training, progress):
+            if progress.epoch == 1 and progress.step == 1 and self.tells:
+                os.kill(os.getpid(), number)
+            super().visit(training, progress)
+
+    def together(*, tells):
+        kept = [Told(tmp_path / str(seed)) for seed in (0, 1)]
+        for each in kept:
+            each._seconds = 1e9
+            each.tells = tells and each is kept[0]
+        works = [work(seed, "adamw", kept[seed], captured=True) for seed in (0, 1)]
+        with endings_deferred():
+            return Group(CPU, 2, RecordedCalls, print).run(works), kept
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        together(tells=True)
+    assert signal.getsignal(number) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+    ended, kept = together(tells=False)
+    assert all(each.loaded for each in kept)
+    for seed, each in enumerate(ended):
+        assert_equal(each.result, run_alone(work(seed, "adamw")))
+
+
+def test_a_signal_outside_of_steps_interrupts_at_the_end():
+    with pytest.raises(KeyboardInterrupt), endings_deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with endings_deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            end_if_requested()
+        with pytest.raises(KeyboardInterrupt):  # a second one does not wait
+            os.kill(os.getpid(), signal.SIGTERM)
+        _REQUESTED.clear()
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+LONG = {
+    "replicates": 1, "diagnostics": {}, "claims": {},
+    "perturbations": {"none": {"name": "identity"}},
+}  # fmt: skip
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_resuming import long_run
+from transferbench.runner import execute
+machine = execute._machine
+execute._machine = lambda *arguments: machine(*arguments)._replace(save_seconds=0.0)
+long_run({folder!r}, {epochs})
+"""
+
+
+def long_run(folder, epochs):
+    recipe = {
+        "optimizer": "adamw", "learning_rate": 0.003, "epochs": epochs, "batch_size": 10,
+        "augmentation": {"shift": 1}, "mixup": 0.2,
+    }  # fmt: skip
+    suite = tiny_suite(**LONG, recipes={"short": recipe})
+    return run(suite, out=Path(folder) / "run", jobs=1, device="cpu", progress=False)
+
+
+def weights_of(folder):
+    return {
+        path.parent.name: path.read_bytes()
+        for path in (Path(folder) / "store" / "jobs").rglob("*.safetensors")
+        if path.name in {"final.safetensors", "best.safetensors"}
+    }
+
+
+def killed_run(folder, epochs, moments):
+    """A run that is killed after each number of seconds since it began to train."""
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), epochs=epochs)
+    unfinished = folder / "store" / "unfinished"
+    kills = 0
+    for seconds in moments:
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        before = {path: path.stat().st_mtime_ns for path in unfinished.glob("*")}
+        while process.poll() is None and before == {
+            path: path.stat().st_mtime_ns for path in unfinished.glob("*")
+        }:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    return kills
+
+
+@pytest.mark.parametrize(
+    ("epochs", "moments"),
+    [(3, [0.02]), pytest.param(20, [random.random() for _ in range(10)], marks=pytest.mark.slow)],
+    ids=["short", "long"],
+)
+def test_a_run_that_is_killed_ends_with_the_same_bits(epochs, moments, tmp_path):
+    kills = killed_run(tmp_path / "killed", epochs, moments)
+    assert kills >= 1
+    assert list((tmp_path / "killed" / "store" / "unfinished").iterdir())
+    finished = long_run(tmp_path / "killed", epochs)
+    assert not finished.failed
+    assert not list((tmp_path / "killed" / "store" / "unfinished").iterdir())
+    long_run(tmp_path / "undisturbed", epochs)
+    expected = weights_of(tmp_path / "undisturbed")
+    assert len(expected) >= 3
+    assert weights_of(tmp_path / "killed") == expected

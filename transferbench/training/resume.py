@@ -1,0 +1,144 @@
+"""A training that is not finished, kept in a file: weights, optimizer, generators, position.
+
+It is written every few minutes, and where the process is told to end; a restart goes on from it
+bit for bit. A file that cannot be read, or is of another training, is as none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from transferbench.files import atomic_path
+from transferbench.interrupts import end_if_requested, ending_requested
+from transferbench.training.generators import GeneratorStates
+from transferbench.training.progress import Progress
+
+if TYPE_CHECKING:
+    from transferbench.training.loop import Training
+
+__all__ = ["Unfinished"]
+
+FORMAT = 1
+
+
+class Unfinished:
+    """Where a training is kept until it has ended.
+
+    ``key``: of what must be the same for the bits to be. ``seconds``: between two writes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._key, self._seconds, self._clock = path, key, seconds, clock
+        self._written = clock()
+
+    def visit(self, training: Training, progress: Progress) -> None:
+        """Between two steps: write where it is time, and end where this process is to end."""
+        requested = ending_requested()
+        if requested or self._clock() - self._written >= self._seconds:
+            # A full disk costs the way back, and not the training.
+            with suppress(OSError):
+                self._write(training, progress)
+            self._written = self._clock()
+        if requested:
+            end_if_requested()
+
+    def load(self, training: Training) -> Progress | None:
+        """Put ``training`` where it was when it was written, if it was."""
+        try:
+            content = torch.load(self._path, weights_only=True, map_location="cpu")
+        except FileNotFoundError:
+            return None
+        except Exception:  # noqa: BLE001  # damaged in any way
+            return None
+        if not isinstance(content, dict) or content.get("key") != [FORMAT, self._key]:
+            return None
+        _restore(training, content)
+        return _progress_of(content["progress"])
+
+    def _write(self, training: Training, progress: Progress) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._path) as path:
+            torch.save(
+                {
+                    "key": [FORMAT, self._key],
+                    "progress": {
+                        **vars(progress),
+                        "order": progress.order.get_state(),
+                        "augmentation": progress.augmentation.get_state(),
+                    },
+                    **_state_of(training),
+                },
+                path,
+            )
+
+
+def _state_of(training: Training) -> dict[str, Any]:
+    stepping = training.stepping
+    net, optimizer = stepping.net, stepping.optimizer
+    # In the order of parameters, which an optimizer's own state names by number.
+    moments = [dict(optimizer.state.get(parameter, {})) for parameter in net.parameters()]
+    states = GeneratorStates.now()
+    name, words, *rest = states.numpy
+    return {
+        "parameters": [parameter.detach() for parameter in net.parameters()],
+        # Those too that are in no state dict.
+        "buffers": dict(net.named_buffers()),
+        "moments": moments,
+        "scaler": stepping.scaler.state_dict(),
+        "python": states.python,
+        "numpy": [name, torch.from_numpy(words.astype(np.int64)), *rest],
+        "torch": states.torch,
+        "cuda": states.cuda,
+    }
+
+
+def _restore(training: Training, content: Mapping[str, Any]) -> None:
+    stepping = training.stepping
+    net, optimizer = stepping.net, stepping.optimizer
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), content["parameters"], strict=True):
+            parameter.copy_(value)
+        for name, buffer in net.named_buffers():
+            buffer.copy_(content["buffers"][name])
+    for parameter, moments in zip(net.parameters(), content["moments"], strict=True):
+        if moments:
+            optimizer.state[parameter] = {
+                name: value if value is None else _like(value, parameter)
+                for name, value in moments.items()
+            }
+    if content["scaler"]:
+        stepping.scaler.load_state_dict(content["scaler"])
+    name, words, *rest = content["numpy"]
+    numpy_state = (name, words.numpy().astype(np.uint32), *rest)
+    python = content["python"]
+    GeneratorStates(
+        (python[0], tuple(python[1]), python[2]), numpy_state, content["torch"], content["cuda"]
+    ).restore()
+
+
+def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """A moment where its parameter is, in its layout; the count of steps is a scalar."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter).copy_(value)
+
+
+def _progress_of(kept: Mapping[str, Any]) -> Progress:
+    generators = {}
+    for name in ("order", "augmentation"):
+        generators[name] = torch.Generator()
+        generators[name].set_state(kept[name])
+    return Progress(**{**kept, **generators})
