@@ -179,11 +179,13 @@ class Engine:
             errors = self._groups.run(ordered[0], works)
         return [errors[job.id] for job in jobs]
 
-    def _bits_of(self, job: Job) -> str:
-        """What must be the same for a training to go on with the same bits."""
+    def _unfinished(self, job: Job, draft: Draft) -> Unfinished:
+        """Where a training is kept, with what must be the same for it to go on bit for bit."""
         facts = machine_facts(self.resources.device, 0)
-        kept = {key: fact for key, fact in facts.items() if key not in {"host", "wall_seconds"}}
-        return digest([job.id, kept, self.execution.micro_batch, self.execution.compile])
+        same = {key: fact for key, fact in facts.items() if key not in {"host", "wall_seconds"}}
+        key = digest([job.id, same, self.execution.micro_batch, self.execution.compile])
+        path = draft.unfinished / "training.pt"
+        return Unfinished(path, key, self.resources.machine.save_seconds)
 
     def _work(self, job: Job, together: int = 1) -> Steps:
         """The job, with its trainings left to who runs it; ``together``: how many go on at once."""
@@ -321,7 +323,7 @@ class Engine:
             seeds["data"],
             seeds["augmentation"],
             payload.get("checkpoints", ()),
-            Unfinished(draft.unfinished, self._bits_of(job), self.resources.machine.save_seconds),
+            self._unfinished(job, draft),
         )
         return TrainedNetwork(net, head, modules, result)
 

@@ -41,7 +41,7 @@ class Draft:
 
     ``already_done``: another writer finished the job while this one waited, so that there is
     nothing to compute. ``facts``: to be filled, not part of the job's identity. ``unfinished``: a
-    file that outlives the writer until a later one has finished the job.
+    folder that outlives the writer until a later one has finished the job.
     """
 
     def __init__(self, folder: Path, unfinished: Path, *, already_done: bool) -> None:

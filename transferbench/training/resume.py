@@ -6,6 +6,7 @@ bit for bit. A file that cannot be read, or is of another training, is as none.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from transferbench.files import atomic_path
 from transferbench.interrupts import end_if_requested, ending_requested
 from transferbench.training.generators import GeneratorStates
 from transferbench.training.progress import Progress
@@ -70,19 +70,22 @@ class Unfinished:
 
     def _write(self, training: Training, progress: Progress) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self._path) as path:
-            torch.save(
-                {
-                    "key": [FORMAT, self._key],
-                    "progress": {
-                        **vars(progress),
-                        "order": progress.order.get_state(),
-                        "augmentation": progress.augmentation.get_state(),
-                    },
-                    **_state_of(training),
-                },
-                path,
-            )
+        content = {
+            "key": [FORMAT, self._key],
+            "progress": {
+                **vars(progress),
+                "order": progress.order.get_state(),
+                "augmentation": progress.augmentation.get_state(),
+            },
+            **_state_of(training),
+        }
+        # Of one name: a process that is killed as it writes leaves one of them at most.
+        partial = self._path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self._path)
 
 
 def _state_of(training: Training) -> dict[str, Any]:
