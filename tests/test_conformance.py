@@ -310,8 +310,10 @@ def test_a_good_file_passes_with_a_table(tmp_path):
     assert said.code == 0, said
     assert said.out.splitlines()[0].split() == ["plugin", "check", "result"]
     assert "backbone my-net  eval-is-deterministic" in said.out
-    assert said.out.splitlines()[-1].endswith("skipped")
-    assert "passed" in said.out.splitlines()[-1]
+    *_, parameters, _, last = said.out.splitlines()
+    assert parameters == "parameters of my-net: none"
+    assert last.endswith(" skipped; what was skipped was not checked")
+    assert " passed, " in last
     assert said.err == ""
 
 

@@ -3,14 +3,18 @@
 import contextlib
 import hashlib
 import itertools
+import re
 import socket
 
 import numpy as np
 import pytest
+from command_line import cli, mistake
 from conforming import CLASSES, DATASET, altered, failure, names_of, split
+from noise_pictures import noise_pictures
 
 from transferbench.conformance import check_plugin
 from transferbench.conformance.datasets import CHECKS
+from transferbench.errors import DataError
 from transferbench.specs import DataFile, DatasetSplit
 
 COUNTER = itertools.count()
@@ -76,6 +80,10 @@ def late_test(params, name, root, image_size):
 def file(path="a.bin", content=b"abc"):
     return DataFile(path=path, sha256=hashlib.sha256(content).hexdigest(),
                     size_bytes=len(content), origin="https://example.org")  # fmt: skip
+
+
+def without_notes(params, root):
+    raise DataError("its table lacks line 3; add it")
 
 
 BAD = {
@@ -156,6 +164,11 @@ BAD = {
         {"load": late_test},
         "every-class-is-learnable",
         "no test image is of class striped; drop the class, or put images of it into test",
+    ),
+    "notes that find a mistake": (
+        {"notes": without_notes},
+        "a-run-can-prepare-it",
+        "its table lacks line 3; add it",
     ),
     "one class": (
         {"classes": lambda params, root: ("only",), **changed(labels=np.zeros_like)},
@@ -274,3 +287,39 @@ def test_several_labels_an_image_conform():
         return DatasetSplit(data.images, np.eye(3, dtype=np.float32)[data.labels], data.groups)
 
     assert_conforms(altered(DATASET, load=load, task="multi-label", metric="auc"))
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_a_data_root_that_was_named_and_is_not_there_is_a_mistake(tmp_path):
+    check = ("plugin", "check", "image-folder", "--data-root")
+    message = mistake(*check, tmp_path / "nowhere")
+    assert message == (
+        f"error: there is no folder {tmp_path / 'nowhere'}, which was named as the data root\n"
+    )
+    message = mistake("plugin", "check", "fashion-mnist", "--data-root", tmp_path)
+    assert f"there is no folder {tmp_path / 'fashion-mnist'}" in message
+
+
+def test_a_folder_is_refused_as_a_run_refuses_it_and_the_parameters_are_said(tmp_path):
+    """The hash of its name puts the one picture of class d into training: none is left to test."""
+    root = noise_pictures(tmp_path, {".": 12}, "a")
+    one = noise_pictures(tmp_path / "more", {".": 1}, "cd", size=9) / "image-folder" / "d"
+    one.rename(root / "image-folder" / "d")
+    said = cli("plugin", "check", "image-folder", "--data-root", root)
+    assert said.code == 1
+    (failed,) = re.findall(r"^failed: (.*)", said.out, re.MULTILINE)
+    assert failed == (
+        "dataset 'image-folder': a-run-can-prepare-it: dataset 'image-folder': with test_share 0.2 "
+        "no picture of class 'd' is in the split 'test': add pictures, choose another share, or "
+        "put the test pictures into a folder of their own"
+    )
+    assert (
+        "parameters of image-folder: train='.', test=None, test_share=0.2, group=None (its tiny "
+        "ones; --param sets others)\n"
+    ) in said.out
+    said = cli("plugin", "check", "image-folder", "--data-root", root, "--param", "test_share=0.5")
+    assert "parameters of image-folder: train='.', test=None, test_share=0.5, group=None\n" in (
+        said.out
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +82,9 @@ def check(
     """Check whether plugins keep the promises of their kind, with their tiny parameters."""
     from transferbench.conformance import (
         check_selection,
+        parameters_of,
         read_expected,
+        refuse_missing_files,
         select_plugins,
         with_params,
     )
@@ -95,6 +97,7 @@ def check(
     registry = open_registry([*files, *(plugin or ())])
     selection = select_plugins(plugins, registry, kind_named(kind) if kind else None)
     selection = with_params(selection, param or ())
+    refuse_missing_files(selection, data_root)
     for problem in registry.problems:
         if problem not in selection.problems:
             note(str(problem))
@@ -103,24 +106,29 @@ def check(
     if json:
         as_json({"ok": ok, "checks": results})
     else:
-        _print(results)
+        _print(results, parameters_of(selection))
     if not ok:
         raise typer.Exit(1)
 
 
-def _print(results: Sequence[CheckResult]) -> None:
+def _print(results: Sequence[CheckResult], parameters: Mapping[str, str]) -> None:
     table(
         ["plugin", "check", "result"],
         [(f"{result.kind} {result.plugin}", result.check, result.status) for result in results],
     )
-    skipped = [result for result in results if result.status == "skipped"]
+    skipped: defaultdict[str, list[str]] = defaultdict(list)
     for result in results:
-        if result.message and result not in skipped:
+        if result.status == "skipped":
+            reason = f"{result.kind} {result.plugin!r}: {result.message}"
+            skipped[reason].append(result.check)
+        elif result.message:
             say(f"\n{result.status}: {result.message}")
-    if skipped:
-        say()
-    for result in skipped:
-        say(f"skipped: {result.kind} {result.plugin!r}: {result.check}: {result.message}")
+    say()
+    for reason, checks in skipped.items():
+        say(f"skipped: {', '.join(checks)}: {reason}")
+    for name, text in parameters.items():
+        say(f"parameters of {name}: {text}")
     counts = Counter(result.status for result in results)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-    say(f"\n{len(results)} checks: {summary}")
+    unchecked = "; what was skipped was not checked" if skipped else ""
+    say(f"\n{len(results)} checks: {summary}{unchecked}")

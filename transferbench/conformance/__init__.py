@@ -17,7 +17,9 @@ from transferbench.conformance.kit import (
 from transferbench.conformance.selection import (
     Selection,
     check_selection,
+    parameters_of,
     read_expected,
+    refuse_missing_files,
     select_plugins,
     with_params,
 )
@@ -31,8 +33,10 @@ __all__ = [
     "check_plugin",
     "check_selection",
     "checks_of",
+    "parameters_of",
     "parametrize_with_checks",
     "read_expected",
+    "refuse_missing_files",
     "select_plugins",
     "specs_of",
     "with_params",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from itertools import combinations, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import SkipTest
 
@@ -16,7 +17,7 @@ import numpy as np
 from transferbench.conformance import cases
 from transferbench.conformance.cases import Case, Observation
 from transferbench.conformance.checks import Violation, defined_in, shared
-from transferbench.data.cache import missing, read_file, root_of
+from transferbench.data.cache import StoredForm, missing, prepare, read_file, root_of
 from transferbench.data.duplicates import common_images, common_keys, image_digests
 from transferbench.data.items import decoded_split
 from transferbench.errors import listing
@@ -92,6 +93,15 @@ def check_every_split_is_loaded(case: DatasetCase) -> None:
             f"{' and '.join(sorted(absent))}",
             "every dataset has train and test: declare and load them",
         )
+
+
+def check_a_run_can_prepare_it(case: DatasetCase) -> None:
+    """What ``plan`` and ``run`` refuse in the data, and what their notes find, is refused here."""
+    if not case.splits:  # what cannot be loaded is another check's
+        return
+    form = StoredForm(SIZES[0], case.spec.channels)
+    with TemporaryDirectory() as cache:
+        prepare(case.spec, case.params, form, cache=Path(cache), data_root=case.data_root)
 
 
 def check_images_are_uint8_of_the_declared_channels(case: DatasetCase) -> None:

@@ -12,12 +12,21 @@ from ruamel.yaml.error import YAMLError
 
 from transferbench.conformance.checks import CheckResult
 from transferbench.conformance.kit import ExpectedFailures, check_plugin, expected_of
-from transferbench.errors import ConformanceError, PluginError, UnknownNameError
+from transferbench.data.files import missing
+from transferbench.errors import ConformanceError, DataError, PluginError, UnknownNameError
 from transferbench.registry import Registry
 from transferbench.registry.discovery import SPECS, Kind, PluginProblem, canonical
-from transferbench.specs import Spec
+from transferbench.specs import DatasetSpec, Spec
 
-__all__ = ["Selection", "check_selection", "read_expected", "select_plugins", "with_params"]
+__all__ = [
+    "Selection",
+    "check_selection",
+    "parameters_of",
+    "read_expected",
+    "refuse_missing_files",
+    "select_plugins",
+    "with_params",
+]
 
 EXPECTED: TypeAdapter[ExpectedFailures] = TypeAdapter(ExpectedFailures)
 
@@ -79,6 +88,36 @@ def with_params(selection: Selection, settings: Sequence[str]) -> Selection:
                 f"--param {setting!r}: {text!r} is not a YAML value; write it as in a suite file"
             ) from error
     return selection._replace(specs=((spec, values),))
+
+
+def refuse_missing_files(selection: Selection, data_root: Path | None) -> None:
+    """Raise ``DataError`` where a data root was named and is not there, or lacks a dataset's files.
+
+    Of several plugins, those without files are skipped.
+    """
+    if data_root is None:
+        return
+    if not data_root.is_dir():
+        raise DataError(f"there is no folder {data_root}, which was named as the data root")
+    if len(selection.specs) == 1 and isinstance(spec := selection.specs[0][0], DatasetSpec):
+        values = dict(spec.tiny if (params := selection.specs[0][1]) is None else params)
+        if spec.accepts(values) and (
+            lacking := missing(spec.with_params(spec.parse(values)), data_root)
+        ):
+            raise DataError("; ".join(lacking))
+
+
+def parameters_of(selection: Selection) -> dict[str, str]:
+    """The parameters that each plugin is checked with, in words."""
+    lines = {}
+    for spec, params in selection.specs:
+        values = dict(spec.tiny if params is None else params)
+        if spec.accepts(values):
+            values = spec.parse(values).model_dump()
+        text = ", ".join(f"{name}={value!r}" for name, value in values.items()) or "none"
+        tiny = values and params is None
+        lines[spec.name] = f"{text} (its tiny ones; --param sets others)" if tiny else text
+    return lines
 
 
 def _distribution(target: str, registry: Registry, kind: Kind | None) -> Selection:
