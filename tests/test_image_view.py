@@ -64,6 +64,9 @@ def test_it_has_the_shape_and_the_batches_of_the_tensor(view, whole, made):
             assert batch.equal(other)
             assert batch.stride() == other.stride()
     assert max(made.sizes) == 30
+    assert len(view.split(10)) == 4
+    assert view.split(10)[-1].equal(whole[30:])
+    assert [len(batch) for batch in view.split(10)[1:]] == [10, 10, 7]
 
 
 def test_slices_and_indices_are_tensors(view, whole, made):

@@ -8,9 +8,9 @@ Shape letters: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -73,18 +73,18 @@ class ImageView:
             raise AttributeError(name)
         return getattr(self.whole(), name)
 
-    def split(self, sizes: int | Sequence[int], dim: int = 0) -> Iterator[Tensor]:
+    def split(self, sizes: int | Sequence[int], dim: int = 0) -> Sequence[Tensor]:
         """As ``Tensor.split``, each batch made when it is its turn."""
         if dim != 0:
-            return iter(self.whole().split(sizes, dim))  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        batches = torch.arange(len(self)).split(sizes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return (self[batch] for batch in batches)
+            whole: Sequence[Tensor] = self.whole().split(sizes, dim)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return whole
+        return _Batches(self, torch.arange(len(self)).split(sizes))  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
-    def tensor_split(self, sections: int, dim: int = 0) -> Iterator[Tensor]:
+    def tensor_split(self, sections: int, dim: int = 0) -> Sequence[Tensor]:
         """As ``Tensor.tensor_split``, each batch made when it is its turn."""
         if dim != 0:
-            return iter(self.whole().tensor_split(sections, dim))
-        return (self[batch] for batch in torch.arange(len(self)).tensor_split(sections))
+            return self.whole().tensor_split(sections, dim)
+        return _Batches(self, torch.arange(len(self)).tensor_split(sections))
 
     def index_select(self, dim: int, index: Tensor) -> ImageView:
         """The images at ``index`` along axis 0."""
@@ -109,6 +109,25 @@ class ImageView:
             return torch.empty(self.shape, dtype=self.dtype, device=self.device)
         made = [make(indices) for make, indices in self.parts]
         return made[0] if len(made) == 1 else torch.cat(made)
+
+
+class _Batches(Sequence[Tensor]):
+    """Batches of a view, each made whenever it is read."""
+
+    def __init__(self, view: ImageView, indices: Sequence[Tensor]) -> None:
+        self._view, self._indices = view, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, position: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, position: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(position, slice):
+            return _Batches(self._view, self._indices[position])
+        return self._view[self._indices[position]]
 
 
 def _whole(value: Any) -> Any:
