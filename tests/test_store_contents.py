@@ -407,3 +407,16 @@ def test_another_value_is_refused():
 
     with pytest.raises(ValueError, match="keep must be all or final, not 'some'"):
         transferbench.plan_run("quickstart", keep="some")
+
+
+def test_jobs_of_a_run_that_an_older_version_wrote_stay(runs):
+    store = runs / "here" / "store"
+    for run in (runs / "here" / "first", runs / "there" / "second"):
+        content = json.loads((run / "run.json").read_text())
+        rows = [{key: row[key] for key in row if key != "payload"} for row in content["jobs"]]
+        (run / "run.json").write_text(json.dumps(content | {"jobs": rows}))
+    before = sorted(path.name for path in artefacts(store))
+    cleaning = gc_store(store, delete=True)
+    assert {each.kind for each in cleaning.unused} <= {"content"}
+    assert sorted(path.name for path in artefacts(store)) == before
+    assert len(list((store / "datasets").glob("?" * 64))) == 2

@@ -8,13 +8,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transferbench.data.cache import decoded_folders
 from transferbench.errors import StoreError
 from transferbench.runner.folder import RUN
 from transferbench.runner.store_usage import freed_bytes
-from transferbench.runner.survey import artefact_ids, jobs_of, run_folders, with_earlier
+from transferbench.runner.survey import (
+    RunFolder,
+    artefact_ids,
+    ids_of,
+    jobs_of,
+    run_folders,
+    with_earlier,
+)
 from transferbench.store import Store, share, unused_contents
 from transferbench.store.contents import SHARED_BYTES
 from transferbench.store.disk import remove
@@ -73,15 +80,13 @@ def clean_store(
     if gone and delete and not forget:
         raise StoreError(
             f"{', '.join(map(str, gone))} used this store and cannot be found, so that its jobs "
-            "would be removed: name where it is now with --run, or, where it was deleted, give "
-            "--forget"
+            "would be removed: where it was moved, name it with --run; then, or where it was "
+            "deleted, give --forget"
         )
-    jobs = {job.id for run in folders for job in jobs_of(run)}
-    fingerprints = {job.payload.get("dataset", {}).get("fingerprint")
-                    for run in folders for job in jobs_of(run)}  # fmt: skip
+    jobs = {job for run in folders for job in ids_of(run)}
     unused = [
         *_jobs(store, ids, jobs),
-        *_decoded(store, fingerprints),
+        *_decoded(store, folders, jobs),
         *_left_behind(store),
         *_aside(store, jobs),
         *(Unused("content", path.name[:12], path) for path in unused_contents(store.root)),
@@ -121,8 +126,12 @@ def _jobs(store: Store, ids: Sequence[str], used: set[str]) -> Iterator[Unused]:
             yield Unused("failure", path.stem[:12], path)
 
 
-def _decoded(store: Store, fingerprints: set[Any]) -> Iterator[Unused]:
-    """Decoded images that no job of a run was planned on."""
+def _decoded(store: Store, runs: Sequence[RunFolder], used: set[str]) -> Iterator[Unused]:
+    """Decoded images that no job of a run was planned on; none where that is not known of all."""
+    planned = {job.id: job.payload for run in runs for job in jobs_of(run)}
+    if used - planned.keys():
+        return
+    fingerprints = {payload.get("dataset", {}).get("fingerprint") for payload in planned.values()}
     for folder, described in decoded_folders(store.datasets):
         if described["fingerprint"] not in fingerprints:
             data = described["dataset"]

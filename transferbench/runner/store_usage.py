@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from transferbench.runner.survey import RunFolder, artefact_ids, jobs_of, run_folders, with_earlier
+from transferbench.runner.survey import RunFolder, artefact_ids, ids_of, run_folders, with_earlier
 from transferbench.store import CONTENTS, Store
 
 __all__ = ["StoreUsage", "Usage", "files_below", "freed_bytes", "store_usage"]
@@ -137,8 +137,8 @@ def _suites(folders: Iterable[RunFolder]) -> Mapping[str, list[str]]:
     """By job, the suites of the runs that refer to it."""
     suites: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for run in folders:
-        for job in jobs_of(run):
-            suites[job.id][str(run.described.get("suite_id"))] = None
+        for job in ids_of(run):
+            suites[job][str(run.described.get("suite_id"))] = None
     return {job: list(names) for job, names in suites.items()}
 
 

@@ -16,7 +16,7 @@ from transferbench.runner.folder import RUN
 from transferbench.store import PAYLOAD, Store
 
 __all__ = [
-    "RunFolder", "Survey", "artefact_ids", "jobs_of", "run_folders", "survey",
+    "RunFolder", "Survey", "artefact_ids", "ids_of", "jobs_of", "run_folders", "survey",
     "with_earlier",
 ]  # fmt: skip
 
@@ -179,6 +179,11 @@ def jobs_of(run: RunFolder) -> Iterator[Job]:
         job = _job(row["kind"], row.get("payload"), str(row.get("label")))
         if job and job.id == row["id"]:
             yield job
+
+
+def ids_of(run: RunFolder) -> set[str]:
+    """The ids of the jobs of a run, whether or not an older version wrote what they compute."""
+    return {row["id"] for row in _rows(run)}
 
 
 def _finished(run: RunFolder) -> Iterator[str]:
