@@ -7,13 +7,14 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from transferbench.data.folders import printable
 from transferbench.errors import DataError
 
-__all__ = ["group_keys", "one_group"]
+__all__ = ["group_keys", "one_group", "refuse_classes_as_groups"]
 
 SEARCH = """
 import json, re, sys
@@ -67,3 +68,24 @@ def group_keys(pattern: str, paths: Sequence[Path]) -> list[str]:
                 f"name of {printable(str(path))}: change the pattern or the name"
             )
     return [unicodedata.normalize("NFC", key) for key in keys if key is not None]
+
+
+def refuse_classes_as_groups(
+    pattern: str, paths: Sequence[Path], labels: Sequence[int], keys: Sequence[str]
+) -> None:
+    """Raise ``DataError`` where each class is one group: no class could be in two splits.
+
+    The key is then the name of the class, or what all its files have in common.
+    """
+    of_class: dict[int, set[str]] = defaultdict(set)
+    first: dict[int, str] = {}
+    for path, label, key in zip(paths, labels, keys, strict=True):
+        of_class[label].add(key)
+        first.setdefault(label, f"{key!r} of {printable(path.name)}")
+    single = all(len(groups) == 1 for groups in of_class.values())
+    if single and len(paths) > len(of_class) > 1:
+        raise DataError(
+            f"dataset 'image-folder': the group pattern {pattern!r} makes one group of each class, "
+            f"so that no class can be divided: it gives {' and '.join([*first.values()][:2])}; let "
+            "it match what tells the groups of a class apart, or leave it out"
+        )

@@ -19,7 +19,11 @@ from transferbench_plugins.datasets._class_folders import (
     name_differences,
     survey,
 )
-from transferbench_plugins.datasets._group_keys import group_keys, one_group
+from transferbench_plugins.datasets._group_keys import (
+    group_keys,
+    one_group,
+    refuse_classes_as_groups,
+)
 from transferbench_plugins.datasets._hash_split import hashed_split
 from transferbench_plugins.datasets._paths import BelowRoot, group_text, required
 
@@ -130,6 +134,9 @@ def _pictures(params: ImageFolderParams, root: Path, folder: str) -> list[Pictur
     classes = survey(root, folder).pictures
     files = sorted((labels[composed(name)], path) for name in classes for path in classes[name])
     groups = _groups(params, root, [path for _, path in files])
+    if params.group is not None:
+        own, paths = zip(*files, strict=True) if files else ((), ())
+        refuse_classes_as_groups(params.group, paths, own, groups)
     return [Picture(path, label, group) for (label, path), group in zip(files, groups, strict=True)]
 
 

@@ -440,6 +440,24 @@ def test_a_pattern_that_never_ends_is_stopped(root, monkeypatch, pattern):
         load(root, **TWO, group=pattern)
 
 
+@pytest.mark.parametrize("params", [{}, TWO])
+def test_a_pattern_that_makes_a_group_of_each_class_is_named_with_what_it_gives(root, params):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            for old in (root / split / name).iterdir():
+                old.unlink()
+            for i in range(3):
+                paint(root / split / name / f"{name}_{split}{i}.png")
+    with pytest.raises(DataError) as caught:
+        load(root, group="^([a-z]+)_", **(params or {"train": "train"}))
+    assert str(caught.value) == (
+        "dataset 'image-folder': the group pattern '^([a-z]+)_' makes one group of each class, so "
+        "that no class can be divided: it gives 'cat' of cat_train0.png and 'dog' of "
+        "dog_train0.png; let it match what tells the groups of a class apart, or leave it out"
+    )
+
+
 def test_keys_come_from_the_first_group(root):
     keys = np.array([key for split in TWO for key in groups(root, split, **TWO, group=r"(\d)\.")])
     assert keys.tolist() == ["0", "1", "0", "1"] * 2
