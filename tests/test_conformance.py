@@ -312,7 +312,7 @@ def test_a_good_file_passes_with_a_table(tmp_path):
     assert "backbone my-net  eval-is-deterministic" in said.out
     *_, parameters, _, last = said.out.splitlines()
     assert parameters == "parameters of my-net: none"
-    assert last.endswith(" skipped; what was skipped was not checked")
+    assert last.endswith(" skipped; what was skipped was not checked (--skipped says why)")
     assert " passed, " in last
     assert said.err == ""
 

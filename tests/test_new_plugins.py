@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from command_line import SMALL, Said, cli, suite_file
+from command_line import SMALL, Said, cli, mistake, suite_file
 from own_environment import call, commands, install, own_python
 
 from transferbench.api import Run
+from transferbench.cli import authoring
+from transferbench.conformance import CheckResult
 
 NAMES = {
     "dataset": "my-data",
@@ -149,3 +151,24 @@ def test_new_distributions_pass_their_own_tests(installed):
     for name in NAMES.values():
         module = f"test_{name.replace('-', '_')}.py"
         assert re.search(rf"tests/{module} [.s]+ ", done.stdout), done.stdout
+
+
+def test_a_name_whose_file_lies_here_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_net.py").write_text("")
+    assert mistake("plugin", "check", "my-net") == (
+        "error: no plugin or distribution named 'my-net' (did you mean the file my_net.py?)\n"
+    )
+    assert "did you mean the file" not in mistake("plugin", "check", "my-other-net")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_skipped_checks_are_summed_up_and_listed_on_request(capsys, listed):
+    passed = CheckResult("backbone", "my-net", "it-builds", "passed")
+    skipped = CheckResult("backbone", "my-net", "cpu-and-cuda-agree", "skipped", "no CUDA device")
+    authoring._print([passed, skipped], {"my-net": "none"}, reasons=listed)
+    said = capsys.readouterr().out
+    reason = "skipped: cpu-and-cuda-agree: backbone 'my-net': no CUDA device\n"
+    assert (reason in said) == listed
+    summary = "2 checks: 1 passed, 1 skipped; what was skipped was not checked"
+    assert said.endswith(f"{summary}\n" if listed else f"{summary} (--skipped says why)\n")

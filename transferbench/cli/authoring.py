@@ -22,7 +22,7 @@ from transferbench.cli.options import (
 from transferbench.cli.output import ResultsCommand, as_json, note, say, table
 
 if TYPE_CHECKING:
-    from transferbench.conformance import CheckResult
+    from transferbench.conformance import CheckResult, Selection
 
 __all__ = ["app"]
 
@@ -50,68 +50,85 @@ def new(
         say(f"  {command}")
 
 
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="A plugin's name, a plugin file, or a distribution: all that it offers.",
+        metavar="NAME|FILE|DISTRIBUTION",
+    ),
+]
+KindOption = Annotated[
+    str | None,
+    typer.Option("--kind", help="Which, where two kinds have one name.", metavar="KIND"),
+]
+ExpectedFile = Annotated[
+    Path | None, typer.Option(help="YAML or JSON: check: reason, or these below plugins' names.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A parameter besides its tiny ones, such as train=photos. May be given again.",
+        metavar="NAME=VALUE",
+    ),
+]
+ShowSkipped = Annotated[
+    bool, typer.Option("--skipped", help="Say of each check that was skipped why.")
+]
+
+
 @app.command("check", cls=ResultsCommand)
 def check(
-    plugins: Annotated[
-        str,
-        typer.Argument(
-            help="A plugin's name, a plugin file, or a distribution: all that it offers.",
-            metavar="NAME|FILE|DISTRIBUTION",
-        ),
-    ],
-    kind: Annotated[
-        str | None,
-        typer.Option("--kind", help="Which, where two kinds have one name.", metavar="KIND"),
-    ] = None,
-    expected_failures: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON: check: reason, or these below plugins' names."),
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A parameter besides its tiny ones, such as train=photos. May be given again.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
+    plugins: Target,
+    kind: KindOption = None,
+    expected_failures: ExpectedFile = None,
+    param: Settings = None,
     data_root: DataRoot = None,
     device: Device = Devices.cpu,
     plugin: Plugins = None,
+    skipped: ShowSkipped = False,
     json: Json = False,
 ) -> None:
     """Check whether plugins keep the promises of their kind, with their tiny parameters."""
-    from transferbench.conformance import (
-        check_selection,
-        parameters_of,
-        read_expected,
-        refuse_missing_files,
-        select_plugins,
-        with_params,
-    )
+    from transferbench.conformance import check_selection, parameters_of, read_expected
     from transferbench.engine.resources import find_device
-    from transferbench.registry import open_registry
 
     expected = read_expected(expected_failures) if expected_failures else {}
     device_type = find_device(device.value).type
-    files = [Path(plugins)] if plugins.endswith(".py") else []
-    registry = open_registry([*files, *(plugin or ())])
-    selection = select_plugins(plugins, registry, kind_named(kind) if kind else None)
-    selection = with_params(selection, param or ())
-    refuse_missing_files(selection, data_root)
-    for problem in registry.problems:
-        if problem not in selection.problems:
-            note(str(problem))
+    selection = _selected(plugins, kind, plugin or (), param or (), data_root)
     results = check_selection(selection, data_root=data_root, device=device_type, expected=expected)
     ok = all(result.ok for result in results)
     if json:
         as_json({"ok": ok, "checks": results})
     else:
-        _print(results, parameters_of(selection))
+        _print(results, parameters_of(selection), reasons=skipped)
     if not ok:
         raise typer.Exit(1)
 
 
-def _print(results: Sequence[CheckResult], parameters: Mapping[str, str]) -> None:
+def _selected(
+    target: str,
+    kind: str | None,
+    files: Sequence[Path],
+    settings: Sequence[str],
+    data_root: Path | None,
+) -> Selection:
+    """The plugins to check; of others that cannot be loaded there is a note each."""
+    from transferbench.conformance import refuse_missing_files, select_plugins, with_params
+    from transferbench.registry import open_registry
+
+    own = [Path(target)] if target.endswith(".py") else []
+    registry = open_registry([*own, *files])
+    selection = select_plugins(target, registry, kind_named(kind) if kind else None)
+    selection = with_params(selection, settings)
+    refuse_missing_files(selection, data_root)
+    for problem in registry.problems:
+        if problem not in selection.problems:
+            note(str(problem))
+    return selection
+
+
+def _print(results: Sequence[CheckResult], parameters: Mapping[str, str], *, reasons: bool) -> None:
+    """``reasons``: say why checks were skipped too."""
     table(
         ["plugin", "check", "result"],
         [(f"{result.kind} {result.plugin}", result.check, result.status) for result in results],
@@ -124,11 +141,12 @@ def _print(results: Sequence[CheckResult], parameters: Mapping[str, str]) -> Non
         elif result.message:
             say(f"\n{result.status}: {result.message}")
     say()
-    for reason, checks in skipped.items():
+    for reason, checks in skipped.items() if reasons else ():
         say(f"skipped: {', '.join(checks)}: {reason}")
     for name, text in parameters.items():
         say(f"parameters of {name}: {text}")
     counts = Counter(result.status for result in results)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     unchecked = "; what was skipped was not checked" if skipped else ""
-    say(f"\n{len(results)} checks: {summary}{unchecked}")
+    way_on = " (--skipped says why)" if skipped and not reasons else ""
+    say(f"\n{len(results)} checks: {summary}{unchecked}{way_on}")

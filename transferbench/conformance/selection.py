@@ -132,6 +132,11 @@ def _distribution(target: str, registry: Registry, kind: Kind | None) -> Selecti
         except UnknownNameError:
             if kind is not None:
                 raise
+    file = Path(f"{target.replace('-', '_')}.py")
+    if file.is_file():
+        raise UnknownNameError(
+            "plugin or distribution", target, (), f"did you mean the file {file}?"
+        )
     names = {name for candidate in SPECS for name in registry.names(candidate)}
     advice = "or name a plugin file, which ends in .py"
     if registry.problems:
