@@ -346,6 +346,16 @@ FAULTS = {
             "(plugin.py:8); repair it, or leave the file out"
         ),
     ),
+    "misspelt field of a spec": (
+        hook(
+            "return [PerturbationSpec(name='p', **ABOUT, severity=print, index=print, aplies=1)]",
+            "transferbench_perturbations",
+        ),
+        (
+            "invalid PerturbationSpec: no field 'aplies'; did you mean 'applies_to'? "
+            "(plugin.py:15); repair it, or leave the file out"
+        ),
+    ),
     "spec that contradicts itself": (
         hook(
             "return [PerturbationSpec(name='p', **ABOUT, severity=print)]",

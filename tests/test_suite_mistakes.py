@@ -169,6 +169,17 @@ def test_a_file_is_refused_before_it_is_a_suite(tmp_path, content, expected):
     assert str(path) in message
 
 
+@pytest.mark.parametrize("verb", ["validate", "plan"])
+def test_a_file_of_weights_is_no_suite(tmp_path, verb):
+    path = tmp_path / "w1.safetensors"
+    path.write_bytes((1000).to_bytes(8, "little") + b"{}" * 600_000)
+    assert mistake(verb, path) == (
+        f"error: {path} is a binary file, and no suite: give a .yaml file, or a bundled suite: "
+        "characters, initializations, null-pair, quickstart; weights are named with --weights "
+        f"{path}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("create", "expected"),
     [

@@ -140,7 +140,8 @@ def _print(results: Sequence[CheckResult], parameters: Mapping[str, str], *, rea
             skipped[reason].append(result.check)
         elif result.message:
             say(f"\n{result.status}: {result.message}")
-    say()
+    if skipped or parameters:
+        say()
     for reason, checks in skipped.items() if reasons else ():
         say(f"skipped: {', '.join(checks)}: {reason}")
     for name, text in parameters.items():

@@ -14,8 +14,10 @@ from typing import ParamSpec, TypeVar
 
 import pydantic
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from transferbench.errors import PluginError, TransferbenchError, is_out_of_memory
+from transferbench import specs
+from transferbench.errors import PluginError, TransferbenchError, is_out_of_memory, suggestion
 from transferbench.registry.guard import MisconductError, guarded, guarded_job
 
 __all__ = [
@@ -145,10 +147,17 @@ def in_a_line(misconduct: MisconductError) -> str:
 def cause(error: BaseException) -> str:
     """One line: what a plugin raised, and the deepest line of its own folder that led there."""
     if isinstance(error, ValidationError):
-        details = error.errors()
-        fields = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in details)
-        return f"invalid {error.title}: {fields.removeprefix(': ')}{_line_of(error)}"
+        fields = "; ".join(_fault(error.title, detail) for detail in error.errors())
+        return f"invalid {error.title}: {fields}{_line_of(error)}"
     return " ".join(f"{type(error).__name__}: {error}".split()) + _line_of(error)
+
+
+def _fault(model: str, detail: ErrorDetails) -> str:
+    """One field that breaks a model of ``specs``; of an unknown one the nearest name."""
+    field, spec = ".".join(map(str, detail["loc"])), getattr(specs, model, None)
+    if detail["type"] == "extra_forbidden" and spec is not None and field.isidentifier():
+        return f"no field {field!r}; {suggestion(field, sorted(spec.model_fields))}"
+    return f"{field}: {detail['msg']}".removeprefix(": ")
 
 
 def _line_of(error: BaseException) -> str:

@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 BUNDLED = Path(__file__).with_name("bundled")
+YAML_SUFFIXES = (".yaml", ".yml")
+HEAD_BYTES = 4096
+"""In which a file that is no text has a zero."""
 
 
 def bundled_suites() -> dict[str, Path]:
@@ -61,7 +64,7 @@ def suite_path(name_or_file: str) -> Path:
     Raises: ``UnknownNameError`` where neither exists, ``SuiteError`` for another version.
     """
     path = Path(name_or_file)
-    if path.suffix in {".yaml", ".yml"} or os.path.lexists(path):
+    if path.suffix in YAML_SUFFIXES or os.path.lexists(path):
         return path
     bundled, newest = bundled_suites(), newest_suites()
     name, at, version = name_or_file.partition("@")
@@ -147,6 +150,11 @@ def _read(path: Path) -> Node:
             f"cannot read the suite {path}: {reason}; give the path of a .yaml file, or "
             f"a bundled suite: {', '.join(newest_suites())}"
         ) from error
+    if path.suffix.lower() not in YAML_SUFFIXES and b"\0" in content[:HEAD_BYTES]:
+        raise SuiteError(
+            f"{path} is a binary file, and no suite: give a .yaml file, or a bundled suite: "
+            f"{', '.join(newest_suites())}; weights are named with --weights {path}"
+        )
     root, mistakes = read_yaml(content)
     if mistakes:
         raise SuiteError(report(mistakes, path))
