@@ -10,6 +10,7 @@ import numpy as np
 from transferbench.data.cache import read_file
 from transferbench.errors import DataError
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, NoParams
+from transferbench_plugins.datasets._paths import required
 from transferbench_plugins.datasets._resample import resize_grey
 
 __all__ = ["FASHION_MNIST", "load_idx", "parse_idx"]
@@ -92,11 +93,7 @@ def load_idx(root: Path, images: DataFile, labels: DataFile) -> tuple[np.ndarray
 
 
 def _load(params: NoParams, split: str, root: Path | None, image_size: int) -> DatasetSplit:  # noqa: ARG001  # protocol
-    if root is None:
-        raise DataError(
-            f"dataset 'fashion-mnist' needs its four files: get them from {ORIGIN}; "
-            "pass their folder's parent with --data-root"
-        )
+    root = required(root, "fashion-mnist", f"its four files, from {ORIGIN}")
     train = split == "train"
     pixels, labels = load_idx(root, *(TRAIN_FILES if train else TEST_FILES))
     # Counted over both splits, so that no group occurs in both.

@@ -21,7 +21,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -213,29 +213,34 @@ def _write_images(
     header = io.BytesIO()
     form = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, form)
-    for file in (path, digests, aspects):
+    if not content.distorted:
+        aspects.unlink(missing_ok=True)  # of an earlier version
+    files = (path, digests, aspects) if content.distorted else (path, digests)
+    for file in files:
         file.touch()
     # Not through a memory map, where a full disk kills the process instead of raising.
-    with path.open("r+b") as stream, digests.open("r+b") as marks, aspects.open("r+b") as ratios:
-        measured = aspects.stat().st_size // ASPECT.itemsize
-        written = min(_written(stream, marks, header.getvalue(), shape), measured)
+    with ExitStack() as stack:
+        stream, marks, *ratios = (stack.enter_context(file.open("r+b")) for file in files)
+        written = _written(stream, marks, header.getvalue(), shape)
+        if content.distorted:
+            written = min(written, aspects.stat().st_size // ASPECT.itemsize)
         stream.seek(0)
         stream.write(header.getvalue())
         stream.seek(stream.tell() + written * math.prod(shape[1:]))
         marks.seek(written * DIGEST_BYTES)
-        ratios.seek(written * ASPECT.itemsize)
-        for opened in (stream, marks, ratios):
+        for opened in ratios:
+            opened.seek(written * ASPECT.itemsize)
+        for opened in (stream, marks, *ratios):
             opened.truncate()
         for block in content.blocks(written):
             images = with_channels(block.images, shape[-1])
             stream.write(images.tobytes())
             stream.flush()
-            ratios.write(block.aspects.astype(ASPECT).tobytes())
-            ratios.flush()
+            for opened in ratios:
+                opened.write(block.aspects.astype(ASPECT).tobytes())
+                opened.flush()
             marks.write(image_digests(images).tobytes())
             marks.flush()
-    if not content.distorted:
-        aspects.unlink()
 
 
 def _written(
