@@ -30,6 +30,7 @@ from transferbench.runner.write import write_results
 from transferbench.specs import Weights
 from transferbench.submission import Declaration, pack
 from transferbench.submission.bundle import content_digests, submission_id
+from transferbench.submission.certificate import Certificate, Repeated
 from transferbench.submission.diagnoses import PackedTrial
 from transferbench.submission.labels import labels_digest
 from transferbench.suite import Suite
@@ -341,6 +342,26 @@ def copied_submissions(submissions: Path, to: Path) -> Path:
     """A copy of submissions with their suites beside them."""
     shutil.copytree(submissions.parent / "suites", to.parent / "suites", dirs_exist_ok=True)
     return Path(shutil.copytree(submissions, to))
+
+
+def certify(folder: Path, by: str, **changes: Any) -> Path:
+    """A certificate of one trial of the submission in ``folder``, as if trained again."""
+    head = json.loads((folder / "submission.json").read_text())
+    rows = read_records(folder / "records.jsonl.gz")
+    row = next(r for r in rows if r.metric == "test_metric" and r.initialization == "P-T")
+    trial = Repeated(
+        job=row.job, target=row.target, perturbation=row.perturbation,
+        initialization=row.initialization, replicate=row.replicate, submitted=row.value,
+        again=row.value, equal_predictions=1.0, same_bits=False,
+    )  # fmt: skip
+    facts = {"submission": head["id"], "suite": head["suite"], "entry": head["entry"]["name"],
+             "suite_digest": head["suite_digest"], "by": by, "date": "2026-11-28", "seed": 1,
+             "tolerance": 0.03, "trials": (trial,), "environment": {}} | changes  # fmt: skip
+    certificate = Certificate(**facts)
+    path = folder.parents[2].parent / "certificates" / head["id"] / f"{certificate.id[:16]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(certificate.model_dump_json())
+    return path
 
 
 def only_board(submissions: Path, registry: Registry) -> BoardTable:

@@ -17,6 +17,7 @@ from handmade_run import (
     SUITE,
     BuiltBoards,
     TrialOutputs,
+    certify,
     entry_of,
     handmade_registry,
     only_board,
@@ -305,8 +306,14 @@ def test_an_arm_that_did_not_learn_is_flagged(built: BuiltBoards, tmp_path: Path
 
 
 def test_another_submitter_reproduces_every_arm(built: BuiltBoards, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        submit_arms(tmp_path / name, built.registry, tmp_path / "s", submitter=name)
+    def noisy(job: Any, cell: Any) -> Any:
+        labels, logits = trial_outputs(job, cell)
+        return labels, logits + np.float32(1e-4)
+
+    for name, outputs in (("one", trial_outputs), ("two", noisy)):
+        submit_arms(tmp_path / name, built.registry, tmp_path / "s", ARMS, name, outputs)
+    for path in (tmp_path / "s").glob("*/*/*"):
+        certify(path, by="three")
     board = only_board(tmp_path / "s", built.registry)
     assert len(board.rows) == 8
     assert {row.cells["trust"] for row in board.rows} == {("reproduced",)}

@@ -19,6 +19,7 @@ from handmade_run import (
     SKILL,
     SUITE,
     BuiltBoards,
+    certify,
     copied_submissions,
     entry_of,
     handmade_registry,
@@ -47,6 +48,7 @@ from transferbench.registry import load_registry
 from transferbench.specs import Weights
 from transferbench.submission import Check, CheckReport, Declaration, pack
 from transferbench.submission.bundle import read_bundle
+from transferbench.submission.certificate import Certificate, is_valid_for
 from transferbench.submission.check import PUBLISHED as PUBLISHED_SUITE
 from transferbench.submission.check import RECOMPUTING
 from transferbench.submission.diagnoses import recompute_diagnoses
@@ -494,7 +496,75 @@ def test_of_equal_minors_the_first_id_stands(built: BuiltBoards, tmp_path: Path)
     first, second = sorted(path.name for path in packed)
     assert [row.cells["submission"] for row in board.rows] == [(first[:10],)]
     assert [row.submission for row in board.unranked] == [second[:10]]
-    assert board.rows[0].cells["trust"] == ("reproduced",)
+    # A copy under another name reproduces nothing.
+    assert board.rows[0].cells["trust"] == ("recomputed",)
+    (flag,) = [flag for flag in board.flags if "equal bit for bit" in flag]
+    assert flag.startswith(
+        f"made-good: the submissions {first[:10]} and {second[:10]} have predict"
+    )
+    certify(tmp_path.joinpath("s", "handmade@1", "made-good", second), by="three")
+    assert only_board(tmp_path / "s", built.registry).rows[0].cells["trust"] == ("recomputed",)
+
+
+def noisy(job: Any, cell: Any) -> Any:
+    """As a training on another machine: other last bits."""
+    labels, logits = trial_outputs(job, cell)
+    return labels, logits + np.float32(1e-4)
+
+
+def test_another_run_that_somebody_checked_reproduces(built: BuiltBoards, tmp_path: Path) -> None:
+    (one,) = submit(tmp_path / "1", built.registry, tmp_path / "s",
+                    declaration=Declaration(submitter="one"))  # fmt: skip
+    (two,) = submit(tmp_path / "2", built.registry, tmp_path / "s", outputs=noisy,
+                    declaration=Declaration(submitter="two"))  # fmt: skip
+
+    def trust() -> Any:
+        board = only_board(tmp_path / "s", built.registry)
+        assert not any("bit for bit" in flag for flag in board.flags)
+        return board.rows[0].cells["trust"][0]
+
+    first, second = sorted((one, two), key=lambda path: path.name)
+    assert trust() == "recomputed"
+    own = certify(second, by="one" if second == one else "two")
+    assert trust() == "recomputed"  # its submitter's own word
+    own.unlink()
+    certify(second, by="three")
+    assert trust() == "reproduced"
+    shutil.rmtree(tmp_path / "certificates")
+    path = certify(first, by="three")
+    assert trust() == "spot-checked"
+    path.write_text("{")
+    assert trust() == "recomputed"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"submission": "0" * 64},
+        {"suite_digest": "0" * 64},
+        {"by": " One "},
+        {"trials": "other value"},
+        {"trials": "far"},
+        {"trials": "twice"},
+    ],
+)
+def test_a_certificate_of_something_else_is_none(
+    built: BuiltBoards, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    (folder,) = submit(tmp_path, built.registry, tmp_path / "s",
+                       declaration=Declaration(submitter="one"))  # fmt: skip
+    bundle = read_bundle(folder)
+    path = certify(folder, by="three")
+    certificate = Certificate.model_validate_json(path.read_text())
+    assert is_valid_for(certificate, bundle)
+    (trial,) = certificate.trials
+    trials = {
+        "other value": (trial.model_copy(update={"submitted": 0.5, "again": 0.5}),),
+        "far": (trial.model_copy(update={"again": trial.again - 0.05}),),
+        "twice": (trial, trial),
+    }
+    change = {name: trials.get(value, value) for name, value in change.items()}
+    assert not is_valid_for(certificate.model_copy(update=change), bundle)
 
 
 def test_the_same_submitter_reproduces_nothing(built: BuiltBoards, tmp_path: Path) -> None:

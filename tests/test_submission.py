@@ -188,13 +188,13 @@ def test_items_and_classes_are_those_of_a_dataset(
     ("metric", "change", "why"),
     [
         ("test_loss", {"value": -5.0, "flag": None}, "is -5.0, below 0"),
-        ("test_loss", {"n": 10**15}, "is of 1000000000000000 images, not of 120"),
+        ("test_loss", {"n": 10**15}, "is of 1000000000000000 items, not of 120"),
         ("train_metric", {"unit": "percent"}, "is in 'percent', not in 'fraction'"),
         ("train_metric", {"low": 0.0, "high": 1.0}, "has the interval 0.0 to 1.0, and its value"),
         ("best_test_metric", {"value": 0.123}, "is 0.123, no share of 120 images"),
         ("best_epoch", {"value": 7.0}, "is 7.0, which is none of 2 epochs"),
         ("best_epoch", {"metric": "other"}, "best_epoch of P-T on digits, none is missing"),
-        ("n_train", {"value": 121.0}, "train_metric of P-T on digits, none is of 120 images, not"),
+        ("n_train", {"value": 121.0}, "train_metric of P-T on digits, none is of 120 items, not"),
     ],
 )
 def test_what_a_trial_measures_is_whole_and_possible(

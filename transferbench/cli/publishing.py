@@ -62,6 +62,35 @@ def check(
         raise typer.Exit(1)
 
 
+@submission.command(cls=ResultsCommand)
+def reproduce(
+    path: Annotated[Path, typer.Argument(help="The folder of a submission.")],
+    by: Annotated[str, typer.Option(help="Who certifies: another than its submitter.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials to train again.")] = 3,
+    out: Annotated[Path, typer.Option(help="Where certificates are kept.")] = Path(
+        "leaderboard/certificates"
+    ),
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the choice of trials.")] = None,
+    store: RunStore = None,
+    data_root: Annotated[Path | None, typer.Option(help="The folder of datasets.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Train randomly chosen trials of a submission again, and write a certificate."""
+    from transferbench.api.reproduction import reproduce as train_again
+    from transferbench.runner.options import Options
+    from transferbench.runner.progress import progress_watcher
+
+    options = Options(store=store, data_root=data_root, plugins=plugin or ())
+    with progress_watcher(True) as watcher:  # one argument
+        certificate, file = train_again(path, trials, by, out, options, watcher, seed=seed)
+    for trial in certificate.trials:
+        say(f"{trial.initialization} on {trial.target}, {trial.perturbation}, replicate "
+            f"{trial.replicate}: {trial.submitted} then, {trial.again} now")  # fmt: skip
+    say(str(file))
+    if not certificate.agrees:
+        raise typer.Exit(1)
+
+
 @leaderboard.command(cls=ResultsCommand)
 def build(
     submissions: Submissions = Path("leaderboard/submissions"),

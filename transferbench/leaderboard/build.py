@@ -118,7 +118,12 @@ def board_table(
         columns=tuple(columns),
         rows=tuple(rows),
         unranked=(*unranked, *competition.unranked()),
-        flags=(*flags_of(suite, rows), *rate_flags(competition), *competition.unmeasured()),
+        flags=(
+            *flags_of(suite, rows),
+            *rate_flags(competition),
+            *competition.unmeasured(),
+            *competition.copies(),
+        ),
         notes=tuple(notes_of(suite, competition.severe, registry, registration)),
         ranks=suite.scoring.ranks,
         verdicts={entry: verdicts[entry] for entry in entries if verdicts[entry]},

@@ -44,11 +44,17 @@ class Competition:
         self.registry = registry
 
     def trust(self, candidate: Candidate, arm: str) -> str:
-        """Reproduced, where another named submitter's run of this arm has the same score."""
+        """Reproduced, where another named submitter's own run of this arm has the same score.
+
+        That run must be spot-checked by another than its submitter, and no copy: its predictions
+        are not equal to this one's in every bit.
+        """
         submitter = candidate.head.declaration.submitter
         for other in self.superseded:
             second = other.head.declaration.submitter
             if other.entry != candidate.entry or None in {submitter, second} or second == submitter:
+                continue
+            if other.trust != "spot-checked" or _has_equal_outputs(candidate, other):
                 continue
             if other.missing_scores(arm):
                 continue
@@ -56,6 +62,17 @@ class Competition:
             if abs(scores[0] - scores[1]) <= REPRODUCED_WITHIN:
                 return "reproduced"
         return candidate.trust
+
+    def copies(self) -> Iterator[str]:
+        """A warning on each superseded submission with predictions of the ranked one."""
+        for other in self.superseded:
+            chosen = self.chosen[other.entry]
+            if _has_equal_outputs(chosen, other):
+                yield (
+                    f"{other.head.entry.label}: the submissions {chosen.head.id[:SHORT_ID]} and "
+                    f"{other.head.id[:SHORT_ID]} have predictions that are equal bit for bit: "
+                    "one may be a copy, and neither reproduces the other."
+                )
 
     def groups(self) -> list[list[Arm]]:
         """The arms that are ranked together."""
@@ -120,3 +137,10 @@ def refused(report: CheckReport, board: str) -> Unranked:
 def _precedence(head: Submission) -> tuple[int, str]:
     """The latest MINOR first, of equals the first id."""
     return -head.minor, head.id
+
+
+def _has_equal_outputs(first: Candidate, second: Candidate) -> bool:
+    """Whether some trial has the same logits in two submissions, bit by bit, as in a copy."""
+    outputs = first.head.outputs, second.head.outputs
+    shared = outputs[0].keys() & outputs[1].keys()
+    return any(outputs[0][job] == outputs[1][job] for job in shared)

@@ -68,8 +68,10 @@ CONTROLS = (
 TRUST = (
     "Trust: reported (the submitter's word), recomputed (every test metric follows from the"
     " predictions that were handed in, and the labels are those of the dataset),"
-    " reproduced (another named submitter's run of the entry has"
-    f" the same score within {REPRODUCED_WITHIN})."
+    " spot-checked (another than the submitter trained some of its trials again, by"
+    " `transferbench submission reproduce`, and got their metrics), reproduced (another named"
+    " submitter's own run of the entry, spot-checked too, has the same score within"
+    f" {REPRODUCED_WITHIN}, and no predictions that are equal bit for bit)."
 )
 ORIGINS = (
     "Values: recomputed (from the predictions), derived (from other recorded values, such as the"

@@ -14,6 +14,7 @@ from transferbench.registry import Registry, load_registry
 from transferbench.registry.guard import only_plugins_run
 from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, Problem, file_problems, read_bundle
+from transferbench.submission.certificate import Certificate, certificates_of, is_valid_for
 from transferbench.submission.diagnoses import (
     Recomputation,
     check_diagnoses_follow_from_trials,
@@ -29,7 +30,7 @@ from transferbench.suite.published import KnownSuites, suites_beside
 __all__ = ["Check", "CheckReport", "Trust", "check"]
 
 CheckStatus = Literal["ok", "warning", "failed"]
-Trust = Literal["reported", "recomputed"]
+Trust = Literal["reported", "recomputed", "spot-checked"]
 Finder = Callable[[Bundle], Iterator[Problem]]
 
 MAX_LISTED = 5
@@ -56,13 +57,15 @@ class Check:
 class CheckReport:
     """The checks of a submission, in a fixed order; ``bundle``: its content, if it can be read.
 
-    ``origins``: where its values come from, of one that can be published.
+    Of one that can be published, ``origins``: where its values come from; ``certificates``: those
+    beside it that another than its submitter made.
     """
 
     path: Path
     checks: tuple[Check, ...]
     bundle: Bundle | None = field(default=None, repr=False)
     origins: Origins | None = field(default=None, repr=False)
+    certificates: tuple[Certificate, ...] = field(default=(), repr=False)
 
     @property
     def ok(self) -> bool:
@@ -83,9 +86,14 @@ class CheckReport:
 
     @property
     def trust(self) -> Trust:
-        """``recomputed`` if every test metric follows from the predictions and pinned labels."""
+        """``recomputed`` if every test metric follows from the predictions and pinned labels.
+
+        ``spot-checked`` if some of its trials were trained again besides, by another.
+        """
         passed = {check.name for check in self.checks if check.status == "ok"}
-        return "recomputed" if self.ok and passed.issuperset(RECOMPUTING) else "reported"
+        if not (self.ok and passed.issuperset(RECOMPUTING)):
+            return "reported"
+        return "spot-checked" if self.certificates else "recomputed"
 
     def refused_for(self, error: Exception) -> CheckReport:
         """This report with one more check, which failed by ``error``."""
@@ -127,7 +135,11 @@ def check(
         named = _named_checks(registry, suites, once)
         checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
         report = CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
-        return replace(report, origins=origins_of(bundle, once())) if report.ok else report
+        if not report.ok:
+            return report
+        beside = certificates_of(path.absolute().parents[2], bundle.submission.id)
+        valid = tuple(each for each in beside if is_valid_for(each, bundle))
+        return replace(report, origins=origins_of(bundle, once()), certificates=valid)
 
 
 def _named_checks(

@@ -37,7 +37,6 @@ TOLERANCE = 1e-6
 
 RANGES = {
     "fraction": (-1.0, 1.0),
-    "percent": (-math.inf, 100.0),
     "kappa": (-1.0, 1.0),
     "correlation": (-1.0, 1.0),
     "cka": (-1.0, 1.0),

@@ -97,7 +97,7 @@ def _impossible(
     rows: Mapping[str, Record], trial: Predictions | None, epochs: int
 ) -> Iterator[Problem]:
     n_train = rows["n_train"].value
-    sizes = {"train_metric": n_train, "train_loss": n_train}
+    sizes = {"train_metric": n_train, "train_loss": n_train, "best_epoch": 1, "n_train": 1}
     if trial is not None:
         sizes |= dict.fromkeys(("test_metric", "test_loss", "best_test_metric"), len(trial.items))
     for metric, row in rows.items():
@@ -107,7 +107,7 @@ def _impossible(
         if row.coordinates:
             yield Problem(f"{name} has coordinates, which those of a trial have not")
         if metric in sizes and row.n != sizes[metric]:
-            yield Problem(f"{name} is of {row.n} images, not of {sizes[metric]}")
+            yield Problem(f"{name} is of {row.n} items, not of {sizes[metric]}")
         if value is None:
             continue
         if metric.endswith("_metric") and not -TOLERANCE <= value <= 1 + TOLERANCE:
