@@ -310,6 +310,11 @@ def test_data_of_no_run_go_and_are_decoded_again(runs):
     assert not any((store / "datasets" / "unfinished").iterdir())
 
 
+def first_trial(runs):
+    rows = json.loads((runs / "here" / "first" / "run.json").read_text())["jobs"]
+    return next(row["id"] for row in rows if row["kind"] == "trial")
+
+
 def test_unfinished_drafts_of_living_processes_stay(runs):
     store = Store(runs / "here" / "store")
     old = time.time() - 2 * 24 * 3600
@@ -320,8 +325,15 @@ def test_unfinished_drafts_of_living_processes_stay(runs):
         fresh = store.root / "partial" / f"{JOB}.{store.host}.999999998.1.{'0' * 8}"
         fresh.mkdir()
         os.utime(dead, (old, old))
+        (planned,) = {path.name for path in artefacts(store.root)} & {first_trial(runs)}
+        interrupted = [store.root / "unfinished" / job for job in (planned, OTHER, THIRD)]
+        for path in interrupted:
+            path.mkdir(exist_ok=True)
+            os.utime(path, (old, old))
         cleaning = gc_store(store.root, delete=True)
-        assert [each.path for each in cleaning.unused if each.kind == "unfinished"] == [dead]
+        removed = [each.path for each in cleaning.unused if each.kind == "unfinished"]
+        assert removed == [interrupted[1], dead]
+        assert interrupted[0].exists()
         assert fresh.exists()
     assert store.is_done(THIRD)
 

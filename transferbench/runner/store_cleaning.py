@@ -87,7 +87,7 @@ def clean_store(
     unused = [
         *_jobs(store, ids, jobs),
         *_decoded(store, folders, jobs),
-        *_left_behind(store),
+        *_left_behind(store, jobs),
         *_aside(store, jobs),
         *(Unused("content", path.name[:12], path) for path in unused_contents(store.root)),
     ]
@@ -138,8 +138,15 @@ def _decoded(store: Store, runs: Sequence[RunFolder], used: set[str]) -> Iterato
             yield Unused("decoded images", f"{data['name']} at {data['image_size']} px", folder)
 
 
-def _left_behind(store: Store) -> Iterator[Unused]:
-    """Drafts of dead writers, a day after the last change: a decoding may still go on."""
+def _left_behind(store: Store, used: set[str]) -> Iterator[Unused]:
+    """Drafts of dead writers, a day after the last change: a decoding may still go on.
+
+    And what interrupted trainings of no run would go on from.
+    """
+    for path in sorted((store.root / "unfinished").glob("*")):
+        old = time.time() - newest_change(path) > ABANDONED_SECONDS
+        if old and path.name not in used and not store.is_being_written(path.name):
+            yield Unused("unfinished", path.name[:12], path)
     for folder in (store.root / "partial", store.datasets / "unfinished"):
         for path in sorted(folder.glob("*")):
             old = time.time() - newest_change(path) > ABANDONED_SECONDS

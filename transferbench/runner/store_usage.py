@@ -148,7 +148,8 @@ def _others(store: Store) -> dict[str, Iterator[Path]]:
     return {
         "decoded images": (path for path in files_below(store.datasets)
                            if unfinished not in path.parents),
-        "unfinished": (path for folder in (store.root / "partial", unfinished)
+        "unfinished": (path for folder in (store.root / "partial", store.root / "unfinished",
+                                           unfinished)
                        for path in files_below(folder)),
         "set aside": files_below(store.corrupt),
         "failures": files_below(store.root / "failures"),
