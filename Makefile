@@ -1,6 +1,7 @@
 # quickstart: a virtual environment, a small run and its report.
 # test: linters, type checks and all tests but the slow ones (test-slow).  docs: the site, in build/site.
 # bench: measured speed; RUNS=3 repeats the benchmarks and reports the range.
+# bench-gpu: the tests and benchmarks that need a card, and two suites, within 13 minutes, in build/gpu.
 # coverage: how often each kind of interval holds, by simulation (minutes).
 # board: rebuild the leaderboard from its submissions.
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BENCH_FILES = $(patsubst %,$(VENV)/benchmarks-%.json,$(shell seq $(RUNS)))
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
 
-.PHONY: quickstart test test-slow docs bench coverage board clean
+.PHONY: quickstart test test-slow docs bench bench-gpu coverage board clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/transferbench run quickstart
@@ -35,6 +36,9 @@ docs: $(VENV)/.installed-for-tests
 bench: $(VENV)/.installed-for-bench
 	for file in $(BENCH_FILES); do $(BIN)/pytest tests/benchmarks -m benchmark -p no:randomly --benchmark-only --benchmark-json=$$file || exit; done
 	$(BIN)/python tests/benchmarks/table.py $(BENCH_FILES) tests/benchmarks/RESULTS.md
+
+bench-gpu: $(VENV)/.installed-for-bench
+	PYTHON=$(BIN)/python tests/benchmarks/gpu.sh build/gpu
 
 coverage: $(VENV)/.installed-for-tests
 	$(BIN)/python tests/coverage/coverage_table.py $(DRAWS) tests/coverage/RESULTS.md

@@ -1,5 +1,7 @@
 """Runs in groups leave what runs of single trainings leave; who runs what, and what is lost."""
 
+import json
+import shutil
 import signal
 from functools import partial
 
@@ -7,7 +9,7 @@ import pytest
 from test_executors import start
 from tiny_suite import tiny_suite
 
-from transferbench.api import run
+from transferbench.api import compare_runs, run
 from transferbench.plan import Job, Work
 from transferbench.runner.execute import MEASURES, TRAINS, gpu_places
 from transferbench.runner.executors import Assignment, Outcome
@@ -222,3 +224,20 @@ def test_a_shape_does_not_depend_on_rates_and_data():
     assert shape_of(first) == shape_of(second) != ""
     assert shape_of(first) != shape_of(job_of("a", frozen=True))
     assert shape_of(job_of("c", "diagnosis", 0.0)) == ""
+
+
+# --- machines -------------------------------------------------------------------------------------
+
+
+def test_runs_on_other_cards_are_told_where_they_are_compared(alone, tmp_path, capsys):
+    copied = shutil.copytree(alone.folder, tmp_path / "copy" / "run")
+    environment = json.loads((copied / "environment.json").read_text())
+    environment["jobs"] |= {"device_name": ["NVIDIA H200"], "kernels": ["deterministic"]}
+    (copied / "environment.json").write_text(json.dumps(environment))
+    compare_runs(alone.folder, alone.folder)
+    assert "differ" not in capsys.readouterr().err
+    compare_runs(alone.folder, copied)
+    said = capsys.readouterr().err
+    assert "the runs differ in the processors of their jobs: " in said
+    assert "and NVIDIA H200" in said
+    assert "the runs differ in the kernels of their jobs: none and deterministic" in said

@@ -1,12 +1,14 @@
 """Trainings that go on together in a graph equal each alone, bit for bit."""
 
 import random
+import re
 
 import numpy as np
 import pytest
 import torch
 from training_groups import CPU, FEATURES, Layers, training_of
 
+from transferbench.engine import probe
 from transferbench.training import captured as captured_module
 from transferbench.training.graph import RecordedCalls
 from transferbench.training.group import Group
@@ -284,3 +286,9 @@ def test_host_generators_are_each_trainings_own():
     ended = Group(CPU, 8, RecordedCalls, print).run([seeded(s, captured=True) for s in SEEDS])
     for seed in SEEDS:
         assert_equal(ended[seed].result, run_alone(seeded(seed, captured=False)))
+
+
+def test_the_probe_measures_a_step_eagerly_and_captured(monkeypatch):
+    monkeypatch.setattr(probe, "STEPS", 3)
+    assert re.fullmatch(r"\d+ steps/s, eager \d+ steps/s", probe.probe_graph(CPU, RecordedCalls))
+    assert "its steps are not captured" in probe.probe_graph(CPU, Refused)

@@ -54,7 +54,9 @@ def recipe_of(**changes):
     return Recipe.model_validate(fields | changes)
 
 
-def data_of(seed, perturbation=None, augmentation=None, task="multi-class", unknown=False):
+def data_of(
+    seed, perturbation=None, augmentation=None, task="multi-class", *, unknown=False, device=CPU
+):
     rng = np.random.default_rng(seed)
 
     def split(n, augmented=None):
@@ -64,6 +66,7 @@ def data_of(seed, perturbation=None, augmentation=None, task="multi-class", unkn
             labels = torch.from_numpy(rng.integers(0, 2, (n, 3)).astype(np.float32))
             if unknown:
                 labels[1::3, 0] = torch.nan
+        images, labels = images.to(device), labels.to(device)
         return DataSplit(ImagePipeline(images, MEAN, STD, perturbation, augmented), labels)
 
     metric = "accuracy" if task == "multi-class" else "auc"
@@ -71,7 +74,7 @@ def data_of(seed, perturbation=None, augmentation=None, task="multi-class", unkn
 
 
 def scaled(images, ids):
-    return images * torch.from_numpy(1 + ids % 3).view(-1, 1, 1, 1)
+    return images * torch.from_numpy(1 + ids % 3).view(-1, 1, 1, 1).to(images.device)
 
 
 AUGMENTATION = Augmentation(flip=True, shift=1, rotate=10.0)
@@ -119,5 +122,5 @@ def training_of(seed, feature, *, captured=False, device=CPU):
         only_head = net.head
     # Batches of evaluation that leave a rest.
     execution = Execution(device, options.get("micro_batch"), evaluation_batch=6, captured=captured)
-    data = data_of(seed, **options.get("data", {}))
+    data = data_of(seed, **options.get("data", {}), device=device)
     return Training(net, data, recipe, execution, options.get("factors", ()), only_head=only_head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -12,6 +12,7 @@ import pandas as pd
 
 from transferbench.api.finished_run import Run
 from transferbench.api.keywords import names_suggested
+from transferbench.runner.folder import read_environment
 from transferbench.runner.messages import say
 from transferbench.specs import LABEL_DIGITS
 from transferbench.statistics import paired_difference
@@ -21,6 +22,10 @@ __all__ = ["compare_runs"]
 
 AXES = ["entry", "target", "perturbation", "initialization", "metric", "unit", "replicate"]
 """The columns that the measurements of two trials must share to be compared."""
+
+MACHINES = {"device_name": "processors", "kernels": "kernels", "driver": "driver",
+            "cuda": "version of CUDA", "cudnn": "version of cuDNN"}  # fmt: skip
+"""Facts of jobs, as they are told where two runs differ in them."""
 
 SameWeights = tuple[str, str]
 """A backbone and the sha256 of its external weights, which are one entry whatever its name."""
@@ -35,6 +40,8 @@ def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
     networks that these start from.
     """
     runs = [Run(first), Run(second)]
+    for line in _other_machines(*(read_environment(run.folder).jobs for run in runs)):
+        say(line)
     tables = [_trial_values(run.measurements) for run in runs]
     entries = [list(dict.fromkeys(table["entry"])) for table in tables]
     weights = [_weights(run.described) for run in runs]
@@ -49,6 +56,17 @@ def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
         dict(zip(map(str, levels), axes, strict=True)) | _difference(group)
         for axes, group in joined.groupby(level=levels, sort=False)
     ]
+
+
+def _other_machines(
+    first: Mapping[str, Sequence[str]], second: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """What differs in the machines of two runs and moves the last digits of their numbers."""
+    for fact, name in MACHINES.items():
+        a, b = ([*facts.get(fact, ())] for facts in (first, second))
+        if a != b:
+            values = " and ".join(", ".join(each) or "none" for each in (a, b))
+            yield f"the runs differ in the {name} of their jobs: {values}"
 
 
 def _trial_values(table: pd.DataFrame) -> pd.DataFrame:

@@ -158,13 +158,20 @@ def doctor() -> None:
     import platform
     from importlib.metadata import version
 
+    from transferbench.engine.kernels import driver_version
+    from transferbench.engine.probe import probe_graph
     from transferbench.engine.resources import cuda_devices
     from transferbench.registry.discovery import SPECS
 
     packages = ("transferbench", "torch", "torchvision", "timm", "numpy", "pandas")
     rows = [("python", platform.python_version())]
     rows += [(name, version(name)) for name in packages]
-    rows.append(("CUDA devices", ", ".join(cuda_devices()) or "none: runs use the CPU"))
+    cards = cuda_devices()
+    rows.append(("CUDA devices", ", ".join(cards) or "none: runs use the CPU"))
+    if cards:
+        rows.append(("NVIDIA driver", driver_version() or "unknown"))
+        rows.append(("kernels", "deterministic, unless --fast-kernels is given"))
+        rows.append(("a captured step", probe_graph()))
     registry = known_plugins(None)
     rows.append(("plugins", str(sum(len(getattr(registry, f"{kind}s")) for kind in SPECS))))
     table([], rows)

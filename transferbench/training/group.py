@@ -108,7 +108,8 @@ class Group(Generic[ResultT]):
     """Runs works together, at most ``size`` at a time; fewer where memory runs out.
 
     ``say``: called with why a network is trained eagerly. ``compared``: whether replays must equal
-    eager steps bit for bit, which holds where kernels are deterministic.
+    eager steps bit for bit, which holds where kernels are deterministic. ``captures``: whether a
+    graph is tried at all.
     """
 
     def __init__(
@@ -119,11 +120,12 @@ class Group(Generic[ResultT]):
         say: Callable[[str], None],
         *,
         compared: bool = True,
+        captures: bool = True,
     ) -> None:
         self.size = size
         self._device, self._make_graph, self._say = device, make_graph, say
         self._compared = compared
-        self._eager = False
+        self._eager = not captures
 
     def run(self, works: Sequence[Work[ResultT]]) -> list[Ended[ResultT]]:
         """How each work ended, in their order."""

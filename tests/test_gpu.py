@@ -1,0 +1,122 @@
+"""On a card: the same bits twice, alone, in a graph and in a group; and a step waits for nothing.
+
+Without a card the same code runs through a fake of the graph: see ``test_training_groups``.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from test_resuming import Kept, KilledError
+from test_training_groups import assert_equal
+from training_groups import FEATURES, training_of
+
+from transferbench.engine.kernels import choose_kernels, machine_facts
+from transferbench.training.graph import CudaGraph
+from transferbench.training.group import Group
+from transferbench.training.loop import run_alone
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    # Of operations without a deterministic kernel.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+CUDA = torch.device("cuda")
+SEEDS = (0, 1, 2)
+CAPTURED = [name for name in FEATURES if name != "fp16"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _deterministic_kernels():
+    choose_kernels("cuda", fast=False)
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
+def work(seed, feature, kept=None, device=CUDA):
+    torch.manual_seed(100 + seed)
+    training = training_of(seed, feature, device=device)
+    result = yield from training.loop(seed, seed + 5, [1], kept)
+    return result, torch.rand(3), training.net
+
+
+def together(feature, seeds=SEEDS, kept=None):
+    said = []
+    graph = partial(CudaGraph, CUDA, torch.cuda.graph_pool_handle())
+    group = Group(CUDA, len(seeds), graph, said.append)
+    works = [work(seed, feature, kept and kept[seed]) for seed in seeds]
+    ended = group.run(works)
+    return ended, said
+
+
+@pytest.mark.parametrize("feature", CAPTURED)
+def test_twice_alone_in_a_graph_and_in_a_group_give_the_same_bits(feature):
+    expected = [run_alone(work(seed, feature)) for seed in SEEDS]
+    assert_equal(run_alone(work(0, feature)), expected[0])
+    ended, said = together(feature)
+    assert not said
+    (single,), _ = together(feature, seeds=(0,))
+    for each, alone in zip([*ended, single], [*expected, expected[0]], strict=True):
+        if each.error:
+            raise each.error
+        assert_equal(each.result, alone)
+
+
+@pytest.mark.parametrize("feature", CAPTURED)
+def test_a_step_waits_for_nothing(feature):
+    training = training_of(0, feature, device=CUDA)
+    generator = torch.Generator().manual_seed(0)
+    draws = [training.stepping.draw(torch.arange(8), generator, step) for step in range(3)]
+    training.stepping.compute(draws[0])  # prepares kernels and the optimizer's state
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for draw in draws[1:]:
+            training.stepping.compute(draw)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_network_that_waits_for_the_device_is_trained_eagerly():
+    from training_groups import Layers
+
+    class Waits(Layers):
+        def forward(self, x):
+            return super().forward(x) * (2.0 if x.sum().item() > 0 else 1.0)
+
+    ended, said = together({"network": Waits})
+    assert len(said) == 1
+    assert "its steps are not captured" in said[0]
+    for seed, each in enumerate(ended):
+        assert_equal(each.result, run_alone(work(seed, {"network": Waits})))
+
+
+def test_a_group_that_is_killed_goes_on_with_the_same_bits(tmp_path):
+    def kept(kill=None):
+        return [Kept(tmp_path / str(seed), kill) for seed in SEEDS]
+
+    ended, _ = together("adamw", kept=kept(kill=4))
+    assert {type(each.error) for each in ended} == {KilledError}
+    ended, _ = together("adamw", kept=kept())
+    for seed, each in enumerate(ended):
+        assert_equal(each.result, run_alone(work(seed, "adamw")))
+
+
+@pytest.mark.parametrize("feature", ["plain", "augmentation", "mixup"])
+def test_cpu_and_cuda_train_alike(feature):
+    """Sums in another order: within 1e-4 after nine steps of f32, without dropout."""
+    states = []
+    for device in (torch.device("cpu"), CUDA):
+        training = training_of(0, feature, device=device)
+        training.net.dropout.p = 0.0
+        states.append(run_alone(training.loop(0, 5)).states["final"])
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_the_facts_name_the_card_and_its_kernels():
+    facts = machine_facts(CUDA, 0)
+    assert facts["kernels"] == "deterministic"
+    assert facts["device_name"] == torch.cuda.get_device_name()
+    assert {"driver", "cuda", "cudnn", "compute_capability"} <= facts.keys()
