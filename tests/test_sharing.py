@@ -7,6 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conforming import ABOUT
@@ -86,6 +87,14 @@ def same_array(net: Net) -> None:
     net.b[0].weight = nn.Parameter(torch.from_numpy(net.a[0].weight.detach().numpy()))
 
 
+def overlapping_slices(net: Net) -> None:
+    """Two storages with addresses of their own, of which the last half of one is in the other."""
+    values = np.random.default_rng(0).normal(size=24).astype(np.float32)
+    for layer, first in ((net.a[0], 0), (net.b[0], 8)):
+        part = values[first : first + 16].reshape(4, 4, 1, 1)
+        layer.weight = nn.Parameter(torch.from_numpy(part))
+
+
 def part_of(net: Net) -> None:
     net.b[0].bias = nn.Parameter(net.a[0].weight.detach()[:, 0, 0, 0])
 
@@ -163,7 +172,8 @@ UNREGISTERED = (
     in_a_layer_without_weights,
 )  # fmt: skip
 WAYS = (
-    same_parameter, same_layer, same_module, same_data, same_array, part_of, halves, same_buffer,
+    same_parameter, same_layer, same_module, same_data, same_array, overlapping_slices,
+    part_of, halves, same_buffer,
     part_of_a_buffer, a_parameter_as_a_buffer, registered_parametrization, parametrization,
     scaled_parametrization, tied_in_forward, *UNREGISTERED,
 )  # fmt: skip
@@ -269,3 +279,29 @@ def test_a_tied_weight_is_trained_and_stored_once_under_both_names() -> None:
     load_state(other, state)
     assert other.get_parameter("a.0.weight") is other.get_parameter("b.0.weight")
     assert torch.equal(other.get_parameter("a.0.weight"), state["a.0.weight"])
+
+
+def test_neighbours_in_memory_are_not_shared() -> None:
+    net = Net(3, 1)
+    values = np.random.default_rng(0).normal(size=32).astype(np.float32)
+    for layer, first in ((net.a[0], 0), (net.b[0], 16)):
+        part = values[first : first + 16].reshape(4, 4, 1, 1)
+        layer.weight = nn.Parameter(torch.from_numpy(part))
+    assert shared_names(net) == []
+
+
+def test_a_chain_of_overlaps_is_one_memory() -> None:
+    net = Net(3, 1)
+    values = np.random.default_rng(0).normal(size=32).astype(np.float32)
+    for layer, first in ((net.b[0], 16), (net.a[0], 8), (net.first, 0)):
+        part = torch.from_numpy(values[first : first + 12])
+        layer.weight = nn.Parameter(part)
+    assert shared_names(net) == [("first.weight", "a.0.weight", "b.0.weight")]
+
+
+def test_weights_without_memory_are_told_apart() -> None:
+    with torch.device("meta"):
+        net = Net(3, 1)
+    assert shared_names(net) == []
+    same_parameter(net)
+    assert shared_names(net) == [("a.0.weight", "b.0.weight")]

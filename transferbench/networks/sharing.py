@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import isfunction
 from types import CellType, ModuleType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import nn
@@ -79,26 +79,47 @@ def _refuse(spec: BackboneSpec, shared: Mapping[str, str]) -> NoReturn:
     )
 
 
+class _Memory(NamedTuple):
+    """Addresses from ``start`` up to ``end``, and the names of the weights in them."""
+
+    start: int
+    end: int
+    names: tuple[str, ...]
+
+
 def shared_names(net: nn.Module) -> list[tuple[str, ...]]:
-    """The names of parameters and buffers in one storage, in groups of at least two.
+    """The names of parameters and buffers in one memory, in groups of at least two.
 
     Tensors that overlap, or are views of different parts of one, count as well as equal ones.
     """
-    return [tuple(names) for names in _names_by_storage(net).values() if len(names) > 1]
+    return [memory.names for memory in _memories(net) if len(memory.names) > 1]
 
 
-def _names_by_storage(net: nn.Module) -> dict[int, list[str]]:
-    groups: dict[int, list[str]] = {}
-    for name, tensor in net.state_dict(keep_vars=True).items():
-        groups.setdefault(_storage(tensor), []).append(name)
-    return groups
+def _memories(net: nn.Module) -> list[_Memory]:
+    """The memory of the weights: storages that overlap, as those made of slices of numpy, are one.
+
+    In the order of the names.
+    """
+    order = {name: i for i, name in enumerate(net.state_dict(keep_vars=True))}
+    weights = net.state_dict(keep_vars=True).items()
+    memories: list[_Memory] = []
+    for own in sorted(_Memory(*_range(tensor), (name,)) for name, tensor in weights):
+        if memories and own.start < memories[-1].end:
+            last = memories.pop()
+            names = tuple(sorted(last.names + own.names, key=order.__getitem__))
+            own = _Memory(last.start, max(last.end, own.end), names)  # noqa: PLW2901  # it grew
+        memories.append(own)
+    return sorted(memories, key=lambda memory: order[memory.names[0]])
 
 
-def _storage(tensor: torch.Tensor) -> int:
+def _range(tensor: torch.Tensor) -> tuple[int, int]:
+    """The addresses of the storage of ``tensor``."""
     storage = tensor.untyped_storage()
-    # By its address, which storages made through numpy share; on the meta device there is none.
-    identity: int = storage.data_ptr() or storage._cdata  # noqa: SLF001  # torch has no other
-    return identity
+    if start := storage.data_ptr():
+        return start, start + storage.nbytes()
+    # On the meta device there is no address; no other one is below zero.
+    identity: int = storage._cdata  # noqa: SLF001  # torch has no other
+    return -identity, 1 - identity
 
 
 # --- tensors that have no name ----------------------------------------------------------------
@@ -109,7 +130,7 @@ def _unregistered_names(net: nn.Module) -> Iterator[tuple[str, str, str]]:
 
     The layer, the attribute that leads to the tensor, and the name of what it shares.
     """
-    names = _names_by_storage(net)
+    memories = _memories(net)
     for path, layer in net.named_modules():
         unsaved = layer._non_persistent_buffers_set  # noqa: SLF001  # torch has no public list
         attributes = {**vars(layer), **{name: layer.get_buffer(name) for name in unsaved}}
@@ -117,8 +138,10 @@ def _unregistered_names(net: nn.Module) -> Iterator[tuple[str, str, str]]:
             del attributes[registry]
         for attribute, value in attributes.items():
             for tensor in _tensors_in(value, DEPTH, set()):
-                for name in names.get(_storage(tensor), ()):
-                    yield path, attribute, name
+                start, end = _range(tensor)
+                for memory in memories:
+                    for name in memory.names if memory.start < end and start < memory.end else ():
+                        yield path, attribute, name
 
 
 def _tensors_in(value: Any, depth: int, visited: set[int]) -> Iterator[torch.Tensor]:
