@@ -33,21 +33,21 @@ class Noted:
 
 
 @pytest.fixture
-def made():
+def noted():
     return Noted()
 
 
 @pytest.fixture
-def view(made):
-    return ImageView([(made, torch.arange(N))])
+def view(noted):
+    return ImageView([(noted, torch.arange(N))])
 
 
 @pytest.fixture
-def whole(made):
-    return made.pipeline.batch(torch.arange(N))
+def whole(noted):
+    return noted.pipeline.batch(torch.arange(N))
 
 
-def test_it_has_the_shape_and_the_batches_of_the_tensor(view, whole, made):
+def test_it_has_the_shape_and_the_batches_of_the_tensor(view, whole, noted):
     assert (view.shape, len(view), view.dtype, view.device, view.ndim) == (
         whole.shape, len(whole), whole.dtype, whole.device, whole.ndim
     )  # fmt: skip
@@ -63,30 +63,30 @@ def test_it_has_the_shape_and_the_batches_of_the_tensor(view, whole, made):
         for batch, other in zip(batches, expected, strict=True):
             assert batch.equal(other)
             assert batch.stride() == other.stride()
-    assert max(made.sizes) == 30
+    assert max(noted.sizes) == 30
     assert len(view.split(10)) == 4
     assert view.split(10)[-1].equal(whole[30:])
     assert [len(batch) for batch in view.split(10)[1:]] == [10, 10, 7]
 
 
-def test_slices_and_indices_are_tensors(view, whole, made):
+def test_slices_and_indices_are_tensors(view, whole, noted):
     indices = torch.tensor([5, 0, 36, 5])
     assert view[:3].equal(whole[:3])
     assert view[2:30:7].equal(whole[2:30:7])
     assert view[indices].equal(whole[indices])
     assert view.index_select(0, indices).contiguous().equal(whole[indices])
     assert len(view[:0]) == 0
-    assert max(made.sizes) == 4
+    assert max(noted.sizes) == 4
 
 
-def test_several_are_one_after_another(view, whole, made):
-    other = ImageView([(made, torch.arange(10, 20))])
+def test_several_are_one_after_another(view, whole, noted):
+    other = ImageView([(noted, torch.arange(10, 20))])
     joined, expected = torch.cat([view, other]), torch.cat([whole, whole[10:20]])
     assert isinstance(joined, ImageView)
     order = torch.randperm(len(expected), generator=torch.Generator().manual_seed(0))
     assert joined[order].equal(expected[order])
     assert all(a.equal(b) for a, b in zip(joined.split(9), expected.split(9), strict=True))
-    assert max(made.sizes) <= N
+    assert max(noted.sizes) <= N
 
 
 def test_equality_is_told_by_batches(view, whole):
@@ -113,7 +113,7 @@ def net_with_norm():
     return nn.Sequential(body, head).eval()
 
 
-def test_diagnostics_have_equal_numbers(view, whole, made):
+def test_diagnostics_have_equal_numbers(view, whole, noted):
     assert image_digest(view) == image_digest(whole)
     net, targets = net_with_norm(), torch.arange(N) % 3
     assert np.array_equal(compute_logits(net, view, 7), compute_logits(net, whole, 7))
@@ -138,7 +138,7 @@ def test_diagnostics_have_equal_numbers(view, whole, made):
     subsets = [_line._subset(Examples(images, targets), 11, torch.Generator().manual_seed(1))
                for images in (view, whole)]  # fmt: skip
     assert subsets[0].images.equal(subsets[1].images)
-    assert max(made.sizes) <= N
+    assert max(noted.sizes) <= N
 
 
 @pytest.mark.slow

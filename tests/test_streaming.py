@@ -46,8 +46,10 @@ def pipelines(**options):
     """The same images from memory and from the disk."""
     streamed = StreamedImages(read, POSITIONS, STORED.shape[1:], torch.device("cpu"))
     both = (torch.from_numpy(STORED[POSITIONS]), streamed)
-    made = [ImagePipeline(images, MEAN, STD, image_ids=POSITIONS, **options) for images in both]
-    return made, streamed
+    both_pipelines = [
+        ImagePipeline(images, MEAN, STD, image_ids=POSITIONS, **options) for images in both
+    ]
+    return both_pipelines, streamed
 
 
 ASPECTS = torch.from_numpy(np.random.default_rng(3).uniform(0.5, 2, N))
@@ -68,9 +70,9 @@ AUGMENTATIONS = {
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("view", VIEWS)
 def test_batches_are_those_of_memory_bit_for_bit(view, augmentation, perturbation):
-    size, shown = VIEWS[view]
+    size, view_of = VIEWS[view]
     (memory, disk), _ = pipelines(
-        view=shown,
+        view=view_of,
         augmentation=AUGMENTATIONS[augmentation],
         perturbation=permuted(size)[perturbation],
     )

@@ -144,8 +144,8 @@ def test_a_step_of_training_equals_numpy(micro_batch):
         data_seed=0, augmentation_seed=0
     )
     smooth = np.nan_to_num(LABELS_NL[:30]) * 0.9 + 0.05
-    known = KNOWN_NL[:30]
-    slopes = (expit(images @ weight.T + bias) - smooth) * known / known.sum()
+    known_N = KNOWN_NL[:30]
+    slopes = (expit(images @ weight.T + bias) - smooth) * known_N / known_N.sum()
     assert net.head.weight.detach().numpy() == pytest.approx(weight - 0.5 * slopes.T @ images,
                                                              abs=1e-6)  # fmt: skip
     assert net.head.bias.detach().numpy() == pytest.approx(bias - 0.5 * slopes.sum(0), abs=1e-6)
@@ -213,9 +213,9 @@ def test_mistakes_of_a_label_are_those_on_its_known_images():
                     resamples=100)  # fmt: skip
     values = {(row.metric, row.coordinates.get("label")): row.value for row in rows}
     for k in range(L):
-        known = KNOWN_NL[:, k]
-        a, b = (logits[known, k] > 0 for logits in (LOGITS_NL, OTHER_NL))
-        wrong_a, wrong_b = a != (TRUE_NL[known, k] > 0), b != (TRUE_NL[known, k] > 0)
+        known_N = KNOWN_NL[:, k]
+        a, b = (logits[known_N, k] > 0 for logits in (LOGITS_NL, OTHER_NL))
+        wrong_a, wrong_b = a != (TRUE_NL[known_N, k] > 0), b != (TRUE_NL[known_N, k] > 0)
         assert values["n_common", k] == (wrong_a & wrong_b).sum()
         assert values["agreement", k] == pytest.approx((a == b).mean(), abs=1e-12)
         observed = (wrong_a == wrong_b).mean()
@@ -228,11 +228,11 @@ def test_classes_are_judged_on_their_known_images():
     rows = measured("per-class", trial_of(LOGITS_NL, LABELS_NL))
     values = {(row.metric, row.coordinates["class"]): row for row in rows}
     for k in range(L):
-        known = KNOWN_NL[:, k]
-        truth, scores = TRUE_NL[known, k] > 0, LOGITS_NL[known, k]
+        known_N = KNOWN_NL[:, k]
+        truth, scores = TRUE_NL[known_N, k] > 0, LOGITS_NL[known_N, k]
         area, named = values["class_auc", k], scores > 0
         assert area.value == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
-        assert area.n == known.sum()
+        assert area.n == known_N.sum()
         right = (truth & named).sum()
         assert values["recall", k].value == pytest.approx(right / truth.sum(), abs=1e-12)
         assert values["precision", k].value == pytest.approx(right / named.sum(), abs=1e-12)
@@ -278,9 +278,9 @@ def test_scores_of_features_use_the_images_where_a_label_is_known():
     (fitted,) = fit_regressions(features, LABELS_NL, L, [0.1])
     standard = (features - features.mean(0)) / features.std(0)
     for k in range(L):
-        known = KNOWN_NL[:, k]
-        plain = LogisticRegression(C=1 / (0.1 * known.sum()), max_iter=1000, tol=1e-8)
-        plain.fit(standard[known], TRUE_NL[known, k])
+        known_N = KNOWN_NL[:, k]
+        plain = LogisticRegression(C=1 / (0.1 * known_N.sum()), max_iter=1000, tol=1e-8)
+        plain.fit(standard[known_N], TRUE_NL[known_N, k])
         assert fitted.weights[:, k] == pytest.approx(plain.coef_[0], abs=1e-3)
     evidence = logme._evidence(features, LABELS_NL)
     for k in range(L):

@@ -48,15 +48,15 @@ def export_store(store: str | Path, archive: str | Path, *, runs: Sequence[str |
     ``runs``: the folders of the runs whose jobs are meant; without any, all jobs.
     """
     require_list("runs", runs)
-    place = Store(Path(store))
-    ids, _ = artefact_ids(place)
+    source = Store(Path(store))
+    ids, _ = artefact_ids(source)
     if runs:
         chosen = {Path(run).absolute() for run in runs}
-        folders = [run for run in run_folders(place, sorted(chosen)) if run.folder in chosen]
+        folders = [run for run in run_folders(source, sorted(chosen)) if run.folder in chosen]
         of_runs = {job.id for run in folders for job in jobs_of(run)}
         ids = [job for job in ids if job in of_runs]
     with atomic_path(Path(archive)) as temporary:
-        return export_jobs(place, ids, temporary)
+        return export_jobs(source, ids, temporary)
 
 
 @names_suggested

@@ -20,7 +20,7 @@ __all__ = ["ImageView"]
 COMPARED = 256
 """Images of two views that are compared at a time."""
 
-Part: TypeAlias = tuple[Callable[[Tensor], Tensor], Tensor]
+ViewPart: TypeAlias = tuple[Callable[[Tensor], Tensor], Tensor]
 
 
 class ImageView:
@@ -29,7 +29,9 @@ class ImageView:
     ``example``: images of the same shape and kind, to be had without making one.
     """
 
-    def __init__(self, parts: Sequence[Part], example: Tensor | ImageView | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[ViewPart], example: Tensor | ImageView | None = None
+    ) -> None:
         self.parts = tuple(parts)
         self._ends = list(accumulate(len(indices) for _, indices in self.parts))
         if example is None:
@@ -107,8 +109,8 @@ class ImageView:
         """The tensor of all images."""
         if not len(self):
             return torch.empty(self.shape, dtype=self.dtype, device=self.device)
-        made = [make(indices) for make, indices in self.parts]
-        return made[0] if len(made) == 1 else torch.cat(made)
+        batches = [make(indices) for make, indices in self.parts]
+        return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
 class _Batches(Sequence[Tensor]):

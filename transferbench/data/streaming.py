@@ -28,7 +28,7 @@ AHEAD = 2
 """Batches that are read before their turn: one may be late without a step that waits."""
 
 
-class _Read(NamedTuple):
+class _Begun(NamedTuple):
     indices: Tensor
     images: Future[Tensor]
 
@@ -53,7 +53,7 @@ class StreamedImages:
         self._read = read
         self._positions = positions
         self._pool: ThreadPoolExecutor | None = None
-        self._begun: deque[_Read] = deque()
+        self._begun: deque[_Begun] = deque()
         self._next: Iterator[Tensor] = iter(())
 
     def announce(self, batches: Iterable[Tensor]) -> None:
@@ -90,7 +90,7 @@ class StreamedImages:
         if indices is not None:
             # One thread: the disk, or the copy out of the page cache, is what takes the time.
             self._pool = self._pool or ThreadPoolExecutor(1, "images")
-            self._begun.append(_Read(indices, self._pool.submit(self._load, indices)))
+            self._begun.append(_Begun(indices, self._pool.submit(self._load, indices)))
 
     def _load(self, indices: Tensor) -> Tensor:
         images = self._read(self._positions[indices.cpu().numpy()])

@@ -25,11 +25,14 @@ def label_loss(logits: Tensor, targets: Tensor, *, partly_known: bool) -> Tensor
     """
     if not partly_known:
         return F.binary_cross_entropy_with_logits(logits, targets)
-    known = ~torch.isnan(targets)
+    is_known = ~torch.isnan(targets)
     total = F.binary_cross_entropy_with_logits(
-        logits, torch.where(known, targets, 0.0), weight=known.to(logits.dtype), reduction="sum"
+        logits,
+        torch.where(is_known, targets, 0.0),
+        weight=is_known.to(logits.dtype),
+        reduction="sum",
     )
-    return total / known.sum().clamp(min=1)
+    return total / is_known.sum().clamp(min=1)
 
 
 def known_share(part: Tensor, whole: Tensor) -> Tensor:

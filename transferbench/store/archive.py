@@ -98,10 +98,10 @@ def import_jobs(store: Store, path: Path) -> Imported:
     return Imported(tuple(new), tuple(present))
 
 
-Members = dict[str, tarfile.TarInfo]
+ArchiveMembers = dict[str, tarfile.TarInfo]
 
 
-def _refuse_others(archive: tarfile.TarFile, members: Members, path: Path) -> None:
+def _refuse_others(archive: tarfile.TarFile, members: ArchiveMembers, path: Path) -> None:
     head = members.get(HEAD)
     try:
         form = json.loads(_stream(archive, head).read(MAX_MANIFEST_BYTES)) if head else None
@@ -114,7 +114,7 @@ def _refuse_others(archive: tarfile.TarFile, members: Members, path: Path) -> No
         )
 
 
-def _manifests(archive: tarfile.TarFile, members: Members, path: Path) -> Iterator[Manifest]:
+def _manifests(archive: tarfile.TarFile, members: ArchiveMembers, path: Path) -> Iterator[Manifest]:
     for name, entry in sorted(members.items()):
         if not (match := JOB_PATTERN.fullmatch(name)):
             continue
@@ -127,7 +127,7 @@ def _manifests(archive: tarfile.TarFile, members: Members, path: Path) -> Iterat
 
 
 def _import_job(
-    store: Store, archive: tarfile.TarFile, members: Members, manifest: Manifest
+    store: Store, archive: tarfile.TarFile, members: ArchiveMembers, manifest: Manifest
 ) -> bool:
     """Take over one job; whether it was there."""
     with store.writing(manifest.id, manifest.kind) as draft:
@@ -142,7 +142,7 @@ def _import_job(
     return False
 
 
-def _copy(archive: tarfile.TarFile, members: Members, facts: FileFacts, to: Path) -> str:
+def _copy(archive: tarfile.TarFile, members: ArchiveMembers, facts: FileFacts, to: Path) -> str:
     """Write a content to a file; returns what is wrong with it, or ""."""
     entry = members.get(f"contents/{facts.sha256}")
     if entry is None:

@@ -90,8 +90,8 @@ def _labels(
     paths = []
     for k in range(classes):
         known_N = ~np.isnan(labels[:, k])
-        known = features if known_N.all() else features[known_N]
-        paths.append(_label(known, labels[known_N, k] > 0.5, strengths))
+        part = features if known_N.all() else features[known_N]
+        paths.append(_label(part, labels[known_N, k] > 0.5, strengths))
     return [
         Coefficients(
             np.concatenate([part.weights for part in parts], axis=1),
