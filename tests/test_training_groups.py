@@ -202,6 +202,39 @@ def test_where_memory_runs_out_the_group_is_halved(most, expected):
         assert_equal(each.result, alone(seed, "plain"))
 
 
+class Large(Layers):
+    """Has memory for three images in training."""
+
+    def forward(self, x):
+        if self.training and len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
+
+def test_where_memory_runs_out_for_one_its_batch_is_split():
+    feature = {"network": Large}
+    said = []
+    ended, _ = together([feature] * 2, said=said)
+    assert said[0] == "memory runs out: 4 trainings at a time from here on"
+    split = {"network": Layers, "micro_batch": 2}
+    for seed, each in enumerate(ended):
+        assert_equal(each.result, alone(seed, split))
+
+
+def test_a_batch_that_is_normalised_by_itself_is_not_split():
+    class Normalised(Large):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.norm = torch.nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return self.norm(super().forward(x))
+
+    ended, _ = together([{"network": Normalised}, "plain"])
+    assert isinstance(ended[0].error, torch.OutOfMemoryError)
+    assert_equal(ended[1].result, alone(1, "plain"))
+
+
 def test_an_interrupt_ends_all_and_passes():
     ends = []
 

@@ -121,7 +121,7 @@ class Training:
     def serve(self, work: StepDraw | SplitName) -> Evaluation | None:
         """Compute what the loop waits for."""
         if isinstance(work, StepDraw):
-            self.stepping.compute(work)
+            self.stepping.compute_in_parts(work)
             return None
         return evaluate(
             self.net, self.splits[work], self.data, self.execution, self.recipe.precision

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the usual name
 
 from transferbench.data.pipeline import BatchDraw, MixupDraw, draw_mixup, mix
-from transferbench.errors import SuiteError
+from transferbench.errors import SuiteError, is_out_of_memory
 from transferbench.networks.losses import has_unknown, known_share
 from transferbench.networks.modules import body_in_eval, normalises_by_batch, seeded
 from transferbench.specs import RateFactor
@@ -75,6 +75,7 @@ class TrainingStep:
         only_head: nn.Module | None = None,
     ) -> None:
         self.net, self.data, self.recipe, self.execution = net, data, recipe, execution
+        self._micro_batch = execution.micro_batch
         self._partly_known = has_unknown(data.train.labels)
         device = execution.device
         if min(recipe.batch_size, len(data.train.pipeline)) == 1 and normalises_by_batch(net):
@@ -105,6 +106,23 @@ class TrainingStep:
         rates = [rate * factor for rate in self._initial]
         return StepDraw(batch, mixup, torch.tensor(rates, dtype=self._rates.dtype))
 
+    def compute_in_parts(self, draw: StepDraw) -> None:
+        """As ``compute``, in micro-batches of half the size wherever memory runs out for them.
+
+        They are no smaller than the batch where its images are normalised by each other.
+        """
+        while True:
+            try:
+                self.compute(draw)
+            except Exception as error:
+                count = len(draw.batch.indices)
+                size = min(self._micro_batch or count, count)
+                if not is_out_of_memory(error) or size == 1 or normalises_by_batch(self.net):
+                    raise
+                self._micro_batch = size // 2
+            else:
+                return
+
     def compute(self, draw: StepDraw) -> None:
         """Take the step."""
         recipe, device = self.recipe, self.execution.device
@@ -116,7 +134,7 @@ class TrainingStep:
         self._rates.copy_(draw.rates)
         self.optimizer.zero_grad(set_to_none=True)
         count = len(images)
-        size = self.execution.micro_batch or count
+        size = self._micro_batch or count
         for x, y in zip(torch.split(images, size), torch.split(targets, size), strict=True):
             with autocast(device, recipe.precision):
                 logits = self.forward(x)
