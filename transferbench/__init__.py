@@ -10,9 +10,11 @@ if TYPE_CHECKING:
         Run,
         compare_runs,
         export_run,
+        new_suite,
         pack_run,
         plan_run,
         run,
+        try_pictures,
         verify_store,
     )
     from transferbench.api import compare_runs as compare
@@ -31,10 +33,12 @@ __all__ = [
     "export",
     "export_run",
     "hookimpl",
+    "new_suite",
     "pack",
     "pack_run",
     "plan_run",
     "run",
+    "try_pictures",
     "verify",
     "verify_store",
 ]

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from transferbench.api.comparison import compare_runs
 from transferbench.api.finished_run import Run
 from transferbench.api.keywords import names_suggested, options_as_keywords
+from transferbench.api.pictures import new_suite, try_pictures
 from transferbench.errors import DataError, SubmissionError
 from transferbench.files import atomic_path, disk_errors_explained
 from transferbench.records import Overlap
@@ -36,9 +37,11 @@ __all__ = [
     "compare_runs",
     "export_run",
     "finish",
+    "new_suite",
     "pack_run",
     "plan_run",
     "run",
+    "try_pictures",
     "verify_store",
 ]
 

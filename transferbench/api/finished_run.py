@@ -36,6 +36,8 @@ from transferbench.measurements import Measurements, frame_of
 from transferbench.registry import Distributions, Registry, open_registry
 from transferbench.report import ReportInput, render_report
 from transferbench.report.absences import Absences
+from transferbench.report.headline import answer
+from transferbench.report.page import scopes_of
 from transferbench.report.tuning import choices_in, planned_trainings
 from transferbench.runner.collect import JobState, finished_codes, job_states
 from transferbench.runner.contact_sheet import read_sheets
@@ -261,29 +263,34 @@ class Run:
             run = Run(self.folder, self.registry, self._explicit_store)
 
     def _write_report(self) -> None:
+        render_report(self._report_input(), self.folder / REPORT)
+
+    def _report_input(self) -> ReportInput:
         registry = self.registry or open_registry()
-        render_report(
-            ReportInput(
-                suite=self.suite.with_chance(self._run.data.chance),
-                entries=self.entries,
-                measurements=self.measurements,
-                verdicts=self.claims,
-                statuses=self.statuses,
-                provenance=self._provenance(),
-                changed=self._run.changed,
-                diagnostics=registry.diagnostics,
-                notes=(*self._run.data.notes, *self._run.code.notes),
-                classes=self._run.data.classes,
-                cards=self._run.data.cards,
-                sheets=read_sheets(self.folder),
-                external=self._external,
-                absences={
-                    entry.name: Absences(entry.left_out, entry.unmeasured, not self.failed)
-                    for entry in self._run.entries
-                },
-            ),
-            self.folder / REPORT,
+        return ReportInput(
+            suite=self.suite.with_chance(self._run.data.chance),
+            entries=self.entries,
+            measurements=self.measurements,
+            verdicts=self.claims,
+            statuses=self.statuses,
+            provenance=self._provenance(),
+            changed=self._run.changed,
+            diagnostics=registry.diagnostics,
+            notes=(*self._run.data.notes, *self._run.code.notes),
+            classes=self._run.data.classes,
+            cards=self._run.data.cards,
+            sheets=read_sheets(self.folder),
+            external=self._external,
+            absences={
+                entry.name: Absences(entry.left_out, entry.unmeasured, not self.failed)
+                for entry in self._run.entries
+            },
         )
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Entry -> the sentences that its report begins with: what pre-training brings."""
+        return {scope.entry: answer(scope) for scope in scopes_of(self._report_input())}
 
     def board(self) -> str:
         """The board of this run's entries as text, or the reason why there is none."""

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from transferbench import __version__
-from transferbench.cli import authoring, listing, publishing, running, storing
+from transferbench.cli import authoring, listing, pictures, publishing, running, storing
 from transferbench.cli.output import fail, say, stdout_kept
 from transferbench.errors import TransferbenchError
 from transferbench.files import advice_on
@@ -56,7 +56,9 @@ def _root(
 
 
 running.register(app)
+pictures.register(app)
 listing.register(app)
+app.add_typer(pictures.suite, name="suite")
 app.add_typer(publishing.submission, name="submission")
 app.add_typer(publishing.leaderboard, name="leaderboard")
 app.add_typer(authoring.app, name="plugin")

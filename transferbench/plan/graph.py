@@ -139,7 +139,12 @@ class _Planner:
 
     def _pretraining(self, entry: Entry, label: str, replicate: int) -> Job:
         """The training of the source network that a replicate starts from."""
-        source = self.suite.sources[label]
+        source = self.suite.sources.get(label)
+        if source is None:
+            raise SuiteError(
+                f"{self.suite.id} has no source to pre-train {entry.name} on; give its weights with"
+                " --weights TAG|FILE"
+            )
         network = replicate % source.networks
         if job := self.sources.get((entry.name, label, network)):
             return job

@@ -38,7 +38,7 @@ from transferbench.report.verdicts import ClaimGroup, claim_groups
 from transferbench.specs import DiagnosticSpec
 from transferbench.suite import TRIAL, TUNING, Suite
 
-__all__ = ["diagnostic_parts", "page"]
+__all__ = ["diagnostic_parts", "page", "scopes_of"]
 
 PACKAGE = "transferbench.report"
 GLOSSARY = {
@@ -110,17 +110,7 @@ def page(results: ReportInput) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    measurements = Measurements(name_selves(results.measurements))
-    scopes = [
-        Scope(
-            results.suite,
-            name,
-            measurements.select(entry=name),
-            classes=results.classes,
-            absences=results.absences.get(name, NONE_ABSENT),
-        )
-        for name in results.entries
-    ]
+    scopes = scopes_of(results)
     glossary = dict(GLOSSARY)
     macros = environment.get_template("macros.html.j2").module
     # The position tells two entries apart whose names differ in signs alone.
@@ -140,10 +130,29 @@ def page(results: ReportInput) -> str:
         changed=results.changed,
         notes=results.notes,
         data=list(data_sections(results.cards, results.sheets)),
-        scope=list(scope_of(results.suite, image_counts(measurements), results.external)),
+        scope=list(
+            scope_of(
+                results.suite, image_counts(Measurements(results.measurements)), results.external
+            )
+        ),
         glossary=glossary,
         css=Markup(css),  # noqa: S704 - our own file
     )
+
+
+def scopes_of(results: ReportInput) -> list[Scope]:
+    """What the parts of each entry are made from."""
+    measurements = Measurements(name_selves(results.measurements))
+    return [
+        Scope(
+            results.suite,
+            name,
+            measurements.select(entry=name),
+            classes=results.classes,
+            absences=results.absences.get(name, NONE_ABSENT),
+        )
+        for name in results.entries
+    ]
 
 
 def diagnostic_parts(

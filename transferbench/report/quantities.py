@@ -16,7 +16,7 @@ from transferbench.report.tables import (
 from transferbench.suite import TRIAL, Suite
 from transferbench.suite.columns import columns_of
 
-__all__ = ["TEST", "Quantity", "quantities_of"]
+__all__ = ["TEST", "TRAIN", "UNTRAINED", "Quantity", "quantities_of", "trained_above"]
 
 FRACTION = "fraction"
 GAIN = " gain"
@@ -71,6 +71,14 @@ class Quantity(NamedTuple):
 
 
 TEST = Quantity("test metric", TRIAL, "test_metric")
+TRAIN = TEST._replace(name="train metric", metric="train_metric")
+UNTRAINED = 0.05
+"""A network did not train if its train metric covers no more of the way from chance to 1."""
+
+
+def trained_above(chance: float) -> float:
+    """The train metric above which a network has trained."""
+    return chance + UNTRAINED * (1 - chance)
 
 
 def quantities_of(suite: Suite, measurements: Measurements) -> list[Quantity]:

@@ -9,7 +9,14 @@ from transferbench.measurements import Measurements
 from transferbench.report.comparisons import OVER_NETWORKS, Compared, by_metric, comparison
 from transferbench.report.figures import Panel, PanelFigure, Scale, Series
 from transferbench.report.parts import Block, Condition, Drawing, Listing, Part, Scope, caption
-from transferbench.report.quantities import TEST, Quantity, quantities_of
+from transferbench.report.quantities import (
+    TEST,
+    TRAIN,
+    UNTRAINED,
+    Quantity,
+    quantities_of,
+    trained_above,
+)
 from transferbench.report.styles import arm_styles
 from transferbench.report.summaries import Aggregate, as_summary
 from transferbench.report.tables import (
@@ -24,10 +31,6 @@ from transferbench.report.tables import (
 from transferbench.statistics import share_of_gain
 
 __all__ = ["DRAWN", "arms_part", "transfer_part", "transfer_table"]
-
-TRAIN = TEST._replace(name="train metric", metric="train_metric")
-UNTRAINED = 0.05
-"""A network did not train if its train metric covers no more of the way from chance to 1."""
 
 COLUMNS: dict[str, tuple[str, WriteCell]] = {
     "test_metric": ("test", fraction_cell),
@@ -118,7 +121,7 @@ def _warnings(scope: Scope, condition: Condition, here: Measurements) -> list[st
         own = here.select(initialization=arm)
         train = TRAIN.rows(own).by_replicate()
         if condition.chance is not None:
-            limit = condition.chance + UNTRAINED * (1 - condition.chance)
+            limit = trained_above(condition.chance)
             if stuck := sum(value <= limit for value in train.values()):
                 warnings.append(f"{arm} did not train in {stuck} of {len(train)} replicates")
         flags = own.select(diagnostic=TEST.diagnostic).distinct("flag")

@@ -44,9 +44,16 @@ TRAINS, MEASURES = "training", "diagnosis"
 
 
 def execute(
-    planned: Planned, done: set[str], watcher: Watcher, failed: Mapping[str, Outcome] | None = None
+    planned: Planned,
+    done: set[str],
+    watcher: Watcher,
+    failed: Mapping[str, Outcome] | None = None,
+    turns: Mapping[str, int] | None = None,
 ) -> dict[str, Outcome]:
-    """Run the jobs that are not ``done``, nor ``failed`` before; returns how each of them ended."""
+    """Run the jobs that are not ``done``, nor ``failed`` before; returns how each of them ended.
+
+    ``turns``: jobs of a smaller number go first.
+    """
     jobs, failed = planned.plan.jobs, failed or {}
     if jobs.keys() <= done | failed.keys():
         watcher.planned(jobs, done)
@@ -58,7 +65,7 @@ def execute(
         compare = partial(say_other_bits, planned.store, jobs)
         grouping = grouping_of(planned.options, jobs, executor)
         schedule = JobSchedule(
-            jobs, done, planned.store, executor, watcher, failed, compare, grouping
+            jobs, done, planned.store, executor, watcher, failed, compare, grouping, turns or {}
         )
         return schedule.run()
 

@@ -94,7 +94,8 @@ class JobSchedule:
 
     A job that fails leaves its failure in the store and costs only the jobs that need it.
     ``computed``: called with each job that was computed, and the jobs that were done before.
-    Longest first. A job whose worker is lost is tried again, alone.
+    ``turns``: jobs of a smaller number first, 0 where none is there. Of one turn the longest first.
+    A job whose worker is lost is tried again, alone.
     """
 
     jobs: Mapping[str, Job]
@@ -105,6 +106,7 @@ class JobSchedule:
     failed: Mapping[str, Outcome] = field(default_factory=dict)
     computed: Callable[[str, Collection[str]], None] = _ignored
     grouping: Grouping = field(default_factory=Grouping)
+    turns: Mapping[str, int] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     repairs: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
@@ -114,7 +116,7 @@ class JobSchedule:
         self.done = set(self.done)
         names = [job for job in self.jobs if job not in self.done and job not in self.failed]
         # A dictionary keeps the order and lets one job go in constant time. The sort is stable.
-        names.sort(key=lambda name: cost_of(self.jobs[name]), reverse=True)
+        names.sort(key=lambda name: (self.turns.get(name, 0), -cost_of(self.jobs[name])))
         self.waiting = dict.fromkeys(names)
 
     def run(self) -> dict[str, Outcome]:

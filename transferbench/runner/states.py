@@ -68,7 +68,9 @@ def _started_from(job: Job, states: Mapping[str, set[str]]) -> Iterator[tuple[st
 
 
 def _measured(payload: Mapping[str, Any], training: Job, registry: Registry) -> Iterator[str]:
-    """The states of a training that a diagnosis reads."""
+    """The states of a training that a diagnosis reads; external weights are the final one."""
+    if training.kind == "weights":
+        return
     spec = registry.diagnostic(payload["diagnostic"]["name"])
     with blamed(f"diagnostic {spec.name!r}"):
         params = spec.parse(payload["diagnostic"]["params"])

@@ -145,6 +145,7 @@ class _Coverage:
         suite, needed = self.suite, self._needs_source(use)
         if use.source not in suite.sources:
             default = InitializationUse.model_fields["source"].default
+            needed = needed and bool(suite.sources)  # without any, entries bring weights
             if needed or use.source != default:
                 reason = f"sources has no {use.source!r}, where {label} starts from"
                 hint = suggestion(use.source, list(suite.sources))
@@ -290,7 +291,9 @@ class _Coverage:
     def _stored(self, arm: str, target: str, perturbation: str) -> list[int]:
         suite = self.suite
         if arm == SOURCE:
-            source = suite.sources[suite.initializations[suite.scoring.initialization].source]
+            source = suite.sources.get(suite.initializations[suite.scoring.initialization].source)
+            if source is None:
+                return []
             return _stored(source.checkpoints, suite.recipes[source.recipe].epochs)
         recipe = suite.recipes[suite.initializations[arm].recipe_on(target)]
         return _stored(sorted(self.cells[target, perturbation, arm]), recipe.epochs)

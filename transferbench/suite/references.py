@@ -47,6 +47,7 @@ REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("scoring", "initialization"), "initializations"),
     (("scoring", "baseline"), "initializations"),
     (("scoring", "perturbation"), "perturbations"),
+    (("scoring", "statistics"), "perturbations"),
     (("scoring", "columns", "*", "diagnostic"), "diagnostics"),
 )  # fmt: skip
 

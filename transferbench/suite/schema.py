@@ -623,7 +623,7 @@ class BoardColumn(Strict):
 class Scoring(Strict):
     """The score of an entry: the mean over targets of (value - chance) / (reference - chance)."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"ranks", "columns"})
+    added: ClassVar[frozenset[str]] = frozenset({"ranks", "columns", "statistics"})
     metric: str = "test_metric"
     """Metric of the trials."""
     initialization: str
@@ -632,6 +632,12 @@ class Scoring(Strict):
     """The arm that it is compared with."""
     perturbation: str
     """The perturbation that both are scored under."""
+    statistics: str | None = None
+    """A perturbation that takes the features of images and leaves their statistics.
+
+    Such as shuffled blocks. The first sentence of a report then tells by the gain under it whether
+    the gain is one of features or of statistics.
+    """
     chance: dict[str, Fraction | Literal["data"]]
     """Target -> metric at chance level, fixed so that new entries do not change other scores.
 
@@ -685,7 +691,10 @@ class Suite(Strict):
     image: Image
     """The input of the networks."""
     sources: dict[Label, Source]
-    """Label -> task to pre-train on; arms start from ``source`` unless they name another."""
+    """Label -> task to pre-train on; arms start from ``source`` unless they name another.
+
+    Empty where every entry brings external weights (``--weights``).
+    """
     targets: dict[Label, Target]
     """Label -> task to fine-tune on."""
     perturbations: dict[Label, PerturbationUse]

@@ -95,7 +95,8 @@ def checkpoint_arms(scope: rp.Scope) -> dict[str, int]:
     """
     suite = scope.suite
     scored = suite.initializations[scope.pair[0]]
-    last = suite.recipes[suite.sources[scored.source].recipe].epochs
+    source = suite.sources.get(scored.source)
+    last = suite.recipes[source.recipe].epochs if source else 0
     arms: dict[int, str] = {}
     for arm in [scope.pair[0], *suite.initializations]:
         use = suite.initializations[arm]

@@ -1,0 +1,103 @@
+"""The first sentence of a report on a suite that asks: is it features, or statistics?
+
+On images whose features are taken and whose statistics are left, such as shuffled blocks, what
+remains of the gain is one of statistics; what is lost is one of features.
+
+Source: Neyshabur, Sedghi, Zhang 2020, arXiv 2008.11687, section 3.1.
+"""
+
+from __future__ import annotations
+
+from transferbench.measurements import ReplicateValues, difference_of, mean_of
+from transferbench.report.formats import signed_percent
+from transferbench.report.parts import Scope
+from transferbench.report.quantities import TEST, TRAIN, trained_above
+from transferbench.report.summaries import Summary, summarize
+
+__all__ = ["question"]
+
+
+def question(scope: Scope) -> str:
+    """What pre-training brings, with its interval, and whether it is features or statistics.
+
+    Error: Student-t over the replicates that every scored target has, paired. The part of features
+    is the gain on whole images minus the gain under the perturbation, at each replicate.
+    """
+    scoring = scope.suite.scoring
+    gains = _gains(scope, scoring.perturbation)
+    left = _gains(scope, scoring.statistics or "")
+    whole, statistics = summarize(gains), summarize(left)
+    features = summarize(difference_of(gains, left))
+    where = ", ".join(scoring.chance)
+    if whole is None:
+        return ""
+    brings = _brings(whole, where)
+    if statistics is None or features is None:
+        nothing = f"nothing was measured under {scoring.statistics}"
+        return f"{brings}; features or statistics is not known: {nothing}."
+    measured = f"under {scoring.statistics} it is {_points(statistics)}"
+    if stuck := _untrained(scope):
+        untold = "and it cannot be told whether it is features or statistics"
+        return f"{brings}, {untold}, since {stuck}: {measured}."
+    return f"{brings}{_verdict(whole, statistics, features)}: {measured}."
+
+
+def _untrained(scope: Scope) -> str:
+    """Where the baseline did not train in half of the replicates or more; "" where it did.
+
+    The gain over such networks is that of being trainable.
+    """
+    baseline, scoring = scope.suite.scoring.baseline, scope.suite.scoring
+    rows = TRAIN.rows(scope.measurements).select(perturbation=scoring.perturbation)
+    for condition, here in scope.conditions(rows):
+        values = here.select(initialization=baseline).by_replicate().values()
+        if condition.target in scoring.chance and condition.chance is not None:
+            stuck = sum(value <= trained_above(condition.chance) for value in values)
+            if stuck and 2 * stuck >= len(values):
+                return f"{baseline} did not train in {stuck} of {len(values)} replicates"
+    return ""
+
+
+def _brings(whole: Summary, where: str) -> str:
+    if whole.low is None:
+        return f"On {where} pre-training changes the test metric by {_points(whole)}"
+    if whole.side == 0:
+        return (
+            f"On {where} it is undecided whether pre-training brings anything: the gain in the "
+            f"test metric is {_points(whole)}"
+        )
+    verb = "brings" if whole.side > 0 else "costs: the gain is"
+    return f"On {where} pre-training {verb} {_points(whole)} of the test metric"
+
+
+def _verdict(whole: Summary, statistics: Summary, features: Summary) -> str:
+    """What the gain is made of, where the intervals say so."""
+    if whole.side == 0:
+        return "; nor is it decided what it would be made of"
+    if whole.side < 0:
+        return ""
+    if features.side > 0:
+        if statistics.side > 0:
+            return ", part of it features and part of it statistics"
+        return ", and it is features"
+    if statistics.side > 0:
+        apart = "features add nothing that is shown" if features.side == 0 else "features none"
+        return f", and it is statistics; {apart}"
+    return ", and it is undecided whether it is features or statistics"
+
+
+def _points(gain: Summary) -> str:
+    """A gain with its interval and the number of replicates."""
+    size = f"{signed_percent(gain.mean)} points"
+    if gain.low is None or gain.high is None:
+        return f"{size} (n = {gain.n}: no interval)"
+    bounds = f"{signed_percent(gain.low)} to {signed_percent(gain.high)}"
+    return f"{size} (95% interval {bounds}, n = {gain.n})"
+
+
+def _gains(scope: Scope, perturbation: str) -> ReplicateValues:
+    """The gain at each replicate, averaged over the scored targets."""
+    rows = TEST.rows(scope.measurements).select(perturbation=perturbation)
+    by_target = [TEST.gains(rows.select(target=target), scope.pair)
+                 for target in scope.suite.scoring.chance]  # fmt: skip
+    return mean_of([gains for gains in by_target if gains])
