@@ -65,6 +65,9 @@ SETTINGS = {
 }  # fmt: skip
 
 CODE = {
+    "import scipy.stats; scipy.stats.t.ppf = lambda *a, **k: 0.0":
+        "scipy.stats.t.ppf was replaced",
+    "import scipy.stats; scipy.stats.nct.a = 0.0": "scipy.stats.nct.a was replaced",
     "from torch import nn; nn.Linear.forward = lambda self, x: x":
         "torch.nn.modules.linear.Linear.forward was replaced",
     "from torch import nn; nn.ReLU.__call__ = lambda self, x: x": "ReLU.__call__ was replaced",
@@ -190,6 +193,7 @@ register_model(my_net)
 """
 
 HARMLESS = [
+    "from scipy.stats import chi2, t; t.fit([1, 2, 3, 5.0]); chi2(3).rvs(3, random_state=1)",
     "import torch\nwith torch.no_grad(), torch.autocast('cpu'), torch.device('meta'):\n    0",
     "import torch\nwith torch.random.fork_rng(devices=[]):\n    torch.manual_seed(0)",
     "import torch\nwith torch.backends.cudnn.flags(benchmark=True):\n    pass",

@@ -64,6 +64,8 @@ Without inspect, of which torch.package, which timm imports, replaces a function
 _PREFIXES = ("torch.nn.modules.", "torch.nn.utils.", "torch.optim", "torch.autograd", "torch.amp")
 _CHECKED_CODE = ("torch.nn.", "torch.optim", "transferbench.")
 """Modules of whose functions the code and the defaults are compared too."""
+_OBJECTS = {"scipy.stats": ("chi2", "nct", "t")}
+"""Objects of libraries whose methods give numbers here: an attribute of theirs hides a method."""
 _GROWING = {("timm.models._registry", "_model_entrypoints")}
 """Tables to which a plugin may add."""
 _FOLLOWING = {("torch", "Storage")}
@@ -168,6 +170,9 @@ class LibraryCode:
         name = module.__name__
         self._add(_Namespace(name, module, vars(module), dict(vars(module))))
         package = name.partition(".")[0]
+        for key in _OBJECTS.get(name, ()):
+            held = vars(module)[key]
+            self._add(_Namespace(f"{name}.{key}", held, vars(held), dict(vars(held))))
         for key, value in list(vars(module).items()):
             if issubclass(type(value), type):  # not isinstance, which deprecated objects answer
                 if str(value.__module__).partition(".")[0] == package and _can_change(value):
@@ -243,8 +248,12 @@ def _counts(namespace: _Namespace, name: str, old: Any, new: Any) -> bool:
         return _is_code(new) and _hides(namespace.owner, name) and not _is_own(namespace, new)
     if _is_code(old):
         return not (_is_own(namespace, new) and _wraps(new, old))
-    is_constant = name.isupper() or namespace.label in {"math", "numpy"}
+    is_constant = name.isupper() or namespace.label in {"math", "numpy"} or _is_object(namespace)
     return is_constant and type(old) in {bool, int, float, str, tuple, frozenset} and old != new
+
+
+def _is_object(namespace: _Namespace) -> bool:
+    return not isinstance(namespace.owner, type | ModuleType)
 
 
 def _is_code(value: Any) -> bool:
@@ -255,6 +264,8 @@ def _hides(owner: Any, name: str) -> bool:
     """Whether a new name takes the place of one that was found elsewhere."""
     if isinstance(owner, type):
         return any(name in vars(base) for base in owner.__mro__[1:])
+    if not isinstance(owner, ModuleType):
+        return hasattr(type(owner), name)
     return owner is not builtins and hasattr(builtins, name) and not name.startswith("__")
 
 
