@@ -194,37 +194,43 @@ def export(
     say(f"{export_run(folder, to)} rows in {to}")
 
 
+VerifiedStore = Annotated[
+    Path, typer.Argument(help="The folder of a store, such as runs/store.", metavar="STORE")
+]
+OtherRuns = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--run",
+        help="The folder of a run that is not beside the store. May be given again.",
+        metavar="RUN",
+    ),
+]
+WeightsFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        help="A file or folder of external weights of trials. May be given again.",
+        metavar="FILE",
+    ),
+]
+Recompute = Annotated[
+    bool,
+    typer.Option(
+        "--recompute",
+        help="Compute again here what another kind of machine computed: its bits may differ.",
+    ),
+]
+
+
 def verify(
-    store: Annotated[
-        Path, typer.Argument(help="The folder of a store, such as runs/store.", metavar="STORE")
-    ],
-    run: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--run",
-            help="The folder of a run that is not beside the store. May be given again.",
-            metavar="RUN",
-        ),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--weights",
-            help="A file or folder of external weights of trials. May be given again.",
-            metavar="FILE",
-        ),
-    ] = None,
+    store: VerifiedStore,
+    run: OtherRuns = None,
+    weights: WeightsFiles = None,
     data_root: DataRoot = None,
     plugin: Plugins = None,
     device: Device = Devices.auto,
     jobs: Jobs = None,
-    recompute: Annotated[
-        bool,
-        typer.Option(
-            "--recompute",
-            help="Compute again here what another kind of machine computed: its bits may differ.",
-        ),
-    ] = False,
+    recompute: Recompute = False,
     json: Json = False,
 ) -> None:
     """Read everything in a store, and compute again what is damaged."""
