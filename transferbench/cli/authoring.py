@@ -50,7 +50,7 @@ def new(
         say(f"  {command}")
 
 
-Target = Annotated[
+CheckedPlugins = Annotated[
     str,
     typer.Argument(
         help="A plugin's name, a plugin file, or a distribution: all that it offers.",
@@ -78,7 +78,7 @@ ShowSkipped = Annotated[
 
 @app.command("check", cls=ResultsCommand)
 def check(
-    plugins: Target,
+    plugins: CheckedPlugins,
     kind: KindOption = None,
     expected_failures: ExpectedFile = None,
     param: Settings = None,

@@ -213,7 +213,7 @@ WeightsFiles = Annotated[
         metavar="FILE",
     ),
 ]
-Recompute = Annotated[
+OtherBits = Annotated[
     bool,
     typer.Option(
         "--recompute",
@@ -230,7 +230,7 @@ def verify(
     plugin: Plugins = None,
     device: Device = Devices.auto,
     jobs: Jobs = None,
-    recompute: Recompute = False,
+    recompute: OtherBits = False,
     json: Json = False,
 ) -> None:
     """Read everything in a store, and compute again what is damaged."""
