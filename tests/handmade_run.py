@@ -336,6 +336,12 @@ def pin_labels(folder: Path, board: str) -> None:
             labels = _labels(multi_label=target == "marks")
             data = FACTS[f"target:{target}"].fingerprint
             stream.write(f"{board} {target} {data} {labels_digest(items, labels)}\n")
+    with (folder / "OVERLAPS").open("a") as stream:
+        for target in ("digits", "marks", "shuffled"):
+            for source in ("source", "other"):
+                data = (FACTS[f"{kind}"].fingerprint
+                        for kind in (f"target:{target}", f"source:{source}"))  # fmt: skip
+                stream.write(f"{board} {target} {' '.join(data)} no\n")
 
 
 def copied_submissions(submissions: Path, to: Path) -> Path:

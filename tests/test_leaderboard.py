@@ -53,6 +53,7 @@ from transferbench.submission.check import PUBLISHED as PUBLISHED_SUITE
 from transferbench.submission.check import RECOMPUTING
 from transferbench.submission.diagnoses import recompute_diagnoses
 from transferbench.submission.origins import origins_of
+from transferbench.submission.overlap import overlaps_of
 from transferbench.suite import Suite
 from transferbench.suite.minors import changed_between
 from transferbench.suite.published import KnownSuites
@@ -200,7 +201,8 @@ def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Pa
     for head in sorted((root / board).glob("*/*/submission.json")):
         bundle = read_bundle(head.parent)
         origins = origins_of(bundle, recompute_diagnoses(bundle, registry))
-        examined.append(CheckReport(head.parent, checks, bundle, origins))
+        overlaps = overlaps_of(bundle, KnownSuites(PUBLISHED / "suites"))
+        examined.append(CheckReport(head.parent, checks, bundle, origins, overlaps=overlaps))
     table = board_table(board, examined, registry, {})
     for path in write_board(table, tmp_path / "submissions", tmp_path / board):
         assert path.read_bytes() == (PUBLISHED / board / path.name).read_bytes(), path.name
@@ -565,6 +567,26 @@ def test_a_certificate_of_something_else_is_none(
     }
     change = {name: trials.get(value, value) for name, value in change.items()}
     assert not is_valid_for(certificate.model_copy(update=change), bundle)
+
+
+@pytest.mark.parametrize(("pinned", "word"), [("yes", None), ("", "unknown"), ("no", "no")])
+def test_overlap_is_what_was_computed(
+    built: BuiltBoards, tmp_path: Path, pinned: str, word: str | None
+) -> None:
+    """A leak that a submission denies is refused; what nobody computed is not clean."""
+    submissions = copied_submissions(built.submissions, tmp_path / "s")
+    pins = tmp_path / "suites" / "OVERLAPS"
+    lines = pins.read_text().splitlines()
+    others = [line for line in lines if " digits " not in line]
+    own = [line.removesuffix("no") + pinned for line in lines if " digits " in line and pinned]
+    pins.write_text("\n".join([*others, *own]))
+    board = only_board(submissions, built.registry)
+    if word is None:
+        assert not board.rows
+        assert "overlap with digits is declared no, but its images" in board.unranked[0].why
+        return
+    expected = word if word == "no" else "no: marks; unknown: digits"
+    assert {row.cells["overlap"] for row in board.rows} == {(expected,)}
 
 
 def test_the_same_submitter_reproduces_nothing(built: BuiltBoards, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from transferbench.leaderboard.notes import notes_of
 from transferbench.plan.resolve import ResolvedDataset, ResolvedSuite
 from transferbench.registry import load_registry
 from transferbench.runner import planning
-from transferbench.runner.datasets import count_copies, report_on
+from transferbench.runner.datasets import count_copies, overlap_pairs, report_on
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.store import Store
@@ -148,6 +148,8 @@ def described(tmp_path, source, target, **changes):
     )  # fmt: skip
     datasets = {label: get(spec, tmp_path / spec.name) for label, spec in specs.items()}
     report = report_on(resolved, datasets, count_copies(datasets.values()))
+    pairs = [(label, word) for label, _, _, word in overlap_pairs(resolved, datasets)]
+    assert pairs == list(report.overlap.items())  # what a suite pins is what its run says
     return report.notes, report.overlap
 
 

@@ -127,6 +127,20 @@ def labels(
 
 
 @leaderboard.command(cls=ResultsCommand)
+def overlaps(
+    suite: Annotated[str, typer.Argument(help="A bundled suite, or the file of one.")],
+    store: Annotated[Path, typer.Option(help="Where its datasets are decoded.")] = Path("store"),
+    data_root: Annotated[Path | None, typer.Option(help="The folder of datasets.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Print what targets have in common with sources, for the file OVERLAPS."""
+    from transferbench.api.labels import overlap_pins
+
+    for line in overlap_pins(suite, store, data_root, known_plugins(plugin)):
+        say(line)
+
+
+@leaderboard.command(cls=ResultsCommand)
 def show(
     suite: Annotated[str | None, typer.Argument(help="Only this board: name@MAJOR.")] = None,
     submissions: Annotated[Path, typer.Option("--submissions")] = Path("leaderboard/submissions"),

@@ -79,7 +79,9 @@ ORIGINS = (
     " under derived and reported is as certain as what it follows from."
 )
 OVERLAP = (
-    "Overlap of target images with the pre-training: yes, no or unknown; unknown is not clean."
+    "Overlap of the targets with the pre-training: yes, no or unknown; unknown is not clean. With"
+    " the suite's own sources it is computed, from the images (pixel by pixel) and the groups; what"
+    " external weights were trained on is the submitter's word."
 )
 ONCE = (
     "An entry stands once: its submission for the latest suite MINOR, of several the first by id."

@@ -349,11 +349,11 @@ def _pretraining(row: Standing) -> str:
 
 
 def _overlap(row: Standing) -> str:
-    """The declared overlap with the scoring targets: one word, or the targets of each."""
-    declared = row.head.declaration.overlap
+    """The overlap with the scoring targets: one word, or the targets of each."""
+    overlaps = row.candidate.overlaps
     by_word: dict[str, list[str]] = defaultdict(list)
     for target in row.candidate.bundle.plan.suite.scoring.chance:
-        by_word[declared.get(target, "unknown")].append(target)
+        by_word[overlaps.get(target, "unknown")].append(target)
     if len(by_word) == 1:
         return next(iter(by_word))
     return "; ".join(f"{word}: {', '.join(targets)}" for word, targets in sorted(by_word.items()))

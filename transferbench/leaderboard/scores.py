@@ -39,6 +39,7 @@ class Candidate:
         bundle, trust = report.content, report.trust
         self.bundle = bundle
         self.origins = report.origins
+        self.overlaps = report.overlaps
         self.head = bundle.submission
         self.trust = trust
         self.suite = suite.with_chance(chance_levels(bundle))

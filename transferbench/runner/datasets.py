@@ -31,6 +31,7 @@ __all__ = [
     "DataReport",
     "count_copies",
     "facts_of",
+    "overlap_pairs",
     "prepare_datasets",
     "refuse_impossible",
     "refuse_unknown_labels",
@@ -336,6 +337,20 @@ def _overlap_notes(
                     f"{keys.total} group(s) of its test images by {plugin.grouping} are among the "
                     f"training images of {label}, such as {splits['test'].groups[keys.here]}"
                 )
+
+
+def overlap_pairs(
+    resolved: ResolvedSuite, datasets: Mapping[str, PreparedDataset]
+) -> Iterator[tuple[str, str, str, Overlap]]:
+    """Of each target and source the target's label, the fingerprints of both, and the overlap."""
+    sources = {name: data for name, data in datasets.items() if name.startswith("source:")}
+    for name in resolved.suite.targets:
+        label = f"target:{name}"
+        for source, data in sources.items():
+            pair = {label: datasets[label], source: data}
+            shared = any(_overlap_notes(label, resolved, pair))
+            own = datasets[label].fingerprint
+            yield name, own, data.fingerprint, "yes" if shared else "no"
 
 
 def _named_keys(keys: np.ndarray, others: np.ndarray) -> Common:

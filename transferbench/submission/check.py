@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from transferbench.errors import SubmissionError, TransferbenchError, shortened
+from transferbench.records import Overlap
 from transferbench.registry import Registry, load_registry
 from transferbench.registry.guard import only_plugins_run
 from transferbench.submission import integrity, recompute
@@ -22,6 +23,7 @@ from transferbench.submission.diagnoses import (
 )
 from transferbench.submission.labels import check_labels_are_pinned
 from transferbench.submission.origins import Origins, origins_of
+from transferbench.submission.overlap import check_overlap_is_computed, overlaps_of
 from transferbench.submission.trials import check_labels_are_classes, check_trials_are_whole
 from transferbench.submission.tuning import check_rates_follow_from_tuning
 from transferbench.submission.verdicts import check_verdicts_follow_from_records
@@ -58,7 +60,8 @@ class CheckReport:
     """The checks of a submission, in a fixed order; ``bundle``: its content, if it can be read.
 
     Of one that can be published, ``origins``: where its values come from; ``certificates``: those
-    beside it that another than its submitter made.
+    beside it that another than its submitter made; ``overlaps``: of its targets with the
+    pre-training.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class CheckReport:
     bundle: Bundle | None = field(default=None, repr=False)
     origins: Origins | None = field(default=None, repr=False)
     certificates: tuple[Certificate, ...] = field(default=(), repr=False)
+    overlaps: Mapping[str, Overlap] = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -139,7 +143,8 @@ def check(
             return report
         beside = certificates_of(path.absolute().parents[2], bundle.submission.id)
         valid = tuple(each for each in beside if is_valid_for(each, bundle))
-        return replace(report, origins=origins_of(bundle, once()), certificates=valid)
+        return replace(report, origins=origins_of(bundle, once()), certificates=valid,
+                       overlaps=overlaps_of(bundle, suites))  # fmt: skip
 
 
 def _named_checks(
@@ -168,6 +173,7 @@ def _named_checks(
         "verdicts follow from records": registered(check_verdicts_follow_from_records),
         "controls are at chance": recompute.check_controls_are_at_chance,
         "licence and overlap are declared": integrity.check_licence_and_overlap_are_declared,
+        "overlap is computed": partial(check_overlap_is_computed, suites=suites),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
 
 from transferbench.errors import SuiteError
 from transferbench.suite.loading import BUNDLED, bundled_suites, load_suite
@@ -18,8 +17,8 @@ from transferbench.suite.schema import Suite
 
 TEST_LABELS = "TEST_LABELS"
 """The file of the digests of test labels, in the package and in a folder of suites."""
-Pinned: TypeAlias = tuple[str, str, str]
-"""Board, target and fingerprint of the data."""
+OVERLAPS = "OVERLAPS"
+"""The file of what targets have in common with sources, in both places."""
 
 __all__ = ["KnownSuites", "suites_beside"]
 
@@ -34,7 +33,8 @@ class KnownSuites:
         self.folder = folder
         self._others = tuple(others)
         self._boards: dict[str, Mapping[str, Suite]] = {}
-        self._labels: dict[Pinned, str] | None = None
+        self._labels: dict[tuple[str, ...], str] | None = None
+        self._overlaps: dict[tuple[str, ...], str] | None = None
 
     def of(self, board: str) -> Mapping[str, Suite]:
         """The MINORs of ``name@MAJOR`` by their id; none where nothing has that name.
@@ -52,10 +52,25 @@ class KnownSuites:
         Raises: ``SuiteError`` where a line is none.
         """
         if self._labels is None:
-            files = [BUNDLED / TEST_LABELS, *([self.folder / TEST_LABELS] if self.folder else [])]
-            self._labels = dict(pin for path in files if path.exists() for pin in _pins(path))
+            self._labels = dict(self._lines(TEST_LABELS, 4))
         return {data: digest for (of, label, data), digest in self._labels.items()
                 if (of, label) == (board, target)}  # fmt: skip
+
+    def overlaps(self, board: str, target: str) -> Mapping[tuple[str, str], str]:
+        """Whether a target's images or groups are among the training images of a source.
+
+        By the fingerprints of the data of the target and of the source. Raises: as ``labels``.
+        """
+        if self._overlaps is None:
+            self._overlaps = dict(self._lines(OVERLAPS, 5))
+        return {(data[0], data[1]): answer for (of, label, *data), answer in self._overlaps.items()
+                if (of, label) == (board, target)}  # fmt: skip
+
+    def _lines(self, name: str, words: int) -> Iterator[tuple[tuple[str, ...], str]]:
+        """The lines of a file in the package and in the folder: all words but the last, and it."""
+        for folder in filter(None, (BUNDLED, self.folder)):
+            if (path := folder / name).exists():
+                yield from _pins(path, words)
 
     def _read(self, board: str) -> Mapping[str, Suite]:
         suites = [suite for suite in self._others if suite.board == board]
@@ -91,18 +106,14 @@ def suites_beside(submissions: Path, others: Iterable[Suite] = ()) -> KnownSuite
     return KnownSuites(submissions.parent / REGISTER.parent.name, others)
 
 
-def _pins(path: Path) -> Iterator[tuple[Pinned, str]]:
+def _pins(path: Path, words: int) -> Iterator[tuple[tuple[str, ...], str]]:
     """Lines that begin with ``#`` are comments."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
-            match line.split():
-                case board, target, data, digest:
-                    yield (board, target, data), digest
-                case _:
-                    raise SuiteError(
-                        f"{path}:{number}: {line[:60]!r} pins no labels; write "
-                        "name@MAJOR TARGET FINGERPRINT DIGEST"
-                    )
+            *key, value = line.split()
+            if len(key) != words - 1:
+                raise SuiteError(f"{path}:{number}: {line[:60]!r} has not {words} words")
+            yield tuple(key), value
 
 
 def _loaded(path: Path) -> Suite:
