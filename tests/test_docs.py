@@ -161,8 +161,9 @@ def test_every_claim_of_a_bundled_suite_is_shown_as_a_predicate(written):
 def test_every_check_of_a_submission_is_a_rule():
     from transferbench.registry import load_registry
     from transferbench.submission.check import _named_checks
+    from transferbench.suite.published import KnownSuites
 
-    for check in _named_checks(load_registry()):
+    for check in _named_checks(load_registry(), KnownSuites(), lambda: None):
         assert f"| {check} |" in text_of("docs/leaderboard.md"), check
 
 
