@@ -19,7 +19,7 @@ import pytest
 from transferbench.errors import PluginError, TransferbenchError
 from transferbench.runner.executors import Assignment, Executor, Outcome
 from transferbench.runner.executors.inprocess import InProcessExecutor, attempt
-from transferbench.runner.executors.local import GRACE_SECONDS, LocalExecutor, Place
+from transferbench.runner.executors.local import GRACE_SECONDS, LocalExecutor, SlotSetup
 
 LONG_SECONDS = 60.0
 
@@ -359,14 +359,14 @@ def test_workers_start_when_needed(tmp_path: Path) -> None:
 
 
 def test_each_slot_has_its_environment(tmp_path: Path) -> None:
-    places = [Place(environment={"TRANSFERBENCH_TEST_SLOT": str(slot)}) for slot in range(2)]
-    with LocalExecutor(start, 2, places=places) as executor:
+    setups = [SlotSetup(environment={"TRANSFERBENCH_TEST_SLOT": str(slot)}) for slot in range(2)]
+    with LocalExecutor(start, 2, setups=setups) as executor:
         for name in "ab":
             executor.submit(Assignment.of(name, ("note_variable", tmp_path / name)))
         gather(executor, 2)
     assert {(tmp_path / name).read_text() for name in "ab"} == {"0", "1"}
-    with pytest.raises(ValueError, match="3 slots need as many places, not 2"):
-        LocalExecutor(start, 3, places=places)
+    with pytest.raises(ValueError, match="3 slots need as many setups, not 2"):
+        LocalExecutor(start, 3, setups=setups)
 
 
 @pytest.mark.parametrize(

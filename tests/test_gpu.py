@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_resuming import Kept, KilledError
+from test_resuming import KilledError, Saves
 from test_training_groups import assert_equal
 from training_groups import FEATURES, training_of
 
@@ -35,18 +35,18 @@ def _deterministic_kernels():
     torch.use_deterministic_algorithms(mode=False)
 
 
-def work(seed, feature, kept=None, device=CUDA):
+def work(seed, feature, saves=None, device=CUDA):
     torch.manual_seed(100 + seed)
     training = training_of(seed, feature, device=device)
-    result = yield from training.loop(seed, seed + 5, [1], kept)
+    result = yield from training.loop(seed, seed + 5, [1], saves)
     return result, torch.rand(3), training.net
 
 
-def together(feature, seeds=SEEDS, kept=None):
+def together(feature, seeds=SEEDS, saves=None):
     said = []
     graph = partial(CudaGraph, CUDA, torch.cuda.graph_pool_handle())
     group = Group(CUDA, len(seeds), graph, said.append)
-    works = [work(seed, feature, kept and kept[seed]) for seed in seeds]
+    works = [work(seed, feature, saves and saves[seed]) for seed in seeds]
     ended = group.run(works)
     return ended, said
 
@@ -93,12 +93,12 @@ def test_a_network_that_waits_for_the_device_is_trained_eagerly():
 
 
 def test_a_group_that_is_killed_goes_on_with_the_same_bits(tmp_path):
-    def kept(kill=None):
-        return [Kept(tmp_path / str(seed), kill) for seed in SEEDS]
+    def saves(kill=None):
+        return [Saves(tmp_path / str(seed), kill) for seed in SEEDS]
 
-    ended, _ = together("adamw", kept=kept(kill=4))
+    ended, _ = together("adamw", saves=saves(kill=4))
     assert {type(each.error) for each in ended} == {KilledError}
-    ended, _ = together("adamw", kept=kept())
+    ended, _ = together("adamw", saves=saves())
     for seed, each in enumerate(ended):
         assert_equal(each.result, run_alone(work(seed, "adamw")))
 

@@ -11,10 +11,10 @@ from tiny_suite import tiny_suite
 
 from transferbench.api import compare_runs, run
 from transferbench.plan import Job, Work
-from transferbench.runner.execute import MEASURES, TRAINS, gpu_places
+from transferbench.runner.execute import MEASURES, TRAINS, gpu_setups
 from transferbench.runner.executors import Assignment, Outcome
 from transferbench.runner.executors.inprocess import attempt_all
-from transferbench.runner.executors.local import LocalExecutor, Place
+from transferbench.runner.executors.local import LocalExecutor, SlotSetup
 from transferbench.runner.schedule import Grouping, JobSchedule, SilentWatcher, shape_of
 from transferbench.store import Store
 
@@ -133,7 +133,7 @@ class Sees:
         return outcomes
 
     @property
-    def given(self):
+    def groups(self):
         return [sorted(job[0] for job in work.jobs) for work in self.assignments]
 
 
@@ -163,23 +163,23 @@ def test_trainings_of_one_shape_go_to_one_worker(tmp_path):
     executor = Sees()
     outcomes = schedule_of(jobs, tmp_path, executor, Grouping(2))
     assert {outcome.status for outcome in outcomes.values()} == {"ok"}
-    assert ["a", "b"] in executor.given
-    assert executor.given[0] == ["c"]  # the longest
-    assert sorted(job for group in executor.given for job in group) == sorted("abcdef1")
-    assert max(map(len, executor.given)) == 2
+    assert ["a", "b"] in executor.groups
+    assert executor.groups[0] == ["c"]  # the longest
+    assert sorted(job for group in executor.groups for job in group) == sorted("abcdef1")
+    assert max(map(len, executor.groups)) == 2
 
 
 def test_two_workers_share_what_is_ready(tmp_path):
     executor = Sees(lanes=("", ""))
     schedule_of([job_of(name) for name in "abcdef"], tmp_path, executor, Grouping(8))
-    assert executor.given == [["a", "b", "c"], ["d", "e", "f"]]
+    assert executor.groups == [["a", "b", "c"], ["d", "e", "f"]]
 
 
 def test_a_lost_job_is_tried_again_alone_and_three_times_at_most(tmp_path):
     executor = Sees(loses={"a" * 64: 2, "b" * 64: 9})
     jobs = [job_of(name) for name in "abc"] + [job_of("d", "diagnosis", 0.0, requires="b")]
     outcomes = schedule_of(jobs, tmp_path, executor, Grouping(3))
-    assert executor.given == [["a", "b", "c"], ["a"], ["b"], ["a"], ["b"]]
+    assert executor.groups == [["a", "b", "c"], ["a"], ["b"], ["a"], ["b"]]
     assert outcomes["a" * 64].status == outcomes["c" * 64].status == "ok"
     assert outcomes["b" * 64][1:3] == ("failed", "gone; it was tried 3 times")
     assert outcomes["d" * 64].status == "skipped"
@@ -197,19 +197,19 @@ def test_each_job_goes_to_a_worker_of_its_lane(tmp_path):
 
 
 def test_a_card_has_one_worker_that_trains_and_others_beside_it():
-    places = gpu_places(["0", "3"], None, 5, start)
-    assert [place.lane for place in places] == [TRAINS] * 2 + [MEASURES] * 3
-    assert [place.environment for place in places[:2]] == [
+    setups = gpu_setups(["0", "3"], None, 5, start)
+    assert [setup.lane for setup in setups] == [TRAINS] * 2 + [MEASURES] * 3
+    assert [setup.environment for setup in setups[:2]] == [
         {"CUDA_VISIBLE_DEVICES": card} for card in ("0", "3")
     ]
-    assert places[-1] == Place(MEASURES, {}, start)
-    assert [place.lane for place in gpu_places(["0", "1"], 1, 8, start)] == [TRAINS]
-    assert [place.lane for place in gpu_places(["0"], None, 1, start)] == [TRAINS, MEASURES]
+    assert setups[-1] == SlotSetup(MEASURES, {}, start)
+    assert [setup.lane for setup in gpu_setups(["0", "1"], 1, 8, start)] == [TRAINS]
+    assert [setup.lane for setup in gpu_setups(["0"], None, 1, start)] == [TRAINS, MEASURES]
 
 
 def test_workers_of_a_lane_start_with_their_own_start(tmp_path):
-    places = [Place("x", {}, start), Place("y", {}, partial(int))]
-    with LocalExecutor(partial(int), 2, places=places) as executor:
+    setups = [SlotSetup("x", {}, start), SlotSetup("y", {}, partial(int))]
+    with LocalExecutor(partial(int), 2, setups=setups) as executor:
         assert (executor.free("x"), executor.free("z"), executor.free()) == (1, 0, 2)
         executor.submit(Assignment({"a": ("note", tmp_path / "log")}, lane="x"))
         (outcome,) = executor.wait(30)

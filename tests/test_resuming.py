@@ -1,4 +1,4 @@
-"""A training that is killed goes on where it was kept, and ends with the same bits."""
+"""A training that is killed goes on where it was saved, and ends with the same bits."""
 
 import os
 import random
@@ -26,8 +26,8 @@ class KilledError(Exception):
     """In place of a process that ends."""
 
 
-class Kept(Unfinished):
-    """Kept after each step; the process ends before step ``kill`` of this start."""
+class Saves(Unfinished):
+    """Saved after each step; the process ends before step ``kill`` of this start."""
 
     def __init__(self, path, kill=None, key="job"):
         super().__init__(path, key, seconds=0.0)
@@ -47,11 +47,11 @@ class Kept(Unfinished):
         return progress
 
 
-def work(seed, feature, kept=None, *, captured=False):
+def work(seed, feature, saves=None, *, captured=False):
     torch.manual_seed(100 + seed)
     random.seed(seed)
     training = training_of(seed, feature, captured=captured)
-    result = yield from training.loop(seed, seed + 5, [1], kept)
+    result = yield from training.loop(seed, seed + 5, [1], saves)
     return result, torch.rand(3), training.net
 
 
@@ -59,10 +59,10 @@ def resumed(seed, feature, path, kills):
     """A training that is killed after each number of steps."""
     for kill in kills:
         with pytest.raises(KilledError):
-            run_alone(work(seed, feature, Kept(path, kill)))
-    kept = Kept(path)
-    result = run_alone(work(seed, feature, kept))
-    assert kept.loaded
+            run_alone(work(seed, feature, Saves(path, kill)))
+    saves = Saves(path)
+    result = run_alone(work(seed, feature, saves))
+    assert saves.loaded
     return result
 
 
@@ -77,13 +77,13 @@ def test_a_training_that_is_killed_ends_with_the_same_bits(feature, tmp_path):
     assert feature in FEATURES
     expected = run_alone(work(0, feature))
     # Before the first step, within an epoch, at its end, and once more soon after.
-    assert_equal(resumed(0, feature, tmp_path / "kept", [0, 2, 3, 1]), expected)
+    assert_equal(resumed(0, feature, tmp_path / "saved", [0, 2, 3, 1]), expected)
 
 
 def test_a_group_that_is_killed_goes_on_as_one(tmp_path):
     def together(kill=None):
-        kept = [Kept(tmp_path / str(seed), kill) for seed in (0, 1)]
-        works = [work(seed, "adamw", kept[seed], captured=True) for seed in (0, 1)]
+        saves = [Saves(tmp_path / str(seed), kill) for seed in (0, 1)]
+        works = [work(seed, "adamw", saves[seed], captured=True) for seed in (0, 1)]
         return Group(CPU, 2, RecordedCalls, print).run(works)
 
     for kill in (4, 2):
@@ -94,24 +94,24 @@ def test_a_group_that_is_killed_goes_on_as_one(tmp_path):
 
 def test_one_of_a_group_may_go_on_while_another_begins(tmp_path):
     with pytest.raises(KilledError):
-        run_alone(work(0, "adamw", Kept(tmp_path / "0", 5)))
-    works = [work(seed, "adamw", Kept(tmp_path / str(seed)), captured=True) for seed in (0, 1)]
+        run_alone(work(0, "adamw", Saves(tmp_path / "0", 5)))
+    works = [work(seed, "adamw", Saves(tmp_path / str(seed)), captured=True) for seed in (0, 1)]
     for seed, each in enumerate(Group(CPU, 2, RecordedCalls, print).run(works)):
         assert_equal(each.result, run_alone(work(seed, "adamw")))
 
 
 @pytest.mark.parametrize("damage", ["other-key", "cut", "other-content"])
 def test_what_cannot_be_gone_on_with_is_begun_again(damage, tmp_path):
-    path = tmp_path / "kept"
+    path = tmp_path / "saved"
     with pytest.raises(KilledError):
-        run_alone(work(0, "plain", Kept(path, 5)))
-    kept = Kept(path, key="another" if damage == "other-key" else "job")
+        run_alone(work(0, "plain", Saves(path, 5)))
+    saves = Saves(path, key="another" if damage == "other-key" else "job")
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1000])
     if damage == "other-content":
         torch.save([1, 2], path)
-    result = run_alone(work(0, "plain", kept))
-    assert not kept.loaded
+    result = run_alone(work(0, "plain", saves))
+    assert not saves.loaded
     assert_equal(result, run_alone(work(0, "plain")))
 
 
@@ -126,40 +126,40 @@ def test_it_is_written_after_some_time_and_not_at_each_step(tmp_path):
             super().visit(training, progress)
             now[0] += 40
 
-    run_alone(work(0, "plain", Timed(tmp_path / "kept", "job", 100.0, lambda: now[0])))
+    run_alone(work(0, "plain", Timed(tmp_path / "saved", "job", 100.0, lambda: now[0])))
     assert [at for at, _ in written] == [120.0, 240.0]
 
 
 def test_a_full_disk_does_not_end_a_training(tmp_path):
     (tmp_path / "file").touch()
-    result = run_alone(work(0, "plain", Kept(tmp_path / "file" / "kept")))
+    result = run_alone(work(0, "plain", Saves(tmp_path / "file" / "saved")))
     assert_equal(result, run_alone(work(0, "plain")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_keeps_all_of_a_group_and_ends_it(number, tmp_path):
-    class Told(Kept):
+    class Signalled(Saves):
         def visit(self, training, progress):
             if progress.epoch == 1 and progress.step == 1 and self.tells:
                 os.kill(os.getpid(), number)
             super().visit(training, progress)
 
     def together(*, tells):
-        kept = [Told(tmp_path / str(seed)) for seed in (0, 1)]
-        for each in kept:
+        saves = [Signalled(tmp_path / str(seed)) for seed in (0, 1)]
+        for each in saves:
             each._seconds = 1e9
-            each.tells = tells and each is kept[0]
-        works = [work(seed, "adamw", kept[seed], captured=True) for seed in (0, 1)]
+            each.tells = tells and each is saves[0]
+        works = [work(seed, "adamw", saves[seed], captured=True) for seed in (0, 1)]
         with endings_deferred():
-            return Group(CPU, 2, RecordedCalls, print).run(works), kept
+            return Group(CPU, 2, RecordedCalls, print).run(works), saves
 
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         together(tells=True)
     assert signal.getsignal(number) == before
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
-    ended, kept = together(tells=False)
-    assert all(each.loaded for each in kept)
+    ended, saves = together(tells=False)
+    assert all(each.loaded for each in saves)
     for seed, each in enumerate(ended):
         assert_equal(each.result, run_alone(work(seed, "adamw")))
 

@@ -272,9 +272,9 @@ def test_the_warm_up_is_undone():
 
     def snapshot():
         optimizer = training.stepping.optimizer.state.values()
-        kept = [tensor.clone() for state in optimizer for tensor in state.values()]
+        moments = [tensor.clone() for state in optimizer for tensor in state.values()]
         state = [tensor.clone() for tensor in training.net.state_dict().values()]
-        return state, kept, torch.get_rng_state()
+        return state, moments, torch.get_rng_state()
 
     state, _, generator = snapshot()
     loop = training.loop(0, 0)

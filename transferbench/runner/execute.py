@@ -16,7 +16,7 @@ from transferbench.registry import ENVIRONMENT_VARIABLE, blamed
 from transferbench.runner.contact_sheet import write_sheets
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.executors.inprocess import InProcessExecutor
-from transferbench.runner.executors.local import LocalExecutor, Place, Start
+from transferbench.runner.executors.local import LocalExecutor, SlotSetup, Start
 from transferbench.runner.executors.worker import report_waiting
 from transferbench.runner.messages import say
 from transferbench.runner.options import Options
@@ -106,12 +106,12 @@ def start_executor(
     # A limit needs a process of its own, which can be ended.
     if options.jobs == 1 and options.time_limit_seconds is None:
         return InProcessExecutor(start)
-    places = None
+    setups = None
     if device.type == "cuda":
         beside = partial(start_engine, machine._replace(device="cpu", group=1), report_waiting)
-        places = gpu_places(_cards(), options.jobs, available_cpus(), beside)
-    slots = len(places) if places else slots
-    return LocalExecutor(start, slots, options.time_limit_seconds, places)
+        setups = gpu_setups(_cards(), options.jobs, available_cpus(), beside)
+    slots = len(setups) if setups else slots
+    return LocalExecutor(start, slots, options.time_limit_seconds, setups)
 
 
 def _machine(options: Options, store: Store, weights: Mapping[str, str], device: str) -> Machine:
@@ -156,14 +156,14 @@ def _cards() -> list[str]:
     return visible.split(",") if visible else [str(i) for i in range(len(cuda_devices()))]
 
 
-def gpu_places(cards: Sequence[str], jobs: int | None, cpus: int, beside: Start) -> list[Place]:
+def gpu_setups(cards: Sequence[str], jobs: int | None, cpus: int, beside: Start) -> list[SlotSetup]:
     """A worker for each card, which trains, and beside them some on the CPU for diagnoses.
 
     ``jobs``: how many workers in all; by default as many as ``cpus``, and two at least.
     """
     slots = jobs or max(cpus, len(cards) + 1)
-    trains = [Place(TRAINS, {"CUDA_VISIBLE_DEVICES": card}) for card in cards[:slots]]
-    return trains + [Place(MEASURES, {}, beside)] * (slots - len(trains))
+    trains = [SlotSetup(TRAINS, {"CUDA_VISIBLE_DEVICES": card}) for card in cards[:slots]]
+    return trains + [SlotSetup(MEASURES, {}, beside)] * (slots - len(trains))
 
 
 def group_size(options: Options, device_type: str) -> int:

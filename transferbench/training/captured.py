@@ -190,8 +190,8 @@ def _drawing(
 def _state(step: TrainingStep) -> list[Tensor]:
     """All that a step changes: weights, buffers and the optimizer's state, on their device."""
     optimizer = step.optimizer.state.values()
-    kept = [tensor for state in optimizer for tensor in state.values() if tensor is not None]
-    return [*step.net.parameters(), *step.net.buffers(), *kept]
+    moments = [tensor for state in optimizer for tensor in state.values() if tensor is not None]
+    return [*step.net.parameters(), *step.net.buffers(), *moments]
 
 
 def _values(step: TrainingStep) -> list[Tensor]:

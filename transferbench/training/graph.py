@@ -55,12 +55,12 @@ class RecordedCalls:
     def replay(self) -> dict[int, Exception]:
         """Call them, each with the generators of its training."""
         raised: dict[int, Exception] = {}
-        for place, (work, own) in enumerate(zip(self._works, self._generators, strict=True)):
+        for index, (work, own) in enumerate(zip(self._works, self._generators, strict=True)):
             try:
                 with own.active():
                     work()
             except Exception as error:  # noqa: BLE001  # of one training: the others go on
-                raised[place] = error
+                raised[index] = error
         return raised
 
 

@@ -172,9 +172,9 @@ class Group(Generic[ResultT]):
             _end_if_kept(members)
             return True
         raised = steps.take(draws)
-        for place, each in enumerate(members):
-            if place in raised:
-                each.fail(raised[place])
+        for index, each in enumerate(members):
+            if index in raised:
+                each.fail(raised[index])
             else:
                 each.go_on()
         _end_if_kept(members)

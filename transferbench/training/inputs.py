@@ -59,8 +59,8 @@ class FixedInputs(Generic[DrawT]):
             self._copied[block].synchronize()  # long past: a replay or two ago
         views = iter(self._host_views[block])
         for draw, fixed in zip(draws, self.draws, strict=True):
-            for tensor, place in zip(_tensors(draw), _tensors(fixed), strict=True):
-                (next(views) if self._is_packed(tensor) else place).copy_(tensor)
+            for tensor, target in zip(_tensors(draw), _tensors(fixed), strict=True):
+                (next(views) if self._is_packed(tensor) else target).copy_(tensor)
         self._block.copy_(self._host[block], non_blocking=True)
         if self._device.type == "cuda":
             self._copied[block] = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -139,9 +139,9 @@ def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(parameter).copy_(value)
 
 
-def _progress_of(kept: Mapping[str, Any]) -> Progress:
+def _progress_of(content: Mapping[str, Any]) -> Progress:
     generators = {}
     for name in ("order", "augmentation"):
         generators[name] = torch.Generator()
-        generators[name].set_state(kept[name])
-    return Progress(**{**kept, **generators})
+        generators[name].set_state(content[name])
+    return Progress(**{**content, **generators})

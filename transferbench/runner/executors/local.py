@@ -35,7 +35,7 @@ from transferbench.streams import open_closed_descriptors
 if TYPE_CHECKING:
     from transferbench.runner.executors.worker import Pipe
 
-__all__ = ["LocalExecutor", "Place", "Start"]
+__all__ = ["LocalExecutor", "SlotSetup", "Start"]
 
 Start: TypeAlias = Callable[[], Callable[[Any], None]]
 
@@ -52,7 +52,7 @@ GARBLED = (
 )
 
 
-class Place(NamedTuple):
+class SlotSetup(NamedTuple):
     """What a slot differs in: its lane, the variables of its worker (such as CUDA_VISIBLE_DEVICES).
 
     ``start``: instead of that of the executor.
@@ -68,7 +68,7 @@ class LocalExecutor:
 
     ``start`` is pickled and called once in each worker; what it returns runs one payload.
     ``time_limit_seconds`` is for one job, not counting its worker's start; jobs that run together
-    have that of all of them. ``places[i]`` says what differs in slot i.
+    have that of all of them. ``setups[i]`` says what differs in slot i.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class LocalExecutor:
         start: Start,
         slots: int,
         time_limit_seconds: float | None = None,
-        places: Sequence[Place] | None = None,
+        setups: Sequence[SlotSetup] | None = None,
     ) -> None:
-        if places is not None and len(places) != slots:
-            raise ValueError(f"{slots} slots need as many places, not {len(places)}")
+        if setups is not None and len(setups) != slots:
+            raise ValueError(f"{slots} slots need as many setups, not {len(setups)}")
         self.slots = slots
         self._start = start
         self._limit_seconds = time_limit_seconds
-        self._places = places or [Place()] * slots
+        self._setups = setups or [SlotSetup()] * slots
         self._workers: list[_Worker | None] = [None] * slots
         # A pipe must not get the number of a standard stream.
         open_closed_descriptors()
@@ -147,8 +147,8 @@ class LocalExecutor:
         """The idle slots of a lane."""
         return {
             slot: worker
-            for slot, (worker, place) in enumerate(zip(self._workers, self._places, strict=True))
-            if not (worker and worker.jobs) and lane in {"", place.lane}
+            for slot, (worker, setup) in enumerate(zip(self._workers, self._setups, strict=True))
+            if not (worker and worker.jobs) and lane in {"", setup.lane}
         }
 
     def _idle_worker(self, lane: str) -> _Worker:
@@ -159,9 +159,9 @@ class LocalExecutor:
         slot, dead = next(iter(idle.items()))
         if dead:
             _kill([dead])
-        place = self._places[slot]
-        start = pickle.dumps(place.start or self._start)
-        new = self._workers[slot] = _Worker(start, place.environment)
+        setup = self._setups[slot]
+        start = pickle.dumps(setup.start or self._start)
+        new = self._workers[slot] = _Worker(start, setup.environment)
         return new
 
 
