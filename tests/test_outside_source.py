@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from command_line import SMALL, cli, suite_file
+from handmade_run import publish
 from html_page import Page
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
@@ -227,6 +228,7 @@ def test_the_run_is_packed_checked_and_the_board_says_what_it_lacks(finished):
     assert packed.code == 0, packed.err
     report = check(submissions.joinpath(packed.out.strip()))
     assert report.ok, str(report)
+    publish(finished.run.suite, submissions)
     (table,) = boards(submissions)
     name = f"timm/test_resnet+mine@{file_digest(finished.file)[:8]}"
     line = f"{name}: not measured of P: checkpoint-choice, misalignment ({NO_TRAINING})."
