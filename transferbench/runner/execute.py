@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from transferbench.engine.resources import Machine
 
 __all__ = [
-    "LoadedWeights", "available_cpus", "execute", "refuse_options", "slots_of", "start_executor",
-    "try_files", "try_weights", "write_pictures",
+    "LoadedWeights", "available_cpus", "execute", "grouping_of", "refuse_options", "slots_of",
+    "start_executor", "try_files", "try_weights", "write_pictures",
 ]  # fmt: skip
 
 

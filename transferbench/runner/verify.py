@@ -21,7 +21,7 @@ from transferbench.plan import Job, Work
 from transferbench.plan.plugins import codes_of, plugins_in
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.entries import entries_in
-from transferbench.runner.execute import start_executor
+from transferbench.runner.execute import grouping_of, start_executor
 from transferbench.runner.executors import Outcome
 from transferbench.runner.options import Options
 from transferbench.runner.outside import Outside, check_datasets, check_weights
@@ -219,7 +219,10 @@ class _Healer:
             return refused
         code = self.registry.file_codes
         with start_executor(self.options, self.store, self.weights, code) as executor:
-            schedule = JobSchedule(jobs, done, self.store, executor, self.watcher, refused)
+            grouping = grouping_of(self.options, jobs, executor)
+            schedule = JobSchedule(
+                jobs, done, self.store, executor, self.watcher, refused, grouping=grouping
+            )
             return refused | schedule.run()
 
     def _with_requirements(
