@@ -15,7 +15,14 @@ from scipy import stats
 from transferbench.claims import Verdict, judge
 from transferbench.measurements import Measurements
 from transferbench.records import Record
-from transferbench.statistics import concordance, jackknife, jackknife_ratio, paired_difference
+from transferbench.statistics import (
+    concordance,
+    jackknife,
+    jackknife_ratio,
+    paired_difference,
+    replicate_difference,
+    replicate_mean,
+)
 from transferbench.suite import Suite
 
 RECIPE = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 1, "batch_size": 8}
@@ -65,7 +72,7 @@ def record(value, **fields):
         "replicate": 0,
         "diagnostic": "trial",
         "diagnostic_version": 1,
-        "metric": "test_metric",
+        "metric": "score",  # has no range
         "unit": "fraction",
         "n": 100,
         "job": "j",
@@ -85,6 +92,19 @@ def trials(**arms):
     ]
 
 
+def of_metric(records, metric="test_metric"):
+    """The same values, of a metric that is in [0, 1]."""
+    return [row.model_copy(update={"metric": metric}) for row in records]
+
+
+ACCURACY_GAIN = {
+    "terms": [
+        {"diagnostic": "trial", "metric": "test_metric", "initialization": arm, "weight": weight}
+        for arm, weight in (("P-T", 1.0), ("RI-T", -1.0))
+    ]
+}
+
+
 def table(records):
     return Measurements.of_records(records)
 
@@ -92,7 +112,7 @@ def table(records):
 def term(initialization="P-T", **changes):
     return {
         "diagnostic": "trial",
-        "metric": "test_metric",
+        "metric": "score",
         "initialization": initialization,
     } | changes
 
@@ -170,24 +190,20 @@ def test_one_replicate_is_undecided():
 def test_a_measurement_that_is_not_there_is_named():
     result = verdict(GAIN, trials(P=PRETRAINED))
     assert (result.verdict, result.effect, result.n) == ("undecided", None, 0)
-    assert result.reason == (
-        "no measurement: trial test_metric of RI-T; 0 of 3 replicates are complete"
-    )
+    assert result.reason == ("no measurement: trial score of RI-T; 0 of 3 replicates are complete")
 
 
 def test_nothing_measured_at_all_is_undecided():
     (result,) = judge(suite({"claim": GAIN}), Measurements(pd.DataFrame()), "net")
     assert result.verdict == "undecided"
-    assert result.reason.startswith(
-        "no measurement: trial test_metric of P-T; trial test_metric of"
-    )
+    assert result.reason.startswith("no measurement: trial score of P-T; trial score of")
 
 
 def test_a_place_of_the_suite_that_was_not_measured_is_named():
     trials_of = [{"perturbations": ["identity"], "targets": ["near", "far"]}]
     result = verdict(GAIN, trials(P=PRETRAINED, RI=RANDOM), trials=trials_of)
     assert result.verdict == "undecided"
-    assert "no measurement: trial test_metric of P-T on far, identity; trial" in result.reason
+    assert "no measurement: trial score of P-T on far, identity; trial" in result.reason
     narrowed = {"terms": [{**t, "target": "near"} for t in GAIN["terms"]]}
     records = trials(P=PRETRAINED, RI=RANDOM)
     assert verdict(narrowed, records, trials=trials_of).verdict == "reproduced"
@@ -235,7 +251,7 @@ def test_the_most_frequent_flags_are_named_and_the_rest_counted():
 def test_an_arm_whose_trials_all_failed_is_missing():
     result = verdict(GAIN, trials(P=PRETRAINED, RI=[None, None, None]))
     assert result.verdict == "undecided"
-    assert result.reason.startswith("no measurement: trial test_metric of RI-T; 0 of 3")
+    assert result.reason.startswith("no measurement: trial score of RI-T; 0 of 3")
     assert "3 of 6 measurements have no value" in result.reason
 
 
@@ -262,8 +278,9 @@ def test_a_replicate_that_lacks_one_place_is_left_out_everywhere():
 def test_a_lost_replicate_decides_nothing_where_no_value_of_it_could(threshold, expected):
     """20 differences are around .4; one more would be between -1 and 1."""
     good, bad = [0.8 + 0.01 * (k % 3) for k in range(20)], [0.4] * 20
-    claim = GAIN | {"threshold": threshold}
-    result = verdict(claim, trials(P=[*good, None], RI=[*bad, 0.4]), replicates=21)
+    claim = ACCURACY_GAIN | {"threshold": threshold}
+    records = of_metric(trials(P=[*good, None], RI=[*bad, 0.4]))
+    result = verdict(claim, records, replicates=21)
     assert (result.verdict, result.n) == (expected, 20)
     assert result.low > threshold
 
@@ -284,7 +301,7 @@ def test_the_replicates_that_every_cell_has_are_counted():
 
 
 def test_two_replicates_are_too_few_for_a_verdict():
-    result = verdict(GAIN, trials(P=[0.9, 0.91], RI=[0.3, 0.31]), replicates=2)
+    result = verdict(GAIN, trials(P=[0.9, 0.91], RI=[0.3, 0.32]), replicates=2)
     assert (result.verdict, result.reason) == (
         "undecided", "a verdict needs 3 replicates, found 2"
     )  # fmt: skip
@@ -323,8 +340,8 @@ def test_what_is_left_out_is_averaged_place_by_place():
     ]
     result = verdict({"terms": [term()]}, records, trials=[{"perturbations": ["identity"]}])
     means = np.mean([values["near"], values["far"]], axis=0)
-    low, high = stats.ttest_1samp(means, 0).confidence_interval(0.95)
-    assert (result.effect, result.low, result.high) == pytest.approx((means.mean(), low, high))
+    expected = replicate_mean(dict(enumerate(means)))
+    assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
 
 
 def test_coordinates_are_matched_exactly():
@@ -336,7 +353,7 @@ def test_coordinates_are_matched_exactly():
     result = verdict({"terms": [term(coordinates={"epoch": 5})]}, records)
     assert result.effect == pytest.approx(np.mean(PRETRAINED) + 5)
     lacking = verdict({"terms": [term(coordinates={"epoch": 7})]}, records)
-    assert lacking.reason.startswith("no measurement: trial test_metric of P-T at epoch=7")
+    assert lacking.reason.startswith("no measurement: trial score of P-T at epoch=7")
     assert "at lambda=1" in verdict({"terms": [term(coordinates={"lambda": 1})]}, records).reason
 
 
@@ -374,8 +391,8 @@ def test_a_pair_counts_where_both_replicates_do():
     claim = {"terms": [term(metric="kappa", other_initialization="P-T")]}
     result = verdict(claim, records, replicates=5)
     # A mean over pairs of x_i + x_j is twice the mean of x.
-    low, high = stats.ttest_1samp(2 * own, 0).confidence_interval(0.95)
-    assert (result.effect, result.low, result.high) == pytest.approx((2 * own.mean(), low, high))
+    expected = replicate_mean(dict(enumerate(2 * own)))
+    assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
 
 
 def test_two_replicates_of_pairs_are_too_few():
@@ -621,15 +638,26 @@ def test_pairs_of_a_network_are_left_out_with_it():
     assert result.n == 3
 
 
-def test_the_interval_of_a_bounded_quantity_stays_in_its_range():
-    values = [0.99, 0.9, 1.0]
-    result = verdict({"terms": [term()], "threshold": 0.5}, trials(P=values))
-    assert (result.low, result.high) == (pytest.approx(paired_difference(values, [0] * 3).low), 1.0)
-    # A difference is between -1 and 1.
-    first, second = [1.0, 0.2, 1.0], [0.0, 0.1, 0.05]
-    result = verdict(GAIN, trials(P=first, RI=second))
-    assert paired_difference(first, second).high > 1
-    assert (result.low, result.high) == (pytest.approx(paired_difference(first, second).low), 1.0)
-    # Losses have no most, and fractions of other diagnostics may be signed.
-    records = [record(v, metric="loss", unit="nats", replicate=k) for k, v in enumerate(values)]
-    assert verdict({"terms": [term(metric="loss")]}, records).high > 1
+def test_a_bounded_quantity_has_the_interval_of_its_range():
+    share = term(metric="test_metric")
+    first, second = [0.99, 0.9, 1.0], [0.4, 0.3, 0.35]
+    accuracies = of_metric(trials(P=first, RI=second))
+    result = verdict({"terms": [share]}, accuracies)
+    expected = replicate_mean(dict(enumerate(first)), ends=(0.0, 1.0))
+    assert (result.low, result.high) == pytest.approx(expected[1:3])
+    assert (result.high, result.interval) == (1.0, "bounded-t-95")
+    result = verdict(ACCURACY_GAIN, accuracies)
+    series = (dict(enumerate(values)) for values in (first, second))
+    expected = replicate_difference(*series, ends=(0.0, 1.0))
+    assert (result.low, result.high) == pytest.approx(expected[1:3])
+
+
+def test_a_diagnostic_declares_the_range_of_its_metric():
+    terms = [term(diagnostic="curve", metric="area")]
+    rows = [record(v, diagnostic="curve", metric="area", replicate=k)
+            for k, v in enumerate(PRETRAINED)]  # fmt: skip
+    measurements = Measurements.of_records(rows, {("curve", "area"): (0.0, 1.0)})
+    (result,) = judge(suite({"claim": {"terms": terms}}), measurements, "net")
+    assert result.interval == "bounded-t-95"
+    (result,) = judge(suite({"claim": {"terms": terms}}), table(rows), "net")
+    assert result.interval == "level-t-95"

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from scipy import stats
 from test_claims import record, suite, term, verdict
 
-from transferbench.statistics import student_t
+from transferbench.statistics import level_factor, replicate_mean
 
 DEPTH = ("stem", "middle", "top", "head")
 REPLICATES = 5
@@ -39,7 +39,7 @@ EACH = {"each": {"coordinates": ["module"], "without": ["head"]}}
 def test_each_module_must_hold_and_the_weakest_is_shown():
     values = around(0.5, 0.2, 0.4, -3.0)
     result = judged(EACH, by_module(values))
-    expected = student_t(values["middle"])
+    expected = replicate_mean(dict(enumerate(values["middle"])))
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
     assert result.verdict == "reproduced"
     assert result.reason == "the furthest from holding of 3 is module middle"
@@ -60,8 +60,9 @@ def test_a_failure_that_the_number_of_modules_explains_contradicts_nothing():
     values = around(0.5, 0.4, 0.3)
     spread = np.array([-1, 0.5, 0.2, -0.3, 0.6])
     # Below 0 at 95%, not at the 98.3% of three modules.
-    values["top"] = list(-0.33 * stats.t.ppf(0.975, 4) + spread)
-    assert student_t(values["top"]).high < 0 < student_t(values["top"], 1 - 0.05 / 3).high
+    values["top"] = list(-0.33 * level_factor(5) * stats.t.ppf(0.975, 4) + spread)
+    top = dict(enumerate(values["top"]))
+    assert replicate_mean(top).high < 0 < replicate_mean(top, level=1 - 0.05 / 3).high
     result = judged(EACH, by_module(values))
     assert result.verdict == "undecided"
     assert "contradicted at top alone, but not with 3 of them in view" in result.reason
@@ -70,7 +71,7 @@ def test_a_failure_that_the_number_of_modules_explains_contradicts_nothing():
 def test_the_level_of_a_share_is_corrected_for_the_number_of_modules():
     gain, slope = np.array([1.0, 1.1, 0.9, 1.05, 0.95]), np.array([-1, 0.5, 0.2, -0.3, 0.6])
     whole = {module: list(gain) for module in ("stem", "middle", "top")}
-    part = {module: list(0.5 * gain) for module in ("stem", "middle")}
+    part = {module: list(0.5 * gain + 0.01 * slope) for module in ("stem", "middle")}
     # A share below 0 where -0.33 t(95%) + slope is: not at the 98.3% of three modules.
     part["top"] = list(-0.33 * stats.t.ppf(0.975, 4) + slope)
     claim = EACH | {"relative_to": [term(metric="gain")]}
@@ -95,7 +96,7 @@ def test_the_furthest_from_holding_depends_on_the_relation(relation, threshold, 
 
 def test_a_difference_is_taken_module_by_module():
     records = by_module(around(0.5, 0.6), initialization="P-T")
-    records += by_module(around(0.1, 0.5), initialization="RI-T")
+    records += by_module(around(0.1, 0.5, spread=0.04), initialization="RI-T")
     terms = [term(metric="drop"), term("RI-T", metric="drop", weight=-1.0)]
     result = judged(EACH | {"terms": terms}, records)
     assert result.effect == pytest.approx(0.1)

@@ -5,9 +5,22 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
-from test_claims import GAIN, PRETRAINED, RANDOM, record, suite, table, term, trials, verdict
+from test_claims import (
+    ACCURACY_GAIN,
+    GAIN,
+    PRETRAINED,
+    RANDOM,
+    of_metric,
+    record,
+    suite,
+    table,
+    term,
+    trials,
+    verdict,
+)
 
 from transferbench.claims import Verdict, controls_of, counts_of, families_of, family_of, judge
+from transferbench.statistics import level_factor, replicate_difference
 from transferbench.suite import Suite
 
 
@@ -146,7 +159,10 @@ def test_each_value_must_hold_so_that_the_largest_p_value_counts():
     ]
     claim = {"terms": [term(metric="drop")], "each": {"coordinates": ["module"]}}
     result = verdict(claim, records, replicates=5)
-    p = {module: stats.ttest_1samp(v, 0).pvalue for module, v in values.items()}
+    p = {
+        module: 2 * stats.t.sf(stats.ttest_1samp(v, 0).statistic / level_factor(5), 4)
+        for module, v in values.items()
+    }
     assert result.p_reproduced == pytest.approx(max(p.values()), rel=1e-6)
     result = verdict(claim | {"relation": "below"}, records, replicates=5)
     assert result.p_contradicted == pytest.approx(2 * min(p.values()), rel=1e-6)
@@ -192,6 +208,9 @@ def test_what_decides_nothing_has_no_p_value():
 
 def test_a_lost_replicate_counts_at_its_worst():
     good, bad = [0.8 + 0.01 * (k % 3) for k in range(20)], [0.4] * 20
-    result = verdict(GAIN, trials(P=[*good, None], RI=[*bad, 0.4]), replicates=21)
-    gains = [*np.subtract(good, bad), -1.0]
-    assert result.p_reproduced == pytest.approx(stats.ttest_1samp(gains, 0).pvalue, rel=1e-6)
+    records = of_metric(trials(P=[*good, None], RI=[*bad, 0.4]))
+    result = verdict(ACCURACY_GAIN, records, replicates=21)
+    arms = [dict(enumerate(values)) for values in ([*good, 0.0], [*bad, 1.0])]
+    # Where its p-value is the error, the interval of the worst case ends at the threshold.
+    level = 1 - result.p_reproduced
+    assert replicate_difference(*arms, level=level, ends=(0, 1)).low == pytest.approx(0, abs=1e-6)

@@ -42,12 +42,12 @@ def test_a_suite_knows_the_metrics_of_its_trials() -> None:
     assert tuple(measured(row(1, 0.6, 0.5))) == TRIAL_METRICS
 
 
-def test_a_fraction_of_images_has_wilsons_interval() -> None:
+def test_a_fraction_of_images_has_an_exact_interval() -> None:
     measurements = measured(row(0, 0.3, 1.0), row(2, 0.6, 0.5))
     for name, n in (("test_metric", 50), ("train_metric", 40), ("best_test_metric", 50)):
-        expected = stats.binomtest(round(0.6 * n), n).proportion_ci(0.95, method="wilson")
+        expected = stats.binomtest(round(0.6 * n), n).proportion_ci(0.95, method="exact")
         m = measurements[name]
-        assert (m.value, m.n, m.interval, m.flag) == (0.6, n, "wilson-95", None)
+        assert (m.value, m.n, m.interval, m.flag) == (0.6, n, "exact-95", None)
         assert (m.low, m.high) == pytest.approx(tuple(expected))
     assert (measurements["best_epoch"].value, measurements["n_train"].value) == (2, 40)
 

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from handmade_run import (
     submit,
     trial_outputs,
 )
-from scipy import stats
+from t_intervals import OF_SHARES, of_difference, of_level
 
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, SuiteError
@@ -78,11 +78,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltBoards:
 # --- numbers ----------------------------------------------------------------------------------
 
 
-def _assert_interval(row: Mapping[str, Any], key: str, values: np.ndarray) -> None:
-    mean, error = values.mean(), stats.sem(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
-    interval = [row[key], row[f"{key}_low"], row[f"{key}_high"]]
-    np.testing.assert_allclose(interval, [mean, low, high], rtol=0, atol=1e-12)
+def _assert_interval(row: Mapping[str, Any], key: str, expected: Sequence[float | None]) -> None:
+    assert [row[key], row[f"{key}_low"], row[f"{key}_high"]] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("entry", sorted(SKILL))
@@ -92,15 +89,18 @@ def test_numbers_equal_those_of_scipy(built: BuiltBoards, entry: str) -> None:
     tuned = recorded_values(built.submissions, entry, "test_metric", "P-T")
     scratch = recorded_values(built.submissions, entry, "test_metric", "RI-T")
     chance, reference = np.array([[0.2], [0.5]]), np.array([[0.9], [0.95]])
-    _assert_interval(row, "score", ((tuned - chance) / (reference - chance)).mean(axis=0))
-    _assert_interval(row, "pretrained", tuned.mean(axis=0))
-    _assert_interval(row, "baseline", scratch.mean(axis=0))
-    _assert_interval(row, "gain", (tuned - scratch).mean(axis=0))
+    least, most = (((end - chance) / (reference - chance)).mean() for end in (0, 1))
+    scores = ((tuned - chance) / (reference - chance)).mean(axis=0)
+    _assert_interval(row, "score", of_level(scores, (least, most)))
+    final, start = tuned.mean(axis=0), scratch.mean(axis=0)
+    _assert_interval(row, "pretrained", of_level(final, OF_SHARES))
+    _assert_interval(row, "baseline", of_level(start, OF_SHARES))
+    _assert_interval(row, "gain", of_difference(final, start, OF_SHARES))
     severe = [
-        recorded_values(built.submissions, entry, "test_metric", arm, "blur-9")
+        recorded_values(built.submissions, entry, "test_metric", arm, "blur-9").mean(axis=0)
         for arm in ("P-T", "RI-T")
     ]
-    _assert_interval(row, "severe_gain", (severe[0] - severe[1]).mean(axis=0))
+    _assert_interval(row, "severe_gain", of_difference(*severe, OF_SHARES))
     assert row["speed_gain"] == pytest.approx(0.1)
     assert row["severe_speed_gain"] == pytest.approx(0.1)
     assert row["replicates"] == 3

@@ -8,7 +8,6 @@ from transferbench.measurements import (
     ALONE,
     Measurements,
     Network,
-    difference_of,
     frame_of,
     mean_of,
 )
@@ -172,11 +171,10 @@ def test_selections_of_two_tables_are_not_joined(measurements):
         _ = measurements | other
 
 
-def test_only_shared_replicates_are_averaged_and_subtracted():
+def test_only_shared_replicates_are_averaged():
     series = [{0: 1.0, 2: 3.0, 1: 5.0}, {1: 1.0, 0: 3.0, 3: 9.0}]
     assert mean_of(series) == {0: 2.0, 1: 3.0}
     assert mean_of([]) == {}
-    assert difference_of(*series) == {0: -2.0, 1: 4.0}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from html_page import Page
 from scipy import stats
+from t_intervals import LEVEL_FACTORS, OF_SHARES, of_difference, of_level, reach
 
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError
@@ -328,11 +329,12 @@ def values_of(rows, **labels):
     return rows.set_index("replicate")["value"].sort_index()
 
 
-def expected(values, scale=100.0, digits=1, sign=""):
-    """A mean and its interval as the tables write them, computed by scipy."""
-    values = scale * np.asarray(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-    text = f"{values.mean():{sign}.{digits}f} | [{low:.{digits}f}, {high:.{digits}f}]"
+def expected(*arms, scale=100.0, digits=1, sign="", ends=OF_SHARES):
+    """A mean, or a difference of two, and its interval as the tables write them."""
+    values = arms[0]
+    of = of_level if len(arms) == 1 else of_difference
+    mean, low, high = (scale * number for number in of(*arms, ends))
+    text = f"{mean:{sign}.{digits}f} | [{low:.{digits}f}, {high:.{digits}f}]"
     text = re.sub(r"-(0\.0+\b)", r"\1", text)
     return text.replace("-", "\N{MINUS SIGN}") + f" n\N{NO-BREAK SPACE}{len(values)}"
 
@@ -356,13 +358,13 @@ def test_table_holds_the_means_and_intervals_of_the_frame(page, full, target, pe
     speed = [of("speed", "speed", arm) for arm in ARMS[:2]]
     drop = values_of(rows, diagnostic="relative-drop", **where)
     assert row[2:4] == [expected(test[0]), expected(test[1])]
-    assert row[4].lstrip("+") == expected(test[0] - test[1])
+    assert row[4].lstrip("+") == expected(*test)
     assert row[5:7] == [expected(train[0]), expected(train[1])]
-    assert row[7] == expected(speed[0] - speed[1], sign="+")
+    assert row[7] == expected(*speed, sign="+")
     name = target if perturbation == "none" else f"{target}, {perturbation}"
     drops = page.tables["Drops from the first arm of a pair to the second"]
     row = next(row for row in drops if row[:2] == [name, "P-T & RI-T"])
-    assert row[drops[0].index("relative drop, %")] == expected(drop, scale=1)
+    assert row[drops[0].index("relative drop, %")] == expected(drop, scale=1, ends=None)
     speeds = page.tables["Optimisation speed in every cell"]
     row = next(row for row in speeds if row[0] == name)
     assert row[1:3] == [expected(speed[0]), expected(speed[1])]
@@ -380,11 +382,12 @@ def test_pairs_that_share_networks_get_the_jackknife(page, full):
     values = kappa["value"].to_numpy()
     left_out = [values[~(pairs == k).any(axis=1)].mean() for k in range(REPLICATES)]
     pseudo = REPLICATES * values.mean() - (REPLICATES - 1) * np.array(left_out)
-    half = stats.t.ppf(0.975, REPLICATES - 1) * stats.sem(pseudo)
+    half = LEVEL_FACTORS[REPLICATES] * stats.t.ppf(0.975, REPLICATES - 1) * stats.sem(pseudo)
+    below, above = reach(values.mean(), half, -1.0, 1.0)
     table = page.tables["Agreement of errors by pair of arms"]
     row = next(row for row in table if row[:2] == ["real", "P-T & P-T"])
     mean = values.mean()
-    interval = f"[{mean - half:.3f}, {mean + half:.3f}]"
+    interval = f"[{mean - below * half:.3f}, {mean + above * half:.3f}]"
     assert row[2] == f"{mean:.3f} | {interval} n\N{NO-BREAK SPACE}{REPLICATES}"
 
 
@@ -421,15 +424,13 @@ def test_labels_of_a_task_do_not_enter_its_mean(small):
 def test_answer_is_the_paired_gain_over_targets(page, full):
     rows = full.measurements[full.measurements["entry"] == ENTRIES[1]]
     where = {"diagnostic": "trial", "metric": "test_metric", "perturbation": "none"}
-    gains = [
-        values_of(rows, target=target, initialization="P-T", **where)
-        - values_of(rows, target=target, initialization="RI-T", **where)
-        for target in TARGETS
+    arms = [
+        sum(values_of(rows, target=target, initialization=arm, **where) for target in TARGETS) / 2
+        for arm in ("P-T", "RI-T")
     ]
-    mean = 100 * sum(gains) / len(gains)
-    low, high = stats.t.interval(0.95, REPLICATES - 1, mean.mean(), stats.sem(mean))
+    mean, low, high = (100 * number for number in of_difference(*arms, OF_SHARES))
     assert (
-        f"raises the test metric averaged over 2 targets by {mean.mean():.1f} points "
+        f"raises the test metric averaged over 2 targets by {mean:.1f} points "
         f"(95% interval +{low:.1f} to +{high:.1f}, n = {REPLICATES} paired replicates)"
     ) in page.words
 
@@ -470,11 +471,9 @@ def test_band_is_the_interval_at_each_epoch(full):
             perturbation="none", initialization="RI-T", epoch=epoch,
         )  # fmt: skip
         np.testing.assert_array_equal(line.runs[:, epoch], runs)
-    low, high = stats.t.interval(
-        0.95, REPLICATES - 1, line.runs.mean(axis=0), stats.sem(line.runs, axis=0)
-    )
-    np.testing.assert_allclose([point.low for point in line.y], low, rtol=1e-12)
-    np.testing.assert_allclose([point.high for point in line.y], high, rtol=1e-12)
+    _, low, high = np.transpose([of_level(runs) for runs in line.runs.T])
+    np.testing.assert_allclose([point.low for point in line.y], low, rtol=1e-9)
+    np.testing.assert_allclose([point.high for point in line.y], high, rtol=1e-9)
 
 
 def test_entries_are_compared(page):

@@ -14,6 +14,7 @@ from handmade_diagnostics import ENTRY, FLAG, MODULES, SCORES, SUITE, Opened, op
 from html_page import Page
 from PIL import Image
 from scipy import stats
+from t_intervals import OF_SHARES, of_difference, of_level
 
 from transferbench.measurements import Measurements
 from transferbench.registry import load_registry
@@ -118,13 +119,7 @@ def values_of(rows, **labels):
     return rows.sort_values(["replicate", "other_replicate"])
 
 
-def student(values):
-    values = np.asarray(values, dtype=float)
-    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-    return values.mean(), low, high
-
-
-def jackknife(rows, statistic=lambda rows: rows["value"].mean()):
+def jackknife(rows, ends=None, statistic=lambda rows: rows["value"].mean()):
     """The estimate and its interval from pseudo-values, leaving one replicate out at a time."""
     replicates = sorted({*rows["replicate"], *rows["other_replicate"].dropna()})
     n, whole = len(replicates), statistic(rows)
@@ -132,8 +127,7 @@ def jackknife(rows, statistic=lambda rows: rows["value"].mean()):
         statistic(rows[(rows["replicate"] != k) & (rows["other_replicate"] != k)])
         for k in replicates
     ]
-    mean, low, high = student([n * whole - (n - 1) * estimate for estimate in left])
-    return whole, whole - (mean - low), whole + (high - mean)
+    return of_level([n * whole - (n - 1) * estimate for estimate in left], ends)
 
 
 def fixed(numbers, scale=100.0, digits=1, n=3):
@@ -182,15 +176,17 @@ def test_tables_of_pairs_hold_means_and_jackknife_intervals(
             **labels,
         )
         values = read(row[table[0].index(f"{a} & {b}")])
-        np.testing.assert_allclose(values, jackknife(rows), rtol=6e-3)
+        np.testing.assert_allclose(
+            values, jackknife(rows, (-1.0, 1.0) if metric == "cka" else None), rtol=6e-3
+        )
 
 
 def test_height_of_barriers_and_midpoints(page, frame):
     rows = values_of(frame, diagnostic="line", initialization="RI-T", other_initialization="RI-T")
     row = row_of(page.tables["line: Height of the barriers"], "real", "RI-T & RI-T", "test")
     middle = values_of(rows, metric="metric", **{"lambda": 0.5})
-    assert row[3] == fixed(jackknife(middle))
-    assert row[4] == fixed(jackknife(values_of(rows, metric="barrier_metric_sup")))
+    assert row[3] == fixed(jackknife(middle, OF_SHARES))
+    assert row[4] == fixed(jackknife(values_of(rows, metric="barrier_metric_sup"), (-1.0, 1.0)))
     assert row[7] == fixed(jackknife(values_of(rows, metric="barrier_metric_relative_mid")))
     values = read(row[8])
     np.testing.assert_allclose(
@@ -224,14 +220,16 @@ def test_differences_of_drops_are_paired(page, frame):
     rows = values_of(frame, diagnostic="back", metric="drop", module="stem")
     a, b = (values_of(rows, initialization=arm)["value"].to_numpy() for arm in ("P-T", "RI-T"))
     row = row_of(page.tables["Drop by module"], "real", "rewound to init", "stem")
-    assert row[3:] == [fixed(student(a)), fixed(student(b)), fixed(student(a - b))]
+    ends = (-1.0, 1.0)
+    expected = of_level(a, ends), of_level(b, ends), of_difference(a, b, ends)
+    assert row[3:] == [fixed(numbers) for numbers in expected]
 
 
 def test_draws_are_averaged_before_replicates(page, frame):
     rows = values_of(frame, diagnostic="anew", metric="drop", module="stage1", initialization="P-T")
     means = rows.groupby("replicate")["value"].mean()
     row = row_of(page.tables["Drop by module"], "real", "re-randomised", "stage1")
-    assert row[3] == fixed(student(means))
+    assert row[3] == fixed(of_level(means.tolist(), (-1.0, 1.0)))
 
 
 def test_criticality_says_what_has_no_feasible_point(page, frame):
@@ -245,7 +243,7 @@ def test_criticality_says_what_has_no_feasible_point(page, frame):
         path="direct",
         initialization="RI-T",
     )
-    np.testing.assert_allclose(read(stem[4]), student(rows["value"]), rtol=6e-3)
+    np.testing.assert_allclose(read(stem[4]), of_level(rows["value"].tolist()), rtol=6e-3)
     head = row_of(table, "real", "direct, 0.1", "head")
     assert head[4] == "\N{EN DASH} | infeasible: no cell"
     totals = page.tables["Total criticality \N{GREEK SMALL LETTER MU}, end point: final"]
@@ -254,7 +252,7 @@ def test_criticality_says_what_has_no_feasible_point(page, frame):
         frame, diagnostic="critical", metric="mu_total", modules="body", path="direct",
         initialization="P-T",
     )  # fmt: skip
-    np.testing.assert_allclose(read(total[3]), student(rows["value"]), rtol=6e-3)
+    np.testing.assert_allclose(read(total[3]), of_level(rows["value"].tolist()), rtol=6e-3)
     assert len(total) == len(table[0]) - 6  # no distance, way back or noise of several modules
 
 
@@ -395,10 +393,12 @@ def test_robustness_and_shape_bias(page, frame):
     row = row_of(
         page.tables["What is left of the metric"], "real", "fog", "share of the clean metric"
     )
-    assert row[3:] == [fixed(student(a)), fixed(student(b)), fixed(student(a - b))]
+    assert row[3:] == [fixed(of_level(a)), fixed(of_level(b)), fixed(of_difference(a, b))]
     rows = values_of(frame, diagnostic="cues", metric="shape_bias", initialization="RI-T")
     table = page.tables["Shape against texture"]
-    assert row_of(table, "real", "shape bias")[3] == fixed(student(rows["value"]))
+    assert row_of(table, "real", "shape bias")[3] == fixed(
+        of_level(rows["value"].tolist(), OF_SHARES)
+    )
 
 
 def test_share_of_the_speed_gain_is_a_ratio_of_means(page, frame):
@@ -414,7 +414,7 @@ def test_share_of_the_speed_gain_is_a_ratio_of_means(page, frame):
     numbers = arm.mean() / source.mean(), *sorted(roots)
     row = row_of(page.tables["Initializations compared"], "real", "none", "MV-T", "mean-var")
     assert row[7] == fixed(numbers)
-    assert row[6] == fixed(student(table["MV-T"]))
+    assert row[6] == fixed(of_level(table["MV-T"].tolist(), OF_SHARES))
 
 
 def test_no_share_is_claimed_of_a_gain_that_is_not_shown(results):

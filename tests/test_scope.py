@@ -36,5 +36,9 @@ def test_several_source_networks_rows_of_more_replicates_and_external_weights_ar
 
 
 def test_images_are_counted_in_the_records():
-    rows = [record(0.5, n=100), record(0.5, target="far", n=20), record(1.0, metric="x", n=7)]
+    rows = [
+        record(0.5, n=100, metric="test_metric"),
+        record(0.5, target="far", n=20, metric="test_metric"),
+        record(1.0, metric="x", n=7),
+    ]
     assert image_counts(table(rows)) == {"near": 100, "far": 20}

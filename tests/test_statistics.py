@@ -18,13 +18,14 @@ from transferbench.statistics import (
     bootstrap,
     bootstrap_mean,
     covered,
+    exact_share,
     jackknife,
     jackknife_ratio,
+    level_factor,
     paired_difference,
     rank_intervals,
     replicate_mean,
     student_t,
-    wilson,
 )
 
 VALUES = [0.91, 0.87, 0.94, 0.9, 0.88]
@@ -80,15 +81,15 @@ def test_paired_values_of_unequal_length_are_refused():
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (7, 7), (1, 3), (463, 1000), (999, 1000)])
-def test_wilson_equals_scipy(successes, n):
-    expected = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    interval = wilson(successes, n)
+def test_an_exact_interval_equals_scipy(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(0.95, method="exact")
+    interval = exact_share(successes, n)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert interval.low <= interval.value <= interval.high
 
 
-def test_wilson_of_no_items_has_a_reason():
-    assert wilson(0, 0) == Interval(None, None, None, 0, "wilson-95", "no items")
+def test_an_exact_interval_of_no_items_has_a_reason():
+    assert exact_share(0, 0) == Interval(None, None, None, 0, "exact-95", "no items")
 
 
 # --- bootstrap --------------------------------------------------------------------------------
@@ -311,9 +312,11 @@ def test_a_constant_denominator_gives_the_jackknifes_interval():
     assert interval[:3] == pytest.approx(expected[:3], rel=1e-12)
 
 
-def test_all_of_a_gain_is_exactly_one_however_much_it_varies():
-    assert share_of(BARELY_FASTER, BARELY_FASTER)[:3] == (1.0, 1.0, 1.0)
-    assert share_of(BARELY_FASTER * 0, BARELY_FASTER)[:3] == (0.0, 0.0, 0.0)
+def test_all_of_a_gain_is_exactly_one_and_has_no_interval():
+    share = share_of(BARELY_FASTER, BARELY_FASTER)
+    assert share[:3] == (1.0, None, None)
+    assert share.reason == "every replicate gives the same value: their spread is not known"
+    assert share_of(BARELY_FASTER * 0, BARELY_FASTER)[:3] == (0.0, None, None)
 
 
 @given(st.floats(1e-3, 1e3), st.floats(-1e3, 1e3).filter(lambda x: abs(x) > 1e-3))
@@ -404,7 +407,7 @@ def test_clearly_different_entries_have_different_ranks():
         (2, 2, 2, "b"),
         (3, 3, 3, "c"),
     ]
-    assert ranks["mid"].interval == student_t([5.1, 5.0, 5.2])
+    assert ranks["mid"].interval == replicate_mean({0: 5.1, 1: 5.0, 2: 5.2})
     assert ranks["mid"].mean == pytest.approx(5.1)
 
 
@@ -549,12 +552,12 @@ def test_a_mean_over_networks_is_the_student_t_of_their_means():
     values = dict(enumerate(np.random.default_rng(1).normal(size=15).tolist()))
     means = np.reshape(list(values.values()), (3, 5)).mean(axis=0)
     interval = replicate_mean(values, networks=5)
-    expected = stats.t.interval(0.95, 4, means.mean(), stats.sem(means))
-    assert interval[:3] == pytest.approx((means.mean(), *expected))
+    half = level_factor(5) * stats.t.ppf(0.975, 4) * stats.sem(means)
+    expected = means.mean(), means.mean() - half, means.mean() + half
+    assert interval[:3] == pytest.approx(expected)
     assert (interval.n, interval.method, interval.over_networks) == (
-        5, "jackknife-networks-95", True
+        5, "level-t-networks-95", True
     )  # fmt: skip
-    assert replicate_mean(values) == student_t(list(values.values()))
 
 
 def test_networks_with_unequally_many_replicates_are_left_out_as_a_whole():
@@ -563,7 +566,7 @@ def test_networks_with_unequally_many_replicates_are_left_out_as_a_whole():
     interval = replicate_mean(values, networks=3)
     total = np.mean(list(values.values()))
     without = [np.mean(np.concatenate(groups[:m] + groups[m + 1 :])) for m in range(3)]
-    half = stats.t.ppf(0.975, 2) * stats.sem(3 * total - 2 * np.array(without))
+    half = level_factor(3) * stats.t.ppf(0.975, 2) * stats.sem(3 * total - 2 * np.array(without))
     assert interval[:3] == pytest.approx((total, total - half, total + half))
 
 
@@ -609,8 +612,8 @@ def test_ranks_of_entries_with_several_networks_are_of_their_means():
     for a, b in pairs:
         shared = set(ranks[a].tie_group) & set(ranks[b].tie_group)
         assert bool(shared) == ((a, b) not in apart)
-    assert ranks["given"].interval == student_t(scores["given"].tolist())
-    expected = student_t(means["twin"].tolist())
+    assert ranks["given"].interval == replicate_mean(dict(enumerate(scores["given"].tolist())))
+    expected = replicate_mean(dict(enumerate(means["twin"].tolist())))
     assert ranks["twin"].interval[:3] == pytest.approx(expected[:3])
 
 

@@ -497,7 +497,7 @@ def test_the_earliest_sufficient_checkpoint_is_the_first_within_a_hundredth_of_t
     assert (mean >= 0).tolist() == [False, False, True, True, True]
     assert (mean - half >= 0).tolist() == [False, False, False, True, True]
     assert (interval.low, interval.value, interval.high) == (1, 2, 4)
-    assert (interval.n, interval.method, interval.reason) == (4, "paired-student-t-95", None)
+    assert (interval.n, interval.method, interval.reason) == (4, "bounded-t-95", None)
 
 
 def by_epoch(values):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from transferbench.records import Record
+from transferbench.statistics import Range
 from transferbench.suite import TRIAL
 
 if TYPE_CHECKING:
@@ -20,15 +21,18 @@ __all__ = [
     "GroupKey",
     "LabelValue",
     "Measurements",
+    "MetricRanges",
     "Network",
     "PairValues",
     "ReplicateValues",
-    "difference_of",
     "frame_of",
     "mean_of",
 ]
 
 LabelValue: TypeAlias = str | int | float | None
+
+MetricRanges: TypeAlias = Mapping[tuple[Any, ...], Range]
+"""Label of a diagnostic and its metric -> the least and the largest value."""
 
 GroupKey: TypeAlias = tuple[Any, ...]
 """The labels that rows were grouped by; None where the rows of a group have none."""
@@ -42,7 +46,7 @@ PairValues: TypeAlias = dict[tuple[int, int], float]
 ALONE = -1
 """In the place of a second replicate where a value belongs to one network, not to a pair."""
 
-RANGES: Mapping[str, tuple[float, float]] = {"kappa": (-1.0, 1.0), "correlation": (-1.0, 1.0)}
+RANGES: Mapping[str, Range] = {"kappa": (-1.0, 1.0), "correlation": (-1.0, 1.0)}
 """Units whose values lie in a range. Fractions may be signed, except those of trials."""
 OF_TRIALS = frozenset({"test_metric", "best_test_metric", "train_metric"})
 """Metrics of trials that are in [0, 1]."""
@@ -73,25 +77,21 @@ def mean_of(series: Collection[Mapping[int, float]]) -> ReplicateValues:
     return {k: fmean(values[k] for values in series) for k in sorted(shared)}
 
 
-def difference_of(first: Mapping[int, float], second: Mapping[int, float]) -> ReplicateValues:
-    """First minus second, at each replicate that both have."""
-    return {k: value - second[k] for k, value in first.items() if k in second}
-
-
 class Measurements:
     """Rows of ``Record.row()``, those without a value too; a column for each coordinate.
 
     A selection is one as well: it shares the columns of the table that it was made from.
+    ``ranges``: those that diagnostics declare (``transferbench.suite.ranges``).
     """
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._table = _Table(frame)
+    def __init__(self, frame: pd.DataFrame, ranges: MetricRanges | None = None) -> None:
+        self._table = _Table(frame, ranges or {})
         self._positions = np.arange(len(frame))
 
     @classmethod
-    def of_records(cls, records: Iterable[Record]) -> Self:
+    def of_records(cls, records: Iterable[Record], ranges: MetricRanges | None = None) -> Self:
         """The measurements that these records hold."""
-        return cls(frame_of(records))
+        return cls(frame_of(records), ranges)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -201,11 +201,10 @@ class Measurements:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The range of the values, as far as their unit tells it; of trials fractions have one."""
-        units = set(self.distinct("unit"))
-        if self.distinct("diagnostic") == [TRIAL] and OF_TRIALS.issuperset(self.distinct("metric")):
-            return 0.0, 1.0
-        return RANGES.get(units.pop()) if len(units) == 1 else None
+        """The range of the values: that of trials, as declared, or as their unit tells it."""
+        ranges, units = {*map(self._table.range_of, self._by_metric)}, self.distinct("unit")
+        declared = ranges.pop() if len(ranges) == 1 else None
+        return declared or (RANGES.get(units[0]) if len(units) == 1 else None)
 
     # --- values -------------------------------------------------------------------------------
 
@@ -293,10 +292,16 @@ class _Table:
     Numbers compare and group faster than labels, and a selection of rows copies none of them.
     """
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
+    def __init__(self, frame: pd.DataFrame, ranges: MetricRanges) -> None:
+        self.frame, self._ranges = frame, ranges
         self.coordinates = [str(name) for name in frame if name not in Record.model_fields]
         self._columns: dict[str, _Column] = {}
+
+    def range_of(self, metric: GroupKey) -> Range | None:
+        """Of a diagnostic's metric: the least and the largest value, where they are known."""
+        if metric[0] == TRIAL and metric[1] in OF_TRIALS:
+            return 0.0, 1.0
+        return self._ranges.get(metric)
 
     def column(self, name: str) -> _Column:
         """A column; one that the frame does not have is empty."""

@@ -44,7 +44,7 @@ class Measurement(BaseModel):
     """One number from a diagnostic or a trial.
 
     ``value`` is in ``unit``, computed from ``n`` items; None requires a ``flag`` with the reason.
-    ``low`` and ``high`` are the bounds of the ``interval`` (such as ``wilson-95`` over test items).
+    ``low`` and ``high`` are the bounds of the ``interval`` (such as ``exact-95`` over test items).
     ``coordinates`` index it: epoch, module, lambda, block ...
     """
 

@@ -777,6 +777,11 @@ class DiagnosticSpec(Spec):
 
     None declared: any name is accepted, and a claim on one that is not measured is undecided.
     """
+    ranges: Mapping[str, tuple[float, float]] = {}
+    """Metric -> the least and the largest value that its definition allows.
+
+    Intervals over replicates, of values and of differences, end there.
+    """
     identical: Mapping[str, float] = {}
     """Known answer: metric -> its value for a network compared with itself.
 

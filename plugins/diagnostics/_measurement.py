@@ -11,7 +11,7 @@ from transferbench.analysis.metric_intervals import metric_interval as closed_in
 from transferbench.metrics import hits, needs_scores, predict, weighted_score
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import Metric, Subject
-from transferbench.statistics import Interval, bootstrap, bootstrap_mean, wilson
+from transferbench.statistics import Interval, bootstrap, bootstrap_mean, exact_share
 
 __all__ = ["join_flags", "measurement", "metric_interval", "recorded_metric"]
 
@@ -51,11 +51,11 @@ def measurement(
 def recorded_metric(subject: Subject, value: float | None, n: int) -> Interval | float | None:
     """A metric of ``subject`` over ``n`` test items, known by its value alone.
 
-    Error: Wilson for a multi-class accuracy, which is a share of the items; else none.
+    Error: exact for a multi-class accuracy, which is a share of the items; else none.
     """
     if value is None or subject.task != "multi-class" or subject.metric != "accuracy":
         return value
-    return wilson(round(value * n), n)._replace(value=value)
+    return exact_share(round(value * n), n)._replace(value=value)
 
 
 def metric_interval(

@@ -16,8 +16,9 @@ Draw = Callable[[np.random.Generator], Interval]
 class Simulation(NamedTuple):
     """``truth``: of the quantity. ``threshold``: of a claim that it is above; None where there is
     none. Where the truth is not above it, a claim that is reproduced is false. ``bounded``: the
-    probability of bounds. ``used``: whether this is how intervals are made; others are rejected
-    methods, and show what they miss.
+    least probability of bounds. ``used``: whether this is how intervals are made; others are
+    rejected methods, and show what they miss. ``assumed``: whether what the interval assumes
+    holds; where it does not, the row shows what this costs.
     """
 
     kind: str
@@ -28,6 +29,7 @@ class Simulation(NamedTuple):
     threshold: float | None = None
     bounded: float = 1.0
     used: bool = True
+    assumed: bool = True
 
 
 def columns_of(values: np.ndarray) -> list[Callable[[Sequence[int]], float]]:

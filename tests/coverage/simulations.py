@@ -3,7 +3,7 @@
 A simulation draws replicates or items as its setting says, and gives the interval of one sample.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -22,36 +22,115 @@ from transferbench.statistics import (
     Interval,
     bootstrap_mean,
     concordance,
+    exact_share,
     jackknife,
     jackknife_ratio,
     paired_difference,
-    student_t,
-    wilson,
+    replicate_difference,
+    replicate_mean,
 )
 
 __all__ = ["SIMULATIONS"]
 
 REPLICATES = (3, 5, 10)
+SOME_EQUAL = 0.98
+"""The least share of samples with bounds: accuracies of 3 replicates may be equal."""
+
+Values = Callable[[np.random.Generator, int], np.ndarray]
 
 # --- replicates -------------------------------------------------------------------------------
 
 
+VALUES: Mapping[str, tuple[Values, float]] = {
+    "normal": (lambda rng, n: rng.normal(size=n), 0.0),
+    "uniform": (lambda rng, n: rng.uniform(size=n), 0.5),
+    "accuracies of 200 images": (lambda rng, n: rng.binomial(200, 0.8, n) / 200, 0.8),
+    "exponential": (lambda rng, n: rng.exponential(size=n), 1.0),
+}
+"""Values of one arm without a range, and their mean."""
+
+
 def means() -> Iterator[Simulation]:
-    """Values of one network, and differences of two that share a replicate's draw."""
+    """Values of one arm, and differences of two that share a replicate's draw."""
     for n in REPLICATES:
-        yield Simulation("student-t", "normal", n, lambda rng, n=n: student_t(rng.normal(size=n)),
-                         0.0, 0.0)  # fmt: skip
-        yield Simulation("student-t", "uniform", n,
-                         lambda rng, n=n: student_t(rng.uniform(size=n)), 0.5, 0.5)  # fmt: skip
-        yield Simulation("student-t", "accuracies of 200 images", n,
-                         lambda rng, n=n: student_t(rng.binomial(200, 0.8, n) / 200),
-                         0.8, 0.8)  # fmt: skip
+        for setting, (values, truth) in VALUES.items():
+
+            def level(rng: np.random.Generator, n: int = n, values: Values = values) -> Interval:
+                return replicate_mean(dict(enumerate(values(rng, n).tolist())))
+
+            # Few values do not tell that a quantity without a range is skewed.
+            yield Simulation("level-t", setting, n, level, truth, truth, SOME_EQUAL,
+                             assumed=setting != "exponential")  # fmt: skip
+            if setting in {"uniform", "exponential"}:
+
+                def tied(rng: np.random.Generator, n: int = n, values: Values = values) -> Interval:
+                    arms = [dict(enumerate(values(rng, n).tolist())) for _ in range(2)]
+                    return replicate_difference(*arms)
+
+                yield Simulation("jackknife", f"difference of two equal arms, {setting}", n, tied,
+                                 0.0, 0.0)  # fmt: skip
 
         def paired(rng: np.random.Generator, n: int = n) -> Interval:
             shared = rng.normal(size=n)
             return paired_difference(shared + rng.normal(size=n), shared + rng.normal(size=n))
 
         yield Simulation("paired-student-t", "a shared draw, no difference", n, paired, 0.0, 0.0)
+
+
+SHARE = (0.0, 1.0)
+NEAR_A_BOUND = {
+    "around 80% +- 7": (0.8, 30),
+    "around 95% +- 2.2": (0.95, 100),
+    "around 98% +- 1": (0.98, 200),
+    "around 98% +- 2": (0.98, 50),
+    "around 99.5% +- 0.5": (0.995, 200),
+}
+"""Mean and concentration of beta values: skewed, with a tail to the middle."""
+TIES = {
+    "equal arms around 98% +- 1": ((0.98, 200), (0.98, 200)),
+    "equal arms around 98% +- 2": ((0.98, 50), (0.98, 50)),
+    "around 98% +- 1 and +- 0.3": ((0.98, 200), (0.98, 2000)),
+    "around 98% +- 0.3 and +- 1": ((0.98, 2000), (0.98, 200)),
+    "around 95% +- 2.2 and +- 0.7": ((0.95, 100), (0.95, 1000)),
+    "98% +- 0.7 minus 90% +- 3": ((0.98, 400), (0.9, 100)),
+}
+"""Two arms, of which the second is subtracted."""
+
+
+def near_a_bound() -> Iterator[Simulation]:
+    """Accuracies of 1,000 images near 100%, of one arm and of two, over replicates and networks."""
+    for n in REPLICATES:
+        for setting, arm in NEAR_A_BOUND.items():
+
+            def level(rng: np.random.Generator, n: int = n, arm: Any = arm) -> Interval:
+                return replicate_mean(_accuracies(rng, n, *arm), ends=SHARE)
+
+            yield Simulation("bounded-t", setting, n, level, arm[0], arm[0], SOME_EQUAL)
+        for setting, arms in TIES.items():
+
+            def gain(rng: np.random.Generator, n: int = n, arms: Any = arms) -> Interval:
+                both = [_accuracies(rng, n, *arm) for arm in arms]
+                return replicate_difference(*both, ends=SHARE)
+
+            truth = arms[0][0] - arms[1][0]
+            yield Simulation("bounded-t", setting, n, gain, truth, truth, SOME_EQUAL)
+    for networks in (3, 5):
+
+        def over(rng: np.random.Generator, networks: int = networks) -> Interval:
+            # Two replicates of a network around its own accuracy.
+            values = _accuracies(rng, networks, 0.98, 200).values()
+            both = [rng.binomial(1000, v) / 1000 for v in [*values, *values]]
+            return replicate_mean(dict(enumerate(both)), networks, ends=SHARE)
+
+        yield Simulation("bounded-t-networks", f"{networks} networks x 2 around 98% +- 1", networks,
+                         over, 0.98, 0.98)  # fmt: skip
+
+
+def _accuracies(
+    rng: np.random.Generator, n: int, mean: float, concentration: float
+) -> dict[int, float]:
+    shares = rng.beta(mean * concentration, (1 - mean) * concentration, n)
+    return dict(enumerate((rng.binomial(1000, shares) / 1000).tolist()))
 
 
 def pairs_of_networks() -> Iterator[Simulation]:
@@ -140,9 +219,9 @@ def _tau(first: Sequence[float], second: Sequence[float]) -> float:
 def items() -> Iterator[Simulation]:
     """Shares and means over test images."""
     for n in (50, 300):
-        for share in (0.05, 0.5, 0.9):
-            yield Simulation("wilson", f"share {share:g}", n,
-                             lambda rng, n=n, p=share: wilson(int(rng.binomial(n, p)), n),
+        for share in (0.003, 0.05, 0.5, 0.9, 0.98):
+            yield Simulation("exact", f"share {share:g}", n,
+                             lambda rng, n=n, p=share: exact_share(int(rng.binomial(n, p)), n),
                              share)  # fmt: skip
         yield Simulation("bootstrap", "mean of uniform values", n,
                          lambda rng, n=n: bootstrap_mean(rng.uniform(size=n),
@@ -153,8 +232,9 @@ def items() -> Iterator[Simulation]:
 SIMULATIONS = [
     simulation
     for family in (
-        means, pairs_of_networks, shares, orders, network_simulations, image_simulations, items,
-        metrics_of_classes, transferability_scores, correlations_of_scores,
+        means, near_a_bound, pairs_of_networks, shares, orders, network_simulations,
+        image_simulations, items, metrics_of_classes, transferability_scores,
+        correlations_of_scores,
     )
     for simulation in family()
 ]  # fmt: skip

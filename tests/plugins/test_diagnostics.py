@@ -64,14 +64,14 @@ def test_a_curve_has_the_evaluated_points():
     assert [key[1] for key in got if key[0] == "test_metric"] == [0, 2, 4]
     assert [m.value for key, m in got.items() if key[0] == "train_metric"] == list(TRAIN)
     point = got["test_metric", 2]
-    expected = stats.binomtest(50, 100).proportion_ci(0.95, method="wilson")
+    expected = stats.binomtest(50, 100).proportion_ci(0.95, method="exact")
     assert (point.value, point.n, point.unit) == (0.5, 100, "fraction")
     assert (point.low, point.high) == pytest.approx((expected.low, expected.high))
-    assert point.interval == "wilson-95"
+    assert point.interval == "exact-95"
     assert point.coordinates == {"epoch": 2}
 
 
-def test_an_area_under_roc_has_no_wilson_interval():
+def test_an_area_under_roc_has_no_exact_interval():
     net = FakeSubject(task="multi-label", metric="auc", history=history([0.5, 0.7]))
     assert measure(LEARNING_CURVE, net)["test_metric", 1].interval is None
 

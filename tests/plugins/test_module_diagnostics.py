@@ -21,7 +21,7 @@ from transferbench.api import run
 from transferbench.errors import StoreError
 from transferbench.identity import derive_seed
 from transferbench.specs import DiagnosticContext
-from transferbench.statistics import wilson
+from transferbench.statistics import exact_share
 from transferbench_plugins.diagnostics.modules.criticality import (
     CRITICALITY,
     CriticalityParams,
@@ -124,19 +124,19 @@ def test_stored_batch_statistics_do_not_matter(spec):
     assert len({m.value for key, m in first.items() if key[0] == "loss"}) > len(trial.modules)
 
 
-def test_a_level_has_wilsons_interval_and_counts_test_images():
+def test_a_level_has_an_exact_interval_and_counts_test_images():
     measured = rows(REWINDING, untrained_trial(), limit=9)["metric", "stem", "init"]
-    expected = wilson(round(measured.value * 9), 9)
+    expected = exact_share(round(measured.value * 9), 9)
     assert (measured.low, measured.high, measured.interval) == (
         expected.low,
         expected.high,
-        "wilson-95",
+        "exact-95",
     )
     assert (measured.n, measured.unit) == (9, "fraction")
 
 
 @pytest.mark.parametrize("metric", ["auc", "accuracy"])
-def test_a_multi_label_metric_has_no_wilson_interval(metric):
+def test_a_multi_label_metric_has_no_exact_interval(metric):
     trial = untrained_trial()
     trial.task, trial.metric = "multi-label", metric
     trial.data = both_splits(trial.images("test"), F.one_hot(trial.targets("test"), 4).float())

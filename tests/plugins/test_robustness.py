@@ -72,7 +72,7 @@ def test_robustness_measures_metric_and_loss_at_each_severity():
             measurements["test_loss", *coordinates],
         )
         assert metric.value == pytest.approx(1 - strength)
-        bounds = binomtest(round(200 * (1 - strength)), 200).proportion_ci(method="wilson")
+        bounds = binomtest(round(200 * (1 - strength)), 200).proportion_ci(method="exact")
         assert (metric.low, metric.high) == pytest.approx((bounds.low, bounds.high))
         chances = np.exp(softened(strength).astype(np.float64))
         chances /= chances.sum(axis=1, keepdims=True)
@@ -191,10 +191,10 @@ def cues(net, labels=None, **fields):
 @pytest.mark.parametrize(("net", "bias"), [(ReadLayout(), 1), (ReadCorner(), 0)])
 def test_shape_bias_is_1_for_predictions_by_layout_and_0_by_values(net, bias):
     measurements = measured(SHAPE_BIAS, cues(net), block=2)
-    bounds = binomtest(60 * bias, 60).proportion_ci(method="wilson")
+    bounds = binomtest(60 * bias, 60).proportion_ci(method="exact")
     for metric, value in (("shape_bias", bias), ("shape_answers", bias)):
         row = measurements[metric,]
-        assert (row.value, row.n, row.unit, row.interval) == (value, 60, "fraction", "wilson-95")
+        assert (row.value, row.n, row.unit, row.interval) == (value, 60, "fraction", "exact-95")
         assert (row.low, row.high) == pytest.approx((bounds.low, bounds.high))
     assert measurements["texture_answers",].value == 1 - bias
 

@@ -292,9 +292,9 @@ def test_neighbours_equal_scikit_learns_with_an_error_over_test_images():
         assert m.value == pytest.approx(
             peer.score(test, a.data["test"][1]), abs=1e-9 if k == 1 else 0.1
         )
-        expected = stats.binomtest(right, 120).proportion_ci(0.95, method="wilson")
+        expected = stats.binomtest(right, 120).proportion_ci(0.95, method="exact")
         assert (m.low, m.high) == pytest.approx((expected.low, expected.high))
-        assert (m.n, m.interval) == (120, "wilson-95")
+        assert (m.n, m.interval) == (120, "exact-95")
     lacking = got["knn_accuracy", 400]
     assert (lacking.value, lacking.flag) == (None, "400 neighbours among 300 training images")
 
@@ -340,7 +340,7 @@ def test_the_probe_chooses_its_penalty_on_training_images_only():
     assert got["probe_train_metric"].value == pytest.approx(
         peer.score(scaler.transform(train), labels), abs=1.5 / 300
     )
-    assert (got["probe_test_metric"].n, got["probe_test_metric"].interval) == (120, "wilson-95")
+    assert (got["probe_test_metric"].n, got["probe_test_metric"].interval) == (120, "exact-95")
     other = trial(data=a.data | {"test": images(120, seed=8)})
     assert measure(LINEAR_PROBE, other, b, strengths=strengths)["probe_strength"].value == chosen
 
@@ -465,7 +465,7 @@ def test_a_trial_has_its_checkpoint_and_the_metrics_of_both_tasks():
         "speed": (pytest.approx(0.6), 2),
         "source_metric": (pytest.approx(right / 50), 50),
     }
-    expected = stats.binomtest(int(right), 50).proportion_ci(0.95, method="wilson")
+    expected = stats.binomtest(int(right), 50).proportion_ci(0.95, method="exact")
     assert (got["source_metric"].low, got["source_metric"].high) == pytest.approx(expected)
     assert {m.coordinates["checkpoint"] for m in got.values()} == {1}
     assert got["checkpoint"].unit == "epochs"

@@ -12,8 +12,8 @@ from transferbench.specs import Metric
 from transferbench.statistics import (
     Interval,
     effective_wilson,
+    exact_share,
     mean_of_shares,
-    wilson,
 )
 
 __all__ = ["metric_interval"]
@@ -25,7 +25,7 @@ def metric_interval(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> I
     Accuracies of a multi-label task have none, since an image counts for several labels. Labels
     that are NaN are unknown and left out.
     Shapes: logits (N, K) and labels (N,), or both (N, L).
-    Error: Wilson for an accuracy; of a balanced accuracy, the intervals of the classes combined;
+    Error: exact for an accuracy; of a balanced accuracy, the intervals of the classes combined;
     for an AUC, Wilson with the effective number of items. None leaves [0, 1], none has width 0.
     """
     if not len(labels):
@@ -38,7 +38,7 @@ def metric_interval(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> I
         return None
     hits_N = correctness(predict(logits, labels), labels)
     if metric == "accuracy":
-        return wilson(float(hits_N.sum()), len(labels))
+        return exact_share(float(hits_N.sum()), len(labels))
     counts_K = np.bincount(labels)
     hits_K, occurs_K = np.bincount(labels, weights=hits_N), counts_K > 0
     return mean_of_shares(hits_K[occurs_K], counts_K[occurs_K])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -138,15 +137,13 @@ class Run:
     def table(self, metric: str = "test_metric") -> pd.DataFrame:
         """The mean of what the trials measured: a row for each entry, target, perturbation, arm.
 
-        Error: ``low`` and ``high`` bound a 95% Student-t interval over ``n`` replicates, or source
-        networks where an arm starts from several.
+        Error: ``low`` and ``high`` bound a 95% interval over ``n`` replicates, or source networks
+        where an arm starts from several, by ``transferbench.statistics.replicate_mean``.
         """
         rows = Measurements(self.measurements).select(diagnostic=TRIAL, metric=metric).valued()
         groups = rows.groups("entry", "target", "perturbation", "initialization")
         means = {
-            axes: replicate_mean(group.by_replicate(), group.networks).within(
-                *(group.bounds or (-math.inf, math.inf))
-            )
+            axes: replicate_mean(group.by_replicate(), group.networks, ends=group.bounds)
             for axes, group in groups.items()
         }
         table = pd.DataFrame(

@@ -23,6 +23,7 @@ from transferbench.statistics import (
     order_power,
     power_above,
     power_within,
+    quantile_factor,
 )
 from transferbench.suite import SOURCE, Claim, Pilot, Suite
 from transferbench.suite.starts import networks_behind
@@ -67,7 +68,7 @@ def _planned(suite: Suite, label: str, claim: Claim, registry: Registry) -> Plan
     if pilot is None:
         return plain
     width = None if pilot.levels or plain.n < FEWEST else expected_half_width(
-        pilot.deviation, plain.n
+        pilot.deviation, plain.n, factor=_factor(claim, plain.n)
     )  # fmt: skip
     return plain._replace(
         half_width=width,
@@ -80,7 +81,8 @@ def _planned(suite: Suite, label: str, claim: Claim, registry: Registry) -> Plan
 def claim_power(claim: Claim, pilot: Pilot, n: int) -> float:
     """The probability that ``n`` replicates reproduce the claim, if the pilot told the truth.
 
-    A control is taken for true: its effect is 0. Of a share the divisor counts as known.
+    A control is taken for true: its effect is 0. Of a share the divisor counts as known. Next to
+    the end of its range an interval is wider than this takes it to be.
     """
     if n < FEWEST:
         return 0.0
@@ -88,9 +90,16 @@ def claim_power(claim: Claim, pilot: Pilot, n: int) -> float:
         return _power_of_order(claim, pilot, n)
     if claim.relation == "within":
         effect = 0.0 if claim.control else pilot.effect
-        return power_within(effect, claim.threshold, pilot.deviation, n)
+        return power_within(effect, claim.threshold, pilot.deviation, n, factor=_factor(claim, n))
     sign = 1.0 if claim.relation == "above" else -1.0
-    return power_above(sign * (pilot.effect - claim.threshold), pilot.deviation, n)
+    margin = sign * (pilot.effect - claim.threshold)
+    return power_above(margin, pilot.deviation, n, factor=_factor(claim, n))
+
+
+def _factor(claim: Claim, n: int) -> float:
+    """Of Student-t's quantile: a share is judged by Fieller's interval, which has none."""
+    weights = [term.weight for term in claim.terms]
+    return 1.0 if claim.relative_to else quantile_factor(weights, n)
 
 
 def replicates_needed(claim: Claim, pilot: Pilot) -> int | None:

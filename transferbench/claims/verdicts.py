@@ -3,10 +3,11 @@
 An effect is an average of averages: over the coordinates of a measurement, over the cells
 (target, perturbation) of a term, then a weighted sum. Its interval is the jackknife over
 replicates: the paired Student-t where every value belongs to one network, and still right for
-pairs that share networks. Where arms start from several source networks, all replicates of one are
-left out at once, so that the interval covers what another pre-training would change. That of a
-share (``relative_to``) is Fieller's, from the same jackknife; that of a rank correlation
-(``order``, ``along``) follows from the pairs of levels in order.
+pairs that share networks; next to the end of a quantity's range it is wider. Where arms start from
+several source networks, all replicates of one are left out at once, so that the interval covers
+what another pre-training would change. That of a share (``relative_to``) is Fieller's, from the
+same jackknife; that of a rank correlation (``order``, ``along``) follows from the pairs of levels
+in order.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from transferbench.errors import listing
 from transferbench.measurements import Measurements
 from transferbench.statistics import (
     Interval,
+    Summand,
     concordance,
     covered,
-    jackknife,
     jackknife_ratio,
     least_error,
-    replicate_mean,
+    mean_of_replicates,
+    weighted_sum,
 )
 from transferbench.suite import SOURCE, Claim, Suite, Term
 
@@ -45,9 +47,6 @@ LEVEL = 0.95
 
 FEWEST = 3
 """Replicates, or source networks, that a verdict needs: two equal differences are no evidence."""
-
-EQUAL = 1e-9
-"""Bounds closer than this are those of replicates without spread, to rounding."""
 
 Decision: TypeAlias = Literal["reproduced", "contradicted", "undecided"]
 
@@ -331,13 +330,27 @@ def _filled(claim: Claim, case: Case, draws: Draws) -> Callable[[float], list[In
     pairs and ratios do not (None).
     """
     effect, divisor = case.sums if not (claim.order or claim.along) else ((), ())
-    extremes = _range(effect)
-    estimate = effect_of(effect)
-    values = {k: value for k in draws.replicates if (value := estimate([k])) is not None}
-    if divisor or extremes is None or len(values) < len(draws.replicates):
+    terms = [_filled_term(sample, draws) for sample in effect]
+    if divisor or not terms or None in terms:
         return None
-    filled = [values | dict.fromkeys(draws.lost, extreme) for extreme in extremes]
-    return lambda level: [replicate_mean(values, draws.networks, level) for values in filled]
+    replicates = sorted({*draws.replicates, *draws.lost})
+    ends = [[term[end] for term in terms if term] for end in (0, 1)]
+    return lambda level: [weighted_sum(end, replicates, draws.networks, level) for end in ends]
+
+
+def _filled_term(sample: Sample, draws: Draws) -> tuple[Summand, Summand] | None:
+    """A summand whose lost replicates have the value with the least effect, and with the most."""
+    ends = sample.rows.bounds
+    values = {k: v for k in draws.replicates if (v := sample.mean([k])) is not None}
+    if ends is None or len(values) < len(draws.replicates):
+        return None
+
+    def filled(end: float) -> Summand:
+        complete = values | dict.fromkeys(draws.lost, end)
+        return Summand(sample.weight, mean_of_replicates(complete), ends)
+
+    least, most = ends if sample.weight > 0 else ends[::-1]
+    return filled(least), filled(most)
 
 
 # --- the effect -------------------------------------------------------------------------------
@@ -357,21 +370,12 @@ def _intervals(claim: Claim, case: Case, draws: Draws) -> Callable[[float], Inte
         return lambda level: concordance(levels, against, replicates, level, networks)
     effect, divisor = map(effect_of, case.sums)
     if not case.sums[1]:
-        low, high = _range(case.sums[0]) or (-np.inf, np.inf)
-        return lambda level: jackknife(effect, replicates, level, networks).within(low, high)
+        summands = [
+            Summand(sample.weight, effect_of([sample._replace(weight=1.0)]), sample.rows.bounds)
+            for sample in case.sums[0]
+        ]
+        return lambda level: weighted_sum(summands, replicates, networks, level)
     return lambda level: jackknife_ratio(effect, divisor, replicates, level, networks)
-
-
-def _range(samples: Sequence[Sample]) -> tuple[float, float] | None:
-    """The least and the most of a weighted sum; None where a summand is not bounded."""
-    lows, highs = [], []
-    for sample in samples:
-        if (bounds := sample.rows.bounds) is None:
-            return None
-        ends = [sample.weight * end for end in bounds]
-        lows.append(min(ends))
-        highs.append(max(ends))
-    return (sum(lows), sum(highs)) if lows else None
 
 
 def _undetermined(claim: Claim, reason: str) -> Interval:
@@ -414,9 +418,6 @@ def _unfit(interval: Interval) -> str | None:
     if interval.n < FEWEST:
         counted = "source networks" if interval.over_networks else "replicates"
         return f"a verdict needs {FEWEST} {counted}, found {interval.n}"
-    if interval.high - interval.low <= EQUAL:
-        unit = "source network" if interval.over_networks else "replicate"
-        return f"every {unit} gives the same value: their spread is not known"
     return None
 
 

@@ -7,6 +7,7 @@ Shape letters: N images, C channels, H height, W width, D features, K classes.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -100,6 +101,19 @@ def check_values_lie_within_their_intervals(case: DiagnosticCase) -> None:
             interval = f"{value.low:.6g}..{value.high:.6g}"
             raise Violation(f"{described(value)} is {value.value:.6g} with the interval {interval}",
                             "put low and high around the value")  # fmt: skip
+
+
+def check_values_lie_in_their_ranges(case: DiagnosticCase) -> None:
+    """Values lie in the range that ``ranges`` states, to rounding."""
+    for network, value in case.all_measurements():
+        low, high = case.spec.ranges.get(value.metric, (-math.inf, math.inf))
+        slack = 1e-6 * max(1.0, abs(value.value or 0.0))
+        if value.value is not None and not low - slack <= value.value <= high + slack:
+            raise Violation(
+                f"{described(value)} is {value.value:.6g} on {network}, and ranges states "
+                f"{low:g}..{high:g}",
+                "correct the formula or the statement",
+            )
 
 
 def check_a_place_is_measured_once(case: DiagnosticCase) -> None:

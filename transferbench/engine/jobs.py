@@ -51,7 +51,7 @@ from transferbench.registry import blamed, blamed_job, is_trusted, load_registry
 from transferbench.registry.guard import only_plugins_run
 from transferbench.registry.numerics import seeded_generators
 from transferbench.specs import HEAD, DiagnosticContext, InitializationContext
-from transferbench.statistics import wilson
+from transferbench.statistics import exact_share
 from transferbench.store import (
     PAYLOAD,
     CorruptArtefactError,
@@ -491,7 +491,7 @@ def _metric(
     counts_images = data.task == "multi-class" and data.metric == "accuracy"
     interval = None
     if counts_images and value is not None:
-        interval = wilson(round(value * n), n)
+        interval = exact_share(round(value * n), n)
     elif logits is not None and value is not None:
         interval = metric_interval(data.metric, logits.numpy(), data.test.labels.cpu().numpy())
     bounds = interval.fields() if interval else {}

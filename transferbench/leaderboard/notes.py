@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from transferbench.errors import TransferbenchError, UnknownNameError
 from transferbench.leaderboard.scores import compared_arms
@@ -23,14 +24,15 @@ REPRODUCED_WITHIN = 0.01
 """Largest difference of scores at which another submitter's run reproduces an entry."""
 
 INTERVALS = (
-    "Intervals: 95%, Student-t over the n replicates{paired}. They cover the target replicates"
-    " given P: P is one pre-trained network shared by all replicates of an entry, so what another"
-    " pre-training run would change is not in them."
+    "Intervals: 95%, Student-t over the n replicates{paired}, wider next to the end of a range. They"
+    " cover the target replicates given P: P is one pre-trained network shared by all replicates of"
+    " an entry, so what another pre-training run would change is not in them."
 )
 OVER_NETWORKS = (
-    "Intervals: 95%, Student-t. Over source networks, each with its replicates, they cover what"
-    " another pre-training run would change; over replicates given P, of an entry with external"
-    " weights, they do not, since all replicates start from one network{paired}."
+    "Intervals: 95%, Student-t, wider next to the end of a range. Over source networks, each with"
+    " its replicates, they cover what another pre-training run would change; over replicates given"
+    " P, of an entry with external weights, they do not, since all replicates start from one"
+    " network{paired}."
 )
 FIXED_IMAGES = (
     "Test images: intervals and ranks are of the suite's fixed test images, and do not cover others"
@@ -203,10 +205,17 @@ def flags_of(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
     untrained = [
         f"{row.cells['initialization'][0]} of {row.cells['entry'][0]}"
         for row in rows
-        if of_arms and isinstance(low := row.cells["score"][1], float) and low <= ROUNDING
+        if of_arms and _at_chance(row.cells["score"])
     ]
     if untrained:
         yield f"Not above chance: {', '.join(untrained)}. Such networks did not learn."
+
+
+def _at_chance(score: Sequence[Any]) -> bool:
+    """Whether an interval of scores reaches 0; equal replicates have a value alone."""
+    value, low = score[:2]
+    lowest = value if low is None else low
+    return isinstance(lowest, float) and lowest <= ROUNDING
 
 
 def _equal_tuning(suite: Suite) -> bool:

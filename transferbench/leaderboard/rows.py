@@ -20,9 +20,16 @@ from transferbench.leaderboard.profile import profile_of
 from transferbench.leaderboard.rates import is_tuned, rates_text
 from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.table import SHORT_ID, BoardCell, CellKind, Column, Row, field_names
-from transferbench.measurements import ReplicateValues, difference_of
+from transferbench.measurements import ReplicateValues
 from transferbench.registry import Registry
-from transferbench.statistics import Interval, Rank, rank_intervals, replicate_mean, share_of_gain
+from transferbench.statistics import (
+    Interval,
+    Rank,
+    rank_intervals,
+    replicate_difference,
+    replicate_mean,
+    share_of_gain,
+)
 from transferbench.submission import Submission
 from transferbench.suite import TRIAL, BoardColumn, Suite
 from transferbench.suite.columns import columns_of
@@ -245,12 +252,13 @@ def _measured(
     def interval(row: Standing) -> Interval | None:
         scoring, own = row.candidate.suite.scoring, arm or row.arm
         values = series(row, own)
+        ends = row.candidate.ends(column.diagnostic, column.metric)
         if column.of == "value":
-            return replicate_mean(values, networks(row, own))
+            return replicate_mean(values, networks(row, own), ends=ends)
         baseline = series(row, scoring.baseline)
         if column.of == "gain":
-            gain = difference_of(values, baseline)
-            return replicate_mean(gain, networks(row, own, scoring.baseline))
+            several = networks(row, own, scoring.baseline)
+            return replicate_difference(values, baseline, several, ends=ends)
         arms = (own, scoring.initialization, scoring.baseline)
         scored = series(row, scoring.initialization)
         return share_of_gain(values, scored, baseline, networks(row, *arms))
@@ -267,7 +275,7 @@ def _measured(
 def _score(row: Standing) -> Interval:
     candidate = row.candidate
     networks = candidate.networks(TRIAL, candidate.suite.scoring.metric, row.arm)
-    return replicate_mean(row.score, networks)
+    return replicate_mean(row.score, networks, ends=candidate.score_ends)
 
 
 def _covers(row: Standing) -> str:

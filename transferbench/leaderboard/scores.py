@@ -5,9 +5,17 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TypeAlias
 
+<<<<<<< HEAD
 from transferbench.measurements import Measurements, ReplicateValues, mean_of
 from transferbench.statistics import covered
 from transferbench.submission import CheckReport, chance_levels
+=======
+import numpy as np
+
+from transferbench.measurements import Measurements, MetricRanges, ReplicateValues, mean_of
+from transferbench.statistics import Range, covered
+from transferbench.submission import Bundle, chance_levels
+>>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
 from transferbench.suite import TRIAL, Suite
 
 __all__ = ["Candidate", "EntryKey", "compared_arms"]
@@ -33,16 +41,22 @@ class Candidate:
     """A submission that passed its check.
 
     ``suite``: the one that scores the board, which may have another MINOR than the submission's.
+    ``ranges``: of what it measures.
     """
 
+<<<<<<< HEAD
     def __init__(self, report: CheckReport, suite: Suite) -> None:
         bundle, trust = report.content, report.trust
+=======
+    def __init__(self, bundle: Bundle, trust: str, suite: Suite, ranges: MetricRanges) -> None:
+>>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
         self.bundle = bundle
         self.origins = report.origins
         self.overlaps = report.overlaps
         self.head = bundle.submission
         self.trust = trust
         self.suite = suite.with_chance(chance_levels(bundle))
+        self._ranges = ranges
 
     @property
     def entry(self) -> EntryKey:
@@ -65,6 +79,10 @@ class Candidate:
         rows = self._rows.select(diagnostic=diagnostic, metric=metric, initialization=arms)
         return rows.networks
 
+    def ends(self, diagnostic: str, metric: str) -> Range | None:
+        """The least and the largest value of a metric, where they are known."""
+        return self._rows.select(diagnostic=diagnostic, metric=metric).bounds
+
     def covers(self, arm: str) -> str:
         """What the intervals of an arm cover; ``given P`` where it starts from one network."""
         scoring, jobs = self.suite.scoring, self.bundle.plan.by_id
@@ -85,6 +103,21 @@ class Candidate:
                 return {}
             scores.append({k: (v - chance) / (reference - chance) for k, v in values.items()})
         return mean_of(scores)
+
+    @property
+    def score_ends(self) -> Range | None:
+        """The least and the largest score, of a metric that has them."""
+        scoring, metric = self.suite.scoring, self.ends(TRIAL, self.suite.scoring.metric)
+        if metric is None:
+            return None
+        scores = []
+        for target in scoring.chance:
+            chance, reference = scoring.chance_of(target), scoring.reference[target]
+            if chance is None or chance == reference:
+                return None
+            scores.append(sorted((end - chance) / (reference - chance) for end in metric))
+        least, largest = np.mean(scores, axis=0)
+        return float(least), float(largest)
 
     def missing_scores(self, arm: str) -> list[str]:
         """The targets and replicates at which an arm has no score."""
@@ -112,7 +145,10 @@ class Candidate:
     @cached_property
     def _rows(self) -> Measurements:
         return Measurements.of_records(
-            record
-            for record in self.bundle.records
-            if record.target in self.suite.scoring.chance and not record.coordinates
+            (
+                record
+                for record in self.bundle.records
+                if record.target in self.suite.scoring.chance and not record.coordinates
+            ),
+            self._ranges,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -11,18 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from transferbench.measurements import LabelValue, Measurements, difference_of
+from transferbench.measurements import LabelValue, Measurements
 from transferbench.report.figures import Panel, PanelOptions, Series
 from transferbench.report.styles import INK, PALETTE, LineStyle, arm_styles
 from transferbench.report.summaries import (
     Aggregate,
     Summary,
     aggregate,
-    bounded,
-    summarize,
+    as_summary,
     summary_of,
 )
 from transferbench.report.tables import Cell, Table, WriteCell, exact_cell
+from transferbench.statistics import replicate_difference
 from transferbench.suite import SOURCE, Suite
 
 if TYPE_CHECKING:
@@ -77,16 +76,16 @@ class Compared:
         if not self.minus:
             return aggregate(own)
         other = rows.select(**self.minus)
-        differences = difference_of(own.by_replicate(), other.by_replicate())
-        summary = summarize(differences, max(own.networks, other.networks))
+        first, second = own.by_replicate(), other.by_replicate()
+        ends = own.bounds if own.bounds == other.bounds else None
+        networks = max(own.networks, other.networks)
+        summary = as_summary(replicate_difference(first, second, networks, ends=ends))
         if summary is None:
             return None
         trained = {k for side in (own, other) for k in side.labels("replicate")}
-        missing = len(trained) - len(differences)
+        missing = len(trained - (first.keys() & second.keys()))
         flags = (own | other).distinct("flag") if missing else ()
-        ends = own.bounds if own.bounds == other.bounds else None
-        width = ends[1] - ends[0] if ends else math.inf
-        return Aggregate(bounded(summary, (-width, width)), tuple(flags), missing)
+        return Aggregate(summary, tuple(flags), missing)
 
     def along(self, rows: Measurements, column: str, values: Iterable[Any]) -> list[Summary | None]:
         """The mean at each value of a column."""
@@ -94,9 +93,10 @@ class Compared:
             points = [self.of(rows.select(**{column: value})) for value in values]
             return [point.summary if point else None for point in points]
         own = rows.select(**self.labels)
-        groups, networks = own.by_group(column), own.networks
+        groups, networks, ends = own.by_group(column), own.networks, own.bounds
         return [
-            summary_of(groups[value,], networks) if (value,) in groups else None for value in values
+            summary_of(groups[value,], networks, ends) if (value,) in groups else None
+            for value in values
         ]
 
     def runs(self, rows: Measurements, column: str, values: Sequence[Any]) -> NDArray[np.float64]:

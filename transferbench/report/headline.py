@@ -7,7 +7,8 @@ from transferbench.report.formats import percent, signed_percent, significant
 from transferbench.report.parts import Scope
 from transferbench.report.quantities import TEST, Quantity, quantities_of
 from transferbench.report.question import question
-from transferbench.report.summaries import Summary, summarize
+from transferbench.report.summaries import Summary, as_summary
+from transferbench.statistics import replicate_difference
 
 __all__ = ["answer"]
 
@@ -41,17 +42,19 @@ def _mean_over_targets(scope: Scope, quantity: Quantity) -> tuple[Summary | None
     """The paired difference averaged over the scored targets, and those targets.
 
     A control, such as a target with shuffled labels, is not scored.
-    Error: Student-t over the replicates that every one of these targets has.
+    Error: ``replicate_difference`` over the replicates that every one of these targets has.
     """
     scoring = scope.suite.scoring
     rows = quantity.rows(scope.measurements).select(perturbation=scoring.perturbation)
-    gains = {
-        target: values
+    of_arms = {
+        target: quantity.of_arms(rows.select(target=target), scope.pair)
         for target in scoring.chance
-        if (values := quantity.gains(rows.select(target=target), scope.pair))
     }
-    networks = rows.select(initialization=scope.pair).networks
-    return summarize(mean_of(gains.values()), networks), list(gains)
+    arms = {target: both for target, both in of_arms.items() if both[0].keys() & both[1].keys()}
+    first, second = (mean_of([both[side] for both in arms.values()]) for side in (0, 1))
+    compared = rows.select(initialization=scope.pair)
+    gain = replicate_difference(first, second, compared.networks, ends=compared.bounds)
+    return as_summary(gain), list(arms)
 
 
 def _effect(gain: Summary, name: str, quantity: Quantity) -> str:
@@ -81,8 +84,10 @@ def _fade_sentence(scope: Scope) -> str:
     for target in scoring.chance:
         for label in scope.suite.perturbations:
             here = rows.select(target=target, perturbation=label)
-            networks = TEST.rows(here).select(initialization=scope.pair).networks
-            gain = summarize(TEST.gains(here, scope.pair), networks)
+            compared = TEST.rows(here).select(initialization=scope.pair)
+            gain = as_summary(replicate_difference(
+                *TEST.of_arms(here, scope.pair), compared.networks, ends=compared.bounds
+            ))  # fmt: skip
             if label != scoring.perturbation and gain and gain.low is not None:
                 count += 1
                 if gain.side < 1:

@@ -37,6 +37,7 @@ from transferbench.report.tuning import TUNED, tuning_part
 from transferbench.report.verdicts import ClaimGroup, claim_groups
 from transferbench.specs import DiagnosticSpec
 from transferbench.suite import TRIAL, TUNING, Suite
+from transferbench.suite.ranges import metric_ranges
 
 __all__ = ["diagnostic_parts", "page", "scopes_of"]
 
@@ -64,11 +65,12 @@ GLOSSARY = {
     "networks, it covers other pre-trainings too",
     "given P": "the replicates behind an interval all start from one source network, and what "
     "another pre-training would change is not in it",
-    "student-t-95, jackknife-95, fieller-95, pairs-95": "how a 95% interval was made: from the "
-    "spread of the replicates; from the estimates that leave one replicate out, which holds for "
-    "pairs that share networks; of a share, from every value that these do not rule out; of a rank "
-    "correlation, from the pairs of levels whose order is established; with -networks, all "
-    "replicates of one source network are left out at once",
+    "bounded-t-95, level-t-95, jackknife-95, fieller-95, pairs-95": "how a 95% interval was made: "
+    "from the spread of the replicates, reaching further where a quantity is near the end of its "
+    "range; of one arm, with a wider quantile for few replicates; from the estimates that leave "
+    "one replicate out, which holds for pairs that share networks; of a share, from every value "
+    "that these do not rule out; of a rank correlation, from the pairs of levels whose order is "
+    "established; with -networks, all replicates of one source network are left out at once",
     "verdict": "reproduced where the whole interval meets the claim's condition, contradicted "
     "where the whole interval misses it, undecided otherwise",
     "family": "the claims of the suite that are one claim of the paper: reproduced where all of "
@@ -142,7 +144,8 @@ def page(results: ReportInput) -> str:
 
 def scopes_of(results: ReportInput) -> list[Scope]:
     """What the parts of each entry are made from."""
-    measurements = Measurements(name_selves(results.measurements))
+    ranges = metric_ranges(results.suite, results.diagnostics)
+    measurements = Measurements(name_selves(results.measurements), ranges)
     return [
         Scope(
             results.suite,

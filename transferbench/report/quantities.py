@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from transferbench.measurements import Measurements, ReplicateValues, difference_of
+from transferbench.measurements import Measurements, ReplicateValues
 from transferbench.report.comparisons import Compared, difference
 from transferbench.report.tables import (
     WriteCell,
@@ -63,11 +63,13 @@ class Quantity(NamedTuple):
         compared = difference(arms, diagnostic=self.diagnostic, metric=self.metric)
         return compared if not name else Compared(name, compared.labels, minus=compared.minus)
 
-    def gains(self, measurements: Measurements, arms: tuple[str, str]) -> ReplicateValues:
-        """First arm minus second, at each replicate that both have."""
+    def of_arms(
+        self, measurements: Measurements, arms: tuple[str, str]
+    ) -> tuple[ReplicateValues, ReplicateValues]:
+        """The values of two arms, replicate -> value."""
         rows = self.rows(measurements)
         first, second = (rows.select(initialization=arm).by_replicate() for arm in arms)
-        return difference_of(first, second)
+        return first, second
 
 
 TEST = Quantity("test metric", TRIAL, "test_metric")

@@ -8,26 +8,37 @@ Source: Neyshabur, Sedghi, Zhang 2020, arXiv 2008.11687, section 3.1.
 
 from __future__ import annotations
 
-from transferbench.measurements import ReplicateValues, difference_of, mean_of
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from transferbench.measurements import ReplicateValues, mean_of
 from transferbench.report.formats import signed_percent
 from transferbench.report.parts import Scope
 from transferbench.report.quantities import TEST, TRAIN, trained_above
-from transferbench.report.summaries import Summary, summarize
+from transferbench.report.summaries import Summary, as_summary
+from transferbench.statistics import Summand, mean_of_replicates, weighted_sum
 
 __all__ = ["question"]
+
+Arm: TypeAlias = tuple[float, ReplicateValues]
+"""Its sign in the gain, and its values."""
+
+OF_TEST = (0.0, 1.0)
+"""The range of a test metric."""
 
 
 def question(scope: Scope) -> str:
     """What pre-training brings, with its interval, and whether it is features or statistics.
 
-    Error: Student-t over the replicates that every scored target has, paired. The part of features
+    Error: ``weighted_sum`` over the replicates that every scored target has. The part of features
     is the gain on whole images minus the gain under the perturbation, at each replicate.
     """
     scoring = scope.suite.scoring
-    gains = _gains(scope, scoring.perturbation)
-    left = _gains(scope, scoring.statistics or "")
-    whole, statistics = summarize(gains), summarize(left)
-    features = summarize(difference_of(gains, left))
+    gain, left = (_arms(scope, p) for p in (scoring.perturbation, scoring.statistics or ""))
+    networks = TEST.rows(scope.measurements).select(initialization=scope.pair).networks
+    whole, statistics, features = (
+        _sum(terms, networks) for terms in (gain, left, [*gain, *_negative(left)])
+    )
     where = ", ".join(scoring.chance)
     if whole is None:
         return ""
@@ -95,9 +106,21 @@ def _points(gain: Summary) -> str:
     return f"{size} (95% interval {bounds}, n = {gain.n})"
 
 
-def _gains(scope: Scope, perturbation: str) -> ReplicateValues:
-    """The gain at each replicate, averaged over the scored targets."""
+def _arms(scope: Scope, perturbation: str) -> list[Arm]:
+    """Both arms of the gain with their signs, averaged over the scored targets that have both."""
     rows = TEST.rows(scope.measurements).select(perturbation=perturbation)
-    by_target = [TEST.gains(rows.select(target=target), scope.pair)
+    by_target = [TEST.of_arms(rows.select(target=target), scope.pair)
                  for target in scope.suite.scoring.chance]  # fmt: skip
-    return mean_of([gains for gains in by_target if gains])
+    both = [arms for arms in by_target if arms[0].keys() & arms[1].keys()]
+    return [(sign, mean_of([arms[k] for arms in both])) for k, sign in ((0, 1.0), (1, -1.0))]
+
+
+def _negative(arms: Sequence[Arm]) -> list[Arm]:
+    return [(-sign, values) for sign, values in arms]
+
+
+def _sum(arms: Sequence[Arm], networks: int) -> Summary | None:
+    """The sum of the arms over the replicates that all have; None without one."""
+    shared = sorted(set.intersection(*({*values} for _, values in arms)))
+    summands = [Summand(sign, mean_of_replicates(values), OF_TEST) for sign, values in arms]
+    return as_summary(weighted_sum(summands, shared, networks)) if shared else None

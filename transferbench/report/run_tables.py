@@ -128,7 +128,7 @@ def _means_table(rows: Measurements) -> Table:
     groups = rows.groups(*columns, "metric", "unit")
     lines = []
     for labels, here in list(groups.items())[:MOST_ROWS]:
-        summary = summary_of(here.by_pair(), here.networks)
+        summary = summary_of(here.by_pair(), here.networks, here.bounds)
         if summary is not None:
             mean = Cell(significant(summary.mean), bounds_text(summary, significant), kind="number")
             lines.append((*(Cell(label_text(label)) for label in labels), mean))

@@ -10,14 +10,13 @@ from statistics import fmean
 from typing import NamedTuple
 
 from transferbench.measurements import ALONE, Measurements, PairValues
-from transferbench.statistics import Interval, jackknife, replicate_mean
+from transferbench.statistics import Interval, Range, Summand, replicate_mean, weighted_sum
 
 __all__ = [
     "Aggregate",
     "Summary",
     "aggregate",
     "as_summary",
-    "bounded",
     "flag_notes",
     "summarize",
     "summary_of",
@@ -75,46 +74,40 @@ def as_summary(interval: Interval) -> Summary | None:
     return Summary(interval.value, low, high, n, method, interval.over_networks)
 
 
-def summarize(values: Mapping[int, float], networks: int = 1) -> Summary | None:
-    """The mean over replicates, replicate -> value. Error: as ``replicate_mean``."""
+def summarize(
+    values: Mapping[int, float], networks: int = 1, ends: Range | None = None
+) -> Summary | None:
+    """The mean of an arm over replicates, replicate -> value. Error: as ``replicate_mean``."""
     measured = {k: value for k, value in values.items() if not math.isnan(value)}
-    return as_summary(replicate_mean(measured, networks)) if measured else None
+    return as_summary(replicate_mean(measured, networks, ends=ends)) if measured else None
 
 
-def summary_of(values: PairValues, networks: int = 1) -> Summary | None:
+def summary_of(values: PairValues, networks: int = 1, ends: Range | None = None) -> Summary | None:
     """The mean over networks, or over pairs of networks; None without values.
 
-    ``networks``: the source networks that the replicates start from.
-    Error: Student-t over replicates, or over source networks; of pairs the jackknife over either,
+    ``networks``: the source networks that the replicates start from. ``ends``: the range of the
+    quantity.
+    Error: ``weighted_sum`` over replicates, or over source networks; for pairs it is a jackknife,
     since pairs that share a network are not independent.
     """
     if all(other == ALONE for _, other in values):
-        return summarize({replicate: value for (replicate, _), value in values.items()}, networks)
+        alone = {replicate: value for (replicate, _), value in values.items()}
+        return summarize(alone, networks, ends)
 
     def mean_of(replicates: Sequence[int]) -> float | None:
         inside = [value for pair, value in values.items() if set(pair) <= set(replicates)]
         return fmean(inside) if inside else None
 
     replicates = sorted({k for pair in values for k in pair})
-    return as_summary(jackknife(mean_of, replicates, networks=networks))
-
-
-def bounded(summary: Summary | None, bounds: tuple[float, float] | None) -> Summary | None:
-    """A summary whose interval stays in the range of its quantity."""
-    if summary is None or bounds is None or summary.low is None or summary.high is None:
-        return summary
-    interval = Interval(summary.mean, summary.low, summary.high, summary.n, summary.method)
-    return as_summary(interval.within(*bounds))
+    return as_summary(weighted_sum([Summand(1.0, mean_of, ends)], replicates, networks))
 
 
 def aggregate(rows: Measurements) -> Aggregate | None:
     """The mean over replicates of these rows; None where there are no rows."""
     if not len(rows):
         return None
-    missing = len(rows) - len(rows.valued())
-    return Aggregate(
-        summary_of(rows.by_pair(), rows.networks), tuple(rows.distinct("flag")), missing
-    )
+    missing, flags = len(rows) - len(rows.valued()), tuple(rows.distinct("flag"))
+    return Aggregate(summary_of(rows.by_pair(), rows.networks, rows.bounds), flags, missing)
 
 
 def flag_notes(rows: Measurements) -> list[str]:

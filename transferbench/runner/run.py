@@ -17,6 +17,7 @@ from transferbench.runner.messages import say
 from transferbench.runner.planning import Planned, with_entries_finished_since
 from transferbench.runner.schedule import Watcher
 from transferbench.runner.write import write_plan, write_results
+from transferbench.suite.ranges import metric_ranges
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,8 @@ def _refuse_early(planned: Planned, states: Mapping[str, JobState], watcher: Wat
 def _judged(planned: Planned, outcomes: Mapping[str, Outcome]) -> Results:
     plan, collected = planned.plan, collect(planned.plan, planned.store)
     table = frame_of(collected.records)
-    measurements = Measurements(table)
+    ranges = metric_ranges(plan.suite, planned.registry.diagnostics)
+    measurements = Measurements(table, ranges)
     verdicts = {
         name: judge(
             plan.suite,

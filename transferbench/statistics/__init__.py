@@ -15,10 +15,8 @@ from transferbench.statistics.intervals import (
     jackknifed,
     paired_difference,
     point_estimates,
-    replicate_mean,
     share_of_gain,
     student_t,
-    wilson,
 )
 from transferbench.statistics.p_values import holm, least_error
 from transferbench.statistics.power import (
@@ -32,7 +30,17 @@ from transferbench.statistics.power import (
     power_within,
 )
 from transferbench.statistics.ranks import Rank, rank_intervals
-from transferbench.statistics.shares import effective_wilson, mean_of_shares
+from transferbench.statistics.shares import effective_wilson, exact_share, mean_of_shares
+from transferbench.statistics.sums import (
+    Range,
+    Summand,
+    level_factor,
+    mean_of_replicates,
+    quantile_factor,
+    replicate_difference,
+    replicate_mean,
+    weighted_sum,
+)
 
 __all__ = [
     "GOAL",
@@ -40,19 +48,24 @@ __all__ = [
     "Estimator",
     "Interval",
     "Levels",
+    "Range",
     "Rank",
+    "Summand",
     "bootstrap",
     "bootstrap_mean",
     "concordance",
     "covered",
     "deviation",
     "effective_wilson",
+    "exact_share",
     "expected_half_width",
     "holm",
     "jackknife",
     "jackknife_ratio",
     "jackknifed",
     "least_error",
+    "level_factor",
+    "mean_of_replicates",
     "mean_of_shares",
     "needed",
     "order_power",
@@ -60,9 +73,11 @@ __all__ = [
     "point_estimates",
     "power_above",
     "power_within",
+    "quantile_factor",
     "rank_intervals",
+    "replicate_difference",
     "replicate_mean",
     "share_of_gain",
     "student_t",
-    "wilson",
+    "weighted_sum",
 ]

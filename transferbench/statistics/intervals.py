@@ -1,11 +1,11 @@
 """Confidence intervals of means, shares, ratios and other estimates.
 
 Over replicates (few, roughly normal) by Student-t: a percentile bootstrap of 3 values covers 75%
-instead of 95%. Over test items (many, any distribution) by Wilson's score or the percentile
+instead of 95%. Over test items (many, any distribution) by an exact interval or the percentile
 bootstrap. Each interval names its method, so that the two kinds are never confused.
 
 Quantiles are scipy's. Rejected: ``scipy.stats.bootstrap``, which resamples arrays of items instead
-of their counts, and statsmodels, a large dependency for Wilson's formula.
+of their counts.
 
 Shape letters: B resamples, C kinds of items, M statistics, N items, R replicates.
 """
@@ -27,18 +27,19 @@ __all__ = [
     "bootstrap_mean",
     "covered",
     "deviation",
+    "is_constant",
     "jackknife",
     "jackknife_ratio",
     "jackknifed",
     "method_name",
+    "no_spread",
     "paired_difference",
     "point_estimates",
-    "replicate_mean",
     "share_of_gain",
     "student_t",
+    "t_quantile",
     "too_few",
     "units_of",
-    "wilson",
     "wilson_bounds",
 ]
 
@@ -48,6 +49,8 @@ Estimator: TypeAlias = Callable[[Sequence[int]], float | None]
 NETWORKS = "-networks"
 """In the name of a method: over source networks."""
 
+EQUAL = 1e-9
+"""Values that vary by less than this share of their size are equal, to rounding."""
 # Maximum number of resampled counts in memory: 32 MB of float64.
 BLOCK = 4_000_000
 # Above this number of kinds, drawing items is faster than a multinomial over the kinds.
@@ -93,9 +96,9 @@ class Interval(NamedTuple):
 
 
 def student_t(values: Sequence[float], level: float = 0.95) -> Interval:
-    """The mean of independent replicates.
+    """The mean of independent values; of replicates take ``replicate_mean``.
 
-    Error: Student-t over two or more values; exact for normal ones.
+    Error: Student-t over two or more values; exact for normal ones. Equal values have no width.
     """
     return _student_t(values, "student-t", level)
 
@@ -103,21 +106,14 @@ def student_t(values: Sequence[float], level: float = 0.95) -> Interval:
 def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval:
     """The mean of ``a[k] - b[k]``: effects of replicate k common to both cancel.
 
-    Error: Student-t over the differences. Raises: ``ValueError`` for unequal lengths.
+    Error: Student-t over the differences; equal ones have no interval. Raises: ``ValueError`` for
+    unequal lengths.
     """
-    return _student_t([x - y for x, y in zip(a, b, strict=True)], "paired-student-t", level)
-
-
-def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
-    """The share of successes among ``n`` test items.
-
-    Error: Wilson's score interval. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
-    """
-    method = method_name("wilson", level)
-    if n < 1:
-        return Interval(None, None, None, 0, method, "no items")
-    share = successes / n
-    return Interval(share, *wilson_bounds(share, n, level), n, method)
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    interval = _student_t(differences, "paired-student-t", level)
+    if len(a) > 1 and is_constant(np.array(differences), np.abs([*a, *b]).max()):
+        return interval._replace(low=None, high=None, reason=no_spread())
+    return interval
 
 
 def wilson_bounds(share: float, n: float, level: float) -> tuple[float, float]:
@@ -189,19 +185,6 @@ def bootstrap_mean(
     return interval
 
 
-def replicate_mean(values: Mapping[int, float], networks: int = 1, level: float = 0.95) -> Interval:
-    """The mean over replicates, replicate -> value, that start from so many source networks.
-
-    Error: Student-t over the replicates; of several networks over the means of each (the jackknife
-    that leaves out one network, where they have unequally many replicates).
-    """
-    if networks == 1:
-        return student_t(list(values.values()), level)
-    return jackknife(
-        lambda chosen: fmean(values[k] for k in chosen), sorted(values), level, networks
-    )
-
-
 def jackknife(
     estimator: Estimator,
     replicates: Sequence[int],
@@ -226,6 +209,8 @@ def jackknife(
     value, pseudo_R, reason = jackknifed(estimator, replicates, networks)
     if value is None or reason:
         return Interval(value, None, None, n, method, reason)
+    if is_constant(pseudo_R, np.abs(pseudo_R).max()):
+        return Interval(value, None, None, n, method, no_spread(networks))
     half = _half_width(pseudo_R, level)
     return Interval(value, value - half, value + half, n, method)
 
@@ -263,6 +248,8 @@ def jackknife_ratio(
     if reason := top.reason or bottom.reason:
         return Interval(value, None, None, n, method, reason)
     w_R = (top.pseudo - value * bottom.pseudo) / bottom.value
+    if is_constant(w_R, np.abs(top.pseudo).max() / bottom.value):
+        return Interval(value, None, None, n, method, no_spread(networks))
     below, above = _fieller_offsets(w_R, bottom.pseudo / bottom.value, level)
     return Interval(value, value + below, value + above, n, method)
 
@@ -350,7 +337,7 @@ def _fieller_offsets(w_R: np.ndarray, v_R: np.ndarray, level: float) -> tuple[fl
     its loss of digits, and exact where U is a multiple of V.
     """
     b_w, b_v = _half_width(w_R, level), _half_width(v_R, level)
-    shift = _t_quantile(len(w_R) - 1, level) ** 2 * float(np.cov(w_R, v_R)[0, 1]) / len(w_R)
+    shift = t_quantile(len(w_R) - 1, level) ** 2 * float(np.cov(w_R, v_R)[0, 1]) / len(w_R)
     leading = (1 - b_v) * (1 + b_v)  # above 0, as the interval of V excludes 0
     root = math.sqrt(shift**2 + leading * b_w**2)
     return (-shift - root) / leading, (-shift + root) / leading
@@ -358,7 +345,7 @@ def _fieller_offsets(w_R: np.ndarray, v_R: np.ndarray, level: float) -> tuple[fl
 
 def _half_width(values: Sequence[float] | np.ndarray, level: float) -> float:
     n = len(values)
-    return _t_quantile(n - 1, level) * deviation(values) / math.sqrt(n)
+    return t_quantile(n - 1, level) * deviation(values) / math.sqrt(n)
 
 
 def deviation(values: Sequence[float] | np.ndarray) -> float:
@@ -420,12 +407,27 @@ def method_name(name: str, level: float, networks: int = 1) -> str:
     return f"{name}{NETWORKS if networks > 1 else ''}-{100 * level:g}"
 
 
+def is_constant(values_R: np.ndarray, size: float) -> bool:
+    """Whether values vary by no more than rounding makes numbers of this ``size`` vary.
+
+    Shapes: (R,), R at least 2.
+    """
+    return deviation(values_R) <= EQUAL * size
+
+
+def no_spread(networks: int = 1) -> str:
+    """The reason why equal replicates have no interval: one without width would claim certainty."""
+    unit = "replicate" if networks == 1 else "source network"
+    return f"every {unit} gives the same value: their spread is not known"
+
+
 def too_few(n: int) -> str:
     """The reason why ``n`` values have no interval."""
     return f"an interval needs two or more, found {n}"
 
 
-def _t_quantile(freedom: float, level: float) -> float:
+def t_quantile(freedom: float, level: float) -> float:
+    """Of Student-t, two-sided."""
     from scipy.special import stdtrit  # 0.14 s: too long for --help
 
     return float(stdtrit(freedom, (1 + level) / 2))

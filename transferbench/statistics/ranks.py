@@ -9,8 +9,9 @@ from itertools import combinations, combinations_with_replacement
 from statistics import fmean
 from typing import NamedTuple, TypeAlias
 
-from transferbench.statistics.intervals import Interval, deviation, replicate_mean, units_of
+from transferbench.statistics.intervals import Interval, deviation, units_of
 from transferbench.statistics.p_values import holm
+from transferbench.statistics.sums import replicate_mean
 
 __all__ = ["Rank", "rank_intervals"]
 

@@ -143,6 +143,8 @@ CKA = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({"cka"}),
+    # Debiased: the cosine of an inner product that may be negative.
+    ranges={"cka": (-1, 1)},
     needs=frozenset({"images"}),
     needs_of_source="state",
     cost=lambda params: 2.0,

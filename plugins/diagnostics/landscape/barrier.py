@@ -225,6 +225,9 @@ def _aligned_barrier_cost(params: AlignedBarrierParams) -> float:
 TINY = {"points": 3, "limit": 16, "calibration": 16}
 ZERO = {f"{barrier}_{position}": 0 for barrier in BARRIERS for position in POSITIONS}
 METRICS = frozenset({*ZERO, "metric", "loss"})
+RANGES = {
+    "metric": (0, 1), **dict.fromkeys(("barrier_metric_sup", "barrier_metric_mid"), (-1, 1))
+}  # fmt: skip
 REPORT = ReportPart(build=f"{__package__}._barrier_report:barriers", metrics=METRICS)
 
 BARRIER = DiagnosticSpec(
@@ -239,6 +242,7 @@ BARRIER = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=METRICS,
+    ranges=RANGES,
     needs=frozenset({"images"}),
     states=lambda params: params.endpoints,
     cost=_barrier_cost,
@@ -260,6 +264,7 @@ ALIGNED_BARRIER = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=METRICS,
+    ranges=RANGES,
     needs=frozenset({"images"}),
     states=lambda params: params.endpoints,
     cost=_aligned_barrier_cost,

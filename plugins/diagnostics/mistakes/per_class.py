@@ -22,7 +22,7 @@ from transferbench.specs import (
     Subject,
     SubmittedTrial,
 )
-from transferbench.statistics import wilson
+from transferbench.statistics import exact_share
 from transferbench_plugins.diagnostics._measurement import measurement
 
 __all__ = ["PER_CLASS", "PerClassParams"]
@@ -49,7 +49,7 @@ def measure(
     of ``class`` that are ``predicted`` to be of another, or of it.
     Labels that are unknown are left out.
     Units: fractions, and images. ``n`` counts the images that a number is a share of.
-    Error: Wilson over test images for recall and precision; for the AUC with the effective number
+    Error: exact over test images for recall and precision; for the AUC with the effective number
     of images; none for f1 and confusion.
     """
     del context  # no randomness
@@ -87,7 +87,7 @@ def _of_predictions(
     actual_K, named_K = positive_NK.sum(axis=0).tolist(), predicted_NK.sum(axis=0).tolist()
     for k, right, actual, named in zip(classes.tolist(), right_K, actual_K, named_K, strict=True):
         at = {"class": k}
-        recall, precision = wilson(right, actual), wilson(right, named)
+        recall, precision = exact_share(right, actual), exact_share(right, named)
         f1 = 2 * right / (actual + named) if actual + named else None
         yield measurement("recall", recall, "fraction", actual, at, missing=ABSENT)
         yield measurement("precision", precision, "fraction", named, at, missing=NEVER)
@@ -116,7 +116,11 @@ PER_CLASS = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="one",
+<<<<<<< HEAD
     unknown_labels=True,
+=======
+    ranges=dict.fromkeys(("recall", "precision", "f1", "class_auc"), (0, 1)),
+>>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
     needs=frozenset({"logits"}),
     report=ReportPart(
         build=f"{__package__}._per_class_report:classes",

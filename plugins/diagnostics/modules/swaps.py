@@ -74,7 +74,7 @@ def _measure_rewinding(
     complete state ``to``. drop = metric of ``none`` - metric; mean_body_drop and worst_body_drop
     are over the modules outside the head.
     Units: fraction; nats for the loss.
-    Error: Wilson over test images for a multi-class accuracy; none for drops.
+    Error: exact over test images for a multi-class accuracy; none for drops.
     Raises: ``StoreError`` for an epoch that was not stored.
     """
     del context  # no randomness
@@ -178,6 +178,9 @@ def _cost(states: int) -> float:
 
 
 METRICS = frozenset({"metric", "loss", "drop", "mean_body_drop", "worst_body_drop"})
+RANGES = {
+    "metric": (0, 1), **dict.fromkeys(("drop", "mean_body_drop", "worst_body_drop"), (-1, 1))
+}  # fmt: skip
 REPORT = ReportPart(build=f"{__package__}._swaps_report:swaps", metrics=METRICS)
 
 REWINDING = DiagnosticSpec(
@@ -192,6 +195,7 @@ REWINDING = DiagnosticSpec(
     subjects="one",
     unknown_labels=True,
     metrics=METRICS,
+    ranges=RANGES,
     needs=frozenset({"init_state", "images"}),
     states=lambda params: [which for which in params.to if isinstance(which, str)],
     cost=lambda params: _cost(len(params.to)),
@@ -212,6 +216,7 @@ RERANDOMISATION = DiagnosticSpec(
     subjects="one",
     unknown_labels=True,
     metrics=METRICS,
+    ranges=RANGES,
     needs=frozenset({"images"}),
     cost=lambda params: _cost(params.draws),
     limit=lambda params: params.limit,

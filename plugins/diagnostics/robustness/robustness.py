@@ -91,7 +91,7 @@ def measure(
     perturbation: mean_metric; relative_metric = mean_metric / metric at 0;
     corrected_relative_metric = (mean_metric - chance) / (metric at 0 - chance).
     Units: metrics as fractions, loss in nats, relative ones as ratios.
-    Error: Wilson for an accuracy, for other metrics as in
+    Error: exact for an accuracy, for other metrics as in
     ``transferbench.analysis.metric_intervals``, else bootstrap over test items; summaries by
     bootstrap with all settings on the same resamples.
     """
@@ -216,6 +216,7 @@ ROBUSTNESS = DiagnosticSpec(
     metrics=frozenset(
         {"corrected_relative_metric", "mean_metric", "relative_metric", "test_loss", "test_metric"}
     ),
+    ranges=dict.fromkeys(("test_metric", "mean_metric"), (0, 1)),
     needs=frozenset({"images", "logits"}),
     cost=lambda params: float(sum(len(series.settings) for series in params.perturbations)),
     limit=lambda params: params.limit,

@@ -21,7 +21,7 @@ from pydantic import Field
 from transferbench.errors import SuiteError
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
-from transferbench.statistics import wilson
+from transferbench.statistics import exact_share
 from transferbench_plugins.diagnostics._measurement import measurement
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def measure(
     shape_bias: the share of the shape's class among predictions of either the shape's or the
     texture's class; one half for a network that uses neither. shape_answers and texture_answers:
     shares of all predictions.
-    Units: fractions. Error: Wilson over the images counted in ``n``.
+    Units: fractions. Error: exact (Clopper and Pearson), over the images counted in ``n``.
     """
     del context  # the pairing has its own seed
     (subject,) = subjects
@@ -75,7 +75,7 @@ def measure(
     counts = (shape_count, shape_count, texture_count)
     totals = (shape_count + texture_count, len(shape_N), len(shape_N))
     for metric, count, n in zip(METRICS, counts, totals, strict=True):
-        yield measurement(metric, wilson(count, n), "fraction", n, missing=NO_DECISION)
+        yield measurement(metric, exact_share(count, n), "fraction", n, missing=NO_DECISION)
 
 
 def texture_partners(labels: np.ndarray, seed: int) -> np.ndarray | None:
@@ -170,6 +170,7 @@ SHAPE_BIAS = DiagnosticSpec(
     subjects="one",
     unknown_labels=True,
     metrics=frozenset(METRICS),
+    ranges=dict.fromkeys(METRICS, (0, 1)),
     needs=frozenset({"images", "logits"}),
     cost=lambda params: 1.0,
     limit=lambda params: params.limit,

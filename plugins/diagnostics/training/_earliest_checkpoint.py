@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import takewhile
 
 from transferbench.measurements import Measurements, Network
-from transferbench.statistics import Interval, paired_difference, replicate_mean
+from transferbench.statistics import Interval, Range, Summand, mean_of_replicates, weighted_sum
 from transferbench.suite import TRIAL
 
 __all__ = ["earliest_sufficient", "margins"]
@@ -44,7 +44,7 @@ def earliest_sufficient(
     if missing := [arm for arm, epoch in arms.items() if not values[epoch]]:
         return _undefined(f"no {metric} of {', '.join(sorted(missing))} of {entry} on {target}")
     started = trials.select(entry=entry, initialization=tuple(arms))
-    by_epoch = margins(values, tolerance, started.networks)
+    by_epoch = margins(values, tolerance, started.networks, started.bounds)
     n = min((margin.n for margin in by_epoch.values()), default=0)
     if not n:
         return _undefined("no replicate was fine-tuned from every checkpoint")
@@ -52,24 +52,26 @@ def earliest_sufficient(
 
 
 def margins(
-    values: Mapping[int, Mapping[int, float]], tolerance: float, networks: int = 1
+    values: Mapping[int, Mapping[int, float]],
+    tolerance: float,
+    networks: int = 1,
+    ends: Range | None = None,
 ) -> dict[int, Interval]:
     """The difference of each checkpoint to ``1 - tolerance`` times the last one, by epoch.
 
     ``values``: epoch -> replicate -> metric; only replicates that all epochs have are used.
-    Error: Student-t over replicates, paired; over the source ``networks`` where there are several.
+    ``ends``: the range of the metric.
+    Error: ``weighted_sum`` over replicates, paired, or over the source ``networks`` where there are
+    several.
     """
     if not values:
         return {}
     common = sorted(set.intersection(*(set(replicates) for replicates in values.values())))
-    last = {k: (1 - tolerance) * values[max(values)][k] for k in common}
-    if networks == 1:
-        return {
-            epoch: paired_difference([values[epoch][k] for k in common], list(last.values()))
-            for epoch in sorted(values)
-        }
+    last = Summand(tolerance - 1, mean_of_replicates(values[max(values)]), ends)
     return {
-        epoch: replicate_mean({k: values[epoch][k] - last[k] for k in common}, networks)
+        epoch: weighted_sum(
+            [Summand(1.0, mean_of_replicates(values[epoch]), ends), last], common, networks
+        )
         for epoch in sorted(values)
     }
 
@@ -81,9 +83,16 @@ def _earliest(by_epoch: Mapping[int, Interval], n: int) -> Interval:
     method = by_epoch[last].method
     if n < 2:
         return Interval(first, None, None, n, method, f"an interval needs two or more, found {n}")
-    low = next((t for t in earlier if _sufficient(by_epoch[t].high)), last)
-    certain = list(takewhile(lambda t: _sufficient(by_epoch[t].low), reversed(earlier)))
+    low = next((t for t in earlier if _sufficient(_bounds(by_epoch[t])[1])), last)
+    certain = list(takewhile(lambda t: _sufficient(_bounds(by_epoch[t])[0]), reversed(earlier)))
     return Interval(first, low, certain[-1] if certain else last, n, method)
+
+
+def _bounds(margin: Interval) -> tuple[float | None, float | None]:
+    """Margins without spread, of trials that are equal, are what they are."""
+    if margin.low is None or margin.high is None:
+        return margin.value, margin.value
+    return margin.low, margin.high
 
 
 def _sufficient(margin: float | None) -> bool:

@@ -34,7 +34,7 @@ def measure(
 
     ``checkpoint``: the pre-training epoch whose body a was initialized with, identified by its
     weights; ``target_metric`` and ``speed`` of a; ``source_metric`` of b at that epoch.
-    Units: epochs and fractions. Error: Wilson over test images for a multi-class accuracy.
+    Units: epochs and fractions. Error: exact over test images for a multi-class accuracy.
     ``n`` counts test images; for ``speed``, epochs.
     """
     del params, context  # deterministic, without parameters
@@ -75,6 +75,7 @@ CHECKPOINT_CHOICE = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({"checkpoint", "source_metric", "speed", "target_metric"}),
+    ranges=dict.fromkeys(("source_metric", "speed", "target_metric"), (0, 1)),
     needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=lambda params: 1.0,
     report=ReportPart(

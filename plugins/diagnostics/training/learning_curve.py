@@ -20,7 +20,7 @@ from transferbench.specs import (
     Subject,
     SubmittedTrial,
 )
-from transferbench.statistics import wilson
+from transferbench.statistics import exact_share
 from transferbench_plugins.diagnostics._history import (
     History,
     divergence_flag,
@@ -70,7 +70,7 @@ def measure(
     A diagnostic has no access to the number of training images: for the train metric ``n`` counts
     evaluations, each on the full training set. A curve that diverged ends in a point without a
     value.
-    Error: Wilson over test items for each point of an accuracy; none for the summaries.
+    Error: exact over test items for each point of an accuracy; none for the summaries.
     """
     del context  # no randomness
     (subject,) = subjects
@@ -78,7 +78,7 @@ def measure(
     curve = _curve(history, len(subject.labels))
     n, is_share = curve.n, subject.task == "multi-class" and subject.metric == "accuracy"
     for epoch, value in zip(curve.epochs, curve.values, strict=True):
-        share = wilson(value * n, n)._replace(value=value) if is_share else value
+        share = exact_share(value * n, n)._replace(value=value) if is_share else value
         yield measurement("test_metric", share, "fraction", n, {"epoch": int(epoch)})
     for epoch, value in zip(*metric_curve(history, "train_metric"), strict=True):
         yield measurement("train_metric", value, "fraction", 1, {"epoch": int(epoch)})
@@ -170,6 +170,7 @@ LEARNING_CURVE = DiagnosticSpec(
     metrics=frozenset(
         {"area", "best", "best_epoch", "epochs_to_threshold", "test_metric", "train_metric"}
     ),
+    ranges=dict.fromkeys(("area", "best", "test_metric", "train_metric"), (0, 1)),
     needs=frozenset({"history"}),
     report=ReportPart(
         build=f"{__package__}._learning_curve_report:curves",

@@ -198,6 +198,10 @@ RELATIVE_DROP = DiagnosticSpec(
         }
     ),
     needs=frozenset({"history", "logits"}),
+    ranges={
+        **dict.fromkeys(("gain", "speed_gain"), (-1, 1)),
+        **dict.fromkeys(("train_metric_a", "train_metric_b"), (0, 1)),
+    },
     identical=dict.fromkeys(DIFFERENCES, 0),
     report=ReportPart(
         build=f"{__package__}._relative_drop_report:drops",

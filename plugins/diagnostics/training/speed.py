@@ -97,6 +97,7 @@ SPEED = DiagnosticSpec(
     subjects="one",
     unknown_labels=True,
     metrics=frozenset({"speed"}),
+    ranges={"speed": (0, 1)},
     needs=frozenset({"history"}),
     report=ReportPart(build=f"{__package__}._speed_report:speed", metrics=frozenset({"speed"})),
 )

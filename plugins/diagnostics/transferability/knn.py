@@ -11,7 +11,7 @@ from pydantic import Field
 from transferbench.analysis.transferability import nearest_classes
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
-from transferbench.statistics import wilson
+from transferbench.statistics import exact_share
 from transferbench_plugins.diagnostics.transferability._source_outputs import (
     SourceOutputs,
     score_measurements,
@@ -31,7 +31,7 @@ def measure(
 ) -> Iterator[Measurement]:
     """The accuracy on a's test images for each k, by cosine similarity of b's features.
 
-    Units: fraction. Error: Wilson over the test images.
+    Units: fraction. Error: exact (Clopper and Pearson), over the test images.
     """
     score, units = partial(_accuracies, params.neighbours), {"knn_accuracy": "fraction"}
     return score_measurements(subjects, context, units, score, ("train", "test"))
@@ -45,7 +45,7 @@ def _accuracies(
     predicted = nearest_classes(train.features, train.labels, test.features, possible)
     correct = dict(zip(possible, (predicted == test.labels).sum(axis=1), strict=True))
     for k in neighbours:
-        share = wilson(float(correct[k]), len(test.labels)) if k in correct else None
+        share = exact_share(float(correct[k]), len(test.labels)) if k in correct else None
         too_few = None if share else f"{k} neighbours among {n} training images"
         flags = (too_few, train.missing_classes)
         yield test.measurement("knn_accuracy", share, "fraction", *flags, k=k)
@@ -63,6 +63,7 @@ KNN = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({"knn_accuracy"}),
+    ranges={"knn_accuracy": (0, 1)},
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     needs_of_source="state",
     cost=lambda params: 2.0,
