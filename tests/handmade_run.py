@@ -493,8 +493,8 @@ def _share(metric: str, value: float | None, labels: np.ndarray) -> Measurement:
         return Measurement(metric=metric, value=None, unit="fraction", n=N, flag="NaN")
     bounds = {}
     if labels.ndim == 1:
-        low, high = binomtest(round(value * N), N).proportion_ci(method="wilson")
-        bounds = {"low": low, "high": high, "interval": "wilson-95"}
+        low, high = binomtest(round(value * N), N).proportion_ci(method="exact")
+        bounds = {"low": low, "high": high, "interval": "exact-95"}
     return Measurement(metric=metric, value=value, unit="fraction", n=N, **bounds)
 
 

@@ -113,19 +113,12 @@ def test_a_run_and_its_board_flag_a_setting_that_did_nothing(blind_suite, tmp_pa
     claims = json.loads((folder / "claims.json").read_text())
     claims[1] |= {"verdict": "reproduced", "p_reproduced": 0.01}
     (folder / "claims.json").write_text(json.dumps(claims))
-<<<<<<< HEAD
     problem = next(check_verdicts_follow_from_records(read_bundle(folder), registry))
-=======
-    (problem,) = check_verdicts_follow_from_records(read_bundle(folder), registry)
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
     assert (problem.why, problem.warning) == ("claim 'fades' is undecided, not reproduced", False)
     for name in ("flags", "p_reproduced", "p_contradicted", "covers"):
         del claims[1][name]
     (folder / "claims.json").write_text(json.dumps(claims))
-<<<<<<< HEAD
     monkeypatch.setattr(verdicts_module, "FORMER_BOARDS", {"handmade@1"})
-=======
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
     (problem,) = check_verdicts_follow_from_records(read_bundle(folder), registry)
     assert problem.warning
     assert "claim 'fades' was judged reproduced; it is undecided: equal predictions" in problem.why

@@ -34,8 +34,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from sklearn.metrics import accuracy_score, cohen_kappa_score, jaccard_score, roc_auc_score
 
+from transferbench.claims import judge_by_jackknife
 from transferbench.errors import SubmissionError
 from transferbench.identity import digest, file_digest
+from transferbench.measurements import Measurements
 from transferbench.records import Record, read_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
@@ -1015,16 +1017,11 @@ def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
         former = {"p_reproduced": None, "p_contradicted": None, "covers": ""}
         edited = [row | former | {"verdict": verdict, "interval": interval} for row in rows[claim:]]
         (folder / "claims.json").write_text(json.dumps(rows[:claim] + edited))
-<<<<<<< HEAD
         bundle = read_bundle(folder)
         return list(check_verdicts_follow_from_records(bundle, packed_run.registry))
 
     assert not problems(1, "undecided", "jackknife-95")[0].warning  # a board without such verdicts
     monkeypatch.setattr(verdicts_module, "FORMER_BOARDS", {"handmade@1"})
-=======
-        return list(check_verdicts_follow_from_records(read_bundle(folder), packed_run.registry))
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
-
     assert problems(1, "undecided", "jackknife-95") == [
         Problem(
             "claim 'share' was judged undecided by jackknife-95, whose numbers are only reported;"
@@ -1032,18 +1029,37 @@ def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
             warning=True,
         )
     ]
-<<<<<<< HEAD
     assert [each.warning for each in problems(1, "reproduced", "jackknife-95")] == [True]
-=======
-    assert problems(1, "reproduced", "jackknife-95") == []
-    (former,) = problems(0, "undecided", "jackknife-95")[:1]
-    assert former.warning
-    assert "by jackknife-95; by bounded-t-95 it is reproduced" in former.why
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
     for claim, interval in ((1, "fieller-95"), (1, "student-t-95"), (0, "student-t-95")):
         forged = problems(claim, "undecided", interval)[0]
         assert "is reproduced, not undecided" in forged.why
         assert not forged.warning
+
+
+def test_a_verdict_of_before_ranges_is_judged_by_its_own_method(
+    packed_run: PackedRun, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = read_bundle(copied)
+    measurements, entry = Measurements.of_records(bundle.records), bundle.submission.entry.name
+    former = judge_by_jackknife(bundle.plan.suite, measurements, entry)
+    assert {verdict.interval for verdict in former} == {"jackknife-95"}
+    fields = ("interval", "low", "high", "p_reproduced", "p_contradicted", "verdict")
+    rows = json.loads((copied / "claims.json").read_text())
+    rows = [
+        row | {field: getattr(verdict, field) for field in fields}
+        for row, verdict in zip(rows, former, strict=True)
+    ]
+    (copied / "claims.json").write_text(json.dumps(rows))
+
+    def problems() -> list[Problem]:
+        return list(check_verdicts_follow_from_records(read_bundle(copied), packed_run.registry))
+
+    assert any("has interval jackknife-95" in problem.why for problem in problems())
+    monkeypatch.setattr(verdicts_module, "BY_JACKKNIFE", {"handmade@1"})
+    assert [problem for problem in problems() if not problem.warning] == []
+    rows[0]["low"] += 0.01
+    (copied / "claims.json").write_text(json.dumps(rows))
+    assert any("has low" in problem.why for problem in problems())
 
 
 def test_an_edited_severity_is_found(packed_run: PackedRun, copied: Path) -> None:

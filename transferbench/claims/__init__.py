@@ -23,7 +23,7 @@ from transferbench.claims.pilots import (
     replicates_needed,
 )
 from transferbench.claims.scope import image_counts, scope_of
-from transferbench.claims.verdicts import Decision, Verdict, judge
+from transferbench.claims.verdicts import Decision, Verdict, judge, judge_by_jackknife
 
 __all__ = [
     "EQUAL_PREDICTIONS",
@@ -44,6 +44,7 @@ __all__ = [
     "family_of",
     "image_counts",
     "judge",
+    "judge_by_jackknife",
     "p_text",
     "pilot_of",
     "planned_claims",

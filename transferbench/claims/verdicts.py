@@ -31,14 +31,16 @@ from transferbench.statistics import (
     Summand,
     concordance,
     covered,
+    jackknife,
     jackknife_ratio,
     least_error,
     mean_of_replicates,
+    range_of,
     weighted_sum,
 )
 from transferbench.suite import SOURCE, Claim, Suite, Term
 
-__all__ = ["Decision", "Verdict", "judge"]
+__all__ = ["Decision", "Verdict", "judge", "judge_by_jackknife"]
 
 NAMED = 3
 """Missing measurements, and flags, that a reason names; the rest are counted."""
@@ -149,6 +151,24 @@ def judge(
     return [_judge(suite, label, claim, own, facts) for label, claim in suite.claims.items()]
 
 
+def judge_by_jackknife(
+    suite: Suite,
+    measurements: Measurements,
+    entry: str,
+    left_out: Mapping[str, str] | None = None,
+    single_source: Collection[str] = (),
+    equal: EqualTrials | None = None,
+    unmeasured: Mapping[str, str] | None = None,
+) -> list[Verdict]:
+    """The verdicts of before intervals reached further near the end of a range, else as ``judge``.
+
+    Published verdicts of that time are checked by it.
+    """
+    own = measurements.select(entry=entry)
+    facts = _Facts(left_out or {}, single_source, equal or {}, unmeasured or {}, by_jackknife=True)
+    return [_judge(suite, label, claim, own, facts) for label, claim in suite.claims.items()]
+
+
 class _Facts(NamedTuple):
     """What is known of an entry besides its measurements, as in ``judge``."""
 
@@ -156,12 +176,13 @@ class _Facts(NamedTuple):
     single_source: Collection[str]
     equal: EqualTrials
     unmeasured: Mapping[str, str]
+    by_jackknife: bool = False
 
 
 def _judge(suite: Suite, label: str, claim: Claim, own: Measurements, facts: _Facts) -> Verdict:
     cases = cases_of(suite, claim, own)
     samples = [sample for case in cases for sample in case.samples]
-    draws = draws_of(samples)
+    draws = draws_of(samples)._replace(by_jackknife=facts.by_jackknife)
     same, alike = equality_of(samples, draws.replicates, facts.equal)
     judged = [_judged(claim, case, draws, len(cases)) for case in cases]
     decisive = _decisive(claim, judged)
@@ -374,6 +395,9 @@ def _intervals(claim: Claim, case: Case, draws: Draws) -> Callable[[float], Inte
             Summand(sample.weight, effect_of([sample._replace(weight=1.0)]), sample.rows.bounds)
             for sample in case.sums[0]
         ]
+        if draws.by_jackknife:
+            ends = range_of(summands)
+            return lambda level: jackknife(effect, replicates, level, networks).within(*ends)
         return lambda level: weighted_sum(summands, replicates, networks, level)
     return lambda level: jackknife_ratio(effect, divisor, replicates, level, networks)
 

@@ -15,13 +15,8 @@ from transferbench.leaderboard.scores import Candidate, EntryKey, compared_arms
 from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
 from transferbench.plan.resolve import left_out_arms, reasons_text, unmeasured_diagnoses
 from transferbench.registry import Registry
-<<<<<<< HEAD
 from transferbench.submission import CheckReport, Submission
-=======
-from transferbench.submission import Bundle, CheckReport, Submission
-from transferbench.suite import Suite
 from transferbench.suite.ranges import metric_ranges
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
 
 __all__ = ["Arm", "Competition", "refused"]
 
@@ -41,12 +36,8 @@ class Competition:
         latest = min(bundles, key=lambda bundle: _precedence(bundle.submission))
         self.suite = latest.plan.suite
         self.severe = most_severe(self.suite, bundles[0].submission.severities)
-<<<<<<< HEAD
-        candidates = [Candidate(report, self.suite) for report in accepted]
-=======
         ranges = metric_ranges(self.suite, registry.diagnostics)
-        candidates = [Candidate(bundle, trust, self.suite, ranges) for bundle, trust in accepted]
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
+        candidates = [Candidate(report, self.suite, ranges) for report in accepted]
         candidates.sort(key=lambda c: (str(c.entry), _precedence(c.head)))
         self.chosen: dict[EntryKey, Candidate] = {}
         for candidate in candidates:

@@ -24,9 +24,9 @@ REPRODUCED_WITHIN = 0.01
 """Largest difference of scores at which another submitter's run reproduces an entry."""
 
 INTERVALS = (
-    "Intervals: 95%, Student-t over the n replicates{paired}, wider next to the end of a range. They"
-    " cover the target replicates given P: P is one pre-trained network shared by all replicates of"
-    " an entry, so what another pre-training run would change is not in them."
+    "Intervals: 95%, Student-t over the n replicates{paired}, wider next to the end of a range."
+    " They cover the target replicates given P: P is one pre-trained network shared by all"
+    " replicates of an entry, so what another pre-training run would change is not in them."
 )
 OVER_NETWORKS = (
     "Intervals: 95%, Student-t, wider next to the end of a range. Over source networks, each with"

@@ -5,17 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TypeAlias
 
-<<<<<<< HEAD
-from transferbench.measurements import Measurements, ReplicateValues, mean_of
-from transferbench.statistics import covered
-from transferbench.submission import CheckReport, chance_levels
-=======
 import numpy as np
 
 from transferbench.measurements import Measurements, MetricRanges, ReplicateValues, mean_of
 from transferbench.statistics import Range, covered
-from transferbench.submission import Bundle, chance_levels
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
+from transferbench.submission import CheckReport, chance_levels
 from transferbench.suite import TRIAL, Suite
 
 __all__ = ["Candidate", "EntryKey", "compared_arms"]
@@ -44,12 +38,8 @@ class Candidate:
     ``ranges``: of what it measures.
     """
 
-<<<<<<< HEAD
-    def __init__(self, report: CheckReport, suite: Suite) -> None:
+    def __init__(self, report: CheckReport, suite: Suite, ranges: MetricRanges) -> None:
         bundle, trust = report.content, report.trust
-=======
-    def __init__(self, bundle: Bundle, trust: str, suite: Suite, ranges: MetricRanges) -> None:
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
         self.bundle = bundle
         self.origins = report.origins
         self.overlaps = report.overlaps

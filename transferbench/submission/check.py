@@ -170,11 +170,7 @@ def _named_checks(
         ),
         "numbers are possible": recompute.check_numbers_are_possible,
         "settings did something": recompute.check_settings_did_something,
-<<<<<<< HEAD
         "verdicts follow from records": registered(check_verdicts_follow_from_records),
-=======
-        "verdicts follow from records": registered(recompute.check_verdicts_follow_from_records),
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
         "controls are at chance": recompute.check_controls_are_at_chance,
         "licence and overlap are declared": integrity.check_licence_and_overlap_are_declared,
         "overlap is computed": partial(check_overlap_is_computed, suites=suites),

@@ -14,18 +14,12 @@ import numpy as np
 from transferbench.measurements import Measurements
 from transferbench.metrics import chance_level
 from transferbench.records import Record
-from transferbench.registry import Registry
 from transferbench.specs import Metric
 from transferbench.statistics import replicate_mean
 from transferbench.submission.bundle import Bundle, Problem
 from transferbench.submission.integrity import TEST_METRIC, scored_rows
 from transferbench.submission.predictions import Predictions, recompute_metric
-<<<<<<< HEAD
 from transferbench.suite import TUNING
-=======
-from transferbench.suite import TRIAL
-from transferbench.suite.ranges import metric_ranges
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
 
 __all__ = [
     "chance_levels",
@@ -41,7 +35,6 @@ __all__ = [
 # The engine and this check add up the same counts; only the last bits may differ.
 TOLERANCE = 1e-6
 
-<<<<<<< HEAD
 RANGES = {
     "fraction": (-1.0, 1.0),
     "kappa": (-1.0, 1.0),
@@ -53,22 +46,6 @@ RANGES = {
     "l2": (0.0, math.inf),
 }
 """The least and the most of a unit; fractions may be differences. Others may have any value."""
-=======
-P_TOLERANCE = 1e-3
-"""Relative: p-values far below 1 multiply differences of last bits."""
-
-FORMER_INTERVALS = {
-    "fieller-95": "jackknife-95",
-    "pairs-95": "jackknife-95",
-    "bounded-t-95": "jackknife-95",
-    "bounded-t-networks-95": "jackknife-networks-95",
-    "level-t-95": "jackknife-95",
-    "level-t-networks-95": "jackknife-networks-95",
-}
-"""Method of an interval -> the method of an earlier version, whose verdicts name it."""
-
-FRACTIONS = {TEST_METRIC, "best_test_metric", "train_metric"}
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
 
 
 def check_predictions_belong_together(bundle: Bundle) -> Iterator[Problem]:
@@ -229,63 +206,3 @@ def check_controls_are_at_chance(bundle: Bundle) -> Iterator[Problem]:
     for verdict in bundle.verdicts:
         if verdict.control and verdict.verdict == "contradicted":
             yield Problem(f"control {verdict.claim!r} is contradicted", warning=True)
-<<<<<<< HEAD
-=======
-
-
-def check_verdicts_follow_from_records(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
-    """Each claim of the suite, judged again, has the submitted verdict.
-
-    A verdict that differs because an earlier version used another method for intervals, or did not
-    look for equal predictions, is a warning.
-    """
-    suite, entry = bundle.plan.suite, bundle.submission.entry.name
-    ranges = metric_ranges(suite, registry.diagnostics)
-    measurements = Measurements.of_records(bundle.records, ranges)
-    equal = equal_trials(
-        {
-            (row.target, row.perturbation, row.initialization, row.replicate): outputs
-            for row in scored_rows(bundle.records)
-            if (outputs := bundle.submission.outputs.get(row.job)) and row.value is not None
-        }
-    )
-    verdicts = judge(suite, measurements, entry, equal=equal)
-    judged = {v.claim: v for v in verdicts}
-    submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
-    for claim in sorted(judged.keys() | submitted.keys()):
-        if claim not in submitted or claim not in judged:
-            source = "the suite" if claim in judged else CLAIMS
-            yield Problem(f"claim {claim!r} is only in {source}")
-        elif submitted[claim].verdict != judged[claim].verdict:
-            yield _other_verdict(submitted[claim], judged[claim])
-        elif other := _other_certainty(submitted[claim], judged[claim]):
-            yield Problem(f"claim {claim!r} has {other}")
-
-
-def _other_certainty(submitted: Verdict, judged: Verdict) -> str | None:
-    """A family or p-value that does not follow; earlier versions gave none, or other ones."""
-    by_former = submitted.interval == FORMER_INTERVALS.get(judged.interval)
-    for field in ("family",) if by_former else ("family", "p_reproduced", "p_contradicted"):
-        value, expected = getattr(submitted, field), getattr(judged, field)
-        if field == "family" or value is None or expected is None:
-            equal = value in {expected, None}
-        else:
-            equal = math.isclose(value, expected, rel_tol=P_TOLERANCE)
-        if not equal:
-            return f"{field} {value}, and its records give {expected}"
-    return None
-
-
-def _other_verdict(submitted: Verdict, judged: Verdict) -> Problem:
-    claim, former = submitted.claim, submitted.interval
-    if EQUAL_PREDICTIONS in judged.flags and submitted.lacks_p:
-        why = f"claim {claim!r} was judged {submitted.verdict}; it is undecided: {judged.reason}"
-        return Problem(why, warning=True)
-    if former != FORMER_INTERVALS.get(judged.interval):
-        return Problem(f"claim {claim!r} is {judged.verdict}, not {submitted.verdict}")
-    why = (
-        f"claim {claim!r} was judged {submitted.verdict} by {former}; by {judged.interval} it is"
-        f" {judged.verdict}"
-    )
-    return Problem(why, warning=True)
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)

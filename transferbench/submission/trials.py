@@ -10,7 +10,8 @@ import numpy as np
 
 from transferbench.plan.tuning import RATE
 from transferbench.records import Record
-from transferbench.statistics import wilson
+from transferbench.statistics import Interval, exact_share
+from transferbench.statistics.intervals import wilson_bounds
 from transferbench.submission.bundle import Bundle, Problem
 from transferbench.submission.integrity import TEST_METRIC
 from transferbench.submission.predictions import Predictions
@@ -27,6 +28,9 @@ UNITS = {"test_metric": "fraction", "test_loss": "nats", "train_metric": "fracti
          "n_train": "images", RATE: "1"}  # fmt: skip
 LARGEST_ITEM = 2**31
 """Positions in a test split are below it."""
+
+WILSON = "wilson-95"
+"""The interval of accuracies in earlier versions."""
 
 
 def check_labels_are_classes(bundle: Bundle) -> Iterator[Problem]:
@@ -121,7 +125,7 @@ def _impossible(
 def _other_intervals(
     rows: Mapping[str, Record], trial: Predictions | None, *, is_accuracy: bool
 ) -> Iterator[Problem]:
-    """Counts of images that are no whole numbers, and Wilson's intervals that are not theirs."""
+    """Counts of images that are no whole numbers, and intervals that are not theirs."""
     multi = trial is not None and trial.multi_label
     for metric in ("test_metric", "train_metric", "best_test_metric"):
         row = rows[metric]
@@ -130,7 +134,7 @@ def _other_intervals(
         hits = row.value * row.n
         if abs(hits - round(hits)) > TOLERANCE * max(row.n, 1):
             yield Problem(f"{measurement_name(row)} is {row.value}, no share of {row.n} images")
-        expected = wilson(round(hits), row.n)
+        expected = _interval_of(round(hits), row)
         bounds = zip((row.low, row.high), (expected.low, expected.high), strict=True)
         if not all(equal_values(value, bound) for value, bound in bounds):
             yield Problem(
@@ -139,6 +143,13 @@ def _other_intervals(
             )
         if row.interval != expected.method:
             yield Problem(f"{measurement_name(row)} has an interval by {row.interval}")
+
+
+def _interval_of(hits: int, row: Record) -> Interval:
+    """The exact interval of a share; Wilson's, where the record is of an earlier version."""
+    if row.interval == WILSON and row.n:
+        return Interval(hits / row.n, *wilson_bounds(hits / row.n, row.n, 0.95), row.n, WILSON)
+    return exact_share(hits, row.n)
 
 
 def _other_points(

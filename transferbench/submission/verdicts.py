@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from transferbench.claims import EQUAL_PREDICTIONS, Verdict, equal_trials, judge
+from transferbench.claims import (
+    EQUAL_PREDICTIONS,
+    Verdict,
+    equal_trials,
+    judge,
+    judge_by_jackknife,
+)
 from transferbench.errors import TransferbenchError
-from transferbench.measurements import Measurements
+from transferbench.measurements import Measurements, MetricRanges
 from transferbench.plan import Plan
 from transferbench.registry import Registry
 from transferbench.submission.bundle import CLAIMS, Bundle, Problem
 from transferbench.submission.integrity import planned_again, scored_rows
+from transferbench.suite.ranges import metric_ranges
 
 __all__ = ["FORMER_BOARDS", "check_verdicts_follow_from_records"]
 
@@ -26,6 +33,9 @@ FORMER_BOARDS = frozenset(
     {"characters@1", "characters@2", "initializations@1", "null-pair@1", "quickstart@1"}
 )
 """Boards that have verdicts of earlier versions: by other intervals, and without p-values."""
+
+BY_JACKKNIFE = FORMER_BOARDS | {"quickstart@2"}
+"""Boards with verdicts from before quantities had ranges: they stand as the jackknife gave them."""
 
 BY_METHOD = frozenset({"effect", "low", "high", "interval", "verdict", "reason", "flags", "n"})
 """What another method of the interval changes."""
@@ -41,10 +51,15 @@ def check_verdicts_follow_from_records(bundle: Bundle, registry: Registry) -> It
     """Each claim of the suite, judged again, has the submitted verdict in every field.
 
     Of the former boards, a verdict that differs because an earlier version used another method for
-    intervals, or did not look for equal predictions, is a warning.
+    intervals, or did not look for equal predictions, is a warning. One by the jackknife is judged
+    again by it, where the board has such; that today's interval decides otherwise is a warning.
     """
     plan = _plan(bundle, registry)
-    judged = {verdict.claim: verdict for verdict in _judged(bundle, plan)}
+    ranges = metric_ranges(bundle.plan.suite, registry.diagnostics)
+    judged = {verdict.claim: verdict for verdict in _judged(bundle, plan, ranges)}
+    if bundle.submission.board in BY_JACKKNIFE:
+        former = {verdict.claim: verdict for verdict in _judged(bundle, plan, None)}
+        yield from _judged_as_before(bundle, judged, former)
     submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
     if len(submitted) < len(bundle.verdicts):
         yield Problem(f"{CLAIMS} has a claim twice")
@@ -68,7 +83,25 @@ def _plan(bundle: Bundle, registry: Registry) -> Plan | None:
         return None
 
 
-def _judged(bundle: Bundle, plan: Plan | None) -> list[Verdict]:
+def _judged_as_before(
+    bundle: Bundle, judged: dict[str, Verdict], former: Mapping[str, Verdict]
+) -> Iterator[Problem]:
+    """Put the jackknife's verdicts in the place of today's, where the submission has those."""
+    for submitted in bundle.verdicts:
+        claim, before = submitted.claim, former.get(submitted.claim)
+        if before is None or not submitted.interval == before.interval != judged[claim].interval:
+            continue
+        if before.verdict != judged[claim].verdict:
+            yield Problem(
+                f"claim {claim!r} was judged {before.verdict} by {before.interval}; by "
+                f"{judged[claim].interval} it is {judged[claim].verdict}",
+                warning=True,
+            )
+        judged[claim] = before
+
+
+def _judged(bundle: Bundle, plan: Plan | None, ranges: MetricRanges | None) -> list[Verdict]:
+    """The verdicts of today; without ``ranges`` those of before they were declared."""
     entry, suite = bundle.submission.entry.name, bundle.plan.suite
     equal = equal_trials(
         {
@@ -77,11 +110,12 @@ def _judged(bundle: Bundle, plan: Plan | None) -> list[Verdict]:
             if (outputs := bundle.submission.outputs.get(row.job)) and row.value is not None
         }
     )
-    measurements = Measurements.of_records(bundle.records)
+    measurements = Measurements.of_records(bundle.records, ranges)
+    judged = judge_by_jackknife if ranges is None else judge
     if plan is None:
-        return judge(suite, measurements, entry, equal=equal)
+        return judged(suite, measurements, entry, equal=equal)
     facts = plan.left_out[entry], plan.single_source[entry], equal, plan.unmeasured[entry]
-    return judge(suite, measurements, entry, *facts)
+    return judged(suite, measurements, entry, *facts)
 
 
 def _differing(submitted: Verdict, judged: Verdict, *, is_former: bool) -> set[str]:

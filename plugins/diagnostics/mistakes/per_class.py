@@ -116,11 +116,8 @@ PER_CLASS = DiagnosticSpec(
     measure=measure,
     recompute=recompute,
     subjects="one",
-<<<<<<< HEAD
     unknown_labels=True,
-=======
     ranges=dict.fromkeys(("recall", "precision", "f1", "class_auc"), (0, 1)),
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
     needs=frozenset({"logits"}),
     report=ReportPart(
         build=f"{__package__}._per_class_report:classes",

@@ -65,18 +65,11 @@ def measure(
 ) -> Iterator[Measurement]:
     """The metric of a's task reached by a linear map of b's features, and the penalty chosen.
 
-<<<<<<< HEAD
     One multinomial regression, or one regression per label of a multi-label task, on the images
     where it is known. The strength has the best metric on the held-out share of the training
     images (the strongest among equals); the regression is then refitted to all of them. Test images
     are not used for the choice.
-    Units: fraction. Error: over test images, Wilson for a multi-class accuracy; for other metrics
-=======
-    One multinomial regression, or one regression per label of a multi-label task. The strength
-    has the best metric on the held-out share of the training images (the strongest among equals);
-    the regression is then refitted to all of them. Test images are not used for the choice.
     Units: fraction. Error: over test images, exact for a multi-class accuracy; for other metrics
->>>>>>> 4065327 (Intervals that hold near the end of a range, for the mean of one arm, and for shares of images; diagnostics declare ranges)
     as in ``transferbench.analysis.metric_intervals``, else bootstrap.
     """
     probe = partial(_probe, params, subjects[0].metric, context.seed)
