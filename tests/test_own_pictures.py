@@ -244,8 +244,8 @@ def test_unequal_classes_are_judged_by_the_balanced_accuracy(look):
 
 SPREAD = np.array([-0.01, 0.0, 0.01])
 WHOLE = (
-    "pre-training brings +40.0 points (95% interval +37.5 to +42.5, n = 3) of the test metric, and "
-    "it is features: under block-1 it is 0.0 points (95% interval \N{MINUS SIGN}2.5 to +2.5, "
+    "pre-training brings +40.0 points (95% interval +37.4 to +42.5, n = 3) of the test metric, and "
+    "it is features: under block-1 it is 0.0 points (95% interval \N{MINUS SIGN}2.5 to +2.6, "
     "n = 3)."
 )
 
