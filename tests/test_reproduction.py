@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import SMALL, cli, suite_file
-from handmade_run import publish
+from handmade_run import edit_records, publish, sealed
 
+from transferbench.records import Record, read_records
+from transferbench.registry import load_registry
+from transferbench.statistics import wilson
+from transferbench.submission import check
+from transferbench.submission.bundle import read_bundle
 from transferbench.submission.certificate import Certificate
+from transferbench.submission.integrity import planned_again
+from transferbench.submission.predictions import read_predictions, write_predictions
+from transferbench.submission.verdicts import _judged
 from transferbench.suite import Suite
 
 
@@ -32,3 +41,36 @@ def test_a_trial_that_is_trained_again_gives_the_same(tmp_path: Path) -> None:
     assert path.parent.name == certificate.submission == head["id"]
     assert {"torch", "machine", "device"} <= certificate.environment.keys()
     assert certificate.agrees
+    forged = consistently_forged(Path(packed))
+    assert check(forged).ok
+    caught = cli("submission", "reproduce", forged, "--trials", 2, "--by", "another",
+                 "--out", tmp_path / "certificates", "--store", tmp_path / "store-2")  # fmt: skip
+    assert caught.code == 1, caught.err
+    path = Path(caught.out.splitlines()[-1])
+    assert not Certificate.model_validate_json(path.read_text()).agrees
+
+
+def consistently_forged(folder: Path) -> Path:
+    """Right answers instead of wrong ones, and all that follows from them, sealed."""
+    row = next(r for r in read_records(folder / "records.jsonl.gz")
+               if r.metric == "test_metric" and r.initialization == "P-T")  # fmt: skip
+    trials = read_predictions(folder / "predictions.parquet")
+    trial = trials[row.job]
+    outputs = np.copy(trial.outputs)
+    wrong = np.flatnonzero(outputs != trial.labels)[: len(outputs) // 5]
+    outputs[wrong] = trial.labels[wrong]
+    write_predictions({**trials, row.job: trial._replace(outputs=outputs)},
+                      folder / "predictions.parquet")  # fmt: skip
+    share = wilson(float((outputs == trial.labels).sum()), len(outputs))
+    better = {"value": share.value, "low": share.low, "high": share.high}
+
+    def raise_it(rows: list[Record]) -> list[Record]:
+        return [r.model_copy(update=better)
+                if r.job == row.job and r.metric in {"test_metric", "best_test_metric"} else r
+                for r in rows]  # fmt: skip
+
+    edit_records(folder, raise_it)
+    bundle = read_bundle(folder)
+    verdicts = _judged(bundle, planned_again(bundle, load_registry()))
+    (folder / "claims.json").write_text(json.dumps([v.model_dump(mode="json") for v in verdicts]))
+    return sealed(folder)
