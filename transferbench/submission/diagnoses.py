@@ -110,10 +110,14 @@ def _histories(bundle: Bundle) -> dict[str, RecordedHistory]:
 
 
 class JobValues(NamedTuple):
-    """The measurements that follow from a job's trials; which of them need no history."""
+    """The measurements that follow from a job's trials; which of them need no history.
+
+    ``flags_follow``: whether flags do, which may be on a history that is not recorded.
+    """
 
     all: Mapping[Key, Measurement]
     of_predictions: Collection[Key]
+    flags_follow: bool
 
 
 class Recomputation(NamedTuple):
@@ -163,8 +167,9 @@ def _values(
         parsed, recompute = spec.parse(params), spec.recompute or (lambda *_: ())
         values = {key_of(m): m for m in recompute(parsed, trials)}
         if all(trial.history is None for trial in trials):
-            return JobValues(values, values.keys())
-        return JobValues(values, {key_of(m) for m in recompute(parsed, bare)})
+            return JobValues(values, values.keys(), flags_follow=False)
+        complete = all(trial.history is not None for trial in trials)
+        return JobValues(values, {key_of(m) for m in recompute(parsed, bare)}, complete)
 
 
 def check_diagnoses_follow_from_trials(
@@ -179,7 +184,7 @@ def check_diagnoses_follow_from_trials(
     yield from map(Problem, recomputation.faults)
     for job, values in recomputation.by_job.items():
         for rows in recorded[job].values():
-            yield from _differences(rows, values.all)
+            yield from _differences(rows, values)
     for name in recomputation.not_installed:
         yield Problem(f"{name} is not installed here: its values are only reported", warning=True)
 
@@ -193,10 +198,9 @@ def _installed(use: Mapping[str, Any], registry: Registry) -> DiagnosticSpec | N
     return spec if spec.version == use["version"] else None
 
 
-def _differences(
-    records: Sequence[Record], recomputed: Mapping[Key, Measurement]
-) -> Iterator[Problem]:
+def _differences(records: Sequence[Record], values: JobValues) -> Iterator[Problem]:
     """The records of one cell of a job that are not what its plugin recomputes, or lack some."""
+    recomputed = values.all
     for record in records:
         expected = recomputed.get(key_of(record))
         if expected is None:
@@ -208,7 +212,7 @@ def _differences(
             yield Problem(f"{name} is of {record.n} items, but its trials have {expected.n}")
         elif record.unit != expected.unit:
             yield Problem(f"{name} is in {record.unit!r}, but its trials give {expected.unit!r}")
-        elif record.flag != expected.flag:
+        elif values.flags_follow and record.flag != expected.flag:
             yield Problem(f"{name} is flagged {record.flag!r}, not as its trials say")
     recorded = {key_of(record) for record in records}
     for metric, coordinates in sorted(recomputed.keys() - recorded, key=str):
