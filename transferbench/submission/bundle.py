@@ -75,7 +75,7 @@ MAX_RECORDS = 350_000
 """Of the largest submission so far there are 200,000; each takes 5 kB of memory in the check."""
 MAX_VALUES = 2_000_000
 """The limit of the values in a JSON file, each of which takes up to 100 bytes of memory."""
-MAX_MEMORY = 3 * 2**29
+MAX_MEMORY = 3 * 2**30
 """Bytes that reading a submission may take, where the system can be told so."""
 
 SCHEMA_VERSION: Literal[2] = 2
