@@ -194,6 +194,11 @@ BAD = {
         "values-lie-within-their-intervals",
         "same is 0.5 with the interval 0.6..0.7; put low and high around the value",
     ),
+    "a value beyond its range": (
+        giving(measurement()) | {"ranges": {"same": (0.6, 1)}},
+        "values-lie-in-their-ranges",
+        "ranges states 0.6..1; correct the formula or the statement",
+    ),
     "one place twice": (
         giving(
             measurement(coordinates={"epoch": 1}), measurement(coordinates={"epoch": 1}, value=0.6)
