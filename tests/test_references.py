@@ -5,78 +5,28 @@ The page of references lists them all; these are the references that no other te
 
 import ast
 import re
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fake_subject import FakeSubject, modules_of
+from references_numpy import forward, loss_and_accuracy, measured, subject
 from scipy import optimize
-from torch import nn
+from torch import Tensor
 
 from transferbench.identity import derive_seed
 from transferbench.registry import load_registry
-from transferbench.specs import DiagnosticContext
 from transferbench_plugins.diagnostics.landscape.barrier import BARRIER
 from transferbench_plugins.diagnostics.modules.swaps import RERANDOMISATION, REWINDING
+from transferbench_plugins.diagnostics.robustness.robustness import ROBUSTNESS
+from transferbench_plugins.diagnostics.robustness.shape_bias import SHAPE_BIAS, texture_partners
 from transferbench_plugins.diagnostics.transferability._logistic import fit_regressions
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "science" / "references.md"
-CLASSES, N = 4, 50
 
 
-def network(seed: int) -> nn.Module:
-    """Two hidden layers and a head on 8 values."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers = [
-            ("flat", nn.Flatten()), ("stem", nn.Linear(8, 6)), ("relu", nn.ReLU()),
-            ("block", nn.Linear(6, 6)), ("relu2", nn.ReLU()), ("head", nn.Linear(6, CLASSES)),
-        ]  # fmt: skip
-        return nn.Sequential(OrderedDict(layers)).eval()
-
-
-def forward(state, images) -> np.ndarray:
-    """The logits of ``network``, in float64 numpy."""
-    values = images.double().numpy().reshape(len(images), -1)
-    for name in ("stem", "block", "head"):
-        weight, bias = (state[f"{name}.{part}"].double().numpy() for part in ("weight", "bias"))
-        values = values @ weight.T + bias
-        values = values if name == "head" else np.maximum(values, 0)
-    return values
-
-
-def loss_and_accuracy(state, images, labels) -> tuple[float, float]:
-    """Cross-entropy in nats and accuracy, in float64 numpy."""
-    logits = forward(state, images)
-    peak = logits.max(axis=1)
-    total = np.log(np.exp(logits - peak[:, None]).sum(axis=1)) + peak
-    own = logits[np.arange(len(labels)), labels.numpy()]
-    return float((total - own).mean()), float((logits.argmax(axis=1) == labels.numpy()).mean())
-
-
-def subject(seed: int) -> FakeSubject:
-    generator = torch.Generator().manual_seed(9)
-    data = {}
-    for split in ("train", "test"):
-        images = torch.randn(N, 1, 2, 4, generator=generator)
-        data[split] = images, torch.randint(0, CLASSES, (N,), generator=generator)
-    nets = {"init": network(seed + 10), 1: network(seed + 20), "final": network(seed)}
-    labels = data["test"][1].numpy()
-    return FakeSubject(
-        nets, modules_of(nets["final"]), data, labels=labels, build=network, job=f"net-{seed}"
-    )
-
-
-def measured(spec, *subjects, **params):
-    context = DiagnosticContext(torch.device("cpu"), torch.Generator().manual_seed(0), 5)
-    rows = spec.measure(spec.parse(params), subjects, context)
-    return {(m.metric, *m.coordinates.values()): m.value for m in rows}
-
-
-# --- references -------------------------------------------------------------------------------
+# --- weights ----------------------------------------------------------------------------------
 
 
 def test_the_line_between_two_networks_has_the_losses_of_averaged_weights_in_float64():
@@ -126,6 +76,78 @@ def test_a_probe_is_the_minimum_of_its_documented_loss(strength):
     assert loss(np.concatenate([fitted.weights.ravel(), fitted.bias])) == pytest.approx(
         smallest, rel=1e-6
     )
+
+
+# --- robustness -------------------------------------------------------------------------------
+
+SERIES = [
+    {"name": "noise", "settings": [{"strength": 0.5}, {"strength": 2.0}]},
+    {"name": "blur", "settings": [{"strength": 1.0}]},
+]
+
+
+def perturbed(images: Tensor, name: str, strength: float) -> Tensor:
+    return images + strength * (
+        images.flip(0) if name == "noise" else images.mean(dim=3)[..., None]
+    )
+
+
+def test_robustness_is_that_of_networks_on_perturbed_images_in_float64():
+    trial = subject(0, chance=0.1)
+    images, labels = trial.data["test"]
+    trial.logits = forward(trial.state(), images).astype(np.float32)
+    trial.perturb = lambda name, params, *_: perturbed(images, name, params["strength"])
+    clean_loss, clean = loss_and_accuracy(trial.state(), images, labels)
+    expected = {("test_loss", "none", 0): clean_loss, ("test_metric", "none", 0): clean}
+    means = {}
+    for series in SERIES:
+        name, metrics = series["name"], []
+        for severity, setting in enumerate(series["settings"], start=1):
+            inputs = perturbed(images.double(), name, setting["strength"])
+            loss, metric = loss_and_accuracy(trial.state(), inputs, labels)
+            expected["test_loss", name, severity] = loss
+            expected["test_metric", name, severity] = metric
+            metrics.append(metric)
+        means[name] = sum(metrics) / len(metrics)
+    means["all"] = sum(means.values()) / len(means)
+    for name, mean in means.items():
+        expected["mean_metric", name] = mean
+        expected["relative_metric", name] = mean / clean
+        expected["corrected_relative_metric", name] = (mean - trial.chance) / (clean - trial.chance)
+    got = measured(ROBUSTNESS, trial, perturbations=SERIES, resamples=100)
+    assert got == pytest.approx(expected, rel=1e-6)
+
+
+def block_means(image: np.ndarray, top: int, left: int) -> np.ndarray:
+    """The four pixels of a block of side 2: the means of its quarters, after standardisation."""
+    return ((image - image.mean()) / image.std())[top : top + 2, left : left + 2]
+
+
+def with_texture(shape: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Each block of ``shape`` replaced by the most similar one of ``texture``: (H, W), side 2."""
+    height, width = shape.shape
+    offered = [(y, x) for y in range(height - 1) for x in range(width - 1)]
+    result = np.empty_like(shape)
+    for top in range(0, height, 2):
+        for left in range(0, width, 2):
+            goal = block_means(shape, top, left)
+            y, x = min(offered, key=lambda at: ((block_means(texture, *at) - goal) ** 2).sum())
+            result[top : top + 2, left : left + 2] = texture[y : y + 2, x : x + 2]
+    return result
+
+
+def test_shape_bias_counts_the_answers_of_a_network_in_float64():
+    trial = subject(0)
+    pixels, labels = trial.data["test"][0][:, 0].double().numpy(), trial.labels
+    partners = texture_partners(labels, 0)
+    images = np.stack([with_texture(*pixels[[i, j]]) for i, j in enumerate(partners)])
+    predicted = forward(trial.state(), torch.from_numpy(images)).argmax(axis=1)
+    shape, texture = sum(predicted == labels), sum(predicted == labels[partners])
+    assert measured(SHAPE_BIAS, trial, block=2) == {
+        ("shape_bias",): shape / (shape + texture),
+        ("shape_answers",): shape / len(labels),
+        ("texture_answers",): texture / len(labels),
+    }
 
 
 # --- the page ---------------------------------------------------------------------------------
