@@ -1,6 +1,7 @@
 """Each diagnostic against an independent reference: own code in float64, or a known answer.
 
-The page of references lists them all; these are the references that no other test has.
+The page of references lists them all. Here are those of networks and perturbed images; those of
+predictions, histories and features, and of weights, are in the modules beside this one.
 """
 
 import ast
@@ -170,8 +171,8 @@ def source_of(path: str, name: str) -> str:
     return "\n".join([own, *called])
 
 
-def test_every_diagnostic_has_a_reference():
-    listed = {row[0].strip("`") for row in rows_of_page()}
+def test_every_diagnostic_has_a_reference_in_float64():
+    listed = {row[0].strip("`") for row in rows_of_page() if "float64" in row[1]}
     assert sorted(listed) == sorted(load_registry().diagnostics)
 
 
