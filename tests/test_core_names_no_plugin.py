@@ -15,6 +15,7 @@ KINDS = ("dataset", "perturbation", "backbone", "initialization", "diagnostic")
 
 BY_ACCIDENT = {
     "bootstrap": "how an interval is made",
+    "cka": "the unit of similarities",
     "pretrained": "the key of a board's column, published",
     "random": "Python's module, whose state is compared",
     "timm": "the distribution, whose version is recorded",

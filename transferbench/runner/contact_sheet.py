@@ -116,6 +116,6 @@ def _encoded(images: np.ndarray) -> str:
     for position, picture in enumerate(pictures):
         sheet.paste(picture, (position * (side + GAP), 0))
     content = io.BytesIO()
-    sheet.save(content, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": 85}))
-    kind = "png" if lossless else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+    kind = "PNG" if lossless else "JPEG"
+    sheet.save(content, kind, **({} if lossless else {"quality": 85}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content.getvalue()).decode()}"
