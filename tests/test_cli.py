@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -456,11 +457,18 @@ def packed(finished, tmp_path):
     return type(finished.folder)(said.out.strip())
 
 
-def test_a_packed_submission_passes_its_check_and_stands_on_the_board(packed, tmp_path):
+def test_a_packed_submission_passes_its_check_and_stands_on_the_board(finished, packed, tmp_path):
     said = cli("submission", "check", packed)
     assert said.code == 0, said.out
     report = json.loads(cli("submission", "check", packed, "--json").out)
     assert report["ok"]
+    assert report["trust"] == "reported"  # no suite that is known, and its labels are not pinned
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    shutil.copy(finished.suite, suites / "tiny@1.0.yaml")
+    pins = cli("leaderboard", "labels", finished.suite, "--store", finished.store)
+    (suites / "TEST_LABELS").write_text(pins.out)
+    report = json.loads(cli("submission", "check", packed, "--json").out)
     assert report["trust"] == "recomputed"
     submissions, boards = tmp_path / "submissions", tmp_path / "boards"
     written = cli("leaderboard", "build", submissions, "--out", boards).out.split()

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 from command_line import SMALL, cli, command, environment, files_no_larger_than, mistake, suite_file
+from handmade_run import publish
+
+from transferbench import Run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
@@ -63,6 +66,7 @@ def test_a_run_may_be_in_a_folder_whose_name_is_no_text(finished, tmp_path):
         assert (said.code, said.err) == (0, "")
     for name in ("table.csv", "table.json", "table.parquet"):
         assert cli("export", folder, folder / name).code == 0
+    publish(Run(folder).suite, folder / "packed")
     said = cli("leaderboard", "build", folder / "packed", "--out", tmp_path / "boards")
     assert (said.code, said.err) == (0, "")
     assert "caf\\udce9" in (tmp_path / "boards" / "tiny@1" / "index.html").read_text()

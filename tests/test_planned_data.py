@@ -265,7 +265,7 @@ def test_the_plan_says_it(tmp_path, grouped):
     assert any("share images pixel by pixel: 20 of 20" in note for note in plan.notes)
     assert plan.data.overlap == {"handwriting": "no"}
     said = cli("show", "dataset", "grouped", "--plugin", grouped)
-    assert re.search(r"^shared_between_splits +as drawn$", said.out, re.MULTILINE)
+    assert re.search(r"^shared between splits +as drawn$", said.out, re.MULTILINE)
     grouped.write_text(grouped.read_text().replace("as drawn", ""))
     with pytest.raises(PluginError, match="dataset 'grouped': splits 'train' and 'test' share"):
         planned(tmp_path / "again", target, [grouped])

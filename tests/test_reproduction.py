@@ -12,7 +12,7 @@ from handmade_run import edit_records, publish, sealed
 
 from transferbench.records import Record, read_records
 from transferbench.registry import load_registry
-from transferbench.statistics import wilson
+from transferbench.statistics import exact_share
 from transferbench.submission import check
 from transferbench.submission.bundle import read_bundle
 from transferbench.submission.certificate import Certificate
@@ -61,7 +61,7 @@ def consistently_forged(folder: Path) -> Path:
     outputs[wrong] = trial.labels[wrong]
     write_predictions({**trials, row.job: trial._replace(outputs=outputs)},
                       folder / "predictions.parquet")  # fmt: skip
-    share = wilson(float((outputs == trial.labels).sum()), len(outputs))
+    share = exact_share(float((outputs == trial.labels).sum()), len(outputs))
     better = {"value": share.value, "low": share.low, "high": share.high}
 
     def raise_it(rows: list[Record]) -> list[Record]:

@@ -356,7 +356,7 @@ def test_cuda_that_is_not_there_is_a_clear_error(tmp_path):
 
 def test_an_unwritable_folder_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot"):
+    with pytest.raises(StoreError, match="file is not a folder, and --out must be one"):
         run(tiny_suite(), out=tmp_path / "file" / "run", jobs=1)
 
 

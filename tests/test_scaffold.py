@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_written(options):
     Path("file").touch()
     message = mistake("plugin", "new", "my-net", "--kind", "backbone", "--out", "file", *options)
     assert "cannot write file/" in message
-    assert "choose another folder" in message
+    assert "check the path, where a file stands in the place of a folder" in message
 
 
 @pytest.mark.parametrize("options", [(), ("--package",)])

@@ -324,7 +324,6 @@ def robustness(series):
          "sources has no 'sauce', where P-T starts from; did you mean 'source'?"),
         ("sources", "{own: {dataset: {name: digits}, recipe: short}}",
          "sources has no 'source', where P-T starts from; there are: own"),
-        ("sources", "{}", "sources has no 'source', where P-T starts from; there are: none"),
         ("initializations/P-T", "{name: pretrained, recipe: short, params: {checkpoint: 1}}",
          "P-T starts from epoch 1 of source, which stores epochs 0; add it to the source's"),
         ("initializations/P-T", "{name: pretrained, recipe: short, recipes: {far: short}}",
@@ -484,7 +483,7 @@ def transferbench_initializations():
     [
         ("{strength: 0}", "initializations.RI-T.params: initialization 'needs-strength' failed: "),
         ("{strength: 0}", "ZeroDivisionError: integer division or modulo by zero (mine.py:14)"),
-        ("{strength: 1}", "initialization 'needs-strength' failed: KeyError: 1 (mine.py:14); repo"),
+        ("{strength: 1}", "initialization 'needs-strength' failed: KeyError: 1 (mine.py:14); "),
         ("{strength: '1'}", "params.strength: needs-strength: Input should be an integer, not '1'"),
         ("{}", "params.strength: needs-strength: Field required"),
         ("3", "initializations.RI-T.params: Input should be a mapping, not 3"),
@@ -507,7 +506,7 @@ def test_a_validator_that_raises_names_plugin_and_field(tmp_path, params, expect
     ("changes", "expected"),
     [
         ({"recipes": {}}, "recipes has no 'short'"),
-        ({"sources": {}}, "initializations.P-T.source: sources has no 'source', where P-T"),
+        ({"sources": {}}, "tiny@1.0 has no source to pre-train fixup-resnet8 on; give its weights"),
         ({"replicates": 10**9}, "replicates: 4,000,000,000 trials for each"),
         ({"scoring": TINY["scoring"] | {"chance": {}}}, "scoring.chance: has no value for"),
         ({"perturbations": {"none": {"name": "block-shuffle", "params": {"block": "2"}}}},

@@ -62,6 +62,9 @@ def test_an_installed_diagnostic_has_its_figure_in_the_report_and_its_column_on_
     run = ("run", "tiny.yaml", "--out", "run", "--jobs", "1", "--device", "cpu")
     pack = ("submission", "pack", "run", "--out", "submissions", "--submitter", "A. Reader",
             "--overlap", "handwriting=no")  # fmt: skip
+    known = tmp_path / "suites" / "tiny@1.0.yaml"
+    known.parent.mkdir()
+    shutil.copy(tmp_path / "tiny.yaml", known)
     build = ("leaderboard", "build", "submissions", "--out", "boards")
     for said in commands(python, run, pack, build, folder=tmp_path):
         assert said.code == 0, said.err

@@ -10,7 +10,16 @@ import pytest
 import timm
 import torch
 from command_line import SMALL, cli, command, environment, mistake, suite_file
-from handmade_run import Declaration, entry_of, handmade_registry, make_run, only_board, pack
+from handmade_run import (
+    SUITE,
+    Declaration,
+    entry_of,
+    handmade_registry,
+    make_run,
+    only_board,
+    pack,
+    publish,
+)
 from safetensors.torch import save_file
 
 from transferbench import api
@@ -106,6 +115,7 @@ def test_two_files_of_one_name_are_two_entries_everywhere(twice):
     report = (folder / "run" / "report.html").read_text(encoding="utf-8")
     assert all(name in report for name in names)
     packed = cli("submission", "pack", folder / "run", "--out", folder / "s")
+    publish(run.suite, folder / "s")
     paths = packed.out.split()
     assert len({Path(path).parent.name for path in paths}) == 2
     assert cli("leaderboard", "build", folder / "s", "--out", folder / "boards").code == 0
@@ -541,6 +551,7 @@ def submitted(folder, registry, tag, digit, name):
     external = entry.weights.model_copy(update={"tag": tag, "sha256": digit * 64})
     entry = type(entry)(**vars(entry) | {"weights": external, "name": name})
     store = make_run(folder, registry, (entry,))
+    publish(Suite.model_validate(SUITE), folder.parent / "s")
     return pack(folder / "run", store, name, folder.parent / "s", Declaration(), registry)
 
 

@@ -157,7 +157,7 @@ SPECTRUM = DiagnosticSpec(
     metrics=frozenset(
         {"effective_rank", "frobenius_norm", "singular_value", "spectral_norm", "stable_rank"}
     ),
-    needs=frozenset({"init_state"}),
+    needs=frozenset({"init_state", "history"}),
     needs_of_source="state",
     epochs=lambda params: [of for of in params.of if isinstance(of, int)],
     report=ReportPart(
