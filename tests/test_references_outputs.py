@@ -170,6 +170,9 @@ def scored_pair() -> tuple[FakeSubject, FakeSubject]:
     source = subject(1, history=({"epoch": 0}, {"epoch": 1}, {"epoch": 2}))
     target = subject(0, history=history(METRICS[0], METRICS[2]))
     target.logits = np.zeros((1, CLASSES), np.float32)
+    # Classes that depend on the images, so that a score is not that of chance.
+    target.data = {split: (images, images.flatten(1)[:, :CLASSES].argmax(1))
+                   for split, (images, _) in target.data.items()}  # fmt: skip
     target.alter("init", {k: v for k, v in source.state(1).items() if not k.startswith("head")})
     return target, source
 
