@@ -449,12 +449,17 @@ def test_a_target_that_is_not_scored_is_no_part_of_the_answer(full):
     assert control not in words[0]
 
 
-def test_answer_names_where_the_gain_fades(small):
+@pytest.mark.parametrize(
+    ("lead", "words"), [(0.0, "not significantly different from zero"), (0.4, "below zero")]
+)
+def test_answer_names_where_the_gain_fades(small, lead, words):
     rows = small.measurements.copy()
     trial = (rows["diagnostic"] == "trial") & (rows["perturbation"] == "block-1")
-    rows.loc[trial & (rows["metric"] == "test_metric"), "value"] = [0.2, 0.3, 0.3, 0.2] * 2
-    words = answer(scope_of(rows, ENTRIES[0], small.suite))
-    assert re.search(r"not significantly above zero on real under block-1[;, .]", words)
+    own = trial & (rows["metric"] == "test_metric")
+    rows.loc[own, "value"] = [0.2, 0.3, 0.3, 0.2] * 2
+    rows.loc[own & (rows["initialization"] == "RI-T"), "value"] += lead
+    answered = answer(scope_of(rows, ENTRIES[0], small.suite))
+    assert re.search(f" is {words} on real under block-1[;, .]", answered)
 
 
 def test_band_is_the_interval_at_each_epoch(full):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from transferbench.measurements import mean_of
 from transferbench.report.formats import percent, signed_percent, significant
 from transferbench.report.parts import Scope
@@ -77,9 +79,9 @@ def _effect(gain: Summary, name: str, quantity: Quantity) -> str:
 
 
 def _fade_sentence(scope: Scope) -> str:
-    """Where the gain is not significantly above zero."""
+    """Where the gain is not above zero: not different from it, or below."""
     scoring, rows = scope.suite.scoring, TEST.rows(scope.measurements)
-    faded: dict[str, list[str]] = {}
+    without: dict[int, dict[str, list[str]]] = {0: {}, -1: {}}
     count = 0
     for target in scoring.chance:
         for label in scope.suite.perturbations:
@@ -91,12 +93,17 @@ def _fade_sentence(scope: Scope) -> str:
             if label != scoring.perturbation and gain and gain.low is not None:
                 count += 1
                 if gain.side < 1:
-                    faded.setdefault(target, []).append(label)
-    lost = sum(map(len, faded.values()))
+                    without[gain.side].setdefault(target, []).append(label)
+    lost = sum(len(labels) for targets in without.values() for labels in targets.values())
     if not count:
         return ""
     if not lost:
         return "The gain is significant under every perturbation measured."
-    parts = [f"on {target} under {', '.join(labels)}" for target, labels in faded.items()]
-    rest = "; elsewhere it is" if lost < count else ""
-    return f"The gain is not significantly above zero {'; '.join(parts)}{rest}."
+    words = {0: "not significantly different from zero", -1: "below zero"}
+    parts = [f"{words[side]} {_where(targets)}" for side, targets in without.items() if targets]
+    rest = "; elsewhere it is above zero" if lost < count else ""
+    return f"The gain is {'; it is '.join(parts)}{rest}."
+
+
+def _where(targets: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"on {target} under {', '.join(labels)}" for target, labels in targets.items())
