@@ -114,7 +114,7 @@ CODE = {
     "import transferbench.training as t; t.learning_rate_factor = lambda *a: 1.0":
         "transferbench.training.learning_rate_factor was replaced",
     "import transferbench.training as t; t.PRECISIONS['f32'] = None":
-        "transferbench.training.execution.PRECISIONS.f32 was replaced",
+        "PRECISIONS.f32 was replaced",
     "import transferbench.statistics as s; s.student_t = print":
         "transferbench.statistics.student_t was replaced",
 }  # fmt: skip
