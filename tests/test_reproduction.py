@@ -20,6 +20,7 @@ from transferbench.submission.integrity import planned_again
 from transferbench.submission.predictions import read_predictions, write_predictions
 from transferbench.submission.verdicts import _judged
 from transferbench.suite import Suite
+from transferbench.suite.ranges import metric_ranges
 
 
 @pytest.mark.slow
@@ -71,6 +72,8 @@ def consistently_forged(folder: Path) -> Path:
 
     edit_records(folder, raise_it)
     bundle = read_bundle(folder)
-    verdicts = _judged(bundle, planned_again(bundle, load_registry()))
+    registry = load_registry()
+    ranges = metric_ranges(bundle.plan.suite, registry.diagnostics)
+    verdicts = _judged(bundle, planned_again(bundle, registry), ranges)
     (folder / "claims.json").write_text(json.dumps([v.model_dump(mode="json") for v in verdicts]))
     return sealed(folder)
