@@ -58,8 +58,8 @@ def consistently_forged(folder: Path) -> Path:
     trials = read_predictions(folder / "predictions.parquet")
     trial = trials[row.job]
     outputs = np.copy(trial.outputs)
-    wrong = np.flatnonzero(outputs != trial.labels)[: len(outputs) // 5]
-    outputs[wrong] = trial.labels[wrong]
+    mistaken = np.flatnonzero(outputs != trial.labels)[: len(outputs) // 5]
+    outputs[mistaken] = trial.labels[mistaken]
     write_predictions({**trials, row.job: trial._replace(outputs=outputs)},
                       folder / "predictions.parquet")  # fmt: skip
     share = exact_share(float((outputs == trial.labels).sum()), len(outputs))

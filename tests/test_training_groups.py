@@ -292,13 +292,13 @@ def test_inputs_are_filled_into_the_same_memory():
     draws = [training.stepping.draw(torch.arange(8) + i, generator, i) for i in range(2)]
     inputs = FixedInputs(draws[:1], CPU)
     fixed = inputs.draws[0]
-    places = [t.data_ptr() for t in (fixed.rates, fixed.batch.indices, fixed.batch.runs)]
+    addresses = [t.data_ptr() for t in (fixed.rates, fixed.batch.indices, fixed.batch.runs)]
     inputs.fill(draws[1:])
     assert torch.equal(fixed.batch.indices, draws[1].batch.indices)
     assert torch.equal(fixed.batch.runs, draws[1].batch.runs)
     assert torch.equal(fixed.rates, draws[1].rates)
     assert torch.equal(fixed.batch.augmentation.warp, draws[1].batch.augmentation.warp)
-    assert places == [t.data_ptr() for t in (fixed.rates, fixed.batch.indices, fixed.batch.runs)]
+    assert addresses == [t.data_ptr() for t in (fixed.rates, fixed.batch.indices, fixed.batch.runs)]
     shorter = training.stepping.draw(torch.arange(5), generator, 0)
     assert inputs.fits(draws[1:])
     assert not inputs.fits([shorter])

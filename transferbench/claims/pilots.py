@@ -123,8 +123,7 @@ def _power_of_order(claim: Claim, pilot: Pilot, n: int) -> float:
 
 def _units(suite: Suite, claim: Claim, registry: Registry) -> int:
     """The replicates that a claim plans for, or the source networks that its arms start from."""
-    sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
-    terms = [term for summands in sums for term in summands]
+    terms = claim.all_terms
     arms = {arm for term in terms for arm in (term.initialization, term.other_initialization)}
     uses = [suite.initializations[arm] for arm in arms if arm not in {None, SOURCE}]
     networks = [networks_behind(suite, use, registry.initialization(use.name)) for use in uses]

@@ -38,7 +38,7 @@ from transferbench.statistics import (
     range_of,
     weighted_sum,
 )
-from transferbench.suite import SOURCE, Claim, Suite, Term
+from transferbench.suite import SOURCE, Claim, Suite
 
 __all__ = ["Decision", "Verdict", "judge", "judge_by_jackknife"]
 
@@ -254,19 +254,14 @@ def _unmeasured(claim: Claim, unmeasured: Mapping[str, str]) -> list[str]:
     """Why diagnoses of the source network were not measured for this entry."""
     labels = {
         term.diagnostic
-        for term in _terms(claim)
+        for term in claim.all_terms
         if SOURCE in {term.initialization, term.other_initialization}
     }
     return [f"{label} {why}" for label, why in unmeasured.items() if label in labels]
 
 
-def _terms(claim: Claim) -> list[Term]:
-    sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
-    return [term for summands in sums for term in summands]
-
-
 def _arms(claim: Claim) -> set[str]:
-    terms = _terms(claim)
+    terms = claim.all_terms
     second = {term.other_initialization for term in terms if term.other_initialization}
     return {term.initialization for term in terms} | second
 

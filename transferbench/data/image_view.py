@@ -78,8 +78,8 @@ class ImageView:
     def split(self, sizes: int | Sequence[int], dim: int = 0) -> Sequence[Tensor]:
         """As ``Tensor.split``, each batch made when it is its turn."""
         if dim != 0:
-            whole: Sequence[Tensor] = self.whole().split(sizes, dim)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            return whole
+            batches: Sequence[Tensor] = self.whole().split(sizes, dim)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return batches
         return _Batches(self, torch.arange(len(self)).split(sizes))  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def tensor_split(self, sections: int, dim: int = 0) -> Sequence[Tensor]:

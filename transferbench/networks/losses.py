@@ -35,6 +35,6 @@ def label_loss(logits: Tensor, targets: Tensor, *, partly_known: bool) -> Tensor
     return total / is_known.sum().clamp(min=1)
 
 
-def known_share(part: Tensor, whole: Tensor) -> Tensor:
+def known_share(part: Tensor, batch: Tensor) -> Tensor:
     """The share of the known labels of a batch that are in a part of it, 0 where none is known."""
-    return (~torch.isnan(part)).sum() / (~torch.isnan(whole)).sum().clamp(min=1)
+    return (~torch.isnan(part)).sum() / (~torch.isnan(batch)).sum().clamp(min=1)

@@ -36,13 +36,13 @@ def question(scope: Scope) -> str:
     scoring = scope.suite.scoring
     gain, left = (_arms(scope, p) for p in (scoring.perturbation, scoring.statistics or ""))
     networks = TEST.rows(scope.measurements).select(initialization=scope.pair).networks
-    whole, statistics, features = (
+    total, statistics, features = (
         _sum(terms, networks) for terms in (gain, left, [*gain, *_negative(left)])
     )
     where = ", ".join(scoring.chance)
-    if whole is None:
+    if total is None:
         return ""
-    brings = _brings(whole, where)
+    brings = _brings(total, where)
     if statistics is None or features is None:
         nothing = f"nothing was measured under {scoring.statistics}"
         return f"{brings}; features or statistics is not known: {nothing}."
@@ -50,7 +50,7 @@ def question(scope: Scope) -> str:
     if stuck := _untrained(scope):
         untold = "and it cannot be told whether it is features or statistics"
         return f"{brings}, {untold}, since {stuck}: {measured}."
-    return f"{brings}{_verdict(whole, statistics, features)}: {measured}."
+    return f"{brings}{_verdict(total, statistics, features)}: {measured}."
 
 
 def _untrained(scope: Scope) -> str:
@@ -69,23 +69,23 @@ def _untrained(scope: Scope) -> str:
     return ""
 
 
-def _brings(whole: Summary, where: str) -> str:
-    if whole.low is None:
-        return f"On {where} pre-training changes the test metric by {_points(whole)}"
-    if whole.side == 0:
+def _brings(total: Summary, where: str) -> str:
+    if total.low is None:
+        return f"On {where} pre-training changes the test metric by {_points(total)}"
+    if total.side == 0:
         return (
             f"On {where} it is undecided whether pre-training brings anything: the gain in the "
-            f"test metric is {_points(whole)}"
+            f"test metric is {_points(total)}"
         )
-    verb = "brings" if whole.side > 0 else "costs: the gain is"
-    return f"On {where} pre-training {verb} {_points(whole)} of the test metric"
+    verb = "brings" if total.side > 0 else "costs: the gain is"
+    return f"On {where} pre-training {verb} {_points(total)} of the test metric"
 
 
-def _verdict(whole: Summary, statistics: Summary, features: Summary) -> str:
+def _verdict(total: Summary, statistics: Summary, features: Summary) -> str:
     """What the gain is made of, where the intervals say so."""
-    if whole.side == 0:
+    if total.side == 0:
         return "; nor is it decided what it would be made of"
-    if whole.side < 0:
+    if total.side < 0:
         return ""
     if features.side > 0:
         if statistics.side > 0:

@@ -118,7 +118,7 @@ def _jobs(store: Store, ids: Sequence[str], used: set[str]) -> Iterator[Unused]:
     for job in ids:
         if job in used or store.is_being_written(job):
             continue
-        folder, manifest = store.root / "jobs" / job[:2] / job, store.manifest(job)
+        folder, manifest = store.folder_of(job), store.manifest(job)
         kind = manifest.kind if manifest else "damaged job"
         yield Unused(kind, job[:12], folder)
     for path in sorted((store.root / "failures").glob("*.json")):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transferbench.runner.survey import RunFolder, artefact_ids, ids_of, run_folders, with_earlier
-from transferbench.store import CONTENTS, Store
+from transferbench.store import CONTENTS, Store, unused_contents
 
 __all__ = ["StoreUsage", "Usage", "files_below", "freed_bytes", "store_usage"]
 
@@ -81,7 +81,7 @@ def store_usage(store: Store, runs: Sequence[Path] = ()) -> StoreUsage:
     sums: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
     total = _Sum()
     for job in ids:
-        manifest, folder = store.manifest(job), store.root / "jobs" / job[:2] / job
+        manifest, folder = store.manifest(job), store.folder_of(job)
         kind = manifest.kind if manifest else "damaged"
         for path in files_below(folder):
             groups = [("kind", kind), *(("suite", suite) for suite in suites.get(job, [UNUSED]))]
@@ -94,10 +94,9 @@ def store_usage(store: Store, runs: Sequence[Path] = ()) -> StoreUsage:
         for path in parts:
             sums["kind", name].add(path)
             total.add(path)
-    for path in files_below(store.root / CONTENTS):
-        if path.lstat().st_nlink == 1:
-            sums["kind", "unused contents"].add(path)
-            total.add(path)
+    for path in unused_contents(store.root):
+        sums["kind", "unused contents"].add(path)
+        total.add(path)
     rows = [each.usage(*key) for key, each in sums.items() if each.files]
     order = ("kind", "state", "suite")
     rows.sort(key=lambda row: (order.index(row.group), -row.disk_bytes, row.name))

@@ -59,7 +59,7 @@ def survey(store: Store, runs: Sequence[Path]) -> Survey:
     faults = {job: fault for job in ids if (fault := store.damage(job, everything=True))}
     folders = list(run_folders(store, runs))
     jobs = {job.id: job for folder in folders for job in jobs_of(folder)}
-    present = [store.root / "jobs" / job[:2] / job for job in ids]
+    present = [store.folder_of(job) for job in ids]
     aside = [path for path in _entries(store.corrupt) if ID_PATTERN.match(path.name)]
     for path in (*present, *aside):
         job = path.name[:ID_LENGTH]

@@ -91,7 +91,7 @@ class Store:
             time.sleep(seconds)
             for job in unseen:
                 # Network file systems look again when a folder is opened.
-                for folder in (self.root / "jobs", self._folder(job).parent, self._folder(job)):
+                for folder in (self.root / "jobs", self.folder_of(job).parent, self.folder_of(job)):
                     with suppress(OSError):
                         os.scandir(folder).close()
             unseen = {job for job in unseen if not self.is_done(job)}
@@ -99,14 +99,14 @@ class Store:
 
     def open(self, job: str) -> Artefact | None:
         """The artefact of a job, None where it is not done."""
-        return open_artefact(self._folder(job), job, self._verified)
+        return open_artefact(self.folder_of(job), job, self._verified)
 
     def manifest(self, job: str, folder: Path | None = None) -> Manifest | None:
         """The manifest of an artefact whose files may be damaged; None where it is itself.
 
         ``folder``: of an artefact that was set aside.
         """
-        return read_document(Manifest, str((folder or self._folder(job)) / MANIFEST), job)
+        return read_document(Manifest, str((folder or self.folder_of(job)) / MANIFEST), job)
 
     def last_aside(self, job: str) -> Path | None:
         """The artefact of a job that was set aside last, None where there is none."""
@@ -140,7 +140,7 @@ class Store:
 
         ``everything``: read all files of one that looks finished, too.
         """
-        folder = self._folder(job)
+        folder = self.folder_of(job)
         if not os.path.lexists(folder) or (not everything and self.is_done(job)):
             return ""
         return fault_of(folder, job, self._verified)
@@ -229,7 +229,7 @@ class Store:
         lacks one of ``files``: by one that has all of its own, with the same content.
         Raises: ``StoreError`` where that has other content.
         """
-        folder = self._folder(job)
+        folder = self.folder_of(job)
         with explained(self.root, folder):
             self._prepare_once()
             if not folder.parent.is_dir():
@@ -269,7 +269,7 @@ class Store:
 
         Contents that it shares with others stay with them.
         """
-        folder = self._folder(job)
+        folder = self.folder_of(job)
         with explained(self.root, folder):
             self._prepare_once()
             partial = self.root / "partial" / draft_name(job, self.host)
@@ -307,7 +307,7 @@ class Store:
 
         An intact one, which another process computed again meanwhile, stays.
         """
-        folder = self._folder(job)
+        folder = self.folder_of(job)
         with explained(self.root, folder):
             self._prepare_once()
             if not os.path.lexists(folder) or self._is_intact(job):
@@ -316,7 +316,7 @@ class Store:
 
     def _publish(self, job: str, draft: Path) -> None:
         """Rename a draft into place, unless an intact artefact is there: another was first."""
-        folder = self._folder(job)
+        folder = self.folder_of(job)
         for _ in range(PUBLISH_ATTEMPTS):
             try:
                 draft.rename(folder)
@@ -356,14 +356,14 @@ class Store:
                 f"other bits ({', '.join(differing)}): compute this run in a new store (--store), "
                 "or where the job was computed"
             )
-        aside = self._move_aside(self._folder(job))
+        aside = self._move_aside(self.folder_of(job))
         self._publish(job, draft)
         if aside is not None:
             remove(aside)
 
     def _set_aside(self, job: str) -> Path | None:
         """Move what is in a job's place to ``corrupt``; returns where it is then."""
-        folder = self._folder(job)
+        folder = self.folder_of(job)
         aside = self._move_aside(folder)
         if aside and self._is_intact(job, aside):
             # Another published it between our look and our rename.
@@ -392,7 +392,8 @@ class Store:
         artefact = self.open(job)
         return artefact is not None and set(files) <= set(artefact.names)
 
-    def _folder(self, job: str) -> Path:
+    def folder_of(self, job: str) -> Path:
+        """Where the artefact of a job is, or would be."""
         _check_id(job)
         return self.root / "jobs" / job[:2] / job
 
@@ -425,7 +426,7 @@ class Store:
         return ", ".join(sorted(map(str, filter(None, living))))
 
     def _is_intact(self, job: str, folder: Path | None = None) -> bool:
-        return not fault_of(folder or self._folder(job), job, self._verified)
+        return not fault_of(folder or self.folder_of(job), job, self._verified)
 
 
 def _check_id(job: str) -> None:

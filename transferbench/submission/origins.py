@@ -41,10 +41,7 @@ class Origins(NamedTuple):
 
     def of_claim(self, claim: Claim) -> Origin:
         """The least certain origin of the quantities that a claim is on."""
-        sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
-        return _least_certain(
-            self.of(term.diagnostic, term.metric) for terms in sums for term in terms
-        )
+        return _least_certain(self.of(term.diagnostic, term.metric) for term in claim.all_terms)
 
     def claims(self, suite: Suite) -> dict[Origin, list[str]]:
         """The claims of a suite, controls too, by their origin."""

@@ -79,8 +79,7 @@ def _without_columns(scoring: Mapping[str, Any]) -> dict[str, Any]:
 def _other_averages(earlier: Suite, later: Suite) -> Iterator[str]:
     """Claims that average over all targets or perturbations, of which the later one has more."""
     for label, claim in earlier.claims.items():
-        sums = (claim.terms, claim.relative_to, *claim.order, *claim.against)
-        for term in (term for terms in sums for term in terms):
+        for term in claim.all_terms:
             grids = [
                 suite.diagnostics[term.diagnostic].on
                 if term.diagnostic in suite.diagnostics

@@ -592,6 +592,12 @@ class Claim(Strict):
             raise ValueError("within needs a positive threshold")
         return self
 
+    @property
+    def all_terms(self) -> list[Term]:
+        """The terms of all its sums."""
+        sums = (self.terms, self.relative_to, *self.order, *self.against)
+        return [term for summands in sums for term in summands]
+
 
 class BoardColumn(Strict):
     """A measurement without coordinates that a board shows as a column."""
