@@ -15,7 +15,7 @@ from transferbench.registry import identity, load_registry
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.specs import Preprocessing, Weights
-from transferbench.suite import Suite
+from transferbench.suite import Image, Suite
 
 FACTS = {
     "source:source": DatasetFacts("a" * 64, 38, "multi-class", "accuracy", 1000, 100),
@@ -230,6 +230,27 @@ def test_a_perturbation_moves_its_own_trials_alone(registry):
         after = trials_of(plan_of(registry, changed(path, value)))
         for axes, job in before.items():
             assert (after[axes] == job) == (axes[1] == "none")
+
+
+def test_a_target_may_have_images_of_its_own(registry):
+    """Another normalisation and storage of one target: its trials, and no pre-training."""
+    own = SUITE["image"] | {"mean": [0.25], "stored": 12, "fit": "whole"}
+    before, after = plan_of(registry), plan_of(registry, changed("targets.near.image", own))
+    assert not set(trials_of(before).values()) & set(trials_of(after).values())
+    assert before.of_kind("pretrain") == after.of_kind("pretrain")
+    (image,) = {digest(job.payload["image"]) for job in after.of_kind("trial")}
+    assert image == digest(Image.model_validate(own).model_dump(mode="json"))
+
+
+def test_a_perturbation_may_leave_out_the_augmentation(registry):
+    """As the paper's shuffled images, which were not augmented."""
+    suite = changed("recipes.short.augmentation", {"flip": True})
+    augmented = trials_of(plan_of(registry, suite))
+    plan = plan_of(registry, changed("perturbations.block-2.augment", False, suite))
+    plain = trials_of(plan_of(registry))
+    for axes, job in trials_of(plan).items():
+        # The plan of SUITE, whose recipe augments nothing, has the same trials there.
+        assert job == (augmented if axes[1] == "none" else plain)[axes]
 
 
 def test_other_pixels_move_every_id(registry):

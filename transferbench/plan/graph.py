@@ -33,6 +33,7 @@ from transferbench.specs import Preprocessing, Weights
 from transferbench.suite import (
     SOURCE,
     WHOLE_IMAGES,
+    Augmentation,
     Image,
     Pairing,
     Recipe,
@@ -168,7 +169,7 @@ class _Planner:
 
     def _training(self, entry: Entry, dataset: str, recipe: Recipe) -> dict[str, Any]:
         """What the payloads of pre-trainings and trials have in common."""
-        facts, image = self.facts[dataset], self.suite.image
+        facts, image = self.facts[dataset], self.suite.image_of(dataset)
         target = self.suite.targets.get(dataset.removeprefix("target:"))
         mean, std = _constants(entry.preprocessing or image, image.channels)
         content = {
@@ -257,6 +258,8 @@ class _Planner:
             "checkpoints": sorted(t for t in epochs if t <= recipe.epochs),
             "seeds": self.seeds.training(replicate, start.draw, replicate % start.networks),
         }
+        if not self.suite.perturbations[perturbation].augment:
+            payload["recipe"]["augmentation"] = Augmentation().model_dump(mode="json")
         if tuning := self._tuning(entry, label, arm):
             payload["tuning"] = tuning
         title = f"{arm} of {entry.name} on {label}, {perturbation}, replicate {replicate}"

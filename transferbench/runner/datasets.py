@@ -68,11 +68,11 @@ def prepare_datasets(
     prepared: dict[str, PreparedDataset] = {}
     datasets: dict[str, PreparedDataset] = {}
     missing: list[str] = []
-    form = stored_form(resolved.suite.image.model_dump())
     data_root = None if options.data_root is None else Path(options.data_root)
     store.repair("datasets")
     for label, (identity, spec, params) in resolved.datasets.items():
-        key = digest(identity)
+        form = stored_form(resolved.suite.image_of(label).model_dump())
+        key = digest([identity, form])
         doing = f"the images of {label} ({spec.name}) are prepared at {form.side} px, once"
         try:
             with said_where_slow(doing):

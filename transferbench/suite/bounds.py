@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from transferbench.records import Record
 from transferbench.suite.document import Location, Mistake
-from transferbench.suite.schema import TUNING, Augmentation, Recipe, Suite, Term
+from transferbench.suite.schema import TUNING, Augmentation, Image, Recipe, Suite, Term
 
 __all__ = ["DISTINCT", "terms_of", "value_mistakes"]
 
@@ -44,12 +44,21 @@ def _at_most(location: Location, value: float, limit: float) -> Iterator[Mistake
 
 
 def _image_mistakes(suite: Suite) -> Iterator[Mistake]:
-    for i, mean in enumerate(suite.image.mean):
-        yield from _at_most(("image", "mean", i), abs(mean), LARGE)
-    for i, std in enumerate(suite.image.std):
-        yield from _at_most(("image", "std", i), std, LARGE)
-        if std < 1 / LARGE:
-            yield Mistake(("image", "std", i), f"should be at least {1 / LARGE:g}, not {std:g}")
+    images: dict[Location, Image] = {("image",): suite.image}
+    images |= {("targets", label, "image"): target.image
+               for label, target in suite.targets.items() if target.image}  # fmt: skip
+    for at, image in images.items():
+        for i, mean in enumerate(image.mean):
+            yield from _at_most((*at, "mean", i), abs(mean), LARGE)
+        for i, std in enumerate(image.std):
+            yield from _at_most((*at, "std", i), std, LARGE)
+            if std < 1 / LARGE:
+                yield Mistake((*at, "std", i), f"should be at least {1 / LARGE:g}, not {std:g}")
+        for field in ("size", "channels"):
+            value, expected = getattr(image, field), getattr(suite.image, field)
+            if value != expected:
+                reason = f"{value}, and the suite's image has {expected}: a network has one input"
+                yield Mistake((*at, field), reason)
 
 
 def _network_mistakes(suite: Suite) -> Iterator[Mistake]:

@@ -140,8 +140,12 @@ class Use(Strict):
 class PerturbationUse(Use):
     """A perturbation of the input images."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"augment"})
+
     apply: Literal["train-and-test", "test-only"] = "train-and-test"
     """Whether training images are perturbed too, or test images alone."""
+    augment: bool = True
+    """Whether training images are augmented as the recipe says; false for the centre alone."""
 
 
 class Image(Strict):
@@ -338,10 +342,15 @@ class Source(Strict):
 class Target(Strict):
     """A task to fine-tune on."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"metric", "stratify"})
+    added: ClassVar[frozenset[str]] = frozenset({"image", "metric", "stratify"})
 
     dataset: Use
     """Dataset to fine-tune on."""
+    image: Image | None = None
+    """How its pictures are stored, fitted and normalised; none for the ``image`` of the suite.
+
+    Of the same ``size`` and ``channels``: a network sees images of one shape.
+    """
     metric: Metric | None = None
     """What its networks are judged by and selected for; none for the metric of the dataset.
 
@@ -741,6 +750,11 @@ class Suite(Strict):
             for cell in product(*self.axes(grid)):
                 cells.setdefault(cell, set()).update(grid.checkpoints)
         return cells
+
+    def image_of(self, dataset: str) -> Image:
+        """The images of ``source:LABEL`` or ``target:LABEL``."""
+        target = self.targets.get(dataset.removeprefix("target:"))
+        return (target and target.image) or self.image
 
     @property
     def networks(self) -> int:
