@@ -23,7 +23,8 @@ from tiny_suite import tiny_suite
 import transferbench
 from transferbench.cli.options import RUN_OPTIONS
 from transferbench.errors import SuiteError
-from transferbench.runner import execute, progress
+from transferbench.runner import progress
+from transferbench.runner.executors import this_machine
 from transferbench.runner.options import Options, RunOptions
 from transferbench.runner.schedule import SilentWatcher
 from transferbench.statistics import replicate_mean
@@ -225,12 +226,12 @@ def test_a_terminal_has_a_bar_unless_it_is_silenced(monkeypatch):
 def test_cpus_are_counted_where_the_system_has_no_affinity(monkeypatch):
     monkeypatch.delattr(os, "process_cpu_count", raising=False)
     if hasattr(os, "sched_getaffinity"):
-        assert execute.available_cpus() == len(os.sched_getaffinity(0))
+        assert this_machine.available_cpus() == len(os.sched_getaffinity(0))
         monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert execute.available_cpus() == 7
+    assert this_machine.available_cpus() == 7
     monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)
-    assert execute.available_cpus() == 3
+    assert this_machine.available_cpus() == 3
 
 
 # --- mistakes in arguments ----------------------------------------------------------------------

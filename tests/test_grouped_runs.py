@@ -11,10 +11,10 @@ from tiny_suite import tiny_suite
 
 from transferbench.api import compare_runs, run
 from transferbench.plan import Job, Work
-from transferbench.runner.execute import MEASURES, TRAINS, gpu_setups
 from transferbench.runner.executors import Assignment, Outcome
 from transferbench.runner.executors.inprocess import attempt_all
 from transferbench.runner.executors.local import LocalExecutor, SlotSetup
+from transferbench.runner.executors.this_machine import MEASURES, TRAINS, gpu_setups
 from transferbench.runner.schedule import Grouping, JobSchedule, SilentWatcher, shape_of
 from transferbench.store import Store
 

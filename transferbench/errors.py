@@ -7,6 +7,7 @@ TransferbenchError
  +-- DataError          images or weights missing, truncated or of the wrong content
  |    +-- SelectionError       images that a suite selects and the data do not have
  +-- DeviceError        hardware asked for that is not there
+ +-- ExecutorError      an executor, or its workers elsewhere, that cannot be used as requested
  +-- StoreError         an artefact that cannot be written or is not what was written
  |    +-- DamagedImagesError   decoded images that changed since they were written
  +-- SubmissionError    a submission that cannot be accepted
@@ -23,6 +24,7 @@ __all__ = [
     "DamagedImagesError",
     "DataError",
     "DeviceError",
+    "ExecutorError",
     "PluginError",
     "SelectionError",
     "StoreError",
@@ -91,6 +93,10 @@ class SelectionError(DataError):
 
 class DeviceError(TransferbenchError):
     """Hardware was asked for that this machine does not have."""
+
+
+class ExecutorError(TransferbenchError):
+    """An executor, or its workers on other machines, that cannot be used as requested."""
 
 
 class StoreError(TransferbenchError):

@@ -173,7 +173,8 @@ def _measured(prepared: _Prepared) -> Cost:
     """The cost of the first design on this machine. Raises: as ``try_weights``."""
     from transferbench.engine.resources import find_device
     from transferbench.runner.cost import estimate
-    from transferbench.runner.execute import available_cpus, slots_of, try_weights
+    from transferbench.runner.execute import try_weights
+    from transferbench.runner.executors.this_machine import available_cpus, slots_of
 
     others = getloadavg()[0]
     planned = prepared.plan(1)

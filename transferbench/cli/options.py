@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from enum import StrEnum
 from functools import wraps
@@ -54,9 +54,11 @@ _FIELDS = {option.name: option for option in fields(Options)}
 # Python calls accept any sequence and text as paths; typer needs concrete types.
 _TYPES: dict[Any, Any] = {
     Sequence[str]: list[str] | None,
+    Mapping[str, Any] | Sequence[str]: list[str] | None,
     Sequence[str | Path]: list[Path] | None,
     str | Path | Sequence[str | Path]: list[str] | None,
     str | Path | None: Path | None,
+    str | Path: str,
 }
 
 SuiteName = Annotated[

@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 @with_options("time_limit_seconds", "micro_batch", "image_memory", "compile", "keep", "offline",
-              "accept_code")  # fmt: skip
+              "accept_code", "executor", "executor_options", "accept_versions")  # fmt: skip
 def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Show the jobs of a run and its cost. Nothing is run."""
     from transferbench.runner.execute import try_files
@@ -84,7 +84,8 @@ def _planned_row(claim: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch",
-              "image_memory", "compile", "keep", "accept_code")  # fmt: skip
+              "image_memory", "compile", "keep", "accept_code", "executor", "executor_options",
+              "accept_versions")  # fmt: skip
 def prepare(suite: SuiteName, *, options: Options) -> None:
     """Prepare the data and weights of a run. Datasets are decoded, external weights loaded once."""
     from transferbench.runner.execute import try_weights
@@ -286,7 +287,7 @@ def _cost(planned: Planned) -> dict[str, Any]:
     from transferbench.claims import planned_claims
     from transferbench.engine.resources import find_device
     from transferbench.runner.cost import estimate, memory_warning
-    from transferbench.runner.execute import available_cpus, slots_of
+    from transferbench.runner.executors.this_machine import available_cpus, slots_of
 
     jobs = planned.plan.jobs
     device = find_device(planned.options.device)

@@ -31,6 +31,7 @@ from transferbench.engine.groups import Groups, Steps
 from transferbench.engine.kernels import choose_kernels, machine_facts
 from transferbench.engine.resources import Machine, WorkerResources, same_version
 from transferbench.engine.tuning import rate_measurement, tuning_measurements
+from transferbench.engine.versions import differing_versions
 from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.identity import digest
 from transferbench.interrupts import endings_deferred
@@ -88,11 +89,13 @@ def start_engine(machine: Machine, waiting: Waiting = silent) -> Engine:
     """Set up a worker process, once; returns what runs its jobs.
 
     ``waiting``: called where a job waits for another process that computes it already.
+    Raises: ``ExecutorError`` where this machine has other versions of packages than the run.
     Each process uses one CPU thread: numbers then do not depend on how many run at once, and two
     single-threaded processes are faster than one process with two threads.
     """
     import scipy.linalg  # noqa: F401  # slow; threads are limited only in loaded libraries
 
+    differing = differing_versions(machine.versions, accept=machine.accept_versions)
     _use_one_thread()
     keep_large_allocations()
     choose_kernels(machine.device, fast=machine.fast_kernels)
@@ -100,7 +103,8 @@ def start_engine(machine: Machine, waiting: Waiting = silent) -> Engine:
     for file, sha256 in registry.file_codes.items():
         if machine.code.get(file, sha256) != sha256:
             raise _changed(file)
-    return Engine(WorkerResources(registry, Store(machine.store), machine), waiting)
+    facts = {"other_versions": differing} if differing else {}
+    return Engine(WorkerResources(registry, Store(machine.store), machine), waiting, facts)
 
 
 def _changed(file: str) -> PluginError:
@@ -139,9 +143,15 @@ class TrainedNetwork(NamedTuple):
 class Engine:
     """Runs jobs one after another, or trainings together, with shared resources."""
 
-    def __init__(self, resources: WorkerResources, waiting: Waiting = silent) -> None:
+    def __init__(
+        self,
+        resources: WorkerResources,
+        waiting: Waiting = silent,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
         self.resources = resources
         self.waiting = waiting
+        self._facts = facts or {}
         machine = resources.machine
         self.execution = Execution(
             resources.device,
@@ -214,6 +224,7 @@ class Engine:
             # With it, the artefact can be computed again wherever its store is.
             draft.write_json(PAYLOAD, job.payload)
             draft.facts |= machine_facts(self.resources.device, started) | self._code(plugins)
+            draft.facts |= self._facts
             if together > 1:
                 draft.facts["trained_together"] = together
 

@@ -77,6 +77,8 @@ class Machine(NamedTuple):
     ``states``: those that a training stores, by job; all where it is not named.
     ``image_bytes``: of the images of a split that a worker, one of ``slots``, has in memory at
     most; None for a share of what is free.
+    ``versions``: of the packages where the run was planned; a worker that has others is refused,
+    but where ``accept_versions``. Empty: not compared.
     """
 
     store: Path
@@ -96,6 +98,8 @@ class Machine(NamedTuple):
     states: Mapping[str, tuple[str, ...]] = {}
     image_bytes: int | None = None
     slots: int = 1
+    versions: Mapping[str, str] = {}
+    accept_versions: bool = False
 
 
 class ExternalNetwork(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,9 +16,9 @@ from transferbench.plan import Job
 from transferbench.registry import ENVIRONMENT_VARIABLE, blamed
 from transferbench.runner.contact_sheet import write_sheets
 from transferbench.runner.executors import Executor, Outcome
-from transferbench.runner.executors.inprocess import InProcessExecutor
-from transferbench.runner.executors.local import LocalExecutor, SlotSetup, Start
-from transferbench.runner.executors.worker import report_waiting
+from transferbench.runner.executors.offers import choose_executor
+from transferbench.runner.executors.spec import ExecutorContext
+from transferbench.runner.executors.this_machine import MEASURES, TRAINS
 from transferbench.runner.messages import say
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
@@ -30,17 +31,13 @@ if TYPE_CHECKING:
     from transferbench.engine.resources import Machine
 
 __all__ = [
-    "LoadedWeights", "available_cpus", "execute", "grouping_of", "refuse_options", "slots_of",
-    "start_executor", "try_files", "try_weights", "write_pictures",
+    "LoadedWeights", "execute", "grouping_of", "machine_of", "refuse_options", "start_executor",
+    "try_files", "try_weights", "write_pictures",
 ]  # fmt: skip
 
 
-GPU_GROUP = 8
-"""Small trainings that fill a card: more at once gain nothing (measured on an H100 and an H200)."""
 CPU_PIXELS = 2e8
 """Of a diagnosis, passes of images times their pixels: larger ones are measured on a card."""
-TRAINS, MEASURES = "training", "diagnosis"
-"""The lanes of workers where there is a card."""
 
 
 def execute(
@@ -60,12 +57,17 @@ def execute(
         return {}
     _prepare_store(planned, len(jobs.keys() - done))
     weights, code = _weights_files(planned), planned.registry.file_codes
-    states = _states(planned, done)
-    with start_executor(planned.options, planned.store, weights, code, states) as executor:
+    machine = machine_of(planned.options, planned.store, weights)
+    machine = machine._replace(code=code, states=_states(planned, done))
+    turns = turns or {}
+    context = ExecutorContext(
+        planned.options, machine, planned.store, planned.folder, jobs, frozenset(done), turns
+    )
+    with start_executor(context) as executor:
         compare = partial(say_other_bits, planned.store, jobs)
-        grouping = grouping_of(planned.options, jobs, executor)
+        grouping = grouping_of(context, executor)
         schedule = JobSchedule(
-            jobs, done, planned.store, executor, watcher, failed, compare, grouping, turns or {}
+            jobs, done, planned.store, executor, watcher, failed, compare, grouping, turns
         )
         return schedule.run()
 
@@ -82,46 +84,28 @@ def _states(planned: Planned, done: Collection[str]) -> Mapping[str, tuple[str, 
     return again if planned.options.keep == "all" else stored | again
 
 
-def start_executor(
-    options: Options,
-    store: Store,
-    weights: Mapping[str, str],
-    code: Mapping[str, str],
-    states: Mapping[str, tuple[str, ...]] | None = None,
-) -> Executor:
-    """What runs jobs; ``weights``: the files of external weights by their sha256.
+def start_executor(context: ExecutorContext) -> Executor:
+    """What runs the jobs of a context. Raises: as ``choose_executor``."""
+    options = context.options
+    chosen = choose_executor(options.executor, options.executor_options)
+    if chosen.spec.remote:
+        from transferbench.engine.versions import package_versions
 
-    ``code``: the digests of the code of the plugin files, by file. ``states``: those that a
-    training stores, by job.
-    """
-    # torch comes with the jobs, and a run that has nothing to compute needs neither.
-    from transferbench.engine.jobs import start_engine
-    from transferbench.engine.resources import find_device
-
-    device = find_device(options.device)
-    slots = slots_of(options, device.type)
-    machine = _machine(options, store, weights, str(device))
-    machine = machine._replace(code=code, states=states or {}, slots=slots)
-    start = partial(start_engine, machine, report_waiting)
-    # A limit needs a process of its own, which can be ended.
-    if options.jobs == 1 and options.time_limit_seconds is None:
-        return InProcessExecutor(start)
-    setups = None
-    if device.type == "cuda":
-        beside = partial(start_engine, machine._replace(device="cpu", group=1), report_waiting)
-        setups = gpu_setups(_cards(), options.jobs, available_cpus(), beside)
-    slots = len(setups) if setups else slots
-    return LocalExecutor(start, slots, options.time_limit_seconds, setups)
+        accept = options.accept_versions
+        machine = context.machine._replace(versions=package_versions(), accept_versions=accept)
+        context = replace(context, machine=machine)
+    return chosen.spec.build(context, chosen.options)
 
 
-def _machine(options: Options, store: Store, weights: Mapping[str, str], device: str) -> Machine:
+def machine_of(options: Options, store: Store, weights: Mapping[str, str]) -> Machine:
+    """What a worker needs, but for its device; ``weights``: files of them by their sha256."""
     from transferbench.engine.resources import Machine
 
     return Machine(
         store=store.root.absolute(),
         cache=store.datasets.absolute(),
         data_root=None if options.data_root is None else Path(options.data_root).absolute(),
-        device=device,
+        device="cpu",
         plugins=tuple(Path(path).absolute() for path in options.plugins),
         plugin_variable=os.environ.get(ENVIRONMENT_VARIABLE, ""),
         weights=weights,
@@ -129,14 +113,13 @@ def _machine(options: Options, store: Store, weights: Mapping[str, str], device:
         image_bytes=None if options.image_memory is None else int(options.image_memory * 1e9),
         compile=options.compile,
         offline=options.offline,
-        group=group_size(options, device),
         fast_kernels=options.fast_kernels,
     )
 
 
 def write_pictures(planned: Planned) -> None:
     """Write what networks see of test images for the report, on the CPU."""
-    write_sheets(planned, _machine(planned.options, planned.store, {}, "cpu"))
+    write_sheets(planned, machine_of(planned.options, planned.store, {}))
 
 
 def _weights_files(planned: Planned) -> dict[str, str]:
@@ -148,38 +131,12 @@ def _weights_files(planned: Planned) -> dict[str, str]:
     }
 
 
-def _cards() -> list[str]:
-    """The CUDA devices, as CUDA_VISIBLE_DEVICES names them."""
-    from transferbench.engine.resources import cuda_devices
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(i) for i in range(len(cuda_devices()))]
-
-
-def gpu_setups(cards: Sequence[str], jobs: int | None, cpus: int, beside: Start) -> list[SlotSetup]:
-    """A worker for each card, which trains, and beside them some on the CPU for diagnoses.
-
-    ``jobs``: how many workers in all; by default as many as ``cpus``, and two at least.
-    """
-    slots = jobs or max(cpus, len(cards) + 1)
-    trains = [SlotSetup(TRAINS, {"CUDA_VISIBLE_DEVICES": card}) for card in cards[:slots]]
-    return trains + [SlotSetup(MEASURES, {}, beside)] * (slots - len(trains))
-
-
-def group_size(options: Options, device_type: str) -> int:
-    """How many trainings of one shape run together."""
-    return options.group or (GPU_GROUP if device_type == "cuda" else 1)
-
-
-def grouping_of(options: Options, jobs: Mapping[str, Job], executor: Executor) -> Grouping:
+def grouping_of(context: ExecutorContext, executor: Executor) -> Grouping:
     """Which jobs run together, and where."""
-    from transferbench.engine.resources import find_device
-
-    device = find_device(options.device).type
-    size = group_size(options, device)
-    if device != "cuda" or not executor.free(MEASURES):
+    size = context.group_size(executor.device)
+    if executor.device != "cuda" or not executor.free(MEASURES):
         return Grouping(size)
-    return Grouping(size, partial(_lane, jobs))
+    return Grouping(size, partial(_lane, context.jobs))
 
 
 def _lane(jobs: Mapping[str, Job], job: Job) -> str:
@@ -189,20 +146,6 @@ def _lane(jobs: Mapping[str, Job], job: Job) -> str:
     images = (jobs[need].payload.get("image") for need in job.requires if need in jobs)
     side = max((image["size"] for image in images if image), default=0)
     return TRAINS if cost_of(job) * side**2 > CPU_PIXELS else MEASURES
-
-
-def slots_of(options: Options, device_type: str) -> int:
-    """How many jobs run at once: by default one for each CPU core, or one for the GPU."""
-    return options.jobs or (1 if device_type == "cuda" else available_cpus())
-
-
-def available_cpus() -> int:
-    """The CPUs that this process may use; all of them where the system has no affinity (macOS)."""
-    if hasattr(os, "process_cpu_count"):  # since Python 3.13
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 # --- checked before anything is trained -------------------------------------------------------
@@ -228,7 +171,9 @@ def refuse_options(planned: Planned, done: Container[str]) -> None:
     """
     from transferbench.engine.resources import find_device
 
-    find_device(planned.options.device)
+    options = planned.options
+    if not choose_executor(options.executor, options.executor_options).spec.remote:
+        find_device(options.device)
     _refuse_micro_batch(planned, done)
 
 
@@ -291,7 +236,7 @@ def try_weights(
     from transferbench.engine.resources import WorkerResources
 
     files = _weights_files(planned)
-    machine = _machine(planned.options, planned.store, files, "cpu")
+    machine = machine_of(planned.options, planned.store, files)
     resources = WorkerResources(planned.registry, planned.store, machine)
     networks: dict[str, tuple[str, Job]] = {}
     for cell in (*planned.plan.tuned, *planned.plan.cells):

@@ -60,6 +60,17 @@ class Options:
     jobs: int | None = _option(
         None, "How many at once; by default one for each core or GPU.", min=1
     )
+    executor: str | Path = _option(
+        "local",
+        "Where jobs run: local, slurm, ray, or another that is installed; or a .yaml file with "
+        "executor and options.",
+    )
+    executor_options: Mapping[str, Any] | Sequence[str] = _option(
+        (), "A setting of the executor.", "--executor-option", metavar="KEY=VALUE"
+    )
+    accept_versions: bool = _option(
+        False, "Let nodes compute with other versions of packages than this machine's."
+    )
     time_limit_seconds: float | None = _option(
         None, "Seconds a job may take.", "--time-limit", min=0.001
     )
@@ -95,6 +106,8 @@ class Options:
             value = getattr(self, option.name)
             if option.name == "weights" and isinstance(value, str | PathLike):
                 continue  # one for all backbones
+            if option.name == "executor_options" and isinstance(value, Mapping):
+                continue
             if value is not None:
                 _check(option.name, value, option.default, option.metadata["limits"].get("min"))
         if self.keep not in KEEP:

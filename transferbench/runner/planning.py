@@ -26,6 +26,7 @@ from transferbench.runner.datasets import (
 from transferbench.runner.destination import refuse_folder
 from transferbench.runner.earlier import EarlierRun, earlier_run
 from transferbench.runner.entries import RequestedEntry, other_entries, recorded_entries
+from transferbench.runner.executors.offers import choose_executor
 from transferbench.runner.options import Options
 from transferbench.runner.other_code import CodeReport, Codes, report_code
 from transferbench.runner.request import make_request
@@ -104,8 +105,9 @@ def plan_suite(suite: str | Suite, options: Options) -> Planned:
     """The jobs of the requested entries, and of those that earlier runs in the folder finished.
 
     Datasets that are not decoded yet are decoded: their pixels are part of ids.
-    Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``, ``DataError``.
+    Raises: ``SuiteError``, ``UnknownNameError``, ``PluginError``, ``DataError``, ``ExecutorError``.
     """
+    choose_executor(options.executor, options.executor_options)  # its mistakes are told first
     registry = open_registry(options.plugins, strict=True)
     request = make_request(suite, options, registry)
     resolved = resolve_suite(request.suite, registry)

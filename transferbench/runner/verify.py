@@ -21,8 +21,9 @@ from transferbench.plan import Job, Work
 from transferbench.plan.plugins import codes_of, plugins_in
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.entries import entries_in
-from transferbench.runner.execute import grouping_of, start_executor
+from transferbench.runner.execute import grouping_of, machine_of, start_executor
 from transferbench.runner.executors import Outcome
+from transferbench.runner.executors.spec import ExecutorContext
 from transferbench.runner.options import Options
 from transferbench.runner.outside import Outside, check_datasets, check_weights
 from transferbench.runner.recomputed import different_origin, digests_in, measured_on, other_bits
@@ -218,8 +219,12 @@ class _Healer:
         if jobs.keys() <= done | refused.keys():
             return refused
         code = self.registry.file_codes
-        with start_executor(self.options, self.store, self.weights, code) as executor:
-            grouping = grouping_of(self.options, jobs, executor)
+        machine = machine_of(self.options, self.store, self.weights)._replace(code=code)
+        context = ExecutorContext(
+            self.options, machine, self.store, self.store.root, jobs, frozenset(done)
+        )
+        with start_executor(context) as executor:
+            grouping = grouping_of(context, executor)
             schedule = JobSchedule(
                 jobs, done, self.store, executor, self.watcher, refused, grouping=grouping
             )

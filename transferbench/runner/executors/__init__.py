@@ -1,4 +1,4 @@
-"""Executors run the jobs of a plan: in this process, or in workers on this machine.
+"""Executors run the jobs of a plan: in this process, in workers on this machine, or on others.
 
 An executor takes ready jobs and returns outcomes; it knows neither what a job does nor where its
 results are kept.
@@ -56,6 +56,7 @@ class GroupRunner(Protocol):
 class Executor(Protocol):
     """Runs up to ``slots`` assignments at once; used as a context, it leaves no process behind.
 
+    ``device``: what trainings run on, cpu or cuda.
     ``submit`` may be called while ``free`` workers of the assignment's lane are idle. ``wait``
     returns the outcomes so far, one for each job, waiting for at least one up to ``timeout``
     seconds (None: as long as it takes); it returns none where nothing is running. ``close`` ends
@@ -64,6 +65,8 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int: ...
+    @property
+    def device(self) -> str: ...
     def free(self, lane: str = "") -> int: ...
     def submit(self, work: Assignment) -> None: ...
     def wait(self, timeout: float | None = None) -> list[Outcome]: ...

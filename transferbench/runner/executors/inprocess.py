@@ -25,7 +25,8 @@ class InProcessExecutor:
 
     slots = 1
 
-    def __init__(self, start: Callable[[], Callable[[Any], None]]) -> None:
+    def __init__(self, start: Callable[[], Callable[[Any], None]], device: str = "cpu") -> None:
+        self.device = device
         self._start = start
         self._run: Callable[[Any], None] | None = None
         self._next: Assignment | None = None

@@ -77,10 +77,12 @@ class LocalExecutor:
         slots: int,
         time_limit_seconds: float | None = None,
         setups: Sequence[SlotSetup] | None = None,
+        device: str = "cpu",
     ) -> None:
         if setups is not None and len(setups) != slots:
             raise ValueError(f"{slots} slots need as many setups, not {len(setups)}")
         self.slots = slots
+        self.device = device
         self._start = start
         self._limit_seconds = time_limit_seconds
         self._setups = setups or [SlotSetup()] * slots
