@@ -113,6 +113,64 @@ def test_a_column_of_splits_is_taken(tmp_path, registry):
     assert look.counts["test"].tolist() == [4, 4, 4]
 
 
+def grouped_folder(root, per_group=3):
+    """Twelve pictures of each class, of which ``per_group`` share the key before the first dash."""
+    for label, name in enumerate(CLASSES):
+        for item in range(12):
+            group = f"{name}{item // per_group}"
+            picture(root / name / f"{group}-{item}.png", 100 * label + item, hue=label)
+    return root
+
+
+def groups_of(look, registry):
+    """The groups of each split."""
+    spec = registry.dataset(look.dataset["name"])
+    params = spec.parse(look.dataset["params"])
+    return [set(spec.items(params, split, look.data_root).groups) for split in ("train", "test")]
+
+
+def test_a_pattern_of_names_keeps_groups_together(tmp_path, registry):
+    look = look_at(grouped_folder(tmp_path / "x"), registry, "^([^-]+)-")
+    assert look.dataset["params"]["group"] == "^([^-]+)-"
+    assert "36 pictures in colour in 12 groups, 3 classes" in str(look)
+    train, test = groups_of(look, registry)
+    assert len(train | test) == 12
+    assert not train & test
+
+
+def test_a_column_that_is_named_is_that_of_the_groups(tmp_path, registry):
+    grouped_folder(tmp_path / "x")
+    table = tmp_path / "x" / "labels.csv"
+    rows = [(f"{path.parent.name}/{path.name}", path.parent.name, path.stem.split("-")[0])
+            for path in sorted((tmp_path / "x").rglob("*.png"))]  # fmt: skip
+    with table.open("w", newline="") as stream:
+        csv.writer(stream).writerows([("path", "label", "litter"), *rows])
+    assert look_at(table, registry).groups is None
+    look = look_at(table, registry, "litter")
+    assert look.groups == 12
+    train, test = groups_of(look, registry)
+    assert not train & test
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("^[^-]+-", r"cannot be read with .*needs a group \(\.\.\.\) that matches"),
+        ("^([a-z]+)", "makes one group of each class"),
+        ("_([0-9]+)$", "matches no key in the name of"),
+    ],
+)
+def test_a_pattern_without_groups_is_refused_in_words(tmp_path, registry, group, message):
+    with pytest.raises(DataError, match=message):
+        look_at(grouped_folder(tmp_path / "x"), registry, group)
+
+
+def test_a_column_of_groups_that_is_not_there_is_named(tmp_path, registry):
+    table = table_of(folder_of(tmp_path / "x"))
+    with pytest.raises(DataError, match="has no column 'specis'; did you mean 'Species'"):
+        look_at(table, registry, "specis")
+
+
 def few(root):
     folder_of(root, per_class=12)
     for item in range(3, 12):
@@ -328,9 +386,9 @@ def test_try_writes_a_suite_runs_it_and_answers(folder, weights, tmp_path, monke
     monkeypatch.setattr(design, "ENOUGH", 3)
     said = cli("try", folder, "--weights", weights, "--backbone", "timm/test_resnet", "--out",
                tmp_path / "run", "--jobs", 1, "--device", "cpu", "--minutes", 5,
-               "--size", 32)  # fmt: skip
+               "--size", 32, "--group", "^([0-9]+)")  # fmt: skip
     assert said.code == 0, said.err
-    assert "36 pictures in colour" in said.err
+    assert "36 pictures in colour in 12 groups" in said.err
     assert "On my-pets " in said.out
     assert f"the report is {tmp_path / 'run' / 'report.html'}" in said.out
     suite = load_suite(str(tmp_path / "run" / "suite.yaml"), load_registry())

@@ -72,6 +72,7 @@ def try_pictures(  # noqa: PLR0913  # keywords, one for each option of the comma
     backbone: str | None = None,
     minutes: float = 20,
     size: int | None = None,
+    group: str | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     jobs: int | None = None,
@@ -83,15 +84,17 @@ def try_pictures(  # noqa: PLR0913  # keywords, one for each option of the comma
 
     ``path``: a folder of class folders, or a table of pictures. ``weights``: a tag or a file, by
     default ImageNet weights of a package. ``minutes``: after them no training is started.
-    ``size``: the side of the images, by default chosen by the pictures and the time. The suite
-    lies in the run's folder. Raises: ``DataError`` where the pictures do not allow it, and
-    ``SuiteError`` where the time does not.
+    ``size``: the side of the images, by default chosen by the pictures and the time. ``group``:
+    which pictures are never in both splits, by a regular expression whose first group matches the
+    key in a file's name, or a column of the table. The suite lies in the run's folder.
+    Raises: ``DataError`` where the pictures do not allow it, and ``SuiteError`` where the time does
+    not.
     """
     started = monotonic()
     deadline = started + _seconds(minutes) - END_SECONDS
     options = _options(weights, backbone, out, device, jobs, plugins, offline)
     with progress_watcher(progress) as watcher:
-        prepared = _prepared(Path(path), options, deadline, size, watcher)
+        prepared = _prepared(Path(path), options, deadline, size, group, watcher)
         planned = computed_within(prepared.plan, prepared.design.replicates, deadline, watcher)
         _write_suite(planned.folder / SUITE_FILE, path, prepared, planned.suite.replicates)
         run = Run.of_results(planned, run_plan(planned, watcher))
@@ -107,6 +110,7 @@ def new_suite(  # noqa: PLR0913  # keywords, one for each option of the command
     backbone: str | None = None,
     minutes: float = 20,
     size: int | None = None,
+    group: str | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     jobs: int | None = None,
@@ -121,7 +125,7 @@ def new_suite(  # noqa: PLR0913  # keywords, one for each option of the command
     deadline = monotonic() + _seconds(minutes) - END_SECONDS
     options = _options(weights, backbone, None, device, jobs, plugins, offline)
     with progress_watcher(progress=False) as watcher:
-        prepared = _prepared(Path(path), options, deadline, size, watcher)
+        prepared = _prepared(Path(path), options, deadline, size, group, watcher)
     file = Path(out or f"{prepared.content(1)['name']}.yaml")
     if file.exists():
         raise SuiteError(f"{file} is there already; give another --out, or remove it")
@@ -148,11 +152,12 @@ def _options(
 
 
 def _prepared(
-    path: Path, options: Options, deadline: float, size: int | None, watcher: Watcher
-) -> _Prepared:
+    path: Path, options: Options, deadline: float, size: int | None, group: str | None,
+    watcher: Watcher,
+) -> _Prepared:  # fmt: skip
     """Look at the pictures, measure what a training costs, and choose the design."""
     registry = open_registry(options.plugins, strict=True)
-    look = look_at(path, registry)
+    look = look_at(path, registry, group)
     watcher.note(str(look))
     spec, values = registry.resolve_backbone(options.backbones[0])
     with blamed(f"backbone {spec.name!r}"):

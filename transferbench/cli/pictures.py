@@ -34,6 +34,13 @@ Minutes = Annotated[
 Size = Annotated[
     int | None, typer.Option("--size", help="Side of the images in pixels.", min=8, max=1024)
 ]
+Group = Annotated[
+    str | None,
+    typer.Option("--group", metavar="PATTERN|COLUMN",
+                 help="What tells which pictures belong together, as those of one patient, so that "
+                 "no group is in both splits: a regular expression whose first group matches the "
+                 "key in a file's name, such as ^([^_]+)_, or a column of the table."),
+]  # fmt: skip
 Offline = Annotated[bool, typer.Option("--offline", help="Refuse to look for weights on the "
                                        "network.")]  # fmt: skip
 
@@ -51,6 +58,7 @@ def try_pictures(
     backbone: Backbone = None,
     minutes: Minutes = 20,
     size: Size = None,
+    group: Group = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder; by default runs/own-NAME@1.0.")
     ] = None,
@@ -69,8 +77,9 @@ def try_pictures(
 
     with Display(Console(stderr=True)) as display:
         run = api.try_pictures(
-            pictures, weights=weights, backbone=backbone, minutes=minutes, size=size, out=out,
-            device=device.value, jobs=jobs, plugins=plugin or (), offline=offline, progress=display,
+            pictures, weights=weights, backbone=backbone, minutes=minutes, size=size,
+            group=group, out=out, device=device.value, jobs=jobs, plugins=plugin or (),
+            offline=offline, progress=display,
         )  # fmt: skip
     if json:
         as_json(run.summary() | {"answers": run.answers})
@@ -92,6 +101,7 @@ def new(
     backbone: Backbone = None,
     minutes: Minutes = 20,
     size: Size = None,
+    group: Group = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; by default own-NAME.yaml.")
     ] = None,
@@ -104,7 +114,7 @@ def new(
     from transferbench import api
 
     file = api.new_suite(
-        pictures, weights=weights, backbone=backbone, minutes=minutes, size=size, out=out,
-        device=device.value, jobs=jobs, plugins=plugin or (), offline=offline,
+        pictures, weights=weights, backbone=backbone, minutes=minutes, size=size,
+        group=group, out=out, device=device.value, jobs=jobs, plugins=plugin or (), offline=offline,
     )  # fmt: skip
     say(f"the suite is {file}; its second line is the command that runs it")

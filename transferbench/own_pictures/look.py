@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from transferbench.data.pictures import PictureError, PictureSource, decode
@@ -48,6 +49,7 @@ class Look(NamedTuple):
 
     ``dataset``: its plugin and parameters, for a suite. ``counts``: split -> pictures of each
     class. ``short_side``: median of the pictures, in pixels. ``channels``: 1 where all are grey.
+    ``groups``: how many there are, where the pictures are grouped.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Look(NamedTuple):
     counts: Mapping[str, np.ndarray]
     short_side: int
     channels: int
+    groups: int | None = None
 
     def size_of(self, split: str) -> int:
         """The pictures of a split."""
@@ -72,8 +75,9 @@ class Look(NamedTuple):
         total = self.counts["train"] + self.counts["test"]
         counts = [f"{name} {count}" for name, count in zip(self.classes, total, strict=True)]
         colour = "grey" if self.channels == 1 else "in colour"
+        grouped = f" in {self.groups} groups" if self.groups is not None else ""
         return (
-            f"{total.sum()} pictures {colour}, {len(self.classes)} classes "
+            f"{total.sum()} pictures {colour}{grouped}, {len(self.classes)} classes "
             f"({listing(counts, LISTED)}), {self.size_of('train')} to train on and "
             f"{self.size_of('test')} to test on; short side {self.short_side} px (median)"
         )
@@ -87,8 +91,11 @@ def template() -> dict[str, Any]:
     return content
 
 
-def look_at(path: Path, registry: Registry) -> Look:
+def look_at(path: Path, registry: Registry, group: str | None = None) -> Look:
     """Look at the pictures in class folders below ``path``, or in a table.
+
+    ``group``: what tells the group of a picture, no group being in two splits: a regular expression
+    whose first group matches its key in the name of a file, or a column of the table.
 
     Raises: ``DataError`` where there are none, one class alone, or too few of a class.
     """
@@ -102,6 +109,8 @@ def look_at(path: Path, registry: Registry) -> Look:
     tried = _folder_params(path) if path.is_dir() else _table_params(path)
     problem = ""
     for params in tried:
+        if group is not None:
+            params["group"] = group
         classes, items = _items(spec, params, root)
         counts = {
             split: np.bincount(part.labels, minlength=len(classes)) for split, part in items.items()
@@ -111,7 +120,9 @@ def look_at(path: Path, registry: Registry) -> Look:
             short, channels = _looked(path, items["train"])
             dataset = {"name": spec.name, "params": params}
             name = re.sub(r"[^a-z0-9]+", "-", root.resolve().name.lower()).strip("-") or "pictures"
-            return Look(name[:40], root, dataset, classes, counts, short, channels)
+            groups = {key for part in items.values() for key in part.groups.tolist()}
+            grouped = len(groups) if "group" in params else None
+            return Look(name[:40], root, dataset, classes, counts, short, channels, grouped)
     raise DataError(problem)
 
 
@@ -121,8 +132,12 @@ def _items(
     list_items = spec.items
     if list_items is None:
         raise DataError(f"dataset {spec.name!r} lists no pictures; update its plugin")
-    with blamed(f"dataset {spec.name!r}"):
+    try:
         parsed = spec.parse(params)
+    except ValidationError as error:
+        reasons = "; ".join(detail["msg"] for detail in error.errors())
+        raise DataError(f"the pictures cannot be read with {params}: {reasons}") from error
+    with blamed(f"dataset {spec.name!r}"):
         spec = spec.with_params(parsed)
         classes = tuple(spec.classes(parsed, root))
         items = {split: list_items(parsed, split, root) for split in ("train", "test")}
