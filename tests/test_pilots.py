@@ -97,13 +97,13 @@ def claim_of(**fields):
 def test_a_claim_has_the_power_of_its_margin_and_a_control_that_of_no_effect():
     pilot = Pilot(**PILOT)
     above = claim_of(**GAIN, threshold=0.05)
-    assert claim_power(above, pilot, 5) == power_above(0.2 - 0.05, 0.1, 5)
+    assert claim_power(above, pilot, 5, {}) == power_above(0.2 - 0.05, 0.1, 5)
     below = claim_of(**GAIN | {"relation": "below", "threshold": 0.25})
-    assert claim_power(below, pilot, 5) == power_above(0.25 - 0.2, 0.1, 5)
+    assert claim_power(below, pilot, 5, {}) == power_above(0.25 - 0.2, 0.1, 5)
     within = claim_of(**GAIN | {"relation": "within", "threshold": 0.3})
-    assert claim_power(within, pilot, 5) == power_within(0.2, 0.3, 0.1, 5)
-    assert claim_power(claim_of(**NULL), pilot, 20) == power_within(0.0, 0.1, 0.1, 20)
-    assert claim_power(above, pilot, 2) == 0.0
+    assert claim_power(within, pilot, 5, {}) == power_within(0.2, 0.3, 0.1, 5)
+    assert claim_power(claim_of(**NULL), pilot, 20, {}) == power_within(0.0, 0.1, 0.1, 20)
+    assert claim_power(above, pilot, 2, {}) == 0.0
 
 
 def test_a_plan_tells_width_and_power_of_what_has_a_pilot():

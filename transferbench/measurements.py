@@ -27,6 +27,7 @@ __all__ = [
     "ReplicateValues",
     "frame_of",
     "mean_of",
+    "range_of_metric",
 ]
 
 LabelValue: TypeAlias = str | int | float | None
@@ -53,6 +54,16 @@ OF_TRIALS = frozenset({"test_metric", "best_test_metric", "train_metric"})
 
 LARGE = 2**31
 """Numbers of groups below it can be multiplied by any number of labels."""
+
+
+def range_of_metric(metric: GroupKey, ranges: MetricRanges) -> Range | None:
+    """The least and the largest value of a diagnostic's metric, where they are known.
+
+    ``ranges``: those that diagnostics declare.
+    """
+    if metric[0] == TRIAL and metric[1] in OF_TRIALS:
+        return 0.0, 1.0
+    return ranges.get(metric)
 
 
 class Network(NamedTuple):
@@ -299,9 +310,7 @@ class _Table:
 
     def range_of(self, metric: GroupKey) -> Range | None:
         """Of a diagnostic's metric: the least and the largest value, where they are known."""
-        if metric[0] == TRIAL and metric[1] in OF_TRIALS:
-            return 0.0, 1.0
-        return self._ranges.get(metric)
+        return range_of_metric(metric, self._ranges)
 
     def column(self, name: str) -> _Column:
         """A column; one that the frame does not have is empty."""

@@ -9,8 +9,10 @@ from typing import NamedTuple
 from transferbench.api.finished_run import Run
 from transferbench.api.keywords import names_suggested
 from transferbench.claims import pilot_of, replicates_needed
-from transferbench.measurements import Measurements
-from transferbench.suite import Claim, Pilot
+from transferbench.measurements import Measurements, MetricRanges
+from transferbench.registry import open_registry
+from transferbench.suite import Pilot
+from transferbench.suite.ranges import metric_ranges
 
 __all__ = ["RunPilot", "pilots_as_yaml", "run_pilots"]
 
@@ -33,21 +35,25 @@ class RunPilot(NamedTuple):
 def run_pilots(folder: str | Path) -> list[RunPilot]:
     """The pilot of each claim of a run's suite, of the entry that needs most replicates."""
     run = Run(folder)
-    measurements = Measurements(run.measurements)
+    ranges = metric_ranges(run.suite, open_registry().diagnostics)
+    measurements = Measurements(run.measurements, ranges)
     return [
         max(
-            (_pilot(run, label, claim, measurements, entry) for entry in run.entries),
+            (_pilot(run, label, measurements, ranges, entry) for entry in run.entries),
             key=lambda pilot: (pilot.pilot is not None, pilot.needed is None, pilot.needed or 0),
         )
-        for label, claim in run.suite.claims.items()
+        for label in run.suite.claims
     ]
 
 
-def _pilot(run: Run, label: str, claim: Claim, measurements: Measurements, entry: str) -> RunPilot:
+def _pilot(
+    run: Run, label: str, measurements: Measurements, ranges: MetricRanges, entry: str
+) -> RunPilot:
+    claim = run.suite.claims[label]
     pilot = pilot_of(run.suite, claim, measurements, entry)
     if isinstance(pilot, str):
         return RunPilot(label, entry, None, None, pilot)
-    return RunPilot(label, entry, pilot, replicates_needed(claim, pilot))
+    return RunPilot(label, entry, pilot, replicates_needed(claim, pilot, ranges))
 
 
 def pilots_as_yaml(pilots: list[RunPilot]) -> str:

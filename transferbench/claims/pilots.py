@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from transferbench.claims.cases import Case, Draws, cases_of, draws_of, effect_o
 from transferbench.claims.families import family_of
 from transferbench.claims.terms import Sample, planned_replicates
 from transferbench.identity import derive_seed
-from transferbench.measurements import Measurements
+from transferbench.measurements import Measurements, MetricRanges, range_of_metric
 from transferbench.registry import Registry
 from transferbench.statistics import (
     MOST,
     Levels,
+    PlannedArm,
+    Range,
     deviation,
     expected_half_width,
     jackknifed,
@@ -24,13 +26,18 @@ from transferbench.statistics import (
     power_above,
     power_within,
     quantile_factor,
+    simulated_bounds,
 )
 from transferbench.suite import SOURCE, Claim, Pilot, Suite
+from transferbench.suite.published import pilot_arms
+from transferbench.suite.ranges import metric_ranges
 from transferbench.suite.starts import networks_behind
 
 __all__ = ["PlannedClaim", "claim_power", "pilot_of", "planned_claims", "replicates_needed"]
 
 FEWEST = 3
+NO_DRAW = "-"
+"""Stands for the draw of suites without one, where bundled pilots are listed."""
 MOST_OF_ORDER = 100
 """Replicates beyond which no order is planned, since its power is simulated."""
 
@@ -40,7 +47,8 @@ class PlannedClaim(NamedTuple):
 
     ``n``: replicates, or source networks. ``half_width``: expected, of the 95% interval; None of
     an order. ``needed``: the fewest n with a power of 90%; None where none is enough.
-    Without a pilot all three are None.
+    Without a pilot all three are None. ``without_arms``: they are those of Student-t, since the
+    pilot does not say how near the end of its range a quantity is.
     """
 
     claim: str
@@ -51,6 +59,7 @@ class PlannedClaim(NamedTuple):
     power: float | None = None
     needed: int | None = None
     has_pilot: bool = False
+    without_arms: bool = False
 
 
 # --- power ------------------------------------------------------------------------------------
@@ -58,42 +67,92 @@ class PlannedClaim(NamedTuple):
 
 def planned_claims(suite: Suite, registry: Registry) -> list[PlannedClaim]:
     """The expected half-width and power of every claim that has a pilot, at its planned n."""
-    return [_planned(suite, label, claim, registry) for label, claim in suite.claims.items()]
+    ranges = metric_ranges(suite, registry.diagnostics)
+    return [_planned(suite, label, registry, ranges) for label in suite.claims]
 
 
-def _planned(suite: Suite, label: str, claim: Claim, registry: Registry) -> PlannedClaim:
+def _planned(suite: Suite, label: str, registry: Registry, ranges: MetricRanges) -> PlannedClaim:
+    claim = suite.claims[label]
     family = "" if claim.control else family_of(label, claim.family, claim.source)
     plain = PlannedClaim(label, family, claim.control, _units(suite, claim, registry))
-    pilot = claim.pilot
-    if pilot is None:
+    if claim.pilot is None:
         return plain
-    width = None if pilot.levels or plain.n < FEWEST else expected_half_width(
-        pilot.deviation, plain.n, factor=_factor(claim, plain.n)
-    )  # fmt: skip
+    pilot = _with_arms(suite, label, claim, claim.pilot)
+    width = None if pilot.levels or plain.n < FEWEST else _half_width(claim, pilot, plain.n, ranges)
     return plain._replace(
         half_width=width,
-        power=claim_power(claim, pilot, plain.n),
-        needed=replicates_needed(claim, pilot),
+        power=claim_power(claim, pilot, plain.n, ranges),
+        needed=replicates_needed(claim, pilot, ranges),
         has_pilot=True,
+        without_arms=bool(_arms(claim, pilot, ranges) is None and _ranges_of(claim, ranges)),
     )
 
 
-def claim_power(claim: Claim, pilot: Pilot, n: int) -> float:
+def _with_arms(suite: Suite, label: str, claim: Claim, pilot: Pilot) -> Pilot:
+    """With the arms of one term, which has its effect, or of a registered suite."""
+    if pilot.arms:
+        return pilot
+    means, deviations = pilot_arms().get((suite.board, label, pilot.draw or NO_DRAW), ((), ()))
+    if len(means) != len(claim.terms):
+        return pilot
+    return pilot.model_copy(update={"arms": means, "arm_deviations": deviations})
+
+
+def claim_power(claim: Claim, pilot: Pilot, n: int, ranges: MetricRanges) -> float:
     """The probability that ``n`` replicates reproduce the claim, if the pilot told the truth.
 
-    A control is taken for true: its effect is 0. Of a share the divisor counts as known. Next to
-    the end of its range an interval is wider than this takes it to be.
+    A control is taken for true: its effect is 0. Of a share the divisor counts as known. Where
+    quantities have ``ranges`` samples of the arms are simulated, and judged as the claim is.
     """
     if n < FEWEST:
         return 0.0
     if pilot.levels:
         return _power_of_order(claim, pilot, n)
+    if arms := _arms(claim, pilot, ranges):
+        return float(np.mean(_holds(claim)(*_bounds(claim, pilot, arms, n))))
+    factor = _factor(claim, n)
     if claim.relation == "within":
-        effect = 0.0 if claim.control else pilot.effect
-        return power_within(effect, claim.threshold, pilot.deviation, n, factor=_factor(claim, n))
+        effect = _planned_effect(claim, pilot)
+        return power_within(effect, claim.threshold, pilot.deviation, n, factor=factor)
     sign = 1.0 if claim.relation == "above" else -1.0
     margin = sign * (pilot.effect - claim.threshold)
-    return power_above(margin, pilot.deviation, n, factor=_factor(claim, n))
+    return power_above(margin, pilot.deviation, n, factor=factor)
+
+
+def _half_width(claim: Claim, pilot: Pilot, n: int, ranges: MetricRanges) -> float:
+    if arms := _arms(claim, pilot, ranges):
+        low_D, high_D = _bounds(claim, pilot, arms, n)
+        return float(np.mean(high_D - low_D)) / 2
+    return expected_half_width(pilot.deviation, n, factor=_factor(claim, n))
+
+
+def _planned_effect(claim: Claim, pilot: Pilot) -> float:
+    return 0.0 if claim.control and claim.relation == "within" else pilot.effect
+
+
+def _bounds(
+    claim: Claim, pilot: Pilot, arms: Sequence[PlannedArm], n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    seed = derive_seed("power", {"arms": [list(arm) for arm in arms], "n": n})
+    return simulated_bounds(arms, _planned_effect(claim, pilot), pilot.deviation, n, seed)
+
+
+def _arms(claim: Claim, pilot: Pilot, ranges: MetricRanges) -> list[PlannedArm] | None:
+    """The arms of a sum of which a quantity has a range; None where their means are not known."""
+    if claim.relative_to or not (ends := _ranges_of(claim, ranges)):
+        return None
+    weights = [term.weight for term in claim.terms]
+    means, deviations = pilot.arms, pilot.arm_deviations
+    if len(weights) == 1 and not means:
+        means, deviations = (pilot.effect / weights[0],), (pilot.deviation / abs(weights[0]),)
+    rows = zip(weights, ends, means, deviations, strict=True) if means else ()
+    return [PlannedArm(*row) for row in rows if row[0]] or None
+
+
+def _ranges_of(claim: Claim, ranges: MetricRanges) -> list[Range | None]:
+    """The range of each term's quantity; empty where none has one."""
+    ends = [range_of_metric((term.diagnostic, term.metric), ranges) for term in claim.terms]
+    return ends if any(ends) else []
 
 
 def _factor(claim: Claim, n: int) -> float:
@@ -102,23 +161,27 @@ def _factor(claim: Claim, n: int) -> float:
     return 1.0 if claim.relative_to else quantile_factor(weights, n)
 
 
-def replicates_needed(claim: Claim, pilot: Pilot) -> int | None:
+def replicates_needed(claim: Claim, pilot: Pilot, ranges: MetricRanges) -> int | None:
     """The fewest n with a power of 90%; None where 1,000 (of an order: 100) do not have it."""
     most = MOST_OF_ORDER if pilot.levels else MOST
-    return needed(lambda n: claim_power(claim, pilot, n), most=most)
+    return needed(lambda n: claim_power(claim, pilot, n, ranges), most=most)
+
+
+def _holds(claim: Claim) -> Callable[[Any, Any], Any]:
+    """Whether a claim is reproduced by bounds, of which there may be arrays."""
+    threshold = claim.threshold
+    return {
+        "above": lambda low, _: low > threshold,
+        "below": lambda _, high: high < threshold,
+        "within": lambda low, high: (-threshold < low) & (high < threshold),
+    }[claim.relation]
 
 
 def _power_of_order(claim: Claim, pilot: Pilot, n: int) -> float:
-    threshold = claim.threshold
-    holds = {
-        "above": lambda low, _: low > threshold,
-        "below": lambda _, high: high < threshold,
-        "within": lambda low, high: -threshold < low and high < threshold,
-    }[claim.relation]
     other = pilot.against_deviation
     against = Levels(pilot.against, other) if other is not None else None
     seed = derive_seed("power", {"levels": list(pilot.levels), "n": n})
-    return order_power(Levels(pilot.levels, pilot.deviation), against, holds, n, seed)
+    return order_power(Levels(pilot.levels, pilot.deviation), against, _holds(claim), n, seed)
 
 
 def _units(suite: Suite, claim: Claim, registry: Registry) -> int:
@@ -149,7 +212,14 @@ def pilot_of(suite: Suite, claim: Claim, measurements: Measurements, entry: str)
     measured = [pilot for pilot in pilots if pilot is not None]
     if len(measured) < len(pilots):
         return "its replicates have no spread, or the divisor of a share is not above 0"
-    return min(measured, key=lambda pilot: (claim_power(claim, pilot, pilot.n), -pilot.deviation))
+    ranges = {
+        (term.diagnostic, term.metric): ends
+        for term, sample in zip(claim.terms, cases[0].sums[0], strict=True)
+        if (ends := sample.rows.bounds)
+    }
+    return min(
+        measured, key=lambda pilot: (claim_power(claim, pilot, pilot.n, ranges), -pilot.deviation)
+    )
 
 
 def _pilot_of_case(suite: Suite, claim: Claim, case: Case, draws: Draws) -> Pilot | None:
@@ -167,7 +237,18 @@ def _pilot_of_case(suite: Suite, claim: Claim, case: Case, draws: Draws) -> Pilo
     spread = deviation(pseudo_R)
     if spread <= 0:
         return None
-    return Pilot(draw=suite.draw, n=len(pseudo_R), effect=value, deviation=spread)
+    arms = [
+        jackknifed(effect_of([sample._replace(weight=1.0)]), draws.replicates, draws.networks)
+        for sample in case.sums[0]
+    ]
+    return Pilot(
+        draw=suite.draw,
+        n=len(pseudo_R),
+        effect=value,
+        deviation=spread,
+        arms=tuple(float(arm.value or 0.0) for arm in arms),
+        arm_deviations=tuple(deviation(arm.pseudo) for arm in arms),
+    )
 
 
 def _pilot_of_order(suite: Suite, case: Case, draws: Draws) -> Pilot | str:

@@ -21,6 +21,7 @@ from transferbench.cli.options import (
     with_options,
 )
 from transferbench.cli.output import ResultsCommand, as_json, note, say, table
+from transferbench.errors import listing
 from transferbench.runner.options import Options
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
         columns = len(PLANNED_COLUMNS) if any(claim["has_pilot"] for claim in claims) else 3
         say()
         table(PLANNED_COLUMNS[:columns], [_planned_row(claim)[:columns] for claim in claims])
+        if without := [claim["claim"] for claim in claims if claim["without_arms"]]:
+            say(
+                "\nplanned for the middle of a range, where intervals are narrowest, as their "
+                f"pilots have no arms: {listing(without, 3)}"
+            )
     say(f"\nthe store is {planned.store.root}; the run's folder will be {planned.folder}")
 
 

@@ -19,6 +19,7 @@ from transferbench.statistics.intervals import (
     student_t,
 )
 from transferbench.statistics.p_values import holm, least_error
+from transferbench.statistics.planned_sums import PlannedArm, simulated_bounds
 from transferbench.statistics.power import (
     GOAL,
     MOST,
@@ -49,6 +50,7 @@ __all__ = [
     "Estimator",
     "Interval",
     "Levels",
+    "PlannedArm",
     "Range",
     "Rank",
     "Summand",
@@ -80,6 +82,7 @@ __all__ = [
     "replicate_difference",
     "replicate_mean",
     "share_of_gain",
+    "simulated_bounds",
     "student_t",
     "weighted_sum",
 ]

@@ -36,6 +36,8 @@ __all__ = [
     "mean_of_replicates",
     "quantile_factor",
     "range_of",
+    "range_of_sum",
+    "reaches",
     "replicate_difference",
     "replicate_mean",
     "weighted_sum",
@@ -93,18 +95,37 @@ def weighted_sum(
     pseudo_SR = weights_S[:, None] * np.array([part.pseudo for part in sums])
     if is_constant(pseudo_SR.sum(axis=0), np.abs(pseudo_SR).max()):
         return Interval(value, None, None, n, method, no_spread(networks))
-    factor = quantile_factor(weights_S.tolist(), n)
-    quantile = factor * t_quantile(n - 1, level) / math.sqrt(n)
-    half = quantile * deviation(pseudo_SR.sum(axis=0))
-    error_S = np.std(pseudo_SR, axis=1, ddof=1)
-    error_S *= half / math.sqrt(float(error_S @ error_S))
-    reach_S2 = [
-        _reach(part, v, error)
-        for part, v, error in zip(summands, value_S.tolist(), error_S.tolist(), strict=True)
-    ]
-    below, above = np.sqrt((error_S**2) @ np.square(reach_S2))
+    spread, spread_S = deviation(pseudo_SR.sum(axis=0)), np.std(pseudo_SR, axis=1, ddof=1)
+    ranges = [part.range for part in summands]
+    below, above = reaches(weights_S.tolist(), ranges, value_S, spread_S, spread, n, level)
     bounds = value - float(below), value + float(above)
     return Interval(value, *bounds, n, method).within(*range_of(summands))
+
+
+def reaches(
+    weights: Sequence[float],
+    ranges: Sequence[Range | None],
+    value_S: np.ndarray,
+    spread_S: np.ndarray,
+    spread: float | np.ndarray,
+    n: int,
+    level: float = 0.95,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the bounds of ``weighted_sum`` lie below and above the sum, before they are cut.
+
+    ``value_S``: the estimates. ``spread_S``: deviations of their weighted values over ``n``
+    replicates, and ``spread`` that of the sum.
+    Shapes: of S summands (..., S), and (...) of the sum and of both results.
+    """
+    quantile = quantile_factor(weights, n) * t_quantile(n - 1, level) / math.sqrt(n)
+    scale = quantile * np.asarray(spread) / np.sqrt(np.square(spread_S).sum(axis=-1))
+    error_S = spread_S * scale[..., None]
+    sides = [
+        _reach(weight, ends, value_S[..., i], error_S[..., i])
+        for i, (weight, ends) in enumerate(zip(weights, ranges, strict=True))
+    ]
+    below_S, above_S = (error_S * np.stack(side, axis=-1) for side in zip(*sides, strict=True))
+    return np.sqrt(np.square(below_S).sum(axis=-1)), np.sqrt(np.square(above_S).sum(axis=-1))
 
 
 def replicate_mean(
@@ -153,8 +174,13 @@ def quantile_factor(weights: Sequence[float], n: int) -> float:
 
 def range_of(summands: Sequence[Summand]) -> Range:
     """The least and the most of a weighted sum; infinite where a summand has no range."""
+    return range_of_sum([part.weight for part in summands], [part.range for part in summands])
+
+
+def range_of_sum(weights: Sequence[float], ranges: Sequence[Range | None]) -> Range:
+    """As ``range_of``, of the weights and the ranges of the summands."""
     lows, highs = [], []
-    for weight, _, ends in summands:
+    for weight, ends in zip(weights, ranges, strict=True):
         low, high = ends or (-math.inf, math.inf)
         lows.append(min(weight * low, weight * high))
         highs.append(max(weight * low, weight * high))
@@ -177,7 +203,9 @@ def _name(summands: Sequence[Summand]) -> str:
     return "level-t" if _of_one_arm([part.weight for part in summands]) else "jackknife"
 
 
-def _reach(part: Summand, value: float, error: float) -> tuple[float, float]:
+def _reach(
+    weight: float, ends: Range | None, value: np.ndarray, error: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """How many times ``error``, its part of the sum's, a summand reaches below and above.
 
     Wilson's score interval takes the variance at the bound in place of that at the value, as if
@@ -185,17 +213,21 @@ def _reach(part: Summand, value: float, error: float) -> tuple[float, float]:
     are more skewed (their deviation rises with the distance, not its root), so the asymmetry is
     squared: with the asymmetry itself up to 5% of samples lie beyond the outer bound. It never
     reaches beyond the end. In the middle of the range both factors are 1.
+    Shapes: any, the same for all.
     """
-    if part.range is None or error == 0:
-        return 1.0, 1.0
-    low, high = part.range
+    if ends is None or not weight:
+        return np.ones_like(error), np.ones_like(error)
+    low, high = ends
     span = high - low
-    x, h = (value - low) / span, error / (abs(part.weight) * span)
-    if not 0 < x < 1:
-        return 1.0, 1.0
+    x, h = (value - low) / span, error / (abs(weight) * span)
+    inside = (x > 0) & (x < 1) & (h > 0)
+    x, h = np.where(inside, x, 0.5), np.where(inside, h, 1.0)
     g = h * h / (x * (1 - x))
-    centre, root = (x + g / 2) / (1 + g), math.sqrt(g * x * (1 - x) + g * g / 4) / (1 + g)
-    below, above = ((x - centre + root) / h) ** 2, ((centre + root - x) / h) ** 2
-    sides = max(1.0, min(below, x / h)), max(1.0, min(above, (1 - x) / h))
+    centre, root = (x + g / 2) / (1 + g), np.sqrt(g * x * (1 - x) + g * g / 4) / (1 + g)
+    sides = ((x - centre + root, x), (centre + root - x, 1 - x))
+    below, above = (
+        np.where(inside, np.maximum(1.0, np.minimum((side / h) ** 2, room / h)), 1.0)
+        for side, room in sides
+    )
     # A summand with a negative weight is at its high end where the sum is at its low end.
-    return sides if part.weight > 0 else sides[::-1]
+    return (below, above) if weight > 0 else (above, below)

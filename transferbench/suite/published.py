@@ -19,8 +19,10 @@ TEST_LABELS = "TEST_LABELS"
 """The file of the digests of test labels, in the package and in a folder of suites."""
 OVERLAPS = "OVERLAPS"
 """The file of what targets have in common with sources, in both places."""
+PILOT_ARMS = "PILOT_ARMS"
+"""The file of what the pilots of bundled suites measured of each arm, in the package."""
 
-__all__ = ["KnownSuites", "suites_beside"]
+__all__ = ["KnownSuites", "pilot_arms", "suites_beside"]
 
 
 class KnownSuites:
@@ -104,6 +106,22 @@ class KnownSuites:
 def suites_beside(submissions: Path, others: Iterable[Suite] = ()) -> KnownSuites:
     """The suites of the boards of a folder of submissions."""
     return KnownSuites(submissions.parent / REGISTER.parent.name, others)
+
+
+@cache
+def pilot_arms() -> Mapping[tuple[str, ...], tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Board, claim and draw of a pilot -> the means of the claim's terms, and their deviations.
+
+    Of suites that were registered before a pilot said so itself.
+    """
+    return {
+        tuple(key): (_numbers(means), _numbers(deviations))
+        for (*key, means), deviations in _pins(BUNDLED / PILOT_ARMS, 5)
+    }
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
 
 
 def _pins(path: Path, words: int) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -506,6 +506,8 @@ class Pilot(Strict):
     ``transferbench pilot RUN`` prints it.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"arms", "arm_deviations"})
+
     draw: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]*$", max_length=60)]
     """The ``draw`` of the pilot's suite, which is not that of this suite."""
     n: Count
@@ -523,13 +525,22 @@ class Pilot(Strict):
     """Of one order against another: the other effects."""
     against_deviation: Positive | None = None
     """Standard deviation of one of the other effects, from the mean of its replicate."""
+    arms: Items[float] = ()
+    """The means of the claim's terms, in their order: near the end of a range intervals are wider.
+
+    Without them a difference is planned for in the middle of the range.
+    """
+    arm_deviations: Items[Annotated[float, Field(ge=0)]] = ()
+    """Standard deviations of the terms over replicates, or source networks."""
 
     @model_validator(mode="after")
-    def _both_orders(self) -> Self:
+    def _same_lengths(self) -> Self:
         if len(self.against) not in {0, len(self.levels)}:
             raise ValueError("against has as many effects as levels")
         if bool(self.against) != bool(self.against_deviation):
             raise ValueError("against goes with against_deviation")
+        if len(self.arms) != len(self.arm_deviations):
+            raise ValueError("arms has as many means as arm_deviations has deviations")
         return self
 
 
@@ -597,6 +608,8 @@ class Claim(Strict):
             raise ValueError("a pilot has levels where the claim is on an order, and only there")
         if self.pilot and bool(self.against) != bool(self.pilot.against):
             raise ValueError("a pilot has against where the claim has it, and only there")
+        if self.pilot and len(self.pilot.arms) not in {0, len(self.terms)}:
+            raise ValueError("the arms of a pilot are one for each of the claim's terms")
         if self.relation == "within" and self.threshold <= 0:
             raise ValueError("within needs a positive threshold")
         return self

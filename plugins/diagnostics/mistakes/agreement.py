@@ -115,7 +115,10 @@ AGREEMENT = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({*(s.metric for s in STATISTICS), "reference_entropy"}),
-    ranges=dict.fromkeys(("error_jaccard", "agreement", "agreement_given_both_wrong"), (0, 1)),
+    ranges={
+        "kappa": (-1, 1),
+        **dict.fromkeys(("error_jaccard", "agreement", "agreement_given_both_wrong"), (0, 1)),
+    },
     needs=frozenset({"logits"}),
     identical={
         "uncommon_a": 0,
