@@ -361,23 +361,47 @@ def with_huge_convolutions(state):
             state[name] *= 1e30
 
 
+def with_zeros(state):
+    for name in state:
+        state[name] *= 0
+
+
+def with_rounded_convolutions(state):
+    for name in state:
+        if state[name].ndim == 4:
+            state[name] = (state[name] * 1e-9).half().float()
+
+
 NEGATIVE = "layer2.0.bn2, whose running_var has negative variances such as -1,"
+NO_FEATURES = "the features before the head are equal"
 
 
 @pytest.mark.parametrize(
-    ("verb", "change", "culprit"),
+    ("verb", "change", "fault"),
     [
-        ("run", with_a_negative_variance, NEGATIVE),
-        ("prepare", with_a_negative_variance, NEGATIVE),
-        ("prepare", with_huge_convolutions, "conv1.3"),
+        ("run", with_a_negative_variance, f"the outputs of {NEGATIVE} are not finite"),
+        ("prepare", with_a_negative_variance, f"the outputs of {NEGATIVE} are not finite"),
+        ("prepare", with_huge_convolutions, "the outputs of conv1.3 are not finite"),
+        ("prepare", with_zeros, NO_FEATURES),
+        ("prepare", with_rounded_convolutions, NO_FEATURES),
     ],
 )
-def test_finite_weights_whose_outputs_are_not_are_refused(tmp_path, verb, change, culprit):
+def test_weights_that_make_a_broken_network_are_refused(tmp_path, verb, change, fault):
     file = changed_state(tmp_path / "best.pth", change)
     message = mistake(verb, suite_file(tmp_path, SMALL), "--backbone", "timm/test_resnet",
                       "--weights", file, "--out", tmp_path / "run")  # fmt: skip
-    assert f"with the weights {file} the outputs of {culprit}" in message
-    assert " are not finite, in eval mode and for images of noise: nothing can be" in message
+    assert f"with the weights {file} {fault}, in eval mode and for" in message
+    assert "different images of noise: nothing can be learnt from them" in message
+
+
+def test_a_file_that_was_never_written_is_refused_before_it_is_hashed(tmp_path, monkeypatch):
+    file = tmp_path / "best.safetensors"
+    with file.open("wb") as stream:
+        stream.truncate(2**36)
+    monkeypatch.setattr("transferbench.networks.weight_paths.file_digest", lambda _: 1 / 0)
+    message = mistake("prepare", suite_file(tmp_path, SMALL), "--backbone", "timm/test_resnet",
+                      "--weights", file, "--out", tmp_path / "run")  # fmt: skip
+    assert f"{file} begins with zeros, as no file of weights does: get it again" in message
 
 
 def test_refused_weights_leave_no_trace(tmp_path):

@@ -28,7 +28,7 @@ from transferbench.data.pipeline import ImagePipeline, View
 from transferbench.data.splits import planned_training, select_test, shuffled_labels
 from transferbench.data.streaming import StreamedImages
 from transferbench.errors import DamagedImagesError, DataError, DeviceError, PluginError
-from transferbench.networks.finite_outputs import not_finite_output
+from transferbench.networks.broken_outputs import broken_outputs
 from transferbench.networks.modules import (
     body_state,
     build_network,
@@ -212,7 +212,7 @@ class WorkerResources:
 
         ``evaluate``: look at the outputs for a few images too.
 
-        Raises: as ``external_network``; ``DataError`` where the outputs are not finite.
+        Raises: as ``external_network``; ``DataError`` where they are broken.
         """
         spec, _ = self.backbone(payload)
         net, remark = self.external_network(payload, payload["initialization"]["weights"])
@@ -221,12 +221,13 @@ class WorkerResources:
         if evaluate:
             image, weights = payload["image"], payload["initialization"]["weights"]
             with blamed(f"backbone {spec.name!r}"):
-                broken = not_finite_output(net, image["channels"], image["size"])
+                head = self.head(spec, net)
+                broken = broken_outputs(net, head, image["channels"], image["size"])
             if broken:
                 file = self.machine.weights.get(weights["sha256"])
                 raise DataError(
-                    f"with the weights {file or weights['tag']} {broken} are not finite, in eval"
-                    " mode and for images of noise: nothing can be learnt from them, so give other"
+                    f"with the weights {file or weights['tag']} {broken}, in eval mode and for"
+                    " different images of noise: nothing can be learnt from them, so give other"
                     " weights"
                 )
         return ExternalState(body, remark)

@@ -22,6 +22,8 @@ OTHER_SUFFIXES = (".ckpt", ".json", ".npz", ".h5", ".onnx", ".msgpack", ".pkl", 
 INDEX_SUFFIX = ".index.json"
 MAX_INDEX_BYTES = 2**25
 MAX_SHARDS = 10_000
+MAGIC_BYTES = 16
+"""Of these some are not 0 in every format: a magic number, or the length of a header."""
 LISTED = 4
 
 
@@ -186,6 +188,11 @@ def _check_digest(located: WeightPaths, fragment: str) -> None:
 
 def _digest_of(file: Path) -> str:
     try:
+        with file.open("rb") as stream:
+            start = stream.read(MAGIC_BYTES)
+        # Looked at first: hashing a large download that was only given its size takes minutes.
+        if start and not any(start):
+            raise DataError(f"{file} begins with zeros, as no file of weights does: get it again")
         status = file.stat()
         return _digest_at(file.resolve(), status.st_ino, status.st_size, status.st_mtime_ns)
     except OSError as error:

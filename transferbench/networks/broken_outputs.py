@@ -1,7 +1,8 @@
-"""Whether the outputs of a network are finite numbers, and in which module they cease to be.
+"""Whether a network is broken: outputs that are not finite, or features that no image changes.
 
-Finite weights do not say it: the variance of a batch normalisation may be negative, and a few large
-weights one after another leave what 32-bit floats hold.
+Its weights do not say it. The variance of a batch normalisation may be negative, a few large
+weights one after another leave what 32-bit floats hold, and behind a layer whose small weights were
+rounded to 0 every image looks the same.
 """
 
 from __future__ import annotations
@@ -13,27 +14,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transferbench.networks.modules import eval_mode, seeded
+from transferbench.networks.modules import eval_mode, features_and_logits, seeded
 
-__all__ = ["not_finite_output"]
+__all__ = ["broken_outputs"]
 
 
-def not_finite_output(net: nn.Module, channels: int, image_size: int) -> str | None:
-    """What of ``net`` is not finite in eval mode, for three images of noise and one of the mean.
+def broken_outputs(net: nn.Module, head: nn.Module, channels: int, image_size: int) -> str | None:
+    """What is broken in ``net`` in eval mode, for three images of noise and one of the mean.
 
     Shapes: images (4, channels, image_size, image_size), normalised.
     """
     with eval_mode(net), seeded(0), torch.no_grad():
         images = torch.randn(4, channels, image_size, image_size)
         images[3] = 0
-        if _is_finite(net(images)):
-            return None
-        first: list[str] = []
-        with ExitStack() as stack:
-            for name, module in net.named_modules():
-                hook = module.register_forward_hook(partial(_note, first, name))
-                stack.callback(hook.remove)
-            net(images)
+        features, outputs = features_and_logits(net, head, images)
+        if not _is_finite(outputs):
+            return f"{_first_not_finite(net, images)} are not finite"
+    if features.equal(features[:1].expand_as(features)):
+        return "the features before the head are equal"
+    return None
+
+
+def _first_not_finite(net: nn.Module, images: Tensor) -> str:
+    first: list[str] = []
+    with ExitStack() as stack:
+        for name, module in net.named_modules():
+            hook = module.register_forward_hook(partial(_note, first, name))
+            stack.callback(hook.remove)
+        net(images)
     name = first[0] if first and first[0] else "the whole network"
     return f"the outputs of {name}{_negative_variances(net, name)}"
 
