@@ -104,7 +104,9 @@ def test_arms_are_those_of_the_terms(arms, message):
         claim_of(**GAIN, pilot=pilot | arms)
 
 
-@pytest.mark.parametrize("name", ["characters@3", "initializations@2", "null-pair@2"])
+@pytest.mark.parametrize(
+    "name", ["quickstart@2", "characters@3", "initializations@2", "null-pair@2"]
+)
 def test_the_bundled_pilots_have_arms(name):
     planned = planned_claims(load_suite(name), load_registry())
     assert any(claim.has_pilot for claim in planned)
