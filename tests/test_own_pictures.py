@@ -1,6 +1,7 @@
 """A suite for a folder, or a table, of one's own pictures, and its run in a given time."""
 
 import csv
+import re
 import time
 from pathlib import Path
 
@@ -465,6 +466,51 @@ def test_suite_new_writes_the_file_alone(folder, weights, tmp_path, monkeypatch)
     assert head[1].startswith("# Run it: transferbench run own-my-pets.yaml --data-root ")
     assert not list(tmp_path.glob("runs/own*"))
     assert "own-my-pets.yaml is there already" in mistake(*arguments)
+
+
+# --- the bundled suite ----------------------------------------------------------------------------
+
+
+def photos(verb, folder, weights, out, *options):
+    return (verb, "photos", "--data-root", folder, "--weights", weights, "--backbone",
+            "timm/test_resnet", "--out", out, *options)  # fmt: skip
+
+
+def test_photos_is_planned_on_any_folder(folder, weights, tmp_path):
+    said = cli(*photos("plan", folder, weights, tmp_path / "run"))
+    assert said.code == 0, said.err
+    assert "photos@1.0 on timm/test_resnet+mine@" in said.out
+    counts = dict(re.findall(r"^(tuning|trial) +(\d+)", said.out, re.MULTILINE))
+    assert counts == {"tuning": "6", "trial": "30"}
+
+
+def test_photos_runs_with_parameters_that_are_set(tmp_path, weights):
+    for split, seed in (("train", 0), ("test", 1000)):
+        for label, name in enumerate(CLASSES):
+            for item in range(6):
+                file = tmp_path / "pets" / split / name / f"{item}.png"
+                picture(file, seed + 100 * label + item, hue=label)
+    said = cli(*photos("run", tmp_path / "pets", weights, tmp_path / "run", "--jobs", 1, "--device",
+                       "cpu", "--set", "targets.photos.dataset.params={train: train, test: test}",
+                       "--set", "image.size=32", "--set", "replicates=2",
+                       "--set", "recipes.tuned.epochs=1", "--set", "recipes.tuned.batch_size=6",
+                       "--set", "recipes.tuned.tune=null", "--set",
+                       "recipes.tuned.learning_rate=1e-3"))  # fmt: skip
+    assert said.code == 0, said.err
+    run = transferbench.Run(tmp_path / "run")
+    trials = run.measurements.query("diagnostic == 'trial' and metric == 'test_metric'")
+    assert len(trials) == 2 * 3 * 2
+    assert set(trials["n"]) == {18}
+    assert next(iter(run.answers.values())).startswith("On photos ")
+
+
+def test_photos_says_what_it_lacks(folder, tmp_path):
+    options = ("--backbone", "timm/test_resnet", "--out", tmp_path / "run")
+    assert "has no source to pre-train timm/test_resnet on; give" in mistake(
+        "plan", "photos", "--data-root", folder, *options
+    )
+    weights = ("--weights", "imagenet", "--out", tmp_path / "run")
+    assert "--data-root FOLDER" in mistake("plan", "photos", *weights)
 
 
 def test_a_suite_without_a_source_asks_for_weights(look, tmp_path):

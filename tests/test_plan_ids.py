@@ -16,6 +16,7 @@ import pytest
 
 from transferbench.plan import DatasetFacts, Entry, make_plan
 from transferbench.registry import identity, load_registry
+from transferbench.specs import Weights
 from transferbench.submission.bundle import read_bundle
 from transferbench.submission.integrity import check_plan_can_be_made_again
 from transferbench.suite.loading import bundled_suites, load_suite
@@ -24,6 +25,11 @@ SUBMISSIONS = Path(__file__).parent.parent / "leaderboard" / "submissions"
 PINNED = Path(__file__).with_name("pinned_plan_ids.json")
 # Fixed values instead of decoded datasets.
 FACTS = DatasetFacts("0" * 64, 10, "multi-class", "accuracy", 1000, 500)
+# Of suites without a source.
+WEIGHTS = Weights(
+    tag="imagenet", origin="nowhere", license="none", pretrained_on="ImageNet-1k",
+    sha256="1" * 64, classes=1000,
+)  # fmt: skip
 
 
 def ids_of(name):
@@ -32,11 +38,12 @@ def ids_of(name):
     suite = load_suite(name, registry, [])
     facts = {f"source:{label}": FACTS for label in suite.sources}
     facts |= {f"target:{label}": FACTS for label in suite.targets}
+    weights = None if suite.sources else WEIGHTS
     entries = []
     for backbone in suite.backbones:
         spec, params = registry.resolve_backbone(backbone)
         described = identity(spec, spec.parse(params))
-        entries.append(Entry(backbone, described, spec.license, spec.source))
+        entries.append(Entry(backbone, described, spec.license, spec.source, weights))
     plan = make_plan(suite, entries, registry, facts)
     labels = {measured.job: measured.diagnostic for measured in plan.measured}
     groups = defaultdict(list)

@@ -144,6 +144,8 @@ def suite_content(
         "size": design.size, "channels": look.channels, "mean": mean, "std": std
     }  # fmt: skip
     content["targets"] = {look.name: _target(look, design)}
+    whole = content["scoring"]["perturbation"]
+    content["perturbations"] = {whole: content["perturbations"][whole]}
     for block in design.blocks:
         content["perturbations"][f"block-{block}"] = {
             "name": template()["shuffle"], "params": {"block": block}

@@ -20,6 +20,7 @@ from transferbench.data.pictures import PictureError, PictureSource, decode
 from transferbench.errors import DataError, listing
 from transferbench.registry import Registry, blamed
 from transferbench.specs import DatasetItems, DatasetSpec
+from transferbench.suite.loading import suite_path
 
 __all__ = ["LEAST_PER_CLASS", "Look", "look_at", "template"]
 
@@ -85,9 +86,10 @@ class Look(NamedTuple):
 
 @cache
 def template() -> dict[str, Any]:
-    """The suite on one's own pictures, to be filled, and the plugins that it uses."""
+    """The bundled suite to be filled, as the content of its file, and the plugins it may use."""
     text = resources.files(__package__).joinpath("template.yaml").read_text("utf-8")
     content: dict[str, Any] = YAML(typ="safe").load(text)
+    content["suite"] = YAML(typ="safe").load(suite_path(content["suite"]))
     return content
 
 
