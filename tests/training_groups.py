@@ -10,6 +10,7 @@ from transferbench.data.pipeline import ImagePipeline
 from transferbench.specs import RateFactor
 from transferbench.suite import Augmentation, Recipe
 from transferbench.training import DataSplit, Execution, TaskData, Training
+from transferbench.training.processes import ALONE
 
 CPU = torch.device("cpu")
 SIDE = 8
@@ -110,7 +111,7 @@ for name, kind in PERTURBATIONS.items():
     }
 
 
-def training_of(seed, feature, *, captured=False, device=CPU):
+def training_of(seed, feature, *, captured=False, device=CPU, processes=ALONE):
     """The training number ``seed`` with a feature: of its own weights, data and rate."""
     options = FEATURES[feature] if isinstance(feature, str) else feature
     net = options.get("network", Network)(seed).to(device)
@@ -121,6 +122,12 @@ def training_of(seed, feature, *, captured=False, device=CPU):
         net.body.requires_grad_(requires_grad=False)
         only_head = net.head
     # Batches of evaluation that leave a rest.
-    execution = Execution(device, options.get("micro_batch"), evaluation_batch=6, captured=captured)
+    execution = Execution(
+        device,
+        options.get("micro_batch"),
+        evaluation_batch=6,
+        captured=captured,
+        processes=processes,
+    )
     data = data_of(seed, **options.get("data", {}), device=device)
     return Training(net, data, recipe, execution, options.get("factors", ()), only_head=only_head)

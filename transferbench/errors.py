@@ -8,6 +8,7 @@ TransferbenchError
  |    +-- SelectionError       images that a suite selects and the data do not have
  +-- DeviceError        hardware asked for that is not there
  +-- ExecutorError      an executor, or its workers elsewhere, that cannot be used as requested
+ +-- LostProcessError   a process that ended in the middle of a job
  +-- StoreError         an artefact that cannot be written or is not what was written
  |    +-- DamagedImagesError   decoded images that changed since they were written
  +-- SubmissionError    a submission that cannot be accepted
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "ExecutorError",
+    "LostProcessError",
     "PluginError",
     "SelectionError",
     "StoreError",
@@ -97,6 +99,10 @@ class DeviceError(TransferbenchError):
 
 class ExecutorError(TransferbenchError):
     """An executor, or its workers on other machines, that cannot be used as requested."""
+
+
+class LostProcessError(TransferbenchError):
+    """One of the processes of a training ended, or no longer answers; it may be tried again."""
 
 
 class StoreError(TransferbenchError):

@@ -300,7 +300,8 @@ def _cost(planned: Planned) -> dict[str, Any]:
     slots = slots_of(planned.options, device.type)
     cost = estimate(planned, planned.done, device)
     # More jobs at once than cores take as long.
-    speedup = slots if device.type == "cuda" else min(slots, available_cpus())
+    processes = slots * planned.options.gpus_per_job
+    speedup = processes if device.type == "cuda" else min(processes, available_cpus())
     at_once = min(slots, len(jobs) - len(planned.done))
     warnings = filter(None, [memory_warning(cost, at_once, device)])
     totals = Counter(job.kind for job in jobs.values())

@@ -45,8 +45,8 @@ class AugmentationParams(NamedTuple):
     offset: Tensor | None
     flip: Tensor | None
 
-    def chunk(self, rows: slice) -> AugmentationParams:
-        """The parameters of a slice of the batch."""
+    def chunk(self, rows: slice | Tensor) -> AugmentationParams:
+        """The parameters of some rows of the batch."""
         return AugmentationParams(*(None if values is None else values[rows] for values in self))
 
     def to(self, device: torch.device) -> AugmentationParams:

@@ -181,8 +181,8 @@ class BatchDraw(NamedTuple):
     rows: Rows | None = None
     images: Tensor | None = None
 
-    def chunk(self, rows: slice) -> BatchDraw:
-        """What was drawn for a slice of the batch."""
+    def chunk(self, rows: slice | Tensor) -> BatchDraw:
+        """What was drawn for some rows of the batch."""
         augmentation = self.augmentation and self.augmentation.chunk(rows)
         aspects, runs, images = (
             None if tensor is None else tensor[rows]

@@ -6,6 +6,7 @@ without access to the suite.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import (
     Callable,
@@ -17,6 +18,7 @@ from collections.abc import (
     Sequence,
 )  # fmt: skip
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +31,7 @@ from transferbench.data.pipeline import keep_large_allocations
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.engine.groups import Groups, Steps
 from transferbench.engine.kernels import choose_kernels, machine_facts
+from transferbench.engine.ranks import RankedJob, joined, on_ranks
 from transferbench.engine.resources import Machine, WorkerResources, same_version
 from transferbench.engine.tuning import rate_measurement, tuning_measurements
 from transferbench.engine.versions import differing_versions
@@ -75,9 +78,10 @@ from transferbench.training import (
     refuse_smaller_batches,
 )
 from transferbench.training.loop import Request, run_alone
+from transferbench.training.processes import ALONE, Processes
 from transferbench.training.resume import Unfinished
 
-__all__ = ["Engine", "single_threaded", "start_engine"]
+__all__ = ["Engine", "serve_rank", "single_threaded", "start_engine"]
 
 TRAININGS = {"pretrain", "tuning", "trial"}
 
@@ -105,6 +109,12 @@ def start_engine(machine: Machine, waiting: Waiting = silent) -> Engine:
             raise _changed(file)
     facts = {"other_versions": differing} if differing else {}
     return Engine(WorkerResources(registry, Store(machine.store), machine), waiting, facts)
+
+
+def serve_rank(folder: Path) -> None:
+    """Train as one of the processes that ``on_ranks`` has started."""
+    with joined(folder) as (task, draft):
+        start_engine(task.machine).train_share(task.job, draft)
 
 
 def _changed(file: str) -> PluginError:
@@ -157,7 +167,9 @@ class Engine:
             resources.device,
             micro_batch=machine.micro_batch,
             compile=machine.compile,
-            captured=machine.group > 1 or resources.device.type == "cuda",
+            captured=machine.processes == 1
+            and (machine.group > 1 or resources.device.type == "cuda"),
+            processes=ALONE if machine.rank is None else Processes(machine.rank, machine.processes),
         )
         self._groups = Groups(resources.device, machine, waiting)
         self._stored = machine.states
@@ -193,9 +205,25 @@ class Engine:
         """Where a training is kept, with what must be the same for it to go on bit for bit."""
         facts = machine_facts(self.resources.device, 0)
         same = {key: fact for key, fact in facts.items() if key not in {"host", "wall_seconds"}}
-        key = digest([job.id, same, self.execution.micro_batch, self.execution.compile])
+        of_job = [job.id, same, self.execution.micro_batch, self.execution.compile]
+        processes = self.execution.processes
+        key = digest([*of_job, processes.size] if processes.size > 1 else of_job)
         path = draft.unfinished / "training.pt"
-        return Unfinished(path, key, self.resources.machine.save_seconds)
+        # Of several processes, which are all at the same step, one writes.
+        seconds = math.inf if processes.rank else self.resources.machine.save_seconds
+        return Unfinished(path, key, seconds)
+
+    def train_share(self, job: Job, draft: Draft) -> None:
+        """Train this process's share of each step of a job; the first writes what is kept."""
+        with endings_deferred(), self._guarded(job, plugins_in(job.payload, ())):
+            for_training = self._steps[job.kind](job, draft)
+            if for_training is not None:
+                run_alone(for_training)
+
+    def _on_ranks(self, job: Job, draft: Draft) -> None:
+        machine = self.resources.machine
+        draft.facts |= on_ranks(RankedJob(machine, job, draft.folder, draft.unfinished))
+        draft.facts["processes"] = machine.processes
 
     def _work(self, job: Job, together: int = 1) -> Steps:
         """The job, with its trainings left to who runs it; ``together``: how many go on at once."""
@@ -215,7 +243,7 @@ class Engine:
                 subjects = map(self.resources.payload, job.payload.get("subjects", ()))
                 plugins = plugins_in(job.payload, subjects)
                 with self._guarded(job, plugins):
-                    yield from self._steps[job.kind](job, draft) or ()
+                    yield from self._step_of(job)(job, draft) or ()
             except CorruptArtefactError as error:
                 # Whatever is damaged is computed again at once, and then this job.
                 for name in {error.job, *job.requires}:
@@ -227,6 +255,11 @@ class Engine:
             draft.facts |= self._facts
             if together > 1:
                 draft.facts["trained_together"] = together
+
+    def _step_of(self, job: Job) -> Callable[[Job, Draft], Steps | None]:
+        machine = self.resources.machine
+        starts = machine.processes > 1 and machine.rank is None and job.kind in TRAININGS
+        return self._on_ranks if starts else self._steps[job.kind]
 
     def _code(self, plugins: Iterable[PluginUse]) -> dict[str, Any]:
         """The code of the plugins that ran, as a fact.
@@ -267,6 +300,8 @@ class Engine:
         recipe = recipe_at(job.payload, choice and choice.best.learning_rate)
         data = self.resources.task_data(job.payload)
         net, head, modules, result = yield from self._trained(job, draft, data, recipe)
+        if self.execution.processes.rank:
+            return
         outputs = model_outputs(net, head, data.test.pipeline, self.execution)
         outputs |= {
             "labels": data.test.labels.cpu(),
@@ -286,6 +321,8 @@ class Engine:
         """A training of a grid: it is evaluated on validation images alone, and kept as numbers."""
         data, recipe = self.resources.task_data(job.payload, test=False), recipe_at(job.payload)
         trained = yield from self._trained(job, draft, data, recipe, evaluated=("validation",))
+        if self.execution.processes.rank:
+            return
         result = trained.result
         _write_measurements(draft, tuning_measurements(result, data, recipe))
 

@@ -79,6 +79,8 @@ class Machine(NamedTuple):
     most; None for a share of what is free.
     ``versions``: of the packages where the run was planned; a worker that has others is refused,
     but where ``accept_versions``. Empty: not compared.
+    ``processes``: that train a network together; ``rank``: which of them this is, None for the
+    worker that starts them.
     """
 
     store: Path
@@ -100,6 +102,8 @@ class Machine(NamedTuple):
     slots: int = 1
     versions: Mapping[str, str] = {}
     accept_versions: bool = False
+    processes: int = 1
+    rank: int | None = None
 
 
 class ExternalNetwork(NamedTuple):

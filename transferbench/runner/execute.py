@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from transferbench.errors import DataError, StoreError
+from transferbench.errors import DataError, StoreError, SuiteError
 from transferbench.identity import digest
 from transferbench.networks.weight_paths import existing_path
 from transferbench.plan import Job
@@ -18,7 +18,7 @@ from transferbench.runner.contact_sheet import write_sheets
 from transferbench.runner.executors import Executor, Outcome
 from transferbench.runner.executors.offers import choose_executor
 from transferbench.runner.executors.spec import ExecutorContext
-from transferbench.runner.executors.this_machine import MEASURES, TRAINS
+from transferbench.runner.executors.this_machine import MEASURES, TRAINS, refuse_few_cards
 from transferbench.runner.messages import say
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned
@@ -114,6 +114,7 @@ def machine_of(options: Options, store: Store, weights: Mapping[str, str]) -> Ma
         compile=options.compile,
         offline=options.offline,
         fast_kernels=options.fast_kernels,
+        processes=options.gpus_per_job,
     )
 
 
@@ -173,8 +174,19 @@ def refuse_options(planned: Planned, done: Container[str]) -> None:
 
     options = planned.options
     if not choose_executor(options.executor, options.executor_options).spec.remote:
-        find_device(options.device)
+        device = find_device(options.device)
+        refuse_few_cards(options, device.type)
+    _refuse_group_of_processes(options)
     _refuse_micro_batch(planned, done)
+
+
+def _refuse_group_of_processes(options: Options) -> None:
+    """Refuse to share and to group trainings at once. Raises: ``SuiteError``."""
+    if options.gpus_per_job > 1 and options.group is not None and options.group > 1:
+        raise SuiteError(
+            f"--gpus-per-job {options.gpus_per_job} shares each training among processes, and "
+            f"--group {options.group} computes several trainings in one: give one of the two"
+        )
 
 
 def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:

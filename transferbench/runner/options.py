@@ -74,6 +74,9 @@ class Options:
     time_limit_seconds: float | None = _option(
         None, "Seconds a job may take.", "--time-limit", min=0.001
     )
+    gpus_per_job: int = _option(
+        1, "GPUs that share each training; with --device cpu so many processes.", min=1
+    )
     group: int | None = _option(
         None,
         "Trainings of one shape at once; by default 8 on a GPU, 1 on the CPU.",

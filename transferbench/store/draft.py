@@ -41,11 +41,12 @@ class Draft:
 
     ``already_done``: another writer finished the job while this one waited, so that there is
     nothing to compute. ``facts``: to be filled, not part of the job's identity. ``unfinished``: a
-    folder that outlives the writer until a later one has finished the job.
+    folder that outlives the writer until a later one has finished the job. ``folder``: for
+    processes that write a part of it.
     """
 
     def __init__(self, folder: Path, unfinished: Path, *, already_done: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         self._root = folder.parent.parent
         self.unfinished = unfinished
         self._names: set[str] = set()
@@ -60,9 +61,9 @@ class Draft:
                 f"without a folder, and not {MANIFEST!r}"
             )
         # A job may compute for days before it writes, and another host have cleaned up meanwhile.
-        self._folder.mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         self._names.add(name)
-        return self._folder / name
+        return self.folder / name
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as JSON. Raises: ``ValueError`` for NaN and infinities."""
@@ -71,11 +72,11 @@ class Draft:
 
     def complete(self, job: str, kind: str) -> None:
         """Flush the files to the disk and write their manifest."""
-        self._folder.mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         files = {}
         # A store is shared, but safetensors lets nobody else read what it writes.
-        mode = self._folder.stat().st_mode & 0o666
-        for path in sorted(self._folder.iterdir()):
+        mode = self.folder.stat().st_mode & 0o666
+        for path in sorted(self.folder.iterdir()):
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise StoreError(f"an artefact holds plain files only; {path.name!r} is not one")
             path.chmod(mode)
@@ -89,10 +90,10 @@ class Draft:
                 f"{', '.join(gone)} of job {job} is not there any more: something else removed it "
                 "while the job was computed; run the suite again"
             )
-        manifest = self._folder / MANIFEST
+        manifest = self.folder / MANIFEST
         write_document(manifest, Manifest(id=job, kind=kind, files=files, facts=self.facts))
         flush(manifest)
-        flush(self._folder)
+        flush(self.folder)
 
 
 class Writer(NamedTuple):

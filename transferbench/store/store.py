@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from transferbench.errors import StoreError
+from transferbench.errors import LostProcessError, StoreError
 from transferbench.store.artefact import RETURN_SECONDS, Artefact, fault_of, open_artefact
 from transferbench.store.contents import CONTENTS
 from transferbench.store.disk import explained, flush, remove, require_writable
@@ -253,6 +253,8 @@ class Store:
             try:
                 with explained(self.root, folder, foreign=True):
                     yield draft
+            except LostProcessError:
+                raise  # the next try goes on from what is kept
             except Exception:
                 remove(unfinished)
                 raise

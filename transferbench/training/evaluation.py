@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from transferbench.networks.losses import has_unknown
 from transferbench.networks.modules import FeatureRecorder, eval_mode
 from transferbench.training.execution import Execution, autocast
 from transferbench.training.loss import task_loss
+from transferbench.training.processes import ALONE
 from transferbench.training.tasks import DataSplit, TaskData
 
 __all__ = ["evaluate", "model_outputs", "scored"]
@@ -31,7 +33,7 @@ def model_outputs(
     """
     logits, features = [], []
     with eval_mode(net), FeatureRecorder(head) as recorder, torch.no_grad():
-        for images in _batches(pipeline, execution):
+        for images in _batches(pipeline, replace(execution, processes=ALONE)):
             logits.append(net(images).float())
             features.append(recorder.features.float())
     return {"logits": torch.cat(logits).cpu(), "features": torch.cat(features).cpu()}
@@ -42,8 +44,10 @@ def evaluate(
 ) -> Evaluation:
     """Loss and metric over all images of ``split``, in eval mode on clean inputs."""
     with eval_mode(net), torch.no_grad(), autocast(execution.device, precision):
-        logits = torch.cat([net(images).float() for images in _batches(split.pipeline, execution)])
-    return scored(logits, split, data)
+        logits = [net(images).float() for images in _batches(split.pipeline, execution)]
+    shape = (len(split.pipeline), data.classes)
+    together = execution.processes.gathered(logits, execution.evaluation_batch, shape)
+    return scored(together, split, data)
 
 
 def scored(logits: torch.Tensor, split: DataSplit, data: TaskData) -> Evaluation:
@@ -55,8 +59,8 @@ def scored(logits: torch.Tensor, split: DataSplit, data: TaskData) -> Evaluation
 
 
 def _batches(pipeline: ImagePipeline, execution: Execution) -> Iterator[torch.Tensor]:
-    """All images in order, not augmented."""
+    """All images in order, not augmented; of several processes, the batches of this one."""
     indices = torch.arange(len(pipeline), device=execution.device)
-    batches = torch.split(indices, execution.evaluation_batch)
+    batches = execution.processes.of_batches(torch.split(indices, execution.evaluation_batch))
     pipeline.announce(batches)
     return map(pipeline.batch, batches)

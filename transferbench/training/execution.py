@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from transferbench.errors import SuiteError
+from transferbench.training.processes import ALONE, Processes
 
 __all__ = ["PRECISIONS", "Execution", "autocast", "refuse_smaller_batches"]
 
@@ -20,6 +21,7 @@ class Execution:
     ``micro_batch``: images per forward pass; gradients accumulate over the batch of a step. Only
     for networks without batch statistics: see ``refuse_smaller_batches``. ``captured``: steps are
     replayed by a graph, so that the host computes all that it does when it draws them.
+    ``processes``: that share each step of the training.
     """
 
     device: torch.device
@@ -27,6 +29,7 @@ class Execution:
     evaluation_batch: int = 500
     compile: bool = False
     captured: bool = False
+    processes: Processes = ALONE
 
 
 def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | None) -> None:

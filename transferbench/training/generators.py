@@ -27,6 +27,20 @@ class GeneratorStates(NamedTuple):
         cuda = torch.cuda.get_rng_state() if _uses_card() else None
         return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)  # noqa: NPY002  # the global one
 
+    def equals(self, other: GeneratorStates) -> bool:
+        """Whether the same numbers would be drawn."""
+        tensors = [(self.torch, other.torch)]
+        if self.cuda is not None and other.cuda is not None:
+            tensors.append((self.cuda, other.cuda))
+        name, words, *rest = self.numpy
+        other_name, other_words, *other_rest = other.numpy
+        return (
+            self.python == other.python
+            and (name, rest) == (other_name, other_rest)
+            and np.array_equal(words, other_words)
+            and all(torch.equal(first, second) for first, second in tensors)
+        )
+
     def restore(self) -> None:
         """Set the global generators to these states."""
         random.setstate(self.python)

@@ -18,6 +18,7 @@ from transferbench.specs import RateFactor
 from transferbench.suite import Recipe
 from transferbench.training.evaluation import evaluate
 from transferbench.training.execution import Execution
+from transferbench.training.processes import refuse_other_positions
 from transferbench.training.progress import Progress
 from transferbench.training.resume import Unfinished
 from transferbench.training.schedule import evaluated_epochs
@@ -141,6 +142,9 @@ class Training:
         ``epoch-T`` for each of ``checkpoints``.
         """
         progress = unfinished.load(self) if unfinished else None
+        if self.execution.processes.size > 1:
+            position = None if progress is None else (progress.epoch, progress.step)
+            refuse_other_positions(position)
         if progress is None:
             # On the CPU: what is drawn does not depend on the device.
             progress = Progress(
@@ -171,7 +175,8 @@ class Training:
         # assumes, and a single image has no batch statistics.
         size = self.recipe.batch_size
         batches = torch.split(progress.permutation, size)[progress.step : self.stepping.per_epoch]
-        self.data.train.pipeline.announce(batches)
+        announced = self.execution.processes.announced(batches, self.recipe.mixup)
+        self.data.train.pipeline.announce(announced)
         for indices in batches:
             if unfinished:
                 unfinished.visit(self, progress)

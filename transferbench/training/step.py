@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -24,6 +25,13 @@ from transferbench.suite import Recipe
 from transferbench.training.execution import Execution, autocast
 from transferbench.training.loss import task_loss
 from transferbench.training.optimizer import make_optimizer
+from transferbench.training.processes import (
+    Share,
+    averaged,
+    gradients_kept,
+    refuse_few_images,
+    without_draws,
+)
 from transferbench.training.schedule import learning_rate_factor
 from transferbench.training.tasks import TaskData
 
@@ -33,11 +41,16 @@ DrawT = TypeVar("DrawT")
 
 
 class StepDraw(NamedTuple):
-    """All that a step needs from the host. ``rates``: of each group of parameters, (G,)."""
+    """All that a step needs from the host. ``rates``: of each group of parameters, (G,).
+
+    ``share``: of one of several processes; ``batch`` then has its images alone, and then those
+    that they are mixed with.
+    """
 
     batch: BatchDraw
     mixup: MixupDraw | None
     rates: Tensor
+    share: Share | None = None
 
 
 def on_each_tensor(draw: DrawT, change: Callable[[Tensor], Tensor]) -> DrawT:
@@ -81,7 +94,11 @@ class TrainingStep:
         if min(recipe.batch_size, len(data.train.pipeline)) == 1 and normalises_by_batch(net):
             image = data.train.pipeline.batch(torch.zeros(1, dtype=torch.int64))
             _refuse_single_image(net, only_head, image)
-        self.forward = torch.compile(net) if execution.compile else net
+        self.forward: Callable[..., Any] = torch.compile(net) if execution.compile else net
+        if execution.processes.size > 1:
+            size = min(recipe.batch_size, len(data.train.pipeline))
+            refuse_few_images(size, execution.processes)
+            self.forward = averaged(net, self.forward)
         self.optimizer = make_optimizer(net, recipe, rate_factors, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.per_epoch = max(len(data.train.pipeline) // recipe.batch_size, 1)
@@ -97,14 +114,18 @@ class TrainingStep:
         """What the step number ``step``, counted from 0, on the images at ``indices`` needs."""
         pipeline, recipe = self.data.train.pipeline, self.recipe
         batch = pipeline.draw(indices, augmentation)
-        if self.execution.captured or self.execution.device.type == "cuda":
-            batch = pipeline.for_device(batch)
         mixup = None
         if recipe.mixup > 0:
             mixup = draw_mixup(len(indices), recipe.mixup, augmentation)
+        share = None
+        if self.execution.processes.size > 1:
+            share = self.execution.processes.share(indices)
+            batch = share.images_of(batch, mixup)
+        if self.execution.captured or self.execution.device.type == "cuda":
+            batch = pipeline.for_device(batch)
         factor = learning_rate_factor(recipe, step, self.per_epoch)
         rates = [rate * factor for rate in self._initial]
-        return StepDraw(batch, mixup, torch.tensor(rates, dtype=self._rates.dtype))
+        return StepDraw(batch, mixup, torch.tensor(rates, dtype=self._rates.dtype), share)
 
     def compute_in_parts(self, draw: StepDraw) -> None:
         """As ``compute``, in micro-batches of half the size wherever memory runs out for them.
@@ -119,6 +140,8 @@ class TrainingStep:
                 size = min(self._micro_batch or count, count)
                 if not is_out_of_memory(error) or size == 1 or normalises_by_batch(self.net):
                     raise
+                if self.execution.processes.size > 1:
+                    raise  # the others would wait for the gradients of this step
                 self._micro_batch = size // 2
             else:
                 return
@@ -127,26 +150,45 @@ class TrainingStep:
         """Take the step."""
         recipe, device = self.recipe, self.execution.device
         draw = on_each_tensor(draw, lambda tensor: tensor.to(device, non_blocking=True))
-        images = self.data.train.pipeline.make(draw.batch)
-        targets = self.data.train.labels[draw.batch.indices]
-        if draw.mixup is not None:
-            images, targets = mix(images, self._soft(targets), draw.mixup)
+        images, targets, of_step = self._examples(draw)
         self._rates.copy_(draw.rates)
         self.optimizer.zero_grad(set_to_none=True)
-        count = len(images)
-        size = self._micro_batch or count
-        for x, y in zip(torch.split(images, size), torch.split(targets, size), strict=True):
-            with autocast(device, recipe.precision):
-                logits = self.forward(x)
-            loss = task_loss(self.data.task, logits, y, recipe.label_smoothing,
-                             partly_known=self._partly_known)  # fmt: skip
-            share = known_share(y, targets) if self._partly_known else len(x) / count
-            self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        size = self._micro_batch or len(images)
+        parts = list(zip(torch.split(images, size), torch.split(targets, size), strict=True))
+        for x, y in parts[:-1]:
+            with gradients_kept(self.forward):
+                self._add_gradients(x, y, of_step)
+        self._add_gradients(*parts[-1], of_step)
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _examples(self, draw: StepDraw) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and targets of this process, and the targets of the whole step."""
+        images, labels = self.data.train.pipeline.make(draw.batch), self.data.train.labels
+        share = draw.share
+        targets = labels[draw.batch.indices if share is None else share.indices]
+        if draw.mixup is not None:
+            mixed = mix if share is None else share.mix
+            images, targets = mixed(images, self._soft(targets), draw.mixup)
+        return images, targets if share is None else targets[share.rows], targets
+
+    def _add_gradients(self, x: Tensor, y: Tensor, of_step: Tensor) -> None:
+        """Those of images and their targets, by their share of the targets of the whole step."""
+        recipe, processes = self.recipe, self.execution.processes.size
+        with (
+            autocast(self.execution.device, recipe.precision),
+            without_draws(self.net) if processes > 1 else nullcontext(),
+        ):
+            logits = self.forward(x)
+        loss = task_loss(self.data.task, logits, y, recipe.label_smoothing,
+                         partly_known=self._partly_known)  # fmt: skip
+        share = known_share(y, of_step) if self._partly_known else len(x) / len(of_step)
+        if processes > 1:
+            share = share * processes  # the mean of the gradients is to be their sum
+        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def _soft(self, targets: Tensor) -> Tensor:
         if self.data.task == "multi-label":

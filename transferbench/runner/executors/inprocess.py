@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, Self, TypeAlias
 
-from transferbench.errors import TransferbenchError, is_out_of_memory
+from transferbench.errors import LostProcessError, TransferbenchError, is_out_of_memory
 from transferbench.interrupts import received
 from transferbench.runner.executors import Assignment, GroupRunner, Outcome
 
 __all__ = ["InProcessExecutor", "attempt", "attempt_all"]
 
-Ending: TypeAlias = tuple[Literal["ok", "failed", "oom"], str, str]
+Ending: TypeAlias = tuple[Literal["ok", "failed", "oom", "lost"], str, str]
 
 MAX_CHARACTERS = 100_000
 """Of a message or a traceback."""
@@ -95,6 +95,8 @@ def attempt(job: str, run: Callable[[], None]) -> Outcome:
 
 def _ending(error: BaseException) -> Ending:
     """The status of a job that raised ``error``, its message and its traceback."""
+    if isinstance(error, LostProcessError):
+        return "lost", str(error), ""
     if isinstance(error, TransferbenchError):
         # The author of a plugin needs the traceback of what it raised, which is the cause.
         cause = error.__cause__

@@ -63,6 +63,8 @@ class ExecutorContext:
 
     def group_size(self, device: str) -> int:
         """How many trainings of one shape run together on a device, such as ``cuda``."""
+        if self.options.gpus_per_job > 1:
+            return 1
         return self.options.group or (GPU_GROUP if device.startswith("cuda") else 1)
 
     def start(self, device: str, slots: int = 1, group: int | None = None) -> StartWorker:

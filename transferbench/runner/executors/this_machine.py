@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from transferbench.errors import DeviceError
 from transferbench.runner.executors import Executor
 from transferbench.runner.executors.inprocess import InProcessExecutor
 from transferbench.runner.executors.local import LocalExecutor, SlotSetup, Start
@@ -12,7 +13,7 @@ from transferbench.runner.executors.spec import ExecutorContext, ExecutorSpec, N
 from transferbench.runner.options import Options
 
 __all__ = ["LOCAL", "MEASURES", "TRAINS", "available_cpus", "gpu_setups", "on_this_machine",
-           "slots_of"]  # fmt: skip
+           "refuse_few_cards", "slots_of", "together"]  # fmt: skip
 
 TRAINS, MEASURES = "training", "diagnosis"
 """The lanes of workers where there is a card."""
@@ -32,7 +33,8 @@ def on_this_machine(context: ExecutorContext, _: object = None) -> Executor:
     setups = None
     if device.type == "cuda":
         beside = context.start("cpu", slots, group=1)
-        setups = gpu_setups(_cards(), options.jobs, available_cpus(), beside)
+        cards = together(_cards(), options.gpus_per_job)
+        setups = gpu_setups(cards, options.jobs, available_cpus(), beside)
         slots = len(setups)
     return LocalExecutor(start, slots, options.time_limit_seconds, setups, device.type)
 
@@ -53,8 +55,24 @@ def _cards() -> list[str]:
     return visible.split(",") if visible else [str(i) for i in range(len(cuda_devices()))]
 
 
+def refuse_few_cards(options: Options, device_type: str) -> None:
+    """Raise ``DeviceError`` where a training is to have more GPUs than there are."""
+    count = options.gpus_per_job
+    if count > 1 and device_type == "cuda" and len(cards := _cards()) < count:
+        raise DeviceError(
+            f"--gpus-per-job {count} was requested, and the GPUs here are {len(cards)}; give at "
+            f"most --gpus-per-job {max(len(cards), 1)}"
+        )
+
+
+def together(cards: Sequence[str], size: int) -> list[str]:
+    """Cards for workers that have ``size`` of them each; the rest is left out."""
+    whole = len(cards) - len(cards) % size
+    return [",".join(cards[first : first + size]) for first in range(0, whole, size)]
+
+
 def gpu_setups(cards: Sequence[str], jobs: int | None, cpus: int, beside: Start) -> list[SlotSetup]:
-    """A worker for each card, which trains, and beside them some on the CPU for diagnoses.
+    """A worker for each of ``cards``, which trains, and beside them some on the CPU for diagnoses.
 
     ``jobs``: how many workers in all; by default as many as ``cpus``, and two at least.
     """
@@ -64,8 +82,9 @@ def gpu_setups(cards: Sequence[str], jobs: int | None, cpus: int, beside: Start)
 
 
 def slots_of(options: Options, device_type: str) -> int:
-    """How many jobs run at once: by default one for each CPU core, or one for the GPU."""
-    return options.jobs or (1 if device_type == "cuda" else available_cpus())
+    """How many jobs run at once: by default as many as CPU cores suffice for, or one on GPUs."""
+    cpus = available_cpus() // options.gpus_per_job or 1
+    return options.jobs or (1 if device_type == "cuda" else cpus)
 
 
 def available_cpus() -> int:

@@ -1,0 +1,268 @@
+"""One training on several processes gives the network that one process trains."""
+
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from shared_training import REFUSED, WITH_STATISTICS, WITHOUT_STATISTICS, trained
+from tiny_suite import TINY, tiny_suite
+from training_groups import FEATURES, training_of
+
+from transferbench.engine import ranks
+from transferbench.engine.jobs import start_engine
+from transferbench.engine.ranks import RankedJob, on_ranks
+from transferbench.engine.resources import Machine
+from transferbench.errors import DeviceError, LostProcessError, PluginError, SuiteError
+from transferbench.runner import execute
+from transferbench.runner.executors import this_machine
+from transferbench.runner.executors.inprocess import attempt
+from transferbench.runner.executors.spec import ExecutorContext
+from transferbench.runner.options import Options
+from transferbench.runner.planning import plan_suite
+from transferbench.store import Store
+from transferbench.training.processes import Processes
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """What two processes under torchrun have trained."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "path").write_text(json.dumps(sys.path))
+    with pytest.MonkeyPatch.context() as patch:
+        code = "from transferbench.engine.jobs import serve_rank; serve_rank(folder)"
+        assert code in ranks._BOOTSTRAP
+        own = ranks._BOOTSTRAP.replace(code, "from shared_training import main; main(folder)")
+        patch.setattr(ranks, "_BOOTSTRAP", own)
+        ranks._launch(folder, 2)
+    return torch.load(folder / "results.pt", weights_only=True)
+
+
+def largest_difference(first, second):
+    assert first.keys() == second.keys()
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("statistics", "feature", "tolerance"),
+    [*(("without", feature, 1e-6) for feature in WITHOUT_STATISTICS),
+     *(("with", feature, 1e-5) for feature in WITH_STATISTICS)],
+)  # fmt: skip
+def test_two_processes_train_the_network_of_one(shared, statistics, feature, tolerance):
+    kinds = WITHOUT_STATISTICS if statistics == "without" else WITH_STATISTICS
+    state, history = trained(kinds[feature])
+    shared_state, shared_history = shared[statistics][feature]
+    assert largest_difference(shared_state, state) <= tolerance
+    for shared_row, row in zip(shared_history, history, strict=True):
+        assert shared_row == pytest.approx(row, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("own-norm", r"its body\.1 is a OwnNorm, which normalises by statistics of its batch"),
+     ("dropout", "draws random numbers as it is trained"),
+     ("few", "a batch of 1 images cannot be shared by 2 processes")],
+)  # fmt: skip
+def test_what_would_not_be_the_training_of_one_process_is_refused(shared, kind, message):
+    assert kind in REFUSED
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(shared["refused"][kind])
+
+
+@pytest.mark.parametrize("feature", ["plain", "mixup"])
+def test_the_shares_of_a_step_are_the_images_of_its_batch(feature):
+    """Bit for bit, with the augmentation and the mixup of the whole batch."""
+    options = FEATURES["perturbed-per-image-augmented"] | {
+        "recipe": FEATURES[feature].get("recipe", {})
+    }
+    indices = torch.arange(5, 13)
+
+    def examples(processes):
+        stepping = training_of(0, options).stepping
+        execution = stepping.execution
+        object.__setattr__(execution, "processes", processes)
+        draw = stepping.draw(indices, torch.Generator().manual_seed(3), 0)
+        return stepping._examples(draw)
+
+    images, targets, _ = examples(Processes())
+    for rank in range(3):
+        own, own_targets, of_step = examples(Processes(rank, 3))
+        assert torch.equal(own, images[rank::3])
+        assert torch.equal(own_targets, targets[rank::3])
+        assert torch.equal(of_step, targets)
+
+
+# --- in a worker ----------------------------------------------------------------------------------
+
+
+def test_a_job_on_two_processes_keeps_what_it_keeps_on_one(tmp_path):
+    planned = plan_suite(tiny_suite(), Options(out=tmp_path / "run", device="cpu"))
+    store = planned.store
+    job = next(job for job in planned.plan.jobs.values() if job.kind == "pretrain")
+
+    def computed(processes):
+        machine = Machine(store.root, store.datasets, None, "cpu", processes=processes)
+        start_engine(machine)(job)
+        artefact = store.artefact(job.id)
+        state = artefact.read("final.safetensors", load_file)
+        facts, names = artefact.facts, artefact.names
+        store.remove(job.id)
+        return state, names, facts
+
+    state, names, facts = computed(2)
+    alone, alone_names, alone_facts = computed(1)
+    assert names == alone_names
+    assert facts["processes"] == 2
+    assert "processes" not in alone_facts
+    # AdamW divides a gradient by its size: of one that is almost zero it keeps the rounding.
+    assert largest_difference(state, alone) < 1e-2 * 0.003
+
+
+def ranked(tmp_path, count=2):
+    machine = Machine(tmp_path, tmp_path, None, "cpu", processes=count)
+    return RankedJob(machine, None, tmp_path / "draft", tmp_path / "unfinished")
+
+
+def in_each(monkeypatch, code):
+    """Run ``code`` in place of a training; ``rank`` and ``folder`` are what it needs."""
+    start = "import os, pathlib, signal, sys, time; folder = pathlib.Path(sys.argv[1]); "
+    monkeypatch.setattr(ranks, "_BOOTSTRAP", f"{start}rank = int(os.environ['RANK'])\n{code}")
+
+
+def test_a_process_that_is_killed_makes_the_job_a_lost_one(tmp_path, monkeypatch):
+    in_each(monkeypatch, "os.kill(os.getpid(), 9) if rank == 1 else time.sleep(100)")
+    outcome = attempt("job", lambda: on_ranks(ranked(tmp_path)))
+    assert outcome.status == "lost"
+    assert "a training on several processes was cut off" in outcome.message
+    assert "process 1 was killed by signal 9" in outcome.message
+
+
+def test_what_a_process_raises_is_raised_where_the_job_is(tmp_path, monkeypatch):
+    failures = {
+        0: ranks._Failure(RuntimeError("[gloo/pair.cc] Connection closed by peer"), "", 1.0),
+        1: ranks._Failure(PluginError("the network is broken"), "its traceback", 2.0),
+    }
+    pickled = {rank: pickle.dumps(failure) for rank, failure in failures.items()}
+    (tmp_path / "failures").write_bytes(pickle.dumps(pickled))
+    in_each(monkeypatch, (
+        f"import pickle; failures = pickle.load(open({str(tmp_path / 'failures')!r}, 'rb'))\n"
+        "(folder / f'failure-{rank}').write_bytes(failures[rank]); sys.exit(1)"
+    ))  # fmt: skip
+    with pytest.raises(PluginError, match="the network is broken") as raised:
+        on_ranks(ranked(tmp_path))
+    assert raised.value.__notes__ == ["its traceback"]
+
+
+def test_a_worker_that_is_told_to_end_tells_the_first_process(tmp_path, monkeypatch):
+    done = tmp_path / "done"
+    in_each(monkeypatch, (
+        "if rank == 1: signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"else: signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(done)!r}).touch(),"
+        " os._exit(1)))\n"
+        f"pathlib.Path({str(tmp_path)!r}, f'begun-{{rank}}').touch()\n"
+        f"while rank == 0 or not pathlib.Path({str(done)!r}).exists(): time.sleep(0.05)"
+    ))  # fmt: skip
+    before = signal.getsignal(signal.SIGTERM)
+
+    def tell():
+        while len(list(tmp_path.glob("begun-*"))) < 2:
+            stop.wait(0.05)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    stop = threading.Event()
+    threading.Thread(target=tell, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        on_ranks(ranked(tmp_path))
+    assert done.exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_ends_with_the_worker_that_started_it(monkeypatch):
+    class EndedError(Exception):
+        pass
+
+    def end(code):
+        raise EndedError(code)
+
+    parents = iter([7, 7, 1])
+    monkeypatch.setattr(ranks.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(ranks.os, "_exit", end)
+    monkeypatch.setattr(ranks.time, "sleep", lambda _: None)
+    with pytest.raises(EndedError):
+        ranks._watch(7)
+
+
+@pytest.mark.slow
+def test_a_training_whose_process_is_killed_goes_on_where_it_was(tmp_path):
+    """A second process dies in the middle of a step; the first does not wait for it for ever."""
+    recipe = TINY["recipes"]["short"] | {"epochs": 30}
+    suite = tiny_suite(recipes={"short": recipe})
+    planned = plan_suite(suite, Options(out=tmp_path / "run", device="cpu"))
+    store = planned.store
+    job = next(job for job in planned.plan.jobs.values() if job.kind == "pretrain")
+    machine = Machine(store.root, store.datasets, None, "cpu", processes=2, save_seconds=0.0)
+    engine = start_engine(machine)
+    kept = store.root / "unfinished" / job.id / "training.pt"
+
+    def kill():
+        while not kept.exists():
+            stop.wait(0.01)
+        children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children")
+        os.kill(max(map(int, children.read_text().split())), signal.SIGKILL)
+
+    stop = threading.Event()
+    threading.Thread(target=kill, daemon=True).start()
+    outcome = attempt(job.id, lambda: engine(job))
+    assert outcome.status == "lost"
+    assert "was killed by signal 9" in outcome.message
+    assert kept.exists()
+    engine(job)
+    assert not kept.exists()
+    start_engine(machine._replace(store=tmp_path / "other"))(job)
+    states = [Store(root).artefact(job.id).read("final.safetensors", load_file)
+              for root in (store.root, tmp_path / "other")]  # fmt: skip
+    assert largest_difference(*states) == 0
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def test_cards_are_given_to_workers_together():
+    assert this_machine.together(list("0123456"), 3) == ["0,1,2", "3,4,5"]
+    assert this_machine.together(["0"], 1) == ["0"]
+    setups = this_machine.gpu_setups(["0,1", "2,3"], None, 3, None)
+    environments = [setup.environment.get("CUDA_VISIBLE_DEVICES") for setup in setups]
+    assert environments == ["0,1", "2,3", None]
+
+
+def test_jobs_of_several_processes_share_the_cores(monkeypatch):
+    monkeypatch.setattr(this_machine, "available_cpus", lambda: 8)
+    options = [Options(gpus_per_job=count) for count in (1, 3, 16)]
+    assert [this_machine.slots_of(each, "cpu") for each in options] == [8, 2, 1]
+
+
+def test_a_group_is_not_shared_among_processes():
+    options = Options(gpus_per_job=2, group=4)
+    with pytest.raises(SuiteError, match="--gpus-per-job 2 shares each training among processes"):
+        execute._refuse_group_of_processes(options)
+    context = ExecutorContext(Options(gpus_per_job=2), None, None, None)
+    assert context.group_size("cuda") == 1
+
+
+def test_more_gpus_than_there_are_are_refused(monkeypatch):
+    monkeypatch.setattr(this_machine, "_cards", lambda: ["0"])
+    with pytest.raises(DeviceError, match="the GPUs here are 1; give at most --gpus-per-job 1"):
+        this_machine.refuse_few_cards(Options(gpus_per_job=2), "cuda")
+
+
+def test_what_another_process_was_lost_of_is_no_cause(tmp_path):
+    assert ranks._lost_another(torch.distributed.DistNetworkError("reset"))
+    assert not ranks._lost_another(SuiteError("batch"))
+    with pytest.raises(LostProcessError, match="process 0 ended with exit code 3"):
+        ranks._raise_cause(tmp_path, {0: 3})
