@@ -15,7 +15,7 @@ from transferbench.errors import PluginError, SuiteError, UnknownNameError
 from transferbench.registry import load_registry
 from transferbench.suite import Suite
 from transferbench.suite.document import MAX_DEPTH, MAX_VALUES, plain, read_yaml
-from transferbench.suite.loading import load_suite
+from transferbench.suite.loading import load_suite, newest_suites
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +175,7 @@ def test_a_file_of_weights_is_no_suite(tmp_path, verb):
     path.write_bytes((1000).to_bytes(8, "little") + b"{}" * 600_000)
     assert mistake(verb, path) == (
         f"error: {path} is a binary file, and no suite: give a .yaml file, or a bundled suite: "
-        "characters, initializations, null-pair, quickstart; weights are named with --weights "
-        f"{path}\n"
+        f"{', '.join(newest_suites())}; weights are named with --weights {path}\n"
     )
 
 

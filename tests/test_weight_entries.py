@@ -27,6 +27,7 @@ from transferbench.api import Run
 from transferbench.identity import file_digest
 from transferbench.registry import load_registry
 from transferbench.runner import run as runner
+from transferbench.runner.entries import requested_entries
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.runner.schedule import SilentWatcher
@@ -49,6 +50,14 @@ def weights_file(path, seed, **changes):
 
 def label(path, tag="best"):
     return f"{BACKBONE}+{tag}@{file_digest(path)[:8]}"
+
+
+def test_weights_by_tag_are_normalised_as_they_expect():
+    """Two weights of one architecture may expect different constants."""
+    names = ["mae", "augreg_in21k"]
+    entries, _ = requested_entries(["timm/vit_base_patch16_224"], names, load_registry())
+    means = [entry.entry.preprocessing.mean for entry in entries]
+    assert means == [(0.485, 0.456, 0.406), (0.5, 0.5, 0.5)]
 
 
 def run_with(folder, weights, *more):

@@ -423,6 +423,8 @@ class Weights(Frozen):
     """Digest of the file, if known."""
     classes: int | None = None
     """Number of classes of the pre-trained head."""
+    preprocessing: Preprocessing | None = None
+    """The input normalisation that they expect; none for that of the backbone."""
 
     @property
     def label(self) -> str:

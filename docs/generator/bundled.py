@@ -14,8 +14,9 @@ HEAD = """# The bundled suites
 
 `transferbench suites` lists them; how each came about: [quickstart](../suites/quickstart.md),
 [characters](../suites/characters.md), [initializations](../suites/initializations.md),
-[null-pair](../suites/null-pair.md), [photos](../suites/photos.md). `quickstart` is the newest
-MAJOR, `quickstart@1` that one: older MAJORs stay, with the same digests and job ids. What a
+[null-pair](../suites/null-pair.md), [photos](../suites/photos.md),
+[neyshabur2020](../suites/neyshabur2020.md), [vision](../suites/vision.md). `quickstart` is the
+newest MAJOR, `quickstart@1` that one: older MAJORs stay, with the same digests and job ids. What a
 claim's verdict means: [statistics](../science/statistics.md). In a predicate, `speed(P-T,
 block-1)` is the metric *speed* of the arm *P-T* under *block-1*, averaged over all labels that are
 left out; `P-T & RI-T` is a pair. tau is Kendall's rank correlation of values with their position,

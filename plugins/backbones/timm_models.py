@@ -81,7 +81,10 @@ def _head(net: Module) -> Module:
 def _preprocessing(params: TimmParams) -> Preprocessing:
     from transferbench_plugins.backbones import _timm_building as timm_building
 
-    config = timm_building.config(_checked(params.model))
+    return _constants(timm_building.config(_checked(params.model)))
+
+
+def _constants(config: PretrainedCfg) -> Preprocessing:
     return Preprocessing(mean=tuple(config.mean), std=tuple(config.std))
 
 
@@ -112,6 +115,8 @@ def _weights_of(tag: str, config: PretrainedCfg) -> Weights:
         license=config.license or "unknown",
         pretrained_on=", then ".join(datasets) or "unknown",
         classes=config.num_classes or None,
+        # Those of one architecture may expect different ones, as MAE's and AugReg's do.
+        preprocessing=_constants(config),
     )
 
 

@@ -153,7 +153,7 @@ def _entry(recorded: RecordedEntry, registry: Registry) -> RequestedEntry:
         entry = Entry(name, backbone, spec.license, spec.source)
     else:
         with blamed(f"backbone {spec.name!r}"):
-            preprocessing = spec.preprocessing(params)
+            preprocessing = external.preprocessing or spec.preprocessing(params)
         label = f"{name}+{external.label}"
         entry = Entry(label, backbone, external.license, external.origin, external, preprocessing)
     return RequestedEntry(entry, name, weights, origin)
