@@ -199,6 +199,7 @@ def test_a_damaged_trial_is_trained_again_for_the_diagnosis_that_needs_it(tmp_pa
 
 PLUGIN = """
 from transferbench import hookimpl
+from transferbench.records import Measurement
 from transferbench.specs import DiagnosticSpec
 
 def measure(params, subjects, context):
@@ -217,6 +218,17 @@ def transferbench_diagnostics():
         ("raise RuntimeError('no luck')", "diagnostic 'mine' failed: RuntimeError: no luck"),
         ("return [1.0]", "yielded float; it must yield Measurement"),
         ("return None", "diagnostic 'mine' failed: TypeError"),
+        (
+            "yield from [Measurement(metric='m', value=v, unit='points', n=1) for v in (1, 2)]",
+            "diagnostic 'mine' measured m twice; distinguish the values by a coordinate",
+        ),
+        (
+            (
+                "from itertools import count\n    yield from (Measurement(metric='m', value=0, "
+                "unit='points', n=1, coordinates={'epoch': i}) for i in count())"
+            ),
+            "diagnostic 'mine' yielded more than 100000 measurements",
+        ),
     ],
 )
 def test_a_plugin_that_fails_costs_its_own_jobs_and_is_named(tmp_path, body, expected):

@@ -25,6 +25,7 @@ from transferbench.errors import StoreError
 __all__ = [
     "Coordinate",
     "Measurement",
+    "MeasurementKey",
     "Overlap",
     "Record",
     "count_lines",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 Coordinate = str | int | FiniteFloat
+MeasurementKey = tuple[str, frozenset[tuple[str, Coordinate]]]
 Overlap = Literal["yes", "no", "unknown"]
 """Whether images of a target were among those that a network was trained on before."""
 LARGEST = 2**53
@@ -60,6 +62,11 @@ class Measurement(BaseModel):
     high: float | None = None
     interval: str | None = None
     flag: str | None = None
+
+    @property
+    def key(self) -> MeasurementKey:
+        """The metric and the coordinates: what tells the measurements of one job apart."""
+        return self.metric, frozenset(self.coordinates.items())
 
     @field_validator("value", "low", "high")
     @classmethod

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transferbench.api.keywords import names_suggested
 from transferbench.files import atomic_path
+from transferbench.runner.destination import refuse_file
 from transferbench.runner.options import require_list
 from transferbench.runner.store_cleaning import Cleaning, clean_store
 from transferbench.runner.store_usage import StoreUsage, store_usage
@@ -55,6 +56,7 @@ def export_store(store: str | Path, archive: str | Path, *, runs: Sequence[str |
         folders = [run for run in run_folders(source, sorted(chosen)) if run.folder in chosen]
         of_runs = {job.id for run in folders for job in jobs_of(run)}
         ids = [job for job in ids if job in of_runs]
+    refuse_file(Path(archive))
     with atomic_path(Path(archive)) as temporary:
         return export_jobs(source, ids, temporary)
 

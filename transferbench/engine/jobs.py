@@ -28,6 +28,7 @@ from torch import nn
 
 from transferbench.analysis.metric_intervals import metric_interval
 from transferbench.data.pipeline import keep_large_allocations
+from transferbench.engine.diagnosis import measured
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.engine.groups import Groups, Steps
 from transferbench.engine.kernels import choose_kernels, machine_facts
@@ -462,14 +463,7 @@ class Engine:
             payload["seed"],
             self.resources.memoize,
         )
-        with blamed(f"diagnostic {spec.name!r}"):
-            measurements = list(spec.measure(spec.parse(planned["params"]), subjects, context))
-        for measurement in measurements:
-            if not isinstance(measurement, Measurement):
-                raise PluginError(
-                    f"diagnostic {spec.name!r} yielded {type(measurement).__name__}; "
-                    "it must yield Measurement"
-                )
+        measurements = measured(spec, planned["params"], subjects, context)
         _write_measurements(draft, measurements)
 
 

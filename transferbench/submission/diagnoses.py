@@ -12,7 +12,7 @@ import numpy as np
 
 from transferbench.errors import PluginError, TransferbenchError, UnknownNameError
 from transferbench.metrics import chance_level, predict
-from transferbench.records import Measurement, Record
+from transferbench.records import Measurement, MeasurementKey, Record
 from transferbench.registry import Registry, blamed
 from transferbench.specs import DiagnosticSpec, Metric, Task
 from transferbench.submission.bundle import Bundle, Problem
@@ -23,13 +23,10 @@ __all__ = [
     "PackedTrial",
     "Recomputation",
     "check_diagnoses_follow_from_trials",
-    "key_of",
     "packed_trials",
     "recompute_diagnoses",
 ]
 
-Key: TypeAlias = tuple[str, frozenset[tuple[str, Any]]]
-"""Metric and coordinates of a measurement."""
 CellKey: TypeAlias = tuple[str, str, str, int, str | None, int | None]
 """Target, perturbation, arm and replicate of a measurement, and the arm and replicate of a pair."""
 RecordedHistory: TypeAlias = Sequence[Mapping[str, float | None]]
@@ -115,8 +112,8 @@ class JobValues(NamedTuple):
     ``flags_follow``: whether flags do, which may be on a history that is not recorded.
     """
 
-    all: Mapping[Key, Measurement]
-    of_predictions: Collection[Key]
+    all: Mapping[MeasurementKey, Measurement]
+    of_predictions: Collection[MeasurementKey]
     flags_follow: bool
 
 
@@ -165,11 +162,11 @@ def _values(
     bare = [replace(trial, history=None) for trial in trials]
     with blamed(f"diagnostic {spec.name!r}", role="recompute of "):
         parsed, recompute = spec.parse(params), spec.recompute or (lambda *_: ())
-        values = {key_of(m): m for m in recompute(parsed, trials)}
+        values = {m.key: m for m in recompute(parsed, trials)}
         if all(trial.history is None for trial in trials):
             return JobValues(values, values.keys(), flags_follow=False)
         complete = all(trial.history is not None for trial in trials)
-        return JobValues(values, {key_of(m) for m in recompute(parsed, bare)}, complete)
+        return JobValues(values, {m.key for m in recompute(parsed, bare)}, complete)
 
 
 def check_diagnoses_follow_from_trials(
@@ -202,7 +199,7 @@ def _differences(records: Sequence[Record], values: JobValues) -> Iterator[Probl
     """The records of one cell of a job that are not what its plugin recomputes, or lack some."""
     recomputed = values.all
     for record in records:
-        expected = recomputed.get(key_of(record))
+        expected = recomputed.get(record.key)
         if expected is None:
             continue
         name = measurement_name(record)
@@ -214,12 +211,7 @@ def _differences(records: Sequence[Record], values: JobValues) -> Iterator[Probl
             yield Problem(f"{name} is in {record.unit!r}, but its trials give {expected.unit!r}")
         elif values.flags_follow and record.flag != expected.flag:
             yield Problem(f"{name} is flagged {record.flag!r}, not as its trials say")
-    recorded = {key_of(record) for record in records}
+    recorded = {record.key for record in records}
     for metric, coordinates in sorted(recomputed.keys() - recorded, key=str):
         at = "".join(f", {name} {value}" for name, value in sorted(coordinates))
         yield Problem(f"{metric}{at} of job {records[0].job[:12]} is missing")
-
-
-def key_of(measurement: Measurement) -> Key:
-    """What tells the measurements of one job apart."""
-    return measurement.metric, frozenset(measurement.coordinates.items())

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from transferbench.plan.tuning import RATE
 from transferbench.records import Record
 from transferbench.submission.bundle import Bundle
-from transferbench.submission.diagnoses import Recomputation, key_of
+from transferbench.submission.diagnoses import Recomputation
 from transferbench.suite import TRIAL, Claim, Suite
 
 __all__ = ["ORIGINS", "Origin", "Origins", "origins_of"]
@@ -75,7 +75,7 @@ def _origin(record: Record, recomputation: Recomputation) -> Origin:
     if record.diagnostic == TRIAL:
         return OF_TRIALS.get(record.metric, "reported")
     values = recomputation.by_job.get(record.job)
-    if values is None or (key := key_of(record)) not in values.all:
+    if values is None or (key := record.key) not in values.all:
         return "reported"
     return "recomputed" if key in values.of_predictions else "derived"
 
