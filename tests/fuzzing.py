@@ -25,7 +25,10 @@ from PIL import Image
 from transferbench.registry import load_registry
 from transferbench.runner.cost import peak_memory_bytes
 
-__all__ = ["KINDS", "MutantResult", "outcomes"]
+__all__ = [
+    "HANG_SECONDS", "KINDS", "MEMORY_BYTES", "RESULTS", "HangError", "MutantResult", "hang",
+    "limit_memory", "outcomes",
+]  # fmt: skip
 
 HANG_SECONDS = 20
 MEMORY_BYTES = 2**31
@@ -117,11 +120,16 @@ KINDS: dict[str, Callable[[int, Path], Commands]] = {
 # --- the parent -------------------------------------------------------------------------------
 
 
-def outcomes(folder: Path, kinds: Iterable[str], count: int, seconds: float) -> list[MutantResult]:
-    """How ``count`` mutants of each kind ended, or as many as could be tried in ``seconds``."""
+def outcomes(
+    folder: Path, kinds: Iterable[str], count: int, seconds: float, script: str = __file__
+) -> list[MutantResult]:
+    """How ``count`` mutants of each kind ended, or as many as could be tried in ``seconds``.
+
+    ``script``: what tries them.
+    """
     path = folder / RESULTS
     child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", __file__, folder, ",".join(kinds), str(count),
+        [sys.executable, "-W", "ignore", script, folder, ",".join(kinds), str(count),
          str(seconds)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env=environment(),
@@ -144,12 +152,12 @@ def outcomes(folder: Path, kinds: Iterable[str], count: int, seconds: float) -> 
 # --- the child --------------------------------------------------------------------------------
 
 
-class _HangError(BaseException):
+class HangError(BaseException):
     """No command may catch it."""
 
 
-def _hang(*_: object) -> None:
-    raise _HangError
+def hang(*_: object) -> None:
+    raise HangError
 
 
 def _tried(kind: str, seed: int, folder: Path) -> MutantResult:
@@ -162,7 +170,7 @@ def _tried(kind: str, seed: int, folder: Path) -> MutantResult:
             code, text = said.code, f"{' '.join(map(str, command))}\n{said.err}"
             if code not in {0, 1, 2} or (code == 2 and "error: " not in text):
                 break
-    except _HangError:
+    except HangError:
         code, text = -1, f"it took more than {HANG_SECONDS} s\n{traceback.format_exc()}"
     except Exception:  # noqa: BLE001  # a traceback is what is looked for
         code, text = -1, traceback.format_exc()
@@ -173,7 +181,7 @@ def _tried(kind: str, seed: int, folder: Path) -> MutantResult:
     return MutantResult(kind, seed, code, text, time.perf_counter() - began, peak)
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     """Beside what is mapped now, which is more than is in memory."""
     status = Path("/proc/self/status")
     if status.exists():  # on Linux
@@ -190,8 +198,8 @@ def main(folder: Path, kinds: Sequence[str], count: int, seconds: float) -> None
     # Untimed: what it imports and decodes is there for all mutants.
     said = cli("run", suite, "--out", folder / "runs" / "original", "--jobs", 1)
     assert said.code == 0, said
-    _limit_memory()
-    signal.signal(signal.SIGALRM, _hang)
+    limit_memory()
+    signal.signal(signal.SIGALRM, hang)
     with (folder / RESULTS).open("w", encoding="utf-8") as results:
         for kind in kinds:
             end = time.perf_counter() + seconds

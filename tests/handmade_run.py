@@ -213,6 +213,7 @@ class PlainStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.datasets = root / "datasets"
 
     def open(self, job: str) -> PlainArtefact | None:
         return self.artefact(job) if (self.root / job).is_dir() else None

@@ -42,7 +42,7 @@ from transferbench.records import Record, read_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
 from transferbench.submission import verdicts as verdicts_module
-from transferbench.submission.bundle import MAX_BYTES, Problem, read_bundle, slug
+from transferbench.submission.bundle import MAX_BYTES, OPTIONAL, Problem, read_bundle, slug
 from transferbench.submission.diagnoses import PackedTrial, packed_trials
 from transferbench.submission.predictions import (
     Predictions,
@@ -57,6 +57,9 @@ from transferbench_plugins.diagnostics.mistakes.agreement import AgreementParams
 from transferbench_plugins.diagnostics.mistakes.agreement import recompute as recompute_agreement
 
 DIAGNOSES = "diagnoses follow from their trials"
+
+FILES = set(MAX_BYTES) - OPTIONAL
+"""Of a submission whose suite has no images."""
 
 
 class PackedRun(NamedTuple):
@@ -258,7 +261,7 @@ def test_the_id_is_the_digest_of_the_content(packed_run: PackedRun) -> None:
     head = json.loads((packed_run.packed / "submission.json").read_text())
     claimed = head.pop("id")
     assert digest(head) == claimed
-    others = {name for name in MAX_BYTES if name != "submission.json"}
+    others = {name for name in FILES if name != "submission.json"}
     assert head["files"] == {name: file_digest(packed_run.packed / name) for name in others}
 
 
@@ -281,7 +284,7 @@ def test_a_packed_folder_that_was_changed_is_not_packed_over(
 
 
 def test_only_the_entry_is_packed_and_no_host_or_store(packed_run: PackedRun) -> None:
-    names = set(MAX_BYTES) - {"predictions.parquet", "records.jsonl.gz"}
+    names = FILES - {"predictions.parquet", "records.jsonl.gz"}
     records = gzip.decompress((packed_run.packed / "records.jsonl.gz").read_bytes()).decode()
     text = records + "".join((packed_run.packed / name).read_text() for name in names)
     assert "a-secret-name" not in text
@@ -469,7 +472,7 @@ def test_a_folder_without_a_submission_is_no_submission(tmp_path: Path) -> None:
         check(tmp_path)
 
 
-@pytest.mark.parametrize("name", sorted(MAX_BYTES))
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_one_changed_byte_in_any_file_is_found(
     packed_run: PackedRun, copied: Path, name: str
 ) -> None:
@@ -481,7 +484,7 @@ def test_one_changed_byte_in_any_file_is_found(
     assert report.trust == "reported"
 
 
-@pytest.mark.parametrize("name", sorted(set(MAX_BYTES) - {"submission.json"}))
+@pytest.mark.parametrize("name", sorted(FILES - {"submission.json"}))
 def test_a_missing_file_is_found(packed_run: PackedRun, copied: Path, name: str) -> None:
     (copied / name).unlink()
     problems = failed(check(copied, packed_run.registry))
@@ -1174,7 +1177,7 @@ def test_no_content_makes_the_check_raise(
     folder = tmp_path / "fuzzed"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(packed_run.packed, folder)
-    path = folder / data.draw(st.sampled_from(sorted(MAX_BYTES)))
+    path = folder / data.draw(st.sampled_from(sorted(FILES)))
     content = path.read_bytes()
     at = data.draw(st.integers(0, len(content)))
     stop = data.draw(st.integers(at, min(len(content), at + 40)))

@@ -24,12 +24,14 @@ from transferbench.runner.execute import execute
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned, plan_suite
 from transferbench.runner.schedule import Watcher
-from transferbench.specs import Metric
 from transferbench.store import Store
 from transferbench.submission import Bundle, check
 from transferbench.submission.certificate import TOLERANCE, Certificate, Repeated
+from transferbench.submission.images import differing
 from transferbench.submission.integrity import scored_rows
+from transferbench.submission.pack import compared_images
 from transferbench.submission.predictions import read_outputs, recompute_metric
+from transferbench.submission.recompute import metric_of
 from transferbench.suite.loading import bundled_suites
 
 __all__ = ["reproduce"]
@@ -60,6 +62,7 @@ def reproduce(
             f"trial {strangers[0][:12]} has another id here: the data, or a version of a plugin, "
             "differ from the submission's; install what it was made with, see its environment.json"
         )
+    _refuse_other_images(bundle, planned)
     _train(planned, chosen, watcher)
     certificate = Certificate(
         submission=bundle.submission.id,
@@ -92,6 +95,18 @@ def _planned(bundle: Bundle, options: Options) -> Planned:
         return plan_suite(str(suite or beside), own)
 
 
+def _refuse_other_images(bundle: Bundle, planned: Planned) -> None:
+    """Raises: ``SubmissionError`` where its digests are not those of the images decoded here."""
+    own = compared_images(
+        bundle.plan.jobs, bundle.predictions, planned.store.datasets, planned.registry
+    )
+    if own and (data := differing(bundle.images, own)):
+        raise SubmissionError(
+            f"the digests of the images of {data[0][:12]} are not those of the images here: what "
+            "the submission says of overlap is not so; nothing is certified"
+        )
+
+
 def _train(planned: Planned, chosen: Iterable[str], watcher: Watcher) -> None:
     """Raises: ``SubmissionError`` where a job fails."""
     jobs = _required(planned.plan.jobs, chosen)
@@ -116,7 +131,7 @@ def _required(jobs: Mapping[str, Job], chosen: Iterable[str]) -> dict[str, Job]:
 
 
 def _compared(bundle: Bundle, row: Record, store: Store) -> Repeated:
-    metric: Metric = bundle.plan.by_id[row.job].payload["dataset"]["metric"]
+    metric = metric_of(bundle, row.job)
     outputs, logits = read_outputs(store.artefact(row.job).path("outputs.safetensors"), metric)
     submitted = bundle.predictions[row.job]
     same = outputs.outputs.shape == submitted.outputs.shape and np.array_equal(

@@ -4,6 +4,7 @@
     <split>.images.npy     uint8 (N, H, W, C)
     <split>.digests        a digest of each image
     <split>.labels.npy, <split>.groups.npy
+    <split>.hashes.npy     a perceptual hash of each image, uint64 (N,)
     <split>.aspects        width over height of what each image shows, where images are distorted
 
 Files are hashed when they are opened. A large array of images is not: its images are checked when a
@@ -28,6 +29,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from transferbench.data.duplicates import DIGEST_BYTES, image_digests
+from transferbench.data.perceptual import difference_hashes
 from transferbench.errors import DamagedImagesError
 from transferbench.identity import canonical_json, digest, file_digest
 from transferbench.specs import DatasetSplit, ImageShape
@@ -69,10 +71,11 @@ class PreparedSplit(NamedTuple):
 
     ``read(positions)`` copies images and checks them; ``images`` is the memory map itself.
 
-    ``aspects``: width over height of what each image shows, where they are distorted.
+    ``aspects``: width over height of what each image shows, where they are distorted. ``hashes``:
+    perceptual ones; None where an earlier version decoded the images.
 
     Shapes: images uint8 (N, H, W, C); labels int64 (N,) or float32 (N, L); groups int64 or str
-    (N,); digests bytes (N,); aspects float32 (N,).
+    (N,); digests bytes (N,); aspects float32 (N,); hashes uint64 (N,).
     """
 
     images: np.ndarray
@@ -82,6 +85,14 @@ class PreparedSplit(NamedTuple):
     digests: np.ndarray
     read: ImageReader
     aspects: np.ndarray | None = None
+    hashes: np.ndarray | None = None
+
+    def perceptual_hashes(self) -> np.ndarray:
+        """``hashes``, computed where they were not stored. Shapes: uint64 (N,)."""
+        if self.hashes is not None:
+            return self.hashes
+        return _hashes(self.images[first : first + BLOCK_IMAGES]
+                       for first in range(0, len(self.images), BLOCK_IMAGES))  # fmt: skip
 
 
 class ImageReader:
@@ -190,11 +201,18 @@ def write_split(
     aspects = _aspects(folder, name) if content.distorted else None
     _save(folder / f"{name}.labels.npy", labels)
     _save(folder / f"{name}.groups.npy", groups)
+    _save(folder / f"{name}.hashes.npy", _hashes(_image_blocks(path, shape)))
     return {
         "fingerprint": _fingerprint(path, shape, labels, groups, aspects),
         "shape": list(shape),
         "size_bytes": path.stat().st_size,
     }
+
+
+def _hashes(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Shapes: blocks of uint8 (M, H, W, C) to uint64 (N,)."""
+    each = [difference_hashes(with_channels(images, 1)[..., 0]) for images in blocks]
+    return np.concatenate([np.empty(0, np.uint64), *each])
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -353,8 +371,10 @@ def map_split(
     )
     digests = np.memmap(_plain(folder / f"{name}.digests"), f"S{DIGEST_BYTES}", mode="r")
     reader = ImageReader(folder / f"{name}.images.npy", images, digests, hashed_bytes)
-    aspects = _aspects(folder, name)
-    return PreparedSplit(images, labels, groups, facts["fingerprint"], digests, reader, aspects)
+    stored = folder / f"{name}.hashes.npy"
+    hashes = np.load(_plain(stored), allow_pickle=False) if stored.exists() else None
+    return PreparedSplit(images, labels, groups, facts["fingerprint"], digests, reader,
+                         _aspects(folder, name), hashes)  # fmt: skip
 
 
 def faults_of(folder: Path, manifest: Mapping[str, Any], hashed_bytes: float) -> Iterator[str]:

@@ -23,6 +23,7 @@ __all__ = [
     "common_keys",
     "copied_images",
     "image_digests",
+    "is_blank",
     "joined_groups",
     "repeated_images",
 ]
@@ -62,7 +63,7 @@ def common_images(
     nothing. Shapes: digests (N,), of images of shape ``image_shape`` (H, W, C).
     """
     shared = _among(digests, others)
-    left_out = shared & np.isin(digests, _blank_digests(tuple(image_shape)))
+    left_out = shared & is_blank(digests, image_shape)
     return _first(digests, others, shared & ~left_out), int(left_out.sum())
 
 
@@ -76,7 +77,7 @@ def copied_images(
     _, image_of, counts = np.unique(digests, return_inverse=True, return_counts=True)
     repeated = (counts > 1)[image_of]
     if repeated.any():
-        repeated &= ~np.isin(digests, _blank_digests(tuple(image_shape)))
+        repeated &= ~is_blank(digests, image_shape)
     keys_of: defaultdict[int, set[object]] = defaultdict(set)
     for position in np.flatnonzero(repeated):
         keys_of[int(image_of[position])].add(groups[position].item())
@@ -92,7 +93,7 @@ def repeated_images(digests: np.ndarray, image_shape: Iterable[int]) -> int:
     images, counts = np.unique(digests, return_counts=True)
     if not (counts > 1).any():
         return 0
-    counts = counts[~np.isin(images, _blank_digests(tuple(image_shape)))]
+    counts = counts[~is_blank(images, image_shape)]
     return int((counts - 1).sum())
 
 
@@ -124,6 +125,11 @@ def common_keys(keys: np.ndarray, others: np.ndarray) -> Common:
     common = _first(texts, other_texts, _among(texts, other_texts))
     both = set(texts.tolist()).intersection(other_texts.tolist()) if common.total else ()
     return common._replace(total=len(both))
+
+
+def is_blank(digests: np.ndarray, image_shape: Iterable[int]) -> np.ndarray:
+    """Which images, of shape ``image_shape`` (H, W, C), have one value. Shapes: (N,) to (N,)."""
+    return np.isin(digests, _blank_digests(tuple(image_shape)))
 
 
 def _among(values: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transferbench.claims import image_counts, scope_of
 from transferbench.leaderboard.candidates import Competition, refused
+from transferbench.leaderboard.data_flags import contradictions, leaks
 from transferbench.leaderboard.folders import survey
 from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import flags_of, notes_of
@@ -123,6 +124,8 @@ def board_table(
             *rate_flags(competition),
             *competition.unmeasured(),
             *competition.copies(),
+            *leaks(competition.chosen.values()),
+            *contradictions([*competition.chosen.values(), *competition.superseded]),
         ),
         notes=tuple(notes_of(suite, competition.severe, registry, registration)),
         ranks=suite.scoring.ranks,

@@ -43,6 +43,7 @@ class Candidate:
         self.bundle = bundle
         self.origins = report.origins
         self.overlaps = report.overlaps
+        self.shared = report.shared
         self.head = bundle.submission
         self.trust = trust
         self.suite = suite.with_chance(chance_levels(bundle))

@@ -12,6 +12,7 @@ import numpy as np
 from transferbench.data.cache import PreparedDataset, prepare, stored_form
 from transferbench.data.decoded import PreparedSplit
 from transferbench.data.duplicates import Common, common_images, common_keys, copied_images
+from transferbench.data.perceptual import NEAR_BITS, near_duplicates
 from transferbench.data.splits import planned_training, select_test
 from transferbench.errors import DataError, SelectionError, SuiteError, listing
 from transferbench.identity import digest
@@ -209,7 +210,8 @@ def report_on(
         shared = list(_overlap_notes(label, resolved, datasets))
         overlap[name] = "yes" if shared else "no"
         chance = _chance_notes(resolved.suite, name, datasets[label])
-        for note in (*_selection_notes(target, datasets[label], name), *chance, *shared):
+        near = _near_notes(resolved.suite, name, datasets)
+        for note in (*_selection_notes(target, datasets[label], name), *chance, *shared, *near):
             labels_of[note].append(label)
     notes = (f"{', '.join(labels)}: {note}" for note, labels in labels_of.items())
     classes = {name: datasets[f"target:{name}"].classes for name in resolved.suite.targets}
@@ -229,15 +231,18 @@ def tested_images(
     for name, target in suite.targets.items():
         dataset = datasets[f"target:{name}"]
         test = dataset.splits["test"]
-        items = select_test(test.labels, target.test_limit, test.fingerprint, target.stratify)
+        items = _tested(target, test)
         labels = np.nan_to_num(test.labels[items].astype(np.float64), nan=-1)
         yield name, dataset.fingerprint, items, labels.astype(np.int32)
 
 
+def _tested(target: Target, test: PreparedSplit) -> np.ndarray:
+    """The positions of the images that a target's trials are tested on."""
+    return select_test(test.labels, target.test_limit, test.fingerprint, target.stratify)
+
+
 def _tested_labels(target: Target, test: PreparedSplit) -> np.ndarray:
-    """The labels of the images that a target's trials are tested on."""
-    positions = select_test(test.labels, target.test_limit, test.fingerprint, target.stratify)
-    labels: np.ndarray = test.labels[positions]
+    labels: np.ndarray = test.labels[_tested(target, test)]
     return labels
 
 
@@ -337,6 +342,25 @@ def _overlap_notes(
                     f"{keys.total} group(s) of its test images by {plugin.grouping} are among the "
                     f"training images of {label}, such as {splits['test'].groups[keys.here]}"
                 )
+
+
+def _near_notes(suite: Suite, name: str, datasets: Mapping[str, PreparedDataset]) -> Iterator[str]:
+    """How many of a target's test images have a near duplicate among a source's images."""
+    test = datasets[f"target:{name}"].splits["test"]
+    tested = _tested(suite.targets[name], test)
+    hashes, digests = test.perceptual_hashes()[tested], test.digests[tested]
+    sources = {data.fingerprint: label for label, data in datasets.items()
+               if label.startswith("source:")}  # fmt: skip
+    for label in sources.values():
+        train = datasets[label].splits["train"]
+        others = hashes[~np.isin(digests, train.digests)]
+        near, compared = near_duplicates(others, train.perceptual_hashes())
+        if near:
+            yield (
+                f"{near} of {compared} of its test images that are not equal to any have a near "
+                f"duplicate among the training images of {label}: perceptual hashes differ in at "
+                f"most {NEAR_BITS} of 64 bits"
+            )
 
 
 def overlap_pairs(

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
@@ -23,6 +23,7 @@ from transferbench.identity import Sha256, digest, file_digest
 from transferbench.plan import JobKind
 from transferbench.records import Overlap, Record, count_lines, read_records
 from transferbench.specs import Preprocessing, Weights
+from transferbench.submission.images import ImageSets, read_images
 from transferbench.submission.limits import bounded_memory
 from transferbench.submission.predictions import Predictions, read_predictions
 from transferbench.suite import Suite
@@ -30,8 +31,10 @@ from transferbench.suite import Suite
 __all__ = [
     "CLAIMS",
     "ENVIRONMENT",
+    "IMAGES",
     "MAX_BYTES",
     "MAX_RECORD_BYTES",
+    "OPTIONAL",
     "PLAN",
     "PREDICTIONS",
     "RECORDS",
@@ -59,6 +62,8 @@ PREDICTIONS = "predictions.parquet"
 ENVIRONMENT = "environment.json"
 PLAN = "plan.json"
 CLAIMS = "claims.json"
+IMAGES = "images.parquet"
+"""Where the suite pre-trains, and the store has the decoded images; earlier versions had none."""
 
 MAX_BYTES = {
     SUBMISSION: 2**20,
@@ -67,8 +72,11 @@ MAX_BYTES = {
     ENVIRONMENT: 2**20,
     PLAN: 2**26,
     CLAIMS: 2**24,
+    IMAGES: 2**26,
 }
 """The files of a submission, and their size limits."""
+OPTIONAL = frozenset({IMAGES})
+"""Files that a submission may lack."""
 MAX_RECORD_BYTES = 2**28
 """The size limit of the decompressed records."""
 MAX_RECORDS = 350_000
@@ -77,6 +85,8 @@ MAX_VALUES = 2_000_000
 """The limit of the values in a JSON file, each of which takes up to 100 bytes of memory."""
 MAX_MEMORY = 3 * 2**30
 """Bytes that reading a submission may take, where the system can be told so."""
+
+Table = TypeVar("Table")
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -198,6 +208,7 @@ class Bundle(NamedTuple):
     predictions: Mapping[str, Predictions]
     verdicts: tuple[Verdict, ...]
     environment: Mapping[str, Any]
+    images: ImageSets
 
 
 class Problem(NamedTuple):
@@ -257,6 +268,8 @@ def file_problems(folder: Path) -> Iterator[Problem]:
         yield Problem(f"{_safe(name)} does not belong to a submission")
     for name, limit in limits.items():
         if name not in files:
+            if name in OPTIONAL:
+                continue
             yield Problem(f"{name} is missing")
         elif not stat.S_ISREG(files[name].st_mode):
             yield Problem(f"{name} is not a plain file")
@@ -301,10 +314,19 @@ def _read_bundle(folder: Path) -> Bundle:
         submission=submission,
         plan=PlannedJobs.model_validate(parse_json(folder / PLAN)),
         records=tuple(_bounded_records(folder / records)),
-        predictions=read_predictions(folder / PREDICTIONS),
+        predictions=_named(read_predictions, folder / PREDICTIONS),
         verdicts=VERDICTS.validate_python(parse_json(folder / CLAIMS)),
         environment=environment,
+        images=_named(read_images, folder / IMAGES) if (folder / IMAGES).exists() else {},
     )
+
+
+def _named(read: Callable[[Path], Table], path: Path) -> Table:
+    """What ``read`` gives; its errors name the file."""
+    try:
+        return read(path)
+    except (SubmissionError, ValueError, OSError) as error:
+        raise SubmissionError(f"{path.name}: {error}") from error
 
 
 def _bounded_records(path: Path) -> Iterator[Record]:
@@ -317,6 +339,6 @@ def _bounded_records(path: Path) -> Iterator[Record]:
 
 def content_digests(folder: Path) -> dict[str, str]:
     """File name -> sha256 of every file but the head."""
-    return {
-        name: file_digest(folder / name) for name in sorted(_limits(folder).keys() - {SUBMISSION})
-    }
+    absent = {name for name in OPTIONAL if not (folder / name).exists()}
+    names = _limits(folder).keys() - {SUBMISSION} - absent
+    return {name: file_digest(folder / name) for name in sorted(names)}

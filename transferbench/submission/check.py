@@ -23,7 +23,13 @@ from transferbench.submission.diagnoses import (
 )
 from transferbench.submission.labels import check_labels_are_pinned
 from transferbench.submission.origins import Origins, origins_of
-from transferbench.submission.overlap import check_overlap_is_computed, overlaps_of
+from transferbench.submission.overlap import (
+    Shared,
+    check_overlap_is_computed,
+    near_sentence,
+    overlaps_of,
+    shared_images,
+)
 from transferbench.submission.trials import check_labels_are_classes, check_trials_are_whole
 from transferbench.submission.tuning import check_rates_follow_from_tuning
 from transferbench.submission.verdicts import check_verdicts_follow_from_records
@@ -61,7 +67,7 @@ class CheckReport:
 
     Of one that can be published, ``origins``: where its values come from; ``certificates``: those
     beside it that another than its submitter made; ``overlaps``: of its targets with the
-    pre-training.
+    pre-training; ``shared``: by its own digests, what their test images share with it.
     """
 
     path: Path
@@ -70,6 +76,7 @@ class CheckReport:
     origins: Origins | None = field(default=None, repr=False)
     certificates: tuple[Certificate, ...] = field(default=(), repr=False)
     overlaps: Mapping[str, Overlap] = field(default_factory=dict, repr=False)
+    shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -107,7 +114,8 @@ class CheckReport:
     def __str__(self) -> str:
         verdict = f"accepted, {self.trust}" if self.ok else "refused"
         values = [f"values: {self.origins.text}"] if self.origins else []
-        return "\n".join((*map(str, self.checks), *values, f"{self.path}: {verdict}"))
+        near = [near_sentence(self.shared)] if self.shared else []
+        return "\n".join((*map(str, self.checks), *values, *near, f"{self.path}: {verdict}"))
 
 
 def check(
@@ -136,7 +144,8 @@ def check(
     registry = registry or load_registry()
     with only_plugins_run():
         once = cache(lambda: recompute_diagnoses(bundle, registry))
-        named = _named_checks(registry, suites, once)
+        shared = cache(lambda: shared_images(bundle))
+        named = _named_checks(registry, suites, once, shared)
         checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
         report = CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
         if not report.ok:
@@ -144,11 +153,14 @@ def check(
         beside = certificates_of(path.absolute().parents[2], bundle.submission.id)
         valid = tuple(each for each in beside if is_valid_for(each, bundle))
         return replace(report, origins=origins_of(bundle, once()), certificates=valid,
-                       overlaps=overlaps_of(bundle, suites))  # fmt: skip
+                       shared=shared(), overlaps=overlaps_of(bundle, suites, shared()))  # fmt: skip
 
 
 def _named_checks(
-    registry: Registry, suites: KnownSuites, recomputed: Callable[[], Recomputation]
+    registry: Registry,
+    suites: KnownSuites,
+    recomputed: Callable[[], Recomputation],
+    shared: Callable[[], Mapping[str, Shared]],
 ) -> dict[str, Finder]:
     def registered(check: Callable[[Bundle, Registry], Iterator[Problem]]) -> Finder:
         return lambda bundle: check(bundle, registry)
@@ -173,7 +185,7 @@ def _named_checks(
         "verdicts follow from records": registered(check_verdicts_follow_from_records),
         "controls are at chance": recompute.check_controls_are_at_chance,
         "licence and overlap are declared": integrity.check_licence_and_overlap_are_declared,
-        "overlap is computed": partial(check_overlap_is_computed, suites=suites),
+        "overlap is computed": partial(check_overlap_is_computed, suites=suites, shared=shared),
     }
 
 

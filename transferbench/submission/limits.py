@@ -1,17 +1,22 @@
-"""A bound on the memory that reading somebody else's files may take."""
+"""Bounds on the memory that reading somebody else's files may take."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+
+from transferbench.errors import SubmissionError
 
 try:
     import resource
 except ImportError:  # as on Windows
     resource = None  # type: ignore[assignment]  # without the module there is no bound
 
-__all__ = ["bounded_memory"]
+__all__ = ["Caps", "bounded_memory", "refuse_too_large"]
 
 PAGES = Path("/proc/self/statm")
 """The size of this process in pages, on Linux; other systems do not enforce the limit."""
@@ -35,3 +40,31 @@ def bounded_memory(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+class Caps(NamedTuple):
+    """The limits of a parquet table.
+
+    ``values``: of all columns, those of lists counted one by one. ``names_bytes``: of the texts in
+    the column ``name``, which are the names of its ``what``.
+    """
+
+    rows: int
+    values: int
+    names_bytes: int
+    name: str
+    what: str
+
+
+def refuse_too_large(meta: pq.FileMetaData, caps: Caps) -> None:
+    """Raise ``SubmissionError`` by what a file says of itself, before any column is decoded."""
+    chunks = [meta.row_group(i).column(j)
+              for i in range(meta.num_row_groups) for j in range(meta.num_columns)]  # fmt: skip
+    values = sum(chunk.num_values for chunk in chunks)
+    if meta.num_rows > caps.rows or values > caps.values:
+        raise SubmissionError(f"{meta.num_rows} rows of {values} values are more than is accepted")
+    names = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == caps.name)
+    if names > caps.names_bytes:
+        raise SubmissionError(
+            f"the names of its {caps.what} take {names} bytes, more than is accepted"
+        )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transferbench.claims import Verdict
@@ -21,6 +22,7 @@ from transferbench.store import Store
 from transferbench.submission.bundle import (
     CLAIMS,
     ENVIRONMENT,
+    IMAGES,
     MAX_BYTES,
     MAX_RECORD_BYTES,
     PLAN,
@@ -36,12 +38,13 @@ from transferbench.submission.bundle import (
     slug,
     submission_id,
 )
+from transferbench.submission.images import ImageSets, image_sets, write_images
 from transferbench.submission.integrity import fillable_cells, missing_cells, severities
 from transferbench.submission.predictions import Predictions, read_outputs, write_predictions
 from transferbench.suite import Suite
 from transferbench.suite.columns import columns_of
 
-__all__ = ["pack", "suite_as_packed"]
+__all__ = ["compared_images", "pack", "suite_as_packed"]
 
 MAX_LISTED = 20
 """Missing parts of an entry that are listed."""
@@ -95,7 +98,7 @@ def pack(
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as scratch:
         folder = Path(scratch) / "submission"
         folder.mkdir()
-        digests = _write_content(folder, chosen, store)
+        digests = _write_content(folder, chosen, store, registry)
         head = {
             "schema_version": SCHEMA_VERSION,
             "suite": chosen.run.suite_id,
@@ -109,8 +112,8 @@ def pack(
         }
         head |= {"id": submission_id(head)}
         write_json(folder / SUBMISSION, head, canonical=True)
-        for name, limit in MAX_BYTES.items():
-            _refuse_oversized(name, (folder / name).stat().st_size, limit)
+        for name in (SUBMISSION, *content_digests(folder)):
+            _refuse_oversized(name, (folder / name).stat().st_size, MAX_BYTES[name])
         return _publish(folder, out / chosen.run.suite.board / slug(entry) / str(head["id"]))
 
 
@@ -230,7 +233,9 @@ def _refuse_edited(chosen: _Chosen, store: Store) -> None:
             )
 
 
-def _write_content(folder: Path, chosen: _Chosen, store: Store) -> dict[str, str]:
+def _write_content(
+    folder: Path, chosen: _Chosen, store: Store, registry: Registry
+) -> dict[str, str]:
     """Write every file but the head; returns the digest of each trial's logits."""
     text = write_records(chosen.records, folder / RECORDS)
     _refuse_oversized(f"the text of {RECORDS}", text, MAX_RECORD_BYTES)
@@ -253,7 +258,29 @@ def _write_content(folder: Path, chosen: _Chosen, store: Store) -> dict[str, str
             metric: Metric = job.payload["dataset"]["metric"]
             trials[job.id], digests[job.id] = read_outputs(outputs, metric)
     write_predictions(trials, folder / PREDICTIONS)
+    if images := compared_images(chosen.jobs, trials, store.datasets, registry):
+        write_images(images, folder / IMAGES)
     return digests
+
+
+def compared_images(
+    jobs: Iterable[PlannedJob],
+    trials: Mapping[str, Predictions],
+    cache: Path,
+    registry: Registry,
+) -> ImageSets | None:
+    """The training images of the sources among ``jobs``, and the test images of ``trials``.
+
+    None where no source is pre-trained, or as ``image_sets``.
+    """
+    data = {job.id: (job.kind, job.payload["dataset"]) for job in jobs if "dataset" in job.payload}
+    sources = [dataset for kind, dataset in data.values() if kind == "pretrain"]
+    tested: dict[str, tuple[Mapping[str, Any], np.ndarray]] = {}
+    for job, trial in trials.items():
+        dataset = data[job][1]
+        _, before = tested.get(dataset["fingerprint"], (dataset, trial.items))
+        tested[dataset["fingerprint"]] = dataset, np.union1d(before, trial.items)
+    return image_sets(sources, tested, cache, registry) if sources else None
 
 
 def _complete(declared: Declaration, chosen: _Chosen) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from transferbench.errors import SubmissionError
 from transferbench.metrics import needs_scores, predict, score, weighted_score
 from transferbench.runner.equal_outputs import logits_digest
 from transferbench.specs import Metric
+from transferbench.submission.limits import Caps, refuse_too_large
 
 __all__ = [
     "Predictions",
@@ -144,24 +145,13 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         file = pq.ParquetFile(stream)
         if not file.schema_arrow.equals(SCHEMA):
             raise SubmissionError(f"its columns are {file.schema_arrow.names}, not {SCHEMA.names}")
-        _refuse_too_large(file.metadata)
+        caps = Caps(MAX_ROWS, MAX_VALUES, MAX_NAMES_BYTES, "job", "trials")
+        refuse_too_large(file.metadata, caps)
         names = file.read(["job"], use_threads=False).column("job").combine_chunks().dictionary
         if len(names) > MAX_TRIALS:
             raise SubmissionError(f"it holds {len(names)} trials, more than {MAX_TRIALS}")
         # A thread that is started where memory is bounded would end the process.
         return dict(_trials(file.read(use_threads=False)))
-
-
-def _refuse_too_large(meta: pq.FileMetaData) -> None:
-    """Raise ``SubmissionError`` by what the file says of itself, before any column is decoded."""
-    chunks = [meta.row_group(i).column(j)
-              for i in range(meta.num_row_groups) for j in range(meta.num_columns)]  # fmt: skip
-    values = sum(chunk.num_values for chunk in chunks)
-    if meta.num_rows > MAX_ROWS or values > MAX_VALUES:
-        raise SubmissionError(f"{meta.num_rows} rows of {values} values are more than is accepted")
-    names = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == "job")
-    if names > MAX_NAMES_BYTES:
-        raise SubmissionError(f"the names of its trials take {names} bytes, more than is accepted")
 
 
 def _trials(table: pa.Table) -> Iterator[tuple[str, Predictions]]:

@@ -30,6 +30,7 @@ __all__ = [
     "check_settings_did_something",
     "equal_values",
     "measurement_name",
+    "metric_of",
 ]
 
 # The engine and this check add up the same counts; only the last bits may differ.
@@ -76,14 +77,15 @@ def check_metrics_follow_from_predictions(bundle: Bundle) -> Iterator[Problem]:
     for row in scored_rows(bundle.records):
         if (trial := bundle.predictions.get(row.job)) is None:
             continue
-        name, expected = measurement_name(row), recompute_metric(_metric(bundle, row.job), trial)
+        name, expected = measurement_name(row), recompute_metric(metric_of(bundle, row.job), trial)
         if not equal_values(row.value, expected):
             yield Problem(f"{name} is {row.value}, but its predictions give {expected}")
         if row.n != len(trial.items):
             yield Problem(f"{name} is of {row.n} images, but {len(trial.items)} were predicted")
 
 
-def _metric(bundle: Bundle, trial: str) -> Metric:
+def metric_of(bundle: Bundle, trial: str) -> Metric:
+    """The metric that a planned trial is tested by."""
     metric: Metric = bundle.plan.by_id[trial].payload["dataset"]["metric"]
     return metric
 
@@ -184,7 +186,7 @@ def chance_levels(bundle: Bundle) -> dict[str, float]:
     jobs = {row.target: row.job for row in scored_rows(bundle.records)
             if row.job in bundle.predictions}  # fmt: skip
     return {
-        target: chance_level(_metric(bundle, job), bundle.predictions[job].labels)
+        target: chance_level(metric_of(bundle, job), bundle.predictions[job].labels)
         for target, job in jobs.items()
     }
 
