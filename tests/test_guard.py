@@ -271,3 +271,16 @@ def test_a_stream_that_was_closed_is_opened_again(close):
     assert done.returncode == 0
     assert "stdout or stderr was closed or replaced" in done.stdout
     assert "stdout or stderr was closed or replaced" in done.stderr
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def test_an_error_whose_text_cannot_be_made_names_its_plugin():
+    with pytest.raises(PluginError) as caught, blamed("dataset 'd'"):
+        raise UnprintableError
+    assert str(caught.value).startswith(
+        "dataset 'd' failed: UnprintableError: (its text cannot be made: ValueError)"
+    )

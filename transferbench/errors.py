@@ -39,6 +39,7 @@ __all__ = [
     "nearest",
     "shortened",
     "suggestion",
+    "text_of",
 ]
 
 
@@ -127,7 +128,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     Known by name, or on torch's CPU by its text: importing torch would cost every worker.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in text_of(
+        error
+    )
+
+
+def text_of(error: BaseException) -> str:
+    """``str(error)``, also where the class of an exception has a ``__str__`` that fails."""
+    try:
+        return str(error)
+    except Exception as own:  # noqa: BLE001  # a plugin's
+        return f"(its text cannot be made: {type(own).__name__})"
 
 
 def nearest(name: str, available: Iterable[str]) -> str | None:

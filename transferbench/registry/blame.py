@@ -17,7 +17,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from transferbench import specs
-from transferbench.errors import PluginError, TransferbenchError, is_out_of_memory, suggestion
+from transferbench.errors import (
+    PluginError,
+    TransferbenchError,
+    is_out_of_memory,
+    suggestion,
+    text_of,
+)
 from transferbench.registry.guard import MisconductError, guarded, guarded_job
 
 __all__ = [
@@ -149,7 +155,7 @@ def cause(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         fields = "; ".join(_fault(error.title, detail) for detail in error.errors())
         return f"invalid {error.title}: {fields}{_line_of(error)}"
-    return " ".join(f"{type(error).__name__}: {error}".split()) + _line_of(error)
+    return " ".join(f"{type(error).__name__}: {text_of(error)}".split()) + _line_of(error)
 
 
 def _fault(model: str, detail: ErrorDetails) -> str:
