@@ -14,6 +14,7 @@ from transferbench.data.gather import RunMap
 from transferbench.data.perturbation import CompiledPerturbation
 from transferbench.data.pipeline import ImagePipeline, View
 from transferbench.data.streaming import StreamedImages
+from transferbench.data.transfer import BUFFERS, SideStream
 from transferbench.errors import DamagedImagesError
 from transferbench.suite import Augmentation
 from transferbench.training import DataSplit, TaskData, Training
@@ -149,6 +150,65 @@ def test_what_is_announced_is_read_a_little_ahead_and_once():
     for indices in batches:
         assert images.fetch(indices).equal(torch.from_numpy(STORED[indices.numpy()]).flatten(1))
     assert positions_read == [batch.tolist() for batch in batches]
+
+
+class LateCopies:
+    """Streams as a card may have them: a copy is made when something waits for it, no earlier."""
+
+    def __init__(self):
+        self.buffers = 0
+        self.host_waits = 0
+        self.pending = []
+
+    def pinned(self, size_bytes):
+        self.buffers += 1
+        return torch.zeros(size_bytes, dtype=torch.uint8)
+
+    def copied(self, host):
+        images = torch.zeros_like(host)
+        copy = LateCopy(self, host, images)
+        self.pending.append(copy)
+        return images, copy
+
+
+class LateCopy:
+    def __init__(self, streams, host, images):
+        self.streams, self.host, self.images = streams, host, images
+
+    def wait(self):
+        # A stream copies in its order.
+        while self in self.streams.pending:
+            copy = self.streams.pending.pop(0)
+            copy.images.copy_(copy.host)
+
+    def synchronize(self):
+        self.streams.host_waits += self in self.streams.pending
+        self.wait()
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_images_through_pinned_buffers_are_those_of_the_file(ahead):
+    """Batches of several sizes, of which the buffers are filled again and again."""
+    streams = LateCopies()
+    images = StreamedImages(
+        read, np.arange(40), STORED.shape[1:], torch.device("cpu"), SideStream(streams)
+    )
+    batches = [*torch.split(torch.arange(37), 5), *torch.split(torch.arange(40), 8)]
+    if ahead:
+        images.announce(batches)
+    for indices in batches:
+        assert images.fetch(indices).equal(torch.from_numpy(STORED[indices.numpy()]).flatten(1))
+    assert streams.host_waits == 0
+    assert streams.buffers <= 2 * BUFFERS
+
+
+def test_a_buffer_is_filled_when_it_has_been_copied():
+    """Of batches that nobody takes, none writes over one that is still to be copied."""
+    streams = LateCopies()
+    transfer = SideStream(streams)
+    arrived = [transfer(np.full((2, 3), number, np.uint8)) for number in range(2 * BUFFERS)]
+    assert streams.host_waits == BUFFERS
+    assert [int(image()[0, 0]) for image in arrived] == list(range(2 * BUFFERS))
 
 
 def test_damage_is_told_where_the_batch_is_used():

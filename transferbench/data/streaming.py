@@ -2,8 +2,8 @@
 
 The order of an epoch is known before its first step, so that a batch is in memory when it is its
 turn; which images a batch has, and what is drawn for them, is decided elsewhere, so that numbers do
-not depend on it. For a GPU the same thread may fill pinned buffers that a side stream copies: the
-rest sees ``fetch`` alone.
+not depend on it. For a GPU the same thread fills pinned buffers that a side stream copies
+(``transfer``).
 
 Shape letters: N images, M images of a batch, V = H*W*C values an image.
 """
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transferbench.data.transfer import Transfer, transfer_to
 from transferbench.specs import ImageShape
 
 __all__ = ["StreamedImages"]
@@ -30,13 +31,14 @@ AHEAD = 2
 
 class _Begun(NamedTuple):
     indices: Tensor
-    images: Future[Tensor]
+    images: Future[Callable[[], Tensor]]
 
 
 class StreamedImages:
     """The images at ``positions`` of a split, read when they are used.
 
     ``read``: as of a ``PreparedSplit``: positions to uint8 (M, H, W, C), which is checked.
+    ``transfer``: their way to the device, by default that of its kind.
     ``waited_seconds``: how long ``fetch`` has waited for images that were announced.
     """
 
@@ -46,11 +48,13 @@ class StreamedImages:
         positions: np.ndarray,
         image_shape: ImageShape,
         device: torch.device,
+        transfer: Transfer | None = None,
     ) -> None:
         self.shape = (len(positions), *image_shape)
         self.device = device
         self.waited_seconds = 0.0
         self._read = read
+        self._transfer = transfer or transfer_to(device)
         self._positions = positions
         self._pool: ThreadPoolExecutor | None = None
         self._begun: deque[_Begun] = deque()
@@ -75,12 +79,12 @@ class StreamedImages:
         Raises: ``DamagedImagesError`` where an image is not what was written.
         """
         if not self._begun or not torch.equal(self._begun[0].indices.cpu(), indices.cpu()):
-            return self._load(indices)
+            return self._in_thread(indices).result()()
         images = self._begun.popleft().images
         self._begin()
         started = time.perf_counter()
         try:
-            return images.result()
+            return images.result()()
         finally:
             self.waited_seconds += time.perf_counter() - started
 
@@ -88,10 +92,13 @@ class StreamedImages:
         """Begin to read the batch after those that are being read."""
         indices = next(self._next, None)
         if indices is not None:
-            # One thread: the disk, or the copy out of the page cache, is what takes the time.
-            self._pool = self._pool or ThreadPoolExecutor(1, "images")
-            self._begun.append(_Begun(indices, self._pool.submit(self._load, indices)))
+            self._begun.append(_Begun(indices, self._in_thread(indices)))
 
-    def _load(self, indices: Tensor) -> Tensor:
+    def _in_thread(self, indices: Tensor) -> Future[Callable[[], Tensor]]:
+        # One thread: the disk, or the copy out of the page cache, is what takes the time.
+        self._pool = self._pool or ThreadPoolExecutor(1, "images")
+        return self._pool.submit(self._load, indices)
+
+    def _load(self, indices: Tensor) -> Callable[[], Tensor]:
         images = self._read(self._positions[indices.cpu().numpy()])
-        return torch.from_numpy(images).flatten(1).to(self.device)
+        return self._transfer(images.reshape(len(images), -1))
