@@ -14,6 +14,7 @@ from transferbench.suite.loading import (
     json_schema,
     load_suite,
     newest_suites,
+    refuse_mistakes,
 )
 
 SUITE = """\
@@ -86,7 +87,9 @@ def test_a_valid_suite_is_read_with_yaml_1_2_numbers(write, registry):
 
 @pytest.mark.parametrize("name", bundled_suites())
 def test_bundled_suites_are_valid_and_named_after_their_file(name, registry):
-    assert load_suite(name, registry).board == name
+    suite = load_suite(name, registry)
+    assert suite.board == name
+    refuse_mistakes(suite, registry)  # as it is given to a run in Python
 
 
 def test_five_mistakes_are_told_at_once_each_with_its_line(write, registry):

@@ -14,7 +14,7 @@ HEAD = """# The bundled suites
 
 `transferbench suites` lists them; how each came about: [quickstart](../suites/quickstart.md),
 [characters](../suites/characters.md), [initializations](../suites/initializations.md),
-[null-pair](../suites/null-pair.md), [photos](../suites/photos.md),
+[null-pair](../suites/null-pair.md), [icons](../suites/icons.md), [photos](../suites/photos.md),
 [neyshabur2020](../suites/neyshabur2020.md), [vision](../suites/vision.md). `quickstart` is the
 newest MAJOR, `quickstart@1` that one: older MAJORs stay, with the same digests and job ids. What a
 claim's verdict means: [statistics](../science/statistics.md). In a predicate, `speed(P-T,

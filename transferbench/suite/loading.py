@@ -113,9 +113,11 @@ def refuse_mistakes(suite: Suite, registry: Registry) -> None:
     for kind, name in plugin_names(raw):
         registry.origin(kind, name)  # raises where nothing offers it
     mistakes = [*value_mistakes(suite), *plugin_mistakes(raw, registry)]
-    mistakes += label_mistakes(raw | {"claims": {}, "diagnostics": {}})
+    named = {label: {"name": use["name"]} for label, use in raw["diagnostics"].items()}
+    mistakes += label_mistakes(raw | {"claims": {}, "diagnostics": named})
     if not mistakes:
-        bare = suite.model_copy(update={"claims": {}, "diagnostics": {}})
+        scoring = suite.scoring.model_copy(update={"columns": ()})  # they are of diagnoses
+        bare = suite.model_copy(update={"claims": {}, "diagnostics": {}, "scoring": scoring})
         mistakes += coverage_mistakes(bare, registry)
     if mistakes:
         raise SuiteError(report(mistakes))
