@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from transferbench.identity import digest
 from transferbench.plan import Job
 from transferbench.runner.executors import Assignment, Executor, Outcome
 from transferbench.runner.messages import say
+from transferbench.runner.ready import Queue, ReadyJobs
 from transferbench.store import Store
 
 __all__ = ["Grouping", "JobSchedule", "SilentWatcher", "Watcher", "cost_of", "shape_of"]
@@ -95,7 +96,8 @@ class JobSchedule:
     A job that fails leaves its failure in the store and costs only the jobs that need it.
     ``computed``: called with each job that was computed, and the jobs that were done before.
     ``turns``: jobs of a smaller number first, 0 where none is there. Of one turn the longest first.
-    A job whose worker is lost is tried again, alone.
+    A job whose worker is lost is tried again, alone. ``take``: called before a job begins; False
+    where another process has begun it, which tells how it ended.
     """
 
     jobs: Mapping[str, Job]
@@ -107,6 +109,7 @@ class JobSchedule:
     computed: Callable[[str, Collection[str]], None] = _ignored
     grouping: Grouping = field(default_factory=Grouping)
     turns: Mapping[str, int] = field(default_factory=dict)
+    take: Callable[[str], bool] = lambda _: True
     running: set[str] = field(default_factory=set)
     repairs: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
@@ -114,102 +117,130 @@ class JobSchedule:
 
     def __post_init__(self) -> None:
         self.done = set(self.done)
-        names = [job for job in self.jobs if job not in self.done and job not in self.failed]
-        # A dictionary keeps the order and lets one job go in constant time. The sort is stable.
-        names.sort(key=lambda name: (self.turns.get(name, 0), -cost_of(self.jobs[name])))
-        self.waiting = dict.fromkeys(names)
+        places = {name: place for place, name in enumerate(self.jobs)}
+
+        def order(name: str) -> tuple[float, ...]:
+            job = self.jobs[name]
+            # What cost a worker before goes last.
+            return self.losses[name], self.turns.get(name, 0), -cost_of(job), places[name]
+
+        self.ready = ReadyJobs(self.jobs, self.done, order, self._queue_of)
+        for name in self.jobs:
+            if name not in self.done and name not in self.failed:
+                self.ready.add(name)
 
     def run(self) -> dict[str, Outcome]:
         """The outcomes of the jobs that were not done at the start."""
-        self.watcher.planned(self.jobs, frozenset(self.done))
-        while self.waiting or self.running:
-            self._skip()
-            self._submit()
+        self.begin()
+        while self.is_unfinished:
+            self.submit()
             if self.running:
                 for outcome in self.executor.wait(None):
-                    self._settle(outcome)
+                    self.settle(outcome)
         return self.outcomes
 
-    def _submit(self) -> None:
-        for jobs, lane in self._ready():
-            if self.executor.free() == 0:
-                return
-            if self.executor.free(lane):
-                for job in jobs:
-                    del self.waiting[job.id]
-                    self.running.add(job.id)
-                cost = sum(map(cost_of, jobs))
-                self.executor.submit(Assignment({job.id: job for job in jobs}, cost, lane))
-                for job in jobs:
-                    self.watcher.started(job)
+    def begin(self) -> None:
+        """Tell what there is to do, and skip what requires a job that failed before."""
+        self.watcher.planned(self.jobs, frozenset(self.done))
+        for name, outcome in self.failed.items():
+            if outcome.status != "ok" and name in self.jobs:
+                self._skip_dependents(name)
 
-    def _ready(self) -> Iterator[tuple[list[Job], str]]:
-        """What may begin, each with its lane: jobs, and groups of trainings of one shape."""
-        shapes: dict[str, list[Job]] = {}
-        for name in list(self.waiting):
-            job = self.jobs[name]
-            if self.done.issuperset(job.requires):
-                shape = shape_of(job) if self.grouping.size > 1 and not self.losses[name] else ""
-                if shape:
-                    shapes.setdefault(shape, []).append(job)
-                else:
-                    yield [job], self.grouping.lane_of(job)
-        for jobs in shapes.values():
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether jobs wait, or run."""
+        return bool(self.ready.waiting or self.running)
+
+    def submit(self) -> None:
+        """Let as many jobs begin as there are free workers."""
+        while self.executor.free() and (jobs := self._next()):
             lane = self.grouping.lane_of(jobs[0])
-            workers = max(1, self.executor.free(lane))
-            size = min(self.grouping.size, math.ceil(len(jobs) / workers))
-            for first in range(0, len(jobs), size):
-                yield jobs[first : first + size], lane
+            self.running.update(job.id for job in jobs)
+            cost = sum(map(cost_of, jobs))
+            self.executor.submit(Assignment({job.id: job for job in jobs}, cost, lane))
+            for job in jobs:
+                self.watcher.started(job)
 
-    def _skip(self) -> None:
-        """Skip the jobs that require a failed one, and so on down the graph."""
-        for name in list(self.waiting):
-            lost = [need for need in self.jobs[name].requires if self._failed(need)]
-            if lost:
-                del self.waiting[name]
-                reason = f"needs {self.jobs[lost[0]].title}, which did not finish"
-                self._record(Outcome(name, "skipped", reason, "", 0.0))
-
-    def _failed(self, name: str) -> bool:
-        outcome = self.outcomes.get(name, self.failed.get(name))
-        return outcome is not None and outcome.status != "ok"
-
-    def _settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome) -> None:
+        """Take note of how a job ended, here or in another process."""
         self.running.discard(outcome.job)
         if outcome.status == "ok":
             self.computed(outcome.job, self.done)
-            self.done.add(outcome.job)
+            if outcome.job not in self.done:
+                self.done.add(outcome.job)
+                self.ready.done(outcome.job)
         elif outcome.status == "lost":
             self.losses[outcome.job] += 1
             if self.losses[outcome.job] < ATTEMPTS:
-                self.waiting[outcome.job] = None
+                self.put_back(outcome.job)
                 return
             text = f"{outcome.message}; it was tried {ATTEMPTS} times"
             outcome = outcome._replace(status="failed", message=text)
-        elif self._repair(outcome.job):
+        elif damaged := self.damaged_requirements(outcome.job):
+            self.say_repaired(outcome.job, damaged)
+            for name in (*damaged, outcome.job):
+                self.put_back(name)
             return
         self._record(outcome)
 
-    def _repair(self, name: str) -> bool:
-        """Run again the jobs whose artefacts a failed job found corrupted, and then it."""
+    def put_back(self, name: str) -> None:
+        """A job is to be computed, or computed again, unless it is running."""
+        if name not in self.running:
+            if name in self.done:
+                self.done.discard(name)
+                self.ready.undone(name)
+            self.ready.add(name)
+
+    def damaged_requirements(self, name: str) -> list[str]:
+        """The jobs whose artefacts a failed job found corrupted, where it may be tried again."""
         lost = [need for need in self.jobs[name].requires if not self.store.is_done(need)]
-        if not lost or self.repairs[name] >= REPAIRS:
-            return False
+        return lost if self.repairs[name] < REPAIRS else []
+
+    def say_repaired(self, name: str, damaged: Sequence[str]) -> None:
+        """Say what is computed again, and count it."""
         self.repairs[name] += 1
-        titles = listing([self.jobs[need].title for need in lost], LISTED, "; ")
+        titles = listing([self.jobs[need].title for need in damaged], LISTED, "; ")
         say(f"damaged, and computed again for {self.jobs[name].title}: {titles}")
-        for need in lost:
-            if need not in self.running:
-                self.done.discard(need)
-                self.waiting[need] = None
-        self.waiting[name] = None
+
+    def _queue_of(self, name: str) -> Queue:
+        job = self.jobs[name]
+        shape = shape_of(job) if self.grouping.size > 1 and not self.losses[name] else ""
+        return Queue(self.grouping.lane_of(job), shape)
+
+    def _next(self) -> list[Job]:
+        """A job that may begin now, or a group of trainings of one shape; none where none may."""
+        for queue, n in self.ready.queues():
+            workers = self.executor.free(queue.lane)
+            while workers:
+                size = min(self.grouping.size, math.ceil(n / workers)) if queue.shape else 1
+                names = self.ready.take(queue, size)
+                if own := [self.jobs[name] for name in names if self._taken(name)]:
+                    return own
+                if not names:
+                    break
+        return []
+
+    def _taken(self, name: str) -> bool:
+        if not self.take(name):
+            self.ready.waiting.add(name)  # in no queue: what became of it is told
+            return False
         return True
+
+    def _skip_dependents(self, failed: str) -> None:
+        """Skip the jobs that require a failed one, and so on down the graph."""
+        reason = f"needs {self.jobs[failed].title}, which did not finish"
+        for name in self.ready.dependents(failed):
+            if name in self.ready.waiting:  # one that requires another of them is skipped already
+                self._record(Outcome(name, "skipped", reason, "", 0.0))
 
     def _record(self, outcome: Outcome) -> None:
         job = self.jobs[outcome.job]
+        self.ready.remove(outcome.job)
         if outcome.status != "ok" and outcome.status != "lost":  # noqa: PLR1714  # narrows the type
             self.store.record_failure(
                 job.id, job.kind, outcome.status, outcome.message, outcome.traceback
             )
         self.outcomes[job.id] = outcome
         self.watcher.finished(job, outcome)
+        if outcome.status != "ok":
+            self._skip_dependents(job.id)
