@@ -113,7 +113,7 @@ def test_options_are_those_of_a_file_and_then_those_given(offered, tmp_path):
         ("queue", ["gpus=-1"], "option gpus is '-1': Input should be greater than or equal to 0"),
         ("queue", {"gpus": "two"}, "option gpus is 'two': Input should be a valid integer"),
         ("queue", ["gpus"], "--executor-option gpus: write it as KEY=VALUE"),
-        ("local", ["gpus=1"], "executor 'local': no option 'gpus'; it has none"),
+        ("local", {"slots_gpu": 1}, "no option 'slots_gpu'; did you mean 'slots_per_gpu'?"),
         ("none.yaml", (), "the settings none.yaml of an executor cannot be read: No such file"),
         (
             "lacking",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transferbench.api import (
         Run,
+        cancel_run,
         compare_runs,
         export_run,
         new_suite,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         try_pictures,
         verify_store,
     )
+    from transferbench.api import cancel_run as cancel
     from transferbench.api import compare_runs as compare
     from transferbench.api import export_run as export
     from transferbench.api import pack_run as pack
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "__version__",
+    "cancel",
+    "cancel_run",
     "check_plugin",
     "compare",
     "compare_runs",
@@ -46,6 +50,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _ALIASES = {
+    "cancel": "cancel_run",
     "compare": "compare_runs",
     "export": "export_run",
     "pack": "pack_run",

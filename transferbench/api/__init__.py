@@ -21,6 +21,8 @@ from transferbench.records import Overlap
 from transferbench.registry import Registry, open_registry
 from transferbench.runner.destination import refuse_file
 from transferbench.runner.execute import try_files
+from transferbench.runner.executors.offers import cancel_workers
+from transferbench.runner.folder import read_run
 from transferbench.runner.options import Options, RunOptions, require_list
 from transferbench.runner.planning import Planned, plan_suite
 from transferbench.runner.progress import progress_watcher
@@ -34,6 +36,7 @@ __all__ = [
     "Repair",
     "Run",
     "Verification",
+    "cancel_run",
     "compare_runs",
     "export_run",
     "finish",
@@ -114,6 +117,16 @@ def _overlap(answers: Sequence[str]) -> dict[str, Any]:
                 f"--overlap {target}={answer}: the answer must be yes, no or unknown"
             )
     return {target: answer for target, _, answer in pairs}
+
+
+@names_suggested
+def cancel_run(folder: str | Path) -> list[str]:
+    """End what still computes for a run on a cluster; returns its names. What is finished is kept.
+
+    Raises: ``StoreError`` where ``folder`` is not the folder of a run.
+    """
+    read_run(Path(folder))
+    return cancel_workers(Path(folder))
 
 
 @names_suggested

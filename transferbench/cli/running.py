@@ -34,7 +34,7 @@ __all__ = ["duration", "register"]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    for command in (plan, prepare, run, pilot, status, report, compare, export, verify):
+    for command in (plan, prepare, run, pilot, status, cancel, report, compare, export, verify):
         app.command(cls=ResultsCommand)(command)
 
 
@@ -148,8 +148,9 @@ def pilot(folder: RunPath, json: Json = False) -> None:
 
 
 def status(folder: RunPath, store: RunStore = None, json: Json = False) -> None:
-    """Show how a run's jobs ended."""
+    """Show how a run's jobs ended, and what still computes for it on a cluster."""
     from transferbench.api import Run
+    from transferbench.runner.executors.offers import workers_elsewhere
 
     finished = Run(folder, store=store)
     finished.refuse_cut_records()
@@ -167,8 +168,16 @@ def status(folder: RunPath, store: RunStore = None, json: Json = False) -> None:
     for row in rows:
         if row["message"]:
             say(f"{row['status']}: {row['label']}: {row['message']}")
-    for text in finished.code_notes:
+    for text in (*finished.code_notes, *workers_elsewhere(folder)):
         say(text)
+
+
+def cancel(folder: RunPath) -> None:
+    """End what still computes for a run on a cluster. What is finished is kept."""
+    from transferbench.api import cancel_run
+
+    ended = cancel_run(folder)
+    say(f"cancelled: {', '.join(ended)}" if ended else f"nothing computes for {folder} elsewhere")
 
 
 def report(folder: RunPath, store: RunStore = None) -> None:

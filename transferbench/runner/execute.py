@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Container, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -60,8 +60,12 @@ def execute(
     machine = machine_of(planned.options, planned.store, weights)
     machine = machine._replace(code=code, states=_states(planned, done))
     turns = turns or {}
+    # Without the watcher of a run in Python, which need not be fit for other machines.
+    options = Options(
+        **{each.name: getattr(planned.options, each.name) for each in fields(Options)}
+    )
     context = ExecutorContext(
-        planned.options, machine, planned.store, planned.folder, jobs, frozenset(done), turns
+        options, machine, planned.store, planned.folder, jobs, frozenset(done), turns
     )
     with start_executor(context) as executor:
         compare = partial(say_other_bits, planned.store, jobs)

@@ -16,7 +16,8 @@ from transferbench.runner.messages import say
 from transferbench.runner.ready import Queue, ReadyJobs
 from transferbench.store import Store
 
-__all__ = ["Grouping", "JobSchedule", "SilentWatcher", "Watcher", "cost_of", "shape_of"]
+__all__ = ["Grouping", "JobSchedule", "SilentWatcher", "Watcher", "cost_of", "record_failure",
+           "shape_of"]  # fmt: skip
 
 REPAIRS = 2
 """How often a job is run again because an artefact that it reads is corrupted."""
@@ -82,6 +83,12 @@ def shape_of(job: Job) -> str:
     return digest([job.kind, fixed, steps, classes, of_network])
 
 
+def record_failure(store: Store, job: Job, outcome: Outcome) -> None:
+    """Keep how a job failed; it is never served as a result."""
+    if outcome.status != "ok" and outcome.status != "lost":  # noqa: PLR1714  # narrows the type
+        store.record_failure(job.id, job.kind, outcome.status, outcome.message, outcome.traceback)
+
+
 class Grouping(NamedTuple):
     """Up to ``size`` trainings of one shape go to one worker; ``lanes``: which may take a job."""
 
@@ -97,7 +104,8 @@ class JobSchedule:
     ``computed``: called with each job that was computed, and the jobs that were done before.
     ``turns``: jobs of a smaller number first, 0 where none is there. Of one turn the longest first.
     A job whose worker is lost is tried again, alone. ``take``: called before a job begins; False
-    where another process has begun it, which tells how it ended.
+    where another process has begun it, which tells how it ended. ``shared``: by processes that
+    tell each other of failures and of what is computed again.
     """
 
     jobs: Mapping[str, Job]
@@ -110,6 +118,7 @@ class JobSchedule:
     grouping: Grouping = field(default_factory=Grouping)
     turns: Mapping[str, int] = field(default_factory=dict)
     take: Callable[[str], bool] = lambda _: True
+    shared: bool = False
     running: set[str] = field(default_factory=set)
     repairs: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
@@ -176,7 +185,7 @@ class JobSchedule:
                 return
             text = f"{outcome.message}; it was tried {ATTEMPTS} times"
             outcome = outcome._replace(status="failed", message=text)
-        elif damaged := self.damaged_requirements(outcome.job):
+        elif not self.shared and (damaged := self.damaged_requirements(outcome.job)):
             self.say_repaired(outcome.job, damaged)
             for name in (*damaged, outcome.job):
                 self.put_back(name)
@@ -236,10 +245,8 @@ class JobSchedule:
     def _record(self, outcome: Outcome) -> None:
         job = self.jobs[outcome.job]
         self.ready.remove(outcome.job)
-        if outcome.status != "ok" and outcome.status != "lost":  # noqa: PLR1714  # narrows the type
-            self.store.record_failure(
-                job.id, job.kind, outcome.status, outcome.message, outcome.traceback
-            )
+        if not self.shared:
+            record_failure(self.store, job, outcome)
         self.outcomes[job.id] = outcome
         self.watcher.finished(job, outcome)
         if outcome.status != "ok":

@@ -121,10 +121,11 @@ class LocalExecutor:
                 return []
             connection.wait([worker.pipe for worker in self._busy()], min(left, TICK_SECONDS))
 
-    def close(self) -> None:
+    def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """End every worker: idle ones leave, busy ones are terminated, and then killed.
 
-        Takes twice ``GRACE_SECONDS`` at most; an interrupt kills at once.
+        They have ``grace_seconds`` to leave, and trainings to be kept, and ``GRACE_SECONDS`` to be
+        gone; an interrupt kills at once.
         """
         atexit.unregister(self.close)
         workers = [worker for worker in self._workers if worker]
@@ -132,7 +133,7 @@ class LocalExecutor:
         try:
             for worker in workers:
                 worker.dismiss()
-            _join(workers)
+            _join(workers, grace_seconds)
         finally:
             _kill(workers)
 
@@ -377,8 +378,8 @@ def _kill(workers: Sequence[_Worker]) -> None:
         worker.release()
 
 
-def _join(workers: Sequence[_Worker]) -> None:
-    until = time.monotonic() + GRACE_SECONDS
+def _join(workers: Sequence[_Worker], seconds: float = GRACE_SECONDS) -> None:
+    until = time.monotonic() + seconds
     for worker in workers:
         worker.join(max(0.0, until - time.monotonic()))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,13 +11,20 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from transferbench.errors import ExecutorError, PluginError, UnknownNameError, suggestion
+from transferbench.errors import (
+    ExecutorError,
+    PluginError,
+    TransferbenchError,
+    UnknownNameError,
+    suggestion,
+)
 from transferbench.runner.executors.spec import ExecutorOptions, ExecutorSpec
 from transferbench.runner.executors.this_machine import LOCAL
 from transferbench.specs import Frozen
 from transferbench.suite.document import plain, read_yaml
 
-__all__ = ["GROUP", "Chosen", "choose_executor", "executor_named", "executor_names"]
+__all__ = ["GROUP", "Chosen", "cancel_workers", "choose_executor", "executor_named",
+           "executor_names", "workers_elsewhere"]  # fmt: skip
 
 GROUP = "transferbench.executors"
 """The group of entry points."""
@@ -77,6 +85,23 @@ def executor_named(name: str) -> ExecutorSpec:
 
 def _origin(point: metadata.EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def workers_elsewhere(folder: Path) -> list[str]:
+    """A line for each worker that computes for the run in ``folder`` without the process here."""
+    return [line for spec in _usable() for line in spec.describe(folder)]
+
+
+def cancel_workers(folder: Path) -> list[str]:
+    """End the workers that compute for the run in ``folder``; returns their names."""
+    return [name for spec in _usable() for name in spec.cancel(folder)]
+
+
+def _usable() -> Iterator[ExecutorSpec]:
+    """The executors that can be used here; another has no workers of this installation."""
+    for name in executor_names():
+        with suppress(TransferbenchError):
+            yield executor_named(name)
 
 
 def choose_executor(executor: str | Path, options: Mapping[str, Any] | Sequence[str]) -> Chosen:

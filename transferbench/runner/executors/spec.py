@@ -85,6 +85,8 @@ class ExecutorSpec(Frozen):
     ``modules``: those that must be importable; ``install``: the command that installs them.
     ``remote``: its jobs run on other machines, whose device and packages are looked at there.
     ``build``: called with the context and the options, an object of ``options``.
+    ``describe``: a line for each worker of the run in a folder that goes on without the process
+    that began it; ``cancel``: ends these and returns their names.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -96,3 +98,5 @@ class ExecutorSpec(Frozen):
     modules: tuple[str, ...] = ()
     install: str = ""
     remote: bool = False
+    describe: Callable[[Path], list[str]] = lambda _: []
+    cancel: Callable[[Path], list[str]] = lambda _: []

@@ -5,44 +5,62 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from transferbench.errors import DeviceError
 from transferbench.runner.executors import Executor
 from transferbench.runner.executors.inprocess import InProcessExecutor
 from transferbench.runner.executors.local import LocalExecutor, SlotSetup, Start
-from transferbench.runner.executors.spec import ExecutorContext, ExecutorSpec, NoOptions
+from transferbench.runner.executors.spec import ExecutorContext, ExecutorOptions, ExecutorSpec
 from transferbench.runner.options import Options
 
-__all__ = ["LOCAL", "MEASURES", "TRAINS", "available_cpus", "gpu_setups", "on_this_machine",
-           "refuse_few_cards", "slots_of", "together"]  # fmt: skip
+__all__ = ["LOCAL", "MEASURES", "TRAINS", "LocalOptions", "available_cpus", "gpu_setups",
+           "refuse_few_cards", "slots_of", "together", "workers_here"]  # fmt: skip
 
 TRAINS, MEASURES = "training", "diagnosis"
 """The lanes of workers where there is a card."""
 
 
-def on_this_machine(context: ExecutorContext, _: object = None) -> Executor:
+class LocalOptions(ExecutorOptions):
+    """The options of the executor ``local``."""
+
+    slots_per_gpu: int = Field(1, ge=1)
+    """Workers that train on one card at the same time."""
+
+
+def on_this_machine(context: ExecutorContext, own: LocalOptions) -> Executor:
     """Workers here; or none, where one job at a time needs no limit."""
+    options, device = context.options, _device(context.options)
+    # A limit needs a process of its own, which can be ended.
+    if options.jobs == 1 and options.time_limit_seconds is None:
+        return InProcessExecutor(context.start(device, 1), device)
+    return workers_here(context, own)
+
+
+def workers_here(context: ExecutorContext, own: LocalOptions) -> LocalExecutor:
+    """Worker processes on this machine."""
+    options, device = context.options, _device(context.options)
+    slots = slots_of(options, device)
+    start, setups = context.start(device, slots), None
+    if device == "cuda":
+        beside = context.start("cpu", slots, group=1)
+        cards = together(_cards(), options.gpus_per_job) * own.slots_per_gpu
+        setups = gpu_setups(cards, options.jobs, available_cpus(), beside)
+        slots = len(setups)
+    return LocalExecutor(start, slots, options.time_limit_seconds, setups, device)
+
+
+def _device(options: Options) -> str:
     # torch comes with the jobs, and a run that has nothing to compute needs neither.
     from transferbench.engine.resources import find_device
 
-    options, device = context.options, find_device(context.options.device)
-    slots = slots_of(options, device.type)
-    start = context.start(str(device), slots)
-    # A limit needs a process of its own, which can be ended.
-    if options.jobs == 1 and options.time_limit_seconds is None:
-        return InProcessExecutor(start, device.type)
-    setups = None
-    if device.type == "cuda":
-        beside = context.start("cpu", slots, group=1)
-        cards = together(_cards(), options.gpus_per_job)
-        setups = gpu_setups(cards, options.jobs, available_cpus(), beside)
-        slots = len(setups)
-    return LocalExecutor(start, slots, options.time_limit_seconds, setups, device.type)
+    return find_device(options.device).type
 
 
 LOCAL = ExecutorSpec(
     name="local",
     summary="Worker processes on this machine: one for each core, or one for each GPU.",
-    options=NoOptions,
+    options=LocalOptions,
     build=on_this_machine,
 )
 

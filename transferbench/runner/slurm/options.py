@@ -1,0 +1,86 @@
+"""The options of the executor ``slurm``, and what they mean for sbatch."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from transferbench.runner.executors.spec import ExecutorOptions
+
+__all__ = ["SlurmOptions"]
+
+
+def _minutes(value: Any) -> Any:
+    """Minutes of a time as sbatch takes it: minutes, H:MM:SS, D-H, D-H:MM or D-H:MM:SS."""
+    if not isinstance(value, str) or value.isdigit():
+        return value
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", value)
+    if match is None:
+        raise ValueError("write minutes, H:MM:SS or D-H:MM:SS")
+    days, first, second, third = (int(part or 0) for part in match.groups())
+    if match[1] is None and match[4] is None:  # MM:SS
+        return first + (second > 0)
+    return days * 1440 + first * 60 + second + (third > 0)
+
+
+def _lines(value: Any) -> Any:
+    return tuple(line for line in value.splitlines() if line) if isinstance(value, str) else value
+
+
+def _pairs(value: Any) -> Any:
+    """``mail-type=END,reservation=x`` as a mapping."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part]
+    if any(not sign for _, sign, _ in pairs):
+        raise ValueError("write KEY=VALUE,KEY=VALUE")
+    return {key: text for key, _, text in pairs}
+
+
+class SlurmOptions(ExecutorOptions):
+    """What is requested of Slurm for each chunk, an element of the array."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time: Annotated[int, BeforeValidator(_minutes)] = Field(60, ge=1)
+    """Minutes, or a time as sbatch takes it."""
+    chunks: int = Field(8, ge=1, le=1000)
+    """Elements of the array that may exist at once."""
+    cpus: int = Field(1, ge=1)
+    """Of a chunk; without GPUs that is how many jobs it runs at once."""
+    gpus: int = Field(0, ge=0)
+    """Of a chunk."""
+    slots_per_gpu: int = Field(1, ge=1)
+    mem_gb: float | None = Field(None, gt=0)
+    signal_seconds: int = Field(90, ge=1)
+    """Before the end of its time a chunk is told, keeps its trainings and gives its jobs back."""
+    idle_seconds: float = Field(60, ge=0)
+    """After which a chunk without a job that it could begin ends."""
+    requeue: bool = True
+    """Whether a chunk whose time is over has itself queued again."""
+    setup: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
+    """Lines of shell that run first, such as module load cuda."""
+    sbatch: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(default_factory=dict)
+    """Further options of sbatch: reservation=x,mail-type=END."""
+
+    def parameters(self) -> dict[str, Any]:
+        """As submitit takes them."""
+        named = {
+            "partition": self.partition, "account": self.account, "qos": self.qos,
+            "constraint": self.constraint, "mem": self.mem_gb and f"{self.mem_gb * 1024:.0f}MB",
+            "gpus_per_node": self.gpus or None, "setup": list(self.setup) or None,
+            "additional_parameters": {"requeue": True, **self.sbatch},
+        }  # fmt: skip
+        return {
+            "job_name": "transferbench",
+            "time": self.time,
+            "nodes": 1,
+            "ntasks_per_node": 1,
+            "cpus_per_task": self.cpus,
+            "signal_delay_s": self.signal_seconds,
+            **{key: value for key, value in named.items() if value is not None},
+        }

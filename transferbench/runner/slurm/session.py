@@ -1,0 +1,87 @@
+"""A session: the chunks of one submission of a run, and what they tell, in the run's folder."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from transferbench.errors import StoreError
+from transferbench.files import write_json
+from transferbench.identity import digest
+from transferbench.runner.executors.spec import ExecutorContext
+from transferbench.runner.folder import read_json
+from transferbench.runner.slurm.chunk import CONTEXT
+from transferbench.runner.slurm.control import ArrayControl, ElementState
+from transferbench.runner.slurm.options import SlurmOptions
+from transferbench.store import Store
+
+__all__ = ["SLURM_FOLDER", "Session", "sessions_in"]
+
+SLURM_FOLDER = "slurm"
+"""Of a run: what its chunks are begun with, their ids, what they tell, and their logs."""
+SESSION = "session.json"
+LOGS = "logs"
+
+
+@dataclass
+class Session:
+    """``elements``: the ids of all chunks that were submitted for ``plan``, a digest of jobs."""
+
+    folder: Path
+    plan: str
+    elements: list[str]
+
+    @classmethod
+    def begin(cls, context: ExecutorContext, options: SlurmOptions) -> Self:
+        """A new one, without a chunk."""
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        folder = (context.folder / SLURM_FOLDER / name).absolute()
+        folder.mkdir(parents=True)
+        store = Store(context.store.root.absolute())
+        context = replace(context, store=store, folder=context.folder.absolute())
+        (folder / CONTEXT).write_bytes(pickle.dumps((context, options)))
+        session = cls(folder, plan_digest(context), [])
+        session.save()
+        return session
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """One that was begun before. Raises: ``StoreError`` where it is damaged."""
+        content = read_json(folder / SESSION)
+        return cls(folder, str(content["plan"]), list(map(str, content["elements"])))
+
+    def save(self) -> None:
+        """Write the ids, so that another process can go on with the chunks."""
+        write_json(self.folder / SESSION, {"plan": self.plan, "elements": self.elements})
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the scripts and the logs, one of each chunk."""
+        return self.folder / LOGS
+
+    def living(self, control: ArrayControl) -> Mapping[str, ElementState]:
+        """The chunks that run or will; also those of which nothing can be learned now."""
+        states = control.states(self.elements)
+        unknown = ElementState("UNKNOWN", detail="Slurm does not answer")
+        all_states = {element: states.get(element, unknown) for element in self.elements}
+        return {element: state for element, state in all_states.items() if state.is_alive}
+
+
+def plan_digest(context: ExecutorContext) -> str:
+    """Of what chunks compute: jobs that both have are computed once, whichever plan they are of."""
+    return digest(sorted(context.jobs))
+
+
+def sessions_in(run: Path) -> Iterator[Session]:
+    """The sessions of a run that can be read, the newest first."""
+    folders: Sequence[Path] = sorted((run / SLURM_FOLDER).glob(f"*/{SESSION}"), reverse=True)
+    for path in folders:
+        try:
+            yield Session.read(path.parent)
+        except (StoreError, KeyError, TypeError):
+            continue
