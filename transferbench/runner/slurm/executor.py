@@ -148,9 +148,11 @@ class ArrayExecutor:
     def _take_ended(self) -> list[Outcome]:
         outcomes = []
         for job in [job for job in self._pending if self._ended.get(job)]:
-            outcomes.append(self._ended[job].popleft())
+            outcome = self._ended[job].popleft()
+            outcomes.append(outcome)
             self._pending.discard(job)
-            self._delivered.add(job)
+            if outcome.status != "lost":  # which chunks take again without a word
+                self._delivered.add(job)
         return outcomes
 
     def _watch(self) -> None:
