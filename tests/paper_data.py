@@ -31,6 +31,8 @@ SHORT = {
     "recipes.radiographs-RI-low.epochs": 2,
     "recipes.radiographs-RI-high.epochs": 2,
     "replicates": 2,
+    "trials.1.targets": "[real]",
+    "trials.2.targets": "[real]",
     "trials.5.initializations": "[P0-T, P60-T]",
     "trials.6.initializations": "[P0-T-high, P60-T-high]",
     "trials.7.replicates": 2,

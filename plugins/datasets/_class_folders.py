@@ -76,6 +76,11 @@ def class_names(root: Path, name: str) -> tuple[str, ...]:
             f"dataset 'image-folder': expected class folders in {printable(str(folder))}, found "
             "none"
         )
+    if all((folder / f"{name}_train.txt").is_file() for name in names):
+        raise DataError(
+            f"dataset 'image-folder': {printable(str(folder))} has DomainNet's domains with their "
+            "lists, and no class folders: use the dataset domainnet"
+        )
     if faults := list(_name_faults(names)):
         raise DataError(
             f"dataset 'image-folder': in {name!r} {listing(faults, LISTED, '; ')}: rename the "

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from transferbench.data.folders import printable
+from transferbench.data.folders import is_folder, listed, printable
 from transferbench.errors import DataError
 from transferbench.specs import DatasetItems, DatasetSpec, Params
 from transferbench_plugins.datasets._binary_labels import Policy, binary_labels
@@ -45,6 +45,8 @@ VIEWS = {
     "lateral": ("Frontal/Lateral", "Lateral"),
 }
 """A view -> a column and its value."""
+BATCH = "CheXpert-v1.0 batch"
+"""How the folders begin in which the complete version is given out."""
 PATIENT = re.compile(r"/(patient\d+)/")
 LEAK = (
     "the paper's code splits by picture, so that in the complete table 61% of the test pictures "
@@ -197,6 +199,15 @@ def _where_it_is(params: CheXpertParams, root: Path, file: Path) -> str:
     if others:
         return (f"{missing}, but version {others[0]}: set the parameter version to {others[0]}, "
                 "or add the other")  # fmt: skip
+    names = [entry.name for entry in listed(str(root)) if is_folder(entry)]
+    if any(name.startswith(BATCH) for name in names):
+        return (
+            f"{missing}, but the batches of the complete version: put the folders of patients into "
+            f"{_folder(params)}/train and /valid, and the tables beside these"
+        )
+    inside = [name for name in names if (root / name / _folder(params) / file.name).is_file()]
+    if inside:
+        return f"{missing}, but one in {printable(inside[0])}/: move {_folder(params)} one level up"
     return f"{missing}; {content_of_folder(root)}, expected {_folder(params)}/"
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from transferbench.errors import DataError, listing
 from transferbench.specs import DatasetItems, DatasetSpec, Params
 from transferbench_plugins.datasets._class_folders import (
+    ClassFolders,
     class_names,
     composed,
     name_differences,
@@ -105,7 +106,21 @@ def _notes(params: ImageFolderParams, root: Path | None) -> list[str]:
         for name, ways in written.items()
         if len(ways) > 1
     ]
-    return [*(str(survey(root, folder)) for folder in folders), *twice]
+    contents = [survey(root, folder) for folder in folders]
+    return [*map(str, contents), *twice, *filter(None, (_as_domains(root, c) for c in contents))]
+
+
+def _as_domains(root: Path, content: ClassFolders) -> str | None:
+    """That the folders may be domains of classes, which have the same folders inside."""
+    depth = len((root / content.name).parts) + 1
+    inside = [{path.parts[depth:-1][:1] for path in files} for files in content.pictures.values()]
+    shared = sorted(name[0] for name in set.intersection(*inside) if name)
+    if len(inside) < 2 or len(shared) < 2 or any(() in names for names in inside):
+        return None
+    return (
+        f"each class of {content.name!r} has the folders {listing(shared, LISTED)} inside, as "
+        "domains of classes have: if these are the classes, name one domain in train"
+    )
 
 
 # --- the pictures of a split --------------------------------------------------------------------

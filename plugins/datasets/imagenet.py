@@ -25,6 +25,8 @@ from transferbench_plugins.datasets._paths import (
 __all__ = ["IMAGENET", "ImageNetParams"]
 
 NAME = "imagenet"
+CHALLENGE = "ILSVRC/Data/CLS-LOC"
+"""Where the archive of the challenge has the folders train and val."""
 LISTED = 10
 
 Variant: TypeAlias = Literal["val", "r", "a", "sketch", "v2", "c"]
@@ -166,7 +168,12 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _nested(folder: Path) -> str:
-    """Where the class folders are one level too deep."""
+    """Where the class folders are deeper, or still packed."""
+    if (folder.parent / CHALLENGE / folder.name).is_dir():
+        return (
+            f", but {CHALLENGE}/{folder.name}: give the parameters train: {CHALLENGE}/train and "
+            f"test_folder: {CHALLENGE}/val, or make {NAME} a link to {CHALLENGE}"
+        )
     for name in _folders(folder):
         if any(inner[:1] == "n" and inner[1:].isdigit() for inner in _folders(folder / name)):
             return f": those in {name}/ belong one level up"

@@ -211,6 +211,17 @@ def test_a_folder_at_the_wrong_level_is_pointed_at(root, fault):
     assert f"but {root}/train.csv: put all of it into a folder CheXpert-v1.0-small there" in fault()
 
 
+def test_a_folder_one_level_down_and_batches_of_the_complete_version_are_named(root, fault):
+    (root / "archive").mkdir()
+    (root / "CheXpert-v1.0-small").rename(root / "archive" / "CheXpert-v1.0-small")
+    assert "but one in archive/: move CheXpert-v1.0-small one level up" in fault()
+    (root / "CheXpert-v1.0 batch 2 (train 1)").mkdir()
+    assert (
+        "but the batches of the complete version: put the folders of patients into "
+        "CheXpert-v1.0/train and /valid, and the tables beside these"
+    ) in fault(version="v1.0")
+
+
 def test_a_table_of_other_columns_or_values_is_refused(root, fault):
     write(root, "train", ROWS, header=["Path", *HEADER[1:-1], "Support Device"])
     assert "train.csv has no column 'Support Devices': get it again" in fault()

@@ -95,6 +95,23 @@ def test_what_is_taken_and_ignored_is_counted(root):
     assert len(groups(root)) == 4
 
 
+def test_domains_in_the_place_of_classes_are_noticed(root):
+    """Real pictures of cats and dogs, and drawn ones."""
+    (root / "train").rename(root / "real")
+    (root / "test").rename(root / "drawn")
+    assert notes(root, train=".")[1] == (
+        "each class of '.' has the folders cat, dog inside, as domains of classes have: if these "
+        "are the classes, name one domain in train"
+    )
+    assert len(notes(root, train="real")) == 1
+    paint(root / "real" / "beside.png")
+    assert len(notes(root, train=".")) == 1
+    for domain in ("real", "drawn"):
+        (root / f"{domain}_train.txt").touch()
+    message = fault(root, train=".")
+    assert "has DomainNet's domains with their lists, and no class folders: use the" in message
+
+
 def test_the_counts_are_a_fact_of_the_prepared_data(root, tmp_path):
     (root / "test" / "dog" / "notes.txt").touch()
     for _ in range(2):

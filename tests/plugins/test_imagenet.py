@@ -120,6 +120,16 @@ def test_folders_at_the_wrong_level_are_pointed_at(root, fault):
     assert "has train/: those in train/ belong one level up" in fault()
 
 
+def test_the_folders_of_the_challenge_are_pointed_at(root, fault):
+    deeper = root / "ILSVRC" / "Data" / "CLS-LOC"
+    deeper.mkdir(parents=True)
+    for name in ("train", "val"):
+        (root / name).rename(deeper / name)
+    assert "but ILSVRC/Data/CLS-LOC/train: give the parameters train: ILSVRC/Data/CLS" in fault()
+    there = {"train": "ILSVRC/Data/CLS-LOC/train", "test_folder": "ILSVRC/Data/CLS-LOC/val"}
+    assert loaded(IMAGENET, root, "test", **there).labels.tolist() == [0, 1, 2]
+
+
 def test_archives_that_are_not_unpacked_are_said(root, fault):
     (root / "new").mkdir()
     (root / "new" / "n01440764.tar").touch()
