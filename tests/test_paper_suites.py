@@ -104,6 +104,8 @@ FEW = {
     "perturbations.block-56.params.block": 8,
     "perturbations.block-16.params.block": 4,
     "replicates": 2,
+    "trials.0.targets": "[real, quickdraw]",
+    "trials.1.targets": "[real, quickdraw]",
     "trials.2.replicates": 2,
     "diagnostics.cka.params.images": 8,
     "diagnostics.barrier.params.points": 3,
