@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +31,9 @@ TOLERANCE = 0.03
 amplifies them. One standard deviation of the accuracy on 1,000 images is at most 0.016."""
 
 MAX_BYTES = 2**20
+
+ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN"})
+"""Alphabets with letters that look like those of another."""
 
 
 class _Strict(BaseModel):
@@ -103,17 +107,42 @@ def certificates_of(submissions: Path, submission: str) -> Iterator[Certificate]
 
 def is_valid_for(certificate: Certificate, bundle: Bundle) -> bool:
     """Whether a certificate is of this submission's own trials, by another than its submitter."""
-    head = bundle.submission
-    values = {row.job: row.value for row in scored_rows(bundle.records)}
-    submitter = head.declaration.submitter
+    head, submitter = bundle.submission, bundle.submission.declaration.submitter
+    own = (head.id, head.suite, head.suite_digest, head.entry.name)
+    stated = (certificate.submission, certificate.suite, certificate.suite_digest,
+              certificate.entry)  # fmt: skip
+    submitted = {
+        (row.job, row.target, row.perturbation, row.initialization, row.replicate, row.value)
+        for row in scored_rows(bundle.records)
+    }
+    trials = {(t.job, t.target, t.perturbation, t.initialization, t.replicate, t.submitted)
+              for t in certificate.trials}  # fmt: skip
     return (
-        (certificate.submission, certificate.suite_digest) == (head.id, head.suite_digest)
+        stated == own
         and submitter is not None
-        and certificate.by.casefold().split() != submitter.casefold().split()
+        and _is_another(certificate.by, submitter)
         and len({trial.job for trial in certificate.trials}) == len(certificate.trials)
-        and all(
-            trial.job in values and values[trial.job] == trial.submitted
-            for trial in certificate.trials
-        )
+        and trials <= submitted
         and certificate.agrees
     )
+
+
+def _is_another(name: str, submitter: str) -> bool:
+    """Whether a name is not the submitter's, as far as a reader could tell them apart.
+
+    Cases, spaces, signs and forms of letters do not count; a word with letters of two alphabets,
+    which looks like another word, is nobody's name.
+    """
+    words = unicodedata.normalize("NFKC", name).casefold().split()
+    if any(len(ALIKE.intersection(map(_script, word))) > 1 for word in words):
+        return False
+    return _letters(name) not in {"", _letters(submitter)}
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+
+
+def _script(letter: str) -> str:
+    """The first word of a letter's name in Unicode, such as LATIN."""
+    return unicodedata.name(letter, "").partition(" ")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -127,7 +128,7 @@ def check(
     of submissions that it is in.
     Raises: ``SubmissionError`` if there is no submission.
     """
-    if not (path / SUBMISSION).exists():
+    if not os.path.lexists(path / SUBMISSION):  # a link to nowhere is a bad file of a submission
         raise SubmissionError(
             f"{path} is not a submission: it has no {SUBMISSION}; give the folder that"
             " 'transferbench submission pack' printed"

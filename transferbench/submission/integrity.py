@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TypeAlias
 
-from transferbench.errors import SubmissionError, UnknownNameError
+from transferbench.errors import SubmissionError, TransferbenchError, UnknownNameError
 from transferbench.plan import (
     ENGINE_VERSION,
     NOT_MEASURED,
@@ -19,7 +20,7 @@ from transferbench.plan import (
 )
 from transferbench.plan.resolve import left_out_arms
 from transferbench.records import Record
-from transferbench.registry import Registry
+from transferbench.registry import Registry, identity
 from transferbench.specs import Weights
 from transferbench.submission.bundle import (
     SUBMISSION,
@@ -206,7 +207,11 @@ def _starting_from_several(bundle: Bundle) -> set[str]:
 
 
 def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
-    """The suite, planned here for this entry, has exactly these jobs and diagnoses."""
+    """The suite, planned here for this entry, has exactly these jobs and diagnoses.
+
+    The entry is called by its backbone and its external weights, as in every run.
+    """
+    yield from _another_name(bundle, registry)
     if _too_large(bundle.plan.suite):
         return  # which another check says
     try:
@@ -228,6 +233,27 @@ def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator
     yield from _misplaced(bundle, plan)
     if severities(bundle.plan.suite, registry) != bundle.submission.severities:
         yield Problem("the severities of its perturbations are not those of their plugins")
+
+
+def _another_name(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
+    entry = bundle.submission.entry
+    name, backbone = entry.weightless_name, entry.backbone
+    with suppress(UnknownNameError):  # of a plugin that is not installed, which is told elsewhere
+        installed = registry.backbone(str(backbone.get("name")))
+        try:
+            spec, values = registry.resolve_backbone(name)
+            own = identity(spec, spec.parse(values))
+        except TransferbenchError:  # another version of a library has other members
+            family, _, member = name.partition("/")
+            own = {"name": family, "params": backbone.get("params")}
+            if not member or member not in backbone["params"].values():
+                own = {}
+        is_same = own.get("name") == backbone["name"] and (
+            own["params"] == backbone.get("params") or backbone.get("version") != installed.version
+        )
+        if not is_same:
+            yield Problem(f"the entry is called {name}, and its backbone is {backbone['name']} "
+                          f"with {backbone.get('params')}")  # fmt: skip
 
 
 def _without(plan: Plan, sources: Container[str]) -> Plan:
