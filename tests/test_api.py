@@ -250,6 +250,7 @@ def test_cpus_are_counted_where_the_system_has_no_affinity(monkeypatch):
         ({"changes": {"replicates": 3}}, TypeError, "changes is a list: write"),
         ({"plugins": iter(())}, TypeError, "plugins is a list: write"),
         ({"compile": "yes"}, TypeError, "compile must be True or False, not 'yes'"),
+        ({"fast_kernels": 1}, TypeError, "fast_kernels must be True or False, not 1"),
         ({"out": 3}, TypeError, "out must be a text or a path, not 3"),
         ({"device": 0}, TypeError, "device must be a text or a path, not 0"),
     ],

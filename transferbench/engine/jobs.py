@@ -18,6 +18,7 @@ from collections.abc import (
     Sequence,
 )  # fmt: skip
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,9 +79,10 @@ from transferbench.training import (
     model_outputs,
     refuse_smaller_batches,
 )
+from transferbench.training.compiling import keep_compiled_in, pays
 from transferbench.training.loop import Request, run_alone
 from transferbench.training.processes import ALONE, Processes
-from transferbench.training.resume import Unfinished
+from transferbench.training.resume import COMPILED, KEPT, Unfinished
 
 __all__ = ["Engine", "serve_rank", "single_threaded", "start_engine"]
 
@@ -167,7 +169,6 @@ class Engine:
         self.execution = Execution(
             resources.device,
             micro_batch=machine.micro_batch,
-            compile=machine.compile,
             captured=machine.processes == 1
             and (machine.group > 1 or resources.device.type == "cuda"),
             processes=ALONE if machine.rank is None else Processes(machine.rank, machine.processes),
@@ -202,14 +203,33 @@ class Engine:
             errors = self._groups.run(ordered[0], works)
         return [errors[job.id] for job in jobs]
 
-    def _unfinished(self, job: Job, draft: Draft) -> Unfinished:
+    def _compiles(self, draft: Draft, recipe: Recipe, n: int, side: int) -> bool:
+        """Whether a training on ``n`` images is compiled: as it was begun, or as it is told."""
+        machine, processes = self.resources.machine, self.execution.processes
+        mark, chosen = draft.unfinished / COMPILED, machine.compile
+        if chosen is None and (draft.unfinished / KEPT).exists():
+            chosen = mark.exists()
+        if chosen is None:
+            steps = recipe.epochs * max(n // recipe.batch_size, 1)
+            chosen = pays(self.resources.device.type, recipe, steps, side)
+        if chosen:
+            keep_compiled_in(machine.store / "compiled")
+            if not processes.rank:
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+            draft.facts["compiled"] = True
+        elif not processes.rank:
+            mark.unlink(missing_ok=True)
+        return chosen
+
+    def _unfinished(self, job: Job, draft: Draft, *, compiled: bool) -> Unfinished:
         """Where a training is kept, with what must be the same for it to go on bit for bit."""
         facts = machine_facts(self.resources.device, 0)
         same = {key: fact for key, fact in facts.items() if key not in {"host", "wall_seconds"}}
-        of_job = [job.id, same, self.execution.micro_batch, self.execution.compile]
+        of_job = [job.id, same, self.execution.micro_batch, compiled]
         processes = self.execution.processes
         key = digest([*of_job, processes.size] if processes.size > 1 else of_job)
-        path = draft.unfinished / "training.pt"
+        path = draft.unfinished / KEPT
         # Of several processes, which are all at the same step, one writes.
         seconds = math.inf if processes.rank else self.resources.machine.save_seconds
         return Unfinished(path, key, seconds)
@@ -363,8 +383,9 @@ class Engine:
         if frozen:
             freeze_body(net, modules)
         only_head = head if frozen else None
+        compiled = self._compiles(draft, recipe, len(data.train.pipeline), payload["image"]["size"])
         training = Training(
-            net, data, recipe, self.execution, spec.rate_factors,
+            net, data, recipe, replace(self.execution, compile=compiled), spec.rate_factors,
             only_head=only_head, evaluated=evaluated,
         )  # fmt: skip
         seeds = payload["seeds"]
@@ -372,7 +393,7 @@ class Engine:
             seeds["data"],
             seeds["augmentation"],
             payload.get("checkpoints", ()),
-            self._unfinished(job, draft),
+            self._unfinished(job, draft, compiled=compiled),
         )
         return TrainedNetwork(net, head, modules, result)
 

@@ -72,6 +72,7 @@ class Machine(NamedTuple):
 
     ``weights``: the files of external weights, by their sha256. ``offline``: no network for them.
     ``group``: trainings at a time. ``fast_kernels``: instead of deterministic ones, on a card.
+    ``compile``: the networks of trainings; None for those of which it pays.
     ``save_seconds``: after which an unfinished training is written each time.
     ``code``: of the plugin files, with which the run was planned, by the name of the file.
     ``states``: those that a training stores, by job; all where it is not named.
@@ -91,7 +92,7 @@ class Machine(NamedTuple):
     plugin_variable: str = ""
     weights: Mapping[str, str] = {}
     micro_batch: int | None = None
-    compile: bool = False
+    compile: bool | None = None
     offline: bool = False
     group: int = 1
     fast_kernels: bool = False

@@ -89,7 +89,11 @@ class Options:
     image_memory: float | None = _option(
         None, "GB of images of a split that a job holds; more are read from the disk.", min=0.0
     )
-    compile: bool = _option(False, "Use torch.compile.")
+    compile: bool | None = _option(
+        None,
+        "Use torch.compile; by default for long trainings of large images on a GPU.",
+        "--compile/--no-compile",
+    )
     keep: str = _option(
         "all", "The states that trainings store: all, or final and what the plan reads."
     )
@@ -112,7 +116,8 @@ class Options:
             if option.name == "executor_options" and isinstance(value, Mapping):
                 continue
             if value is not None:
-                _check(option.name, value, option.default, option.metadata["limits"].get("min"))
+                default = False if "/" in option.metadata["flag"] else option.default
+                _check(option.name, value, default, option.metadata["limits"].get("min"))
         if self.keep not in KEEP:
             raise ValueError(f"keep must be {' or '.join(KEEP)}, not {self.keep!r}")
 

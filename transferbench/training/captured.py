@@ -26,7 +26,8 @@ from transferbench.training.loop import Training
 from transferbench.training.step import StepDraw, TrainingStep
 from transferbench.training.tasks import DataSplit
 
-__all__ = ["CannotCaptureError", "CapturedPasses", "CapturedSteps", "GroupMember", "pass_size"]
+__all__ = ["CannotCaptureError", "CapturedPasses", "CapturedSteps", "CompiledError", "GroupMember",
+           "pass_size"]  # fmt: skip
 
 WARM_UPS = 2
 """The second step of an optimizer is the first that is like all others."""
@@ -34,6 +35,10 @@ WARM_UPS = 2
 
 class CannotCaptureError(Exception):
     """Why the work of a network cannot be captured."""
+
+
+class CompiledError(Exception):
+    """A compiled network is not captured: one large step at a time fills a card."""
 
 
 class GroupMember(NamedTuple):
@@ -62,7 +67,7 @@ class CapturedSteps:
             if step.scaler.is_enabled():
                 raise CannotCaptureError("fp16 scales its loss on the host")
             if step.execution.compile:
-                raise CannotCaptureError("it is compiled")
+                raise CompiledError
         self._inputs = FixedInputs(draws, steps[0].execution.device)
         works = [_step_of(step, draw) for step, draw in zip(steps, self._inputs.draws, strict=True)]
         generators = [member.generators for member in members]

@@ -6,8 +6,9 @@ Shape letters: N images, K classes or labels, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,11 +41,26 @@ def model_outputs(
 
 
 def evaluate(
-    net: nn.Module, split: DataSplit, data: TaskData, execution: Execution, precision: str = "f32"
+    net: nn.Module,
+    split: DataSplit,
+    data: TaskData,
+    execution: Execution,
+    precision: str = "f32",
+    *,
+    compiled: Callable[..., Any] | None = None,
 ) -> Evaluation:
-    """Loss and metric over all images of ``split``, in eval mode on clean inputs."""
+    """Loss and metric over all images of ``split``, in eval mode on clean inputs.
+
+    ``compiled``: a form of ``net``, which is used for whole batches.
+    """
+
+    def outputs(images: torch.Tensor) -> torch.Tensor:
+        whole = len(images) == execution.evaluation_batch
+        logits: torch.Tensor = (compiled if compiled and whole else net)(images)
+        return logits.float()
+
     with eval_mode(net), torch.no_grad(), autocast(execution.device, precision):
-        logits = [net(images).float() for images in _batches(split.pipeline, execution)]
+        logits = [outputs(images) for images in _batches(split.pipeline, execution)]
     shape = (len(split.pipeline), data.classes)
     together = execution.processes.gathered(logits, execution.evaluation_batch, shape)
     return scored(together, split, data)

@@ -21,6 +21,7 @@ from transferbench.training.captured import (
     CannotCaptureError,
     CapturedPasses,
     CapturedSteps,
+    CompiledError,
     GroupMember,
     pass_size,
 )
@@ -164,7 +165,7 @@ class Group(Generic[ResultT]):
                                       compared=self._compared)
             )  # fmt: skip
             captured[""] = tuple(members), steps
-            if steps is None and not self._eager:
+            if steps is None and (not self._eager or len(members) > self.size):
                 return False
         if self._eager:
             for each in members:
@@ -184,6 +185,8 @@ class Group(Generic[ResultT]):
         """The captured steps; None where this group is to be smaller, or eager."""
         try:
             return capture()
+        except CompiledError:
+            self.size, self._eager = 1, True
         except Exception as error:  # noqa: BLE001  # eager steps raise it again, if it is the work's
             if is_out_of_memory(error) and self.size > 1:
                 self.size //= 2

@@ -125,8 +125,9 @@ class Training:
             self.stepping.compute_in_parts(work)
             return None
         return evaluate(
-            self.net, self.splits[work], self.data, self.execution, self.recipe.precision
-        )
+            self.net, self.splits[work], self.data, self.execution, self.recipe.precision,
+            compiled=self.stepping.network if self.execution.compile else None,
+        )  # fmt: skip
 
     def loop(
         self,

@@ -23,7 +23,10 @@ from transferbench.training.progress import Progress
 if TYPE_CHECKING:
     from transferbench.training.loop import Training
 
-__all__ = ["Unfinished"]
+__all__ = ["COMPILED", "KEPT", "Unfinished"]
+
+KEPT, COMPILED = "training.pt", "compiled"
+"""The file of a training, and one that is beside it where its network is compiled."""
 
 FORMAT = 1
 

@@ -94,11 +94,15 @@ class TrainingStep:
         if min(recipe.batch_size, len(data.train.pipeline)) == 1 and normalises_by_batch(net):
             image = data.train.pipeline.batch(torch.zeros(1, dtype=torch.int64))
             _refuse_single_image(net, only_head, image)
-        self.forward: Callable[..., Any] = torch.compile(net) if execution.compile else net
+        # Compiled for whole batches alone: another shape would be compiled for itself.
+        self.network: Callable[..., Any] = (
+            torch.compile(net, dynamic=False) if execution.compile else net
+        )
+        self.forward = self.network
         if execution.processes.size > 1:
             size = min(recipe.batch_size, len(data.train.pipeline))
             refuse_few_images(size, execution.processes)
-            self.forward = averaged(net, self.forward)
+            self.forward = averaged(net, self.network)
         self.optimizer = make_optimizer(net, recipe, rate_factors, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.per_epoch = max(len(data.train.pipeline) // recipe.batch_size, 1)
