@@ -71,6 +71,7 @@ def test_compiled_trainings_go_on_one_at_a_time_without_a_word(shapes):
     assert [each.error for each in ended] == [None] * 3
     assert (group.size, said) == (1, [])
     assert shapes.count((True, 8)) == 3 * 9
+    assert shapes.count((False, 6)) == 3 * 36
     alone = training_of(0, "plain").train(data_seed=1, augmentation_seed=2)
     assert len(ended[0].result.history) == len(alone.history)
 

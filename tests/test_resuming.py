@@ -189,8 +189,8 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_resuming import long_run
 from transferbench.runner import execute
-machine = execute._machine
-execute._machine = lambda *arguments: machine(*arguments)._replace(save_seconds=0.0)
+machine = execute.machine_of
+execute.machine_of = lambda *arguments: machine(*arguments)._replace(save_seconds=0.0)
 long_run({folder!r}, {epochs})
 """
 

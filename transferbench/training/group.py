@@ -227,7 +227,8 @@ class Group(Generic[ResultT]):
         self, members: Sequence[Ended[ResultT]], split: str, captured: dict[str, Any]
     ) -> CapturedPasses | None:
         owners, passes = captured.get(split, ((), None))
-        if self._eager:
+        compiled = any(each.awaited.training.execution.compile for each in members)
+        if self._eager or compiled:
             return None
         if owners != tuple(members):
             captured.pop(split, None)
