@@ -35,7 +35,7 @@ from transferbench.streams import open_closed_descriptors
 if TYPE_CHECKING:
     from transferbench.runner.executors.worker import Pipe
 
-__all__ = ["LocalExecutor", "SlotSetup", "Start"]
+__all__ = ["LocalExecutor", "SlotSetup", "Start", "absolute"]
 
 Start: TypeAlias = Callable[[], Callable[[Any], None]]
 
@@ -68,7 +68,8 @@ class LocalExecutor:
 
     ``start`` is pickled and called once in each worker; what it returns runs one payload.
     ``time_limit_seconds`` is for one job, not counting its worker's start; jobs that run together
-    have that of all of them. ``setups[i]`` says what differs in slot i.
+    have that of all of them. ``setups[i]`` says what differs in slot i. ``tell`` gets what the
+    user should know meanwhile.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class LocalExecutor:
         time_limit_seconds: float | None = None,
         setups: Sequence[SlotSetup] | None = None,
         device: str = "cpu",
+        tell: Callable[[str], None] = say,
     ) -> None:
         if setups is not None and len(setups) != slots:
             raise ValueError(f"{slots} slots need as many setups, not {len(setups)}")
@@ -86,6 +88,7 @@ class LocalExecutor:
         self._start = start
         self._limit_seconds = time_limit_seconds
         self._setups = setups or [SlotSetup()] * slots
+        self._tell = tell
         self._workers: list[_Worker | None] = [None] * slots
         # A pipe must not get the number of a standard stream.
         open_closed_descriptors()
@@ -164,7 +167,7 @@ class LocalExecutor:
             _kill([dead])
         setup = self._setups[slot]
         start = pickle.dumps(setup.start or self._start)
-        new = self._workers[slot] = _Worker(start, setup.environment)
+        new = self._workers[slot] = _Worker(start, setup.environment, self._tell)
         return new
 
 
@@ -174,7 +177,10 @@ class _Worker:
     ``jobs`` are those that it has not ended yet; ``broken`` says why it could not start.
     """
 
-    def __init__(self, start: bytes, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, start: bytes, environment: Mapping[str, str], tell: Callable[[str], None]
+    ) -> None:
+        self._tell = tell
         self.pipe, self.process = _started(environment)
         self.jobs: list[str] = []
         self.broken: Exception | None = None
@@ -186,7 +192,7 @@ class _Worker:
         self._paused_at: float | None = None
         # A worker that dies at once shows when it is waited for.
         with suppress(OSError):
-            self.pipe.send(_absolute(sys.path))
+            self.pipe.send(absolute(sys.path))
             self.pipe.send(start)
 
     @property
@@ -243,7 +249,7 @@ class _Worker:
         """Close the pipe, and say so where the process outlives even being killed."""
         self.pipe.close()
         if self._is_alive():
-            say(
+            self._tell(
                 f"the worker process {self.process.pid} does not end although it was killed (it "
                 "may be stuck in a driver or a file system); it is left behind"
             )
@@ -290,7 +296,7 @@ class _Worker:
     def _pause(self, event: WaitEvent) -> None:
         """The time for which a job waits for another process is not its own."""
         if event.what == "announce":
-            say(event.text)
+            self._tell(event.text)
         elif event.what == "begin":
             self._paused_at = time.monotonic()
         elif self._paused_at is not None:
@@ -324,7 +330,7 @@ class _Worker:
         process = self.process.pid
         with suppress(AttributeError, ChildProcessError):  # macOS has it since Python 3.13; dead
             if os.waitid(os.P_PID, process, os.WSTOPPED | os.WNOHANG):
-                say(f"the worker process {process} was stopped, and its job waits: "
+                self._tell(f"the worker process {process} was stopped, and its job waits: "
                     f"kill -CONT {process} lets it go on")  # fmt: skip
 
     def _ended(
@@ -384,7 +390,7 @@ def _join(workers: Sequence[_Worker], seconds: float = GRACE_SECONDS) -> None:
         worker.join(max(0.0, until - time.monotonic()))
 
 
-def _absolute(paths: Sequence[str]) -> list[str]:
+def absolute(paths: Sequence[str]) -> list[str]:
     """Import paths that do not depend on the working directory, which may no longer exist."""
     absolute = []
     for path in paths:

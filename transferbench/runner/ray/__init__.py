@@ -1,0 +1,1 @@
+"""Jobs run by the actors of a Ray cluster, one a slot, on nodes that come and go."""
