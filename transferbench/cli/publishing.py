@@ -91,6 +91,24 @@ def reproduce(
         raise typer.Exit(1)
 
 
+@submission.command(cls=ResultsCommand)
+def withdraw(
+    path: Annotated[Path, typer.Argument(help="The folder of a submission, which stays.")],
+    by: Annotated[str, typer.Option(help="Who withdraws it.")],
+    reason: Annotated[str, typer.Option(help="Why, in a sentence that the board shows.")],
+    corrected_by: Annotated[
+        Path | None, typer.Option(help="The folder of the submission in its place.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where withdrawals are kept.")] = Path(
+        "leaderboard/withdrawals"
+    ),
+) -> None:
+    """Take a submission off its board, or put a corrected one in its place."""
+    from transferbench.submission.withdrawal import withdraw as write_withdrawal
+
+    say(str(write_withdrawal(path, by, reason, corrected_by, out)))
+
+
 @leaderboard.command(cls=ResultsCommand)
 def build(
     submissions: Submissions = Path("leaderboard/submissions"),

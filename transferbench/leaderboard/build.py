@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from types import MappingProxyType
 
 from transferbench.claims import image_counts, scope_of
-from transferbench.leaderboard.candidates import Competition, refused
+from transferbench.leaderboard.candidates import Competition, refused, withdrawn
 from transferbench.leaderboard.data_flags import contradictions, leaks
 from transferbench.leaderboard.folders import survey
 from transferbench.leaderboard.formats import write_board, write_index
@@ -19,6 +20,7 @@ from transferbench.leaderboard.table import BoardTable
 from transferbench.measurements import Measurements
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
+from transferbench.submission.withdrawal import Withdrawal, withdrawals_beside
 from transferbench.suite.preregistration import Registration, register_beside, registration_of
 from transferbench.suite.published import KnownSuites, suites_beside
 
@@ -52,18 +54,20 @@ def boards(
     A submission that cannot be checked or shown is listed as refused.
 
     Raises: ``SubmissionError`` where there is no such folder or a part of it cannot be read;
-    ``SuiteError`` where known suites contradict each other, or what was preregistered.
+    or where a file is no withdrawal; ``SuiteError`` where known suites contradict each other, or
+    what was preregistered.
     """
     by_board = survey(submissions).by_board
     registry = registry or load_registry()
     suites = suites or suites_beside(submissions)
     registered = register_beside(submissions)
+    taken_back = withdrawals_beside(submissions)
     tables = []
     for name, folders in sorted(by_board.items()):
         reports = [check(folder, registry, suites) for folder in folders]
         for suite in suites.of(name).values():
             registration_of(suite, registered)
-        tables.append(_sound_table(name, reports, registry, registered))
+        tables.append(_sound_table(name, reports, registry, registered, taken_back))
     return tables
 
 
@@ -72,10 +76,11 @@ def _sound_table(
     reports: Sequence[CheckReport],
     registry: Registry,
     registered: Mapping[str, Registration],
+    taken_back: Mapping[str, Withdrawal],
 ) -> BoardTable:
     """``board_table``, where a submission that was accepted and cannot be shown is refused."""
     try:
-        return board_table(name, reports, registry, registered)
+        return board_table(name, reports, registry, registered, taken_back)
     except Exception:  # untrusted content may raise anything
         sound = []
         for report in reports:
@@ -86,7 +91,7 @@ def _sound_table(
                 sound.append(report.refused_for(own))
         if all(report in reports for report in sound):
             raise
-        return board_table(name, sound, registry, registered)
+        return board_table(name, sound, registry, registered, taken_back)
 
 
 def board_table(
@@ -94,13 +99,17 @@ def board_table(
     reports: Sequence[CheckReport],
     registry: Registry,
     registered: Mapping[str, Registration],
+    taken_back: Mapping[str, Withdrawal] = MappingProxyType({}),
 ) -> BoardTable:
-    """The board ``name`` of the submissions that are meant for it."""
+    """The board ``name`` of the submissions that are meant for it, without those taken back."""
     accepted, unranked = [], []
     for report in reports:
         bundle = report.bundle
         fits = bundle is not None and bundle.submission.board == name
-        if report.ok and report.is_of_known_suite and bundle is not None and fits:
+        withdrawal = bundle and taken_back.get(bundle.submission.id)
+        if bundle is not None and withdrawal:
+            unranked.append(withdrawn(bundle.submission, withdrawal))
+        elif report.ok and report.is_of_known_suite and bundle is not None and fits:
             accepted.append(report)
         else:
             unranked.append(refused(report, name))

@@ -16,9 +16,10 @@ from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
 from transferbench.plan.resolve import left_out_arms, reasons_text, unmeasured_diagnoses
 from transferbench.registry import Registry
 from transferbench.submission import CheckReport, Submission
+from transferbench.submission.withdrawal import Withdrawal
 from transferbench.suite.ranges import metric_ranges
 
-__all__ = ["Arm", "Competition", "refused"]
+__all__ = ["Arm", "Competition", "refused", "withdrawn"]
 
 Arm: TypeAlias = tuple[Candidate, str]
 """An arm of a candidate."""
@@ -134,6 +135,11 @@ def refused(report: CheckReport, board: str) -> Unranked:
         )
     entry = head.entry.label if head else report.path.parent.name
     return Unranked(entry, report.path.name[:SHORT_ID], "refused", why)
+
+
+def withdrawn(head: Submission, withdrawal: Withdrawal) -> Unranked:
+    """A submission that was taken back."""
+    return Unranked(head.entry.label, head.id[:SHORT_ID], "withdrawn", withdrawal.text)
 
 
 def _precedence(head: Submission) -> tuple[int, str]:

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 CellKind = Literal["text", "count", "interval", "rank", "claims", "controls"]
-UnrankedStatus = Literal["incomplete", "refused", "superseded"]
+UnrankedStatus = Literal["incomplete", "refused", "superseded", "withdrawn"]
 Scalar: TypeAlias = str | int | float | None
 BoardCell: TypeAlias = tuple[Scalar, ...]
 """As many values as the column's kind has fields; a first value of None: not measured."""
