@@ -92,6 +92,28 @@ def reproduce(
 
 
 @submission.command(cls=ResultsCommand)
+def export(
+    path: Annotated[Path, typer.Argument(help="The folder of a submission.")],
+    form: Annotated[
+        str, typer.Option("--format", help="hf-eval-results, every-eval-ever or badge.")
+    ],
+    model: Annotated[str | None, typer.Option(help="The model's id there.")] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="The benchmark's dataset on the Hugging Face Hub.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="A page with the result.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Print the score of a submission in the format of another place."""
+    from transferbench.leaderboard.exports import Destination, exported
+    from transferbench.submission import check as check_submission
+
+    registry = known_plugins(plugin)
+    report = check_submission(path, registry)
+    say(exported(report, registry, form, Destination(model, benchmark, url)).rstrip("\n"))
+
+
+@submission.command(cls=ResultsCommand)
 def withdraw(
     path: Annotated[Path, typer.Argument(help="The folder of a submission, which stays.")],
     by: Annotated[str, typer.Option(help="Who withdraws it.")],
