@@ -3,7 +3,7 @@
 # bench: measured speed; RUNS=3 repeats the benchmarks and reports the range.
 # bench-gpu: the tests and benchmarks that need a card, and two suites, within 13 minutes, in build/gpu.
 # coverage: how often each kind of interval holds, by simulation (minutes).
-# board: rebuild the leaderboard from its submissions.
+# board: rebuild the leaderboard and its site from the submissions.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,7 +44,7 @@ coverage: $(VENV)/.installed-for-tests
 	$(BIN)/python tests/coverage/coverage_table.py $(DRAWS) tests/coverage/RESULTS.md
 
 board: $(VENV)/.installed
-	$(BIN)/transferbench leaderboard build
+	$(BIN)/transferbench leaderboard build --site
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -37,10 +37,11 @@ from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, SuiteError
 from transferbench.leaderboard import boards, build, show, survey
 from transferbench.leaderboard import rows as rows_module
-from transferbench.leaderboard.build import board_table
+from transferbench.leaderboard.build import judged_board, write_pages
 from transferbench.leaderboard.claim_table import claims_as_csv, claims_as_markdown
 from transferbench.leaderboard.formats import write_board
 from transferbench.leaderboard.scores import Candidate
+from transferbench.leaderboard.site import Index
 from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text, csv_text
 from transferbench.plan import Entry
 from transferbench.records import read_records, write_records
@@ -56,6 +57,7 @@ from transferbench.submission.origins import origins_of
 from transferbench.submission.overlap import overlaps_of
 from transferbench.suite import Suite
 from transferbench.suite.minors import changed_between
+from transferbench.suite.preregistration import register_beside
 from transferbench.suite.published import KnownSuites
 from transferbench.suite.schema import BOARD_KEYS
 
@@ -190,11 +192,13 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboard"
         "initializations@1",
         "null-pair@1",
         "quickstart@1",
+        "quickstart@2",
         pytest.param("characters@1", marks=pytest.mark.slow),
         pytest.param("characters@2", marks=pytest.mark.slow),
     ],
 )
 def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Path) -> None:
+    """Its files, its pages of the site, and what the front page says of it."""
     root = PUBLISHED / "submissions"
     checks = tuple(Check(name, "ok") for name in (*RECOMPUTING, PUBLISHED_SUITE))
     registry, examined = load_registry(), []
@@ -203,9 +207,21 @@ def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Pa
         origins = origins_of(bundle, recompute_diagnoses(bundle, registry))
         overlaps = overlaps_of(bundle, KnownSuites(PUBLISHED / "suites"))
         examined.append(CheckReport(head.parent, checks, bundle, origins, overlaps=overlaps))
-    table = board_table(board, examined, registry, {})
-    for path in write_board(table, tmp_path / "submissions", tmp_path / board):
+    judged = judged_board(board, examined, registry, register_beside(root))
+    for path in write_board(judged.table, tmp_path / "submissions", tmp_path / board):
         assert path.read_bytes() == (PUBLISHED / board / path.name).read_bytes(), path.name
+    for name in ("submissions", "certificates", "DATES"):
+        (tmp_path / name).symlink_to(PUBLISHED / name)
+    summary, pages = write_pages(judged, tmp_path / "submissions", tmp_path / "site", registry)
+    for path in pages:
+        name = path.relative_to(tmp_path)
+        assert path.read_bytes() == (PUBLISHED / name).read_bytes(), name
+    published = (PUBLISHED / "site" / board).rglob("*.html")
+    assert {path.relative_to(tmp_path) for path in pages} == {
+        path.relative_to(PUBLISHED) for path in published
+    }
+    index = Index.model_validate_json((PUBLISHED / "site" / "index.json").read_text())
+    assert summary in index.boards
 
 
 # --- what intervals cover ---------------------------------------------------------------------
@@ -281,6 +297,8 @@ def test_the_index_links_every_board(built: BuiltBoards) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", index):
         assert (built.out / link).is_file(), link
     assert "[handmade@1](handmade@1/board.md)" in index
+    # Boards without a site need no dates of submissions.
+    assert not (built.out.parent / "DATES").exists()
 
 
 def test_the_page_links_its_submissions_and_loads_nothing(built: BuiltBoards) -> None:

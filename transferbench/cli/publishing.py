@@ -137,6 +137,9 @@ def build(
     out: Annotated[Path, typer.Option("--out", help="Where the boards are written.")] = Path(
         "leaderboard"
     ),
+    site: Annotated[
+        bool, typer.Option("--site", help="Write the pages of the site, too, below OUT/site.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Write every board as md, html, csv, tex and json from one table."""
@@ -147,7 +150,7 @@ def build(
     for why in survey(submissions).left_out:
         note(why)
     with disk_errors_explained(out):
-        written = build_boards(submissions, out, known_plugins(plugin))
+        written = build_boards(submissions, out, known_plugins(plugin), site=site)
     for path in written:
         say(str(path))
 

@@ -7,6 +7,7 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from transferbench.claims import image_counts, scope_of
 from transferbench.leaderboard.candidates import Competition, refused, withdrawn
@@ -16,6 +17,16 @@ from transferbench.leaderboard.formats import write_board, write_index
 from transferbench.leaderboard.notes import flags_of, notes_of
 from transferbench.leaderboard.rates import rate_flags
 from transferbench.leaderboard.rows import board_rows
+from transferbench.leaderboard.site import (
+    SITE,
+    BoardInput,
+    BoardSummary,
+    dates_with,
+    index_of,
+    newer_than,
+    write_board_pages,
+    write_front,
+)
 from transferbench.leaderboard.table import BoardTable
 from transferbench.measurements import Measurements
 from transferbench.registry import Registry, load_registry
@@ -24,7 +35,14 @@ from transferbench.submission.withdrawal import Withdrawal, withdrawals_beside
 from transferbench.suite.preregistration import Registration, register_beside, registration_of
 from transferbench.suite.published import KnownSuites, suites_beside
 
-__all__ = ["board_table", "boards", "build"]
+__all__ = ["JudgedBoard", "boards", "build", "judged_board", "write_pages"]
+
+
+class JudgedBoard(NamedTuple):
+    """A board; ``competition``: its submissions, None where none was accepted."""
+
+    table: BoardTable
+    competition: Competition | None
 
 
 def build(
@@ -32,17 +50,42 @@ def build(
     out: Path,
     registry: Registry | None = None,
     suites: KnownSuites | None = None,
+    *,
+    site: bool = False,
 ) -> list[Path]:
     """Check every submission and write each board in every format, with an index of boards.
 
-    The same submissions give the same bytes. Returns the files written.
+    ``site``: write the pages of the site, too, below ``out / "site"``. A submission that is new to
+    the register of dates is appended there; then the same submissions give the same bytes.
+    Returns the files written.
     """
-    written = []
-    tables = boards(submissions, registry, suites)
-    for table in tables:
-        written += write_board(table, submissions, out / table.board)
-    written.append(write_index(tables, survey(submissions).left_out, out))
+    written, tables, summaries = [], [], []
+    registry = registry or load_registry()
+    left_out = survey(submissions).left_out
+    # One board at a time: the records of all would take gigabytes.
+    for judged in _judged_boards(submissions, registry, suites):
+        tables.append(judged.table)
+        written += write_board(judged.table, submissions, out / judged.table.board)
+        if site:
+            summary, pages = write_pages(judged, submissions, out / SITE, registry)
+            summaries.append(summary)
+            written += pages
+        del judged
+    written.append(write_index(tables, left_out, out, site=site))
+    if site:
+        written += write_front(index_of(summaries), out / SITE, left_out)
     return written
+
+
+def write_pages(
+    judged: JudgedBoard, submissions: Path, site: Path, registry: Registry
+) -> tuple[BoardSummary, list[Path]]:
+    """Write the pages of one board of the site; returns its summary and the files."""
+    table, competition = judged
+    candidates = [*competition.chosen.values(), *competition.superseded] if competition else []
+    dates = dates_with(submissions, sorted(candidate.folder for candidate in candidates))
+    content = BoardInput(table, competition, submissions, dates, registry, newer_than(table.board))
+    return write_board_pages(content, site / table.board)
 
 
 def boards(
@@ -57,50 +100,54 @@ def boards(
     or where a file is no withdrawal; ``SuiteError`` where known suites contradict each other, or
     what was preregistered.
     """
+    judged = _judged_boards(submissions, registry or load_registry(), suites)
+    return [board.table for board in judged]
+
+
+def _judged_boards(
+    submissions: Path, registry: Registry, suites: KnownSuites | None
+) -> Iterator[JudgedBoard]:
     by_board = survey(submissions).by_board
-    registry = registry or load_registry()
     suites = suites or suites_beside(submissions)
     registered = register_beside(submissions)
     taken_back = withdrawals_beside(submissions)
-    tables = []
     for name, folders in sorted(by_board.items()):
         reports = [check(folder, registry, suites) for folder in folders]
         for suite in suites.of(name).values():
             registration_of(suite, registered)
-        tables.append(_sound_table(name, reports, registry, registered, taken_back))
-    return tables
+        yield _sound_board(name, reports, registry, registered, taken_back)
 
 
-def _sound_table(
+def _sound_board(
     name: str,
     reports: Sequence[CheckReport],
     registry: Registry,
     registered: Mapping[str, Registration],
     taken_back: Mapping[str, Withdrawal],
-) -> BoardTable:
-    """``board_table``, where a submission that was accepted and cannot be shown is refused."""
+) -> JudgedBoard:
+    """``judged_board``, where a submission that was accepted and cannot be shown is refused."""
     try:
-        return board_table(name, reports, registry, registered, taken_back)
+        return judged_board(name, reports, registry, registered, taken_back)
     except Exception:  # untrusted content may raise anything
         sound = []
         for report in reports:
             try:
-                board_table(name, [report], registry, registered)
+                judged_board(name, [report], registry, registered)
                 sound.append(report)
             except Exception as own:  # noqa: BLE001  # as above
                 sound.append(report.refused_for(own))
         if all(report in reports for report in sound):
             raise
-        return board_table(name, sound, registry, registered, taken_back)
+        return judged_board(name, sound, registry, registered, taken_back)
 
 
-def board_table(
+def judged_board(
     name: str,
     reports: Sequence[CheckReport],
     registry: Registry,
     registered: Mapping[str, Registration],
     taken_back: Mapping[str, Withdrawal] = MappingProxyType({}),
-) -> BoardTable:
+) -> JudgedBoard:
     """The board ``name`` of the submissions that are meant for it, without those taken back."""
     accepted, unranked = [], []
     for report in reports:
@@ -114,13 +161,15 @@ def board_table(
         else:
             unranked.append(refused(report, name))
     if not accepted:
-        return BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ())
+        return JudgedBoard(
+            BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ()), None
+        )
     competition = Competition(accepted, registry)
     suite, (columns, rows) = competition.suite, board_rows(competition)
     registration = registration_of(suite, registered)
     verdicts = {c.head.entry.label: c.bundle.verdicts for c in competition.chosen.values()}
     entries = dict.fromkeys(str(row.cells["entry"][0]) for row in rows)
-    return BoardTable(
+    table = BoardTable(
         board=name,
         suite=suite.id,
         summary=suite.summary,
@@ -141,6 +190,7 @@ def board_table(
         verdicts={entry: verdicts[entry] for entry in entries if verdicts[entry]},
         scope=tuple(_scope(competition)),
     )
+    return JudgedBoard(table, competition)
 
 
 def _scope(competition: Competition) -> Iterator[str]:

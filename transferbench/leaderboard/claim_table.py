@@ -14,9 +14,9 @@ from transferbench.claims import (
     families_of,
     family_of,
 )
-from transferbench.leaderboard.table import EN_DASH, MINUS, csv_text, markdown_table
+from transferbench.leaderboard.table import EN_DASH, csv_text, markdown_table, signed
 
-__all__ = ["Verdicts", "claims_as_csv", "claims_as_markdown"]
+__all__ = ["Verdicts", "claims_as_csv", "claims_as_markdown", "predicate"]
 
 Verdicts = Mapping[str, Sequence[Verdict]]
 """By entry, those of the board in its order."""
@@ -129,7 +129,7 @@ def _rows(verdicts: Verdicts, families: Mapping[str, Sequence[Family]]) -> Itera
             cells = [_cell(of_entry.get(example.claim)) for of_entry in by_claim]
             if not is_head:
                 cells = list(map(_with_p, cells, of_entries))
-            text = f"{example.statement}: {_predicate(example)}"
+            text = f"{example.statement}: {predicate(example)}"
             yield [_Cell("", _label(example, name, is_member=is_head)), _Cell("", text), *cells]
 
 
@@ -149,7 +149,8 @@ def _claims(verdicts: Iterable[Sequence[Verdict]]) -> dict[str, Verdict]:
     return by_claim
 
 
-def _predicate(verdict: Verdict) -> str:
+def predicate(verdict: Verdict) -> str:
+    """Where the effect of a claim must lie: ``> 0 fraction``."""
     sign = {"above": "> ", "below": "< ", "within": "within \N{PLUS-MINUS SIGN}"}[verdict.relation]
     return f"{sign}{verdict.threshold:g} {verdict.unit}"
 
@@ -170,10 +171,6 @@ def _cell(verdict: Verdict | None) -> _Cell:
     flags = f" ({', '.join(verdict.flags)})" if verdict.flags else ""
     if verdict.effect is None or verdict.low is None or verdict.high is None:
         return _Cell("", word + flags)
-    bounds = f"[{_signed(verdict.low)}, {_signed(verdict.high)}]"
+    bounds = f"[{signed(verdict.low)}, {signed(verdict.high)}]"
     covers = f" {verdict.covers_text}" if verdict.covers else ""
-    return _Cell(word, f"{_signed(verdict.effect)} {bounds}{covers}{flags}")
-
-
-def _signed(value: float) -> str:
-    return f"{value:+,.3f}".replace("-", MINUS)
+    return _Cell(word, f"{signed(verdict.effect)} {bounds}{covers}{flags}")

@@ -55,8 +55,13 @@ def write_board(table: BoardTable, submissions: Path, folder: Path) -> list[Path
     return [folder / name for name in contents]
 
 
-def write_index(tables: Sequence[BoardTable], left_out: Sequence[str], out: Path) -> Path:
-    """Write the page that links every board; ``left_out``: a sentence on each other folder."""
+def write_index(
+    tables: Sequence[BoardTable], left_out: Sequence[str], out: Path, *, site: bool = False
+) -> Path:
+    """Write the page that links every board; ``left_out``: a sentence on each other folder.
+
+    ``site``: link the site, too.
+    """
     rows = [
         [
             f"[{table.board}]({table.board}/board.md)",
@@ -70,6 +75,7 @@ def write_index(tables: Sequence[BoardTable], left_out: Sequence[str], out: Path
     listed = markdown_table(rows, heads) if rows else "There is no submission yet."
     parts = [
         "# Leaderboards",
+        *(["As pages to read: open [site/index.html](site/index.html)."] if site else []),
         listed,
         *(f"Not read: {_markdown(why)}." for why in left_out),
         FOOTER,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from transferbench.leaderboard.scores import Candidate
+from transferbench.submission.origins import Origin
 from transferbench.suite import TRIAL, Claim
 from transferbench.suite.columns import columns_of
 
-__all__ = ["origin_text"]
+__all__ = ["claim_origins", "origin_text"]
 
 FACTS = ("parameters", "pre-training")
 """Titles of columns of an entry's own facts."""
@@ -24,15 +25,11 @@ def origin_text(candidate: Candidate) -> str | None:
     quantities = [("score", TRIAL, scoring.metric)]
     quantities += [(column.title, column.diagnostic, column.metric)
               for column in columns_of(candidate.suite)]  # fmt: skip
-    suite = candidate.bundle.plan.suite
-    claims = origins.claims(suite)
-    former = {verdict.claim for verdict in candidate.bundle.verdicts if verdict.lacks_all_p}
-    former = {label for label in former if _has_former_bounds(suite.claims[label])}
+    claims = claim_origins(candidate)
     parts = []
     for origin in ("derived", "reported"):
         titles = [title for title, *quantity in quantities if origins.of(*quantity) == origin]
-        own = set(claims[origin])
-        own = own | former if origin == "reported" else own - former
+        own = [label for label, of_claim in claims.items() if of_claim == origin]
         if origin == "reported" and scoring.ranks == "entries":
             titles += FACTS
         if scoring.ranks == "entries" and own:
@@ -40,6 +37,19 @@ def origin_text(candidate: Candidate) -> str | None:
         if titles:
             parts.append(f"{origin}: {', '.join(dict.fromkeys(titles))}")
     return "; ".join(parts) or None
+
+
+def claim_origins(candidate: Candidate) -> dict[str, Origin]:
+    """The origin of the verdict on each claim, controls too; empty where nothing is known."""
+    suite, origins = candidate.bundle.plan.suite, candidate.origins
+    if origins is None:
+        return {}
+    former = {verdict.claim for verdict in candidate.bundle.verdicts if verdict.lacks_all_p}
+    return {
+        label: "reported" if label in former and _has_former_bounds(claim)
+        else origins.of_claim(claim)
+        for label, claim in suite.claims.items()
+    }  # fmt: skip
 
 
 def _has_former_bounds(claim: Claim) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from transferbench.leaderboard.scores import Candidate
 from transferbench.suite import TRIAL, Suite
 
-__all__ = ["Profile", "most_severe", "profile_of"]
+__all__ = ["Profile", "main_family", "most_severe", "profile_of"]
 
 Severities = Mapping[str, float]
 """By the label of the perturbation."""
@@ -29,7 +29,7 @@ def profile_of(candidate: Candidate) -> Profile | None:
     scoring = candidate.suite.scoring
     arms = (scoring.initialization, scoring.baseline)
     points = []
-    for label in _family(candidate.suite, candidate.head.severities):
+    for label in main_family(candidate.suite, candidate.head.severities):
         series = [candidate.series(TRIAL, scoring.metric, arm, label) for arm in arms]
         if all(series):
             points.append((label, *(fmean(one_arm.values()) for one_arm in series)))
@@ -38,11 +38,11 @@ def profile_of(candidate: Candidate) -> Profile | None:
 
 def most_severe(suite: Suite, severities: Severities) -> str | None:
     """The strongest perturbation of the suite's main family; None where nothing is perturbed."""
-    family = _family(suite, severities)
+    family = main_family(suite, severities)
     return family[-1] if family and severities.get(family[-1], 0.0) > 0 else None
 
 
-def _family(suite: Suite, severities: Severities) -> list[str]:
+def main_family(suite: Suite, severities: Severities) -> list[str]:
     """The suite's main family of perturbations by severity, the identity first.
 
     Severities of different plugins have different scales, so one family is followed: that with

@@ -63,7 +63,7 @@ class Candidate:
 
     def series(self, diagnostic: str, metric: str, arm: str, perturbation: str) -> ReplicateValues:
         """The mean over the scoring targets, at each replicate that has a value on all of them."""
-        return mean_of(self._by_target(diagnostic, metric, arm, perturbation))
+        return mean_of(self.by_target(diagnostic, metric, arm, perturbation))
 
     def networks(self, diagnostic: str, metric: str, *arms: str) -> int:
         """The source networks that the replicates of these arms start from; 1 of a single one."""
@@ -123,11 +123,12 @@ class Candidate:
 
     def _scored(self, arm: str) -> list[ReplicateValues]:
         scoring = self.suite.scoring
-        return self._by_target(TRIAL, scoring.metric, arm, scoring.perturbation)
+        return self.by_target(TRIAL, scoring.metric, arm, scoring.perturbation)
 
-    def _by_target(
+    def by_target(
         self, diagnostic: str, metric: str, arm: str, perturbation: str
     ) -> list[ReplicateValues]:
+        """The values on each scoring target, in the order of the suite."""
         rows = self._rows.select(
             diagnostic=diagnostic, metric=metric, initialization=arm, perturbation=perturbation
         )

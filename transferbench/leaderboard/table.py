@@ -27,6 +27,7 @@ __all__ = [
     "field_names",
     "flat_row",
     "markdown_table",
+    "signed",
 ]
 
 CellKind = Literal["text", "count", "interval", "rank", "claims", "controls"]
@@ -141,6 +142,11 @@ def cell_text(column: Column, cell: BoardCell) -> str:
 def _decimal(value: Scalar) -> str:
     # A minus sign, not a hyphen, so that columns line up and nothing reads as a range.
     return "?" if value is None else f"{value:.3f}".replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """A value with its sign and three decimals."""
+    return f"{value:+,.3f}".replace("-", MINUS)
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

@@ -1,0 +1,79 @@
+"""The ranks of a board as its submissions came: by those that were there on each day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from transferbench.leaderboard.candidates import Competition
+from transferbench.leaderboard.scores import Candidate
+from transferbench.leaderboard.site.plots import Datum, Plot, Series, plot
+from transferbench.statistics import rank_intervals
+from transferbench.suite import TRIAL
+
+__all__ = ["Arrival", "arrivals", "history_plot"]
+
+
+class Arrival(NamedTuple):
+    """A submission, the day it came, and the ranks of all entries on that day, by label."""
+
+    day: date
+    candidate: Candidate
+    ranks: Mapping[str, int]
+
+    @property
+    def place(self) -> int:
+        """The rank of its own entry on that day; behind all where it has none."""
+        return self.ranks.get(self.candidate.head.entry.label, len(self.ranks) + 1)
+
+
+def arrivals(competition: Competition, dates: Mapping[str, date]) -> list[Arrival]:
+    """The submissions of a board, newest first; without ranks where these are within an entry."""
+    candidates = [*competition.chosen.values(), *competition.superseded]
+    by_day = {
+        day: _ranks(competition, [c for c in candidates if dates[c.folder] <= day])
+        for day in {dates[c.folder] for c in candidates}
+    }
+    came = [Arrival(dates[c.folder], c, by_day[dates[c.folder]]) for c in candidates]
+    came.sort(key=lambda each: (each.place, each.candidate.folder))
+    return sorted(came, key=lambda each: each.day, reverse=True)
+
+
+def _ranks(competition: Competition, present: Sequence[Candidate]) -> dict[str, int]:
+    scoring = competition.suite.scoring
+    if scoring.ranks == "initializations":
+        return {}
+    arm = scoring.initialization
+    # As on the board: the latest MINOR of an entry, of equals the first id.
+    present = sorted(present, key=lambda c: (-c.head.minor, c.head.id))
+    chosen: dict[str, Candidate] = {}
+    for candidate in present:
+        chosen.setdefault(candidate.head.entry.label, candidate)
+    complete = {label: c for label, c in chosen.items() if not c.missing_scores(arm)}
+    scores = {label: c.score(arm) for label, c in sorted(complete.items())}
+    networks = {label: c.networks(TRIAL, scoring.metric, arm) for label, c in complete.items()}
+    return {label: rank.rank for label, rank in rank_intervals(scores, networks=networks).items()}
+
+
+def history_plot(history: Sequence[Arrival]) -> Plot | None:
+    """The ranks of the entries over the days; None where all came on one."""
+    by_day = {arrival.day: arrival.ranks for arrival in history if arrival.ranks}
+    if len(by_day) < 2:  # one day has no history
+        return None
+    days = sorted(by_day)
+    labels = sorted(by_day[days[-1]], key=lambda label: by_day[days[-1]][label])
+    series = [
+        Series(label, [Datum(k, by_day[day][label]) for k, day in enumerate(days)
+                       if label in by_day[day]])
+        for label in labels
+    ]  # fmt: skip
+    return plot(
+        series,
+        title="Ranks by day",
+        description=f"The ranks of {len(labels)} entries on {len(days)} days",
+        x_label="",
+        y_label="rank",
+        x_names=[str(day) for day in days],
+        ranks=True,
+    )
