@@ -35,7 +35,7 @@ from transferbench.submission.withdrawal import Withdrawal, withdrawals_beside
 from transferbench.suite.preregistration import Registration, register_beside, registration_of
 from transferbench.suite.published import KnownSuites, suites_beside
 
-__all__ = ["JudgedBoard", "boards", "build", "judged_board", "write_pages"]
+__all__ = ["JudgedBoard", "board_table", "boards", "build", "judged_board", "write_pages"]
 
 
 class JudgedBoard(NamedTuple):
@@ -139,6 +139,16 @@ def _sound_board(
         if all(report in reports for report in sound):
             raise
         return judged_board(name, sound, registry, registered, taken_back)
+
+
+def board_table(
+    name: str,
+    reports: Sequence[CheckReport],
+    registry: Registry,
+    registered: Mapping[str, Registration],
+) -> BoardTable:
+    """The table of ``judged_board``."""
+    return judged_board(name, reports, registry, registered).table
 
 
 def judged_board(
