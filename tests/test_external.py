@@ -134,7 +134,6 @@ def test_an_arm_is_left_out_for_its_checkpoint_or_its_source(registry):
         ("null-pair@1", set()),
         ("quickstart@2", {"P0-T"}),
         ("null-pair@2", {"P0-T"}),
-        ("vision@1", set()),
     ],
 )
 def test_every_bundled_suite_can_be_planned_with_external_weights(name, expected, registry):

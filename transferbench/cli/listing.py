@@ -107,7 +107,8 @@ def suites(json: Json = False) -> None:
         as_json([{"suite": suite.id, "summary": suite.summary} for suite in loaded])
     else:
         table(["suite", "summary"], [(suite.id, suite.summary) for suite in loaded])
-        say(f"\ntransferbench show suite {loaded[-1].id} prints one, to read or to begin your own")
+        first = load_suite("quickstart").id
+        say(f"\ntransferbench show suite {first} prints one, to read or to begin your own")
 
 
 def _show_suite(name: str) -> None:
