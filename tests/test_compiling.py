@@ -39,14 +39,18 @@ def shapes(monkeypatch):
     """What a compiler is called with: the images of each pass, and whether in training."""
     passes = []
 
-    def compiled(net, **_):
-        def forward(images):
-            passes.append((net.training, len(images)))
-            return net(images)
+    class Compiled:
+        def __init__(self, net, **_):
+            self.net = net
 
-        return forward
+        def __call__(self, images):
+            passes.append((self.net.training, len(images)))
+            return self.net(images)
 
-    monkeypatch.setattr(torch, "compile", compiled)
+        def __len__(self):
+            raise TypeError("as of torch's, for most networks")
+
+    monkeypatch.setattr(torch, "compile", Compiled)
     return passes
 
 
@@ -99,10 +103,14 @@ def pretraining(tmp_path, monkeypatch):
     return run
 
 
-def test_a_job_says_that_it_was_compiled(pretraining, shapes):
+def test_a_job_says_that_it_was_compiled(pretraining, shapes, monkeypatch):
     assert pretraining(compile=True)["compiled"] is True
     assert shapes
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(pretraining.store / "compiled")
+    with monkeypatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", "mine")
+        keep_compiled_in(pretraining.store)
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "mine"
     shapes.clear()
     assert "compiled" not in pretraining()
     assert "compiled" not in pretraining(compile=False)

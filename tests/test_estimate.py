@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,17 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.errors import PluginError, SuiteError
-from transferbench.runner.cost import MEASURED_PIXELS, SavedBytes, estimate, peak_memory_bytes
+from transferbench.runner.cost import (
+    MEASURED_PIXELS,
+    SavedBytes,
+    _batch_size,
+    estimate,
+    peak_memory_bytes,
+)
 from transferbench.runner.messages import said_where_slow
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
+from transferbench.training.captured import WARM_UPS, CannotCaptureError
 
 CPU = torch.device("cpu")
 REWINDING = {"rewinding": {"name": "rewinding"}}
@@ -207,6 +215,48 @@ def test_large_steps_are_measured_on_few_images(tmp_path, batches, monkeypatch):
 def _in_30_seconds(step, _):
     step()
     return 30.0
+
+
+def test_trainings_of_one_shape_are_measured_together(tmp_path, batches, monkeypatch):
+    """As many in one graph as there are of them, up to the size of a group."""
+    planned = small_recipe(tmp_path, "fixup-resnet8", 20)
+    planned = replace_options(planned, group=3)
+    times = iter([30.0, 7.0, 12.0])  # a step alone, an evaluation, a step of each of a graph
+
+    def timed(work, _):
+        work()
+        return next(times)
+
+    monkeypatch.setattr("transferbench.runner.cost._shortest", timed)
+    trials = sorted(jobs(planned, "trial"))[:2]
+    done = planned.plan.jobs.keys() - trials
+    works = [planned.plan.jobs[name].work for name in trials]
+    (batch,) = {_batch_size(planned.plan.jobs[name]) for name in trials}
+    expected = sum(12 / 2 / batch * work.trained + 7 / 256 * work.evaluated for work in works)
+    assert cost(planned, done).seconds == pytest.approx(expected)
+    # Two steps alone, and of two trainings: warm-ups, and a replay.
+    assert batches.count((True, batch)) == 2 + 2 * (WARM_UPS + 1)
+
+
+def test_what_cannot_be_captured_is_measured_eagerly(tmp_path, monkeypatch):
+    planned = small_recipe(tmp_path, "fixup-resnet8", 20)
+
+    def refused(*_, **__):
+        raise CannotCaptureError("it branches")
+
+    expected = _estimated(planned, monkeypatch)
+    monkeypatch.setattr("transferbench.runner.cost.CapturedSteps", refused)
+    assert _estimated(replace_options(planned, group=4), monkeypatch) == expected
+
+
+def _estimated(planned, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("transferbench.runner.cost._shortest", _in_30_seconds)
+        return cost(planned, planned.plan.jobs.keys() - jobs(planned, "trial")).seconds
+
+
+def replace_options(planned, **changes):
+    return replace(planned, options=replace(planned.options, **changes))
 
 
 def test_a_batch_of_two_is_measured_however_large_the_images_are(tmp_path, batches, monkeypatch):

@@ -13,7 +13,7 @@ from transferbench.identity import digest
 from transferbench.metrics import Evaluation
 from transferbench.plan import Job
 from transferbench.store import WaitEvent, Waiting
-from transferbench.training.graph import CudaGraph, MakeGraph, RecordedCalls
+from transferbench.training.graph import graphs_of
 from transferbench.training.group import Group
 from transferbench.training.loop import Request
 
@@ -40,7 +40,7 @@ class Groups:
         group: Group[None] = Group(
             self._device,
             self._sizes.get(shape, self._machine.group),
-            self._make_graph(),
+            graphs_of(self._device),
             partial(self._say, first.payload["backbone"]["name"]),
             # Other kernels may sum in another order each time.
             compared=not self._machine.fast_kernels,
@@ -48,11 +48,6 @@ class Groups:
         ended = group.run(list(works.values()))
         self._sizes[shape] = group.size
         return dict(zip(works, [each.error for each in ended], strict=True))
-
-    def _make_graph(self) -> MakeGraph:
-        if self._device.type != "cuda":
-            return RecordedCalls
-        return partial(CudaGraph, self._device, torch.cuda.graph_pool_handle())
 
     def _say(self, backbone: str, reason: str) -> None:
         if (text := f"{backbone}: {reason}") not in self._said:

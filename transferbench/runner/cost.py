@@ -10,7 +10,8 @@ import re
 import resource
 import sys
 import timeit
-from collections.abc import Callable, Container, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -28,15 +29,21 @@ from transferbench.plan import Job, JobKind
 from transferbench.plan.tuning import recipe_at
 from transferbench.registry import blamed
 from transferbench.registry.numerics import seeded_generators
+from transferbench.runner.executors.spec import ExecutorContext
 from transferbench.runner.messages import said_where_slow
 from transferbench.runner.planning import Planned
+from transferbench.runner.schedule import shape_of
 from transferbench.training import (
     Execution,
+    TaskData,
     Training,
     evaluate,
     random_task,
     set_train_mode,
 )
+from transferbench.training.captured import CapturedSteps, GroupMember
+from transferbench.training.generators import OwnGenerators
+from transferbench.training.graph import graphs_of
 
 __all__ = [
     "MEASURED_PIXELS",
@@ -107,6 +114,10 @@ def _estimate(planned: Planned, done: Container[str], device: torch.device) -> E
     resources = WorkerResources(planned.registry, store, machine)
     speeds: dict[str, _Speed] = {}
 
+    context = ExecutorContext(planned.options, machine, store, planned.folder, jobs)
+    shapes = Counter(shape_of(job) for name, job in jobs.items() if name not in done)
+    group = context.group_size(device.type)
+
     @cache  # many diagnoses need the speed of the same training
     def speed_of(training: str) -> _Speed:
         job = jobs[training]
@@ -116,10 +127,11 @@ def _estimate(planned: Planned, done: Container[str], device: torch.device) -> E
         # differ in the learning rate and in what is evaluated alone.
         recipe = {k: v for k, v in job.payload["recipe"].items() if k not in UNTIMED}
         fields = ("backbone", "image", "frozen")
-        key = digest([recipe, *(job.payload.get(field) for field in fields), *batch])
+        together = min(group, max(shapes[shape_of(job)], 1))
+        key = digest([recipe, *(job.payload.get(field) for field in fields), *batch, together])
         if key not in speeds:
             with single_threaded():
-                speeds[key] = _measure(resources, job.payload, batch)
+                speeds[key] = _measure(resources, job.payload, batch, together)
         return speeds[key]
 
     seconds: dict[JobKind, float] = dict.fromkeys(get_args(JobKind), 0.0)
@@ -158,13 +170,16 @@ def _batch_size(job: Job) -> int:
     return int(min(recipe["batch_size"], max(images, 1)))
 
 
-def _measure(resources: WorkerResources, payload: dict[str, Any], batch: _Batch) -> _Speed:
-    """Time a few steps on random images; the first step, which warms up, is not counted."""
+def _measure(
+    resources: WorkerResources, payload: dict[str, Any], batch: _Batch, together: int
+) -> _Speed:
+    """Time a few steps on random images; the first step, which warms up, is not counted.
+
+    Of ``together`` trainings in a graph where they can be captured, as a worker takes them.
+    """
     spec, _ = resources.backbone(payload)
-    net = resources.network(payload).to(resources.device)
-    recipe = recipe_at(payload, ANY_RATE)
     image, dataset = payload["image"], payload["dataset"]
-    execution = Execution(resources.device)
+    execution = Execution(resources.device, captured=together > 1)
     # Two at least: one alone has no batch statistics.
     fitting = max(2, MEASURED_PIXELS[resources.device.type] // image["size"] ** 2)
     at_once = min(batch.trained, resources.machine.micro_batch or batch.trained)
@@ -172,11 +187,8 @@ def _measure(resources: WorkerResources, payload: dict[str, Any], batch: _Batch)
     shape = (image["size"], image["size"], image["channels"])
     n = max(trained_n, evaluated_n)
     data = random_task(n, shape, dataset["classes"], resources.device, dataset["task"])
-    only_head = resources.head(spec, net) if payload.get("frozen") else None
-    if only_head is not None:
-        freeze_body(net, partition(spec, net))
-    training = Training(net, data, recipe, execution, spec.rate_factors, only_head=only_head)
-    set_train_mode(net, only_head)
+    training = _training(resources, payload, data, execution)
+    net = training.net
     generator = torch.Generator(resources.device).manual_seed(0)
     indices = torch.arange(trained_n, device=resources.device)
     saved = SavedBytes(net, trained_n)
@@ -186,14 +198,48 @@ def _measure(resources: WorkerResources, payload: dict[str, Any], batch: _Batch)
             training.step(indices, generator)
         trained = _shortest(lambda: training.step(indices, generator), resources.device)
         evaluated = _shortest(
-            lambda: evaluate(net, data.test, data, execution, recipe.precision), resources.device
+            lambda: evaluate(net, data.test, data, execution, training.recipe.precision),
+            resources.device,
         )
+        if together > 1:
+            trainings = [_training(resources, payload, data, execution) for _ in range(together)]
+            trained = min(trained, _captured_seconds(trainings, indices.cpu()))
     unmeasured_bytes = max(
         0.0,
         saved.total / trained_n * (at_once - trained_n),
         saved.largest / trained_n * LAYER_TENSORS * (batch.evaluated - n),
     )
     return _Speed(trained / trained_n, evaluated / n, unmeasured_bytes)
+
+
+def _training(
+    resources: WorkerResources, payload: dict[str, Any], data: TaskData, execution: Execution
+) -> Training:
+    spec, _ = resources.backbone(payload)
+    net = resources.network(payload).to(resources.device)
+    only_head = resources.head(spec, net) if payload.get("frozen") else None
+    if only_head is not None:
+        freeze_body(net, partition(spec, net))
+    recipe = recipe_at(payload, ANY_RATE)
+    training = Training(net, data, recipe, execution, spec.rate_factors, only_head=only_head)
+    set_train_mode(net, only_head)
+    return training
+
+
+def _captured_seconds(trainings: Sequence[Training], indices: torch.Tensor) -> float:
+    """Seconds of a step of one of the trainings that are captured in one graph.
+
+    Infinite where they cannot be captured, or memory runs out: a worker then takes other steps.
+    """
+    device = trainings[0].execution.device
+    members = [GroupMember(training, OwnGenerators(device)) for training in trainings]
+    draws = [training.stepping.draw(indices, torch.Generator().manual_seed(0), 0)
+             for training in trainings]  # fmt: skip
+    try:
+        steps = CapturedSteps(members, draws, graphs_of(device), compared=False)
+    except Exception:  # noqa: BLE001  # whatever keeps it from being captured
+        return math.inf
+    return _shortest(lambda: steps.take(draws), device) / len(trainings)
 
 
 class SavedBytes:

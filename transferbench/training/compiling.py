@@ -17,6 +17,7 @@ PIXELS = 5e10
 Compiling ResNet-50 took 50 s on an H100 and saved 60 us an image, Fixup ResNet-50 26 s and 87 us:
 they pay from 0.8 and 0.3 million images of 224 px on.
 """
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 FORMS = 256
 """Of one function that are kept: networks share the code of their layers."""
 
@@ -36,7 +37,10 @@ def keep_compiled_in(folder: Path) -> None:
     What a worker has compiled for a shape, it uses for all networks of that shape.
     """
     from torch._dynamo import config  # it takes as long as a small training
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    # To import torch's compiler may set the variable to its own default.
+    if os.environ.get(CACHE, default_cache_dir()) == default_cache_dir():
+        os.environ[CACHE] = str(folder)
     # Beyond its limit torch would silently compute eagerly.
     config.cache_size_limit = FORMS

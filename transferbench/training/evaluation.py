@@ -55,9 +55,11 @@ def evaluate(
     """
 
     def outputs(images: torch.Tensor) -> torch.Tensor:
-        whole = len(images) == execution.evaluation_batch
-        logits: torch.Tensor = (compiled if compiled and whole else net)(images)
-        return logits.float()
+        forward: Callable[..., torch.Tensor] = net
+        # Not by its truth: that of a compiled network is its length.
+        if compiled is not None and len(images) == execution.evaluation_batch:
+            forward = compiled
+        return forward(images).float()
 
     with eval_mode(net), torch.no_grad(), autocast(execution.device, precision):
         logits = [outputs(images) for images in _batches(split.pipeline, execution)]

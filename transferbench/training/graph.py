@@ -8,13 +8,14 @@ the card.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import torch
 
 from transferbench.training.generators import OwnGenerators
 
-__all__ = ["CudaGraph", "Graph", "MakeGraph", "RecordedCalls"]
+__all__ = ["CudaGraph", "Graph", "MakeGraph", "RecordedCalls", "graphs_of"]
 
 Work: TypeAlias = Callable[[], None]
 
@@ -115,6 +116,13 @@ class CudaGraph:
                 work()
         for stream in streams:
             self._main.wait_stream(stream)
+
+
+def graphs_of(device: torch.device) -> MakeGraph:
+    """What makes the graphs of a device; those of a card share one pool of memory."""
+    if device.type != "cuda":
+        return RecordedCalls
+    return partial(CudaGraph, device, torch.cuda.graph_pool_handle())
 
 
 def _drawing_from(own: OwnGenerators, work: Work) -> Work:
