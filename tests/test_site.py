@@ -21,12 +21,19 @@ from torch import nn
 
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import build
-from transferbench.leaderboard.site import Index, dates_with, write_front
+from transferbench.leaderboard.site import (
+    BoardInput,
+    Index,
+    dates_with,
+    write_board_pages,
+    write_front,
+)
 from transferbench.leaderboard.site.dates import DATES, read_dates
 from transferbench.leaderboard.site.plots import ScoreAxis, compact, front_of, span_of
-from transferbench.leaderboard.table import MINUS
+from transferbench.leaderboard.table import MINUS, BoardTable, Unranked
 from transferbench.networks.multiply_adds import forward_multiply_adds
 from transferbench.plan import Entry
+from transferbench.registry import load_registry
 from transferbench.specs import Weights
 from transferbench.submission import Declaration
 
@@ -192,6 +199,19 @@ def test_a_superseded_submission_keeps_its_page(site: Path) -> None:
     assert f'href="{old.name}"><code>{old.stem[-10:]}' in new.read_text()
     # An id is in its name, so that the page of another submission has another address.
     assert old.stem.removeprefix("made-good-") != new.stem.removeprefix("made-good-")
+
+
+def test_a_withdrawn_submission_keeps_its_address(tmp_path: Path) -> None:
+    row = Unranked("made/good", "0123456789", "withdrawn", f"by one: {HOSTILE}")
+    table = BoardTable("handmade@1", "handmade@1", "", ("", ""), (), (), (row,), (), ())
+    board = BoardInput(table, None, tmp_path / "submissions", {}, load_registry())
+    summary, files = write_board_pages(board, tmp_path / "site" / "handmade@1")
+    page = tmp_path / "site" / "handmade@1" / "entries" / "made+good-0123456789.html"
+    assert files == [tmp_path / "site" / "handmade@1" / "index.html", page]
+    assert not summary.entries
+    assert "Withdrawn: by one: &lt;script&gt;" in page.read_text()
+    links = [link for file in files for link in _Html(file).links]
+    assert "entries/made%2Bgood-0123456789.html" in links
 
 
 def test_foreign_text_is_escaped_on_every_page(site: Path) -> None:

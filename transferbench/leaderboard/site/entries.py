@@ -22,7 +22,7 @@ from transferbench.submission.bundle import slug
 from transferbench.suite import TRIAL, Suite
 from transferbench.suite.columns import columns_of
 
-__all__ = ["EntryPage", "Panel", "entry_href"]
+__all__ = ["EntryPage", "Panel", "entry_href", "page_href"]
 
 DRAWN = 6
 """Arms of a plot: there are as many colours."""
@@ -43,8 +43,12 @@ class Panel(NamedTuple):
 
 def entry_href(candidate: Candidate) -> str:
     """The page of a submission, below the folder of its board: it never changes."""
-    head = candidate.head
-    return f"entries/{slug(head.entry.label)}-{head.id[:SHORT_ID]}.html"
+    return page_href(candidate.head.entry.label, candidate.head.id[:SHORT_ID])
+
+
+def page_href(label: str, short_id: str) -> str:
+    """``entry_href`` of the submission of this entry, by the first characters of its id."""
+    return f"entries/{slug(label)}-{slug(short_id)}.html"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from transferbench.leaderboard.candidates import Competition
 from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.site.claims import BoardClaim, claims_of, judged_of, terms_of
 from transferbench.leaderboard.site.cost import cost_of
-from transferbench.leaderboard.site.entries import EntryPage, entry_href
+from transferbench.leaderboard.site.entries import EntryPage, entry_href, page_href
 from transferbench.leaderboard.site.history import arrivals, history_plot
 from transferbench.leaderboard.site.pareto import pareto_plots
 from transferbench.leaderboard.site.plots import ScoreAxis, compact
@@ -83,6 +83,10 @@ def write_board_pages(board: BoardInput, folder: Path) -> tuple[BoardSummary, li
         "heads": {column.key: column for column in table.columns},
     }
     contents = {"index.html": _board_page(board, folder, common, pages, claims)}
+    for row in table.unranked:
+        if row.status == "withdrawn":
+            href = page_href(row.entry, row.submission)
+            contents[href] = _render("withdrawn.html.j2", **common, root="../../", row=row)
     for page in pages:
         href = entry_href(page.candidate)
         contents[href] = _entry_page(page, board, folder / href, common, claims)
@@ -141,6 +145,7 @@ def _board_page(
         pareto=pareto_plots(table, pages) if competition else [],
         claims=claims,
         candidates=candidates,
+        page_href=page_href,
         history=history,
         history_plot=history_plot(history),
     )
