@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from transferbench.data.pipeline import ImagePipeline
+from transferbench.errors import is_out_of_memory
 from transferbench.metrics import Evaluation, score
 from transferbench.networks.losses import has_unknown
 from transferbench.networks.modules import FeatureRecorder, eval_mode
@@ -22,7 +23,30 @@ from transferbench.training.loss import task_loss
 from transferbench.training.processes import ALONE
 from transferbench.training.tasks import DataSplit, TaskData
 
-__all__ = ["evaluate", "model_outputs", "scored"]
+__all__ = ["evaluate", "fitting", "model_outputs", "scored"]
+
+ResultT = TypeVar("ResultT")
+
+
+def fitting(
+    execution: Execution, compute: Callable[[Execution], ResultT]
+) -> tuple[ResultT, Execution]:
+    """What ``compute`` gives, on half as many images at once wherever memory runs out for them.
+
+    And the execution with which it fitted. Of several processes all would have to go back, so that
+    theirs raises.
+    """
+    while True:
+        try:
+            return compute(execution), execution
+        except Exception as error:
+            images = execution.evaluation_batch
+            if not is_out_of_memory(error) or images == 1 or execution.processes.size > 1:
+                raise
+        # Outside the handler, where nothing holds the tensors of the failed pass any more.
+        if execution.device.type == "cuda":
+            torch.cuda.empty_cache()
+        execution = replace(execution, evaluation_batch=images // 2)
 
 
 def model_outputs(
@@ -32,12 +56,16 @@ def model_outputs(
 
     In eval mode and float32, on the CPU.
     """
-    logits, features = [], []
-    with eval_mode(net), FeatureRecorder(head) as recorder, torch.no_grad():
-        for images in _batches(pipeline, replace(execution, processes=ALONE)):
-            logits.append(net(images).float())
-            features.append(recorder.features.float())
-    return {"logits": torch.cat(logits).cpu(), "features": torch.cat(features).cpu()}
+
+    def outputs(execution: Execution) -> dict[str, torch.Tensor]:
+        logits, features = [], []
+        with eval_mode(net), FeatureRecorder(head) as recorder, torch.no_grad():
+            for images in _batches(pipeline, execution):
+                logits.append(net(images).float())
+                features.append(recorder.features.float())
+        return {"logits": torch.cat(logits).cpu(), "features": torch.cat(features).cpu()}
+
+    return fitting(replace(execution, processes=ALONE), outputs)[0]
 
 
 def evaluate(

@@ -16,7 +16,7 @@ from transferbench.metrics import Evaluation
 from transferbench.networks.modules import clone_state
 from transferbench.specs import RateFactor
 from transferbench.suite import Recipe
-from transferbench.training.evaluation import evaluate
+from transferbench.training.evaluation import evaluate, fitting
 from transferbench.training.execution import Execution
 from transferbench.training.processes import refuse_other_positions
 from transferbench.training.progress import Progress
@@ -124,10 +124,15 @@ class Training:
         if isinstance(work, StepDraw):
             self.stepping.compute_in_parts(work)
             return None
-        return evaluate(
-            self.net, self.splits[work], self.data, self.execution, self.recipe.precision,
-            compiled=self.stepping.network if self.execution.compile else None,
+        split, compiled = self.splits[work], self.stepping.network
+        evaluation, self.execution = fitting(
+            self.execution,
+            lambda execution: evaluate(
+                self.net, split, self.data, execution, self.recipe.precision,
+                compiled=compiled if execution.compile else None,
+            ),
         )  # fmt: skip
+        return evaluation
 
     def loop(
         self,
