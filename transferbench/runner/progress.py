@@ -50,6 +50,7 @@ class Display:
         self.running: set[str] = set()
         self.started_at = self.reported_at = time.monotonic()
         self.work_done = 0.0
+        self.work_left = 0.0
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -78,6 +79,7 @@ class Display:
     def planned(self, jobs: Mapping[str, Job], done: Collection[str]) -> None:
         """Show how much there is and how much of it needs no work."""
         self.left = {name: job for name, job in jobs.items() if name not in done}
+        self.work_left = sum(map(_passes, self.left.values()))
         total, left = len(jobs), len(self.left)
         self.progress.update(self.bar, total=total, completed=total - left)
         line = f"{total} jobs: {total - left} already done, {left} to run"
@@ -91,7 +93,8 @@ class Display:
     def finished(self, job: Job, outcome: Outcome) -> None:
         """Count a job as over; a failure has a line of its own."""
         self.running.discard(job.id)
-        self.left.pop(job.id, None)
+        if self.left.pop(job.id, None):
+            self.work_left -= _passes(job)
         self.work_done += _passes(job)
         self.progress.advance(self.bar)
         if outcome.status != "ok":
@@ -120,11 +123,10 @@ class Display:
 
     def _state(self) -> str:
         elapsed = time.monotonic() - self.started_at
-        work_left = sum(_passes(job) for job in self.left.values())
         state = f"{len(self.running)} running, {len(self.left)} left"
         if self.work_done > 0 and elapsed > 0:
             rate = self.work_done / elapsed
-            state += f", {rate:,.0f} images/s, {_duration(work_left / rate)} to go"
+            state += f", {rate:,.0f} images/s, {_duration(max(0.0, self.work_left) / rate)} to go"
         return state
 
 
