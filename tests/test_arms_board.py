@@ -26,8 +26,8 @@ from handmade_run import (
     submit,
     trial_outputs,
 )
-from scipy import stats
-from t_intervals import OF_SHARES, of_difference, of_level
+from scipy import optimize, stats
+from t_intervals import ANY, OF_SHARES, of_difference, of_level, quantile, reach
 
 from transferbench.claims import judge
 from transferbench.leaderboard import boards, build, show
@@ -40,6 +40,7 @@ from transferbench.statistics import share_of_gain
 from transferbench.submission import CheckReport, Declaration, check
 from transferbench.submission.bundle import read_bundle
 from transferbench.suite import Suite
+from transferbench.suite.ranges import metric_ranges
 from transferbench.suite.schema import BOARD_KEYS
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "submissions"
@@ -119,26 +120,49 @@ def cell(row: Mapping[str, Any], key: str) -> list[float]:
 # --- the share of the speed gain --------------------------------------------------------------
 
 
-def fieller(over: np.ndarray[Any, Any], under: np.ndarray[Any, Any]) -> list[float | None]:
-    """mean(over) / mean(under), and the ratios that a paired t test of both does not rule out."""
-    n = len(over)
-    whole = over.mean() / under.mean()
-    (uu, uv), (_, vv) = np.cov(over, under) * stats.t.ppf(0.975, n - 1) ** 2 / n
-    a, b = under.mean() ** 2 - vv, over.mean() * under.mean() - uv
-    # At a double root rounding may leave less than 0.
-    root = max(b**2 - a * (over.mean() ** 2 - uu), 0.0) ** 0.5
-    return [whole, (b - root) / a, (b + root) / a]
+def share_of(
+    arm: np.ndarray[Any, Any],
+    source: np.ndarray[Any, Any],
+    baseline: np.ndarray[Any, Any],
+    ends: tuple[float, float],
+) -> list[float | None]:
+    """(S - RI) / (P - RI), and the ratios r whose contrast S - r P - (1 - r) RI may be 0.
+
+    By numerical solution. The baseline counts once in the dividend and once in the divisor.
+    """
+    rows = [arm, baseline, source, baseline]
+    whole = (arm.mean() - baseline.mean()) / (source.mean() - baseline.mean())
+
+    def bound(ratio: float, side: int) -> float:
+        """The end of the contrast's interval."""
+        weights = np.array([1.0, -1.0, -ratio, ratio])
+        contrast = weights @ np.array(rows)
+        own = np.abs(weights) * np.std(rows, axis=1)
+        half = quantile(len(arm), ends, float(max(own**2) / (own**2).sum())) * stats.sem(contrast)
+        errors = half * own / np.sqrt((own**2).sum())
+        reached = [
+            reach(float(row.mean()), error / max(abs(w), 1e-12), *ends)[side if w > 0 else 1 - side]
+            for row, error, w in zip(rows, errors, weights, strict=True)
+        ]
+        size = float(np.sqrt(((reached * errors) ** 2).sum()))
+        return float(contrast.mean()) + (size if side else -size)
+
+    away = 4 * stats.sem(arm - source) / (source.mean() - baseline.mean()) + 2
+    low = optimize.brentq(lambda r: bound(r, 0), whole - away, whole, xtol=1e-14)
+    high = optimize.brentq(lambda r: bound(r, 1), whole, whole + away, xtol=1e-14)
+    return [whole, float(low), float(high)]
 
 
 def test_the_share_is_the_ratio_of_mean_gains_with_fiellers_interval() -> None:
     rng = np.random.default_rng(3)
     baseline = rng.normal(0.7, 0.01, 5)
     source, arm = baseline + rng.normal(0.1, 0.01, 5), baseline + rng.normal(0.04, 0.02, 5)
-    share = share_of_gain(*(dict(enumerate(map(float, s))) for s in (arm, source, baseline)))
+    series = [dict(enumerate(map(float, s))) for s in (arm, source, baseline)]
+    share = share_of_gain(*series, ends=(0.0, 1.0))
     assert share is not None
-    expected = fieller(arm - baseline, source - baseline)
-    np.testing.assert_allclose(share[:3], expected, rtol=0, atol=1e-12)
-    assert (share.n, share.method) == (5, "fieller-95")
+    expected = share_of(arm, source, baseline, OF_SHARES)
+    np.testing.assert_allclose(share[:3], expected, rtol=0, atol=1e-8)
+    assert (share.n, share.method) == (5, "ranged-fieller-95")
 
 
 def test_the_share_by_hand() -> None:
@@ -146,12 +170,12 @@ def test_the_share_by_hand() -> None:
     arm, source, baseline = {0: 1.0, 1: 2.0, 2: 3.0}, {0: 4.0, 1: 4.0, 2: 4.0}, dict.fromkeys(
         range(3), 0.0
     )  # fmt: skip
-    share = share_of_gain(arm, source, baseline)
+    share = share_of_gain(arm, source, baseline, ends=ANY)
     assert share is not None
     # P's gain does not vary, so that this is Student-t over 1/4, 2/4 and 3/4: standard error
-    # 1/(4 sqrt 3), times t(0.975; 2) = 4.30265.
+    # 1/(4 sqrt 3), times t(0.975; 2) = 4.30265, times 1.5 for one arm.
     assert share.value == pytest.approx(0.5)
-    assert share.high == pytest.approx(0.5 + 4.302653 / (4 * 3**0.5), abs=1e-6)
+    assert share.high == pytest.approx(0.5 + 1.5 * 4.302653 / (4 * 3**0.5), abs=1e-6)
 
 
 def test_there_is_no_share_of_a_gain_that_may_be_zero() -> None:
@@ -191,9 +215,10 @@ def test_numbers_equal_those_of_scipy(built: BuiltBoards, entry: str, arm: str) 
         recorded_values(built.submissions, entry, "speed", label).mean(axis=0)
         for label in (arm, "P-T", "RI-T")
     )
-    share = fieller(speed - baseline, source - baseline)
-    if arm in {"P-T", "RI-T"}:
-        share[1:] = [None, None]  # 1 and 0 by definition
+    # 1 and 0 by definition.
+    share = [(speed - baseline).mean() / (source - baseline).mean(), None, None]
+    if arm not in {"P-T", "RI-T"}:
+        share = share_of(speed, source, baseline, OF_SHARES)
     for key, expected in {
         "score": of_level(scores_of(built, entry, arm), SCORE_ENDS),
         "final": of_level(final, OF_SHARES),
@@ -415,15 +440,17 @@ def test_the_published_shares_are_the_effects_of_the_claims_on_them() -> None:
     assert len(arms) == 19
     verdicts = {verdict.claim: verdict for verdict in bundle.verdicts}
     # The submission was judged before intervals of shares were Fieller's.
-    measurements = Measurements.of_records(bundle.records)
+    ranges = metric_ranges(bundle.plan.suite, load_registry().diagnostics)
+    measurements = Measurements.of_records(bundle.records, ranges)
     again = judge(bundle.plan.suite, measurements, bundle.submission.entry.name)
     judged = {verdict.claim: verdict for verdict in again}
     for label in ("mean-var", "bootstrap", "shuffle-all", "spectrum-matched", "random-label"):
         for images, key in (("whole", "share"), ("blocks", "severe_share")):
-            value, *bounds = arms[label][key]
-            assert value == pytest.approx(verdicts[f"C7-speed-{images}-{label}"].effect, abs=1e-9)
             new = judged[f"C7-speed-{images}-{label}"]
-            np.testing.assert_allclose(bounds, [new.low, new.high], atol=1e-9)
+            assert arms[label][key] == pytest.approx((new.effect, new.low, new.high), abs=1e-9)
+            if new.effect is not None:
+                former = verdicts[f"C7-speed-{images}-{label}"]
+                assert new.effect == pytest.approx(former.effect, abs=1e-9)
 
 
 # --- what was published before boards of initializations --------------------------------------

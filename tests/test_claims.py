@@ -11,17 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from t_intervals import ANY, of_difference, of_level, p_value
 
 from transferbench.claims import Verdict, judge
 from transferbench.measurements import Measurements
 from transferbench.records import Record
 from transferbench.statistics import (
+    Summand,
     concordance,
-    jackknife,
-    jackknife_ratio,
-    paired_difference,
     replicate_difference,
     replicate_mean,
+    weighted_ratio,
+    weighted_sum,
 )
 from transferbench.suite import Suite
 
@@ -106,7 +107,9 @@ ACCURACY_GAIN = {
 
 
 def table(records):
-    return Measurements.of_records(records)
+    """Measurements of quantities that are declared not to be skewed."""
+    metrics = {(r.diagnostic, r.metric) for r in records}
+    return Measurements.of_records(records, dict.fromkeys(metrics, ANY))
 
 
 def term(initialization="P-T", **changes):
@@ -127,9 +130,9 @@ def verdict(claim, records, **options):
 
 def test_a_difference_of_arms_is_judged_by_the_paired_student_t():
     result = verdict(GAIN | {"source": "Fig. 2"}, trials(P=PRETRAINED, RI=RANDOM))
-    expected = paired_difference(PRETRAINED, RANDOM)
+    expected = of_difference(PRETRAINED, RANDOM, ANY)
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
-    assert (result.n, result.interval, result.unit) == (3, "jackknife-95", "fraction")
+    assert (result.n, result.interval, result.unit) == (3, "ranged-t-95", "fraction")
     assert (result.verdict, result.reason) == ("reproduced", "")
     assert (result.claim, result.statement, result.source) == ("claim", "It is so.", "Fig. 2")
 
@@ -229,7 +232,7 @@ def test_many_missing_measurements_are_counted():
 
 def test_a_failed_trial_is_left_out_with_its_pair_and_mentioned():
     result = verdict(GAIN, trials(P=[*PRETRAINED, 0.9], RI=[*RANDOM, None]), replicates=4)
-    assert result.low == pytest.approx(paired_difference(PRETRAINED, RANDOM).low)
+    assert result.low == pytest.approx(of_difference(PRETRAINED, RANDOM, ANY)[1])
     assert (result.n, result.verdict) == (3, "undecided")
     assert result.reason == (
         "replicate 3 gave no value, and the verdict depends on what it would have been; "
@@ -340,7 +343,7 @@ def test_what_is_left_out_is_averaged_place_by_place():
     ]
     result = verdict({"terms": [term()]}, records, trials=[{"perturbations": ["identity"]}])
     means = np.mean([values["near"], values["far"]], axis=0)
-    expected = replicate_mean(dict(enumerate(means)))
+    expected = of_level(means, ANY)
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
 
 
@@ -391,7 +394,7 @@ def test_a_pair_counts_where_both_replicates_do():
     claim = {"terms": [term(metric="kappa", other_initialization="P-T")]}
     result = verdict(claim, records, replicates=5)
     # A mean over pairs of x_i + x_j is twice the mean of x.
-    expected = replicate_mean(dict(enumerate(2 * own)))
+    expected = of_level(2 * own, ANY)
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
 
 
@@ -425,7 +428,7 @@ def test_a_ratio_is_relative_to_another_sum():
     )
     assert result.effect == pytest.approx(expected)
     assert (result.low < expected < result.high, result.unit) == (True, "share")
-    assert result.interval == "fieller-95"
+    assert result.interval == "ranged-fieller-95"
     assert verdict(claim, trials(P=PRETRAINED, RI=RANDOM)).interval == "fieller-95"
 
 
@@ -541,21 +544,19 @@ def of_networks(count, replicates=6):
 
 def test_arms_of_several_networks_are_judged_over_the_networks():
     result = verdict(GAIN, from_networks(3, P=TWICE, RI=ALONE), **of_networks(3))
-    effects = np.array(TWICE) - ALONE
-    means = effects.reshape(2, 3).mean(axis=0)
-    expected = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
-    assert (result.effect, result.low, result.high) == pytest.approx([means.mean(), *expected])
-    assert (result.n, result.interval) == (3, "jackknife-networks-95")
+    arms = [np.reshape(arm, (2, 3)).mean(axis=0) for arm in (TWICE, ALONE)]
+    assert (result.effect, result.low, result.high) == pytest.approx(of_difference(*arms, ANY))
+    assert (result.n, result.interval) == (3, "ranged-t-networks-95")
     assert result.covers == "3 source networks x 2 replicates"
     assert result.covers_text == "over 3 source networks x 2 replicates"
-    assert result.p_reproduced == pytest.approx(stats.ttest_1samp(means, 0).pvalue, rel=1e-5)
+    assert result.p_reproduced == pytest.approx(p_value(*arms), rel=1e-5)
 
 
 def test_arms_without_a_source_are_judged_over_replicates():
     records = from_networks(3, P=TWICE, RI=ALONE, MV=ALONE[::-1])
     claim = {"terms": [term("RI-T"), term("MV-T", weight=-1.0)]}
     result = verdict(claim, records, **of_networks(3))
-    assert (result.n, result.interval, result.covers) == (6, "jackknife-95", "replicates")
+    assert (result.n, result.interval, result.covers) == (6, "ranged-t-95", "replicates")
 
 
 def test_one_network_is_said_to_be_given():
@@ -600,11 +601,13 @@ def test_shares_and_orders_of_several_networks():
     def pick(values):
         return lambda replicates: float(np.mean([values[k] for k in replicates]))
 
+    def gain(first, second):
+        return [Summand(1, pick(first), ANY), Summand(-1, pick(second), ANY)]
+
     result = verdict(share, records, **of_networks(3))
-    gain, under = (np.subtract(p, other).tolist() for other in (ri, mv))
-    expected = jackknife_ratio(pick(gain), pick(under), range(3))
+    expected = weighted_ratio(gain(p, ri), gain(p, mv), range(3))
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
-    assert (result.interval, result.n) == ("fieller-networks-95", 3)
+    assert (result.interval, result.n) == ("ranged-fieller-networks-95", 3)
     result = verdict(order, records, **of_networks(3))
     expected = concordance([pick(ri), pick(mv), pick(p)], (), range(3))
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
@@ -628,12 +631,15 @@ def test_pairs_of_a_network_are_left_out_with_it():
     claim = {"terms": [pairs[0], pairs[1] | {"weight": -1.0}]}
     result = verdict(claim, records, **of_networks(3))
 
-    def effect(networks):
-        complete = {k: v for k, v in value.items() if {k[1] % 3, k[2] % 3} <= set(networks)}
-        p, ri = ([v for k, v in complete.items() if k[0] == arm] for arm in ("P-T", "RI-T"))
-        return np.mean(p) - np.mean(ri)
+    def effect(arm):
+        def mean(networks):
+            return np.mean([v for k, v in value.items()
+                            if k[0] == arm and {k[1] % 3, k[2] % 3} <= {*networks}])  # fmt: skip
 
-    expected = jackknife(effect, range(3))
+        return mean
+
+    both = [Summand(1, effect("P-T"), ANY), Summand(-1, effect("RI-T"), ANY)]
+    expected = weighted_sum(both, range(3))
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
     assert result.n == 3
 
@@ -645,7 +651,7 @@ def test_a_bounded_quantity_has_the_interval_of_its_range():
     result = verdict({"terms": [share]}, accuracies)
     expected = replicate_mean(dict(enumerate(first)), ends=(0.0, 1.0))
     assert (result.low, result.high) == pytest.approx(expected[1:3])
-    assert (result.high, result.interval) == (1.0, "bounded-t-95")
+    assert (result.high, result.interval) == (1.0, "ranged-t-95")
     result = verdict(ACCURACY_GAIN, accuracies)
     series = (dict(enumerate(values)) for values in (first, second))
     expected = replicate_difference(*series, ends=(0.0, 1.0))
@@ -658,6 +664,7 @@ def test_a_diagnostic_declares_the_range_of_its_metric():
             for k, v in enumerate(PRETRAINED)]  # fmt: skip
     measurements = Measurements.of_records(rows, {("curve", "area"): (0.0, 1.0)})
     (result,) = judge(suite({"claim": {"terms": terms}}), measurements, "net")
-    assert result.interval == "bounded-t-95"
-    (result,) = judge(suite({"claim": {"terms": terms}}), table(rows), "net")
-    assert result.interval == "level-t-95"
+    assert result.interval == "ranged-t-95"
+    plain = Measurements.of_records(rows)
+    (result,) = judge(suite({"claim": {"terms": terms}}), plain, "net")
+    assert result.interval == "wide-t-95"

@@ -61,16 +61,17 @@ def test_simulated_bounds_are_those_that_judge(arms, correlation, n):
             assert np.mean(ours <= at) == pytest.approx(share, abs=0.04)
 
 
-def test_a_sum_without_ranges_and_arms_in_the_middle_have_the_power_of_student_t():
+def test_arms_in_the_middle_have_all_but_the_power_of_student_t():
     pilot = Pilot(draw="pilot-1", n=5, effect=0.0, deviation=0.02,
                   arms=(0.5, 0.5), arm_deviations=(0.0142, 0.0142))  # fmt: skip
     claim = claim_of(**NULL | {"terms": TERMS, "threshold": 0.04})
     ranges = {("trial", "test_metric"): SHARE}
     without = pilot.model_copy(update={"arms": (), "arm_deviations": ()})
     plain = claim_power(claim, without, 5, ranges)
-    assert claim_power(claim, pilot, 5, ranges) == pytest.approx(plain, abs=0.01)
+    # In a sample one arm varies more than the other, which makes a wider interval.
+    assert plain - 0.06 < claim_power(claim, pilot, 5, ranges) < plain
     near = pilot.model_copy(update={"arms": (0.97, 0.97)})
-    assert claim_power(claim, near, 5, ranges) < plain - 0.05
+    assert claim_power(claim, near, 5, ranges) < plain - 0.1
 
 
 def test_a_pilot_measures_the_arms_of_its_claim():

@@ -249,7 +249,7 @@ def test_records_tell_the_network(run):
 def test_the_report_says_what_an_interval_covers(run):
     (verdict,) = run.claims["fixup-resnet8"]
     assert verdict.covers == "3 source networks x 1 replicate"
-    assert verdict.interval == "bounded-t-networks-95"
+    assert verdict.interval == "ranged-t-networks-95"
     text = html.unescape(run.report().read_text(encoding="utf-8"))
     assert "over 3 source networks x 1 replicate" in text
     means = run.table()

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from sklearn.metrics import accuracy_score, cohen_kappa_score, jaccard_score, roc_auc_score
 
-from transferbench.claims import judge_by_jackknife
+from transferbench.claims import FormerMethod, judge_by
 from transferbench.errors import SubmissionError
 from transferbench.identity import digest, file_digest
 from transferbench.measurements import Measurements
@@ -1014,7 +1014,7 @@ def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
     store = make_run(tmp_path, packed_run.registry, suite=suite)
     folder = pack_it(tmp_path, store, tmp_path / "out", packed_run.registry)
     rows = json.loads((folder / "claims.json").read_text())
-    assert [row["interval"] for row in rows] == ["bounded-t-95", "fieller-95"]
+    assert [row["interval"] for row in rows] == ["ranged-t-95", "ranged-fieller-95"]
 
     def problems(claim: int, verdict: str, interval: str) -> list[Problem]:
         former = {"p_reproduced": None, "p_contradicted": None, "covers": ""}
@@ -1028,25 +1028,26 @@ def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
     assert problems(1, "undecided", "jackknife-95") == [
         Problem(
             "claim 'share' was judged undecided by jackknife-95, whose numbers are only reported;"
-            " by fieller-95 it is reproduced",
+            " by ranged-fieller-95 it is undecided",
             warning=True,
         )
     ]
     assert [each.warning for each in problems(1, "reproduced", "jackknife-95")] == [True]
-    for claim, interval in ((1, "fieller-95"), (1, "student-t-95"), (0, "student-t-95")):
-        forged = problems(claim, "undecided", interval)[0]
-        assert "is reproduced, not undecided" in forged.why
+    for claim, interval in ((1, "ranged-fieller-95"), (1, "student-t-95"), (0, "student-t-95")):
+        forged = problems(claim, "contradicted", interval)[0]
+        assert f"is {rows[claim]['verdict']}, not contradicted" in forged.why
         assert not forged.warning
 
 
-def test_a_verdict_of_before_ranges_is_judged_by_its_own_method(
-    packed_run: PackedRun, copied: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["jackknife", "bounded-t"])
+def test_a_former_verdict_is_judged_by_the_method_of_its_day(
+    packed_run: PackedRun, copied: Path, monkeypatch: pytest.MonkeyPatch, method: FormerMethod
 ) -> None:
     bundle = read_bundle(copied)
     measurements, entry = Measurements.of_records(bundle.records), bundle.submission.entry.name
-    former = judge_by_jackknife(bundle.plan.suite, measurements, entry)
-    assert {verdict.interval for verdict in former} == {"jackknife-95"}
-    fields = ("interval", "low", "high", "p_reproduced", "p_contradicted", "verdict")
+    former = judge_by(method, bundle.plan.suite, measurements, entry)
+    assert {verdict.interval for verdict in former} == {f"{method}-95"}
+    fields = ("interval", "low", "high", "p_reproduced", "p_contradicted", "verdict", "reason")
     rows = json.loads((copied / "claims.json").read_text())
     rows = [
         row | {field: getattr(verdict, field) for field in fields}
@@ -1057,8 +1058,8 @@ def test_a_verdict_of_before_ranges_is_judged_by_its_own_method(
     def problems() -> list[Problem]:
         return list(check_verdicts_follow_from_records(read_bundle(copied), packed_run.registry))
 
-    assert any("has interval jackknife-95" in problem.why for problem in problems())
-    monkeypatch.setattr(verdicts_module, "BY_JACKKNIFE", {"handmade@1"})
+    assert any(f"has interval {method}-95" in problem.why for problem in problems())
+    monkeypatch.setattr(verdicts_module, "BY_METHOD_OF", {method: {"handmade@1"}})
     assert [problem for problem in problems() if not problem.warning] == []
     rows[0]["low"] += 0.01
     (copied / "claims.json").write_text(json.dumps(rows))

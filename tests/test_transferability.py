@@ -12,6 +12,7 @@ from scipy import optimize, stats
 from scipy.special import softmax
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KNeighborsClassifier
+from t_intervals import OF_SHARES, of_difference
 
 from transferbench.analysis.evidence import TOLERANCE, log_evidence
 from transferbench.analysis.transferability import (
@@ -23,7 +24,6 @@ from transferbench.analysis.transferability import (
     nearest_classes,
 )
 from transferbench.measurements import Measurements, Network
-from transferbench.statistics import student_t
 from transferbench_plugins.diagnostics.training._earliest_checkpoint import (
     earliest_sufficient,
     margins,
@@ -477,27 +477,25 @@ GRID = np.array([
 
 
 def test_margins_of_several_source_networks_are_over_the_networks():
-    difference = (GRID - 0.99 * GRID[-1]).reshape(5, 2, 2).mean(axis=1)
+    means = GRID.reshape(5, 2, 2).mean(axis=1)
     margin_of = margins(by_epoch(GRID), 0.01, networks=2)
-    for margin, means in zip(margin_of.values(), difference, strict=True):
-        expected = student_t(means.tolist())
-        assert margin[:3] == pytest.approx(expected[:3])
-        assert (margin.n, margin.method) == (2, "jackknife-networks-95")
+    for margin, row in zip(margin_of.values(), means, strict=True):
+        expected = of_difference(row, 0.99 * means[-1])
+        assert margin[:3] == pytest.approx(expected)
+        assert (margin.n, margin.method) == (2, "wide-t-networks-95")
 
 
 def test_the_earliest_sufficient_checkpoint_is_the_first_within_a_hundredth_of_the_last():
     interval = earliest(GRID)
-    mean = (GRID - 0.99 * GRID[-1]).mean(axis=1)
-    half = stats.t.ppf(0.975, 3) * (GRID - 0.99 * GRID[-1]).std(axis=1, ddof=1) / 2
-    margin_of = margins(by_epoch(GRID), 0.01)
-    assert [margin.value for margin in margin_of.values()] == pytest.approx(mean)
-    assert [margin.low for margin in margin_of.values()] == pytest.approx(mean - half)
+    margin_of = margins(by_epoch(GRID), 0.01, ends=OF_SHARES)
+    low, mean, high = np.array([[m.low, m.value, m.high] for m in margin_of.values()]).T
+    assert mean == pytest.approx((GRID - 0.99 * GRID[-1]).mean(axis=1))
     # Epoch 0 is insufficient, 1 undecided, 2 sufficient on average, 4 significantly sufficient.
-    assert (mean + half >= 0).tolist() == [False, True, True, True, True]
+    assert (high >= 0).tolist() == [False, True, True, True, True]
     assert (mean >= 0).tolist() == [False, False, True, True, True]
-    assert (mean - half >= 0).tolist() == [False, False, False, True, True]
+    assert (low >= 0).tolist() == [False, False, False, True, True]
     assert (interval.low, interval.value, interval.high) == (1, 2, 4)
-    assert (interval.n, interval.method, interval.reason) == (4, "bounded-t-95", None)
+    assert (interval.n, interval.method, interval.reason) == (4, "ranged-t-95", None)
 
 
 def by_epoch(values):

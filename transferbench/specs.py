@@ -780,9 +780,11 @@ class DiagnosticSpec(Spec):
     None declared: any name is accepted, and a claim on one that is not measured is undecided.
     """
     ranges: Mapping[str, tuple[float, float]] = {}
-    """Metric -> the least and the largest value that its definition allows.
+    """Metric -> the least and the largest value that its definition allows; one may be infinite.
 
-    Intervals over replicates, of values and of differences, end there.
+    Intervals over replicates, of values and of differences, end there, and next to an end they
+    reach further from it. Without a range a metric may be skewed anywhere, and its intervals over
+    replicates are 2.9 (n = 3) to 2.0 (n = 10) times as wide; ``(-inf, inf)`` states that it is not.
     """
     identical: Mapping[str, float] = {}
     """Known answer: metric -> its value for a network compared with itself.

@@ -9,16 +9,11 @@ from itertools import combinations
 from statistics import fmean
 
 import numpy as np
-from simulated import Draw, Simulation, columns_of
+from simulated import Batch, Simulation, Values, ratios, student, sums
+from sum_simulations import ANY, SHARE
 
-from transferbench.statistics import (
-    Interval,
-    concordance,
-    jackknife,
-    jackknife_ratio,
-    replicate_mean,
-    student_t,
-)
+from transferbench.statistics import Interval, Summand, weighted_sum
+from transferbench.statistics.concordance import tau_bounds
 
 __all__ = ["image_simulations", "network_simulations"]
 
@@ -42,45 +37,76 @@ def network_simulations() -> Iterator[Simulation]:
     """Means, differences of pairs, shares and orders over networks."""
     for networks in NETWORKS:
         yield from _means(networks)
+        yield from _near_a_bound(networks)
         yield from _pairs(networks)
         yield from _shares(networks)
         yield from _orders(networks)
 
 
-def _values(rng: np.random.Generator, networks: int, between: float, columns: int) -> np.ndarray:
-    """Replicate k of network k % networks. Shapes: (R, K)."""
-    network = between * rng.normal(size=(networks, columns))
-    return np.tile(network, (EACH, 1)) + rng.normal(size=(networks * EACH, columns))
+def _values(
+    rng: np.random.Generator, networks: int, between: float, size: tuple[int, ...]
+) -> np.ndarray:
+    """Replicate k of network k % networks. Shapes: (*size, R)."""
+    network = between * rng.normal(size=(*size, networks))
+    return np.tile(network, EACH) + rng.normal(size=(*size, networks * EACH))
+
+
+def _of_networks(values: np.ndarray, networks: int) -> np.ndarray:
+    """Pseudo-values of each network: of as many replicates each, their means."""
+    *size, replicates = values.shape
+    of_networks: np.ndarray = values.reshape(*size, replicates // networks, networks).mean(axis=-2)
+    return of_networks
+
+
+def _one_lost(values_DR: np.ndarray, networks: int) -> np.ndarray:
+    """Pseudo-values of the mean where the last replicate is lost. Shapes: (D, networks)."""
+    kept_DR, whose_R = values_DR[:, :-1], np.arange(values_DR.shape[1] - 1) % networks
+    total_D1, count = kept_DR.sum(axis=1, keepdims=True), kept_DR.shape[1]
+    own_DN = np.stack([kept_DR[:, whose_R == m].sum(axis=1) for m in range(networks)], axis=1)
+    without_DN = (total_D1 - own_DN) / (count - np.bincount(whose_R))
+    return networks * total_D1 / count - (networks - 1) * without_DN
 
 
 def _means(networks: int) -> Iterator[Simulation]:
     n = networks * EACH
     for words, between in SPREADS.items():
 
-        def draw(rng: np.random.Generator, b: float = between) -> dict[int, float]:
-            return dict(enumerate(_values(rng, networks, b, 1)[:, 0].tolist()))
+        def draw(rng: np.random.Generator, draws: int, b: float = between) -> np.ndarray:
+            return _values(rng, networks, b, (draws, 1))
 
-        def over_networks(rng: np.random.Generator, draw: Draw = draw) -> Interval:
-            return replicate_mean(draw(rng), networks)
+        def over_networks(rng: np.random.Generator, draws: int, draw: Values = draw) -> np.ndarray:
+            return _of_networks(draw(rng, draws), networks)
 
-        def lost(rng: np.random.Generator, draw: Draw = draw) -> Interval:
-            return replicate_mean({k: v for k, v in draw(rng).items() if k < n - 1}, networks)
-
-        def over_replicates(rng: np.random.Generator, draw: Draw = draw) -> Interval:
-            return replicate_mean(draw(rng))
+        def lost(rng: np.random.Generator, draws: int, draw: Values = draw) -> np.ndarray:
+            return _one_lost(draw(rng, draws)[:, 0], networks)[:, None]
 
         spread = f"{networks} networks x {EACH}, spread of networks {words}"
-        yield Simulation("networks", spread, networks, over_networks, 0.0, 0.0)
+        yield _row("ranged-t-networks", spread, networks, sums(over_networks, [1.0], [ANY]))
         if between:
-            yield Simulation("networks", f"{spread}, one replicate lost", networks, lost, 0.0, 0.0)
-            yield Simulation("student-t", f"{spread}, networks ignored", n, over_replicates,
-                             0.0, 0.0, used=False)  # fmt: skip
+            yield _row("ranged-t-networks", f"{spread}, one replicate lost", networks,
+                       sums(lost, [1.0], [ANY]))  # fmt: skip
+            yield _row("student-t", f"{spread}, networks ignored", n, student(draw), used=False)
 
-            def of_one(rng: np.random.Generator, b: float = between) -> Interval:
-                return student_t(b * rng.normal() + rng.normal(size=n))
+            def of_one(rng: np.random.Generator, draws: int, b: float = between) -> np.ndarray:
+                return b * rng.normal(size=(draws, 1, 1)) + rng.normal(size=(draws, 1, n))
 
             spread = f"one network x {n}, spread of networks {words}"
-            yield Simulation("student-t", spread, n, of_one, 0.0, 0.0, used=False)
+            yield _row("student-t", spread, n, student(of_one), used=False)
+
+
+def _row(kind: str, setting: str, n: int, batch: Batch, *, used: bool = True) -> Simulation:
+    return Simulation(kind, setting, n, batch, 0.0, 0.0, used=used, at_once=True)
+
+
+def _near_a_bound(networks: int) -> Iterator[Simulation]:
+    """Two replicates of a network around its own accuracy."""
+
+    def draw(rng: np.random.Generator, draws: int) -> np.ndarray:
+        own = np.tile(rng.beta(196, 4, (draws, 1, networks)), EACH)
+        return _of_networks(rng.binomial(1000, own) / 1000, networks)
+
+    yield Simulation("ranged-t-networks", f"{networks} networks x {EACH} around 98% +- 1", networks,
+                     sums(draw, [1.0], [SHARE]), 0.98, 0.98, 0.98, at_once=True)  # fmt: skip
 
 
 def _pairs(networks: int) -> Iterator[Simulation]:
@@ -98,24 +124,24 @@ def _pairs(networks: int) -> Iterator[Simulation]:
                       if i % networks == j % networks)  # fmt: skip
             return p - fmean(value[1, i, j] for i, j in both)
 
-        return jackknife(effect, range(n), networks=networks)
+        return weighted_sum([Summand(1.0, effect, ANY)], range(n), networks)
 
     setting = f"{networks} networks x 3, pairs within a network minus all pairs of random networks"
-    yield Simulation("networks", setting, networks, draw, 0.0, 0.0)
+    yield Simulation("ranged-t-networks", setting, networks, draw, 0.0, 0.0, fewer=4)
 
 
 def _shares(networks: int) -> Iterator[Simulation]:
     """A ratio of two effects whose divisor is 8 standard errors above 0."""
 
-    def draw(rng: np.random.Generator) -> Interval:
-        noise = _values(rng, networks, 1.0, 2)
-        under = 8 * np.sqrt((1 + 1 / EACH) / networks) + noise[:, 0]
-        over = 0.5 * (under - noise[:, 0]) + 0.5 * noise[:, 1]
-        columns = columns_of(np.stack([over, under], axis=1))
-        return jackknife_ratio(*columns, range(len(noise)), networks=networks)
+    def draw(rng: np.random.Generator, draws: int) -> np.ndarray:
+        noise = _of_networks(_values(rng, networks, 1.0, (draws, 2)), networks)
+        under = 8 * np.sqrt((1 + 1 / EACH) / networks)
+        return np.stack([0.5 * under + 0.5 * noise[:, 1], under + noise[:, 0]], axis=1)
 
     setting = f"{networks} networks x {EACH}, divisor 8 errors above 0"
-    yield Simulation("fieller-networks", setting, networks, draw, 0.5, 0.5, bounded=0.9)
+    yield Simulation("ranged-fieller-networks", setting, networks,
+                     ratios(draw, [1.0, 1.0], [ANY, ANY], 1), 0.5, 0.5, 0.5,
+                     at_once=True, fewer=4)  # fmt: skip
 
 
 ORDERS = {
@@ -130,8 +156,9 @@ def _orders(networks: int) -> Iterator[Simulation]:
     for setting, (levels, truth, threshold) in ORDERS.items():
 
         def draw(rng: np.random.Generator, levels: tuple[int, ...] = levels) -> Interval:
-            values = levels + _values(rng, networks, 1.0, len(levels))
-            return concordance(columns_of(values), (), range(len(values)), networks=networks)
+            noise = _of_networks(_values(rng, networks, 1.0, (len(levels),)), networks)
+            low, high = tau_bounds([np.array(levels)[:, None] + noise])
+            return Interval(None, low, high, networks, "pairs-networks-95")
 
         text = f"{networks} networks x {EACH}, position: {setting}"
         yield Simulation("pairs-networks", text, networks, draw, truth, threshold)
@@ -155,8 +182,11 @@ def image_simulations() -> Iterator[Simulation]:
     for setting, variance in IMAGES.items():
         for n in (5, 10):
 
-            def others(rng: np.random.Generator, n: int = n, v: float = variance) -> Interval:
-                return student_t(np.sqrt(v) * rng.normal() + rng.normal(size=n))
+            def others(
+                rng: np.random.Generator, draws: int, n: int = n, v: float = variance
+            ) -> np.ndarray:
+                of_images = np.sqrt(v) * rng.normal(size=(draws, 1, 1))
+                return of_images + rng.normal(size=(draws, 1, n))
 
             text = f"{setting}, of other test images"
-            yield Simulation("student-t", text, n, others, 0.0, 0.0, used=False)
+            yield _row("student-t", text, n, student(others), used=False)

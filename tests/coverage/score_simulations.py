@@ -39,7 +39,7 @@ def metrics_of_classes() -> Iterator[Simulation]:
                     return interval
 
                 yield Simulation(metric, f"{setting} items, {name}", len(labels), draw,
-                                 _true_metric(metric, classes, signal))  # fmt: skip
+                                 _true_metric(metric, classes, signal), fewer=2)  # fmt: skip
 
 
 @cache
@@ -72,7 +72,7 @@ def transferability_scores() -> Iterator[Simulation]:
                         return score(*_source(score, rng, n, *task))
 
                     setting = f"{classes} classes from {outputs} outputs of a {name}"
-                    yield Simulation(score.__name__, setting, n, draw, truth)
+                    yield Simulation(score.__name__, setting, n, draw, truth, fewer=2)
 
 
 def _source(score: Any, rng: np.random.Generator, n: int, classes: int, outputs: int,
@@ -105,7 +105,7 @@ def correlations_of_scores() -> Iterator[Simulation]:
                 return _correlated(*pair)["pearson"]
 
             yield Simulation("fisher-z", f"5 fixed networks, {setting}", n, fixed,
-                             float(np.corrcoef(scores, truth)[0, 1]))  # fmt: skip
+                             float(np.corrcoef(scores, truth)[0, 1]), fewer=4)  # fmt: skip
     for rho in (0.0, 0.9):
         for n in (5, 20):
             for name, truth in (("pearson", rho), ("kendall", 2 / np.pi * np.arcsin(rho))):
@@ -118,7 +118,7 @@ def correlations_of_scores() -> Iterator[Simulation]:
 
                 kind = "fisher-z" if name == "pearson" else "wilson-tau"
                 yield Simulation(kind, f"normal networks, correlation {rho:g}", n, sampled,
-                                 float(truth))  # fmt: skip
+                                 float(truth), fewer=4)  # fmt: skip
 
 
 def _correlated(scores: np.ndarray, truth: np.ndarray, **over: Any) -> dict[str, Interval]:

@@ -1,40 +1,98 @@
 """A kind of sample with a known truth, from which intervals are made and counted."""
 
 from collections.abc import Callable, Sequence
-from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from transferbench.statistics import Interval
+from transferbench.statistics.reaches import (
+    Factor,
+    Range,
+    moments_of,
+    quantile_factor,
+    ratio_bounds,
+    sum_bounds,
+)
 
-__all__ = ["Draw", "Simulation", "columns_of"]
+__all__ = [
+    "Batch",
+    "Bounds",
+    "Draw",
+    "Simulation",
+    "Values",
+    "ratios",
+    "student",
+    "sums",
+]
 
-Draw = Callable[[np.random.Generator], Interval]
+Draw: TypeAlias = Callable[[np.random.Generator], Interval]
+"""The interval of one sample."""
+Bounds: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Of D samples, NaN where one has none. Shapes: (D,) both."""
+Batch: TypeAlias = Callable[[np.random.Generator, int], Bounds]
+"""The bounds of many samples at once."""
+Values: TypeAlias = Callable[[np.random.Generator, int], np.ndarray]
+"""Samples of arms: the values of replicates, or their pseudo-values. Shapes: (D, S, R)."""
+
+MANY = 8
+"""Times the draws of a simulation whose samples are drawn at once."""
+EQUAL = 1e-12
+"""A variance below it is that of equal replicates."""
 
 
 class Simulation(NamedTuple):
-    """``truth``: of the quantity. ``threshold``: of a claim that it is above; None where there is
-    none. Where the truth is not above it, a claim that is reproduced is false. ``bounded``: the
-    least probability of bounds. ``used``: whether this is how intervals are made; others are
-    rejected methods, and show what they miss. ``assumed``: whether what the interval assumes
-    holds; where it does not, the row shows what this costs.
+    """``truth``: of the quantity. ``threshold``: of a claim on it; None where there is none. Where
+    the truth is not above it, a claim of *above* that is reproduced is false, and at the threshold
+    one of *below* too. ``bounded``: the least probability of bounds. ``used``: whether this is how
+    intervals are made; others are rejected methods, and show what they miss. ``fewer``: the draws
+    are divided by it, since a sample takes long.
     """
 
     kind: str
     setting: str
     n: int
-    draw: Draw
+    draw: Draw | Batch
     truth: float
     threshold: float | None = None
     bounded: float = 1.0
     used: bool = True
-    assumed: bool = True
+    at_once: bool = False
+    fewer: int = 1
 
 
-def columns_of(values: np.ndarray) -> list[Callable[[Sequence[int]], float]]:
-    """The estimators of the means of each column. Shapes: (R, K)."""
-    return [
-        lambda replicates, column=column: fmean(column[k] for k in replicates)
-        for column in values.T.tolist()
-    ]
+def sums(
+    values: Values,
+    weights: Sequence[float],
+    ranges: Sequence[Range | None],
+    factor: Factor = quantile_factor,
+) -> Batch:
+    """The bounds of weighted sums, as ``weighted_sum`` makes them."""
+
+    def batch(rng: np.random.Generator, draws: int) -> Bounds:
+        value_DSR = values(rng, draws)
+        moments = moments_of(weights, value_DSR.mean(axis=2), value_DSR)
+        equal_D = moments.covariance.sum(axis=(1, 2)) < EQUAL
+        with np.errstate(invalid="ignore", divide="ignore"):
+            low, high = sum_bounds(weights, ranges, moments, value_DSR.shape[2], factor=factor)
+        return np.where(equal_D, np.nan, low), np.where(equal_D, np.nan, high)
+
+    return batch
+
+
+def student(values: Values, weights: Sequence[float] = (1.0,)) -> Batch:
+    """Student-t of the weighted sum."""
+    return sums(values, weights, [None] * len(weights), factor=lambda *_: 1.0)
+
+
+def ratios(
+    values: Values, weights: Sequence[float], ranges: Sequence[Range | None], over: int
+) -> Batch:
+    """The bounds of ratios, as ``weighted_ratio`` makes them: the first ``over`` by the rest."""
+
+    def batch(rng: np.random.Generator, draws: int) -> Bounds:
+        value_DSR = values(rng, draws)
+        moments = moments_of(weights, value_DSR.mean(axis=2), value_DSR)
+        return ratio_bounds(weights, ranges, moments, over, value_DSR.shape[2])
+
+    return batch

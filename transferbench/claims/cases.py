@@ -64,15 +64,13 @@ def _placed(terms: Sequence[Term], axis: Axis, value: Any) -> list[Term]:
 class Draws(NamedTuple):
     """The replicates that count, those lost, and the source networks that they start from.
 
-    ``planned``: the replicates that every cell has in the suite. ``by_jackknife``: as
-    ``judge_by_jackknife`` judges.
+    ``planned``: the replicates that every cell has in the suite.
     """
 
     replicates: Sequence[int]
     lost: Sequence[int]
     networks: int
     planned: int
-    by_jackknife: bool = False
 
 
 def draws_of(samples: Sequence[Sample]) -> Draws:

@@ -110,7 +110,7 @@ def claim_power(claim: Claim, pilot: Pilot, n: int, ranges: MetricRanges) -> flo
         return _power_of_order(claim, pilot, n)
     if arms := _arms(claim, pilot, ranges):
         return float(np.mean(_holds(claim)(*_bounds(claim, pilot, arms, n))))
-    factor = _factor(claim, n)
+    factor = _factor(claim, n, ranges)
     if claim.relation == "within":
         effect = _planned_effect(claim, pilot)
         return power_within(effect, claim.threshold, pilot.deviation, n, factor=factor)
@@ -123,7 +123,7 @@ def _half_width(claim: Claim, pilot: Pilot, n: int, ranges: MetricRanges) -> flo
     if arms := _arms(claim, pilot, ranges):
         low_D, high_D = _bounds(claim, pilot, arms, n)
         return float(np.mean(high_D - low_D)) / 2
-    return expected_half_width(pilot.deviation, n, factor=_factor(claim, n))
+    return expected_half_width(pilot.deviation, n, factor=_factor(claim, n, ranges))
 
 
 def _planned_effect(claim: Claim, pilot: Pilot) -> float:
@@ -133,7 +133,7 @@ def _planned_effect(claim: Claim, pilot: Pilot) -> float:
 def _bounds(
     claim: Claim, pilot: Pilot, arms: Sequence[PlannedArm], n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    seed = derive_seed("power", {"arms": [list(arm) for arm in arms], "n": n})
+    seed = derive_seed("power", {"arms": repr(arms), "n": n})
     return simulated_bounds(arms, _planned_effect(claim, pilot), pilot.deviation, n, seed)
 
 
@@ -155,10 +155,11 @@ def _ranges_of(claim: Claim, ranges: MetricRanges) -> list[Range | None]:
     return ends if any(ends) else []
 
 
-def _factor(claim: Claim, n: int) -> float:
-    """Of Student-t's quantile: a share is judged by Fieller's interval, which has none."""
-    weights = [term.weight for term in claim.terms]
-    return 1.0 if claim.relative_to else quantile_factor(weights, n)
+def _factor(claim: Claim, n: int, ranges: MetricRanges) -> float:
+    """Of Student-t's quantile; the arms of a difference count as equally variable."""
+    terms = (*claim.terms, *claim.relative_to)
+    ends = [range_of_metric((term.diagnostic, term.metric), ranges) for term in terms]
+    return float(quantile_factor(ends, n, np.array(1 / len(terms))))
 
 
 def replicates_needed(claim: Claim, pilot: Pilot, ranges: MetricRanges) -> int | None:

@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 from operator import or_
-from typing import Literal, NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -27,8 +28,10 @@ from transferbench.claims.terms import Sample
 from transferbench.errors import listing
 from transferbench.measurements import Measurements
 from transferbench.statistics import (
+    Estimator,
     Interval,
     Summand,
+    bounded_sum,
     concordance,
     covered,
     jackknife,
@@ -36,11 +39,12 @@ from transferbench.statistics import (
     least_error,
     mean_of_replicates,
     range_of,
+    weighted_ratio,
     weighted_sum,
 )
 from transferbench.suite import SOURCE, Claim, Suite
 
-__all__ = ["Decision", "Verdict", "judge", "judge_by_jackknife"]
+__all__ = ["Decision", "FormerMethod", "Verdict", "judge", "judge_by"]
 
 NAMED = 3
 """Missing measurements, and flags, that a reason names; the rest are counted."""
@@ -49,6 +53,8 @@ LEVEL = 0.95
 
 FEWEST = 3
 """Replicates, or source networks, that a verdict needs: two equal differences are no evidence."""
+
+FormerMethod: TypeAlias = Literal["bounded-t", "jackknife"]
 
 Decision: TypeAlias = Literal["reproduced", "contradicted", "undecided"]
 
@@ -146,45 +152,87 @@ def judge(
     decided alike whatever values these would have had. So is a claim on two settings whose
     networks predict the same.
     """
-    own = measurements.select(entry=entry)
     facts = _Facts(left_out or {}, single_source, equal or {}, unmeasured or {})
-    return [_judge(suite, label, claim, own, facts) for label, claim in suite.claims.items()]
+    return _judge_all(weighted_sum, weighted_ratio, suite, measurements, entry, facts)
 
 
-def judge_by_jackknife(
-    suite: Suite,
-    measurements: Measurements,
-    entry: str,
-    left_out: Mapping[str, str] | None = None,
-    single_source: Collection[str] = (),
-    equal: EqualTrials | None = None,
-    unmeasured: Mapping[str, str] | None = None,
+def judge_by(
+    method: FormerMethod, suite: Suite, measurements: Measurements, entry: str, *facts: Any
 ) -> list[Verdict]:
-    """The verdicts of before intervals reached further near the end of a range, else as ``judge``.
+    """The verdicts by the intervals of an earlier version, else as ``judge``, with its arguments.
 
-    Published verdicts of that time are checked by it.
+    Published verdicts of that time are checked by it. ``bounded-t``: without a wider quantile for
+    arms of unequal variance and for quantities without a range. ``jackknife``: before intervals
+    reached further near the end of a range. Shares were judged by Fieller's interval of jackknifes.
     """
-    own = measurements.select(entry=entry)
-    facts = _Facts(left_out or {}, single_source, equal or {}, unmeasured or {}, by_jackknife=True)
-    return [_judge(suite, label, claim, own, facts) for label, claim in suite.claims.items()]
+    sum_of = bounded_sum if method == "bounded-t" else _jackknife_sum
+    return _judge_all(sum_of, _jackknife_ratio, suite, measurements, entry, _Facts(*facts))
+
+
+def _jackknife_sum(
+    summands: Sequence[Summand], replicates: Sequence[int], networks: int, level: float
+) -> Interval:
+    ends = range_of(summands)
+    return jackknife(_estimate(summands), replicates, level, networks).within(*ends)
+
+
+def _jackknife_ratio(
+    over: Sequence[Summand],
+    under: Sequence[Summand],
+    replicates: Sequence[int],
+    networks: int,
+    level: float,
+) -> Interval:
+    return jackknife_ratio(_estimate(over), _estimate(under), replicates, level, networks)
+
+
+def _estimate(summands: Sequence[Summand]) -> Estimator:
+    def estimate(replicates: Sequence[int]) -> float | None:
+        values = [part.estimate(replicates) for part in summands]
+        if None in values:
+            return None
+        return sum(
+            part.weight * (value or 0.0) for part, value in zip(summands, values, strict=True)
+        )
+
+    return estimate
 
 
 class _Facts(NamedTuple):
     """What is known of an entry besides its measurements, as in ``judge``."""
 
-    left_out: Mapping[str, str]
-    single_source: Collection[str]
-    equal: EqualTrials
-    unmeasured: Mapping[str, str]
-    by_jackknife: bool = False
+    left_out: Mapping[str, str] = MappingProxyType({})
+    single_source: Collection[str] = ()
+    equal: EqualTrials = MappingProxyType({})
+    unmeasured: Mapping[str, str] = MappingProxyType({})
 
 
-def _judge(suite: Suite, label: str, claim: Claim, own: Measurements, facts: _Facts) -> Verdict:
+class _Intervals(NamedTuple):
+    """How the interval of a sum is made, and that of a ratio."""
+
+    of_sum: Callable[..., Interval]
+    of_ratio: Callable[..., Interval]
+
+
+def _judge_all(
+    of_sum: Callable[..., Interval],
+    of_ratio: Callable[..., Interval],
+    suite: Suite,
+    measurements: Measurements,
+    entry: str,
+    facts: _Facts,
+) -> list[Verdict]:
+    own, make = measurements.select(entry=entry), _Intervals(of_sum, of_ratio)
+    return [_judge(suite, label, own, facts, make) for label in suite.claims]
+
+
+def _judge(suite: Suite, label: str, own: Measurements, facts: _Facts, make: _Intervals) -> Verdict:
+    claim = suite.claims[label]
     cases = cases_of(suite, claim, own)
     samples = [sample for case in cases for sample in case.samples]
-    draws = draws_of(samples)._replace(by_jackknife=facts.by_jackknife)
+    draws = draws_of(samples)
     same, alike = equality_of(samples, draws.replicates, facts.equal)
-    judged = [_judged(claim, case, draws, len(cases)) for case in cases]
+    judged = [_judged(claim, case, draws, make, len(cases)) for case in cases]
     decisive = _decisive(claim, judged)
     interval = decisive.interval
     p_reproduced, p_contradicted = (None, None) if same else _p_values(judged)
@@ -291,9 +339,9 @@ class _Judged(NamedTuple):
     errors: tuple[float, float] | None
 
 
-def _judged(claim: Claim, case: Case, draws: Draws, cases: int) -> _Judged:
-    interval_at, lost = _intervals(claim, case, draws), draws.lost
-    filled_at = _filled(claim, case, draws) if lost else lambda _: []
+def _judged(claim: Claim, case: Case, draws: Draws, make: _Intervals, cases: int) -> _Judged:
+    interval_at, lost = _intervals(claim, case, draws, make), draws.lost
+    filled_at = _filled(claim, case, draws, make) if lost else lambda _: []
     interval = interval_at(LEVEL)
     decision, reasons = _decide(claim, interval)
     errors = None
@@ -339,7 +387,9 @@ def _worst_of(claim: Claim, decisive: _Judged, cases: int) -> list[str]:
     return [f"the furthest from holding of {cases} is {claim.each.coordinates[0]} {decisive.at}"]
 
 
-def _filled(claim: Claim, case: Case, draws: Draws) -> Callable[[float], list[Interval]] | None:
+def _filled(
+    claim: Claim, case: Case, draws: Draws, make: _Intervals
+) -> Callable[[float], list[Interval]] | None:
     """The intervals at a level for the least and the most that the lost replicates could be.
 
     Only a sum of bounded quantities of single networks has a least and a most; orders, effects of
@@ -351,14 +401,14 @@ def _filled(claim: Claim, case: Case, draws: Draws) -> Callable[[float], list[In
         return None
     replicates = sorted({*draws.replicates, *draws.lost})
     ends = [[term[end] for term in terms if term] for end in (0, 1)]
-    return lambda level: [weighted_sum(end, replicates, draws.networks, level) for end in ends]
+    return lambda level: [make.of_sum(end, replicates, draws.networks, level) for end in ends]
 
 
 def _filled_term(sample: Sample, draws: Draws) -> tuple[Summand, Summand] | None:
     """A summand whose lost replicates have the value with the least effect, and with the most."""
     ends = sample.rows.bounds
     values = {k: v for k in draws.replicates if (v := sample.mean([k])) is not None}
-    if ends is None or len(values) < len(draws.replicates):
+    if ends is None or not np.isfinite(ends).all() or len(values) < len(draws.replicates):
         return None
 
     def filled(end: float) -> Summand:
@@ -372,7 +422,9 @@ def _filled_term(sample: Sample, draws: Draws) -> tuple[Summand, Summand] | None
 # --- the effect -------------------------------------------------------------------------------
 
 
-def _intervals(claim: Claim, case: Case, draws: Draws) -> Callable[[float], Interval]:
+def _intervals(
+    claim: Claim, case: Case, draws: Draws, make: _Intervals
+) -> Callable[[float], Interval]:
     """The interval of the effect at a level."""
     replicates, networks = draws.replicates, draws.networks
     missing = dict.fromkeys(cell for sample in case.samples for cell in sample.missing)
@@ -384,17 +436,14 @@ def _intervals(claim: Claim, case: Case, draws: Draws) -> Callable[[float], Inte
     if claim.order or claim.along:
         levels, against = (list(map(effect_of, side)) for side in (case.sums, case.against))
         return lambda level: concordance(levels, against, replicates, level, networks)
-    effect, divisor = map(effect_of, case.sums)
-    if not case.sums[1]:
-        summands = [
-            Summand(sample.weight, effect_of([sample._replace(weight=1.0)]), sample.rows.bounds)
-            for sample in case.sums[0]
-        ]
-        if draws.by_jackknife:
-            ends = range_of(summands)
-            return lambda level: jackknife(effect, replicates, level, networks).within(*ends)
-        return lambda level: weighted_sum(summands, replicates, networks, level)
-    return lambda level: jackknife_ratio(effect, divisor, replicates, level, networks)
+    effect, divisor = ([_summand(sample) for sample in side] for side in case.sums)
+    if divisor:
+        return lambda level: make.of_ratio(effect, divisor, replicates, networks, level)
+    return lambda level: make.of_sum(effect, replicates, networks, level)
+
+
+def _summand(sample: Sample) -> Summand:
+    return Summand(sample.weight, effect_of([sample._replace(weight=1.0)]), sample.rows.bounds)
 
 
 def _undetermined(claim: Claim, reason: str) -> Interval:

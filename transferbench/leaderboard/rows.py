@@ -261,7 +261,7 @@ def _measured(
             return replicate_difference(values, baseline, several, ends=ends)
         arms = (own, scoring.initialization, scoring.baseline)
         scored = series(row, scoring.initialization)
-        return share_of_gain(values, scored, baseline, networks(row, *arms))
+        return share_of_gain(values, scored, baseline, networks(row, *arms), ends)
 
     def ranks(standings: Sequence[Standing]) -> list[Rank | None]:
         measured = {row.key: values for row in standings if (values := series(row, row.arm))}

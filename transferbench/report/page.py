@@ -65,10 +65,9 @@ GLOSSARY = {
     "networks, it covers other pre-trainings too",
     "given P": "the replicates behind an interval all start from one source network, and what "
     "another pre-training would change is not in it",
-    "bounded-t-95, level-t-95, jackknife-95, fieller-95, pairs-95": "how a 95% interval was made: "
+    "ranged-t-95, wide-t-95, ranged-fieller-95, pairs-95": "how a 95% interval was made: "
     "from the spread of the replicates, reaching further where a quantity is near the end of its "
-    "range; of one arm, with a wider quantile for few replicates; from the estimates that leave "
-    "one replicate out, which holds for pairs that share networks; of a share, from every value "
+    "range; wide, since a quantity without a range may be skewed; of a share, from every value "
     "that these do not rule out; of a rank correlation, from the pairs of levels whose order is "
     "established; with -networks, all replicates of one source network are left out at once",
     "verdict": "reproduced where the whole interval meets the claim's condition, contradicted "

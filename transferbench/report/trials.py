@@ -192,7 +192,7 @@ def _share(scope: Scope, quantity: Quantity, arm: str, rows: Measurements) -> Ag
     )
     share = None
     if arm not in scope.pair:
-        share = share_of_gain(own, source, baseline, measured.networks)
+        share = share_of_gain(own, source, baseline, measured.networks, measured.bounds)
     if share is None:
         return None
     return Aggregate(as_summary(share), (share.reason,) if share.reason else ())

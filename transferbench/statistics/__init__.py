@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transferbench.statistics.concordance import concordance
+from transferbench.statistics.former import bounded_sum
 from transferbench.statistics.intervals import (
     Estimator,
     Interval,
@@ -15,7 +16,6 @@ from transferbench.statistics.intervals import (
     jackknifed,
     paired_difference,
     point_estimates,
-    share_of_gain,
     student_t,
 )
 from transferbench.statistics.p_values import holm, least_error
@@ -31,16 +31,16 @@ from transferbench.statistics.power import (
     power_within,
 )
 from transferbench.statistics.ranks import Rank, rank_intervals
+from transferbench.statistics.reaches import Range, quantile_factor
 from transferbench.statistics.shares import effective_wilson, exact_share, mean_of_shares
 from transferbench.statistics.sums import (
-    Range,
     Summand,
-    level_factor,
     mean_of_replicates,
-    quantile_factor,
     range_of,
     replicate_difference,
     replicate_mean,
+    share_of_gain,
+    weighted_ratio,
     weighted_sum,
 )
 
@@ -56,6 +56,7 @@ __all__ = [
     "Summand",
     "bootstrap",
     "bootstrap_mean",
+    "bounded_sum",
     "concordance",
     "covered",
     "deviation",
@@ -67,7 +68,6 @@ __all__ = [
     "jackknife_ratio",
     "jackknifed",
     "least_error",
-    "level_factor",
     "mean_of_replicates",
     "mean_of_shares",
     "needed",
@@ -84,5 +84,6 @@ __all__ = [
     "share_of_gain",
     "simulated_bounds",
     "student_t",
+    "weighted_ratio",
     "weighted_sum",
 ]

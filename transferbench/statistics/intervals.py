@@ -13,7 +13,7 @@ Shape letters: B resamples, C kinds of items, M statistics, N items, R replicate
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
@@ -35,7 +35,6 @@ __all__ = [
     "no_spread",
     "paired_difference",
     "point_estimates",
-    "share_of_gain",
     "student_t",
     "t_quantile",
     "too_few",
@@ -252,27 +251,6 @@ def jackknife_ratio(
         return Interval(value, None, None, n, method, no_spread(networks))
     below, above = _fieller_offsets(w_R, bottom.pseudo / bottom.value, level)
     return Interval(value, value + below, value + above, n, method)
-
-
-def share_of_gain(
-    arm: Mapping[int, float],
-    source: Mapping[int, float],
-    baseline: Mapping[int, float],
-    networks: int = 1,
-) -> Interval | None:
-    """(S - RI) / (P - RI) of the means over the replicates that all three have.
-
-    ``networks``: as in ``jackknife``.
-    Error: Fieller's interval; undefined unless the gain of P is significantly above 0.
-    """
-    shared = sorted(arm.keys() & source.keys() & baseline.keys())
-    if not shared:
-        return None
-
-    def gain(series: Mapping[int, float]) -> Estimator:
-        return lambda replicates: fmean(series[k] - baseline[k] for k in replicates)
-
-    return jackknife_ratio(gain(arm), gain(source), shared, networks=networks)
 
 
 def _student_t(values: Sequence[float], name: str, level: float) -> Interval:

@@ -1,10 +1,10 @@
 """The bounds that a planned weighted sum of arms will have: samples that are judged as it is.
 
-Next to the end of a range an interval is wider than Student-t's, by the levels of its arms and by
-their parts of its variance. So samples are drawn as a pilot measured the arms, and each gets the
-bounds of ``weighted_sum``.
+An interval is wider than Student-t's next to the end of a range, and where one arm has most of the
+variance. So samples are drawn as a pilot measured the arms, and each gets the bounds of
+``weighted_sum``.
 
-Shape letters: D draws, S arms.
+Shape letters: D draws, F degrees of freedom, S arms.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transferbench.statistics.sums import Range, range_of_sum, reaches
+from transferbench.statistics.reaches import Moments, Range, range_of_sum, reaches
 
 __all__ = ["PlannedArm", "simulated_bounds"]
 
@@ -49,16 +49,17 @@ def simulated_bounds(
     Source: Bartlett 1933 for the covariance of a sample.
     """
     rng = np.random.default_rng(seed)
-    weights, ranges = [arm.weight for arm in arms], [arm.range for arm in arms]
+    weight_S, ranges = np.array([arm.weight for arm in arms]), [arm.range for arm in arms]
     root_SS = np.linalg.cholesky(_covariance(arms, deviation))
     sample_DSF = root_SS @ _bartlett(rng, len(arms), n - 1) / math.sqrt(n - 1)
-    spread_DS = np.sqrt(np.square(sample_DSF).sum(axis=2))
+    own_DS = np.sqrt(np.square(sample_DSF).sum(axis=2)) / np.abs(weight_S)
     spread_D = np.sqrt(np.square(sample_DSF.sum(axis=1)).sum(axis=1))
     error_DS = rng.standard_normal((DRAWS, len(arms))) @ root_SS.T / math.sqrt(n)
-    value_DS = np.array([arm.mean for arm in arms]) + error_DS / np.array(weights)
+    value_DS = np.array([arm.mean for arm in arms]) + error_DS / weight_S
     value_D = effect + error_DS.sum(axis=1)
-    below_D, above_D = reaches(weights, ranges, value_DS, spread_DS, spread_D, n, level)
-    least, most = range_of_sum(weights, ranges)
+    moments = Moments(value_DS, own_DS, np.empty(0))
+    below_D, above_D = reaches(weight_S, ranges, moments, spread_D, n, level)
+    least, most = range_of_sum(weight_S.tolist(), ranges)
     return np.maximum(value_D - below_D, least), np.minimum(value_D + above_D, most)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from transferbench.claims import (
     EQUAL_PREDICTIONS,
+    FormerMethod,
     Verdict,
     equal_trials,
     judge,
-    judge_by_jackknife,
+    judge_by,
 )
 from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements, MetricRanges
@@ -26,7 +27,11 @@ __all__ = ["FORMER_BOARDS", "check_verdicts_follow_from_records"]
 RELATIVE = {"p_reproduced": 1e-3, "p_contradicted": 1e-3}
 """Tolerances: p-values far below 1 multiply differences of last bits; of other numbers 1e-6."""
 
-FORMER_INTERVALS = {"fieller-95": "jackknife-95", "pairs-95": "jackknife-95"}
+FORMER_INTERVALS = {
+    "ranged-fieller-95": "jackknife-95",
+    "wide-fieller-95": "jackknife-95",
+    "pairs-95": "jackknife-95",
+}
 """Method of an interval -> the method of an earlier version, whose verdicts name it."""
 
 FORMER_BOARDS = frozenset(
@@ -34,8 +39,12 @@ FORMER_BOARDS = frozenset(
 )
 """Boards that have verdicts of earlier versions: by other intervals, and without p-values."""
 
-BY_JACKKNIFE = FORMER_BOARDS | {"quickstart@2"}
-"""Boards with verdicts from before quantities had ranges: they stand as the jackknife gave them."""
+BY_METHOD_OF: Mapping[FormerMethod, frozenset[str]] = {
+    "bounded-t": frozenset({"characters@3", "initializations@2", "null-pair@2"}),
+    "jackknife": FORMER_BOARDS | {"quickstart@2"},
+}
+"""Boards with verdicts that stand as the method of an earlier version gave them: from before arms
+of unequal variance had wider intervals, and from before quantities had ranges."""
 
 BY_METHOD = frozenset({"effect", "low", "high", "interval", "verdict", "reason", "flags", "n"})
 """What another method of the interval changes."""
@@ -51,15 +60,18 @@ def check_verdicts_follow_from_records(bundle: Bundle, registry: Registry) -> It
     """Each claim of the suite, judged again, has the submitted verdict in every field.
 
     Of the former boards, a verdict that differs because an earlier version used another method for
-    intervals, or did not look for equal predictions, is a warning. One by the jackknife is judged
-    again by it, where the board has such; that today's interval decides otherwise is a warning.
+    intervals, or did not look for equal predictions, is a warning. One by the method of its day is
+    judged again by it, where the board has such; that today's interval decides otherwise is a
+    warning.
     """
     plan = _plan(bundle, registry)
     ranges = metric_ranges(bundle.plan.suite, registry.diagnostics)
     judged = {verdict.claim: verdict for verdict in _judged(bundle, plan, ranges)}
-    if bundle.submission.board in BY_JACKKNIFE:
-        former = {verdict.claim: verdict for verdict in _judged(bundle, plan, None)}
-        yield from _judged_as_before(bundle, judged, former)
+    for method, boards in BY_METHOD_OF.items():
+        if bundle.submission.board in boards:
+            before = _judged(bundle, plan, {} if method == "jackknife" else ranges, method)
+            former = {verdict.claim: verdict for verdict in before}
+            yield from _judged_as_before(bundle, judged, former)
     submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
     if len(submitted) < len(bundle.verdicts):
         yield Problem(f"{CLAIMS} has a claim twice")
@@ -86,7 +98,7 @@ def _plan(bundle: Bundle, registry: Registry) -> Plan | None:
 def _judged_as_before(
     bundle: Bundle, judged: dict[str, Verdict], former: Mapping[str, Verdict]
 ) -> Iterator[Problem]:
-    """Put the jackknife's verdicts in the place of today's, where the submission has those."""
+    """Put verdicts of a former method in the place of today's, where the submission has those."""
     for submitted in bundle.verdicts:
         claim, before = submitted.claim, former.get(submitted.claim)
         if before is None or not submitted.interval == before.interval != judged[claim].interval:
@@ -100,8 +112,10 @@ def _judged_as_before(
         judged[claim] = before
 
 
-def _judged(bundle: Bundle, plan: Plan | None, ranges: MetricRanges | None) -> list[Verdict]:
-    """The verdicts of today; without ``ranges`` those of before they were declared."""
+def _judged(
+    bundle: Bundle, plan: Plan | None, ranges: MetricRanges, method: FormerMethod | None = None
+) -> list[Verdict]:
+    """The verdicts of today, or by a former method."""
     entry, suite = bundle.submission.entry.name, bundle.plan.suite
     equal = equal_trials(
         {
@@ -111,11 +125,12 @@ def _judged(bundle: Bundle, plan: Plan | None, ranges: MetricRanges | None) -> l
         }
     )
     measurements = Measurements.of_records(bundle.records, ranges)
-    judged = judge_by_jackknife if ranges is None else judge
-    if plan is None:
-        return judged(suite, measurements, entry, equal=equal)
-    facts = plan.left_out[entry], plan.single_source[entry], equal, plan.unmeasured[entry]
-    return judged(suite, measurements, entry, *facts)
+    facts: tuple[Any, ...] = ({}, (), equal, {})
+    if plan is not None:
+        facts = plan.left_out[entry], plan.single_source[entry], equal, plan.unmeasured[entry]
+    if method is None:
+        return judge(suite, measurements, entry, *facts)
+    return judge_by(method, suite, measurements, entry, *facts)
 
 
 def _differing(submitted: Verdict, judged: Verdict, *, is_former: bool) -> set[str]:

@@ -6,6 +6,7 @@ relevant differences that CKA misses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ PROCRUSTES = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({"procrustes"}),
+    ranges={"procrustes": (0, math.inf)},
     needs=frozenset({"images"}),
     needs_of_source="state",
     cost=lambda params: 2.0,

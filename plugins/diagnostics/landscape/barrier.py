@@ -10,6 +10,7 @@ arXiv 2211.08403 (REPAIR), for the alignment.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
@@ -226,8 +227,11 @@ TINY = {"points": 3, "limit": 16, "calibration": 16}
 ZERO = {f"{barrier}_{position}": 0 for barrier in BARRIERS for position in POSITIONS}
 METRICS = frozenset({*ZERO, "metric", "loss"})
 RANGES = {
-    "metric": (0, 1), **dict.fromkeys(("barrier_metric_sup", "barrier_metric_mid"), (-1, 1))
-}  # fmt: skip
+    "metric": (0, 1),
+    "loss": (0, math.inf),
+    **dict.fromkeys(("barrier_metric_sup", "barrier_metric_mid"), (-1, 1)),
+    **dict.fromkeys(("barrier_metric_relative_sup", "barrier_metric_relative_mid"), (-math.inf, 1)),
+}
 REPORT = ReportPart(build=f"{__package__}._barrier_report:barriers", metrics=METRICS)
 
 BARRIER = DiagnosticSpec(

@@ -205,6 +205,7 @@ BASIN = DiagnosticSpec(
             "mu",
         }
     ),
+    ranges=dict.fromkeys(("delta", "epsilon", "epsilon_segment", "loss", "mu"), (0, math.inf)),
     needs=frozenset({"images"}),
     states=lambda params: params.endpoints,
     cost=_cost,

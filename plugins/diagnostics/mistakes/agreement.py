@@ -9,6 +9,7 @@ N items.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated
@@ -117,6 +118,7 @@ AGREEMENT = DiagnosticSpec(
     metrics=frozenset({*(s.metric for s in STATISTICS), "reference_entropy"}),
     ranges={
         "kappa": (-1, 1),
+        "reference_entropy": (0, math.inf),
         **dict.fromkeys(("error_jaccard", "agreement", "agreement_given_both_wrong"), (0, 1)),
     },
     needs=frozenset({"logits"}),

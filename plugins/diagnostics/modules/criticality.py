@@ -12,6 +12,7 @@ Shape letters: A points of a path, S noise levels of which the first is 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -267,6 +268,10 @@ CRITICALITY = DiagnosticSpec(
             "sigma_high",
         }
     ),
+    ranges={
+        "metric": (0, 1),
+        **dict.fromkeys(("distance", "loss", "mu", "mu_total", "sigma_high"), (0, math.inf)),
+    },
     needs=frozenset({"init_state", "trajectory", "history", "images"}),
     cost=_cost,
     limit=lambda params: params.limit,

@@ -8,6 +8,7 @@ modules robust or critical; Neyshabur et al. 2020, arXiv 2008.11687, Figure 5.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -179,8 +180,10 @@ def _cost(states: int) -> float:
 
 METRICS = frozenset({"metric", "loss", "drop", "mean_body_drop", "worst_body_drop"})
 RANGES = {
-    "metric": (0, 1), **dict.fromkeys(("drop", "mean_body_drop", "worst_body_drop"), (-1, 1))
-}  # fmt: skip
+    "metric": (0, 1),
+    "loss": (0, math.inf),
+    **dict.fromkeys(("drop", "mean_body_drop", "worst_body_drop"), (-1, 1)),
+}
 REPORT = ReportPart(build=f"{__package__}._swaps_report:swaps", metrics=METRICS)
 
 REWINDING = DiagnosticSpec(

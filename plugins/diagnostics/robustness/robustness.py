@@ -8,6 +8,7 @@ Shape letters: B resamples, C classes or labels, N test items, S settings, P per
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -216,7 +217,10 @@ ROBUSTNESS = DiagnosticSpec(
     metrics=frozenset(
         {"corrected_relative_metric", "mean_metric", "relative_metric", "test_loss", "test_metric"}
     ),
-    ranges=dict.fromkeys(("test_metric", "mean_metric"), (0, 1)),
+    ranges={
+        **dict.fromkeys(("test_metric", "mean_metric"), (0, 1)),
+        **dict.fromkeys(("relative_metric", "test_loss"), (0, math.inf)),
+    },
     needs=frozenset({"images", "logits"}),
     cost=lambda params: float(sum(len(series.settings) for series in params.perturbations)),
     limit=lambda params: params.limit,

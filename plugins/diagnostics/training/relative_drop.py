@@ -7,6 +7,7 @@ Shape letters: B resamples, C classes of items with equal outcomes, N test items
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated
@@ -200,6 +201,7 @@ RELATIVE_DROP = DiagnosticSpec(
     needs=frozenset({"history", "logits"}),
     ranges={
         **dict.fromkeys(("gain", "speed_gain"), (-1, 1)),
+        "relative_drop": (-math.inf, 100),
         **dict.fromkeys(("train_metric_a", "train_metric_b"), (0, 1)),
     },
     identical=dict.fromkeys(DIFFERENCES, 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from transferbench.analysis.transferability import h_score
@@ -52,6 +53,7 @@ H_SCORE = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({"h_score", "regularised_h_score"}),
+    ranges=dict.fromkeys(("h_score", "regularised_h_score"), (0, math.inf)),
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     needs_of_source="state",
     cost=lambda params: 1.0,

@@ -6,6 +6,7 @@ or the Gaussians of a mixture of its features (NLEEP).
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -147,6 +148,7 @@ LEEP = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({"leep"}),
+    ranges={"leep": (-math.inf, 0)},
     needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
     needs_of_source="head",
     cost=lambda params: 1.0,
@@ -163,6 +165,7 @@ NCE = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({"nce"}),
+    ranges={"nce": (-math.inf, 0)},
     needs=frozenset({"init_state", "trajectory", "history", "logits", "images"}),
     needs_of_source="head",
     cost=lambda params: 1.0,
@@ -181,6 +184,7 @@ NLEEP = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=frozenset({"nleep"}),
+    ranges={"nleep": (-math.inf, 0)},
     needs=frozenset({"init_state", "trajectory", "history", "logits", "features", "images"}),
     needs_of_source="state",
     cost=lambda params: 1.0,

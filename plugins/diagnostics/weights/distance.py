@@ -114,6 +114,7 @@ DISTANCE = DiagnosticSpec(
     subjects="pair",
     unknown_labels=True,
     metrics=METRICS,
+    ranges={"cosine": (-1, 1), **dict.fromkeys(("l2", "l2_normalised"), (0, math.inf))},
     needs=frozenset({"init_state", "history"}),
     needs_of_source="state",
     identical={"l2": 0, "l2_normalised": 0, "cosine": 1},

@@ -220,6 +220,7 @@ MISALIGNMENT = DiagnosticSpec(
     subjects="one",
     unknown_labels=True,
     metrics=frozenset({"misalignment", "misalignment_random", "shrinkage"}),
+    ranges=dict.fromkeys(("misalignment", "misalignment_random"), (0, math.inf)),
     needs=frozenset({"init_state", "images"}),
     epochs=lambda params: [of for of in params.of if isinstance(of, int)],
     cost=lambda params: 1.0,

@@ -8,6 +8,7 @@ Shape letters: O outputs of a layer, I inputs (channels x kernel), R = min(O, I)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -156,6 +157,10 @@ SPECTRUM = DiagnosticSpec(
     unknown_labels=True,
     metrics=frozenset(
         {"effective_rank", "frobenius_norm", "singular_value", "spectral_norm", "stable_rank"}
+    ),
+    ranges=dict.fromkeys(
+        ("effective_rank", "frobenius_norm", "singular_value", "spectral_norm", "stable_rank"),
+        (0, math.inf),
     ),
     needs=frozenset({"init_state", "history"}),
     needs_of_source="state",
