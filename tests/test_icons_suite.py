@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from transferbench.claims import planned_claims
 from transferbench.registry import load_registry
 from transferbench.suite.loading import load_suite
 
 PINNED = Path(__file__).with_name("pinned_plan_ids.json")
+POWER = 0.9
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,19 @@ def test_it_keeps_its_budget(suite, items):
     for recipe in suite.recipes.values():
         assert recipe.epochs * 5 * 10 == 4000
     assert all(len(of.labels) <= 300 for (_, split), of in items.items() if split == "test")
+
+
+def test_every_control_has_its_power(suite, registry):
+    controls = [claim for claim in planned_claims(suite, registry) if claim.control]
+    assert len(controls) == 3
+    for control in controls:
+        assert control.power >= POWER, control
+
+
+def test_the_pilots_are_of_another_draw(suite):
+    draws = {claim.pilot.draw for claim in suite.claims.values() if claim.pilot}
+    assert draws
+    assert suite.draw not in draws
 
 
 def test_no_icon_is_in_two_splits_in_any_style(items):

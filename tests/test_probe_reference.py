@@ -1,5 +1,7 @@
 """The linear probe beside a probe of scikit-learn's own, within half a point of accuracy."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
@@ -112,11 +114,14 @@ def test_the_probe_of_imagenet_weights_on_icons_is_that_of_scikit_learn(tmp_path
         pytest.skip(str(error))
     recipes = {"short": TINY["recipes"]["short"] | {"epochs": 1}}
     suite = TINY | PROBED | {"recipes": recipes}
-    said = cli("run", suite_file(tmp_path, suite), "--weights", "imagenet", "--out",
-               tmp_path / "run", "--jobs", 1, "--device", "cpu")  # fmt: skip
+    said = cli("run", suite_file(tmp_path, suite), "--weights", "imagenet", "--offline",
+               "--out", tmp_path / "run", "--jobs", 1, "--device", "cpu")  # fmt: skip
     assert said.code == 0, said.err
     table = transferbench.Run(tmp_path / "run").measurements
     value = table[table["diagnostic"] == "probe"].set_index("metric")["value"]
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    (caption,) = re.findall("<figcaption>The same test images.*?</figcaption>", report)
+    assert "Licence: CC-BY-SA-4.0. Source: All emojis designed by OpenMoji" in caption
 
     options = Options(backbones=(), weights="imagenet", out=tmp_path / "run")
     planned = plan_suite(Suite.model_validate(suite), options)
