@@ -62,6 +62,7 @@ def three_nodes():
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108  # where Ray writes the address of the head
         head = LOCALHOST | {"temp_dir": name}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -160,7 +161,7 @@ def test_nodes_come_and_go_and_nothing_stays_behind(nodes, given, tmp_path):
         nodes.remove(slot.node.id)
         lost = next_outcome(executor)
         assert (lost.job, lost.status) == (job, "lost")
-        assert "is gone (Actor" in lost.message
+        assert "is gone" in lost.message
         assert soon(lambda: not any(map(is_alive, pids(tmp_path / job))))
         nodes.refill()
         # The new node has an actor, which takes the next job.
@@ -185,7 +186,9 @@ def test_nodes_with_other_versions_are_refused(nodes, monkeypatch, tmp_path):
     assert "instead of 0.1, and might compute other numbers" in said.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_ended_leaves_nothing_behind(number, nodes, tmp_path):
     suite, run = suite_file(tmp_path, SMALL), tmp_path / "run"
     arguments = (
@@ -208,6 +211,7 @@ def test_a_run_that_is_ended_leaves_nothing_behind(number, nodes, tmp_path):
     assert cli(*arguments).code == 0
 
 
+@pytest.mark.slow
 def test_a_ray_that_is_begun_for_a_run_ends_with_it(tmp_path):
     suite, run = suite_file(tmp_path, SMALL), tmp_path / "run"
     arguments = ("run", suite, "--out", run, "--executor", "ray", "--device", "cpu", "--jobs", 2)

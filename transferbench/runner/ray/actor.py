@@ -38,6 +38,7 @@ class SlotActor:
         sys.path += [path for path in paths if path not in sys.path]
         self._notes: list[str] = []
         self._ending = Event()
+        self._parent = os.getppid()
         self._logs = Path(logs)
         self._worker = LocalExecutor(
             partial(_unpickled_start, start), 1, time_limit_seconds, tell=self._notes.append
@@ -65,11 +66,13 @@ class SlotActor:
     def run(self, jobs: Mapping[str, Any]) -> Iterator[list[Outcome | str]]:
         """Outcomes and notes, as they come; ends early, without the others, after ``end``.
 
+        So it does where the Ray of this node is gone: that is about to end this process and the
+        worker, but not what the worker started.
         Raises: what kept the worker from starting.
         """
         self._worker.submit(Assignment(jobs))
         left = len(jobs)
-        while left and not self._ending.is_set():
+        while left and not self._ending.is_set() and os.getppid() == self._parent:
             outcomes = self._worker.wait(TICK_SECONDS)
             notes, self._notes[:] = list(self._notes), []
             if notes or outcomes:

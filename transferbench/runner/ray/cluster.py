@@ -151,7 +151,7 @@ class RayCluster:
                 return Ready(self._ray.get(slot.pending))
             answer: list[Outcome | str] = self._ray.get(next(slot.pending))
         except StopIteration:
-            return Gone("ended before its jobs", "")
+            return Gone("is gone, with the Ray of its node", "")
         except RayTaskError as error:
             cause = error.cause
             return Refused(cause if isinstance(cause, Exception) else RuntimeError(str(error)))
