@@ -37,8 +37,10 @@ from transferbench.suite.published import KnownSuites
 
 ACCEPTED, REFUSED, REPORTED, UNREADABLE, FAULT = 0, 1, 2, 3, -1
 """Equal in all that follows; refused; other in what is the submitter's word; no submission."""
-BESIDE = frozenset({"names of folders", "links", "forms of files", "extra files", "renamed entry"})
+BUILT = frozenset({"names of folders", "links", "forms of files", "extra files", "renamed entry"})
 """Kinds of which boards are built from the folders."""
+WITH_SITE = frozenset({"environment"})
+"""Kinds of which the site is built, too: it shows all that a submission says of itself."""
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile",
           "pickle.find_class", "socket.connect", "socket.bind")  # fmt: skip
 WRITES = ("os.mkdir", "os.rename", "os.symlink", "os.link", "os.remove", "os.chmod", "os.truncate")
@@ -69,7 +71,10 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 def _note_path(event: str, path: Any) -> None:
     if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path) != os.devnull:
         absolute = Path.cwd() / os.fsdecode(path)
-        if not absolute.is_relative_to(_watched[0]):
+        out = _watched[0]
+        is_register = absolute.parent == out.parent and "DATES" in absolute.name
+        own = absolute.is_relative_to(out) or absolute == out.parent or is_register
+        if not own and "torchinductor" not in absolute.name:  # which torch makes when it is loaded
             _events.append(f"{event} {absolute}")
 
 
@@ -116,11 +121,11 @@ class Judge:
         try:
             report = self.check(path)
         except SubmissionError as error:
-            if kind in BESIDE:
-                build(folder / "submissions", out, self.registry, self.suites)
+            if kind in BUILT | WITH_SITE:
+                self._build(kind, folder)
             return UNREADABLE, str(error)
-        if kind in BESIDE:
-            build(folder / "submissions", out, self.registry, self.suites)
+        if kind in BUILT | WITH_SITE:
+            self._build(kind, folder)
         else:
             write_board(self._table(report), folder / "submissions", out)
         if not (report.ok and report.is_of_known_suite) or report.trust == "reported":
@@ -130,6 +135,10 @@ class Judge:
             return FAULT, f"accepted as {report.trust}: {differing[:3]}"
         same = (report.bundle and report.bundle.records) == self.report.content.records
         return (ACCEPTED if same else REPORTED), str(report)
+
+    def _build(self, kind: str, folder: Path) -> None:
+        build(folder / "submissions", folder / "out", self.registry, self.suites,
+              site=kind in WITH_SITE)  # fmt: skip
 
     def _table(self, report: CheckReport) -> BoardTable:
         try:
@@ -199,7 +208,7 @@ def _faults_of_pages(out: Path) -> Iterator[str]:
             yield from (f"{path.name}: {cell!r}" for cell in cells if cell.startswith(FORMULA)
                         and not re.fullmatch(r"-[0-9.e+-]+", cell))  # fmt: skip
     boards = [path.name for path in out.iterdir() if path.is_dir()] if out.is_dir() else []
-    if set(boards) - {BOARD}:
+    if set(boards) - {BOARD, "site"}:
         yield f"boards {boards}"
 
 
