@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from command_line import cli
 
-from transferbench.errors import ExecutorError
+from transferbench.errors import ExecutorError, StoreError
 from transferbench.plan import Job, Work
 from transferbench.runner.executors import Assignment
 from transferbench.runner.executors.inprocess import InProcessExecutor
@@ -360,6 +362,43 @@ def test_entries_are_read_in_the_order_of_rounds_and_unfinished_lines_later(tmp_
     path.write_bytes(whole + b"not an entry\n")
     assert list(reader.read()) == []
     assert reader.rounds["j"] == 2
+
+
+def test_a_full_disk_is_told_and_spoils_no_line_that_is_written_later(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path, "1_0.0")
+    opened = Path.open
+
+    def full(path, mode="r", **options):
+        if mode in {"a", "x"}:
+            with opened(path, "a") as stream:
+                stream.write('["torn')
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", str(path))
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr("os.link", full)
+    with pytest.raises(StoreError, match="Disk quota exceeded; nothing finished is lost"):
+        ledger.write(Entry("j", 0, "ok"))
+    with pytest.raises(StoreError, match="Disk quota exceeded"):
+        ledger.claim("j" * 64)
+    monkeypatch.undo()
+    ledger.write(Entry("j", 0, "ok"))
+    assert [entry.status for entry in Ledger(tmp_path, "x").read()] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"),
+    [(OSError(errno.EDQUOT, "Disk quota exceeded"), True), (ValueError("its own fault"), False)],
+    ids=["quota", "failure"],
+)
+def test_a_full_quota_loses_no_training_that_was_kept(tmp_path, error, is_kept):
+    kept_at = tmp_path / "unfinished" / ("a" * 64)
+    Store(tmp_path).prepare()
+    kept_at.mkdir()
+    (kept_at / "training.pt").write_text("kept")
+    with pytest.raises((StoreError, ValueError)), Store(tmp_path).writing("a" * 64, "trial"):
+        raise error
+    assert kept_at.exists() == is_kept
 
 
 # --- Slurm's words ----------------------------------------------------------------------------

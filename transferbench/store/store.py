@@ -255,8 +255,10 @@ class Store:
                     yield draft
             except LostProcessError:
                 raise  # the next try goes on from what is kept
-            except Exception:
-                remove(unfinished)
+            except Exception as error:
+                # A full disk is no fault of the training, which goes on once there is room.
+                if not isinstance(error, StoreError):
+                    remove(unfinished)
                 raise
             with explained(self.root, folder):
                 draft.complete(job, kind)

@@ -104,7 +104,8 @@ class Chunk:
                     )
                     schedule.run(endings)
             except TransferbenchError as error:
-                ledger.write(Entry("", 0, "failed", str(error)))
+                with suppress(TransferbenchError):  # a full disk takes no word of it either
+                    ledger.write(Entry("", 0, "failed", str(error)))
                 raise
         if signal.SIGUSR2 in endings and options.requeue and schedule.jobs.is_unfinished:
             schedule.log.note("its time is over, and it is queued again")

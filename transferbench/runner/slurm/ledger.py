@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from transferbench.files import disk_errors_explained
 from transferbench.runner.executors import Outcome
 
 __all__ = ["Entry", "Ledger", "entry_of"]
@@ -74,10 +75,17 @@ class Ledger:
         self._offsets: dict[str, int] = {}
         self._early: dict[tuple[str, int], Entry] = {}
         self._links = 0
+        self._is_torn = False
 
     def claim(self, job: str) -> bool:
-        """Whether this writer, and no other, computes a job in its present round."""
-        path = self._claim_path(job)
+        """Whether this writer, and no other, computes a job in its present round.
+
+        Raises: ``StoreError`` where the disk refuses.
+        """
+        with disk_errors_explained(self._claims):
+            return self._is_first(job, self._claim_path(job))
+
+    def _is_first(self, job: str, path: Path) -> bool:
         try:
             os.link(self._identity(), path)
         except FileExistsError:
@@ -99,10 +107,17 @@ class Ledger:
             return None
 
     def write(self, entry: Entry) -> None:
-        """Tell all processes; this one reads it as the others do."""
+        """Tell all processes; this one reads it as the others do.
+
+        Raises: ``StoreError`` where the disk refuses.
+        """
         line = json.dumps(entry._replace(writer=self.writer), ensure_ascii=True) + "\n"
-        with (self._entries / f"{self.writer}.jsonl").open("a", encoding="ascii") as stream:
+        path = self._entries / f"{self.writer}.jsonl"
+        # A line of which the disk took a part must not spoil the next one.
+        line, self._is_torn = "\n" * self._is_torn + line, True
+        with disk_errors_explained(path), path.open("a", encoding="ascii") as stream:
             stream.write(line)
+        self._is_torn = False
 
     def read(self) -> Iterator[Entry]:
         """What was told since the last time; of each round of a job one entry, the first."""
