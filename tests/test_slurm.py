@@ -376,7 +376,7 @@ def test_a_full_disk_is_told_and_spoils_no_line_that_is_written_later(tmp_path, 
         return opened(path, mode, **options)
 
     monkeypatch.setattr(Path, "open", full)
-    monkeypatch.setattr("os.link", full)
+    monkeypatch.setattr("os.link", lambda _, path: full(Path(path), "a"))
     with pytest.raises(StoreError, match="Disk quota exceeded; nothing finished is lost"):
         ledger.write(Entry("j", 0, "ok"))
     with pytest.raises(StoreError, match="Disk quota exceeded"):
