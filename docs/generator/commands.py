@@ -73,7 +73,8 @@ def _parameters(callback: Callable[..., Any]) -> Iterator[Parameter]:
         annotation, info = get_args(hints[name])[:2]
         # Inside Annotated, typer stores the first name as the default.
         names = (info.default, *(info.param_decls or ()))
-        declared = tuple(n for n in names if isinstance(n, str) and n.startswith("-"))
+        written = [n for n in names if isinstance(n, str) and n.startswith("-")]
+        declared = tuple(each for n in written for each in n.split("/"))
         names = declared or (f"--{name.replace('_', '-')}",)
         metavar = info.metavar or _metavar(annotation)
         if isinstance(info, ArgumentInfo):
