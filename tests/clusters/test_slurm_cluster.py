@@ -131,13 +131,20 @@ def test_a_killed_chunk_a_drained_node_and_a_killed_run_lose_nothing(local, tmp_
     until(lambda: is_training(tmp_path, 0))
     os.kill(chunk_process(0), signal.SIGKILL)
     os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    first.communicate()
     slurm("scontrol", "update", "NodeName=one", "State=DRAIN", "Reason=test")
+    other = chunk_process(1)
+    os.kill(other, signal.SIGSTOP)  # so that it is there when the second process starts
     try:
-        said = ended(started(tmp_path, *SLURM))
+        second = started(tmp_path, *SLURM)
+        said = next(line for line in second.stderr if "of an earlier start" in line)
+    finally:
+        os.kill(other, signal.SIGCONT)
+    try:
+        ended(second)
     finally:
         slurm("scontrol", "update", "NodeName=one", "State=RESUME")
-    assert "of an earlier start" in said
+    assert "goes on with" in said
     assert len(sessions(tmp_path)) == 1
     assert_complete(tmp_path, local)
     lost = [entry.job for entry in told(tmp_path) if entry.status == "lost"]
@@ -160,7 +167,7 @@ def test_a_chunk_whose_time_is_over_gives_its_jobs_back_and_is_queued_again(loca
 def test_cancel_ends_the_chunks_and_the_run_goes_on_later(local, tmp_path):
     process = started(tmp_path, *SLURM)
     until(lambda: len(told(tmp_path)) >= 2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert "go on without this process" in said
