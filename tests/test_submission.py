@@ -987,7 +987,7 @@ def test_a_renamed_folder_is_told(packed_run: PackedRun, copied: Path) -> None:
 def test_an_edited_verdict_is_found(packed_run: PackedRun, copied: Path) -> None:
     edit_json(copied / "claims.json", lambda rows: rows[0].update(verdict="contradicted"))
     problems = failed(check(sealed(copied), packed_run.registry))
-    assert "is reproduced, not contradicted" in problems["verdicts follow from records"]
+    assert "is undecided, not contradicted" in problems["verdicts follow from records"]
 
 
 @pytest.mark.parametrize(("field", "value"), [("p_reproduced", 1e-7), ("family", "C9")])
