@@ -167,6 +167,8 @@ def test_a_chunk_whose_time_is_over_gives_its_jobs_back_and_is_queued_again(loca
 def test_cancel_ends_the_chunks_and_the_run_goes_on_later(local, tmp_path):
     process = started(tmp_path, *SLURM)
     until(lambda: len(told(tmp_path)) >= 2)
+    for task in (0, 1):
+        os.kill(chunk_process(task), signal.SIGSTOP)  # so that they are there to be cancelled
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
