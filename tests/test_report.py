@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from html_page import Page
 from scipy import stats
-from t_intervals import LEVEL_FACTORS, OF_SHARES, of_difference, of_level, reach
+from t_intervals import OF_SHARES, of_difference, of_level, quantile, reach
 
 from transferbench.claims import Verdict
 from transferbench.errors import StoreError
@@ -382,7 +382,7 @@ def test_pairs_that_share_networks_get_the_jackknife(page, full):
     values = kappa["value"].to_numpy()
     left_out = [values[~(pairs == k).any(axis=1)].mean() for k in range(REPLICATES)]
     pseudo = REPLICATES * values.mean() - (REPLICATES - 1) * np.array(left_out)
-    half = LEVEL_FACTORS[REPLICATES] * stats.t.ppf(0.975, REPLICATES - 1) * stats.sem(pseudo)
+    half = quantile(REPLICATES, (-1.0, 1.0)) * stats.sem(pseudo)
     below, above = reach(values.mean(), half, -1.0, 1.0)
     table = page.tables["Agreement of errors by pair of arms"]
     row = next(row for row in table if row[:2] == ["real", "P-T & P-T"])
