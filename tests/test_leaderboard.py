@@ -804,7 +804,9 @@ def test_a_board_counts_controls_and_marks_an_entry_whose_control_fails(
         "helps": helps | {"source": "C2"}, "also": helps | {"family": "C2"},
         "fails": control | {"threshold": 0.001}, "passes": control | {"threshold": 0.9},
     }  # fmt: skip
-    submit(tmp_path, built.registry, tmp_path / "s", suite=SUITE | {"claims": claims})
+    suite = SUITE | {"claims": claims, "replicates": 6, "diagnostics": {}}
+    scoring = {key: value for key, value in SUITE["scoring"].items() if key != "columns"}
+    submit(tmp_path, built.registry, tmp_path / "s", suite=suite | {"scoring": scoring})
     board = only_board(tmp_path / "s", built.registry)
     (cells,) = [row.cells for row in board.rows]
     assert (cells["claims"], cells["adjusted"]) == ((1, 0, 0), (1, 0, 0))
