@@ -29,6 +29,9 @@ def reach(value: float, half: float, low: float, high: float) -> list[float]:
     """
     if (low, high) == ANY:
         return [1.0, 1.0]
+    if np.isinf(low) or np.isinf(high):
+        sides = _of_one_end(value - low if np.isinf(high) else high - value, half)
+        return sides if np.isinf(high) else sides[::-1]
     x, h = (value - low) / (high - low), half / (high - low)
     if not 0 < x < 1 or not h:
         return [1.0, 1.0]
@@ -39,6 +42,13 @@ def reach(value: float, half: float, low: float, high: float) -> list[float]:
     ends = x - optimize.brentq(distance, 0, x), optimize.brentq(distance, x, 1) - x
     room = x / h, (1 - x) / h
     return [max(1.0, min((e / h) ** 2.5, r)) for e, r in zip(ends, room, strict=True)]
+
+
+def _of_one_end(x: float, h: float) -> list[float]:
+    """Towards the end and away from it, at a distance x: (x - mu)^2 = h^2 mu / x."""
+    bounds = np.sort(np.roots([1, -2 * x - h**2 / x, x**2]).real)
+    reached = (np.abs(bounds - x) / h) ** 2.5
+    return [max(1.0, min(float(reached[0]), x / h)), max(1.0, float(reached[1]))]
 
 
 def of_level(values: Sequence[float], ends: Ends = None) -> list[float]:

@@ -129,6 +129,10 @@ def weighted_ratio(
     reason = next((part.reason for part in sums if part.reason), None)
     if top is None or bottom is None:
         return Interval(None, None, None, n, method, reason)
+    divisor = weighted_sum(under, replicates, networks, level)
+    if divisor.low is not None and divisor.high is not None and divisor.low <= 0 <= divisor.high:
+        reason = f"the denominator's {100 * level:g}% interval includes 0"
+        return Interval(None, None, None, n, method, reason)
     if bottom <= 0:
         return Interval(None, None, None, n, method, "the denominator is not above 0")
     value = top / bottom
@@ -138,9 +142,6 @@ def weighted_ratio(
     if _is_constant(sums, contrast):
         return Interval(value, None, None, n, method, no_spread(networks))
     low, high = ratio_bounds(weights, ranges, _moments(sums, weights), split, n, level)
-    if np.isnan(low):
-        reason = f"the denominator's {100 * level:g}% interval includes 0"
-        return Interval(None, None, None, n, method, reason)
     return Interval(value, float(low), float(high), n, method)
 
 
