@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= 1
-DRAWS ?= 5000
+DRAWS ?= 10000
 BENCH_FILES = $(patsubst %,$(VENV)/benchmarks-%.json,$(shell seq $(RUNS)))
 # One thread per process: cores are used by parallel worker processes.
 export OMP_NUM_THREADS ?= 1

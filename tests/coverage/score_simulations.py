@@ -105,7 +105,7 @@ def correlations_of_scores() -> Iterator[Simulation]:
                 return _correlated(*pair)["pearson"]
 
             yield Simulation("fisher-z", f"5 fixed networks, {setting}", n, fixed,
-                             float(np.corrcoef(scores, truth)[0, 1]), fewer=4)  # fmt: skip
+                             float(np.corrcoef(scores, truth)[0, 1]))  # fmt: skip
     for rho in (0.0, 0.9):
         for n in (5, 20):
             for name, truth in (("pearson", rho), ("kendall", 2 / np.pi * np.arcsin(rho))):
@@ -118,7 +118,7 @@ def correlations_of_scores() -> Iterator[Simulation]:
 
                 kind = "fisher-z" if name == "pearson" else "wilson-tau"
                 yield Simulation(kind, f"normal networks, correlation {rho:g}", n, sampled,
-                                 float(truth), fewer=4)  # fmt: skip
+                                 float(truth))  # fmt: skip
 
 
 def _correlated(scores: np.ndarray, truth: np.ndarray, **over: Any) -> dict[str, Interval]:

@@ -35,7 +35,7 @@ Batch: TypeAlias = Callable[[np.random.Generator, int], Bounds]
 Values: TypeAlias = Callable[[np.random.Generator, int], np.ndarray]
 """Samples of arms: the values of replicates, or their pseudo-values. Shapes: (D, S, R)."""
 
-MANY = 8
+MANY = 4
 """Times the draws of a simulation whose samples are drawn at once."""
 EQUAL = 1e-12
 """A variance below it is that of equal replicates."""

@@ -88,7 +88,7 @@ def items() -> Iterator[Simulation]:
         yield Simulation("bootstrap", "mean of uniform values", n,
                          lambda rng, n=n: bootstrap_mean(rng.uniform(size=n),
                                                          int(rng.integers(2**31)), 500),
-                         0.5, fewer=2)  # fmt: skip
+                         0.5)  # fmt: skip
 
 
 SIMULATIONS = [
