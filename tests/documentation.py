@@ -168,7 +168,9 @@ class Reader:
     def _stand_ins(self, words):
         """The words with stand-ins: for a bundled suite, a run for RUN, the CPU for any device."""
         # A name of a board is that of a suite, and what shows a board takes no file.
-        names = {*newest_suites(), *bundled_suites()} if words[0] != "leaderboard" else set()
+        takes_a_folder = words[0] == "try" or words[:2] == ["suite", "new"]
+        takes_no_file = takes_a_folder or words[0] == "leaderboard"
+        names = set() if takes_no_file else {*newest_suites(), *bundled_suites()}
         words = [f"{word}.yaml" if word in names else word for word in words]
         run = f"runs/{newest_suites()['quickstart']}.0"
         words = [run if word == "RUN" else word for word in words]
@@ -176,7 +178,7 @@ class Reader:
         words = ["suite" if word == "imagenet" else word for word in words]
         words = ["cpu" if before == "--device" else word
                  for before, word in zip(["", *words], words, strict=False)]  # fmt: skip
-        if words[0] == "try" or words[:2] == ["suite", "new"]:
+        if takes_a_folder:
             return [*words, *self._small_weights(), "--size", "32", "--jobs", "1"]
         return words + (["--jobs", "1"] if words[0] == "run" and "--jobs" not in words else [])
 

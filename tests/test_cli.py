@@ -288,7 +288,7 @@ def test_prepare_decodes_the_data_and_a_run_needs_nothing_else(tmp_path):
     last = f"the data of tiny@1.0 are ready in {tmp_path / 'store' / 'datasets'}"
     assert said.out.splitlines()[-1] == last
     decoded = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.npy")}
-    assert len(decoded) == 2 * 2 * 3
+    assert len(decoded) == 2 * 2 * 4
     assert artefacts(tmp_path / "store") == []
     assert cli("run", path, *out, "--jobs", 1).code == 0
     again = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.npy")}

@@ -87,11 +87,11 @@ def image_sets(
 def _image_set(split: PreparedSplit, plugin: str, items: np.ndarray | None) -> ImageSet:
     items = np.arange(len(split.labels)) if items is None else np.unique(items)
     items = items[~is_blank(split.digests[items], split.images.shape[1:])]
-    heads = split.digests[items].astype(split.digests.dtype)
-    padded = np.frombuffer(heads.tobytes(), DIGEST).reshape(len(items), -1)
+    heads = split.digests[items].tobytes()
+    padded = np.frombuffer(heads, DIGEST)[:: split.digests.dtype.itemsize // DIGEST.itemsize]
     names = split.groups[items]
     groups = _group_digests(plugin, names) if names.dtype.kind == "U" else None
-    return ImageSet(items, padded[:, 0].copy(), split.perceptual_hashes()[items], groups)
+    return ImageSet(items, padded.copy(), split.perceptual_hashes()[items], groups)
 
 
 def _group_digests(plugin: str, names: np.ndarray) -> np.ndarray:
