@@ -1,5 +1,7 @@
 """What executors and the scheduler cost besides the jobs, as two tables of Markdown.
 
+With PYTHONPATH=tests:tests/clusters, by which workers import this module as well:
+
 python tests/clusters/overhead.py growth              growth to 10,000 jobs
 python tests/clusters/overhead.py EXECUTOR [...]      500 jobs of 0.2 s through each executor
 """
@@ -162,7 +164,9 @@ def grow():
 
 
 if __name__ == "__main__":
+    import overhead  # by a name under which workers have its functions too
+
     if sys.argv[1:] == ["growth"]:
         grow()
     else:
-        compare_executors(sys.argv[1:] or ["local"])
+        overhead.compare_executors(sys.argv[1:] or ["local"])
