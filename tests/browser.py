@@ -84,9 +84,9 @@ class Browser:
         """Whether pages that are opened from now on run scripts."""
         self.call("Emulation.setScriptExecutionDisabled", value=not enabled)
 
-    def picture(self, path: Path, *, whole: bool = True) -> None:
-        """Write what is seen as PNG; ``whole``: beyond the window."""
-        data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+    def picture(self, path: Path, *, full_page: bool = True) -> None:
+        """Write what is seen as PNG; ``full_page``: beyond the window."""
+        data = self.call("Page.captureScreenshot", captureBeyondViewport=full_page)["data"]
         path.write_bytes(base64.b64decode(data))
 
 

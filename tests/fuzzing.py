@@ -198,6 +198,20 @@ def main(folder: Path, kinds: Sequence[str], count: int, seconds: float) -> None
     # Untimed: what it imports and decodes is there for all mutants.
     said = cli("run", suite, "--out", folder / "runs" / "original", "--jobs", 1)
     assert said.code == 0, said
+    write_results(folder, kinds, count, seconds, _tried)
+
+
+def write_results(
+    folder: Path,
+    kinds: Sequence[str],
+    count: int,
+    seconds: float,
+    tried: Callable[[str, int, Path], MutantResult],
+) -> None:
+    """Write what became of the mutants of each kind, with the memory limited from now on.
+
+    Before each stands a line that says that it has begun, for one that ends the process.
+    """
     limit_memory()
     signal.signal(signal.SIGALRM, hang)
     with (folder / RESULTS).open("w", encoding="utf-8") as results:
@@ -206,7 +220,7 @@ def main(folder: Path, kinds: Sequence[str], count: int, seconds: float) -> None
             for seed in range(count):
                 results.write(f"{json.dumps(MutantResult(kind, seed)._asdict())}\n")
                 results.flush()
-                results.write(f"{json.dumps(_tried(kind, seed, folder)._asdict())}\n")
+                results.write(f"{json.dumps(tried(kind, seed, folder)._asdict())}\n")
                 if time.perf_counter() > end:
                     break
 

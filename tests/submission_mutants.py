@@ -7,7 +7,6 @@ what it is not, is a fault.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -16,11 +15,12 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzzing import HANG_SECONDS, RESULTS, HangError, MutantResult, hang, limit_memory
+from fuzzing import HANG_SECONDS, HangError, MutantResult, write_results
 from submission_mutations import BOARD, LEADERBOARD, honest, mutated
 
 from transferbench.errors import SubmissionError
@@ -217,18 +217,8 @@ def main(folder: Path, kinds: Sequence[str], count: int, seconds: float) -> None
     base = folder / "base"
     honest(base)
     judge = Judge(base)
-    limit_memory()
     sys.addaudithook(_audit)
-    signal.signal(signal.SIGALRM, hang)
-    with (folder / RESULTS).open("w", encoding="utf-8") as results:
-        for kind in kinds:
-            end = time.perf_counter() + seconds
-            for seed in range(count):
-                results.write(f"{json.dumps(MutantResult(kind, seed)._asdict())}\n")
-                results.flush()
-                results.write(f"{json.dumps(_tried(judge, kind, seed, folder)._asdict())}\n")
-                if time.perf_counter() > end:
-                    break
+    write_results(folder, kinds, count, seconds, partial(_tried, judge))
 
 
 def _tried(judge: Judge, kind: str, seed: int, folder: Path) -> MutantResult:

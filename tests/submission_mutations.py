@@ -301,8 +301,8 @@ def _other_rows(table: pa.Table, draw: random.Random) -> pa.Table:
 
 def _other_cells(table: pa.Table, draw: random.Random) -> pa.Table:
     """Numbers of one column: extreme ones, holes, or those of the row before."""
-    whole = [name for name in table.column_names if table.column(name).null_count == 0]
-    numbers = [name for name in whole if pa.types.is_integer(table.schema.field(name).type)]
+    complete = [name for name in table.column_names if table.column(name).null_count == 0]
+    numbers = [name for name in complete if pa.types.is_integer(table.schema.field(name).type)]
     name = draw.choice(numbers)
     kind = table.schema.field(name).type
     values = table.column(name).to_numpy().copy()

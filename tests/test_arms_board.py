@@ -131,7 +131,7 @@ def share_of(
     By numerical solution. The baseline counts once in the dividend and once in the divisor.
     """
     rows = [arm, baseline, source, baseline]
-    whole = (arm.mean() - baseline.mean()) / (source.mean() - baseline.mean())
+    share = (arm.mean() - baseline.mean()) / (source.mean() - baseline.mean())
 
     def bound(ratio: float, side: int) -> float:
         """The end of the contrast's interval."""
@@ -148,9 +148,9 @@ def share_of(
         return float(contrast.mean()) + (size if side else -size)
 
     away = 4 * stats.sem(arm - source) / (source.mean() - baseline.mean()) + 2
-    low = optimize.brentq(lambda r: bound(r, 0), whole - away, whole, xtol=1e-14)
-    high = optimize.brentq(lambda r: bound(r, 1), whole, whole + away, xtol=1e-14)
-    return [whole, float(low), float(high)]
+    low = optimize.brentq(lambda r: bound(r, 0), share - away, share, xtol=1e-14)
+    high = optimize.brentq(lambda r: bound(r, 1), share, share + away, xtol=1e-14)
+    return [share, float(low), float(high)]
 
 
 def test_the_share_is_the_ratio_of_mean_gains_with_fiellers_interval() -> None:

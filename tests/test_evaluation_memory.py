@@ -32,8 +32,8 @@ def evaluated(network):
 def test_an_evaluation_out_of_memory_goes_on_with_fewer_images():
     training, result = evaluated(Small)
     _, expected = evaluated(Layers)
-    for row, whole in zip(result.history, expected.history, strict=True):
-        assert row == pytest.approx(whole, abs=1e-6)
+    for row, expected_row in zip(result.history, expected.history, strict=True):
+        assert row == pytest.approx(expected_row, abs=1e-6)
     # Once of 6 and of 3 images; from there on one at a time.
     assert [size for size in training.net.sizes if size > 1] == [6, 3]
     assert training.execution.evaluation_batch == 1

@@ -39,9 +39,9 @@ def test_flat_images_have_no_bit_and_ramps_all() -> None:
 
 def test_blocks_do_not_change_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(1).integers(0, 256, (7, 16, 16), dtype=np.uint8)
-    whole = difference_hashes(images)
+    at_once = difference_hashes(images)
     monkeypatch.setattr("transferbench.data.perceptual.BLOCK_VALUES", 600)
-    assert difference_hashes(images).tolist() == whole.tolist()
+    assert difference_hashes(images).tolist() == at_once.tolist()
 
 
 HASHES = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 63), max_size=12)

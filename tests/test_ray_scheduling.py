@@ -157,7 +157,7 @@ def test_a_node_that_joins_gets_actors_while_jobs_run():
         assert executor.wait() == []
         assert executor.free() == 1
         executor.submit(Assignment.of("other", None))
-    assert [given[0] for given in cluster.given] == ["a", "b"]
+    assert [node for node, *_ in cluster.given] == ["a", "b"]
 
 
 def test_jobs_of_a_node_that_is_removed_are_lost_and_its_slots_are_gone():

@@ -27,9 +27,9 @@ graphs = st.integers(1, 12).flatmap(
 @given(graphs, st.randoms(use_true_random=False))
 def test_each_job_begins_once_after_all_that_it_requires_the_first_of_those_ready(requires, draw):
     jobs = jobs_of(requires)
-    places = list(range(len(jobs)))
-    draw.shuffle(places)
-    costs = dict(zip(jobs, places, strict=True))
+    order = list(range(len(jobs)))
+    draw.shuffle(order)
+    costs = dict(zip(jobs, order, strict=True))
     looked_at = Counter()
 
     def order(name):

@@ -389,11 +389,11 @@ def test_numbers_are_seen_without_scripts(chromium: Browser, width: int) -> None
     chromium.scripts(enabled=False)
     chromium.show(PUBLISHED / "quickstart@2" / "index.html", width)
     chromium.scripts(enabled=True)
-    seen = chromium.value("document.querySelector('.results').innerText")
+    visible = chromium.value("document.querySelector('.results').innerText")
     rows = json.loads((PUBLISHED.parent / "quickstart@2" / "board.json").read_text())["rows"]
     for row in rows:
         for key in ("score", "score_low", "pretrained", "gain", "severe_gain_high"):
-            assert f"{row[key]:.3f}".replace("-", MINUS) in seen, key
+            assert f"{row[key]:.3f}".replace("-", MINUS) in visible, key
     assert not chromium.value("document.querySelector('.filter, thead button')")
 
 

@@ -309,8 +309,8 @@ def test_what_is_damaged_after_it_was_told_is_computed_again(tmp_path):
     executor.submit(Assignment({job: None}))
     assert [outcome.status for outcome in executor.wait(1)] == ["ok"]
     executor.submit(Assignment({job: None}))
-    told = [(entry.status, entry.round) for entry in Ledger(session, "x").read()]
-    assert told == [("ok", 0), ("returned", 1)]
+    endings = [(entry.status, entry.round) for entry in Ledger(session, "x").read()]
+    assert endings == [("ok", 0), ("returned", 1)]
 
 
 # --- the ledger -------------------------------------------------------------------------------
@@ -356,10 +356,10 @@ def test_entries_are_read_in_the_order_of_rounds_and_unfinished_lines_later(tmp_
     a.write(Entry("j", 1, "ok"))  # read before what z wrote, for its name comes first
     z.write(Entry("j", 0, "ok"))  # of a round that has ended
     path = tmp_path / "entries" / "z.0.jsonl"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-5])
+    content = path.read_bytes()
+    path.write_bytes(content[:-5])
     assert [entry.status for entry in reader.read()] == ["lost", "ok"]
-    path.write_bytes(whole + b"not an entry\n")
+    path.write_bytes(content + b"not an entry\n")
     assert list(reader.read()) == []
     assert reader.rounds["j"] == 2
 

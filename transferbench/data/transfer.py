@@ -54,8 +54,8 @@ class SideStream:
 
     def __call__(self, images: np.ndarray) -> Callable[[], Tensor]:
         """Begin to copy images, uint8 (M, V)."""
-        place, self._next = self._next, (self._next + 1) % BUFFERS
-        buffer = self._buffers[place]
+        index, self._next = self._next, (self._next + 1) % BUFFERS
+        buffer = self._buffers[index]
         if buffer is not None and buffer.arrival is not None:
             buffer.arrival.synchronize()
         if buffer is None or buffer.memory.nbytes < images.nbytes:
@@ -63,7 +63,7 @@ class SideStream:
         host = buffer.memory[: images.nbytes].view(images.shape)
         host.copy_(torch.from_numpy(images))
         on_device, arrival = self._streams.copied(host)
-        self._buffers[place] = _Buffer(buffer.memory, arrival)
+        self._buffers[index] = _Buffer(buffer.memory, arrival)
 
         def arrived() -> Tensor:
             arrival.wait()

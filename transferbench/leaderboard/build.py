@@ -61,9 +61,9 @@ def build(
     """
     written, tables, summaries = [], [], []
     registry = registry or load_registry()
-    left_out = survey(submissions).left_out
+    by_board, left_out = survey(submissions)
     # One board at a time: the records of all would take gigabytes.
-    for judged in _judged_boards(submissions, registry, suites):
+    for judged in _judged_boards(submissions, by_board, registry, suites):
         tables.append(judged.table)
         written += write_board(judged.table, submissions, out / judged.table.board)
         if site:
@@ -82,7 +82,7 @@ def write_pages(
 ) -> tuple[BoardSummary, list[Path]]:
     """Write the pages of one board of the site; returns its summary and the files."""
     table, competition = judged
-    candidates = [*competition.chosen.values(), *competition.superseded] if competition else []
+    candidates = competition.candidates if competition else []
     dates = dates_with(submissions, sorted(candidate.folder for candidate in candidates))
     content = BoardInput(table, competition, submissions, dates, registry, newer_than(table.board))
     return write_board_pages(content, site / table.board)
@@ -100,14 +100,17 @@ def boards(
     or where a file is no withdrawal; ``SuiteError`` where known suites contradict each other, or
     what was preregistered.
     """
-    judged = _judged_boards(submissions, registry or load_registry(), suites)
+    by_board = survey(submissions).by_board
+    judged = _judged_boards(submissions, by_board, registry or load_registry(), suites)
     return [board.table for board in judged]
 
 
 def _judged_boards(
-    submissions: Path, registry: Registry, suites: KnownSuites | None
+    submissions: Path,
+    by_board: Mapping[str, Sequence[Path]],
+    registry: Registry,
+    suites: KnownSuites | None,
 ) -> Iterator[JudgedBoard]:
-    by_board = survey(submissions).by_board
     suites = suites or suites_beside(submissions)
     registered = register_beside(submissions)
     taken_back = withdrawals_beside(submissions)
@@ -193,7 +196,7 @@ def judged_board(
             *competition.unmeasured(),
             *competition.copies(),
             *leaks(competition.chosen.values()),
-            *contradictions([*competition.chosen.values(), *competition.superseded]),
+            *contradictions(competition.candidates),
         ),
         notes=tuple(notes_of(suite, competition.severe, registry, registration)),
         ranks=suite.scoring.ranks,

@@ -26,7 +26,7 @@ Arm: TypeAlias = tuple[Candidate, str]
 
 
 class Competition:
-    """The candidates of a board, ``chosen`` and ``superseded``, and the suite that scores them.
+    """The ``candidates`` of a board, ``chosen`` and ``superseded``, and the suite that scores them.
 
     ``accepted``: the reports on submissions of known suites of one MAJOR.
     """
@@ -44,6 +44,7 @@ class Competition:
         for candidate in candidates:
             self.chosen.setdefault(candidate.entry, candidate)
         self.superseded = [c for c in candidates if self.chosen[c.entry] is not c]
+        self.candidates = [*self.chosen.values(), *self.superseded]
         self.registry = registry
 
     def trust(self, candidate: Candidate, arm: str) -> str:

@@ -144,8 +144,8 @@ def suite_content(
         "size": design.size, "channels": look.channels, "mean": mean, "std": std
     }  # fmt: skip
     content["targets"] = {look.name: _target(look, design)}
-    whole = content["scoring"]["perturbation"]
-    content["perturbations"] = {whole: content["perturbations"][whole]}
+    scored = content["scoring"]["perturbation"]
+    content["perturbations"] = {scored: content["perturbations"][scored]}
     for block in design.blocks:
         content["perturbations"][f"block-{block}"] = {
             "name": template()["shuffle"], "params": {"block": block}

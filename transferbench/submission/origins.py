@@ -15,7 +15,7 @@ from transferbench.plan.tuning import RATE
 from transferbench.records import Record
 from transferbench.submission.bundle import Bundle
 from transferbench.submission.diagnoses import Recomputation
-from transferbench.suite import TRIAL, Claim, Suite
+from transferbench.suite import TRIAL, Claim
 
 __all__ = ["ORIGINS", "Origin", "Origins", "origins_of"]
 
@@ -42,13 +42,6 @@ class Origins(NamedTuple):
     def of_claim(self, claim: Claim) -> Origin:
         """The least certain origin of the quantities that a claim is on."""
         return _least_certain(self.of(term.diagnostic, term.metric) for term in claim.all_terms)
-
-    def claims(self, suite: Suite) -> dict[Origin, list[str]]:
-        """The claims of a suite, controls too, by their origin."""
-        by_origin: dict[Origin, list[str]] = {origin: [] for origin in ORIGINS}
-        for label, claim in suite.claims.items():
-            by_origin[self.of_claim(claim)].append(label)
-        return by_origin
 
     @property
     def text(self) -> str:

@@ -64,9 +64,9 @@ class Processes(NamedTuple):
             return torch.cat(list(logits))
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         together = torch.zeros(shape, device=device)
-        places = self.of_batches(torch.split(torch.arange(shape[0], device=device), batch))
-        for place, values in zip(places, logits, strict=True):
-            together[place] = values
+        rows = self.of_batches(torch.split(torch.arange(shape[0], device=device), batch))
+        for row, values in zip(rows, logits, strict=True):
+            together[row] = values
         distributed.all_reduce(together)
         return together
 

@@ -157,11 +157,11 @@ def terms_of(claim: Claim) -> Iterator[str]:
 def _term(term: Term) -> str:
     arms = " and ".join(filter(None, (term.initialization, term.other_initialization)))
     under = f"perturbation {term.perturbation}" if term.perturbation else "all perturbations"
-    places = [term.target or "all targets", under]
-    places += [f"{name} {value}" for name, value in term.coordinates.items()]
+    conditions = [term.target or "all targets", under]
+    conditions += [f"{name} {value}" for name, value in term.coordinates.items()]
     # As "+" or "-" where the weight is one.
     sign = {1.0: "+", -1.0: "\N{MINUS SIGN}"}.get(term.weight, f"{signed(term.weight)} x")
-    return f"{sign} {term.metric} ({term.diagnostic}) of {arms} on {', '.join(places)}"
+    return f"{sign} {term.metric} ({term.diagnostic}) of {arms} on {', '.join(conditions)}"
 
 
 def _family(verdict: Verdict) -> str:

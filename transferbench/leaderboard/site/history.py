@@ -23,20 +23,19 @@ class Arrival(NamedTuple):
     ranks: Mapping[str, int]
 
     @property
-    def place(self) -> int:
+    def rank(self) -> int:
         """The rank of its own entry on that day; behind all where it has none."""
         return self.ranks.get(self.candidate.head.entry.label, len(self.ranks) + 1)
 
 
 def arrivals(competition: Competition, dates: Mapping[str, date]) -> list[Arrival]:
     """The submissions of a board, newest first; without ranks where these are within an entry."""
-    candidates = [*competition.chosen.values(), *competition.superseded]
     by_day = {
-        day: _ranks(competition, [c for c in candidates if dates[c.folder] <= day])
-        for day in {dates[c.folder] for c in candidates}
+        day: _ranks(competition, [c for c in competition.candidates if dates[c.folder] <= day])
+        for day in {dates[c.folder] for c in competition.candidates}
     }
-    came = [Arrival(dates[c.folder], c, by_day[dates[c.folder]]) for c in candidates]
-    came.sort(key=lambda each: (each.place, each.candidate.folder))
+    came = [Arrival(dates[c.folder], c, by_day[dates[c.folder]]) for c in competition.candidates]
+    came.sort(key=lambda each: (each.rank, each.candidate.folder))
     return sorted(came, key=lambda each: each.day, reverse=True)
 
 

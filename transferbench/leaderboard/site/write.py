@@ -74,7 +74,7 @@ def write_board_pages(board: BoardInput, folder: Path) -> tuple[BoardSummary, li
         pages = [
             EntryPage(candidate, competition, table, board.dates[candidate.folder],
                       cost_of(candidate, board.registry))
-            for candidate in (*competition.chosen.values(), *competition.superseded)
+            for candidate in competition.candidates
         ]  # fmt: skip
         claims = claims_of(competition.suite, list(_ordered(table, competition)))
     common = {

@@ -113,9 +113,9 @@ def choose_executor(executor: str | Path, options: Mapping[str, Any] | Sequence[
     if isinstance(executor, Path) or Path(name).suffix in YAML_SUFFIXES:
         name, values = _settings(Path(executor))
     spec = executor_named(name)
-    given = dict(options) if isinstance(options, Mapping) else dict(map(_pair, options))
+    overrides = dict(options) if isinstance(options, Mapping) else dict(map(_pair, options))
     try:
-        return Chosen(spec, spec.options.model_validate(values | given))
+        return Chosen(spec, spec.options.model_validate(values | overrides))
     except ValidationError as error:
         mistakes = "; ".join(_mistake(spec, detail) for detail in error.errors())
         raise ExecutorError(f"executor {name!r}: {mistakes}") from error

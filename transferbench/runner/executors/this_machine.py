@@ -85,8 +85,8 @@ def refuse_few_cards(options: Options, device_type: str) -> None:
 
 def together(cards: Sequence[str], size: int) -> list[str]:
     """Cards for workers that have ``size`` of them each; the rest is left out."""
-    whole = len(cards) - len(cards) % size
-    return [",".join(cards[first : first + size]) for first in range(0, whole, size)]
+    used = len(cards) - len(cards) % size
+    return [",".join(cards[first : first + size]) for first in range(0, used, size)]
 
 
 def gpu_setups(cards: Sequence[str], jobs: int | None, cpus: int, beside: Start) -> list[SlotSetup]:

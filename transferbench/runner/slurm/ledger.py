@@ -143,9 +143,9 @@ class Ledger:
         with path.open("rb") as stream:
             stream.seek(offset)
             content = stream.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._offsets[path.name] = offset + len(whole)
-        return whole.splitlines()
+        lines = content[: content.rfind(b"\n") + 1]
+        self._offsets[path.name] = offset + len(lines)
+        return lines.splitlines()
 
     def _claim_path(self, job: str) -> Path:
         folder = self._claims / job[:2]
