@@ -106,7 +106,15 @@ def test_arms_are_those_of_the_terms(arms, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart@2", "characters@3", "initializations@2", "null-pair@2"]
+    "name",
+    [
+        "quickstart@2",
+        "quickstart@3",
+        "characters@3",
+        "characters@4",
+        "initializations@2",
+        "null-pair@2",
+    ],
 )
 def test_the_bundled_pilots_have_arms(name):
     planned = planned_claims(load_suite(name), load_registry())
