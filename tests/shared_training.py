@@ -39,6 +39,39 @@ class Unused(Layers):
             self.unused = nn.Linear(3, 3)
 
 
+def exact(network):
+    """A network that computes in double precision."""
+
+    class Exact(network):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.double()
+
+        def forward(self, x):
+            return super().forward(x.double())
+
+    return Exact
+
+
+class Convolutions(nn.Module):
+    """Without batch statistics; a residual branch begins at zero, and so do its gradients."""
+
+    def __init__(self, seed):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.body = nn.ModuleList([nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1),
+                                       nn.Conv2d(8, 8, 3, padding=1)])  # fmt: skip
+            self.head = nn.Linear(8, 3)
+        nn.init.zeros_(self.body[2].weight)
+        nn.init.zeros_(self.body[2].bias)
+
+    def forward(self, x):
+        first, branch, last = self.body
+        x = torch.relu(first(x))
+        return self.head(torch.relu(x + last(torch.relu(branch(x)))).mean((2, 3)))
+
+
 def kind(feature, network=Layers):
     return {**FEATURES[feature], "network": network}
 
@@ -50,6 +83,15 @@ WITHOUT_STATISTICS = {
                  "perturbed-per-image-augmented", "perturbed-transform-augmented")
 } | {"unused": kind("plain", Unused)}  # fmt: skip
 WITH_STATISTICS = {name: kind(name, Plain) for name in ("plain", "mixup", "augmentation", "frozen")}
+ADAMW = {
+    network.__name__: kind("adamw", network) for network in (Layers, Convolutions)
+} | {"Clipped": kind("adamw", Convolutions) | {
+    "recipe": FEATURES["adamw"]["recipe"] | FEATURES["clipping"]["recipe"]}
+}  # fmt: skip
+EXACT = {
+    f"{name} {network.__name__}": kind(name, exact(network))
+    for name in ("plain", "adamw") for network in (Layers, Convolutions, Plain)
+}  # fmt: skip
 REFUSED = {
     "own-norm": kind("plain", WithOwnNorm),
     "dropout": kind("plain", Network),
@@ -72,7 +114,8 @@ def main(folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     processes = Processes(distributed.get_rank(), distributed.get_world_size())
-    kinds = {"without": WITHOUT_STATISTICS, "with": WITH_STATISTICS, "refused": REFUSED}
+    kinds = {"without": WITHOUT_STATISTICS, "with": WITH_STATISTICS, "adamw": ADAMW,
+             "exact": EXACT, "refused": REFUSED}  # fmt: skip
     results = {
         group: {name: trained(feature, processes) for name, feature in features.items()}
         for group, features in kinds.items()

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import SMALL, artefacts, mistake, suite_file
 from safetensors.torch import load_file
-from shared_training import REFUSED, WITH_STATISTICS, WITHOUT_STATISTICS, trained
+from shared_training import ADAMW, EXACT, REFUSED, WITH_STATISTICS, WITHOUT_STATISTICS, trained
 from tiny_suite import TINY, tiny_suite
 from training_groups import FEATURES, training_of
 
+import transferbench
 from transferbench.engine import ranks
 from transferbench.engine.jobs import start_engine
 from transferbench.engine.ranks import RankedJob, on_ranks
@@ -27,7 +29,7 @@ from transferbench.runner.executors.spec import ExecutorContext
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.store import Store
-from transferbench.training.processes import Processes
+from transferbench.training.processes import Processes, refuse_other_rounding
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +51,27 @@ def largest_difference(first, second):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
+LEARNING_RATE = FEATURES["adamw"]["recipe"]["learning_rate"]
+TOLERANCES = {
+    "without": (WITHOUT_STATISTICS, 1e-6),
+    "with": (WITH_STATISTICS, 1e-5),
+    "adamw": (ADAMW, 0.01 * LEARNING_RATE),
+    # Whatever the optimizer makes of rounding, it is rounding that it begins with.
+    "exact": (EXACT, 1e-9),
+}
+
+
 @pytest.mark.parametrize(
-    ("statistics", "feature", "tolerance"),
-    [*(("without", feature, 1e-6) for feature in WITHOUT_STATISTICS),
-     *(("with", feature, 1e-5) for feature in WITH_STATISTICS)],
-)  # fmt: skip
-def test_two_processes_train_the_network_of_one(shared, statistics, feature, tolerance):
-    kinds = WITHOUT_STATISTICS if statistics == "without" else WITH_STATISTICS
+    ("group", "feature"),
+    [(group, name) for group, (kinds, _) in TOLERANCES.items() for name in kinds],
+)
+def test_two_processes_train_the_network_of_one(shared, group, feature):
+    kinds, tolerance = TOLERANCES[group]
     state, history = trained(kinds[feature])
-    shared_state, shared_history = shared[statistics][feature]
+    shared_state, shared_history = shared[group][feature]
     assert largest_difference(shared_state, state) <= tolerance
     for shared_row, row in zip(shared_history, history, strict=True):
-        assert shared_row == pytest.approx(row, abs=tolerance)
+        assert shared_row == pytest.approx(row, abs=max(tolerance, 1e-6))
 
 
 @pytest.mark.parametrize(
@@ -253,6 +264,46 @@ def test_a_group_is_not_shared_among_processes():
         execute._refuse_group_of_processes(options)
     context = ExecutorContext(Options(gpus_per_job=2), None, None, None)
     assert context.group_size("cuda") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [(("--set", "recipes.short.precision=bf16"), "in bf16 each process rounds its gradients"),
+     (("--backbone", "timm/test_resnet"), "gradients are zero but for rounding, from which AdamW")],
+)  # fmt: skip
+def test_rounding_that_keeps_no_tolerance_is_refused_before_anything_is_trained(
+    tmp_path, arguments, why
+):
+    run = ("run", suite_file(tmp_path, SMALL), "--out", tmp_path / "run", "--device", "cpu")
+    message = mistake(*run, "--gpus-per-job", 2, *arguments)
+    assert why in message
+    assert "leave out --gpus-per-job, or accept and record it with --accept-rounding" in message
+    assert artefacts(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "by_batch", "keeps_none"),
+    [("sgd", "f32", True, False), ("adamw", "f32", False, False), ("adamw", "f32", True, True),
+     ("sgd", "bf16", False, True), ("sgd", "fp16", True, True)],
+)  # fmt: skip
+def test_rounding_that_keeps_no_tolerance_may_be_recorded(
+    optimizer, precision, by_batch, keeps_none
+):
+    found = refuse_other_rounding("mine", optimizer, precision, by_batch=by_batch, recorded=True)
+    assert found == keeps_none
+
+
+@pytest.mark.slow
+def test_accepted_rounding_is_a_fact_of_the_job(tmp_path):
+    options = {"gpus_per_job": 2, "accept_rounding": True, "device": "cpu", "jobs": 1}
+    recipe = TINY["recipes"]["short"] | {"precision": "bf16"}
+    suite = tiny_suite(**SMALL | {"recipes": {"short": recipe}})
+    finished = transferbench.run(suite, out=tmp_path / "run", progress=False, **options)
+    assert not finished.failed
+    facts = [Store(tmp_path / "store").artefact(job.parent.name).facts
+             for job in (tmp_path / "store").glob("jobs/*/*/history.json")]  # fmt: skip
+    assert facts
+    assert all(each["accepted_rounding"] and each["processes"] == 2 for each in facts)
 
 
 def test_more_gpus_than_there_are_are_refused(monkeypatch):

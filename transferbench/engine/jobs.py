@@ -77,6 +77,7 @@ from transferbench.training import (
     Training,
     TrainingResult,
     model_outputs,
+    refuse_other_rounding,
     refuse_smaller_batches,
 )
 from transferbench.training.compiling import keep_compiled_in, pays
@@ -373,6 +374,12 @@ class Engine:
         # The network is checked too, since the backbone's declaration may be wrong.
         if normalises_by_batch(net):
             refuse_smaller_batches(spec.name, recipe.batch_size, self.execution.micro_batch)
+        if self.execution.processes.size > 1 and refuse_other_rounding(
+            spec.name, recipe.optimizer, recipe.precision,
+            by_batch=normalises_by_batch(net) and not payload.get("frozen"),
+            recorded=resources.machine.accept_rounding,
+        ):  # fmt: skip
+            draft.facts["accepted_rounding"] = True
         with blamed(f"backbone {spec.name!r}"):
             modules = partition(spec, net)
         if job.kind != "pretrain":

@@ -80,6 +80,7 @@ class Machine(NamedTuple):
     most; None for a share of what is free.
     ``versions``: of the packages where the run was planned; a worker that has others is refused,
     but where ``accept_versions``. Empty: not compared.
+    ``accept_rounding``: of several processes, where they keep no tolerance.
     ``processes``: that train a network together; ``rank``: which of them this is, None for the
     worker that starts them.
     """
@@ -103,6 +104,7 @@ class Machine(NamedTuple):
     slots: int = 1
     versions: Mapping[str, str] = {}
     accept_versions: bool = False
+    accept_rounding: bool = False
     processes: int = 1
     rank: int | None = None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transferbench.errors import DataError, StoreError, SuiteError
 from transferbench.identity import digest
@@ -118,6 +118,7 @@ def machine_of(options: Options, store: Store, weights: Mapping[str, str]) -> Ma
         compile=options.compile,
         offline=options.offline,
         fast_kernels=options.fast_kernels,
+        accept_rounding=options.accept_rounding,
         processes=options.gpus_per_job,
     )
 
@@ -182,6 +183,7 @@ def refuse_options(planned: Planned, done: Container[str]) -> None:
         refuse_few_cards(options, device.type)
     _refuse_group_of_processes(options)
     _refuse_micro_batch(planned, done)
+    _refuse_other_rounding(planned, done)
 
 
 def _refuse_group_of_processes(options: Options) -> None:
@@ -203,16 +205,40 @@ def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:
     size = planned.options.micro_batch
     if size is None:
         return
+    for entry, by_batch, payloads in _trainings(planned, done):
+        if by_batch:
+            largest = max((payload["recipe"]["batch_size"] for payload in payloads), default=0)
+            refuse_smaller_batches(entry, largest, size)
+
+
+def _refuse_other_rounding(planned: Planned, done: Container[str]) -> None:
+    """Refuse trainings of which several processes keep no tolerance. Raises: ``SuiteError``."""
+    if planned.options.gpus_per_job == 1:
+        return
+    from transferbench.training import refuse_other_rounding
+
+    for entry, by_batch, payloads in _trainings(planned, done):
+        for payload in payloads:
+            recipe = payload["recipe"]
+            refuse_other_rounding(
+                entry, recipe["optimizer"], recipe["precision"],
+                by_batch=by_batch and not payload.get("frozen"),
+                recorded=planned.options.accept_rounding,
+            )  # fmt: skip
+
+
+def _trainings(
+    planned: Planned, done: Container[str]
+) -> Iterator[tuple[str, bool, list[dict[str, Any]]]]:
+    """Of each entry: whether it declares batch statistics, and the payloads that are not done."""
     trainings = [job.payload for job in planned.plan.jobs.values()
                  if "recipe" in job.payload and job.id not in done]  # fmt: skip
     for entry in planned.plan.entries:
         spec = planned.registry.backbone(entry.backbone["name"])
         with blamed(f"backbone {spec.name!r}"):
-            affected = spec.batch_statistics(spec.parse(entry.backbone["params"]))
-        if affected:
-            own = (payload for payload in trainings if payload["backbone"] == entry.backbone)
-            largest = max((payload["recipe"]["batch_size"] for payload in own), default=0)
-            refuse_smaller_batches(entry.name, largest, size)
+            by_batch = spec.batch_statistics(spec.parse(entry.backbone["params"]))
+        own = [payload for payload in trainings if payload["backbone"] == entry.backbone]
+        yield entry.name, by_batch, own
 
 
 class LoadedWeights(NamedTuple):

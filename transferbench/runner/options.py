@@ -77,6 +77,11 @@ class Options:
     gpus_per_job: int = _option(
         1, "GPUs that share each training; with --device cpu so many processes.", min=1
     )
+    accept_rounding: bool = _option(
+        False,
+        "Share trainings among GPUs that round otherwise than one: bf16, fp16, and AdamW "
+        "with batch statistics.",
+    )
     group: int | None = _option(
         None,
         "Trainings of one shape at once; by default 8 on a GPU, 1 on the CPU.",

@@ -4,8 +4,8 @@ Everything is drawn in every process for the whole batch, and process ``rank`` o
 with the rows ``rank::size`` of it. Gradients are averaged by torch's DistributedDataParallel, and
 batch statistics are those of the whole batch, so that the steps are those of one process.
 
-Error: parameters as those of one process within 1e-6 in f32, 1e-5 with batch statistics; in bf16
-and fp16 each process rounds its gradients before they are averaged, as micro-batches do.
+Error: parameters as those of one process, after some ten steps in f32: with SGD within 1e-6, 1e-5
+with batch statistics; with AdamW within 1% of the learning rate. See ``refuse_other_rounding``.
 
 Shape letters: N images of a batch, n of a process, K classes or labels.
 """
@@ -33,6 +33,7 @@ __all__ = [
     "gradients_kept",
     "refuse_few_images",
     "refuse_other_positions",
+    "refuse_other_rounding",
     "without_draws",
 ]
 
@@ -117,6 +118,30 @@ def refuse_few_images(batch_size: int, processes: Processes) -> None:
             f"a batch of {batch_size} images cannot be shared by {processes.size} processes; give "
             f"at most --gpus-per-job {batch_size}"
         )
+
+
+def refuse_other_rounding(
+    network: str, optimizer: str, precision: str, *, by_batch: bool, recorded: bool = False
+) -> bool:
+    """Whether several processes keep no tolerance, which is ``recorded``.
+
+    ``by_batch``: whether the network is trained with batch statistics.
+    Raises: ``SuiteError`` where they keep none, and it is not recorded.
+    """
+    if precision != "f32":
+        why = f"in {precision} each process rounds its gradients before they are averaged"
+    elif optimizer == "adamw" and by_batch:
+        # AdamW divides a gradient by its size, and so moves by that of one which is all rounding.
+        why = ("with batch statistics (BatchNorm) some gradients are zero but for rounding, from "
+               "which AdamW takes whole steps")  # fmt: skip
+    else:
+        return False
+    if not recorded:
+        raise SuiteError(
+            f"--gpus-per-job cannot train {network} to the parameters that one process gives: "
+            f"{why}; leave out --gpus-per-job, or accept and record it with --accept-rounding"
+        )
+    return True
 
 
 @contextmanager
