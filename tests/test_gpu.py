@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_resuming import KilledError, Saves
 from test_training_groups import assert_equal
-from training_groups import FEATURES, training_of
+from training_groups import FEATURES, Network, training_of
 
 from transferbench.engine.kernels import choose_kernels, machine_facts
 from transferbench.training.graph import CudaGraph
@@ -78,18 +78,55 @@ def test_a_step_waits_for_nothing(feature):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_network_that_waits_for_the_device_is_trained_eagerly():
-    from training_groups import Layers
+class Waits(Network):
+    """Draws from the card's generator after it has waited: also where a capture has failed."""
 
-    class Waits(Layers):
-        def forward(self, x):
-            return super().forward(x) * (2.0 if x.sum().item() > 0 else 1.0)
+    def forward(self, x):
+        return super().forward(x) * (2.0 if x.sum().item() > 0 else 1.0)
 
-    ended, said = together({"network": Waits})
+
+class BreaksCapture(Network):
+    def forward(self, x):
+        if torch.cuda.is_current_stream_capturing():
+            x.sum().item()
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("network", [Waits, BreaksCapture])
+def test_a_network_that_waits_for_the_device_is_trained_eagerly(network):
+    ended, said = together({"network": network})
     assert len(said) == 1
     assert "its steps are not captured" in said[0]
     for seed, each in enumerate(ended):
-        assert_equal(each.result, run_alone(work(seed, {"network": Waits})))
+        if each.error:
+            raise each.error
+        assert_equal(each.result, run_alone(work(seed, {"network": network})))
+    # The allocator has left the capture, and the card's generator draws.
+    torch.cuda.empty_cache()
+    torch.rand(3, device=CUDA)
+
+
+class NoMemory(Network):
+    """Runs out of memory in a capture of more than one, as no warm-up shows."""
+
+    most = 1
+    captures = 0
+
+    def forward(self, x):
+        if torch.cuda.is_current_stream_capturing() and self.training:
+            NoMemory.captures += 1
+            if NoMemory.captures > self.most:
+                NoMemory.captures = 0
+                NoMemory.most = 9
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
+
+def test_a_group_without_memory_for_its_capture_is_halved():
+    ended, said = together({"network": NoMemory})
+    assert said == ["memory runs out: 1 trainings at a time from here on"]
+    for seed, each in enumerate(ended):
+        assert_equal(each.result, run_alone(work(seed, {"network": Network})))
 
 
 def test_a_group_that_is_killed_goes_on_with_the_same_bits(tmp_path):

@@ -93,7 +93,9 @@ class CudaStreams:
     """The streams of a card."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        # Of priority: torch hands out the others in turn, 32 of them. One of a graph that is being
+        # captured may be among those, and a copy on it would become part of the graph.
+        self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         # With its number: the thread that reads may have another current card.
         self._device = self._stream.device
 

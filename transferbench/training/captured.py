@@ -9,9 +9,9 @@ Shape letters: N images, K classes or labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from transferbench.data.pipeline import BatchDraw
 from transferbench.networks.modules import eval_mode
 from transferbench.training.execution import autocast
 from transferbench.training.generators import GeneratorStates, OwnGenerators
-from transferbench.training.graph import MakeGraph
+from transferbench.training.graph import Graph, MakeGraph
 from transferbench.training.inputs import FixedInputs
 from transferbench.training.loop import Training
 from transferbench.training.step import StepDraw, TrainingStep
@@ -28,6 +28,10 @@ from transferbench.training.tasks import DataSplit
 
 __all__ = ["CannotCaptureError", "CapturedPasses", "CapturedSteps", "CompiledError", "GroupMember",
            "pass_size"]  # fmt: skip
+
+Attribute: TypeAlias = tuple[str, str]
+"""A module by its path, and a name in it."""
+Value: TypeAlias = float | Tensor
 
 WARM_UPS = 2
 """The second step of an optimizer is the first that is like all others."""
@@ -74,19 +78,32 @@ class CapturedSteps:
         before = [_Before(step, own) for step, own in zip(steps, generators, strict=True)]
         self._graph = make_graph()
         try:
-            for _ in range(WARM_UPS):
-                self._graph.warm_up(_drawing(generators, works))
+            self._warm_up(_drawing(generators, works), before)
             expected = [_values(step) for step in steps] if compared else []
             for each in before:
                 each.put_back()
-            self._graph.capture(works, generators)
+            _capture(self._graph, works, generators)
             for _ in range(WARM_UPS if compared else 0):
                 self._graph.replay()
             if compared:
                 _compare(expected, [_values(step) for step in steps], "a step")
+        except BaseException:
+            for each in before:
+                each.put_attributes_back()
+            raise
         finally:
             for each in before:
                 each.put_back()
+
+    def _warm_up(self, works: Sequence[Callable[[], None]], before: Sequence[_Before]) -> None:
+        """Take the first steps eagerly. Raises: ``CannotCaptureError`` where steps are counted."""
+        numbers: list[list[Mapping[Attribute, Value]]] = []
+        for _ in range(WARM_UPS):
+            self._graph.warm_up(works)
+            numbers.append([each.attributes(int, float) for each in before])
+        # Of the last two: the first step may prepare what the others use.
+        for earlier, later in zip(*numbers[-2:], strict=True):
+            _refuse_counts(earlier, later)
 
     def fits(self, draws: Sequence[StepDraw]) -> bool:
         """Whether these draws can be filled in."""
@@ -127,10 +144,14 @@ class CapturedPasses:
             expected = [[output.clone()] for output in self._outputs]
             for each in before:
                 each.put_back()
-            self._graph.capture(works, generators)
+            _capture(self._graph, works, generators)
             if compared:
                 self._graph.replay()
                 _compare(expected, [[output] for output in self._outputs], "an evaluation")
+        except BaseException:
+            for each in before:
+                each.put_attributes_back()
+            raise
         finally:
             for each in before:
                 each.put_back()
@@ -192,6 +213,28 @@ def _drawing(
     return [partial(run, own, work) for own, work in zip(generators, works, strict=True)]
 
 
+def _capture(
+    graph: Graph, works: Sequence[Callable[[], None]], generators: Sequence[OwnGenerators]
+) -> None:
+    """Capture the works. Raises: ``CannotCaptureError`` where they draw from the host.
+
+    A replay would compute with the numbers of the capture; where replays are not compared, nothing
+    else would tell.
+    """
+    outside = GeneratorStates.now()._replace(cuda=None)
+    graph.capture(works, generators)
+    if not outside.equals(GeneratorStates.now()):
+        outside.restore()
+        raise CannotCaptureError("it draws random numbers on the host")
+
+
+def _refuse_counts(earlier: Mapping[Attribute, Value], later: Mapping[Attribute, Value]) -> None:
+    """Raise ``CannotCaptureError`` where a network counts: a replay does not run its code."""
+    for key, value in later.items():
+        if earlier.get(key) not in {value, None}:
+            raise CannotCaptureError(f"its {'.'.join(filter(None, key))} changes with each step")
+
+
 def _state(step: TrainingStep) -> list[Tensor]:
     """All that a step changes: weights, buffers and the optimizer's state, on their device."""
     optimizer = step.optimizer.state.values()
@@ -208,10 +251,26 @@ class _Before:
 
     def __init__(self, step: TrainingStep, own: OwnGenerators) -> None:
         self._step, self._own = step, own
-        self._tensors = [tensor.detach() for tensor in _state(step)]
+        self._attributes = self.attributes(int, float, Tensor)
+        of_modules = [value for value in self._attributes.values() if isinstance(value, Tensor)]
+        self._tensors = [tensor.detach() for tensor in [*_state(step), *of_modules]]
         self._values = [tensor.clone() for tensor in self._tensors]
         with own.active():
             self._generators = GeneratorStates.now()
+
+    def attributes(self, *types: type[Value]) -> Mapping[Attribute, Value]:
+        """What modules hold beside parameters and buffers, of these types."""
+        return {
+            (path, name): value
+            for path, module in self._step.net.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, types)
+        }
+
+    def put_attributes_back(self) -> None:
+        """As if no step had been taken; what a capture uses may have been made in its warm-up."""
+        for (path, name), value in self._attributes.items():
+            setattr(self._step.net.get_submodule(path), name, value)
 
     def put_back(self) -> None:
         for tensor, value in zip(self._tensors, self._values, strict=True):

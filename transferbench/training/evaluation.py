@@ -106,7 +106,8 @@ def scored(logits: torch.Tensor, split: DataSplit, data: TaskData) -> Evaluation
 
 def _batches(pipeline: ImagePipeline, execution: Execution) -> Iterator[torch.Tensor]:
     """All images in order, not augmented; of several processes, the batches of this one."""
-    indices = torch.arange(len(pipeline), device=execution.device)
+    # On the CPU, where the host looks up what belongs to the images without waiting for a card.
+    indices = torch.arange(len(pipeline))
     batches = execution.processes.of_batches(torch.split(indices, execution.evaluation_batch))
     pipeline.announce(batches)
     return map(pipeline.batch, batches)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["GeneratorStates", "OwnGenerators"]
+__all__ = ["GeneratorStates", "OwnGenerators", "renew_default_generator"]
 
 
 class GeneratorStates(NamedTuple):
@@ -50,6 +50,18 @@ class GeneratorStates(NamedTuple):
             torch.cuda.set_rng_state(self.cuda)
 
 
+def renew_default_generator() -> None:
+    """As ``OwnGenerators.renew``, of the card's own generator, which is part of each capture."""
+    default = torch.cuda.default_generators[torch.cuda.current_device()]
+    default.graphsafe_set_state(_renewed(default))
+
+
+def _renewed(generator: torch.Generator) -> torch.Generator:
+    renewed = torch.Generator(generator.device)
+    renewed.set_state(generator.get_state())
+    return renewed
+
+
 def _uses_card() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
@@ -79,6 +91,14 @@ class OwnGenerators:
             finally:
                 self._states = GeneratorStates.now()._replace(cuda=None)
                 outside.restore()
+
+    def renew(self) -> None:
+        """Go on from the same state in another generator of the card.
+
+        Torch (2.6 to 2.12) leaves a generator in a capture that failed, where it draws no more.
+        """
+        if self.cuda is not None:
+            self.cuda = _renewed(self.cuda)
 
     @contextmanager
     def on_card(self) -> Iterator[None]:

@@ -67,8 +67,13 @@ class FixedInputs(Generic[DrawT]):
             self._copied[block].record()
 
     def _is_packed(self, tensor: Tensor) -> bool:
-        """Whether it comes from the host in the block; images are made in their own layout."""
-        return tensor.device.type == "cpu" and tensor.is_contiguous()
+        """Whether it comes from the host in the block.
+
+        On the CPU images are made in their own layout. For a card whatever comes from the host is
+        packed: a copy out of memory that is not pinned would become part of the graph.
+        """
+        on_host = tensor.device.type == "cpu"
+        return on_host and (tensor.is_contiguous() or self._device.type == "cuda")
 
 
 def _views(block: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

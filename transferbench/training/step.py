@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # the usual name
 
 from transferbench.data.pipeline import BatchDraw, MixupDraw, draw_mixup, mix
 from transferbench.errors import SuiteError, is_out_of_memory
@@ -197,7 +196,8 @@ class TrainingStep:
     def _soft(self, targets: Tensor) -> Tensor:
         if self.data.task == "multi-label":
             return targets
-        return F.one_hot(targets, self.data.classes).float()
+        # Not one_hot, which on the CPU waits to check them.
+        return (targets[:, None] == torch.arange(self.data.classes, device=targets.device)).float()
 
 
 def _refuse_single_image(net: nn.Module, only_head: nn.Module | None, image: Tensor) -> None:
