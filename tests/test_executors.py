@@ -100,6 +100,11 @@ def note_variable(path: Path) -> None:
     time.sleep(0.3)
 
 
+def note_cards(path: Path) -> None:
+    path.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    time.sleep(0.3)
+
+
 def note_options(path: Path) -> None:
     path.write_text(f"{sys.flags.optimize} {sys.flags.utf8_mode} {sys.warnoptions}")
 

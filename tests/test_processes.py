@@ -21,11 +21,18 @@ from transferbench.engine import ranks
 from transferbench.engine.jobs import start_engine
 from transferbench.engine.ranks import RankedJob, on_ranks
 from transferbench.engine.resources import Machine
-from transferbench.errors import DeviceError, LostProcessError, PluginError, SuiteError
+from transferbench.errors import (
+    DeviceError,
+    ExecutorError,
+    LostProcessError,
+    PluginError,
+    SuiteError,
+)
 from transferbench.runner import execute
 from transferbench.runner.executors import this_machine
 from transferbench.runner.executors.inprocess import attempt
 from transferbench.runner.executors.spec import ExecutorContext
+from transferbench.runner.executors.this_machine import MEASURES, TRAINS, LocalOptions
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.store import Store
@@ -250,6 +257,19 @@ def test_cards_are_given_to_workers_together():
     setups = this_machine.gpu_setups(["0,1", "2,3"], None, 3, None)
     environments = [setup.environment.get("CUDA_VISIBLE_DEVICES") for setup in setups]
     assert environments == ["0,1", "2,3", None]
+
+
+def test_the_cards_that_slurm_gives_are_split_among_workers(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setattr(this_machine, "_device", lambda _: "cuda")
+    machine = Machine(None, None, None, "cpu")
+    context = ExecutorContext(Options(gpus_per_job=2, jobs=3), machine, None, None)
+    with this_machine.workers_here(context, LocalOptions()) as executor:
+        cards = [setup.environment.get("CUDA_VISIBLE_DEVICES") for setup in executor._setups]
+        assert cards == ["4,5", "6,7", None]
+        assert (executor.free(TRAINS), executor.free(MEASURES)) == (2, 1)
+    with pytest.raises(ExecutorError, match="leave out slots_per_gpu or --gpus-per-job"):
+        this_machine.workers_here(context, LocalOptions(slots_per_gpu=2))
 
 
 def test_jobs_of_several_processes_share_the_cores(monkeypatch):

@@ -173,6 +173,23 @@ def test_nodes_come_and_go_and_nothing_stays_behind(nodes, given, tmp_path):
     assert soon(lambda: not any(map(is_alive, [pid for path in processes for pid in pids(path)])))
 
 
+def test_a_slot_has_the_cards_that_ray_gave_it(nodes, tmp_path):
+    """Of four cards that a node only says it has, two slots have two each."""
+    node = nodes.cluster.add_node(**LOCALHOST | {"num_cpus": 2, "num_gpus": 4})
+    cluster = RayCluster(nodes.address, tmp_path / "logs", None, 1)
+    (tmp_path / "logs").mkdir()
+    lane = Lane("training", 1, 2, pickle.dumps(test_executors.start))
+    try:
+        with RayExecutor(cluster, [lane]) as executor:
+            assert soon(lambda: executor.free("training") == 2, PATIENCE_SECONDS)
+            for job in "ab":
+                executor.submit(Assignment({job: ("note_cards", tmp_path / job)}, lane="training"))
+            assert {next_outcome(executor).status for _ in "ab"} == {"ok"}
+    finally:
+        nodes.cluster.remove_node(node)
+    assert {(tmp_path / job).read_text() for job in "ab"} == {"0,1", "2,3"}
+
+
 def test_nodes_with_other_versions_are_refused(nodes, monkeypatch, tmp_path):
     from transferbench.engine import versions
 

@@ -444,6 +444,29 @@ def test_options_become_those_of_sbatch():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("own", "options", "slots"),
+    [({"gpus": 4}, {}, 4), ({"gpus": 4, "cpus": 16}, {}, 16),
+     ({"gpus": 4, "slots_per_gpu": 2}, {}, 8), ({"gpus": 4}, {"gpus_per_job": 2}, 2),
+     ({"cpus": 5}, {"gpus_per_job": 2}, 2),
+     ({"cpus": 5}, {"jobs": 3}, 3)],
+)  # fmt: skip
+def test_a_chunk_has_as_many_slots_as_sets_of_cards(own, options, slots):
+    assert SlurmOptions(**own).slots(Options(**options)) == slots
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [({"gpus": 3}, "gpus=3 of a chunk are no whole number of sets of 2, .* use gpus=4"),
+     ({"cpus": 1}, "cpus=1 of a chunk are too few for the 2 processes .* use cpus=2 or gpus=2"),
+     ({"gpus": 2, "slots_per_gpu": 2}, "leave out slots_per_gpu or --gpus-per-job")],
+)  # fmt: skip
+def test_a_chunk_that_cannot_give_a_training_its_cards_is_refused(tmp_path, own, message):
+    context = context_of(tmp_path, GRAPH, gpus_per_job=2)
+    with pytest.raises(ExecutorError, match=message):
+        ArrayExecutor(context, SlurmOptions(**own), Cluster(None))
+
+
 @pytest.mark.parametrize("option", ["time=soon", "chunks=0", "sbatch=x", "partitions=gpu"])
 def test_mistakes_in_options_are_told(option):
     with pytest.raises(ExecutorError, match="executor 'slurm'"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from transferbench.errors import DeviceError
+from transferbench.errors import DeviceError, ExecutorError
 from transferbench.runner.executors import Executor
 from transferbench.runner.executors.inprocess import InProcessExecutor
 from transferbench.runner.executors.local import LocalExecutor, SlotSetup, Start
@@ -15,7 +15,8 @@ from transferbench.runner.executors.spec import ExecutorContext, ExecutorOptions
 from transferbench.runner.options import Options
 
 __all__ = ["LOCAL", "MEASURES", "TRAINS", "LocalOptions", "available_cpus", "gpu_setups",
-           "refuse_few_cards", "slots_of", "together", "workers_here"]  # fmt: skip
+           "refuse_few_cards", "refuse_shared_cards", "slots_of", "together",
+           "workers_here"]  # fmt: skip
 
 TRAINS, MEASURES = "training", "diagnosis"
 """The lanes of workers where there is a card."""
@@ -40,6 +41,7 @@ def on_this_machine(context: ExecutorContext, own: LocalOptions) -> Executor:
 def workers_here(context: ExecutorContext, own: LocalOptions) -> LocalExecutor:
     """Worker processes on this machine."""
     options, device = context.options, _device(context.options)
+    refuse_shared_cards(options, own.slots_per_gpu)
     slots = slots_of(options, device)
     start, setups = context.start(device, slots), None
     if device == "cuda":
@@ -81,6 +83,13 @@ def refuse_few_cards(options: Options, device_type: str) -> None:
             f"--gpus-per-job {count} was requested, and the GPUs here are {len(cards)}; give at "
             f"most --gpus-per-job {max(len(cards), 1)}"
         )
+
+
+def refuse_shared_cards(options: Options, slots_per_gpu: int) -> None:
+    """Raise ``ExecutorError`` where slots are to share cards of which each has several."""
+    if options.gpus_per_job > 1 and slots_per_gpu > 1:
+        raise ExecutorError("a card cannot be shared by slots whose jobs have several each: "
+                            "leave out slots_per_gpu or --gpus-per-job")  # fmt: skip
 
 
 def together(cards: Sequence[str], size: int) -> list[str]:

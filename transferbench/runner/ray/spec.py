@@ -11,9 +11,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from transferbench.errors import DeviceError, ExecutorError
+from transferbench.errors import DeviceError
 from transferbench.runner.executors.spec import ExecutorContext, ExecutorOptions, ExecutorSpec
-from transferbench.runner.executors.this_machine import MEASURES, TRAINS, available_cpus
+from transferbench.runner.executors.this_machine import (
+    MEASURES,
+    TRAINS,
+    available_cpus,
+    refuse_shared_cards,
+)
 from transferbench.runner.messages import say
 from transferbench.runner.options import Options
 from transferbench.runner.ray.cluster import RayCluster
@@ -76,9 +81,7 @@ def _lanes(
 ) -> list[Lane]:
     """The kinds of slots: with cards, some train on these, and the cores that are left measure."""
     together = context.options.gpus_per_job
-    if together > 1 and options.slots_per_gpu > 1:
-        raise ExecutorError("a card cannot be shared by slots whose jobs have several each: "
-                            "leave out slots_per_gpu or --gpus-per-job")  # fmt: skip
+    refuse_shared_cards(context.options, options.slots_per_gpu)
     trains, measures = options.cpus_per_slot * together, options.cpus_per_slot
     # Ray counts in shares of 0.0001.
     cards = float(together) if together > 1 else int(1e4 / options.slots_per_gpu) / 1e4

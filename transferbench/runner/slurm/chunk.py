@@ -92,8 +92,9 @@ class Chunk:
         if task := os.environ.get("SLURM_ARRAY_TASK_ID"):
             element = f"{element}_{task}"
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        if options.gpus == 0 and context.options.jobs is None:
-            context = replace(context, options=replace(context.options, jobs=options.cpus))
+        if options.gpus == 0:
+            jobs = options.slots(context.options)
+            context = replace(context, options=replace(context.options, jobs=jobs))
         ledger = Ledger(self.session, f"{element}.{restarts}")
         own = LocalOptions(slots_per_gpu=options.slots_per_gpu)
         with _endings() as endings:

@@ -49,9 +49,8 @@ class ArrayExecutor:
         self.context, self.options = context, options
         self.control = control or SlurmControl(options)
         self._ask = ask or (input if sys.stdin.isatty() else None)
-        per_chunk = context.options.jobs or max(options.cpus, options.gpus * options.slots_per_gpu)
-        self.slots_per_chunk = per_chunk
-        self.slots = options.chunks * per_chunk
+        self.slots_per_chunk = options.slots(context.options)
+        self.slots = options.chunks * self.slots_per_chunk
         self._pending: set[str] = set()
         self._ended: dict[str, deque[Outcome]] = defaultdict(deque)
         self._delivered: set[str] = set()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from transferbench.errors import ExecutorError
 from transferbench.runner.executors.spec import ExecutorOptions
+from transferbench.runner.executors.this_machine import refuse_shared_cards
+from transferbench.runner.options import Options
 
 __all__ = ["SlurmOptions"]
 
@@ -51,7 +55,7 @@ class SlurmOptions(ExecutorOptions):
     chunks: int = Field(8, ge=1, le=1000)
     """Elements of the array that may exist at once."""
     cpus: int = Field(1, ge=1)
-    """Of a chunk; without GPUs that is how many jobs it runs at once."""
+    """Of a chunk; without GPUs that is how many processes it runs at once."""
     gpus: int = Field(0, ge=0)
     """Of a chunk."""
     slots_per_gpu: int = Field(1, ge=1)
@@ -66,6 +70,27 @@ class SlurmOptions(ExecutorOptions):
     """Lines of shell that run first, such as module load cuda."""
     sbatch: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(default_factory=dict)
     """Further options of sbatch: reservation=x,mail-type=END."""
+
+    def slots(self, options: Options) -> int:
+        """How many jobs a chunk runs at once, each on as many GPUs as ``options`` give to it.
+
+        Raises: ``ExecutorError`` where a chunk has no whole number of such sets.
+        """
+        refuse_shared_cards(options, self.slots_per_gpu)
+        count = options.gpus_per_job
+        if self.gpus % count:
+            more = math.ceil(self.gpus / count) * count
+            raise ExecutorError(
+                f"gpus={self.gpus} of a chunk are no whole number of sets of {count}, which "
+                f"--gpus-per-job {count} gives to each training; use gpus={more}"
+            )
+        if not self.gpus and self.cpus < count:
+            raise ExecutorError(
+                f"cpus={self.cpus} of a chunk are too few for the {count} processes that "
+                f"--gpus-per-job {count} gives to each training; use cpus={count} or gpus={count}"
+            )
+        training = self.gpus // count * self.slots_per_gpu
+        return options.jobs or (max(self.cpus, training) if self.gpus else self.cpus // count)
 
     def parameters(self) -> dict[str, Any]:
         """As submitit takes them."""
