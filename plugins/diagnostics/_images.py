@@ -25,8 +25,8 @@ def compute_logits(net: Module, images: Tensor, batch_size: int) -> np.ndarray:
     import torch
 
     with torch.no_grad():
-        parts = [net(part).float().cpu() for part in torch.split(images, batch_size)]
-    logits_NK: np.ndarray = torch.cat(parts).numpy()
+        parts = [net(part).float() for part in torch.split(images, batch_size)]
+    logits_NK: np.ndarray = torch.cat(parts).cpu().numpy()
     return logits_NK
 
 

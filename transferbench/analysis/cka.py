@@ -71,7 +71,10 @@ def centre_(features: Tensor) -> Tensor:
     # Summing in float64 takes thirty times longer, and the mean's last digits do not matter.
     mean = exact.mean(0)
     deviation = torch.linalg.vector_norm(exact.sub_(mean)) / len(features) ** 0.5
-    if deviation <= ROUNDING * torch.linalg.vector_norm(mean):
+    is_constant = deviation <= ROUNDING * torch.linalg.vector_norm(mean)
+    if exact.device.type != "cpu":
+        exact.masked_fill_(is_constant, 0.0)  # without a wait for the device
+    elif is_constant:
         exact.zero_()
     return features if exact is features else features.copy_(exact)
 

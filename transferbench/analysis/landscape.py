@@ -12,9 +12,12 @@ Shape letters: N images, C channels, H height, W width, K classes or labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the usual name
@@ -23,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transferbench.metrics import Evaluation, score
 from transferbench.networks.conv_bn_fusion import FusedNetwork, fuse_conv_bn
 from transferbench.networks.losses import has_unknown, label_loss
-from transferbench.networks.modules import StateDict, clone_state, eval_mode, load_state
+from transferbench.networks.modules import StateDict, eval_mode, load_state
 from transferbench.specs import Metric, Task
 
 __all__ = [
@@ -40,6 +43,8 @@ Precision = Literal["f32", "bf16", "fast"]
 """Of a forward pass; ``fast``: bfloat16 and batch normalisations fused into convolutions."""
 
 BATCH_SIZE = 500
+PENDING_BYTES = 2**26
+"""Of logits that are kept on the device until they are scored together."""
 FUSION_IMAGES = 8
 """Number of images on which a fused network is compared with the original."""
 
@@ -96,18 +101,31 @@ def recalibrate(net: nn.Module, images: Tensor, batch_size: int = BATCH_SIZE) ->
     norms = _batch_norms(net)
     if not norms:
         return
-    momenta = [norm.momentum for norm in norms]
-    with eval_mode(net), torch.no_grad():
+    with eval_mode(net), torch.no_grad(), _cumulative_averages(norms):
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # cumulative average
             norm.training = True
-        try:
-            for batch in torch.tensor_split(images, math.ceil(len(images) / batch_size)):
-                net(batch)
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
+        for batch in torch.tensor_split(images, math.ceil(len(images) / batch_size)):
+            net(batch)
+
+
+@contextmanager
+def _cumulative_averages(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Inside the block running statistics are averages over calls.
+
+    As with a momentum of None, but that the host counts the calls: torch would ask the device.
+    """
+    calls: Counter[nn.Module] = Counter()
+
+    def weigh(norm: nn.Module, _: object) -> None:
+        calls[norm] += 1
+        norm.momentum = 1.0 / calls[norm]  # type: ignore[assignment]  # of a normalisation
+
+    with ExitStack() as stack:
+        for norm in norms:
+            stack.callback(setattr, norm, "momentum", norm.momentum)
+            stack.enter_context(norm.register_forward_pre_hook(weigh))
+        yield
 
 
 def _batch_norms(net: nn.Module) -> list[_BatchNorm]:
@@ -137,43 +155,79 @@ def evaluate_states(
     Error: the loss is a mean in float64 over logits in ``precision``.
     Raises: ``DataError`` for a state that does not fit the network.
     """
-    before = clone_state(net)
+    before = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
     fused: FusedNetwork | None = None
-    evaluations: list[dict[str, Evaluation]] = []
+    scores = _Scores(splits, criterion)
     try:
-        for state in states:
+        for index, state in enumerate(states):
             load_state(net, state)
             if calibration is not None:
                 recalibrate(net, calibration, batch_size)
             if fused is not None:
                 fused.refresh()
-            elif precision == "fast" and not evaluations:
+            elif precision == "fast" and index == 0:
                 few = next(iter(splits.values())).images[:FUSION_IMAGES]
                 with eval_mode(net):
                     fused = fuse_conv_bn(net, few)
             current = net if fused is None else fused.net
-            evaluations.append(
-                {
-                    name: _evaluate(current, examples, criterion, precision, batch_size)
-                    for name, examples in splits.items()
-                }
-            )
+            scores.add({name: _logits(current, examples.images, precision, batch_size)
+                        for name, examples in splits.items()})  # fmt: skip
     finally:
         load_state(net, before)
-    return evaluations
+    return scores.evaluations()
 
 
-def _evaluate(
-    net: nn.Module, examples: Examples, criterion: Criterion, precision: str, batch_size: int
-) -> Evaluation:
-    images, targets = examples
+def _logits(net: nn.Module, images: Tensor, precision: Precision, batch_size: int) -> Tensor:
+    """Those of all images, float32 (N, K), in eval mode."""
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=precision != "f32")
     with eval_mode(net), torch.inference_mode(), autocast:
-        logits = torch.cat([net(batch).float() for batch in torch.split(images, batch_size)])
-    if criterion.task == "multi-label":
-        partly_known = has_unknown(targets)
-        loss = label_loss(logits.double(), targets.double(), partly_known=partly_known).item()
-    else:
-        loss = F.cross_entropy(logits.double(), targets).item()
-    metric = score(criterion.metric, logits.cpu().numpy(), targets.cpu().numpy())
-    return Evaluation(loss if math.isfinite(loss) else None, metric)
+        return torch.cat([net(batch).float() for batch in torch.split(images, batch_size)])
+
+
+class _Scores:
+    """Losses and metrics of states, for many of which a card is waited for once."""
+
+    def __init__(self, splits: Mapping[str, Examples], criterion: Criterion) -> None:
+        self._targets = {name: examples.targets for name, examples in splits.items()}
+        self._on_host = {name: targets.cpu().numpy() for name, targets in self._targets.items()}
+        self._partly_known = {name: has_unknown(each) for name, each in self._targets.items()}
+        self._criterion = criterion
+        self._pending: list[dict[str, Tensor]] = []
+        self._bytes = 0
+        self._evaluations: list[dict[str, Evaluation]] = []
+
+    def add(self, logits: dict[str, Tensor]) -> None:
+        """The logits (N, K) of each split of the next state."""
+        self._pending.append(logits)
+        self._bytes += sum(each.nbytes for each in logits.values())
+        if self._bytes > PENDING_BYTES:
+            self._score()
+
+    def evaluations(self) -> list[dict[str, Evaluation]]:
+        """Of each state."""
+        self._score()
+        return self._evaluations
+
+    def _score(self) -> None:
+        pairs = [pair for by_split in self._pending for pair in by_split.items()]
+        if pairs:
+            losses = iter(torch.stack([self._loss(*pair) for pair in pairs]).tolist())
+            together = torch.cat([logits for _, logits in pairs]).cpu().numpy()
+            ends = np.cumsum([len(logits) for _, logits in pairs])
+            parts = iter(np.split(together, ends[:-1]))
+            self._evaluations += [
+                {name: self._evaluation(name, next(losses), next(parts)) for name in by_split}
+                for by_split in self._pending
+            ]
+        self._pending, self._bytes = [], 0
+
+    def _loss(self, split: str, logits: Tensor) -> Tensor:
+        targets = self._targets[split]
+        if self._criterion.task == "multi-label":
+            known = self._partly_known[split]
+            return label_loss(logits.double(), targets.double(), partly_known=known)
+        return F.cross_entropy(logits.double(), targets)
+
+    def _evaluation(self, split: str, loss: float, logits: np.ndarray) -> Evaluation:
+        metric = score(self._criterion.metric, logits, self._on_host[split])
+        return Evaluation(loss if math.isfinite(loss) else None, metric)

@@ -133,7 +133,8 @@ class FinishedTrial:
     def images(self, split: str, limit: int | None = None) -> torch.Tensor:
         pipeline = _split(self._data, split).pipeline
         n = len(pipeline) if limit is None else min(limit, len(pipeline))
-        return self._images(pipeline.batch, torch.arange(n, device=self._resources.device))
+        # On the CPU, where the host looks up what belongs to them without waiting for a card.
+        return self._images(pipeline.batch, torch.arange(n))
 
     def _images(
         self, make: Callable[[torch.Tensor], torch.Tensor], indices: torch.Tensor
@@ -170,21 +171,20 @@ class FinishedTrial:
     def _perturb_all(
         self, perturbation: CompiledPerturbation, clean: ImagePipeline, indices: torch.Tensor
     ) -> torch.Tensor:
-        # In batches: the intermediate tensors of a transform are many times its images' size.
-        batches = torch.split(indices, PERTURBED_BATCH)
-        return torch.cat([self._perturb(perturbation, clean, batch) for batch in batches])
-
-    def _perturb(
-        self, perturbation: CompiledPerturbation, clean: ImagePipeline, indices: torch.Tensor
-    ) -> torch.Tensor:
         """Images of an unperturbed pipeline under ``perturbation``."""
         mean, std = self._payload["image"]["mean"], self._payload["image"]["std"]
-        images = clean.batch(indices).permute(0, 2, 3, 1)
-        pixels = (images * images.new_tensor(std) + images.new_tensor(mean)) * 255
+        scale, shift = (torch.tensor(each, device=self._resources.device) for each in (std, mean))
+
+        def decoded(batch: torch.Tensor) -> torch.Tensor:
+            pixels = (clean.batch(batch).permute(0, 2, 3, 1) * scale + shift) * 255
+            return pixels.round_().clamp_(0, 255).to(torch.uint8)
+
+        # In batches: the intermediate tensors of a transform are many times its images' size.
+        images = torch.cat([decoded(batch) for batch in torch.split(indices, PERTURBED_BATCH)])
         ids = clean.image_ids[indices.numpy()]
-        decoded = pixels.round_().clamp_(0, 255).to(torch.uint8)
-        pipeline = ImagePipeline(decoded, mean, std, perturbation, image_ids=ids)
-        return pipeline.batch(torch.arange(len(ids)))
+        pipeline = ImagePipeline(images, mean, std, perturbation, image_ids=ids)
+        batches = torch.split(torch.arange(len(ids)), PERTURBED_BATCH)
+        return torch.cat([pipeline.batch(batch) for batch in batches])
 
     def targets(self, split: str, limit: int | None = None) -> torch.Tensor:
         return _split(self._data, split).labels[:limit]

@@ -41,11 +41,11 @@ class Segment(NamedTuple):
     @property
     def length(self) -> float:
         """The L2 distance of ``a`` and ``b``."""
-        squares = (
+        squares = [
             torch.linalg.vector_norm(self.b[name] - self.a[name], dtype=torch.float64) ** 2
             for name in self.parameters
-        )
-        return math.sqrt(sum(float(square) for square in squares))
+        ]
+        return math.sqrt(sum(torch.stack(squares).tolist()))
 
     def at(self, position: float) -> dict[str, Tensor]:
         """The weights at ``position``."""

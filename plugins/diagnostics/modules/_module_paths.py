@@ -93,14 +93,17 @@ class ModulePaths:
         ]
         return [(0.0, start), *between, (1.0, end)]
 
-    def _distance(self, state: StateDict) -> float:
-        """L2 of the parameters of a module's state from the initial ones."""
-        squares = [
-            (tensor.double() - self._start[name].double()).square().sum()
-            for name, tensor in state.items()
-            if name in self._parameters
-        ]
-        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    def _distances(self, states: Sequence[StateDict]) -> np.ndarray:
+        """L2 of the parameters of a module's states from the initial ones."""
+        moving = [name for name in states[0] if name in self._parameters]
+        if not moving:
+            return np.zeros(len(states))
+        squares = (
+            [(state[name].double() - self._start[name].double()).square().sum() for name in moving]
+            for state in states
+        )
+        lengths = [torch.stack(each).sum().sqrt() for each in squares]
+        return np.array(torch.stack(lengths).tolist())
 
     def _noise(self, names: Sequence[str], seed: int) -> list[StateDict]:
         """Standard normal samples, drawn on the CPU so that they are equal on every device."""
@@ -119,7 +122,7 @@ class ModulePaths:
         evaluations = evaluate(self._cells(states, noise))
         return PathMap(
             alphas=np.array([alpha for alpha, _ in points]),
-            distances=np.array([self._distance(state) for state in states]),
+            distances=self._distances(states),
             losses=self._table([evaluation.loss for evaluation in evaluations], len(points)),
             metrics=self._table([evaluation.metric for evaluation in evaluations], len(points)),
         )

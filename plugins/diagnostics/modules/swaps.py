@@ -119,10 +119,15 @@ def evaluate_swaps(
     from transferbench.analysis.landscape import Criterion, Examples
     from transferbench_plugins.diagnostics.modules._module_evaluation import ModuleEvaluator
 
-    final = subject.state("final")
+    targets = subject.targets("test", limit)
+    final, *others = (
+        {name: tensor.to(targets.device) for name, tensor in state.items()}
+        for state in (subject.state("final"), *states.values())
+    )
+    states = dict(zip(states, others, strict=True))
     evaluator = ModuleEvaluator(
         subject.network("final"),
-        Examples(subject.images("test", limit), subject.targets("test", limit)),
+        Examples(subject.images("test", limit), targets),
         Criterion(subject.task, subject.metric),
         calibration=lambda: subject.images("train", CALIBRATION),
     )

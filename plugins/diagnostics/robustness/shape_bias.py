@@ -143,8 +143,8 @@ def _predictions(subject: Subject, partner_N: np.ndarray, params: ShapeBiasParam
             textures = images[torch.from_numpy(partner_N)[indices].to(images.device)]
             shapes = images[indices.to(images.device)]
             logits = net(transfer_texture(shapes, textures, params.block))
-            batches.append(logits.argmax(dim=1).cpu())
-    predicted_N: np.ndarray = torch.cat(batches).numpy()
+            batches.append(logits.argmax(dim=1))
+    predicted_N: np.ndarray = torch.cat(batches).cpu().numpy()
     return predicted_N
 
 
