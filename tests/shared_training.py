@@ -3,12 +3,17 @@
 Written by the first: the parameters and the history of each kind of training, or its error.
 """
 
+import math
+from contextlib import suppress
+
 import torch
 from torch import distributed, nn
 from training_groups import FEATURES, Layers, Network, training_of
 
 from transferbench.errors import TransferbenchError
+from transferbench.training.loop import run_alone
 from transferbench.training.processes import ALONE, Processes
+from transferbench.training.resume import Unfinished
 
 
 class Plain(Network):
@@ -99,14 +104,72 @@ REFUSED = {
 }
 
 
-def trained(feature, processes=ALONE):
+class Scalar(Layers):
+    """With a parameter that cannot be divided."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+def trained(feature, processes=ALONE, *, sharded=False):
     """The parameters after a training, and its history; or the message of what it raises."""
     try:
-        training = training_of(0, feature, processes=processes)
+        training = training_of(0, feature, processes=processes, sharded=sharded)
         result = training.train(data_seed=1, augmentation_seed=2)
     except TransferbenchError as error:
         return str(error)
     return result.states["final"], result.history
+
+
+SHARDED = {
+    "sharded without": {
+        name: WITHOUT_STATISTICS[name]
+        for name in ("plain", "mixup", "clipping", "frozen", "rate-factors", "micro-batches",
+                     "unused")
+    },
+    "sharded with": WITH_STATISTICS,
+    "sharded adamw": ADAMW, "sharded exact": EXACT,
+    "sharded refused": {"scalar": kind("plain", Scalar), "dropout": kind("plain", Network)},
+}  # fmt: skip
+
+
+def interrupted(processes, folder):
+    """States of a sharded training that goes on from where it was kept, and of one that was not.
+
+    And how far each process had a part of the weights and of the moments.
+    """
+
+    class Stopped(Exception):  # noqa: N818  # as a process that is told to end
+        pass
+
+    class Stopping(Unfinished):
+        steps = 0
+
+        def visit(self, training, progress):
+            super().visit(training, progress)
+            self.steps += 1
+            if self.steps == 5:
+                raise Stopped
+
+    def loop(unfinished):
+        training = training_of(0, kind("adamw", Plain), processes=processes, sharded=True)
+        steps = training.loop(1, 2, (), unfinished)
+        return training, run_alone(steps)
+
+    path = folder / "training.pt"
+    with suppress(Stopped):
+        loop(Stopping(path, "key", 0.0))
+    distributed.barrier()
+    training, resumed = loop(Unfinished(path, "key", math.inf))
+    kept = torch.load(path, weights_only=True)
+    parts = training.stepping.shards.parts
+    share = [part.numel() / whole.numel() for whole, part in parts.items()]
+    shapes = [[tuple(value.shape) for value in moments.values()] for moments in kept["moments"]]
+    return {
+        "resumed": resumed.states.get("final"), "whole": loop(None)[1].states.get("final"),
+        "share": share, "shapes": shapes, "epoch": kept["progress"]["epoch"],
+    }  # fmt: skip
 
 
 def main(folder):
@@ -120,6 +183,11 @@ def main(folder):
         group: {name: trained(feature, processes) for name, feature in features.items()}
         for group, features in kinds.items()
     }
+    for group, features in SHARDED.items():
+        results[group] = {
+            name: trained(feature, processes, sharded=True) for name, feature in features.items()
+        }
+    results["interrupted"] = interrupted(processes, folder)
     if processes.rank == 0:
         torch.save(results, folder / "results.pt")
     distributed.destroy_process_group()

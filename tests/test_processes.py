@@ -12,9 +12,19 @@ import pytest
 import torch
 from command_line import SMALL, artefacts, mistake, suite_file
 from safetensors.torch import load_file
-from shared_training import ADAMW, EXACT, REFUSED, WITH_STATISTICS, WITHOUT_STATISTICS, trained
+from shared_training import (
+    ADAMW,
+    EXACT,
+    REFUSED,
+    SHARDED,
+    WITH_STATISTICS,
+    WITHOUT_STATISTICS,
+    Plain,
+    kind,
+    trained,
+)
 from tiny_suite import TINY, tiny_suite
-from training_groups import FEATURES, training_of
+from training_groups import FEATURES, recipe_of, training_of
 
 import transferbench
 from transferbench.engine import ranks
@@ -37,6 +47,7 @@ from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.store import Store
 from transferbench.training.processes import Processes, refuse_other_rounding
+from transferbench.training.sharding import fills_a_card, state_bytes
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +77,8 @@ TOLERANCES = {
     # Whatever the optimizer makes of rounding, it is rounding that it begins with.
     "exact": (EXACT, 1e-9),
 }
+TOLERANCES |= {f"sharded {group}": (SHARDED[f"sharded {group}"], tolerance)
+               for group, (_, tolerance) in TOLERANCES.items()}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -91,6 +104,26 @@ def test_what_would_not_be_the_training_of_one_process_is_refused(shared, kind, 
     assert kind in REFUSED
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(shared["refused"][kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("scalar", "Scalar cannot be spread over GPUs: fully_shard doesn't support scalar parameters"),
+     ("dropout", "Network draws random numbers as it is trained")],
+)  # fmt: skip
+def test_what_cannot_be_spread_is_refused(shared, kind, message):
+    assert shared["sharded refused"][kind].startswith(message)
+
+
+def test_a_training_in_parts_is_kept_whole_and_goes_on_with_the_same_bits(shared):
+    own = shared["interrupted"]
+    assert own["epoch"] == 1
+    assert largest_difference(own["resumed"], own["whole"]) == 0
+    assert max(own["share"]) <= 0.75
+    state, _ = trained(kind("adamw", Plain))
+    parameters = [shape for name, tensor in state.items() if "running" not in name
+                  if (shape := tuple(tensor.shape))]  # fmt: skip
+    assert own["shapes"] == [[(), shape, shape] for shape in parameters]
 
 
 @pytest.mark.parametrize("feature", ["plain", "mixup"])
@@ -119,13 +152,14 @@ def test_the_shares_of_a_step_are_the_images_of_its_batch(feature):
 # --- in a worker ----------------------------------------------------------------------------------
 
 
-def test_a_job_on_two_processes_keeps_what_it_keeps_on_one(tmp_path):
+@pytest.mark.parametrize("shard", [None, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_job_on_two_processes_keeps_what_it_keeps_on_one(shard, tmp_path):
     planned = plan_suite(tiny_suite(), Options(out=tmp_path / "run", device="cpu"))
     store = planned.store
     job = next(job for job in planned.plan.jobs.values() if job.kind == "pretrain")
 
-    def computed(processes):
-        machine = Machine(store.root, store.datasets, None, "cpu", processes=processes)
+    def computed(processes, shard=None):
+        machine = Machine(store.root, store.datasets, None, "cpu", processes=processes, shard=shard)
         start_engine(machine)(job)
         artefact = store.artefact(job.id)
         state = artefact.read("final.safetensors", load_file)
@@ -133,11 +167,11 @@ def test_a_job_on_two_processes_keeps_what_it_keeps_on_one(tmp_path):
         store.remove(job.id)
         return state, names, facts
 
-    state, names, facts = computed(2)
+    state, names, facts = computed(2, shard)
     alone, alone_names, alone_facts = computed(1)
     assert names == alone_names
-    assert facts["processes"] == 2
-    assert "processes" not in alone_facts
+    assert (facts["processes"], facts.get("sharded")) == (2, shard)
+    assert not {"processes", "sharded"} & alone_facts.keys()
     # AdamW divides a gradient by its size: of one that is almost zero it keeps the rounding.
     assert largest_difference(state, alone) < 1e-2 * 0.003
 
@@ -276,6 +310,33 @@ def test_jobs_of_several_processes_share_the_cores(monkeypatch):
     monkeypatch.setattr(this_machine, "available_cpus", lambda: 8)
     options = [Options(gpus_per_job=count) for count in (1, 3, 16)]
     assert [this_machine.slots_of(each, "cpu") for each in options] == [8, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trained", "frozen"),
+    [({"optimizer": "adamw"}, 5, 1), ({"optimizer": "sgd"}, 4, 1),
+     ({"optimizer": "sgd", "momentum": 0.0}, 3, 1)],
+)  # fmt: skip
+def test_a_training_is_spread_where_its_state_takes_half_of_a_card(recipe, trained, frozen):
+    net = Plain(0)
+    head = sum(4 * p.numel() for p in net.head.parameters())
+    body = sum(4 * p.numel() for p in net.body.parameters())
+    assert state_bytes(net, recipe_of(**recipe)) == trained * (head + body)
+    net.body.requires_grad_(requires_grad=False)
+    needs = trained * head + frozen * body
+    assert state_bytes(net, recipe_of(**recipe)) == needs
+    assert fills_a_card(net, recipe_of(**recipe), 2 * needs - 1)
+    assert not fills_a_card(net, recipe_of(**recipe), 2 * needs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"shard": True}, "give --gpus-per-job as well"),
+     ({"shard": True, "gpus_per_job": 2, "compile": True}, "leave out --compile")],
+)  # fmt: skip
+def test_what_is_not_spread_is_told(options, message):
+    with pytest.raises(SuiteError, match=message):
+        execute._refuse_shards(Options(**options))
 
 
 def test_a_group_is_not_shared_among_processes():

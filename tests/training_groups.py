@@ -111,7 +111,7 @@ for name, kind in PERTURBATIONS.items():
     }
 
 
-def training_of(seed, feature, *, captured=False, device=CPU, processes=ALONE):
+def training_of(seed, feature, *, captured=False, device=CPU, processes=ALONE, sharded=False):
     """The training number ``seed`` with a feature: of its own weights, data and rate."""
     options = FEATURES[feature] if isinstance(feature, str) else feature
     net = options.get("network", Network)(seed).to(device)
@@ -128,6 +128,7 @@ def training_of(seed, feature, *, captured=False, device=CPU, processes=ALONE):
         evaluation_batch=6,
         captured=captured,
         processes=processes,
+        sharded=sharded,
     )
     data = data_of(seed, **options.get("data", {}), device=device)
     return Training(net, data, recipe, execution, options.get("factors", ()), only_head=only_head)

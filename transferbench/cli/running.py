@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 @with_options("time_limit_seconds", "micro_batch", "image_memory", "compile", "keep", "offline",
               "accept_code", "executor", "executor_options", "accept_versions",
-              "accept_rounding")  # fmt: skip
+              "accept_rounding", "shard")  # fmt: skip
 def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
     """Show the jobs of a run and its cost. Nothing is run."""
     from transferbench.runner.execute import try_files
@@ -92,7 +92,7 @@ def _planned_row(claim: dict[str, Any]) -> tuple[Any, ...]:
 
 @with_options("seed_count", "device", "jobs", "time_limit_seconds", "micro_batch",
               "image_memory", "compile", "keep", "accept_code", "executor", "executor_options",
-              "accept_versions", "accept_rounding")  # fmt: skip
+              "accept_versions", "accept_rounding", "shard")  # fmt: skip
 def prepare(suite: SuiteName, *, options: Options) -> None:
     """Prepare the data and weights of a run. Datasets are decoded, external weights loaded once."""
     from transferbench.runner.execute import try_weights

@@ -46,6 +46,7 @@ from transferbench.networks.modules import (
     StateDict,
     clone_state,
     freeze_body,
+    load_state,
     normalises_by_batch,
     partition,
 )
@@ -84,6 +85,7 @@ from transferbench.training.compiling import keep_compiled_in, pays
 from transferbench.training.loop import Request, run_alone
 from transferbench.training.processes import ALONE, Processes
 from transferbench.training.resume import COMPILED, KEPT, Unfinished
+from transferbench.training.sharding import fills_a_card
 
 __all__ = ["Engine", "serve_rank", "single_threaded", "start_engine"]
 
@@ -223,13 +225,27 @@ class Engine:
             mark.unlink(missing_ok=True)
         return chosen
 
-    def _unfinished(self, job: Job, draft: Draft, *, compiled: bool) -> Unfinished:
+    def _shards(self, draft: Draft, net: nn.Module, recipe: Recipe) -> bool:
+        """Whether a training is spread over its processes: as it is told, or where it must be."""
+        if self.execution.processes.size == 1:
+            return False
+        device, chosen = self.resources.device, self.resources.machine.shard
+        if chosen is None and device.type == "cuda":
+            chosen = fills_a_card(
+                net, recipe, torch.cuda.get_device_properties(device).total_memory
+            )
+        if chosen:
+            draft.facts["sharded"] = True
+        return bool(chosen)
+
+    def _unfinished(self, job: Job, draft: Draft, *, compiled: bool, sharded: bool) -> Unfinished:
         """Where a training is kept, with what must be the same for it to go on bit for bit."""
         facts = machine_facts(self.resources.device, 0)
         same = {key: fact for key, fact in facts.items() if key not in {"host", "wall_seconds"}}
         of_job = [job.id, same, self.execution.micro_batch, compiled]
         processes = self.execution.processes
-        key = digest([*of_job, processes.size] if processes.size > 1 else of_job)
+        shared = [processes.size] * (processes.size > 1) + ["sharded"] * sharded
+        key = digest([*of_job, *shared])
         path = draft.unfinished / KEPT
         # Of several processes, which are all at the same step, one writes.
         seconds = math.inf if processes.rank else self.resources.machine.save_seconds
@@ -384,15 +400,19 @@ class Engine:
             modules = partition(spec, net)
         if job.kind != "pretrain":
             draft.facts |= self._initialize(payload, net, modules, data)
-        net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        sharded = self._shards(draft, net, recipe)
+        if not sharded:
+            net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         head = resources.head(spec, net)
         frozen = bool(payload.get("frozen"))
         if frozen:
             freeze_body(net, modules)
         only_head = head if frozen else None
-        compiled = self._compiles(draft, recipe, len(data.train.pipeline), payload["image"]["size"])
+        n, side = len(data.train.pipeline), payload["image"]["size"]
+        compiled = not sharded and self._compiles(draft, recipe, n, side)
+        execution = replace(self.execution, compile=compiled, sharded=sharded)
         training = Training(
-            net, data, recipe, replace(self.execution, compile=compiled), spec.rate_factors,
+            net, data, recipe, execution, spec.rate_factors,
             only_head=only_head, evaluated=evaluated,
         )  # fmt: skip
         seeds = payload["seeds"]
@@ -400,8 +420,13 @@ class Engine:
             seeds["data"],
             seeds["augmentation"],
             payload.get("checkpoints", ()),
-            self._unfinished(job, draft, compiled=compiled),
+            self._unfinished(job, draft, compiled=compiled, sharded=sharded),
         )
+        if sharded and not self.execution.processes.rank:  # which computes alone from here on
+            net = resources.network(payload)
+            load_state(net, result.states["final"])
+            net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as above
+            head = resources.head(spec, net)
         return TrainedNetwork(net, head, modules, result)
 
     def _initialize(

@@ -80,7 +80,8 @@ class Machine(NamedTuple):
     most; None for a share of what is free.
     ``versions``: of the packages where the run was planned; a worker that has others is refused,
     but where ``accept_versions``. Empty: not compared.
-    ``accept_rounding``: of several processes, where they keep no tolerance.
+    ``accept_rounding``: of several processes, where they keep no tolerance. ``shard``: whether
+    they have parts of a training's state; None where it would fill a card.
     ``processes``: that train a network together; ``rank``: which of them this is, None for the
     worker that starts them.
     """
@@ -105,6 +106,7 @@ class Machine(NamedTuple):
     versions: Mapping[str, str] = {}
     accept_versions: bool = False
     accept_rounding: bool = False
+    shard: bool | None = None
     processes: int = 1
     rank: int | None = None
 

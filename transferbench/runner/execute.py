@@ -119,6 +119,7 @@ def machine_of(options: Options, store: Store, weights: Mapping[str, str]) -> Ma
         offline=options.offline,
         fast_kernels=options.fast_kernels,
         accept_rounding=options.accept_rounding,
+        shard=options.shard,
         processes=options.gpus_per_job,
     )
 
@@ -182,6 +183,7 @@ def refuse_options(planned: Planned, done: Container[str]) -> None:
         device = find_device(options.device)
         refuse_few_cards(options, device.type)
     _refuse_group_of_processes(options)
+    _refuse_shards(options)
     _refuse_micro_batch(planned, done)
     _refuse_other_rounding(planned, done)
 
@@ -193,6 +195,14 @@ def _refuse_group_of_processes(options: Options) -> None:
             f"--gpus-per-job {options.gpus_per_job} shares each training among processes, and "
             f"--group {options.group} computes several trainings in one: give one of the two"
         )
+
+
+def _refuse_shards(options: Options) -> None:
+    """Refuse to spread what is on one process, or compiled. Raises: ``SuiteError``."""
+    if options.shard and options.gpus_per_job == 1:
+        raise SuiteError("--shard spreads each training over GPUs: give --gpus-per-job as well")
+    if options.shard and options.compile:
+        raise SuiteError("what --shard spreads over GPUs is not compiled: leave out --compile")
 
 
 def _refuse_micro_batch(planned: Planned, done: Container[str]) -> None:

@@ -82,6 +82,11 @@ class Options:
         "Share trainings among GPUs that round otherwise than one: bf16, fp16, and AdamW "
         "with batch statistics.",
     )
+    shard: bool | None = _option(
+        None,
+        "Spread the state of a training over its GPUs; by default where it would fill one.",
+        "--shard/--no-shard",
+    )
     group: int | None = _option(
         None,
         "Trainings of one shape at once; by default 8 on a GPU, 1 on the CPU.",

@@ -108,6 +108,9 @@ def _batches(pipeline: ImagePipeline, execution: Execution) -> Iterator[torch.Te
     """All images in order, not augmented; of several processes, the batches of this one."""
     # On the CPU, where the host looks up what belongs to the images without waiting for a card.
     indices = torch.arange(len(pipeline))
-    batches = execution.processes.of_batches(torch.split(indices, execution.evaluation_batch))
+    every = torch.split(indices, execution.evaluation_batch)
+    batches = execution.processes.of_batches(every)
+    if execution.sharded and len(batches) * execution.processes.size < len(every):
+        batches = [*batches, every[0]]  # all take part in each pass, and its outputs are left out
     pipeline.announce(batches)
     return map(pipeline.batch, batches)

@@ -21,7 +21,7 @@ class Execution:
     ``micro_batch``: images per forward pass; gradients accumulate over the batch of a step. Only
     for networks without batch statistics: see ``refuse_smaller_batches``. ``captured``: steps are
     replayed by a graph, so that the host computes all that it does when it draws them.
-    ``processes``: that share each step of the training.
+    ``processes``: that share each step of the training; ``sharded``: and its state.
     """
 
     device: torch.device
@@ -30,6 +30,7 @@ class Execution:
     compile: bool = False
     captured: bool = False
     processes: Processes = ALONE
+    sharded: bool = False
 
 
 def refuse_smaller_batches(network: str, batch_size: int, micro_batch: int | None) -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from transferbench.metrics import Evaluation
-from transferbench.networks.modules import clone_state
 from transferbench.specs import RateFactor
 from transferbench.suite import Recipe
 from transferbench.training.evaluation import evaluate, fitting
@@ -157,13 +156,13 @@ class Training:
                 order=torch.Generator().manual_seed(data_seed),
                 augmentation=torch.Generator().manual_seed(augmentation_seed),
             )
-            progress.states["init"] = clone_state(self.net)
+            progress.states["init"] = self.stepping.state()
             yield from self._after_epoch(progress, checkpoints)
         while progress.epoch < self.recipe.epochs:
             yield from self._epoch(progress, unfinished)
             yield from self._after_epoch(progress, checkpoints)
         states = progress.states
-        states["final"] = clone_state(self.net)
+        states["final"] = self.stepping.state()
         states.setdefault("best", states["final"])
         # Selected by schedule: a diverged network has no finite value in an evaluated epoch.
         evaluated = {epoch for epochs in self.schedules.values() for epoch in epochs}
@@ -206,11 +205,11 @@ class Training:
             row |= {f"{name}_loss": evaluation.loss, f"{name}_metric": evaluation.metric}
         progress.history.append(row)
         if epoch in checkpoints:
-            progress.states[f"epoch-{epoch}"] = clone_state(self.net)
+            progress.states[f"epoch-{epoch}"] = self.stepping.state()
         validation = row["validation_metric"]
         if validation is not None and validation > progress.best:
             progress.best_epoch, progress.best = epoch, validation
-            progress.states["best"] = clone_state(self.net)
+            progress.states["best"] = self.stepping.state()
 
     def step(self, indices: torch.Tensor, augmentation: torch.Generator) -> None:
         """Train one step on the images at ``indices``."""

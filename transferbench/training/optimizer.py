@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transferbench.networks.eager import eager
 from transferbench.networks.modules import optimizer_groups
@@ -16,15 +16,23 @@ __all__ = ["make_optimizer"]
 
 
 def make_optimizer(
-    net: nn.Module, recipe: Recipe, rate_factors: Sequence[RateFactor], device: torch.device
+    net: nn.Module,
+    recipe: Recipe,
+    rate_factors: Sequence[RateFactor],
+    device: torch.device,
+    parts: Mapping[nn.Parameter, Tensor] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimizer of the trainable parameters, in groups of equal learning rate.
 
-    ``rate_factors`` take precedence over those of the recipe.
+    ``rate_factors`` take precedence over those of the recipe. ``parts``: of each parameter what
+    this process changes, where that is not all of it.
     """
     if recipe.learning_rate is None:
         raise ValueError("the learning rate of the recipe has not been chosen from its grid yet")
     groups = optimizer_groups(net, [*rate_factors, *recipe.rate_factors], recipe.learning_rate)
+    if parts is not None:
+        for group in groups:
+            group["params"] = [parts[parameter] for parameter in group["params"]]
     # Fused kernels are 2.2 to 2.9 times faster than the loop over tensors, on the CPU too.
     fused = device.type in {"cpu", "cuda"}
     if recipe.optimizer == "sgd":

@@ -66,7 +66,7 @@ class Processes(NamedTuple):
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         together = torch.zeros(shape, device=device)
         rows = self.of_batches(torch.split(torch.arange(shape[0], device=device), batch))
-        for row, values in zip(rows, logits, strict=True):
+        for row, values in zip(rows, logits[: len(rows)], strict=True):
             together[row] = values
         distributed.all_reduce(together)
         return together
@@ -145,8 +145,8 @@ def refuse_other_rounding(
 
 
 @contextmanager
-def without_draws(net: nn.Module) -> Iterator[None]:
-    """A forward pass that draws no random numbers: each process would draw its own.
+def without_draws(network: str) -> Iterator[None]:
+    """A forward pass of ``network``, which draws nothing: each process would draw its own numbers.
 
     Raises: ``SuiteError`` where it does.
     """
@@ -154,7 +154,7 @@ def without_draws(net: nn.Module) -> Iterator[None]:
     yield
     if not before.equals(GeneratorStates.now()):
         raise SuiteError(
-            f"{type(net).__name__} draws random numbers as it is trained (dropout, stochastic "
+            f"{network} draws random numbers as it is trained (dropout, stochastic "
             "depth), which would be others on several processes than on one; leave out "
             "--gpus-per-job, or set its rates to 0"
         )

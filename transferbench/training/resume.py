@@ -50,7 +50,11 @@ class Unfinished:
     def visit(self, training: Training, progress: Progress) -> None:
         """Between two steps: write where it is time, and end where this process is to end."""
         requested = ending_requested()
-        if requested or self._clock() - self._written >= self._seconds:
+        due = requested or self._clock() - self._written >= self._seconds
+        if shards := training.stepping.shards:
+            # Each has a part of what is written.
+            (due,) = shards.agreed([due])
+        if due:
             # A full disk costs the way back, and not the training.
             with suppress(OSError):
                 self._write(training, progress)
@@ -72,7 +76,6 @@ class Unfinished:
         return _progress_of(content["progress"])
 
     def _write(self, training: Training, progress: Progress) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "key": [FORMAT, self._key],
             "progress": {
@@ -82,6 +85,9 @@ class Unfinished:
             },
             **_state_of(training),
         }
+        if training.execution.processes.rank:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         # Of one name: a process that is killed as it writes leaves one of them at most.
         partial = self._path.with_suffix(".partial")
         with partial.open("wb") as file:
@@ -93,13 +99,24 @@ class Unfinished:
 
 def _state_of(training: Training) -> dict[str, Any]:
     stepping = training.stepping
-    net, optimizer = stepping.net, stepping.optimizer
+    net, optimizer, shards = stepping.net, stepping.optimizer, stepping.shards
     # In the order of parameters, which an optimizer's own state names by number.
-    moments = [dict(optimizer.state.get(parameter, {})) for parameter in net.parameters()]
+    if shards:
+        parameters = [shards.whole(each, part) for each, part in shards.parts.items()]
+        moments = [
+            {
+                name: shards.whole(each, value)
+                for name, value in optimizer.state.get(part, {}).items()
+            }
+            for each, part in shards.parts.items()
+        ]
+    else:
+        parameters = [parameter.detach() for parameter in net.parameters()]
+        moments = [dict(optimizer.state.get(parameter, {})) for parameter in net.parameters()]
     states = GeneratorStates.now()
     name, words, *rest = states.numpy
     return {
-        "parameters": [parameter.detach() for parameter in net.parameters()],
+        "parameters": parameters,
         # Those too that are in no state dict.
         "buffers": dict(net.named_buffers()),
         "moments": moments,
@@ -113,17 +130,20 @@ def _state_of(training: Training) -> dict[str, Any]:
 
 def _restore(training: Training, content: Mapping[str, Any]) -> None:
     stepping = training.stepping
-    net, optimizer = stepping.net, stepping.optimizer
+    net, optimizer, shards = stepping.net, stepping.optimizer, stepping.shards
+    parts = shards.parts if shards else {each: each for each in net.parameters()}
     with torch.no_grad():
-        for parameter, value in zip(net.parameters(), content["parameters"], strict=True):
-            parameter.copy_(value)
+        for (parameter, part), value in zip(parts.items(), content["parameters"], strict=True):
+            part.copy_(shards.part(parameter, value) if shards else value)
         for name, buffer in net.named_buffers():
             buffer.copy_(content["buffers"][name])
-    for parameter, moments in zip(net.parameters(), content["moments"], strict=True):
-        if moments:
-            optimizer.state[parameter] = {
-                name: value if value is None else _like(value, parameter)
-                for name, value in moments.items()
+    for (parameter, part), moments in zip(parts.items(), content["moments"], strict=True):
+        own = moments
+        if shards:
+            own = {name: shards.part(parameter, value) for name, value in moments.items()}
+        if own:
+            optimizer.state[part] = {
+                name: value if value is None else _like(value, part) for name, value in own.items()
             }
     if content["scaler"]:
         stepping.scaler.load_state_dict(content["scaler"])

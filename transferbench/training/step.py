@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from transferbench.data.pipeline import BatchDraw, MixupDraw, draw_mixup, mix
 from transferbench.errors import SuiteError, is_out_of_memory
 from transferbench.networks.losses import has_unknown, known_share
-from transferbench.networks.modules import body_in_eval, normalises_by_batch, seeded
+from transferbench.networks.modules import (
+    body_in_eval,
+    clone_state,
+    normalises_by_batch,
+    seeded,
+)
 from transferbench.specs import RateFactor
 from transferbench.suite import Recipe
 from transferbench.training.execution import Execution, autocast
@@ -32,6 +37,7 @@ from transferbench.training.processes import (
     without_draws,
 )
 from transferbench.training.schedule import learning_rate_factor
+from transferbench.training.sharding import Shards
 from transferbench.training.tasks import TaskData
 
 __all__ = ["StepDraw", "TrainingStep", "on_each_tensor", "set_train_mode"]
@@ -87,7 +93,7 @@ class TrainingStep:
         only_head: nn.Module | None = None,
     ) -> None:
         self.net, self.data, self.recipe, self.execution = net, data, recipe, execution
-        self._micro_batch = execution.micro_batch
+        self._name, self._micro_batch = type(net).__name__, execution.micro_batch
         self._partly_known = has_unknown(data.train.labels)
         device = execution.device
         if min(recipe.batch_size, len(data.train.pipeline)) == 1 and normalises_by_batch(net):
@@ -101,8 +107,11 @@ class TrainingStep:
         if execution.processes.size > 1:
             size = min(recipe.batch_size, len(data.train.pipeline))
             refuse_few_images(size, execution.processes)
-            self.forward = averaged(net, self.network)
-        self.optimizer = make_optimizer(net, recipe, rate_factors, device)
+            if not execution.sharded:
+                self.forward = averaged(net, self.network)
+        self.shards = Shards(net, recipe, device) if execution.sharded else None
+        parts = self.shards.parts if self.shards else None
+        self.optimizer = make_optimizer(net, recipe, rate_factors, device, parts)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.per_epoch = max(len(data.train.pipeline) // recipe.batch_size, 1)
         self._initial = [group["lr"] for group in self.optimizer.param_groups]
@@ -159,14 +168,20 @@ class TrainingStep:
         size = self._micro_batch or len(images)
         parts = list(zip(torch.split(images, size), torch.split(targets, size), strict=True))
         for x, y in parts[:-1]:
-            with gradients_kept(self.forward):
+            with self.shards.gradients_kept() if self.shards else gradients_kept(self.forward):
                 self._add_gradients(x, y, of_step)
         self._add_gradients(*parts[-1], of_step)
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.gradient_clip)
+        if self.shards:
+            self.shards.take_gradients()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of all parameters and buffers, on the CPU; empty where another process has it."""
+        return self.shards.state() if self.shards else clone_state(self.net)
 
     def _examples(self, draw: StepDraw) -> tuple[Tensor, Tensor, Tensor]:
         """Images and targets of this process, and the targets of the whole step."""
@@ -183,7 +198,7 @@ class TrainingStep:
         recipe, processes = self.recipe, self.execution.processes.size
         with (
             autocast(self.execution.device, recipe.precision),
-            without_draws(self.net) if processes > 1 else nullcontext(),
+            without_draws(self._name) if processes > 1 else nullcontext(),
         ):
             logits = self.forward(x)
         loss = task_loss(self.data.task, logits, y, recipe.label_smoothing,
