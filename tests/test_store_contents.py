@@ -296,6 +296,24 @@ def test_what_no_run_refers_to_is_listed_and_only_then_removed(runs):
     assert gc_store(store).unused == ()
 
 
+def test_compiled_code_is_counted_and_may_go_after_a_day(runs):
+    store = Store(runs / "here" / "store")
+    code = store.compiled / "fxgraph" / "ab" / "code.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("compiled")
+    rows = {row.name: row for row in usage_of_store(store.root).rows}
+    assert (rows["compiled code"].files, rows["compiled code"].size_bytes) == (1, 8)
+    assert "compiled code" not in {each.kind for each in gc_store(store.root, delete=True).unused}
+    assert code.exists()
+    assert cli("verify", store.root).code == 0
+    os.utime(code, (0, 0))
+    (unused,) = [each for each in gc_store(store.root).unused if each.kind == "compiled code"]
+    assert unused.size_bytes == 8
+    assert code.exists()
+    gc_store(store.root, delete=True)
+    assert not store.compiled.exists()
+
+
 def test_data_of_no_run_go_and_are_decoded_again(runs):
     store = runs / "here" / "store"
     described = runs / "here" / "first" / "run.json"

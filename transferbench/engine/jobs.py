@@ -216,7 +216,7 @@ class Engine:
             steps = recipe.epochs * max(n // recipe.batch_size, 1)
             chosen = pays(self.resources.device.type, recipe, steps, side)
         if chosen:
-            keep_compiled_in(machine.store / "compiled")
+            keep_compiled_in(self.resources.store.compiled)
             if not processes.rank:
                 mark.parent.mkdir(parents=True, exist_ok=True)
                 mark.touch()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from transferbench.data.cache import decoded_folders
 from transferbench.errors import StoreError
 from transferbench.runner.folder import RUN
-from transferbench.runner.store_usage import freed_bytes
+from transferbench.runner.store_usage import files_below, freed_bytes
 from transferbench.runner.survey import (
     RunFolder,
     artefact_ids,
@@ -62,7 +62,8 @@ def clean_store(
     """Find what no run refers to, and with ``delete`` remove it.
 
     Runs are those beside the store, those that have used it from elsewhere, and ``runs``. What a
-    living process writes, and what it decodes, stays; so does what was left less than a day ago.
+    living process writes, and what it decodes, stays; so does what was left, or compiled, less than
+    a day ago.
 
     ``forget``: runs that are gone were deleted, and their jobs may go.
 
@@ -89,6 +90,7 @@ def clean_store(
         *_decoded(store, folders, jobs),
         *_left_behind(store, jobs),
         *_aside(store, jobs),
+        *_compiled(store),
         *(Unused("content", path.name[:12], path) for path in unused_contents(store.root)),
     ]
     sizes = freed_bytes(store, [each.path for each in unused])
@@ -160,6 +162,13 @@ def _aside(store: Store, used: set[str]) -> Iterator[Unused]:
         job = path.name.partition(".")[0]
         if job not in used or store.is_done(job):
             yield Unused("set aside", path.name[:12], path)
+
+
+def _compiled(store: Store) -> Iterator[Unused]:
+    """Compiled code, a day after its last change: networks are compiled again where it is gone."""
+    changes = [newest_change(path) for path in files_below(store.compiled)]
+    if changes and time.time() - max(changes) > ABANDONED_SECONDS:
+        yield Unused("compiled code", store.compiled.name, store.compiled)
 
 
 class _EqualFiles(NamedTuple):

@@ -152,6 +152,7 @@ def _others(store: Store) -> dict[str, Iterator[Path]]:
                        for path in files_below(folder)),
         "set aside": files_below(store.corrupt),
         "failures": files_below(store.root / "failures"),
+        "compiled code": files_below(store.compiled),
     }  # fmt: skip
 
 

@@ -8,6 +8,8 @@
     leases/<id>             who computes a job now; spares double work
     runs/                   the folders of runs elsewhere that use the store
     unfinished/<id>         a training that was interrupted, until it is finished
+    datasets/               decoded images, which transferbench.data keeps
+    compiled/               code that torch has compiled for large networks: a cache
 
 Several hosts may share a store. Nothing but speed rests on leases: drafts have names of their own,
 a rename onto a finished artefact means that another writer published it first, and an artefact is

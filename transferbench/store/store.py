@@ -41,6 +41,8 @@ __all__ = ["Store", "store_around"]
 
 FOLDERS = ("corrupt", "jobs", "failures", "partial", "leases", "unfinished", CONTENTS)
 
+OF_OTHERS = ("datasets", "compiled")
+"""Folders that others than the store make in it."""
 RUNS = "runs"
 """The folder with the paths of runs elsewhere."""
 UNFINISHED_SECONDS = 30 * 24 * 3600
@@ -70,6 +72,11 @@ class Store:
     def datasets(self) -> Path:
         """The folder of the decoded images, which `transferbench.data` keeps."""
         return self.root / "datasets"
+
+    @property
+    def compiled(self) -> Path:
+        """The folder of what torch has compiled: a cache, which may be removed."""
+        return self.root / "compiled"
 
     @property
     def corrupt(self) -> Path:
@@ -447,7 +454,7 @@ def store_around(path: Path) -> Path | None:
     """The store that ``path`` is, or is inside a folder of; None where it is outside of any."""
     path = Path(os.path.realpath(path))
     for root in (path, *path.parents):
-        inside = root == path or path.relative_to(root).parts[0] in {*FOLDERS, "datasets"}
+        inside = root == path or path.relative_to(root).parts[0] in {*FOLDERS, *OF_OTHERS}
         if inside and all((root / name).is_dir() for name in ("jobs", "leases", "partial")):
             return root
     return None
