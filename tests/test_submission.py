@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from sklearn.metrics import accuracy_score, cohen_kappa_score, jaccard_score, roc_auc_score
 
-from transferbench.claims import FormerMethod, judge_by
+from transferbench.claims import judge_by_jackknife
 from transferbench.errors import SubmissionError
 from transferbench.identity import digest, file_digest
 from transferbench.measurements import Measurements
@@ -1039,14 +1039,13 @@ def test_a_verdict_that_was_judged_by_a_former_interval_is_a_warning(
         assert not forged.warning
 
 
-@pytest.mark.parametrize("method", ["jackknife", "bounded-t"])
 def test_a_former_verdict_is_judged_by_the_method_of_its_day(
-    packed_run: PackedRun, copied: Path, monkeypatch: pytest.MonkeyPatch, method: FormerMethod
+    packed_run: PackedRun, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = read_bundle(copied)
     measurements, entry = Measurements.of_records(bundle.records), bundle.submission.entry.name
-    former = judge_by(method, bundle.plan.suite, measurements, entry)
-    assert {verdict.interval for verdict in former} == {f"{method}-95"}
+    former = judge_by_jackknife(bundle.plan.suite, measurements, entry)
+    assert {verdict.interval for verdict in former} == {"jackknife-95"}
     fields = ("interval", "low", "high", "p_reproduced", "p_contradicted", "verdict", "reason")
     rows = json.loads((copied / "claims.json").read_text())
     rows = [
@@ -1058,8 +1057,8 @@ def test_a_former_verdict_is_judged_by_the_method_of_its_day(
     def problems() -> list[Problem]:
         return list(check_verdicts_follow_from_records(read_bundle(copied), packed_run.registry))
 
-    assert any(f"has interval {method}-95" in problem.why for problem in problems())
-    monkeypatch.setattr(verdicts_module, "BY_METHOD_OF", {method: {"handmade@1"}})
+    assert any("has interval jackknife-95" in problem.why for problem in problems())
+    monkeypatch.setattr(verdicts_module, "BY_JACKKNIFE", {"handmade@1"})
     assert [problem for problem in problems() if not problem.warning] == []
     rows[0]["low"] += 0.01
     (copied / "claims.json").write_text(json.dumps(rows))

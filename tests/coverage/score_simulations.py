@@ -96,18 +96,20 @@ def correlations_of_scores() -> Iterator[Simulation]:
         "without relation": (np.array([0.0, 2, 1, 1, 2]), np.array([1.0, 0, 2, 2, 1])),
     }
     for setting, (scores, truth) in levels.items():
-        for n in (3, 10):
+        # Equal levels are neither concordant nor discordant.
+        signs = [np.sign(np.subtract.outer(side, side)) for side in (scores, truth)]
+        tau = float((signs[0] * signs[1]).sum() / (5 * 4))
+        for n in (3, 5, 10):
 
             def fixed(
                 rng: np.random.Generator, n: int = n, sides: Any = (scores, truth)
             ) -> Interval:
                 pair = (side[:, None] + rng.normal(size=(5, n)) for side in sides)
-                return _correlated(*pair)["pearson"]
+                return _correlated(*pair)["kendall"]
 
-            yield Simulation("fisher-z", f"5 fixed networks, {setting}", n, fixed,
-                             float(np.corrcoef(scores, truth)[0, 1]))  # fmt: skip
+            yield Simulation("pairs", f"tau of 5 fixed networks, {setting}", n, fixed, tau)
     for rho in (0.0, 0.9):
-        for n in (5, 20):
+        for n in (5, 10, 20):
             for name, truth in (("pearson", rho), ("kendall", 2 / np.pi * np.arcsin(rho))):
 
                 def sampled(rng: np.random.Generator, n: int = n, rho: float = rho,

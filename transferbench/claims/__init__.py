@@ -23,7 +23,7 @@ from transferbench.claims.pilots import (
     replicates_needed,
 )
 from transferbench.claims.scope import image_counts, scope_of
-from transferbench.claims.verdicts import Decision, FormerMethod, Verdict, judge, judge_by
+from transferbench.claims.verdicts import Decision, Verdict, judge, judge_by_jackknife
 
 __all__ = [
     "EQUAL_PREDICTIONS",
@@ -31,7 +31,6 @@ __all__ = [
     "Decision",
     "EqualTrials",
     "Family",
-    "FormerMethod",
     "PlannedClaim",
     "TrialKey",
     "Verdict",
@@ -45,7 +44,7 @@ __all__ = [
     "family_of",
     "image_counts",
     "judge",
-    "judge_by",
+    "judge_by_jackknife",
     "p_text",
     "pilot_of",
     "planned_claims",

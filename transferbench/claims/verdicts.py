@@ -31,7 +31,6 @@ from transferbench.statistics import (
     Estimator,
     Interval,
     Summand,
-    bounded_sum,
     concordance,
     covered,
     jackknife,
@@ -44,7 +43,7 @@ from transferbench.statistics import (
 )
 from transferbench.suite import SOURCE, Claim, Suite
 
-__all__ = ["Decision", "FormerMethod", "Verdict", "judge", "judge_by"]
+__all__ = ["Decision", "Verdict", "judge", "judge_by_jackknife"]
 
 NAMED = 3
 """Missing measurements, and flags, that a reason names; the rest are counted."""
@@ -53,8 +52,6 @@ LEVEL = 0.95
 
 FEWEST = 3
 """Replicates, or source networks, that a verdict needs: two equal differences are no evidence."""
-
-FormerMethod: TypeAlias = Literal["bounded-t", "jackknife"]
 
 Decision: TypeAlias = Literal["reproduced", "contradicted", "undecided"]
 
@@ -156,17 +153,15 @@ def judge(
     return _judge_all(weighted_sum, weighted_ratio, suite, measurements, entry, facts)
 
 
-def judge_by(
-    method: FormerMethod, suite: Suite, measurements: Measurements, entry: str, *facts: Any
+def judge_by_jackknife(
+    suite: Suite, measurements: Measurements, entry: str, *facts: Any
 ) -> list[Verdict]:
     """The verdicts by the intervals of an earlier version, else as ``judge``, with its arguments.
 
-    Published verdicts of that time are checked by it. ``bounded-t``: without a wider quantile for
-    arms of unequal variance and for quantities without a range. ``jackknife``: before intervals
-    reached further near the end of a range. Shares were judged by Fieller's interval of jackknifes.
+    Published verdicts of that time are checked by it: Student-t of the jackknife, before intervals
+    reached further near the end of a range, and Fieller's interval of jackknifes for shares.
     """
-    sum_of = bounded_sum if method == "bounded-t" else _jackknife_sum
-    return _judge_all(sum_of, _jackknife_ratio, suite, measurements, entry, _Facts(*facts))
+    return _judge_all(_jackknife_sum, _jackknife_ratio, suite, measurements, entry, _Facts(*facts))
 
 
 def _jackknife_sum(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from transferbench.statistics.concordance import concordance
-from transferbench.statistics.former import bounded_sum
 from transferbench.statistics.intervals import (
     Estimator,
     Interval,
@@ -56,7 +55,6 @@ __all__ = [
     "Summand",
     "bootstrap",
     "bootstrap_mean",
-    "bounded_sum",
     "concordance",
     "covered",
     "deviation",

@@ -28,11 +28,9 @@ from transferbench.statistics.intervals import (
     units_of,
 )
 from transferbench.statistics.reaches import (
-    Factor,
     Moments,
     Range,
     moments_of,
-    quantile_factor,
     range_of_sum,
     ratio_bounds,
     sum_bounds,
@@ -45,7 +43,6 @@ __all__ = [
     "replicate_difference",
     "replicate_mean",
     "share_of_gain",
-    "sum_by",
     "weighted_ratio",
     "weighted_sum",
 ]
@@ -78,19 +75,8 @@ def weighted_sum(
     standard deviation of up to the distance to the end; for one arm, and for the difference of two
     with any ratio of their spreads (``make coverage``).
     """
-    return sum_by(quantile_factor, _kind(summands) + "-t", summands, replicates, networks, level)
-
-
-def sum_by(
-    factor: Factor,
-    name: str,
-    summands: Sequence[Summand],
-    replicates: Sequence[int],
-    networks: int,
-    level: float,
-) -> Interval:
-    """``weighted_sum`` by another factor of the quantile, under its own name."""
-    n, method = len(units_of(replicates, networks)), method_name(name, level, networks)
+    n = len(units_of(replicates, networks))
+    method = method_name(_kind(summands) + "-t", level, networks)
     sums = [jackknifed(part.estimate, replicates, networks) for part in summands]
     weights = [part.weight for part in summands]
     value = _value(sums, weights)
@@ -99,7 +85,7 @@ def sum_by(
     moments = _moments(sums, weights)
     if _is_constant(sums, weights):
         return Interval(value, None, None, n, method, no_spread(networks))
-    low, high = sum_bounds(weights, [s.range for s in summands], moments, n, level, factor)
+    low, high = sum_bounds(weights, [s.range for s in summands], moments, n, level)
     return Interval(value, float(low), float(high), n, method)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from transferbench.claims import (
     EQUAL_PREDICTIONS,
-    FormerMethod,
     Verdict,
     equal_trials,
     judge,
-    judge_by,
+    judge_by_jackknife,
 )
 from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements, MetricRanges
@@ -39,12 +38,8 @@ FORMER_BOARDS = frozenset(
 )
 """Boards that have verdicts of earlier versions: by other intervals, and without p-values."""
 
-BY_METHOD_OF: Mapping[FormerMethod, frozenset[str]] = {
-    "bounded-t": frozenset({"characters@3", "initializations@2", "null-pair@2"}),
-    "jackknife": FORMER_BOARDS | {"quickstart@2"},
-}
-"""Boards with verdicts that stand as the method of an earlier version gave them: from before arms
-of unequal variance had wider intervals, and from before quantities had ranges."""
+BY_JACKKNIFE = FORMER_BOARDS | {"quickstart@2"}
+"""Boards with verdicts that stand as the jackknife gave them, from before quantities had ranges."""
 
 BY_METHOD = frozenset({"effect", "low", "high", "interval", "verdict", "reason", "flags", "n"})
 """What another method of the interval changes."""
@@ -67,11 +62,9 @@ def check_verdicts_follow_from_records(bundle: Bundle, registry: Registry) -> It
     plan = _plan(bundle, registry)
     ranges = metric_ranges(bundle.plan.suite, registry.diagnostics)
     judged = {verdict.claim: verdict for verdict in _judged(bundle, plan, ranges)}
-    for method, boards in BY_METHOD_OF.items():
-        if bundle.submission.board in boards:
-            before = _judged(bundle, plan, {} if method == "jackknife" else ranges, method)
-            former = {verdict.claim: verdict for verdict in before}
-            yield from _judged_as_before(bundle, judged, former)
+    if bundle.submission.board in BY_JACKKNIFE:
+        before = _judged(bundle, plan, {}, judge_by_jackknife)
+        yield from _judged_as_before(bundle, judged, {verdict.claim: verdict for verdict in before})
     submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
     if len(submitted) < len(bundle.verdicts):
         yield Problem(f"{CLAIMS} has a claim twice")
@@ -113,7 +106,10 @@ def _judged_as_before(
 
 
 def _judged(
-    bundle: Bundle, plan: Plan | None, ranges: MetricRanges, method: FormerMethod | None = None
+    bundle: Bundle,
+    plan: Plan | None,
+    ranges: MetricRanges,
+    judged_by: Callable[..., list[Verdict]] = judge,
 ) -> list[Verdict]:
     """The verdicts of today, or by a former method."""
     entry, suite = bundle.submission.entry.name, bundle.plan.suite
@@ -128,9 +124,7 @@ def _judged(
     facts: tuple[Any, ...] = ({}, (), equal, {})
     if plan is not None:
         facts = plan.left_out[entry], plan.single_source[entry], equal, plan.unmeasured[entry]
-    if method is None:
-        return judge(suite, measurements, entry, *facts)
-    return judge_by(method, suite, measurements, entry, *facts)
+    return judged_by(suite, measurements, entry, *facts)
 
 
 def _differing(submitted: Verdict, judged: Verdict, *, is_former: bool) -> set[str]:
