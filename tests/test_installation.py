@@ -83,7 +83,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_every_module_and_every_file_of_data(wheel):
     expected = {installed_name(path) for path in files_to_install()}
     data = {Path(name).name for name in expected if Path(name).suffix not in SOURCE}
-    assert {"py.typed", "quickstart@1.yaml", "quickstart@2.yaml"} <= data
+    assert {"py.typed", "quickstart@1.yaml", "quickstart@3.yaml"} <= data
     assert {Path(name).suffix for name in data} >= {".typed", ".yaml", ".j2"}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
