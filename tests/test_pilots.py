@@ -139,6 +139,13 @@ def test_a_row_of_trials_with_more_replicates_plans_for_them():
     assert null.n == 30
 
 
+def test_a_claim_on_arms_that_are_not_run_is_not_planned():
+    whole = suite({"gain": GAIN}, replicates=6)
+    one_arm = {"RI-T": whole.initializations["RI-T"]}
+    reduced = whole.model_copy(update={"initializations": one_arm})
+    assert planned_claims(reduced, load_registry()) == []
+
+
 def test_a_claim_over_source_networks_counts_them():
     options = {
         "sources": {"source": {"dataset": {"name": "digits"}, "recipe": "short", "networks": 3}},

@@ -66,9 +66,14 @@ class PlannedClaim(NamedTuple):
 
 
 def planned_claims(suite: Suite, registry: Registry) -> list[PlannedClaim]:
-    """The expected half-width and power of every claim that has a pilot, at its planned n."""
+    """The expected half-width and power of every claim that has a pilot, at its planned n.
+
+    Claims on arms that the suite was reduced by (``--initialization``) are left out.
+    """
     ranges = metric_ranges(suite, registry.diagnostics)
-    return [_planned(suite, label, registry, ranges) for label in suite.claims]
+    arms = {*suite.initializations, SOURCE, None}
+    return [_planned(suite, label, registry, ranges)
+            for label, claim in suite.claims.items() if _arms_in(claim) <= arms]  # fmt: skip
 
 
 def _planned(suite: Suite, label: str, registry: Registry, ranges: MetricRanges) -> PlannedClaim:
@@ -185,10 +190,15 @@ def _power_of_order(claim: Claim, pilot: Pilot, n: int) -> float:
     return order_power(Levels(pilot.levels, pilot.deviation), against, _holds(claim), n, seed)
 
 
+def _arms_in(claim: Claim) -> set[str | None]:
+    """The arms that a claim compares."""
+    return {arm for term in claim.all_terms
+            for arm in (term.initialization, term.other_initialization)}  # fmt: skip
+
+
 def _units(suite: Suite, claim: Claim, registry: Registry) -> int:
     """The replicates that a claim plans for, or the source networks that its arms start from."""
-    terms = claim.all_terms
-    arms = {arm for term in terms for arm in (term.initialization, term.other_initialization)}
+    terms, arms = claim.all_terms, _arms_in(claim)
     uses = [suite.initializations[arm] for arm in arms if arm not in {None, SOURCE}]
     networks = [networks_behind(suite, use, registry.initialization(use.name)) for use in uses]
     if SOURCE in arms:
