@@ -204,9 +204,16 @@ def test_nodes_with_other_versions_are_refused(nodes, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+    "number",
+    [
+        signal.SIGINT,
+        *(
+            pytest.param(number, marks=pytest.mark.slow)
+            for number in (signal.SIGTERM, signal.SIGKILL)
+        ),
+    ],
 )
-def test_a_run_that_is_ended_leaves_nothing_behind(number, nodes, tmp_path):
+def test_a_run_that_is_ended_leaves_nothing_behind_and_the_next_goes_on(number, nodes, tmp_path):
     suite, run = suite_file(tmp_path, SMALL), tmp_path / "run"
     arguments = (
         "run", suite, "--out", run, "--device", "cpu", "--executor", "ray", "--executor-option",
@@ -225,7 +232,13 @@ def test_a_run_that_is_ended_leaves_nothing_behind(number, nodes, tmp_path):
     assert "Traceback" not in said
     assert front.returncode == (-number if number == signal.SIGKILL else 130)
     assert soon(lambda: not any(map(is_alive, actors)))
-    assert cli(*arguments).code == 0
+    finished = artefacts(tmp_path / "store")
+    before = [(path / "manifest.json").stat().st_mtime_ns for path in finished]
+    again = cli(*arguments)
+    assert again.code == 0, again
+    assert f"5 jobs: {len(finished)} already done, {5 - len(finished)} to run" in again.err
+    assert [(path / "manifest.json").stat().st_mtime_ns for path in finished] == before
+    assert len(artefacts(tmp_path / "store")) == 5
 
 
 @pytest.mark.slow
