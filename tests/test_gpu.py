@@ -101,7 +101,7 @@ def test_a_network_that_waits_for_the_device_is_trained_eagerly(network):
         if each.error:
             raise each.error
         assert_equal(each.result, run_alone(work(seed, {"network": network})))
-    # The allocator has left the capture, and the card's generator draws.
+    # Allocator and generator of the card have left the capture.
     torch.cuda.empty_cache()
     torch.rand(3, device=CUDA)
 
@@ -138,6 +138,17 @@ def test_a_group_that_is_killed_goes_on_with_the_same_bits(tmp_path):
     ended, _ = together("adamw", saves=saves())
     for seed, each in enumerate(ended):
         assert_equal(each.result, run_alone(work(seed, "adamw")))
+
+
+def test_a_training_that_is_killed_at_ten_moments_ends_with_the_same_bits(tmp_path):
+    feature = {"recipe": {"optimizer": "adamw", "learning_rate": 0.01, "epochs": 20}}
+    for moment in torch.randint(1, 8, (10,), generator=torch.Generator().manual_seed(0)).tolist():
+        (ended,), _ = together(feature, seeds=(0,), saves=[Saves(tmp_path / "kept", moment)])
+        assert type(ended.error) is KilledError
+    saves = Saves(tmp_path / "kept")
+    (ended,), _ = together(feature, seeds=(0,), saves=[saves])
+    assert saves.loaded
+    assert_equal(ended.result, run_alone(work(0, feature)))
 
 
 @pytest.mark.parametrize("feature", ["plain", "augmentation", "mixup"])
