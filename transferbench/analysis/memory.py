@@ -11,7 +11,7 @@ import torch
 
 from transferbench.errors import DeviceError
 
-__all__ = ["free_bytes", "refuse_beyond_memory"]
+__all__ = ["card_bytes", "free_bytes", "refuse_beyond_memory"]
 
 MEMINFO = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
@@ -23,6 +23,13 @@ FILES = {
     ),
 }  # fmt: skip
 """Controllers in OWN_GROUPS, of versions 2 and 1 -> folder, limit, usage and cached files."""
+
+
+def card_bytes(device: torch.device) -> int | None:
+    """The memory of a card, whatever of it is free; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def free_bytes(device: torch.device) -> int | None:

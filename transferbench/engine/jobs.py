@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from transferbench.analysis.memory import card_bytes
 from transferbench.analysis.metric_intervals import metric_interval
 from transferbench.data.pipeline import keep_large_allocations
 from transferbench.engine.diagnosis import measured
@@ -82,6 +83,7 @@ from transferbench.training import (
     refuse_smaller_batches,
 )
 from transferbench.training.compiling import keep_compiled_in, pays
+from transferbench.training.evaluation_batch import evaluation_batch
 from transferbench.training.loop import Request, run_alone
 from transferbench.training.processes import ALONE, Processes
 from transferbench.training.resume import COMPILED, KEPT, Unfinished
@@ -148,12 +150,16 @@ def _use_one_thread() -> threadpool_limits:
 
 
 class TrainedNetwork(NamedTuple):
-    """A network after its training, with its head, its declared modules, and its history."""
+    """A network after its training, with its head, its declared modules, and its history.
+
+    ``execution``: that of the training, with the batch of evaluation that memory had room for.
+    """
 
     net: nn.Module
     head: nn.Module
     modules: Partition
     result: TrainingResult
+    execution: Execution
 
 
 class Engine:
@@ -337,10 +343,11 @@ class Engine:
         choice = self._choice(job.payload)
         recipe = recipe_at(job.payload, choice and choice.best.learning_rate)
         data = self.resources.task_data(job.payload)
-        net, head, modules, result = yield from self._trained(job, draft, data, recipe)
+        trained = yield from self._trained(job, draft, data, recipe)
         if self.execution.processes.rank:
             return
-        outputs = model_outputs(net, head, data.test.pipeline, self.execution)
+        net, head, modules, result, execution = trained
+        outputs = model_outputs(net, head, data.test.pipeline, execution)
         outputs |= {
             "labels": data.test.labels.cpu(),
             "items": torch.from_numpy(data.test.pipeline.image_ids),
@@ -410,7 +417,10 @@ class Engine:
         only_head = head if frozen else None
         n, side = len(data.train.pipeline), payload["image"]["size"]
         compiled = not sharded and self._compiles(draft, recipe, n, side)
-        execution = replace(self.execution, compile=compiled, sharded=sharded)
+        execution = replace(
+            self.execution, compile=compiled, sharded=sharded,
+            evaluation_batch=self._evaluation_batch(net, data),
+        )  # fmt: skip
         training = Training(
             net, data, recipe, execution, spec.rate_factors,
             only_head=only_head, evaluated=evaluated,
@@ -427,7 +437,21 @@ class Engine:
             load_state(net, result.states["final"])
             net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as above
             head = resources.head(spec, net)
-        return TrainedNetwork(net, head, modules, result)
+        execution = training.execution
+        if execution.evaluation_batch != self.execution.evaluation_batch:
+            draft.facts["evaluation_batch"] = execution.evaluation_batch
+        return TrainedNetwork(net, head, modules, result, execution)
+
+    def _evaluation_batch(self, net: nn.Module, data: TaskData) -> int:
+        """The images that an evaluation takes at once: more on a card, where the network is small.
+
+        Of several processes all take what any card has memory for.
+        """
+        memory = card_bytes(self.resources.device)
+        if memory is None or self.execution.processes.size > 1:
+            return self.execution.evaluation_batch
+        few = data.train.pipeline.batch(torch.zeros(2, dtype=torch.int64))
+        return evaluation_batch(net, few, memory)
 
     def _initialize(
         self,
