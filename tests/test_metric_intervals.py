@@ -26,9 +26,27 @@ def test_the_mean_of_shares_recovers_the_variances_of_the_classes():
     lows, highs = np.array([(ci.low, ci.high) for ci in each]).T
     interval = mean_of_shares(np.array([3, 50]), np.array([4, 90]))
     below, above = np.hypot(*(shares - lows)) / 2, np.hypot(*(highs - shares)) / 2
-    expected = shares.mean() - below, shares.mean() + above
+    # The other interval: of the items whose share has the smoothed variance of the mean.
+    smoothed = (np.array([3, 50]) + shares.mean()) / np.array([5, 91])
+    variance = (smoothed * (1 - smoothed) / (4, 90)).sum() / 4
+    size = min(2 / np.mean([1 / 4, 1 / 90]), shares.mean() * (1 - shares.mean()) / variance)
+    hits = shares.mean() * size
+    pooled = stats.beta.ppf(0.025, hits, size - hits + 1), stats.beta.ppf(0.975, hits + 1, size - hits)
+    expected = min(shares.mean() - below, pooled[0]), max(shares.mean() + above, pooled[1])
     assert (interval.low, interval.high) == pytest.approx(expected)
-    assert (interval.n, interval.method) == (94, "mover-exact-95")
+    assert interval.low == pytest.approx(shares.mean() - below)
+    assert interval.high == pytest.approx(pooled[1])
+    assert (interval.n, interval.method) == (94, "mean-exact-95")
+
+
+def test_the_mean_of_many_perfect_shares_reaches_down_like_one_share_of_all_items():
+    interval = mean_of_shares(np.full(100, 10), np.full(100, 10))
+    assert interval.high == 1
+    assert interval.low <= stats.binomtest(1000, 1000).proportion_ci(0.95, "exact").low
+    # One error in 1,000: the classes without one reach no further upwards.
+    hits = np.array([9, *[10] * 99])
+    exact = stats.binomtest(999, 1000).proportion_ci(0.95, "exact")
+    assert mean_of_shares(hits, np.full(100, 10)).high >= exact.high - 1e-12
 
 
 def test_an_effective_size_of_all_items_is_wilsons():
@@ -63,6 +81,15 @@ def test_the_interval_of_a_perfect_auc_is_that_of_uninformative_scores():
     interval = metric_interval("macro-auc", logits, labels)
     assert (interval.value, interval.high) == (1, 1)
     assert interval.low == pytest.approx(effective_wilson(1, 3 * 45 * 5 / 50, 50).low)
+
+
+def test_labels_that_say_the_same_are_no_more_certain_than_one():
+    labels = np.repeat([[1.0], [0.0]], [5, 45], axis=0)
+    one = metric_interval("auc", labels, labels)
+    assert one.low == pytest.approx(effective_wilson(1, 3 * 45 * 5 / 50, 50).low)
+    for count in (2, 14):
+        several = np.tile(labels, (1, count))
+        assert metric_interval("auc", several, several)[:3] == pytest.approx(one[:3])
 
 
 @given(st.integers(2, 5), st.integers(1, 30), st.integers(0, 2**31), st.floats(0, 5))

@@ -20,14 +20,18 @@ from transferbench.statistics import (
     bootstrap_mean,
     covered,
     exact_share,
+    holm,
     jackknife,
     jackknife_ratio,
+    least_error,
     paired_difference,
     rank_intervals,
+    replicate_difference,
     replicate_mean,
     student_t,
 )
 
+ANY = (-math.inf, math.inf)
 VALUES = [0.91, 0.87, 0.94, 0.9, 0.88]
 OTHERS = [0.81, 0.79, 0.83, 0.85, 0.7]
 moderate = st.floats(-10, 10).map(lambda value: round(value, 3))
@@ -412,31 +416,26 @@ def test_clearly_different_entries_have_different_ranks():
 
 
 def test_an_entry_between_two_separated_ones_shares_a_letter_with_each():
-    ranks = rank_intervals({"a": [2.0, 2.2, 2.1], "b": [0.0, 3.0, 1.0], "c": [0.1, 0.0, 0.2]})
+    scores = {"a": [2.0, 2.2, 2.1], "b": [0.0, 3.0, 1.0], "c": [0.1, 0.0, 0.2]}
+    ranks = rank_intervals(scores, ends=ANY)
     assert {name: rank.tie_group for name, rank in ranks.items()} == {"a": "a", "b": "ab", "c": "b"}
     assert (ranks["b"].rank_low, ranks["b"].rank_high) == (1, 3)
     assert (ranks["a"].rank_low, ranks["a"].rank_high) == (1, 2)
     assert (ranks["c"].rank_low, ranks["c"].rank_high) == (2, 3)
 
 
-def test_two_entries_are_separated_where_their_paired_interval_excludes_zero():
-    noise = np.random.default_rng(0).normal(size=(200, 2, 4))
-    for a, b in noise + np.array([[1.5], [0.0]]):
-        interval = paired_difference(list(a), list(b))
-        excludes = interval.low > 0 or interval.high < 0
-        ranks = rank_intervals({"a": list(a), "b": list(b)})
-        assert (ranks["a"].tie_group != ranks["b"].tie_group) == excludes
-
-
-def test_entries_with_different_replicates_are_compared_by_welch():
-    rng = np.random.default_rng(5)
+@pytest.mark.parametrize("ends", [None, ANY, (-8.0, 4.0)])
+def test_two_entries_are_separated_where_the_interval_of_their_difference_excludes_zero(ends):
+    noise = np.random.default_rng(0).normal(size=(100, 2, 4))
     verdicts = set()
-    for _ in range(200):
-        a, b = rng.normal(2, 1, 3), rng.normal(0, 0.3, 3)
-        ranks = rank_intervals({"a": list(a), "b": dict(zip((0, 1, 7), b, strict=True))})
-        expected = stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05
-        assert (ranks["a"].tie_group != ranks["b"].tie_group) == expected
-        verdicts.add(expected)
+    for a, b in noise + np.array([[3.0], [0.0]]):
+        # Only what both have is compared.
+        first, second = dict(enumerate(a)), dict(zip((1, 2, 3, 7), b, strict=True))
+        interval = replicate_difference(first, second, ends=ends)
+        excludes = interval.low > 0 or interval.high < 0
+        ranks = rank_intervals({"a": first, "b": second}, ends=ends)
+        assert (ranks["a"].tie_group != ranks["b"].tie_group) == excludes
+        verdicts.add(excludes)
     assert verdicts == {True, False}
 
 
@@ -444,30 +443,43 @@ def test_holms_correction_depends_on_the_number_of_pairs():
     a, b = [1.0, 2.0, 3.0, 4.0], [0.8, 1.6, 2.9, 3.7]
     p = stats.ttest_rel(a, b).pvalue
     assert 0.05 / 3 < p < 0.05
-    assert rank_intervals({"a": a, "b": b})["b"].rank_low == 2
-    assert rank_intervals({"a": a, "b": b, "c": [3.0, 2.0, 1.0, 4.0]})["b"].rank_low == 1
+    assert rank_intervals({"a": a, "b": b}, ends=ANY)["b"].rank_low == 2
+    three = {"a": a, "b": b, "c": [3.0, 2.0, 1.0, 4.0]}
+    assert rank_intervals(three, ends=ANY)["b"].rank_low == 1
 
 
-def holm(scores):
+def p_of(first, second, networks=1):
+    """The p-value of a difference, by the inversion of its interval."""
+
+    def decides(level):
+        interval = replicate_difference(first, second, networks, level, ANY)
+        return interval.low > 0 or interval.high < 0
+
+    return least_error(decides)
+
+
+def holm_pairs(scores, networks=1):
     """The pairs that Holm's procedure separates, from its definition by adjusted p-values."""
     pairs = list(itertools.combinations(scores, 2))
-    p = np.array([stats.ttest_rel(scores[a], scores[b]).pvalue for a, b in pairs])
-    order = np.argsort(p)
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return {frozenset(pairs[k]) for k, value in zip(order, adjusted, strict=True) if value < 0.05}
+    by_replicate = {name: dict(enumerate(values)) for name, values in scores.items()}
+    p = [p_of(by_replicate[a], by_replicate[b], networks) for a, b in pairs]
+    return {frozenset(pair) for pair, q in zip(pairs, holm(p), strict=True) if q < 0.05}
 
 
 def test_letters_show_the_pairs_that_holm_separates():
     rng = np.random.default_rng(6)
-    for _ in range(100):
-        scores = {name: list(rng.normal(2 * k, 1, 4)) for k, name in enumerate("abcd")}
-        ranks = rank_intervals(scores)
+    counts = set()
+    for _ in range(12):
+        scores = {name: rng.normal(3 * k, 1, 5).tolist() for k, name in enumerate("abcd")}
+        ranks = rank_intervals(scores, ends=ANY)
         apart = {
             frozenset((a, b))
             for a, b in itertools.combinations(ranks, 2)
             if not letters(ranks[a].tie_group) & letters(ranks[b].tie_group)
         }
-        assert apart == holm(scores)
+        assert apart == holm_pairs(scores)
+        counts.add(len(apart))
+    assert len(counts) > 2
 
 
 def test_equal_entries_are_rarely_separated():
@@ -476,12 +488,12 @@ def test_equal_entries_are_rarely_separated():
     wrong = 0
     for _ in range(boards):
         scores = {str(k): list(rng.normal(size=3)) for k in range(8)}
-        wrong += any(rank.rank_low > 1 for rank in rank_intervals(scores).values())
+        wrong += any(rank.rank_low > 1 for rank in rank_intervals(scores, ends=ANY).values())
     assert wrong / boards <= 0.08
 
 
 def test_a_single_replicate_has_no_interval_and_all_ranks():
-    ranks = rank_intervals({"a": [9.0], "b": [1.0, 1.1, 1.2], "c": [4.0, 4.1, 4.2]})
+    ranks = rank_intervals({"a": [9.0], "b": [1.0, 1.1, 1.3], "c": [4.0, 4.1, 4.2]})
     assert ranks["a"].interval is None
     assert [(r.rank_low, r.rank_high) for r in ranks.values()] == [(1, 3), (1, 2), (2, 3)]
 
@@ -494,9 +506,17 @@ def test_equal_scores_share_rank_and_letter():
     }
 
 
-def test_a_constant_difference_separates():
-    ranks = rank_intervals({"a": [2.0, 3.0], "b": [1.0, 2.0]})
-    assert ranks["b"].rank_low == 2
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_a_constant_difference_separates_nothing(n):
+    scores = {"a": [0.1 * k + 0.02 for k in range(n)], "b": [0.1 * k for k in range(n)]}
+    ranks = rank_intervals(scores, ends=(0.0, 1.0))
+    assert ranks["b"].rank_low == 1
+    assert {rank.tie_group for rank in ranks.values()} == {"a"}
+
+
+def test_two_replicates_separate_nothing():
+    ranks = rank_intervals({"a": [2.0, 3.0], "b": [1.0, 2.0001]}, ends=ANY)
+    assert ranks["b"].rank_low == 1
 
 
 def test_a_letter_cannot_be_read_as_two():
@@ -599,31 +619,28 @@ def test_ranks_of_entries_with_several_networks_are_of_their_means():
     }  # fmt: skip
     means = {entry: values.reshape(2, 5).mean(axis=0) for entry, values in scores.items()}
     networks = {"replicated": 5, "twin": 5, "given": 1}
-    ranks = rank_intervals(scores, networks=networks)
+    ranks = rank_intervals(scores, networks=networks, ends=ANY)
     pairs = list(itertools.combinations(scores, 2))
-    p_values = {pair: stats.ttest_rel(*(means[entry] for entry in pair)).pvalue for pair in pairs}
-    order = sorted(p_values, key=p_values.get)
-    apart = set()
-    for k, pair in enumerate(order):
-        if p_values[pair] * (len(pairs) - k) >= 0.05:
-            break
-        apart.add(pair)
+    apart = holm_pairs({entry: scores[entry].tolist() for entry in scores}, networks=5)
     assert 0 < len(apart) < len(pairs)
     for a, b in pairs:
         shared = set(ranks[a].tie_group) & set(ranks[b].tie_group)
-        assert bool(shared) == ((a, b) not in apart)
-    assert ranks["given"].interval == replicate_mean(dict(enumerate(scores["given"].tolist())))
-    expected = replicate_mean(dict(enumerate(means["twin"].tolist())))
+        assert bool(shared) == ({a, b} not in apart)
+    given = dict(enumerate(scores["given"].tolist()))
+    assert ranks["given"].interval == replicate_mean(given, ends=ANY)
+    expected = replicate_mean(dict(enumerate(means["twin"].tolist())), ends=ANY)
     assert ranks["twin"].interval[:3] == pytest.approx(expected[:3])
 
 
-def test_entries_of_other_replicates_are_compared_over_their_own_networks():
-    first, second = {0: 1.0, 1: 2.0, 2: 1.2, 3: 2.1}, {0: 5.0, 1: 6.1, 2: 5.4}
-    ranks = rank_intervals({"a": first, "b": second}, networks={"a": 2})
-    welch = stats.ttest_ind([1.1, 2.05], list(second.values()), equal_var=False)
-    apart = ranks["a"].tie_group != ranks["b"].tie_group
-    assert apart == (welch.pvalue < 0.05)
-    assert ranks["a"].interval.n == 2
+def test_entries_of_other_replicates_are_compared_over_the_networks_of_those_that_both_have():
+    first, second = {k: 1 + 0.1 * (k % 3) + 0.01 * k for k in range(6)}, {}
+    for k in range(5):
+        second[k] = 5 + 0.2 * (k % 3)
+    ranks = rank_intervals({"a": first, "b": second}, networks={"a": 3}, ends=ANY)
+    p = p_of(first, second, networks=3)
+    assert (ranks["a"].tie_group != ranks["b"].tie_group) == (p < 0.05)
+    two = rank_intervals({"a": first, "b": second}, networks={"a": 2}, ends=ANY)
+    assert {rank.tie_group for rank in two.values()} == {"a"}
 
 
 def test_an_interval_stays_in_the_range_of_its_quantity_around_its_value():

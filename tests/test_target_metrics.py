@@ -44,7 +44,7 @@ def trials_of(finished, target):
 
 
 def test_a_trial_has_the_metric_of_its_target_with_an_interval(finished):
-    for target, interval in (("balanced", "mover-exact-95"), ("ranked", "wilson-effective-95")):
+    for target, interval in (("balanced", "mean-exact-95"), ("ranked", "wilson-effective-95")):
         rows = trials_of(finished, target)
         assert len(rows) == 4
         assert set(rows.interval) == {interval}

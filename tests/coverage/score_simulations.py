@@ -11,9 +11,15 @@ from simulated import Simulation
 
 from transferbench.analysis.metric_intervals import metric_interval
 from transferbench.analysis.transferability import correlations, leep, nce
-from transferbench.statistics import Interval
+from transferbench.statistics import Interval, mean_of_shares
 
-__all__ = ["correlations_of_scores", "metrics_of_classes", "transferability_scores"]
+__all__ = [
+    "correlations_of_scores",
+    "metrics_of_classes",
+    "metrics_of_labels",
+    "shares_of_classes",
+    "transferability_scores",
+]
 
 UNBALANCED = {"25 and 25": (25, 25), "45 and 5": (45, 5), "10, 10 and 10": (10, 10, 10),
               "45, 12 and 3": (45, 12, 3)}  # fmt: skip
@@ -57,6 +63,49 @@ def _true_metric(metric: str, classes: int, signal: float) -> float:
         logits = rng.normal(size=(n, classes)) + signal * np.eye(classes)[true_class]
         scores.append(logits[:, 0] - logsumexp(logits[:, 1:], axis=1))
     return float(np.searchsorted(np.sort(scores[1]), scores[0]).mean() / n)
+
+
+def metrics_of_labels() -> Iterator[Simulation]:
+    """The mean AUC of several labels of an image that say nearly the same, or are independent."""
+    for labels, positive, n, area in ((14, 5, 50, 0.9), (14, 5, 300, 0.7), (5, 30, 300, 0.99)):
+        for words, correlation in (("alike", 0.95), ("independent", 0.0)):
+
+            def draw(rng: np.random.Generator, shape: Any = (n, labels), positive: int = positive,
+                     area: float = area, correlation: float = correlation) -> Interval:  # fmt: skip
+                own = np.arange(shape[0])[:, None] < np.full(shape, positive)
+                own = own if correlation else rng.permuted(own, axis=0)
+                noise = np.sqrt(correlation) * rng.normal(size=(shape[0], 1))
+                noise = noise + np.sqrt(1 - correlation) * rng.normal(size=shape)
+                logits = noise + np.sqrt(2) * stats.norm.ppf(area) * own
+                interval = metric_interval("auc", logits, own.astype(float))
+                assert interval is not None
+                return interval
+
+            setting = f"AUC {area:g} of {labels} labels, {words}, {positive} of {n} items each"
+            yield Simulation("auc", setting, n, draw, area, fewer=4)
+
+
+CLASSES = {
+    "10 classes of 20": ((20,) * 10, (0.98,) * 10),
+    "90 classes of 10": ((10,) * 90, (0.99,) * 90),
+    "30 classes of 2": ((2,) * 30, (0.8,) * 30),
+    "30 classes of 2, half of them harder": ((2,) * 30, (0.99,) * 15 + (0.6,) * 15),
+    "5 classes of 150 and 5 harder ones of 4": ((150,) * 5 + (4,) * 5, (1.0,) * 5 + (0.95,) * 5),
+    "45, 12 and 3, the last harder": ((45, 12, 3), (1.0, 1.0, 0.5)),
+}
+"""Items and shares of the classes."""
+
+
+def shares_of_classes() -> Iterator[Simulation]:
+    """Balanced accuracies of many classes, near 1 too, and of some that are harder."""
+    for setting, (sizes, shares) in CLASSES.items():
+
+        def draw(rng: np.random.Generator, sizes: Any = sizes, shares: Any = shares) -> Interval:
+            return mean_of_shares(rng.binomial(sizes, shares), np.array(sizes))
+
+        truth = float(np.mean(shares))
+        yield Simulation("balanced-accuracy", f"{setting}, mean {truth:g}", sum(sizes), draw, truth,
+                         fewer=2)  # fmt: skip
 
 
 def transferability_scores() -> Iterator[Simulation]:

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 from network_simulations import image_simulations, network_simulations
+from rank_simulations import rank_simulations
 from score_simulations import (
     correlations_of_scores,
     metrics_of_classes,
+    metrics_of_labels,
+    shares_of_classes,
     transferability_scores,
 )
 from simulated import Simulation
@@ -96,7 +99,7 @@ SIMULATIONS = [
     for family in (
         means, differences, pairs_of_networks, ratios_of_gains, orders, network_simulations,
         image_simulations, items, metrics_of_classes, transferability_scores,
-        correlations_of_scores,
+        correlations_of_scores, rank_simulations, metrics_of_labels, shares_of_classes,
     )
     for simulation in family()
 ]  # fmt: skip

@@ -104,7 +104,8 @@ def _ranked(group: Sequence[Arm]) -> list[Standing]:
         key: candidate.networks(TRIAL, candidate.suite.scoring.metric, arm)
         for key, (candidate, arm) in members.items()
     }
-    ranks = rank_intervals(scores, networks=networks)
+    ends = next((candidate.score_ends for candidate, _ in members.values()), None)
+    ranks = rank_intervals(scores, networks=networks, ends=ends)
     return [Standing(*members[key], scores[key], rank) for key, rank in ranks.items()]
 
 
@@ -266,7 +267,9 @@ def _measured(
     def ranks(standings: Sequence[Standing]) -> list[Rank | None]:
         measured = {row.key: values for row in standings if (values := series(row, row.arm))}
         starts = {row.key: networks(row, row.arm) for row in standings}
-        by_key = rank_intervals(measured, networks=starts)
+        candidate = next((row.candidate for row in standings), None)
+        ends = candidate.ends(column.diagnostic, column.metric) if candidate else None
+        by_key = rank_intervals(measured, networks=starts, ends=ends)
         return [by_key.get(row.key) for row in standings]
 
     return head, ranks if column.of == "rank" else lambda standings: map(interval, standings)

@@ -9,9 +9,10 @@ from itertools import combinations, combinations_with_replacement
 from statistics import fmean
 from typing import NamedTuple, TypeAlias
 
-from transferbench.statistics.intervals import Interval, deviation, units_of
-from transferbench.statistics.p_values import holm
-from transferbench.statistics.sums import replicate_mean
+from transferbench.statistics.intervals import Interval, units_of
+from transferbench.statistics.power import FEWEST
+from transferbench.statistics.reaches import Range
+from transferbench.statistics.sums import replicate_difference, replicate_mean
 
 __all__ = ["Rank", "rank_intervals"]
 
@@ -37,28 +38,31 @@ class Rank(NamedTuple):
 
 
 def rank_intervals(
-    scores: Mapping[str, Scores], level: float = 0.95, networks: Mapping[str, int] | None = None
+    scores: Mapping[str, Scores],
+    level: float = 0.95,
+    networks: Mapping[str, int] | None = None,
+    ends: Range | None = None,
 ) -> dict[str, Rank]:
     """Ranks of entries by their mean score (larger is better), best first.
 
-    ``networks``: of entries whose replicates start from several source networks, their number. Such
-    scores are averaged over the replicates of each network before they are compared.
+    ``networks``: of entries whose replicates start from several source networks, their number.
+    ``ends``: the range of the scores.
 
-    Two entries are separated where the test of their difference (paired by replicate, Welch
-    where the replicates differ) rejects after Holm's correction over all pairs. ``rank_low`` is
-    1 + the number of separated entries that are better, ``rank_high`` the number of entries minus
-    that of separated entries that are worse. Tie groups are a compact letter display of the pairs
-    not separated.
-    Error: with probability ``level`` no two equal entries are separated. Measured for 10 equal
-    entries of 3 replicates (2,000 boards): 95.4% of boards without a false separation, 16.8%
-    without the correction.
+    Two entries are separated where the interval of their difference (``replicate_difference``, at
+    the replicates that both have) excludes 0 after Holm's correction over all pairs. Fewer than
+    three replicates or source networks, and differences without spread, separate nothing: of ten
+    equal entries with accuracies of 50 images and three replicates, 61% of boards have a pair with
+    three equal differences. ``rank_low`` is 1 + the number of separated entries that are better,
+    ``rank_high`` the number of entries minus that of separated entries that are worse. Tie groups
+    are a compact letter display of the pairs not separated.
+    Error: with probability ``level`` no two equal entries are separated (``make coverage``).
     Source: Holm 1979; Mogstad et al. 2024, doi:10.1093/restud/rdad006, for the ranks.
     """
     values = {entry: _by_replicate(entry, of_entry) for entry, of_entry in scores.items()}
     means = {entry: fmean(replicates.values()) for entry, replicates in values.items()}
     order = sorted(values, key=lambda entry: (-means[entry], entry))
     several = networks or {}
-    separated = _separated(values, order, level, several)
+    separated = _separated(values, level, several, ends)
     letters = _letters(order, separated)
     ranks = {}
     for entry in order:
@@ -68,7 +72,7 @@ def rank_intervals(
         ranks[entry] = Rank(
             mean=mean,
             interval=(
-                replicate_mean(replicates, several.get(entry, 1), level)
+                replicate_mean(replicates, several.get(entry, 1), level, ends)
                 if len(replicates) > 1
                 else None
             ),
@@ -92,54 +96,36 @@ def _by_replicate(entry: str, scores: Scores) -> dict[int, float]:
 
 def _separated(
     values: Mapping[str, Mapping[int, float]],
-    order: Sequence[str],
     level: float,
     networks: Mapping[str, int],
+    ends: Range | None,
 ) -> Pairs:
     """The pairs of entries that Holm's step-down procedure separates."""
-    p_values = {
-        frozenset((a, b)): p
-        for a, b in combinations(order, 2)
-        if (p := _p_value(*_independent(values, networks, a, b))) is not None
+    counts = {
+        frozenset(pair): max(networks.get(entry, 1) for entry in pair)
+        for pair in combinations(values, 2)
     }
-    adjusted = zip(p_values, holm(list(p_values.values())), strict=True)
-    return {pair for pair, p in adjusted if p < 1 - level}
+    tested = {
+        pair
+        for pair, count in counts.items()
+        if len(units_of(sorted(set.intersection(*({*values[e]} for e in pair))), count)) >= FEWEST
+    }
 
+    def differ(pair: frozenset[str], level: float) -> bool:
+        first, second = (values[entry] for entry in sorted(pair))
+        interval = replicate_difference(first, second, counts[pair], level, ends)
+        if interval.low is None or interval.high is None:
+            return False
+        return interval.low > 0 or interval.high < 0
 
-def _independent(
-    values: Mapping[str, Mapping[int, float]], networks: Mapping[str, int], a: str, b: str
-) -> list[dict[int, float]]:
-    """The scores of two entries at each replicate, or averaged over those of a source network."""
-    counts = [networks.get(entry, 1) for entry in (a, b)]
-    if values[a].keys() == values[b].keys():
-        # Paired: what the networks of one entry share is in the difference too.
-        counts = [max(counts)] * 2
-    return [
-        {
-            unit[0]: fmean(values[entry][k] for k in unit)
-            for unit in units_of(sorted(values[entry]), n)
-        }
-        for entry, n in zip((a, b), counts, strict=True)
-    ]
-
-
-def _p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
-    """Two-sided p-value of equal means; None where an entry has a single replicate."""
-    from scipy.special import stdtr  # 0.14 s: too long for --help
-
-    if min(len(a), len(b)) < 2:
-        return None
-    if a.keys() == b.keys():
-        differences = [a[replicate] - b[replicate] for replicate in a]
-        value, freedom = fmean(differences), len(differences) - 1.0
-        error = deviation(differences) / math.sqrt(len(differences))
-    else:
-        first, second = list(a.values()), list(b.values())
-        value = fmean(first) - fmean(second)
-        error, freedom = _welch(first, second)
-    if error == 0:
-        return 1.0 if value == 0 else 0.0
-    return float(2 * stdtr(freedom, -abs(value) / error))
+    separated: Pairs = set()
+    while rest := tested - separated:
+        corrected = 1 - (1 - level) / len(rest)
+        apart = {pair for pair in rest if differ(pair, corrected)}
+        if not apart:
+            break
+        separated |= apart
+    return separated
 
 
 def _letters(order: Sequence[str], separated: Pairs) -> dict[str, str]:
@@ -169,12 +155,3 @@ def _letter(number: int) -> str:
     letters = string.ascii_letters
     cycle, index = divmod(number, len(letters))
     return letters[index] + (str(cycle + 1) if cycle else "")
-
-
-def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """The standard error of a difference of means, and its degrees of freedom."""
-    first, second = deviation(a) ** 2 / len(a), deviation(b) ** 2 / len(b)
-    if first + second == 0:
-        return 0.0, float(len(a) + len(b) - 2)
-    freedom = (first + second) ** 2 / (first**2 / (len(a) - 1) + second**2 / (len(b) - 1))
-    return math.sqrt(first + second), freedom

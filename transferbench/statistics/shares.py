@@ -38,22 +38,26 @@ def _exact_bounds(
     from scipy.special import betaincinv  # 0.14 s: too long for --help
 
     missed, tail = counts - successes, (1 - level) / 2
-    low = betaincinv(np.maximum(successes, 1), missed + 1, tail)
-    high = betaincinv(successes + 1, np.maximum(missed, 1), 1 - tail)
+    low = betaincinv(np.where(successes > 0, successes, 1), missed + 1, tail)
+    high = betaincinv(successes + 1, np.where(missed > 0, missed, 1), 1 - tail)
     return np.where(successes > 0, low, 0.0), np.where(missed > 0, high, 1.0)
 
 
 def mean_of_shares(successes: np.ndarray, counts: np.ndarray, level: float = 0.95) -> Interval:
     """The mean of the shares of K independent classes, each with one item at least.
 
-    The errors of the shares are recovered from their exact intervals, so that the bounds stay
-    within [0, 1], and differ where all shares are 0 or 1. Rejected: Wilson's intervals, with which
-    the bounds of the mean cover 89 to 91% of shares of 0.98 (45 and 5 items, or 20, 30 and 50).
+    The wider of two intervals on each side, so that the bounds stay within [0, 1], and differ where
+    all shares are 0 or 1. One recovers the errors of the shares from their exact intervals; it
+    holds for a few classes of unequal shares. Of many classes near 1 those without an error reach
+    no further upwards: alone it covers 85 to 92% of shares of 0.95 to 0.99 in 10 or more classes.
+    The other is the exact interval of one share, of the number of items that has the variance of
+    the mean; alone it covers 87% of shares of 1, 1 and 0.5 (45, 12 and 3 items).
 
-    Shapes: (K,) both. Error: MOVER of Clopper and Pearson's intervals. Coverage: ``make coverage``.
-    Source: Zou and Donner 2008, doi:10.1002/sim.3095; Clopper and Pearson 1934.
+    Shapes: (K,) both. Error: MOVER and Clopper and Pearson. Coverage: ``make coverage``.
+    Source: Zou and Donner 2008, doi:10.1002/sim.3095; Clopper and Pearson 1934; Korn and Graubard
+    1998 for effective sizes.
     """
-    method, n = method_name("mover-exact", level), int(np.sum(counts))
+    method, n = method_name("mean-exact", level), int(np.sum(counts))
     if not n:
         return Interval(None, None, None, 0, method, "no items")
     hits_K, count_K = np.asarray(successes, np.float64), np.asarray(counts, np.float64)
@@ -61,7 +65,23 @@ def mean_of_shares(successes: np.ndarray, counts: np.ndarray, level: float = 0.9
     value, classes = float(share_K.mean()), len(share_K)
     below = math.sqrt(((share_K - low_K) ** 2).sum()) / classes
     above = math.sqrt(((high_K - share_K) ** 2).sum()) / classes
-    return Interval(value, max(value - below, 0.0), min(value + above, 1.0), n, method)
+    size = _effective_size(value, hits_K, count_K)
+    low, high = _exact_bounds(np.float64(value * size), np.float64(size), level)
+    low, high = min(value - below, float(low)), max(value + above, float(high))
+    return Interval(value, max(low, 0.0), min(high, 1.0), n, method)
+
+
+def _effective_size(value: float, hits_K: np.ndarray, count_K: np.ndarray) -> float:
+    """The items whose share varies like the mean: at most those of classes with one share.
+
+    A class whose few items are all right has a variance all the same: each has one item more, of
+    the mean share.
+    """
+    classes = len(count_K)
+    most = classes / float((1 / count_K).mean())
+    smoothed_K = (hits_K + value) / (count_K + 1)
+    variance = float((smoothed_K * (1 - smoothed_K) / count_K).sum()) / classes**2
+    return min(most, value * (1 - value) / variance) if variance > 0 else most
 
 
 def effective_wilson(share: float, size: float, n: int, level: float = 0.95) -> Interval:
