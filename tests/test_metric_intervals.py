@@ -31,7 +31,10 @@ def test_the_mean_of_shares_recovers_the_variances_of_the_classes():
     variance = (smoothed * (1 - smoothed) / (4, 90)).sum() / 4
     size = min(2 / np.mean([1 / 4, 1 / 90]), shares.mean() * (1 - shares.mean()) / variance)
     hits = shares.mean() * size
-    pooled = stats.beta.ppf(0.025, hits, size - hits + 1), stats.beta.ppf(0.975, hits + 1, size - hits)
+    pooled = (
+        stats.beta.ppf(0.025, hits, size - hits + 1),
+        stats.beta.ppf(0.975, hits + 1, size - hits),
+    )
     expected = min(shares.mean() - below, pooled[0]), max(shares.mean() + above, pooled[1])
     assert (interval.low, interval.high) == pytest.approx(expected)
     assert interval.low == pytest.approx(shares.mean() - below)
