@@ -66,8 +66,8 @@ def mean_of_shares(successes: np.ndarray, counts: np.ndarray, level: float = 0.9
     below = math.sqrt(((share_K - low_K) ** 2).sum()) / classes
     above = math.sqrt(((high_K - share_K) ** 2).sum()) / classes
     size = _effective_size(value, hits_K, count_K)
-    low, high = _exact_bounds(np.float64(value * size), np.float64(size), level)
-    low, high = min(value - below, float(low)), max(value + above, float(high))
+    pooled = _exact_bounds(np.float64(value * size), np.float64(size), level)
+    low, high = min(value - below, float(pooled[0])), max(value + above, float(pooled[1]))
     return Interval(value, max(low, 0.0), min(high, 1.0), n, method)
 
 
