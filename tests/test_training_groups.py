@@ -10,6 +10,7 @@ from training_groups import CPU, FEATURES, Layers, training_of
 
 from transferbench.engine import probe
 from transferbench.training import captured as captured_module
+from transferbench.training.generators import _NumpyState
 from transferbench.training.graph import RecordedCalls
 from transferbench.training.group import Group
 from transferbench.training.inputs import FixedInputs
@@ -305,12 +306,16 @@ def test_inputs_are_filled_into_the_same_memory():
     assert not inputs.fits([shorter])
 
 
-def test_host_generators_are_each_trainings_own():
-    """numpy's and Python's too: of a network that draws from them."""
+@pytest.mark.parametrize("draw", [np.random.rand, np.random.randn])
+def test_host_generators_are_each_trainings_own(draw):
+    """numpy's and Python's too: of a network that draws from them.
+
+    Normal numbers are made in pairs, of which numpy holds the second for the next call.
+    """
 
     class Draws(Layers):
         def forward(self, x):
-            return super().forward(x) * (1 + 0.01 * random.random() + 0.01 * np.random.rand())  # noqa: NPY002  # the global one
+            return super().forward(x) * (1 + 0.01 * random.random() + 0.01 * draw())
 
     def seeded(seed, *, captured):
         random.seed(seed)
@@ -320,6 +325,31 @@ def test_host_generators_are_each_trainings_own():
     ended = Group(CPU, 8, RecordedCalls, print).run([seeded(s, captured=True) for s in SEEDS])
     for seed in SEEDS:
         assert_equal(ended[seed].result, run_alone(seeded(seed, captured=False)))
+
+
+def test_the_memory_of_numpys_generator_is_its_state():
+    np.random.random(3)  # noqa: NPY002  # the global one
+    words = np.frombuffer(_NumpyState.now(None).memory, np.uint32)
+    _, expected, position, *_ = np.random.get_state()  # noqa: NPY002  # as above
+    assert np.array_equal(words, [*expected, position])
+
+
+def test_steps_that_draw_nothing_copy_no_state_of_numpy(monkeypatch):
+    """It would take longer than a captured step."""
+    calls, before = [], np.random.get_state()  # noqa: NPY002  # the global one
+    np.random.seed(0)  # noqa: NPY002  # as above
+    for name in ("get_state", "set_state"):
+        original = getattr(np.random, name)
+        monkeypatch.setattr(np.random, name, lambda *a, f=original: calls.append(1) or f(*a))
+    counts = []
+    for epochs in (1, 5):
+        calls.clear()
+        feature = {"recipe": {"epochs": epochs, "evaluate_test": "last", "evaluate_train": "last"}}
+        together([feature] * 2)
+        counts.append(len(calls))
+    monkeypatch.undo()
+    np.random.set_state(before)  # noqa: NPY002  # as above
+    assert counts[0] == counts[1]
 
 
 def test_the_probe_measures_a_step_eagerly_and_captured(monkeypatch):
