@@ -10,10 +10,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_jsonable_python
 
@@ -24,10 +24,13 @@ __all__ = [
     "atomic_path",
     "disk_errors_explained",
     "json_text",
+    "looked_again",
     "read_bounded_json",
     "write_json",
     "write_text",
 ]
+
+ReadT = TypeVar("ReadT")
 
 STEM_LENGTH = 40
 """Characters of a file's name in that of its temporary file."""
@@ -44,6 +47,16 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}; nothing finished is lost: {way_on}, "
             "and run the command again"
         ) from error
+
+
+def looked_again(read: Callable[[], ReadT]) -> ReadT:
+    """What ``read`` gives; it is called again where another host replaced the file meanwhile."""
+    try:
+        return read()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    return read()
 
 
 def advice_on(number: int | None) -> str:

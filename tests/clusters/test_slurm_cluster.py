@@ -166,9 +166,10 @@ def test_a_chunk_whose_time_is_over_gives_its_jobs_back_and_is_queued_again(loca
 
 def test_a_training_on_two_cards_has_those_that_slurm_gave_to_its_chunk(tmp_path):
     cards = ["--executor-option", "chunks=1", "--executor-option", "gpus=2", "--gpus-per-job", "2"]
-    little = ["--backbone", "fixup-resnet8", "--initialization", "RI-T", "--seed-count", "1"]
+    little = ["--backbone", "fixup-resnet8", "--initialization", "RI-T"]
     process = started(tmp_path, *SLURM, *cards, *little, "--device", "cpu")
     until(lambda: process.poll() is not None or (chunk_process(0) and is_training(tmp_path, 0)))
+    assert process.poll() is None, process.stderr.read()
     environment = Path(f"/proc/{chunk_process(0)}/environ").read_bytes().split(b"\0")
     assert b"CUDA_VISIBLE_DEVICES=0,1" in environment
     assert "gres/gpu=2" in slurm("scontrol", "show", "job")

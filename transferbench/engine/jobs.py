@@ -283,6 +283,8 @@ class Engine:
             if draft.already_done:
                 return
             started = time.perf_counter()
+            # What another host has finished just now need not be seen here at once.
+            store.settle(need for need in job.requires if not store.folder_of(need).exists())
             try:
                 subjects = map(self.resources.payload, job.payload.get("subjects", ()))
                 plugins = plugins_in(job.payload, subjects)

@@ -202,7 +202,7 @@ class JobSchedule:
 
     def damaged_requirements(self, name: str) -> list[str]:
         """The jobs whose artefacts a failed job found corrupted, where it may be tried again."""
-        lost = [need for need in self.jobs[name].requires if not self.store.is_done(need)]
+        lost = [need for need in self.jobs[name].requires if not self.store.sees(need)]
         return lost if self.repairs[name] < REPAIRS else []
 
     def say_repaired(self, name: str, damaged: Sequence[str]) -> None:

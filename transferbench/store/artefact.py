@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from transferbench.errors import StoreError
+from transferbench.files import looked_again
 from transferbench.identity import file_digest
 from transferbench.store.documents import (
     MANIFEST,
@@ -116,7 +117,7 @@ class Artefact:
                 return "is not a regular file"
             if status.st_size != facts.size_bytes:
                 return f"has {status.st_size} bytes, not the {facts.size_bytes} of its manifest"
-            if file_digest(path) != facts.sha256:
+            if looked_again(lambda: file_digest(path)) != facts.sha256:
                 return "does not have the sha256 of its manifest"
         except OSError as error:
             if is_damage(error):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transferbench.errors import StoreError
-from transferbench.files import advice_on
+from transferbench.files import advice_on, looked_again
 from transferbench.identity import Sha256
 
 __all__ = [
@@ -98,7 +98,7 @@ def read_document(kind: type[DocumentT], path: str, job: str) -> DocumentT | Non
     Raises: ``StoreError`` where the system, not the file, keeps it from being read.
     """
     try:
-        content = _content(path)
+        content = looked_again(lambda: _content(path))
     except OSError as error:
         if is_damage(error):
             return None

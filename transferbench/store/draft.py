@@ -77,6 +77,8 @@ class Draft:
         # A store is shared, but safetensors lets nobody else read what it writes.
         mode = self.folder.stat().st_mode & 0o666
         for path in sorted(self.folder.iterdir()):
+            if path.name.startswith(".nfs"):
+                continue  # what NFS keeps of a removed file that somebody has open
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise StoreError(f"an artefact holds plain files only; {path.name!r} is not one")
             path.chmod(mode)

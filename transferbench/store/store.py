@@ -96,13 +96,18 @@ class Store:
             if not unseen:
                 break
             time.sleep(seconds)
-            for job in unseen:
-                # Network file systems look again when a folder is opened.
-                for folder in (self.root / "jobs", self.folder_of(job).parent, self.folder_of(job)):
-                    with suppress(OSError):
-                        os.scandir(folder).close()
-            unseen = {job for job in unseen if not self.is_done(job)}
+            unseen = {job for job in unseen if not self.sees(job)}
         return unseen
+
+    def sees(self, job: str) -> bool:
+        """As ``is_done``, of a job that another host may have finished just now."""
+        if self.is_done(job):
+            return True
+        # Network file systems look again when a folder is opened.
+        for folder in (self.root / "jobs", self.folder_of(job).parent, self.folder_of(job)):
+            with suppress(OSError):
+                os.scandir(folder).close()
+        return self.is_done(job)
 
     def open(self, job: str) -> Artefact | None:
         """The artefact of a job, None where it is not done."""
@@ -256,7 +261,7 @@ class Store:
                 yield draft
                 return
             with explained(self.root, folder):
-                partial.mkdir()
+                partial.mkdir(exist_ok=True)  # a name of its own, where a call may be repeated
             try:
                 with explained(self.root, folder, foreign=True):
                     yield draft

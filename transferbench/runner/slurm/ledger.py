@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from transferbench.files import disk_errors_explained
+from transferbench.files import disk_errors_explained, looked_again
 from transferbench.runner.executors import Outcome
 
 __all__ = ["Entry", "Ledger", "entry_of"]
@@ -91,18 +91,19 @@ class Ledger:
         except FileExistsError:
             # A network file system may repeat a link that has succeeded.
             return self.holder(job) == self.writer
-        except OSError:  # a file system without links
+        except OSError:  # a file system without links, or an answer that was lost
             try:
                 with path.open("x", encoding="utf-8") as stream:
                     stream.write(self.writer)
             except FileExistsError:
-                return False
+                return self.holder(job) == self.writer
         return True
 
     def holder(self, job: str) -> str | None:
         """Who claimed a job in its present round; None where nobody did."""
+        path = self._claim_path(job)
         try:
-            return self._claim_path(job).read_text("utf-8")
+            return looked_again(lambda: path.read_text("utf-8"))
         except OSError:
             return None
 
@@ -122,7 +123,10 @@ class Ledger:
     def read(self) -> Iterator[Entry]:
         """What was told since the last time; of each round of a job one entry, the first."""
         for path in sorted(self._entries.iterdir()):
-            for line in self._new_lines(path):
+            lines: list[bytes] = []
+            with suppress(OSError):  # of another node: it is read the next time
+                lines = self._new_lines(path)
+            for line in lines:
                 with suppress(ValidationError):  # a line that its writer did not finish
                     yield from self._in_order(_ENTRIES.validate_json(line))
 
@@ -143,6 +147,8 @@ class Ledger:
         with path.open("rb") as stream:
             stream.seek(offset)
             content = stream.read()
+        # Zeros stand for what is written and has not come here yet.
+        content = content.partition(b"\0")[0]
         lines = content[: content.rfind(b"\n") + 1]
         self._offsets[path.name] = offset + len(lines)
         return lines.splitlines()
