@@ -12,7 +12,9 @@ from test_training_groups import assert_equal
 from training_groups import FEATURES, Network, training_of
 
 from transferbench.engine.kernels import choose_kernels, machine_facts
-from transferbench.training.graph import CudaGraph
+from transferbench.training.captured import CapturedSteps, GroupMember
+from transferbench.training.generators import OwnGenerators
+from transferbench.training.graph import CudaGraph, graphs_of
 from transferbench.training.group import Group
 from transferbench.training.loop import run_alone
 
@@ -74,6 +76,24 @@ def test_a_step_waits_for_nothing(feature):
     try:
         for draw in draws[1:]:
             training.stepping.compute(draw)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("feature", ["plain", "mixup", "perturbed-per-image-augmented"])
+def test_the_steps_of_a_group_wait_for_nothing(feature):
+    trainings = [training_of(seed, feature, captured=True, device=CUDA) for seed in SEEDS]
+    draw = torch.Generator().manual_seed(0)
+    draws = [
+        [training.stepping.draw(torch.arange(8), draw, step) for training in trainings]
+        for step in range(4)
+    ]
+    members = [GroupMember(training, OwnGenerators(CUDA)) for training in trainings]
+    steps = CapturedSteps(members, draws[0], graphs_of(CUDA), compared=True)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for each in draws[1:]:
+            assert steps.take(each) == {}
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

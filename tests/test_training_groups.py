@@ -306,6 +306,15 @@ def test_inputs_are_filled_into_the_same_memory():
     assert not inputs.fits([shorter])
 
 
+def test_whatever_comes_from_the_host_is_packed_for_a_card():
+    """A copy out of other memory would be part of the graph, and read what is there by then."""
+    inputs = FixedInputs([torch.arange(6)], CPU)
+    turned = torch.arange(6).view(2, 3).T
+    assert not inputs._is_packed(turned)
+    inputs._device = torch.device("cuda")
+    assert inputs._is_packed(turned)
+
+
 @pytest.mark.parametrize("draw", [np.random.rand, np.random.randn])
 def test_host_generators_are_each_trainings_own(draw):
     """numpy's and Python's too: of a network that draws from them.
