@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.errors import PluginError, SuiteError
+from transferbench.runner import cost as cost_module
 from transferbench.runner.cost import (
     MEASURED_PIXELS,
     SavedBytes,
@@ -55,6 +56,15 @@ def cost(planned, done):
 
 def jobs(planned, kind):
     return {name for name, job in planned.plan.jobs.items() if job.kind == kind}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_networks_are_measured_with_the_kernels_of_a_worker(planned, monkeypatch, fast):
+    chosen = []
+    monkeypatch.setattr(cost_module, "choose_kernels", lambda *a, **k: chosen.append((a, k)))
+    planned = replace(planned, options=replace(planned.options, fast_kernels=fast))
+    cost(planned, set(planned.plan.jobs))
+    assert chosen == [(("cpu",), {"fast": fast})]
 
 
 def test_networks_are_measured_on_the_one_thread_that_a_worker_takes(planned, passes):

@@ -22,6 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from transferbench.analysis.memory import free_bytes
 from transferbench.engine.jobs import single_threaded
+from transferbench.engine.kernels import choose_kernels
 from transferbench.engine.resources import Machine, WorkerResources
 from transferbench.identity import digest
 from transferbench.networks.modules import freeze_body, partition
@@ -109,6 +110,8 @@ def estimate(planned: Planned, done: Container[str], device: torch.device) -> Es
 
 
 def _estimate(planned: Planned, done: Container[str], device: torch.device) -> Estimate:
+    # As a worker does, and before the card is first used: it may run in this process next.
+    choose_kernels(str(device), fast=planned.options.fast_kernels)
     jobs, store = planned.plan.jobs, planned.store
     machine = Machine(store.root, store.root, None, str(device))
     resources = WorkerResources(planned.registry, store, machine)
@@ -189,8 +192,8 @@ def _measure(
     data = random_task(n, shape, dataset["classes"], resources.device, dataset["task"])
     training = _training(resources, payload, data, execution)
     net = training.net
-    generator = torch.Generator(resources.device).manual_seed(0)
-    indices = torch.arange(trained_n, device=resources.device)
+    # On the CPU, where a worker draws.
+    generator, indices = torch.Generator().manual_seed(0), torch.arange(trained_n)
     saved = SavedBytes(net, trained_n)
     # Dropout draws from the global generators.
     with blamed(f"backbone {spec.name!r}"), seeded_generators(0):
@@ -203,7 +206,7 @@ def _measure(
         )
         if together > 1:
             trainings = [_training(resources, payload, data, execution) for _ in range(together)]
-            trained = min(trained, _captured_seconds(trainings, indices.cpu()))
+            trained = min(trained, _captured_seconds(trainings, indices))
     unmeasured_bytes = max(
         0.0,
         saved.total / trained_n * (at_once - trained_n),
@@ -216,7 +219,8 @@ def _training(
     resources: WorkerResources, payload: dict[str, Any], data: TaskData, execution: Execution
 ) -> Training:
     spec, _ = resources.backbone(payload)
-    net = resources.network(payload).to(resources.device)
+    net = resources.network(payload)
+    net.to(resources.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     only_head = resources.head(spec, net) if payload.get("frozen") else None
     if only_head is not None:
         freeze_body(net, partition(spec, net))
