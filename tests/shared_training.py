@@ -140,17 +140,17 @@ def interrupted(processes, folder):
     And how far each process had a part of the weights and of the moments.
     """
 
-    class Stopped(Exception):  # noqa: N818  # as a process that is told to end
+    class EarlyEndError(Exception):
         pass
 
-    class Stopping(Unfinished):
+    class StopsEarly(Unfinished):
         steps = 0
 
         def visit(self, training, progress):
             super().visit(training, progress)
             self.steps += 1
             if self.steps == 5:
-                raise Stopped
+                raise EarlyEndError
 
     def loop(unfinished):
         training = training_of(0, kind("adamw", Plain), processes=processes, sharded=True)
@@ -158,8 +158,8 @@ def interrupted(processes, folder):
         return training, run_alone(steps)
 
     path = folder / "training.pt"
-    with suppress(Stopped):
-        loop(Stopping(path, "key", 0.0))
+    with suppress(EarlyEndError):
+        loop(StopsEarly(path, "key", 0.0))
     distributed.barrier()
     training, resumed = loop(Unfinished(path, "key", math.inf))
     kept = torch.load(path, weights_only=True)

@@ -32,7 +32,7 @@ def error(number):
     return OSError(number, os.strerror(number))
 
 
-class Network:
+class BusyServer:
     """Calls of the system as a busy server answers them: drawn by a seed.
 
     A call that was done fails as if its answer was lost, or is done again; a size is that of a
@@ -99,7 +99,7 @@ class Network:
         return descriptor
 
 
-class Cluster(test_slurm.Cluster):
+class EndingCluster(test_slurm.Cluster):
     """A chunk that raises has ended, so that the run does not wait for it for ever."""
 
     def _chunk(self, session, name, restarts):
@@ -118,8 +118,8 @@ def test_chunks_on_a_file_system_that_answers_wrongly_compute_every_job_once(
     jobs = [*GRAPH, *(test_slurm.job_of(name, "b") for name in "f0123456789")]
     context = context_of(tmp_path, jobs)
     work = Publishes(context.store)
-    cluster = Cluster(work)
-    network = Network(monkeypatch, seed)
+    cluster = EndingCluster(work)
+    server = BusyServer(monkeypatch, seed)
     with ArrayExecutor(context, SlurmOptions(chunks=3, idle_seconds=20), cluster) as executor:
         outcomes = schedule_of(context, executor)
     cluster.join()
@@ -128,7 +128,7 @@ def test_chunks_on_a_file_system_that_answers_wrongly_compute_every_job_once(
     assert Counter(work.ran) == Counter(job.title for job in jobs)
     assert all(Store(tmp_path / "store").is_done(job.id) for job in jobs)
     assert not list((tmp_path / "store" / "partial").iterdir())
-    assert sum(map(bool, network.faults.values())) >= 5, network.faults
+    assert sum(map(bool, server.faults.values())) >= 5, server.faults
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])

@@ -29,7 +29,7 @@ REAL = pytest.param(
 CODE = "import pickle, sys; pickle.load(sys.stdin.buffer)()"
 
 
-class Processes:
+class ChunkProcesses:
     """Begins each chunk as a process, as Slurm does on a node."""
 
     def __init__(self, _options):
@@ -93,7 +93,7 @@ def test_through_slurm(is_real, here, tmp_path, monkeypatch):
     controls = []
 
     def control(options):
-        controls.append(SlurmControl(options) if is_real else Processes(options))
+        controls.append(SlurmControl(options) if is_real else ChunkProcesses(options))
         return controls[-1]
 
     monkeypatch.setattr(executor_module, "SlurmControl", control)
