@@ -14,7 +14,7 @@ from training_groups import Network, data_of
 from transferbench.analysis.landscape import Criterion, Examples, evaluate_states
 from transferbench.registry import load_registry
 from transferbench.specs import DiagnosticContext
-from transferbench_plugins.diagnostics._images import compute_logits
+from transferbench_plugins.diagnostics._images import PROJECTIONS, compute_logits, projections
 
 CPU = torch.device("cpu")
 VALUES = {"aten::_local_scalar_dense", "aten::equal", "aten::nonzero"}
@@ -118,3 +118,17 @@ def test_logits_of_more_batches_wait_once(monkeypatch):
         with counted(monkeypatch) as reads:
             compute_logits(trial.net, trial.images("test"), batch)
         assert reads.count == 1
+
+
+def test_projections_tell_images_apart_and_wait_once(monkeypatch):
+    """By which a card tells them: one value of one image differs in its last bit."""
+    images = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with counted(monkeypatch) as reads:
+        marks = projections(iter(images.split(6)))
+    assert reads.count == 1
+    assert marks.shape == (20, PROJECTIONS)
+    assert torch.equal(marks, projections(iter(images.clone().split(6))))
+    other = images.clone()
+    other[13, 1, 2, 3] = other[13, 1, 2, 3].nextafter(torch.tensor(9.0))
+    differ = (projections(iter(other.split(6))) != marks).any(dim=1)
+    assert differ.nonzero().flatten().tolist() == [13]
