@@ -5,6 +5,7 @@
 
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 REGISTER = "leaderboard/suites/PREREGISTERED"
@@ -40,15 +41,20 @@ class History:
     def text(self, commit, path):
         return self.git("show", f"{commit}:{path}", check=False)
 
+    def day_of(self, commit):
+        """The day on which a commit was written, in UTC."""
+        seconds = int(self.git("show", "-s", "--format=%at", commit))
+        return datetime.fromtimestamp(seconds, UTC).date()
+
     def is_before(self, first, second):
         command = ["git", "-C", str(self.root), "merge-base", "--is-ancestor", first, second]
         return first != second and subprocess.run(command, check=False).returncode == 0
 
 
 def boards(text):
-    """``name@MAJOR`` of each registration."""
+    """``name@MAJOR`` of each registration, and its date."""
     lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    return {line[1].partition(".")[0] for line in lines}
+    return {line[1].partition(".")[0]: date.fromisoformat(line[0]) for line in lines}
 
 
 def violations(root):
@@ -60,8 +66,12 @@ def violations(root):
         before = [history.text(parent, REGISTER) for parent in parents]
         if not all(text.startswith(earlier) for earlier in before):
             yield f"{commit[:12]} changes lines of {REGISTER}, to which lines are only appended"
-        for board in boards(text) - boards("".join(before)):
+        dates = boards(text)
+        for board in dates.keys() - boards("".join(before)).keys():
             first.setdefault(board, commit)
+            # A day more or less: dates of the register have no time zone.
+            if abs((dates[board] - history.day_of(commit)).days) > 1:
+                yield f"{commit[:12]} dates {board} {dates[board]}: {history.day_of(commit)} it is"
     head = history.text("HEAD", REGISTER)
     file = root / REGISTER
     if not (file.read_text(encoding="utf-8") if file.exists() else "").startswith(head):

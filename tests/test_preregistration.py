@@ -1,5 +1,6 @@
 """Suites are registered before their results, once a MAJOR, and the register only grows."""
 
+import re
 import shutil
 import subprocess
 
@@ -12,7 +13,7 @@ from tiny_suite import TINY
 
 from transferbench.errors import SuiteError
 from transferbench.suite import Suite
-from transferbench.suite.loading import bundled_suites, load_suite
+from transferbench.suite.loading import bundled_suites, load_suite, suite_path
 from transferbench.suite.preregistration import read_register
 
 BEFORE_THE_REGISTER = {
@@ -65,6 +66,25 @@ def test_a_change_of_a_registered_suite_is_refused(tmp_path, register, change):
         f" is not what was preregistered on 2026-11-28: tiny@1.0 with digest {DIGEST[:12]}; a "
         "change needs a new MAJOR\n"
     )
+
+
+@pytest.mark.parametrize("version", ["3.0", "3.1"])
+def test_a_file_that_calls_itself_a_bundled_suite_is_refused_without_a_register(
+    tmp_path, monkeypatch, version
+):
+    monkeypatch.chdir(tmp_path)
+    bundled = suite_path("quickstart@3").read_text(encoding="utf-8")
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(bundled, encoding="utf-8")
+    assert cli("validate", copy).code == 0
+    changed = re.sub(r"(?m)^    threshold: 0\.06$", "    threshold: 0.2", bundled)
+    assert changed != bundled
+    copy.write_text(re.sub(r"(?m)^version: .*$", f'version: "{version}"', changed), "utf-8")
+    for command in (["validate"], ["plan"], ["run", "--out", tmp_path / "out"]):
+        message = mistake(command[0], copy, *command[1:])
+        assert f"quickstart@{version}" in message
+        assert ("calls itself" in message) == (version == "3.0")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_next_major_is_another_suite(tmp_path, register):
@@ -149,6 +169,7 @@ def repository(tmp_path, monkeypatch):
     if not has_git():
         pytest.skip("git is not installed")
     for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_DATE", "2026-11-28T12:00:00+0000")
         monkeypatch.setenv(f"GIT_{name}_NAME", "a")
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@example.org")
 
@@ -194,6 +215,14 @@ def test_a_line_that_is_taken_out_and_put_back_is_found(repository):
     repository(register="")
     repository(register=LINE)
     assert len(list(violations(repository.root))) == 1
+
+
+@pytest.mark.parametrize(("day", "count"), [("26", 1), ("27", 0), ("29", 0), ("30", 1)])
+def test_a_registration_with_the_date_of_another_day_is_found(repository, day, count):
+    repository(register=LINE.replace("11-28", f"11-{day}"))
+    broken = list(violations(repository.root))
+    assert len(broken) == count
+    assert all(f" dates tiny@1 2026-11-{day}: 2026-11-28 it is" in line for line in broken)
 
 
 def test_results_in_the_commit_of_the_registration_or_before_it_are_found(repository):

@@ -15,6 +15,7 @@ from transferbench.registry import Registry
 from transferbench.suite.bounds import value_mistakes
 from transferbench.suite.coverage import coverage_mistakes
 from transferbench.suite.document import MAX_BYTES, Mistake, Node, defined_at, plain, read_yaml
+from transferbench.suite.minors import changed_between
 from transferbench.suite.mistakes import parsed, report
 from transferbench.suite.references import (
     PLUGINS,
@@ -87,7 +88,8 @@ def load_suite(
     With a registry, plugins and their parameters are checked too, and that what claims and scores
     are made of is trained and measured.
 
-    Raises: ``SuiteError`` that lists every mistake as ``file:line: field: message``.
+    Raises: ``SuiteError`` that lists every mistake as ``file:line: field: message``; or where a
+    file calls itself a bundled suite and is another one.
     """
     path = suite_path(name_or_file)
     root = _read(path)
@@ -100,6 +102,8 @@ def load_suite(
     mistakes += _mistakes(raw, suite, registry)
     if suite is None or mistakes:
         raise SuiteError(report(mistakes, path, partial(defined_at, root)))
+    if not changes:
+        _refuse_edited_copy(suite, path)
     return suite
 
 
@@ -178,6 +182,22 @@ def _refuse_version(name: str, root: Node) -> None:
                          if (node := root.child(field)))  # fmt: skip
     if name not in {installed, installed.partition(".")[0]}:
         raise SuiteError(f"this installation has suite {installed!r}, not {name!r}")
+
+
+def _refuse_edited_copy(suite: Suite, path: Path) -> None:
+    """A board, and the register of suites, know a suite by its id alone."""
+    bundled = bundled_suites().get(suite.board)
+    if bundled is None or path.resolve() == bundled.resolve():
+        return
+    own = load_suite(suite.board)
+    if suite.id == own.id and suite.digest != own.digest:
+        raise SuiteError(
+            f"{path} calls itself {suite.id}, and is another suite: its digest is "
+            f"{suite.digest[:12]}, that of {own.id} is {own.digest[:12]}; give it a name of its "
+            "own, or change the bundled suite with --set"
+        )
+    if changed := list(changed_between([own, suite])):
+        raise SuiteError(f"{path}: {'; '.join(changed)}")
 
 
 # --- changes ----------------------------------------------------------------------------------
