@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -327,6 +328,23 @@ def test_a_training_is_spread_where_its_state_takes_half_of_a_card(recipe, train
     assert state_bytes(net, recipe_of(**recipe)) == needs
     assert fills_a_card(net, recipe_of(**recipe), 2 * needs - 1)
     assert not fills_a_card(net, recipe_of(**recipe), 2 * needs)
+
+
+@pytest.mark.parametrize(
+    ("options", "needs", "spread"),
+    [({}, 3, True), ({}, 1, False), ({"shard": False}, 3, False), ({"shard": True}, 1, True),
+     ({"processes": 1, "rank": None}, 3, False)],
+)  # fmt: skip
+def test_the_facts_of_a_job_say_that_it_was_spread(options, needs, spread, tmp_path, monkeypatch):
+    """``needs``: of half of a card's memory, in thirds of what the state takes of it."""
+    machine = Machine(tmp_path, tmp_path, None, "cpu", processes=2, rank=0)._replace(**options)
+    engine = start_engine(machine)
+    recipe, net, draft = recipe_of(optimizer="adamw"), Plain(0), SimpleNamespace(facts={})
+    card = SimpleNamespace(total_memory=2 * state_bytes(net, recipe) * 2 // needs)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    engine.resources.device = torch.device("cuda")
+    assert engine._shards(draft, net, recipe) == spread
+    assert draft.facts == ({"sharded": True} if spread else {})
 
 
 @pytest.mark.parametrize(
