@@ -17,7 +17,7 @@ WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", 
 """Operations for which a card is waited for."""
 
 
-class Recording(TorchDispatchMode):
+class OperationRecorder(TorchDispatchMode):
     """Notes each operation with its arguments and results, and what they overwrite."""
 
     def __init__(self):
@@ -74,7 +74,7 @@ class RecordedOperations(RecordedCalls):
         super().capture(works, generators)
         self.recorded = []
         for work, own in zip(works, generators, strict=True):
-            with drawing_from(own, keeps=False), Recording() as recording:
+            with drawing_from(own, keeps=False), OperationRecorder() as recording:
                 work()
             recording.undo()
             self.recorded.append(recording.operations)

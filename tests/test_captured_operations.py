@@ -21,14 +21,14 @@ def test_replayed_operations_equal_steps(feature):
     assert_equal(ended.result, alone(0, feature))
 
 
-class Waits(Network):
+class AsksDevice(Network):
     """Asks its device for a number, and draws from its generator after that."""
 
     def forward(self, x):
         return super().forward(x) * (2.0 if x.sum().item() > 0 else 1.0)
 
 
-class Counts(Network):
+class CountsSteps(Network):
     """Changes at its fifth step: no comparison of the first steps shows it."""
 
     def __init__(self, seed):
@@ -80,8 +80,8 @@ class MakesOnce(Layers):
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (Waits, "operation not permitted when stream is capturing"),
-        (Counts, "its head.steps changes with each step"),
+        (AsksDevice, "operation not permitted when stream is capturing"),
+        (CountsSteps, "its head.steps changes with each step"),
         (DrawsOnHost, "it draws random numbers on the host"),
         (DrawsWithNumpy, "it draws random numbers on the host"),
     ],

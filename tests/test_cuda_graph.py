@@ -133,10 +133,10 @@ def card(monkeypatch):
 
 
 def generators(count):
-    made = [OwnGenerators(torch.device("cpu")) for _ in range(count)]
-    for index, each in enumerate(made):
+    own = [OwnGenerators(torch.device("cpu")) for _ in range(count)]
+    for index, each in enumerate(own):
         each.cuda = Generator(seed=index + 1)
-    return made
+    return own
 
 
 def nothing():
@@ -144,15 +144,15 @@ def nothing():
 
 
 def test_each_work_is_captured_on_a_stream_of_its_own_and_joined(card):
-    seen = []
+    notes = []
 
     def work():
-        seen.append((card.current, card.generators[0].get_state(), gc.isenabled()))
+        notes.append((card.current, card.generators[0].get_state(), gc.isenabled()))
 
     graph, own = CudaGraph(DEVICE, (0, 1)), generators(3)
     graph.warm_up([nothing] * 3)
     graph.capture([work] * 3, own)
-    streams, states, collects = zip(*seen, strict=True)
+    streams, states, collects = zip(*notes, strict=True)
     assert len(set(streams)) == 3
     assert card.streams[0] not in streams
     assert states == (1, 2, 3)

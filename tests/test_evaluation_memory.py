@@ -80,15 +80,15 @@ def test_a_larger_card_takes_larger_batches_of_a_small_network():
 
 
 def test_to_try_a_network_changes_nothing_of_it():
-    class Draws(Network):
+    class DrawsInEvaluation(Network):
         def forward(self, x):
             return super().forward(x) + torch.rand(()) * 0
 
     before = torch.get_rng_state()
-    _, net = batch_of(10**9, Draws)
+    _, net = batch_of(10**9, DrawsInEvaluation)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training for module in net.modules())
-    expected = Draws(0).state_dict()
+    expected = DrawsInEvaluation(0).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from gpu_peers import features, images
-from gpu_rows import CARD, TINY, Row, Scale, skipped
+from gpu_rows import CARD, TINY, BenchmarkScale, MeasuredRow, skipped
 from gpu_training import large_network, small_network
 from tabulate import tabulate
 
@@ -26,7 +26,7 @@ from transferbench.training.compiling import keep_compiled_in
 SCALES = {"card": CARD, "tiny": TINY}
 
 
-def rows(scale: Scale, folder: Path) -> Iterator[Row]:
+def rows(scale: BenchmarkScale, folder: Path) -> Iterator[MeasuredRow]:
     """The most important first: what comes last is lost where the time is over."""
     parts = [
         *(partial(small_network, name) for name in scale.small),

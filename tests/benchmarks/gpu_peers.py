@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import torch
 from debiased_cka import debiased_cka
-from gpu_rows import Row, Scale, compared, measured, seconds_of, skipped
+from gpu_rows import BenchmarkScale, MeasuredRow, compared, measured, seconds_of, skipped
 from test_similarity_bench import named, reference
 from torch import Tensor
 
@@ -29,7 +29,7 @@ def _package(name: str) -> ModuleType | None:
     return None
 
 
-def _a_second(work: Callable[[], object], scale: Scale) -> float:
+def _a_second(work: Callable[[], object], scale: BenchmarkScale) -> float:
     work()
     seconds = sorted(seconds_of(work, scale) for _ in range(scale.rounds))
     return 1 / seconds[len(seconds) // 2]
@@ -38,7 +38,7 @@ def _a_second(work: Callable[[], object], scale: Scale) -> float:
 # --- CKA ------------------------------------------------------------------------------------------
 
 
-def features(scale: Scale) -> Iterator[Row]:
+def features(scale: BenchmarkScale) -> Iterator[MeasuredRow]:
     """CKA of all pairs of layers of two networks, in float32."""
     count = min(SAMPLE, 64 * scale.features)
     a, b = (_layers(scale, count, seed) for seed in (1, 2))
@@ -57,7 +57,7 @@ def features(scale: Scale) -> Iterator[Row]:
     yield peer
 
 
-def _layers(scale: Scale, count: int, seed: int) -> list[Tensor]:
+def _layers(scale: BenchmarkScale, count: int, seed: int) -> list[Tensor]:
     """Layers with a shared component, and a mean as large as their standard deviation."""
     shape, common = (count, scale.features), torch.Generator().manual_seed(99)
     shared, draw = torch.randn(shape, generator=common), torch.Generator().manual_seed(seed)
@@ -68,7 +68,7 @@ def _layers(scale: Scale, count: int, seed: int) -> list[Tensor]:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def images(scale: Scale) -> Iterator[Row]:
+def images(scale: BenchmarkScale) -> Iterator[MeasuredRow]:
     """Crop, flip and normalise, and a block shuffle with permutations drawn afresh."""
     side, draw = scale.large_side, np.random.default_rng(0)
     stored = draw.integers(0, 256, (scale.images, side, side, 3), dtype=np.uint8)
@@ -83,8 +83,8 @@ def images(scale: Scale) -> Iterator[Row]:
 
 
 def _against(
-    name: str, ours: Callable[[], object], peer: Callable[[], object] | None, scale: Scale
-) -> Iterator[Row]:
+    name: str, ours: Callable[[], object], peer: Callable[[], object] | None, scale: BenchmarkScale
+) -> Iterator[MeasuredRow]:
     row = measured(name, "ours", scale.images * _a_second(ours, scale), "images/s")
     if peer is None:
         yield row

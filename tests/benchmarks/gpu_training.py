@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_rows import Row, Scale, compared, kernels, measured, seconds_of, skipped
+from gpu_rows import BenchmarkScale, MeasuredRow, compared, kernels, measured, seconds_of, skipped
 from torch import nn
 from torch.nn import functional
 
@@ -55,7 +55,7 @@ def network(name: str, side: int, classes: int, device: torch.device) -> nn.Modu
 # --- small networks -------------------------------------------------------------------------------
 
 
-def small_network(name: str, scale: Scale) -> Iterator[Row]:
+def small_network(name: str, scale: BenchmarkScale) -> Iterator[MeasuredRow]:
     kernels(scale, fast=True)
     base = measured(name, "eager, default kernels", _eagerly(name, scale), "steps/s")
     yield base
@@ -68,7 +68,7 @@ def small_network(name: str, scale: Scale) -> Iterator[Row]:
     yield compared(eager, base)
 
 
-def _small_training(name: str, seed: int, scale: Scale) -> Training:
+def _small_training(name: str, seed: int, scale: BenchmarkScale) -> Training:
     device = torch.device(scale.device)
     steps = min(STEPS_AN_EPOCH, scale.small_steps)
     data = random_task(SMALL_BATCH * steps, (SMALL_SIDE, SMALL_SIDE, 3), SMALL_CLASSES, device)
@@ -80,7 +80,7 @@ def _small_training(name: str, seed: int, scale: Scale) -> Training:
     return Training(net, data, recipe, Execution(device, captured=True), evaluated=())
 
 
-def _in_group(name: str, count: int, scale: Scale) -> float:
+def _in_group(name: str, count: int, scale: BenchmarkScale) -> float:
     """Steps a second of all together, with the capture and its checks."""
     device = torch.device(scale.device)
     trainings = [_small_training(name, seed, scale) for seed in range(count)]
@@ -96,7 +96,7 @@ def _refuse_errors(group: Group[object], works: list) -> None:
             raise ended.error
 
 
-def _eagerly(name: str, scale: Scale) -> float:
+def _eagerly(name: str, scale: BenchmarkScale) -> float:
     training, generator = _small_training(name, 0, scale), torch.Generator().manual_seed(0)
     set_train_mode(training.net, None)
     steps = max(scale.small_steps // 10, 1)
@@ -112,7 +112,7 @@ def _eagerly(name: str, scale: Scale) -> float:
 # --- large networks -------------------------------------------------------------------------------
 
 
-def large_network(name: str, folder: Path, scale: Scale) -> Iterator[Row]:
+def large_network(name: str, folder: Path, scale: BenchmarkScale) -> Iterator[MeasuredRow]:
     compiled = pays(scale.device, _recipe(scale), 10**6, scale.large_side)
     goals = LARGE_GOALS.get(name, {False: None})
     for fast, goal in goals.items():
@@ -128,8 +128,8 @@ def large_network(name: str, folder: Path, scale: Scale) -> Iterator[Row]:
 
 
 def _beside_a_bare_loop(
-    name: str, how: str, scale: Scale, goal: float | None = None, *, compiled: bool
-) -> Iterator[Row]:
+    name: str, how: str, scale: BenchmarkScale, goal: float | None = None, *, compiled: bool
+) -> Iterator[MeasuredRow]:
     """Compiled where a run without a flag would be, or not."""
     speed = _bare_loop(name, scale, compiled=compiled)
     bare = measured(name, f"bare loop, {how}", speed, "images/s")
@@ -141,8 +141,8 @@ def _beside_a_bare_loop(
 
 
 def _evaluated_and_streamed(
-    name: str, folder: Path, scale: Scale, *, compiled: bool
-) -> Iterator[Row]:
+    name: str, folder: Path, scale: BenchmarkScale, *, compiled: bool
+) -> Iterator[MeasuredRow]:
     """Evaluation, and training from the disk beside the same from the device."""
     net = network(name, scale.large_side, scale.large_classes, torch.device(scale.device))
     training = _training(net, _resident(scale), scale, compiled=compiled)
@@ -155,7 +155,7 @@ def _evaluated_and_streamed(
     yield compared(row, resident, OF_RESIDENT)
 
 
-def _recipe(scale: Scale) -> Recipe:
+def _recipe(scale: BenchmarkScale) -> Recipe:
     return Recipe.model_validate({
         "optimizer": "adamw", "learning_rate": 1e-3, "batch_size": scale.large_batch, "epochs": 1,
         "precision": "bf16",
@@ -163,12 +163,12 @@ def _recipe(scale: Scale) -> Recipe:
 
 
 @cache
-def _resident(scale: Scale) -> TaskData:
+def _resident(scale: BenchmarkScale) -> TaskData:
     side, count = scale.large_side, max(scale.evaluated, scale.large_batch * BATCHES)
     return random_task(count, (side, side, 3), scale.large_classes, torch.device(scale.device))
 
 
-def _on_disk(scale: Scale, folder: Path) -> TaskData:
+def _on_disk(scale: BenchmarkScale, folder: Path) -> TaskData:
     """Images of a memory-mapped file, as of a dataset that does not fit."""
     side, count, device = scale.large_side, scale.large_batch * BATCHES, torch.device(scale.device)
     path = folder / "images.npy"
@@ -183,12 +183,12 @@ def _on_disk(scale: Scale, folder: Path) -> TaskData:
     return TaskData("multi-class", "accuracy", scale.large_classes, split, split, None)
 
 
-def _training(net: nn.Module, data: TaskData, scale: Scale, *, compiled: bool) -> Training:
+def _training(net: nn.Module, data: TaskData, scale: BenchmarkScale, *, compiled: bool) -> Training:
     execution = Execution(torch.device(scale.device), compile=compiled)
     return Training(net, data, _recipe(scale), execution)
 
 
-def _our_loop(training: Training, scale: Scale) -> float:
+def _our_loop(training: Training, scale: BenchmarkScale) -> float:
     set_train_mode(training.net, None)
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(scale.large_batch * BATCHES).split(scale.large_batch)
@@ -202,7 +202,7 @@ def _our_loop(training: Training, scale: Scale) -> float:
     return _images_a_second(run, scale)
 
 
-def _bare_loop(name: str, scale: Scale, *, compiled: bool) -> float:
+def _bare_loop(name: str, scale: BenchmarkScale, *, compiled: bool) -> float:
     """One batch that stays on the device, as a training script without its data."""
     device, batch, side = torch.device(scale.device), scale.large_batch, scale.large_side
     net = network(name, side, scale.large_classes, device).train()
@@ -223,14 +223,14 @@ def _bare_loop(name: str, scale: Scale, *, compiled: bool) -> float:
     return _images_a_second(run, scale)
 
 
-def _images_a_second(run: Callable[[int], None], scale: Scale) -> float:
+def _images_a_second(run: Callable[[int], None], scale: BenchmarkScale) -> float:
     run(min(scale.large_steps, 5))
     return (
         scale.large_batch * scale.large_steps / seconds_of(partial(run, scale.large_steps), scale)
     )
 
 
-def _evaluation(training: Training, scale: Scale, *, compiled: bool) -> float:
+def _evaluation(training: Training, scale: BenchmarkScale, *, compiled: bool) -> float:
     """Images a second, as after an epoch: the batches of an evaluation of whole images."""
     network_form = training.stepping.network if compiled else None
     work = partial(evaluate, training.net, training.data.test, training.data, training.execution,

@@ -224,8 +224,8 @@ class _Scores:
     def _loss(self, split: str, logits: Tensor) -> Tensor:
         targets = self._targets[split]
         if self._criterion.task == "multi-label":
-            known = self._partly_known[split]
-            return label_loss(logits.double(), targets.double(), partly_known=known)
+            partly_known = self._partly_known[split]
+            return label_loss(logits.double(), targets.double(), partly_known=partly_known)
         return F.cross_entropy(logits.double(), targets)
 
     def _evaluation(self, split: str, loss: float, logits: np.ndarray) -> Evaluation:
