@@ -53,6 +53,21 @@ def bound(p_values, alpha=0.025):
     return best
 
 
+@pytest.mark.parametrize("replicates", [3, 10, 100])
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_levels_that_are_very_far_apart_have_an_interval_with_width(replicates, count):
+    values = drawn(0, replicates, 1e5, count).T
+    for sides, end in (
+        ([values], 1),
+        ([-values], -1),
+        ([values, values], 1),
+        ([values, -values], -1),
+    ):
+        low, high = tau_bounds(sides)
+        assert -1 <= low < high <= 1
+        assert end in {low, high}
+
+
 @pytest.mark.parametrize("replicates", [3, 5, 10])
 @pytest.mark.parametrize("step", [0.0, 1.0, 3.0])
 def test_the_interval_follows_from_paired_t_tests_of_scipy(replicates, step):

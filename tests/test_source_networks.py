@@ -3,10 +3,8 @@
 import html
 from collections import Counter
 
-import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from test_plan import FACTS, SUITE, changed, entry_of
 from tiny_suite import TINY, tiny_suite
 
@@ -17,6 +15,7 @@ from transferbench.plan import make_plan
 from transferbench.plan.pairs import paired_replicates, reference_of
 from transferbench.registry import load_registry
 from transferbench.specs import Weights
+from transferbench.statistics import replicate_difference
 from transferbench.submission.bundle import read_bundle
 from transferbench.submission.integrity import (
     check_every_cell_is_there_once,
@@ -280,12 +279,19 @@ def test_two_runs_are_compared_over_the_networks(run, monkeypatch):
     own = run.measurements
     # Two replicates of each network; the second run is higher by k / 100 at replicate k.
     twice = pd.concat([own, own.assign(replicate=own.replicate + 3)])
-    tables = iter([twice, twice.assign(value=twice.value + twice.replicate / 100)])
+    later = twice.assign(value=twice.value + twice.replicate / 100)
+    tables = iter([twice, later])
     monkeypatch.setattr(Run, "measurements", property(lambda _: next(tables)))
     rows = transferbench.compare(run.folder, run.folder)
-    for arm, values in (("P-T", [0.015, 0.025, 0.035]), ("RI-T", np.arange(6) / 100)):
+    for arm, count in (("P-T", 3), ("RI-T", 6)):
         (row,) = (row for row in rows
                   if (row["initialization"], row["metric"]) == (arm, "test_metric"))  # fmt: skip
-        low, high = stats.t.interval(0.95, len(values) - 1, -np.mean(values), stats.sem(values))
-        assert [row["low"], row["high"]] == pytest.approx([low, high])
-        assert row["n"] == len(values)
+        sides = []
+        for table in (twice, later):
+            own = table[(table.initialization == arm) & (table.metric == "test_metric")]
+            own = own[own.diagnostic == "trial"]
+            units = own.groupby(own.replicate % count)["value"].mean()
+            sides.append(dict(enumerate(units.tolist())))
+        expected = replicate_difference(*sides, ends=(0.0, 1.0))
+        assert [row["low"], row["high"]] == pytest.approx([expected.low, expected.high])
+        assert row["n"] == count

@@ -12,10 +12,11 @@ import pandas as pd
 
 from transferbench.api.finished_run import Run
 from transferbench.api.keywords import names_suggested
+from transferbench.measurements import range_of_metric
 from transferbench.runner.folder import read_environment
 from transferbench.runner.messages import say
 from transferbench.specs import LABEL_DIGITS
-from transferbench.statistics import paired_difference
+from transferbench.statistics import Range, replicate_difference
 from transferbench.suite import TRIAL
 
 __all__ = ["compare_runs"]
@@ -36,8 +37,8 @@ def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
     """What the trials of two runs measured in the same cells: both means and the difference.
 
     Entries with external weights are paired by the weights, whose digest the names of older runs
-    lack. The interval is a paired Student-t over the replicates that both have, or over the source
-    networks that these start from.
+    lack. The interval is that of every difference (``statistics.replicate_difference``), over the
+    replicates that both have, or over the means of the source networks that these start from.
     """
     runs = [Run(first), Run(second)]
     for line in _other_machines(*(read_environment(run.folder).jobs for run in runs)):
@@ -53,7 +54,8 @@ def compare_runs(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
     joined = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b"))
     levels = [name for name in joined.index.names if name != "replicate"]
     return [
-        dict(zip(map(str, levels), axes, strict=True)) | _difference(group)
+        dict(zip(map(str, levels), axes, strict=True))
+        | _difference(group, range_of_metric((TRIAL, axes[levels.index("metric")]), {}))
         for axes, group in joined.groupby(level=levels, sort=False)
     ]
 
@@ -75,11 +77,12 @@ def _trial_values(table: pd.DataFrame) -> pd.DataFrame:
     return rows if "network" in rows else rows.assign(network=None)
 
 
-def _difference(group: pd.DataFrame) -> dict[str, Any]:
+def _difference(group: pd.DataFrame, ends: Range | None) -> dict[str, Any]:
     replicate = pd.Series(group.index.get_level_values("replicate"), index=group.index)
     start = group["network_a"].fillna(group["network_b"]).fillna(replicate)
     means = group[["value_a", "value_b"]].groupby(start).mean()
-    interval = paired_difference(means["value_a"].tolist(), means["value_b"].tolist())
+    first, second = (dict(enumerate(means[name].tolist())) for name in ("value_a", "value_b"))
+    interval = replicate_difference(first, second, ends=ends)
     return {
         "a": float(group["value_a"].mean()), "b": float(group["value_b"].mean()),
         "a - b": interval.value, "low": interval.low, "high": interval.high, "n": interval.n,

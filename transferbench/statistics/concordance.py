@@ -24,6 +24,7 @@ from transferbench.statistics.intervals import (
     method_name,
     units_of,
 )
+from transferbench.statistics.p_values import LEAST
 
 __all__ = ["concordance", "tau_bounds"]
 
@@ -120,7 +121,8 @@ def _rising(value_K: np.ndarray, pseudo_KR: np.ndarray) -> np.ndarray:
     # Equal differences tell no error; rounding must not make one of them.
     known_KK = error_KK > EQUAL * np.abs(pseudo_KR).max(initial=0)
     t_KK = np.divide(difference_KK, error_KK, out=np.zeros_like(error_KK), where=known_KK)
-    p_KK: np.ndarray = np.where(known_KK, stdtr(replicates - 1, -t_KK), 1.0)
+    # Far in its tail a p-value would vanish beside 1, and the interval have no width.
+    p_KK: np.ndarray = np.where(known_KK, np.maximum(stdtr(replicates - 1, -t_KK), LEAST), 1.0)
     for between in range(len(value_K)):
         path_KK = np.maximum(p_KK[:, between, None], p_KK[None, between, :])
         p_KK = np.minimum(p_KK, path_KK)
