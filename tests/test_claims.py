@@ -288,6 +288,18 @@ def test_a_lost_replicate_decides_nothing_where_no_value_of_it_could(threshold, 
     assert result.low > threshold
 
 
+def test_a_lost_replicate_may_be_worse_inside_its_range_than_at_an_end():
+    """With 0 or 1 for the lost value the interval lies above .16, with .25 it begins at .10."""
+    values = [0.987, 0.937, 0.984, 0.978, 0.975]
+    lows = [replicate_mean(dict(enumerate([*values, lost])), ends=(0.0, 1.0)).low
+            for lost in (0.0, 0.25, 1.0)]  # fmt: skip
+    assert lows[1] < 0.13 < min(lows[0], lows[2])
+    claim = ACCURACY_GAIN | {"terms": ACCURACY_GAIN["terms"][:1], "threshold": 0.13}
+    result = verdict(claim, of_metric(trials(P=[*values, None], RI=[0.5] * 6)), replicates=6)
+    assert (result.verdict, result.flags) == ("undecided", ("1 of 6 replicates lost",))
+    assert "the verdict depends on what it would have been" in result.reason
+
+
 def test_the_replicates_that_every_cell_has_are_counted():
     """P-T has two more than RI-T: they are neither missing nor lost, whatever their values."""
     cell = {"targets": ["near"], "perturbations": ["identity"]}

@@ -13,7 +13,7 @@ in order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from types import MappingProxyType
@@ -49,6 +49,9 @@ NAMED = 3
 """Missing measurements, and flags, that a reason names; the rest are counted."""
 
 LEVEL = 0.95
+
+PLACES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""Where lost replicates are tried, between the least effect that they could have and the most."""
 
 FEWEST = 3
 """Replicates, or source networks, that a verdict needs: two equal differences are no evidence."""
@@ -385,7 +388,7 @@ def _worst_of(claim: Claim, decisive: _Judged, cases: int) -> list[str]:
 def _filled(
     claim: Claim, case: Case, draws: Draws, make: _Intervals
 ) -> Callable[[float], list[Interval]] | None:
-    """The intervals at a level for the least and the most that the lost replicates could be.
+    """The intervals at a level for what the lost replicates could be, as in ``_fills``.
 
     Only a sum of bounded quantities of single networks has a least and a most; orders, effects of
     pairs and ratios do not (None).
@@ -395,23 +398,40 @@ def _filled(
     if divisor or not terms or None in terms:
         return None
     replicates = sorted({*draws.replicates, *draws.lost})
-    ends = [[term[end] for term in terms if term] for end in (0, 1)]
-    return lambda level: [make.of_sum(end, replicates, draws.networks, level) for end in ends]
+    filled = [[fill(shares) for fill in terms if fill] for shares in _fills(len(draws.lost))]
+    return lambda level: [make.of_sum(term, replicates, draws.networks, level) for term in filled]
 
 
-def _filled_term(sample: Sample, draws: Draws) -> tuple[Summand, Summand] | None:
-    """A summand whose lost replicates have the value with the least effect, and with the most."""
+def _fills(lost: int) -> Iterator[tuple[float, ...]]:
+    """Where each lost replicate may lie between the least effect (0) and the most (1).
+
+    All at one place, or some at each end, which has the largest spread: next to the end of a range
+    a bound is furthest out for a value inside.
+    """
+    for share in PLACES:
+        yield (share,) * lost
+    for low in range(1, lost):
+        yield (0.0,) * low + (1.0,) * (lost - low)
+
+
+def _filled_term(sample: Sample, draws: Draws) -> Callable[[tuple[float, ...]], Summand] | None:
+    """A summand whose lost replicates have values between those of the least and the most effect.
+
+    Given the share of the way from one to the other, for each.
+    """
     ends = sample.rows.bounds
     values = {k: v for k in draws.replicates if (v := sample.mean([k])) is not None}
     if ends is None or not np.isfinite(ends).all() or len(values) < len(draws.replicates):
         return None
 
-    def filled(end: float) -> Summand:
-        complete = values | dict.fromkeys(draws.lost, end)
+    least, most = ends if sample.weight > 0 else ends[::-1]
+
+    def filled(shares: tuple[float, ...]) -> Summand:
+        placed = (least + share * (most - least) for share in shares)
+        complete = values | dict(zip(draws.lost, placed, strict=True))
         return Summand(sample.weight, mean_of_replicates(complete), ends)
 
-    least, most = ends if sample.weight > 0 else ends[::-1]
-    return filled(least), filled(most)
+    return filled
 
 
 # --- the effect -------------------------------------------------------------------------------
