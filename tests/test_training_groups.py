@@ -174,6 +174,25 @@ def test_what_cannot_be_captured_runs_eagerly_and_is_told_once(graph, reason):
         assert_equal(each.result, alone(seed, "plain"))
 
 
+def test_after_an_evaluation_that_cannot_be_captured_steps_are_captured_anew(counted):
+    """Their graph draws from generators that the failed capture has left behind."""
+
+    class RefusesSixth(counted):
+        def capture(self, works, generators):
+            if len(Counted.captures) == 5:
+                Counted.captures += (0,)
+                raise RuntimeError("operation not permitted when stream is capturing")
+            super().capture(works, generators)
+
+    # Three splits and the steps of both; then of the second alone steps, and the refused split.
+    features = [{"recipe": {"epochs": epochs}} for epochs in (1, 4)]
+    ended, _ = together(features, graph=RefusesSixth)
+    splits, steps = (1, 1), (1,)
+    assert Counted.captures == (2, 2, 2, 2, *steps, 0, *splits, *steps)
+    for seed, (feature, each) in enumerate(zip(features, ended, strict=True)):
+        assert_equal(each.result, alone(seed, feature))
+
+
 def test_fp16_runs_eagerly(monkeypatch):
     said = []
     monkeypatch.setattr(torch.amp.GradScaler, "is_enabled", lambda _: True)

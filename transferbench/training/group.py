@@ -239,6 +239,9 @@ class Group(Generic[ResultT]):
                                             self._make_graph, compared=self._compared)  # fmt: skip
                 except Exception:  # noqa: BLE001  # evaluated eagerly; what the network raises, again
                     passes = None
+                    # Whose graphs draw from the generators that have been renewed.
+                    for key in [key for key, (_, graph) in captured.items() if graph is not None]:
+                        del captured[key]
             captured[split] = tuple(members), passes
         return passes  # type: ignore[no-any-return]  # a dictionary of steps and passes
 
