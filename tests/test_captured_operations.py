@@ -77,6 +77,19 @@ class MakesOnce(Layers):
         return super().forward(x) * self.scale
 
 
+class HoldsOneValue(Layers):
+    """Beside its parameters, tensors that cannot be written."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.scale = torch.full((1,), 1.5).expand(3)
+        with torch.inference_mode():
+            self.shift = torch.ones(3)
+
+    def forward(self, x):
+        return super().forward(x) * self.scale + self.shift.clone()
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
@@ -108,11 +121,13 @@ def test_what_is_held_beside_parameters_and_buffers_is_put_back():
     assert_equal(ended.result, alone(0, {"network": Rebinds}))
 
 
-def test_what_the_first_step_makes_is_captured():
+@pytest.mark.parametrize("network", [MakesOnce, HoldsOneValue])
+def test_what_steps_do_not_change_is_captured(network):
+    """What the first step makes for the others, too."""
     said = []
-    (ended,), _ = together([{"network": MakesOnce}], graph=RecordedOperations, said=said)
+    (ended,), _ = together([{"network": network}], graph=RecordedOperations, said=said)
     assert not said
-    assert_equal(ended.result, alone(0, {"network": MakesOnce}))
+    assert_equal(ended.result, alone(0, {"network": network}))
 
 
 def test_stochastic_depth_draws_anew_in_each_replay():

@@ -246,13 +246,19 @@ def _values(step: TrainingStep) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in _state(step)]
 
 
+def _can_be_written(tensor: Tensor) -> bool:
+    """Not where several values share their memory, or none may change."""
+    return tensor.is_contiguous() and not tensor.is_inference()
+
+
 class _Before:
     """The state of a training, to be put back in place: a graph reads the same memory."""
 
     def __init__(self, step: TrainingStep, own: OwnGenerators) -> None:
         self._step, self._own = step, own
         self._attributes = self.attributes(int, float, Tensor)
-        of_modules = [value for value in self._attributes.values() if isinstance(value, Tensor)]
+        of_modules = [value for value in self._attributes.values()
+                      if isinstance(value, Tensor) and _can_be_written(value)]  # fmt: skip
         self._tensors = [tensor.detach() for tensor in [*_state(step), *of_modules]]
         self._values = [tensor.clone() for tensor in self._tensors]
         with own.active():
