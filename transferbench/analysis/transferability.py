@@ -61,7 +61,9 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, level: float = 0.95) -> 
     is fitted to the labels that it predicts; with a table of the other images it is too low. The
     upper bound is that of the first, the lower bound that of the second, each by the infinitesimal
     jackknife over the images, including their effect on the table. An interval around the score
-    covers 0 to 6% for 50 images and 10 classes; this one at least 95% (``make coverage``).
+    covers 0 to 6% for 50 images and 10 classes; this one at least 95% (``make coverage``), but
+    less where the sample has few errors of the source, or none: of 2 classes 57% of scores of -0.09
+    for 50 images, 97% for 200; with 90% of images in one class 90% of scores of -0.16 for 200.
     Source: Nguyen et al. 2020, arXiv 2002.12462, Equations 1 and 2.
     """
     source_NZ = np.asarray(probabilities, dtype=np.float64)
