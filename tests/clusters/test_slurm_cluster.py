@@ -165,21 +165,21 @@ def test_a_chunk_whose_time_is_over_gives_its_jobs_back_and_is_queued_again(loca
 
 
 def test_a_training_on_two_cards_has_those_that_slurm_gave_to_its_chunk(tmp_path):
-    cards = ["--executor-option", "chunks=1", "--executor-option", "gpus=2", "--gpus-per-job", "2"]
-    little = ["--backbone", "fixup-resnet8", "--initialization", "RI-T"]
-    process = started(tmp_path, *SLURM, *cards, *little, "--device", "cpu")
-    until(lambda: process.poll() is not None or (chunk_process(0) and is_training(tmp_path, 0)))
+    cards = ["--executor-option", "gpus=2", "--gpus-per-job", "2", "--backbone", "fixup-resnet8"]
+    process = started(tmp_path, *SLURM, *cards, "--device", "cpu")
+    until(lambda: process.poll() is not None or (chunk_process(0) and begun(tmp_path)))
     assert process.poll() is None, process.stderr.read()
     environment = Path(f"/proc/{chunk_process(0)}/environ").read_bytes().split(b"\0")
     assert b"CUDA_VISIBLE_DEVICES=0,1" in environment
-    assert "gres/gpu=2" in slurm("scontrol", "show", "job")
-    ended(process)
-    paths = (tmp_path / "store" / "jobs").glob("*/*/manifest.json")
-    manifests = [json.loads(path.read_text()) for path in paths]
-    own = [each for each in manifests if each["kind"] in {"trial", "pretrain", "tuning"}]
-    assert own
-    assert {each["facts"]["processes"] for each in own} == {2}
-    assert (tmp_path / "run" / "records.jsonl").read_bytes()
+    assert "gpu:2" in slurm("scontrol", "show", "job")
+    until(lambda: told(tmp_path))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE_SECONDS)
+    slurm(sys.executable, "-m", "transferbench", "cancel", str(tmp_path / "run"))
+    first = told(tmp_path)[0]
+    manifest = next((tmp_path / "store" / "jobs").glob(f"*/{first.job}/manifest.json"))
+    assert json.loads(manifest.read_text())["facts"]["processes"] == 2
+    until(lambda: not slurm("squeue", "-h"))
 
 
 def test_cancel_ends_the_chunks_and_the_run_goes_on_later(local, tmp_path):
