@@ -119,9 +119,9 @@ class Shards:
 
     def agreed(self, flags: Sequence[bool]) -> list[bool]:
         """What the first process says, in all of them."""
-        told = torch.tensor(flags, dtype=torch.int32, device=next(iter(self.parts.values())).device)
-        distributed.broadcast(told, 0)
-        return [bool(flag) for flag in told.tolist()]
+        flags_of_first = torch.tensor(flags, dtype=torch.int32, device=next(iter(self.parts.values())).device)
+        distributed.broadcast(flags_of_first, 0)
+        return [bool(flag) for flag in flags_of_first.tolist()]
 
 
 def _blocks(net: nn.Module) -> list[nn.Module]:
