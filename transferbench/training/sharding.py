@@ -119,9 +119,10 @@ class Shards:
 
     def agreed(self, flags: Sequence[bool]) -> list[bool]:
         """What the first process says, in all of them."""
-        flags_of_first = torch.tensor(flags, dtype=torch.int32, device=next(iter(self.parts.values())).device)
-        distributed.broadcast(flags_of_first, 0)
-        return [bool(flag) for flag in flags_of_first.tolist()]
+        device = next(iter(self.parts.values())).device
+        of_first = torch.tensor(flags, dtype=torch.int32, device=device)
+        distributed.broadcast(of_first, 0)
+        return [bool(flag) for flag in of_first.tolist()]
 
 
 def _blocks(net: nn.Module) -> list[nn.Module]:
