@@ -347,7 +347,7 @@ def test_multiply_adds_are_those_of_the_formula() -> None:
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium to open pages")
 PAGES = (
-    "index.html", "quickstart@2/index.html", "initializations@1/index.html",
+    "index.html", "quickstart@3/index.html", "initializations@1/index.html",
     "characters@2/index.html", "null-pair@1/index.html",
 )  # fmt: skip
 
@@ -387,10 +387,10 @@ def test_nothing_is_cut_off(chromium: Browser, width: int) -> None:
 @pytest.mark.parametrize("width", [1280, 420])
 def test_numbers_are_seen_without_scripts(chromium: Browser, width: int) -> None:
     chromium.scripts(enabled=False)
-    chromium.show(PUBLISHED / "quickstart@2" / "index.html", width)
+    chromium.show(PUBLISHED / "quickstart@3" / "index.html", width)
     chromium.scripts(enabled=True)
     visible = chromium.value("document.querySelector('.results').innerText")
-    rows = json.loads((PUBLISHED.parent / "quickstart@2" / "board.json").read_text())["rows"]
+    rows = json.loads((PUBLISHED.parent / "quickstart@3" / "board.json").read_text())["rows"]
     for row in rows:
         for key in ("score", "score_low", "pretrained", "gain", "severe_gain_high"):
             assert f"{row[key]:.3f}".replace("-", MINUS) in visible, key
@@ -399,7 +399,7 @@ def test_numbers_are_seen_without_scripts(chromium: Browser, width: int) -> None
 
 @needs_browser
 def test_a_board_can_be_sorted_and_filtered(chromium: Browser) -> None:
-    chromium.show(PUBLISHED / "quickstart@2" / "index.html")
+    chromium.show(PUBLISHED / "quickstart@3" / "index.html")
     names = ("[...document.querySelectorAll('.results tbody tr')].filter(row => !row.hidden)"
              ".map(row => row.querySelector('th').innerText.trim())")  # fmt: skip
     ranked = chromium.value(names)
@@ -415,7 +415,7 @@ def test_a_board_can_be_sorted_and_filtered(chromium: Browser) -> None:
 
 @needs_browser
 def test_the_keyboard_reaches_what_can_be_done(chromium: Browser) -> None:
-    chromium.show(PUBLISHED / "quickstart@2" / "index.html")
+    chromium.show(PUBLISHED / "quickstart@3" / "index.html")
     reached = []
     for _ in range(9):
         for kind in ("keyDown", "keyUp"):
