@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from t_intervals import ANY, of_difference, of_level, p_value
 
-from transferbench.claims import Verdict, judge
+from transferbench.claims import Verdict, bracketed, judge
 from transferbench.measurements import Measurements
 from transferbench.records import Record
 from transferbench.statistics import (
@@ -621,7 +621,8 @@ def test_shares_and_orders_of_several_networks():
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
     assert (result.interval, result.n) == ("ranged-fieller-networks-95", 3)
     result = verdict(order, records, **of_networks(3))
-    expected = concordance([pick(ri), pick(mv), pick(p)], (), range(3))
+    levels = [[Summand(1, pick(values), ANY)] for values in (ri, mv, p)]
+    expected = concordance(levels, (), range(3))
     assert (result.effect, result.low, result.high) == pytest.approx(expected[:3])
     assert (result.interval, result.n) == ("pairs-networks-95", 3)
 
@@ -680,3 +681,18 @@ def test_a_diagnostic_declares_the_range_of_its_metric():
     plain = Measurements.of_records(rows)
     (result,) = judge(suite({"claim": {"terms": terms}}), plain, "net")
     assert result.interval == "wide-t-95"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.2, 0.5, "[-0.200, +0.500]"),
+        (0.9987, 0.9991, "[+0.9987, +0.9991]"),
+        (0.99991, 1.0, "[+0.9999, +1.0000]"),
+        (0.999998, 1.0, "[+0.999998, +1.000000]"),
+        (1 - 1e-9, 1.0, "[+1.000, +1.000]"),
+        (0.25, 0.25, "[+0.250, +0.250]"),
+    ],
+)
+def test_bounds_that_differ_are_written_so_that_they_do(low, high, expected):
+    assert bracketed(low, high, lambda bound, digits: f"{bound:+.{digits}f}") == expected

@@ -66,7 +66,8 @@ def test_the_power_of_an_order_rises_from_the_error_to_one():
     def above(low, _):
         return low > 0
 
-    equal, apart = Levels([0.0, 0.0, 0.0], 1.0), Levels([0.0, 4.0, 8.0], 1.0)
+    ranges = [(-np.inf, np.inf)] * 3
+    equal, apart = Levels([0.0, 0.0, 0.0], 1.0, ranges), Levels([0.0, 4.0, 8.0], 1.0, ranges)
     assert order_power(equal, None, above, 5, seed=0) <= 0.025 + 3 * (0.025 / 200) ** 0.5
     assert order_power(apart, None, above, 8, seed=0) > 0.95
     assert order_power(apart, apart, above, 8, seed=0) > 0.95

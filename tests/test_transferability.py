@@ -24,7 +24,7 @@ from transferbench.analysis.transferability import (
     nearest_classes,
 )
 from transferbench.measurements import Measurements, Network
-from transferbench.statistics import concordance, mean_of_replicates
+from transferbench.statistics import Summand, concordance, mean_of_replicates
 from transferbench_plugins.diagnostics.training._earliest_checkpoint import (
     earliest_sufficient,
     margins,
@@ -358,8 +358,12 @@ def test_correlations_equal_scipy(over):
 
 
 def test_over_replicates_taus_error_is_that_of_pairs():
-    kendall = correlations(replicated(SCORES), replicated(TRUTH))["kendall"]
-    score, truth = ([mean_of_replicates(v) for v in replicated(side)] for side in (SCORES, TRUTH))
+    ranges = (-np.inf, np.inf), (0.0, 1.0)
+    kendall = correlations(replicated(SCORES), replicated(TRUTH), ranges=ranges)["kendall"]
+    score, truth = (
+        [[Summand(1.0, mean_of_replicates(v), ends)] for v in replicated(side)]
+        for side, ends in zip((SCORES, TRUTH), ranges, strict=True)
+    )
     expected = concordance(score, truth, range(3))
     assert (kendall.low, kendall.high) == pytest.approx((expected.low, expected.high))
     assert (kendall.method, kendall.n) == (expected.method, expected.n)

@@ -9,8 +9,9 @@ from itertools import combinations
 from statistics import fmean
 
 import numpy as np
-from simulated import Batch, Simulation, Values, ratios, student, sums
-from sum_simulations import ANY, SHARE
+from order_simulations import UNEQUAL, tau_of
+from simulated import Batch, Bounds, Simulation, Values, ratios, student, sums
+from sum_simulations import ANY, SHARE, Arm
 
 from transferbench.statistics import Interval, Summand, weighted_sum
 from transferbench.statistics.concordance import tau_bounds
@@ -20,6 +21,8 @@ __all__ = ["image_simulations", "network_simulations"]
 NETWORKS = (3, 5)
 EACH = 2
 """Replicates of each network."""
+SMALL = 0.002
+"""The share by which replicates of a skewed network lie apart."""
 SPREADS = {
     "none": 0.0,
     "half that of replicates": 0.5,
@@ -155,13 +158,30 @@ ORDERS = {
 def _orders(networks: int) -> Iterator[Simulation]:
     for setting, (levels, truth, threshold) in ORDERS.items():
 
-        def draw(rng: np.random.Generator, levels: tuple[int, ...] = levels) -> Interval:
-            noise = _of_networks(_values(rng, networks, 1.0, (len(levels),)), networks)
-            low, high = tau_bounds([np.array(levels)[:, None] + noise])
-            return Interval(None, low, high, networks, "pairs-networks-95")
+        def draw(rng: np.random.Generator, draws: int, levels: tuple[int, ...] = levels) -> Bounds:
+            noise = _of_networks(_values(rng, networks, 1.0, (draws, len(levels))), networks)
+            return tau_bounds([np.array(levels)[:, None] + noise], [[ANY] * len(levels)])
 
-        text = f"{networks} networks x {EACH}, position: {setting}"
-        yield Simulation("pairs-networks", text, networks, draw, truth, threshold)
+        yield _order_row(networks, setting, draw, truth, threshold)
+    for setting, arms in UNEQUAL.items():
+
+        def unequal(rng: np.random.Generator, draws: int, arms: Sequence[Arm] = arms) -> Bounds:
+            # Replicates that vary little around what their network gave.
+            of_networks = [np.tile(arm.sample(rng, (draws, networks)), EACH) for arm in arms]
+            values = np.stack(of_networks, axis=1)
+            values = values * rng.uniform(1 - SMALL, 1, values.shape) / (1 - SMALL / 2)
+            pseudo = _of_networks(values, networks)
+            return tau_bounds([pseudo], [[arm.range for arm in arms]])
+
+        truth = tau_of([arm.mean for arm in arms])
+        yield _order_row(networks, setting, unequal, truth, truth)
+
+
+def _order_row(
+    networks: int, setting: str, batch: Batch, truth: float, threshold: float
+) -> Simulation:
+    text = f"{networks} networks x {EACH}, position: {setting}"
+    return Simulation("pairs-networks", text, networks, batch, truth, threshold, at_once=True)
 
 
 # --- test images ------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 from scipy import stats
 from scipy.special import logsumexp, softmax
 from simulated import Simulation
+from sum_simulations import ANY
 
 from transferbench.analysis.metric_intervals import metric_interval
 from transferbench.analysis.transferability import correlations, leep, nce
@@ -143,20 +145,22 @@ def correlations_of_scores() -> Iterator[Simulation]:
     levels = {
         "rising": (np.arange(5.0), np.array([0, 2.5, 2, 4.5, 4])),
         "without relation": (np.array([0.0, 2, 1, 1, 2]), np.array([1.0, 0, 2, 2, 1])),
+        "the same order, far apart": (8 * np.arange(5.0), 8 * np.arange(5.0)),
     }
     for setting, (scores, truth) in levels.items():
         # Equal levels are neither concordant nor discordant.
         signs = [np.sign(np.subtract.outer(side, side)) for side in (scores, truth)]
         tau = float((signs[0] * signs[1]).sum() / (5 * 4))
-        for n in (3, 5, 10):
+        for n, ends in product((3, 5, 10), (ANY, None)):
 
             def fixed(
-                rng: np.random.Generator, n: int = n, sides: Any = (scores, truth)
+                rng: np.random.Generator, n: int = n, sides: Any = (scores, truth), ends: Any = ends
             ) -> Interval:
                 pair = (side[:, None] + rng.normal(size=(5, n)) for side in sides)
-                return _correlated(*pair)["kendall"]
+                return _correlated(*pair, ranges=(ends, ends))["kendall"]
 
-            yield Simulation("pairs", f"tau of 5 fixed networks, {setting}", n, fixed, tau)
+            text = f"tau of 5 fixed networks, {setting}{'' if ends else ', no range'}"
+            yield Simulation("pairs", text, n, fixed, tau, 0.0, fewer=4)
     for rho in (0.0, 0.9):
         for n in (5, 10, 20):
             for name, truth in (("pearson", rho), ("kendall", 2 / np.pi * np.arcsin(rho))):
@@ -172,6 +176,6 @@ def correlations_of_scores() -> Iterator[Simulation]:
                                  float(truth))  # fmt: skip
 
 
-def _correlated(scores: np.ndarray, truth: np.ndarray, **over: Any) -> dict[str, Interval]:
+def _correlated(scores: np.ndarray, truth: np.ndarray, **options: Any) -> dict[str, Interval]:
     sides = [[dict(enumerate(network)) for network in side.tolist()] for side in (scores, truth)]
-    return correlations(*sides, **over)
+    return correlations(*sides, **options)

@@ -12,7 +12,21 @@ from simulated import Simulation, Values, ratios, student, sums
 
 from transferbench.statistics.reaches import Range
 
-__all__ = ["differences", "means", "pairs_of_networks", "ratios_of_gains"]
+__all__ = [
+    "ANY",
+    "REPLICATES",
+    "SHARE",
+    "Arm",
+    "accuracy",
+    "differences",
+    "distance",
+    "exponential",
+    "means",
+    "normal",
+    "pairs_of_networks",
+    "ratios_of_gains",
+    "uniform",
+]
 
 REPLICATES = (3, 5, 10)
 SOME_EQUAL = 0.98
@@ -42,6 +56,12 @@ def uniform(mean: float, half: float, ends: Range | None = SHARE) -> Arm:
 
 def exponential(mean: float, ends: Range | None = COUNT, least: float = 0.0) -> Arm:
     return Arm(lambda rng, size: least + rng.exponential(mean, size), least + mean, ends)
+
+
+def distance(mean: float, deviation: float) -> Arm:
+    """Gamma values, which are exponential where the deviation is the mean."""
+    shape = (mean / deviation) ** 2
+    return Arm(lambda rng, size: rng.gamma(shape, mean / shape, size), mean, COUNT)
 
 
 def accuracy(mean: float, concentration: float, images: int = 1000) -> Arm:

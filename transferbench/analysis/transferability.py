@@ -19,7 +19,14 @@ import numpy as np
 from transferbench.analysis.evidence import spectrum
 from transferbench.measurements import Measurements
 from transferbench.metrics import ratio
-from transferbench.statistics import Estimator, Interval, concordance, student_t
+from transferbench.statistics import (
+    Interval,
+    Range,
+    Summand,
+    concordance,
+    mean_of_replicates,
+    student_t,
+)
 from transferbench.statistics.intervals import method_name, wilson_bounds
 
 __all__ = [
@@ -236,7 +243,12 @@ def correlate(
     """
     score_of, truth_of = scores.by_network(), truth.by_network()
     networks = sorted(score_of.keys() & truth_of.keys())
-    return correlations([score_of[n] for n in networks], [truth_of[n] for n in networks], over=over)
+    return correlations(
+        [score_of[n] for n in networks],
+        [truth_of[n] for n in networks],
+        over=over,
+        ranges=(scores.bounds, truth.bounds),
+    )
 
 
 def correlations(
@@ -245,13 +257,15 @@ def correlations(
     *,
     over: SamplingUnit = "replicates",
     level: float = 0.95,
+    ranges: tuple[Range | None, Range | None] = (None, None),
 ) -> dict[str, Interval]:
     """``CORRELATIONS`` over networks between mean scores and mean metrics after fine-tuning.
 
     ``scores[i]`` and ``truth[i]`` are of network i; only replicates that all networks have are
     used. Weighted tau gives more weight to exchanges among the best networks. ``over``: the
     sampling unit, the replicates of fixed networks (a grid of checkpoints) or the networks (a zoo
-    of backbones); ``n`` counts its units.
+    of backbones); ``n`` counts its units. ``ranges``: the least and the largest value that a score
+    and that a metric can have; one without may be as skewed as an exponential one.
     Error: Kendall's tau over replicates by ``concordance``; over networks Wilson's interval with
     the largest variance that tau can have, 2 (1 - tau^2) / P. Pearson's over networks by Fisher's
     z, 1 / sqrt(P - 3), for normal values; over replicates it has no interval: their spread lowers a
@@ -274,7 +288,7 @@ def correlations(
         return {name: Interval(None, None, None, n, "none", undefined) for name in CORRELATIONS}
     tau, correlation = values["kendall"] or 0.0, values["pearson"] or 0.0
     if over == "replicates":
-        kendall = _tau_over_replicates(values_PR2, tau, level)
+        kendall = _tau_over_replicates(values_PR2, tau, level, ranges)
         pearson = Interval(correlation, None, None, n, "none", LOWERED)
     else:
         kendall, pearson = _over_networks(values_PR2, tau, correlation, level)
@@ -282,14 +296,20 @@ def correlations(
     return {"kendall": kendall, "weighted-kendall": weighted, "pearson": pearson}
 
 
-def _tau_over_replicates(values_PR2: np.ndarray, kendall: float, level: float) -> Interval:
+def _tau_over_replicates(
+    values_PR2: np.ndarray,
+    kendall: float,
+    level: float,
+    ranges: tuple[Range | None, Range | None],
+) -> Interval:
     """Kendall's tau of fixed networks."""
 
-    def mean_of(network: int, side: int) -> Estimator:
-        return lambda subset: float(values_PR2[network, list(subset), side].mean())
+    def effect_of(network: int, side: int) -> list[Summand]:
+        values = dict(enumerate(values_PR2[network, :, side].tolist()))
+        return [Summand(1.0, mean_of_replicates(values), ranges[side])]
 
     networks, replicates = range(len(values_PR2)), range(values_PR2.shape[1])
-    of_score, of_truth = ([mean_of(network, side) for network in networks] for side in (0, 1))
+    of_score, of_truth = ([effect_of(network, side) for network in networks] for side in (0, 1))
     tau = concordance(of_score, of_truth, replicates, level)
     # Of equal values one tau counts half a pair, the other none.
     if tau.low is not None and tau.high is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transferbench.claims.bounds import bracketed
 from transferbench.claims.equal import EQUAL_PREDICTIONS, EqualTrials, TrialKey, equal_trials
 from transferbench.claims.families import (
     Counts,
@@ -34,6 +35,7 @@ __all__ = [
     "PlannedClaim",
     "TrialKey",
     "Verdict",
+    "bracketed",
     "claim_power",
     "control_word",
     "controls_of",

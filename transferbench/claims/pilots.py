@@ -26,9 +26,10 @@ from transferbench.statistics import (
     power_above,
     power_within,
     quantile_factor,
+    range_of_sum,
     simulated_bounds,
 )
-from transferbench.suite import SOURCE, Claim, Pilot, Suite
+from transferbench.suite import SOURCE, Claim, Pilot, Suite, Term
 from transferbench.suite.published import pilot_arms
 from transferbench.suite.ranges import metric_ranges
 from transferbench.suite.starts import networks_behind
@@ -112,7 +113,7 @@ def claim_power(claim: Claim, pilot: Pilot, n: int, ranges: MetricRanges) -> flo
     if n < FEWEST:
         return 0.0
     if pilot.levels:
-        return _power_of_order(claim, pilot, n)
+        return _power_of_order(claim, pilot, n, ranges)
     if arms := _arms(claim, pilot, ranges):
         return float(np.mean(_holds(claim)(*_bounds(claim, pilot, arms, n))))
     factor = _factor(claim, n, ranges)
@@ -183,11 +184,20 @@ def _holds(claim: Claim) -> Callable[[Any, Any], Any]:
     }[claim.relation]
 
 
-def _power_of_order(claim: Claim, pilot: Pilot, n: int) -> float:
-    other = pilot.against_deviation
-    against = Levels(pilot.against, other) if other is not None else None
+def _power_of_order(claim: Claim, pilot: Pilot, n: int, ranges: MetricRanges) -> float:
+    effects = claim.order or [claim.terms] * len(pilot.levels)
+    levels = Levels(pilot.levels, pilot.deviation, [_range_of(e, ranges) for e in effects])
+    against, other = None, pilot.against_deviation
+    if other is not None:
+        against = Levels(pilot.against, other, [_range_of(e, ranges) for e in claim.against])
     seed = derive_seed("power", {"levels": list(pilot.levels), "n": n})
-    return order_power(Levels(pilot.levels, pilot.deviation), against, _holds(claim), n, seed)
+    return order_power(levels, against, _holds(claim), n, seed)
+
+
+def _range_of(terms: Sequence[Term], ranges: MetricRanges) -> Range | None:
+    """The range of an effect; None where that of a quantity is not declared."""
+    ends = [range_of_metric((term.diagnostic, term.metric), ranges) for term in terms]
+    return None if None in ends else range_of_sum([term.weight for term in terms], ends)
 
 
 def _arms_in(claim: Claim) -> set[str | None]:
@@ -267,22 +277,24 @@ def _pilot_of_order(suite: Suite, case: Case, draws: Draws) -> Pilot | str:
     measured = [side for side in sides if side is not None]
     if len(measured) < len(sides):
         return "its levels have no spread"
-    (levels, n), *others = measured
-    signs = [_signs(side.means) for side, _ in measured]
-    other = others[0][0] if others else None
+    (levels, spread, n), *others = measured
+    signs = [_signs(means) for means, _, _ in measured]
+    against, other, _ = others[0] if others else ((), None, n)
     return Pilot(
         draw=suite.draw,
         n=n,
         effect=float(np.mean(np.prod(signs, axis=0))),
-        deviation=levels.deviation,
-        levels=tuple(levels.means),
-        against=tuple(other.means) if other else (),
-        against_deviation=other.deviation if other else None,
+        deviation=spread,
+        levels=tuple(levels),
+        against=tuple(against),
+        against_deviation=other,
     )
 
 
-def _levels(side: Sequence[Sequence[Sample]], draws: Draws) -> tuple[Levels, int] | None:
-    """The effects at K levels, and their deviation from the mean of each replicate."""
+def _levels(
+    side: Sequence[Sequence[Sample]], draws: Draws
+) -> tuple[list[float], float, int] | None:
+    """The effects at K levels, their deviation from the mean of each replicate, and n."""
     effects = [jackknifed(effect_of(s), draws.replicates, draws.networks) for s in side]
     pseudo_KR = np.array([effect.pseudo for effect in effects])
     levels, n = pseudo_KR.shape
@@ -293,7 +305,7 @@ def _levels(side: Sequence[Sequence[Sample]], draws: Draws) -> tuple[Levels, int
     rest_KR += pseudo_KR.mean()
     variance = float((rest_KR**2).sum()) / ((levels - 1) * (n - 1))
     means = [float(effect.value or 0.0) for effect in effects]
-    return (Levels(means, variance**0.5), n) if variance > 0 else None
+    return (means, variance**0.5, n) if variance > 0 else None
 
 
 def _signs(means: Sequence[float]) -> np.ndarray:

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from transferbench.claims.bounds import bracketed
 from transferbench.claims.cases import Case, Draws, cases_of, draws_of, effect_of
 from transferbench.claims.equal import EQUAL_PREDICTIONS, EqualTrials, equality_of
 from transferbench.claims.terms import Sample
@@ -31,7 +32,7 @@ from transferbench.statistics import (
     Estimator,
     Interval,
     Summand,
-    concordance,
+    concordance_at,
     covered,
     jackknife,
     jackknife_ratio,
@@ -122,7 +123,9 @@ class Verdict(BaseModel):
     @property
     def bounds_text(self) -> str:
         """The interval in brackets; empty without one."""
-        return "" if self.low is None else f"[{self.low:+.3f}, {self.high:+.3f}]"
+        if self.low is None or self.high is None:
+            return ""
+        return bracketed(self.low, self.high, lambda bound, digits: f"{bound:+.{digits}f}")
 
 
 def judge(
@@ -449,8 +452,11 @@ def _intervals(
     if reason:
         return lambda _: _undetermined(claim, reason)
     if claim.order or claim.along:
-        levels, against = (list(map(effect_of, side)) for side in (case.sums, case.against))
-        return lambda level: concordance(levels, against, replicates, level, networks)
+        levels, against = (
+            [[_summand(sample) for sample in effect] for effect in side]
+            for side in (case.sums, case.against)
+        )
+        return concordance_at(levels, against, replicates, networks)
     effect, divisor = ([_summand(sample) for sample in side] for side in case.sums)
     if divisor:
         return lambda level: make.of_ratio(effect, divisor, replicates, networks, level)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from transferbench.claims import (
     Family,
     Verdict,
+    bracketed,
     control_word,
     controls_of,
     counts_of,
@@ -171,6 +172,6 @@ def _cell(verdict: Verdict | None) -> _Cell:
     flags = f" ({', '.join(verdict.flags)})" if verdict.flags else ""
     if verdict.effect is None or verdict.low is None or verdict.high is None:
         return _Cell("", word + flags)
-    bounds = f"[{signed(verdict.low)}, {signed(verdict.high)}]"
+    bounds = bracketed(verdict.low, verdict.high, signed)
     covers = f" {verdict.covers_text}" if verdict.covers else ""
     return _Cell(word, f"{signed(verdict.effect)} {bounds}{covers}{flags}")

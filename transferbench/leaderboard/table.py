@@ -144,9 +144,9 @@ def _decimal(value: Scalar) -> str:
     return "?" if value is None else f"{value:.3f}".replace("-", MINUS)
 
 
-def signed(value: float) -> str:
-    """A value with its sign and three decimals."""
-    return f"{value:+,.3f}".replace("-", MINUS)
+def signed(value: float, digits: int = 3) -> str:
+    """A value with its sign and three decimals, or so many."""
+    return f"{value:+,.{digits}f}".replace("-", MINUS)
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

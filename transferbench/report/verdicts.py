@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from transferbench.claims import (
     Verdict,
+    bracketed,
     control_word,
     controls_of,
     families_of,
@@ -122,7 +123,7 @@ def _p_text(verdict: Verdict) -> str:
 def _interval_text(verdict: Verdict) -> str:
     if verdict.low is None or verdict.high is None:
         return f"no interval, n {verdict.n}"
-    return f"[{significant(verdict.low)}, {significant(verdict.high)}] {verdict.covers_text}"
+    return f"{bracketed(verdict.low, verdict.high, significant)} {verdict.covers_text}"
 
 
 def _interval_plot(verdict: Verdict) -> IntervalPlot | None:

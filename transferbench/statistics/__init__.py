@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferbench.statistics.concordance import concordance
+from transferbench.statistics.concordance import concordance, concordance_at
 from transferbench.statistics.intervals import (
     Estimator,
     Interval,
@@ -30,7 +30,7 @@ from transferbench.statistics.power import (
     power_within,
 )
 from transferbench.statistics.ranks import Rank, rank_intervals
-from transferbench.statistics.reaches import Range, quantile_factor
+from transferbench.statistics.reaches import Range, quantile_factor, range_of_sum
 from transferbench.statistics.shares import effective_wilson, exact_share, mean_of_shares
 from transferbench.statistics.sums import (
     Summand,
@@ -56,6 +56,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_mean",
     "concordance",
+    "concordance_at",
     "covered",
     "deviation",
     "effective_wilson",
@@ -76,6 +77,7 @@ __all__ = [
     "power_within",
     "quantile_factor",
     "range_of",
+    "range_of_sum",
     "rank_intervals",
     "replicate_difference",
     "replicate_mean",

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transferbench.statistics.concordance import tau_bounds
+from transferbench.statistics.reaches import Ranges
 
 __all__ = [
     "GOAL",
@@ -39,10 +40,14 @@ DRAWS = 1000
 
 
 class Levels(NamedTuple):
-    """The effects at K levels, and the deviation of each from its replicate's mean."""
+    """The effects at K levels, their ranges, and the deviation of each from its replicate's mean.
+
+    An effect of several arms counts as one quantity with the range of their sum.
+    """
 
     means: Sequence[float]
     deviation: float
+    ranges: Ranges
 
 
 def expected_half_width(
@@ -104,26 +109,24 @@ def power_within(
 def order_power(
     levels: Levels,
     against: Levels | None,
-    holds: Callable[[float, float], bool],
+    holds: Callable[[np.ndarray, np.ndarray], np.ndarray],
     n: int,
     seed: int,
     draws: int = DRAWS,
 ) -> float:
     """The share of simulated samples in which an order holds.
 
-    ``holds``: of the bounds of Kendall's tau. Levels of a sample are normal around their means,
-    independent of each other and of those they are set ``against``.
+    ``holds``: of the bounds of Kendall's tau, of all samples at once. Levels of a sample are normal
+    around their means, independent of each other and of those they are set ``against``.
     Error: binomial, of ``draws`` samples.
     """
     rng = np.random.default_rng(seed)
     sides = [side for side in (levels, against) if side is not None]
-    samples = ([_draw(side, n, rng) for side in sides] for _ in range(draws))
-    return sum(holds(*tau_bounds(sample)) for sample in samples) / draws
-
-
-def _draw(levels: Levels, n: int, rng: np.random.Generator) -> np.ndarray:
-    means_K1 = np.asarray(levels.means)[:, None]
-    return rng.normal(means_K1, levels.deviation, (len(levels.means), n))
+    samples = [
+        rng.normal(np.asarray(side.means)[:, None], side.deviation, (draws, len(side.means), n))
+        for side in sides
+    ]
+    return float(np.mean(holds(*tau_bounds(samples, [side.ranges for side in sides]))))
 
 
 def needed(power_at: Callable[[int], float], goal: float = GOAL, most: int = MOST) -> int | None:

@@ -17,10 +17,14 @@ __all__ = [
     "Factor",
     "Moments",
     "Range",
+    "Ranges",
+    "ends_of",
+    "factor_of",
     "moments_of",
     "quantile_factor",
     "range_of_sum",
     "ratio_bounds",
+    "reach",
     "reaches",
     "sum_bounds",
 ]
@@ -69,15 +73,18 @@ def moments_of(weights: Sequence[float], value: np.ndarray, values: np.ndarray) 
 
 
 def quantile_factor(ranges: Ranges, n: int, share: np.ndarray) -> np.ndarray | float:
-    """Of Student-t's quantile for a sum in which one summand has this ``share`` of the variance.
+    """Of Student-t's quantile for a sum in which one summand has this ``share`` of the variance."""
+    return factor_of(None in ranges, n, share)
+
+
+def factor_of(wide: np.ndarray | bool, n: int, share: np.ndarray) -> np.ndarray:
+    """``quantile_factor`` of many sums; ``wide``: those with a quantity without a range.
 
     Student-t is exact for normal values. The sum of two arms with equal variance is close to one,
     whatever their distribution; that of one arm is not.
     """
-    if None in ranges:
-        return 1 + SKEWED / math.sqrt(n)
-    factor: np.ndarray = 1 + (EVEN_FACTORS.get(n, 1.0) - 1) * np.maximum(2 * share - 1, 0.0)
-    return factor
+    even = 1 + (EVEN_FACTORS.get(n, 1.0) - 1) * np.maximum(2 * share - 1, 0.0)
+    return np.where(wide, 1 + SKEWED / math.sqrt(n), even)
 
 
 def reaches(
@@ -103,49 +110,52 @@ def reaches(
     share = np.square(own_S).max(axis=-1) / total
     scale = factor(ranges, n, share) * t_quantile(n - 1, level) / math.sqrt(n)
     scale = scale * spread / np.sqrt(total)
-    low = high = np.zeros_like(spread)
-    for i, ends in enumerate(ranges):
-        below, above = _asymmetry(ends, moments.value[..., i], moments.deviation[..., i] * scale)
+    ends = ends_of(ranges)
+    below, above = (reach(sign * weight_S, ends, moments, scale) for sign in (1, -1))
+    return below, above
+
+
+def ends_of(ranges: Ranges) -> np.ndarray:
+    """The least and the largest value of each quantity, infinite without a range; (2, S)."""
+    return np.array([ends or (-math.inf, math.inf) for ends in ranges]).reshape(-1, 2).T
+
+
+def reach(weight: np.ndarray, ends: np.ndarray, moments: Moments, scale: np.ndarray) -> np.ndarray:
+    """How far below itself a sum reaches, of summands whose errors are ``scale`` deviations.
+
+    Shapes: weight (S,) or (..., S), ends (2, S) or (2, ..., S), scale and the result (...).
+    """
+    squared = np.zeros_like(scale)
+    for i in range(weight.shape[-1]):
+        value, deviation = moments.value[..., i], moments.deviation[..., i]
+        below, above = value - ends[0][..., i], ends[1][..., i] - value
         # A summand with a negative weight is at its high end where the sum is at its low end.
-        positive = weight_S[..., i] > 0
-        error = own_S[..., i] * scale
-        low = low + np.square(error * np.where(positive, below, above))
-        high = high + np.square(error * np.where(positive, above, below))
-    return np.sqrt(low), np.sqrt(high)
+        positive = weight[..., i] > 0
+        near, far = np.where(positive, below, above), np.where(positive, above, below)
+        error = np.abs(weight[..., i]) * deviation * scale
+        squared = squared + np.square(error * _asymmetry(near, far, deviation * scale))
+    reached: np.ndarray = np.sqrt(squared)
+    return reached
 
 
-def _asymmetry(
-    ends: Range | None, value: np.ndarray, error: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """How many times ``error`` an arm reaches below and above its value.
+def _asymmetry(near: np.ndarray, far: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """How many times ``error`` an arm reaches towards an end of its range.
 
+    ``near``: the distance to that end, infinite without one; ``far``: that to the other end.
     Wilson's score interval takes the variance at the bound in place of that at the value, as if it
     rose with the distance to the end of the range; its asymmetry is that of a share, and next to
     the only end of a half-open range that of a count. ``EXPONENT`` makes it that of replicates. It
-    never reaches beyond the end. In the middle of the range, and without an end, both factors are
-    1.
+    never reaches beyond the end. In the middle of the range, and without an end, the factor is 1.
     Shapes: any, the same for all.
     """
-    if ends is None:
-        return np.ones_like(error), np.ones_like(error)
-    below, above = value - ends[0], ends[1] - value
-    inside = (below > 0) & (above > 0) & (error > 0)
+    inside = (near > 0) & (far > 0) & (error > 0)
     error = np.where(inside, error, 1.0)
-    # The error in units of the distance to each end; u^2 (1 + p q) - (p - q) u - 1 = 0.
-    p, q = (np.where(inside, error / np.where(inside, room, 1.0), 1.0) for room in (below, above))
-    root, half = np.sqrt(1 + np.square(p + q) / 4), (p - q) / 2
-    sides = (root - half, p), (root + half, q)
-    down, up = (
-        np.where(inside, np.maximum(1.0, _least((u / (1 + p * q)) ** EXPONENT, room)), 1.0)
-        for u, room in sides
-    )
-    return down, up
-
-
-def _least(reach: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """At most as far as the end, which is 1 / share errors away."""
-    least: np.ndarray = reach / np.maximum(1.0, reach * share)
-    return least
+    # The error in units of the distance to each end; u^2 (1 + p q) - (q - p) u - 1 = 0.
+    p, q = (np.where(inside, error / np.where(inside, room, 1.0), 1.0) for room in (near, far))
+    u = np.sqrt(1 + np.square(p + q) / 4) - (p - q) / 2
+    reached = (u / (1 + p * q)) ** EXPONENT
+    # At most as far as the end, which is 1 / p errors away.
+    return np.where(inside, np.maximum(1.0, reached / np.maximum(1.0, reached * p)), 1.0)
 
 
 def sum_bounds(

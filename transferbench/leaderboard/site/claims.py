@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from transferbench.claims import Verdict, control_word, family_of, p_text
+from transferbench.claims import Verdict, bracketed, control_word, family_of, p_text
 from transferbench.leaderboard.claim_table import predicate
 from transferbench.leaderboard.origin_text import claim_origins
 from transferbench.leaderboard.scores import Candidate
@@ -58,7 +58,7 @@ class Judged(NamedTuple):
         verdict = self.verdict
         if verdict.low is None or verdict.high is None:
             return ""
-        return f"[{signed(verdict.low)}, {signed(verdict.high)}] {verdict.covers_text}"
+        return f"{bracketed(verdict.low, verdict.high, signed)} {verdict.covers_text}"
 
     @property
     def p(self) -> str:
