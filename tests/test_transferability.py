@@ -443,6 +443,21 @@ def test_scores_and_truth_are_matched_by_arm():
         assert interval[:3] == pytest.approx(expected[name][:3])
 
 
+def test_the_interval_of_tau_knows_the_ranges_of_score_and_metric():
+    values = np.arange(5)[:, None] / 10 + 0.005 * np.sin(np.arange(15)).reshape(5, 3)
+    lines = rows("leep", "kappa", values, ARMS, unit="kappa")
+    lines += rows("trial", "kappa", values, ARMS, unit="kappa")
+    table = Measurements(pd.DataFrame(lines))
+    scores, truth = (table.select(diagnostic=name) for name in ("leep", "trial"))
+    kendall = correlate(scores, truth)["kendall"]
+    sides = replicated(values), replicated(values)
+    within, without = (
+        correlations(*sides, ranges=(ends, ends))["kendall"] for ends in ((-1.0, 1.0), None)
+    )
+    assert kendall[1:3] == pytest.approx(within[1:3])
+    assert within.high - within.low < without.high - without.low
+
+
 def test_a_score_with_coordinates_must_be_selected_by_them():
     lines = rows("knn", "acc", SCORES, ARMS, k=1.0) + rows("knn", "acc", TRUTH, ARMS, k=5.0)
     table = Measurements(pd.DataFrame(lines + rows("trial", "test_metric", TRUTH, ARMS)))

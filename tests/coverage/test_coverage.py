@@ -9,7 +9,8 @@ USED = [simulation for simulation in SIMULATIONS if simulation.used]
 
 @pytest.mark.parametrize("simulation", USED, ids=lambda s: f"{s.kind}-{s.setting}-{s.n}")
 def test_an_interval_holds(simulation):
-    assert faults(simulation, counts(simulation, draws_of(simulation, 100)), errors=2) == []
+    # Of some four hundred rows one in a hundred lies more than two standard errors below by chance.
+    assert faults(simulation, counts(simulation, draws_of(simulation, 100)), errors=3) == []
 
 
 def test_intervals_that_ignore_networks_do_not_hold():
