@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from transferbench.cli import app
 from transferbench.own_pictures import design
 from transferbench.registry import open_registry
+from transferbench.suite import loading
 from transferbench.suite.loading import bundled_suites, load_suite, newest_suites
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +104,7 @@ class Reader:
             self.do(page, block)
 
     def do(self, page, block):
-        with chdir(self.folder):
+        with chdir(self.folder), stand_ins_have_the_name_of_a_suite():
             self._do(page, block)
 
     def _do(self, page, block):
@@ -187,6 +188,14 @@ class Reader:
         file = self.folder / "small.safetensors"
         save_file(timm.create_model("test_resnet", num_classes=7).state_dict(), file)
         return ["--backbone", "timm/test_resnet", "--weights", str(file)]
+
+
+@contextmanager
+def stand_ins_have_the_name_of_a_suite():
+    """Inside the block an edited copy of a bundled suite is not refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_refuse_edited_copy", lambda *_: None)
+        yield
 
 
 @contextmanager

@@ -15,10 +15,10 @@ ANY = (-np.inf, np.inf)
 Ends = tuple[float, float] | None
 
 
-def quantile(n: int, ends: Ends, share: float = 1.0) -> float:
+def quantile(n: int, ends: Ends, share: float = 1.0, level: float = 0.95) -> float:
     """Of Student-t, times the factor for the share of the variance that one arm has."""
     factor = 1 + (EVEN_FACTORS.get(n, 1.0) - 1) * max(2 * share - 1, 0.0)
-    return float(stats.t.ppf(0.975, n - 1)) * (factor if ends else 1 + 3.3 / n**0.5)
+    return float(stats.t.ppf((1 + level) / 2, n - 1)) * (factor if ends else 1 + 3.3 / n**0.5)
 
 
 def reach(value: float, half: float, low: float, high: float) -> list[float]:
@@ -61,7 +61,7 @@ def of_level(values: Sequence[float], ends: Ends = None) -> list[float]:
 
 
 def of_difference(
-    first: Sequence[float], second: Sequence[float], ends: Ends = None
+    first: Sequence[float], second: Sequence[float], ends: Ends = None, level: float = 0.95
 ) -> list[float | None]:
     """The mean of first minus second, paired, and its bounds; none where there is no spread."""
     arms = np.array([first, second], dtype=float)
@@ -69,7 +69,7 @@ def of_difference(
     if not np.ptp(gain) > 1e-12:
         return [float(gain.mean()), None, None]
     share = float((spreads**2).max() / (spreads**2).sum())
-    half = quantile(len(gain), ends, share) * stats.sem(gain)
+    half = quantile(len(gain), ends, share, level) * stats.sem(gain)
     parts = half * spreads / np.hypot(*spreads)
     sides = [
         reach(arm.mean(), part, *ends) if ends else [1.0, 1.0]

@@ -239,23 +239,25 @@ def test_p_recovers_all_of_its_own_gain_and_its_baseline_nothing(built: BuiltBoa
     assert rows["half"]["share"] == pytest.approx((2.17 / 3 - 0.69) / 0.1)
 
 
-def holm(values: Mapping[str, Any]) -> set[frozenset[str]]:
-    """The pairs that paired t tests tell apart after Holm's correction."""
-    tests = sorted(
-        (float(stats.ttest_rel(values[a], values[b]).pvalue), frozenset((a, b)))
-        for a, b in combinations(sorted(values), 2)
-    )
-    apart = set()
-    for k, (p, pair) in enumerate(tests):
-        if p * (len(tests) - k) >= 0.05:
+def holm(values: Mapping[str, Any], ends: tuple[float, float]) -> set[frozenset[str]]:
+    """The pairs that intervals of differences tell apart after Holm's correction."""
+    apart: set[frozenset[str]] = set()
+    while rest := {frozenset(pair) for pair in combinations(values, 2)} - apart:
+        parted = set()
+        for pair in rest:
+            a, b = sorted(pair)
+            _, low, high = of_difference(values[a], values[b], ends, 1 - 0.05 / len(rest))
+            if low is not None and high is not None and not low <= 0 <= high:
+                parted.add(pair)
+        if not parted:
             break
-        apart.add(pair)
+        apart |= parted
     return apart
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("key", ["rank", "speed_rank"])
-def test_ranks_are_those_of_paired_tests_within_an_entry(
+def test_ranks_are_those_of_paired_differences_within_an_entry(
     built: BuiltBoards, entry: str, key: str
 ) -> None:
     rows = rows_of(built, entry)
@@ -264,7 +266,7 @@ def test_ranks_are_those_of_paired_tests_within_an_entry(
         else (lambda arm: recorded_values(built.submissions, entry, "speed", arm).mean(axis=0))
     )  # fmt: skip
     values = {arm: measure(arm) for arm in rows}
-    apart = holm(values)
+    apart = holm(values, SCORE_ENDS if key == "rank" else OF_SHARES)
     for arm, row in rows.items():
         better = [o for o in rows if frozenset((o, arm)) in apart
                   and values[o].mean() > values[arm].mean()]  # fmt: skip
