@@ -194,6 +194,7 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboard"
         "quickstart@1",
         "quickstart@2",
         "quickstart@3",
+        "icons@1",
         pytest.param("characters@1", marks=pytest.mark.slow),
         pytest.param("characters@2", marks=pytest.mark.slow),
     ],

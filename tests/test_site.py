@@ -348,7 +348,7 @@ def test_multiply_adds_are_those_of_the_formula() -> None:
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium to open pages")
 PAGES = (
     "index.html", "quickstart@3/index.html", "initializations@1/index.html",
-    "characters@2/index.html", "null-pair@1/index.html",
+    "characters@2/index.html", "null-pair@1/index.html", "icons@1/index.html",
 )  # fmt: skip
 
 
@@ -357,7 +357,8 @@ def seen_pages() -> list[Path]:
     entry, *_ = sorted((PUBLISHED / "characters@2" / "entries").iterdir())
     claim, *_ = sorted((PUBLISHED / "characters@2" / "claims").iterdir())
     arms, *_ = sorted((PUBLISHED / "initializations@1" / "entries").iterdir())
-    return [*(PUBLISHED / page for page in PAGES), entry, claim, arms]
+    long, *_ = sorted((PUBLISHED / "icons@1" / "entries").iterdir())
+    return [*(PUBLISHED / page for page in PAGES), entry, claim, arms, long]
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +369,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 CUT_OFF = """[...document.querySelectorAll("main *")].filter(each => {
   const box = each.getBoundingClientRect();
-  return box.right > innerWidth + 1 && !each.closest("details, .hidden") && box.width > 0
+  return box.right > document.querySelector("main").getBoundingClientRect().right + 1
+      && !each.closest("details, .hidden") && box.width > 0
       && each.closest("table.numbers, table.top, thead, .skip") === null;
 }).map(each => each.outerHTML.slice(0, 80))"""
 
