@@ -132,7 +132,7 @@ def test_a_type_of_a_plugins_own_is_no_obstacle(tmp_path):
 
 
 def test_a_bundled_suite_is_shown_with_its_path_and_is_a_suite(tmp_path):
-    path = bundled_suites()["quickstart@2"]
+    path = bundled_suites()["quickstart@3"]
     said = cli("show", "suite", "quickstart")
     assert said.out == f"# {path}\n{path.read_text()}"
     (tmp_path / "mine.yaml").write_text(said.out)
@@ -144,7 +144,7 @@ def test_a_bundled_suite_is_shown_with_its_path_and_is_a_suite(tmp_path):
 def test_suites_are_listed_beside_the_plugins():
     assert cli("list", "suites").out == cli("suites").out
     assert cli("list", "suites", "--json").out == cli("suites", "--json").out
-    assert "transferbench show suite quickstart@2.0 prints one" in cli("suites").out
+    assert "transferbench show suite quickstart@3.0 prints one" in cli("suites").out
     assert "transferbench suites lists the suites" in cli("list").out
 
 

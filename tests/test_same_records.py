@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,8 @@ def test_through_slurm(is_real, here, tmp_path, monkeypatch):
     assert_equal(computed(tmp_path, executor="slurm", executor_options=options), here)
     assert list(tmp_path.glob("run/slurm/*/logs/*_log.err"))
     if not is_real:
-        assert set(controls[0].wait()) == {0}
+        # A chunk that has not begun when all jobs are done is cancelled.
+        assert {0} <= set(controls[0].wait()) <= {0, -signal.SIGTERM}
 
 
 @pytest.mark.ray
