@@ -162,13 +162,13 @@ def interrupted(processes, folder):
         loop(StopsEarly(path, "key", 0.0))
     distributed.barrier()
     training, resumed = loop(Unfinished(path, "key", math.inf))
-    kept = torch.load(path, weights_only=True)
+    content = torch.load(path, weights_only=True)
     parts = training.stepping.shards.parts
-    share = [part.numel() / whole.numel() for whole, part in parts.items()]
-    shapes = [[tuple(value.shape) for value in moments.values()] for moments in kept["moments"]]
+    share = [part.numel() / full.numel() for full, part in parts.items()]
+    shapes = [[tuple(value.shape) for value in moments.values()] for moments in content["moments"]]
     return {
         "resumed": resumed.states.get("final"), "whole": loop(None)[1].states.get("final"),
-        "share": share, "shapes": shapes, "epoch": kept["progress"]["epoch"],
+        "share": share, "shapes": shapes, "epoch": content["progress"]["epoch"],
     }  # fmt: skip
 
 

@@ -88,11 +88,11 @@ def test_the_interval_of_a_perfect_auc_is_that_of_uninformative_scores():
 
 def test_labels_that_say_the_same_are_no_more_certain_than_one():
     labels = np.repeat([[1.0], [0.0]], [5, 45], axis=0)
-    one = metric_interval("auc", labels, labels)
-    assert one.low == pytest.approx(effective_wilson(1, 3 * 45 * 5 / 50, 50).low)
+    single = metric_interval("auc", labels, labels)
+    assert single.low == pytest.approx(effective_wilson(1, 3 * 45 * 5 / 50, 50).low)
     for count in (2, 14):
         several = np.tile(labels, (1, count))
-        assert metric_interval("auc", several, several)[:3] == pytest.approx(one[:3])
+        assert metric_interval("auc", several, several)[:3] == pytest.approx(single[:3])
 
 
 @given(st.integers(2, 5), st.integers(1, 30), st.integers(0, 2**31), st.floats(0, 5))

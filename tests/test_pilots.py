@@ -140,9 +140,9 @@ def test_a_row_of_trials_with_more_replicates_plans_for_them():
 
 
 def test_a_claim_on_arms_that_are_not_run_is_not_planned():
-    whole = suite({"gain": GAIN}, replicates=6)
-    one_arm = {"RI-T": whole.initializations["RI-T"]}
-    reduced = whole.model_copy(update={"initializations": one_arm})
+    planned = suite({"gain": GAIN}, replicates=6)
+    one_arm = {"RI-T": planned.initializations["RI-T"]}
+    reduced = planned.model_copy(update={"initializations": one_arm})
     assert planned_claims(reduced, load_registry()) == []
 
 

@@ -388,8 +388,8 @@ def test_rounding_that_keeps_no_tolerance_is_refused_before_anything_is_trained(
 def test_rounding_that_keeps_no_tolerance_may_be_recorded(
     optimizer, precision, by_batch, keeps_none
 ):
-    found = refuse_other_rounding("mine", optimizer, precision, by_batch=by_batch, recorded=True)
-    assert found == keeps_none
+    recorded = refuse_other_rounding("mine", optimizer, precision, by_batch=by_batch, recorded=True)
+    assert recorded == keeps_none
 
 
 @pytest.mark.slow

@@ -626,8 +626,8 @@ def test_ranks_of_entries_with_several_networks_are_of_their_means():
     for a, b in pairs:
         shared = set(ranks[a].tie_group) & set(ranks[b].tie_group)
         assert bool(shared) == ({a, b} not in apart)
-    given = dict(enumerate(scores["given"].tolist()))
-    assert ranks["given"].interval == replicate_mean(given, ends=ANY)
+    by_replicate = dict(enumerate(scores["given"].tolist()))
+    assert ranks["given"].interval == replicate_mean(by_replicate, ends=ANY)
     expected = replicate_mean(dict(enumerate(means["twin"].tolist())), ends=ANY)
     assert ranks["twin"].interval[:3] == pytest.approx(expected[:3])
 

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from scipy import stats
 
 from transferbench.statistics import Interval
 from transferbench.statistics.reaches import (
-    Factor,
     Range,
     moments_of,
-    quantile_factor,
     ratio_bounds,
     sum_bounds,
 )
@@ -65,7 +64,6 @@ def sums(
     values: Values,
     weights: Sequence[float],
     ranges: Sequence[Range | None],
-    factor: Factor = quantile_factor,
 ) -> Batch:
     """The bounds of weighted sums, as ``weighted_sum`` makes them."""
 
@@ -74,7 +72,7 @@ def sums(
         moments = moments_of(weights, value_DSR.mean(axis=2), value_DSR)
         equal_D = moments.covariance.sum(axis=(1, 2)) < EQUAL
         with np.errstate(invalid="ignore", divide="ignore"):
-            low, high = sum_bounds(weights, ranges, moments, value_DSR.shape[2], factor=factor)
+            low, high = sum_bounds(weights, ranges, moments, value_DSR.shape[2])
         return np.where(equal_D, np.nan, low), np.where(equal_D, np.nan, high)
 
     return batch
@@ -82,7 +80,14 @@ def sums(
 
 def student(values: Values, weights: Sequence[float] = (1.0,)) -> Batch:
     """Student-t of the weighted sum."""
-    return sums(values, weights, [None] * len(weights), factor=lambda *_: 1.0)
+
+    def batch(rng: np.random.Generator, draws: int) -> Bounds:
+        sum_DR = np.asarray(weights) @ values(rng, draws)
+        half_D = stats.sem(sum_DR, axis=1) * stats.t.ppf(0.975, sum_DR.shape[1] - 1)
+        half_D = np.where(sum_DR.var(axis=1, ddof=1) < EQUAL, np.nan, half_D)
+        return sum_DR.mean(axis=1) - half_D, sum_DR.mean(axis=1) + half_D
+
+    return batch
 
 
 def ratios(

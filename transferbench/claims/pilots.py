@@ -23,6 +23,7 @@ from transferbench.statistics import (
     jackknifed,
     needed,
     order_power,
+    pair_signs,
     power_above,
     power_within,
     quantile_factor,
@@ -157,15 +158,20 @@ def _arms(claim: Claim, pilot: Pilot, ranges: MetricRanges) -> list[PlannedArm] 
 
 def _ranges_of(claim: Claim, ranges: MetricRanges) -> list[Range | None]:
     """The range of each term's quantity; empty where none has one."""
-    ends = [range_of_metric((term.diagnostic, term.metric), ranges) for term in claim.terms]
+    ends = _ends_of(claim.terms, ranges)
     return ends if any(ends) else []
+
+
+def _ends_of(terms: Sequence[Term], ranges: MetricRanges) -> list[Range | None]:
+    """The range of each term's quantity, None where it is not declared."""
+    return [range_of_metric((term.diagnostic, term.metric), ranges) for term in terms]
 
 
 def _factor(claim: Claim, n: int, ranges: MetricRanges) -> float:
     """Of Student-t's quantile; the arms of a difference count as equally variable."""
     terms = (*claim.terms, *claim.relative_to)
-    ends = [range_of_metric((term.diagnostic, term.metric), ranges) for term in terms]
-    return float(quantile_factor(ends, n, np.array(1 / len(terms))))
+    wide = None in _ends_of(terms, ranges)
+    return float(quantile_factor(wide, n, np.array(1 / len(terms))))
 
 
 def replicates_needed(claim: Claim, pilot: Pilot, ranges: MetricRanges) -> int | None:
@@ -196,7 +202,7 @@ def _power_of_order(claim: Claim, pilot: Pilot, n: int, ranges: MetricRanges) ->
 
 def _range_of(terms: Sequence[Term], ranges: MetricRanges) -> Range | None:
     """The range of an effect; None where that of a quantity is not declared."""
-    ends = [range_of_metric((term.diagnostic, term.metric), ranges) for term in terms]
+    ends = _ends_of(terms, ranges)
     return None if None in ends else range_of_sum([term.weight for term in terms], ends)
 
 
@@ -278,7 +284,7 @@ def _pilot_of_order(suite: Suite, case: Case, draws: Draws) -> Pilot | str:
     if len(measured) < len(sides):
         return "its levels have no spread"
     (levels, spread, n), *others = measured
-    signs = [_signs(means) for means, _, _ in measured]
+    signs = [pair_signs(means) for means, _, _ in measured]
     against, other, _ = others[0] if others else ((), None, n)
     return Pilot(
         draw=suite.draw,
@@ -306,10 +312,3 @@ def _levels(
     variance = float((rest_KR**2).sum()) / ((levels - 1) * (n - 1))
     means = [float(effect.value or 0.0) for effect in effects]
     return (means, variance**0.5, n) if variance > 0 else None
-
-
-def _signs(means: Sequence[float]) -> np.ndarray:
-    first, second = np.triu_indices(len(means), k=1)
-    values = np.asarray(means)
-    signs: np.ndarray = np.sign(values[second] - values[first])
-    return signs

@@ -235,11 +235,9 @@ class Engine:
         """Whether a training is spread over its processes: as it is told, or where it must be."""
         if self.execution.processes.size == 1:
             return False
-        device, chosen = self.resources.device, self.resources.machine.shard
-        if chosen is None and device.type == "cuda":
-            chosen = fills_a_card(
-                net, recipe, torch.cuda.get_device_properties(device).total_memory
-            )
+        chosen, memory = self.resources.machine.shard, card_bytes(self.resources.device)
+        if chosen is None and memory is not None:
+            chosen = fills_a_card(net, recipe, memory)
         if chosen:
             draft.facts["sharded"] = True
         return bool(chosen)

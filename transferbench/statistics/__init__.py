@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferbench.statistics.concordance import concordance, concordance_at
+from transferbench.statistics.concordance import concordance, concordance_at, pair_signs
 from transferbench.statistics.intervals import (
     Estimator,
     Interval,
@@ -71,6 +71,7 @@ __all__ = [
     "mean_of_shares",
     "needed",
     "order_power",
+    "pair_signs",
     "paired_difference",
     "point_estimates",
     "power_above",

@@ -27,7 +27,7 @@ from transferbench.statistics.intervals import (
 from transferbench.statistics.reaches import Moments, Ranges, ends_of
 from transferbench.statistics.sums import Summand
 
-__all__ = ["concordance", "concordance_at", "tau_bounds"]
+__all__ = ["concordance", "concordance_at", "pair_signs", "tau_bounds"]
 
 EQUAL = 1e-9
 """Differences of replicates that vary by less than this share of the effects are equal."""
@@ -76,7 +76,8 @@ def concordance_at(
     parts = [part for side in sides for level in side for part in level.parts]
     undefined = next((part.reason for part in parts if part.value is None), None)
     reason = undefined or next((part.reason for part in parts if part.reason), None)
-    tau = None if undefined else float(np.mean(np.prod([_signs(s) for s in sides], axis=0)))
+    signs = [pair_signs([level.value for level in side]) for side in sides]
+    tau = None if undefined else float(np.mean(np.prod(signs, axis=0)))
     if reason:
         return lambda level: Interval(
             tau, None, None, n, method_name("pairs", level, networks), reason
@@ -121,10 +122,10 @@ def _level(summands: Sequence[Summand], replicates: Sequence[int], networks: int
     return _Level(summands, [jackknifed(s.estimate, replicates, networks) for s in summands])
 
 
-def _signs(levels: Sequence[_Level]) -> np.ndarray:
-    """The sign of the difference of each pair of levels. Shapes: (N,)."""
-    first_N, second_N = np.triu_indices(len(levels), k=1)
-    value_K = np.array([level.value for level in levels])
+def pair_signs(values: Sequence[float]) -> np.ndarray:
+    """The sign of the difference of each pair of K values, the later minus the earlier: (N,)."""
+    first_N, second_N = np.triu_indices(len(values), k=1)
+    value_K = np.asarray(values)
     signs: np.ndarray = np.sign(value_K[second_N] - value_K[first_N])
     return signs
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from transferbench.statistics.p_values import LEAST
-from transferbench.statistics.reaches import Moments, factor_of, reach
+from transferbench.statistics.reaches import Moments, quantile_factor, reach
 
 __all__ = ["excluding_errors"]
 
@@ -40,7 +40,7 @@ def excluding_errors(
     square_S = np.square(weight * moments.deviation)
     total = square_S.sum(axis=-1)
     total = np.where(total > 0, total, 1.0)
-    factor = factor_of(wide, n, square_S.max(axis=-1) / total)
+    factor = quantile_factor(wide, n, square_S.max(axis=-1) / total)
     scale = _scale_to_zero(weight, ends, moments, difference, np.sqrt(total))
     quantile = scale * np.sqrt(n * total) / (factor * spread)
     p: np.ndarray = np.maximum(stdtr(n - 1, -quantile), LEAST)

@@ -14,12 +14,10 @@ import numpy as np
 from transferbench.statistics.intervals import t_quantile
 
 __all__ = [
-    "Factor",
     "Moments",
     "Range",
     "Ranges",
     "ends_of",
-    "factor_of",
     "moments_of",
     "quantile_factor",
     "range_of_sum",
@@ -33,9 +31,6 @@ Range: TypeAlias = tuple[float, float]
 """The least and the largest value of a quantity; one of them may be infinite."""
 
 Ranges: TypeAlias = Sequence[Range | None]
-
-Factor: TypeAlias = Callable[[Ranges, int, np.ndarray], "np.ndarray | float"]
-"""Of Student-t's quantile, by ranges of the summands, n, and the largest share of the variance."""
 
 EVEN_FACTORS = {2: 1.7, 3: 1.5, 4: 1.27, 5: 1.14, 6: 1.1, 7: 1.07, 8: 1.05, 9: 1.04, 10: 1.03}
 """Of Student-t's quantile where one arm has all the variance, and quantities have ranges: with the
@@ -72,14 +67,10 @@ def moments_of(weights: Sequence[float], value: np.ndarray, values: np.ndarray) 
     return Moments(value, np.sqrt(np.square(centred).sum(axis=-1) / freedom), covariance)
 
 
-def quantile_factor(ranges: Ranges, n: int, share: np.ndarray) -> np.ndarray | float:
-    """Of Student-t's quantile for a sum in which one summand has this ``share`` of the variance."""
-    return factor_of(None in ranges, n, share)
+def quantile_factor(wide: np.ndarray | bool, n: int, share: np.ndarray) -> np.ndarray:
+    """Of Student-t's quantile for a sum in which one summand has this ``share`` of the variance.
 
-
-def factor_of(wide: np.ndarray | bool, n: int, share: np.ndarray) -> np.ndarray:
-    """``quantile_factor`` of many sums; ``wide``: those with a quantity without a range.
-
+    ``wide``: whether a quantity has no range.
     Student-t is exact for normal values. The sum of two arms with equal variance is close to one,
     whatever their distribution; that of one arm is not.
     """
@@ -94,7 +85,6 @@ def reaches(
     spread: np.ndarray,
     n: int,
     level: float = 0.95,
-    factor: Factor = quantile_factor,
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far the bounds of a weighted sum lie below and above it, before they are cut.
 
@@ -108,7 +98,7 @@ def reaches(
     total = np.square(own_S).sum(axis=-1)
     total = np.where(total > 0, total, 1.0)  # without any variance nothing is reached
     share = np.square(own_S).max(axis=-1) / total
-    scale = factor(ranges, n, share) * t_quantile(n - 1, level) / math.sqrt(n)
+    scale = quantile_factor(None in ranges, n, share) * t_quantile(n - 1, level) / math.sqrt(n)
     scale = scale * spread / np.sqrt(total)
     ends = ends_of(ranges)
     below, above = (reach(sign * weight_S, ends, moments, scale) for sign in (1, -1))
@@ -164,12 +154,11 @@ def sum_bounds(
     moments: Moments,
     n: int,
     level: float = 0.95,
-    factor: Factor = quantile_factor,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The bounds of weighted sums, cut at the range of the sum. Shapes: (...) both."""
     value = moments.value @ np.asarray(weights, dtype=np.float64)
     spread = np.sqrt(moments.covariance.sum(axis=(-2, -1)))
-    below, above = reaches(weights, ranges, moments, spread, n, level, factor)
+    below, above = reaches(weights, ranges, moments, spread, n, level)
     least, most = range_of_sum(weights, ranges)
     return (
         np.maximum(value - below, np.minimum(least, value)),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from transferbench.interrupts import end_if_requested, ending_requested
 from transferbench.training.generators import GeneratorStates
@@ -101,22 +102,15 @@ def _state_of(training: Training) -> dict[str, Any]:
     stepping = training.stepping
     net, optimizer, shards = stepping.net, stepping.optimizer, stepping.shards
     # In the order of parameters, which an optimizer's own state names by number.
-    if shards:
-        parameters = [shards.whole(each, part) for each, part in shards.parts.items()]
-        moments = [
-            {
-                name: shards.whole(each, value)
-                for name, value in optimizer.state.get(part, {}).items()
-            }
-            for each, part in shards.parts.items()
-        ]
-    else:
-        parameters = [parameter.detach() for parameter in net.parameters()]
-        moments = [dict(optimizer.state.get(parameter, {})) for parameter in net.parameters()]
+    parts, gathered = _parts(training), shards.gathered if shards else _itself
+    moments = [
+        {name: gathered(each, value) for name, value in optimizer.state.get(part, {}).items()}
+        for each, part in parts.items()
+    ]
     states = GeneratorStates.now()
     name, words, *rest = states.numpy
     return {
-        "parameters": parameters,
+        "parameters": [gathered(each, part).detach() for each, part in parts.items()],
         # Those too that are in no state dict.
         "buffers": dict(net.named_buffers()),
         "moments": moments,
@@ -128,22 +122,30 @@ def _state_of(training: Training) -> dict[str, Any]:
     }
 
 
+def _parts(training: Training) -> Mapping[nn.Parameter, Tensor]:
+    """Of each parameter what the optimizer of this process changes."""
+    shards = training.stepping.shards
+    return shards.parts if shards else {each: each for each in training.stepping.net.parameters()}
+
+
+def _itself(_: nn.Parameter, value: Any) -> Any:
+    return value
+
+
 def _restore(training: Training, content: Mapping[str, Any]) -> None:
     stepping = training.stepping
     net, optimizer, shards = stepping.net, stepping.optimizer, stepping.shards
-    parts = shards.parts if shards else {each: each for each in net.parameters()}
+    parts, part_of = _parts(training), shards.part if shards else _itself
     with torch.no_grad():
         for (parameter, part), value in zip(parts.items(), content["parameters"], strict=True):
-            part.copy_(shards.part(parameter, value) if shards else value)
+            part.copy_(part_of(parameter, value))
         for name, buffer in net.named_buffers():
             buffer.copy_(content["buffers"][name])
     for (parameter, part), moments in zip(parts.items(), content["moments"], strict=True):
-        own = moments
-        if shards:
-            own = {name: shards.part(parameter, value) for name, value in moments.items()}
-        if own:
+        if moments:
             optimizer.state[part] = {
-                name: value if value is None else _like(value, part) for name, value in own.items()
+                name: value if value is None else _like(part_of(parameter, value), part)
+                for name, value in moments.items()
             }
     if content["scaler"]:
         stepping.scaler.load_state_dict(content["scaler"])

@@ -87,13 +87,13 @@ class Shards:
         """All parameters and buffers, whole, as ``clone_state``; of the first process alone."""
         state = {}
         for name, tensor in self._net.state_dict().items():
-            whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+            full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
             if distributed.get_rank() == 0:
-                state[name] = whole.cpu().clone(memory_format=torch.contiguous_format)
+                state[name] = full.cpu().clone(memory_format=torch.contiguous_format)
         return state
 
     @torch.no_grad()
-    def whole(self, parameter: nn.Parameter, value: Any) -> Any:
+    def gathered(self, parameter: nn.Parameter, value: Any) -> Any:
         """A value of all elements of a parameter, on the CPU, from that of each part."""
         part = self.parts[parameter]
         if value is None or value.shape != part.shape:
@@ -107,7 +107,7 @@ class Shards:
 
     @torch.no_grad()
     def part(self, parameter: nn.Parameter, value: Any) -> Any:
-        """The part of a value that ``whole`` has put together."""
+        """The part of a value that ``gathered`` has put together."""
         if value is None or value.shape != parameter.shape:
             return value
         from torch.distributed.tensor import distribute_tensor
