@@ -103,16 +103,61 @@ def test_the_error_of_leep_is_that_of_its_influence_function():
 
 
 def test_the_lower_bound_of_leep_is_that_of_the_score_with_the_table_of_the_other_images():
-    probabilities, labels = source(n=80)
+    probabilities, labels = source(n=240)
     interval, left_out = leep(probabilities, labels), []
     for k, y in enumerate(labels):
-        others = np.arange(80) != k
+        others = np.arange(240) != k
         joint = np.eye(4)[labels[others]].T @ probabilities[others] + 1 / 4
         left_out.append(math.log(((joint / joint.sum(axis=0))[y] * probabilities[k]).sum()))
-    half = stats.t.ppf(0.975, 79) * np.std(left_out, ddof=1) / math.sqrt(80)
+    half = stats.t.ppf(0.975, 239) * np.std(left_out, ddof=1) / math.sqrt(240)
     half = max(half, interval.high - interval.value)
     assert np.mean(left_out) < interval.value
     assert interval.low == pytest.approx(np.mean(left_out) - half)
+
+
+def least_by_loops(predicted, labels):
+    """The least NCE of a source with the share of errors that the exact interval ends at."""
+    n, errors = len(labels), 0
+    for k, (z, y) in enumerate(zip(predicted, labels, strict=True)):
+        others = [w for m, w in enumerate(labels) if m != k and predicted[m] == z]
+        # An image whose class does not lead alone among the others is an error.
+        errors += any(others.count(w) >= others.count(y) for w in set(labels) - {y})
+    share = stats.beta.ppf(0.975, errors + 1, n - errors)
+    others = len(set(labels)) - 1
+    return -stats.entropy([share, 1 - share]) - share * math.log(others)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 3, 5])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_lower_bound_of_a_source_that_hardly_errs_is_that_of_its_share_of_errors(
+    classes, wrong
+):
+    labels = np.repeat(np.arange(classes), 15)
+    predicted = labels.copy()
+    predicted[:wrong] = 1
+    interval = nce(predicted, labels)
+    assert interval.low == pytest.approx(least_by_loops(predicted.tolist(), labels.tolist()))
+    assert interval.low < interval.value <= interval.high
+
+
+def test_a_source_with_many_errors_has_the_lower_bound_of_the_jackknife():
+    labels = np.arange(400) % 4
+    predicted = np.maximum(labels, 1)
+    interval = nce(predicted, labels)
+    assert interval.low > least_by_loops(predicted.tolist(), labels.tolist())
+
+
+def test_no_score_is_below_the_least_one_of_its_share_of_errors():
+    """Of all images, so that the share is known: Fano's inequality, for drawn classes."""
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        labels = rng.integers(0, 4, 2000)
+        logits = 3 * rng.normal(size=(2000, 5)) + rng.uniform(0, 9) * np.eye(4, 5)[labels]
+        probabilities = softmax(logits, axis=1)
+        joint = np.eye(4)[labels].T @ probabilities / 2000
+        share = 1 - joint.max(axis=0).sum()
+        least = -stats.entropy([share, 1 - share]) - share * math.log(3)
+        assert leep(probabilities, labels).value >= least
 
 
 def test_the_interval_of_leep_and_nce_ends_at_zero_and_one_image_has_none():

@@ -19,6 +19,7 @@ __all__ = [
     "correlations_of_scores",
     "metrics_of_classes",
     "metrics_of_labels",
+    "scores_with_few_errors",
     "shares_of_classes",
     "transferability_scores",
 ]
@@ -59,7 +60,7 @@ def _true_metric(metric: str, classes: int, signal: float) -> float:
         x, width = np.linspace(-9, 9, 4001, retstep=True)
         below = stats.norm.cdf(x) ** (classes - 1)
         return float((stats.norm.pdf(x - signal) * below).sum() * width)
-    rng, n = np.random.default_rng(0), 200_000
+    rng, n = np.random.default_rng(0), 100_000
     scores = []
     for true_class in (0, 1):
         logits = rng.normal(size=(n, classes)) + signal * np.eye(classes)[true_class]
@@ -132,6 +133,41 @@ def _source(score: Any, rng: np.random.Generator, n: int, classes: int, outputs:
     labels = rng.integers(0, classes, n)
     logits = 1.5 * rng.normal(size=(n, outputs)) + signal * np.eye(classes, outputs)[labels]
     return softmax(logits, axis=1) if score is leep else logits.argmax(axis=1), labels
+
+
+RARE_ERRORS = {
+    "2 classes, 1.6% errors": ((0.5, 0.5), 0.016),
+    "2 classes, 5% errors": ((0.5, 0.5), 0.05),
+    "classes of 90% and 10%, 1% errors": ((0.9, 0.1), 0.01),
+    "classes of 90% and 10%, 5% errors": ((0.9, 0.1), 0.05),
+    "10 classes, 5% errors": ((0.1,) * 10, 0.05),
+}
+"""Shares of the classes, and of images whose class another one is drawn for."""
+
+
+def scores_with_few_errors() -> Iterator[Simulation]:
+    """NCE of a source that hardly errs, and LEEP of one that gives its class 99%."""
+    for setting, task in RARE_ERRORS.items():
+        for score in (nce, leep):
+            truth = score(*_rarely_wrong(score, np.random.default_rng(0), 100_000, *task)).value
+            for n in (50, 200, 500):
+
+                def draw(rng: np.random.Generator, n: int = n, score: Any = score,
+                         task: Any = task) -> Interval:  # fmt: skip
+                    return score(*_rarely_wrong(score, rng, n, *task))
+
+                yield Simulation(score.__name__, setting, n, draw, float(truth), fewer=2)
+
+
+def _rarely_wrong(score: Any, rng: np.random.Generator, n: int, shares: tuple[float, ...],
+                  errors: float) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """What ``score`` takes of a source that names the class, but for a share of errors."""
+    classes = len(shares)
+    labels = rng.choice(classes, n, p=shares)
+    others = (labels + rng.integers(1, classes, n)) % classes
+    predicted = np.where(rng.random(n) < errors, others, labels)
+    sure = np.where(np.eye(classes)[predicted] == 1, 0.99, 0.01 / (classes - 1))
+    return (sure if score is leep else predicted), labels
 
 
 @cache

@@ -13,6 +13,7 @@ from score_simulations import (
     correlations_of_scores,
     metrics_of_classes,
     metrics_of_labels,
+    scores_with_few_errors,
     shares_of_classes,
     transferability_scores,
 )
@@ -42,7 +43,8 @@ SIMULATIONS = [
     for family in (
         means, differences, pairs_of_networks, ratios_of_gains, orders, network_simulations,
         image_simulations, items, metrics_of_classes, transferability_scores,
-        correlations_of_scores, rank_simulations, metrics_of_labels, shares_of_classes,
+        scores_with_few_errors, correlations_of_scores, rank_simulations, metrics_of_labels,
+        shares_of_classes,
     )
     for simulation in family()
 ]  # fmt: skip
