@@ -128,6 +128,16 @@ def test_a_plan_tells_width_and_power_of_what_has_a_pilot():
     assert null.power == power_within(0.0, 0.1, 0.1, 6, factor=skewed(6))
 
 
+def test_a_plan_says_that_the_power_of_a_claim_on_each_value_is_that_of_the_weakest():
+    claims = {
+        "gain": GAIN | {"pilot": PILOT},
+        "each": GAIN | {"each": {"coordinates": ["target"]}, "pilot": PILOT},
+    }
+    gain, each = planned_claims(suite(claims, replicates=6), load_registry())
+    assert (gain.of_weakest, each.of_weakest) == (False, True)
+    assert each.power == gain.power
+
+
 def skewed(n):
     """Of Student-t's quantile, for a metric that declares no range."""
     return 1 + 3.3 / n**0.5

@@ -166,6 +166,8 @@ def test_the_interval_of_leep_and_nce_ends_at_zero_and_one_image_has_none():
         assert interval.high == 0
         assert interval.low < -0.1
     assert leep(np.ones((1, 2)) / 2, np.zeros(1, int))[1:3] == (None, None)
+    one_class = nce(np.array([0, 1, 2, 2]), np.zeros(4, int))
+    assert (one_class.low, one_class.reason) == (None, "all images are of one class")
 
 
 def test_the_error_of_leep_is_close_to_the_jackknife():

@@ -156,7 +156,9 @@ def scores_with_few_errors() -> Iterator[Simulation]:
                          task: Any = task) -> Interval:  # fmt: skip
                     return score(*_rarely_wrong(score, rng, n, *task))
 
-                yield Simulation(score.__name__, setting, n, draw, float(truth), fewer=2)
+                # A sample of one class has no interval.
+                yield Simulation(score.__name__, setting, n, draw, float(truth), fewer=2,
+                                 bounded=1 - sum(share**n for share in task[0]))  # fmt: skip
 
 
 def _rarely_wrong(score: Any, rng: np.random.Generator, n: int, shares: tuple[float, ...],

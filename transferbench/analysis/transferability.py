@@ -84,8 +84,8 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, level: float = 0.95) -> 
     log_N, pseudo_N = _influences(source_NZ, class_N)
     value, n, method = float(log_N.mean()), len(log_N), method_name("leave-one-out", level)
     own = student_t(pseudo_N.tolist(), level)
-    if own.high is None:
-        return Interval(value, None, None, n, method, own.reason)
+    if own.high is None or not class_N.any():
+        return Interval(value, None, None, n, method, own.reason or "all images are of one class")
     others_N = _leave_one_out(source_NZ, class_N)
     left_out = student_t(others_N.tolist(), level)
     error = own.high - (own.value or 0.0)
@@ -107,8 +107,6 @@ def _least_for_errors(source_NZ: np.ndarray, class_N: np.ndarray, level: float) 
     """
     joint_KZ = _class_sums(source_NZ, class_N)
     classes, n = len(joint_KZ), len(class_N)
-    if classes == 1:
-        return 0.0
     second_Z, first_Z = np.sort(joint_KZ, axis=0)[-2:]
     most_of_others_KZ = np.where(joint_KZ == first_Z, second_Z, first_Z)
     wrong_NZ = joint_KZ[class_N] - source_NZ <= most_of_others_KZ[class_N]

@@ -50,7 +50,8 @@ class PlannedClaim(NamedTuple):
     ``n``: replicates, or source networks. ``half_width``: expected, of the 95% interval; None of
     an order. ``needed``: the fewest n with a power of 90%; None where none is enough.
     Without a pilot all three are None. ``without_arms``: they are those of Student-t, since the
-    pilot does not say how near the end of its range a quantity is.
+    pilot does not say how near the end of its range a quantity is. ``of_weakest``: they are those
+    of one value of ``each``, the least certain; that the claim holds at all is at most as likely.
     """
 
     claim: str
@@ -62,6 +63,7 @@ class PlannedClaim(NamedTuple):
     needed: int | None = None
     has_pilot: bool = False
     without_arms: bool = False
+    of_weakest: bool = False
 
 
 # --- power ------------------------------------------------------------------------------------
@@ -92,6 +94,7 @@ def _planned(suite: Suite, label: str, registry: Registry, ranges: MetricRanges)
         needed=replicates_needed(claim, pilot, ranges),
         has_pilot=True,
         without_arms=bool(_arms(claim, pilot, ranges) is None and _ranges_of(claim, ranges)),
+        of_weakest=claim.each is not None,
     )
 
 

@@ -74,6 +74,11 @@ def plan(suite: SuiteName, *, options: Options, json: Json = False) -> None:
                 "\nplanned for the middle of a range, where intervals are narrowest, as their "
                 f"pilots have no arms: {listing(without, 3)}"
             )
+        if weakest := [claim["claim"] for claim in claims if claim["of_weakest"]]:
+            say(
+                "\nof the weakest of several values, so that the power of all of them is at most "
+                f"this: {listing(weakest, 3)}"
+            )
     say(f"\nthe store is {planned.store.root}; the run's folder will be {planned.folder}")
 
 
