@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812  # the field calls it so
 
 import transferbench.training  # noqa: F401  # as timm
 from transferbench.errors import PluginError
-from transferbench.registry import blame, blamed, blamed_job, is_trusted, load_registry
+from transferbench.registry import blame, blamed, blamed_job, guard, is_trusted, load_registry
 from transferbench.registry.discovery import SPECS
 from transferbench.registry.guard import MisconductError, guarded, only_plugins_run
 from transferbench.registry.surroundings import stray_threads
@@ -153,6 +153,22 @@ def test_what_comes_with_this_package_is_trusted_and_a_file_is_not(tmp_path):
     assert not any(is_trusted(f"{kind} {spec.name!r}") for spec in offered for kind in SPECS)
     assert is_trusted("backbone 'fixup-resnet8'")
     assert is_trusted("diagnostic 'speed'")
+
+
+def test_libraries_are_not_compared_around_a_split_of_a_dataset_of_this_package(monkeypatch):
+    load_registry()
+    compared = []
+    monkeypatch.setattr(guard.LibraryCode, "settle", lambda _: compared.append(1) or [])
+    with blamed("dataset 'digits'", part=", split 'test',"):
+        pass
+    assert not compared
+    message = r"^dataset 'nobodys', split 'test', failed: ValueError: no \("
+    with (
+        pytest.raises(PluginError, match=message),
+        blamed("dataset 'nobodys'", part=", split 'test',"),
+    ):
+        raise ValueError("no")
+    assert compared
 
 
 def test_code_that_was_replaced_before_is_no_plugins_fault(monkeypatch):

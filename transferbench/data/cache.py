@@ -312,7 +312,7 @@ def _decode(request: _Request, draft: Path) -> None:
     written: dict[str, dict[str, Any]] = {}
     faults: list[str] = []
     for name in spec.splits:
-        with blamed(f"dataset {spec.name!r}, split {name!r},"):
+        with blamed(f"dataset {spec.name!r}", part=f", split {name!r},"):
             content = _content(request, name, classes)
             faults += [
                 f", split {name!r}: {fault}" for fault in split_faults(spec, classes, content)

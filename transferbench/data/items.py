@@ -70,7 +70,7 @@ def decoded_blocks(
             images = np.empty((len(positions), image_size, image_size, 3), np.uint8)
             aspects = np.ones((len(positions), 1), np.float32)
             with (
-                blamed(f"dataset {spec.name!r}, split {split!r},"),
+                blamed(f"dataset {spec.name!r}", part=f", split {split!r},"),
                 warnings.catch_warnings(),
             ):
                 warnings.simplefilter("ignore")  # of odd metadata and of many pixels

@@ -90,14 +90,16 @@ def show_traceback(error: BaseException) -> None:
 
 
 @contextmanager
-def blamed(plugin: str, *, frequent: bool = False, role: str = "") -> Iterator[None]:
+def blamed(
+    plugin: str, *, frequent: bool = False, role: str = "", part: str = ""
+) -> Iterator[None]:
     """Name the plugin in whatever its code raises inside the block, with the line that did.
 
     What it changes in the process is restored, and raised as its error. ``frequent``: as in
-    ``guarded``. ``role``: stands before the plugin's name. Errors of exhausted memory are no
-    plugin's bug and pass unchanged.
+    ``guarded``. ``role`` and ``part``: stand before and behind the plugin's name. Errors of
+    exhausted memory are no plugin's bug and pass unchanged.
     """
-    libraries, plugin = not is_trusted(plugin), role + plugin
+    libraries, plugin = not is_trusted(plugin), f"{role}{plugin}{part}"
     try:
         with guarded(frequent=frequent, libraries=libraries):
             yield
