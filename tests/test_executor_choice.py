@@ -33,6 +33,7 @@ SMALL = {
 class QueueOptions(ExecutorOptions):
     partition: str = ""
     gpus: int = Field(0, ge=0)
+    hours: float = 1.0
 
 
 def build(context, options):
@@ -97,6 +98,16 @@ def test_a_third_party_offers_an_executor_by_entry_point(offered, tmp_path):
     assert len(BUILT) == 1
 
 
+def test_an_executor_that_cannot_describe_its_workers_costs_no_status(offered, tmp_path):
+    def broken(_folder):
+        raise ValueError("no queue")
+
+    offered("queue", QUEUE.model_copy(update={"describe": broken}))
+    assert offers.workers_elsewhere(tmp_path) == [
+        "executor queue: cannot say what computes (ValueError('no queue'))"
+    ]
+
+
 def test_options_are_those_of_a_file_and_then_those_given(offered, tmp_path):
     offered("queue", QUEUE)
     path = tmp_path / "cluster.yaml"
@@ -113,6 +124,7 @@ def test_options_are_those_of_a_file_and_then_those_given(offered, tmp_path):
         ("queue", ["gpus=-1"], "option gpus is '-1': Input should be greater than or equal to 0"),
         ("queue", {"gpus": "two"}, "option gpus is 'two': Input should be a valid integer"),
         ("queue", ["gpus"], "--executor-option gpus: write it as KEY=VALUE"),
+        ("queue", ["hours=inf"], "option hours is 'inf': Input should be a finite number"),
         ("local", {"slots_gpu": 1}, "no option 'slots_gpu'; did you mean 'slots_per_gpu'?"),
         ("none.yaml", (), "the settings none.yaml of an executor cannot be read: No such file"),
         (

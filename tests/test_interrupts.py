@@ -10,7 +10,7 @@ import time
 import pytest
 from command_line import environment
 
-from transferbench.interrupts import signals_as_interrupts, thread_pool
+from transferbench.interrupts import endings_held, signals_as_interrupts, thread_pool
 from transferbench.runner.executors.inprocess import attempt
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -47,6 +47,23 @@ def test_a_signal_while_the_interpreter_ends_ends_it_without_a_word(number):
 
 def interrupt_here():
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_waits_for_the_end_of_what_holds_it():
+    said = []
+
+    def held():
+        interrupt_here()
+        os.kill(os.getpid(), signal.SIGTERM)
+        # A process that it starts is not ended by the terminal's Ctrl-C either.
+        blocked = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+        child = subprocess.run([sys.executable, "-c", blocked], capture_output=True, check=True)
+        said.append(child.stdout)
+
+    with pytest.raises(KeyboardInterrupt), signals_as_interrupts(), endings_held():
+        held()
+    assert b"SIGINT" in said[0]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def interrupt_turned_into_an_error():

@@ -18,6 +18,7 @@ from transferbench.runner.options import Options
 from transferbench.runner.ray import executor as executor_module
 from transferbench.runner.ray import spec
 from transferbench.runner.ray.actor import SlotActor
+from transferbench.runner.ray.cluster import _refuse_unreachable
 from transferbench.runner.ray.executor import Gone, RayExecutor, Ready, Refused, Slot
 from transferbench.runner.ray.slots import Lane, Node, slots_of_nodes
 from transferbench.runner.ray.spec import RayOptions
@@ -142,6 +143,20 @@ def test_what_no_node_has_is_told():
         lanes_of([node("a", gpus=2), node("b", gpus=2)], gpus_per_job=4)
     with pytest.raises(ExecutorError, match="leave out slots_per_gpu or --gpus-per-job"):
         lanes_of([node("a", gpus=2)], {"slots_per_gpu": 2}, gpus_per_job=2)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "head:abc", "head:", ":6379"])
+def test_what_is_no_address_is_told_at_once(address):
+    with pytest.raises(ValueError, match="write HOST:PORT, or auto"):
+        _refuse_unreachable(address)
+
+
+def test_a_slot_that_this_machine_could_not_have_is_refused(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    options = RayOptions(cpus_per_slot=1e6)
+    with pytest.raises(ExecutorError, match=r"cpus_per_slot=1e\+06 was requested, and this"):
+        spec._refuse_large_slots(options)
+    spec._refuse_large_slots(RayOptions(cpus_per_slot=1e6, address="head:6379"))
 
 
 # --- nodes that come and go -----------------------------------------------------------------------

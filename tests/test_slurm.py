@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,10 @@ from transferbench.runner.schedule import JobSchedule, SilentWatcher
 from transferbench.runner.slurm import chunk as chunk_module
 from transferbench.runner.slurm import executor as executor_module
 from transferbench.runner.slurm.chunk import SharedSchedule
-from transferbench.runner.slurm.control import ElementState, elements_in
+from transferbench.runner.slurm.control import ElementState, SlurmControl, elements_in
 from transferbench.runner.slurm.executor import ArrayExecutor, cancel, describe
 from transferbench.runner.slurm.ledger import Entry, Ledger
+from transferbench.runner.slurm.losses import gone_writers
 from transferbench.runner.slurm.options import SlurmOptions
 from transferbench.runner.slurm.session import Session
 from transferbench.store import Store
@@ -56,9 +58,11 @@ class Cluster:
         self.endings: list[int] = []
         self.cancelled: list[str] = []
         self.submissions: list[int] = []
+        self.chunks: list[chunk_module.Chunk] = []
 
     def submit(self, _folder, chunk, n):
         self.submissions.append(n)
+        self.chunks.append(chunk)
         names = [f"{len(self.submissions)}_{i}" for i in range(n)]
         for name in names:
             fate = self.fates.pop(0) if self.fates else "runs"
@@ -313,6 +317,87 @@ def test_what_is_damaged_after_it_was_told_is_computed_again(tmp_path):
     assert endings == [("ok", 0), ("returned", 1)]
 
 
+def test_new_chunks_have_the_options_of_the_process_that_begins_them(tmp_path, capsys):
+    context = context_of(tmp_path, GRAPH)
+    cluster = Cluster(None, ["hangs"] * 2)
+    ArrayExecutor(context, SlurmOptions(cpus=64), cluster)._begin(1)  # and then it is killed
+    again = context_of(tmp_path, GRAPH, time_limit_seconds=5.0)
+    ArrayExecutor(again, SlurmOptions(cpus=2), cluster)._begin(1)
+    both = [chunk_module.read_context(chunk.session, chunk.context) for chunk in cluster.chunks]
+    assert [options.cpus for _, options in both] == [64, 2]
+    assert [context.options.time_limit_seconds for context, _ in both] == [None, 5.0]
+    assert "they keep its options, and new chunks have those of this one" in capsys.readouterr().err
+
+
+def test_chunks_of_two_processes_at_once_are_all_kept_track_of(tmp_path):
+    context = context_of(tmp_path, GRAPH)
+    cluster = Cluster(None, ["hangs"] * 3)
+    first = ArrayExecutor(context, SlurmOptions(), cluster)
+    first._begin(1)
+    second = ArrayExecutor(context, SlurmOptions(), cluster)
+    second._begin(1)
+    first._begin(1)
+    assert Session.read(first.session.folder).elements == ["1_0", "2_0", "3_0"]
+
+
+def test_what_an_earlier_process_was_told_of_and_the_store_lost_is_computed_again(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("transferbench.store.store.SETTLE_SECONDS", (0.0,))
+    context = context_of(tmp_path, [job_of("a"), job_of("b")])
+    cluster = Cluster(None, ["hangs"])
+    first = ArrayExecutor(context, SlurmOptions(), cluster)
+    first._begin(1)
+    Publishes(context.store)(context.jobs["b" * 64])
+    for job in context.jobs:
+        Ledger(first.session.folder, "1_0.0").write(Entry(job, 0, "ok"))
+    again = ArrayExecutor(context, SlurmOptions(), cluster)
+    for job in context.jobs:
+        again.submit(Assignment({job: None}))
+    assert [(ended.job[0], ended.status) for ended in again.wait(0.1)] == [("b", "ok")]
+    returned = [e for e in Ledger(first.session.folder, "x").read() if e.status == "returned"]
+    assert [(entry.job[0], entry.round) for entry in returned] == [("a", 1)]
+
+
+def test_a_job_of_slurm_that_has_the_id_of_a_chunk_is_left_alone(tmp_path):
+    context = context_of(tmp_path, GRAPH)
+    cluster = Cluster(None, ["hangs"])
+    executor = ArrayExecutor(context, SlurmOptions(), cluster)
+    executor._begin(1)
+    own = f"{executor.session.logs}/1_0_0_log.err"
+    cluster.elements["1_0"] = ElementState("RUNNING", log=own)
+    assert len(describe(context.folder, cluster)) == 1
+    cluster.elements["1_0"] = ElementState("RUNNING", log="/elsewhere/logs/1_0_0_log.err")
+    assert (describe(context.folder, cluster), cancel(context.folder, cluster)) == ([], [])
+    assert cluster.cancelled == []
+    assert executor.ledger.claim("a" * 64)
+    executor.ledger.writer = "1_0.0"
+    gone = gone_writers(cluster, executor.session.folder, ["1_0.0"])
+    assert gone == {"1_0.0": "its chunk 1_0 ended (Slurm has another job of its id)"}
+
+
+def test_why_no_chunk_has_begun_is_said_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(executor_module, "SILENCE_SECONDS", 0.05)
+    context = context_of(tmp_path, GRAPH)
+    cluster = Cluster(None, ["hangs"])
+    executor = ArrayExecutor(context, SlurmOptions(chunks=1), cluster)
+    executor._begin(1)
+    cluster.elements["1_0"] = ElementState("PENDING", detail="PENDING, Reason=PartitionConfig")
+    executor.submit(Assignment({"a" * 64: None}))
+    assert executor.wait(0.3) == []
+    text = "none of 1 chunk(s) has begun yet (1_0): PENDING, Reason=PartitionConfig; transferbench"
+    assert capsys.readouterr().err.count(text) == 1
+
+
+def test_a_folder_that_is_moved_while_chunks_compute_is_told(tmp_path):
+    context = context_of(tmp_path, GRAPH)
+    executor = ArrayExecutor(context, SlurmOptions(), Cluster(None))
+    executor.submit(Assignment({"a" * 64: None}))
+    context.folder.rename(tmp_path / "moved")
+    with pytest.raises(StoreError, match="was moved or removed meanwhile, run the command again"):
+        executor.wait(1)
+
+
 # --- the ledger -------------------------------------------------------------------------------
 
 
@@ -408,17 +493,19 @@ JobId=25 ArrayJobId=23 ArrayTaskId=1 JobState=FAILED Reason=NonZeroExitCode Rest
 JobId=24 ArrayJobId=23 ArrayTaskId=0 JobState=RUNNING Reason=None Restarts=2 ExitCode=0:0
 JobId=23 ArrayJobId=23 ArrayTaskId=2-3,6%4 JobState=PENDING Reason=Resources Restarts=0 ExitCode=0:0
 JobId=30 JobName=transferbench JobState=COMPLETED Reason=None Restarts=0 ExitCode=0:0
+JobId=31 JobName=transferbench JobState=RUNNING Reason=None StdErr=/run/slurm/now/logs/31_0_log.err
 """
 
 
 def test_what_scontrol_tells_of_arrays_is_read():
     states = elements_in(SCONTROL)
-    assert sorted(states) == ["23_0", "23_1", "23_2", "23_3", "23_6", "30"]
-    assert states["23_1"] == ("FAILED", 0, "FAILED, ExitCode=0:9, Reason=NonZeroExitCode")
+    assert sorted(states) == ["23_0", "23_1", "23_2", "23_3", "23_6", "30", "31"]
+    assert states["23_1"][:3] == ("FAILED", 0, "FAILED, ExitCode=0:9, Reason=NonZeroExitCode")
     assert not states["23_1"].is_alive
     assert (states["23_0"].restarts, states["23_0"].is_running) == (2, True)
     assert states["23_6"].is_alive
     assert not states["23_6"].is_running
+    assert states["31"].log == "/run/slurm/now/logs/31_0_log.err"
 
 
 @pytest.mark.parametrize(
@@ -436,7 +523,7 @@ def test_options_become_those_of_sbatch():
     ]).options  # fmt: skip
     parameters = options.parameters()
     assert parameters["additional_parameters"] == {
-        "requeue": True, "reservation": "x", "mail-type": "END",
+        "requeue": True, "reservation": "x", "mail_type": "END",
     }  # fmt: skip
     shown = ("partition", "account", "gpus_per_node", "mem", "setup", "time", "signal_delay_s")
     assert [parameters[name] for name in shown] == [
@@ -467,10 +554,47 @@ def test_a_chunk_that_cannot_give_a_training_its_cards_is_refused(tmp_path, own,
         ArrayExecutor(context, SlurmOptions(**own), Cluster(None))
 
 
-@pytest.mark.parametrize("option", ["time=soon", "chunks=0", "sbatch=x", "partitions=gpu"])
-def test_mistakes_in_options_are_told(option):
-    with pytest.raises(ExecutorError, match="executor 'slurm'"):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("time=soon", "write minutes"),
+        ("chunks=0", "greater than or equal to 1"),
+        ("mem_gb=inf", "a finite number"),
+        ("sbatch=x", "write KEY=VALUE,KEY=VALUE"),
+        ("sbatch=array=1-5", "array is set by the executor"),
+        ("sbatch=mail-type=END,cpus-per-task=8", "for cpus-per-task there is the option cpus"),
+        ("partitions=gpu", "did you mean 'partition'"),
+    ],
+)
+def test_mistakes_in_options_are_told(option, message):
+    with pytest.raises(ExecutorError, match=f"executor 'slurm': .*{message}"):
         choose_executor("slurm", [option])
+
+
+def test_flags_of_sbatch_have_no_value():
+    own = {"exclusive": True, "overcommit": False, "nice": 100}
+    more = choose_executor("slurm", {"sbatch": own}).options.parameters()["additional_parameters"]
+    assert more == {"requeue": True, "exclusive": True, "nice": 100}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("scancel: error: Kill job error on job id 1_0: Invalid job id specified", ""),
+        ("scancel: error: Kill job error on job id 1_0: Job/step already completing", ""),
+        ("scancel: error: Kill job error on job id 1_0: Access/permission denied",
+         "the chunks 1_0 could not be cancelled: .* Access/permission denied; cancel them as"),
+        (None, "the chunks 1_0 could not be cancelled: .*No such file"),
+    ],
+)  # fmt: skip
+def test_chunks_that_slurm_does_not_cancel_are_told(tmp_path, monkeypatch, line, message):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if line:
+        (tmp_path / "scancel").write_text(f"#!/bin/sh\necho '{line}' >&2; exit 1\n")
+        (tmp_path / "scancel").chmod(0o755)
+    expected = pytest.raises(ExecutorError, match=message) if message else nullcontext()
+    with expected:
+        SlurmControl(SlurmOptions()).cancel(["1_0"])
 
 
 def test_cancel_of_a_folder_without_a_run_is_refused(tmp_path):

@@ -19,6 +19,7 @@ __all__ = [
     "end_if_requested",
     "ending_requested",
     "endings_deferred",
+    "endings_held",
     "ignore_further_interrupts",
     "interrupt",
     "received",
@@ -131,6 +132,29 @@ def end_if_requested() -> None:
     """Interrupt, where a deferred signal has come."""
     if _REQUESTED:
         interrupt(_REQUESTED[-1], None)
+
+
+@contextmanager
+def endings_held() -> Iterator[None]:
+    """Let these signals wait for the end of the block, here and in processes that it starts."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    # Another thread may receive what is blocked here; its handler runs in this one.
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for signalled in came:
+            signal.raise_signal(signalled)
 
 
 @contextmanager

@@ -89,7 +89,13 @@ def _origin(point: metadata.EntryPoint) -> str:
 
 def workers_elsewhere(folder: Path) -> list[str]:
     """A line for each worker that computes for the run in ``folder`` without the process here."""
-    return [line for spec in _usable() for line in spec.describe(folder)]
+    lines: list[str] = []
+    for spec in _usable():
+        try:
+            lines += spec.describe(folder)
+        except Exception as error:  # noqa: BLE001  # of one executor, whoever wrote it
+            lines.append(f"executor {spec.name}: cannot say what computes ({error!r})")
+    return lines
 
 
 def cancel_workers(folder: Path) -> list[str]:

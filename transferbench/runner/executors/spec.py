@@ -39,6 +39,8 @@ class ExecutorOptions(Frozen):
     Texts of the command line are converted to the types of the fields.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
 
 class NoOptions(ExecutorOptions):
     """An executor without options."""

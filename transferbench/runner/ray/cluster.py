@@ -64,7 +64,9 @@ class RayCluster:
             self.close()
             if isinstance(error, RuntimeError | ValueError | OSError):
                 where = f"reach the Ray cluster at {address}" if address else "start Ray here"
-                raise ExecutorError(f"cannot {where}: {error}") from error
+                see = "; ray status says on a node whether it runs"
+                see = see if address and isinstance(error, OSError) else ""
+                raise ExecutorError(f"cannot {where}: {error}{see}") from error
             raise
         finally:
             # Ray's own would end this process without ending the run.
@@ -163,9 +165,14 @@ class RayCluster:
 
 
 def _refuse_unreachable(address: str) -> None:
-    """Try the port of a cluster: Ray itself would try for minutes. Raises: ``OSError``."""
+    """Try the port of a cluster: Ray itself would try for minutes.
+
+    Raises: ``OSError``; ``ValueError`` for what is no address of one.
+    """
     if address.startswith("ray://"):
         raise ValueError("run on a node of the cluster instead, and write HOST:PORT or auto")
     host, _, port = address.rpartition(":")
+    if address not in {"auto", "local"} and not (host and port.isdecimal()):
+        raise ValueError("write HOST:PORT, or auto for the cluster that this machine is part of")
     if host:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()

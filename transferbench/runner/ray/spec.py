@@ -11,7 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from transferbench.errors import DeviceError
+from transferbench.errors import DeviceError, ExecutorError
+from transferbench.files import disk_errors_explained
 from transferbench.runner.executors.spec import ExecutorContext, ExecutorOptions, ExecutorSpec
 from transferbench.runner.executors.this_machine import (
     MEASURES,
@@ -43,9 +44,11 @@ class RayOptions(ExecutorOptions):
 
 
 def build(context: ExecutorContext, options: RayOptions) -> RayExecutor:
-    """Connect to the cluster. Raises: ``DeviceError``, ``ExecutorError``."""
+    """Connect to the cluster. Raises: ``DeviceError``, ``ExecutorError``, ``StoreError``."""
+    _refuse_large_slots(options)
     logs = context.folder.absolute() / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    logs.mkdir(parents=True)
+    with disk_errors_explained(logs):
+        logs.mkdir(parents=True)
     jobs = context.options.jobs
     cores = math.ceil((jobs or 1) * options.cpus_per_slot * context.options.gpus_per_job)
     cluster = RayCluster(
@@ -60,6 +63,17 @@ def build(context: ExecutorContext, options: RayOptions) -> RayExecutor:
         raise
     say(f"Ray: {executor.slots} slot(s) on {len(nodes)} node(s)")
     return executor
+
+
+def _refuse_large_slots(options: RayOptions) -> None:
+    """Raise ``ExecutorError`` where a Ray that is begun here could have no slot."""
+    cpus = available_cpus()
+    elsewhere = options.address or os.environ.get("RAY_ADDRESS")
+    if not elsewhere and options.cpus_per_slot > cpus:
+        raise ExecutorError(
+            f"cpus_per_slot={options.cpus_per_slot:g} was requested, and this machine has {cpus} "
+            "core(s) for the Ray that is begun here: give fewer, or address=HOST:PORT of a cluster"
+        )
 
 
 def _device(options: Options, nodes: Sequence[Node]) -> str:

@@ -34,7 +34,7 @@ from transferbench.runner.slurm.options import SlurmOptions
 __all__ = ["CONTEXT", "Chunk", "SharedSchedule", "read_context"]
 
 CONTEXT = "context.pickle"
-"""What the chunks of a session are begun with, beside their ledger."""
+"""What the first chunks of a session are begun with, beside their ledger."""
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 30.0
 """How often a chunk that has nothing to do looks whether the others live."""
@@ -42,9 +42,9 @@ LAST_SECONDS = 10.0
 """Of the time between the signal and the end, what is left for telling how jobs ended."""
 
 
-def read_context(session: Path) -> tuple[ExecutorContext, SlurmOptions]:
+def read_context(session: Path, name: str = CONTEXT) -> tuple[ExecutorContext, SlurmOptions]:
     """What was submitted; written by the same user's ``run``, as submitit's own pickles are."""
-    context: tuple[ExecutorContext, SlurmOptions] = pickle.loads((session / CONTEXT).read_bytes())  # noqa: S301  # our own file
+    context: tuple[ExecutorContext, SlurmOptions] = pickle.loads((session / name).read_bytes())  # noqa: S301  # our own file
     return context
 
 
@@ -81,13 +81,17 @@ class _Log:
 
 @dataclass
 class Chunk:
-    """Called on a node; its pickle is replayed when Slurm begins it again, and holds no state."""
+    """Called on a node; its pickle is replayed when Slurm begins it again, and holds no state.
+
+    ``context``: the file of the session with the plan and the options that it was submitted with.
+    """
 
     session: Path
+    context: str = CONTEXT
 
     def __call__(self) -> None:
         """Run jobs until none is left that could begin here."""
-        context, options = read_context(self.session)
+        context, options = read_context(self.session, self.context)
         element = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ.get("SLURM_JOB_ID", "0"))
         if task := os.environ.get("SLURM_ARRAY_TASK_ID"):
             element = f"{element}_{task}"
@@ -221,7 +225,8 @@ class SharedSchedule:
             return
         self._watched_at = time.monotonic()
         holders = {self.ledger.holder(name) for name in self.jobs.ready.waiting}
-        gone = gone_writers(self.control, {holder for holder in holders if holder})
+        writers = {holder for holder in holders if holder}
+        gone = gone_writers(self.control, self.ledger.folder, writers)
         # What they told before they went is read first.
         self._learn()
         self._write_losses(gone.get)

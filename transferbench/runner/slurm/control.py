@@ -15,12 +15,14 @@ from typing import NamedTuple, Protocol
 from transferbench.errors import ExecutorError
 from transferbench.runner.slurm.options import SlurmOptions
 
-__all__ = ["ArrayControl", "Chunk", "ElementState", "SlurmControl", "elements_in"]
+__all__ = ["ArrayControl", "Chunk", "ElementState", "SlurmControl", "elements_in", "own_states"]
 
 GONE = "GONE"
 """The state of what neither the controller nor the accounting knows."""
 ALIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD",
          "SPECIAL_EXIT", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "UNKNOWN"}  # fmt: skip
+ENDED = re.compile("Invalid job id|already complet", re.IGNORECASE)
+"""What scancel says of what is over."""
 COMMAND_SECONDS = 60
 """After which a command of Slurm is not waited for: its controller is busy or down."""
 
@@ -28,11 +30,15 @@ Chunk = Callable[[], None]
 
 
 class ElementState(NamedTuple):
-    """Of an element of an array: ``restarts``, how often Slurm has begun it again."""
+    """Of an element of an array: ``restarts``, how often Slurm has begun it again.
+
+    ``log``: the file that it writes to; empty where Slurm does not tell.
+    """
 
     state: str
     restarts: int = 0
     detail: str = ""
+    log: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -55,7 +61,7 @@ class ArrayControl(Protocol):
         """How they are; those of which nothing can be learned now are left out."""
 
     def cancel(self, elements: Iterable[str]) -> None:
-        """End them."""
+        """End them. Raises: ``ExecutorError`` where they cannot be ended."""
 
 
 class SlurmControl:
@@ -91,7 +97,7 @@ class SlurmControl:
             by_array.setdefault(element.partition("_")[0], []).append(element)
         states: dict[str, ElementState] = {}
         for array, own in by_array.items():
-            text = _output(["scontrol", "show", "job", "-o", array])
+            text = _output("scontrol", "show", "job", "-o", array)
             if text is None:
                 continue  # the controller does not answer
             found_states = elements_in(text)
@@ -100,9 +106,38 @@ class SlurmControl:
         return states
 
     def cancel(self, elements: Iterable[str]) -> None:
-        """End them, or take them out of the queue."""
+        """End them, or take them out of the queue.
+
+        Raises: ``ExecutorError`` where Slurm does not answer, or refuses.
+        """
         if names := list(elements):
-            _output(["scancel", *names])
+            try:
+                result = _run("scancel", *names)
+                refusal = result.stderr.strip() if result.returncode else ""
+            except (OSError, subprocess.TimeoutExpired) as error:
+                refusal = str(error)
+            # What has ended by itself is no reason to complain.
+            left = [line for line in refusal.splitlines() if not ENDED.search(line)]
+            if left:
+                raise ExecutorError(
+                    f"the chunks {', '.join(names)} could not be cancelled: {'; '.join(left)}; "
+                    "cancel them as the user, and on the cluster, that they compute for"
+                )
+
+
+def own_states(
+    control: ArrayControl, session: Path, elements: Iterable[str]
+) -> dict[str, ElementState]:
+    """The states of chunks whose logs are in the folder ``session``.
+
+    The controller of another cluster, or one that counts from the beginning again, may have given
+    their ids to jobs that are none of this run.
+    """
+    states = dict(control.states(elements))
+    for element, state in states.items():
+        if state.log and session.name not in Path(state.log).parts:
+            states[element] = ElementState(GONE, detail="Slurm has another job of its id")
+    return states
 
 
 def elements_in(text: str) -> dict[str, ElementState]:
@@ -120,7 +155,8 @@ def elements_in(text: str) -> dict[str, ElementState]:
         detail = f"{fields['JobState']}, ExitCode={fields.get('ExitCode', '')}"
         if fields.get("Reason", "None") != "None":
             detail += f", Reason={fields['Reason']}"
-        states.update(dict.fromkeys(names, ElementState(fields["JobState"], restarts, detail)))
+        state = ElementState(fields["JobState"], restarts, detail, fields.get("StdErr", ""))
+        states.update(dict.fromkeys(names, state))
     return states
 
 
@@ -138,19 +174,23 @@ def _numbers(ranges: str) -> list[int]:
 
 
 def _accounted(element: str) -> ElementState:
-    text = _output(["sacct", "-X", "-n", "-P", "-o", "State,ExitCode", "-j", element]) or ""
+    text = _output("sacct", "-X", "-n", "-P", "-o", "State,ExitCode", "-j", element) or ""
     state, _, code = text.strip().partition("|")
     if not state:
         return ElementState(GONE, detail="no longer known to Slurm")
     return ElementState(state.split()[0], detail=f"{state}, ExitCode={code}")
 
 
-def _output(command: list[str]) -> str | None:
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  # a command of Slurm
+        command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+    )
+
+
+def _output(*command: str) -> str | None:
     """What a command prints; "" where Slurm does not know the job, None without an answer."""
     try:
-        result = subprocess.run(  # noqa: S603  # a command of Slurm
-            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
-        )
+        result = _run(*command)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if result.returncode and "Invalid job id" not in result.stderr:

@@ -6,16 +6,17 @@ import math
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
 from transferbench.errors import ExecutorError
+from transferbench.interrupts import endings_held
 from transferbench.runner.executors import Assignment, Outcome
 from transferbench.runner.executors.spec import ExecutorContext
 from transferbench.runner.messages import say
 from transferbench.runner.slurm.chunk import Chunk
-from transferbench.runner.slurm.control import ArrayControl, SlurmControl
+from transferbench.runner.slurm.control import ArrayControl, ElementState, SlurmControl
 from transferbench.runner.slurm.ledger import Entry, Ledger
 from transferbench.runner.slurm.losses import gone_writers, write_losses
 from transferbench.runner.slurm.options import SlurmOptions
@@ -26,6 +27,8 @@ __all__ = ["ArrayExecutor", "cancel", "describe"]
 POLL_SECONDS = 1.0
 WATCH_SECONDS = 10.0
 """Between two looks at the chunks; a controller serves many users."""
+SILENCE_SECONDS = 60.0
+"""Without a chunk that runs, until the user is told what they wait for."""
 FRUITLESS = 3
 """How often all chunks may end, one submission after another, without a job that ended."""
 
@@ -57,9 +60,15 @@ class ArrayExecutor:
         self._refusals: list[str] = []
         self._watched_at = -math.inf
         self._fruitless = 0
-        self.session = self._left_session() or Session.begin(context, options)
+        self._idle_since = time.monotonic()
+        self._reasons: set[str] = set()
+        left = self._left_session()
+        self.session = left or Session.begin(context, options)
+        if left:
+            left.go_on(context, options)
         self.ledger = Ledger(self.session.folder, f"run.{time.time_ns()}")
         self._read()
+        self._take_back()
 
     def _left_session(self) -> Session | None:
         for session in sessions_in(self.context.folder):
@@ -67,13 +76,21 @@ class ArrayExecutor:
             if not living:
                 continue
             if session.plan == plan_digest(self.context):
-                say(f"goes on with {len(living)} chunk(s) of an earlier start: {_listed(living)}")
+                say(f"goes on with {len(living)} chunk(s) of an earlier start: {_listed(living)}; "
+                    "they keep its options, and new chunks have those of this one")  # fmt: skip
                 return session
             say(
                 f"{len(living)} chunk(s) of another plan of this run go on: {_listed(living)}; "
                 f"transferbench cancel {self.context.folder} ends them"
             )
         return None
+
+    def _take_back(self) -> None:
+        """Have computed again what chunks told of as finished, and the store lost since."""
+        ended = [job for job, outcomes in self._ended.items() if outcomes[-1].status == "ok"]
+        for job in self.context.store.settle(set(ended) - self.context.done):
+            del self._ended[job]
+            self.ledger.write(Entry(job, self.ledger.rounds[job], "returned"))
 
     def free(self, _lane: str = "") -> int:
         """How many more jobs are waited for at once; chunks do not wait for them."""
@@ -106,7 +123,13 @@ class ArrayExecutor:
 
     def close(self) -> None:
         """End the chunks: none of their jobs is waited for any more."""
-        self.control.cancel(self.session.living(self.control))
+        self._cancel(self.session.living(self.control))
+
+    def _cancel(self, living: Iterable[str]) -> None:
+        try:
+            self.control.cancel(living)
+        except ExecutorError as error:  # what was computed is worth more
+            say(str(error))
 
     def __enter__(self) -> Self:
         return self
@@ -114,13 +137,13 @@ class ArrayExecutor:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         living = self.session.living(self.control) if self.session.elements else {}
         if kind is None or not living:
-            self.control.cancel(living)
+            self._cancel(living)
             return
         folder = self.context.folder
         if issubclass(kind, KeyboardInterrupt) and self._ask:
             answer = self._ask(f"{len(living)} chunk(s) compute on: leave or cancel them? [l/c] ")
             if answer.strip().lower().startswith("c"):
-                self.control.cancel(living)
+                self._cancel(living)
                 return
         say(
             f"{len(living)} chunk(s) go on without this process ({_listed(living)}): the same "
@@ -161,6 +184,7 @@ class ArrayExecutor:
         self._watched_at = time.monotonic()
         self._write_losses()
         living = self.session.living(self.control)
+        self._tell_waiting(living)
         claimable = sum(self.ledger.holder(job) is None for job in self._pending)
         wanted_chunks = min(self.options.chunks, math.ceil(claimable / self.slots_per_chunk))
         waiting = sum(not state.is_running for state in living.values())
@@ -170,9 +194,23 @@ class ArrayExecutor:
                 self._refuse_fruitless()
             self._begin(lacking)
 
+    def _tell_waiting(self, living: Mapping[str, ElementState]) -> None:
+        """Say once of each reason why none of the chunks has begun for long."""
+        if not living or any(state.is_running for state in living.values()):
+            self._idle_since = time.monotonic()
+        elif time.monotonic() - self._idle_since > SILENCE_SECONDS:
+            details = {state.detail or state.state for state in living.values()}
+            if new := sorted(details - self._reasons):
+                self._reasons |= details
+                say(
+                    f"none of {len(living)} chunk(s) has begun yet ({_listed(living)}): "
+                    f"{'; '.join(new)}; transferbench cancel {self.context.folder} ends them"
+                )
+
     def _write_losses(self) -> None:
         holders = {self.ledger.holder(job) for job in self._pending}
-        gone = gone_writers(self.control, {holder for holder in holders if holder})
+        writers = {holder for holder in holders if holder}
+        gone = gone_writers(self.control, self.session.folder, writers)
         self._read()  # what they told before they went
         open_jobs = [job for job in self._pending if not self._ended.get(job)]
         write_losses(self.ledger, self.context.store, open_jobs, gone.get)
@@ -187,10 +225,11 @@ class ArrayExecutor:
             )
 
     def _begin(self, n: int) -> None:
-        chunk = Chunk(self.session.folder)
-        elements = self.control.submit(self.session.logs, chunk, n)
-        self.session.elements += elements
-        self.session.save()
+        chunk = Chunk(self.session.folder, self.session.context)
+        with endings_held():  # chunks that nobody knows of could not be taken up, nor cancelled
+            elements = self.control.submit(self.session.logs, chunk, n)
+            self.session.elements += elements
+            self.session.save()
         say(f"{n} chunk(s) submitted: {_listed(elements)}; their logs are in {self.session.logs}")
 
 

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from transferbench.errors import StoreError
 from transferbench.files import disk_errors_explained, looked_again
 from transferbench.runner.executors import Outcome
 
@@ -71,7 +72,8 @@ class Ledger:
         self.rounds: Counter[str] = Counter()
         self._claims, self._entries = folder / "claims", folder / "entries"
         for each in (self._claims, self._entries):
-            each.mkdir(parents=True, exist_ok=True)
+            with disk_errors_explained(each):
+                each.mkdir(parents=True, exist_ok=True)
         self._offsets: dict[str, int] = {}
         self._early: dict[tuple[str, int], Entry] = {}
         self._links = 0
@@ -121,8 +123,19 @@ class Ledger:
         self._is_torn = False
 
     def read(self) -> Iterator[Entry]:
-        """What was told since the last time; of each round of a job one entry, the first."""
-        for path in sorted(self._entries.iterdir()):
+        """What was told since the last time; of each round of a job one entry, the first.
+
+        Raises: ``StoreError`` where the folder is there no more.
+        """
+        try:
+            paths = looked_again(lambda: sorted(self._entries.iterdir()))
+        except OSError as error:
+            raise StoreError(
+                f"cannot read {self._entries}: {error.strerror}; where the folder of the run was "
+                "moved or removed meanwhile, run the command again: what is finished is in the "
+                "store"
+            ) from error
+        for path in paths:
             lines: list[bytes] = []
             with suppress(OSError):  # of another node: it is read the next time
                 lines = self._new_lines(path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 
-from transferbench.runner.slurm.control import ArrayControl
+from transferbench.runner.slurm.control import ArrayControl, own_states
 from transferbench.runner.slurm.ledger import Entry, Ledger
 from transferbench.store import Store
 
@@ -16,9 +17,14 @@ def element_of(writer: str) -> str:
     return writer.rpartition(".")[0]
 
 
-def gone_writers(control: ArrayControl, writers: Collection[str]) -> Mapping[str, str]:
-    """Of chunks those that are gone, each with how; Slurm may have begun its element again."""
-    states = control.states({element_of(writer) for writer in writers})
+def gone_writers(
+    control: ArrayControl, session: Path, writers: Collection[str]
+) -> Mapping[str, str]:
+    """Of the chunks of a session those that are gone, each with how.
+
+    Slurm may have begun its element again.
+    """
+    states = own_states(control, session, {element_of(writer) for writer in writers})
     gone = {}
     for writer in writers:
         element, _, restarts = writer.rpartition(".")

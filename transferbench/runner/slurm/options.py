@@ -16,6 +16,15 @@ from transferbench.runner.options import Options
 __all__ = ["SlurmOptions"]
 
 
+NAMED = {"partition": "partition", "account": "account", "qos": "qos", "constraint": "constraint",
+         "time": "time", "cpus-per-task": "cpus", "gpus": "gpus", "gpus-per-node": "gpus",
+         "mem": "mem_gb", "signal": "signal_seconds", "requeue": "requeue"}  # fmt: skip
+"""Options of sbatch that have an option of the executor."""
+FIXED = {"array", "error", "input", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output",
+         "parsable", "test-only", "wait", "wrap"}  # fmt: skip
+"""Options of sbatch that decide how chunks begin, and where their logs are."""
+
+
 def _minutes(value: Any) -> Any:
     """Minutes of a time as sbatch takes it: minutes, H:MM:SS, D-H, D-H:MM or D-H:MM:SS."""
     if not isinstance(value, str) or value.isdigit():
@@ -34,13 +43,24 @@ def _lines(value: Any) -> Any:
 
 
 def _pairs(value: Any) -> Any:
-    """``mail-type=END,reservation=x`` as a mapping."""
-    if not isinstance(value, str):
+    """``mail-type=END,reservation=x`` as a mapping.
+
+    Raises: ``ValueError`` for what other options say, or chunks rest on.
+    """
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split(",") if part]
+        if any(not sign for _, sign, _ in pairs):
+            raise ValueError("write KEY=VALUE,KEY=VALUE; in a file of settings, lines KEY: VALUE")
+        value = {key: text for key, _, text in pairs}
+    if not isinstance(value, dict):
         return value
-    pairs = [part.partition("=") for part in value.split(",") if part]
-    if any(not sign for _, sign, _ in pairs):
-        raise ValueError("write KEY=VALUE,KEY=VALUE")
-    return {key: text for key, _, text in pairs}
+    for key in value:
+        name = str(key).strip("-").replace("_", "-")
+        if name in FIXED:
+            raise ValueError(f"{name} is set by the executor, and cannot be changed")
+        if name in NAMED:
+            raise ValueError(f"for {name} there is the option {NAMED[name]}")
+    return {str(key).strip("-").replace("-", "_"): value[key] for key in value}
 
 
 class SlurmOptions(ExecutorOptions):
@@ -68,8 +88,10 @@ class SlurmOptions(ExecutorOptions):
     """Whether a chunk whose time is over has itself queued again."""
     setup: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
     """Lines of shell that run first, such as module load cuda."""
-    sbatch: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(default_factory=dict)
-    """Further options of sbatch: reservation=x,mail-type=END."""
+    sbatch: Annotated[dict[str, str | int | float | bool], BeforeValidator(_pairs)] = Field(
+        default_factory=dict
+    )
+    """Further options of sbatch: reservation=x,mail-type=END. True is one without a value."""
 
     def slots(self, options: Options) -> int:
         """How many jobs a chunk runs at once, each on as many GPUs as ``options`` give to it.
@@ -94,11 +116,12 @@ class SlurmOptions(ExecutorOptions):
 
     def parameters(self) -> dict[str, Any]:
         """As submitit takes them."""
+        more = {key: value for key, value in self.sbatch.items() if value is not False}
         named = {
             "partition": self.partition, "account": self.account, "qos": self.qos,
             "constraint": self.constraint, "mem": self.mem_gb and f"{self.mem_gb * 1024:.0f}MB",
             "gpus_per_node": self.gpus or None, "setup": list(self.setup) or None,
-            "additional_parameters": {"requeue": True, **self.sbatch},
+            "additional_parameters": {"requeue": True, **more},
         }  # fmt: skip
         return {
             "job_name": "transferbench",

@@ -6,17 +6,18 @@ import os
 import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from transferbench.errors import StoreError
-from transferbench.files import write_json
+from transferbench.files import disk_errors_explained, write_json
 from transferbench.identity import digest
 from transferbench.runner.executors.spec import ExecutorContext
 from transferbench.runner.folder import read_json
 from transferbench.runner.slurm.chunk import CONTEXT
-from transferbench.runner.slurm.control import ArrayControl, ElementState
+from transferbench.runner.slurm.control import ArrayControl, ElementState, own_states
 from transferbench.runner.slurm.options import SlurmOptions
 from transferbench.store import Store
 
@@ -30,24 +31,39 @@ LOGS = "logs"
 
 @dataclass
 class Session:
-    """``elements``: the ids of all chunks that were submitted for ``plan``, a digest of jobs."""
+    """``elements``: the ids of all chunks that were submitted for ``plan``, a digest of jobs.
+
+    ``context``: the file that new chunks are begun with.
+    """
 
     folder: Path
     plan: str
     elements: list[str]
+    context: str = CONTEXT
 
     @classmethod
     def begin(cls, context: ExecutorContext, options: SlurmOptions) -> Self:
         """A new one, without a chunk."""
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         folder = (context.folder / SLURM_FOLDER / name).absolute()
-        folder.mkdir(parents=True)
-        store = Store(context.store.root.absolute())
-        context = replace(context, store=store, folder=context.folder.absolute())
-        (folder / CONTEXT).write_bytes(pickle.dumps((context, options)))
+        with disk_errors_explained(folder):
+            folder.mkdir(parents=True)
         session = cls(folder, plan_digest(context), [])
+        session._write(context, options)
         session.save()
         return session
+
+    def go_on(self, context: ExecutorContext, options: SlurmOptions) -> None:
+        """Begin new chunks with these; those that there are go on with theirs."""
+        self.context = f"context-{time.time_ns()}.pickle"
+        self._write(context, options)
+
+    def _write(self, context: ExecutorContext, options: SlurmOptions) -> None:
+        store = Store(context.store.root.absolute())
+        context = replace(context, store=store, folder=context.folder.absolute())
+        path = self.folder / self.context
+        with disk_errors_explained(path):
+            path.write_bytes(pickle.dumps((context, options)))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -56,7 +72,12 @@ class Session:
         return cls(folder, str(content["plan"]), list(map(str, content["elements"])))
 
     def save(self) -> None:
-        """Write the ids, so that another process can go on with the chunks."""
+        """Write the ids, so that another process can go on with the chunks.
+
+        One that did so meanwhile has written its own.
+        """
+        with suppress(StoreError, KeyError, TypeError):
+            self.elements = list(dict.fromkeys([*self.read(self.folder).elements, *self.elements]))
         write_json(self.folder / SESSION, {"plan": self.plan, "elements": self.elements})
 
     @property
@@ -66,7 +87,7 @@ class Session:
 
     def living(self, control: ArrayControl) -> Mapping[str, ElementState]:
         """The chunks that run or will; also those of which nothing can be learned now."""
-        states = control.states(self.elements)
+        states = own_states(control, self.folder, self.elements)
         unknown = ElementState("UNKNOWN", detail="Slurm does not answer")
         all_states = {element: states.get(element, unknown) for element in self.elements}
         return {element: state for element, state in all_states.items() if state.is_alive}
