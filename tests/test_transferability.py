@@ -170,6 +170,15 @@ def test_the_interval_of_leep_and_nce_ends_at_zero_and_one_image_has_none():
     assert (one_class.low, one_class.reason) == (None, "all images are of one class")
 
 
+def test_errors_may_be_on_classes_of_the_task_without_an_image():
+    labels = np.repeat([0, 1], 50)
+    share = 1 - 0.025 ** (1 / 100)
+    entropy = stats.entropy([share, 1 - share])
+    assert nce(labels, labels).low == pytest.approx(-entropy)
+    assert nce(labels, labels, classes=12).low == pytest.approx(-entropy - share * math.log(11))
+    assert leep(np.eye(2)[labels], labels, classes=1) == nce(labels, labels)
+
+
 def test_the_error_of_leep_is_close_to_the_jackknife():
     probabilities, labels = source(n=240)
     interval = leep(probabilities, labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from transferbench.analysis.metric_intervals import metric_interval as closed_in
 from transferbench.metrics import hits, needs_scores, predict, weighted_score
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import Metric, Subject
-from transferbench.statistics import Interval, bootstrap, bootstrap_mean, exact_share
+from transferbench.statistics import Interval, bootstrap, exact_share, mean_of_items
 
-__all__ = ["join_flags", "measurement", "metric_interval", "recorded_metric"]
+__all__ = ["join_flags", "measurement", "metric_interval", "recorded_metric", "with_bounds"]
 
 
 def join_flags(*flags: str | None) -> str | None:
@@ -48,6 +48,15 @@ def measurement(
     )
 
 
+def with_bounds(values: Sequence[Interval], bounds: Iterable[Interval]) -> list[Interval]:
+    """``values``, the first ones with ``bounds`` of their own; what is undefined has none."""
+    bounded = [
+        own._replace(value=interval.value) if interval.value is not None else interval
+        for interval, own in zip(values, bounds, strict=False)
+    ]
+    return [*bounded, *values[len(bounded) :]]
+
+
 def recorded_metric(subject: Subject, value: float | None, n: int) -> Interval | float | None:
     """A metric of ``subject`` over ``n`` test items, known by its value alone.
 
@@ -63,14 +72,14 @@ def metric_interval(
 ) -> Interval:
     """The test metric. Shapes: (N, K), and (N,) or (N, K).
 
-    Error: ``transferbench.analysis.metric_intervals``; for accuracies of a multi-label task the
-    percentile bootstrap over test items.
+    Error: ``transferbench.analysis.metric_intervals``; for accuracies of a multi-label task that of
+    the mean over test items; for what is left the percentile bootstrap over them.
     """
     if closed := closed_interval(metric, logits, labels):
         return closed
     if metric == "accuracy":
         hits_N = hits(logits, labels)
-        return bootstrap_mean(hits_N[~np.isnan(hits_N)], seed, resamples)
+        return mean_of_items(hits_N[~np.isnan(hits_N)], (0.0, 1.0))
     outputs = logits if needs_scores(metric) else predict(logits, labels)
 
     def resampled(counts_BN: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ __all__ = [
     "correlations_of_scores",
     "metrics_of_classes",
     "metrics_of_labels",
+    "scores_of_unseen_classes",
     "scores_with_few_errors",
     "shares_of_classes",
     "transferability_scores",
@@ -159,6 +160,21 @@ def scores_with_few_errors() -> Iterator[Simulation]:
                 # A sample of one class has no interval.
                 yield Simulation(score.__name__, setting, n, draw, float(truth), fewer=2,
                                  bounded=1 - sum(share**n for share in task[0]))  # fmt: skip
+
+
+def scores_of_unseen_classes() -> Iterator[Simulation]:
+    """NCE of a source that takes all of 200 rare classes for one of two: few of them are seen."""
+    rare = np.full(200, 0.02 / 200)
+    share_K = np.array([0.5, 0.48, *rare])
+    # Half of the images are of the other source class, which has a class of its own.
+    truth = float((share_K[1:] * np.log(share_K[1:] / 0.5)).sum())
+    for n in (100, 200, 500):
+
+        def draw(rng: np.random.Generator, n: int = n) -> Interval:
+            labels = rng.choice(len(share_K), n, p=share_K)
+            return nce(labels > 0, labels, classes=len(share_K))
+
+        yield Simulation("nce", "2 classes and 200 rare ones of 2%", n, draw, truth, fewer=4)
 
 
 def _rarely_wrong(score: Any, rng: np.random.Generator, n: int, shares: tuple[float, ...],

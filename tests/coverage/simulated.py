@@ -15,6 +15,7 @@ from transferbench.statistics.reaches import (
 )
 
 __all__ = [
+    "EQUAL",
     "Batch",
     "Bounds",
     "Draw",

@@ -6,6 +6,7 @@ the bounds of many at once.
 
 from collections.abc import Iterator
 
+from item_simulations import losses_of_items, mistakes_of_pairs, scores_of_pairs
 from network_simulations import image_simulations, network_simulations
 from order_simulations import orders
 from rank_simulations import rank_simulations
@@ -13,6 +14,7 @@ from score_simulations import (
     correlations_of_scores,
     metrics_of_classes,
     metrics_of_labels,
+    scores_of_unseen_classes,
     scores_with_few_errors,
     shares_of_classes,
     transferability_scores,
@@ -44,7 +46,8 @@ SIMULATIONS = [
         means, differences, pairs_of_networks, ratios_of_gains, orders, network_simulations,
         image_simulations, items, metrics_of_classes, transferability_scores,
         scores_with_few_errors, correlations_of_scores, rank_simulations, metrics_of_labels,
-        shares_of_classes,
+        shares_of_classes, mistakes_of_pairs, losses_of_items, scores_of_pairs,
+        scores_of_unseen_classes,
     )
     for simulation in family()
 ]  # fmt: skip

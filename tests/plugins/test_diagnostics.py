@@ -14,6 +14,7 @@ from sklearn.metrics import cohen_kappa_score, jaccard_score, log_loss, roc_auc_
 from transferbench.errors import SuiteError
 from transferbench.records import Measurement
 from transferbench.specs import DiagnosticContext
+from transferbench.statistics import replicate_mean
 from transferbench_plugins.diagnostics import transferbench_diagnostics
 from transferbench_plugins.diagnostics.mistakes.agreement import AGREEMENT
 from transferbench_plugins.diagnostics.training.learning_curve import LEARNING_CURVE
@@ -253,21 +254,25 @@ def test_the_printed_row_of_the_paper_follows_from_its_accuracies():
         assert measure(RELATIVE_DROP, *nets)["relative_drop"].value == pytest.approx(printed, abs=1)
 
 
-def test_the_drop_is_resampled_over_items_in_pairs():
-    got = measure(RELATIVE_DROP, A, B, resamples=4000)
+def test_the_drop_varies_with_the_items_in_pairs():
+    got = measure(RELATIVE_DROP, A, B)
     right = np.stack([(net.logits.argmax(1) == LABELS) for net in (A, B)]).astype(float)
     draws = RNG.integers(0, 200, (4000, 200))
     a, b = right[0][draws].mean(1), right[1][draws].mean(1)
-    for metric, values in (("gain", a - b), ("relative_drop", 100 * (a - b) / a)):
+    drops = {"gain": a - b, "relative_drop": 100 * (a - b) / a}
+    drops["corrected_drop"] = 100 * (a - b) / (a - A.chance)
+    for metric, values in drops.items():
         low, high = np.quantile(values, [0.025, 0.975])
-        tolerance = 0.08 * (high - low)
+        tolerance = 0.15 * (high - low)
         assert (got[metric].low, got[metric].high) == pytest.approx((low, high), abs=tolerance)
-        assert got[metric].interval == "bootstrap-95"
+        kind = "t" if metric == "gain" else "fieller"
+        assert got[metric].interval == f"items-{kind}-95"
 
 
 def test_a_network_has_no_drop_to_itself():
     got = measure(RELATIVE_DROP, A, A)
-    assert (got["gain"].value, got["gain"].low, got["gain"].high) == (0, 0, 0)
+    for metric in ("gain", "relative_drop", "corrected_drop"):
+        assert (got[metric].value, got[metric].low) == (0, None)
 
 
 def test_a_network_that_did_not_train_is_flagged_in_each_measurement():
@@ -400,14 +405,42 @@ def test_agreement_equals_scikit_learns():
     assert set(sizes.values()) == {300}
 
 
-def test_kappa_is_resampled_over_items():
-    a, b = random_net(0), random_net(1, 0.5)
-    got = measure(AGREEMENT, a, b, resamples=4000)["kappa"]
-    wrong = np.stack([net.logits.argmax(1) != net.labels for net in (a, b)])
-    draws = RNG.integers(0, 300, (500, 300))
-    kappas = [cohen_kappa_score(wrong[0][d], wrong[1][d]) for d in draws]
-    low, high = np.quantile(kappas, [0.025, 0.975])
-    assert (got.low, got.high) == pytest.approx((low, high), abs=0.15 * (high - low))
+def test_kappa_of_many_items_has_its_asymptotic_interval():
+    counts = np.array([6000, 900, 300, 800])  # both right, a alone wrong, b alone wrong, both wrong
+    wrong = np.repeat([[0, 0], [1, 0], [0, 1], [1, 1]], counts, axis=0)
+    labels = np.zeros(len(wrong), dtype=int)
+    a, b = (FakeSubject(labels=labels, logits=one_hot(column)) for column in wrong.T)
+    kappa = measure(AGREEMENT, a, b)["kappa"]
+    assert kappa.value == pytest.approx(cohen_kappa_score(*wrong.T))
+    # Fleiss, Cohen, Everitt 1969, Equation 13.
+    p = (counts / counts.sum())[[0, 1, 2, 3]].reshape(2, 2)
+    rows, columns, k = p.sum(axis=1), p.sum(axis=0), kappa.value
+    expected = rows @ columns
+    diagonal = sum(p[i, i] * (1 - (rows[i] + columns[i]) * (1 - k)) ** 2 for i in range(2))
+    off = (1 - k) ** 2 * sum(p[i, 1 - i] * (columns[i] + rows[1 - i]) ** 2 for i in range(2))
+    variance = diagonal + off - (k - expected * (1 - k)) ** 2
+    half = 1.96 * (variance / len(wrong)) ** 0.5 / (1 - expected)
+    assert kappa.interval == "kappa-exact-95"
+    assert (kappa.high - k, k - kappa.low) == pytest.approx((half, half), rel=0.05)
+
+
+def test_a_pair_without_common_errors_or_with_none_but_these_is_not_certain():
+    apart, alike = np.repeat([0, 1, 2], [90, 5, 5]), np.repeat([0, 1], [90, 10])
+    labels = np.zeros(100, dtype=int)
+    first, second = (apart == 1).astype(int), (apart == 2).astype(int)
+    got = measure(
+        AGREEMENT, *(FakeSubject(labels=labels, logits=one_hot(x)) for x in (first, second))
+    )
+    assert got["n_common"].value == 0
+    assert got["n_common"].high == pytest.approx(100 * stats.beta.ppf(0.975, 1, 100))
+    assert got["error_jaccard"].high == pytest.approx(stats.beta.ppf(0.975, 1, 10))
+    assert got["kappa"].low < got["kappa"].value < 0 < got["kappa"].high
+    same = FakeSubject(labels=labels, logits=one_hot(alike))
+    got = measure(AGREEMENT, same, same)
+    assert got["agreement"].low == pytest.approx(0.025 ** (1 / 100))
+    assert (got["kappa"].value, got["kappa"].high) == (1, 1)
+    assert got["kappa"].low < 0.9
+    assert all(m.low < m.high for m in got.values())
 
 
 def test_independent_errors_have_zero_kappa_at_any_accuracy():
@@ -434,7 +467,12 @@ def test_one_perfect_network_shares_no_error():
 
 
 def test_the_same_seed_gives_the_same_intervals():
-    nets = random_net(0), random_net(1)
+    rng = np.random.default_rng(5)
+    labels = (rng.random((80, 3)) < 0.5).astype(np.float32)
+    nets = [
+        FakeSubject(task="multi-label", labels=labels, logits=labels + rng.normal(-0.5, 1, (80, 3)))
+        for _ in range(2)
+    ]
     first = list(AGREEMENT.measure(AGREEMENT.parse({}), nets, CONTEXT))
     again = list(AGREEMENT.measure(AGREEMENT.parse({}), nets, CONTEXT))
     other = list(AGREEMENT.measure(AGREEMENT.parse({}), nets, CONTEXT._replace(seed=4)))
@@ -544,8 +582,8 @@ def test_reference_entropy_is_the_entropy_of_the_mean_prediction_on_each_set():
         assert measured.value == pytest.approx(entropy[members].mean(), rel=1e-9)
         assert measured.n == members.sum()
         assert (measured.unit, measured.coordinates) == ("nats", {"set": name})
-        error = entropy[members].std() / members.sum() ** 0.5
-        assert measured.high - measured.low == pytest.approx(2 * 1.96 * error, rel=0.2)
+        same = replicate_mean(dict(enumerate(entropy[members])), ends=(0, np.log(4)))
+        assert (measured.low, measured.high) == pytest.approx((same.low, same.high))
 
 
 def test_an_empty_set_has_no_entropy():

@@ -95,7 +95,10 @@ def test_robustness_summarises_each_perturbation_and_all_with_equal_weight():
         assert values == pytest.approx([mean, mean / 0.9, (mean - 0.25) / (0.9 - 0.25)])
         row = measurements["mean_metric", name]
         assert row.low < row.value < row.high
-        assert (row.interval, row.n) == ("bootstrap-95", 200)
+        assert (row.interval, row.n) == ("items-t-95", 200)
+        kept = measurements["corrected_relative_metric", name]
+        assert kept.interval == "items-fieller-95"
+        assert kept.low < kept.value < kept.high
     assert len(measurements) == 4 * 2 + 3 * 3
 
 

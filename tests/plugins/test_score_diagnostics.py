@@ -426,7 +426,7 @@ def test_a_multi_label_accuracy_has_an_error_over_images():
     a = trial(data=multi_label(), task="multi-label", metric="accuracy")
     m = measure(LINEAR_PROBE, a, source(), resamples=200)["probe_test_metric"]
     assert 0.5 < m.low < m.value < m.high <= 1
-    assert m.interval == "bootstrap-95"
+    assert m.interval == "items-t-95"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from transferbench.statistics.intervals import (
     point_estimates,
     student_t,
 )
+from transferbench.statistics.items import difference_of_items, mean_of_items, ratio_of_items
 from transferbench.statistics.p_values import holm, least_error
 from transferbench.statistics.planned_sums import PlannedArm, simulated_bounds
 from transferbench.statistics.power import (
@@ -59,6 +60,7 @@ __all__ = [
     "concordance_at",
     "covered",
     "deviation",
+    "difference_of_items",
     "effective_wilson",
     "exact_share",
     "expected_half_width",
@@ -67,6 +69,7 @@ __all__ = [
     "jackknife_ratio",
     "jackknifed",
     "least_error",
+    "mean_of_items",
     "mean_of_replicates",
     "mean_of_shares",
     "needed",
@@ -80,6 +83,7 @@ __all__ = [
     "range_of",
     "range_of_sum",
     "rank_intervals",
+    "ratio_of_items",
     "replicate_difference",
     "replicate_mean",
     "share_of_gain",

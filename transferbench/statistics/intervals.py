@@ -141,7 +141,10 @@ def bootstrap(
     where it is undefined.
 
     Shapes: ``counts`` (C,); ``statistic`` maps (B, C) counts to (B, M); returns M intervals.
-    Error: percentiles of the resamples for which the statistic is defined.
+    Error: percentiles of the resamples for which the statistic is defined; none where they are
+    equal. It knows the items of the sample alone: of a mean that a few of them decide it covers
+    70 to 90%, and of 3 to 10 items 67 to 92%. ``mean_of_items`` and the exact interval of a share
+    hold there.
     """
     counts = np.asarray(counts)
     n = int(counts.sum())
@@ -359,6 +362,8 @@ def _percentile(value: float, draws: np.ndarray, n: int, level: float) -> Interv
     if math.isnan(value) or len(defined) < (1 - UNDEFINED_SHARE) * len(draws):
         return _undefined(value, n, method, "not defined for these items")
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    if low == high:  # certainty that no finite sample gives
+        return _undefined(value, n, method, "resamples give one value: their spread is not known")
     return Interval(value, float(low), float(high), n, method)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from transferbench.statistics.intervals import t_quantile
 
 __all__ = [
+    "SKEWED",
     "Moments",
     "Range",
     "Ranges",

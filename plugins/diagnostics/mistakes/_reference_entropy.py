@@ -8,13 +8,16 @@ Shape letters: B resamples, K classes, L labels (1 for multi-class tasks), M set
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from transferbench.metrics import ratio
 from transferbench.records import Measurement
-from transferbench.statistics import bootstrap
+from transferbench.statistics import Interval, bootstrap, mean_of_items, point_estimates
+from transferbench_plugins.diagnostics._measurement import with_bounds
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
     ANY,
     BOTH_WRONG,
@@ -49,7 +52,8 @@ def reference_entropy(
     ``references``: logits, whose probabilities are averaged. ``exclusive``: softmax over classes,
     else a sigmoid per label.
     Shapes: references (N, K) or (N, L), outcomes (N, L). Units: nats.
-    Error: percentile bootstrap over test items; the sets are resampled with them.
+    Error: that of the mean over the items of a set; for a mean over labels percentile bootstrap
+    over test items, with which the sets are resampled.
     """
     finite = all(np.isfinite(logits).all() for logits in references)
     entropy_of = _class_entropy if exclusive else _label_entropy
@@ -66,8 +70,20 @@ def reference_entropy(
         mean_BLM = ratio(total_BLM, np.tensordot(counts_BN, members_NLM * 1.0, axes=1))
         return append_label_mean(mean_BLM).reshape(len(counts_BN), -1)
 
-    intervals = bootstrap(means, np.ones(len(entropy_NL), dtype=np.int64), seed, resamples)
+    several = entropy_NL.shape[1] > 1
+    resampled = partial(bootstrap, seed=seed, resamples=resamples) if several else point_estimates
+    intervals: Sequence[Interval] = resampled(means, np.ones(len(entropy_NL), dtype=np.int64))
+    if finite:
+        most = math.log(references[0].shape[1] if exclusive else 2)
+        intervals = with_bounds(intervals, _means(entropy_NL, members_NLM, most))
     yield from label_measurements(intervals, members_NLM, statistics)
+
+
+def _means(entropy_NL: np.ndarray, members_NLM: np.ndarray, most: float) -> Iterator[Interval]:
+    """Of each set, label by label; ``most``: the largest entropy."""
+    for entropy_N, members_NM in zip(entropy_NL.T, members_NLM.swapaxes(0, 1), strict=True):
+        for members_N in members_NM.T:
+            yield mean_of_items(entropy_N[members_N], (0.0, most))
 
 
 def _class_entropy(references: Sequence[np.ndarray]) -> np.ndarray:

@@ -28,7 +28,9 @@ from transferbench.specs import (
     SubmittedTrial,
 )
 from transferbench.statistics import Interval, bootstrap, point_estimates
+from transferbench_plugins.diagnostics._measurement import with_bounds
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
+from transferbench_plugins.diagnostics.mistakes._outcome_intervals import outcome_intervals
 from transferbench_plugins.diagnostics.mistakes._outcomes import (
     STATISTICS,
     append_label_mean,
@@ -62,14 +64,17 @@ def measure(
     Multi-label: for each label at a probability of one half, then the mean over the labels for
     which a statistic is defined; two networks that are both wrong on a label always agree on it.
     Subjects after the pair are reference networks: see ``reference_entropy``.
-    Error: percentile bootstrap over test items.
+    Error: over test items, exact for counts and shares, from exact ones for kappa; for a mean over
+    labels, percentile bootstrap.
     """
     labels = shared_labels(subjects)
     a, b, *references = subjects
     predicted_a, predicted_b = (predict(net.logits, labels) for net in (a, b))
     outcomes_NL = pair_outcomes(predicted_a, predicted_b, labels)
     bootstrapped = partial(bootstrap, seed=context.seed, resamples=params.resamples)
-    yield from _overlap(outcomes_NL, bootstrapped)
+    yield from _overlap(
+        outcomes_NL, bootstrapped if labels.ndim == 2 else point_estimates, bounded=True
+    )
     if references:
         yield from reference_entropy(
             [reference.logits for reference in references],
@@ -85,13 +90,15 @@ def recompute(params: AgreementParams, trials: Sequence[SubmittedTrial]) -> Iter
     del params  # only intervals depend on it
     labels = shared_labels(trials)
     a, b = trials[:2]
-    yield from _overlap(pair_outcomes(a.predicted, b.predicted, labels), point_estimates)
+    yield from _overlap(
+        pair_outcomes(a.predicted, b.predicted, labels), point_estimates, bounded=False
+    )
 
 
 def _overlap(
-    outcomes_NL: np.ndarray, estimate: Callable[..., Sequence[Interval]]
+    outcomes_NL: np.ndarray, estimate: Callable[..., Sequence[Interval]], *, bounded: bool
 ) -> Iterator[Measurement]:
-    """``estimate``: ``bootstrap`` or ``point_estimates``."""
+    """``estimate``: ``bootstrap`` or ``point_estimates``; each label has intervals of its own."""
     # Items with equal outcomes are interchangeable: resampling their counts is much cheaper.
     outcomes_CL, counts = np.unique(outcomes_NL, axis=0, return_counts=True)
 
@@ -100,6 +107,9 @@ def _overlap(
         return append_label_mean(values_BLS).reshape(len(counts_BC), -1)
 
     intervals = estimate(statistics, counts)
+    if bounded:
+        (tables_LT,) = outcome_tables(counts[None], outcomes_CL)
+        intervals = with_bounds(intervals, outcome_intervals(tables_LT))
     yield from label_measurements(intervals, members_of(outcomes_NL, STATISTICS), STATISTICS)
 
 

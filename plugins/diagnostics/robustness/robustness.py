@@ -18,9 +18,15 @@ from pydantic import Field, model_validator
 from transferbench.metrics import hits, needs_scores, predict, ratio, weighted_score
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import DiagnosticContext, DiagnosticSpec, Params, ReportPart, Subject
-from transferbench.statistics import Interval, bootstrap, bootstrap_mean
+from transferbench.statistics import (
+    Interval,
+    bootstrap,
+    mean_of_items,
+    point_estimates,
+    ratio_of_items,
+)
 from transferbench_plugins.diagnostics._images import compute_logits
-from transferbench_plugins.diagnostics._measurement import measurement, metric_interval
+from transferbench_plugins.diagnostics._measurement import measurement, metric_interval, with_bounds
 
 __all__ = ["ROBUSTNESS", "PerturbationSeries", "RobustnessParams"]
 
@@ -93,8 +99,9 @@ def measure(
     corrected_relative_metric = (mean_metric - chance) / (metric at 0 - chance).
     Units: metrics as fractions, loss in nats, relative ones as ratios.
     Error: exact for an accuracy, for other metrics as in
-    ``transferbench.analysis.metric_intervals``, else bootstrap over test items; summaries by
-    bootstrap with all settings on the same resamples.
+    ``transferbench.analysis.metric_intervals``; for losses that of the mean over test items. For
+    summaries of accuracies over the same items, of means and of ratios; of other metrics, and of
+    losses where labels are unknown, percentile bootstrap with all settings on the same resamples.
     """
     (subject,) = subjects
     labels = subject.labels[: params.limit]
@@ -121,7 +128,7 @@ def _loss(logits: np.ndarray, labels: np.ndarray, seed: int, resamples: int) -> 
         finite = np.isfinite(logits).all()
         return _partly_known_loss(logits, labels, seed, resamples) if finite else None
     losses_N = _losses(logits, labels)
-    return bootstrap_mean(losses_N, seed, resamples) if np.isfinite(losses_N).all() else None
+    return mean_of_items(losses_N, (0.0, math.inf)) if np.isfinite(losses_N).all() else None
 
 
 def _partly_known_loss(
@@ -181,12 +188,34 @@ def _summaries(
         return np.stack([means_BP, relative_BP, corrected_BP], axis=-1).reshape(len(counts_BN), -1)
 
     counts = np.ones(len(labels), np.int64)
-    intervals = iter(bootstrap(statistics, counts, seed, params.resamples))
+    if subject.metric == "accuracy":
+        bounds = _item_intervals(_hits(settings, labels), starts, sizes, subject.chance)
+        intervals = iter(with_bounds(point_estimates(statistics, counts), bounds))
+    else:
+        intervals = iter(bootstrap(statistics, counts, seed, params.resamples))
     for name in (*(series.name for series in params.perturbations), ALL):
         at = {"test_perturbation": name}
         for metric, unit, undefined in SUMMARIES:
             interval = next(intervals)
             yield measurement(metric, interval, unit, len(labels), at, missing=undefined)
+
+
+def _hits(settings: Sequence[_Setting], labels: np.ndarray) -> np.ndarray:
+    """Shapes: (N, S)."""
+    return np.stack([hits(setting.logits, labels) for setting in settings], axis=1)
+
+
+def _item_intervals(
+    hits_NS: np.ndarray, starts: np.ndarray, sizes: Sequence[int], chance: float
+) -> Iterator[Interval]:
+    """Of each perturbation, then of all, in the order of ``SUMMARIES``."""
+    mean_NP = np.add.reduceat(hits_NS[:, 1:], starts, axis=1) / sizes
+    mean_NP = np.column_stack([mean_NP, mean_NP.mean(axis=1)])
+    for mean_N in mean_NP.T:
+        yield mean_of_items(mean_N, (0.0, 1.0))
+        for least in (0.0, chance):
+            ends = -least, 1 - least
+            yield ratio_of_items(mean_N - least, hits_NS[:, 0] - least, ends)
 
 
 def _scores(
@@ -195,8 +224,7 @@ def _scores(
     """The metric of each setting on each resample. Shapes: (B, N) to (B, S)."""
     metric = subject.metric
     if metric == "accuracy":
-        hits_NS = np.stack([hits(setting.logits, labels) for setting in settings], axis=1)
-        scores_BS: np.ndarray = counts_BN @ hits_NS / len(labels)
+        scores_BS: np.ndarray = counts_BN @ _hits(settings, labels) / len(labels)
         return scores_BS
     outputs = [setting.logits if needs_scores(metric) else predict(setting.logits, labels)
                for setting in settings]  # fmt: skip

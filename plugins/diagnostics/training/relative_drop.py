@@ -26,9 +26,15 @@ from transferbench.specs import (
     Subject,
     SubmittedTrial,
 )
-from transferbench.statistics import Interval, bootstrap, point_estimates
+from transferbench.statistics import (
+    Interval,
+    bootstrap,
+    difference_of_items,
+    point_estimates,
+    ratio_of_items,
+)
 from transferbench_plugins.diagnostics._history import History, divergence_flag, final_value
-from transferbench_plugins.diagnostics._measurement import join_flags, measurement
+from transferbench_plugins.diagnostics._measurement import join_flags, measurement, with_bounds
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.training.speed import speed_of
 
@@ -63,7 +69,8 @@ def measure(
     Units: gain = A_a - A_b as a fraction; relative_drop = 100 (A_a - A_b) / A_a; corrected_drop
     = 100 (A_a - A_b) / (A_a - chance). For the train metrics ``n`` counts evaluations, for
     speed_gain epochs.
-    Error: percentile bootstrap over test items, both networks on the same resample.
+    Error: over test items, both networks on the same items: ``difference_of_items`` and
+    ``ratio_of_items`` for an accuracy, for other metrics percentile bootstrap.
     """
     pair = subjects[:2]
     labels, metric, chance = shared_labels(pair), pair[0].metric, pair[0].chance
@@ -86,7 +93,7 @@ def recompute(params: DropParams, trials: Sequence[SubmittedTrial]) -> Iterator[
     flags = _untrained_flags(histories, chance, params.margin) if has_histories else []
     arrays = [output for output in outputs if output is not None]
     if len(arrays) == 2:
-        yield from _drops(arrays, shared_labels(pair), metric, chance, point_estimates, flags)
+        yield from _drops(arrays, shared_labels(pair), metric, chance, None, flags)
     if has_histories:
         yield from _training_differences(histories, flags)
 
@@ -96,16 +103,20 @@ def _drops(
     labels: np.ndarray,
     metric: Metric,
     chance: float,
-    estimate: Callable[..., Sequence[Interval]],
+    bootstrapped: Callable[..., Sequence[Interval]] | None,
     flags: Sequence[str | None],
 ) -> Iterator[Measurement]:
     """``outputs``: as for ``weighted_score``.
 
-    ``estimate``: ``bootstrap`` or ``point_estimates``.
+    ``bootstrapped``: the bootstrap, for metrics other than an accuracy; None for no bounds.
     Shapes: outputs (N,), (N, K) or (N, L), labels (N,) or (N, L).
     """
     scores, counts = _sample(outputs, labels, metric)
+    by_items = metric == "accuracy"
+    estimate = point_estimates if by_items or bootstrapped is None else bootstrapped
     effects = estimate(lambda resampled: _effects(scores(resampled), chance), counts)
+    if by_items and bootstrapped is not None:
+        effects = with_bounds(effects, _item_intervals(_hits(outputs, labels), chance))
     n, flag = len(labels), join_flags(*flags)
     for (name, unit, reason), interval in zip(EFFECTS, effects, strict=True):
         yield measurement(name, interval, unit, n, missing=reason, flag=flag)
@@ -120,8 +131,7 @@ def _sample(
     Shapes: the function maps (B, C) to (B, 2); the counts are (C,).
     """
     if metric == "accuracy":
-        hits_N2 = np.stack([correctness(predicted, labels) for predicted in outputs], axis=1)
-        hits_N2 = hits_N2[~np.isnan(hits_N2).any(axis=1)]  # items without a known label
+        hits_N2 = _hits(outputs, labels)
         outcomes_C2, counts = np.unique(hits_N2, axis=0, return_counts=True)
         return lambda counts_BC: counts_BC @ outcomes_C2 / len(hits_N2), counts
 
@@ -129,6 +139,25 @@ def _sample(
         return np.stack([weighted_score(metric, o, labels, counts_BN) for o in outputs], axis=1)
 
     return scores, np.ones(len(labels), dtype=np.int64)
+
+
+def _hits(outputs: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """Of both networks, for the items with a known label. Shapes: (N, 2)."""
+    hits_N2 = np.stack([correctness(predicted, labels) for predicted in outputs], axis=1)
+    known_N2: np.ndarray = hits_N2[~np.isnan(hits_N2).any(axis=1)]
+    return known_N2
+
+
+def _item_intervals(hits_N2: np.ndarray, chance: float) -> Iterator[Interval]:
+    """In the order of ``EFFECTS``; a drop is 100 (1 - the share that is kept)."""
+    a_N, b_N = hits_N2.T
+    yield difference_of_items(a_N, b_N, (0.0, 1.0))
+    for least in (0.0, chance):
+        kept = ratio_of_items(b_N - least, a_N - least, (-least, 1 - least))
+        if kept.low is None or kept.high is None:
+            yield kept
+        else:
+            yield kept._replace(low=100 * (1 - kept.high), high=100 * (1 - kept.low))
 
 
 def _effects(scores_B2: np.ndarray, chance: float) -> np.ndarray:

@@ -65,7 +65,7 @@ def _measure_leep(
 def _leep_score(train: SourceOutputs) -> Iterator[Measurement]:
     from scipy.special import softmax  # slow to import
 
-    interval = leep(softmax(train.logits, axis=1), train.labels)
+    interval = leep(softmax(train.logits, axis=1), train.labels, classes=train.classes)
     yield train.measurement("leep", interval, "nats", train.missing_classes)
 
 
@@ -82,7 +82,7 @@ def _measure_nce(
 
 
 def _nce_score(train: SourceOutputs) -> Iterator[Measurement]:
-    interval = nce(train.logits.argmax(axis=1), train.labels)
+    interval = nce(train.logits.argmax(axis=1), train.labels, classes=train.classes)
     yield train.measurement("nce", interval, "nats", train.missing_classes)
 
 
