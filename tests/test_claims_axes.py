@@ -9,6 +9,8 @@ from scipy import stats
 from t_intervals import ANY, quantile
 from test_claims import record, suite, term, verdict
 
+from transferbench.claims import judge
+from transferbench.measurements import Measurements
 from transferbench.statistics import replicate_mean
 
 DEPTH = ("stem", "middle", "top", "head")
@@ -71,6 +73,22 @@ def test_a_failure_that_the_number_of_modules_explains_contradicts_nothing():
     result = judged(EACH, by_module(values))
     assert result.verdict == "undecided"
     assert "contradicted at top alone, but not with 3 of them in view" in result.reason
+
+
+def test_a_failure_beside_a_lost_replicate_holds_for_any_value_of_it_and_any_module():
+    values = {module: [0.95, 0.96, 0.97, 0.96, None] for module in ("stem", "middle")}
+    values["top"] = [0.1, 0.1, 0.12, 0.11, None]
+    records = Measurements.of_records(by_module(values), {("trial", "drop"): (0.0, 1.0)})
+    claim = {"terms": [term(metric="drop")], "threshold": 0.9}
+
+    def judged_at(*modules):
+        return judge(suite({"claim": claim | EACH}, replicates=REPLICATES),
+                     records.select(module=modules), "net")[0]  # fmt: skip
+
+    # Were it 1, the upper bound would be 0.85 at 95%, and 1 at the 98.3% of three modules.
+    assert judged_at("top").verdict == "contradicted"
+    result = judged_at("stem", "middle", "top")
+    assert (result.verdict, result.p_contradicted > 0.05) == ("undecided", True)
 
 
 def test_the_level_of_a_share_is_corrected_for_the_number_of_modules():

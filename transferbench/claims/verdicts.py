@@ -354,8 +354,9 @@ def _judged(claim: Claim, case: Case, draws: Draws, make: _Intervals, cases: int
         reasons = [f"{names} gave no value, and the verdict depends on what it would have been"]
         decision = "undecided"
     if decision == "contradicted" and cases > 1:
-        corrected = interval_at(1 - (1 - LEVEL) / cases)
-        if _decide(claim, corrected)[0] != "contradicted":
+        level = 1 - (1 - LEVEL) / cases
+        corrected = [interval_at(level), *(filled_at(level) if filled_at else [])]
+        if {_decide(claim, i)[0] for i in corrected} != {"contradicted"}:
             reasons = [f"contradicted at {case.at} alone, but not with {cases} of them in view"]
             decision = "undecided"
     return _Judged(case.at, interval, decision, reasons, errors)

@@ -70,7 +70,7 @@ def weighted_sum(
 
     ``networks``: as in ``jackknife``. No bounds where replicates give one value: their spread is
     not known then.
-    Error: of 3, 5 and 10 replicates 93.5% or more are covered and at most 2.5% lie beyond a bound,
+    Error: of 3, 5 and 10 replicates 94.8% or more are covered and at most 2.7% lie beyond a bound,
     for normal and uniform values, for exponential ones without a range, and for beta values with a
     standard deviation of up to the distance to the end; for one arm, and for the difference of two
     with any ratio of their spreads (``make coverage``).
