@@ -298,8 +298,9 @@ def test_an_interrupt_leaves_the_chunks_unless_the_user_cancels(
     assert cluster.cancelled == cancelled
     said = capsys.readouterr().err
     assert ("transferbench cancel" in said) == (not cancelled)
-    assert describe(context.folder, cluster)[0].startswith("chunk 1_0: RUNNING; log ")
-    assert cancel(context.folder, cluster) == ["1_0"]
+    shown = [line.partition("; log ")[0] for line in describe(context.folder, cluster)]
+    assert shown == ([] if cancelled else ["chunk 1_0: RUNNING"])
+    assert cancel(context.folder, cluster) == ([] if cancelled else ["1_0"])
 
 
 def test_what_is_damaged_after_it_was_told_is_computed_again(tmp_path):
@@ -374,6 +375,31 @@ def test_a_job_of_slurm_that_has_the_id_of_a_chunk_is_left_alone(tmp_path):
     executor.ledger.writer = "1_0.0"
     gone = gone_writers(cluster, executor.session.folder, ["1_0.0"])
     assert gone == {"1_0.0": "its chunk 1_0 ended (Slurm has another job of its id)"}
+
+
+def test_cancel_ends_the_run_that_waits_and_is_not_asked_twice(tmp_path):
+    context = context_of(tmp_path, GRAPH)
+    cluster = Cluster(None, ["hangs"] * 2)
+    executor = ArrayExecutor(context, SlurmOptions(chunks=1), cluster)
+    executor._begin(1)
+    executor.submit(Assignment({"a" * 64: None}))
+    assert cancel(context.folder, cluster) == ["1_0"]
+    with pytest.raises(ExecutorError, match="cancel has ended the chunks of this run"), executor:
+        executor.wait(5)
+    assert (cluster.submissions, executor.ledger.rounds.total()) == ([1], 0)
+    # Slurm ends its chunk meanwhile; another run does not take that up.
+    assert (describe(context.folder, cluster), cancel(context.folder, cluster)) == ([], [])
+    again = ArrayExecutor(context, SlurmOptions(chunks=1), cluster)
+    assert again.session.folder != executor.session.folder
+
+
+def test_a_session_that_is_over_is_not_asked_after(tmp_path):
+    context = context_of(tmp_path, GRAPH)
+    cluster = Cluster(Publishes(context.store))
+    with ArrayExecutor(context, SlurmOptions(chunks=1), cluster) as executor:
+        schedule_of(context, executor)
+    cluster.elements.clear()  # asking would fail
+    assert describe(context.folder, cluster) == []
 
 
 def test_why_no_chunk_has_begun_is_said_once(tmp_path, capsys, monkeypatch):

@@ -27,6 +27,8 @@ __all__ = ["ArrayExecutor", "cancel", "describe"]
 POLL_SECONDS = 1.0
 WATCH_SECONDS = 10.0
 """Between two looks at the chunks; a controller serves many users."""
+CANCELLED = Entry("", 0, "failed", "transferbench cancel has ended the chunks of this run")
+"""Told to the process of a run, which would submit others."""
 SILENCE_SECONDS = 60.0
 """Without a chunk that runs, until the user is told what they wait for."""
 FRUITLESS = 3
@@ -60,6 +62,7 @@ class ArrayExecutor:
         self._refusals: list[str] = []
         self._watched_at = -math.inf
         self._fruitless = 0
+        self._is_cancelled = False
         self._idle_since = time.monotonic()
         self._reasons: set[str] = set()
         left = self._left_session()
@@ -69,6 +72,7 @@ class ArrayExecutor:
         self.ledger = Ledger(self.session.folder, f"run.{time.time_ns()}")
         self._read()
         self._take_back()
+        self._is_cancelled = False
 
     def _left_session(self) -> Session | None:
         for session in sessions_in(self.context.folder):
@@ -108,7 +112,8 @@ class ArrayExecutor:
     def wait(self, timeout: float | None = None) -> list[Outcome]:
         """The outcomes that chunks have told of.
 
-        Raises: ``ExecutorError`` where chunks end again and again before a job does.
+        Raises: ``ExecutorError`` where chunks end again and again before a job does, or were
+        cancelled.
         """
         until = math.inf if timeout is None else time.monotonic() + timeout
         while self._pending:
@@ -130,13 +135,15 @@ class ArrayExecutor:
             self.control.cancel(living)
         except ExecutorError as error:  # what was computed is worth more
             say(str(error))
+        else:
+            self.session.end()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         living = self.session.living(self.control) if self.session.elements else {}
-        if kind is None or not living:
+        if kind is None or not living or self._is_cancelled:
             self._cancel(living)
             return
         folder = self.context.folder
@@ -153,7 +160,9 @@ class ArrayExecutor:
     def _read(self) -> None:
         for entry in self.ledger.read():
             if not entry.job:
-                if entry.message not in self._refusals:
+                if entry.message == CANCELLED.message:
+                    self._is_cancelled = True
+                elif entry.message not in self._refusals:
                     self._refusals.append(entry.message)
                     say(f"chunk {entry.writer}: {entry.message}")
             elif entry.status != "returned":
@@ -179,6 +188,9 @@ class ArrayExecutor:
 
     def _watch(self) -> None:
         """Look at the chunks from time to time: tell what was lost, and submit what lacks."""
+        if self._is_cancelled:
+            raise ExecutorError(f"{CANCELLED.message}; what is finished is kept, and the same "
+                "command goes on")  # fmt: skip
         if time.monotonic() - self._watched_at < WATCH_SECONDS:
             return
         self._watched_at = time.monotonic()
@@ -255,5 +267,8 @@ def cancel(folder: Path, control: ArrayControl | None = None) -> list[str]:
     for session in sessions_in(folder):
         living = list(session.living(control))
         control.cancel(living)
+        if living:  # a run that waits for them is told, too
+            Ledger(session.folder, f"cancel.{time.time_ns()}").write(CANCELLED)
+        session.end()
         ended += living
     return ended

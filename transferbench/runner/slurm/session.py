@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,18 +32,19 @@ LOGS = "logs"
 class Session:
     """``elements``: the ids of all chunks that were submitted for ``plan``, a digest of jobs.
 
-    ``context``: the file that new chunks are begun with.
+    ``context``: the file that new chunks are begun with. ``ended``: its chunks were cancelled.
     """
 
     folder: Path
     plan: str
     elements: list[str]
     context: str = CONTEXT
+    ended: bool = False
 
     @classmethod
     def begin(cls, context: ExecutorContext, options: SlurmOptions) -> Self:
         """A new one, without a chunk."""
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}"
         folder = (context.folder / SLURM_FOLDER / name).absolute()
         with disk_errors_explained(folder):
             folder.mkdir(parents=True)
@@ -69,7 +69,8 @@ class Session:
     def read(cls, folder: Path) -> Self:
         """One that was begun before. Raises: ``StoreError`` where it is damaged."""
         content = read_json(folder / SESSION)
-        return cls(folder, str(content["plan"]), list(map(str, content["elements"])))
+        elements = list(map(str, content["elements"]))
+        return cls(folder, str(content["plan"]), elements, ended=bool(content.get("ended")))
 
     def save(self) -> None:
         """Write the ids, so that another process can go on with the chunks.
@@ -78,7 +79,14 @@ class Session:
         """
         with suppress(StoreError, KeyError, TypeError):
             self.elements = list(dict.fromkeys([*self.read(self.folder).elements, *self.elements]))
-        write_json(self.folder / SESSION, {"plan": self.plan, "elements": self.elements})
+        content = {"plan": self.plan, "elements": self.elements, "ended": self.ended}
+        write_json(self.folder / SESSION, content)
+
+    def end(self) -> None:
+        """Write that its chunks were cancelled: none is asked after, or taken up, any more."""
+        self.ended = True
+        with suppress(StoreError):  # the folder was moved, or its disk is full
+            self.save()
 
     @property
     def logs(self) -> Path:
@@ -99,10 +107,10 @@ def plan_digest(context: ExecutorContext) -> str:
 
 
 def sessions_in(run: Path) -> Iterator[Session]:
-    """The sessions of a run that can be read, the newest first."""
+    """The sessions of a run that can be read and have not ended, the newest first."""
     folders: Sequence[Path] = sorted((run / SLURM_FOLDER).glob(f"*/{SESSION}"), reverse=True)
     for path in folders:
-        try:
-            yield Session.read(path.parent)
-        except (StoreError, KeyError, TypeError):
-            continue
+        with suppress(StoreError, KeyError, TypeError):
+            session = Session.read(path.parent)
+            if not session.ended:
+                yield session
