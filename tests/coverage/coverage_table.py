@@ -130,12 +130,13 @@ def page(draws: int) -> str:
     table = tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True)
     return f"""# Measured coverage
 
-Written by `make coverage`, in one run: {MANY * draws:,} samples with a known truth for each row,
+Written by `make coverage`: {MANY * draws:,} samples with a known truth for each row,
 or fewer where a sample takes long; a row has a stream of random numbers of its own. Nominal level:
 95%.
 
 - **with bounds**: samples whose interval is defined; coverage is of these. All are, except shares
-  whose divisor is not significantly above 0, and replicates that are equal.
+  whose divisor is not significantly above 0, replicates or items that are equal, and kappas
+  without an error.
 - **false verdicts**: claims at their threshold that are reproduced all the same, those of *above*
   or those of *below*, whichever are more; at most 2.5%.
 - **power**: true claims that are reproduced.
