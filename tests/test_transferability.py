@@ -583,6 +583,11 @@ def test_an_insufficient_checkpoint_after_a_sufficient_one_raises_the_upper_boun
     assert (interval.value, interval.low, interval.high) == (0, 0, 9)
 
 
+def test_checkpoints_with_equal_replicates_are_not_certain():
+    interval = earliest(np.array([[0.5] * 3, [0.8] * 3, [0.8] * 3]), {"a": 0, "b": 3, "c": 9})
+    assert (interval.value, interval.low, interval.high) == (3, 0, 9)
+
+
 def test_more_tolerance_allows_an_earlier_checkpoint():
     assert earliest(GRID, tolerance=0.1).value == 1
     assert earliest(GRID, tolerance=0.5).value == 0

@@ -5,6 +5,7 @@ Source: Neyshabur et al. 2020, arXiv 2008.11687, Section 3.5.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import takewhile
 
@@ -88,10 +89,10 @@ def _earliest(by_epoch: Mapping[int, Interval], n: int) -> Interval:
     return Interval(first, low, certain[-1] if certain else last, n, method)
 
 
-def _bounds(margin: Interval) -> tuple[float | None, float | None]:
-    """Margins without spread, of trials that are equal, are what they are."""
+def _bounds(margin: Interval) -> tuple[float, float]:
+    """Margins without spread, of equal replicates, decide nothing."""
     if margin.low is None or margin.high is None:
-        return margin.value, margin.value
+        return -math.inf, math.inf
     return margin.low, margin.high
 
 
