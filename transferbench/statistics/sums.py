@@ -73,7 +73,9 @@ def weighted_sum(
     Error: of 3, 5 and 10 replicates 94.8% or more are covered and at most 2.7% lie beyond a bound,
     for normal and uniform values, for exponential ones without a range, and for beta values with a
     standard deviation of up to the distance to the end; for one arm, and for the difference of two
-    with any ratio of their spreads (``make coverage``).
+    with any ratio of their spreads (``make coverage``), unless skewed arms with unequal spread are
+    correlated over replicates: of 98% +- 2 minus 98% +- 0.7 up to 3.7% lie beyond a bound with a
+    correlation of 0.5, 6.2% with 0.8.
     """
     n = len(units_of(replicates, networks))
     method = method_name(_kind(summands) + "-t", level, networks)
