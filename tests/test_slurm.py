@@ -420,8 +420,10 @@ def test_a_folder_that_is_moved_while_chunks_compute_is_told(tmp_path):
     executor = ArrayExecutor(context, SlurmOptions(), Cluster(None))
     executor.submit(Assignment({"a" * 64: None}))
     context.folder.rename(tmp_path / "moved")
-    with pytest.raises(StoreError, match="was moved or removed meanwhile, run the command again"):
+    moved = pytest.raises(StoreError, match="was moved or removed meanwhile, run the command again")
+    with moved, executor:
         executor.wait(1)
+    assert not context.folder.exists()
 
 
 # --- the ledger -------------------------------------------------------------------------------

@@ -85,8 +85,9 @@ class Session:
     def end(self) -> None:
         """Write that its chunks were cancelled: none is asked after, or taken up, any more."""
         self.ended = True
-        with suppress(StoreError):  # the folder was moved, or its disk is full
-            self.save()
+        if self.folder.is_dir():  # where the run was moved, it leaves nothing in its old place
+            with suppress(StoreError):
+                self.save()
 
     @property
     def logs(self) -> Path:
