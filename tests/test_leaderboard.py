@@ -55,6 +55,7 @@ from transferbench.submission.check import RECOMPUTING
 from transferbench.submission.diagnoses import recompute_diagnoses
 from transferbench.submission.origins import origins_of
 from transferbench.submission.overlap import overlaps_of
+from transferbench.submission.withdrawal import withdrawals_beside
 from transferbench.suite import Suite
 from transferbench.suite.minors import changed_between
 from transferbench.suite.preregistration import register_beside
@@ -190,6 +191,7 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboard"
     "board",
     [
         "initializations@1",
+        "initializations@3",
         "null-pair@1",
         "quickstart@1",
         "quickstart@2",
@@ -209,7 +211,9 @@ def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Pa
         origins = origins_of(bundle, recompute_diagnoses(bundle, registry))
         overlaps = overlaps_of(bundle, KnownSuites(PUBLISHED / "suites"))
         examined.append(CheckReport(head.parent, checks, bundle, origins, overlaps=overlaps))
-    judged = judged_board(board, examined, registry, register_beside(root))
+    judged = judged_board(
+        board, examined, registry, register_beside(root), withdrawals_beside(root)
+    )
     for path in write_board(judged.table, tmp_path / "submissions", tmp_path / board):
         assert path.read_bytes() == (PUBLISHED / board / path.name).read_bytes(), path.name
     for name in ("submissions", "certificates", "DATES"):

@@ -70,7 +70,7 @@ def pages_of(site: Path) -> list[Path]:
 class _Html(HTMLParser):
     """What an HTML page links and names; every element must be closed, every name unique."""
 
-    VOID = ("meta", "link", "br", "input", "img")
+    VOID = ("meta", "link", "br", "wbr", "input", "img")
     DRAWN = ("line", "circle", "rect", "polyline")
 
     def __init__(self, page: Path) -> None:
@@ -225,6 +225,11 @@ def test_foreign_text_is_escaped_on_every_page(site: Path) -> None:
     assert bibtex, words
     assert r"\textbackslash{}write18" in bibtex[0]
     assert re.search(r"author = \{.*\\\{x\\\}", bibtex[0])
+
+
+def test_the_name_of_an_entry_breaks_behind_its_signs() -> None:
+    front = (PUBLISHED / "index.html").read_text()
+    assert ">timm/<wbr>mobilenetv2_<wbr>100+<wbr>imagenet@<wbr>b0353104</a>" in front
 
 
 def test_a_claim_has_all_entries(site: Path) -> None:

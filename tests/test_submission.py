@@ -1092,7 +1092,8 @@ def test_a_missing_declaration_is_found(packed_run: PackedRun, copied: Path) -> 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"metric": "other", "value": 1.5}, "is 1.5 fraction, which no fraction can be"),
+        ({"metric": "other", "value": 1.5}, "is 1.5 fraction, outside its range -1 to 1"),
+        ({"diagnostic": "speed", "metric": "speed", "value": -0.5}, "outside its range 0 to 1"),
         ({"metric": "other", "low": 0.9, "high": 1.0, "interval": "x"}, "outside its interval"),
         ({"metric": "other", "n": 0}, "is of no items"),
     ],

@@ -15,11 +15,16 @@ from scipy.stats import norm
 from torch import nn
 
 from transferbench.errors import SuiteError
+from transferbench.metrics import Evaluation
 from transferbench.specs import DiagnosticContext
 from transferbench_plugins.backbones.fixup import FIXUP_RESNET8
 from transferbench_plugins.diagnostics import transferbench_diagnostics
 from transferbench_plugins.diagnostics.landscape._basin_search import Segment
-from transferbench_plugins.diagnostics.landscape.barrier import ALIGNED_BARRIER, BARRIER
+from transferbench_plugins.diagnostics.landscape.barrier import (
+    ALIGNED_BARRIER,
+    BARRIER,
+    _barriers,
+)
 from transferbench_plugins.diagnostics.landscape.basin import BASIN, measure_segment
 from transferbench_plugins.diagnostics.weights.distance import DISTANCE
 
@@ -298,6 +303,31 @@ def test_a_curve_that_is_not_finite_has_no_barrier():
     assert got["loss", 0.5, "test"].flag == "not finite or not defined here"
     barrier = got["barrier_loss_sup", "test"]
     assert (barrier.value, barrier.flag) == (None, "a point between the ends has no finite value")
+
+
+def heights(metrics, losses):
+    """The barriers of a curve with these values at equally spaced points."""
+    points = [Evaluation(*pair) for pair in zip(losses, metrics, strict=True)]
+    rows = _barriers(np.linspace(0, 1, len(points)).tolist(), points, 30, {})
+    return {row.metric: row.value for row in rows}
+
+
+def test_near_the_better_end_a_barrier_exceeds_the_mean_of_the_ends():
+    """At a quarter the chord from 0.9 to 0.1 is 0.7 high, and the mean of the ends 0.5."""
+    drop = heights([0.9, 0.0, 0.2, 0.1, 0.1], [0.0] * 5)
+    assert drop["barrier_metric_relative_sup"] == pytest.approx(0.7 / 0.5)
+    assert drop["barrier_metric_relative_mid"] == pytest.approx((0.5 - 0.2) / 0.5)
+
+
+def test_barriers_are_within_the_declared_ranges():
+    draws, reached = np.random.default_rng(0), {}
+    for _ in range(500):
+        metrics = draws.uniform(size=5) ** draws.integers(1, 9)
+        for metric, value in heights(metrics.tolist(), draws.exponential(size=5).tolist()).items():
+            low, high = BARRIER.ranges.get(metric, (-math.inf, math.inf))
+            assert low - 1e-12 <= value <= high + 1e-12
+            reached[metric] = max(reached.get(metric, 0), value)
+    assert reached["barrier_metric_relative_sup"] > 1.2
 
 
 def test_two_networks_with_a_metric_of_zero_have_no_relative_barrier():

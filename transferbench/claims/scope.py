@@ -14,7 +14,8 @@ TEST_METRIC = "test_metric"
 
 LEVELS = (
     "Levels: a claim is decided by a two-sided 95% interval, 2.5% on each side; a control within a "
-    "margin by two one-sided tests at 2.5%; families after Holm's correction at 5%."
+    "margin by two one-sided tests at 2.5%; the families of one entry after Holm's correction at "
+    "5%, without a correction for the number of entries."
 )
 
 

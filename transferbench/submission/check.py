@@ -181,7 +181,7 @@ def _named_checks(
         "diagnoses follow from their trials": lambda bundle: check_diagnoses_follow_from_trials(
             bundle, recomputed()
         ),
-        "numbers are possible": recompute.check_numbers_are_possible,
+        "numbers are possible": registered(recompute.check_numbers_are_possible),
         "settings did something": recompute.check_settings_did_something,
         "verdicts follow from records": registered(check_verdicts_follow_from_records),
         "controls are at chance": recompute.check_controls_are_at_chance,

@@ -14,12 +14,14 @@ import numpy as np
 from transferbench.measurements import Measurements
 from transferbench.metrics import chance_level
 from transferbench.records import Record
+from transferbench.registry import Registry
 from transferbench.specs import Metric
 from transferbench.statistics import replicate_mean
 from transferbench.submission.bundle import Bundle, Problem
 from transferbench.submission.integrity import TEST_METRIC, scored_rows
 from transferbench.submission.predictions import Predictions, recompute_metric
 from transferbench.suite import TUNING
+from transferbench.suite.ranges import metric_ranges
 
 __all__ = [
     "chance_levels",
@@ -46,7 +48,7 @@ RANGES = {
     "epochs": (0.0, 2.0**20),
     "l2": (0.0, math.inf),
 }
-"""The least and the most of a unit; fractions may be differences. Others may have any value."""
+"""Of a unit, where none is declared; fractions may be differences. Others may have any value."""
 
 
 def check_predictions_belong_together(bundle: Bundle) -> Iterator[Problem]:
@@ -103,12 +105,14 @@ def equal_values(value: float | None, expected: float | None) -> bool:
     return math.isclose(value, expected, abs_tol=TOLERANCE, rel_tol=0)
 
 
-def check_numbers_are_possible(bundle: Bundle) -> Iterator[Problem]:
-    """Values are in the range of their unit and within their intervals, and ``n`` is positive.
+def check_numbers_are_possible(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
+    """Values are within their ranges and intervals, and ``n`` is positive.
 
-    A quantity has one unit. Diagnoses that measured more or less in one replicate are told.
+    The range is the one that the diagnostic declares, or that of the unit. A quantity has one unit.
+    Diagnoses that measured more or less in one replicate are told.
     """
     units: dict[tuple[str, str], str] = {}
+    declared = metric_ranges(bundle.plan.suite, registry.diagnostics)
     for row in bundle.records:
         name, low, high = measurement_name(row), row.low, row.high
         if row.unit != (unit := units.setdefault((row.diagnostic, row.metric), row.unit)):
@@ -117,10 +121,12 @@ def check_numbers_are_possible(bundle: Bundle) -> Iterator[Problem]:
             yield Problem(f"{name} is of no items")
         if row.value is None:
             continue
-        least, most = RANGES.get(row.unit, (-math.inf, math.inf))
+        of_unit = RANGES.get(row.unit, (-math.inf, math.inf))
+        least, most = declared.get((row.diagnostic, row.metric), of_unit)
         tolerance = TOLERANCE * max(1.0, abs(row.value))
         if not least - tolerance <= row.value <= most + tolerance:
-            yield Problem(f"{name} is {row.value} {row.unit}, which no {row.unit} can be")
+            ends = f"{least:g} to {most:g}"
+            yield Problem(f"{name} is {row.value} {row.unit}, outside its range {ends}")
         if low is None or high is None:
             continue
         if not low - tolerance <= row.value <= high + tolerance:

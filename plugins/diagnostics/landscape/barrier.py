@@ -229,9 +229,13 @@ METRICS = frozenset({*ZERO, "metric", "loss"})
 RANGES = {
     "metric": (0, 1),
     "loss": (0, math.inf),
-    **dict.fromkeys(("barrier_metric_sup", "barrier_metric_mid"), (-1, 1)),
-    **dict.fromkeys(("barrier_metric_relative_sup", "barrier_metric_relative_mid"), (-math.inf, 1)),
+    "barrier_loss_sup": (0, math.inf),
+    "barrier_metric_sup": (0, 1),
+    "barrier_metric_mid": (-1, 1),
+    "barrier_metric_relative_sup": (0, 2),
+    "barrier_metric_relative_mid": (-math.inf, 1),
 }
+"""The chord is 0 high at its ends, and near the better of two ends up to twice their mean."""
 REPORT = ReportPart(build=f"{__package__}._barrier_report:barriers", metrics=METRICS)
 
 BARRIER = DiagnosticSpec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from transferbench.files import json_text, write_text
 from transferbench.leaderboard.candidates import Competition
@@ -266,11 +268,17 @@ def _environment() -> Environment:
         "cell_text": cell_text, "compact": compact, "decimal": _decimal, "signed": signed,
     }  # fmt: skip
     environment.globals.update(functions)
+    environment.filters["breakable"] = _breakable
     return environment
 
 
 def _render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values).rstrip() + "\n"
+
+
+def _breakable(name: str) -> Markup:
+    """The name of an entry, whose line may break behind a sign and not within a word."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_+@])(?=.)", name))
 
 
 def _decimal(value: float) -> str:
