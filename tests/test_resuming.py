@@ -14,8 +14,15 @@ from test_training_groups import assert_equal
 from tiny_suite import tiny_suite
 from training_groups import CPU, FEATURES, training_of
 
+from transferbench import interrupts
 from transferbench.api import run
-from transferbench.interrupts import _REQUESTED, end_if_requested, endings_deferred
+from transferbench.interrupts import (
+    _REQUESTED,
+    DEFERRED,
+    end_if_requested,
+    ending_requested,
+    endings_deferred,
+)
 from transferbench.training.graph import RecordedCalls
 from transferbench.training.group import Group
 from transferbench.training.loop import run_alone
@@ -164,16 +171,28 @@ def test_a_signal_keeps_all_of_a_group_and_ends_it(number, tmp_path):
         assert_equal(each.result, run_alone(work(seed, "adamw")))
 
 
-def test_a_signal_outside_of_steps_interrupts_at_the_end():
+def test_a_signal_outside_of_steps_interrupts_at_the_end(monkeypatch):
     with pytest.raises(KeyboardInterrupt), endings_deferred():
         os.kill(os.getpid(), signal.SIGTERM)
     with endings_deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             end_if_requested()
+        monkeypatch.setattr(interrupts, "TOGETHER_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):  # a second one does not wait
             os.kill(os.getpid(), signal.SIGTERM)
         _REQUESTED.clear()
+
+
+@pytest.mark.parametrize("first", DEFERRED)
+def test_what_a_scheduler_and_the_main_process_send_is_one_request(first):
+    def step():
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ending_requested()
+
+    with pytest.raises(KeyboardInterrupt), endings_deferred():
+        step()
 
 
 # --- whole runs -----------------------------------------------------------------------------------
@@ -210,6 +229,22 @@ def weights_of(folder):
         for path in (Path(folder) / "store" / "jobs").rglob("*.safetensors")
         if path.name in {"final.safetensors", "best.safetensors"}
     }
+
+
+@pytest.mark.parametrize("number", DEFERRED)
+def test_a_training_is_kept_where_all_processes_of_a_run_get_the_signal(number, tmp_path):
+    """As Slurm sends it to a job before its time is over; nothing is kept otherwise here."""
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path), epochs=300)
+    script = script.replace("save_seconds=0.0", "save_seconds=1e9").replace("jobs=1", "jobs=2")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while process.poll() is None and not list(tmp_path.glob("store/leases/*")):
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, number)
+    assert process.wait(60) != -number
+    assert list((tmp_path / "store" / "unfinished").iterdir())
 
 
 def killed_run(folder, epochs, moments):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from threading import Timer, current_thread, main_thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +28,23 @@ __all__ = [
     "thread_pool",
 ]
 
-# The latter are sent by schedulers of clusters, and where a terminal or a connection is closed.
-ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-
 DEFERRED = [signal.SIGTERM, *([signal.SIGUSR2] if hasattr(signal, "SIGUSR2") else [])]
 """A scheduler's signals that a process is to end soon, which leave time to keep a training."""
 
+ENDING = [signal.SIGINT, *DEFERRED, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""With those of a user, and of a terminal or a connection that is closed."""
+
+TOGETHER_SECONDS = 10.0
+"""Signals of one request: a scheduler sends one to all processes of a job, and the one that began
+the others ends them as well."""
+
 _RECEIVED: list[int] = []
-_REQUESTED: list[int] = []
+_REQUESTED: list[_Request] = []
+
+
+class _Request(NamedTuple):
+    number: int
+    seconds: float
 
 
 def interrupt(number: int, _: FrameType | None) -> NoReturn:
@@ -97,7 +107,7 @@ def _repeat() -> None:
 def endings_deferred() -> Iterator[None]:
     """Inside the block these signals are requests, which ``end_if_requested`` fulfils.
 
-    A second one interrupts at once.
+    A second request interrupts at once.
     """
     if current_thread() is not main_thread():
         yield
@@ -118,9 +128,10 @@ def endings_deferred() -> Iterator[None]:
 
 
 def _request(number: int, frame: FrameType | None) -> None:
-    if _REQUESTED:
+    now = time.monotonic()
+    if _REQUESTED and now - _REQUESTED[0].seconds > TOGETHER_SECONDS:
         interrupt(number, frame)
-    _REQUESTED.append(number)
+    _REQUESTED.append(_Request(number, now))
 
 
 def ending_requested() -> bool:
@@ -131,7 +142,7 @@ def ending_requested() -> bool:
 def end_if_requested() -> None:
     """Interrupt, where a deferred signal has come."""
     if _REQUESTED:
-        interrupt(_REQUESTED[-1], None)
+        interrupt(_REQUESTED[-1].number, None)
 
 
 @contextmanager

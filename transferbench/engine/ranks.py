@@ -118,7 +118,7 @@ def _signals_restored() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [*ENDING, signal.SIGQUIT, signal.SIGUSR2]
+    numbers = [*ENDING, signal.SIGQUIT]
     handlers = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGTERM, interrupt)  # until torch handles it
     signal.signal(signal.SIGUSR2, lambda *_: signal.raise_signal(signal.SIGTERM))
