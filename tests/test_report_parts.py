@@ -296,14 +296,14 @@ def test_the_earliest_sufficient_checkpoint_is_named(page):
     ]  # fmt: skip
 
 
-def test_checkpoints_of_equal_trials_need_no_noise(results):
+def test_no_checkpoint_of_equal_trials_is_certain(results):
     rows = results.measurements.copy()
     trial = (rows["diagnostic"] == "trial") & (rows["metric"] == "test_metric")
     rows.loc[trial, "value"] = rows["initialization"].map({"P0-T": 0.5}).fillna(0.9)[trial]
     part = part_of(replace(results, measurements=rows), "checkpoint-choice")
     assert part.notes[0] == (
         "real: the earliest sufficient checkpoint is that of epoch 1 "
-        "(95% interval 1 to 1, n = 3 paired replicates)"
+        "(95% interval 0 to 4, n = 3 paired replicates)"
     )
 
 
