@@ -127,14 +127,14 @@ def least_by_loops(predicted, labels):
     return -stats.entropy([share, 1 - share]) - share * math.log(others)
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 3, 5])
+@pytest.mark.parametrize("errors", [0, 1, 3, 5])
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_lower_bound_of_a_source_that_hardly_errs_is_that_of_its_share_of_errors(
-    classes, wrong
+    classes, errors
 ):
     labels = np.repeat(np.arange(classes), 15)
     predicted = labels.copy()
-    predicted[:wrong] = 1
+    predicted[:errors] = 1
     interval = nce(predicted, labels)
     assert interval.low == pytest.approx(least_by_loops(predicted.tolist(), labels.tolist()))
     assert interval.low < interval.value <= interval.high

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +11,22 @@ from transferbench.analysis.metric_intervals import metric_interval as closed_in
 from transferbench.metrics import hits, needs_scores, predict, weighted_score
 from transferbench.records import Coordinate, Measurement
 from transferbench.specs import Metric, Subject
-from transferbench.statistics import Interval, bootstrap, exact_share, mean_of_items
+from transferbench.statistics import (
+    Interval,
+    bootstrap,
+    exact_share,
+    mean_of_items,
+    ratio_of_items,
+)
 
-__all__ = ["join_flags", "measurement", "metric_interval", "recorded_metric", "with_bounds"]
+__all__ = [
+    "join_flags",
+    "measurement",
+    "metric_interval",
+    "ratios_of_metrics",
+    "recorded_metric",
+    "with_bounds",
+]
 
 
 def join_flags(*flags: str | None) -> str | None:
@@ -55,6 +68,12 @@ def with_bounds(values: Sequence[Interval], bounds: Iterable[Interval]) -> list[
         for interval, own in zip(values, bounds, strict=False)
     ]
     return [*bounded, *values[len(bounded) :]]
+
+
+def ratios_of_metrics(over_N: np.ndarray, under_N: np.ndarray, chance: float) -> Iterator[Interval]:
+    """The mean of ``over_N`` by that of ``under_N``, both in [0, 1]; then of both above chance."""
+    for least in (0.0, chance):
+        yield ratio_of_items(over_N - least, under_N - least, (-least, 1 - least))
 
 
 def recorded_metric(subject: Subject, value: float | None, n: int) -> Interval | float | None:

@@ -51,8 +51,8 @@ def losses_of_items() -> Iterator[Simulation]:
         for n in (50, 200, 1000):
 
             def loss(rng: np.random.Generator, n: int = n, errors: float = errors) -> Interval:
-                wrong, right = 0.7 + rng.exponential(3, n), rng.gamma(0.1, 0.5, n)
-                values = np.where(rng.random(n) < errors, wrong, right)
+                of_errors, of_hits = 0.7 + rng.exponential(3, n), rng.gamma(0.1, 0.5, n)
+                values = np.where(rng.random(n) < errors, of_errors, of_hits)
                 return mean_of_items(values, (0.0, np.inf))
 
             truth = 3.7 * errors + 0.05 * (1 - errors)

@@ -407,11 +407,11 @@ def test_agreement_equals_scikit_learns():
 
 def test_kappa_of_many_items_has_its_asymptotic_interval():
     counts = np.array([6000, 900, 300, 800])  # both right, a alone wrong, b alone wrong, both wrong
-    wrong = np.repeat([[0, 0], [1, 0], [0, 1], [1, 1]], counts, axis=0)
-    labels = np.zeros(len(wrong), dtype=int)
-    a, b = (FakeSubject(labels=labels, logits=one_hot(column)) for column in wrong.T)
+    errors_N2 = np.repeat([[0, 0], [1, 0], [0, 1], [1, 1]], counts, axis=0)
+    labels = np.zeros(len(errors_N2), dtype=int)
+    a, b = (FakeSubject(labels=labels, logits=one_hot(column)) for column in errors_N2.T)
     kappa = measure(AGREEMENT, a, b)["kappa"]
-    assert kappa.value == pytest.approx(cohen_kappa_score(*wrong.T))
+    assert kappa.value == pytest.approx(cohen_kappa_score(*errors_N2.T))
     # Fleiss, Cohen, Everitt 1969, Equation 13.
     p = (counts / counts.sum())[[0, 1, 2, 3]].reshape(2, 2)
     rows, columns, k = p.sum(axis=1), p.sum(axis=0), kappa.value
@@ -419,7 +419,7 @@ def test_kappa_of_many_items_has_its_asymptotic_interval():
     diagonal = sum(p[i, i] * (1 - (rows[i] + columns[i]) * (1 - k)) ** 2 for i in range(2))
     off = (1 - k) ** 2 * sum(p[i, 1 - i] * (columns[i] + rows[1 - i]) ** 2 for i in range(2))
     variance = diagonal + off - (k - expected * (1 - k)) ** 2
-    half = 1.96 * (variance / len(wrong)) ** 0.5 / (1 - expected)
+    half = 1.96 * (variance / len(errors_N2)) ** 0.5 / (1 - expected)
     assert kappa.interval == "kappa-exact-95"
     assert (kappa.high - k, k - kappa.low) == pytest.approx((half, half), rel=0.05)
 

@@ -96,9 +96,9 @@ def test_robustness_summarises_each_perturbation_and_all_with_equal_weight():
         row = measurements["mean_metric", name]
         assert row.low < row.value < row.high
         assert (row.interval, row.n) == ("items-t-95", 200)
-        kept = measurements["corrected_relative_metric", name]
-        assert kept.interval == "items-fieller-95"
-        assert kept.low < kept.value < kept.high
+        ratio = measurements["corrected_relative_metric", name]
+        assert ratio.interval == "items-fieller-95"
+        assert ratio.low < ratio.value < ratio.high
     assert len(measurements) == 4 * 2 + 3 * 3
 
 

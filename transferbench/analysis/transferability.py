@@ -120,8 +120,8 @@ def _least_for_errors(
     classes, n = max(len(joint_KZ), of_task or 0), len(class_N)
     second_Z, first_Z = np.sort(joint_KZ, axis=0)[-2:]
     most_of_others_KZ = np.where(joint_KZ == first_Z, second_Z, first_Z)
-    wrong_NZ = joint_KZ[class_N] - source_NZ <= most_of_others_KZ[class_N]
-    errors = float((source_NZ * wrong_NZ).sum())
+    error_NZ = joint_KZ[class_N] - source_NZ <= most_of_others_KZ[class_N]
+    errors = float((source_NZ * error_NZ).sum())
     if errors > FEW_ERRORS:
         return 0.0
     share = min(exact_share(errors, n, level).high or 0.0, 1 - 1 / classes)

@@ -23,10 +23,14 @@ from transferbench.statistics import (
     bootstrap,
     mean_of_items,
     point_estimates,
-    ratio_of_items,
 )
 from transferbench_plugins.diagnostics._images import compute_logits
-from transferbench_plugins.diagnostics._measurement import measurement, metric_interval, with_bounds
+from transferbench_plugins.diagnostics._measurement import (
+    measurement,
+    metric_interval,
+    ratios_of_metrics,
+    with_bounds,
+)
 
 __all__ = ["ROBUSTNESS", "PerturbationSeries", "RobustnessParams"]
 
@@ -213,9 +217,7 @@ def _item_intervals(
     mean_NP = np.column_stack([mean_NP, mean_NP.mean(axis=1)])
     for mean_N in mean_NP.T:
         yield mean_of_items(mean_N, (0.0, 1.0))
-        for least in (0.0, chance):
-            ends = -least, 1 - least
-            yield ratio_of_items(mean_N - least, hits_NS[:, 0] - least, ends)
+        yield from ratios_of_metrics(mean_N, hits_NS[:, 0], chance)
 
 
 def _scores(

@@ -31,10 +31,14 @@ from transferbench.statistics import (
     bootstrap,
     difference_of_items,
     point_estimates,
-    ratio_of_items,
 )
 from transferbench_plugins.diagnostics._history import History, divergence_flag, final_value
-from transferbench_plugins.diagnostics._measurement import join_flags, measurement, with_bounds
+from transferbench_plugins.diagnostics._measurement import (
+    join_flags,
+    measurement,
+    ratios_of_metrics,
+    with_bounds,
+)
 from transferbench_plugins.diagnostics._shared_labels import shared_labels
 from transferbench_plugins.diagnostics.training.speed import speed_of
 
@@ -70,7 +74,7 @@ def measure(
     = 100 (A_a - A_b) / (A_a - chance). For the train metrics ``n`` counts evaluations, for
     speed_gain epochs.
     Error: over test items, both networks on the same items: ``difference_of_items`` and
-    ``ratio_of_items`` for an accuracy, for other metrics percentile bootstrap.
+    ``ratios_of_metrics`` for an accuracy, for other metrics percentile bootstrap.
     """
     pair = subjects[:2]
     labels, metric, chance = shared_labels(pair), pair[0].metric, pair[0].chance
@@ -149,15 +153,14 @@ def _hits(outputs: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
 
 
 def _item_intervals(hits_N2: np.ndarray, chance: float) -> Iterator[Interval]:
-    """In the order of ``EFFECTS``; a drop is 100 (1 - the share that is kept)."""
+    """In the order of ``EFFECTS``; a drop is 100 (1 - the ratio of the metrics)."""
     a_N, b_N = hits_N2.T
     yield difference_of_items(a_N, b_N, (0.0, 1.0))
-    for least in (0.0, chance):
-        kept = ratio_of_items(b_N - least, a_N - least, (-least, 1 - least))
-        if kept.low is None or kept.high is None:
-            yield kept
+    for share in ratios_of_metrics(b_N, a_N, chance):
+        if share.low is None or share.high is None:
+            yield share
         else:
-            yield kept._replace(low=100 * (1 - kept.high), high=100 * (1 - kept.low))
+            yield share._replace(low=100 * (1 - share.high), high=100 * (1 - share.low))
 
 
 def _effects(scores_B2: np.ndarray, chance: float) -> np.ndarray:
