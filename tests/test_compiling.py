@@ -1,6 +1,7 @@
 """Which trainings are compiled, and that what is compiled is kept, used and gone on with."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from training_groups import CPU, Layers, Network, data_of, recipe_of, training_o
 from transferbench.engine import jobs
 from transferbench.engine.jobs import start_engine
 from transferbench.engine.resources import Machine
-from transferbench.interrupts import _REQUESTED
+from transferbench.interrupts import _request
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
 from transferbench.training import Execution, Training
@@ -126,7 +127,7 @@ def test_a_training_goes_on_as_it_was_begun(pretraining, monkeypatch, begun):
     def visit(self, training, progress):
         visits.append(progress.step)
         if len(visits) == 3:
-            _REQUESTED.append(15)
+            _request(signal.SIGTERM, None)
         original(self, training, progress)
 
     original = jobs.Unfinished.visit
