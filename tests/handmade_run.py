@@ -6,6 +6,7 @@ import json
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -494,9 +495,15 @@ def _share(metric: str, value: float | None, labels: np.ndarray) -> Measurement:
         return Measurement(metric=metric, value=None, unit="fraction", n=N, flag="NaN")
     bounds = {}
     if labels.ndim == 1:
-        low, high = binomtest(round(value * N), N).proportion_ci(method="exact")
+        low, high = _exact(round(value * N))
         bounds = {"low": low, "high": high, "interval": "exact-95"}
     return Measurement(metric=metric, value=value, unit="fraction", n=N, **bounds)
+
+
+@cache
+def _exact(right: int) -> tuple[float, float]:
+    interval = binomtest(right, N).proportion_ci(method="exact")
+    return interval.low, interval.high
 
 
 def _auc(positive: np.ndarray, scores: np.ndarray) -> float:

@@ -212,13 +212,13 @@ def _faults_of_pages(out: Path) -> Iterator[str]:
         yield f"boards {boards}"
 
 
-def main(folder: Path, kinds: Sequence[str], count: int, seconds: float) -> None:
-    """Try the mutants of each kind until its time is over."""
+def main(folder: Path, kinds: Sequence[str], count: int) -> None:
+    """Try ``count`` mutants of each kind."""
     base = folder / "base"
     honest(base)
     judge = Judge(base)
     sys.addaudithook(_audit)
-    write_results(folder, kinds, count, seconds, partial(_tried, judge))
+    write_results(folder, kinds, count, partial(_tried, judge))
 
 
 def _tried(judge: Judge, kind: str, seed: int, folder: Path) -> MutantResult:
@@ -237,4 +237,4 @@ def _tried(judge: Judge, kind: str, seed: int, folder: Path) -> MutantResult:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]), float(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]))

@@ -187,8 +187,10 @@ def test_white_stays_white(tmp_path):
 def test_an_interrupted_decode_leaves_nothing(tmp_path):
     def interrupted(split):
         if is_test(split):  # as a user does it, from outside
-            subprocess.run(["/bin/kill", "-INT", str(os.getpid())], check=True)
-            time.sleep(5)
+            # Not before it has begun to wait: an interrupted start of a process leaves it behind.
+            command = f"sleep 0.2; kill -INT {os.getpid()}"
+            with subprocess.Popen(["/bin/sh", "-c", command]):
+                time.sleep(5)
         return split
 
     with pytest.raises(KeyboardInterrupt):

@@ -434,6 +434,7 @@ def tried(folder, weights, out, watcher, seconds):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_time_is_held_with_the_replicates_that_are_complete(folder, weights, tmp_path, ticking):
     run = tried(folder, weights, tmp_path / "run", ticking, 22)
     assert ticking.seconds == 23

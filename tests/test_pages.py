@@ -7,6 +7,8 @@ from documentation import PAGES, ROOT, FencedBlock, Reader, blocks, text_of
 
 from transferbench.errors import SuiteError
 
+LONG = {"docs/how-to/photographs.md"}
+"""With a pre-training: half a minute."""
 RUNS = [page for page in PAGES if any(block.language != "text" for block in blocks(page))]
 
 
@@ -23,7 +25,10 @@ def test_the_blocks_are_found():
     assert languages.count("yaml") > 3
 
 
-@pytest.mark.parametrize("page", RUNS)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in RUNS],
+)
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path, store):
     Reader(tmp_path, store).read(page)
 

@@ -120,7 +120,7 @@ KILLED = """
 """
 
 
-KILLS = 5
+KILLS = 3
 """Many more, of workers too, in test_kills."""
 
 

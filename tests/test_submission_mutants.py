@@ -22,15 +22,13 @@ def refuse_faults(results: list[MutantResult]) -> None:
 
 
 def test_some_mutants_end_well(tmp_path: Path) -> None:
-    results = outcomes(tmp_path, SAMPLE, 2, 3.0, submission_mutants.__file__)
-    refuse_faults(results)
-    assert {each.kind for each in results} == set(SAMPLE)
+    refuse_faults(outcomes(tmp_path, SAMPLE, 1, submission_mutants.__file__))
 
 
 @pytest.mark.slow
 def test_every_kind_of_mutant_ends_well(tmp_path: Path) -> None:
     """Each within HANG_SECONDS for its check and its board, and MEMORY_BYTES."""
-    results = outcomes(tmp_path, MUTATIONS, EACH, 3600, submission_mutants.__file__)
+    results = outcomes(tmp_path, MUTATIONS, EACH, submission_mutants.__file__)
     refuse_faults(results)
     assert len(results) == EACH * len(MUTATIONS) > 292
     codes = [each.code for each in results]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from transferbench.errors import SubmissionError, TransferbenchError, shortened
+from transferbench.plan import Plan
 from transferbench.records import Overlap
 from transferbench.registry import Registry, load_registry
 from transferbench.registry.guard import only_plugins_run
@@ -146,7 +147,8 @@ def check(
     with only_plugins_run():
         once = cache(lambda: recompute_diagnoses(bundle, registry))
         shared = cache(lambda: shared_images(bundle))
-        named = _named_checks(registry, suites, once, shared)
+        planned = cache(lambda: integrity.planned_again(bundle, registry))
+        named = _named_checks(registry, suites, once, shared, planned)
         checks = [_check(name, partial(finder, bundle)) for name, finder in named.items()]
         report = CheckReport(path, (files, Check("every file can be read", "ok"), *checks), bundle)
         if not report.ok:
@@ -162,16 +164,20 @@ def _named_checks(
     suites: KnownSuites,
     recomputed: Callable[[], Recomputation],
     shared: Callable[[], Mapping[str, Shared]],
+    planned: Callable[[], Plan],
 ) -> dict[str, Finder]:
     def registered(check: Callable[[Bundle, Registry], Iterator[Problem]]) -> Finder:
         return lambda bundle: check(bundle, registry)
+
+    def replanned(check: Callable[..., Iterator[Problem]]) -> Finder:
+        return lambda bundle: check(bundle, registry, planned)
 
     return {
         "content is untouched": integrity.check_content_is_untouched,
         PUBLISHED: partial(integrity.check_suite_is_the_published_one, suites=suites),
         "job ids follow from payloads": integrity.check_job_ids_follow_from_payloads,
         "every cell is there once": registered(integrity.check_every_cell_is_there_once),
-        "plan can be made again": registered(integrity.check_plan_can_be_made_again),
+        "plan can be made again": replanned(integrity.check_plan_can_be_made_again),
         "predictions belong together": recompute.check_predictions_belong_together,
         "metrics follow from predictions": recompute.check_metrics_follow_from_predictions,
         "labels are classes": check_labels_are_classes,
@@ -183,7 +189,7 @@ def _named_checks(
         ),
         "numbers are possible": registered(recompute.check_numbers_are_possible),
         "settings did something": recompute.check_settings_did_something,
-        "verdicts follow from records": registered(check_verdicts_follow_from_records),
+        "verdicts follow from records": replanned(check_verdicts_follow_from_records),
         "controls are at chance": recompute.check_controls_are_at_chance,
         "licence and overlap are declared": integrity.check_licence_and_overlap_are_declared,
         "overlap is computed": partial(check_overlap_is_computed, suites=suites, shared=shared),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TypeAlias
@@ -206,16 +206,19 @@ def _starting_from_several(bundle: Bundle) -> set[str]:
     }
 
 
-def check_plan_can_be_made_again(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
+def check_plan_can_be_made_again(
+    bundle: Bundle, registry: Registry, planned: Callable[[], Plan] | None = None
+) -> Iterator[Problem]:
     """The suite, planned here for this entry, has exactly these jobs and diagnoses.
 
-    The entry is called by its backbone and its external weights, as in every run.
+    ``planned`` returns that plan where it is at hand. The entry is called by its backbone and its
+    external weights, as in every run.
     """
     yield from _another_name(bundle, registry)
     if _too_large(bundle.plan.suite):
         return  # which another check says
     try:
-        plan = planned_again(bundle, registry)
+        plan = planned() if planned else planned_again(bundle, registry)
     except UnknownNameError as error:
         yield Problem(f"{error}: install its plugin to plan again", warning=True)
         return

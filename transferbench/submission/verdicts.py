@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from transferbench.claims import (
@@ -51,15 +52,19 @@ FROM_PLAN = frozenset({"reason", "covers"})
 """Fields that say what a plan knows of the arms."""
 
 
-def check_verdicts_follow_from_records(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
+def check_verdicts_follow_from_records(
+    bundle: Bundle, registry: Registry, planned: Callable[[], Plan] | None = None
+) -> Iterator[Problem]:
     """Each claim of the suite, judged again, has the submitted verdict in every field.
+
+    ``planned`` returns the suite planned again for this entry, where that is at hand.
 
     Of the former boards, a verdict that differs because an earlier version used another method for
     intervals, or did not look for equal predictions, is a warning. One by the method of its day is
     judged again by it, where the board has such; that today's interval decides otherwise is a
     warning.
     """
-    plan = _plan(bundle, registry)
+    plan = _plan(planned or partial(planned_again, bundle, registry))
     ranges = metric_ranges(bundle.plan.suite, registry.diagnostics)
     judged = {verdict.claim: verdict for verdict in _judged(bundle, plan, ranges)}
     if bundle.submission.board in BY_JACKKNIFE:
@@ -80,10 +85,10 @@ def check_verdicts_follow_from_records(bundle: Bundle, registry: Registry) -> It
         yield from _problems(submitted[claim], judged[claim], differing, is_former=is_former)
 
 
-def _plan(bundle: Bundle, registry: Registry) -> Plan | None:
+def _plan(planned: Callable[[], Plan]) -> Plan | None:
     """The plan of the submission; None where a plugin is missing, which another check says."""
     try:
-        return planned_again(bundle, registry)
+        return planned()
     except TransferbenchError:
         return None
 
