@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from transferbench.errors import StoreError, SubmissionError
-from transferbench.submission import bundle, predictions
+from transferbench.submission import bundle, images, limits, predictions
 from transferbench.submission.bundle import parse_json
 from transferbench.submission.limits import bounded_memory
 from transferbench.submission.predictions import SCHEMA, read_predictions
@@ -59,6 +59,30 @@ def many_records(path: Path, count: int = 1_000_000) -> None:
             stream.write(line * 1000)
 
 
+def long_header(path: Path) -> None:
+    """A name of 120 MB before the text, which gzip's own reader reads letter by letter."""
+    member = gzip.compress(b"{}\n")
+    path.write_bytes(member[:3] + b"\x08" + member[4:10] + b"x" * 120_000_000 + b"\0" + member[10:])
+
+
+def many_row_groups(path: Path, count: int = 40_000) -> None:
+    with pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=False) as writer:
+        for _ in range(count):
+            writer.write_table(_table(1))
+
+
+def many_datasets(path: Path, count: int = 4000, rows: int = 2_000_000) -> None:
+    """Names in runs of rows, of which a pass over all rows for each takes a minute."""
+    codes, items = np.divmod(np.arange(rows), rows // count)
+    names = pa.array([f"{k:x}" for k in range(count)])
+    zeros = pa.array(np.zeros(rows, np.uint64))
+    columns = (pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), names),
+               pa.array(np.zeros(rows, bool)), pa.array(items), zeros, zeros,
+               pa.nulls(rows, pa.uint64()))  # fmt: skip
+    table = pa.table(dict(zip(images.SCHEMA.names, columns, strict=True)), schema=images.SCHEMA)
+    pq.write_table(table, path, compression="zstd", row_group_size=rows)
+
+
 def many_lists(path: Path, count: int = 20_000_000) -> None:
     path.write_text('{"suite": {}, "jobs": [' + "[]," * count + "[]]}")
 
@@ -71,6 +95,9 @@ BOMBS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "long lists": ("predictions.parquet", long_lists),
     "many names": ("predictions.parquet", many_names),
     "many records": ("records.jsonl.gz", many_records),
+    "long header": ("records.jsonl.gz", long_header),
+    "many row groups": ("predictions.parquet", many_row_groups),
+    "many datasets": ("images.parquet", many_datasets),
     "many lists": ("plan.json", many_lists),
     "deep lists": ("plan.json", deep_lists),
 }
@@ -120,6 +147,15 @@ def test_names_of_trials_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_predictions(tmp_path / "p.parquet")
     monkeypatch.setattr(predictions, "MAX_NAMES_BYTES", 1000)
     with pytest.raises(SubmissionError, match=r"the names of its trials take \d+ bytes, more"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+def test_a_footer_is_measured_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_lists(tmp_path / "p.parquet", width=5, rows=40)
+    monkeypatch.setattr(limits, "MAX_FOOTER_BYTES", 10_000)
+    with pytest.raises(SubmissionError, match=r"its footer has \d{5} bytes, more than 10000"):
         read_predictions(tmp_path / "p.parquet")
 
 

@@ -20,7 +20,7 @@ from transferbench.data.decoded import PreparedSplit
 from transferbench.data.duplicates import is_blank
 from transferbench.errors import SubmissionError
 from transferbench.registry import Registry
-from transferbench.submission.limits import Caps, refuse_too_large
+from transferbench.submission.limits import Caps, opened_table
 
 __all__ = ["ImageSet", "ImageSets", "differing", "image_sets", "read_images", "write_images"]
 
@@ -123,11 +123,7 @@ def _table(data: str, test: bool, images: ImageSet) -> pa.Table:
 def read_images(path: Path) -> ImageSets:
     """The sets of a file. Raises: ``SubmissionError`` for another schema or beyond the caps."""
     with path.open("rb") as stream:
-        file = pq.ParquetFile(stream)
-        if not file.schema_arrow.equals(SCHEMA):
-            raise SubmissionError(f"its columns are {file.schema_arrow.names}, not {SCHEMA.names}")
-        refuse_too_large(file.metadata, CAPS)
-        table = file.read(use_threads=False)
+        table = opened_table(stream, SCHEMA, CAPS).read(use_threads=False)
     return dict(_sets(table))
 
 
@@ -140,15 +136,16 @@ def _sets(table: pa.Table) -> Iterator[tuple[tuple[str, bool], ImageSet]]:
     items, images, hashes = (columns[name].to_numpy() for name in ("item", "image", "hash"))
     groups, unnamed = columns["group"].fill_null(0).to_numpy(), columns["group"].is_null()
     without_name = unnamed.to_numpy(zero_copy_only=False)
-    for code in np.unique(codes).tolist():
-        for part in (False, True):
-            rows = np.flatnonzero((codes == code) & (test == part))
-            if not len(rows):
-                continue
-            if not (np.diff(items[rows], prepend=-1) > 0).all():
-                raise SubmissionError("the items of a dataset are not in order, or one is twice")
-            named = groups[rows] if not without_name[rows].any() else None
-            yield (names[code], part), ImageSet(items[rows], images[rows], hashes[rows], named)
+    splits = 2 * codes.astype(np.int64) + test
+    order = np.argsort(splits, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(splits[order])) + 1):
+        if not len(rows):  # of a table without any
+            continue
+        if not (np.diff(items[rows], prepend=-1) > 0).all():
+            raise SubmissionError("the items of a dataset are not in order, or one is twice")
+        named = groups[rows] if not without_name[rows].any() else None
+        key = names[codes[rows[0]]], bool(test[rows[0]])
+        yield key, ImageSet(items[rows], images[rows], hashes[rows], named)
 
 
 def differing(first: ImageSets, second: ImageSets) -> list[str]:

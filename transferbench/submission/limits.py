@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transferbench.errors import SubmissionError
@@ -16,10 +17,15 @@ try:
 except ImportError:  # as on Windows
     resource = None  # type: ignore[assignment]  # without the module there is no bound
 
-__all__ = ["Caps", "bounded_memory", "refuse_too_large"]
+__all__ = ["Caps", "bounded_memory", "opened_table"]
 
 PAGES = Path("/proc/self/statm")
 """The size of this process in pages, on Linux; other systems do not enforce the limit."""
+
+MAX_FOOTER_BYTES = 2**20
+"""Of a parquet table: it describes each row group, of which a writer makes one per million rows."""
+TAIL_BYTES = 8
+"""The length of the footer, and a mark."""
 
 
 @contextmanager
@@ -56,7 +62,25 @@ class Caps(NamedTuple):
     what: str
 
 
-def refuse_too_large(meta: pq.FileMetaData, caps: Caps) -> None:
+def opened_table(stream: BinaryIO, schema: pa.Schema, caps: Caps) -> pq.ParquetFile:
+    """The table in a file, of which no column is decoded yet.
+
+    Raises: ``SubmissionError`` for another schema, or where it says that it is beyond the caps.
+    """
+    size = stream.seek(0, 2)
+    stream.seek(max(size - TAIL_BYTES, 0))
+    # Before anything parses it: of a million empty row groups it takes gigabytes.
+    footer = int.from_bytes(stream.read(TAIL_BYTES)[:4], "little")
+    if footer > MAX_FOOTER_BYTES:
+        raise SubmissionError(f"its footer has {footer} bytes, more than {MAX_FOOTER_BYTES}")
+    file = pq.ParquetFile(stream)
+    if not file.schema_arrow.equals(schema):
+        raise SubmissionError(f"its columns are {file.schema_arrow.names}, not {schema.names}")
+    _refuse_too_large(file.metadata, caps)
+    return file
+
+
+def _refuse_too_large(meta: pq.FileMetaData, caps: Caps) -> None:
     """Raise ``SubmissionError`` by what a file says of itself, before any column is decoded."""
     chunks = [meta.row_group(i).column(j)
               for i in range(meta.num_row_groups) for j in range(meta.num_columns)]  # fmt: skip

@@ -19,7 +19,7 @@ from transferbench.errors import SubmissionError
 from transferbench.metrics import needs_scores, predict, score, weighted_score
 from transferbench.runner.equal_outputs import logits_digest
 from transferbench.specs import Metric
-from transferbench.submission.limits import Caps, refuse_too_large
+from transferbench.submission.limits import Caps, opened_table
 
 __all__ = [
     "Predictions",
@@ -142,11 +142,8 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     Raises: ``SubmissionError`` for another schema, a table beyond the caps, or ragged lists.
     """
     with path.open("rb") as stream:
-        file = pq.ParquetFile(stream)
-        if not file.schema_arrow.equals(SCHEMA):
-            raise SubmissionError(f"its columns are {file.schema_arrow.names}, not {SCHEMA.names}")
         caps = Caps(MAX_ROWS, MAX_VALUES, MAX_NAMES_BYTES, "job", "trials")
-        refuse_too_large(file.metadata, caps)
+        file = opened_table(stream, SCHEMA, caps)
         names = file.read(["job"], use_threads=False).column("job").combine_chunks().dictionary
         if len(names) > MAX_TRIALS:
             raise SubmissionError(f"it holds {len(names)} trials, more than {MAX_TRIALS}")
