@@ -31,7 +31,7 @@ from transferbench.runner.write import write_results
 from transferbench.specs import Weights
 from transferbench.submission import Declaration, pack
 from transferbench.submission.bundle import content_digests, submission_id
-from transferbench.submission.certificate import Certificate, Repeated
+from transferbench.submission.certificate import Certificate, Repeated, chosen_trials
 from transferbench.submission.diagnoses import PackedTrial
 from transferbench.submission.labels import labels_digest
 from transferbench.suite import Suite
@@ -355,8 +355,9 @@ def copied_submissions(submissions: Path, to: Path) -> Path:
 def certify(folder: Path, by: str, **changes: Any) -> Path:
     """A certificate of one trial of the submission in ``folder``, as if trained again."""
     head = json.loads((folder / "submission.json").read_text())
-    rows = read_records(folder / "records.jsonl.gz")
-    row = next(r for r in rows if r.metric == "test_metric" and r.initialization == "P-T")
+    rows = {row.job: row for row in read_records(folder / "records.jsonl.gz")
+            if (row.diagnostic, row.metric) == ("trial", "test_metric")}  # fmt: skip
+    row = rows[chosen_trials(rows, 1, seed=1)[0]]
     trial = Repeated(
         job=row.job, target=row.target, perturbation=row.perturbation,
         initialization=row.initialization, replicate=row.replicate, submitted=row.value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from handmade_run import (
     submit,
     trial_outputs,
 )
+from pydantic import ValidationError
 from t_intervals import OF_SHARES, of_difference, of_level
 
 from transferbench.claims import Verdict
@@ -42,6 +44,7 @@ from transferbench.leaderboard.claim_table import claims_as_csv, claims_as_markd
 from transferbench.leaderboard.formats import write_board
 from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.site import Index
+from transferbench.leaderboard.site import write as write_module
 from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text, csv_text
 from transferbench.plan import Entry
 from transferbench.records import read_records, write_records
@@ -49,7 +52,7 @@ from transferbench.registry import load_registry
 from transferbench.specs import Weights
 from transferbench.submission import Check, CheckReport, Declaration, pack
 from transferbench.submission.bundle import read_bundle
-from transferbench.submission.certificate import Certificate, is_valid_for
+from transferbench.submission.certificate import Certificate, certificates_of, is_valid_for
 from transferbench.submission.check import PUBLISHED as PUBLISHED_SUITE
 from transferbench.submission.check import RECOMPUTING
 from transferbench.submission.diagnoses import recompute_diagnoses
@@ -572,6 +575,9 @@ def test_another_run_that_somebody_checked_reproduces(built: BuiltBoards, tmp_pa
         {"trials": "other value"},
         {"trials": "far"},
         {"trials": "twice"},
+        {"trials": "impossible"},
+        {"trials": "unequal"},
+        {"seed": 0},
     ],
 )
 def test_a_certificate_of_something_else_is_none(
@@ -588,9 +594,23 @@ def test_a_certificate_of_something_else_is_none(
         "other value": (trial.model_copy(update={"submitted": 0.5, "again": 0.5}),),
         "far": (trial.model_copy(update={"again": trial.again - 0.05}),),
         "twice": (trial, trial),
+        "impossible": (trial.model_copy(update={"same_bits": True, "equal_predictions": 0.9}),),
+        "unequal": (trial.model_copy(update={"again": trial.again - 0.01}),),
     }
     change = {name: trials.get(value, value) for name, value in change.items()}
     assert not is_valid_for(certificate.model_copy(update=change), bundle)
+
+
+def test_what_is_no_file_of_a_certificate_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "certificates" / "0").mkdir(parents=True)
+    os.mkfifo(tmp_path / "certificates" / "0" / "a.json")
+    assert list(certificates_of(tmp_path / "submissions", "0")) == []
+
+
+def test_the_day_of_a_certificate_is_one(built: BuiltBoards, tmp_path: Path) -> None:
+    submissions = copied_submissions(built.submissions, tmp_path / "submissions")
+    with pytest.raises(ValidationError, match="day is out of range"):
+        certify(next(submissions.glob("*/made-good/*")), by="three", date="2026-02-30")
 
 
 @pytest.mark.parametrize(("pinned", "word"), [("yes", None), ("", "unknown"), ("no", "no")])
@@ -762,6 +782,30 @@ def test_one_submission_that_cannot_be_shown_does_not_stop_the_others(
     assert [row.cells["entry"][0] for row in board.rows] == ["made-good", "made-poor"]
     (listed,) = board.unranked
     assert listed.why == "it can be shown: KeyError: 'hostile'"
+
+
+def test_one_submission_without_a_page_does_not_stop_the_others(
+    built: BuiltBoards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = write_module.cost_of
+
+    def failing(candidate: Candidate, registry: Any) -> Any:
+        if candidate.head.entry.name == "made-fair":
+            raise OverflowError("hostile")
+        return cost(candidate, registry)
+
+    monkeypatch.setattr(write_module, "cost_of", failing)
+    submissions = copied_submissions(built.submissions, tmp_path / "submissions")
+    forged = certify(next(submissions.glob("*/made-good/*")), by="three", seed=0)
+    build(submissions, tmp_path / "boards", built.registry, site=True)
+    pages = sorted((tmp_path / "boards" / "site" / "handmade@1" / "entries").iterdir())
+    assert [page.name.rpartition("-")[0] for page in pages] == ["made-good", "made-poor"]
+    assert "made-fair" not in (tmp_path / "DATES").read_text()
+    board = (tmp_path / "boards" / "handmade@1" / "board.md").read_text()
+    assert "it can be shown: OverflowError: hostile" in board
+    # Of another trial than its seed chooses.
+    assert forged.exists()
+    assert "three" not in pages[0].read_text()
 
 
 def test_no_submissions_give_an_index_that_says_so(built: BuiltBoards, tmp_path: Path) -> None:

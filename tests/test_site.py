@@ -8,7 +8,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -24,11 +24,13 @@ from transferbench.leaderboard import build
 from transferbench.leaderboard.site import (
     BoardInput,
     Index,
-    dates_with,
+    append_dates,
+    dates_of,
     write_board_pages,
     write_front,
 )
 from transferbench.leaderboard.site.dates import DATES, read_dates
+from transferbench.leaderboard.site.entries import _tex
 from transferbench.leaderboard.site.plots import ScoreAxis, compact, front_of, span_of
 from transferbench.leaderboard.table import MINUS, BoardTable, Unranked
 from transferbench.networks.multiply_adds import forward_multiply_adds
@@ -227,6 +229,13 @@ def test_foreign_text_is_escaped_on_every_page(site: Path) -> None:
     assert re.search(r"author = \{.*\\\{x\\\}", bibtex[0])
 
 
+def test_braces_of_a_name_end_no_field_of_bibtex() -> None:
+    text = _tex("a}}, url={{b & c}")
+    depths = accumulate({"{": 1, "}": -1}.get(letter, 0) for letter in text)
+    assert min(depths) >= 0 == text.count("{") - text.count("}")
+    assert text.startswith(r"a\textbraceright{}\textbraceright{}, url=\textbraceleft{}")
+
+
 def test_the_name_of_an_entry_breaks_behind_its_signs() -> None:
     front = (PUBLISHED / "index.html").read_text()
     assert ">timm/<wbr>mobilenetv2_<wbr>100+<wbr>imagenet@<wbr>b0353104</a>" in front
@@ -282,12 +291,14 @@ def test_the_feed_is_atom(site: Path) -> None:
 def test_dates_are_only_appended(tmp_path: Path) -> None:
     submissions = tmp_path / "submissions"
     (tmp_path / DATES).write_text("# A comment.\n2026-01-02 a@1/b/c\n")
-    dates = dates_with(submissions, ["a@1/b/c", "a@1/b/d"])
+    dates = dates_of(submissions, ["a@1/b/c", "a@1/b/d"])
+    append_dates(submissions, dates)
     lines = (tmp_path / DATES).read_text().splitlines()
     assert lines[:2] == ["# A comment.", "2026-01-02 a@1/b/c"]
     assert lines[2:] == [f"{dates['a@1/b/d']} a@1/b/d"]
     assert str(dates["a@1/b/c"]) == OLD
-    assert dates_with(submissions, ["a@1/b/d"]) == dates
+    assert dates_of(submissions, ["a@1/b/d"]) == dates
+    append_dates(submissions, dates)
     assert (tmp_path / DATES).read_text().splitlines() == lines
 
 

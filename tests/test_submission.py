@@ -31,6 +31,7 @@ from handmade_run import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 from sklearn.metrics import accuracy_score, cohen_kappa_score, jaccard_score, roc_auc_score
 
@@ -42,7 +43,14 @@ from transferbench.records import Record, read_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
 from transferbench.submission import verdicts as verdicts_module
-from transferbench.submission.bundle import MAX_BYTES, OPTIONAL, Problem, read_bundle, slug
+from transferbench.submission.bundle import (
+    MAX_BYTES,
+    OPTIONAL,
+    EntryFacts,
+    Problem,
+    read_bundle,
+    slug,
+)
 from transferbench.submission.diagnoses import PackedTrial, packed_trials
 from transferbench.submission.predictions import (
     Predictions,
@@ -1073,6 +1081,23 @@ def test_an_edited_severity_is_found(packed_run: PackedRun, copied: Path) -> Non
         "severities of its perturbations are not"
         in failed(check(sealed(copied), packed_run.registry))["plan can be made again"]
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["a\u202eb", "a\u2066b", "a\u2028b", "a\x9bb", "a\x1bb", "a\uffffb", "\ufeffa"]
+)
+def test_texts_have_no_invisible_signs(text: str) -> None:
+    weights = {"tag": "x", "origin": "x", "license": "x", "pretrained_on": text}
+    facts = {"name": "x", "backbone": {}, "license": "x", "source": "x", "weights": weights}
+    with pytest.raises(ValidationError, match="should match pattern"):
+        Declaration(submitter=text)
+    with pytest.raises(ValidationError, match="should match pattern"):
+        EntryFacts.model_validate(facts)
+
+
+@pytest.mark.parametrize("name", ["Zo\u00eb", "\u0645\u062d\u0645\u062f", "\u674e \U0001f600"])
+def test_names_of_every_alphabet_are_texts(name: str) -> None:
+    assert Declaration(submitter=name).submitter == name
 
 
 def test_a_missing_declaration_is_found(packed_run: PackedRun, copied: Path) -> None:

@@ -14,9 +14,15 @@ import numpy as np
 import pytest
 from handmade_run import sealed
 
+from transferbench.plan import plan_resolved
+from transferbench.plan.resolve import resolve_suite
+from transferbench.plan.tuning import BEST_METRIC, TRAINED
+from transferbench.records import Record, read_records, write_records
 from transferbench.registry import Registry, load_registry
-from transferbench.submission import check
+from transferbench.submission import check, integrity
+from transferbench.submission.bundle import read_bundle
 from transferbench.submission.predictions import read_predictions, write_predictions
+from transferbench.suite import TUNING, Suite
 from transferbench.suite.published import KnownSuites
 
 LEADERBOARD = Path(__file__).parents[1] / "leaderboard"
@@ -152,6 +158,104 @@ def refused_or_reported(seed: int, folder: Path, registry: Registry) -> str:
     if reported is not None and report.origins.of(*reported.split(" ")) == "reported":
         return "reported"
     return f"seed {seed}: {reported} is accepted as if it followed"
+
+
+def replanned(
+    folder: Path,
+    registry: Registry,
+    suite: dict[str, Any],
+    engine: int,
+    facts: dict[str, Any],
+) -> None:
+    """Another plan of the same suite, with its ids in every file, as of a run of it."""
+    bundle = read_bundle(folder)
+    before = integrity.planned_again(bundle, registry)
+    own = {label: each._replace(**facts)
+           for label, each in integrity._facts_of_datasets(bundle).items()}  # fmt: skip
+    other = Suite.model_validate(bundle.plan.suite.model_dump(mode="json") | suite)
+    resolved = resolve_suite(other, registry, own)
+    after = plan_resolved(resolved, before.entries, own, engine)
+    ids = dict(zip(before.jobs, after.jobs, strict=True))
+    plan = json.loads((folder / "plan.json").read_text())
+    fields = ("id", "kind", "payload", "requires")
+    plan["jobs"] = [{name: getattr(job, name) for name in fields} for job in after.jobs.values()]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    rows = [row.model_copy(update={
+        "job": ids[row.job], "subjects": tuple(ids[job] for job in row.subjects),
+        "diagnostic_version": row.diagnostic_version if row.job != row.subjects[0] else engine,
+    }) for row in bundle.records]  # fmt: skip
+    write_records(rows, folder / "records.jsonl.gz")
+    trials = {ids[job]: trial for job, trial in bundle.predictions.items()}
+    write_predictions(trials, folder / "predictions.parquet")
+    head = json.loads((folder / "submission.json").read_text())
+    head["outputs"] = {ids[job]: sha for job, sha in head["outputs"].items()}
+    (folder / "submission.json").write_text(json.dumps(head))
+
+
+def _of_more_epochs() -> dict[str, Any]:
+    suite = read_bundle(HONEST).plan.suite
+    recipes = suite.model_dump(mode="json")["recipes"]
+    source = next(iter(suite.sources.values())).recipe
+    return {"recipes": recipes | {source: recipes[source] | {"epochs": 300}}}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "engine", "facts", "accepted"),
+    [
+        (False, 1, {}, True),
+        (False, 99, {}, True),  # another version, and nothing else
+        (True, 1, {}, False),
+        (True, 99, {}, False),
+        (False, 1, {"metric": "balanced-accuracy"}, False),
+        (False, 1, {"joins_copies": True}, False),
+    ],
+)
+def test_a_plan_of_something_else_is_refused(
+    tmp_path: Path,
+    registry: Registry,
+    epochs: bool,
+    engine: int,
+    facts: dict[str, Any],
+    accepted: bool,
+) -> None:
+    target = tmp_path.joinpath("submissions", *HONEST.parts[-3:])
+    shutil.copytree(HONEST, target)
+    replanned(target, registry, _of_more_epochs() if epochs else {}, engine, facts)
+    report = check(sealed(target), registry, SUITES)
+    failed = [each.name for each in report.checks if each.status == "failed"]
+    assert ("plan can be made again" not in failed) is accepted
+    assert report.ok is accepted
+
+
+def _tuned(row: Record, metric: str) -> bool:
+    return (row.diagnostic, row.metric) == (TUNING, metric)
+
+
+@pytest.mark.parametrize(
+    ("is_meant", "update", "why"),
+    [
+        (lambda row: _tuned(row, TRAINED), {"value": 1e308, "unit": "1"}, "not 0 to 1.09951e+12"),
+        (lambda row: _tuned(row, TRAINED), {"value": -1e9}, "not 0 to 1.09951e+12 images"),
+        (lambda row: _tuned(row, BEST_METRIC), {"unit": "1"}, "not 0 to 1 fraction"),
+        (lambda row: _tuned(row, TRAINED), {"metric": "cost"}, "is not what tuning measures"),
+        (lambda row: row.metric == "n_train", {"value": 400.0}, "not 1 to 200 images"),
+        (lambda row: row.metric == "n_train", {"value": 0.5}, "not 1 to 200 images"),
+        (lambda row: row.diagnostic == "agreement", {"diagnostic_version": 7}, "another version"),
+    ],
+)  # fmt: skip
+def test_what_a_record_says_beside_its_value_follows(
+    tmp_path: Path,
+    registry: Registry,
+    is_meant: Callable[[Record], bool],
+    update: dict[str, Any],
+    why: str,
+) -> None:
+    target = tmp_path.joinpath("submissions", *HONEST.parts[-3:])
+    shutil.copytree(HONEST, target)
+    path = target / "records.jsonl.gz"
+    rows = [row.model_copy(update=update) if is_meant(row) else row for row in read_records(path)]
+    write_records(rows, path)
+    assert why in str(check(sealed(target), registry, SUITES))
 
 
 @pytest.mark.parametrize("seed", range(4))

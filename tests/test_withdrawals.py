@@ -110,6 +110,35 @@ def test_a_withdrawal_is_written_once_and_with_a_reason(packed: Packed) -> None:
     assert "is withdrawn already" in again
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"entry": "made-poor"}, "is of made-poor on handmade@1, and that submission of made-good"),
+        ({"board": "other@1"}, "is of made-good on other@1"),
+        ({"corrected_by": "0" * 64}, "is no other submission of made-good"),
+        ({"corrected_by": 0}, "is no other submission of made-good"),
+        ({"corrected_by": 2}, "is no other submission of made-good"),
+        ({"date": "2026-02-30"}, "withdrawals/"),
+    ],
+)
+def test_a_withdrawal_of_something_else_stops_the_boards(
+    packed: Packed, change: dict[str, object], why: str
+) -> None:
+    path = taken_back(packed, packed.paths[0])
+    change = {k: packed.paths[v].name if isinstance(v, int) else v for k, v in change.items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(SubmissionError, match=why):
+        boards(packed.submissions, packed.registry)
+
+
+def test_corrections_end_somewhere(packed: Packed) -> None:
+    first, second, _ = packed.paths
+    taken_back(packed, first, "--corrected-by", second)
+    taken_back(packed, second, "--corrected-by", first)
+    with pytest.raises(SubmissionError, match="in the end, which is no other submission"):
+        boards(packed.submissions, packed.registry)
+
+
 @pytest.mark.parametrize("harm", ["renamed", "broken", "field", "link"])
 def test_a_file_that_is_no_withdrawal_stops_the_boards(packed: Packed, harm: str) -> None:
     """Rather than rank what was taken back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import random
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -26,7 +25,7 @@ from transferbench.runner.planning import Planned, plan_suite
 from transferbench.runner.schedule import Watcher
 from transferbench.store import Store
 from transferbench.submission import Bundle, check
-from transferbench.submission.certificate import TOLERANCE, Certificate, Repeated
+from transferbench.submission.certificate import TOLERANCE, Certificate, Repeated, chosen_trials
 from transferbench.submission.images import differing
 from transferbench.submission.integrity import scored_rows
 from transferbench.submission.pack import compared_images
@@ -56,7 +55,7 @@ def reproduce(
     planned = _planned(bundle, options)
     rows = {row.job: row for row in scored_rows(bundle.records)}
     seed = secrets.randbelow(2**32) if seed is None else seed
-    chosen = random.Random(seed).sample(sorted(rows), min(trials, len(rows)))  # noqa: S311  # drawn above
+    chosen = chosen_trials(rows, trials, seed)
     if strangers := [job for job in chosen if job not in planned.plan.jobs]:
         raise SubmissionError(
             f"trial {strangers[0][:12]} has another id here: the data, or a version of a plugin, "

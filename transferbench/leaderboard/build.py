@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from transferbench.claims import image_counts, scope_of
+from transferbench.errors import SubmissionError
 from transferbench.leaderboard.candidates import Competition, refused, withdrawn
 from transferbench.leaderboard.data_flags import contradictions, leaks
 from transferbench.leaderboard.folders import survey
@@ -21,7 +22,8 @@ from transferbench.leaderboard.site import (
     SITE,
     BoardInput,
     BoardSummary,
-    dates_with,
+    append_dates,
+    dates_of,
     index_of,
     newer_than,
     write_board_pages,
@@ -31,7 +33,7 @@ from transferbench.leaderboard.table import BoardTable
 from transferbench.measurements import Measurements
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
-from transferbench.submission.withdrawal import Withdrawal, withdrawals_beside
+from transferbench.submission.withdrawal import WITHDRAWALS, Withdrawal, withdrawals_beside
 from transferbench.suite.preregistration import Registration, register_beside, registration_of
 from transferbench.suite.published import KnownSuites, suites_beside
 
@@ -43,6 +45,13 @@ class JudgedBoard(NamedTuple):
 
     table: BoardTable
     competition: Competition | None
+
+
+Pages: TypeAlias = tuple[BoardSummary, list[Path]]
+"""Of a board: what the front page says of it, and the files."""
+Shown = TypeVar("Shown")
+Board: TypeAlias = tuple[JudgedBoard, Shown]
+"""A board, and what was made of it."""
 
 
 def build(
@@ -62,14 +71,18 @@ def build(
     written, tables, summaries = [], [], []
     registry = registry or load_registry()
     by_board, left_out = survey(submissions)
+
     # One board at a time: the records of all would take gigabytes.
-    for judged in _judged_boards(submissions, by_board, registry, suites):
+    def written_pages(judged: JudgedBoard) -> Pages:
+        return write_pages(judged, submissions, out / SITE, registry)
+
+    for judged, pages in _judged_boards(submissions, by_board, registry, suites,
+                                        written_pages if site else lambda _: None):  # fmt: skip
         tables.append(judged.table)
         written += write_board(judged.table, submissions, out / judged.table.board)
-        if site:
-            summary, pages = write_pages(judged, submissions, out / SITE, registry)
-            summaries.append(summary)
-            written += pages
+        if pages:
+            summaries.append(pages[0])
+            written += pages[1]
         del judged
     written.append(write_index(tables, left_out, out, site=site))
     if site:
@@ -77,15 +90,20 @@ def build(
     return written
 
 
-def write_pages(
-    judged: JudgedBoard, submissions: Path, site: Path, registry: Registry
-) -> tuple[BoardSummary, list[Path]]:
-    """Write the pages of one board of the site; returns its summary and the files."""
+def write_pages(judged: JudgedBoard, submissions: Path, site: Path, registry: Registry) -> Pages:
+    """Write the pages of one board of the site; returns its summary and the files.
+
+    What is on them for the first time is written to the register of dates.
+    """
     table, competition = judged
-    candidates = competition.candidates if competition else []
-    dates = dates_with(submissions, sorted(candidate.folder for candidate in candidates))
+    folders = (
+        sorted(candidate.folder for candidate in competition.candidates) if competition else []
+    )
+    dates = dates_of(submissions, folders)
     content = BoardInput(table, competition, submissions, dates, registry, newer_than(table.board))
-    return write_board_pages(content, site / table.board)
+    pages = write_board_pages(content, site / table.board)
+    append_dates(submissions, dates)
+    return pages
 
 
 def boards(
@@ -101,8 +119,9 @@ def boards(
     what was preregistered.
     """
     by_board = survey(submissions).by_board
-    judged = _judged_boards(submissions, by_board, registry or load_registry(), suites)
-    return [board.table for board in judged]
+    registry = registry or load_registry()
+    judged = _judged_boards(submissions, by_board, registry, suites, lambda _: None)
+    return [board.table for board, _ in judged]
 
 
 def _judged_boards(
@@ -110,7 +129,9 @@ def _judged_boards(
     by_board: Mapping[str, Sequence[Path]],
     registry: Registry,
     suites: KnownSuites | None,
-) -> Iterator[JudgedBoard]:
+    shown: Callable[[JudgedBoard], Shown],
+) -> Iterator[Board[Shown]]:
+    """Each board, and what ``shown`` makes of it."""
     suites = suites or suites_beside(submissions)
     registered = register_beside(submissions)
     taken_back = withdrawals_beside(submissions)
@@ -118,30 +139,33 @@ def _judged_boards(
         reports = [check(folder, registry, suites) for folder in folders]
         for suite in suites.of(name).values():
             registration_of(suite, registered)
-        yield _sound_board(name, reports, registry, registered, taken_back)
+
+        def board_of(own: Sequence[CheckReport], back: Mapping[str, Withdrawal]) -> Board[Shown]:
+            judged = judged_board(name, own, registry, registered, back)  # noqa: B023  # used at once
+            return judged, shown(judged)
+
+        yield _sound_board(reports, taken_back, board_of)
 
 
 def _sound_board(
-    name: str,
     reports: Sequence[CheckReport],
-    registry: Registry,
-    registered: Mapping[str, Registration],
     taken_back: Mapping[str, Withdrawal],
-) -> JudgedBoard:
-    """``judged_board``, where a submission that was accepted and cannot be shown is refused."""
+    board_of: Callable[[Sequence[CheckReport], Mapping[str, Withdrawal]], Board[Shown]],
+) -> Board[Shown]:
+    """The board of ``reports``, where one that was accepted and cannot be shown is refused."""
     try:
-        return judged_board(name, reports, registry, registered, taken_back)
+        return board_of(reports, taken_back)
     except Exception:  # untrusted content may raise anything
         sound = []
         for report in reports:
             try:
-                judged_board(name, [report], registry, registered)
+                board_of([report], {})
                 sound.append(report)
             except Exception as own:  # noqa: BLE001  # as above
                 sound.append(report.refused_for(own))
         if all(report in reports for report in sound):
             raise
-        return judged_board(name, sound, registry, registered, taken_back)
+        return board_of(sound, taken_back)
 
 
 def board_table(
@@ -163,6 +187,7 @@ def judged_board(
 ) -> JudgedBoard:
     """The board ``name`` of the submissions that are meant for it, without those taken back."""
     accepted, unranked = [], []
+    _refuse_strange(reports, taken_back)
     for report in reports:
         bundle = report.bundle
         fits = bundle is not None and bundle.submission.board == name
@@ -204,6 +229,29 @@ def judged_board(
         scope=tuple(_scope(competition)),
     )
     return JudgedBoard(table, competition)
+
+
+def _refuse_strange(reports: Sequence[CheckReport], taken_back: Mapping[str, Withdrawal]) -> None:
+    """Raises: ``SubmissionError`` where a withdrawal or a correction is of something else."""
+    heads = {report.path.name: report.bundle and report.bundle.submission for report in reports}
+    for head in filter(None, heads.values()):
+        own, where = taken_back.get(head.id), f"{WITHDRAWALS}/{head.id}.json"
+        if own and (own.board, own.entry) != (head.board, head.entry.label):
+            raise SubmissionError(
+                f"{where} is of {own.entry} on {own.board}, and that submission of "
+                f"{head.entry.label} on {head.board}"
+            )
+        corrected = [head.id]
+        while own and own.corrected_by:
+            other = heads.get(own.corrected_by)
+            is_same = other is None or other.entry.weightless_name == head.entry.weightless_name
+            if own.corrected_by not in heads.keys() - set(corrected) or not is_same:
+                raise SubmissionError(
+                    f"{where} is corrected by {own.corrected_by[:12]} in the end, which is no "
+                    f"other submission of {head.entry.weightless_name} on {head.board}"
+                )
+            corrected.append(own.corrected_by)
+            own = taken_back.get(own.corrected_by)
 
 
 def _scope(competition: Competition) -> Iterator[str]:

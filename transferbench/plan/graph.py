@@ -64,9 +64,12 @@ def make_plan(
 
 
 def plan_resolved(
-    resolved: ResolvedSuite, entries: Sequence[Entry], facts: Mapping[str, DatasetFacts]
+    resolved: ResolvedSuite,
+    entries: Sequence[Entry],
+    facts: Mapping[str, DatasetFacts],
+    engine: int = ENGINE_VERSION,
 ) -> Plan:
-    """As ``make_plan``, of a suite whose plugins are resolved."""
+    """As ``make_plan``, of a suite whose plugins are resolved, and in a version of the engine."""
     unstartable = unstartable_arms(resolved.suite, resolved.arms)
     left_out = {entry.name: unstartable if entry.weights else {} for entry in entries}
     needs = {label: use.needs_of_source for label, use in resolved.diagnoses.items()}
@@ -84,7 +87,7 @@ def plan_resolved(
         name: frozenset(sourced - several.keys()) for name, several in networks.items()
     }
     plan = Plan(resolved.suite, tuple(entries), left_out, unmeasured, networks, single_source)
-    planner = _Planner(plan, resolved, facts)
+    planner = _Planner(plan, resolved, facts, engine)
     for entry in entries:
         planner.add(entry)
     return plan
@@ -106,9 +109,10 @@ class _Planner:
     """Adds the jobs of entries to one plan."""
 
     def __init__(
-        self, plan: Plan, resolved: ResolvedSuite, facts: Mapping[str, DatasetFacts]
+        self, plan: Plan, resolved: ResolvedSuite, facts: Mapping[str, DatasetFacts], engine: int
     ) -> None:
         self.plan = plan
+        self.engine = engine
         self.suite = plan.suite
         self.resolved = resolved
         self.facts = facts
@@ -178,7 +182,7 @@ class _Planner:
         if target is not None and target.metric is not None:
             content["metric"] = target.metric
         return {
-            "engine": ENGINE_VERSION,
+            "engine": self.engine,
             "backbone": entry.backbone,
             "dataset": self.resolved.datasets[dataset].identity | content,
             "image": image.model_dump(mode="json") | {"mean": mean, "std": std},
@@ -330,7 +334,7 @@ class _Planner:
         """The network with the external weights of an entry, with their head where it is known."""
         image = self.suite.image
         payload = {
-            "engine": ENGINE_VERSION,
+            "engine": self.engine,
             "backbone": entry.backbone,
             "image": {"size": image.size, "channels": image.channels},
             "weights": {"tag": weights.tag, "sha256": weights.sha256},
@@ -370,7 +374,7 @@ class _Planner:
         diagnosis = self.resolved.diagnoses[label]
         subjects = [cell.job for cell in group]
         payload = {
-            "engine": ENGINE_VERSION,
+            "engine": self.engine,
             "diagnostic": diagnosis.identity,
             "subjects": subjects,
             "seed": self.seeds.diagnosis(diagnosis.identity["name"], subjects),

@@ -15,7 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    field_validator,
+)
 
 from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
@@ -40,6 +47,7 @@ __all__ = [
     "RECORDS",
     "SCHEMA_VERSION",
     "SUBMISSION",
+    "VISIBLE",
     "Bundle",
     "Declaration",
     "EntryFacts",
@@ -92,9 +100,10 @@ SCHEMA_VERSION: Literal[2] = 2
 
 VERDICTS = TypeAdapter(tuple[Verdict, ...])
 
-Text = Annotated[
-    str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")
-]
+VISIBLE = r"^[^\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Noncharacter_Code_Point}\u{feff}]*$"
+"""No character that steers a terminal, turns the order of text around, or is none in XML."""
+Text = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=VISIBLE)]
+TEXT: TypeAdapter[str] = TypeAdapter(Text)
 EntryName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:+-]*$", max_length=200)
 ]
@@ -127,7 +136,16 @@ class EntryFacts(_Strict):
     source: Text
     weights: Weights | None = None
     preprocessing: Preprocessing | None = None
-    parameters: Annotated[int, Field(ge=0)] | None = None
+    parameters: Annotated[int, Field(ge=0, strict=True)] | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _texts_are_visible(cls, weights: Weights | None) -> Weights | None:
+        # A plugin's texts may be of any form; these stand on boards.
+        if weights is not None:
+            for text in (weights.tag, weights.origin, weights.license, weights.pretrained_on):
+                TEXT.validate_python(text)
+        return weights
 
     @property
     def weightless_name(self) -> str:

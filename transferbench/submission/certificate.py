@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import random
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from transferbench.errors import SubmissionError
 from transferbench.identity import Sha256, digest
@@ -20,6 +22,8 @@ __all__ = [
     "Certificate",
     "Repeated",
     "certificates_of",
+    "chosen_trials",
+    "is_of",
     "is_valid_for",
 ]
 
@@ -34,6 +38,16 @@ MAX_BYTES = 2**20
 
 ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN"})
 """Alphabets with letters that look like those of another."""
+
+
+def _a_day(text: str) -> str:
+    if dt.date.fromisoformat(text).isoformat() != text:
+        raise ValueError("is not YEAR-MONTH-DAY")
+    return text
+
+
+CalendarDay = Annotated[str, AfterValidator(_a_day)]
+"""A day of the calendar, as YEAR-MONTH-DAY."""
 
 
 class _Strict(BaseModel):
@@ -57,6 +71,12 @@ class Repeated(_Strict):
     equal_predictions: Annotated[float, Field(ge=0, le=1)]
     same_bits: bool
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether equal logits gave equal predictions, and these an equal metric."""
+        equal = self.equal_predictions == 1
+        return (equal or not self.same_bits) and (self.submitted == self.again or not equal)
+
 
 class Certificate(_Strict):
     """K trials of a submission, chosen by ``seed`` and trained again by ``by`` on ``date``.
@@ -70,7 +90,7 @@ class Certificate(_Strict):
     suite_digest: Sha256
     entry: Text
     by: Text
-    date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+    date: CalendarDay
     seed: Annotated[int, Field(ge=0)]
     tolerance: Annotated[float, Field(gt=0, le=0.05)]
     trials: Annotated[tuple[Repeated, ...], Field(min_length=1)]
@@ -98,16 +118,33 @@ def certificates_of(submissions: Path, submission: str) -> Iterator[Certificate]
     folder = submissions.parent / CERTIFICATES / submission
     for path in sorted(folder.glob("*.json")):
         try:
-            if path.is_symlink() or path.stat().st_size > MAX_BYTES:
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BYTES:
                 continue
             yield Certificate.model_validate(parse_json(path))
         except (OSError, SubmissionError, ValidationError):
             continue
 
 
+def chosen_trials(jobs: Iterable[str], count: int, seed: int) -> list[str]:
+    """The trials that are trained again, of all that a submission holds."""
+    trials = sorted(set(jobs))
+    return random.Random(seed).sample(trials, min(count, len(trials)))  # noqa: S311  # told, not secret
+
+
 def is_valid_for(certificate: Certificate, bundle: Bundle) -> bool:
-    """Whether a certificate is of this submission's own trials, by another than its submitter."""
-    head, submitter = bundle.submission, bundle.submission.declaration.submitter
+    """Whether trials of this submission agree by a certificate of another than its submitter."""
+    submitter = bundle.submission.declaration.submitter
+    return (
+        is_of(certificate, bundle)
+        and submitter is not None
+        and _is_another(certificate.by, submitter)
+        and certificate.agrees
+    )
+
+
+def is_of(certificate: Certificate, bundle: Bundle) -> bool:
+    """Whether a certificate is of this submission, and of the trials that its seed chooses."""
+    head = bundle.submission
     own = (head.id, head.suite, head.suite_digest, head.entry.name)
     stated = (certificate.submission, certificate.suite, certificate.suite_digest,
               certificate.entry)  # fmt: skip
@@ -117,13 +154,12 @@ def is_valid_for(certificate: Certificate, bundle: Bundle) -> bool:
     }
     trials = {(t.job, t.target, t.perturbation, t.initialization, t.replicate, t.submitted)
               for t in certificate.trials}  # fmt: skip
+    chosen = chosen_trials((row[0] for row in submitted), len(certificate.trials), certificate.seed)
     return (
         stated == own
-        and submitter is not None
-        and _is_another(certificate.by, submitter)
-        and len({trial.job for trial in certificate.trials}) == len(certificate.trials)
+        and [trial.job for trial in certificate.trials] == chosen
         and trials <= submitted
-        and certificate.agrees
+        and all(trial.is_possible for trial in certificate.trials)
     )
 
 

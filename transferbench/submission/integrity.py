@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from transferbench.errors import SubmissionError, TransferbenchError, UnknownNameError
 from transferbench.plan import (
@@ -16,9 +16,14 @@ from transferbench.plan import (
     Entry,
     Plan,
     job_id,
-    make_plan,
+    plan_resolved,
 )
-from transferbench.plan.resolve import left_out_arms
+from transferbench.plan.resolve import (
+    ResolvedDataset,
+    ResolvedSuite,
+    left_out_arms,
+    resolve_suite,
+)
 from transferbench.records import Record
 from transferbench.registry import Registry, identity
 from transferbench.specs import Weights
@@ -177,8 +182,11 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
     for row in records:
         if (row.suite, row.entry) != (head.suite, head.entry.name):
             yield Problem(f"a record is of {row.entry} on {row.suite}")
-        if unknown := sorted({row.job, *row.subjects} - set(planned)):
+        if unknown := sorted({row.job, *row.subjects} - planned.keys()):
             yield Problem(f"a {row.metric} record is of job {unknown[0][:12]}, not in the plan")
+        elif (row.subjects, row.diagnostic_version) != _measuring(planned[row.job]):
+            yield Problem(f"a {row.metric} record has other subjects, or another version, than its "
+                          f"job {row.job[:12]}")  # fmt: skip
         if row.network is None and starting & {row.initialization, row.other_initialization}:
             yield Problem(f"a {row.metric} record of {_named(_cell(row))} has no source network")
     measured = {row.job for row in records}
@@ -190,6 +198,13 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
     for key, count in Counter(row.model_dump_json(exclude=numbers) for row in records).items():
         if count > 1:
             yield Problem(f"a record is repeated {count} times: {key[:200]}")
+
+
+def _measuring(job: PlannedJob) -> tuple[tuple[str, ...], Any]:
+    """The subjects and the version of the measurements of a job."""
+    if job.kind != "diagnosis":
+        return (job.id,), job.payload.get("engine")
+    return tuple(job.payload["subjects"]), job.payload["diagnostic"]["version"]
 
 
 def _starting_from_several(bundle: Bundle) -> set[str]:
@@ -226,9 +241,8 @@ def check_plan_can_be_made_again(
         yield Problem("made by a version that measured nothing of external weights", warning=True)
         plan = _without(plan, weights_jobs)
     plan = _with_earlier_ids(plan, bundle.plan.by_id)
-    if stale := sorted(set(_stale(bundle, plan))):
-        yield Problem(f"made with {', '.join(stale)}: cannot be planned again", warning=True)
-        return
+    if stale := sorted(_stale(bundle, registry)):
+        yield Problem(f"made with {', '.join(stale)}: planned again as of these", warning=True)
     for job in sorted(plan.jobs.keys() - bundle.plan.by_id.keys()):
         yield Problem(f"the suite requires: {plan.jobs[job].title}, which is not in the plan")
     for job in sorted(bundle.plan.by_id.keys() - plan.jobs.keys()):
@@ -276,9 +290,60 @@ def planned_again(bundle: Bundle, registry: Registry) -> Plan:
     """
     if _too_large(bundle.plan.suite):
         raise SubmissionError("its suite is too large to be planned")
-    facts = bundle.submission.entry
-    entry = Entry(**{field.name: getattr(facts, field.name) for field in fields(Entry)})
-    return make_plan(bundle.plan.suite, [entry], registry, _dataset_facts(bundle))
+    given, own = bundle.submission.entry, _facts_of_datasets(bundle)
+    entry = Entry(**{field.name: getattr(given, field.name) for field in fields(Entry)})
+    resolved = resolve_suite(bundle.plan.suite, registry, own)
+    facts = {label: _as_published(own[label], data) for label, data in resolved.datasets.items()}
+    as_submitted = _in_versions(resolved, _submitted_versions(bundle))
+    return plan_resolved(as_submitted, [entry], facts, _engine(bundle))
+
+
+def _as_published(facts: DatasetFacts, dataset: ResolvedDataset) -> DatasetFacts:
+    """The facts with what a dataset itself says, which no submission changes.
+
+    Its classes it may have to read, and a plan reads nothing.
+    """
+    spec = dataset.spec
+    joins = facts.joins_copies and spec.reads_users_folder
+    return facts._replace(task=spec.task, metric=spec.metric, joins_copies=joins)
+
+
+def _in_versions(resolved: ResolvedSuite, submitted: Mapping[str, set[int]]) -> ResolvedSuite:
+    """``resolved`` with the versions of plugins that a submission was made with."""
+
+    def of(use: Any) -> Any:
+        if isinstance(use, list):
+            return [of(each) for each in use]
+        if not isinstance(use, dict):
+            return use
+        versions = submitted.get(str(use.get("name")), set())
+        changed = "version" in use and versions and use["version"] not in versions
+        own = {"version": max(versions)} if changed else {}
+        return {key: of(value) for key, value in use.items()} | own
+
+    return resolved._replace(
+        perturbations={label: of(use) for label, use in resolved.perturbations.items()},
+        **{
+            field: {label: use._replace(identity=of(use.identity)) for label, use in uses.items()}
+            for field, uses in (("datasets", resolved.datasets), ("arms", resolved.arms),
+                                ("diagnoses", resolved.diagnoses))
+        },
+    )  # fmt: skip
+
+
+def _submitted_versions(bundle: Bundle) -> dict[str, set[int]]:
+    """Name of a plugin -> the versions that the jobs of a submission have."""
+    versions: dict[str, set[int]] = defaultdict(set)
+    for job in bundle.plan.jobs:
+        for name, version in _versions(job.payload):
+            versions[name].add(version)
+    return versions
+
+
+def _engine(bundle: Bundle) -> int:
+    """The version of the engine of the first job, which all others must have."""
+    engine = next((job.payload.get("engine") for job in bundle.plan.jobs), None)
+    return engine if isinstance(engine, int) else ENGINE_VERSION
 
 
 def severities(suite: Suite, registry: Registry) -> dict[str, float]:
@@ -313,7 +378,7 @@ def _with_earlier_ids(plan: Plan, submitted: Container[str]) -> Plan:
     return replace(plan, jobs={job.id: job for job in jobs}, measured=measured)
 
 
-def _dataset_facts(bundle: Bundle) -> dict[str, DatasetFacts]:
+def _facts_of_datasets(bundle: Bundle) -> dict[str, DatasetFacts]:
     """The facts about datasets that planning needs, from the payloads of trials."""
     planned, suite = bundle.plan.by_id, bundle.plan.suite
     facts = {}
@@ -335,16 +400,22 @@ def _facts(job: PlannedJob) -> DatasetFacts:
     return facts._replace(joins_copies="copies" in job.payload["selection"])
 
 
-def _stale(bundle: Bundle, plan: Plan) -> Iterator[str]:
+def _stale(bundle: Bundle, registry: Registry) -> set[str]:
     """Versions in the payloads that this installation does not have."""
-    installed = {use for job in plan.jobs.values() for use in _versions(job.payload)}
+    resolved = resolve_suite(bundle.plan.suite, registry, _facts_of_datasets(bundle))
+    others = (resolved.datasets, resolved.arms, resolved.diagnoses)
+    identities = (use.identity for uses in others for use in uses.values())
+    installed = set(_versions([*resolved.perturbations.values(), *identities]))
     names = {name for name, _ in installed}
-    for job in bundle.plan.jobs:
-        if job.payload.get("engine") != ENGINE_VERSION:
-            yield f"engine version {job.payload.get('engine')}"
-        for name, version in _versions(job.payload):
-            if name in names and (name, version) not in installed:
-                yield f"{name} version {version}"
+    stale = {
+        f"{name} version {version}"
+        for name, versions in _submitted_versions(bundle).items()
+        for version in versions
+        if name in names and (name, version) not in installed
+    }
+    if (engine := _engine(bundle)) != ENGINE_VERSION:
+        stale.add(f"engine version {engine}")
+    return stale
 
 
 def _versions(payload: object) -> Iterator[tuple[str, int]]:

@@ -12,7 +12,7 @@ from transferbench.plan.tuning import RATE
 from transferbench.records import Record
 from transferbench.statistics import Interval, exact_share
 from transferbench.statistics.intervals import wilson_bounds
-from transferbench.submission.bundle import Bundle, Problem
+from transferbench.submission.bundle import Bundle, PlannedJob, Problem
 from transferbench.submission.integrity import TEST_METRIC
 from transferbench.submission.predictions import Predictions
 from transferbench.submission.recompute import TOLERANCE, equal_values, measurement_name
@@ -83,6 +83,7 @@ def check_trials_are_whole(bundle: Bundle) -> Iterator[Problem]:
             trial = bundle.predictions.get(key[0])
             epochs = job.payload["recipe"]["epochs"]
             yield from _impossible(rows, trial, epochs)
+            yield from _too_many_images(rows["n_train"], job)
             yield from _other_intervals(rows, trial, is_accuracy=is_accuracy)
             yield from _other_points(rows, curve, epochs)
 
@@ -120,6 +121,16 @@ def _impossible(
             yield Problem(f"{name} is {value}, below 0")
         if metric == "best_epoch" and not (value <= epochs and value == int(value)):
             yield Problem(f"{name} is {value}, which is none of {epochs} epochs")
+
+
+def _too_many_images(row: Record, job: PlannedJob) -> Iterator[Problem]:
+    """A number of training images that is none, or more than the target draws of all classes."""
+    labels = job.payload["selection"].get("labels_per_class")
+    most = labels and labels * job.payload["dataset"]["classes"]
+    value = row.value or 0.0
+    if value < 1 or value != int(value) or (most and value > most):
+        least = f"1 to {most}" if most else "1 or more"
+        yield Problem(f"{measurement_name(row)} is {row.value}, not {least} images")
 
 
 def _other_intervals(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from transferbench.plan.tuning import BEST_METRIC, RATE, choose_rate
+from transferbench.plan.tuning import BEST_METRIC, RATE, TRAINED, choose_rate
 from transferbench.records import Record
 from transferbench.submission.bundle import Bundle, Problem
 from transferbench.submission.recompute import measurement_name
 from transferbench.suite import TRIAL, TUNING
 
 __all__ = ["check_rates_follow_from_tuning"]
+
+MEASURED = {BEST_METRIC: ("fraction", 1.0), TRAINED: ("images", 2.0**40)}
+"""Unit and largest value of what a training of a grid measures."""
 
 
 def check_rates_follow_from_tuning(bundle: Bundle) -> Iterator[Problem]:
@@ -33,8 +36,15 @@ def check_rates_follow_from_tuning(bundle: Bundle) -> Iterator[Problem]:
 
 
 def _misplaced(bundle: Bundle, recorded: Iterable[Record]) -> Iterator[Problem]:
-    """Records of tuning that are not of a training of a grid, or not of its rate."""
+    """Records of tuning that are not of a training of a grid, not of its rate, or impossible."""
     for row in recorded:
+        if row.metric not in MEASURED:
+            yield Problem(f"{measurement_name(row)} is not what tuning measures")
+            continue
+        unit, most = MEASURED[row.metric]
+        if row.unit != unit or not 0 <= (row.value or 0) <= most:
+            yield Problem(f"{measurement_name(row)} is {row.value} {row.unit}, not 0 to {most:g} "
+                          f"{unit}")  # fmt: skip
         job = bundle.plan.by_id.get(row.job)
         if job is None or job.kind != "tuning":
             yield Problem(f"{measurement_name(row)} is of {row.job[:12]}, which tunes nothing")

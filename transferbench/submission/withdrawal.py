@@ -11,21 +11,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from transferbench.errors import SubmissionError
 from transferbench.files import write_json
 from transferbench.identity import Sha256
-from transferbench.submission.bundle import SUBMISSION, Submission, Text, parse_json
+from transferbench.submission.bundle import SUBMISSION, VISIBLE, Submission, Text, parse_json
+from transferbench.submission.certificate import CalendarDay
 
 __all__ = ["WITHDRAWALS", "Withdrawal", "withdraw", "withdrawals_beside"]
 
 WITHDRAWALS = "withdrawals"
 """The folder beside that of the submissions."""
 MAX_BYTES = 2**16
-Reason = Annotated[
-    str, StringConstraints(min_length=10, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")
-]
+Reason = Annotated[str, StringConstraints(min_length=10, max_length=1000, pattern=VISIBLE)]
 
 
 class Withdrawal(BaseModel):
@@ -38,7 +37,7 @@ class Withdrawal(BaseModel):
     board: Text
     entry: Text
     by: Text
-    date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+    date: CalendarDay
     reason: Reason
     corrected_by: Sha256 | None = None
 

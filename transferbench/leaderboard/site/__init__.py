@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferbench.leaderboard.site.dates import dates_with
+from transferbench.leaderboard.site.dates import append_dates, dates_of
 from transferbench.leaderboard.site.summary import BoardSummary, Index, index_of, newer_than
 from transferbench.leaderboard.site.write import (
     SITE,
@@ -16,7 +16,8 @@ __all__ = [
     "BoardInput",
     "BoardSummary",
     "Index",
-    "dates_with",
+    "append_dates",
+    "dates_of",
     "index_of",
     "newer_than",
     "write_board_pages",

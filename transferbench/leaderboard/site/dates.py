@@ -15,7 +15,7 @@ from pathlib import Path
 from transferbench.errors import SubmissionError
 from transferbench.files import write_text
 
-__all__ = ["DATES", "dates_with", "read_dates"]
+__all__ = ["DATES", "append_dates", "dates_of", "read_dates"]
 
 DATES = "DATES"
 LINE = re.compile(r"(\d{4}-\d{2}-\d{2}) (\S+)")
@@ -44,19 +44,22 @@ def read_dates(submissions: Path) -> dict[str, date]:
     return dates
 
 
-def dates_with(submissions: Path, folders: Iterable[str]) -> Mapping[str, date]:
-    """``read_dates``, after each of ``folders`` that is not there was appended with today's date.
+def dates_of(submissions: Path, folders: Iterable[str]) -> Mapping[str, date]:
+    """``read_dates``, with today for each of ``folders`` that is not there.
 
     Raises: as ``read_dates``.
     """
-    dates = read_dates(submissions)
-    if new := [folder for folder in folders if folder not in dates]:
-        today = datetime.now(UTC).date()
+    known, today = read_dates(submissions), datetime.now(UTC).date()
+    return known | {folder: today for folder in folders if folder not in known}
+
+
+def append_dates(submissions: Path, dates: Mapping[str, date]) -> None:
+    """Append those of ``dates`` that the register lacks. Raises: as ``read_dates``."""
+    known = read_dates(submissions)
+    if new := [f"{day} {folder}" for folder, day in dates.items() if folder not in known]:
         path = submissions.parent / DATES
         lines = [*_lines(path)] or [HEAD.rstrip()]
-        write_text(path, "\n".join([*lines, *(f"{today} {folder}" for folder in new)]) + "\n")
-        dates |= dict.fromkeys(new, today)
-    return dates
+        write_text(path, "\n".join([*lines, *new]) + "\n")
 
 
 def _lines(path: Path) -> list[str]:

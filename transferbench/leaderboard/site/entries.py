@@ -18,6 +18,7 @@ from transferbench.leaderboard.site.cost import Cost
 from transferbench.leaderboard.site.plots import Datum, Plot, Series, plot
 from transferbench.leaderboard.table import SHORT_ID, BoardTable, Row
 from transferbench.statistics import Interval, replicate_mean
+from transferbench.streams import printable
 from transferbench.submission.bundle import slug
 from transferbench.suite import TRIAL, Suite
 from transferbench.suite.columns import columns_of
@@ -26,6 +27,9 @@ __all__ = ["EntryPage", "Panel", "entry_href", "page_href"]
 
 DRAWN = 6
 """Arms of a plot: there are as many colours."""
+BRACES = {"{": r"\textbraceleft{}", "}": r"\textbraceright{}"}
+LONGEST_FACT = 300
+"""Characters of a fact about the environment."""
 SHIFT = 0.05
 """Between the intervals of arms side by side."""
 
@@ -221,13 +225,15 @@ class EntryPage:
         for group in ("packages", "jobs"):
             content = recorded.get(group)
             facts |= content if isinstance(content, dict) else {}
-        return {str(name): _text(value) for name, value in facts.items() if value}
+        return {_text(name): _text(value) for name, value in facts.items() if value}
 
 
 def _tex(text: str) -> str:
-    """Text as LaTeX reads it."""
-    return "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in text)
+    """Text as LaTeX reads it in a field of BibTeX, which counts braces behind backslashes, too."""
+    rules = LATEX_ESCAPE_RULES | BRACES
+    return "".join(rules.get(letter, letter) for letter in text)
 
 
 def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return printable(text[:LONGEST_FACT])

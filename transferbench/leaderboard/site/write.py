@@ -33,7 +33,7 @@ from transferbench.leaderboard.site.summary import (
 )
 from transferbench.leaderboard.table import MINUS, BoardTable, Column, cell_text, signed
 from transferbench.registry import Registry
-from transferbench.submission.certificate import certificates_of
+from transferbench.submission.certificate import certificates_of, is_of
 from transferbench.suite import TRIAL, Recipe
 from transferbench.suite.columns import columns_of
 
@@ -175,7 +175,8 @@ def _entry_page(
         linked={claim.label for claim in claims},
         arm_columns=[c for c in board.table.columns if c.kind in {"interval", "rank"}
                      and c.key != "rank"],
-        certificates=list(certificates_of(board.submissions, head.id)),
+        certificates=[each for each in certificates_of(board.submissions, head.id)
+                      if is_of(each, page.candidate.bundle)],
         href_of=lambda candidate: entry_href(candidate).partition("/")[2],
         recipe_text=_recipe_text,
         submissions=_relative(board.submissions, path.parent),
