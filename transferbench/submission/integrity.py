@@ -322,12 +322,13 @@ def _in_versions(resolved: ResolvedSuite, submitted: Mapping[str, set[int]]) -> 
         return {key: of(value) for key, value in use.items()} | own
 
     return resolved._replace(
+        datasets={label: use._replace(identity=of(use.identity))
+                  for label, use in resolved.datasets.items()},
         perturbations={label: of(use) for label, use in resolved.perturbations.items()},
-        **{
-            field: {label: use._replace(identity=of(use.identity)) for label, use in uses.items()}
-            for field, uses in (("datasets", resolved.datasets), ("arms", resolved.arms),
-                                ("diagnoses", resolved.diagnoses))
-        },
+        arms={label: use._replace(identity=of(use.identity))
+              for label, use in resolved.arms.items()},
+        diagnoses={label: use._replace(identity=of(use.identity))
+                   for label, use in resolved.diagnoses.items()},
     )  # fmt: skip
 
 
