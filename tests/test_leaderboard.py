@@ -52,7 +52,12 @@ from transferbench.registry import load_registry
 from transferbench.specs import Weights
 from transferbench.submission import Check, CheckReport, Declaration, pack
 from transferbench.submission.bundle import read_bundle
-from transferbench.submission.certificate import Certificate, certificates_of, is_valid_for
+from transferbench.submission.certificate import (
+    Certificate,
+    Repeated,
+    certificates_of,
+    is_valid_for,
+)
 from transferbench.submission.check import PUBLISHED as PUBLISHED_SUITE
 from transferbench.submission.check import RECOMPUTING
 from transferbench.submission.diagnoses import recompute_diagnoses
@@ -599,6 +604,25 @@ def test_a_certificate_of_something_else_is_none(
     }
     change = {name: trials.get(value, value) for name, value in change.items()}
     assert not is_valid_for(certificate.model_copy(update=change), bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "possible"),
+    [
+        ({"same_bits": True}, True),
+        ({"again": 0.75 + 1e-12}, True),
+        ({"again": 0.74}, False),
+        ({"again": 0.74, "equal_predictions": 0.9}, True),
+        ({"same_bits": True, "equal_predictions": 0.9}, False),
+        ({"submitted": None, "again": None, "same_bits": True, "equal_predictions": 0.0}, True),
+    ],
+)
+def test_what_a_repeated_trial_may_say(change: dict[str, Any], possible: bool) -> None:
+    trial = Repeated(
+        job="0" * 64, target="t", perturbation="p", initialization="i", replicate=0,
+        submitted=0.75, again=0.75, equal_predictions=1.0, same_bits=False,
+    )  # fmt: skip
+    assert trial.model_copy(update=change).is_possible is possible
 
 
 def test_what_is_no_file_of_a_certificate_is_not_read(tmp_path: Path) -> None:

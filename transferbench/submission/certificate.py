@@ -15,6 +15,7 @@ from transferbench.errors import SubmissionError
 from transferbench.identity import Sha256, digest
 from transferbench.submission.bundle import Bundle, Text, parse_json
 from transferbench.submission.integrity import scored_rows
+from transferbench.submission.recompute import equal_values
 
 __all__ = [
     "CERTIFICATES",
@@ -73,9 +74,14 @@ class Repeated(_Strict):
 
     @property
     def is_possible(self) -> bool:
-        """Whether equal logits gave equal predictions, and these an equal metric."""
+        """Whether equal logits gave equal predictions, and these an equal metric.
+
+        Logits that are not finite have no metric, and scores from them are equal to nothing.
+        """
         equal = self.equal_predictions == 1
-        return (equal or not self.same_bits) and (self.submitted == self.again or not equal)
+        if self.same_bits and not equal and self.again is not None:
+            return False
+        return not equal or equal_values(self.again, self.submitted)
 
 
 class Certificate(_Strict):
