@@ -520,7 +520,7 @@ def test_the_latest_minor_stands_and_the_older_is_superseded(
     assert old.name[:10] in {row.submission for row in board.unranked}
 
 
-def test_of_equal_minors_the_first_id_stands(built: BuiltBoards, tmp_path: Path) -> None:
+def test_of_equal_minors_the_first_one_stands(built: BuiltBoards, tmp_path: Path) -> None:
     packed = [
         submit(tmp_path / name, built.registry, tmp_path / "s",
                declaration=Declaration(submitter=name))[0]
@@ -536,6 +536,11 @@ def test_of_equal_minors_the_first_id_stands(built: BuiltBoards, tmp_path: Path)
     assert flag.startswith(
         f"made-good: the submissions {first[:10]} and {second[:10]} have predict"
     )
+    # The second, once it stood there before the other came.
+    (tmp_path / "DATES").write_text(f"2026-01-02 handmade@1/made-good/{second}\n")
+    (row,) = only_board(tmp_path / "s", built.registry).rows
+    assert row.cells["submission"] == (second[:10],)
+    (tmp_path / "DATES").unlink()
     certify(tmp_path.joinpath("s", "handmade@1", "made-good", second), by="three")
     assert only_board(tmp_path / "s", built.registry).rows[0].cells["trust"] == ("recomputed",)
 

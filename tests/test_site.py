@@ -226,7 +226,7 @@ def test_foreign_text_is_escaped_on_every_page(site: Path) -> None:
     )
     assert bibtex, words
     assert r"\textbackslash{}write18" in bibtex[0]
-    assert re.search(r"author = \{.*\\\{x\\\}", bibtex[0])
+    assert re.search(r"author = \{.*\\textbraceleft\{\}x\\textbraceright\{\}", bibtex[0])
 
 
 def test_braces_of_a_name_end_no_field_of_bibtex() -> None:

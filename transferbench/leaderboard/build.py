@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -26,6 +27,7 @@ from transferbench.leaderboard.site import (
     dates_of,
     index_of,
     newer_than,
+    read_dates,
     write_board_pages,
     write_front,
 )
@@ -134,14 +136,14 @@ def _judged_boards(
     """Each board, and what ``shown`` makes of it."""
     suites = suites or suites_beside(submissions)
     registered = register_beside(submissions)
-    taken_back = withdrawals_beside(submissions)
+    taken_back, dates = withdrawals_beside(submissions), read_dates(submissions)
     for name, folders in sorted(by_board.items()):
         reports = [check(folder, registry, suites) for folder in folders]
         for suite in suites.of(name).values():
             registration_of(suite, registered)
 
         def board_of(own: Sequence[CheckReport], back: Mapping[str, Withdrawal]) -> Board[Shown]:
-            judged = judged_board(name, own, registry, registered, back)  # noqa: B023  # used at once
+            judged = judged_board(name, own, registry, registered, back, dates)  # noqa: B023  # used at once
             return judged, shown(judged)
 
         yield _sound_board(reports, taken_back, board_of)
@@ -184,6 +186,7 @@ def judged_board(
     registry: Registry,
     registered: Mapping[str, Registration],
     taken_back: Mapping[str, Withdrawal] = MappingProxyType({}),
+    dates: Mapping[str, date] = MappingProxyType({}),
 ) -> JudgedBoard:
     """The board ``name`` of the submissions that are meant for it, without those taken back."""
     accepted, unranked = [], []
@@ -202,7 +205,7 @@ def judged_board(
         return JudgedBoard(
             BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ()), None
         )
-    competition = Competition(accepted, registry)
+    competition = Competition(accepted, registry, dates)
     suite, (columns, rows) = competition.suite, board_rows(competition)
     registration = registration_of(suite, registered)
     verdicts = {c.head.entry.label: c.bundle.verdicts for c in competition.chosen.values()}

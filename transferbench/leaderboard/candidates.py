@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import date
 from itertools import chain
 from statistics import fmean
+from types import MappingProxyType
 from typing import TypeAlias
 
 from transferbench.errors import UnknownNameError, listing
@@ -28,24 +30,39 @@ Arm: TypeAlias = tuple[Candidate, str]
 class Competition:
     """The ``candidates`` of a board, ``chosen`` and ``superseded``, and the suite that scores them.
 
-    ``accepted``: the reports on submissions of known suites of one MAJOR.
+    ``accepted``: the reports on submissions of known suites of one MAJOR. ``dates``: the day on
+    which each was first on a board, by its folder.
     """
 
-    def __init__(self, accepted: Sequence[CheckReport], registry: Registry) -> None:
+    def __init__(
+        self,
+        accepted: Sequence[CheckReport],
+        registry: Registry,
+        dates: Mapping[str, date] = MappingProxyType({}),
+    ) -> None:
         bundles = [report.content for report in accepted]
         # Of equal ids the suites are equal: they are known by their digests.
-        latest = min(bundles, key=lambda bundle: _precedence(bundle.submission))
+        latest = max(bundles, key=lambda bundle: bundle.submission.minor)
         self.suite = latest.plan.suite
         self.severe = most_severe(self.suite, bundles[0].submission.severities)
         ranges = metric_ranges(self.suite, registry.diagnostics)
         candidates = [Candidate(report, self.suite, ranges) for report in accepted]
-        candidates.sort(key=lambda c: (str(c.entry), _precedence(c.head)))
+        self._dates = dates
+        candidates.sort(key=lambda c: (str(c.entry), self.precedence(c)))
         self.chosen: dict[EntryKey, Candidate] = {}
         for candidate in candidates:
             self.chosen.setdefault(candidate.entry, candidate)
         self.superseded = [c for c in candidates if self.chosen[c.entry] is not c]
         self.candidates = [*self.chosen.values(), *self.superseded]
         self.registry = registry
+
+    def precedence(self, candidate: Candidate) -> tuple[int, date, str]:
+        """The latest MINOR first, of equals what was first on the board, of one day the first id.
+
+        An id can be tried until it is the first one, a day cannot.
+        """
+        head = candidate.head
+        return -head.minor, self._dates.get(candidate.folder, date.max), head.id
 
     def trust(self, candidate: Candidate, arm: str) -> str:
         """Reproduced, where another named submitter's own run of this arm has the same score.
@@ -141,11 +158,6 @@ def refused(report: CheckReport, board: str) -> Unranked:
 def withdrawn(head: Submission, withdrawal: Withdrawal) -> Unranked:
     """A submission that was taken back."""
     return Unranked(head.entry.label, head.id[:SHORT_ID], "withdrawn", withdrawal.text)
-
-
-def _precedence(head: Submission) -> tuple[int, str]:
-    """The latest MINOR first, of equals the first id."""
-    return -head.minor, head.id
 
 
 def _has_equal_outputs(first: Candidate, second: Candidate) -> bool:

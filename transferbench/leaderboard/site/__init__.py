@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferbench.leaderboard.site.dates import append_dates, dates_of
+from transferbench.leaderboard.site.dates import append_dates, dates_of, read_dates
 from transferbench.leaderboard.site.summary import BoardSummary, Index, index_of, newer_than
 from transferbench.leaderboard.site.write import (
     SITE,
@@ -20,6 +20,7 @@ __all__ = [
     "dates_of",
     "index_of",
     "newer_than",
+    "read_dates",
     "write_board_pages",
     "write_front",
 ]

@@ -44,8 +44,7 @@ def _ranks(competition: Competition, present: Sequence[Candidate]) -> dict[str, 
     if scoring.ranks == "initializations":
         return {}
     arm = scoring.initialization
-    # As on the board: the latest MINOR of an entry, of equals the first id.
-    present = sorted(present, key=lambda c: (-c.head.minor, c.head.id))
+    present = sorted(present, key=competition.precedence)
     chosen: dict[str, Candidate] = {}
     for candidate in present:
         chosen.setdefault(candidate.head.entry.label, candidate)
