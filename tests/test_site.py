@@ -31,8 +31,17 @@ from transferbench.leaderboard.site import (
 )
 from transferbench.leaderboard.site.dates import DATES, read_dates
 from transferbench.leaderboard.site.entries import _tex
-from transferbench.leaderboard.site.plots import ScoreAxis, compact, front_of, span_of
-from transferbench.leaderboard.table import MINUS, BoardTable, Unranked
+from transferbench.leaderboard.site.pareto import _names
+from transferbench.leaderboard.site.plots import (
+    Datum,
+    ScoreAxis,
+    Series,
+    compact,
+    front_of,
+    plot,
+    span_of,
+)
+from transferbench.leaderboard.table import MINUS, BoardTable, Row, Unranked
 from transferbench.networks.multiply_adds import forward_multiply_adds
 from transferbench.plan import Entry
 from transferbench.registry import load_registry
@@ -234,6 +243,29 @@ def test_braces_of_a_name_end_no_field_of_bibtex() -> None:
     depths = accumulate({"{": 1, "}": -1}.get(letter, 0) for letter in text)
     assert min(depths) >= 0 == text.count("{") - text.count("}")
     assert text.startswith(r"a\textbraceright{}\textbraceright{}, url=\textbraceleft{}")
+
+
+def test_names_beside_points_do_not_cover_each_other() -> None:
+    data = [Datum(1.0, 0.541, name="mobilenetv2_100"), Datum(1.4, 0.536, name="lite1" * 4),
+            Datum(1.2, 0.538, name="lite0" * 4), Datum(9.0, 0.2, name="far")]  # fmt: skip
+    (line,) = plot([Series("entries", data, joined=False)], title="", description="", x_label="",
+                   y_label="", log_x=True).lines  # fmt: skip
+    assert [mark.name for mark in line.marks] == [datum.name for datum in data]
+    assert line.marks[-1].name_y == line.marks[-1].y - 6
+    near = sorted(mark.name_y for mark in line.marks[:3])
+    assert min(high - low for low, high in pairwise(near)) > 10.9
+
+
+def test_names_in_a_plot_are_short_where_they_stay_apart() -> None:
+    def names(*entries: str) -> list[str]:
+        return _names([Row({"entry": (entry,), "rank": (k,)}, "", None)
+                       for k, entry in enumerate(entries, 1)])  # fmt: skip
+
+    assert names("timm/a+imagenet@0", "timm/b+imagenet@1") == ["a", "b"]
+    assert names("timm/a+imagenet@0", "timm/a+imagenet@1") == [
+        "timm/a+imagenet@0", "timm/a+imagenet@1",
+    ]  # fmt: skip
+    assert names(*map(str, range(13)))[:2] == ["1", "2"]
 
 
 def test_the_name_of_an_entry_breaks_behind_its_signs() -> None:

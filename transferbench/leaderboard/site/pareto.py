@@ -32,11 +32,9 @@ def pareto_plots(table: BoardTable, pages: Sequence[EntryPage]) -> list[Plot]:
 
 
 def _pareto_plot(label: str, points: Sequence[tuple[Row, int]]) -> Plot:
-    names = "entry" if len(points) <= NAMED else "rank"
     data = []
-    for row, cost in points:
+    for (row, cost), name in zip(points, _names([row for row, _ in points]), strict=True):
         score, low, high = row.cells["score"]
-        name = str(row.cells[names][0])
         data.append(Datum(cost, _number(score), _bound(low), _bound(high), name))
     front = front_of([(each.x, each.y) for each in data])
     return plot(
@@ -48,6 +46,15 @@ def _pareto_plot(label: str, points: Sequence[tuple[Row, int]]) -> Plot:
         log_x=True,
         front=front,
     )
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """The entries without family and weights where these tell none apart; of many, the ranks."""
+    if len(rows) > NAMED:
+        return [str(row.cells["rank"][0]) for row in rows]
+    entries = [str(row.cells["entry"][0]) for row in rows]
+    short = [entry.partition("+")[0].rpartition("/")[2] for entry in entries]
+    return short if len(set(short)) == len(short) else entries
 
 
 def _number(value: object) -> float:

@@ -30,6 +30,10 @@ LEFT, RIGHT, TOP, BELOW = 44, 12, 10, 40
 SLANTED = 34
 """More room below, where names are slanted."""
 LETTER = 6.2
+NAME_LINE = 11.0
+"""Between names above each other."""
+OFFSET = 7
+"""From a point to its name."""
 MOST_TICKS = 5
 BAR = 100.0
 NEAR = 0.35
@@ -63,7 +67,7 @@ class Tick(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A point in pixels; ``before``: its name stands to the left."""
+    """A point in pixels; ``before``: its name stands to the left, on the line ``name_y``."""
 
     x: float
     y: float
@@ -71,6 +75,14 @@ class Mark(NamedTuple):
     high: float | None
     name: str
     before: bool
+    name_y: float
+
+    @property
+    def name_ends(self) -> tuple[float, float]:
+        """Where its name begins and ends."""
+        width = LETTER * len(self.name)
+        start = self.x - OFFSET - width if self.before else self.x + OFFSET
+        return round(start, 1), round(start + width, 1)
 
 
 class Line(NamedTuple):
@@ -239,11 +251,25 @@ def _line(series: Series, across: Span, up: Span) -> Line:
     marks = tuple(
         Mark(x := across.at(d.x), up.at(d.y), d.low if d.low is None else up.at(d.low),
              d.high if d.high is None else up.at(d.high), d.name,
-             before=x + LETTER * len(d.name) > across.end)
+             before=x + LETTER * len(d.name) > across.end, name_y=up.at(d.y) - 6)
         for d in series.data
     )  # fmt: skip
     path = _path((mark.x, mark.y) for mark in marks) if series.joined else ""
-    return Line(series.label, path, marks)
+    return Line(series.label, path, _with_names_apart(marks))
+
+
+def _with_names_apart(marks: Sequence[Mark]) -> tuple[Mark, ...]:
+    """The marks, with names that would cover each other moved up, from the lowest on."""
+    levels: dict[Mark, float] = {}
+    for mark in sorted((each for each in marks if each.name), key=lambda each: -each.name_y):
+        start, end = mark.name_ends
+        level = mark.name_y
+        for other, taken in sorted(levels.items(), key=lambda item: -item[1]):
+            low, high = other.name_ends
+            if low < end and start < high and abs(level - taken) < NAME_LINE:
+                level = taken - NAME_LINE
+        levels[mark] = round(level, 1)
+    return tuple(mark._replace(name_y=levels.get(mark, mark.name_y)) for mark in marks)
 
 
 def _path(corners: Iterable[tuple[float, float]]) -> str:
