@@ -21,6 +21,7 @@ from transferbench.plan.resolve import resolve_suite
 from transferbench.runner.datasets import prepare_datasets
 from transferbench.runner.options import Options
 from transferbench.runner.planning import plan_suite
+from transferbench.specs import DatasetSpec
 from transferbench.submission import check
 
 
@@ -146,6 +147,7 @@ def test_equal_pictures_are_on_one_side_of_the_validation_split(planned):
 def test_a_submission_says_that_equal_images_were_held_out_together(tmp_path, monkeypatch):
     facts = handmade_run.FACTS["target:digits"]
     monkeypatch.setitem(handmade_run.FACTS, "target:digits", facts._replace(joins_copies=True))
+    monkeypatch.setattr(DatasetSpec, "reads_users_folder", True)  # whose copies alone are joined
     registry = handmade_registry(tmp_path)
     suite = json.loads(json.dumps(SUITE))
     suite["targets"]["digits"]["validation"] = 0.1

@@ -163,7 +163,7 @@ def test_every_check_of_a_submission_is_a_rule():
     from transferbench.submission.check import _named_checks
     from transferbench.suite.published import KnownSuites
 
-    for check in _named_checks(load_registry(), KnownSuites(), lambda: None, dict):
+    for check in _named_checks(load_registry(), KnownSuites(), *[lambda: None] * 3):
         assert f"| {check} |" in text_of("docs/leaderboard.md"), check
 
 

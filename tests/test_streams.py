@@ -14,7 +14,7 @@ from command_line import SMALL, cli, command, environment, suite_file
 
 from transferbench.cli import main
 from transferbench.cli.output import as_json, say
-from transferbench.streams import guarded_streams, printable
+from transferbench.streams import guarded_streams, one_line, printable
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
@@ -209,3 +209,7 @@ def test_closed_streams_are_no_obstacle_and_their_numbers_stay_unused(tmp_path):
     subprocess.run([*shell, sys.executable, "-c", code], check=True, timeout=60)
     assert (tmp_path / "data").read_text() == ""
     subprocess.run([*shell, *command("suites")], env=environment(), check=True, timeout=60)
+
+
+def test_a_name_is_shown_in_one_line():
+    assert one_line("é b\n\u202e\x1bc") == "é b???c"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["guarded_streams", "lost_output", "open_closed_descriptors", "printable"]
+__all__ = ["guarded_streams", "lost_output", "one_line", "open_closed_descriptors", "printable"]
 
 SUBSTITUTES = {
     "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{EM DASH}": "--", "\N{MULTIPLICATION SIGN}": "x",
@@ -82,6 +82,11 @@ def lost_output() -> str | None:
 def printable(text: str) -> str:
     """``text`` without characters that steer a terminal, which may come with any file's content."""
     return CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """``text`` with a question mark for each character that is not printed, as a line break."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def open_closed_descriptors() -> None:

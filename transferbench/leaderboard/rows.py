@@ -30,6 +30,7 @@ from transferbench.statistics import (
     replicate_mean,
     share_of_gain,
 )
+from transferbench.streams import one_line
 from transferbench.submission import Submission
 from transferbench.suite import TRIAL, BoardColumn, Suite
 from transferbench.suite.columns import columns_of
@@ -353,7 +354,7 @@ def _values(row: Standing) -> str | None:
 
 def _pretraining(row: Standing) -> str:
     if weights := row.head.entry.weights:
-        return f"{weights.tag} ({weights.pretrained_on})"
+        return f"{one_line(weights.tag)} ({weights.pretrained_on})"
     suite = row.candidate.bundle.plan.suite
     source = suite.initializations[suite.scoring.initialization].source
     return f"suite: {suite.sources[source].dataset.name}"

@@ -25,6 +25,7 @@ from transferbench.registry import Registry, blamed, identity
 from transferbench.runner.earlier import EarlierRun
 from transferbench.runner.options import SUITE_WEIGHTS
 from transferbench.specs import BackboneSpec, Weights
+from transferbench.streams import one_line
 
 __all__ = [
     "RequestedEntry",
@@ -175,7 +176,7 @@ def _external_weights(spec: BackboneSpec, params: Any, name: str, text: str) -> 
         return tagged[text]
     if located := locate_weights(text):
         return Weights(
-            tag=located.name, origin=_one_line(located.path.absolute().name),
+            tag=located.name, origin=one_line(located.path.absolute().name),
             license="unknown", pretrained_on="unknown", sha256=located.sha256,
             classes=_classes_in(spec, params, text),
         )  # fmt: skip
@@ -189,10 +190,6 @@ def _classes_in(spec: BackboneSpec, params: Any, file: str) -> int | None:
     with suppress(DataError), blamed(f"backbone {spec.name!r}"):
         return spec.classes_in(params, file)
     return None
-
-
-def _one_line(name: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in name)
 
 
 # --- entries of a folder ----------------------------------------------------------------------

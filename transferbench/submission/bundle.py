@@ -141,9 +141,10 @@ class EntryFacts(_Strict):
     @field_validator("weights")
     @classmethod
     def _texts_are_visible(cls, weights: Weights | None) -> Weights | None:
-        # A plugin's texts may be of any form; these stand on boards.
+        # A plugin's texts may be of any form; these stand on boards. The tag may be a file's name,
+        # of which boards show one line.
         if weights is not None:
-            for text in (weights.tag, weights.origin, weights.license, weights.pretrained_on):
+            for text in (weights.origin, weights.license, weights.pretrained_on):
                 TEXT.validate_python(text)
         return weights
 

@@ -18,7 +18,7 @@ from transferbench.leaderboard.site.cost import Cost
 from transferbench.leaderboard.site.plots import Datum, Plot, Series, plot
 from transferbench.leaderboard.table import SHORT_ID, BoardTable, Row
 from transferbench.statistics import Interval, replicate_mean
-from transferbench.streams import printable
+from transferbench.streams import one_line, printable
 from transferbench.submission.bundle import slug
 from transferbench.suite import TRIAL, Suite
 from transferbench.suite.columns import columns_of
@@ -187,13 +187,19 @@ class EntryPage:
         return users
 
     @property
+    def weights_tag(self) -> str | None:
+        """The tag of external weights, or the name of their file, in one line."""
+        weights = self.candidate.head.entry.weights
+        return one_line(weights.tag) if weights else None
+
+    @property
     def command(self) -> str:
         """The command that runs all of it again."""
         entry = self.candidate.head.entry
         parts = ["transferbench", "run", self.candidate.head.board,
                  "--backbone", entry.weightless_name]  # fmt: skip
-        if entry.weights:
-            parts += ["--weights", entry.weights.tag]
+        if self.weights_tag:
+            parts += ["--weights", self.weights_tag]
         return shlex.join(parts)
 
     @property
