@@ -109,7 +109,7 @@ def check_job_ids_follow_from_payloads(bundle: Bundle) -> Iterator[Problem]:
     for job in bundle.plan.jobs:
         if job_id(job.kind, job.payload) != job.id:
             yield Problem(f"{job.kind} {job.id[:12]} has an id that is not the hash of its payload")
-        for needed in sorted(set(job.requires) - set(bundle.plan.by_id)):
+        for needed in sorted(set(job.requires) - bundle.plan.by_id.keys()):
             yield Problem(f"{job.kind} {job.id[:12]} needs {needed[:12]}, which is not planned")
 
 
@@ -182,7 +182,7 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
     for row in records:
         if (row.suite, row.entry) != (head.suite, head.entry.name):
             yield Problem(f"a record is of {row.entry} on {row.suite}")
-        if unknown := sorted({row.job, *row.subjects} - planned.keys()):
+        if unknown := sorted(job for job in {row.job, *row.subjects} if job not in planned):
             yield Problem(f"a {row.metric} record is of job {unknown[0][:12]}, not in the plan")
         elif (row.subjects, row.diagnostic_version) != _measuring(planned[row.job]):
             yield Problem(f"a {row.metric} record has other subjects, or another version, than its "
