@@ -120,7 +120,7 @@ KILLED = """
 """
 
 
-KILLS = 3
+KILLS = 5
 """Many more, of workers too, in test_kills."""
 
 

@@ -22,7 +22,9 @@ def refuse_faults(results: list[MutantResult]) -> None:
 
 
 def test_some_mutants_end_well(tmp_path: Path) -> None:
-    refuse_faults(outcomes(tmp_path, SAMPLE, 1, submission_mutants.__file__))
+    results = outcomes(tmp_path, SAMPLE, 2, submission_mutants.__file__)
+    refuse_faults(results)
+    assert {each.kind for each in results} == set(SAMPLE)
 
 
 @pytest.mark.slow

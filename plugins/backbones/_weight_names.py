@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from transferbench.errors import DataError, listing
+from transferbench.streams import one_line
 
 __all__ = ["MatchedWeights", "match_names"]
 
@@ -271,7 +272,7 @@ def _rest(name: Any, value: Any, prefix: str, network: _Network) -> str | None:
 
 def _printable(name: str) -> str:
     """A name of a file, which may be anything, for a line on a terminal."""
-    return shorten("".join(char if char.isprintable() else "?" for char in name), MAX_PRINTED)
+    return shorten(one_line(name), MAX_PRINTED)
 
 
 # --- names that are not the network's ---------------------------------------------------------

@@ -74,10 +74,10 @@ def build(
     registry = registry or load_registry()
     by_board, left_out = survey(submissions)
 
-    # One board at a time: the records of all would take gigabytes.
     def written_pages(judged: JudgedBoard) -> Pages:
         return write_pages(judged, submissions, out / SITE, registry)
 
+    # One board at a time: the records of all would take gigabytes.
     for judged, pages in _judged_boards(submissions, by_board, registry, suites,
                                         written_pages if site else lambda _: None):  # fmt: skip
         tables.append(judged.table)
