@@ -503,6 +503,22 @@ def test_publishing_tells_the_users_mistakes(finished, tmp_path):
     assert "no board named 'tiny@2'; did you mean 'tiny@1'?" in mistake(*boards)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("", "at least 1 character"), ("Ada\tL", "a line break or another character"),
+     ("a" * 301, "at most 300 characters")],
+)  # fmt: skip
+def test_a_text_that_no_board_can_show_is_refused_before_anything_is_done(
+    finished, tmp_path, text, why
+):
+    pack = ("submission", "pack", finished.folder, "--out", tmp_path / "submissions")
+    for option in ("--submitter", "--license"):
+        assert re.search(f"{option}: .*{why}", mistake(*pack, option, text))
+    reproduce = ("submission", "reproduce", tmp_path / "no-submission", "--by", text)
+    assert re.search(f"--by: .*{why}", mistake(*reproduce))
+    assert not (tmp_path / "submissions").exists()
+
+
 def test_the_installed_command_is_this_one():
     done = subprocess.run(
         [*command("suites"), "--json"], capture_output=True, text=True, check=False,

@@ -71,6 +71,13 @@ def test_every_command_keeps_its_stdout():
             if not isinstance(member, ResultsCommand)] == []  # fmt: skip
 
 
+def test_every_command_knows_where_data_is_from_the_environment():
+    asking = [option for member in commands(typer.main.get_command(app))
+              for option in member.params if option.name == "data_root"]  # fmt: skip
+    assert len(asking) > 5
+    assert {option.envvar for option in asking} == {"TRANSFERBENCH_DATA"}
+
+
 def test_the_command_line_prints_its_results_with_say():
     """``typer.echo`` would print to stderr inside a command."""
     for path in Path(cli_package.__file__).parent.glob("*.py"):

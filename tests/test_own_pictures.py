@@ -2,6 +2,8 @@
 
 import csv
 import re
+import shlex
+import shutil
 import time
 from pathlib import Path
 
@@ -458,13 +460,16 @@ def test_the_time_is_held_with_the_replicates_that_are_complete(folder, weights,
 @pytest.mark.usefixtures("quick")
 def test_suite_new_writes_the_file_alone(folder, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    weights = shutil.copy(weights, tmp_path / "my weights.safetensors")
     arguments = ("suite", "new", folder, "--weights", weights, "--backbone", "timm/test_resnet",
                  "--jobs", 1, "--device", "cpu")  # fmt: skip
     said = cli(*arguments)
     assert said.code == 0, said.err
     assert "the suite is own-my-pets.yaml" in said.out
     head = Path("own-my-pets.yaml").read_text(encoding="utf-8").splitlines()
-    assert head[1].startswith("# Run it: transferbench run own-my-pets.yaml --data-root ")
+    words = shlex.split(head[1].removeprefix("# Run it: "))
+    assert words[:4] == ["transferbench", "run", "own-my-pets.yaml", "--data-root"]
+    assert words[5:] == ["--weights", str(weights)]
     assert not list(tmp_path.glob("runs/own*"))
     assert "own-my-pets.yaml is there already" in mistake(*arguments)
 

@@ -103,6 +103,8 @@ def test_a_withdrawal_is_written_once_and_with_a_reason(packed: Packed) -> None:
     out = packed.submissions.parent / "withdrawals"
     options = ("--by", "x", "--out", out)
     assert "--reason: " in mistake("submission", "withdraw", first, "--reason", "no", *options)
+    message = mistake("submission", "withdraw", first, "--reason", "In two\nlines.", *options)
+    assert "--reason: it holds a line break" in message
     assert "is not a submission" in mistake("submission", "withdraw", out, "--reason", REASON,
                                             *options)  # fmt: skip
     taken_back(packed, first)

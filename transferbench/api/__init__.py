@@ -30,6 +30,7 @@ from transferbench.runner.run import run_plan
 from transferbench.runner.schedule import Watcher
 from transferbench.runner.verify import Repair, Verification, run_verification
 from transferbench.submission import Declaration, pack
+from transferbench.submission.bundle import options_explained
 from transferbench.suite import Suite
 
 __all__ = [
@@ -99,9 +100,10 @@ def pack_run(
     finished = folder if isinstance(folder, Run) else Run(folder)
     out = Path(out)
     registry = registry or open_registry()
-    declaration = Declaration(
-        submitter=submitter, license=weights_license, overlap=_overlap(overlap)
-    )
+    with options_explained():
+        declaration = Declaration(
+            submitter=submitter, license=weights_license, overlap=_overlap(overlap)
+        )
     with disk_errors_explained(out):
         return [
             pack(finished.folder, finished.store, name, out, declaration, registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from os import getloadavg
@@ -40,7 +41,7 @@ __all__ = ["new_suite", "try_pictures"]
 SUITE_FILE = "suite.yaml"
 HEAD = """\
 # Written for {path}: {look}.
-# Run it: transferbench run {file} --data-root {root} --weights {weights}
+# Run it: {command}
 """
 
 
@@ -205,9 +206,11 @@ def _write_suite(file: Path, path: str | Path, prepared: _Prepared, replicates: 
     yaml.default_flow_style = None  # what holds plain values is one line
     yaml.representer.ignore_aliases = lambda *_: True
     yaml.dump(prepared.content(replicates), stream)
-    head = HEAD.format(
-        path=path, look=prepared.look, file=file, root=prepared.look.data_root,
-        weights=prepared.options.weights,
-    )  # fmt: skip
+    options = prepared.options
+    words = ["transferbench", "run", file, "--data-root", prepared.look.data_root,
+             "--weights", options.weights]  # fmt: skip
+    for plugin in options.plugins:
+        words += ["--plugin", plugin]
+    head = HEAD.format(path=path, look=prepared.look, command=shlex.join(map(str, words)))
     with disk_errors_explained(file.parent):
         write_text(file, head + stream.getvalue())

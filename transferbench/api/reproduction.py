@@ -25,6 +25,7 @@ from transferbench.runner.planning import Planned, plan_suite
 from transferbench.runner.schedule import Watcher
 from transferbench.store import Store
 from transferbench.submission import Bundle, check
+from transferbench.submission.bundle import TEXT, options_explained
 from transferbench.submission.certificate import TOLERANCE, Certificate, Repeated, chosen_trials
 from transferbench.submission.images import differing
 from transferbench.submission.integrity import scored_rows
@@ -44,10 +45,14 @@ def reproduce(
 ) -> tuple[Certificate, Path]:  # fmt: skip
     """Train ``trials`` randomly chosen trials of a submission again, and write a certificate.
 
-    What these trials need (source networks, tunings) is computed, too, in the store of ``options``.
+    What these trials need (source networks, tunings) is computed, too, in the store of ``options``,
+    whose ``weights`` are those of the submission's entry, if timm does not have them.
     ``out``: the folder of certificates. ``seed``: of the choice; by default a new one.
-    Raises: ``SubmissionError`` where the submission is refused, or cannot be planned here.
+    Raises: ``SubmissionError`` where the submission is refused, or cannot be planned here, or
+    where ``by`` cannot stand on a board.
     """
+    with options_explained("by"):
+        TEXT.validate_python(by)
     report = check(path, open_registry(options.plugins))
     if not report.ok:
         raise SubmissionError(f"{path} is refused, see 'transferbench submission check {path}'")
@@ -83,7 +88,7 @@ def reproduce(
 def _planned(bundle: Bundle, options: Options) -> Planned:
     """The plan of the submission's suite for its entry."""
     entry = bundle.submission.entry
-    weights = (entry.weights.tag,) if entry.weights else ()
+    weights = options.weights or ((entry.weights.tag,) if entry.weights else ())
     with TemporaryDirectory() as scratch:  # no run's folder is read or written
         own = replace(
             options, backbones=(entry.weightless_name,), weights=weights,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from transferbench.cli.options import Json, Plugins, RunStore, known_plugins
+from transferbench.cli.options import DataRoot, Json, Plugins, RunStore, known_plugins
 from transferbench.cli.output import ResultsCommand, as_json, note, say
 
 __all__ = ["leaderboard", "submission"]
@@ -71,8 +71,13 @@ def reproduce(
         "leaderboard/certificates"
     ),
     seed: Annotated[int | None, typer.Option(min=0, help="Of the choice of trials.")] = None,
-    store: RunStore = None,
-    data_root: Annotated[Path | None, typer.Option(help="The folder of datasets.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The file or folder of its weights, if timm has none.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where what is trained is stored; by default ./store.")
+    ] = None,
+    data_root: DataRoot = None,
     plugin: Plugins = None,
 ) -> None:
     """Train randomly chosen trials of a submission again, and write a certificate."""
@@ -80,7 +85,7 @@ def reproduce(
     from transferbench.runner.options import Options
     from transferbench.runner.progress import progress_watcher
 
-    options = Options(store=store, data_root=data_root, plugins=plugin or ())
+    options = Options(weights=weights or (), store=store, data_root=data_root, plugins=plugin or ())
     with progress_watcher(True) as watcher:  # one argument
         certificate, file = train_again(path, trials, by, out, options, watcher, seed=seed)
     for trial in certificate.trials:
@@ -159,7 +164,7 @@ def build(
 def labels(
     suite: Annotated[str, typer.Argument(help="A bundled suite, or the file of one.")],
     store: Annotated[Path, typer.Option(help="Where its datasets are decoded.")] = Path("store"),
-    data_root: Annotated[Path | None, typer.Option(help="The folder of datasets.")] = None,
+    data_root: DataRoot = None,
     plugin: Plugins = None,
 ) -> None:
     """Print the lines that pin the test labels of a suite, for the file TEST_LABELS."""
@@ -173,7 +178,7 @@ def labels(
 def overlaps(
     suite: Annotated[str, typer.Argument(help="A bundled suite, or the file of one.")],
     store: Annotated[Path, typer.Option(help="Where its datasets are decoded.")] = Path("store"),
-    data_root: Annotated[Path | None, typer.Option(help="The folder of datasets.")] = None,
+    data_root: DataRoot = None,
     plugin: Plugins = None,
 ) -> None:
     """Print what targets have in common with sources, for the file OVERLAPS."""

@@ -86,8 +86,9 @@ OVERLAP = (
     " external weights were trained on is the submitter's word."
 )
 ONCE = (
-    "An entry stands once: its submission for the latest suite MINOR, of several the first by id."
-    " The others are listed as superseded. An {ranked} that lacks a score is never ranked."
+    "An entry stands once: its submission for the latest suite MINOR, of several the one that was"
+    " on the board first, of one day the first by id. The others are listed as superseded. An"
+    " {ranked} that lacks a score is never ranked."
 )
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -21,6 +22,7 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
+    ValidationError,
     field_validator,
 )
 
@@ -57,6 +59,7 @@ __all__ = [
     "Submission",
     "content_digests",
     "file_problems",
+    "options_explained",
     "parse_json",
     "read_bundle",
     "slug",
@@ -102,11 +105,26 @@ VERDICTS = TypeAdapter(tuple[Verdict, ...])
 
 VISIBLE = r"^[^\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Noncharacter_Code_Point}\u{feff}]*$"
 """No character that steers a terminal, turns the order of text around, or is none in XML."""
+UNSEEN = "it holds a line break or another character that cannot be seen"
 Text = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=VISIBLE)]
 TEXT: TypeAdapter[str] = TypeAdapter(Text)
 EntryName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:+-]*$", max_length=200)
 ]
+
+
+@contextmanager
+def options_explained(option: str = "") -> Iterator[None]:
+    """A block that makes a model of options; the first that is refused is an error that names it.
+
+    ``option``: the name, where a single value is made. Raises: ``SubmissionError``.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = UNSEEN if first["type"] == "string_pattern_mismatch" else first["msg"]
+        raise SubmissionError(f"--{option or first['loc'][0]}: {why}") from error
 
 
 class _Strict(BaseModel):

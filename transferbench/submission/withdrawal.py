@@ -16,7 +16,14 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from transferbench.errors import SubmissionError
 from transferbench.files import write_json
 from transferbench.identity import Sha256
-from transferbench.submission.bundle import SUBMISSION, VISIBLE, Submission, Text, parse_json
+from transferbench.submission.bundle import (
+    SUBMISSION,
+    VISIBLE,
+    Submission,
+    Text,
+    options_explained,
+    parse_json,
+)
 from transferbench.submission.certificate import CalendarDay
 
 __all__ = ["WITHDRAWALS", "Withdrawal", "withdraw", "withdrawals_beside"]
@@ -53,7 +60,7 @@ def withdraw(path: Path, by: str, reason: str, corrected_by: Path | None, out: P
 
     ``corrected_by``: the folder of another submission of the same entry on the same board.
     Raises: ``SubmissionError`` where one of them is none, they do not belong together, it is
-    withdrawn already, or the reason is too short.
+    withdrawn already, or ``by`` or ``reason`` cannot stand on a board.
     """
     head = _head(path)
     other = None if corrected_by is None else _head(corrected_by)
@@ -67,15 +74,12 @@ def withdraw(path: Path, by: str, reason: str, corrected_by: Path | None, out: P
     target = out / f"{head.id}.json"
     if target.exists():
         raise SubmissionError(f"{path} is withdrawn already, see {target}")
-    try:
+    with options_explained():
         withdrawal = Withdrawal(
             submission=head.id, board=head.board, entry=head.entry.label, by=by,
             date=datetime.now(UTC).date().isoformat(), reason=reason,
             corrected_by=other and other.id,
         )  # fmt: skip
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SubmissionError(f"--{first['loc'][0]}: {first['msg']}") from error
     write_json(target, withdrawal.model_dump(mode="json"), canonical=True)
     return target
 
