@@ -565,7 +565,7 @@ class Claim(Strict):
     terms: Items[Term] = ()
     """Summands of the effect."""
     relative_to: Items[Term] = ()
-    """Summands of the denominator; undecided where its 95% interval includes 0."""
+    """Summands of the denominator; undecided where its 95% interval is not above 0."""
     each: Axis | None = None
     """Judge the effect at every value of a coordinate; the claim must hold at all of them."""
     along: Axis | None = None
