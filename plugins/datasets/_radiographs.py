@@ -1,4 +1,4 @@
-"""Radiographs as the paper's code prepares them: equalised, blurred and padded.
+"""Radiographs as those of the paper: equalised, blurred and padded.
 
 Shape letters: H height, W width, S side.
 """
@@ -18,8 +18,8 @@ PAD_VALUE = 128
 def prepared_radiograph(path: Path) -> np.ndarray:
     """A picture in grey, equalised, blurred and padded to a square.
 
-    Shapes: returns uint8 (S, S). Source: ``data/utils.py`` of
-    https://github.com/jfhealthcare/Chexpert, which the paper's code uses.
+    Shapes: returns uint8 (S, S). Source: ``transform`` in ``data/utils.py`` of
+    https://github.com/jfhealthcare/Chexpert, from which the paper's code comes, which blurs last.
     """
     from PIL import Image  # slow to import
 
@@ -58,10 +58,9 @@ def blurred(grey: np.ndarray) -> np.ndarray:
 
 
 def _square(grey: np.ndarray) -> np.ndarray:
-    """The picture in the middle of a square of PAD_VALUE."""
+    """The picture in the upper left corner of a square of PAD_VALUE, where the code has it."""
     height, width = grey.shape
     side = max(height, width)
     square = np.full((side, side), PAD_VALUE, np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = grey
+    square[:height, :width] = grey
     return square

@@ -67,8 +67,8 @@ class CheXpertParams(Params):
     of ``train.csv`` at random, so that patients are in both.
     ``repeated``: training pictures with one of these findings count once more; the paper has
     Cardiomegaly and Consolidation.
-    ``preprocessing``: ``paper`` equalises the histogram, blurs and pads to a square with 128, as
-    the paper's code does before it resizes.
+    ``preprocessing``: ``paper`` equalises the histogram, blurs and pads to a square with 128 below
+    and to the right, as the paper's code does, which blurs once the picture is resized.
     """
 
     version: Literal["v1.0", "v1.0-small"] = "v1.0-small"
@@ -223,7 +223,7 @@ def _patients(table: Table) -> np.ndarray:
 
 CHEXPERT = DatasetSpec(
     name=NAME,
-    version=1,
+    version=2,
     summary="CheXpert: 224,316 chest radiographs of 65,240 patients, findings as several labels",
     source="Irvin et al., CheXpert, AAAI 2019, arXiv 1901.07031; files, after registration, at "
     "https://stanfordmlgroup.github.io/competitions/chexpert/",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from transferbench.errors import PluginError
 from transferbench.specs import InitializationContext
 from transferbench_plugins.initializations._source_specs import SourceParams, source_spec
 
@@ -21,7 +22,7 @@ class AlignedParams(SourceParams):
     """``variances``: the variance of the filters along each eigenvector of the data.
 
     ``source``: the mean square of the source's filters. ``data``: proportional to the variance of
-    the data, with the mean squared norm of the backbone's random initialization; without a source.
+    the data, with the mean squared norm of the backbone's random initialization.
     """
 
     variances: Literal["source", "data"] = "source"
@@ -44,6 +45,11 @@ def _initialize(params: AlignedParams, net: Module, context: InitializationConte
     filters_FE = layer.weight.detach().flatten(1).double()
     if params.variances == "source":
         variance_E = (filters_FE @ basis_EE).square().mean(0)
+    elif not variance_E.any():
+        raise PluginError(
+            "initialization 'data-aligned': the target's images are of one value, so that no"
+            " direction has a variance; use other images, or variances: source"
+        )
     else:
         variance_E = variance_E * (filters_FE.square().sum(1).mean() / variance_E.sum())
     draw_filters(layer.weight, variance_E, basis_EE, context.generator)

@@ -177,8 +177,10 @@ def test_the_papers_preprocessing_pads_to_a_square(root, tmp_path):
     Image.fromarray(picture).save(tmp_path / "tall.png")
     square = prepared_radiograph(tmp_path / "tall.png")
     assert square.shape == (8, 8)
-    assert np.all(square[:, [0, 1, 6, 7]] == 128)
-    assert np.array_equal(square[:, 2:6], blurred(equalised(picture)))
+    assert np.all(square[:, 4:] == 128)
+    assert np.array_equal(square[:, :4], blurred(equalised(picture)))
+    Image.fromarray(picture.T).save(tmp_path / "wide.png")
+    assert np.array_equal(prepared_radiograph(tmp_path / "wide.png"), square.T)
     images = loaded(CHEXPERT, root, split="official", preprocessing="paper").images
     expected = prepared_radiograph(root / ROWS[0][0])
     assert np.array_equal(images[0, ..., 0], expected)

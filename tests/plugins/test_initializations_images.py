@@ -277,6 +277,11 @@ def test_correlations_of_the_source_are_removed() -> None:
     assert largest_correlation(old) > 0.3 > Z / math.sqrt(600) > largest_correlation(new)
 
 
+def test_images_of_one_value_have_no_variances() -> None:
+    with pytest.raises(PluginError, match=r"^initialization 'data-aligned': .* of one value, .*"):
+        initialize("data-aligned", TWO_LAYERS, images=torch.zeros_like(IMAGES), variances="data")
+
+
 def test_variances_of_the_data_need_no_source() -> None:
     result = initialize(
         "data-aligned", TWO_LAYERS, images=BRIGHT, without="source", variances="data"

@@ -133,6 +133,28 @@ def test_robustness_of_a_multi_label_task_is_measured_by_auc():
     assert measurements["test_loss", "noise", 1].value == pytest.approx(loss, rel=1e-5)
 
 
+def test_items_without_a_known_label_count_in_no_summary():
+    random = np.random.default_rng(3)
+    labels = (random.random((60, 3)) < 0.5).astype(np.float32)
+    logits = (labels - 0.5 + random.normal(0, 0.3, labels.shape)).astype(np.float32)
+    worse = (labels - 0.5 + random.normal(0, 1, labels.shape)).astype(np.float32)
+
+    def summaries(labels, logits, worse):
+        subject = trial(
+            task="multi-label", metric="accuracy", chance=0.5, labels=labels, logits=logits,
+            perturb=lambda *_: torch.from_numpy(worse),
+        )  # fmt: skip
+        rows = measured(ROBUSTNESS, subject, perturbations=SERIES[1:])
+        return {key: (row.value, row.low, row.high) for key, row in rows.items()
+                if key[0] not in {"test_metric", "test_loss"}}  # fmt: skip
+
+    unknown = np.concatenate([labels, np.full((1, 3), np.nan, np.float32)])
+    more = [np.concatenate([values, values[:1]]) for values in (logits, worse)]
+    expected = summaries(labels, logits, worse)
+    assert None not in {value for value, *_ in expected.values()}
+    assert summaries(unknown, *more) == expected
+
+
 def test_relative_metrics_are_undefined_for_a_network_at_chance():
     measurements = measured(ROBUSTNESS, trial(logits=softened(1)), perturbations=SERIES[1:])
     assert measurements["relative_metric", "all"].flag == (

@@ -191,11 +191,13 @@ def _summaries(
         corrected_BP = ratio(means_BP - subject.chance, clean_B1 - subject.chance)
         return np.stack([means_BP, relative_BP, corrected_BP], axis=-1).reshape(len(counts_BN), -1)
 
-    counts = np.ones(len(labels), np.int64)
     if subject.metric == "accuracy":
-        bounds = _item_intervals(_hits(settings, labels), starts, sizes, subject.chance)
+        hits_NS = _hits(settings, labels)
+        bounds = _item_intervals(hits_NS, starts, sizes, subject.chance)
+        counts = np.ones(len(hits_NS), np.int64)
         intervals = iter(with_bounds(point_estimates(statistics, counts), bounds))
     else:
+        counts = np.ones(len(labels), np.int64)
         intervals = iter(bootstrap(statistics, counts, seed, params.resamples))
     for name in (*(series.name for series in params.perturbations), ALL):
         at = {"test_perturbation": name}
@@ -205,8 +207,10 @@ def _summaries(
 
 
 def _hits(settings: Sequence[_Setting], labels: np.ndarray) -> np.ndarray:
-    """Shapes: (N, S)."""
-    return np.stack([hits(setting.logits, labels) for setting in settings], axis=1)
+    """Of the items with a known label. Shapes: (N, S)."""
+    hits_NS = np.stack([hits(setting.logits, labels) for setting in settings], axis=1)
+    known_NS: np.ndarray = hits_NS[~np.isnan(hits_NS).any(axis=1)]
+    return known_NS
 
 
 def _item_intervals(
@@ -223,10 +227,14 @@ def _item_intervals(
 def _scores(
     subject: Subject, settings: Sequence[_Setting], labels: np.ndarray, counts_BN: np.ndarray
 ) -> np.ndarray:
-    """The metric of each setting on each resample. Shapes: (B, N) to (B, S)."""
+    """The metric of each setting on each resample. Shapes: (B, N) to (B, S).
+
+    An accuracy has resamples of the items with a known label.
+    """
     metric = subject.metric
     if metric == "accuracy":
-        scores_BS: np.ndarray = counts_BN @ _hits(settings, labels) / len(labels)
+        hits_NS = _hits(settings, labels)
+        scores_BS: np.ndarray = counts_BN @ hits_NS / len(hits_NS)
         return scores_BS
     outputs = [setting.logits if needs_scores(metric) else predict(setting.logits, labels)
                for setting in settings]  # fmt: skip

@@ -42,7 +42,8 @@ def measure(
 
     l2 = |a - b|; l2_normalised = |a - b| / sqrt(|a| |b|); cosine of a - a0 and b - b0, each
     network's displacement from its own initial weights. Over parameters, without batch statistics.
-    No cosine if b is the network that a was initialized from; no value if b is external weights.
+    No cosine if a was initialized from b's final weights; no value if b is external weights. An arm
+    that starts from an earlier checkpoint of b has one, beside a displacement that led there.
     Units: l2; 1 for ratios. ``n`` counts parameters. Error: none, sums in float64.
     """
     del params, context  # deterministic, without parameters
