@@ -15,6 +15,7 @@ from typing import Annotated
 
 import numpy as np
 import pytest
+import torch
 from polluters import CODE, GENERATORS, POLLUTERS, SETTINGS
 from pydantic import Field
 
@@ -27,8 +28,8 @@ from transferbench.registry import (
     open_registry,
     parse_params,
 )
-from transferbench.registry.discovery import Discovery, Offer, Origin
-from transferbench.specs import BackboneSpec, Params, PerturbationSpec
+from transferbench.registry.discovery import SPECS, Discovery, Offer, Origin
+from transferbench.specs import BackboneSpec, DatasetSpec, Params
 
 HERE = Path(__file__).parent
 MY_DATA = HERE / "loose_plugins" / "my_data.py"
@@ -560,7 +561,7 @@ def test_one_name_in_two_kinds_is_no_conflict(plugin_file):
 
 def served(*specs, problems=()):
     """A registry of exactly these."""
-    kinds = {BackboneSpec: "backbone", PerturbationSpec: "perturbation"}
+    kinds = {spec_type: kind for kind, spec_type in SPECS.items()}
     origin = Origin("fakes", "fakes", "1.0", "fakes")
     return Registry(
         Discovery(tuple(Offer(kinds[type(spec)], spec, origin) for spec in specs), problems, ())
@@ -691,6 +692,20 @@ def test_a_family_that_cannot_list_its_members_suggests_none():
     zoo = backbone("zoo", params=FamilyParams, member="model", members=members)
     _, message = resolve_error(served(zoo), "resnet18")
     assert message.startswith("no backbone named 'resnet18'; there are: zoo")
+
+
+def test_a_family_of_one_kind_is_not_trusted_for_its_name_in_another(monkeypatch):
+    def members():
+        monkeypatch.setattr(torch.nn.functional, "relu", torch.nn.functional.gelu)
+        return ["a"]
+
+    bundled = next(iter(load_registry().backbones))
+    spec = DatasetSpec(
+        name=bundled, channels=1, classes=print, grouping="item", items=print, member="model",
+        members=members, params=FamilyParams, tiny={"model": "a"}, **ABOUT,
+    )  # fmt: skip
+    with pytest.raises(PluginError, match=rf"{bundled}' changed .*functional\.relu was replaced"):
+        served(spec).dataset(f"{bundled}/a")
 
 
 def resolve_error(registry, name):

@@ -361,7 +361,7 @@ def _member_param(kind: Kind, spec: BackboneSpec | DatasetSpec, member: str) -> 
 def _members(kind: Kind, spec: BackboneSpec | DatasetSpec) -> list[str]:
     """The members that a family lists, sorted; none where it lists none."""
     try:
-        with guarded(libraries=not is_trusted(f"backbone {spec.name!r}")):
+        with guarded(libraries=not is_trusted(f"{kind} {spec.name!r}")):
             return sorted(spec.members()) if spec.members else []
     except MisconductError as error:
         raise PluginError(f"{kind} family {spec.name!r} {in_a_line(error)}") from error
