@@ -190,6 +190,16 @@ def test_names_that_look_alike_are_two_classes_of_one_name(tmp_path):
     message = r"called caf\xe9, written 'cafe\\u0301' and 'caf\\xe9': make them one, or rename one"
     with pytest.raises(PluginError, match=message):
         get(make_spec(classes=lambda params, root: names), tmp_path)
+    names = ("cat", "cat ", "tea")
+    with pytest.raises(PluginError, match="called cat, written 'cat' and 'cat ': make them one"):
+        get(make_spec(classes=lambda params, root: names), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "\t", "\u200b"])
+def test_a_class_has_a_name_that_can_be_seen(tmp_path, name):
+    message = "a class is called .*, which shows nothing: name it, or leave its images out"
+    with pytest.raises(PluginError, match=message):
+        get(make_spec(classes=lambda params, root: ("a", "b", name)), tmp_path)
 
 
 def test_names_that_are_not_text_are_said(tmp_path):

@@ -180,7 +180,8 @@ def _values_of(table: Table, name: str) -> str:
 def _named_classes(params: ImageTableParams, tables: Mapping[str, Table]) -> tuple[str, ...]:
     if params.labels or params.classes:
         return params.labels or params.classes
-    values = np.unique(np.concatenate([table.column(params.label) for table in tables.values()]))
+    columns = [_filled(table, params.label, "class") for table in tables.values()]
+    values = np.unique(np.concatenate(columns))
     names: list[str] = values.tolist()
     numeric = all(name.isascii() and name.isdigit() for name in names)
     return tuple(sorted(names, key=int) if numeric else names)
@@ -201,7 +202,7 @@ def _pictures(params: ImageTableParams, table: Table, classes: Sequence[str]) ->
 
 
 def _class_indices(params: ImageTableParams, table: Table, classes: Sequence[str]) -> np.ndarray:
-    names, codes = np.unique(table.column(params.label), return_inverse=True)
+    names, codes = np.unique(_filled(table, params.label, "class"), return_inverse=True)
     indices = {name: index for index, name in enumerate(classes)}
     if others := [name for name in names.tolist() if name not in indices]:
         line = table.lines[codes == names.tolist().index(others[0])][0]
@@ -235,14 +236,22 @@ def _paths(params: ImageTableParams, table: Table) -> list[str]:
 
 
 def _groups(params: ImageTableParams, table: Table) -> list[str]:
-    column = params.path if params.group is None else params.group
-    keys = table.column(column)
-    if params.group is not None and not (full := np.char.strip(keys) != "").all():
-        raise DataError(
-            f"line {table.lines[~full][0]} of {table} has no group in column {column!r}: give each "
-            "row one"
-        )
+    if params.group is None:
+        keys = table.column(params.path)
+    else:
+        keys = _filled(table, params.group, "group")
     return [group_text(key) for key in keys.tolist()]
+
+
+def _filled(table: Table, column: str, content: str) -> np.ndarray:
+    """The values of a column. Raises: ``DataError`` for one that is empty."""
+    values = table.column(column)
+    if not (filled := np.char.strip(values) != "").all():
+        raise DataError(
+            f"line {table.lines[~filled][0]} of {table} has no {content} in column {column!r}: "
+            "give each row one, or choose rows with the parameter where"
+        )
+    return values
 
 
 IMAGE_TABLE = DatasetSpec(

@@ -184,6 +184,8 @@ def test_the_first_mismatch_is_said(fault, params, message):
         ("path,path\n0.png,1\n", "{} has two columns 'path'"),
         ("path,label\n0.png,cat\n0.png,dog\n", "lines 2 and 3 of {} have one path, '0.png'"),
         ("path,label,person\n0.png,cat,\n", "line 2 of {} has no group in column 'person'"),
+        ("path,label\n0.png,cat\n1.png,\n", "line 3 of {} has no class in column 'label'"),
+        ("path,label\n0.png,cat\n1.png,  \n", "line 3 of {} has no class in column 'label'"),
         (b"path,label\n\xff.png,1\n", "{} cannot be read as a table ('utf-8' codec"),
     ],
 )
@@ -191,6 +193,12 @@ def test_a_table_that_is_none_is_refused(root, fault, text, message):
     (root / "own.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     group = {"group": "person"} if "person" in str(text) else {}
     assert message.format(root / "own.csv") in fault(table="own.csv", test="labels.csv", **group)
+
+
+def test_rows_without_a_class_may_be_left_out(root):
+    (root / "own.csv").write_text("path,label\n0.png,cat\n1.png,\n2.png,dog\n")
+    params = {"table": "own.csv", "test": "labels.csv", "where": {"label": ["cat", "dog"]}}
+    assert labels_by_group(IMAGE_TABLE, root, **params) == {"0.png": 0, "2.png": 1}
 
 
 def test_a_table_that_is_not_there_is_named_with_what_is(root, fault):

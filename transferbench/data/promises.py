@@ -133,12 +133,21 @@ def name_faults(classes: tuple[str, ...], task: Task) -> Iterator[str]:
         yield f"it has {len(classes)} class(es), too few to classify"
     alike = defaultdict(list)
     for name in sorted(set(classes)):
-        alike[unicodedata.normalize("NFC", name)].append(name)
+        alike[_visible(name)].append(name)
     for name, spellings in alike.items():
-        if len(spellings) > 1:
+        if not name:
+            yield (f"a class is called {spellings[0]!a}, which shows nothing: name it, or leave "
+                   "its images out")  # fmt: skip
+        elif len(spellings) > 1:
             written = " and ".join(map(ascii, spellings))
             yield f"two classes are called {name}, written {written}: make them one, or rename one"
     yield from _text_faults("the class", classes)
+
+
+def _visible(name: str) -> str:
+    """What is seen of a name: composed, without characters that have no width."""
+    letters = unicodedata.normalize("NFC", name)
+    return "".join(c for c in letters if unicodedata.category(c) != "Cf").strip()
 
 
 def split_faults(spec: DatasetSpec, classes: tuple[str, ...], split: SplitContent) -> Iterator[str]:
