@@ -101,16 +101,17 @@ def _classes(params: WebDatasetParams, root: Path | None) -> tuple[str, ...]:
     root = _required(root)
     if params.classes:
         return params.classes
-    samples = [*_samples(params, params.train, root), *_samples(params, params.test, root)]
+    samples = [*_samples(params, "train", root), *_samples(params, "test", root)]
     labels = sorted({sample.label for sample in samples})
-    if all(label.isascii() and label.isdigit() for label in labels):
+    # -1 marks an unknown label where the others are indices: it is refused as no index of a class.
+    if all(label.isascii() and label.removeprefix("-").isdigit() for label in labels):
         return tuple(map(str, range(1 + max(map(int, labels)))))
     return tuple(labels)
 
 
 def _items(params: WebDatasetParams, split: str, root: Path | None) -> DatasetItems:
     root = _required(root)
-    samples = _samples(params, params.train if split == "train" else params.test, root)
+    samples = _samples(params, split, root)
     labels = _indices(samples, _classes(params, root))
     groups = np.array([sample.group for sample in samples], str)
     return DatasetItems(labels, groups, lambda i: samples[i].picture.content())
@@ -139,8 +140,10 @@ def _required(root: Path | None) -> Path:
     return required(root, NAME, "a folder of tar files")
 
 
-def _samples(params: WebDatasetParams, pattern: str, root: Path) -> list[_Sample]:
-    samples = [sample for shard in _paths(pattern, root) for sample in _in_shard(params, shard)]
+def _samples(params: WebDatasetParams, split: str, root: Path) -> list[_Sample]:
+    pattern = params.train if split == "train" else params.test
+    samples = [sample for shard in _paths(pattern, root)
+               for sample in _in_shard(params, split, shard)]  # fmt: skip
     keys = [sample.key for sample in samples]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -167,7 +170,7 @@ def _paths(pattern: str, root: Path) -> list[Path]:
     return paths
 
 
-def _in_shard(params: WebDatasetParams, shard: Path) -> Iterator[_Sample]:
+def _in_shard(params: WebDatasetParams, split: str, shard: Path) -> Iterator[_Sample]:
     """The samples of a shard: files whose names are equal up to the first dot of the last part."""
     files: dict[str, dict[str, _Member]] = {}
     try:
@@ -176,7 +179,11 @@ def _in_shard(params: WebDatasetParams, shard: Path) -> Iterator[_Sample]:
                 if member.isfile():
                     key, ending = _key(member.name)
                     content = _Member(shard, member.offset_data, member.size)
-                    files.setdefault(key, {})[ending] = content
+                    if files.setdefault(key, {}).setdefault(ending, content) is not content:
+                        raise DataError(
+                            f"dataset {NAME!r}: {printable(str(shard))} has a second "
+                            f"{printable(member.name)}: give each sample a key of its own"
+                        )
     except (OSError, tarfile.TarError) as error:
         raise DataError(
             f"dataset {NAME!r}: {printable(str(shard))} cannot be read as a tar file ({error}): "
@@ -191,8 +198,9 @@ def _in_shard(params: WebDatasetParams, shard: Path) -> Iterator[_Sample]:
                 f"{listing([f'.{ending}' for ending in sorted(parts)], LISTED)}"
             )
         label = _text(shard, key, parts, params.label)
-        group = key if params.group is None else _text(shard, key, parts, params.group)
-        yield _Sample(key, parts[name], label, group)
+        group = params.group and _text(shard, key, parts, params.group)
+        # Keys of samples are unique in a split alone: they often restart at 0 in each.
+        yield _Sample(key, parts[name], label, group or f"{split}/{key}")
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -216,9 +224,12 @@ def _text(shard: Path, key: str, parts: Mapping[str, _Member], source: str) -> s
         content: Any = json.loads(text) if field else text.strip()
     except ValueError as error:
         raise DataError(f"{sample}: .{ending} cannot be read ({error})") from error
-    if not field:
-        return str(content)
-    value = content.get(field) if isinstance(content, dict) else None
+    value = content
+    if field:
+        value = content.get(field) if isinstance(content, dict) else None
+    if value is not None and not str(value).strip():
+        at = f" at {field!r}" if field else ""
+        raise DataError(f"{sample}: .{ending} is empty{at}: fill it, or leave the sample out")
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         fields = listing(sorted(content), LISTED) if isinstance(content, dict) else "none"
         raise DataError(f"{sample}: .json has no text or number {field!r}; its fields are {fields}")
@@ -227,7 +238,7 @@ def _text(shard: Path, key: str, parts: Mapping[str, _Member], source: str) -> s
 
 WEBDATASET = DatasetSpec(
     name=NAME,
-    version=1,
+    version=2,
     summary="Your own images in tar files, as WebDataset shards them",
     source="your own files; the format: https://github.com/webdataset/webdataset",
     license="that of your files",

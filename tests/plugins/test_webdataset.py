@@ -45,7 +45,7 @@ def root(tmp_path):
     folder = tmp_path / "data" / "webdataset"
     for number in range(2):
         shard(folder / f"train-{number:03d}.tar", labelled(4 * number, 4))
-    shard(folder / "test-000.tar", labelled(8, 2))
+    shard(folder / "test-000.tar", labelled(0, 2))  # keys restart in each split
     return folder
 
 
@@ -58,7 +58,8 @@ def test_samples_are_read_from_all_shards(root, tmp_path):
     data = prepared(WEBDATASET, root.parent, tmp_path)
     assert data.classes == ("0", "1")
     assert data.splits["train"].labels.tolist() == [0, 1] * 4
-    assert data.splits["train"].groups.tolist() == [f"a/{number:04d}" for number in range(8)]
+    assert data.splits["train"].groups.tolist() == [f"train/a/{number:04d}" for number in range(8)]
+    assert data.splits["test"].groups.tolist() == ["test/a/0000", "test/a/0001"]
     with tarfile.open(root / "train-001.tar") as archive:
         from PIL import Image
 
@@ -70,16 +71,16 @@ def test_samples_are_read_from_all_shards(root, tmp_path):
 def test_fields_of_json_are_labels_and_groups(root):
     params = {"label": "json:species", "group": "json:person"}
     split = loaded(WEBDATASET, root, "test", **params)
-    assert split.groups.tolist() == ["p4", "p4"]
+    assert split.groups.tolist() == ["p0", "p0"]
     parsed = WEBDATASET.parse(params)
     assert WEBDATASET.classes(parsed, root) == ("cat", "dog")
     assert labels_by_group(WEBDATASET, root, "test", label="json:species", classes=("dog", "cat")) \
-        == {"a/0008": 1, "a/0009": 0}  # fmt: skip
+        == {"test/a/0000": 1, "test/a/0001": 0}  # fmt: skip
 
 
 def test_indices_may_be_named(root):
     assert labels_by_group(WEBDATASET, root, "test", classes=("dark", "light")) == {
-        "a/0008": 0, "a/0009": 1,
+        "test/a/0000": 0, "test/a/0001": 1,
     }  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def test_other_files_of_a_sample_are_left_alone(root):
     samples = [("x.JPG", picture("JPEG")), ("x.cls", "1\n"), ("x.seg.png", picture()),
                ("y.b.txt", "no"), ("y.jpg", picture("JPEG")), ("y.cls", "0")]  # fmt: skip
     shard(root / "own.tar", samples)
-    assert labels_by_group(WEBDATASET, root, train="own.tar") == {"x": 1, "y": 0}
+    assert labels_by_group(WEBDATASET, root, train="own.tar") == {"train/x": 1, "train/y": 0}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,13 @@ def test_other_files_of_a_sample_are_left_alone(root):
         ([("x.png", b""), ("x.json", '{"b": 1}')], {"label": "json:a"},
          ".json has no text or number 'a'; its fields are b"),
         ([("x.png", b""), ("x.json", "[1]")], {"label": "json:a"}, "its fields are none"),
+        ([("x.png", b""), ("x.cls", " \n")], {}, "own.tar: .cls is empty: fill it, or leave the"),
+        ([("x.png", b""), ("x.json", '{"a": ""}')], {"label": "json:a"},
+         "own.tar: .json is empty at 'a': fill it, or leave the"),
+        ([("x.png", b""), ("x.cls", "0"), ("x.json", '{"a": " "}')], {"group": "json:a"},
+         "own.tar: .json is empty at 'a'"),
+        ([("x.png", b""), ("x.cls", "-1")], {}, "has the label '-1', which is none of 2 classes"),
+        ([("x.png", b""), ("x.cls", "0"), ("x.png", b"")], {}, "own.tar has a second x.png: give"),
     ],
 )  # fmt: skip
 def test_the_first_mismatch_is_said(root, fault, samples, params, message):
@@ -125,7 +133,7 @@ def test_files_that_are_no_shards_are_said(root, fault):
 
 def test_a_broken_picture_is_named_by_its_key(root, fault):
     shard(root / "own.tar", [*labelled(0, 2), ("z.png", b"none"), ("z.cls", "0")])
-    assert "picture 2 (z) cannot be read (its content is broken" in fault(train="own.tar")
+    assert "picture 2 (train/z) cannot be read (its content is broken" in fault(train="own.tar")
 
 
 @pytest.mark.parametrize(
