@@ -9,14 +9,20 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from transferbench.errors import DataError, suggestion
+from transferbench.errors import DataError, listing, suggestion
 from transferbench.specs import DatasetItems, DatasetSpec, Params
 from transferbench_plugins.datasets._arrow_tables import ArrowRows, local_rows, rows_of_table
-from transferbench_plugins.datasets._paths import BelowRoot, group_text, required
+from transferbench_plugins.datasets._paths import (
+    BelowRoot,
+    content_of_folder,
+    group_text,
+    required,
+)
 
 __all__ = ["HUGGINGFACE", "HuggingFaceParams"]
 
 NAME = "huggingface"
+LISTED = 10
 PICTURES, LABELS = ("image", "img", "picture"), ("label", "labels", "class", "fine_label")
 
 
@@ -25,16 +31,17 @@ class HuggingFaceParams(Params):
 
     ``dataset``: a folder below the root, ``FOLDER`` in ``huggingface/FOLDER``; with ``revision``
     the name of a repository on the hub. ``revision``: the commit, or tag, to download; needs the
-    extra ``huggingface``. ``configuration``: of the repository, where it has several.
-    ``train``, ``test``: names of splits.
+    extra ``huggingface``. ``configuration``: of the repository, where it has several; of a folder
+    the one below it to read.
+    ``train``, ``test``: names of splits, ``train`` of ``train-00000-of-00002.parquet``.
     ``image``, ``label``, ``group``: columns; the first two are found where they are left out.
     """
 
     dataset: BelowRoot
     revision: Annotated[str, Field(min_length=1)] | None = None
-    configuration: str | None = None
-    train: Annotated[str, Field(min_length=1)] = "train"
-    test: Annotated[str, Field(min_length=1)] = "test"
+    configuration: Annotated[BelowRoot, Field(min_length=1)] | None = None
+    train: Annotated[BelowRoot, Field(min_length=1)] = "train"
+    test: Annotated[BelowRoot, Field(min_length=1)] = "test"
     image: str | None = None
     label: str | None = None
     group: str | None = None
@@ -46,9 +53,15 @@ class HuggingFaceParams(Params):
 def _classes(params: HuggingFaceParams, root: Path | None) -> tuple[str, ...]:
     rows = {split: _rows(params, split, root) for split in ("train", "test")}
     column = _label_column(params, rows["train"])
-    names = rows["train"].features.get(column, {}).get("names")
-    if names:
-        return tuple(map(str, names))
+    declared = {split: _declared(part, column) for split, part in rows.items()}
+    if all(declared.values()) and declared["train"] != declared["test"]:
+        names = (listing(part, LISTED) for part in declared.values())
+        raise DataError(
+            f"dataset {NAME!r}: splits {params.train!r} and {params.test!r} declare other classes "
+            f"in column {column!r}, {' and '.join(names)}: take both from one version"
+        )
+    if declared["train"]:
+        return declared["train"]
     values = {value for part in rows.values() for value in _values(part, column)}
     if all(isinstance(value, int) for value in values):
         return tuple(map(str, range(1 + max(values))))
@@ -78,11 +91,21 @@ def _by_params(params: HuggingFaceParams) -> dict[str, Any]:
 
 
 def _rows(params: HuggingFaceParams, split: str, root: Path | None) -> ArrowRows:
-    name = params.train if split == "train" else params.test
+    names = (params.train, params.test) if split == "train" else (params.test, params.train)
     if params.revision is not None:
-        return _of_hub(params, name)
+        return _of_hub(params, names[0])
     expected = "parquet files or a folder of save_to_disk; for the hub give revision"
-    return local_rows(required(root, NAME, expected, f"{NAME}/{params.dataset}"), name)
+    folder = required(root, NAME, expected, f"{NAME}/{params.dataset}")
+    return local_rows(_configured(params, folder), *names)
+
+
+def _configured(params: HuggingFaceParams, folder: Path) -> Path:
+    if params.configuration is None or (folder / params.configuration).is_dir():
+        return folder / (params.configuration or "")
+    raise DataError(
+        f"dataset {NAME!r}: there is no folder {params.configuration!r} of a configuration; "
+        f"{content_of_folder(folder)}: name one of its folders, or leave configuration out"
+    )
 
 
 def _of_hub(params: HuggingFaceParams, split: str) -> ArrowRows:
@@ -111,10 +134,11 @@ def _of_hub(params: HuggingFaceParams, split: str) -> ArrowRows:
 def _values(rows: ArrowRows, column: str) -> list[Any]:
     values = rows.column(column)
     for position, value in enumerate(values):
-        if not isinstance(value, (int, str)) or isinstance(value, bool):
+        named = isinstance(value, str) and value.strip()
+        if not named and (not isinstance(value, int) or isinstance(value, bool)):
             raise DataError(
                 f"dataset {NAME!r}: row {position} has {value!r} in column {column!r}, expected a "
-                "number or a name: give another column"
+                "number or a name: give another column, or leave the row out"
             )
     return values
 
@@ -137,6 +161,12 @@ def _indices(values: Sequence[Any], classes: Sequence[str]) -> np.ndarray:
 
 def _picture_column(params: HuggingFaceParams, rows: ArrowRows) -> str:
     return _column(rows, "image", params.image, "Image", PICTURES)
+
+
+def _declared(rows: ArrowRows, column: str) -> tuple[str, ...]:
+    """The classes that the dataset names itself; none where it does not."""
+    feature = rows.features.get(column)
+    return tuple(map(str, feature.get("names") or ())) if isinstance(feature, dict) else ()
 
 
 def _label_column(params: HuggingFaceParams, rows: ArrowRows) -> str:
@@ -179,7 +209,7 @@ def _picture(value: Any) -> bytes | Path:
 
 HUGGINGFACE = DatasetSpec(
     name=NAME,
-    version=1,
+    version=2,
     summary="A dataset of Hugging Face, as huggingface/FOLDER or, at a revision, huggingface/REPO",
     source="your own files, or https://huggingface.co/datasets",
     license="that of the dataset",

@@ -100,7 +100,8 @@ def _labels(params: TorchvisionParams, opened: Any) -> np.ndarray:
     labels = getattr(opened, _class_of(params).labels, None)
     if labels is None or len(labels) != len(opened):  # of another version: decodes all
         labels = [opened[i][1] for i in range(len(opened))]
-    return np.asarray(labels).astype(np.int64)
+    values = np.asarray(labels).astype(np.int64)
+    return values[:, 0] if values.ndim == 2 else values  # QMNIST: the class, then the writer, ...
 
 
 def _classes(params: TorchvisionParams, root: Path | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import json
 import struct
@@ -75,10 +76,10 @@ def test_a_suite_names_a_member(tmp_path):
 # --- torchvision ----------------------------------------------------------------------------------
 
 
-def idx(path, array):
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+def idx(path, array, kind=8):
+    header = struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
+    path.write_bytes(header + array.astype({8: ">u1", 12: ">i4"}[kind]).tobytes())
 
 
 @pytest.fixture
@@ -99,6 +100,59 @@ def test_torchvision_opens_its_own_files(mnist, tmp_path):
     pixels = np.frombuffer(raw, np.uint8).reshape(10, 8, 8, 1)
     assert np.array_equal(data.splits["test"].images, np.repeat(pixels, 3, axis=3))
     assert data.splits["test"].groups[0] == "test-0"
+
+
+def test_the_class_of_a_digit_is_read_where_files_say_more_of_it(tmp_path):
+    raw = tmp_path / "data" / "torchvision" / "QMNIST" / "QMNIST" / "raw"
+    draws = np.random.default_rng(0)
+    for part in ("train", "test"):
+        facts = draws.integers(0, 10**5, (20, 8))
+        facts[:, 0] = np.arange(20) % 10
+        idx(raw / f"qmnist-{part}-images-idx3-ubyte", draws.integers(0, 256, (20, 8, 8)))
+        idx(raw / f"qmnist-{part}-labels-idx2-int", facts, kind=12)
+    data = prepared(TORCHVISION, tmp_path / "data", tmp_path, dataset="QMNIST")
+    assert data.classes[9] == "9 - nine"
+    assert data.splits["test"].labels.tolist() == [*range(10), *range(10)]
+
+
+def lists(folder, **files):
+    """Pictures ``a/0.jpg`` and ``b/1.jpg``, and text files."""
+    for name in ("a/0.jpg", "b/1.jpg"):
+        draw(folder / name)
+    for name, text in files.items():
+        path = folder.parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "files", "classes"),
+    [
+        ("DTD", "dtd/dtd/images", {"labels/{}1.txt": "b/1.jpg\na/0.jpg\n"}, ("a", "b")),
+        ("Food101", "food-101/images", {"meta/{}.json": '{"b": ["b/1"], "a": ["a/0"]}'},
+         ("a", "b")),
+        ("OxfordIIITPet", "oxford-iiit-pet/images",
+         {"annotations/{}.txt": "b/1 2 1 1\na/0 1 1 1\n"}, ("A/0", "B/1")),
+        ("FGVCAircraft", "fgvc-aircraft-2013b/data/images",
+         {"variants.txt": "A\nB\n", "images_variant_{}.txt": "b/1 B\na/0 A\n"}, ("A", "B")),
+    ],
+)  # fmt: skip
+def test_labels_of_lists_are_indices_of_their_classes(tmp_path, name, pictures, files, classes):
+    parts = [torchvision_data.KNOWN_CLASSES[name].train["split"], "test"]
+    files = {file.format(part): text for file, text in files.items() for part in parts}
+    lists(tmp_path / pictures, **files)
+    spec = TORCHVISION.parse({"dataset": name})
+    assert TORCHVISION.classes(spec, tmp_path) == classes
+    for split in ("train", "test"):
+        assert loaded(TORCHVISION, tmp_path, split, dataset=name).labels.tolist() == [1, 0]
+
+
+def test_usps_is_read_from_its_packed_text(tmp_path):
+    line = "{} " + " ".join(f"{index + 1}:{(-1) ** index}" for index in range(256)) + "\n"
+    for name in ("usps.bz2", "usps.t.bz2"):
+        (tmp_path / name).write_bytes(bz2.compress("".join(map(line.format, (1, 10))).encode()))
+    split = loaded(TORCHVISION, tmp_path, dataset="USPS")
+    assert split.labels.tolist() == [0, 9]
 
 
 def test_without_a_published_split_a_hash_selects_test_pictures(tmp_path):
@@ -216,6 +270,8 @@ def test_columns_without_a_declaration_are_found_by_name(folder):
 
 
 def test_several_files_and_row_groups_keep_their_order(folder):
+    (folder / "data" / "train-00000-of-00001.parquet").unlink()
+    save_parquet(folder, "train", "data/{}-00000-of-00002.parquet")
     save_parquet(folder, "train", "data/{}-00001-of-00002.parquet", count=5)
     split = loaded(HUGGINGFACE, folder, dataset="owner/pets")
     assert len(split.labels) == 9
@@ -248,9 +304,139 @@ def test_files_of_other_content_are_said(folder, fault):
     assert "has the columns img, kind, person: say with the parameter label" in fault()
     path.write_bytes(b"PAR1")
     assert "cannot be read (" in fault(label="kind")
+    next((folder / "data").glob("train*")).unlink()
     save_to_disk(folder / "train", table())
+    assert "split 'train' is in train and 'test' in data: put both into one" in fault(label="kind")
+    path.unlink()
+    save_to_disk(folder / "test", table())
     (folder / "train" / "data-00001-of-00002.arrow").unlink()
     assert "train is no whole folder of save_to_disk (" in fault()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/{}_unlabelled-00000-of-00001.parquet",
+        "data/{}-extra.parquet",
+        "data/{}ing.parquet",
+        "other/{}_2/0000.parquet",
+        "data/._{}.parquet",
+        ".cache/{}-00000-of-00001.parquet",
+        "__MACOSX/{}/0000.parquet",
+    ],
+)
+def test_files_of_another_name_are_not_of_the_split(folder, name):
+    save_parquet(folder, "train", name)
+    assert len(loaded(HUGGINGFACE, folder, dataset="owner/pets").labels) == 4
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["{}.parquet"],
+        ["data/{}-00000-of-00001-0a1b2c3d4e5f6789.parquet"],
+        ["data/{}_0.parquet", "data/{}_1.parquet"],
+        ["{}1.parquet", "{}2.parquet"],
+        ["default/{}/0000.parquet", "default/{}/0001.parquet"],
+        ["{}/part-00000-c000.parquet", "{}/part-00001-c000.parquet"],
+        ["{}_pictures/{}.parquet"],
+    ],
+)
+def test_files_of_a_split_are_named_in_several_ways(tmp_path, names):
+    for split in ("train", "test"):
+        for name in names:
+            save_parquet(tmp_path, split, name.replace("{}", split))
+    for split in ("train", "test"):
+        assert len(loaded(HUGGINGFACE, tmp_path, split, dataset="x").labels) == 4 * len(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["data/train-00000-of-00002.parquet"],
+        ["data/train-00001-of-00002.parquet", "data/train-00001-of-00003.parquet"],
+        ["data/train-00000-of-00001.parquet", "data/train.parquet"],
+        ["data/train-00000-of-00001.parquet", "data/train-00000-of-00001-0a1b.parquet"],
+        ["data/train2014.parquet", "data/train2017.parquet"],
+        ["train/data-00000-of-00002.parquet"],
+    ],
+)
+def test_files_that_are_not_all_of_one_split_are_refused(folder, fault, names):
+    next((folder / "data").glob("train*")).unlink()
+    for name in names:
+        save_parquet(folder, name=name)
+    message = fault()
+    assert all(name.partition("/")[2] in message for name in names)
+    assert "of split 'train', not all its files from the first to the last: get what is" in message
+
+
+def test_one_of_several_files_is_a_split_by_its_full_name(tmp_path):
+    for index in (1, 10, 11, 12):
+        save_parquet(tmp_path, name=f"fold_{index}.parquet", count=index)
+    params = {"dataset": "x", "train": "fold_1", "test": "fold_12"}
+    assert len(loaded(HUGGINGFACE, tmp_path, **params).labels) == 1
+    assert len(loaded(HUGGINGFACE, tmp_path, "test", **params).labels) == 12
+
+
+def test_of_several_configurations_one_is_named(tmp_path):
+    for name, count in (("breeds", 4), ("colours", 6)):
+        for split in ("train", "test"):
+            save_parquet(tmp_path / "data/huggingface/pets" / name, split, count=count)
+    data = tmp_path / "data"
+    message = refused(HUGGINGFACE, data, tmp_path, dataset="pets")
+    assert (
+        "split 'train' is in breeds/data, colours/data: name one of these folders with" in message
+    )
+    message = refused(HUGGINGFACE, data, tmp_path, dataset="pets", configuration="colors")
+    assert "there is no folder 'colors' of a configuration; " in message
+    assert "pets has breeds/, colours/" in message
+    root = data / "huggingface" / "pets"
+    assert len(loaded(HUGGINGFACE, root, dataset="pets", configuration="colours").labels) == 6
+    save_to_disk(root / "breeds" / "train", table())
+    message = refused(HUGGINGFACE, data, tmp_path, dataset="pets", configuration="breeds")
+    assert "split 'train' is in data, train: name one of these folders" in message
+
+
+def test_splits_of_two_configurations_are_refused(tmp_path):
+    root = tmp_path / "data" / "huggingface" / "pets"
+    save_parquet(root, "train", "breeds/{}/0000.parquet")
+    save_parquet(root, "test", "colours/{}/0000.parquet")
+    message = refused(HUGGINGFACE, tmp_path / "data", tmp_path, dataset="pets")
+    assert "split 'train' is in breeds/train and 'test' in colours/test: put both into" in message
+
+
+def test_classes_are_declared_alike_by_all_files(folder, fault):
+    other = FEATURES | {"kind": {"_type": "ClassLabel", "names": ["dog", "cat"]}}
+    save_parquet(folder, "test", features=other)
+    assert (
+        "'train' and 'test' declare other classes in column 'kind', cat, dog and dog, " in fault()
+    )
+    next((folder / "data").glob("test*")).unlink()
+    save_parquet(folder, "test", "data/{}_0.parquet")
+    save_parquet(folder, "test", "data/{}_1.parquet", features=other)
+    assert (
+        "test_1.parquet declares other columns or classes than test_0.parquet: they are of two"
+        in fault()
+    )
+
+
+@pytest.mark.parametrize(("params", "column"), [({}, "kind"), ({"group": "person"}, "person")])
+def test_a_row_without_a_label_or_a_group_is_said(folder, fault, params, column):
+    for split in ("train", "test"):
+        save_parquet(folder, split, features=None, kind=["a", "b", "a", "b"])
+    columns = {"kind": ["a", "b", "a", "b"]} | {column: ["a", "b", " ", "b"]}
+    save_parquet(folder, "test", features=None, **columns)
+    message = f"row 2 has ' ' in column {column!r}, expected a number or a name"
+    assert message in fault(image="img", label="kind", **params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"train": "../train"}, {"test": "/etc"}, {"configuration": ".."}, {"dataset": "../x"}],
+)
+def test_nothing_outside_the_folder_is_read(params):
+    with pytest.raises(ValidationError, match="must lie below the dataset's root"):
+        HUGGINGFACE.parse({"dataset": "owner/pets"} | params)
 
 
 def test_the_hub_is_read_at_a_revision(tmp_path, monkeypatch):
