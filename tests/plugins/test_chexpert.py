@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+from typing import get_args
 
 import numpy as np
 import pytest
+from documentation import text_of
 from official_layouts import draw, loaded, prepared, refused
 from PIL import Image
 
 from transferbench.conformance import check_plugin
+from transferbench_plugins.datasets._binary_labels import Policy
 from transferbench_plugins.datasets._radiographs import blurred, equalised, prepared_radiograph
 from transferbench_plugins.datasets.chexpert import CHEXPERT, COLUMNS, FINDINGS
 
@@ -148,6 +151,12 @@ def test_the_papers_split_permutes_the_rows_and_says_that_it_leaks(root, tmp_pat
     assert data.splits["test"].groups.tolist() == [patients[i] for i in order[4:]]
     leak = CHEXPERT.with_params(CHEXPERT.parse({"split": "paper"})).shared_between_splits
     assert leak.startswith("the paper's code splits by picture")
+
+
+def test_the_page_names_what_an_uncertain_finding_may_count_as():
+    page = text_of("docs/how-to/datasets.md").partition("\n## CheXpert\n")[2]
+    section = page.partition("\n## ")[0]
+    assert [policy for policy in get_args(Policy) if f"`{policy}`" not in section] == []
 
 
 # --- preprocessing --------------------------------------------------------------------------------
