@@ -24,12 +24,14 @@ class _Class(NamedTuple):
     """How a class of torchvision is read.
 
     ``labels``: its attribute with the labels. ``train``, ``test``: the arguments of each split;
-    empty where it has one split alone.
+    empty where it has one split alone. ``files``: its attribute with the paths of the pictures,
+    where torchvision lists them in the order of the file system.
     """
 
     labels: str
     train: Mapping[str, Any] = {}
     test: Mapping[str, Any] = {}
+    files: str = ""
 
 
 _BOOL = {"train": {"train": True}, "test": {"train": False}}
@@ -52,7 +54,7 @@ KNOWN_CLASSES: Mapping[str, _Class] = {
     "OxfordIIITPet": _Class("_labels", **_TRAINVAL),
     "QMNIST": _Class("targets", **_BOOL),
     "STL10": _Class("labels", **_TEXT),
-    "SUN397": _Class("_labels"),
+    "SUN397": _Class("_labels", files="_image_files"),
     "SVHN": _Class("labels", **_TEXT),
     "USPS": _Class("targets", **_BOOL),
 }
@@ -118,14 +120,22 @@ def _items(params: TorchvisionParams, split: str, root: Path | None) -> DatasetI
     labels = _labels(params, opened)
     published = bool(_class_of(params).train)
     keys = [f"{split if published else 'all'}-{i}" for i in range(len(labels))]
-    positions = np.arange(len(labels))
+    selected = np.arange(len(labels))
     if not published:
-        positions = np.flatnonzero(hashed_test(keys, params.test_share) == (split == "test"))
+        selected = np.flatnonzero(hashed_test(keys, params.test_share) == (split == "test"))
+    positions = _order(params, opened)[selected]
 
     def read(i: int) -> np.ndarray:
         return np.asarray(opened[int(positions[i])][0].convert("RGB"))
 
-    return DatasetItems(labels[positions], np.array(keys, str)[positions], read)
+    return DatasetItems(labels[positions], np.array(keys, str)[selected], read)
+
+
+def _order(params: TorchvisionParams, opened: Any) -> np.ndarray:
+    """The positions of all pictures, in an order that is not that of the file system."""
+    if not (files := _class_of(params).files):
+        return np.arange(len(opened))
+    return np.argsort(np.array([path.as_posix() for path in getattr(opened, files)]))
 
 
 def _folder(params: TorchvisionParams) -> str:

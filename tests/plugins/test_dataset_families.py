@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,6 +167,21 @@ def test_without_a_published_split_a_hash_selects_test_pictures(tmp_path):
     assert not keys[0] & keys[1]
     assert keys[0] | keys[1] == {f"all-{index}" for index in range(16)}
     assert set(parts[0].labels.tolist()) == {0, 1}
+
+
+def test_the_order_of_pictures_is_not_that_of_the_file_system(tmp_path, monkeypatch):
+    pictures = tmp_path / "SUN397" / "SUN397"
+    for name in ("a/abbey/sun_1", "a/abbey/sun_2", "b/bog/sun_0", "b/bog/sun_3"):
+        draw(pictures / f"{name}.jpg")
+    (pictures / "ClassName.txt").write_text("/a/abbey\n/b/bog\n")
+    parts, listed = [], Path.rglob
+    for reverse in (False, True):
+        monkeypatch.setattr(Path, "rglob", lambda folder, pattern, reverse=reverse: sorted(
+            listed(folder, pattern), reverse=reverse))  # fmt: skip
+        for split in ("train", "test"):
+            part = loaded(TORCHVISION, tmp_path / "SUN397", split, dataset="SUN397", test_share=0.4)
+            parts.append((part.labels.tolist(), part.groups.tolist(), part.images.tolist()))
+    assert parts[:2] == parts[2:]
 
 
 def test_files_that_are_not_there_come_with_the_command(mnist, tmp_path):
