@@ -29,6 +29,10 @@ def test_every_built_in_plugin_conforms(check):
     check()
 
 
+def test_built_in_diagnostics_declare_their_metrics():
+    assert [spec.name for spec in specs_of(diagnostics) if not spec.metrics] == []
+
+
 @pytest.fixture
 def folders(tmp_path):
     """A data root with an image folder of two classes."""

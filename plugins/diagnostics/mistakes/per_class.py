@@ -27,6 +27,8 @@ from transferbench_plugins.diagnostics._measurement import measurement
 
 __all__ = ["PER_CLASS", "PerClassParams"]
 
+SHARES = ("recall", "precision", "f1", "class_auc")
+METRICS = frozenset({*SHARES, "confusion"})
 ABSENT = "no test image of this class"
 NEVER = "never predicted"
 UNDEFINED_AUC = "all test images are of this class, or none, or logits are not finite"
@@ -117,10 +119,8 @@ PER_CLASS = DiagnosticSpec(
     recompute=recompute,
     subjects="one",
     unknown_labels=True,
-    ranges=dict.fromkeys(("recall", "precision", "f1", "class_auc"), (0, 1)),
+    metrics=METRICS,
+    ranges=dict.fromkeys(SHARES, (0, 1)),
     needs=frozenset({"logits"}),
-    report=ReportPart(
-        build=f"{__package__}._per_class_report:classes",
-        metrics=frozenset({"recall", "precision", "f1", "class_auc", "confusion"}),
-    ),
+    report=ReportPart(build=f"{__package__}._per_class_report:classes", metrics=METRICS),
 )
