@@ -3,6 +3,7 @@
 import contextlib
 import socket
 
+import numpy as np
 import pytest
 import torch
 from conforming import INITIALIZATION, altered, failure, names_of, redraw
@@ -10,6 +11,8 @@ from conforming import INITIALIZATION, altered, failure, names_of, redraw
 from transferbench.conformance import check_plugin
 from transferbench.conformance.initializations import CHECKS
 from transferbench.errors import PluginError
+from transferbench.networks.modules import load_state
+from transferbench.specs import Params
 
 
 def with_images(params, net, context):
@@ -85,6 +88,35 @@ def sharing(params, net, context):
             parameter.data = context.source_state[name]
 
 
+def drawing_from(fixed):
+    """The good initialization, and noise whose generator does not follow the context's."""
+
+    def initialize(params, net, context):
+        redraw(params, net, context)
+        with torch.no_grad():
+            fixed(next(net.parameters()), context)
+
+    return {"initialize": initialize}
+
+
+def draw_by_torch(weight, context):
+    weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+
+
+def draw_by_numpy(weight, context):
+    weight.add_(torch.from_numpy(np.random.default_rng(0).normal(size=weight.shape)))
+
+
+def draw_by_the_global_one(weight, context):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.nn.init.kaiming_normal_(weight)
+
+
+def seed_the_context(weight, context):
+    weight.normal_(generator=context.generator.manual_seed(0))
+
+
 def constant(params, net, context):
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -134,6 +166,29 @@ BAD = {
         {"initialize": drawing_globally},
         "the-same-seed-gives-the-same-weights",
         "two calls with one seed give other conv1.weight in a network with batch statistics; draw",
+    ),
+    "a fixed seed": (
+        drawing_from(draw_by_torch),
+        "another-seed-gives-other-draws",
+        (
+            "torch's randn draws the same numbers for seeds (0, 1) of the context in a network "
+            "with batch statistics; draw from context.generator, or seed another generator with"
+        ),
+    ),
+    "a fixed seed of numpy": (
+        drawing_from(draw_by_numpy),
+        "another-seed-gives-other-draws",
+        "numpy.random.default_rng draws the same numbers for seeds (0, 1) of the context",
+    ),
+    "a fixed seed of the global generator, which is put back": (
+        drawing_from(draw_by_the_global_one),
+        "another-seed-gives-other-draws",
+        "torch's normal_ draws the same numbers for seeds (0, 1) of the context",
+    ),
+    "a fixed seed of the context's generator": (
+        drawing_from(seed_the_context),
+        "another-seed-gives-other-draws",
+        "torch's normal_ draws the same numbers for seeds (0, 1) of the context",
     ),
     "a division by zero": (
         {"initialize": dividing_by_zero},
@@ -197,8 +252,16 @@ BAD = {
         {"initialize": constant},
         "what-it-needs-moves-its-weights",
         (
-            "it declares needs={'source_weights'}, and its weights do not depend on them; "
-            "declare only what it reads"
+            "it declares needs=['source_weights'], and its weights do not depend on the source's "
+            "weights; declare only what it reads"
+        ),
+    ),
+    "images beside the source that it does not read": (
+        {"needs": frozenset({"images", "source_weights"})},
+        "what-it-needs-moves-its-weights",
+        (
+            "it declares needs=['images', 'source_weights'], and its weights do not depend on the "
+            "images; declare only what it reads"
         ),
     ),
     "a download": (
@@ -241,3 +304,42 @@ def test_what_suits_one_network_alone_conforms():
         redraw(params, net, context)
 
     assert all(result.ok for result in check_plugin(altered(INITIALIZATION, initialize=initialize)))
+
+
+def test_generators_that_follow_the_context_conform():
+    def follow(weight, context):
+        seeds = torch.randint(2**31, (2,), generator=context.generator).tolist()
+        weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(seeds[0])))
+        weight.add_(torch.from_numpy(np.random.default_rng(seeds[1]).normal(size=weight.shape)))
+
+    spec = altered(INITIALIZATION, **drawing_from(follow))
+    assert {result.message for result in check_plugin(spec)} == {""}
+
+
+def test_a_copy_draws_nothing():
+    def copy(params, net, context):
+        load_state(net, context.source_state, context.source_state)
+
+    results = {r.check: r for r in check_plugin(altered(INITIALIZATION, initialize=copy))}
+    skipped = results["another-seed-gives-other-draws"]
+    assert (skipped.status, skipped.message) == ("skipped", "nothing is drawn")
+
+
+def test_parameters_may_leave_out_what_others_need():
+    class SourceShare(Params):
+        share: float = 1.0
+
+    def blend(params, net, context):
+        with torch.no_grad():
+            for name, weight in net.named_parameters():
+                if name in context.source_state:
+                    weight.lerp_(context.source_state[name], params.share).add_(1e-3)
+
+    spec = altered(INITIALIZATION, initialize=blend, params=SourceShare)
+    outcomes = {}
+    for share in (1.0, 0.0):
+        results = check_plugin(spec, params={"share": share})
+        (outcomes[share],) = (r for r in results if r.check == "what-it-needs-moves-its-weights")
+    assert outcomes[1.0].status == "passed"
+    words = "with these parameters its weights do not depend on the source's weights"
+    assert (outcomes[0.0].status, outcomes[0.0].message) == ("skipped", words)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transferbench.conformance import cases
 from transferbench.conformance.cases import Case, Observation, differing, not_finite
 from transferbench.conformance.checks import Violation, defined_in, listed, refuse_any, shared
+from transferbench.conformance.draws import draws_recorded
 from transferbench.conformance.fixtures import CLASSES, NETWORKS, SIZE
 from transferbench.errors import TransferbenchError
 from transferbench.networks.modules import body_state, build_network, clone_state, partition
@@ -26,6 +27,8 @@ from transferbench.specs import HEAD, InitializationContext, InitializationSpec,
 __all__ = ["CASE", "CHECKS"]
 
 COUNT = 24
+SEEDS = (0, 1)
+NEEDS = {"source_weights": "the source's weights", "images": "the images"}
 
 
 class TargetNetwork(NamedTuple):
@@ -65,16 +68,18 @@ class InitializationCase(Case[InitializationSpec]):
             lambda: {network: self.initialized(target) for network, target in targets.items()}
         )
 
-    def target(self, network: str, *, variant: int = 0) -> TargetNetwork:
-        """A fresh network and its context; ``variant``: of other sources and images."""
+    def target(
+        self, network: str, *, other: str | None = None, seed: int = SEEDS[0]
+    ) -> TargetNetwork:
+        """A fresh network and its context; ``other``: what it needs and is of another draw."""
         net, needs = copy.deepcopy(_network(network, 1)), self.spec.needs
         modules = partition(NETWORKS[network], net)
-        source = body_state(_source(network, 2 + variant), modules)
+        source = body_state(_source(network, 3 if other == "source_weights" else 2), modules)
         return TargetNetwork(net, InitializationContext(
             source if "source_weights" in needs else None,
             modules,
-            torch.Generator().manual_seed(0),
-            _images(variant) if "images" in needs else None,
+            torch.Generator().manual_seed(seed),
+            _images(int(other == "images")) if "images" in needs else None,
         ))  # fmt: skip
 
     def with_fresh(self) -> Iterator[tuple[str, TargetNetwork, TargetNetwork]]:
@@ -134,6 +139,32 @@ def check_the_same_seed_gives_the_same_weights(case: InitializationCase) -> None
                 f"two calls with one seed give other {listed(different)} in {network}",
                 "draw from context.generator alone",
             )
+
+
+def check_another_seed_gives_other_draws(case: InitializationCase) -> None:
+    """No generator that it draws from is in the same state for two seeds of ``context.generator``.
+
+    All replicates would share the draw. Draws of torch are seen, and those of
+    ``numpy.random.default_rng`` called by this name; those of numpy's other generators, of
+    ``random.Random`` and of compiled code are not.
+    """
+    drawn = False
+    for network in case.started:
+        states = []
+        for seed in SEEDS:
+            target = case.target(network, seed=seed)
+            with draws_recorded() as calls:
+                case.initialized(target)
+            states.append(calls)
+        if fixed := states[0].keys() & states[1].keys():
+            call = min(states[0][state] for state in fixed)
+            raise Violation(
+                f"{call} draws the same numbers for seeds {SEEDS} of the context in {network}",
+                "draw from context.generator, or seed another generator with a draw from it",
+            )
+        drawn = drawn or bool(calls)
+    if not drawn:
+        raise SkipTest("nothing is drawn")
 
 
 def check_weights_are_finite(case: InitializationCase) -> None:
@@ -205,17 +236,24 @@ def check_the_network_shares_no_memory(case: InitializationCase) -> None:
 
 
 def check_what_it_needs_moves_its_weights(case: InitializationCase) -> None:
-    """Another source and other images lead to other weights: what ``needs`` declares is used."""
+    """Another source, or other images, lead to other weights: what ``needs`` declares is used."""
     if not case.spec.needs:
         raise SkipTest("it needs nothing")
-    for network, started in case.started.items():
-        other = case.initialized(case.target(network, variant=1))
-        if differing(started.net.state_dict(), other.net.state_dict()):
-            return
-    raise Violation(
-        f"it declares needs={set(case.spec.needs)}, and its weights do not depend on them",
-        "declare only what it reads: a run prepares all that is declared",
-    )
+    for need in sorted(case.spec.needs):
+        if any(_moved_by(case, need, network) for network in case.started):
+            continue
+        if case.params != case.spec.parse(case.spec.tiny):  # needs are declared for any parameters
+            raise SkipTest(f"with these parameters its weights do not depend on {NEEDS[need]}")
+        raise Violation(
+            f"it declares needs={sorted(case.spec.needs)}, and its weights do not depend on "
+            f"{NEEDS[need]}",
+            "declare only what it reads: a run prepares all that is declared",
+        )
+
+
+def _moved_by(case: InitializationCase, need: str, network: str) -> bool:
+    other = case.initialized(case.target(network, other=need))
+    return bool(differing(case.started[network].net.state_dict(), other.net.state_dict()))
 
 
 def check_the_checkpoint_is_an_epoch(case: InitializationCase) -> None:
