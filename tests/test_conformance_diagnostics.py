@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import socket
+from functools import partial
+from typing import Literal
 from unittest import SkipTest
 
 import numpy as np
@@ -15,7 +17,7 @@ from transferbench import reporting
 from transferbench.conformance import checks_of
 from transferbench.conformance.diagnostics import CHECKS
 from transferbench.records import Measurement
-from transferbench.specs import ReportPart, Subject
+from transferbench.specs import Params, ReportPart, Subject
 
 COUNTER = itertools.count()
 
@@ -134,6 +136,38 @@ UNCHECKED = Measurement.model_construct(
 )
 
 
+def of_cached_logits(params, subjects, context):
+    a, b = (context.once("logits", partial(getattr, each, "logits")) for each in subjects)
+    yield measurement(value=float((a.argmax(1) == b.argmax(1)).mean()))
+
+
+class MeanParams(Params):
+    images: int = 8
+    absolute: bool = False
+    outputs: Literal["all", "first"] = "all"
+
+
+def mean_with(*, without="", spoilt=False):
+    """A cached mean of logits whose key lacks one of what it depends on."""
+
+    def measure(params, subjects, context):
+        (subject,) = subjects
+        modules = tuple(subject.state())  # of one network alone
+        key = {"modules": modules, "job": subject.job, "seed": context.seed}
+        key = tuple({**key, **params.model_dump(), without: None}.items())
+        (value,) = result = context.once(key, partial(mean, params, subject, context.seed))
+        if spoilt:
+            result[0] = value + 1
+        yield measurement("mean", value)
+
+    return altered(NORM, params=MeanParams, measure=measure)
+
+
+def mean(params, subject, seed):
+    logits = subject.logits[: params.images, : 1 if params.outputs == "first" else None]
+    return [float((np.abs(logits) if params.absolute else logits).mean()) + seed]
+
+
 def of_classes_alone(params, subjects, context):
     assert subjects[0].labels.ndim == 1, "one label an image"
     yield from same_answers(params, subjects, context)
@@ -143,6 +177,7 @@ def of_finite_logits(params, subjects, context):
     yield measurement(value=float(subjects[1].logits.mean()))
 
 
+KEYS = "results-in-the-cache-are-what-their-keys-say"
 BAD = {
     "a diagnostic that prints": (
         {"measure": printing},
@@ -210,6 +245,14 @@ BAD = {
         {"measure": lambda params, subjects, context: [measurement(value=float(next(COUNTER)))]},
         "the-same-seed-gives-the-same-numbers",
         "same differs when it is measured again on a network with batch statistics; draw from",
+    ),
+    "a key of the cache without the trial": (
+        {"measure": of_cached_logits},
+        KEYS,
+        (
+            "same differs on a network with batch statistics where context.once holds results of "
+            "other diagnoses; put all that a result depends on into its key, such as subject.job"
+        ),
     ),
     "spoilt weights": (
         after(spoil_weights),
@@ -393,6 +436,40 @@ def test_each_bad_diagnostic_is_caught_with_advice(bad):
 
 def test_every_check_fails_for_a_bad_plugin():
     assert {check for _, check, _ in BAD.values()} == names_of(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ({"without": "job"}, "mean differs on other trials of a network with batch statistics"),
+        ({"without": "seed"}, "mean differs with another seed on a network with"),
+        ({"without": "images"}, "with MeanParams(images=4, absolute=False, outputs='all') on"),
+        ({"without": "absolute"}, "with MeanParams(images=8, absolute=True, outputs='all') on"),
+        ({"without": "outputs"}, "with MeanParams(images=8, absolute=False, outputs='first') on"),
+        ({"spoilt": True}, "mean differs on a network with batch statistics once more"),
+    ],
+    ids=str,
+)
+def test_a_key_lacks_nothing_that_the_result_depends_on(mistake, words):
+    assert words in failure(mean_with(**mistake), KEYS)
+
+
+def test_a_failure_by_a_wrong_key_is_told():
+    def measure(params, subjects, context):
+        names = context.once("names", lambda: list(subjects[0].state()))
+        yield measurement(value=float(sum(subjects[0].state()[name].numel() for name in names)))
+
+    message = failure(altered(NORM, measure=measure), KEYS)
+    assert f"{KEYS}: it fails (KeyError: " in message
+    assert ") on a network without norms where context.once holds results of other" in message
+
+
+def test_whole_keys_conform_and_no_key_is_skipped():
+    cached, uncached = ([check for check in checks_of(spec) if check.name == KEYS]
+                        for spec in (mean_with(), NORM))  # fmt: skip
+    cached[0]()
+    with pytest.raises(SkipTest, match="it caches nothing"):
+        uncached[0]()
 
 
 def test_the_fake_subject_has_all_members_of_the_protocol():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.errors import StoreError
 from transferbench.networks.modules import clone_state
 from transferbench.records import Measurement
-from transferbench.specs import DiagnosticContext, DiagnosticSpec
+from transferbench.specs import DiagnosticContext, DiagnosticSpec, Memoize, uncached
 
 __all__ = ["COUNTS", "SIDES", "DiagnosticCase", "WeightsAlone", "described", "key_of"]
 
@@ -74,11 +75,44 @@ class DiagnosticCase(Case[DiagnosticSpec]):
         subjects = [trials.pretrained[0], trials.random[0], trials.pretrained[1]]
         return subjects[: COUNTS[self.spec.subjects]]
 
-    def measure(self, subjects: Sequence[Any]) -> list[Any]:
+    def measure(
+        self, subjects: Sequence[Any], *, seed: int = SEED, once: Memoize = uncached
+    ) -> list[Any]:
         """All measurements of the subjects."""
         device = torch.device(self.device)
-        context = DiagnosticContext(device, torch.Generator().manual_seed(SEED), SEED)
+        context = DiagnosticContext(device, torch.Generator().manual_seed(seed), seed, once)
         return list(self.spec.measure(self.params, subjects, context))
+
+    def diagnoses(self) -> Iterator[tuple[str, Callable[..., list[Any]]]]:
+        """What a worker may measure one after the other: a description, and the call for it."""
+        for network in self.calls:
+            yield f"on {network}", partial(self.measure, self.subjects(network))
+        first = next(iter(self.calls))
+        trials, subjects = finished_trials(first, self.device), self.subjects(first)
+        others = [trials.random[1], trials.pretrained[1], trials.random[0]][: len(subjects)]
+        yield f"on other trials of {first}", partial(self.measure, others)
+        yield f"with another seed on {first}", partial(self.measure, subjects, seed=SEED + 1)
+        for params in self._other_params():
+            measure = replace(self, params=params).measure
+            yield f"with {params!r} on {first}", partial(measure, subjects)
+        yield f"on {first} once more", partial(self.measure, subjects)
+
+    def _other_params(self) -> Iterator[Any]:
+        """The parameters with another value of one of them, where one is found."""
+        for name, info in self.spec.params.model_fields.items():
+            value = getattr(self.params, name)
+            candidates: Sequence[Any] = ()
+            if get_origin(info.annotation) is Literal:
+                candidates = get_args(info.annotation)
+            elif isinstance(value, bool):
+                candidates = (not value,)
+            elif isinstance(value, (int, float)):
+                candidates = (value // 2, value / 2, value + 1)
+            for other in candidates:
+                params = {**self.params.model_dump(), name: other}
+                if other != value and self.spec.accepts(params):
+                    yield self.spec.parse(params)
+                    break
 
     def _record(self, subjects: Sequence[FinishedTrial]) -> RecordedCall:
         call = RecordedCall()
@@ -87,8 +121,13 @@ class DiagnosticCase(Case[DiagnosticSpec]):
             for group in optimizer.param_groups:
                 call.stepped.update(map(id, group["params"]))
 
+        def once(key: Hashable, compute: Callable[[], Any]) -> Any:
+            call.caches = True
+            return uncached(key, compute)
+
+        recorded = [RecordedTrial(subject, call) for subject in subjects]
         with register_optimizer_step_pre_hook(record_step):
-            call.measurements = self.measure([RecordedTrial(subject, call) for subject in subjects])
+            call.measurements = self.measure(recorded, once=once)
         return call
 
     def all_measurements(self) -> Iterator[tuple[str, Measurement]]:
@@ -106,6 +145,7 @@ class RecordedCall:
     ``perturbations``: the names of those applied.
     ``networks``, ``arrays``: the returned objects with copies made at that time.
     ``stepped``: ids of the parameters that an optimizer updated.
+    ``caches``: whether it called ``context.once``.
     """
 
     measurements: list[Any] = field(default_factory=list)
@@ -114,6 +154,7 @@ class RecordedCall:
     networks: list[tuple[nn.Module, dict[str, Tensor]]] = field(default_factory=list)
     arrays: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
     stepped: set[int] = field(default_factory=set)
+    caches: bool = False
 
 
 class RecordedTrial:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 from unittest import SkipTest
 
@@ -131,12 +132,56 @@ def check_the_same_seed_gives_the_same_numbers(case: DiagnosticCase) -> None:
     """Bitwise, when they are measured again."""
     for network, values in case.measurements.items():
         if (again := case.again.result[network]) != values:
-            pairs = zip(values, again, strict=False)
-            changed = next((first for first, second in pairs if first != second), values[-1])
             raise Violation(
-                f"{described(changed)} differs when it is measured again on {network}",
+                f"{_first_change(values, again)} when it is measured again on {network}",
                 "draw from context.generator or context.seed alone",
             )
+
+
+def check_results_in_the_cache_are_what_their_keys_say(case: DiagnosticCase) -> None:
+    """Bitwise the same numbers with one ``context.once`` for all diagnoses, as in a worker.
+
+    Other trials, another seed, and other values of numbers, choices and switches among its
+    parameters are tried; not seen are results that diagnostics of other names share.
+    """
+    if not any(call.caches for call in case.calls.values()):
+        raise SkipTest("it caches nothing")
+    results: dict[Hashable, Any] = {}
+    reused: list[Hashable] = []
+
+    def once(key: Hashable, compute: Callable[[], Any]) -> Any:
+        if key in results:
+            reused.append(key)
+        else:
+            results[key] = compute()
+        return results[key]
+
+    for description, measure in case.diagnoses():
+        reused.clear()
+        cached = _outcome(partial(measure, once=once))
+        alone = _outcome(measure) if reused else cached
+        if cached != alone and not isinstance(alone, str):  # what fails alone may fail in any words
+            raise Violation(
+                f"{_first_change(alone, cached)} {description} where context.once holds results "
+                "of other diagnoses",
+                "put all that a result depends on into its key, such as subject.job and the "
+                "parameters, and leave the result as it is",
+            )
+
+
+def _outcome(measure: Callable[[], list[Measurement]]) -> list[Measurement] | str:
+    """What it yields, or why it fails, as it may on other trials or with other parameters."""
+    try:
+        return measure()
+    except Exception as error:  # noqa: BLE001  # a plugin's
+        return cause(error)
+
+
+def _first_change(values: Sequence[Measurement], others: Sequence[Measurement] | str) -> str:
+    if isinstance(others, str):
+        return f"it fails ({others})"
+    changed = (a for a, b in zip(values, others, strict=False) if a != b)
+    return f"{next(map(described, changed), 'the number of measurements')} differs"
 
 
 def check_networks_are_left_as_they_were(case: DiagnosticCase) -> None:
