@@ -398,6 +398,21 @@ def test_a_field_is_refused_in_words(reasons, field, value, expected):
     assert all(re.match(r"[0-9]+: [\w.-]+", line) for line in matching)
 
 
+@pytest.mark.parametrize(
+    "replicates", ["different", "same}, {a: P-T, b: P-T, replicates: different"]
+)
+def test_a_column_shows_one_value_a_network(reasons, registry, tmp_path, replicates):
+    columns = "[{key: a, title: A, diagnostic: mistakes, metric: kappa, of: value, help: a}]"
+    (tmp_path / "one.yaml").write_text(text := with_value("scoring/columns", columns))
+    load_suite(str(tmp_path / "one.yaml"), registry)
+    pairs = f"[{{a: P-T, b: RI-T, replicates: {replicates}}}]"
+    line = reasons(text, [f"diagnostics.mistakes.pairs={pairs}"])
+    expected = (
+        "a column shows one value a network, and those of P-T are in several pairs of mistakes"
+    )
+    assert f"scoring.columns.0.diagnostic: {expected}; judge it by a claim, or" in line
+
+
 def test_many_mistakes_are_cut_short(reasons):
     text = with_value("claims", "{" + ", ".join(f"c{i}: {{}}" for i in range(200)) + "}")
     reason = reasons(text)

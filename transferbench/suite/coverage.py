@@ -335,6 +335,23 @@ class _Coverage:
         for i, column in enumerate(scoring.columns):
             at = ("scoring", "columns", i, "metric")
             yield from self._metric(at, column.diagnostic, column.metric)
+            yield from self._several(("scoring", "columns", i, "diagnostic"), column.diagnostic)
+
+    def _several(self, location: Location, label: str) -> Iterator[Mistake]:
+        """A column whose diagnosis has several values of a network.
+
+        Values of pairs that share networks are no sample, and an arm with itself and with another
+        one are two quantities.
+        """
+        for arm, groups in self._by_arm.get(label, {}).items():
+            if len(groups) > 1 or groups[0].replicates in {"different", "next"}:
+                reason = (
+                    f"a column shows one value a network, and those of {arm} are in several pairs"
+                    f" of {label}; judge it by a claim, or name a diagnosis with one pair whose"
+                    " replicates are the same"
+                )
+                yield Mistake(location, reason)
+                return
 
     def _metric(self, location: Location, label: str, metric: str) -> Iterator[Mistake]:
         """A metric that the trials, or the diagnosis ``label``, do not measure."""

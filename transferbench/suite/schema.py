@@ -629,7 +629,7 @@ class BoardColumn(Strict):
     title: Annotated[str, Field(min_length=1, max_length=60)]
     """Head of the column."""
     diagnostic: str
-    """Label of a diagnosis, or ``trial``."""
+    """Label of a diagnosis that measures each network once, or ``trial``."""
     metric: Annotated[str, Field(min_length=1)]
     """Name of the metric, as the diagnostic reports it."""
     of: Literal["value", "gain", "share", "rank"]
