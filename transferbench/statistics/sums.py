@@ -102,7 +102,8 @@ def weighted_ratio(
 
     The bounds contain each rho for which the interval of ``weighted_sum`` of over - rho under
     contains 0. They need not be symmetric about the ratio. For a divisor that may be 0 the set is
-    unbounded; a fraction of a negative effect has no meaning.
+    unbounded; a fraction of a negative effect has no meaning. A divisor that is equal in all
+    replicates is of unknown spread, and leaves the ratio without bounds.
     ``networks``: as in ``jackknife``.
     Error: the set covers as ``weighted_sum`` does, whatever the divisor; of samples with bounds
     those with a divisor 4 standard errors above 0 cover 93.5% and more (``make coverage``).
@@ -124,7 +125,7 @@ def weighted_ratio(
     if bottom <= 0:
         return Interval(None, None, None, n, method, "the denominator is not above 0")
     value = top / bottom
-    if reason:
+    if reason := reason or divisor.reason:
         return Interval(value, None, None, n, method, reason)
     contrast = [*weights[:split], *(-value * weight for weight in weights[split:])]
     if _is_constant(sums, contrast):
