@@ -59,6 +59,12 @@ def test_one_module_that_fails_contradicts_the_claim():
     assert (result.verdict, result.effect) == ("contradicted", pytest.approx(-0.4))
 
 
+def test_of_several_modules_that_fail_the_furthest_is_named():
+    result = judged(EACH, by_module(around(-0.3, 0.3, -0.8)))
+    assert (result.verdict, result.effect) == ("contradicted", pytest.approx(-0.8))
+    assert result.reason == "the furthest from holding of 3 is module top"
+
+
 def test_a_failure_that_the_number_of_modules_explains_contradicts_nothing():
     values = around(0.5, 0.4, 0.3)
     spread = np.array([-1, 0.5, 0.2, -0.3, 0.6])

@@ -1,9 +1,9 @@
 """The verdicts on a suite's claims, from its measurements.
 
 An effect is an average of averages: over the coordinates of a measurement, over the cells
-(target, perturbation) of a term, then a weighted sum. Its interval is the jackknife over
-replicates: the paired Student-t where every value belongs to one network, and still right for
-pairs that share networks; next to the end of a quantity's range it is wider. Where arms start from
+(target, perturbation) of a term, then a weighted sum. Its interval is Student-t over the
+replicates, by the jackknife, which is right for pairs that share networks, too; it is wider where
+one arm varies most, where no range is known, and next to the end of one. Where arms start from
 several source networks, all replicates of one are left out at once, so that the interval covers
 what another pre-training would change. That of a share (``relative_to``) is Fieller's, from the
 same jackknife; that of a rank correlation (``order``, ``along``) follows from the pairs of levels
@@ -147,7 +147,7 @@ def judge(
 
     A claim on ``each`` value of a coordinate is reproduced where every value's interval says so,
     and contradicted where one does at a level corrected for their number (Bonferroni); the
-    effect is that of the value which is furthest from holding.
+    effect is that of the value which is furthest from holding, of those that decide the verdict.
 
     Undecided, whatever the interval: a claim of fewer than ``FEWEST`` replicates (or source
     networks, where its arms start from several), one whose
@@ -271,12 +271,12 @@ def _judge(suite: Suite, label: str, own: Measurements, facts: _Facts, make: _In
 
 
 def _decisive(claim: Claim, judged: Sequence[_Judged]) -> _Judged:
-    """The case that fails, else one that is not decided, else the furthest from holding."""
-    worst = min(
+    """Of the cases that fail, else of those not decided, else of all the furthest from holding."""
+    order: tuple[Decision, ...] = ("contradicted", "undecided", "reproduced")
+    return min(
         judged,
-        key=lambda case: (case.decision != "undecided", _margins(claim, case.interval)[0]),
+        key=lambda case: (order.index(case.decision), _margins(claim, case.interval)[0]),
     )
-    return next((case for case in judged if case.decision == "contradicted"), worst)
 
 
 def _lost_flags(draws: Draws) -> list[str]:
