@@ -1,6 +1,7 @@
 """The parts of the report that open the networks: numbers against scipy, what is shown and when."""
 
 import base64
+import html as markup
 import io
 import re
 from dataclasses import replace
@@ -21,11 +22,12 @@ from transferbench.registry import load_registry
 from transferbench.report import ReportInput, render_report
 from transferbench.report.comparisons import difference, name_selves
 from transferbench.report.drawing import draw
-from transferbench.report.figures import Heat, mosaic
+from transferbench.report.figures import Heat, HeatFigure, Panel, PanelFigure, Series, mosaic
 from transferbench.report.formats import ABSENT
 from transferbench.report.page import diagnostic_parts
 from transferbench.report.parts import Scope
-from transferbench.report.summaries import aggregate, flag_notes
+from transferbench.report.styles import PALETTE, LineStyle
+from transferbench.report.summaries import Summary, aggregate, flag_notes
 from transferbench.report.trials import arms_part
 from transferbench_plugins import diagnostics
 from transferbench_plugins.diagnostics.modules._criticality_report import path_map
@@ -442,6 +444,23 @@ def test_the_source_is_one_network_and_its_head_another(results):
     source = view.rows.select(**states[1].labels)
     assert source.distinct("replicate") == [0]
     assert source.distinct("module") == ["stem", "stage1"]
+
+
+NAMES = ("$a_$", "$5-$10", r"\$b", PALETTE[0], 'id="c', "url(#d)", "_e")
+
+
+def texts_of(figure):
+    return [markup.unescape(text) for text in re.findall("<text[^>]*>([^<]*)", draw(figure, "x"))]
+
+
+def test_names_are_neither_formulas_nor_markup_nor_hidden():
+    heat = Heat("map", np.eye(len(NAMES)), x_ticks=NAMES, y_ticks=NAMES)
+    assert set(NAMES) <= set(texts_of(HeatFigure("maps", [[heat]], "share", numbers=True)))
+    points = [Summary(mean, None, None, 3, "ranged-t-95") for mean in (0.01, 1.0)]
+    for bars in (False, True):
+        lines = [Series(name, [0.0, 1.0], points, LineStyle()) for name in NAMES]
+        texts = texts_of(PanelFigure("lines", [[Panel("panel", lines, log="y", bars=bars)]]))
+        assert {*NAMES, "10\u207b\u00b9"} <= {*texts}
 
 
 def test_small_maps_are_joined_from_top_to_bottom_with_gaps():

@@ -6,7 +6,7 @@ Colours reach the SVG as CSS variables, so one drawing serves light and dark pag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from itertools import zip_longest
@@ -25,6 +25,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from transferbench.report.figures import Figure, Heat, HeatFigure, Panel, PanelFigure, Series
+from transferbench.report.formats import significant
 from transferbench.report.styles import GRID, INK, MUTED, PALETTE
 from transferbench.report.summaries import Summary
 
@@ -59,6 +60,8 @@ STYLE: dict[str, Any] = {
     "lines.markersize": 4.5,
     "svg.fonttype": "none",
     "text.color": INK,
+    # Names of classes and modules are no formulas, whatever dollar signs they hold.
+    "text.parse_math": False,
 } | {
     f"{axis}tick.{key}": value
     for axis in "xy"
@@ -70,6 +73,7 @@ STYLE: dict[str, Any] = {
         ("major.width", 0.6),
     )
 }
+LOOKALIKE = re.compile(r'>[^<>]*(?:#|=")[^<>]*<')
 GEOMETRY = re.compile(r'\s(?:d|x|y|transform)="[^"]*"')
 DECIMALS = re.compile(r"(\d+\.\d\d)\d+")
 """A hundredth of a point is finer than any screen or printer."""
@@ -87,6 +91,7 @@ MANY_RUNS = 12
 BAR = 0.75
 """Inches that a scale of colours takes to the right of its maps."""
 CHANCE = "chance"
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def draw(figure: Figure, name: str) -> Markup:
@@ -105,6 +110,8 @@ def _inline(text: str, name: str, description: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # matplotlib's style element would apply to the whole page: report.css says the same.
     text = re.sub(r"<style type=\"text/css\">.*?</style>", "", text, flags=re.DOTALL)
+    # What looks like an id or a colour in a name is none.
+    text = LOOKALIKE.sub(lambda match: match[0].replace("#", "&#35;").replace('="', "=&#34;"), text)
     text = re.sub(r"\sxmlns(:xlink)?=\"[^\"]*\"", "", text)
     text = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\g<1>{name}-", text)
     text = GEOMETRY.sub(lambda match: DECIMALS.sub(r"\1", match[0]), text)
@@ -216,25 +223,32 @@ def _panels(figure: PanelFigure) -> mpl.Figure:
         legend=LEGEND_LINE * -(-len(legend) // MOST_COLUMNS) + 0.06 if legend else 0.0,
     )
     canvas = mpl.Figure(figsize=layout.size)
+    handles: dict[str, Any] = {}
     for axes, panel, first in layout.cells(canvas):
-        _draw_panel(axes, panel, slanted=bool(slanted), named=first)
-    _draw_legend(canvas)
+        handles |= _draw_panel(axes, panel, slanted=bool(slanted), named=first)
+    _draw_legend(canvas, handles)
     return canvas
 
 
-def _draw_panel(axes: Axes, panel: Panel, *, slanted: bool, named: bool) -> None:
-    """One panel; ``named``: the first of its row, whose axis names the rows."""
+def _draw_panel(axes: Axes, panel: Panel, *, slanted: bool, named: bool) -> dict[str, Any]:
+    """One panel; ``named``: the first of its row, whose axis names the rows.
+
+    Returns what the legend names: matplotlib would leave out names that begin with "_".
+    """
+    handles: dict[str, Any] = {}
     side_by_side = panel.bars and panel.ticks and not panel.across
     for position, series in enumerate(panel.series):
         shift = 0.14 * (position - (len(panel.series) - 1) / 2) if side_by_side else 0
-        _draw_series(axes, panel, series, shift)
+        artist = _draw_series(axes, panel, series, shift)
+        if series.label and artist is not None:
+            handles[series.label] = artist
     along, up = (axes.axhline, axes.axvline) if panel.across else (axes.axvline, axes.axhline)
     for mark in panel.marks:
         along(mark, color=MUTED, linewidth=0.8, linestyle=":")
     for level in panel.levels:
         up(level, color=MUTED, linewidth=0.9, linestyle=":")
     if panel.chance is not None:
-        up(panel.chance, color=MUTED, linewidth=0.9, linestyle=":", label=CHANCE)
+        handles[CHANCE] = up(panel.chance, color=MUTED, linewidth=0.9, linestyle=":")
     if panel.remark:
         axes.text(0.5, 0.5, panel.remark, transform=axes.transAxes, ha="center", color=MUTED)
     axes.set_xlabel(panel.x_label)
@@ -245,6 +259,7 @@ def _draw_panel(axes: Axes, panel: Panel, *, slanted: bool, named: bool) -> None
         _set_x(axes, panel, slanted=slanted)
         _set_y(axes, panel)
     axes.minorticks_off()
+    return handles
 
 
 def _name_rows(axes: Axes, panel: Panel, *, named: bool) -> None:
@@ -262,6 +277,7 @@ def _name_rows(axes: Axes, panel: Panel, *, named: bool) -> None:
 def _set_x(axes: Axes, panel: Panel, *, slanted: bool) -> None:
     if panel.log == "x":
         axes.set_xscale("log")
+        _write_powers(axes.xaxis)
     elif panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), list(panel.ticks))
         axes.set_xlim(-0.6, len(panel.ticks) - 0.4)
@@ -280,9 +296,11 @@ def _set_y(axes: Axes, panel: Panel) -> None:
     smallest = min((mean for series in panel.series for mean in series.means), default=0.0)
     if panel.log == "symmetric":
         axes.set_yscale("symlog", linthresh=1)
+        _write_powers(axes.yaxis)
         axes.set_ylim(bottom=min(smallest, 0) - 0.3)
     elif panel.log == "y" or (panel.log == "steep" and panel.steep):
         axes.set_yscale("log")
+        _write_powers(axes.yaxis)
         # A band that reaches 0 would fill the axis with decades of nothing.
         axes.set_ylim(bottom=0.5 * smallest)
     elif panel.scale:
@@ -292,17 +310,15 @@ def _set_y(axes: Axes, panel: Panel) -> None:
             axes.set_ylim(max(low, -0.03), min(high, 1.03))
 
 
-def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> None:
-    """A line through the means with their intervals as a band or as bars."""
+def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> Any:
+    """A line through the means with their intervals as a band or as bars; None without any."""
     points = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y]
     if not points:
-        return
+        return None
     x = np.array([x.mean if isinstance(x, Summary) else x + shift for x, _ in points])
     y = np.array([y.mean for _, y in points])
     low, high = np.array([y.bounds for _, y in points]).T
     style: dict[str, Any] = {"color": series.style.color, "linestyle": series.style.dash}
-    if series.label:
-        style["label"] = series.label
     if panel.bars:
         error = np.abs([low - y, high - y])
         spread = [np.subtract(x.bounds, x.mean) for x, _ in points if isinstance(x, Summary)]
@@ -311,11 +327,10 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> None
             coordinates = {"x": y, "y": x, "xerr": error}
         elif spread:
             coordinates["xerr"] = np.abs(spread).T
-        axes.errorbar(
+        return axes.errorbar(
             **coordinates, **style,
             marker=series.style.marker, markersize=4, linewidth=1, elinewidth=1.3,
         )  # fmt: skip
-        return
     for run in () if series.runs is None else series.runs[:MANY_RUNS]:
         measured = ~np.isnan(run)
         axes.plot(
@@ -324,15 +339,11 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, shift: float) -> None
         )  # fmt: skip
     color, marker = series.style.color, series.style.marker
     axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0, zorder=1)
-    axes.plot(x, y, marker=marker, markersize=3, linewidth=1.6, **style)
+    return axes.plot(x, y, marker=marker, markersize=3, linewidth=1.6, **style)[0]
 
 
-def _draw_legend(canvas: mpl.Figure) -> None:
+def _draw_legend(canvas: mpl.Figure, handles: Mapping[str, Any]) -> None:
     """One legend above all panels, each label once."""
-    handles: dict[str, Any] = {}
-    for axes in canvas.axes:
-        artists, labels = axes.get_legend_handles_labels()
-        handles |= dict(zip(labels, artists, strict=True))
     # Chance last, arms in the order they were drawn.
     labels = sorted(handles, key=lambda label: label == CHANCE)
     if labels:
@@ -342,6 +353,17 @@ def _draw_legend(canvas: mpl.Figure) -> None:
 
 def _write_percent(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
+
+
+def _write_powers(axis: Axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+
+
+def _power(value: float) -> str:
+    """A power of ten with its exponent raised; another value in digits."""
+    digits, exponent = f"{value:.3e}".split("e")
+    is_power = digits == "1.000"
+    return f"10{str(int(exponent)).translate(RAISED)}" if is_power else significant(value)
 
 
 # --- heat maps --------------------------------------------------------------------------------
