@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 from command_line import cli, mistake
+from handmade_run import SUITE, handmade_registry, submit
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
-from transferbench.leaderboard.exports import FORMATS
+from transferbench.leaderboard.exports import FORMATS, Destination, exported
+from transferbench.submission import check
 
 ROOT = Path(__file__).parents[1]
-(ENTRY,) = ROOT.glob("leaderboard/submissions/quickstart@2/fixup-resnet8/*")
+(ENTRY,) = ROOT.glob("leaderboard/submissions/quickstart@3/fixup-resnet8/*")
 (ARMS,) = ROOT.glob("leaderboard/submissions/initializations@1/fixup-resnet14/*")
 
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
@@ -97,7 +100,7 @@ EVERY_EVAL_EVER = an_object(
 
 
 def score_of(entry: str) -> tuple[float, float, float]:
-    board = json.loads((ROOT / "leaderboard" / "quickstart@2" / "board.json").read_text())
+    board = json.loads((ROOT / "leaderboard" / "quickstart@3" / "board.json").read_text())
     (row,) = (row for row in board["rows"] if row["entry"] == entry)
     return row["score"], row["score_low"], row["score_high"]
 
@@ -109,13 +112,31 @@ def test_every_eval_ever_is_of_its_schema() -> None:
     assert [error.message for error in Draft7Validator(EVERY_EVAL_EVER).iter_errors(record)] == []
     assert record["model_info"]["id"] == "me/net"
     (result,) = record["evaluation_results"]
-    assert result["evaluation_name"] == "quickstart-2"
+    assert result["evaluation_name"] == "quickstart-3"
     score, low, high = score_of("fixup-resnet8")
     assert result["score_details"]["score"] == pytest.approx(score)
-    interval = result["score_details"]["uncertainty"]["confidence_interval"]
+    uncertainty = result["score_details"]["uncertainty"]
+    interval = uncertainty["confidence_interval"]
     assert (interval["lower"], interval["upper"]) == pytest.approx((low, high))
+    assert interval["method"] == "over 5 source networks x 2 replicates"
+    assert uncertainty["num_samples"] == 5
     config = result["metric_config"]
     assert config["min_score"] < 0 <= low <= high <= config["max_score"]
+
+
+def test_the_least_score_follows_from_a_chance_level_that_the_data_tell(tmp_path: Path) -> None:
+    registry = handmade_registry(tmp_path)
+    scoring = SUITE["scoring"] | {"chance": {"digits": "data", "marks": 0.5}}
+    suite = SUITE | {"scoring": scoring}
+    (folder,) = submit(tmp_path / "a", registry, tmp_path / "s", suite=suite)
+    report = check(folder, registry)
+    text = exported(report, registry, "every-eval-ever", Destination())
+    config = json.loads(text)["evaluation_results"][0]["metric_config"]
+    (labels,) = {tuple(trial.labels) for trial in report.content.predictions.values()
+                 if not trial.multi_label}  # fmt: skip
+    chance = np.bincount(labels).max() / len(labels)
+    ends = [((end - chance) / (0.9 - chance) + (end - 0.5) / (0.95 - 0.5)) / 2 for end in (0, 1)]
+    assert [config["min_score"], config["max_score"]] == pytest.approx(ends)
 
 
 def test_hugging_face_has_a_result_for_each_arm() -> None:
@@ -130,8 +151,8 @@ def test_hugging_face_has_a_result_for_each_arm() -> None:
         assert result["source"] == {"url": "https://example.org/board",
                                     "name": "transferbench initializations@1.0"}  # fmt: skip
         assert isinstance(result["value"], float)
-        assert re.fullmatch(r"score .* \d+ replicates; recomputed; submission e80dbc5af4",
-                            result["notes"])  # fmt: skip
+        assert re.fullmatch(r"score .* \d+ replicates(, given P)?; recomputed; submission "
+                            "e80dbc5af4", result["notes"])  # fmt: skip
     assert len({result["dataset"]["task_id"] for result in results}) == len(results)
 
 
@@ -144,7 +165,7 @@ def test_a_badge_is_a_picture_of_the_score() -> None:
     said = cli("submission", "export", ENTRY, "--format", "badge")
     picture = ET.fromstring(said.out)  # noqa: S314  # our own text
     texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts == ["transferbench quickstart@2", f"score {score_of('fixup-resnet8')[0]:.2f}"]
+    assert texts == ["transferbench quickstart@3", f"score {score_of('fixup-resnet8')[0]:.2f}"]
 
 
 def test_another_format_is_told() -> None:

@@ -14,8 +14,9 @@ from handmade_run import copied_submissions, entry_of, handmade_registry, submit
 
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import BoardTable, boards, build
+from transferbench.leaderboard.exports import Destination, exported
 from transferbench.registry import Registry
-from transferbench.submission import Declaration
+from transferbench.submission import Declaration, check
 
 REASON = "The test images had been resized twice."
 
@@ -77,6 +78,14 @@ def test_a_withdrawn_submission_is_listed_and_not_ranked(packed: Packed) -> None
     page = (packed.submissions.parent / "out" / "handmade@1" / "board.md").read_text()
     assert "withdrawn" in page
     assert REASON in page
+
+
+def test_a_withdrawn_submission_is_not_exported(packed: Packed) -> None:
+    poor = packed.paths[2]
+    taken_back(packed, poor)
+    report = check(poor, packed.registry)
+    with pytest.raises(SubmissionError, match=f"was withdrawn on .* by A. First: {REASON}"):
+        exported(report, packed.registry, "badge", Destination())
 
 
 def test_a_correction_stands_in_the_place_of_the_corrected(packed: Packed) -> None:

@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from transferbench.errors import SubmissionError
-from transferbench.leaderboard.build import board_table
+from transferbench.leaderboard.build import judged_board
+from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.table import BoardTable, Row
 from transferbench.registry import Registry
 from transferbench.submission import CheckReport
-from transferbench.suite import Suite
+from transferbench.submission.withdrawal import withdrawals_beside
+from transferbench.suite import TRIAL
 
 __all__ = ["FORMATS", "Destination", "exported"]
 
@@ -45,45 +47,57 @@ class Destination(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """The score of one row of a board; ``arm``: of one that ranks initializations."""
+    """The score of one row of a board; ``arm``: of one that ranks initializations.
+
+    ``covers``: what its interval is over; ``n``: how many, source networks where there are several.
+    """
 
     value: float
     low: float | None
     high: float | None
-    replicates: int
+    n: int
+    covers: str
     arm: str | None
 
 
 def exported(report: CheckReport, registry: Registry, form: str, destination: Destination) -> str:
     """The text of the file in one of FORMATS.
 
-    Raises: ``SubmissionError`` where the submission is refused, is of no known suite, or lacks its
-    score; or where the format needs more of the destination.
+    Raises: ``SubmissionError`` where the submission is refused, is of no known suite, was withdrawn
+    or lacks its score; or where the format needs more of the destination.
     """
     if not (report.ok and report.is_of_known_suite):
         raise SubmissionError(
             f"{report.path} is refused, or of no known suite; see 'transferbench submission check'"
         )
-    table = board_table(report.content.submission.board, [report], registry, {})
-    results = [_result(row) for row in table.rows]
-    if not results:
+    head = report.content.submission
+    if withdrawal := withdrawals_beside(report.path.absolute().parents[2]).get(head.id):
+        raise SubmissionError(f"{report.path} was withdrawn {withdrawal.text}")
+    table, competition = judged_board(head.board, [report], registry, {})
+    if competition is None or not table.rows:
         raise SubmissionError(f"{report.path} has no score: {table.unranked[0].why}")
+    (candidate,) = competition.candidates
+    results = [_result(row, candidate) for row in table.rows]
     if form == "hf-eval-results":
         return _hugging_face(report, results, destination)
     if form == "every-eval-ever":
-        return _every_eval_ever(report, results, destination)
+        return _every_eval_ever(report, candidate, results, destination)
     if form == "badge":
         return _badge(table, results)
     raise SubmissionError(f"there is no format {form!r}, only {', '.join(FORMATS)}")
 
 
-def _result(row: Row) -> _Result:
+def _result(row: Row, candidate: Candidate) -> _Result:
     value, low, high = (_number(cell) for cell in row.cells["score"])
-    replicates = row.cells["replicates"][0]
-    arm = row.cells["initialization"][0] if "initialization" in row.cells else None
-    if value is None or not isinstance(replicates, int):
+    n, covers = row.cells["replicates"][0], str(row.cells["covers"][0])
+    if value is None or not isinstance(n, int):
         raise SubmissionError("its score has no value")
-    return _Result(value, low, high, replicates, None if arm is None else str(arm))
+    arm = str(row.cells["initialization"][0]) if "initialization" in row.cells else None
+    scoring = candidate.suite.scoring
+    networks = candidate.networks(TRIAL, scoring.metric, arm or scoring.initialization)
+    if networks == 1:
+        return _Result(value, low, high, n, f"{n} {covers}", arm)
+    return _Result(value, low, high, networks, covers, arm)
 
 
 def _number(cell: object) -> float | None:
@@ -126,17 +140,24 @@ def _task(board: str, result: _Result) -> str:
 
 def _interval(result: _Result) -> str:
     if result.low is None or result.high is None:
-        return f"score {result.value:.3f} of {result.replicates} replicates"
+        return f"score {result.value:.3f} of {result.covers}"
     return (
-        f"score {result.value:.3f} [{result.low:.3f}, {result.high:.3f}], 95% over "
-        f"{result.replicates} replicates"
+        f"score {result.value:.3f} [{result.low:.3f}, {result.high:.3f}], 95% over {result.covers}"
     )
 
 
-def _every_eval_ever(report: CheckReport, results: list[_Result], destination: Destination) -> str:
-    head, suite = report.content.submission, report.content.plan.suite
+def _every_eval_ever(
+    report: CheckReport, candidate: Candidate, results: list[_Result], destination: Destination
+) -> str:
+    head, suite = candidate.head, candidate.suite
     entry, now = head.entry.label, str(int(time.time()))
-    low, high = _range(suite)
+    if candidate.score_ends is None:
+        metric = suite.scoring.metric
+        raise SubmissionError(
+            f"every-eval-ever asks for the least and the largest score, and {metric} has no range; "
+            "choose another format"
+        )
+    low, high = candidate.score_ends
     config = {
         "evaluation_description": suite.summary, "lower_is_better": False,
         "score_type": "continuous", "min_score": low, "max_score": high,
@@ -184,22 +205,8 @@ def _uncertainty(result: _Result) -> Mapping[str, Any]:
     if result.low is None or result.high is None:
         return {}
     interval = {"lower": result.low, "upper": result.high, "confidence_level": CONFIDENCE,
-                "method": "over replicates"}  # fmt: skip
-    samples = {"confidence_interval": interval, "num_samples": result.replicates}
-    return {"uncertainty": samples}
-
-
-def _range(suite: Suite) -> tuple[float, float]:
-    """The least and the most that a score can be, where its metric is a fraction."""
-    scoring = suite.scoring
-    ends = []
-    for end in (0.0, 1.0):
-        scores = []
-        for target in scoring.chance:
-            chance = scoring.chance_of(target) or 0.0  # where the data tell it, not here
-            scores.append((end - chance) / (scoring.reference[target] - chance))
-        ends.append(sum(scores) / len(scores))
-    return ends[0], ends[1]
+                "method": f"over {result.covers}"}  # fmt: skip
+    return {"uncertainty": {"confidence_interval": interval, "num_samples": result.n}}
 
 
 def _badge(table: BoardTable, results: list[_Result]) -> str:
