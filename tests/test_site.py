@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from browser import CHROMIUM, Browser, browser
-from handmade_run import SKILL, SUITE, entry_of, handmade_registry, submit
+from handmade_run import SKILL, SUITE, certify, entry_of, handmade_registry, submit
 from torch import nn
 
 from transferbench.errors import SubmissionError
@@ -67,6 +67,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *submit(folder / "c", registry, submissions, (entry,),
                 declaration=Declaration(submitter=HOSTILE)),
     ]  # fmt: skip
+    certify(later[-1], by=HOSTILE.upper())
     lines = [f"{day} {path.relative_to(submissions).as_posix()}"
              for day, paths in ((OLD, packed), (NEW, later)) for path in paths]  # fmt: skip
     (folder / DATES).write_text("\n".join(lines) + "\n")
@@ -147,7 +148,7 @@ def test_the_front_page_and_the_feed_follow_from_the_published_index(tmp_path: P
 
 def test_the_same_submissions_give_the_same_pages(site: Path, tmp_path: Path) -> None:
     folder = site.parents[1]
-    for name in ("submissions", "suites", DATES):
+    for name in ("submissions", "suites", "certificates", DATES):
         (tmp_path / name).symlink_to(folder / name)
     stale = tmp_path / "boards" / "site" / "handmade@1" / "entries" / "gone.html"
     stale.parent.mkdir(parents=True)
@@ -166,6 +167,11 @@ def test_the_same_submissions_give_the_same_pages(site: Path, tmp_path: Path) ->
 def words_of(page: Path) -> str:
     text = re.sub(r"<(script|style)[ >].*?</\1>", "", page.read_text(), flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", text).split())
+
+
+def test_a_certificate_by_the_submitter_in_another_spelling_is_told(site: Path) -> None:
+    (page,) = (site / "handmade@1" / "entries").glob("made-good+SUM*")
+    assert "1 trials agree (counts as the submitter's own)" in words_of(page)
 
 
 def test_a_board_shows_its_numbers(site: Path) -> None:

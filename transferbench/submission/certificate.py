@@ -24,6 +24,7 @@ __all__ = [
     "Repeated",
     "certificates_of",
     "chosen_trials",
+    "is_another",
     "is_of",
     "is_valid_for",
 ]
@@ -98,7 +99,7 @@ class Certificate(_Strict):
     by: Text
     date: CalendarDay
     seed: Annotated[int, Field(ge=0)]
-    tolerance: Annotated[float, Field(gt=0, le=0.05)]
+    tolerance: Annotated[float, Field(gt=0, le=TOLERANCE)]
     trials: Annotated[tuple[Repeated, ...], Field(min_length=1)]
     environment: dict[str, Text]
 
@@ -139,11 +140,9 @@ def chosen_trials(jobs: Iterable[str], count: int, seed: int) -> list[str]:
 
 def is_valid_for(certificate: Certificate, bundle: Bundle) -> bool:
     """Whether trials of this submission agree by a certificate of another than its submitter."""
-    submitter = bundle.submission.declaration.submitter
     return (
         is_of(certificate, bundle)
-        and submitter is not None
-        and _is_another(certificate.by, submitter)
+        and is_another(certificate.by, bundle.submission.declaration.submitter)
         and certificate.agrees
     )
 
@@ -169,20 +168,18 @@ def is_of(certificate: Certificate, bundle: Bundle) -> bool:
     )
 
 
-def _is_another(name: str, submitter: str) -> bool:
-    """Whether a name is not the submitter's, as far as a reader could tell them apart.
+def is_another(name: str | None, submitter: str | None) -> bool:
+    """Whether two people have these names, as far as a reader could tell them apart.
 
     Cases, spaces, signs and forms of letters do not count; a word with letters of two alphabets,
-    which looks like another word, is nobody's name.
+    which looks like another word, is nobody's name. Nobody checks whose a name is.
     """
-    words = unicodedata.normalize("NFKC", name).casefold().split()
+    names = [unicodedata.normalize("NFKC", text or "").casefold() for text in (name, submitter)]
+    words = " ".join(names).split()
     if any(len(ALIKE.intersection(map(_script, word))) > 1 for word in words):
         return False
-    return _letters(name) not in {"", _letters(submitter)}
-
-
-def _letters(name: str) -> str:
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+    first, second = ("".join(filter(str.isalnum, text)) for text in names)
+    return "" not in {first, second} and first != second
 
 
 def _script(letter: str) -> str:

@@ -33,7 +33,7 @@ from transferbench.leaderboard.site.summary import (
 )
 from transferbench.leaderboard.table import MINUS, BoardTable, Column, cell_text, signed
 from transferbench.registry import Registry
-from transferbench.submission.certificate import certificates_of, is_of
+from transferbench.submission.certificate import certificates_of, is_another, is_of
 from transferbench.suite import TRIAL, Recipe
 from transferbench.suite.columns import columns_of
 
@@ -177,6 +177,7 @@ def _entry_page(
                      and c.key != "rank"],
         certificates=[each for each in certificates_of(board.submissions, head.id)
                       if is_of(each, page.candidate.bundle)],
+        is_another=is_another,
         href_of=lambda candidate: entry_href(candidate).partition("/")[2],
         recipe_text=_recipe_text,
         submissions=_relative(board.submissions, path.parent),
