@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,19 @@ from transferbench.leaderboard.formats import write_board
 from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.site import Index
 from transferbench.leaderboard.site import write as write_module
+from transferbench.leaderboard.site.history import arrivals
 from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text, csv_text
 from transferbench.plan import Entry
 from transferbench.records import read_records, write_records
 from transferbench.registry import load_registry
 from transferbench.specs import Weights
-from transferbench.submission import Check, CheckReport, Declaration, pack
+from transferbench.submission import Check, CheckReport, Declaration, check, pack
 from transferbench.submission.bundle import read_bundle
 from transferbench.submission.certificate import (
     Certificate,
     Repeated,
     certificates_of,
+    is_another,
     is_valid_for,
 )
 from transferbench.submission.check import PUBLISHED as PUBLISHED_SUITE
@@ -520,6 +523,45 @@ def test_the_latest_minor_stands_and_the_older_is_superseded(
     assert old.name[:10] in {row.submission for row in board.unranked}
 
 
+def test_the_most_severe_perturbation_is_that_of_the_latest_minor(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
+    """Whichever folder comes first."""
+    mild = {name: use for name, use in SUITE["perturbations"].items() if name != "blur-9"}
+    other = {name: use for name, use in SUITE["diagnostics"].items() if name != "speed"}
+    early = SUITE | {"perturbations": mild, "diagnostics": other,
+                     "scoring": SUITE["scoring"] | {"columns": []}}  # fmt: skip
+    late = early | {"version": "1.1", "perturbations": SUITE["perturbations"]}
+    for name, suite in (("made-fair", early), ("made-good", late)):
+        submit(tmp_path / name, built.registry, tmp_path / "s", (entry_of(name),), suite)
+    board = only_board(tmp_path / "s", built.registry)
+    assert "blur-9 is the most severe perturbation of the suite's main family." in board.notes
+
+
+def test_entries_of_one_label_keep_their_verdicts_and_ranks(
+    built: BuiltBoards, tmp_path: Path
+) -> None:
+    """Of external weights whose tags differ in a character that a label replaces."""
+    paths = []
+    for tag in ("my model", "my-model"):
+        weights = Weights(tag=tag, origin="afar", license="MIT", pretrained_on="images")
+        backbone = {"name": "made-good", "version": 1, "params": {}}
+        entry = Entry("made-good+my-model", backbone, "MIT", "x", weights)
+        paths += submit(tmp_path / tag, built.registry, tmp_path / "s", (entry,))
+    reports = [check(path, built.registry) for path in paths]
+    table, competition = judged_board("handmade@1", reports, built.registry, {})
+    own = {f"made-good+my-model ({report.path.name[:10]})": report.content.verdicts
+           for report in reports}  # fmt: skip
+    assert dict(table.verdicts) == own
+    assert len({verdicts[0].effect for verdicts in own.values()}) == 2
+    assert {row.cells["entry"][0] for row in table.rows} == own.keys()
+    assert competition is not None
+    dates = {candidate.folder: date(2026, 1, 2) for candidate in competition.candidates}
+    came = arrivals(competition, dates)
+    assert [arrival.rank for arrival in came] == [1, 2]
+    assert [set(arrival.ranks) for arrival in came] == [set(own)] * 2
+
+
 def test_of_equal_minors_the_first_one_stands(built: BuiltBoards, tmp_path: Path) -> None:
     packed = [
         submit(tmp_path / name, built.registry, tmp_path / "s",
@@ -636,10 +678,19 @@ def test_what_is_no_file_of_a_certificate_is_not_read(tmp_path: Path) -> None:
     assert list(certificates_of(tmp_path / "submissions", "0")) == []
 
 
-def test_the_day_of_a_certificate_is_one(built: BuiltBoards, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"date": "2026-02-30"}, "day is out of range"),
+        ({"tolerance": 0.031}, "less than or equal to 0.03"),
+    ],
+)
+def test_what_no_certificate_says(
+    built: BuiltBoards, tmp_path: Path, change: dict[str, Any], why: str
+) -> None:
     submissions = copied_submissions(built.submissions, tmp_path / "submissions")
-    with pytest.raises(ValidationError, match="day is out of range"):
-        certify(next(submissions.glob("*/made-good/*")), by="three", date="2026-02-30")
+    with pytest.raises(ValidationError, match=why):
+        certify(next(submissions.glob("*/made-good/*")), by="three", **change)
 
 
 @pytest.mark.parametrize(("pinned", "word"), [("yes", None), ("", "unknown"), ("no", "no")])
@@ -663,10 +714,28 @@ def test_overlap_is_what_was_computed(
 
 
 def test_the_same_submitter_reproduces_nothing(built: BuiltBoards, tmp_path: Path) -> None:
-    for licence in ("MIT", "BSD"):
-        declared = Declaration(submitter="one", license=licence)
-        submit(tmp_path / licence, built.registry, tmp_path / "s", declaration=declared)
-    assert only_board(tmp_path / "s", built.registry).rows[0].cells["trust"] == ("recomputed",)
+    for name, outputs in (("Ann Lee", None), ("ann  LEE", noisy)):
+        (folder,) = submit(tmp_path / name, built.registry, tmp_path / "s", outputs=outputs,
+                           declaration=Declaration(submitter=name))  # fmt: skip
+        certify(folder, by="three")
+    assert only_board(tmp_path / "s", built.registry).rows[0].cells["trust"] == ("spot-checked",)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "another"),
+    [
+        ("Ann Lee", "Bo Lee", True),
+        ("Ann Lee", "\u0410\u043d\u043d\u0430", True),
+        ("Ann Lee", "\u0410nn Lee", False),  # a Cyrillic A
+        ("Ann Lee", "\uff21nn-LEE", False),  # a wide one
+        ("Ann Lee", " ", False),
+        ("Ann Lee", None, False),
+    ],
+)
+def test_names_that_look_alike_are_of_one_person(
+    first: str, second: str | None, another: bool
+) -> None:
+    assert is_another(first, second) is is_another(second, first) is another
 
 
 def test_majors_never_share_a_board(built: BuiltBoards, tmp_path: Path) -> None:

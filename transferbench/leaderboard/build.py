@@ -208,7 +208,7 @@ def judged_board(
     competition = Competition(accepted, registry, dates)
     suite, (columns, rows) = competition.suite, board_rows(competition)
     registration = registration_of(suite, registered)
-    verdicts = {c.head.entry.label: c.bundle.verdicts for c in competition.chosen.values()}
+    verdicts = {competition.names[c.entry]: c.bundle.verdicts for c in competition.chosen.values()}
     entries = dict.fromkeys(str(row.cells["entry"][0]) for row in rows)
     table = BoardTable(
         board=name,

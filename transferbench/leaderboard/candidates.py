@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
@@ -18,6 +19,7 @@ from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
 from transferbench.plan.resolve import left_out_arms, reasons_text, unmeasured_diagnoses
 from transferbench.registry import Registry
 from transferbench.submission import CheckReport, Submission
+from transferbench.submission.certificate import is_another
 from transferbench.submission.withdrawal import Withdrawal
 from transferbench.suite.ranges import metric_ranges
 
@@ -30,8 +32,8 @@ Arm: TypeAlias = tuple[Candidate, str]
 class Competition:
     """The ``candidates`` of a board, ``chosen`` and ``superseded``, and the suite that scores them.
 
-    ``accepted``: the reports on submissions of known suites of one MAJOR. ``dates``: the day on
-    which each was first on a board, by its folder.
+    ``names``: of the entries, no two alike. ``accepted``: the reports on submissions of known
+    suites of one MAJOR. ``dates``: the day on which each was first on a board, by its folder.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Competition:
         # Of equal ids the suites are equal: they are known by their digests.
         latest = max(bundles, key=lambda bundle: bundle.submission.minor)
         self.suite = latest.plan.suite
-        self.severe = most_severe(self.suite, bundles[0].submission.severities)
+        self.severe = most_severe(self.suite, latest.submission.severities)
         ranges = metric_ranges(self.suite, registry.diagnostics)
         candidates = [Candidate(report, self.suite, ranges) for report in accepted]
         self._dates = dates
@@ -54,6 +56,7 @@ class Competition:
             self.chosen.setdefault(candidate.entry, candidate)
         self.superseded = [c for c in candidates if self.chosen[c.entry] is not c]
         self.candidates = [*self.chosen.values(), *self.superseded]
+        self.names = _names(self.chosen)
         self.registry = registry
 
     def precedence(self, candidate: Candidate) -> tuple[int, date, str]:
@@ -73,7 +76,7 @@ class Competition:
         submitter = candidate.head.declaration.submitter
         for other in self.superseded:
             second = other.head.declaration.submitter
-            if other.entry != candidate.entry or None in {submitter, second} or second == submitter:
+            if other.entry != candidate.entry or not is_another(second, submitter):
                 continue
             if other.trust != "spot-checked" or _has_equal_outputs(candidate, other):
                 continue
@@ -133,6 +136,19 @@ class Competition:
                 if needs := left_out_arms(self.suite, weights, self.registry).get(arm):
                     return f"{arm} {needs}, which external weights cannot give"
         return f"no score{f' of {arm}' if of_arms else ''} on {listing(missing, 3, '; ')}"
+
+
+def _names(chosen: Mapping[EntryKey, Candidate]) -> dict[EntryKey, str]:
+    """The label of each entry, with the id of its submission where two have one label.
+
+    A label holds part of the digest of external weights, or their tag in other letters.
+    """
+    heads = {entry: candidate.head for entry, candidate in chosen.items()}
+    labels = Counter(head.entry.label for head in heads.values())
+    return {
+        entry: f"{head.entry.label}{f' ({head.id[:SHORT_ID]})' * (labels[head.entry.label] > 1)}"
+        for entry, head in heads.items()
+    }
 
 
 def _unranked(candidate: Candidate, status: UnrankedStatus, why: str) -> Unranked:

@@ -7,7 +7,7 @@ of initializations are the arms of each entry, a group for each.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -18,7 +18,7 @@ from transferbench.leaderboard.notes import installed_initialization
 from transferbench.leaderboard.origin_text import origin_text
 from transferbench.leaderboard.profile import profile_of
 from transferbench.leaderboard.rates import is_tuned, rates_text
-from transferbench.leaderboard.scores import Candidate
+from transferbench.leaderboard.scores import Candidate, EntryKey
 from transferbench.leaderboard.table import SHORT_ID, BoardCell, CellKind, Column, Row, field_names
 from transferbench.measurements import ReplicateValues
 from transferbench.registry import Registry
@@ -135,7 +135,7 @@ def _columns(competition: Competition) -> Iterator[tuple[Column, ColumnValues]]:
     """
     suite, severe = competition.suite, competition.severe
     of_arms = suite.scoring.ranks == "initializations"
-    yield from _leading_columns(of_arms=of_arms)
+    yield from _leading_columns(competition.names, of_arms=of_arms)
     measured = [*_trial_columns(suite), *((column, None) for column in columns_of(suite))]
     for under, perturbation in (("clean", suite.scoring.perturbation), ("most-severe", severe)):
         for column, arm in measured:
@@ -177,7 +177,9 @@ def _column(
     return Column(key, title, kind, text, terminal), lambda standings: map(value, standings)
 
 
-def _leading_columns(*, of_arms: bool) -> Iterator[tuple[Column, ColumnValues]]:
+def _leading_columns(
+    names: Mapping[EntryKey, str], *, of_arms: bool
+) -> Iterator[tuple[Column, ColumnValues]]:
     text = f"place by score{' within the entry' if of_arms else ''}, with its 95% interval{IMAGES}"
     yield _column("rank", "rank", "rank", text, lambda row: row.rank, terminal=True)
     members = "initializations of an entry" if of_arms else "entries"
@@ -187,7 +189,8 @@ def _leading_columns(*, of_arms: bool) -> Iterator[tuple[Column, ColumnValues]]:
         title, text = "initialization", "the arm of the suite"
         yield _column(title, title, "text", text, lambda row: row.arm, terminal=True)
     text = "the backbone"
-    yield _column("entry", "entry", "text", text, lambda row: row.head.entry.label, terminal=True)
+    yield _column("entry", "entry", "text", text, lambda row: names[row.candidate.entry],
+                  terminal=True)  # fmt: skip
     text = f"mean over the scoring targets; 0 is chance, 1 the frozen reference{IMAGES}"
     yield _column("score", "score", "interval", text, _score, terminal=not of_arms)
     text = "replicates behind every interval of the row"

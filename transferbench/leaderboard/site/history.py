@@ -16,16 +16,17 @@ __all__ = ["Arrival", "arrivals", "history_plot"]
 
 
 class Arrival(NamedTuple):
-    """A submission, the day it came, and the ranks of all entries on that day, by label."""
+    """A submission of ``entry``, the day it came, and the ranks of all entries on that day."""
 
     day: date
     candidate: Candidate
+    entry: str
     ranks: Mapping[str, int]
 
     @property
-    def rank(self) -> int:
-        """The rank of its own entry on that day; behind all where it has none."""
-        return self.ranks.get(self.candidate.head.entry.label, len(self.ranks) + 1)
+    def rank(self) -> int | None:
+        """The rank of its own entry on that day."""
+        return self.ranks.get(self.entry)
 
 
 def arrivals(competition: Competition, dates: Mapping[str, date]) -> list[Arrival]:
@@ -34,8 +35,11 @@ def arrivals(competition: Competition, dates: Mapping[str, date]) -> list[Arriva
         day: _ranks(competition, [c for c in competition.candidates if dates[c.folder] <= day])
         for day in {dates[c.folder] for c in competition.candidates}
     }
-    came = [Arrival(dates[c.folder], c, by_day[dates[c.folder]]) for c in competition.candidates]
-    came.sort(key=lambda each: (each.rank, each.candidate.folder))
+    came = [
+        Arrival(dates[c.folder], c, competition.names[c.entry], by_day[dates[c.folder]])
+        for c in competition.candidates
+    ]
+    came.sort(key=lambda each: (each.rank or len(each.ranks) + 1, each.candidate.folder))
     return sorted(came, key=lambda each: each.day, reverse=True)
 
 
@@ -47,11 +51,11 @@ def _ranks(competition: Competition, present: Sequence[Candidate]) -> dict[str, 
     present = sorted(present, key=competition.precedence)
     chosen: dict[str, Candidate] = {}
     for candidate in present:
-        chosen.setdefault(candidate.head.entry.label, candidate)
-    complete = {label: c for label, c in chosen.items() if not c.missing_scores(arm)}
-    scores = {label: c.score(arm) for label, c in sorted(complete.items())}
-    networks = {label: c.networks(TRIAL, scoring.metric, arm) for label, c in complete.items()}
-    return {label: rank.rank for label, rank in rank_intervals(scores, networks=networks).items()}
+        chosen.setdefault(competition.names[candidate.entry], candidate)
+    complete = {entry: c for entry, c in chosen.items() if not c.missing_scores(arm)}
+    scores = {entry: c.score(arm) for entry, c in sorted(complete.items())}
+    networks = {entry: c.networks(TRIAL, scoring.metric, arm) for entry, c in complete.items()}
+    return {entry: rank.rank for entry, rank in rank_intervals(scores, networks=networks).items()}
 
 
 def history_plot(history: Sequence[Arrival]) -> Plot | None:
