@@ -24,15 +24,16 @@ REPRODUCED_WITHIN = 0.01
 """Largest difference of scores at which another submitter's run reproduces an entry."""
 
 INTERVALS = (
-    "Intervals: 95%, Student-t over the n replicates{paired}, wider next to the end of a range."
-    " They cover the target replicates given P: P is one pre-trained network shared by all"
-    " replicates of an entry, so what another pre-training run would change is not in them."
+    "Intervals: 95%, Student-t over the n replicates{paired}, wider where one arm varies most,"
+    " where no range is known, and next to the end of a range. They cover the target replicates"
+    " given P: P is one pre-trained network shared by all replicates of an entry, so what another"
+    " pre-training run would change is not in them."
 )
 OVER_NETWORKS = (
-    "Intervals: 95%, Student-t, wider next to the end of a range. Over source networks, each with"
-    " its replicates, they cover what another pre-training run would change; over replicates given"
-    " P, of an entry with external weights, they do not, since all replicates start from one"
-    " network{paired}."
+    "Intervals: 95%, Student-t, wider where one arm varies most, where no range is known, and next"
+    " to the end of a range. Over source networks, each with its replicates, they cover what"
+    " another pre-training run would change; over replicates given P, of an entry with external"
+    " weights, they do not, since all replicates start from one network{paired}."
 )
 FIXED_IMAGES = (
     "Test images: intervals and ranks are of the suite's fixed test images, and do not cover others"
