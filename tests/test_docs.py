@@ -57,11 +57,23 @@ def test_something_is_said_of_every_field(name):
 
 
 def test_every_field_of_a_spec_has_its_row(written):
+    rows = 0
     for cls in (cls for group in plugin_interface.CLASSES.values() for cls in group):
         section = written["reference/specs.md"].partition(f"### {cls.__name__}\n")[2]
         section = section.partition("\n### ")[0]
-        for field in vars(cls).get("model_fields", {}).keys() & cls.__annotations__.keys():
+        for field in getattr(cls, "model_fields", {}).keys() & cls.__annotations__.keys():
             assert f"| `{field}` |" in section, (cls, field)
+            rows += 1
+    assert rows > 50
+
+
+def test_every_environment_variable_has_its_row(written):
+    code = [path.read_text(encoding="utf-8") for folder in ("transferbench", "plugins")
+            for path in (ROOT / folder).rglob("*.py")]  # fmt: skip
+    names = set(re.findall(r"TRANSFERBENCH_[A-Z]+", "\n".join(code)))
+    assert len(names) > 3
+    rows = re.findall(r"\n\| `(TRANSFERBENCH_[A-Z]+)` \|", written["reference/errors.md"])
+    assert set(rows) == names
 
 
 def test_every_key_of_a_suite_has_its_row(written):

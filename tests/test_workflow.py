@@ -105,6 +105,12 @@ def test_a_submission_is_checked_and_its_row_shown(runner: Runner) -> None:
     assert "| fixup-resnet8" in summary
 
 
+def test_changes_that_cannot_be_listed_fail_the_check(runner: Runner) -> None:
+    shutil.copytree(PUBLISHED, runner.pull / PATH / PUBLISHED.name)
+    runner.commit()
+    assert runner._replace(base="0" * 40).step("Only whole").returncode != 0
+
+
 def test_a_bad_submission_fails_the_check(runner: Runner) -> None:
     folder = runner.pull / PATH / PUBLISHED.name
     shutil.copytree(PUBLISHED, folder)

@@ -58,6 +58,7 @@ them.
 | --- | --- |
 | `TRANSFERBENCH_PLUGINS` | plugin files to load, separated as in `PATH` |
 | `TRANSFERBENCH_DATA` | folder of the datasets' files, as `--data-root` |
+| `TRANSFERBENCH_WEIGHTS` | folders with packages of weights, separated as in `PATH` |
 | `TRANSFERBENCH_TRACEBACK` | set to `1`: what a plugin raises is shown with its traceback |
 
 ## Options in Python
