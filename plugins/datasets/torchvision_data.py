@@ -24,14 +24,12 @@ class _Class(NamedTuple):
     """How a class of torchvision is read.
 
     ``labels``: its attribute with the labels. ``train``, ``test``: the arguments of each split;
-    empty where it has one split alone. ``files``: its attribute with the paths of the pictures,
-    where torchvision lists them in the order of the file system.
+    empty where it has one split alone.
     """
 
     labels: str
     train: Mapping[str, Any] = {}
     test: Mapping[str, Any] = {}
-    files: str = ""
 
 
 _BOOL = {"train": {"train": True}, "test": {"train": False}}
@@ -54,11 +52,13 @@ KNOWN_CLASSES: Mapping[str, _Class] = {
     "OxfordIIITPet": _Class("_labels", **_TRAINVAL),
     "QMNIST": _Class("targets", **_BOOL),
     "STL10": _Class("labels", **_TEXT),
-    "SUN397": _Class("_labels", files="_image_files"),
+    "SUN397": _Class("_labels"),
     "SVHN": _Class("labels", **_TEXT),
     "USPS": _Class("targets", **_BOOL),
 }
 """Those that classify single pictures; attributes as of torchvision 0.21 to 0.29."""
+UNORDERED = {"SUN397": "_image_files"}
+"""Those that list pictures in the order of the file system, and the attribute with their paths."""
 
 
 class TorchvisionParams(Params):
@@ -133,9 +133,10 @@ def _items(params: TorchvisionParams, split: str, root: Path | None) -> DatasetI
 
 def _order(params: TorchvisionParams, opened: Any) -> np.ndarray:
     """The positions of all pictures, in an order that is not that of the file system."""
-    if not (files := _class_of(params).files):
+    if params.dataset not in UNORDERED:
         return np.arange(len(opened))
-    return np.argsort(np.array([path.as_posix() for path in getattr(opened, files)]))
+    files = getattr(opened, UNORDERED[params.dataset])
+    return np.argsort(np.array([path.as_posix() for path in files]))
 
 
 def _folder(params: TorchvisionParams) -> str:
