@@ -412,7 +412,7 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch):
 
 
 def test_what_another_process_was_lost_of_is_no_cause(tmp_path):
-    assert ranks._lost_another(torch.distributed.DistNetworkError("reset"))
-    assert not ranks._lost_another(SuiteError("batch"))
+    assert ranks.lost_another(torch.distributed.DistNetworkError("reset"))
+    assert not ranks.lost_another(SuiteError("batch"))
     with pytest.raises(LostProcessError, match="process 0 ended with exit code 3"):
         ranks._raise_cause(tmp_path, {0: 3})

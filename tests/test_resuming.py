@@ -1,5 +1,7 @@
 """A training that is killed goes on where it was saved, and ends with the same bits."""
 
+import errno
+import io
 import os
 import random
 import signal
@@ -10,12 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import files_no_larger_than
 from test_training_groups import assert_equal
 from tiny_suite import tiny_suite
 from training_groups import CPU, FEATURES, training_of
 
 from transferbench import interrupts
 from transferbench.api import run
+from transferbench.engine import jobs
+from transferbench.engine.jobs import start_engine
+from transferbench.engine.resources import Machine
+from transferbench.errors import DataError
 from transferbench.interrupts import (
     _REQUESTED,
     DEFERRED,
@@ -23,6 +30,9 @@ from transferbench.interrupts import (
     ending_requested,
     endings_deferred,
 )
+from transferbench.runner.options import Options
+from transferbench.runner.planning import plan_suite
+from transferbench.store import Draft
 from transferbench.training.graph import RecordedCalls
 from transferbench.training.group import Group
 from transferbench.training.loop import run_alone
@@ -107,7 +117,12 @@ def test_one_of_a_group_may_go_on_while_another_begins(tmp_path):
         assert_equal(each.result, run_alone(work(seed, "adamw")))
 
 
-@pytest.mark.parametrize("damage", ["other-key", "cut", "other-content"])
+def first_weight_of(content):
+    saved = torch.load(io.BytesIO(content), weights_only=True)
+    return saved["parameters"][0].numpy().tobytes()
+
+
+@pytest.mark.parametrize("damage", ["other-key", "cut", "bit", "empty", "other-content"])
 def test_what_cannot_be_gone_on_with_is_begun_again(damage, tmp_path):
     path = tmp_path / "saved"
     with pytest.raises(KilledError):
@@ -115,6 +130,12 @@ def test_what_cannot_be_gone_on_with_is_begun_again(damage, tmp_path):
     saves = Saves(path, key="another" if damage == "other-key" else "job")
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1000])
+    if damage == "bit":  # of a weight: nothing else tells
+        content = bytearray(path.read_bytes())
+        content[content.index(first_weight_of(content))] ^= 1
+        path.write_bytes(content)
+    if damage == "empty":
+        path.write_bytes(b"")
     if damage == "other-content":
         torch.save([1, 2], path)
     result = run_alone(work(0, "plain", saves))
@@ -137,7 +158,20 @@ def test_it_is_written_after_some_time_and_not_at_each_step(tmp_path):
     assert [at for at, _ in written] == [120.0, 240.0]
 
 
-def test_a_full_disk_does_not_end_a_training(tmp_path):
+def test_a_full_disk_neither_ends_a_training_nor_loses_what_was_kept(tmp_path):
+    path = tmp_path / "saved"
+    with pytest.raises(KilledError):
+        run_alone(work(0, "plain", Saves(path, 5)))
+    before = path.read_bytes()
+    (tmp_path / ".saved.0123.pt").write_text("of a process that was killed as it wrote")
+    with files_no_larger_than(len(before) // 2):
+        result = run_alone(work(0, "plain", Saves(path)))
+    assert_equal(result, run_alone(work(0, "plain")))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_does_not_end_a_training(tmp_path):
     (tmp_path / "file").touch()
     result = run_alone(work(0, "plain", Saves(tmp_path / "file" / "saved")))
     assert_equal(result, run_alone(work(0, "plain")))
@@ -193,6 +227,74 @@ def test_what_a_scheduler_and_the_main_process_send_is_one_request(first):
 
     with pytest.raises(KeyboardInterrupt), endings_deferred():
         step()
+
+
+# --- in a worker ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    """A worker without a job, a pre-training for it, and where that is kept."""
+    folder = tmp_path_factory.mktemp("worker") / "run"
+    planned = plan_suite(tiny_suite(), Options(out=folder, device="cpu"))
+    store = planned.store
+    job = next(job for job in planned.plan.jobs.values() if job.kind == "pretrain")
+    engine = start_engine(Machine(store.root, store.datasets, None, "cpu"))
+    return engine, job, store.root / "unfinished" / job.id / "training.pt"
+
+
+def test_what_an_attempt_went_on_from_goes_where_it_failed_and_got_no_further(worker, monkeypatch):
+    engine, job, saved = worker
+
+    def is_kept_after(error, *, saves=False):
+        def visit(self, training, progress):
+            if saves:
+                self._write(training, progress)
+            raise error
+
+        monkeypatch.setattr(Unfinished, "visit", visit)
+        with pytest.raises(type(error)):
+            engine(job)
+        return saved.exists()
+
+    assert is_kept_after(ValueError(), saves=True)
+    assert is_kept_after(MemoryError())
+    assert is_kept_after(DataError("not mounted"))
+    assert is_kept_after(OSError(errno.ESTALE, "Stale file handle"))
+    assert is_kept_after(ValueError(), saves=True)
+    assert not is_kept_after(ValueError())
+
+
+def test_a_training_is_not_begun_again_where_memory_runs_out_for_it(tmp_path, monkeypatch):
+    path = tmp_path / "saved"
+    with pytest.raises(KilledError):
+        run_alone(work(0, "plain", Saves(path, 5)))
+
+    def load(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        run_alone(work(0, "plain", Saves(path)))
+
+
+def test_a_training_does_not_go_on_under_other_code_of_a_plugin(worker, monkeypatch):
+    engine, job, saved = worker
+    draft = Draft(saved.parents[2] / "partial" / job.id, saved.parent, already_done=False)
+
+    def key():
+        return engine._unfinished(job, draft, compiled=False, sharded=False)._key
+
+    before, codes_of = key(), jobs.codes_of
+
+    def edited(uses, registry):
+        codes = codes_of(uses, registry)
+        title = f"backbone {job.payload['backbone']['name']!r}"
+        return codes | {title: codes[title].model_copy(update={"sha256": "0" * 64})}
+
+    assert key() == before
+    monkeypatch.setattr(jobs, "codes_of", edited)
+    assert key() != before
 
 
 # --- whole runs -----------------------------------------------------------------------------------

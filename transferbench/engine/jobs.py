@@ -34,11 +34,17 @@ from transferbench.engine.diagnosis import measured
 from transferbench.engine.finished_trial import FinishedTrial
 from transferbench.engine.groups import Groups, Steps
 from transferbench.engine.kernels import choose_kernels, machine_facts
-from transferbench.engine.ranks import RankedJob, joined, on_ranks
+from transferbench.engine.ranks import RankedJob, joined, lost_another, on_ranks
 from transferbench.engine.resources import Machine, WorkerResources, same_version
 from transferbench.engine.tuning import rate_measurement, tuning_measurements
 from transferbench.engine.versions import differing_versions
-from transferbench.errors import DataError, PluginError, StoreError
+from transferbench.errors import (
+    DataError,
+    PluginError,
+    StoreError,
+    TransferbenchError,
+    is_out_of_memory,
+)
 from transferbench.identity import digest
 from transferbench.interrupts import endings_deferred
 from transferbench.metrics import Evaluation, chance_level
@@ -246,7 +252,9 @@ class Engine:
         """Where a training is kept, with what must be the same for it to go on bit for bit."""
         facts = machine_facts(self.resources.device, 0)
         same = {key: fact for key, fact in facts.items() if key not in {"host", "wall_seconds"}}
-        of_job = [job.id, same, self.execution.micro_batch, compiled]
+        codes = codes_of(plugins_in(job.payload, ()), self.resources.registry)
+        code = {plugin: code.sha256 for plugin, code in codes.items()}
+        of_job = [job.id, same, code, self.execution.micro_batch, compiled]
         processes = self.execution.processes
         shared = [processes.size] * (processes.size > 1) + ["sharded"] * sharded
         key = digest([*of_job, *shared])
@@ -425,13 +433,16 @@ class Engine:
             net, data, recipe, execution, spec.rate_factors,
             only_head=only_head, evaluated=evaluated,
         )  # fmt: skip
-        seeds = payload["seeds"]
-        result = yield from training.loop(
-            seeds["data"],
-            seeds["augmentation"],
-            payload.get("checkpoints", ()),
-            self._unfinished(job, draft, compiled=compiled, sharded=sharded),
-        )
+        seeds, checkpoints = payload["seeds"], payload.get("checkpoints", ())
+        unfinished = self._unfinished(job, draft, compiled=compiled, sharded=sharded)
+        try:
+            result = yield from training.loop(
+                seeds["data"], seeds["augmentation"], checkpoints, unfinished
+            )
+        except Exception as error:
+            if not (_may_pass(error) or self.execution.processes.rank):
+                unfinished.forget()
+            raise
         if sharded and not self.execution.processes.rank:  # which computes alone from here on
             net = resources.network(payload)
             load_state(net, result.states["final"])
@@ -542,6 +553,12 @@ class Engine:
         )
         measurements = measured(spec, planned["params"], subjects, context)
         _write_measurements(draft, measurements)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an error has another cause than what a training went on from."""
+    passes = isinstance(error, TransferbenchError | OSError) or is_out_of_memory(error)
+    return passes or lost_another(error)
 
 
 def _write_training(

@@ -32,7 +32,7 @@ from transferbench.interrupts import ENDING, interrupt
 from transferbench.plan import Job
 from transferbench.store import Draft
 
-__all__ = ["RankedJob", "joined", "on_ranks"]
+__all__ = ["RankedJob", "joined", "lost_another", "on_ranks"]
 
 TIMEOUT = timedelta(minutes=10)
 """For which a process waits for the others: longer than one may read, evaluate or write."""
@@ -132,7 +132,7 @@ def _signals_restored() -> Iterator[None]:
 def _raise_cause(folder: Path, exit_codes: Mapping[int, int]) -> NoReturn:
     """Raise what one process raised by itself, or that one is gone."""
     failures = [pickle.loads(path.read_bytes()) for path in folder.glob("failure-*")]  # noqa: S301  # our own processes wrote them
-    own = [failure for failure in failures if not _lost_another(failure.error)]
+    own = [failure for failure in failures if not lost_another(failure.error)]
     if own:
         first = min(own, key=lambda failure: failure.at)
         first.error.add_note(first.trace)
@@ -145,7 +145,7 @@ def _raise_cause(folder: Path, exit_codes: Mapping[int, int]) -> NoReturn:
     raise LostProcessError(f"a training on several processes was cut off: {manner}")
 
 
-def _lost_another(error: BaseException) -> bool:
+def lost_another(error: BaseException) -> bool:
     """Whether a process failed since another one was gone, or did not answer in time."""
     return isinstance(error, distributed.DistError) or "gloo" in str(error)
 

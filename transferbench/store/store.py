@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from transferbench.errors import LostProcessError, StoreError
+from transferbench.errors import StoreError
 from transferbench.store.artefact import RETURN_SECONDS, Artefact, fault_of, open_artefact
 from transferbench.store.contents import CONTENTS
 from transferbench.store.disk import explained, flush, remove, require_writable
@@ -262,16 +262,8 @@ class Store:
                 return
             with explained(self.root, folder):
                 partial.mkdir(exist_ok=True)  # a name of its own, where a call may be repeated
-            try:
-                with explained(self.root, folder, foreign=True):
-                    yield draft
-            except LostProcessError:
-                raise  # the next try goes on from what is kept
-            except Exception as error:
-                # A full disk is no fault of the training, which goes on once there is room.
-                if not isinstance(error, StoreError):
-                    remove(unfinished)
-                raise
+            with explained(self.root, folder, foreign=True):
+                yield draft
             with explained(self.root, folder):
                 draft.complete(job, kind)
                 if files and self._is_intact(job):

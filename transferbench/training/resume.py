@@ -6,7 +6,7 @@ bit for bit. A file that cannot be read, or is of another training, is as none.
 
 from __future__ import annotations
 
-import os
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,7 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from transferbench.errors import StoreError, is_out_of_memory
+from transferbench.files import atomic_path
+from transferbench.identity import file_digest
 from transferbench.interrupts import end_if_requested, ending_requested
+from transferbench.store.disk import remove
 from transferbench.training.generators import GeneratorStates
 from transferbench.training.progress import Progress
 
@@ -30,6 +34,8 @@ KEPT, COMPILED = "training.pt", "compiled"
 """The file of a training, and one that is beside it where its network is compiled."""
 
 FORMAT = 1
+DIGEST_BYTES, BLOCK_BYTES = 32, 2**20
+"""Of the sha256 behind the content, since torch does not check the sums in its files."""
 
 
 class Unfinished:
@@ -47,6 +53,7 @@ class Unfinished:
     ) -> None:
         self._path, self._key, self._seconds, self._clock = path, key, seconds, clock
         self._written = clock()
+        self._went_on = False
 
     def visit(self, training: Training, progress: Progress) -> None:
         """Between two steps: write where it is time, and end where this process is to end."""
@@ -56,25 +63,33 @@ class Unfinished:
             # Each has a part of what is written.
             (due,) = shards.agreed([due])
         if due:
-            # A full disk costs the way back, and not the training.
-            with suppress(OSError):
-                self._write(training, progress)
+            self._write(training, progress)
             self._written = self._clock()
         if requested:
             end_if_requested()
 
     def load(self, training: Training) -> Progress | None:
         """Put ``training`` where it was when it was written, if it was."""
+        for left in self._path.parent.glob(f".{self._path.stem}.*"):
+            remove(left)  # by a process that was killed as it wrote
         try:
+            if not _is_intact(self._path):
+                return None
             content = torch.load(self._path, weights_only=True, map_location="cpu")
-        except FileNotFoundError:
-            return None
-        except Exception:  # noqa: BLE001  # damaged in any way
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise  # or it would be written over
             return None
         if not isinstance(content, dict) or content.get("key") != [FORMAT, self._key]:
             return None
+        self._went_on = True
         _restore(training, content)
         return _progress_of(content["progress"])
+
+    def forget(self) -> None:
+        """Remove what this attempt went on from, where it got no further: it may be the cause."""
+        if self._went_on:
+            remove(self._path)
 
     def _write(self, training: Training, progress: Progress) -> None:
         content = {
@@ -88,14 +103,23 @@ class Unfinished:
         }
         if training.execution.processes.rank:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Of one name: a process that is killed as it writes leaves one of them at most.
-        partial = self._path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._path)
+        # A full disk, which torch tells by an error of its own, costs the way back alone.
+        with suppress(StoreError, RuntimeError):
+            with atomic_path(self._path) as partial:
+                torch.save(content, partial)
+                sha256 = bytes.fromhex(file_digest(partial))
+                with partial.open("ab") as file:
+                    file.write(sha256)
+            self._went_on = False
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a file ends with the digest of what is before."""
+    sha256, size = hashlib.sha256(), path.stat().st_size - DIGEST_BYTES
+    with path.open("rb") as file:
+        for start in range(0, size, BLOCK_BYTES):
+            sha256.update(file.read(min(BLOCK_BYTES, size - start)))
+        return file.read() == sha256.digest()
 
 
 def _state_of(training: Training) -> dict[str, Any]:
