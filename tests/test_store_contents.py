@@ -278,12 +278,12 @@ def test_what_no_run_refers_to_is_listed_and_only_then_removed(runs):
     before = sorted(path.name for path in artefacts(store))
     said = cli("store", "gc", store)
     assert said.code == 0
-    assert "there/second used this store and is not there any more" in said.err
+    assert "there/second used this store, or may have, and is not there any more" in said.err
     assert "can be freed: give --delete to do it" in said.out
     assert sorted(path.name for path in artefacts(store)) == before
     room = usage_of_store(store).total.disk_bytes
     message = mistake("store", "gc", store, "--delete")
-    assert "second used this store and cannot be found" in message
+    assert "second used this store, or may have, and run.json there cannot be read" in message
     assert sorted(path.name for path in artefacts(store)) == before
     cleaning = gc_store(store, delete=True, forget=True)
     freed = sum(each.size_bytes for each in cleaning.unused) + cleaning.equal_bytes
@@ -294,6 +294,42 @@ def test_what_no_run_refers_to_is_listed_and_only_then_removed(runs):
     assert len(list(artefacts(store))) == len(before) - 5
     assert cli("verify", store).code == 0
     assert gc_store(store).unused == ()
+
+
+def spoil_a_row(content):
+    described = json.loads(content)
+    described["jobs"][0]["kind"] = "of a later version"
+    return json.dumps(described).encode()
+
+
+@pytest.mark.parametrize(
+    ("run", "spoil"),
+    [
+        ("there/second", lambda content: content[:-9]),
+        ("here/beside", lambda content: content[:-9]),
+        ("here/beside", lambda content: content.replace(b'"jobs"', b'"jpbs"')),
+        ("here/beside", spoil_a_row),
+        ("here/first/earlier/0123", lambda content: content[:-9]),
+    ],
+    ids=["registered", "cut", "no jobs", "a row", "earlier"],
+)
+def test_jobs_of_a_run_that_cannot_be_read_stay(runs, run, spoil):
+    store = runs / "here" / "store"
+    content = (runs / "there" / "second" / "run.json").read_bytes()
+    shutil.rmtree(runs / "there")
+    shutil.rmtree(store / "runs")
+    folder = runs / run
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_bytes(content.replace(b"../../here/store", b"../store"))
+    if run.startswith("there"):
+        Store(store).register_run(folder)
+    (folder / "run.json").write_bytes(spoil((folder / "run.json").read_bytes()))
+    before = artefacts(store)
+    assert gc_store(store).gone == (folder,)
+    assert str(folder) in mistake("store", "gc", store, "--delete")
+    assert artefacts(store) == before
+    gc_store(store, delete=True, forget=True)
+    assert len(artefacts(store)) < len(before)
 
 
 def test_compiled_code_is_counted_and_may_go_after_a_day(runs):

@@ -34,8 +34,8 @@ def gc_store(
 ) -> Cleaning:
     """What no run refers to in a store; with ``delete`` it is removed.
 
-    ``runs``: folders of runs that do not lie beside it. ``forget``: runs that used it and are not
-    there any more were deleted.
+    ``runs``: folders of runs that do not lie beside it. ``forget``: the jobs of runs that are not
+    there any more, or cannot be read, may go.
     """
     require_list("runs", runs)
     folders = [Path(run) for run in runs]

@@ -58,7 +58,7 @@ def gc(
     run: Runs = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
     forget: Annotated[
-        bool, typer.Option("--forget", help="Runs that are not there any more were deleted.")
+        bool, typer.Option("--forget", help="Jobs of runs that are not there may go.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -67,8 +67,8 @@ def gc(
 
     cleaning = gc_store(store, runs=run or (), delete=delete, forget=forget)
     for folder in cleaning.gone:
-        note(f"{folder} used this store and is not there any more: its jobs count as unused; if it "
-             "was moved, name it with --run")  # fmt: skip
+        note(f"{folder} used this store, or may have, and is not there any more or cannot be read: "
+             "its jobs count as unused; if it was moved, name it with --run")  # fmt: skip
     if json:
         unused = [each._asdict() for each in cleaning.unused]
         as_json(cleaning._asdict() | {"unused": unused})

@@ -20,6 +20,7 @@ from transferbench.runner.survey import (
     ids_of,
     jobs_of,
     run_folders,
+    unreadable_runs,
     with_earlier,
 )
 from transferbench.store import Store, share, unused_contents
@@ -45,7 +46,8 @@ class Cleaning(NamedTuple):
 
     ``equal_files``: files that are equal to others and not yet one with them; ``equal_bytes``: what
     keeping them once frees. ``runs``: the folders of the runs whose jobs stay; ``gone``: of runs
-    that used this store and are not there any more. ``removed``: whether it was done.
+    that used this store, or may have, and are not there any more or cannot be read. ``removed``:
+    whether it was done.
     """
 
     unused: tuple[Unused, ...]
@@ -65,10 +67,10 @@ def clean_store(
     living process writes, and what it decodes, stays; so does what was left, or compiled, less than
     a day ago.
 
-    ``forget``: runs that are gone were deleted, and their jobs may go.
+    ``forget``: the jobs of runs that are gone or cannot be read may go.
 
     Raises: ``StoreError`` where ``store`` is none, and where no run is found: everything would go;
-    with ``delete`` where a run is gone, unless ``forget``.
+    with ``delete`` where a run is gone or cannot be read, unless ``forget``.
     """
     ids, _ = artefact_ids(store)
     folders = with_earlier(run_folders(store, runs))
@@ -77,12 +79,12 @@ def clean_store(
             f"no run that uses {store.root} was found beside it, so that everything in it would be "
             "unused: name the folders of its runs with --run"
         )
-    gone = [folder for folder in store.registered_runs() if not (folder / RUN).is_file()]
+    gone = unreadable_runs(store, folders)
     if gone and delete and not forget:
         raise StoreError(
-            f"{', '.join(map(str, gone))} used this store and cannot be found, so that its jobs "
-            "would be removed: where it was moved, name it with --run; then, or where it was "
-            "deleted, give --forget"
+            f"{', '.join(map(str, gone))} used this store, or may have, and {RUN} there cannot be "
+            "read, so that its jobs would be removed: where it was moved, name it with --run; "
+            "then, or where its jobs may go, give --forget"
         )
     jobs = {job for run in folders for job in ids_of(run)}
     unused = [

@@ -17,7 +17,7 @@ from transferbench.store import PAYLOAD, Store
 
 __all__ = [
     "RunFolder", "Survey", "artefact_ids", "ids_of", "jobs_of", "run_folders", "survey",
-    "with_earlier",
+    "unreadable_runs", "with_earlier",
 ]  # fmt: skip
 
 ID_LENGTH = 64
@@ -142,11 +142,9 @@ def run_folders(store: Store, others: Sequence[Path]) -> Iterator[RunFolder]:
     Those that lie next to it, those that it knows of, and ``others``. Raises: ``StoreError`` where
     one of ``others`` is none.
     """
-    beside = [path.parent for path in sorted(store.root.absolute().parent.glob(f"*/{RUN}"))]
-    likely = {*beside, *store.registered_runs()}
-    for folder in dict.fromkeys([*beside, *sorted(likely), *(path.absolute() for path in others)]):
-        described = read_bounded_json(folder / RUN, MAX_BYTES)
-        if isinstance(described, dict) and isinstance(described.get("store"), str):
+    likely = _likely(store)
+    for folder in dict.fromkeys([*likely, *(path.absolute() for path in others)]):
+        if described := _described(folder):
             if folder in likely and not _is_same(folder / described["store"], store.root):
                 continue
             yield RunFolder(folder, described)
@@ -154,16 +152,37 @@ def run_folders(store: Store, others: Sequence[Path]) -> Iterator[RunFolder]:
             raise StoreError(f"{folder} is not a run's folder: it has no {RUN} that can be read")
 
 
+def _likely(store: Store) -> list[Path]:
+    """The folders of runs that lie next to a store, and of those that it knows of."""
+    beside = [path.parent for path in sorted(store.root.absolute().parent.glob(f"*/{RUN}"))]
+    return list(dict.fromkeys([*beside, *store.registered_runs()]))
+
+
+def unreadable_runs(store: Store, runs: Sequence[RunFolder]) -> list[Path]:
+    """The folders of runs that may use a store and are gone, or do not tell all of their jobs.
+
+    ``runs``: those with the store that could be read, and what their folders held before.
+    """
+    folders = [*_likely(store), *(folder for run in runs for folder in _earlier(run.folder))]
+    partly = [run.folder for run in runs if not _tells_all(run)]
+    return [*(folder for folder in folders if not _described(folder)), *partly]
+
+
 def with_earlier(runs: Iterable[RunFolder]) -> list[RunFolder]:
     """``runs``, each followed by those of other suites that its folder held before."""
-    folders = []
-    for run in runs:
-        folders.append(run)
-        for path in sorted(run.folder.glob(f"{EARLIER}/*/{RUN}")):
-            described = read_bounded_json(path, MAX_BYTES)
-            if isinstance(described, dict):
-                folders.append(RunFolder(path.parent, described))
-    return folders
+    folders = (folder for run in runs for folder in (run.folder, *_earlier(run.folder)))
+    return [RunFolder(folder, described) for folder in folders if (described := _described(folder))]
+
+
+def _earlier(run: Path) -> list[Path]:
+    return [path.parent for path in sorted(run.glob(f"{EARLIER}/*/{RUN}"))]
+
+
+def _described(folder: Path) -> Mapping[str, Any] | None:
+    """The description of a run, None where it is not what a run writes, or cannot be read."""
+    described = read_bounded_json(folder / RUN, MAX_BYTES)
+    is_run = isinstance(described, dict) and isinstance(described.get("store"), str)
+    return described if is_run else None
 
 
 def _is_same(first: Path, second: Path) -> bool:
@@ -179,6 +198,11 @@ def jobs_of(run: RunFolder) -> Iterator[Job]:
         job = _job(row["kind"], row.get("payload"), str(row.get("label")))
         if job and job.id == row["id"]:
             yield job
+
+
+def _tells_all(run: RunFolder) -> bool:
+    rows = run.described.get("jobs")
+    return isinstance(rows, list) and len(rows) == len(list(_rows(run)))
 
 
 def ids_of(run: RunFolder) -> set[str]:
