@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from command_line import cli
+from command_line import cli, files_no_larger_than
 
 from transferbench.errors import ExecutorError, StoreError
 from transferbench.plan import Job, Work
@@ -25,7 +26,7 @@ from transferbench.runner.slurm.chunk import SharedSchedule
 from transferbench.runner.slurm.control import ElementState, SlurmControl, elements_in
 from transferbench.runner.slurm.executor import ArrayExecutor, cancel, describe
 from transferbench.runner.slurm.ledger import Entry, Ledger
-from transferbench.runner.slurm.losses import gone_writers
+from transferbench.runner.slurm.losses import gone_writers, write_losses
 from transferbench.runner.slurm.options import SlurmOptions
 from transferbench.runner.slurm.session import Session
 from transferbench.store import Store
@@ -482,21 +483,41 @@ def test_a_full_disk_is_told_and_spoils_no_line_that_is_written_later(tmp_path, 
     opened = Path.open
 
     def full(path, mode="r", **options):
-        if mode in {"a", "x"}:
+        if mode == "a":
             with opened(path, "a") as stream:
                 stream.write('["torn')
             raise OSError(errno.EDQUOT, "Disk quota exceeded", str(path))
         return opened(path, mode, **options)
 
     monkeypatch.setattr(Path, "open", full)
-    monkeypatch.setattr("os.link", lambda _, path: full(Path(path), "a"))
     with pytest.raises(StoreError, match="Disk quota exceeded; nothing finished is lost"):
         ledger.write(Entry("j", 0, "ok"))
-    with pytest.raises(StoreError, match="Disk quota exceeded"):
-        ledger.claim("j" * 64)
     monkeypatch.undo()
     ledger.write(Entry("j", 0, "ok"))
     assert [entry.status for entry in Ledger(tmp_path, "x").read()] == ["ok"]
+
+
+def test_a_disk_that_is_full_at_a_claim_leaves_none(tmp_path):
+    ledger = Ledger(tmp_path, "1_0.0")
+    with files_no_larger_than(0), pytest.raises(StoreError, match="File too large"):
+        ledger.claim("f" * 64)
+    assert ledger.holder("f" * 64) is None
+    assert Ledger(tmp_path, "1_1.0").claim("f" * 64)
+
+
+@pytest.mark.parametrize("content", ["", "\0\0\0"])
+def test_a_claim_that_never_got_its_writer_is_lost(tmp_path, content):
+    ledger, store = Ledger(tmp_path / "session", "1_0.0"), Store(tmp_path)
+    assert ledger.claim("f" * 64)
+    path = next(path for path in ledger.folder.rglob("*.0") if path.parent.name == "ff")
+    path.write_text(content)
+    names = ["f" * 64, "e" * 64]  # nobody claimed the other one
+    assert write_losses(ledger, store, names, {}.get) == 0  # its writer may be about to
+    os.utime(path, (0, 0))
+    assert write_losses(ledger, store, names, {}.get) == 1
+    (entry,) = ledger.read()
+    assert (entry.status, entry.message) == ("lost", "its claim has no writer")
+    assert ledger.claim("f" * 64)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EDQUOT, "Disk quota exceeded"), ValueError()])

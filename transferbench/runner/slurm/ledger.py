@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,6 +29,8 @@ __all__ = ["Entry", "Ledger", "entry_of"]
 
 LINK_LIMIT = 30_000
 """Links to one file: fewer than any file system allows."""
+NAMING_SECONDS = 60
+"""After which a claim has the name of its writer on all nodes."""
 
 
 class Entry(NamedTuple):
@@ -95,19 +98,30 @@ class Ledger:
             return self.holder(job) == self.writer
         except OSError:  # a file system without links, or an answer that was lost
             try:
-                with path.open("x", encoding="utf-8") as stream:
-                    stream.write(self.writer)
+                path.touch(exist_ok=False)
             except FileExistsError:
                 return self.holder(job) == self.writer
+            try:
+                path.write_text(self.writer, "utf-8")
+            except OSError:
+                path.unlink()  # it would be a claim of nobody
+                raise
         return True
 
     def holder(self, job: str) -> str | None:
-        """Who claimed a job in its present round; None where nobody did."""
+        """Who claimed a job in its present round: None nobody, "" where that is not written."""
         path = self._claim_path(job)
         try:
-            return looked_again(lambda: path.read_text("utf-8"))
+            return looked_again(lambda: path.read_text("utf-8")).rstrip("\0")
         except OSError:
             return None
+
+    def is_nobodys(self, job: str) -> bool:
+        """Whether a claim has long been without a name: its node ended before that was written."""
+        with suppress(OSError):
+            age = time.time() - self._claim_path(job).stat().st_mtime
+            return age > NAMING_SECONDS and self.holder(job) == ""
+        return False
 
     def write(self, entry: Entry) -> None:
         """Tell all processes; this one reads it as the others do.

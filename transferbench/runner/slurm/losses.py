@@ -45,7 +45,8 @@ def write_losses(
     lost = 0
     for name in names:
         holder = ledger.holder(name)
-        if holder and (why := why_gone(holder)):
+        unnamed = "its claim has no writer" if ledger.is_nobodys(name) else None
+        if why := why_gone(holder) if holder else unnamed:
             round_ = ledger.rounds[name]
             if store.is_done(name):
                 ledger.write(Entry(name, round_, "ok"))
