@@ -229,6 +229,20 @@ def test_best_is_the_earliest_epoch_of_the_highest_validation_metric():
     assert evaluate(net, validation, data_of(32), CPU).metric == max(metrics)
 
 
+def test_a_diverged_network_is_not_the_best():
+    """Its outputs have the accuracy of the first class, here of all validation images."""
+    validation = split_of(40, labels=np.zeros(40, dtype=np.int64))
+    recipe = recipe_of(learning_rate=1e38, epochs=4, evaluate_test="every")
+    result, _ = trained(data_of(32, validation=validation), recipe)
+    assert result.history[-1]["validation_metric"] == 1.0
+    assert result.history[result.best_epoch]["validation_loss"] is not None
+    assert all(tensor.isfinite().all() for tensor in result.states["best"].values())
+    recipe = recipe.model_copy(update={"evaluate_test": "last"})
+    result, _ = trained(data_of(32, validation=validation), recipe)
+    assert result.best_epoch is None
+    assert result.states["best"] is result.states["final"]
+
+
 def test_without_validation_best_is_final():
     result, _ = trained(data_of(32), recipe_of())
     assert result.best_epoch is None

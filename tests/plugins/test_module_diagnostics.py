@@ -422,6 +422,8 @@ def test_a_diverged_network_is_infeasible():
 def test_the_best_epoch_is_the_first_maximum_or_else_the_last():
     assert best_epoch(HISTORY) == 2
     assert best_epoch([{"epoch": 0, "validation_metric": None}, {"epoch": 3}]) == 3
+    diverged = {"epoch": 4, "validation_metric": 1.0, "validation_loss": None}
+    assert best_epoch([*HISTORY, diverged]) == 2
 
 
 def test_noise_levels_ascend():

@@ -143,8 +143,8 @@ class Training:
         """The training, from the beginning, or from where it was kept, to its result.
 
         ``states`` of the result has ``init``, ``final``, ``best`` (by the validation metric at the
-        evaluated epochs, the earliest of equals; the final state without a validation split) and
-        ``epoch-T`` for each of ``checkpoints``.
+        evaluated epochs with finite outputs, the earliest of equals; the final state where there is
+        none) and ``epoch-T`` for each of ``checkpoints``.
         """
         progress = unfinished.load(self) if unfinished else None
         if self.execution.processes.size > 1:
@@ -206,8 +206,9 @@ class Training:
         progress.history.append(row)
         if epoch in checkpoints:
             progress.states[f"epoch-{epoch}"] = self.stepping.state()
-        validation = row["validation_metric"]
-        if validation is not None and validation > progress.best:
+        validation, loss = row["validation_metric"], row["validation_loss"]
+        # Without a loss the outputs are not finite: their metric is that of the first class.
+        if validation is not None and loss is not None and validation > progress.best:
             progress.best_epoch, progress.best = epoch, validation
             progress.states["best"] = self.stepping.state()
 

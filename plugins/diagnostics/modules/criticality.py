@@ -117,9 +117,11 @@ def measure(
 def best_epoch(history: History) -> int:
     """The epoch of the state ``best``: the first with the largest validation metric.
 
-    As in training, it is the last epoch if there is no validation set.
+    As in training, outputs that are not finite do not count, and it is the last epoch where there
+    are no others.
     """
-    epochs, values = metric_curve(history, "validation_metric")
+    finite = [row for row in history if row.get("validation_loss", 0.0) is not None]
+    epochs, values = metric_curve(finite, "validation_metric")
     return int(epochs[values.argmax()]) if len(values) else last_epoch(history)
 
 
