@@ -17,6 +17,7 @@ import pytest
 
 from transferbench.data import files
 from transferbench.data.cache import StoredForm, missing, prepare, read_file
+from transferbench.data.decoded import faults_of, read_manifest, write_manifest
 from transferbench.errors import DataError, PluginError, StoreError
 from transferbench.specs import DataFile, DatasetSpec, DatasetSplit, Params
 
@@ -207,6 +208,16 @@ def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
             os.utime(path, (time.time() - hours * 3600,) * 2)
     get(make_spec(), tmp_path)
     assert [path.name for path in drafts.iterdir()] == ["busy"]
+
+
+def test_a_folder_that_is_sealed_again_is_whole(tmp_path):
+    """As by a process that takes over what one left that was killed before it published it."""
+    get(make_spec(), tmp_path)
+    (home,) = homes(tmp_path)
+    sealed = read_manifest(home)
+    write_manifest(home, {name: sealed[name] for name in sealed.keys() - {"format", "files"}})
+    assert read_manifest(home) == sealed
+    assert list(faults_of(home, sealed, 0)) == []
 
 
 def flip_a_byte(path):

@@ -270,3 +270,4 @@ def test_a_test_subset_of_every_class():
     assert set(labels[share]) < set(labels[every]) == {0, 1, 2, 3, 4}
     assert len(share) == len(every) == 40
     assert set(labels[select_test(labels, 3, FINGERPRINT, "every-class")]) == {0, 1, 2, 3, 4}
+    assert len(select_test(labels, 0, FINGERPRINT, "every-class")) == 0

@@ -282,7 +282,9 @@ def _written(
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Seal the folder with its manifest: ``facts`` and the digests of the small files."""
-    files = [path for path in sorted(folder.iterdir()) if not path.name.endswith(".images.npy")]
+    # A process that was killed after this has left a manifest.
+    files = [path for path in sorted(folder.iterdir())
+             if path.name != MANIFEST and not path.name.endswith(".images.npy")]  # fmt: skip
     manifest = {
         "format": FORMAT,
         **facts,

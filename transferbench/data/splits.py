@@ -118,14 +118,14 @@ def select_test(
 
     The subset is stratified by class (by combination of labels for a multi-label task) and depends
     only on the ``fingerprint`` of the data, not on a trial's seed. ``stratify``: ``EVERY_CLASS``
-    for one image of each class at least.
+    for one image of each class at least, where there is any.
     """
     if limit is None or limit >= len(labels):
         return np.arange(len(labels), dtype=np.int64)
     strata = strata_of(labels)
     seed, counts = derive_seed("test-subset", {"fingerprint": fingerprint}), np.bincount(strata)
     quotas = quotas_of(counts, limit)
-    if stratify == EVERY_CLASS and labels.ndim == 1:
+    if limit and stratify == EVERY_CLASS and labels.ndim == 1:
         quotas = at_least_one(quotas)
     return sample(strata, quotas, np.random.default_rng(seed))
 
