@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,7 +191,9 @@ def in_each(monkeypatch, code):
 
 def test_a_process_that_is_killed_makes_the_job_a_lost_one(tmp_path, monkeypatch):
     in_each(monkeypatch, "os.kill(os.getpid(), 9) if rank == 1 else time.sleep(100)")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     outcome = attempt("job", lambda: on_ranks(ranked(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
     assert outcome.status == "lost"
     assert "a training on several processes was cut off" in outcome.message
     assert "process 1 was killed by signal 9" in outcome.message

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -400,6 +401,35 @@ def test_a_dataset_that_changed_since_it_was_planned_is_refused(tmp_path):
         schedule = JobSchedule(jobs, set(), planned.store, executor, Recorder())
         (outcome,) = schedule.run().values()
     assert "other pixels or labels than when the run was planned" in outcome.message
+
+
+def test_a_process_that_ran_jobs_has_its_threads_again(tmp_path):
+    import scipy.linalg  # noqa: F401  # which has threads of its own
+    import torch
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    from transferbench.runner.executors import Assignment
+    from transferbench.runner.executors.this_machine import LocalOptions, on_this_machine
+
+    def threads():
+        of_libraries = {library["num_threads"] for library in threadpool_info()}
+        return {torch.get_num_threads()} | of_libraries
+
+    def start():
+        return lambda _: inside.append(threads())
+
+    options = Options(out=tmp_path, jobs=1, device="cpu")
+    context = SimpleNamespace(options=options, start=lambda *_: start)
+    inside, before = [], torch.get_num_threads()
+    with threadpool_limits(2):
+        torch.set_num_threads(2)
+        with on_this_machine(context, LocalOptions()) as executor:
+            for job in ("first", "second"):
+                executor.submit(Assignment.of(job, None))
+                assert [outcome.status for outcome in executor.wait()] == ["ok"]
+        assert inside == [{1}, {1}]
+        assert threads() == {2}
+    torch.set_num_threads(before)
 
 
 def test_a_worker_computes_in_one_thread_whichever_library_computes(tmp_path):

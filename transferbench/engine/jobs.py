@@ -111,8 +111,6 @@ def start_engine(machine: Machine, waiting: Waiting = silent) -> Engine:
     Each process uses one CPU thread: numbers then do not depend on how many run at once, and two
     single-threaded processes are faster than one process with two threads.
     """
-    import scipy.linalg  # noqa: F401  # slow; threads are limited only in loaded libraries
-
     differing = differing_versions(machine.versions, accept=machine.accept_versions)
     _use_one_thread()
     keep_large_allocations()
@@ -151,6 +149,8 @@ def single_threaded() -> Iterator[None]:
 
 def _use_one_thread() -> threadpool_limits:
     """Limit torch and the BLAS libraries of numpy and scipy, which have their own thread pools."""
+    import scipy.linalg  # noqa: F401  # slow; threads are limited only in loaded libraries
+
     torch.set_num_threads(1)
     return threadpool_limits(1)
 

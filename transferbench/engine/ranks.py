@@ -80,6 +80,7 @@ def on_ranks(task: RankedJob) -> Mapping[str, Any]:
 
 
 def _launch(folder: Path, count: int) -> None:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -88,6 +89,8 @@ def _launch(folder: Path, count: int) -> None:
         min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=0, run_id=folder.name,
         # As torchrun --standalone: on a free port of this machine.
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
+        # By default torch makes a folder that nobody removes.
+        logs_specs=DefaultLogsSpecs(str(folder / "logs")),
     )  # fmt: skip
     command = [*_FLAGS, "-P", "-c", _BOOTSTRAP, str(folder)]
     try:

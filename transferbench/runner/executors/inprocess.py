@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any, Literal, Self, TypeAlias
 
@@ -21,13 +22,21 @@ MAX_CHARACTERS = 100_000
 
 
 class InProcessExecutor:
-    """One slot, run inside ``wait``; ``start`` is called once, before the first job."""
+    """One slot, run inside ``wait``; ``start`` is called once, before the first job.
+
+    ``inside``: what all of it is in, from then until it is closed.
+    """
 
     slots = 1
 
-    def __init__(self, start: Callable[[], Callable[[Any], None]], device: str = "cpu") -> None:
+    def __init__(
+        self,
+        start: Callable[[], Callable[[Any], None]],
+        device: str = "cpu",
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.device = device
-        self._start = start
+        self._start, self._inside, self._entered = start, inside, ExitStack()
         self._run: Callable[[Any], None] | None = None
         self._next: Assignment | None = None
 
@@ -46,6 +55,7 @@ class InProcessExecutor:
         if self._next is None:
             return []
         if self._run is None:
+            self._entered.enter_context(self._inside())
             self._run = self._start()
         run, work, self._next = self._run, self._next, None
         return attempt_all(work.jobs, run)
@@ -53,6 +63,7 @@ class InProcessExecutor:
     def close(self) -> None:
         """Drop what has not begun."""
         self._next = None
+        self._entered.close()
 
     def __enter__(self) -> Self:
         return self

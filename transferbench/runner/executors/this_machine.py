@@ -34,7 +34,9 @@ def on_this_machine(context: ExecutorContext, own: LocalOptions) -> Executor:
     options, device = context.options, _device(context.options)
     # A limit needs a process of its own, which can be ended.
     if options.jobs == 1 and options.time_limit_seconds is None:
-        return InProcessExecutor(context.start(device, 1), device)
+        from transferbench.engine.jobs import single_threaded  # torch comes with the jobs
+
+        return InProcessExecutor(context.start(device, 1), device, single_threaded)
     return workers_here(context, own)
 
 
