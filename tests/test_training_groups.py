@@ -242,6 +242,62 @@ def test_where_memory_runs_out_for_one_its_batch_is_split():
         assert_equal(each.result, alone(seed, split))
 
 
+class Dropping(Layers):
+    def forward(self, x):
+        return torch.dropout(super().forward(x), 0.3, self.training)
+
+
+class LargeDropping(Dropping):
+    """Draws before memory runs out."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        if self.training and len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return logits
+
+
+def test_a_batch_that_is_split_draws_as_if_it_had_been_from_the_beginning():
+    result = alone(0, {"network": LargeDropping})
+    assert_equal(result, alone(0, {"network": Dropping, "micro_batch": 2}))
+
+
+def test_an_update_for_which_memory_runs_out_is_not_taken_twice(monkeypatch):
+    training = training_of(0, {"network": Layers})
+    updates = []
+
+    def exhausted(optimizer):
+        updates.append(optimizer)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(training.stepping.scaler, "step", exhausted)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.train(data_seed=1, augmentation_seed=2)
+    assert len(updates) == 1
+
+
+def test_an_optimizer_that_memory_ran_out_for_begins_anew():
+    steps = []
+
+    class Exhausted(RecordedCalls):
+        def warm_up(self, works):
+            super().warm_up(works)
+            for step in steps:
+                for moments in step.optimizer.state.values():
+                    del moments["exp_avg"]
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    def watched():
+        torch.manual_seed(100)
+        training = training_of(0, "adamw", captured=True)
+        steps.append(training.stepping)
+        return (yield from training.loop(0, 5, [1]))
+
+    (ended,) = Group(CPU, 1, Exhausted, lambda _: None).run([watched()])
+    assert ended.error is None
+    assert ended.result.history == alone(0, "adamw")[0].history
+
+
 def test_a_batch_that_is_normalised_by_itself_is_not_split():
     class Normalised(Large):
         def __init__(self, seed):

@@ -257,6 +257,7 @@ class _Before:
     def __init__(self, step: TrainingStep, own: OwnGenerators) -> None:
         self._step, self._own = step, own
         self._attributes = self.attributes(int, float, Tensor)
+        self._with_moments = frozenset(step.optimizer.state)
         of_modules = [value for value in self._attributes.values()
                       if isinstance(value, Tensor) and _can_be_written(value)]  # fmt: skip
         self._tensors = [tensor.detach() for tensor in [*_state(step), *of_modules]]
@@ -277,6 +278,10 @@ class _Before:
         """As if no step had been taken; what a capture uses may have been made in its warm-up."""
         for (path, name), value in self._attributes.items():
             setattr(self._step.net.get_submodule(path), name, value)
+        # The optimizer may have been stopped as it made the state of a parameter.
+        moments = self._step.optimizer.state
+        for parameter in moments.keys() - self._with_moments:
+            del moments[parameter]
 
     def put_back(self) -> None:
         for tensor, value in zip(self._tensors, self._values, strict=True):

@@ -142,11 +142,13 @@ class TrainingStep:
     def compute_in_parts(self, draw: StepDraw) -> None:
         """As ``compute``, in micro-batches of half the size wherever memory runs out for them.
 
-        They are no smaller than the batch where its images are normalised by each other.
+        They are no smaller than the batch where its images are normalised by each other. An update
+        that memory runs out for is not tried again: a part of it may have been done.
         """
         while True:
+            rewind = _rewind_of(self.execution.device)
             try:
-                self.compute(draw)
+                self._take_gradients(draw)
             except Exception as error:
                 count = len(draw.batch.indices)
                 size = min(self._micro_batch or count, count)
@@ -155,12 +157,18 @@ class TrainingStep:
                 if self.execution.processes.size > 1:
                     raise  # the others would wait for the gradients of this step
                 self._micro_batch = size // 2
+                rewind()
             else:
+                self._update()
                 return
 
     def compute(self, draw: StepDraw) -> None:
         """Take the step."""
-        recipe, device = self.recipe, self.execution.device
+        self._take_gradients(draw)
+        self._update()
+
+    def _take_gradients(self, draw: StepDraw) -> None:
+        device = self.execution.device
         draw = on_each_tensor(draw, lambda tensor: tensor.to(device, non_blocking=True))
         images, targets, of_step = self._examples(draw)
         self._rates.copy_(draw.rates)
@@ -171,6 +179,9 @@ class TrainingStep:
             with self.shards.gradients_kept() if self.shards else gradients_kept(self.forward):
                 self._add_gradients(x, y, of_step)
         self._add_gradients(*parts[-1], of_step)
+
+    def _update(self) -> None:
+        recipe = self.recipe
         if recipe.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.gradient_clip)
@@ -213,6 +224,19 @@ class TrainingStep:
             return targets
         # Not one_hot, which on the CPU waits to check them.
         return (targets[:, None] == torch.arange(self.data.classes, device=targets.device)).float()
+
+
+def _rewind_of(device: torch.device) -> Callable[[], None]:
+    """What sets torch's generators, from which dropout draws, to their states of now."""
+    host = torch.get_rng_state()
+    card = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def rewind() -> None:
+        torch.set_rng_state(host)
+        if card is not None:
+            torch.cuda.set_rng_state(card, device)
+
+    return rewind
 
 
 def _refuse_single_image(net: nn.Module, only_head: nn.Module | None, image: Tensor) -> None:
