@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from test_executors import start
@@ -11,6 +12,7 @@ from tiny_suite import tiny_suite
 
 from transferbench.api import compare_runs, run
 from transferbench.plan import Job, Work
+from transferbench.runner.execute import grouping_of
 from transferbench.runner.executors import Assignment, Outcome
 from transferbench.runner.executors.inprocess import attempt_all
 from transferbench.runner.executors.local import LocalExecutor, SlotSetup
@@ -196,6 +198,15 @@ def test_each_job_goes_to_a_worker_of_its_lane(tmp_path):
     assert all(work.cost > 0 for work in executor.assignments)
 
 
+def test_with_a_card_trainings_go_to_it_whatever_is_free_at_the_start():
+    executor = Sees(lanes=())
+    context = SimpleNamespace(jobs={}, group_size=lambda _: 8)
+    for executor.device, lanes in (("cuda", [TRAINS, MEASURES]), ("cpu", ["", ""])):
+        size, lane_of = grouping_of(context, executor)
+        assert size == 8
+        assert [lane_of(job) for job in (job_of("a"), job_of("b", "diagnosis", 0.0))] == lanes
+
+
 def test_a_card_has_one_worker_that_trains_and_others_beside_it():
     setups = gpu_setups(["0", "3"], None, 5, start)
     assert [setup.lane for setup in setups] == [TRAINS] * 2 + [MEASURES] * 3
@@ -210,7 +221,7 @@ def test_a_card_has_one_worker_that_trains_and_others_beside_it():
 def test_workers_of_a_lane_start_with_their_own_start(tmp_path):
     setups = [SlotSetup("x", {}, start), SlotSetup("y", {}, partial(int))]
     with LocalExecutor(partial(int), 2, setups=setups) as executor:
-        assert (executor.free("x"), executor.free("z"), executor.free()) == (1, 0, 2)
+        assert (executor.free("x"), executor.free("z"), executor.free()) == (1, 2, 2)
         executor.submit(Assignment({"a": ("note", tmp_path / "log")}, lane="x"))
         (outcome,) = executor.wait(30)
     assert outcome.status == "ok"

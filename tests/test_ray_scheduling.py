@@ -227,6 +227,22 @@ def test_jobs_go_to_a_slot_of_their_lane():
     assert cluster.given == [("a", "diagnosis", ["d"]), ("a", "training", ["t", "u"])]
 
 
+def test_trainings_wait_for_a_card_and_diagnoses_go_where_there_is_room(monkeypatch, capsys):
+    monkeypatch.setattr(executor_module, "SILENCE_SECONDS", 0.0)
+    cluster = ListedCluster(node("cards", cpus=1, gpus=1))
+    with RayExecutor(cluster, [TRAINS, MEASURES]) as executor:
+        assert (executor.free("training"), executor.free("diagnosis")) == (1, 1)
+        executor.submit(Assignment.of("d", None)._replace(lane="diagnosis"))
+        assert (executor.free("training"), executor.free("diagnosis")) == (0, 0)
+    assert cluster.given == [("cards", "training", ["d"])]
+    cluster = ListedCluster(node("cores", cpus=2))
+    with RayExecutor(cluster, [TRAINS, MEASURES]) as executor:
+        assert (executor.free("diagnosis"), executor.free("training")) == (2, 0)
+        assert "no training worker has begun on the Ray cluster yet" in capsys.readouterr().err
+        cluster.alive.append(node("cards", cpus=1, gpus=1))
+        assert executor.free("training") == 1
+
+
 def test_what_the_run_waits_for_is_told_once_where_no_node_has_room(monkeypatch, capsys):
     monkeypatch.setattr(executor_module, "SILENCE_SECONDS", 0.0)
     cluster = ListedCluster()

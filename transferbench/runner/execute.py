@@ -141,9 +141,8 @@ def _weights_files(planned: Planned) -> dict[str, str]:
 def grouping_of(context: ExecutorContext, executor: Executor) -> Grouping:
     """Which jobs run together, and where."""
     size = context.group_size(executor.device)
-    if executor.device != "cuda" or not executor.free(MEASURES):
-        return Grouping(size)
-    return Grouping(size, partial(_lane, context.jobs))
+    lanes = executor.device == "cuda"
+    return Grouping(size, partial(_lane, context.jobs)) if lanes else Grouping(size)
 
 
 def _lane(jobs: Mapping[str, Job], job: Job) -> str:

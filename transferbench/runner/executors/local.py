@@ -150,7 +150,8 @@ class LocalExecutor:
         return [worker for worker in self._workers if worker and worker.jobs]
 
     def _idle(self, lane: str) -> dict[int, _Worker | None]:
-        """The idle slots of a lane."""
+        """The idle slots of a lane, of all where there is none of it."""
+        lane = lane if lane in {setup.lane for setup in self._setups} else ""
         return {
             slot: worker
             for slot, (worker, setup) in enumerate(zip(self._workers, self._setups, strict=True))

@@ -134,7 +134,7 @@ class RayExecutor:
         until = time.monotonic() + PATIENCE_SECONDS
         while not self._idle(lane) and not self._busy():
             self._poll(TICK_SECONDS)
-            self._tell_waiting()
+            self._tell_waiting(lane)
             if not self._beginning(lane) or time.monotonic() > until:
                 break
         return len(self._idle(lane))
@@ -184,10 +184,15 @@ class RayExecutor:
         return [slot for slot in self._slots if slot.jobs]
 
     def _beginning(self, lane: str = "") -> list[Slot]:
-        return [slot for slot in self._slots if not slot.log and lane in {"", slot.lane}]
+        return [slot for slot in self._of_lane(lane) if not slot.log]
 
     def _idle(self, lane: str = "") -> list[Slot]:
-        return [slot for slot in self._slots if slot.is_idle and lane in {"", slot.lane}]
+        return [slot for slot in self._of_lane(lane) if slot.is_idle]
+
+    def _of_lane(self, lane: str) -> list[Slot]:
+        """The slots of a lane; of the first one, where the nodes of this moment have none of it."""
+        own = [slot for slot in self._slots if lane in {"", slot.lane}]
+        return own or [slot for slot in self._slots if slot.lane == next(iter(self._lanes))]
 
     def _poll(self, seconds: float) -> list[Outcome]:
         """Follow the nodes, and settle what their actors answer within ``seconds``."""
@@ -266,11 +271,12 @@ class RayExecutor:
         self._cluster.kill(slot)
         self._slots.remove(slot)
 
-    def _tell_waiting(self) -> None:
-        """Say once for what the run waits while it has no worker."""
-        if self._idle():
+    def _tell_waiting(self, lane: str) -> None:
+        """Say once for what the run waits while it has no worker of a lane."""
+        if self._idle(lane):
             self._idle_since = time.monotonic()
         elif not self._told and time.monotonic() - self._idle_since > SILENCE_SECONDS:
             self._told = True
-            say("no worker has begun on the Ray cluster yet: the run waits for a node with room "
+            worker = f"{lane} worker".lstrip()
+            say(f"no {worker} has begun on the Ray cluster yet: the run waits for a node with room "
                 "(ray status shows what is in use)")  # fmt: skip
