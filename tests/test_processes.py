@@ -208,7 +208,9 @@ def test_what_a_process_raises_is_raised_where_the_job_is(tmp_path, monkeypatch)
     (tmp_path / "failures").write_bytes(pickle.dumps(pickled))
     in_each(monkeypatch, (
         f"import pickle; failures = pickle.load(open({str(tmp_path / 'failures')!r}, 'rb'))\n"
-        "(folder / f'failure-{rank}').write_bytes(failures[rank]); sys.exit(1)"
+        "(folder / f'failure-{rank}').write_bytes(failures[rank])\n"
+        "while not (folder / 'failure-1').exists(): time.sleep(0.01)\n"  # the end of one ends all
+        "sys.exit(1)"
     ))  # fmt: skip
     with pytest.raises(PluginError, match="the network is broken") as raised:
         on_ranks(ranked(tmp_path))
