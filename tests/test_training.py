@@ -111,7 +111,7 @@ def test_sgd_with_momentum_decay_smoothing_and_cosine_equals_float64_numpy():
 )
 def test_an_optimizer_without_the_compiler_takes_the_same_steps(monkeypatch, optimizer, fields):
     def steps(kind):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed meets the compiler, too
         net = nn.Linear(5, 3)
         trained = kind(net.parameters(), lr=0.1, weight_decay=0.1, fused=True, **fields)
         schedule = torch.optim.lr_scheduler.LambdaLR(trained, lambda step: 0.9**step)
