@@ -16,7 +16,8 @@ import transferbench
 from transferbench.api import Run
 from transferbench.cli.running import duration
 from transferbench.registry import load_registry
-from transferbench.suite.loading import bundled_suites
+from transferbench.runner.request import _with_arms
+from transferbench.suite.loading import bundled_suites, load_suite
 
 KINDS = ("datasets", "perturbations", "backbones", "initializations", "diagnostics")
 JOBS = 1 + 8 + 8 + 8 + 4 + 2
@@ -350,6 +351,20 @@ def test_an_initialization_is_added_as_an_arm(tmp_path):
     assert json.loads(said.out)["changed"] == ["initializations=same-random"]
     arms = Run(tmp_path / "run").measurements.initialization
     assert set(arms) == {"P-T", "RI-T", "same-random"}
+
+
+def test_an_added_arm_starts_and_is_trained_as_the_scored_one():
+    registry = load_registry()
+    suite = load_suite("neyshabur2020", registry)
+    scored = suite.initializations[suite.scoring.initialization]
+    sources = {f"my-{label}": source for label, source in suite.sources.items()}
+    uses = {label: use.model_copy(update={"source": f"my-{use.source}"})
+            for label, use in suite.initializations.items()}  # fmt: skip
+    suite = suite.model_copy(update={"sources": sources, "initializations": uses})
+    added = _with_arms(suite, ["mean-var"], registry).initializations["mean-var"]
+    assert scored.recipes
+    assert (added.recipe, added.recipes) == (scored.recipe, scored.recipes)
+    assert added.source == f"my-{scored.source}"
 
 
 def test_an_added_arm_is_trained_wherever_the_scored_one_is(tmp_path):

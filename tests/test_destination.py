@@ -34,7 +34,9 @@ def test_a_file_is_no_folder(tmp_path, command, option, below):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("name", ["report.html", "records.jsonl", "environment.json"])
+@pytest.mark.parametrize(
+    "name", ["report.html", "records.jsonl", "environment.json", "pictures.json"]
+)
 def test_a_folder_with_files_of_others_is_not_a_runs(tmp_path, command, name):
     out = tmp_path / "mine"
     out.mkdir()

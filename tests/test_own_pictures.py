@@ -1,11 +1,13 @@
 """A suite for a folder, or a table, of one's own pictures, and its run in a given time."""
 
 import csv
+import gzip
 import re
 import shlex
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -77,15 +79,17 @@ def test_grey_pictures_have_one_channel(tmp_path, registry):
     assert look_at(folder_of(tmp_path, grey=True), registry).channels == 1
 
 
-@pytest.mark.parametrize("test", ["test", "val"])
-def test_folders_of_the_splits_are_kept_apart(tmp_path, registry, test):
-    for position, split in enumerate(("train", test)):
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "test"), ("train", "val"), ("Training", "Testing")]
+)
+def test_folders_of_the_splits_are_kept_apart(tmp_path, registry, train, test):
+    for position, split in enumerate((train, test)):
         for label, name in enumerate(CLASSES):
             for item in range(6):
                 seed = 1000 * position + 100 * label + item
                 picture(tmp_path / split / name / f"{item}.png", seed)
     look = look_at(tmp_path, registry)
-    assert look.dataset["params"] == {"train": "train", "test": test}
+    assert look.dataset["params"] == {"train": train, "test": test}
     assert look.counts["test"].tolist() == [6, 6, 6]
 
 
@@ -114,6 +118,25 @@ def test_a_column_of_splits_is_taken(tmp_path, registry):
     look = look_at(table_of(folder_of(tmp_path / "x"), split=True), registry)
     assert look.dataset["params"]["split"] == "fold"
     assert look.counts["test"].tolist() == [4, 4, 4]
+
+
+def test_values_of_splits_may_be_called_otherwise(tmp_path, registry):
+    table = table_of(folder_of(tmp_path / "x"), split=True)
+    text = table.read_text()
+    table.write_text(text.replace(",train", ",Training").replace(",test", ",TEST"))
+    look = look_at(table, registry)
+    assert look.counts["test"].tolist() == [4, 4, 4]
+    table.write_text(text.replace(",train", ",1").replace(",test", ",2"))
+    with pytest.raises(DataError, match=r"column 'fold' of .* has 1, 2, expected train and test"):
+        look_at(table, registry)
+
+
+def test_a_damaged_archive_is_no_table(tmp_path, registry):
+    table = table_of(folder_of(tmp_path / "x", per_class=1))
+    packed = table.with_suffix(".csv.gz")
+    packed.write_bytes(gzip.compress(table.read_bytes())[:-12])
+    with pytest.raises(DataError, match="cannot be read as a table of text"):
+        look_at(packed, registry)
 
 
 def grouped_folder(root, per_group=3):
@@ -455,6 +478,39 @@ def test_the_time_is_held_with_the_replicates_that_are_complete(folder, weights,
     run = tried(folder, weights, tmp_path / "run", ticking, 11)
     assert run.suite.replicates == 2
     assert before.isdisjoint(job.id for job in ticking.jobs)
+
+
+def test_a_suite_of_ones_own_is_not_replaced(folder, weights, tmp_path, ticking):
+    suite = tmp_path / "run" / "suite.yaml"
+    suite.parent.mkdir()
+    suite.write_text("my own")
+    with pytest.raises(SuiteError, match=r"suite\.yaml is there already, in a folder of no run"):
+        tried(folder, weights, suite.parent, ticking, 1)
+    assert suite.read_text() == "my own"
+    assert not ticking.jobs
+
+
+def test_no_run_is_written_among_the_pictures(folder):
+    message = mistake("try", folder, "--out", folder / "runs" / "first")
+    assert f"among the pictures in {folder}, as if it were a class" in message
+    assert not (folder / "runs").exists()
+
+
+def test_a_run_whose_last_job_ends_after_the_time_is_complete(monkeypatch):
+    def execute(*_, **__):
+        raise within._TimeIsUpError
+
+    cell = SimpleNamespace(job="a", replicate=0)
+    planned = SimpleNamespace(
+        plan=SimpleNamespace(jobs={"a": None}, cells=[cell], measured=[]), done=set(), notes=(),
+        store=SimpleNamespace(is_done=lambda job: job == "a"),
+        code=SimpleNamespace(refuse_mixtures=lambda: None),
+    )  # fmt: skip
+    monkeypatch.setattr(within, "execute", execute)
+    monkeypatch.setattr(within, "refuse_options", lambda *_: None)
+    counts = []
+    within.computed_within(lambda n: counts.append(n) or planned, 4, 0, SilentWatcher())
+    assert counts == [4, 4]
 
 
 @pytest.mark.usefixtures("quick")

@@ -244,6 +244,17 @@ def runs(finished, tmp_path):
     return tmp_path / "runs"
 
 
+def test_a_run_beside_a_link_to_the_store_is_remembered(tmp_path):
+    store = Store(tmp_path / "data" / "store")
+    store.prepare()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "store").symlink_to(store.root)
+    for run in (tmp_path / "project" / "run", tmp_path / "data" / "run"):
+        run.mkdir()
+        Store(tmp_path / "project" / "store").register_run(run)
+    assert store.registered_runs() == [tmp_path / "project" / "run"]
+
+
 def test_the_room_is_told_by_kind_state_and_suite(runs):
     store = runs / "here" / "store"
     usage = usage_of_store(store)

@@ -92,6 +92,13 @@ def test_bundled_suites_are_valid_and_named_after_their_file(name, registry):
     refuse_mistakes(suite, registry)  # as it is given to a run in Python
 
 
+def test_a_bundled_suite_that_is_changed_in_python_needs_a_name_of_its_own(registry):
+    changed = load_suite("quickstart", registry).model_copy(update={"replicates": 20})
+    with pytest.raises(SuiteError, match=f"the suite calls itself {changed.id}, and is another"):
+        refuse_mistakes(changed, registry)
+    refuse_mistakes(changed.model_copy(update={"name": "mine"}), registry)
+
+
 def test_five_mistakes_are_told_at_once_each_with_its_line(write, registry):
     path = write(
         ("summary: A suite for tests.", "sumary: A suite for tests."),

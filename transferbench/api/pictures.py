@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from ruamel.yaml import YAML
 
 from transferbench.api.finished_run import Run
 from transferbench.api.keywords import names_suggested
-from transferbench.errors import SuiteError
+from transferbench.errors import DataError, SuiteError
 from transferbench.files import disk_errors_explained, write_text
 from transferbench.own_pictures.design import (
     DIAGNOSIS_SECONDS,
@@ -29,6 +30,7 @@ from transferbench.own_pictures.design import (
 from transferbench.own_pictures.look import Look, look_at, template
 from transferbench.own_pictures.within import END_SECONDS, computed_within
 from transferbench.registry import blamed, open_registry
+from transferbench.runner.folder import RUN
 from transferbench.runner.options import Options
 from transferbench.runner.planning import Planned, plan_suite
 from transferbench.runner.progress import progress_watcher
@@ -96,7 +98,13 @@ def try_pictures(  # noqa: PLR0913  # keywords, one for each option of the comma
     options = _options(weights, backbone, out, device, jobs, plugins, offline)
     with progress_watcher(progress) as watcher:
         prepared = _prepared(Path(path), options, deadline, size, group, watcher)
-        planned = computed_within(prepared.plan, prepared.design.replicates, deadline, watcher)
+
+        def planned_with(replicates: int) -> Planned:
+            planned = prepared.plan(replicates)
+            _refuse_a_suite_of_ones_own(planned.folder)
+            return planned
+
+        planned = computed_within(planned_with, prepared.design.replicates, deadline, watcher)
         _write_suite(planned.folder / SUITE_FILE, path, prepared, planned.suite.replicates)
         run = Run.of_results(planned, run_plan(planned, watcher))
     run.report()
@@ -134,6 +142,26 @@ def new_suite(  # noqa: PLR0913  # keywords, one for each option of the command
     return file
 
 
+def _refuse_a_suite_of_ones_own(folder: Path) -> None:
+    """Raises: ``SuiteError`` where a file that no run wrote is in the place of the run's suite."""
+    if (folder / SUITE_FILE).exists() and not (folder / RUN).exists():
+        raise SuiteError(
+            f"{folder / SUITE_FILE} is there already, in a folder of no run; run it with "
+            "'transferbench run', or give another --out"
+        )
+
+
+def _refuse_a_run_among(pictures: Path, folder: Path) -> None:
+    """Raises: ``DataError`` where the folder of a run would be taken for one of a class."""
+    if pictures.is_dir() and Path(os.path.realpath(folder)).is_relative_to(
+        os.path.realpath(pictures)
+    ):
+        raise DataError(
+            f"the run would be written to {folder}, among the pictures in {pictures}, as if it "
+            "were a class; start the command in another folder"
+        )
+
+
 def _seconds(minutes: float) -> float:
     if not 0 < minutes < 1e6:
         raise SuiteError(f"minutes must be a number above 0, not {minutes!r}")
@@ -158,6 +186,7 @@ def _prepared(
 ) -> _Prepared:  # fmt: skip
     """Look at the pictures, measure what a training costs, and choose the design."""
     registry = open_registry(options.plugins, strict=True)
+    _refuse_a_run_among(path, Path(options.out or "runs"))
     look = look_at(path, registry, group)
     watcher.note(str(look))
     spec, values = registry.resolve_backbone(options.backbones[0])

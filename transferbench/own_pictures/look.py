@@ -6,7 +6,8 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -35,7 +36,11 @@ COLOURFUL = 4.0
 """Mean difference of the channels, of 255, from which a picture is one in colour."""
 LISTED = 5
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "val", "valid", "validation"),
+}
+"""What folders and values of splits are called, in any case; the first that is there is taken."""
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "picture"),
     "label": ("label", "class", "category", "target", "species", "diagnosis"),
@@ -148,10 +153,18 @@ def _items(
 
 def _folder_params(folder: Path) -> list[dict[str, Any]]:
     """Parameters of the layouts: folders of the splits, or one that is divided."""
-    test = next((name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
-    if (folder / "train").is_dir() and test:
-        return [{"train": "train", "test": test}]
-    return [{"test_share": share} for share in SHARES]
+    splits = _splits_among(path.name for path in sorted(folder.iterdir()) if path.is_dir())
+    return [splits] if splits else [{"test_share": share} for share in SHARES]
+
+
+def _splits_among(names: Iterable[str]) -> dict[str, Any]:
+    """Split -> its name among ``names``; none where one of them is not there."""
+    known = {name.strip().lower(): name for name in names}
+    splits = {
+        split: next((known[alias] for alias in aliases if alias in known), None)
+        for split, aliases in SPLITS.items()
+    }
+    return {} if None in splits.values() else splits
 
 
 def _too_few(path: Path, classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> str:
@@ -198,8 +211,14 @@ def _table_params(table: Path) -> list[dict[str, Any]]:
         )
     params = {role: name for role, name in chosen.items() if name and role != "split"}
     values = [row[head.index(chosen["split"])] for row in rows] if chosen["split"] else []
-    if {"train", "test"} <= set(values):
-        return [{"table": table.name, **params, "split": chosen["split"]}]
+    if splits := _splits_among(values):
+        named = {f"{split}_values": (name,) for split, name in splits.items()}
+        return [{"table": table.name, **params, "split": chosen["split"], **named}]
+    if values:
+        raise DataError(
+            f"column {chosen['split']!r} of {table} has {listing(sorted(set(values)), LISTED)}, "
+            "expected train and test; change the values, or rename the column if it is of no split"
+        )
     return [{"table": table.name, **params, "test_share": share} for share in SHARES]
 
 
@@ -209,7 +228,7 @@ def _first_rows(table: Path) -> tuple[list[str], list[list[str]]]:
     try:
         with opened(table, "rt", encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream, delimiter="\t" if tabs else ","))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} cannot be read as a table of text ({error}); give a .csv or .tsv "
                         "file with a header") from error  # fmt: skip
     lines = [line for line in lines if line]

@@ -68,7 +68,7 @@ def computed_within(
     except _TimeIsUpError:
         ended = ending.failed
         left = [job for job in needed_by if job not in ended and not planned.store.is_done(job)]
-        complete = min(needed_by[job] for job in left)
+        complete = min((needed_by[job] for job in left), default=replicates)
         if complete < 1:
             raise SuiteError(
                 "the time is over before one replicate is complete; what was computed is kept: the "

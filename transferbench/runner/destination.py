@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transferbench.errors import StoreError
 from transferbench.runner.entries import ENTRIES
-from transferbench.runner.folder import CLAIMS, ENVIRONMENT, RECORDS, REPORT, RUN
+from transferbench.runner.folder import CLAIMS, ENVIRONMENT, PICTURES, RECORDS, REPORT, RUN
 from transferbench.store import Store, store_around
 
 __all__ = ["refuse_file", "refuse_folder"]
@@ -22,7 +22,8 @@ def refuse_folder(folder: Path, store: Store) -> None:
         raise StoreError(f"{folder} is part of the store {around}; name another --out")
     if os.path.lexists(folder / RUN) or os.path.lexists(folder / ENTRIES):
         return
-    taken = [name for name in (RECORDS, CLAIMS, ENVIRONMENT, REPORT) if (folder / name).is_file()]
+    names = (RECORDS, CLAIMS, ENVIRONMENT, PICTURES, REPORT)
+    taken = [name for name in names if (folder / name).is_file()]
     if taken:
         raise StoreError(
             f"{folder} is not a run's folder, since it has no {RUN}, and a run would replace its "

@@ -123,7 +123,8 @@ def _rows_of_their_own(suite: Suite) -> list[str]:
 def _with_arms(suite: Suite, names: Sequence[str], registry: Registry) -> Suite:
     """``suite`` with its scored arms and those of ``names``, which may be plugins to add.
 
-    An arm that is added is trained wherever the scored initialization is.
+    An arm that is added is trained wherever the scored initialization is, from its source and with
+    its recipes.
     """
     table = dict(suite.initializations)
     for name in names:
@@ -134,8 +135,10 @@ def _with_arms(suite: Suite, names: Sequence[str], registry: Registry) -> Suite:
                 choices = [*table, *registry.names("initialization")]
                 raise UnknownNameError("initialization or arm", name, choices) from error
             parse_params(spec, {}, origin=f"--initialization {name}")
-            recipe = table[suite.scoring.initialization].recipe
-            table[name] = InitializationUse(name=name, recipe=recipe)
+            scored = table[suite.scoring.initialization]
+            table[name] = InitializationUse(
+                name=name, recipe=scored.recipe, recipes=scored.recipes, source=scored.source
+            )
     arms = {suite.scoring.baseline, suite.scoring.initialization, *names}
     uses = {label: use for label, use in table.items() if label in arms}
     added = tuple(label for label in uses if label not in suite.initializations)

@@ -182,7 +182,9 @@ class Store:
     def register_run(self, folder: Path) -> None:
         """Remember a run that does not lie beside the store, so that its jobs are not removed."""
         folder = folder.absolute()
-        if folder.parent == self.root.absolute().parent or not self.root.is_dir():
+        # A link to the store lies elsewhere than the store.
+        beside = Path(os.path.realpath(self.root)).parent
+        if Path(os.path.realpath(folder.parent)) == beside or not self.root.is_dir():
             return
         path = self._registration(folder)
         # Of a store that may only be read, nothing can be removed either.

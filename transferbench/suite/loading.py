@@ -110,7 +110,8 @@ def load_suite(
 def refuse_mistakes(suite: Suite, registry: Registry) -> None:
     """Raise ``SuiteError`` with all that is wrong with a suite that was made in Python.
 
-    Its claims and diagnoses may name arms that it lacks: of a run with chosen arms, they do.
+    Its claims and diagnoses may name arms that it lacks: of a run with chosen arms, they do. A
+    bundled suite that was changed needs a name of its own.
     Raises also: ``UnknownNameError`` where a plugin is not installed.
     """
     raw = suite.model_dump(mode="json")
@@ -125,6 +126,7 @@ def refuse_mistakes(suite: Suite, registry: Registry) -> None:
         mistakes += coverage_mistakes(bare, registry)
     if mistakes:
         raise SuiteError(report(mistakes))
+    _refuse_edited_copy(suite)
 
 
 def json_schema() -> dict[str, Any]:
@@ -184,20 +186,23 @@ def _refuse_version(name: str, root: Node) -> None:
         raise SuiteError(f"this installation has suite {installed!r}, not {name!r}")
 
 
-def _refuse_edited_copy(suite: Suite, path: Path) -> None:
-    """A board, and the register of suites, know a suite by its id alone."""
+def _refuse_edited_copy(suite: Suite, path: Path | None = None) -> None:
+    """A board, and the register of suites, know a suite by its id alone.
+
+    ``path``: its file; none of one that was made in Python.
+    """
     bundled = bundled_suites().get(suite.board)
-    if bundled is None or path.resolve() == bundled.resolve():
+    if bundled is None or (path is not None and path.resolve() == bundled.resolve()):
         return
     own = load_suite(suite.board)
     if suite.id == own.id and suite.digest != own.digest:
         raise SuiteError(
-            f"{path} calls itself {suite.id}, and is another suite: its digest is "
+            f"{path or 'the suite'} calls itself {suite.id}, and is another one: its digest is "
             f"{suite.digest[:12]}, that of {own.id} is {own.digest[:12]}; give it a name of its "
             "own, or change the bundled suite with --set"
         )
     if changed := list(changed_between([own, suite])):
-        raise SuiteError(f"{path}: {'; '.join(changed)}")
+        raise SuiteError(f"{path or suite.id}: {'; '.join(changed)}")
 
 
 # --- changes ----------------------------------------------------------------------------------
