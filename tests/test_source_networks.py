@@ -263,9 +263,12 @@ def test_a_submission_with_a_replicate_of_another_network_is_refused(run, tmp_pa
         row.model_copy(update={"network": 0}) if row.network == 1 else row for row in bundle.records
     )
     problems = list(check_plan_can_be_made_again(bundle._replace(records=moved), registry))
-    assert "P-T on handwriting, none, replicate 1 is recorded with another source network" in [
-        problem.why for problem in problems
-    ]
+    trial = next(row.job for row in moved if (row.diagnostic, row.initialization, row.replicate)
+                 == ("trial", "P-T", 1))  # fmt: skip
+    assert (
+        "trial of P-T on handwriting, none, replicate 1 is not required "
+        f"(job {trial[:12]}, source network 0)"
+    ) in [problem.why for problem in problems]
     assert list(check_every_cell_is_there_once(bundle, registry)) == []
     untold = tuple(row.model_copy(update={"network": None}) for row in bundle.records)
     problems = check_every_cell_is_there_once(bundle._replace(records=untold), registry)

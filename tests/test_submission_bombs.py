@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from transferbench.errors import StoreError, SubmissionError
+from transferbench.records import Record, write_records
 from transferbench.submission import bundle, images, limits, predictions
 from transferbench.submission.bundle import parse_json
 from transferbench.submission.limits import bounded_memory
@@ -169,6 +170,23 @@ def test_records_are_counted_before_they_are_parsed(
     monkeypatch.setattr(bundle, "MAX_RECORD_BYTES", 1000)
     with pytest.raises(StoreError, match="holds more than 1000 bytes of text"):
         bundle._bounded_records(tmp_path / "records.jsonl.gz")
+
+
+def test_names_of_coordinates_are_counted(tmp_path: Path) -> None:
+    def rows(names: int) -> Iterator[Record]:
+        for k in range(100):
+            yield Record(
+                metric="m", value=0.5, unit="1", n=1, coordinates={f"c{k % names}": k},
+                suite="s@1.0", entry="e", target="t", perturbation="p", initialization="P-T",
+                replicate=0, diagnostic="d", diagnostic_version=1, job="j", subjects=("j",),
+            )  # fmt: skip
+
+    path = tmp_path / "records.jsonl.gz"
+    write_records(rows(64), path)
+    assert len(list(bundle._bounded_records(path))) == 100
+    write_records(rows(65), path)
+    with pytest.raises(SubmissionError, match=r"records\.jsonl\.gz names more than 64 coordinates"):
+        list(bundle._bounded_records(path))
 
 
 def test_values_of_json_are_counted_before_they_are_parsed(

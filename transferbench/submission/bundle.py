@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError
 from transferbench.identity import Sha256, digest, file_digest
 from transferbench.plan import JobKind
-from transferbench.records import Overlap, Record, count_lines, read_records
+from transferbench.records import LARGEST, Overlap, Record, count_lines, read_records
 from transferbench.specs import Preprocessing, Weights
 from transferbench.submission.images import ImageSets, read_images
 from transferbench.submission.limits import bounded_memory
@@ -59,6 +59,7 @@ __all__ = [
     "Submission",
     "content_digests",
     "file_problems",
+    "is_visible",
     "options_explained",
     "parse_json",
     "read_bundle",
@@ -92,6 +93,8 @@ MAX_RECORD_BYTES = 2**28
 """The size limit of the decompressed records."""
 MAX_RECORDS = 350_000
 """Of the largest submission so far there are 200,000; each takes 5 kB of memory in the check."""
+MAX_COORDINATES = 64
+"""Names of coordinates in the records, each of which is a column of a table of all records."""
 MAX_VALUES = 2_000_000
 """The limit of the values in a JSON file, each of which takes up to 100 bytes of memory."""
 MAX_MEMORY = 3 * 2**30
@@ -106,8 +109,13 @@ VERDICTS = TypeAdapter(tuple[Verdict, ...])
 VISIBLE = r"^[^\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Noncharacter_Code_Point}\u{feff}]*$"
 """No character that steers a terminal, turns the order of text around, or is none in XML."""
 UNSEEN = "it holds a line break or another character that cannot be seen"
-Text = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=VISIBLE)]
+LONGEST_TEXT = 300
+Line = Annotated[str, StringConstraints(pattern=VISIBLE)]
+LINE: TypeAdapter[str] = TypeAdapter(Line)
+Text = Annotated[Line, StringConstraints(min_length=1, max_length=LONGEST_TEXT)]
 TEXT: TypeAdapter[str] = TypeAdapter(Text)
+TAG_AND_DIGEST = TypeAdapter(tuple[Annotated[str, Field(max_length=LONGEST_TEXT)], Sha256 | None])
+"""Of external weights."""
 EntryName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@:+-]*$", max_length=200)
 ]
@@ -125,6 +133,15 @@ def options_explained(option: str = "") -> Iterator[None]:
         first = error.errors()[0]
         why = UNSEEN if first["type"] == "string_pattern_mismatch" else first["msg"]
         raise SubmissionError(f"--{option or first['loc'][0]}: {why}") from error
+
+
+def is_visible(value: str, longest: int = LONGEST_TEXT) -> bool:
+    """Whether boards can show it: one line of visible characters, of limited length."""
+    try:
+        LINE.validate_python(value)
+    except ValidationError:
+        return False
+    return len(value) <= longest
 
 
 class _Strict(BaseModel):
@@ -154,7 +171,7 @@ class EntryFacts(_Strict):
     source: Text
     weights: Weights | None = None
     preprocessing: Preprocessing | None = None
-    parameters: Annotated[int, Field(ge=0, strict=True)] | None = None
+    parameters: Annotated[int, Field(ge=0, lt=LARGEST, strict=True)] | None = None
 
     @field_validator("weights")
     @classmethod
@@ -164,6 +181,7 @@ class EntryFacts(_Strict):
         if weights is not None:
             for text in (weights.origin, weights.license, weights.pretrained_on):
                 TEXT.validate_python(text)
+            TAG_AND_DIGEST.validate_python((weights.tag, weights.sha256))
         return weights
 
     @property
@@ -371,7 +389,16 @@ def _bounded_records(path: Path) -> Iterator[Record]:
     lines = count_lines(path, MAX_RECORD_BYTES)
     if lines > MAX_RECORDS:
         raise SubmissionError(f"{path.name} holds {lines} records, more than {MAX_RECORDS}")
-    return read_records(path, MAX_RECORD_BYTES)
+    return _narrow(read_records(path, MAX_RECORD_BYTES), path)
+
+
+def _narrow(records: Iterable[Record], path: Path) -> Iterator[Record]:
+    names: set[str] = set()
+    for record in records:
+        names |= record.coordinates.keys()
+        if len(names) > MAX_COORDINATES:
+            raise SubmissionError(f"{path.name} names more than {MAX_COORDINATES} coordinates")
+        yield record
 
 
 def content_digests(folder: Path) -> dict[str, str]:

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
-from typing import Any, TypeAlias
+from itertools import chain
+from typing import Any, NamedTuple, TypeAlias
 
 from transferbench.errors import SubmissionError, TransferbenchError, UnknownNameError
 from transferbench.plan import (
@@ -33,11 +34,12 @@ from transferbench.submission.bundle import (
     PlannedJob,
     Problem,
     content_digests,
+    is_visible,
     parse_json,
     slug,
     submission_id,
 )
-from transferbench.suite import TRIAL, TUNING, Suite
+from transferbench.suite import TRIAL, Suite
 from transferbench.suite.published import KnownSuites
 
 __all__ = [
@@ -78,7 +80,8 @@ def check_content_is_untouched(bundle: Bundle) -> Iterator[Problem]:
         yield Problem(f"the id {submission.id[:12]} does not belong to this {SUBMISSION}")
     expected = (submission.board, slug(submission.entry.name), submission.id)
     if folder.resolve().parts[-3:] != expected:
-        yield Problem(f"the folder is not {'/'.join(expected)}", warning=True)
+        # A copy elsewhere would have the page of the one that it is a copy of.
+        yield Problem(f"the folder is not {'/'.join(expected)}: call it so")
 
 
 def check_suite_is_the_published_one(bundle: Bundle, suites: KnownSuites) -> Iterator[Problem]:
@@ -177,6 +180,22 @@ def check_every_cell_is_there_once(bundle: Bundle, registry: Registry) -> Iterat
 
 
 def _record_problems(bundle: Bundle) -> Iterator[Problem]:
+    records = bundle.records
+    yield from _strange_records(bundle)
+    for text in sorted(text for text in _texts(records) if not is_visible(text)):
+        yield Problem(f"a record says {text[:80]!a}, which is no line of visible characters")
+    measured = {row.job for row in records}
+    for job in bundle.plan.jobs:
+        if job.kind not in NOT_MEASURED and job.id not in measured:
+            yield Problem(f"{job.kind} {job.id[:12]} has no records")
+    # A shared job fills several cells; a coordinate is the same one as 1 and as 1.0.
+    for (place, (metric, _)), count in Counter((_place(row), row.key) for row in records).items():
+        if count > 1:
+            yield Problem(f"{metric} of {_named(place.cell)} is recorded {count} times")
+
+
+def _strange_records(bundle: Bundle) -> Iterator[Problem]:
+    """Records that are not of this submission, or not as their jobs say."""
     records, planned, head = bundle.records, bundle.plan.by_id, bundle.submission
     starting = _starting_from_several(bundle)
     for row in records:
@@ -189,15 +208,19 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
                           f"job {row.job[:12]}")  # fmt: skip
         if row.network is None and starting & {row.initialization, row.other_initialization}:
             yield Problem(f"a {row.metric} record of {_named(_cell(row))} has no source network")
-    measured = {row.job for row in records}
-    for job in bundle.plan.jobs:
-        if job.kind not in NOT_MEASURED and job.id not in measured:
-            yield Problem(f"{job.kind} {job.id[:12]} has no records")
-    # A shared job fills several cells, so its records differ in any field but the numbers.
-    numbers = {"value", "n", "low", "high", "interval", "flag", "unit"}
-    for key, count in Counter(row.model_dump_json(exclude=numbers) for row in records).items():
-        if count > 1:
-            yield Problem(f"a record is repeated {count} times: {key[:200]}")
+        pair = row.other_initialization, row.other_replicate
+        if pair != (None, None) and (None in pair or len(row.subjects) == 1):
+            yield Problem(f"a {row.metric} record of {_named(_cell(row))} is of half a pair")
+
+
+def _texts(records: Iterable[Record]) -> set[str]:
+    """What records say in the words of whoever made them."""
+    return {
+        text
+        for row in records
+        for text in (row.metric, row.unit, row.interval, row.flag, *chain(*row.coordinates.items()))
+        if isinstance(text, str)
+    }
 
 
 def _measuring(job: PlannedJob) -> tuple[tuple[str, ...], Any]:
@@ -433,34 +456,38 @@ def _versions(payload: object) -> Iterator[tuple[str, int]]:
 
 
 def _misplaced(bundle: Bundle, plan: Plan) -> Iterator[Problem]:
-    """Records whose cell is not that of their job in the plan."""
-    trials = {cell[2:]: cell.job for cell in plan.cells}
-    for row in scored_rows(bundle.records):
-        if trials.get(_cell(row), row.job) != row.job:
-            yield Problem(f"{_named(_cell(row))} has the job of another trial")
-    planned = {(m.job, m.diagnostic, m.a[2:], m.b and m.b[2:]) for m in plan.measured}
-    planned |= {(cell.job, TUNING, cell[2:], None) for cell in plan.tuned}
-    recorded = {
-        (row.job, row.diagnostic, _cell(row), _other_cell(row))
-        for row in bundle.records
-        if row.diagnostic != TRIAL
+    """Measurements of the plan that have no record, and records that are of none of them."""
+    planned = {
+        _Place(each.job, each.diagnostic, each.a[2:], each.b and each.b[2:], each.network)
+        for each in plan.measurements()
     }
-    networks = defaultdict(set)
-    for measured in plan.measurements():
-        networks[measured.job].add(measured.network)
-    for row in bundle.records:
-        if row.job in networks and row.network not in networks[row.job]:
-            yield Problem(f"{_named(_cell(row))} is recorded with another source network")
-    for job, diagnostic, cell, _ in sorted(planned - recorded, key=str):
-        yield Problem(f"{diagnostic} of {_named(cell)} is missing (job {job[:12]})")
-    for job, diagnostic, cell, _ in sorted(recorded - planned, key=str):
-        yield Problem(f"{diagnostic} of {_named(cell)} is not required (job {job[:12]})")
+    recorded = set(map(_place, bundle.records))
+    for word, places in (("not required", recorded - planned), ("missing", planned - recorded)):
+        for place in sorted(places, key=str):
+            yield Problem(f"{place.diagnostic} of {_named(place.cell)} is {word} ({place.rest})")
 
 
-def _other_cell(row: Record) -> TrialKey | None:
-    if row.other_initialization is None or row.other_replicate is None:
-        return None
-    return row.target, row.perturbation, row.other_initialization, row.other_replicate
+class _Place(NamedTuple):
+    """What a record is of: every field by which claims and boards select, group or drop it."""
+
+    job: str
+    diagnostic: str
+    cell: TrialKey
+    other: tuple[str, str, str | None, int | None] | None
+    network: int | None
+
+    @property
+    def rest(self) -> str:
+        """The job, the second of a pair and the source network."""
+        pair = f", with {self.other[2]}, replicate {self.other[3]}" if self.other else ""
+        network = "" if self.network is None else f", source network {self.network}"
+        return f"job {self.job[:12]}{pair}{network}"
+
+
+def _place(row: Record) -> _Place:
+    second = row.other_initialization, row.other_replicate
+    other = None if second == (None, None) else (row.target, row.perturbation, *second)
+    return _Place(row.job, row.diagnostic, _cell(row), other, row.network)
 
 
 def check_licence_and_overlap_are_declared(bundle: Bundle) -> Iterator[Problem]:
