@@ -537,7 +537,7 @@ def _diagnosis(
     return [
         *own,
         *(m for m in others if m.metric not in {"kappa", "error_jaccard"}),
-        Measurement(metric="error_jaccard", value=0.5, unit="fraction", n=9,
+        Measurement(metric="error_share", value=0.5, unit="fraction", n=9,
                     coordinates={"class": 1}),
     ]  # fmt: skip
 
@@ -561,7 +561,7 @@ def _curve(job: Job, trained: dict[str, Any], value: float) -> list[Measurement]
 def packed(job: Job, trained: dict[str, Any], history: Any = None) -> list[PackedTrial]:
     """The subjects of a job as a submission holds them."""
     return [
-        PackedTrial(subject, "multi-class", "accuracy", history, np.arange(0, 3 * N, 3), labels,
-                    logits.argmax(axis=1))
+        PackedTrial(subject, "multi-class", "accuracy", CLASSES, history, np.arange(0, 3 * N, 3),
+                    labels, logits.argmax(axis=1))
         for subject, (labels, logits) in ((s, trained[s]) for s in job.payload["subjects"])
     ]  # fmt: skip

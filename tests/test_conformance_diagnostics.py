@@ -364,6 +364,11 @@ BAD = {
         "recomputed-values-are-those-measured",
         "other is recomputed, but not measured, on a network with batch statistics; yield metrics",
     ),
+    "a part of a metric": (
+        giving(measurement(), measurement(coordinates={"k": 1})) | recomputing(measurement()),
+        "recomputed-values-are-those-measured",
+        "same at k=1 is measured, but not recomputed, on a network with batch statistics; recom",
+    ),
     "another value": (
         giving(measurement(value=0.5)) | recomputing(measurement(value=0.25)),
         "recomputed-values-are-those-measured",

@@ -633,6 +633,7 @@ class Subject(TrialFacts, Protocol):
 class SubmittedTrial(TrialFacts, Protocol):
     """A finished trial as far as a submission holds it: its predictions and its history.
 
+    ``classes``: how many the dataset has, or labels of a multi-label task.
     ``items``: the positions of the test subset in the test split, int64 (N,). ``labels``: int32
     (N,) or int8 (N, L), float32 (N, L) with NaN where some are unknown. ``predicted``: classes
     int32 (N,), or bool (N, L) for a multi-label task.
@@ -642,6 +643,8 @@ class SubmittedTrial(TrialFacts, Protocol):
     alone; None where it records none.
     """
 
+    @property
+    def classes(self) -> int: ...
     @property
     def items(self) -> np.ndarray: ...
     @property
@@ -740,7 +743,8 @@ class DiagnosticSpec(Spec):
     recompute: Recompute | None = None
     """Yields those measurements whose values follow from a submission; intervals are not compared.
 
-    They must have the metric, coordinates, value and ``n`` that ``measure`` gives them.
+    They must have the metric, coordinates, value and ``n`` that ``measure`` gives them, and of a
+    metric they must be all: a submission with others is refused.
     """
     subjects: Literal["one", "pair", "group"]
     """The number of trials; a pair may be followed by reference trials that the suite names."""

@@ -369,7 +369,10 @@ def check_the_cost_is_a_number(case: DiagnosticCase) -> None:
 
 
 def check_recomputed_values_are_those_measured(case: DiagnosticCase) -> None:
-    """``recompute`` gives the values of ``measure`` from predictions and history alone."""
+    """``recompute`` gives the values of ``measure`` from predictions and history alone.
+
+    Of a metric it gives all or none: a submission with others of it is refused.
+    """
     if case.spec.recompute is None:
         raise SkipTest("it recomputes nothing")
     for network, values in case.measurements.items():
@@ -390,6 +393,13 @@ def check_recomputed_values_are_those_measured(case: DiagnosticCase) -> None:
                     f"{value.value} (n={value.n}) when it is recomputed",
                     "use one function of predictions and history in both, or leave the metric out",
                 )
+        keys, metrics = set(map(key_of, recomputed)), {value.metric for value in recomputed}
+        for value in values:
+            if value.metric in metrics and key_of(value) not in keys:
+                raise Violation(
+                    f"{described(value)} is measured, but not recomputed, on {network}",
+                    "recompute a metric at all of its coordinates, or leave it out",
+                )
         # A submission has no history of a trial whose history no diagnosis records.
         list(case.spec.recompute(case.params, [replace(trial, history=None) for trial in trials]))
 
@@ -399,7 +409,8 @@ def _submitted(trial: FinishedTrial) -> PackedTrial:
     items, labels = np.arange(len(trial.labels)), trial.labels.astype(np.int32)
     ranked = needs_scores(trial.metric)
     outputs = trial.logits if ranked else predict(trial.logits, labels).astype(np.int32)
-    return PackedTrial(trial.job, trial.task, trial.metric, trial.history, items, labels, outputs)
+    return PackedTrial(trial.job, trial.task, trial.metric, trial.logits.shape[1], trial.history,
+                       items, labels, outputs)  # fmt: skip
 
 
 def check_metrics_are_declared(case: DiagnosticCase) -> None:

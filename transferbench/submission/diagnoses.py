@@ -10,7 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from transferbench.errors import PluginError, TransferbenchError, UnknownNameError
+from transferbench.errors import (
+    PluginError,
+    SubmissionError,
+    TransferbenchError,
+    UnknownNameError,
+)
 from transferbench.metrics import chance_level, predict
 from transferbench.records import Measurement, MeasurementKey, Record
 from transferbench.registry import Registry, blamed
@@ -34,6 +39,8 @@ RecordedHistory: TypeAlias = Sequence[Mapping[str, float | None]]
 HISTORY_METRICS = frozenset(
     {"train_metric", "train_loss", "test_metric", "test_loss", "validation_metric"}
 )
+MAX_CLASSES = 100_000
+"""Recomputation may need memory for each class, whose number is the submitter's word."""
 MAX_EPOCH = 100_000
 """Histories with a later epoch are ignored: recomputation may need memory for each epoch."""
 
@@ -45,6 +52,7 @@ class PackedTrial:
     job: str
     task: Task
     metric: Metric
+    classes: int
     history: RecordedHistory | None
     items: np.ndarray
     labels: np.ndarray
@@ -72,10 +80,11 @@ def packed_trials(bundle: Bundle) -> dict[str, PackedTrial]:
     trials = {}
     for job in bundle.plan.jobs:
         if job.kind == "trial" and job.id in bundle.predictions:
-            dataset, history = job.payload["dataset"], histories.get(job.id)
-            trials[job.id] = PackedTrial(
-                job.id, dataset["task"], dataset["metric"], history, *bundle.predictions[job.id]
-            )
+            facts = [job.payload["dataset"][name] for name in ("task", "metric", "classes")]
+            if facts[-1] > MAX_CLASSES:
+                raise SubmissionError(f"trial {job.id[:12]} has more than {MAX_CLASSES} classes")
+            history = histories.get(job.id)
+            trials[job.id] = PackedTrial(job.id, *facts, history, *bundle.predictions[job.id])
     return trials
 
 
@@ -198,12 +207,13 @@ def _installed(use: Mapping[str, Any], registry: Registry) -> DiagnosticSpec | N
 def _differences(records: Sequence[Record], values: JobValues) -> Iterator[Problem]:
     """The records of one cell of a job that are not what its plugin recomputes, or lack some."""
     recomputed = values.all
+    metrics = {metric for metric, _ in recomputed}
     for record in records:
-        expected = recomputed.get(record.key)
+        expected, name = recomputed.get(record.key), measurement_name(record)
         if expected is None:
-            continue
-        name = measurement_name(record)
-        if not equal_values(record.value, expected.value):
+            if record.metric in metrics:
+                yield Problem(f"{name}{_at(record.key)} is not what its trials give")
+        elif not equal_values(record.value, expected.value):
             yield Problem(f"{name} is {record.value}, but its trials give {expected.value}")
         elif record.n != expected.n:
             yield Problem(f"{name} is of {record.n} items, but its trials have {expected.n}")
@@ -212,6 +222,9 @@ def _differences(records: Sequence[Record], values: JobValues) -> Iterator[Probl
         elif values.flags_follow and record.flag != expected.flag:
             yield Problem(f"{name} is flagged {record.flag!r}, not as its trials say")
     recorded = {record.key for record in records}
-    for metric, coordinates in sorted(recomputed.keys() - recorded, key=str):
-        at = "".join(f", {name} {value}" for name, value in sorted(coordinates))
-        yield Problem(f"{metric}{at} of job {records[0].job[:12]} is missing")
+    for key in sorted(recomputed.keys() - recorded, key=str):
+        yield Problem(f"{key[0]}{_at(key)} of job {records[0].job[:12]} is missing")
+
+
+def _at(key: MeasurementKey) -> str:
+    return "".join(f", {name} {value}" for name, value in sorted(key[1], key=str))

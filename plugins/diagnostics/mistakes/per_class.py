@@ -57,11 +57,11 @@ def measure(
     del context  # no randomness
     (subject,) = subjects
     logits, labels = subject.logits, subject.labels
-    classes = np.arange(logits.shape[1])
+    classes = logits.shape[1]
     yield from _of_predictions(params, predict(logits, labels), labels, classes)
     scores_NK = class_scores(logits) if labels.ndim == 1 else logits
-    truth_NK = one_hot(labels, len(classes)).astype(np.float32) if labels.ndim == 1 else labels
-    for k in classes.tolist():
+    truth_NK = one_hot(labels, classes).astype(np.float32) if labels.ndim == 1 else labels
+    for k in range(classes):
         known_N = ~np.isnan(truth_NK[:, k])
         area = metric_interval("auc", scores_NK[known_N][:, [k]], truth_NK[known_N][:, [k]])
         yield measurement("class_auc", area, "fraction", int(known_N.sum()), {"class": k},
@@ -69,41 +69,46 @@ def measure(
 
 
 def recompute(params: PerClassParams, trials: Sequence[SubmittedTrial]) -> Iterator[Measurement]:
-    """All but the AUC, of the classes that occur."""
+    """All but the AUC."""
     (trial,) = trials
-    labels, predicted = trial.labels, trial.predicted
-    several = labels.ndim == 2
-    classes = np.arange(labels.shape[1]) if several else np.union1d(labels, predicted)
-    yield from _of_predictions(params, predicted, labels, classes)
+    yield from _of_predictions(params, trial.predicted, trial.labels, trial.classes)
 
 
 def _of_predictions(
-    params: PerClassParams, predicted: np.ndarray, labels: np.ndarray, classes: np.ndarray
+    params: PerClassParams, predicted: np.ndarray, labels: np.ndarray, classes: int
 ) -> Iterator[Measurement]:
-    """Shapes: predicted and labels (N,) or (N, K), classes (K,)."""
+    """Shapes: predicted and labels (N,) or (N, K)."""
     several = labels.ndim == 2
-    positive_NK = labels > 0.5 if several else labels[:, None] == classes
-    # What is not known to be right or wrong is not counted.
-    predicted_NK = predicted & ~np.isnan(labels) if several else predicted[:, None] == classes
-    right_K = (positive_NK & predicted_NK).sum(axis=0).tolist()
-    actual_K, named_K = positive_NK.sum(axis=0).tolist(), predicted_NK.sum(axis=0).tolist()
-    for k, right, actual, named in zip(classes.tolist(), right_K, actual_K, named_K, strict=True):
+    if several:
+        # What is not known to be right or wrong is not counted.
+        positive_NK, predicted_NK = labels > 0.5, predicted & ~np.isnan(labels)
+        sets = (positive_NK & predicted_NK, positive_NK, predicted_NK)
+        counts_3K = np.stack([each.sum(axis=0) for each in sets])
+    else:
+        lists = (labels[labels == predicted], labels, predicted)
+        counts_3K = np.stack([_counts(each, classes) for each in lists])
+    for k, (right, actual, named) in enumerate(counts_3K.T.tolist()):
         at = {"class": k}
         recall, precision = exact_share(right, actual), exact_share(right, named)
         f1 = 2 * right / (actual + named) if actual + named else None
         yield measurement("recall", recall, "fraction", actual, at, missing=ABSENT)
         yield measurement("precision", precision, "fraction", named, at, missing=NEVER)
         yield measurement("f1", f1, "fraction", actual + named, at, missing=f"{ABSENT}; {NEVER}")
-    if not several and len(classes) <= params.largest_confusion:
-        yield from _confusion(positive_NK, predicted_NK, classes)
+    if not several and classes <= params.largest_confusion:
+        yield from _confusion(labels, predicted, classes)
+
+
+def _counts(values_N: np.ndarray, size: int) -> np.ndarray:
+    """How often each number below ``size`` occurs; others, as in a bad submission, do not count."""
+    return np.bincount(values_N[(values_N >= 0) & (values_N < size)], minlength=size)
 
 
 def _confusion(
-    positive_NK: np.ndarray, predicted_NK: np.ndarray, classes: np.ndarray
+    labels_N: np.ndarray, predicted_N: np.ndarray, classes: int
 ) -> Iterator[Measurement]:
-    counts_KK = positive_NK.T.astype(np.int64) @ predicted_NK.astype(np.int64)
-    for k, row in zip(classes.tolist(), counts_KK.tolist(), strict=True):
-        for other, count in zip(classes.tolist(), row, strict=True):
+    for k in range(classes):
+        row = _counts(predicted_N[labels_N == k], classes).tolist()
+        for other, count in enumerate(row):
             at = {"class": k, "predicted": other}
             yield measurement("confusion", float(count), "images", sum(row), at)
 
