@@ -109,7 +109,7 @@ def test_a_run_and_its_board_flag_a_setting_that_did_nothing(blind_suite, tmp_pa
     assert check(folder, registry).ok
     (row,) = only_board(tmp_path / "s", registry).rows
     assert row.cells["marks"] == ("equal predictions: fades",)
-    # One that claims more is refused; that of an earlier version is a warning.
+    # One that claims more is refused; that of an earlier version, which saw no flag, is a warning.
     claims = json.loads((folder / "claims.json").read_text())
     claims[1] |= {"verdict": "reproduced", "p_reproduced": 0.01}
     (folder / "claims.json").write_text(json.dumps(claims))
@@ -119,6 +119,14 @@ def test_a_run_and_its_board_flag_a_setting_that_did_nothing(blind_suite, tmp_pa
         del claims[1][name]
     (folder / "claims.json").write_text(json.dumps(claims))
     monkeypatch.setattr(verdicts_module, "FORMER_BOARDS", {"handmade@1"})
+    problem = next(check_verdicts_follow_from_records(read_bundle(folder), registry))
+    assert (problem.why, problem.warning) == ("claim 'fades' is undecided, not reproduced", False)
+    claims[1]["verdict"] = "undecided"
+    (folder / "claims.json").write_text(json.dumps(claims))
     (problem,) = check_verdicts_follow_from_records(read_bundle(folder), registry)
     assert problem.warning
-    assert "claim 'fades' was judged reproduced; it is undecided: equal predictions" in problem.why
+    assert "claim 'fades' was judged undecided; it is undecided: equal predictions" in problem.why
+    claims[1]["reason"] = "a\x1b[2J"
+    (folder / "claims.json").write_text(json.dumps(claims))
+    problem = next(check_verdicts_follow_from_records(read_bundle(folder), registry))
+    assert problem.why == r"claims.json says 'a\x1b[2J', which is no line of visible characters"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, TypeAlias
 
 from transferbench.claims import (
     EQUAL_PREDICTIONS,
@@ -18,7 +18,7 @@ from transferbench.errors import TransferbenchError
 from transferbench.measurements import Measurements, MetricRanges
 from transferbench.plan import Plan
 from transferbench.registry import Registry
-from transferbench.submission.bundle import CLAIMS, Bundle, Problem
+from transferbench.submission.bundle import CLAIMS, Bundle, Problem, is_visible
 from transferbench.submission.integrity import planned_again, scored_rows
 from transferbench.suite.ranges import metric_ranges
 
@@ -47,9 +47,12 @@ BY_METHOD = frozenset({"effect", "low", "high", "interval", "verdict", "reason",
 LATER = {"family": "", "p_reproduced": None, "p_contradicted": None, "covers": ""}
 """Fields that earlier versions did not write, and what stands for them."""
 
-
 FROM_PLAN = frozenset({"reason", "covers"})
 """Fields that say what a plan knows of the arms."""
+LONGEST_REASON = 10_000
+"""Characters of what is said of a claim."""
+Decisions: TypeAlias = Mapping[tuple[str, str], str]
+"""The claim and the method of its interval -> the verdict."""
 
 
 def check_verdicts_follow_from_records(
@@ -67,12 +70,16 @@ def check_verdicts_follow_from_records(
     plan = _plan(planned or partial(planned_again, bundle, registry))
     ranges = metric_ranges(bundle.plan.suite, registry.diagnostics)
     judged = {verdict.claim: verdict for verdict in _judged(bundle, plan, ranges)}
+    unaware = cache(partial(_unaware, bundle, plan, ranges))
     if bundle.submission.board in BY_JACKKNIFE:
         before = _judged(bundle, plan, {}, judge_by_jackknife)
         yield from _judged_as_before(bundle, judged, {verdict.claim: verdict for verdict in before})
     submitted = {verdict.claim: verdict for verdict in bundle.verdicts}
     if len(submitted) < len(bundle.verdicts):
         yield Problem(f"{CLAIMS} has a claim twice")
+    for text in (text for verdict in bundle.verdicts for text in (verdict.reason, *verdict.flags)):
+        if not is_visible(text, LONGEST_REASON):
+            yield Problem(f"{CLAIMS} says {text[:80]!a}, which is no line of visible characters")
     for claim in sorted(judged.keys() | submitted.keys()):
         if claim not in submitted or claim not in judged:
             source = "the suite" if claim in judged else CLAIMS
@@ -82,7 +89,8 @@ def check_verdicts_follow_from_records(
         differing = _differing(submitted[claim], judged[claim], is_former=is_former)
         if plan is None:
             differing -= FROM_PLAN
-        yield from _problems(submitted[claim], judged[claim], differing, is_former=is_former)
+        former = unaware if is_former else None
+        yield from _problems(submitted[claim], judged[claim], differing, former)
 
 
 def _plan(planned: Callable[[], Plan]) -> Plan | None:
@@ -115,14 +123,17 @@ def _judged(
     plan: Plan | None,
     ranges: MetricRanges,
     judged_by: Callable[..., list[Verdict]] = judge,
+    *,
+    sees_equal: bool = True,
 ) -> list[Verdict]:
-    """The verdicts of today, or by a former method."""
+    """The verdicts of today, or by a former method; ``sees_equal``: equal predictions."""
     entry, suite = bundle.submission.entry.name, bundle.plan.suite
     equal = equal_trials(
         {
             (row.target, row.perturbation, row.initialization, row.replicate): outputs
             for row in scored_rows(bundle.records)
             if (outputs := bundle.submission.outputs.get(row.job)) and row.value is not None
+            if sees_equal
         }
     )
     measurements = Measurements.of_records(bundle.records, ranges)
@@ -146,12 +157,26 @@ def _differing(submitted: Verdict, judged: Verdict, *, is_former: bool) -> set[s
     }
 
 
+def _unaware(bundle: Bundle, plan: Plan | None, ranges: MetricRanges) -> Decisions:
+    """The decisions of versions that did not look for equal predictions."""
+    methods = ((judge, ranges), (judge_by_jackknife, {}))
+    return {
+        (verdict.claim, verdict.interval): verdict.verdict
+        for method, own in methods
+        for verdict in _judged(bundle, plan, own, method, sees_equal=False)
+    }
+
+
 def _problems(
-    submitted: Verdict, judged: Verdict, differing: set[str], *, is_former: bool
+    submitted: Verdict,
+    judged: Verdict,
+    differing: set[str],
+    former: Callable[[], Decisions] | None,
 ) -> Iterator[Problem]:
+    """``former``: of a verdict of an earlier version, what ``_unaware`` returns."""
     claim = submitted.claim
-    by_method = is_former and bool(differing) and differing <= BY_METHOD
-    if by_method and (why := _by_former_version(submitted, judged, differing)):
+    by_method = bool(differing) and differing <= BY_METHOD
+    if former and by_method and (why := _by_former_version(submitted, judged, differing, former)):
         yield Problem(why, warning=True)
         return
     if "verdict" in differing:
@@ -168,10 +193,13 @@ def _equal(field: str, value: Any, expected: Any) -> bool:
     return bool(value == expected)
 
 
-def _by_former_version(submitted: Verdict, judged: Verdict, differing: set[str]) -> str:
+def _by_former_version(
+    submitted: Verdict, judged: Verdict, differing: set[str], unaware: Callable[[], Decisions]
+) -> str:
     """Why an earlier version judged otherwise; "" where none would have."""
     claim = submitted.claim
-    if EQUAL_PREDICTIONS in judged.flags and differing <= {"verdict", "reason", "flags"}:
+    saw_equal = EQUAL_PREDICTIONS in judged.flags and differing <= {"verdict", "reason", "flags"}
+    if saw_equal and submitted.verdict == unaware().get((claim, judged.interval)):
         return f"claim {claim!r} was judged {submitted.verdict}; it is undecided: {judged.reason}"
     if submitted.interval == FORMER_INTERVALS.get(judged.interval):
         return (
