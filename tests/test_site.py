@@ -29,6 +29,7 @@ from transferbench.leaderboard.site import (
     write_board_pages,
     write_front,
 )
+from transferbench.leaderboard.site.cost import _counted
 from transferbench.leaderboard.site.dates import DATES, read_dates
 from transferbench.leaderboard.site.entries import _tex
 from transferbench.leaderboard.site.pareto import _names
@@ -205,6 +206,7 @@ def test_the_page_of_an_entry_tells_how_to_run_it_again(site: Path) -> None:
         "not known: the backbone is not installed here",
     ):  # fmt: skip
         assert part in words, part
+    assert "12,345" not in words  # the submitter's number of parameters
 
 
 def test_a_superseded_submission_keeps_its_page(site: Path) -> None:
@@ -382,6 +384,18 @@ def test_a_bar_shows_chance_where_scores_are_near_it() -> None:
 def test_numbers_are_compact() -> None:
     numbers = (0.25, 173_882, 98.9e9, 1.2e15, -0.5, 12)
     assert list(map(compact, numbers)) == ["0.25", "174k", "98.9G", "1.2P", f"{MINUS}0.5", "12"]
+
+
+def test_parameters_are_counted() -> None:
+    """As many as the training that was published had, and not those of a submission's head."""
+    (folder,) = PUBLISHED.parent.glob("submissions/quickstart@3/fixup-resnet14/*")
+    jobs = json.loads((folder / "plan.json").read_text())["jobs"]
+    payload = next(job["payload"] for job in jobs if job["kind"] == "trial")
+    head = json.loads((folder / "submission.json").read_text())
+    registry = load_registry()
+    assert _counted(payload, registry)[0] == head["entry"]["parameters"]
+    other = payload | {"backbone": payload["backbone"] | {"version": 99}}
+    assert _counted(other, registry) == (None, None)
 
 
 def test_multiply_adds_are_those_of_the_formula() -> None:

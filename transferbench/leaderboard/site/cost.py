@@ -27,8 +27,8 @@ class Cost:
     """``trained_images``: of one network of the scored arm on all scoring targets, by epoch.
 
     ``passes``: forward passes that each takes. ``all_images``: of all trainings on targets and of
-    tuning. ``multiply_adds``: of one image's forward pass; None where the backbone is not
-    installed.
+    tuning. ``parameters``, and ``multiply_adds`` of one image's forward pass: None where the
+    backbone is not installed.
     """
 
     parameters: int | None
@@ -59,9 +59,10 @@ def cost_of(candidate: Candidate, registry: Registry) -> Cost:
             payload = jobs[row.job].payload
     tuned = sum(row.value or 0 for row in candidate.bundle.records
                 if row.diagnostic == TUNING and row.metric == TRAINED)  # fmt: skip
+    parameters, multiply_adds = _counted(payload, registry) if payload else (None, None)
     return Cost(
-        parameters=candidate.head.entry.parameters,
-        multiply_adds=_multiply_adds(payload, registry) if payload else None,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
         trained_images=round(sum(fmean(each) for each in scored.values() if each)),
         passes=1 if payload.get("frozen") else PASSES,
         trainings=sum("recipe" in job.payload for job in jobs.values()),
@@ -77,8 +78,8 @@ def _trained_images(candidate: Candidate) -> Iterator[tuple[str, int]]:
             yield row.job, round(row.value * jobs[row.job].payload["recipe"]["epochs"])
 
 
-def _multiply_adds(payload: dict[str, Any], registry: Registry) -> int | None:
-    """Of the network of a trial; None where it cannot be built here."""
+def _counted(payload: dict[str, Any], registry: Registry) -> tuple[int, int] | tuple[None, None]:
+    """Parameters and multiply-adds of the network of a trial; None where it cannot be built."""
     # torch takes seconds to import, and boards without a site do without it.
     from transferbench.networks.modules import build_network
     from transferbench.networks.multiply_adds import forward_multiply_adds
@@ -87,11 +88,12 @@ def _multiply_adds(payload: dict[str, Any], registry: Registry) -> int | None:
     try:
         spec = registry.backbone(planned["name"])
         if spec.version != planned["version"]:
-            return None
+            return None, None
         net = build_network(
             spec, spec.parse(planned["params"]), num_classes=payload["dataset"]["classes"],
             in_chans=image["channels"], image_size=image["size"], init_seed=0, head_seed=0,
         )  # fmt: skip
     except TransferbenchError:
-        return None
-    return forward_multiply_adds(net, image["channels"], image["size"])
+        return None, None
+    parameters = sum(each.numel() for each in net.parameters())
+    return parameters, forward_multiply_adds(net, image["channels"], image["size"])
