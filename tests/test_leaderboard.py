@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ from transferbench.claims import Verdict
 from transferbench.errors import SubmissionError, SuiteError
 from transferbench.leaderboard import boards, build, show, survey
 from transferbench.leaderboard import rows as rows_module
-from transferbench.leaderboard.build import judged_board, write_pages
+from transferbench.leaderboard.build import _sound_board, _with_pages, judged_board, write_pages
+from transferbench.leaderboard.candidates import refused
 from transferbench.leaderboard.claim_table import claims_as_csv, claims_as_markdown
 from transferbench.leaderboard.formats import write_board
 from transferbench.leaderboard.scores import Candidate
@@ -904,6 +906,53 @@ def test_one_submission_without_a_page_does_not_stop_the_others(
     # Of another trial than its seed chooses.
     assert forged.exists()
     assert "three" not in pages[0].read_text()
+
+
+def _report(name: str, why: str = "", submission_id: str = "") -> CheckReport:
+    """Of a submission of which nothing but its id is read; ``why``: it is refused."""
+    checks = (Check("any", "failed" if why else "ok", (why,) if why else ()),)
+    head = SimpleNamespace(id=submission_id)
+    bundle: Any = SimpleNamespace(submission=head) if submission_id else None
+    return CheckReport(Path("s", "handmade@1", "e", name), checks, bundle)
+
+
+def test_of_two_that_cannot_be_shown_together_the_earlier_one_is_shown() -> None:
+    def board_of(reports: Sequence[CheckReport], _: Any) -> Any:
+        if {"a", "b"} <= {report.path.name for report in reports if report.ok}:
+            raise OverflowError("together")
+        return [(report.path.name, report.ok) for report in reports]
+
+    reports, days = [_report(name) for name in "abc"], {"handmade@1/e/b": date(2026, 1, 2)}
+    shown = _sound_board(reports, days, {}, board_of)
+    assert sorted(shown) == [("a", False), ("b", True), ("c", True)]
+
+
+def test_a_page_belongs_to_one_submission() -> None:
+    """An id can be tried until it begins as another does."""
+    first, second = "0" * 10 + "1" * 54, "0" * 10 + "2" * 54
+    reports = [_report(first, submission_id=first), _report(second, submission_id=second),
+               _report("unread")]  # fmt: skip
+    for days, shown in (({}, first), ({f"handmade@1/e/{second}": date(2026, 1, 2)}, second)):
+        ends = {report.path.name: report for report in _with_pages(reports, days)}
+        assert [name for name, report in ends.items() if report.ok] == [shown, "unread"]
+        (refused_one,) = (report for report in ends.values() if not report.ok)
+        assert refused_one.checks[-1].why == (f"its page would be that of handmade@1/e/{shown}",)
+
+
+def test_a_copy_in_another_folder_is_refused(built: BuiltBoards, tmp_path: Path) -> None:
+    submissions = copied_submissions(built.submissions, tmp_path / "s")
+    (honest,) = submissions.glob("*/made-fair/*")
+    shutil.copytree(honest, submissions / "handmade@1" / "made-fair" / "0-copy")
+    board = only_board(submissions, built.registry)
+    assert [row.cells["entry"][0] for row in board.rows] == ["made-good", "made-fair", "made-poor"]
+    (listed,) = board.unranked
+    assert (listed.status, listed.submission) == ("refused", "0-copy")
+    assert "the folder is not handmade@1/made-fair/" in listed.why
+
+
+def test_why_a_submission_is_refused_is_a_line_of_limited_length() -> None:
+    listed = refused(_report("0" * 64, "a\n\u202eb\x1b[2J" + "c" * 500), "handmade@1")
+    assert listed.why == f"any: a??b?[2J{'c' * 292}..."
 
 
 def test_no_submissions_give_an_index_that_says_so(built: BuiltBoards, tmp_path: Path) -> None:

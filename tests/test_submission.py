@@ -51,7 +51,17 @@ from transferbench.submission.bundle import (
     read_bundle,
     slug,
 )
-from transferbench.submission.diagnoses import PackedTrial, packed_trials
+from transferbench.submission.check import _check
+from transferbench.submission.diagnoses import (
+    PackedTrial,
+    check_diagnoses_follow_from_trials,
+    packed_trials,
+    recompute_diagnoses,
+)
+from transferbench.submission.integrity import (
+    check_every_cell_is_there_once,
+    check_plan_can_be_made_again,
+)
 from transferbench.submission.predictions import (
     Predictions,
     read_outputs,
@@ -903,7 +913,96 @@ def test_two_cells_that_trade_places_are_found(packed_run: PackedRun, copied: Pa
 
     edit_records(copied, swap)
     problems = failed(check(sealed(copied), packed_run.registry))
-    assert "has the job of another trial" in problems["plan can be made again"]
+    assert re.search(
+        r"trial of P-T on digits, \S+, replicate \d is not required \(job ",
+        problems["plan can be made again"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "update", "why"),
+    [
+        ({"diagnostic": "trial"}, {"other_replicate": 10**6}, "0 is of half a pair"),
+        ({"diagnostic": "trial"}, {"other_initialization": "RI-T"}, "0 is of half a pair"),
+        ({"diagnostic": "trial"}, {"other_initialization": "RI-T", "other_replicate": 1},
+         "0 is of half a pair"),
+        ({"metric": "speed"}, {"other_replicate": 1}, "0 is of half a pair"),
+        ({"metric": "kappa"}, {"other_replicate": None}, "0 is of half a pair"),
+        ({"diagnostic": "trial"}, {"other_replicate": 10**6}, ", replicate 1000000)"),
+        ({"diagnostic": "trial"}, {"network": 1}, "0 is not required (job "),
+        ({"metric": "speed"}, {"network": 0}, "0 is not required (job "),
+        ({"metric": "kappa"}, {"other_replicate": 1}, "0 is not required (job "),
+        ({"metric": "kappa"}, {"other_initialization": "P-T"}, "0 is not required (job "),
+    ],
+)  # fmt: skip
+def test_what_selects_a_record_follows_from_the_plan(
+    packed_run: PackedRun, labels: dict[str, Any], update: dict[str, Any], why: str
+) -> None:
+    """A row of another pair or network would be averaged over elsewhere, or nowhere."""
+    bundle, registry = read_bundle(packed_run.packed), packed_run.registry
+    meant = cell(list(bundle.records), **{"metric": "test_metric"} | labels)
+    forged = bundle._replace(records=tuple(
+        row.model_copy(update=update) if row == meant else row for row in bundle.records
+    ))  # fmt: skip
+    problems = [*check_every_cell_is_there_once(forged, registry),
+                *check_plan_can_be_made_again(forged, registry)]  # fmt: skip
+    assert any(why in problem.why and not problem.warning for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("metric", "coordinates", "why"),
+    [
+        ("speed", {"x": 1}, "speed of P-T on digits, none, x 1 is not what its trials give"),
+        ("size", {"epoch": 1}, "size of P-T on digits, none, epoch 1 is not what its trials give"),
+        ("error_share", {"class": 1.0}, "error_share of P-T on digits, none, replicate 0 is recor"),
+        ("error_share", {"class": 2}, None),  # of a metric that is only reported
+    ],
+)
+def test_a_record_beside_those_that_follow_is_found(
+    packed_run: PackedRun, metric: str, coordinates: dict[str, Any], why: str | None
+) -> None:
+    bundle, registry = read_bundle(packed_run.packed), packed_run.registry
+    meant = cell(list(bundle.records), metric=metric)
+    extra = meant.model_copy(update={"coordinates": coordinates})
+    forged = bundle._replace(records=(*bundle.records, extra))
+    problems = [
+        *check_every_cell_is_there_once(forged, registry),
+        *check_diagnoses_follow_from_trials(forged, recompute_diagnoses(forged, registry)),
+    ]
+    assert [problem.why[: len(why or "")] for problem in problems] == ([why] if why else [])
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"flag": "\x1b[2J"},
+        {"flag": "a\u202eb"},
+        {"flag": "a\nb"},
+        {"flag": "a" * 301},
+        {"metric": "a\x00b"},
+        {"coordinates": {"class\u2066": 1}},
+        {"coordinates": {"class": "\u2029"}},
+    ],
+)
+def test_what_a_record_says_is_a_visible_line(
+    packed_run: PackedRun, update: dict[str, Any]
+) -> None:
+    bundle = read_bundle(packed_run.packed)
+    extra = cell(list(bundle.records), metric="error_share").model_copy(update=update)
+    forged = bundle._replace(records=(*bundle.records, extra))
+    (problem,) = (
+        each for each in check_every_cell_is_there_once(forged, packed_run.registry)
+        if "no line of visible characters" in each.why
+    )  # fmt: skip
+    assert problem.why.isprintable()
+
+
+def test_no_number_of_warnings_hides_a_failure() -> None:
+    problems = [*[Problem("w", warning=True)] * 2000, Problem("\x1b[2J" + "a" * 9000)]
+    (*listed, more) = (each := _check("any", lambda: iter(problems))).why
+    assert each.status == "failed"
+    assert listed[0] == r"\x1b[2J" + "a" * 1996
+    assert more == "and 996 more"
 
 
 def test_a_record_of_another_entry_is_found(packed_run: PackedRun, copied: Path) -> None:
@@ -1095,6 +1194,23 @@ def test_texts_have_no_invisible_signs(text: str) -> None:
         EntryFacts.model_validate(facts)
 
 
+@pytest.mark.parametrize(
+    ("update", "why"),
+    [
+        ({"parameters": 10**300}, "less than 9007199254740992"),
+        ({"weights": {"tag": "x" * 301}}, "at most 300 characters"),
+        ({"weights": {"tag": "x", "sha256": "\x1b[2J"}}, "should match pattern"),
+    ],
+)
+def test_facts_of_an_entry_have_limits(update: dict[str, Any], why: str) -> None:
+    facts = {"name": "x", "backbone": {}, "license": "x", "source": "x"}
+    about = {"origin": "x", "license": "x", "pretrained_on": "x"}
+    if "weights" in update:
+        update = {"weights": about | update["weights"]}
+    with pytest.raises(ValidationError, match=why):
+        EntryFacts.model_validate(facts | update)
+
+
 @pytest.mark.parametrize("name", ["Zo\u00eb", "\u0645\u062d\u0645\u062f", "\u674e \U0001f600"])
 def test_names_of_every_alphabet_are_texts(name: str) -> None:
     assert Declaration(submitter=name).submitter == name
@@ -1247,7 +1363,7 @@ def test_metrics_equal_those_of_scikit_learn() -> None:
 
 
 def agreement(*pair: Predictions) -> dict[str, float | None]:
-    trials = [PackedTrial("job", "multi-class", "accuracy", None, *trial) for trial in pair]
+    trials = [PackedTrial("job", "multi-class", "accuracy", 10, None, *trial) for trial in pair]
     return {m.metric: m.value for m in recompute_agreement(AgreementParams(), trials)}
 
 

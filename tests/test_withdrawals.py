@@ -142,6 +142,30 @@ def test_a_withdrawal_of_something_else_stops_the_boards(
         boards(packed.submissions, packed.registry)
 
 
+@pytest.mark.parametrize("forged", ["the id", "the folder"])
+def test_nobody_is_withdrawn_or_corrected_by_a_forger(packed: Packed, forged: str) -> None:
+    """A refused submission that says it is the withdrawn one, or is called as the correction."""
+    first, second, poor = packed.paths
+    taken_back(packed, first, "--corrected-by", second)
+    if forged == "the id":
+        head = json.loads((poor / "submission.json").read_text())
+        (poor / "submission.json").write_text(json.dumps(head | {"id": first.name}))
+    else:
+        poor.rename(poor.with_name(second.name))
+    table = board(packed)
+    assert ranked(table) == ["made-good"]
+    assert sorted((row.entry, row.status) for row in table.unranked) == [
+        ("made-good", "withdrawn"), ("made-poor", "refused")
+    ]  # fmt: skip
+
+
+def test_a_correction_that_is_refused_still_corrects(packed: Packed) -> None:
+    first, second, _ = packed.paths
+    taken_back(packed, first, "--corrected-by", second)
+    (second / "plan.json").unlink()
+    assert ranked(board(packed)) == ["made-poor"]
+
+
 def test_corrections_end_somewhere(packed: Packed) -> None:
     first, second, _ = packed.paths
     taken_back(packed, first, "--corrected-by", second)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import reduce
 from operator import or_
@@ -31,7 +31,7 @@ from transferbench.leaderboard.site import (
     write_board_pages,
     write_front,
 )
-from transferbench.leaderboard.table import BoardTable
+from transferbench.leaderboard.table import SHORT_ID, BoardTable
 from transferbench.measurements import Measurements
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, check
@@ -146,27 +146,34 @@ def _judged_boards(
             judged = judged_board(name, own, registry, registered, back, dates)  # noqa: B023  # used at once
             return judged, shown(judged)
 
-        yield _sound_board(reports, taken_back, board_of)
+        yield _sound_board(reports, dates, taken_back, board_of)
+
+
+def _by_day(reports: Iterable[CheckReport], dates: Mapping[str, date]) -> list[CheckReport]:
+    """First those that were first on the board."""
+    return sorted(reports, key=lambda each: (dates.get(each.folder, date.max), each.folder))
 
 
 def _sound_board(
     reports: Sequence[CheckReport],
+    dates: Mapping[str, date],
     taken_back: Mapping[str, Withdrawal],
     board_of: Callable[[Sequence[CheckReport], Mapping[str, Withdrawal]], Board[Shown]],
 ) -> Board[Shown]:
-    """The board of ``reports``, where one that was accepted and cannot be shown is refused."""
+    """The board of ``reports``, where one that was accepted and cannot be shown is refused.
+
+    So is one that cannot be shown beside those that were there before it.
+    """
     try:
         return board_of(reports, taken_back)
-    except Exception:  # untrusted content may raise anything
-        sound = []
-        for report in reports:
+    except Exception:  # noqa: BLE001  # untrusted content may raise anything
+        sound: list[CheckReport] = []
+        for report in _by_day(reports, dates):
             try:
-                board_of([report], {})
+                board_of([*sound, report], {})
                 sound.append(report)
             except Exception as own:  # noqa: BLE001  # as above
                 sound.append(report.refused_for(own))
-        if all(report in reports for report in sound):
-            raise
         return board_of(sound, taken_back)
 
 
@@ -191,11 +198,11 @@ def judged_board(
     """The board ``name`` of the submissions that are meant for it, without those taken back."""
     accepted, unranked = [], []
     _refuse_strange(reports, taken_back)
-    for report in reports:
+    for report in _with_pages(reports, dates):
         bundle = report.bundle
         fits = bundle is not None and bundle.submission.board == name
-        withdrawal = bundle and taken_back.get(bundle.submission.id)
-        if bundle is not None and withdrawal:
+        withdrawal = taken_back.get(bundle.submission.id) if bundle else None
+        if bundle is not None and withdrawal and report.is_untouched:
             unranked.append(withdrawn(bundle.submission, withdrawal))
         elif report.ok and report.is_of_known_suite and bundle is not None and fits:
             accepted.append(report)
@@ -234,10 +241,31 @@ def judged_board(
     return JudgedBoard(table, competition)
 
 
+def _with_pages(reports: Iterable[CheckReport], dates: Mapping[str, date]) -> Iterator[CheckReport]:
+    """``reports``, of which one is refused whose page would be that of an earlier one.
+
+    It is a copy in another folder, or its id was tried until it began like the other.
+    """
+    first: dict[str, CheckReport] = {}
+    for report in _by_day(reports, dates):
+        if report.is_untouched:
+            first.setdefault(report.content.submission.id[:SHORT_ID], report)
+    for report in reports:
+        own = first[report.content.submission.id[:SHORT_ID]] if report.is_untouched else report
+        why = SubmissionError(f"its page would be that of {own.folder}")
+        yield report if own is report else report.refused_for(why)
+
+
 def _refuse_strange(reports: Sequence[CheckReport], taken_back: Mapping[str, Withdrawal]) -> None:
-    """Raises: ``SubmissionError`` where a withdrawal or a correction is of something else."""
-    heads = {report.path.name: report.bundle and report.bundle.submission for report in reports}
-    for head in filter(None, heads.values()):
+    """Raises: ``SubmissionError`` where a withdrawal or a correction is of something else.
+
+    What a submission says counts where it is untouched: anyone can claim an id. One that is there
+    and can no longer be read may still correct another.
+    """
+    heads = {report.content.submission.id: report.content.submission
+             for report in reports if report.is_untouched}  # fmt: skip
+    there = heads.keys() | {report.path.name for report in reports}
+    for head in heads.values():
         own, where = taken_back.get(head.id), f"{WITHDRAWALS}/{head.id}.json"
         if own and (own.board, own.entry) != (head.board, head.entry.label):
             raise SubmissionError(
@@ -248,7 +276,7 @@ def _refuse_strange(reports: Sequence[CheckReport], taken_back: Mapping[str, Wit
         while own and own.corrected_by:
             other = heads.get(own.corrected_by)
             is_same = other is None or other.entry.weightless_name == head.entry.weightless_name
-            if own.corrected_by not in heads.keys() - set(corrected) or not is_same:
+            if own.corrected_by not in there - set(corrected) or not is_same:
                 raise SubmissionError(
                     f"{where} is corrected by {own.corrected_by[:12]} in the end, which is no "
                     f"other submission of {head.entry.weightless_name} on {head.board}"

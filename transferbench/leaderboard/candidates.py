@@ -18,12 +18,16 @@ from transferbench.leaderboard.scores import Candidate, EntryKey, compared_arms
 from transferbench.leaderboard.table import SHORT_ID, Unranked, UnrankedStatus
 from transferbench.plan.resolve import left_out_arms, reasons_text, unmeasured_diagnoses
 from transferbench.registry import Registry
+from transferbench.streams import one_line
 from transferbench.submission import CheckReport, Submission
 from transferbench.submission.certificate import is_another
 from transferbench.submission.withdrawal import Withdrawal
 from transferbench.suite.ranges import metric_ranges
 
 __all__ = ["Arm", "Competition", "refused", "withdrawn"]
+
+LONGEST_WHY = 300
+"""Characters of a reason."""
 
 Arm: TypeAlias = tuple[Candidate, str]
 """An arm of a candidate."""
@@ -158,7 +162,7 @@ def _unranked(candidate: Candidate, status: UnrankedStatus, why: str) -> Unranke
 def refused(report: CheckReport, board: str) -> Unranked:
     """A submission that failed its check, or is for another board."""
     failed = [check for check in report.checks if check.status == "failed"]
-    why = "; ".join(f"{check.name}: {check.why[0]}" for check in failed)
+    why = "; ".join(f"{check.name}: {_shown(check.why[0])}" for check in failed)
     head = report.bundle and report.bundle.submission
     if not why and head is not None and head.board != board:
         why = f"it belongs to {head.board}, not to {board}"
@@ -169,6 +173,12 @@ def refused(report: CheckReport, board: str) -> Unranked:
         )
     entry = head.entry.label if head else report.path.parent.name
     return Unranked(entry, report.path.name[:SHORT_ID], "refused", why)
+
+
+def _shown(why: str) -> str:
+    """A line of limited length, whatever a submission says."""
+    line = one_line(why)
+    return line if len(line) <= LONGEST_WHY else f"{line[:LONGEST_WHY]}..."
 
 
 def withdrawn(head: Submission, withdrawal: Withdrawal) -> Unranked:

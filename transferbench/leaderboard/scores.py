@@ -41,6 +41,7 @@ class Candidate:
     def __init__(self, report: CheckReport, suite: Suite, ranges: MetricRanges) -> None:
         bundle, trust = report.content, report.trust
         self.bundle = bundle
+        self.folder = report.folder
         self.origins = report.origins
         self.overlaps = report.overlaps
         self.shared = report.shared
@@ -55,11 +56,6 @@ class Candidate:
         entry = self.head.entry
         weights = entry.weights
         return entry.weightless_name, (weights.sha256 or weights.tag) if weights else None
-
-    @property
-    def folder(self) -> str:
-        """Its folder, relative to that of all submissions."""
-        return "/".join(self.bundle.path.parts[-3:])
 
     def series(self, diagnostic: str, metric: str, arm: str, perturbation: str) -> ReplicateValues:
         """The mean over the scoring targets, at each replicate that has a value on all of them."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from transferbench.plan import Plan
 from transferbench.records import Overlap
 from transferbench.registry import Registry, load_registry
 from transferbench.registry.guard import only_plugins_run
+from transferbench.streams import printable
 from transferbench.submission import integrity, recompute
 from transferbench.submission.bundle import SUBMISSION, Bundle, Problem, file_problems, read_bundle
 from transferbench.submission.certificate import Certificate, certificates_of, is_valid_for
@@ -46,6 +46,12 @@ Finder = Callable[[Bundle], Iterator[Problem]]
 MAX_LISTED = 5
 """Problems of a check that are listed."""
 
+MAX_PROBLEMS = 1000
+"""Failures of a check that are counted, and warnings."""
+LONGEST_WHY = 2000
+"""Characters of a problem."""
+
+UNTOUCHED = "content is untouched"
 PUBLISHED = "suite is the published one"
 PINNED = "labels are those of the dataset"
 RECOMPUTING = ("predictions belong together", "metrics follow from predictions", PINNED)
@@ -91,6 +97,17 @@ class CheckReport:
         if self.bundle is None:
             raise SubmissionError(f"{self.path} cannot be read")
         return self.bundle
+
+    @property
+    def folder(self) -> str:
+        """Its folder, relative to that of all submissions."""
+        return "/".join(self.path.parts[-3:])
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it is, accepted or not, what its id stands for: else nothing it says counts."""
+        broken = any(each.name == UNTOUCHED and each.status == "failed" for each in self.checks)
+        return self.bundle is not None and not broken
 
     @property
     def is_of_known_suite(self) -> bool:
@@ -173,7 +190,7 @@ def _named_checks(
         return lambda bundle: check(bundle, registry, planned)
 
     return {
-        "content is untouched": integrity.check_content_is_untouched,
+        UNTOUCHED: integrity.check_content_is_untouched,
         PUBLISHED: partial(integrity.check_suite_is_the_published_one, suites=suites),
         "job ids follow from payloads": integrity.check_job_ids_follow_from_payloads,
         "every cell is there once": registered(integrity.check_every_cell_is_there_once),
@@ -198,18 +215,23 @@ def _named_checks(
 
 def _check(name: str, find: Callable[[], Iterator[Problem]]) -> Check:
     """Run a check; content that it cannot read is a failure."""
+    failures, warnings = list[str](), list[str]()
     try:
-        problems = list(islice(find(), 1000))
+        for problem in find():
+            # Each has its own limit, so that no number of warnings hides a failure.
+            reasons = warnings if problem.warning else failures
+            if len(reasons) < MAX_PROBLEMS:
+                reasons.append(printable(problem.why[:LONGEST_WHY]))
+            elif reasons is failures:
+                break
     except Exception as error:  # noqa: BLE001  # untrusted content may raise anything
         return Check(name, "failed", (f"it could not be checked: {_error_line(error)}",))
-    failures = [problem.why for problem in problems if not problem.warning]
-    warnings = [problem.why for problem in problems if problem.warning]
     status: CheckStatus = "failed" if failures else "warning" if warnings else "ok"
     return Check(name, status, tuple(shortened([*failures, *warnings], MAX_LISTED)))
 
 
 def _error_line(error: Exception) -> str:
     """The message in a line of limited length."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     kind = "" if isinstance(error, TransferbenchError) else f"{type(error).__name__}: "
     return (kind + text)[:300]
