@@ -59,6 +59,7 @@ from transferbench.submission.diagnoses import (
     recompute_diagnoses,
 )
 from transferbench.submission.integrity import (
+    _another_name,
     check_every_cell_is_there_once,
     check_plan_can_be_made_again,
 )
@@ -70,7 +71,7 @@ from transferbench.submission.predictions import (
     write_predictions,
 )
 from transferbench.submission.verdicts import check_verdicts_follow_from_records
-from transferbench.suite import Suite
+from transferbench.suite import Axis, Suite
 from transferbench_plugins.diagnostics.mistakes.agreement import AgreementParams
 from transferbench_plugins.diagnostics.mistakes.agreement import recompute as recompute_agreement
 
@@ -1307,6 +1308,46 @@ def test_a_newer_plugin_is_named_rather_than_blamed(
     report = check(copied, load_registry([other]))
     assert report.ok
     assert "made-blur version 1" in warned(report)["plan can be made again"]
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "accepted"),
+    [
+        ("made-good", {"name": "made-good"}, True),
+        ("made-good", {"name": "made-poor"}, False),
+        ("made-good", {"params": {"width": 9}}, False),
+        ("made-good", {"params": {"width": 9}, "version": 2}, True),
+        ("made-good", {"name": "not-installed"}, False),
+        ("not-installed", {"name": "not-installed"}, True),
+        ("not-installed/big", {"name": "not-installed", "params": {"member": "big"}}, True),
+        ("not-installed/big", {"name": "not-installed", "params": {"member": "small"}}, False),
+    ],
+)
+def test_an_entry_is_called_by_its_backbone(
+    packed_run: PackedRun, name: str, backbone: dict[str, Any], accepted: bool
+) -> None:
+    bundle = read_bundle(packed_run.packed)
+    own = bundle.submission.entry
+    entry = own.model_copy(update={"name": name, "backbone": own.backbone | backbone})
+    forged = bundle._replace(submission=bundle.submission.model_copy(update={"entry": entry}))
+    problems = list(_another_name(forged, packed_run.registry))
+    assert all(problem.warning for problem in problems) is accepted
+    is_compared = entry.backbone["version"] == 1 and entry.backbone["name"] != "not-installed"
+    assert any(problem.warning for problem in problems) is not is_compared
+
+
+def test_a_claim_is_not_judged_at_any_number_of_values(packed_run: PackedRun) -> None:
+    bundle = read_bundle(packed_run.packed)
+    claim = bundle.plan.suite.claims["helps"].model_copy(
+        update={"each": Axis(coordinates=("module",))}
+    )
+    suite = bundle.plan.suite.model_copy(update={"claims": {"helps": claim}})
+    own = cell(list(bundle.records), metric="error_share")
+    crowd = (own.model_copy(update={"coordinates": {"module": k}}) for k in range(1001))
+    forged = bundle._replace(plan=bundle.plan.model_copy(update={"suite": suite}),
+                             records=(*bundle.records, *crowd))  # fmt: skip
+    (problem,) = check_verdicts_follow_from_records(forged, packed_run.registry)
+    assert problem.why == "records have more than 1000 values of module, of which a claim is"
 
 
 @given(st.data())

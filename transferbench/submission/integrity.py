@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
@@ -278,22 +277,27 @@ def check_plan_can_be_made_again(
 def _another_name(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
     entry = bundle.submission.entry
     name, backbone = entry.weightless_name, entry.backbone
-    with suppress(UnknownNameError):  # of a plugin that is not installed, which is told elsewhere
-        installed = registry.backbone(str(backbone.get("name")))
-        try:
-            spec, values = registry.resolve_backbone(name)
-            own = identity(spec, spec.parse(values))
-        except TransferbenchError:  # another version of a library has other members
-            family, _, member = name.partition("/")
-            own = {"name": family, "params": backbone.get("params")}
-            if not member or member not in backbone["params"].values():
-                own = {}
-        is_same = own.get("name") == backbone["name"] and (
-            own["params"] == backbone.get("params") or backbone.get("version") != installed.version
+    family, _, member = name.partition("/")
+    made, installed = backbone["version"], None
+    try:
+        installed = registry.backbone(str(backbone["name"])).version
+    except UnknownNameError as error:
+        yield Problem(f"{error}: install its plugin to compare its parameters", warning=True)
+    if installed not in {None, made}:
+        why = f"made with {backbone['name']} version {made}: its parameters are not compared"
+        yield Problem(why, warning=True)
+    try:
+        spec, values = registry.resolve_backbone(name)
+        own = identity(spec, spec.parse(values))
+        is_same = own["name"] == backbone["name"] and (
+            own["params"] == backbone["params"] or made != installed
         )
-        if not is_same:
-            yield Problem(f"the entry is called {name}, and its backbone is {backbone['name']} "
-                          f"with {backbone.get('params')}")  # fmt: skip
+    except TransferbenchError:  # another version of a library has other members
+        is_member = member in backbone["params"].values() if member else installed is None
+        is_same = family == backbone["name"] and is_member
+    if not is_same:
+        yield Problem(f"the entry is called {name}, and its backbone is {backbone['name']} "
+                      f"with {backbone['params']}")  # fmt: skip
 
 
 def _without(plan: Plan, sources: Container[str]) -> Plan:

@@ -49,6 +49,8 @@ LATER = {"family": "", "p_reproduced": None, "p_contradicted": None, "covers": "
 
 FROM_PLAN = frozenset({"reason", "covers"})
 """Fields that say what a plan knows of the arms."""
+MAX_CASES = 1000
+"""Values of a coordinate that a claim is judged at, such as modules."""
 LONGEST_REASON = 10_000
 """Characters of what is said of a claim."""
 Decisions: TypeAlias = Mapping[tuple[str, str], str]
@@ -67,6 +69,9 @@ def check_verdicts_follow_from_records(
     judged again by it, where the board has such; that today's interval decides otherwise is a
     warning.
     """
+    if name := _crowded(bundle):
+        yield Problem(f"records have more than {MAX_CASES} values of {name}, of which a claim is")
+        return
     plan = _plan(planned or partial(planned_again, bundle, registry))
     ranges = metric_ranges(bundle.plan.suite, registry.diagnostics)
     judged = {verdict.claim: verdict for verdict in _judged(bundle, plan, ranges)}
@@ -91,6 +96,16 @@ def check_verdicts_follow_from_records(
             differing -= FROM_PLAN
         former = unaware if is_former else None
         yield from _problems(submitted[claim], judged[claim], differing, former)
+
+
+def _crowded(bundle: Bundle) -> str:
+    """A coordinate at each value of which a claim would be judged for hours; "" without one."""
+    axes = [axis for claim in bundle.plan.suite.claims.values()
+            for axis in (claim.each, claim.along) if axis]  # fmt: skip
+    for name in {name for axis in axes for name in axis.coordinates}:
+        if len({row.coordinates.get(name) for row in bundle.records}) > MAX_CASES:
+            return name
+    return ""
 
 
 def _plan(planned: Callable[[], Plan]) -> Plan | None:
