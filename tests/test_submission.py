@@ -764,6 +764,17 @@ def test_a_history_that_is_recorded_twice_is_none(copied: Path) -> None:
     assert {trial.history for trial in trials} == {None}
 
 
+def test_classes_are_counted_before_a_plugin_counts_on_them(copied: Path) -> None:
+    def change(plan: Any) -> None:
+        for job in plan["jobs"]:
+            if job["kind"] == "trial":
+                job["payload"]["dataset"]["classes"] = 10**9
+
+    edit_json(copied / "plan.json", change)
+    with pytest.raises(SubmissionError, match="has more than 100000 classes"):
+        packed_trials(read_bundle(copied))
+
+
 def test_an_epoch_beyond_any_training_is_no_history(copied: Path) -> None:
     def change(rows: list[Record]) -> list[Record]:
         far = {"coordinates": {"epoch": 10**12}}

@@ -199,15 +199,13 @@ def judged_board(
     accepted, unranked = [], []
     _refuse_strange(reports, taken_back)
     for report in _with_pages(reports, dates):
-        bundle = report.bundle
-        fits = bundle is not None and bundle.submission.board == name
-        withdrawal = taken_back.get(bundle.submission.id) if bundle else None
-        if bundle is not None and withdrawal and report.is_untouched:
-            unranked.append(withdrawn(bundle.submission, withdrawal))
-        elif report.ok and report.is_of_known_suite and bundle is not None and fits:
+        head = report.content.submission if report.is_untouched else None
+        if head and (withdrawal := taken_back.get(head.id)):
+            unranked.append(withdrawn(head, withdrawal))
+        elif report.ok and report.is_of_known_suite:
             accepted.append(report)
         else:
-            unranked.append(refused(report, name))
+            unranked.append(refused(report))
     if not accepted:
         return JudgedBoard(
             BoardTable(name, name, "", ("", ""), (), (), tuple(unranked), (), ()), None

@@ -159,14 +159,12 @@ def _unranked(candidate: Candidate, status: UnrankedStatus, why: str) -> Unranke
     return Unranked(candidate.head.entry.label, candidate.head.id[:SHORT_ID], status, why)
 
 
-def refused(report: CheckReport, board: str) -> Unranked:
-    """A submission that failed its check, or is for another board."""
+def refused(report: CheckReport) -> Unranked:
+    """A submission that failed its check, or is of no known suite."""
     failed = [check for check in report.checks if check.status == "failed"]
     why = "; ".join(f"{check.name}: {_shown(check.why[0])}" for check in failed)
     head = report.bundle and report.bundle.submission
-    if not why and head is not None and head.board != board:
-        why = f"it belongs to {head.board}, not to {board}"
-    elif not why and head is not None:
+    if not why and head is not None:
         why = (
             f"{head.suite} is not a known suite: a board is of a suite of the package, or of one "
             f"in the folder suites beside that of the submissions, as {head.suite}.yaml"

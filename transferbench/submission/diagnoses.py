@@ -80,11 +80,13 @@ def packed_trials(bundle: Bundle) -> dict[str, PackedTrial]:
     trials = {}
     for job in bundle.plan.jobs:
         if job.kind == "trial" and job.id in bundle.predictions:
-            facts = [job.payload["dataset"][name] for name in ("task", "metric", "classes")]
-            if facts[-1] > MAX_CLASSES:
+            dataset, history = job.payload["dataset"], histories.get(job.id)
+            if dataset["classes"] > MAX_CLASSES:
                 raise SubmissionError(f"trial {job.id[:12]} has more than {MAX_CLASSES} classes")
-            history = histories.get(job.id)
-            trials[job.id] = PackedTrial(job.id, *facts, history, *bundle.predictions[job.id])
+            trials[job.id] = PackedTrial(
+                job.id, dataset["task"], dataset["metric"], dataset["classes"], history,
+                *bundle.predictions[job.id],
+            )  # fmt: skip
     return trials
 
 

@@ -174,12 +174,9 @@ def _differing(submitted: Verdict, judged: Verdict, *, is_former: bool) -> set[s
 
 def _unaware(bundle: Bundle, plan: Plan | None, ranges: MetricRanges) -> Decisions:
     """The decisions of versions that did not look for equal predictions."""
-    methods = ((judge, ranges), (judge_by_jackknife, {}))
-    return {
-        (verdict.claim, verdict.interval): verdict.verdict
-        for method, own in methods
-        for verdict in _judged(bundle, plan, own, method, sees_equal=False)
-    }
+    today = _judged(bundle, plan, ranges, sees_equal=False)
+    before = _judged(bundle, plan, {}, judge_by_jackknife, sees_equal=False)
+    return {(each.claim, each.interval): each.verdict for each in (*today, *before)}
 
 
 def _problems(
