@@ -49,7 +49,7 @@ from transferbench.leaderboard.scores import Candidate
 from transferbench.leaderboard.site import Index
 from transferbench.leaderboard.site import write as write_module
 from transferbench.leaderboard.site.history import arrivals
-from transferbench.leaderboard.table import EN_DASH, MINUS, cell_text, csv_text
+from transferbench.leaderboard.table import EN_DASH, MINUS, BoardTable, cell_text, csv_text
 from transferbench.plan import Entry
 from transferbench.records import read_records, write_records
 from transferbench.registry import load_registry
@@ -906,6 +906,19 @@ def test_one_submission_without_a_page_does_not_stop_the_others(
     # Of another trial than its seed chooses.
     assert forged.exists()
     assert "three" not in pages[0].read_text()
+
+
+def test_one_submission_that_no_format_takes_does_not_stop_the_others(
+    built: BuiltBoards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(table: BoardTable, *more: Path) -> list[Path]:
+        if "made-fair" in {row.cells["entry"][0] for row in table.rows}:
+            raise ValueError("hostile")
+        return write_board(table, *more)
+
+    monkeypatch.setitem(judged_board.__globals__, "write_board", failing)
+    build(built.submissions, tmp_path, built.registry)
+    assert "it can be shown: ValueError: hostile" in (tmp_path / "handmade@1/board.md").read_text()
 
 
 def _report(name: str, why: str = "", submission_id: str = "") -> CheckReport:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ from transferbench.claims import judge_by_jackknife
 from transferbench.errors import SubmissionError
 from transferbench.identity import digest, file_digest
 from transferbench.measurements import Measurements
+from transferbench.plan.jobs import Job, Work
 from transferbench.records import Record, read_records
 from transferbench.registry import Registry, load_registry
 from transferbench.submission import CheckReport, Declaration, check, pack, predictions
@@ -62,6 +64,7 @@ from transferbench.submission.integrity import (
     _another_name,
     check_every_cell_is_there_once,
     check_plan_can_be_made_again,
+    planned_again,
 )
 from transferbench.submission.predictions import (
     Predictions,
@@ -1251,6 +1254,7 @@ def test_a_missing_declaration_is_found(packed_run: PackedRun, copied: Path) -> 
         ({"diagnostic": "speed", "metric": "speed", "value": -0.5}, "outside its range 0 to 1"),
         ({"metric": "other", "low": 0.9, "high": 1.0, "interval": "x"}, "outside its interval"),
         ({"metric": "other", "n": 0}, "is of no items"),
+        ({"metric": "other", "unit": "nats", "value": 1e300}, "its range -1e+40 to 1e+40"),
     ],
 )
 def test_impossible_numbers_are_found(
@@ -1345,6 +1349,16 @@ def test_an_entry_is_called_by_its_backbone(
     assert all(problem.warning for problem in problems) is accepted
     is_compared = entry.backbone["version"] == 1 and entry.backbone["name"] != "not-installed"
     assert any(problem.warning for problem in problems) is not is_compared
+
+
+def test_what_external_weights_must_be_measured_by_is_required(packed_run: PackedRun) -> None:
+    bundle, registry = read_bundle(packed_run.packed), packed_run.registry
+    plan = planned_again(bundle, registry)
+    job = Job("0" * 64, "weights", {}, (), "weights of made-good", Work(0, 0))
+    more = replace(plan, jobs=plan.jobs | {job.id: job})
+    problems = list(check_plan_can_be_made_again(bundle, registry, lambda: more))
+    why = "the suite requires: weights of made-good, which is not in the plan"
+    assert problems == [Problem(why)]
 
 
 def test_a_claim_is_not_judged_at_any_number_of_values(packed_run: PackedRun) -> None:

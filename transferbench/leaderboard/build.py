@@ -50,7 +50,9 @@ class JudgedBoard(NamedTuple):
 
 
 Pages: TypeAlias = tuple[BoardSummary, list[Path]]
-"""Of a board: what the front page says of it, and the files."""
+"""Of a board: what the front page says of it, and the files of its pages."""
+Written: TypeAlias = tuple[BoardSummary | None, list[Path]]
+"""As ``Pages``, without a summary where no site is written, and the files of its formats, too."""
 Shown = TypeVar("Shown")
 Board: TypeAlias = tuple[JudgedBoard, Shown]
 """A board, and what was made of it."""
@@ -74,17 +76,20 @@ def build(
     registry = registry or load_registry()
     by_board, left_out = survey(submissions)
 
-    def written_pages(judged: JudgedBoard) -> Pages:
-        return write_pages(judged, submissions, out / SITE, registry)
+    def written_board(judged: JudgedBoard) -> Written:
+        files = write_board(judged.table, submissions, out / judged.table.board)
+        if not site:
+            return None, files
+        summary, pages = write_pages(judged, submissions, out / SITE, registry)
+        return summary, files + pages
 
     # One board at a time: the records of all would take gigabytes.
-    for judged, pages in _judged_boards(submissions, by_board, registry, suites,
-                                        written_pages if site else lambda _: None):  # fmt: skip
+    for judged, (summary, files) in _judged_boards(submissions, by_board, registry, suites,
+                                                   written_board):  # fmt: skip
         tables.append(judged.table)
-        written += write_board(judged.table, submissions, out / judged.table.board)
-        if pages:
-            summaries.append(pages[0])
-            written += pages[1]
+        written += files
+        if summary:
+            summaries.append(summary)
         del judged
     written.append(write_index(tables, left_out, out, site=site))
     if site:

@@ -259,9 +259,6 @@ def check_plan_can_be_made_again(
     except UnknownNameError as error:
         yield Problem(f"{error}: install its plugin to plan again", warning=True)
         return
-    if weights_jobs := {job.id for job in plan.of_kind("weights")} - bundle.plan.by_id.keys():
-        yield Problem("made by a version that measured nothing of external weights", warning=True)
-        plan = _without(plan, weights_jobs)
     plan = _with_earlier_ids(plan, bundle.plan.by_id)
     if stale := sorted(_stale(bundle, registry)):
         yield Problem(f"made with {', '.join(stale)}: planned again as of these", warning=True)
@@ -298,16 +295,6 @@ def _another_name(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
     if not is_same:
         yield Problem(f"the entry is called {name}, and its backbone is {backbone['name']} "
                       f"with {backbone['params']}")  # fmt: skip
-
-
-def _without(plan: Plan, sources: Container[str]) -> Plan:
-    """``plan`` without the jobs of ``sources`` and the diagnoses of them."""
-    jobs = {
-        name: job
-        for name, job in plan.jobs.items()
-        if name not in sources and not any(need in sources for need in job.requires)
-    }
-    return replace(plan, jobs=jobs, measured=[row for row in plan.measured if row.job in jobs])
 
 
 def planned_again(bundle: Bundle, registry: Registry) -> Plan:

@@ -38,6 +38,9 @@ __all__ = [
 # The engine and this check add up the same counts; only the last bits may differ.
 TOLERANCE = 1e-6
 
+LARGEST_VALUE = 1e40
+"""Above all float32; sums of squares of such values are finite."""
+
 RANGES = {
     "fraction": (-1.0, 1.0),
     "kappa": (-1.0, 1.0),
@@ -46,9 +49,9 @@ RANGES = {
     "images": (0.0, 2.0**40),
     "items": (0.0, 2.0**40),
     "epochs": (0.0, 2.0**20),
-    "l2": (0.0, math.inf),
+    "l2": (0.0, LARGEST_VALUE),
 }
-"""Of a unit, where none is declared; fractions may be differences. Others may have any value."""
+"""Of a unit, where none is declared; fractions may be differences."""
 
 
 def check_predictions_belong_together(bundle: Bundle) -> Iterator[Problem]:
@@ -121,8 +124,9 @@ def check_numbers_are_possible(bundle: Bundle, registry: Registry) -> Iterator[P
             yield Problem(f"{name} is of no items")
         if row.value is None:
             continue
-        of_unit = RANGES.get(row.unit, (-math.inf, math.inf))
+        of_unit = RANGES.get(row.unit, (-LARGEST_VALUE, LARGEST_VALUE))
         least, most = declared.get((row.diagnostic, row.metric), of_unit)
+        least, most = max(least, -LARGEST_VALUE), min(most, LARGEST_VALUE)
         tolerance = TOLERANCE * max(1.0, abs(row.value))
         if not least - tolerance <= row.value <= most + tolerance:
             ends = f"{least:g} to {most:g}"
