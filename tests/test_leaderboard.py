@@ -936,8 +936,8 @@ def test_of_two_that_cannot_be_shown_together_the_earlier_one_is_shown() -> None
         return [(report.path.name, report.ok) for report in reports]
 
     reports, days = [_report(name) for name in "abc"], {"handmade@1/e/b": date(2026, 1, 2)}
-    shown = _sound_board(reports, days, {}, board_of)
-    assert sorted(shown) == [("a", False), ("b", True), ("c", True)]
+    standing = _sound_board(reports, days, {}, board_of)
+    assert sorted(standing) == [("a", False), ("b", True), ("c", True)]
 
 
 def test_a_page_belongs_to_one_submission() -> None:
@@ -945,11 +945,13 @@ def test_a_page_belongs_to_one_submission() -> None:
     first, second = "0" * 10 + "1" * 54, "0" * 10 + "2" * 54
     reports = [_report(first, submission_id=first), _report(second, submission_id=second),
                _report("unread")]  # fmt: skip
-    for days, shown in (({}, first), ({f"handmade@1/e/{second}": date(2026, 1, 2)}, second)):
+    for days, first_there in (({}, first), ({f"handmade@1/e/{second}": date(2026, 1, 2)}, second)):
         ends = {report.path.name: report for report in _with_pages(reports, days)}
-        assert [name for name, report in ends.items() if report.ok] == [shown, "unread"]
+        assert [name for name, report in ends.items() if report.ok] == [first_there, "unread"]
         (refused_one,) = (report for report in ends.values() if not report.ok)
-        assert refused_one.checks[-1].why == (f"its page would be that of handmade@1/e/{shown}",)
+        assert refused_one.checks[-1].why == (
+            f"its page would be that of handmade@1/e/{first_there}",
+        )
 
 
 def test_a_copy_in_another_folder_is_refused(built: BuiltBoards, tmp_path: Path) -> None:

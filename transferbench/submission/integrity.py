@@ -188,9 +188,9 @@ def _record_problems(bundle: Bundle) -> Iterator[Problem]:
         if job.kind not in NOT_MEASURED and job.id not in measured:
             yield Problem(f"{job.kind} {job.id[:12]} has no records")
     # A shared job fills several cells; a coordinate is the same one as 1 and as 1.0.
-    for (place, (metric, _)), count in Counter((_place(row), row.key) for row in records).items():
+    for (axes, (metric, _)), count in Counter((_axes(row), row.key) for row in records).items():
         if count > 1:
-            yield Problem(f"{metric} of {_named(place.cell)} is recorded {count} times")
+            yield Problem(f"{metric} of {_named(axes.cell)} is recorded {count} times")
 
 
 def _strange_records(bundle: Bundle) -> Iterator[Problem]:
@@ -275,19 +275,19 @@ def _another_name(bundle: Bundle, registry: Registry) -> Iterator[Problem]:
     entry = bundle.submission.entry
     name, backbone = entry.weightless_name, entry.backbone
     family, _, member = name.partition("/")
-    made, installed = backbone["version"], None
+    version, installed = backbone["version"], None
     try:
         installed = registry.backbone(str(backbone["name"])).version
     except UnknownNameError as error:
         yield Problem(f"{error}: install its plugin to compare its parameters", warning=True)
-    if installed not in {None, made}:
-        why = f"made with {backbone['name']} version {made}: its parameters are not compared"
+    if installed not in {None, version}:
+        why = f"made with {backbone['name']} version {version}: its parameters are not compared"
         yield Problem(why, warning=True)
     try:
         spec, values = registry.resolve_backbone(name)
         own = identity(spec, spec.parse(values))
         is_same = own["name"] == backbone["name"] and (
-            own["params"] == backbone["params"] or made != installed
+            own["params"] == backbone["params"] or version != installed
         )
     except TransferbenchError:  # another version of a library has other members
         is_member = member in backbone["params"].values() if member else installed is None
@@ -449,16 +449,16 @@ def _versions(payload: object) -> Iterator[tuple[str, int]]:
 def _misplaced(bundle: Bundle, plan: Plan) -> Iterator[Problem]:
     """Measurements of the plan that have no record, and records that are of none of them."""
     planned = {
-        _Place(each.job, each.diagnostic, each.a[2:], each.b and each.b[2:], each.network)
+        _RecordAxes(each.job, each.diagnostic, each.a[2:], each.b and each.b[2:], each.network)
         for each in plan.measurements()
     }
-    recorded = set(map(_place, bundle.records))
-    for word, places in (("not required", recorded - planned), ("missing", planned - recorded)):
-        for place in sorted(places, key=str):
-            yield Problem(f"{place.diagnostic} of {_named(place.cell)} is {word} ({place.rest})")
+    recorded = set(map(_axes, bundle.records))
+    for word, differing in (("not required", recorded - planned), ("missing", planned - recorded)):
+        for axes in sorted(differing, key=str):
+            yield Problem(f"{axes.diagnostic} of {_named(axes.cell)} is {word} ({axes.rest})")
 
 
-class _Place(NamedTuple):
+class _RecordAxes(NamedTuple):
     """What a record is of: every field by which claims and boards select, group or drop it."""
 
     job: str
@@ -475,10 +475,10 @@ class _Place(NamedTuple):
         return f"job {self.job[:12]}{pair}{network}"
 
 
-def _place(row: Record) -> _Place:
+def _axes(row: Record) -> _RecordAxes:
     second = row.other_initialization, row.other_replicate
     other = None if second == (None, None) else (row.target, row.perturbation, *second)
-    return _Place(row.job, row.diagnostic, _cell(row), other, row.network)
+    return _RecordAxes(row.job, row.diagnostic, _cell(row), other, row.network)
 
 
 def check_licence_and_overlap_are_declared(bundle: Bundle) -> Iterator[Problem]:
