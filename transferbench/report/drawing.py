@@ -6,10 +6,9 @@ Colours reach the SVG as CSS variables, so one drawing serves light and dark pag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
-from itertools import zip_longest
 from typing import Any
 
 import matplotlib.style
@@ -24,8 +23,21 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from transferbench.report.figures import Figure, Heat, HeatFigure, Panel, PanelFigure, Series
-from transferbench.report.formats import significant
+from transferbench.report.figures import Figure, HeatFigure, Panel, PanelFigure, Series
+from transferbench.report.formats import number, significant
+from transferbench.report.layout import (
+    LABEL_LETTER,
+    LEGEND_LINE,
+    LINE,
+    ROW_NAME,
+    TITLE,
+    Layout,
+    clipped,
+    columns_of_legend,
+    folded,
+    label_width,
+    too_wide,
+)
 from transferbench.report.styles import GRID, INK, MUTED, PALETTE
 from transferbench.report.summaries import Summary
 
@@ -79,17 +91,15 @@ DECIMALS = re.compile(r"(\d+\.\d\d)\d+")
 """A hundredth of a point is finer than any screen or printer."""
 METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
-WIDTH = 10.4
 COLORS = "cividis"
 """For readers with any colour vision, and in grey. Source: Nuñez et al. 2018, arXiv 1712.01662."""
-TITLE, LEGEND_LINE, LETTER, BOLD_LETTER = 0.24, 0.2, 0.062, 0.075
-"""Inches: above a panel, of a line of the legend, of a letter of a tick and of a title."""
 FULL_NUMBERS = 9
-MOST_COLUMNS = 6
 MOST_TICKS = 6
 MANY_RUNS = 12
 BAR = 0.75
 """Inches that a scale of colours takes to the right of its maps."""
+ROW_MARGIN = 0.3
+"""Inches beside the names of rows."""
 CHANCE = "chance"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -120,88 +130,6 @@ def _inline(text: str, name: str, description: str) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
 
 
-# --- where panels go --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A grid of panels or maps. Units: inches, measured on the fonts of ``STYLE``.
-
-    ``left`` and ``below``: the space that each leaves for its ticks and labels.
-    """
-
-    rows: Sequence[Sequence[Panel | Heat | None]]
-    height: float
-    left: float = 0.52
-    below: float = 0.42
-    legend: float = 0.0
-    right: float = 0.1
-
-    @property
-    def columns(self) -> int:
-        """The largest number of panels in a row."""
-        return max(map(len, self.rows))
-
-    @property
-    def panel_width(self) -> float:
-        """The width of one panel."""
-        return (WIDTH - self.right) / self.columns - self.left
-
-    @property
-    def breaks_titles(self) -> bool:
-        """Whether titles are broken after a colon, as one is too wide for a line."""
-        titles = [cell.title for row in self.rows for cell in row if cell is not None]
-        return any(len(title) * BOLD_LETTER > self.panel_width for title in titles)
-
-    @property
-    def title(self) -> float:
-        """The space above a panel."""
-        return TITLE + 0.14 * self.breaks_titles
-
-    @property
-    def size(self) -> tuple[float, float]:
-        """Width and height of the figure."""
-        return WIDTH, self.legend + len(self.rows) * (self.title + self.height + self.below)
-
-    def cells(self, canvas: mpl.Figure) -> Iterator[tuple[Axes, Any, bool]]:
-        """The axes of each panel or map, with its title; whether it is the first of its row."""
-        width, height = self.size
-        fractions = {
-            "left": self.left / width,
-            "right": 1 - self.right / width,
-            "top": 1 - (self.legend + self.title) / height,
-            "bottom": self.below / height,
-            "wspace": self.left / self.panel_width,
-            "hspace": (self.title + self.below) / self.height,
-        }
-        shape = len(self.rows), self.columns
-        grid = canvas.subplots(*shape, squeeze=False, gridspec_kw=fractions)
-        breaks = 1 if self.breaks_titles else 0
-        for line, row in zip(grid, self.rows, strict=True):
-            for position, (axes, cell) in enumerate(zip_longest(line, row)):
-                if cell is None:
-                    axes.set_axis_off()
-                    continue
-                axes.set_title(cell.title.replace(": ", "\n", breaks))
-                yield axes, cell, position == 0
-
-
-def _label_width(labels: Iterable[str]) -> float:
-    """The approximate width of the longest. Units: inches."""
-    return LETTER * max(map(len, labels), default=0)
-
-
-def _too_wide(ticks: Sequence[str], width: float) -> bool:
-    """Whether names side by side would touch. Units: ``width`` of the axis in inches."""
-    return bool(ticks) and _label_width(ticks) * len(ticks) > 0.9 * width
-
-
-def _slant(axes: Axes) -> None:
-    """Slanted names of ticks, each ending below its tick."""
-    for tick in axes.get_xticklabels():
-        tick.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
-
-
 # --- lines and points -------------------------------------------------------------------------
 
 
@@ -209,18 +137,20 @@ def _panels(figure: PanelFigure) -> mpl.Figure:
     panels = [panel for row in figure.rows for panel in row if panel is not None]
     legend = {series.label for panel in panels for series in panel.series if series.label}
     legend |= {CHANCE for panel in panels if panel.chance is not None}
-    width = WIDTH / max(map(len, figure.rows)) - 0.6
-    upright = [panel.ticks for panel in panels if not panel.across]
-    slanted = [ticks for ticks in upright if _too_wide(ticks, width)]
+    upright = [clipped(panel.ticks) for panel in panels if not panel.across]
     names = [tick for panel in panels if panel.across for tick in panel.ticks]
-    left = 0.3 + _label_width(names) if names else 0.52
-    tick_height = 0.25 + 0.72 * max(map(_label_width, slanted), default=0.0)
-    layout = Layout(
-        figure.rows,
-        figure.height,
-        left=max(left, 0.68 * any(panel.y_label for panel in panels)),
-        below=tick_height + 0.18 * any(panel.x_label for panel in panels),
-        legend=LEGEND_LINE * -(-len(legend) // MOST_COLUMNS) + 0.06 if legend else 0.0,
+    gap = max(0.52 if upright else 0.3, 0.68 * any(panel.y_label for panel in panels))
+    # Rows are named once, in the first column.
+    left = max(gap, ROW_MARGIN + min(label_width(names), ROW_NAME)) if names else gap
+    layout = Layout(figure.rows, figure.height, left, gap).fitted
+    slanted = [ticks for ticks in upright if too_wide(ticks, layout.panel_width)]
+    # What is slanted by 45 degrees ends at its tick.
+    reach = 0.72 * max(map(label_width, slanted), default=0.0)
+    layout = replace(
+        layout,
+        left=max(left, reach),
+        below=0.25 + reach + 0.18 * any(panel.x_label for panel in panels),
+        legend=LEGEND_LINE * -(-len(legend) // columns_of_legend(legend)) + 0.06 if legend else 0.0,
     )
     canvas = mpl.Figure(figsize=layout.size)
     handles: dict[str, Any] = {}
@@ -264,7 +194,8 @@ def _draw_panel(axes: Axes, panel: Panel, *, slanted: bool, named: bool) -> dict
 
 def _name_rows(axes: Axes, panel: Panel, *, named: bool) -> None:
     """Rows from the top, named in the first panel; values along the x axis."""
-    axes.set_yticks(range(len(panel.ticks)), list(panel.ticks) if named else [])
+    names = [folded(tick, ROW_NAME) for tick in panel.ticks]
+    axes.set_yticks(range(len(panel.ticks)), names if named else [])
     axes.set_ylim(len(panel.ticks) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False)
@@ -274,12 +205,18 @@ def _name_rows(axes: Axes, panel: Panel, *, named: bool) -> None:
         _write_percent(axes.xaxis)
 
 
+def _slant(axes: Axes) -> None:
+    """Slanted names of ticks, each ending below its tick."""
+    for tick in axes.get_xticklabels():
+        tick.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
+
+
 def _set_x(axes: Axes, panel: Panel, *, slanted: bool) -> None:
     if panel.log == "x":
         axes.set_xscale("log")
         _write_powers(axes.xaxis)
     elif panel.ticks:
-        axes.set_xticks(range(len(panel.ticks)), list(panel.ticks))
+        axes.set_xticks(range(len(panel.ticks)), clipped(panel.ticks))
         axes.set_xlim(-0.6, len(panel.ticks) - 0.4)
         if slanted:
             _slant(axes)
@@ -347,7 +284,7 @@ def _draw_legend(canvas: mpl.Figure, handles: Mapping[str, Any]) -> None:
     # Chance last, arms in the order they were drawn.
     labels = sorted(handles, key=lambda label: label == CHANCE)
     if labels:
-        artists, columns = [handles[label] for label in labels], min(len(labels), MOST_COLUMNS)
+        artists, columns = [handles[label] for label in labels], columns_of_legend(labels)
         canvas.legend(artists, labels, loc="upper left", ncols=columns, borderaxespad=0.1)
 
 
@@ -374,16 +311,17 @@ def _heats(figure: HeatFigure) -> mpl.Figure:
     values = np.concatenate([heat.values[np.isfinite(heat.values)] for heat in heats])
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     scale = Normalize(low, high if high > low else low + 1)
-    right = sorted({tick for heat in heats for tick in heat.x_ticks})
+    right = clipped(sorted({tick for heat in heats for tick in heat.x_ticks}))
     most = FULL_NUMBERS if figure.numbers else MOST_TICKS
-    slanted = _too_wide(right[:most], WIDTH / max(map(len, figure.rows)) - 1)
-    layout = Layout(
-        figure.rows,
-        figure.height,
-        left=0.36 + _label_width(tick for heat in heats for tick in heat.y_ticks),
-        below=0.42 + (0.72 * _label_width(right) if slanted else 0.0),
-        right=BAR,
-    )
+    up = [folded(heat.y_label, figure.height + TITLE, LABEL_LETTER) for heat in heats]
+    left = 0.36 + label_width(clipped(tick for heat in heats for tick in heat.y_ticks))
+    left += LINE * max(label.count("\n") for label in up)
+    layout = Layout(figure.rows, figure.height, left, left, right=BAR).fitted
+    slanted = too_wide(right[:most], layout.panel_width)
+    reach = 0.72 * label_width(right) if slanted else 0.0
+    along = [folded(heat.x_label, layout.panel_width, LABEL_LETTER) for heat in heats]
+    lines = max(label.count("\n") for label in along)
+    layout = replace(layout, left=max(left, reach), below=0.42 + reach + LINE * lines)
     canvas = mpl.Figure(figsize=layout.size)
     for axes, heat, _ in layout.cells(canvas):
         axes.grid(visible=False)
@@ -392,8 +330,8 @@ def _heats(figure: HeatFigure) -> mpl.Figure:
             heat.values, cmap=COLORS, norm=scale, origin="lower",
             aspect="auto", interpolation="none",
         )  # fmt: skip
-        axes.set_xlabel(heat.x_label)
-        axes.set_ylabel(heat.y_label)
+        axes.set_xlabel(folded(heat.x_label, layout.panel_width, LABEL_LETTER))
+        axes.set_ylabel(folded(heat.y_label, figure.height + TITLE, LABEL_LETTER))
         _name_cells(axes.xaxis, heat.x_ticks, heat.x_positions, most)
         _name_cells(axes.yaxis, heat.y_ticks, heat.y_positions, FULL_NUMBERS)
         if slanted:
@@ -418,12 +356,13 @@ def _draw_scale(canvas: mpl.Figure, layout: Layout, scale: Normalize, figure: He
 
 def _name_cells(axis: Axis, ticks: Sequence[str], positions: Sequence[float], most: int) -> None:
     """Names at their positions, or of at most about ``most`` cells, equally far apart."""
+    ticks = clipped(ticks)
     if positions:
-        axis.set_ticks(list(positions), list(ticks))
+        axis.set_ticks(list(positions), ticks)
         axis.set_tick_params(length=0)
         return
     step = max(-(-len(ticks) // most), 1)
-    axis.set_ticks(list(range(0, len(ticks), step)), list(ticks[::step]))
+    axis.set_ticks(list(range(0, len(ticks), step)), ticks[::step])
 
 
 def _write_numbers(axes: Axes, values: NDArray[np.float64], scale: Normalize) -> None:
@@ -431,5 +370,6 @@ def _write_numbers(axes: Axes, values: NDArray[np.float64], scale: Normalize) ->
     for (y, x), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = value < (scale.vmin or 0) / 2 + (scale.vmax or 0) / 2
-            axes.text(x, y, f"{value:.2f}".replace("0.", ".", 1), ha="center", va="center",
+            text = re.sub(r"^(\W?)0\.", r"\1.", number(value, 2))
+            axes.text(x, y, text, ha="center", va="center",
                       fontsize=6, color="white" if dark else "black")  # fmt: skip
