@@ -178,20 +178,21 @@ def test_only_shared_replicates_are_averaged():
 
 
 @pytest.mark.parametrize(
-    ("starts", "expected"),
+    ("starts", "expected", "first"),
     [
-        ({0: None, 1: None}, 1),
-        ({0: 0, 1: 1, 2: 2, 3: 0, 4: 1, 5: 2}, 3),
-        ({0: 0, 1: 1, 2: 2}, 3),
-        ({0: 0, 5: 2}, 3),
-        ({1: 1, 4: 1, 5: None}, 3),
+        ({0: None, 1: None}, 1, [0]),
+        ({5: 2, 0: 0, 1: 1, 2: 2, 3: 0, 4: 1}, 3, [0, 1, 2]),
+        ({0: 0, 1: 1, 2: 2}, 3, [0, 1, 2]),
+        ({0: 0, 5: 2}, 3, [0, 5]),
+        ({0: 0, 4: 1, 2: 2, 3: 0}, 3, [0, 4, 2]),
+        ({1: 1, 4: 1, 5: None}, 3, [1, 5]),
     ],
 )
-def test_the_networks_that_replicates_start_from(starts, expected):
+def test_the_networks_that_replicates_start_from(starts, expected, first):
     rows = Measurements.of_records(
         record(0.5, replicate=k, network=network) for k, network in starts.items()
     )
-    assert rows.networks == expected
+    assert (rows.networks, rows.first_replicates) == (expected, first)
 
 
 def test_a_table_has_a_column_of_networks_where_there_are_several():

@@ -196,6 +196,13 @@ class Measurements:
         return apart or int(replicate_M.max()) + 1
 
     @property
+    def first_replicates(self) -> list[int]:
+        """The first replicate from each source network; what others say of the network is equal."""
+        networks = self.networks
+        first = {k % networks: k for k in sorted(self.distinct("replicate"), reverse=True)}
+        return [int(first[network]) for network in sorted(first)]
+
+    @property
     def coordinates(self) -> list[str]:
         """The coordinates that some row has."""
         return [name for name in self._table.coordinates if self.distinct(name)]

@@ -27,7 +27,8 @@ CAPTION = (
     "still rises, further pre-training is not transferred. Dotted: the earliest checkpoint that "
     f"reaches {1 - TOLERANCE:.0%} of the last one's target metric."
 )
-NOTE = "In %. The source was trained once: its metric has no interval."
+ONCE = "In %. The source was trained once: its metric has no interval."
+OF_NETWORKS = "In %. The source metric has one value for each source network."
 PUBLISHED = rp.Published.parse(
     "ImageNet \N{RIGHTWARDS ARROW} DomainNet", "Figure 7", "digitised", """\
 epoch of pre-training | real, % | clipart, % | quickdraw, % |\
@@ -79,13 +80,15 @@ def checkpoints(scope: rp.Scope) -> rp.Part | None:
 def _rows(scope: rp.Scope, arms: Collection[str]) -> rp.Measurements:
     """The measures of the arms that start from a checkpoint.
 
-    The source was trained once, however many trials start from it.
+    Those of a source network stand once, however many trials start from it.
     """
     rows = scope.rows.select(initialization=list(arms))
     rows = rows.select(checkpoint=rows.distinct("checkpoint"))
-    first = min(rows.distinct("replicate"), default=0)
     own = rows.select(metric=[metric for metric in MEASURES if metric != SOURCE_METRIC])
-    return own | rows.select(metric=SOURCE_METRIC, replicate=first)
+    of_source = rows.select(metric=SOURCE_METRIC)
+    for here in of_source.groups("target", "perturbation", "initialization").values():
+        own |= here.select(replicate=here.first_replicates)
+    return own
 
 
 def checkpoint_arms(scope: rp.Scope) -> dict[str, int]:
@@ -150,4 +153,5 @@ def _table(scope: rp.Scope, rows: rp.Measurements) -> rp.Table | None:
         for labels, own in scope.lines(rows, checkpoint=epochs)
     ]
     compared = [rp.Compared(name, {"metric": metric}) for metric, name in MEASURES.items()]
-    return rp.comparison(("target", "epoch", "arm"), lines, compared, rp.percent_cell, NOTE)
+    return rp.comparison(("target", "epoch", "arm"), lines, compared, rp.percent_cell,
+                         ONCE if rows.networks == 1 else OF_NETWORKS)  # fmt: skip

@@ -52,9 +52,9 @@ def states_in(scope: rp.Scope, rows: rp.Measurements) -> list[rp.Compared]:
                 name = starts.get(arm.name, f"{arm.name} at its start")
             labels = {**arm.labels, "of": of}
             if name == SOURCE:
-                # The source is one network, however many trials start from it.
+                # A source network is one, however many trials start from it.
                 modules = [None, *(m for m in own.distinct("module") if m != HEAD)]
-                labels |= {"replicate": min(own.distinct("replicate")), "module": modules}
+                labels |= {"replicate": own.first_replicates, "module": modules}
             style = arm.style._replace(dash="--" if of == "init" else "-")
             states.setdefault(name, rp.Compared(name, labels, style))
     return list(states.values())
