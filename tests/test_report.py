@@ -450,6 +450,27 @@ def test_a_target_that_is_not_scored_is_no_part_of_the_answer(full):
     assert control not in words[0]
 
 
+def test_the_first_sentence_is_of_targets_that_were_measured_throughout(full):
+    scoring = {**suite_fields()["scoring"], "statistics": "block-1"}
+    rows = full.measurements[full.measurements["entry"] == ENTRIES[0]]
+    elsewhere = rows["target"] != "real"
+
+    def said(chosen):
+        return answer(scope_of(rows[chosen], ENTRIES[0], make_suite(scoring=scoring)))
+
+    both, alone = said(elsewhere | True), said(~elsewhere)
+    assert both.startswith("On real, clipart pre-training brings")
+    assert alone.startswith("On real pre-training brings")
+    whole = said(~elsewhere | (rows["perturbation"] == "none"))
+    # What the other target has on whole images is in neither number; another quantity names it.
+    assert whole.split(" It raises the speed ")[0] == alone.split(" It raises the speed ")[0]
+    assert " It raises the speed averaged over 2 targets by " in whole
+    assert " It raises the speed by " in alone
+    none = said(rows["perturbation"] == "none")
+    assert none.startswith("On real, clipart pre-training brings")
+    assert "is not known: nothing was measured under block-1" in none
+
+
 @pytest.mark.parametrize(
     ("lead", "words"), [(0.0, "not significantly different from zero"), (0.4, "below zero")]
 )

@@ -8,7 +8,7 @@ from transferbench.measurements import mean_of
 from transferbench.report.formats import percent, signed_percent, significant
 from transferbench.report.parts import Scope
 from transferbench.report.quantities import TEST, Quantity, quantities_of
-from transferbench.report.question import question
+from transferbench.report.question import compared_targets, question
 from transferbench.report.summaries import Summary, as_summary
 from transferbench.statistics import replicate_difference
 
@@ -19,24 +19,32 @@ def answer(scope: Scope) -> str:
     """The sentences that have data behind them."""
     gain, targets = _mean_over_targets(scope, TEST)
     a, b = scope.pair
-    if scope.suite.scoring.statistics and gain is not None:
-        return " ".join(filter(None, [question(scope), *_others(scope), _fade_sentence(scope)]))
-    where = f"on {targets[0]}" if len(targets) == 1 else f"averaged over {len(targets)} targets"
-    sentences = [
-        f"No replicate has finished both {a} and {b} on every target, so the gain is not known."
-        if gain is None
-        else f"Pre-training ({a} instead of {b}) {_effect(gain, f'the test metric {where}', TEST)}."
-    ]
-    return " ".join(filter(None, [*sentences, *_others(scope), _fade_sentence(scope)]))
+    if gain is None:
+        first = f"No replicate has finished both {a} and {b} on every target, so the gain is not"
+        first += " known."
+    elif scope.suite.scoring.statistics:
+        first, targets = question(scope), compared_targets(scope)
+    else:
+        effect = _effect(gain, f"the test metric {_averaged(targets)}", TEST)
+        first = f"Pre-training ({a} instead of {b}) {effect}."
+    return " ".join(filter(None, [first, *_others(scope, targets), _fade_sentence(scope)]))
 
 
-def _others(scope: Scope) -> list[str]:
-    """A sentence on each other quantity that the suite's columns name."""
+def _averaged(targets: Sequence[str]) -> str:
+    return f"on {targets[0]}" if len(targets) == 1 else f"averaged over {len(targets)} targets"
+
+
+def _others(scope: Scope, targets: Sequence[str]) -> list[str]:
+    """A sentence on each other quantity that the suite's columns name.
+
+    It says on which targets where these are not those of the first sentence.
+    """
     sentences = []
     for quantity in quantities_of(scope.suite, scope.measurements):
-        gain, _ = _mean_over_targets(scope, quantity)
+        gain, own = _mean_over_targets(scope, quantity)
         if gain is not None:
-            sentences.append(f"It {_effect(gain, f'the {quantity.name}', quantity)}.")
+            name = f"the {quantity.name}" + ("" if own == targets else f" {_averaged(own)}")
+            sentences.append(f"It {_effect(gain, name, quantity)}.")
     return sentences
 
 

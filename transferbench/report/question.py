@@ -18,7 +18,7 @@ from transferbench.report.quantities import TEST, TRAIN, trained_above
 from transferbench.report.summaries import Summary, as_summary
 from transferbench.statistics import Summand, mean_of_replicates, weighted_sum
 
-__all__ = ["question"]
+__all__ = ["compared_targets", "question"]
 
 Arm: TypeAlias = tuple[float, ReplicateValues]
 """Its sign in the gain, and its values."""
@@ -30,16 +30,18 @@ OF_TEST = (0.0, 1.0)
 def question(scope: Scope) -> str:
     """What pre-training brings, with its interval, and whether it is features or statistics.
 
-    Error: ``weighted_sum`` over the replicates that every scored target has. The part of features
-    is the gain on whole images minus the gain under the perturbation, at each replicate.
+    Error: ``weighted_sum`` over the replicates that every one of these targets has. The part of
+    features is the gain on whole images minus the gain under the perturbation, at each replicate.
     """
-    scoring = scope.suite.scoring
-    gain, left = (_arms(scope, p) for p in (scoring.perturbation, scoring.statistics or ""))
+    scoring, targets = scope.suite.scoring, compared_targets(scope)
+    gain, left = (
+        _arms(scope, p, targets) for p in (scoring.perturbation, scoring.statistics or "")
+    )
     networks = TEST.rows(scope.measurements).select(initialization=scope.pair).networks
     total, statistics, features = (
         _sum(terms, networks) for terms in (gain, left, [*gain, *_negative(left)])
     )
-    where = ", ".join(scoring.chance)
+    where = ", ".join(targets)
     if total is None:
         return ""
     brings = _brings(total, where)
@@ -47,13 +49,40 @@ def question(scope: Scope) -> str:
         nothing = f"nothing was measured under {scoring.statistics}"
         return f"{brings}; features or statistics is not known: {nothing}."
     measured = f"under {scoring.statistics} it is {_points(statistics)}"
-    if stuck := _untrained(scope):
+    if stuck := _untrained(scope, targets):
         untold = "and it cannot be told whether it is features or statistics"
         return f"{brings}, {untold}, since {stuck}: {measured}."
     return f"{brings}{_verdict(total, statistics, features)}: {measured}."
 
 
-def _untrained(scope: Scope) -> str:
+def compared_targets(scope: Scope) -> list[str]:
+    """The scored targets that have both arms on whole images and under the perturbation.
+
+    Without any, those that have both on whole images.
+    """
+    scoring = scope.suite.scoring
+    whole, left = (
+        [target for target in scoring.chance if _has_both(scope, perturbation, target)]
+        for perturbation in (scoring.perturbation, scoring.statistics or "")
+    )
+    return [target for target in whole if target in left] or whole
+
+
+def _has_both(scope: Scope, perturbation: str, target: str) -> bool:
+    """Whether a replicate of a target has both arms."""
+    first, second = _values(scope, perturbation, target)
+    return not first.keys().isdisjoint(second)
+
+
+def _values(
+    scope: Scope, perturbation: str, target: str
+) -> tuple[ReplicateValues, ReplicateValues]:
+    """The test metric of both arms."""
+    rows = scope.measurements.select(perturbation=perturbation, target=target)
+    return TEST.of_arms(rows, scope.pair)
+
+
+def _untrained(scope: Scope, targets: Sequence[str]) -> str:
     """Where the baseline did not train in half of the replicates or more; "" where it did.
 
     The gain over such networks is that of being trainable.
@@ -62,7 +91,7 @@ def _untrained(scope: Scope) -> str:
     rows = TRAIN.rows(scope.measurements).select(perturbation=scoring.perturbation)
     for condition, here in scope.conditions(rows):
         values = here.select(initialization=baseline).by_replicate().values()
-        if condition.target in scoring.chance and condition.chance is not None:
+        if condition.target in targets and condition.chance is not None:
             stuck = sum(value <= trained_above(condition.chance) for value in values)
             if stuck and 2 * stuck >= len(values):
                 return f"{baseline} did not train in {stuck} of {len(values)} replicates"
@@ -106,12 +135,9 @@ def _points(gain: Summary) -> str:
     return f"{size} (95% interval {bounds}, n = {gain.n})"
 
 
-def _arms(scope: Scope, perturbation: str) -> list[Arm]:
-    """Both arms of the gain with their signs, averaged over the scored targets that have both."""
-    rows = TEST.rows(scope.measurements).select(perturbation=perturbation)
-    by_target = [TEST.of_arms(rows.select(target=target), scope.pair)
-                 for target in scope.suite.scoring.chance]  # fmt: skip
-    both = [arms for arms in by_target if arms[0].keys() & arms[1].keys()]
+def _arms(scope: Scope, perturbation: str, targets: Sequence[str]) -> list[Arm]:
+    """Both arms of the gain with their signs, averaged over the targets."""
+    both = [_values(scope, perturbation, target) for target in targets]
     return [(sign, mean_of([arms[k] for arms in both])) for k, sign in ((0, 1.0), (1, -1.0))]
 
 
