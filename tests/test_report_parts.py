@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from pkgutil import walk_packages
 
 import numpy as np
@@ -20,14 +21,16 @@ from t_intervals import OF_SHARES, of_difference, of_level
 from transferbench.measurements import Measurements
 from transferbench.registry import load_registry
 from transferbench.report import ReportInput, render_report
-from transferbench.report.comparisons import difference, name_selves
+from transferbench.report.comparisons import STUDENT, difference, name_selves
 from transferbench.report.drawing import draw
 from transferbench.report.figures import Heat, HeatFigure, Panel, PanelFigure, Series, mosaic
-from transferbench.report.formats import ABSENT
+from transferbench.report.formats import ABSENT, label_text
+from transferbench.report.layout import Layout
 from transferbench.report.page import diagnostic_parts
-from transferbench.report.parts import Scope
+from transferbench.report.parts import Listing, Scope, caption
 from transferbench.report.styles import PALETTE, LineStyle
-from transferbench.report.summaries import Summary, aggregate, flag_notes
+from transferbench.report.summaries import Aggregate, Summary, aggregate, flag_notes
+from transferbench.report.tables import count_cell
 from transferbench.report.trials import arms_part
 from transferbench_plugins import diagnostics
 from transferbench_plugins.diagnostics.modules._criticality_report import path_map
@@ -446,6 +449,38 @@ def test_the_source_is_one_network_and_its_head_another(results):
     assert source.distinct("module") == ["stem", "stage1"]
 
 
+def of_two_networks(results):
+    """The same run, in which replicate k starts from network k % 2 of the source."""
+    rows = results.measurements
+    return replace(results, measurements=rows.assign(network=rows["replicate"] % 2))
+
+
+def test_of_several_source_networks_each_counts_once(results):
+    run = of_two_networks(results)
+    scope = scope_of(run, "spectrum")
+    labels = {"metric": "stable_rank", "module": "stem", "layer": "stem.w"}
+    source = states_in(scope, scope.rows)[1].of(scope.rows.select(**labels)).summary
+    own = values_of(run.measurements, initialization="P-T", of="init", **labels)
+    assert source.mean == pytest.approx(own["value"].iloc[:2].mean())
+    assert (source.n, source.over_networks) == (2, True)
+
+
+def test_figure_7_has_every_source_network(results):
+    run = of_two_networks(results)
+    # The first replicate of one arm is lost: its network is that of the third.
+    rows = run.measurements
+    lost = (rows["diagnostic"] == "start") & (rows["replicate"] == 0)
+    rows = rows[~(lost & (rows["initialization"] == "P1-T"))]
+    part = part_of(replace(run, measurements=rows), "checkpoint-choice")
+    panel = part.blocks[0].figure.rows[0][2]
+    for arm, point in zip(("P0-T", "P1-T", "P2-T", "P-T"), panel.series[0].y, strict=True):
+        own = values_of(rows, metric="source_metric", initialization=arm)["value"]
+        assert point.mean == pytest.approx(own.iloc[:2].mean(), abs=1e-12), arm
+        assert point.n == 2
+    assert "one value for each source network. Brackets" in part.blocks[1].table.note
+    assert "trained once" in part_of(results, "checkpoint-choice").blocks[1].table.note
+
+
 NAMES = ("$a_$", "$5-$10", r"\$b", PALETTE[0], 'id="c', "url(#d)", "_e")
 
 
@@ -461,6 +496,67 @@ def test_names_are_neither_formulas_nor_markup_nor_hidden():
         lines = [Series(name, [0.0, 1.0], points, LineStyle()) for name in NAMES]
         texts = texts_of(PanelFigure("lines", [[Panel("panel", lines, log="y", bars=bars)]]))
         assert {*NAMES, "10\u207b\u00b9"} <= {*texts}
+
+
+def texts_outside(figure):
+    """The horizontal texts that begin or end beyond the edges, with letters of half their size."""
+    svg = draw(figure, "x")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
+    style = r"<text[^>]*font-size: ([\d.]+)px[^>]*text-anchor: (\w+)"
+    place = r'[^>]* x="([-\d.]+)"[^>]*rotate\((-?\d+) [^>]*>([^<]+)</text>'
+    outside = []
+    for size, anchor, x, angle, text in re.findall(style + place, svg):
+        length = len(text) * float(size) / 2
+        left = float(x) - length * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+        if angle in {"0", "-0"} and not 0 <= left <= left + length <= width:
+            outside.append(text)
+    return outside
+
+
+LONG = "pretrained-on-images-with-a-label-of-sixty-letters-and-no-mo"
+POINT = Summary(0.5, 0.4, 0.6, 3, "ranged-t-95")
+
+
+@pytest.mark.parametrize("columns", [1, 4, 5, 9])
+@pytest.mark.parametrize("name", ["P-T", LONG, " & ".join([LONG] * 4)])
+def test_long_names_leave_room_for_panels(columns, name, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Layout, "cells", lambda self, canvas: drawn.append(self) or ())
+    across = Panel("a target: a metric", [Series("", [0], [POINT], LineStyle())],
+                   ticks=[name], bars=True, across=True)  # fmt: skip
+    upright = replace(across, across=False, ticks=[name] * 6)
+    heat = Heat("a map", np.eye(2), [name] * 2, [name] * 2, x_label=name, y_label=name)
+    draw(PanelFigure("rows", [[across] * columns]), "x")
+    draw(PanelFigure("ticks", [[upright] * columns]), "x")
+    draw(HeatFigure("maps", [[heat] * columns], "share"), "x")
+    assert min(layout.panel_width for layout in drawn) > 0.9
+    assert [sum(map(len, layout.rows)) for layout in drawn] == [columns] * 3
+
+
+def test_long_names_stay_inside_the_figure():
+    styles = [LineStyle(color) for color in PALETTE]
+    names = [f"{LONG[:-2]}-{k}" for k in range(len(styles))]
+    lines = [
+        Series(name, [0, 1], [POINT, POINT], style)
+        for name, style in zip(names, styles, strict=True)
+    ]
+    row = Panel(f"{LONG}: of every arm", lines[:1], ticks=names, bars=True, across=True)
+    long = [f"{LONG} {LONG}"] * 2
+    heat = Heat(f"{LONG} & {LONG}", np.eye(2), long, long, names[0], names[1])
+    for figure in (
+        PanelFigure("legend", [[Panel("panel", lines)]]),
+        PanelFigure("rows", [[row] * 4]),
+        HeatFigure("maps", [[heat, heat]], "share"),
+    ):
+        assert not texts_outside(figure), figure.description
+    squeezed = PanelFigure("legend", [[Panel("panel", [replace(lines[0], label=LONG * 4)])]])
+    assert texts_outside(squeezed) == [LONG * 4]  # the check sees what is outside
+
+
+def test_numbers_in_maps_keep_their_digits():
+    heat = Heat("map", np.array([[10.53, 0.25], [-0.5, -20.4]]), "ab", "ab")
+    texts = texts_of(HeatFigure("maps", [[heat]], "nats", numbers=True))
+    assert {"10.53", ".25", f"{MINUS}.50", f"{MINUS}20.40"} <= {*texts}
 
 
 def test_small_maps_are_joined_from_top_to_bottom_with_gaps():
@@ -603,7 +699,37 @@ def test_differences_take_common_replicates():
         "value": [1.0, 5.0, 2.0, 9.0], "module": "m",
     }))  # fmt: skip
     value = difference(("a", "b")).of(rows)
-    assert (value.summary.mean, value.summary.n) == (3.0, 1)
+    # Of the replicates that both arms have none is without a value.
+    assert (value.summary.mean, value.summary.n, value.missing) == (3.0, 1, 0)
+
+
+def test_counts_have_all_their_digits():
+    equal = Aggregate(Summary(1281167.0, None, None, 2, "ranged-t-95"))
+    assert count_cell(equal).text == "1,281,167"
+    assert [label_text(label) for label in (1281167.0, 0.1, 3)] == ["1281167", "0.1", "3"]
+
+
+def test_a_caption_says_the_least_and_the_most_replicates(results):
+    rows = results.measurements
+    rows = rows[(rows["diagnostic"] == "pace") & (rows["n"] == 100)]
+    fewer = rows[(rows["initialization"] != "MV-T") | (rows["replicate"] == 0)]
+    figure = PanelFigure("nothing", [])
+    said = [caption("Speed.", figure, Measurements(chosen)) for chosen in (rows, fewer)]
+    assert said[0].endswith("n: 3 replicates, 100 images each.")
+    assert said[1].endswith("n: 1 to 3 replicates, 100 images each.")
+
+
+def test_intervals_are_named_as_in_the_documentation(results):
+    """Student-t is only where the quantile starts: what is printed is wider."""
+    statistics = Path(__file__).parents[1] / "docs" / "science" / "statistics.md"
+    assert f"| replicates (few) | {STUDENT} |" in statistics.read_text("utf-8")
+    blocks = arms_part(scope_of(results)).blocks
+    notes = [block.table.note for block in blocks if isinstance(block, Listing)]
+    for text in (*notes, blocks[0].caption):
+        assert f"95% interval over replicates ({STUDENT})" in text
+    assert "of shares Fieller's, from these" in notes[0]
+    scored = part_of(results, "leep").blocks[-1].table
+    assert "of Pearson's none is known" in scored.note
 
 
 # --- what the paper published -----------------------------------------------------------------

@@ -89,7 +89,7 @@ def test_a_third_party_diagnostic_shows_its_own_figure(tmp_path):
     html = write(results(sharp=spec("sharp", sharpness_part)), tmp_path)
     assert 'aria-label="sharpness by epoch"' in html
     page = Page(html)
-    assert "Sharpness of the minimum. Bands: 95% Student-t interval over replicates" in page.words
+    assert "Sharpness of the minimum. Bands: 95% interval over replicates" in page.words
     assert page.tables["Means"][0] == ["target", "P-T", "RI-T"]
     assert "how sharp the minimum is" in page.words
     # Where its part leaves off the generic table goes on.

@@ -70,7 +70,7 @@ def test_an_installed_diagnostic_has_its_figure_in_the_report_and_its_column_on_
         assert said.code == 0, said.err
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert 'aria-label="mean confidence by perturbation"' in report
-    assert "Mean confidence under each perturbation. Bars: 95% Student-t interval over" in report
+    assert "Mean confidence under each perturbation. Bars: 95% interval over replicates" in report
     (row,) = pd.read_csv(tmp_path / "boards" / "tiny@1" / "board.csv").to_dict("records")
     measured = Run(tmp_path / "run").measurements
     own = measured[(measured["metric"] == "confidence") & (measured["initialization"] == "P-T")]

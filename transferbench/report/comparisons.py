@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ITSELF",
+    "OF_SHARES",
     "OVER_NETWORKS",
     "OVER_PAIRS",
+    "PAIRED",
+    "STUDENT",
     "Compared",
     "TableLine",
     "arms_in",
@@ -53,9 +56,19 @@ PLAIN = LineStyle()
 TableLine: TypeAlias = tuple[Sequence[str], Measurements]
 """The first cells of a row, and the measurements of the others."""
 
-OVER_NETWORKS = "95% Student-t interval over replicates"
-OVER_PAIRS = "95% jackknife interval over replicates, since pairs share networks"
+STUDENT = (
+    "Student-t, with a wider quantile where one arm varies most or no range is known, and further "
+    "from the near end of a range"
+)
+"""How every interval over replicates is made."""
+OVER_NETWORKS = f"95% interval over replicates ({STUDENT})"
+OVER_PAIRS = (
+    f"95% interval over replicates by the jackknife, since pairs share networks ({STUDENT})"
+)
 OVER_SOURCES = "; where several source networks were trained, over these"
+OF_SHARES = "of shares Fieller's, from these"
+PAIRED = "paired by replicate; the mean of an arm is over all replicates of its own"
+"""Of differences: an arm of which more replicates were planned has them all in its own mean."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class Compared:
         summary = as_summary(replicate_difference(first, second, networks, ends=ends))
         if summary is None:
             return None
-        trained = {k for side in (own, other) for k in side.labels("replicate")}
+        trained = {*own.labels("replicate")} & {*other.labels("replicate")}
         missing = len(trained - (first.keys() & second.keys()))
         flags = (own | other).distinct("flag") if missing else ()
         return Aggregate(summary, tuple(flags), missing)
@@ -243,6 +256,6 @@ def comparison(
     error = f"{OVER_PAIRS}; n counts replicates" if paired else OVER_NETWORKS
     error += OVER_SOURCES if several else ""
     if any(column.minus for column in compared):
-        error += ", differences paired"
+        error += f"; differences are {PAIRED}"
     names = (column.name for column in compared)
     return Table((*head, *names), table, f"{note} Brackets: {error}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["ABSENT", "label_text", "number", "percent", "signed_percent", "significant"]
+__all__ = ["ABSENT", "grouped", "label_text", "number", "percent", "signed_percent", "significant"]
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -29,10 +29,15 @@ def signed_percent(value: float) -> str:
     return f"+{text}" if value > 0 and float(text) != 0 else text
 
 
+def grouped(value: float) -> str:
+    """A count of any size, its thousands apart; a fraction of one as it is."""
+    return f"{value:,.0f}" if value.is_integer() else f"{value:g}"
+
+
 def label_text(label: object) -> str:
     """A label as it is, a number without needless digits, nothing where there is none."""
     if isinstance(label, float):
-        return f"{label:g}"
+        return f"{label:.0f}" if label.is_integer() else f"{label:g}"
     return "" if label is None else str(label)
 
 

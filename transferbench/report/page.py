@@ -19,7 +19,7 @@ from transferbench.measurements import Measurements
 from transferbench.plan.tuning import RATE
 from transferbench.registry import blamed
 from transferbench.report.absences import NONE_ABSENT
-from transferbench.report.comparisons import name_selves
+from transferbench.report.comparisons import STUDENT, name_selves
 from transferbench.report.data import data_sections
 from transferbench.report.drawing import draw
 from transferbench.report.headline import answer
@@ -60,7 +60,7 @@ GLOSSARY = {
     "digitised from its figures; its scale and data differ, so that orders compare and absolute "
     "numbers do not",
     "*": "a number whose measurement was flagged; the flags are listed below the tables",
-    "95% interval": "Student-t over replicates unless said otherwise; it covers the seeds, not "
+    "95% interval": f"{STUDENT}, over replicates unless said otherwise; it covers the seeds, not "
     "the choice of test images; where n counts networks, of arms that start from several source "
     "networks, it covers other pre-trainings too",
     "given P": "the replicates behind an interval all start from one source network, and what "

@@ -167,13 +167,20 @@ def caption(text: str, figure: Figure, rows: Measurements, items: str = "images"
         bars = any(panel.bars for row in figure.rows for panel in row if panel)
         error = f"{'Bars' if bars else 'Bands'}: {error_of(rows)}"
     valued = rows.valued()
-    replicates = {*valued.distinct("replicate"), *valued.distinct("other_replicate")}
-    counted = f"{text} {error}; n: {len(replicates)} replicates"
+    arms = valued.groups("target", "perturbation", "initialization", "other_initialization")
+    replicates = [
+        len({*own.distinct("replicate"), *own.distinct("other_replicate")}) for own in arms.values()
+    ]
+    counted = f"{text} {error}; n: {_span(replicates)} replicates"
     if items and (counts := valued.distinct("n")):
-        low, high = int(min(counts)), int(max(counts))
-        span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        counted += f", {span} {items} each"
+        counted += f", {_span(counts)} {items} each"
     return f"{counted}."
+
+
+def _span(counts: Iterable[float]) -> str:
+    """The least and the most of several counts; one number where they are equal."""
+    numbers = sorted({int(count) for count in counts}) or [0]
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((numbers[0], numbers[-1])))
 
 
 @dataclass(frozen=True)

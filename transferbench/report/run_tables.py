@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pandas as pd
 
 from transferbench.measurements import Measurements
+from transferbench.report.comparisons import OVER_NETWORKS, OVER_SOURCES, PAIRED
 from transferbench.report.formats import label_text, significant
 from transferbench.report.parts import Scope
 from transferbench.report.quantities import TEST
@@ -19,10 +20,7 @@ __all__ = ["budgets_table", "entries_table", "failures_table", "remaining_tables
 LISTED = 40
 """Unfinished jobs in the report; a run that was stopped early has thousands."""
 IDLE = ("missing", "skipped")
-REMAINING = (
-    "Brackets: 95% interval over n replicates, or networks of the source where there are several; "
-    "Student-t for single networks, jackknife for pairs."
-)
+REMAINING = f"Brackets: {OVER_NETWORKS}{OVER_SOURCES}; of pairs by the jackknife."
 LABELS = {
     "target": "target",
     "perturbation": "perturbation",
@@ -46,10 +44,7 @@ def entries_table(scopes: Sequence[Scope], suite: Suite) -> Table:
             gains = TEST.write_gain(gain.of(here))
             lines.append((Cell(target), Cell(scope.entry), *cells, gains))
     head = ("target", "entry", *(column.name for column in columns), gain.name)
-    note = (
-        "Metrics in %. Brackets: 95% Student-t interval over n replicates. Gains are paired by "
-        "replicate."
-    )
+    note = f"Metrics in %. Brackets: {OVER_NETWORKS}. Gains are {PAIRED}."
     return Table(head, lines, note)
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
-from transferbench.report.formats import ABSENT, number, percent, signed_percent, significant
+from transferbench.report.formats import (
+    ABSENT,
+    grouped,
+    number,
+    percent,
+    signed_percent,
+    significant,
+)
 from transferbench.report.summaries import Aggregate, Summary
 
 __all__ = [
@@ -112,5 +119,5 @@ def count_cell(value: Aggregate | None) -> Cell:
     """A count; one that all replicates agree on needs no interval."""
     summary = value.summary if value else None
     if summary is not None and summary.bounds == (summary.mean, summary.mean):
-        return Cell(f"{summary.mean:g}", f"n{SPACE}{summary.n}", kind="number")
+        return Cell(grouped(summary.mean), f"n{SPACE}{summary.n}", kind="number")
     return decimal_cell(value, 1)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from transferbench.measurements import Measurements
-from transferbench.report.comparisons import OVER_NETWORKS, Compared, by_metric, comparison
+from transferbench.report.comparisons import (
+    OF_SHARES,
+    OVER_NETWORKS,
+    PAIRED,
+    Compared,
+    by_metric,
+    comparison,
+)
 from transferbench.report.figures import Panel, PanelFigure, Scale, Series
 from transferbench.report.parts import Block, Condition, Drawing, Listing, Part, Scope, caption
 from transferbench.report.quantities import (
@@ -90,8 +97,8 @@ def transfer_table(scope: Scope) -> Table | None:
     if not lines:
         return None
     note = (
-        "Metrics in %, differences in points. Brackets: 95% Student-t interval over n replicates. "
-        f"Gains are {' minus '.join(scope.pair)}, paired by replicate. A network is flagged as "
+        f"Metrics in %, differences in points. Brackets: {OVER_NETWORKS}. "
+        f"Gains are {' minus '.join(scope.pair)}, {PAIRED}. A network is flagged as "
         "untrained where its train metric covers no more than "
         f"{UNTRAINED:.0%} of the way from chance to 100%: the gain then measures trainability."
     )
@@ -135,13 +142,12 @@ ARMS = (
     "Final test metric of the arms that are not scored, below the scored pair; dotted: chance. "
     "Then, for each quantity that the suite's columns name, its value and the share of the scored "
     "arm's gain that an arm recovers: 0 as the baseline, 100 as the scored arm. Bars: "
-    f"{OVER_NETWORKS}; of shares Fieller's 95% interval; n stands in the table."
+    f"{OVER_NETWORKS}; {OF_SHARES}; n stands in the table."
 )
 ARMS_NOTE = (
-    "Fractions in %. Gain: over the baseline, paired by replicate. Share: (arm \N{MINUS SIGN} "
+    f"Fractions in %. Gain: over the baseline, {PAIRED}. Share: (arm \N{MINUS SIGN} "
     "baseline) / (scored arm \N{MINUS SIGN} baseline), in %, of the means; none where the gain of "
-    f"the scored arm is not shown to be above 0. Brackets: {OVER_NETWORKS}; of shares Fieller's "
-    "95% interval."
+    f"the scored arm is not shown to be above 0. Brackets: {OVER_NETWORKS}; {OF_SHARES}."
 )
 
 

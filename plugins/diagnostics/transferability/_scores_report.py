@@ -34,7 +34,7 @@ NOTE = (
     "Correlation over arms of the mean score with the mean test metric: 1 where the score orders "
     "the arms as fine-tuning does, 0 where it says nothing; weighted: exchanges among the best "
     "count more. Brackets: 95% interval over replicates, of Kendall's from the pairs of arms whose "
-    "order is established, of Pearson's from the jackknife of Fisher's z; the weighted has none."
+    "order is established; of the weighted and of Pearson's none is known that holds."
 )
 
 
