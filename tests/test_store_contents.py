@@ -198,6 +198,43 @@ def test_a_damaged_archive_is_refused(store, tmp_path, change, message):
     assert not any((tmp_path / "other").glob("partial/*"))
 
 
+def head(name, size, kind=tarfile.REGTYPE):
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.type = size, kind
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+def records(text):
+    """A block of records of the next member."""
+    return head("records", len(text), tarfile.XHDTYPE) + text.encode().ljust(512, b"\0")
+
+
+FORM = head("transferbench-store.json", 11) + b'{"form": 1}'.ljust(512, b"\0")
+DEEP = b"[" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (head("a", -512), "a ends before it begins"),
+        (FORM + head("a", -512), "a ends before it begins"),
+        (FORM + head("a", -2048), "a ends before it begins"),
+        (FORM + records("14 size=-2048\n") + head("a", 0), "a ends before it begins"),
+        (FORM + head("a", 2**80) + head("b", 0), "a bad head: (Overflow|Value)Error"),
+        (FORM + head("a", 2**62, tarfile.GNUTYPE_LONGNAME), "a bad head: (MemoryError|Overflow)"),
+        (FORM + head("a", 0, tarfile.GNUTYPE_LONGNAME) * 2000, "a bad head: RecursionError"),
+        (head("transferbench-store.json", len(DEEP)) + DEEP.ljust(200_192, b"\0"),
+         "is not an archive of jobs that this version reads"),
+        (records("23 GNU.sparse.map=0,11\n") + FORM,
+         "is not an archive of jobs that this version reads"),
+    ],
+)  # fmt: skip
+def test_an_archive_made_to_do_harm_is_refused(tmp_path, content, message):
+    (tmp_path / "jobs.tar").write_bytes(content + bytes(1024))
+    with pytest.raises(StoreError, match=message):
+        import_store(tmp_path / "store", tmp_path / "jobs.tar")
+
+
 def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "jobs.tar").write_bytes(b"no archive" * 100)
     with pytest.raises(StoreError, match="cannot be read as an archive of jobs"):

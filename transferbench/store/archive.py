@@ -84,8 +84,8 @@ def import_jobs(store: Store, path: Path) -> Imported:
     that came before it are in the store then.
     """
     try:
+        members = _members(path)
         with tarfile.open(path, "r:") as archive:
-            members = {entry.name: entry for entry in archive if entry.isreg()}
             _refuse_others(archive, members, path)
             new: list[str] = []
             present: list[str] = []
@@ -101,11 +101,29 @@ def import_jobs(store: Store, path: Path) -> Imported:
 ArchiveMembers = dict[str, tarfile.TarInfo]
 
 
+def _members(path: Path) -> ArchiveMembers:
+    """The regular files of an archive by name. Raises: ``tarfile.ReadError`` for a bad head."""
+    members: ArchiveMembers = {}
+    end = 0
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (entry := archive.next()) is not None:
+                if archive.offset <= end:  # by a negative size: it would be read for ever
+                    raise tarfile.ReadError(f"{entry.name} ends before it begins")
+                end = archive.offset
+                if entry.isreg() and not entry.issparse():  # holes are bytes that no archive has
+                    members[entry.name] = entry
+    except (ArithmeticError, MemoryError, RecursionError, ValueError) as error:
+        # What tarfile raises for a head whose numbers or chains are beyond Python's.
+        raise tarfile.ReadError(f"a bad head: {type(error).__name__}") from error
+    return members
+
+
 def _refuse_others(archive: tarfile.TarFile, members: ArchiveMembers, path: Path) -> None:
     head = members.get(HEAD)
     try:
         form = json.loads(_stream(archive, head).read(MAX_MANIFEST_BYTES)) if head else None
-    except ValueError:
+    except (ValueError, RecursionError):
         form = None
     if form != FORM:
         raise StoreError(
