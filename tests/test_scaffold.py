@@ -138,7 +138,7 @@ def test_it_prints_the_files_and_the_next_commands(kind):
 
 
 @pytest.mark.parametrize("kind", ["dataset", "perturbation", "diagnostic"])
-@pytest.mark.parametrize("name", ["my-plugin", "block-5", "my.net_2-"])
+@pytest.mark.parametrize("name", ["my-plugin", "block_5", "my.net_2-", "my_agreement", "my.speed-"])
 def test_the_printed_run_is_valid_on_the_bundled_suite(kind, name):
     *_, plugin, option, change = shlex.split(new(name, kind).splitlines()[-1])
     assert option == "--set"

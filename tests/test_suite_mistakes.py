@@ -11,10 +11,10 @@ from command_line import artefacts, mistake, suite_file
 from tiny_suite import TINY, tiny_suite
 
 import transferbench
-from transferbench.errors import PluginError, SuiteError, UnknownNameError
+from transferbench.errors import PluginError, SuiteError, UnknownNameError, suggestion
 from transferbench.registry import load_registry
-from transferbench.suite import Suite
-from transferbench.suite.document import MAX_DEPTH, MAX_VALUES, plain, read_yaml
+from transferbench.suite import Suite, mistakes
+from transferbench.suite.document import MAX_DEPTH, MAX_VALUES, defined_at, plain, read_yaml
 from transferbench.suite.loading import load_suite, newest_suites
 
 
@@ -149,6 +149,8 @@ def test_a_value_is_refused_at_its_line_and_field(reasons, value, expected):
         (b"a: @b", "1: suite: is not a YAML file: '@' cannot begin a text; put it in quotes"),
         (b"a: 1\n---\nb: 2", "2: suite: a second document begins; a suite file holds one"),
         (b"%YAML 1.1\n---\na: 1", "YAML 1.1 is asked for; a suite is YAML 1.2"),
+        (b"%YAML 1.2\n---\na: 1: 2", "3: suite: is not a YAML file: a second ':' in one line"),
+        (b"a: 1\n%YAML 1.2\n", "3: suite: is not a YAML file: expected '<document start>'"),
         (b"a: 1\nb: {a: 1,\n a: 2}", "3: b.a: duplicate key, set before in line 2"),
         (b"1: a", "1: suite: this key is not text; put a number, null, true or false in quotes"),
         (b"a: {[1]: 2}", "1: a: this key is not text"),
@@ -200,6 +202,17 @@ def test_what_is_no_suite_file(tmp_path, create, expected):
 @pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".yaml", "a\0b", "a\0b.yaml", ""])
 def test_a_name_that_no_file_can_have(name):
     assert "suite" in mistake("validate", name)
+
+
+def test_names_are_not_looked_for_in_each_of_many_merges():
+    doubled = "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 13))
+    last = ", ".join(f"k{i}: {i}" for i in range(200))
+    text = f"a0: &a0 {{k: 1}}\n{doubled}b: &b {{{last}}}\nc: {{<<: [*a12, *b]}}\n"
+    root, _ = read_yaml(text.encode())
+    began = time.process_time()
+    assert plain(root)["c"] == {"k": 1} | {f"k{i}": i for i in range(200)}
+    assert {defined_at(root, ("c", f"k{i}"), built={}) for i in range(2)} == {14}
+    assert time.process_time() - began < 0.5  # 2 ms, and 2 s where it is asked each time
 
 
 def test_aliases_are_counted_and_not_expanded():
@@ -420,6 +433,20 @@ def test_many_mistakes_are_cut_short(reasons):
     assert reason.endswith("and 350 more")
 
 
+def test_only_for_mistakes_that_are_printed_the_nearest_label_is_looked_for(reasons, monkeypatch):
+    names = []
+
+    def counted(name, available):
+        names.append(name)
+        return suggestion(name, available)
+
+    monkeypatch.setattr(mistakes, "suggestion", counted)
+    arms = {f"a{i}": {"name": "random", "recipe": "shrt"} for i in range(80)}
+    lines = reasons(with_value("initializations", json.dumps(arms))).splitlines()
+    assert sum("recipes has no 'shrt'; did you mean 'short'?" in line for line in lines) > 40
+    assert len(names) <= 50
+
+
 def test_what_a_wrong_table_leads_to_is_not_told(reasons):
     text = with_value("initializations", "3")
     line = line_of(text, "initializations")
@@ -469,6 +496,11 @@ def test_a_mistake_in_an_option_names_the_option(tmp_path, registry, change, exp
 def test_an_option_that_cannot_be_read_says_why(tmp_path, change, expected):
     with pytest.raises(SuiteError, match=re.escape(expected)):
         load_suite(str(suite_file(tmp_path)), None, [change])
+
+
+@pytest.mark.parametrize("value", ["0", "-4", "2000", "true", "a"])
+def test_a_plugin_is_not_asked_about_a_size_that_no_image_has(reasons, value):
+    assert len(reasons(with_value("image/size", value)).splitlines()) == 1
 
 
 # --- plugins ----------------------------------------------------------------------------------

@@ -207,6 +207,23 @@ def test_a_minor_that_is_not_installed_is_refused():
         load_suite("tiny@2.1")
 
 
+@pytest.mark.usefixtures("two_majors")
+@pytest.mark.parametrize("name", ["tiny", "tiny@2", "tiny@10.1"])
+def test_a_folder_named_like_a_suite_does_not_hide_it(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    assert load_suite(name).name == "tiny"
+    Path("other folder").mkdir()
+    assert "cannot read the suite other folder: Is a directory" in message_of("other folder")
+
+
+@pytest.mark.usefixtures("two_majors")
+def test_a_folder_does_not_make_another_minor_of_a_suite(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny@2.1").mkdir()
+    assert "has suite 'tiny@2.0', not 'tiny@2.1'" in message_of("tiny@2.1")
+
+
 def test_changes_are_yaml_values_at_a_path(write):
     suite = load_suite(write(), changes=["replicates=5", "recipes.short.learning_rate=3e-2"])
     assert suite.replicates == 5
@@ -234,6 +251,17 @@ def test_a_label_near_to_a_known_one_is_new_only_as_the_plugins_own_name(write, 
     assert "did you mean 'block-2'?" in message_of(
         write(), registry, ["perturbations.block-3.name=pixel-shuffle"]
     )
+
+
+def test_a_change_reaches_labels_with_dots(write):
+    glyphs = "  near: {dataset: {name: glyphs}}\n"
+    changes = ("near", "near.far"), ("  near.far: {", f"{glyphs}  near.far: {{")
+    settings = ["targets.near.far.labels_per_class=3", "targets.near.labels_per_class=5",
+                "scoring.reference.near.far=0.8"]  # fmt: skip
+    suite = load_suite(write(*changes), changes=settings)
+    counts = {label: target.labels_per_class for label, target in suite.targets.items()}
+    assert counts == {"near": 5, "near.far": 3}
+    assert suite.scoring.reference == {"near.far": 0.8}
 
 
 @pytest.mark.parametrize(

@@ -352,3 +352,19 @@ def test_a_grid_that_cannot_be_tuned_is_refused(registry, changes, message):
     with pytest.raises(SuiteError) as refused:
         refuse_mistakes(tiny_suite(**GRIDDED | changes), registry)
     assert message in str(refused.value)
+
+
+def test_a_target_needs_validation_images_only_for_arms_that_are_trained_on_it(registry):
+    digits = {"dataset": {"name": "digits"}, "validation": 0.0}
+    arms = TINY["initializations"]
+    changes = {
+        "targets": {"handwriting": digits},
+        "recipes": GRIDDED["recipes"],
+        "sources": GRIDDED["sources"],
+        "initializations": {label: arm | {"recipe": "long"} for label, arm in arms.items()}
+        | {"tuned": arms["P-T"] | {"recipe": "short"}},
+    }
+    trials = [{"initializations": ["P-T", "RI-T"]}]
+    refuse_mistakes(tiny_suite(**changes, trials=trials), registry)
+    with pytest.raises(SuiteError, match="the learning rate of tuned is chosen on validation"):
+        refuse_mistakes(tiny_suite(**changes), registry)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from transferbench.errors import PluginError
 from transferbench.hookspecs import PROJECT
 from transferbench.specs import Name
+from transferbench.suite.loading import label_of
 
 __all__ = ["Names", "names_of"]
 
@@ -45,6 +46,6 @@ def names_of(plugin: str) -> Names:
             "digits, '.', '_' and '-', and starts with a letter or a digit; write it as "
             f"{repr(close) if close else 'my-net'}"
         ) from error
-    words = re.split(r"[._-]+", plugin.strip("._-"))
-    label, module = "-".join(words), "_".join(words)
+    label = label_of(plugin)
+    module = label.replace("-", "_")
     return Names(plugin, module, label, f"{PROJECT}-{label}", f"{PROJECT}_{module}")

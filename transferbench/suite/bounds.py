@@ -125,8 +125,11 @@ def _tuning_mistakes(suite: Suite) -> Iterator[Mistake]:
                 "has neither: name a recipe with learning_rate"
             )
             yield Mistake(("sources", label, "recipe"), reason)
+    grids = [suite.axes(grid) for grid in suite.trials]
     for label, target in suite.targets.items():
-        arms = [arm for arm, use in suite.initializations.items() if use.recipe_on(label) in tuned]
+        trained = {arm for targets, _, arms in grids if label in targets for arm in arms}
+        arms = [arm for arm, use in suite.initializations.items()
+                if arm in trained and use.recipe_on(label) in tuned]  # fmt: skip
         if arms and not target.validation:
             reason = (
                 f"is 0, and the learning rate of {arms[0]} is chosen on validation images: hold "

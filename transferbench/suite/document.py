@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -60,13 +60,21 @@ TAKE_OUT = "cannot stand in a suite; take it out"
 class Mistake(NamedTuple):
     """A mistake in a suite and its location; equal ``advice`` is printed once.
 
-    ``at``: where it stands, unless that follows from the location.
+    ``at``: where it stands, unless that follows from the location. ``near``: a name that is none,
+    and those that there are. The nearest is looked for where the mistake is printed.
     """
 
     location: Location
     message: str
     advice: str = ""
     at: At | None = None
+    near: tuple[str, tuple[str, ...]] | None = None
+
+
+Children: TypeAlias = "dict[str | int, tuple[Node, At]]"
+
+Built: TypeAlias = dict[int, Children]
+"""The children of nodes, by their ids: each is built once, however many take entries from it."""
 
 
 @dataclass(eq=False)
@@ -85,20 +93,24 @@ class Node:
     size: int = 1
     height: int = 1
 
+    def children(self, built: Built) -> Children:
+        """Its entries by name or index, each with where it is set; merged ones after its own."""
+        if id(self) not in built:
+            entries = self.entries or ()
+            own: Iterable[tuple[str | int, Node]] = (
+                entries.items() if isinstance(entries, dict) else enumerate(entries)
+            )
+            children = {key: (node, self.keys[key]) for key, node in own}
+            for merged in self.merged:
+                for key, child in merged.children(built).items():
+                    children.setdefault(key, child)
+            built[id(self)] = children
+        return built[id(self)]
+
     def child(self, key: str | int) -> Node | None:
         """The entry of that name, of its own or merged, or at that index."""
-        if isinstance(self.entries, list):
-            inside = isinstance(key, int) and 0 <= key < len(self.entries)
-            return self.entries[key] if inside else None  # type: ignore[index]  # an int
-        if self.entries is None or not isinstance(key, str):
-            return None
-        inherited = (node.child(key) for node in self.merged)
-        return self.entries.get(key) or next(filter(None, inherited), None)
-
-    def names(self) -> list[str]:
-        """The names of the entries of a mapping, merged ones after its own."""
-        own = list(self.entries) if isinstance(self.entries, dict) else []
-        return list(dict.fromkeys([*own, *(name for node in self.merged for name in node.names())]))
+        node, _ = self.children({}).get(key, (None, None))
+        return node
 
     def put(self, key: str | int, node: Node, at: At) -> None:
         """Set an entry; a list has one at that index already, or gets it at its end."""
@@ -142,40 +154,31 @@ def plain(node: Node) -> Any:
     """``node`` in built-in types; equal aliases share their value, which must not be changed."""
     values: dict[int, Any] = {}
 
+    built: Built = {}
+
     def convert(node: Node) -> Any:
         if id(node) not in values:
-            values[id(node)] = _converted(node, convert)
+            values[id(node)] = converted(node)
         return values[id(node)]
+
+    def converted(node: Node) -> Any:
+        if node.entries is None:
+            return node.value
+        children = {key: convert(child) for key, (child, _) in node.children(built).items()}
+        return children if isinstance(node.entries, dict) else [*children.values()]
 
     return convert(node)
 
 
-def _converted(node: Node, convert: Callable[[Node], Any]) -> Any:
-    if isinstance(node.entries, list):
-        return [convert(item) for item in node.entries]
-    if node.entries is None:
-        return node.value
-    children = ((name, node.child(name)) for name in node.names())
-    return {name: convert(child) for name, child in children if child is not None}
-
-
-def defined_at(root: Node, location: Location) -> At:
+def defined_at(root: Node, location: Location, built: Built) -> At:
     """Where the deepest part of ``location`` that exists is set."""
     node, at = root, root.at
     for step in location:
-        owner = next((owner for owner in _owners(node) if step in owner.keys), None)
-        child = node.child(step)
-        if owner is None or child is None:
+        children = node.children(built)
+        if step not in children:
             break
-        node, at = child, owner.keys[step]
+        node, at = children[step]
     return at
-
-
-def _owners(node: Node) -> Iterator[Node]:
-    """The mappings that an entry may come from, in the order in which they are asked for it."""
-    yield node
-    for merged in node.merged:
-        yield from _owners(merged)
 
 
 # --- from bytes to events ---------------------------------------------------------------------

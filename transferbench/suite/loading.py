@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Sequence
 from functools import partial
@@ -29,6 +30,7 @@ from transferbench.suite.schema import Suite
 __all__ = [
     "bundled_suites",
     "json_schema",
+    "label_of",
     "load_suite",
     "newest_suites",
     "refuse_mistakes",
@@ -64,9 +66,8 @@ def suite_path(name_or_file: str) -> Path:
 
     Raises: ``UnknownNameError`` where neither exists, ``SuiteError`` for another version.
     """
-    path = Path(name_or_file)
-    if path.suffix in YAML_SUFFIXES or os.path.lexists(path):
-        return path
+    if _is_path(name_or_file):
+        return Path(name_or_file)
     bundled, newest = bundled_suites(), newest_suites()
     name, at, version = name_or_file.partition("@")
     if name not in newest:
@@ -78,6 +79,14 @@ def suite_path(name_or_file: str) -> Path:
             f"this installation has no suite {name_or_file!r}; it has {' and '.join(majors)}"
         )
     return bundled[board]
+
+
+def _is_path(name_or_file: str) -> bool:
+    """Whether a file is named; a folder does not hide a suite, as which its run's is named."""
+    path, (name, *_) = Path(name_or_file), name_or_file.partition("@")
+    if path.suffix in YAML_SUFFIXES:
+        return True
+    return os.path.lexists(path) and not (name in newest_suites() and path.is_dir())
 
 
 def load_suite(
@@ -93,7 +102,7 @@ def load_suite(
     """
     path = suite_path(name_or_file)
     root = _read(path)
-    if "@" in name_or_file and not os.path.lexists(name_or_file):
+    if "@" in name_or_file and not _is_path(name_or_file):
         _refuse_version(name_or_file, root)
     for change in changes:
         _override(root, change)
@@ -101,7 +110,7 @@ def load_suite(
     suite, mistakes = parsed(raw)
     mistakes += _mistakes(raw, suite, registry)
     if suite is None or mistakes:
-        raise SuiteError(report(mistakes, path, partial(defined_at, root)))
+        raise SuiteError(report(mistakes, path, partial(defined_at, root, built={})))
     if not changes:
         _refuse_edited_copy(suite, path)
     return suite
@@ -220,20 +229,19 @@ def _override(root: Node, change: str) -> None:
     option = f"--set {change}"
     if not sign:
         raise SuiteError(f"--set {change!r} has no '='; write it as recipes.P-T.epochs=3")
-    *parents, last = path.split(".")
     value = _value(text, change)
-    if last == "name" and len(parents) == 2:
-        _add_label(root, parents[0], parents[1], text, option)
-    node = root
-    for key in parents:
-        node = _step(node, key, change)
+    if len(steps := path.split(".")) == 3 and steps[2] == "name":
+        _add_label(root, steps[0], steps[1], text, option)
+    node, last = root, path
+    while (key := _first_key(node, last)) != last:
+        node, last = _step(node, key, change), last.removeprefix(f"{key}.")
     if isinstance(node.entries, list):
         _step(node, last, change)
         node.put(int(last), value, option)
     elif node.entries is not None:
         node.put(last, value, option)
     else:
-        raise SuiteError(f"--set {change!r}: nothing can be set below {'.'.join(parents)!r}")
+        raise SuiteError(f"--set {change!r}: nothing can be set below {path[: -len(last) - 1]!r}")
 
 
 def _value(text: str, change: str) -> Node:
@@ -251,15 +259,29 @@ def _value(text: str, change: str) -> Node:
 def _add_label(root: Node, table: str, label: str, plugin: str, option: str) -> None:
     """Add ``label`` to a table of plugins, unless it looks like a typo of a label there.
 
-    A label that equals the plugin's name is no typo.
+    A label that is the plugin's name, or made of it, is no typo.
     """
     labels = root.child(table)
     if (table, "*") not in dict(PLUGINS) or labels is None or labels.child(label):
         return
-    if isinstance(labels.entries, dict) and (
-        label == plugin or nearest(label, labels.names()) is None
-    ):
+    is_plugin = label in {plugin, label_of(plugin)}
+    if isinstance(labels.entries, dict) and (is_plugin or nearest(label, _keys(labels)) is None):
         labels.put(label, Node(option, entries={}), option)
+
+
+def label_of(plugin: str) -> str:
+    """The label that ``plugin new`` gives a plugin in a suite, where a dot parts labels."""
+    return "-".join(re.split(r"[._-]+", plugin.strip("._-")))
+
+
+def _first_key(node: Node, path: str) -> str:
+    """The key that ``path`` begins with: the longest one there, as labels may hold dots."""
+    begun = [key for key in _keys(node) if f"{path}.".startswith(f"{key}.")]
+    return max(begun, key=len, default=path.partition(".")[0])
+
+
+def _keys(node: Node) -> list[str]:
+    return [str(key) for key in node.children({})]
 
 
 def _step(node: Node, key: str, change: str) -> Node:
@@ -268,5 +290,6 @@ def _step(node: Node, key: str, change: str) -> Node:
         return child
     if node.entries is None:
         raise SuiteError(f"--set {change!r}: nothing can be set at {key!r}, below {node.value!r}")
-    keys = node.names() or [str(index) for index in range(len(node.entries))]
-    raise SuiteError(f"--set {change!r}: the suite has no {key!r} there; {suggestion(key, keys)}")
+    raise SuiteError(
+        f"--set {change!r}: the suite has no {key!r} there; {suggestion(key, _keys(node))}"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from transferbench.errors import shortened, suggestion
+from transferbench.errors import suggestion
 from transferbench.suite.document import At, Location, Mistake
 from transferbench.suite.schema import Suite
 
@@ -55,8 +55,8 @@ def _schema_mistakes(error: ValidationError, raw: Any) -> Iterator[Mistake]:
         if detail["loc"][-1:] == (KEY,):
             yield Mistake(location, f"{_value_text(detail['input'])} is not a label: {LABEL}")
         elif detail["type"] == "extra_forbidden":
-            names = _fields_at(location[:-1])
-            yield Mistake(location, f"no such field; {suggestion(str(location[-1]), names)}")
+            names = tuple(_fields_at(location[:-1]))
+            yield Mistake(location, "no such field", near=(str(location[-1]), names))
         else:
             yield Mistake(location, reason_of(detail, *others))
 
@@ -139,14 +139,19 @@ def report(
     ]
     placed.sort(key=lambda item: (isinstance(item[0], str), item[0]))
     lines = [
-        ": ".join(filter(None, (_prefix(at, path), _field(mistake.location), mistake.message)))
-        for at, mistake in placed
+        ": ".join(filter(None, (_prefix(at, path), _field(mistake.location), _text(mistake))))
+        for at, mistake in placed[:MAX_LISTED]
     ]
-    count = "one mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    rest = len(placed) - len(lines)
+    count = "one mistake" if len(placed) == 1 else f"{len(placed)} mistakes"
     advice = dict.fromkeys(mistake.advice for mistake in mistakes if mistake.advice)
     notes = [f"unknown names: {text}" for text in advice]
-    listed = shortened(lines, MAX_LISTED)
-    return f"the suite has {count}:\n  " + "\n  ".join([*listed, *notes])
+    listed = [*lines, *([f"and {rest} more"] if rest else []), *notes]
+    return f"the suite has {count}:\n  " + "\n  ".join(listed)
+
+
+def _text(mistake: Mistake) -> str:
+    return f"{mistake.message}; {suggestion(*mistake.near)}" if mistake.near else mistake.message
 
 
 def _field(location: Location) -> str:

@@ -19,7 +19,7 @@ from transferbench.specs import (
 )
 from transferbench.suite.document import Location, Mistake
 from transferbench.suite.mistakes import reason_of
-from transferbench.suite.schema import SOURCE, TRIAL
+from transferbench.suite.schema import SOURCE, TRIAL, Image
 
 __all__ = ["PLUGINS", "label_mistakes", "member_mistakes", "plugin_mistakes", "plugin_names"]
 
@@ -93,33 +93,35 @@ def label_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
         labels = _labels(raw, table)
         if labels is None:
             continue  # reported by the schema
-        labels += [TRIAL] if table == "diagnostics" else []
+        if table == "diagnostics":
+            labels |= {TRIAL: None}
         if table == "initializations" and pattern[0] in {"diagnostics", "claims"}:
-            labels.append(SOURCE)
+            labels |= {SOURCE: None}
+        names = tuple(labels)
         for location, label in _at(raw, pattern):
             if isinstance(label, str) and label not in labels:
-                reason = f"{table} has no {label!r}; {suggestion(label, labels)}"
-                yield Mistake(location, reason)
+                yield Mistake(location, f"{table} has no {label!r}", near=(label, names))
     yield from _key_mistakes(raw)
 
 
 def _key_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
     """Keys that are no labels of targets, and labels that mean something else."""
     targets = _labels(raw, "targets")
+    names = tuple(targets or ())
     for pattern in BY_TARGET if targets is not None else ():
         for location, _ in _at(raw, (*pattern, "*")):
             if targets is not None and location[-1] not in targets:
-                hint = suggestion(str(location[-1]), targets)
-                yield Mistake(location, f"targets has no {location[-1]!r}; {hint}")
+                near = str(location[-1]), names
+                yield Mistake(location, f"targets has no {location[-1]!r}", near=near)
     for (table, label), meaning in RESERVED.items():
         if label in (_labels(raw, table) or ()):
             yield Mistake((table, label), f"{label} means {meaning}; choose another label")
 
 
-def _labels(raw: dict[str, Any], table: str) -> list[str] | None:
-    """The labels of a table; None where it is none."""
+def _labels(raw: dict[str, Any], table: str) -> dict[str, None] | None:
+    """The labels of a table, in order; None where it is none."""
     labels = raw.get(table)
-    return list(labels) if isinstance(labels, dict) else None
+    return dict.fromkeys(labels) if isinstance(labels, dict) else None
 
 
 # --- plugins ----------------------------------------------------------------------------------
@@ -228,14 +230,22 @@ def _unfit(
 
 def _fault(spec: PerturbationSpec, params: Params, raw: dict[str, Any]) -> str | None:
     """Why the parameters do not fit the images of the suite."""
-    match raw.get("image"):
-        case {"size": int(size), "channels": int(channels)}:
-            shape = size, size, channels
-            fault = spec.check(params, shape)
-            if not fault:
-                spec.severity(params, shape)
-            return fault
-    return None
+    shape = _shape(raw.get("image"))
+    fault = spec.check(params, shape) if shape else None
+    if shape and not fault:
+        spec.severity(params, shape)
+    return fault
+
+
+def _shape(image: Any) -> tuple[int, int, int] | None:
+    """The shape of images; None where the schema refuses it, and a plugin cannot be asked."""
+    try:
+        Image.model_validate(image)
+    except ValidationError as error:
+        wrong_fields = {entry["loc"][:1] for entry in error.errors()}
+        if not isinstance(image, dict) or wrong_fields & {("size",), ("channels",)}:
+            return None
+    return image["size"], image["size"], image["channels"]
 
 
 def _perturbation_mistakes(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ruamel.yaml import YAML
+from ruamel.yaml.docinfo import DocInfo
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import Event
 from ruamel.yaml.tokens import ScalarToken, Token
@@ -35,6 +36,7 @@ def _token_before(text: str, problem: int) -> Token | None:
     """The last token that begins before the character ``problem``."""
     loader, last = YAML(typ="safe", pure=True), None
     loader.get_constructor_parser(text)
+    loader.doc_infos.append(DocInfo())  # of which a directive sets the version
     with suppress(MarkedYAMLError):
         while loader.scanner.check_token():
             token = loader.scanner.get_token()
