@@ -246,6 +246,9 @@ def test_cpus_are_counted_where_the_system_has_no_affinity(monkeypatch):
         ({"micro_batch": True}, TypeError, "micro_batch must be an integer, not True"),
         ({"time_limit_seconds": "x"}, TypeError, "time_limit_seconds must be a number, not 'x'"),
         ({"time_limit_seconds": float("nan")}, ValueError, "must be at least 0.001, not nan"),
+        ({"time_limit_seconds": float("inf")}, ValueError, "must be at most 1000000000.0"),
+        ({"image_memory": float("inf")}, ValueError, "image_memory must be at most 1000000"),
+        ({"jobs": 10**400}, ValueError, "jobs must be at most 1000000"),
         ({"backbones": [3]}, TypeError, "backbones is a list of texts, and 3 is none"),
         ({"changes": {"replicates": 3}}, TypeError, "changes is a list: write"),
         ({"plugins": iter(())}, TypeError, "plugins is a list: write"),
@@ -263,6 +266,14 @@ def test_an_option_of_another_type_is_an_error_before_anything_runs(keywords, er
 def test_options_take_what_stands_for_their_type():
     Options(jobs=np.int64(2), time_limit_seconds=3, backbones=pd.Index(["x"]), out=Path())
     Options(backbones=None, device=None, plugins=[Path("a.py")], weights=Path("w.pt"))
+
+
+def test_the_folder_of_data_is_read_from_the_environment(monkeypatch):
+    monkeypatch.setenv("TRANSFERBENCH_DATA", "here")
+    assert Options().data_root == "here"
+    assert Options(data_root="there").data_root == "there"
+    monkeypatch.setenv("TRANSFERBENCH_DATA", "")
+    assert Options().data_root is None
 
 
 def test_progress_is_a_switch_or_a_watcher():

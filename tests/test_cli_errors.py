@@ -65,6 +65,8 @@ def test_what_never_ends_or_is_no_file_is_refused(tmp_path, monkeypatch, name, c
         (("--device", "tpu"), "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (("--jobs", "0"), "'--jobs': Input should be greater than or equal to 1"),
         (("--seed-count", "0"), "'--seed-count': Input should be greater than or equal to 1"),
+        (("--seed-count", "1" * 400), "'--seed-count': Input should be less than or equal to 10"),
+        (("--image-memory", "inf"), "'--image-memory': Input should be less than or equal to 10"),
         (("--bakbone", "x"), "No such option: --bakbone (Possible options: --backbone)"),
         (("--store", "a", "--store", "b"), "--store is there several times; give it"),
     ],

@@ -29,6 +29,7 @@ from transferbench.own_pictures.look import look_at
 from transferbench.registry import load_registry
 from transferbench.report.parts import Scope
 from transferbench.report.question import question
+from transferbench.runner.options import Options
 from transferbench.runner.schedule import SilentWatcher
 from transferbench.suite.loading import load_suite
 
@@ -528,6 +529,17 @@ def test_suite_new_writes_the_file_alone(folder, weights, tmp_path, monkeypatch)
     assert words[5:] == ["--weights", str(weights)]
     assert not list(tmp_path.glob("runs/own*"))
     assert "own-my-pets.yaml is there already" in mistake(*arguments)
+
+
+def test_a_name_with_a_line_break_does_not_become_yaml(look, tmp_path):
+    looked = look._replace(data_root=Path("my\nbackbones: [x]"))
+    options = Options(backbones=["fixup-resnet8"], weights="w")
+    prepared = pictures._Prepared(looked, design.first_design(looked, 8), options, None)
+    pictures._write_suite(tmp_path / "own.yaml", looked.data_root, prepared, 2)
+    text = (tmp_path / "own.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# Written for my?backbones: [x]: ")
+    assert "# Run it: a name in its command has a character that cannot stand here" in text
+    assert load_suite(str(tmp_path / "own.yaml")).backbones == ("fixup-resnet8",)
 
 
 # --- the bundled suite ----------------------------------------------------------------------------

@@ -57,7 +57,7 @@ them.
 | variable | meaning |
 | --- | --- |
 | `TRANSFERBENCH_PLUGINS` | plugin files to load, separated as in `PATH` |
-| `TRANSFERBENCH_DATA` | folder of the datasets' files, as `--data-root` |
+| `TRANSFERBENCH_DATA` | folder of the datasets' files, as `--data-root`; read in Python too |
 | `TRANSFERBENCH_WEIGHTS` | folders with packages of weights, separated as in `PATH` |
 | `TRANSFERBENCH_TRACEBACK` | set to `1`: what a plugin raises is shown with its traceback |
 

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from transferbench.api.finished_run import Run
 from transferbench.api.keywords import names_suggested
+from transferbench.data.folders import printable
 from transferbench.errors import DataError, SuiteError
 from transferbench.files import disk_errors_explained, write_text
 from transferbench.own_pictures.design import (
@@ -37,12 +38,13 @@ from transferbench.runner.progress import progress_watcher
 from transferbench.runner.run import run_plan
 from transferbench.runner.schedule import Watcher
 from transferbench.specs import Preprocessing
+from transferbench.streams import one_line
 
 __all__ = ["new_suite", "try_pictures"]
 
 SUITE_FILE = "suite.yaml"
 HEAD = """\
-# Written for {path}: {look}.
+# Written for {written}.
 # Run it: {command}
 """
 
@@ -240,6 +242,9 @@ def _write_suite(file: Path, path: str | Path, prepared: _Prepared, replicates: 
              "--weights", options.weights]  # fmt: skip
     for plugin in options.plugins:
         words += ["--plugin", plugin]
-    head = HEAD.format(path=path, look=prepared.look, command=shlex.join(map(str, words)))
+    command = shlex.join(map(str, words))
+    if len(command.splitlines()) > 1 or printable(command) != command:
+        command = "a name in its command has a character that cannot stand here"
+    head = HEAD.format(written=one_line(f"{path}: {prepared.look}"), command=command)
     with disk_errors_explained(file.parent):
         write_text(file, head + stream.getvalue())

@@ -3,6 +3,7 @@
 # ruff: noqa: RUF009  # ``_option`` makes a dataclass's field
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -19,10 +20,14 @@ SUITE_WEIGHTS = "suite"
 """One of ``weights``: the suite's own pre-training."""
 KEEP = ("all", "final")
 """The values of ``keep``."""
+LARGEST = 10**6
+"""Of a number: neither clocks nor memory hold every one."""
 
 
 def _option(default: Any, text: str, flag: str = "", **limits: Any) -> Any:
     """A field with its description, its flag (by default its name) and what values it takes."""
+    if "min" in limits:
+        limits.setdefault("max", LARGEST)
     return field(default=default, metadata={"text": text, "flag": flag, "limits": limits})
 
 
@@ -72,7 +77,7 @@ class Options:
         False, "Let nodes compute with other versions of packages than this machine's."
     )
     time_limit_seconds: float | None = _option(
-        None, "Seconds a job may take.", "--time-limit", min=0.001
+        None, "Seconds a job may take.", "--time-limit", min=0.001, max=1e9
     )
     gpus_per_job: int = _option(
         1, "GPUs that share each training; with --device cpu so many processes.", min=1
@@ -121,13 +126,16 @@ class Options:
     def __post_init__(self) -> None:
         for option in fields(Options):
             value = getattr(self, option.name)
+            limits = option.metadata["limits"]
+            if value is None and (variable := limits.get("envvar")):
+                object.__setattr__(self, option.name, value := os.environ.get(variable) or None)
             if option.name == "weights" and isinstance(value, str | PathLike):
                 continue  # one for all backbones
             if option.name == "executor_options" and isinstance(value, Mapping):
                 continue
             if value is not None:
                 default = False if "/" in option.metadata["flag"] else option.default
-                _check(option.name, value, default, option.metadata["limits"].get("min"))
+                _check(option.name, value, default, limits)
         if self.keep not in KEEP:
             raise ValueError(f"keep must be {' or '.join(KEEP)}, not {self.keep!r}")
 
@@ -141,14 +149,17 @@ def require_list(name: str, value: Any) -> None:
             raise TypeError(f"{name} is a list of texts, and {member!r} is none")
 
 
-def _check(name: str, value: Any, default: Any, minimum: float | None) -> None:
+def _check(name: str, value: Any, default: Any, limits: Mapping[str, Any]) -> None:
     """Raise an error where ``value`` is not of an option's kind, which its default tells."""
-    if minimum is not None:
+    if "min" in limits:
+        minimum, maximum = limits["min"], limits["max"]
         numbers, noun = (Integral, "an integer") if isinstance(minimum, int) else (Real, "a number")
         if isinstance(value, bool) or not isinstance(value, numbers):
             raise TypeError(f"{name} must be {noun}, not {value!r}")
-        if not float(value) >= minimum:
+        if not value >= minimum:
             raise ValueError(f"{name} must be at least {minimum}, not {value!r}")
+        if value > maximum:
+            raise ValueError(f"{name} must be at most {maximum}")
     elif default == ():
         require_list(name, value)
     elif isinstance(default, bool):
