@@ -212,6 +212,7 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboard"
         "icons@1",
         pytest.param("characters@1", marks=pytest.mark.slow),
         pytest.param("characters@2", marks=pytest.mark.slow),
+        pytest.param("characters@4", marks=pytest.mark.slow),
     ],
 )
 def test_a_published_board_is_built_again_byte_for_byte(board: str, tmp_path: Path) -> None:
