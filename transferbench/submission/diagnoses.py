@@ -229,4 +229,6 @@ def _differences(records: Sequence[Record], values: JobValues) -> Iterator[Probl
 
 
 def _at(key: MeasurementKey) -> str:
-    return "".join(f", {name} {value}" for name, value in sorted(key[1], key=str))
+    # With escapes, since a record's coordinates may be any text.
+    pairs = [(ascii(name)[1:-1], str(value)) for name, value in sorted(key[1], key=str)]
+    return "".join(f", {name} {ascii(value)[1:-1]}" for name, value in pairs)
