@@ -159,9 +159,9 @@ def _folder_params(folder: Path) -> list[dict[str, Any]]:
 
 def _splits_among(names: Iterable[str]) -> dict[str, Any]:
     """Split -> its name among ``names``; none where one of them is not there."""
-    known = {name.strip().lower(): name for name in names}
+    spelled = {name.strip().lower(): name for name in names}
     splits = {
-        split: next((known[alias] for alias in aliases if alias in known), None)
+        split: next((spelled[alias] for alias in aliases if alias in spelled), None)
         for split, aliases in SPLITS.items()
     }
     return {} if None in splits.values() else splits

@@ -61,11 +61,11 @@ def compared_targets(scope: Scope) -> list[str]:
     Without any, those that have both on whole images.
     """
     scoring = scope.suite.scoring
-    whole, left = (
+    unperturbed, left = (
         [target for target in scoring.chance if _has_both(scope, perturbation, target)]
         for perturbation in (scoring.perturbation, scoring.statistics or "")
     )
-    return [target for target in whole if target in left] or whole
+    return [target for target in unperturbed if target in left] or unperturbed
 
 
 def _has_both(scope: Scope, perturbation: str, target: str) -> bool:
