@@ -461,10 +461,10 @@ def test_the_first_sentence_is_of_targets_that_were_measured_throughout(full):
     both, alone = said(elsewhere | True), said(~elsewhere)
     assert both.startswith("On real, clipart pre-training brings")
     assert alone.startswith("On real pre-training brings")
-    whole = said(~elsewhere | (rows["perturbation"] == "none"))
+    sentences = said(~elsewhere | (rows["perturbation"] == "none"))
     # What the other target has on whole images is in neither number; another quantity names it.
-    assert whole.split(" It raises the speed ")[0] == alone.split(" It raises the speed ")[0]
-    assert " It raises the speed averaged over 2 targets by " in whole
+    assert sentences.split(" It raises the speed ")[0] == alone.split(" It raises the speed ")[0]
+    assert " It raises the speed averaged over 2 targets by " in sentences
     assert " It raises the speed by " in alone
     none = said(rows["perturbation"] == "none")
     assert none.startswith("On real, clipart pre-training brings")

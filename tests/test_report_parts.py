@@ -503,9 +503,9 @@ def texts_outside(figure):
     svg = draw(figure, "x")
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
     style = r"<text[^>]*font-size: ([\d.]+)px[^>]*text-anchor: (\w+)"
-    place = r'[^>]* x="([-\d.]+)"[^>]*rotate\((-?\d+) [^>]*>([^<]+)</text>'
+    position = r'[^>]* x="([-\d.]+)"[^>]*rotate\((-?\d+) [^>]*>([^<]+)</text>'
     outside = []
-    for size, anchor, x, angle, text in re.findall(style + place, svg):
+    for size, anchor, x, angle, text in re.findall(style + position, svg):
         length = len(text) * float(size) / 2
         left = float(x) - length * {"start": 0, "middle": 0.5, "end": 1}[anchor]
         if angle in {"0", "-0"} and not 0 <= left <= left + length <= width:
