@@ -25,7 +25,7 @@ from submission_mutations import BOARD, LEADERBOARD, honest, mutated
 
 from transferbench.errors import SubmissionError
 from transferbench.leaderboard import BoardTable, build
-from transferbench.leaderboard.build import board_table
+from transferbench.leaderboard.build import judged_board
 from transferbench.leaderboard.formats import write_board
 from transferbench.leaderboard.table import FORMULA
 from transferbench.records import Record
@@ -89,7 +89,7 @@ class Judge:
         self.path = path.relative_to(base)
         self.report = self.check(path)
         assert (self.report.ok, self.report.trust) == (True, "recomputed"), self.report
-        self.table = board_table(BOARD, [self.report], self.registry, {})
+        self.table = judged_board(BOARD, [self.report], self.registry, {}).table
 
     def check(self, path: Path) -> CheckReport:
         return check(path, self.registry, self.suites)
@@ -142,9 +142,10 @@ class Judge:
 
     def _table(self, report: CheckReport) -> BoardTable:
         try:
-            return board_table(BOARD, [report], self.registry, {})
+            return judged_board(BOARD, [report], self.registry, {}).table
         except Exception as error:  # noqa: BLE001  # as a board refuses what cannot be shown
-            return board_table(BOARD, [report.refused_for(error)], self.registry, {})
+            refused = report.refused_for(error)
+            return judged_board(BOARD, [refused], self.registry, {}).table
 
     def _differing(self, report: CheckReport) -> Iterator[str]:
         """What of an accepted mutant differs, and is not marked as reported."""

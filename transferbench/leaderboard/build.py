@@ -39,7 +39,7 @@ from transferbench.submission.withdrawal import WITHDRAWALS, Withdrawal, withdra
 from transferbench.suite.preregistration import Registration, register_beside, registration_of
 from transferbench.suite.published import KnownSuites, suites_beside
 
-__all__ = ["JudgedBoard", "board_table", "boards", "build", "judged_board", "write_pages"]
+__all__ = ["JudgedBoard", "boards", "build", "judged_board", "write_pages"]
 
 
 class JudgedBoard(NamedTuple):
@@ -180,16 +180,6 @@ def _sound_board(
             except Exception as own:  # noqa: BLE001  # as above
                 sound.append(report.refused_for(own))
         return board_of(sound, taken_back)
-
-
-def board_table(
-    name: str,
-    reports: Sequence[CheckReport],
-    registry: Registry,
-    registered: Mapping[str, Registration],
-) -> BoardTable:
-    """The table of ``judged_board``."""
-    return judged_board(name, reports, registry, registered).table
 
 
 def judged_board(
